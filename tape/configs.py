@@ -1,0 +1,173 @@
+"""Model configurations: what ``config.json`` of a model directory holds (INTERFACE: sorted keys, unknown keys kept)."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import CheckpointError, ConfigError
+
+Config = TypeVar("Config", bound="ProteinConfig")
+
+CONFIG_NAME = "config.json"
+
+
+class ProteinConfig:
+    """Base of all configurations. Third-party models subclass it as TAPE's; any extra key is kept as an attribute."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.finetuning_task = kwargs.pop("finetuning_task", None)
+        self.num_labels = kwargs.pop("num_labels", 2)
+        self.output_attentions = kwargs.pop("output_attentions", False)
+        self.output_hidden_states = kwargs.pop("output_hidden_states", False)
+        self.torchscript = kwargs.pop("torchscript", False)
+        for name, value in kwargs.items():
+            setattr(self, name, value)
+
+    @classmethod
+    def from_dict(cls: type[Config], values: dict[str, Any]) -> Config:
+        return cls(**values)
+
+    @classmethod
+    def from_json_file(cls: type[Config], path: str | os.PathLike[str]) -> Config:
+        """Read a JSON object.
+
+        Raises:
+            CheckpointError: the file is missing or not a JSON object.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise CheckpointError(f"{path}: {error.strerror or error}") from error
+        except ValueError as error:
+            raise CheckpointError(f"{path}: not valid JSON ({error})") from error
+        if not isinstance(values, dict):
+            raise CheckpointError(f"{path}: holds a {type(values).__name__}, not a JSON object")
+        return cls.from_dict(values)
+
+    @classmethod
+    def from_pretrained(cls: type[Config], path: str | os.PathLike[str], **overrides: Any) -> Config:
+        """Configuration of a model directory or of a JSON file, with some values replaced."""
+        path = Path(path)
+        config = cls.from_json_file(path / CONFIG_NAME if path.is_dir() else path)
+        return cls.from_dict({**config.to_dict(), **overrides})
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def to_json_string(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def to_json_file(self, path: str | os.PathLike[str]) -> None:
+        Path(path).write_text(self.to_json_string(), encoding="utf-8")
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        self.to_json_file(Path(directory) / CONFIG_NAME)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ProteinConfig) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, as TAPE's
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {self.to_json_string().strip()}"
+
+
+_ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "swish")
+_CONTACT_HEADS = ("resnet", "linear")
+
+
+class ProteinBertConfig(ProteinConfig):
+    """The pre-layer-norm transformer.
+
+    Args (those that TAPE doesn't have):
+        hidden_act: ``gelu`` is the erf form; ``gelu_tanh`` is Megatron's fused approximation.
+        contact_head: ``resnet`` is ProteinLM's (1x1 convolution and residual blocks), ``linear`` is TAPE's.
+        contact_num_blocks: residual blocks of the ``resnet`` head.
+        head_hidden_size: width of the value and class heads; ProteinLM 1024, TAPE 512.
+        apply_final_ln: False reproduces finetunes of the original code, which skipped the final layer norm.
+
+    Raises:
+        ConfigError: sizes or names that can't make a model.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int = 30,
+        hidden_size: int = 768,
+        num_hidden_layers: int = 12,
+        num_attention_heads: int = 12,
+        intermediate_size: int = 3072,
+        hidden_act: str = "gelu",
+        hidden_dropout_prob: float = 0.1,
+        attention_probs_dropout_prob: float = 0.1,
+        max_position_embeddings: int = 8096,
+        type_vocab_size: int = 2,
+        initializer_range: float = 0.02,
+        layer_norm_eps: float = 1e-12,
+        contact_head: str = "resnet",
+        contact_num_blocks: int = 30,
+        head_hidden_size: int = 1024,
+        apply_final_ln: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.intermediate_size = intermediate_size
+        self.hidden_act = hidden_act
+        self.hidden_dropout_prob = hidden_dropout_prob
+        self.attention_probs_dropout_prob = attention_probs_dropout_prob
+        self.max_position_embeddings = max_position_embeddings
+        self.type_vocab_size = type_vocab_size
+        self.initializer_range = initializer_range
+        self.layer_norm_eps = layer_norm_eps
+        self.contact_head = contact_head
+        self.contact_num_blocks = contact_num_blocks
+        self.head_hidden_size = head_hidden_size
+        self.apply_final_ln = apply_final_ln
+        self._check()
+
+    def _check(self) -> None:
+        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} must be a positive whole number, not {value!r}")
+        if self.hidden_size % self.num_attention_heads:
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        for name, allowed in (("hidden_act", _ACTIVATIONS), ("contact_head", _CONTACT_HEADS)):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+
+
+class ProteinOneHotConfig(ProteinConfig):
+    """TAPE's baseline: one indicator a residue type, no parameters before the head."""
+
+    def __init__(
+        self,
+        vocab_size: int = 30,
+        initializer_range: float = 0.02,
+        use_evolutionary: bool = False,
+        contact_head: str = "resnet",
+        contact_num_blocks: int = 30,
+        head_hidden_size: int = 1024,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if use_evolutionary:
+            raise ConfigError("use_evolutionary needs alignment features, which these data sets do not carry")
+        if contact_head not in _CONTACT_HEADS:
+            raise ConfigError(f"contact_head must be one of {', '.join(_CONTACT_HEADS)}, not {contact_head!r}")
+        self.vocab_size = vocab_size
+        self.initializer_range = initializer_range
+        self.use_evolutionary = use_evolutionary
+        self.contact_head = contact_head
+        self.contact_num_blocks = contact_num_blocks
+        self.head_hidden_size = head_hidden_size
+        self.hidden_size = vocab_size  # what the heads see

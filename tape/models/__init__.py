@@ -1,0 +1,1 @@
+"""Models. Import classes from their modules, or from :mod:`tape`."""

@@ -1,0 +1,198 @@
+"""Softmax attention over padded batches and over packed rows, always block-diagonal by protein.
+
+No S x S mask is ever built. A padded batch carries a (B, S) key mask; a packed row (many proteins concatenated along
+one sequence axis) carries a :class:`PackedLayout`. On CUDA in half precision packed rows use variable-length
+attention; elsewhere proteins of similar length are gathered into short padded groups for the attention alone, which is
+equally exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import ConfigError
+
+# A group of proteins padded to its longest costs attention time as length squared: stop a group where the shortest
+# would be padded by more than this factor. Smaller groups waste less arithmetic and start more kernels.
+_GROUP_LENGTH_RATIO = 1.25
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Proteins of similar length, padded to the longest of them for attention."""
+
+    proteins: int
+    longest: int
+    mask: Tensor | None  # (proteins, longest) bool, True at real tokens; None when all have one length
+
+
+@dataclass(frozen=True)
+class PackedLayout:
+    """Where each protein begins and ends in one packed row of T tokens.
+
+    Args:
+        lengths: tokens of each protein, in the order of the row, special tokens included.
+        positions: (T,) int64, position within its own protein, from 0.
+        cumulative: (N + 1,) int32, start of each protein and the end of the last, for variable-length kernels.
+    """
+
+    lengths: tuple[int, ...]
+    positions: Tensor
+    cumulative: Tensor
+    _groups: tuple[_Group, ...]
+    _source: Tensor  # (P,) int64, token of the row at each slot of all padded groups; padding points at token 0
+    _slot: Tensor  # (T,) int64, slot of each token of the row
+
+    @classmethod
+    def from_lengths(cls, lengths: Sequence[int], device: torch.device | str | None = None) -> PackedLayout:
+        """Build the layout of proteins with these token counts.
+
+        Raises:
+            ConfigError: no protein, or one without tokens.
+        """
+        sizes = tuple(int(length) for length in lengths)
+        if not sizes or min(sizes) < 1:
+            raise ConfigError("a packed row needs at least one protein, and every protein at least one token")
+        length = torch.tensor(sizes)
+        start = torch.cat([torch.zeros(1, dtype=torch.int64), length.cumsum(0)])
+        positions = torch.arange(int(start[-1])) - torch.repeat_interleave(start[:-1], length)
+        groups, source, real = [], [], []
+        for members in _similar_lengths(sizes):
+            longest = sizes[members[-1]]
+            mask = torch.arange(longest) < length[members][:, None]
+            source.append(torch.where(mask, start[members][:, None] + torch.arange(longest), 0).flatten())
+            real.append(mask.flatten())
+            groups.append(_Group(len(members), longest, None if bool(mask.all()) else mask))
+        index, is_real = torch.cat(source), torch.cat(real)
+        slot = torch.empty_like(positions)
+        slot[index[is_real]] = is_real.nonzero().squeeze(1)
+        layout = cls(sizes, positions, start.to(torch.int32), tuple(groups), index, slot)
+        return layout if device is None else layout.to(device)
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.lengths)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedLayout:
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        groups = tuple(
+            _Group(group.proteins, group.longest, None if group.mask is None else move(group.mask))
+            for group in self._groups
+        )
+        tensors = (move(self.positions), move(self.cumulative), groups, move(self._source), move(self._slot))
+        return PackedLayout(self.lengths, *tensors)
+
+
+def _similar_lengths(sizes: tuple[int, ...]) -> list[list[int]]:
+    """Proteins by ascending length, cut so that a group's longest is at most the ratio times its shortest."""
+    groups: list[list[int]] = []
+    for protein in sorted(range(len(sizes)), key=lambda index: sizes[index]):
+        if groups and sizes[protein] <= sizes[groups[-1][0]] * _GROUP_LENGTH_RATIO:
+            groups[-1].append(protein)
+        else:
+            groups.append([protein])
+    return groups
+
+
+class _Spread(torch.autograd.Function):
+    """(T, ...) tokens -> (P, ...) slots. Each token has one real slot, so the gradient is a plain gather, not a sum."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, source: Tensor, slot: Tensor) -> Tensor:
+        ctx.save_for_backward(slot)
+        return tokens.index_select(0, source)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (slot,) = ctx.saved_tensors
+        return gradients[0].index_select(0, slot), None, None
+
+
+class _Collect(torch.autograd.Function):
+    """(P, ...) slots -> (T, ...) tokens. Slots of padding get gradient 0."""
+
+    @staticmethod
+    def forward(ctx: Any, slots: Tensor, slot: Tensor) -> Tensor:
+        ctx.save_for_backward(slot)
+        ctx.number = slots.shape[0]
+        return slots.index_select(0, slot)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (slot,) = ctx.saved_tensors
+        spread = gradients[0].new_zeros(ctx.number, *gradients[0].shape[1:])
+        return spread.index_copy_(0, slot, gradients[0]), None
+
+
+class AttentionCore(nn.Module):
+    """softmax(q k^T / sqrt(d)) v with dropout on the probabilities (Vaswani et al. 2017, section 3.2.1).
+
+    A module of its own without parameters, so that tensor parallelism can give the dropout inside the split region a
+    random stream of its own on every rank.
+    """
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, packing: PackedLayout | None
+    ) -> Tensor:
+        """Attend.
+
+        Args:
+            query, key, value: (B, S, heads, head size); with ``packing`` B is 1 and S the tokens of the packed row.
+            key_mask: (B, S) bool, True at real tokens, or None when all are.
+            packing: layout of a packed row; excludes ``key_mask``.
+
+        Returns:
+            (B, S, heads, head size).
+        """
+        dropout = self.dropout if self.training else 0.0
+        if packing is None:
+            return _padded(query, key, value, key_mask, dropout)
+        if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and dropout == 0.0:
+            return _variable_length(query, key, value, packing)
+        return _grouped(query, key, value, packing, dropout)
+
+    def probabilities(self, query: Tensor, key: Tensor, key_mask: Tensor | None) -> Tensor:
+        """Attention maps (B, heads, S, S) without dropout, for inspection; padded batches only."""
+        scores = torch.einsum("bqhd,bkhd->bhqk", query, key).float() * query.shape[-1] ** -0.5
+        if key_mask is not None:
+            scores = scores.masked_fill(~key_mask[:, None, None, :], float("-inf"))
+        return scores.softmax(-1)
+
+
+def _padded(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, dropout: float) -> Tensor:
+    mask = None if key_mask is None else key_mask[:, None, None, :]
+    context = F.scaled_dot_product_attention(
+        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask, dropout_p=dropout
+    )
+    return context.transpose(1, 2)
+
+
+def _grouped(query: Tensor, key: Tensor, value: Tensor, packing: PackedLayout, dropout: float) -> Tensor:
+    sizes = [group.proteins * group.longest for group in packing._groups]
+    spread = [_Spread.apply(tensor[0], packing._source, packing._slot).split(sizes) for tensor in (query, key, value)]
+    contexts = []
+    for group, *parts in zip(packing._groups, *spread, strict=True):
+        q, k, v = (part.unflatten(0, (group.proteins, group.longest)) for part in parts)
+        contexts.append(_padded(q, k, v, group.mask, dropout).flatten(0, 1))
+    return _Collect.apply(torch.cat(contexts), packing._slot).unsqueeze(0)
+
+
+def _variable_length(query: Tensor, key: Tensor, value: Tensor, packing: PackedLayout) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    longest = max(packing.lengths)
+    context = varlen_attn(query[0], key[0], value[0], packing.cumulative, packing.cumulative, longest, longest)
+    assert isinstance(context, Tensor)
+    return context.unsqueeze(0)

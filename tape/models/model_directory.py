@@ -1,0 +1,160 @@
+"""The model directory on disk: ``config.json``, weights, ``vocabulary.json``, ``provenance.json``.
+
+Weights are ``model.safetensors`` or a plain state dict in ``pytorch_model.bin``. Both are read; pickles only with
+``weights_only``, so a file from a stranger runs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..atomic_files import atomic_write, write_json
+from ..configs import CONFIG_NAME, ProteinConfig
+from ..errors import CheckpointError, VocabularyMismatchError
+from ..tokenizers import TAPETokenizer
+
+SAFETENSORS_NAME = "model.safetensors"
+BIN_NAME = "pytorch_model.bin"
+VOCABULARY_NAME = "vocabulary.json"
+PROVENANCE_NAME = "provenance.json"
+FORMAT_VERSION = 1
+
+StateDict = dict[str, Tensor]
+
+
+def load_weights_only(path: str | os.PathLike[str]) -> Any:
+    """``torch.load`` on the CPU with ``weights_only``; zip files, the older format and protocol-2 pickles.
+
+    Raises:
+        CheckpointError: missing, truncated, or holding objects that are not data. Names the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0]
+        raise CheckpointError(
+            f"{path}: refused or damaged; only tensors and plain data are loaded ({reason})"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: damaged or not a PyTorch file ({str(error).splitlines()[0]})") from error
+
+
+def load_state_dict(path: str | os.PathLike[str]) -> StateDict:
+    """State dict of a model directory or of one weights file, on the CPU.
+
+    Raises:
+        CheckpointError: no weights there, a damaged file, or an entry that is not a tensor.
+    """
+    file = _weights_file(Path(path))
+    if file.suffix == ".safetensors":
+        state = _load_safetensors(file)
+    else:
+        state = load_weights_only(file)
+    if not isinstance(state, dict) or not state:
+        raise CheckpointError(f"{file}: holds a {type(state).__name__}, not a state dict")
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(f"{file}: entry {name!r} is a {type(value).__name__}, not a tensor")
+    return dict(state)
+
+
+def save_model_directory(
+    directory: str | os.PathLike[str],
+    state: StateDict,
+    config: ProteinConfig,
+    *,
+    weights: str = SAFETENSORS_NAME,
+    provenance: dict[str, Any] | None = None,
+    tokenizer: TAPETokenizer | None = None,
+) -> None:
+    """Write a model directory; each file appears whole, the weights last.
+
+    Args:
+        directory: made when missing.
+        state: tensors of any device; tied ones are stored under both names.
+        config: written as ``config.json``.
+        weights: file name; ``.safetensors`` or ``.bin`` decides the format.
+        provenance: where the weights come from, free JSON.
+        tokenizer: vocabulary of the embeddings; ``iupac`` when None.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tokenizer = tokenizer or TAPETokenizer()
+    with atomic_write(directory / CONFIG_NAME, "w") as stream:
+        stream.write(config.to_json_string())
+    write_json(
+        directory / VOCABULARY_NAME,
+        {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint, "tokens": tokenizer.vocab},
+    )
+    if provenance is not None:
+        write_json(directory / PROVENANCE_NAME, {"format_version": FORMAT_VERSION, **provenance})
+    # Clones: safetensors refuses tensors that share memory, as tied embeddings do.
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    with atomic_write(directory / weights) as stream:
+        if weights.endswith(".safetensors"):
+            from safetensors.torch import save
+
+            stream.write(save(plain, metadata={"format": "pt"}))
+        else:
+            torch.save(plain, stream)
+
+
+def check_vocabulary(directory: str | os.PathLike[str], tokenizer: TAPETokenizer) -> None:
+    """Refuse a model directory that was written with another vocabulary; one without the record passes.
+
+    Raises:
+        VocabularyMismatchError: names both vocabularies.
+    """
+    import json
+
+    path = Path(directory) / VOCABULARY_NAME
+    if not path.is_file():
+        return
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        name, fingerprint = str(record["name"]), str(record["fingerprint"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a vocabulary record ({error})") from error
+    if fingerprint != tokenizer.fingerprint:
+        raise VocabularyMismatchError(
+            f"{path}: the model has the vocabulary {name} ({fingerprint}), but the data is read with"
+            f" {tokenizer.name} ({tokenizer.fingerprint})"
+        )
+
+
+def copy_records(source: Path, target: Path) -> None:
+    """Carry vocabulary and provenance of one model directory over to another."""
+    for name in (VOCABULARY_NAME, PROVENANCE_NAME):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+def _weights_file(path: Path) -> Path:
+    if not path.is_dir():
+        if path.is_file():
+            return path
+        raise CheckpointError(f"{path}: no such file or directory; give a model directory or a weights file")
+    for name in (SAFETENSORS_NAME, BIN_NAME):
+        if (path / name).is_file():
+            return path / name
+    raise CheckpointError(f"{path}: holds neither {SAFETENSORS_NAME} nor {BIN_NAME}")
+
+
+def _load_safetensors(file: Path) -> StateDict:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file}: damaged or not a safetensors file ({error})") from error

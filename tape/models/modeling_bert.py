@@ -1,0 +1,327 @@
+"""ProteinBert: a pre-layer-norm transformer encoder over residues, and its task models.
+
+One block has four parts and two residual connections (Shoeybi et al. 2019, section 3 and appendix)::
+
+    x = x + dropout(attention(input_ln(x)))        attention = self attention + dense
+    x = x + dropout(mlp(post_attn_ln(x)))          mlp: H -> 4H -> H
+
+and a final layer norm follows the last block. The same definition serves pretraining (where tensor parallelism is
+applied from outside: attention reads its number of heads from the width it gets) and finetuning. It knows no process
+groups.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..configs import ProteinBertConfig
+from ..errors import ConfigError
+from .attention import AttentionCore, PackedLayout
+from .heads import activation
+from .modeling_utils import (
+    MLMHead,
+    PairwiseContactPredictionHead,
+    ProteinModel,
+    SequenceClassificationHead,
+    SequenceToSequenceClassificationHead,
+    ValuePredictionHead,
+    normal_initialisation,
+    tie,
+)
+
+
+class ProteinBertEmbeddings(nn.Module):
+    """Sum of word, position and token-type embeddings, then dropout; no layer norm."""
+
+    def __init__(self, config: ProteinBertConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.max_positions = config.max_position_embeddings
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor | None, packing: PackedLayout | None) -> Tensor:
+        longest = input_ids.shape[1] if packing is None else max(packing.lengths)
+        if longest > self.max_positions:
+            raise ConfigError(
+                f"a protein of {longest} tokens (with <cls> and <sep>) exceeds the model's"
+                f" {self.max_positions} positions"
+            )
+        if position_ids is None:
+            position_ids = (
+                torch.arange(longest, device=input_ids.device) if packing is None else packing.positions
+            ).unsqueeze(0)
+        # All tokens have type 0: one row, added by broadcasting.
+        types = self.token_type_embeddings.weight[0]
+        return self.dropout(self.word_embeddings(input_ids) + self.position_embeddings(position_ids) + types)
+
+
+class ProteinBertSelfAttention(nn.Module):
+    """Projections to query, key and value, and the attention core."""
+
+    def __init__(self, config: ProteinBertConfig) -> None:
+        super().__init__()
+        self.head_size = config.hidden_size // config.num_attention_heads
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.core = AttentionCore(config.attention_probs_dropout_prob)
+
+    def forward(
+        self, hidden: Tensor, key_mask: Tensor | None, packing: PackedLayout | None, maps: list[Tensor] | None
+    ) -> Tensor:
+        # -1: a tensor-parallel rank holds only some of the heads
+        query, key, value = (
+            projection(hidden).unflatten(-1, (-1, self.head_size)) for projection in (self.query, self.key, self.value)
+        )
+        if maps is not None:
+            maps.append(self.core.probabilities(query, key, key_mask))
+        return self.core(query, key, value, key_mask, packing).flatten(-2)
+
+
+class ProteinBertAttention(nn.Module):
+    """Self attention and the dense map back to the residual stream."""
+
+    def __init__(self, config: ProteinBertConfig) -> None:
+        super().__init__()
+        self.self = ProteinBertSelfAttention(config)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, hidden: Tensor, key_mask: Tensor | None, packing: PackedLayout | None, maps: list[Tensor] | None
+    ) -> Tensor:
+        return self.dense(self.self(hidden, key_mask, packing, maps))
+
+
+class ProteinBertFFN(nn.Module):
+    """H -> 4H -> H."""
+
+    def __init__(self, config: ProteinBertConfig) -> None:
+        super().__init__()
+        self.dense_h_4h = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = activation(config.hidden_act)
+        self.dense_4h_h = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.dense_4h_h(self.activation(self.dense_h_4h(hidden)))
+
+
+class ProteinBertLayer(nn.Module):
+    """One block; see the module's text."""
+
+    def __init__(self, config: ProteinBertConfig) -> None:
+        super().__init__()
+        self.input_ln = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = ProteinBertAttention(config)
+        self.post_attn_ln = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = ProteinBertFFN(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        key_mask: Tensor | None,
+        packing: PackedLayout | None = None,
+        maps: list[Tensor] | None = None,
+    ) -> Tensor:
+        hidden = hidden + self.dropout(self.attention(self.input_ln(hidden), key_mask, packing, maps))
+        return hidden + self.dropout(self.mlp(self.post_attn_ln(hidden)))
+
+
+class ProteinBertEncoder(nn.Module):
+    """All blocks and the final layer norm.
+
+    ``checkpoint_activations`` recomputes each block in the backward pass instead of keeping its activations.
+    """
+
+    def __init__(self, config: ProteinBertConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(ProteinBertLayer(config) for _ in range(config.num_hidden_layers))
+        self.final_ln = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.apply_final_ln = config.apply_final_ln
+        self.checkpoint_activations = False
+
+    def forward(
+        self,
+        hidden: Tensor,
+        key_mask: Tensor | None,
+        packing: PackedLayout | None = None,
+        states: list[Tensor] | None = None,
+        maps: list[Tensor] | None = None,
+    ) -> Tensor:
+        """(B, S, H) -> (B, S, H); appends the state before each block to ``states``, attention maps to ``maps``."""
+        for layer in self.layer:
+            if states is not None:
+                states.append(hidden)
+            if self.checkpoint_activations and torch.is_grad_enabled():
+                hidden = checkpoint(layer, hidden, key_mask, packing, maps, use_reentrant=False)
+            else:
+                hidden = layer(hidden, key_mask, packing, maps)
+        return self.final_ln(hidden) if self.apply_final_ln else hidden
+
+
+class ProteinBertAbstractModel(ProteinModel):
+    """What all ProteinBert classes share: configuration class, names, initialisation."""
+
+    config_class = ProteinBertConfig
+    config: ProteinBertConfig
+    base_model_prefix = "bert"
+    unused_parameters = ("bert_tail_dense.",)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """N(0, std); projections onto the residual stream N(0, std / sqrt(2 L)), Megatron-LM's scaled form."""
+        normal_initialisation(module, self.config.initializer_range)
+        if isinstance(module, ProteinBertLayer):
+            std = self.config.initializer_range / (2 * self.config.num_hidden_layers) ** 0.5
+            for projection in (module.attention.dense, module.mlp.dense_4h_h):
+                nn.init.normal_(projection.weight, 0.0, std)
+
+
+class ProteinBertModel(ProteinBertAbstractModel):
+    """The encoder: token ids to residue states."""
+
+    def __init__(self, config: ProteinBertConfig) -> None:
+        super().__init__(config)
+        self.embeddings = ProteinBertEmbeddings(config)
+        self.encoder = ProteinBertEncoder(config)
+        self.init_weights()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        input_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        packing: PackedLayout | None = None,
+    ) -> tuple[Any, ...]:
+        """Encode.
+
+        Args:
+            input_ids: (B, S) token ids, ``<cls>`` first; with ``packing`` (1, T).
+            input_mask: (B, S), nonzero at real tokens; None means all are real.
+            position_ids: (B, S); from 0 at ``<cls>`` (of each packed protein) when None.
+            packing: layout of several proteins in one row; excludes ``input_mask``.
+
+        Returns:
+            (states (B, S, H), pooled (B, H)[, all states][, all attention maps]). Pooled is the state of token 0 (of
+            each packed protein: (N, H)).
+
+        Raises:
+            ConfigError: a protein longer than the position table, or both ``input_mask`` and ``packing``.
+        """
+        if packing is not None and input_mask is not None:
+            raise ConfigError("a packed row has no padding: give packing or input_mask, not both")
+        # A boolean from the mask itself: an additive -10000 vanishes in half precision (defect 3).
+        key_mask = None if input_mask is None else input_mask != 0
+        states: list[Tensor] | None = [] if self.config.output_hidden_states else None
+        maps: list[Tensor] | None = [] if self.config.output_attentions else None
+        hidden = self.embeddings(input_ids, position_ids, packing)
+        output = self.encoder(hidden, key_mask, packing, states, maps)
+        pooled = output[:, 0] if packing is None else output[0, packing.cumulative[:-1].long()]
+        outputs: tuple[Any, ...] = (output, pooled)
+        if states is not None:
+            outputs += ((*states, output),)
+        if maps is not None:
+            outputs += (tuple(maps),)
+        return outputs
+
+
+class ProteinBertForMaskedLM(ProteinBertAbstractModel):
+    """Masked language model; its decoder is the word embedding matrix."""
+
+    def __init__(self, config: ProteinBertConfig) -> None:
+        super().__init__(config)
+        self.bert = ProteinBertModel(config)
+        self.mlm = MLMHead(config.hidden_size, config.vocab_size, config.hidden_act, config.layer_norm_eps)
+        self.init_weights()
+
+    def tie_weights(self) -> None:
+        tie(self.bert.embeddings.word_embeddings, self.mlm.decoder)
+
+    def mlm_logits(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) of residue states (..., H)."""
+        return self.mlm.logits(hidden)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        input_mask: Tensor | None = None,
+        targets: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        packing: PackedLayout | None = None,
+    ) -> tuple[Any, ...]:
+        """``(logits, ...)``, or ``((loss, {}), logits, ...)``; loss is the mean over targets other than -1."""
+        outputs = self.bert(input_ids, input_mask, position_ids, packing)
+        return self.mlm(outputs[0], targets) + outputs[2:]
+
+
+class ProteinBertForValuePrediction(ProteinBertAbstractModel):
+    """One number a protein, from the state of ``<cls>``."""
+
+    def __init__(self, config: ProteinBertConfig) -> None:
+        super().__init__(config)
+        self.bert = ProteinBertModel(config)
+        self.predict = ValuePredictionHead(config.hidden_size, head_hidden_size=config.head_hidden_size)
+
+    def forward(
+        self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None
+    ) -> tuple[Any, ...]:
+        outputs = self.bert(input_ids, input_mask)
+        return self.predict(outputs[1], targets) + outputs[2:]
+
+
+class ProteinBertForSequenceClassification(ProteinBertAbstractModel):
+    """One class a protein, from the state of ``<cls>``."""
+
+    def __init__(self, config: ProteinBertConfig) -> None:
+        super().__init__(config)
+        self.bert = ProteinBertModel(config)
+        self.classify = SequenceClassificationHead(
+            config.hidden_size, config.num_labels, head_hidden_size=config.head_hidden_size
+        )
+
+    def forward(
+        self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None
+    ) -> tuple[Any, ...]:
+        outputs = self.bert(input_ids, input_mask)
+        return self.classify(outputs[1], targets) + outputs[2:]
+
+
+class ProteinBertForSequenceToSequenceClassification(ProteinBertAbstractModel):
+    """One class a residue."""
+
+    def __init__(self, config: ProteinBertConfig) -> None:
+        super().__init__(config)
+        self.bert = ProteinBertModel(config)
+        self.classify = SequenceToSequenceClassificationHead(config.hidden_size, config.num_labels)
+
+    def forward(
+        self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None
+    ) -> tuple[Any, ...]:
+        outputs = self.bert(input_ids, input_mask)
+        return self.classify(outputs[0], targets, input_mask) + outputs[2:]
+
+
+class ProteinBertForContactPrediction(ProteinBertAbstractModel):
+    """Contact logits of residue pairs."""
+
+    def __init__(self, config: ProteinBertConfig) -> None:
+        super().__init__(config)
+        self.bert = ProteinBertModel(config)
+        self.predict = PairwiseContactPredictionHead(
+            config.hidden_size, architecture=config.contact_head, num_blocks=config.contact_num_blocks
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        input_mask: Tensor | None = None,
+        targets: Tensor | None = None,
+        protein_length: Tensor | None = None,
+    ) -> tuple[Any, ...]:
+        outputs = self.bert(input_ids, input_mask)
+        return self.predict(outputs[0], protein_length, targets, input_mask) + outputs[2:]

@@ -1,0 +1,221 @@
+"""The one owner of the vocabularies: TAPE's ``iupac`` (30 tokens) and ``unirep``.
+
+Pretraining, conversion and finetuning all use the ids of this module. A corpus, a checkpoint and a model directory
+carry the vocabulary's :attr:`TAPETokenizer.fingerprint`; a reader refuses another one by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+
+from .errors import ConfigError, UnknownResidueError
+
+SPECIAL_TOKENS = ("<pad>", "<mask>", "<cls>", "<sep>", "<unk>")
+
+# All letters but J: the 20 residues, U and O (selenocysteine, pyrrolysine) and the ambiguity codes B, X, Z.
+IUPAC_VOCAB: dict[str, int] = {
+    token: index for index, token in enumerate((*SPECIAL_TOKENS, *"ABCDEFGHIKLMNOPQRSTUVWXYZ"))
+}
+
+# UniRep's order (Alley et al. 2019). X, Z, B and J share one id.
+UNIREP_VOCAB: dict[str, int] = {
+    "<pad>": 0,
+    **{residue: index for index, residue in enumerate("MRHKDESTNQCUGPAVIFYWLO", start=1)},
+    **dict.fromkeys("XZBJ", 23),
+    "<cls>": 24,
+    "<sep>": 25,
+}
+
+_VOCABULARIES = {"iupac": IUPAC_VOCAB, "unirep": UNIREP_VOCAB}
+
+
+class TAPETokenizer:
+    """One token a residue, with TAPE's method names.
+
+    Args:
+        vocab: ``"iupac"`` or ``"unirep"``.
+
+    Raises:
+        ConfigError: another vocabulary's name.
+    """
+
+    def __init__(self, vocab: str = "iupac") -> None:
+        if vocab not in _VOCABULARIES:
+            raise ConfigError(f"unknown tokenizer {vocab!r}; choose one of {', '.join(_VOCABULARIES)}")
+        self.name = vocab
+        self.vocab = _VOCABULARIES[vocab]
+        self.tokens = list(self.vocab)
+        # UniRep gives four letters one id; the first of them stands for it when decoding.
+        self._token_of_id: dict[int, str] = {}
+        for token, index in self.vocab.items():
+            self._token_of_id.setdefault(index, token)
+        self._table = np.full(256, -1, dtype=np.int64)
+        for token, index in self.vocab.items():
+            if len(token) == 1:
+                self._table[ord(token)] = index
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens (for ``unirep`` 29, which counts the four letters of id 23 apart, as TAPE does)."""
+        return len(self.vocab)
+
+    start_token = "<cls>"
+    stop_token = "<sep>"
+
+    @property
+    def mask_token(self) -> str:
+        if "<mask>" not in self.vocab:
+            raise ConfigError(f"the {self.name} vocabulary has no mask token")
+        return "<mask>"
+
+    @property
+    def pad_id(self) -> int:
+        return self.vocab["<pad>"]
+
+    @property
+    def mask_id(self) -> int | None:
+        return self.vocab.get("<mask>")
+
+    @property
+    def cls_id(self) -> int:
+        return self.vocab["<cls>"]
+
+    @property
+    def sep_id(self) -> int:
+        return self.vocab["<sep>"]
+
+    @property
+    def unk_id(self) -> int | None:
+        return self.vocab.get("<unk>")
+
+    @property
+    def residue_ids(self) -> np.ndarray:
+        """Ids of residues, ascending, without special tokens."""
+        return np.array(sorted({index for token, index in self.vocab.items() if len(token) == 1}), dtype=np.int64)
+
+    @property
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the SHA-256 of ``token<TAB>id`` lines."""
+        return vocabulary_fingerprint(self.vocab)
+
+    def tokenize(self, text: str) -> list[str]:
+        return list(text)
+
+    def convert_token_to_id(self, token: str) -> int:
+        try:
+            return self.vocab[token]
+        except KeyError:
+            raise UnknownResidueError(f"unrecognised token {token!r}; {self._allowed()}") from None
+
+    def convert_tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
+        return [self.convert_token_to_id(token) for token in tokens]
+
+    def convert_id_to_token(self, index: int) -> str:
+        try:
+            return self._token_of_id[int(index)]
+        except KeyError:
+            raise UnknownResidueError(
+                f"unrecognised id {index}; {self.name} has 0 to {max(self._token_of_id)}"
+            ) from None
+
+    def convert_ids_to_tokens(self, indices: Iterable[int]) -> list[str]:
+        return [self.convert_id_to_token(index) for index in indices]
+
+    def convert_tokens_to_string(self, tokens: Iterable[str]) -> str:
+        return "".join(tokens)
+
+    def add_special_tokens(self, tokens: list[str]) -> list[str]:
+        return [self.start_token, *tokens, self.stop_token]
+
+    def encode(self, text: str) -> np.ndarray:
+        """``<cls> residues <sep>`` as int64 ids, shape (L + 2,)."""
+        ids = np.empty(len(text) + 2, dtype=np.int64)
+        ids[0], ids[-1] = self.cls_id, self.sep_id
+        ids[1:-1] = self.encode_residues(text)
+        return ids
+
+    def encode_residues(self, text: str) -> np.ndarray:
+        """Residues alone as int64 ids, shape (L,).
+
+        Raises:
+            UnknownResidueError: a character is not in the vocabulary; names it and its position (from 1).
+        """
+        codes = np.frombuffer(text.encode("latin-1", errors="replace"), dtype=np.uint8)
+        ids = self._table[codes]
+        if ids.size and ids.min() < 0:
+            position = int(np.argmax(ids < 0))
+            raise UnknownResidueError(
+                f"unknown residue {text[position]!r} at position {position + 1}; {self._allowed()}"
+            )
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Residues of ``ids`` as text; special tokens are left out."""
+        tokens = self.convert_ids_to_tokens(ids)
+        return "".join(token for token in tokens if len(token) == 1)
+
+    @classmethod
+    def from_pretrained(cls, vocab: str = "iupac", **_: object) -> TAPETokenizer:
+        return cls(vocab)
+
+    def _allowed(self) -> str:
+        letters = "".join(sorted(token for token in self.vocab if len(token) == 1))
+        return f"the {self.name} vocabulary has {letters}"
+
+
+def vocabulary_fingerprint(vocabulary: dict[str, int]) -> str:
+    """Fingerprint of any token -> id map: first 16 hex digits of a SHA-256 over its lines."""
+    lines = "".join(
+        f"{token}\t{index}\n" for token, index in sorted(vocabulary.items(), key=lambda item: (item[1], item[0]))
+    )
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
+_GAPS = str.maketrans("", "", "-.")
+_LETTERS = frozenset("ABCDEFGHIKLMNOPQRSTUVWXYZ")
+
+
+def normalise_sequence(sequence: str, *, drop_gaps: bool) -> tuple[str, Counter[str]]:
+    """Bring a sequence as people write it into the ``iupac`` alphabet, and count what was changed.
+
+    White space is removed, lower case becomes upper case, J (leucine or isoleucine) becomes X.
+
+    Args:
+        sequence: residues as read from a file.
+        drop_gaps: True for corpora: gaps ``-`` ``.`` and stops ``*`` are removed. False for records with a label a
+            residue, where a removed character would shift the labels: there those characters are an error.
+
+    Returns:
+        The sequence and counts under ``lower_case``, ``J_to_X``, ``gap_removed``, ``stop_removed`` (absent when 0).
+
+    Raises:
+        UnknownResidueError: any other character; names it and its position (from 1, white space not counted).
+    """
+    changes: Counter[str] = Counter()
+    text = "".join(sequence.split())
+    if _LETTERS.issuperset(text):
+        return text, changes
+    upper = text.upper()
+    if upper != text:
+        changes["lower_case"] = sum(a != b for a, b in zip(text, upper, strict=True))
+    if "J" in upper:
+        changes["J_to_X"] = upper.count("J")
+        upper = upper.replace("J", "X")
+    if drop_gaps:
+        without_gaps = upper.translate(_GAPS)
+        clean = without_gaps.replace("*", "")
+        changes["gap_removed"] = len(upper) - len(without_gaps)
+        changes["stop_removed"] = len(without_gaps) - len(clean)
+    else:
+        clean = upper
+    for position, character in enumerate(clean, start=1):
+        if character not in _LETTERS:
+            raise UnknownResidueError(
+                f"unknown residue {character!r} at position {position}; allowed are the letters A to Z"
+                + (", gaps '-' '.' and stops '*'" if drop_gaps else " (no gaps or stops in a labelled record)")
+            )
+    return clean, +changes

@@ -1,0 +1,137 @@
+"""Heads against direct formulas: weight normalisation, masked batch statistics, pair features by factors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tape.models.contact_heads import PairwiseContactPredictionHead, pair_projection
+from tape.models.heads import (
+    MaskedBatchNorm,
+    SimpleConv,
+    ValuePredictionHead,
+    WeightNormConv1d,
+    WeightNormLinear,
+    masked_cross_entropy,
+)
+
+
+def test_weight_normalisation_has_one_gain_for_the_whole_matrix():
+    layer = WeightNormLinear(6, 4)
+    with torch.no_grad():
+        layer.weight_g.fill_(3.0)
+    expected = 3.0 * layer.weight_v / layer.weight_v.pow(2).sum().sqrt()
+    features = torch.randn(5, 6)
+    torch.testing.assert_close(layer(features), features @ expected.T + layer.bias)
+    assert layer.weight_g.shape == ()
+
+
+def test_weight_normalised_convolution_keeps_the_length():
+    layer = WeightNormConv1d(3, 7, 5)
+    assert layer(torch.randn(2, 3, 11)).shape == (2, 7, 11)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_batch_statistics_leave_padding_out(dimensions):  # defect 17
+    torch.manual_seed(0)
+    masked = MaskedBatchNorm(4)
+    plain = nn.BatchNorm1d(4)
+    shape = (3, 4) + (8,) * dimensions
+    values = torch.randn(shape, requires_grad=True)
+    mask = torch.rand(3, *(8,) * dimensions) < 0.6
+    output = masked(values, mask)
+    expected = plain(values.movedim(1, -1)[mask])
+    torch.testing.assert_close(output.movedim(1, -1)[mask], expected)
+    assert output.movedim(1, -1)[~mask].abs().max() == 0
+    torch.testing.assert_close(masked.running_var, plain.running_var)
+    assert masked.num_batches_tracked == 1
+    plain.eval(), masked.eval()
+    torch.testing.assert_close(masked(values, mask).movedim(1, -1)[mask], plain(values.movedim(1, -1)[mask]))
+
+
+def test_one_real_position_does_not_break_training():
+    head = SimpleConv(4, 8, 3).train()
+    mask = torch.zeros(1, 6, dtype=torch.bool)
+    mask[0, 0] = True
+    assert torch.isfinite(head(torch.randn(1, 6, 4), mask)).all()
+
+
+def test_gradient_is_free_of_padding():  # defect 17
+    torch.manual_seed(1)
+    head = SimpleConv(4, 8, 3).train()
+    features = torch.randn(2, 9, 4, requires_grad=True)
+    mask = torch.arange(9) < torch.tensor([[9], [5]])
+    head(features, mask)[mask].square().sum().backward()
+    assert features.grad[1, 5:].abs().max() == 0
+
+
+def pair_features(states: torch.Tensor) -> torch.Tensor:
+    """(B, L, H) -> (B, L, L, 2H), the tensor that the head never builds."""
+    product = states[:, :, None] * states[:, None]
+    difference = states[:, :, None] - states[:, None]
+    return torch.cat([product, difference], -1)
+
+
+def test_pair_projection_equals_the_dense_pair_tensor():  # defect 37
+    torch.manual_seed(0)
+    states = torch.randn(2, 7, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(6, 10, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(6, dtype=torch.float64)
+    dense = nn.functional.linear(pair_features(states), weight, bias).permute(0, 3, 1, 2)
+    factored = pair_projection(states, weight, bias)
+    torch.testing.assert_close(factored, dense)
+    probe = torch.randn_like(dense)
+    for got, expected in zip(
+        torch.autograd.grad((factored * probe).sum(), (states, weight)),
+        torch.autograd.grad((dense * probe).sum(), (states, weight)),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, expected)
+
+
+def test_pair_dropout_keeps_the_mean():
+    torch.manual_seed(0)
+    states, weight = torch.randn(1, 4, 6), torch.randn(3, 12)
+    draws = torch.stack([pair_projection(states, weight, torch.zeros(3), dropout=0.5) for _ in range(4000)])
+    expected = pair_projection(states, weight, torch.zeros(3))
+    assert (draws.mean(0) - expected).abs().max() < 0.35
+    assert draws.std(0).mean() > 0.5
+
+
+@pytest.mark.parametrize("architecture", ["linear", "resnet"])
+def test_contact_logits_are_symmetric_and_without_special_tokens(architecture):
+    head = PairwiseContactPredictionHead(8, architecture=architecture, num_blocks=2).eval()
+    (logits,) = head(torch.randn(2, 12, 8))
+    assert logits.shape == (2, 10, 10, 2)
+    torch.testing.assert_close(logits, logits.transpose(1, 2))
+
+
+def test_contact_tower_equals_a_plain_evaluation():
+    torch.manual_seed(0)
+    head = PairwiseContactPredictionHead(6, num_blocks=2).eval()
+    states = torch.randn(1, 9, 6)
+    pairs = head.predict["1"](states)
+    dense = nn.functional.conv2d(
+        pair_features(states).permute(0, 3, 1, 2), head.predict["1"].weight, head.predict["1"].bias
+    )
+    torch.testing.assert_close(pairs, dense, rtol=1e-4, atol=1e-5)
+    hidden = dense
+    for index in range(2):
+        block = head.predict[f"ResidualBlock{index}"]
+        hidden = torch.relu(hidden + block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(hidden))))))
+    logits = head.linear(hidden.permute(0, 2, 3, 1))
+    expected = ((logits + logits.transpose(1, 2)) / 2)[:, 1:-1, 1:-1]
+    torch.testing.assert_close(head(states)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_loss_over_no_target_is_zero_not_nan():
+    assert masked_cross_entropy(torch.randn(2, 3, 5), torch.full((2, 3), -1)) == 0
+
+
+def test_value_head_loss_is_mean_squared_error():
+    head = ValuePredictionHead(8)
+    pooled, targets = torch.randn(4, 8), torch.randn(4, 1)
+    (loss, metrics), prediction = head(pooled, targets)
+    torch.testing.assert_close(loss, (prediction - targets).square().mean())
+    assert metrics == {}

@@ -1,0 +1,315 @@
+"""The encoder against an independent implementation, packed against padded, and the defects of the original."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tape.errors import CheckpointError, ConfigError
+from tape.models.attention import PackedLayout
+from tape.models.modeling_bert import (
+    ProteinBertForContactPrediction,
+    ProteinBertForMaskedLM,
+    ProteinBertForSequenceClassification,
+    ProteinBertForSequenceToSequenceClassification,
+    ProteinBertForValuePrediction,
+    ProteinBertModel,
+)
+
+TASK_MODELS = [
+    ProteinBertForMaskedLM,
+    ProteinBertForValuePrediction,
+    ProteinBertForSequenceClassification,
+    ProteinBertForSequenceToSequenceClassification,
+    ProteinBertForContactPrediction,
+]
+
+
+def randomise(model: nn.Module, seed: int = 0) -> None:
+    """Weights large enough for every part to matter, layer norms and biases included."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+        for name, parameter in model.named_parameters():
+            if "ln.weight" in name or "LayerNorm.weight" in name:
+                parameter.add_(1.0)
+
+
+def megatron_bert(model: ProteinBertForMaskedLM):
+    """``transformers.MegatronBertForMaskedLM`` with the weights of ``model``."""
+    transformers = pytest.importorskip("transformers")
+    ours = model.config
+    config = transformers.MegatronBertConfig(
+        vocab_size=ours.vocab_size,
+        hidden_size=ours.hidden_size,
+        num_hidden_layers=ours.num_hidden_layers,
+        num_attention_heads=ours.num_attention_heads,
+        intermediate_size=ours.intermediate_size,
+        hidden_act="gelu" if ours.hidden_act == "gelu" else "gelu_pytorch_tanh",
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        max_position_embeddings=ours.max_position_embeddings,
+        type_vocab_size=ours.type_vocab_size,
+        layer_norm_eps=ours.layer_norm_eps,
+    )
+    renames = (
+        (".input_ln.", ".attention.ln."),
+        (".attention.dense.", ".attention.output.dense."),
+        (".post_attn_ln.", ".ln."),
+        (".mlp.dense_h_4h.", ".intermediate.dense."),
+        (".mlp.dense_4h_h.", ".output.dense."),
+        (".final_ln.", ".ln."),
+        ("mlm.bias", "cls.predictions.bias"),
+        ("mlm.transform.", "cls.predictions.transform."),
+        ("mlm.decoder.", "cls.predictions.decoder."),
+    )
+    state = {}
+    for name, value in model.state_dict().items():
+        for old, new in renames:
+            name = name.replace(old, new)
+        state[name] = value
+    state["cls.predictions.decoder.bias"] = state["cls.predictions.bias"]
+    oracle = transformers.MegatronBertForMaskedLM(config)
+    missing, unexpected = oracle.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert all("position_ids" in name for name in missing)
+    return oracle.eval()
+
+
+@pytest.mark.parametrize("hidden_act", ["gelu", "gelu_tanh"])
+def test_equals_transformers_megatron_bert(tiny_config, proteins, hidden_act):  # defect 2
+    model = ProteinBertForMaskedLM(tiny_config(hidden_act=hidden_act)).eval()
+    randomise(model)
+    oracle = megatron_bert(model)
+    for lengths in [(3,), (64,), (5, 17, 64), tuple(range(3, 65, 6))]:
+        ids, mask = proteins(*lengths)
+        real = mask.bool()
+        with torch.no_grad():
+            states = model.bert(ids, mask)[0]
+            logits = model(ids, mask)[0]
+            expected_states = oracle.bert(ids, attention_mask=mask).last_hidden_state
+            expected_logits = oracle(ids, attention_mask=mask).logits
+        assert (states - expected_states)[real].abs().max() < 1e-5
+        assert (logits - expected_logits)[real].abs().max() < 1e-5 * expected_logits.abs().max().clamp(min=1)
+
+
+def test_final_layer_norm_acts_and_learns(tiny_config, proteins):  # defect 2
+    ids, mask = proteins(20)
+    model = ProteinBertModel(tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    output = model(ids, mask)[0]
+    assert output.std().item() == pytest.approx(1.0, abs=0.1)  # at initialisation the residual stream has about 0.05
+    output.square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.encoder.final_ln.parameters())
+
+
+def test_original_without_final_layer_norm_can_be_had(tiny_config, proteins):
+    ids, mask = proteins(20)
+    with_norm = ProteinBertModel(tiny_config()).eval()
+    without = ProteinBertModel(tiny_config(apply_final_ln=False)).eval()
+    without.load_state_dict(with_norm.state_dict())
+    torch.testing.assert_close(with_norm.encoder.final_ln(without(ids, mask)[0]), with_norm(ids, mask)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_padding_is_masked_in_every_precision(tiny_config, proteins, dtype):  # defect 3
+    model = ProteinBertModel(tiny_config()).eval()
+    randomise(model)
+    model = model.to(dtype)
+    ids, mask = proteins(9, width=40)
+    disturbed = torch.where(mask.bool(), ids, torch.full_like(ids, 7))
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids, mask)[0][:, :9], model(disturbed, mask)[0][:, :9], rtol=0, atol=0)
+        alone = model(ids[:, :9])[0].float()
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 0.15, torch.float16: 0.02}[dtype]
+    assert (model(ids, mask)[0][:, :9].float() - alone).abs().max() < tolerance
+
+
+def test_dropout_follows_attention_and_mlp(tiny_config, proteins):  # defect 7
+    config = tiny_config(hidden_dropout_prob=0.999999, attention_probs_dropout_prob=0.0)
+    layer = ProteinBertModel(config).encoder.layer[0].train()
+    hidden = torch.randn(1, 10, 32)
+    # with everything dropped, both branches vanish and the block is the identity
+    torch.testing.assert_close(layer(hidden, None), hidden)
+
+
+def test_mask_defaults_to_all_real(tiny_config, proteins):
+    ids, mask = proteins(12)
+    model = ProteinBertModel(tiny_config()).eval()
+    sequence_output, pooled_output = model(ids)
+    torch.testing.assert_close(sequence_output, model(ids, mask)[0])
+    torch.testing.assert_close(pooled_output, sequence_output[:, 0])
+
+
+def test_packed_row_equals_single_proteins_forward_and_backward(tiny_config, proteins):
+    lengths = (3, 40, 17, 41, 5, 5, 64)
+    model = ProteinBertForMaskedLM(tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    randomise(model)
+    singles = [proteins(length, seed=length + row)[0] for row, length in enumerate(lengths)]
+    weights = [torch.randn(1, length, 30, generator=torch.Generator().manual_seed(length)) for length in lengths]
+    packed = model(torch.cat(singles, 1), packing=PackedLayout.from_lengths(lengths))[0]
+    (packed * torch.cat(weights, 1)).sum().backward()
+    packed_gradients = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    outputs = [model(ids)[0] for ids in singles]
+    sum((o * w).sum() for o, w in zip(outputs, weights, strict=True)).backward()
+    torch.testing.assert_close(packed, torch.cat(outputs, 1), rtol=1e-5, atol=1e-5)
+    for got, parameter in zip(packed_gradients, model.parameters(), strict=True):
+        torch.testing.assert_close(got, parameter.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_packed_pooled_output_is_the_first_token_of_each_protein(tiny_config, proteins):
+    model = ProteinBertModel(tiny_config()).eval()
+    singles = [proteins(length, seed=length)[0] for length in (7, 12)]
+    pooled = model(torch.cat(singles, 1), packing=PackedLayout.from_lengths((7, 12)))[1]
+    torch.testing.assert_close(pooled, torch.cat([model(ids)[1] for ids in singles]))
+
+
+def test_packing_refuses_a_mask_and_empty_proteins(tiny_config, proteins):
+    ids, mask = proteins(8)
+    with pytest.raises(ConfigError, match="not both"):
+        ProteinBertModel(tiny_config())(ids, mask, packing=PackedLayout.from_lengths([8]))
+    with pytest.raises(ConfigError, match="at least one token"):
+        PackedLayout.from_lengths([4, 0])
+
+
+def test_checkpointed_activations_give_the_same_gradients(tiny_config, proteins):  # defect 38
+    ids, mask = proteins(10, 20)
+    model = ProteinBertModel(tiny_config())
+    gradients = []
+    for recompute in (False, True):
+        model.encoder.checkpoint_activations = recompute
+        torch.manual_seed(3)
+        model.zero_grad()
+        model(ids, mask)[0].square().sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_too_long_a_protein_is_a_clear_error(tiny_config, proteins):
+    with pytest.raises(ConfigError, match=r"65 tokens.*64 positions"):
+        ProteinBertModel(tiny_config())(proteins(65)[0])
+
+
+def test_attention_maps_and_states_on_request(tiny_config, proteins):
+    ids, mask = proteins(6, 9)
+    model = ProteinBertModel(tiny_config(output_attentions=True, output_hidden_states=True)).eval()
+    states, _, hidden, maps = model(ids, mask)
+    assert len(hidden) == 4
+    assert [m.shape for m in maps] == [(2, 4, 9, 9)] * 3
+    torch.testing.assert_close(maps[0].sum(-1), torch.ones(2, 4, 9))
+    assert maps[0][0, :, :, 6:].abs().max() == 0
+    torch.testing.assert_close(hidden[-1], states)
+
+
+@pytest.mark.parametrize("model_class", TASK_MODELS)
+@pytest.mark.parametrize("contact_head", ["linear", "resnet"])
+def test_prediction_does_not_depend_on_the_batch(tiny_config, proteins, model_class, contact_head):  # defect 17
+    if contact_head == "linear" and model_class is not ProteinBertForContactPrediction:
+        pytest.skip("only contact prediction has two heads")
+    model = model_class(tiny_config(contact_head=contact_head)).eval()
+    randomise(model)
+    ids, mask = proteins(10, 31, 64)
+    with torch.no_grad():
+        together = model(ids, mask)[0]
+        for row, length in enumerate((10, 31, 64)):
+            alone = model(ids[row : row + 1, :length])[0]
+            end = alone.shape[1] if alone.dim() > 2 else None
+            batched = together[row : row + 1]
+            if alone.dim() == 4:
+                batched = batched[:, :end, :end]
+            elif alone.dim() == 3:
+                batched = batched[:, :end]
+            torch.testing.assert_close(batched, alone, rtol=1e-4, atol=1e-4 * alone.abs().max().item())
+
+
+@pytest.mark.parametrize("model_class", TASK_MODELS)
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+def test_save_and_load_round_trip(tiny_config, proteins, tmp_path, model_class, weights):
+    model = model_class(tiny_config()).eval()
+    randomise(model)
+    model.save_pretrained(tmp_path, weights=weights)
+    again = model_class.from_pretrained(tmp_path)
+    assert not again.training
+    ids, mask = proteins(10, 20)
+    torch.testing.assert_close(again(ids, mask)[0], model(ids, mask)[0], rtol=0, atol=0)
+
+
+def test_encoder_and_task_models_load_each_other(tiny_config, tmp_path):  # defect 4
+    base = ProteinBertModel(tiny_config())
+    randomise(base)
+    state = {**base.state_dict(), "bert_tail_dense.weight": torch.ones(32, 32), "bert_tail_dense.bias": torch.ones(32)}
+    base.config.save_pretrained(tmp_path)
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    for loaded in (
+        ProteinBertModel.from_pretrained(tmp_path),
+        ProteinBertForValuePrediction.from_pretrained(tmp_path).bert,
+    ):
+        for name, value in base.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], value), name
+    task = ProteinBertForValuePrediction.from_pretrained(tmp_path)
+    task.save_pretrained(tmp_path / "task")
+    assert torch.equal(
+        ProteinBertModel.from_pretrained(tmp_path / "task").encoder.final_ln.weight, base.encoder.final_ln.weight
+    )
+
+
+def test_a_missing_encoder_weight_is_an_error(tiny_config, tmp_path):  # defect 4
+    model = ProteinBertForMaskedLM(tiny_config())
+    state = dict(model.state_dict())
+    del state["bert.encoder.layer.1.attention.self.key.weight"]
+    model.config.save_pretrained(tmp_path)
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"layer\.1\.attention\.self\.key\.weight"):
+        ProteinBertForMaskedLM.from_pretrained(tmp_path)
+
+
+def test_a_stale_decoder_never_overwrites_word_embeddings(tiny_config, tmp_path):  # defect 5
+    model = ProteinBertForMaskedLM(tiny_config())
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    state["mlm.decoder.weight"] = torch.full_like(state["mlm.decoder.weight"], 9.0)
+    model.config.save_pretrained(tmp_path)
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    loaded = ProteinBertForMaskedLM.from_pretrained(tmp_path)
+    assert torch.equal(loaded.bert.embeddings.word_embeddings.weight, state["bert.embeddings.word_embeddings.weight"])
+    assert loaded.mlm.decoder.weight is loaded.bert.embeddings.word_embeddings.weight
+
+
+def test_shape_mismatch_names_file_and_shapes(tiny_config, tmp_path):
+    ProteinBertModel(tiny_config()).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"embeddings.*\(30, 32\).*\(29, 32\)"):
+        ProteinBertModel.from_pretrained(tmp_path, vocab_size=29)
+
+
+def test_state_dict_names_are_the_published_ones(tiny_config):
+    names = set(ProteinBertForContactPrediction(tiny_config()).state_dict())
+    for expected in (
+        "bert.embeddings.word_embeddings.weight",
+        "bert.encoder.layer.2.attention.self.query.bias",
+        "bert.encoder.layer.0.attention.dense.weight",
+        "bert.encoder.layer.0.mlp.dense_h_4h.weight",
+        "bert.encoder.layer.0.mlp.dense_4h_h.bias",
+        "bert.encoder.layer.0.post_attn_ln.weight",
+        "bert.encoder.final_ln.bias",
+        "predict.predict.1.weight",
+        "predict.predict.ResidualBlock1.bn2.running_var",
+        "predict.linear.0.bias",
+    ):
+        assert expected in names
+    names = set(ProteinBertForSequenceToSequenceClassification(tiny_config()).state_dict())
+    assert {"classify.classify.main.0.running_mean", "classify.classify.main.1.weight_g"} <= names
+    assert {"classify.classify.main.4.weight_v"} <= names
+    names = set(ProteinBertForMaskedLM(tiny_config()).state_dict())
+    assert {"mlm.bias", "mlm.transform.LayerNorm.weight", "mlm.decoder.weight"} <= names
+
+
+def test_damaged_and_foreign_files_are_refused(tiny_config, tmp_path):
+    model = ProteinBertModel(tiny_config())
+    model.save_pretrained(tmp_path, weights="pytorch_model.bin")
+    file = tmp_path / "pytorch_model.bin"
+    file.write_bytes(file.read_bytes()[:2000])
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
+        ProteinBertModel.from_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="no such"):
+        ProteinBertModel.from_pretrained(tmp_path / "absent")

@@ -1,0 +1,95 @@
+"""Vocabularies, encoding, and what is done to sequences as people write them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tape.errors import ConfigError, DataError, UnknownResidueError
+from tape.tokenizers import IUPAC_VOCAB, TAPETokenizer, normalise_sequence
+
+
+def test_iupac_ids_are_tapes():
+    tokenizer = TAPETokenizer()
+    assert tokenizer.vocab_size == 30
+    assert (tokenizer.pad_id, tokenizer.mask_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.unk_id) == (
+        0,
+        1,
+        2,
+        3,
+        4,
+    )
+    letters = "A5 B6 C7 D8 E9 F10 G11 H12 I13 K14 L15 M16 N17 O18 P19 Q20 R21 S22 T23 U24 V25 W26 X27 Y28 Z29"
+    for entry in letters.split():
+        assert IUPAC_VOCAB[entry[0]] == int(entry[1:])
+
+
+def test_encode_adds_special_tokens_and_decode_drops_them():
+    tokenizer = TAPETokenizer()
+    ids = tokenizer.encode("GCTV")
+    assert ids.dtype == np.int64
+    assert ids.tolist() == [2, 11, 7, 23, 25, 3]
+    assert tokenizer.decode(ids) == "GCTV"
+    assert tokenizer.encode_residues("").size == 0
+
+
+def test_tape_method_names():
+    tokenizer = TAPETokenizer.from_pretrained("iupac")
+    tokens = tokenizer.add_special_tokens(tokenizer.tokenize("AC"))
+    assert tokens == ["<cls>", "A", "C", "<sep>"]
+    assert tokenizer.convert_ids_to_tokens(tokenizer.convert_tokens_to_ids(tokens)) == tokens
+    assert tokenizer.convert_tokens_to_string(["A", "C"]) == "AC"
+    assert (tokenizer.start_token, tokenizer.stop_token, tokenizer.mask_token) == ("<cls>", "<sep>", "<mask>")
+
+
+@pytest.mark.parametrize("text", ["ACJ", "AC-", "ac", "AC*", "ACé", "AC\u4e2d"])
+def test_unknown_residue_names_character_and_position(text):
+    with pytest.raises(UnknownResidueError) as caught:
+        TAPETokenizer().encode(text)
+    assert isinstance(caught.value, KeyError)
+    assert isinstance(caught.value, DataError)
+    message = str(caught.value)
+    assert repr(text[0] if text == "ac" else text[2]) in message
+    assert f"position {1 if text == 'ac' else 3}" in message
+
+
+def test_unirep_vocabulary():  # defect 39
+    tokenizer = TAPETokenizer("unirep")
+    assert tokenizer.vocab_size == 29
+    assert tokenizer.encode("MOJ").tolist() == [24, 1, 22, 23, 25]
+    assert tokenizer.convert_ids_to_tokens([24, 25]) == ["<cls>", "<sep>"]
+    assert tokenizer.mask_id is None
+    with pytest.raises(ConfigError, match="no mask token"):
+        _ = tokenizer.mask_token
+
+
+def test_unknown_vocabulary_is_refused():  # defect 39
+    with pytest.raises(ConfigError, match="iupac, unirep"):
+        TAPETokenizer("x")
+
+
+def test_fingerprints_differ():
+    assert TAPETokenizer().fingerprint == TAPETokenizer("iupac").fingerprint != TAPETokenizer("unirep").fingerprint
+
+
+def test_residue_ids_hold_no_special_token():
+    assert TAPETokenizer().residue_ids.tolist() == list(range(5, 30))
+    assert TAPETokenizer("unirep").residue_ids.tolist() == list(range(1, 24))
+
+
+def test_normalise_counts_every_change():
+    text, counts = normalise_sequence("ac-D.J eF*\n", drop_gaps=True)
+    assert text == "ACDXEF"
+    assert counts == {"lower_case": 3, "J_to_X": 1, "gap_removed": 2, "stop_removed": 1}
+    assert normalise_sequence("MKV", drop_gaps=True) == ("MKV", {})
+
+
+@pytest.mark.parametrize("text", ["AC-D", "AC.D", "ACD*"])
+def test_labelled_records_refuse_what_would_shift_labels(text):
+    with pytest.raises(UnknownResidueError, match="labelled record"):
+        normalise_sequence(text, drop_gaps=False)
+
+
+def test_normalise_refuses_what_is_no_residue():
+    with pytest.raises(UnknownResidueError, match="'4' at position 3"):
+        normalise_sequence("AC4", drop_gaps=True)
