@@ -88,8 +88,13 @@ def _replace_directory(temporary: Path, path: Path) -> None:
 
 def write_json(path: str | os.PathLike[str], value: object) -> None:
     """Write ``value`` as JSON (sorted keys, indent 2, final newline), atomically."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write ``text`` as UTF-8, atomically."""
     with atomic_write(path, "w") as stream:
-        stream.write(json.dumps(value, indent=2, sort_keys=True) + "\n")
+        stream.write(text)
 
 
 def _umask() -> int:

@@ -84,6 +84,8 @@ class ProteinBertConfig(ProteinConfig):
 
     Args (those that TAPE doesn't have):
         hidden_act: ``gelu`` is the erf form; ``gelu_tanh`` is Megatron's fused approximation.
+        mlm_hidden_act: of the language-model head; None means as ``hidden_act``. Megatron's head always has the erf
+            form, even where its blocks have the tanh form.
         contact_head: ``resnet`` is ProteinLM's (1x1 convolution and residual blocks), ``linear`` is TAPE's.
         contact_num_blocks: residual blocks of the ``resnet`` head.
         head_hidden_size: width of the value and class heads; ProteinLM 1024, TAPE 512.
@@ -111,6 +113,7 @@ class ProteinBertConfig(ProteinConfig):
         contact_num_blocks: int = 30,
         head_hidden_size: int = 1024,
         apply_final_ln: bool = True,
+        mlm_hidden_act: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -130,6 +133,7 @@ class ProteinBertConfig(ProteinConfig):
         self.contact_num_blocks = contact_num_blocks
         self.head_hidden_size = head_hidden_size
         self.apply_final_ln = apply_final_ln
+        self.mlm_hidden_act = mlm_hidden_act
         self._check()
 
     def _check(self) -> None:
@@ -141,9 +145,14 @@ class ProteinBertConfig(ProteinConfig):
             raise ConfigError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
-        for name, allowed in (("hidden_act", _ACTIVATIONS), ("contact_head", _CONTACT_HEADS)):
+        allowed_names = {
+            "hidden_act": _ACTIVATIONS,
+            "mlm_hidden_act": (None, *_ACTIVATIONS),
+            "contact_head": _CONTACT_HEADS,
+        }
+        for name, allowed in allowed_names.items():
             if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+                raise ConfigError(f"{name} must be one of {', '.join(map(str, allowed))}, not {getattr(self, name)!r}")
 
 
 class ProteinOneHotConfig(ProteinConfig):

@@ -236,7 +236,8 @@ class ProteinBertForMaskedLM(ProteinBertAbstractModel):
     def __init__(self, config: ProteinBertConfig) -> None:
         super().__init__(config)
         self.bert = ProteinBertModel(config)
-        self.mlm = MLMHead(config.hidden_size, config.vocab_size, config.hidden_act, config.layer_norm_eps)
+        hidden_act = config.mlm_hidden_act or config.hidden_act
+        self.mlm = MLMHead(config.hidden_size, config.vocab_size, hidden_act, config.layer_norm_eps)
         self.init_weights()
 
     def tie_weights(self) -> None:

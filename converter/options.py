@@ -1,0 +1,72 @@
+"""What a user may say of a source, and the names of data types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from tape.errors import ConfigError
+
+_MEGATRON_ONLY = {
+    "checkpoint_version": "--checkpoint-version",
+    "vocabulary": "--vocab-file",
+    "gelu": "--gelu",
+    "layernorm_epsilon": "--layernorm-epsilon",
+    "hidden_dropout": "--hidden-dropout",
+    "attention_dropout": "--attention-dropout",
+}
+
+_DTYPES = {
+    "float16": torch.float16,
+    "half": torch.float16,
+    "fp16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float32": torch.float32,
+    "float": torch.float32,
+    "fp32": torch.float32,
+    "float64": torch.float64,
+    "double": torch.float64,
+    "fp64": torch.float64,
+}
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What the user says of a source. Sizes are checked against it; the rest fills what its arguments leave open.
+
+    Args:
+        vocabulary: tokens by embedding row, for a Megatron checkpoint trained with another file than
+            ``iupac_vocab.txt``.
+        gelu: ``"gelu"`` (erf) or ``"gelu_tanh"``.
+        token_types: rows to write where the source was trained without token types.
+    """
+
+    hidden_size: int | None = None
+    heads: int | None = None
+    layers: int | None = None
+    checkpoint_version: float | None = None
+    vocabulary: tuple[str, ...] | None = None
+    token_types: int | None = None
+    gelu: str | None = None
+    layernorm_epsilon: float | None = None
+    hidden_dropout: float | None = None
+    attention_dropout: float | None = None
+
+
+def flags_for_megatron(options: SourceOptions) -> list[str]:
+    """The options given that only a Megatron checkpoint leaves open."""
+    return [flag for name, flag in _MEGATRON_ONLY.items() if getattr(options, name) is not None]
+
+
+def parse_dtype(name: str) -> torch.dtype:
+    """A data type by its name, with or without ``torch.``; the text is looked up, never evaluated.
+
+    Raises:
+        ConfigError: another name.
+    """
+    try:
+        return _DTYPES[name.strip().removeprefix("torch.").lower()]
+    except KeyError:
+        raise ConfigError(f"-dtp {name!r} is no known data type; choose one of {', '.join(_DTYPES)}") from None

@@ -1,0 +1,27 @@
+"""Facts about files and arguments in a form that JSON holds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def file_hashes(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of each file, by path."""
+    return {str(file): {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files}
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with what JSON can't hold (dtypes, paths) as text."""
+    plain = (str, int, float, bool, type(None))
+    return {str(key): value if isinstance(value, plain) else str(value) for key, value in sorted(values.items())}

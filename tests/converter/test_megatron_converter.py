@@ -1,0 +1,118 @@
+"""The command line, as a user types it."""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tape.models.model_directory import load_state_dict
+from tests.converter.megatron_writer import (
+    LETTERS,
+    SPECIAL,
+    Truth,
+    expected_state,
+    make_truth,
+    only_rank,
+    write_megatron,
+)
+from tests.converter.test_safe_load import Runs
+
+SCRIPT = "converter/megatron-converter.py"
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def truth() -> Truth:
+    return make_truth()
+
+
+@pytest.fixture(scope="module")
+def mega(tmp_path_factory: pytest.TempPathFactory, truth: Truth) -> Path:
+    return write_megatron(tmp_path_factory.mktemp("cli") / "mega", truth)
+
+
+def test_documented_call_from_any_directory(tmp_path: Path, mega: Path, truth: Truth, run_script: Run) -> None:
+    shutil.copy(only_rank(mega), tmp_path / "model_optim_rng.pt")
+    sizes = ("-hidden", 32, "-heads", 4, "-layers", 2)
+    options = ("-src", "model_optim_rng.pt", "-out", "out/pytorch_model.bin", "-dtp", "torch.float16", *sizes)
+    result = run_script(SCRIPT, *options, cwd=tmp_path, check=True)
+    assert "largest difference" in result.stdout
+    state = load_state_dict(tmp_path / "out" / "pytorch_model.bin")
+    assert state.keys() == expected_state(truth).keys()
+    assert {value.dtype for value in state.values()} == {torch.float16}
+    assert (tmp_path / "out" / "config.json").is_file()
+
+
+def call(monkeypatch: pytest.MonkeyPatch, root: Path, *arguments: object) -> int:
+    """Run the script in this process, which is quicker; returns the exit status."""
+    monkeypatch.setattr(sys, "argv", [SCRIPT, *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(root / SCRIPT), run_name="__main__")
+    return int(stopped.value.code or 0)
+
+
+def test_long_option_names(tmp_path: Path, mega: Path, repository_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("--src", mega, "--out", tmp_path / "out", "--dtype", "bf16", "--num_heads", 4, "--hidden_dim", 32)
+    assert call(monkeypatch, repository_root, *names, "--num_layers", 2) == 0
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_malicious_file_is_one_line_and_does_not_run(
+    tmp_path: Path, run_script: Run, assert_clean_error: Callable[..., None]
+) -> None:
+    evil = tmp_path / "evil.pt"
+    torch.save({"model": Runs(exec, f"open({str(tmp_path / 'it_ran')!r}, 'w')")}, evil)
+    assert_clean_error(run_script(SCRIPT, "-src", evil, "-out", tmp_path / "out"), "evil.pt", "refused", "exec")
+    assert [path.name for path in tmp_path.iterdir()] == ["evil.pt"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("-heads", 8), "error: -heads 8 contradicts"),
+        (("-dtp", "torch.int8"), "error: -dtp 'torch.int8' is no known data type"),
+        (("--vocab-file", "nowhere.txt"), "error: --vocab-file nowhere.txt"),
+        (("-dst", "nowhere.bin"), "error: nowhere.bin"),
+    ],
+)
+def test_user_errors_are_one_line(
+    tmp_path: Path,
+    mega: Path,
+    repository_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[object, ...],
+    words: str,
+) -> None:
+    assert call(monkeypatch, repository_root, "-src", mega, "-out", tmp_path / "out", *options) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_truncated_file_is_one_line(
+    tmp_path: Path,
+    mega: Path,
+    repository_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cut = tmp_path / "cut.pt"
+    cut.write_bytes(only_rank(mega).read_bytes()[:5000])
+    assert call(monkeypatch, repository_root, "-src", cut, "-out", tmp_path / "out") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {cut}: truncated")
+
+
+def test_vocabulary_file(tmp_path: Path, mega: Path, repository_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary = tmp_path / "iupac_vocab.txt"
+    vocabulary.write_text("\n".join(SPECIAL + LETTERS) + "\n")
+    options = ("--vocab-file", vocabulary, "-out", tmp_path / "out")
+    assert call(monkeypatch, repository_root, "-src", mega, *options) == 0

@@ -1,0 +1,93 @@
+"""Checkpoints of strangers are read without running what they contain. (defect 35, second half)"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from converter.safe_load import load_checkpoint_file
+from tape.errors import CheckpointError
+from tests.converter.megatron_writer import training_state
+
+
+class Runs:
+    """Pickles to a call of ``function``."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize("zip_file", [True, False])
+def test_training_state_of_any_age_is_read(tmp_path: Path, zip_file: bool) -> None:
+    state = {
+        "args": argparse.Namespace(params_dtype=torch.half, lr=np.float64(1e-4), path="x"),
+        "flag": np.bool_(True),
+        **training_state(),
+    }
+    torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=zip_file)
+    loaded = load_checkpoint_file(tmp_path / "a.pt")
+    assert loaded["args"].params_dtype == torch.half
+    assert loaded["args"].lr == 1e-4
+    assert np.array_equal(loaded["np_rng_state"][1], state["np_rng_state"][1])
+
+
+def test_files_of_numpy_1_are_read(tmp_path: Path) -> None:
+    torch.save({"np_rng_state": np.random.get_state()}, tmp_path / "new.pt", _use_new_zipfile_serialization=False)
+    old = (tmp_path / "new.pt").read_bytes().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    (tmp_path / "old.pt").write_bytes(old)
+    assert load_checkpoint_file(tmp_path / "old.pt")["np_rng_state"][0] == "MT19937"
+
+
+def test_other_pickle_protocols_are_refused_in_plain_words(tmp_path: Path) -> None:
+    torch.save({"model": {}}, tmp_path / "a.pt", pickle_protocol=4)
+    with pytest.raises(CheckpointError, match=r"a\.pt: refused: .*protocol"):
+        load_checkpoint_file(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("zip_file", [True, False])
+@pytest.mark.parametrize(
+    ("name", "function", "arguments"),
+    [
+        ("system", os.system, ("touch {}",)),
+        ("eval", eval, ("open({!r}, 'w')",)),
+        ("exec", exec, ("open({!r}, 'w')",)),
+        ("mkdir", os.mkdir, ("{}",)),
+    ],
+)
+def test_malicious_pickle_is_refused_by_name_and_does_not_run(
+    tmp_path: Path, name: str, function: Any, arguments: tuple[str, ...], zip_file: bool
+) -> None:
+    trace = tmp_path / "it_ran"
+    payload = Runs(function, *(argument.format(str(trace)) for argument in arguments))
+    torch.save({"model": payload}, tmp_path / "evil.pt", _use_new_zipfile_serialization=zip_file)
+    with pytest.raises(CheckpointError, match=rf"evil\.pt: refused.*{name}"):
+        load_checkpoint_file(tmp_path / "evil.pt")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("zip_file", [True, False])
+@pytest.mark.parametrize("kept", [0, 1, 40, 0.5, 0.99])
+def test_truncated_file_is_named(tmp_path: Path, kept: float, zip_file: bool) -> None:
+    whole, cut = tmp_path / "whole.pt", tmp_path / "cut.pt"
+    torch.save({"model": torch.zeros(1000)}, whole, _use_new_zipfile_serialization=zip_file)
+    content = whole.read_bytes()
+    cut.write_bytes(content[: int(kept if kept >= 1 or kept == 0 else len(content) * kept)])
+    with pytest.raises(CheckpointError, match=r"cut\.pt"):
+        load_checkpoint_file(cut)
+
+
+def test_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"none\.pt: no such file"):
+        load_checkpoint_file(tmp_path / "none.pt")
+    (tmp_path / "text.pt").write_text("this is not a checkpoint\n" * 20)
+    with pytest.raises(CheckpointError, match=r"text\.pt: truncated or not"):
+        load_checkpoint_file(tmp_path / "text.pt")

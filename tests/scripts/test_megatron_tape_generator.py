@@ -1,0 +1,64 @@
+"""megatron-tape-generator.sh: one call from a checkpoint directory to a model that loads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tape.models.modeling_bert import ProteinBertForMaskedLM
+from tests.converter.megatron_writer import make_truth, only_rank, write_megatron
+from tests.converter.test_sharded import save
+
+SCRIPT = Path("scripts") / "shells" / "megatron-tape-generator.sh"
+
+
+def generate(root: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the script in ``folder`` with nothing on stdin, so that a prompt would fail it."""
+    return subprocess.run(
+        ["bash", str(root / SCRIPT), *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHON": sys.executable},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_default_directories_hold_one_file(tmp_path: Path, repository_root: Path) -> None:
+    written = write_megatron(tmp_path / "run", make_truth())
+    (tmp_path / "models" / "mega").mkdir(parents=True)
+    shutil.copy(only_rank(written), tmp_path / "models" / "mega")
+    result = generate(repository_root, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "megatron-converter.py -src ./models/mega -out ./models/out/pytorch_model.bin" in result.stdout
+    assert {"config.json", "pytorch_model.bin", "conversion.json"} <= {
+        p.name for p in (tmp_path / "models/out").iterdir()
+    }
+    ProteinBertForMaskedLM.from_pretrained(tmp_path / "models" / "out")
+
+
+@pytest.mark.parametrize("kind", ["classic", "sharded"])
+def test_checkpoint_directories(tmp_path: Path, repository_root: Path, kind: str) -> None:
+    source = tmp_path / "a checkpoint"
+    if kind == "classic":
+        write_megatron(source, make_truth(), tp=2, version=1.0)
+    else:
+        save(source)
+    result = generate(repository_root, tmp_path, str(source), "result")
+    assert result.returncode == 0, result.stderr
+    ProteinBertForMaskedLM.from_pretrained(tmp_path / "result")
+
+
+def test_missing_checkpoint_is_a_plain_error(tmp_path: Path, repository_root: Path) -> None:
+    result = generate(repository_root, tmp_path)
+    assert result.returncode == 1
+    assert "error: models/mega: no such file or directory" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "models").exists()
