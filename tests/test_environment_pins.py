@@ -1,0 +1,147 @@
+"""The dependencies are stated in several places, each for its reader; here they are compared."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import runpy
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import setuptools
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ROOT / "requirements"
+CONDA_FILES = sorted((ROOT / "conda_env").glob("*.yaml"))
+PACKAGES = ("tape", "pretrain", "converter")
+
+# What a module is called where that is not the distribution's name.
+DISTRIBUTION_OF = {"yaml": "pyyaml", "mpl_toolkits": "matplotlib", "botocore": "boto3"}
+
+
+def lines_of(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8")
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def pins_in(lines: list[str]) -> dict[str, str]:
+    """Canonical name -> version; every line that is not an option must be an exact pin."""
+    pins = {}
+    for line in lines:
+        if line.startswith("-"):
+            continue
+        match = re.fullmatch(r"([\w.-]+)==([\w.]+)", line)
+        assert match, f"{line!r} is not an exact pin"
+        pins[canonicalize_name(match[1])] = match[2]
+    return pins
+
+
+def pins_of(name: str) -> dict[str, str]:
+    return pins_in(lines_of(REQUIREMENTS / name))
+
+
+@cache
+def metadata() -> dict[str, Any]:
+    """The arguments that setup.py gives to setuptools."""
+    captured: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setuptools, "setup", captured.update)
+        runpy.run_path(str(ROOT / "setup.py"))
+    return captured
+
+
+def required(*extras: str) -> dict[str, Requirement]:
+    """Canonical name -> requirement of the package itself and of the extras named."""
+    texts = [*metadata()["install_requires"]]
+    for extra in extras:
+        texts += metadata()["extras_require"][extra]
+    return {canonicalize_name(item.name): item for item in map(Requirement, texts)}
+
+
+def test_each_required_package_is_pinned_within_its_range() -> None:
+    run, test = pins_of("run.txt"), {**pins_of("run.txt"), **pins_of("test.txt")}
+    assert set(required("plots")) | {"setuptools"} == set(run)
+    assert set(required("dev")) | {"setuptools"} == set(test)
+    outside = [str(item) for name, item in required("dev").items() if not item.specifier.contains(test[name])]
+    assert outside == []
+
+
+def test_every_file_uses_the_constraints_and_none_repeats_them() -> None:
+    constraints = pins_of("constraints.txt")
+    for name in ("run.txt", "test.txt"):
+        assert "-c constraints.txt" in lines_of(REQUIREMENTS / name)
+        assert set(pins_of(name)) & set(constraints) == set()
+    assert "-r run.txt" in lines_of(REQUIREMENTS / "test.txt")
+    assert set(pins_of("run.txt")) & set(pins_of("test.txt")) == set()
+
+
+@pytest.mark.parametrize("path", CONDA_FILES, ids=lambda path: path.name)
+def test_conda_environments_repeat_the_pins(path: Path) -> None:
+    environment = yaml.safe_load(path.read_text(encoding="utf-8"))
+    plain = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert pins_in(pip) == pins_of("run.txt")
+    assert not [entry for entry in plain if entry.count("=") > 1], "build hashes tie a file to one platform"
+    (python,) = [entry.partition("=")[2] for entry in plain if entry.startswith("python=")]
+    assert f"Programming Language :: Python :: {python}" in metadata()["classifiers"]
+
+
+def test_both_conda_environments_are_there() -> None:
+    assert [path.name for path in CONDA_FILES] == ["base.yaml", "gpu.yaml"]
+
+
+def test_pre_commit_runs_the_pinned_tools() -> None:
+    settings = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    revisions = {repo["repo"].rsplit("/", 1)[-1]: repo.get("rev") for repo in settings["repos"]}
+    assert revisions == {"ruff-pre-commit": f"v{pins_of('test.txt')['ruff']}", "local": None}
+    hooks = {hook["id"] for repo in settings["repos"] for hook in repo["hooks"]}
+    assert hooks == {"ruff-check", "ruff-format", "mypy"}
+
+
+def test_the_python_versions_agree() -> None:
+    assert metadata()["python_requires"] == ">=3.10"
+    tools = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'target-version = "py310"' in tools
+    assert 'python_version = "3.10"' in tools
+
+
+def imported_at(tree: ast.Module, *, everywhere: bool) -> set[str]:
+    """Top-level names of absolute imports: of the whole file, or only of what runs on importing it."""
+    # What stands under a `try`, an `if` or a `def` is optional or lazy.
+    nodes = ast.walk(tree) if everywhere else iter(tree.body)
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - set(PACKAGES) - {"__future__"}
+
+
+def distributions(names: set[str]) -> set[str]:
+    return {canonicalize_name(DISTRIBUTION_OF.get(name, name)) for name in names}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_code_imports_only_what_it_declares(package: str) -> None:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        on_import = distributions(imported_at(tree, everywhere=False))
+        anywhere = distributions(imported_at(tree, everywhere=True))
+        assert on_import <= set(required()), f"{path} needs an extra to be imported at all"
+        assert anywhere <= set(required("s3", "hf", "plots", "zstd")), f"{path} imports what setup.py does not name"
+
+
+def test_the_project_environment_holds_the_pins() -> None:
+    if Path(sys.prefix) != ROOT / ".venv":
+        pytest.skip("runs on another environment than this repository's .venv")
+    pins = {**pins_of("run.txt"), **pins_of("test.txt")}
+    installed = {name: importlib.metadata.version(name).partition("+")[0] for name in pins}
+    assert installed == pins
