@@ -1,0 +1,209 @@
+"""What a directory of protein files offers: which data sets, which splits, where each comes from.
+
+Three ways in which a data set may lie in the directory SOURCE:
+
+- ``SOURCE/tape/{folder}_{split}.jsonl.xz``: TAPE's sets as JSON lines (their provenance is known);
+- ``SOURCE/structures/NAME_{split}.tsv.xz`` and ``.ca.i2.xz``: chains with coordinates (scripts/structure_files.py);
+- ``SOURCE/{folder}_{split}.SUFFIX`` or ``SOURCE/{folder}/{folder}_{split}.SUFFIX``: the user's own.
+
+``SOURCE/provenance.json`` may say where they come from, see :func:`_read_provenance`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scripts.structure_files import coordinate_file
+from tape.errors import DataError
+from tape.sequence_files import ROW_SUFFIXES, is_sequence_file
+from tape.text_files import split_suffix
+
+CORPUS = "corpus"
+SPLITS: dict[str, tuple[str, ...]] = {
+    "secondary_structure": ("train", "valid", "test", "casp12", "ts115", "cb513"),
+    "proteinnet": ("train", "train_unfiltered", "valid", "test"),
+    "remote_homology": ("train", "valid", "test_fold_holdout", "test_family_holdout", "test_superfamily_holdout"),
+    "fluorescence": ("train", "valid", "test"),
+    "stability": ("train", "valid", "test"),
+}
+_CORPUS_SPLITS = {"train": "train", "valid": "valid", "validation": "valid", "test": "test", "holdout": "holdout"}
+PROVENANCE_FILE = "provenance.json"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is shown and kept beside a data set: display name, whether it is simulated, source, licence."""
+
+    name: str
+    source: str
+    licence: str
+    simulated: bool = False
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """The files of one split; ``chains`` when they are tables with coordinates."""
+
+    paths: tuple[Path, ...]
+    chains: bool = False
+
+    @property
+    def all_paths(self) -> tuple[Path, ...]:
+        """The paths and the coordinates that belong to them."""
+        return self.paths + (tuple(map(coordinate_file, self.paths)) if self.chains else ())
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One data set: its folder's name, its provenance and its splits in a fixed order."""
+
+    folder: str
+    provenance: Provenance
+    splits: dict[str, SplitFiles] = field(default_factory=dict)
+
+    def describe(self, counts: Mapping[str, int]) -> dict[str, Any]:
+        """The content of its dataset.json."""
+        return {**asdict(self.provenance), "splits": dict(counts)}
+
+
+_MIT = "MIT"
+# For SOURCE/tape, SOURCE/structures and SOURCE/corpus/swissprot_*: what ../shared/data/README.md states.
+_KNOWN: dict[str, Provenance] = {
+    "tape/secondary_structure": Provenance("NetSurfP-2.0 and CB513", "NetSurfP-2.0 via FLIP, CB513", "AFL-3.0"),
+    "tape/remote_homology": Provenance("TAPE remote homology", "DeepSF / TAPE via nadavbra/protein_bert", _MIT),
+    "tape/fluorescence": Provenance(
+        "TAPE fluorescence", "Sarkisyan 2016 via gitter-lab/nn4dms, valid rows by nadavbra/protein_bert", _MIT
+    ),
+    "tape/stability": Provenance("TAPE stability", "Rocklin 2017 via nadavbra/protein_bert", _MIT),
+    "structures/pdb": Provenance(
+        "PDB chains (not ProteinNet)",
+        "PDB chains with DSSP states, Debian package promod3-data 3.2.1+ds-6; splits share no 30 % identity cluster",
+        "Apache-2.0 (PDB content CC0)",
+    ),
+    "corpus/swissprot": Provenance(
+        "Swiss-Prot 2014_01", "UniProt via the Debian package metastudent-data 2.0.1-8", "GPL-2+ (UniProt)"
+    ),
+}
+
+
+def find_datasets(source: Path, structures_as_labels: bool = False) -> dict[str, Dataset]:
+    """The data sets in ``source`` by folder name; ``corpus`` too.
+
+    Args:
+        source: the directory.
+        structures_as_labels: take secondary structure from ``structures/`` even if there is a file of its own.
+
+    Raises:
+        DataError: ``source`` is no directory, a file's split is unknown, or two files claim the same split.
+    """
+    if not source.is_dir():
+        raise DataError(f"{source}: no such directory")
+    stated = _read_provenance(source)
+    found = {folder: _find_labelled(source, folder, stated) for folder in SPLITS}
+    chains = _find_chains(source)
+    for folder in ("proteinnet", "secondary_structure"):
+        forced = folder == "secondary_structure" and structures_as_labels
+        if chains and (forced or not found[folder].splits):
+            found[folder] = Dataset(folder, _provenance(source, folder, stated, "structures/pdb", chains), chains)
+    found[CORPUS] = _find_corpus(source, stated)
+    return {folder: dataset for folder, dataset in found.items() if dataset.splits}
+
+
+def _read_provenance(source: Path) -> dict[str, Any]:
+    """``provenance.json``, or nothing.
+
+    It may hold ``datasets``: {folder: {"name", "source", "licence", "simulated"}} and ``corpus_files``:
+    {split: [file, ...]} for a corpus made of files that serve other ends too.
+    """
+    path = source / PROVENANCE_FILE
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object")
+    return content
+
+
+def _provenance(
+    source: Path, folder: str, stated: Mapping[str, Any], known: str, splits: Mapping[str, SplitFiles]
+) -> Provenance:
+    """Stated in provenance.json; else known from the layout; else the user's own files, of which we know no more."""
+    entry = stated.get("datasets", {}).get(folder)
+    if entry is not None:
+        names = {"name", "source", "licence", "simulated"}
+        if not isinstance(entry, dict) or set(entry) - names or "name" not in entry:
+            raise DataError(f"{source / PROVENANCE_FILE}: datasets.{folder} needs name, and may have {sorted(names)}")
+        return Provenance(**{"source": "not stated", "licence": "not stated", **entry})
+    if known in _KNOWN and all(_is_known(path, source, known) for files in splits.values() for path in files.paths):
+        return _KNOWN[known]
+    return Provenance(f"{source.resolve().name}: {folder}", "the user's own files", "not stated")
+
+
+def _is_known(path: Path, source: Path, known: str) -> bool:
+    return path.relative_to(source).as_posix().startswith(f"{known}_")
+
+
+def _find_labelled(source: Path, folder: str, stated: Mapping[str, Any]) -> Dataset:
+    splits: dict[str, SplitFiles] = {}
+    for path in _files(source, source / "tape", source / folder):
+        if not path.name.startswith(f"{folder}_") or split_suffix(path)[0] not in ROW_SUFFIXES:
+            continue
+        split = _stem(path).removeprefix(f"{folder}_")
+        if split not in SPLITS[folder]:
+            raise DataError(f"{path}: unknown split {split!r}; {folder} has {', '.join(SPLITS[folder])}")
+        if split in splits:
+            raise DataError(f"{path} and {splits[split].paths[0]} are both {folder}'s {split} split; keep one")
+        splits[split] = SplitFiles((path,))
+    ordered = {split: splits[split] for split in SPLITS[folder] if split in splits}
+    return Dataset(folder, _provenance(source, folder, stated, f"tape/{folder}", ordered), ordered)
+
+
+def _find_chains(source: Path) -> dict[str, SplitFiles]:
+    """Tables of ``structures/`` by split; ``_train``, ``_valid`` or ``_test`` ends their names."""
+    found: dict[str, SplitFiles] = {}
+    for split in ("train", "valid", "test"):
+        for path in _files(source / "structures"):
+            if split_suffix(path)[0] == ".tsv" and _stem(path).endswith(f"_{split}"):
+                if split in found:
+                    raise DataError(
+                        f"{path} and {found[split].paths[0]} are both chains of the {split} split; keep one"
+                    )
+                found[split] = SplitFiles((path,), chains=True)
+    return found
+
+
+def _find_corpus(source: Path, stated: Mapping[str, Any]) -> Dataset:
+    paths = [(split, source / name) for split, names in stated.get("corpus_files", {}).items() for name in names]
+    if not paths:
+        candidates = [path for path in _files(source) if path.name.startswith(CORPUS)]
+        candidates += [*_files(source / CORPUS), *(path for path in _files(source / "pfam") if path.suffix == ".lmdb")]
+        paths = [(_corpus_split(path), path) for path in candidates if is_sequence_file(path)]
+    grouped: dict[str, tuple[Path, ...]] = {}
+    for split, path in paths:
+        grouped[split] = (*grouped.get(split, ()), path)
+    splits = {split: SplitFiles(grouped[split]) for split in dict.fromkeys(_CORPUS_SPLITS.values()) if split in grouped}
+    return Dataset(CORPUS, _provenance(source, CORPUS, stated, "corpus/swissprot", splits), splits)
+
+
+def _corpus_split(path: Path) -> str:
+    """From the end of the name; a file that names no split is for training."""
+    return _CORPUS_SPLITS.get(_stem(path).rpartition("_")[2], "train")
+
+
+def _files(*folders: Path) -> Iterator[Path]:
+    """Entries of the folders that exist, sorted; hidden ones are passed over."""
+    for folder in folders:
+        if folder.is_dir():
+            yield from sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _stem(path: Path) -> str:
+    """The name without format and compression."""
+    return path.name[: len(path.name) - len("".join(split_suffix(path)))]

@@ -1,0 +1,246 @@
+#!/usr/bin/env python
+"""Fetch TAPE's published LMDB data sets (and Pfam), check them, and lay them out for training.
+
+    bash scripts/download_data.sh                        the five tasks, into ./data
+    bash scripts/download_data.sh fluorescence --target DIR
+    bash scripts/download_data.sh pfam                   the pretraining corpus: 7.7 GB, 19 GB unpacked
+
+A download that breaks off goes on where it stopped when the command is run again; what is there and complete is not
+fetched again. Checked are: the size announced by the server, the MD5 sum where one is published, the gzip checksum,
+every member of the tarball, and the number of records of each split. The SHA-256 sum of the first download is kept in
+TARGET/downloads/SHA256SUMS, and a later download must agree with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import json
+import shutil
+import signal
+import sys
+import tarfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+if __name__ == "__main__":  # runs from any directory without installation
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from tqdm import tqdm
+
+from scripts.http_download import Retries, download
+from tape.atomic_files import atomic_directory, atomic_write, write_json
+from tape.errors import ConfigError, DataError, ProteinLMError, run_cli
+from tape.lmdb_store import LMDBReader
+
+DEFAULT_TABLE = Path(__file__).with_name("tape_archives.json")
+_ADVICE = (
+    "TAPE has moved its files before: look at https://github.com/songlab-cal/tape#lmdb-data for the present place and "
+    "give it with --base-url"
+)
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One tarball: ``{folder}.tar.gz`` holds ``{folder}/{folder}_{split}.lmdb``; ``splits`` are the known counts."""
+
+    folder: str
+    md5: str | None
+    splits: dict[str, int]
+    name: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where archives come from and go to."""
+
+    base_url: str
+    target: Path
+    keep_archives: bool = False
+    retries: Retries = field(default_factory=Retries)
+
+    @property
+    def downloads(self) -> Path:
+        return self.target / "downloads"
+
+
+def read_table(path: Path = DEFAULT_TABLE) -> tuple[str, dict[str, Archive]]:
+    """Base address and archives of a table such as scripts/tape_archives.json."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        archives = {folder: Archive(folder, **entry) for folder, entry in content["archives"].items()}
+        return content["base_url"], archives
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not a table of archives: {error}") from error
+
+
+def fetch(archive: Archive, place: Place) -> str:
+    """Download, check and unpack one archive; returns a line that says what was done.
+
+    Raises:
+        DataError: the link is dead, or what it gave is not what was published; nothing of it takes the final name.
+        ConfigError: the folder is there and holds something else.
+    """
+    folder = place.target / archive.folder
+    if folder.exists():
+        try:
+            return f"{folder}: already there, {_check_splits(folder, archive)}"
+        except DataError as error:
+            message = f"{folder} is not the published set ({error}); it is left as it is, move it away to download anew"
+            raise ConfigError(message) from error
+    tarball = place.downloads / f"{archive.folder}.tar.gz"
+    if not tarball.exists():
+        download(f"{place.base_url.rstrip('/')}/{tarball.name}", tarball, place.retries, _ADVICE)
+    try:
+        _check_sums(tarball, archive)
+        with atomic_directory(folder) as unpacked:
+            _unpack(tarball, archive.folder, unpacked)
+            found = _check_splits(unpacked, archive)
+            write_json(unpacked / "dataset.json", _describe(archive))
+    except DataError as error:
+        tarball.unlink()  # the next run must not take it for whole
+        raise DataError(f"{tarball}: {error}. The archive was deleted; run the command again") from error
+    if not place.keep_archives:
+        tarball.unlink()
+    return f"{folder}: {found}"
+
+
+def _check_sums(tarball: Path, archive: Archive) -> None:
+    """MD5 against the published one; SHA-256 against that of the first download, which is noted."""
+    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    with tarball.open("rb") as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            md5.update(block)
+            sha256.update(block)
+    if archive.md5 is not None and md5.hexdigest() != archive.md5:
+        raise DataError(
+            f"its MD5 sum is {md5.hexdigest()}, the published file's {archive.md5}: damaged on the way, or replaced at "
+            "its source"
+        )
+    _check_recorded(tarball, sha256.hexdigest())
+
+
+def _check_recorded(tarball: Path, digest: str) -> None:
+    """Compare with TARGET/downloads/SHA256SUMS (the format of sha256sum), or add a line to it."""
+    path = tarball.parent / "SHA256SUMS"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    recorded = {name: known for known, _, name in (line.partition("  ") for line in lines)}
+    if recorded.setdefault(tarball.name, digest) != digest:
+        raise DataError(
+            f"its SHA-256 sum is {digest}, that of the first download {recorded[tarball.name]}; remove the line from "
+            f"{path} if the new one is right"
+        )
+    with atomic_write(path, "w") as stream:
+        stream.writelines(f"{known}  {name}\n" for name, known in recorded.items())
+
+
+def _unpack(tarball: Path, folder: str, target: Path) -> None:
+    """Unpack ``folder/...`` of the tarball into ``target``; read to the very end, for gzip's checksum stands there."""
+    try:
+        with tarball.open("rb") as raw, _reading_bar(raw, tarball) as counted, gzip.GzipFile(fileobj=counted) as stream:
+            with tarfile.open(fileobj=stream, mode="r|") as members:
+                for member in members:
+                    _unpack_member(members, member, folder, target)
+            while stream.read(_BLOCK_BYTES):
+                pass
+    except (EOFError, tarfile.TarError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"truncated or damaged ({error})") from error
+
+
+def _reading_bar(raw: BinaryIO, tarball: Path) -> Any:
+    """``raw`` with a progress bar that moves along as it is read."""
+    title = f"unpacking {tarball.name}"
+    return tqdm.wrapattr(raw, "read", total=tarball.stat().st_size, desc=title, disable=None, leave=False)
+
+
+def _unpack_member(members: tarfile.TarFile, member: tarfile.TarInfo, folder: str, target: Path) -> None:
+    """One file. Anything that could land outside ``target`` is refused; folders are made as needed."""
+    path = PurePosixPath(member.name)
+    parts = tuple(part for part in path.parts if part != ".")
+    if path.is_absolute() or ".." in parts or not (member.isfile() or member.isdir()):
+        raise DataError(f"it holds {member.name!r}, which is no plain file inside it; nothing was unpacked")
+    if not member.isfile() or parts[-1].startswith("._"):  # macOS notes about files
+        return
+    inside = target.joinpath(*(parts[1:] if parts[0] == folder else parts))
+    inside.parent.mkdir(parents=True, exist_ok=True)
+    content = members.extractfile(member)
+    assert content is not None  # isfile() was True
+    with content, inside.open("wb") as stream:
+        shutil.copyfileobj(content, stream, _BLOCK_BYTES)
+
+
+def _check_splits(folder: Path, archive: Archive) -> str:
+    """Compare every known split's number of records, and read its first and last one."""
+    counts = []
+    for split, expected in archive.splits.items():
+        path = folder / f"{archive.folder}_{split}.lmdb"
+        with LMDBReader(path) as reader:
+            if len(reader) != expected:
+                raise DataError(f"{path.name}: {len(reader):,} records, but the published split has {expected:,}")
+            for index in (0, len(reader) - 1):
+                if not isinstance(reader[index].get("primary"), str):
+                    raise DataError(f"{path.name}, record {index}: no sequence under 'primary'")
+        counts.append(f"{split} {expected:,}")
+    return "verified: " + ", ".join(counts)
+
+
+def _describe(archive: Archive) -> dict[str, Any]:
+    """The content of dataset.json."""
+    return {
+        "name": archive.name,
+        "simulated": False,
+        "source": archive.source,
+        "licence": "see https://github.com/songlab-cal/tape#citation-guidelines",
+        "splits": archive.splits,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; the exit code is 1 when an archive failed."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    base_url, archives = read_table(options.table)
+    unknown = [name for name in options.datasets if name not in archives]
+    if unknown:
+        raise ConfigError(f"unknown data set {', '.join(unknown)}; choose from {', '.join(archives)}")
+    names = options.datasets or [name for name in archives if name != "pfam"]
+    place = Place(options.base_url or base_url, options.target, options.keep_archives, Retries(options.attempts))
+    failures = 0
+    for name in names:
+        try:
+            print(fetch(archives[name], place), flush=True)
+        except (ProteinLMError, OSError) as error:  # one dead link must not keep the others away
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            failures += 1
+    if failures:
+        print(f"error: {failures} of {len(names)} data sets could not be had", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="download_data.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("datasets", nargs="*", metavar="DATASET", help="folder names; default: all but pfam")
+    parser.add_argument("--target", type=Path, default=Path("data"), metavar="DIR", help="default ./data")
+    parser.add_argument("--base-url", metavar="URL", help="another place that holds {DATASET}.tar.gz")
+    parser.add_argument("--keep-archives", action="store_true", help="keep TARGET/downloads/*.tar.gz")
+    parser.add_argument(
+        "--attempts", type=int, default=5, metavar="N", help="for a transfer that breaks off; default 5"
+    )
+    parser.add_argument("--table", type=Path, default=DEFAULT_TABLE, metavar="FILE", help="sums and counts to expect")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))

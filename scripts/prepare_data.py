@@ -1,0 +1,347 @@
+#!/usr/bin/env python
+"""Protein files -> what this project trains on: TAPE's LMDB folders and a tokenised corpus.
+
+    python scripts/prepare_data.py SOURCE TARGET
+
+SOURCE is a directory. Of the data sets below, those found in it are written; the rest are left alone.
+
+  data set (--tasks)        files in SOURCE                                  written to TARGET
+  corpus                    corpus/*, corpus*.SUFFIX, pfam/*.lmdb            corpus/{split}_text_document.{bin,idx,json}
+  secondary_structure       secondary_structure_{split}.SUFFIX, structures/  secondary_structure/
+  contact_prediction        proteinnet_{split}.SUFFIX, structures/           proteinnet/
+  remote_homology           remote_homology_{split}.SUFFIX                   remote_homology/
+  fluorescence              fluorescence_{split}.SUFFIX                      fluorescence/
+  stability                 stability_{split}.SUFFIX                         stability/
+  masked_language_modeling  as corpus; only when named in --tasks            pfam/
+
+A task's folder gets {folder}_{split}.lmdb for each split, and dataset.json, which says where the data come from.
+
+The files of a task lie in SOURCE itself, in SOURCE/tape/ or in SOURCE/{folder}/. Splits are train, valid and test;
+secondary_structure also has casp12, ts115, cb513; remote_homology has train, valid, test_fold_holdout,
+test_family_holdout, test_superfamily_holdout. A corpus file ending in _train, _valid, _test or _holdout belongs to that
+split, any other to train.
+
+Columns, in files of any of these suffixes (.jsonl, .json, .csv, .tsv, .fasta, .lmdb; all but the last also with
+.gz, .xz or .zst after it): the sequence under `primary` or `sequence`, an optional `id`, and
+
+  secondary_structure  ss3: letters H E C (or numbers 0 1 2), one a residue; or ss8: DSSP letters G H I B E S T C, from
+                       which ss3 follows. Optional valid_mask: 0 or 1 a residue; a residue with 0 is not scored.
+  proteinnet           tertiary: one [x, y, z] a residue, the C-alpha atom in Angstrom, null where unresolved.
+                       Optional valid_mask, ss3, ss8.
+  remote_homology      fold_label: 0 to 1194
+  fluorescence         log_fluorescence: a number
+  stability            stability_score: a number
+
+  fluorescence_train.csv      primary,log_fluorescence          secondary_structure_valid.jsonl
+                              MSKGEELFT,3.72                    {"id": "1abc-A", "primary": "MKVL", "ss3": "CHHC"}
+  remote_homology_train.fasta >d1abc_ fold_label=51             corpus_train.fasta.gz
+                              PKKVLTGVVVSD                      any FASTA, Stockholm, JSON lines, CSV or text file
+
+structures/NAME_{split}.tsv.xz with NAME_{split}.ca.i2.xz holds chains with DSSP states and coordinates; it serves
+contact_prediction, and secondary_structure where that has no file of its own (or with --structures-as-labels).
+SOURCE/provenance.json may hold {"datasets": {folder: {"name": ..., "source": ..., "licence": ..., "simulated": true}}};
+it is kept in dataset.json and shown with every score.
+
+A second run only does what is new: a split is left alone when its files have the same SHA-256 sums.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # runs from any directory without installation
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from tqdm import tqdm
+
+from pretrain.tools.preprocess_data import preprocess
+from scripts.data_sources import CORPUS, Dataset, SplitFiles, find_datasets
+from scripts.labelled_records import chain_record, make_record
+from scripts.structure_files import read_chains
+from tape.atomic_files import atomic_directory, atomic_write, write_json
+from tape.errors import ConfigError, DataError, UnknownResidueError, run_cli
+from tape.lmdb_store import write_lmdb
+from tape.sequence_files import read_rows, read_sequences
+from tape.text_files import file_size
+from tape.tokenizers import normalise_sequence
+
+FOLDERS = {  # task -> folder
+    CORPUS: CORPUS,
+    "secondary_structure": "secondary_structure",
+    "contact_prediction": "proteinnet",
+    "remote_homology": "remote_homology",
+    "fluorescence": "fluorescence",
+    "stability": "stability",
+    "masked_language_modeling": "pfam",
+}
+STATE_FILE = "prepared.json"
+STATE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the data are prepared.
+
+    Attributes:
+        tasks: names of FOLDERS; None for all that SOURCE has (but masked_language_modeling).
+        limit: only the first so many records of each split.
+        corpus_workers: processes that tokenise the corpus.
+        overwrite: do everything again, and replace folders that come from elsewhere.
+        structures_as_labels: secondary structure from ``structures/`` even if it has files of its own.
+    """
+
+    tasks: tuple[str, ...] | None = None
+    limit: int | None = None
+    corpus_workers: int = 1
+    overwrite: bool = False
+    structures_as_labels: bool = False
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"--limit must be at least 1, not {self.limit}")
+
+
+@dataclass(frozen=True)
+class PreparedSplit:
+    """What became of one split."""
+
+    folder: str
+    split: str
+    records: int
+    unchanged: bool
+    substitutions: dict[str, int]
+
+
+def prepare(source: Path, target: Path, options: Options = Options()) -> list[PreparedSplit]:
+    """Write the data sets of ``source`` into ``target`` (see this module's text).
+
+    Raises:
+        DataError: a file or record can't be used; names file and record.
+        ConfigError: a folder of ``target`` holds data from elsewhere and ``options.overwrite`` is not set.
+    """
+    datasets = _select(source, find_datasets(source, options.structures_as_labels), options.tasks)
+    return [split for dataset in datasets for split in _prepare_folder(target / dataset.folder, dataset, options)]
+
+
+def _prepare_folder(path: Path, dataset: Dataset, options: Options) -> list[PreparedSplit]:
+    if options.overwrite and path.exists():  # the old content stays until the new one is whole
+        with atomic_directory(path, overwrite=True) as fresh:
+            return _Folder(fresh, dataset, options).prepare()
+    return _Folder(path, dataset, options).prepare()
+
+
+def _select(source: Path, found: dict[str, Dataset], tasks: Sequence[str] | None) -> list[Dataset]:
+    """The data sets to write, in FOLDERS' order."""
+    if CORPUS in found:
+        found = {**found, "pfam": Dataset("pfam", found[CORPUS].provenance, found[CORPUS].splits)}
+    wanted = [task for task in FOLDERS if task != "masked_language_modeling"] if tasks is None else tasks
+    missing = [task for task in wanted if FOLDERS[task] not in found]
+    if missing and tasks is not None:
+        raise DataError(f"{source}: nothing found for {', '.join(missing)}; --help shows the files that are looked for")
+    if len(missing) == len(wanted):
+        raise DataError(f"{source}: no data set found; --help shows the files that are looked for")
+    return [found[FOLDERS[task]] for task in FOLDERS if task in wanted and task not in missing]
+
+
+class _Folder:
+    """One folder of the target: writes its splits and keeps account of what they were made from."""
+
+    def __init__(self, path: Path, dataset: Dataset, options: Options) -> None:
+        self.path = path
+        self.dataset = dataset
+        self.options = options
+        self.state: dict[str, Any] = self._read_state()
+
+    def prepare(self) -> list[PreparedSplit]:
+        self._save()  # from now on the folder is known as ours, even if this run is killed
+        done = [self._split(split, files) for split, files in self.dataset.splits.items()]
+        self._save()
+        return done
+
+    def _read_state(self) -> dict[str, Any]:
+        fresh = {"version": STATE_VERSION, "provenance": asdict(self.dataset.provenance), "splits": {}}
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return fresh
+        state = _read_json(self.path / STATE_FILE)
+        if state is None or state.get("version") != STATE_VERSION:
+            raise ConfigError(f"{self.path} was not made by this command; --overwrite replaces it")
+        if state["provenance"] != fresh["provenance"]:
+            names = f"{state['provenance']['name']!r}, not {self.dataset.provenance.name!r}"
+            raise ConfigError(f"{self.path} holds {names}; choose another TARGET, or --overwrite to replace it")
+        return state
+
+    def _save(self) -> None:
+        write_json(self.path / STATE_FILE, self.state)
+        counts = {split: entry["records"] for split, entry in self.state["splits"].items()}
+        shortened = {} if self.options.limit is None else {"limit": self.options.limit}
+        write_json(self.path / "dataset.json", {**self.dataset.describe(counts), **shortened})
+
+    def _split(self, split: str, files: SplitFiles) -> PreparedSplit:
+        made_from = {"files": [_fingerprint(path) for path in files.all_paths], "limit": self.options.limit}
+        entry = self.state["splits"].get(split)
+        unchanged = entry is not None and entry["made_from"] == made_from and self._is_written(split)
+        if not unchanged:
+            records, substitutions = self._write(split, files)
+            entry = {"made_from": made_from, "records": records, "substitutions": dict(sorted(substitutions.items()))}
+            self.state["splits"][split] = entry
+            self._save()
+        return PreparedSplit(self.dataset.folder, split, entry["records"], unchanged, entry["substitutions"])
+
+    def _output(self, split: str) -> Path:
+        name = split if self.dataset.folder == CORPUS else f"{self.dataset.folder}_{split}.lmdb"
+        return self.path / name
+
+    def _is_written(self, split: str) -> bool:
+        output = self._output(split)
+        if self.dataset.folder == CORPUS:
+            return all(output.with_name(f"{split}_text_document.{end}").exists() for end in ("bin", "idx", "json"))
+        return (output / "data.mdb").exists()
+
+    def _write(self, split: str, files: SplitFiles) -> tuple[int, Counter[str]]:
+        if self.dataset.folder == CORPUS:
+            return _write_corpus(files, self._output(split), self.options)
+        changes: Counter[str] = Counter()
+        title = f"{self.dataset.folder} {split}"
+        with _progress_bar(title, sum(map(file_size, files.paths))) as bar:
+            records = islice(_records(self.dataset.folder, files, changes, bar), self.options.limit)
+            count = write_lmdb(self._output(split), _at_least_one(records, title, files), overwrite=True)
+        return count, changes
+
+
+def _records(folder: str, files: SplitFiles, changes: Counter[str], bar: Any) -> Iterator[dict[str, Any]]:
+    """LMDB records of one split of a task."""
+    for path in files.paths:
+        if files.chains:
+            yield from (chain_record(folder, chain, changes) for chain in read_chains(path, bar.update))
+        elif folder == "pfam":
+            yield from _unlabelled_records(path, changes, bar)
+        else:
+            yield from (make_record(folder, row.fields, row.where, changes) for row in read_rows(path, bar.update))
+
+
+def _at_least_one(records: Iterable[dict[str, Any]], title: str, files: SplitFiles) -> Iterator[dict[str, Any]]:
+    """The records, of which there must be one at least."""
+    count = 0
+    for record in records:
+        count += 1
+        yield record
+    if not count:
+        raise DataError(f"{', '.join(map(str, files.paths))}: no records for {title}")
+
+
+def _unlabelled_records(path: Path, changes: Counter[str], bar: Any) -> Iterator[dict[str, Any]]:
+    """Records of TAPE's Pfam folder; clan and family are unknown, -1."""
+    for record in read_sequences(path, progress=bar.update):
+        try:
+            sequence, counts = normalise_sequence(record.sequence, drop_gaps=True)
+        except UnknownResidueError as error:
+            raise UnknownResidueError(f"{record.where}: {error}") from error
+        changes.update(counts)
+        yield {"id": record.identifier, "primary": sequence, "protein_length": len(sequence), "clan": -1, "family": -1}
+
+
+def _write_corpus(files: SplitFiles, prefix: Path, options: Options) -> tuple[int, Counter[str]]:
+    """Tokenise one split of the corpus into ``{prefix}_text_document.{bin,idx,json}``."""
+    paths = files.paths if options.limit is None else (_first_sequences(files.paths, prefix, options.limit),)
+    with tqdm(desc=f"corpus {prefix.name}", bar_format="{desc} [{elapsed}]{postfix}", disable=None) as bar:
+        summary = preprocess(paths, prefix, workers=options.corpus_workers, progress=bar.set_postfix_str)
+    description = summary.corpora[0].description
+    return description.documents, Counter(description.substitutions)
+
+
+def _first_sequences(paths: Sequence[Path], prefix: Path, limit: int) -> Path:
+    """A FASTA file of the first ``limit`` sequences, kept beside the corpus made from it."""
+    short = prefix.with_name(f"{prefix.name}_first_{limit}.fasta")
+    records = islice((record for path in paths for record in read_sequences(path)), limit)
+    with atomic_write(short, "w") as stream:
+        stream.writelines(f">{record.identifier}\n{record.sequence}\n" for record in records)
+    return short
+
+
+def _progress_bar(title: str, total: int) -> Any:
+    """Bytes of the input read so far, with the time left; none when the output is not a terminal."""
+    return tqdm(total=total, desc=title, unit="B", unit_scale=True, disable=None, leave=False)
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    """Name, size and SHA-256 sum of a file (of ``data.mdb`` for an LMDB directory)."""
+    size = file_size(path)
+    with (path / "data.mdb" if path.is_dir() else path).open("rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return {"name": path.name, "bytes": size, "sha256": digest.hexdigest()}
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _print_summary(done: Sequence[PreparedSplit], target: Path) -> None:
+    for split in done:
+        state = "unchanged" if split.unchanged else "written"
+        changed = ", ".join(f"{name} {count:,}" for name, count in split.substitutions.items())
+        notes = f"{state}; substitutions: {changed}" if changed else state
+        print(f"{split.folder:<20} {split.split:<24} {split.records:>11,} records  {notes}")
+    for folder in dict.fromkeys(split.folder for split in done):
+        description = _read_json(target / folder / "dataset.json") or {}
+        kind = "  SIMULATED" if description.get("simulated") else ""
+        print(f"{target / folder}: {description.get('name')}{kind}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="directory with the files")
+    parser.add_argument("target", type=Path, metavar="TARGET", help="directory to write to, such as data/")
+    parser.add_argument("--tasks", nargs="+", choices=FOLDERS, metavar="TASK", help=f"which: {' '.join(FOLDERS)}")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="only the first N records of each split, for a quick trial"
+    )
+    parser.add_argument("--corpus-workers", type=int, default=1, metavar="N", help="processes that tokenise the corpus")
+    parser.add_argument("--overwrite", action="store_true", help="do all again, and replace folders from elsewhere")
+    parser.add_argument(
+        "--structures-as-labels",
+        action="store_true",
+        help="secondary structure from structures/ even if there are secondary_structure files",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)  # a terminated run cleans up as an interrupted one does
+    chosen = Options(
+        tuple(options.tasks) if options.tasks else None,
+        options.limit,
+        options.corpus_workers,
+        options.overwrite,
+        options.structures_as_labels,
+    )
+    try:
+        done = prepare(options.source, options.target, chosen)
+    except OSError as error:  # reading is explained where it happens: this is a full disk or a lack of permission
+        raise DataError(f"{error.filename or options.target}: {error.strerror or error}") from error
+    _print_summary(done, options.target)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))

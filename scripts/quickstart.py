@@ -1,0 +1,302 @@
+#!/usr/bin/env python
+"""The whole way: proteins -> tokenised corpus -> tensor-parallel pretraining -> conversion -> five tasks -> one table.
+
+    python scripts/quickstart.py [--data DIR] [--out DIR] [--tasks TASK ...] [--size tiny|small|base]
+
+Every stage is a plain command of this repository, shown before it runs, so that it can be repeated alone. Each task is
+finetuned from the converted model, from the same model with random weights and from TAPE's one-hot baseline, with one
+setting for the first two. A second run repeats only what has changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+if __name__ == "__main__":  # runs from any directory without installation
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from scripts.data_sources import find_datasets
+from scripts.stages import Pipeline, Stage
+from tape.errors import ConfigError, run_cli
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLE = ROOT / "tape" / "sample"
+TASKS = {
+    "ss": "secondary_structure",
+    "cc": "contact_prediction",
+    "rh": "remote_homology",
+    "fl": "fluorescence",
+    "st": "stability",
+}
+FOLDERS = {task: "proteinnet" if task == "contact_prediction" else task for task in TASKS.values()}
+VARIANTS = {"pretrained": "pretrained", "random": "random weights", "onehot": "one-hot"}
+
+
+@dataclass(frozen=True)
+class Size:
+    """Model and schedule of one ``--size``.
+
+    Attributes:
+        tokens: of one packed row (and positions of the model).
+        rows: packed rows a step.
+        epoch_scale: epochs of finetuning, relative to FINETUNING.
+    """
+
+    hidden: int
+    layers: int
+    heads: int
+    tokens: int
+    rows: int
+    iterations: int
+    learning_rate: float
+    epoch_scale: float = 1.0
+
+
+SIZES = {
+    "tiny": Size(128, 4, 4, 1024, 4, 700, 2e-3),
+    "small": Size(256, 6, 8, 1024, 8, 4000, 1e-3),
+    "base": Size(512, 8, 8, 2176, 16, 20000, 5e-4),
+}
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """Schedule of one task; chosen on the sample's validation sets."""
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    onehot_learning_rate: float = 1e-3
+    options: tuple[str, ...] = ()
+
+
+FINETUNING = {
+    "secondary_structure": Finetuning(4, 16, 5e-4),
+    "contact_prediction": Finetuning(4, 8, 5e-4, options=("--contact_head", "linear")),
+    "remote_homology": Finetuning(10, 16, 5e-4),
+    "fluorescence": Finetuning(10, 32, 5e-4),
+    "stability": Finetuning(10, 32, 5e-4),
+}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the commands are told about the machine.
+
+    Attributes:
+        ranks: tensor-parallel ranks of pretraining.
+        jobs: finetuning runs side by side.
+        threads: of each finetuning run.
+        bf16: matrix products in bf16 are faster than in fp32 here.
+    """
+
+    ranks: int
+    jobs: int
+    threads: int
+    bf16: bool
+
+    @classmethod
+    def found(cls, heads: int) -> Machine:
+        """As many ranks as GPUs (that divide the heads) with NCCL, else two with gloo."""
+        import torch
+
+        from tape.models.low_precision import fast_bf16
+
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if torch.cuda.is_available():
+            gpus = torch.cuda.device_count()
+            ranks = max(number for number in range(1, gpus + 1) if heads % number == 0)
+            return cls(ranks, 1, cores, fast_bf16("cuda"))
+        jobs = max(1, min(4, cores))
+        return cls(2, jobs, max(1, cores // jobs), fast_bf16("cpu"))
+
+
+def plan(data: Path, out: Path, tasks: Sequence[str], size: Size, machine: Machine) -> list[Stage]:
+    """All stages, each after those it builds on.
+
+    Raises:
+        ConfigError: ``data`` has no corpus, or lacks a split that training needs.
+    """
+    found = find_datasets(data)
+    if "corpus" not in found:
+        raise ConfigError(f"{data}: no corpus there (corpus*.fasta and others; see scripts/prepare_data.py --help)")
+    stages = [_prepare(data, out, tasks), _pretrain(out, size, machine, "valid" in found["corpus"].splits)]
+    stages += _models(out)
+    for task in tasks:
+        if FOLDERS[task] not in found:
+            raise ConfigError(f"{data}: no data of {task} there; name the tasks that have some with --tasks")
+        splits = list(found[FOLDERS[task]].splits)
+        if not {"train", "valid"} <= set(splits):
+            raise ConfigError(f"{data}: {task} needs the splits train and valid, but has {', '.join(splits)}")
+        tests = [split for split in splits if split not in ("train", "valid")] or ["valid"]
+        for variant in VARIANTS:
+            stages += _finetune(out, task, variant, tests, size, machine)
+    evaluations = tuple(stage.name for stage in stages if stage.name.startswith("evaluate"))
+    report = out / "report"
+    stages.append(
+        Stage(
+            "report",
+            (
+                *(sys.executable, "scripts/report.py", str(out / "results")),
+                *("--pretraining", str(out / "checkpoints"), "--out", str(report)),
+            ),
+            (report,),
+            after=evaluations,
+            title="table and pictures",
+            weight=5,
+        )
+    )
+    return stages
+
+
+def _prepare(data: Path, out: Path, tasks: Sequence[str]) -> Stage:
+    command = (sys.executable, "scripts/prepare_data.py", str(data), str(out / "data"), "--tasks", "corpus", *tasks)
+    title = "proteins -> tokenised corpus and LMDB folders"
+    return Stage("prepare", command, (out / "data",), inputs=(data,), title=title, live=True, weight=10)
+
+
+def _pretrain(out: Path, size: Size, machine: Machine, has_valid: bool) -> Stage:
+    corpus = out / "data" / "corpus"
+    valid = ("--valid-data-path", str(corpus / "valid_text_document")) if has_valid else ()
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(machine.ranks))
+    command = (
+        *launcher,
+        "pretrain/pretrain_tape.py",
+        *("--tensor-model-parallel-size", str(machine.ranks)),
+        *("--num-layers", str(size.layers), "--hidden-size", str(size.hidden)),
+        *("--num-attention-heads", str(size.heads)),
+        *("--seq-length", str(size.tokens), "--max-position-embeddings", str(size.tokens)),
+        *("--hidden-dropout", "0.0", "--attention-dropout", "0.0"),
+        *("--micro-batch-size", str(size.rows), "--global-batch-size", str(size.rows)),
+        *("--data-path", str(corpus / "train_text_document"), *valid),
+        *("--lr", str(size.learning_rate), "--min-lr", str(size.learning_rate / 20)),
+        *("--lr-decay-style", "cosine", "--lr-warmup-fraction", "0.1", "--adam-beta2", "0.98"),
+        *("--train-iters", str(size.iterations), "--log-interval", str(max(1, size.iterations // 20))),
+        *("--eval-interval", str(max(1, size.iterations // 4)), "--full-validation"),
+        *("--save", str(out / "checkpoints"), "--save-interval", str(size.iterations)),
+        *(("--bf16",) if machine.bf16 else ()),
+    )
+    return Stage(
+        "pretrain",
+        command,
+        (out / "checkpoints",),
+        after=("prepare",),
+        title=f"masked-language-model pretraining on {machine.ranks} tensor-parallel ranks",
+        live=True,
+        weight=220,
+        environment={"OMP_NUM_THREADS": str(max(1, machine.jobs * machine.threads // machine.ranks))},
+    )
+
+
+def _models(out: Path) -> list[Stage]:
+    """The converted model, and the same configuration with random weights."""
+    converted, random = out / "model", out / "random"
+    convert = (sys.executable, "converter/megatron-converter.py", "-src", str(out / "checkpoints"), "-out")
+    untrained = (
+        *(sys.executable, "tape_train.py", "transformer", "masked_language_modeling"),
+        *("--model_config_file", str(converted / "config.json"), "--force_save", str(random)),
+    )
+    return [
+        Stage(
+            "convert",
+            (*convert, str(converted)),
+            (converted,),
+            after=("pretrain",),
+            title="sharded checkpoint -> TAPE model, with a parity check",
+            live=True,
+            weight=8,
+        ),
+        Stage("random", untrained, (random,), after=("convert",), title="the same model, random weights", weight=6),
+    ]
+
+
+def _finetune(out: Path, task: str, variant: str, tests: list[str], size: Size, machine: Machine) -> list[Stage]:
+    """Training and evaluation of one task from one start."""
+    setting = FINETUNING[task]
+    model = "onehot" if variant == "onehot" else "transformer"
+    run = out / "results" / f"{task}_{model}_{variant}"
+    start = {"pretrained": out / "model", "random": out / "random" / "0"}.get(variant)
+    rate = setting.learning_rate if start else setting.onehot_learning_rate
+    train = (
+        *(sys.executable, "tape_train.py", model, task, "--data_dir", str(out / "data")),
+        *(("--from_pretrained", str(start)) if start else ()),
+        *("--output_dir", str(out / "results"), "--log_dir", str(out / "logs"), "--time_or_name", variant),
+        *("--num_train_epochs", str(max(1, round(setting.epochs * size.epoch_scale)))),
+        *("--batch_size", str(setting.batch), "--learning_rate", str(rate), "--save_freq", "improvement"),
+        *setting.options,
+        *(("--bf16",) if machine.bf16 else ()),
+    )
+    environment = {"OMP_NUM_THREADS": str(machine.threads)}
+    name = f"{task}_{variant}"
+    finetune = Stage(
+        f"finetune_{name}",
+        train,
+        (run,),
+        after=("prepare", "random") if start else ("prepare",),
+        title=f"{task} from {VARIANTS[variant]}",
+        weight=15 if start else 8,
+        environment=environment,
+    )
+    stages = [finetune]
+    for split in tests:
+        command = (sys.executable, "tape_eval.py", model, task, str(run), "--data_dir", str(out / "data"))
+        stages.append(
+            Stage(
+                f"evaluate_{name}_{split}",
+                (*command, "--split", split),
+                (),
+                after=(finetune.name,),
+                title=f"{task} from {VARIANTS[variant]}: {split}",
+                weight=6,
+                environment=environment,
+            )
+        )
+    return stages
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", type=Path, default=SAMPLE, help="directory of proteins (default: the embedded sample)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("quickstart"), help="where everything goes (default ./quickstart)"
+    )
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        choices=[*TASKS, *TASKS.values()],
+        default=list(TASKS),
+        metavar="TASK",
+        help=f"some of {', '.join(f'{short} ({name})' for short, name in TASKS.items())} (default: all)",
+    )
+    parser.add_argument("--size", choices=SIZES, default="tiny", help="model and schedule (default tiny)")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and end")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    tasks = list(dict.fromkeys(TASKS.get(name, name) for name in options.tasks))
+    size = SIZES[options.size]
+    machine = Machine.found(size.heads)
+    out = options.out.resolve()
+    stages = plan(options.data.resolve(), out, tasks, size, machine)
+    if options.dry_run:
+        from scripts.stages import shown
+
+        print("\n".join(shown(stage) for stage in stages))
+        return
+    seconds = Pipeline(stages, out / "stages", ROOT, machine.jobs).run()
+    print(f"\n{(out / 'report' / 'table.md').read_text()}")
+    total = sum(seconds.values())
+    print(f"Ran {len(seconds)} stages ({total:.0f} s of work). Table and pictures: {out / 'report'}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))

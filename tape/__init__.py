@@ -1,0 +1,65 @@
+"""TAPE's library on ProteinLM's transformer: tokenizer, models, data sets, tasks, training and evaluation.
+
+Names are looked up when first used, so that ``import tape`` does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .configs import ProteinBertConfig, ProteinConfig, ProteinOneHotConfig
+    from .models.modeling_bert import (
+        ProteinBertForContactPrediction,
+        ProteinBertForMaskedLM,
+        ProteinBertForSequenceClassification,
+        ProteinBertForSequenceToSequenceClassification,
+        ProteinBertForValuePrediction,
+        ProteinBertModel,
+    )
+    from .models.modeling_onehot import (
+        ProteinOneHotForContactPrediction,
+        ProteinOneHotForSequenceClassification,
+        ProteinOneHotForSequenceToSequenceClassification,
+        ProteinOneHotForValuePrediction,
+        ProteinOneHotModel,
+    )
+    from .models.modeling_utils import ProteinModel
+    from .tokenizers import TAPETokenizer
+
+_HOMES: dict[str, tuple[str, ...]] = {
+    "configs": ("ProteinBertConfig", "ProteinConfig", "ProteinOneHotConfig"),
+    "models.modeling_bert": (
+        "ProteinBertForContactPrediction",
+        "ProteinBertForMaskedLM",
+        "ProteinBertForSequenceClassification",
+        "ProteinBertForSequenceToSequenceClassification",
+        "ProteinBertForValuePrediction",
+        "ProteinBertModel",
+    ),
+    "models.modeling_onehot": (
+        "ProteinOneHotForContactPrediction",
+        "ProteinOneHotForSequenceClassification",
+        "ProteinOneHotForSequenceToSequenceClassification",
+        "ProteinOneHotForValuePrediction",
+        "ProteinOneHotModel",
+    ),
+    "models.modeling_utils": ("ProteinModel",),
+    "tokenizers": ("TAPETokenizer",),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_MODULE_OF)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

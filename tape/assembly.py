@@ -1,0 +1,196 @@
+"""Putting the parts of a command together from its parsed options: data, model, settings, the run's directory."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .arguments import precision_of, written_arguments
+from .batches import infer_shape
+from .datasets.provenance import dataset_provenance
+from .datasets.survey import check_position_limit, lengths_of, survey_of, within_length
+from .distributed import Ranks, from_writer
+from .errors import CheckpointError, ConfigError
+from .models.model_directory import check_vocabulary
+from .precision import is_fast
+from .recording import RunRecorder
+from .registry import TaskSpec, registry
+from .run_directory import LATEST_NAME, RunDirectory, experiment_name, logging_to_file, saved_epoch
+from .tasks import SHAPE_TRAITS, TaskShape
+from .tokenizers import TAPETokenizer
+from .training import TrainingData
+from .training_config import OptimizerConfig, TrainingConfig
+from .version import __version__
+
+logger = logging.getLogger(__name__)
+
+
+def training_data(args: argparse.Namespace, spec: TaskSpec) -> TrainingData:
+    """Splits ``train`` and, if there is validation, ``valid``; what ``--max_length`` leaves out is counted and said.
+
+    Raises:
+        ProteinLMError: a split is missing or damaged, or nothing is left.
+    """
+    train = spec.dataset_class(args.data_dir, "train", args.tokenizer)
+    valid = spec.dataset_class(args.data_dir, "valid", args.tokenizer) if args.eval_freq > 0 else None
+    for split, dataset in (("train", train), ("valid", valid)):
+        report_changes(dataset, split)
+    if survey_of(train) is None and args.max_length is not None:
+        raise ConfigError(f"{type(train).__name__} does not tell its proteins' lengths, so --max_length can't be used")
+    lengths = lengths_of(train)
+    indices = within_length(lengths, args.max_length)
+    if indices.size < len(train):
+        left_out = len(train) - indices.size
+        logger.warning("--max_length %d: %d of %d training proteins left out", args.max_length, left_out, len(train))
+    return TrainingData(train, lengths, indices, valid)
+
+
+def report_changes(dataset: Any, split: str) -> None:
+    """Say how many characters of a split's sequences were read as others."""
+    survey = None if dataset is None else survey_of(dataset)
+    if survey is not None and survey.changes:
+        changes = ", ".join(f"{name} {count}" for name, count in sorted(survey.changes.items()))
+        logger.warning("sequences of %s were read with these changes of characters: %s", split, changes)
+
+
+def report_slow_precision(precision: str, device: torch.device) -> None:
+    """Say so when the number format is slow on this machine."""
+    if not is_fast(precision, device):
+        logger.warning("this machine computes %s without hardware: --%s is slower here than fp32", precision, precision)
+
+
+def task_shape(spec: TaskSpec, dataset: Any) -> TaskShape:
+    """The shape that the task states, or else that of its first example."""
+    return spec.shape or infer_shape(dataset.collate_fn([dataset[0]]))
+
+
+def training_config(args: argparse.Namespace, shape: TaskShape) -> TrainingConfig:
+    """Settings of the run; a batch size that was not given is the shape's."""
+    return TrainingConfig(
+        batch_size=SHAPE_TRAITS[shape].batch_size if args.batch_size is None else args.batch_size,
+        num_train_epochs=args.num_train_epochs,
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        num_log_iter=args.num_log_iter,
+        eval_freq=args.eval_freq,
+        save_freq=args.save_freq,
+        patience=args.patience,
+        seed=args.seed,
+        num_workers=args.num_workers,
+        precision=precision_of(args),
+        optimizer=OptimizerConfig(args.learning_rate, args.weight_decay, args.warmup_steps, args.max_grad_norm),
+    )
+
+
+def pretrained_source(args: argparse.Namespace) -> Path | None:
+    """The model directory that ``--from_pretrained`` means: of a run its best epoch, or to go on its latest."""
+    if args.from_pretrained is None:
+        return None
+    path = Path(args.from_pretrained)
+    return saved_epoch(path, (LATEST_NAME,)) if args.resume_from_checkpoint else saved_epoch(path)
+
+
+def model_to_train(args: argparse.Namespace, source: Path | None) -> nn.Module:
+    """The task's model: from ``source``, from ``--model_config_file``, or with its class's defaults.
+
+    Raises:
+        ProteinLMError: it can't be loaded, has another vocabulary, or an option does not fit it.
+    """
+    tokenizer = TAPETokenizer(args.tokenizer)
+    overrides = {"finetuning_task": args.task, **dict(args.config)}
+    if args.contact_head is not None:
+        overrides["contact_head"] = args.contact_head
+    if source is not None:
+        check_vocabulary(source, tokenizer)
+    elif args.tokenizer != "iupac" and args.model_config_file is None:
+        overrides.setdefault("vocab_size", tokenizer.vocab_size)
+    model: nn.Module = registry.get_task_model(args.model_type, args.task, args.model_config_file, source, **overrides)
+    _check_vocabulary_size(model, tokenizer)
+    return model
+
+
+def _check_vocabulary_size(model: nn.Module, tokenizer: TAPETokenizer) -> None:
+    size = getattr(model.config, "vocab_size", None)
+    needed = max(tokenizer.vocab.values()) + 1
+    if isinstance(size, int) and size < needed:
+        raise ConfigError(
+            f"the model has {size} tokens (vocab_size), but the {tokenizer.name} vocabulary needs {needed}"
+        )
+
+
+def check_positions(model: nn.Module, data: TrainingData) -> None:
+    """Refuse proteins longer than the model's position table (defect 16); validation leaves none out."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    check_position_limit(data.train, limit, data.indices)
+    if data.valid is not None:
+        check_position_limit(data.valid, limit)
+
+
+def run_directory(args: argparse.Namespace, source: Path | None, ranks: Ranks) -> RunDirectory:
+    """A new run's directory, or the one that is gone on with; made by rank 0 alone."""
+    if args.resume_from_checkpoint:
+        assert source is not None
+        return RunDirectory(source.resolve().parent)
+    name = from_writer(experiment_name(args.task, args.model_type, args.time_or_name, args.exp_name), ranks)
+    path = Path(args.output_dir) / name
+    if ranks.is_writer:
+        RunDirectory.create(path, args.overwrite)
+    return RunDirectory(path)
+
+
+def run_recorder(
+    args: argparse.Namespace, run: RunDirectory, data: TrainingData, ranks: Ranks, stack: ExitStack
+) -> RunRecorder | None:
+    """Rank 0's recorder and log file, closed with ``stack``; None on other ranks."""
+    if not ranks.is_writer:
+        return None
+    run.write_arguments(written_arguments(args))
+    stack.enter_context(logging_to_file(run.path / "log"))
+    provenance = {
+        "kind": "finetuned",
+        "task": args.task,
+        "model_type": args.model_type,
+        "initialised_from": args.from_pretrained,
+        "data": dataset_provenance(data.train),
+        "seed": args.seed,
+        "code_version": __version__,
+    }
+    recorder = RunRecorder(run, Path(args.log_dir), TAPETokenizer(args.tokenizer), provenance)
+    stack.callback(recorder.close)
+    return recorder
+
+
+def finetuned_model(args: argparse.Namespace, spec: TaskSpec, directory: Path) -> nn.Module:
+    """The model of a directory, whole: an untrained head would give numbers that mean nothing."""
+    tokenizer = TAPETokenizer(args.tokenizer)
+    check_vocabulary(directory, tokenizer)
+    model_class = spec.get_model(args.model_type)
+    loaded = model_class.from_pretrained(directory, num_labels=spec.num_labels, output_loading_info=True)
+    model: nn.Module = loaded[0]
+    missing = loaded[1]["missing_keys"]
+    if missing:
+        raise CheckpointError(
+            f"{directory}: has no trained weights of the {args.task} model: {', '.join(missing[:4])}"
+            f"{' ...' if len(missing) > 4 else ''}; finetune it first"
+        )
+    _check_vocabulary_size(model, tokenizer)
+    return model
+
+
+def encoder(args: argparse.Namespace, directory: Path, dataset: Any) -> nn.Module:
+    """The bare model of a directory, for the proteins of ``dataset``.
+
+    Raises:
+        ProteinLMError: it can't be loaded, has another vocabulary, or a protein is too long for it.
+    """
+    tokenizer = TAPETokenizer(args.tokenizer)
+    check_vocabulary(directory, tokenizer)
+    model: nn.Module = registry.get_task_model(args.model_type, "embed", load_dir=directory)
+    _check_vocabulary_size(model, tokenizer)
+    check_position_limit(dataset, getattr(model.config, "max_position_embeddings", None))
+    return model

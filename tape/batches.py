@@ -1,0 +1,94 @@
+"""What a collated batch says: how many labels it has, what its shape is, which rows are padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import ConfigError
+from .tasks import TaskShape
+
+IGNORED = -1
+# Keys that go along with a batch but are no model's input.
+_NOT_INPUTS = ("ids",)
+
+Batch = dict[str, Any]
+
+
+def model_inputs(batch: Batch, device: torch.device) -> Batch:
+    """The keyword arguments of the model's ``forward``, on its device."""
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+        if name not in _NOT_INPUTS
+    }
+
+
+def count_targets(targets: Tensor) -> int:
+    """How many labels a mean loss is taken over: labels other than -1, or proteins where targets are values."""
+    if targets.is_floating_point():
+        return int(targets.shape[0])
+    return int((targets != IGNORED).sum())
+
+
+def infer_shape(batch: Batch) -> TaskShape:
+    """The shape of a task that did not state one, from a batch.
+
+    Raises:
+        ConfigError: targets of no known arrangement.
+    """
+    targets, ids = batch["targets"], batch["input_ids"]
+    if targets.is_floating_point() and targets.numel() == targets.shape[0]:
+        return TaskShape.VALUE
+    if not targets.is_floating_point() and targets.ndim == 1:
+        return TaskShape.SEQUENCE_CLASS
+    if not targets.is_floating_point() and targets.shape == ids.shape:
+        return TaskShape.RESIDUE_CLASS
+    if not targets.is_floating_point() and targets.ndim == 3:
+        return TaskShape.RESIDUE_PAIR
+    raise ConfigError(
+        f"targets of type {targets.dtype} and shape {tuple(targets.shape)} belong to no known kind of task;"
+        " name one with registry.register_task(..., shape=...)"
+    )
+
+
+def split_proteins(shape: TaskShape, prediction: Tensor, batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(prediction, target) of each protein of a batch, without padding, as numpy copies.
+
+    Args:
+        shape: of the task.
+        prediction: the model's, batch first.
+        batch: as the model got it, with ``targets`` and, where the shape needs it, ``input_mask`` or
+            ``protein_length``.
+    """
+    predicted = prediction.detach().float().cpu().numpy()
+    targets = batch["targets"].cpu().numpy()
+    sizes = _sizes(shape, batch)
+    if sizes is None:
+        return [(predicted[i].copy(), targets[i]) for i in range(len(targets))]
+    if shape == TaskShape.RESIDUE_PAIR:
+        return [(predicted[i, :n, :n].copy(), targets[i, :n, :n].copy()) for i, n in enumerate(sizes)]
+    return [(predicted[i, :n].copy(), targets[i, :n].copy()) for i, n in enumerate(sizes)]
+
+
+def _sizes(shape: TaskShape, batch: Batch) -> list[int] | None:
+    """Tokens (or residues, for pairs) of each protein; None where a protein has one label."""
+    if shape in (TaskShape.VALUE, TaskShape.SEQUENCE_CLASS):
+        return None
+    if shape == TaskShape.RESIDUE_PAIR and "protein_length" in batch:
+        lengths: list[int] = batch["protein_length"].tolist()
+        return lengths
+    mask = batch.get("input_mask")
+    tokens = torch.ones_like(batch["input_ids"]).sum(1) if mask is None else (mask != 0).sum(1)
+    special = 2 if shape == TaskShape.RESIDUE_PAIR else 0
+    return [int(count) - special for count in tokens.tolist()]
+
+
+def right_labels(shape: TaskShape, prediction: Tensor, targets: Tensor) -> Tensor | None:
+    """How many labels of a batch are right, as a scalar on its device; None for shapes without classes of interest."""
+    if shape in (TaskShape.VALUE, TaskShape.RESIDUE_PAIR, TaskShape.EMBEDDING):
+        return None
+    return ((prediction.argmax(-1) == targets) & (targets != IGNORED)).sum()

@@ -1,0 +1,28 @@
+"""Data sets: files of records, the data sets of the tasks, and batches from them."""
+
+from __future__ import annotations
+
+from .contacts import ProteinnetDataset
+from .embedding import EmbedDataset
+from .language_modelling import LanguageModelingDataset, MaskedLanguageModelingDataset
+from .padding import pad_sequences
+from .residue import SecondaryStructureDataset
+from .sources import FastaDataset, JSONDataset, LMDBDataset, NPZDataset, dataset_factory
+from .whole_protein import FluorescenceDataset, RemoteHomologyDataset, StabilityDataset
+
+__all__ = [
+    "EmbedDataset",
+    "FastaDataset",
+    "FluorescenceDataset",
+    "JSONDataset",
+    "LMDBDataset",
+    "LanguageModelingDataset",
+    "MaskedLanguageModelingDataset",
+    "NPZDataset",
+    "ProteinnetDataset",
+    "RemoteHomologyDataset",
+    "SecondaryStructureDataset",
+    "StabilityDataset",
+    "dataset_factory",
+    "pad_sequences",
+]

@@ -1,0 +1,46 @@
+"""Proteins of any file, for reading out a model's states."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..tokenizers import TAPETokenizer
+from .sources import dataset_factory
+from .task_dataset import TaskDataset, collate_inputs, task_record
+
+Item = tuple[str, np.ndarray, np.ndarray]
+
+
+class EmbedDataset(TaskDataset):
+    """Records of a file; no labels.
+
+    Args:
+        data_file: any file :func:`tape.datasets.dataset_factory` reads.
+        tokenizer: a vocabulary's name, or the tokenizer.
+        in_memory: keep records once read.
+    """
+
+    task = task_record("embed")
+
+    def __init__(
+        self,
+        data_file: str | os.PathLike[str],
+        tokenizer: str | TAPETokenizer = "iupac",
+        in_memory: bool = False,
+    ) -> None:
+        self.tokenizer = TAPETokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+        self.data = dataset_factory(data_file, in_memory=in_memory)
+
+    def __getitem__(self, index: int) -> Item:
+        record = self.data[index]
+        ids, mask = self.encode(index, record)
+        return str(record.get("id", index)), ids, mask
+
+    def collate_fn(self, batch: Sequence[Item]) -> dict[str, Any]:
+        """``ids`` (list of B), ``input_ids``, ``input_mask``."""
+        identifiers, ids, masks = zip(*batch, strict=True)
+        return {"ids": list(identifiers), **collate_inputs(ids, masks)}

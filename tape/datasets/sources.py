@@ -1,0 +1,202 @@
+"""Files of records as sequences of dictionaries: LMDB, FASTA, JSON, npz.
+
+Class names and constructors are TAPE's. Every record has ``id`` and ``primary``; what else it has depends on the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from ..errors import DataError
+from ..lmdb_store import LMDBReader
+from ..sequence_files import read_rows, read_sequences, split_suffix
+
+Record = dict[str, Any]
+
+
+class RecordSource(Dataset[Record]):
+    """Base of all files of records.
+
+    Attributes:
+        path: the file or directory, for messages.
+        known_survey: what :func:`tape.datasets.survey.take_survey` found, kept so that the file is read through once.
+    """
+
+    path: Path
+    known_survey: Any = None
+    first_number = 1  # how messages count records
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Record:
+        raise NotImplementedError
+
+    def where(self, index: int, record: Record | None = None) -> str:
+        """File, record number and id, for messages."""
+        identifier = "" if record is None or record.get("id") in (None, str(index)) else f" ({record['id']})"
+        return f"{self.path}, record {index + self.first_number}{identifier}"
+
+
+class LMDBDataset(RecordSource):
+    """Records of a TAPE LMDB, read when asked for; each worker process opens the file for itself.
+
+    Args:
+        data_file: the LMDB directory.
+        in_memory: keep each record once it has been read.
+
+    Raises:
+        DataError: nothing there, or damaged.
+    """
+
+    first_number = 0  # as the keys of the file
+
+    def __init__(self, data_file: str | os.PathLike[str], in_memory: bool = False) -> None:
+        self.path = Path(data_file)
+        self._reader = LMDBReader(self.path)
+        self._cache: dict[int, Record] | None = {} if in_memory else None
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def __getitem__(self, index: int) -> Record:
+        index = int(index)
+        if self._cache is None:
+            return self._reader[index]
+        if index not in self._cache:
+            self._cache[index] = self._reader[index]
+        return self._cache[index]
+
+
+class _ListedRecords(RecordSource):
+    """Records held in a list."""
+
+    def __init__(self, path: str | os.PathLike[str], records: Sequence[Record]) -> None:
+        self.path = Path(path)
+        self._records = records
+        if not records:
+            raise DataError(f"{path}: holds no record")
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Record:
+        if not 0 <= index < len(self._records):
+            raise IndexError(index)
+        return self._records[index]
+
+
+def _sequence_records(path: str | os.PathLike[str]) -> list[Record]:
+    return [
+        {"id": record.identifier, "primary": record.sequence, "protein_length": len(record.sequence)}
+        for record in read_sequences(path)
+    ]
+
+
+class FastaDataset(_ListedRecords):
+    """Sequences of a FASTA file, also compressed. Records: ``id``, ``primary``, ``protein_length``.
+
+    Args:
+        data_file: the file.
+        in_memory: accepted for TAPE's signature; the sequences are held as text either way.
+    """
+
+    def __init__(self, data_file: str | os.PathLike[str], in_memory: bool = False) -> None:
+        super().__init__(data_file, _sequence_records(data_file))
+
+
+class JSONDataset(_ListedRecords):
+    """Records of a .json list or a .jsonl file; an ``id`` is added where there is none, other fields are kept.
+
+    Args:
+        data_file: the file.
+        in_memory: accepted for TAPE's signature.
+
+    Raises:
+        DataError: not JSON, or an entry that is no object; names the record.
+    """
+
+    def __init__(self, data_file: str | os.PathLike[str], in_memory: bool = True) -> None:
+        super().__init__(data_file, _json_records(Path(data_file)))
+
+
+def _json_records(path: Path) -> list[Record]:
+    records = []
+    for index, row in enumerate(read_rows(path)):
+        record = dict(row.fields)
+        record["id"] = str(record.get("id", index))
+        records.append(record)
+    return records
+
+
+class NPZDataset(RecordSource):
+    """A directory of .npz files, one record a file, in the order of their names.
+
+    Args:
+        data_file: the directory.
+        in_memory: accepted for TAPE's signature.
+        split_files: names to take (with or without ``.npz``); None takes all.
+
+    Raises:
+        DataError: no directory, or no such file in it.
+    """
+
+    def __init__(
+        self,
+        data_file: str | os.PathLike[str],
+        in_memory: bool = False,
+        split_files: Sequence[str] | None = None,
+    ) -> None:
+        self.path = Path(data_file)
+        if not self.path.is_dir():
+            raise DataError(f"{self.path}: not a directory of .npz files")
+        self._files = sorted(self.path.glob("*.npz"))
+        if split_files is not None:
+            wanted = {name.removesuffix(".npz") for name in split_files}
+            self._files = [file for file in self._files if file.stem in wanted]
+        if not self._files:
+            raise DataError(f"{self.path}: no .npz file there")
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Record:
+        file = self._files[index]
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                record: Record = {name: arrays[name] for name in arrays.files}
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file}: not a readable .npz file without pickled objects ({error})") from error
+        record["id"] = file.stem
+        if "primary" in record:
+            record["primary"] = str(record["primary"])
+        return record
+
+
+def dataset_factory(data_file: str | os.PathLike[str], *args: Any, **kwargs: Any) -> RecordSource:
+    """The dataset class for a file, by its suffix.
+
+    Args:
+        data_file: .lmdb, FASTA, .json, .jsonl, any other sequence file that :mod:`tape.sequence_files` reads (all but
+            LMDB also .gz, .xz, .zst), or a directory of .npz files.
+
+    Raises:
+        DataError: missing, or of no known kind.
+    """
+    path = Path(data_file)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or directory")
+    suffix = split_suffix(path)[0]
+    if suffix == ".lmdb":
+        return LMDBDataset(path, *args, **kwargs)
+    if suffix in (".json", ".jsonl"):
+        return JSONDataset(path, *args, **kwargs)
+    if path.is_dir():
+        return NPZDataset(path, *args, **kwargs)
+    return FastaDataset(path, *args, **kwargs)  # read_sequences tells the other formats apart, or refuses by name

@@ -1,0 +1,153 @@
+"""One look at every record before training: lengths, and whether each sequence can be read.
+
+Batches are made from these lengths alone; a data set's ``__getitem__``, which may build an L x L contact map, is never
+called for a length (defect 36). What is wrong with a sequence shows here, with file and record, before the first step.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError, DataError, UnknownResidueError
+from ..tokenizers import normalise_sequence
+from .sources import Record, RecordSource
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of a file of records after one reading.
+
+    Attributes:
+        lengths: (N,) residues of each protein.
+        identifiers: N ids.
+        changes: how many characters were read as others (``lower_case``, ``J_to_X``), over all records.
+    """
+
+    lengths: np.ndarray
+    identifiers: Sequence[str]
+    changes: Counter[str]
+
+
+def sequence_of(source: RecordSource, index: int, record: Record) -> tuple[str, Counter[str]]:
+    """The record's residues, normalised, and what was changed.
+
+    Raises:
+        DataError: no text under ``primary``, an empty one, or a character that is no residue; names file and record.
+    """
+    primary = field_of(source, index, record, "primary")
+    if not isinstance(primary, str):
+        raise DataError(f"{source.where(index, record)}: 'primary' should be text, found {type(primary).__name__}")
+    try:
+        sequence, changes = normalise_sequence(primary, drop_gaps=False)
+    except UnknownResidueError as error:
+        raise UnknownResidueError(f"{source.where(index, record)}: {error}") from None
+    if not sequence:
+        raise DataError(f"{source.where(index, record)}: 'primary' is empty")
+    return sequence, changes
+
+
+def field_of(source: RecordSource, index: int, record: Record, name: str) -> Any:
+    """A field of a record.
+
+    Raises:
+        DataError: it is missing; names file, record, field and the fields that are there.
+    """
+    if name not in record:
+        present = ", ".join(sorted(map(str, record)))
+        raise DataError(f"{source.where(index, record)}: no field {name!r}; present: {present}")
+    return record[name]
+
+
+def take_survey(source: RecordSource) -> Survey:
+    """Read every record, once for each source.
+
+    Raises:
+        DataError: a record that can't be used; names file and record.
+    """
+    if source.known_survey is None:
+        source.known_survey = _survey(source)
+    survey: Survey = source.known_survey
+    return survey
+
+
+def _survey(source: RecordSource) -> Survey:
+    if len(source) == 0:
+        raise DataError(f"{source.path}: holds no record")
+    lengths = np.empty(len(source), dtype=np.int64)
+    identifiers: list[str] = []
+    total: Counter[str] = Counter()
+    for index in range(len(source)):
+        record = source[index]
+        sequence, changes = sequence_of(source, index, record)
+        lengths[index] = len(sequence)
+        identifiers.append(str(record.get("id", index)))
+        total.update(changes)
+    return Survey(lengths, identifiers, total)
+
+
+def survey_of(dataset: Any) -> Survey | None:
+    """The survey of a data set.
+
+    Ours have ``survey()``; a third party's usually keeps its file as ``data``. None where neither holds: then batches
+    are not sorted by length.
+    """
+    if hasattr(dataset, "survey"):
+        survey: Survey = dataset.survey()
+        return survey
+    data = getattr(dataset, "data", None)
+    return take_survey(data) if isinstance(data, RecordSource) else None
+
+
+def lengths_of(dataset: Any) -> np.ndarray:
+    """(N,) residues of each protein; all 0 where they can't be known without building every example."""
+    survey = survey_of(dataset)
+    return np.zeros(len(dataset), dtype=np.int64) if survey is None else survey.lengths
+
+
+def within_length(lengths: np.ndarray, max_length: int | None) -> np.ndarray:
+    """Indices of the proteins of at most ``max_length`` residues; all of them when None.
+
+    Raises:
+        ConfigError: none is left.
+    """
+    if max_length is None:
+        return np.arange(len(lengths))
+    kept = np.flatnonzero(lengths <= max_length)
+    if kept.size == 0:
+        raise ConfigError(f"--max_length {max_length} leaves no protein; the shortest has {lengths.min()} residues")
+    return kept
+
+
+def check_position_limit(dataset: Any, max_positions: int | None, indices: np.ndarray | None = None) -> None:
+    """Refuse proteins that do not fit a model's position table; nothing is dropped or cut in silence (defect 16).
+
+    Args:
+        dataset: one that tells its lengths; any other passes, and the model itself refuses.
+        max_positions: rows of the table, of which ``<cls>`` and ``<sep>`` take two; None means no limit.
+        indices: the proteins that will be used; None means all.
+
+    Raises:
+        DataError: names file, record, length and limit.
+    """
+    survey = survey_of(dataset)
+    if max_positions is None or survey is None:
+        return
+    indices = np.arange(len(survey.lengths)) if indices is None else indices
+    limit = max_positions - 2
+    over = indices[survey.lengths[indices] > limit]
+    if over.size == 0:
+        return
+    worst = int(over[np.argmax(survey.lengths[over])])
+    source = getattr(dataset, "data", None)
+    name = survey.identifiers[worst]
+    where = source.where(worst, {"id": name}) if isinstance(source, RecordSource) else f"record {worst} ({name})"
+    raise DataError(
+        f"{where}: {survey.lengths[worst]} residues, but the model has positions for {limit}"
+        f" ({max_positions} less <cls> and <sep>); {over.size} of {indices.size} proteins are longer than that."
+        " Use a model with more positions, or --max_length N to leave long proteins out of training"
+    )

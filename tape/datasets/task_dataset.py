@@ -1,0 +1,125 @@
+"""What the data sets of all tasks share: where their file lies, how a protein is encoded, how a batch is padded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..errors import DataError, UnknownResidueError
+from ..tasks import TASKS, Task
+from ..tokenizers import TAPETokenizer
+from .padding import pad_sequences
+from .sources import LMDBDataset, Record, RecordSource
+from .survey import Survey, field_of, sequence_of, take_survey
+
+IGNORED = -1
+
+
+def split_file(data_path: str | os.PathLike[str], folder: str, split: str) -> Path:
+    """``DATA/folder/folder_SPLIT.lmdb``. Any split that lies there is admitted.
+
+    Raises:
+        DataError: no such split; names those that are there.
+    """
+    directory = Path(data_path) / folder
+    path = directory / f"{folder}_{split}.lmdb"
+    if path.exists():
+        return path
+    present = sorted(found.stem.removeprefix(f"{folder}_") for found in directory.glob(f"{folder}_*.lmdb"))
+    if not directory.is_dir():
+        raise DataError(f"{directory}: no such directory; this task reads {folder}_{split}.lmdb from there")
+    raise DataError(f"{path}: no split {split!r}; splits there: {', '.join(present) or 'none'}")
+
+
+class TaskDataset(Dataset[Any]):
+    """Records of one split as model inputs. ``__getitem__`` gives (token ids, mask, label), as TAPE's do.
+
+    Args:
+        data_path: the data directory that holds the task's folder.
+        split: part of the file's name.
+        tokenizer: a vocabulary's name, or the tokenizer.
+        in_memory: keep records once read.
+
+    Raises:
+        DataError: no such split, or a damaged file.
+    """
+
+    task: Task
+
+    def __init__(
+        self,
+        data_path: str | os.PathLike[str],
+        split: str,
+        tokenizer: str | TAPETokenizer = "iupac",
+        in_memory: bool = False,
+    ) -> None:
+        self.tokenizer = TAPETokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+        self.data: RecordSource = LMDBDataset(split_file(data_path, self.task.folder, split), in_memory)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def survey(self) -> Survey:
+        """Lengths and ids of all records; read once."""
+        return take_survey(self.data)
+
+    def encode(self, index: int, record: Record) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids (L + 2,) with ``<cls>`` and ``<sep>``, and a mask of ones."""
+        sequence, _ = sequence_of(self.data, index, record)
+        try:
+            ids = self.tokenizer.encode(sequence)
+        except UnknownResidueError as error:
+            raise UnknownResidueError(f"{self.data.where(index, record)}: {error}") from None
+        return ids, np.ones_like(ids)
+
+    def label(self, index: int, record: Record, name: str) -> Any:
+        """A field that must be there."""
+        return field_of(self.data, index, record, name)
+
+    def residue_label(self, index: int, record: Record, name: str, length: int, dtype: Any) -> np.ndarray:
+        """A field with one entry (or row) a residue.
+
+        Raises:
+            DataError: missing, of another length, or not numbers.
+        """
+        value = self.label(index, record, name)
+        where = self.data.where(index, record)
+        try:
+            array = np.asarray(value, dtype=dtype)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{where}: field {name!r} does not hold numbers ({error})") from None
+        if array.ndim == 0 or len(array) != length:
+            found = "a single value" if array.ndim == 0 else f"{len(array)} entries"
+            raise DataError(f"{where}: field {name!r} has {found} for {length} residues")
+        return array
+
+    def check_classes(self, where: str, name: str, labels: np.ndarray) -> None:
+        """Check that classes lie in [0, num_labels), or are -1.
+
+        Raises:
+            DataError: one does not.
+        """
+        wrong = labels[(labels < IGNORED) | (labels >= self.task.num_labels)]
+        if wrong.size:
+            allowed = f"allowed are 0 to {self.task.num_labels - 1}, and -1"
+            raise DataError(f"{where}: field {name!r} holds {int(wrong.flat[0])}; {allowed}")
+
+
+def collate_inputs(ids: Sequence[np.ndarray], masks: Sequence[np.ndarray], pad_id: int = 0) -> dict[str, Tensor]:
+    """``input_ids`` and ``input_mask``, both (B, longest), padded with 0."""
+    return {
+        "input_ids": torch.from_numpy(pad_sequences(ids, pad_id)),
+        "input_mask": torch.from_numpy(pad_sequences(masks, 0)),
+    }
+
+
+def task_record(name: str) -> Task:
+    """The built-in record that a data set class belongs to."""
+    return TASKS[name]

@@ -1,0 +1,187 @@
+"""One pass over a split: every protein once, whatever the batch size and the number of ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .batches import Batch, count_targets, model_inputs, split_proteins
+from .datasets.batching import plan_evaluation
+from .datasets.loading import load_batches, worker_count
+from .datasets.survey import lengths_of, survey_of
+from .distributed import Ranks, gather_lists, sum_over_ranks
+from .errors import ConfigError, ProteinLMError
+from .metrics import SHAPE_METRICS, Metric
+from .precision import autocast
+from .progress import Progress
+from .tasks import SHAPE_TRAITS, TaskShape
+
+_LANGUAGE_SHAPES = (TaskShape.MASKED_LM, TaskShape.LANGUAGE_MODEL)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How to go through a split; none of it changes a number but ``precision``."""
+
+    batch_size: int = 32
+    num_workers: int = 0
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"--batch_size must be at least 1, not {self.batch_size}")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of one pass.
+
+    Attributes:
+        metrics: ``loss`` first, then ``perplexity`` of a language model, then the shape's metrics.
+        proteins: how many were evaluated.
+        results: in the order of the data set, {"id", "prediction", "target"} without padding; empty unless asked for.
+    """
+
+    metrics: list[Metric]
+    proteins: int
+    results: list[dict[str, Any]] = field(default_factory=list)
+
+    def value(self, name: str) -> float:
+        """A metric's value; ``KeyError`` when there is none of that name."""
+        return {metric.name: metric.value for metric in self.metrics}[name]
+
+    def values(self) -> dict[str, float]:
+        return {metric.name: metric.value for metric in self.metrics}
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """No dropout, running batch statistics, no gradients; the model's mode is restored after."""
+    before = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(before)
+
+
+def forward(model: nn.Module, inputs: Batch) -> tuple[Tensor, Tensor]:
+    """(loss, prediction) of a model with TAPE's calling convention.
+
+    Raises:
+        ConfigError: it returns something else, or the GPU's memory is too small.
+    """
+    try:
+        outputs = model(**inputs)
+    except torch.OutOfMemoryError as error:
+        size, longest = inputs["input_ids"].shape
+        raise ConfigError(
+            f"out of GPU memory with {size} proteins of up to {longest} tokens; give a smaller --batch_size, or in"
+            " training more --gradient_accumulation_steps"
+        ) from error
+    try:
+        (loss, _), prediction = outputs[0], outputs[1]
+        return loss.mean(), prediction
+    except (TypeError, ValueError, IndexError, AttributeError):
+        raise ConfigError(
+            f"{type(model).__name__} must return ((loss, metrics), prediction, ...) when it is given targets"
+        ) from None
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: Any,
+    shape: TaskShape,
+    config: EvaluationConfig,
+    ranks: Ranks | None = None,
+    *,
+    keep_results: bool = False,
+    title: str = "evaluation",
+) -> Evaluation:
+    """Loss and all metrics of a split in a single pass (defect 13c).
+
+    Args:
+        model: with TAPE's calling convention; not wrapped for distributed training.
+        dataset: the split.
+        shape: chooses the metrics.
+        config: batch size, workers, precision.
+        ranks: the processes among which the split is divided.
+        keep_results: also return every prediction, on every rank.
+        title: of the progress bar.
+    """
+    ranks = ranks or Ranks()
+    lengths = lengths_of(dataset)
+    plan = plan_evaluation(lengths, config.batch_size, ranks.rank, ranks.world_size)
+    workers = worker_count(config.num_workers, len(dataset))
+    measure = SHAPE_METRICS[shape].measure
+    rows: list[Any] = []
+    kept: list[tuple[int, np.ndarray, Any]] = []
+    loss_sum, count_sum = 0.0, 0
+    with evaluation_mode(model), Progress(title, len(dataset), ranks.is_writer) as progress:
+        for indices, batch in zip(plan, load_batches(dataset, plan, num_workers=workers), strict=True):
+            loss, prediction = _predict(model, batch, config.precision, ranks.device)
+            count = count_targets(batch["targets"])
+            if count:  # a mean over nothing may be nan
+                loss_sum, count_sum = loss_sum + loss * count, count_sum + count
+            proteins = split_proteins(shape, prediction, batch)
+            rows.extend(measure(*protein) for protein in proteins)
+            if keep_results:
+                kept.extend(_results(shape, indices, proteins))
+            progress.advance(len(indices) * ranks.world_size)
+    loss_sum, counted = sum_over_ranks([loss_sum, count_sum], ranks)
+    metrics = _loss_metrics(shape, loss_sum, int(counted)) + SHAPE_METRICS[shape].summarise(gather_lists(rows, ranks))
+    results = _in_order(dataset, gather_lists(kept, ranks)) if keep_results else []
+    return Evaluation(metrics, len(dataset), results)
+
+
+def _predict(model: nn.Module, batch: Batch, precision: str, device: torch.device) -> tuple[float, Tensor]:
+    with autocast(precision, device):
+        loss, prediction = forward(model, model_inputs(batch, device))
+    return float(loss), prediction
+
+
+def _results(
+    shape: TaskShape, indices: np.ndarray, proteins: list[tuple[np.ndarray, np.ndarray]]
+) -> list[tuple[int, np.ndarray, Any]]:
+    kept = []
+    for index, (prediction, target) in zip(indices.tolist(), proteins, strict=True):
+        if shape in _LANGUAGE_SHAPES:
+            prediction = prediction.argmax(-1)  # a row of logits for every token of Pfam would fill a disk
+        if shape == TaskShape.RESIDUE_PAIR:
+            target = target.astype(np.int8)  # 0, 1, -1
+        kept.append((index, prediction, target))
+    return kept
+
+
+def _in_order(dataset: Any, kept: list[tuple[int, np.ndarray, Any]]) -> list[dict[str, Any]]:
+    """Results in the order of the data set, each once, with the proteins' ids (defect 19)."""
+    survey = survey_of(dataset)
+    ordered = sorted(kept, key=lambda result: result[0])
+    if [index for index, _, _ in ordered] != list(range(len(dataset))):
+        raise ProteinLMError(f"evaluated {len(ordered)} of {len(dataset)} proteins")  # can't be, if the plan is right
+    return [
+        {"id": str(index) if survey is None else survey.identifiers[index], "prediction": prediction, "target": target}
+        for index, prediction, target in ordered
+    ]
+
+
+def _loss_metrics(shape: TaskShape, loss_sum: float, counted: int) -> list[Metric]:
+    """The loss as a mean over labels, not over batches, and the perplexity of that mean (defect 18)."""
+    loss = loss_sum / counted if counted else math.nan
+    metrics = [Metric("loss", loss, counted, f"training loss, a mean over {SHAPE_TRAITS[shape].counted}")]
+    if shape in _LANGUAGE_SHAPES:
+        metrics.append(Metric("perplexity", perplexity(loss), counted, "exp of the mean loss over predicted tokens"))
+    return metrics
+
+
+def perplexity(mean_loss: float) -> float:
+    """exp(mean loss), infinite where that overflows."""
+    return math.exp(mean_loss) if mean_loss < 700 else math.inf

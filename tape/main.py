@@ -1,0 +1,301 @@
+"""The commands: they read their options, have the parts put together (:mod:`tape.assembly`), and run.
+
+``run_train``, ``run_eval``, ``run_embed`` and ``run_train_distributed`` read ``sys.argv`` unless given arguments, and
+raise :class:`tape.errors.ProteinLMError` for what a user can mend. The ``*_command`` functions are for the shell: the
+same, with one line on stderr and an exit code instead.
+
+Third-party tasks and models registered in the same process are known to all of them. Heavy imports stand inside the
+functions, so that ``--help`` and a wrong option answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import arguments as options
+from .errors import ConfigError, run_cli
+from .registry import TaskSpec, registry
+from .tasks import SHAPE_TRAITS, TaskShape
+from .tokenizers import TAPETokenizer
+from .training_config import OptimizerConfig
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .distributed import Ranks
+    from .recording import RunRecorder
+    from .run_directory import RunDirectory
+    from .training import Trainer
+
+Arguments = argparse.Namespace | Sequence[str] | None
+
+logger = logging.getLogger(__name__)
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: Arguments) -> argparse.Namespace:
+    return arguments if isinstance(arguments, argparse.Namespace) else parser.parse_args(arguments)
+
+
+def _level(args: argparse.Namespace) -> int:
+    return logging.DEBUG if args.debug else int(args.log_level)
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def run_train(arguments: Arguments = None) -> Path:
+    """``tape-train``: train a model on a task.
+
+    Args:
+        arguments: of the command line; ``sys.argv`` when None.
+
+    Returns:
+        The run's directory (with ``--force_save``, that of the saved model).
+
+    Raises:
+        ProteinLMError: options, data or model that can't be used.
+    """
+    args = _parse(options.create_train_parser(), arguments)
+    options.check_training_arguments(args)
+    spec = _trainable(args)
+    from .distributed import training_processes
+    from .run_directory import logging_to_terminal
+    from .training import seed_all
+
+    with training_processes(args.no_cuda, args.local_rank) as ranks:
+        with logging_to_terminal(_level(args) if ranks.is_writer else logging.WARNING):
+            seed_all(args.seed)
+            if args.force_save != "FALSE":
+                return _save_untrained(args, ranks)
+            return _train(args, spec, ranks)
+
+
+def _trainable(args: argparse.Namespace) -> TaskSpec:
+    """The task's spec, if it can be trained with the model type."""
+    spec = registry.get_task_spec(args.task)
+    if spec.shape == TaskShape.EMBEDDING:
+        raise ConfigError(f"task {args.task} has nothing to train or evaluate; use tape-embed")
+    if args.model_type not in spec.models:
+        spec.get_model(args.model_type)  # raises, and says what there is
+    return spec
+
+
+def _train(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> Path:
+    from . import assembly
+    from .training import Trainer
+
+    data = assembly.training_data(args, spec)
+    shape = assembly.task_shape(spec, data.train)
+    config = assembly.training_config(args, shape)
+    assembly.report_slow_precision(config.precision, ranks.device)
+    source = assembly.pretrained_source(args)
+    model = assembly.model_to_train(args, source).to(ranks.device)
+    assembly.check_positions(model, data)
+    with ExitStack() as stack:
+        run = assembly.run_directory(args, source, ranks)
+        recorder = assembly.run_recorder(args, run, data, ranks, stack)
+        trainer = Trainer(model, data, shape, config, ranks, recorder)
+        if args.resume_from_checkpoint:
+            assert source is not None
+            _resume(trainer, source, run, recorder)
+        _announce(args, trainer, run)
+        trainer.train()
+    return run.path
+
+
+def _resume(trainer: Trainer, source: Path, run: RunDirectory, recorder: RunRecorder | None) -> None:
+    from .checkpoints import load_training_state
+
+    state, progress = load_training_state(source)
+    trainer.resume(state, progress)
+    if recorder is not None:
+        run.forget_after(progress.epoch)
+        recorder.point_to_best(progress)
+    logger.info("going on after epoch %d, step %d, in %s", progress.epoch, progress.global_step, run.path)
+
+
+def _announce(args: argparse.Namespace, trainer: Trainer, run: RunDirectory) -> None:
+    """Write the arguments with what their defaults came to, and say what is about to happen."""
+    resolved = {"batch_size": trainer.config.batch_size, "warmup_steps": trainer.schedule.warmup_steps}
+    if trainer.recorder is not None:
+        run.write_arguments({**options.written_arguments(args), **resolved})
+    logger.info("%s on %s in %s, %s", args.model_type, args.task, run.path, trainer.describe())
+    if trainer.schedule.warmup_steps >= trainer.total_steps:
+        logger.warning(
+            "--warmup_steps %d is not less than the run's %d steps: the learning rate never reaches %g",
+            trainer.schedule.warmup_steps,
+            trainer.total_steps,
+            args.learning_rate,
+        )
+
+
+def _save_untrained(args: argparse.Namespace, ranks: Ranks) -> Path:
+    """``--force_save``: the model as it starts, with its optimizer, in PATH/0. No data are read."""
+    from . import assembly
+    from .checkpoints import TrainingProgress, save_epoch
+    from .optimization import make_optimizer
+
+    directory = Path(args.force_save) / "0"
+    model = assembly.model_to_train(args, assembly.pretrained_source(args))
+    if ranks.is_writer:
+        optimizer, schedule = make_optimizer(model, OptimizerConfig(args.learning_rate, args.weight_decay, 0), 1)
+        state = {"optimizer": optimizer.state_dict(), "scheduler": schedule.state_dict()}
+        provenance = {"kind": "untrained", "task": args.task, "seed": args.seed, "code_version": __version__}
+        tokenizer = TAPETokenizer(args.tokenizer)
+        save_epoch(directory, model, state, TrainingProgress(), tokenizer=tokenizer, provenance=provenance)
+        logger.info("saved the untrained model to %s", directory)
+    return directory
+
+
+# --- evaluation -----------------------------------------------------------------------------------------------------
+
+
+def run_eval(arguments: Arguments = None) -> dict[str, float]:
+    """``tape-eval``: evaluate a finetuned model on a split.
+
+    Returns:
+        The metrics that ``--metrics`` names (all of the task's when it names none), as ``results.pkl`` holds them.
+
+    Raises:
+        ProteinLMError: options, data or model that can't be used.
+    """
+    args = _parse(options.create_eval_parser(), arguments)
+    spec = _trainable(args)
+    from .distributed import training_processes
+    from .run_directory import logging_to_terminal
+
+    with training_processes(args.no_cuda, args.local_rank) as ranks:
+        with logging_to_terminal(_level(args) if ranks.is_writer else logging.WARNING):
+            return _evaluate(args, spec, ranks)
+
+
+def _evaluate(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> dict[str, float]:
+    from . import assembly
+    from .datasets.survey import check_position_limit
+    from .evaluation import EvaluationConfig, evaluate
+    from .result_files import chosen_metrics
+    from .run_directory import saved_epoch
+
+    directory = saved_epoch(Path(args.from_pretrained))
+    dataset = spec.dataset_class(args.data_dir, args.split, args.tokenizer)
+    assembly.report_changes(dataset, args.split)
+    shape = assembly.task_shape(spec, dataset)
+    batch_size = SHAPE_TRAITS[shape].batch_size if args.batch_size is None else args.batch_size
+    config = EvaluationConfig(batch_size, args.num_workers, options.precision_of(args))
+    assembly.report_slow_precision(config.precision, ranks.device)
+    model = assembly.finetuned_model(args, spec, directory)
+    check_position_limit(dataset, getattr(model.config, "max_position_embeddings", None))
+    model = model.to(ranks.device)
+    evaluation = evaluate(model, dataset, shape, config, ranks, keep_results=True, title=f"{args.task} {args.split}")
+    chosen = chosen_metrics(evaluation, args.metrics)
+    if ranks.is_writer:
+        _write_evaluation(args, directory, dataset, evaluation, chosen)
+    for name, value in chosen.items():
+        logger.info("%s: %.4g", name, value)
+    return chosen
+
+
+def _write_evaluation(
+    args: argparse.Namespace, directory: Path, dataset: Any, evaluation: Any, chosen: dict[str, float]
+) -> None:
+    from .datasets.provenance import dataset_provenance
+    from .result_files import data_hash, write_report, write_results
+
+    folder = directory if directory.is_dir() else directory.parent
+    write_results(folder, args.split, chosen, evaluation)
+    report = write_report(
+        folder,
+        evaluation,
+        task=args.task,
+        model=args.model_type,
+        split=args.split,
+        data=dataset_provenance(dataset),
+        data_sha256=data_hash(dataset),
+        precision=options.precision_of(args),
+    )
+    logger.info("%d proteins of %s; wrote %s", evaluation.proteins, args.split, report)
+
+
+# --- embedding ------------------------------------------------------------------------------------------------------
+
+
+def run_embed(arguments: Arguments = None) -> Path:
+    """``tape-embed``: write a model's states of the proteins of a file; returns the file written.
+
+    Raises:
+        ProteinLMError: options, data or model that can't be used.
+    """
+    args = _parse(options.create_embed_parser(), arguments)
+    spec = registry.get_task_spec("embed")
+    spec.get_model(args.model_type)
+    from . import assembly
+    from .distributed import training_processes
+    from .embedding import embed, write_embeddings
+    from .evaluation import EvaluationConfig
+    from .run_directory import logging_to_terminal, saved_epoch
+
+    with training_processes(args.no_cuda, args.local_rank) as ranks, logging_to_terminal(_level(args)):
+        dataset = spec.dataset_class(args.data_file, args.tokenizer)
+        assembly.report_changes(dataset, args.data_file)
+        model = assembly.encoder(args, saved_epoch(Path(args.from_pretrained)), dataset).to(ranks.device)
+        batch_size = SHAPE_TRAITS[TaskShape.EMBEDDING].batch_size if args.batch_size is None else args.batch_size
+        config = EvaluationConfig(batch_size, args.num_workers, options.precision_of(args))
+        embeddings = embed(model, dataset, config, ranks.device, args.full_sequence_embed)
+        path = write_embeddings(Path(args.out_file), embeddings)
+        logger.info("wrote %d embeddings to %s", len(embeddings), path)
+    return path
+
+
+# --- several processes ----------------------------------------------------------------------------------------------
+
+
+def run_train_distributed(arguments: Arguments = None) -> None:
+    """``tape-train-distributed``: ``run_train`` in ``--nproc_per_node`` processes on each of ``--nnodes`` machines.
+
+    Raises:
+        ProteinLMError: options that can't be used, or a process failed.
+    """
+    args = _parse(options.create_distributed_parser(), arguments)
+    options.check_training_arguments(args)
+    _trainable(args)
+    from .distributed import LaunchPlan, launch
+
+    values = vars(args)
+    plan = LaunchPlan(**{name: values.pop(name) for name in options.LAUNCHER_OPTIONS})
+    launch(plan, _train_worker, argparse.Namespace(**values))
+
+
+def _train_worker(args: argparse.Namespace) -> None:
+    sys.exit(run_cli(lambda: run_train(args)))
+
+
+# --- for the shell --------------------------------------------------------------------------------------------------
+
+
+def train_command() -> int:
+    """``tape-train`` and ``tape_train.py``."""
+    return run_cli(run_train)
+
+
+def eval_command() -> int:
+    """``tape-eval`` and ``tape_eval.py``."""
+    return run_cli(run_eval)
+
+
+def embed_command() -> int:
+    """``tape-embed``."""
+    return run_cli(run_embed)
+
+
+def train_distributed_command() -> int:
+    """``tape-train-distributed``."""
+    return run_cli(run_train_distributed)
+
+
+if __name__ == "__main__":
+    sys.exit(train_command())

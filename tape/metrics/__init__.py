@@ -1,0 +1,23 @@
+"""Metrics. Functions have TAPE's signature ``metric(target, prediction) -> float``; ``by_shape`` sums up whole sets."""
+
+from __future__ import annotations
+
+from .by_shape import SHAPE_METRICS, ShapeMetrics
+from .classes import accuracy
+from .contacts import measure_contacts, precision_at_l5, summarise_contacts
+from .definitions import Metric
+from .values import mean_absolute_error, mean_squared_error, pearsonr, spearmanr
+
+__all__ = [
+    "SHAPE_METRICS",
+    "Metric",
+    "ShapeMetrics",
+    "accuracy",
+    "mean_absolute_error",
+    "mean_squared_error",
+    "measure_contacts",
+    "pearsonr",
+    "precision_at_l5",
+    "spearmanr",
+    "summarise_contacts",
+]

@@ -1,0 +1,41 @@
+"""Which metrics a task's shape has: one function that reads an example, one that sums up the rows of all examples.
+
+The rows of several ranks are simply put together before summing up, so a number never depends on batches or ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..tasks import TaskShape
+from .classes import measure_protein, measure_residues, summarise_proteins, summarise_residues, summarise_tokens
+from .contacts import measure_contacts, summarise_contacts
+from .definitions import Metric
+from .values import measure_value, summarise_values
+
+
+@dataclass(frozen=True)
+class ShapeMetrics:
+    """How examples of one shape are measured.
+
+    Attributes:
+        measure: (prediction, target) of one protein, without padding -> a small picklable row.
+        summarise: the rows of all proteins, in any order -> metrics.
+    """
+
+    measure: Callable[[np.ndarray, np.ndarray], Any]
+    summarise: Callable[[Sequence[Any]], list[Metric]]
+
+
+SHAPE_METRICS: dict[TaskShape, ShapeMetrics] = {
+    TaskShape.VALUE: ShapeMetrics(measure_value, summarise_values),
+    TaskShape.SEQUENCE_CLASS: ShapeMetrics(measure_protein, summarise_proteins),
+    TaskShape.RESIDUE_CLASS: ShapeMetrics(measure_residues, summarise_residues),
+    TaskShape.RESIDUE_PAIR: ShapeMetrics(measure_contacts, summarise_contacts),
+    TaskShape.MASKED_LM: ShapeMetrics(measure_residues, summarise_tokens),
+    TaskShape.LANGUAGE_MODEL: ShapeMetrics(measure_residues, summarise_tokens),
+}

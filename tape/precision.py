@@ -1,0 +1,38 @@
+"""Number formats of training and evaluation: fp32, or automatic mixed precision in fp16 or bf16."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from .errors import ConfigError
+from .models.low_precision import fast_bf16
+
+_LOWER = {"fp16": torch.float16, "bf16": torch.bfloat16}
+PRECISIONS = ("fp32", *_LOWER)
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """Context in which matrix products run in the lower precision; none for fp32. Weights stay fp32.
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    if precision == "fp32":
+        return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, dtype=_LOWER[precision])
+
+
+def is_fast(precision: str, device: torch.device) -> bool:
+    """Whether the device computes the format in hardware; no CPU counts as doing so for fp16."""
+    if precision == "bf16":
+        return fast_bf16(device.type)
+    return precision == "fp32" or device.type == "cuda"
+
+
+def make_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
+    """Dynamic loss scaling; does nothing unless the precision is fp16, whose small gradients would vanish."""
+    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")

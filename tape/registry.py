@@ -1,0 +1,240 @@
+"""The table of tasks, models and metrics, open to third parties.
+
+``registry`` knows the built-in tasks by reference only (``"module:Class"``), so importing this module imports neither
+torch nor a model. Third-party code registers classes by decorator or plain call, in any order, before ``run_train()``::
+
+    @registry.register_task("my_task", num_labels=4)
+    class MyDataset(Dataset): ...
+
+    registry.register_task_model("my_task", "transformer", ProteinBertForSequenceClassification)
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from .errors import ConfigError
+from .tasks import BUILT_IN_TASKS, Task, TaskShape
+
+Registered = TypeVar("Registered", bound=Callable[..., Any])
+
+_BUILT_IN_METRICS = {
+    "mse": "tape.metrics:mean_squared_error",
+    "mae": "tape.metrics:mean_absolute_error",
+    "spearmanr": "tape.metrics:spearmanr",
+    "accuracy": "tape.metrics:accuracy",
+    "L5": "tape.metrics:precision_at_l5",
+}
+
+
+def _resolve(entry: Any) -> Any:
+    """The object behind ``"module:name"``; anything else is the object itself."""
+    if not isinstance(entry, str):
+        return entry
+    module, _, name = entry.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _same_definition(old: Any, new: Any) -> bool:
+    """Whether two entries are one definition, seen twice (a notebook cell run again, a script imported twice)."""
+    if old is new or isinstance(old, str) or isinstance(new, str):
+        return old is new or old == new
+    return getattr(old, "__qualname__", old) == getattr(new, "__qualname__", new)
+
+
+def _check_known(config_class: Any, overrides: Mapping[str, Any]) -> None:
+    """Refuse a configuration value that the class does not have: it would be kept and change nothing."""
+    known = set(config_class().to_dict()) if overrides else set()
+    unknown = sorted(set(overrides) - known)
+    if unknown:
+        raise ConfigError(f"{config_class.__name__} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+
+
+@dataclass
+class TaskSpec:
+    """One registered task: its record, its dataset class and the models that have its head."""
+
+    task: Task
+    dataset: Any = None
+    models: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.task.name
+
+    @property
+    def num_labels(self) -> int:
+        return self.task.num_labels
+
+    @property
+    def shape(self) -> TaskShape | None:
+        return self.task.shape
+
+    @property
+    def dataset_class(self) -> Any:
+        """The dataset class.
+
+        Raises:
+            ConfigError: none was registered.
+        """
+        if self.dataset is None or self.dataset == "":
+            raise ConfigError(f"task {self.name} has no dataset: register one with registry.register_task")
+        return _resolve(self.dataset)
+
+    def register_model(self, model_name: str, model_cls: Any = None) -> Any:
+        """Add a model class; without one, a decorator.
+
+        Raises:
+            ConfigError: another class has this name already.
+        """
+        if model_cls is None:
+            return lambda cls: self.register_model(model_name, cls)
+        if model_name in self.models and not _same_definition(self.models[model_name], model_cls):
+            raise ConfigError(f"task {self.name} has a model named {model_name!r} already; choose another name")
+        self.models[model_name] = model_cls
+        return model_cls
+
+    def get_model(self, model_name: str) -> Any:
+        """The model class of a name.
+
+        Raises:
+            ConfigError: unknown name; says which are known.
+        """
+        if model_name not in self.models:
+            known = ", ".join(sorted(self.models)) or "none"
+            raise ConfigError(f"task {self.name} has no model {model_name!r}; registered: {known}")
+        return _resolve(self.models[model_name])
+
+
+class Registry:
+    """Tasks by name (each with its models) and metrics by name."""
+
+    def __init__(self) -> None:
+        self.task_name_mapping: dict[str, TaskSpec] = {}
+        self.metric_name_mapping: dict[str, Any] = dict(_BUILT_IN_METRICS)
+        for task in BUILT_IN_TASKS:
+            self.task_name_mapping[task.name] = TaskSpec(task, task.dataset, dict(task.model_references))
+
+    def register_task(
+        self,
+        task_name: str,
+        num_labels: int = -1,
+        dataset: Any = None,
+        models: Mapping[str, Any] | None = None,
+        shape: TaskShape | str | None = None,
+    ) -> Any:
+        """Register a task and its dataset class. Without ``dataset``, a decorator for that class.
+
+        Args:
+            task_name: what the command line will call it.
+            num_labels: size of the model's last layer where it predicts classes.
+            dataset: class with ``__init__(data_path, split, tokenizer, in_memory)``, ``__getitem__``, ``collate_fn``.
+            models: model_type -> class.
+            shape: what is predicted (``"residue class"`` ...); None reads it off the targets of the first batch.
+
+        Raises:
+            ConfigError: the name is taken.
+        """
+        if dataset is None:
+            return lambda cls: self.register_task(task_name, num_labels, cls, models, shape)
+        task = Task(task_name, num_labels=num_labels, shape=None if shape is None else TaskShape(shape))
+        self.register_task_spec(task_name, TaskSpec(task, dataset, dict(models or {})))
+        return dataset
+
+    def register_task_spec(self, task_name: str, task_spec: TaskSpec | None = None) -> Any:
+        """Register a whole :class:`TaskSpec`; without one, a decorator for a function or class that makes it."""
+        if task_spec is None:
+            return lambda make: self._register_made(task_name, make)
+        old = self.task_name_mapping.get(task_name)
+        if old is not None and not _same_definition(old.dataset, task_spec.dataset):
+            raise ConfigError(f"a task named {task_name!r} is registered already; choose another name")
+        if old is not None:
+            task_spec.models = {**old.models, **task_spec.models}
+        self.task_name_mapping[task_name] = task_spec
+        return task_spec
+
+    def _register_made(self, task_name: str, make: Callable[[], TaskSpec]) -> Callable[[], TaskSpec]:
+        self.register_task_spec(task_name, make())
+        return make
+
+    def register_task_model(self, task_name: str, model_name: str, model_cls: Any = None) -> Any:
+        """Register a model class for a task; without a class, a decorator.
+
+        Raises:
+            ConfigError: unknown task, or the name is taken.
+        """
+        return self.get_task_spec(task_name).register_model(model_name, model_cls)
+
+    def register_metric(self, name: str) -> Callable[[Registered], Registered]:
+        """Decorator for a function ``(target, prediction) -> float`` that ``--metrics name`` will call."""
+
+        def register(function: Registered) -> Registered:
+            old = self.metric_name_mapping.get(name)
+            if old is not None and not _same_definition(old, function):
+                raise ConfigError(f"a metric named {name!r} is registered already; choose another name")
+            self.metric_name_mapping[name] = function
+            return function
+
+        return register
+
+    def get_task_spec(self, task_name: str) -> TaskSpec:
+        """The spec of a task.
+
+        Raises:
+            ConfigError: unknown task; says which are known.
+        """
+        if task_name not in self.task_name_mapping:
+            known = ", ".join(sorted(self.task_name_mapping))
+            raise ConfigError(f"unknown task {task_name!r}; registered: {known}")
+        return self.task_name_mapping[task_name]
+
+    def get_metric(self, name: str) -> Callable[[Any, Any], float]:
+        """The metric function of a name.
+
+        Raises:
+            ConfigError: unknown metric; says which are known.
+        """
+        if name not in self.metric_name_mapping:
+            known = ", ".join(sorted(self.metric_name_mapping))
+            raise ConfigError(f"unknown metric {name!r}; registered: {known}")
+        metric: Callable[[Any, Any], float] = _resolve(self.metric_name_mapping[name])
+        return metric
+
+    def get_task_model(
+        self,
+        model_name: str,
+        task_name: str,
+        config_file: str | os.PathLike[str] | None = None,
+        load_dir: str | os.PathLike[str] | None = None,
+        **config_overrides: Any,
+    ) -> Any:
+        """A model with the task's head: loaded from ``load_dir``, or with random weights from ``config_file``.
+
+        Args:
+            model_name: model type registered for the task.
+            task_name: a registered task.
+            config_file: JSON configuration; None means the class's defaults. Not used with ``load_dir``.
+            load_dir: model directory to load.
+            config_overrides: configuration values that replace those of the file, directory or defaults.
+
+        Raises:
+            ConfigError: unknown task, model or configuration value.
+        """
+        spec = self.get_task_spec(task_name)
+        model_class = spec.get_model(model_name)
+        config_class = model_class.config_class
+        _check_known(config_class, config_overrides)
+        overrides = {"num_labels": spec.num_labels, **config_overrides}
+        if load_dir is not None:
+            return model_class.from_pretrained(load_dir, **overrides)
+        config = config_class.from_json_file(config_file) if config_file is not None else config_class()
+        return model_class(config_class.from_dict({**config.to_dict(), **overrides}))
+
+
+registry = Registry()
+
+TAPETaskSpec = TaskSpec  # TAPE's name

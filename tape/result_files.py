@@ -1,0 +1,150 @@
+"""The files of an evaluation, beside the evaluated model: ``results.pkl``, ``results_SPLIT.pkl``, ``eval_SPLIT.json``.
+
+``results.pkl`` is TAPE's: a pickled pair (dict name -> float, list of {"id", "prediction", "target"}) in the order of
+the data set, without padding. The same file stays as ``results_SPLIT.pkl`` when the next split overwrites it.
+
+``eval_SPLIT.json``, schema "proteinlm-eval" version 1: task, model, split, data (what dataset.json says: name,
+simulated, ...), proteins, metrics [{name, value, n, definition}] (value null where nothing could be counted),
+precision, model_dir, model_sha256, data_sha256, code_version, date (UTC).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+import pickle
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from .atomic_files import atomic_write, write_json
+from .errors import ConfigError
+from .evaluation import Evaluation
+from .registry import registry
+from .version import __version__
+
+SCHEMA = "proteinlm-eval"
+SCHEMA_VERSION = 1
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_METRIC_KEYS = {"L5": "precision_at_l5"}
+
+logger = logging.getLogger(__name__)
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def model_hash(directory: Path) -> str | None:
+    """SHA-256 of a model directory's weights file."""
+    for name in _WEIGHTS:
+        if (directory / name).is_file():
+            return sha256_of(directory / name)
+    return None
+
+
+def data_hash(dataset: Any) -> str | None:
+    """SHA-256 of the file a data set reads (an LMDB's ``data.mdb``), if there is one file."""
+    path = getattr(getattr(dataset, "data", None), "path", None)
+    if path is None:
+        return None
+    file = Path(path) / "data.mdb" if Path(path).is_dir() else Path(path)
+    return sha256_of(file) if file.is_file() else None
+
+
+def chosen_metrics(evaluation: Evaluation, names: Sequence[str]) -> dict[str, float]:
+    """The metrics that ``--metrics`` names; all when it names none.
+
+    A metric that this shape of task does not have by itself (``accuracy`` of contacts, a third party's) is computed
+    from the predictions.
+
+    Raises:
+        ConfigError: unknown, or it can't be computed from these predictions.
+    """
+    own = evaluation.values()
+    if not names:
+        return own
+    chosen = {}
+    for name in names:
+        key = _METRIC_KEYS.get(name, name)
+        chosen[key] = own[key] if key in own else _computed(name, evaluation)
+    return chosen
+
+
+def _computed(name: str, evaluation: Evaluation) -> float:
+    metric = registry.get_metric(name)
+    targets = [result["target"] for result in evaluation.results]
+    predictions = [result["prediction"] for result in evaluation.results]
+    try:
+        return float(metric(targets, predictions))
+    except Exception as error:  # a third party's function may raise anything
+        raise ConfigError(f"metric {name} can't be computed from these predictions: {error}") from error
+
+
+def write_results(directory: Path, split: str, metrics: dict[str, float], evaluation: Evaluation) -> None:
+    """Write ``results_SPLIT.pkl`` and make ``results.pkl`` the same file."""
+    own = directory / f"results_{split}.pkl"
+    with atomic_write(own) as stream:
+        pickle.dump((metrics, evaluation.results), stream, protocol=4)
+    _same_file(own, directory / "results.pkl")
+
+
+def _same_file(source: Path, target: Path) -> None:
+    """A hard link where the file system has them, since contact maps are large; else a copy."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")  # two splits may be evaluated at once
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+        os.replace(temporary, target)
+    except OSError:
+        with atomic_write(target) as stream, source.open("rb") as original:
+            while block := original.read(1 << 20):
+                stream.write(block)
+
+
+def write_report(
+    directory: Path,
+    evaluation: Evaluation,
+    *,
+    task: str,
+    model: str,
+    split: str,
+    data: dict[str, Any],
+    data_sha256: str | None,
+    precision: str,
+) -> Path:
+    """Write ``eval_SPLIT.json`` with every metric, whatever ``--metrics`` says; returns its path."""
+    path = directory / f"eval_{split}.json"
+    metrics = [metric.to_dict() for metric in evaluation.metrics]
+    for metric in metrics:
+        metric["value"] = finite(metric["value"])
+    report = {
+        "schema": SCHEMA,
+        "version": SCHEMA_VERSION,
+        "task": task,
+        "model": model,
+        "split": split,
+        "data": data,
+        "proteins": evaluation.proteins,
+        "metrics": metrics,
+        "precision": precision,
+        "model_dir": str(directory),
+        "model_sha256": model_hash(directory),
+        "data_sha256": data_sha256,
+        "code_version": __version__,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    write_json(path, report)
+    return path
+
+
+def finite(value: float) -> float | None:
+    """None for what JSON has no number for."""
+    return value if math.isfinite(value) else None

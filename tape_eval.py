@@ -1,0 +1,8 @@
+"""Evaluate a finetuned model: ``python tape_eval.py transformer secondary_structure DIR --split cb513``."""
+
+import sys
+
+from tape.main import eval_command
+
+if __name__ == "__main__":
+    sys.exit(eval_command())

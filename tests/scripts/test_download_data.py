@@ -1,0 +1,297 @@
+"""The downloader against a local server that resumes, breaks off, truncates, sends an error page, or has nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from scripts.download_data import DEFAULT_TABLE, main, read_table
+from tape.errors import ConfigError
+from tape.lmdb_store import LMDBReader, write_lmdb
+
+PAGE = b"<!DOCTYPE html><html><body>This bucket has moved</body></html>"
+SPLITS = {"train": 40, "valid": 3}
+
+
+def make_tarball(folder: Path, name: str, splits: dict[str, int] = SPLITS) -> bytes:
+    """A tarball in the layout of TAPE's."""
+    for split, count in splits.items():
+        records = ({"primary": f"MKV{'ACDEFGHIKLMNPQRSTVWY' * (i % 7)}", "x": i} for i in range(count))
+        write_lmdb(folder / name / f"{name}_{split}.lmdb", records)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        archive.add(folder / name, name)
+    return buffer.getvalue()
+
+
+@dataclass
+class Site:
+    """What the server serves, and what it was asked."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    pages: dict[str, bytes] = field(default_factory=dict)  # sent as text/html with status 200
+    breaks_after: dict[str, list[int]] = field(default_factory=dict)  # bytes a request until the connection is cut
+    ignores_ranges: bool = False
+    ranges: list[str | None] = field(default_factory=list)
+    url: str = ""
+
+
+class Handler(BaseHTTPRequestHandler):
+    site: Site
+
+    def do_GET(self) -> None:
+        name = self.path.lstrip("/")
+        asked = self.headers.get("Range")
+        self.site.ranges.append(asked)
+        if name in self.site.pages:
+            self.answer(200, self.site.pages[name], {"Content-Type": "text/html; charset=utf-8"})
+        elif name not in self.site.files:
+            self.answer(404, PAGE, {"Content-Type": "text/html"})
+        elif asked and not self.site.ignores_ranges:
+            self.answer_range(self.site.files[name], int(asked.removeprefix("bytes=").rstrip("-")), name)
+        else:
+            self.answer(200, self.site.files[name], {"Content-Type": "application/x-tar"}, name)
+
+    def answer_range(self, content: bytes, start: int, name: str) -> None:
+        if start >= len(content):
+            self.answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
+        else:
+            span = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            self.answer(206, content[start:], {"Content-Range": span}, name)
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str], name: str = "") -> None:
+        self.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        cuts = self.site.breaks_after.get(name)
+        self.wfile.write(body[: cuts.pop(0)] if cuts else body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    served = Site()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("SiteHandler", (Handler,), {"site": served}))
+    served.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield served
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    archives = {
+        name: {"md5": None, "splits": SPLITS, "name": f"TAPE {name}", "source": "test"}
+        for name in ("fluorescence", "stability", "pfam")
+    }
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps({"base_url": "http://127.0.0.1:1", "archives": archives}))
+    return path
+
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(site: Site, table: Path, tmp_path: Path) -> Run:
+    def call(*arguments: str) -> int:
+        target = str(tmp_path / "data")
+        options = ["--target", target, "--base-url", site.url, "--table", str(table), "--attempts", "1"]
+        return main([*options, *arguments])
+
+    return call
+
+
+@pytest.fixture
+def fluorescence(site: Site, tmp_path: Path) -> bytes:
+    content = make_tarball(tmp_path / "published", "fluorescence")
+    site.files["fluorescence.tar.gz"] = content
+    return content
+
+
+def test_published_table_is_complete() -> None:
+    base_url, archives = read_table(DEFAULT_TABLE)
+    assert base_url.startswith("https://s3.amazonaws.com/songlabdata/")
+    assert archives["pfam"].splits == {"train": 32593668, "valid": 1715454, "holdout": 44311}
+    assert archives["remote_homology"].splits["test_superfamily_holdout"] == 1254
+    assert {len(archive.md5) for archive in archives.values() if archive.md5} == {32}
+
+
+def test_download_unpack_verify(run: Run, fluorescence: bytes, site: Site, tmp_path: Path, capsys) -> None:
+    assert run("fluorescence") == 0
+    assert "verified: train 40, valid 3" in capsys.readouterr().out
+    folder = tmp_path / "data" / "fluorescence"
+    assert LMDBReader(folder / "fluorescence_train.lmdb")[39]["x"] == 39
+    described = json.loads((folder / "dataset.json").read_text())
+    assert (described["name"], described["simulated"], described["splits"]) == ("TAPE fluorescence", False, SPLITS)
+    downloads = tmp_path / "data" / "downloads"
+    digest = hashlib.sha256(fluorescence).hexdigest()
+    assert (downloads / "SHA256SUMS").read_text() == f"{digest}  fluorescence.tar.gz\n"
+    assert [path.name for path in downloads.iterdir()] == ["SHA256SUMS"]
+    assert run("fluorescence") == 0
+    assert "already there, verified" in capsys.readouterr().out
+    assert len(site.ranges) == 1
+
+
+def test_interrupted_transfer_is_resumed(run: Run, fluorescence: bytes, site: Site, tmp_path: Path, capsys) -> None:
+    site.breaks_after["fluorescence.tar.gz"] = [700]
+    assert run("fluorescence") == 1
+    error = capsys.readouterr().err
+    assert f"broke off after 700 of {len(fluorescence):,} bytes" in error
+    assert "run the same command again" in error
+    assert (tmp_path / "data" / "downloads" / "fluorescence.tar.gz.part").stat().st_size == 700
+    assert run("fluorescence", "--keep-archives") == 0
+    assert site.ranges == [None, "bytes=700-"]
+    assert (tmp_path / "data" / "downloads" / "fluorescence.tar.gz").read_bytes() == fluorescence
+
+
+def test_interrupted_transfer_is_taken_up_by_itself(
+    run: Run, fluorescence: bytes, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.http_download.time.sleep", lambda seconds: None)
+    site.breaks_after["fluorescence.tar.gz"] = [500, 300]
+    assert run("fluorescence", "--attempts", "3") == 0
+    assert site.ranges == [None, "bytes=500-", "bytes=800-"]
+
+
+def test_server_without_ranges_starts_anew(run: Run, fluorescence: bytes, site: Site) -> None:
+    site.breaks_after["fluorescence.tar.gz"] = [700]
+    site.ignores_ranges = True
+    assert run("fluorescence") == 1
+    assert run("fluorescence") == 0
+
+
+def test_complete_part_needs_no_bytes(run: Run, fluorescence: bytes, tmp_path: Path) -> None:
+    part = tmp_path / "data" / "downloads" / "fluorescence.tar.gz.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(fluorescence)
+    assert run("fluorescence") == 0
+
+
+def test_part_of_another_file_is_dropped(run: Run, fluorescence: bytes, tmp_path: Path, capsys) -> None:
+    part = tmp_path / "data" / "downloads" / "fluorescence.tar.gz.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(fluorescence + b"more")
+    assert run("fluorescence") == 1
+    assert "not the one begun here" in capsys.readouterr().err
+    assert not part.exists()
+
+
+def test_truncated_file_on_the_server(run: Run, fluorescence: bytes, site: Site, tmp_path: Path, capsys) -> None:
+    site.files["fluorescence.tar.gz"] = fluorescence[:-300]
+    assert run("fluorescence") == 1
+    error = capsys.readouterr().err
+    assert "fluorescence.tar.gz: truncated or damaged" in error
+    assert "deleted; run the command again" in error
+    assert not (tmp_path / "data" / "fluorescence").exists()
+    assert not list((tmp_path / "data").glob(".*"))
+    assert not (tmp_path / "data" / "downloads" / "fluorescence.tar.gz").exists()
+
+
+@pytest.mark.parametrize("content_type_tells", [True, False])
+def test_error_page_instead_of_an_archive(run: Run, site: Site, capsys, content_type_tells: bool) -> None:
+    (site.pages if content_type_tells else site.files)["fluorescence.tar.gz"] = PAGE
+    assert run("fluorescence") == 1
+    error = capsys.readouterr().err
+    assert "the server sent a web page instead of a .tar.gz archive" in error
+    assert "This bucket has moved" in error
+
+
+def test_dead_link_does_not_stop_the_others(run: Run, fluorescence: bytes, tmp_path: Path, capsys) -> None:
+    assert run("stability", "fluorescence") == 1
+    error = capsys.readouterr().err
+    assert "stability.tar.gz: dead link: the server answers HTTP 404 Not Found" in error
+    assert "--base-url" in error
+    assert "1 of 2 data sets could not be had" in error
+    assert (tmp_path / "data" / "fluorescence").is_dir()
+
+
+def test_no_server(table: Path, tmp_path: Path, capsys) -> None:
+    assert main(["fluorescence", "--target", str(tmp_path), "--table", str(table)]) == 1
+    assert "can't be reached" in capsys.readouterr().err
+
+
+def test_wrong_sums(run: Run, fluorescence: bytes, site: Site, table: Path, tmp_path: Path, capsys) -> None:
+    content = json.loads(table.read_text())
+    content["archives"]["fluorescence"]["md5"] = "0" * 32
+    table.write_text(json.dumps(content))
+    assert run("fluorescence") == 1
+    assert f"MD5 sum is {hashlib.md5(fluorescence).hexdigest()}" in capsys.readouterr().err
+    content["archives"]["fluorescence"]["md5"] = hashlib.md5(fluorescence).hexdigest()
+    table.write_text(json.dumps(content))
+    (tmp_path / "data" / "downloads" / "SHA256SUMS").write_text("f00  fluorescence.tar.gz\n")
+    assert run("fluorescence") == 1
+    assert "that of the first download f00" in capsys.readouterr().err
+
+
+def test_wrong_number_of_records(run: Run, site: Site, tmp_path: Path, capsys) -> None:
+    site.files["fluorescence.tar.gz"] = make_tarball(tmp_path / "short", "fluorescence", {"train": 39, "valid": 3})
+    assert run("fluorescence") == 1
+    assert "fluorescence_train.lmdb: 39 records, but the published split has 40" in capsys.readouterr().err
+    assert not (tmp_path / "data" / "fluorescence").exists()
+
+
+def test_folder_with_something_else_is_left_alone(run: Run, fluorescence: bytes, tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "data" / "fluorescence"
+    folder.mkdir(parents=True)
+    (folder / "mine").touch()
+    assert run("fluorescence") == 1
+    assert "it is left as it is" in capsys.readouterr().err
+    assert (folder / "mine").exists()
+
+
+@pytest.mark.parametrize("kind", ["parent", "absolute", "link"])
+def test_archives_can_not_write_elsewhere(run: Run, site: Site, tmp_path: Path, capsys, kind: str) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        names = {"parent": "fluorescence/../../evil", "absolute": "/tmp/evil_of_test", "link": "fluorescence/link"}
+        member = tarfile.TarInfo(names[kind])
+        if kind == "link":
+            member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(member)
+    site.files["fluorescence.tar.gz"] = buffer.getvalue()
+    assert run("fluorescence") == 1
+    assert "no plain file inside it" in capsys.readouterr().err
+    assert not (tmp_path / "evil").exists()
+
+
+def test_unknown_data_set(run: Run) -> None:
+    with pytest.raises(ConfigError, match="unknown data set trrosetta; choose from fluorescence, stability, pfam"):
+        run("trrosetta")
+
+
+def test_shell_command(repository_root: Path, fluorescence: bytes, site: Site, table: Path, tmp_path: Path) -> None:
+    environment = {"PATH": "/usr/bin:/bin", "VIRTUAL_ENV": str(Path(sys.executable).parent.parent)}
+    script = str(repository_root / "scripts" / "download_data.sh")
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", script, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    options = ("--base-url", site.url, "--table", str(table))
+    done = call("fluorescence", *options)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "data" / "fluorescence" / "dataset.json").exists()
+    failed = call("stability", "--attempts", "1", *options)
+    assert failed.returncode == 1
+    assert "dead link" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert "7.7 GB" in call("--help").stdout

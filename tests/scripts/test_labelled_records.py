@@ -1,0 +1,105 @@
+"""Rows of labelled files become TAPE's records, and bad rows are named."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scripts.labelled_records import chain_record, make_record
+from scripts.structure_files import Chain
+from tape.errors import DataError
+
+WHERE = "file.csv, record 4"
+
+
+def make(folder: str, **fields: Any) -> dict[str, Any]:
+    return make_record(folder, fields, WHERE, Counter())
+
+
+def test_secondary_structure_from_letters_numbers_and_eight_states() -> None:
+    record = make("secondary_structure", id="1abc-A", primary="MKVL", ss3="C HHE", valid_mask="0111")
+    assert (record["id"], record["primary"], record["protein_length"]) == ("1abc-A", "MKVL", 4)
+    np.testing.assert_array_equal(record["ss3"], [2, 0, 0, 1])
+    np.testing.assert_array_equal(record["valid_mask"], [False, True, True, True])
+    np.testing.assert_array_equal(make("secondary_structure", primary="MKV", ss3="[0, 1, 2]")["ss3"], [0, 1, 2])
+    np.testing.assert_array_equal(make("secondary_structure", sequence="MKV", ss3=["H", "E", "C"])["ss3"], [0, 1, 2])
+    eight = make("secondary_structure", primary="MKVLACDE", ss8="GHIBESTC", valid_mask=[True] * 8)
+    np.testing.assert_array_equal(eight["ss8"], range(8))
+    np.testing.assert_array_equal(eight["ss3"], [0, 0, 0, 1, 1, 2, 2, 2])
+
+
+def test_contacts_with_unresolved_residues() -> None:
+    points = [[0, 0, 0], None, [1.5, 2, 3], [None, None, None]]
+    record = make("proteinnet", primary="MKVL", tertiary=points, valid_mask="0111")
+    assert record["tertiary"].dtype == np.float32
+    assert record["tertiary"].shape == (4, 3)
+    assert np.isfinite(record["tertiary"]).all()
+    np.testing.assert_array_equal(record["valid_mask"], [False, False, True, False])
+    assert record["valid_mask"].dtype == bool
+    assert "ss3" not in record
+    np.testing.assert_array_equal(make("proteinnet", primary="A", tertiary="[[1, 2, 3]]")["tertiary"], [[1, 2, 3]])
+
+
+def test_scores_and_folds() -> None:
+    assert make("fluorescence", primary="MK", log_fluorescence="3.5", num_mutations="2") == {
+        "primary": "MK",
+        "protein_length": 2,
+        "log_fluorescence": [3.5],
+        "num_mutations": 2,
+    }
+    assert make("stability", primary="MK", stability_score=[-0.25])["stability_score"] == [-0.25]
+    record = make("remote_homology", primary="MK", fold_label="1194", family_label=7)
+    assert (record["fold_label"], record["family_label"]) == (1194, 7)
+
+
+def test_chain() -> None:
+    chain = Chain("1ABC_A", "MKV", "HTE", np.ones((3, 3), dtype=np.float32), "x.tsv, record 1")
+    record = chain_record("proteinnet", chain, Counter())
+    np.testing.assert_array_equal(record["ss3"], [0, 2, 1])
+    np.testing.assert_array_equal(record["tertiary"], chain.tertiary)
+    assert "tertiary" not in chain_record("secondary_structure", chain, Counter())
+
+
+def test_substitutions_are_counted() -> None:
+    changes: Counter[str] = Counter()
+    record = make_record("stability", {"primary": "mkJ", "stability_score": 1}, WHERE, changes)
+    assert record["primary"] == "MKX"
+    assert changes == {"lower_case": 2, "J_to_X": 1}
+
+
+@pytest.mark.parametrize(
+    ("folder", "fields", "message"),
+    [
+        ("secondary_structure", {"primary": "MKV", "ss3": "HH"}, "ss3 has 2 values, but the sequence has 3 residues"),
+        (
+            "secondary_structure",
+            {"primary": "MKV", "ss3": "HHQ"},
+            "ss3 has 'Q' at residue 3; allowed are H E C or 0 to 2",
+        ),
+        ("secondary_structure", {"primary": "MKV"}, "missing column ss3 or ss8; it has primary"),
+        ("secondary_structure", {"primary": "MKV", "ss3": 5}, "ss3 should hold one value a residue, found int"),
+        ("secondary_structure", {"primary": "MK", "ss3": "HH", "valid_mask": "1"}, "valid_mask has 1 values"),
+        ("secondary_structure", {"primary": "MK", "ss3": "HH", "valid_mask": "12"}, "valid_mask has '2' at residue 2"),
+        ("proteinnet", {"primary": "MK"}, "missing column tertiary"),
+        ("proteinnet", {"primary": "MK", "tertiary": [[1, 2, 3]]}, "tertiary has 1 values"),
+        ("proteinnet", {"primary": "M", "tertiary": [[1, 2]]}, r"should be 1 points \[x, y, z\]"),
+        ("proteinnet", {"primary": "M", "tertiary": [["a", "b", "c"]]}, "should be 1 points"),
+        ("remote_homology", {"primary": "MK", "fold_label": "1195"}, "a whole number from 0 to 1194, found '1195'"),
+        ("remote_homology", {"primary": "MK", "fold_label": 1.5}, "a whole number from 0 to 1194"),
+        ("fluorescence", {"primary": "MK", "log_fluorescence": "bright"}, "should be a number, found 'bright'"),
+        ("fluorescence", {"primary": "MK", "log_fluorescence": "nan"}, "should be finite"),
+        ("fluorescence", {"primary": "MK", "score": 1}, "missing column log_fluorescence; it has primary, score"),
+        ("stability", {"primary": "MK", "stability_score": ""}, "missing column stability_score"),
+        ("stability", {"primary": "MK", "stability_score": [1, 2]}, r"should be a number, found \[1, 2\]"),
+        ("stability", {"primary": "M-K", "stability_score": 1}, "unknown residue '-' at position 2"),
+        ("stability", {"primary": "M1K", "stability_score": 1}, "unknown residue '1' at position 2"),
+        ("stability", {"primary": " ", "stability_score": 1}, "empty record"),
+        ("stability", {"stability_score": 1}, "missing column primary or sequence or text"),
+    ],
+)
+def test_bad_rows_are_named(folder: str, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=rf"^file\.csv, record 4: .*{message}"):
+        make(folder, **fields)

@@ -1,0 +1,175 @@
+"""Directory in, LMDB folders and corpus out: content, repetition, refusals, and the command line."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pretrain.data.indexed_dataset import IndexedDataset
+from scripts.prepare_data import Options, main, prepare
+from tape.errors import ConfigError, DataError
+from tape.lmdb_store import LMDBReader
+from tape.tokenizers import TAPETokenizer
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "corpus_train.fasta").write_text(">a\nMKV-l\n>b\nACDEF*\n")
+    (folder / "corpus_valid.txt").write_text("G C T V\n")
+    (folder / "fluorescence_train.csv").write_text("id,primary,log_fluorescence\nx,MKV,3.5\ny,MKA,1.25\n")
+    (folder / "fluorescence_test.fasta").write_text(">z log_fluorescence=2\nMKG\n")
+    row = {"primary": "MKV", "ss3": "CHE", "valid_mask": "011"}
+    (folder / "secondary_structure_train.jsonl").write_text(json.dumps(row) + "\n")
+    return folder
+
+
+def counts(done) -> dict[tuple[str, str], int]:
+    return {(split.folder, split.split): split.records for split in done}
+
+
+def test_folders_and_records(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "data"
+    assert counts(prepare(source, target)) == {
+        ("corpus", "train"): 2,
+        ("corpus", "valid"): 1,
+        ("secondary_structure", "train"): 1,
+        ("fluorescence", "train"): 2,
+        ("fluorescence", "test"): 1,
+    }
+    reader = LMDBReader(target / "fluorescence" / "fluorescence_train.lmdb")
+    assert reader[1] == {"id": "y", "primary": "MKA", "protein_length": 3, "log_fluorescence": [1.25]}
+    assert LMDBReader(target / "fluorescence" / "fluorescence_test.lmdb")[0]["id"] == "z"
+    record = LMDBReader(target / "secondary_structure" / "secondary_structure_train.lmdb")[0]
+    np.testing.assert_array_equal(record["valid_mask"], [False, True, True])
+    described = json.loads((target / "fluorescence" / "dataset.json").read_text())
+    assert described["name"] == "mine: fluorescence"
+    assert described["simulated"] is False
+    assert described["splits"] == {"train": 2, "test": 1}
+    corpus = IndexedDataset(target / "corpus" / "train_text_document")
+    assert [TAPETokenizer().decode(corpus[i]) for i in range(2)] == ["MKVL", "ACDEF"]
+
+
+def test_second_run_does_only_what_is_new(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "data"
+    prepare(source, target)
+    stamp = (target / "fluorescence" / "fluorescence_train.lmdb" / "data.mdb").stat().st_mtime_ns
+    time.sleep(0.01)
+    assert all(split.unchanged for split in prepare(source, target))
+    (source / "fluorescence_test.fasta").write_text(">z log_fluorescence=2\nMKG\n>w log_fluorescence=3\nMKL\n")
+    (source / "corpus_valid.txt").write_text("GCTV\nMK\n")
+    again = {(split.folder, split.split): split.unchanged for split in prepare(source, target)}
+    assert [key for key, unchanged in again.items() if not unchanged] == [("corpus", "valid"), ("fluorescence", "test")]
+    assert (target / "fluorescence" / "fluorescence_train.lmdb" / "data.mdb").stat().st_mtime_ns == stamp
+    assert json.loads((target / "fluorescence" / "dataset.json").read_text())["splits"] == {"train": 2, "test": 2}
+    assert not any(split.unchanged for split in prepare(source, target, Options(overwrite=True)))
+
+
+def test_limit_and_tasks(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "data"
+    options = Options(tasks=("corpus", "fluorescence", "masked_language_modeling"), limit=1)
+    done = counts(prepare(source, target, options))
+    assert json.loads((target / "fluorescence" / "dataset.json").read_text())["limit"] == 1
+    assert set(done.values()) == {1}
+    assert {folder for folder, _ in done} == {"corpus", "fluorescence", "pfam"}
+    assert LMDBReader(target / "pfam" / "pfam_train.lmdb")[0] == {
+        "id": "a",
+        "primary": "MKVL",
+        "protein_length": 4,
+        "clan": -1,
+        "family": -1,
+    }
+    assert not any(split.unchanged for split in prepare(source, target, Options(tasks=("fluorescence",))))
+    with pytest.raises(DataError, match="nothing found for stability"):
+        prepare(source, target, Options(tasks=("stability",)))
+    with pytest.raises(ConfigError, match="--limit"):
+        Options(limit=0)
+
+
+def test_data_from_elsewhere_are_not_mixed(source: Path, tmp_path: Path) -> None:
+    target, other = tmp_path / "data", tmp_path / "other"
+    prepare(source, target, Options(tasks=("fluorescence",)))
+    other.mkdir()
+    (other / "fluorescence_train.csv").write_text("primary,log_fluorescence\nMKV,3.5\n")
+    with pytest.raises(ConfigError, match=r"holds 'mine: fluorescence', not 'other: fluorescence'"):
+        prepare(other, target)
+    (other / "fluorescence_valid.csv").write_text("primary,log_fluorescence\nMKV,bright\n")
+    with pytest.raises(DataError, match="bright"):
+        prepare(other, target, Options(overwrite=True))
+    assert len(LMDBReader(target / "fluorescence" / "fluorescence_train.lmdb")) == 2  # the old one is still whole
+    (other / "fluorescence_valid.csv").unlink()
+    prepare(other, target, Options(overwrite=True))
+    assert sorted(path.name for path in (target / "fluorescence").glob("*.lmdb")) == ["fluorescence_train.lmdb"]
+    (target / "stability").mkdir()
+    (target / "stability" / "theirs").touch()
+    (other / "stability_train.csv").write_text("primary,stability_score\nMKV,3.5\n")
+    with pytest.raises(ConfigError, match="was not made by this command"):
+        prepare(other, target)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "stability_train.csv",
+            "primary,stability_score\nMK,1\nM?,2\n",
+            r"stability_train\.csv, record 2: unknown residue",
+        ),
+        ("stability_train.csv", "primary,stability_score\n", r"stability_train\.csv: no records"),
+        ("corpus_test.fasta", ">a\nMK\n>b\n", r"corpus_test\.fasta, record 2 \(b\): empty record"),
+    ],
+)
+def test_nothing_half_written_stays(source: Path, tmp_path: Path, name: str, text: str, message: str) -> None:
+    (source / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        prepare(source, tmp_path / "data")
+    folder = tmp_path / "data" / name.split("_")[0]
+    assert not [path for path in folder.iterdir() if path.suffix in (".lmdb", ".tmp", ".bin") and "test" in path.name]
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_empty_directory(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no data set found"):
+        prepare(tmp_path, tmp_path / "data")
+
+
+def test_sample_is_prepared_whole(repository_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "data"
+    main([str(repository_root / "tape" / "sample"), str(target)])
+    shown = capsys.readouterr().out
+    assert "simulated fluorescence  SIMULATED" in shown
+    assert "PDB chains (not ProteinNet; embedded sample)\n" in shown
+    for folder in ("secondary_structure", "proteinnet"):
+        records = LMDBReader(target / folder / f"{folder}_test.lmdb")
+        assert len(records) == 116
+        assert len(records[0]["ss3"]) == records[0]["protein_length"]
+    contacts = LMDBReader(target / "proteinnet" / "proteinnet_train.lmdb")[0]
+    assert contacts["tertiary"].shape == (contacts["protein_length"], 3)
+    described = json.loads((target / "stability" / "dataset.json").read_text())
+    assert described["simulated"] is True
+    assert (target / "corpus" / "train_text_document.idx").exists()
+
+
+def test_command_line(source: Path, tmp_path: Path, run_script, assert_clean_error) -> None:
+    shown = run_script("scripts/prepare_data.py", "--help", cwd=tmp_path, check=True).stdout
+    assert "log_fluorescence: a number" in shown
+    run_script("scripts/prepare_data.py", source, tmp_path / "data", cwd=tmp_path, check=True)
+    (source / "fluorescence_train.csv").write_text("primary,log_fluorescence\nMKV,bright\n")
+    result = run_script("scripts/prepare_data.py", source, tmp_path / "data", cwd=tmp_path)
+    assert_clean_error(result, "fluorescence_train.csv", "record 1", "bright")
+
+
+def test_real_data(shared_data: Path, tmp_path: Path) -> None:
+    tasks = ("secondary_structure", "contact_prediction", "remote_homology", "fluorescence", "stability")
+    done = prepare(shared_data, tmp_path / "data", Options(tasks=tasks, limit=20))
+    assert len(done) == 15
+    folder = tmp_path / "data" / "secondary_structure"
+    masked = next(record for record in LMDBReader(folder / "secondary_structure_train.lmdb"))
+    assert not masked["valid_mask"][0]
+    assert masked["valid_mask"].sum() == 95
+    assert "ss8" in LMDBReader(folder / "secondary_structure_cb513.lmdb")[0]

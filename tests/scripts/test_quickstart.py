@@ -1,0 +1,86 @@
+"""The quickstart: its plan, and the whole way on a handful of a user's own proteins."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from scripts import quickstart
+from scripts.stages import Pipeline, shown
+from tape.errors import ConfigError
+
+MACHINE = quickstart.Machine(ranks=2, jobs=2, threads=1, bf16=False)
+
+
+@pytest.fixture
+def own_data(tmp_path: Path) -> Path:
+    """A directory as a user would have it: FASTA for the corpus, JSON lines and CSV for two tasks."""
+    folder = tmp_path / "proteins"
+    folder.mkdir()
+    rng = random.Random(0)
+
+    def protein(length: int) -> str:
+        return "".join(rng.choices("ACDEFGHIKLMNPQRSTVWY", k=length))
+
+    (folder / "corpus.fasta").write_text("".join(f">p{i}\n{protein(rng.randint(20, 60))}\n" for i in range(40)))
+    for split, number in (("train", 12), ("valid", 4), ("cb513", 4)):
+        with (folder / f"secondary_structure_{split}.jsonl").open("w") as stream:
+            for _ in range(number):
+                primary = protein(rng.randint(20, 40))
+                stream.write(
+                    json.dumps({"primary": primary, "ss3": "".join(rng.choices("HEC", k=len(primary)))}) + "\n"
+                )
+    for split in ("train", "valid"):
+        rows = "".join(f"{protein(30)},{rng.random():.3f}\n" for _ in range(8))
+        (folder / f"stability_{split}.csv").write_text("primary,stability_score\n" + rows)
+    return folder
+
+
+def test_plan_covers_every_task_and_variant(tmp_path):
+    stages = quickstart.plan(
+        quickstart.SAMPLE, tmp_path, list(quickstart.TASKS.values()), quickstart.SIZES["tiny"], MACHINE
+    )
+    names = [stage.name for stage in stages]
+    assert names[:4] == ["prepare", "pretrain", "convert", "random"]
+    assert names[-1] == "report"
+    assert len(names) == len(set(names)) == 4 + 5 * 3 * 2 + 1
+    commands = {stage.name: shown(stage) for stage in stages}
+    assert "--nproc-per-node 2 pretrain/pretrain_tape.py --tensor-model-parallel-size 2" in commands["pretrain"]
+    assert "--split test_fold_holdout" in commands["evaluate_remote_homology_onehot_test_fold_holdout"]
+    pretrained, scratch = (commands[f"finetune_stability_{name}"] for name in ("pretrained", "random"))
+    same = scratch.replace("random/0", "model").replace("--time_or_name random", "--time_or_name pretrained")
+    assert same == pretrained  # one setting for both
+
+
+def test_missing_data_are_named(tmp_path, own_data):
+    size = quickstart.SIZES["tiny"]
+    with pytest.raises(ConfigError, match="no data of fluorescence"):
+        quickstart.plan(own_data, tmp_path, ["fluorescence"], size, MACHINE)
+    (own_data / "stability_valid.csv").unlink()
+    with pytest.raises(ConfigError, match="needs the splits train and valid"):
+        quickstart.plan(own_data, tmp_path, ["stability"], size, MACHINE)
+    (own_data / "corpus.fasta").unlink()
+    with pytest.raises(ConfigError, match="no corpus"):
+        quickstart.plan(own_data, tmp_path, ["secondary_structure"], size, MACHINE)
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_the_whole_way_on_own_data(tmp_path, own_data, monkeypatch):
+    settings = quickstart.FINETUNING
+    monkeypatch.setattr(quickstart, "FINETUNING", {k: dataclasses.replace(v, epochs=1) for k, v in settings.items()})
+    size = quickstart.Size(hidden=16, layers=1, heads=2, tokens=128, rows=2, iterations=3, learning_rate=1e-3)
+    out = tmp_path / "out"
+    tasks = ["secondary_structure", "stability"]
+    stages = quickstart.plan(own_data, out, tasks, size, MACHINE)
+    ran = Pipeline(stages, out / "stages", quickstart.ROOT, MACHINE.jobs).run()
+    assert set(ran) == {stage.name for stage in stages}
+    table = (out / "report" / "table.md").read_text()
+    assert "| secondary_structure | proteins: secondary_structure | cb513 (4) | 3-class accuracy |" in table
+    assert "| stability | proteins: stability | valid (8) | Spearman's rho |" in table
+    assert "| one-hot | random weights | pretrained |" in table
+    assert Pipeline(stages, out / "stages", quickstart.ROOT, MACHINE.jobs).run() == {}

@@ -1,0 +1,102 @@
+"""Small data sets of all tasks, and a small transformer's configuration."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tape.lmdb_store import write_lmdb
+
+RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
+
+SPLITS = {
+    "secondary_structure": ("train", "valid", "cb513"),
+    "proteinnet": ("train", "valid", "test"),
+    "remote_homology": ("train", "valid", "test_fold_holdout"),
+    "fluorescence": ("train", "valid", "test"),
+    "stability": ("train", "valid", "test"),
+    "pfam": ("train", "valid", "holdout"),
+}
+
+
+def make_record(folder: str, number: int, rng: np.random.Generator) -> dict[str, Any]:
+    """One protein of 8 to 30 residues with the fields of a task; labels follow from the sequence."""
+    length = int(rng.integers(8, 31))
+    sequence = "".join(rng.choice(list(RESIDUES), length))
+    record: dict[str, Any] = {"primary": sequence, "protein_length": length, "id": f"{folder}-{number}"}
+    if folder == "secondary_structure":
+        record["ss3"] = np.array([RESIDUES.index(residue) % 3 for residue in sequence])
+        record["valid_mask"] = rng.random(length) > 0.1
+    elif folder == "proteinnet":
+        record["tertiary"] = np.cumsum(rng.normal(size=(length, 3)) * 2.2, axis=0).astype(np.float32)
+        record["valid_mask"] = rng.random(length) > 0.1
+    elif folder == "remote_homology":
+        record["fold_label"] = RESIDUES.index(sequence[0])
+    elif folder == "fluorescence":
+        record["log_fluorescence"] = [sequence.count("A") / length]
+    elif folder == "stability":
+        record["stability_score"] = [10 * sequence.count("K") / length]
+    else:
+        record.update(clan=1, family=2)
+    return record
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with 10 train and 5 other proteins a split, for every task."""
+    directory = tmp_path_factory.mktemp("data")
+    for seed, (folder, splits) in enumerate(SPLITS.items()):
+        rng = np.random.default_rng(seed)
+        for split in splits:
+            count = 10 if split == "train" else 5
+            records = [make_record(folder, number, rng) for number in range(count)]
+            write_lmdb(directory / folder / f"{folder}_{split}.lmdb", records)
+        provenance = {"name": f"toy {folder}", "simulated": True, "source": "a test", "licence": "none"}
+        (directory / folder / "dataset.json").write_text(json.dumps(provenance), encoding="utf-8")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def small_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``config.json`` of a transformer of 2 layers and width 16, without dropout."""
+    path = tmp_path_factory.mktemp("config") / "config.json"
+    values = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 64,
+        "type_vocab_size": 1,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "contact_num_blocks": 1,
+        "head_hidden_size": 16,
+    }
+    path.write_text(json.dumps(values), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def write_split(tmp_path: Path) -> Callable[..., Path]:
+    """``write_split(folder, split, records)``: one split under ``tmp_path``; returns the data directory."""
+
+    def write(folder: str, split: str, records: list[dict[str, Any]]) -> Path:
+        write_lmdb(tmp_path / folder / f"{folder}_{split}.lmdb", records)
+        return tmp_path
+
+    return write
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of this machine that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port

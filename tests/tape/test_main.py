@@ -1,0 +1,283 @@
+"""The commands, from their options to their files."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tape.errors import CheckpointError, ConfigError, DataError, VocabularyMismatchError
+from tape.main import eval_command, run_eval, run_train, train_command
+from tape.registry import registry
+from tape.run_directory import read_history
+
+TASK_SPLITS = {
+    "fluorescence": "test",
+    "stability": "test",
+    "remote_homology": "test_fold_holdout",
+    "contact_prediction": "test",
+    "secondary_structure": "cb513",
+    "masked_language_modeling": "holdout",
+}
+
+Train = Callable[..., Path]
+
+
+@pytest.fixture
+def train(tmp_path: Path, small_data: Path, small_config: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+    """``train(model_type, task, *options)`` in a directory of its own; returns the run's directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(model_type: str, task: str, *options: object, data: Path = small_data) -> Path:
+        words = [model_type, task, "--data_dir", str(data), "--time_or_name", "t", "--log_level", "40"]
+        if model_type == "transformer" and "--from_pretrained" not in options:
+            words += ["--model_config_file", str(small_config)]
+        return run_train([*words, *map(str, options)])
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("task", "model_type"), [(task, model) for task in TASK_SPLITS for model in registry.get_task_spec(task).models]
+)
+def test_every_task_trains_saves_and_evaluates(
+    task: str, model_type: str, train: Train, small_data: Path, tmp_path: Path
+) -> None:
+    config = ("--config", "head_hidden_size=16", "--config", "contact_num_blocks=1") if model_type == "onehot" else ()
+    run = train(model_type, task, "--num_train_epochs", 2, "--batch_size", 4, "--learning_rate", 1e-3, *config)
+    assert run == Path("results") / f"{task}_{model_type}_t"
+    for name in ("args.json", "log", "metrics.jsonl", "best.json", "latest.json", "0", "1"):
+        assert (run / name).exists(), name
+    for name in ("config.json", "pytorch_model.bin", "checkpoint.bin"):
+        assert (run / "1" / name).is_file(), name
+    assert list((tmp_path / "logs" / run.name).iterdir())
+    split = TASK_SPLITS[task]
+    words = [model_type, task, str(run / "1"), "--data_dir", str(small_data), "--split", split]
+    metrics = run_eval(words)
+    assert np.isfinite(metrics["loss"])
+    saved, results = pickle.loads((run / "1" / "results.pkl").read_bytes())
+    assert saved == metrics
+    assert len(results) == 5
+    report = json.loads((run / "1" / f"eval_{split}.json").read_text())
+    assert report["data"]["simulated"] is True
+    assert report["data"]["name"].startswith("toy ")
+    assert {metric["name"] for metric in report["metrics"]} == set(metrics)
+    assert all(metric["definition"] for metric in report["metrics"])
+
+
+def test_history_and_arguments(train: Train) -> None:
+    run = train("transformer", "stability", "--num_train_epochs", 2, "--batch_size", 4, "--config", "hidden_act=relu")
+    history = read_history(run)
+    assert [(record["epoch"], record["step"]) for record in history] == [(0, 3), (1, 6)]
+    assert {"loss", "spearmanr", "pearsonr", "mse", "mae"} <= set(history[0]["valid"])
+    written = json.loads((run / "args.json").read_text())
+    assert (written["task"], written["model_type"], written["batch_size"]) == ("stability", "transformer", 4)
+    assert written["config"] == {"hidden_act": "relu"}
+    config = json.loads((run / "1" / "config.json").read_text())
+    assert (config["finetuning_task"], config["hidden_act"], config["num_labels"]) == ("stability", "relu", -1)
+    provenance = json.loads((run / "1" / "provenance.json").read_text())
+    assert (provenance["kind"], provenance["epoch"], provenance["data"]["simulated"]) == ("finetuned", 1, True)
+
+
+def test_defaults_fit_the_task(train: Train) -> None:
+    # defect 11: a batch of 1024 and 10,000 steps of warm-up
+    run = train("transformer", "contact_prediction", "--num_train_epochs", 10, "--eval_freq", 0, "--save_freq", 10)
+    written = json.loads((run / "args.json").read_text())
+    assert (written["batch_size"], written["warmup_steps"]) == (8, 2)  # 20 steps in all
+    rates = [record["learning_rate"] for record in read_history(run)]
+    assert max(rates) > 0.9 * 1e-4
+    assert not (run / "best.json").exists()
+    assert sorted(path.name for path in run.iterdir() if path.is_dir()) == ["9"]
+
+
+def test_resuming_goes_on_in_the_same_directory_exactly(train: Train, tmp_path: Path) -> None:
+    # defect 9
+    options = ("--batch_size", 4, "--config", "hidden_dropout_prob=0.2", "--warmup_steps", 2, "--learning_rate", 1e-3)
+    run = train("transformer", "masked_language_modeling", "--num_train_epochs", 4, *options)
+    whole = torch.load(run / "3" / "pytorch_model.bin", weights_only=True)
+    history = read_history(run)
+    again = train(
+        "transformer",
+        "masked_language_modeling",
+        "--num_train_epochs",
+        4,
+        *options,
+        "--resume_from_checkpoint",
+        "--from_pretrained",
+        run / "1",
+    )
+    assert again.resolve() == run.resolve()
+    for name, value in torch.load(run / "3" / "pytorch_model.bin", weights_only=True).items():
+        assert torch.equal(value, whole[name]), name
+    for old, new in zip(history, read_history(run), strict=True):
+        assert {**old, "seconds": 0} == {**new, "seconds": 0}
+    # a longer run, named by its directory alone, trains at a rate above 0
+    train(
+        "transformer",
+        "masked_language_modeling",
+        "--num_train_epochs",
+        6,
+        *options,
+        "--resume_from_checkpoint",
+        "--from_pretrained",
+        run,
+    )
+    assert [record["epoch"] for record in read_history(run)] == list(range(6))
+    assert read_history(run)[4]["learning_rate"] > 0
+    assert [path.name for path in (tmp_path / "results").iterdir()] == [run.name]
+
+
+def test_force_save_needs_no_data_and_ends_with_0(
+    tmp_path: Path, small_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = "transformer masked_language_modeling --batch_size 8 --num_train_epochs 1 --time_or_name untrained"
+    options = ["--model_config_file", str(small_config), "--force_save", "models/untrained_tape"]
+    monkeypatch.setattr("sys.argv", ["tape_train.py", *words.split(), *options])
+    assert train_command() == 0  # defect 39: the library called exit(0)
+    names = {path.name for path in (tmp_path / "models" / "untrained_tape" / "0").iterdir()}
+    assert {"config.json", "pytorch_model.bin", "checkpoint.bin"} <= names
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_finetune_starts_from_a_pretrained_encoder(train: Train, tmp_path: Path) -> None:
+    run = train("transformer", "masked_language_modeling", "--num_train_epochs", 1, "--exp_name", "pretrained")
+    assert run.name == "pretrained"
+    tuned = train("transformer", "stability", "--from_pretrained", run, "--num_train_epochs", 1, "--learning_rate", 0)
+    before = torch.load(run / "0" / "pytorch_model.bin", weights_only=True)
+    after = torch.load(tuned / "0" / "pytorch_model.bin", weights_only=True)
+    encoder = [name for name in before if name.startswith("bert.")]
+    assert encoder
+    assert all(torch.equal(before[name], after[name]) for name in encoder)
+
+
+@pytest.mark.parametrize("head", ["linear", "resnet"])
+def test_the_contact_head_is_chosen(head: str, train: Train, small_data: Path) -> None:
+    run = train("transformer", "contact_prediction", "--contact_head", head, "--num_train_epochs", 1)
+    assert json.loads((run / "0" / "config.json").read_text())["contact_head"] == head
+    metrics = ["--metrics", "accuracy", "L5", "--batch_size", "3"]
+    values = run_eval(["transformer", "contact_prediction", str(run), "--data_dir", str(small_data), *metrics])
+    assert set(values) == {"accuracy", "precision_at_l5"}
+    assert all(0.0 <= value <= 1.0 for value in values.values())
+
+
+def test_precision_and_accumulation_options(train: Train) -> None:
+    options = ("--num_train_epochs", 1, "--batch_size", 6, "--gradient_accumulation_steps", 4)
+    run = train("transformer", "secondary_structure", "--bf16", *options)
+    assert read_history(run)[0]["step"] == 2
+    assert read_history(train("transformer", "secondary_structure", "--fp16", *options, "--overwrite"))[0]["step"] == 2
+
+
+def test_improvement_and_patience(train: Train) -> None:
+    run = train("transformer", "stability", "--save_freq", "improvement", "--patience", 2, "--num_train_epochs", 3)
+    best = json.loads((run / "best.json").read_text())
+    losses = {record["epoch"]: record["valid"]["loss"] for record in read_history(run)}
+    assert losses[best["epoch"]] == min(losses.values()) == best["value"]
+
+
+def test_long_proteins_and_max_length(
+    train: Train, write_split: Callable[..., Path], small_config: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # defect 16: a message instead of a silent filter; the filter where it is asked for, in training alone
+    def records(*lengths: int) -> list[dict[str, Any]]:
+        return [{"primary": "A" * n, "stability_score": [float(n)], "id": f"p{n}"} for n in lengths]
+
+    write_split("stability", "train", records(10, 80, 20, 30))
+    data = write_split("stability", "valid", records(10, 40))
+    options = ("--num_train_epochs", 1)
+    with pytest.raises(
+        DataError, match=r"stability_train\.lmdb, record 1 \(p80\): 80 residues, but .* positions for 62"
+    ):
+        train("transformer", "stability", *options, data=data)
+    run = train(
+        "transformer", "stability", *options, "--max_length", 20, "--batch_size", 1, "--log_level", 30, data=data
+    )
+    assert read_history(run)[0]["step"] == 2
+    assert "--max_length 20: 2 of 4 training proteins left out" in caplog.text
+    write_split("stability", "test", records(10, 40, 50))
+    run_eval(["transformer", "stability", str(run), "--data_dir", str(data)])
+    assert json.loads((run / "0" / "eval_test.json").read_text())["proteins"] == 3
+    write_split("stability", "long", records(10, 70))
+    with pytest.raises(DataError, match=r"stability_long\.lmdb, record 1 \(p70\)"):
+        run_eval(["transformer", "stability", str(run), "--data_dir", str(data), "--split", "long"])
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        (("lstm", "stability"), ConfigError, "task stability has no model 'lstm'; registered: onehot, transformer"),
+        (("transformer", "embed"), ConfigError, "use tape-embed"),
+        (("transformer", "language_modeling"), ConfigError, "registered: none"),
+        (("transformer", "stability", "--config", "hiden=1"), ConfigError, "has no hiden"),
+        (("transformer", "stability", "--config", "hidden_size=9"), ConfigError, "not a multiple"),
+        (("transformer", "stability", "--config", "vocab_size=20"), ConfigError, "vocabulary needs 30"),
+        (("transformer", "stability", "--gradient_accumulation_steps", "0"), ValueError, "at least 1"),
+        (("transformer", "stability", "--from_pretrained", "gone"), CheckpointError, "gone: no such"),
+        (("transformer", "stability", "--patience", "2", "--eval_freq", "0"), ConfigError, "need validation"),
+    ],
+)
+def test_what_can_not_be_trained(words: tuple[str, ...], error: type[Exception], message: str, train: Train) -> None:
+    with pytest.raises(error, match=message):
+        train(*words)
+    assert not Path("results").exists()  # nothing is left behind
+
+
+def test_what_can_not_be_evaluated(train: Train, small_data: Path) -> None:
+    run = train("transformer", "stability", "--num_train_epochs", 1)
+    data = ["--data_dir", str(small_data)]
+    with pytest.raises(CheckpointError, match=r"has no trained weights of the secondary_structure model: classify"):
+        run_eval(["transformer", "secondary_structure", str(run), "--split", "cb513", *data])
+    with pytest.raises(DataError, match="no split 'casp12'; splits there: test, train, valid"):
+        run_eval(["transformer", "stability", str(run), "--split", "casp12", *data])
+    with pytest.raises(VocabularyMismatchError, match="iupac.*unirep"):
+        run_eval(["transformer", "stability", str(run), "--tokenizer", "unirep", *data])
+    with pytest.raises(ConfigError, match="--batch_size must be at least 1"):
+        run_eval(["transformer", "stability", str(run), "--batch_size", "0", *data])
+
+
+def test_a_finished_run_is_not_overwritten_unasked(train: Train) -> None:
+    options = ("stability", "--num_train_epochs", 1)
+    train("transformer", *options)
+    with pytest.raises(ConfigError, match="holds saved epochs already"):
+        train("transformer", *options)
+    train("transformer", *options, "--overwrite")
+
+
+def test_commands_end_with_a_line_and_a_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for command, words in (
+        (train_command, ["onehot", "stability", "--data_dir", str(tmp_path)]),
+        (eval_command, ["onehot", "stability", str(tmp_path), "--data_dir", str(tmp_path)]),
+    ):
+        monkeypatch.setattr("sys.argv", ["x", *words])
+        assert command() == 1
+        captured = capsys.readouterr().err.strip().splitlines()
+        assert captured[-1].startswith("error: ")
+        assert "stability" in captured[-1]
+
+
+def test_the_scripts_run(
+    run_script: Callable[..., Any],
+    assert_clean_error: Callable[..., None],
+    small_data: Path,
+    small_config: Path,
+    tmp_path: Path,
+) -> None:
+    options = ["--data_dir", small_data, "--model_config_file", small_config, "--num_train_epochs", 1]
+    words = ["transformer", "secondary_structure", *options, "--time_or_name", "s"]
+    result = run_script("tape_train.py", *words, cwd=tmp_path, check=True)
+    assert "epoch 0, valid: loss" in result.stderr
+    run = tmp_path / "results" / "secondary_structure_transformer_s"
+    words = ["transformer", "secondary_structure", run, "--data_dir", small_data]
+    result = run_script("tape_eval.py", *words, "--metrics", "accuracy", "--split", "cb513", cwd=tmp_path, check=True)
+    assert "accuracy: 0." in result.stderr
+    assert_clean_error(
+        run_script("tape_eval.py", *words, "--split", "ts115", cwd=tmp_path), "ts115", "cb513, train, valid"
+    )

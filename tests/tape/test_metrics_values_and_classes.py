@@ -1,0 +1,87 @@
+"""Metrics of values and classes."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from tape.errors import DataError
+from tape.metrics import accuracy, mean_absolute_error, mean_squared_error, pearsonr, spearmanr
+from tape.metrics.classes import measure_protein, summarise_proteins, summarise_residues
+from tape.metrics.values import measure_value, summarise_values
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_correlations_agree_with_scipy(ties: bool) -> None:
+    rng = np.random.default_rng(0)
+    true, predicted = rng.normal(size=(2, 200))
+    if ties:
+        true, predicted = np.round(true), np.round(predicted * 2)
+    assert spearmanr(true, predicted) == pytest.approx(scipy.stats.spearmanr(true, predicted).statistic, abs=1e-12)
+    assert pearsonr(true, predicted) == pytest.approx(scipy.stats.pearsonr(true, predicted).statistic, abs=1e-12)
+
+
+def test_errors_by_hand() -> None:
+    true, predicted = [np.array([1.0]), np.array([2.0])], [np.array([2.0]), np.array([4.0])]
+    assert mean_squared_error(true, predicted) == 2.5
+    assert mean_absolute_error(true, predicted) == 1.5
+
+
+def test_a_constant_prediction_has_no_correlation_and_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert math.isnan(spearmanr([1.0, 2.0, 3.0], [5.0, 5.0, 5.0]))
+        assert math.isnan(spearmanr([1.0], [5.0]))
+
+
+def test_unequal_numbers_are_refused() -> None:
+    with pytest.raises(DataError, match="2 targets but 1 predictions"):
+        mean_squared_error([1.0, 2.0], [1.0])
+
+
+def test_value_metrics_are_taken_over_the_whole_set() -> None:
+    # defect 20: a rank correlation averaged over batches would be 1.0 here, over the set it is not
+    first = [measure_value(np.array([p]), np.array([t])) for p, t in [(1.0, 1.0), (2.0, 2.0)]]
+    second = [measure_value(np.array([p]), np.array([t])) for p, t in [(0.1, 3.0), (0.2, 4.0)]]
+    metrics = {metric.name: metric for metric in summarise_values(first + second)}
+    expected = scipy.stats.spearmanr([1, 2, 3, 4], [1.0, 2.0, 0.1, 0.2]).statistic
+    assert metrics["spearmanr"].value == pytest.approx(expected)
+    assert {metric.n for metric in metrics.values()} == {4}
+
+
+def test_accuracy_of_proteins_and_of_residues() -> None:
+    scores = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
+    assert accuracy(np.array([1, 0, 0]), scores) == pytest.approx(2 / 3)
+    assert accuracy([np.int64(1), np.int64(0), np.int64(0)], list(scores)) == pytest.approx(2 / 3)
+    # two proteins of 1 and 3 counted residues: 4 labels, 3 right
+    residues = [np.array([-1, 1]), np.array([0, 0, 1])]
+    predictions = [np.array([[1.0, 0], [0, 1]]), np.array([[1.0, 0], [0, 1], [0, 1]])]
+    assert accuracy(residues, predictions) == 0.75
+
+
+def test_top_k_accuracy() -> None:
+    scores = np.arange(20.0)
+    ranks = [measure_protein(scores, np.int64(label)) for label in (19, 16, 11, 0)]
+    assert ranks == [0, 3, 8, 19]
+    values = {metric.name: metric.value for metric in summarise_proteins(ranks)}
+    assert values == {"accuracy": 0.25, "top_5_accuracy": 0.5, "top_10_accuracy": 0.75}
+
+
+def test_equal_scores_rank_as_argmax_takes_them() -> None:
+    assert [measure_protein(np.zeros(3), np.int64(label)) for label in (0, 1, 2)] == [0, 1, 2]
+
+
+def test_residue_and_protein_averages_differ() -> None:
+    metrics = {metric.name: metric for metric in summarise_residues([(1, 1), (0, 3), (0, 0)])}
+    assert (metrics["accuracy"].value, metrics["accuracy"].n) == (0.25, 4)
+    assert (metrics["accuracy_per_protein"].value, metrics["accuracy_per_protein"].n) == (0.5, 2)
+
+
+def test_nothing_counted_is_nan_with_n_0() -> None:
+    for metric in [*summarise_residues([]), *summarise_proteins([]), *summarise_values([])]:
+        assert math.isnan(metric.value)
+        assert metric.n == 0

@@ -1,0 +1,114 @@
+"""The registry: TAPE's decorators and plain calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tape import ProteinBertForValuePrediction, ProteinOneHotForValuePrediction
+from tape.errors import ConfigError
+from tape.registry import Registry, TaskSpec
+from tape.tasks import Task, TaskShape
+
+
+@pytest.fixture
+def registry() -> Registry:
+    """A registry of its own, so that tests leave the shared one alone."""
+    return Registry()
+
+
+class SomeDataset:
+    pass
+
+
+class SomeModel:
+    pass
+
+
+def test_a_task_is_registered_by_decorator_and_by_call(registry: Registry) -> None:
+    @registry.register_task("by_decorator", num_labels=4)
+    class Decorated:
+        pass
+
+    assert registry.register_task("by_call", dataset=SomeDataset, models={"m": SomeModel}) is SomeDataset
+    assert registry.get_task_spec("by_decorator").dataset_class is Decorated
+    assert registry.get_task_spec("by_decorator").num_labels == 4
+    assert registry.get_task_spec("by_call").get_model("m") is SomeModel
+
+
+def test_a_model_is_registered_by_decorator_and_by_call(registry: Registry) -> None:
+    @registry.register_task_model("fluorescence", "decorated")
+    class Decorated:
+        pass
+
+    registry.register_task_model("fluorescence", "called", SomeModel)
+    spec = registry.get_task_spec("fluorescence")
+    assert spec.get_model("decorated") is Decorated
+    assert spec.get_model("called") is SomeModel
+
+
+def test_a_whole_spec_is_registered(registry: Registry) -> None:
+    registry.register_task_spec("whole", TaskSpec(Task("whole", num_labels=2), SomeDataset))
+
+    @registry.register_task_spec("made")
+    def make() -> TaskSpec:
+        return TaskSpec(Task("made", num_labels=5), SomeDataset)
+
+    assert registry.get_task_spec("whole").num_labels == 2
+    assert registry.get_task_spec("made").num_labels == 5
+
+
+def test_a_shape_may_be_stated(registry: Registry) -> None:
+    registry.register_task("shaped", dataset=SomeDataset, shape="residue class")
+    assert registry.get_task_spec("shaped").shape is TaskShape.RESIDUE_CLASS
+
+
+def test_taken_names_are_refused_and_the_same_definition_is_not(registry: Registry) -> None:
+    registry.register_task("mine", dataset=SomeDataset)
+    registry.register_task("mine", dataset=SomeDataset)
+    with pytest.raises(ConfigError, match="'mine' is registered already"):
+        registry.register_task("mine", dataset=SomeModel)
+    with pytest.raises(ConfigError, match="has a model named 'transformer' already"):
+        registry.register_task_model("stability", "transformer", SomeModel)
+    with pytest.raises(ConfigError, match="metric named 'mse'"):
+        registry.register_metric("mse")(lambda target, prediction: 0.0)
+
+
+def test_unknown_names_say_what_is_known(registry: Registry) -> None:
+    with pytest.raises(ConfigError, match="unknown task 'nope'; registered: contact_prediction"):
+        registry.get_task_spec("nope")
+    with pytest.raises(ConfigError, match="no model 'lstm'; registered: onehot, transformer"):
+        registry.get_task_spec("stability").get_model("lstm")
+    with pytest.raises(ConfigError, match="unknown metric 'nope'"):
+        registry.get_metric("nope")
+    with pytest.raises(ConfigError, match="has no dataset"):
+        _ = TaskSpec(Task("empty")).dataset_class
+
+
+def test_metrics_are_functions_of_target_and_prediction(registry: Registry) -> None:
+    @registry.register_metric("first_difference")
+    def first_difference(target: list[float], prediction: list[float]) -> float:
+        return prediction[0] - target[0]
+
+    assert registry.get_metric("first_difference")([1.0], [3.0]) == 2.0
+    assert registry.get_metric("mse")([1.0, 1.0], [2.0, 3.0]) == 2.5
+    # defect 14: L5 is a number, not the length of the target
+    assert 0.0 <= registry.get_metric("L5")([[[1] * 12] * 12], [[[[0.0, 1.0]] * 12] * 12]) <= 1.0
+
+
+def test_models_are_built_from_a_file_from_a_directory_and_from_defaults(
+    registry: Registry, small_config: Path, tmp_path: Path
+) -> None:
+    model = registry.get_task_model("transformer", "fluorescence", small_config, initializer_range=0.5)
+    assert isinstance(model, ProteinBertForValuePrediction)
+    assert (model.config.hidden_size, model.config.initializer_range, model.config.num_labels) == (16, 0.5, -1)
+    model.save_pretrained(tmp_path)
+    loaded = registry.get_task_model("transformer", "remote_homology", load_dir=tmp_path)
+    assert loaded.config.num_labels == 1195
+    assert isinstance(registry.get_task_model("onehot", "stability"), ProteinOneHotForValuePrediction)
+
+
+def test_a_misspelt_configuration_value_is_refused(registry: Registry, small_config: Path) -> None:
+    with pytest.raises(ConfigError, match="ProteinBertConfig has no hiden_size; it has .*hidden_size"):
+        registry.get_task_model("transformer", "fluorescence", small_config, hiden_size=3)

@@ -1,0 +1,51 @@
+"""The records of the tasks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tape.registry import registry
+from tape.tasks import BUILT_IN_TASKS, SHAPE_TRAITS, TASKS, Task, TaskShape
+
+
+def test_published_names_folders_and_sizes() -> None:
+    assert {task.name: (task.num_labels, task.folder) for task in BUILT_IN_TASKS} == {
+        "embed": (-1, ""),
+        "masked_language_modeling": (-1, "pfam"),
+        "language_modeling": (-1, "pfam"),
+        "fluorescence": (-1, "fluorescence"),
+        "stability": (-1, "stability"),
+        "remote_homology": (1195, "remote_homology"),
+        "contact_prediction": (-1, "proteinnet"),
+        "secondary_structure": (3, "secondary_structure"),
+    }
+
+
+def test_the_shape_chooses_the_head() -> None:
+    assert TASKS["stability"].model_references == {
+        "transformer": "tape.models.modeling_bert:ProteinBertForValuePrediction",
+        "onehot": "tape.models.modeling_onehot:ProteinOneHotForValuePrediction",
+    }
+    assert Task("a third party's").model_references == {}
+
+
+def test_every_shape_has_traits() -> None:
+    assert set(SHAPE_TRAITS) == set(TaskShape)
+
+
+@pytest.mark.parametrize("task", BUILT_IN_TASKS, ids=lambda task: task.name)
+def test_every_reference_resolves(task: Task) -> None:
+    spec = registry.get_task_spec(task.name)
+    assert spec.dataset_class.task is task
+    for name in task.models:
+        assert spec.get_model(name).config_class is not None
+
+
+def test_tasks_registry_and_arguments_leave_torch_out() -> None:
+    code = (
+        "import sys, tape.main, tape.arguments; tape.arguments.create_train_parser(); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
