@@ -1,0 +1,1 @@
+"""Pretraining of the protein language model: corpus, packing, tensor and data parallel training, checkpoints."""

@@ -1,0 +1,367 @@
+"""The command line of pretraining: Megatron's flag names, parsed once into the configuration of each part.
+
+A flag that is not known is an error. Flags of Megatron that mean nothing here are accepted and named once, with the
+reason, so that its launch scripts run unchanged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from tape.configs import ProteinBertConfig
+from tape.errors import ConfigError
+from tape.tokenizers import TAPETokenizer
+
+from .checkpointing import CheckpointConfig
+from .data.indexed_dataset import LAYOUTS
+from .data.packing import LONG_DOCUMENT_RULES
+from .data.samples import BatchConfig, SampleConfig
+from .data.splits import DataConfig
+from .initialization import InitConfig
+from .optimizer import DECAY_STYLES, OPTIMIZERS, OptimizerConfig, ScheduleConfig
+from .parallel import BACKENDS, ParallelConfig, ParallelDims
+from .precision import PrecisionConfig
+from .reporting import ReportingConfig
+from .training import TrainingConfig
+
+TOKENIZER_TYPES = ("iupac", "BertWordPieceLowerCase", "BertWordPieceCase")
+
+_ALWAYS = "it is always so here"
+_BUILT_IN = "PyTorch's own kernels are used"
+_ONE_REDUCTION = "there is one gradient reduction, in fp32 and beside the backward pass"
+# Flag -> (takes a value, why it means nothing here).
+IGNORED_FLAGS: dict[str, tuple[bool, str]] = {
+    "--DDP-impl": (True, _ONE_REDUCTION),
+    "--use-contiguous-buffers-in-ddp": (False, _ONE_REDUCTION),
+    "--use-contiguous-buffers-in-local-ddp": (False, _ONE_REDUCTION),
+    "--no-contiguous-buffers-in-local-ddp": (False, _ONE_REDUCTION),
+    "--accumulate-allreduce-grads-in-fp32": (False, _ALWAYS),
+    "--fp32-allreduce": (False, _ALWAYS),
+    "--fp32-residual-connection": (False, _ALWAYS),
+    "--attention-softmax-in-fp32": (False, _ALWAYS),
+    "--apply-query-key-layer-scaling": (False, "it changes no result"),
+    "--no-query-key-layer-scaling": (False, "it changes no result"),
+    "--make-vocab-size-divisible-by": (True, "the 30 embedding rows are not split and need no padding"),
+    "--merge-file": (True, "proteins are not split into byte pairs"),
+    "--short-seq-prob": (True, "proteins are packed, not shortened"),
+    "--mmap-warmup": (False, "the corpus is memory-mapped as it is"),
+    "--reset-position-ids": (False, "positions always restart at each protein"),
+    "--reset-attention-mask": (False, "attention never crosses proteins"),
+    "--eod-mask-loss": (False, "only masked residues have a loss"),
+    "--no-masked-softmax-fusion": (False, _BUILT_IN),
+    "--no-scaled-masked-softmax-fusion": (False, _BUILT_IN),
+    "--no-bias-dropout-fusion": (False, _BUILT_IN),
+    "--bert-no-binary-head": (False, "there is no binary head"),
+    "--lazy-mpu-init": (True, "processes meet at the start"),
+    "--use-cpu-initialization": (False, "initial weights are the same on every device"),
+    "--checkpoint-num-layers": (True, "--checkpoint-activations recomputes every layer"),
+    "--distribute-checkpointed-activations": (False, "--checkpoint-activations recomputes every layer"),
+    "--override-lr-scheduler": (False, "the learning rate follows the flags of this start"),
+    "--use-checkpoint-lr-scheduler": (False, "the learning rate follows the flags of this start"),
+    "--log-params-norm": (False, "it is not recorded"),
+}
+
+
+@dataclass(frozen=True)
+class PretrainArguments:
+    """Everything that a run is told, one configuration a part.
+
+    Attributes:
+        given: all options by name as parsed, for the checkpoint.
+        notices: one line for each flag that has no effect, and why.
+    """
+
+    model: ProteinBertConfig
+    init: InitConfig
+    data: DataConfig
+    samples: SampleConfig
+    batch: BatchConfig
+    dims: ParallelDims
+    parallel: ParallelConfig
+    precision: PrecisionConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    training: TrainingConfig
+    checkpoint: CheckpointConfig
+    reporting: ReportingConfig
+    eval_iters: int
+    full_validation: bool
+    checkpoint_activations: bool
+    given: dict[str, Any]
+    notices: tuple[str, ...]
+
+
+def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainArguments:
+    """Parse a command line.
+
+    Args:
+        arguments: without the program's name.
+        world_size: processes of the run; the layout and the default global batch follow from it.
+
+    Raises:
+        ConfigError: an unknown flag, a bad value, or values that don't fit together.
+    """
+    options, notices = _parse(arguments)
+    dims = ParallelDims(world_size, options.tensor_model_parallel_size)
+    _check(options)
+    batch = BatchConfig(options.micro_batch_size, options.global_batch_size or options.micro_batch_size * dims.data)
+    batch.micro_batches(dims.data)
+    model = _model(options)
+    dims.check_model(model)
+    return PretrainArguments(
+        model=model,
+        init=InitConfig(options.seed, options.init_method_std),
+        data=_data(options),
+        samples=_samples(options),
+        batch=batch,
+        dims=dims,
+        parallel=ParallelConfig(options.tensor_model_parallel_size, options.distributed_backend),
+        precision=_precision(options),
+        optimizer=_optimizer(options),
+        schedule=_schedule(options),
+        training=_training(options),
+        checkpoint=CheckpointConfig(options.save, options.load, options.save_interval),
+        reporting=ReportingConfig(options.log_interval, options.save, options.tensorboard_dir),
+        eval_iters=options.eval_iters,
+        full_validation=options.full_validation,
+        checkpoint_activations=options.checkpoint_activations,
+        given=vars(options),
+        notices=notices,
+    )
+
+
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
+    parser = _parser()
+    options = parser.parse_args(list(arguments))
+    notices = []
+    for flag, (_, reason) in IGNORED_FLAGS.items():
+        name = "ignored_" + flag
+        if getattr(options, name) is not None:
+            notices.append(f"{flag} is ignored: {reason}")
+        delattr(options, name)
+    del options.local_rank
+    return options, tuple(notices)
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.fp16 and options.bf16:
+        raise ConfigError("--fp16 and --bf16 exclude each other")
+    if options.max_position_embeddings < options.seq_length:
+        raise ConfigError(
+            f"--seq-length {options.seq_length} exceeds --max-position-embeddings {options.max_position_embeddings}"
+        )
+    if len(options.data_path) != 1 or len(options.valid_data_path or [""]) != 1:
+        raise ConfigError("--data-path and --valid-data-path take one corpus each; blends are not supported yet")
+    if options.pipeline_model_parallel_size != 1:
+        raise ConfigError("--pipeline-model-parallel-size: only 1 is supported yet")
+    for name in ("attention_dropout", "hidden_dropout"):
+        if not 0.0 <= getattr(options, name) < 1.0:
+            raise ConfigError(f"--{name.replace('_', '-')} must lie in [0, 1), not {getattr(options, name)}")
+    if not 0.0 < options.mask_prob <= 1.0:
+        raise ConfigError(f"--mask-prob must lie in (0, 1], not {options.mask_prob}")
+
+
+def _model(options: argparse.Namespace) -> ProteinBertConfig:
+    return ProteinBertConfig(
+        vocab_size=TAPETokenizer().vocab_size,
+        hidden_size=options.hidden_size,
+        num_hidden_layers=options.num_layers,
+        num_attention_heads=options.num_attention_heads,
+        intermediate_size=options.ffn_hidden_size or 4 * options.hidden_size,
+        hidden_act="gelu" if options.no_bias_gelu_fusion else "gelu_tanh",
+        hidden_dropout_prob=options.hidden_dropout,
+        attention_probs_dropout_prob=options.attention_dropout,
+        max_position_embeddings=options.max_position_embeddings,
+        type_vocab_size=1,
+        initializer_range=options.init_method_std,
+        layer_norm_eps=options.layernorm_epsilon,
+    )
+
+
+def _data(options: argparse.Namespace) -> DataConfig:
+    valid = None if options.valid_data_path is None else options.valid_data_path[0]
+    return DataConfig(options.data_path[0], valid, options.split, options.vocab_file, options.num_workers)
+
+
+def _samples(options: argparse.Namespace) -> SampleConfig:
+    return SampleConfig(options.seq_length, options.mask_prob, not options.no_sep, options.long_documents, options.seed)
+
+
+def _precision(options: argparse.Namespace) -> PrecisionConfig:
+    return PrecisionConfig(
+        name="fp16" if options.fp16 else "bf16" if options.bf16 else "fp32",
+        loss_scale=options.loss_scale,
+        initial_loss_scale=options.initial_loss_scale,
+        min_loss_scale=options.min_loss_scale,
+        window=options.loss_scale_window,
+        hysteresis=options.hysteresis,
+    )
+
+
+def _optimizer(options: argparse.Namespace) -> OptimizerConfig:
+    return OptimizerConfig(
+        name=options.optimizer,
+        weight_decay=options.weight_decay,
+        beta1=options.adam_beta1,
+        beta2=options.adam_beta2,
+        eps=options.adam_eps,
+        momentum=options.sgd_momentum,
+        clip_grad=options.clip_grad,
+    )
+
+
+def _schedule(options: argparse.Namespace) -> ScheduleConfig:
+    decay = options.lr_decay_iters or options.train_iters
+    if options.lr_warmup_fraction is not None and options.lr_warmup_iters:
+        raise ConfigError("--lr-warmup-fraction and --lr-warmup-iters exclude each other")
+    warmup = options.lr_warmup_iters if options.lr_warmup_fraction is None else options.lr_warmup_fraction * decay
+    return ScheduleConfig(options.lr, options.min_lr, options.lr_decay_style, decay, warmup)
+
+
+def _training(options: argparse.Namespace) -> TrainingConfig:
+    return TrainingConfig(
+        train_iters=options.train_iters,
+        eval_interval=options.eval_interval,
+        exit_interval=options.exit_interval,
+        save_interval=options.save_interval,
+        seed=options.seed,
+        seq_length=options.seq_length,
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports mistakes as ConfigError, so that one rank shows them, and suggests the nearest flag."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            flag = unknown.split()[0]
+            near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+            message = f"unknown flag {flag}" + (f"; did you mean {near[0]}?" if near else "")
+        raise ConfigError(f"{message} (see --help)")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
+    return value
+
+
+def _not_negative(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, not {text}")
+    return value
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="pretrain_tape.py",
+        description="Pretrain a protein language model by masked language modelling.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    for add in (_add_model, _add_data, _add_batch, _add_optimizer, _add_precision, _add_layout, _add_run):
+        add(parser)
+    for flag, (takes_value, _) in IGNORED_FLAGS.items():
+        action: dict[str, Any] = {} if takes_value else {"action": "store_const", "const": True}
+        parser.add_argument(flag, dest="ignored_" + flag, help=argparse.SUPPRESS, default=None, **action)
+    # torch.distributed.launch passes it; the environment says the same
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument("--num-layers", type=_positive, required=True)
+    group.add_argument("--hidden-size", type=_positive, required=True)
+    group.add_argument("--num-attention-heads", type=_positive, required=True)
+    group.add_argument("--ffn-hidden-size", type=_positive, help="4 x hidden size when not given")
+    group.add_argument("--max-position-embeddings", type=_positive, required=True)
+    group.add_argument("--attention-dropout", type=float, default=0.1)
+    group.add_argument("--hidden-dropout", type=float, default=0.1)
+    group.add_argument("--layernorm-epsilon", type=float, default=1e-5)
+    group.add_argument("--init-method-std", type=float, default=0.02)
+    group.add_argument("--no-bias-gelu-fusion", action="store_true", help="GELU by erf instead of its tanh form")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("data")
+    group.add_argument("--data-path", nargs="+", required=True, help="prefix of the corpus (without .bin)")
+    group.add_argument("--valid-data-path", nargs="+", help="prefix of a corpus to validate on")
+    group.add_argument("--split", help="training, validation, test documents of --data-path (969,30,1)")
+    group.add_argument("--vocab-file", help="declares the ids of a corpus that has no sidecar (written by Megatron)")
+    group.add_argument("--tokenizer-type", choices=TOKENIZER_TYPES, default="iupac", help="all of them are one here")
+    group.add_argument("--data-impl", choices=(*LAYOUTS, "infer"), default="infer", help="recognised from the file")
+    group.add_argument("--seq-length", type=_positive, required=True, help="tokens of a row")
+    group.add_argument("--mask-prob", type=float, default=0.15)
+    group.add_argument("--no-sep", action="store_true", help="<cls> residues, without <sep>, as the original")
+    group.add_argument(
+        "--long-documents",
+        choices=LONG_DOCUMENT_RULES,
+        default="split",
+        help="proteins longer than a row: split at an offset drawn anew each epoch, or truncate",
+    )
+    group.add_argument("--num-workers", type=_not_negative, default=2, help="processes that prepare batches")
+
+
+def _add_batch(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("batch")
+    group.add_argument("--micro-batch-size", type=_positive, required=True, help="rows of one forward pass on one rank")
+    group.add_argument("--global-batch-size", type=_positive, help="rows of a step; micro batch x ranks when not given")
+    group.add_argument("--checkpoint-activations", action="store_true", help="recompute blocks in the backward pass")
+
+
+def _add_optimizer(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("optimizer")
+    group.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
+    group.add_argument("--lr", type=float, default=1e-4)
+    group.add_argument("--min-lr", type=float, default=0.0)
+    group.add_argument("--lr-decay-style", choices=DECAY_STYLES, default="linear")
+    group.add_argument("--lr-decay-iters", type=_positive, help="--train-iters when not given")
+    group.add_argument("--lr-warmup-fraction", type=float, help="of --lr-decay-iters")
+    group.add_argument("--lr-warmup-iters", type=_not_negative, default=0)
+    group.add_argument("--weight-decay", type=float, default=0.01, help="of matrices only")
+    group.add_argument("--clip-grad", type=float, default=1.0)
+    group.add_argument("--adam-beta1", type=float, default=0.9)
+    group.add_argument("--adam-beta2", type=float, default=0.999)
+    group.add_argument("--adam-eps", type=float, default=1e-8)
+    group.add_argument("--sgd-momentum", type=float, default=0.9)
+
+
+def _add_precision(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("precision")
+    group.add_argument("--bf16", action="store_true")
+    group.add_argument("--fp16", action="store_true")
+    group.add_argument("--loss-scale", type=float, help="fixed loss scale of --fp16; dynamic when not given")
+    group.add_argument("--initial-loss-scale", type=float, default=2.0**32)
+    group.add_argument("--min-loss-scale", type=float, default=1.0)
+    group.add_argument("--loss-scale-window", type=_positive, default=1000)
+    group.add_argument("--hysteresis", type=_positive, default=2)
+
+
+def _add_layout(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("layout")
+    group.add_argument("--tensor-model-parallel-size", type=_positive, default=1)
+    group.add_argument("--pipeline-model-parallel-size", type=_positive, default=1)
+    group.add_argument("--distributed-backend", choices=BACKENDS, help="by device when not given")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("run")
+    group.add_argument("--train-iters", type=_positive, required=True)
+    group.add_argument("--seed", type=_not_negative, default=1234)
+    group.add_argument("--save", help="directory of checkpoints and metrics.jsonl")
+    group.add_argument("--load", help="directory to continue from, if it holds a checkpoint")
+    group.add_argument("--save-interval", type=_positive, help="also saved at the end")
+    group.add_argument("--eval-interval", type=_positive, default=1000)
+    group.add_argument("--eval-iters", type=_not_negative, default=100, help="global batches of an evaluation; 0: none")
+    group.add_argument("--full-validation", action="store_true", help="evaluate on the whole validation set")
+    group.add_argument("--log-interval", type=_positive, default=100)
+    group.add_argument("--tensorboard-dir")
+    group.add_argument("--exit-interval", type=_positive, help="leave when the iteration is a multiple of this")

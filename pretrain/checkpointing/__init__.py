@@ -1,0 +1,34 @@
+"""Owner of pretraining checkpoints: ``SAVE/iter_0000100/`` and the pointer ``SAVE/latest_checkpointed_iteration.txt``.
+
+A checkpoint directory holds torch.distributed.checkpoint's files (every rank writes its part, and any layout can read
+them) and ``metadata.json``, which describes the run and lists every file with its size and SHA-256. It is written under
+a temporary name and renamed when complete; the pointer changes last. Reading verifies every file first.
+
+Random state is not stored, because none is kept: dropout, masks and sample order are pure functions of the seed and of
+the place in the run.
+"""
+
+from .format import (
+    CheckpointConfig,
+    FullCheckpoint,
+    RunDescription,
+    RunState,
+    find_checkpoint,
+    read_metadata,
+    verify_files,
+)
+from .loading import load_checkpoint, load_full_checkpoint
+from .saving import save_checkpoint
+
+__all__ = [
+    "CheckpointConfig",
+    "FullCheckpoint",
+    "RunDescription",
+    "RunState",
+    "find_checkpoint",
+    "load_checkpoint",
+    "load_full_checkpoint",
+    "read_metadata",
+    "save_checkpoint",
+    "verify_files",
+]

@@ -1,0 +1,1 @@
+"""The tokenised corpus and how its proteins become training batches."""

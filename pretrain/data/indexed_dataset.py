@@ -1,0 +1,386 @@
+"""Owner of Megatron's ``PREFIX.bin`` + ``PREFIX.idx``: token ids one after another, and where each sequence lies.
+
+Two index layouts exist, both little endian (INTERFACE section 8): ``mmap`` (magic ``MMIDIDX``), which is written by
+default and byte for byte as Megatron writes it, and the older ``lazy``/``cached`` (magic ``TNTIDX``). Both are read
+through memory maps, so that opening is instant, a corpus of any size takes no memory of its own, and worker processes
+share pages. No special tokens are stored.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from tape.errors import DataError
+
+MMAP_MAGIC = b"MMIDIDX\x00\x00"
+LAZY_MAGIC = b"TNTIDX\x00\x00"
+LAYOUTS = ("mmap", "lazy", "cached")
+_VERSION = 1
+_MMAP_HEADER_BYTES = 34
+_LAZY_HEADER_BYTES = 56
+_DTYPES: dict[int, type[np.integer[Any]]] = {
+    1: np.uint8,
+    2: np.int8,
+    3: np.int16,
+    4: np.int32,
+    5: np.int64,
+    8: np.uint16,
+}
+_CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
+_UINT16_LIMIT = 65500  # Megatron's bound: a vocabulary below it is stored as uint16
+_COPY_SEQUENCES = 1 << 20  # sequences per piece when the index is put together, so that memory stays flat
+
+
+def data_path(prefix: str | os.PathLike[str]) -> Path:
+    return Path(f"{os.fspath(prefix)}.bin")
+
+
+def index_path(prefix: str | os.PathLike[str]) -> Path:
+    return Path(f"{os.fspath(prefix)}.idx")
+
+
+def description_path(prefix: str | os.PathLike[str]) -> Path:
+    """The sidecar that says which vocabulary the ids are of; its content belongs to pretrain.data.corpus."""
+    return Path(f"{os.fspath(prefix)}.json")
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """The type ids of a vocabulary are stored in by the ``mmap`` layout."""
+    return np.dtype(np.uint16 if vocab_size < _UINT16_LIMIT else np.int32)
+
+
+@dataclass(frozen=True)
+class _Index:
+    """A parsed ``.idx``: n sequences in d documents."""
+
+    dtype: np.dtype[Any]
+    sizes: np.ndarray  # (n,) tokens of each sequence
+    starts: np.ndarray  # (n,) or (n + 1,) where each begins in the .bin, in units of `unit` bytes
+    unit: int
+    documents: np.ndarray  # (d + 1,) int64, first sequence of each document, then n
+
+
+class IndexedDataset:
+    """Reader of one corpus. ``dataset[i]`` is sequence i as a read-only view of the memory map.
+
+    The files are opened on first use, and again after pickling (worker processes).
+
+    Args:
+        prefix: path without ``.bin`` and ``.idx``.
+
+    Raises:
+        DataError: on first use, when a file is missing, truncated, of another format, or the two don't fit together.
+    """
+
+    def __init__(self, prefix: str | os.PathLike[str]) -> None:
+        self.prefix = os.fspath(prefix)
+        self._opened: tuple[_Index, np.ndarray] | None = None
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"prefix": self.prefix}
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        self.prefix = state["prefix"]
+        self._opened = None
+
+    def __len__(self) -> int:
+        """Number of sequences."""
+        return len(self.sizes)
+
+    def __getitem__(self, sequence: int) -> np.ndarray:
+        return self.read(sequence)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self.read(sequence) for sequence in range(len(self)))
+
+    def read(self, sequence: int, start: int = 0, length: int | None = None) -> np.ndarray:
+        """Ids of a sequence, or of ``length`` tokens of it from ``start``, in the type of the file."""
+        index, ids = self._open()
+        if not 0 <= sequence < len(index.sizes):
+            raise IndexError(f"{self.prefix} has {len(index.sizes)} sequences, no sequence {sequence}")
+        first = int(index.starts[sequence]) * index.unit // index.dtype.itemsize
+        stop = int(index.sizes[sequence]) if length is None else start + length
+        return ids[first + start : first + stop]
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(n,) tokens of each sequence."""
+        return self._open()[0].sizes
+
+    @property
+    def document_index(self) -> np.ndarray:
+        """(documents + 1,) int64: the first sequence of each document, then the number of sequences."""
+        return self._open()[0].documents
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._open()[0].dtype
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the whole corpus."""
+        return len(self._open()[1])
+
+    def _open(self) -> tuple[_Index, np.ndarray]:
+        if self._opened is None:
+            index = _read_index(index_path(self.prefix))
+            self._opened = index, _map_tokens(data_path(self.prefix), index)
+        return self._opened
+
+
+def _read_index(path: Path) -> _Index:
+    try:
+        content = np.memmap(path, dtype=np.uint8, mode="r")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file{_similar_prefixes(path)}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as a corpus index ({error})") from error
+    magic = content[:9].tobytes()
+    if magic == MMAP_MAGIC:
+        index = _read_mmap_index(path, content)
+    elif magic[:8] == LAZY_MAGIC:
+        index = _read_lazy_index(path, content)
+    else:
+        raise DataError(f"{path}: not a corpus index (it begins with neither MMIDIDX nor TNTIDX)")
+    _check_index(path, index)
+    return index
+
+
+def _similar_prefixes(path: Path) -> str:
+    """Users often give what they gave to preprocess_data.py, without the ending it adds."""
+    found = sorted(path.parent.glob(f"{path.stem}*.idx"))[:3] if path.parent.is_dir() else []
+    return "; did you mean " + " or ".join(str(other.with_suffix("")) for other in found) + "?" if found else ""
+
+
+def _read_mmap_index(path: Path, content: np.ndarray) -> _Index:
+    _expect_bytes(path, content, _MMAP_HEADER_BYTES)
+    version, code, sequences, boundaries = struct.unpack_from("<QBQQ", content[:_MMAP_HEADER_BYTES].tobytes(), 9)
+    _check_version(path, version)
+    needed = _MMAP_HEADER_BYTES + 12 * sequences + 8 * boundaries
+    _expect_bytes(path, content, needed)
+    if len(content) not in (needed, needed + sequences):  # modern Megatron may add a mode byte a sequence
+        raise DataError(f"{path}: {len(content)} bytes where its header promises {needed}; it is damaged")
+    starts = _MMAP_HEADER_BYTES + 4 * sequences
+    return _Index(
+        dtype=_dtype_of(path, code),
+        sizes=_section(content, _MMAP_HEADER_BYTES, np.dtype("<i4"), sequences),
+        starts=_section(content, starts, np.dtype("<i8"), sequences),
+        unit=1,
+        documents=_section(content, starts + 8 * sequences, np.dtype("<i8"), boundaries),
+    )
+
+
+def _read_lazy_index(path: Path, content: np.ndarray) -> _Index:
+    _expect_bytes(path, content, _LAZY_HEADER_BYTES)
+    header = struct.unpack_from("<QQQQQQ", content[:_LAZY_HEADER_BYTES].tobytes(), 8)
+    version, code, itemsize, sequences, dimensions, boundaries = header
+    _check_version(path, version)
+    _expect_bytes(path, content, _LAZY_HEADER_BYTES + 8 * (2 * (sequences + 1) + dimensions + boundaries))
+    if dimensions != sequences:
+        raise DataError(f"{path}: holds items that are not plain sequences of tokens")
+    starts = _LAZY_HEADER_BYTES + 8 * (sequences + 1)
+    sizes = starts + 8 * (sequences + 1)
+    return _Index(
+        dtype=_dtype_of(path, code),
+        sizes=_section(content, sizes, np.dtype("<i8"), sequences),
+        starts=_section(content, starts, np.dtype("<i8"), sequences + 1),
+        unit=itemsize,
+        documents=_section(content, sizes + 8 * sequences, np.dtype("<i8"), boundaries),
+    )
+
+
+def _section(content: np.ndarray, offset: int, dtype: np.dtype[Any], count: int) -> np.ndarray:
+    return np.frombuffer(content, dtype=dtype, count=count, offset=offset)
+
+
+def _expect_bytes(path: Path, content: np.ndarray, needed: int) -> None:
+    if len(content) < needed:
+        raise DataError(f"{path}: truncated, {len(content)} bytes where at least {needed} are needed")
+
+
+def _check_version(path: Path, version: int) -> None:
+    if version != _VERSION:
+        raise DataError(f"{path}: index version {version}; only version {_VERSION} is known")
+
+
+def _dtype_of(path: Path, code: int) -> np.dtype[Any]:
+    if code not in _DTYPES:
+        raise DataError(f"{path}: element type {code} does not hold token ids; known are {sorted(_DTYPES)}")
+    return np.dtype(_DTYPES[code]).newbyteorder("<")
+
+
+def _check_index(path: Path, index: _Index) -> None:
+    sequences, documents = len(index.sizes), index.documents
+    if not sequences:
+        raise DataError(f"{path}: the corpus holds no sequence")
+    if len(documents) < 2 or documents[0] != 0 or documents[-1] != sequences or (np.diff(documents) < 0).any():
+        raise DataError(f"{path}: its document boundaries do not run from 0 to {sequences}; it is damaged")
+    ends = index.starts[:sequences] * index.unit + index.sizes * np.int64(index.dtype.itemsize)
+    if index.starts[0] != 0 or index.sizes.min() < 0 or (index.starts[1:sequences] * index.unit != ends[:-1]).any():
+        raise DataError(f"{path}: its sequences do not follow one another; it is damaged")
+
+
+def _map_tokens(path: Path, index: _Index) -> np.ndarray:
+    expected = int(index.starts[len(index.sizes) - 1]) * index.unit + int(index.sizes[-1]) * index.dtype.itemsize
+    try:
+        actual = path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+    if actual != expected:
+        state = "truncated" if actual < expected else "of another corpus"
+        raise DataError(f"{path}: {actual} bytes where its .idx expects {expected}; one of the two is {state}")
+    if not expected:
+        raise DataError(f"{path}: the corpus holds no token")
+    return np.memmap(path, dtype=index.dtype, mode="r")
+
+
+class IndexedDatasetWriter:
+    """Writes a corpus in flat memory; the files take their names only when everything is written.
+
+    A context manager: leaving it normally publishes ``PREFIX.bin``, the sidecar if there is one, and last the ``.idx``
+    without which nothing is read; an error removes everything. Work happens in a hidden folder beside them, and
+    folders that killed runs left are removed.
+
+    Args:
+        prefix: path without ``.bin`` and ``.idx``.
+        vocab_size: chooses the stored type of the ``mmap`` layout; ``lazy`` and ``cached`` always store int32.
+        layout: ``mmap``, ``lazy`` or ``cached`` (the last two are one format).
+    """
+
+    def __init__(self, prefix: str | os.PathLike[str], vocab_size: int, layout: str = "mmap") -> None:
+        if layout not in LAYOUTS:
+            raise DataError(f"unknown corpus layout {layout!r}; choose one of {', '.join(LAYOUTS)}")
+        self.prefix = Path(prefix)
+        self.layout = layout
+        self.dtype = token_dtype(vocab_size) if layout == "mmap" else np.dtype(np.int32)
+        self.sequences = self.documents = self.tokens = 0
+
+    def __enter__(self) -> IndexedDatasetWriter:
+        self.prefix.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(self.prefix)
+        self._folder = self.prefix.parent / f".{self.prefix.name}.{os.getpid()}.tmp"
+        self._folder.mkdir()
+        self._ids: BinaryIO = (self._folder / "bin").open("wb")
+        self._sizes: BinaryIO = (self._folder / "sizes").open("wb")
+        self._boundaries: BinaryIO = (self._folder / "documents").open("wb")
+        self._boundaries.write(np.zeros(1, dtype="<i8").tobytes())
+        return self
+
+    def add(self, ids: np.ndarray, sizes: Sequence[int] | np.ndarray, documents: Sequence[int] | np.ndarray) -> None:
+        """Append whole documents.
+
+        Args:
+            ids: tokens of all their sequences, one after another.
+            sizes: tokens of each sequence; sums to ``len(ids)``.
+            documents: sequences of each document; sums to ``len(sizes)``.
+
+        Raises:
+            ValueError: the sums don't fit.
+        """
+        if np.sum(sizes) != len(ids) or np.sum(documents) != len(sizes):
+            raise ValueError(f"sizes sum to {np.sum(sizes)}, not {len(ids)}, or documents not to {len(sizes)}")
+        self._ids.write(np.asarray(ids, dtype=self.dtype).tobytes())
+        self._sizes.write(np.asarray(sizes, dtype="<i4").tobytes())
+        ends = self.sequences + np.cumsum(documents, dtype="<i8")
+        self._boundaries.write(ends.tobytes())
+        self.sequences += len(sizes)
+        self.documents += len(documents)
+        self.tokens += len(ids)
+
+    def describe(self, description: dict[str, Any]) -> None:
+        """Set the content of the sidecar ``PREFIX.json``."""
+        with (self._folder / "json").open("w", encoding="utf-8") as stream:
+            stream.write(json.dumps(description, indent=2, sort_keys=True) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            for stream in (self._ids, self._sizes, self._boundaries):
+                stream.flush()
+                os.fsync(stream.fileno())
+                stream.close()
+            if kind is None:
+                self._write_index()
+                self._publish()
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _write_index(self) -> None:
+        with (self._folder / "idx").open("wb") as stream:
+            (self._write_mmap_index if self.layout == "mmap" else self._write_lazy_index)(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def _write_mmap_index(self, stream: BinaryIO) -> None:
+        header = struct.pack("<QBQQ", _VERSION, _CODES[self.dtype], self.sequences, self.documents + 1)
+        stream.write(MMAP_MAGIC + header)
+        self._copy("sizes", stream)
+        self._write_starts(stream, self.dtype.itemsize)
+        self._copy("documents", stream)
+
+    def _write_lazy_index(self, stream: BinaryIO) -> None:
+        stream.write(LAZY_MAGIC + struct.pack("<QQQ", _VERSION, _CODES[self.dtype], self.dtype.itemsize))
+        stream.write(struct.pack("<QQQ", self.sequences, self.sequences, self.documents + 1))
+        for first in range(0, self.sequences + 1, _COPY_SEQUENCES):  # every item has one dimension
+            stream.write(np.arange(first, min(first + _COPY_SEQUENCES, self.sequences + 1), dtype="<i8").tobytes())
+        self._write_starts(stream, 1)
+        stream.write(struct.pack("<q", self.tokens))  # this layout also stores the end of the last sequence
+        for sizes in self._stored_sizes():
+            stream.write(sizes.astype("<i8").tobytes())
+        self._copy("documents", stream)
+
+    def _write_starts(self, stream: BinaryIO, unit: int) -> None:
+        start = 0
+        for sizes in self._stored_sizes():
+            ends = start + np.cumsum(sizes, dtype=np.int64)
+            stream.write(((ends - sizes) * unit).astype("<i8").tobytes())
+            start = int(ends[-1])
+
+    def _stored_sizes(self) -> Iterator[np.ndarray]:
+        with (self._folder / "sizes").open("rb") as source:
+            while piece := source.read(4 * _COPY_SEQUENCES):
+                yield np.frombuffer(piece, dtype="<i4")
+
+    def _copy(self, name: str, stream: BinaryIO) -> None:
+        with (self._folder / name).open("rb") as source:
+            shutil.copyfileobj(source, stream)
+
+    def _publish(self) -> None:
+        # The old index goes first: a kill between the renames leaves a corpus without index, never a mismatched pair.
+        index_path(self.prefix).unlink(missing_ok=True)
+        description_path(self.prefix).unlink(missing_ok=True)
+        os.replace(self._folder / "bin", data_path(self.prefix))
+        if (self._folder / "json").exists():
+            os.replace(self._folder / "json", description_path(self.prefix))
+        os.replace(self._folder / "idx", index_path(self.prefix))
+
+
+def _remove_abandoned(prefix: Path) -> None:
+    """Remove work folders of this prefix whose process no longer lives."""
+    for folder in prefix.parent.glob(f".{prefix.name}.*.tmp"):
+        owner = folder.name[len(prefix.name) + 2 : -len(".tmp")]
+        if owner.isdigit() and folder.is_dir() and not _is_running(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()  # a folder of our own number is of an earlier process

@@ -1,0 +1,277 @@
+"""Which proteins share a row: every protein of an epoch exactly once, in rows that are nearly full.
+
+A protein takes its residues plus its special tokens, a row has ``seq_length`` tokens, and no protein is cut to fill a
+row. Rows are made by best fit, longest first, on the counts of lengths instead of on proteins (as Krell et al. 2021,
+"Efficient sequence packing without cross-contamination", section 3), so that millions of proteins take seconds; which
+proteins fill the slots of each length, and the order of the rows, are shuffled anew every epoch. Everything is a pure
+function of (lengths, seed, epoch): nothing is cached in files, and a resumed run makes the same rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from tape.errors import ConfigError, DataError
+
+LONG_DOCUMENT_RULES = ("split", "truncate")
+# First entry of every seed sequence: keeps the random streams of different purposes apart.
+_STREAM_SPLIT, _STREAM_ORDER = 1, 2
+
+
+@dataclass(frozen=True)
+class PackingConfig:
+    """How proteins become rows.
+
+    Attributes:
+        seq_length: tokens of a row.
+        special_tokens: tokens that every protein costs beside its residues (2: ``<cls>`` and ``<sep>``).
+        long_documents: what happens to a protein that is longer than a row. ``split``: it becomes as few pieces as
+            possible, cut at an offset drawn anew every epoch, each piece a sample of its own. ``truncate``: its
+            beginning is kept.
+        seed: of the order and of the offsets.
+    """
+
+    seq_length: int
+    special_tokens: int = 2
+    long_documents: str = "split"
+    seed: int = 1234
+
+    def __post_init__(self) -> None:
+        if self.long_documents not in LONG_DOCUMENT_RULES:
+            raise ConfigError(f"unknown rule {self.long_documents!r} for long documents; known: {LONG_DOCUMENT_RULES}")
+        if self.capacity < 1:
+            raise ConfigError(f"seq_length {self.seq_length} leaves no room for a residue")
+
+    @property
+    def capacity(self) -> int:
+        """Residues of the longest piece."""
+        return self.seq_length - self.special_tokens
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A protein, or a part of one: ``length`` residues from ``start``; ``number`` counts the parts from 0."""
+
+    protein: int
+    start: int
+    length: int
+    number: int
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """The pieces of an epoch. The first n are the beginnings of the n proteins, further parts follow."""
+
+    lengths: np.ndarray  # (n + further,) int32
+    further_protein: np.ndarray
+    further_start: np.ndarray
+    further_number: np.ndarray
+
+    def piece(self, index: int, proteins: int) -> Piece:
+        length = int(self.lengths[index])
+        if index < proteins:
+            return Piece(index, 0, length, 0)
+        further = index - proteins
+        start, number = int(self.further_start[further]), int(self.further_number[further])
+        return Piece(int(self.further_protein[further]), start, length, number)
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """The rows of one epoch."""
+
+    proteins: int
+    _pieces: _Pieces
+    _assigned: np.ndarray  # piece of every slot, rows one after another
+    _row_starts: np.ndarray  # (rows + 1,) first slot of each row
+    _row_order: np.ndarray  # (rows,)
+
+    @property
+    def rows(self) -> int:
+        return len(self._row_order)
+
+    @property
+    def pieces(self) -> int:
+        return len(self._assigned)
+
+    def row(self, number: int) -> list[Piece]:
+        """The pieces of a row, longest first. Protein numbers count from 0 within the sizes that were planned."""
+        row = self._row_order[number]
+        slots = self._assigned[self._row_starts[row] : self._row_starts[row + 1]]
+        return [self._pieces.piece(int(index), self.proteins) for index in slots]
+
+
+class EpochPlanner:
+    """Makes the plan of any epoch.
+
+    Args:
+        sizes: (n,) residues of each protein. Proteins of no residue are left out.
+        config: see :class:`PackingConfig`.
+
+    Raises:
+        DataError: no protein has a residue.
+    """
+
+    def __init__(self, sizes: np.ndarray, config: PackingConfig) -> None:
+        self.sizes = np.asarray(sizes, dtype=np.int32)
+        self.config = config
+        self._long = np.flatnonzero(self.sizes > config.capacity)
+        if not (self.sizes > 0).any():
+            raise DataError("no protein with a residue is left to train on; check --split")
+        self._row_counts: list[int] = []
+
+    @property
+    def long_documents(self) -> int:
+        """Proteins longer than a row."""
+        return len(self._long)
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """The rows of an epoch (0, 1, ...)."""
+        pieces = self._cut(epoch)
+        costs = self._costs(pieces)
+        slot_costs, row_starts = _slots(_pack(self._histogram(costs), self.config.seq_length))
+        generator = np.random.default_rng([_STREAM_ORDER, self.config.seed, epoch])
+        # Radix sorts group slots and shuffled pieces by cost: the i-th slot of a cost takes its i-th piece.
+        shuffled = generator.permutation(len(costs)).astype(np.int32)
+        shuffled = shuffled[costs[shuffled] > self.config.special_tokens]
+        assigned = np.empty(len(shuffled), dtype=np.int32)
+        assigned[np.argsort(slot_costs, kind="stable")] = shuffled[np.argsort(costs[shuffled], kind="stable")]
+        order = generator.permutation(len(row_starts) - 1)
+        return EpochPlan(len(self.sizes), pieces, assigned, row_starts, order)
+
+    def rows(self, epoch: int) -> int:
+        """Number of rows of an epoch, without planning who is in them."""
+        changing = len(self._long) and self.config.long_documents == "split"
+        while len(self._row_counts) <= (epoch if changing else 0):
+            costs = self._costs(self._cut(len(self._row_counts)))
+            groups = _pack(self._histogram(costs), self.config.seq_length)
+            self._row_counts.append(sum(count for _, count in groups))
+        return self._row_counts[epoch if changing else 0]
+
+    def locate(self, sample: int) -> tuple[int, int]:
+        """(epoch, row) of the sample-th row since the beginning of training."""
+        epoch = 0
+        while sample >= self.rows(epoch):
+            sample -= self.rows(epoch)
+            epoch += 1
+        return epoch, sample
+
+    def _histogram(self, costs: np.ndarray) -> np.ndarray:
+        counts = np.bincount(costs, minlength=self.config.seq_length + 1)
+        counts[: self.config.special_tokens + 1] = 0  # proteins of no residue
+        return counts
+
+    def _costs(self, pieces: _Pieces) -> np.ndarray:
+        """Tokens of each piece, in the smallest type: stable argsort is a fast radix sort up to 16 bits."""
+        dtype: Any = np.uint16 if self.config.seq_length < 1 << 16 else np.int32
+        return (pieces.lengths + self.config.special_tokens).astype(dtype)
+
+    def _cut(self, epoch: int) -> _Pieces:
+        """Cut long proteins.
+
+        A protein of n residues becomes k = ceil(n / capacity) pieces. The first has a random length among those that
+        leave k - 1 pieces enough for the rest, the following ones are full and the last takes what remains.
+        """
+        capacity = self.config.capacity
+        lengths = np.minimum(self.sizes, capacity)
+        none = np.zeros(0, dtype=np.int32)
+        if not len(self._long) or self.config.long_documents == "truncate":
+            return _Pieces(lengths, none, none, none)
+        sizes = self.sizes[self._long].astype(np.int64)
+        further = -(-sizes // capacity) - 1
+        generator = np.random.default_rng([_STREAM_SPLIT, self.config.seed, epoch])
+        first = generator.integers(sizes - further * capacity, capacity, endpoint=True)
+        lengths[self._long] = first
+        owner = np.repeat(np.arange(len(sizes)), further)
+        number = np.arange(len(owner)) - np.repeat(np.cumsum(further) - further, further) + 1
+        start = first[owner] + (number - 1) * capacity
+        rest = np.minimum(sizes[owner] - start, capacity).astype(np.int32)
+        return _Pieces(np.concatenate([lengths, rest]), self._long[owner], start, number)
+
+
+# A row in the making: the runs (cost, repeats) that it holds, newest first, as a linked list that rows share.
+_Runs = tuple[int, int, Any]
+
+
+def _pack(counts: np.ndarray, seq_length: int) -> list[tuple[_Runs, int]]:
+    """Best fit, longest first: an item goes into the row where it leaves the least room, else into a new row.
+
+    Rows of equal content are handled together. A bit of ``available`` is set where rows with that much room exist, so
+    that the best fit is its lowest set bit from the item's cost on.
+
+    Args:
+        counts: (seq_length + 1,) number of items of each cost.
+        seq_length: room of an empty row.
+
+    Returns:
+        (content, number of rows with that content).
+    """
+    room: list[list[tuple[_Runs | None, int]]] = [[] for _ in range(seq_length + 1)]
+    available = 0
+    for cost in np.flatnonzero(counts)[::-1].tolist():
+        left = int(counts[cost])
+        while left:
+            fitting = available >> cost
+            space = cost + (fitting & -fitting).bit_length() - 1 if fitting else seq_length
+            runs, rows = room[space].pop() if fitting else (None, -(-left // (seq_length // cost)))
+            repeats = min(space // cost, left)
+            filled = min(rows, left // repeats)
+            left -= filled * repeats
+            if rows > filled and fitting:
+                room[space].append((runs, rows - filled))
+            elif fitting and not room[space]:
+                available &= ~(1 << space)
+            remaining = space - repeats * cost
+            room[remaining].append(((cost, repeats, runs), filled))
+            available |= 1 << remaining
+    return [(runs, rows) for groups in room for runs, rows in groups if runs is not None]
+
+
+def _slots(groups: list[tuple[_Runs, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Cost of every slot of all rows, (slots,) int32, and the first slot of each row, (rows + 1,) int64."""
+    costs, sizes = [], []
+    for runs, rows in groups:
+        content = _content(runs)
+        costs.append(np.tile(np.array(content, dtype=np.int32), rows))
+        sizes.append(np.full(rows, len(content), dtype=np.int64))
+    starts = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(np.concatenate(sizes))])
+    slot_costs = np.concatenate(costs)
+    return slot_costs.astype(np.uint16) if slot_costs.max() < 1 << 16 else slot_costs, starts
+
+
+def _content(runs: _Runs | None) -> list[int]:
+    """Costs in a row, largest first."""
+    parts: list[list[int]] = []
+    while runs is not None:
+        cost, repeats, runs = runs
+        parts.append([cost] * repeats)
+    return [cost for part in reversed(parts) for cost in part]
+
+
+def split_by_documents(split: str, documents: int) -> list[tuple[int, int]]:
+    """Train, valid and test ranges of documents, with Megatron's cumulative rounding.
+
+    Args:
+        split: up to three proportions, separated by ``,`` or ``/``; missing ones are 0.
+        documents: how many there are.
+
+    Raises:
+        ConfigError: not numbers, negative, or all 0.
+    """
+    try:
+        weights = [float(part) for part in split.replace("/", ",").split(",")]
+    except ValueError:
+        raise ConfigError(f"--split takes numbers such as 969,30,1, not {split!r}") from None
+    weights = [*weights, 0.0, 0.0][:3]
+    if min(weights) < 0 or sum(weights) <= 0:
+        raise ConfigError(f"--split takes proportions, at least one above 0, not {split!r}")
+    bounds = [0]
+    for weight in weights:
+        bounds.append(bounds[-1] + round(weight / sum(weights) * documents))
+    surplus = bounds[-1] - documents
+    bounds = [0] + [bound - surplus for bound in bounds[1:]]
+    return [(max(0, first), max(0, last)) for first, last in pairwise(bounds)]

@@ -1,0 +1,292 @@
+"""From rows of proteins to training batches: special tokens, masking, and which rank gets which row.
+
+A sample is one row. Its masks are a pure function of (seed, epoch, protein, piece) and its place in the run is a pure
+function of (seed, consumed samples), so that any number of workers and ranks sees the same batches, also after a
+restart. A micro-batch is the concatenation of its rows without padding; which tokens belong together is known from the
+lengths of the uncorrupted proteins, never read back from the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from tape.errors import ConfigError, DataError, ProteinLMError
+from tape.masking import IGNORED, mask_tokens
+from tape.models.attention import PackedLayout
+from tape.tokenizers import TAPETokenizer
+
+from .corpus import Corpus
+from .packing import EpochPlan, EpochPlanner, PackingConfig, Piece
+
+_STREAM_MASK = 3  # packing.py has 1 and 2
+_PLANS_KEPT = 2  # workers stand at most one epoch apart
+_PREFETCH = 4  # micro-batches that a worker prepares ahead
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """What a sample looks like.
+
+    Attributes:
+        seq_length: tokens of a row.
+        mask_prob: part of the residues to predict.
+        append_sep: ``<cls> residues <sep>``; False for ``<cls> residues`` as in the original.
+        long_documents: rule for proteins longer than a row, ``split`` or ``truncate``.
+        seed: of order, cuts and masks.
+    """
+
+    seq_length: int = 2176
+    mask_prob: float = 0.15
+    append_sep: bool = True
+    long_documents: str = "split"
+    seed: int = 1234
+
+    @property
+    def packing(self) -> PackingConfig:
+        return PackingConfig(self.seq_length, 2 if self.append_sep else 1, self.long_documents, self.seed)
+
+
+@dataclass(frozen=True)
+class PackedRow:
+    """One sample: R proteins of T tokens together.
+
+    Attributes:
+        input_ids: (T,) int64, corrupted.
+        labels: (T,) int64, the true id where predicted, -1 elsewhere.
+        lengths: (R,) tokens of each protein.
+    """
+
+    input_ids: np.ndarray
+    labels: np.ndarray
+    lengths: list[int]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows joined into one, T tokens and M predictions together.
+
+    Attributes:
+        input_ids: (1, T) int64, corrupted.
+        predicted: (M,) int64, positions to predict, ascending.
+        labels: (M,) int64, their true ids.
+        layout: where each protein begins and ends.
+        rows: how many rows were joined.
+    """
+
+    input_ids: Tensor
+    predicted: Tensor
+    labels: Tensor
+    layout: PackedLayout
+    rows: int
+
+    @property
+    def tokens(self) -> int:
+        return self.input_ids.shape[1]
+
+    @property
+    def predictions(self) -> int:
+        return self.labels.shape[0]
+
+    def to(self, device: torch.device | str) -> MicroBatch:
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device, non_blocking=True),
+            predicted=self.predicted.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            layout=self.layout.to(device, non_blocking=True),
+        )
+
+    def pin_memory(self) -> MicroBatch:
+        return replace(
+            self,
+            input_ids=self.input_ids.pin_memory(),
+            predicted=self.predicted.pin_memory(),
+            labels=self.labels.pin_memory(),
+        )
+
+
+def join_rows(rows: Sequence[PackedRow]) -> MicroBatch:
+    """Concatenate samples into a micro-batch, without padding."""
+    labels = torch.from_numpy(np.concatenate([row.labels for row in rows]))
+    predicted = (labels != IGNORED).nonzero().squeeze(1)
+    return MicroBatch(
+        input_ids=torch.from_numpy(np.concatenate([row.input_ids for row in rows])).unsqueeze(0),
+        predicted=predicted,
+        labels=labels[predicted],
+        layout=PackedLayout.from_lengths([length for row in rows for length in row.lengths]),
+        rows=len(rows),
+    )
+
+
+class PackedProteins(Dataset[PackedRow]):
+    """The samples of one split of a corpus; ``dataset[i]`` is the i-th row since the beginning of training.
+
+    Args:
+        corpus: where the residues are.
+        config: see :class:`SampleConfig`.
+        documents: the (first, last + 1) documents of the split; None for all.
+        repeat: True for training: row after row, epoch after epoch, newly packed and masked each time. False for
+            validation: the rows of epoch 0, always with the same masks.
+
+    Raises:
+        DataError: the split holds no residue.
+    """
+
+    def __init__(
+        self, corpus: Corpus, config: SampleConfig, documents: tuple[int, int] | None = None, repeat: bool = True
+    ) -> None:
+        first, last = documents or (0, len(corpus.document_index) - 1)
+        self.corpus = corpus
+        self.config = config
+        self.repeat = repeat
+        self.first_protein = int(corpus.document_index[first])
+        sizes = corpus.sizes[self.first_protein : int(corpus.document_index[last])]
+        if not len(sizes):
+            raise DataError(f"{corpus.prefix}: this split holds no document")
+        self.planner = EpochPlanner(sizes, config.packing)
+        self._tokenizer = TAPETokenizer()
+        self._plans: dict[int, EpochPlan] = {}
+
+    def __len__(self) -> int:
+        """Rows of the first epoch."""
+        return self.planner.rows(0)
+
+    def __getitem__(self, sample: int) -> PackedRow:
+        if not self.repeat and sample >= len(self):
+            raise IndexError(f"{self.corpus.prefix}: this split has {len(self)} rows, no row {sample}")
+        epoch, row = self.planner.locate(sample)
+        parts = [self._masked(piece, epoch) for piece in self.plan(epoch).row(row)]
+        inputs, labels = zip(*parts, strict=True)
+        return PackedRow(np.concatenate(inputs), np.concatenate(labels), [len(part) for part in inputs])
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """The rows of an epoch; made once and kept for a while."""
+        if epoch not in self._plans:
+            while len(self._plans) >= _PLANS_KEPT:
+                del self._plans[min(self._plans)]
+            self._plans[epoch] = self.planner.plan(epoch)
+        return self._plans[epoch]
+
+    def proteins(self, sample: int) -> list[Piece]:
+        """Which proteins a sample holds, numbered as in the corpus."""
+        epoch, row = self.planner.locate(sample)
+        return [replace(piece, protein=piece.protein + self.first_protein) for piece in self.plan(epoch).row(row)]
+
+    def _masked(self, piece: Piece, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        protein = piece.protein + self.first_protein
+        residues = self.corpus.residues(protein, piece.start, piece.length)
+        ends = ([self._tokenizer.cls_id], [self._tokenizer.sep_id] if self.config.append_sep else [])
+        ids = np.concatenate([np.array(ends[0]), residues, np.array(ends[1], dtype=np.int64)])
+        generator = np.random.default_rng([_STREAM_MASK, self.config.seed, epoch, protein, piece.number])
+        return mask_tokens(ids, self._tokenizer, generator, self.config.mask_prob)
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """How many rows make a step.
+
+    Attributes:
+        micro_batch: rows of one forward pass on one rank.
+        global_batch: rows of one optimizer step on all ranks.
+    """
+
+    micro_batch: int
+    global_batch: int
+
+    def micro_batches(self, data_parallel: int) -> int:
+        """Forward passes of one rank a step.
+
+        Raises:
+            ConfigError: the global batch doesn't divide.
+        """
+        if self.global_batch % (self.micro_batch * data_parallel):
+            raise ConfigError(
+                f"--global-batch-size {self.global_batch} is not a multiple of --micro-batch-size {self.micro_batch} "
+                f"times {data_parallel} data-parallel ranks"
+            )
+        return self.global_batch // (self.micro_batch * data_parallel)
+
+
+class TrainingOrder:
+    """The samples of each micro-batch of one data-parallel rank, from a point of the run to its end."""
+
+    def __init__(self, batch: BatchConfig, consumed: int, steps: int, rank: int, ranks: int) -> None:
+        self.batch, self.consumed, self.steps, self.rank, self.ranks = batch, consumed, steps, rank, ranks
+
+    def __len__(self) -> int:
+        return self.steps * self.batch.micro_batches(self.ranks)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.steps):
+            begin = self.consumed + step * self.batch.global_batch
+            for micro in range(self.batch.micro_batches(self.ranks)):
+                first = begin + self.position(micro) * self.batch.micro_batch
+                yield list(range(first, first + self.batch.micro_batch))
+
+    def position(self, micro: int) -> int:
+        """Number of this rank's micro-batch among all micro-batches of the step: the same rows at every layout."""
+        return micro * self.ranks + self.rank
+
+
+class EvaluationOrder:
+    """The first ``rows`` samples in micro-batches, dealt out to the data-parallel ranks; the same every time."""
+
+    def __init__(self, rows: int, micro_batch: int, rank: int, ranks: int) -> None:
+        self.rows, self.micro_batch, self.rank, self.ranks = rows, micro_batch, rank, ranks
+
+    def __len__(self) -> int:
+        return len(self._beginnings())
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for first in self._beginnings():
+            yield list(range(first, min(first + self.micro_batch, self.rows)))
+
+    def _beginnings(self) -> range:
+        return range(self.rank * self.micro_batch, self.rows, self.ranks * self.micro_batch)
+
+
+class MicroBatches:
+    """Micro-batches in a given order, prepared ahead by worker processes; can be iterated any number of times.
+
+    Args:
+        dataset: the samples.
+        order: which of them make each micro-batch.
+        workers: processes; 0: this one.
+        pin_memory: for a GPU.
+    """
+
+    def __init__(
+        self,
+        dataset: PackedProteins,
+        order: TrainingOrder | EvaluationOrder,
+        workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        if workers and isinstance(order, TrainingOrder):
+            _ = dataset.plan(dataset.planner.locate(order.consumed)[0])  # before the workers fork: they share it
+        self._loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_sampler=order,
+            collate_fn=join_rows,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            prefetch_factor=_PREFETCH if workers else None,
+        )
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        try:
+            yield from self._loader
+        except ProteinLMError as error:
+            # A worker's error arrives with its whole traceback in the text; its last line is the message.
+            text = str(error).strip().splitlines()[-1]
+            raise type(error)(text.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")) from None

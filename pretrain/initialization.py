@@ -1,0 +1,66 @@
+"""Initial weights: each parameter from a generator of its own, keyed by (seed, parameter name).
+
+So a parameter starts with the same values at every layout, on every device, and whatever else the model has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tape.configs import ProteinBertConfig
+from tape.models.modeling_bert import ProteinBertForMaskedLM
+
+from .parallel import Processes, apply_tensor_parallel, fill_part
+
+# Projections onto the residual stream; Megatron scales them so that its variance doesn't grow with depth.
+_OUTPUT_PROJECTIONS = ("attention.dense.weight", "mlp.dense_4h_h.weight")
+
+
+@dataclass(frozen=True)
+class InitConfig:
+    """Normal initialisation.
+
+    Attributes:
+        seed: keys every parameter's generator.
+        std: of matrices and embeddings; output projections have std / sqrt(2 layers).
+    """
+
+    seed: int = 1234
+    std: float = 0.02
+
+
+def build_model(config: ProteinBertConfig, init: InitConfig, processes: Processes) -> ProteinBertForMaskedLM:
+    """The model of this rank on its device: split over the tensor ranks, and initialised.
+
+    It is laid out without memory first, so that a rank never holds more than its own part and one whole parameter.
+    """
+    processes.dims.check_model(config)
+    with torch.device("meta"):
+        model = ProteinBertForMaskedLM(config)
+    apply_tensor_parallel(model, processes)
+    model.to_empty(device=processes.device)
+    model.tie_weights()  # to_empty gives both users of a tied matrix one of their own
+    initialise_parameters(model, config.num_hidden_layers, init)
+    return model
+
+
+@torch.no_grad()
+def initialise_parameters(model: ProteinBertForMaskedLM, layers: int, init: InitConfig) -> None:
+    """Fill in every parameter in place."""
+    for name, parameter in model.named_parameters():
+        full = initial_values(name, parameter.shape, layers, init)
+        fill_part(parameter, full)
+
+
+def initial_values(name: str, shape: torch.Size, layers: int, init: InitConfig) -> Tensor:
+    """One whole parameter, fp32 on the CPU: N(0, std) for matrices, 1 for layer-norm weights, 0 for biases."""
+    if len(shape) < 2:
+        return torch.full(shape, 0.0 if name.endswith("bias") else 1.0)
+    digest = hashlib.sha256(f"{init.seed}:{name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    std = init.std / (2 * layers) ** 0.5 if name.endswith(_OUTPUT_PROJECTIONS) else init.std
+    return torch.empty(shape).normal_(0.0, std, generator=generator)

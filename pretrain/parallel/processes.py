@@ -1,0 +1,151 @@
+"""The processes of a run: their mesh, their device, and the few things that they say to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from tape.errors import ConfigError
+
+from .dims import ParallelDims
+from .launch import Launch
+
+DATA_AXIS, TENSOR_AXIS = "data", "tensor"
+BACKENDS = ("nccl", "gloo")
+_TIMEOUT = timedelta(minutes=30)  # of one collective: hashing a large checkpoint on one rank is the longest wait
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """Layout asked for.
+
+    Attributes:
+        tensor: processes that share one copy of the model.
+        backend: nccl or gloo; None chooses by device.
+    """
+
+    tensor: int = 1
+    backend: str | None = None
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process, its place in the layout, and its device. ``mesh`` is None when it is alone."""
+
+    dims: ParallelDims
+    rank: int
+    device: torch.device
+    mesh: DeviceMesh | None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one process that prints and writes records."""
+        return self.rank == 0
+
+    @property
+    def data_rank(self) -> int:
+        return self.rank // self.dims.tensor
+
+    @property
+    def tensor_rank(self) -> int:
+        return self.rank % self.dims.tensor
+
+    @property
+    def tensor_mesh(self) -> DeviceMesh:
+        """The ranks that share this copy of the model."""
+        assert self.mesh is not None, "one process has no mesh"
+        return self.mesh[TENSOR_AXIS]
+
+    def sum_over_data(self, values: Tensor) -> Tensor:
+        """Sum in place over the copies of the model."""
+        return self._sum(values, DATA_AXIS) if self.dims.data > 1 else values
+
+    def sum_over_tensor(self, values: Tensor) -> Tensor:
+        """Sum in place over the ranks that share a copy."""
+        return self._sum(values, TENSOR_AXIS) if self.dims.tensor > 1 else values
+
+    def start_sum_over_data(self, values: Tensor) -> Any:
+        """Begin a sum in place over the copies of the model; call ``wait()`` on what is returned."""
+        assert self.mesh is not None
+        return dist.all_reduce(values, group=self.mesh.get_group(DATA_AXIS), async_op=True)
+
+    def _sum(self, values: Tensor, axis: str) -> Tensor:
+        assert self.mesh is not None
+        dist.all_reduce(values, group=self.mesh.get_group(axis))
+        return values
+
+    def gather(self, value: Value) -> list[Value]:
+        """The value of every rank, on every rank."""
+        if self.mesh is None:
+            return [value]
+        values: list[Any] = [None] * self.dims.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def from_main(self, value: Value) -> Value:
+        """Rank 0's value, on every rank."""
+        return self.gather(value)[0]
+
+
+def choose_device(local_rank: int) -> torch.device:
+    """This process's GPU, or the CPU where there is none.
+
+    Raises:
+        ConfigError: more processes than GPUs.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"process {local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}. Start fewer "
+            "processes, or set CUDA_VISIBLE_DEVICES= to compute on the CPU"
+        )
+    return torch.device("cuda", local_rank)
+
+
+def choose_backend(asked: str | None, device: torch.device) -> tuple[str, str | None]:
+    """Backend for the device, and what to tell the user when it isn't the one asked for."""
+    natural = "nccl" if device.type == "cuda" else "gloo"
+    if asked == "nccl" and natural == "gloo":
+        return "gloo", "--distributed-backend nccl needs CUDA, which is not there: using gloo"
+    return asked or natural, None
+
+
+@contextmanager
+def open_processes(dims: ParallelDims, launch: Launch, backend: str, device: torch.device) -> Iterator[Processes]:
+    """Meet the other processes, and part from them at the end. One process alone meets nobody.
+
+    Args:
+        dims: the layout.
+        launch: who this process is.
+        backend: nccl or gloo.
+        device: where it computes.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if dims.world_size == 1:
+        yield Processes(dims, 0, device, None)
+        return
+    dist.init_process_group(
+        backend,
+        init_method=launch.rendezvous,
+        rank=launch.rank,
+        world_size=launch.world_size,
+        timeout=_TIMEOUT,
+        device_id=device if backend == "nccl" else None,
+    )
+    try:
+        mesh = init_device_mesh(device.type, (dims.data, dims.tensor), mesh_dim_names=(DATA_AXIS, TENSOR_AXIS))
+        yield Processes(dims, launch.rank, device, mesh)
+    finally:
+        dist.destroy_process_group()

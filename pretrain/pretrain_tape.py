@@ -1,0 +1,187 @@
+#!/usr/bin/env python
+"""Pretrain a protein language model: reads the command line, makes the parts, and runs them.
+
+    torchrun --nproc-per-node 2 pretrain/pretrain_tape.py --tensor-model-parallel-size 2 \\
+        --num-layers 12 --hidden-size 768 --num-attention-heads 12 --seq-length 2176 --max-position-embeddings 2176 \\
+        --micro-batch-size 4 --global-batch-size 32 --train-iters 1000 --lr 1e-4 \\
+        --data-path corpus/swissprot_text_document --save checkpoints/run --load checkpoints/run
+
+One process needs no torchrun. Runs from any directory.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+if __name__ == "__main__":  # runs from any directory without installation
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from pretrain.arguments import PretrainArguments, parse_arguments
+from pretrain.checkpointing import RunDescription, RunState, find_checkpoint, load_checkpoint, save_checkpoint
+from pretrain.data.samples import EvaluationOrder, MicroBatches, PackedProteins, TrainingOrder
+from pretrain.data.splits import Splits, open_splits
+from pretrain.initialization import build_model
+from pretrain.optimizer import Optimizer
+from pretrain.parallel import (
+    Gradients,
+    Launch,
+    Processes,
+    choose_backend,
+    choose_device,
+    local_parameters,
+    open_processes,
+    read_launch,
+)
+from pretrain.reporting import Reporter
+from pretrain.training import Evaluation, Trainer, train
+from tape.atomic_files import write_json
+from tape.errors import ProteinLMError, run_cli
+from tape.tokenizers import TAPETokenizer
+
+_ARGUMENTS_NAME = "arguments.json"
+_WAIT_FOR_RANK_0 = 10.0
+_EVALUATION_WORKERS = 2
+
+
+def main() -> None:
+    """Run one process of a pretraining run."""
+    launch = read_launch(os.environ)
+    try:
+        run_pretraining(parse_arguments(sys.argv[1:], launch.world_size), launch)
+    except ProteinLMError as error:
+        if launch.rank == 0:
+            raise
+        # Most mistakes are seen by all ranks: rank 0 says it and the launcher ends the rest. Otherwise it is ours.
+        time.sleep(_WAIT_FOR_RANK_0)
+        raise type(error)(f"rank {launch.rank}: {error}") from error
+
+
+def run_pretraining(arguments: PretrainArguments, launch: Launch) -> None:
+    """Make the parts and train, as one process of the run.
+
+    Args:
+        arguments: of parse_arguments, with the launch's world size.
+        launch: who this process is; ``Launch()`` when it is alone.
+
+    Raises:
+        ProteinLMError: what the user can mend.
+    """
+    device = choose_device(launch.local_rank)
+    backend, notice = choose_backend(arguments.parallel.backend, device)
+    splits = open_splits(arguments.data, arguments.samples)
+    with open_processes(arguments.dims, launch, backend, device) as processes:
+        run = _assemble(arguments, processes)
+        start = _continue(run, arguments)
+        reporter = Reporter(arguments.reporting, arguments.training.train_iters, start.iteration, processes.is_main)
+        try:
+            for line in (*arguments.notices, *([notice] if notice else []), *_introduction(run, splits, arguments)):
+                reporter.note(line)
+            _train(run, splits, arguments, start, reporter)
+        finally:
+            reporter.close()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The parts that hold the run's state."""
+
+    trainer: Trainer
+    description: RunDescription
+    processes: Processes
+
+
+def _assemble(arguments: PretrainArguments, processes: Processes) -> _Run:
+    model = build_model(arguments.model, arguments.init, processes)
+    model.bert.encoder.checkpoint_activations = arguments.checkpoint_activations
+    parameters = local_parameters(model)
+    optimizer = Optimizer(parameters, Gradients(parameters, processes), arguments.optimizer, arguments.schedule)
+    trainer = Trainer(model, optimizer, processes, arguments.precision, arguments.batch, arguments.training.seed)
+    tokenizer = TAPETokenizer()
+    description = RunDescription(
+        model_config=arguments.model.to_dict(),
+        arguments=arguments.given,
+        vocabulary=tokenizer.tokens,
+        vocabulary_fingerprint=tokenizer.fingerprint,
+    )
+    return _Run(trainer, description, processes)
+
+
+def _continue(run: _Run, arguments: PretrainArguments) -> RunState:
+    """Load the checkpoint of ``--load`` if there is one."""
+    trainer = run.trainer
+    path = find_checkpoint(arguments.checkpoint.load) if arguments.checkpoint.load is not None else None
+    if path is None:
+        return RunState(loss_scale=trainer.loss_scale.state())
+    state = load_checkpoint(path, trainer.model, trainer.optimizer.state(), run.description, run.processes)
+    trainer.loss_scale.restore(state.loss_scale)
+    return state
+
+
+def _introduction(run: _Run, splits: Splits, arguments: PretrainArguments) -> list[str]:
+    parameters = sum(parameter.full.numel() for parameter in run.trainer.optimizer.parameters)
+    long = splits.train.planner.long_documents
+    rule = f", {long:,} longer than a row are {arguments.samples.long_documents}" if long else ""
+    return [
+        f"{parameters:,} parameters; {run.processes.dims}; {run.processes.device.type}, {arguments.precision.name}",
+        f"{len(splits.train.planner.sizes):,} proteins in {len(splits.train):,} rows an epoch{rule}",
+    ]
+
+
+def _train(run: _Run, splits: Splits, arguments: PretrainArguments, start: RunState, reporter: Reporter) -> None:
+    remaining = max(0, arguments.training.train_iters - start.iteration)
+    if start.iteration:
+        reporter.note(f"continuing from iteration {start.iteration} of {arguments.checkpoint.load}")
+    elif arguments.checkpoint.load is not None:
+        reporter.note(f"no checkpoint in {arguments.checkpoint.load} yet: starting from the beginning")
+    if not remaining:
+        reporter.note(f"nothing to do: {arguments.training.train_iters} iterations are done")
+        return
+    processes = run.processes
+    order = TrainingOrder(arguments.batch, start.consumed_samples, remaining, processes.data_rank, processes.dims.data)
+    pinned = processes.device.type == "cuda"
+    batches = MicroBatches(splits.train, order, arguments.data.workers, pinned)
+    if processes.is_main and arguments.checkpoint.save is not None:
+        write_json(Path(arguments.checkpoint.save) / _ARGUMENTS_NAME, arguments.given)
+    validation = _evaluation("valid", splits.valid, arguments, processes)
+    state = train(
+        run.trainer,
+        iter(batches),
+        validation,
+        start,
+        arguments.training,
+        reporter,
+        lambda state: _save(run, arguments, state, reporter),
+    )
+    test = _evaluation("test", splits.test, arguments, processes)
+    if test is not None and state.iteration == arguments.training.train_iters:
+        reporter.evaluation(run.trainer.evaluate(test.micro_batches, state.iteration, test.split))
+
+
+def _evaluation(
+    name: str, samples: PackedProteins | None, arguments: PretrainArguments, processes: Processes
+) -> Evaluation | None:
+    if samples is None or not (arguments.eval_iters or arguments.full_validation):
+        return None
+    asked = len(samples) if arguments.full_validation else arguments.eval_iters * arguments.batch.global_batch
+    rows = min(asked, len(samples))
+    order = EvaluationOrder(rows, arguments.batch.micro_batch, processes.data_rank, processes.dims.data)
+    workers = min(arguments.data.workers, _EVALUATION_WORKERS)
+    return Evaluation(name, MicroBatches(samples, order, workers, processes.device.type == "cuda"))
+
+
+def _save(run: _Run, arguments: PretrainArguments, state: RunState, reporter: Reporter) -> None:
+    if arguments.checkpoint.save is None:
+        return
+    trainer = run.trainer
+    path = save_checkpoint(
+        arguments.checkpoint.save, trainer.model, trainer.optimizer.state(), state, run.description, run.processes
+    )
+    reporter.note(f"saved {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))

@@ -1,0 +1,1 @@
+"""Commands around pretraining; each is a script and a function."""

@@ -1,0 +1,245 @@
+"""The training loop and one step of it. Everything it works with is made beforehand and handed in."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tape.models.modeling_bert import ProteinBertForMaskedLM
+
+from .checkpointing import RunState
+from .data.samples import BatchConfig, MicroBatch
+from .optimizer import Optimizer
+from .parallel import Processes
+from .precision import LossScale, PrecisionConfig
+from .reporting import EvaluationRecord, Reporter, TrainRecord
+
+_STREAM_DROPOUT = 4  # pretrain.data uses 1 to 3
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Length of a run and what happens on the way.
+
+    Attributes:
+        train_iters: steps.
+        eval_interval: steps between evaluations.
+        exit_interval: leave, with a checkpoint, when the iteration is a multiple of it.
+        save_interval: steps between checkpoints; None: only at the end.
+        seed: of dropout.
+        seq_length: tokens of a row, to tell how full rows are.
+    """
+
+    train_iters: int
+    eval_interval: int = 1000
+    exit_interval: int | None = None
+    save_interval: int | None = None
+    seed: int = 1234
+    seq_length: int = 2176
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One optimizer step on the global batch."""
+
+    loss: float
+    grad_norm: float
+    tokens: int
+    predictions: int
+    skipped: bool
+    loss_scale: float
+
+
+class Trainer:
+    """Computes steps and evaluations of one model on this rank's share of the rows.
+
+    Args:
+        model: on its device.
+        optimizer: of its parameters; holds the gradients.
+        processes: the layout.
+        precision: of the forward pass.
+        batch: rows of a step.
+        seed: of dropout.
+    """
+
+    def __init__(
+        self,
+        model: ProteinBertForMaskedLM,
+        optimizer: Optimizer,
+        processes: Processes,
+        precision: PrecisionConfig,
+        batch: BatchConfig,
+        seed: int,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.processes = processes
+        self.precision = precision
+        self.batch = batch
+        self.seed = seed
+        self.loss_scale = LossScale(precision)
+
+    def step(self, iteration: int, micro_batches: Sequence[MicroBatch]) -> StepResult:
+        """Forward, backward and update for this rank's micro-batches of one global batch.
+
+        The loss is the sum of cross entropy over all predicted positions of the global batch divided by their number,
+        so that neither the loss nor the update depends on how rows are dealt out to ranks and micro-batches.
+        """
+        device, gradients = self.processes.device, self.optimizer.gradients
+        counts = torch.tensor(
+            [sum(b.predictions for b in micro_batches), sum(b.tokens for b in micro_batches)], dtype=torch.float64
+        ).to(device)
+        self.processes.sum_over_data(counts)
+        scale = self.loss_scale.value
+        weight = (scale / counts[0]).float()
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        gradients.zero()
+        for number, micro_batch in enumerate(micro_batches):
+            self._seed_dropout(iteration, number)
+            loss = self.loss_sum(micro_batch.to(device))
+            with gradients.summing() if number == len(micro_batches) - 1 else nullcontext():
+                (loss * weight).backward()
+            total += loss.detach()
+        self.processes.sum_over_data(total)
+        # The one synchronisation with the device of a step.
+        loss_sum, norm, predictions, tokens = torch.stack([total, gradients.norm(), *counts]).tolist()
+        loss_value, norm = loss_sum / predictions, norm / scale
+        skipped = not (math.isfinite(loss_value) and math.isfinite(norm))
+        if not skipped:
+            self.optimizer.step(iteration, norm, scale)
+        self.loss_scale.update(overflow=skipped)
+        return StepResult(loss_value, norm, int(tokens), int(predictions), skipped, scale)
+
+    def loss_sum(self, micro_batch: MicroBatch) -> Tensor:
+        """Cross entropy summed over the predicted positions of a micro-batch; fp32 scalar.
+
+        The head sees the predicted positions only, about one in seven.
+        """
+        with self.precision.autocast(self.processes.device):
+            hidden = self.model.bert(micro_batch.input_ids, packing=micro_batch.layout)[0]
+            logits = self.model.mlm_logits(hidden[0].index_select(0, micro_batch.predicted))
+        return F.cross_entropy(logits.float(), micro_batch.labels, reduction="sum")
+
+    @torch.no_grad()
+    def evaluate(self, micro_batches: Iterable[MicroBatch], iteration: int, split: str) -> EvaluationRecord:
+        """Mean loss over all predicted positions of the given rows, the ranks' shares together."""
+        began = time.perf_counter()
+        self.model.eval()
+        device = self.processes.device
+        sums = torch.zeros(3, dtype=torch.float64, device=device)
+        for micro_batch in micro_batches:
+            loss = self.loss_sum(micro_batch.to(device)).double()
+            counts = torch.tensor([micro_batch.predictions, micro_batch.rows], dtype=torch.float64)
+            sums += torch.cat([loss.unsqueeze(0), counts.to(device, non_blocking=True)])
+        self.processes.sum_over_data(sums)
+        self.model.train()
+        loss_sum, predictions, rows = sums.tolist()
+        seconds = time.perf_counter() - began
+        return EvaluationRecord(iteration, split, loss_sum / max(predictions, 1), int(predictions), int(rows), seconds)
+
+    def _seed_dropout(self, iteration: int, number: int) -> None:
+        """Dropout is a pure function of (seed, iteration, place of the micro-batch in the global batch).
+
+        So it is the same after a restart and for any number of data-parallel ranks; tensor ranks agree outside the
+        split region and differ inside it (pretrain.parallel.tensor).
+        """
+        place = number * self.processes.dims.data + self.processes.data_rank
+        words = np.random.SeedSequence([_STREAM_DROPOUT, self.seed, iteration, place]).generate_state(2, np.uint32)
+        torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Rows to evaluate on; iterating gives the same micro-batches every time."""
+
+    split: str
+    micro_batches: Iterable[MicroBatch]
+
+
+def train(
+    trainer: Trainer,
+    micro_batches: Iterator[MicroBatch],
+    validation: Evaluation | None,
+    state: RunState,
+    config: TrainingConfig,
+    reporter: Reporter,
+    save: Callable[[RunState], None],
+) -> RunState:
+    """Train from ``state`` to the last iteration, or to an exit interval.
+
+    Args:
+        trainer: computes steps.
+        micro_batches: this rank's, from the state's consumed samples on.
+        validation: evaluated on the way and after the last iteration; None for nothing.
+        state: where the run stands.
+        config: see :class:`TrainingConfig`.
+        reporter: takes the records.
+        save: writes a checkpoint; called at save intervals and when the loop ends.
+
+    Returns:
+        Where the run stands afterwards.
+    """
+    per_step = trainer.batch.micro_batches(trainer.processes.dims.data)
+    saved = evaluated = state.iteration
+    trainer.model.train()
+    while state.iteration < config.train_iters:
+        began = time.perf_counter()
+        iteration = state.iteration + 1
+        result = trainer.step(iteration, [next(micro_batches) for _ in range(per_step)])
+        state = advance(state, result, trainer)
+        reporter.train(_record(state, result, trainer, config, time.perf_counter() - began))
+        if validation is not None and iteration % config.eval_interval == 0:
+            reporter.evaluation(trainer.evaluate(validation.micro_batches, iteration, validation.split))
+            evaluated = iteration
+        leaving = config.exit_interval is not None and iteration % config.exit_interval == 0
+        if config.save_interval is not None and iteration % config.save_interval == 0:
+            save(state)
+            saved = iteration
+        if leaving:
+            break
+    if validation is not None and evaluated < state.iteration == config.train_iters:
+        reporter.evaluation(trainer.evaluate(validation.micro_batches, state.iteration, validation.split))
+    if saved < state.iteration:
+        save(state)
+    return state
+
+
+def advance(state: RunState, result: StepResult, trainer: Trainer) -> RunState:
+    """The state after one more step."""
+    return replace(
+        state,
+        iteration=state.iteration + 1,
+        consumed_samples=state.consumed_samples + trainer.batch.global_batch,
+        consumed_tokens=state.consumed_tokens + result.tokens,
+        skipped_steps=state.skipped_steps + result.skipped,
+        loss_scale=trainer.loss_scale.state(),
+    )
+
+
+def _record(
+    state: RunState, result: StepResult, trainer: Trainer, config: TrainingConfig, seconds: float
+) -> TrainRecord:
+    return TrainRecord(
+        iteration=state.iteration,
+        lm_loss=result.loss,
+        learning_rate=trainer.optimizer.schedule.rate(state.iteration),
+        grad_norm=result.grad_norm,
+        tokens=result.tokens,
+        predictions=result.predictions,
+        tokens_per_second=result.tokens / seconds,
+        positions_used=result.tokens / (trainer.batch.global_batch * config.seq_length),
+        consumed_samples=state.consumed_samples,
+        consumed_tokens=state.consumed_tokens,
+        loss_scale=result.loss_scale,
+        skipped=result.skipped,
+        skipped_steps=state.skipped_steps,
+        seconds=seconds,
+    )

@@ -1,0 +1,119 @@
+"""A corpus says which vocabulary its ids are of, and another one is refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pretrain.data.corpus import open_corpus, read_description
+from pretrain.data.indexed_dataset import IndexedDatasetWriter
+from pretrain.data.vocabulary import read_vocabulary_file
+from tape.errors import DataError, VocabularyMismatchError
+from tape.tokenizers import TAPETokenizer
+
+TOKENIZER = TAPETokenizer()
+PROTEIN_TOOLS = Path(__file__).parents[3] / "pretrain" / "protein_tools"
+MEGATRON = PROTEIN_TOOLS / "megatron_iupac_vocab.txt"
+
+
+def write_megatron(prefix: Path, proteins: list[str]) -> Path:
+    """A corpus as Megatron wrote it: 31 tokens, no sidecar."""
+    tokens = read_vocabulary_file(MEGATRON).tokens
+    with IndexedDatasetWriter(prefix, 31) as writer:
+        for protein in proteins:
+            writer.add(np.array([tokens.index(residue) for residue in protein]), [len(protein)], [1])
+    return prefix
+
+
+def test_embedded_vocabulary_files() -> None:
+    ours, megatrons = read_vocabulary_file(PROTEIN_TOOLS / "iupac_vocab.txt"), read_vocabulary_file(MEGATRON)
+    assert list(ours.tokens) == TOKENIZER.tokens
+    assert ours.fingerprint == TOKENIZER.fingerprint
+    assert megatrons.tokens[:7] == ("[PAD]", "[MASK]", "[CLS]", "[SEP]", "[UNK]", "[unused1]", "A")
+    assert (len(megatrons.tokens), megatrons.tokens[30]) == (31, "Z")
+    assert megatrons.fingerprint != ours.fingerprint
+
+
+def test_residues_of_a_corpus(corpus_prefix: Path, proteins: list[str]) -> None:
+    corpus = open_corpus(corpus_prefix, TOKENIZER)
+    assert len(corpus) == len(proteins)
+    assert [TOKENIZER.decode(corpus.residues(i)) for i in range(5)] == proteins[:5]
+    assert TOKENIZER.decode(corpus.residues(3, 2, 3)) == proteins[3][2:5]
+
+
+def test_prefix_with_suffix_is_understood(corpus_prefix: Path) -> None:
+    assert open_corpus(f"{corpus_prefix}.bin", TOKENIZER).prefix == str(corpus_prefix)
+
+
+def test_a_corpus_of_another_vocabulary_is_refused_by_name(tmp_path: Path) -> None:
+    prefix = write_megatron(tmp_path / "old", ["ACDEF"])
+    megatrons = read_vocabulary_file(MEGATRON)
+    description = {
+        "format": "proteinlm-corpus",
+        "version": 1,
+        "documents": 1,
+        "tokens": 5,
+        "tokenizer": "other31",
+        "vocabulary_fingerprint": megatrons.fingerprint,
+        "sources": [],
+        "substitutions": {},
+        "filtered": {},
+    }
+    (tmp_path / "old.json").write_text(json.dumps(description))
+    with pytest.raises(VocabularyMismatchError, match=f"old: .*other31.*{megatrons.fingerprint}.*iupac"):
+        open_corpus(prefix, TOKENIZER)
+    assert TOKENIZER.decode(open_corpus(prefix, TOKENIZER, MEGATRON).residues(0)) == "ACDEF"
+
+
+def test_a_corpus_without_sidecar_must_be_declared(tmp_path: Path) -> None:
+    prefix = write_megatron(tmp_path / "old", ["ACDEFGHIKLMNPQRSTVWYZ" * 200])
+    with pytest.raises(VocabularyMismatchError, match=r"no old.json beside it.*--vocab-file"):
+        open_corpus(prefix, TOKENIZER)
+    assert TOKENIZER.decode(open_corpus(prefix, TOKENIZER, MEGATRON).residues(0, 0, 21)) == "ACDEFGHIKLMNPQRSTVWYZ"
+
+
+def test_a_wrong_declaration_is_noticed(tmp_path: Path) -> None:
+    """Read with the 30-token file every residue would shift by one letter; alanine's absence gives it away."""
+    prefix = write_megatron(tmp_path / "old", ["ACDEFGHIKLMNPQRSTVWY" * 200])
+    with pytest.raises(VocabularyMismatchError, match="no alanine"):
+        open_corpus(prefix, TOKENIZER, PROTEIN_TOOLS / "iupac_vocab.txt")
+    prefix = write_megatron(tmp_path / "short", ["ACZ"])
+    with pytest.raises(VocabularyMismatchError, match="id 30 occurs"):
+        open_corpus(prefix, TOKENIZER, PROTEIN_TOOLS / "iupac_vocab.txt")
+
+
+def test_an_id_that_is_no_residue_is_refused_when_read(tmp_path: Path) -> None:
+    prefix = write_megatron(tmp_path / "old", ["ACDEF", "ACDEF"])
+    content = bytearray((tmp_path / "old.bin").read_bytes())
+    corpus = open_corpus(prefix, TOKENIZER, MEGATRON)
+    content[-2:] = b"\x02\x00"  # [CLS]
+    (tmp_path / "old.bin").write_bytes(content)
+    with pytest.raises(DataError, match="protein 1 holds an id"):
+        corpus.residues(1)
+
+
+@pytest.mark.parametrize("content", ["{", '{"format": "x", "version": 1}', "[]"])
+def test_a_damaged_sidecar_is_named(tmp_path: Path, content: str) -> None:
+    write_megatron(tmp_path / "x", ["ACD"])
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(DataError, match=r"x\.json"):
+        read_description(tmp_path / "x")
+
+
+def test_a_sidecar_of_another_corpus_is_noticed(corpus_prefix: Path, tmp_path: Path) -> None:
+    write_megatron(tmp_path / "x", ["ACD"])
+    (tmp_path / "x.json").write_text(Path(f"{corpus_prefix}.json").read_text())
+    with pytest.raises(DataError, match=r"x\.json: counts"):
+        open_corpus(tmp_path / "x", TOKENIZER)
+
+
+@pytest.mark.parametrize(("content", "message"), [("", "empty"), ("A\nA\n", "twice"), ("A\nC\n", "lacks")])
+def test_a_bad_vocabulary_file_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    prefix = write_megatron(tmp_path / "x", ["ACD"])
+    path = tmp_path / "vocab.txt"
+    path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        open_corpus(prefix, TOKENIZER, path)

@@ -1,0 +1,230 @@
+"""preprocess_data.py: every input format, counted substitutions, clear errors, all or nothing."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pretrain.data.corpus import open_corpus, read_description
+from pretrain.data.indexed_dataset import IndexedDataset
+from pretrain.tools.preprocess_data import preprocess
+from tape.errors import ConfigError, DataError
+from tape.lmdb_store import write_lmdb
+from tape.tokenizers import TAPETokenizer
+
+SCRIPT = "pretrain/tools/preprocess_data.py"
+PROTEINS = ["MKVLA", "GCTVEDRCLIGMGAILLNGC", "ACDEFGHIKLMNPQRSTVWY"]
+FASTA = "".join(f">p{i} text\n{protein[:4]}\n{protein[4:]}\n" for i, protein in enumerate(PROTEINS))
+STOCKHOLM = "# STOCKHOLM 1.0\n" + "".join(f"p{i} {protein}\n" for i, protein in enumerate(PROTEINS)) + "//\n"
+SPACED = "".join(json.dumps({"text": " ".join(protein)}) + "\n" for protein in PROTEINS)
+TAPE_JSONL = "".join(json.dumps({"primary": protein}) + "\n" for protein in PROTEINS)
+
+
+def texts(prefix: Path) -> list[str]:
+    corpus = open_corpus(prefix, TAPETokenizer())
+    return [TAPETokenizer().decode(corpus.residues(i)) for i in range(len(corpus))]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.fasta", FASTA.encode()),
+        ("x.faa", FASTA.lower().encode()),
+        ("x.fasta.gz", gzip.compress(FASTA.encode())),
+        ("x.fasta.xz", lzma.compress(FASTA.encode())),
+        ("x.sto", STOCKHOLM.encode()),
+        ("x.jsonl", SPACED.encode()),
+        ("x.json", SPACED.encode()),
+        ("x2.jsonl", TAPE_JSONL.encode()),
+        ("x.csv", ("id,sequence\n" + "".join(f"{i},{p}\n" for i, p in enumerate(PROTEINS))).encode()),
+        ("x.txt", "\n".join(PROTEINS).encode()),
+    ],
+)
+def test_every_format_gives_the_same_corpus(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    summary = preprocess([tmp_path / name], tmp_path / "out")
+    assert summary.prefix == tmp_path / "out_text_document"
+    assert texts(summary.prefix) == PROTEINS
+    assert (summary.documents, summary.tokens) == (3, 45)
+
+
+def test_lmdb(tmp_path: Path) -> None:
+    records = [{"primary": protein, "protein_length": len(protein)} for protein in PROTEINS]
+    write_lmdb(tmp_path / "x.lmdb", records)
+    assert texts(preprocess([tmp_path / "x.lmdb"], tmp_path / "out").prefix) == PROTEINS
+
+
+def test_many_inputs_stand_in_the_sidecar(tmp_path: Path) -> None:
+    (tmp_path / "a.fasta").write_text(">a\nMKV\n>b\nAC\n")
+    (tmp_path / "b.txt").write_text("GG\n")
+    summary = preprocess([tmp_path / "a.fasta", tmp_path / "b.txt"], tmp_path / "deep" / "out")
+    description = read_description(summary.prefix)
+    assert description is not None
+    assert [(Path(s.path).name, s.sequences, len(s.sha256)) for s in description.sources] == [
+        ("a.fasta", 2, 64),
+        ("b.txt", 1, 64),
+    ]
+    assert (description.documents, description.tokens) == (3, 7)
+    assert description.vocabulary_fingerprint == TAPETokenizer().fingerprint
+    assert texts(summary.prefix) == ["MKV", "AC", "GG"]
+
+
+def test_several_json_keys_make_several_corpora(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"heavy": "MKV", "light": "AC"}\n{"heavy": "GG", "light": "TT"}\n')
+    summary = preprocess([tmp_path / "x.jsonl"], tmp_path / "out", json_keys=("heavy", "light"))
+    assert [corpus.prefix.name for corpus in summary.corpora] == ["out_heavy_document", "out_light_document"]
+    assert [texts(corpus.prefix) for corpus in summary.corpora] == [["MKV", "GG"], ["AC", "TT"]]
+
+
+@pytest.mark.parametrize("layout", ["lazy", "cached"])
+def test_other_layouts(tmp_path: Path, layout: str) -> None:
+    (tmp_path / "x.fasta").write_text(FASTA)
+    summary = preprocess([tmp_path / "x.fasta"], tmp_path / "out", dataset_impl=layout)
+    assert (tmp_path / "out_text_document.idx").read_bytes()[:6] == b"TNTIDX"
+    assert texts(summary.prefix) == PROTEINS
+
+
+def test_workers_write_the_same_bytes(tmp_path: Path, proteins: list[str]) -> None:
+    (tmp_path / "x.txt").write_text("\n".join(proteins * 40))
+    one = preprocess([tmp_path / "x.txt"], tmp_path / "one").prefix
+    two = preprocess([tmp_path / "x.txt"], tmp_path / "two", workers=2).prefix
+    for suffix in (".bin", ".idx"):
+        assert Path(f"{one}{suffix}").read_bytes() == Path(f"{two}{suffix}").read_bytes()
+
+
+def test_substitutions_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "x.fasta").write_text(">a\nmkV-A.*\n>b\n" + "ACD" * 400 + "J\n")
+    summary = preprocess([tmp_path / "x.fasta"], tmp_path / "out")
+    assert texts(summary.prefix)[0] == "MKVA"
+    assert texts(summary.prefix)[1].endswith("ACDX")
+    counts = {"J_to_X": 1, "gap_removed": 2, "lower_case": 2, "stop_removed": 1}
+    assert summary.corpora[0].description.substitutions == counts
+    assert json.loads((tmp_path / "out_text_document.json").read_text())["substitutions"] == counts
+
+
+def test_too_many_unknown_residues_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.fasta").write_text(">a\n" + "ACD" * 100 + "J\n")
+    with pytest.raises(DataError, match=r"x\.fasta: 1 of 301 residues \(0\.33%\).*--max-unknown-fraction"):
+        preprocess([tmp_path / "x.fasta"], tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.fasta"]
+    assert preprocess([tmp_path / "x.fasta"], tmp_path / "out", max_unknown_fraction=0.01).tokens == 301
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(">a\nMK\n>b\nM1K\n", r"record 2 \(b\).*'1'"), (">a\nMK\n>b\n>c\nMK\n", r"record 2 \(b\).*empty")],
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bad_record_is_named(tmp_path: Path, content: str, words: str, workers: int) -> None:
+    (tmp_path / "x.fasta").write_text(content)
+    with pytest.raises(DataError, match=r"x\.fasta, " + words):
+        preprocess([tmp_path / "x.fasta"], tmp_path / "out", workers=workers)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.fasta"]
+
+
+def test_empty_records_can_be_left_out(tmp_path: Path) -> None:
+    (tmp_path / "x.fasta").write_text(">a\nMK\n>b\n>c\n--\n>d\nGG\n")
+    (tmp_path / "y.jsonl").write_text('{"text": ""}\n{"text": "AC"}\n')
+    inputs = [tmp_path / "x.fasta", tmp_path / "y.jsonl"]
+    summary = preprocess(inputs, tmp_path / "out", skip_empty=True)
+    assert texts(summary.prefix) == ["MK", "GG", "AC"]
+    assert summary.corpora[0].description.filtered == {"empty": 3}
+
+
+def test_length_limits(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("M\nMKV\nMKVLA\n")
+    summary = preprocess([tmp_path / "x.txt"], tmp_path / "out", min_length=2, max_length=4)
+    assert texts(summary.prefix) == ["MKV"]
+    assert summary.corpora[0].description.filtered == {"too_long": 1, "too_short": 1}
+
+
+def test_a_protein_of_40000_residues(tmp_path: Path) -> None:
+    (tmp_path / "titin.fasta").write_text(">titin\n" + "ACDEFGHIKL" * 4000 + "\n")
+    summary = preprocess([tmp_path / "titin.fasta"], tmp_path / "out")
+    assert IndexedDataset(summary.prefix).sizes.tolist() == [40_000]
+
+
+def test_nothing_to_write_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "x.fasta").write_text("")
+    with pytest.raises(DataError, match=r"x\.fasta: no sequence"):
+        preprocess([tmp_path / "x.fasta"], tmp_path / "out")
+    with pytest.raises(ConfigError):
+        preprocess([], tmp_path / "out")
+
+
+def test_the_command_line(tmp_path: Path, run_script: Callable, repository_root: Path) -> None:
+    """As the original's pipeline calls it, from another directory."""
+    (tmp_path / "x.json").write_text(SPACED)
+    vocabulary = repository_root / "pretrain" / "protein_tools" / "megatron_iupac_vocab.txt"
+    flags = "--tokenizer-type BertWordPieceCase --dataset-impl mmap --json-keys text --append-eod --log-interval 10"
+    result = run_script(
+        SCRIPT, "--input", "x.json", "--output-prefix", "out", "--vocab-file", vocabulary, *flags.split(), cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert texts(tmp_path / "out_text_document") == PROTEINS
+    assert "31 tokens; the ids written are those of TAPE's 30" in result.stderr
+    assert "--append-eod is ignored" in result.stderr
+    assert "3 documents, 45 residues" in result.stdout
+
+
+def test_split_sentences_names_the_output(tmp_path: Path, run_script: Callable) -> None:
+    (tmp_path / "x.json").write_text(SPACED)
+    result = run_script(SCRIPT, "--input", "x.json", "--output-prefix", "out", "--split-sentences", cwd=tmp_path)
+    assert result.returncode == 0
+    assert texts(tmp_path / "out_text_sentence") == PROTEINS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--input", "none.fasta"], ["none.fasta"]),
+        (["--input", "x.pdf"], ["x.pdf", "suffix"]),
+        (["--input", "x.json", "--vocab-file", "none.txt"], ["none.txt"]),
+        (["--input", "x.json", "--tokenizer-type", "GPT2BPETokenizer"], ["byte pairs"]),
+    ],
+)
+def test_mistakes_are_one_line(
+    tmp_path: Path, run_script: Callable, assert_clean_error: Callable, arguments: list[str], words: list[str]
+) -> None:
+    (tmp_path / "x.json").write_text(SPACED)
+    assert_clean_error(run_script(SCRIPT, *arguments, "--output-prefix", "out", cwd=tmp_path), *words)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_run_leaves_nothing(tmp_path: Path, repository_root: Path, sent: signal.Signals) -> None:
+    """SIGTERM cleans up; after SIGKILL nothing has a final name, and the next run removes what was begun."""
+    fifo = tmp_path / "x.txt"
+    import os
+
+    os.mkfifo(fifo)
+    command = [sys.executable, str(repository_root / SCRIPT), "--input", str(fifo), "--output-prefix", "out"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
+    with fifo.open("w") as stream:  # opens when the run reads: it is in the middle of its work
+        stream.write("MKV\n")
+        stream.flush()
+        deadline = time.monotonic() + 30
+        while not list(tmp_path.glob(".out*")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(sent)
+        process.wait(30)
+        assert process.stderr is not None
+        process.stderr.close()
+    assert not list(tmp_path.glob("out*"))
+    if sent == signal.SIGKILL:
+        (tmp_path / "y.txt").write_text("MKV\n")
+        preprocess([tmp_path / "y.txt"], tmp_path / "out")
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_real_sequences(shared_data: Path, tmp_path: Path) -> None:
+    summary = preprocess([shared_data / "corpus" / "swissprot_valid.fasta.xz"], tmp_path / "valid")
+    assert (summary.documents, summary.tokens) == (2831, 1_160_670)
