@@ -168,8 +168,13 @@ def _only_file(folder: Path) -> Path:
     """A folder without rank folders: ``model_optim_rng.pt``, or the only ``.pt`` file there."""
     usual = folder / RANK_FILE_NAME
     candidates = sorted(folder.glob("*.pt"))
-    if usual.is_file() or not candidates:
+    if usual.is_file():
         return usual
+    if not candidates:
+        raise CheckpointError(
+            f"{folder}: no checkpoint there: neither metadata.json (pretrain_tape.py), nor mp_rank_* or"
+            f" {RANK_FILE_NAME} (Megatron-LM)"
+        )
     if len(candidates) > 1:
         names = ", ".join(candidate.name for candidate in candidates)
         raise CheckpointError(f"{folder}: which checkpoint is meant? It has {names}; give the file's path")

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tape.file_hashes import sha256_of
+
 
 def file_hashes(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of each file, by path."""
-    return {str(file): {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files}
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return {str(file): {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files}
 
 
 def as_json(values: Mapping[str, Any]) -> dict[str, Any]:

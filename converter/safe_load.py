@@ -75,6 +75,9 @@ def _explain(error: Exception) -> str:
     if refused:
         return f"refused, because its pickle names {refused.group(1)}, which a checkpoint has no need of; nothing ran"
     if "Unsupported operand" in text:
-        return "refused: written with a pickle protocol other than torch.save's own; save it again with torch.save"
+        return (
+            "refused: no PyTorch checkpoint, or written with a pickle protocol other than torch.save's own; save it"
+            " again with torch.save"
+        )
     detail = text.split("WeightsUnpickler error:")[-1].strip().split("\n")[0]
     return f"truncated or not a PyTorch checkpoint ({type(error).__name__}: {detail[:160]})"

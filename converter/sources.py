@@ -103,8 +103,9 @@ class ShardedSource:
     kind = "proteinlm-sharded"
 
     def __init__(self, path: Path, options: SourceOptions) -> None:
-        self.path = path
         self._checkpoint = _gather(path)
+        # From here on the iteration that was read, whatever a running job saves meanwhile.
+        self.path = self._checkpoint.path
         self._config = ProteinBertConfig.from_dict(dict(self._checkpoint.model_config))
         self._rows, self._unused = token_rows_by_name(self._checkpoint.vocabulary)
         for flag in flags_for_megatron(options):

@@ -128,6 +128,11 @@ def _read_provenance(source: Path) -> dict[str, Any]:
         raise DataError(f"{path}: not readable as JSON: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a JSON object")
+    files = content.get("corpus_files", {})
+    if not isinstance(content.get("datasets", {}), dict) or not isinstance(files, dict):
+        raise DataError(f"{path}: datasets and corpus_files should be JSON objects")
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in files.values()):
+        raise DataError(f"{path}: corpus_files should hold lists of file names, {{split: [file, ...]}}")
     return content
 
 

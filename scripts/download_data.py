@@ -7,8 +7,8 @@
 
 A download that breaks off goes on where it stopped when the command is run again; what is there and complete is not
 fetched again. Checked are: the size announced by the server, the MD5 sum where one is published, the gzip checksum,
-every member of the tarball, and the number of records of each split. The SHA-256 sum of the first download is kept in
-TARGET/downloads/SHA256SUMS, and a later download must agree with it.
+every member of the tarball, and the number of records of each split. The SHA-256 sum of the first download that
+passes is kept in TARGET/downloads/SHA256SUMS, and a later download must agree with it.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def fetch(archive: Archive, place: Place) -> str:
     if not tarball.exists():
         download(f"{place.base_url.rstrip('/')}/{tarball.name}", tarball, place.retries, _ADVICE)
     try:
-        _check_sums(tarball, archive)
+        digest = _check_sums(tarball, archive)
         with atomic_directory(folder) as unpacked:
             _unpack(tarball, archive.folder, unpacked)
             found = _check_splits(unpacked, archive)
@@ -106,13 +106,14 @@ def fetch(archive: Archive, place: Place) -> str:
     except DataError as error:
         tarball.unlink()  # the next run must not take it for whole
         raise DataError(f"{tarball}: {error}. The archive was deleted; run the command again") from error
+    _record_sum(tarball, digest)
     if not place.keep_archives:
         tarball.unlink()
     return f"{folder}: {found}"
 
 
-def _check_sums(tarball: Path, archive: Archive) -> None:
-    """MD5 against the published one; SHA-256 against that of the first download, which is noted."""
+def _check_sums(tarball: Path, archive: Archive) -> str:
+    """MD5 against the published one, SHA-256 against that of the first good download; returns the SHA-256 sum."""
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     with tarball.open("rb") as stream:
         while block := stream.read(_BLOCK_BYTES):
@@ -123,20 +124,30 @@ def _check_sums(tarball: Path, archive: Archive) -> None:
             f"its MD5 sum is {md5.hexdigest()}, the published file's {archive.md5}: damaged on the way, or replaced at "
             "its source"
         )
-    _check_recorded(tarball, sha256.hexdigest())
-
-
-def _check_recorded(tarball: Path, digest: str) -> None:
-    """Compare with TARGET/downloads/SHA256SUMS (the format of sha256sum), or add a line to it."""
-    path = tarball.parent / "SHA256SUMS"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    recorded = {name: known for known, _, name in (line.partition("  ") for line in lines)}
-    if recorded.setdefault(tarball.name, digest) != digest:
+    digest = sha256.hexdigest()
+    known = _recorded_sums(_sums_file(tarball)).get(tarball.name, digest)
+    if known != digest:
         raise DataError(
-            f"its SHA-256 sum is {digest}, that of the first download {recorded[tarball.name]}; remove the line from "
-            f"{path} if the new one is right"
+            f"its SHA-256 sum is {digest}, that of the first download {known}; remove the line from "
+            f"{_sums_file(tarball)} if the new one is right"
         )
-    with atomic_write(path, "w") as stream:
+    return digest
+
+
+def _sums_file(tarball: Path) -> Path:
+    return tarball.parent / "SHA256SUMS"
+
+
+def _recorded_sums(path: Path) -> dict[str, str]:
+    """Sums by name of a file in the format of sha256sum; empty when there is none yet."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {name: known for known, _, name in (line.partition("  ") for line in lines)}
+
+
+def _record_sum(tarball: Path, digest: str) -> None:
+    """Note the sum of an archive that passed all checks: that of a bad one would refuse the good one later."""
+    recorded = {**_recorded_sums(_sums_file(tarball)), tarball.name: digest}
+    with atomic_write(_sums_file(tarball), "w") as stream:
         stream.writelines(f"{known}  {name}\n" for name, known in recorded.items())
 
 

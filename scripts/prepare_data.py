@@ -48,7 +48,6 @@ A second run only does what is new: a split is left alone when its files have th
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import signal
 import sys
@@ -64,12 +63,13 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 from tqdm import tqdm
 
-from pretrain.tools.preprocess_data import preprocess
+from pretrain.tools.preprocess_data import DEFAULT_MAX_UNKNOWN_FRACTION, preprocess
 from scripts.data_sources import CORPUS, Dataset, SplitFiles, find_datasets
 from scripts.labelled_records import chain_record, make_record
 from scripts.structure_files import read_chains
 from tape.atomic_files import atomic_directory, atomic_write, write_json
 from tape.errors import ConfigError, DataError, UnknownResidueError, run_cli
+from tape.file_hashes import sha256_of
 from tape.lmdb_store import write_lmdb
 from tape.sequence_files import read_rows, read_sequences
 from tape.text_files import file_size
@@ -98,6 +98,7 @@ class Options:
         corpus_workers: processes that tokenise the corpus.
         overwrite: do everything again, and replace folders that come from elsewhere.
         structures_as_labels: secondary structure from ``structures/`` even if it has files of its own.
+        skip_empty, max_unknown_fraction: of the corpus, see :func:`pretrain.tools.preprocess_data.preprocess`.
     """
 
     tasks: tuple[str, ...] | None = None
@@ -105,6 +106,8 @@ class Options:
     corpus_workers: int = 1
     overwrite: bool = False
     structures_as_labels: bool = False
+    skip_empty: bool = False
+    max_unknown_fraction: float = DEFAULT_MAX_UNKNOWN_FRACTION
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -254,7 +257,14 @@ def _write_corpus(files: SplitFiles, prefix: Path, options: Options) -> tuple[in
     """Tokenise one split of the corpus into ``{prefix}_text_document.{bin,idx,json}``."""
     paths = files.paths if options.limit is None else (_first_sequences(files.paths, prefix, options.limit),)
     with tqdm(desc=f"corpus {prefix.name}", bar_format="{desc} [{elapsed}]{postfix}", disable=None) as bar:
-        summary = preprocess(paths, prefix, workers=options.corpus_workers, progress=bar.set_postfix_str)
+        summary = preprocess(
+            paths,
+            prefix,
+            workers=options.corpus_workers,
+            max_unknown_fraction=options.max_unknown_fraction,
+            skip_empty=options.skip_empty,
+            progress=bar.set_postfix_str,
+        )
     description = summary.corpora[0].description
     return description.documents, Counter(description.substitutions)
 
@@ -275,12 +285,8 @@ def _progress_bar(title: str, total: int) -> Any:
 
 def _fingerprint(path: Path) -> dict[str, Any]:
     """Name, size and SHA-256 sum of a file (of ``data.mdb`` for an LMDB directory)."""
-    size = file_size(path)
-    with (path / "data.mdb" if path.is_dir() else path).open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return {"name": path.name, "bytes": size, "sha256": digest.hexdigest()}
+    file = path / "data.mdb" if path.is_dir() else path
+    return {"name": path.name, "bytes": file_size(path), "sha256": sha256_of(file)}
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -318,6 +324,14 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="secondary structure from structures/ even if there are secondary_structure files",
     )
+    parser.add_argument("--skip-empty", action="store_true", help="leave empty records out of the corpus, counted")
+    parser.add_argument(
+        "--max-unknown-fraction",
+        type=float,
+        default=DEFAULT_MAX_UNKNOWN_FRACTION,
+        metavar="F",
+        help="largest part of the corpus that may be unknown letters, replaced by X (default %(default)s)",
+    )
     return parser
 
 
@@ -331,6 +345,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.corpus_workers,
         options.overwrite,
         options.structures_as_labels,
+        options.skip_empty,
+        options.max_unknown_fraction,
     )
     try:
         done = prepare(options.source, options.target, chosen)

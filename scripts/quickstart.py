@@ -42,8 +42,10 @@ class Size:
     """Model and schedule of one ``--size``.
 
     Attributes:
-        tokens: of one packed row (and positions of the model).
+        tokens: of one packed row; longer proteins are split in pretraining.
         rows: packed rows a step.
+        init_std: of the initial weights. Megatron's 0.02 is meant for a thousand units; near 1 / sqrt(hidden),
+            attention and MLP of a narrow model start to learn at once.
         epoch_scale: epochs of finetuning, relative to FINETUNING.
     """
 
@@ -54,14 +56,17 @@ class Size:
     rows: int
     iterations: int
     learning_rate: float
+    init_std: float = 0.02
     epoch_scale: float = 1.0
 
 
 SIZES = {
-    "tiny": Size(128, 4, 4, 1024, 4, 700, 2e-3),
-    "small": Size(256, 6, 8, 1024, 8, 4000, 1e-3),
+    "tiny": Size(128, 4, 4, 256, 16, 600, 2e-3, init_std=0.08),
+    "small": Size(256, 6, 8, 512, 32, 4000, 1e-3, init_std=0.06),
     "base": Size(512, 8, 8, 2176, 16, 20000, 5e-4),
 }
+# Proteins of finetuning are not split; ProteinLM's number, so that its data sets fit.
+POSITIONS = 2176
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,9 @@ class Finetuning:
 
 
 FINETUNING = {
-    "secondary_structure": Finetuning(4, 16, 5e-4),
-    "contact_prediction": Finetuning(4, 8, 5e-4, options=("--contact_head", "linear")),
-    "remote_homology": Finetuning(10, 16, 5e-4),
+    "secondary_structure": Finetuning(2, 8, 3e-4),
+    "contact_prediction": Finetuning(5, 8, 3e-3, 3e-3, options=("--contact_head", "linear")),
+    "remote_homology": Finetuning(8, 16, 5e-4),
     "fluorescence": Finetuning(10, 32, 5e-4),
     "stability": Finetuning(10, 32, 5e-4),
 }
@@ -170,7 +175,8 @@ def _pretrain(out: Path, size: Size, machine: Machine, has_valid: bool) -> Stage
         *("--tensor-model-parallel-size", str(machine.ranks)),
         *("--num-layers", str(size.layers), "--hidden-size", str(size.hidden)),
         *("--num-attention-heads", str(size.heads)),
-        *("--seq-length", str(size.tokens), "--max-position-embeddings", str(size.tokens)),
+        *("--seq-length", str(size.tokens), "--max-position-embeddings", str(POSITIONS)),
+        *("--init-method-std", str(size.init_std)),
         *("--hidden-dropout", "0.0", "--attention-dropout", "0.0"),
         *("--micro-batch-size", str(size.rows), "--global-batch-size", str(size.rows)),
         *("--data-path", str(corpus / "train_text_document"), *valid),

@@ -25,6 +25,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 from tape.atomic_files import atomic_directory, write_text
 from tape.errors import CheckpointError, ConfigError, run_cli
+from tape.run_directory import BEST_NAME, saved_epoch
 
 # task -> metrics of the table: key in eval_SPLIT.json, what it is called
 HEADLINES: dict[str, tuple[tuple[str, str], ...]] = {
@@ -78,10 +79,10 @@ class Row:
 
 
 def read_evaluations(directories: Iterable[Path]) -> list[Evaluated]:
-    """All evaluations below the directories.
+    """The evaluations below the directories; of a run with several evaluated epochs, the one best.json names.
 
     Raises:
-        ConfigError: there is none, or a directory is missing.
+        ConfigError: there is none, a directory is missing, or two models claim one cell of the table.
         CheckpointError: a file is no evaluation of the known schema.
     """
     found = []
@@ -91,7 +92,29 @@ def read_evaluations(directories: Iterable[Path]) -> list[Evaluated]:
         found += [_read_evaluation(file) for file in sorted(directory.rglob("eval_*.json"))]
     if not found:
         raise ConfigError(f"no eval_SPLIT.json below {', '.join(map(str, directories))}; run tape_eval.py first")
-    return found
+    return _one_a_cell([evaluation for evaluation in found if _is_chosen_epoch(evaluation, found)])
+
+
+def _is_chosen_epoch(evaluation: Evaluated, all_of_them: Sequence[Evaluated]) -> bool:
+    """Whether the evaluated epoch is its run's only one, or its best on validation data."""
+    directory = evaluation.file.parent
+    epochs = {other.file.parent for other in all_of_them if other.run == evaluation.run}
+    best = saved_epoch(evaluation.run, (BEST_NAME,))
+    return len(epochs) == 1 or best not in epochs or directory == best
+
+
+def _one_a_cell(evaluations: Sequence[Evaluated]) -> list[Evaluated]:
+    """Refuse two models of one name, which would hide one another."""
+    cells: dict[tuple[str, str, str, str], Evaluated] = {}
+    for evaluation in evaluations:
+        cell = (evaluation.task, evaluation.data, evaluation.split, evaluation.column)
+        other = cells.setdefault(cell, evaluation)
+        if other is not evaluation:
+            raise ConfigError(
+                f"{other.file} and {evaluation.file} both are {evaluation.task} {evaluation.split} of"
+                f" {evaluation.column!r}; give one of them"
+            )
+    return list(cells.values())
 
 
 def _read_evaluation(file: Path) -> Evaluated:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,11 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="suffix of the run directory TASK_MODEL_NAME (default: time and a random number)",
     )
-    group.add_argument("--overwrite", action="store_true", help="replace a run of the same name")
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace a run of the same name; with --resume_from_checkpoint: drop the epochs saved after the one named",
+    )
     group.add_argument("--log_dir", default="./logs", help="tensorboard's files (default %(default)s)")
     group.add_argument("--num_log_iter", type=int, default=20, help="steps between log lines (default %(default)s)")
     group.add_argument("--eval_freq", type=int, default=1, help="epochs between validations; 0: never (default 1)")
@@ -128,7 +133,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--resume_from_checkpoint",
         action="store_true",
-        help="go on with the run whose directory, or saved epoch, --from_pretrained names",
+        help="go on with the run whose directory, or saved epoch, --from_pretrained names; options not given are the"
+        " run's own (its args.json); epochs saved after the one named are dropped only with --overwrite",
     )
     group.add_argument(
         "--force_save",
@@ -226,6 +232,19 @@ def create_embed_parser() -> argparse.ArgumentParser:
     parser.add_argument("--full_sequence_embed", action="store_true", help="all states instead of two vectors")
     parser.set_defaults(task="embed")
     return parser
+
+
+def given_options(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> list[str]:
+    """Names of the options and positions that ``words`` (``sys.argv`` when None) give, sorted; they must be valid."""
+    unset = dict.fromkeys(vars(parser.parse_args(words)))
+    return sorted(
+        name for name, value in vars(parser.parse_args(words, argparse.Namespace(**unset))).items() if value is not None
+    )
+
+
+def changed_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[str]:
+    """Names of the options of ``args`` that are not the parser's defaults, sorted."""
+    return sorted(name for name, value in vars(args).items() if value != parser.get_default(name))
 
 
 def precision_of(args: argparse.Namespace) -> str:

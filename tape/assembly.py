@@ -21,6 +21,7 @@ from .models.model_directory import check_vocabulary
 from .precision import is_fast
 from .recording import RunRecorder
 from .registry import TaskSpec, registry
+from .resuming import resumed_epoch
 from .run_directory import LATEST_NAME, RunDirectory, experiment_name, logging_to_file, saved_epoch
 from .tasks import SHAPE_TRAITS, TaskShape
 from .tokenizers import TAPETokenizer
@@ -92,7 +93,7 @@ def pretrained_source(args: argparse.Namespace) -> Path | None:
     if args.from_pretrained is None:
         return None
     path = Path(args.from_pretrained)
-    return saved_epoch(path, (LATEST_NAME,)) if args.resume_from_checkpoint else saved_epoch(path)
+    return resumed_epoch(path) if args.resume_from_checkpoint else saved_epoch(path)
 
 
 def model_to_train(args: argparse.Namespace, source: Path | None) -> nn.Module:
@@ -141,6 +142,20 @@ def run_directory(args: argparse.Namespace, source: Path | None, ranks: Ranks) -
     if ranks.is_writer:
         RunDirectory.create(path, args.overwrite)
     return RunDirectory(path)
+
+
+def check_later_epochs(args: argparse.Namespace, run: RunDirectory, epoch: int) -> None:
+    """Refuse to drop what a run saved after ``epoch`` unless ``--overwrite`` asks for it.
+
+    An epoch that ``latest.json`` does not name yet was cut off while it was saved, and is no loss.
+    """
+    later = run.saved_after(epoch)
+    if not later or args.overwrite or saved_epoch(run.path, (LATEST_NAME,)) == run.epoch_directory(epoch):
+        return
+    raise ConfigError(
+        f"{run.path}: going on after epoch {epoch} drops its saved epochs {', '.join(map(str, later))}; give"
+        f" --overwrite to drop them, or --from_pretrained {run.path} to go on after the last of them"
+    )
 
 
 def run_recorder(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +37,7 @@ class ProteinConfig:
 
         Raises:
             CheckpointError: the file is missing or not a JSON object.
+            ConfigError: it holds a value that is not allowed.
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -45,7 +47,10 @@ class ProteinConfig:
             raise CheckpointError(f"{path}: not valid JSON ({error})") from error
         if not isinstance(values, dict):
             raise CheckpointError(f"{path}: holds a {type(values).__name__}, not a JSON object")
-        return cls.from_dict(values)
+        try:
+            return cls.from_dict(values)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
 
     @classmethod
     def from_pretrained(cls: type[Config], path: str | os.PathLike[str], **overrides: Any) -> Config:
@@ -75,6 +80,21 @@ class ProteinConfig:
         return f"{type(self).__name__} {self.to_json_string().strip()}"
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "contact_num_blocks",
+    "head_hidden_size",
+)
 _ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "swish")
 _CONTACT_HEADS = ("resnet", "linear")
 
@@ -137,10 +157,16 @@ class ProteinBertConfig(ProteinConfig):
         self._check()
 
     def _check(self) -> None:
-        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
+        for name in _SIZES:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name} must be a positive whole number, not {value!r}")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must lie in [0, 1], not {getattr(self, name)!r}")
+        for name in ("initializer_range", "layer_norm_eps"):
+            if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be a number that is not negative, not {getattr(self, name)!r}")
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from .errors import ConfigError, ProteinLMError
 
@@ -113,6 +114,18 @@ def from_writer(value: Value, ranks: Ranks) -> Value:
     torch.distributed.broadcast_object_list(box, src=0)
     received: Value = box[0]
     return received
+
+
+def share_buffers(model: nn.Module, ranks: Ranks) -> None:
+    """Give every rank rank 0's buffers, which are those that are saved.
+
+    DistributedDataParallel copies them only as a training step begins. Without this, each rank would validate with the
+    running batch statistics of its own last step.
+    """
+    if not ranks.is_distributed:
+        return
+    for buffer in model.buffers():
+        torch.distributed.broadcast(buffer, src=0)
 
 
 def wait_for_all(ranks: Ranks) -> None:

@@ -8,6 +8,7 @@ and ``avg`` (H,), the mean over residues, without ``<cls>`` and ``<sep>`` (defec
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +77,27 @@ def _check_unique(path: Path, identifiers: list[str]) -> None:
         seen.add(identifier)
 
 
-def write_embeddings(path: Path, embeddings: dict[str, Embedding]) -> Path:
-    """Write the .npz; the suffix is added when missing. Returns the path written.
+def embeddings_file(path: Path) -> Path:
+    """The .npz to write, the suffix added when missing; asked for before anything is computed.
 
     Raises:
-        ConfigError: the folder does not exist.
+        ConfigError: the folder does not exist, or nothing can be written there.
     """
     path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent}: no such directory to write {path.name} to")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"{path}: can't be written there")
+    return path
+
+
+def write_embeddings(path: Path, embeddings: dict[str, Embedding]) -> Path:
+    """Write the .npz; the suffix is added when missing. Returns the path written.
+
+    Raises:
+        ConfigError: as :func:`embeddings_file`.
+    """
+    path = embeddings_file(path)
     arrays: dict[str, Any] = {}
     for identifier, embedding in embeddings.items():
         array = np.empty((), dtype=object)

@@ -49,7 +49,8 @@ def run_cli(main: Callable[[], object]) -> int:
         main: the command, without arguments. An ``int`` it returns is the exit code.
 
     Returns:
-        0, the command's own code, 1 for a :class:`ProteinLMError`, 130 for an interrupt (Ctrl-C).
+        0, the command's own code, 1 for a :class:`ProteinLMError` or what the system refuses (a full disk, a path that
+        can't be written), 130 for an interrupt (Ctrl-C).
     """
     try:
         result = main()
@@ -61,5 +62,9 @@ def run_cli(main: Callable[[], object]) -> int:
         return 130
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away (`| head`): nothing to report
+        return 1
+    except OSError as error:
+        path = error.filename if error.filename2 is None else error.filename2  # of a rename, the name that was wanted
+        print(f"error: {'' if path is None else f'{path}: '}{error.strerror or error}", file=sys.stderr)
         return 1
     return result if isinstance(result, int) else 0

@@ -17,7 +17,7 @@ from .datasets.batching import plan_evaluation
 from .datasets.loading import load_batches, worker_count
 from .datasets.survey import lengths_of, survey_of
 from .distributed import Ranks, gather_lists, sum_over_ranks
-from .errors import ConfigError, ProteinLMError
+from .errors import CheckpointError, ConfigError, DataError, ProteinLMError
 from .metrics import SHAPE_METRICS, Metric
 from .precision import autocast
 from .progress import Progress
@@ -59,6 +59,24 @@ class Evaluation:
 
     def values(self) -> dict[str, float]:
         return {metric.name: metric.value for metric in self.metrics}
+
+
+def check_measured(evaluation: Evaluation, source: object) -> None:
+    """Refuse scores that mean nothing.
+
+    Args:
+        evaluation: of a split.
+        source: the split's file, for messages.
+
+    Raises:
+        DataError: no record has a label.
+        CheckpointError: the model's predictions are not numbers.
+    """
+    loss = evaluation.metrics[0]
+    if loss.n == 0:
+        raise DataError(f"{source}: nothing to evaluate on: no record has a label that counts")
+    if math.isnan(loss.value):
+        raise CheckpointError(f"the model's predictions on {source} are not numbers (nan); its weights are damaged")
 
 
 @contextmanager

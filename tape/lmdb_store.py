@@ -186,6 +186,8 @@ class _Handle:
     def _open(self) -> None:
         file = _data_file(self.path)
         options = {"subdir": self.path.is_dir(), "readonly": True, "lock": False, "readahead": False, "meminit": False}
+        if file.stat().st_size == 0:
+            raise DataError(f"{file}: empty file")
         try:
             self.environment = lmdb.open(str(self.path), **options)
         except lmdb.Error as error:

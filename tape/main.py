@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 from . import arguments as options
 from .errors import ConfigError, run_cli
 from .registry import TaskSpec, registry
+from .resuming import take_over
 from .tasks import SHAPE_TRAITS, TaskShape
 from .tokenizers import TAPETokenizer
 from .training_config import OptimizerConfig
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .checkpoints import TrainingProgress
     from .distributed import Ranks
     from .recording import RunRecorder
     from .run_directory import RunDirectory
@@ -39,6 +41,16 @@ logger = logging.getLogger(__name__)
 
 def _parse(parser: argparse.ArgumentParser, arguments: Arguments) -> argparse.Namespace:
     return arguments if isinstance(arguments, argparse.Namespace) else parser.parse_args(arguments)
+
+
+def _parse_training(parser: argparse.ArgumentParser, arguments: Arguments) -> argparse.Namespace:
+    """Parsed options that know which of them were given; those of a launcher's process know it already."""
+    args = _parse(parser, arguments)
+    if not isinstance(arguments, argparse.Namespace):
+        args.given_options = options.given_options(parser, arguments)
+    elif not hasattr(args, "given_options"):
+        args.given_options = options.changed_options(parser, args)
+    return args
 
 
 def _level(args: argparse.Namespace) -> int:
@@ -60,8 +72,7 @@ def run_train(arguments: Arguments = None) -> Path:
     Raises:
         ProteinLMError: options, data or model that can't be used.
     """
-    args = _parse(options.create_train_parser(), arguments)
-    options.check_training_arguments(args)
+    args, changes = _completed(_parse_training(options.create_train_parser(), arguments))
     spec = _trainable(args)
     from .distributed import training_processes
     from .run_directory import logging_to_terminal
@@ -72,12 +83,23 @@ def run_train(arguments: Arguments = None) -> Path:
             seed_all(args.seed)
             if args.force_save != "FALSE":
                 return _save_untrained(args, ranks)
-            return _train(args, spec, ranks)
+            return _train(args, spec, ranks, changes)
+
+
+def _completed(args: argparse.Namespace) -> tuple[argparse.Namespace, list[str]]:
+    """Checked options, for a resumed run with those it was started with; and what it changes, for the log."""
+    changes: list[str] = []
+    if args.resume_from_checkpoint and args.from_pretrained is not None:
+        args, changes = take_over(args)
+    options.check_training_arguments(args)
+    return args, changes
 
 
 def _trainable(args: argparse.Namespace) -> TaskSpec:
     """The task's spec, if it can be trained with the model type."""
     spec = registry.get_task_spec(args.task)
+    if not spec.is_available:
+        raise ConfigError(f"task {args.task} is not available in this version")
     if spec.shape == TaskShape.EMBEDDING:
         raise ConfigError(f"task {args.task} has nothing to train or evaluate; use tape-embed")
     if args.model_type not in spec.models:
@@ -85,8 +107,9 @@ def _trainable(args: argparse.Namespace) -> TaskSpec:
     return spec
 
 
-def _train(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> Path:
+def _train(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks, changes: Sequence[str]) -> Path:
     from . import assembly
+    from .checkpoints import load_training_state
     from .training import Trainer
 
     data = assembly.training_data(args, spec)
@@ -94,24 +117,31 @@ def _train(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> Path:
     config = assembly.training_config(args, shape)
     assembly.report_slow_precision(config.precision, ranks.device)
     source = assembly.pretrained_source(args)
+    saved = load_training_state(source) if args.resume_from_checkpoint and source is not None else None
     model = assembly.model_to_train(args, source).to(ranks.device)
     assembly.check_positions(model, data)
     with ExitStack() as stack:
         run = assembly.run_directory(args, source, ranks)
+        if saved is not None:
+            assembly.check_later_epochs(args, run, saved[1].epoch)
         recorder = assembly.run_recorder(args, run, data, ranks, stack)
         trainer = Trainer(model, data, shape, config, ranks, recorder)
-        if args.resume_from_checkpoint:
-            assert source is not None
-            _resume(trainer, source, run, recorder)
+        if saved is not None:
+            _resume(trainer, saved, run, recorder)
+            for change in changes if ranks.is_writer else ():
+                logger.warning(change)
         _announce(args, trainer, run)
         trainer.train()
     return run.path
 
 
-def _resume(trainer: Trainer, source: Path, run: RunDirectory, recorder: RunRecorder | None) -> None:
-    from .checkpoints import load_training_state
-
-    state, progress = load_training_state(source)
+def _resume(
+    trainer: Trainer,
+    saved: tuple[dict[str, Any], TrainingProgress],
+    run: RunDirectory,
+    recorder: RunRecorder | None,
+) -> None:
+    state, progress = saved
     trainer.resume(state, progress)
     if recorder is not None:
         run.forget_after(progress.epoch)
@@ -177,7 +207,7 @@ def run_eval(arguments: Arguments = None) -> dict[str, float]:
 def _evaluate(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> dict[str, float]:
     from . import assembly
     from .datasets.survey import check_position_limit
-    from .evaluation import EvaluationConfig, evaluate
+    from .evaluation import EvaluationConfig, check_measured, evaluate
     from .result_files import chosen_metrics
     from .run_directory import saved_epoch
 
@@ -192,6 +222,7 @@ def _evaluate(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> dict[st
     check_position_limit(dataset, getattr(model.config, "max_position_embeddings", None))
     model = model.to(ranks.device)
     evaluation = evaluate(model, dataset, shape, config, ranks, keep_results=True, title=f"{args.task} {args.split}")
+    check_measured(evaluation, getattr(getattr(dataset, "data", None), "path", f"split {args.split}"))
     chosen = chosen_metrics(evaluation, args.metrics)
     if ranks.is_writer:
         _write_evaluation(args, directory, dataset, evaluation, chosen)
@@ -235,18 +266,19 @@ def run_embed(arguments: Arguments = None) -> Path:
     spec.get_model(args.model_type)
     from . import assembly
     from .distributed import training_processes
-    from .embedding import embed, write_embeddings
+    from .embedding import embed, embeddings_file, write_embeddings
     from .evaluation import EvaluationConfig
     from .run_directory import logging_to_terminal, saved_epoch
 
     with training_processes(args.no_cuda, args.local_rank) as ranks, logging_to_terminal(_level(args)):
+        out_file = embeddings_file(Path(args.out_file))
         dataset = spec.dataset_class(args.data_file, args.tokenizer)
         assembly.report_changes(dataset, args.data_file)
         model = assembly.encoder(args, saved_epoch(Path(args.from_pretrained)), dataset).to(ranks.device)
         batch_size = SHAPE_TRAITS[TaskShape.EMBEDDING].batch_size if args.batch_size is None else args.batch_size
         config = EvaluationConfig(batch_size, args.num_workers, options.precision_of(args))
         embeddings = embed(model, dataset, config, ranks.device, args.full_sequence_embed)
-        path = write_embeddings(Path(args.out_file), embeddings)
+        path = write_embeddings(out_file, embeddings)
         logger.info("wrote %d embeddings to %s", len(embeddings), path)
     return path
 
@@ -260,8 +292,7 @@ def run_train_distributed(arguments: Arguments = None) -> None:
     Raises:
         ProteinLMError: options that can't be used, or a process failed.
     """
-    args = _parse(options.create_distributed_parser(), arguments)
-    options.check_training_arguments(args)
+    args, _ = _completed(_parse_training(options.create_distributed_parser(), arguments))
     _trainable(args)
     from .distributed import LaunchPlan, launch
 

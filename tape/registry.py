@@ -15,6 +15,7 @@ import importlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import ConfigError
@@ -46,12 +47,35 @@ def _same_definition(old: Any, new: Any) -> bool:
     return getattr(old, "__qualname__", old) == getattr(new, "__qualname__", new)
 
 
-def _check_known(config_class: Any, overrides: Mapping[str, Any]) -> None:
-    """Refuse a configuration value that the class does not have: it would be kept and change nothing."""
-    known = set(config_class().to_dict()) if overrides else set()
-    unknown = sorted(set(overrides) - known)
+# What the commands set by themselves, whether or not a third party's configuration has it.
+_ALWAYS_ALLOWED = frozenset({"finetuning_task", "num_labels"})
+
+
+def _load_config(config_class: Any, config_file: Any, load_dir: Any) -> Any:
+    """The configuration before anything in it is replaced.
+
+    Raises:
+        ConfigError: neither file nor directory is given, and the class has no defaults.
+    """
+    if load_dir is not None:
+        path = Path(load_dir)
+        return config_class.from_pretrained(path if path.is_dir() else path.parent)
+    if config_file is not None:
+        return config_class.from_json_file(config_file)
+    try:
+        return config_class()
+    except TypeError as error:
+        raise ConfigError(
+            f"{config_class.__name__} has no default configuration ({error}); give one in a file"
+        ) from error
+
+
+def _check_known(config: Any, overrides: Mapping[str, Any]) -> None:
+    """Refuse a value that a configuration does not have: it would be kept and change nothing."""
+    known = set(config.to_dict())
+    unknown = sorted(set(overrides) - known - _ALWAYS_ALLOWED)
     if unknown:
-        raise ConfigError(f"{config_class.__name__} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+        raise ConfigError(f"{type(config).__name__} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
 
 
 @dataclass
@@ -73,6 +97,11 @@ class TaskSpec:
     @property
     def shape(self) -> TaskShape | None:
         return self.task.shape
+
+    @property
+    def is_available(self) -> bool:
+        """False for a name that is kept for a task of the original system, which has neither data nor models here."""
+        return bool(self.dataset != "")
 
     @property
     def dataset_class(self) -> Any:
@@ -150,7 +179,7 @@ class Registry:
         if task_spec is None:
             return lambda make: self._register_made(task_name, make)
         old = self.task_name_mapping.get(task_name)
-        if old is not None and not _same_definition(old.dataset, task_spec.dataset):
+        if old is not None and old.is_available and not _same_definition(old.dataset, task_spec.dataset):
             raise ConfigError(f"a task named {task_name!r} is registered already; choose another name")
         if old is not None:
             task_spec.models = {**old.models, **task_spec.models}
@@ -227,11 +256,13 @@ class Registry:
         spec = self.get_task_spec(task_name)
         model_class = spec.get_model(model_name)
         config_class = model_class.config_class
-        _check_known(config_class, config_overrides)
         overrides = {"num_labels": spec.num_labels, **config_overrides}
+        if load_dir is not None and overrides.keys() <= _ALWAYS_ALLOWED:
+            return model_class.from_pretrained(load_dir, **overrides)
+        config = _load_config(config_class, config_file, load_dir)
+        _check_known(config, overrides)
         if load_dir is not None:
             return model_class.from_pretrained(load_dir, **overrides)
-        config = config_class.from_json_file(config_file) if config_file is not None else config_class()
         return model_class(config_class.from_dict({**config.to_dict(), **overrides}))
 
 

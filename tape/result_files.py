@@ -10,7 +10,6 @@ precision, model_dir, model_sha256, data_sha256, code_version, date (UTC).
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
@@ -23,6 +22,7 @@ from typing import Any
 from .atomic_files import atomic_write, write_json
 from .errors import ConfigError
 from .evaluation import Evaluation
+from .file_hashes import sha256_of
 from .registry import registry
 from .version import __version__
 
@@ -32,14 +32,6 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _METRIC_KEYS = {"L5": "precision_at_l5"}
 
 logger = logging.getLogger(__name__)
-
-
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def model_hash(directory: Path) -> str | None:

@@ -34,6 +34,8 @@ HISTORY_NAME = "metrics.jsonl"
 LATEST_NAME = "latest.json"
 BEST_NAME = "best.json"
 
+logger = logging.getLogger(__name__)
+
 
 def experiment_name(task: str, model_type: str, time_or_name: str = "time", exp_name: str | None = None) -> str:
     """``TASK_MODEL_SUFFIX``; the suffix is the name given, or UTC time and six random digits for ``time``."""
@@ -82,20 +84,30 @@ class RunDirectory:
         with (self.path / HISTORY_NAME).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record, sort_keys=True) + "\n")
 
+    def saved_after(self, epoch: int) -> list[int]:
+        """Saved epochs after ``epoch``, ascending."""
+        names = [child.name for child in self.path.iterdir() if child.is_dir() and child.name.isdigit()]
+        return sorted(int(name) for name in names if int(name) > epoch)
+
     def forget_after(self, epoch: int) -> None:
-        """Drop what was recorded and saved after ``epoch``: a resumed run writes it anew."""
+        """Drop what was recorded and saved after ``epoch``, and say so: a resumed run writes it anew."""
         history = self.path / HISTORY_NAME
+        saved = self.saved_after(epoch)
+        if saved:
+            logger.warning("%s: saved epochs %s are dropped", self.path, ", ".join(map(str, saved)))
         if history.is_file():
-            kept = [record for record in read_history(self.path) if record["epoch"] <= epoch]
+            records = read_history(self.path)
+            kept = [record for record in records if record["epoch"] <= epoch]
+            if len(kept) < len(records):
+                logger.warning("%s: the last %d records are dropped", history, len(records) - len(kept))
             with atomic_write(history, "w") as stream:
                 stream.writelines(json.dumps(record, sort_keys=True) + "\n" for record in kept)
         for name in (BEST_NAME, LATEST_NAME):
             pointer = self.path / name
             if pointer.is_file() and json.loads(pointer.read_text())["epoch"] > epoch:
                 pointer.unlink()
-        for directory in self.path.iterdir():
-            if directory.is_dir() and directory.name.isdigit() and int(directory.name) > epoch:
-                shutil.rmtree(directory)
+        for number in saved:
+            shutil.rmtree(self.epoch_directory(number))
 
     def point_to(self, name: str, epoch: int, metric: str, value: float | None) -> None:
         """Write ``latest.json`` or ``best.json``; last, when the epoch's directory is whole."""

@@ -142,6 +142,8 @@ def _json_values(stream: IO[str], path: Path) -> Iterator[Any]:
             yield window.next_value()
         except json.JSONDecodeError as error:
             raise DataError(f"{path}, record {number}: not valid JSON: {error.msg}") from error
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of nested lists
+            raise DataError(f"{path}, record {number}: JSON that can't be read: {error}") from error
 
 
 class _JsonWindow:
@@ -203,6 +205,8 @@ def _json_line_values(stream: IO[str], path: Path) -> Iterator[Any]:
             yield json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}, record {number}: not valid JSON: {error}") from error
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of nested lists
+            raise DataError(f"{path}, record {number}: JSON that can't be read: {error}") from error
 
 
 def _table_rows(path: Path, progress: Progress | None = None, delimiter: str = ",") -> Iterator[Row]:
@@ -219,8 +223,8 @@ def _table_rows(path: Path, progress: Progress | None = None, delimiter: str = "
 def _lmdb_rows(path: Path, progress: Progress | None = None) -> Iterator[Row]:
     with LMDBReader(path) as reader:
         share = file_size(path) // max(1, len(reader))  # pages are read in no particular order
-        for number, fields in enumerate(reader, start=1):
-            yield Row(fields, f"{path}, record {number}")
+        for key, fields in enumerate(reader):  # from 0, as the file's keys and LMDBReader's messages
+            yield Row(fields, f"{path}, record {key}")
             if progress is not None:
                 progress(share)
 

@@ -150,6 +150,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         dataset="tape.datasets.residue:SecondaryStructureDataset",
         models=_LABELLED,
     ),
+    Task("trrosetta", folder="trrosetta", splits=("train", "valid")),  # the name alone: not available
 )
 
 TASKS: dict[str, Task] = {task.name: task for task in BUILT_IN_TASKS}

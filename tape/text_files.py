@@ -139,4 +139,6 @@ def file_size(path: str | os.PathLike[str]) -> int:
     """
     path = Path(path)
     with explain_errors(path):
+        if path.is_dir() and not (path / "data.mdb").is_file():
+            raise DataError(f"{path}: a directory, neither a file nor an LMDB store")
         return (path / "data.mdb" if path.is_dir() else path).stat().st_size

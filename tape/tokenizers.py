@@ -175,6 +175,8 @@ def vocabulary_fingerprint(vocabulary: dict[str, int]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
+# str.upper() would change other alphabets' letters too, some of them into two
+_UPPER = str.maketrans("abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _GAPS = str.maketrans("", "", "-.")
 _LETTERS = frozenset("ABCDEFGHIKLMNOPQRSTUVWXYZ")
 
@@ -199,7 +201,7 @@ def normalise_sequence(sequence: str, *, drop_gaps: bool) -> tuple[str, Counter[
     text = "".join(sequence.split())
     if _LETTERS.issuperset(text):
         return text, changes
-    upper = text.upper()
+    upper = text.translate(_UPPER)
     if upper != text:
         changes["lower_case"] = sum(a != b for a, b in zip(text, upper, strict=True))
     if "J" in upper:

@@ -2,6 +2,8 @@
 
 An optimizer step sees ``batch_size`` proteins, divided over accumulation steps and ranks. Its gradient is that of the
 mean loss over all labels of those proteins, however they are divided (each part is weighted by its number of labels).
+One thing depends on the division: batch normalisation (in the heads of secondary structure and contacts) takes its
+statistics from each part alone, and its running statistics from the parts of rank 0.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from .batches import Batch, count_targets, model_inputs, right_labels
 from .checkpoints import TrainingProgress
 from .datasets.batching import MicroBatch, Step, plan_epoch
 from .datasets.loading import load_batches, worker_count
-from .distributed import Ranks, sum_over_ranks, wait_for_all
-from .errors import CheckpointError, ProteinLMError
+from .distributed import Ranks, share_buffers, sum_over_ranks, wait_for_all
+from .errors import CheckpointError, DataError, ProteinLMError
 from .evaluation import EvaluationConfig, evaluate, forward, perplexity
 from .optimization import make_optimizer
 from .precision import autocast, make_scaler
@@ -180,7 +182,10 @@ class Trainer:
         return state
 
     def resume(self, state: dict[str, Any], progress: TrainingProgress) -> None:
-        """Go on after a saved epoch. Learning rate, decay and length of the run are this run's, not the saved one's.
+        """Go on after a saved epoch. Rate, decay, batch and length of the run are this run's, not the saved one's.
+
+        Steps are counted in this run's batches, or another batch size would leave the schedule at a wrong place, even
+        past its end (defect 9).
 
         Raises:
             CheckpointError: the optimizer's state does not fit the model.
@@ -195,7 +200,8 @@ class Trainer:
         if "scaler" in state and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         self.progress = progress
-        self.schedule.continue_from(progress.global_step)
+        self.progress.global_step = (progress.epoch + 1) * self.steps_per_epoch
+        self.schedule.continue_from(self.progress.global_step)
 
     # --- run --------------------------------------------------------------------------------------------------------
 
@@ -214,6 +220,10 @@ class Trainer:
     def _run_epoch(self, epoch: int) -> None:
         start = time.monotonic()
         train = self._train_epoch(epoch)
+        if not train:
+            source = getattr(getattr(self.data.train, "data", None), "path", "the training data")
+            raise DataError(f"{source}: nothing to learn from: no record has a label that counts")
+        share_buffers(self.model, self.ranks)
         valid = self._validate() if self._is_due(epoch, self.config.eval_freq) else None
         self.progress.epoch = epoch
         improved = self._note_validation(epoch, valid)

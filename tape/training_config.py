@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from .errors import ConfigError
@@ -17,13 +18,24 @@ class OptimizerConfig:
         learning_rate: peak.
         weight_decay: of matrices; see :func:`tape.optimization.parameter_groups`.
         warmup_steps: optimizer steps; None means :func:`tape.optimization.default_warmup_steps`.
-        max_grad_norm: gradients are clipped to this norm over all parameters.
+        max_grad_norm: gradients are clipped to this norm over all parameters; 0 or less: never.
+
+    Raises:
+        ConfigError: a value out of range.
     """
 
     learning_rate: float = 1e-4
     weight_decay: float = 0.01
     warmup_steps: int | None = None
     max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "weight_decay"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"--{name} must be a number that is not negative, not {value}")
+        if math.isnan(self.max_grad_norm):
+            raise ConfigError("--max_grad_norm must be a number (0 or less: no limit), not nan")
 
 
 @dataclass(frozen=True)

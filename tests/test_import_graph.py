@@ -23,6 +23,7 @@ BASE = (
     "tape.atomic_files",
     "tape.configs",
     "tape.errors",
+    "tape.file_hashes",
     "tape.lmdb_store",
     "tape.masking",
     "tape.sequence_files",

@@ -1,7 +1,8 @@
 """Which proteins form which batch: pure functions of lengths, sizes, seed and epoch.
 
 A *step* is what one optimizer update sees: ``batch_size`` proteins over all ranks and accumulation steps. It is drawn
-first, then divided, so that training sees the same steps on any number of ranks and with any accumulation.
+first, then divided, so that training sees the same steps on any number of ranks and with any accumulation. (Batch
+normalisation is the exception: it takes its statistics from the proteins of one forward pass, so from each part alone.)
 """
 
 from __future__ import annotations

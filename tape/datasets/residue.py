@@ -17,7 +17,8 @@ Item = tuple[np.ndarray, np.ndarray, np.ndarray]
 class SecondaryStructureDataset(TaskDataset):
     """Three-state secondary structure, H 0, E 1, C 2 (Klausen et al. 2019).
 
-    Residues whose ``valid_mask`` is 0, where a record has one, get label -1 and count nowhere.
+    Residues whose ``valid_mask`` is 0, where a record has one, get label -1 and count nowhere. TAPE's published code
+    scores them too, so its accuracy is over more residues than ours.
     """
 
     task = task_record("secondary_structure")

@@ -6,9 +6,11 @@ Class names and constructors are TAPE's. Every record has ``id`` and ``primary``
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -26,10 +28,12 @@ class RecordSource(Dataset[Record]):
     Attributes:
         path: the file or directory, for messages.
         known_survey: what :func:`tape.datasets.survey.take_survey` found, kept so that the file is read through once.
+        is_foreign: a third party's data set reads it, and its records are not such as ours.
     """
 
     path: Path
     known_survey: Any = None
+    is_foreign = False
     first_number = 1  # how messages count records
 
     def __len__(self) -> int:
@@ -169,14 +173,23 @@ class NPZDataset(RecordSource):
     def __getitem__(self, index: int) -> Record:
         file = self._files[index]
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                record: Record = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError) as error:
-            raise DataError(f"{file}: not a readable .npz file without pickled objects ({error})") from error
+            with file.open("rb") as stream:  # numpy leaves a file open that it fails to read
+                record: Record = _npz_fields(stream)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            # numpy's text for a file that is no archive is advice to load it unsafely
+            raise DataError(f"{file}: truncated, damaged, or no .npz file without pickled objects") from error
         record["id"] = file.stem
         if "primary" in record:
             record["primary"] = str(record["primary"])
         return record
+
+
+def _npz_fields(stream: IO[bytes]) -> Record:
+    arrays = np.load(stream, allow_pickle=False)
+    if not isinstance(arrays, np.lib.npyio.NpzFile):
+        raise ValueError("one array, not an archive of arrays")
+    with arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def dataset_factory(data_file: str | os.PathLike[str], *args: Any, **kwargs: Any) -> RecordSource:

@@ -6,6 +6,7 @@ called for a length (defect 36). What is wrong with a sequence shows here, with 
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ import numpy as np
 from ..errors import ConfigError, DataError, UnknownResidueError
 from ..tokenizers import normalise_sequence
 from .sources import Record, RecordSource
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,14 +96,21 @@ def _survey(source: RecordSource) -> Survey:
 def survey_of(dataset: Any) -> Survey | None:
     """The survey of a data set.
 
-    Ours have ``survey()``; a third party's usually keeps its file as ``data``. None where neither holds: then batches
-    are not sorted by length.
+    Ours have ``survey()``; a third party's usually keeps its file as ``data``. None where neither holds, or where its
+    records are not such as ours (another name for the sequence, gaps): then batches are not sorted by length.
     """
     if hasattr(dataset, "survey"):
         survey: Survey = dataset.survey()
         return survey
     data = getattr(dataset, "data", None)
-    return take_survey(data) if isinstance(data, RecordSource) else None
+    if not isinstance(data, RecordSource) or data.is_foreign:
+        return None
+    try:
+        return take_survey(data)
+    except DataError as error:
+        data.is_foreign = True
+        logger.info("batches of %s are not sorted by length: %s", type(dataset).__name__, error)
+        return None
 
 
 def lengths_of(dataset: Any) -> np.ndarray:

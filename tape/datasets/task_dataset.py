@@ -92,9 +92,12 @@ class TaskDataset(Dataset[Any]):
         value = self.label(index, record, name)
         where = self.data.where(index, record)
         try:
-            array = np.asarray(value, dtype=dtype)
+            numbers = np.asarray(value, dtype=np.float64)  # not the dtype at once: 0.5 would pass for class 0
         except (TypeError, ValueError) as error:
             raise DataError(f"{where}: field {name!r} does not hold numbers ({error})") from None
+        if np.issubdtype(dtype, np.integer) and not (np.isfinite(numbers) & (numbers == np.rint(numbers))).all():
+            raise DataError(f"{where}: field {name!r} does not hold whole numbers")
+        array = numbers.astype(dtype)
         if array.ndim == 0 or len(array) != length:
             found = "a single value" if array.ndim == 0 else f"{len(array)} entries"
             raise DataError(f"{where}: field {name!r} has {found} for {length} residues")

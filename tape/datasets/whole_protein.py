@@ -67,8 +67,11 @@ class RemoteHomologyDataset(TaskDataset):
         ids, mask = self.encode(index, record)
         where = self.data.where(index, record)
         try:
-            label = int(self.label(index, record, "fold_label"))
-        except (TypeError, ValueError):
+            number = float(self.label(index, record, "fold_label"))
+            label = int(number)
+            if label != number:
+                raise ValueError(number)
+        except (TypeError, ValueError, OverflowError):  # nan and inf too
             raise DataError(f"{where}: field 'fold_label' does not hold a whole number") from None
         self.check_classes(where, "fold_label", np.asarray([label]))
         return ids, mask, label

@@ -11,6 +11,9 @@ from .definitions import Metric
 
 IGNORED = -1
 TOP_K = (1, 5, 10)
+_RESIDUES = (
+    "fraction of right residues over all labelled residues, those whose valid_mask is 1 where the record has one"
+)
 
 
 def accuracy(target: Any, prediction: Any) -> float:
@@ -72,7 +75,7 @@ def summarise_residues(rows: Sequence[tuple[int, int]]) -> list[Metric]:
     residues = sum(total for _, total in rows)
     mean = float(np.mean(per_protein)) if per_protein else float("nan")
     return [
-        Metric("accuracy", _ratio(rows), residues, "fraction of right residues over all labelled residues"),
+        Metric("accuracy", _ratio(rows), residues, _RESIDUES),
         Metric("accuracy_per_protein", mean, len(per_protein), "each protein's fraction of right residues, averaged"),
     ]
 

@@ -140,7 +140,7 @@ class ValuePredictionHead(nn.Module):
 
 
 class SequenceClassificationHead(nn.Module):
-    """One class a protein: (B, H) -> (B, num_labels), cross entropy."""
+    """One class a protein: (B, H) -> (B, num_labels), cross entropy over targets other than -1."""
 
     def __init__(self, hidden_size: int, num_labels: int, head_hidden_size: int = 1024) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class SequenceClassificationHead(nn.Module):
         logits = self.classify(pooled_output)
         if targets is None:
             return (logits,)
-        loss = F.cross_entropy(logits.float(), targets)
+        loss = masked_cross_entropy(logits, targets)
         return (loss, {"accuracy": _accuracy(logits, targets)}), logits
 
 

@@ -41,12 +41,10 @@ def load_weights_only(path: str | os.PathLike[str]) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        raise CheckpointError(
-            f"{path}: refused or damaged; only tensors and plain data are loaded ({reason})"
-        ) from error
+        raise CheckpointError(f"{path}: refused or damaged; only tensors and plain data are loaded") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: damaged or not a PyTorch file ({str(error).splitlines()[0]})") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]  # an empty file: an error without a text
+        raise CheckpointError(f"{path}: damaged or not a PyTorch file ({reason})") from error
 
 
 def load_state_dict(path: str | os.PathLike[str]) -> StateDict:
@@ -60,7 +58,7 @@ def load_state_dict(path: str | os.PathLike[str]) -> StateDict:
         state = _load_safetensors(file)
     else:
         state = load_weights_only(file)
-    if not isinstance(state, dict) or not state:
+    if not isinstance(state, dict):
         raise CheckpointError(f"{file}: holds a {type(state).__name__}, not a state dict")
     for name, value in state.items():
         if not isinstance(value, Tensor):

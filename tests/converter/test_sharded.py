@@ -31,7 +31,9 @@ class Saved:
     model: ProteinBertForMaskedLM
 
 
-def save(folder: Path, vocabulary: list[str] | None = None, **changes: object) -> Saved:
+def save(
+    folder: Path, vocabulary: list[str] | None = None, iteration: int = 7, seed: int = 1, **changes: object
+) -> Saved:
     """A run's checkpoint of one process, with every parameter moved off its initial value."""
     values = {
         "hidden_size": 32,
@@ -44,7 +46,7 @@ def save(folder: Path, vocabulary: list[str] | None = None, **changes: object) -
         "hidden_act": "gelu_tanh",
     }
     config = ProteinBertConfig(**{**values, **changes})
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     model = ProteinBertForMaskedLM(config)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -52,7 +54,7 @@ def save(folder: Path, vocabulary: list[str] | None = None, **changes: object) -
     tokens = vocabulary or TAPETokenizer().tokens
     description = RunDescription(config.to_dict(), {"lr": 1e-4}, tokens, TAPETokenizer().fingerprint)
     alone = Processes(ParallelDims(), 0, torch.device("cpu"), None)
-    save_checkpoint(folder, model, {}, RunState(iteration=7), description, alone)
+    save_checkpoint(folder, model, {}, RunState(iteration=iteration), description, alone)
     return Saved(folder, model)
 
 
@@ -73,6 +75,15 @@ def test_conversion_is_exact(tmp_path: Path, saved: Saved) -> None:
     assert report["source"]["kind"] == "proteinlm-sharded"
     assert report["source"]["iteration"] == 7
     assert report["source"]["files"]
+
+
+def test_a_job_may_go_on_saving_meanwhile(tmp_path: Path) -> None:
+    saved = save(tmp_path)
+    source = open_source(tmp_path, SourceOptions())
+    save(tmp_path, iteration=8, seed=2)
+    ids = torch.from_numpy(TAPETokenizer().encode("MKTAY"))[None]
+    expected = saved.model.eval().bert.embeddings(ids, None, None)[0]
+    torch.testing.assert_close(source.evaluator(None).embeddings("MKTAY").float(), expected)
 
 
 def test_one_iteration_can_be_named(tmp_path: Path, saved: Saved) -> None:

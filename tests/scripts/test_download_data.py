@@ -205,6 +205,18 @@ def test_truncated_file_on_the_server(run: Run, fluorescence: bytes, site: Site,
     assert not (tmp_path / "data" / "downloads" / "fluorescence.tar.gz").exists()
 
 
+def test_a_bad_archive_does_not_stand_in_the_good_ones_way(
+    run: Run, fluorescence: bytes, site: Site, tmp_path: Path, capsys
+) -> None:
+    site.files["fluorescence.tar.gz"] = make_tarball(tmp_path / "short", "fluorescence", {"train": 39, "valid": 3})
+    assert run("fluorescence") == 1
+    assert "39 records, but the published split has 40" in capsys.readouterr().err
+    site.files["fluorescence.tar.gz"] = fluorescence
+    assert run("fluorescence") == 0
+    sums = (tmp_path / "data" / "downloads" / "SHA256SUMS").read_text()
+    assert sums == f"{hashlib.sha256(fluorescence).hexdigest()}  fluorescence.tar.gz\n"
+
+
 @pytest.mark.parametrize("content_type_tells", [True, False])
 def test_error_page_instead_of_an_archive(run: Run, site: Site, capsys, content_type_tells: bool) -> None:
     (site.pages if content_type_tells else site.files)["fluorescence.tar.gz"] = PAGE

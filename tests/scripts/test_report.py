@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,19 @@ def test_tables_and_pictures_are_written(results, tmp_path, capsys):
     assert {path.name for path in out.iterdir()} == expected
     assert all(path.stat().st_size > 5000 for path in out.glob("*.png"))
     assert (out / "table.md").read_text() in capsys.readouterr().out
+
+
+def test_of_several_epochs_the_best_on_validation_data_counts(results, tmp_path):
+    run = results / "secondary_structure_transformer_pretrained"
+    shutil.copytree(run / "1", run / "10")
+    (run / "10" / "eval_test.json").write_text((run / "1" / "eval_test.json").read_text().replace("0.7", "0.1"))
+    with pytest.raises(ConfigError, match="both are secondary_structure test"):
+        report.read_evaluations([results])
+    (run / "best.json").write_text('{"directory": "10"}')
+    assert report.make_rows(report.read_evaluations([results]))[0].values["pretrained"] == 0.1
+    shutil.copytree(results, tmp_path / "again")
+    with pytest.raises(ConfigError, match="give one of them"):
+        report.read_evaluations([results, tmp_path / "again"])
 
 
 def test_nothing_to_report_and_foreign_files_are_clear_errors(tmp_path):

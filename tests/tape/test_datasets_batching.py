@@ -12,6 +12,7 @@ import pytest
 from tape.datasets import ProteinnetDataset, StabilityDataset
 from tape.datasets.batching import divide_step, draw_batches, plan_epoch, plan_evaluation
 from tape.datasets.loading import load_batches, worker_count
+from tape.datasets.sources import LMDBDataset
 from tape.datasets.survey import check_position_limit, lengths_of, survey_of, within_length
 from tape.errors import ConfigError, DataError
 
@@ -60,6 +61,25 @@ def test_a_third_partys_file_is_surveyed_and_anything_else_is_not(small_data: Pa
     assert lengths_of(Theirs()).min() >= 8
     assert survey_of([1, 2, 3]) is None
     assert lengths_of([1, 2, 3]).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("record", [{"primary": "AC-D"}, {"sequence": "AC"}])
+def test_a_third_partys_records_need_not_be_such_as_ours(
+    record: dict[str, str], write_split: Callable[..., Path]
+) -> None:
+    class Theirs:
+        def __init__(self) -> None:
+            self.data = LMDBDataset(
+                write_split("stability", "train", [{"primary": "AC"}, record]) / "stability/stability_train.lmdb"
+            )
+
+        def __len__(self) -> int:
+            return 2
+
+    dataset = Theirs()
+    assert survey_of(dataset) is None
+    assert lengths_of(dataset).tolist() == [0, 0]
+    check_position_limit(dataset, 3)
 
 
 def test_long_proteins_are_refused_by_name_not_dropped(write_split: Callable[..., Path]) -> None:

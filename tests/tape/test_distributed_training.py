@@ -14,7 +14,7 @@ import torch
 
 from tape.distributed import LaunchPlan, Ranks, from_writer, gather_lists, sum_over_ranks, training_processes
 from tape.errors import ConfigError
-from tape.main import run_train
+from tape.main import run_eval, run_train
 from tape.run_directory import read_history
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,6 +63,18 @@ def test_two_ranks_train_and_validate_as_one(small_data: Path, small_config: Pat
             torch.testing.assert_close(weights[1][name], value, rtol=1e-2, atol=3e-4, msg=name)
     log = (runs[1] / "log").read_text().splitlines()
     assert sum("step 1/4" in line for line in log) == 2  # one line an epoch: one process writes
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_two_ranks_validate_the_model_that_is_saved(small_data: Path, small_config: Path, tmp_path: Path) -> None:
+    """Batch normalisation's running statistics differ between ranks until they are shared."""
+    words = ["transformer", "secondary_structure", "--data_dir", small_data, "--model_config_file", small_config]
+    options = ["--num_train_epochs", 1, "--batch_size", 4, "--learning_rate", 1e-2, "--warmup_steps", 0]
+    torchrun(2, tmp_path, *words, *options, "--output_dir", tmp_path, "--exp_name", "run")
+    validated = read_history(tmp_path / "run")[0]["valid"]
+    saved = ["transformer", "secondary_structure", str(tmp_path / "run" / "0"), "--data_dir", str(small_data)]
+    assert run_eval([*saved, "--split", "valid"]) == pytest.approx(validated, rel=1e-4)
 
 
 @pytest.mark.distributed

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tape import ProteinBertModel, TAPETokenizer
-from tape.errors import CheckpointError, DataError
+from tape.errors import CheckpointError, ConfigError, DataError
 from tape.main import run_embed
 from tape.registry import registry
 
@@ -59,6 +59,19 @@ def test_all_states(model_directory: Path, fasta: Path, tmp_path: Path) -> None:
     with np.load(path, allow_pickle=True) as arrays:
         found = arrays["second"].item()
     np.testing.assert_allclose(found["seq"], states_of(model_directory, "MNP")[0], rtol=1e-4, atol=1e-5)
+
+
+def test_the_folder_is_looked_at_before_anything_is_computed(
+    model_directory: Path, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_late(*_: object) -> None:
+        raise AssertionError("computed first")
+
+    monkeypatch.setattr("tape.embedding.embed", too_late)
+    (tmp_path / "taken.npz").mkdir()
+    for name, message in (("gone/o", "gone: no such directory to write o.npz"), ("taken.npz", "can't be written")):
+        with pytest.raises(ConfigError, match=message):
+            run_embed(["transformer", str(fasta), str(tmp_path / name), str(model_directory)])
 
 
 def test_one_id_twice_is_refused(model_directory: Path, tmp_path: Path) -> None:

@@ -31,6 +31,15 @@ def test_exit_codes():
         run_cli(lambda: 1 // 0)
 
 
+def test_what_the_system_refuses_names_the_path(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    assert run_cli(lambda: (tmp_path / "file" / "x").mkdir()) == 1
+    assert run_cli(lambda: (tmp_path / "file").rename(tmp_path / "absent" / "y")) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"error: {tmp_path / 'file' / 'x'}: Not a directory"
+    assert second == f"error: {tmp_path / 'absent' / 'y'}: No such file or directory"
+
+
 def test_base_modules_do_not_import_torch():
     code = "import sys, tape.errors, tape.tokenizers, tape.configs, tape.masking; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -111,6 +111,7 @@ def test_resuming_goes_on_in_the_same_directory_exactly(train: Train, tmp_path: 
         "--resume_from_checkpoint",
         "--from_pretrained",
         run / "1",
+        "--overwrite",
     )
     assert again.resolve() == run.resolve()
     for name, value in torch.load(run / "3" / "pytorch_model.bin", weights_only=True).items():
@@ -131,6 +132,76 @@ def test_resuming_goes_on_in_the_same_directory_exactly(train: Train, tmp_path: 
     assert [record["epoch"] for record in read_history(run)] == list(range(6))
     assert read_history(run)[4]["learning_rate"] > 0
     assert [path.name for path in (tmp_path / "results").iterdir()] == [run.name]
+
+
+def resume(train: Train, path: object, *options: object) -> Path:
+    return train("transformer", "stability", "--resume_from_checkpoint", "--from_pretrained", path, *options)
+
+
+def test_resuming_takes_over_what_is_not_given(train: Train, caplog: pytest.LogCaptureFixture) -> None:
+    # defect 9: a batch size that fell back on its default counted the steps made as if they were larger ones
+    options = ("--batch_size", 2, "--seed", 7, "--learning_rate", 1e-3, "--weight_decay", 0.1, "--bf16")
+    run = train("transformer", "stability", *options, "--num_train_epochs", 4)
+    first = json.loads((run / "args.json").read_text())
+    (run / "best.json").unlink()
+    resume(train, run, "--num_train_epochs", 6, "--log_level", 30)
+    written = json.loads((run / "args.json").read_text())
+    names = ("batch_size", "seed", "learning_rate", "weight_decay", "bf16", "data_dir", "model_config_file")
+    assert {name: written[name] for name in names} == {name: first[name] for name in names}
+    assert (written["num_train_epochs"], written["warmup_steps"]) == (6, 3)  # a tenth of the new 30 steps
+    assert "--num_train_epochs is 6 from now on; so far it was 4" in caplog.text
+    assert "--num_train_epochs is 6 from now on" in (run / "log").read_text()
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 5), (5, 2)])
+def test_another_batch_size_goes_on_where_its_own_schedule_stands(before: int, after: int, train: Train) -> None:
+    # defect 9: 10 steps of 2 proteins were more than the whole run has of 5, so the rate was 0
+    options = ("--num_train_epochs", 4, "--warmup_steps", 1, "--learning_rate", 1e-3)
+    run = train("transformer", "stability", *options, "--batch_size", before)
+    resume(train, run / "1", "--batch_size", after, "--overwrite")
+    steps = 10 // after
+    total = 4 * steps
+    records = read_history(run)
+    assert [record["step"] for record in records[2:]] == [3 * steps, total]
+    rates = [1e-3 * (total - last) / (total - 1) for last in (3 * steps - 1, total - 1)]
+    assert [record["learning_rate"] for record in records[2:]] == pytest.approx(rates)
+    assert min(rates) > 0
+
+
+def test_later_epochs_are_dropped_only_when_asked(train: Train, caplog: pytest.LogCaptureFixture) -> None:
+    run = train("transformer", "stability", "--num_train_epochs", 3)
+    arguments = (run / "args.json").read_bytes()
+    with pytest.raises(ConfigError, match="going on after epoch 0 drops its saved epochs 1, 2; give --overwrite"):
+        resume(train, run / "0", "--learning_rate", 1.0)
+    assert (run / "args.json").read_bytes() == arguments
+    assert len(read_history(run)) == 3
+    resume(train, run / "0", "--num_train_epochs", 2, "--overwrite", "--log_level", 30)
+    assert "saved epochs 1, 2 are dropped" in caplog.text
+    assert sorted(path.name for path in run.iterdir() if path.is_dir()) == ["0", "1"]
+    # what was cut off between saving an epoch and naming it is no loss
+    (run / "2").mkdir()
+    resume(train, run, "--num_train_epochs", 3)
+    assert (run / "2" / "checkpoint.bin").is_file()
+
+
+def test_only_a_run_is_gone_on_with(train: Train, tmp_path: Path) -> None:
+    run = train("transformer", "stability", "--num_train_epochs", 1)
+    run.joinpath("0").rename(tmp_path / "copied")
+    before = {path.name for path in tmp_path.iterdir()}
+    with pytest.raises(CheckpointError, match="copied: neither a run with saved epochs nor one of them"):
+        resume(train, tmp_path / "copied")
+    with pytest.raises(CheckpointError, match="gone: no such directory"):
+        resume(train, tmp_path / "gone")
+    (run / "latest.json").unlink()
+    (run / "log").rename(run / "empty")
+    (run / "0").mkdir()
+    with pytest.raises(CheckpointError, match=r"no checkpoint\.bin there"):
+        resume(train, run / "0")
+    assert not (run / "log").exists()
+    assert {path.name for path in tmp_path.iterdir()} == before
+    (run / "args.json").write_text(json.dumps({"task": "fluorescence"}))
+    with pytest.raises(ConfigError, match="the run's task is fluorescence, not stability"):
+        resume(train, run / "0")
 
 
 def test_force_save_needs_no_data_and_ends_with_0(
@@ -213,6 +284,7 @@ def test_long_proteins_and_max_length(
     [
         (("lstm", "stability"), ConfigError, "task stability has no model 'lstm'; registered: onehot, transformer"),
         (("transformer", "embed"), ConfigError, "use tape-embed"),
+        (("transformer", "trrosetta"), ConfigError, "task trrosetta is not available in this version"),
         (("transformer", "language_modeling"), ConfigError, "registered: none"),
         (("transformer", "stability", "--config", "hiden=1"), ConfigError, "has no hiden"),
         (("transformer", "stability", "--config", "hidden_size=9"), ConfigError, "not a multiple"),

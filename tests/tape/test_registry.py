@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tape import ProteinBertForValuePrediction, ProteinOneHotForValuePrediction
+from tape import ProteinBertForValuePrediction, ProteinConfig, ProteinModel, ProteinOneHotForValuePrediction
 from tape.errors import ConfigError
 from tape.registry import Registry, TaskSpec
 from tape.tasks import Task, TaskShape
@@ -75,6 +76,12 @@ def test_taken_names_are_refused_and_the_same_definition_is_not(registry: Regist
         registry.register_metric("mse")(lambda target, prediction: 0.0)
 
 
+def test_a_task_that_is_a_name_alone_may_be_registered(registry: Registry) -> None:
+    assert not registry.get_task_spec("trrosetta").is_available
+    registry.register_task("trrosetta", dataset=SomeDataset)
+    assert registry.get_task_spec("trrosetta").is_available
+
+
 def test_unknown_names_say_what_is_known(registry: Registry) -> None:
     with pytest.raises(ConfigError, match="unknown task 'nope'; registered: contact_prediction"):
         registry.get_task_spec("nope")
@@ -107,6 +114,32 @@ def test_models_are_built_from_a_file_from_a_directory_and_from_defaults(
     loaded = registry.get_task_model("transformer", "remote_homology", load_dir=tmp_path)
     assert loaded.config.num_labels == 1195
     assert isinstance(registry.get_task_model("onehot", "stability"), ProteinOneHotForValuePrediction)
+
+
+class DemandingConfig(ProteinConfig):
+    def __init__(self, width: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.width = width
+
+
+class DemandingModel(ProteinModel):
+    config_class = DemandingConfig
+
+
+def test_a_configuration_without_defaults_is_read_from_its_file(registry: Registry, tmp_path: Path) -> None:
+    registry.register_task_model("stability", "demanding", DemandingModel)
+    file = tmp_path / "config.json"
+    file.write_text('{"width": 3, "colour": "red"}')
+    words = ("demanding", "stability")
+    model = registry.get_task_model(*words, file, finetuning_task="stability", colour="blue")
+    assert (model.config.width, model.config.colour) == (3, "blue")
+    model.save_pretrained(tmp_path)
+    assert registry.get_task_model(*words, load_dir=tmp_path, width=4).config.width == 4
+    for place in ({"config_file": file}, {"load_dir": tmp_path}):
+        with pytest.raises(ConfigError, match="DemandingConfig has no widht; it has colour"):
+            registry.get_task_model(*words, **place, widht=4)
+    with pytest.raises(ConfigError, match="DemandingConfig has no default configuration .*width"):
+        registry.get_task_model(*words)
 
 
 def test_a_misspelt_configuration_value_is_refused(registry: Registry, small_config: Path) -> None:

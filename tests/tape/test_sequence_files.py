@@ -90,6 +90,9 @@ def test_identifiers(tmp_path: Path) -> None:
 def test_lmdb(tmp_path: Path) -> None:
     write_lmdb(tmp_path / "pfam.lmdb", [{"primary": "MKV"}, {"primary": "AC", "id": b"x"}])
     assert pairs(tmp_path / "pfam.lmdb") == [("0", "MKV"), ("x", "AC")]
+    # numbered as the file's keys, in the messages of LMDBReader and here
+    places = [record.where for record in read_sequences(tmp_path / "pfam.lmdb")]
+    assert places == [f"{tmp_path / 'pfam.lmdb'}, record 0 (0)", f"{tmp_path / 'pfam.lmdb'}, record 1 (x)"]
 
 
 def test_json_is_streamed_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,13 @@ def test_normalise_counts_every_change():
     assert normalise_sequence("MKV", drop_gaps=True) == ("MKV", {})
 
 
+@pytest.mark.parametrize("letter", ["ß", "ŉ", "é"])  # upper() makes two letters of the first two
+def test_other_alphabets_are_refused_not_upper_cased(letter: str) -> None:
+    for drop_gaps in (True, False):
+        with pytest.raises(UnknownResidueError, match=f"unknown residue '{letter}' at position 3"):
+            normalise_sequence(f"mk{letter}V", drop_gaps=drop_gaps)
+
+
 @pytest.mark.parametrize("text", ["AC-D", "AC.D", "ACD*"])
 def test_labelled_records_refuse_what_would_shift_labels(text):
     with pytest.raises(UnknownResidueError, match="labelled record"):

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from tape.checkpoints import TrainingProgress
-from tape.errors import CheckpointError, ConfigError, ProteinLMError
+from tape.distributed import Ranks
+from tape.errors import CheckpointError, ConfigError, DataError, ProteinLMError
 from tape.tasks import TaskShape
 from tape.training import RunningMeans, Trainer, TrainingData, epoch_seed
 from tape.training_config import OptimizerConfig, TrainingConfig
@@ -130,10 +131,11 @@ def test_the_schedule_counts_the_steps_that_are_made() -> None:
     assert trainer.optimizer.param_groups[0]["lr"] == 0.0
 
 
-def test_a_step_without_labels_changes_nothing_and_raises_nothing() -> None:
+def test_a_step_without_labels_changes_nothing() -> None:
     trainer = make_trainer(rows=Rows(3, unlabelled=[0, 1, 2]), num_train_epochs=1)
     before = copy.deepcopy(trainer.model.state_dict())
-    trainer.train()
+    with pytest.raises(DataError, match="no record has a label"):  # not a run of epochs that learn nothing
+        trainer.train()
     assert all(torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
     # one unlabelled protein in an otherwise labelled step: its nan loss has no weight
     weights = final_weights(rows=Rows(6, unlabelled=[2]), batch_size=6, gradient_accumulation_steps=6)
@@ -312,6 +314,29 @@ def test_every_rank_and_epoch_has_its_own_randomness() -> None:
     seeds = {epoch_seed(seed, epoch, rank) for seed in (0, 1) for epoch in range(4) for rank in range(4)}
     assert len(seeds) == 32
     assert epoch_seed(42, 3, 1) == epoch_seed(42, 3, 1)
+
+
+def test_ranks_drop_different_units() -> None:
+    # defect 12
+    class Noted(Tagger):
+        drawn: Tensor | None = None
+
+        def forward(self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None) -> Any:
+            if self.drawn is None:
+                self.drawn = self.dropout(torch.ones(64))
+            return super().forward(input_ids, input_mask, targets)
+
+    def drawn(rank: int) -> Tensor:
+        trainer = make_trainer(Noted(0.5), num_train_epochs=1)
+        plan = trainer._plan(0)
+        trainer._plan = lambda epoch: plan  # type: ignore[method-assign]  # both see the same proteins
+        trainer.ranks = Ranks(rank=rank)
+        trainer.train()
+        noted: Any = trainer.model
+        return noted.drawn
+
+    assert torch.equal(drawn(0), drawn(0))
+    assert not torch.equal(drawn(0), drawn(1))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run() -> None:

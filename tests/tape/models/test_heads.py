@@ -9,6 +9,7 @@ from torch import nn
 from tape.models.contact_heads import PairwiseContactPredictionHead, pair_projection
 from tape.models.heads import (
     MaskedBatchNorm,
+    SequenceClassificationHead,
     SimpleConv,
     ValuePredictionHead,
     WeightNormConv1d,
@@ -127,6 +128,17 @@ def test_contact_tower_equals_a_plain_evaluation():
 
 def test_loss_over_no_target_is_zero_not_nan():
     assert masked_cross_entropy(torch.randn(2, 3, 5), torch.full((2, 3), -1)) == 0
+
+
+def test_proteins_without_a_class_have_no_part_in_the_loss():
+    torch.manual_seed(0)
+    head = SequenceClassificationHead(4, 3, head_hidden_size=8).eval()
+    states = torch.randn(3, 4)
+    (loss, metrics), logits = head(states, torch.tensor([1, -1, int(head(states)[0][2].argmax())]))
+    (labelled, _), _ = head(states[[0, 2]], torch.tensor([1, int(logits[2].argmax())]))
+    torch.testing.assert_close(loss, labelled)
+    assert float(metrics["accuracy"]) == pytest.approx((float(logits[0].argmax() == 1) + 1) / 2)
+    assert head(states, torch.full((3,), -1))[0][0].item() == 0.0  # not nan
 
 
 def test_value_head_loss_is_mean_squared_error():

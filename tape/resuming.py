@@ -1,0 +1,110 @@
+"""What a resumed run takes over from the run it goes on with.
+
+Options that are given again hold; the others are those of the run's ``args.json``. A default in the place of the run's
+own batch size, seed or rate would change the schedule and the order of the proteins in silence (defect 9).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError, ConfigError
+from .run_directory import ARGUMENTS_NAME, LATEST_NAME, saved_epoch
+
+# Not among them: where this process computes and logs, and what names the run itself.
+_TAKEN_OVER = (
+    "data_dir",
+    "log_dir",
+    "tokenizer",
+    "model_config_file",
+    "contact_head",
+    "max_length",
+    "seed",
+    "fp16",
+    "bf16",
+    "learning_rate",
+    "weight_decay",
+    "max_grad_norm",
+    "warmup_steps",
+    "batch_size",
+    "gradient_accumulation_steps",
+    "num_train_epochs",
+    "num_log_iter",
+    "eval_freq",
+    "save_freq",
+    "patience",
+)
+
+
+def resumed_epoch(path: Path) -> Path:
+    """The saved epoch to go on after: ``path`` itself, or of a run's directory the latest.
+
+    Raises:
+        CheckpointError: it is no saved epoch in the directory of a run.
+    """
+    source = saved_epoch(path, (LATEST_NAME,))
+    if not source.is_dir():
+        raise CheckpointError(f"{path}: no such directory, so training can't be resumed from it")
+    arguments = source.resolve().parent / ARGUMENTS_NAME
+    if not arguments.is_file():
+        raise CheckpointError(
+            f"{path}: neither a run with saved epochs nor one of them ({arguments} is missing), so training can't be"
+            " resumed from it; start a new run from this model without --resume_from_checkpoint"
+        )
+    return source
+
+
+def take_over(args: argparse.Namespace) -> tuple[argparse.Namespace, list[str]]:
+    """Complete the options of a resumed run by those it was started with.
+
+    Args:
+        args: parsed, with ``given_options``, the names of those that were on the command line.
+
+    Returns:
+        The options, and a line for each given one that differs from the run's own.
+
+    Raises:
+        CheckpointError: ``--from_pretrained`` names no run, or its ``args.json`` is damaged.
+        ConfigError: the run trains another model or task.
+    """
+    file = resumed_epoch(Path(args.from_pretrained)).resolve().parent / ARGUMENTS_NAME
+    saved = _read_arguments(file)
+    for name in ("model_type", "task"):
+        if saved.get(name, getattr(args, name)) != getattr(args, name):
+            raise ConfigError(f"{file}: the run's {name} is {saved[name]}, not {getattr(args, name)}")
+    given = set(args.given_options)
+    if given & {"fp16", "bf16"}:  # one choice
+        given |= {"fp16", "bf16"}
+    values = dict(vars(args))
+    changes = []
+    for name in sorted(_own_options(saved) & values.keys()):
+        if name not in given:
+            values[name] = saved[name]
+        elif values[name] != saved[name]:
+            changes.append(f"--{name} is {values[name]} from now on; so far it was {saved[name]}")
+    config = dict(saved.get("config") or {})
+    changes += [f"--config {name}={value} from now on" for name, value in args.config if config.get(name) != value]
+    values["config"] = [*config.items(), *args.config]
+    values["given_options"] = sorted({*args.given_options, *saved.get("given_options", ())})
+    return argparse.Namespace(**values), changes
+
+
+def _own_options(saved: dict[str, Any]) -> set[str]:
+    """Names to take over. A length of the warm-up that was worked out from the run's steps is worked out anew."""
+    names = set(_TAKEN_OVER) & saved.keys()
+    if "warmup_steps" not in saved.get("given_options", ("warmup_steps",)):
+        names.discard("warmup_steps")
+    return names
+
+
+def _read_arguments(file: Path) -> dict[str, Any]:
+    try:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: can't be read ({error})") from error
+    if not isinstance(saved, dict):
+        raise CheckpointError(f"{file}: holds a {type(saved).__name__}, not a run's arguments")
+    return saved

@@ -1,0 +1,30 @@
+"""The configuration of the released model, which the generator script gives to a checkpoint without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tape.configs import ProteinBertConfig
+from tape.models.modeling_bert import ProteinBertForMaskedLM
+
+CONFIG = Path(__file__).resolve().parents[2] / "converter" / "config.json"
+
+
+def test_it_is_that_of_the_released_model() -> None:
+    sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 16}
+    tables = {"max_position_embeddings": 2176, "type_vocab_size": 1, "vocab_size": 30}
+    config = ProteinBertConfig.from_json_file(CONFIG)
+    assert config == ProteinBertConfig(**sizes, **tables)
+    assert CONFIG.read_text(encoding="utf-8") == config.to_json_string()  # sorted keys, indent 2
+
+
+def test_it_makes_the_published_number_of_parameters() -> None:
+    with torch.device("meta"):
+        model = ProteinBertForMaskedLM(ProteinBertConfig.from_json_file(CONFIG))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    unused = (
+        1024 * 1024 + 1024
+    )  # bert_tail_dense of the released model: counted in the published 205.9 M, used by nothing
+    assert round((parameters + unused) / 1e6, 1) == 205.9
