@@ -173,6 +173,7 @@ def _model(options: argparse.Namespace) -> ProteinBertConfig:
         num_attention_heads=options.num_attention_heads,
         intermediate_size=options.ffn_hidden_size or 4 * options.hidden_size,
         hidden_act="gelu" if options.no_bias_gelu_fusion else "gelu_tanh",
+        mlm_hidden_act="gelu",  # the fused form is that of the blocks; Megatron's head computes erf
         hidden_dropout_prob=options.hidden_dropout,
         attention_probs_dropout_prob=options.attention_dropout,
         max_position_embeddings=options.max_position_embeddings,
@@ -233,6 +234,13 @@ def _training(options: argparse.Namespace) -> TrainingConfig:
     )
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds the default where there is one; None stands for what the help text says."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
 class _Parser(argparse.ArgumentParser):
     """Reports mistakes as ConfigError, so that one rank shows them, and suggests the nearest flag."""
 
@@ -263,7 +271,7 @@ def _parser() -> _Parser:
     parser = _Parser(
         prog="pretrain_tape.py",
         description="Pretrain a protein language model by masked language modelling.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
     for add in (_add_model, _add_data, _add_batch, _add_optimizer, _add_precision, _add_layout, _add_run):
@@ -278,15 +286,30 @@ def _parser() -> _Parser:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
-    group.add_argument("--num-layers", type=_positive, required=True)
-    group.add_argument("--hidden-size", type=_positive, required=True)
-    group.add_argument("--num-attention-heads", type=_positive, required=True)
+    group.add_argument("--num-layers", type=_positive, required=True, help="transformer blocks")
+    group.add_argument("--hidden-size", type=_positive, required=True, help="width of the residual stream")
+    group.add_argument(
+        "--num-attention-heads",
+        type=_positive,
+        required=True,
+        help="must divide the hidden size; the tensor-parallel size must divide it",
+    )
     group.add_argument("--ffn-hidden-size", type=_positive, help="4 x hidden size when not given")
-    group.add_argument("--max-position-embeddings", type=_positive, required=True)
-    group.add_argument("--attention-dropout", type=float, default=0.1)
-    group.add_argument("--hidden-dropout", type=float, default=0.1)
-    group.add_argument("--layernorm-epsilon", type=float, default=1e-5)
-    group.add_argument("--init-method-std", type=float, default=0.02)
+    group.add_argument(
+        "--max-position-embeddings",
+        type=_positive,
+        required=True,
+        help="rows of the position table, at least --seq-length",
+    )
+    group.add_argument("--attention-dropout", type=float, default=0.1, help="of attention probabilities")
+    group.add_argument("--hidden-dropout", type=float, default=0.1, help="after embeddings, attention and MLP")
+    group.add_argument("--layernorm-epsilon", type=float, default=1e-5, help="of every layer norm")
+    group.add_argument(
+        "--init-method-std",
+        type=float,
+        default=0.02,
+        help="of initial weights; output projections get it / sqrt(2 layers)",
+    )
     group.add_argument("--no-bias-gelu-fusion", action="store_true", help="GELU by erf instead of its tanh form")
 
 
@@ -299,7 +322,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tokenizer-type", choices=TOKENIZER_TYPES, default="iupac", help="all of them are one here")
     group.add_argument("--data-impl", choices=(*LAYOUTS, "infer"), default="infer", help="recognised from the file")
     group.add_argument("--seq-length", type=_positive, required=True, help="tokens of a row")
-    group.add_argument("--mask-prob", type=float, default=0.15)
+    group.add_argument("--mask-prob", type=float, default=0.15, help="fraction of residues to predict")
     group.add_argument("--no-sep", action="store_true", help="<cls> residues, without <sep>, as the original")
     group.add_argument(
         "--long-documents",
@@ -319,49 +342,51 @@ def _add_batch(parser: argparse.ArgumentParser) -> None:
 
 def _add_optimizer(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("optimizer")
-    group.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
-    group.add_argument("--lr", type=float, default=1e-4)
-    group.add_argument("--min-lr", type=float, default=0.0)
-    group.add_argument("--lr-decay-style", choices=DECAY_STYLES, default="linear")
+    group.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="adam is AdamW")
+    group.add_argument("--lr", type=float, default=1e-4, help="peak learning rate")
+    group.add_argument("--min-lr", type=float, default=0.0, help="where the decay ends")
+    group.add_argument("--lr-decay-style", choices=DECAY_STYLES, default="linear", help="after the warm-up")
     group.add_argument("--lr-decay-iters", type=_positive, help="--train-iters when not given")
     group.add_argument("--lr-warmup-fraction", type=float, help="of --lr-decay-iters")
-    group.add_argument("--lr-warmup-iters", type=_not_negative, default=0)
+    group.add_argument("--lr-warmup-iters", type=_not_negative, default=0, help="iterations of linear warm-up")
     group.add_argument("--weight-decay", type=float, default=0.01, help="of matrices only")
-    group.add_argument("--clip-grad", type=float, default=1.0)
-    group.add_argument("--adam-beta1", type=float, default=0.9)
-    group.add_argument("--adam-beta2", type=float, default=0.999)
-    group.add_argument("--adam-eps", type=float, default=1e-8)
-    group.add_argument("--sgd-momentum", type=float, default=0.9)
+    group.add_argument("--clip-grad", type=float, default=1.0, help="largest gradient norm")
+    group.add_argument("--adam-beta1", type=float, default=0.9, help="decay of the first moment")
+    group.add_argument("--adam-beta2", type=float, default=0.999, help="decay of the second moment")
+    group.add_argument("--adam-eps", type=float, default=1e-8, help="in Adam's denominator")
+    group.add_argument("--sgd-momentum", type=float, default=0.9, help="of --optimizer sgd")
 
 
 def _add_precision(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("precision")
-    group.add_argument("--bf16", action="store_true")
-    group.add_argument("--fp16", action="store_true")
+    group.add_argument("--bf16", action="store_true", help="forward and backward in bfloat16, weights in fp32")
+    group.add_argument("--fp16", action="store_true", help="the same in float16, with loss scaling")
     group.add_argument("--loss-scale", type=float, help="fixed loss scale of --fp16; dynamic when not given")
-    group.add_argument("--initial-loss-scale", type=float, default=2.0**32)
-    group.add_argument("--min-loss-scale", type=float, default=1.0)
-    group.add_argument("--loss-scale-window", type=_positive, default=1000)
-    group.add_argument("--hysteresis", type=_positive, default=2)
+    group.add_argument("--initial-loss-scale", type=float, default=2.0**32, help="where the dynamic loss scale starts")
+    group.add_argument("--min-loss-scale", type=float, default=1.0, help="what it never falls below")
+    group.add_argument(
+        "--loss-scale-window", type=_positive, default=1000, help="steps without overflow before it doubles"
+    )
+    group.add_argument("--hysteresis", type=_positive, default=2, help="overflows forgiven before it halves")
 
 
 def _add_layout(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("layout")
-    group.add_argument("--tensor-model-parallel-size", type=_positive, default=1)
-    group.add_argument("--pipeline-model-parallel-size", type=_positive, default=1)
+    group.add_argument("--tensor-model-parallel-size", type=_positive, default=1, help="ranks that share one model")
+    group.add_argument("--pipeline-model-parallel-size", type=_positive, default=1, help="only 1 yet")
     group.add_argument("--distributed-backend", choices=BACKENDS, help="by device when not given")
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
-    group.add_argument("--train-iters", type=_positive, required=True)
-    group.add_argument("--seed", type=_not_negative, default=1234)
+    group.add_argument("--train-iters", type=_positive, required=True, help="iterations of the whole run")
+    group.add_argument("--seed", type=_not_negative, default=1234, help="of weights, samples, masks and dropout")
     group.add_argument("--save", help="directory of checkpoints and metrics.jsonl")
     group.add_argument("--load", help="directory to continue from, if it holds a checkpoint")
     group.add_argument("--save-interval", type=_positive, help="also saved at the end")
-    group.add_argument("--eval-interval", type=_positive, default=1000)
+    group.add_argument("--eval-interval", type=_positive, default=1000, help="iterations between evaluations")
     group.add_argument("--eval-iters", type=_not_negative, default=100, help="global batches of an evaluation; 0: none")
     group.add_argument("--full-validation", action="store_true", help="evaluate on the whole validation set")
-    group.add_argument("--log-interval", type=_positive, default=100)
-    group.add_argument("--tensorboard-dir")
+    group.add_argument("--log-interval", type=_positive, default=100, help="iterations between console lines")
+    group.add_argument("--tensorboard-dir", help="for TensorBoard's files")
     group.add_argument("--exit-interval", type=_positive, help="leave when the iteration is a multiple of this")

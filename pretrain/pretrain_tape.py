@@ -21,7 +21,14 @@ if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from pretrain.arguments import PretrainArguments, parse_arguments
-from pretrain.checkpointing import RunDescription, RunState, find_checkpoint, load_checkpoint, save_checkpoint
+from pretrain.checkpointing import (
+    RunDescription,
+    RunState,
+    find_checkpoint,
+    load_checkpoint,
+    read_metadata,
+    save_checkpoint,
+)
 from pretrain.data.samples import EvaluationOrder, MicroBatches, PackedProteins, TrainingOrder
 from pretrain.data.splits import Splits, open_splits
 from pretrain.initialization import build_model
@@ -43,6 +50,8 @@ from tape.errors import ProteinLMError, run_cli
 from tape.tokenizers import TAPETokenizer
 
 _ARGUMENTS_NAME = "arguments.json"
+# What the order and the masks of samples are a function of.
+_SAMPLE_OPTIONS = ("data_path", "split", "seed", "seq_length", "mask_prob", "no_sep", "long_documents")
 _WAIT_FOR_RANK_0 = 10.0
 _EVALUATION_WORKERS = 2
 
@@ -75,10 +84,11 @@ def run_pretraining(arguments: PretrainArguments, launch: Launch) -> None:
     splits = open_splits(arguments.data, arguments.samples)
     with open_processes(arguments.dims, launch, backend, device) as processes:
         run = _assemble(arguments, processes)
+        notices = [*arguments.notices, *([notice] if notice else []), *_changed_samples(arguments)]
         start = _continue(run, arguments)
         reporter = Reporter(arguments.reporting, arguments.training.train_iters, start.iteration, processes.is_main)
         try:
-            for line in (*arguments.notices, *([notice] if notice else []), *_introduction(run, splits, arguments)):
+            for line in (*notices, *_introduction(run, splits, arguments)):
                 reporter.note(line)
             _train(run, splits, arguments, start, reporter)
         finally:
@@ -119,6 +129,20 @@ def _continue(run: _Run, arguments: PretrainArguments) -> RunState:
     state = load_checkpoint(path, trainer.model, trainer.optimizer.state(), run.description, run.processes)
     trainer.loss_scale.restore(state.loss_scale)
     return state
+
+
+def _changed_samples(arguments: PretrainArguments) -> list[str]:
+    """A line when the run continues with options under which the rows consumed so far were other ones."""
+    path = find_checkpoint(arguments.checkpoint.load) if arguments.checkpoint.load is not None else None
+    before = {} if path is None else read_metadata(path)["arguments"]
+    differences = [
+        f"--{name.replace('_', '-')} {before[name]} -> {arguments.given[name]}"
+        for name in _SAMPLE_OPTIONS
+        if name in before and before[name] != arguments.given[name]
+    ]
+    if not differences:
+        return []
+    return [f"WARNING: other samples than the checkpoint's run would see from here on: {', '.join(differences)}"]
 
 
 def _introduction(run: _Run, splits: Splits, arguments: PretrainArguments) -> list[str]:

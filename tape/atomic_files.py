@@ -14,7 +14,7 @@ from typing import IO, Any
 from .errors import ConfigError
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename in ``folder`` survive a power cut (file systems keep names apart from contents)."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -40,9 +40,9 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes private files; ours follow the user's umask
+        os.chmod(name, 0o666 & ~current_umask())  # mkstemp makes private files; ours follow the user's umask
         os.replace(name, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -62,15 +62,18 @@ def atomic_directory(path: str | os.PathLike[str], overwrite: bool = False) -> I
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     try:
         yield temporary
-        os.chmod(temporary, 0o777 & ~_umask())
-        _replace_directory(temporary, path)
+        os.chmod(temporary, 0o777 & ~current_umask())
+        replace_directory(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
-def _replace_directory(temporary: Path, path: Path) -> None:
-    """Move ``temporary`` to ``path``; an old directory steps aside first, since rename(2) refuses a full one."""
+def replace_directory(temporary: Path, path: Path) -> None:
+    """Move ``temporary`` to ``path``; an old directory steps aside first, since rename(2) refuses a full one.
+
+    Both lie in the same folder. When the move fails, the old directory is there again.
+    """
     if not path.exists():
         os.replace(temporary, path)
     else:
@@ -83,7 +86,7 @@ def _replace_directory(temporary: Path, path: Path) -> None:
             raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_json(path: str | os.PathLike[str], value: object) -> None:
@@ -97,7 +100,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         stream.write(text)
 
 
-def _umask() -> int:
+def current_umask() -> int:
     """The process's umask, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)

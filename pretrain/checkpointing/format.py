@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from tape.errors import CheckpointError
+from tape.file_hashes import sha256_of
 
 FORMAT = "proteinlm-sharded"
 VERSION = 1
@@ -19,7 +19,6 @@ POINTER_NAME = "latest_checkpointed_iteration.txt"
 METADATA_NAME = "metadata.json"
 INDEX_NAME = ".metadata"  # torch's
 MODEL_PREFIX, OPTIMIZER_PREFIX = "model.", "optimizer."
-_HASH_BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -150,11 +149,3 @@ def verify_files(path: Path, files: dict[str, dict[str, Any]], rank: int = 0, ra
             raise CheckpointError(f"{file}: {state}, {size} bytes where {entry['bytes']} were written")
         if number % ranks == rank and sha256_of(file) != entry["sha256"]:
             raise CheckpointError(f"{file}: damaged, its content is not what was written (SHA-256 differs)")
-
-
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -14,12 +14,13 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 
-from tape.atomic_files import atomic_write, write_json
+from tape.atomic_files import atomic_write, current_umask, replace_directory, sync_folder, write_json
 from tape.errors import CheckpointError
+from tape.file_hashes import sha256_of
 
 from ..parallel import Processes
 from .agreement import agreed, agreed_by_all, reason_of
-from .format import FORMAT, METADATA_NAME, POINTER_NAME, VERSION, RunDescription, RunState, sha256_of
+from .format import FORMAT, METADATA_NAME, POINTER_NAME, VERSION, RunDescription, RunState
 from .index import named_tensors, without_loneliness_warning
 
 
@@ -60,14 +61,8 @@ def _temporary_directory(target: Path) -> str:
     for abandoned in target.parent.glob(".iter_*.tmp"):
         shutil.rmtree(abandoned, ignore_errors=True)
     temporary = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    os.chmod(temporary, 0o777 & ~_umask())
+    os.chmod(temporary, 0o777 & ~current_umask())
     return temporary
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _write_tensors(directory: Path, tensors: dict[str, Any], processes: Processes) -> None:
@@ -105,18 +100,7 @@ def _metadata(
 
 def _publish(temporary: Path, target: Path, metadata: dict[str, Any]) -> None:
     write_json(temporary / METADATA_NAME, metadata)
-    _sync(temporary)
-    if target.exists():  # the same iteration again, after an older checkpoint was loaded
-        shutil.rmtree(target)
-    os.replace(temporary, target)
-    _sync(target.parent)
+    sync_folder(temporary)
+    replace_directory(temporary, target)  # the same iteration may be there from before an older checkpoint was loaded
     with atomic_write(target.parent / POINTER_NAME, "w") as stream:
         stream.write(f"{metadata['iteration']}\n")
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
