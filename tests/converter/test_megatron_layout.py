@@ -50,7 +50,7 @@ def test_two_candidates_are_not_guessed(tmp_path: Path) -> None:
 
 
 def test_empty_folder_names_the_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"model_optim_rng\.pt: no such file"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint there: .* model_optim_rng\.pt"):
         read_megatron_checkpoint(tmp_path)
 
 

@@ -268,3 +268,11 @@ def test_a_finished_run_does_nothing(
     pretrain_here(flags("--save", alone, "--load", alone))
     assert "nothing to do" in capsys.readouterr().out
     assert (alone / "metrics.jsonl").read_bytes() == before
+
+
+def test_continuing_with_other_samples_is_said(
+    alone: Path, flags: Flags, pretrain_here: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretrain_here(flags("--save", alone, "--load", alone, "--mask-prob", 0.2))
+    assert "other samples than" in (out := capsys.readouterr().out)
+    assert "--mask-prob 0.15 -> 0.2" in out
