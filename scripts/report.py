@@ -247,7 +247,10 @@ def _draw(folder: Path, evaluations: Sequence[Evaluated], pretraining: Path | No
         pictures.draw_pretraining(folder / "pretraining.png", read_records(pretraining / "metrics.jsonl"))
     contacts = [e for e in evaluations if e.task == "contact_prediction"]
     if contacts:
-        files = {e.column: e.file.parent / f"results_{e.split}.pkl" for e in contacts if e.split == contacts[0].split}
+        shown = {e.column: e for e in contacts if e.split == contacts[0].split}
+        order = [column for column in COLUMNS.values() if column in shown]
+        order += [column for column in shown if column not in order]
+        files = {column: shown[column].file.parent / f"results_{shown[column].split}.pkl" for column in order}
         pictures.draw_contact_maps(folder / "contact_map.png", files, contacts[0].data)
 
 

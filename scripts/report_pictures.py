@@ -85,12 +85,12 @@ def draw_contact_maps(file: Path, results: dict[str, Path], data: str) -> None:
     chosen = sorted(range(len(first)), key=lambda index: first[index]["target"].shape[0])[len(first) // 2]
     with plt.rc_context(_STYLE):
         figure, panels = plt.subplots(
-            1, len(predictions), figsize=(3.3 * len(predictions), 3.7), squeeze=False, layout="constrained"
+            1, len(predictions), figsize=(3.3 * len(predictions), 4.2), squeeze=False, layout="constrained"
         )
         for index, (axes, (column, results_of)) in enumerate(zip(panels[0], predictions.items(), strict=True)):
             _draw_map(axes, results_of[chosen], column, _colour(column, index))
-        figure.suptitle(
-            f"{first[chosen]['id']}, {data}. Below the diagonal: true contacts (C-alpha < 8 Å).\n"
+        figure.supxlabel(
+            f"Residues of {first[chosen]['id']}, {data}. Below the diagonal: true contacts (C-alpha < 8 Å).\n"
             "Above: the L pairs with the highest predicted score (filled: right, open: wrong).",
             fontsize=8,
         )
@@ -113,7 +113,6 @@ def _draw_map(axes: Any, result: dict[str, Any], column: str, colour: str) -> No
         axes.scatter(columns[chosen], rows[chosen], s=9, facecolors=face, edgecolors=colour, linewidths=0.6)
     axes.plot([0, length], [0, length], color="#bbbbbb", linewidth=0.6)
     axes.set(xlim=(-1, length), ylim=(length, -1), aspect="equal", title=f"{column}: P@L {right.mean():.2f}")
-    axes.set(xlabel="residue")
 
 
 def _load(path: Path) -> list[dict[str, Any]]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tape.errors import run_cli
+
 # One thread per process: the tests start processes of their own, and two cores are all a runner may have.
 # It is set here, before anything imports torch, and subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -89,6 +91,29 @@ def assert_clean_error() -> Callable[..., None]:
             assert word in result.stderr, f"{word!r} is missing from the message\n{shown}"
 
     return check
+
+
+@pytest.fixture
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every case runs where a user might: a folder of its own, given in relative paths."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`fails(command, *arguments)`: run a command in this process; it must fail cleanly. Returns the error's line."""
+
+    def call(command: Callable[[], object], *arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+        code = run_cli(command)
+        shown = capsys.readouterr().err
+        assert code == 1, shown
+        assert "Traceback" not in shown
+        lines = [line for line in shown.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1, shown
+        return lines[0]
+
+    return call
 
 
 def environment_with_repository(extra: dict[str, str] | None = None) -> dict[str, str]:
