@@ -52,7 +52,8 @@ from tape.tokenizers import TAPETokenizer
 _ARGUMENTS_NAME = "arguments.json"
 # What the order and the masks of samples are a function of.
 _SAMPLE_OPTIONS = ("data_path", "split", "seed", "seq_length", "mask_prob", "no_sep", "long_documents")
-_WAIT_FOR_RANK_0 = 10.0
+# Seconds in which the launcher, seeing rank 0 end, ends the others; a loaded machine takes long to end a process.
+_WAIT_FOR_RANK_0 = 60.0
 _EVALUATION_WORKERS = 2
 
 
@@ -61,12 +62,12 @@ def main() -> None:
     launch = read_launch(os.environ)
     try:
         run_pretraining(parse_arguments(sys.argv[1:], launch.world_size), launch)
-    except ProteinLMError as error:
+    except (ProteinLMError, OSError) as error:
         if launch.rank == 0:
             raise
         # Most mistakes are seen by all ranks: rank 0 says it and the launcher ends the rest. Otherwise it is ours.
         time.sleep(_WAIT_FOR_RANK_0)
-        raise type(error)(f"rank {launch.rank}: {error}") from error
+        raise ProteinLMError(f"rank {launch.rank}: {error}") from error
 
 
 def run_pretraining(arguments: PretrainArguments, launch: Launch) -> None:

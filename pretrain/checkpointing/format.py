@@ -96,6 +96,8 @@ def find_checkpoint(directory: str | os.PathLike[str], iteration: int | None = N
         CheckpointError: the pointer is unreadable or names a checkpoint that isn't there.
     """
     root = Path(directory)
+    if root.exists() and not root.is_dir():
+        raise CheckpointError(f"{root}: a file, not a directory of checkpoints")
     if (root / METADATA_NAME).is_file():
         return root
     pointer = root / POINTER_NAME

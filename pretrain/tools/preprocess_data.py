@@ -62,6 +62,10 @@ class Filters:
     skip_empty: bool = False
     max_unknown_fraction: float = DEFAULT_MAX_UNKNOWN_FRACTION
 
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.max_unknown_fraction <= 1.0:  # false for nan too
+            raise ConfigError(f"--max-unknown-fraction must lie in [0, 1], not {self.max_unknown_fraction}")
+
 
 @dataclass(frozen=True)
 class CorpusSummary:
@@ -186,7 +190,7 @@ def _check_content(
 ) -> None:
     names = ", ".join(str(path) for path in paths[:3]) + (" ..." if len(paths) > 3 else "")
     if not writer.tokens:
-        raise DataError(f"{names}: no sequence is left to write")
+        raise DataError(f"{names}: no record there, or none that passed the length filters")
     fraction = changes["J_to_X"] / writer.tokens
     if fraction > filters.max_unknown_fraction:
         raise DataError(

@@ -186,3 +186,10 @@ def test_a_checkpoint_of_a_run_is_a_model(
     full = load_full_checkpoint(tmp_path)
     assert full.arguments["train_iters"] == 2
     ProteinBertForMaskedLM(ProteinBertConfig.from_dict(full.model_config)).load_state_dict(full.model)
+
+
+def test_a_file_is_no_directory_of_checkpoints(tmp_path: Path) -> None:
+    file = tmp_path / "model.pt"
+    file.touch()
+    with pytest.raises(CheckpointError, match="a file, not a directory"):
+        find_checkpoint(file)

@@ -16,7 +16,7 @@ import pytest
 
 from pretrain.data.corpus import open_corpus, read_description
 from pretrain.data.indexed_dataset import IndexedDataset
-from pretrain.tools.preprocess_data import preprocess
+from pretrain.tools.preprocess_data import Filters, preprocess
 from tape.errors import ConfigError, DataError
 from tape.lmdb_store import write_lmdb
 from tape.tokenizers import TAPETokenizer
@@ -228,3 +228,9 @@ def test_a_killed_run_leaves_nothing(tmp_path: Path, repository_root: Path, sent
 def test_real_sequences(shared_data: Path, tmp_path: Path) -> None:
     summary = preprocess([shared_data / "corpus" / "swissprot_valid.fasta.xz"], tmp_path / "valid")
     assert (summary.documents, summary.tokens) == (2831, 1_160_670)
+
+
+@pytest.mark.parametrize("fraction", [-1.0, 1.1, float("nan")])
+def test_an_unknown_fraction_is_a_fraction(fraction: float) -> None:
+    with pytest.raises(ConfigError, match=r"\[0, 1\]"):
+        Filters(max_unknown_fraction=fraction)
