@@ -155,7 +155,7 @@ def test_a_protein_of_40000_residues(tmp_path: Path) -> None:
 
 def test_nothing_to_write_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.fasta").write_text("")
-    with pytest.raises(DataError, match=r"x\.fasta: no sequence"):
+    with pytest.raises(DataError, match=r"x\.fasta: no record there"):
         preprocess([tmp_path / "x.fasta"], tmp_path / "out")
     with pytest.raises(ConfigError):
         preprocess([], tmp_path / "out")
