@@ -92,10 +92,6 @@ class Processes:
         dist.all_gather_object(values, value)
         return values
 
-    def from_main(self, value: Value) -> Value:
-        """Rank 0's value, on every rank."""
-        return self.gather(value)[0]
-
 
 def choose_device(local_rank: int) -> torch.device:
     """This process's GPU, or the CPU where there is none.

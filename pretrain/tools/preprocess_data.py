@@ -10,7 +10,6 @@ Reads every format of tape.sequence_files (FASTA, Stockholm, JSON lines, JSON, C
 from __future__ import annotations
 
 import argparse
-import hashlib
 import multiprocessing
 import os
 import signal
@@ -32,6 +31,7 @@ from pretrain.data.corpus import CorpusDescription, CorpusSource
 from pretrain.data.indexed_dataset import LAYOUTS, IndexedDatasetWriter
 from pretrain.data.vocabulary import read_vocabulary_file
 from tape.errors import ConfigError, DataError, UnknownResidueError, run_cli
+from tape.file_hashes import sha256_of
 from tape.sequence_files import SEQUENCE_KEYS, SequenceRecord, read_sequences
 from tape.text_files import file_size
 from tape.tokenizers import TAPETokenizer, normalise_sequence
@@ -42,7 +42,6 @@ TOKENIZER_TYPES = ("iupac", "BertWordPieceLowerCase", "BertWordPieceCase")
 _BATCH_RESIDUES = 1 << 19
 _BATCHES_IN_FLIGHT = 4  # a worker; bounds memory when the writer is slower than the readers
 _PROGRESS_SECONDS = 5.0
-_HASH_BLOCK = 1 << 20
 
 Progress = Callable[[str], None]
 
@@ -234,21 +233,13 @@ class _Reader:
         for record in read_sequences(path, self._keys, self._note_taken, on_empty):
             sequences += 1
             yield record
-        self.sources.append(CorpusSource(str(path), _sha256(path), sequences))
+        self.sources.append(CorpusSource(str(path), sha256_of(path / "data.mdb" if path.is_dir() else path), sequences))
 
     def _note_empty(self, where: str) -> None:
         self.empty += 1
 
     def _note_taken(self, size: int) -> None:
         self._taken += size
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with (path / "data.mdb" if path.is_dir() else path).open("rb") as stream:
-        while block := stream.read(_HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
