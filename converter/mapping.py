@@ -15,14 +15,12 @@ import torch
 from torch import Tensor
 
 from tape.errors import CheckpointError, VocabularyMismatchError
-from tape.tokenizers import IUPAC_VOCAB
+from tape.tokenizers import IUPAC_VOCAB, MEGATRON_SPECIAL_TOKENS
 
 Shards = tuple[Tensor, ...]
 
 # Megatron's 31-line iupac_vocab.txt; id = line. (INTERFACE section 4)
 MEGATRON_VOCABULARY = ("[PAD]", "[MASK]", "[CLS]", "[SEP]", "[UNK]", "[unused1]", *"ABCDEFGHIKLMNOPQRSTUVWXYZ")
-
-_TOKEN_NAMES = {"[PAD]": "<pad>", "[MASK]": "<mask>", "[CLS]": "<cls>", "[SEP]": "<sep>", "[UNK]": "<unk>"}
 
 
 @dataclass(frozen=True)
@@ -174,7 +172,7 @@ def token_rows_by_name(source_tokens: Sequence[str]) -> tuple[tuple[int, ...], t
     Raises:
         VocabularyMismatchError: a TAPE token is missing, a token is there twice, or one has no counterpart in TAPE.
     """
-    names = [_TOKEN_NAMES.get(token, token) for token in source_tokens]
+    names = [MEGATRON_SPECIAL_TOKENS.get(token, token) for token in source_tokens]
     unused = tuple(token for token in names if token.startswith("[unused"))
     foreign = [token for token in names if token not in IUPAC_VOCAB and token not in unused]
     missing = [token for token in IUPAC_VOCAB if token not in names]

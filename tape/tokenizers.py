@@ -15,6 +15,8 @@ import numpy as np
 from .errors import ConfigError, UnknownResidueError
 
 SPECIAL_TOKENS = ("<pad>", "<mask>", "<cls>", "<sep>", "<unk>")
+# What Megatron's vocabulary files call them.
+MEGATRON_SPECIAL_TOKENS = {"[PAD]": "<pad>", "[MASK]": "<mask>", "[CLS]": "<cls>", "[SEP]": "<sep>", "[UNK]": "<unk>"}
 
 # All letters but J: the 20 residues, U and O (selenocysteine, pyrrolysine) and the ambiguity codes B, X, Z.
 IUPAC_VOCAB: dict[str, int] = {

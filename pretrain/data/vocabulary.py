@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from tape.errors import DataError, VocabularyMismatchError
-from tape.tokenizers import TAPETokenizer, vocabulary_fingerprint
+from tape.tokenizers import MEGATRON_SPECIAL_TOKENS, TAPETokenizer, vocabulary_fingerprint
 
-_SPECIAL_NAMES = {"[PAD]": "<pad>", "[MASK]": "<mask>", "[CLS]": "<cls>", "[SEP]": "<sep>", "[UNK]": "<unk>"}
 UNMAPPED = -1
 
 
@@ -57,7 +56,7 @@ def ids_by_name(tokens: tuple[str, ...], tokenizer: TAPETokenizer, source: objec
     Raises:
         VocabularyMismatchError: ``tokens`` lacks one of the 20 amino acids; ``source`` is named.
     """
-    names = [_SPECIAL_NAMES.get(token, token) for token in tokens]
+    names = [MEGATRON_SPECIAL_TOKENS.get(token, token) for token in tokens]
     missing = [residue for residue in "ACDEFGHIKLMNPQRSTVWY" if residue not in names]
     if missing:
         raise VocabularyMismatchError(f"{source}: not a protein vocabulary: it lacks {' '.join(missing)}")
