@@ -11,6 +11,8 @@ S3 = ["boto3>=1.34"]
 HUGGING_FACE = ["transformers>=4.48,<5"]
 PLOTS = ["matplotlib>=3.8"]
 ZSTANDARD = ["zstandard>=0.22"]
+LORA = ["peft>=0.15"]
+HDF5 = ["h5py>=3.11"]
 DEVELOPMENT = ["moto>=5.0", "mypy>=1.18", "pytest>=8.4", "pytest-xdist>=3.6", "PyYAML>=6.0", "ruff>=0.14"]
 
 
@@ -71,7 +73,9 @@ setup(
         "hf": HUGGING_FACE,
         "plots": PLOTS,
         "zstd": ZSTANDARD,
-        "dev": [*S3, *HUGGING_FACE, *PLOTS, *ZSTANDARD, *DEVELOPMENT],
+        "lora": LORA,
+        "hdf5": HDF5,
+        "dev": [*S3, *HUGGING_FACE, *PLOTS, *ZSTANDARD, *LORA, *HDF5, *DEVELOPMENT],
     },
     entry_points={
         "console_scripts": [
