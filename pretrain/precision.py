@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from tape.models import low_precision
+
 _GROWTH = 2.0
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -38,7 +40,7 @@ class PrecisionConfig:
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """Context of a forward pass."""
         dtype = _DTYPES[self.name]
-        return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+        return nullcontext() if dtype is None else low_precision.autocast(device.type, dtype)
 
 
 class LossScale:

@@ -63,7 +63,11 @@ def report_changes(dataset: Any, split: str) -> None:
 def report_slow_precision(precision: str, device: torch.device) -> None:
     """Say so when the number format is slow on this machine."""
     if not is_fast(precision, device):
-        logger.warning("this machine computes %s without hardware: --%s is slower here than fp32", precision, precision)
+        logger.warning(
+            "this machine has no matrix instructions for %s: --%s computes its numbers at the speed of fp32",
+            precision,
+            precision,
+        )
 
 
 def task_shape(spec: TaskSpec, dataset: Any) -> TaskShape:

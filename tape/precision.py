@@ -7,14 +7,14 @@ from contextlib import AbstractContextManager
 import torch
 
 from .errors import ConfigError
-from .models.low_precision import fast_bf16
+from .models import low_precision
 
 _LOWER = {"fp16": torch.float16, "bf16": torch.bfloat16}
 PRECISIONS = ("fp32", *_LOWER)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
-    """Context in which matrix products run in the lower precision; none for fp32. Weights stay fp32.
+    """Context in which matrix products have the lower precision; none for fp32. Weights stay fp32.
 
     Raises:
         ConfigError: unknown name.
@@ -23,14 +23,12 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Non
         raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     if precision == "fp32":
         return torch.autocast(device.type, enabled=False)
-    return torch.autocast(device.type, dtype=_LOWER[precision])
+    return low_precision.autocast(device.type, _LOWER[precision])
 
 
 def is_fast(precision: str, device: torch.device) -> bool:
     """Whether the device computes the format in hardware; no CPU counts as doing so for fp16."""
-    if precision == "bf16":
-        return fast_bf16(device.type)
-    return precision == "fp32" or device.type == "cuda"
+    return precision == "fp32" or low_precision.is_fast(device.type, _LOWER[precision])
 
 
 def make_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:

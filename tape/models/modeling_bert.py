@@ -12,6 +12,8 @@ groups.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from ..configs import ProteinBertConfig
 from ..errors import ConfigError
 from .attention import AttentionCore, PackedLayout
 from .heads import activation
+from .low_precision import products_of_autocast
 from .modeling_utils import (
     MLMHead,
     PairwiseContactPredictionHead,
@@ -159,10 +162,16 @@ class ProteinBertEncoder(nn.Module):
             if states is not None:
                 states.append(hidden)
             if self.checkpoint_activations and torch.is_grad_enabled():
-                hidden = checkpoint(layer, hidden, key_mask, packing, maps, use_reentrant=False)
+                contexts = partial(_recomputation, hidden.device.type)
+                hidden = checkpoint(layer, hidden, key_mask, packing, maps, use_reentrant=False, context_fn=contexts)
             else:
                 hidden = layer(hidden, key_mask, packing, maps)
         return self.final_ln(hidden) if self.apply_final_ln else hidden
+
+
+def _recomputation(device_type: str) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """Contexts of a checkpointed block in the forward pass, and when it is computed again."""
+    return nullcontext(), products_of_autocast(device_type)
 
 
 class ProteinBertAbstractModel(ProteinModel):
