@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tape.datasets import ProteinnetDataset, StabilityDataset
-from tape.datasets.batching import divide_step, draw_batches, plan_epoch, plan_evaluation
+from tape.datasets.batching import check_token_budget, divide_step, draw_batches, plan_epoch, plan_evaluation
 from tape.datasets.loading import load_batches, worker_count
 from tape.datasets.sources import LMDBDataset
 from tape.datasets.survey import check_position_limit, lengths_of, survey_of, within_length
@@ -147,6 +147,50 @@ def test_evaluation_covers_every_protein_once_longest_first(world_size: int) -> 
     plans = [plan_evaluation(LENGTHS, 7, rank, world_size) for rank in range(world_size)]
     assert sorted(np.concatenate([batch for plan in plans for batch in plan])) == EVERYONE.tolist()
     assert LENGTHS[plans[0][0][0]] == LENGTHS.max()
+
+
+def padded_tokens(indices: np.ndarray) -> int:
+    return int(indices.size * (LENGTHS[indices].max() + 2))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("accumulation", [1, 4])
+@pytest.mark.parametrize("max_tokens", [501, 1300])
+def test_a_token_budget_bounds_every_pass_and_leaves_the_steps_alone(
+    world_size: int, accumulation: int, max_tokens: int
+) -> None:
+    options: dict[str, Any] = {"batch_size": 10, "accumulation": accumulation, "world_size": world_size, "seed": 3}
+    plans = [plan_epoch(LENGTHS, EVERYONE, rank=rank, max_tokens=max_tokens, **options) for rank in range(world_size)]
+    whole = plan_epoch(LENGTHS, EVERYONE, batch_size=10, seed=3)
+    assert all(len(plan) == len(whole) for plan in plans)  # as many optimizer steps: the schedule does not change
+    for number, ((undivided,),) in enumerate(zip(whole, strict=True)):
+        steps = [plan[number] for plan in plans]
+        assert len({len(step) for step in steps}) == 1
+        assert len(steps[0]) >= min(accumulation, -(-undivided.indices.size // world_size))
+        passes = [micro for step in steps for micro in step]
+        assert max(padded_tokens(micro.indices) for micro in passes) <= max_tokens
+        counted = np.concatenate([micro.indices for micro in passes if micro.counted])
+        assert sorted(counted) == sorted(undivided.indices)
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_evaluation_under_a_token_budget_covers_every_protein_once(world_size: int) -> None:
+    plans = [plan_evaluation(LENGTHS, 7, rank, world_size, max_tokens=900) for rank in range(world_size)]
+    batches = [batch for plan in plans for batch in plan]
+    assert sorted(np.concatenate(batches)) == EVERYONE.tolist()
+    assert max(map(padded_tokens, batches)) <= 900
+    assert max(batch.size for batch in batches) == 7
+    assert len(batches) < EVERYONE.size / 2  # the budget is used: not one protein a pass
+
+
+def test_a_token_budget_that_no_plan_can_keep_is_refused() -> None:
+    longest = int(LENGTHS.max())
+    with pytest.raises(ConfigError, match=rf"--max_tokens {longest}.*{longest} residues are {longest + 2} tokens"):
+        plan_evaluation(LENGTHS, 7, max_tokens=longest)
+    with pytest.raises(ConfigError, match="does not tell"):
+        plan_epoch(np.zeros(4, dtype=np.int64), np.arange(4), batch_size=2, max_tokens=100)
+    check_token_budget(LENGTHS, longest + 2)
+    check_token_budget(LENGTHS, None)
 
 
 def test_small_sets_start_no_workers_and_large_ones_no_more_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
