@@ -22,10 +22,11 @@ from .data.packing import LONG_DOCUMENT_RULES
 from .data.samples import BatchConfig, SampleConfig
 from .data.splits import DataConfig
 from .initialization import InitConfig
-from .optimizer import DECAY_STYLES, OPTIMIZERS, OptimizerConfig, ScheduleConfig
+from .optimizer import OPTIMIZERS, OptimizerConfig
 from .parallel import BACKENDS, ParallelConfig, ParallelDims
 from .precision import PrecisionConfig
 from .reporting import ReportingConfig
+from .schedule import DECAY_STYLES, ScheduleConfig
 from .training import TrainingConfig
 
 TOKENIZER_TYPES = ("iupac", "BertWordPieceLowerCase", "BertWordPieceCase")

@@ -1,8 +1,7 @@
-"""The optimizer step: schedule, norm and clipping of the gradient, AdamW or SGD on this rank's part of the model."""
+"""The optimizer step: norm and clipping of the gradient, AdamW or SGD on this rank's part of the model."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +12,9 @@ from torch import Tensor
 from tape.errors import ConfigError
 
 from .parallel import Gradients, LocalParameter
+from .schedule import Schedule
 
 OPTIMIZERS = ("adam", "sgd")
-DECAY_STYLES = ("constant", "linear", "cosine")
 _CLIP_EPSILON = 1e-6  # Megatron's and torch's
 
 
@@ -39,46 +38,6 @@ class OptimizerConfig:
     clip_grad: float = 1.0
 
 
-@dataclass(frozen=True)
-class ScheduleConfig:
-    """Megatron's learning rate: linear warm-up from 0 to ``lr``, then decay to ``min_lr`` at ``decay_iters``.
-
-    Attributes:
-        style: constant, linear or cosine.
-        decay_iters: iteration at which ``min_lr`` is reached; it stays there.
-        warmup_iters: length of the warm-up.
-    """
-
-    lr: float = 1e-4
-    min_lr: float = 0.0
-    style: str = "linear"
-    decay_iters: int = 1
-    warmup_iters: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.style not in DECAY_STYLES:
-            raise ConfigError(f"unknown --lr-decay-style {self.style!r}; choose one of {', '.join(DECAY_STYLES)}")
-        if not 0 <= self.min_lr <= self.lr:
-            raise ConfigError(f"--min-lr {self.min_lr} should lie between 0 and --lr {self.lr}")
-        if self.decay_iters < 1 or not 0 <= self.warmup_iters < self.decay_iters:
-            raise ConfigError(
-                f"a warm-up of {self.warmup_iters:g} iterations does not fit into --lr-decay-iters {self.decay_iters}"
-            )
-
-    def rate(self, iteration: int) -> float:
-        """Learning rate of an iteration (1, 2, ...). As in Megatron, ``iteration - 1`` steps lie behind it."""
-        done = iteration - 1
-        if self.warmup_iters > 0 and done <= self.warmup_iters:
-            return self.lr * done / self.warmup_iters
-        if self.style == "constant":
-            return self.lr
-        if done > self.decay_iters:
-            return self.min_lr
-        fraction = (done - self.warmup_iters) / (self.decay_iters - self.warmup_iters)
-        left = 1.0 - fraction if self.style == "linear" else 0.5 * (math.cos(math.pi * fraction) + 1.0)
-        return self.min_lr + left * (self.lr - self.min_lr)
-
-
 class Optimizer:
     """Updates this rank's part of every parameter.
 
@@ -87,7 +46,8 @@ class Optimizer:
     Args:
         parameters: of pretrain.parallel.local_parameters.
         gradients: their buffers.
-        config, schedule: see the classes.
+        config: see the class.
+        schedule: gives every iteration its learning rate.
     """
 
     def __init__(
@@ -95,7 +55,7 @@ class Optimizer:
         parameters: Sequence[LocalParameter],
         gradients: Gradients,
         config: OptimizerConfig,
-        schedule: ScheduleConfig,
+        schedule: Schedule,
     ) -> None:
         self.parameters = parameters
         self.gradients = gradients

@@ -1,4 +1,4 @@
-"""Schedules, decay groups, clipping."""
+"""Decay groups, clipping, the update."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from pretrain.initialization import InitConfig, build_model
-from pretrain.optimizer import Optimizer, OptimizerConfig, ScheduleConfig, decay_groups
+from pretrain.optimizer import Optimizer, OptimizerConfig, decay_groups
 from pretrain.parallel import Gradients, ParallelDims, Processes, local_parameters
+from pretrain.schedule import ScheduleConfig
 from tape.configs import ProteinBertConfig
-from tape.errors import ConfigError
 
 ALONE = Processes(ParallelDims(), 0, torch.device("cpu"), None)
 CONFIG = ProteinBertConfig(
@@ -34,36 +34,6 @@ def test_only_matrices_decay() -> None:  # defect 6
     assert {names[id(p)].rsplit(".", 1)[-1] for p in others["params"]} == {"bias", "weight"}
     assert "bert.encoder.layer.0.input_ln.weight" in {names[id(p)] for p in others["params"]}
     assert len(decayed["params"]) + len(others["params"]) == len(parameters)
-
-
-@pytest.mark.parametrize(
-    ("style", "expected"),
-    [
-        ("constant", [0.0, 0.5, 1.0, 1.0, 1.0]),
-        ("linear", [0.0, 0.5, 1.0, 0.55, 0.1]),
-        ("cosine", [0.0, 0.5, 1.0, 0.55, 0.1]),
-    ],
-)
-def test_schedule(style: str, expected: list[float]) -> None:
-    schedule = ScheduleConfig(lr=1.0, min_lr=0.1, style=style, decay_iters=100, warmup_iters=10)
-    rates = [schedule.rate(iteration) for iteration in (1, 6, 11, 56, 101)]
-    assert rates == pytest.approx(expected)
-    assert schedule.rate(10_000) == (1.0 if style == "constant" else 0.1)
-
-
-def test_cosine_is_a_cosine() -> None:
-    schedule = ScheduleConfig(lr=1.0, style="cosine", decay_iters=100)
-    assert schedule.rate(26) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
-
-
-def test_without_warmup_the_first_rate_is_full() -> None:
-    assert ScheduleConfig(lr=1.0, decay_iters=10).rate(1) == 1.0
-
-
-def test_bad_schedules_are_refused() -> None:
-    for values in ({"style": "step"}, {"min_lr": 2.0}, {"warmup_iters": 10.0}):
-        with pytest.raises(ConfigError):
-            ScheduleConfig(**{"lr": 1.0, "decay_iters": 10, **values})
 
 
 def test_adam_is_torchs_adamw() -> None:
