@@ -16,10 +16,11 @@ from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
 from tape.tokenizers import TAPETokenizer
 
+from .batch_schedule import BatchConfig, Rampup
 from .checkpointing import CheckpointConfig
 from .data.indexed_dataset import LAYOUTS
 from .data.packing import LONG_DOCUMENT_RULES
-from .data.samples import BatchConfig, SampleConfig
+from .data.samples import SampleConfig
 from .data.splits import DataConfig
 from .initialization import InitConfig
 from .optimizer import OPTIMIZERS, OptimizerConfig
@@ -109,8 +110,7 @@ def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainAr
     options, notices = _parse(arguments)
     dims = ParallelDims(world_size, options.tensor_model_parallel_size)
     _check(options)
-    batch = BatchConfig(options.micro_batch_size, options.global_batch_size or options.micro_batch_size * dims.data)
-    batch.micro_batches(dims.data)
+    batch = _batch(options, dims)
     model = _model(options)
     dims.check_model(model)
     return PretrainArguments(
@@ -191,6 +191,14 @@ def _data(options: argparse.Namespace) -> DataConfig:
 
 def _samples(options: argparse.Namespace) -> SampleConfig:
     return SampleConfig(options.seq_length, options.mask_prob, not options.no_sep, options.long_documents, options.seed)
+
+
+def _batch(options: argparse.Namespace, dims: ParallelDims) -> BatchConfig:
+    rampup = None if options.rampup_batch_size is None else Rampup(*options.rampup_batch_size)
+    rows = options.global_batch_size or options.micro_batch_size * dims.data
+    batch = BatchConfig(options.micro_batch_size, rows, rampup)
+    batch.check(dims.data)
+    return batch
 
 
 def _precision(options: argparse.Namespace) -> PrecisionConfig:
@@ -338,6 +346,13 @@ def _add_batch(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("batch")
     group.add_argument("--micro-batch-size", type=_positive, required=True, help="rows of one forward pass on one rank")
     group.add_argument("--global-batch-size", type=_positive, help="rows of a step; micro batch x ranks when not given")
+    group.add_argument(
+        "--rampup-batch-size",
+        type=_positive,
+        nargs=3,
+        metavar=("START", "INCREMENT", "SAMPLES"),
+        help="begin with START rows a step; more by INCREMENT, up to --global-batch-size after SAMPLES samples",
+    )
     group.add_argument("--checkpoint-activations", action="store_true", help="recompute blocks in the backward pass")
 
 

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from tape.models.modeling_bert import ProteinBertForMaskedLM
 
+from .batch_schedule import BatchConfig
 from .checkpointing import RunState
-from .data.samples import BatchConfig, MicroBatch
+from .data.samples import MicroBatch
 from .optimizer import Optimizer
 from .parallel import Processes
 from .precision import LossScale, PrecisionConfig
@@ -187,15 +188,17 @@ def train(
     Returns:
         Where the run stands afterwards.
     """
-    per_step = trainer.batch.micro_batches(trainer.processes.dims.data)
+    data_ranks = trainer.processes.dims.data
     saved = evaluated = state.iteration
     trainer.model.train()
     while state.iteration < config.train_iters:
         began = time.perf_counter()
         iteration = state.iteration + 1
-        result = trainer.step(iteration, [next(micro_batches) for _ in range(per_step)])
+        number = trainer.batch.micro_batches(data_ranks, state.consumed_samples)
+        result = trainer.step(iteration, [next(micro_batches) for _ in range(number)])
+        rows = trainer.batch.batch_size(state.consumed_samples)
         state = advance(state, result, trainer)
-        reporter.train(_record(state, result, trainer, config, time.perf_counter() - began))
+        reporter.train(_record(state, result, trainer, rows * config.seq_length, time.perf_counter() - began))
         if validation is not None and iteration % config.eval_interval == 0:
             reporter.evaluation(trainer.evaluate(validation.micro_batches, iteration, validation.split))
             evaluated = iteration
@@ -217,16 +220,14 @@ def advance(state: RunState, result: StepResult, trainer: Trainer) -> RunState:
     return replace(
         state,
         iteration=state.iteration + 1,
-        consumed_samples=state.consumed_samples + trainer.batch.global_batch,
+        consumed_samples=state.consumed_samples + trainer.batch.batch_size(state.consumed_samples),
         consumed_tokens=state.consumed_tokens + result.tokens,
         skipped_steps=state.skipped_steps + result.skipped,
         loss_scale=trainer.loss_scale.state(),
     )
 
 
-def _record(
-    state: RunState, result: StepResult, trainer: Trainer, config: TrainingConfig, seconds: float
-) -> TrainRecord:
+def _record(state: RunState, result: StepResult, trainer: Trainer, room: int, seconds: float) -> TrainRecord:
     return TrainRecord(
         iteration=state.iteration,
         lm_loss=result.loss,
@@ -235,7 +236,7 @@ def _record(
         tokens=result.tokens,
         predictions=result.predictions,
         tokens_per_second=result.tokens / seconds,
-        positions_used=result.tokens / (trainer.batch.global_batch * config.seq_length),
+        positions_used=result.tokens / room,
         consumed_samples=state.consumed_samples,
         consumed_tokens=state.consumed_tokens,
         loss_scale=result.loss_scale,

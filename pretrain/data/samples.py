@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tape.errors import ConfigError, DataError, ProteinLMError
+from tape.errors import DataError, ProteinLMError
 from tape.masking import IGNORED, mask_tokens
 from tape.models.attention import PackedLayout
 from tape.tokenizers import TAPETokenizer
 
+from ..batch_schedule import BatchConfig
 from .corpus import Corpus
 from .packing import EpochPlan, EpochPlanner, PackingConfig, Piece
 
@@ -188,32 +189,6 @@ class PackedProteins(Dataset[PackedRow]):
         return mask_tokens(ids, self._tokenizer, generator, self.config.mask_prob)
 
 
-@dataclass(frozen=True)
-class BatchConfig:
-    """How many rows make a step.
-
-    Attributes:
-        micro_batch: rows of one forward pass on one rank.
-        global_batch: rows of one optimizer step on all ranks.
-    """
-
-    micro_batch: int
-    global_batch: int
-
-    def micro_batches(self, data_parallel: int) -> int:
-        """Forward passes of one rank a step.
-
-        Raises:
-            ConfigError: the global batch doesn't divide.
-        """
-        if self.global_batch % (self.micro_batch * data_parallel):
-            raise ConfigError(
-                f"--global-batch-size {self.global_batch} is not a multiple of --micro-batch-size {self.micro_batch} "
-                f"times {data_parallel} data-parallel ranks"
-            )
-        return self.global_batch // (self.micro_batch * data_parallel)
-
-
 class TrainingOrder:
     """The samples of each micro-batch of one data-parallel rank, from a point of the run to its end."""
 
@@ -221,12 +196,12 @@ class TrainingOrder:
         self.batch, self.consumed, self.steps, self.rank, self.ranks = batch, consumed, steps, rank, ranks
 
     def __len__(self) -> int:
-        return self.steps * self.batch.micro_batches(self.ranks)
+        samples = self.batch.consumed_samples(self.steps, self.consumed) - self.consumed
+        return samples // (self.batch.micro_batch * self.ranks)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.steps):
-            begin = self.consumed + step * self.batch.global_batch
-            for micro in range(self.batch.micro_batches(self.ranks)):
+        for begin, _ in self.batch.steps(self.consumed, self.steps):
+            for micro in range(self.batch.micro_batches(self.ranks, begin)):
                 first = begin + self.position(micro) * self.batch.micro_batch
                 yield list(range(first, first + self.batch.micro_batch))
 

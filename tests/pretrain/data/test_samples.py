@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from pretrain.batch_schedule import BatchConfig
 from pretrain.data.corpus import Corpus, open_corpus
 from pretrain.data.samples import (
-    BatchConfig,
     EvaluationOrder,
     MicroBatches,
     PackedProteins,
