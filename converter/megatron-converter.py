@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from converter.conversion import Request, convert
 from converter.options import SourceOptions, parse_dtype
-from tape.errors import ConfigError, run_cli
+from tape.errors import run_cli
+from tape.vocabulary_files import read_vocabulary_file
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -51,14 +52,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_vocabulary(path: Path) -> tuple[str, ...]:
-    """Tokens by line."""
-    try:
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--vocab-file {path}: {error}") from error
-
-
 def main() -> None:
     arguments = build_parser().parse_args()
     options = SourceOptions(
@@ -66,7 +59,7 @@ def main() -> None:
         heads=arguments.num_heads,
         layers=arguments.num_layers,
         checkpoint_version=arguments.checkpoint_version,
-        vocabulary=None if arguments.vocab_file is None else read_vocabulary(arguments.vocab_file),
+        vocabulary=None if arguments.vocab_file is None else read_vocabulary_file(arguments.vocab_file).tokens,
         gelu={None: None, "tanh": "gelu_tanh", "erf": "gelu"}[arguments.gelu],
         layernorm_epsilon=arguments.layernorm_epsilon,
         hidden_dropout=arguments.hidden_dropout,

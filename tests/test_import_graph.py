@@ -26,10 +26,12 @@ BASE = (
     "tape.file_hashes",
     "tape.lmdb_store",
     "tape.masking",
+    "tape.progress",
     "tape.sequence_files",
     "tape.text_files",
     "tape.tokenizers",
     "tape.version",
+    "tape.vocabulary_files",
 )
 ANY_TAPE = ("tape",)
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from tape.errors import DataError, VocabularyMismatchError
 from tape.tokenizers import TAPETokenizer
+from tape.vocabulary_files import VocabularyFile, read_vocabulary_file
 
 from .indexed_dataset import IndexedDataset, description_path
-from .vocabulary import VocabularyFile, ids_by_name, read_vocabulary_file
+from .vocabulary import ids_by_name
 
 FORMAT = "proteinlm-corpus"
 VERSION = 1

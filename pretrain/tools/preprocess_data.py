@@ -29,12 +29,12 @@ import numpy as np
 
 from pretrain.data.corpus import CorpusDescription, CorpusSource
 from pretrain.data.indexed_dataset import LAYOUTS, IndexedDatasetWriter
-from pretrain.data.vocabulary import read_vocabulary_file
 from tape.errors import ConfigError, DataError, UnknownResidueError, run_cli
 from tape.file_hashes import sha256_of
 from tape.sequence_files import SEQUENCE_KEYS, SequenceRecord, read_sequences
 from tape.text_files import file_size
 from tape.tokenizers import TAPETokenizer, normalise_sequence
+from tape.vocabulary_files import read_vocabulary_file
 
 DEFAULT_KEY = "text"
 DEFAULT_MAX_UNKNOWN_FRACTION = 0.001

@@ -78,7 +78,7 @@ def test_malicious_file_is_one_line_and_does_not_run(
     [
         (("-heads", 8), "error: -heads 8 contradicts"),
         (("-dtp", "torch.int8"), "error: -dtp 'torch.int8' is no known data type"),
-        (("--vocab-file", "nowhere.txt"), "error: --vocab-file nowhere.txt"),
+        (("--vocab-file", "nowhere.txt"), "error: nowhere.txt: cannot be read as a vocabulary"),
         (("-dst", "nowhere.bin"), "error: nowhere.bin"),
     ],
 )

@@ -10,9 +10,9 @@ import pytest
 
 from pretrain.data.corpus import open_corpus, read_description
 from pretrain.data.indexed_dataset import IndexedDatasetWriter
-from pretrain.data.vocabulary import read_vocabulary_file
 from tape.errors import DataError, VocabularyMismatchError
 from tape.tokenizers import TAPETokenizer
+from tape.vocabulary_files import read_vocabulary_file
 
 TOKENIZER = TAPETokenizer()
 PROTEIN_TOOLS = Path(__file__).parents[3] / "pretrain" / "protein_tools"
