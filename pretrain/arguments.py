@@ -18,6 +18,7 @@ from tape.tokenizers import TAPETokenizer
 
 from .batch_schedule import BatchConfig, Rampup
 from .checkpointing import CheckpointConfig
+from .data.blending import Blend
 from .data.indexed_dataset import LAYOUTS
 from .data.packing import LONG_DOCUMENT_RULES
 from .data.samples import SampleConfig
@@ -155,8 +156,6 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"--seq-length {options.seq_length} exceeds --max-position-embeddings {options.max_position_embeddings}"
         )
-    if len(options.data_path) != 1 or len(options.valid_data_path or [""]) != 1:
-        raise ConfigError("--data-path and --valid-data-path take one corpus each; blends are not supported yet")
     if options.pipeline_model_parallel_size != 1:
         raise ConfigError("--pipeline-model-parallel-size: only 1 is supported yet")
     for name in ("attention_dropout", "hidden_dropout"):
@@ -185,8 +184,16 @@ def _model(options: argparse.Namespace) -> ProteinBertConfig:
 
 
 def _data(options: argparse.Namespace) -> DataConfig:
-    valid = None if options.valid_data_path is None else options.valid_data_path[0]
-    return DataConfig(options.data_path[0], valid, options.split, options.vocab_file, options.num_workers)
+    corpora, train, valid, test = (
+        None if words is None else Blend.parse(words, flag)
+        for flag, words in (
+            ("--data-path", options.data_path),
+            ("--train-data-path", options.train_data_path),
+            ("--valid-data-path", options.valid_data_path),
+            ("--test-data-path", options.test_data_path),
+        )
+    )
+    return DataConfig(corpora, train, valid, test, options.split, options.vocab_file, options.num_workers)
 
 
 def _samples(options: argparse.Namespace) -> SampleConfig:
@@ -324,9 +331,19 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
-    group.add_argument("--data-path", nargs="+", required=True, help="prefix of the corpus (without .bin)")
-    group.add_argument("--valid-data-path", nargs="+", help="prefix of a corpus to validate on")
-    group.add_argument("--split", help="training, validation, test documents of --data-path (969,30,1)")
+    group.add_argument(
+        "--data-path",
+        nargs="+",
+        metavar="[WEIGHT] PREFIX",
+        help="corpus (path without .bin), or several with their weights; without weights in proportion to their rows. "
+        "Each corpus keeps epochs of its own: all its proteins are seen once before any is seen again",
+    )
+    for purpose in ("train", "valid", "test"):
+        words = (
+            "the same as --data-path, all of it" if purpose == "train" else "corpora of their own, instead of --split"
+        )
+        group.add_argument(f"--{purpose}-data-path", nargs="+", metavar="[WEIGHT] PREFIX", help=words)
+    group.add_argument("--split", help="training, validation, test documents of each --data-path (969,30,1)")
     group.add_argument("--vocab-file", help="declares the ids of a corpus that has no sidecar (written by Megatron)")
     group.add_argument("--tokenizer-type", choices=TOKENIZER_TYPES, default="iupac", help="all of them are one here")
     group.add_argument("--data-impl", choices=(*LAYOUTS, "infer"), default="infer", help="recognised from the file")

@@ -29,7 +29,8 @@ from pretrain.checkpointing import (
     read_metadata,
     save_checkpoint,
 )
-from pretrain.data.samples import EvaluationOrder, MicroBatches, PackedProteins, TrainingOrder
+from pretrain.data.blending import describe
+from pretrain.data.samples import EvaluationOrder, MicroBatches, Samples, TrainingOrder
 from pretrain.data.splits import Splits, open_splits
 from pretrain.initialization import build_model
 from pretrain.optimizer import Optimizer
@@ -51,7 +52,16 @@ from tape.tokenizers import TAPETokenizer
 
 _ARGUMENTS_NAME = "arguments.json"
 # What the order and the masks of samples are a function of.
-_SAMPLE_OPTIONS = ("data_path", "split", "seed", "seq_length", "mask_prob", "no_sep", "long_documents")
+_SAMPLE_OPTIONS = (
+    "data_path",
+    "train_data_path",
+    "split",
+    "seed",
+    "seq_length",
+    "mask_prob",
+    "no_sep",
+    "long_documents",
+)
 # Seconds in which the launcher, seeing rank 0 end, ends the others; a loaded machine takes long to end a process.
 _WAIT_FOR_RANK_0 = 60.0
 _EVALUATION_WORKERS = 2
@@ -148,11 +158,9 @@ def _changed_samples(arguments: PretrainArguments) -> list[str]:
 
 def _introduction(run: _Run, splits: Splits, arguments: PretrainArguments) -> list[str]:
     parameters = sum(parameter.full.numel() for parameter in run.trainer.optimizer.parameters)
-    long = splits.train.planner.long_documents
-    rule = f", {long:,} longer than a row are {arguments.samples.long_documents}" if long else ""
     return [
         f"{parameters:,} parameters; {run.processes.dims}; {run.processes.device.type}, {arguments.precision.name}",
-        f"{len(splits.train.planner.sizes):,} proteins in {len(splits.train):,} rows an epoch{rule}",
+        *describe(splits.train),
     ]
 
 
@@ -187,7 +195,7 @@ def _train(run: _Run, splits: Splits, arguments: PretrainArguments, start: RunSt
 
 
 def _evaluation(
-    name: str, samples: PackedProteins | None, arguments: PretrainArguments, processes: Processes
+    name: str, samples: Samples | None, arguments: PretrainArguments, processes: Processes
 ) -> Evaluation | None:
     if samples is None or not (arguments.eval_iters or arguments.full_validation):
         return None

@@ -129,6 +129,13 @@ class EpochPlanner:
         """Proteins longer than a row."""
         return len(self._long)
 
+    @property
+    def attended_length(self) -> float:
+        """Mean tokens of a piece, each weighted by its tokens: what attention's arithmetic is proportional to."""
+        costs = self._costs(self._cut(0)).astype(np.float64)
+        costs = costs[costs > self.config.special_tokens]
+        return float((costs**2).sum() / costs.sum())
+
     def plan(self, epoch: int) -> EpochPlan:
         """The rows of an epoch (0, 1, ...)."""
         pieces = self._cut(epoch)

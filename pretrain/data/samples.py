@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -126,6 +126,29 @@ def join_rows(rows: Sequence[PackedRow]) -> MicroBatch:
     )
 
 
+class Samples(Protocol):
+    """Rows to train or evaluate on, of one corpus or several; ``samples[i]`` is a pure function of i."""
+
+    @property
+    def parts(self) -> tuple[PackedProteins, ...]:
+        """The corpora they come from."""
+
+    @property
+    def attended_length(self) -> float:
+        """Tokens that a token attends to, on average: the mean length of proteins, each weighted by its length."""
+
+    def __len__(self) -> int:
+        """Rows until every protein has been seen."""
+
+    def __getitem__(self, sample: int, /) -> PackedRow: ...
+
+    def source(self, sample: int) -> tuple[PackedProteins, int]:
+        """The corpus that a row comes from, and the row's number there: ``part.proteins(number)`` names its content."""
+
+    def prepare(self, sample: int) -> None:
+        """Do the work that the rows from this one on have in common."""
+
+
 class PackedProteins(Dataset[PackedRow]):
     """The samples of one split of a corpus; ``dataset[i]`` is the i-th row since the beginning of training.
 
@@ -166,6 +189,20 @@ class PackedProteins(Dataset[PackedRow]):
         parts = [self._masked(piece, epoch) for piece in self.plan(epoch).row(row)]
         inputs, labels = zip(*parts, strict=True)
         return PackedRow(np.concatenate(inputs), np.concatenate(labels), [len(part) for part in inputs])
+
+    @property
+    def parts(self) -> tuple[PackedProteins, ...]:
+        return (self,)
+
+    @property
+    def attended_length(self) -> float:
+        return self.planner.attended_length
+
+    def source(self, sample: int) -> tuple[PackedProteins, int]:
+        return self, sample
+
+    def prepare(self, sample: int) -> None:
+        _ = self.plan(self.planner.locate(sample)[0])
 
     def plan(self, epoch: int) -> EpochPlan:
         """The rows of an epoch; made once and kept for a while."""
@@ -239,15 +276,15 @@ class MicroBatches:
 
     def __init__(
         self,
-        dataset: PackedProteins,
+        dataset: Samples,
         order: TrainingOrder | EvaluationOrder,
         workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
         if workers and isinstance(order, TrainingOrder):
-            _ = dataset.plan(dataset.planner.locate(order.consumed)[0])  # before the workers fork: they share it
+            dataset.prepare(order.consumed)  # before the workers fork: they share it
         self._loader: DataLoader[Any] = DataLoader(
-            dataset,
+            cast(Dataset[PackedRow], dataset),
             batch_sampler=order,
             collate_fn=join_rows,
             num_workers=workers,

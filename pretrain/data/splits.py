@@ -1,15 +1,17 @@
-"""Training, validation and test samples out of one corpus or two."""
+"""Training, validation and test samples, out of one corpus, of several, or of corpora of their own."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from tape.errors import ConfigError
+from tape.errors import ConfigError, DataError
 from tape.tokenizers import TAPETokenizer
 
+from .blending import Blend, BlendedProteins, blend_seed
 from .corpus import Corpus, open_corpus
 from .packing import split_by_documents
-from .samples import PackedProteins, SampleConfig
+from .samples import PackedProteins, SampleConfig, Samples
 
 DEFAULT_SPLIT = "969,30,1"  # Megatron's
 
@@ -19,32 +21,44 @@ class DataConfig:
     """Where the proteins are.
 
     Attributes:
-        path: prefix of the corpus to train on.
-        valid_path: prefix of a corpus to validate on; ``path`` is then trained on as a whole.
-        split: proportions of training, validation and test documents of ``path``; None for 969,30,1, or all for
-            training with ``valid_path``.
-        vocabulary_file: declares the ids of a corpus without sidecar.
+        corpora: to divide by ``split``; to train on as a whole where ``valid`` or ``test`` are given.
+        train, valid, test: corpora for one purpose; ``train`` replaces ``corpora``.
+        split: proportions of training, validation and test documents in each of ``corpora``; None for 969,30,1.
+        vocabulary_file: declares the ids of corpora without sidecar.
         workers: processes that prepare batches.
     """
 
-    path: str
-    valid_path: str | None = None
+    corpora: Blend | None = None
+    train: Blend | None = None
+    valid: Blend | None = None
+    test: Blend | None = None
     split: str | None = None
     vocabulary_file: str | None = None
     workers: int = 2
 
     def __post_init__(self) -> None:
-        if self.valid_path is not None and self.split is not None:
-            raise ConfigError("--valid-data-path and --split both say what to validate on; give one of them")
+        if (self.corpora is None) == (self.train is None):
+            raise ConfigError("give the corpus as --data-path, or as --train-data-path: one of the two")
+        for purpose, name in (("train", "train on"), ("valid", "validate on"), ("test", "test on")):
+            if getattr(self, purpose) is not None and self.split is not None:
+                raise ConfigError(f"--{purpose}-data-path and --split both say what to {name}; give one of them")
+
+    @property
+    def divided(self) -> bool:
+        """Whether validation and test come out of the training corpora."""
+        return self.train is self.valid is self.test is None
 
 
 @dataclass(frozen=True)
 class Splits:
     """Samples by purpose; None where the split holds nothing."""
 
-    train: PackedProteins
-    valid: PackedProteins | None
-    test: PackedProteins | None
+    train: Samples
+    valid: Samples | None
+    test: Samples | None
+
+
+Documents = tuple[int, int]  # first, last + 1
 
 
 def open_splits(config: DataConfig, samples: SampleConfig) -> Splits:
@@ -52,22 +66,73 @@ def open_splits(config: DataConfig, samples: SampleConfig) -> Splits:
 
     Raises:
         DataError: a corpus is damaged, of another vocabulary, or has no document to train on.
-        ConfigError: a bad split.
+        ConfigError: a bad split, or a weight that is too small.
     """
+    trained = config.corpora or config.train
+    assert trained is not None, "DataConfig sees to it"
+    corpora = _open(trained, config)
+    if config.divided:
+        parts = [split_by_documents(config.split or DEFAULT_SPLIT, _documents(corpus)) for corpus in corpora]
+        train, valid, test = ([part[purpose] for part in parts] for purpose in range(3))
+        return Splits(
+            _training(trained, corpora, train, samples),
+            _fixed(trained, corpora, valid, samples),
+            _fixed(trained, corpora, test, samples),
+        )
+    others = [_whole(blend, config, samples) for blend in (config.valid, config.test)]
+    return Splits(_training(trained, corpora, list(map(_all, corpora)), samples), *others)
+
+
+def _open(blend: Blend, config: DataConfig) -> list[Corpus]:
     tokenizer = TAPETokenizer()
-    corpus = open_corpus(config.path, tokenizer, config.vocabulary_file)
-    documents = len(corpus.document_index) - 1
-    if config.valid_path is not None:
-        valid = open_corpus(config.valid_path, tokenizer, config.vocabulary_file)
-        return Splits(PackedProteins(corpus, samples), PackedProteins(valid, samples, repeat=False), None)
-    train, validation, test = split_by_documents(config.split or DEFAULT_SPLIT, documents)
-    return Splits(
-        PackedProteins(corpus, samples, train), _fixed(corpus, samples, validation), _fixed(corpus, samples, test)
-    )
+    return [open_corpus(prefix, tokenizer, config.vocabulary_file) for prefix in blend.prefixes]
 
 
-def _fixed(corpus: Corpus, samples: SampleConfig, documents: tuple[int, int]) -> PackedProteins | None:
-    first, last = documents
-    if corpus.document_index[first] == corpus.document_index[last]:
+def _documents(corpus: Corpus) -> int:
+    return len(corpus.document_index) - 1
+
+
+def _all(corpus: Corpus) -> Documents:
+    return 0, _documents(corpus)
+
+
+def _holds(corpus: Corpus, documents: Documents) -> bool:
+    return bool(corpus.document_index[documents[0]] < corpus.document_index[documents[1]])
+
+
+def _training(
+    blend: Blend, corpora: Sequence[Corpus], documents: Sequence[Documents], samples: SampleConfig
+) -> Samples:
+    for corpus, part in zip(corpora, documents, strict=True):
+        if not _holds(corpus, part):
+            raise DataError(f"{corpus.prefix}: its training split holds no document; check --split")
+    return _joined(blend, corpora, documents, samples, repeat=True)
+
+
+def _fixed(
+    blend: Blend, corpora: Sequence[Corpus], documents: Sequence[Documents], samples: SampleConfig
+) -> Samples | None:
+    """Evaluation samples; a corpus that gives no document to this split is left out."""
+    kept = [number for number, corpus in enumerate(corpora) if _holds(corpus, documents[number])]
+    if not kept:
         return None
-    return PackedProteins(corpus, samples, documents, repeat=False)
+    weights = None if blend.weights is None else tuple(blend.weights[number] for number in kept)
+    rest = Blend(tuple(blend.prefixes[number] for number in kept), weights)
+    return _joined(rest, [corpora[i] for i in kept], [documents[i] for i in kept], samples, repeat=False)
+
+
+def _whole(blend: Blend | None, config: DataConfig, samples: SampleConfig) -> Samples | None:
+    if blend is None:
+        return None
+    corpora = _open(blend, config)
+    return _joined(blend, corpora, list(map(_all, corpora)), samples, repeat=False)
+
+
+def _joined(
+    blend: Blend, corpora: Sequence[Corpus], documents: Sequence[Documents], samples: SampleConfig, repeat: bool
+) -> Samples:
+    parts = [
+        PackedProteins(corpus, replace(samples, seed=blend_seed(samples.seed, number)), part, repeat)
+        for number, (corpus, part) in enumerate(zip(corpora, documents, strict=True))
+    ]
+    return parts[0] if len(parts) == 1 else BlendedProteins(parts, blend.weights)

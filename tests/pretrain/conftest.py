@@ -48,6 +48,13 @@ def corpus_prefix(tmp_path_factory: pytest.TempPathFactory, proteins: list[str])
 
 
 @pytest.fixture(scope="session")
+def second_prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 other proteins."""
+    folder = tmp_path_factory.mktemp("second")
+    return preprocess([write_fasta(folder / "others.fasta", random_proteins(40, seed=1))], folder / "other").prefix
+
+
+@pytest.fixture(scope="session")
 def flags(corpus_prefix: Path) -> Callable[..., list[str]]:
     """`flags(train_iters=20, dropout=0.0, *extra)`: a command line of a tiny model on the tiny corpus."""
 

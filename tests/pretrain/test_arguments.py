@@ -112,7 +112,8 @@ def test_the_old_launchers_rank_is_accepted(flag: str) -> None:
         (["--lr-warmup-iters", "10"], 1, "warm-up of 10 iterations does not fit"),
         (["--lr-warmup-iters", "1", "--lr-warmup-fraction", "0.1"], 1, "exclude"),
         (["--pipeline-model-parallel-size", "2"], 2, "only 1"),
-        (["--data-path", "0.5", "a", "0.5", "b"], 1, "one corpus"),
+        (["--data-path", "0.5", "a", "0.5"], 1, "WEIGHT PREFIX"),
+        (["--train-data-path", "t"], 1, "--data-path, or as --train-data-path"),
         (["--valid-data-path", "v", "--split", "1,1,1"], 1, "--valid-data-path"),
     ],
 )

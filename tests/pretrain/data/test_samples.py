@@ -18,7 +18,6 @@ from pretrain.data.samples import (
     TrainingOrder,
     join_rows,
 )
-from pretrain.data.splits import DataConfig, open_splits
 from pretrain.tools.preprocess_data import preprocess
 from tape.errors import ConfigError, DataError
 from tape.tokenizers import TAPETokenizer
@@ -181,30 +180,3 @@ def test_a_workers_error_is_one_line(samples: PackedProteins, monkeypatch: pytes
     with pytest.raises(DataError) as caught:
         list(batches)
     assert str(caught.value) == "x.bin: protein 3 is broken"
-
-
-def test_a_split_divides_documents(corpus_prefix: Path) -> None:
-    splits = open_splits(DataConfig(str(corpus_prefix), split="80,15,5"), CONFIG)
-    assert splits.valid is not None
-    assert splits.test is not None
-    sizes = [len(part.planner.sizes) for part in (splits.train, splits.valid, splits.test)]
-    assert sizes == [240, 45, 15]
-    assert splits.valid.first_protein == 240
-    assert {piece.protein for row in range(len(splits.test)) for piece in splits.test.proteins(row)} == set(
-        range(285, 300)
-    )
-    assert splits.valid.repeat is False
-
-
-def test_a_corpus_of_its_own_for_validation(corpus_prefix: Path) -> None:
-    splits = open_splits(DataConfig(str(corpus_prefix), valid_path=str(corpus_prefix)), CONFIG)
-    assert splits.valid is not None
-    assert len(splits.train.planner.sizes) == len(splits.valid.planner.sizes) == 300
-    assert splits.test is None
-    with pytest.raises(ConfigError, match="--split"):
-        DataConfig("a", valid_path="b", split="1,1,1")
-
-
-def test_an_empty_training_split_is_an_error(corpus_prefix: Path) -> None:
-    with pytest.raises(DataError, match="no document"):
-        open_splits(DataConfig(str(corpus_prefix), split="0,1,0"), CONFIG)

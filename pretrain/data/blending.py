@@ -1,0 +1,182 @@
+"""Several corpora as one: ``--data-path 0.7 A 0.3 B`` takes seven rows in ten from A and three from B.
+
+Which corpus gives the i-th row of the run, and which of its rows that is, are pure functions of i and the weights: row
+j of a corpus with share s of the rows is due at (j + 1/2) / s, and rows come in the order in which they are due
+(Sainte-Laguë's apportionment). So after any number of rows every corpus has had its share to within one row or so, and
+nothing but the number of consumed rows is needed to continue.
+
+**Epochs.** Every corpus keeps epochs of its own: all its proteins are seen once, in its own order, before any is seen
+again, newly packed and masked. One with a large weight begins its second epoch while others are in their first. The
+length of a blend is the number of rows after which the last corpus has been seen as a whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from tape.errors import ConfigError
+
+from .samples import PackedProteins, PackedRow, Samples
+
+_LONGEST_PERIOD = 1 << 20  # rows; shares are kept to one in a million
+_STREAM_BLEND = 5  # packing.py has 1 and 2, samples.py 3, training.py 4
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Corpora by prefix, each with the weight given for it.
+
+    Attributes:
+        prefixes: one or several, none twice.
+        weights: one each, above 0; None: rows are taken in proportion to how many each corpus has.
+    """
+
+    prefixes: tuple[str, ...]
+    weights: tuple[float, ...] | None = None
+
+    @classmethod
+    def parse(cls, words: Sequence[str], flag: str) -> Blend:
+        """Read ``PREFIX``, ``PREFIX PREFIX ...`` or ``WEIGHT PREFIX WEIGHT PREFIX ...``.
+
+        Raises:
+            ConfigError: the words are something else; names ``flag``.
+        """
+        numbers = [_number(word) for word in words]
+        if all(number is None for number in numbers):
+            prefixes, weights = tuple(words), None
+        elif len(words) % 2 or None in numbers[::2]:
+            raise ConfigError(f"{flag} takes PREFIX, or WEIGHT PREFIX for each corpus, not {' '.join(words)}")
+        else:
+            prefixes, weights = tuple(words[1::2]), tuple(number for number in numbers[::2] if number is not None)
+        twice = [prefix for prefix in prefixes if prefixes.count(prefix) > 1]
+        if twice:
+            raise ConfigError(f"{flag} names {twice[0]} twice")
+        if weights is not None and not all(0.0 < weight < math.inf for weight in weights):
+            raise ConfigError(f"{flag}: weights must be above 0, not {' '.join(words[::2])}")
+        return cls(prefixes, weights)
+
+
+def _number(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
+def blend_seed(seed: int, number: int) -> int:
+    """Seed of the number-th corpus: orders and masks of two corpora are independent; the first keeps the run's own."""
+    if number == 0:
+        return seed
+    return int(np.random.SeedSequence([_STREAM_BLEND, seed, number]).generate_state(1)[0])
+
+
+def whole_shares(weights: Sequence[float]) -> list[int]:
+    """Rows of each corpus in one period of the blend: small whole numbers in the proportions of ``weights``.
+
+    They are exact where a million rows suffice for that (0.7 and 0.3 give 7 and 3), else rounded to one in a million.
+
+    Raises:
+        ConfigError: a weight is less than a millionth of all.
+    """
+    exact = [Fraction(repr(float(weight))) for weight in weights]
+    whole = [int(share * math.lcm(*(share.denominator for share in exact))) for share in exact]
+    whole = [share // math.gcd(*whole) for share in whole]
+    if sum(whole) <= _LONGEST_PERIOD:
+        return whole
+    rounded = [round(Fraction(share, sum(whole)) * _LONGEST_PERIOD) for share in whole]
+    if not min(rounded):
+        raise ConfigError(
+            f"a weight of {min(weights):g} beside {max(weights):g} is too small: less than 1 in a million"
+        )
+    return rounded
+
+
+def due_order(rows: Sequence[int], shares: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """``rows[d]`` rows of each corpus d in the order in which they are due.
+
+    Returns:
+        (corpus of each, its number within that corpus), both (sum of rows,) int32.
+    """
+    corpus = np.repeat(np.arange(len(rows), dtype=np.int32), rows)
+    number = np.concatenate([np.arange(count, dtype=np.int32) for count in rows])
+    due = np.concatenate([(np.arange(count) + 0.5) / share for count, share in zip(rows, shares, strict=True)])
+    order = np.argsort(due, kind="stable")
+    return corpus[order], number[order]
+
+
+class BlendedProteins(Dataset[PackedRow]):
+    """Rows of several corpora by weight; ``dataset[i]`` is the i-th row since the beginning of training.
+
+    Args:
+        parts: the corpora's rows; all of them repeat (training), or none does (evaluation: every row of every corpus
+            once, mixed by weight as long as there are any).
+        weights: one a part; None: in proportion to their rows.
+
+    Raises:
+        ConfigError: a weight is too small.
+    """
+
+    def __init__(self, parts: Sequence[PackedProteins], weights: Sequence[float] | None = None) -> None:
+        self.parts = tuple(parts)
+        self._rows = [len(part) for part in parts]
+        self.shares = whole_shares(weights or self._rows)
+        self._repeat = parts[0].repeat
+        self._order, self._number = due_order(self.shares if self._repeat else self._rows, self.shares)
+
+    def __len__(self) -> int:
+        """Rows until every corpus has been seen as a whole."""
+        if not self._repeat:
+            return len(self._order)
+        return max(self.rows_until_seen(part) for part in range(len(self.parts)))
+
+    def __getitem__(self, sample: int) -> PackedRow:
+        part, index = self.source(sample)
+        return part[index]
+
+    def source(self, sample: int) -> tuple[PackedProteins, int]:
+        """The corpus of a row, and the row's number there."""
+        period, place = divmod(sample, len(self._order)) if self._repeat else (0, sample)
+        part = int(self._order[place])
+        return self.parts[part], period * self.shares[part] + int(self._number[place])
+
+    def prepare(self, sample: int) -> None:
+        """Plan what each corpus needs from this row on."""
+        for number, part in enumerate(self.parts):
+            part.prepare(self._taken(number, sample))
+
+    def rows_until_seen(self, part: int) -> int:
+        """Rows of the blend until every protein of a corpus has been seen once."""
+        period, last = divmod(self._rows[part] - 1, self.shares[part])
+        places = np.flatnonzero(self._order == part)
+        return period * len(self._order) + int(places[last]) + 1
+
+    @property
+    def attended_length(self) -> float:
+        """Of the parts, by the rows that each gives."""
+        return float(np.average([part.attended_length for part in self.parts], weights=self.shares))
+
+    def _taken(self, part: int, sample: int) -> int:
+        """Rows of a corpus among the first ``sample`` rows."""
+        period, place = divmod(sample, len(self._order))
+        return period * self.shares[part] + int((self._order[:place] == part).sum())
+
+
+def describe(samples: Samples) -> list[str]:
+    """What a run trains on, a line a corpus."""
+    lines = []
+    for number, part in enumerate(samples.parts):
+        long, rule = part.planner.long_documents, part.config.long_documents
+        words = f"{len(part.planner.sizes):,} proteins in {len(part):,} rows an epoch"
+        words += f", {long:,} longer than a row are {'truncated' if rule == 'truncate' else rule}" if long else ""
+        if isinstance(samples, BlendedProteins):
+            share = samples.shares[number] / sum(samples.shares)
+            words = f"{part.corpus.prefix}: {share:.2%} of the rows; {words}, seen"
+            words += f" after {samples.rows_until_seen(number):,} rows"
+        lines.append(words)
+    return lines

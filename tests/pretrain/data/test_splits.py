@@ -1,0 +1,79 @@
+"""What is trained, validated and tested on, out of one corpus, several, or corpora of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pretrain.data.blending import Blend, BlendedProteins
+from pretrain.data.samples import PackedProteins, SampleConfig
+from pretrain.data.splits import DataConfig, open_splits
+from tape.errors import ConfigError, DataError
+
+CONFIG = SampleConfig(seq_length=64, seed=5)
+
+
+@pytest.fixture
+def corpus(corpus_prefix: Path) -> Blend:
+    return Blend((str(corpus_prefix),))
+
+
+def test_a_split_divides_documents(corpus: Blend) -> None:
+    splits = open_splits(DataConfig(corpus, split="80,15,5"), CONFIG)
+    assert isinstance(splits.valid, PackedProteins)
+    assert isinstance(splits.test, PackedProteins)
+    parts = (*splits.train.parts, splits.valid, splits.test)
+    assert [len(part.planner.sizes) for part in parts] == [240, 45, 15]
+    assert splits.valid.first_protein == 240
+    assert {piece.protein for row in range(len(splits.test)) for piece in splits.test.proteins(row)} == set(
+        range(285, 300)
+    )
+    assert splits.valid.repeat is False
+
+
+@pytest.mark.parametrize("name", ["corpora", "train"])
+def test_corpora_of_their_own(corpus: Blend, name: str) -> None:
+    splits = open_splits(DataConfig(**{name: corpus}, valid=corpus, test=corpus), CONFIG)
+    for samples in (splits.train, splits.valid, splits.test):
+        assert samples is not None
+        (part,) = samples.parts
+        assert len(part.planner.sizes) == 300
+        assert part.repeat == (samples is splits.train)
+    assert open_splits(DataConfig(corpus, valid=corpus), CONFIG).test is None
+
+
+@pytest.mark.parametrize("purpose", ["train", "valid", "test"])
+def test_two_ways_at_once_are_refused(purpose: str) -> None:
+    with pytest.raises(ConfigError, match=f"--{purpose}-data-path and --split both"):
+        DataConfig(None if purpose == "train" else Blend(("a",)), **{purpose: Blend(("b",))}, split="1,1,1")
+
+
+def test_the_corpus_is_given_once() -> None:
+    with pytest.raises(ConfigError, match="--data-path, or as --train-data-path"):
+        DataConfig()
+    with pytest.raises(ConfigError, match="--data-path, or as --train-data-path"):
+        DataConfig(Blend(("a",)), Blend(("b",)))
+
+
+def test_an_empty_training_split_is_an_error(corpus: Blend) -> None:
+    with pytest.raises(DataError, match="holds no document; check --split"):
+        open_splits(DataConfig(corpus, split="0,1,0"), CONFIG)
+
+
+def test_each_corpus_of_a_blend_is_split(corpus: Blend, second_prefix: Path) -> None:
+    blend = Blend((*corpus.prefixes, str(second_prefix)), (3.0, 1.0))
+    splits = open_splits(DataConfig(blend, split="90,10,0"), CONFIG)
+    assert isinstance(splits.train, BlendedProteins)
+    assert isinstance(splits.valid, BlendedProteins)
+    assert [len(part.planner.sizes) for part in splits.train.parts] == [270, 36]
+    assert [len(part.planner.sizes) for part in splits.valid.parts] == [30, 4]
+    assert splits.train.shares == [3, 1]
+    assert splits.test is None
+
+
+def test_a_corpus_without_validation_documents_is_left_out_of_validation(corpus: Blend, second_prefix: Path) -> None:
+    blend = Blend((*corpus.prefixes, str(second_prefix)), (3.0, 1.0))
+    splits = open_splits(DataConfig(blend, split="99,1,0"), CONFIG)
+    assert splits.valid is not None
+    assert [part.corpus.prefix for part in splits.valid.parts] == list(corpus.prefixes)
