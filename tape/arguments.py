@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
+from .metrics.bootstrap import Bootstrap
 from .registry import registry
 from .training_config import IMPROVEMENT
 
@@ -217,7 +218,27 @@ def create_eval_parser() -> argparse.ArgumentParser:
         help="what results.pkl holds and the log shows (default: all of the task's)",
     )
     parser.add_argument("--split", default="test", help="default %(default)s")
+    add_bootstrap(parser)
     return parser
+
+
+def add_bootstrap(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="resamples of the proteins, drawn by --seed, for the metrics' 95 %% intervals; 0: none (default %(default)s)",
+    )
+
+
+def bootstrap_of(args: argparse.Namespace) -> Bootstrap | None:
+    """How intervals are made; None: not at all.
+
+    Raises:
+        ConfigError: a negative number of resamples.
+    """
+    return Bootstrap(args.bootstrap, args.seed) if args.bootstrap else None
 
 
 def create_embed_parser() -> argparse.ArgumentParser:

@@ -18,7 +18,7 @@ from .datasets.loading import load_batches, worker_count
 from .datasets.survey import lengths_of, survey_of
 from .distributed import Ranks, gather_lists, sum_over_ranks
 from .errors import CheckpointError, ConfigError, DataError, ProteinLMError
-from .metrics import SHAPE_METRICS, Metric
+from .metrics import SHAPE_METRICS, Bootstrap, Metric
 from .precision import autocast
 from .progress import Progress
 from .tasks import SHAPE_TRAITS, TaskShape
@@ -28,11 +28,15 @@ _LANGUAGE_SHAPES = (TaskShape.MASKED_LM, TaskShape.LANGUAGE_MODEL)
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How to go through a split; none of it changes a number but ``precision``."""
+    """How to go through a split; none of it changes a number but ``precision``.
+
+    ``bootstrap`` gives the metrics intervals; training's validation has none, since they take seconds on a large set.
+    """
 
     batch_size: int = 32
     num_workers: int = 0
     precision: str = "fp32"
+    bootstrap: Bootstrap | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -139,8 +143,7 @@ def evaluate(
     lengths = lengths_of(dataset)
     plan = plan_evaluation(lengths, config.batch_size, ranks.rank, ranks.world_size)
     workers = worker_count(config.num_workers, len(dataset))
-    measure = SHAPE_METRICS[shape].measure
-    rows: list[Any] = []
+    rows: list[tuple[int, Any]] = []
     kept: list[tuple[int, np.ndarray, Any]] = []
     loss_sum, count_sum = 0.0, 0
     with evaluation_mode(model), Progress(title, len(dataset), ranks.is_writer) as progress:
@@ -150,12 +153,14 @@ def evaluate(
             if count:  # a mean over nothing may be nan
                 loss_sum, count_sum = loss_sum + loss * count, count_sum + count
             proteins = split_proteins(shape, prediction, batch)
-            rows.extend(measure(*protein) for protein in proteins)
+            rows.extend(_measured(dataset, shape, indices, proteins))
             if keep_results:
                 kept.extend(_results(shape, indices, proteins))
             progress.advance(len(indices) * ranks.world_size)
     loss_sum, counted = sum_over_ranks([loss_sum, count_sum], ranks)
-    metrics = _loss_metrics(shape, loss_sum, int(counted)) + SHAPE_METRICS[shape].summarise(gather_lists(rows, ranks))
+    measured = [row for _, row in sorted(gather_lists(rows, ranks), key=lambda indexed: indexed[0])]
+    metrics = _loss_metrics(shape, loss_sum, int(counted))
+    metrics += SHAPE_METRICS[shape].summarise(measured, config.bootstrap)
     results = _in_order(dataset, gather_lists(kept, ranks)) if keep_results else []
     return Evaluation(metrics, len(dataset), results)
 
@@ -164,6 +169,16 @@ def _predict(model: nn.Module, batch: Batch, precision: str, device: torch.devic
     with autocast(precision, device):
         loss, prediction = forward(model, model_inputs(batch, device))
     return float(loss), prediction
+
+
+def _measured(
+    dataset: Any, shape: TaskShape, indices: np.ndarray, proteins: list[tuple[np.ndarray, np.ndarray]]
+) -> Iterator[tuple[int, Any]]:
+    """(index in the data set, row) of each protein; a row sees labels outside valid_mask where the data have any."""
+    measure = SHAPE_METRICS[shape].measure
+    unmasked = getattr(dataset, "unmasked_labels", None) if shape == TaskShape.RESIDUE_CLASS else None
+    for index, protein in zip(indices.tolist(), proteins, strict=True):
+        yield index, measure(*protein) if unmasked is None else measure(*protein, unmasked(index))
 
 
 def _results(

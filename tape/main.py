@@ -30,6 +30,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from .checkpoints import TrainingProgress
     from .distributed import Ranks
+    from .evaluation import Evaluation
     from .recording import RunRecorder
     from .run_directory import RunDirectory
     from .training import Trainer
@@ -216,7 +217,8 @@ def _evaluate(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> dict[st
     assembly.report_changes(dataset, args.split)
     shape = assembly.task_shape(spec, dataset)
     batch_size = SHAPE_TRAITS[shape].batch_size if args.batch_size is None else args.batch_size
-    config = EvaluationConfig(batch_size, args.num_workers, options.precision_of(args))
+    bootstrap = options.bootstrap_of(args)
+    config = EvaluationConfig(batch_size, args.num_workers, options.precision_of(args), bootstrap)
     assembly.report_slow_precision(config.precision, ranks.device)
     model = assembly.finetuned_model(args, spec, directory)
     check_position_limit(dataset, getattr(model.config, "max_position_embeddings", None))
@@ -225,14 +227,19 @@ def _evaluate(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> dict[st
     check_measured(evaluation, getattr(getattr(dataset, "data", None), "path", f"split {args.split}"))
     chosen = chosen_metrics(evaluation, args.metrics)
     if ranks.is_writer:
-        _write_evaluation(args, directory, dataset, evaluation, chosen)
+        _write_evaluation(args, directory, dataset, evaluation, chosen, model.config)
     for name, value in chosen.items():
         logger.info("%s: %.4g", name, value)
     return chosen
 
 
 def _write_evaluation(
-    args: argparse.Namespace, directory: Path, dataset: Any, evaluation: Any, chosen: dict[str, float]
+    args: argparse.Namespace,
+    directory: Path,
+    dataset: Any,
+    evaluation: Evaluation,
+    chosen: dict[str, float],
+    config: Any,
 ) -> None:
     from .datasets.provenance import dataset_provenance
     from .result_files import data_hash, write_report, write_results
@@ -248,6 +255,8 @@ def _write_evaluation(
         data=dataset_provenance(dataset),
         data_sha256=data_hash(dataset),
         precision=options.precision_of(args),
+        bootstrap=options.bootstrap_of(args),
+        config=config.to_dict(),
     )
     logger.info("%d proteins of %s; wrote %s", evaluation.proteins, args.split, report)
 

@@ -3,31 +3,27 @@
 ``results.pkl`` is TAPE's: a pickled pair (dict name -> float, list of {"id", "prediction", "target"}) in the order of
 the data set, without padding. The same file stays as ``results_SPLIT.pkl`` when the next split overwrites it.
 
-``eval_SPLIT.json``, schema "proteinlm-eval" version 1: task, model, split, data (what dataset.json says: name,
-simulated, ...), proteins, metrics [{name, value, n, definition}] (value null where nothing could be counted),
-precision, model_dir, model_sha256, data_sha256, code_version, date (UTC).
+``eval_SPLIT.json`` is described and read by :mod:`tape.evaluation_records`.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import pickle
-from collections.abc import Sequence
-from datetime import datetime, timezone
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .atomic_files import atomic_write, write_json
+from .atomic_files import atomic_write
 from .errors import ConfigError
 from .evaluation import Evaluation
+from .evaluation_records import EvaluationRecord, write_record
 from .file_hashes import sha256_of
+from .metrics import Bootstrap
 from .registry import registry
-from .version import __version__
 
-SCHEMA = "proteinlm-eval"
-SCHEMA_VERSION = 1
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _METRIC_KEYS = {"L5": "precision_at_l5"}
 
@@ -111,32 +107,24 @@ def write_report(
     data: dict[str, Any],
     data_sha256: str | None,
     precision: str,
+    bootstrap: Bootstrap | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``eval_SPLIT.json`` with every metric, whatever ``--metrics`` says; returns its path."""
+    record = EvaluationRecord(
+        task=task,
+        model=model,
+        split=split,
+        data=data,
+        proteins=evaluation.proteins,
+        metrics=tuple(evaluation.metrics),
+        precision=precision,
+        bootstrap=None if bootstrap is None else asdict(bootstrap),
+        config=dict(config or {}),
+        model_dir=str(directory),
+        model_sha256=model_hash(directory),
+        data_sha256=data_sha256,
+    )
     path = directory / f"eval_{split}.json"
-    metrics = [metric.to_dict() for metric in evaluation.metrics]
-    for metric in metrics:
-        metric["value"] = finite(metric["value"])
-    report = {
-        "schema": SCHEMA,
-        "version": SCHEMA_VERSION,
-        "task": task,
-        "model": model,
-        "split": split,
-        "data": data,
-        "proteins": evaluation.proteins,
-        "metrics": metrics,
-        "precision": precision,
-        "model_dir": str(directory),
-        "model_sha256": model_hash(directory),
-        "data_sha256": data_sha256,
-        "code_version": __version__,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-    write_json(path, report)
+    write_record(path, record)
     return path
-
-
-def finite(value: float) -> float | None:
-    """None for what JSON has no number for."""
-    return value if math.isfinite(value) else None

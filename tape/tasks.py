@@ -150,6 +150,15 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         dataset="tape.datasets.residue:SecondaryStructureDataset",
         models=_LABELLED,
     ),
+    Task(
+        "secondary_structure_8",
+        num_labels=8,
+        folder="secondary_structure",
+        splits=("train", "valid", "casp12", "ts115", "cb513"),
+        shape=TaskShape.RESIDUE_CLASS,
+        dataset="tape.datasets.residue:EightStateDataset",
+        models=_LABELLED,
+    ),
     Task("trrosetta", folder="trrosetta", splits=("train", "valid")),  # the name alone: not available
 )
 

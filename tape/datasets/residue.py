@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .padding import pad_sequences
+from .survey import sequence_of
 from .task_dataset import IGNORED, TaskDataset, collate_inputs, task_record
 
 Item = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -17,8 +18,8 @@ Item = tuple[np.ndarray, np.ndarray, np.ndarray]
 class SecondaryStructureDataset(TaskDataset):
     """Three-state secondary structure, H 0, E 1, C 2 (Klausen et al. 2019).
 
-    Residues whose ``valid_mask`` is 0, where a record has one, get label -1 and count nowhere. TAPE's published code
-    scores them too, so its accuracy is over more residues than ours.
+    Residues whose ``valid_mask`` is 0, where a record has one, get label -1 and count nowhere but in
+    ``accuracy_all_residues``: TAPE's published code scores them too.
     """
 
     task = task_record("secondary_structure")
@@ -35,7 +36,28 @@ class SecondaryStructureDataset(TaskDataset):
         self.check_classes(self.data.where(index, record), self.field, labels)
         return ids, mask, np.pad(labels, 1, constant_values=IGNORED)
 
+    def unmasked_labels(self, index: int) -> np.ndarray:
+        """(L + 2,) classes of all residues, those whose ``valid_mask`` is 0 too; -1 at ``<cls>`` and ``<sep>``.
+
+        There, a number that is no class means that the residue has no label.
+        """
+        record = self.data[index]
+        length = len(sequence_of(self.data, index, record)[0])
+        labels = self.residue_label(index, record, self.field, length, np.int64)
+        labels = np.where((labels >= 0) & (labels < self.task.num_labels), labels, IGNORED)
+        return np.pad(labels, 1, constant_values=IGNORED)
+
     def collate_fn(self, batch: Sequence[Item]) -> dict[str, Tensor]:
         """Adds ``targets`` (B, longest) int64, -1 at ``<cls>``, ``<sep>`` and padding."""
         ids, masks, labels = zip(*batch, strict=True)
         return {**collate_inputs(ids, masks), "targets": torch.from_numpy(pad_sequences(labels, IGNORED))}
+
+
+class EightStateDataset(SecondaryStructureDataset):
+    """Eight-state secondary structure in NetSurfP-2.0's and TAPE's order: G 0, H 1, I 2, B 3, E 4, S 5, T 6, C 7.
+
+    The same files as the three-state task, whose records hold ``ss8`` too (Megatron-side ProteinLM's ``ss_q8``).
+    """
+
+    task = task_record("secondary_structure_8")
+    field = "ss8"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .bootstrap import Bootstrap
 from .by_shape import SHAPE_METRICS, ShapeMetrics
 from .classes import accuracy
 from .contacts import measure_contacts, precision_at_l5, summarise_contacts
@@ -10,6 +11,7 @@ from .values import mean_absolute_error, mean_squared_error, pearsonr, spearmanr
 
 __all__ = [
     "SHAPE_METRICS",
+    "Bootstrap",
     "Metric",
     "ShapeMetrics",
     "accuracy",

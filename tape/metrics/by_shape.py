@@ -1,21 +1,27 @@
 """Which metrics a task's shape has: one function that reads an example, one that sums up the rows of all examples.
 
-The rows of several ranks are simply put together before summing up, so a number never depends on batches or ranks.
+The rows of several ranks are put together in the order of the data set before summing up, so a number never depends on
+batches or ranks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import Any, Protocol
 
 from ..tasks import TaskShape
+from .bootstrap import Bootstrap
 from .classes import measure_protein, measure_residues, summarise_proteins, summarise_residues, summarise_tokens
 from .contacts import measure_contacts, summarise_contacts
 from .definitions import Metric
 from .values import measure_value, summarise_values
+
+
+class Summary(Protocol):
+    """Rows of all proteins, in the order of the data set -> metrics; with a bootstrap, with intervals."""
+
+    def __call__(self, rows: Sequence[Any], bootstrap: Bootstrap | None = None) -> list[Metric]: ...
 
 
 @dataclass(frozen=True)
@@ -23,12 +29,13 @@ class ShapeMetrics:
     """How examples of one shape are measured.
 
     Attributes:
-        measure: (prediction, target) of one protein, without padding -> a small picklable row.
-        summarise: the rows of all proteins, in any order -> metrics.
+        measure: (prediction, target[, all labels]) of one protein, without padding -> a small picklable row. The third
+            is given where the data set has ``unmasked_labels(index)``.
+        summarise: sums up the rows.
     """
 
-    measure: Callable[[np.ndarray, np.ndarray], Any]
-    summarise: Callable[[Sequence[Any]], list[Metric]]
+    measure: Callable[..., Any]
+    summarise: Summary
 
 
 SHAPE_METRICS: dict[TaskShape, ShapeMetrics] = {

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .bootstrap import Bootstrap, ratio_of_sums, with_intervals
 from .definitions import Metric
 
 IGNORED = -1
 TOP_K = (1, 5, 10)
-_RESIDUES = (
-    "fraction of right residues over all labelled residues, those whose valid_mask is 1 where the record has one"
-)
+
+
+class ResidueCounts(NamedTuple):
+    """Right and counted labels of one protein; the last two also over residues outside its ``valid_mask``."""
+
+    right: int
+    counted: int
+    right_of_all: int = 0
+    all: int = 0
 
 
 def accuracy(target: Any, prediction: Any) -> float:
@@ -28,22 +35,34 @@ def accuracy(target: Any, prediction: Any) -> float:
         return float("nan")
     if all(np.ndim(label) == 0 for label in labels):
         # One label a protein: a single array instead of a loop over Python objects.
-        counts = [measure_residues(np.asarray(prediction), np.asarray(labels))]
+        rows = [measure_residues(np.asarray(prediction), np.asarray(labels))]
     else:
-        counts = [measure_residues(np.asarray(p), np.asarray(t)) for t, p in zip(labels, prediction, strict=True)]
-    return _ratio(counts)
+        rows = [measure_residues(np.asarray(p), np.asarray(t)) for t, p in zip(labels, prediction, strict=True)]
+    counts = _table(rows).sum(axis=0)
+    return float(counts[0] / counts[1]) if counts[1] else float("nan")
 
 
-def _ratio(rows: Sequence[tuple[int, int]]) -> float:
-    correct, total = np.asarray(rows, dtype=np.int64).reshape(-1, 2).sum(axis=0)
-    return float(correct / total) if total else float("nan")
+def _table(rows: Sequence[ResidueCounts]) -> np.ndarray:
+    """(proteins, 4) float64."""
+    return np.asarray(rows, dtype=np.float64).reshape(-1, len(ResidueCounts._fields))
 
 
-def measure_residues(prediction: np.ndarray, target: np.ndarray) -> tuple[int, int]:
-    """(right, counted) labels; ``prediction`` is (..., classes), ``target`` (...) with -1 not counted."""
+def _right(prediction: np.ndarray, target: np.ndarray) -> tuple[int, int]:
     counted = target != IGNORED
     right = prediction.argmax(axis=-1)[counted] == target[counted]
     return int(right.sum()), int(right.size)
+
+
+def measure_residues(prediction: np.ndarray, target: np.ndarray, unmasked: np.ndarray | None = None) -> ResidueCounts:
+    """Count the right labels of one protein.
+
+    Args:
+        prediction: (..., classes) scores.
+        target: (...) classes, -1 not counted.
+        unmasked: the same with the labels of residues outside ``valid_mask`` too, where the data set has them.
+    """
+    everything = (0, 0) if unmasked is None else _right(prediction, unmasked)
+    return ResidueCounts(*_right(prediction, target), *everything)
 
 
 def measure_protein(prediction: np.ndarray, target: np.ndarray) -> int:
@@ -58,29 +77,50 @@ def measure_protein(prediction: np.ndarray, target: np.ndarray) -> int:
     return int(np.sum(scores > scores[label]) + np.sum(scores[:label] == scores[label]))
 
 
-def summarise_proteins(rows: Sequence[int]) -> list[Metric]:
+def summarise_proteins(rows: Sequence[int], bootstrap: Bootstrap | None = None) -> list[Metric]:
     """Top-1, top-5 and top-10 accuracy over labelled proteins."""
     ranks = np.asarray([rank for rank in rows if rank >= 0], dtype=np.int64)
-    metrics = []
-    for k in TOP_K:
-        value = float(np.mean(ranks < k)) if ranks.size else float("nan")
-        name = "accuracy" if k == 1 else f"top_{k}_accuracy"
-        metrics.append(Metric(name, value, ranks.size, f"fraction of proteins whose true class is among the best {k}"))
-    return metrics
-
-
-def summarise_residues(rows: Sequence[tuple[int, int]]) -> list[Metric]:
-    """Accuracy over all residues, and the mean over proteins of each protein's accuracy."""
-    per_protein = [correct / total for correct, total in rows if total]
-    residues = sum(total for _, total in rows)
-    mean = float(np.mean(per_protein)) if per_protein else float("nan")
-    return [
-        Metric("accuracy", _ratio(rows), residues, _RESIDUES),
-        Metric("accuracy_per_protein", mean, len(per_protein), "each protein's fraction of right residues, averaged"),
+    hits = (ranks[:, None] < np.asarray(TOP_K)).astype(np.float64)
+    values = ratio_of_sums(hits.sum(axis=0), np.full(len(TOP_K), float(ranks.size)))
+    metrics = [
+        Metric(
+            "accuracy" if k == 1 else f"top_{k}_accuracy",
+            float(value),
+            ranks.size,
+            f"fraction of proteins whose true class is among the best {k}",
+        )
+        for k, value in zip(TOP_K, values, strict=True)
     ]
+    return with_intervals(metrics, hits, np.ones_like(hits), bootstrap)
 
 
-def summarise_tokens(rows: Sequence[tuple[int, int]]) -> list[Metric]:
+def summarise_residues(rows: Sequence[ResidueCounts], bootstrap: Bootstrap | None = None) -> list[Metric]:
+    """Accuracy over residues, the mean over proteins of each protein's, and that over every labelled residue."""
+    right, counted, right_of_all, everything = _table(rows).T
+    scored = (counted > 0).astype(np.float64)
+    numerators = np.stack([right, np.nan_to_num(ratio_of_sums(right, counted)), right_of_all], axis=1)
+    denominators = np.stack([counted, scored, everything], axis=1)
+    definitions = (
+        ("accuracy", "fraction of right residues over all whose valid_mask is 1, where the record has one"),
+        ("accuracy_per_protein", "each protein's fraction of right residues (valid_mask 1), averaged over proteins"),
+        (
+            "accuracy_all_residues",
+            "fraction of right residues over all labelled ones, those outside valid_mask too, as TAPE's code counts",
+        ),
+    )
+    values, sizes = ratio_of_sums(numerators.sum(axis=0), denominators.sum(axis=0)), denominators.sum(axis=0)
+    metrics = [
+        Metric(name, float(value), int(size), text)
+        for (name, text), value, size in zip(definitions, values, sizes, strict=True)
+    ]
+    shown = 3 if everything.sum() else 2
+    return with_intervals(metrics[:shown], numerators[:, :shown], denominators[:, :shown], bootstrap)
+
+
+def summarise_tokens(rows: Sequence[ResidueCounts], bootstrap: Bootstrap | None = None) -> list[Metric]:
     """Accuracy over predicted tokens of a language model."""
-    tokens = sum(total for _, total in rows)
-    return [Metric("accuracy", _ratio(rows), tokens, "fraction of right tokens over all predicted tokens")]
+    counts = _table(rows)[:, :2]
+    right, total = counts.sum(axis=0)
+    value = float(right / total) if total else float("nan")
+    metric = Metric("accuracy", value, int(total), "fraction of right tokens over all predicted tokens")
+    return with_intervals([metric], counts[:, :1], counts[:, 1:], bootstrap)

@@ -1,22 +1,27 @@
-"""Precision of predicted contacts, protein by protein.
+"""Precision of predicted contacts, protein by protein, under every definition that is published.
 
-A protein of L residues gives P@L/d: of its valid pairs in a range of separations j - i, sorted by predicted contact
-score, the fraction of true contacts among the first k = min(max(1, L // d), number of valid pairs). A pair is valid
-when its label is not -1. Only j > i is read, so a pair counts once. The mean over proteins is reported; a protein
-without a valid pair in a range (too short) is not part of that range's mean.
+A protein of L residues gives P@k: of its valid pairs in a range of separations j - i, sorted by predicted contact
+score, the fraction of true contacts among the first min(k, number of valid pairs), with k = max(1, L // d) or 5. A pair
+is valid when its label is not -1. Only j > i is read, so a pair counts once. The mean over proteins is reported; a
+protein without a valid pair in a range (too short) is not part of that range's mean.
 
 Ranges as in the field: short 6-11, medium 12-23, long >= 24. TAPE's paper speaks of medium and long range (>= 12),
-while TAPE's and ProteinLM's code ranks every separation >= 6; the key ``precision_at_l5`` keeps the code's range.
+while TAPE's and ProteinLM's code ranks every separation >= 6; the key ``precision_at_l5`` keeps the code's range. Two
+more readings of the original's code, which published numbers were made with, are in
+:mod:`tape.metrics.original_contacts`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .bootstrap import Bootstrap, with_intervals
 from .definitions import Metric
+from .original_contacts import OriginalCounts, count_as_original, summarise_as_original
+from .ranking import best
 
 MINIMUM_SEPARATION = 6
 
@@ -28,7 +33,22 @@ RANGES: tuple[tuple[str, int, int | None], ...] = (
     ("_medium_long", 12, None),
     ("_long", 24, None),
 )
-DIVISORS = ((1, "precision_at_l"), (2, "precision_at_l2"), (5, "precision_at_l5"))
+# name, divisor of L (None: a fixed number of pairs)
+FIXED_DEPTH = 5
+DEPTHS: tuple[tuple[str, int | None], ...] = (
+    ("precision_at_l", 1),
+    ("precision_at_l2", 2),
+    ("precision_at_l5", 5),
+    ("precision_at_5", None),
+)
+NAMES = tuple(name + suffix for suffix, _, _ in RANGES for name, _ in DEPTHS)
+
+
+class ContactRow(NamedTuple):
+    """One protein: its precisions in the order of ``NAMES`` (``nan``: no valid pair), and the original's counts."""
+
+    precisions: tuple[float, ...]
+    original: OriginalCounts
 
 
 def contact_scores(logits: np.ndarray) -> np.ndarray:
@@ -36,41 +56,31 @@ def contact_scores(logits: np.ndarray) -> np.ndarray:
     return logits[..., 1] - logits[..., 0] if logits.ndim == 3 else logits
 
 
-def measure_contacts(prediction: np.ndarray, target: np.ndarray) -> tuple[float, ...]:
-    """Precision of one protein for every range and divisor, in the order of ``RANGES`` x ``DIVISORS``.
+def measure_contacts(prediction: np.ndarray, target: np.ndarray) -> ContactRow:
+    """Precision of one protein for every range and depth.
 
     Args:
-        prediction: (L, L, 2) logits without special tokens and padding.
+        prediction: (L, L, 2) logits, or (L, L) scores, without special tokens and padding.
         target: (L, L) in {0, 1, -1}.
-
-    Returns:
-        15 numbers; ``nan`` where the protein has no valid pair.
     """
     length = target.shape[0]
     first, second = np.triu_indices(length, k=MINIMUM_SEPARATION)
     labels = target[first, second]
     valid = labels != -1
-    separation = (second - first)[valid]
-    scores = contact_scores(np.asarray(prediction, dtype=np.float32))[first, second][valid]
-    scores, labels = np.nan_to_num(scores, nan=-np.inf), labels[valid]
+    first, second, labels = first[valid], second[valid], labels[valid]
+    separation = second - first
+    matrix = contact_scores(np.asarray(prediction, dtype=np.float32))
+    above, below = (np.nan_to_num(matrix[pair], nan=-np.inf) for pair in ((first, second), (second, first)))
     row: list[float] = []
     for _, low, high in RANGES:
         inside = (separation >= low) & (separation <= (high if high is not None else length))
-        ranked = labels[inside][_best(scores[inside], max(1, length))]
-        row.extend(_precision(ranked, max(1, length // divisor)) for divisor, _ in DIVISORS)
-    return tuple(row)
+        ranked = labels[inside][best(above[inside], max(length, FIXED_DEPTH))]
+        row.extend(_precision(ranked, _depth(length, divisor)) for _, divisor in DEPTHS)
+    return ContactRow(tuple(row), count_as_original(above, below, labels, length))
 
 
-def _best(scores: np.ndarray, k: int) -> np.ndarray:
-    """Positions of the k highest scores, best first; equal scores in their given order. Faster than sorting all."""
-    if scores.size > k:
-        bound = np.partition(scores, -k)[-k]
-        above = np.flatnonzero(scores > bound)
-        level = np.flatnonzero(scores == bound)[: k - above.size]
-        chosen = np.sort(np.concatenate([above, level]))
-    else:
-        chosen = np.arange(scores.size)
-    return chosen[np.argsort(-scores[chosen], kind="stable")]
+def _depth(length: int, divisor: int | None) -> int:
+    return FIXED_DEPTH if divisor is None else max(1, length // divisor)
 
 
 def _precision(ranked: np.ndarray, k: int) -> float:
@@ -90,23 +100,26 @@ def precision_at_l5(target: Any, prediction: Any) -> float:
     return values["precision_at_l5"]
 
 
-def _definition(divisor: int, low: int, high: int | None) -> str:
+def _definition(divisor: int | None, low: int, high: int | None) -> str:
     span = f"{low} to {high}" if high is not None else f"{low} or more"
-    depth = "L" if divisor == 1 else f"L/{divisor}"
+    depth = str(FIXED_DEPTH) if divisor is None else "L" if divisor == 1 else f"L/{divisor}"
     return (
         f"precision of the best {depth} valid pairs at separation {span}, j > i, at least one pair, "
         "averaged over proteins that have such a pair"
     )
 
 
-def summarise_contacts(rows: Sequence[tuple[float, ...]]) -> list[Metric]:
-    """Mean over proteins of each of the 15 precisions."""
-    table = np.asarray(rows, dtype=np.float64).reshape(-1, len(RANGES) * len(DIVISORS))
+def summarise_contacts(rows: Sequence[ContactRow], bootstrap: Bootstrap | None = None) -> list[Metric]:
+    """Mean over proteins of each of the 20 precisions, then the original's readings."""
+    table = np.asarray([row.precisions for row in rows], dtype=np.float64).reshape(-1, len(NAMES))
+    defined = (~np.isnan(table)).astype(np.float64)
+    table = np.nan_to_num(table)
+    counted = defined.sum(axis=0).astype(np.int64).tolist()
     metrics = []
-    for index, column in enumerate(table.T):
-        suffix, low, high = RANGES[index // len(DIVISORS)]
-        divisor, name = DIVISORS[index % len(DIVISORS)]
-        counted = column[~np.isnan(column)]
-        value = float(counted.mean()) if counted.size else float("nan")
-        metrics.append(Metric(name + suffix, value, counted.size, _definition(divisor, low, high)))
-    return metrics
+    for index, (total, count) in enumerate(zip(table.sum(axis=0).tolist(), counted, strict=True)):
+        _, low, high = RANGES[index // len(DEPTHS)]
+        value = total / count if count else float("nan")
+        definition = _definition(DEPTHS[index % len(DEPTHS)][1], low, high)
+        metrics.append(Metric(NAMES[index], value, count, definition))
+    own = with_intervals(metrics, table, defined, bootstrap)
+    return own + summarise_as_original([row.original for row in rows], bootstrap)

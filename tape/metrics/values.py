@@ -1,17 +1,20 @@
 """Metrics of predicted values: squared and absolute error, Pearson's and Spearman's correlation.
 
 TAPE's signature throughout: ``metric(target, prediction) -> float``. Both may be lists of one-element arrays, as
-``results.pkl`` holds them. Plain numpy, since importing scipy.stats takes longer than a small evaluation.
+``results.pkl`` holds them. The correlations are weighted ones, with the weight 1 for the number itself and the times
+that a protein was drawn for its bootstrap: a resample needs no sorting. scipy.stats has no such form (tests compare
+with it).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import DataError
+from .bootstrap import Bootstrap, bootstrap_intervals
 from .definitions import Metric
 
 
@@ -34,29 +37,75 @@ def mean_absolute_error(target: Any, prediction: Any) -> float:
     return float(np.mean(np.abs(true - predicted))) if true.size else float("nan")
 
 
-def pearsonr(target: Any, prediction: Any) -> float:
-    """Pearson's correlation; ``nan`` when either side is constant or has fewer than two values."""
+def weighted_correlation(true: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of each row.
+
+    Args:
+        true, predicted: (N,) or (rows, N).
+        weights: (rows, N), not negative, with a positive sum.
+
+    Returns:
+        (rows,); ``nan`` where either side is constant.
+    """
+    total = weights.sum(axis=-1, keepdims=True)
+    x = true - (weights * true).sum(axis=-1, keepdims=True) / total
+    y = predicted - (weights * predicted).sum(axis=-1, keepdims=True) / total
+    spread_x, spread_y = ((weights * side**2).sum(axis=-1) for side in (x, y))
+    # a constant's deviations are rounding errors of its mean, not exactly 0
+    defined = np.ones(spread_x.shape, dtype=bool)
+    for spread, side in ((spread_x, true), (spread_y, predicted)):
+        defined &= spread > 1e-26 * (weights * np.square(side)).sum(axis=-1)
+    scale = np.sqrt(spread_x * spread_y)
+    covariance = (weights * x * y).sum(axis=-1)
+    return np.clip(np.divide(covariance, scale, out=np.full(scale.shape, np.nan), where=defined), -1, 1)
+
+
+def average_ranks(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Ranks from 1 of values that occur several times; equal values share the mean of their ranks.
+
+    Args:
+        values: (N,).
+
+    Returns:
+        (rows, N) times that each occurs -> (rows, N) ranks. The values are sorted once, for all rows.
+    """
+    _, inverse = np.unique(values, return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    group = inverse.reshape(-1)
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+
+    def ranks(counts: np.ndarray) -> np.ndarray:
+        occurring = np.add.reduceat(counts[:, order], starts, axis=1)
+        mean_rank = np.cumsum(occurring, axis=1) - (occurring - 1) / 2
+        return np.asarray(mean_rank[:, group])
+
+    return ranks
+
+
+def _pearson(true: np.ndarray, predicted: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda counts: weighted_correlation(true, predicted, counts)
+
+
+def _spearman(true: np.ndarray, predicted: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    rank_true, rank_predicted = average_ranks(true), average_ranks(predicted)
+    return lambda counts: weighted_correlation(rank_true(counts), rank_predicted(counts), counts)
+
+
+def _correlation(make: Callable[..., Callable[[np.ndarray], np.ndarray]], target: Any, prediction: Any) -> float:
     true, predicted = _pairs(target, prediction)
-    if true.size < 2:
+    if true.size < 2 or not (np.isfinite(true).all() and np.isfinite(predicted).all()):
         return float("nan")
-    true, predicted = true - true.mean(), predicted - predicted.mean()
-    scale = np.sqrt(np.sum(true**2)) * np.sqrt(np.sum(predicted**2))
-    return float(np.sum(true * predicted) / scale) if scale > 0 else float("nan")
+    return float(make(true, predicted)(np.ones((1, true.size)))[0])
 
 
-def average_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1; equal values share the mean of their ranks."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2.0)[inverse.reshape(-1)]
+def pearsonr(target: Any, prediction: Any) -> float:
+    """Pearson's correlation; ``nan`` when either side is constant, not finite, or has fewer than two values."""
+    return _correlation(_pearson, target, prediction)
 
 
 def spearmanr(target: Any, prediction: Any) -> float:
-    """Spearman's rho: Pearson's correlation of the average ranks, over the whole set at once."""
-    true, predicted = _pairs(target, prediction)
-    if not (np.isfinite(true).all() and np.isfinite(predicted).all()):
-        return float("nan")
-    return pearsonr(average_ranks(true), average_ranks(predicted))
+    """Spearman's rho: Pearson's correlation of the average ranks, over the whole set at once; ``nan`` as there."""
+    return _correlation(_spearman, target, prediction)
 
 
 def measure_value(prediction: np.ndarray, target: np.ndarray) -> tuple[float, float]:
@@ -64,13 +113,32 @@ def measure_value(prediction: np.ndarray, target: np.ndarray) -> tuple[float, fl
     return float(np.asarray(prediction).reshape(-1)[0]), float(np.asarray(target).reshape(-1)[0])
 
 
-def summarise_values(rows: Sequence[tuple[float, float]]) -> list[Metric]:
+_UNDEFINED = "undefined when either side is constant"
+_DEFINITIONS = (
+    (
+        "spearmanr",
+        spearmanr,
+        f"Spearman's rank correlation over all proteins at once, ties share their mean rank; {_UNDEFINED}",
+    ),
+    ("pearsonr", pearsonr, f"Pearson's correlation over all proteins at once; {_UNDEFINED}"),
+    ("mse", mean_squared_error, "mean squared error over proteins"),
+    ("mae", mean_absolute_error, "mean absolute error over proteins"),
+)
+
+
+def summarise_values(rows: Sequence[tuple[float, float]], bootstrap: Bootstrap | None = None) -> list[Metric]:
     """All value metrics over the whole set: a rank correlation can't be averaged over batches or ranks."""
     predicted, true = np.asarray(rows, dtype=np.float64).reshape(-1, 2).T
-    table = (
-        ("spearmanr", spearmanr, "Spearman's rank correlation over all proteins at once, ties share their mean rank"),
-        ("pearsonr", pearsonr, "Pearson's correlation over all proteins at once"),
-        ("mse", mean_squared_error, "mean squared error over proteins"),
-        ("mae", mean_absolute_error, "mean absolute error over proteins"),
-    )
-    return [Metric(name, function(true, predicted), true.size, text) for name, function, text in table]
+    metrics = [Metric(name, function(true, predicted), true.size, text) for name, function, text in _DEFINITIONS]
+    finite = bool(np.isfinite(true).all() and np.isfinite(predicted).all())
+    if bootstrap is None or true.size < 2 or not finite:
+        return metrics
+    spearman, pearson = _spearman(true, predicted), _pearson(true, predicted)
+    errors = np.stack([np.square(true - predicted), np.abs(true - predicted)], axis=1)
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        means = counts @ errors / true.size
+        return np.column_stack([spearman(counts), pearson(counts), means])
+
+    intervals = bootstrap_intervals(statistic, true.size, bootstrap)
+    return [metric.with_interval(interval) for metric, interval in zip(metrics, intervals, strict=True)]

@@ -15,7 +15,8 @@ import torch
 from tape.batches import count_targets, infer_shape
 from tape.errors import ConfigError, DataError
 from tape.evaluation import Evaluation, EvaluationConfig, evaluate
-from tape.metrics import Metric, measure_contacts
+from tape.metrics import Bootstrap, Metric, measure_contacts
+from tape.metrics.contacts import NAMES
 from tape.registry import registry
 from tape.result_files import chosen_metrics, data_hash, model_hash, write_report, write_results
 from tape.tasks import TaskShape
@@ -38,11 +39,15 @@ def task_of(name: str, small_config: Path, data: Path, model_type: str = "transf
     [(name, model_type) for name in TASKS for model_type in registry.get_task_spec(name).models],
 )
 def test_no_number_depends_on_the_batch_size(name: str, model_type: str, small_config: Path, small_data: Path) -> None:
-    # defects 13b, 17, 18: neither the metrics nor the loss nor one prediction
+    # defects 13b, 17, 18: neither the metrics nor their intervals nor the loss nor one prediction
     model, dataset, shape = task_of(name, small_config, small_data, model_type)
-    alone, together = (evaluate(model, dataset, shape, EvaluationConfig(size), keep_results=True) for size in (1, 5))
+    alone, together = (
+        evaluate(model, dataset, shape, EvaluationConfig(size, bootstrap=Bootstrap(50)), keep_results=True)
+        for size in (1, 5)
+    )
     for one, other in zip(alone.metrics, together.metrics, strict=True):
         assert one.value == pytest.approx(other.value, rel=1e-4, abs=1e-6, nan_ok=True), one.name
+        assert one.interval == pytest.approx(other.interval, rel=1e-4, abs=1e-6), one.name
         assert (one.name, one.n) == (other.name, other.n)
     for first, second in zip(alone.results, together.results, strict=True):
         assert first["id"] == second["id"]
@@ -70,6 +75,20 @@ def test_results_are_in_order_named_and_unpadded(small_config: Path, small_data:
             assert found == expected(len(record["primary"])), name
 
 
+def test_residues_outside_valid_mask_are_counted_apart(small_config: Path, write_split: Any) -> None:
+    record = {"primary": "ACDEF", "ss3": [0, 1, 2, 0, 7], "ss8": [0, 1, 7, 3, 8], "valid_mask": [1, 1, 0, 0, 0]}
+    data = write_split("secondary_structure", "valid", [record] * 2)
+    for name in ("secondary_structure", "secondary_structure_8"):
+        model, dataset, shape = task_of(name, small_config, data)
+        assert dataset[0][2].tolist() == [-1, 0, 1, -1, -1, -1, -1]
+        evaluation = evaluate(model, dataset, shape, EvaluationConfig(2), keep_results=True)
+        counted = {metric.name: metric.n for metric in evaluation.metrics}
+        assert (counted["accuracy"], counted["accuracy_all_residues"]) == (4, 8)  # 7 and 8 are no classes
+        predicted = evaluation.results[0]["prediction"][1:-1].argmax(-1)
+        right = np.mean(predicted[:4] == np.array(record[dataset.field])[:4])
+        assert evaluation.value("accuracy_all_residues") == pytest.approx(right)
+
+
 def test_the_model_is_in_evaluation_mode_and_returns_to_its_own(small_config: Path, small_data: Path) -> None:
     model, dataset, shape = task_of("secondary_structure", small_config, small_data)
     state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -88,7 +107,7 @@ def test_each_protein_is_read_once(small_config: Path, small_data: Path, monkeyp
     evaluation = evaluate(model, dataset, shape, EvaluationConfig(2), keep_results=True)
     assert sorted(reads) == list(range(len(dataset)))
     rows = [measure_contacts(result["prediction"], result["target"]) for result in evaluation.results]
-    first = np.array([row[2] for row in rows])
+    first = np.array([row.precisions[NAMES.index("precision_at_l5")] for row in rows])
     assert evaluation.value("precision_at_l5") == pytest.approx(np.nanmean(first))
 
 
@@ -187,18 +206,22 @@ def test_the_report_has_the_documented_schema(tmp_path: Path, evaluation: Evalua
         data={"name": "toy", "simulated": True},
         data_sha256=digest,
         precision="fp32",
+        bootstrap=Bootstrap(20, seed=3),
+        config={"hidden_size": 16},
     )
     report = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert path.name == "eval_test.json"
     assert (report["schema"], report["version"], report["task"], report["proteins"]) == (
         "proteinlm-eval",
-        1,
+        2,
         "stability",
         2,
     )
     assert report["data"] == {"name": "toy", "simulated": True}
-    assert report["metrics"][0] == {"name": "loss", "value": 2.5, "n": 2, "definition": "a loss"}
+    assert report["metrics"][0] == {"name": "loss", "value": 2.5, "n": 2, "definition": "a loss", "interval": None}
     assert report["metrics"][1]["value"] is None
+    assert report["bootstrap"] == {"resamples": 20, "seed": 3, "level": 0.95}
+    assert report["config"] == {"hidden_size": 16}
     assert report["model_sha256"] == model_hash(tmp_path)
     assert len(report["data_sha256"]) == len(report["model_sha256"]) == 64
     assert {"model_dir", "code_version", "date", "precision", "split", "model"} <= set(report)

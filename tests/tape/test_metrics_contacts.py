@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from tape.metrics import measure_contacts, precision_at_l5, summarise_contacts
-from tape.metrics.contacts import DIVISORS, RANGES
+from tape.metrics import Bootstrap, Metric, measure_contacts, precision_at_l5, summarise_contacts
+from tape.metrics.contacts import DEPTHS, NAMES, RANGES
 
-NAMES = [name + suffix for suffix, _, _ in RANGES for _, name in DIVISORS]
+CASES = [(name + suffix, divisor, low, high) for suffix, low, high in RANGES for name, divisor in DEPTHS]
 
 
 def logits_of(scores: np.ndarray) -> np.ndarray:
@@ -19,10 +19,15 @@ def logits_of(scores: np.ndarray) -> np.ndarray:
 
 
 def measure(scores: np.ndarray, target: np.ndarray) -> dict[str, float]:
-    return dict(zip(NAMES, measure_contacts(logits_of(scores), target), strict=True))
+    return dict(zip(NAMES, measure_contacts(logits_of(scores), target).precisions, strict=True))
 
 
-def by_definition(scores: np.ndarray, target: np.ndarray, divisor: int, low: int, high: int | None) -> float:
+def summary(*proteins: tuple[np.ndarray, np.ndarray], bootstrap: Bootstrap | None = None) -> dict[str, Metric]:
+    rows = [measure_contacts(logits_of(scores), target) for scores, target in proteins]
+    return {metric.name: metric for metric in summarise_contacts(rows, bootstrap)}
+
+
+def by_definition(scores: np.ndarray, target: np.ndarray, divisor: int | None, low: int, high: int | None) -> float:
     length = len(target)
     pairs = [
         (-scores[i, j], i, j)
@@ -30,7 +35,8 @@ def by_definition(scores: np.ndarray, target: np.ndarray, divisor: int, low: int
         for j in range(i + 1, length)
         if j - i >= low and (high is None or j - i <= high) and target[i, j] != -1
     ]
-    chosen = sorted(pairs)[: min(max(1, length // divisor), len(pairs))]
+    depth = 5 if divisor is None else max(1, length // divisor)
+    chosen = sorted(pairs)[: min(depth, len(pairs))]
     return float(np.mean([target[i, j] for _, i, j in chosen])) if chosen else math.nan
 
 
@@ -43,15 +49,22 @@ def random_protein(length: int, rng: np.random.Generator) -> tuple[np.ndarray, n
     return (scores + scores.T) / 2, target
 
 
+def ranked_protein(length: int, contacts: list[bool]) -> tuple[np.ndarray, np.ndarray]:
+    """The best pairs are (0, 6), (0, 7) ... in this order; ``contacts`` says which of them are contacts."""
+    scores, target = np.full((length, length), -10.0), np.zeros((length, length), dtype=np.int64)
+    for rank, contact in enumerate(contacts):
+        scores[0, 6 + rank] = scores[6 + rank, 0] = 10.0 - rank
+        target[0, 6 + rank] = target[6 + rank, 0] = int(contact)
+    return scores, target
+
+
 @pytest.mark.parametrize("length", [3, 7, 13, 40, 61])
 def test_every_range_follows_the_definition(length: int) -> None:
     # defect 13: per protein, valid pairs only, every range apart
     scores, target = random_protein(length, np.random.default_rng(length))
     found = measure(scores, target)
-    for suffix, low, high in RANGES:
-        for divisor, name in DIVISORS:
-            expected = by_definition(scores, target, divisor, low, high)
-            assert found[name + suffix] == pytest.approx(expected, nan_ok=True), name + suffix
+    for name, *definition in CASES:
+        assert found[name] == pytest.approx(by_definition(scores, target, *definition), nan_ok=True), name
 
 
 def test_equal_scores_stand_in_the_order_of_their_pairs() -> None:
@@ -59,9 +72,15 @@ def test_equal_scores_stand_in_the_order_of_their_pairs() -> None:
     scores, target = random_protein(50, np.random.default_rng(9))
     scores = np.round(scores)
     found = measure(scores, target)
-    for suffix, low, high in RANGES:
-        for divisor, name in DIVISORS:
-            assert found[name + suffix] == pytest.approx(by_definition(scores, target, divisor, low, high))
+    for name, *definition in CASES:
+        assert found[name] == pytest.approx(by_definition(scores, target, *definition)), name
+
+
+def test_depths_by_hand() -> None:
+    # 20 residues: the best 20 pairs, 10, 4, and always 5
+    found = measure(*ranked_protein(20, [True, False, True, True, True, True, False, False, False, False]))
+    values = [found[name] for name in ("precision_at_l", "precision_at_l2", "precision_at_l5", "precision_at_5")]
+    assert values == [5 / 20, 5 / 10, 3 / 4, 4 / 5]
 
 
 def test_an_invalid_pair_is_never_chosen() -> None:
@@ -71,31 +90,56 @@ def test_an_invalid_pair_is_never_chosen() -> None:
     scores = np.zeros((20, 20))
     scores[0, 10] = scores[10, 0] = -100.0
     assert measure(scores, target)["precision_at_l5"] == 1.0
+    assert summary((scores, target))["precision_at_l5_batch_micro"].value == 1.0
 
 
 def test_a_pair_counts_once() -> None:
-    # defect 15: with both triangles the best four pairs would be two pairs seen twice
-    length = 20
-    target = np.zeros((length, length), dtype=np.int64)
-    scores = np.full((length, length), -10.0)
-    for rank, (i, j) in enumerate([(0, 8), (0, 9), (0, 10), (0, 11)]):
-        scores[i, j] = scores[j, i] = 10.0 - rank
-        target[i, j] = target[j, i] = int(rank < 2)
-    assert measure(scores, target)["precision_at_l5"] == 0.5
+    # defect 15: with both triangles the best four pairs are two pairs seen twice
+    found = summary(ranked_protein(20, [True, True, False, False]))
+    assert found["precision_at_l5"].value == 0.5
+    assert found["precision_at_l5_double_counted"].value == 1.0
+    # k = 5: two pairs twice and one entry of the third
+    odd = summary(ranked_protein(25, [True, False, True, True, True]))
+    assert odd["precision_at_l5"].value == 4 / 5
+    assert odd["precision_at_l5_double_counted"].value == 3 / 5
+    assert "twice" in odd["precision_at_l5_double_counted"].definition
+
+
+def test_the_original_averaged_over_batches_not_proteins() -> None:
+    # defect 13b: 8 short proteins (k = 2, all right) make one batch, a long one (k = 10, 4 right) the next
+    short, long = ranked_protein(10, [True, True]), ranked_protein(50, [True] * 4)
+    found = summary(long, *[short] * 8)
+    assert found["precision_at_l5"].value == pytest.approx((8 + 0.4) / 9)
+    assert found["precision_at_l5_batch_micro"].value == pytest.approx((1 + 0.4) / 2)
+    # in one batch: 2 * 7 + 4 of 2 * 7 + 10
+    assert summary(long, *[short] * 7)["precision_at_l5_batch_micro"].value == pytest.approx(18 / 24)
+    assert summary(long, *[short] * 7)["precision_at_l5_double_counted_batch_micro"].value == pytest.approx(22 / 24)
+    assert found["precision_at_l5_batch_micro"].n == 9
 
 
 def test_the_mean_is_over_proteins_that_have_pairs() -> None:
     rng = np.random.default_rng(1)
-    rows = [measure_contacts(logits_of(s), t) for s, t in (random_protein(n, rng) for n in (5, 10, 30))]
-    metrics = {metric.name: metric for metric in summarise_contacts(rows)}
+    proteins = [random_protein(n, rng) for n in (5, 10, 30)]
+    metrics = summary(*proteins)
     assert metrics["precision_at_l5"].n == 2  # the protein of 5 residues has no pair at separation 6
     assert metrics["precision_at_l5_long"].n == 1
-    assert metrics["precision_at_l5"].value == pytest.approx(
-        np.mean([row[NAMES.index("precision_at_l5")] for row in rows[1:]])
-    )
+    expected = np.mean([measure(*protein)["precision_at_l5"] for protein in proteins[1:]])
+    assert metrics["precision_at_l5"].value == pytest.approx(expected)
     assert "6 or more" in metrics["precision_at_l5"].definition
     assert "12 to 23" in metrics["precision_at_l_medium"].definition
     assert "24 or more" in metrics["precision_at_l2_long"].definition
+    assert "best 5 valid" in metrics["precision_at_5"].definition
+
+
+def test_intervals_hold_the_value_and_are_there_for_every_mean_over_proteins() -> None:
+    rng = np.random.default_rng(3)
+    found = summary(*[random_protein(60, rng) for _ in range(12)], bootstrap=Bootstrap(200, seed=1))
+    for name, metric in found.items():
+        if name.endswith("batch_micro"):
+            assert metric.interval is None
+        else:
+            assert metric.interval is not None
+            assert metric.interval[0] < metric.value < metric.interval[1], name
 
 
 def test_l5_is_a_precision() -> None:
@@ -111,3 +155,8 @@ def test_short_proteins_take_at_least_one_pair() -> None:
     found = measure(np.zeros((8, 8)), target)
     assert found["precision_at_l5"] == 1.0
     assert math.isnan(found["precision_at_l5_medium"])
+
+
+def test_no_protein_at_all_is_nan() -> None:
+    metrics = summarise_contacts([], Bootstrap(10))
+    assert all(math.isnan(metric.value) and metric.n == 0 and metric.interval is None for metric in metrics)

@@ -11,7 +11,14 @@ import scipy.stats
 
 from tape.errors import DataError
 from tape.metrics import accuracy, mean_absolute_error, mean_squared_error, pearsonr, spearmanr
-from tape.metrics.classes import measure_protein, summarise_proteins, summarise_residues
+from tape.metrics.classes import (
+    ResidueCounts,
+    measure_protein,
+    measure_residues,
+    summarise_proteins,
+    summarise_residues,
+    summarise_tokens,
+)
 from tape.metrics.values import measure_value, summarise_values
 
 
@@ -36,6 +43,13 @@ def test_a_constant_prediction_has_no_correlation_and_no_warning() -> None:
         warnings.simplefilter("error")
         assert math.isnan(spearmanr([1.0, 2.0, 3.0], [5.0, 5.0, 5.0]))
         assert math.isnan(spearmanr([1.0], [5.0]))
+        assert math.isnan(pearsonr([0.1] * 7, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]))  # the mean of 0.1s is not 0.1
+        assert math.isnan(spearmanr([1.0, 2.0], [math.nan, 5.0]))
+
+
+def test_ties_share_their_rank() -> None:
+    # ranks 1 2.5 2.5 4 against 1 2 3 4: deviations -1.5 0 0 1.5 and -1.5 -.5 .5 1.5
+    assert spearmanr([1.0, 5.0, 5.0, 9.0], [1.0, 2.0, 3.0, 4.0]) == pytest.approx(4.5 / math.sqrt(4.5 * 5.0))
 
 
 def test_unequal_numbers_are_refused() -> None:
@@ -76,12 +90,28 @@ def test_equal_scores_rank_as_argmax_takes_them() -> None:
 
 
 def test_residue_and_protein_averages_differ() -> None:
-    metrics = {metric.name: metric for metric in summarise_residues([(1, 1), (0, 3), (0, 0)])}
+    rows = [ResidueCounts(1, 1), ResidueCounts(0, 3), ResidueCounts(0, 0)]
+    metrics = {metric.name: metric for metric in summarise_residues(rows)}
     assert (metrics["accuracy"].value, metrics["accuracy"].n) == (0.25, 4)
     assert (metrics["accuracy_per_protein"].value, metrics["accuracy_per_protein"].n) == (0.5, 2)
+    assert set(metrics) == {"accuracy", "accuracy_per_protein"}
+
+
+def test_residues_outside_valid_mask_count_under_a_name_of_their_own() -> None:
+    scores = np.eye(8)[[0, 1, 7, 3]]  # eight classes; the last residue's label is 4, and wrong
+    row = measure_residues(scores, np.array([0, 2, -1, -1]), np.array([0, 2, 7, 4]))
+    assert row == (1, 2, 2, 4)
+    metrics = {metric.name: metric for metric in summarise_residues([row, ResidueCounts(0, 0, 1, 1)])}
+    assert (metrics["accuracy"].value, metrics["accuracy"].n) == (0.5, 2)
+    assert (metrics["accuracy_all_residues"].value, metrics["accuracy_all_residues"].n) == (0.6, 5)
+
+
+def test_accuracy_of_tokens() -> None:
+    (metric,) = summarise_tokens([ResidueCounts(1, 4), ResidueCounts(2, 2)])
+    assert (metric.value, metric.n) == (0.5, 6)
 
 
 def test_nothing_counted_is_nan_with_n_0() -> None:
-    for metric in [*summarise_residues([]), *summarise_proteins([]), *summarise_values([])]:
+    for metric in [*summarise_residues([]), *summarise_proteins([]), *summarise_values([]), *summarise_tokens([])]:
         assert math.isnan(metric.value)
         assert metric.n == 0

@@ -1,0 +1,93 @@
+"""P@L/5 as the original's code counted it, for comparison with numbers published from it (defects 13 and 15).
+
+Two readings, both at separations >= 6 and with k = L // 5 (no pair of a protein under 5 residues):
+
+- ``batch_micro`` (TAPE's and ProteinLM's ``compute_precision_at_l5``): right pairs of a batch over chosen pairs of a
+  batch, then the mean over batches, so that a long protein weighs more than a short one. The original's batches came in
+  random order; here they are 8 proteins (its script's batch size) of similar length, as its sampler made them.
+- ``double_counted`` (ProteinLM's Megatron-side finetuning, from which the 3B model's .75 comes): pairs (i, j) and
+  (j, i) are both ranked, so that of a symmetric prediction each pair is chosen twice and k pairs are really k / 2.
+
+In both the original could choose invalid pairs, whose label -1 it added up; where there are fewer valid pairs than k,
+all of them are taken here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from .bootstrap import Bootstrap, with_intervals
+from .definitions import Metric
+from .ranking import best
+
+BATCH_SIZE = 8
+
+
+class OriginalCounts(NamedTuple):
+    """One protein: right and chosen pairs of the best L // 5, and the same of the best L // 5 matrix entries."""
+
+    length: int
+    right: int
+    chosen: int
+    right_twice: int
+    chosen_twice: int
+
+
+def count_as_original(above: np.ndarray, below: np.ndarray, labels: np.ndarray, length: int) -> OriginalCounts:
+    """Count one protein.
+
+    Args:
+        above: (P,) scores of its valid pairs (i, j), j - i >= 6.
+        below: (P,) scores of (j, i) of the same pairs.
+        labels: (P,) in {0, 1}.
+        length: residues.
+    """
+    k = length // 5
+    once = labels[best(above, k)]
+    # entry by entry: (i, j) next to (j, i), so that equal scores keep a pair together
+    twice = np.repeat(labels, 2)[best(np.stack([above, below], axis=1).reshape(-1), k)]
+    return OriginalCounts(length, int(np.sum(once == 1)), once.size, int(np.sum(twice == 1)), twice.size)
+
+
+def summarise_as_original(rows: Sequence[OriginalCounts], bootstrap: Bootstrap | None = None) -> list[Metric]:
+    """The original's readings. Means over batches have no interval: a resample has no batches of its own."""
+    table = np.asarray(rows, dtype=np.float64).reshape(-1, len(OriginalCounts._fields))
+    length, right, chosen, right_twice, chosen_twice = table.T
+    order = np.argsort(length, kind="stable")
+    counted = chosen_twice > 0
+    precision = np.divide(right_twice, chosen_twice, out=np.zeros(len(table)), where=counted)
+    per_protein = Metric(
+        "precision_at_l5_double_counted",
+        float(precision[counted].mean()) if counted.any() else float("nan"),
+        int(counted.sum()),
+        "precision of the best L//5 entries (i, j) and (j, i) at separation 6 or more, each pair counted twice, "
+        "averaged over proteins",
+    )
+    batched = f"sum over a batch of {BATCH_SIZE} proteins of similar length over its chosen, averaged over batches"
+    return [
+        Metric(
+            "precision_at_l5_batch_micro",
+            *_batch_means(right[order], chosen[order]),
+            f"right pairs among each protein's best L//5 valid pairs at separation 6 or more, j > i: {batched}",
+        ),
+        *with_intervals([per_protein], precision[:, None], counted[:, None].astype(np.float64), bootstrap),
+        Metric(
+            "precision_at_l5_double_counted_batch_micro",
+            *_batch_means(right_twice[order], chosen_twice[order]),
+            f"right entries among each protein's best L//5, each pair counted twice: {batched}",
+        ),
+    ]
+
+
+def _batch_means(right: np.ndarray, chosen: np.ndarray) -> tuple[float, int]:
+    """(mean over batches of the ratio of sums, number of proteins that count)."""
+    starts = np.arange(0, len(right), BATCH_SIZE)
+    if not len(starts):
+        return float("nan"), 0
+    batch_right, batch_chosen = np.add.reduceat(right, starts), np.add.reduceat(chosen, starts)
+    kept = batch_chosen > 0
+    value = float(np.mean(batch_right[kept] / batch_chosen[kept])) if kept.any() else float("nan")
+    return value, int(np.sum(chosen > 0))

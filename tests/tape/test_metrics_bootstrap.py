@@ -1,0 +1,91 @@
+"""Bootstrap intervals: against plain loops, against scipy, and the cases that have none."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from tape.errors import ConfigError
+from tape.metrics import Bootstrap
+from tape.metrics.bootstrap import bootstrap_intervals, resampled_counts
+from tape.metrics.classes import ResidueCounts, summarise_proteins, summarise_residues
+from tape.metrics.values import summarise_values
+
+
+def drawn_proteins(proteins: int, bootstrap: Bootstrap) -> list[np.ndarray]:
+    """The proteins of each resample, one by one."""
+    counts = np.concatenate(list(resampled_counts(proteins, bootstrap))).astype(int)
+    return [np.repeat(np.arange(proteins), row) for row in counts]
+
+
+def test_a_resample_draws_as_many_proteins_as_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    bootstrap = Bootstrap(50, seed=3)
+    counts = np.concatenate(list(resampled_counts(7, bootstrap)))
+    assert counts.shape == (50, 7)
+    assert (counts.sum(axis=1) == 7).all()
+    assert counts.mean() == 1.0
+    assert 0.7 < counts.var() < 1.0  # binomial: 7 * 1/7 * 6/7 = 0.857
+    monkeypatch.setattr("tape.metrics.bootstrap._BLOCK", 20)  # the size of a block changes nothing
+    np.testing.assert_array_equal(np.concatenate(list(resampled_counts(7, bootstrap))), counts)
+
+
+def test_correlations_of_resamples_agree_with_scipy_draw_by_draw() -> None:
+    rng = np.random.default_rng(0)
+    true, predicted = np.round(rng.normal(size=(2, 40)), 1)  # with ties, and each resample has more
+    bootstrap = Bootstrap(100, seed=5)
+    table: dict[str, list[float]] = {"spearmanr": [], "pearsonr": [], "mse": [], "mae": []}
+    for chosen in drawn_proteins(40, bootstrap):
+        t, p = true[chosen], predicted[chosen]
+        table["spearmanr"].append(scipy.stats.spearmanr(t, p).statistic)
+        table["pearsonr"].append(scipy.stats.pearsonr(t, p).statistic)
+        table["mse"].append(np.mean((t - p) ** 2))
+        table["mae"].append(np.mean(abs(t - p)))
+    for metric in summarise_values(list(zip(predicted, true, strict=True)), bootstrap):
+        assert metric.interval == pytest.approx(np.quantile(table[metric.name], [0.025, 0.975]), abs=1e-12), metric.name
+
+
+def test_ratios_are_taken_of_sums() -> None:
+    rows = [ResidueCounts(3, 4), ResidueCounts(1, 10), ResidueCounts(0, 0), ResidueCounts(9, 9)]
+    bootstrap = Bootstrap(200, seed=1)
+    pooled, mean = [], []
+    for chosen in drawn_proteins(4, bootstrap):
+        picked = [rows[index] for index in chosen if rows[index].counted]
+        if picked:
+            pooled.append(sum(row.right for row in picked) / sum(row.counted for row in picked))
+            mean.append(np.mean([row.right / row.counted for row in picked]))
+    metrics = {metric.name: metric for metric in summarise_residues(rows, bootstrap)}
+    assert metrics["accuracy"].interval == pytest.approx(np.quantile(pooled, [0.025, 0.975]))
+    assert metrics["accuracy_per_protein"].interval == pytest.approx(np.quantile(mean, [0.025, 0.975]))
+
+
+def test_the_interval_covers_as_often_as_it_says() -> None:
+    # 200 sets of 60 proteins, right with probability 0.3: about 95 % of their intervals hold 0.3
+    rng = np.random.default_rng(2)
+    held = 0
+    for seed in range(200):
+        ranks = np.where(rng.random(60) < 0.3, 0, 20).tolist()
+        interval = summarise_proteins(ranks, Bootstrap(300, seed=seed))[0].interval
+        assert interval is not None
+        held += interval[0] <= 0.3 <= interval[1]
+    assert 0.90 <= held / 200 <= 0.99
+
+
+def test_one_seed_gives_one_interval() -> None:
+    rows = [ResidueCounts(int(right), 10) for right in np.random.default_rng(4).integers(0, 10, 30)]
+    first, again, other = (summarise_residues(rows, Bootstrap(50, seed))[0].interval for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_what_has_no_interval() -> None:
+    assert summarise_proteins([0], Bootstrap(10))[0].interval is None  # one protein does not vary
+    constant = summarise_values([(1.0, 2.0)] * 5, Bootstrap(10))
+    assert constant[0].interval is None
+    assert constant[2].interval == (1.0, 1.0)
+    assert summarise_values([(math.nan, 2.0)] * 5, Bootstrap(10))[2].interval is None
+    assert bootstrap_intervals(lambda counts: counts, 0, Bootstrap(10)) == []
+    for wrong in ({"resamples": 0}, {"level": 1.0}):
+        with pytest.raises(ConfigError, match="bootstrap"):
+            Bootstrap(**wrong)
