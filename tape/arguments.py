@@ -228,7 +228,7 @@ def add_bootstrap(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1000,
         metavar="N",
-        help="resamples of the proteins, drawn by --seed, for the metrics' 95 %% intervals; 0: none (default %(default)s)",
+        help="resamples of the proteins (by --seed) for the metrics' 95 %% intervals; 0: none (default %(default)s)",
     )
 
 

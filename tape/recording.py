@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from .checkpoints import TrainingProgress, save_epoch
-from .result_files import finite
+from .evaluation_records import finite
 from .run_directory import BEST_NAME, LATEST_NAME, RunDirectory
 from .tokenizers import TAPETokenizer
 

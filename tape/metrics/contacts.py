@@ -111,9 +111,9 @@ def _definition(divisor: int | None, low: int, high: int | None) -> str:
 
 def summarise_contacts(rows: Sequence[ContactRow], bootstrap: Bootstrap | None = None) -> list[Metric]:
     """Mean over proteins of each of the 20 precisions, then the original's readings."""
-    table = np.asarray([row.precisions for row in rows], dtype=np.float64).reshape(-1, len(NAMES))
-    defined = (~np.isnan(table)).astype(np.float64)
-    table = np.nan_to_num(table)
+    precisions = np.asarray([row.precisions for row in rows], dtype=np.float64).reshape(-1, len(NAMES))
+    defined = (~np.isnan(precisions)).astype(np.float64)
+    table = np.where(np.isnan(precisions), 0.0, precisions)
     counted = defined.sum(axis=0).astype(np.int64).tolist()
     metrics = []
     for index, (total, count) in enumerate(zip(table.sum(axis=0).tolist(), counted, strict=True)):

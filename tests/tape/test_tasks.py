@@ -21,6 +21,7 @@ def test_published_names_folders_and_sizes() -> None:
         "remote_homology": (1195, "remote_homology"),
         "contact_prediction": (-1, "proteinnet"),
         "secondary_structure": (3, "secondary_structure"),
+        "secondary_structure_8": (8, "secondary_structure"),
         "trrosetta": (-1, "trrosetta"),
     }
 
