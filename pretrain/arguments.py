@@ -24,12 +24,12 @@ from .data.packing import LONG_DOCUMENT_RULES
 from .data.samples import SampleConfig
 from .data.splits import DataConfig
 from .initialization import InitConfig
+from .loop import TrainingConfig
 from .optimizer import OPTIMIZERS, OptimizerConfig
 from .parallel import BACKENDS, ParallelConfig, ParallelDims
 from .precision import PrecisionConfig
 from .reporting import ReportingConfig
 from .schedule import DECAY_STYLES, ScheduleConfig
-from .training import TrainingConfig
 
 TOKENIZER_TYPES = ("iupac", "BertWordPieceLowerCase", "BertWordPieceCase")
 
@@ -65,6 +65,7 @@ IGNORED_FLAGS: dict[str, tuple[bool, str]] = {
     "--distribute-checkpointed-activations": (False, "--checkpoint-activations recomputes every layer"),
     "--override-lr-scheduler": (False, "the learning rate follows the flags of this start"),
     "--use-checkpoint-lr-scheduler": (False, "the learning rate follows the flags of this start"),
+    "--exit-signal-handler": (False, "SIGTERM, SIGINT and SIGUSR1 always end a run with a checkpoint"),
     "--log-params-norm": (False, "it is not recorded"),
 }
 
@@ -126,7 +127,7 @@ def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainAr
         optimizer=_optimizer(options),
         schedule=_schedule(options),
         training=_training(options),
-        checkpoint=CheckpointConfig(options.save, options.load, options.save_interval),
+        checkpoint=_checkpoint(options),
         reporting=ReportingConfig(options.log_interval, options.save, options.tensorboard_dir),
         eval_iters=options.eval_iters,
         full_validation=options.full_validation,
@@ -239,11 +240,22 @@ def _schedule(options: argparse.Namespace) -> ScheduleConfig:
     return ScheduleConfig(options.lr, options.min_lr, options.lr_decay_style, decay, warmup)
 
 
+def _checkpoint(options: argparse.Namespace) -> CheckpointConfig:
+    return CheckpointConfig(
+        save=options.save,
+        load=options.load,
+        save_interval=options.save_interval,
+        keep_last=options.keep_last,
+        in_background=options.async_save,
+    )
+
+
 def _training(options: argparse.Namespace) -> TrainingConfig:
     return TrainingConfig(
         train_iters=options.train_iters,
         eval_interval=options.eval_interval,
         exit_interval=options.exit_interval,
+        exit_minutes=options.exit_duration_in_mins,
         save_interval=options.save_interval,
         seed=options.seed,
         seq_length=options.seq_length,
@@ -273,6 +285,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
+    return value
+
+
+def _positive_number(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
     return value
 
 
@@ -417,9 +436,19 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--save", help="directory of checkpoints and metrics.jsonl")
     group.add_argument("--load", help="directory to continue from, if it holds a checkpoint")
     group.add_argument("--save-interval", type=_positive, help="also saved at the end")
+    group.add_argument("--keep-last", type=_positive, help="checkpoints to keep, the newest ones; all when not given")
+    group.add_argument(
+        "--async-save",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="write checkpoints beside the training, from a copy in CPU memory",
+    )
     group.add_argument("--eval-interval", type=_positive, default=1000, help="iterations between evaluations")
     group.add_argument("--eval-iters", type=_not_negative, default=100, help="global batches of an evaluation; 0: none")
     group.add_argument("--full-validation", action="store_true", help="evaluate on the whole validation set")
     group.add_argument("--log-interval", type=_positive, default=100, help="iterations between console lines")
     group.add_argument("--tensorboard-dir", help="for TensorBoard's files")
     group.add_argument("--exit-interval", type=_positive, help="leave when the iteration is a multiple of this")
+    group.add_argument(
+        "--exit-duration-in-mins", type=_positive_number, help="leave, with a checkpoint, when so old; exit code 0"
+    )

@@ -22,30 +22,35 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 from pretrain.arguments import PretrainArguments, parse_arguments
 from pretrain.checkpointing import (
+    CheckpointWriter,
     RunDescription,
     RunState,
     find_checkpoint,
     load_checkpoint,
     read_metadata,
-    save_checkpoint,
 )
 from pretrain.data.blending import describe
 from pretrain.data.samples import EvaluationOrder, MicroBatches, Samples, TrainingOrder
 from pretrain.data.splits import Splits, open_splits
 from pretrain.initialization import build_model
+from pretrain.loop import Evaluation, Evaluations, Loop
 from pretrain.optimizer import Optimizer
 from pretrain.parallel import (
+    TIMEOUT,
     Gradients,
     Launch,
     Processes,
     choose_backend,
     choose_device,
     local_parameters,
+    open_message_group,
     open_processes,
     read_launch,
 )
 from pretrain.reporting import Reporter
-from pretrain.training import Evaluation, Trainer, train
+from pretrain.signals import StopRequests
+from pretrain.stopping import Stopping
+from pretrain.training import Trainer
 from tape.atomic_files import write_json
 from tape.errors import ProteinLMError, run_cli
 from tape.tokenizers import TAPETokenizer
@@ -90,18 +95,24 @@ def run_pretraining(arguments: PretrainArguments, launch: Launch) -> None:
     Raises:
         ProteinLMError: what the user can mend.
     """
+    began = time.monotonic()
     device = choose_device(launch.local_rank)
     backend, notice = choose_backend(arguments.parallel.backend, device)
     splits = open_splits(arguments.data, arguments.samples)
-    with open_processes(arguments.dims, launch, backend, device) as processes:
+    with StopRequests() as requests, open_processes(arguments.dims, launch, backend, device) as processes:
         run = _assemble(arguments, processes)
         notices = [*arguments.notices, *([notice] if notice else []), *_changed_samples(arguments)]
         start = _continue(run, arguments)
-        reporter = Reporter(arguments.reporting, arguments.training.train_iters, start.iteration, processes.is_main)
+        iterations, due = arguments.training.train_iters, start.evaluation_due
+        reporter = Reporter(arguments.reporting, iterations, start.iteration, processes.is_main, evaluation_due=due)
+        writer = _writer(run, arguments)
+        stopping = Stopping(
+            requests, writer, open_message_group(processes, TIMEOUT), arguments.training.exit_minutes, began
+        )
         try:
             for line in (*notices, *_introduction(run, splits, arguments)):
                 reporter.note(line)
-            _train(run, splits, arguments, start, reporter)
+            _train(run, splits, arguments, start, reporter, writer, stopping)
         finally:
             reporter.close()
 
@@ -164,13 +175,29 @@ def _introduction(run: _Run, splits: Splits, arguments: PretrainArguments) -> li
     ]
 
 
-def _train(run: _Run, splits: Splits, arguments: PretrainArguments, start: RunState, reporter: Reporter) -> None:
+def _writer(run: _Run, arguments: PretrainArguments) -> CheckpointWriter:
+    trainer, processes = run.trainer, run.processes
+    ranks = open_message_group(processes, TIMEOUT)
+    return CheckpointWriter(
+        arguments.checkpoint, trainer.model, trainer.optimizer.state, run.description, processes.dims, ranks
+    )
+
+
+def _train(
+    run: _Run,
+    splits: Splits,
+    arguments: PretrainArguments,
+    start: RunState,
+    reporter: Reporter,
+    writer: CheckpointWriter,
+    stopping: Stopping,
+) -> None:
     remaining = max(0, arguments.training.train_iters - start.iteration)
     if start.iteration:
         reporter.note(f"continuing from iteration {start.iteration} of {arguments.checkpoint.load}")
     elif arguments.checkpoint.load is not None:
         reporter.note(f"no checkpoint in {arguments.checkpoint.load} yet: starting from the beginning")
-    if not remaining:
+    if not remaining and not start.evaluation_due:
         reporter.note(f"nothing to do: {arguments.training.train_iters} iterations are done")
         return
     processes = run.processes
@@ -179,19 +206,10 @@ def _train(run: _Run, splits: Splits, arguments: PretrainArguments, start: RunSt
     batches = MicroBatches(splits.train, order, arguments.data.workers, pinned)
     if processes.is_main and arguments.checkpoint.save is not None:
         write_json(Path(arguments.checkpoint.save) / _ARGUMENTS_NAME, arguments.given)
-    validation = _evaluation("valid", splits.valid, arguments, processes)
-    state = train(
-        run.trainer,
-        iter(batches),
-        validation,
-        start,
-        arguments.training,
-        reporter,
-        lambda state: _save(run, arguments, state, reporter),
+    evaluations = Evaluations(
+        _evaluation("valid", splits.valid, arguments, processes), _evaluation("test", splits.test, arguments, processes)
     )
-    test = _evaluation("test", splits.test, arguments, processes)
-    if test is not None and state.iteration == arguments.training.train_iters:
-        reporter.evaluation(run.trainer.evaluate(test.micro_batches, state.iteration, test.split))
+    Loop(run.trainer, evaluations, arguments.training, reporter, writer, stopping).run(start, iter(batches))
 
 
 def _evaluation(
@@ -204,16 +222,6 @@ def _evaluation(
     order = EvaluationOrder(rows, arguments.batch.micro_batch, processes.data_rank, processes.dims.data)
     workers = min(arguments.data.workers, _EVALUATION_WORKERS)
     return Evaluation(name, MicroBatches(samples, order, workers, processes.device.type == "cuda"))
-
-
-def _save(run: _Run, arguments: PretrainArguments, state: RunState, reporter: Reporter) -> None:
-    if arguments.checkpoint.save is None:
-        return
-    trainer = run.trainer
-    path = save_checkpoint(
-        arguments.checkpoint.save, trainer.model, trainer.optimizer.state(), state, run.description, run.processes
-    )
-    reporter.note(f"saved {path}")
 
 
 if __name__ == "__main__":

@@ -122,10 +122,17 @@ class Reporter:
         start: the iteration that it continues from.
         is_main: whether this process writes.
         stream: of console lines; standard output when None.
+        evaluation_due: whether the evaluation after ``start`` is (still, or again) to come.
     """
 
     def __init__(
-        self, config: ReportingConfig, iterations: int, start: int, is_main: bool, stream: TextIO | None = None
+        self,
+        config: ReportingConfig,
+        iterations: int,
+        start: int,
+        is_main: bool,
+        stream: TextIO | None = None,
+        evaluation_due: bool = False,
     ) -> None:
         self._config = config
         self._iterations = iterations
@@ -136,7 +143,7 @@ class Reporter:
         self._recent: list[TrainRecord] = []
         self._began = time.monotonic()
         if is_main and config.directory is not None:
-            self._metrics = _open_metrics(Path(config.directory) / METRICS_NAME, start)
+            self._metrics = _open_metrics(Path(config.directory) / METRICS_NAME, start, evaluation_due)
         if is_main and config.tensorboard_directory is not None:
             from tensorboardX import SummaryWriter  # takes a second, and most runs do without
 
@@ -204,29 +211,31 @@ class Reporter:
         )
 
 
-def _open_metrics(path: Path, start: int) -> TextIO:
+def _open_metrics(path: Path, start: int, evaluation_due: bool) -> TextIO:
     try:
-        return _continue_file(path, start)
+        return _continue_file(path, start, evaluation_due)
     except OSError as error:
         raise ConfigError(f"--save {path.parent}: cannot be written ({error.strerror or error})") from error
 
 
-def _continue_file(path: Path, start: int) -> TextIO:
+def _continue_file(path: Path, start: int, evaluation_due: bool) -> TextIO:
     """Open the metrics for appending, without records after ``start``; a new run sets an earlier run's aside."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         if start == 0:
             os.replace(path, _free_name(path))
         else:
-            _keep_until(path, start)
+            _keep_until(path, start, evaluation_due)
     return path.open("a", encoding="utf-8")
 
 
-def _keep_until(path: Path, iteration: int) -> None:
+def _keep_until(path: Path, iteration: int, evaluation_due: bool) -> None:
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["iteration"] <= iteration:
+            record = json.loads(line)
+            comes_again = evaluation_due and record["kind"] == "evaluation" and record["iteration"] == iteration
+            if record["iteration"] <= iteration and not comes_again:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
             continue  # the half-written last line of a run that was killed

@@ -1,12 +1,12 @@
-"""The training loop and one step of it. Everything it works with is made beforehand and handed in."""
+"""One step of training, and one evaluation. Everything they work with is made beforehand and handed in."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,35 +16,13 @@ from torch.nn import functional as F
 from tape.models.modeling_bert import ProteinBertForMaskedLM
 
 from .batch_schedule import BatchConfig
-from .checkpointing import RunState
 from .data.samples import MicroBatch
 from .optimizer import Optimizer
 from .parallel import Processes
 from .precision import LossScale, PrecisionConfig
-from .reporting import EvaluationRecord, Reporter, TrainRecord
+from .reporting import EvaluationRecord
 
 _STREAM_DROPOUT = 4  # pretrain.data uses 1 to 3
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Length of a run and what happens on the way.
-
-    Attributes:
-        train_iters: steps.
-        eval_interval: steps between evaluations.
-        exit_interval: leave, with a checkpoint, when the iteration is a multiple of it.
-        save_interval: steps between checkpoints; None: only at the end.
-        seed: of dropout.
-        seq_length: tokens of a row, to tell how full rows are.
-    """
-
-    train_iters: int
-    eval_interval: int = 1000
-    exit_interval: int | None = None
-    save_interval: int | None = None
-    seed: int = 1234
-    seq_length: int = 2176
 
 
 @dataclass(frozen=True)
@@ -155,92 +133,3 @@ class Trainer:
         place = number * self.processes.dims.data + self.processes.data_rank
         words = np.random.SeedSequence([_STREAM_DROPOUT, self.seed, iteration, place]).generate_state(2, np.uint32)
         torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Rows to evaluate on; iterating gives the same micro-batches every time."""
-
-    split: str
-    micro_batches: Iterable[MicroBatch]
-
-
-def train(
-    trainer: Trainer,
-    micro_batches: Iterator[MicroBatch],
-    validation: Evaluation | None,
-    state: RunState,
-    config: TrainingConfig,
-    reporter: Reporter,
-    save: Callable[[RunState], None],
-) -> RunState:
-    """Train from ``state`` to the last iteration, or to an exit interval.
-
-    Args:
-        trainer: computes steps.
-        micro_batches: this rank's, from the state's consumed samples on.
-        validation: evaluated on the way and after the last iteration; None for nothing.
-        state: where the run stands.
-        config: see :class:`TrainingConfig`.
-        reporter: takes the records.
-        save: writes a checkpoint; called at save intervals and when the loop ends.
-
-    Returns:
-        Where the run stands afterwards.
-    """
-    data_ranks = trainer.processes.dims.data
-    saved = evaluated = state.iteration
-    trainer.model.train()
-    while state.iteration < config.train_iters:
-        began = time.perf_counter()
-        iteration = state.iteration + 1
-        number = trainer.batch.micro_batches(data_ranks, state.consumed_samples)
-        result = trainer.step(iteration, [next(micro_batches) for _ in range(number)])
-        rows = trainer.batch.batch_size(state.consumed_samples)
-        state = advance(state, result, trainer)
-        reporter.train(_record(state, result, trainer, rows * config.seq_length, time.perf_counter() - began))
-        if validation is not None and iteration % config.eval_interval == 0:
-            reporter.evaluation(trainer.evaluate(validation.micro_batches, iteration, validation.split))
-            evaluated = iteration
-        leaving = config.exit_interval is not None and iteration % config.exit_interval == 0
-        if config.save_interval is not None and iteration % config.save_interval == 0:
-            save(state)
-            saved = iteration
-        if leaving:
-            break
-    if validation is not None and evaluated < state.iteration == config.train_iters:
-        reporter.evaluation(trainer.evaluate(validation.micro_batches, state.iteration, validation.split))
-    if saved < state.iteration:
-        save(state)
-    return state
-
-
-def advance(state: RunState, result: StepResult, trainer: Trainer) -> RunState:
-    """The state after one more step."""
-    return replace(
-        state,
-        iteration=state.iteration + 1,
-        consumed_samples=state.consumed_samples + trainer.batch.batch_size(state.consumed_samples),
-        consumed_tokens=state.consumed_tokens + result.tokens,
-        skipped_steps=state.skipped_steps + result.skipped,
-        loss_scale=trainer.loss_scale.state(),
-    )
-
-
-def _record(state: RunState, result: StepResult, trainer: Trainer, room: int, seconds: float) -> TrainRecord:
-    return TrainRecord(
-        iteration=state.iteration,
-        lm_loss=result.loss,
-        learning_rate=trainer.optimizer.schedule.rate(state.iteration),
-        grad_norm=result.grad_norm,
-        tokens=result.tokens,
-        predictions=result.predictions,
-        tokens_per_second=result.tokens / seconds,
-        positions_used=result.tokens / room,
-        consumed_samples=state.consumed_samples,
-        consumed_tokens=state.consumed_tokens,
-        loss_scale=result.loss_scale,
-        skipped=result.skipped,
-        skipped_steps=state.skipped_steps,
-        seconds=seconds,
-    )

@@ -8,6 +8,7 @@ Random state is not stored, because none is kept: dropout, masks and sample orde
 the place in the run.
 """
 
+from .background import CheckpointWriter
 from .format import (
     CheckpointConfig,
     FullCheckpoint,
@@ -19,12 +20,16 @@ from .format import (
 )
 from .loading import load_checkpoint, load_full_checkpoint
 from .saving import save_checkpoint
+from .space import checkpoint_bytes, early_warning
 
 __all__ = [
     "CheckpointConfig",
+    "CheckpointWriter",
     "FullCheckpoint",
     "RunDescription",
     "RunState",
+    "checkpoint_bytes",
+    "early_warning",
     "find_checkpoint",
     "load_checkpoint",
     "load_full_checkpoint",

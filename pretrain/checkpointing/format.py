@@ -29,11 +29,15 @@ class CheckpointConfig:
         save: directory of checkpoints; None saves nothing.
         load: directory to continue from; one without a checkpoint is not an error (the first start of a run).
         save_interval: iterations between checkpoints; None: only at the end.
+        keep_last: how many of the newest checkpoints stay; None: all.
+        in_background: write them beside the training.
     """
 
     save: str | None = None
     load: str | None = None
     save_interval: int | None = None
+    keep_last: int | None = None
+    in_background: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class RunState:
         iteration: completed steps.
         consumed_samples, consumed_tokens: rows and tokens of these steps.
         skipped_steps: of these, steps whose update was left out (loss or gradient not finite).
+        skipped_in_a_row: how many of them came last, those of the search for a loss scale left out.
+        evaluation_due: whether the evaluation that belongs to this iteration is still to be done.
         loss_scale: state of pretrain.precision.LossScale.
     """
 
@@ -52,6 +58,8 @@ class RunState:
     consumed_tokens: int = 0
     skipped_steps: int = 0
     loss_scale: dict[str, float] = field(default_factory=dict)
+    skipped_in_a_row: int = 0
+    evaluation_due: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,8 @@ def find_checkpoint(directory: str | os.PathLike[str], iteration: int | None = N
             raise CheckpointError(f"{pointer}: should hold the number of an iteration, not {text[:40]!r}")
         iteration = int(text)
     path = root / f"iter_{iteration:07d}"
+    if not path.exists():  # a process was killed while this very iteration was being replaced
+        path = next(root.glob(f".{path.name}.*.old/{path.name}"), path)
     if not (path / METADATA_NAME).is_file():
         raise CheckpointError(f"{path}: no checkpoint there ({METADATA_NAME} is missing)")
     return path

@@ -27,11 +27,14 @@ def named_tensors(model: nn.Module, optimizer_state: dict[str, Tensor]) -> dict[
     }
 
 
+LONELINESS = "torch.distributed is disabled, unavailable or uninitialized"
+
+
 @contextmanager
 def without_loneliness_warning() -> Iterator[None]:
     """One process is a normal way to run; torch warns of it."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+        warnings.filterwarnings("ignore", message=LONELINESS)
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,7 @@ def load_checkpoint(
     tensors = named_tensors(model, optimizer_state)
     _check_names(path, tensors)
     _fill(tensors, path, alone=processes.mesh is None)
-    names = ("iteration", "consumed_samples", "consumed_tokens", "skipped_steps", "loss_scale")
-    return RunState(**{name: metadata[name] for name in names})
+    return RunState(**{field.name: metadata[field.name] for field in fields(RunState) if field.name in metadata})
 
 
 def _check_same_model(path: Path, metadata: dict[str, Any], description: RunDescription) -> None:

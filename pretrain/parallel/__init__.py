@@ -8,14 +8,17 @@ plan is applied from outside, and the training loop calls the few operations of 
 from .dims import ParallelDims
 from .gradients import Gradients, LocalParameter, local_parameters
 from .launch import Launch, read_launch
-from .processes import BACKENDS, ParallelConfig, Processes, choose_backend, choose_device, open_processes
+from .messages import MessageGroup, open_message_group
+from .processes import BACKENDS, TIMEOUT, ParallelConfig, Processes, choose_backend, choose_device, open_processes
 from .tensor import apply_tensor_parallel, fill_part
 
 __all__ = [
     "BACKENDS",
+    "TIMEOUT",
     "Gradients",
     "Launch",
     "LocalParameter",
+    "MessageGroup",
     "ParallelConfig",
     "ParallelDims",
     "Processes",
@@ -24,6 +27,7 @@ __all__ = [
     "choose_device",
     "fill_part",
     "local_parameters",
+    "open_message_group",
     "open_processes",
     "read_launch",
 ]

@@ -20,7 +20,7 @@ from .launch import Launch
 
 DATA_AXIS, TENSOR_AXIS = "data", "tensor"
 BACKENDS = ("nccl", "gloo")
-_TIMEOUT = timedelta(minutes=30)  # of one collective: hashing a large checkpoint on one rank is the longest wait
+TIMEOUT = timedelta(minutes=30)  # of one collective: hashing a large checkpoint on one rank is the longest wait
 
 Value = TypeVar("Value")
 
@@ -137,7 +137,7 @@ def open_processes(dims: ParallelDims, launch: Launch, backend: str, device: tor
         init_method=launch.rendezvous,
         rank=launch.rank,
         world_size=launch.world_size,
-        timeout=_TIMEOUT,
+        timeout=TIMEOUT,
         device_id=device if backend == "nccl" else None,
     )
     try:

@@ -1,0 +1,63 @@
+"""What stays in the directory of a run: the newest checkpoints, and nothing of a process that was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from tape.errors import CheckpointError
+
+from .format import POINTER_NAME, read_metadata
+
+_ITERATION = re.compile(r"iter_(\d{7,})")
+
+
+def remove_older(root: Path, keep: int) -> list[Path]:
+    """Delete checkpoints so that ``keep`` remain: the one that the pointer names and the newest before it.
+
+    Only whole directories of this format are touched, and none later than the pointer's (of a run that was turned
+    back by hand). A directory loses its name first, so that one half deleted is never taken for a checkpoint.
+
+    Returns:
+        What was deleted.
+    """
+    text = (root / POINTER_NAME).read_text(encoding="utf-8").strip()
+    current = int(text)
+    older = sorted(path for path in root.iterdir() if (number := _iteration(path)) is not None and number < current)
+    removed = []
+    for path in older[: max(0, len(older) - (keep - 1))]:
+        with contextlib.suppress(OSError):  # a checkpoint too many is no reason to stop
+            away = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=root))
+            os.replace(path, away / path.name)
+            shutil.rmtree(away, ignore_errors=True)
+            removed.append(path)
+    return removed
+
+
+def _iteration(path: Path) -> int | None:
+    """The number of a checkpoint's directory, None for anything else."""
+    match = _ITERATION.fullmatch(path.name)
+    if match is None or not path.is_dir() or path.is_symlink():
+        return None
+    try:
+        return int(match[1]) if read_metadata(path)["iteration"] == int(match[1]) else None
+    except CheckpointError:
+        return None
+
+
+def tidy(root: Path) -> None:
+    """Remove what a killed process left: half-written and half-deleted checkpoints, and replaced ones.
+
+    A checkpoint that had stepped aside when its process was killed, before the new one took its name, returns.
+    """
+    for abandoned in root.glob(".iter_*.tmp"):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    for aside in root.glob(".iter_*.old"):
+        for path in aside.iterdir():
+            if not (root / path.name).exists():
+                os.replace(path, root / path.name)
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,184 @@
+"""The training loop: steps, and what happens between them. All parts are made beforehand and handed in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from .checkpointing import CheckpointWriter, RunState
+from .data.samples import MicroBatch
+from .reporting import Reporter, TrainRecord
+from .stopping import Stopping
+from .training import StepResult, Trainer
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Length of a run and what happens on the way.
+
+    Attributes:
+        train_iters: steps.
+        eval_interval: steps between evaluations.
+        exit_interval: leave, with a checkpoint, when the iteration is a multiple of it.
+        exit_minutes: leave, with a checkpoint, after the step during which the run is so many minutes old.
+        save_interval: steps between checkpoints; None: only at the end.
+        seed: of dropout.
+        seq_length: tokens of a row, to tell how full rows are.
+    """
+
+    train_iters: int
+    eval_interval: int = 1000
+    exit_interval: int | None = None
+    exit_minutes: float | None = None
+    save_interval: int | None = None
+    seed: int = 1234
+    seq_length: int = 2176
+
+    def leaves_at(self, iteration: int) -> str | None:
+        """Why to leave after this iteration, None to go on."""
+        if self.exit_interval is not None and iteration % self.exit_interval == 0:
+            return f"--exit-interval {self.exit_interval}"
+        return None
+
+    def saves_at(self, iteration: int) -> bool:
+        return self.save_interval is not None and iteration % self.save_interval == 0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Rows to evaluate on; iterating gives the same micro-batches every time."""
+
+    split: str
+    micro_batches: Iterable[MicroBatch]
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """``valid`` is evaluated at every interval and after the last iteration, ``test`` only then; None for nothing."""
+
+    valid: Evaluation | None = None
+    test: Evaluation | None = None
+
+    def due(self, iteration: int, config: TrainingConfig) -> list[Evaluation]:
+        """Those that belong to an iteration."""
+        last = iteration == config.train_iters
+        wanted = (
+            self.valid if last or iteration % config.eval_interval == 0 else None,
+            self.test if last else None,
+        )
+        return [evaluation for evaluation in wanted if evaluation is not None]
+
+
+class Loop:
+    """Trains; all ranks do the same things in the same order.
+
+    Args:
+        trainer: computes steps and evaluations.
+        evaluations: what to evaluate on.
+        config: see :class:`TrainingConfig`.
+        reporter: takes the records.
+        writer: of checkpoints, begun at save intervals and when the loop ends.
+        stopping: is asked after each step.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        evaluations: Evaluations,
+        config: TrainingConfig,
+        reporter: Reporter,
+        writer: CheckpointWriter,
+        stopping: Stopping,
+    ) -> None:
+        self._trainer = trainer
+        self._evaluations = evaluations
+        self._config = config
+        self._reporter = reporter
+        self._writer = writer
+        self._stopping = stopping
+
+    def run(self, state: RunState, micro_batches: Iterator[MicroBatch]) -> RunState:
+        """Train from ``state`` to the last iteration, or until there is a reason to leave; the last checkpoint is
+        complete on return.
+
+        Args:
+            state: where the run stands.
+            micro_batches: this rank's, from the state's consumed samples on.
+
+        Returns:
+            Where the run stands afterwards.
+        """
+        config, saved = self._config, state.iteration
+        self._trainer.model.train()
+        reason = self._stopping.reason()
+        state = self._evaluate(state, reason)
+        while state.iteration < config.train_iters and reason is None:
+            state = self._step(state, micro_batches)
+            reason = self._stopping.reason()
+            state = self._evaluate(state, reason)
+            if config.saves_at(state.iteration):
+                self._writer.save(state)
+                saved = state.iteration
+            self._announce()
+            reason = reason or config.leaves_at(state.iteration)
+        if reason is not None and (state.iteration < config.train_iters or state.evaluation_due):
+            self._reporter.note(f"{reason}: leaving after iteration {state.iteration}")
+        if saved < state.iteration:
+            self._writer.save(state)
+        self._writer.wait()
+        self._announce()
+        return state
+
+    def _step(self, state: RunState, micro_batches: Iterator[MicroBatch]) -> RunState:
+        trainer, began = self._trainer, time.perf_counter()
+        number = trainer.batch.micro_batches(trainer.processes.dims.data, state.consumed_samples)
+        result = trainer.step(state.iteration + 1, [next(micro_batches) for _ in range(number)])
+        room = trainer.batch.batch_size(state.consumed_samples) * self._config.seq_length
+        state = advance(state, result, trainer)
+        self._reporter.train(_record(state, result, trainer, room, time.perf_counter() - began))
+        return replace(state, evaluation_due=bool(self._evaluations.due(state.iteration, self._config)))
+
+    def _evaluate(self, state: RunState, reason: str | None) -> RunState:
+        """Do the evaluations that are due; a run that is asked to leave does them when it continues."""
+        if not state.evaluation_due or reason is not None:
+            return state
+        for evaluation in self._evaluations.due(state.iteration, self._config):
+            batches, split = evaluation.micro_batches, evaluation.split
+            self._reporter.evaluation(self._trainer.evaluate(batches, state.iteration, split))
+        return replace(state, evaluation_due=False)
+
+    def _announce(self) -> None:
+        for path in self._writer.written():
+            self._reporter.note(f"saved {path}")
+
+
+def advance(state: RunState, result: StepResult, trainer: Trainer) -> RunState:
+    """The state after one more step."""
+    return replace(
+        state,
+        iteration=state.iteration + 1,
+        consumed_samples=state.consumed_samples + trainer.batch.batch_size(state.consumed_samples),
+        consumed_tokens=state.consumed_tokens + result.tokens,
+        skipped_steps=state.skipped_steps + result.skipped,
+        loss_scale=trainer.loss_scale.state(),
+    )
+
+
+def _record(state: RunState, result: StepResult, trainer: Trainer, room: int, seconds: float) -> TrainRecord:
+    return TrainRecord(
+        iteration=state.iteration,
+        lm_loss=result.loss,
+        learning_rate=trainer.optimizer.schedule.rate(state.iteration),
+        grad_norm=result.grad_norm,
+        tokens=result.tokens,
+        predictions=result.predictions,
+        tokens_per_second=result.tokens / seconds,
+        positions_used=result.tokens / room,
+        consumed_samples=state.consumed_samples,
+        consumed_tokens=state.consumed_tokens,
+        loss_scale=result.loss_scale,
+        skipped=result.skipped,
+        skipped_steps=state.skipped_steps,
+        seconds=seconds,
+    )

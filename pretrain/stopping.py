@@ -1,0 +1,53 @@
+"""Whether to go on, agreed on by all ranks after each step: a rank that left alone would leave the others waiting."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from tape.errors import CheckpointError
+
+from .checkpointing import CheckpointWriter
+from .parallel import MessageGroup
+from .signals import StopRequests
+
+
+class Stopping:
+    """Asks all ranks: did one receive a signal, is the time over, could a checkpoint not be written?
+
+    Args:
+        requests: signals that this process has received.
+        writer: of checkpoints in the background.
+        ranks: a group for the main thread.
+        minutes: how long the run may take; None: any time.
+        began: when it began, of time.monotonic().
+    """
+
+    def __init__(
+        self,
+        requests: StopRequests,
+        writer: CheckpointWriter,
+        ranks: MessageGroup,
+        minutes: float | None = None,
+        began: float = 0.0,
+    ) -> None:
+        self._requests = requests
+        self._writer = writer
+        self._ranks = ranks
+        self._minutes = minutes
+        self._began = began
+
+    def reason(self) -> str | None:
+        """Why to stop, the same on all ranks; None: go on. Called by all ranks after the same step.
+
+        Raises:
+            CheckpointError: on all ranks, when the checkpoint in flight couldn't be written.
+        """
+        over = self._minutes is not None and time.monotonic() - self._began >= 60.0 * self._minutes
+        number, is_over, failed = self._ranks.largest([self._requests.received, over, self._writer.failed])
+        if failed:
+            self._writer.wait()
+            raise CheckpointError("another rank couldn't write its part of a checkpoint")
+        if number:
+            return signal.Signals(number).name
+        return f"--exit-duration-in-mins {self._minutes:g}" if is_over else None
