@@ -14,12 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .configs import POOLINGS
 from .errors import ConfigError
 from .metrics.bootstrap import Bootstrap
 from .registry import registry
+from .tasks import TaskShape
 from .training_config import IMPROVEMENT
 
+LENGTH_POLICIES = ("error", "crop", "window")
 _LOG_LEVELS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "WARNING": 30, "ERROR": 40}
+
+SHAPES_WITHOUT_POOLING = frozenset(TaskShape) - {TaskShape.VALUE, TaskShape.SEQUENCE_CLASS}
 
 Overrides = tuple[str, Any]
 
@@ -86,6 +91,30 @@ def create_base_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def positive_number(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
+def _add_passes(group: argparse._ArgumentGroup) -> None:
+    """What bounds a forward pass, and what becomes of proteins that no pass can take."""
+    group.add_argument(
+        "--max_tokens",
+        type=positive_number,
+        metavar="N",
+        help="most tokens of a forward pass, padding counted; a batch is divided into as many passes as that takes",
+    )
+    group.add_argument(
+        "--length",
+        choices=LENGTH_POLICIES,
+        default="error",
+        help="proteins longer than the model's position table: refuse them (error), keep their first residues (crop),"
+        " or average over overlapping windows (window; in training they are cropped). Default %(default)s",
+    )
+
+
 def _add_task(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", choices=sorted(registry.task_name_mapping), metavar="task", help=_task_names())
 
@@ -130,6 +159,16 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="epochs between saved models, or 'improvement' (default 1)",
     )
+    group.add_argument(
+        "--seeds",
+        type=positive_number,
+        metavar="N",
+        help="train N times, with --seed, --seed + 1, ...; each in its directory seed_NUMBER below the run's, and mean"
+        " and standard deviation in summary.json and summary.csv there",
+    )
+    group.add_argument(
+        "--eval_splits", nargs="+", default=[], metavar="SPLIT", help="evaluate the best epoch on these when trained"
+    )
     group.add_argument("--patience", type=int, default=-1, help="stop after so many epochs without improvement")
     group.add_argument(
         "--resume_from_checkpoint",
@@ -150,6 +189,19 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--from_pretrained", metavar="DIR", help="model directory, or a run's directory (its best epoch)"
     )
+    group.add_argument(
+        "--pooling",
+        choices=POOLINGS,
+        help="what value and class heads see: the state of <cls>, or a mean or learned weighted mean over residues",
+    )
+    encoder = group.add_mutually_exclusive_group()
+    encoder.add_argument("--freeze", action="store_true", help="train the head alone; the encoder stays as it is")
+    encoder.add_argument(
+        "--lora",
+        type=positive_number,
+        metavar="RANK",
+        help="train the head and low-rank updates of the encoder's matrices (peft: pip install 'proteinlm[lora]')",
+    )
     group.add_argument("--contact_head", choices=("linear", "resnet"), help="TAPE's or ProteinLM's contact head")
     group.add_argument(
         "--config",
@@ -165,6 +217,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="leave proteins of more than N residues out of training (never out of validation or evaluation)",
     )
+    _add_passes(group)
 
 
 def _add_optimization_options(parser: argparse.ArgumentParser) -> None:
@@ -219,6 +272,7 @@ def create_eval_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--split", default="test", help="default %(default)s")
     add_bootstrap(parser)
+    _add_passes(parser.add_argument_group("proteins"))
     return parser
 
 
@@ -247,10 +301,14 @@ def create_embed_parser() -> argparse.ArgumentParser:
         prog="tape-embed", description="Write a model's states of proteins.", parents=[create_base_parser()]
     )
     parser.add_argument("data_file", help=".lmdb, FASTA, .json, .jsonl, or a directory of .npz")
-    parser.add_argument("out_file", help=".npz to write")
+    parser.add_argument(
+        "out_file",
+        help=".npz (TAPE's layout), or .h5 (pip install 'proteinlm[hdf5]'). The same command goes on after a break",
+    )
     parser.add_argument("from_pretrained", help="model directory")
     parser.add_argument("--batch_size", type=int, help="proteins a forward pass; changes no number")
     parser.add_argument("--full_sequence_embed", action="store_true", help="all states instead of two vectors")
+    _add_passes(parser.add_argument_group("proteins"))
     parser.set_defaults(task="embed")
     return parser
 
@@ -278,6 +336,8 @@ def check_training_arguments(args: argparse.Namespace) -> None:
     Raises:
         ConfigError: options that contradict each other, or a data directory that is missing.
     """
+    if args.resume_from_checkpoint and args.seeds is not None:
+        raise ConfigError("--resume_from_checkpoint goes on with one run; give it without --seeds for each seed_NUMBER")
     if args.resume_from_checkpoint and args.from_pretrained is None:
         raise ConfigError("--resume_from_checkpoint needs --from_pretrained, the run or epoch to go on with")
     if args.force_save == "FALSE" and not Path(args.data_dir).is_dir():
@@ -286,6 +346,8 @@ def check_training_arguments(args: argparse.Namespace) -> None:
         raise ConfigError(f"--seed must not be negative, but is {args.seed}")
     if args.max_length is not None and args.max_length < 1:
         raise ConfigError(f"--max_length must be at least 1, not {args.max_length}")
+    if args.pooling is not None and registry.get_task_spec(args.task).shape in SHAPES_WITHOUT_POOLING:
+        raise ConfigError(f"--pooling is for one value or class a protein, not for {args.task}")
     if args.warmup_steps is not None and args.warmup_steps < 0:
         raise ConfigError(f"--warmup_steps must not be negative, but is {args.warmup_steps}")
 

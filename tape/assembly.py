@@ -5,18 +5,23 @@ from __future__ import annotations
 import argparse
 import logging
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from .arguments import precision_of, written_arguments
 from .batches import infer_shape
+from .datasets.cropping import CroppedDataset
 from .datasets.provenance import dataset_provenance
 from .datasets.survey import check_position_limit, lengths_of, survey_of, within_length
 from .distributed import Ranks, from_writer
 from .errors import CheckpointError, ConfigError
+from .frozen_encoder import freeze_encoder
+from .lora import add_lora
 from .models.model_directory import check_vocabulary
 from .precision import is_fast
 from .recording import RunRecorder
@@ -28,6 +33,7 @@ from .tokenizers import TAPETokenizer
 from .training import TrainingData
 from .training_config import OptimizerConfig, TrainingConfig
 from .version import __version__
+from .windows import WindowedModel
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +94,7 @@ def training_config(args: argparse.Namespace, shape: TaskShape) -> TrainingConfi
         seed=args.seed,
         num_workers=args.num_workers,
         precision=precision_of(args),
+        max_tokens=args.max_tokens,
         optimizer=OptimizerConfig(args.learning_rate, args.weight_decay, args.warmup_steps, args.max_grad_norm),
     )
 
@@ -108,8 +115,9 @@ def model_to_train(args: argparse.Namespace, source: Path | None) -> nn.Module:
     """
     tokenizer = TAPETokenizer(args.tokenizer)
     overrides = {"finetuning_task": args.task, **dict(args.config)}
-    if args.contact_head is not None:
-        overrides["contact_head"] = args.contact_head
+    for name in ("contact_head", "pooling"):
+        if getattr(args, name) is not None:
+            overrides[name] = getattr(args, name)
     if source is not None:
         check_vocabulary(source, tokenizer)
     elif args.tokenizer != "iupac" and args.model_config_file is None:
@@ -128,12 +136,72 @@ def _check_vocabulary_size(model: nn.Module, tokenizer: TAPETokenizer) -> None:
         )
 
 
-def check_positions(model: nn.Module, data: TrainingData) -> None:
-    """Refuse proteins longer than the model's position table (defect 16); validation leaves none out."""
+def choose_trained_parts(args: argparse.Namespace, model: nn.Module) -> nn.Module:
+    """The model with only those weights in training that ``--freeze`` or ``--lora`` leave there."""
+    if args.freeze:
+        freeze_encoder(model)
+    if args.lora is not None:
+        add_lora(model, args.lora)
+    return model
+
+
+def position_limit(model: nn.Module) -> int | None:
+    """Rows of the model's position table; None where it takes proteins of any length."""
     limit = getattr(model.config, "max_position_embeddings", None)
-    check_position_limit(data.train, limit, data.indices)
-    if data.valid is not None:
-        check_position_limit(data.valid, limit)
+    return limit if isinstance(limit, int) else None
+
+
+def fit_training_lengths(args: argparse.Namespace, model: nn.Module, data: TrainingData) -> TrainingData:
+    """The data as ``--length`` has them read; nothing is dropped or cut in silence (defect 16).
+
+    Raises:
+        DataError: a protein is longer than the position table, and ``--length error``.
+    """
+    limit = position_limit(model)
+    if limit is None:
+        return data
+    if args.length == "error":
+        check_position_limit(data.train, limit, data.indices)
+        if data.valid is not None:
+            check_position_limit(data.valid, limit)
+        return data
+    _report_long(data.lengths[data.indices], limit, "crop", "train")
+    valid = data.valid
+    if valid is not None:
+        _report_long(lengths_of(valid), limit, args.length, "valid")
+        valid = CroppedDataset(valid, limit) if args.length == "crop" else valid
+    return replace(data, train=CroppedDataset(data.train, limit), valid=valid)
+
+
+def fit_lengths(policy: str, model: nn.Module, dataset: Any, shape: TaskShape, split: str) -> tuple[nn.Module, Any]:
+    """Model and data set as ``--length`` has long proteins read in one pass over a split.
+
+    Raises:
+        DataError: a protein is longer than the position table, and the policy is ``error``.
+    """
+    limit = position_limit(model)
+    if limit is None:
+        return model, dataset
+    if policy == "error":
+        check_position_limit(dataset, limit)
+        return model, dataset
+    _report_long(lengths_of(dataset), limit, policy, split)
+    if policy == "crop":
+        return model, CroppedDataset(dataset, limit)
+    return WindowedModel(model, shape, limit), dataset
+
+
+def validated_model(args: argparse.Namespace, model: nn.Module, shape: TaskShape) -> nn.Module:
+    """The model as validation calls it."""
+    limit = position_limit(model)
+    return model if limit is None or args.length != "window" else WindowedModel(model, shape, limit)
+
+
+def _report_long(lengths: np.ndarray, limit: int, policy: str, split: str) -> None:
+    over = int((lengths > limit - 2).sum())
+    treated = f"cut to their first {limit - 2} residues" if policy == "crop" else f"read in windows of {limit - 2}"
+    if over:
+        logger.warning("--length %s: %d of %d proteins of %s are %s", policy, over, len(lengths), split, treated)
 
 
 def run_directory(args: argparse.Namespace, source: Path | None, ranks: Ranks) -> RunDirectory:
@@ -179,9 +247,15 @@ def run_recorder(
         "seed": args.seed,
         "code_version": __version__,
     }
-    recorder = RunRecorder(run, Path(args.log_dir), TAPETokenizer(args.tokenizer), provenance)
+    recorder = RunRecorder(run, _log_directory(args, run), TAPETokenizer(args.tokenizer), provenance)
     stack.callback(recorder.close)
     return recorder
+
+
+def _log_directory(args: argparse.Namespace, run: RunDirectory) -> Path:
+    """Where the folder with tensorboard's files is made: below ``--log_dir`` as the run lies below ``--output_dir``."""
+    path, output = run.path.resolve(), Path(args.output_dir).resolve()
+    return Path(args.log_dir) / (path.parent.relative_to(output) if path.is_relative_to(output) else "")
 
 
 def finetuned_model(args: argparse.Namespace, spec: TaskSpec, directory: Path) -> nn.Module:
@@ -201,15 +275,14 @@ def finetuned_model(args: argparse.Namespace, spec: TaskSpec, directory: Path) -
     return model
 
 
-def encoder(args: argparse.Namespace, directory: Path, dataset: Any) -> nn.Module:
-    """The bare model of a directory, for the proteins of ``dataset``.
+def encoder(args: argparse.Namespace, directory: Path) -> nn.Module:
+    """The bare model of a directory.
 
     Raises:
-        ProteinLMError: it can't be loaded, has another vocabulary, or a protein is too long for it.
+        ProteinLMError: it can't be loaded, or has another vocabulary.
     """
     tokenizer = TAPETokenizer(args.tokenizer)
     check_vocabulary(directory, tokenizer)
     model: nn.Module = registry.get_task_model(args.model_type, "embed", load_dir=directory)
     _check_vocabulary_size(model, tokenizer)
-    check_position_limit(dataset, getattr(model.config, "max_position_embeddings", None))
     return model

@@ -1,8 +1,8 @@
 """What a saved epoch holds beside the model: ``checkpoint.bin``, enough to go on exactly as if never interrupted.
 
-Keys: ``optimizer``, ``scheduler``, ``epoch`` (as TAPE's), ``scaler`` (fp16 only) and ``progress``: global step, best
-validation loss and its epoch. Random states need no saving: order, masks and dropout of an epoch are functions of
-(seed, epoch, rank).
+Keys: ``optimizer``, ``scheduler``, ``epoch`` (as TAPE's), ``scaler`` (fp16 only), ``adapter`` (``--lora`` only, see
+:mod:`tape.lora`) and ``progress``: global step, best validation loss and its epoch. Random states need no saving:
+order, masks and dropout of an epoch are functions of (seed, epoch, rank).
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from torch import nn
 
 from .atomic_files import atomic_directory, atomic_write
 from .errors import CheckpointError
+from .lora import plain_state
 from .models.model_directory import BIN_NAME, load_weights_only, save_model_directory
 from .tokenizers import TAPETokenizer
 
 CHECKPOINT_NAME = "checkpoint.bin"
 FORMAT_VERSION = 1
+STATE_KEYS = ("optimizer", "scheduler", "scaler", "adapter")
 
 
 @dataclass
@@ -58,7 +60,7 @@ def save_epoch(
     Args:
         directory: of the epoch; an older one of that name is replaced.
         model: with ``config``.
-        training_state: ``optimizer``, ``scheduler`` and, for fp16, ``scaler`` state.
+        training_state: ``optimizer``, ``scheduler`` and, where there are any, ``scaler`` and ``adapter``.
         progress: how far the run is.
         tokenizer: vocabulary the model was trained with.
         provenance: where the weights come from.
@@ -66,7 +68,7 @@ def save_epoch(
     config: Any = model.config
     with atomic_directory(directory, overwrite=True) as temporary:
         save_model_directory(
-            temporary, dict(model.state_dict()), config, weights=BIN_NAME, provenance=provenance, tokenizer=tokenizer
+            temporary, plain_state(model), config, weights=BIN_NAME, provenance=provenance, tokenizer=tokenizer
         )
         state = {
             "format_version": FORMAT_VERSION,
@@ -90,7 +92,7 @@ def load_training_state(directory: Path) -> tuple[dict[str, Any], TrainingProgre
     state = load_weights_only(file)
     try:
         progress = TrainingProgress(**state["progress"])
-        return {name: state[name] for name in ("optimizer", "scheduler", "scaler") if name in state}, progress
+        return {name: state[name] for name in STATE_KEYS if name in state}, progress
     except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"{file}: has no record of its progress ({error}); start a new run from this model without"

@@ -97,6 +97,7 @@ _SIZES = (
 )
 _ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "swish")
 _CONTACT_HEADS = ("resnet", "linear")
+POOLINGS = ("cls", "mean", "attention")
 
 
 class ProteinBertConfig(ProteinConfig):
@@ -110,6 +111,8 @@ class ProteinBertConfig(ProteinConfig):
         contact_num_blocks: residual blocks of the ``resnet`` head.
         head_hidden_size: width of the value and class heads; ProteinLM 1024, TAPE 512.
         apply_final_ln: False reproduces finetunes of the original code, which skipped the final layer norm.
+        pooling: what value and class heads see of a protein: the state of ``<cls>`` (``cls``), the ``mean`` over
+            residues, or their learned weighted mean (``attention``); see :mod:`tape.models.pooling`.
 
     Raises:
         ConfigError: sizes or names that can't make a model.
@@ -134,6 +137,7 @@ class ProteinBertConfig(ProteinConfig):
         head_hidden_size: int = 1024,
         apply_final_ln: bool = True,
         mlm_hidden_act: str | None = None,
+        pooling: str = "cls",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -154,6 +158,7 @@ class ProteinBertConfig(ProteinConfig):
         self.head_hidden_size = head_hidden_size
         self.apply_final_ln = apply_final_ln
         self.mlm_hidden_act = mlm_hidden_act
+        self.pooling = pooling
         self._check()
 
     def _check(self) -> None:
@@ -175,6 +180,7 @@ class ProteinBertConfig(ProteinConfig):
             "hidden_act": _ACTIVATIONS,
             "mlm_hidden_act": (None, *_ACTIVATIONS),
             "contact_head": _CONTACT_HEADS,
+            "pooling": POOLINGS,
         }
         for name, allowed in allowed_names.items():
             if getattr(self, name) not in allowed:

@@ -31,12 +31,14 @@ class EvaluationConfig:
     """How to go through a split; none of it changes a number but ``precision``.
 
     ``bootstrap`` gives the metrics intervals; training's validation has none, since they take seconds on a large set.
+    ``max_tokens`` bounds a forward pass, padding counted, beside ``batch_size``.
     """
 
     batch_size: int = 32
     num_workers: int = 0
     precision: str = "fp32"
     bootstrap: Bootstrap | None = None
+    max_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -141,7 +143,7 @@ def evaluate(
     """
     ranks = ranks or Ranks()
     lengths = lengths_of(dataset)
-    plan = plan_evaluation(lengths, config.batch_size, ranks.rank, ranks.world_size)
+    plan = plan_evaluation(lengths, config.batch_size, ranks.rank, ranks.world_size, config.max_tokens)
     workers = worker_count(config.num_workers, len(dataset))
     rows: list[tuple[int, Any]] = []
     kept: list[tuple[int, np.ndarray, Any]] = []

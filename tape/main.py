@@ -84,7 +84,11 @@ def run_train(arguments: Arguments = None) -> Path:
             seed_all(args.seed)
             if args.force_save != "FALSE":
                 return _save_untrained(args, ranks)
-            return _train(args, spec, ranks, changes)
+            if args.seeds is not None:
+                return _train_seeds(args, spec, ranks)
+            path = _train(args, spec, ranks, changes)
+            _evaluate_splits(args, spec, ranks, path)
+            return path
 
 
 def _completed(args: argparse.Namespace) -> tuple[argparse.Namespace, list[str]]:
@@ -119,14 +123,15 @@ def _train(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks, changes: Sequ
     assembly.report_slow_precision(config.precision, ranks.device)
     source = assembly.pretrained_source(args)
     saved = load_training_state(source) if args.resume_from_checkpoint and source is not None else None
-    model = assembly.model_to_train(args, source).to(ranks.device)
-    assembly.check_positions(model, data)
+    model = assembly.choose_trained_parts(args, assembly.model_to_train(args, source)).to(ranks.device)
+    data = assembly.fit_training_lengths(args, model, data)
     with ExitStack() as stack:
         run = assembly.run_directory(args, source, ranks)
         if saved is not None:
             assembly.check_later_epochs(args, run, saved[1].epoch)
         recorder = assembly.run_recorder(args, run, data, ranks, stack)
-        trainer = Trainer(model, data, shape, config, ranks, recorder)
+        validated = assembly.validated_model(args, model, shape)
+        trainer = Trainer(model, data, shape, config, ranks, recorder, validated)
         if saved is not None:
             _resume(trainer, saved, run, recorder)
             for change in changes if ranks.is_writer else ():
@@ -134,6 +139,37 @@ def _train(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks, changes: Sequ
         _announce(args, trainer, run)
         trainer.train()
     return run.path
+
+
+def _train_seeds(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> Path:
+    """``--seeds N``: N runs in one directory, and their mean and standard deviation."""
+    from .distributed import from_writer
+    from .run_directory import experiment_name
+    from .seed_summary import SeedRun, write_summary
+    from .training import seed_all
+
+    name = from_writer(experiment_name(args.task, args.model_type, args.time_or_name, args.exp_name), ranks)
+    runs = []
+    for seed in range(args.seed, args.seed + args.seeds):
+        own = argparse.Namespace(**{**vars(args), "seed": seed, "seeds": None, "exp_name": f"{name}/seed_{seed}"})
+        seed_all(seed)
+        path = _train(own, spec, ranks, ())
+        runs.append(SeedRun(seed, path, _evaluate_splits(own, spec, ranks, path)))
+    directory = Path(args.output_dir) / name
+    if ranks.is_writer:
+        for line in write_summary(directory, args.task, args.model_type, runs):
+            logger.info(line)
+    return directory
+
+
+def _evaluate_splits(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks, run: Path) -> dict[str, dict[str, float]]:
+    """``--eval_splits``: the metrics of a run's best epoch on each."""
+    evaluation = vars(options.create_eval_parser().parse_args([args.model_type, args.task, str(run)]))
+    shared = {name: value for name, value in vars(args).items() if name in evaluation and name != "from_pretrained"}
+    return {
+        split: _evaluate(argparse.Namespace(**{**evaluation, **shared, "split": split}), spec, ranks)
+        for split in args.eval_splits
+    }
 
 
 def _resume(
@@ -207,7 +243,6 @@ def run_eval(arguments: Arguments = None) -> dict[str, float]:
 
 def _evaluate(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> dict[str, float]:
     from . import assembly
-    from .datasets.survey import check_position_limit
     from .evaluation import EvaluationConfig, check_measured, evaluate
     from .result_files import chosen_metrics
     from .run_directory import saved_epoch
@@ -218,11 +253,11 @@ def _evaluate(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> dict[st
     shape = assembly.task_shape(spec, dataset)
     batch_size = SHAPE_TRAITS[shape].batch_size if args.batch_size is None else args.batch_size
     bootstrap = options.bootstrap_of(args)
-    config = EvaluationConfig(batch_size, args.num_workers, options.precision_of(args), bootstrap)
+    precision = options.precision_of(args)
+    config = EvaluationConfig(batch_size, args.num_workers, precision, bootstrap, args.max_tokens)
     assembly.report_slow_precision(config.precision, ranks.device)
-    model = assembly.finetuned_model(args, spec, directory)
-    check_position_limit(dataset, getattr(model.config, "max_position_embeddings", None))
-    model = model.to(ranks.device)
+    model = assembly.finetuned_model(args, spec, directory).to(ranks.device)
+    model, dataset = assembly.fit_lengths(args.length, model, dataset, shape, args.split)
     evaluation = evaluate(model, dataset, shape, config, ranks, keep_results=True, title=f"{args.task} {args.split}")
     check_measured(evaluation, getattr(getattr(dataset, "data", None), "path", f"split {args.split}"))
     chosen = chosen_metrics(evaluation, args.metrics)
@@ -283,7 +318,8 @@ def run_embed(arguments: Arguments = None) -> Path:
         out_file = embeddings_file(Path(args.out_file))
         dataset = spec.dataset_class(args.data_file, args.tokenizer)
         assembly.report_changes(dataset, args.data_file)
-        model = assembly.encoder(args, saved_epoch(Path(args.from_pretrained)), dataset).to(ranks.device)
+        model = assembly.encoder(args, saved_epoch(Path(args.from_pretrained))).to(ranks.device)
+        model, dataset = assembly.fit_lengths(args.length, model, dataset, TaskShape.EMBEDDING, args.data_file)
         batch_size = SHAPE_TRAITS[TaskShape.EMBEDDING].batch_size if args.batch_size is None else args.batch_size
         config = EvaluationConfig(batch_size, args.num_workers, options.precision_of(args))
         embeddings = embed(model, dataset, config, ranks.device, args.full_sequence_embed)

@@ -21,7 +21,13 @@ _TAKEN_OVER = (
     "tokenizer",
     "model_config_file",
     "contact_head",
+    "pooling",
+    "freeze",
+    "lora",
     "max_length",
+    "max_tokens",
+    "length",
+    "eval_splits",
     "seed",
     "fp16",
     "bf16",
@@ -76,8 +82,9 @@ def take_over(args: argparse.Namespace) -> tuple[argparse.Namespace, list[str]]:
         if saved.get(name, getattr(args, name)) != getattr(args, name):
             raise ConfigError(f"{file}: the run's {name} is {saved[name]}, not {getattr(args, name)}")
     given = set(args.given_options)
-    if given & {"fp16", "bf16"}:  # one choice
-        given |= {"fp16", "bf16"}
+    for choice in ({"fp16", "bf16"}, {"freeze", "lora"}):
+        if given & choice:
+            given |= choice
     values = dict(vars(args))
     changes = []
     for name in sorted(_own_options(saved) & values.keys()):

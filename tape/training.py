@@ -29,6 +29,8 @@ from .datasets.loading import load_batches, worker_count
 from .distributed import Ranks, share_buffers, sum_over_ranks, wait_for_all
 from .errors import CheckpointError, DataError, ProteinLMError
 from .evaluation import EvaluationConfig, evaluate, forward, perplexity
+from .frozen_encoder import set_training_mode
+from .lora import adapter_state, load_adapter
 from .optimization import make_optimizer
 from .precision import autocast, make_scaler
 from .progress import Progress
@@ -116,6 +118,7 @@ class Trainer:
         config: settings.
         ranks: the processes that train together.
         recorder: where numbers and models go; None on ranks that write nothing.
+        validated: the model as validation calls it, when that is not ``model`` itself.
     """
 
     def __init__(
@@ -126,8 +129,10 @@ class Trainer:
         config: TrainingConfig,
         ranks: Ranks | None = None,
         recorder: Recorder | None = None,
+        validated: nn.Module | None = None,
     ) -> None:
         self.model, self.data, self.shape, self.config = model, data, shape, config
+        self.validated = validated or model
         self.ranks = ranks or Ranks()
         self.recorder = recorder
         self.progress = TrainingProgress()
@@ -164,9 +169,11 @@ class Trainer:
         """One line about the run."""
         config, data = self.config, self.data
         size = sum(parameter.numel() for parameter in self.model.parameters())
+        trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+        part = f" ({trained:,} trained)" if trained < size else ""
         left_out = len(data.train) - len(data.indices)
         return (
-            f"{size:,} parameters, {len(data.indices):,} proteins ({left_out:,} left out),"
+            f"{size:,} parameters{part}, {len(data.indices):,} proteins ({left_out:,} left out),"
             f" {config.num_train_epochs} epochs of {self.steps_per_epoch} steps of {config.batch_size},"
             f" {self.schedule.warmup_steps} steps of warm-up,"
             f" {config.precision} on {self.ranks.world_size} x {self.ranks.device.type}"
@@ -179,6 +186,8 @@ class Trainer:
         state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.schedule.state_dict()}
         if self.scaler.is_enabled():
             state["scaler"] = self.scaler.state_dict()
+        if adapter := adapter_state(self.model):
+            state["adapter"] = adapter
         return state
 
     def resume(self, state: dict[str, Any], progress: TrainingProgress) -> None:
@@ -188,8 +197,9 @@ class Trainer:
         past its end (defect 9).
 
         Raises:
-            CheckpointError: the optimizer's state does not fit the model.
+            CheckpointError: the optimizer's or the adapter's state does not fit the model.
         """
+        load_adapter(self.model, state.get("adapter"))
         settings = [(group["weight_decay"], group["initial_lr"]) for group in self.optimizer.param_groups]
         try:
             self.optimizer.load_state_dict(state["optimizer"])
@@ -247,7 +257,7 @@ class Trainer:
         plan = self._plan(epoch)
         batches = self._load(plan, seed)
         interval, whole = RunningMeans(self.shape), RunningMeans(self.shape)
-        self.model.train()
+        set_training_mode(self.model)
         title = f"epoch {epoch + 1}/{self.config.num_train_epochs}"
         with Progress(title, len(plan), self.ranks.is_writer) as progress:
             for number, step in enumerate(plan, start=1):
@@ -269,6 +279,7 @@ class Trainer:
             world_size=self.ranks.world_size,
             seed=self.config.seed,
             epoch=epoch,
+            max_tokens=self.config.max_tokens,
         )
 
     def _load(self, plan: list[Step], seed: int) -> Iterator[Batch]:
@@ -342,8 +353,8 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         config = self.config
         share = -(-config.batch_size // (config.gradient_accumulation_steps * self.ranks.world_size))
-        settings = EvaluationConfig(share, config.num_workers, config.precision)
-        return evaluate(self.model, self.data.valid, self.shape, settings, self.ranks, title="validation").values()
+        settings = EvaluationConfig(share, config.num_workers, config.precision, max_tokens=config.max_tokens)
+        return evaluate(self.validated, self.data.valid, self.shape, settings, self.ranks, title="validation").values()
 
     def _note_validation(self, epoch: int, valid: dict[str, float] | None) -> bool:
         """Remember the lowest loss; returns whether this is it."""

@@ -46,6 +46,7 @@ class TrainingConfig:
         batch_size: proteins an optimizer step, over all ranks and accumulation steps.
         num_train_epochs: of the whole run, those before a resumption included.
         gradient_accumulation_steps: parts into which a rank's share of a step is divided.
+        max_tokens: of one forward pass, padding counted; a step is divided into as many as that takes. None: no limit.
         num_log_iter: optimizer steps between two lines of the log.
         eval_freq: epochs between validations; 0 or less: never.
         save_freq: epochs between saved models, or "improvement": whenever the validation loss is the lowest so far.
@@ -69,6 +70,7 @@ class TrainingConfig:
     seed: int = 42
     num_workers: int = 8
     precision: str = "fp32"
+    max_tokens: int | None = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:

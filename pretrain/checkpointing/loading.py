@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError
 
 from ..parallel import Processes
@@ -56,7 +57,8 @@ def _check_same_model(path: Path, metadata: dict[str, Any], description: RunDesc
     if metadata["vocabulary_fingerprint"] != description.vocabulary_fingerprint:
         raise CheckpointError(f"{path}: trained with another vocabulary ({metadata['vocabulary_fingerprint']})")
     free = {"attention_probs_dropout_prob", "hidden_dropout_prob", "initializer_range"}
-    saved, wanted = metadata["model_config"], description.model_config
+    # through the class: a field that is newer than the checkpoint has its default there
+    saved, wanted = ProteinBertConfig.from_dict(metadata["model_config"]).to_dict(), description.model_config
     names = sorted((saved.keys() | wanted.keys()) - free)
     differences = [
         f"{name} is {saved.get(name)} there, {wanted.get(name)} here"

@@ -159,5 +159,6 @@ def check_position_limit(dataset: Any, max_positions: int | None, indices: np.nd
     raise DataError(
         f"{where}: {survey.lengths[worst]} residues, but the model has positions for {limit}"
         f" ({max_positions} less <cls> and <sep>); {over.size} of {indices.size} proteins are longer than that."
-        " Use a model with more positions, or --max_length N to leave long proteins out of training"
+        " Use a model with more positions, --length crop or --length window, or --max_length N to leave long proteins"
+        " out of training"
     )

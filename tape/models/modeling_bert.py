@@ -35,6 +35,7 @@ from .modeling_utils import (
     normal_initialisation,
     tie,
 )
+from .pooling import ProteinPooling
 
 
 class ProteinBertEmbeddings(nn.Module):
@@ -270,26 +271,29 @@ class ProteinBertForMaskedLM(ProteinBertAbstractModel):
 
 
 class ProteinBertForValuePrediction(ProteinBertAbstractModel):
-    """One number a protein, from the state of ``<cls>``."""
+    """One number a protein, from its pooled states (``config.pooling``; the state of ``<cls>`` by default)."""
 
     def __init__(self, config: ProteinBertConfig) -> None:
         super().__init__(config)
         self.bert = ProteinBertModel(config)
+        self.pooling = ProteinPooling(config.pooling, config.hidden_size)
         self.predict = ValuePredictionHead(config.hidden_size, head_hidden_size=config.head_hidden_size)
 
     def forward(
         self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None
     ) -> tuple[Any, ...]:
         outputs = self.bert(input_ids, input_mask)
-        return self.predict(outputs[1], targets) + outputs[2:]
+        pooled = self.pooling(outputs[0], outputs[1], input_mask)
+        return self.predict(pooled, targets) + outputs[2:]
 
 
 class ProteinBertForSequenceClassification(ProteinBertAbstractModel):
-    """One class a protein, from the state of ``<cls>``."""
+    """One class a protein, from its pooled states (``config.pooling``; the state of ``<cls>`` by default)."""
 
     def __init__(self, config: ProteinBertConfig) -> None:
         super().__init__(config)
         self.bert = ProteinBertModel(config)
+        self.pooling = ProteinPooling(config.pooling, config.hidden_size)
         self.classify = SequenceClassificationHead(
             config.hidden_size, config.num_labels, head_hidden_size=config.head_hidden_size
         )
@@ -298,7 +302,8 @@ class ProteinBertForSequenceClassification(ProteinBertAbstractModel):
         self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None
     ) -> tuple[Any, ...]:
         outputs = self.bert(input_ids, input_mask)
-        return self.classify(outputs[1], targets) + outputs[2:]
+        pooled = self.pooling(outputs[0], outputs[1], input_mask)
+        return self.classify(pooled, targets) + outputs[2:]
 
 
 class ProteinBertForSequenceToSequenceClassification(ProteinBertAbstractModel):

@@ -100,3 +100,19 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+@pytest.fixture
+def train(tmp_path: Path, small_data: Path, small_config: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """``train(model_type, task, *options)`` in a directory of its own; returns the run's directory."""
+    from tape.main import run_train
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(model_type: str, task: str, *options: object, data: Path = small_data) -> Path:
+        words = [model_type, task, "--data_dir", str(data), "--time_or_name", "t", "--log_level", "40"]
+        if model_type == "transformer" and "--from_pretrained" not in options:
+            words += ["--model_config_file", str(small_config)]
+        return run_train([*words, *map(str, options)])
+
+    return run

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tape.errors import CheckpointError, ConfigError, DataError, VocabularyMismatchError
-from tape.main import eval_command, run_eval, run_train, train_command
+from tape.main import eval_command, run_eval, train_command
 from tape.registry import registry
 from tape.run_directory import read_history
 
@@ -27,20 +27,6 @@ TASK_SPLITS = {
 }
 
 Train = Callable[..., Path]
-
-
-@pytest.fixture
-def train(tmp_path: Path, small_data: Path, small_config: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
-    """``train(model_type, task, *options)`` in a directory of its own; returns the run's directory."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(model_type: str, task: str, *options: object, data: Path = small_data) -> Path:
-        words = [model_type, task, "--data_dir", str(data), "--time_or_name", "t", "--log_level", "40"]
-        if model_type == "transformer" and "--from_pretrained" not in options:
-            words += ["--model_config_file", str(small_config)]
-        return run_train([*words, *map(str, options)])
-
-    return run
 
 
 @pytest.mark.parametrize(
