@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .configs import ProteinBertConfig, ProteinConfig, ProteinOneHotConfig
+    from .configs import (
+        ProteinBertConfig,
+        ProteinConfig,
+        ProteinLSTMConfig,
+        ProteinOneHotConfig,
+        ProteinResNetConfig,
+        UniRepConfig,
+    )
     from .models.modeling_bert import (
         ProteinBertForContactPrediction,
         ProteinBertForMaskedLM,
@@ -20,6 +27,14 @@ if TYPE_CHECKING:
         ProteinBertForValuePrediction,
         ProteinBertModel,
     )
+    from .models.modeling_lstm import (
+        ProteinLSTMForContactPrediction,
+        ProteinLSTMForLM,
+        ProteinLSTMForSequenceClassification,
+        ProteinLSTMForSequenceToSequenceClassification,
+        ProteinLSTMForValuePrediction,
+        ProteinLSTMModel,
+    )
     from .models.modeling_onehot import (
         ProteinOneHotForContactPrediction,
         ProteinOneHotForSequenceClassification,
@@ -27,11 +42,34 @@ if TYPE_CHECKING:
         ProteinOneHotForValuePrediction,
         ProteinOneHotModel,
     )
+    from .models.modeling_resnet import (
+        ProteinResNetForContactPrediction,
+        ProteinResNetForMaskedLM,
+        ProteinResNetForSequenceClassification,
+        ProteinResNetForSequenceToSequenceClassification,
+        ProteinResNetForValuePrediction,
+        ProteinResNetModel,
+    )
+    from .models.modeling_unirep import (
+        UniRepForContactPrediction,
+        UniRepForLM,
+        UniRepForSequenceClassification,
+        UniRepForSequenceToSequenceClassification,
+        UniRepForValuePrediction,
+        UniRepModel,
+    )
     from .models.modeling_utils import ProteinModel
     from .tokenizers import TAPETokenizer
 
 _HOMES: dict[str, tuple[str, ...]] = {
-    "configs": ("ProteinBertConfig", "ProteinConfig", "ProteinOneHotConfig"),
+    "configs": (
+        "ProteinBertConfig",
+        "ProteinConfig",
+        "ProteinLSTMConfig",
+        "ProteinOneHotConfig",
+        "ProteinResNetConfig",
+        "UniRepConfig",
+    ),
     "models.modeling_bert": (
         "ProteinBertForContactPrediction",
         "ProteinBertForMaskedLM",
@@ -40,12 +78,36 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ProteinBertForValuePrediction",
         "ProteinBertModel",
     ),
+    "models.modeling_lstm": (
+        "ProteinLSTMForContactPrediction",
+        "ProteinLSTMForLM",
+        "ProteinLSTMForSequenceClassification",
+        "ProteinLSTMForSequenceToSequenceClassification",
+        "ProteinLSTMForValuePrediction",
+        "ProteinLSTMModel",
+    ),
     "models.modeling_onehot": (
         "ProteinOneHotForContactPrediction",
         "ProteinOneHotForSequenceClassification",
         "ProteinOneHotForSequenceToSequenceClassification",
         "ProteinOneHotForValuePrediction",
         "ProteinOneHotModel",
+    ),
+    "models.modeling_resnet": (
+        "ProteinResNetForContactPrediction",
+        "ProteinResNetForMaskedLM",
+        "ProteinResNetForSequenceClassification",
+        "ProteinResNetForSequenceToSequenceClassification",
+        "ProteinResNetForValuePrediction",
+        "ProteinResNetModel",
+    ),
+    "models.modeling_unirep": (
+        "UniRepForContactPrediction",
+        "UniRepForLM",
+        "UniRepForSequenceClassification",
+        "UniRepForSequenceToSequenceClassification",
+        "UniRepForValuePrediction",
+        "UniRepModel",
     ),
     "models.modeling_utils": ("ProteinModel",),
     "tokenizers": ("TAPETokenizer",),

@@ -86,6 +86,7 @@ def _is_number(value: object) -> bool:
 
 _SIZES = (
     "vocab_size",
+    "input_size",
     "hidden_size",
     "num_hidden_layers",
     "num_attention_heads",
@@ -95,24 +96,84 @@ _SIZES = (
     "contact_num_blocks",
     "head_hidden_size",
 )
+_PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+_NOT_NEGATIVE = ("initializer_range", "layer_norm_eps")
 _ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "swish")
-_CONTACT_HEADS = ("resnet", "linear")
 POOLINGS = ("cls", "mean", "attention")
+_CHOICES: dict[str, tuple[str | bool | None, ...]] = {
+    "hidden_act": _ACTIVATIONS,
+    "mlm_hidden_act": (None, *_ACTIVATIONS),
+    "contact_head": ("resnet", "linear"),
+    "contact_checkpoint": (False, True),
+    "pooling": POOLINGS,
+    "layer_norm_position": ("pre", "post"),
+    "resnet_pooler": ("attention", "sum"),
+}
 
 
-class ProteinBertConfig(ProteinConfig):
-    """The pre-layer-norm transformer.
+class EncoderConfig(ProteinConfig):
+    """An encoder with TAPE's heads: what all built-in architectures have in common.
+
+    Args:
+        contact_head: ``resnet`` is ProteinLM's (1x1 convolution and residual blocks), ``linear`` is TAPE's.
+        contact_num_blocks: residual blocks of the ``resnet`` head.
+        contact_checkpoint: recompute those blocks in the backward pass instead of keeping what they compute: training
+            takes a fraction of the memory and about half as long again. No number changes.
+        head_hidden_size: width of the value and class heads; ProteinLM 1024, TAPE 512.
+        pooling: what value and class heads see of a protein: the model's own vector (``cls``; of the transformer the
+            state of ``<cls>``), the ``mean`` over residues, or their learned weighted mean (``attention``); see
+            :mod:`tape.models.pooling`.
+
+    Raises:
+        ConfigError: sizes or names that can't make a model.
+    """
+
+    def __init__(
+        self,
+        contact_head: str = "resnet",
+        contact_num_blocks: int = 30,
+        head_hidden_size: int = 1024,
+        pooling: str = "cls",
+        contact_checkpoint: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.contact_head = contact_head
+        self.contact_num_blocks = contact_num_blocks
+        self.head_hidden_size = head_hidden_size
+        self.pooling = pooling
+        self.contact_checkpoint = contact_checkpoint
+
+    def _check(self) -> None:
+        """Refuse what can't make a model; fields that an architecture doesn't have are passed over."""
+        for name in _SIZES:
+            value = getattr(self, name, 1)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} must be a positive whole number, not {value!r}")
+        for name in _PROBABILITIES:
+            value = getattr(self, name, 0)
+            if not _is_number(value) or not 0 <= value <= 1:
+                raise ConfigError(f"{name} must lie in [0, 1], not {value!r}")
+        for name in _NOT_NEGATIVE:
+            value = getattr(self, name, 0)
+            if not _is_number(value) or not 0 <= value < math.inf:
+                raise ConfigError(f"{name} must be a number that is not negative, not {value!r}")
+        for name, allowed in _CHOICES.items():
+            if hasattr(self, name) and getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} must be one of {', '.join(map(str, allowed))}, not {getattr(self, name)!r}")
+
+
+class ProteinBertConfig(EncoderConfig):
+    """The transformer.
 
     Args (those that TAPE doesn't have):
         hidden_act: ``gelu`` is the erf form; ``gelu_tanh`` is Megatron's fused approximation.
         mlm_hidden_act: of the language-model head; None means as ``hidden_act``. Megatron's head always has the erf
             form, even where its blocks have the tanh form.
-        contact_head: ``resnet`` is ProteinLM's (1x1 convolution and residual blocks), ``linear`` is TAPE's.
-        contact_num_blocks: residual blocks of the ``resnet`` head.
-        head_hidden_size: width of the value and class heads; ProteinLM 1024, TAPE 512.
         apply_final_ln: False reproduces finetunes of the original code, which skipped the final layer norm.
-        pooling: what value and class heads see of a protein: the state of ``<cls>`` (``cls``), the ``mean`` over
-            residues, or their learned weighted mean (``attention``); see :mod:`tape.models.pooling`.
+        layer_norm_position: ``pre`` is Megatron's and ProteinLM's (layer norms before attention and MLP, and a final
+            one); ``post`` is BERT's and tape-proteins 0.5's (after the embeddings and after each residual sum, and a
+            tanh pooler). Weights decide it where a ``config.json`` does not.
 
     Raises:
         ConfigError: sizes or names that can't make a model.
@@ -132,12 +193,9 @@ class ProteinBertConfig(ProteinConfig):
         type_vocab_size: int = 2,
         initializer_range: float = 0.02,
         layer_norm_eps: float = 1e-12,
-        contact_head: str = "resnet",
-        contact_num_blocks: int = 30,
-        head_hidden_size: int = 1024,
         apply_final_ln: bool = True,
         mlm_hidden_act: str | None = None,
-        pooling: str = "cls",
+        layer_norm_position: str = "pre",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -153,41 +211,20 @@ class ProteinBertConfig(ProteinConfig):
         self.type_vocab_size = type_vocab_size
         self.initializer_range = initializer_range
         self.layer_norm_eps = layer_norm_eps
-        self.contact_head = contact_head
-        self.contact_num_blocks = contact_num_blocks
-        self.head_hidden_size = head_hidden_size
         self.apply_final_ln = apply_final_ln
         self.mlm_hidden_act = mlm_hidden_act
-        self.pooling = pooling
+        self.layer_norm_position = layer_norm_position
         self._check()
 
     def _check(self) -> None:
-        for name in _SIZES:
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} must be a positive whole number, not {value!r}")
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must lie in [0, 1], not {getattr(self, name)!r}")
-        for name in ("initializer_range", "layer_norm_eps"):
-            if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} must be a number that is not negative, not {getattr(self, name)!r}")
+        super()._check()
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
-        allowed_names = {
-            "hidden_act": _ACTIVATIONS,
-            "mlm_hidden_act": (None, *_ACTIVATIONS),
-            "contact_head": _CONTACT_HEADS,
-            "pooling": POOLINGS,
-        }
-        for name, allowed in allowed_names.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} must be one of {', '.join(map(str, allowed))}, not {getattr(self, name)!r}")
 
 
-class ProteinOneHotConfig(ProteinConfig):
+class ProteinOneHotConfig(EncoderConfig):
     """TAPE's baseline: one indicator a residue type, no parameters before the head."""
 
     def __init__(
@@ -195,20 +232,91 @@ class ProteinOneHotConfig(ProteinConfig):
         vocab_size: int = 30,
         initializer_range: float = 0.02,
         use_evolutionary: bool = False,
-        contact_head: str = "resnet",
-        contact_num_blocks: int = 30,
-        head_hidden_size: int = 1024,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if use_evolutionary:
             raise ConfigError("use_evolutionary needs alignment features, which these data sets do not carry")
-        if contact_head not in _CONTACT_HEADS:
-            raise ConfigError(f"contact_head must be one of {', '.join(_CONTACT_HEADS)}, not {contact_head!r}")
         self.vocab_size = vocab_size
         self.initializer_range = initializer_range
         self.use_evolutionary = use_evolutionary
-        self.contact_head = contact_head
-        self.contact_num_blocks = contact_num_blocks
-        self.head_hidden_size = head_hidden_size
         self.hidden_size = vocab_size  # what the heads see
+        self._check()
+
+
+class ProteinResNetConfig(EncoderConfig):
+    """TAPE's residual network.
+
+    Args (one that TAPE doesn't have):
+        resnet_pooler: ``attention`` weights residue states by a softmax over the protein, ``sum`` adds them up: what
+            tape-proteins 0.5 computed, whose softmax ran over an axis of size 1.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int = 30,
+        hidden_size: int = 512,
+        num_hidden_layers: int = 30,
+        hidden_act: str = "gelu",
+        hidden_dropout_prob: float = 0.1,
+        initializer_range: float = 0.02,
+        layer_norm_eps: float = 1e-12,
+        resnet_pooler: str = "attention",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.hidden_act = hidden_act
+        self.hidden_dropout_prob = hidden_dropout_prob
+        self.initializer_range = initializer_range
+        self.layer_norm_eps = layer_norm_eps
+        self.resnet_pooler = resnet_pooler
+        self._check()
+
+
+class ProteinLSTMConfig(EncoderConfig):
+    """TAPE's LSTM, ``num_hidden_layers`` in each direction."""
+
+    def __init__(
+        self,
+        vocab_size: int = 30,
+        input_size: int = 128,
+        hidden_size: int = 1024,
+        num_hidden_layers: int = 3,
+        hidden_dropout_prob: float = 0.1,
+        initializer_range: float = 0.02,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.vocab_size = vocab_size
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.hidden_dropout_prob = hidden_dropout_prob
+        self.initializer_range = initializer_range
+        self._check()
+
+
+class UniRepConfig(EncoderConfig):
+    """UniRep's multiplicative LSTM; the defaults are those of the published 1,900 units."""
+
+    def __init__(
+        self,
+        vocab_size: int = 26,
+        input_size: int = 10,
+        hidden_size: int = 1900,
+        hidden_dropout_prob: float = 0.1,
+        layer_norm_eps: float = 1e-12,
+        initializer_range: float = 0.02,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.vocab_size = vocab_size
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.hidden_dropout_prob = hidden_dropout_prob
+        self.layer_norm_eps = layer_norm_eps
+        self.initializer_range = initializer_range
+        self._check()

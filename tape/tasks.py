@@ -54,7 +54,10 @@ SHAPE_TRAITS: dict[TaskShape, ShapeTraits] = {
 # model_type -> module and prefix of its class names
 MODEL_FAMILIES: dict[str, tuple[str, str]] = {
     "transformer": ("tape.models.modeling_bert", "ProteinBert"),
+    "lstm": ("tape.models.modeling_lstm", "ProteinLSTM"),
     "onehot": ("tape.models.modeling_onehot", "ProteinOneHot"),
+    "resnet": ("tape.models.modeling_resnet", "ProteinResNet"),
+    "unirep": ("tape.models.modeling_unirep", "UniRep"),
 }
 
 
@@ -89,17 +92,18 @@ class Task:
         return {name: "{}:{}{}".format(*MODEL_FAMILIES[name], head) for name in self.models}
 
 
-_LABELLED = ("transformer", "onehot")
+_ENCODERS = ("transformer", "lstm", "resnet", "unirep")
+_LABELLED = ("transformer", "lstm", "onehot", "resnet", "unirep")
 
 BUILT_IN_TASKS: tuple[Task, ...] = (
-    Task("embed", shape=TaskShape.EMBEDDING, dataset="tape.datasets.embedding:EmbedDataset", models=("transformer",)),
+    Task("embed", shape=TaskShape.EMBEDDING, dataset="tape.datasets.embedding:EmbedDataset", models=_ENCODERS),
     Task(
         "masked_language_modeling",
         folder="pfam",
         splits=("train", "valid", "holdout"),
         shape=TaskShape.MASKED_LM,
         dataset="tape.datasets.language_modelling:MaskedLanguageModelingDataset",
-        models=("transformer",),
+        models=("transformer", "resnet"),
     ),
     Task(
         "language_modeling",
@@ -107,6 +111,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         splits=("train", "valid", "holdout"),
         shape=TaskShape.LANGUAGE_MODEL,
         dataset="tape.datasets.language_modelling:LanguageModelingDataset",
+        models=("lstm", "unirep"),
     ),
     Task(
         "fluorescence",

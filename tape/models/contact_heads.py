@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .heads import IGNORED, HeadOutput, MaskedBatchNorm, masked_cross_entropy
+from .recomputation import recomputed_chain
 
 _CHANNELS = 64
 
@@ -90,6 +91,7 @@ class PairwiseContactPredictionHead(nn.Module):
             ``linear`` is TAPE's (one linear map).
         num_blocks: residual blocks of ``resnet``; published checkpoints have 30.
         dropout: on the pair features, see the module's text.
+        checkpoint_blocks: recompute the residual blocks in the backward pass; see :mod:`tape.models.recomputation`.
     """
 
     def __init__(
@@ -99,8 +101,10 @@ class PairwiseContactPredictionHead(nn.Module):
         architecture: str = "resnet",
         num_blocks: int = 30,
         dropout: float = 0.5,
+        checkpoint_blocks: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpoint_blocks = checkpoint_blocks
         self.architecture = architecture
         self.ignore_index = ignore_index
         self.dropout = dropout
@@ -145,8 +149,12 @@ class PairwiseContactPredictionHead(nn.Module):
     def _tower(self, pairs: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:
             pairs = pairs * mask.unsqueeze(1)
-        for index in range(self.num_blocks):
-            pairs = self.predict[f"ResidualBlock{index}"](pairs, mask)
+        blocks = [self.predict[f"ResidualBlock{index}"] for index in range(self.num_blocks)]
+        if self.checkpoint_blocks and torch.is_grad_enabled():
+            pairs = recomputed_chain(blocks, pairs, mask)
+        else:
+            for block in blocks:
+                pairs = block(pairs, mask)
         return self.linear(pairs.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 

@@ -57,8 +57,11 @@ class WeightNormConv1d(_WeightNorm):
 class MaskedBatchNorm(nn.BatchNorm1d):
     """Batch normalisation over real positions only: padding neither enters the statistics nor leaves a value.
 
-    The state dict is that of ``BatchNorm1d`` and ``BatchNorm2d`` (their keys are the same).
+    The state dict is that of ``BatchNorm1d`` and ``BatchNorm2d`` (their keys are the same). While ``is_recomputing``,
+    the running statistics stay as they are: the batch has entered them already.
     """
+
+    is_recomputing = False
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
         """Normalise (B, C, ...) with ``mask`` (B, ...) bool, True where real, or None when all are."""
@@ -71,9 +74,10 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         return torch.zeros_like(rows).masked_scatter(mask.unsqueeze(-1), normalised.to(rows.dtype)).movedim(-1, 1)
 
     def _all(self, values: Tensor) -> Tensor:
-        if self.training and self.num_batches_tracked is not None:
+        counts = self.training and not self.is_recomputing
+        if counts and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-        momentum = 0.0 if self.momentum is None else self.momentum
+        momentum = self.momentum if counts and self.momentum is not None else 0.0
         # one value a channel has no variance: fall back on the running statistics, as in evaluation
         batch_statistics = self.training and values.numel() // values.shape[1] > 1
         return F.batch_norm(

@@ -1,13 +1,19 @@
-"""ProteinBert: a pre-layer-norm transformer encoder over residues, and its task models.
+"""ProteinBert: a transformer encoder over residues, and its task models.
 
 One block has four parts and two residual connections (Shoeybi et al. 2019, section 3 and appendix)::
 
     x = x + dropout(attention(input_ln(x)))        attention = self attention + dense
     x = x + dropout(mlp(post_attn_ln(x)))          mlp: H -> 4H -> H
 
-and a final layer norm follows the last block. The same definition serves pretraining (where tensor parallelism is
-applied from outside: attention reads its number of heads from the width it gets) and finetuning. It knows no process
-groups.
+and a final layer norm follows the last block. With ``layer_norm_position="post"`` it is BERT's original arrangement
+(Devlin et al. 2018), that of tape-proteins 0.5::
+
+    x = post_attn_ln(x + dropout(attention(x)))
+    x = output_ln(x + dropout(mlp(x)))
+
+with a layer norm after the embeddings, none at the end, and a tanh pooler. The same definition serves pretraining
+(where tensor parallelism is applied from outside: attention reads its number of heads from the width it gets) and
+finetuning. It knows no process groups.
 """
 
 from __future__ import annotations
@@ -22,30 +28,35 @@ from torch.utils.checkpoint import checkpoint
 
 from ..configs import ProteinBertConfig
 from ..errors import ConfigError
+from . import task_models
 from .attention import AttentionCore, PackedLayout
 from .heads import activation
 from .low_precision import products_of_autocast
-from .modeling_utils import (
-    MLMHead,
-    PairwiseContactPredictionHead,
-    ProteinModel,
-    SequenceClassificationHead,
-    SequenceToSequenceClassificationHead,
-    ValuePredictionHead,
-    normal_initialisation,
-    tie,
+from .model_directory import StateDict
+from .modeling_utils import MLMHead, ProteinModel, normal_initialisation, tie
+
+# tape-proteins 0.5's names of the parts of a block to ours.
+_POST_NAMES = (
+    (".attention.output.dense.", ".attention.dense."),
+    (".attention.output.LayerNorm.", ".post_attn_ln."),
+    (".intermediate.dense.", ".mlp.dense_h_4h."),
+    (".output.dense.", ".mlp.dense_4h_h."),
+    (".output.LayerNorm.", ".output_ln."),
 )
-from .pooling import ProteinPooling
 
 
 class ProteinBertEmbeddings(nn.Module):
-    """Sum of word, position and token-type embeddings, then dropout; no layer norm."""
+    """Sum of word, position and token-type embeddings, then dropout; in the post arrangement a layer norm between."""
 
     def __init__(self, config: ProteinBertConfig) -> None:
         super().__init__()
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        if config.layer_norm_position == "post":
+            self.LayerNorm: nn.Module = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        else:
+            self.LayerNorm = nn.Identity()
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.max_positions = config.max_position_embeddings
 
@@ -62,7 +73,8 @@ class ProteinBertEmbeddings(nn.Module):
             ).unsqueeze(0)
         # All tokens have type 0: one row, added by broadcasting.
         types = self.token_type_embeddings.weight[0]
-        return self.dropout(self.word_embeddings(input_ids) + self.position_embeddings(position_ids) + types)
+        embedded = self.word_embeddings(input_ids) + self.position_embeddings(position_ids) + types
+        return self.dropout(self.LayerNorm(embedded))
 
 
 class ProteinBertSelfAttention(nn.Module):
@@ -120,10 +132,14 @@ class ProteinBertLayer(nn.Module):
 
     def __init__(self, config: ProteinBertConfig) -> None:
         super().__init__()
-        self.input_ln = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.is_post = config.layer_norm_position == "post"
+        if not self.is_post:
+            self.input_ln = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = ProteinBertAttention(config)
         self.post_attn_ln = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = ProteinBertFFN(config)
+        if self.is_post:
+            self.output_ln = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
@@ -133,6 +149,9 @@ class ProteinBertLayer(nn.Module):
         packing: PackedLayout | None = None,
         maps: list[Tensor] | None = None,
     ) -> Tensor:
+        if self.is_post:
+            hidden = self.post_attn_ln(hidden + self.dropout(self.attention(hidden, key_mask, packing, maps)))
+            return self.output_ln(hidden + self.dropout(self.mlp(hidden)))
         hidden = hidden + self.dropout(self.attention(self.input_ln(hidden), key_mask, packing, maps))
         return hidden + self.dropout(self.mlp(self.post_attn_ln(hidden)))
 
@@ -146,8 +165,9 @@ class ProteinBertEncoder(nn.Module):
     def __init__(self, config: ProteinBertConfig) -> None:
         super().__init__()
         self.layer = nn.ModuleList(ProteinBertLayer(config) for _ in range(config.num_hidden_layers))
-        self.final_ln = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.apply_final_ln = config.apply_final_ln
+        self.apply_final_ln = config.apply_final_ln and config.layer_norm_position == "pre"
+        if config.layer_norm_position == "pre":
+            self.final_ln = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.checkpoint_activations = False
 
     def forward(
@@ -175,6 +195,17 @@ def _recomputation(device_type: str) -> tuple[AbstractContextManager[Any], Abstr
     return nullcontext(), products_of_autocast(device_type)
 
 
+class ProteinBertPooler(nn.Module):
+    """tanh(dense(state of <cls>)), of the post arrangement."""
+
+    def __init__(self, config: ProteinBertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, first: Tensor) -> Tensor:
+        return torch.tanh(self.dense(first))
+
+
 class ProteinBertAbstractModel(ProteinModel):
     """What all ProteinBert classes share: configuration class, names, initialisation."""
 
@@ -184,12 +215,24 @@ class ProteinBertAbstractModel(ProteinModel):
     unused_parameters = ("bert_tail_dense.",)
 
     def _init_weights(self, module: nn.Module) -> None:
-        """N(0, std); projections onto the residual stream N(0, std / sqrt(2 L)), Megatron-LM's scaled form."""
+        """N(0, std); pre-norm projections onto the residual stream N(0, std / sqrt(2 L)), Megatron-LM's scaled form."""
         normal_initialisation(module, self.config.initializer_range)
-        if isinstance(module, ProteinBertLayer):
+        if isinstance(module, ProteinBertLayer) and not module.is_post:
             std = self.config.initializer_range / (2 * self.config.num_hidden_layers) ** 0.5
             for projection in (module.attention.dense, module.mlp.dense_4h_h):
                 nn.init.normal_(projection.weight, 0.0, std)
+
+    def _translate(self, state: StateDict) -> StateDict:
+        if self.config.layer_norm_position == "post":
+            state = {_our_name(name): value for name, value in state.items()}
+        return super()._translate(state)
+
+
+def _our_name(name: str) -> str:
+    for theirs, ours in _POST_NAMES:
+        if theirs in name:
+            return name.replace(theirs, ours)
+    return name
 
 
 class ProteinBertModel(ProteinBertAbstractModel):
@@ -199,6 +242,8 @@ class ProteinBertModel(ProteinBertAbstractModel):
         super().__init__(config)
         self.embeddings = ProteinBertEmbeddings(config)
         self.encoder = ProteinBertEncoder(config)
+        self.pooler = ProteinBertPooler(config) if config.layer_norm_position == "post" else nn.Identity()
+        self.state_size = self.pooled_size = config.hidden_size
         self.init_weights()
 
     def forward(
@@ -218,7 +263,7 @@ class ProteinBertModel(ProteinBertAbstractModel):
 
         Returns:
             (states (B, S, H), pooled (B, H)[, all states][, all attention maps]). Pooled is the state of token 0 (of
-            each packed protein: (N, H)).
+            each packed protein: (N, H)); in the post arrangement, tanh(dense) of it.
 
         Raises:
             ConfigError: a protein longer than the position table, or both ``input_mask`` and ``packing``.
@@ -232,7 +277,7 @@ class ProteinBertModel(ProteinBertAbstractModel):
         hidden = self.embeddings(input_ids, position_ids, packing)
         output = self.encoder(hidden, key_mask, packing, states, maps)
         pooled = output[:, 0] if packing is None else output[0, packing.cumulative[:-1].long()]
-        outputs: tuple[Any, ...] = (output, pooled)
+        outputs: tuple[Any, ...] = (output, self.pooler(pooled))
         if states is not None:
             outputs += ((*states, output),)
         if maps is not None:
@@ -270,73 +315,19 @@ class ProteinBertForMaskedLM(ProteinBertAbstractModel):
         return self.mlm(outputs[0], targets) + outputs[2:]
 
 
-class ProteinBertForValuePrediction(ProteinBertAbstractModel):
-    """One number a protein, from its pooled states (``config.pooling``; the state of ``<cls>`` by default)."""
-
-    def __init__(self, config: ProteinBertConfig) -> None:
-        super().__init__(config)
-        self.bert = ProteinBertModel(config)
-        self.pooling = ProteinPooling(config.pooling, config.hidden_size)
-        self.predict = ValuePredictionHead(config.hidden_size, head_hidden_size=config.head_hidden_size)
-
-    def forward(
-        self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None
-    ) -> tuple[Any, ...]:
-        outputs = self.bert(input_ids, input_mask)
-        pooled = self.pooling(outputs[0], outputs[1], input_mask)
-        return self.predict(pooled, targets) + outputs[2:]
+class ProteinBertForValuePrediction(task_models.ForValuePrediction, ProteinBertAbstractModel):
+    encoder_class = ProteinBertModel
 
 
-class ProteinBertForSequenceClassification(ProteinBertAbstractModel):
-    """One class a protein, from its pooled states (``config.pooling``; the state of ``<cls>`` by default)."""
-
-    def __init__(self, config: ProteinBertConfig) -> None:
-        super().__init__(config)
-        self.bert = ProteinBertModel(config)
-        self.pooling = ProteinPooling(config.pooling, config.hidden_size)
-        self.classify = SequenceClassificationHead(
-            config.hidden_size, config.num_labels, head_hidden_size=config.head_hidden_size
-        )
-
-    def forward(
-        self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None
-    ) -> tuple[Any, ...]:
-        outputs = self.bert(input_ids, input_mask)
-        pooled = self.pooling(outputs[0], outputs[1], input_mask)
-        return self.classify(pooled, targets) + outputs[2:]
+class ProteinBertForSequenceClassification(task_models.ForSequenceClassification, ProteinBertAbstractModel):
+    encoder_class = ProteinBertModel
 
 
-class ProteinBertForSequenceToSequenceClassification(ProteinBertAbstractModel):
-    """One class a residue."""
-
-    def __init__(self, config: ProteinBertConfig) -> None:
-        super().__init__(config)
-        self.bert = ProteinBertModel(config)
-        self.classify = SequenceToSequenceClassificationHead(config.hidden_size, config.num_labels)
-
-    def forward(
-        self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None
-    ) -> tuple[Any, ...]:
-        outputs = self.bert(input_ids, input_mask)
-        return self.classify(outputs[0], targets, input_mask) + outputs[2:]
+class ProteinBertForSequenceToSequenceClassification(
+    task_models.ForSequenceToSequenceClassification, ProteinBertAbstractModel
+):
+    encoder_class = ProteinBertModel
 
 
-class ProteinBertForContactPrediction(ProteinBertAbstractModel):
-    """Contact logits of residue pairs."""
-
-    def __init__(self, config: ProteinBertConfig) -> None:
-        super().__init__(config)
-        self.bert = ProteinBertModel(config)
-        self.predict = PairwiseContactPredictionHead(
-            config.hidden_size, architecture=config.contact_head, num_blocks=config.contact_num_blocks
-        )
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        input_mask: Tensor | None = None,
-        targets: Tensor | None = None,
-        protein_length: Tensor | None = None,
-    ) -> tuple[Any, ...]:
-        outputs = self.bert(input_ids, input_mask)
-        return self.predict(outputs[0], protein_length, targets, input_mask) + outputs[2:]
+class ProteinBertForContactPrediction(task_models.ForContactPrediction, ProteinBertAbstractModel):
+    encoder_class = ProteinBertModel

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..configs import CONFIG_NAME, ProteinConfig
 from ..errors import CheckpointError
 from .contact_heads import PairwiseContactPredictionHead
+from .foreign_weights import config_of_weights
 from .heads import (
     MLMHead,
     SequenceClassificationHead,
@@ -49,6 +50,8 @@ class ProteinModel(nn.Module):
     base_model_prefix = ""
     # Parameters of published checkpoints that no computation used; dropped on loading, by name.
     unused_parameters: tuple[str, ...] = ()
+    # Configuration values of published checkpoints whose config.json does not state them and weights do not show them.
+    unstated_config: dict[str, Any] = {}
 
     def __init__(self, config: ProteinConfig, *inputs: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -106,14 +109,28 @@ class ProteinModel(nn.Module):
         """
         path = Path(pretrained_model_name_or_path)
         if config is None:
-            config = cls.config_class.from_pretrained(_config_file(path), **overrides)
-        model = cls(config)
+            config_file = _config_file(path)  # first: it says what is wrong with the path
         state = dict(state_dict) if state_dict is not None else load_state_dict(path)
+        if config is None:
+            config = cls._complete_config(config_file, state, overrides)
+        model = cls(config)
         missing, unexpected = model.load_matching(state, str(path))
         model.eval()
         if output_loading_info:
             return model, {"missing_keys": missing, "unexpected_keys": unexpected, "error_msgs": []}
         return model
+
+    @classmethod
+    def _complete_config(cls, file: Path, state: StateDict, overrides: dict[str, Any]) -> ProteinConfig:
+        """The configuration of a file, completed by what only the weights tell (of TAPE's and ProteinLM's checkpoints).
+
+        Overrides come first, then what the file states, then what the weights show, then defaults.
+        """
+        stated = ProteinConfig.from_json_file(file).to_dict()
+        known = cls.config_class.from_json_file(file).to_dict()  # names the file in what it refuses
+        shown = {**cls.unstated_config, **config_of_weights(state)}
+        shown = {name: value for name, value in shown.items() if name in known and name not in stated}
+        return cls.config_class.from_dict({**known, **shown, **overrides})
 
     def load_matching(self, state: StateDict, source: str) -> tuple[list[str], list[str]]:
         """Load what fits ``state`` by name; returns (missing, unexpected) names.

@@ -85,8 +85,8 @@ def test_a_task_that_is_a_name_alone_may_be_registered(registry: Registry) -> No
 def test_unknown_names_say_what_is_known(registry: Registry) -> None:
     with pytest.raises(ConfigError, match="unknown task 'nope'; registered: contact_prediction"):
         registry.get_task_spec("nope")
-    with pytest.raises(ConfigError, match="no model 'lstm'; registered: onehot, transformer"):
-        registry.get_task_spec("stability").get_model("lstm")
+    with pytest.raises(ConfigError, match="no model 'gru'; registered: lstm, onehot, resnet"):
+        registry.get_task_spec("stability").get_model("gru")
     with pytest.raises(ConfigError, match="unknown metric 'nope'"):
         registry.get_metric("nope")
     with pytest.raises(ConfigError, match="has no dataset"):

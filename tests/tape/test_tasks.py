@@ -29,7 +29,10 @@ def test_published_names_folders_and_sizes() -> None:
 def test_the_shape_chooses_the_head() -> None:
     assert TASKS["stability"].model_references == {
         "transformer": "tape.models.modeling_bert:ProteinBertForValuePrediction",
+        "lstm": "tape.models.modeling_lstm:ProteinLSTMForValuePrediction",
         "onehot": "tape.models.modeling_onehot:ProteinOneHotForValuePrediction",
+        "resnet": "tape.models.modeling_resnet:ProteinResNetForValuePrediction",
+        "unirep": "tape.models.modeling_unirep:UniRepForValuePrediction",
     }
     assert Task("a third party's").model_references == {}
 

@@ -126,6 +126,33 @@ def test_contact_tower_equals_a_plain_evaluation():
     torch.testing.assert_close(head(states)[0], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("blocks", [1, 5])
+@pytest.mark.parametrize("padded", [False, True])
+def test_recomputed_blocks_change_no_number(blocks, padded):
+    heads = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        heads.append(PairwiseContactPredictionHead(4, num_blocks=blocks, dropout=0.0, checkpoint_blocks=recompute))
+    states = torch.randn(2, 9, 4)
+    mask = torch.arange(9) < torch.tensor([[9], [6 if padded else 9]])
+    targets = torch.randint(0, 2, (2, 7, 7)) - (torch.rand(2, 7, 7) < 0.2).long()
+    results = []
+    for head in heads:
+        inputs = states.clone().requires_grad_()
+        for _ in range(2):  # twice: the running statistics of the first pass enter nothing
+            (loss, _), _ = head(inputs, None, targets, mask)
+            loss.backward()
+        results.append((loss, inputs.grad, [p.grad for p in head.parameters()], dict(head.named_buffers())))
+    (loss, grad, grads, plain), (again, same, others, recomputed) = results
+    torch.testing.assert_close(again, loss)
+    torch.testing.assert_close(same, grad)
+    for one, other in zip(grads, others, strict=True):
+        torch.testing.assert_close(one, other)
+    for name, value in plain.items():
+        torch.testing.assert_close(recomputed[name], value)
+    assert int(plain["predict.ResidualBlock0.bn1.num_batches_tracked"]) == 2
+
+
 def test_loss_over_no_target_is_zero_not_nan():
     assert masked_cross_entropy(torch.randn(2, 3, 5), torch.full((2, 3), -1)) == 0
 

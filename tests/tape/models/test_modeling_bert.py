@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -93,6 +95,62 @@ def test_equals_transformers_megatron_bert(tiny_config, proteins, hidden_act):  
             expected_logits = oracle(ids, attention_mask=mask).logits
         assert (states - expected_states)[real].abs().max() < 1e-5
         assert (logits - expected_logits)[real].abs().max() < 1e-5 * expected_logits.abs().max().clamp(min=1)
+
+
+def tape_bert(tiny_config, tmp_path, prefix: str = ""):
+    """A checkpoint as tape-proteins 0.5 writes it, and ``transformers.BertModel`` with the same weights."""
+    transformers = pytest.importorskip("transformers")
+    sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    sizes += ("max_position_embeddings", "type_vocab_size", "layer_norm_eps")
+    values = {name: getattr(tiny_config(), name) for name in sizes}
+    oracle = transformers.BertModel(transformers.BertConfig(**values)).eval()
+    randomise(oracle)
+    state = {prefix + name: value for name, value in oracle.state_dict().items() if "position_ids" not in name}
+    tmp_path.mkdir(exist_ok=True)
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    return oracle, state
+
+
+def test_tapes_post_layer_norm_checkpoint_equals_transformers_bert(tiny_config, proteins, tmp_path):
+    oracle, state = tape_bert(tiny_config, tmp_path, "bert.")
+    state["mlm.bias"] = torch.zeros(30)
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    model, info = ProteinBertModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert model.config.layer_norm_position == "post"
+    assert info["missing_keys"] == []
+    assert info["unexpected_keys"] == ["mlm.bias"]
+    ids, mask = proteins(5, 17, 64)
+    with torch.no_grad():
+        expected = oracle(ids, attention_mask=mask)
+        states, pooled = model(ids, mask)
+    assert (states - expected.last_hidden_state)[mask.bool()].abs().max() < 1e-5
+    torch.testing.assert_close(pooled, expected.pooler_output)
+
+
+def test_tapes_finetuned_checkpoint_keeps_its_heads(tiny_config, proteins, tmp_path):
+    """tape-proteins 0.5: heads of 512, one linear map for contacts; config.json says nothing of either."""
+    _, encoder = tape_bert(tiny_config, tmp_path, "bert.")
+    head = {"weight_v": torch.randn(512, 32), "weight_g": torch.tensor(2.0), "bias": torch.randn(512)}
+    last = {"weight_v": torch.randn(1, 512), "weight_g": torch.tensor(1.0), "bias": torch.zeros(1)}
+    state = {**encoder, **{f"predict.value_prediction.main.0.{name}": value for name, value in head.items()}}
+    torch.save({**state, **{f"predict.value_prediction.main.3.{n}": v for n, v in last.items()}}, tmp_path / "a.bin")
+    model, info = ProteinBertForValuePrediction.from_pretrained(tmp_path / "a.bin", output_loading_info=True)
+    assert info["missing_keys"] == []
+    assert model.config.head_hidden_size == 512
+    ids, mask = proteins(5, 17)
+    pooled = model.bert(ids, mask)[1]
+    hidden = torch.relu(pooled @ (2 * head["weight_v"] / head["weight_v"].norm()).T + head["bias"])
+    expected = hidden @ (last["weight_v"] / last["weight_v"].norm()).T
+    torch.testing.assert_close(model(ids, mask)[0], expected)
+    contact = {"predict.predict.1.weight": torch.randn(2, 64), "predict.predict.1.bias": torch.zeros(2)}
+    torch.save({**encoder, **contact}, tmp_path / "b.bin")
+    contacts, info = ProteinBertForContactPrediction.from_pretrained(tmp_path / "b.bin", output_loading_info=True)
+    assert info["missing_keys"] == []
+    assert contacts.config.contact_head == "linear"
+    model.save_pretrained(tmp_path / "ours")
+    assert torch.equal(
+        ProteinBertForValuePrediction.from_pretrained(tmp_path / "ours")(ids, mask)[0], model(ids, mask)[0]
+    )
 
 
 def test_final_layer_norm_acts_and_learns(tiny_config, proteins):  # defect 2

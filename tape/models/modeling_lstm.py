@@ -1,0 +1,176 @@
+"""TAPE's LSTM: a stack that reads forwards and another that reads backwards (Rao et al. 2019), and its task models.
+
+Names of parameters are those of tape-proteins 0.5. Both stacks run over packed sequences, so neither state nor final
+state of a protein ever passes through padding, and the backward stack begins at the protein's own last token.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from ..configs import ProteinLSTMConfig
+from . import task_models
+from .heads import masked_cross_entropy
+from .modeling_utils import ProteinModel, normal_initialisation
+
+
+class ProteinLSTMLayer(nn.Module):
+    """Dropout of the input, one LSTM layer."""
+
+    def __init__(self, input_size: int, hidden_size: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.lstm = nn.LSTM(input_size, hidden_size, batch_first=True)
+
+    def forward(self, inputs: PackedSequence) -> tuple[PackedSequence, Tensor]:
+        """Packed (B, S, I) -> (packed (B, S, H), hidden state after each protein's last token (B, H))."""
+        dropped = PackedSequence(self.dropout(inputs.data), *inputs[1:])
+        output, (final, _) = self.lstm(dropped)
+        return output, final[0]
+
+
+class ProteinLSTMPooler(nn.Module):
+    """tanh(dense(weighted sum of the final states of all layers of both directions)); (B, H, 2 layers) -> (B, H)."""
+
+    def __init__(self, config: ProteinLSTMConfig) -> None:
+        super().__init__()
+        self.scalar_reweighting = nn.Linear(2 * config.num_hidden_layers, 1)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, final_states: Tensor) -> Tensor:
+        return torch.tanh(self.dense(self.scalar_reweighting(final_states).squeeze(2)))
+
+
+class ProteinLSTMEncoder(nn.Module):
+    """Both stacks."""
+
+    def __init__(self, config: ProteinLSTMConfig) -> None:
+        super().__init__()
+        self.forward_lstm = self._stack(config)
+        self.reverse_lstm = self._stack(config)
+
+    @staticmethod
+    def _stack(config: ProteinLSTMConfig) -> nn.ModuleList:
+        layers = [ProteinLSTMLayer(config.input_size, config.hidden_size)]
+        for _ in range(config.num_hidden_layers - 1):
+            layers.append(ProteinLSTMLayer(config.hidden_size, config.hidden_size, config.hidden_dropout_prob))
+        return nn.ModuleList(layers)
+
+    def forward(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Read.
+
+        Args:
+            inputs: (B, S, I).
+            lengths: (B,) tokens of each protein.
+
+        Returns:
+            states (B, S, 2H), forward half first, 0 at padding; final states (B, H, 2 layers), forward layers first;
+            and the input and output of every layer, those of the backward stack in its own order.
+        """
+        forward, forward_final, forward_states = self._run(self.forward_lstm, inputs, lengths)
+        backward, backward_final, backward_states = self._run(
+            self.reverse_lstm, reverse_proteins(inputs, lengths), lengths
+        )
+        output = torch.cat([forward, reverse_proteins(backward, lengths)], dim=2)
+        final = torch.stack(forward_final + backward_final, dim=2)
+        return output, final, (inputs, *forward_states, *backward_states)
+
+    @staticmethod
+    def _run(stack: nn.ModuleList, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        packed = pack_padded_sequence(inputs, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        finals, states = [], []
+        for layer in stack:
+            packed, final = layer(packed)
+            finals.append(final)
+            states.append(pad_packed_sequence(packed, batch_first=True, total_length=inputs.shape[1])[0])
+        return states[-1], finals, states
+
+
+def reverse_proteins(states: Tensor, lengths: Tensor) -> Tensor:
+    """(B, S, C) with the tokens of each protein in reverse order; padding stays where it is."""
+    position = torch.arange(states.shape[1], device=states.device)
+    mirrored = lengths.to(states.device).unsqueeze(1) - 1 - position
+    index = torch.where(mirrored >= 0, mirrored, position)
+    return states.gather(1, index.unsqueeze(-1).expand_as(states))
+
+
+class ProteinLSTMAbstractModel(ProteinModel):
+    """What the LSTM's classes share."""
+
+    config_class = ProteinLSTMConfig
+    config: ProteinLSTMConfig
+    base_model_prefix = "lstm"
+
+    def _init_weights(self, module: nn.Module) -> None:
+        normal_initialisation(module, self.config.initializer_range)
+
+
+class ProteinLSTMModel(ProteinLSTMAbstractModel):
+    """The encoder: token ids to residue states of twice the hidden size."""
+
+    def __init__(self, config: ProteinLSTMConfig) -> None:
+        super().__init__(config)
+        self.embed_matrix = nn.Embedding(config.vocab_size, config.input_size)
+        self.encoder = ProteinLSTMEncoder(config)
+        self.pooler = ProteinLSTMPooler(config)
+        self.state_size, self.pooled_size = 2 * config.hidden_size, config.hidden_size
+        self.init_weights()
+
+    def forward(self, input_ids: Tensor, input_mask: Tensor | None = None) -> tuple[Any, ...]:
+        """(B, S) ids -> (states (B, S, 2H), 0 at padding; pooled (B, H)[, all states])."""
+        mask = torch.ones_like(input_ids) if input_mask is None else input_mask != 0
+        output, final, states = self.encoder(self.embed_matrix(input_ids), mask.sum(1))
+        outputs: tuple[Any, ...] = (output, self.pooler(final))
+        return (*outputs, states) if self.config.output_hidden_states else outputs
+
+
+class ProteinLSTMForLM(ProteinLSTMAbstractModel):
+    """Every token from those before it and from those after it, by one decoder for both."""
+
+    def __init__(self, config: ProteinLSTMConfig) -> None:
+        super().__init__(config)
+        self.lstm = ProteinLSTMModel(config)
+        self.feedforward = nn.Linear(config.hidden_size, config.vocab_size)
+        self.init_weights()
+
+    def forward(
+        self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None
+    ) -> tuple[Any, ...]:
+        """Logits (B, S, V) of the token at each position, which the position itself is hidden from.
+
+        Args:
+            input_ids: (B, S).
+            input_mask: (B, S), nonzero at real tokens.
+            targets: (B, S), the tokens themselves; -1 where nothing is predicted.
+        """
+        states, _, *others = self.lstm(input_ids, input_mask)
+        before, after = states.chunk(2, dim=-1)
+        # the state one token earlier, and the backward state one token later; 0 beyond either end
+        logits = self.feedforward(F.pad(before[:, :-1], (0, 0, 1, 0))) + self.feedforward(
+            F.pad(after[:, 1:], (0, 0, 0, 1))
+        )
+        outputs = (logits, *others)
+        return outputs if targets is None else ((masked_cross_entropy(logits, targets), {}), *outputs)
+
+
+class ProteinLSTMForValuePrediction(task_models.ForValuePrediction, ProteinLSTMAbstractModel):
+    encoder_class = ProteinLSTMModel
+
+
+class ProteinLSTMForSequenceClassification(task_models.ForSequenceClassification, ProteinLSTMAbstractModel):
+    encoder_class = ProteinLSTMModel
+
+
+class ProteinLSTMForSequenceToSequenceClassification(
+    task_models.ForSequenceToSequenceClassification, ProteinLSTMAbstractModel
+):
+    encoder_class = ProteinLSTMModel
+
+
+class ProteinLSTMForContactPrediction(task_models.ForContactPrediction, ProteinLSTMAbstractModel):
+    encoder_class = ProteinLSTMModel
