@@ -32,6 +32,7 @@ def make_record(folder: str, number: int, rng: np.random.Generator) -> dict[str,
     record: dict[str, Any] = {"primary": sequence, "protein_length": length, "id": f"{folder}-{number}"}
     if folder == "secondary_structure":
         record["ss3"] = np.array([RESIDUES.index(residue) % 3 for residue in sequence])
+        record["ss8"] = np.array([RESIDUES.index(residue) % 8 for residue in sequence])
         record["valid_mask"] = rng.random(length) > 0.1
     elif folder == "proteinnet":
         record["tertiary"] = np.cumsum(rng.normal(size=(length, 3)) * 2.2, axis=0).astype(np.float32)

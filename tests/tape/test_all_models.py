@@ -21,6 +21,7 @@ TRAINED = [(task, model) for task, model in PAIRS if registry.get_task_spec(task
 EVALUATED = {
     "remote_homology": "test_fold_holdout",
     "secondary_structure": "cb513",
+    "secondary_structure_8": "cb513",
     "masked_language_modeling": "holdout",
     "language_modeling": "holdout",
 }
