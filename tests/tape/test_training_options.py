@@ -110,8 +110,6 @@ def test_a_token_budget_changes_passes_and_no_number(train: Train, small_data: P
 def test_what_contradicts_is_refused(train: Train) -> None:
     with pytest.raises(ConfigError, match="--pooling is for one value or class a protein, not for secondary_structure"):
         train("transformer", "secondary_structure", "--pooling", "mean")
-    with pytest.raises(ConfigError, match="has no pooling"):
-        train("onehot", "stability", "--pooling", "mean")
     with pytest.raises(ConfigError, match="has no encoder with weights"):
         train("onehot", "stability", "--freeze")
     with pytest.raises(ConfigError, match="give it without --seeds"):
