@@ -272,7 +272,21 @@ def create_eval_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--split", default="test", help="default %(default)s")
     add_bootstrap(parser)
-    _add_passes(parser.add_argument_group("proteins"))
+    group = parser.add_argument_group("proteins")
+    _add_passes(group)
+    group.add_argument(
+        "--predict",
+        type=Path,
+        metavar="FILE",
+        help="instead of evaluating a split, predict for the proteins of FILE (FASTA, JSON lines, CSV, LMDB, ...)",
+    )
+    group.add_argument(
+        "--predict_out",
+        type=Path,
+        metavar="PATH",
+        help="where predictions go: .csv or .json (default: predictions_FILE.csv beside the model); contact maps go to"
+        " the folder PATH_maps beside it, a .npz and a .png each",
+    )
     return parser
 
 

@@ -226,7 +226,8 @@ def run_eval(arguments: Arguments = None) -> dict[str, float]:
     """``tape-eval``: evaluate a finetuned model on a split.
 
     Returns:
-        The metrics that ``--metrics`` names (all of the task's when it names none), as ``results.pkl`` holds them.
+        The metrics that ``--metrics`` names (all of the task's when it names none), as ``results.pkl`` holds them; with
+        ``--predict``, nothing but the number of ``proteins``.
 
     Raises:
         ProteinLMError: options, data or model that can't be used.
@@ -238,7 +239,36 @@ def run_eval(arguments: Arguments = None) -> dict[str, float]:
 
     with training_processes(args.no_cuda, args.local_rank) as ranks:
         with logging_to_terminal(_level(args) if ranks.is_writer else logging.WARNING):
-            return _evaluate(args, spec, ranks)
+            return _evaluate(args, spec, ranks) if args.predict is None else _predict(args, spec, ranks)
+
+
+def _predict(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> dict[str, float]:
+    """``--predict FILE``."""
+    from . import assembly
+    from .datasets.embedding import EmbedDataset
+    from .distributed import gather_lists
+    from .evaluation import EvaluationConfig
+    from .prediction import check_predicted, predict
+    from .prediction_files import PredictionFiles
+    from .run_directory import saved_epoch
+
+    directory = saved_epoch(Path(args.from_pretrained))
+    shape = spec.shape or assembly.task_shape(spec, spec.dataset_class(args.data_dir, args.split, args.tokenizer))
+    check_predicted(args.task, shape)
+    folder = directory if directory.is_dir() else directory.parent
+    path = args.predict_out or folder / f"predictions_{args.predict.name.split('.')[0]}.csv"
+    files = PredictionFiles(path, args.task, shape)
+    dataset: Any = EmbedDataset(args.predict, args.tokenizer)
+    assembly.report_changes(dataset, str(args.predict))
+    model = assembly.finetuned_model(args, spec, directory).to(ranks.device)
+    model, dataset = assembly.fit_lengths(args.length, model, dataset, shape, str(args.predict))
+    batch_size = SHAPE_TRAITS[shape].batch_size if args.batch_size is None else args.batch_size
+    config = EvaluationConfig(batch_size, args.num_workers, options.precision_of(args), max_tokens=args.max_tokens)
+    rows = gather_lists(files.keep(predict(model, dataset, shape, config, ranks)), ranks)
+    if ranks.is_writer:
+        files.write(rows, directory)
+        logger.info("wrote %d predictions to %s", len(rows), path)
+    return {"proteins": float(len(rows))}
 
 
 def _evaluate(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> dict[str, float]:

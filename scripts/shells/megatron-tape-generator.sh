@@ -16,15 +16,9 @@ if (( $# > 2 )); then
     exit 2
 fi
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+# shellcheck source=scripts/shells/python.sh
+source "$(dirname "${BASH_SOURCE[0]}")/python.sh"
 mega="${1:-./models/mega}"
 out="${2:-./models/out}"
-for python in "${PYTHON:-}" "${VIRTUAL_ENV:+$VIRTUAL_ENV/bin/python}" "$root/.venv/bin/python" python3; do
-    if command -v "$python" >/dev/null; then break; fi
-done
 
-command=("$python" "$root/converter/megatron-converter.py" -src "$mega" -out "$out/pytorch_model.bin" -dtp torch.float32)
-printf '+'
-printf ' %q' "${command[@]}"
-printf '\n'
-exec "${command[@]}"
+run "$python" "$root/converter/megatron-converter.py" -src "$mega" -out "$out/pytorch_model.bin" -dtp torch.float32

@@ -1,0 +1,15 @@
+# To be sourced: $root is the repository, $python its interpreter ($PYTHON, the active environment's, .venv's, python3).
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+for python in "${PYTHON:-}" "${VIRTUAL_ENV:+$VIRTUAL_ENV/bin/python}" "$root/.venv/bin/python" python3; do
+    if command -v "$python" >/dev/null; then break; fi
+done
+
+# Shows a command, then runs it.
+run() {
+    printf '+'
+    printf ' %q' "$@"
+    printf '\n'
+    "$@"
+}
