@@ -122,7 +122,12 @@ def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainAr
         samples=_samples(options),
         batch=batch,
         dims=dims,
-        parallel=ParallelConfig(options.tensor_model_parallel_size, options.distributed_backend),
+        parallel=ParallelConfig(
+            tensor=options.tensor_model_parallel_size,
+            backend=options.distributed_backend,
+            timeout_minutes=options.distributed_timeout_minutes,
+            patience=options.hang_timeout_seconds,
+        ),
         precision=_precision(options),
         optimizer=_optimizer(options),
         schedule=_schedule(options),
@@ -427,6 +432,15 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tensor-model-parallel-size", type=_positive, default=1, help="ranks that share one model")
     group.add_argument("--pipeline-model-parallel-size", type=_positive, default=1, help="only 1 yet")
     group.add_argument("--distributed-backend", choices=BACKENDS, help="by device when not given")
+    group.add_argument(
+        "--distributed-timeout-minutes", type=_positive_number, default=30.0, help="of one exchange between ranks"
+    )
+    group.add_argument(
+        "--hang-timeout-seconds",
+        type=_not_negative,
+        default=45,
+        help="a rank that is silent or hangs for so long ends the run on all ranks; 0: never",
+    )
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:

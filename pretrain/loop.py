@@ -12,6 +12,8 @@ from .reporting import Reporter, TrainRecord
 from .stopping import Stopping
 from .training import StepResult, Trainer
 
+_FIRST_STEPS = 2  # of a process: they compile, allocate and fill caches, and not at the same speed everywhere
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -97,6 +99,7 @@ class Loop:
         self._reporter = reporter
         self._writer = writer
         self._stopping = stopping
+        self._lenient_until = 0
 
     def run(self, state: RunState, micro_batches: Iterator[MicroBatch]) -> RunState:
         """Train from ``state`` to the last iteration, or until there is a reason to leave; the last checkpoint is
@@ -110,22 +113,24 @@ class Loop:
             Where the run stands afterwards.
         """
         config, saved = self._config, state.iteration
+        self._lenient_until = state.iteration + _FIRST_STEPS
         self._trainer.model.train()
         reason = self._stopping.reason()
         state = self._evaluate(state, reason)
         while state.iteration < config.train_iters and reason is None:
             state = self._step(state, micro_batches)
+            self._trainer.operations.at("whether to go on")
             reason = self._stopping.reason()
             state = self._evaluate(state, reason)
             if config.saves_at(state.iteration):
-                self._writer.save(state)
+                self._save(state)
                 saved = state.iteration
             self._announce()
             reason = reason or config.leaves_at(state.iteration)
         if reason is not None and (state.iteration < config.train_iters or state.evaluation_due):
             self._reporter.note(f"{reason}: leaving after iteration {state.iteration}")
         if saved < state.iteration:
-            self._writer.save(state)
+            self._save(state)
         self._writer.wait()
         self._announce()
         return state
@@ -133,6 +138,8 @@ class Loop:
     def _step(self, state: RunState, micro_batches: Iterator[MicroBatch]) -> RunState:
         trainer, began = self._trainer, time.perf_counter()
         number = trainer.batch.micro_batches(trainer.processes.dims.data, state.consumed_samples)
+        trainer.operations.iteration(state.iteration + 1, lenient=state.iteration < self._lenient_until)
+        trainer.operations.at("waiting for samples")
         result = trainer.step(state.iteration + 1, [next(micro_batches) for _ in range(number)])
         room = trainer.batch.batch_size(state.consumed_samples) * self._config.seq_length
         state = advance(state, result, trainer)
@@ -147,6 +154,11 @@ class Loop:
             batches, split = evaluation.micro_batches, evaluation.split
             self._reporter.evaluation(self._trainer.evaluate(batches, state.iteration, split))
         return replace(state, evaluation_due=False)
+
+    def _save(self, state: RunState) -> None:
+        # It waits for the one before, which may take as long as the disk takes.
+        self._trainer.operations.at("saving a checkpoint", may_take_long=True)
+        self._writer.save(state)
 
     def _announce(self) -> None:
         for path in self._writer.written():

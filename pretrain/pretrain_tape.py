@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,11 +35,12 @@ from pretrain.data.samples import EvaluationOrder, MicroBatches, Samples, Traini
 from pretrain.data.splits import Splits, open_splits
 from pretrain.initialization import build_model
 from pretrain.loop import Evaluation, Evaluations, Loop
+from pretrain.operations import Operations
 from pretrain.optimizer import Optimizer
 from pretrain.parallel import (
-    TIMEOUT,
     Gradients,
     Launch,
+    LostRankError,
     Processes,
     choose_backend,
     choose_device,
@@ -46,6 +48,7 @@ from pretrain.parallel import (
     open_message_group,
     open_processes,
     read_launch,
+    watched,
 )
 from pretrain.reporting import Reporter
 from pretrain.signals import StopRequests
@@ -77,6 +80,8 @@ def main() -> None:
     launch = read_launch(os.environ)
     try:
         run_pretraining(parse_arguments(sys.argv[1:], launch.world_size), launch)
+    except LostRankError:
+        raise  # the ranks have agreed on who says it
     except (ProteinLMError, OSError) as error:
         if launch.rank == 0:
             raise
@@ -99,16 +104,21 @@ def run_pretraining(arguments: PretrainArguments, launch: Launch) -> None:
     device = choose_device(launch.local_rank)
     backend, notice = choose_backend(arguments.parallel.backend, device)
     splits = open_splits(arguments.data, arguments.samples)
-    with StopRequests() as requests, open_processes(arguments.dims, launch, backend, device) as processes:
-        run = _assemble(arguments, processes)
+    parallel, operations = arguments.parallel, Operations()
+    with ExitStack() as stack:
+        requests = stack.enter_context(StopRequests())
+        processes = stack.enter_context(open_processes(arguments.dims, launch, backend, device, parallel.timeout))
+        ranks = open_message_group(processes, parallel.timeout)
+        stack.enter_context(watched(processes, launch, operations, ranks, parallel.patience))
+        operations.at("making the model", may_take_long=True)
+        run = _assemble(arguments, processes, operations)
         notices = [*arguments.notices, *([notice] if notice else []), *_changed_samples(arguments)]
+        operations.at("reading the checkpoint", may_take_long=True)
         start = _continue(run, arguments)
         iterations, due = arguments.training.train_iters, start.evaluation_due
         reporter = Reporter(arguments.reporting, iterations, start.iteration, processes.is_main, evaluation_due=due)
         writer = _writer(run, arguments)
-        stopping = Stopping(
-            requests, writer, open_message_group(processes, TIMEOUT), arguments.training.exit_minutes, began
-        )
+        stopping = Stopping(requests, writer, ranks, arguments.training.exit_minutes, began)
         try:
             for line in (*notices, *_introduction(run, splits, arguments)):
                 reporter.note(line)
@@ -126,12 +136,14 @@ class _Run:
     processes: Processes
 
 
-def _assemble(arguments: PretrainArguments, processes: Processes) -> _Run:
+def _assemble(arguments: PretrainArguments, processes: Processes, operations: Operations) -> _Run:
     model = build_model(arguments.model, arguments.init, processes)
     model.bert.encoder.checkpoint_activations = arguments.checkpoint_activations
     parameters = local_parameters(model)
     optimizer = Optimizer(parameters, Gradients(parameters, processes), arguments.optimizer, arguments.schedule)
-    trainer = Trainer(model, optimizer, processes, arguments.precision, arguments.batch, arguments.training.seed)
+    trainer = Trainer(
+        model, optimizer, processes, arguments.precision, arguments.batch, arguments.training.seed, operations
+    )
     tokenizer = TAPETokenizer()
     description = RunDescription(
         model_config=arguments.model.to_dict(),
@@ -177,7 +189,7 @@ def _introduction(run: _Run, splits: Splits, arguments: PretrainArguments) -> li
 
 def _writer(run: _Run, arguments: PretrainArguments) -> CheckpointWriter:
     trainer, processes = run.trainer, run.processes
-    ranks = open_message_group(processes, TIMEOUT)
+    ranks = open_message_group(processes, arguments.parallel.timeout)
     return CheckpointWriter(
         arguments.checkpoint, trainer.model, trainer.optimizer.state, run.description, processes.dims, ranks
     )

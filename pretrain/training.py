@@ -17,6 +17,7 @@ from tape.models.modeling_bert import ProteinBertForMaskedLM
 
 from .batch_schedule import BatchConfig
 from .data.samples import MicroBatch
+from .operations import Operations
 from .optimizer import Optimizer
 from .parallel import Processes
 from .precision import LossScale, PrecisionConfig
@@ -47,6 +48,7 @@ class Trainer:
         precision: of the forward pass.
         batch: rows of a step.
         seed: of dropout.
+        operations: is told what is being done.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Trainer:
         precision: PrecisionConfig,
         batch: BatchConfig,
         seed: int,
+        operations: Operations | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -64,6 +67,7 @@ class Trainer:
         self.precision = precision
         self.batch = batch
         self.seed = seed
+        self.operations = operations or Operations()
         self.loss_scale = LossScale(precision)
 
     def step(self, iteration: int, micro_batches: Sequence[MicroBatch]) -> StepResult:
@@ -76,6 +80,7 @@ class Trainer:
         counts = torch.tensor(
             [sum(b.predictions for b in micro_batches), sum(b.tokens for b in micro_batches)], dtype=torch.float64
         ).to(device)
+        self.operations.at("counting predictions")
         self.processes.sum_over_data(counts)
         scale = self.loss_scale.value
         weight = (scale / counts[0]).float()
@@ -83,15 +88,19 @@ class Trainer:
         gradients.zero()
         for number, micro_batch in enumerate(micro_batches):
             self._seed_dropout(iteration, number)
+            self.operations.at(f"forward pass of micro-batch {number + 1}")
             loss = self.loss_sum(micro_batch.to(device))
+            self.operations.at(f"backward pass of micro-batch {number + 1}")
             with gradients.summing() if number == len(micro_batches) - 1 else nullcontext():
                 (loss * weight).backward()
             total += loss.detach()
+        self.operations.at("sum of losses and norm of gradients")
         self.processes.sum_over_data(total)
         # The one synchronisation with the device of a step.
         loss_sum, norm, predictions, tokens = torch.stack([total, gradients.norm(), *counts]).tolist()
         loss_value, norm = loss_sum / predictions, norm / scale
         skipped = not (math.isfinite(loss_value) and math.isfinite(norm))
+        self.operations.at("update")
         if not skipped:
             self.optimizer.step(iteration, norm, scale)
         self.loss_scale.update(overflow=skipped)
@@ -112,9 +121,11 @@ class Trainer:
         """Mean loss over all predicted positions of the given rows, the ranks' shares together."""
         began = time.perf_counter()
         self.model.eval()
+        self.operations.at(f"evaluation on {split}", may_take_long=True)
         device = self.processes.device
         sums = torch.zeros(3, dtype=torch.float64, device=device)
         for micro_batch in micro_batches:
+            self.operations.goes_on()
             loss = self.loss_sum(micro_batch.to(device)).double()
             counts = torch.tensor([micro_batch.predictions, micro_batch.rows], dtype=torch.float64)
             sums += torch.cat([loss.unsqueeze(0), counts.to(device, non_blocking=True)])

@@ -9,15 +9,16 @@ from .dims import ParallelDims
 from .gradients import Gradients, LocalParameter, local_parameters
 from .launch import Launch, read_launch
 from .messages import MessageGroup, open_message_group
-from .processes import BACKENDS, TIMEOUT, ParallelConfig, Processes, choose_backend, choose_device, open_processes
+from .processes import BACKENDS, ParallelConfig, Processes, choose_backend, choose_device, open_processes
 from .tensor import apply_tensor_parallel, fill_part
+from .watchdog import LostRankError, watched
 
 __all__ = [
     "BACKENDS",
-    "TIMEOUT",
     "Gradients",
     "Launch",
     "LocalParameter",
+    "LostRankError",
     "MessageGroup",
     "ParallelConfig",
     "ParallelDims",
@@ -30,4 +31,5 @@ __all__ = [
     "open_message_group",
     "open_processes",
     "read_launch",
+    "watched",
 ]

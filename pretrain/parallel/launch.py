@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from tape.errors import ConfigError
 
@@ -23,6 +24,7 @@ class Launch:
         rank, local_rank: over all machines, and on this one.
         rendezvous: where they meet, as torch.distributed's ``init_method``.
         launcher: who started it.
+        address: of rank 0's machine, where ``rendezvous`` doesn't say it.
     """
 
     rank: int = 0
@@ -30,6 +32,12 @@ class Launch:
     local_rank: int = 0
     rendezvous: str = "env://"
     launcher: str = "none"
+    address: str = ""
+
+    @property
+    def host(self) -> str:
+        """Name or address of rank 0's machine."""
+        return urlsplit(self.rendezvous).hostname or self.address or "127.0.0.1"
 
 
 def read_launch(environment: Mapping[str, str]) -> Launch:
@@ -49,7 +57,9 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
 
 def _from_torchrun(environment: Mapping[str, str]) -> Launch:
     rank, local = _number(environment, "RANK"), _number(environment, "LOCAL_RANK", 0)
-    return Launch(rank, _number(environment, "WORLD_SIZE"), local, "env://", "torchrun")
+    return Launch(
+        rank, _number(environment, "WORLD_SIZE"), local, "env://", "torchrun", environment.get("MASTER_ADDR", "")
+    )
 
 
 def _from_openmpi(environment: Mapping[str, str]) -> Launch:

@@ -20,7 +20,6 @@ from .launch import Launch
 
 DATA_AXIS, TENSOR_AXIS = "data", "tensor"
 BACKENDS = ("nccl", "gloo")
-TIMEOUT = timedelta(minutes=30)  # of one collective: hashing a large checkpoint on one rank is the longest wait
 
 Value = TypeVar("Value")
 
@@ -32,10 +31,18 @@ class ParallelConfig:
     Attributes:
         tensor: processes that share one copy of the model.
         backend: nccl or gloo; None chooses by device.
+        timeout_minutes: of one collective; hashing a large checkpoint on one rank is the longest wait.
+        patience: seconds of silence after which a rank is given up; 0: for ever.
     """
 
     tensor: int = 1
     backend: str | None = None
+    timeout_minutes: float = 30.0
+    patience: float = 45.0
+
+    @property
+    def timeout(self) -> timedelta:
+        return timedelta(minutes=self.timeout_minutes)
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,9 @@ def choose_backend(asked: str | None, device: torch.device) -> tuple[str, str | 
 
 
 @contextmanager
-def open_processes(dims: ParallelDims, launch: Launch, backend: str, device: torch.device) -> Iterator[Processes]:
+def open_processes(
+    dims: ParallelDims, launch: Launch, backend: str, device: torch.device, timeout: timedelta
+) -> Iterator[Processes]:
     """Meet the other processes, and part from them at the end. One process alone meets nobody.
 
     Args:
@@ -126,6 +135,7 @@ def open_processes(dims: ParallelDims, launch: Launch, backend: str, device: tor
         launch: who this process is.
         backend: nccl or gloo.
         device: where it computes.
+        timeout: of one collective, and of meeting.
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -137,7 +147,7 @@ def open_processes(dims: ParallelDims, launch: Launch, backend: str, device: tor
         init_method=launch.rendezvous,
         rank=launch.rank,
         world_size=launch.world_size,
-        timeout=TIMEOUT,
+        timeout=timeout,
         device_id=device if backend == "nccl" else None,
     )
     try:

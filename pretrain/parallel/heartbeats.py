@@ -1,0 +1,110 @@
+"""Signs of life: what each rank tells the others about itself every second, and what its machine says about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What one rank last said.
+
+    Attributes:
+        rank: whose it is.
+        count: grows with every beat.
+        operation, number, seconds, may_take_long: of pretrain.operations.Operation; how long it has been at it.
+        failure: why it is about to end, None while it isn't.
+        machine, process, started: where to find it in a process table.
+    """
+
+    rank: int
+    count: int = 0
+    operation: str = "start"
+    number: int = 0
+    seconds: float = 0.0
+    may_take_long: bool = True
+    failure: str | None = None
+    machine: str = ""
+    process: int = 0
+    started: str = ""
+
+
+class Blackboard:
+    """Where the ranks write their beats: a TCPStore in rank 0's process, on connections of its own.
+
+    Args:
+        rank, world_size: this process among all.
+        host, port: where the store listens; port 0: start it here.
+        timeout: of one message.
+
+    Raises:
+        torch.distributed.DistError: on use, when the store doesn't answer.
+    """
+
+    def __init__(self, rank: int, world_size: int, host: str, port: int, timeout: timedelta) -> None:
+        self._rank = rank
+        self._keys = [f"beat/{number}" for number in range(world_size)]
+        self._store = dist.TCPStore(host, port, is_master=port == 0, wait_for_workers=False, timeout=timeout)
+
+    @property
+    def port(self) -> int:
+        return self._store.port
+
+    def write(self, beat: Beat) -> None:
+        self._store.set(self._keys[self._rank], json.dumps(asdict(beat)))
+
+    def read(self) -> list[Beat]:
+        """What every rank last wrote."""
+        return [Beat(**json.loads(text)) for text in self._store.multi_get(self._keys)]
+
+
+def this_machine() -> str:
+    """A name for the process table that this process is in: machines, and containers on one, differ."""
+    namespace = ""
+    with suppress(OSError):
+        namespace = os.readlink("/proc/self/ns/pid")
+    return f"{socket.gethostname()} {namespace}"
+
+
+def start_of(process: int) -> str | None:
+    """When a process of this machine started, in the kernel's own unit; None when it is gone or only a zombie.
+
+    Raises:
+        OSError: there is no /proc to look into.
+    """
+    if not Path("/proc/self/stat").exists():
+        raise OSError("no /proc")
+    try:
+        # the name in parentheses may hold anything; state is the first field after it, the start the 20th
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def has_ended(beat: Beat, machine: str) -> bool:
+    """Whether a rank of this machine is gone; False where this can't be known."""
+    if beat.machine != machine:
+        return False
+    try:
+        return start_of(beat.process) != beat.started
+    except OSError:
+        return False
+
+
+def kill_all(beats: Sequence[Beat], machine: str) -> None:
+    """End processes of this machine that can't end themselves any more."""
+    for beat in beats:
+        if beat.machine == machine and beat.process != os.getpid() and not has_ended(beat, machine):
+            with suppress(OSError):
+                os.kill(beat.process, signal.SIGKILL)

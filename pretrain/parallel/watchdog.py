@@ -1,0 +1,335 @@
+"""Ends the run on all ranks when one of them dies, hangs or fails, and says which one and what it was doing.
+
+Each rank tells the others every second what its main thread is doing (:mod:`.heartbeats`), and looks at what they say.
+A rank is given up when
+
+- its process is gone (seen at once on the same machine);
+- it hasn't been heard of for the patience given: frozen, dead, or its machine unreachable;
+- its main thread has been at one operation for that long, while another rank has long gone past it and waits.
+
+Long operations (first steps, evaluation, reading a checkpoint) are exempt from the third rule; what stays is the
+timeout of the collectives. None of it needs the main thread, which may wait inside a collective for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import torch.distributed as dist
+
+from tape.errors import ProteinLMError
+
+from ..operations import Operations
+from .heartbeats import Beat, Blackboard, has_ended, kill_all, start_of, this_machine
+from .launch import Launch
+from .messages import MessageGroup
+from .processes import Processes
+
+_BEAT_SECONDS = 1.0
+_RANKS_A_SECOND = 64  # from so many ranks on, beats become rarer: each rank reads all others'
+_MESSAGE_TIMEOUT = timedelta(seconds=5)
+# A connection that broke says that somebody is gone; so long after it, silence says who.
+_SILENCE_AFTER_A_BREAK = 4.0
+# How long a main thread has to say itself what the watchdog has just heard from another rank.
+_GRACE = 3.0
+_END_AT_LAST = 30.0
+
+
+class LostRankError(ProteinLMError):
+    """Another rank is gone, or hangs."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What was last heard of a rank, and how long ago."""
+
+    beat: Beat
+    silence: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why the run must end.
+
+    Attributes:
+        text: one line.
+        culprits: the ranks that are to blame.
+        failed: whether a rank said itself that it fails (it needs no killing).
+    """
+
+    text: str
+    culprits: tuple[Beat, ...]
+    failed: bool = False
+
+
+def judge(heard: Sequence[Heard], own_rank: int, machine: str, patience: float) -> Verdict | None:
+    """Whether the run can go on.
+
+    Args:
+        heard: of every rank, this one included, by rank.
+        own_rank: whose silence means nothing.
+        machine: this one's name, of this_machine().
+        patience: seconds; infinite for any.
+    """
+    verdict = judge_life([item for item in heard if item.beat.rank != own_rank], machine, patience)
+    return verdict or judge_progress([item.beat for item in heard], patience)
+
+
+def judge_life(others: Sequence[Heard], machine: str, patience: float) -> Verdict | None:
+    """Whether another rank has failed, is gone, or is silent; in this order."""
+    for item in others:
+        if item.beat.failure is not None:
+            text = f"rank {item.beat.rank} failed at {item.beat.operation!r}: {item.beat.failure}"
+            return Verdict(text, (item.beat,), failed=True)
+    gone = tuple(item.beat for item in others if has_ended(item.beat, machine))
+    if gone:
+        return Verdict(f"{_names(gone)} ended without a word (killed?); {_last_operations(gone)}", gone)
+    silent = tuple(item.beat for item in others if item.silence > patience)
+    if not silent:
+        return None
+    seconds = max(item.silence for item in others)
+    what = f"not heard of for {seconds:.0f} s (frozen, dead, or its machine cannot be reached)"
+    return Verdict(f"{_names(silent)}: {what}; {_last_operations(silent)}", silent)
+
+
+def judge_progress(beats: Sequence[Beat], patience: float) -> Verdict | None:
+    """Find the rank that the others wait for: behind all of them, and for so long that they have waited for long."""
+    first = min(beats, key=lambda beat: beat.number)
+    behind = tuple(beat for beat in beats if beat.number == first.number)
+    ahead = [beat for beat in beats if beat.number > first.number and beat.seconds > patience]
+    if not ahead or any(beat.may_take_long or beat.seconds <= patience for beat in behind):
+        return None
+    text = f"{_names(behind)} hangs: at {first.operation!r} for {first.seconds:.0f} s, while {_names(ahead)} waits at "
+    return Verdict(f"{text}{ahead[0].operation!r}", behind)
+
+
+def _names(beats: Sequence[Beat]) -> str:
+    numbers = [str(beat.rank) for beat in beats]
+    shown = ", ".join(numbers[:8]) + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")
+    return f"rank {shown}" if len(numbers) == 1 else f"ranks {shown}"
+
+
+def _last_operations(beats: Sequence[Beat]) -> str:
+    different = sorted({beat.operation for beat in beats})
+    return f"last operation: {', '.join(repr(name) for name in different[:4])}"
+
+
+class Watchdog:
+    """Watches the other ranks from two threads of its own.
+
+    Args:
+        rank, world_size: this process among all.
+        operations: what its main thread is doing.
+        board: where beats are written.
+        patience: seconds; 0: a silent or slow rank is never given up.
+    """
+
+    def __init__(self, rank: int, world_size: int, operations: Operations, board: Blackboard, patience: float) -> None:
+        self._rank = rank
+        self._operations = operations
+        self._board = board
+        self._patience = patience or float("inf")
+        self._pause = max(_BEAT_SECONDS, world_size / _RANKS_A_SECOND)
+        self._machine = this_machine()
+        self._started = start_of(os.getpid()) or "" if os.path.exists("/proc/self/stat") else ""
+        self._count = 0
+        self._failure: str | None = None
+        self._beats = [Beat(number) for number in range(world_size)]
+        self._heard_at = [time.monotonic()] * world_size
+        self._closed = threading.Event()
+        self._told = threading.Event()
+        self._leaving = False
+        self._said = False
+
+    def beat(self) -> None:
+        """Tell the others, and hear what they say."""
+        self._count += 1
+        self._board.write(self._own())
+        now = time.monotonic()
+        for rank, beat in enumerate(self._board.read()):
+            if beat.count != self._beats[rank].count:
+                self._heard_at[rank] = now
+            self._beats[rank] = beat
+
+    def start(self) -> None:
+        for target in (self._talk, self._watch):
+            threading.Thread(target=target, name="watchdog", daemon=True).start()
+
+    def close(self) -> None:
+        """All ranks are done: stop watching."""
+        self._closed.set()
+
+    def explain(self) -> Verdict | None:
+        """After a broken connection: who is gone, and what it was doing last; None when all seem to be well."""
+        self._leaving = True
+        patience = max(_SILENCE_AFTER_A_BREAK, 3 * self._pause)
+        deadline = time.monotonic() + 2 * patience
+        while time.monotonic() < deadline:
+            others = [item for item in self._heard() if item.beat.rank != self._rank]
+            verdict = judge_life(others, self._machine, patience)
+            if verdict is not None:
+                return verdict
+            time.sleep(0.2)
+        return judge_progress([replace(beat, may_take_long=False) for beat in self._all_beats()], patience)
+
+    def announce(self, error: BaseException) -> None:
+        """Tell the others that this rank is about to end, and why."""
+        self._leaving = True
+        self._failure = f"{error}" if isinstance(error, ProteinLMError) else f"{type(error).__name__}: {error}"
+        self._told.clear()
+        self._told.wait(2 * self._pause + 1.0)
+        if self._rank == 0:
+            time.sleep(2 * self._pause)  # the store is in this process: let the others read it
+
+    def is_speaker(self, verdict: Verdict) -> bool:
+        """Whether this rank is the one to say why the run ends: the lowest of those that live.
+
+        A failing rank 0 says so itself.
+        """
+        culprits = {beat.rank for beat in verdict.culprits}
+        if self._said or (verdict.failed and 0 in culprits):
+            return False
+        alive = [item.beat.rank for item in self._heard() if self._is_alive(item)]
+        return self._rank == min(set(alive) - culprits, default=None)
+
+    def rank_0_lives(self) -> bool:
+        return self._is_alive(self._heard()[0])
+
+    def _is_alive(self, item: Heard) -> bool:
+        if item.beat.rank == self._rank:
+            return True
+        return item.silence < _SILENCE_AFTER_A_BREAK + self._pause and not has_ended(item.beat, self._machine)
+
+    def _own(self) -> Beat:
+        now = self._operations.current
+        return Beat(
+            rank=self._rank,
+            count=self._count,
+            operation=now.name,
+            number=now.number,
+            seconds=now.seconds,
+            may_take_long=now.may_take_long,
+            failure=self._failure,
+            machine=self._machine,
+            process=os.getpid(),
+            started=self._started,
+        )
+
+    def _all_beats(self) -> list[Beat]:
+        return [self._own() if rank == self._rank else beat for rank, beat in enumerate(self._beats)]
+
+    def _heard(self) -> list[Heard]:
+        now = time.monotonic()
+        return [Heard(beat, now - at) for beat, at in zip(self._all_beats(), self._heard_at, strict=True)]
+
+    def _talk(self) -> None:
+        # The only thread that uses the store: a store that doesn't answer must hold up no one else.
+        while not self._closed.is_set():
+            failure = self._failure
+            with suppress(dist.DistError, RuntimeError):  # silence is judged by the other thread
+                self.beat()
+                if failure is not None:
+                    self._told.set()
+            self._closed.wait(self._pause)
+
+    def _watch(self) -> None:
+        leaving_since: float | None = None
+        while not self._closed.wait(self._pause / 2):
+            if self._leaving:  # the main thread knows already; it gets some time to end in good order
+                leaving_since = leaving_since or time.monotonic()
+                if time.monotonic() - leaving_since > _END_AT_LAST:
+                    os._exit(1)
+                continue
+            verdict = judge(self._heard(), self._rank, self._machine, self._patience)
+            if verdict is None:
+                continue
+            if verdict.failed:
+                time.sleep(_GRACE)  # the main thread may be about to say the same
+            if not self._leaving and not self._closed.is_set():
+                self._end(verdict)
+
+    def _end(self, verdict: Verdict) -> None:
+        """End this process whatever its main thread is doing, and those that can't end themselves."""
+        speaks, self._said = self.is_speaker(verdict), True  # the main thread may be on its way to say it again
+        if speaks:
+            sys.stdout.flush()
+            print(f"error: {verdict.text}", file=sys.stderr, flush=True)
+        if not verdict.failed:
+            kill_all(verdict.culprits, self._machine)
+        if self._rank == 0:
+            time.sleep(2 * self._pause)  # the store is in this process
+        os._exit(1)
+
+
+@contextmanager
+def watched(
+    processes: Processes, launch: Launch, operations: Operations, ranks: MessageGroup, patience: float
+) -> Iterator[None]:
+    """Around all that the ranks do together.
+
+    Args:
+        processes, launch: who they are, and where rank 0 is.
+        operations: of this process.
+        ranks: a group for the main thread.
+        patience: seconds of silence after which a rank is given up; 0: for ever.
+
+    Raises:
+        LostRankError: in place of the broken connection that another rank's end makes.
+        SystemExit: with code 1, when another rank says why all end.
+    """
+    world = processes.dims.world_size
+    if world == 1:
+        yield
+        return
+    board = _open_board(processes.rank, world, launch.host, ranks)
+    watchdog = Watchdog(processes.rank, world, operations, board, patience)
+    board.write(Beat(processes.rank))
+    ranks.gather(None)  # from here on every rank's beat can be read
+    watchdog.beat()
+    watchdog.start()
+    try:
+        yield
+        operations.end()
+        ranks.gather(None)
+        watchdog.close()
+        ranks.gather(None)  # nobody leaves while another one still watches
+    except Exception as error:
+        _part(watchdog, processes.rank, error)  # the watchdog goes on: it ends a process that hangs at its end
+        raise
+
+
+def _open_board(rank: int, world: int, host: str, ranks: MessageGroup) -> Blackboard:
+    board = Blackboard(rank, world, host, 0, _MESSAGE_TIMEOUT) if rank == 0 else None
+    port = ranks.gather(board.port if board is not None else 0)[0]
+    return board or Blackboard(rank, world, host, port, _MESSAGE_TIMEOUT)
+
+
+def _part(watchdog: Watchdog, rank: int, error: Exception) -> None:
+    """This rank ends with ``error``: tell the others, and see to it that one rank says why."""
+    if _is_broken_connection(error):
+        verdict = watchdog.explain()
+        if verdict is None:
+            return
+        if watchdog.is_speaker(verdict):
+            raise LostRankError(verdict.text) from error
+        raise SystemExit(1) from error
+    watchdog.announce(error)
+    if rank == 0 or not isinstance(error, (ProteinLMError, OSError)):
+        return  # rank 0 has the word; and of a fault of ours the traceback is wanted
+    if watchdog.rank_0_lives():
+        raise SystemExit(1) from error  # it says the same, or hears it from us and says so
+    raise LostRankError(f"rank {rank}: {error}") from error
+
+
+def _is_broken_connection(error: Exception) -> bool:
+    words = ("gloo", "Connection closed", "Connection reset", "Connection refused", "Broken pipe", "imed out")
+    return isinstance(error, RuntimeError) and (
+        isinstance(error, dist.DistError) or any(word in str(error) for word in words)
+    )
