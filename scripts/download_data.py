@@ -32,8 +32,8 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 from tqdm import tqdm
 
-from scripts.http_download import Retries, download
 from tape.atomic_files import atomic_directory, atomic_write, write_json
+from tape.downloads import GZIP, Retries, download
 from tape.errors import ConfigError, DataError, ProteinLMError, run_cli
 from tape.lmdb_store import LMDBReader
 
@@ -96,7 +96,7 @@ def fetch(archive: Archive, place: Place) -> str:
             raise ConfigError(message) from error
     tarball = place.downloads / f"{archive.folder}.tar.gz"
     if not tarball.exists():
-        download(f"{place.base_url.rstrip('/')}/{tarball.name}", tarball, place.retries, _ADVICE)
+        download(f"{place.base_url.rstrip('/')}/{tarball.name}", tarball, GZIP, place.retries, _ADVICE)
     try:
         digest = _check_sums(tarball, archive)
         with atomic_directory(folder) as unpacked:

@@ -22,6 +22,7 @@ from .distributed import Ranks, from_writer
 from .errors import CheckpointError, ConfigError
 from .frozen_encoder import freeze_encoder
 from .lora import add_lora
+from .model_cache import local_model
 from .models.model_directory import check_vocabulary
 from .precision import is_fast
 from .recording import RunRecorder
@@ -103,7 +104,7 @@ def pretrained_source(args: argparse.Namespace) -> Path | None:
     """The model directory that ``--from_pretrained`` means: of a run its best epoch, or to go on its latest."""
     if args.from_pretrained is None:
         return None
-    path = Path(args.from_pretrained)
+    path = local_model(args.from_pretrained)
     return resumed_epoch(path) if args.resume_from_checkpoint else saved_epoch(path)
 
 

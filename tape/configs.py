@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import CheckpointError, ConfigError
+from .model_cache import local_model
 
 Config = TypeVar("Config", bound="ProteinConfig")
 
@@ -54,8 +55,8 @@ class ProteinConfig:
 
     @classmethod
     def from_pretrained(cls: type[Config], path: str | os.PathLike[str], **overrides: Any) -> Config:
-        """Configuration of a model directory or of a JSON file, with some values replaced."""
-        path = Path(path)
+        """Configuration of a model directory, a JSON file, or a model elsewhere; with some values replaced."""
+        path = local_model(path)
         config = cls.from_json_file(path / CONFIG_NAME if path.is_dir() else path)
         return cls.from_dict({**config.to_dict(), **overrides})
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import arguments as options
 from .errors import ConfigError, run_cli
+from .model_cache import local_model
 from .registry import TaskSpec, registry
 from .resuming import take_over
 from .tasks import SHAPE_TRAITS, TaskShape
@@ -277,7 +278,7 @@ def _evaluate(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> dict[st
     from .result_files import chosen_metrics
     from .run_directory import saved_epoch
 
-    directory = saved_epoch(Path(args.from_pretrained))
+    directory = saved_epoch(local_model(args.from_pretrained))
     dataset = spec.dataset_class(args.data_dir, args.split, args.tokenizer)
     assembly.report_changes(dataset, args.split)
     shape = assembly.task_shape(spec, dataset)
@@ -348,7 +349,7 @@ def run_embed(arguments: Arguments = None) -> Path:
         out_file = embeddings_file(Path(args.out_file))
         dataset = spec.dataset_class(args.data_file, args.tokenizer)
         assembly.report_changes(dataset, args.data_file)
-        model = assembly.encoder(args, saved_epoch(Path(args.from_pretrained))).to(ranks.device)
+        model = assembly.encoder(args, saved_epoch(local_model(args.from_pretrained))).to(ranks.device)
         model, dataset = assembly.fit_lengths(args.length, model, dataset, TaskShape.EMBEDDING, args.data_file)
         batch_size = SHAPE_TRAITS[TaskShape.EMBEDDING].batch_size if args.batch_size is None else args.batch_size
         config = EvaluationConfig(batch_size, args.num_workers, options.precision_of(args))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import ConfigError
+from .model_cache import local_model
 from .tasks import BUILT_IN_TASKS, Task, TaskShape
 
 Registered = TypeVar("Registered", bound=Callable[..., Any])
@@ -247,7 +248,7 @@ class Registry:
             model_name: model type registered for the task.
             task_name: a registered task.
             config_file: JSON configuration; None means the class's defaults. Not used with ``load_dir``.
-            load_dir: model directory to load.
+            load_dir: model directory to load, or what stands for one (:func:`tape.model_cache.local_model`).
             config_overrides: configuration values that replace those of the file, directory or defaults.
 
         Raises:
@@ -257,6 +258,8 @@ class Registry:
         model_class = spec.get_model(model_name)
         config_class = model_class.config_class
         overrides = {"num_labels": spec.num_labels, **config_overrides}
+        if load_dir is not None:
+            load_dir = local_model(load_dir)
         if load_dir is not None and overrides.keys() <= _ALWAYS_ALLOWED:
             return model_class.from_pretrained(load_dir, **overrides)
         config = _load_config(config_class, config_file, load_dir)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tape.errors import run_cli
+from tests.local_site import Site, serving
 
 # One thread per process: the tests start processes of their own, and two cores are all a runner may have.
 # It is set here, before anything imports torch, and subprocesses inherit it.
@@ -91,6 +92,13 @@ def assert_clean_error() -> Callable[..., None]:
             assert word in result.stderr, f"{word!r} is missing from the message\n{shown}"
 
     return check
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A web server on this machine; see tests/local_site.py."""
+    with serving() as served:
+        yield served
 
 
 @pytest.fixture

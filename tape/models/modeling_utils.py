@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..configs import CONFIG_NAME, ProteinConfig
 from ..errors import CheckpointError
+from ..model_cache import local_model
 from .contact_heads import PairwiseContactPredictionHead
 from .foreign_weights import config_of_weights
 from .heads import (
@@ -90,6 +91,8 @@ class ProteinModel(nn.Module):
         config: ProteinConfig | None = None,
         state_dict: StateDict | None = None,
         output_loading_info: bool = False,
+        cache_dir: str | os.PathLike[str] | None = None,
+        force_download: bool = False,
         **overrides: Any,
     ) -> Any:
         """Build the model of a model directory and load its weights; returned in evaluation mode.
@@ -98,16 +101,19 @@ class ProteinModel(nn.Module):
         (the new head is then freshly initialised). Weights of the encoder itself must all be there.
 
         Args:
-            pretrained_model_name_or_path: a directory, or a weights file beside its ``config.json``.
+            pretrained_model_name_or_path: a directory, or a weights file beside its ``config.json``; or what stands for
+                one elsewhere: a published name, a URL, an ``s3://`` address (:func:`tape.model_cache.local_model`).
             config: used instead of the directory's own.
             state_dict: used instead of the directory's weights.
             output_loading_info: also return ``{"missing_keys", "unexpected_keys", "error_msgs"}``.
+            cache_dir, force_download: of what is downloaded.
             overrides: configuration values to replace, such as ``num_labels``.
 
         Raises:
             CheckpointError: nothing to load there, an encoder weight missing, or a shape that differs. Names the file.
+            DataError: it can't be downloaded.
         """
-        path = Path(pretrained_model_name_or_path)
+        path = local_model(pretrained_model_name_or_path, cache_dir, force_download)
         if config is None:
             config_file = _config_file(path)  # first: it says what is wrong with the path
         state = dict(state_dict) if state_dict is not None else load_state_dict(path)

@@ -8,10 +8,7 @@ import json
 import subprocess
 import sys
 import tarfile
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,8 +16,8 @@ import pytest
 from scripts.download_data import DEFAULT_TABLE, main, read_table
 from tape.errors import ConfigError
 from tape.lmdb_store import LMDBReader, write_lmdb
+from tests.local_site import PAGE, Site
 
-PAGE = b"<!DOCTYPE html><html><body>This bucket has moved</body></html>"
 SPLITS = {"train": 40, "valid": 3}
 
 
@@ -33,66 +30,6 @@ def make_tarball(folder: Path, name: str, splits: dict[str, int] = SPLITS) -> by
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         archive.add(folder / name, name)
     return buffer.getvalue()
-
-
-@dataclass
-class Site:
-    """What the server serves, and what it was asked."""
-
-    files: dict[str, bytes] = field(default_factory=dict)
-    pages: dict[str, bytes] = field(default_factory=dict)  # sent as text/html with status 200
-    breaks_after: dict[str, list[int]] = field(default_factory=dict)  # bytes a request until the connection is cut
-    ignores_ranges: bool = False
-    ranges: list[str | None] = field(default_factory=list)
-    url: str = ""
-
-
-class Handler(BaseHTTPRequestHandler):
-    site: Site
-
-    def do_GET(self) -> None:
-        name = self.path.lstrip("/")
-        asked = self.headers.get("Range")
-        self.site.ranges.append(asked)
-        if name in self.site.pages:
-            self.answer(200, self.site.pages[name], {"Content-Type": "text/html; charset=utf-8"})
-        elif name not in self.site.files:
-            self.answer(404, PAGE, {"Content-Type": "text/html"})
-        elif asked and not self.site.ignores_ranges:
-            self.answer_range(self.site.files[name], int(asked.removeprefix("bytes=").rstrip("-")), name)
-        else:
-            self.answer(200, self.site.files[name], {"Content-Type": "application/x-tar"}, name)
-
-    def answer_range(self, content: bytes, start: int, name: str) -> None:
-        if start >= len(content):
-            self.answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
-        else:
-            span = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            self.answer(206, content[start:], {"Content-Range": span}, name)
-
-    def answer(self, status: int, body: bytes, headers: dict[str, str], name: str = "") -> None:
-        self.send_response(status)
-        for key, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        cuts = self.site.breaks_after.get(name)
-        self.wfile.write(body[: cuts.pop(0)] if cuts else body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    served = Site()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("SiteHandler", (Handler,), {"site": served}))
-    served.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield served
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 @pytest.fixture
@@ -165,7 +102,7 @@ def test_interrupted_transfer_is_resumed(run: Run, fluorescence: bytes, site: Si
 def test_interrupted_transfer_is_taken_up_by_itself(
     run: Run, fluorescence: bytes, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scripts.http_download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("tape.downloads.time.sleep", lambda seconds: None)
     site.breaks_after["fluorescence.tar.gz"] = [500, 300]
     assert run("fluorescence", "--attempts", "3") == 0
     assert site.ranges == [None, "bytes=500-", "bytes=800-"]

@@ -7,16 +7,40 @@ import shutil
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from tape.errors import DataError
+from .errors import DataError
+from .version import __version__
 
 _BLOCK_BYTES = 1 << 18
 _TIMEOUT_SECONDS = 60.0
-GZIP_MAGIC = b"\x1f\x8b"
+
+
+class DeadLinkError(DataError):
+    """There is nothing at that address."""
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """What a file should be, told by its first bytes: a server's error page must not pass for it.
+
+    Attributes:
+        name: with its article, for messages.
+        is_begun_by: whether these may be the first bytes.
+    """
+
+    name: str
+    is_begun_by: Callable[[bytes], bool]
+
+
+GZIP = FileKind("a .tar.gz archive", lambda block: block.startswith(b"\x1f\x8b"))
+JSON = FileKind("a JSON object", lambda block: block.lstrip().startswith(b"{"))
+TORCH = FileKind("a PyTorch file", lambda block: block.startswith((b"PK\x03\x04", b"\x80")))  # zip, or pickles
+SAFETENSORS = FileKind("a safetensors file", lambda block: block[8:9] == b"{")  # after the header's length
 
 
 @dataclass(frozen=True)
@@ -36,25 +60,27 @@ def part_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.part")
 
 
-def download(url: str, path: Path, retries: Retries = Retries(), advice: str = "") -> None:
+def download(url: str, path: Path, kind: FileKind, retries: Retries = Retries(), advice: str = "") -> None:
     """Fetch ``url`` into ``path``, going on from ``path.part`` if there is one.
 
     Args:
-        url: of a gzip file.
+        url: ``http://`` or ``https://``.
         path: takes its name when the last byte is there.
+        kind: what the file must be.
         retries: for connections that break off.
         advice: what to try when the link is dead; ends the message.
 
     Raises:
-        DataError: the link is dead, the server can't be reached, it sends a web page instead of an archive, or the
-            transfer keeps breaking off. What arrived of an archive is kept.
+        DeadLinkError: there is no such file.
+        DataError: the server can't be reached, it sends a web page instead of the file, or the transfer keeps breaking
+            off. What arrived of the file is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_file(path)
     pause = retries.pause_seconds
     for attempt in range(1, retries.attempts + 1):
         try:
-            _transfer(url, part, advice)
+            _transfer(url, part, kind, advice)
             part.replace(path)
             return
         except _BrokenOff as error:
@@ -65,7 +91,7 @@ def download(url: str, path: Path, retries: Retries = Retries(), advice: str = "
             pause *= 2
 
 
-def _transfer(url: str, part: Path, advice: str) -> None:
+def _transfer(url: str, part: Path, kind: FileKind, advice: str) -> None:
     """One request for the bytes that ``part`` lacks."""
     start = part.stat().st_size if part.exists() else 0
     response = _request(url, start, part, advice)
@@ -76,7 +102,7 @@ def _transfer(url: str, part: Path, advice: str) -> None:
             start = 0  # the server ignores ranges (or none was asked for): it sends the file from its beginning
         expected = _expected_size(response, start)
         _check_space(part, start, expected)
-        _receive(url, response, part, start, expected)
+        _receive(url, response, part, kind, start, expected)
     size = part.stat().st_size
     if expected is not None and size < expected:
         raise _BrokenOff(f"the transfer broke off after {size:,} of {expected:,} bytes")
@@ -87,7 +113,7 @@ def _transfer(url: str, part: Path, advice: str) -> None:
 
 def _request(url: str, start: int, part: Path, advice: str) -> http.client.HTTPResponse | None:
     """The server's answer; None when ``part`` is complete already."""
-    headers = {"User-Agent": "ProteinLM download_data", "Accept-Encoding": "identity"}
+    headers = {"User-Agent": f"ProteinLM/{__version__}", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
     try:
@@ -104,7 +130,7 @@ def _request(url: str, start: int, part: Path, advice: str) -> http.client.HTTPR
                 raise _BrokenOff("the file on the server is not the one begun here; starting anew") from None
             if error.code >= 500:
                 raise _BrokenOff(f"the server answers HTTP {error.code} {error.reason}") from None
-            raise DataError(
+            raise DeadLinkError(
                 f"{url}: dead link: the server answers HTTP {error.code} {error.reason}. {advice}"
             ) from None
     except urllib.error.URLError as error:
@@ -128,12 +154,14 @@ def _check_space(part: Path, start: int, expected: int | None) -> None:
         raise DataError(f"{part.parent}: {free:,} bytes are free, but {expected - start:,} are still to come")
 
 
-def _receive(url: str, response: http.client.HTTPResponse, part: Path, start: int, expected: int | None) -> None:
+def _receive(
+    url: str, response: http.client.HTTPResponse, part: Path, kind: FileKind, start: int, expected: int | None
+) -> None:
     """Append the body to ``part`` (or start it anew), after a look at its first bytes."""
     try:
         block = response.read(_BLOCK_BYTES)
         if not start:
-            _check_is_archive(url, response, block)
+            _check_kind(url, response, block, kind)
         with part.open("ab" if start else "wb") as stream, _bar(url, start, expected) as bar:
             while block:
                 stream.write(block)
@@ -143,14 +171,14 @@ def _receive(url: str, response: http.client.HTTPResponse, part: Path, start: in
         raise _BrokenOff(f"the transfer broke off ({error or type(error).__name__})") from None
 
 
-def _check_is_archive(url: str, response: http.client.HTTPResponse, block: bytes) -> None:
-    if block.startswith(GZIP_MAGIC):
+def _check_kind(url: str, response: http.client.HTTPResponse, block: bytes, kind: FileKind) -> None:
+    if kind.is_begun_by(block):
         return
-    kind = response.headers.get("Content-Type", "no type").split(";")[0]
+    content = response.headers.get("Content-Type", "no type").split(";")[0]
     text = " ".join(block[:120].decode("utf-8", errors="replace").split())
-    is_page = "html" in kind or text.lower().startswith(("<!doctype", "<html", "<?xml"))
-    what = "a web page" if is_page else f"something else ({kind})"
-    raise DataError(f"{url}: the server sent {what} instead of a .tar.gz archive; it begins with {text[:80]!r}")
+    is_page = "html" in content or text.lower().startswith(("<!doctype", "<html", "<?xml"))
+    what = "a web page" if is_page else f"something else ({content})"
+    raise DataError(f"{url}: the server sent {what} instead of {kind.name}; it begins with {text[:80]!r}")
 
 
 def _bar(url: str, start: int, expected: int | None) -> tqdm:

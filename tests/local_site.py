@@ -1,0 +1,79 @@
+"""A web server on this machine that resumes, breaks off, redirects, sends an error page, or has nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+PAGE = b"<!DOCTYPE html><html><body>This bucket has moved</body></html>"
+
+
+@dataclass
+class Site:
+    """What the server serves, and what it was asked."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    pages: dict[str, bytes] = field(default_factory=dict)  # sent as text/html with status 200
+    breaks_after: dict[str, list[int]] = field(default_factory=dict)  # bytes a request until the connection is cut
+    redirects: dict[str, str] = field(default_factory=dict)
+    ignores_ranges: bool = False
+    ranges: list[str | None] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    url: str = ""
+
+
+class Handler(BaseHTTPRequestHandler):
+    site: Site
+
+    def do_GET(self) -> None:
+        name = self.path.lstrip("/")
+        asked = self.headers.get("Range")
+        self.site.ranges.append(asked)
+        self.site.asked.append(name)
+        if name in self.site.redirects:
+            self.answer(302, b"", {"Location": f"{self.site.url}/{self.site.redirects[name]}"})
+        elif name in self.site.pages:
+            self.answer(200, self.site.pages[name], {"Content-Type": "text/html; charset=utf-8"})
+        elif name not in self.site.files:
+            self.answer(404, PAGE, {"Content-Type": "text/html"})
+        elif asked and not self.site.ignores_ranges:
+            self.answer_range(self.site.files[name], int(asked.removeprefix("bytes=").rstrip("-")), name)
+        else:
+            self.answer(200, self.site.files[name], {"Content-Type": "application/x-tar"}, name)
+
+    def answer_range(self, content: bytes, start: int, name: str) -> None:
+        if start >= len(content):
+            self.answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
+        else:
+            span = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            self.answer(206, content[start:], {"Content-Range": span}, name)
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str], name: str = "") -> None:
+        self.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        cuts = self.site.breaks_after.get(name)
+        self.wfile.write(body[: cuts.pop(0)] if cuts else body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serving() -> Iterator[Site]:
+    """A site while the block runs."""
+    served = Site()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("SiteHandler", (Handler,), {"site": served}))
+    served.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield served
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
