@@ -1,26 +1,36 @@
 """Evaluators: things that compute the states of proteins, stage by stage, for the parity certificate.
 
 All compute in double precision. Weights widen without loss, so a difference between two evaluators shows the weights
-and the mathematics, not the order in which one of them adds.
+and the mathematics, not the order in which one of them adds. Weights are read when they are used and forgotten then,
+so that a model needs the memory of one of its blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from tape.configs import ProteinBertConfig
+from tape.models.lazy_tensors import LazyTensor
 from tape.models.modeling_bert import ProteinBertForMaskedLM, ProteinBertLayer, ProteinBertModel
 from tape.tokenizers import TAPETokenizer
 
 FINAL = "final layer norm"
+POOLED = "pooled"
 LOGITS = "logits"
 
 
 class Evaluator(Protocol):
-    """Proteins go in as letters; ``<cls>`` and ``<sep>`` (or the source's names of them) are put around them."""
+    """Proteins go in as letters; ``<cls>`` and ``<sep>`` (or the source's names of them) are put around them.
+
+    Attributes:
+        description: what computes, for the certificate.
+    """
+
+    description: str
 
     def states(self, proteins: Sequence[str]) -> list[dict[str, Tensor]]:
         """For each protein its stages: ``layer 0 keys``, ``layer 0``, ... ``final layer norm``, each (L + 2, H), and,
@@ -33,60 +43,116 @@ class Evaluator(Protocol):
         """Sum of the embeddings, (L + 2, H)."""
 
 
+def layer_stages(number: int) -> tuple[str, str]:
+    """Names of a block's two stages."""
+    return f"layer {number} keys", f"layer {number}"
+
+
+def rounded(lazy: LazyTensor, rounded_to: torch.dtype | None) -> Tensor:
+    """A weight in double precision, rounded to a narrower type first if one is given."""
+    tensor = lazy.load()
+    return (tensor if rounded_to is None else tensor.to(rounded_to)).double()
+
+
+def stream_weights(
+    module: nn.Module, prefix: str, weights: Mapping[str, LazyTensor], rounded_to: torch.dtype | None
+) -> None:
+    """Give a module on the ``meta`` device its weights while it runs, and take them away afterwards.
+
+    Args:
+        prefix: of the module's parameters among ``weights``.
+    """
+    names = list(module.state_dict())
+
+    def arrive(module: nn.Module, inputs: Any) -> None:
+        state = {name: rounded(weights[prefix + name], rounded_to) for name in names}
+        module.load_state_dict(state, assign=True)
+
+    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+        module.to("meta")
+
+    module.register_forward_pre_hook(arrive)
+    module.register_forward_hook(leave)
+
+
+class StageRecorder:
+    """Notes the outputs of modules as they run."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, Tensor] = {}
+
+    def watch(self, module: nn.Module, name: str) -> None:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            self.stages[name] = output[0] if isinstance(output, tuple) else output
+
+        module.register_forward_hook(keep)
+
+
+def pad_batch(ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Ids and mask, (B, S) each."""
+    batch = nn.utils.rnn.pad_sequence(list(ids), batch_first=True)
+    mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
+    return batch, mask
+
+
+def cut_padding(stages: Mapping[str, Tensor], ids: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+    """Stages of each protein."""
+    return [{name: state[row, : len(ids[row])] for name, state in stages.items()} for row in range(len(ids))]
+
+
 class ModelEvaluator:
     """Runs our model on padded batches, so that the mask takes part in what is compared.
 
     Args:
-        model: with or without the LM head; used up (its blocks are widened while they run).
-        token_rows: row of each TAPE token in the model's embedding.
+        weights: by the names of ProteinBertForMaskedLM, the head's may be missing.
+        rounded_to: see :func:`rounded`.
     """
 
-    def __init__(self, model: ProteinBertForMaskedLM | ProteinBertModel, token_rows: Sequence[int]) -> None:
-        self._head = model.mlm if isinstance(model, ProteinBertForMaskedLM) else None
-        self._bert = model.bert if isinstance(model, ProteinBertForMaskedLM) else model
-        self._rows = torch.tensor(list(token_rows))
-        self._stages: dict[str, Tensor] = {}
-        model.eval()
-        for part in (self._bert.embeddings, self._bert.encoder.final_ln, self._head):
-            if part is not None:
-                part.double()
-        for number, layer in enumerate(self._bert.encoder.layer):
+    description = "tape.models.modeling_bert"
+
+    def __init__(
+        self, config: ProteinBertConfig, weights: Mapping[str, LazyTensor], rounded_to: torch.dtype | None = None
+    ) -> None:
+        self._has_head = any(name.startswith("mlm.") for name in weights)
+        self._recorder = StageRecorder()
+        with torch.device("meta"):
+            model = ProteinBertForMaskedLM(config).eval().double()
+        self._bert, self._head = model.bert, model.mlm
+        self._stream(model, weights, rounded_to)
+        self._watch(model.bert)
+
+    def _stream(
+        self, model: ProteinBertForMaskedLM, weights: Mapping[str, LazyTensor], rounded_to: torch.dtype | None
+    ) -> None:
+        units: dict[str, nn.Module] = {"bert.embeddings.": model.bert.embeddings, "mlm.": model.mlm}
+        units["bert.encoder.final_ln."] = model.bert.encoder.final_ln
+        for number, layer in enumerate(model.bert.encoder.layer):
+            units[f"bert.encoder.layer.{number}."] = layer
+        for prefix, unit in units.items():
+            stream_weights(unit, prefix, weights, rounded_to)
+
+    def _watch(self, bert: ProteinBertModel) -> None:
+        for number, layer in enumerate(bert.encoder.layer):
             assert isinstance(layer, ProteinBertLayer)
-            layer.register_forward_pre_hook(_widen)
-            layer.attention.self.key.register_forward_hook(self._keeper(f"layer {number} keys"))
-            layer.register_forward_hook(self._keeper(f"layer {number}"))
-            layer.register_forward_hook(_narrow)
-
-    def _keeper(self, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            self._stages[name] = output
-
-        return keep
+            keys, state = layer_stages(number)
+            self._recorder.watch(layer.attention.self.key, keys)
+            self._recorder.watch(layer, state)
 
     @torch.no_grad()
     def states(self, proteins: Sequence[str]) -> list[dict[str, Tensor]]:
         ids = [self._ids(protein) for protein in proteins]
-        batch = nn.utils.rnn.pad_sequence(ids, batch_first=True)
-        mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
-        self._stages = {}
-        output = self._bert(batch, mask)[0]
-        self._stages[FINAL] = output
-        if self._head is not None:
-            self._stages[LOGITS] = self._head.logits(output)[..., self._rows]
-        return [{name: state[row, : len(ids[row])] for name, state in self._stages.items()} for row in range(len(ids))]
+        self._recorder.stages = {}
+        output = self._bert(*pad_batch(ids))[0]
+        stages = self._recorder.stages | {FINAL: output}
+        if self._has_head:
+            stages[LOGITS] = self._head(output)[0]
+        return cut_padding(stages, ids)
 
     @torch.no_grad()
     def embeddings(self, protein: str) -> Tensor:
         embedded: Tensor = self._bert.embeddings(self._ids(protein).unsqueeze(0), None, None)
         return embedded[0]
 
-    def _ids(self, protein: str) -> Tensor:
-        return self._rows[torch.from_numpy(TAPETokenizer().encode(protein))]
-
-
-def _widen(layer: nn.Module, inputs: Any) -> None:
-    layer.double()
-
-
-def _narrow(layer: nn.Module, inputs: Any, output: Tensor) -> None:
-    layer.float()
+    @staticmethod
+    def _ids(protein: str) -> Tensor:
+        return torch.from_numpy(TAPETokenizer().encode(protein))

@@ -1,23 +1,29 @@
 #!/usr/bin/env python
-"""Converts a pretraining checkpoint into a TAPE model and proves that both compute the same.
+"""Converts a model of this family from any of its forms into any other, and proves that both compute the same.
 
     python converter/megatron-converter.py -src checkpoints/ -out models/out
     python converter/megatron-converter.py -src model_optim_rng.pt -out models/out/pytorch_model.bin -dtp torch.float16
+    python converter/megatron-converter.py -src models/out -out mega --to megatron --tensor-model-parallel-size 2
+    python converter/megatron-converter.py -src models/out -out hf --to huggingface
+    python converter/megatron-converter.py --verify-only models/out hf
 
-`-src` is a `--save` directory of pretrain_tape.py, a Megatron-LM checkpoint directory, or one `.pt` file.
+`-src` is a `--save` directory of pretrain_tape.py, a Megatron-LM checkpoint directory, one `.pt` file, a TAPE model
+directory (ours, ProteinLM's, or tape-proteins 0.5's), or a Hugging Face directory of a MegatronBert or Bert.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 # The script is called by path from any directory; the packages stand beside its folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from converter.conversion import Request, convert
+from converter.conversion import LM_HEADS, Request, convert, summary, verify_only
 from converter.options import SourceOptions, parse_dtype
+from converter.targets import FORMS
 from tape.errors import run_cli
 from tape.vocabulary_files import read_vocabulary_file
 
@@ -27,8 +33,16 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("-src", "--src", type=Path, required=True, help="the pretraining checkpoint: a directory or a .pt file")
-    add("-out", "--out", type=Path, required=True, help="model directory to write, or a .bin or .safetensors file")
+    add("-src", "--src", type=Path, help="the model to convert: a directory, or a .pt, .bin or .safetensors file")
+    add("-out", "--out", type=Path, help="directory to write, or a .bin, .safetensors (tape) or .pt (megatron) file")
+    add("--to", choices=FORMS, default="tape", help="form to write (default %(default)s)")
+    add(
+        "--verify-only",
+        nargs=2,
+        type=Path,
+        metavar=("A", "B"),
+        help="write nothing: compare two models that exist, in any forms; options about a source are about A",
+    )
     add("-dst", "--dst", type=Path, help="existing TAPE checkpoint whose names and shapes the result must have")
     add(
         "-dtp",
@@ -40,6 +54,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("-hidden", "--hidden_dim", type=int, help=f"hidden size: {checked}")
     add("-heads", "--num_heads", type=int, help=f"attention heads: {checked}; needed where it states none")
     add("-layers", "--num_layers", type=int, help=f"layers: {checked}")
+    add("--tensor-model-parallel-size", type=int, default=1, help="tensor-parallel ranks of --to megatron (default 1)")
+    add("--pipeline-model-parallel-size", type=int, default=1, help="pipeline stages of --to megatron (default 1)")
+    add(
+        "--lm-head",
+        choices=LM_HEADS,
+        default="keep",
+        help="keep it, drop it, or (huggingface) approximate one whose activation isn't the blocks' (default keep)",
+    )
     add("--overwrite", action="store_true", help="replace an output that is not an earlier conversion")
     group = parser.add_argument_group("what a Megatron checkpoint without its arguments leaves open")
     add = group.add_argument
@@ -52,28 +74,57 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
-    arguments = build_parser().parse_args()
-    options = SourceOptions(
+def source_options(arguments: argparse.Namespace) -> SourceOptions:
+    """What the user says of the source."""
+    vocabulary = None if arguments.vocab_file is None else read_vocabulary_file(arguments.vocab_file).tokens
+    return SourceOptions(
         hidden_size=arguments.hidden_dim,
         heads=arguments.num_heads,
         layers=arguments.num_layers,
         checkpoint_version=arguments.checkpoint_version,
-        vocabulary=None if arguments.vocab_file is None else read_vocabulary_file(arguments.vocab_file).tokens,
+        vocabulary=vocabulary,
         gelu={None: None, "tanh": "gelu_tanh", "erf": "gelu"}[arguments.gelu],
         layernorm_epsilon=arguments.layernorm_epsilon,
         hidden_dropout=arguments.hidden_dropout,
         attention_dropout=arguments.attention_dropout,
     )
+
+
+def show(line: str) -> None:
+    print(line, flush=True)
+
+
+def verify(arguments: argparse.Namespace) -> None:
+    """Print the certificate of two models as JSON, after its summary on stderr."""
+    one, other = arguments.verify_only
+    certificate = verify_only(one, other, source_options(arguments))
+    for line in summary(certificate):
+        print(line, file=sys.stderr)
+    show(json.dumps(certificate.as_json(), indent=2))
+
+
+def main() -> None:
+    parser = build_parser()
+    arguments = parser.parse_args()
+    if arguments.verify_only:
+        if arguments.src or arguments.out:
+            parser.error("--verify-only takes its two models itself, and no -src or -out")
+        return verify(arguments)
+    if not arguments.src or not arguments.out:
+        parser.error("-src and -out are needed, or --verify-only A B")
     request = Request(
         source=arguments.src,
         out=arguments.out,
+        form=arguments.to,
         dtype=parse_dtype(arguments.dtype),
+        tensor_parallel=arguments.tensor_model_parallel_size,
+        pipeline_parallel=arguments.pipeline_model_parallel_size,
+        lm_head=arguments.lm_head,
         reference=arguments.dst,
         overwrite=arguments.overwrite,
-        options=options,
+        options=source_options(arguments),
     )
-    convert(request, progress=lambda line: print(line, flush=True))
+    convert(request, progress=show)
 
 
 if __name__ == "__main__":

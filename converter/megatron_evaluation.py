@@ -7,17 +7,16 @@ section 3, without dropout.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from tape.tokenizers import IUPAC_VOCAB
 
-from .evaluation import FINAL, LOGITS
+from .arithmetic import activate, attend_each, normalise
+from .evaluation import FINAL, LOGITS, layer_stages, rounded
 from .megatron_layout import MegatronCheckpoint, RankFile, stage_layers
 
 
@@ -29,16 +28,16 @@ class MegatronMathematics:
         heads: of the whole model.
         version: checkpoint version, for the place of a row in the fused query/key/value matrix.
         epsilon: of the layer norms.
-        fused_gelu: tanh GELU in the blocks (Megatron's bias-GELU fusion).
-        head_gelu_tanh: tanh GELU in the LM head.
+        activation: of the blocks, ``gelu_tanh`` with Megatron's bias-GELU fusion.
+        head_activation: of the LM head.
         vocabulary: token of each embedding row.
     """
 
     heads: int
     version: float
     epsilon: float
-    fused_gelu: bool
-    head_gelu_tanh: bool
+    activation: str
+    head_activation: str
     vocabulary: tuple[str, ...]
 
 
@@ -48,6 +47,8 @@ class MegatronEvaluator:
     Args:
         rounded_to: weights are rounded to this dtype before use (None: used as they are).
     """
+
+    description = "Megatron-LM's mathematics on its own shards, rank by rank (converter.megatron_evaluation)"
 
     def __init__(
         self, checkpoint: MegatronCheckpoint, mathematics: MegatronMathematics, rounded_to: torch.dtype | None
@@ -79,8 +80,7 @@ class MegatronEvaluator:
         for stage in self._stages:
             for layer in range(stage_layers(stage[0])):
                 keys, hidden = self._block(stage, f"language_model.transformer.layers.{layer}.", hidden, lengths)
-                number = len(states) // 2
-                states |= {f"layer {number} keys": keys, f"layer {number}": hidden}
+                states |= zip(layer_stages(len(states) // 2), (keys, hidden), strict=True)
         last = self._stages[-1]
         states[FINAL] = hidden = self._norm(last[0], "language_model.transformer.final_layernorm", hidden)
         if "lm_head.dense.weight" in last[0].tensors:
@@ -90,7 +90,8 @@ class MegatronEvaluator:
     def _lookup(self, stage: Sequence[RankFile], rank: int, ids: Tensor) -> Tensor:
         """A rank's share of the word embeddings: its rows, and zeros for the tokens of other ranks."""
         table = self._get(stage[rank], "language_model.embedding.word_embeddings.weight")
-        before = sum(len(other.tensors["language_model.embedding.word_embeddings.weight"]) for other in stage[:rank])
+        name = "language_model.embedding.word_embeddings.weight"
+        before = sum(other.tensors[name].shape[0] for other in stage[:rank])
         here = (ids >= before) & (ids < before + len(table))
         return table[torch.where(here, ids - before, 0)] * here[:, None]
 
@@ -109,11 +110,8 @@ class MegatronEvaluator:
         normed = self._norm(rank, name + "input_layernorm", hidden)
         fused = self._linear(rank, name + "attention.query_key_value", normed)
         query, key, value = (fused[:, self._place(part, heads, fused.shape[1])] for part in range(3))
-        contexts = [
-            _attend(*(rows.unflatten(1, (heads, -1)) for rows in protein))
-            for protein in zip(query.split(lengths), key.split(lengths), value.split(lengths), strict=True)
-        ]
-        return key, torch.cat(contexts) @ self._get(rank, name + "attention.dense.weight").T
+        context = attend_each(query, key, value, heads, lengths)
+        return key, context @ self._get(rank, name + "attention.dense.weight").T
 
     def _place(self, part: int, heads: int, rows: int) -> Tensor:
         """Rows of the fused matrix that hold the query (part 0), key (1) or value (2), head by head."""
@@ -127,7 +125,7 @@ class MegatronEvaluator:
 
     def _feed_forward(self, rank: RankFile, name: str, hidden: Tensor) -> Tensor:
         normed = self._norm(rank, name + "post_attention_layernorm", hidden)
-        wide = _gelu(self._linear(rank, name + "mlp.dense_h_to_4h", normed), self._maths.fused_gelu)
+        wide = activate(self._linear(rank, name + "mlp.dense_h_to_4h", normed), self._maths.activation)
         return wide @ self._get(rank, name + "mlp.dense_4h_to_h.weight").T
 
     def _logits(self, stage: Sequence[RankFile], hidden: Tensor) -> Tensor:
@@ -135,7 +133,7 @@ class MegatronEvaluator:
         tied = "word_embeddings_for_head.weight" if len(self._stages) > 1 else None
         shares = []
         for rank in stage:
-            features = _gelu(self._linear(rank, "lm_head.dense", hidden), self._maths.head_gelu_tanh)
+            features = activate(self._linear(rank, "lm_head.dense", hidden), self._maths.head_activation)
             features = self._norm(rank, "lm_head.layernorm", features)
             table = self._get(rank, tied or "language_model.embedding.word_embeddings.weight")
             shares.append(features @ table.T + self._get(rank, "lm_head.bias"))
@@ -145,27 +143,11 @@ class MegatronEvaluator:
         return inputs @ self._get(rank, name + ".weight").T + self._get(rank, name + ".bias")
 
     def _norm(self, rank: RankFile, name: str, inputs: Tensor) -> Tensor:
-        mean = inputs.mean(-1, keepdim=True)
-        variance = (inputs - mean).square().mean(-1, keepdim=True)
-        normed = (inputs - mean) / torch.sqrt(variance + self._maths.epsilon)
-        return normed * self._get(rank, name + ".weight") + self._get(rank, name + ".bias")
+        weight, bias = self._get(rank, name + ".weight"), self._get(rank, name + ".bias")
+        return normalise(inputs, weight, bias, self._maths.epsilon)
 
     def _get(self, rank: RankFile, name: str) -> Tensor:
-        tensor = rank.tensors[name]
-        return (tensor if self._rounded_to is None else tensor.to(self._rounded_to)).double()
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """One protein's attention, (S, heads, size) each -> (S, heads * size)."""
-    scores = torch.einsum("qhd,khd->hqk", query, key) / math.sqrt(query.shape[2])
-    return torch.einsum("hqk,khd->qhd", torch.softmax(scores, dim=-1), value).flatten(1)
-
-
-def _gelu(values: Tensor, tanh: bool) -> Tensor:
-    """Hendrycks and Gimpel 2016: x times the normal distribution function, or its tanh approximation."""
-    if tanh:
-        return 0.5 * values * (1 + torch.tanh(math.sqrt(2 / math.pi) * (values + 0.044715 * values**3)))
-    return F.gelu(values)
+        return rounded(rank.tensors[name], self._rounded_to)
 
 
 def _plain(token: str) -> str:

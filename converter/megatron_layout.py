@@ -17,8 +17,10 @@ from typing import Any
 from torch import Tensor
 
 from tape.errors import CheckpointError
+from tape.models.lazy_tensors import LazyTensor
 
-from .safe_load import load_checkpoint_file
+from .mapping import Shards
+from .tensor_files import LazyState, PickledFile
 
 TRACKER_NAME = "latest_checkpointed_iteration.txt"
 RANK_FILE_NAME = "model_optim_rng.pt"
@@ -57,11 +59,12 @@ class RankFile:
     """One rank's file: ``tensors`` by key, in the spelling of 2020's Megatron-LM, layers numbered within the stage."""
 
     path: Path
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, LazyTensor]
     arguments: Mapping[str, Any]
     version: float | None
     iteration: int | None
     dropped: tuple[str, ...]
+    file: PickledFile
 
 
 @dataclass(frozen=True)
@@ -97,13 +100,18 @@ class MegatronCheckpoint:
         """All ranks, stage by stage."""
         return [rank for stage in self.stages for rank in stage]
 
-    def merged_stages(self) -> dict[str, tuple[Tensor, ...]]:
+    def release(self) -> None:
+        """Forget what was read of the files; they are opened again when needed."""
+        for rank in self.ranks:
+            rank.file.release()
+
+    def merged_stages(self) -> dict[str, Shards]:
         """For each key of the whole model, with layers numbered through all stages, the tensors of its ranks.
 
         Raises:
             CheckpointError: the ranks of a stage hold different keys, or two stages hold the same.
         """
-        merged: dict[str, tuple[Tensor, ...]] = {}
+        merged: dict[str, Shards] = {}
         offset = 0
         for stage in self.stages:
             _check_same_keys(stage)
@@ -187,7 +195,8 @@ def read_rank_file(path: Path) -> RankFile:
     Raises:
         CheckpointError: no language model in it, or a layout that isn't supported.
     """
-    content = load_checkpoint_file(path)
+    pickled = PickledFile(path)
+    content = pickled.content()
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a checkpoint dictionary")
     whole = "model" in content
@@ -198,14 +207,17 @@ def read_rank_file(path: Path) -> RankFile:
         shown = ", ".join(map(str, list(content)[:6]))
         raise CheckpointError(f"{path}: no Megatron language model in it (its keys: {shown})")
     arguments = content.get("args") if whole else None
-    return RankFile(
+    rank = RankFile(
         path=path,
-        tensors=_flatten(model, path),
+        tensors=_flatten(model, pickled, ("model",) if whole else ()),
         arguments=_namespace_values(arguments),
         version=_version(content, path) if whole else None,
         iteration=_iteration(content) if whole else None,
         dropped=tuple(sorted(str(key) for key in content if key not in _READ_PARTS)) if whole else (),
+        file=pickled,
     )
+    pickled.release()  # what is needed is read again, tensor by tensor
+    return rank
 
 
 def _version(content: Mapping[str, Any], path: Path) -> float:
@@ -227,15 +239,16 @@ def _namespace_values(arguments: object) -> Mapping[str, Any]:
     return dict(arguments) if isinstance(arguments, Mapping) else {}
 
 
-def _flatten(model: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for key, value in _leaves(model, ""):
+def _flatten(model: Mapping[Any, Any], file: PickledFile, prefix: tuple[str, ...]) -> LazyState:
+    tensors: LazyState = {}
+    for keys, value in _leaves(model, ()):
+        key = ".".join(map(str, keys))
         name = canonical_name(key)
         if not isinstance(value, Tensor) or not value.is_floating_point():
-            raise CheckpointError(f"{path}: {key} is {_shown(value)}, not a tensor of weights")
+            raise CheckpointError(f"{file.path}: {key} is {_shown(value)}, not a tensor of weights")
         if name in tensors:
-            raise CheckpointError(f"{path}: {key} is there twice, under an old and a new name")
-        tensors[name] = value
+            raise CheckpointError(f"{file.path}: {key} is there twice, under an old and a new name")
+        tensors[name] = file.lazy(value, prefix + keys)
     return tensors
 
 
@@ -243,12 +256,12 @@ def _shown(value: object) -> str:
     return f"a {value.dtype} tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
-def _leaves(tree: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _leaves(tree: Mapping[Any, Any], above: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from _leaves(value, (*above, key))
         else:
-            yield f"{prefix}{key}", value
+            yield (*above, key), value
 
 
 def canonical_name(key: str) -> str:

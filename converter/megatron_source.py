@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,13 +10,26 @@ import torch
 
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, ConfigError
+from tape.models.lazy_tensors import LazyTensor
 
 from .evaluation import Evaluator
-from .mapping import MEGATRON_VOCABULARY, Layout, Mapped, map_megatron, token_rows_by_name
+from .mapping import Mapped, Shards, apply_rules, check_tied, token_rows_by_name
 from .megatron_evaluation import MegatronEvaluator, MegatronMathematics
-from .megatron_layout import DROPPED_PARTS, MegatronCheckpoint, read_megatron_checkpoint, stage_layers
+from .megatron_layout import DROPPED_PARTS, MegatronCheckpoint, stage_layers
 from .options import SourceOptions
 from .provenance import as_json, file_hashes
+from .tables import (
+    MEGATRON_DROPS,
+    MEGATRON_HEAD_WORDS,
+    MEGATRON_POSITIONS,
+    MEGATRON_RULES,
+    MEGATRON_TYPES,
+    MEGATRON_VOCABULARY,
+    MEGATRON_WORDS,
+    TOKEN_TYPES,
+    WORD_EMBEDDINGS,
+)
+from .transforms import Layout
 
 _VERSIONS = (0.0, 1.0, 2.0, 3.0)
 
@@ -34,6 +48,7 @@ class MegatronSource:
     """A classic directory or a bare file of Megatron-LM; sizes come from the tensors and its arguments."""
 
     kind = "megatron-classic"
+    post_layer_norm = False
 
     def __init__(self, checkpoint: MegatronCheckpoint, options: SourceOptions) -> None:
         self.path = checkpoint.path
@@ -41,6 +56,10 @@ class MegatronSource:
         self._shards = checkpoint.merged_stages()
         self._settings = _MegatronSettings(checkpoint, options).resolve()
         self._rows, self._unused = token_rows_by_name(self._settings.vocabulary)
+
+    @property
+    def iteration(self) -> int | None:
+        return self._checkpoint.first.iteration
 
     @property
     def config(self) -> ProteinBertConfig:
@@ -62,11 +81,12 @@ class MegatronSource:
             heads=config.num_attention_heads,
             version=self._settings.version,
             epsilon=config.layer_norm_eps,
-            fused_gelu=config.hidden_act == "gelu_tanh",
-            head_gelu_tanh=head_activation(config) == "gelu_tanh",
+            activation=config.hidden_act,
+            head_activation=config.mlm_hidden_act or config.hidden_act,
             vocabulary=self._settings.vocabulary,
         )
-        return MegatronEvaluator(read_megatron_checkpoint(self.path), mathematics, rounded_to)
+        self._checkpoint.release()
+        return MegatronEvaluator(self._checkpoint, mathematics, rounded_to)
 
     def provenance(self) -> dict[str, Any]:
         checkpoint = self._checkpoint
@@ -135,11 +155,11 @@ class _MegatronSettings:
         ranks = self._checkpoint.stages[0]
         shapes = {key: tensor.shape for key, tensor in ranks[0].tensors.items()}
         try:
-            positions, hidden = shapes["language_model.embedding.position_embeddings.weight"]
+            positions, hidden = shapes[MEGATRON_POSITIONS]
             local, _ = shapes["language_model.transformer.layers.0.mlp.dense_h_to_4h.weight"]
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"{ranks[0].path}: {error.args[0]} is missing or no matrix") from None
-        types = shapes.get("language_model.embedding.tokentype_embeddings.weight", (self._options.token_types or 1,))[0]
+        types = shapes.get(MEGATRON_TYPES, (self._options.token_types or 1,))[0]
         return hidden, local * len(ranks), positions, types
 
     def _check(self, name: str, found: int) -> None:
@@ -211,6 +231,14 @@ class _MegatronSettings:
         return (body, "gelu_tanh" if everywhere else "gelu")
 
 
-def head_activation(config: ProteinBertConfig) -> str:
-    """GELU form of the masked-language-model head."""
-    return getattr(config, "mlm_hidden_act", None) or config.hidden_act
+def map_megatron(shards: Mapping[str, Shards], layers: int, layout: Layout, token_types: int) -> Mapped:
+    """State dict of ``ProteinBertForMaskedLM`` (or, without an LM head in the source, of its encoder alone)."""
+    mapped = apply_rules(MEGATRON_RULES, MEGATRON_DROPS, shards, layers, layout)
+    check_tied(shards, MEGATRON_HEAD_WORDS, MEGATRON_WORDS)
+    if TOKEN_TYPES in mapped.state:
+        return mapped
+    word = mapped.state[WORD_EMBEDDINGS]
+    shape, dtype = (token_types, word.shape[1]), word.dtype
+    types = LazyTensor(shape, dtype, lambda: torch.zeros(shape, dtype=dtype))
+    filled = {TOKEN_TYPES: "zeros: the source was trained without token types"}
+    return Mapped({**mapped.state, TOKEN_TYPES: types}, mapped.dropped, filled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -55,9 +56,15 @@ class SourceOptions:
     attention_dropout: float | None = None
 
 
-def flags_for_megatron(options: SourceOptions) -> list[str]:
-    """The options given that only a Megatron checkpoint leaves open."""
-    return [flag for name, flag in _MEGATRON_ONLY.items() if getattr(options, name) is not None]
+def refuse_options(options: SourceOptions, path: Path, reason: str, allowed: frozenset[str] = frozenset()) -> None:
+    """Options that fill in what a Megatron checkpoint leaves open mean nothing elsewhere.
+
+    Raises:
+        ConfigError: one is given that isn't ``allowed`` by name; says the flag.
+    """
+    for name, flag in _MEGATRON_ONLY.items():
+        if name not in allowed and getattr(options, name) is not None:
+            raise ConfigError(f"{flag} is for Megatron checkpoints; {path} {reason}")
 
 
 def parse_dtype(name: str) -> torch.dtype:

@@ -19,36 +19,53 @@ from tape.configs import CONFIG_NAME
 from tape.errors import ConfigError
 from tape.models.model_directory import BIN_NAME, PROVENANCE_NAME, SAFETENSORS_NAME, VOCABULARY_NAME
 
+from .huggingface_writer import FILES as HUGGINGFACE_FILES
+from .megatron_layout import TRACKER_NAME
+from .megatron_writer import RELEASE
+
 RECORD_NAME = "conversion.json"
-_OURS = frozenset({CONFIG_NAME, VOCABULARY_NAME, PROVENANCE_NAME, RECORD_NAME, SAFETENSORS_NAME, BIN_NAME})
+_TAPE_FILES = frozenset({CONFIG_NAME, VOCABULARY_NAME, PROVENANCE_NAME, SAFETENSORS_NAME, BIN_NAME})
+_OURS = frozenset({RECORD_NAME, TRACKER_NAME, RELEASE}) | _TAPE_FILES | HUGGINGFACE_FILES
+
+# Suffixes that make -out one file, for each form.
+_FILE_SUFFIXES = {"tape": (".safetensors", ".bin"), "megatron": (".pt",), "huggingface": ()}
+_WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True)
 class Output:
-    """A model directory and the name of the weights in it.
+    """A directory and, where the user named one, the file in it.
 
     Args:
-        beside: files beside it stay (the user named a weights file); otherwise the directory is replaced as a whole.
+        file: files beside it stay; None: the directory is replaced as a whole.
+        form: ``tape``, ``megatron`` or ``huggingface``.
         overwrite: also replace what isn't an earlier conversion.
     """
 
     directory: Path
-    weights: str
-    beside: bool
+    file: str | None
+    form: str
     overwrite: bool
 
     @classmethod
-    def parse(cls, path: Path, overwrite: bool) -> Output:
-        """A path that ends in ``.safetensors`` or ``.bin`` is a weights file, any other a directory.
+    def parse(cls, path: Path, form: str, overwrite: bool) -> Output:
+        """A path that ends in one of the form's suffixes is a file, any other a directory.
 
         Raises:
-            ConfigError: the suffix of a weights file in a format that isn't written.
+            ConfigError: the suffix of a weights file that the form doesn't have.
         """
-        if path.suffix in (".pt", ".pth", ".ckpt"):
-            raise ConfigError(f"-out {path}: give a directory, or a file ending in .bin or .safetensors")
-        if path.suffix in (".safetensors", ".bin"):
-            return cls(path.parent, path.name, True, overwrite)
-        return cls(path, SAFETENSORS_NAME, False, overwrite)
+        suffixes = _FILE_SUFFIXES[form]
+        if path.suffix in suffixes:
+            return cls(path.parent, path.name, form, overwrite)
+        if path.suffix in _WEIGHTS_SUFFIXES:
+            allowed = f", or a file ending in {' or '.join(reversed(suffixes))}" if suffixes else ""
+            raise ConfigError(f"-out {path}: give a directory{allowed} (--to {form})")
+        return cls(path, None, form, overwrite)
+
+    @property
+    def record(self) -> str:
+        """Name of the record; a file of Megatron's has its own, since others may lie beside it."""
+        return f"{Path(self.file).stem}.{RECORD_NAME}" if self.file and self.form == "megatron" else RECORD_NAME
 
     def check(self, source: Path) -> None:
         """Fail before the work is done, not after.
@@ -56,29 +73,40 @@ class Output:
         Raises:
             ConfigError: the source would be replaced, or something is there that isn't an earlier conversion.
         """
-        replaced = (self.directory / self.weights if self.beside else self.directory).resolve()
+        replaced = (self.directory / self.file if self.file else self.directory).resolve()
         if replaced == source.resolve() or replaced in source.resolve().parents:
             raise ConfigError(f"-out {replaced} would replace the source {source}")
         if self.directory.exists() and not self.directory.is_dir():
             raise ConfigError(f"{self.directory} is a file; -out needs a directory there")
         present = {child.name for child in self.directory.iterdir()} if self.directory.is_dir() else set()
+        if self.file and self.form == "tape":
+            self._check_source_beside(source.resolve())
         others = sorted(self._hindrances(present))
         if others and not self.overwrite:
             shown = ", ".join(others[:3])
             raise ConfigError(f"{self.directory} already holds {shown}: choose another -out, or give --overwrite")
 
+    def _check_source_beside(self, source: Path) -> None:
+        """Writing one weights file removes the directory's other one, and replaces its configuration."""
+        here, weights = self.directory.resolve(), (SAFETENSORS_NAME, BIN_NAME)
+        is_here = source.parent == here and source.name in weights
+        if is_here or (source == here and any((source / name).is_file() for name in weights)):
+            raise ConfigError(f"-out {here / str(self.file)} would replace the source {source}")
+
     def _hindrances(self, present: set[str]) -> set[str]:
-        earlier_conversion = RECORD_NAME in present
-        if not self.beside:
+        earlier_conversion = self.record in present
+        if self.file is None:
             return present - _OURS if earlier_conversion else present
-        shadowing = present & ({SAFETENSORS_NAME, BIN_NAME} - {self.weights})  # might be loaded in our place
-        own = set() if earlier_conversion else present & {self.weights, CONFIG_NAME}
-        return shadowing | own
+        own = set() if earlier_conversion else present & {self.file, self.record}
+        if self.form != "tape":
+            return own
+        shadowing = present & ({SAFETENSORS_NAME, BIN_NAME} - {self.file})  # might be loaded in our place
+        return shadowing | own | (set() if earlier_conversion else present & {CONFIG_NAME})
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
         """A folder whose files take their place when the block ends without an error."""
-        if not self.beside or not self.directory.exists():
+        if self.file is None or not self.directory.exists():
             with atomic_directory(self.directory, overwrite=True) as folder:
                 yield folder
             return
@@ -91,7 +119,7 @@ class Output:
 
     def _move(self, folder: Path) -> None:
         """Old weights go first and new ones come last: no moment shows weights with another model's configuration."""
-        for name in {SAFETENSORS_NAME, BIN_NAME, self.weights}:
+        for name in {SAFETENSORS_NAME, BIN_NAME} if self.form == "tape" else set():
             (self.directory / name).unlink(missing_ok=True)
-        for file in sorted(folder.iterdir(), key=lambda file: file.name == self.weights):
+        for file in sorted(folder.iterdir(), key=lambda file: file.name == self.file):
             os.replace(file, self.directory / file.name)

@@ -1,38 +1,44 @@
-"""What the converter reads: our sharded checkpoints, Megatron-LM's classic directories, one bare ``.pt`` file.
+"""Every form that a model may be in, and how it is told which one lies somewhere.
 
 A source knows its configuration, gives the state dict of a TAPE model through the rule tables, and gives an evaluator
-that computes from its own files without those tables, for the parity certificate.
+that computes from its own files without those tables, for the parity certificate. Results are opened as sources too.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, ConfigError
-from tape.models.modeling_bert import ProteinBertForMaskedLM
 
-from .evaluation import Evaluator, ModelEvaluator
-from .mapping import Layout, Mapped, map_proteinlm, token_rows_by_name
+from .evaluation import Evaluator
+from .huggingface_source import HuggingFaceSource, is_huggingface
+from .mapping import Mapped
 from .megatron_layout import TRACKER_NAME, read_megatron_checkpoint
 from .megatron_source import MegatronSource
-from .options import SourceOptions, flags_for_megatron
-from .provenance import as_json, file_hashes
-
-if TYPE_CHECKING:
-    from pretrain.checkpointing import FullCheckpoint
+from .model_files import is_model_directory, read_model_files
+from .options import SourceOptions
+from .sharded_source import ShardedSource
+from .tape_source import TapeSource
 
 SHARDED_METADATA = "metadata.json"
 
 
 class Source(Protocol):
-    """One checkpoint that can be converted."""
+    """One model in one form.
+
+    Attributes:
+        kind: the form's name.
+        path: where it lies.
+        post_layer_norm: of tape-proteins 0.5's mathematics, which is not that of ProteinBert.
+    """
 
     kind: str
     path: Path
+    post_layer_norm: bool
 
     @property
     def config(self) -> ProteinBertConfig:
@@ -41,6 +47,10 @@ class Source(Protocol):
     @property
     def has_head(self) -> bool:
         """Whether the masked-language-model head is there."""
+
+    @property
+    def iteration(self) -> int | None:
+        """Training steps behind it, where it says so."""
 
     def map(self) -> Mapped:
         """State dict of ``ProteinBertForMaskedLM`` in the source's dtypes."""
@@ -61,11 +71,7 @@ def open_source(path: Path, options: SourceOptions) -> Source:
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or directory")
-    source: Source
-    if is_sharded(path):
-        source = ShardedSource(path, options)
-    else:
-        source = MegatronSource(read_megatron_checkpoint(path), options)
+    source = _open(path, options)
     for flag, given, name in (
         ("-hidden", options.hidden_size, "hidden_size"),
         ("-heads", options.heads, "num_attention_heads"),
@@ -75,6 +81,15 @@ def open_source(path: Path, options: SourceOptions) -> Source:
         if given is not None and given != found:
             raise ConfigError(f"{flag} {given} contradicts {path}, which has {name} {found}")
     return source
+
+
+def _open(path: Path, options: SourceOptions) -> Source:
+    if is_sharded(path):
+        return ShardedSource(path, options)
+    if not is_model_directory(path):
+        return MegatronSource(read_megatron_checkpoint(path), options)
+    files = read_model_files(path)
+    return HuggingFaceSource(files, options) if is_huggingface(files.values) else TapeSource(files, options)
 
 
 def is_sharded(path: Path) -> bool:
@@ -88,59 +103,3 @@ def _tracked(path: Path) -> list[Path]:
     tracker = path / TRACKER_NAME
     name = tracker.read_text(encoding="utf-8", errors="replace").strip() if tracker.is_file() else ""
     return [path / f"iter_{int(name):07d}"] if name.isdigit() else []
-
-
-def _gather(path: Path, verify: bool = True) -> FullCheckpoint:
-    # imported here: torch.distributed.checkpoint takes more than a second, and Megatron's files don't need it
-    from pretrain.checkpointing import load_full_checkpoint
-
-    return load_full_checkpoint(path, verify=verify)
-
-
-class ShardedSource:
-    """A checkpoint of ``pretrain_tape.py``, gathered from any layout. It carries its vocabulary and configuration."""
-
-    kind = "proteinlm-sharded"
-
-    def __init__(self, path: Path, options: SourceOptions) -> None:
-        self._checkpoint = _gather(path)
-        # From here on the iteration that was read, whatever a running job saves meanwhile.
-        self.path = self._checkpoint.path
-        self._config = ProteinBertConfig.from_dict(dict(self._checkpoint.model_config))
-        self._rows, self._unused = token_rows_by_name(self._checkpoint.vocabulary)
-        for flag in flags_for_megatron(options):
-            raise ConfigError(f"{flag} is for Megatron checkpoints; {path} states its own settings")
-
-    @property
-    def config(self) -> ProteinBertConfig:
-        return ProteinBertConfig.from_dict({**self._config.to_dict(), "vocab_size": len(self._rows)})
-
-    @property
-    def has_head(self) -> bool:
-        return any(key.startswith("mlm.") for key in self._checkpoint.model)
-
-    def map(self) -> Mapped:
-        layout = Layout(heads=self._config.num_attention_heads, version=3.0, token_rows=self._rows)
-        return map_proteinlm(self._checkpoint.model, layout)
-
-    def evaluator(self, rounded_to: torch.dtype | None) -> Evaluator:
-        """The model that was pretrained, loaded anew through the sharded checkpoint."""
-        state = _gather(self.path, verify=False).model
-        if rounded_to is not None:
-            state = {key: value.to(rounded_to) for key, value in state.items()}
-        model = ProteinBertForMaskedLM(self._config)
-        expected, found = set(model.state_dict()), set(state)
-        if expected != found:
-            raise CheckpointError(f"{self.path}: {sorted(expected ^ found)[0]} is in the model or the checkpoint only")
-        model.load_state_dict(state)
-        return ModelEvaluator(model, token_rows=self._rows)
-
-    def provenance(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "path": str(self.path),
-            "iteration": self._checkpoint.iteration,
-            "arguments": as_json(self._checkpoint.arguments),
-            "files": file_hashes(sorted(file for file in self._checkpoint.path.rglob("*") if file.is_file())),
-            "unused_tokens": list(self._unused),
-        }

@@ -9,6 +9,7 @@ the place in the run.
 """
 
 from .background import CheckpointWriter
+from .contents import StoredPart, StoredTensor, model_tensors
 from .format import (
     CheckpointConfig,
     FullCheckpoint,
@@ -28,11 +29,14 @@ __all__ = [
     "FullCheckpoint",
     "RunDescription",
     "RunState",
+    "StoredPart",
+    "StoredTensor",
     "checkpoint_bytes",
     "early_warning",
     "find_checkpoint",
     "load_checkpoint",
     "load_full_checkpoint",
+    "model_tensors",
     "read_metadata",
     "save_checkpoint",
     "verify_files",

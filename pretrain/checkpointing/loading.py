@@ -49,7 +49,7 @@ def load_checkpoint(
     agreed_by_all(processes, lambda: verify_files(path, metadata["files"], processes.rank, world), "cannot continue")
     tensors = named_tensors(model, optimizer_state)
     _check_names(path, tensors)
-    _fill(tensors, path, alone=processes.mesh is None)
+    fill_tensors(tensors, path, alone=processes.mesh is None)
     return RunState(**{field.name: metadata[field.name] for field in fields(RunState) if field.name in metadata})
 
 
@@ -100,7 +100,7 @@ def load_full_checkpoint(
         for name, entry in IndexReader(path).read_metadata().state_dict_metadata.items()
         if name.startswith(MODEL_PREFIX) and isinstance(entry, TensorStorageMetadata)
     }
-    _fill(tensors, path, alone=True)
+    fill_tensors(tensors, path, alone=True)
     return FullCheckpoint(
         model={name.removeprefix(MODEL_PREFIX): value for name, value in tensors.items()},
         model_config=metadata["model_config"],
@@ -111,7 +111,7 @@ def load_full_checkpoint(
     )
 
 
-def _fill(tensors: dict[str, Any], path: Path, alone: bool) -> None:
+def fill_tensors(tensors: dict[str, Any], path: Path, alone: bool) -> None:
     """Read the named tensors in place."""
     try:
         with without_loneliness_warning():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..atomic_files import atomic_write, write_json
 from ..configs import CONFIG_NAME, ProteinConfig
 from ..errors import CheckpointError, VocabularyMismatchError
 from ..tokenizers import TAPETokenizer
+from .lazy_tensors import LazyTensor, write_safetensors
 
 SAFETENSORS_NAME = "model.safetensors"
 BIN_NAME = "pytorch_model.bin"
@@ -68,7 +70,7 @@ def load_state_dict(path: str | os.PathLike[str]) -> StateDict:
 
 def save_model_directory(
     directory: str | os.PathLike[str],
-    state: StateDict,
+    state: Mapping[str, Tensor | LazyTensor],
     config: ProteinConfig,
     *,
     weights: str = SAFETENSORS_NAME,
@@ -79,7 +81,7 @@ def save_model_directory(
 
     Args:
         directory: made when missing.
-        state: tensors of any device; tied ones are stored under both names.
+        state: tensors of any device, or lazy ones; tied ones are stored under both names.
         config: written as ``config.json``.
         weights: file name; ``.safetensors`` or ``.bin`` decides the format.
         provenance: where the weights come from, free JSON.
@@ -96,15 +98,20 @@ def save_model_directory(
     )
     if provenance is not None:
         write_json(directory / PROVENANCE_NAME, {"format_version": FORMAT_VERSION, **provenance})
-    # Clones: safetensors refuses tensors that share memory, as tied embeddings do.
-    plain = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     with atomic_write(directory / weights) as stream:
         if weights.endswith(".safetensors"):
-            from safetensors.torch import save
-
-            stream.write(save(plain, metadata={"format": "pt"}))
+            # One tensor at a time, so that a large model isn't copied on its way to the disk.
+            write_safetensors(stream, {name: _as_lazy(value) for name, value in state.items()})
         else:
-            torch.save(plain, stream)
+            # Clones: a view would drag the whole of its memory into the file.
+            torch.save(
+                {name: _as_lazy(value).load().detach().cpu().contiguous().clone() for name, value in state.items()},
+                stream,
+            )
+
+
+def _as_lazy(value: Tensor | LazyTensor) -> LazyTensor:
+    return LazyTensor.of(value) if isinstance(value, Tensor) else value
 
 
 def check_vocabulary(directory: str | os.PathLike[str], tokenizer: TAPETokenizer) -> None:

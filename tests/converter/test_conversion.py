@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import converter.mapping
+import converter.transforms
 from converter.conversion import Request, convert
 from converter.options import parse_dtype
 from converter.verify import ParityError
@@ -45,8 +45,10 @@ def test_report(tmp_path: Path, mega: Path) -> None:
     assert report["certificate"]["parity"]["tolerance"] == 1e-5
     assert report["certificate"]["parity"]["largest_difference"] < 1e-9
     assert report["source"]["tensor_parallel"] == 2
-    (hashed,) = report["result"]["files"].values()
-    assert len(hashed["sha256"]) == 64
+    files = report["result"]["files"]
+    assert files.keys() == {"config.json", "model.safetensors", "provenance.json", "vocabulary.json"}
+    assert all(len(entry["sha256"]) == 64 for entry in files.values())
+    assert "Megatron" in report["certificate"]["source_computed_by"]
     assert any("largest difference" in line for line in lines)
 
 
@@ -113,11 +115,14 @@ def test_source_without_head_gives_an_encoder(tmp_path: Path, truth: Truth) -> N
 def test_corruption_on_the_way_is_refused_and_leaves_nothing(
     tmp_path: Path, mega: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def swapped(shards: tuple[Tensor, ...], layout: converter.mapping.Layout) -> tuple[Tensor, ...]:
-        query, key, value = converter.mapping.query_key_value(shards, layout)
+    right = converter.transforms.TRANSFORMS["query_key_value"]
+
+    def swapped(shards: tuple[Tensor, ...], layout: converter.transforms.Layout) -> tuple[Tensor, ...]:
+        query, key, value = right.merge(shards, layout)
         return key, query, value
 
-    monkeypatch.setitem(converter.mapping.TRANSFORMS, "query_key_value", swapped)
+    wrong = converter.transforms.Transform(swapped, right.split)
+    monkeypatch.setitem(converter.transforms.TRANSFORMS, "query_key_value", wrong)
     with pytest.raises(ParityError, match=r"layer \d.* differs"):
         convert(Request(mega, tmp_path / "a"), silent)
     with pytest.raises(ParityError):

@@ -6,18 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from converter.mapping import (
+from converter.mapping import Mapped, Shards, apply_rules, check_total, invert_rules, single, token_rows_by_name
+from converter.megatron_source import map_megatron
+from converter.tables import (
+    HUGGINGFACE_RULES,
+    MEGATRON_RULES,
     MEGATRON_VOCABULARY,
-    Layout,
-    Mapped,
-    check_total,
-    map_megatron,
-    map_proteinlm,
-    query_key_value,
-    same,
-    token_rows_by_name,
+    POST_LN_RULES,
+    PROTEINLM_DROPS,
+    PROTEINLM_RULES,
+    TAPE_05_RULES,
 )
+from converter.transforms import TRANSFORMS, Layout, merge_query_key_value, merge_same, split_query_key_value
 from tape.errors import CheckpointError, VocabularyMismatchError
+from tape.models.lazy_tensors import LazyTensor
 from tape.tokenizers import IUPAC_VOCAB
 from tests.converter.megatron_writer import Truth, expected_state, make_truth, rank_model
 
@@ -34,8 +36,21 @@ def shards_of(truth: Truth) -> dict[str, tuple[Tensor, ...]]:
     return {key: (value,) for key, value in flat.items()}
 
 
+def lazily(shards: dict[str, tuple[Tensor, ...]]) -> dict[str, Shards]:
+    return {key: tuple(map(LazyTensor.of, tensors)) for key, tensors in shards.items()}
+
+
+def loaded(mapped: Mapped) -> dict[str, Tensor]:
+    return {name: tensor.load() for name, tensor in mapped.state.items()}
+
+
 def convert(shards: dict[str, tuple[Tensor, ...]], truth: Truth) -> Mapped:
-    return map_megatron(shards, truth.layers, Layout(truth.heads, 3.0, ROWS), token_types=1)
+    return map_megatron(lazily(shards), truth.layers, Layout(truth.heads, 3.0, ROWS), token_types=1)
+
+
+def map_proteinlm(state: dict[str, Tensor], layout: Layout) -> Mapped:
+    shards = single({key: LazyTensor.of(value) for key, value in state.items()})
+    return apply_rules(PROTEINLM_RULES, PROTEINLM_DROPS, shards, 2, layout)
 
 
 @pytest.fixture
@@ -56,10 +71,12 @@ def test_query_key_value_order(version: float) -> None:
     }
     order = orders.get(version, [(p, h, r) for h in range(2) for p in range(3) for r in range(3)])
     fused = torch.stack([rows[key] for key in order])
-    parts = query_key_value((fused,), Layout(heads, version, ROWS))
+    layout = Layout(heads, version, ROWS)
+    parts = merge_query_key_value((fused,), layout)
     for number, part in enumerate(parts):
         expected = torch.stack([rows[number, h, r] for h in range(heads) for r in range(size)])
         assert torch.equal(part, expected)
+    assert torch.equal(split_query_key_value(parts, layout)[0], fused)
 
 
 def test_token_rows_by_name() -> None:
@@ -111,7 +128,7 @@ def test_deliberate_drops_are_recorded(truth: Truth) -> None:
 
 def test_language_model_head_and_tied_decoder_are_kept(truth: Truth) -> None:
     # defects 5 and 26
-    state = convert(shards_of(truth), truth).state
+    state = loaded(convert(shards_of(truth), truth))
     assert torch.equal(state["mlm.decoder.weight"], state["bert.embeddings.word_embeddings.weight"])
     for name in ("mlm.bias", "mlm.transform.dense.weight", "mlm.transform.LayerNorm.bias"):
         assert torch.equal(state[name], expected_state(truth)[name])
@@ -121,18 +138,18 @@ def test_token_types_of_the_source_are_kept(truth: Truth) -> None:
     types = torch.arange(2.0 * truth.hidden).view(2, -1)
     shards = shards_of(truth) | {"language_model.embedding.tokentype_embeddings.weight": (types,)}
     mapped = convert(shards, truth)
-    assert torch.equal(mapped.state["bert.embeddings.token_type_embeddings.weight"], types)
+    assert torch.equal(loaded(mapped)["bert.embeddings.token_type_embeddings.weight"], types)
     assert not mapped.filled
 
 
 def test_replicated_tensors_may_differ_by_rounding_only() -> None:
     tensor = torch.ones(3)
     layout = Layout(1, 3.0, ROWS)
-    assert torch.equal(same((tensor, tensor * (1 + 1e-7)), layout)[0], tensor)
+    assert torch.equal(merge_same((tensor, tensor * (1 + 1e-7)), layout)[0], tensor)
     with pytest.raises(CheckpointError, match="different values"):
-        same((tensor, tensor + 1e-3), layout)
+        merge_same((tensor, tensor + 1e-3), layout)
     with pytest.raises(CheckpointError, match="different values"):
-        same((tensor, torch.full((3,), float("nan"))), layout)
+        merge_same((tensor, torch.full((3,), float("nan"))), layout)
 
 
 def test_too_few_embedding_rows(truth: Truth) -> None:
@@ -158,18 +175,77 @@ def test_our_names_pass_and_the_unused_tail_is_dropped(truth: Truth) -> None:
 def test_our_checkpoint_with_another_token_order(truth: Truth) -> None:
     order = tuple(reversed(range(30)))
     state = expected_state(truth)
-    mapped = map_proteinlm(state, Layout(truth.heads, 3.0, order)).state
+    converted = map_proteinlm(state, Layout(truth.heads, 3.0, order))
+    mapped = loaded(converted)
     assert torch.equal(mapped["mlm.bias"], state["mlm.bias"].flip(0))
     assert torch.equal(mapped["mlm.decoder.weight"], state["mlm.decoder.weight"].flip(0))
 
 
 def test_check_total_names_each_kind_of_difference() -> None:
     expected = {"a": torch.Size([2]), "b": torch.Size([3])}
-    state = {"a": torch.zeros(2), "b": torch.zeros(3)}
+    state = {"a": LazyTensor.of(torch.zeros(2)), "b": LazyTensor.of(torch.zeros(3))}
     check_total(state, expected)
     with pytest.raises(CheckpointError, match="b: the model needs it"):
-        check_total({"a": torch.zeros(2)}, expected)
+        check_total({"a": state["a"]}, expected)
     with pytest.raises(CheckpointError, match="c: the source has it"):
-        check_total({**state, "c": torch.zeros(1)}, expected)
+        check_total({**state, "c": LazyTensor.of(torch.zeros(1))}, expected)
     with pytest.raises(CheckpointError, match=r"b: has shape \(4,\)"):
-        check_total({**state, "b": torch.zeros(4)}, expected)
+        check_total({**state, "b": LazyTensor.of(torch.zeros(4))}, expected)
+
+
+@pytest.mark.parametrize("version", [0.0, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_splitting_and_merging_are_inverses(version: float, ranks: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layout = Layout(heads=4, version=version, token_rows=ROWS, ranks=ranks, embedding_rows=32)
+    wide, words = torch.randn(8, 12, generator=generator), torch.randn(30, 8, generator=generator)
+    parts = tuple(torch.randn(8, 8, generator=generator) for _ in range(3))
+    for name, tensors in {
+        "same": (wide,),
+        "rows": (wide,),
+        "columns": (wide,),
+        "token_rows": (words,),
+        "query_key_value": parts,
+    }.items():
+        transform = TRANSFORMS[name]
+        shares = transform.split(tensors, layout)
+        assert len(shares) == ranks
+        merged = transform.merge(shares, layout)
+        assert all(torch.equal(one, other) for one, other in zip(merged, tensors, strict=True)), name
+
+
+@pytest.mark.parametrize("rules", [MEGATRON_RULES, HUGGINGFACE_RULES, PROTEINLM_RULES])
+def test_every_table_produces_the_same_model(rules: tuple, truth: Truth) -> None:
+    state = {key: LazyTensor.of(value) for key, value in expected_state(truth).items()}
+    layout = Layout(truth.heads, 3.0, ROWS, ranks=2, embedding_rows=256)
+    shards = invert_rules(rules, state, truth.layers, layout)
+    found = apply_rules(rules, {}, shards, truth.layers, layout)
+    assert found.state.keys() == state.keys()
+    for key, tensor in found.state.items():
+        assert torch.equal(tensor.load(), state[key].load()), key
+
+
+def test_tables_of_the_post_layer_norm_forms_name_the_same_parameters() -> None:
+    forward, own = ({target for rule in rules for target in rule.targets} for rules in (POST_LN_RULES, TAPE_05_RULES))
+    assert forward == own
+
+
+def test_writing_backwards_is_total_too(truth: Truth) -> None:
+    state = {key: LazyTensor.of(value) for key, value in expected_state(truth).items()}
+    layout = Layout(truth.heads, 3.0, ROWS, embedding_rows=128)
+    for rules in (MEGATRON_RULES, HUGGINGFACE_RULES):
+        with pytest.raises(CheckpointError, match=r"adapter\.weight: no rule of the form to write"):
+            invert_rules(rules, state | {"adapter.weight": state["mlm.bias"]}, truth.layers, layout)
+        for key in state:
+            if key == "bert.embeddings.token_type_embeddings.weight" and rules is MEGATRON_RULES:
+                continue  # Megatron has models without
+            rest = {name: value for name, value in state.items() if name != key}
+            with pytest.raises(CheckpointError, match=f"{key} is missing"):
+                invert_rules(rules, rest, truth.layers, layout)
+
+
+def test_a_size_that_the_ranks_do_not_divide_is_named(truth: Truth) -> None:
+    state = {key: LazyTensor.of(value) for key, value in expected_state(truth).items()}
+    layout = Layout(truth.heads, 3.0, ROWS, ranks=3, embedding_rows=384)
+    with pytest.raises(CheckpointError, match=r"query\.weight: size 32 can't be divided over 3"):
+        invert_rules(MEGATRON_RULES, state, truth.layers, layout)
