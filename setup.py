@@ -82,6 +82,8 @@ setup(
             "tape-train=tape.main:train_command",
             "tape-eval=tape.main:eval_command",
             "tape-embed=tape.main:embed_command",
+            "tape-score=tape.zero_shot:score_command",
+            "tape-contacts=tape.zero_shot:contacts_command",
             "tape-train-distributed=tape.main:train_distributed_command",
         ],
     },

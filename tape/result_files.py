@@ -109,8 +109,13 @@ def write_report(
     precision: str,
     bootstrap: Bootstrap | None = None,
     config: Mapping[str, Any] | None = None,
+    model_dir: Path | None = None,
 ) -> Path:
-    """Write ``eval_SPLIT.json`` with every metric, whatever ``--metrics`` says; returns its path."""
+    """Write ``eval_SPLIT.json`` with every metric, whatever ``--metrics`` says; returns its path.
+
+    ``model_dir`` is the model's where that is not the directory that is written to.
+    """
+    model_dir = model_dir or directory
     record = EvaluationRecord(
         task=task,
         model=model,
@@ -121,8 +126,8 @@ def write_report(
         precision=precision,
         bootstrap=None if bootstrap is None else asdict(bootstrap),
         config=dict(config or {}),
-        model_dir=str(directory),
-        model_sha256=model_hash(directory),
+        model_dir=str(model_dir),
+        model_sha256=model_hash(model_dir),
         data_sha256=data_sha256,
     )
     path = directory / f"eval_{split}.json"

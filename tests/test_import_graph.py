@@ -60,6 +60,7 @@ NEVER_IMPORTED = (
     "tape_eval",
     "setup",
     "tape.main",
+    "tape.zero_shot",
     "pretrain.pretrain_tape",
     "pretrain.tools",
 )
@@ -70,6 +71,7 @@ DISTRIBUTED_ROOMS = ("pretrain.parallel", "pretrain.checkpointing", "tape.distri
 # Command lines are parsed here; everything else is given values.
 ARGUMENT_ROOMS = (
     "tape.main",
+    "tape.zero_shot",
     "tape.arguments",
     "pretrain.arguments",
     "pretrain.pretrain_tape",
