@@ -9,6 +9,7 @@ not penalised here.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,6 +23,8 @@ from .evaluation import Evaluation, evaluation_mode
 from .metrics import Bootstrap, measure_contacts, summarise_contacts
 from .metrics.contacts import MINIMUM_SEPARATION
 from .progress import Progress
+
+logger = logging.getLogger(__name__)
 
 TASK_NAME = "unsupervised_contact_prediction"
 
@@ -80,19 +83,18 @@ def attention_features(model: nn.Module, ids: np.ndarray, device: torch.device) 
 
 
 def fit_logistic_regression(
-    features: np.ndarray, labels: np.ndarray, c: float, tolerance: float = 1e-8, iterations: int = 5000
+    features: np.ndarray, labels: np.ndarray, c: float, tolerance: float = 1e-3, iterations: int = 5000
 ) -> tuple[np.ndarray, float]:
     """Minimise |w|_1 + c sum of log(1 + exp(-y (w x + b))), y in {-1, 1}.
 
     With w = u - v, u and v not negative, the penalty is linear and the problem smooth with bounds; L-BFGS-B solves it,
-    and holds what the penalty removes at exactly 0. The objective is divided by c N, so that the tolerance means the
-    same for any number of pairs.
+    and holds what the penalty removes at exactly 0. The objective is divided by c N, a mean over pairs.
 
     Args:
         features: (N, F).
         labels: (N,) in {0, 1}.
         c: weight of the loss.
-        tolerance: largest projected gradient of the mean loss.
+        tolerance: largest deviation from the conditions of a minimum, relative to the penalty's slope.
         iterations: at most.
 
     Returns:
@@ -123,7 +125,7 @@ def fit_logistic_regression(
     share = float(np.mean(labels > 0))
     start = np.zeros(2 * size + 1)
     start[-1] = np.log(share / (1 - share))  # the solution without features
-    options = {"maxiter": iterations, "maxfun": 4 * iterations, "ftol": 1e-14, "gtol": tolerance, "maxcor": 20}
+    options = {"maxiter": iterations, "maxfun": 4 * iterations, "ftol": 1e-14, "gtol": tolerance * penalty, "maxcor": 20}
     found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
     return found[:size] - found[size:-1], float(found[-1])
 
@@ -160,6 +162,13 @@ def fit_contacts(
             progress.advance()
     matrix, truth = np.concatenate(features), np.concatenate(labels)
     weights, intercept = fit_logistic_regression(matrix, truth, c)
+    if not weights.any():
+        logger.warning(
+            "the penalty leaves no attention head a weight: at C = %g they tell nothing about the contacts of these %d"
+            " proteins, and all scores are equal",
+            c,
+            len(indices),
+        )
     names = tuple(dataset.survey().identifiers[index] for index in indices)
     return ContactRegression(weights, intercept, names, len(truth), c)
 

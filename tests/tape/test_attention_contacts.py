@@ -145,6 +145,15 @@ def test_a_head_that_knows_the_contacts_is_found(small_data: Path) -> None:
     assert all(np.allclose(r["prediction"], r["prediction"].T) for r in evaluation.results)
 
 
+def test_heads_that_tell_nothing_are_said(small_data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dataset = registry.get_task_spec("contact_prediction").dataset_class(small_data, "train")
+    model = Oracle(dataset)
+    model.maps = {ids: np.zeros_like(contacts) for ids, contacts in model.maps.items()}
+    regression = fit_contacts(model, dataset, [0, 1], 0.15, CPU)
+    assert not regression.weights.any()
+    assert "leaves no attention head a weight: at C = 0.15" in caplog.text
+
+
 def test_proteins_are_drawn_by_seed_among_those_that_fit(small_data: Path) -> None:
     dataset = registry.get_task_spec("contact_prediction").dataset_class(small_data, "train")
     lengths = dataset.survey().lengths
