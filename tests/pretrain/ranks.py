@@ -84,8 +84,8 @@ def _run(flags: list[str], environment: dict[str, str], log: str, rank: int, spo
     stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for descriptor in (1, 2):
         os.dup2(stream, descriptor)
-    sys.stdout = open(1, "w", buffering=1, closefd=False, encoding="utf-8")
-    sys.stderr = open(2, "w", buffering=1, closefd=False, encoding="utf-8")
+    sys.stdout = open(1, "w", buffering=1, closefd=False, encoding="utf-8")  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False, encoding="utf-8")  # noqa: SIM115
     os.environ.update(environment)
     sys.argv = ["pretrain_tape.py", *flags]
     if spoil is not None:
