@@ -125,7 +125,8 @@ def fit_logistic_regression(
     share = float(np.mean(labels > 0))
     start = np.zeros(2 * size + 1)
     start[-1] = np.log(share / (1 - share))  # the solution without features
-    options = {"maxiter": iterations, "maxfun": 4 * iterations, "ftol": 1e-14, "gtol": tolerance * penalty, "maxcor": 20}
+    limits = {"maxiter": iterations, "maxfun": 4 * iterations}
+    options = {**limits, "ftol": 1e-14, "gtol": tolerance * penalty, "maxcor": 20}
     found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
     return found[:size] - found[size:-1], float(found[-1])
 
