@@ -152,7 +152,7 @@ def plan(data: Path, out: Path, tasks: Sequence[str], size: Size, machine: Machi
             ),
             (report,),
             after=evaluations,
-            title="table and pictures",
+            title="report",
             weight=5,
         )
     )
@@ -301,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seconds = Pipeline(stages, out / "stages", ROOT, machine.jobs).run()
     print(f"\n{(out / 'report' / 'table.md').read_text()}")
     total = sum(seconds.values())
-    print(f"Ran {len(seconds)} stages ({total:.0f} s of work). Table and pictures: {out / 'report'}")
+    print(f"Ran {len(seconds)} stages ({total:.0f} s of work). Report: {out / 'report' / 'report.html'}")
 
 
 if __name__ == "__main__":

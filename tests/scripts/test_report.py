@@ -1,4 +1,4 @@
-"""The table: rows, columns, marks of simulated data; and that pictures are drawn."""
+"""The report: its table, what stands beside published numbers and why it may not, its charts, its page."""
 
 from __future__ import annotations
 
@@ -6,14 +6,29 @@ import csv
 import io
 import json
 import pickle
+import re
 import shutil
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from scripts import report
+from scripts import report, report_rows
+from scripts.published import grouped_reasons, load_published, published_beside
 from tape.errors import CheckpointError, ConfigError
+from tape.evaluation_records import EvaluationRecord, write_record
+from tape.metrics import Metric
+
+
+def record_of(task: str, model: str, split: str, data: dict[str, Any], **values: float) -> EvaluationRecord:
+    metrics = [
+        Metric(name, value, 5, f"what {name} is", (value - 0.05, value + 0.05)) for name, value in values.items()
+    ]
+    config = {"contact_head": "linear", "head_hidden_size": 512}
+    return EvaluationRecord(task, model, split, data, 5, tuple(metrics), "fp32", config=config, model_sha256="ab" * 32)
 
 
 def add_run(root: Path, task: str, model: str, suffix: str, split: str, simulated: bool, **values: float) -> Path:
@@ -23,18 +38,14 @@ def add_run(root: Path, task: str, model: str, suffix: str, split: str, simulate
     (run / "args.json").write_text("{}")
     history = [{"epoch": e, "train": {"loss": 1.0}, "valid": {"loss": 1.0 / (e + 1)}} for e in range(2)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in history))
-    content = {
-        "schema": "proteinlm-eval",
-        "version": 1,
-        "task": task,
-        "model": model,
-        "split": split,
-        "proteins": 5,
-        "data": {"name": "a set", "simulated": simulated},
-        "metrics": [{"name": name, "value": value, "n": 5, "definition": ""} for name, value in values.items()],
-    }
-    (directory / f"eval_{split}.json").write_text(json.dumps(content))
+    record = record_of(task, model, split, {"name": "a <set>", "simulated": simulated}, **values)
+    write_record(directory / f"eval_{split}.json", record)
     return directory
+
+
+def add_results(directory: Path, split: str, *entries: dict[str, Any]) -> None:
+    with (directory / f"results_{split}.pkl").open("wb") as stream:
+        pickle.dump(({}, list(entries)), stream, protocol=4)
 
 
 @pytest.fixture
@@ -48,64 +59,220 @@ def results(tmp_path: Path) -> Path:
     return root
 
 
-def test_rows_and_columns(results):
-    rows = report.make_rows(report.read_evaluations([results]))
-    assert report.columns_of(rows) == ["one-hot", "random weights", "pretrained", "mine"]
-    text = report.markdown_table(rows)
-    assert "| secondary_structure | a set | test (5) | 3-class accuracy | 0.500 | 0.600 | **0.700** | - |" in text
-    assert "| stability | a set (simulated) | test (5) | Spearman's rho | - | - | 0.250 | **0.500** |" in text
+def rows_of(*directories: Path) -> list[report_rows.Row]:
+    return report_rows.make_rows(report_rows.read_evaluations(directories))
 
 
-def test_csv_has_full_precision(results):
-    rows = report.make_rows(report.read_evaluations([results]))
-    records = list(csv.DictReader(io.StringIO(report.csv_table(rows))))
+# --- the table ------------------------------------------------------------------------------------------------------
+
+
+def test_rows_and_columns(results: Path) -> None:
+    rows = rows_of(results)
+    assert report_rows.columns_of(rows) == ["one-hot", "random weights", "pretrained", "mine"]
+    text = report_rows.markdown_table(rows)
+    assert "| secondary_structure | a <set> | test (5) | 3-class accuracy | 0.500 | 0.600 | **0.700** | - |" in text
+    assert "| stability | a <set> (simulated) | test (5) | Spearman's rho | - | - | 0.250 | **0.500** |" in text
+
+
+def test_csv_has_full_precision_and_intervals(results: Path) -> None:
+    records = list(csv.DictReader(io.StringIO(report_rows.csv_table(rows_of(results)))))
     assert records[0]["pretrained"] == "0.7"
-    assert (records[1]["simulated"], records[1]["mine"]) == ("True", "0.5")
+    assert float(records[0]["pretrained low"]) == pytest.approx(0.65)
+    assert (records[1]["simulated"], records[1]["mine"], records[1]["one-hot low"]) == ("True", "0.5", "")
 
 
-def test_tables_and_pictures_are_written(results, tmp_path, capsys):
-    pytest.importorskip("matplotlib")
-    directory = add_run(results, "contact_prediction", "transformer", "pretrained", "test", False, precision_at_l5=0.2)
-    rng = np.random.default_rng(0)
-    target = np.full((30, 30), -1)
-    target[np.triu_indices(30, 6)] = rng.integers(0, 2, len(np.triu_indices(30, 6)[0]))
-    target = np.maximum(target, target.T)
-    entry = {"id": "1abc", "prediction": rng.normal(size=(30, 30, 2)).astype(np.float32), "target": target}
-    with (directory / "results_test.pkl").open("wb") as stream:
-        pickle.dump(({}, [entry] * 3), stream, protocol=4)
-    pretraining = tmp_path / "checkpoints"
-    pretraining.mkdir()
-    records = [{"iteration": i, "lm_loss": 3.0 - i / 100} for i in range(1, 60)]
-    records.append({"iteration": 59, "validation_loss": 2.6})
-    (pretraining / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    out = tmp_path / "report"
-    report.main([str(results), "--pretraining", str(pretraining), "--out", str(out)])
-    expected = {"table.md", "table.csv", "finetuning.png", "pretraining.png", "contact_map.png"}
-    assert {path.name for path in out.iterdir()} == expected
-    assert all(path.stat().st_size > 5000 for path in out.glob("*.png"))
-    assert (out / "table.md").read_text() in capsys.readouterr().out
+def test_a_third_partys_task_has_its_first_metric(tmp_path: Path) -> None:
+    add_run(tmp_path, "my_task", "transformer", "x", "test", False, loss=1.0, my_score=0.5)
+    (row,) = rows_of(tmp_path)
+    assert (row.metric, row.values["x"].value) == ("my score", 0.5)
 
 
-def test_of_several_epochs_the_best_on_validation_data_counts(results, tmp_path):
+def test_of_several_epochs_the_best_on_validation_data_counts(results: Path, tmp_path: Path) -> None:
     run = results / "secondary_structure_transformer_pretrained"
     shutil.copytree(run / "1", run / "10")
     (run / "10" / "eval_test.json").write_text((run / "1" / "eval_test.json").read_text().replace("0.7", "0.1"))
     with pytest.raises(ConfigError, match="both are secondary_structure test"):
-        report.read_evaluations([results])
+        report_rows.read_evaluations([results])
     (run / "best.json").write_text('{"directory": "10"}')
-    assert report.make_rows(report.read_evaluations([results]))[0].values["pretrained"] == 0.1
+    assert rows_of(results)[0].values["pretrained"].value == 0.1
     shutil.copytree(results, tmp_path / "again")
     with pytest.raises(ConfigError, match="give one of them"):
-        report.read_evaluations([results, tmp_path / "again"])
+        report_rows.read_evaluations([results, tmp_path / "again"])
 
 
-def test_nothing_to_report_and_foreign_files_are_clear_errors(tmp_path):
+def test_nothing_to_report_and_foreign_files_are_clear_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no eval_SPLIT\.json"):
-        report.read_evaluations([tmp_path])
+        report_rows.read_evaluations([tmp_path])
     with pytest.raises(ConfigError, match="no such directory"):
-        report.read_evaluations([tmp_path / "absent"])
+        report_rows.read_evaluations([tmp_path / "absent"])
     file = tmp_path / "eval_test.json"
     for text in ("{", "{}", '{"schema": "other", "version": 1}'):
         file.write_text(text)
         with pytest.raises(CheckpointError, match=r"eval_test\.json"):
-            report.read_evaluations([tmp_path])
+            report_rows.read_evaluations([tmp_path])
+
+
+# --- published numbers ----------------------------------------------------------------------------------------------
+
+
+def reasons(record: EvaluationRecord) -> dict[str, tuple[str, ...]]:
+    return {entry.model: entry.reasons for entry in published_beside(record)}
+
+
+def test_published_numbers_and_their_sources() -> None:
+    content = load_published()
+    values = {model["name"]: model["values"] for model in content["models"]}
+    assert set(values) == {
+        "TAPE one-hot", "TAPE LSTM", "TAPE ResNet", "TAPE Transformer", "UniRep", "ProteinLM 200M", "ProteinLM 3B",
+    }  # fmt: skip
+    assert [values["TAPE one-hot"][task] for task in content["tasks"]] == [0.69, 0.29, 0.09, 0.14, 0.19]
+    assert [values["ProteinLM 200M"][task] for task in content["tasks"]] == [0.75, 0.52, 0.26, 0.68, 0.77]
+    assert [values["ProteinLM 3B"][task] for task in content["tasks"]] == [0.79, 0.75, 0.30, 0.68, 0.79]
+    assert {content["families"][model["family"]]["source"] for model in content["models"]} == set(content["sources"])
+
+
+def test_on_the_same_data_only_what_differs_is_named() -> None:
+    data = {"name": "TAPE stability", "simulated": False, "splits": {"train": 53614}}
+    record = record_of("stability", "transformer", "test", data, spearmanr=0.5)
+    found = reasons(EvaluationRecord(**{**vars(record), "proteins": 12851}))
+    assert found["TAPE LSTM"] == ()  # same data, same head, same metric
+    assert found["ProteinLM 200M"] == ("other head: ours is 512 wide, theirs 1024",)
+    assert "ours is over 5 test proteins, not 12,851" in reasons(record)["TAPE LSTM"]
+
+
+def test_other_data_heads_and_metrics_are_named() -> None:
+    record = record_of("contact_prediction", "transformer", "test", {"name": "PDB"}, precision_at_l5=0.2)
+    found = reasons(record)
+    assert found["TAPE LSTM"][0] == "ours is on other data: PDB"
+    assert not any("other head" in reason for reason in found["TAPE LSTM"])
+    assert any("ours is one linear layer" in reason for reason in found["ProteinLM 200M"])
+    assert any("counts each pair twice" in reason for reason in found["ProteinLM 3B"])
+    simulated = record_of("stability", "transformer", "test", {"name": "toy", "simulated": True}, spearmanr=0.2)
+    assert reasons(simulated)["TAPE LSTM"] == ("ours is on simulated data (toy)",)
+    data = {"name": "NetSurfP-2.0 and CB513", "splits": {"train": 8633}}
+    structure = reasons(record_of("secondary_structure", "transformer", "casp12", data, accuracy=0.2))["TAPE LSTM"]
+    assert "ours is on another split: casp12, not cb513" in structure
+    assert "ours had 8,633 proteins to train on, not 8,678" in structure
+    assert "ours was not measured by the published definition (accuracy_all_residues)" in structure
+    assert published_beside(record_of("my_task", "transformer", "test", data, x=1.0)) == []
+
+
+def test_reasons_are_said_once() -> None:
+    record = record_of("contact_prediction", "transformer", "test", {"name": "PDB"}, precision_at_l5=0.2)
+    groups = grouped_reasons(published_beside(record))
+    assert groups[0] == (["all"], ["ours is on other data: PDB"])
+    assert "TAPE LSTM" in groups[1][0]
+    assert groups[-1][0] == ["ProteinLM 3B"]
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """Checks that elements close in order; collects what a reader's program and a browser need to know."""
+
+    VOID = frozenset({"meta", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+@pytest.fixture
+def page(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The directory of a report with every kind of picture."""
+    rng = np.random.default_rng(0)
+    directory = add_run(results, "contact_prediction", "transformer", "pretrained", "test", False, precision_at_l5=0.2)
+    target = np.full((30, 30), -1)
+    target[np.triu_indices(30, 6)] = rng.integers(0, 2, len(np.triu_indices(30, 6)[0]))
+    target = np.maximum(target, target.T)
+    entry = {"id": "1abc", "prediction": rng.normal(size=(30, 30, 2)).astype(np.float32), "target": target}
+    add_results(directory, "test", *[entry] * 3)
+    structure = {"id": "x", "prediction": np.eye(3)[[0, 1, 1, 2]], "target": np.array([-1, 1, 0, 2])}
+    add_results(results / "secondary_structure_transformer_pretrained" / "1", "test", structure)
+    values = [{"id": "x", "prediction": np.array([p]), "target": np.array([p / 2])} for p in (1.0, 2.0, 4.0)]
+    add_results(results / "stability_transformer_mine" / "1", "test", *values)
+    pretraining = tmp_path / "checkpoints"
+    pretraining.mkdir()
+    records: list[dict[str, float]] = [{"iteration": i, "lm_loss": 3.0 - i / 100} for i in range(1, 60)]
+    records.append({"iteration": 59, "validation_loss": 2.6})
+    (pretraining / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    report.main([str(results), "--pretraining", str(pretraining), "--out", str(tmp_path / "report")])
+    assert "**0.700**" in capsys.readouterr().out
+    return tmp_path / "report"
+
+
+def test_the_page_is_whole_and_needs_nothing_else(page: Path) -> None:
+    assert {path.name for path in page.iterdir()} == {"report.html", "table.md", "table.csv"}
+    text = (page / "report.html").read_text()
+    parsed = Page(text)
+    assert parsed.open == []
+    loaded = [a for tag, a in parsed.attributes for key in ("src", "data", "srcset") if key in a]
+    assert loaded == []
+    assert "@import" not in text
+    assert "url(" not in text
+    addresses = {a["href"] for tag, a in parsed.attributes if tag == "a"}
+    assert {a for a in addresses if a and not a.startswith("#")} == {
+        s["url"] for s in load_published()["sources"].values()
+    }
+    anchors = {a.get("id") for _, a in parsed.attributes}
+    assert {str(a)[1:] for a in addresses if str(a).startswith("#")} <= anchors
+    assert "@media print" in text
+    assert "prefers-color-scheme: dark" in text
+    assert any(a.get("name") == "viewport" for tag, a in parsed.attributes if tag == "meta")
+
+
+def test_the_page_can_be_heard(page: Path) -> None:
+    parsed = Page((page / "report.html").read_text())
+    charts = [a for tag, a in parsed.attributes if tag == "svg"]
+    assert len(charts) > 10
+    assert all(a.get("aria-label") or a.get("aria-hidden") == "true" for a in charts)
+    headers = [a for tag, a in parsed.attributes if tag == "th"]
+    assert headers
+    assert all(a.get("scope") in ("col", "row") for a in headers)
+
+
+def test_the_page_says_what_the_files_say(page: Path) -> None:
+    words = Page((page / "report.html").read_text()).words
+    for said in (
+        "a <set>",  # escaped, or it would be a tag
+        "[0.650, 0.750]",
+        "what spearmanr is",
+        "ProteinLM 3B",
+        "Not comparable because",
+        "ours is on simulated data (a <set>)",
+        "P@L",
+        "of 1abc (30 residues)",
+        "percent predicted as",
+        "3 proteins; dashed",
+        "Pretraining.",
+        "Finetuning: stability (simulated)",
+    ):
+        assert said in words, said
+    markdown = (page / "table.md").read_text()
+    assert "| contact_prediction | P@L/5, test | 0.29 | 0.39 | 0.29 | 0.36 | 0.34 | 0.52 | 0.75 |" in markdown
+    assert "- stability, test, all: ours is on simulated data (a <set>)" in markdown
+
+
+def test_every_chart_is_well_formed(page: Path) -> None:
+    drawings = re.findall(r"<svg.*?</svg>", (page / "report.html").read_text(), re.DOTALL)
+    kinds = [ElementTree.fromstring(drawing).get("class") for drawing in drawings]
+    assert {"bar", "chart", "map"} <= set(kinds)
+    assert not any("nan" in drawing or "inf" in drawing.replace("information", "") for drawing in drawings)

@@ -1,0 +1,170 @@
+"""The report's pictures with their captions: training curves, and predictions of each kind of task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripts import report_charts as charts
+from scripts.report_rows import Evaluated, read_records, shown_data, shown_task
+from tape.lmdb_store import restricted_loads
+from tape.registry import registry
+from tape.tasks import TaskShape
+
+STATES = {3: "HEC", 8: "GHIBESTC"}
+UNSUPERVISED_CONTACTS = "unsupervised_contact_prediction"
+
+Results = list[dict[str, Any]]
+
+
+def _figure(chart: str, caption: str) -> str:
+    return f"<figure>{chart}<figcaption>{caption}</figcaption></figure>" if chart else ""
+
+
+def _legend(names: dict[str, int]) -> str:
+    items = "".join(f'<span><i class="key c{colour}"></i>{escape(name)}</span>' for name, colour in names.items())
+    return f'<p class="legend">{items}</p>'
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def curves(evaluations: Sequence[Evaluated], pretraining: Path | None, colours: dict[str, int]) -> str:
+    """Pretraining's loss and each task's validation loss."""
+    figures = [] if pretraining is None else [_pretraining(read_records(pretraining / "metrics.jsonl"))]
+    tasks: dict[tuple[str, bool], list[charts.Series]] = {}
+    for run, e in {e.run: e for e in evaluations}.items():
+        points = _validation_losses(run)
+        if points:
+            series = charts.Series(e.column, points, colours[e.column], dots=True)
+            tasks.setdefault((e.record.task, e.record.is_simulated), []).append(series)
+    for (task, simulated), shown in tasks.items():
+        name = shown_task(task) + (" (simulated)" if simulated else "")
+        title = f"Validation loss of {name} by epoch"
+        chart = charts.line_chart(shown, "epoch", "validation loss", title, whole_x=True)
+        figures.append(_figure(chart, f"Finetuning: {escape(name)}"))
+    seen = {one.name for shown in tasks.values() for one in shown}
+    legend = _legend({column: colour for column, colour in colours.items() if column in seen}) if seen else ""
+    return f'{legend}<div class="grid">{"".join(figures)}</div>' if figures else ""
+
+
+def _validation_losses(run: Path) -> list[tuple[float, float]]:
+    """(epoch from 1, loss) of a run, where its history tells any."""
+    file = run / "metrics.jsonl"
+    records = read_records(file) if file.is_file() else []
+    losses = [(record["epoch"] + 1, (record.get("valid") or {}).get("loss")) for record in records]
+    return [(epoch, loss) for epoch, loss in losses if loss is not None]
+
+
+def _pretraining(records: Sequence[dict[str, Any]]) -> str:
+    train = [(r["iteration"], r["lm_loss"]) for r in records if r.get("lm_loss") is not None]
+    valid = [(r["iteration"], r["validation_loss"]) for r in records if r.get("validation_loss") is not None]
+    window = max(1, len(train) // 40)
+    series = [
+        charts.Series("training", charts.thinned(train), 2, faint=True),
+        charts.Series("training, smoothed", charts.thinned(charts.smoothed(train, window)), 2),
+        charts.Series("validation", valid, 1, dots=True),
+    ]
+    chart = charts.line_chart(series, "iteration", "masked-residue loss (nats)", "Loss of pretraining by iteration")
+    text = f"Pretraining. Thin: training loss; thick: its mean over {window} iterations"
+    return _figure(chart, text + ("; dots: validation." if valid else "."))
+
+
+# --- predictions ----------------------------------------------------------------------------------------------------
+
+
+def predictions(groups: Sequence[Sequence[Evaluated]], colours: dict[str, int]) -> str:
+    """Pictures of predictions, where results_SPLIT.pkl lies beside the evaluation."""
+    made = []
+    for group in groups:
+        pictures = _pictures(group, colours)
+        if pictures:
+            record = group[0].record
+            title = escape(f"{shown_task(record.task)}, {record.split}")
+            place = escape(shown_data(record.data_name, record.is_simulated))
+            made.append(f'<h3>{title}</h3><p class="place">{place}</p><div class="grid">{pictures}</div>')
+    return "".join(made)
+
+
+def _pictures(group: Sequence[Evaluated], colours: dict[str, int]) -> str:
+    shape = _shape(group[0].record.task)
+    if shape == TaskShape.RESIDUE_PAIR:
+        return _contact_maps(group, colours)
+    if shape == TaskShape.RESIDUE_CLASS:
+        return "".join(_confusion(e) for e in group)
+    if shape == TaskShape.VALUE:
+        return "".join(_scatter(e, colours[e.column]) for e in group)
+    return ""
+
+
+def _shape(task: str) -> TaskShape | None:
+    if task == UNSUPERVISED_CONTACTS:
+        return TaskShape.RESIDUE_PAIR
+    spec = registry.task_name_mapping.get(task)
+    return None if spec is None else spec.shape
+
+
+def _load(evaluation: Evaluated) -> Results:
+    """The predictions; read as untrusted data. Empty where the file is not there."""
+    path = evaluation.results_file
+    if not path.is_file():
+        return []
+    _, results = restricted_loads(path.read_bytes(), str(path))
+    return list(results)
+
+
+def _contact_maps(group: Sequence[Evaluated], colours: dict[str, int]) -> str:
+    """The protein of median length, so that nobody chose it for its looks."""
+    figures, chosen = [], None
+    for e in group:
+        results = _load(e)
+        if not results:
+            continue
+        if chosen is None:
+            order = sorted(range(len(results)), key=lambda index: len(results[index]["target"]))
+            chosen = order[len(order) // 2]
+        result = results[chosen]
+        chart, precision = charts.contact_map(result, e.column, colours[e.column])
+        text = (
+            f"<b>{escape(e.column)}</b>: P@L {precision:.2f} of {escape(str(result['id']))}"
+            f" ({len(result['target'])} residues). Below the diagonal: true contacts; above: the L best pairs,"
+            " filled where right."
+        )
+        figures.append(_figure(chart, text))
+    return "".join(figures)
+
+
+def _confusion(evaluation: Evaluated) -> str:
+    results = _load(evaluation)
+    if not results:
+        return ""
+    classes = int(np.asarray(results[0]["prediction"]).shape[-1])
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    for result in results:
+        target = np.asarray(result["target"])
+        counted = target >= 0
+        predicted = np.asarray(result["prediction"]).argmax(-1)[counted]
+        np.add.at(counts, (target[counted], predicted), 1)
+    labels = STATES.get(classes) or [str(number) for number in range(classes)]
+    title = f"Confusion matrix of {shown_task(evaluation.record.task)} by {evaluation.column}"
+    chart = charts.confusion_matrix(counts, list(labels), title)
+    text = f"<b>{escape(evaluation.column)}</b>: of each true state (row), percent predicted as (column)."
+    return _figure(chart, text)
+
+
+def _scatter(evaluation: Evaluated, colour: int) -> str:
+    results = _load(evaluation)
+    if not results:
+        return ""
+    true, predicted = (
+        np.array([float(np.asarray(r[key]).reshape(-1)[0]) for r in results]) for key in ("target", "prediction")
+    )
+    title = f"Predicted against true values of {shown_task(evaluation.record.task)} by {evaluation.column}"
+    chart = charts.scatter_chart(true, predicted, colour, title)
+    sampled = f", {charts.MOST_POINTS:,} of them drawn" if len(results) > charts.MOST_POINTS else ""
+    text = f"<b>{escape(evaluation.column)}</b>: {len(results):,} proteins{sampled}; dashed: predicted = true."
+    return _figure(chart, text)

@@ -1,0 +1,288 @@
+"""What a report is made of: evaluations found below directories, and the rows of its table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from scripts.published import compared_metric, grouped_reasons, load_published, published_beside
+from tape.errors import CheckpointError, ConfigError
+from tape.evaluation_records import EvaluationRecord, finite, read_record
+from tape.metrics import Metric
+from tape.run_directory import BEST_NAME, saved_epoch
+
+# task -> metrics of the table: key in eval_SPLIT.json, what it is called
+HEADLINES: dict[str, tuple[tuple[str, str], ...]] = {
+    "secondary_structure": (("accuracy", "3-class accuracy"),),
+    "secondary_structure_8": (("accuracy", "8-class accuracy"),),
+    "contact_prediction": (
+        ("precision_at_l5", "P@L/5, separation >= 6"),
+        ("precision_at_l5_medium_long", "P@L/5, separation >= 12"),
+    ),
+    "unsupervised_contact_prediction": (
+        ("precision_at_l5", "P@L/5, separation >= 6"),
+        ("precision_at_l_long", "P@L, separation >= 24"),
+    ),
+    "remote_homology": (("accuracy", "top-1 accuracy"),),
+    "fluorescence": (("spearmanr", "Spearman's rho"),),
+    "stability": (("spearmanr", "Spearman's rho"),),
+    "masked_language_modeling": (("perplexity", "perplexity"), ("accuracy", "accuracy")),
+    "language_modeling": (("perplexity", "perplexity"), ("accuracy", "accuracy")),
+}
+# suffix of a run's directory -> column; others keep their suffix
+COLUMNS = {"onehot": "one-hot", "random": "random weights", "pretrained": "pretrained"}
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One eval_SPLIT.json.
+
+    Attributes:
+        file: where it lies.
+        run: directory of the run it belongs to.
+        column: what the model is called in the table.
+        record: its content.
+    """
+
+    file: Path
+    run: Path
+    column: str
+    record: EvaluationRecord
+
+    @property
+    def results_file(self) -> Path:
+        """The predictions beside it; may be absent."""
+        return self.file.parent / f"results_{self.record.split}.pkl"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a metric of a split, for every model."""
+
+    task: str
+    data: str
+    simulated: bool
+    split: str
+    proteins: int
+    metric: str
+    values: dict[str, Metric]
+
+    @property
+    def data_label(self) -> str:
+        return shown_data(self.data, self.simulated)
+
+
+def shown_data(name: str, simulated: bool) -> str:
+    """A data set's name, marked when it is simulated and does not say so."""
+    return f"{name} (simulated)" if simulated and "simulated" not in name.lower() else name
+
+
+def shown_task(task: str) -> str:
+    """A task's name in words."""
+    return task.replace("_", " ")
+
+
+def read_evaluations(directories: Iterable[Path]) -> list[Evaluated]:
+    """The evaluations below the directories; of a run with several evaluated epochs, the one best.json names.
+
+    Raises:
+        ConfigError: there is none, a directory is missing, or two models claim one cell of the table.
+        CheckpointError: a file is no evaluation of the known schema.
+    """
+    found = []
+    for directory in directories:
+        if not directory.is_dir():
+            raise ConfigError(f"{directory}: no such directory")
+        found += [_read_evaluation(file) for file in sorted(directory.rglob("eval_*.json"))]
+    if not found:
+        raise ConfigError(f"no eval_SPLIT.json below {', '.join(map(str, directories))}; run tape_eval.py first")
+    return _one_a_cell([evaluation for evaluation in found if _is_chosen_epoch(evaluation, found)])
+
+
+def _read_evaluation(file: Path) -> Evaluated:
+    record = read_record(file)
+    if not record.config:  # version 1 left it to the model's own file
+        record = replace(record, config=_config_beside(file))
+    run = next((parent for parent in file.parents if (parent / "args.json").is_file()), file.parent)
+    suffix = run.name.removeprefix(f"{record.task}_{record.model}_")
+    return Evaluated(file, run, COLUMNS.get(suffix, suffix), record)
+
+
+def _config_beside(file: Path) -> dict[str, Any]:
+    config = file.parent / "config.json"
+    try:
+        content = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    except ValueError as error:
+        raise CheckpointError(f"{config}: not valid JSON ({error})") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _is_chosen_epoch(evaluation: Evaluated, all_of_them: Sequence[Evaluated]) -> bool:
+    """Whether the evaluated epoch is its run's only one, or its best on validation data."""
+    directory = evaluation.file.parent
+    epochs = {other.file.parent for other in all_of_them if other.run == evaluation.run}
+    best = saved_epoch(evaluation.run, (BEST_NAME,))
+    return len(epochs) == 1 or best not in epochs or directory == best
+
+
+def _one_a_cell(evaluations: Sequence[Evaluated]) -> list[Evaluated]:
+    """Refuse two models of one name, which would hide one another."""
+    cells: dict[tuple[str, str, str, str], Evaluated] = {}
+    for evaluation in evaluations:
+        record = evaluation.record
+        other = cells.setdefault((record.task, record.data_name, record.split, evaluation.column), evaluation)
+        if other is not evaluation:
+            raise ConfigError(
+                f"{other.file} and {evaluation.file} both are {record.task} {record.split} of"
+                f" {evaluation.column!r}; give one of them"
+            )
+    return list(cells.values())
+
+
+def groups_of(evaluations: Sequence[Evaluated]) -> list[list[Evaluated]]:
+    """Evaluations of one task, data set and split together, tasks in the order of HEADLINES, columns in theirs."""
+    order = [*COLUMNS.values()]
+    tasks = [*HEADLINES, *dict.fromkeys(e.record.task for e in evaluations if e.record.task not in HEADLINES)]
+    groups = []
+    for task in tasks:
+        here = [e for e in evaluations if e.record.task == task]
+        for key in dict.fromkeys((e.record.data_name, e.record.split) for e in here):
+            group = [e for e in here if (e.record.data_name, e.record.split) == key]
+            groups.append(sorted(group, key=lambda e: order.index(e.column) if e.column in order else len(order)))
+    return groups
+
+
+def headlines_of(group: Sequence[Evaluated]) -> tuple[tuple[str, str], ...]:
+    """Metrics of a group's task; of a third party's task its first metric after the loss."""
+    record = group[0].record
+    if record.task in HEADLINES:
+        return HEADLINES[record.task]
+    name = next((metric.name for metric in record.metrics if metric.name != "loss"), "loss")
+    return ((name, name.replace("_", " ")),)
+
+
+def make_rows(evaluations: Sequence[Evaluated]) -> list[Row]:
+    """The table's rows, one a data set, split and metric."""
+    rows = []
+    for group in groups_of(evaluations):
+        first = group[0].record
+        for key, title in headlines_of(group):
+            found = {e.column: e.record.metric(key) for e in group}
+            values = {column: metric for column, metric in found.items() if metric is not None}
+            place = (first.task, first.data_name, first.is_simulated, first.split, first.proteins)
+            rows.append(Row(*place, title, values))
+    return rows
+
+
+def columns_of(rows: Sequence[Row]) -> list[str]:
+    """Known columns first, in their order, then the others as met."""
+    met = dict.fromkeys(column for row in rows for column in row.values)
+    known = [column for column in COLUMNS.values() if column in met]
+    return known + [column for column in met if column not in known]
+
+
+def best_of(row: Row) -> float | None:
+    """The best value of a row; None where there is only one."""
+    numbers = [metric.value for metric in row.values.values() if not math.isnan(metric.value)]
+    if len(numbers) < 2:
+        return None
+    return min(numbers) if row.metric == "perplexity" else max(numbers)
+
+
+def shown_value(metric: Metric | None) -> str:
+    """Three decimals, or a dash."""
+    return "-" if metric is None or math.isnan(metric.value) else f"{metric.value:.3f}"
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """The table; the best of each row is bold where there is more than one."""
+    columns = columns_of(rows)
+    lines = [
+        "| task | data | split (proteins) | metric | " + " | ".join(columns) + " |",
+        "|:--|:--|:--|:--|" + "--:|" * len(columns),
+    ]
+    for row in rows:
+        best = best_of(row)
+        cells = [_cell(row.values.get(column), best) for column in columns]
+        place = f"| {row.task} | {row.data_label} | {row.split} ({row.proteins}) | {row.metric} | "
+        lines.append(place + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(metric: Metric | None, best: float | None) -> str:
+    text = shown_value(metric)
+    return f"**{text}**" if metric is not None and metric.value == best else text
+
+
+def markdown_published(evaluations: Sequence[Evaluated]) -> str:
+    """Published numbers of the tasks at hand, and why they are not comparable; empty where there are none."""
+    groups = [group for group in groups_of(evaluations) if published_beside(group[0].record)]
+    if not groups:
+        return ""
+    models = [model["name"] for model in load_published()["models"]]
+    tasks = load_published()["tasks"]
+    lines = ["", "Published numbers:", "", "| task | metric | " + " | ".join(models) + " |"]
+    lines.append("|:--|:--|" + "--:|" * len(models))
+    for task in dict.fromkeys(group[0].record.task for group in groups):
+        record = next(group[0].record for group in groups if group[0].record.task == task)
+        values = {entry.model: f"{entry.value:.2f}" for entry in published_beside(record)}
+        cells = " | ".join(values.get(model, "-") for model in models)
+        lines.append(f"| {task} | {tasks[task]['title']}, {tasks[task]['split']} | {cells} |")
+    lines += ["", "Not comparable because:", ""]
+    lines += [line for group in groups for line in _reason_lines(group)]
+    return "\n".join(lines) + "\n"
+
+
+def _reason_lines(group: Sequence[Evaluated]) -> list[str]:
+    record = described_by(group)
+    return [
+        f"- {record.task}, {record.split}, {', '.join(models)}: {'; '.join(reasons)}"
+        for models, reasons in grouped_reasons(published_beside(record))
+    ]
+
+
+def described_by(group: Sequence[Evaluated]) -> EvaluationRecord:
+    """The record whose head stands for a group's: that of a language model, where there is one beside the one-hot."""
+    return next((e.record for e in group if e.record.model != "onehot"), group[0].record)
+
+
+def csv_table(rows: Sequence[Row]) -> str:
+    """The table with full precision, and each value's interval (empty: none)."""
+    columns = columns_of(rows)
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    ends = [f"{column} {end}" for column in columns for end in ("low", "high")]
+    writer.writerow(["task", "data", "simulated", "split", "proteins", "metric", *columns, *ends])
+    for row in rows:
+        found = [row.values.get(column) for column in columns]
+        values = [None if metric is None else finite(metric.value) for metric in found]
+        intervals = [(metric.interval if metric else None) or (None, None) for metric in found]
+        place = [row.task, row.data, row.simulated, row.split, row.proteins, row.metric]
+        writer.writerow([*place, *values, *(end for interval in intervals for end in interval)])
+    return stream.getvalue()
+
+
+def comparison(evaluation: Evaluated) -> Metric | None:
+    """The metric that published numbers of its task are nearest to; the headline where that was not measured."""
+    record = evaluation.record
+    key = compared_metric(record.task)
+    found = None if key is None else record.metric(key)
+    return found or record.metric(headlines_of([evaluation])[0][0])
+
+
+def read_records(file: Path) -> list[dict[str, Any]]:
+    """Objects of a JSON-lines file.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    try:
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: {error}") from error
