@@ -53,8 +53,8 @@ for short in "${chosen[@]}"; do
     run "$python" "$root/tape_train.py" "$model_type" "$task" --data_dir "$data" --learning_rate "$best" \
         --seeds "${SEEDS:-3}" --eval_splits "$test" --save_freq improvement --output_dir "$out" \
         --time_or_name baseline "${options[@]}" --overwrite
-    awk -F, -v OFS=, -v task="$task" -v split="$test" -v metric="$headline" -v rate="$best" -v published="$published" \
-        '$1 == split && $2 == metric { print task, $1, $2, $3, $4, $5, rate, published }' \
+    awk -F, -v OFS=, -v task="$task" -v held_out="$test" -v metric="$headline" -v rate="$best" -v published="$published" \
+        '$1 == held_out && $2 == metric { print task, $1, $2, $3, $4, $5, rate, published }' \
         "$out/${task}_${model_type}_baseline/summary.csv" >>"$table"
 done
 cat "$table"

@@ -29,7 +29,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
 
     Args:
         path: the final name; its folder is made when missing.
-        mode: ``"wb"`` or ``"w"`` (UTF-8).
+        mode: ``"wb"``, ``"w+b"`` or ``"w"`` (UTF-8).
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,15 @@
 """States of a model for the proteins of a file, as ``tape-embed`` writes them.
 
-The .npz has one 0-d object array a protein, under its id, with a dictionary: ``pooled`` (H,), the state of ``<cls>``,
-and ``avg`` (H,), the mean over residues, without ``<cls>`` and ``<sep>`` (defect 22); or with the full sequence ``seq``
-(L + 2, H). Reading it needs ``allow_pickle=True``.
+Of each protein ``pooled`` (H,), the model's own vector (the state of ``<cls>``), and ``avg`` (H,), the mean over
+residues without ``<cls>`` and ``<sep>`` (defect 22); or all states. Neither depends on batches, ranks or breaks: what
+is done is kept in a journal (:mod:`tape.embedding_journal`), the same command goes on behind it, and at the end the
+journal becomes the file (:mod:`tape.embedding_files`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,103 +17,119 @@ import numpy as np
 import torch
 from torch import nn
 
-from .atomic_files import atomic_write
 from .batches import model_inputs
-from .datasets.batching import plan_evaluation
+from .datasets.batching import check_token_budget, cut_by_tokens
 from .datasets.embedding import EmbedDataset
 from .datasets.loading import load_batches, worker_count
-from .errors import ConfigError, DataError
+from .datasets.survey import Survey
+from .distributed import Ranks, wait_for_all
+from .embedding_files import EmbeddedProteins, write_embeddings
+from .embedding_journal import Embedding, EmbeddingJournal, Identity, journal_file, journal_files, read_places
+from .errors import DataError
 from .evaluation import EvaluationConfig, evaluation_mode
 from .precision import autocast
 from .progress import Progress
 
 logger = logging.getLogger(__name__)
 
-Embedding = dict[str, np.ndarray]
+
+def run_identity(dataset: EmbedDataset, **settings: Any) -> Identity:
+    """What must be the same for a run to go on: the settings given, and the proteins' ids and lengths.
+
+    Raises:
+        DataError: two proteins with one id.
+    """
+    survey = dataset.survey()
+    _check_unique(dataset.data.path, survey)
+    digest = hashlib.sha256()
+    for identifier, length in zip(survey.identifiers, survey.lengths.tolist(), strict=True):
+        digest.update(f"{identifier}\n{length}\n".encode())
+    return {**settings, "proteins": len(survey.lengths), "proteins_sha256": digest.hexdigest()}
 
 
 def embed(
-    model: nn.Module, dataset: EmbedDataset, config: EvaluationConfig, device: torch.device, full_sequence: bool
-) -> dict[str, Embedding]:
-    """Embeddings by protein id, in the order of the file.
+    model: nn.Module,
+    dataset: EmbedDataset,
+    config: EvaluationConfig,
+    ranks: Ranks,
+    out_file: Path,
+    identity: Identity,
+) -> int:
+    """Compute what is missing, and write the file when nothing is.
 
     Args:
         model: returns (states (B, S, H), pooled (B, H), ...).
         dataset: the proteins.
         config: batch size, workers, precision.
-        device: the model's.
-        full_sequence: all states instead of the two vectors.
+        ranks: the processes among which the proteins are divided.
+        out_file: as :func:`tape.embedding_files.embeddings_file` gave it.
+        identity: of the run, with ``full_sequence``: all states instead of the two vectors.
 
-    Raises:
-        DataError: two proteins with one id.
+    Returns:
+        How many proteins were done before.
     """
-    identifiers = list(dataset.survey().identifiers)
-    _check_unique(dataset.data.path, identifiers)
-    plan = plan_evaluation(dataset.survey().lengths, config.batch_size)
-    found: dict[str, Embedding] = {}
-    workers = worker_count(config.num_workers, len(dataset))
-    with evaluation_mode(model), Progress("embedding", len(dataset)) as progress:
-        for batch in load_batches(dataset, plan, num_workers=workers):
-            with autocast(config.precision, device):
-                states, pooled, *_ = model(**model_inputs(batch, device))
+    survey = dataset.survey()
+    done = read_places(out_file, identity)
+    wait_for_all(ranks)  # all have read before anyone writes
+    if done and ranks.is_writer:
+        logger.info("going on after %d of %d proteins", len(done), len(survey.lengths))
+    with EmbeddingJournal(journal_file(out_file, ranks.rank), identity) as journal:
+        _compute(model, dataset, config, ranks, np.asarray(list(done), dtype=np.int64), journal, identity)
+    wait_for_all(ranks)
+    if ranks.is_writer:
+        places = read_places(out_file, identity)
+        whole = [places[index] for index in range(len(survey.lengths))]
+        proteins = EmbeddedProteins(survey.identifiers, survey.lengths, whole, bool(identity["full_sequence"]))
+        write_embeddings(out_file, proteins, identity)
+        for path in journal_files(out_file):
+            path.unlink()
+    wait_for_all(ranks)
+    return len(done)
+
+
+def _compute(
+    model: nn.Module,
+    dataset: EmbedDataset,
+    config: EvaluationConfig,
+    ranks: Ranks,
+    done: np.ndarray,
+    journal: EmbeddingJournal,
+    identity: Identity,
+) -> None:
+    plan, missing = _plan(dataset.survey(), done, config)
+    plan = plan[ranks.rank :: ranks.world_size]
+    workers = worker_count(config.num_workers, missing)
+    with evaluation_mode(model), Progress("embedding", missing, ranks.is_writer) as progress:
+        for indices, batch in zip(plan, load_batches(dataset, plan, num_workers=workers), strict=True):
+            with autocast(config.precision, ranks.device):
+                states, pooled, *_ = model(**model_inputs(batch, ranks.device))
             tokens = batch["input_mask"].sum(1).tolist()
-            for row, (identifier, count) in enumerate(zip(batch["ids"], tokens, strict=True)):
-                found[identifier] = _one(states[row, :count], pooled[row], full_sequence)
-            progress.advance(len(tokens))
-    return {identifier: found[identifier] for identifier in identifiers}
+            journal.append(
+                (index, _one(states[row, :count], pooled[row], bool(identity["full_sequence"])))
+                for row, (index, count) in enumerate(zip(indices.tolist(), tokens, strict=True))
+            )
+            progress.advance(len(tokens) * ranks.world_size)
+
+
+def _plan(survey: Survey, done: np.ndarray, config: EvaluationConfig) -> tuple[list[np.ndarray], int]:
+    """Batches of what is missing, longest first, and how many proteins that are."""
+    check_token_budget(survey.lengths, config.max_tokens)
+    order = np.argsort(-survey.lengths, kind="stable")
+    order = order[~np.isin(order, done)]
+    return cut_by_tokens(survey.lengths, order, config.batch_size, config.max_tokens), order.size
 
 
 def _one(states: torch.Tensor, pooled: torch.Tensor, full_sequence: bool) -> Embedding:
+    """All states; or their mean over residues, and the pooled vector (not every model's is as wide as its states)."""
     states = states.float()
     if full_sequence:
-        return {"seq": states.cpu().numpy()}
-    return {"pooled": pooled.float().cpu().numpy(), "avg": states[1:-1].mean(0).cpu().numpy()}
+        return states.cpu().numpy(), np.empty(0, np.float32)
+    return states[1:-1].mean(0, keepdim=True).cpu().numpy(), pooled.float().cpu().numpy()
 
 
-def _check_unique(path: Path, identifiers: list[str]) -> None:
+def _check_unique(path: Path, survey: Survey) -> None:
     seen: set[str] = set()
-    for identifier in identifiers:
+    for identifier in survey.identifiers:
         if identifier in seen:
             raise DataError(f"{path}: two proteins have the id {identifier!r}; embeddings are stored by id")
         seen.add(identifier)
-
-
-def embeddings_file(path: Path) -> Path:
-    """The .npz to write, the suffix added when missing; asked for before anything is computed.
-
-    Raises:
-        ConfigError: the folder does not exist, or nothing can be written there.
-    """
-    path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
-    if not path.parent.is_dir():
-        raise ConfigError(f"{path.parent}: no such directory to write {path.name} to")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ConfigError(f"{path}: can't be written there")
-    return path
-
-
-def write_embeddings(path: Path, embeddings: dict[str, Embedding]) -> Path:
-    """Write the .npz; the suffix is added when missing. Returns the path written.
-
-    Raises:
-        ConfigError: as :func:`embeddings_file`.
-    """
-    path = embeddings_file(path)
-    arrays: dict[str, Any] = {}
-    for identifier, embedding in embeddings.items():
-        array = np.empty((), dtype=object)
-        array[()] = embedding
-        arrays[identifier] = array
-    with atomic_write(path) as stream:
-        _savez(stream, arrays)
-    return path
-
-
-def _savez(stream: Any, arrays: dict[str, Any]) -> None:
-    """``np.savez`` for any names: it takes them as keyword arguments, where ``file`` would clash with its own."""
-    import zipfile
-
-    with zipfile.ZipFile(stream, "w", allowZip64=True) as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=True)

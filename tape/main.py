@@ -253,7 +253,7 @@ def _predict(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> dict[str
     from .prediction_files import PredictionFiles
     from .run_directory import saved_epoch
 
-    directory = saved_epoch(Path(args.from_pretrained))
+    directory = saved_epoch(local_model(args.from_pretrained))
     shape = spec.shape or assembly.task_shape(spec, spec.dataset_class(args.data_dir, args.split, args.tokenizer))
     check_predicted(args.task, shape)
     folder = directory if directory.is_dir() else directory.parent
@@ -341,21 +341,34 @@ def run_embed(arguments: Arguments = None) -> Path:
     spec.get_model(args.model_type)
     from . import assembly
     from .distributed import training_processes
-    from .embedding import embed, embeddings_file, write_embeddings
+    from .embedding import embed, run_identity
+    from .embedding_files import embeddings_file
     from .evaluation import EvaluationConfig
+    from .result_files import data_hash, model_hash
     from .run_directory import logging_to_terminal, saved_epoch
 
-    with training_processes(args.no_cuda, args.local_rank) as ranks, logging_to_terminal(_level(args)):
-        out_file = embeddings_file(Path(args.out_file))
-        dataset = spec.dataset_class(args.data_file, args.tokenizer)
-        assembly.report_changes(dataset, args.data_file)
-        model = assembly.encoder(args, saved_epoch(local_model(args.from_pretrained))).to(ranks.device)
-        model, dataset = assembly.fit_lengths(args.length, model, dataset, TaskShape.EMBEDDING, args.data_file)
-        batch_size = SHAPE_TRAITS[TaskShape.EMBEDDING].batch_size if args.batch_size is None else args.batch_size
-        config = EvaluationConfig(batch_size, args.num_workers, options.precision_of(args))
-        embeddings = embed(model, dataset, config, ranks.device, args.full_sequence_embed)
-        path = write_embeddings(out_file, embeddings)
-        logger.info("wrote %d embeddings to %s", len(embeddings), path)
+    with training_processes(args.no_cuda, args.local_rank) as ranks:
+        with logging_to_terminal(_level(args) if ranks.is_writer else logging.WARNING):
+            path = embeddings_file(Path(args.out_file))
+            dataset = spec.dataset_class(args.data_file, args.tokenizer)
+            assembly.report_changes(dataset, args.data_file)
+            directory = saved_epoch(local_model(args.from_pretrained))
+            model = assembly.encoder(args, directory).to(ranks.device)
+            model, dataset = assembly.fit_lengths(args.length, model, dataset, TaskShape.EMBEDDING, args.data_file)
+            batch_size = SHAPE_TRAITS[TaskShape.EMBEDDING].batch_size if args.batch_size is None else args.batch_size
+            config = EvaluationConfig(
+                batch_size, args.num_workers, options.precision_of(args), max_tokens=args.max_tokens
+            )
+            identity = run_identity(
+                dataset,
+                model_sha256=model_hash(directory),
+                data_sha256=data_hash(dataset),
+                full_sequence=args.full_sequence_embed,
+                length=args.length,
+                precision=config.precision,
+            )
+            before = embed(model, dataset, config, ranks, path, identity)
+            logger.info("wrote %d embeddings to %s (%d were done before)", len(dataset), path, before)
     return path
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
+import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from tape import ProteinBertModel, TAPETokenizer
+from tape.embedding_journal import EmbeddingJournal
 from tape.errors import CheckpointError, ConfigError, DataError
 from tape.main import run_embed
 from tape.registry import registry
@@ -89,3 +98,169 @@ def test_too_long_and_missing(model_directory: Path, tmp_path: Path) -> None:
         run_embed([*words, str(model_directory)])
     with pytest.raises(CheckpointError, match="no such model directory"):
         run_embed([*words, str(tmp_path / "gone")])
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_hdf5(full: bool, model_directory: Path, fasta: Path, tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    options = ["--full_sequence_embed"] if full else []
+    path = run_embed(["transformer", str(fasta), str(tmp_path / "o.h5"), str(model_directory), *options])
+    with h5py.File(path) as file:
+        assert dict(file.attrs)["schema"] == "proteinlm-embeddings"
+        assert [name.decode() for name in file["ids"][:]] == list(SEQUENCES)
+        assert file["lengths"][:].tolist() == [10, 3, 9]
+        for number, sequence in enumerate(SEQUENCES.values()):
+            states, pooled = states_of(model_directory, sequence)
+            if full:
+                first, last = file["offsets"][number : number + 2]
+                np.testing.assert_allclose(file["states"][first:last], states, rtol=1e-4, atol=1e-5)
+            else:
+                np.testing.assert_allclose(file["pooled"][number], pooled, rtol=1e-4, atol=1e-5)
+                np.testing.assert_allclose(file["avg"][number], states[1:-1].mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_missing_package_is_named(
+    model_directory: Path, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ConfigError, match=r"pip install 'proteinlm\[hdf5\]'"):
+        run_embed(["transformer", str(fasta), str(tmp_path / "o.h5"), str(model_directory)])
+
+
+def test_a_pooled_vector_wider_than_the_states(fasta: Path, tmp_path: Path) -> None:
+    """UniRep's is hidden and cell state of the last residue."""
+    torch.manual_seed(0)
+    model = registry.get_task_model("unirep", "embed", hidden_size=12)
+    model.save_pretrained(tmp_path / "unirep")
+    (tmp_path / "unirep" / "vocabulary.json").unlink()  # as in TAPE's own directories
+    path = run_embed(["unirep", str(fasta), str(tmp_path / "o"), str(tmp_path / "unirep"), "--tokenizer", "unirep"])
+    with np.load(path, allow_pickle=True) as arrays:
+        found = arrays["second"].item()
+    with torch.no_grad():
+        states, pooled, *_ = model.eval()(torch.from_numpy(TAPETokenizer("unirep").encode("MNP"))[None])
+    assert found["avg"].shape == (12,)
+    np.testing.assert_allclose(found["avg"], states[0, 1:-1].mean(0), atol=1e-5)
+    np.testing.assert_allclose(found["pooled"], pooled[0], atol=1e-5)
+
+
+# --- going on after a break -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """40 proteins of 2 to 41 residues."""
+    path = tmp_path / "many.fasta"
+    path.write_text("".join(f">p{n}\n{('ACDEFGHIKLMNPQRSTVWY' * 3)[: n + 2]}\n" for n in range(40)))
+    return path
+
+
+def break_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the run fail when it wants to keep one more batch than that."""
+    kept: list[int] = []
+    append = EmbeddingJournal.append
+
+    def failing(self: EmbeddingJournal, batch: Any) -> None:
+        if len(kept) == batches:
+            raise KeyboardInterrupt
+        kept.append(1)
+        append(self, batch)
+
+    monkeypatch.setattr(EmbeddingJournal, "append", failing)
+
+
+def test_the_same_command_goes_on_and_gives_the_same(
+    model_directory: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ["transformer", str(many), str(tmp_path / "o.npz"), str(model_directory), "--batch_size", "4"]
+    whole = run_embed([*words[:2], str(tmp_path / "whole"), *words[3:]])
+    with monkeypatch.context() as patch:
+        break_after(3, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run_embed(words)
+    journal = tmp_path / "o.npz.partial"
+    assert not (tmp_path / "o.npz").exists()
+    with journal.open("ab") as stream:
+        stream.write(b"torn record of a killed process")
+    # with another batch size: it changes no number
+    path = run_embed([*words[:-1], "3"])
+    assert "going on after 12 of 40 proteins" in caplog.text
+    assert not journal.exists()
+    with np.load(path, allow_pickle=True) as found, np.load(whole, allow_pickle=True) as expected:
+        assert found.files == expected.files
+        for name in found.files:
+            for key in ("pooled", "avg"):
+                np.testing.assert_allclose(found[name].item()[key], expected[name].item()[key], rtol=1e-4, atol=1e-5)
+
+
+def test_a_damaged_record_is_computed_again(
+    model_directory: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["transformer", str(many), str(tmp_path / "o.npz"), str(model_directory), "--batch_size", "4"]
+    with monkeypatch.context() as patch:
+        break_after(3, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run_embed(words)
+    journal = tmp_path / "o.npz.partial"
+    damaged = bytearray(journal.read_bytes())
+    damaged[-3] ^= 0xFF
+    journal.write_bytes(bytes(damaged))
+    with np.load(run_embed(words), allow_pickle=True) as arrays:
+        assert len(arrays.files) == 40
+        assert all(np.isfinite(arrays[name].item()["avg"]).all() for name in arrays.files)
+        # the longest come first; the twelfth was the damaged one
+        found = arrays["p28"].item()
+    np.testing.assert_allclose(
+        found["pooled"], states_of(model_directory, ("ACDEFGHIKLMNPQRSTVWY" * 2)[:30])[1], atol=1e-5
+    )
+
+
+def test_another_run_is_not_gone_on_with(
+    model_directory: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["transformer", str(many), str(tmp_path / "o.npz"), str(model_directory), "--batch_size", "4"]
+    with monkeypatch.context() as patch:
+        break_after(1, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run_embed(words)
+    with pytest.raises(ConfigError, match=r"partial: unfinished embeddings of another run \(full_sequence differ"):
+        run_embed([*words, "--full_sequence_embed"])
+    with many.open("a") as stream:
+        stream.write(">more\nACD\n")
+    with pytest.raises(ConfigError, match=r"data_sha256, proteins, proteins_sha256 differ"):
+        run_embed(words)
+    journal = tmp_path / "o.npz.partial"
+    with journal.open("ab") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        many.write_text(many.read_text().removesuffix(">more\nACD\n"))
+        with pytest.raises(ConfigError, match="another process is writing"):
+            run_embed(words)
+    journal.write_bytes(b"something else entirely")
+    with pytest.raises(DataError, match="not a file of unfinished embeddings"):
+        run_embed(words)
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_one_batch_at_most(
+    model_directory: Path, tmp_path: Path, repository_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SIGKILL in the middle of the work, then the same command."""
+    proteins = tmp_path / "lots.fasta"
+    proteins.write_text("".join(f">p{n}\n{'ACDEFGHIKLMNPQRSTVWY'[n % 13 :] * 2}\n" for n in range(3000)))
+    words = ["transformer", str(proteins), str(tmp_path / "o.npz"), str(model_directory), "--batch_size", "2"]
+    code = "from tape.main import run_embed; import sys; run_embed(sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words, "--num_workers", "0"], cwd=repository_root, stderr=subprocess.DEVNULL
+    )
+    journal = tmp_path / "o.npz.partial"
+    while process.poll() is None and not (journal.is_file() and journal.stat().st_size > 20000):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "o.npz").exists()
+    record = 24 + 4 * 2 * 16  # a head, and two vectors of 16 numbers
+    whole = (journal.stat().st_size - 500) // record  # the file's header has less than 500 bytes
+    with caplog.at_level(logging.INFO), np.load(run_embed([*words[:-1], "512"]), allow_pickle=True) as arrays:
+        assert len(arrays.files) == 3000
+    (before,) = re.findall(r"going on after (\d+) of 3000", caplog.text)
+    assert int(before) >= whole - 2
+    assert not journal.exists()
