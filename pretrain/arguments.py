@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from tape.configs import ProteinBertConfig
@@ -18,6 +18,7 @@ from tape.tokenizers import TAPETokenizer
 
 from .batch_schedule import BatchConfig, Rampup
 from .checkpointing import CheckpointConfig
+from .continuing import schedule_options
 from .data.blending import Blend
 from .data.indexed_dataset import LAYOUTS
 from .data.packing import LONG_DOCUMENT_RULES
@@ -63,8 +64,6 @@ IGNORED_FLAGS: dict[str, tuple[bool, str]] = {
     "--use-cpu-initialization": (False, "initial weights are the same on every device"),
     "--checkpoint-num-layers": (True, "--checkpoint-activations recomputes every layer"),
     "--distribute-checkpointed-activations": (False, "--checkpoint-activations recomputes every layer"),
-    "--override-lr-scheduler": (False, "the learning rate follows the flags of this start"),
-    "--use-checkpoint-lr-scheduler": (False, "the learning rate follows the flags of this start"),
     "--exit-signal-handler": (False, "SIGTERM, SIGINT and SIGUSR1 always end a run with a checkpoint"),
     "--log-params-norm": (False, "it is not recorded"),
 }
@@ -252,7 +251,28 @@ def _checkpoint(options: argparse.Namespace) -> CheckpointConfig:
         save_interval=options.save_interval,
         keep_last=options.keep_last,
         in_background=options.async_save,
+        other_samples=options.allow_other_samples,
+        schedule_of=_schedule_of(options),
     )
+
+
+def _schedule_of(options: argparse.Namespace) -> str | None:
+    if options.override_lr_scheduler and options.use_checkpoint_lr_scheduler:
+        raise ConfigError("--override-lr-scheduler and --use-checkpoint-lr-scheduler exclude each other")
+    if options.override_lr_scheduler:
+        return "start"
+    return "checkpoint" if options.use_checkpoint_lr_scheduler else None
+
+
+def with_schedule_of(arguments: PretrainArguments, saved: Mapping[str, Any]) -> PretrainArguments:
+    """The same with the learning rate of a checkpoint.
+
+    Args:
+        arguments: of this start.
+        saved: the checkpoint's options by name.
+    """
+    given = {**arguments.given, **schedule_options(saved)}
+    return replace(arguments, schedule=_schedule(argparse.Namespace(**given)), given=given)
 
 
 def _training(options: argparse.Namespace) -> TrainingConfig:
@@ -261,6 +281,7 @@ def _training(options: argparse.Namespace) -> TrainingConfig:
         eval_interval=options.eval_interval,
         exit_interval=options.exit_interval,
         exit_minutes=options.exit_duration_in_mins,
+        max_skipped_steps=options.max_skipped_steps,
         save_interval=options.save_interval,
         seed=options.seed,
         seq_length=options.seq_length,
@@ -456,6 +477,21 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="write checkpoints beside the training, from a copy in CPU memory",
+    )
+    group.add_argument(
+        "--allow-other-samples", action="store_true", help="continue with another corpus, seed, batch or masking"
+    )
+    group.add_argument(
+        "--override-lr-scheduler", action="store_true", help="continue with this start's learning rate, not the run's"
+    )
+    group.add_argument(
+        "--use-checkpoint-lr-scheduler", action="store_true", help="continue with the run's learning rate"
+    )
+    group.add_argument(
+        "--max-skipped-steps",
+        type=_not_negative,
+        default=20,
+        help="in a row, without those of the search for a loss scale; the run then stops; 0: never",
     )
     group.add_argument("--eval-interval", type=_positive, default=1000, help="iterations between evaluations")
     group.add_argument("--eval-iters", type=_not_negative, default=100, help="global batches of an evaluation; 0: none")

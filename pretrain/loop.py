@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from .checkpointing import CheckpointWriter, RunState
 from .data.samples import MicroBatch
 from .reporting import Reporter, TrainRecord
+from .skipping import SkippedSteps
 from .stopping import Stopping
 from .training import StepResult, Trainer
 
@@ -24,6 +25,7 @@ class TrainingConfig:
         eval_interval: steps between evaluations.
         exit_interval: leave, with a checkpoint, when the iteration is a multiple of it.
         exit_minutes: leave, with a checkpoint, after the step during which the run is so many minutes old.
+        max_skipped_steps: in a row, after which the run ends; 0: never.
         save_interval: steps between checkpoints; None: only at the end.
         seed: of dropout.
         seq_length: tokens of a row, to tell how full rows are.
@@ -33,6 +35,7 @@ class TrainingConfig:
     eval_interval: int = 1000
     exit_interval: int | None = None
     exit_minutes: float | None = None
+    max_skipped_steps: int = 20
     save_interval: int | None = None
     seed: int = 1234
     seq_length: int = 2176
@@ -82,6 +85,7 @@ class Loop:
         reporter: takes the records.
         writer: of checkpoints, begun at save intervals and when the loop ends.
         stopping: is asked after each step.
+        skipped: counts steps without an update, and ends the run.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class Loop:
         reporter: Reporter,
         writer: CheckpointWriter,
         stopping: Stopping,
+        skipped: SkippedSteps,
     ) -> None:
         self._trainer = trainer
         self._evaluations = evaluations
@@ -99,6 +104,7 @@ class Loop:
         self._reporter = reporter
         self._writer = writer
         self._stopping = stopping
+        self._skipped = skipped
         self._lenient_until = 0
 
     def run(self, state: RunState, micro_batches: Iterator[MicroBatch]) -> RunState:
@@ -142,8 +148,10 @@ class Loop:
         trainer.operations.at("waiting for samples")
         result = trainer.step(state.iteration + 1, [next(micro_batches) for _ in range(number)])
         room = trainer.batch.batch_size(state.consumed_samples) * self._config.seq_length
-        state = advance(state, result, trainer)
+        before, state = state, advance(state, result, trainer)
         self._reporter.train(_record(state, result, trainer, room, time.perf_counter() - began))
+        if warning := self._skipped.note(before, state, result):
+            self._reporter.note(warning)
         return replace(state, evaluation_due=bool(self._evaluations.due(state.iteration, self._config)))
 
     def _evaluate(self, state: RunState, reason: str | None) -> RunState:
@@ -173,8 +181,15 @@ def advance(state: RunState, result: StepResult, trainer: Trainer) -> RunState:
         consumed_samples=state.consumed_samples + trainer.batch.batch_size(state.consumed_samples),
         consumed_tokens=state.consumed_tokens + result.tokens,
         skipped_steps=state.skipped_steps + result.skipped,
+        skipped_in_a_row=_in_a_row(state.skipped_in_a_row, result),
         loss_scale=trainer.loss_scale.state(),
     )
+
+
+def _in_a_row(before: int, result: StepResult) -> int:
+    if not result.skipped:
+        return 0
+    return before if result.searching else before + 1
 
 
 def _record(state: RunState, result: StepResult, trainer: Trainer, room: int, seconds: float) -> TrainRecord:

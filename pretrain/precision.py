@@ -53,6 +53,11 @@ class LossScale:
         self._good_steps = 0
         self._forgiven = config.hysteresis
 
+    @property
+    def may_fall(self) -> bool:
+        """Whether an overflow of the gradient can still be the scale's fault."""
+        return self.is_dynamic and self.value > self._config.min_loss_scale
+
     def update(self, overflow: bool) -> None:
         """Note how a step went. As Megatron's: halve after repeated overflows, double after a window without any."""
         if not self.is_dynamic:

@@ -17,19 +17,24 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from pretrain.arguments import PretrainArguments, parse_arguments
+from pretrain.arguments import PretrainArguments, parse_arguments, with_schedule_of
 from pretrain.checkpointing import (
     CheckpointWriter,
     RunDescription,
     RunState,
+    checkpoint_bytes,
+    early_warning,
     find_checkpoint,
     load_checkpoint,
+    named_tensors,
     read_metadata,
 )
+from pretrain.continuing import check_samples, check_schedule, describe_samples
 from pretrain.data.blending import describe
 from pretrain.data.samples import EvaluationOrder, MicroBatches, Samples, TrainingOrder
 from pretrain.data.splits import Splits, open_splits
@@ -41,6 +46,7 @@ from pretrain.parallel import (
     Gradients,
     Launch,
     LostRankError,
+    MessageGroup,
     Processes,
     choose_backend,
     choose_device,
@@ -52,6 +58,7 @@ from pretrain.parallel import (
 )
 from pretrain.reporting import Reporter
 from pretrain.signals import StopRequests
+from pretrain.skipping import SkippedSteps
 from pretrain.stopping import Stopping
 from pretrain.training import Trainer
 from tape.atomic_files import write_json
@@ -59,17 +66,6 @@ from tape.errors import ProteinLMError, run_cli
 from tape.tokenizers import TAPETokenizer
 
 _ARGUMENTS_NAME = "arguments.json"
-# What the order and the masks of samples are a function of.
-_SAMPLE_OPTIONS = (
-    "data_path",
-    "train_data_path",
-    "split",
-    "seed",
-    "seq_length",
-    "mask_prob",
-    "no_sep",
-    "long_documents",
-)
 # Seconds in which the launcher, seeing rank 0 end, ends the others; a loaded machine takes long to end a process.
 _WAIT_FOR_RANK_0 = 60.0
 _EVALUATION_WORKERS = 2
@@ -104,6 +100,8 @@ def run_pretraining(arguments: PretrainArguments, launch: Launch) -> None:
     device = choose_device(launch.local_rank)
     backend, notice = choose_backend(arguments.parallel.backend, device)
     splits = open_splits(arguments.data, arguments.samples)
+    samples = describe_samples(splits.train, arguments.given, arguments.batch.global_batch)
+    arguments, changes = _compare(arguments, samples)
     parallel, operations = arguments.parallel, Operations()
     with ExitStack() as stack:
         requests = stack.enter_context(StopRequests())
@@ -111,8 +109,8 @@ def run_pretraining(arguments: PretrainArguments, launch: Launch) -> None:
         ranks = open_message_group(processes, parallel.timeout)
         stack.enter_context(watched(processes, launch, operations, ranks, parallel.patience))
         operations.at("making the model", may_take_long=True)
-        run = _assemble(arguments, processes, operations)
-        notices = [*arguments.notices, *([notice] if notice else []), *_changed_samples(arguments)]
+        run = _assemble(arguments, processes, operations, samples)
+        notices = [*arguments.notices, *([notice] if notice else []), *changes]
         operations.at("reading the checkpoint", may_take_long=True)
         start = _continue(run, arguments)
         iterations, due = arguments.training.train_iters, start.evaluation_due
@@ -120,9 +118,9 @@ def run_pretraining(arguments: PretrainArguments, launch: Launch) -> None:
         writer = _writer(run, arguments)
         stopping = Stopping(requests, writer, ranks, arguments.training.exit_minutes, began)
         try:
-            for line in (*notices, *_introduction(run, splits, arguments)):
+            for line in (*notices, *_introduction(run, splits, arguments), *_room(run, arguments, ranks)):
                 reporter.note(line)
-            _train(run, splits, arguments, start, reporter, writer, stopping)
+            _train(run, splits, arguments, start, reporter, writer, stopping, ranks)
         finally:
             reporter.close()
 
@@ -136,7 +134,9 @@ class _Run:
     processes: Processes
 
 
-def _assemble(arguments: PretrainArguments, processes: Processes, operations: Operations) -> _Run:
+def _assemble(
+    arguments: PretrainArguments, processes: Processes, operations: Operations, samples: dict[str, Any]
+) -> _Run:
     model = build_model(arguments.model, arguments.init, processes)
     model.bert.encoder.checkpoint_activations = arguments.checkpoint_activations
     parameters = local_parameters(model)
@@ -150,6 +150,7 @@ def _assemble(arguments: PretrainArguments, processes: Processes, operations: Op
         arguments=arguments.given,
         vocabulary=tokenizer.tokens,
         vocabulary_fingerprint=tokenizer.fingerprint,
+        samples=samples,
     )
     return _Run(trainer, description, processes)
 
@@ -165,18 +166,22 @@ def _continue(run: _Run, arguments: PretrainArguments) -> RunState:
     return state
 
 
-def _changed_samples(arguments: PretrainArguments) -> list[str]:
-    """A line when the run continues with options under which the rows consumed so far were other ones."""
-    path = find_checkpoint(arguments.checkpoint.load) if arguments.checkpoint.load is not None else None
-    before = {} if path is None else read_metadata(path)["arguments"]
-    differences = [
-        f"--{name.replace('_', '-')} {before[name]} -> {arguments.given[name]}"
-        for name in _SAMPLE_OPTIONS
-        if name in before and before[name] != arguments.given[name]
-    ]
-    if not differences:
-        return []
-    return [f"WARNING: other samples than the checkpoint's run would see from here on: {', '.join(differences)}"]
+def _compare(arguments: PretrainArguments, samples: dict[str, Any]) -> tuple[PretrainArguments, list[str]]:
+    """Make sure that this start continues the run of ``--load``.
+
+    Returns:
+        The arguments, with the checkpoint's learning rate when asked for; and lines for the user.
+    """
+    config = arguments.checkpoint
+    path = find_checkpoint(config.load) if config.load is not None else None
+    if path is None:
+        return arguments, []
+    metadata = read_metadata(path)
+    notes = check_samples(path, metadata.get("samples", {}), samples, config.other_samples)
+    if config.schedule_of == "checkpoint":
+        return with_schedule_of(arguments, metadata["arguments"]), notes
+    override = config.schedule_of == "start"
+    return arguments, notes + check_schedule(path, metadata["arguments"], arguments.given, override)
 
 
 def _introduction(run: _Run, splits: Splits, arguments: PretrainArguments) -> list[str]:
@@ -185,6 +190,18 @@ def _introduction(run: _Run, splits: Splits, arguments: PretrainArguments) -> li
         f"{parameters:,} parameters; {run.processes.dims}; {run.processes.device.type}, {arguments.precision.name}",
         *describe(splits.train),
     ]
+
+
+def _room(run: _Run, arguments: PretrainArguments, ranks: MessageGroup) -> list[str]:
+    """A warning when the disk will not hold the run's checkpoints."""
+    config, trainer = arguments.checkpoint, run.trainer
+    if config.save is None:
+        return []
+    each = checkpoint_bytes(named_tensors(trainer.model, trainer.optimizer.state()), ranks)
+    planned = 1 + arguments.training.train_iters // (config.save_interval or arguments.training.train_iters)
+    kept = min(planned, config.keep_last + 1) if config.keep_last is not None else planned
+    warning = early_warning(Path(config.save), each, kept)
+    return [] if warning is None else [warning]
 
 
 def _writer(run: _Run, arguments: PretrainArguments) -> CheckpointWriter:
@@ -203,6 +220,7 @@ def _train(
     reporter: Reporter,
     writer: CheckpointWriter,
     stopping: Stopping,
+    ranks: MessageGroup,
 ) -> None:
     remaining = max(0, arguments.training.train_iters - start.iteration)
     if start.iteration:
@@ -221,7 +239,9 @@ def _train(
     evaluations = Evaluations(
         _evaluation("valid", splits.valid, arguments, processes), _evaluation("test", splits.test, arguments, processes)
     )
-    Loop(run.trainer, evaluations, arguments.training, reporter, writer, stopping).run(start, iter(batches))
+    skipped = SkippedSteps(arguments.training.max_skipped_steps, order, splits.train, ranks)
+    loop = Loop(run.trainer, evaluations, arguments.training, reporter, writer, stopping, skipped)
+    loop.run(start, iter(batches))
 
 
 def _evaluation(

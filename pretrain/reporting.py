@@ -45,6 +45,8 @@ from tape.atomic_files import atomic_write
 from tape.errors import ConfigError
 
 METRICS_NAME = "metrics.jsonl"
+# What differs between two runs of the same computation; everything else in a record is the same, bit for bit.
+TIMING_FIELDS = frozenset({"seconds", "tokens_per_second"})
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,15 @@ _STREAM_DROPOUT = 4  # pretrain.data uses 1 to 3
 
 @dataclass(frozen=True)
 class StepResult:
-    """One optimizer step on the global batch."""
+    """One optimizer step on the global batch.
+
+    Attributes:
+        loss, grad_norm, tokens, predictions: of all ranks together.
+        skipped: loss or gradient were not finite, and the weights stayed.
+        loss_scale: that it was computed with.
+        suspects: of a skipped step, this rank's micro-batches with a loss that is not finite; all when none is.
+        searching: skipped because the loss scale is still too high, which is how it is found.
+    """
 
     loss: float
     grad_norm: float
@@ -36,6 +44,8 @@ class StepResult:
     predictions: int
     skipped: bool
     loss_scale: float
+    suspects: tuple[int, ...] = ()
+    searching: bool = False
 
 
 class Trainer:
@@ -85,6 +95,7 @@ class Trainer:
         scale = self.loss_scale.value
         weight = (scale / counts[0]).float()
         total = torch.zeros((), dtype=torch.float64, device=device)
+        losses = []
         gradients.zero()
         for number, micro_batch in enumerate(micro_batches):
             self._seed_dropout(iteration, number)
@@ -93,7 +104,8 @@ class Trainer:
             self.operations.at(f"backward pass of micro-batch {number + 1}")
             with gradients.summing() if number == len(micro_batches) - 1 else nullcontext():
                 (loss * weight).backward()
-            total += loss.detach()
+            losses.append(loss.detach())
+            total += losses[-1]
         self.operations.at("sum of losses and norm of gradients")
         self.processes.sum_over_data(total)
         # The one synchronisation with the device of a step.
@@ -103,8 +115,10 @@ class Trainer:
         self.operations.at("update")
         if not skipped:
             self.optimizer.step(iteration, norm, scale)
+        searching = skipped and math.isfinite(loss_value) and self.loss_scale.may_fall
         self.loss_scale.update(overflow=skipped)
-        return StepResult(loss_value, norm, int(tokens), int(predictions), skipped, scale)
+        suspects = _not_finite(losses) if skipped else ()
+        return StepResult(loss_value, norm, int(tokens), int(predictions), skipped, scale, suspects, searching)
 
     def loss_sum(self, micro_batch: MicroBatch) -> Tensor:
         """Cross entropy summed over the predicted positions of a micro-batch; fp32 scalar.
@@ -144,3 +158,9 @@ class Trainer:
         place = number * self.processes.dims.data + self.processes.data_rank
         words = np.random.SeedSequence([_STREAM_DROPOUT, self.seed, iteration, place]).generate_state(2, np.uint32)
         torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
+
+
+def _not_finite(losses: Sequence[Tensor]) -> tuple[int, ...]:
+    """Numbers of the losses that are not finite; of all, when the fault lies in a gradient or on another rank."""
+    bad = [number for number, loss in enumerate(losses) if not math.isfinite(float(loss))]
+    return tuple(bad or range(len(losses)))

@@ -19,6 +19,7 @@ from .format import (
     read_metadata,
     verify_files,
 )
+from .index import named_tensors
 from .loading import load_checkpoint, load_full_checkpoint
 from .saving import save_checkpoint
 from .space import checkpoint_bytes, early_warning
@@ -37,6 +38,7 @@ __all__ = [
     "load_checkpoint",
     "load_full_checkpoint",
     "model_tensors",
+    "named_tensors",
     "read_metadata",
     "save_checkpoint",
     "verify_files",

@@ -31,6 +31,8 @@ class CheckpointConfig:
         save_interval: iterations between checkpoints; None: only at the end.
         keep_last: how many of the newest checkpoints stay; None: all.
         in_background: write them beside the training.
+        other_samples: continue although the rows are other ones than those of the checkpoint's run.
+        schedule_of: whose learning rate holds where both have one: None (they must agree), ``start``, ``checkpoint``.
     """
 
     save: str | None = None
@@ -38,6 +40,8 @@ class CheckpointConfig:
     save_interval: int | None = None
     keep_last: int | None = None
     in_background: bool = True
+    other_samples: bool = False
+    schedule_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,20 @@ class RunState:
 
 @dataclass(frozen=True)
 class RunDescription:
-    """What every checkpoint of a run says about it."""
+    """What every checkpoint of a run says about it.
+
+    Attributes:
+        model_config: ProteinBertConfig.to_dict().
+        arguments: the run's options.
+        vocabulary, vocabulary_fingerprint: tokens by id.
+        samples: what the rows are a function of (pretrain.continuing).
+    """
 
     model_config: dict[str, Any]
     arguments: dict[str, Any]
     vocabulary: list[str]
     vocabulary_fingerprint: str
+    samples: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

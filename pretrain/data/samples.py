@@ -239,8 +239,12 @@ class TrainingOrder:
     def __iter__(self) -> Iterator[list[int]]:
         for begin, _ in self.batch.steps(self.consumed, self.steps):
             for micro in range(self.batch.micro_batches(self.ranks, begin)):
-                first = begin + self.position(micro) * self.batch.micro_batch
-                yield list(range(first, first + self.batch.micro_batch))
+                yield self.samples(begin, micro)
+
+    def samples(self, begin: int, micro: int) -> list[int]:
+        """Rows of this rank's micro-batch of the step that begins when ``begin`` samples are done."""
+        first = begin + self.position(micro) * self.batch.micro_batch
+        return list(range(first, first + self.batch.micro_batch))
 
     def position(self, micro: int) -> int:
         """Number of this rank's micro-batch among all micro-batches of the step: the same rows at every layout."""

@@ -15,7 +15,7 @@ import torch
 
 from pretrain.checkpointing import load_full_checkpoint, read_metadata
 from pretrain.pretrain_tape import main
-from tape.errors import run_cli
+from tape.errors import CheckpointError, run_cli
 
 SCRIPT = Path("pretrain") / "pretrain_tape.py"
 # Reached with one buffer a few parameters, so that the order of the sums is tested too.
@@ -240,7 +240,12 @@ def test_several_ranks_say_a_mistake_once(
     shutil.copytree(alone, tmp_path / "run")
     (part,) = (tmp_path / "run" / "iter_0000020").glob("*.distcp")
     part.write_bytes(part.read_bytes()[:-100])
-    result = torchrun(2, repository_root / SCRIPT, *flags("--load", tmp_path / "run", train_iters=30), check=False)
+    result = torchrun(
+        2,
+        repository_root / SCRIPT,
+        *flags("--load", tmp_path / "run", "--override-lr-scheduler", train_iters=30),
+        check=False,
+    )
     assert result.returncode != 0
     said = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(said) == 1
@@ -273,6 +278,8 @@ def test_a_finished_run_does_nothing(
 def test_continuing_with_other_samples_is_said(
     alone: Path, flags: Flags, pretrain_here: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pretrain_here(flags("--save", alone, "--load", alone, "--mask-prob", 0.2))
+    with pytest.raises(CheckpointError, match="mask-prob is 0.15 there, 0.2 here.*--allow-other-samples"):
+        pretrain_here(flags("--save", alone, "--load", alone, "--mask-prob", 0.2))
+    pretrain_here(flags("--save", alone, "--load", alone, "--mask-prob", 0.2, "--allow-other-samples"))
     assert "other samples than" in (out := capsys.readouterr().out)
-    assert "--mask-prob 0.15 -> 0.2" in out
+    assert "mask-prob is 0.15 there, 0.2 here" in out

@@ -1,0 +1,234 @@
+#!/usr/bin/env python
+"""Show that a run of yours continues exactly: once straight through, once killed again and again, compared bit for bit.
+
+    python pretrain/tools/verify_resume.py --kills 20 --directory /scratch/verify -- \\
+        --num-layers 2 --hidden-size 64 ... --train-iters 200 --save-interval 20
+    python pretrain/tools/verify_resume.py --kills 5 -- \\
+        torchrun --nproc-per-node 2 pretrain/pretrain_tape.py --num-layers 2 ...
+
+What follows ``--`` are flags of pretrain_tape.py, or a whole command that ends with them. It is run twice with a
+``--save`` of its own (and ``--load`` the same): straight through, and with ``kill -9`` at random moments, from the
+start of the process to its last checkpoint. Then every record of the two metrics.jsonl but its timings, and every
+weight of the last checkpoints, must be the same bits. Exit code 0: they are; 1: they are not.
+
+Choose a run of a minute or so with a ``--save-interval`` that a few kills cannot outrun.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # runs from any directory without installation
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+import torch
+
+from pretrain.checkpointing import find_checkpoint, load_full_checkpoint
+from pretrain.reporting import METRICS_NAME, TIMING_FIELDS
+from tape.errors import ConfigError, ProteinLMError, run_cli
+
+_SCRIPT = Path(__file__).resolve().parents[1] / "pretrain_tape.py"
+_POLL_SECONDS = 0.01
+
+
+@dataclass(frozen=True)
+class Kill:
+    """What was seen of one killed process.
+
+    Attributes:
+        seconds: after its start.
+        started_from: iteration of the checkpoint that it began from.
+        reached: last iteration in metrics.jsonl; None: none of its own yet.
+        saving: whether a checkpoint was being written.
+    """
+
+    seconds: float
+    started_from: int
+    reached: int | None
+    saving: bool
+
+
+def main() -> int:
+    options, command = _parse(sys.argv[1:])
+    with tempfile.TemporaryDirectory(prefix="verify_resume_") as scratch:
+        directory = Path(options.directory or scratch)
+        return verify(command, directory, options.kills, options.seed)
+
+
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    own, separator, command = _divide(list(arguments))
+    parser = argparse.ArgumentParser(
+        prog="verify_resume.py",
+        description="Show that a pretraining run continues exactly after kill -9.",
+        usage="%(prog)s [--kills N] [--seed S] [--directory D] -- FLAGS or COMMAND",
+    )
+    parser.add_argument("--kills", type=int, default=5, help="how often to kill (5)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
+    parser.add_argument("--directory", help="for both runs, kept; must not hold them yet (a temporary one)")
+    options = parser.parse_args(own)
+    if not separator or not command:
+        raise ConfigError("give the flags of pretrain_tape.py, or a command that ends with them, after --")
+    if options.kills < 1:
+        raise ConfigError(f"--kills must be at least 1, not {options.kills}")
+    if command[0].startswith("-"):
+        command = [sys.executable, str(_SCRIPT), *command]
+    return options, command
+
+
+def _divide(arguments: list[str]) -> tuple[list[str], str, list[str]]:
+    if "--" not in arguments:
+        return arguments, "", []
+    at = arguments.index("--")
+    return arguments[:at], "--", arguments[at + 1 :]
+
+
+def verify(command: Sequence[str], directory: Path, kills: int, seed: int) -> int:
+    """Run, kill, compare, and print a table.
+
+    Returns:
+        Exit code: 0 when both runs are the same.
+
+    Raises:
+        ProteinLMError: a run failed by itself.
+    """
+    straight, killed = directory / "straight", directory / "killed"
+    for path in (straight, killed):
+        if path.exists():
+            raise ConfigError(f"{path} exists already; choose another --directory")
+        path.mkdir(parents=True)
+    startup, seconds = _run_to_the_end(command, straight)
+    iterations = _last_iteration(straight)
+    print(f"straight through: {seconds:.1f} s ({startup:.1f} s to start), {iterations} iterations", flush=True)
+    print("kill | after s | began at | reached | while", flush=True)
+    random_moment = random.Random(seed)
+    for number in range(1, kills + 1):
+        # Any moment from the start on; on average so early that there is something left for the kills to come.
+        life = random_moment.uniform(0, startup + 2 * (seconds - startup) / (kills + 1))
+        kill = _run_and_kill(command, killed, life)
+        if kill is None:
+            print(f"{number:4} | the run was already complete: use a longer one for so many kills", flush=True)
+            break
+        print(_row(number, kill), flush=True)
+    _, seconds = _run_to_the_end(command, killed)
+    print(f"to the end: {seconds:.1f} s", flush=True)
+    return _compare(straight, killed)
+
+
+def _row(number: int, kill: Kill) -> str:
+    doing = "saving" if kill.saving else "starting" if kill.reached is None else "training"
+    reached = "-" if kill.reached is None else kill.reached
+    return f"{number:4} | {kill.seconds:7.2f} | {kill.started_from:8} | {reached!s:>7} | {doing}"
+
+
+def _start(command: Sequence[str], directory: Path) -> subprocess.Popen[bytes]:
+    flags = ("--save", str(directory), "--load", str(directory))
+    with (directory / "output.log").open("ab") as log:
+        return subprocess.Popen([*command, *flags], stdout=log, stderr=log, start_new_session=True)
+
+
+def _run_to_the_end(command: Sequence[str], directory: Path) -> tuple[float, float]:
+    """Seconds until the first record and until the end."""
+    began, startup = time.monotonic(), None
+    process = _start(command, directory)
+    while process.poll() is None:
+        if startup is None and (directory / METRICS_NAME).exists() and (directory / METRICS_NAME).stat().st_size:
+            startup = time.monotonic() - began
+        time.sleep(_POLL_SECONDS)
+    if process.returncode != 0:
+        lines = (directory / "output.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise ProteinLMError(f"the run ended with exit code {process.returncode}: {lines[-1] if lines else 'silent'}")
+    seconds = time.monotonic() - began
+    return startup or seconds, seconds
+
+
+def _run_and_kill(command: Sequence[str], directory: Path, seconds: float) -> Kill | None:
+    """Let the run go on for a while and kill all its processes; None when it ended before."""
+    checkpoint = find_checkpoint(directory)
+    began_at = int(checkpoint.name.removeprefix("iter_")) if checkpoint is not None else 0
+    before = (directory / METRICS_NAME).stat().st_mtime_ns if (directory / METRICS_NAME).exists() else None
+    process, began = _start(command, directory), time.monotonic()
+    while time.monotonic() - began < seconds:
+        if process.poll() is not None:
+            if process.returncode != 0:
+                raise ProteinLMError(f"the run ended with exit code {process.returncode}; see {directory}/output.log")
+            return None
+        time.sleep(_POLL_SECONDS)
+    _kill_family(process.pid)
+    process.wait()
+    metrics = directory / METRICS_NAME
+    own_records = metrics.exists() and metrics.stat().st_mtime_ns != before
+    reached = _last_iteration(directory) if own_records else None
+    saving = any(directory.glob(".iter_*.tmp"))
+    return Kill(time.monotonic() - began, began_at, reached, saving)
+
+
+def _kill_family(process: int) -> None:
+    """SIGKILL a process and all that descend from it: torchrun gives its ranks sessions of their own.
+
+    Each is stopped before its children are looked up, so that none starts another one meanwhile.
+    """
+    family = [process]
+    for member in family:
+        with suppress(ProcessLookupError):
+            os.kill(member, signal.SIGSTOP)
+        family.extend(_children(member))
+    for member in family:
+        with suppress(ProcessLookupError):
+            os.kill(member, signal.SIGKILL)
+
+
+def _children(process: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parent = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1]
+            if int(parent) == process:
+                found.append(int(path.parent.name))
+    return found
+
+
+def _records(directory: Path) -> list[dict[str, Any]]:
+    """What metrics.jsonl holds, without timings; a line half-written by a killed process is left out."""
+    records = []
+    path = directory / METRICS_NAME
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with suppress(ValueError):
+            records.append({name: value for name, value in json.loads(line).items() if name not in TIMING_FIELDS})
+    return records
+
+
+def _last_iteration(directory: Path) -> int:
+    return max((int(record.get("iteration", 0)) for record in _records(directory)), default=0)
+
+
+def _compare(straight: Path, killed: Path) -> int:
+    one, two = _records(straight), _records(killed)
+    differing = [(a, b) for a, b in zip(one, two, strict=False) if a != b]
+    weights = [path for path in (straight, killed) if find_checkpoint(path) is not None]
+    first, second = (load_full_checkpoint(path).model for path in (straight, killed)) if len(weights) == 2 else ({}, {})
+    changed = [name for name in first if not torch.equal(first[name], second[name])]
+    print(
+        f"records: {len(one)} and {len(two)}, {len(differing)} differ; weights: {len(changed)} of {len(first)} differ"
+    )
+    if differing:
+        print(f"first difference:\n  {differing[0][0]}\n  {differing[0][1]}")
+    same = one == two and not changed and first.keys() == second.keys()
+    print("the same bits" if same else "NOT the same")
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))

@@ -1,0 +1,72 @@
+"""What stays: the pointer's checkpoint and the newest before it; only whole directories of ours ever go."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from pretrain.checkpointing import find_checkpoint
+from pretrain.checkpointing.retention import remove_older, tidy
+
+
+def checkpoint(root: Path, iteration: int, **changes: object) -> Path:
+    path = root / f"iter_{iteration:07d}"
+    path.mkdir(parents=True)
+    metadata = {"format": "proteinlm-sharded", "version": 1, "iteration": iteration, "model_config": {}}
+    metadata |= {"arguments": {}, "vocabulary": [], "files": {".metadata": {}}, **changes}
+    (path / "metadata.json").write_text(json.dumps(metadata))
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for iteration in (10, 20, 30, 40):
+        checkpoint(tmp_path, iteration)
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("30\n")
+    return tmp_path
+
+
+def names(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if path.is_dir())
+
+
+def test_the_pointers_and_the_newest_before_it_stay(root: Path) -> None:
+    assert [path.name for path in remove_older(root, 2)] == ["iter_0000010"]
+    assert names(root) == ["iter_0000020", "iter_0000030", "iter_0000040"]  # 40 is of a run turned back by hand
+    remove_older(root, 1)
+    assert names(root) == ["iter_0000030", "iter_0000040"]
+    assert remove_older(root, 1) == []
+
+
+def test_what_is_not_ours_stays(root: Path) -> None:
+    checkpoint(root, 1, format="other")
+    checkpoint(root, 2, iteration=3)
+    (root / "iter_0000004").mkdir()  # of Megatron, or without metadata
+    (root / "iter_5").mkdir()
+    (root / "iter_0000006").symlink_to(root / "iter_0000010")
+    (root / "notes").mkdir()
+    remove_older(root, 1)
+    left = {"iter_0000001", "iter_0000002", "iter_0000004", "iter_5", "notes", "iter_0000030", "iter_0000040"}
+    assert left <= set(names(root))
+    assert "iter_0000010" not in names(root)
+
+
+def test_leftovers_of_a_killed_process_go(root: Path) -> None:
+    (root / ".iter_0000050.x.tmp").mkdir()
+    (root / ".iter_0000020.y.tmp").mkdir()
+    tidy(root)
+    assert [path.name for path in root.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_checkpoint_that_had_stepped_aside_is_found_and_returns(root: Path) -> None:
+    """The process was killed between the two renames that replace an iteration."""
+    aside = root / ".iter_0000030.z.old"
+    aside.mkdir()
+    os.replace(root / "iter_0000030", aside / "iter_0000030")
+    assert find_checkpoint(root) == aside / "iter_0000030"
+    tidy(root)
+    assert find_checkpoint(root) == root / "iter_0000030"
+    assert not aside.exists()

@@ -1,0 +1,94 @@
+"""Signals that ask a run to end: a checkpoint, exit code 0, and the curve goes on where it stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pretrain import signals
+from pretrain.signals import STOP_SIGNALS, StopRequests
+from tests.pretrain.ranks import start_ranks, wait_for
+
+Flags = Callable[..., list[str]]
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_is_noted_and_handlers_return(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with StopRequests() as requests:
+        assert requests.received == 0
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)  # a launcher passes on what was received already
+        assert requests.received == number
+    assert signal.getsignal(number) is before
+
+
+def test_the_second_signal_ends_at_once() -> None:
+    """Seconds after the first; in a worker that inherited the handler, at any time."""
+    for wait, is_worker in ((signals._SAME_REQUEST_SECONDS, False), (0.0, True)):
+        with StopRequests() as requests:
+            child = os.fork()
+            if child == 0:
+                requests._process = os.getppid() if is_worker else os.getpid()
+                os.kill(os.getpid(), signal.SIGTERM)
+                requests._first = (requests._first or 0.0) - wait
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(5)
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status)
+        assert os.WTERMSIG(status) == signal.SIGTERM
+
+
+@pytest.mark.distributed
+def test_torchrun_passes_the_signal_on_and_the_curve_continues(
+    tmp_path: Path, flags: Flags, repository_root: Path, records: Callable[..., list[dict[str, Any]]]
+) -> None:
+    """SIGTERM to torchrun with two ranks; the run then goes on and equals one that was never stopped."""
+    save, straight = tmp_path / "run", tmp_path / "straight"
+    options = flags("--log-interval", 1, "--eval-interval", 3, train_iters=5000, dropout=0.1)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = str(repository_root / "pretrain" / "pretrain_tape.py")
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*launcher, script, *options, "--save", str(save), "--load", str(save)],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        )
+        wait_for(lambda: "iteration 4/" in (tmp_path / "log").read_text(), "the first steps", 120)
+        process.terminate()
+        process.wait(60)
+    text = (tmp_path / "log").read_text()
+    assert "SIGTERM: leaving after iteration" in text
+    assert f"saved {save}/iter_" in text
+    assert "FAILED" not in text  # what torchrun says of a rank with another exit code than 0
+    stopped = int((save / "latest_checkpointed_iteration.txt").read_text())
+    assert records(save)[-1]["iteration"] == stopped
+    for folder, load in ((save, ("--load", save)), (straight, ())):
+        leave = ("--exit-interval", stopped + 2, "--eval-interval", 3)
+        command = flags(*leave, "--save", folder, *load, train_iters=5000, dropout=0.1)
+        codes = [rank.end(120) for rank in start_ranks(command, tmp_path / "logs", 2)]
+        assert codes == [0, 0]
+    for kind, value in (("train", "lm_loss"), ("evaluation", "validation_loss")):
+        curves = [[(r["iteration"], r[value]) for r in records(folder, kind)] for folder in (save, straight)]
+        assert curves[0] == curves[1]
+        assert curves[0]
+
+
+def test_time_is_up(
+    tmp_path: Path, flags: Flags, pretrain_here: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--save", tmp_path, "--load", tmp_path, "--exit-duration-in-mins", 0.01, "--eval-interval", 1)
+    pretrain_here(flags(*options, train_iters=100_000))
+    out = capsys.readouterr().out
+    assert "--exit-duration-in-mins 0.01: leaving after iteration" in out
+    assert out.rstrip().endswith((tmp_path / "latest_checkpointed_iteration.txt").read_text().strip().zfill(7))

@@ -1,0 +1,56 @@
+"""The command that shows that a run of one's own continues exactly, and notices when it doesn't."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pretrain.tools import verify_resume
+from tape.errors import run_cli
+
+Flags = Callable[..., list[str]]
+
+
+@pytest.mark.slow
+def test_a_run_continues_and_a_change_is_noticed(
+    tmp_path: Path, flags: Flags, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = flags("--save-interval", 5, "--eval-interval", 20, train_iters=60, dropout=0.1)
+    monkeypatch.setattr(sys, "argv", ["verify_resume.py", "--kills", "2", "--directory", str(tmp_path), "--", *command])
+    assert run_cli(verify_resume.main) == 0
+    out = capsys.readouterr().out
+    assert "straight through" in out
+    assert out.endswith("the same bits\n")
+    assert len([line for line in out.splitlines() if line.endswith(("saving", "training", "starting"))]) == 2
+
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    lines = metrics.read_text().splitlines()
+    record = json.loads(lines[30])
+    record["lm_loss"] += 1e-7
+    lines[30] = json.dumps(record)
+    metrics.write_text("\n".join(lines) + "\n")
+    assert verify_resume._compare(tmp_path / "straight", tmp_path / "killed") == 1
+    assert "1 differ" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "killed" / "iter_0000060")
+    metrics.unlink()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--kills", "3"], "after --"),
+        (["--kills", "0", "--", "--num-layers", "2"], "--kills must be at least 1"),
+        (["--", "--nonsense"], "the run ended with exit code 1: error: "),
+    ],
+)
+def test_mistakes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Callable[..., str], arguments: list[str], words: str
+) -> None:
+    monkeypatch.setattr(verify_resume, "_SCRIPT", tmp_path / "script.py")
+    (tmp_path / "script.py").write_text("import sys; print('error: no such flag', file=sys.stderr); sys.exit(1)")
+    assert words in fails(verify_resume.main, *arguments)
