@@ -7,10 +7,9 @@ reason, so that its launch scripts run unchanged.
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
@@ -18,6 +17,7 @@ from tape.tokenizers import TAPETokenizer
 
 from .batch_schedule import BatchConfig, Rampup
 from .checkpointing import CheckpointConfig
+from .command_line import IGNORED_FLAGS, HelpFormatter, Parser, not_negative, positive, positive_number
 from .continuing import schedule_options
 from .data.blending import Blend
 from .data.indexed_dataset import LAYOUTS
@@ -33,40 +33,6 @@ from .reporting import ReportingConfig
 from .schedule import DECAY_STYLES, ScheduleConfig
 
 TOKENIZER_TYPES = ("iupac", "BertWordPieceLowerCase", "BertWordPieceCase")
-
-_ALWAYS = "it is always so here"
-_BUILT_IN = "PyTorch's own kernels are used"
-_ONE_REDUCTION = "there is one gradient reduction, in fp32 and beside the backward pass"
-# Flag -> (takes a value, why it means nothing here).
-IGNORED_FLAGS: dict[str, tuple[bool, str]] = {
-    "--DDP-impl": (True, _ONE_REDUCTION),
-    "--use-contiguous-buffers-in-ddp": (False, _ONE_REDUCTION),
-    "--use-contiguous-buffers-in-local-ddp": (False, _ONE_REDUCTION),
-    "--no-contiguous-buffers-in-local-ddp": (False, _ONE_REDUCTION),
-    "--accumulate-allreduce-grads-in-fp32": (False, _ALWAYS),
-    "--fp32-allreduce": (False, _ALWAYS),
-    "--fp32-residual-connection": (False, _ALWAYS),
-    "--attention-softmax-in-fp32": (False, _ALWAYS),
-    "--apply-query-key-layer-scaling": (False, "it changes no result"),
-    "--no-query-key-layer-scaling": (False, "it changes no result"),
-    "--make-vocab-size-divisible-by": (True, "the 30 embedding rows are not split and need no padding"),
-    "--merge-file": (True, "proteins are not split into byte pairs"),
-    "--short-seq-prob": (True, "proteins are packed, not shortened"),
-    "--mmap-warmup": (False, "the corpus is memory-mapped as it is"),
-    "--reset-position-ids": (False, "positions always restart at each protein"),
-    "--reset-attention-mask": (False, "attention never crosses proteins"),
-    "--eod-mask-loss": (False, "only masked residues have a loss"),
-    "--no-masked-softmax-fusion": (False, _BUILT_IN),
-    "--no-scaled-masked-softmax-fusion": (False, _BUILT_IN),
-    "--no-bias-dropout-fusion": (False, _BUILT_IN),
-    "--bert-no-binary-head": (False, "there is no binary head"),
-    "--lazy-mpu-init": (True, "processes meet at the start"),
-    "--use-cpu-initialization": (False, "initial weights are the same on every device"),
-    "--checkpoint-num-layers": (True, "--checkpoint-activations recomputes every layer"),
-    "--distribute-checkpointed-activations": (False, "--checkpoint-activations recomputes every layer"),
-    "--exit-signal-handler": (False, "SIGTERM, SIGINT and SIGUSR1 always end a run with a checkpoint"),
-    "--log-params-norm": (False, "it is not recorded"),
-}
 
 
 @dataclass(frozen=True)
@@ -288,51 +254,11 @@ def _training(options: argparse.Namespace) -> TrainingConfig:
     )
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds the default where there is one; None stands for what the help text says."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports mistakes as ConfigError, so that one rank shows them, and suggests the nearest flag."""
-
-    def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ")
-        if unknown != message:
-            flag = unknown.split()[0]
-            near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
-            message = f"unknown flag {flag}" + (f"; did you mean {near[0]}?" if near else "")
-        raise ConfigError(f"{message} (see --help)")
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
-    return value
-
-
-def _positive_number(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
-    return value
-
-
-def _not_negative(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, not {text}")
-    return value
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="pretrain_tape.py",
         description="Pretrain a protein language model by masked language modelling.",
-        formatter_class=_HelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     for add in (_add_model, _add_data, _add_batch, _add_optimizer, _add_precision, _add_layout, _add_run):
@@ -347,18 +273,18 @@ def _parser() -> _Parser:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
-    group.add_argument("--num-layers", type=_positive, required=True, help="transformer blocks")
-    group.add_argument("--hidden-size", type=_positive, required=True, help="width of the residual stream")
+    group.add_argument("--num-layers", type=positive, required=True, help="transformer blocks")
+    group.add_argument("--hidden-size", type=positive, required=True, help="width of the residual stream")
     group.add_argument(
         "--num-attention-heads",
-        type=_positive,
+        type=positive,
         required=True,
         help="must divide the hidden size; the tensor-parallel size must divide it",
     )
-    group.add_argument("--ffn-hidden-size", type=_positive, help="4 x hidden size when not given")
+    group.add_argument("--ffn-hidden-size", type=positive, help="4 x hidden size when not given")
     group.add_argument(
         "--max-position-embeddings",
-        type=_positive,
+        type=positive,
         required=True,
         help="rows of the position table, at least --seq-length",
     )
@@ -392,7 +318,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--vocab-file", help="declares the ids of a corpus that has no sidecar (written by Megatron)")
     group.add_argument("--tokenizer-type", choices=TOKENIZER_TYPES, default="iupac", help="all of them are one here")
     group.add_argument("--data-impl", choices=(*LAYOUTS, "infer"), default="infer", help="recognised from the file")
-    group.add_argument("--seq-length", type=_positive, required=True, help="tokens of a row")
+    group.add_argument("--seq-length", type=positive, required=True, help="tokens of a row")
     group.add_argument("--mask-prob", type=float, default=0.15, help="fraction of residues to predict")
     group.add_argument("--no-sep", action="store_true", help="<cls> residues, without <sep>, as the original")
     group.add_argument(
@@ -401,16 +327,16 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         default="split",
         help="proteins longer than a row: split at an offset drawn anew each epoch, or truncate",
     )
-    group.add_argument("--num-workers", type=_not_negative, default=2, help="processes that prepare batches")
+    group.add_argument("--num-workers", type=not_negative, default=2, help="processes that prepare batches")
 
 
 def _add_batch(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("batch")
-    group.add_argument("--micro-batch-size", type=_positive, required=True, help="rows of one forward pass on one rank")
-    group.add_argument("--global-batch-size", type=_positive, help="rows of a step; micro batch x ranks when not given")
+    group.add_argument("--micro-batch-size", type=positive, required=True, help="rows of one forward pass on one rank")
+    group.add_argument("--global-batch-size", type=positive, help="rows of a step; micro batch x ranks when not given")
     group.add_argument(
         "--rampup-batch-size",
-        type=_positive,
+        type=positive,
         nargs=3,
         metavar=("START", "INCREMENT", "SAMPLES"),
         help="begin with START rows a step; more by INCREMENT, up to --global-batch-size after SAMPLES samples",
@@ -424,9 +350,9 @@ def _add_optimizer(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--lr", type=float, default=1e-4, help="peak learning rate")
     group.add_argument("--min-lr", type=float, default=0.0, help="where the decay ends")
     group.add_argument("--lr-decay-style", choices=DECAY_STYLES, default="linear", help="after the warm-up")
-    group.add_argument("--lr-decay-iters", type=_positive, help="--train-iters when not given")
+    group.add_argument("--lr-decay-iters", type=positive, help="--train-iters when not given")
     group.add_argument("--lr-warmup-fraction", type=float, help="of --lr-decay-iters")
-    group.add_argument("--lr-warmup-iters", type=_not_negative, default=0, help="iterations of linear warm-up")
+    group.add_argument("--lr-warmup-iters", type=not_negative, default=0, help="iterations of linear warm-up")
     group.add_argument("--weight-decay", type=float, default=0.01, help="of matrices only")
     group.add_argument("--clip-grad", type=float, default=1.0, help="largest gradient norm")
     group.add_argument("--adam-beta1", type=float, default=0.9, help="decay of the first moment")
@@ -443,22 +369,22 @@ def _add_precision(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--initial-loss-scale", type=float, default=2.0**32, help="where the dynamic loss scale starts")
     group.add_argument("--min-loss-scale", type=float, default=1.0, help="what it never falls below")
     group.add_argument(
-        "--loss-scale-window", type=_positive, default=1000, help="steps without overflow before it doubles"
+        "--loss-scale-window", type=positive, default=1000, help="steps without overflow before it doubles"
     )
-    group.add_argument("--hysteresis", type=_positive, default=2, help="overflows forgiven before it halves")
+    group.add_argument("--hysteresis", type=positive, default=2, help="overflows forgiven before it halves")
 
 
 def _add_layout(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("layout")
-    group.add_argument("--tensor-model-parallel-size", type=_positive, default=1, help="ranks that share one model")
-    group.add_argument("--pipeline-model-parallel-size", type=_positive, default=1, help="only 1 yet")
+    group.add_argument("--tensor-model-parallel-size", type=positive, default=1, help="ranks that share one model")
+    group.add_argument("--pipeline-model-parallel-size", type=positive, default=1, help="only 1 yet")
     group.add_argument("--distributed-backend", choices=BACKENDS, help="by device when not given")
     group.add_argument(
-        "--distributed-timeout-minutes", type=_positive_number, default=30.0, help="of one exchange between ranks"
+        "--distributed-timeout-minutes", type=positive_number, default=30.0, help="of one exchange between ranks"
     )
     group.add_argument(
         "--hang-timeout-seconds",
-        type=_not_negative,
+        type=not_negative,
         default=45,
         help="a rank that is silent or hangs for so long ends the run on all ranks; 0: never",
     )
@@ -466,12 +392,12 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
-    group.add_argument("--train-iters", type=_positive, required=True, help="iterations of the whole run")
-    group.add_argument("--seed", type=_not_negative, default=1234, help="of weights, samples, masks and dropout")
+    group.add_argument("--train-iters", type=positive, required=True, help="iterations of the whole run")
+    group.add_argument("--seed", type=not_negative, default=1234, help="of weights, samples, masks and dropout")
     group.add_argument("--save", help="directory of checkpoints and metrics.jsonl")
     group.add_argument("--load", help="directory to continue from, if it holds a checkpoint")
-    group.add_argument("--save-interval", type=_positive, help="also saved at the end")
-    group.add_argument("--keep-last", type=_positive, help="checkpoints to keep, the newest ones; all when not given")
+    group.add_argument("--save-interval", type=positive, help="also saved at the end")
+    group.add_argument("--keep-last", type=positive, help="checkpoints to keep, the newest ones; all when not given")
     group.add_argument(
         "--async-save",
         action=argparse.BooleanOptionalAction,
@@ -489,16 +415,16 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--max-skipped-steps",
-        type=_not_negative,
+        type=not_negative,
         default=20,
         help="in a row, without those of the search for a loss scale; the run then stops; 0: never",
     )
-    group.add_argument("--eval-interval", type=_positive, default=1000, help="iterations between evaluations")
-    group.add_argument("--eval-iters", type=_not_negative, default=100, help="global batches of an evaluation; 0: none")
+    group.add_argument("--eval-interval", type=positive, default=1000, help="iterations between evaluations")
+    group.add_argument("--eval-iters", type=not_negative, default=100, help="global batches of an evaluation; 0: none")
     group.add_argument("--full-validation", action="store_true", help="evaluate on the whole validation set")
-    group.add_argument("--log-interval", type=_positive, default=100, help="iterations between console lines")
+    group.add_argument("--log-interval", type=positive, default=100, help="iterations between console lines")
     group.add_argument("--tensorboard-dir", help="for TensorBoard's files")
-    group.add_argument("--exit-interval", type=_positive, help="leave when the iteration is a multiple of this")
+    group.add_argument("--exit-interval", type=positive, help="leave when the iteration is a multiple of this")
     group.add_argument(
-        "--exit-duration-in-mins", type=_positive_number, help="leave, with a checkpoint, when so old; exit code 0"
+        "--exit-duration-in-mins", type=positive_number, help="leave, with a checkpoint, when so old; exit code 0"
     )

@@ -74,6 +74,7 @@ ARGUMENT_ROOMS = (
     "tape.zero_shot",
     "tape.arguments",
     "pretrain.arguments",
+    "pretrain.command_line",
     "pretrain.pretrain_tape",
     "pretrain.tools",
     "pretrain.protein_tools",

@@ -12,10 +12,10 @@ from pretrain.checkpointing import find_checkpoint
 from pretrain.checkpointing.retention import remove_older, tidy
 
 
-def checkpoint(root: Path, iteration: int, **changes: object) -> Path:
-    path = root / f"iter_{iteration:07d}"
+def checkpoint(root: Path, number: int, **changes: object) -> Path:
+    path = root / f"iter_{number:07d}"
     path.mkdir(parents=True)
-    metadata = {"format": "proteinlm-sharded", "version": 1, "iteration": iteration, "model_config": {}}
+    metadata = {"format": "proteinlm-sharded", "version": 1, "iteration": number, "model_config": {}}
     metadata |= {"arguments": {}, "vocabulary": [], "files": {".metadata": {}}, **changes}
     (path / "metadata.json").write_text(json.dumps(metadata))
     return path

@@ -1,0 +1,83 @@
+"""How a command line is read: the parser, the types of values, and Megatron's flags that mean nothing here."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from typing import NoReturn
+
+from tape.errors import ConfigError
+
+_ALWAYS = "it is always so here"
+_BUILT_IN = "PyTorch's own kernels are used"
+_ONE_REDUCTION = "there is one gradient reduction, in fp32 and beside the backward pass"
+# Flag -> (takes a value, why it means nothing here).
+IGNORED_FLAGS: dict[str, tuple[bool, str]] = {
+    "--DDP-impl": (True, _ONE_REDUCTION),
+    "--use-contiguous-buffers-in-ddp": (False, _ONE_REDUCTION),
+    "--use-contiguous-buffers-in-local-ddp": (False, _ONE_REDUCTION),
+    "--no-contiguous-buffers-in-local-ddp": (False, _ONE_REDUCTION),
+    "--accumulate-allreduce-grads-in-fp32": (False, _ALWAYS),
+    "--fp32-allreduce": (False, _ALWAYS),
+    "--fp32-residual-connection": (False, _ALWAYS),
+    "--attention-softmax-in-fp32": (False, _ALWAYS),
+    "--apply-query-key-layer-scaling": (False, "it changes no result"),
+    "--no-query-key-layer-scaling": (False, "it changes no result"),
+    "--make-vocab-size-divisible-by": (True, "the 30 embedding rows are not split and need no padding"),
+    "--merge-file": (True, "proteins are not split into byte pairs"),
+    "--short-seq-prob": (True, "proteins are packed, not shortened"),
+    "--mmap-warmup": (False, "the corpus is memory-mapped as it is"),
+    "--reset-position-ids": (False, "positions always restart at each protein"),
+    "--reset-attention-mask": (False, "attention never crosses proteins"),
+    "--eod-mask-loss": (False, "only masked residues have a loss"),
+    "--no-masked-softmax-fusion": (False, _BUILT_IN),
+    "--no-scaled-masked-softmax-fusion": (False, _BUILT_IN),
+    "--no-bias-dropout-fusion": (False, _BUILT_IN),
+    "--bert-no-binary-head": (False, "there is no binary head"),
+    "--lazy-mpu-init": (True, "processes meet at the start"),
+    "--use-cpu-initialization": (False, "initial weights are the same on every device"),
+    "--checkpoint-num-layers": (True, "--checkpoint-activations recomputes every layer"),
+    "--distribute-checkpointed-activations": (False, "--checkpoint-activations recomputes every layer"),
+    "--exit-signal-handler": (False, "SIGTERM, SIGINT and SIGUSR1 always end a run with a checkpoint"),
+    "--log-params-norm": (False, "it is not recorded"),
+}
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds the default where there is one; None stands for what the help text says."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports mistakes as ConfigError, so that one rank shows them, and suggests the nearest flag."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            flag = unknown.split()[0]
+            near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+            message = f"unknown flag {flag}" + (f"; did you mean {near[0]}?" if near else "")
+        raise ConfigError(f"{message} (see --help)")
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
+    return value
+
+
+def positive_number(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
+    return value
+
+
+def not_negative(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, not {text}")
+    return value
