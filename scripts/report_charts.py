@@ -183,7 +183,7 @@ def confusion_matrix(counts: np.ndarray, labels: Sequence[str], title: str) -> s
             x, y = left + column * cell, top + row * cell
             size = f'width="{cell - 1:.1f}" height="{cell - 1:.1f}"'
             body.append(f'<rect class="cell" x="{x:.1f}" y="{y:.1f}" {size} fill-opacity="{share:.2f}"/>')
-            shade = " on" if share > 0.55 else ""
+            shade = " on" if share > 0.8 else ""
             place = f'x="{x + cell / 2:.1f}" y="{y + cell / 2 + 4:.1f}" text-anchor="middle"'
             body.append(f'<text class="number{shade}" {place}>{100 * share:.0f}</text>')
     return _svg(left + 282, top + 282, title, body, "map")
@@ -198,12 +198,11 @@ def scatter_chart(true: np.ndarray, predicted: np.ndarray, colour: int, title: s
     if true.size > MOST_POINTS:
         chosen = np.sort(np.random.default_rng(0).choice(true.size, MOST_POINTS, replace=False))
         true, predicted = true[chosen], predicted[chosen]
-    axes = Axes((float(true.min()), float(true.max())), (float(predicted.min()), float(predicted.max())))
+    low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
+    axes = Axes((low, high), (low, high))  # one scale for both, or a constant prediction would look spread out
+    (x0, y0), (x1, y1) = axes.at(low, low), axes.at(high, high)
     body = axes.frame("true", "predicted")
-    low, high = max(true.min(), predicted.min()), min(true.max(), predicted.max())
-    if high > low:
-        (x0, y0), (x1, y1) = axes.at(low, low), axes.at(high, high)
-        body.append(f'<path class="equal" d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}"/>')
+    body.append(f'<path class="equal" d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}"/>')
     places = [axes.at(x, y) for x, y in zip(true.tolist(), predicted.tolist(), strict=True)]
     dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in places)
     body.append(f'<path class="points c{colour}" d="{dots}"/>')

@@ -36,20 +36,20 @@ def _legend(names: dict[str, int]) -> str:
 def curves(evaluations: Sequence[Evaluated], pretraining: Path | None, colours: dict[str, int]) -> str:
     """Pretraining's loss and each task's validation loss."""
     figures = [] if pretraining is None else [_pretraining(read_records(pretraining / "metrics.jsonl"))]
-    tasks: dict[tuple[str, bool], list[charts.Series]] = {}
+    tasks: dict[tuple[str, str], list[charts.Series]] = {}
     for run, e in {e.run: e for e in evaluations}.items():
         points = _validation_losses(run)
         if points:
             series = charts.Series(e.column, points, colours[e.column], dots=True)
-            tasks.setdefault((e.record.task, e.record.is_simulated), []).append(series)
-    for (task, simulated), shown in tasks.items():
-        name = shown_task(task) + (" (simulated)" if simulated else "")
-        title = f"Validation loss of {name} by epoch"
+            data = shown_data(e.record.data_name, e.record.is_simulated)
+            tasks.setdefault((shown_task(e.record.task), data), []).append(series)
+    for (task, data), shown in tasks.items():
+        title = f"Validation loss of {task} ({data}) by epoch"
         chart = charts.line_chart(shown, "epoch", "validation loss", title, whole_x=True)
-        figures.append(_figure(chart, f"Finetuning: {escape(name)}"))
+        figures.append(_figure(chart, f"<b>{escape(task)}</b>: {escape(data)}"))
     seen = {one.name for shown in tasks.values() for one in shown}
     legend = _legend({column: colour for column, colour in colours.items() if column in seen}) if seen else ""
-    return f'{legend}<div class="grid">{"".join(figures)}</div>' if figures else ""
+    return f'{legend}<div class="panels">{"".join(figures)}</div>' if figures else ""
 
 
 def _validation_losses(run: Path) -> list[tuple[float, float]]:
@@ -86,7 +86,7 @@ def predictions(groups: Sequence[Sequence[Evaluated]], colours: dict[str, int]) 
             record = group[0].record
             title = escape(f"{shown_task(record.task)}, {record.split}")
             place = escape(shown_data(record.data_name, record.is_simulated))
-            made.append(f'<h3>{title}</h3><p class="place">{place}</p><div class="grid">{pictures}</div>')
+            made.append(f'<h3>{title}</h3><p class="place">{place}</p><div class="panels">{pictures}</div>')
     return "".join(made)
 
 

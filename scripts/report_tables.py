@@ -35,12 +35,14 @@ def result_table(rows: Sequence[Row]) -> str:
     for row in rows:
         best = best_of(row)
         place = f"{escape(row.data_label)}<br><small>{escape(row.split)}, {row.proteins:,} proteins</small>"
-        cells = "".join(_value_cell(row.values.get(column), best) for column in columns)
-        name = f"{escape(shown_task(row.task))}<br><small>{escape(row.metric)}</small>"
+        cells = "".join(_value_cell(row.values.get(column), best, column) for column in columns)
+        metric = escape(row.metric.replace(">=", "\N{GREATER-THAN OR EQUAL TO}"))
+        name = f"{escape(shown_task(row.task))}<br><small>{metric}</small>"
         lines.append(f'<tr><th scope="row">{name}</th><td class="data">{place}</td>{cells}</tr>')
     caption = "<caption>The best of each line is bold; lower is better for a perplexity only.</caption>"
     head = f'<thead><tr><th scope="col">task, metric</th><th scope="col">data</th>{head}</tr></thead>'
-    return scrolling(f"<table>{caption}{head}<tbody>{''.join(lines)}</tbody></table>", "results")
+    table = f'<table class="folding">{caption}{head}<tbody>{"".join(lines)}</tbody></table>'
+    return scrolling(table, "results")
 
 
 def _interval(metric: Metric | None) -> str:
@@ -49,13 +51,14 @@ def _interval(metric: Metric | None) -> str:
     return f"[{metric.interval[0]:.3f}, {metric.interval[1]:.3f}]"
 
 
-def _value_cell(metric: Metric | None, best: float | None) -> str:
+def _value_cell(metric: Metric | None, best: float | None, column: str) -> str:
+    """A value and its interval; on a phone the column's name stands over it."""
     text = shown_value(metric)
     if metric is not None and metric.value == best:
         text = f"<strong>{text}</strong>"
     interval = _interval(metric)
     small = f"<br><small>{interval}</small>" if interval else ""
-    return f'<td class="n">{text}{small}</td>'
+    return f'<td class="n" data-column="{escape(column)}">{text}{small}</td>'
 
 
 # --- beside published numbers ---------------------------------------------------------------------------------------
@@ -75,8 +78,9 @@ def _card(group: Sequence[Evaluated], colours: dict[str, int]) -> str:
     metrics = {e.column: comparison(e) for e in group}
     span = charts.common_span(list(metrics.values()), [entry.value for entry in published])
     lines = [_bar_line(c, m, _interval(m), f"c{colours[c]}", span) for c, m in metrics.items()]
+    lines.append('<tr class="rule"><th scope="rowgroup" colspan="3">published</th></tr>')
     for entry in published:
-        lines.append(_bar_line(entry.model, Metric("", entry.value, 0, ""), "published", "pub", span, digits=2))
+        lines.append(_bar_line(entry.model, Metric("", entry.value, 0, ""), "", "pub", span, digits=2))
     title = escape(f"{shown_task(record.task)}: {load_published()['tasks'][record.task]['title']}")
     place = f"{escape(shown_data(record.data_name, record.is_simulated))}, {escape(record.split)}"
     head = "".join(f'<th scope="col">{name}</th>' for name in ("model", "bar", "value"))
@@ -123,7 +127,7 @@ def _details(group: Sequence[Evaluated]) -> str:
     lines = []
     for name in names:
         found = [e.record.metric(name) for e in group]
-        cells = "".join(_value_cell(metric, None) for metric in found)
+        cells = "".join(_value_cell(metric, None, e.column) for metric, e in zip(found, group, strict=True))
         one = next(metric for metric in found if metric is not None)
         text = f'<td class="definition">{escape(one.definition)} (n = {one.n:,})</td>'
         lines.append(f'<tr><th scope="row"><code>{escape(name)}</code></th>{cells}{text}</tr>')
