@@ -10,17 +10,14 @@ Reads every format of tape.sequence_files (FASTA, Stockholm, JSON lines, JSON, C
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import signal
 import sys
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[2])
@@ -28,42 +25,22 @@ if __name__ == "__main__":  # runs from any directory without installation
 import numpy as np
 
 from pretrain.data.corpus import CorpusDescription, CorpusSource
+from pretrain.data.deduplication import DigestSet
 from pretrain.data.indexed_dataset import LAYOUTS, IndexedDatasetWriter
-from tape.errors import ConfigError, DataError, UnknownResidueError, run_cli
+from pretrain.data.tokenising import DEFAULT_MAX_UNKNOWN_FRACTION, Filters, tokenise_all
+from tape.errors import ConfigError, DataError, run_cli
 from tape.file_hashes import sha256_of
 from tape.sequence_files import SEQUENCE_KEYS, SequenceRecord, read_sequences
 from tape.text_files import file_size
-from tape.tokenizers import TAPETokenizer, normalise_sequence
+from tape.tokenizers import TAPETokenizer
 from tape.vocabulary_files import read_vocabulary_file
 
 DEFAULT_KEY = "text"
-DEFAULT_MAX_UNKNOWN_FRACTION = 0.001
 TOKENIZER_TYPES = ("iupac", "BertWordPieceLowerCase", "BertWordPieceCase")
 _BATCH_RESIDUES = 1 << 19
-_BATCHES_IN_FLIGHT = 4  # a worker; bounds memory when the writer is slower than the readers
 _PROGRESS_SECONDS = 5.0
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Filters:
-    """Which records are left out, and what stops the run.
-
-    Attributes:
-        min_length, max_length: residues; records outside are left out and counted.
-        skip_empty: leave out and count empty records instead of stopping at the first.
-        max_unknown_fraction: largest part of residues that may have been replaced by X (for example J).
-    """
-
-    min_length: int = 1
-    max_length: int | None = None
-    skip_empty: bool = False
-    max_unknown_fraction: float = DEFAULT_MAX_UNKNOWN_FRACTION
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.max_unknown_fraction <= 1.0:  # false for nan too
-            raise ConfigError(f"--max-unknown-fraction must lie in [0, 1], not {self.max_unknown_fraction}")
 
 
 @dataclass(frozen=True)
@@ -107,6 +84,7 @@ def preprocess(
     skip_empty: bool = False,
     min_length: int = 1,
     max_length: int | None = None,
+    deduplicate: bool = False,
     progress: Progress | None = None,
 ) -> PreprocessSummary:
     """Tokenise files into ``{output_prefix}_{key}_{level}.{bin,idx,json}``, all of it or nothing.
@@ -119,7 +97,7 @@ def preprocess(
         level: ``document``, or ``sentence`` as Megatron names its ``--split-sentences`` output; one protein is one
             document of one sequence either way.
         dataset_impl: layout of the index: mmap, lazy or cached.
-        max_unknown_fraction, skip_empty, min_length, max_length: see :class:`Filters`.
+        max_unknown_fraction, skip_empty, min_length, max_length, deduplicate: see :class:`Filters`.
         progress: takes one line of text now and then.
 
     Raises:
@@ -129,7 +107,7 @@ def preprocess(
         raise ConfigError("no input files")
     if workers < 1:
         raise ConfigError(f"the number of workers must be at least 1, not {workers}")
-    filters = Filters(min_length, max_length, skip_empty, max_unknown_fraction)
+    filters = Filters(min_length, max_length, skip_empty, deduplicate, max_unknown_fraction)
     paths = [Path(path) for path in inputs]
     corpora = []
     for key in json_keys:
@@ -152,7 +130,9 @@ def _write_corpus(
     reader = _Reader(paths, keys, filters.skip_empty)
     changes: Counter[str] = Counter()
     filtered: Counter[str] = Counter()
-    for batch in _tokenise_all(reader, workers, filters):
+    seen = DigestSet()
+    for batch in tokenise_all(reader, workers, filters):
+        batch = batch.without_seen(seen) if filters.deduplicate else batch
         writer.add(batch.ids, batch.sizes, np.ones(len(batch.sizes), dtype=np.int64))
         changes.update(batch.changes)
         filtered.update(batch.filtered)
@@ -189,7 +169,7 @@ def _check_content(
 ) -> None:
     names = ", ".join(str(path) for path in paths[:3]) + (" ..." if len(paths) > 3 else "")
     if not writer.tokens:
-        raise DataError(f"{names}: no record there, or none that passed the length filters")
+        raise DataError(f"{names}: no record there, or none that passed the filters")
     fraction = changes["J_to_X"] / writer.tokens
     if fraction > filters.max_unknown_fraction:
         raise DataError(
@@ -229,10 +209,12 @@ class _Reader:
 
     def _records(self, path: Path) -> Iterator[SequenceRecord]:
         sequences = 0
-        on_empty = self._note_empty if self._skip_empty else None
+        on_empty = self._note_empty if self._skip_empty else _refuse_empty
         for record in read_sequences(path, self._keys, self._note_taken, on_empty):
             sequences += 1
             yield record
+        if not sequences and not self._skip_empty:
+            raise DataError(f"{path}: no record there; leave it out, or give --skip-empty to pass over empty files")
         self.sources.append(CorpusSource(str(path), sha256_of(path / "data.mdb" if path.is_dir() else path), sequences))
 
     def _note_empty(self, where: str) -> None:
@@ -242,63 +224,8 @@ class _Reader:
         self._taken += size
 
 
-@dataclass(frozen=True)
-class _Batch:
-    ids: np.ndarray  # residues of all proteins, uint8: the vocabulary is small, and it travels between processes
-    sizes: np.ndarray
-    changes: Counter[str]
-    filtered: Counter[str]
-
-
-def _tokenise_all(batches: Iterable[list[SequenceRecord]], workers: int, filters: Filters) -> Iterator[_Batch]:
-    """Tokenised batches in order. At most a few a worker are under way, so that memory is bounded."""
-    tokenise = partial(_tokenise, filters=filters)
-    if workers == 1:
-        yield from map(tokenise, batches)
-        return
-    # spawn: the workers end by themselves when this process is killed, and no thread's lock is copied
-    with multiprocessing.get_context("spawn").Pool(workers, initializer=_ignore_interrupts) as pool:
-        pending: deque[Any] = deque()
-        for batch in batches:
-            pending.append(pool.apply_async(tokenise, (batch,)))
-            if len(pending) >= workers * _BATCHES_IN_FLIGHT:
-                yield pending.popleft().get()
-        while pending:
-            yield pending.popleft().get()
-
-
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-
-
-def _tokenise(records: Sequence[SequenceRecord], filters: Filters) -> _Batch:
-    tokenizer = TAPETokenizer()
-    ids, changes, filtered = [], Counter[str](), Counter[str]()
-    for record in records:
-        try:
-            sequence, changed = normalise_sequence(record.sequence, drop_gaps=True)
-        except UnknownResidueError as error:
-            raise DataError(f"{record.where}: {error}") from None
-        reason = _reason_to_leave_out(sequence, record, filters)
-        if reason:
-            filtered[reason] += 1
-            continue
-        changes.update(changed)
-        ids.append(tokenizer.encode_residues(sequence).astype(np.uint8))
-    sizes = np.array([len(protein) for protein in ids], dtype=np.int32)
-    return _Batch(np.concatenate(ids) if ids else np.zeros(0, dtype=np.uint8), sizes, changes, filtered)
-
-
-def _reason_to_leave_out(sequence: str, record: SequenceRecord, filters: Filters) -> str | None:
-    if not sequence:
-        if filters.skip_empty:
-            return "empty"
-        raise DataError(f"{record.where}: empty record: nothing but gaps; give --skip-empty to leave such records out")
-    if len(sequence) < filters.min_length:
-        return "too_short"
-    if filters.max_length is not None and len(sequence) > filters.max_length:
-        return "too_long"
-    return None
+def _refuse_empty(where: str) -> None:
+    raise DataError(f"{where}: empty record: a header without residues; give --skip-empty to leave such records out")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -318,6 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         skip_empty=options.skip_empty,
         min_length=options.min_length,
         max_length=options.max_length,
+        deduplicate=options.deduplicate,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )
     for corpus in summary.corpora:
@@ -360,9 +288,10 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--json-keys", nargs="+", default=[DEFAULT_KEY], help="fields of JSON; a corpus for each")
     data.add_argument("--split-sentences", action="store_true", help="name the output _sentence (a protein is one)")
     data.add_argument("--keep-newlines", action="store_true", help="Megatron's; no effect")
-    data.add_argument("--skip-empty", action="store_true", help="leave out empty records and count them")
+    data.add_argument("--skip-empty", action="store_true", help="leave out empty records and files; counted")
     data.add_argument("--min-length", type=int, default=1, metavar="N", help="leave out shorter proteins")
     data.add_argument("--max-length", type=int, default=None, metavar="N", help="leave out longer proteins")
+    data.add_argument("--deduplicate", action="store_true", help="keep the first of equal proteins, count the others")
     data.add_argument(
         "--max-unknown-fraction",
         type=float,

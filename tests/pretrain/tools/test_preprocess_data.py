@@ -16,7 +16,7 @@ import pytest
 
 from pretrain.data.corpus import open_corpus, read_description
 from pretrain.data.indexed_dataset import IndexedDataset
-from pretrain.tools.preprocess_data import Filters, preprocess
+from pretrain.tools.preprocess_data import main, preprocess
 from tape.errors import ConfigError, DataError
 from tape.lmdb_store import write_lmdb
 from tape.tokenizers import TAPETokenizer
@@ -78,8 +78,16 @@ def test_many_inputs_stand_in_the_sidecar(tmp_path: Path) -> None:
     assert texts(summary.prefix) == ["MKV", "AC", "GG"]
 
 
-def test_several_json_keys_make_several_corpora(tmp_path: Path) -> None:
-    (tmp_path / "x.jsonl").write_text('{"heavy": "MKV", "light": "AC"}\n{"heavy": "GG", "light": "TT"}\n')
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"heavy": "MKV", "light": "AC"}\n{"heavy": "GG", "light": "TT"}\n',
+        '{"heavy": "M K V", "light": "A C"}\n{"heavy": "G G", "light": "T T"}\n',
+    ],
+    ids=["plain", "spaced"],
+)
+def test_several_json_keys_make_several_corpora(tmp_path: Path, content: str) -> None:
+    (tmp_path / "x.jsonl").write_text(content)
     summary = preprocess([tmp_path / "x.jsonl"], tmp_path / "out", json_keys=("heavy", "light"))
     assert [corpus.prefix.name for corpus in summary.corpora] == ["out_heavy_document", "out_light_document"]
     assert [texts(corpus.prefix) for corpus in summary.corpora] == [["MKV", "GG"], ["AC", "TT"]]
@@ -121,7 +129,7 @@ def test_too_many_unknown_residues_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(">a\nMK\n>b\nM1K\n", r"record 2 \(b\).*'1'"), (">a\nMK\n>b\n>c\nMK\n", r"record 2 \(b\).*empty")],
+    [(">a\nMK\n>b\nM1K\n", r"record 2 \(b\).*'1'"), (">a\nMK\n>b\n>c\nMK\n", r"record 2 \(b\).*empty.*--skip-empty")],
 )
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_bad_record_is_named(tmp_path: Path, content: str, words: str, workers: int) -> None:
@@ -145,6 +153,46 @@ def test_length_limits(tmp_path: Path) -> None:
     summary = preprocess([tmp_path / "x.txt"], tmp_path / "out", min_length=2, max_length=4)
     assert texts(summary.prefix) == ["MKV"]
     assert summary.corpora[0].description.filtered == {"too_long": 1, "too_short": 1}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_duplicates_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int) -> None:
+    """Within a file and between files, of whatever spelling; the first one stays, so the order does too."""
+    (tmp_path / "x.txt").write_text("MKV\nAC\nm k v\nMKV-\nGG\n")
+    (tmp_path / "y.fasta").write_text(">a\nAC\n>b\nTT\n>c\nGGG\n")
+    main(
+        [
+            "--input",
+            *(str(tmp_path / name) for name in ("x.txt", "y.fasta")),
+            "--output-prefix",
+            str(tmp_path / "out"),
+            "--deduplicate",
+            "--workers",
+            str(workers),
+        ]
+    )
+    assert texts(tmp_path / "out_text_document") == ["MKV", "AC", "GG", "TT", "GGG"]
+    description = read_description(tmp_path / "out_text_document")
+    assert description is not None
+    assert description.filtered == {"duplicate": 3}
+    assert [source.sequences for source in description.sources] == [5, 3]
+    assert "left out: duplicate 3" in capsys.readouterr().out
+
+
+def test_without_the_option_duplicates_stay(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("MKV\nMKV\n")
+    assert texts(preprocess([tmp_path / "x.txt"], tmp_path / "out").prefix) == ["MKV", "MKV"]
+
+
+def test_an_empty_file_among_others_does_not_pass_silently(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("MKV\n")
+    (tmp_path / "empty.fasta").write_text("")
+    inputs = [tmp_path / "x.txt", tmp_path / "empty.fasta"]
+    with pytest.raises(DataError, match=r"empty\.fasta: no record there.*--skip-empty"):
+        preprocess(inputs, tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
+    summary = preprocess(inputs, tmp_path / "out", skip_empty=True)
+    assert [source.sequences for source in summary.corpora[0].description.sources] == [1, 0]
 
 
 def test_a_protein_of_40000_residues(tmp_path: Path) -> None:
@@ -228,9 +276,3 @@ def test_a_killed_run_leaves_nothing(tmp_path: Path, repository_root: Path, sent
 def test_real_sequences(shared_data: Path, tmp_path: Path) -> None:
     summary = preprocess([shared_data / "corpus" / "swissprot_valid.fasta.xz"], tmp_path / "valid")
     assert (summary.documents, summary.tokens) == (2831, 1_160_670)
-
-
-@pytest.mark.parametrize("fraction", [-1.0, 1.1, float("nan")])
-def test_an_unknown_fraction_is_a_fraction(fraction: float) -> None:
-    with pytest.raises(ConfigError, match=r"\[0, 1\]"):
-        Filters(max_unknown_fraction=fraction)

@@ -1,0 +1,139 @@
+"""Records -> residue ids, in batches, by this process or several: what preprocess_data.py does to every protein."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tape.errors import ConfigError, DataError, UnknownResidueError
+from tape.sequence_files import SequenceRecord
+from tape.tokenizers import TAPETokenizer, normalise_sequence
+
+from .deduplication import DigestSet, protein_digest
+
+DEFAULT_MAX_UNKNOWN_FRACTION = 0.001
+_BATCHES_IN_FLIGHT = 4  # a worker; bounds memory when the writer is slower than the readers
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which records are left out, and what stops the run.
+
+    Attributes:
+        min_length, max_length: residues; records outside are left out and counted.
+        skip_empty: leave out and count empty records instead of stopping at the first, and pass over empty files.
+        deduplicate: leave out and count proteins that are equal, residue by residue, to an earlier one.
+        max_unknown_fraction: largest part of residues that may have been replaced by X (for example J).
+    """
+
+    min_length: int = 1
+    max_length: int | None = None
+    skip_empty: bool = False
+    deduplicate: bool = False
+    max_unknown_fraction: float = DEFAULT_MAX_UNKNOWN_FRACTION
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.max_unknown_fraction <= 1.0:  # false for nan too
+            raise ConfigError(f"--max-unknown-fraction must lie in [0, 1], not {self.max_unknown_fraction}")
+        if self.max_length is not None and self.max_length < self.min_length:
+            raise ConfigError(f"--max-length {self.max_length} is less than --min-length {self.min_length}")
+
+    def reason(self, sequence: str, record: SequenceRecord) -> str | None:
+        """Why a protein is left out, None when it is kept.
+
+        Raises:
+            DataError: it is empty, and that wasn't allowed.
+        """
+        if not sequence:
+            if self.skip_empty:
+                return "empty"
+            raise DataError(
+                f"{record.where}: empty record: nothing but gaps; give --skip-empty to leave such records out"
+            )
+        if len(sequence) < self.min_length:
+            return "too_short"
+        if self.max_length is not None and len(sequence) > self.max_length:
+            return "too_long"
+        return None
+
+
+@dataclass(frozen=True)
+class TokenisedBatch:
+    """Several proteins.
+
+    Attributes:
+        ids: residues of all of them, one after another, uint8: the vocabulary is small, and it travels.
+        sizes: (n,) residues of each.
+        changes: what normalise_sequence changed, by kind.
+        filtered: records left out, by reason.
+        digests: of each protein, joined; empty unless duplicates are wanted out.
+    """
+
+    ids: np.ndarray
+    sizes: np.ndarray
+    changes: Counter[str]
+    filtered: Counter[str]
+    digests: bytes = b""
+
+    def without_seen(self, seen: DigestSet) -> TokenisedBatch:
+        """The batch without proteins that ``seen`` holds or that come twice; they are added to it."""
+        new = seen.add(self.digests)
+        if new.all():
+            return self
+        ids = self.ids[np.repeat(new, self.sizes)]
+        counts = self.filtered + Counter(duplicate=int(len(new) - new.sum()))
+        return TokenisedBatch(ids, self.sizes[new], self.changes, counts)
+
+
+def tokenise_all(batches: Iterable[list[SequenceRecord]], workers: int, filters: Filters) -> Iterator[TokenisedBatch]:
+    """Tokenised batches in order. At most a few a worker are under way, so that memory is bounded.
+
+    Raises:
+        DataError: a record is empty or holds what is no residue; names file and record.
+    """
+    tokenise = partial(tokenise_batch, filters=filters)
+    if workers == 1:
+        yield from map(tokenise, batches)
+        return
+    # spawn: the workers end by themselves when this process is killed, and no thread's lock is copied
+    with multiprocessing.get_context("spawn").Pool(workers, initializer=_ignore_interrupts) as pool:
+        pending: deque[Any] = deque()
+        for batch in batches:
+            pending.append(pool.apply_async(tokenise, (batch,)))
+            if len(pending) >= workers * _BATCHES_IN_FLIGHT:
+                yield pending.popleft().get()
+        while pending:
+            yield pending.popleft().get()
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+
+
+def tokenise_batch(records: Sequence[SequenceRecord], filters: Filters) -> TokenisedBatch:
+    """Normalise, filter and tokenise some records."""
+    tokenizer = TAPETokenizer()
+    ids, changes, filtered = [], Counter[str](), Counter[str]()
+    for record in records:
+        try:
+            sequence, changed = normalise_sequence(record.sequence, drop_gaps=True)
+        except UnknownResidueError as error:
+            raise DataError(f"{record.where}: {error}") from None
+        reason = filters.reason(sequence, record)
+        if reason:
+            filtered[reason] += 1
+            continue
+        changes.update(changed)
+        ids.append(tokenizer.encode_residues(sequence).astype(np.uint8))
+    sizes = np.array([len(protein) for protein in ids], dtype=np.int32)
+    digests = b"".join(map(protein_digest, ids)) if filters.deduplicate else b""
+    return TokenisedBatch(
+        np.concatenate(ids) if ids else np.zeros(0, dtype=np.uint8), sizes, changes, filtered, digests
+    )

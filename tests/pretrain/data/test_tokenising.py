@@ -1,0 +1,39 @@
+"""Filters of preprocessing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pretrain.data.deduplication import DigestSet
+from pretrain.data.tokenising import Filters, tokenise_batch
+from tape.errors import ConfigError
+from tape.sequence_files import SequenceRecord
+from tape.tokenizers import TAPETokenizer
+
+
+def records(*sequences: str) -> list[SequenceRecord]:
+    return [SequenceRecord(str(i), sequence, f"x, record {i}") for i, sequence in enumerate(sequences)]
+
+
+@pytest.mark.parametrize("fraction", [-1.0, 1.1, float("nan")])
+def test_an_unknown_fraction_is_a_fraction(fraction: float) -> None:
+    with pytest.raises(ConfigError, match=r"\[0, 1\]"):
+        Filters(max_unknown_fraction=fraction)
+
+
+def test_lengths_that_leave_nothing_are_refused() -> None:
+    with pytest.raises(ConfigError, match="--max-length 3 is less than --min-length 5"):
+        Filters(min_length=5, max_length=3)
+
+
+def test_a_batch_without_duplicates_keeps_ids_and_sizes_together() -> None:
+    batch = tokenise_batch(records("MKV", "AC", "MKV", "GGGG"), Filters(deduplicate=True))
+    kept = batch.without_seen(DigestSet())
+    assert kept.sizes.tolist() == [3, 2, 4]
+    assert TAPETokenizer().decode(kept.ids.astype(np.int64)) == "MKVACGGGG"
+    assert kept.filtered == {"duplicate": 1}
+
+
+def test_no_digest_is_computed_for_nothing() -> None:
+    assert tokenise_batch(records("MKV"), Filters()).digests == b""
