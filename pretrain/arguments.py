@@ -24,13 +24,15 @@ from .data.indexed_dataset import LAYOUTS
 from .data.packing import LONG_DOCUMENT_RULES
 from .data.samples import SampleConfig
 from .data.splits import DataConfig
+from .dry_run import DryRunConfig
 from .initialization import InitConfig
 from .loop import TrainingConfig
 from .optimizer import OPTIMIZERS, OptimizerConfig
 from .parallel import BACKENDS, ParallelConfig, ParallelDims
 from .precision import PrecisionConfig
 from .reporting import ReportingConfig
-from .schedule import DECAY_STYLES, ScheduleConfig
+from .schedule import Schedule
+from .schedule_flags import add_schedule_flags, run_length
 
 TOKENIZER_TYPES = ("iupac", "BertWordPieceLowerCase", "BertWordPieceCase")
 
@@ -40,6 +42,7 @@ class PretrainArguments:
     """Everything that a run is told, one configuration a part.
 
     Attributes:
+        dry_run: what to plan instead of a run; None: run.
         given: all options by name as parsed, for the checkpoint.
         notices: one line for each flag that has no effect, and why.
     """
@@ -53,13 +56,14 @@ class PretrainArguments:
     parallel: ParallelConfig
     precision: PrecisionConfig
     optimizer: OptimizerConfig
-    schedule: ScheduleConfig
+    schedule: Schedule
     training: TrainingConfig
     checkpoint: CheckpointConfig
     reporting: ReportingConfig
     eval_iters: int
     full_validation: bool
     checkpoint_activations: bool
+    dry_run: DryRunConfig | None
     given: dict[str, Any]
     notices: tuple[str, ...]
 
@@ -75,9 +79,11 @@ def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainAr
         ConfigError: an unknown flag, a bad value, or values that don't fit together.
     """
     options, notices = _parse(arguments)
+    world_size, dry_run = _dry_run(options, world_size)
     dims = ParallelDims(world_size, options.tensor_model_parallel_size)
     _check(options)
     batch = _batch(options, dims)
+    iterations, schedule = run_length(options, batch)
     model = _model(options)
     dims.check_model(model)
     return PretrainArguments(
@@ -95,13 +101,14 @@ def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainAr
         ),
         precision=_precision(options),
         optimizer=_optimizer(options),
-        schedule=_schedule(options),
-        training=_training(options),
+        schedule=schedule,
+        training=_training(options, iterations),
         checkpoint=_checkpoint(options),
-        reporting=ReportingConfig(options.log_interval, options.save, options.tensorboard_dir),
+        reporting=ReportingConfig(options.log_interval, options.save, options.tensorboard_dir, options.peak_tflops),
         eval_iters=options.eval_iters,
         full_validation=options.full_validation,
         checkpoint_activations=options.checkpoint_activations,
+        dry_run=dry_run,
         given=vars(options),
         notices=notices,
     )
@@ -118,6 +125,14 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...
         delattr(options, name)
     del options.local_rank
     return options, tuple(notices)
+
+
+def _dry_run(options: argparse.Namespace, world_size: int) -> tuple[int, DryRunConfig | None]:
+    """The number of processes and the dry run, if it is one; its options are taken out: they are not the run's."""
+    wanted, given, memory = (options.__dict__.pop(name) for name in ("dry_run", "world_size", "device_memory_gib"))
+    if not wanted and (given or memory):
+        raise ConfigError("--world-size and --device-memory-gib belong to --dry-run; a run's size is the launcher's")
+    return given or world_size, DryRunConfig(memory) if wanted else None
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -202,14 +217,6 @@ def _optimizer(options: argparse.Namespace) -> OptimizerConfig:
     )
 
 
-def _schedule(options: argparse.Namespace) -> ScheduleConfig:
-    decay = options.lr_decay_iters or options.train_iters
-    if options.lr_warmup_fraction is not None and options.lr_warmup_iters:
-        raise ConfigError("--lr-warmup-fraction and --lr-warmup-iters exclude each other")
-    warmup = options.lr_warmup_iters if options.lr_warmup_fraction is None else options.lr_warmup_fraction * decay
-    return ScheduleConfig(options.lr, options.min_lr, options.lr_decay_style, decay, warmup)
-
-
 def _checkpoint(options: argparse.Namespace) -> CheckpointConfig:
     return CheckpointConfig(
         save=options.save,
@@ -238,12 +245,13 @@ def with_schedule_of(arguments: PretrainArguments, saved: Mapping[str, Any]) -> 
         saved: the checkpoint's options by name.
     """
     given = {**arguments.given, **schedule_options(saved)}
-    return replace(arguments, schedule=_schedule(argparse.Namespace(**given)), given=given)
+    _, schedule = run_length(argparse.Namespace(**given), arguments.batch)
+    return replace(arguments, schedule=schedule, given=given)
 
 
-def _training(options: argparse.Namespace) -> TrainingConfig:
+def _training(options: argparse.Namespace, iterations: int) -> TrainingConfig:
     return TrainingConfig(
-        train_iters=options.train_iters,
+        train_iters=iterations,
         eval_interval=options.eval_interval,
         exit_interval=options.exit_interval,
         exit_minutes=options.exit_duration_in_mins,
@@ -257,12 +265,15 @@ def _training(options: argparse.Namespace) -> TrainingConfig:
 def _parser() -> Parser:
     parser = Parser(
         prog="pretrain_tape.py",
-        description="Pretrain a protein language model by masked language modelling.",
+        fromfile_prefix_chars="@",
+        description="Pretrain a protein language model by masked language modelling. "
+        "@FILE stands for the flags in FILE, several lines, # begins a comment.",
         formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     for add in (_add_model, _add_data, _add_batch, _add_optimizer, _add_precision, _add_layout, _add_run):
         add(parser)
+    add_schedule_flags(parser)
     for flag, (takes_value, _) in IGNORED_FLAGS.items():
         action: dict[str, Any] = {} if takes_value else {"action": "store_const", "const": True}
         parser.add_argument(flag, dest="ignored_" + flag, help=argparse.SUPPRESS, default=None, **action)
@@ -347,12 +358,6 @@ def _add_batch(parser: argparse.ArgumentParser) -> None:
 def _add_optimizer(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("optimizer")
     group.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="adam is AdamW")
-    group.add_argument("--lr", type=float, default=1e-4, help="peak learning rate")
-    group.add_argument("--min-lr", type=float, default=0.0, help="where the decay ends")
-    group.add_argument("--lr-decay-style", choices=DECAY_STYLES, default="linear", help="after the warm-up")
-    group.add_argument("--lr-decay-iters", type=positive, help="--train-iters when not given")
-    group.add_argument("--lr-warmup-fraction", type=float, help="of --lr-decay-iters")
-    group.add_argument("--lr-warmup-iters", type=not_negative, default=0, help="iterations of linear warm-up")
     group.add_argument("--weight-decay", type=float, default=0.01, help="of matrices only")
     group.add_argument("--clip-grad", type=float, default=1.0, help="largest gradient norm")
     group.add_argument("--adam-beta1", type=float, default=0.9, help="decay of the first moment")
@@ -392,7 +397,6 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
-    group.add_argument("--train-iters", type=positive, required=True, help="iterations of the whole run")
     group.add_argument("--seed", type=not_negative, default=1234, help="of weights, samples, masks and dropout")
     group.add_argument("--save", help="directory of checkpoints and metrics.jsonl")
     group.add_argument("--load", help="directory to continue from, if it holds a checkpoint")
@@ -424,6 +428,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--full-validation", action="store_true", help="evaluate on the whole validation set")
     group.add_argument("--log-interval", type=positive, default=100, help="iterations between console lines")
     group.add_argument("--tensorboard-dir", help="for TensorBoard's files")
+    group.add_argument("--peak-tflops", type=float, help="of one process, for the utilisation; measured when not given")
+    group.add_argument("--dry-run", action="store_true", help="say what the run would be and whether it fits; no start")
+    group.add_argument("--world-size", type=positive, help="processes of a --dry-run; the launcher's when not given")
+    group.add_argument("--device-memory-gib", type=float, help="of one rank's device, for --dry-run; else detected")
     group.add_argument("--exit-interval", type=positive, help="leave when the iteration is a multiple of this")
     group.add_argument(
         "--exit-duration-in-mins", type=positive_number, help="leave, with a checkpoint, when so old; exit code 0"

@@ -53,6 +53,10 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """Reports mistakes as ConfigError, so that one rank shows them, and suggests the nearest flag."""
 
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        """Words of a line of ``@FILE``."""
+        return arg_line.split("#", 1)[0].split()
+
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:

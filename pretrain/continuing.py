@@ -48,6 +48,7 @@ def describe_samples(samples: Samples, given: Mapping[str, Any], global_batch: i
     """
     options = {name: given[name] for name in _SAMPLE_OPTIONS if name in given}
     options["global_batch_size"] = global_batch
+    options["shares"] = list(samples.shares)  # of the corpora, in a blend
     return {**options, "corpora": [_describe_corpus(part.corpus) for part in samples.parts]}
 
 

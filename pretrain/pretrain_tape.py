@@ -38,8 +38,11 @@ from pretrain.continuing import check_samples, check_schedule, describe_samples
 from pretrain.data.blending import describe
 from pretrain.data.samples import EvaluationOrder, MicroBatches, Samples, TrainingOrder
 from pretrain.data.splits import Splits, open_splits
+from pretrain.dry_run import DryRunConfig, available_memory, make_plan
+from pretrain.flops import Meter, flops_per_token, measured_peak, memory_reader
 from pretrain.initialization import build_model
 from pretrain.loop import Evaluation, Evaluations, Loop
+from pretrain.memory_estimate import parameter_sizes
 from pretrain.operations import Operations
 from pretrain.optimizer import Optimizer
 from pretrain.parallel import (
@@ -56,7 +59,7 @@ from pretrain.parallel import (
     read_launch,
     watched,
 )
-from pretrain.reporting import Reporter
+from pretrain.reporting import Reporter, RunFacts
 from pretrain.signals import StopRequests
 from pretrain.skipping import SkippedSteps
 from pretrain.stopping import Stopping
@@ -75,7 +78,11 @@ def main() -> None:
     """Run one process of a pretraining run."""
     launch = read_launch(os.environ)
     try:
-        run_pretraining(parse_arguments(sys.argv[1:], launch.world_size), launch)
+        arguments = parse_arguments(sys.argv[1:], launch.world_size)
+        if arguments.dry_run is not None:
+            show_plan(arguments, arguments.dry_run, launch)
+        else:
+            run_pretraining(arguments, launch)
     except LostRankError:
         raise  # the ranks have agreed on who says it
     except (ProteinLMError, OSError) as error:
@@ -114,11 +121,14 @@ def run_pretraining(arguments: PretrainArguments, launch: Launch) -> None:
         operations.at("reading the checkpoint", may_take_long=True)
         start = _continue(run, arguments)
         iterations, due = arguments.training.train_iters, start.evaluation_due
-        reporter = Reporter(arguments.reporting, iterations, start.iteration, processes.is_main, evaluation_due=due)
+        facts = _facts(run, splits, arguments)
+        reporter = Reporter(
+            arguments.reporting, iterations, start.iteration, facts, processes.is_main, evaluation_due=due
+        )
         writer = _writer(run, arguments)
         stopping = Stopping(requests, writer, ranks, arguments.training.exit_minutes, began)
         try:
-            for line in (*notices, *_introduction(run, splits, arguments), *_room(run, arguments, ranks)):
+            for line in (*notices, *_introduction(run, splits, facts, arguments), *_room(run, arguments, ranks)):
                 reporter.note(line)
             _train(run, splits, arguments, start, reporter, writer, stopping, ranks)
         finally:
@@ -184,10 +194,12 @@ def _compare(arguments: PretrainArguments, samples: dict[str, Any]) -> tuple[Pre
     return arguments, notes + check_schedule(path, metadata["arguments"], arguments.given, override)
 
 
-def _introduction(run: _Run, splits: Splits, arguments: PretrainArguments) -> list[str]:
-    parameters = sum(parameter.full.numel() for parameter in run.trainer.optimizer.parameters)
+def _introduction(run: _Run, splits: Splits, facts: RunFacts, arguments: PretrainArguments) -> list[str]:
+    processes, meter = run.processes, facts.meter
+    peak = meter.peak / processes.dims.world_size / 1e12
     return [
-        f"{parameters:,} parameters; {run.processes.dims}; {run.processes.device.type}, {arguments.precision.name}",
+        f"{facts.parameters:,} parameters; {processes.dims}; {processes.device.type}, {arguments.precision.name}",
+        f"peak: {peak:.3g} TFLOP/s a process ({meter.peak_source})",
         *describe(splits.train),
     ]
 
@@ -202,6 +214,46 @@ def _room(run: _Run, arguments: PretrainArguments, ranks: MessageGroup) -> list[
     kept = min(planned, config.keep_last + 1) if config.keep_last is not None else planned
     warning = early_warning(Path(config.save), each, kept)
     return [] if warning is None else [warning]
+
+
+def _facts(run: _Run, splits: Splits, arguments: PretrainArguments) -> RunFacts:
+    processes, stated = run.processes, arguments.reporting.peak_tflops
+    if stated is not None:
+        peak = stated * 1e12
+    else:  # only the main process reports
+        peak = measured_peak(arguments.precision, processes.device) if processes.is_main else 1.0
+    meter = Meter(
+        flops_per_token(arguments.model, splits.train.attended_length, arguments.samples.mask_prob),
+        peak * processes.dims.world_size,
+        "measured" if stated is None else "stated",
+        memory_reader(processes.device),
+    )
+    return RunFacts(processes.dims.world_size, sum(parameter_sizes(arguments.model).values()), meter)
+
+
+def show_plan(arguments: PretrainArguments, config: DryRunConfig, launch: Launch) -> None:
+    """Say on one rank what the run would be.
+
+    Raises:
+        ConfigError: it doesn't fit.
+    """
+    if launch.rank:
+        return
+    plan = make_plan(
+        arguments.model,
+        arguments.dims,
+        arguments.batch,
+        arguments.training.train_iters,
+        open_splits(arguments.data, arguments.samples).train,
+        arguments.precision.name,
+        arguments.optimizer.name,
+        arguments.checkpoint_activations,
+    )
+    available, source = available_memory(config, arguments.dims.world_size)
+    for line in (*arguments.notices, *plan.lines(available, source)):
+        print(line)
+    plan.check(available)
+    print("it fits")
 
 
 def _writer(run: _Run, arguments: PretrainArguments) -> CheckpointWriter:

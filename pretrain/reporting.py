@@ -2,6 +2,15 @@
 
 ``metrics.jsonl`` lies in the ``--save`` directory, one JSON object a line. Every object has ``kind``:
 
+``start``, one each time that the run is started:
+    iteration            completed steps at that moment
+    schema, version      ``proteinlm-metrics``, 2
+    processes            how many
+    parameters           of the whole model
+    flops_per_token      forward and backward, see pretrain.flops
+    peak_flops           FLOP/s of all processes together
+    peak_source          ``stated`` by --peak-tflops, or ``measured`` by a short matrix product
+
 ``train``, one an iteration:
     iteration            completed steps, from 1
     lm_loss              mean cross entropy over all predicted positions of the global batch, nats; null when not finite
@@ -18,6 +27,9 @@
     skipped              whether the update was left out because loss or gradient were not finite
     skipped_steps        such steps since the beginning of training
     seconds              duration of the iteration
+    utilisation          model FLOP/s over peak_flops
+    memory_bytes         peak of the main process so far: allocated on its GPU, or resident
+    seconds_left         to the last iteration, at the mean speed of this start
 
 ``evaluation``, at ``--eval-interval`` and at the end:
     iteration            steps completed before it
@@ -27,7 +39,9 @@
     predictions, rows    how many positions and rows it is over
     seconds              duration
 
-A run that continues removes the records after the iteration it continues from, so that each iteration stands once.
+Speeds, times and memory differ between two runs of the same command; everything else is the same. A run that continues
+removes the records after the iteration it continues from, so that each iteration stands once. TensorBoard gets the same
+numbers under ``train/``, ``valid/`` and ``test/``.
 """
 
 from __future__ import annotations
@@ -36,7 +50,6 @@ import json
 import math
 import os
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -44,9 +57,12 @@ from typing import Any, TextIO
 from tape.atomic_files import atomic_write
 from tape.errors import ConfigError
 
+from .flops import Meter
+
 METRICS_NAME = "metrics.jsonl"
+SCHEMA, VERSION = "proteinlm-metrics", 2
 # What differs between two runs of the same computation; everything else in a record is the same, bit for bit.
-TIMING_FIELDS = frozenset({"seconds", "tokens_per_second"})
+TIMING_FIELDS = frozenset({"seconds", "tokens_per_second", "utilisation", "memory_bytes", "seconds_left"})
 
 
 @dataclass(frozen=True)
@@ -57,11 +73,45 @@ class ReportingConfig:
         log_interval: iterations between console lines.
         directory: of metrics.jsonl; None writes none.
         tensorboard_directory: None for no TensorBoard.
+        peak_tflops: of one process, for the utilisation; None: measured.
     """
 
     log_interval: int = 100
     directory: str | None = None
     tensorboard_directory: str | None = None
+    peak_tflops: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.peak_tflops is not None and not self.peak_tflops > 0:
+            raise ConfigError(f"--peak-tflops must be above 0, not {self.peak_tflops}")
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the records of one start have in common.
+
+    Attributes:
+        processes: how many there are.
+        parameters: of the whole model.
+        meter: turns speed into utilisation and knows the memory.
+    """
+
+    processes: int
+    parameters: int
+    meter: Meter
+
+    def to_dict(self, iteration: int) -> dict[str, Any]:
+        return {
+            "kind": "start",
+            "iteration": iteration,
+            "schema": SCHEMA,
+            "version": VERSION,
+            "processes": self.processes,
+            "parameters": self.parameters,
+            "flops_per_token": self.meter.flops_per_token,
+            "peak_flops": self.meter.peak,
+            "peak_source": self.meter.peak_source,
+        }
 
 
 @dataclass(frozen=True)
@@ -122,6 +172,7 @@ class Reporter:
         config: see :class:`ReportingConfig`.
         iterations: where the run will end, for the time left.
         start: the iteration that it continues from.
+        facts: of this start.
         is_main: whether this process writes.
         stream: of console lines; standard output when None.
         evaluation_due: whether the evaluation after ``start`` is (still, or again) to come.
@@ -132,6 +183,7 @@ class Reporter:
         config: ReportingConfig,
         iterations: int,
         start: int,
+        facts: RunFacts,
         is_main: bool,
         stream: TextIO | None = None,
         evaluation_due: bool = False,
@@ -143,7 +195,10 @@ class Reporter:
         self._metrics: TextIO | None = None
         self._board: Any = None
         self._recent: list[TrainRecord] = []
-        self._began = time.monotonic()
+        self._facts = facts
+        self._start = start
+        self._seconds = 0.0  # of all steps of this start
+        self._said_start = False
         if is_main and config.directory is not None:
             self._metrics = _open_metrics(Path(config.directory) / METRICS_NAME, start, evaluation_due)
         if is_main and config.tensorboard_directory is not None:
@@ -160,9 +215,10 @@ class Reporter:
         """One iteration is done."""
         if not self._is_main:
             return
-        self._write(record.to_dict())
+        values = {**record.to_dict(), **self._derived(record)}
+        self._write(values)
         if self._board is not None:
-            self._add_scalars("train", record.to_dict(), record.iteration)
+            self._add_scalars("train", values, record.iteration)
         self._recent.append(record)
         if record.iteration % self._config.log_interval == 0 or record.iteration == self._iterations:
             self.note(self._line(self._recent))
@@ -186,11 +242,25 @@ class Reporter:
         if self._board is not None:
             self._board.close()
 
+    def _derived(self, record: TrainRecord) -> dict[str, Any]:
+        """Speed against the peak, memory, and the time left."""
+        self._seconds += record.seconds
+        meter, done = self._facts.meter, record.iteration - self._start
+        return {
+            "utilisation": meter.utilisation(record.tokens_per_second),
+            "memory_bytes": meter.memory(),
+            "seconds_left": (self._iterations - record.iteration) * self._seconds / done,
+        }
+
     def _write(self, values: dict[str, Any]) -> None:
-        if self._metrics is not None:
-            plain = {name: _jsonable(value) for name, value in values.items()}
-            self._metrics.write(json.dumps(plain) + "\n")
-            self._metrics.flush()
+        if self._metrics is None:
+            return
+        # The first record of a start brings the start's own: a run that has nothing to do leaves no trace.
+        records = [values] if self._said_start else [self._facts.to_dict(self._start), values]
+        self._said_start = True
+        for record in records:
+            self._metrics.write(json.dumps({name: _jsonable(value) for name, value in record.items()}) + "\n")
+        self._metrics.flush()
 
     def _add_scalars(self, group: str, values: dict[str, Any], iteration: int) -> None:
         for name, value in values.items():
@@ -204,12 +274,14 @@ class Reporter:
         total = sum(record.lm_loss * record.predictions for record in records if math.isfinite(record.lm_loss))
         loss = total / predictions if predictions else math.nan
         left = (self._iterations - last.iteration) * seconds / len(records)
+        speed, meter = sum(record.tokens for record in records) / seconds, self._facts.meter
         skipped = f" | skipped {last.skipped_steps}" if last.skipped_steps else ""
         return (
             f"iteration {last.iteration}/{self._iterations} | lm loss {loss:.4f} | ppl {perplexity(loss):.3f} | "
             f"lr {last.learning_rate:.3e} | grad norm {last.grad_norm:.3f} | "
-            f"{sum(record.tokens for record in records) / seconds:,.0f} tokens/s | "
-            f"{last.positions_used:.1%} of positions{skipped} | {_duration(left)} left"
+            f"{speed:,.0f} tokens/s | {last.positions_used:.1%} of positions | "
+            f"{meter.utilisation(speed):.1%} of {meter.peak_source} peak | "
+            f"{meter.memory() / (1 << 30):.2f} GiB{skipped} | {_duration(left)} left"
         )
 
 

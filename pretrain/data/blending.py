@@ -125,9 +125,9 @@ class BlendedProteins(Dataset[PackedRow]):
     def __init__(self, parts: Sequence[PackedProteins], weights: Sequence[float] | None = None) -> None:
         self.parts = tuple(parts)
         self._rows = [len(part) for part in parts]
-        self.shares = whole_shares(weights or self._rows)
+        self._shares = tuple(whole_shares(weights or self._rows))
         self._repeat = parts[0].repeat
-        self._order, self._number = due_order(self.shares if self._repeat else self._rows, self.shares)
+        self._order, self._number = due_order(self._shares if self._repeat else self._rows, self._shares)
 
     def __len__(self) -> int:
         """Rows until every corpus has been seen as a whole."""
@@ -143,7 +143,11 @@ class BlendedProteins(Dataset[PackedRow]):
         """The corpus of a row, and the row's number there."""
         period, place = divmod(sample, len(self._order)) if self._repeat else (0, sample)
         part = int(self._order[place])
-        return self.parts[part], period * self.shares[part] + int(self._number[place])
+        return self.parts[part], period * self._shares[part] + int(self._number[place])
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        return self._shares
 
     def prepare(self, sample: int) -> None:
         """Plan what each corpus needs from this row on."""
@@ -152,19 +156,19 @@ class BlendedProteins(Dataset[PackedRow]):
 
     def rows_until_seen(self, part: int) -> int:
         """Rows of the blend until every protein of a corpus has been seen once."""
-        period, last = divmod(self._rows[part] - 1, self.shares[part])
+        period, last = divmod(self._rows[part] - 1, self._shares[part])
         places = np.flatnonzero(self._order == part)
         return period * len(self._order) + int(places[last]) + 1
 
     @property
     def attended_length(self) -> float:
         """Of the parts, by the rows that each gives."""
-        return float(np.average([part.attended_length for part in self.parts], weights=self.shares))
+        return float(np.average([part.attended_length for part in self.parts], weights=self._shares))
 
     def _taken(self, part: int, sample: int) -> int:
         """Rows of a corpus among the first ``sample`` rows."""
         period, place = divmod(sample, len(self._order))
-        return period * self.shares[part] + int((self._order[:place] == part).sum())
+        return period * self._shares[part] + int((self._order[:place] == part).sum())
 
 
 def describe(samples: Samples) -> list[str]:

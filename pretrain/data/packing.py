@@ -130,6 +130,12 @@ class EpochPlanner:
         return len(self._long)
 
     @property
+    def tokens(self) -> int:
+        """Tokens of the first epoch, special tokens included."""
+        costs = self._costs(self._cut(0)).astype(np.int64)
+        return int(costs[costs > self.config.special_tokens].sum())
+
+    @property
     def attended_length(self) -> float:
         """Mean tokens of a piece, each weighted by its tokens: what attention's arithmetic is proportional to."""
         costs = self._costs(self._cut(0)).astype(np.float64)

@@ -134,6 +134,10 @@ class Samples(Protocol):
         """The corpora they come from."""
 
     @property
+    def shares(self) -> tuple[int, ...]:
+        """Rows of each corpus in one period of the blend."""
+
+    @property
     def attended_length(self) -> float:
         """Tokens that a token attends to, on average: the mean length of proteins, each weighted by its length."""
 
@@ -193,6 +197,10 @@ class PackedProteins(Dataset[PackedRow]):
     @property
     def parts(self) -> tuple[PackedProteins, ...]:
         return (self,)
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        return (1,)
 
     @property
     def attended_length(self) -> float:

@@ -201,12 +201,15 @@ def _children(process: int) -> list[int]:
 
 
 def _records(directory: Path) -> list[dict[str, Any]]:
-    """What metrics.jsonl holds, without timings; a line half-written by a killed process is left out."""
+    """What metrics.jsonl holds of steps and evaluations, without timings; a line half-written by a killed process is
+    left out."""
     records = []
     path = directory / METRICS_NAME
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         with suppress(ValueError):
-            records.append({name: value for name, value in json.loads(line).items() if name not in TIMING_FIELDS})
+            record = json.loads(line)
+            if record["kind"] != "start":  # one each time that the run was started
+                records.append({name: value for name, value in record.items() if name not in TIMING_FIELDS})
     return records
 
 

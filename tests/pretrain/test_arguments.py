@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pretrain.arguments import IGNORED_FLAGS, parse_arguments
@@ -111,6 +113,12 @@ def test_the_old_launchers_rank_is_accepted(flag: str) -> None:
         (["--min-lr", "1"], 1, "--min-lr"),
         (["--lr-warmup-iters", "10"], 1, "warm-up of 10 iterations does not fit"),
         (["--lr-warmup-iters", "1", "--lr-warmup-fraction", "0.1"], 1, "exclude"),
+        (["--train-samples", "100"], 1, "--train-iters or as --train-samples"),
+        (["--lr-decay-samples", "100"], 1, "--lr-decay-samples does not go with --train-iters"),
+        (["--lr-warmup-samples", "100"], 1, "--lr-warmup-samples does not go with --train-iters"),
+        (["--world-size", "2"], 1, "belong to --dry-run"),
+        (["--dry-run", "--device-memory-gib", "-1"], 1, "--device-memory-gib must be above 0"),
+        (["@nowhere.txt"], 1, "nowhere.txt"),
         (["--pipeline-model-parallel-size", "2"], 2, "only 1"),
         (["--data-path", "0.5", "a", "0.5"], 1, "WEIGHT PREFIX"),
         (["--train-data-path", "t"], 1, "--data-path, or as --train-data-path"),
@@ -125,3 +133,55 @@ def test_mistakes(arguments: list[str], world: int, message: str) -> None:
 def test_abbreviations_are_not_guessed() -> None:
     with pytest.raises(ConfigError, match="unknown flag --num-lay"):
         parse_arguments([*MINIMAL, "--num-lay", "3"])
+
+
+BY_SAMPLES = [word for word in MINIMAL if word not in ("--train-iters", "10")]
+
+
+def test_a_run_counted_in_samples() -> None:
+    extra = "--global-batch-size 8 --train-samples 100 --lr 1 --lr-warmup-fraction .1 --lr-decay-samples 80"
+    arguments = parse_arguments([*BY_SAMPLES, *extra.split()])
+    assert arguments.training.train_iters == 12  # 4 samples are left out, as in Megatron
+    assert [arguments.schedule.rate(i) for i in (1, 2, 7, 11, 12)] == pytest.approx([0, 1, 32 / 72, 0, 0])
+
+
+def test_samples_with_a_growing_batch() -> None:
+    """Batches of 2, 2, 4, 4, 6, 6, ...? As the ramp-up says: the rates follow the samples that lie behind."""
+    extra = "--global-batch-size 8 --rampup-batch-size 2 2 12 --train-samples 60 --lr 1 --lr-warmup-samples 6"
+    arguments = parse_arguments([*BY_SAMPLES, *extra.split()])
+    consumed = [arguments.batch.consumed_samples(i) for i in range(arguments.training.train_iters)]
+    assert consumed[:4] == [0, 2, 4, 8]
+    assert [arguments.schedule.rate(i + 1) for i in range(4)] == pytest.approx([0, 2 / 6, 4 / 6, 52 / 54])
+    assert consumed[-1] + 8 <= 60
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("", "--train-iters or as --train-samples"),
+        ("--train-samples 100 --lr-decay-iters 5", "--lr-decay-iters does not go with --train-samples"),
+        ("--train-samples 100 --lr-warmup-iters 5", "--lr-warmup-iters does not go with --train-samples"),
+        ("--train-samples 100 --lr-warmup-samples 5 --lr-warmup-fraction 0.1", "exclude"),
+        ("--train-samples 100 --lr-warmup-samples 100", "100 samples does not fit into --lr-decay-samples 100"),
+        ("--train-samples 7 --global-batch-size 8", "less than one batch of 8"),
+    ],
+)
+def test_mistakes_in_samples(extra: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_arguments([*BY_SAMPLES, *extra.split()])
+
+
+def test_flags_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "flags.txt").write_text("# sizes\n--num-layers 3  # three\n\n--hidden-size 64 --ffn-hidden-size 96\n")
+    arguments = parse_arguments([*MINIMAL, f"@{tmp_path}/flags.txt", "--hidden-size", "128"])
+    assert arguments.model.num_hidden_layers == 3
+    assert arguments.model.intermediate_size == 96
+    assert arguments.model.hidden_size == 128  # the last one counts
+
+
+def test_a_dry_run_takes_its_world() -> None:
+    arguments = parse_arguments([*MINIMAL, "--dry-run", "--world-size", "16", "--tensor-model-parallel-size", "4"])
+    assert (arguments.dims.world_size, arguments.dims.data) == (16, 4)
+    assert arguments.dry_run is not None
+    assert not {"dry_run", "world_size", "device_memory_gib"} & arguments.given.keys()
+    assert parse_arguments([*MINIMAL, "--dry-run"], 2).dims.world_size == 2

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.reporting import EvaluationRecord, Reporter, ReportingConfig, TrainRecord
+from pretrain.flops import Meter
+from pretrain.reporting import EvaluationRecord, Reporter, ReportingConfig, RunFacts, TrainRecord
 from tape.errors import ConfigError
+
+# 1000 tokens/s of 2 GFLOP each against 8 TFLOP/s: a quarter
+FACTS = RunFacts(4, 12345, Meter(2e9, 8e12, "stated", lambda: 3 << 30))
 
 
 def record(iteration: int, loss: float = 2.0, skipped: bool = False) -> TrainRecord:
@@ -38,7 +42,7 @@ def lines(directory: Path) -> list[dict]:
 
 def run(directory: Path, iterations: range, start: int = 0) -> str:
     stream = io.StringIO()
-    reporter = Reporter(ReportingConfig(2, str(directory)), iterations.stop - 1, start, True, stream)
+    reporter = Reporter(ReportingConfig(2, str(directory)), iterations.stop - 1, start, FACTS, True, stream)
     for iteration in iterations:
         reporter.train(record(iteration))
     reporter.evaluation(EvaluationRecord(iterations.stop - 1, "valid", 1.5, 300, 20, 0.5))
@@ -48,7 +52,13 @@ def run(directory: Path, iterations: range, start: int = 0) -> str:
 
 def test_schema(tmp_path: Path) -> None:
     console = run(tmp_path, range(1, 5))
-    *train, evaluation = lines(tmp_path)
+    start, *train, evaluation = lines(tmp_path)
+    assert (start["kind"], start["iteration"], start["version"]) == ("start", 0, 2)
+    assert (start["processes"], start["parameters"], start["peak_flops"]) == (4, 12345, 8e12)
+    assert start["peak_source"] == "stated"
+    assert [line["utilisation"] for line in train] == pytest.approx([0.25] * 4)
+    assert [line["memory_bytes"] for line in train] == [3 << 30] * 4
+    assert [line["seconds_left"] for line in train] == pytest.approx([0.3, 0.2, 0.1, 0.0])
     assert [line["iteration"] for line in train] == [1, 2, 3, 4]
     needed = {"iteration", "lm_loss", "learning_rate", "tokens", "tokens_per_second", "grad_norm"}
     assert all(needed <= line.keys() and line["kind"] == "train" for line in train)
@@ -57,7 +67,7 @@ def test_schema(tmp_path: Path) -> None:
     assert evaluation["split"] == "valid"
     assert evaluation["perplexity"] == pytest.approx(math.exp(1.5))
     assert console.count("iteration 2/4 | lm loss 2.0000 | ppl 7.389") == 1
-    assert "left" in console
+    assert "| 1,000 tokens/s | 98.0% of positions | 25.0% of stated peak | 3.00 GiB | 00:00 left" in console
     assert "valid at iteration 4: loss 1.5000" in console
 
 
@@ -67,20 +77,21 @@ def test_a_continued_run_has_each_iteration_once(tmp_path: Path) -> None:
         stream.write('{"kind": "train", "itera')  # killed while writing
     run(tmp_path, range(4, 8), start=3)
     assert [line["iteration"] for line in lines(tmp_path) if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6, 7]
+    assert [line["iteration"] for line in lines(tmp_path) if line["kind"] == "start"] == [0, 3]
 
 
 def test_a_new_run_sets_old_records_aside(tmp_path: Path) -> None:
     run(tmp_path, range(1, 4))
     run(tmp_path, range(1, 3))
-    assert len(lines(tmp_path)) == 3
-    assert len((tmp_path / "metrics.1.jsonl").read_text().splitlines()) == 4
+    assert len(lines(tmp_path)) == 4
+    assert len((tmp_path / "metrics.1.jsonl").read_text().splitlines()) == 5
 
 
 def test_not_finite_numbers_are_valid_json(tmp_path: Path) -> None:
-    reporter = Reporter(ReportingConfig(1, str(tmp_path)), 2, 0, True, io.StringIO())
+    reporter = Reporter(ReportingConfig(1, str(tmp_path)), 2, 0, FACTS, True, io.StringIO())
     reporter.train(record(1, math.nan, skipped=True))
     reporter.close()
-    (line,) = lines(tmp_path)
+    _, line = lines(tmp_path)
     assert line["lm_loss"] is None
     assert line["grad_norm"] is None
     assert line["skipped"] is True
@@ -88,7 +99,7 @@ def test_not_finite_numbers_are_valid_json(tmp_path: Path) -> None:
 
 def test_other_ranks_keep_silent(tmp_path: Path) -> None:
     stream = io.StringIO()
-    reporter = Reporter(ReportingConfig(1, str(tmp_path), str(tmp_path / "board")), 2, 0, False, stream)
+    reporter = Reporter(ReportingConfig(1, str(tmp_path), str(tmp_path / "board")), 2, 0, FACTS, False, stream)
     reporter.note("x")
     reporter.train(record(1))
     reporter.close()
@@ -97,14 +108,22 @@ def test_other_ranks_keep_silent(tmp_path: Path) -> None:
 
 
 def test_tensorboard(tmp_path: Path) -> None:
-    reporter = Reporter(ReportingConfig(1, None, str(tmp_path)), 2, 0, True, io.StringIO())
+    reporter = Reporter(ReportingConfig(1, None, str(tmp_path)), 2, 0, FACTS, True, io.StringIO())
     reporter.train(record(1))
     reporter.close()
     (events,) = tmp_path.glob("events*")
-    assert b"train/lm_loss" in events.read_bytes()
+    content = events.read_bytes()
+    names = ("lm_loss", "perplexity", "learning_rate", "grad_norm", "tokens_per_second", "positions_used")
+    for name in (*names, "utilisation", "memory_bytes", "seconds_left"):
+        assert f"train/{name}".encode() in content
+
+
+def test_a_peak_is_above_zero() -> None:
+    with pytest.raises(ConfigError, match="--peak-tflops"):
+        ReportingConfig(peak_tflops=0.0)
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"--save .*file/save: cannot be written"):
-        Reporter(ReportingConfig(1, str(tmp_path / "file" / "save")), 2, 0, True)
+        Reporter(ReportingConfig(1, str(tmp_path / "file" / "save")), 2, 0, FACTS, True)

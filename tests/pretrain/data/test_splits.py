@@ -68,7 +68,7 @@ def test_each_corpus_of_a_blend_is_split(corpus: Blend, second_prefix: Path) -> 
     assert isinstance(splits.valid, BlendedProteins)
     assert [len(part.planner.sizes) for part in splits.train.parts] == [270, 36]
     assert [len(part.planner.sizes) for part in splits.valid.parts] == [30, 4]
-    assert splits.train.shares == [3, 1]
+    assert splits.train.shares == (3, 1)
     assert splits.test is None
 
 

@@ -1,0 +1,117 @@
+"""Counts against built models at every layout, the activation estimate against what autograd really keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from pretrain.initialization import InitConfig, build_model
+from pretrain.memory_estimate import StepShape, block_bytes, parameter_sizes, rank_memory, rank_parameters
+from pretrain.parallel import ParallelDims, Processes, local_parameters
+from pretrain.parallel.processes import DATA_AXIS, TENSOR_AXIS
+from tape.configs import ProteinBertConfig
+from tape.models.attention import PackedLayout
+from tape.models.modeling_bert import ProteinBertForMaskedLM
+
+# What the README and the command's help promise of the estimate.
+FACTOR = 1.25
+LENGTHS = [40, 120, 60, 90, 75, 115]
+
+
+def config(dropout: float = 0.1, attention_dropout: float = 0.0, layers: int = 2) -> ProteinBertConfig:
+    return ProteinBertConfig(
+        hidden_size=128,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=512,
+        max_position_embeddings=128,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=attention_dropout,
+        type_vocab_size=1,
+    )
+
+
+@pytest.fixture
+def fake_ranks() -> Iterator[None]:
+    """Eight ranks of which only this one exists: enough to lay a model out."""
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=8)
+    yield
+    dist.destroy_process_group()
+
+
+def test_the_count_is_the_built_models() -> None:
+    built = sum(parameter.numel() for parameter in ProteinBertForMaskedLM(config()).parameters())
+    assert sum(parameter_sizes(config()).values()) == rank_parameters(config(), ParallelDims()) == built
+
+
+def test_the_released_model_has_205_9_million() -> None:
+    released = ProteinBertConfig(
+        hidden_size=1024,
+        num_hidden_layers=16,
+        num_attention_heads=16,
+        intermediate_size=4096,
+        max_position_embeddings=2176,
+        type_vocab_size=1,
+        vocab_size=30,
+    )
+    assert round(sum(parameter_sizes(released).values()) / 1e6, 1) in (204.8, 204.9, 205.9)
+
+
+@pytest.mark.parametrize("tensor", [1, 2, 4])
+def test_a_ranks_count_is_what_it_holds(fake_ranks: None, tensor: int) -> None:
+    dims = ParallelDims(8, tensor)
+    mesh = init_device_mesh("cpu", (dims.data, tensor), mesh_dim_names=(DATA_AXIS, TENSOR_AXIS))
+    model = build_model(config(), InitConfig(), Processes(dims, 0, torch.device("cpu"), mesh))
+    held = sum(parameter.local.numel() for parameter in local_parameters(model))
+    assert held == rank_parameters(config(), dims)
+
+
+def kept_bytes(model: ProteinBertForMaskedLM, precision: str) -> int:
+    """Bytes of distinct tensors that autograd keeps of a packed row's forward pass, without the weights."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    sizes = {parameter.numel() for parameter in model.parameters()}  # casts of weights are counted apart
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights and tensor.numel() not in sizes:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    ids = torch.randint(5, 30, (1, sum(LENGTHS)))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        # torch's own bf16, not fp32 products of rounded numbers: what machines with bf16 instructions keep
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            hidden = model.bert(ids, packing=PackedLayout.from_lengths(LENGTHS))[0]
+        hidden.float().sum()
+        return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("dropout", "attention_dropout"), [(0.0, 0.0), (0.1, 0.0), (0.1, 0.1)])
+def test_a_block_keeps_what_is_estimated(precision: str, dropout: float, attention_dropout: float) -> None:
+    """The difference between five blocks and one, so that the ends are left out."""
+    measured = []
+    for layers in (1, 5):
+        torch.manual_seed(0)
+        model = ProteinBertForMaskedLM(config(dropout, attention_dropout, layers)).train()
+        measured.append(kept_bytes(model, precision))
+    tokens = sum(LENGTHS)
+    attended = sum(length**2 for length in LENGTHS) / tokens
+    shape = StepShape(tokens, attended, 0.15, precision, fused_attention=attention_dropout == 0)
+    estimated = tokens * block_bytes(config(dropout, attention_dropout), ParallelDims(), shape)
+    assert 1 / FACTOR < estimated / ((measured[1] - measured[0]) / 4) < FACTOR
+
+
+def test_weights_gradients_and_states_are_counted() -> None:
+    shape = StepShape(1000, 100.0, 0.15, "bf16", True)
+    memory = rank_memory(config(), ParallelDims(), shape, "adam")
+    count = sum(parameter_sizes(config()).values())
+    assert (memory.weights, memory.gradients, memory.optimizer) == (4 * count, 4 * count, 8 * count)
+    assert rank_memory(config(), ParallelDims(), shape, "sgd").optimizer == 4 * count
+    assert memory.total(False) - memory.total(True) == memory.activations - memory.checkpointed > 0
