@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Pretrain on several machines, by torchrun: run this on each of them, with the same arguments.
+#   NODES        how many machines
+#   NODE_RANK    which one this is, from 0
+#   MASTER_ADDR  name or address of machine 0
+#   MASTER_PORT  a free port on it (29500)
+#   GPUS         on each machine (8)
+#
+#     NODES=4 NODE_RANK=0 MASTER_ADDR=node0 bash pretrain/pretrain_tools/nodes_torchrun.sh 3b CORPUS SAVE [FLAG ...]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/command.sh"
+: "${NODES:?set it to the number of machines}" "${NODE_RANK:?set it to the number of this machine, from 0}"
+: "${MASTER_ADDR:?set it to the address of machine 0}"
+
+exec torchrun --nnodes "$NODES" --node-rank "$NODE_RANK" --nproc-per-node "${GPUS:-8}" \
+    --master-addr "$MASTER_ADDR" --master-port "${MASTER_PORT:-29500}" "${COMMAND[@]}"
