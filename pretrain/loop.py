@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+
+from tape.errors import ProteinLMError
 
 from .checkpointing import CheckpointWriter, RunState
 from .data.samples import MicroBatch
@@ -118,6 +121,14 @@ class Loop:
         Returns:
             Where the run stands afterwards.
         """
+        try:
+            return self._run(state, micro_batches)
+        except ProteinLMError:
+            with suppress(ProteinLMError):  # one reason is enough
+                self._writer.wait()  # what is being written still gets whole
+            raise
+
+    def _run(self, state: RunState, micro_batches: Iterator[MicroBatch]) -> RunState:
         config, saved = self._config, state.iteration
         self._lenient_until = state.iteration + _FIRST_STEPS
         self._trainer.model.train()

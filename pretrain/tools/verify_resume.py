@@ -159,6 +159,7 @@ def _run_and_kill(command: Sequence[str], directory: Path, seconds: float) -> Ki
     checkpoint = find_checkpoint(directory)
     began_at = int(checkpoint.name.removeprefix("iter_")) if checkpoint is not None else 0
     before = (directory / METRICS_NAME).stat().st_mtime_ns if (directory / METRICS_NAME).exists() else None
+    abandoned = set(directory.glob(".iter_*.tmp"))  # by an earlier life; the next save removes it
     process, began = _start(command, directory), time.monotonic()
     while time.monotonic() - began < seconds:
         if process.poll() is not None:
@@ -171,7 +172,7 @@ def _run_and_kill(command: Sequence[str], directory: Path, seconds: float) -> Ki
     metrics = directory / METRICS_NAME
     own_records = metrics.exists() and metrics.stat().st_mtime_ns != before
     reached = _last_iteration(directory) if own_records else None
-    saving = any(directory.glob(".iter_*.tmp"))
+    saving = bool(set(directory.glob(".iter_*.tmp")) - abandoned)
     return Kill(time.monotonic() - began, began_at, reached, saving)
 
 
