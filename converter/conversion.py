@@ -189,18 +189,27 @@ def _write(
     target: Target, folder: Path, state: LazyState, source: Source, origin: dict[str, Any], dtype: torch.dtype
 ) -> None:
     with Progress("writing", sum(tensor.bytes for tensor in state.values()) >> 20) as bar:
-        finished = {name: _finished(name, tensor, dtype, source.path, bar) for name, tensor in state.items()}
+        counted: set[str] = set()  # some forms ask for a tensor once for every rank
+
+        def count(name: str) -> None:
+            if name not in counted:
+                counted.add(name)
+                bar.advance(state[name].bytes >> 20, "MiB")
+
+        finished = {name: _finished(name, tensor, dtype, source.path, count) for name, tensor in state.items()}
         target.write(folder, finished, source.config, source.post_layer_norm, origin)
 
 
-def _finished(name: str, tensor: LazyTensor, dtype: torch.dtype, path: Path, bar: Progress) -> LazyTensor:
+def _finished(
+    name: str, tensor: LazyTensor, dtype: torch.dtype, path: Path, count: Callable[[str], None]
+) -> LazyTensor:
     """The tensor in its final data type; loading it raises if a value isn't finite there."""
 
     def load() -> Tensor:
         cast = tensor.load().to(dtype)
         if not bool(torch.isfinite(cast).all()):
             raise CheckpointError(f"{path}: {name} has values that aren't finite numbers as {dtype}")
-        bar.advance(tensor.bytes >> 20, "MiB")
+        count(name)
         return cast
 
     return LazyTensor(tensor.shape, dtype, load)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,8 +49,6 @@ def is_huggingface(values: Mapping[str, Any]) -> bool:
 
 class HuggingFaceSource:
     """Its activation, sizes and vocabulary are those of its own files."""
-
-    iteration: int | None = None
 
     def __init__(self, files: ModelFiles, options: SourceOptions) -> None:
         refuse_options(options, files.path, "states its own settings", frozenset({"vocabulary"}))
@@ -154,7 +153,7 @@ def _vocabulary(files: ModelFiles, options: SourceOptions) -> tuple[tuple[str, .
     raise CheckpointError(f"{folder}: has neither tokenizer.json nor vocab.txt: give --vocab-file")
 
 
-def _tokenizer_tokens(values: Mapping[str, Any], folder: Any) -> tuple[str, ...]:
+def _tokenizer_tokens(values: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
     try:
         ids = {str(token): int(number) for token, number in values["model"]["vocab"].items()}
         ids |= {str(entry["content"]): int(entry["id"]) for entry in values.get("added_tokens", [])}

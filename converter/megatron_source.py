@@ -58,10 +58,6 @@ class MegatronSource:
         self._rows, self._unused = token_rows_by_name(self._settings.vocabulary)
 
     @property
-    def iteration(self) -> int | None:
-        return self._checkpoint.first.iteration
-
-    @property
     def config(self) -> ProteinBertConfig:
         return self._settings.config
 

@@ -40,7 +40,6 @@ class ShardedSource:
         self.path = found
         self._metadata = read_metadata(found)
         verify_files(found, self._metadata["files"])
-        self.iteration: int | None = self._metadata["iteration"]
         self._tensors: dict[str, StoredTensor] = model_tensors(found)
         self._config = ProteinBertConfig.from_dict(dict(self._metadata["model_config"]))
         self._rows, self._unused = token_rows_by_name(self._metadata["vocabulary"])
@@ -80,7 +79,7 @@ class ShardedSource:
         return {
             "kind": self.kind,
             "path": str(self.path),
-            "iteration": self.iteration,
+            "iteration": self._metadata["iteration"],
             "layout": self._metadata.get("layout"),
             "largest_number_of_parts": max(len(entry.parts) for entry in self._tensors.values()),
             "arguments": as_json(self._metadata["arguments"]),

@@ -48,10 +48,6 @@ class Source(Protocol):
     def has_head(self) -> bool:
         """Whether the masked-language-model head is there."""
 
-    @property
-    def iteration(self) -> int | None:
-        """Training steps behind it, where it says so."""
-
     def map(self) -> Mapped:
         """State dict of ``ProteinBertForMaskedLM`` in the source's dtypes."""
 

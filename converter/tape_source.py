@@ -38,8 +38,6 @@ class TapeSource:
     the unused ``bert_tail_dense``, and such a head stays behind.
     """
 
-    iteration: int | None = None
-
     def __init__(self, files: ModelFiles, options: SourceOptions) -> None:
         refuse_options(options, files.path, "states its own settings")
         self.path = files.path

@@ -116,3 +116,14 @@ def test_vocabulary_file(tmp_path: Path, mega: Path, repository_root: Path, monk
     vocabulary.write_text("\n".join(SPECIAL + LETTERS) + "\n")
     options = ("--vocab-file", vocabulary, "-out", tmp_path / "out")
     assert call(monkeypatch, repository_root, "-src", mega, *options) == 0
+
+
+def test_a_blank_line_of_the_vocabulary_shifts_nothing(
+    tmp_path: Path, mega: Path, truth: Truth, repository_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocabulary = tmp_path / "iupac_vocab.txt"
+    vocabulary.write_text("\n".join(["" if token == "[unused1]" else token for token in SPECIAL + LETTERS]))
+    options = ("--vocab-file", vocabulary, "-out", tmp_path / "out")
+    assert call(monkeypatch, repository_root, "-src", mega, *options) == 0
+    words = "bert.embeddings.word_embeddings.weight"
+    assert torch.equal(load_state_dict(tmp_path / "out")[words], expected_state(truth)[words])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,3 +146,25 @@ def test_damaged_metadata_is_named(tmp_path: Path) -> None:
     assert is_sharded(saved.folder)
     with pytest.raises(CheckpointError, match=r"metadata\.json"):
         open_source(saved.folder, SourceOptions())
+
+
+@pytest.mark.distributed
+def test_a_tensor_parallel_run_is_evaluated_part_by_part(tmp_path: Path, repository_root: Path) -> None:
+    """Two ranks of a real run: what they wrote is converted by gathering and evaluated without."""
+    from pretrain.checkpointing import model_tensors
+    from pretrain.tools.preprocess_data import preprocess
+
+    (tmp_path / "p.fasta").write_text("".join(f">p{n}\nMKTAYIAKQRQISFVKSHFSRQ\n" for n in range(40)))
+    prefix = preprocess([tmp_path / "p.fasta"], tmp_path / "corpus").prefix
+    sizes = "--num-layers 2 --hidden-size 32 --num-attention-heads 4 --seq-length 64 --max-position-embeddings 64"
+    run = "--micro-batch-size 2 --global-batch-size 2 --train-iters 1 --lr 1e-2 --split 80,20,0 --eval-iters 1"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    parallel = ["--tensor-model-parallel-size", "2", "--num-workers", "0"]
+    paths = ["--data-path", str(prefix), "--save", str(tmp_path / "save")]
+    command = [*launcher, "pretrain/pretrain_tape.py", *sizes.split(), *run.split(), *parallel, *paths]
+    subprocess.run(command, cwd=repository_root, check=True, capture_output=True, timeout=200)
+    parts = [len(entry.parts) for entry in model_tensors(tmp_path / "save" / "iter_0000001").values()]
+    assert max(parts) == 2
+    certificate = convert(Request(tmp_path / "save", tmp_path / "out"), silent)
+    assert certificate.parity.worst[1] < 1e-12
+    assert "ranks' own parts" in certificate.evaluators[0]

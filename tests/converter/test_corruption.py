@@ -1,0 +1,164 @@
+"""One thing wrong at a time - a tensor, a key, a shard, a size option - and each refused by its name."""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from converter.conversion import Request, convert, verify_only
+from converter.options import SourceOptions
+from converter.verify import ParityError
+from tape.errors import CheckpointError, ConfigError, ProteinLMError
+from tests.converter.megatron_writer import edit, make_truth, write_megatron
+from tests.converter.test_round_trips import silent
+
+SCRIPT = "converter/megatron-converter.py"
+
+
+@pytest.fixture(scope="module")
+def mega(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_megatron(tmp_path_factory.mktemp("corruption") / "mega", make_truth(), tp=2, pp=2)
+
+
+def rank(folder: Path, name: str = "mp_rank_01_001") -> Path:
+    return folder / "iter_0001000" / name / "model_optim_rng.pt"
+
+
+def a_tensor(folder: Path) -> None:
+    def change(content: dict) -> None:
+        content["model"]["language_model"]["transformer"]["layers.0.input_layernorm.weight"][3] += 1
+
+    edit(rank(folder), change)
+
+
+def a_value(folder: Path) -> None:
+    def change(content: dict) -> None:
+        content["model"]["language_model"]["transformer"]["layers.0.mlp.dense_h_to_4h.bias"][0] = float("nan")
+
+    edit(rank(folder), change)
+
+
+def a_tied_copy(folder: Path) -> None:
+    def change(content: dict) -> None:
+        content["model"]["word_embeddings_for_head"]["weight"][7] += 1
+
+    edit(rank(folder), change)
+
+
+def a_key(folder: Path) -> None:
+    def change(content: dict) -> None:
+        layers = content["model"]["language_model"]["transformer"]
+        layers["layers.0.attention.dense.weigth"] = layers.pop("layers.0.attention.dense.weight")
+
+    for name in ("mp_rank_00_001", "mp_rank_01_001"):
+        edit(rank(folder, name), change)
+
+
+def a_shard(folder: Path) -> None:
+    file = rank(folder, "mp_rank_00_001")
+    file.write_bytes(file.read_bytes()[:-2000])
+
+
+def a_shard_of_another_size(folder: Path) -> None:
+    def change(content: dict) -> None:
+        layers = content["model"]["language_model"]["transformer"]
+        name = "layers.0.mlp.dense_h_to_4h.weight"
+        layers[name] = layers[name][:-1]
+
+    edit(rank(folder, "mp_rank_00_000"), change)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (a_tensor, r"layers\.1\.input_layernorm\.weight: the tensor-parallel ranks hold different values"),
+        (a_value, r"layer\.1\.mlp\.dense_h_4h\.bias has values that aren't finite"),
+        (a_tied_copy, r"word_embeddings_for_head\.weight: rank 1 differs"),
+        (a_key, r"layers\.1\.attention\.dense\.weight is missing"),
+        (a_shard, r"mp_rank_00_001/model_optim_rng\.pt: truncated"),
+        (a_shard_of_another_size, r"dense_h_to_4h|dense_h_4h|ffn_hidden_size"),
+    ],
+)
+def test_damage_of_the_source(tmp_path: Path, mega: Path, damage: Callable[[Path], None], words: str) -> None:
+    copy = Path(shutil.copytree(mega, tmp_path / "mega"))
+    damage(copy)
+    with pytest.raises(CheckpointError, match=words):
+        convert(Request(copy, tmp_path / "out"), silent)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (SourceOptions(heads=2), "-heads 2 contradicts"),
+        (SourceOptions(layers=3), "-layers 3 contradicts"),
+        (SourceOptions(hidden_size=33), "-hidden 33 contradicts"),
+        (SourceOptions(checkpoint_version=1.0), "--checkpoint-version 1.0 contradicts"),
+    ],
+)
+def test_a_size_option(tmp_path: Path, mega: Path, options: SourceOptions, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        convert(Request(mega, tmp_path / "out", options=options), silent)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, mega: Path) -> tuple[Path, Path]:
+    out = tmp_path_factory.mktemp("pair")
+    convert(Request(mega, out / "tape"), silent)
+    return mega, out / "tape"
+
+
+def test_verify_only_passes_and_names_what_differs(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    assert verify_only(*pair, SourceOptions()).parity.passed
+    copy = Path(shutil.copytree(pair[1], tmp_path / "copy"))
+    state = load_file(copy / "model.safetensors")
+    state["bert.encoder.layer.1.attention.self.key.bias"][0] += 0.01
+    save_file(state, copy / "model.safetensors")
+    with pytest.raises(ParityError, match="layer 1 keys differs by 0.01"):
+        verify_only(pair[0], copy, SourceOptions())
+    with pytest.raises(ProteinLMError, match="layer 1 keys"):
+        verify_only(copy, pair[0], SourceOptions())
+
+
+def test_verify_only_rounds_the_first_to_the_seconds_type(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    convert(Request(pair[1], tmp_path / "half", dtype=torch.bfloat16), silent)
+    certificate = verify_only(pair[0], tmp_path / "half", SourceOptions())
+    assert certificate.parity.worst[1] < 1e-9
+    assert certificate.rounding is not None
+
+
+def call(monkeypatch: pytest.MonkeyPatch, root: Path, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", [SCRIPT, *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(root / SCRIPT), run_name="__main__")
+    return int(stopped.value.code or 0)
+
+
+def test_the_command_line(
+    tmp_path: Path,
+    pair: tuple[Path, Path],
+    repository_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    mega, tape = pair
+    sizes = ("--tensor-model-parallel-size", 2, "--pipeline-model-parallel-size", 2)
+    assert call(monkeypatch, repository_root, "-src", tape, "-out", tmp_path / "m", "--to", "megatron", *sizes) == 0
+    assert call(monkeypatch, repository_root, "--verify-only", mega, tmp_path / "m") == 0
+    shown = capsys.readouterr()
+    assert '"largest_difference"' in shown.out
+    assert call(monkeypatch, repository_root, "-src", tape, "-out", tmp_path / "t", *sizes) == 1
+    assert "are for --to megatron" in capsys.readouterr().err
+    assert call(monkeypatch, repository_root, "--verify-only", mega, tape, "-heads", 2) == 1
+    for wrong in (("-src", tape), ("--verify-only", mega, tape, "-out", "x")):
+        assert call(monkeypatch, repository_root, *wrong) == 2
+    approximate = ("-src", tape, "-out", tmp_path / "t", "--lm-head", "approximate")
+    assert call(monkeypatch, repository_root, *approximate) == 1
+    assert not (tmp_path / "t").exists()

@@ -1,0 +1,168 @@
+"""There and back again: TAPE -> Megatron-LM -> TAPE and TAPE -> Hugging Face -> TAPE change no bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from converter.conversion import Request, convert
+from converter.megatron_writer import MegatronTarget
+from converter.safe_load import load_checkpoint_file
+from tape.configs import ProteinBertConfig
+from tape.errors import ConfigError
+from tape.models.model_directory import load_state_dict, save_model_directory
+from tests.converter.megatron_writer import LETTERS, SPECIAL, expected_state, make_truth
+
+
+def silent(line: str) -> None:
+    """No progress lines in tests."""
+
+
+def tape_model(folder: Path, types: int = 1, head: bool = True, **changes: Any) -> Path:
+    """A TAPE directory with every weight different; token types of a value other than zero."""
+    truth = make_truth(layers=4)
+    state = expected_state(truth, head)
+    state["bert.embeddings.token_type_embeddings.weight"] = torch.randn(types, truth.hidden)
+    values = {
+        "hidden_size": truth.hidden,
+        "num_hidden_layers": truth.layers,
+        "num_attention_heads": truth.heads,
+        "intermediate_size": truth.wide,
+        "max_position_embeddings": truth.positions,
+        "type_vocab_size": types,
+        "hidden_dropout_prob": 0.05,
+        "attention_probs_dropout_prob": 0.15,
+        "layer_norm_eps": 1e-6,
+    }
+    prefix = "" if head else "bert."
+    named = {name.removeprefix(prefix): value for name, value in state.items()}
+    save_model_directory(folder, named, ProteinBertConfig(**{**values, **changes}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tape(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tape_model(tmp_path_factory.mktemp("round") / "tape")
+
+
+def assert_same_model(one: Path, other: Path) -> None:
+    left, right = load_state_dict(one), load_state_dict(other)
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert value.dtype == right[name].dtype
+        assert torch.equal(value, right[name]), name
+    assert ProteinBertConfig.from_pretrained(one) == ProteinBertConfig.from_pretrained(other)
+
+
+@pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (2, 1), (4, 2), (1, 4)])
+def test_through_megatron(tmp_path: Path, tape: Path, tensor: int, pipeline: int) -> None:
+    sizes = {"tensor_parallel": tensor, "pipeline_parallel": pipeline}
+    convert(Request(tape, tmp_path / "mega", "megatron", **sizes), silent)
+    certificate = convert(Request(tmp_path / "mega", tmp_path / "back"), silent)
+    assert certificate.parity.worst[1] < 1e-9
+    assert_same_model(tape, tmp_path / "back")
+    assert len(list((tmp_path / "mega" / "release").iterdir())) == tensor * pipeline
+
+
+def test_what_megatron_finds(tmp_path: Path, tape: Path) -> None:
+    """INTERFACE section 7, key by key."""
+    convert(Request(tape, tmp_path / "mega", "megatron", tensor_parallel=2, pipeline_parallel=2), silent)
+    assert (tmp_path / "mega" / "latest_checkpointed_iteration.txt").read_text() == "release"
+    first, last = (
+        load_checkpoint_file(tmp_path / "mega" / "release" / f"mp_rank_01_{stage}" / "model_optim_rng.pt")
+        for stage in ("000", "001")
+    )
+    assert first["checkpoint_version"] == 3.0
+    arguments = first["args"]
+    assert (arguments.tensor_model_parallel_size, arguments.pipeline_model_parallel_size) == (2, 2)
+    assert (arguments.padded_vocab_size, arguments.layernorm_epsilon, arguments.num_layers) == (256, 1e-6, 4)
+    assert not arguments.bias_gelu_fusion
+    language = first["model"]["language_model"]
+    assert language["embedding"].keys() == {"word_embeddings", "position_embeddings", "tokentype_embeddings"}
+    assert language["embedding"]["word_embeddings"]["weight"].shape == (128, 32)
+    layer = language["transformer"]
+    assert layer["layers.0.attention.query_key_value.weight"].shape == (48, 32)
+    assert layer["layers.1.mlp.dense_4h_to_h.weight"].shape == (32, 64)
+    assert "final_layernorm.weight" not in layer
+    assert "lm_head" not in first["model"]
+    assert last["model"]["language_model"].keys() == {"transformer"}
+    assert {"layers.0.mlp.dense_h_to_4h.bias", "final_layernorm.bias"} <= last["model"]["language_model"][
+        "transformer"
+    ].keys()
+    assert last["model"]["lm_head"].keys() == {
+        "bias",
+        "dense.weight",
+        "dense.bias",
+        "layernorm.weight",
+        "layernorm.bias",
+    }
+    assert torch.equal(
+        last["model"]["word_embeddings_for_head"]["weight"], language["embedding"]["word_embeddings"]["weight"]
+    )
+
+
+def test_rows_of_the_vocabulary_are_megatrons(tmp_path: Path, tape: Path) -> None:
+    convert(Request(tape, tmp_path / "m.pt", "megatron"), silent)
+    content = load_checkpoint_file(tmp_path / "m.pt")
+    rows = content["model"]["language_model"]["embedding"]["word_embeddings"]["weight"]
+    truth = make_truth(layers=4)
+    for row, token in enumerate(SPECIAL + LETTERS):
+        assert torch.equal(rows[row], truth.words[token]) or token == "[unused1]"
+    assert not rows[31:].any()
+    assert {path.name for path in tmp_path.iterdir()} == {"m.pt", "m.conversion.json"}
+    convert(Request(tmp_path / "m.pt", tmp_path / "back"), silent)
+    assert_same_model(tape, tmp_path / "back")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_through_hugging_face(tmp_path: Path, tape: Path, dtype: torch.dtype) -> None:
+    convert(Request(tape, tmp_path / "first", dtype=dtype), silent)
+    convert(Request(tmp_path / "first", tmp_path / "hf", "huggingface", dtype=dtype), silent)
+    convert(Request(tmp_path / "hf", tmp_path / "back", dtype=dtype), silent)
+    assert_same_model(tmp_path / "first", tmp_path / "back")
+    report = json.loads((tmp_path / "back" / "conversion.json").read_text())
+    assert report["source"]["kind"] == "huggingface-megatron-bert"
+    assert "transformers" in report["certificate"]["source_computed_by"]
+
+
+@pytest.mark.parametrize("form", ["megatron", "huggingface"])
+def test_an_encoder_alone(tmp_path: Path, form: str) -> None:
+    source = tape_model(tmp_path / "encoder", head=False)
+    convert(Request(source, tmp_path / "there", form), silent)
+    convert(Request(tmp_path / "there", tmp_path / "back"), silent)
+    assert_same_model(source, tmp_path / "back")
+
+
+def test_two_token_types_and_fused_gelu(tmp_path: Path) -> None:
+    source = tape_model(tmp_path / "tape", types=2, hidden_act="gelu_tanh", mlm_hidden_act="gelu")
+    convert(Request(source, tmp_path / "mega", "megatron", tensor_parallel=2), silent)
+    convert(Request(tmp_path / "mega", tmp_path / "back"), silent)
+    assert_same_model(source, tmp_path / "back")
+
+
+def test_saving_a_tape_model_anew(tmp_path: Path, tape: Path) -> None:
+    convert(Request(tape, tmp_path / "again" / "pytorch_model.bin"), silent)
+    assert_same_model(tape, tmp_path / "again")
+    with pytest.raises(ConfigError, match="would replace the source"):
+        convert(Request(tape, tape / "pytorch_model.bin", overwrite=True), silent)
+
+
+@pytest.mark.parametrize(
+    ("target", "changes", "words"),
+    [
+        (MegatronTarget(tensor=5), {}, "--tensor-model-parallel-size 5 doesn't divide num_attention_heads 12"),
+        (MegatronTarget(pipeline=5), {}, "--pipeline-model-parallel-size 5 doesn't divide num_hidden_layers 12"),
+        (MegatronTarget(tensor=0), {}, "it must be 1 or more"),
+        (MegatronTarget(), {"apply_final_ln": False}, "always applies the final layer norm"),
+        (MegatronTarget(), {"hidden_act": "relu"}, "no relu blocks"),
+        (MegatronTarget(tensor=2, file="m.pt"), {}, "one file holds one rank"),
+    ],
+)
+def test_what_megatron_cannot_hold_is_refused(target: MegatronTarget, changes: dict[str, Any], words: str) -> None:
+    config = ProteinBertConfig(**changes)
+    with pytest.raises(ConfigError, match=words):
+        target.check(config, False, True)
