@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         ProteinLSTMConfig,
         ProteinOneHotConfig,
         ProteinResNetConfig,
+        TRRosettaConfig,
         UniRepConfig,
     )
     from .models.modeling_bert import (
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         ProteinResNetForValuePrediction,
         ProteinResNetModel,
     )
+    from .models.modeling_trrosetta import TRRosetta
     from .models.modeling_unirep import (
         UniRepForContactPrediction,
         UniRepForLM,
@@ -68,6 +70,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ProteinLSTMConfig",
         "ProteinOneHotConfig",
         "ProteinResNetConfig",
+        "TRRosettaConfig",
         "UniRepConfig",
     ),
     "models.modeling_bert": (
@@ -101,6 +104,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ProteinResNetForValuePrediction",
         "ProteinResNetModel",
     ),
+    "models.modeling_trrosetta": ("TRRosetta",),
     "models.modeling_unirep": (
         "UniRepForContactPrediction",
         "UniRepForLM",

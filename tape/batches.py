@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from .errors import ConfigError
 from .tasks import TaskShape
 
 IGNORED = -1
+_CLASS_SHAPES = (TaskShape.SEQUENCE_CLASS, TaskShape.RESIDUE_CLASS, TaskShape.MASKED_LM, TaskShape.LANGUAGE_MODEL)
 # Keys that go along with a batch but are no model's input.
 _NOT_INPUTS = ("ids",)
 
@@ -32,6 +32,19 @@ def count_targets(targets: Tensor) -> int:
     if targets.is_floating_point():
         return int(targets.shape[0])
     return int((targets != IGNORED).sum())
+
+
+def count_labels(shape: TaskShape, batch: Batch) -> int:
+    """How much a batch's mean loss is a mean over: :func:`count_targets`, or proteins where each has several labels."""
+    if shape == TaskShape.PAIR_GEOMETRY:
+        return int(batch["msa1hot"].shape[0])
+    return count_targets(batch["targets"])
+
+
+def sum_of(prediction: Tensor | dict[str, Tensor]) -> Tensor:
+    """A finite number that all of a prediction enters: keeps its graph where there is no loss."""
+    parts = prediction.values() if isinstance(prediction, dict) else [prediction]
+    return torch.stack([torch.nan_to_num(part.float()).sum() for part in parts]).sum()
 
 
 def infer_shape(batch: Batch) -> TaskShape:
@@ -55,8 +68,8 @@ def infer_shape(batch: Batch) -> TaskShape:
     )
 
 
-def split_proteins(shape: TaskShape, prediction: Tensor, batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(prediction, target) of each protein of a batch, without padding, as numpy copies.
+def split_proteins(shape: TaskShape, prediction: Any, batch: Batch) -> list[tuple[Any, Any]]:
+    """(prediction, target) of each protein of a batch, without padding, as numpy copies (of geometry, dictionaries).
 
     Args:
         shape: of the task.
@@ -64,6 +77,8 @@ def split_proteins(shape: TaskShape, prediction: Tensor, batch: Batch) -> list[t
         batch: as the model got it, with ``targets`` and, where the shape needs it, ``input_mask`` or
             ``protein_length``.
     """
+    if shape == TaskShape.PAIR_GEOMETRY:
+        return _split_geometry(prediction, batch)
     predicted = prediction.detach().float().cpu().numpy()
     targets = batch["targets"].cpu().numpy()
     sizes = _sizes(shape, batch)
@@ -72,6 +87,19 @@ def split_proteins(shape: TaskShape, prediction: Tensor, batch: Batch) -> list[t
     if shape == TaskShape.RESIDUE_PAIR:
         return [(predicted[i, :n, :n].copy(), targets[i, :n, :n].copy()) for i, n in enumerate(sizes)]
     return [(predicted[i, :n].copy(), targets[i, :n].copy()) for i, n in enumerate(sizes)]
+
+
+def _split_geometry(prediction: dict[str, Tensor], batch: Batch) -> list[tuple[Any, Any]]:
+    lengths = (batch["msa1hot"][:, 0].sum(-1) > 0).sum(1).tolist()
+    arrays = {name: value.detach().float().cpu().numpy() for name, value in prediction.items()}
+    labels = {name: batch[name].cpu().numpy() for name in ("dist", "omega", "theta", "phi")}
+    return [
+        (
+            {name: array[i, :n, :n].copy() for name, array in arrays.items()},
+            {k: v[i, :n, :n] for k, v in labels.items()},
+        )
+        for i, n in enumerate(lengths)
+    ]
 
 
 def _sizes(shape: TaskShape, batch: Batch) -> list[int] | None:
@@ -87,8 +115,9 @@ def _sizes(shape: TaskShape, batch: Batch) -> list[int] | None:
     return [int(count) - special for count in tokens.tolist()]
 
 
-def right_labels(shape: TaskShape, prediction: Tensor, targets: Tensor) -> Tensor | None:
+def right_labels(shape: TaskShape, prediction: Any, batch: Batch) -> Tensor | None:
     """How many labels of a batch are right, as a scalar on its device; None for shapes without classes of interest."""
-    if shape in (TaskShape.VALUE, TaskShape.RESIDUE_PAIR, TaskShape.EMBEDDING):
+    if shape not in _CLASS_SHAPES:
         return None
-    return ((prediction.argmax(-1) == targets) & (targets != IGNORED)).sum()
+    targets = batch["targets"]
+    return ((prediction.detach().argmax(-1) == targets) & (targets != IGNORED)).sum()

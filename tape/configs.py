@@ -300,6 +300,50 @@ class ProteinLSTMConfig(EncoderConfig):
         self._check()
 
 
+class TRRosettaConfig(ProteinConfig):
+    """trRosetta's dilated residual network.
+
+    Args:
+        num_features: channels.
+        kernel_size: odd.
+        num_layers: residual blocks, their dilations 1, 2, 4, 8, 16 in turn.
+        dropout: in the stem and in every block.
+        msa_cutoff: identity above which two sequences of an alignment share their weight.
+        penalty_coeff: strength of the ridge in the inverse covariance.
+    """
+
+    def __init__(
+        self,
+        num_features: int = 64,
+        kernel_size: int = 3,
+        num_layers: int = 61,
+        dropout: float = 0.15,
+        msa_cutoff: float = 0.8,
+        penalty_coeff: float = 4.5,
+        initializer_range: float = 0.02,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_features = num_features
+        self.kernel_size = kernel_size
+        self.num_layers = num_layers
+        self.dropout = dropout
+        self.msa_cutoff = msa_cutoff
+        self.penalty_coeff = penalty_coeff
+        self.initializer_range = initializer_range
+        self._check()
+
+    def _check(self) -> None:
+        for name in ("num_features", "kernel_size", "num_layers"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be a positive whole number, not {getattr(self, name)!r}")
+        if self.kernel_size % 2 == 0:
+            raise ConfigError(f"kernel_size must be odd, not {self.kernel_size}")
+        for name in ("dropout", "msa_cutoff"):
+            if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must lie in [0, 1], not {getattr(self, name)!r}")
+
+
 class UniRepConfig(EncoderConfig):
     """UniRep's multiplicative LSTM; the defaults are those of the published 1,900 units."""
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .batches import Batch, count_targets, model_inputs, split_proteins
+from .batches import Batch, count_labels, model_inputs, split_proteins
 from .datasets.batching import plan_evaluation
 from .datasets.loading import load_batches, worker_count
 from .datasets.survey import lengths_of, survey_of
@@ -97,7 +97,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         model.train(before)
 
 
-def forward(model: nn.Module, inputs: Batch) -> tuple[Tensor, Tensor]:
+def forward(model: nn.Module, inputs: Batch) -> tuple[Tensor, Any]:
     """(loss, prediction) of a model with TAPE's calling convention.
 
     Raises:
@@ -106,7 +106,7 @@ def forward(model: nn.Module, inputs: Batch) -> tuple[Tensor, Tensor]:
     try:
         outputs = model(**inputs)
     except torch.OutOfMemoryError as error:
-        size, longest = inputs["input_ids"].shape
+        size, longest = (inputs["input_ids"] if "input_ids" in inputs else inputs["msa1hot"][:, 0, :, 0]).shape
         raise ConfigError(
             f"out of GPU memory with {size} proteins of up to {longest} tokens; give a smaller --batch_size, or in"
             " training more --gradient_accumulation_steps"
@@ -146,12 +146,12 @@ def evaluate(
     plan = plan_evaluation(lengths, config.batch_size, ranks.rank, ranks.world_size, config.max_tokens)
     workers = worker_count(config.num_workers, len(dataset))
     rows: list[tuple[int, Any]] = []
-    kept: list[tuple[int, np.ndarray, Any]] = []
+    kept: list[tuple[int, Any, Any]] = []
     loss_sum, count_sum = 0.0, 0
     with evaluation_mode(model), Progress(title, len(dataset), ranks.is_writer) as progress:
         for indices, batch in zip(plan, load_batches(dataset, plan, num_workers=workers), strict=True):
             loss, prediction = _predict(model, batch, config.precision, ranks.device)
-            count = count_targets(batch["targets"])
+            count = count_labels(shape, batch)
             if count:  # a mean over nothing may be nan
                 loss_sum, count_sum = loss_sum + loss * count, count_sum + count
             proteins = split_proteins(shape, prediction, batch)
@@ -167,14 +167,14 @@ def evaluate(
     return Evaluation(metrics, len(dataset), results)
 
 
-def _predict(model: nn.Module, batch: Batch, precision: str, device: torch.device) -> tuple[float, Tensor]:
+def _predict(model: nn.Module, batch: Batch, precision: str, device: torch.device) -> tuple[float, Any]:
     with autocast(precision, device):
         loss, prediction = forward(model, model_inputs(batch, device))
     return float(loss), prediction
 
 
 def _measured(
-    dataset: Any, shape: TaskShape, indices: np.ndarray, proteins: list[tuple[np.ndarray, np.ndarray]]
+    dataset: Any, shape: TaskShape, indices: np.ndarray, proteins: list[tuple[Any, Any]]
 ) -> Iterator[tuple[int, Any]]:
     """(index in the data set, row) of each protein; a row sees labels outside valid_mask where the data have any."""
     measure = SHAPE_METRICS[shape].measure
@@ -183,20 +183,22 @@ def _measured(
         yield index, measure(*protein) if unmasked is None else measure(*protein, unmasked(index))
 
 
-def _results(
-    shape: TaskShape, indices: np.ndarray, proteins: list[tuple[np.ndarray, np.ndarray]]
-) -> list[tuple[int, np.ndarray, Any]]:
+def _results(shape: TaskShape, indices: np.ndarray, proteins: list[tuple[Any, Any]]) -> list[tuple[int, Any, Any]]:
     kept = []
     for index, (prediction, target) in zip(indices.tolist(), proteins, strict=True):
         if shape in _LANGUAGE_SHAPES:
             prediction = prediction.argmax(-1)  # a row of logits for every token of Pfam would fill a disk
         if shape == TaskShape.RESIDUE_PAIR:
             target = target.astype(np.int8)  # 0, 1, -1
+        if shape == TaskShape.PAIR_GEOMETRY:  # bins, not distributions: the same reason
+            prediction = {
+                name.removeprefix("p_"): value.argmax(-1).astype(np.int8) for name, value in prediction.items()
+            }
         kept.append((index, prediction, target))
     return kept
 
 
-def _in_order(dataset: Any, kept: list[tuple[int, np.ndarray, Any]]) -> list[dict[str, Any]]:
+def _in_order(dataset: Any, kept: list[tuple[int, Any, Any]]) -> list[dict[str, Any]]:
     """Results in the order of the data set, each once, with the proteins' ids (defect 19)."""
     survey = survey_of(dataset)
     ordered = sorted(kept, key=lambda result: result[0])

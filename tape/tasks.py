@@ -18,6 +18,7 @@ class TaskShape(str, Enum):
     RESIDUE_PAIR = "residue pair"  # contact or not, a pair of residues
     MASKED_LM = "masked lm"  # the residues that were masked
     LANGUAGE_MODEL = "language model"  # the next residue
+    PAIR_GEOMETRY = "pair geometry"  # distance and orientation of residue pairs
     EMBEDDING = "embedding"  # nothing; states are read out
 
 
@@ -48,6 +49,7 @@ SHAPE_TRAITS: dict[TaskShape, ShapeTraits] = {
     ),
     TaskShape.MASKED_LM: ShapeTraits("ForMaskedLM", 64, "tokens", ("loss", "perplexity", "accuracy")),
     TaskShape.LANGUAGE_MODEL: ShapeTraits("ForLM", 64, "tokens", ("loss", "perplexity", "accuracy")),
+    TaskShape.PAIR_GEOMETRY: ShapeTraits("", 1, "proteins", ("loss", "accuracy_dist", "precision_at_l5_medium_long")),
     TaskShape.EMBEDDING: ShapeTraits("Model", 32, "proteins"),
 }
 
@@ -57,6 +59,7 @@ MODEL_FAMILIES: dict[str, tuple[str, str]] = {
     "lstm": ("tape.models.modeling_lstm", "ProteinLSTM"),
     "onehot": ("tape.models.modeling_onehot", "ProteinOneHot"),
     "resnet": ("tape.models.modeling_resnet", "ProteinResNet"),
+    "trrosetta": ("tape.models.modeling_trrosetta", "TRRosetta"),
     "unirep": ("tape.models.modeling_unirep", "UniRep"),
 }
 
@@ -164,7 +167,14 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         dataset="tape.datasets.residue:EightStateDataset",
         models=_LABELLED,
     ),
-    Task("trrosetta", folder="trrosetta", splits=("train", "valid")),  # the name alone: not available
+    Task(
+        "trrosetta",
+        folder="trrosetta",
+        splits=("train", "valid"),
+        shape=TaskShape.PAIR_GEOMETRY,
+        dataset="tape.datasets.trrosetta:TRRosettaDataset",
+        models=("trrosetta",),
+    ),
 )
 
 TASKS: dict[str, Task] = {task.name: task for task in BUILT_IN_TASKS}

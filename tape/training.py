@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .batches import Batch, count_targets, model_inputs, right_labels
+from .batches import Batch, count_labels, model_inputs, right_labels, sum_of
 from .checkpoints import TrainingProgress
 from .datasets.batching import MicroBatch, Step, plan_epoch
 from .datasets.loading import load_batches, worker_count
@@ -295,7 +295,7 @@ class Trainer:
 
     def _step(self, parts: list[tuple[MicroBatch, Batch]], means: tuple[RunningMeans, ...]) -> float:
         """One optimizer step from its micro-batches; returns the gradient's norm before clipping."""
-        counts = [count_targets(batch["targets"]) if micro.counted else 0 for micro, batch in parts]
+        counts = [count_labels(self.shape, batch) if micro.counted else 0 for micro, batch in parts]
         (total,) = sum_over_ranks([sum(counts)], self.ranks)
         self.progress.global_step += 1
         norm = 0.0
@@ -325,7 +325,7 @@ class Trainer:
             inputs = model_inputs(batch, device)
             loss, prediction = forward(self._parallel, inputs)
         if count == 0:  # keeps the graph, for the exchange; the loss itself may be a mean over nothing
-            loss, weight = torch.nan_to_num(prediction.float()).sum(), 0.0
+            loss, weight = sum_of(prediction), 0.0
         self.scaler.scale(loss * weight).backward()
         if count == 0:
             return
@@ -334,7 +334,7 @@ class Trainer:
             raise ProteinLMError(
                 f"the training loss is {value} at step {self.progress.global_step}; try a lower --learning_rate"
             )
-        right = right_labels(self.shape, prediction.detach(), inputs["targets"])
+        right = right_labels(self.shape, prediction, inputs)
         for mean in means:
             mean.add(value, right, count)
 

@@ -20,4 +20,5 @@ SMALL_CONFIGS: dict[str, dict[str, Any]] = {
     "resnet": {"hidden_size": 16, "num_hidden_layers": 3, **_HEADS},
     "unirep": {"input_size": 6, "hidden_size": 16, **_HEADS},
     "onehot": _HEADS,
+    "trrosetta": {"num_features": 8, "num_layers": 6},
 }

@@ -8,6 +8,7 @@ from .language_modelling import LanguageModelingDataset, MaskedLanguageModelingD
 from .padding import pad_sequences
 from .residue import SecondaryStructureDataset
 from .sources import FastaDataset, JSONDataset, LMDBDataset, NPZDataset, dataset_factory
+from .trrosetta import TRRosettaDataset
 from .whole_protein import FluorescenceDataset, RemoteHomologyDataset, StabilityDataset
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "RemoteHomologyDataset",
     "SecondaryStructureDataset",
     "StabilityDataset",
+    "TRRosettaDataset",
     "dataset_factory",
     "pad_sequences",
 ]

@@ -167,6 +167,29 @@ class NPZDataset(RecordSource):
         if not self._files:
             raise DataError(f"{self.path}: no .npz file there")
 
+    @property
+    def names(self) -> list[str]:
+        """The files' names without ``.npz``."""
+        return [file.stem for file in self._files]
+
+    def shape_of(self, index: int, field: str) -> tuple[int, ...]:
+        """Shape of an array of a record, from its header alone.
+
+        Raises:
+            DataError: no such array, or a damaged file.
+        """
+        file = self._files[index]
+        try:
+            with zipfile.ZipFile(file) as archive, archive.open(f"{field}.npy") as stream:
+                version = np.lib.format.read_magic(stream)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape: tuple[int, ...] = read(stream)[0]
+                return shape
+        except KeyError:
+            raise DataError(f"{file}: no field {field!r}") from None
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise DataError(f"{file}: truncated, damaged, or no .npz file without pickled objects") from error
+
     def __len__(self) -> int:
         return len(self._files)
 

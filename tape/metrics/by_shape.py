@@ -15,6 +15,7 @@ from .bootstrap import Bootstrap
 from .classes import measure_protein, measure_residues, summarise_proteins, summarise_residues, summarise_tokens
 from .contacts import measure_contacts, summarise_contacts
 from .definitions import Metric
+from .geometry import measure_geometry, summarise_geometry
 from .values import measure_value, summarise_values
 
 
@@ -45,4 +46,5 @@ SHAPE_METRICS: dict[TaskShape, ShapeMetrics] = {
     TaskShape.RESIDUE_PAIR: ShapeMetrics(measure_contacts, summarise_contacts),
     TaskShape.MASKED_LM: ShapeMetrics(measure_residues, summarise_tokens),
     TaskShape.LANGUAGE_MODEL: ShapeMetrics(measure_residues, summarise_tokens),
+    TaskShape.PAIR_GEOMETRY: ShapeMetrics(measure_geometry, summarise_geometry),
 }

@@ -48,10 +48,32 @@ def make_record(folder: str, number: int, rng: np.random.Generator) -> dict[str,
     return record
 
 
+def write_trrosetta(directory: Path, rng: np.random.Generator) -> None:
+    """Alignments and geometry of 10 training and 5 other proteins, some of one sequence, some of many."""
+    (directory / "npz").mkdir(parents=True)
+    for split, count in (("train", 10), ("valid", 5)):
+        names = [f"{split}{number}" for number in range(count)]
+        for name in names:
+            length, depth = int(rng.integers(8, 31)), int(rng.choice([1, 5, 30]))
+            distance = rng.uniform(1, 25, (length, length))
+            fields = {
+                "msa": rng.integers(0, 21, (depth, length)).astype(np.uint8),
+                "dist6d": np.where(distance < 20, distance, 0),
+                "omega6d": rng.uniform(-np.pi, np.pi, (length, length)),
+                "theta6d": rng.uniform(-np.pi, np.pi, (length, length)),
+                "phi6d": rng.uniform(0, np.pi, (length, length)),
+            }
+            np.savez(directory / "npz" / f"{name}.npz", **fields)
+        (directory / f"{split}_files.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    provenance = {"name": "toy trrosetta", "simulated": True, "source": "a test", "licence": "none"}
+    (directory / "dataset.json").write_text(json.dumps(provenance), encoding="utf-8")
+
+
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data directory with 10 train and 5 other proteins a split, for every task."""
     directory = tmp_path_factory.mktemp("data")
+    write_trrosetta(directory / "trrosetta", np.random.default_rng(9))
     for seed, (folder, splits) in enumerate(SPLITS.items()):
         rng = np.random.default_rng(seed)
         for split in splits:

@@ -24,6 +24,7 @@ EVALUATED = {
     "secondary_structure_8": "cb513",
     "masked_language_modeling": "holdout",
     "language_modeling": "holdout",
+    "trrosetta": "valid",
 }
 
 
@@ -53,6 +54,7 @@ def test_the_table_of_tasks_and_models_is_whole() -> None:
         "embed": encoders,
         "masked_language_modeling": {"transformer", "resnet"},
         "language_modeling": {"lstm", "unirep"},
+        "trrosetta": {"trrosetta"},
     }
     assert {task: set(registry.get_task_spec(task).models) for task in expected} == expected
     for task, model in PAIRS:

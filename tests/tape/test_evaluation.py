@@ -20,6 +20,7 @@ from tape.metrics.contacts import NAMES
 from tape.registry import registry
 from tape.result_files import chosen_metrics, data_hash, model_hash, write_report, write_results
 from tape.tasks import TaskShape
+from tests.small_models import SMALL_CONFIGS
 
 TASKS = ("fluorescence", "remote_homology", "secondary_structure", "contact_prediction", "masked_language_modeling")
 
@@ -28,8 +29,10 @@ def task_of(name: str, small_config: Path, data: Path, model_type: str = "transf
     """(model with random weights, validation set, shape)."""
     torch.manual_seed(1)
     spec = registry.get_task_spec(name)
-    config = small_config if model_type == "transformer" else None
-    model = registry.get_task_model(model_type, name, config)
+    if model_type == "transformer":
+        model = registry.get_task_model(model_type, name, small_config)
+    else:
+        model = registry.get_task_model(model_type, name, **{**SMALL_CONFIGS[model_type], "vocab_size": 30})
     assert spec.shape is not None
     return model, spec.dataset_class(data, "valid"), spec.shape
 

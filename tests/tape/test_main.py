@@ -230,7 +230,7 @@ def test_long_proteins_and_max_length(
     [
         (("gru", "stability"), ConfigError, "task stability has no model 'gru'; registered: lstm, onehot, resnet"),
         (("transformer", "embed"), ConfigError, "use tape-embed"),
-        (("transformer", "trrosetta"), ConfigError, "task trrosetta is not available in this version"),
+        (("transformer", "trrosetta"), ConfigError, "registered: trrosetta"),
         (("transformer", "language_modeling"), ConfigError, "registered: lstm, unirep"),
         (("transformer", "stability", "--config", "hiden=1"), ConfigError, "has no hiden"),
         (("transformer", "stability", "--config", "hidden_size=9"), ConfigError, "not a multiple"),

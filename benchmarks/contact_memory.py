@@ -1,0 +1,164 @@
+#!/usr/bin/env python
+"""Peak memory of one training step of contact prediction against the length of the protein.
+
+    python benchmarks/contact_memory.py                     the released model's size, lengths 100 to 1,000
+    python benchmarks/contact_memory.py --layers 2 --hidden 128 --lengths 100 200 --heads linear pair_tensor
+
+Each measurement is a process of its own, which builds the model and makes one step with AdamW (forward, backward,
+update; batch of one) and reports the most memory it held (``ru_maxrss``). Heads:
+
+    linear              TAPE's head by its low-rank form, as this repository computes it
+    resnet              ProteinLM's head: 1x1 convolution from the same form, 30 residual blocks
+    resnet_checkpoint   the same with ``contact_checkpoint``: blocks recomputed in the backward pass
+    pair_tensor         TAPE's head as tape-proteins 0.5 evaluates it, over the L x L x 2H tensor of pair features
+
+A head is left out from the length on where the curve so far says that it would exceed ``--limit-gb``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+if __name__ == "__main__":  # runs from any directory without installation
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import torch
+from torch import Tensor, nn
+
+from tape.configs import ProteinBertConfig
+from tape.models.modeling_bert import ProteinBertForContactPrediction
+
+HEADS = ("linear", "resnet", "resnet_checkpoint", "pair_tensor")
+LENGTHS = (100, 200, 400, 700, 1000)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One process's result: peak resident memory in GB (10^9 bytes), seconds of the step."""
+
+    head: str
+    length: int
+    peak_gb: float
+    seconds: float
+
+
+class PairTensorHead(nn.Module):
+    """TAPE's contact head, written as its definition reads: every pair's product and difference are built."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+        self.linear = nn.Linear(2 * hidden_size, 2)
+
+    def forward(
+        self, states: Tensor, lengths: Tensor | None, targets: Tensor, input_mask: Tensor | None = None
+    ) -> tuple[tuple[Tensor, dict[str, Tensor]], Tensor]:
+        product = states[:, :, None, :] * states[:, None, :, :]
+        difference = states[:, :, None, :] - states[:, None, :, :]
+        logits = self.linear(self.dropout(torch.cat([product, difference], -1)))
+        logits = ((logits + logits.transpose(1, 2)) / 2)[:, 1:-1, 1:-1].contiguous()
+        loss = nn.functional.cross_entropy(logits.view(-1, 2), targets.view(-1), ignore_index=-1)
+        return (loss, {}), logits
+
+
+def build_model(head: str, hidden: int, layers: int, length: int) -> ProteinBertForContactPrediction:
+    """A transformer with this head, in training mode."""
+    config = ProteinBertConfig(
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=max(1, hidden // 64),
+        intermediate_size=4 * hidden,
+        max_position_embeddings=max(2176, length + 2),
+        type_vocab_size=1,
+        contact_head="linear" if head in ("linear", "pair_tensor") else "resnet",
+        contact_checkpoint=head == "resnet_checkpoint",
+    )
+    model = ProteinBertForContactPrediction(config)
+    if head == "pair_tensor":
+        model.predict = PairTensorHead(hidden)  # type: ignore[assignment]  # the same call
+    return model.train()
+
+
+def measure(head: str, length: int, hidden: int, layers: int) -> Measurement:
+    """One training step in this process."""
+    torch.manual_seed(0)
+    model = build_model(head, hidden, layers, length)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    ids = torch.randint(5, 30, (1, length + 2))
+    targets = torch.randint(0, 2, (1, length, length))
+    start = time.monotonic()
+    (loss, _), _ = model(ids, torch.ones_like(ids), targets)
+    loss.backward()
+    optimizer.step()
+    seconds = time.monotonic() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Measurement(head, length, round(peak / 1e9, 2), round(seconds, 1))
+
+
+def run_one(head: str, length: int, options: argparse.Namespace) -> Measurement | None:
+    """The same in a process of its own; None when it was killed, as for want of memory."""
+    words = ["--one", head, str(length), "--hidden", str(options.hidden), "--layers", str(options.layers)]
+    result = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True, check=False)
+    if result.returncode:
+        return None
+    return Measurement(**json.loads(result.stdout.splitlines()[-1]))
+
+
+def expected_gb(curve: list[Measurement], length: int) -> float:
+    """What the next length will take, if memory grows with its square from the last two points."""
+    if len(curve) < 2:
+        return 0.0
+    (x0, y0), (x1, y1) = ((point.length**2, point.peak_gb) for point in curve[-2:])
+    return y1 + (y1 - y0) / (x1 - x0) * (length**2 - x1)
+
+
+def measure_head(head: str, options: argparse.Namespace) -> list[Measurement]:
+    """The head's curve, up to the limit."""
+    curve: list[Measurement] = []
+    for length in options.lengths:
+        expected = expected_gb(curve, length)
+        if expected > options.limit_gb:
+            print(f"{head:18}{length:6}  would take about {expected:.0f} GB", flush=True)
+            break
+        point = run_one(head, length, options)
+        if point is None:
+            print(f"{head:18}{length:6}  ended without a result (out of memory?)", flush=True)
+            break
+        curve.append(point)
+        print(f"{head:18}{length:6}{point.peak_gb:9.2f} GB{point.seconds:9.1f} s", flush=True)
+    return curve
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", nargs="+", type=int, default=list(LENGTHS), help="residues (default %(default)s)")
+    parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
+    parser.add_argument("--hidden", type=int, default=1024, help="default %(default)s")
+    parser.add_argument("--layers", type=int, default=16, help="default %(default)s")
+    parser.add_argument("--limit-gb", type=float, default=12.0, help="default %(default)s")
+    parser.add_argument("--json", type=Path, help="also write the measurements here")
+    parser.add_argument("--one", nargs=2, metavar=("HEAD", "LENGTH"), help="measure in this process, print JSON")
+    return parser.parse_args(words)
+
+
+def main(words: list[str] | None = None) -> int:
+    options = parse(words)
+    if options.one:
+        print(json.dumps(asdict(measure(options.one[0], int(options.one[1]), options.hidden, options.layers))))
+        return 0
+    print(f"{'head':18}{'length':>6}{'peak':>9}   {'step':>9}")
+    found = [point for head in options.heads for point in measure_head(head, options)]
+    if options.json:
+        options.json.write_text(json.dumps([asdict(point) for point in found], indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
