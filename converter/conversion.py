@@ -26,7 +26,6 @@ from .mapping import Mapped, check_total
 from .megatron_writer import MegatronTarget
 from .options import SourceOptions
 from .output import Output
-from .post_layer_norm import parameter_shapes
 from .provenance import file_hashes
 from .sources import Source, open_source
 from .tables import PROTEINLM_DROPS, TOKEN_TYPES
@@ -83,9 +82,9 @@ def convert(request: Request, progress: Callable[[str], None] = print) -> Certif
     progress(f"reading {request.source}")
     source = open_source(request.source, _with_token_types(request.options, reference))
     progress(f"  {source.kind}: {_sizes(source.config)}" + ("" if source.has_head else ", no LM head"))
-    target.check(source.config, source.post_layer_norm, source.has_head and request.lm_head != "drop")
+    target.check(source.config, source.has_head and request.lm_head != "drop")
     mapped = _without_head(source.map()) if request.lm_head == "drop" else source.map()
-    _check_parameters(mapped.state, source)
+    _check_parameters(mapped.state, source, pooler_needed=request.form == "tape")
     if reference is not None:
         check_against(reference, mapped.state, request.reference)
     origin = source.provenance()
@@ -165,20 +164,19 @@ def _without_head(mapped: Mapped) -> Mapped:
     return Mapped(state, mapped.dropped | head, mapped.filled)
 
 
-def _check_parameters(state: LazyState, source: Source) -> None:
-    """The model's parameters are produced, all and no others.
+def _check_parameters(state: LazyState, source: Source, pooler_needed: bool = False) -> None:
+    """The model's parameters are produced, all and no others (BERT's pooler is left out of masked language models).
 
     Raises:
         CheckpointError: a key is missing, unknown or of another shape.
     """
     has_head = "mlm.bias" in state
-    if source.post_layer_norm:
-        expected = parameter_shapes(source.config, has_head, "bert.pooler.dense.weight" in state)
-    else:
-        with torch.device("meta"):
-            model = (ProteinBertForMaskedLM if has_head else ProteinBertModel)(source.config)
-        prefix = "" if has_head else "bert."
-        expected = {prefix + key: tuple(value.shape) for key, value in model.state_dict().items()}
+    with torch.device("meta"):
+        model = (ProteinBertForMaskedLM if has_head else ProteinBertModel)(source.config)
+    prefix = "" if has_head else "bert."
+    expected = {prefix + key: tuple(value.shape) for key, value in model.state_dict().items()}
+    if not pooler_needed and not any(name.startswith("bert.pooler.") for name in state):
+        expected = {name: shape for name, shape in expected.items() if not name.startswith("bert.pooler.")}
     try:
         check_total(state, expected)
     except CheckpointError as error:
@@ -197,7 +195,7 @@ def _write(
                 bar.advance(state[name].bytes >> 20, "MiB")
 
         finished = {name: _finished(name, tensor, dtype, source.path, count) for name, tensor in state.items()}
-        target.write(folder, finished, source.config, source.post_layer_norm, origin)
+        target.write(folder, finished, source.config, origin)
 
 
 def _finished(

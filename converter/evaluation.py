@@ -125,7 +125,10 @@ class ModelEvaluator:
         self, model: ProteinBertForMaskedLM, weights: Mapping[str, LazyTensor], rounded_to: torch.dtype | None
     ) -> None:
         units: dict[str, nn.Module] = {"bert.embeddings.": model.bert.embeddings, "mlm.": model.mlm}
-        units["bert.encoder.final_ln."] = model.bert.encoder.final_ln
+        if model.bert.config.layer_norm_position == "pre":
+            units["bert.encoder.final_ln."] = model.bert.encoder.final_ln
+        else:
+            units["bert.pooler."] = model.bert.pooler
         for number, layer in enumerate(model.bert.encoder.layer):
             units[f"bert.encoder.layer.{number}."] = layer
         for prefix, unit in units.items():
@@ -142,11 +145,15 @@ class ModelEvaluator:
     def states(self, proteins: Sequence[str]) -> list[dict[str, Tensor]]:
         ids = [self._ids(protein) for protein in proteins]
         self._recorder.stages = {}
-        output = self._bert(*pad_batch(ids))[0]
+        output, pooled = self._bert(*pad_batch(ids))[:2]
         stages = self._recorder.stages | {FINAL: output}
         if self._has_head:
             stages[LOGITS] = self._head(output)[0]
-        return cut_padding(stages, ids)
+        found = cut_padding(stages, ids)
+        if self._bert.config.layer_norm_position == "post":  # otherwise it is a row of the final states
+            for row, states in enumerate(found):
+                states[POOLED] = pooled[row : row + 1]
+        return found
 
     @torch.no_grad()
     def embeddings(self, protein: str) -> Tensor:

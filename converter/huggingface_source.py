@@ -56,7 +56,7 @@ class HuggingFaceSource:
         if kind not in (PRE_LN_TYPE, POST_LN_TYPE):
             raise CheckpointError(f"{files.path}: is a {kind!r}; {PRE_LN_TYPE} and {POST_LN_TYPE} are read")
         self.path, self._files = files.path, files
-        self.post_layer_norm = kind == POST_LN_TYPE
+        self._is_post = kind == POST_LN_TYPE
         self.kind = f"huggingface-{kind}"
         self._vocabulary, self._vocabulary_from = _vocabulary(files, options)
         self._rows, self._unused = token_rows_by_name(self._vocabulary)
@@ -76,6 +76,7 @@ class HuggingFaceSource:
         settings = {name: value for name, value in kept.items() if name in names} if isinstance(kept, dict) else {}
         settings |= {name: value for name, value in values.items() if name in names}
         settings |= {"hidden_act": ACTIVATIONS[activation], "mlm_hidden_act": None, "apply_final_ln": True}
+        settings["layer_norm_position"] = "post" if self._is_post else "pre"
         config = read_config({**_USUAL, **settings}, self._files)
         return ProteinBertConfig.from_dict({**config.to_dict(), "vocab_size": len(self._rows)})
 
@@ -88,8 +89,8 @@ class HuggingFaceSource:
         shards = single(self._state)
         check_tied(shards, _DECODER, WORD_EMBEDDINGS)
         check_tied(shards, _DECODER_BIAS, _BIAS)
-        rules = POST_LN_RULES if self.post_layer_norm else HUGGINGFACE_RULES
-        drops = POST_LN_DROPS if self.post_layer_norm else HUGGINGFACE_DROPS
+        rules = POST_LN_RULES if self._is_post else HUGGINGFACE_RULES
+        drops = POST_LN_DROPS if self._is_post else HUGGINGFACE_DROPS
         return apply_rules(rules, drops, shards, self.config.num_hidden_layers, layout)
 
     def evaluator(self, rounded_to: torch.dtype | None) -> Evaluator:
@@ -107,9 +108,9 @@ class HuggingFaceSource:
             activation=config.hidden_act,
             head_activation=config.hidden_act,
             token_rows=self._rows,
-            normalise_first=not self.post_layer_norm,
+            normalise_first=not self._is_post,
         )
-        names = POST_LN_NAMES if self.post_layer_norm else HUGGINGFACE_NAMES
+        names = POST_LN_NAMES if self._is_post else HUGGINGFACE_NAMES
         description = "plain torch by transformers' names (converter.named_evaluation); transformers isn't installed"
         return NamedEvaluator(whole(self._state), names, mathematics, description, rounded_to)
 

@@ -31,7 +31,7 @@ FILES = frozenset({CONFIG_NAME, SAFETENSORS_NAME, CARD_NAME, *TOKENIZER_FILES})
 
 # gelu_pytorch_tanh is the same function of torch that our model calls.
 _ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "swish": "silu"}
-_OWN_ACTIVATION = ("hidden_act", "mlm_hidden_act", "apply_final_ln")
+_SAID_OTHERWISE = ("hidden_act", "mlm_hidden_act", "apply_final_ln", "layer_norm_position")
 _SAME_NAMES = (
     "vocab_size",
     "hidden_size",
@@ -49,7 +49,7 @@ _SAME_NAMES = (
 
 @dataclass(frozen=True)
 class HuggingFaceTarget:
-    """``MegatronBertForMaskedLM``, or ``BertForMaskedLM`` for the post-layer-norm model of tape-proteins 0.5.
+    """``MegatronBertForMaskedLM``, or ``BertForMaskedLM`` for a post-layer-norm model as tape-proteins 0.5's.
 
     Args:
         approximate_head: let the head have the blocks' activation, where the two differ.
@@ -57,13 +57,13 @@ class HuggingFaceTarget:
 
     approximate_head: bool = False
 
-    def check(self, config: ProteinBertConfig, post_layer_norm: bool, has_head: bool) -> None:
+    def check(self, config: ProteinBertConfig, has_head: bool) -> None:
         """Refuse a model that the form can't hold.
 
         Raises:
             ConfigError: names what it can't.
         """
-        if not config.apply_final_ln:
+        if not config.apply_final_ln and config.layer_norm_position == "pre":
             raise ConfigError("--to huggingface: MegatronBert always applies the final layer norm, this model doesn't")
         head = config.mlm_hidden_act or config.hidden_act
         if has_head and head != config.hidden_act and not self.approximate_head:
@@ -73,23 +73,16 @@ class HuggingFaceTarget:
                 " (head with the blocks' activation, logits differ by about 1e-3)"
             )
 
-    def write(
-        self,
-        folder: Path,
-        state: LazyState,
-        config: ProteinBertConfig,
-        post_layer_norm: bool,
-        source: Mapping[str, Any],
-    ) -> None:
+    def write(self, folder: Path, state: LazyState, config: ProteinBertConfig, source: Mapping[str, Any]) -> None:
         """Write all files but ``conversion.json``."""
-        rules = POST_LN_RULES if post_layer_norm else HUGGINGFACE_RULES
+        rules = POST_LN_RULES if config.layer_norm_position == "post" else HUGGINGFACE_RULES
         layout = Layout(
             config.num_attention_heads, 3.0, tuple(range(config.vocab_size)), embedding_rows=config.vocab_size
         )
         tensors = {key: one for key, (one,) in invert_rules(rules, state, config.num_hidden_layers, layout).items()}
         has_head = "mlm.bias" in state
         (dtype,) = {tensor.dtype for tensor in tensors.values()}
-        values = configuration(config, post_layer_norm, has_head, dtype)
+        values = configuration(config, has_head, dtype)
         write_json(folder / CONFIG_NAME, values)
         write_tokenizer(folder, config.max_position_embeddings)
         write_text(folder / CARD_NAME, model_card(values, source, has_head))
@@ -97,22 +90,21 @@ class HuggingFaceTarget:
             write_safetensors(stream, tensors)
 
 
-def configuration(
-    config: ProteinBertConfig, post_layer_norm: bool, has_head: bool, dtype: torch.dtype
-) -> dict[str, Any]:
+def configuration(config: ProteinBertConfig, has_head: bool, dtype: torch.dtype) -> dict[str, Any]:
     """``config.json``; what transformers has no name for is kept under a key of ours."""
-    name = "Bert" if post_layer_norm else "MegatronBert"
+    post = config.layer_norm_position == "post"
+    name = "Bert" if post else "MegatronBert"
     values = config.to_dict()
     return {
         **{key: values[key] for key in _SAME_NAMES},
         "architectures": [name + ("ForMaskedLM" if has_head else "Model")],
-        "model_type": POST_LN_TYPE if post_layer_norm else PRE_LN_TYPE,
+        "model_type": POST_LN_TYPE if post else PRE_LN_TYPE,
         "hidden_act": _ACTIVATIONS[config.hidden_act],
         "pad_token_id": IUPAC_VOCAB["<pad>"],
         "position_embedding_type": "absolute",
         "tie_word_embeddings": True,
         "torch_dtype": str(dtype).removeprefix("torch."),
-        TAPE_SETTINGS: {key: value for key, value in values.items() if key not in (*_SAME_NAMES, *_OWN_ACTIVATION)},
+        TAPE_SETTINGS: {key: value for key, value in values.items() if key not in (*_SAME_NAMES, *_SAID_OTHERWISE)},
     }
 
 

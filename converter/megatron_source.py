@@ -48,7 +48,6 @@ class MegatronSource:
     """A classic directory or a bare file of Megatron-LM; sizes come from the tensors and its arguments."""
 
     kind = "megatron-classic"
-    post_layer_norm = False
 
     def __init__(self, checkpoint: MegatronCheckpoint, options: SourceOptions) -> None:
         self.path = checkpoint.path

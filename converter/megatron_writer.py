@@ -41,16 +41,16 @@ class MegatronTarget:
     pipeline: int = 1
     file: str | None = None
 
-    def check(self, config: ProteinBertConfig, post_layer_norm: bool, has_head: bool) -> None:
+    def check(self, config: ProteinBertConfig, has_head: bool) -> None:
         """Refuse a model that Megatron-LM doesn't have, or sizes that can't be divided.
 
         Raises:
             ConfigError: names which.
         """
-        if post_layer_norm:
+        if config.layer_norm_position == "post":
             raise ConfigError(
-                "--to megatron: tape-proteins 0.5 normalises after its residual sums, Megatron-LM before: no weights"
-                " make them compute the same. --to huggingface writes its BertForMaskedLM"
+                "--to megatron: the model normalises after its residual sums, as tape-proteins 0.5, Megatron-LM before:"
+                " no weights make them compute the same; --to tape and --to huggingface hold it"
             )
         if not config.apply_final_ln:
             raise ConfigError("--to megatron: Megatron-LM always applies the final layer norm, this model doesn't")
@@ -72,14 +72,7 @@ class MegatronTarget:
                 if getattr(config, name) % size:
                     raise ConfigError(f"{option} {size} doesn't divide {name} {getattr(config, name)}")
 
-    def write(
-        self,
-        folder: Path,
-        state: LazyState,
-        config: ProteinBertConfig,
-        post_layer_norm: bool,
-        source: Mapping[str, Any],
-    ) -> None:
+    def write(self, folder: Path, state: LazyState, config: ProteinBertConfig, source: Mapping[str, Any]) -> None:
         """Write every rank's file, and the tracker last."""
         (dtype,) = {tensor.dtype for tensor in state.values()}
         types = state[TOKEN_TYPES]

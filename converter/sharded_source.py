@@ -26,7 +26,6 @@ class ShardedSource:
     """Converted from what torch.distributed.checkpoint gathers, and evaluated from the ranks' own parts."""
 
     kind = "proteinlm-sharded"
-    post_layer_norm = False
 
     def __init__(self, path: Path, options: SourceOptions) -> None:
         # imported here: torch.distributed.checkpoint takes more than a second, and other forms don't need it

@@ -33,12 +33,10 @@ class Source(Protocol):
     Attributes:
         kind: the form's name.
         path: where it lies.
-        post_layer_norm: of tape-proteins 0.5's mathematics, which is not that of ProteinBert.
     """
 
     kind: str
     path: Path
-    post_layer_norm: bool
 
     @property
     def config(self) -> ProteinBertConfig:

@@ -1,8 +1,8 @@
 """The rule tables: every form's keys against TAPE's names, and the keys that stay behind on purpose.
 
 ``MEGATRON_RULES`` have the spelling of 2020's Megatron-LM (INTERFACE section 7). ``HUGGINGFACE_RULES`` are
-``transformers.MegatronBertForMaskedLM``, the same mathematics as ours. ``POST_LN_RULES`` are tape-proteins 0.5, whose
-blocks normalise after their residual sums, against ``transformers.BertForMaskedLM``; nothing else has that mathematics.
+``transformers.MegatronBertForMaskedLM``, the same mathematics as ours. ``POST_LN_RULES`` are ``BertForMaskedLM``, whose
+blocks normalise after their residual sums as those of tape-proteins 0.5 and of our model's post arrangement.
 """
 
 from __future__ import annotations
@@ -93,50 +93,43 @@ HUGGINGFACE_DROPS: dict[str, str] = {
     "bert.embeddings.position_ids": "the numbers 0, 1, 2, ...",
 }
 
-# Our own names, where only the order of the tokens may differ.
-PROTEINLM_RULES: tuple[Rule, ...] = tuple(
-    {
-        rule.targets[0]: Rule(rule.targets[0], rule.transform, rule.targets, rule.group) for rule in HUGGINGFACE_RULES
-    }.values()
-)
-
 PROTEINLM_DROPS: dict[str, str] = {
     "bert.bert_tail_dense.*": "never used by the original model",
     "predict.*": "head of a finetuning task",
     "classify.*": "head of a finetuning task",
 }
 
-POST_LN_RULES: tuple[Rule, ...] = (
+# Parts of a post-layer-norm block: in tape-proteins 0.5 and transformers, and in our model's post arrangement.
+_POST_PARTS = {
+    "attention.self.query": "attention.self.query",
+    "attention.self.key": "attention.self.key",
+    "attention.self.value": "attention.self.value",
+    "attention.output.dense": "attention.dense",
+    "attention.output.LayerNorm": "post_attn_ln",
+    "intermediate.dense": "mlp.dense_h_4h",
+    "output.dense": "mlp.dense_4h_h",
+    "output.LayerNorm": "output_ln",
+}
+_POST_ENCODER: tuple[Rule, ...] = (
     Rule(WORD_EMBEDDINGS, "token_rows", (WORD_EMBEDDINGS,)),
     Rule(POSITIONS, "same", (POSITIONS,)),
     Rule(TOKEN_TYPES, "same", (TOKEN_TYPES,)),
     *_pair("bert.embeddings.LayerNorm", "bert.embeddings.LayerNorm"),
-    *(
-        rule
-        for part in (
-            "attention.self.query",
-            "attention.self.key",
-            "attention.self.value",
-            "attention.output.dense",
-            "attention.output.LayerNorm",
-            "intermediate.dense",
-            "output.dense",
-            "output.LayerNorm",
-        )
-        for rule in _pair(_LAYER + part, _LAYER + part)
-    ),
+    *(rule for theirs, ours in _POST_PARTS.items() for rule in _pair(_LAYER + theirs, _LAYER + ours)),
     *_pair("bert.pooler.dense", "bert.pooler.dense", group=POOLER),
-    *_pair("cls.predictions.transform.dense", "mlm.transform.dense", group=HEAD),
-    *_pair("cls.predictions.transform.LayerNorm", "mlm.transform.LayerNorm", group=HEAD),
-    Rule("cls.predictions.bias", "token_rows", ("mlm.bias",), HEAD),
-    Rule("cls.predictions.decoder.bias", "token_rows", ("mlm.bias",), HEAD),
-    Rule("cls.predictions.decoder.weight", "token_rows", (DECODER,), HEAD),
 )
+_HEAD_RULES = tuple(rule for rule in HUGGINGFACE_RULES if rule.group == HEAD)
 
-TAPE_05_RULES: tuple[Rule, ...] = tuple(
-    {
-        rule.targets[0]: Rule(rule.targets[0], rule.transform, rule.targets, rule.group) for rule in POST_LN_RULES
-    }.values()
-)
-TAPE_05_DROPS = {key: reason for key, reason in PROTEINLM_DROPS.items() if "tail" not in key}
+
+def _own_names(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """The table from our own names to themselves, where only the order of the tokens may differ."""
+    return tuple(
+        {rule.targets[0]: Rule(rule.targets[0], rule.transform, rule.targets, rule.group) for rule in rules}.values()
+    )
+
+
+PROTEINLM_RULES = _own_names(HUGGINGFACE_RULES)
+POST_LN_RULES = _POST_ENCODER + _HEAD_RULES
+TAPE_05_RULES = _POST_ENCODER + _own_names(_HEAD_RULES)
+PROTEINLM_POST_RULES = _own_names(POST_LN_RULES)
 POST_LN_DROPS = {key: reason for key, reason in HUGGINGFACE_DROPS.items() if "pooler" not in key}

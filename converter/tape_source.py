@@ -20,8 +20,8 @@ from .provenance import file_hashes
 from .tables import (
     DECODER,
     PROTEINLM_DROPS,
+    PROTEINLM_POST_RULES,
     PROTEINLM_RULES,
-    TAPE_05_DROPS,
     TAPE_05_RULES,
     WORD_EMBEDDINGS,
 )
@@ -42,10 +42,12 @@ class TapeSource:
         refuse_options(options, files.path, "states its own settings")
         self.path = files.path
         self._files = files
-        self.post_layer_norm = "bert.embeddings.LayerNorm.weight" in files.state
-        self.kind = "tape-proteins-0.5" if self.post_layer_norm else "tape"
+        post = "bert.embeddings.LayerNorm.weight" in files.state
+        # By the names of its blocks: our own post arrangement calls them as the other one does.
+        self._is_05 = post and any(name.endswith("attention.output.dense.weight") for name in files.state)
+        self.kind = "tape-proteins-0.5" if self._is_05 else "tape"
         check_vocabulary(files.directory, TAPETokenizer())
-        self.config = read_config(files.values, files)
+        self.config = read_config({**files.values, "layer_norm_position": "post" if post else "pre"}, files)
         if self.config.vocab_size != TAPETokenizer().vocab_size:
             raise CheckpointError(f"{files.path}: has {self.config.vocab_size} tokens, TAPE's vocabulary has 30")
         self._dropped = self._stale_head()
@@ -66,16 +68,16 @@ class TapeSource:
     def map(self) -> Mapped:
         config = self.config
         layout = Layout(config.num_attention_heads, 3.0, tuple(range(config.vocab_size)))
-        rules = TAPE_05_RULES if self.post_layer_norm else PROTEINLM_RULES
-        drops = TAPE_05_DROPS if self.post_layer_norm else PROTEINLM_DROPS
+        own = PROTEINLM_POST_RULES if config.layer_norm_position == "post" else PROTEINLM_RULES
+        rules = TAPE_05_RULES if self._is_05 else own
         shards = single(with_tied_decoder(self._state))
         check_tied(shards, DECODER, WORD_EMBEDDINGS)
-        mapped = apply_rules(rules, drops, shards, config.num_hidden_layers, layout)
+        mapped = apply_rules(rules, PROTEINLM_DROPS, shards, config.num_hidden_layers, layout)
         return Mapped(mapped.state, self._dropped | mapped.dropped)
 
     def evaluator(self, rounded_to: torch.dtype | None) -> Evaluator:
         state = with_tied_decoder(self._state)
-        if not self.post_layer_norm:
+        if not self._is_05:
             return ModelEvaluator(self.config, state, rounded_to)
         config = self.config
         mathematics = Mathematics(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tape.configs import ProteinBertConfig
-from tape.errors import ConfigError
 from tape.models.model_directory import SAFETENSORS_NAME, save_model_directory
 
 from .tensor_files import LazyState
@@ -19,21 +18,14 @@ FORMS = ("tape", "megatron", "huggingface")
 class Target(Protocol):
     """A form, with what the user chose of it."""
 
-    def check(self, config: ProteinBertConfig, post_layer_norm: bool, has_head: bool) -> None:
+    def check(self, config: ProteinBertConfig, has_head: bool) -> None:
         """Refuse a model that the form can't hold.
 
         Raises:
             ConfigError: says why.
         """
 
-    def write(
-        self,
-        folder: Path,
-        state: LazyState,
-        config: ProteinBertConfig,
-        post_layer_norm: bool,
-        source: Mapping[str, Any],
-    ) -> None:
+    def write(self, folder: Path, state: LazyState, config: ProteinBertConfig, source: Mapping[str, Any]) -> None:
         """Write everything but the record of the conversion.
 
         Args:
@@ -48,21 +40,10 @@ class TapeTarget:
 
     weights: str = SAFETENSORS_NAME
 
-    def check(self, config: ProteinBertConfig, post_layer_norm: bool, has_head: bool) -> None:
-        if post_layer_norm:
-            raise ConfigError(
-                "--to tape: tape-proteins 0.5 normalises after its residual sums, ProteinBert before: no weights make"
-                " them compute the same. --to huggingface writes its BertForMaskedLM"
-            )
+    def check(self, config: ProteinBertConfig, has_head: bool) -> None:
+        """Our own form holds every model of ours."""
 
-    def write(
-        self,
-        folder: Path,
-        state: LazyState,
-        config: ProteinBertConfig,
-        post_layer_norm: bool,
-        source: Mapping[str, Any],
-    ) -> None:
+    def write(self, folder: Path, state: LazyState, config: ProteinBertConfig, source: Mapping[str, Any]) -> None:
         # An encoder alone has the names of ProteinBertModel.
         prefix = "" if "mlm.bias" in state else "bert."
         named = {key.removeprefix(prefix): tensor for key, tensor in state.items()}

@@ -14,6 +14,7 @@ from converter.tables import (
     MEGATRON_VOCABULARY,
     POST_LN_RULES,
     PROTEINLM_DROPS,
+    PROTEINLM_POST_RULES,
     PROTEINLM_RULES,
     TAPE_05_RULES,
 )
@@ -226,8 +227,9 @@ def test_every_table_produces_the_same_model(rules: tuple, truth: Truth) -> None
 
 
 def test_tables_of_the_post_layer_norm_forms_name_the_same_parameters() -> None:
-    forward, own = ({target for rule in rules for target in rule.targets} for rules in (POST_LN_RULES, TAPE_05_RULES))
-    assert forward == own
+    tables = (POST_LN_RULES, TAPE_05_RULES, PROTEINLM_POST_RULES)
+    first, *others = ({target for rule in rules for target in rule.targets} for rules in tables)
+    assert others == [first, first]
 
 
 def test_writing_backwards_is_total_too(truth: Truth) -> None:

@@ -165,4 +165,4 @@ def test_saving_a_tape_model_anew(tmp_path: Path, tape: Path) -> None:
 def test_what_megatron_cannot_hold_is_refused(target: MegatronTarget, changes: dict[str, Any], words: str) -> None:
     config = ProteinBertConfig(**changes)
     with pytest.raises(ConfigError, match=words):
-        target.check(config, False, True)
+        target.check(config, True)

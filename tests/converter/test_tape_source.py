@@ -14,6 +14,7 @@ from converter.options import SourceOptions
 from converter.sources import open_source
 from tape.errors import CheckpointError, ConfigError, VocabularyMismatchError
 from tape.models.model_directory import load_state_dict
+from tape.models.modeling_bert import ProteinBertForMaskedLM
 from tests.converter.megatron_writer import expected_state, make_truth
 from tests.converter.test_round_trips import assert_same_model, silent, tape_model
 
@@ -144,11 +145,23 @@ def tape_05(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("tape05") / "model", post_ln_state())
 
 
-@pytest.mark.parametrize(("form", "words"), [("tape", "ProteinBert before"), ("megatron", "Megatron-LM before")])
-def test_post_layer_norm_becomes_no_pre_layer_norm(tmp_path: Path, tape_05: Path, form: str, words: str) -> None:
-    with pytest.raises(ConfigError, match=rf"--to {form}: tape-proteins 0.5 .*{words}.*--to huggingface"):
-        convert(Request(tape_05, tmp_path / "out", form), silent)
+def test_post_layer_norm_becomes_no_pre_layer_norm(tmp_path: Path, tape_05: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--to megatron: .*tape-proteins 0\.5, Megatron-LM before.*--to huggingface"):
+        convert(Request(tape_05, tmp_path / "out", "megatron"), silent)
     assert not (tmp_path / "out").exists()
+
+
+def test_post_layer_norm_is_our_models_post_arrangement(tmp_path: Path, tape_05: Path) -> None:
+    certificate = convert(Request(tape_05, tmp_path / "tape"), silent)
+    assert certificate.parity.differences.keys() >= {"embeddings", "layer 1", "pooled", "logits"}
+    assert certificate.parity.worst[1] < 1e-9
+    assert certificate.evaluators[1] == "tape.models.modeling_bert"
+    model, info = ProteinBertForMaskedLM.from_pretrained(tmp_path / "tape", output_loading_info=True)
+    assert not any(info.values())
+    assert model.config.layer_norm_position == "post"
+    convert(Request(tmp_path / "tape", tmp_path / "hf", "huggingface"), silent)
+    convert(Request(tmp_path / "hf", tmp_path / "back"), silent)
+    assert_same_model(tmp_path / "tape", tmp_path / "back")
 
 
 def test_post_layer_norm_is_transformers_bert(tmp_path: Path, tape_05: Path) -> None:
@@ -176,15 +189,16 @@ def test_old_names_of_layer_norms_and_a_missing_pooler(tmp_path: Path) -> None:
         name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
         for name, value in post_ln_state(pooler=False).items()
     }
-    certificate = convert(Request(write(tmp_path / "old", old), tmp_path / "hf", "huggingface"), silent)
+    source = write(tmp_path / "old", old)
+    with pytest.raises(CheckpointError, match=r"bert\.pooler\.dense\.weight: the model needs it"):
+        convert(Request(source, tmp_path / "tape"), silent)
+    certificate = convert(Request(source, tmp_path / "hf", "huggingface"), silent)
     assert "pooled" not in certificate.parity.differences
 
 
 def test_a_post_layer_norm_model_of_other_shapes(tmp_path: Path) -> None:
     source = write(tmp_path / "m", post_ln_state(), intermediate_size=65)
-    with pytest.raises(
-        CheckpointError, match=r"intermediate\.dense\.weight: has shape \(64, 32\), the model's is \(65"
-    ):
+    with pytest.raises(CheckpointError, match=r"dense_h_4h\.weight: has shape \(64, 32\), the model's is \(65"):
         convert(Request(source, tmp_path / "hf", "huggingface"), silent)
 
 
