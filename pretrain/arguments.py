@@ -28,7 +28,7 @@ from .dry_run import DryRunConfig
 from .initialization import InitConfig
 from .loop import TrainingConfig
 from .optimizer import OPTIMIZERS, OptimizerConfig
-from .parallel import BACKENDS, ParallelConfig, ParallelDims
+from .parallel import BACKENDS, PIPELINE_SCHEDULES, RECOMPUTATIONS, ParallelConfig, ParallelDims
 from .precision import PrecisionConfig
 from .reporting import ReportingConfig
 from .schedule import Schedule
@@ -62,10 +62,14 @@ class PretrainArguments:
     reporting: ReportingConfig
     eval_iters: int
     full_validation: bool
-    checkpoint_activations: bool
     dry_run: DryRunConfig | None
     given: dict[str, Any]
     notices: tuple[str, ...]
+
+    @property
+    def checkpoint_activations(self) -> bool:
+        """Whether whole blocks are computed again in the backward pass."""
+        return self.parallel.recompute == "full"
 
 
 def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainArguments:
@@ -80,7 +84,7 @@ def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainAr
     """
     options, notices = _parse(arguments)
     world_size, dry_run = _dry_run(options, world_size)
-    dims = ParallelDims(world_size, options.tensor_model_parallel_size)
+    dims = _dims(options, world_size)
     _check(options)
     batch = _batch(options, dims)
     iterations, schedule = run_length(options, batch)
@@ -93,12 +97,7 @@ def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainAr
         samples=_samples(options),
         batch=batch,
         dims=dims,
-        parallel=ParallelConfig(
-            tensor=options.tensor_model_parallel_size,
-            backend=options.distributed_backend,
-            timeout_minutes=options.distributed_timeout_minutes,
-            patience=options.hang_timeout_seconds,
-        ),
+        parallel=_parallel(options),
         precision=_precision(options),
         optimizer=_optimizer(options),
         schedule=schedule,
@@ -107,7 +106,6 @@ def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainAr
         reporting=ReportingConfig(options.log_interval, options.save, options.tensorboard_dir, options.peak_tflops),
         eval_iters=options.eval_iters,
         full_validation=options.full_validation,
-        checkpoint_activations=options.checkpoint_activations,
         dry_run=dry_run,
         given=vars(options),
         notices=notices,
@@ -142,8 +140,6 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"--seq-length {options.seq_length} exceeds --max-position-embeddings {options.max_position_embeddings}"
         )
-    if options.pipeline_model_parallel_size != 1:
-        raise ConfigError("--pipeline-model-parallel-size: only 1 is supported yet")
     for name in ("attention_dropout", "hidden_dropout"):
         if not 0.0 <= getattr(options, name) < 1.0:
             raise ConfigError(f"--{name.replace('_', '-')} must lie in [0, 1), not {getattr(options, name)}")
@@ -184,6 +180,34 @@ def _data(options: argparse.Namespace) -> DataConfig:
 
 def _samples(options: argparse.Namespace) -> SampleConfig:
     return SampleConfig(options.seq_length, options.mask_prob, not options.no_sep, options.long_documents, options.seed)
+
+
+def _dims(options: argparse.Namespace, world_size: int) -> ParallelDims:
+    return ParallelDims(
+        world_size,
+        options.tensor_model_parallel_size,
+        options.pipeline_model_parallel_size,
+        options.sequence_parallel,
+        options.data_parallel_sharding,
+    )
+
+
+def _parallel(options: argparse.Namespace) -> ParallelConfig:
+    asked = {
+        "full": options.checkpoint_activations or options.recompute_granularity == "full",
+        "selective": options.recompute_activations or options.recompute_granularity == "selective",
+    }
+    if all(asked.values()):
+        raise ConfigError("--checkpoint-activations recomputes all of a block and --recompute-activations a part: one")
+    recompute = next((name for name, wanted in asked.items() if wanted), "none")
+    return ParallelConfig(
+        backend=options.distributed_backend,
+        timeout_minutes=options.distributed_timeout_minutes,
+        patience=options.hang_timeout_seconds,
+        pipeline_schedule=options.pipeline_schedule,
+        recompute=recompute,
+        compile=options.compile,
+    )
 
 
 def _batch(options: argparse.Namespace, dims: ParallelDims) -> BatchConfig:
@@ -352,7 +376,13 @@ def _add_batch(parser: argparse.ArgumentParser) -> None:
         metavar=("START", "INCREMENT", "SAMPLES"),
         help="begin with START rows a step; more by INCREMENT, up to --global-batch-size after SAMPLES samples",
     )
-    group.add_argument("--checkpoint-activations", action="store_true", help="recompute blocks in the backward pass")
+    group.add_argument(
+        "--recompute-granularity",
+        choices=RECOMPUTATIONS,
+        help="what the backward pass computes again to save memory: full, whole blocks; selective, attention cores",
+    )
+    group.add_argument("--checkpoint-activations", action="store_true", help="--recompute-granularity full")
+    group.add_argument("--recompute-activations", action="store_true", help="--recompute-granularity selective")
 
 
 def _add_optimizer(parser: argparse.ArgumentParser) -> None:
@@ -382,7 +412,19 @@ def _add_precision(parser: argparse.ArgumentParser) -> None:
 def _add_layout(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("layout")
     group.add_argument("--tensor-model-parallel-size", type=positive, default=1, help="ranks that share one model")
-    group.add_argument("--pipeline-model-parallel-size", type=positive, default=1, help="only 1 yet")
+    group.add_argument("--pipeline-model-parallel-size", type=positive, default=1, help="stages that share the layers")
+    group.add_argument(
+        "--pipeline-schedule", choices=PIPELINE_SCHEDULES, default="1f1b", help="order of forward and backward passes"
+    )
+    group.add_argument(
+        "--sequence-parallel", action="store_true", help="tensor ranks share the tokens between the split regions"
+    )
+    group.add_argument(
+        "--data-parallel-sharding",
+        action="store_true",
+        help="copies of the model share weights, gradients and optimizer state out among themselves (FSDP)",
+    )
+    group.add_argument("--compile", action="store_true", help="blocks by torch.compile; needs a C++ compiler on CPUs")
     group.add_argument("--distributed-backend", choices=BACKENDS, help="by device when not given")
     group.add_argument(
         "--distributed-timeout-minutes", type=positive_number, default=30.0, help="of one exchange between ranks"

@@ -37,6 +37,8 @@ IGNORED_FLAGS: dict[str, tuple[bool, str]] = {
     "--lazy-mpu-init": (True, "processes meet at the start"),
     "--use-cpu-initialization": (False, "initial weights are the same on every device"),
     "--checkpoint-num-layers": (True, "--checkpoint-activations recomputes every layer"),
+    "--recompute-num-layers": (True, "--recompute-granularity full recomputes every layer"),
+    "--recompute-method": (True, "--recompute-granularity full recomputes every layer"),
     "--distribute-checkpointed-activations": (False, "--checkpoint-activations recomputes every layer"),
     "--exit-signal-handler": (False, "SIGTERM, SIGINT and SIGUSR1 always end a run with a checkpoint"),
     "--log-params-norm": (False, "it is not recorded"),

@@ -14,7 +14,8 @@ from torch import Tensor
 from tape.configs import ProteinBertConfig
 from tape.models.modeling_bert import ProteinBertForMaskedLM
 
-from .parallel import Processes, apply_tensor_parallel, fill_part
+from .parallel import Processes, apply_tensor_parallel, fill_part, keep_stage, own_blocks, shard_over_data
+from .parallel.parameters import DECODER_NAME, TIED_NAME
 
 # Projections onto the residual stream; Megatron scales them so that its variance doesn't grow with depth.
 _OUTPUT_PROJECTIONS = ("attention.dense.weight", "mlp.dense_4h_h.weight")
@@ -34,26 +35,31 @@ class InitConfig:
 
 
 def build_model(config: ProteinBertConfig, init: InitConfig, processes: Processes) -> ProteinBertForMaskedLM:
-    """The model of this rank on its device: split over the tensor ranks, and initialised.
+    """This rank's part of the model on its device: of its stage, split over the tensor ranks, blocks sharded.
 
     It is laid out without memory first, so that a rank never holds more than its own part and one whole parameter.
     """
     processes.dims.check_model(config)
     with torch.device("meta"):
         model = ProteinBertForMaskedLM(config)
+    keep_stage(model, processes)
     apply_tensor_parallel(model, processes)
+    for block in own_blocks(model):
+        shard_over_data(block, processes)
     model.to_empty(device=processes.device)
-    model.tie_weights()  # to_empty gives both users of a tied matrix one of their own
-    initialise_parameters(model, config.num_hidden_layers, init)
+    if processes.dims.pipeline == 1:
+        model.tie_weights()  # to_empty gives both users of a tied matrix one of their own
+    initialise_parameters(model, config.num_hidden_layers, init, processes)
     return model
 
 
 @torch.no_grad()
-def initialise_parameters(model: ProteinBertForMaskedLM, layers: int, init: InitConfig) -> None:
+def initialise_parameters(model: ProteinBertForMaskedLM, layers: int, init: InitConfig, processes: Processes) -> None:
     """Fill in every parameter in place."""
     for name, parameter in model.named_parameters():
-        full = initial_values(name, parameter.shape, layers, init)
-        fill_part(parameter, full)
+        # A last stage has its own copy of the word embeddings, which begins as the first stage's.
+        full = initial_values(TIED_NAME if name == DECODER_NAME else name, parameter.shape, layers, init)
+        fill_part(parameter, full, processes)
 
 
 def initial_values(name: str, shape: torch.Size, layers: int, init: InitConfig) -> Tensor:

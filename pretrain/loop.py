@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from tape.errors import ProteinLMError
 
 from .checkpointing import CheckpointWriter, RunState
-from .data.samples import MicroBatch
+from .data.samples import MicroBatch, MicroBatches
 from .reporting import Reporter, TrainRecord
 from .skipping import SkippedSteps
 from .stopping import Stopping
@@ -58,7 +58,7 @@ class Evaluation:
     """Rows to evaluate on; iterating gives the same micro-batches every time."""
 
     split: str
-    micro_batches: Iterable[MicroBatch]
+    micro_batches: MicroBatches
 
 
 @dataclass(frozen=True)

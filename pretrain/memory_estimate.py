@@ -14,7 +14,7 @@ import torch
 from tape.configs import ProteinBertConfig
 from tape.models.modeling_bert import ProteinBertForMaskedLM
 
-from .parallel import ParallelDims
+from .parallel import TIED_NAME, ParallelDims
 
 _SPLIT = (
     "attention.self.query.weight",
@@ -85,9 +85,21 @@ def parameter_sizes(config: ProteinBertConfig) -> dict[str, int]:
 
 
 def rank_parameters(config: ProteinBertConfig, dims: ParallelDims) -> int:
-    """Parameters on the rank that holds most."""
+    """Parameters on the rank that holds most: of the first pipeline stage, or of the last, with its copy of a matrix."""
     sizes = parameter_sizes(config)
-    return sum(size // dims.tensor if name.endswith(_SPLIT) else size for name, size in sizes.items())
+    return max(_stage_parameters(sizes, config, dims, stage) for stage in {0, dims.pipeline - 1})
+
+
+def _stage_parameters(sizes: dict[str, int], config: ProteinBertConfig, dims: ParallelDims, stage: int) -> int:
+    layers = dims.layers_of(stage, config.num_hidden_layers)
+    first, last = stage == 0, stage == dims.pipeline - 1
+    here = {"bert.embeddings.": first, "bert.encoder.final_ln.": last, "mlm.": last}
+    here |= {f"bert.encoder.layer.{number}.": number in layers for number in range(config.num_hidden_layers)}
+    total = 0 if first or not last else sizes[TIED_NAME]
+    for name, size in sizes.items():
+        if next((kept for prefix, kept in here.items() if name.startswith(prefix)), True):
+            total += size // dims.tensor if name.endswith(_SPLIT) else size
+    return -(-total // dims.data) if dims.shards_data else total
 
 
 def rank_memory(config: ProteinBertConfig, dims: ParallelDims, step: StepShape, optimizer: str) -> RankMemory:
@@ -100,8 +112,10 @@ def rank_memory(config: ProteinBertConfig, dims: ParallelDims, step: StepShape, 
         optimizer: adam (two states a parameter) or sgd (one).
     """
     parameters = rank_parameters(config, dims)
-    whole = block_bytes(config, dims, step) * config.num_hidden_layers
-    inputs = _FP32 * config.hidden_size * config.num_hidden_layers
+    # The first stage has the most blocks, and under 1F1B as many micro-batches in flight as there are stages.
+    blocks = len(dims.layers_of(0, config.num_hidden_layers)) * dims.pipeline
+    whole = block_bytes(config, dims, step) * blocks
+    inputs = _FP32 * config.hidden_size * blocks
     ends = _end_bytes(config, step)
     return RankMemory(
         parameters=parameters,

@@ -23,6 +23,7 @@ if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from pretrain.arguments import PretrainArguments, parse_arguments, with_schedule_of
+from pretrain.assembly import build_trainer
 from pretrain.checkpointing import (
     CheckpointWriter,
     RunDescription,
@@ -40,20 +41,16 @@ from pretrain.data.samples import EvaluationOrder, MicroBatches, Samples, Traini
 from pretrain.data.splits import Splits, open_splits
 from pretrain.dry_run import DryRunConfig, available_memory, make_plan
 from pretrain.flops import Meter, flops_per_token, measured_peak, memory_reader
-from pretrain.initialization import build_model
 from pretrain.loop import Evaluation, Evaluations, Loop
 from pretrain.memory_estimate import parameter_sizes
 from pretrain.operations import Operations
-from pretrain.optimizer import Optimizer
 from pretrain.parallel import (
-    Gradients,
     Launch,
     LostRankError,
     MessageGroup,
     Processes,
     choose_backend,
     choose_device,
-    local_parameters,
     open_message_group,
     open_processes,
     read_launch,
@@ -147,13 +144,7 @@ class _Run:
 def _assemble(
     arguments: PretrainArguments, processes: Processes, operations: Operations, samples: dict[str, Any]
 ) -> _Run:
-    model = build_model(arguments.model, arguments.init, processes)
-    model.bert.encoder.checkpoint_activations = arguments.checkpoint_activations
-    parameters = local_parameters(model)
-    optimizer = Optimizer(parameters, Gradients(parameters, processes), arguments.optimizer, arguments.schedule)
-    trainer = Trainer(
-        model, optimizer, processes, arguments.precision, arguments.batch, arguments.training.seed, operations
-    )
+    trainer = build_trainer(arguments, processes, operations)
     tokenizer = TAPETokenizer()
     description = RunDescription(
         model_config=arguments.model.to_dict(),

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
-
-from tape.models.modeling_bert import ProteinBertForMaskedLM
 
 from .batch_schedule import BatchConfig
-from .data.samples import MicroBatch
+from .data.samples import MicroBatch, MicroBatches
+from .objective import MaskedLanguageModelling
 from .operations import Operations
 from .optimizer import Optimizer
-from .parallel import Processes
+from .parallel import Execution, Processes, sum_of
 from .precision import LossScale, PrecisionConfig
 from .reporting import EvaluationRecord
 
@@ -52,10 +49,11 @@ class Trainer:
     """Computes steps and evaluations of one model on this rank's share of the rows.
 
     Args:
-        model: on its device.
+        objective: this rank's part of the model, on its device.
+        execution: how micro-batches go through it.
         optimizer: of its parameters; holds the gradients.
         processes: the layout.
-        precision: of the forward pass.
+        precision: loss scaling.
         batch: rows of a step.
         seed: of dropout.
         operations: is told what is being done.
@@ -63,7 +61,8 @@ class Trainer:
 
     def __init__(
         self,
-        model: ProteinBertForMaskedLM,
+        objective: MaskedLanguageModelling,
+        execution: Execution[MicroBatch],
         optimizer: Optimizer,
         processes: Processes,
         precision: PrecisionConfig,
@@ -71,10 +70,11 @@ class Trainer:
         seed: int,
         operations: Operations | None = None,
     ) -> None:
-        self.model = model
+        self.objective = objective
+        self.model = objective.model
+        self.execution = execution
         self.optimizer = optimizer
         self.processes = processes
-        self.precision = precision
         self.batch = batch
         self.seed = seed
         self.operations = operations or Operations()
@@ -84,7 +84,8 @@ class Trainer:
         """Forward, backward and update for this rank's micro-batches of one global batch.
 
         The loss is the sum of cross entropy over all predicted positions of the global batch divided by their number,
-        so that neither the loss nor the update depends on how rows are dealt out to ranks and micro-batches.
+        so that neither the loss nor the update depends on how rows are dealt out to ranks and micro-batches. Loss and
+        norm are sums over all ranks: they agree on whether a step overflowed.
         """
         device, gradients = self.processes.device, self.optimizer.gradients
         counts = torch.tensor(
@@ -94,20 +95,12 @@ class Trainer:
         self.processes.sum_over_data(counts)
         scale = self.loss_scale.value
         weight = (scale / counts[0]).float()
-        total = torch.zeros((), dtype=torch.float64, device=device)
-        losses = []
         gradients.zero()
-        for number, micro_batch in enumerate(micro_batches):
-            self._seed_dropout(iteration, number)
-            self.operations.at(f"forward pass of micro-batch {number + 1}")
-            loss = self.loss_sum(micro_batch.to(device))
-            self.operations.at(f"backward pass of micro-batch {number + 1}")
-            with gradients.summing() if number == len(micro_batches) - 1 else nullcontext():
-                (loss * weight).backward()
-            losses.append(loss.detach())
-            total += losses[-1]
+        batches = [self.objective.prepare(batch) for batch in micro_batches]
+        losses = self.execution.train(batches, weight, gradients, partial(self._begin, iteration))
+        total = sum_of(losses, device)
         self.operations.at("sum of losses and norm of gradients")
-        self.processes.sum_over_data(total)
+        self.processes.sum_losses(total)
         # The one synchronisation with the device of a step.
         loss_sum, norm, predictions, tokens = torch.stack([total, gradients.norm(), *counts]).tolist()
         loss_value, norm = loss_sum / predictions, norm / scale
@@ -120,43 +113,54 @@ class Trainer:
         suspects = _not_finite(losses) if skipped else ()
         return StepResult(loss_value, norm, int(tokens), int(predictions), skipped, scale, suspects, searching)
 
-    def loss_sum(self, micro_batch: MicroBatch) -> Tensor:
-        """Cross entropy summed over the predicted positions of a micro-batch; fp32 scalar.
-
-        The head sees the predicted positions only, about one in seven.
-        """
-        with self.precision.autocast(self.processes.device):
-            hidden = self.model.bert(micro_batch.input_ids, packing=micro_batch.layout)[0]
-            logits = self.model.mlm_logits(hidden[0].index_select(0, micro_batch.predicted))
-        return F.cross_entropy(logits.float(), micro_batch.labels, reduction="sum")
-
     @torch.no_grad()
-    def evaluate(self, micro_batches: Iterable[MicroBatch], iteration: int, split: str) -> EvaluationRecord:
+    def evaluate(
+        self, micro_batches: MicroBatches | Sequence[MicroBatch], iteration: int, split: str
+    ) -> EvaluationRecord:
         """Mean loss over all predicted positions of the given rows, the ranks' shares together."""
         began = time.perf_counter()
         self.model.eval()
         self.operations.at(f"evaluation on {split}", may_take_long=True)
-        device = self.processes.device
-        sums = torch.zeros(3, dtype=torch.float64, device=device)
-        for micro_batch in micro_batches:
-            self.operations.goes_on()
-            loss = self.loss_sum(micro_batch.to(device)).double()
-            counts = torch.tensor([micro_batch.predictions, micro_batch.rows], dtype=torch.float64)
-            sums += torch.cat([loss.unsqueeze(0), counts.to(device, non_blocking=True)])
-        self.processes.sum_over_data(sums)
+        counts = torch.zeros(2, dtype=torch.float64)
+
+        def counted() -> Iterator[MicroBatch]:
+            for micro_batch in self._as_many_on_all(micro_batches):
+                self.operations.goes_on()
+                counts.add_(torch.tensor([micro_batch.predictions, micro_batch.rows]))
+                yield self.objective.prepare(micro_batch)
+
+        loss = self.processes.sum_losses(self.execution.evaluate(counted()))
+        sums = self.processes.sum_over_data(counts.to(self.processes.device))
         self.model.train()
-        loss_sum, predictions, rows = sums.tolist()
+        loss_sum, predictions, rows = torch.cat([loss.unsqueeze(0), sums]).tolist()
         seconds = time.perf_counter() - began
         return EvaluationRecord(iteration, split, loss_sum / max(predictions, 1), int(predictions), int(rows), seconds)
+
+    def _as_many_on_all(self, micro_batches: MicroBatches | Sequence[MicroBatch]) -> Iterator[MicroBatch]:
+        """The micro-batches, and empty ones where another rank has more: shards are gathered by all ranks together."""
+        # Asked before the first of them: ranks that are done must not meet others' gathers.
+        most = max(self.processes.gather(len(micro_batches))) if self.processes.dims.shards_data else 0
+        yield from micro_batches
+        for _ in range(most - len(micro_batches)):
+            yield MicroBatch.empty()
+
+    def _begin(self, iteration: int, number: int) -> None:
+        """Before the forward pass of a micro-batch; its backward pass may follow at once or later."""
+        self.operations.at(f"forward and backward pass of micro-batch {number + 1}")
+        self._seed_dropout(iteration, number)
 
     def _seed_dropout(self, iteration: int, number: int) -> None:
         """Dropout is a pure function of (seed, iteration, place of the micro-batch in the global batch).
 
         So it is the same after a restart and for any number of data-parallel ranks; tensor ranks agree outside the
-        split region and differ inside it (pretrain.parallel.tensor).
+        split region and differ inside it (pretrain.parallel.tensor). Pipeline stages, and tensor ranks with tokens of
+        their own, draw from streams of their own: under these layouts the masks are others than on one process.
         """
-        place = number * self.processes.dims.data + self.processes.data_rank
-        words = np.random.SeedSequence([_STREAM_DROPOUT, self.seed, iteration, place]).generate_state(2, np.uint32)
+        processes = self.processes
+        place = number * processes.dims.data + processes.data_rank
+        own = (processes.stage, processes.tensor_rank if processes.dims.splits_tokens else 0)
+        key = [_STREAM_DROPOUT, self.seed, iteration, place, *(own if any(own) else ())]
+        words = np.random.SeedSequence(key).generate_state(2, np.uint32)
         torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
 
 

@@ -149,7 +149,7 @@ def _describe_file(path: Path) -> dict[str, Any]:
 def _metadata(
     state: RunState, description: RunDescription, dims: ParallelDims, files: dict[str, Any]
 ) -> dict[str, Any]:
-    layout = {"tensor": dims.tensor, "data": dims.data}
+    layout = dims.as_dict()
     return {
         "format": FORMAT,
         "version": VERSION,

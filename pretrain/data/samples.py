@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from tape.errors import DataError, ProteinLMError
@@ -79,6 +80,7 @@ class MicroBatch:
         labels: (M,) int64, their true ids.
         layout: where each protein begins and ends.
         rows: how many rows were joined.
+        padding: tokens at the end that belong to no row.
     """
 
     input_ids: Tensor
@@ -86,10 +88,32 @@ class MicroBatch:
     labels: Tensor
     layout: PackedLayout
     rows: int
+    padding: int = 0
+
+    @classmethod
+    def empty(cls) -> MicroBatch:
+        """Nothing but one token of padding."""
+        nothing = torch.empty(0, dtype=torch.int64)
+        ids = torch.full((1, 1), TAPETokenizer().pad_id)
+        return cls(ids, nothing, nothing, PackedLayout.from_lengths([1]), 0, padding=1)
 
     @property
     def tokens(self) -> int:
-        return self.input_ids.shape[1]
+        return self.input_ids.shape[1] - self.padding
+
+    def padded(self, tokens: int) -> MicroBatch:
+        """The same with padding up to so many tokens. It attends to itself only, and nothing there is predicted."""
+        missing = tokens - self.input_ids.shape[1]
+        if missing <= 0:
+            return self
+        longest = max(self.layout.lengths)
+        pieces = [longest] * (missing // longest) + [missing % longest] * (missing % longest > 0)
+        return replace(
+            self,
+            input_ids=F.pad(self.input_ids, (0, missing), value=TAPETokenizer().pad_id),
+            layout=PackedLayout.from_lengths([*self.layout.lengths, *pieces]),
+            padding=self.padding + missing,
+        )
 
     @property
     def predictions(self) -> int:

@@ -5,16 +5,25 @@ plan is applied from outside, and the training loop calls the few operations of 
 :class:`Gradients`.
 """
 
+from .blocks import RECOMPUTATIONS, compile_blocks, recompute
 from .dims import ParallelDims
-from .gradients import Gradients, LocalParameter, local_parameters
+from .gradients import Gradients
 from .launch import Launch, read_launch
 from .messages import MessageGroup, open_message_group
+from .parameters import TIED_NAME, LocalParameter, local_parameters
+from .pipeline import PIPELINE_SCHEDULES, Execution, make_execution, sum_of
 from .processes import BACKENDS, ParallelConfig, Processes, choose_backend, choose_device, open_processes
-from .tensor import apply_tensor_parallel, fill_part
+from .sharding import fill_part, shard_over_data
+from .stages import keep_stage, own_blocks
+from .tensor import apply_tensor_parallel
 from .watchdog import LostRankError, watched
 
 __all__ = [
     "BACKENDS",
+    "PIPELINE_SCHEDULES",
+    "RECOMPUTATIONS",
+    "TIED_NAME",
+    "Execution",
     "Gradients",
     "Launch",
     "LocalParameter",
@@ -26,10 +35,17 @@ __all__ = [
     "apply_tensor_parallel",
     "choose_backend",
     "choose_device",
+    "compile_blocks",
     "fill_part",
+    "keep_stage",
     "local_parameters",
+    "make_execution",
     "open_message_group",
     "open_processes",
+    "own_blocks",
     "read_launch",
+    "recompute",
+    "shard_over_data",
+    "sum_of",
     "watched",
 ]

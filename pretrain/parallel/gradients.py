@@ -3,60 +3,26 @@
 Replicated data parallelism with an explicit sum in fp32. DistributedDataParallel doesn't take the DTensor parameters of
 tensor parallelism; here every parameter's gradient is a view of a buffer, whatever the parameter is. Only the last
 micro-batch of a step starts sums, one as soon as a buffer is complete, so that they run beside the backward pass.
+Sharded data parallelism (sharding.py) sums by itself, into the same views.
+
+Once a step two more sums follow where the layout needs them: over the tensor ranks, of parameters that each of them
+used on its own tokens (sequence parallelism), and between first and last stage, of the matrix that both have.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Shard
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 
+from .parameters import TIED_NAME, LocalParameter
 from .processes import Processes
 
 _BUFFER_ELEMENTS = 6_500_000  # 26 MB, about DDP's buckets
-
-
-@dataclass(frozen=True)
-class LocalParameter:
-    """A parameter and the part of it on this rank.
-
-    Attributes:
-        name: in the model's state dict.
-        full: what the model computes with, a DTensor when it is split.
-        local: the part here, sharing memory with ``full``; what the optimizer updates.
-    """
-
-    name: str
-    full: nn.Parameter
-    local: nn.Parameter
-
-    @property
-    def is_split(self) -> bool:
-        """Whether tensor ranks hold different parts (and not copies) of it."""
-        return isinstance(self.full, DTensor) and any(isinstance(place, Shard) for place in self.full.placements)
-
-    def as_global(self, values: Tensor) -> Tensor:
-        """Values of the local part, as the checkpoint sees them: a DTensor where the parameter is one."""
-        if not isinstance(self.full, DTensor) or values.shape != self.local.shape:
-            return values
-        return DTensor.from_local(values, self.full.device_mesh, self.full.placements, run_check=False)
-
-
-def local_parameters(model: nn.Module) -> list[LocalParameter]:
-    """All trained parameters, tied ones once."""
-    found = []
-    for name, parameter in model.named_parameters():
-        if isinstance(parameter, DTensor):
-            local = nn.Parameter(parameter.to_local().detach())
-        else:
-            local = parameter
-        found.append(LocalParameter(name, parameter, local))
-    return found
 
 
 class _Buffer:
@@ -64,6 +30,7 @@ class _Buffer:
 
     def __init__(self, parameters: Sequence[LocalParameter]) -> None:
         self.parameters = parameters
+        self.is_partial = parameters[0].is_partial
         first = parameters[0].local
         self.values = torch.zeros(sum(p.local.numel() for p in parameters), device=first.device, dtype=torch.float32)
         self.views = []
@@ -88,11 +55,14 @@ class Gradients:
     def __init__(self, parameters: Sequence[LocalParameter], processes: Processes) -> None:
         self._processes = processes
         self._buffers = [_Buffer(group) for group in _grouped(list(reversed(parameters)))]
-        self._split = [view for p, view in self._pairs() if p.is_split]
-        self._whole = [view for p, view in self._pairs() if not p.is_split]
+        self._split = [view for p, view in self._pairs() if p.is_split and not p.is_copy]
+        self._whole = [view for p, view in self._pairs() if not p.is_split and not p.is_copy]
+        self._tied = [view for p, view in self._pairs() if p.name == TIED_NAME]
+        self._tied_elements = _agreed_elements(self._tied, processes)
+        self._sums_data = processes.dims.data > 1 and not processes.dims.shards_data
         self._armed = False
         self._started: list[Any] = []
-        if processes.dims.data > 1:
+        if self._sums_data:
             for buffer in self._buffers:
                 for parameter in buffer.parameters:
                     parameter.full.register_post_accumulate_grad_hook(self._completion(buffer))
@@ -103,33 +73,64 @@ class Gradients:
 
     @contextmanager
     def summing(self) -> Iterator[None]:
-        """Around the last backward pass of a step: at the end all gradients are sums over the data-parallel ranks."""
-        if self._processes.dims.data == 1:
-            yield
-            return
+        """Around the last backward pass of a step, with :meth:`sum` at its end, and part of it beside the pass."""
         for buffer in self._buffers:
             buffer.missing = len(buffer.parameters)
-        self._armed = True
+        self._armed = self._sums_data
         try:
             yield
         finally:
             self._armed = False
-        self._start_until(len(self._buffers))
-        for work in self._started:
-            work.wait()
-        self._started.clear()
+        self.sum()
+
+    def sum(self) -> None:
+        """Make all gradients those of the global batch."""
+        if self._sums_data:
+            self._start_until(len(self._buffers))
+            for work in self._started:
+                work.wait()
+            self._started.clear()
+        elif self._processes.dims.shards_data:
+            self._collect()
+        self._sum_partial()
+        self._sum_tied()
 
     def norm(self) -> Tensor:
         """Euclidean norm over the whole model, float64 scalar; equal on all ranks.
 
-        Split parameters are summed over the tensor ranks, replicated ones counted once.
+        Parameters that are split are summed over the ranks that have parts, others counted once.
         """
         split = self._processes.sum_over_tensor(_squared_norm(self._split, self._processes.device))
-        return (split + _squared_norm(self._whole, self._processes.device)).sqrt()
+        total = split + _squared_norm(self._whole, self._processes.device)
+        if self._processes.dims.shards_data:
+            self._processes.sum_over_data(total)
+        return self._processes.sum_over_pipeline(total).sqrt()
 
     def scale(self, factor: float) -> None:
         for buffer in self._buffers:
             buffer.values.mul_(factor)
+
+    def _collect(self) -> None:
+        """Bring gradients that FSDP put elsewhere (pipelining takes ours away when it begins) back into the buffers."""
+        for parameter, view in self._pairs():
+            gradient = parameter.full.grad
+            values = gradient.to_local() if isinstance(gradient, DTensor) else gradient
+            if values is not None and values.data_ptr() != view.data_ptr():
+                view.copy_(values)
+            parameter.full.grad = parameter.as_global(view)
+
+    def _sum_partial(self) -> None:
+        for buffer in self._buffers:
+            if buffer.is_partial:
+                self._processes.sum_over_tensor(buffer.values)
+
+    def _sum_tied(self) -> None:
+        if self._processes.dims.pipeline == 1:
+            return
+        device = self._processes.device
+        # Stages in the middle have no copy and add nothing.
+        own = self._tied[0] if self._tied else torch.zeros(self._tied_elements, device=device)
+        self._processes.sum_over_pipeline(own)
 
     def _pairs(self) -> Iterator[tuple[LocalParameter, Tensor]]:
         for buffer in self._buffers:
@@ -152,16 +153,23 @@ class Gradients:
 
 
 def _grouped(parameters: list[LocalParameter]) -> list[list[LocalParameter]]:
-    """Parameters in the order given, cut into groups of about the buffer size."""
-    groups: list[list[LocalParameter]] = [[]]
-    elements = 0
-    for parameter in parameters:
-        if elements >= _BUFFER_ELEMENTS:
-            groups.append([])
-            elements = 0
-        groups[-1].append(parameter)
-        elements += parameter.local.numel()
+    """Parameters in the order given, in groups of about the buffer size; partial ones have groups of their own."""
+    groups: list[list[LocalParameter]] = []
+    for partial in (False, True):
+        elements = _BUFFER_ELEMENTS
+        for parameter in (p for p in parameters if p.is_partial == partial):
+            if elements >= _BUFFER_ELEMENTS:
+                groups.append([])
+                elements = 0
+            groups[-1].append(parameter)
+            elements += parameter.local.numel()
     return groups
+
+
+def _agreed_elements(tied: list[Tensor], processes: Processes) -> int:
+    """Elements of this rank's part of the tied matrix, known on all stages: the first one tells the others."""
+    number = tied[0].numel() if tied and processes.is_first_stage else 0
+    return int(processes.sum_over_pipeline(torch.tensor(number, device=processes.device)))
 
 
 def _squared_norm(views: list[Tensor], device: torch.device) -> Tensor:

@@ -18,7 +18,7 @@ from tape.errors import ConfigError
 from .dims import ParallelDims
 from .launch import Launch
 
-DATA_AXIS, TENSOR_AXIS = "data", "tensor"
+PIPELINE_AXIS, DATA_AXIS, TENSOR_AXIS = "pipeline", "data", "tensor"
 BACKENDS = ("nccl", "gloo")
 
 Value = TypeVar("Value")
@@ -26,19 +26,23 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    """Layout asked for.
+    """How the layout is carried out.
 
     Attributes:
-        tensor: processes that share one copy of the model.
         backend: nccl or gloo; None chooses by device.
         timeout_minutes: of one collective; hashing a large checkpoint on one rank is the longest wait.
         patience: seconds of silence after which a rank is given up; 0: for ever.
+        pipeline_schedule: 1f1b or gpipe.
+        recompute: none, selective (attention cores) or full (blocks): what the backward pass computes again.
+        compile: blocks by torch.compile.
     """
 
-    tensor: int = 1
     backend: str | None = None
     timeout_minutes: float = 30.0
     patience: float = 45.0
+    pipeline_schedule: str = "1f1b"
+    recompute: str = "none"
+    compile: bool = False
 
     @property
     def timeout(self) -> timedelta:
@@ -60,35 +64,69 @@ class Processes:
         return self.rank == 0
 
     @property
+    def stage(self) -> int:
+        """Which part of the pipeline this is, from 0."""
+        return self.dims.place(self.rank)[0]
+
+    @property
     def data_rank(self) -> int:
-        return self.rank // self.dims.tensor
+        return self.dims.place(self.rank)[1]
 
     @property
     def tensor_rank(self) -> int:
-        return self.rank % self.dims.tensor
+        return self.dims.place(self.rank)[2]
+
+    @property
+    def is_first_stage(self) -> bool:
+        return self.stage == 0
+
+    @property
+    def is_last_stage(self) -> bool:
+        return self.stage == self.dims.pipeline - 1
 
     @property
     def tensor_mesh(self) -> DeviceMesh:
-        """The ranks that share this copy of the model."""
-        assert self.mesh is not None, "one process has no mesh"
-        return self.mesh[TENSOR_AXIS]
+        """The ranks that share this stage of this copy of the model."""
+        return self._axis(TENSOR_AXIS)
+
+    @property
+    def data_mesh(self) -> DeviceMesh:
+        """The ranks that have the same part of the model, one a copy."""
+        return self._axis(DATA_AXIS)
+
+    @property
+    def pipeline_group(self) -> dist.ProcessGroup:
+        """The stages of this copy of the model."""
+        return self._axis(PIPELINE_AXIS).get_group()
 
     def sum_over_data(self, values: Tensor) -> Tensor:
         """Sum in place over the copies of the model."""
         return self._sum(values, DATA_AXIS) if self.dims.data > 1 else values
 
     def sum_over_tensor(self, values: Tensor) -> Tensor:
-        """Sum in place over the ranks that share a copy."""
+        """Sum in place over the ranks that share a stage."""
         return self._sum(values, TENSOR_AXIS) if self.dims.tensor > 1 else values
+
+    def sum_over_pipeline(self, values: Tensor) -> Tensor:
+        """Sum in place over the stages."""
+        return self._sum(values, PIPELINE_AXIS) if self.dims.pipeline > 1 else values
+
+    def sum_losses(self, values: Tensor) -> Tensor:
+        """Sum in place over all ranks that computed losses of tokens of their own; the others come with zeros."""
+        if self.dims.splits_tokens:
+            self.sum_over_tensor(values)
+        return self.sum_over_pipeline(self.sum_over_data(values))
 
     def start_sum_over_data(self, values: Tensor) -> Any:
         """Begin a sum in place over the copies of the model; call ``wait()`` on what is returned."""
-        assert self.mesh is not None
-        return dist.all_reduce(values, group=self.mesh.get_group(DATA_AXIS), async_op=True)
+        return dist.all_reduce(values, group=self.data_mesh.get_group(), async_op=True)
+
+    def _axis(self, name: str) -> DeviceMesh:
+        assert self.mesh is not None, "one process has no mesh"
+        return self.mesh[name]
 
     def _sum(self, values: Tensor, axis: str) -> Tensor:
-        assert self.mesh is not None
-        dist.all_reduce(values, group=self.mesh.get_group(axis))
+        dist.all_reduce(values, group=self._axis(axis).get_group())
         return values
 
     def gather(self, value: Value) -> list[Value]:
@@ -151,7 +189,8 @@ def open_processes(
         device_id=device if backend == "nccl" else None,
     )
     try:
-        mesh = init_device_mesh(device.type, (dims.data, dims.tensor), mesh_dim_names=(DATA_AXIS, TENSOR_AXIS))
+        names = (PIPELINE_AXIS, DATA_AXIS, TENSOR_AXIS)
+        mesh = init_device_mesh(device.type, (dims.pipeline, dims.data, dims.tensor), mesh_dim_names=names)
         yield Processes(dims, launch.rank, device, mesh)
     finally:
         dist.destroy_process_group()

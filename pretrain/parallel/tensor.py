@@ -7,6 +7,11 @@ their outputs are summed: one sum after attention and one after the FFN, and the
 Replicated are: layer norms and the biases after a sum, because the residual stream is whole on every rank; the
 embeddings and the language-model head, because a protein vocabulary has 30 rows: splitting 30 x H (Megatron pads
 31 to 128 rows per rank for it) saves nothing and costs two more exchanges and a split cross entropy.
+
+With sequence parallelism (Korthikanti et al. 2022) each rank has its own part of the tokens wherever the residual
+stream is whole otherwise: a gather of the tokens comes before the column-split matrices, and the sum after the
+row-split ones leaves every rank with its part. The embeddings, the layer norms, hidden dropout and the head then work
+on a part each, and the gradients of their parameters are summed over the ranks once a step (gradients.py).
 """
 
 from __future__ import annotations
@@ -15,29 +20,46 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
-from torch.distributed.tensor.parallel import ColwiseParallel, PrepareModuleOutput, RowwiseParallel, parallelize_module
+from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    PrepareModuleInput,
+    PrepareModuleOutput,
+    RowwiseParallel,
+    parallelize_module,
+)
 
 from tape.models.attention import AttentionCore
 from tape.models.modeling_bert import ProteinBertForMaskedLM
 
 from .processes import Processes
+from .stages import own_blocks
 
 _RANK_STRIDE = 0x9E3779B97F4A7C15  # odd 64-bit constant that spreads rank numbers over seeds (golden ratio)
 _SEED_MASK = (1 << 62) - 1
 
 
-def _plan() -> dict[str, Any]:
-    # The layer norm hands a DTensor on: query, key and value then share one gradient sum instead of three.
-    share = PrepareModuleOutput(output_layouts=Replicate(), desired_output_layouts=Replicate(), use_local_output=False)
+def _plan(sequence: bool) -> dict[str, Any]:
+    if sequence:
+        gather = PrepareModuleInput(
+            input_layouts=(Shard(1), None, None, None), desired_input_layouts=(Replicate(), None, None, None)
+        )
+        before = {"attention": gather, "mlp.dense_h_4h": ColwiseParallel(input_layouts=Shard(1))}
+        after = RowwiseParallel(output_layouts=Shard(1))
+    else:
+        # The layer norm hands a DTensor on: query, key and value then share one gradient sum instead of three.
+        share = PrepareModuleOutput(
+            output_layouts=Replicate(), desired_output_layouts=Replicate(), use_local_output=False
+        )
+        before = {"input_ln": share, "mlp.dense_h_4h": ColwiseParallel()}
+        after = RowwiseParallel()
     return {
-        "layer.*.input_ln": share,
-        "layer.*.attention.self.query": ColwiseParallel(),
-        "layer.*.attention.self.key": ColwiseParallel(),
-        "layer.*.attention.self.value": ColwiseParallel(),
-        "layer.*.attention.dense": RowwiseParallel(),
-        "layer.*.mlp.dense_h_4h": ColwiseParallel(),
-        "layer.*.mlp.dense_4h_h": RowwiseParallel(),
+        **before,
+        "attention.self.query": ColwiseParallel(),
+        "attention.self.key": ColwiseParallel(),
+        "attention.self.value": ColwiseParallel(),
+        "attention.dense": after,
+        "mlp.dense_4h_h": after,
     }
 
 
@@ -48,20 +70,12 @@ def apply_tensor_parallel(model: ProteinBertForMaskedLM, processes: Processes) -
     """
     if processes.dims.tensor > 1:
         # src_data_rank=None: no rank sends its weights; every rank fills in its own part later
-        parallelize_module(model.bert.encoder, processes.tensor_mesh, _plan(), src_data_rank=None)
+        for block in own_blocks(model):
+            plan = _plan(processes.dims.splits_tokens)
+            parallelize_module(block, processes.tensor_mesh, plan, src_data_rank=None)
     for module in model.modules():
         if isinstance(module, AttentionCore) and module.dropout > 0:
             _SplitRandomness(processes.device, processes.tensor_rank).attach(module)
-
-
-def fill_part(parameter: Tensor, full: Tensor) -> None:
-    """Fill in the part of ``parameter`` that this rank holds, out of the ``full`` values."""
-    if isinstance(parameter, DTensor):
-        mesh, placements = parameter.device_mesh, parameter.placements
-        part = distribute_tensor(full.to(parameter.device), mesh, placements, src_data_rank=None).to_local()
-        parameter.to_local().copy_(part)
-    else:
-        parameter.copy_(full)
 
 
 class _SplitRandomness:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ConfigError
+from .activation_checkpoint import recomputed
 
 # A group of proteins padded to its longest costs attention time as length squared: stop a group where the shortest
 # would be padded by more than this factor. Smaller groups waste less arithmetic and start more kernels.
@@ -136,12 +137,14 @@ class AttentionCore(nn.Module):
     """softmax(q k^T / sqrt(d)) v with dropout on the probabilities (Vaswani et al. 2017, section 3.2.1).
 
     A module of its own without parameters, so that tensor parallelism can give the dropout inside the split region a
-    random stream of its own on every rank.
+    random stream of its own on every rank. With ``recompute`` its inside is computed again in the backward pass:
+    scores, probabilities and their dropout mask are large and cheap to make (Korthikanti et al. 2022).
     """
 
     def __init__(self, dropout: float) -> None:
         super().__init__()
         self.dropout = dropout
+        self.recompute = False
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, packing: PackedLayout | None
@@ -156,6 +159,13 @@ class AttentionCore(nn.Module):
         Returns:
             (B, S, heads, head size).
         """
+        if self.recompute and torch.is_grad_enabled():
+            return recomputed(self._attend, query, key, value, key_mask, packing)
+        return self._attend(query, key, value, key_mask, packing)
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, packing: PackedLayout | None
+    ) -> Tensor:
         dropout = self.dropout if self.training else 0.0
         if packing is None:
             return _padded(query, key, value, key_mask, dropout)

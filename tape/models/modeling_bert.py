@@ -18,20 +18,17 @@ finetuning. It knows no process groups.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..configs import ProteinBertConfig
 from ..errors import ConfigError
 from . import task_models
+from .activation_checkpoint import recomputed
 from .attention import AttentionCore, PackedLayout
 from .heads import activation
-from .low_precision import products_of_autocast
 from .model_directory import StateDict
 from .modeling_utils import MLMHead, ProteinModel, normal_initialisation, tie
 
@@ -183,16 +180,10 @@ class ProteinBertEncoder(nn.Module):
             if states is not None:
                 states.append(hidden)
             if self.checkpoint_activations and torch.is_grad_enabled():
-                contexts = partial(_recomputation, hidden.device.type)
-                hidden = checkpoint(layer, hidden, key_mask, packing, maps, use_reentrant=False, context_fn=contexts)
+                hidden = recomputed(layer, hidden, key_mask, packing, maps)
             else:
                 hidden = layer(hidden, key_mask, packing, maps)
         return self.final_ln(hidden) if self.apply_final_ln else hidden
-
-
-def _recomputation(device_type: str) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    """Contexts of a checkpointed block in the forward pass, and when it is computed again."""
-    return nullcontext(), products_of_autocast(device_type)
 
 
 class ProteinBertPooler(nn.Module):

@@ -14,17 +14,19 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .heads import MaskedBatchNorm
+from .low_precision import products_of_autocast
 
 
 @contextmanager
-def _recomputing(blocks: Sequence[nn.Module]) -> Iterator[None]:
+def _recomputing(blocks: Sequence[nn.Module], products: AbstractContextManager[None]) -> Iterator[None]:
     """Batch norms leave their running statistics alone: the first pass has updated them."""
     norms = [module for block in blocks for module in block.modules() if isinstance(module, MaskedBatchNorm)]
     before = [norm.is_recomputing for norm in norms]
     for norm in norms:
         norm.is_recomputing = True
     try:
-        yield
+        with products:
+            yield
     finally:
         for norm, value in zip(norms, before, strict=True):
             norm.is_recomputing = value
@@ -41,7 +43,7 @@ def _recomputed(blocks: Sequence[nn.Module], states: Tensor, mask: Tensor | None
         return inputs
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _recomputing(blocks)
+        return nullcontext(), _recomputing(blocks, products_of_autocast(states.device.type))
 
     output: Tensor = checkpoint(run, states, use_reentrant=False, context_fn=contexts)
     return output

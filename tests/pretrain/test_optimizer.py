@@ -21,12 +21,12 @@ CONFIG = ProteinBertConfig(
 
 def make(config: OptimizerConfig, schedule: ScheduleConfig) -> tuple[torch.nn.Module, Optimizer]:
     model = build_model(CONFIG, InitConfig(), ALONE)
-    parameters = local_parameters(model)
+    parameters = local_parameters(model, ALONE)
     return model, Optimizer(parameters, Gradients(parameters, ALONE), config, schedule)
 
 
 def test_only_matrices_decay() -> None:  # defect 6
-    parameters = local_parameters(build_model(CONFIG, InitConfig(), ALONE))
+    parameters = local_parameters(build_model(CONFIG, InitConfig(), ALONE), ALONE)
     decayed, others = decay_groups(parameters, 0.01)
     names = {id(p.local): p.name for p in parameters}
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.01, 0.0)

@@ -85,7 +85,7 @@ def test_tensor_parallel_gives_the_same_curve(
     torchrun(2, repository_root / SCRIPT, *flags(*save, "--tensor-model-parallel-size", 2))
     assert_same_curve(records, alone, tmp_path)
     assert_same_weights(alone, tmp_path, 1e-4)
-    assert read_metadata(tmp_path / "iter_0000020")["layout"] == {"tensor": 2, "data": 1}
+    assert read_metadata(tmp_path / "iter_0000020")["layout"] == {"tensor": 2, "data": 1, "pipeline": 1}
     (tmp_path / "latest_checkpointed_iteration.txt").write_text("10\n")
     pretrain_here(flags(*save, "--load", tmp_path))
     assert_same_curve(records, alone, tmp_path)

@@ -68,7 +68,7 @@ def test_layout_on_disk(saved: Path) -> None:
     metadata = read_metadata(saved)
     assert (metadata["format"], metadata["version"], metadata["iteration"]) == ("proteinlm-sharded", 1, 100)
     assert metadata["consumed_samples"] == 800
-    assert metadata["layout"] == {"tensor": 1, "data": 1}
+    assert metadata["layout"] == {"tensor": 1, "data": 1, "pipeline": 1}
     assert metadata["vocabulary"] == TAPETokenizer().tokens
     assert set(metadata["files"]) == {".metadata", "__0_0.distcp"}
     assert all({"bytes", "sha256"} == entry.keys() for entry in metadata["files"].values())

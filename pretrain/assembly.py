@@ -1,0 +1,34 @@
+"""From a run's arguments to its trainer: the parts in the order in which they must be made."""
+
+from __future__ import annotations
+
+from .arguments import PretrainArguments
+from .initialization import build_model
+from .objective import MaskedLanguageModelling
+from .operations import Operations
+from .optimizer import Optimizer
+from .parallel import Gradients, Processes, compile_blocks, local_parameters, make_execution, recompute
+from .training import Trainer
+
+
+def build_trainer(arguments: PretrainArguments, processes: Processes, operations: Operations | None = None) -> Trainer:
+    """Model, execution and optimizer of this rank.
+
+    Args:
+        arguments: of parse_arguments, with the run's world size.
+        processes: the layout.
+        operations: is told what is being done.
+    """
+    model = build_model(arguments.model, arguments.init, processes)
+    recompute(model, arguments.parallel.recompute)
+    if arguments.parallel.compile:
+        compile_blocks(model, processes.device)
+    row_tokens = arguments.batch.micro_batch * arguments.samples.seq_length
+    objective = MaskedLanguageModelling(model, processes, arguments.precision, row_tokens)
+    schedule = arguments.parallel.pipeline_schedule
+    # Sharding makes the parameters what they stay; only then are they handed out.
+    execution = make_execution(objective, processes, objective.stream_shape(), schedule)
+    parameters = local_parameters(model, processes)
+    optimizer = Optimizer(parameters, Gradients(parameters, processes), arguments.optimizer, arguments.schedule)
+    seed = arguments.training.seed
+    return Trainer(objective, execution, optimizer, processes, arguments.precision, arguments.batch, seed, operations)

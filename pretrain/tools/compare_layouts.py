@@ -1,0 +1,236 @@
+#!/usr/bin/env python
+"""Train the same model at every layout of a number of processes, and compare their curves with one process's.
+
+    python pretrain/tools/compare_layouts.py --processes 4 --steps 20
+
+Made-up proteins, no dropout, gradient clipping on; on the CPU over gloo. Prints, layout by layout, the largest
+difference of the training loss, of the gradient norm, and of the evaluation loss at the end. Options of
+pretrain_tape.py that change the model or the step (--bf16, --recompute-granularity selective, --compile, ...) may
+follow after ``--``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+if __name__ == "__main__":  # runs from any directory without installation
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+import numpy as np
+import torch
+import torch.multiprocessing as mp
+
+from pretrain.arguments import parse_arguments
+from pretrain.assembly import build_trainer
+from pretrain.data.samples import EvaluationOrder, PackedRow, TrainingOrder, join_rows
+from pretrain.parallel import Launch, open_processes
+from pretrain.training import Trainer
+from tape.errors import ConfigError, ProteinLMError, run_cli
+from tape.masking import mask_tokens
+from tape.tokenizers import TAPETokenizer
+
+SEQ_LENGTH = 48
+_EVALUATION_ROWS = 10  # no multiple of the ranks
+MODEL = (
+    *("--num-layers", "4", "--hidden-size", "32", "--num-attention-heads", "4"),
+    *("--seq-length", str(SEQ_LENGTH), "--max-position-embeddings", str(SEQ_LENGTH)),
+    *("--micro-batch-size", "1", "--global-batch-size", "4", "--data-path", "none"),
+    *("--attention-dropout", "0", "--hidden-dropout", "0", "--clip-grad", "1"),
+)
+OPTIMIZERS = {
+    "sgd": ("--optimizer", "sgd", "--lr", "0.1", "--lr-decay-style", "constant"),
+    "adam": ("--optimizer", "adam", "--lr", "3e-3", "--lr-decay-style", "constant"),
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way to share a run out among processes; the names are those of the flags, shortened."""
+
+    tensor: int = 1
+    data: int = 1
+    pipeline: int = 1
+    sequence: bool = False
+    sharded: bool = False
+
+    @property
+    def world(self) -> int:
+        return self.tensor * self.data * self.pipeline
+
+    def flags(self) -> list[str]:
+        sizes = ("--tensor-model-parallel-size", self.tensor, "--pipeline-model-parallel-size", self.pipeline)
+        switches = ["--sequence-parallel"] * self.sequence + ["--data-parallel-sharding"] * self.sharded
+        return [*map(str, sizes), *switches]
+
+    def __str__(self) -> str:
+        words = (f"TP {self.tensor}", f"DP {self.data}", f"PP {self.pipeline}")
+        return " ".join((*words, *["SP"] * self.sequence, *["sharded"] * self.sharded))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a run gave: a loss and a gradient norm a step, steps left out, and the evaluation loss at the end."""
+
+    losses: tuple[float, ...]
+    norms: tuple[float, ...]
+    evaluation: float
+    skipped: int = 0
+
+    def difference(self, other: Curve) -> tuple[float, float, float]:
+        """Largest absolute difference of losses, largest relative one of norms, and of the evaluation loss."""
+        loss = max(abs(a - b) for a, b in zip(self.losses, other.losses, strict=True))
+        norm = max(abs(a - b) / b for a, b in zip(self.norms, other.norms, strict=True))
+        return loss, norm, abs(self.evaluation - other.evaluation)
+
+
+def layouts(world: int) -> list[Layout]:
+    """All layouts of exactly ``world`` processes."""
+    sizes = [n for n in range(1, world + 1) if world % n == 0]
+    return [
+        Layout(tensor, data, pipeline, sequence, sharded)
+        for pipeline, data, tensor in itertools.product(sizes, repeat=3)
+        if pipeline * data * tensor == world
+        for sharded in (False, True)[: 1 + (data > 1)]
+        for sequence in (False, True)[: 1 + (tensor > 1)]
+    ]
+
+
+class MadeUpRows:
+    """Rows of random proteins with a skewed composition, so that there is something to learn; ``rows[i]`` is row i."""
+
+    def __init__(self, seed: int = 1, length: int = SEQ_LENGTH) -> None:
+        self._seed, self._length = seed, length
+        self._tokenizer = TAPETokenizer()
+        self._weights = np.random.default_rng(0).dirichlet(np.ones(20) * 0.5)
+
+    def __getitem__(self, number: int) -> PackedRow:
+        generator = np.random.default_rng([self._seed, number])
+        lengths: list[int] = []
+        while (left := self._length - sum(lengths)) >= 4:
+            lengths.append(int(generator.integers(3, min(left, self._length // 2) + 1)))
+        parts = [self._protein(length, generator) for length in lengths]
+        return PackedRow(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), lengths)
+
+    def _protein(self, length: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        residues = generator.choice(self._tokenizer.residue_ids[:20], size=length - 2, p=self._weights)
+        ids = np.concatenate([[self._tokenizer.cls_id], residues, [self._tokenizer.sep_id]])
+        return mask_tokens(ids, self._tokenizer, generator)
+
+
+def run_layout(flags: Sequence[str], launch: Launch, steps: int) -> Curve:
+    """Train ``steps`` steps as one process of a layout.
+
+    Args:
+        flags: of pretrain_tape.py.
+        launch: who this process is.
+        steps: of the optimizer.
+    """
+    arguments = parse_arguments([*flags, "--train-iters", str(max(steps, 1))], launch.world_size)
+    with open_processes(arguments.dims, launch, "gloo", torch.device("cpu"), arguments.parallel.timeout) as processes:
+        trainer = build_trainer(arguments, processes)
+        results = [trainer.step(*step) for step in _steps(trainer, steps)]
+        dims = processes.dims
+        order = EvaluationOrder(_EVALUATION_ROWS, trainer.batch.micro_batch, processes.data_rank, dims.data)
+        rows = MadeUpRows(seed=2)
+        batches = [join_rows([rows[i] for i in numbers]) for numbers in order]
+        loss = trainer.evaluate(batches, steps, "valid").validation_loss
+    losses, norms = tuple(r.loss for r in results), tuple(r.grad_norm for r in results)
+    return Curve(losses, norms, loss, sum(r.skipped for r in results))
+
+
+def _steps(trainer: Trainer, steps: int) -> Iterator[tuple[int, list]]:
+    processes, rows = trainer.processes, MadeUpRows()
+    order = iter(TrainingOrder(trainer.batch, 0, steps, processes.data_rank, processes.dims.data))
+    for step, (consumed, _) in enumerate(trainer.batch.steps(0, steps), 1):
+        number = trainer.batch.micro_batches(processes.dims.data, consumed)
+        yield step, [join_rows([rows[i] for i in next(order)]) for _ in range(number)]
+
+
+Run = tuple[Layout, Sequence[str], int]
+
+
+def run_all(runs: Sequence[Run], processes: int) -> Iterator[Curve]:
+    """Every run on as many of the processes as it needs, in one set of processes; each run's curve when it is there.
+
+    Raises:
+        ProteinLMError: a run failed; has the traceback.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        context = mp.get_context("spawn")
+        queue = context.SimpleQueue()
+        ranks = [context.Process(target=_rank, args=(rank, runs, folder, queue)) for rank in range(processes)]
+        for rank in ranks:
+            rank.start()
+        done = False
+        try:
+            for layout, _, _ in runs:
+                curve = queue.get()
+                if isinstance(curve, str):
+                    raise ProteinLMError(f"{layout} failed:\n{curve}")
+                yield curve
+            done = True
+        finally:
+            for rank in ranks:
+                if not done:
+                    rank.terminate()
+                rank.join()
+
+
+def _rank(rank: int, runs: Sequence[Run], folder: str, queue: mp.SimpleQueue) -> None:
+    torch.set_num_threads(1)
+    for number, (layout, flags, steps) in enumerate(runs):
+        if rank >= layout.world:
+            continue
+        launch = Launch(rank, layout.world, rank, f"file://{folder}/run{number}", "compare_layouts")
+        try:
+            curve = run_layout([*MODEL, *layout.flags(), *flags], launch, steps)
+        except Exception:  # whatever it was, the parent says it
+            queue.put(traceback.format_exc())
+            return
+        if rank == 0:
+            queue.put(curve)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, default=4, help="layouts of 2 up to so many, powers of two (4)")
+    parser.add_argument("--steps", type=int, default=20, help="of the optimizer (20)")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, nargs="+", default=list(OPTIMIZERS), help="both by default")
+    parser.add_argument("flags", nargs="*", help="of pretrain_tape.py, after --")
+    options = parser.parse_args()
+    if options.steps < 1 or options.processes < 1:
+        raise ConfigError("--steps and --processes must be at least 1")
+    worlds = [2**n for n in range(int(math.log2(options.processes)) + 1)]
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    chosen = [layout for world in worlds for layout in layouts(world)]
+    for name in options.optimizer:
+        print_table(name, chosen, options.flags, options.steps, max(worlds))
+
+
+def print_table(optimizer: str, chosen: Sequence[Layout], flags: Sequence[str], steps: int, processes: int) -> None:
+    """Run the layouts with an optimizer and print a line for each; the first of them is one process."""
+    runs = [(layout, (*OPTIMIZERS[optimizer], *flags), steps) for layout in chosen]
+    alone = None
+    for layout, curve in zip(chosen, run_all(runs, processes), strict=True):
+        if alone is None:
+            alone = curve
+            print(
+                f"\n{optimizer}, {steps} steps: loss {alone.losses[0]:.6f} -> {alone.losses[-1]:.6f}, evaluation "
+                f"{alone.evaluation:.6f} on one process; largest differences from it:"
+            )
+            print(f"{'layout':34} {'loss':>9} {'norm, rel.':>10} {'evaluation':>10}")
+        loss, norm, evaluation = curve.difference(alone)
+        print(f"{layout!s:34} {loss:9.1e} {norm:10.1e} {evaluation:10.1e}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))
