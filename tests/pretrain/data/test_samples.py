@@ -12,8 +12,10 @@ from pretrain.batch_schedule import BatchConfig
 from pretrain.data.corpus import Corpus, open_corpus
 from pretrain.data.samples import (
     EvaluationOrder,
+    MicroBatch,
     MicroBatches,
     PackedProteins,
+    PackedRow,
     SampleConfig,
     TrainingOrder,
     join_rows,
@@ -180,3 +182,15 @@ def test_a_workers_error_is_one_line(samples: PackedProteins, monkeypatch: pytes
     with pytest.raises(DataError) as caught:
         list(batches)
     assert str(caught.value) == "x.bin: protein 3 is broken"
+
+
+def test_padding_is_no_token_of_a_row() -> None:
+    row = PackedRow(np.arange(5, 15), np.where(np.arange(10) % 3 == 1, 7, -1), [4, 6])
+    batch = join_rows([row])
+    padded = batch.padded(23)
+    assert padded.input_ids.shape == (1, 23)
+    assert (padded.tokens, padded.predictions, padded.padding) == (10, batch.predictions, 13)
+    assert padded.layout.lengths == (4, 6, 6, 6, 1)
+    assert torch.equal(padded.predicted, batch.predicted)
+    assert batch.padded(10) is batch
+    assert (MicroBatch.empty().tokens, MicroBatch.empty().predictions) == (0, 0)

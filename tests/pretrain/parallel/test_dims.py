@@ -1,0 +1,38 @@
+"""Who is where in a layout."""
+
+from __future__ import annotations
+
+import pytest
+
+from pretrain.parallel import ParallelDims
+from tape.errors import ConfigError
+
+
+def test_places() -> None:
+    dims = ParallelDims(12, tensor=2, pipeline=3)
+    assert dims.data == 2
+    assert [dims.place(rank) for rank in (0, 1, 2, 4, 11)] == [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (2, 1, 1)]
+    assert len({dims.place(rank) for rank in range(12)}) == 12
+
+
+def test_layers_of_stages() -> None:
+    for layers, stages in ((4, 4), (7, 3), (16, 2), (5, 1)):
+        dims = ParallelDims(stages, pipeline=stages)
+        parts = [dims.layers_of(stage, layers) for stage in range(stages)]
+        assert [layer for part in parts for layer in part] == list(range(layers))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_words() -> None:
+    assert (
+        str(ParallelDims(8, 2, 2, True, True)) == "8 processes = pipeline 2 x data 2 sharded x tensor 2 with sequence"
+    )
+    assert not ParallelDims(2, sequence=True).splits_tokens  # nothing to share with one tensor rank
+    assert not ParallelDims(2, 2, shard_data=True).shards_data
+
+
+def test_numbers_must_fit() -> None:
+    with pytest.raises(ConfigError, match="does not divide the 6 processes; start a multiple of 4"):
+        ParallelDims(6, 2, 2)
+    with pytest.raises(ConfigError, match="positive"):
+        ParallelDims(2, pipeline=0)

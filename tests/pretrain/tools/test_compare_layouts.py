@@ -1,0 +1,89 @@
+"""Every layout of 1, 2 and 4 processes trains as one process does."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from pretrain.parallel import Launch
+from pretrain.tools.compare_layouts import MODEL, OPTIMIZERS, Curve, Layout, MadeUpRows, layouts, run_all, run_layout
+
+STEPS = 20
+ALONE = Layout()
+SPLIT = [layout for world in (2, 4) for layout in layouts(world)]
+# With AdamW the layouts that have most at once; with --fp16 those whose ranks must agree on an overflow.
+COMPOSED = [Layout(2, 2, 1, True, True), Layout(1, 2, 2, sharded=True), Layout(2, 1, 2, True)]
+FP16 = ("--fp16", "--initial-loss-scale", str(2.0**40), "--hysteresis", "1", *OPTIMIZERS["sgd"])
+FP16_STEPS = 6
+RUNS = [
+    *((layout, OPTIMIZERS["sgd"], STEPS) for layout in (ALONE, *SPLIT)),
+    *((layout, OPTIMIZERS["adam"], STEPS) for layout in (ALONE, *COMPOSED)),
+    *((layout, FP16, FP16_STEPS) for layout in (ALONE, *COMPOSED[1:])),
+]
+
+Curves = dict[tuple[Layout, tuple[str, ...]], Curve]
+
+
+@pytest.fixture(scope="module")
+def curves() -> Curves:
+    """All runs, in one start of four processes."""
+    keys = [(layout, tuple(flags)) for layout, flags, _ in RUNS]
+    return dict(zip(keys, run_all(RUNS, processes=4), strict=True))
+
+
+def test_layouts_are_complete() -> None:
+    assert [len(layouts(world)) for world in (1, 2, 4)] == [1, 5, 13]
+    for world in (1, 2, 4):
+        assert len(set(layouts(world))) == len(layouts(world))
+        assert all(layout.world == world for layout in layouts(world))
+    names = {str(layout) for layout in layouts(4)}
+    assert {"TP 2 DP 2 PP 1 SP sharded", "TP 2 DP 1 PP 2 SP", "TP 1 DP 2 PP 2 sharded", "TP 1 DP 1 PP 4"} <= names
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.parametrize("layout", SPLIT, ids=str)
+def test_sgd_gives_the_same_curve(curves: Curves, layout: Layout) -> None:
+    alone, other = (curves[one, OPTIMIZERS["sgd"]] for one in (ALONE, layout))
+    assert len(other.losses) == STEPS
+    assert alone.losses[-1] < alone.losses[0] - 0.3
+    assert max(alone.norms) > 1.0  # clipping acts
+    loss, norm, evaluation = other.difference(alone)
+    assert loss <= 1e-5
+    assert norm <= 1e-5
+    assert evaluation <= 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.parametrize("layout", COMPOSED, ids=str)
+def test_adamw_gives_the_same_curve(curves: Curves, layout: Layout) -> None:
+    alone, other = (curves[one, OPTIMIZERS["adam"]] for one in (ALONE, layout))
+    loss, _, evaluation = other.difference(alone)
+    assert loss <= 1e-4
+    assert evaluation <= 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.parametrize("layout", COMPOSED[1:], ids=str)
+def test_ranks_agree_on_overflows(curves: Curves, layout: Layout) -> None:
+    alone, other = (curves[one, FP16] for one in (ALONE, layout))
+    assert alone.skipped == other.skipped
+    assert alone.skipped > 0
+
+
+@pytest.mark.parametrize("flags", [("--recompute-granularity", "selective"), ("--checkpoint-activations",)], ids=str)
+def test_recomputation_changes_nothing(flags: tuple[str, ...]) -> None:
+    dropout = ("--attention-dropout", "0.2", "--hidden-dropout", "0.1")
+    plain, recomputed = (run_layout([*MODEL, *dropout, *more], Launch(), 2) for more in ((), flags))
+    assert plain.losses == recomputed.losses
+    assert plain.norms == recomputed.norms
+
+
+def test_rows_are_the_same_every_time() -> None:
+    for one, two in itertools.pairwise((MadeUpRows()[3], MadeUpRows()[3])):
+        assert one.lengths == two.lengths
+        assert (one.input_ids == two.input_ids).all()
+    assert (MadeUpRows(seed=2)[3].input_ids[:3] != MadeUpRows()[3].input_ids[:3]).any()
