@@ -85,7 +85,7 @@ def parameter_sizes(config: ProteinBertConfig) -> dict[str, int]:
 
 
 def rank_parameters(config: ProteinBertConfig, dims: ParallelDims) -> int:
-    """Parameters on the rank that holds most: of the first pipeline stage, or of the last, with its copy of a matrix."""
+    """Parameters on the rank that holds most; of a pipeline that is the first stage or the last."""
     sizes = parameter_sizes(config)
     return max(_stage_parameters(sizes, config, dims, stage) for stage in {0, dims.pipeline - 1})
 

@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .batch_schedule import BatchConfig
 from .data.samples import MicroBatch, MicroBatches

@@ -67,8 +67,9 @@ def test_the_released_model_has_205_9_million() -> None:
 def test_a_ranks_count_is_what_it_holds(fake_ranks: None, tensor: int) -> None:
     dims = ParallelDims(8, tensor)
     mesh = init_device_mesh("cpu", (dims.data, tensor), mesh_dim_names=(DATA_AXIS, TENSOR_AXIS))
-    model = build_model(config(), InitConfig(), Processes(dims, 0, torch.device("cpu"), mesh))
-    held = sum(parameter.local.numel() for parameter in local_parameters(model, ALONE))
+    processes = Processes(dims, 0, torch.device("cpu"), mesh)
+    model = build_model(config(), InitConfig(), processes)
+    held = sum(parameter.local.numel() for parameter in local_parameters(model, processes))
     assert held == rank_parameters(config(), dims)
 
 

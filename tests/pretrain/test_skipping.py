@@ -15,8 +15,8 @@ from pretrain.arguments import parse_arguments
 from pretrain.checkpointing import find_checkpoint
 from pretrain.data.samples import MicroBatch
 from pretrain.data.splits import open_splits
+from pretrain.objective import MaskedLanguageModelling
 from pretrain.pretrain_tape import main
-from pretrain.training import Trainer
 
 Flags = Callable[..., list[str]]
 Run = Callable[[list[str]], None]
@@ -25,13 +25,13 @@ Records = Callable[..., list[dict[str, Any]]]
 
 def spoil(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None:
     """Make the losses of some micro-batches NaN; they are numbered from 0 since the beginning."""
-    loss_sum, seen = Trainer.loss_sum, iter(range(10**6))
+    forward, seen = MaskedLanguageModelling.forward, iter(range(10**6))
 
-    def spoiled(self: Trainer, micro_batch: MicroBatch) -> Tensor:
-        loss = loss_sum(self, micro_batch)
+    def spoiled(self: MaskedLanguageModelling, micro_batch: MicroBatch) -> Tensor:
+        loss = forward(self, micro_batch)
         return loss * math.nan if bad(next(seen)) else loss
 
-    monkeypatch.setattr(Trainer, "loss_sum", spoiled)
+    monkeypatch.setattr(MaskedLanguageModelling, "forward", spoiled)
 
 
 def test_the_run_ends_and_names_the_proteins(
