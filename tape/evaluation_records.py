@@ -4,7 +4,8 @@ Schema "proteinlm-eval", version 2::
 
     schema, version
     task, model, split             what tape-eval was called with; model is the model type
-    data                           {name, simulated, source, licence, splits ...}: the data set's dataset.json
+    data                           {name, simulated, source, licence, splits ...}: the data set's dataset.json;
+                                   long_proteins: crop or window, when --length asked for it
     proteins                       how many were evaluated
     metrics                        [{name, value, interval, n, definition}]; value null: nothing could be counted;
                                    interval [low, high] or null; definition a sentence

@@ -318,7 +318,7 @@ def _write_evaluation(
         task=args.task,
         model=args.model_type,
         split=args.split,
-        data=dataset_provenance(dataset),
+        data={**dataset_provenance(dataset), **({} if args.length == "error" else {"long_proteins": args.length})},
         data_sha256=data_hash(dataset),
         precision=options.precision_of(args),
         bootstrap=options.bootstrap_of(args),

@@ -40,10 +40,10 @@ run "$python" "$root/tape_train.py" "$model_type" "$task" ${model:+--from_pretra
     --warmup_steps "${given[4]}" --save_freq "${given[5]:-5}" --output_dir "$output" --time_or_name "$name" "$@"
 
 directory="$output/${task}_${model_type}_$name"
-mapfile -t present < <(present_splits "$data")
-for epoch in $(find "$directory" -mindepth 1 -maxdepth 1 -type d -name '[0-9]*' -printf '%f\n' | sort -n); do
-    for split in "${present[@]}"; do
+present="$(present_splits "$data")"
+for epoch in $(cd "$directory" && ls -d [0-9]* | sort -n); do
+    for split in $present; do
         run "$python" "$root/tape_eval.py" "$model_type" "$task" "$directory/$epoch" --data_dir "$data" \
-            --split "$split" --metrics "${metrics[@]}" "${evaluation[@]}"
+            --split "$split" --metrics "${metrics[@]}" ${evaluation[@]+"${evaluation[@]}"}
     done
 done

@@ -28,13 +28,12 @@ choose_task() {
 
 # Those of $splits that lie in the data directory $1; names the others.
 present_splits() {
-    local found=() split
+    local split
     for split in "${splits[@]}"; do
         if [[ -e "$1/$folder/${folder}_$split.lmdb" ]]; then
-            found+=("$split")
+            echo "$split"
         else
             echo "no split $split in $1/$folder: not evaluated" >&2
         fi
     done
-    printf '%s\n' "${found[@]}"
 }

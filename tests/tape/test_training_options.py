@@ -151,7 +151,7 @@ def test_long_proteins_are_cut_or_read_in_windows_and_all_are_counted(
     values = run_eval([*words, "--length", policy, "--batch_size", "3"])
     assert values["loss"] == pytest.approx(read_history(run)[2]["valid"]["loss"], rel=1e-4)
     report = json.loads((run / "2" / "eval_valid.json").read_text())
-    assert report["proteins"] == 4
+    assert (report["proteins"], report["data"]["long_proteins"]) == (4, policy)
     if task == "secondary_structure":
         counted = next(metric["n"] for metric in report["metrics"] if metric["name"] == "loss")
         assert counted == (10 + 62 + 62 + 62 if policy == "crop" else 10 + 62 + 63 + 150)
