@@ -7,7 +7,7 @@ from .embedding import EmbedDataset
 from .language_modelling import LanguageModelingDataset, MaskedLanguageModelingDataset
 from .padding import pad_sequences
 from .residue import SecondaryStructureDataset
-from .sources import FastaDataset, JSONDataset, LMDBDataset, NPZDataset, dataset_factory
+from .sources import FastaDataset, JSONDataset, LMDBDataset, NPZDataset, TableDataset, dataset_factory
 from .trrosetta import TRRosettaDataset
 from .whole_protein import FluorescenceDataset, RemoteHomologyDataset, StabilityDataset
 
@@ -25,6 +25,7 @@ __all__ = [
     "SecondaryStructureDataset",
     "StabilityDataset",
     "TRRosettaDataset",
+    "TableDataset",
     "dataset_factory",
     "pad_sequences",
 ]

@@ -5,6 +5,7 @@ Class names and constructors are TAPE's. Every record has ``id`` and ``primary``
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 import zlib
@@ -17,7 +18,16 @@ from torch.utils.data import Dataset
 
 from ..errors import DataError
 from ..lmdb_store import LMDBReader
-from ..sequence_files import read_rows, read_sequences, split_suffix
+from ..sequence_files import (
+    IDENTIFIER_KEYS,
+    ROW_SUFFIXES,
+    SEQUENCE_KEYS,
+    Row,
+    read_rows,
+    read_sequences,
+    split_suffix,
+)
+from ..text_files import COMPRESSIONS
 
 Record = dict[str, Any]
 
@@ -139,6 +149,46 @@ def _json_records(path: Path) -> list[Record]:
     return records
 
 
+class TableDataset(_ListedRecords):
+    """Labelled records of a .csv or .tsv file, or of a FASTA file whose headers read ``>id name=value``.
+
+    A cell that is JSON (a number, a list such as ``[0, 2, 1]``) or numbers apart by blanks or commas is read as such;
+    any other stays text. ``primary`` is the column of that name, or ``sequence`` or ``text``.
+
+    Args:
+        data_file: the file, also compressed.
+        in_memory: accepted for TAPE's signature.
+    """
+
+    def __init__(self, data_file: str | os.PathLike[str], in_memory: bool = True) -> None:
+        super().__init__(data_file, [_table_record(index, row) for index, row in enumerate(read_rows(data_file))])
+
+
+def _table_record(index: int, row: Row) -> Record:
+    record: Record = {}
+    for name, value in row.fields.items():
+        is_text = name in SEQUENCE_KEYS or name in IDENTIFIER_KEYS or not isinstance(value, str)
+        record[name] = value if is_text else _cell(value)
+    sequence = next((record[name] for name in ("primary", *SEQUENCE_KEYS) if name in record), None)
+    if sequence is not None:
+        record["primary"] = sequence
+    record["id"] = str(next((record[name] for name in IDENTIFIER_KEYS if record.get(name) is not None), index))
+    return record
+
+
+def _cell(text: str) -> Any:
+    """The value that a table's cell holds as text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        numbers = [float(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        return text
+    return numbers or text
+
+
 class NPZDataset(RecordSource):
     """A directory of .npz files, one record a file, in the order of their names.
 
@@ -236,3 +286,28 @@ def dataset_factory(data_file: str | os.PathLike[str], *args: Any, **kwargs: Any
     if path.is_dir():
         return NPZDataset(path, *args, **kwargs)
     return FastaDataset(path, *args, **kwargs)  # read_sequences tells the other formats apart, or refuses by name
+
+
+def split_source(folder: str | os.PathLike[str], stem: str, in_memory: bool = False) -> RecordSource | None:
+    """The labelled records of ``FOLDER/STEM``, in whichever format they lie there; None when there are none.
+
+    ``STEM.lmdb``, ``STEM.json``, ``.jsonl``, ``.csv``, ``.tsv`` or FASTA (these also .gz, .xz, .zst), or a directory
+    ``STEM`` of .npz files.
+
+    Raises:
+        DataError: there in two formats, or damaged.
+    """
+    folder = Path(folder)
+    names = [f"{stem}.lmdb", stem]
+    names += [
+        f"{stem}{suffix}{packed}" for suffix in ROW_SUFFIXES if suffix != ".lmdb" for packed in ("", *COMPRESSIONS)
+    ]
+    found = [folder / name for name in names if (folder / name).exists()]
+    if len(found) > 1:
+        raise DataError(f"{found[0]}: also there as {', '.join(path.name for path in found[1:])}; keep one of them")
+    if not found:
+        return None
+    suffix = split_suffix(found[0])[0]
+    if suffix in (".lmdb", ".json", ".jsonl") or found[0].is_dir():
+        return dataset_factory(found[0], in_memory=in_memory)
+    return TableDataset(found[0])

@@ -16,26 +16,29 @@ from ..errors import DataError, UnknownResidueError
 from ..tasks import TASKS, Task
 from ..tokenizers import TAPETokenizer
 from .padding import pad_sequences
-from .sources import LMDBDataset, Record, RecordSource
+from .sources import Record, RecordSource, split_source
 from .survey import Survey, field_of, sequence_of, take_survey
 
 IGNORED = -1
 
 
-def split_file(data_path: str | os.PathLike[str], folder: str, split: str) -> Path:
-    """``DATA/folder/folder_SPLIT.lmdb``. Any split that lies there is admitted.
+def open_split(data_path: str | os.PathLike[str], folder: str, split: str, in_memory: bool = False) -> RecordSource:
+    """``DATA/folder/folder_SPLIT.lmdb``, or the same in another format (:func:`tape.datasets.sources.split_source`).
+
+    Any split that lies there is admitted.
 
     Raises:
         DataError: no such split; names those that are there.
     """
     directory = Path(data_path) / folder
-    path = directory / f"{folder}_{split}.lmdb"
-    if path.exists():
-        return path
-    present = sorted(found.stem.removeprefix(f"{folder}_") for found in directory.glob(f"{folder}_*.lmdb"))
     if not directory.is_dir():
         raise DataError(f"{directory}: no such directory; this task reads {folder}_{split}.lmdb from there")
-    raise DataError(f"{path}: no split {split!r}; splits there: {', '.join(present) or 'none'}")
+    source = split_source(directory, f"{folder}_{split}", in_memory)
+    if source is not None:
+        return source
+    present = {found.name.removeprefix(f"{folder}_").partition(".")[0] for found in directory.glob(f"{folder}_*")}
+    path = directory / f"{folder}_{split}.lmdb"
+    raise DataError(f"{path}: no split {split!r}; splits there: {', '.join(sorted(present)) or 'none'}")
 
 
 class TaskDataset(Dataset[Any]):
@@ -61,7 +64,7 @@ class TaskDataset(Dataset[Any]):
         in_memory: bool = False,
     ) -> None:
         self.tokenizer = TAPETokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
-        self.data: RecordSource = LMDBDataset(split_file(data_path, self.task.folder, split), in_memory)
+        self.data: RecordSource = open_split(data_path, self.task.folder, split, in_memory)
 
     def __len__(self) -> int:
         return len(self.data)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tape.datasets import FastaDataset, JSONDataset, LMDBDataset, NPZDataset, dataset_factory, pad_sequences
+from tape.datasets import (
+    FastaDataset,
+    JSONDataset,
+    LMDBDataset,
+    NPZDataset,
+    SecondaryStructureDataset,
+    StabilityDataset,
+    dataset_factory,
+    pad_sequences,
+)
 from tape.errors import DataError
 from tape.lmdb_store import write_lmdb
 
@@ -76,3 +87,51 @@ def test_empty_and_pickled_files_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "n" / "p.npz", primary=np.array([{"a": 1}], dtype=object))
     with pytest.raises(DataError, match="without pickled objects"):
         NPZDataset(tmp_path / "n")[0]
+
+
+def values_of(directory: Path) -> list[tuple[str, list[int]]]:
+    dataset = SecondaryStructureDataset(directory, "valid")
+    names = dataset.survey().identifiers
+    return [(names[i], dataset[i][2].tolist()) for i in range(len(dataset))]
+
+
+def test_labelled_splits_come_in_any_format(tmp_path: Path) -> None:
+    records = [{"id": "a", "primary": "MKV", "ss3": [0, 2, 1]}, {"id": "b", "primary": "AC", "ss3": [1, 1]}]
+    folder = tmp_path / "secondary_structure"
+    stem = folder / "secondary_structure_valid"
+    write_lmdb(stem.with_suffix(".lmdb"), records)
+    expected = values_of(tmp_path)
+    assert expected == [("a", [-1, 0, 2, 1, -1]), ("b", [-1, 1, 1, -1])]
+    texts = {
+        ".json": json.dumps(records),
+        ".jsonl": "\n".join(map(json.dumps, records)),
+        ".csv": 'id,sequence,ss3\na,MKV,"[0, 2, 1]"\nb,AC,1 1\n',
+        ".tsv": "id\tprimary\tss3\na\tMKV\t0,2,1\nb\tAC\t[1, 1]\n",
+        ".fasta": ">a ss3=0,2,1\nMKV\n>b ss3=1,1\nAC\n",
+    }
+    shutil.rmtree(stem.with_suffix(".lmdb"))
+    for suffix, text in texts.items():
+        stem.with_suffix(suffix).write_text(text)
+        assert values_of(tmp_path) == expected, suffix
+        stem.with_suffix(suffix).unlink()
+    with gzip.open(f"{stem}.csv.gz", "wt") as stream:
+        stream.write(texts[".csv"])
+    assert values_of(tmp_path) == expected
+    Path(f"{stem}.csv.gz").unlink()
+    stem.mkdir()
+    for record in records:
+        np.savez(stem / f"{record['id']}.npz", **{name: value for name, value in record.items() if name != "id"})
+    assert values_of(tmp_path) == expected
+    stem.with_suffix(".json").write_text(texts[".json"])
+    with pytest.raises(DataError, match=r"also there as secondary_structure_valid\.json; keep one of them"):
+        values_of(tmp_path)
+
+
+def test_a_single_value_of_a_table_is_a_number(tmp_path: Path) -> None:
+    (tmp_path / "stability").mkdir()
+    (tmp_path / "stability" / "stability_test.csv").write_text("primary,stability_score,note\nMKV,-0.5,7 up\n")
+    dataset = StabilityDataset(tmp_path, "test")
+    assert dataset[0][2] == -0.5
+    assert dataset.data[0] == {"primary": "MKV", "stability_score": -0.5, "note": "7 up", "id": "0"}
+    with pytest.raises(DataError, match="no split 'train'; splits there: test"):
+        StabilityDataset(tmp_path, "train")
