@@ -15,7 +15,7 @@ from .batch_schedule import BatchConfig
 from .data.blending import describe
 from .data.samples import Samples
 from .flops import flops_per_token
-from .memory_estimate import RankMemory, StepShape, parameter_sizes, rank_memory
+from .memory_estimate import RankMemory, StepShape, rank_memory
 from .parallel import ParallelDims
 
 _GIB = 1 << 30
@@ -78,7 +78,7 @@ class Plan:
         tokens, filled = step * self.tokens_per_row, self.tokens_per_row / self.seq_length
         return [
             *self.corpora,
-            f"parameters: {sum(parameter_sizes(self.model).values()):,}; on the rank with most: {memory.parameters:,}",
+            f"parameters: {memory.whole:,}; on the rank with most: {memory.parameters:,}",
             f"layout: {self.dims}",
             f"memory a rank: {words} = {_gib(memory.total(self.checkpoint_activations))} (estimate) of "
             f"{_gib(available)} ({source})",
@@ -119,15 +119,16 @@ def make_plan(
     precision: str,
     optimizer: str,
     checkpoint_activations: bool,
+    fused_attention: bool,
 ) -> Plan:
-    """Put a run on paper; reads the corpora's lengths and allocates no model."""
+    """Put a run on paper; reads the corpora's lengths and allocates no model. See :class:`StepShape`."""
     config = samples.parts[0].config
     step = StepShape(
         tokens=batch.micro_batch * config.seq_length,
         attended_length=samples.attended_length,
         mask_prob=config.mask_prob,
         precision=precision,
-        fused_attention=torch.cuda.is_available() or model.attention_probs_dropout_prob == 0,
+        fused_attention=fused_attention or model.attention_probs_dropout_prob == 0,
     )
     return Plan(
         model=model,
@@ -142,6 +143,11 @@ def make_plan(
         rows=len(samples),
         corpora=tuple(describe(samples)),
     )
+
+
+def is_for_gpus(config: DryRunConfig) -> bool:
+    """Whether the run is meant for GPUs: there are some here, or their memory was stated."""
+    return torch.cuda.is_available() or config.device_memory_gib is not None
 
 
 def available_memory(config: DryRunConfig, processes_here: int) -> tuple[float, str]:

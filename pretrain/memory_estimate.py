@@ -7,6 +7,7 @@ the two wide FFN states. Kernels' workspace, fragmentation and the process itsel
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -37,13 +38,14 @@ class RankMemory:
     """Bytes of one rank.
 
     Attributes:
-        parameters: how many it holds (a count).
+        whole, parameters: how many the model has, and how many this rank holds (counts).
         weights, gradients, optimizer: exact.
         low_precision: copies of the matrices in bf16 or fp16 while a step is computed.
         activations: of one micro-batch, kept for the backward pass.
         checkpointed: the same with --checkpoint-activations.
     """
 
+    whole: int
     parameters: int
     weights: int
     gradients: int
@@ -84,17 +86,22 @@ def parameter_sizes(config: ProteinBertConfig) -> dict[str, int]:
     return {name: parameter.numel() for name, parameter in model.named_parameters()}
 
 
-def rank_parameters(config: ProteinBertConfig, dims: ParallelDims) -> int:
-    """Parameters on the rank that holds most; of a pipeline that is the first stage or the last."""
-    sizes = parameter_sizes(config)
-    return max(_stage_parameters(sizes, config, dims, stage) for stage in {0, dims.pipeline - 1})
+def rank_parameters(sizes: Mapping[str, int], layers: int, dims: ParallelDims) -> int:
+    """Parameters on the rank that holds most; of a pipeline that is the first stage or the last.
+
+    Args:
+        sizes: of :func:`parameter_sizes`.
+        layers: of the model.
+        dims: the layout.
+    """
+    return max(_stage_parameters(sizes, layers, dims, stage) for stage in {0, dims.pipeline - 1})
 
 
-def _stage_parameters(sizes: dict[str, int], config: ProteinBertConfig, dims: ParallelDims, stage: int) -> int:
-    layers = dims.layers_of(stage, config.num_hidden_layers)
+def _stage_parameters(sizes: Mapping[str, int], layers: int, dims: ParallelDims, stage: int) -> int:
+    own = dims.layers_of(stage, layers)
     first, last = stage == 0, stage == dims.pipeline - 1
     here = {"bert.embeddings.": first, "bert.encoder.final_ln.": last, "mlm.": last}
-    here |= {f"bert.encoder.layer.{number}.": number in layers for number in range(config.num_hidden_layers)}
+    here |= {f"bert.encoder.layer.{number}.": number in own for number in range(layers)}
     total = 0 if first or not last else sizes[TIED_NAME]
     for name, size in sizes.items():
         if next((kept for prefix, kept in here.items() if name.startswith(prefix)), True):
@@ -111,19 +118,21 @@ def rank_memory(config: ProteinBertConfig, dims: ParallelDims, step: StepShape, 
         step: what a micro-batch looks like.
         optimizer: adam (two states a parameter) or sgd (one).
     """
-    parameters = rank_parameters(config, dims)
+    sizes = parameter_sizes(config)
+    parameters = rank_parameters(sizes, config.num_hidden_layers, dims)
     # The first stage has the most blocks, and under 1F1B as many micro-batches in flight as there are stages.
-    blocks = len(dims.layers_of(0, config.num_hidden_layers)) * dims.pipeline
-    whole = block_bytes(config, dims, step) * blocks
-    inputs = _FP32 * config.hidden_size * blocks
+    kept = len(dims.layers_of(0, config.num_hidden_layers)) * dims.pipeline
+    blocks = block_bytes(config, dims, step) * kept
+    inputs = _FP32 * config.hidden_size * kept
     ends = _end_bytes(config, step)
     return RankMemory(
+        whole=sum(sizes.values()),
         parameters=parameters,
         weights=_FP32 * parameters,
         gradients=_FP32 * parameters,
         optimizer=(2 if optimizer == "adam" else 1) * _FP32 * parameters,
         low_precision=0 if step.precision == "fp32" else 2 * parameters,
-        activations=round(step.tokens * (whole + ends)),
+        activations=round(step.tokens * (blocks + ends)),
         checkpointed=round(step.tokens * (inputs + block_bytes(config, dims, step) + ends)),
     )
 

@@ -39,7 +39,7 @@ from pretrain.continuing import check_samples, check_schedule, describe_samples
 from pretrain.data.blending import describe
 from pretrain.data.samples import EvaluationOrder, MicroBatches, Samples, TrainingOrder
 from pretrain.data.splits import Splits, open_splits
-from pretrain.dry_run import DryRunConfig, available_memory, make_plan
+from pretrain.dry_run import DryRunConfig, available_memory, is_for_gpus, make_plan
 from pretrain.flops import Meter, flops_per_token, measured_peak, memory_reader
 from pretrain.loop import Evaluation, Evaluations, Loop
 from pretrain.memory_estimate import parameter_sizes
@@ -239,6 +239,7 @@ def show_plan(arguments: PretrainArguments, config: DryRunConfig, launch: Launch
         arguments.precision.name,
         arguments.optimizer.name,
         arguments.checkpoint_activations,
+        is_for_gpus(config),
     )
     available, source = available_memory(config, arguments.dims.world_size)
     for line in (*arguments.notices, *plan.lines(available, source)):

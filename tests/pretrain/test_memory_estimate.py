@@ -46,7 +46,11 @@ def fake_ranks() -> Iterator[None]:
 
 def test_the_count_is_the_built_models() -> None:
     built = sum(parameter.numel() for parameter in ProteinBertForMaskedLM(config()).parameters())
-    assert sum(parameter_sizes(config()).values()) == rank_parameters(config(), ParallelDims()) == built
+    assert (
+        sum(parameter_sizes(config()).values())
+        == rank_parameters(parameter_sizes(config()), 2, ParallelDims())
+        == built
+    )
 
 
 def test_the_released_model_has_205_9_million() -> None:
@@ -70,7 +74,18 @@ def test_a_ranks_count_is_what_it_holds(fake_ranks: None, tensor: int) -> None:
     processes = Processes(dims, 0, torch.device("cpu"), mesh)
     model = build_model(config(), InitConfig(), processes)
     held = sum(parameter.local.numel() for parameter in local_parameters(model, processes))
-    assert held == rank_parameters(config(), dims)
+    assert held == rank_parameters(parameter_sizes(config()), 2, dims)
+
+
+def test_a_stages_count() -> None:
+    """Two stages of one block: embeddings on the first; final layer norm, head and the tied matrix on the last."""
+    sizes = parameter_sizes(config())
+    block = sum(size for name, size in sizes.items() if ".layer.0." in name)
+    embeddings = sum(size for name, size in sizes.items() if name.startswith("bert.embeddings."))
+    head = sum(sizes.values()) - 2 * block - embeddings
+    expected = block + max(embeddings, head + sizes["bert.embeddings.word_embeddings.weight"])
+    assert rank_parameters(sizes, 2, ParallelDims(2, pipeline=2)) == expected
+    assert rank_parameters(sizes, 2, ParallelDims(4, pipeline=2, shard_data=True)) == -(-expected // 2)
 
 
 def kept_bytes(model: ProteinBertForMaskedLM, precision: str) -> int:
