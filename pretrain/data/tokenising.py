@@ -7,7 +7,7 @@ import signal
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from tape.tokenizers import TAPETokenizer, normalise_sequence
 from .deduplication import DigestSet, protein_digest
 
 DEFAULT_MAX_UNKNOWN_FRACTION = 0.001
+_NO_RESIDUE = 255
 _BATCHES_IN_FLIGHT = 4  # a worker; bounds memory when the writer is slower than the readers
 
 
@@ -45,21 +46,21 @@ class Filters:
         if self.max_length is not None and self.max_length < self.min_length:
             raise ConfigError(f"--max-length {self.max_length} is less than --min-length {self.min_length}")
 
-    def reason(self, sequence: str, record: SequenceRecord) -> str | None:
-        """Why a protein is left out, None when it is kept.
+    def reason(self, length: int, record: SequenceRecord) -> str | None:
+        """Why a protein of so many residues is left out, None when it is kept.
 
         Raises:
             DataError: it is empty, and that wasn't allowed.
         """
-        if not sequence:
+        if not length:
             if self.skip_empty:
                 return "empty"
             raise DataError(
                 f"{record.where}: empty record: nothing but gaps; give --skip-empty to leave such records out"
             )
-        if len(sequence) < self.min_length:
+        if length < self.min_length:
             return "too_short"
-        if self.max_length is not None and len(sequence) > self.max_length:
+        if self.max_length is not None and length > self.max_length:
             return "too_long"
         return None
 
@@ -118,22 +119,44 @@ def _ignore_interrupts() -> None:
 
 
 def tokenise_batch(records: Sequence[SequenceRecord], filters: Filters) -> TokenisedBatch:
-    """Normalise, filter and tokenise some records."""
-    tokenizer = TAPETokenizer()
-    ids, changes, filtered = [], Counter[str](), Counter[str]()
-    for record in records:
-        try:
-            sequence, changed = normalise_sequence(record.sequence, drop_gaps=True)
-        except UnknownResidueError as error:
-            raise DataError(f"{record.where}: {error}") from None
-        reason = filters.reason(sequence, record)
+    """Normalise, filter and tokenise some records.
+
+    All letters are looked up at once; only records that hold anything but upper-case residues are taken apart.
+    """
+    letters = "".join(record.sequence for record in records).encode("latin-1", "replace")
+    ids = _residue_table()[np.frombuffer(letters, dtype=np.uint8)]
+    ends = np.cumsum([len(record.sequence) for record in records])
+    unusual = set(np.searchsorted(ends, np.flatnonzero(ids == _NO_RESIDUE), side="right").tolist())
+    kept, changes, filtered, start = [], Counter[str](), Counter[str](), 0
+    for number, (record, end) in enumerate(zip(records, ends.tolist(), strict=True)):
+        protein, changed = _normalised(record) if number in unusual else (ids[start:end], None)
+        start = end
+        reason = filters.reason(len(protein), record)
         if reason:
             filtered[reason] += 1
             continue
-        changes.update(changed)
-        ids.append(tokenizer.encode_residues(sequence).astype(np.uint8))
-    sizes = np.array([len(protein) for protein in ids], dtype=np.int32)
-    digests = b"".join(map(protein_digest, ids)) if filters.deduplicate else b""
-    return TokenisedBatch(
-        np.concatenate(ids) if ids else np.zeros(0, dtype=np.uint8), sizes, changes, filtered, digests
-    )
+        if changed:
+            changes.update(changed)
+        kept.append(protein)
+    sizes = np.array([len(protein) for protein in kept], dtype=np.int32)
+    digests = b"".join(map(protein_digest, kept)) if filters.deduplicate else b""
+    joined = np.concatenate(kept) if kept else np.zeros(0, dtype=np.uint8)
+    return TokenisedBatch(joined, sizes, changes, filtered, digests)
+
+
+@cache
+def _residue_table() -> np.ndarray:
+    """Character code -> id of the upper-case residues; everything else, also what needs a change, is marked."""
+    tokenizer = TAPETokenizer()
+    table = np.full(256, _NO_RESIDUE, dtype=np.uint8)
+    for residue in tokenizer.residue_ids.tolist():
+        table[ord(tokenizer.tokens[residue])] = residue
+    return table
+
+
+def _normalised(record: SequenceRecord) -> tuple[np.ndarray, Counter[str]]:
+    try:
+        sequence, changed = normalise_sequence(record.sequence, drop_gaps=True)
+    except UnknownResidueError as error:
+        raise DataError(f"{record.where}: {error}") from None
+    return TAPETokenizer().encode_residues(sequence).astype(np.uint8), changed

@@ -7,9 +7,9 @@ import pytest
 
 from pretrain.data.deduplication import DigestSet
 from pretrain.data.tokenising import Filters, tokenise_batch
-from tape.errors import ConfigError
+from tape.errors import ConfigError, DataError
 from tape.sequence_files import SequenceRecord
-from tape.tokenizers import TAPETokenizer
+from tape.tokenizers import TAPETokenizer, normalise_sequence
 
 
 def records(*sequences: str) -> list[SequenceRecord]:
@@ -37,3 +37,16 @@ def test_a_batch_without_duplicates_keeps_ids_and_sizes_together() -> None:
 
 def test_no_digest_is_computed_for_nothing() -> None:
     assert tokenise_batch(records("MKV"), Filters()).digests == b""
+
+
+def test_looking_up_a_batch_equals_taking_every_record_apart() -> None:
+    """Usual and unusual records beside each other: letters of every kind, lower case, gaps, stops, beyond ASCII."""
+    sequences = ["ACDEFGHIKLMNPQRSTVWYBOUXZ", "mkv", "M-K.V*", "J", "ACD", "ACDJ", "GG"]
+    batch = tokenise_batch(records(*sequences), Filters())
+    expected = [normalise_sequence(sequence, drop_gaps=True)[0] for sequence in sequences]
+    assert batch.sizes.tolist() == [len(sequence) for sequence in expected]
+    assert TAPETokenizer().decode(batch.ids.astype(np.int64)) == "".join(expected)
+    assert batch.changes == {"lower_case": 3, "gap_removed": 2, "stop_removed": 1, "J_to_X": 2}
+    for bad in ("AC1", "ACé", "AC\u4e00", "AC?"):
+        with pytest.raises(DataError, match="x, record 1"):
+            tokenise_batch(records("MKV", bad, "GG"), Filters())
