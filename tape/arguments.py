@@ -340,6 +340,11 @@ def changed_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     return sorted(name for name, value in vars(args).items() if value != parser.get_default(name))
 
 
+def level_of(args: argparse.Namespace) -> int:
+    """What is logged: ``--log_level``, or everything with ``--debug``."""
+    return logging.DEBUG if args.debug else int(args.log_level)
+
+
 def precision_of(args: argparse.Namespace) -> str:
     return "fp16" if args.fp16 else "bf16" if args.bf16 else "fp32"
 

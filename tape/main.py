@@ -55,10 +55,6 @@ def _parse_training(parser: argparse.ArgumentParser, arguments: Arguments) -> ar
     return args
 
 
-def _level(args: argparse.Namespace) -> int:
-    return logging.DEBUG if args.debug else int(args.log_level)
-
-
 # --- training -------------------------------------------------------------------------------------------------------
 
 
@@ -81,7 +77,7 @@ def run_train(arguments: Arguments = None) -> Path:
     from .training import seed_all
 
     with training_processes(args.no_cuda, args.local_rank) as ranks:
-        with logging_to_terminal(_level(args) if ranks.is_writer else logging.WARNING):
+        with logging_to_terminal(options.level_of(args) if ranks.is_writer else logging.WARNING):
             seed_all(args.seed)
             if args.force_save != "FALSE":
                 return _save_untrained(args, ranks)
@@ -239,7 +235,7 @@ def run_eval(arguments: Arguments = None) -> dict[str, float]:
     from .run_directory import logging_to_terminal
 
     with training_processes(args.no_cuda, args.local_rank) as ranks:
-        with logging_to_terminal(_level(args) if ranks.is_writer else logging.WARNING):
+        with logging_to_terminal(options.level_of(args) if ranks.is_writer else logging.WARNING):
             return _evaluate(args, spec, ranks) if args.predict is None else _predict(args, spec, ranks)
 
 
@@ -348,7 +344,7 @@ def run_embed(arguments: Arguments = None) -> Path:
     from .run_directory import logging_to_terminal, saved_epoch
 
     with training_processes(args.no_cuda, args.local_rank) as ranks:
-        with logging_to_terminal(_level(args) if ranks.is_writer else logging.WARNING):
+        with logging_to_terminal(options.level_of(args) if ranks.is_writer else logging.WARNING):
             path = embeddings_file(Path(args.out_file))
             dataset = spec.dataset_class(args.data_file, args.tokenizer)
             assembly.report_changes(dataset, args.data_file)

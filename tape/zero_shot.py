@@ -15,6 +15,7 @@ from typing import Any
 from . import arguments as options
 from .atomic_files import atomic_write, write_json
 from .errors import ConfigError, run_cli
+from .model_cache import local_model
 from .registry import registry
 from .tokenizers import TAPETokenizer
 from .variants import METHODS, Variant, read_proteins, read_variants
@@ -72,9 +73,9 @@ def run_score(arguments: Sequence[str] | None = None) -> Path:
     proteins = read_proteins(args.wild_type)
     variants = read_variants(args.variants_file, proteins, args.first_residue)
     measured = None if args.compare is None else _numbers(args.compare, variants, args.variants_file)
-    with training_processes(args.no_cuda, args.local_rank) as ranks, logging_to_terminal(_level(args)):
+    with training_processes(args.no_cuda, args.local_rank) as ranks, logging_to_terminal(options.level_of(args)):
         spec = registry.get_task_spec(args.task)
-        model = assembly.finetuned_model(args, spec, saved_epoch(Path(args.from_pretrained))).to(ranks.device)
+        model = assembly.finetuned_model(args, spec, saved_epoch(local_model(args.from_pretrained))).to(ranks.device)
         config = EvaluationConfig(args.batch_size, 0, options.precision_of(args))
         scores = VariantScorer(model, TAPETokenizer(args.tokenizer), config, ranks.device).score(
             variants, proteins, list(dict.fromkeys(args.methods))
@@ -152,9 +153,9 @@ def run_contacts(arguments: Sequence[str] | None = None) -> Path:
     from .distributed import training_processes
     from .run_directory import experiment_name, logging_to_terminal, saved_epoch
 
-    with training_processes(args.no_cuda, args.local_rank) as ranks, logging_to_terminal(_level(args)):
+    with training_processes(args.no_cuda, args.local_rank) as ranks, logging_to_terminal(options.level_of(args)):
         spec = registry.get_task_spec(args.task)
-        directory = saved_epoch(Path(args.from_pretrained))
+        directory = saved_epoch(local_model(args.from_pretrained))
         fit, test = (spec.dataset_class(args.data_dir, split, args.tokenizer) for split in (args.fit_split, args.split))
         model = _attention_model(args, directory).to(ranks.device)
         positions = getattr(model.config, "max_position_embeddings", None)
@@ -214,10 +215,6 @@ def _write_contacts(
     except OSError as error:
         raise ConfigError(f"{path}: can't be written: {error.strerror or error}") from error
     logger.info("%d proteins of %s; wrote %s", evaluation.proteins, args.split, path)
-
-
-def _level(args: argparse.Namespace) -> int:
-    return logging.DEBUG if args.debug else int(args.log_level)
 
 
 # --- for the shell --------------------------------------------------------------------------------------------------
