@@ -83,7 +83,7 @@ def attention_features(model: nn.Module, ids: np.ndarray, device: torch.device) 
 
 
 def fit_logistic_regression(
-    features: np.ndarray, labels: np.ndarray, c: float, tolerance: float = 1e-3, iterations: int = 5000
+    features: np.ndarray, labels: np.ndarray, c: float, tolerance: float = 1e-5, iterations: int = 5000
 ) -> tuple[np.ndarray, float]:
     """Minimise |w|_1 + c sum of log(1 + exp(-y (w x + b))), y in {-1, 1}.
 

@@ -90,6 +90,7 @@ def check_evaluation(model: str, task: str, directory: Path, data: list[Any]) ->
     assert report["data"]["name"].startswith("toy ")
     assert {metric["name"] for metric in report["metrics"]} == set(metrics)
     assert all(metric["definition"] for metric in report["metrics"])
+    assert report["bootstrap"]["resamples"] == 1000
 
 
 @pytest.mark.parametrize("model", registry.get_task_spec("embed").models)
