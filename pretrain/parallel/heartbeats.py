@@ -1,4 +1,4 @@
-"""Signs of life: what each rank tells the others about itself every second, and what its machine says about it."""
+"""Signs of life: what each rank tells the others about itself, and what its machine says about it."""
 
 from __future__ import annotations
 

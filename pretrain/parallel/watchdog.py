@@ -1,7 +1,7 @@
 """Ends the run on all ranks when one of them dies, hangs or fails, and says which one and what it was doing.
 
-Each rank tells the others every second what its main thread is doing (:mod:`.heartbeats`), and looks at what they say.
-A rank is given up when
+Each rank tells the others several times a second what its main thread is doing (:mod:`.heartbeats`), and looks at what
+they say. A rank is given up when
 
 - its process is gone (seen at once on the same machine);
 - it hasn't been heard of for the patience given: frozen, dead, or its machine unreachable;
@@ -32,7 +32,7 @@ from .launch import Launch
 from .messages import MessageGroup
 from .processes import Processes
 
-_BEAT_SECONDS = 1.0
+_BEAT_SECONDS = 0.25
 _RANKS_A_SECOND = 64  # from so many ranks on, beats become rarer: each rank reads all others'
 _MESSAGE_TIMEOUT = timedelta(seconds=5)
 # A connection that broke says that somebody is gone; so long after it, silence says who.

@@ -18,7 +18,7 @@ def _at_step(number: int, action: Callable[[], None]) -> None:
 
     def spoiled(self: training.Trainer, iteration: int, micro_batches: Any) -> training.StepResult:
         if iteration == number:
-            self.operations.at("forward pass of micro-batch 1")
+            self.operations.at("a spoiled step")
             action()
         return step(self, iteration, micro_batches)
 
@@ -53,7 +53,7 @@ def stuck_on_rank_1(rank: int) -> None:
             time.sleep(0.01)
 
     if rank == 1:
-        _at_step(4, hang)
+        _at_step(4, lambda: setattr(training.Trainer, "loss_sum", lambda *arguments: hang()))
 
 
 def _die(*arguments: object, **options: object) -> None:

@@ -123,7 +123,7 @@ def test_a_lost_rank_ends_the_other(
 ) -> None:
     """Rank 0 holds the store of the heartbeats: frozen, it is the harder case."""
     ranks = start(tmp_path, flags)
-    wait_for(lambda: "iteration 4/" in ranks[0].text, "the first steps")
+    wait_for(lambda: "iteration 12/" in ranks[0].text, "the first steps")
     os.kill(ranks[victim].pid, number)
     codes = ends(ranks)
     assert codes[victim] == -signal.SIGKILL  # the frozen one, too: the other one sees to it
@@ -138,8 +138,8 @@ def test_a_lost_rank_ends_the_other(
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        ("error_on_rank_1", "failed at 'iteration 4: forward pass of micro-batch 1': corpus.bin: record 17 is damaged"),
-        ("fault_on_rank_1", "failed at 'iteration 4: forward pass of micro-batch 1': KeyError: 'nowhere'"),
+        ("error_on_rank_1", "failed at 'iteration 4: a spoiled step': corpus.bin: record 17 is damaged"),
+        ("fault_on_rank_1", "failed at 'iteration 4: a spoiled step': KeyError: 'nowhere'"),
         ("stuck_on_rank_1", "hangs: at 'iteration 4: forward pass of micro-batch 1' for"),
     ],
 )
