@@ -40,6 +40,7 @@ _SILENCE_AFTER_A_BREAK = 4.0
 # How long a main thread has to say itself what the watchdog has just heard from another rank.
 _GRACE = 3.0
 _END_AT_LAST = 30.0
+_LAST_WORDS = 2.0
 
 
 class LostRankError(ProteinLMError):
@@ -140,6 +141,7 @@ class Watchdog:
         self._machine = this_machine()
         self._started = start_of(os.getpid()) or "" if os.path.exists("/proc/self/stat") else ""
         self._count = 0
+        self._reads = 0
         self._failure: str | None = None
         self._beats = [Beat(number) for number in range(world_size)]
         self._heard_at = [time.monotonic()] * world_size
@@ -157,6 +159,7 @@ class Watchdog:
             if beat.count != self._beats[rank].count:
                 self._heard_at[rank] = now
             self._beats[rank] = beat
+        self._reads += 1
 
     def start(self) -> None:
         for target in (self._talk, self._watch):
@@ -175,7 +178,7 @@ class Watchdog:
             others = [item for item in self._heard() if item.beat.rank != self._rank]
             verdict = judge_life(others, self._machine, patience)
             if verdict is not None:
-                return verdict
+                return self._with_last_words(verdict)
             time.sleep(0.2)
         return judge_progress([replace(beat, may_take_long=False) for beat in self._all_beats()], patience)
 
@@ -206,6 +209,14 @@ class Watchdog:
         if item.beat.rank == self._rank:
             return True
         return item.silence < _SILENCE_AFTER_A_BREAK + self._pause and not has_ended(item.beat, self._machine)
+
+    def _with_last_words(self, verdict: Verdict) -> Verdict:
+        """A process that is gone may have said why in a beat that hasn't been read here yet."""
+        read, deadline = self._reads, time.monotonic() + _LAST_WORDS
+        while self._reads < read + 2 and time.monotonic() < deadline and not verdict.failed:
+            time.sleep(0.05)
+        others = [item for item in self._heard() if item.beat.rank != self._rank and item.beat.failure is not None]
+        return judge_life(others, self._machine, float("inf")) or verdict
 
     def _own(self) -> Beat:
         now = self._operations.current
@@ -250,6 +261,7 @@ class Watchdog:
             verdict = judge(self._heard(), self._rank, self._machine, self._patience)
             if verdict is None:
                 continue
+            verdict = self._with_last_words(verdict)
             if verdict.failed:
                 time.sleep(_GRACE)  # the main thread may be about to say the same
             if not self._leaving and not self._closed.is_set():

@@ -145,7 +145,9 @@ def test_a_lost_rank_ends_the_other(
 )
 def test_a_rank_that_fails_or_hangs_ends_the_other(tmp_path: Path, flags: Flags, spoil: str, words: str) -> None:
     ranks = start(tmp_path, flags, f"tests.pretrain.spoilers:{spoil}")
-    assert ends_with_codes(ranks) == [1, 1]
+    codes = ends_with_codes(ranks)
+    assert codes[0] == 1
+    assert codes[1] in ((1, -signal.SIGKILL) if spoil == "stuck_on_rank_1" else (1,))  # whoever is quicker
     (line,) = errors(ranks[0])
     assert line.startswith("error: rank 1 ")
     assert words in line

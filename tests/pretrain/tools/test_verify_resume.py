@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ Flags = Callable[..., list[str]]
 def test_a_run_continues_and_a_change_is_noticed(
     tmp_path: Path, flags: Flags, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = flags("--save-interval", 5, "--eval-interval", 20, train_iters=60, dropout=0.1)
+    command = flags("--save-interval", 5, "--eval-interval", 10, train_iters=30, dropout=0.1)
     monkeypatch.setattr(sys, "argv", ["verify_resume.py", "--kills", "2", "--directory", str(tmp_path), "--", *command])
     assert run_cli(verify_resume.main) == 0
     out = capsys.readouterr().out
@@ -30,14 +29,12 @@ def test_a_run_continues_and_a_change_is_noticed(
 
     metrics = tmp_path / "killed" / "metrics.jsonl"
     lines = metrics.read_text().splitlines()
-    record = json.loads(lines[30])
+    record = json.loads(lines[12])
     record["lm_loss"] += 1e-7
-    lines[30] = json.dumps(record)
+    lines[12] = json.dumps(record)
     metrics.write_text("\n".join(lines) + "\n")
     assert verify_resume._compare(tmp_path / "straight", tmp_path / "killed") == 1
     assert "1 differ" in capsys.readouterr().out
-    shutil.rmtree(tmp_path / "killed" / "iter_0000060")
-    metrics.unlink()
 
 
 @pytest.mark.parametrize(
