@@ -132,7 +132,7 @@ class Loop:
         config, saved = self._config, state.iteration
         self._lenient_until = state.iteration + _FIRST_STEPS
         self._trainer.model.train()
-        reason = self._stopping.reason()
+        reason = self._stopping.reason(at_start=True)
         state = self._evaluate(state, reason)
         while state.iteration < config.train_iters and reason is None:
             state = self._step(state, micro_batches)

@@ -37,13 +37,17 @@ class Stopping:
         self._minutes = minutes
         self._began = began
 
-    def reason(self) -> str | None:
+    def reason(self, at_start: bool = False) -> str | None:
         """Why to stop, the same on all ranks; None: go on. Called by all ranks after the same step.
+
+        Args:
+            at_start: before the first step, which is done however long the start took: a job that is queued again and
+                again must get on.
 
         Raises:
             CheckpointError: on all ranks, when the checkpoint in flight couldn't be written.
         """
-        over = self._minutes is not None and time.monotonic() - self._began >= 60.0 * self._minutes
+        over = not at_start and self._minutes is not None and time.monotonic() - self._began >= 60.0 * self._minutes
         number, is_over, failed = self._ranks.largest([self._requests.received, over, self._writer.failed])
         if failed:
             self._writer.wait()
