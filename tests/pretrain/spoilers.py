@@ -10,6 +10,7 @@ from typing import Any
 
 from pretrain import training
 from pretrain.checkpointing import retention, saving
+from pretrain.objective import MaskedLanguageModelling
 from tape.errors import DataError
 
 
@@ -53,7 +54,7 @@ def stuck_on_rank_1(rank: int) -> None:
             time.sleep(0.01)
 
     if rank == 1:
-        _at_step(4, lambda: setattr(training.Trainer, "loss_sum", lambda *arguments: hang()))
+        _at_step(4, lambda: setattr(MaskedLanguageModelling, "forward", lambda *arguments: hang()))
 
 
 def _die(*arguments: object, **options: object) -> None:

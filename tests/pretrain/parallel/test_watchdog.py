@@ -140,7 +140,7 @@ def test_a_lost_rank_ends_the_other(
     [
         ("error_on_rank_1", "failed at 'iteration 4: a spoiled step': corpus.bin: record 17 is damaged"),
         ("fault_on_rank_1", "failed at 'iteration 4: a spoiled step': KeyError: 'nowhere'"),
-        ("stuck_on_rank_1", "hangs: at 'iteration 4: forward pass of micro-batch 1' for"),
+        ("stuck_on_rank_1", "hangs: at 'iteration 4: forward and backward pass of micro-batch 1' for"),
     ],
 )
 def test_a_rank_that_fails_or_hangs_ends_the_other(tmp_path: Path, flags: Flags, spoil: str, words: str) -> None:
