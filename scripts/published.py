@@ -85,6 +85,8 @@ def _data_reasons(record: EvaluationRecord, task: dict[str, Any]) -> list[str]:
         reasons.append(f"ours is on another split: {record.split}, not {task['split']}")
     elif record.proteins != task["proteins"]:
         reasons.append(f"ours is over {record.proteins:,} test proteins, not {task['proteins']:,}")
+    if record.data.get("long_proteins"):
+        reasons.append(f"ours reads proteins over the position table by --length {record.data['long_proteins']}")
     trained = (record.data.get("splits") or {}).get("train")
     if trained is not None and trained != task["train"]:
         reasons.append(f"ours had {trained:,} proteins to train on, not {task['train']:,}")

@@ -138,6 +138,8 @@ def test_on_the_same_data_only_what_differs_is_named() -> None:
     assert found["TAPE LSTM"] == ()  # same data, same head, same metric
     assert found["ProteinLM 200M"] == ("other head: ours is 512 wide, theirs 1024",)
     assert "ours is over 5 test proteins, not 12,851" in reasons(record)["TAPE LSTM"]
+    cut = record_of("stability", "transformer", "test", {**data, "long_proteins": "crop"}, spearmanr=0.5)
+    assert "ours reads proteins over the position table by --length crop" in reasons(cut)["TAPE LSTM"]
 
 
 def test_other_data_heads_and_metrics_are_named() -> None:
