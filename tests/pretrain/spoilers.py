@@ -14,13 +14,12 @@ from pretrain.objective import MaskedLanguageModelling
 from tape.errors import DataError
 
 
-def _at_step(number: int, action: Callable[[], None]) -> None:
+def _at_step(number: int, action: Callable[[training.Trainer], None]) -> None:
     step = training.Trainer.step
 
     def spoiled(self: training.Trainer, iteration: int, micro_batches: Any) -> training.StepResult:
         if iteration == number:
-            self.operations.at("a spoiled step")
-            action()
+            action(self)
         return step(self, iteration, micro_batches)
 
     training.Trainer.step = spoiled  # type: ignore[method-assign]
@@ -29,7 +28,8 @@ def _at_step(number: int, action: Callable[[], None]) -> None:
 def error_on_rank_1(rank: int) -> None:
     """What a user can mend, on one rank."""
 
-    def fail() -> None:
+    def fail(trainer: training.Trainer) -> None:
+        trainer.operations.at("a spoiled step")
         raise DataError("corpus.bin: record 17 is damaged")
 
     if rank == 1:
@@ -39,7 +39,8 @@ def error_on_rank_1(rank: int) -> None:
 def fault_on_rank_1(rank: int) -> None:
     """A fault of the program, on one rank."""
 
-    def fail() -> None:
+    def fail(trainer: training.Trainer) -> None:
+        trainer.operations.at("a spoiled step")
         raise KeyError("nowhere")
 
     if rank == 1:
@@ -54,7 +55,7 @@ def stuck_on_rank_1(rank: int) -> None:
             time.sleep(0.01)
 
     if rank == 1:
-        _at_step(4, lambda: setattr(MaskedLanguageModelling, "forward", lambda *arguments: hang()))
+        _at_step(4, lambda trainer: setattr(MaskedLanguageModelling, "forward", lambda *arguments: hang()))
 
 
 def _die(*arguments: object, **options: object) -> None:
