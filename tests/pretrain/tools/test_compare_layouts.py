@@ -10,14 +10,15 @@ from pretrain.parallel import Launch
 from pretrain.tools.compare_layouts import MODEL, OPTIMIZERS, Curve, Layout, MadeUpRows, layouts, run_all, run_layout
 
 STEPS = 20
+SHORT = 5  # at all layouts; the tool itself does 20 at each
 ALONE = Layout()
 SPLIT = [layout for world in (2, 4) for layout in layouts(world)]
 # With AdamW the layouts that have most at once; with --fp16 those whose ranks must agree on an overflow.
-COMPOSED = [Layout(2, 2, 1, True, True), Layout(1, 2, 2, sharded=True), Layout(2, 1, 2, True)]
+COMPOSED = [Layout(2, 2, 1, True, True), Layout(2, 1, 2, True)]
 FP16 = ("--fp16", "--initial-loss-scale", str(2.0**40), "--hysteresis", "1", *OPTIMIZERS["sgd"])
-FP16_STEPS = 6
+FP16_STEPS = 4
 RUNS = [
-    *((layout, OPTIMIZERS["sgd"], STEPS) for layout in (ALONE, *SPLIT)),
+    *((layout, OPTIMIZERS["sgd"], SHORT) for layout in (ALONE, *SPLIT)),
     *((layout, OPTIMIZERS["adam"], STEPS) for layout in (ALONE, *COMPOSED)),
     *((layout, FP16, FP16_STEPS) for layout in (ALONE, *COMPOSED[1:])),
 ]
@@ -46,8 +47,8 @@ def test_layouts_are_complete() -> None:
 @pytest.mark.parametrize("layout", SPLIT, ids=str)
 def test_sgd_gives_the_same_curve(curves: Curves, layout: Layout) -> None:
     alone, other = (curves[one, OPTIMIZERS["sgd"]] for one in (ALONE, layout))
-    assert len(other.losses) == STEPS
-    assert alone.losses[-1] < alone.losses[0] - 0.3
+    assert len(other.losses) == SHORT
+    assert alone.losses[-1] < alone.losses[0] - 0.1
     assert max(alone.norms) > 1.0  # clipping acts
     loss, norm, evaluation = other.difference(alone)
     assert loss <= 1e-5
@@ -60,6 +61,7 @@ def test_sgd_gives_the_same_curve(curves: Curves, layout: Layout) -> None:
 @pytest.mark.parametrize("layout", COMPOSED, ids=str)
 def test_adamw_gives_the_same_curve(curves: Curves, layout: Layout) -> None:
     alone, other = (curves[one, OPTIMIZERS["adam"]] for one in (ALONE, layout))
+    assert len(other.losses) == STEPS
     loss, _, evaluation = other.difference(alone)
     assert loss <= 1e-4
     assert evaluation <= 1e-4
