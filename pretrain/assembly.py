@@ -29,6 +29,7 @@ def build_trainer(arguments: PretrainArguments, processes: Processes, operations
     # Sharding makes the parameters what they stay; only then are they handed out.
     execution = make_execution(objective, processes, objective.stream_shape(), schedule)
     parameters = local_parameters(model, processes)
-    optimizer = Optimizer(parameters, Gradients(parameters, processes), arguments.optimizer, arguments.schedule)
+    gradients = Gradients(parameters, processes, operations)
+    optimizer = Optimizer(parameters, gradients, arguments.optimizer, arguments.schedule)
     seed = arguments.training.seed
     return Trainer(objective, execution, optimizer, processes, arguments.precision, arguments.batch, seed, operations)

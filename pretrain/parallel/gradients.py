@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from ..operations import Operations
 from .parameters import TIED_NAME, LocalParameter
 from .processes import Processes
 
@@ -50,10 +51,14 @@ class Gradients:
     Args:
         parameters: of :func:`local_parameters`; their ``grad`` is set and must never be replaced.
         processes: whom to sum with.
+        operations: is told when the waiting for other ranks' gradients begins.
     """
 
-    def __init__(self, parameters: Sequence[LocalParameter], processes: Processes) -> None:
+    def __init__(
+        self, parameters: Sequence[LocalParameter], processes: Processes, operations: Operations | None = None
+    ) -> None:
         self._processes = processes
+        self._operations = operations or Operations()
         self._buffers = [_Buffer(group) for group in _grouped(list(reversed(parameters)))]
         self._split = [view for p, view in self._pairs() if p.is_split and not p.is_copy]
         self._whole = [view for p, view in self._pairs() if not p.is_split and not p.is_copy]
@@ -85,6 +90,7 @@ class Gradients:
 
     def sum(self) -> None:
         """Make all gradients those of the global batch."""
+        self._operations.at("sum of gradients")
         if self._sums_data:
             self._start_until(len(self._buffers))
             for work in self._started:

@@ -275,7 +275,9 @@ class Watchdog:
             print(f"error: {verdict.text}", file=sys.stderr, flush=True)
         if not verdict.failed:
             kill_all(verdict.culprits, self._machine)
-        if self._rank == 0:
+        if self._rank in {beat.rank for beat in verdict.culprits}:
+            time.sleep(_GRACE)  # the others say why; a process that is gone would be all that they see
+        elif self._rank == 0:
             time.sleep(2 * self._pause)  # the store is in this process
         os._exit(1)
 

@@ -97,7 +97,9 @@ def test_operations_count() -> None:
 
 def start(tmp_path: Path, flags: Flags, spoil: str | None = None) -> list[Rank]:
     """Two ranks without torchrun that would run for hours."""
-    options = ("--eval-iters", 0, "--log-interval", 1, "--hang-timeout-seconds", 4, "--save", tmp_path / "run")
+    # a step is one micro-batch: a rank that hangs in it is found while the other waits in the sum of gradients
+    options = ("--global-batch-size", 4, "--eval-iters", 0, "--log-interval", 1)
+    options += ("--hang-timeout-seconds", 4, "--save", tmp_path / "run")
     return start_ranks(flags(*options, train_iters=10**6), tmp_path, 2, spoil)
 
 
