@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,24 +10,35 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tape.distributed import LaunchPlan, Ranks, from_writer, gather_lists, sum_over_ranks, training_processes
 from tape.errors import ConfigError
-from tape.main import run_eval, run_train
+from tape.main import run_embed, run_eval, run_train
 from tape.run_directory import read_history
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def torchrun(processes: int, cwd: Path, *words: object) -> None:
-    """Run ``tape_train.py`` under torchrun."""
+def torchrun(processes: int, cwd: Path, *words: object, script: Path = ROOT / "tape_train.py") -> None:
+    """Run a script under torchrun."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [*launcher, str(ROOT / "tape_train.py"), *map(str, words)]
+    command = [*launcher, str(script), *map(str, words)]
     result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=240)
     assert result.returncode == 0, result.stderr
+
+
+def launch_script(folder: Path) -> Path:
+    """``tape-train-distributed`` as a file, whose processes import it again."""
+    script = folder / "launch.py"
+    script.write_text(
+        "import sys\nfrom tape.main import train_distributed_command\n"
+        "if __name__ == '__main__':\n    sys.exit(train_distributed_command())\n"
+    )
+    return script
 
 
 @pytest.mark.distributed
@@ -67,14 +79,68 @@ def test_two_ranks_train_and_validate_as_one(small_data: Path, small_config: Pat
 
 @pytest.mark.distributed
 @pytest.mark.slow
-def test_two_ranks_validate_the_model_that_is_saved(small_data: Path, small_config: Path, tmp_path: Path) -> None:
-    """Batch normalisation's running statistics differ between ranks until they are shared."""
+def test_two_ranks_validate_the_model_that_is_saved(
+    run_script: Callable[..., Any], small_data: Path, small_config: Path, tmp_path: Path, free_port: int
+) -> None:
+    """Batch normalisation's running statistics differ between ranks until they are shared. By the launcher."""
     words = ["transformer", "secondary_structure", "--data_dir", small_data, "--model_config_file", small_config]
     options = ["--num_train_epochs", 1, "--batch_size", 4, "--learning_rate", 1e-2, "--warmup_steps", 0]
-    torchrun(2, tmp_path, *words, *options, "--output_dir", tmp_path, "--exp_name", "run")
+    launcher = ["--nproc_per_node", 2, "--master_port", free_port, "--output_dir", tmp_path, "--exp_name", "run"]
+    result = run_script(launch_script(tmp_path), *words, *options, *launcher, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
     validated = read_history(tmp_path / "run")[0]["valid"]
     saved = ["transformer", "secondary_structure", str(tmp_path / "run" / "0"), "--data_dir", str(small_data)]
     assert run_eval([*saved, "--split", "valid"]) == pytest.approx(validated, rel=1e-4)
+
+
+SEVERAL = """
+import json, sys
+from tape.main import run_embed, run_eval, run_train
+for name, words in json.loads(sys.argv[1]):
+    {"train": run_train, "embed": run_embed, "eval": run_eval}[name](words)
+"""
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_seeds_evaluation_embeddings_and_predictions_do_not_depend_on_ranks(
+    small_data: Path, small_config: Path, tmp_path: Path
+) -> None:
+    """A frozen encoder and learned pooling over two seeds; then its model's embeddings and predictions."""
+    (tmp_path / "several.py").write_text(SEVERAL)
+    (tmp_path / "a.fasta").write_text("".join(f">p{n}\n{'ACDEFGHIKLMNPQRSTVWY'[n:]}\n" for n in range(7)))
+    found = []
+    for processes in (1, 2):
+        out = tmp_path / f"n{processes}"
+        out.mkdir()
+        model, fasta = str(out / "run" / "seed_42"), str(tmp_path / "a.fasta")
+        words = ["transformer", "stability", "--data_dir", small_data, "--model_config_file", small_config]
+        words += ["--num_train_epochs", 2, "--batch_size", 3, "--learning_rate", 1e-2, "--warmup_steps", 0, "--freeze"]
+        words += ["--pooling", "attention", "--seeds", 2, "--eval_splits", "test", "--max_tokens", 64]
+        words += ["--output_dir", out, "--exp_name", "run", "--log_dir", out / "logs"]
+        commands = [
+            ("train", [str(word) for word in words]),
+            ("embed", ["transformer", fasta, str(out / "e.npz"), model, "--batch_size", "2"]),
+            ("eval", ["transformer", "stability", model, "--predict", fasta, "--predict_out", str(out / "p.csv")]),
+        ]
+        if processes == 1:
+            for name, given in commands:
+                {"train": run_train, "embed": run_embed, "eval": run_eval}[name](given)
+        else:
+            torchrun(processes, tmp_path, json.dumps(commands), script=tmp_path / "several.py")
+        assert sorted(path.name for path in out.iterdir()) == ["e.npz", "logs", "p.csv", "run"]
+        summary = json.loads((out / "run" / "summary.json").read_text())["summary"]
+        with np.load(out / "e.npz", allow_pickle=True) as arrays:
+            vectors = np.stack([arrays[f"p{n}"].item()["avg"] for n in range(7)])
+        rows = [row.split(",") for row in (out / "p.csv").read_text().splitlines()[1:]]
+        found.append((summary, vectors, [row[:2] for row in rows], [float(row[2]) for row in rows]))
+    (one, vectors, proteins, values), (other, *rest) = found
+    for split in ("valid", "test"):
+        for name, spread in one[split].items():
+            assert other[split][name]["mean"] == pytest.approx(spread["mean"], rel=2e-3, abs=2e-4), (split, name)
+    np.testing.assert_allclose(rest[0], vectors, atol=1e-5)
+    assert rest[1] == proteins
+    assert rest[2] == pytest.approx(values, rel=1e-2, abs=1e-3)
 
 
 @pytest.mark.distributed
@@ -87,11 +153,7 @@ def test_the_launcher_reports_what_its_processes_say(
     tmp_path: Path,
     free_port: int,
 ) -> None:
-    script = tmp_path / "launch.py"
-    script.write_text(
-        "import sys\nfrom tape.main import train_distributed_command\n"
-        "if __name__ == '__main__':\n    sys.exit(train_distributed_command())\n"
-    )
+    script = launch_script(tmp_path)
     words = ["transformer", "masked_language_modeling", "--model_config_file", small_config, "--num_train_epochs", 1]
     launcher = ["--nproc_per_node", 2, "--master_port", free_port, "--time_or_name", "d", "--batch_size", 4]
     write_split("pfam", "train", [{"primary": "AC"}, {"primary": "A1"}])
