@@ -81,11 +81,23 @@ def training_processes(no_cuda: bool = False, local_rank: int = -1) -> Iterator[
     device = _device(no_cuda, local)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    _join("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks(torch.distributed.get_rank(), world_size, local, device)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    """Make the process group, under a name of its own for each time that these processes join.
+
+    The launcher's store outlives a group, and torch gives every first group the same name: a second command of one
+    program would now and then read the addresses that the first had left there, and wait for them in vain.
+    """
+    store, rank, world_size = next(torch.distributed.rendezvous("env://"))
+    times = store.add(f"proteinlm/joined/{rank}", 1)
+    store = torch.distributed.PrefixStore(f"proteinlm/{times}", store)
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size)
 
 
 def sum_over_ranks(values: Sequence[float], ranks: Ranks) -> list[float]:
