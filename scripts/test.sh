@@ -2,7 +2,7 @@
 # Lint, format check, types and the whole test suite; makes its own environment. Arguments go to pytest:
 #   bash scripts/test.sh                        everything
 #   bash scripts/test.sh tests/tape -k masking  a part of it
-#   bash scripts/test.sh -n 2                   in two processes: no gain on two cores while most of the time is importing torch
+#   bash scripts/test.sh -n 0 tests/tape        in one process (default: two, a file of tests stays in one), say for --pdb
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/setup_env.sh test
@@ -16,4 +16,4 @@ python -m ruff format --check .
 echo "test: mypy"
 python -m mypy
 echo "test: pytest"
-python -m pytest --durations=15 --durations-min=1 "$@"
+python -m pytest -n 2 --dist loadfile --durations=15 --durations-min=1 "$@"

@@ -139,6 +139,7 @@ PRETRAIN = {
     "--max-position-embeddings": 32,
     "--micro-batch-size": 2,
     "--train-iters": 2,
+    "--lr-decay-iters": 4,
     "--num-workers": 0,
     "--split": "90,10,0",
     "--eval-iters": 0,
