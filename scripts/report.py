@@ -21,7 +21,9 @@ if __name__ == "__main__":  # runs from any directory without installation
 from scripts.report_page import page
 from scripts.report_rows import csv_table, make_rows, markdown_published, markdown_table, read_evaluations
 from tape.atomic_files import atomic_directory, write_text
-from tape.errors import run_cli
+from tape.errors import ConfigError, run_cli
+
+PAGE, TABLE, VALUES = "report.html", "table.md", "table.csv"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,19 +32,36 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pretraining", type=Path, metavar="SAVE_DIR", help="directory with pretraining's metrics.jsonl"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="made anew")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="new, empty, or an earlier report, which is replaced"
+    )
     return parser
+
+
+def check_output(directory: Path) -> None:
+    """The directory is replaced as a whole: nothing may be in it but an earlier report.
+
+    Raises:
+        ConfigError: names what else is there.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError(f"--out {directory} is a file; it must be a directory's name")
+    present = {child.name for child in directory.iterdir()} if directory.is_dir() else set()
+    others = sorted(present - {PAGE, TABLE, VALUES})
+    if others:
+        raise ConfigError(f"--out {directory} holds {', '.join(others[:3])}, which is no report; choose another name")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
+    check_output(options.out)
     evaluations = read_evaluations(options.results)
     rows = make_rows(evaluations)
     text = markdown_table(rows)
     with atomic_directory(options.out, overwrite=True) as folder:
-        write_text(folder / "table.md", text + markdown_published(evaluations))
-        write_text(folder / "table.csv", csv_table(rows))
-        write_text(folder / "report.html", page(evaluations, options.pretraining))
+        write_text(folder / TABLE, text + markdown_published(evaluations))
+        write_text(folder / VALUES, csv_table(rows))
+        write_text(folder / PAGE, page(evaluations, options.pretraining))
     print(text)
 
 

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from scripts.report_figures import curves, predictions
-from scripts.report_rows import COLUMNS, Evaluated, columns_of, groups_of, make_rows
+from scripts.report_rows import COLUMNS, Evaluated, groups_of, make_rows
 from scripts.report_tables import all_metrics, origin, published_cards, result_table
 
 STYLE = Path(__file__).with_name("report.css")
@@ -18,7 +18,7 @@ def page(evaluations: Sequence[Evaluated], pretraining: Path | None) -> str:
     """The whole page."""
     rows = make_rows(evaluations)
     groups = groups_of(evaluations)
-    colours = _colours(columns_of(rows))
+    colours = _colours([e.column for e in evaluations])
     sections = [
         ("results", "Results", result_table(rows)),
         ("published", "Beside published numbers", published_cards(groups, colours)),
@@ -42,7 +42,7 @@ def page(evaluations: Sequence[Evaluated], pretraining: Path | None) -> str:
 def _colours(columns: Sequence[str]) -> dict[str, int]:
     """Known columns have their own colours, the others those that remain."""
     known = list(COLUMNS.values())
-    others = [column for column in columns if column not in known]
+    others = dict.fromkeys(column for column in columns if column not in known)
     fixed = {column: index for index, column in enumerate(known)}
     return {**fixed, **{column: 3 + index % 4 for index, column in enumerate(others)}}
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,10 @@ HEADLINES: dict[str, tuple[tuple[str, str], ...]] = {
 }
 # suffix of a run's directory -> column; others keep their suffix
 COLUMNS = {"onehot": "one-hot", "random": "random weights", "pretrained": "pretrained"}
+# directory of one run of --seeds N, below that of them all
+_SEED = re.compile(r"seed_(\d+)")
+# the fewer, the better
+_LOSSES = ("perplexity", "loss")
 
 
 @dataclass(frozen=True)
@@ -95,11 +100,13 @@ def read_evaluations(directories: Iterable[Path]) -> list[Evaluated]:
         ConfigError: there is none, a directory is missing, or two models claim one cell of the table.
         CheckpointError: a file is no evaluation of the known schema.
     """
-    found = []
+    files: dict[Path, Path] = {}  # by where they really lie: directories may overlap
     for directory in directories:
         if not directory.is_dir():
             raise ConfigError(f"{directory}: no such directory")
-        found += [_read_evaluation(file) for file in sorted(directory.rglob("eval_*.json"))]
+        for file in sorted(directory.rglob("eval_*.json")):
+            files.setdefault(file.resolve(), file)
+    found = [_read_evaluation(file) for file in files.values()]
     if not found:
         raise ConfigError(f"no eval_SPLIT.json below {', '.join(map(str, directories))}; run tape_eval.py first")
     return _one_a_cell([evaluation for evaluation in found if _is_chosen_epoch(evaluation, found)])
@@ -110,8 +117,14 @@ def _read_evaluation(file: Path) -> Evaluated:
     if not record.config:  # version 1 left it to the model's own file
         record = replace(record, config=_config_beside(file))
     run = next((parent for parent in file.parents if (parent / "args.json").is_file()), file.parent)
-    suffix = run.name.removeprefix(f"{record.task}_{record.model}_")
-    return Evaluated(file, run, COLUMNS.get(suffix, suffix), record)
+    return Evaluated(file, run, _column(run, record), record)
+
+
+def _column(run: Path, record: EvaluationRecord) -> str:
+    """What follows task and model in the name of the run's directory; of one of several seeds, the seed too."""
+    seed = _SEED.fullmatch(run.name)
+    suffix = (run.parent if seed else run).name.removeprefix(f"{record.task}_{record.model}_")
+    return COLUMNS.get(suffix, suffix) + (f", seed {seed[1]}" if seed else "")
 
 
 def _config_beside(file: Path) -> dict[str, Any]:
@@ -192,7 +205,7 @@ def best_of(row: Row) -> float | None:
     numbers = [metric.value for metric in row.values.values() if not math.isnan(metric.value)]
     if len(numbers) < 2:
         return None
-    return min(numbers) if row.metric == "perplexity" else max(numbers)
+    return min(numbers) if row.metric in _LOSSES else max(numbers)
 
 
 def shown_value(metric: Metric | None) -> str:

@@ -39,7 +39,7 @@ def result_table(rows: Sequence[Row]) -> str:
         metric = escape(row.metric.replace(">=", "\N{GREATER-THAN OR EQUAL TO}"))
         name = f"{escape(shown_task(row.task))}<br><small>{metric}</small>"
         lines.append(f'<tr><th scope="row">{name}</th><td class="data">{place}</td>{cells}</tr>')
-    caption = "<caption>The best of each line is bold; lower is better for a perplexity only.</caption>"
+    caption = "<caption>The best of each line is bold; lower is better for a perplexity or a loss only.</caption>"
     head = f'<thead><tr><th scope="col">task, metric</th><th scope="col">data</th>{head}</tr></thead>'
     table = f'<table class="folding">{caption}{head}<tbody>{"".join(lines)}</tbody></table>'
     return scrolling(table, "results")

@@ -100,6 +100,28 @@ def test_of_several_epochs_the_best_on_validation_data_counts(results: Path, tmp
         report_rows.read_evaluations([results, tmp_path / "again"])
 
 
+def test_directories_may_overlap(results: Path) -> None:
+    run = results / "stability_transformer_mine"
+    assert rows_of(results, run) == rows_of(results)
+
+
+def test_runs_of_several_seeds_stand_side_by_side(tmp_path: Path) -> None:
+    for model in ("mine", "random"):
+        for seed in (42, 43):
+            directory = tmp_path / f"stability_transformer_{model}"
+            add_run(tmp_path, "stability", "transformer", f"{model}{seed}", "test", False, spearmanr=0.5)
+            directory.mkdir(exist_ok=True)
+            (tmp_path / f"stability_transformer_{model}{seed}").rename(directory / f"seed_{seed}")
+    columns = ["mine, seed 42", "mine, seed 43", "random weights, seed 42", "random weights, seed 43"]
+    assert report_rows.columns_of(rows_of(tmp_path)) == columns
+
+
+def test_the_best_loss_is_the_lowest(tmp_path: Path) -> None:
+    for name, loss in (("a", 1.0), ("b", 2.0)):
+        add_run(tmp_path, "my_task", "transformer", name, "test", False, loss=loss)
+    assert report_rows.best_of(rows_of(tmp_path)[0]) == 1.0
+
+
 def test_nothing_to_report_and_foreign_files_are_clear_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no eval_SPLIT\.json"):
         report_rows.read_evaluations([tmp_path])
@@ -239,6 +261,22 @@ def test_the_page_is_whole_and_needs_nothing_else(page: Path) -> None:
     assert "@media print" in text
     assert "prefers-color-scheme: dark" in text
     assert any(a.get("name") == "viewport" for tag, a in parsed.attributes if tag == "meta")
+
+
+def test_only_a_report_is_replaced(results: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds secondary_structure_onehot_onehot, .* which is no report"):
+        report.main([str(results), "--out", str(results)])
+    assert len(rows_of(results)) == 2  # nothing is lost
+    for _ in range(2):
+        report.main([str(results), "--out", str(tmp_path / "report")])
+    with pytest.raises(ConfigError, match="is a file"):
+        report.main([str(results), "--out", str(tmp_path / "report" / "table.md")])
+
+
+def test_a_model_without_the_headline_metric_has_its_curve(results: Path, tmp_path: Path) -> None:
+    add_run(results, "stability", "transformer", "bare", "test", True, loss=1.0)
+    report.main([str(results), "--out", str(tmp_path / "report")])
+    assert "bare" in Page((tmp_path / "report" / "report.html").read_text()).words
 
 
 def test_the_page_can_be_heard(page: Path) -> None:
