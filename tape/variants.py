@@ -6,6 +6,7 @@ ProteinGym's name) and, when there are several proteins, ``protein``. Other colu
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,7 +55,8 @@ def read_proteins(source: str) -> dict[str, str]:
         DataError: neither a readable file nor residues, or two proteins of one name.
     """
     path = Path(source)
-    if not path.exists() and path.suffix == "" and path.name == source:
+    # os.path's exists(), since Path's raises for a name longer than a file's can be
+    if path.suffix == "" and path.name == source and not os.path.exists(path):
         return {"wild type": normalise_sequence(source, drop_gaps=False)[0]}
     proteins: dict[str, str] = {}
     for record in read_sequences(path):

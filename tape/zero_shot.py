@@ -150,12 +150,17 @@ def run_contacts(arguments: Sequence[str] | None = None) -> Path:
     args = create_contacts_parser().parse_args(arguments)
     from . import attention_contacts as contacts
     from .datasets.survey import check_position_limit
-    from .distributed import training_processes
+    from .distributed import from_writer, training_processes
     from .run_directory import experiment_name, logging_to_terminal, saved_epoch
 
     with training_processes(args.no_cuda, args.local_rank) as ranks, logging_to_terminal(options.level_of(args)):
         spec = registry.get_task_spec(args.task)
         directory = saved_epoch(local_model(args.from_pretrained))
+        name = from_writer(
+            experiment_name(contacts.TASK_NAME, args.model_type, args.time_or_name, args.exp_name), ranks
+        )
+        path = Path(args.output_dir) / name
+        _check_new(path, args.overwrite)
         fit, test = (spec.dataset_class(args.data_dir, split, args.tokenizer) for split in (args.fit_split, args.split))
         model = _attention_model(args, directory).to(ranks.device)
         positions = getattr(model.config, "max_position_embeddings", None)
@@ -165,13 +170,17 @@ def run_contacts(arguments: Sequence[str] | None = None) -> Path:
         evaluation = contacts.evaluate_contacts(
             model, test, regression, ranks.device, options.bootstrap_of(args), f"contacts {args.split}"
         )
-        name = experiment_name(contacts.TASK_NAME, args.model_type, args.time_or_name, args.exp_name)
-        path = Path(args.output_dir) / name
         if ranks.is_writer:
             _write_contacts(args, path, directory, test, model, regression, evaluation)
-        for metric in ("precision_at_l", "precision_at_l5", "precision_at_l_long"):
-            logger.info("%s: %.4g", metric, evaluation.value(metric))
+            for metric in ("precision_at_l", "precision_at_l5", "precision_at_l_long"):
+                logger.info("%s: %.4g", metric, evaluation.value(metric))
     return path
+
+
+def _check_new(path: Path, overwrite: bool) -> None:
+    """Said before the work is done, not after."""
+    if path.exists() and not overwrite:
+        raise ConfigError(f"{path} exists already; remove it, choose another name, or give --overwrite")
 
 
 def _attention_model(args: argparse.Namespace, directory: Path) -> Any:

@@ -183,7 +183,7 @@ def test_the_command(small_config: Path, small_data: Path, tmp_path: Path, fails
     saved = json.loads((path / "regression.json").read_text())
     assert (len(saved["weights"]), len(saved["proteins"]), saved["c"]) == (4, 8, 0.15)
     assert (path / "results.pkl").is_file()
-    assert "exists already" in fails(contacts_command, *words)
+    assert "exists already" in fails(contacts_command, *words, "--data_dir", tmp_path)  # before any data are read
     assert run_contacts([*map(str, words), "--overwrite"]) == path
     words[0] = "onehot"
     assert "'onehot' has no attention maps" in fails(contacts_command, *words)

@@ -32,6 +32,10 @@ def test_a_variant_that_does_not_fit(text: str, message: str) -> None:
         apply_mutations(text, "VMAK", 1, "here")
 
 
+def test_residues_of_any_length_are_no_file_name() -> None:
+    assert read_proteins("MKVA" * 100) == {"wild type": "MKVA" * 100}  # more than a file's name can have
+
+
 def test_a_table_with_one_protein(tmp_path: Path) -> None:
     file = tmp_path / "v.csv"
     file.write_text("mutant,score\nA3G,1.5\nV1L:K4R,2\n")
