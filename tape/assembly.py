@@ -30,7 +30,7 @@ from .registry import TaskSpec, registry
 from .resuming import resumed_epoch
 from .run_directory import LATEST_NAME, RunDirectory, experiment_name, logging_to_file, saved_epoch
 from .tasks import SHAPE_TRAITS, TaskShape
-from .tokenizers import TAPETokenizer
+from .tokenizers import VOCABULARIES, TAPETokenizer
 from .training import TrainingData
 from .training_config import OptimizerConfig, TrainingConfig
 from .version import __version__
@@ -122,18 +122,24 @@ def model_to_train(args: argparse.Namespace, source: Path | None) -> nn.Module:
     if source is not None:
         check_vocabulary(source, tokenizer)
     elif args.tokenizer != "iupac" and args.model_config_file is None:
-        overrides.setdefault("vocab_size", tokenizer.vocab_size)
+        overrides.setdefault("vocab_size", _rows_needed(tokenizer))
     model: nn.Module = registry.get_task_model(args.model_type, args.task, args.model_config_file, source, **overrides)
     _check_vocabulary_size(model, tokenizer)
     return model
 
 
+def _rows_needed(tokenizer: TAPETokenizer) -> int:
+    """Rows of an embedding that every id has one in (unirep: 26, where ``vocab_size`` says 29 as TAPE does)."""
+    return max(tokenizer.vocab.values()) + 1
+
+
 def _check_vocabulary_size(model: nn.Module, tokenizer: TAPETokenizer) -> None:
-    size = getattr(model.config, "vocab_size", None)
-    needed = max(tokenizer.vocab.values()) + 1
+    size, needed = getattr(model.config, "vocab_size", None), _rows_needed(tokenizer)
     if isinstance(size, int) and size < needed:
+        fitting = next((name for name in VOCABULARIES if _rows_needed(TAPETokenizer(name)) == size), None)
         raise ConfigError(
             f"the model has {size} tokens (vocab_size), but the {tokenizer.name} vocabulary needs {needed}"
+            + (f"; its own may be --tokenizer {fitting}" if fitting else "")
         )
 
 

@@ -32,7 +32,7 @@ UNIREP_VOCAB: dict[str, int] = {
     "<sep>": 25,
 }
 
-_VOCABULARIES = {"iupac": IUPAC_VOCAB, "unirep": UNIREP_VOCAB}
+VOCABULARIES = {"iupac": IUPAC_VOCAB, "unirep": UNIREP_VOCAB}
 
 
 class TAPETokenizer:
@@ -46,10 +46,10 @@ class TAPETokenizer:
     """
 
     def __init__(self, vocab: str = "iupac") -> None:
-        if vocab not in _VOCABULARIES:
-            raise ConfigError(f"unknown tokenizer {vocab!r}; choose one of {', '.join(_VOCABULARIES)}")
+        if vocab not in VOCABULARIES:
+            raise ConfigError(f"unknown tokenizer {vocab!r}; choose one of {', '.join(VOCABULARIES)}")
         self.name = vocab
-        self.vocab = _VOCABULARIES[vocab]
+        self.vocab = VOCABULARIES[vocab]
         self.tokens = list(self.vocab)
         # UniRep gives four letters one id; the first of them stands for it when decoding.
         self._token_of_id: dict[int, str] = {}

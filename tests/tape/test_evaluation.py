@@ -32,7 +32,8 @@ def task_of(name: str, small_config: Path, data: Path, model_type: str = "transf
     if model_type == "transformer":
         model = registry.get_task_model(model_type, name, small_config)
     else:
-        # weights large enough that predictions differ by more than rounding, or a correlation would be of noise
+        # weights large enough that predictions differ by more than rounding, or a correlation would be of noise; 30
+        # tokens also for UniRep, since the data are read with the iupac vocabulary
         values = {**SMALL_CONFIGS[model_type], "vocab_size": 30, "initializer_range": 0.3}
         model = registry.get_task_model(model_type, name, **values)
     assert spec.shape is not None
@@ -44,7 +45,7 @@ def task_of(name: str, small_config: Path, data: Path, model_type: str = "transf
     [
         (name, kind)
         for name in TASKS
-        for kind in ("transformer", "onehot")
+        for kind in ("transformer", "lstm", "resnet", "unirep", "onehot")
         if kind in registry.get_task_spec(name).models
     ],
 )

@@ -234,7 +234,12 @@ def test_long_proteins_and_max_length(
         (("transformer", "language_modeling"), ConfigError, "registered: lstm, unirep"),
         (("transformer", "stability", "--config", "hiden=1"), ConfigError, "has no hiden"),
         (("transformer", "stability", "--config", "hidden_size=9"), ConfigError, "not a multiple"),
-        (("transformer", "stability", "--config", "vocab_size=20"), ConfigError, "vocabulary needs 30"),
+        (("transformer", "stability", "--config", "vocab_size=20"), ConfigError, "vocabulary needs 30$"),
+        (
+            ("unirep", "stability"),
+            ConfigError,
+            "has 26 tokens .* iupac vocabulary needs 30; its own may be --tokenizer un",
+        ),
         (("transformer", "stability", "--gradient_accumulation_steps", "0"), ValueError, "at least 1"),
         (("transformer", "stability", "--from_pretrained", "gone"), CheckpointError, "gone: no such"),
         (("transformer", "stability", "--patience", "2", "--eval_freq", "0"), ConfigError, "need validation"),
@@ -244,6 +249,13 @@ def test_what_can_not_be_trained(words: tuple[str, ...], error: type[Exception],
     with pytest.raises(error, match=message):
         train(*words)
     assert not Path("results").exists()  # nothing is left behind
+
+
+def test_a_new_model_has_a_row_for_every_id_of_its_vocabulary(tmp_path: Path, train: Train) -> None:
+    sizes = ("--config", "hidden_size=8", "--config", "input_size=4", "--tokenizer", "unirep")
+    train("unirep", "stability", *sizes, "--force_save", tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "0" / "config.json").read_text())
+    assert config["vocab_size"] == 26  # TAPE's, though its tokenizer counts 29 letters
 
 
 def test_what_can_not_be_evaluated(train: Train, small_data: Path) -> None:
