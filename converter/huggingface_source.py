@@ -100,16 +100,7 @@ class HuggingFaceSource:
         return self.plain_evaluator(rounded_to)
 
     def plain_evaluator(self, rounded_to: torch.dtype | None = None) -> NamedEvaluator:
-        config = self.config
-        mathematics = Mathematics(
-            layers=config.num_hidden_layers,
-            heads=config.num_attention_heads,
-            epsilon=config.layer_norm_eps,
-            activation=config.hidden_act,
-            head_activation=config.hidden_act,
-            token_rows=self._rows,
-            normalise_first=not self._is_post,
-        )
+        mathematics = Mathematics.of(self.config, self._rows)
         names = POST_LN_NAMES if self._is_post else HUGGINGFACE_NAMES
         description = "plain torch by transformers' names (converter.named_evaluation); transformers isn't installed"
         return NamedEvaluator(whole(self._state), names, mathematics, description, rounded_to)

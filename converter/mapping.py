@@ -6,7 +6,7 @@ that name it. Nothing is read here: tensors stay lazy, and the transforms are ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -18,7 +18,7 @@ from tape.models.lazy_tensors import LazyTensor
 from tape.tokenizers import IUPAC_VOCAB, MEGATRON_SPECIAL_TOKENS
 
 from .tensor_files import LazyState
-from .transforms import TRANSFORMS, Layout, Tensors
+from .transforms import TRANSFORMS, Layout, Tensors, Transform
 
 Shards = tuple[LazyTensor, ...]
 
@@ -60,6 +60,14 @@ def _numbered(rule: Rule, layers: int) -> list[tuple[str, tuple[str, ...]]]:
     ]
 
 
+def _steps(rules: Sequence[Rule], present: Set[str], layers: int) -> Iterator[tuple[Transform, str, tuple[str, ...]]]:
+    """(transform, the form's key, the model's keys) of every layer, without groups that aren't ``present``."""
+    for rule in rules:
+        if not rule.group or rule.group in present:
+            for source, targets in _numbered(rule, layers):
+                yield TRANSFORMS[rule.transform], source, targets
+
+
 def apply_rules(
     rules: Sequence[Rule],
     drops: Mapping[str, str],
@@ -79,15 +87,11 @@ def apply_rules(
     present = {rule.group for rule in rules if rule.source in shards and rule.source not in always}
     state: LazyState = {}
     consumed: set[str] = set()
-    for rule in rules:
-        if rule.group and rule.group not in present:
-            continue
-        merge = TRANSFORMS[rule.transform].merge
-        for source, targets in _numbered(rule, layers):
-            if source not in shards:
-                raise CheckpointError(f"{source} is missing (it would become {', '.join(targets)})")
-            state |= zip(targets, _lazily(merge, source, targets[0], shards[source], layout), strict=True)
-            consumed.add(source)
+    for transform, source, targets in _steps(rules, present, layers):
+        if source not in shards:
+            raise CheckpointError(f"{source} is missing (it would become {', '.join(targets)})")
+        state |= zip(targets, _lazily(transform.merge, source, targets[0], shards[source], layout), strict=True)
+        consumed.add(source)
     return Mapped(state, _drop(drops, [key for key in shards if key not in consumed]))
 
 
@@ -102,18 +106,14 @@ def invert_rules(
     present = {rule.group for rule in rules if any(target in state for target in rule.targets)}
     produced: dict[str, Shards] = {}
     consumed: set[str] = set()
-    for rule in rules:
-        if rule.group and rule.group not in present:
-            continue
-        split = TRANSFORMS[rule.transform].split
-        for source, targets in _numbered(rule, layers):
-            missing = [target for target in targets if target not in state]
-            if missing:
-                raise CheckpointError(f"{missing[0]} is missing (it would become {source})")
-            consumed |= set(targets)
-            if source not in produced:  # two rules with one source: the second is the tied copy
-                tensors = tuple(state[target] for target in targets)
-                produced[source] = _lazily(split, targets[0], source, tensors, layout)
+    for transform, source, targets in _steps(rules, present, layers):
+        missing = [target for target in targets if target not in state]
+        if missing:
+            raise CheckpointError(f"{missing[0]} is missing (it would become {source})")
+        consumed |= set(targets)
+        if source not in produced:  # two rules with one source: the second is the tied copy
+            tensors = tuple(state[target] for target in targets)
+            produced[source] = _lazily(transform.split, targets[0], source, tensors, layout)
     unknown = sorted(state.keys() - consumed)
     if unknown:
         raise CheckpointError(f"{unknown[0]}: no rule of the form to write knows this key")

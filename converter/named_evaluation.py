@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tape.configs import ProteinBertConfig
 from tape.models.lazy_tensors import LazyTensor
 from tape.tokenizers import IUPAC_VOCAB
 
@@ -105,6 +106,20 @@ class Mathematics:
     token_rows: tuple[int, ...]
     normalise_first: bool = True
     final_norm: bool = True
+
+    @classmethod
+    def of(cls, config: ProteinBertConfig, token_rows: tuple[int, ...]) -> Mathematics:
+        """As a model's configuration says."""
+        return cls(
+            layers=config.num_hidden_layers,
+            heads=config.num_attention_heads,
+            epsilon=config.layer_norm_eps,
+            activation=config.hidden_act,
+            head_activation=config.mlm_hidden_act or config.hidden_act,
+            token_rows=token_rows,
+            normalise_first=config.layer_norm_position == "pre",
+            final_norm=config.apply_final_ln,
+        )
 
 
 def whole(weights: Mapping[str, LazyTensor]) -> dict[str, tuple[Part, ...]]:

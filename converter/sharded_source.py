@@ -60,16 +60,7 @@ class ShardedSource:
 
     def evaluator(self, rounded_to: torch.dtype | None) -> Evaluator:
         """From each rank's part of each tensor, read by its place in its file."""
-        config = self._config
-        mathematics = Mathematics(
-            layers=config.num_hidden_layers,
-            heads=config.num_attention_heads,
-            epsilon=config.layer_norm_eps,
-            activation=config.hidden_act,
-            head_activation=config.mlm_hidden_act or config.hidden_act,
-            token_rows=self._rows,
-            final_norm=config.apply_final_ln,
-        )
+        mathematics = Mathematics.of(self._config, self._rows)
         parts = {name: tuple(_part(part, entry) for part in entry.parts) for name, entry in self._tensors.items()}
         description = "plain torch on the ranks' own parts of each tensor (converter.named_evaluation)"
         return NamedEvaluator(parts, PROTEINLM_NAMES, mathematics, description, rounded_to)

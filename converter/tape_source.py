@@ -79,16 +79,7 @@ class TapeSource:
         state = with_tied_decoder(self._state)
         if not self._is_05:
             return ModelEvaluator(self.config, state, rounded_to)
-        config = self.config
-        mathematics = Mathematics(
-            layers=config.num_hidden_layers,
-            heads=config.num_attention_heads,
-            epsilon=config.layer_norm_eps,
-            activation=config.hidden_act,
-            head_activation=config.hidden_act,
-            token_rows=tuple(range(config.vocab_size)),
-            normalise_first=False,
-        )
+        mathematics = Mathematics.of(self.config, tuple(range(self.config.vocab_size)))
         description = "post-layer-norm BERT in plain torch (converter.named_evaluation)"
         return NamedEvaluator(whole(state), TAPE_05_NAMES, mathematics, description, rounded_to)
 
