@@ -121,7 +121,7 @@ def _target(request: Request, output: Output) -> Target:
     Raises:
         ConfigError: an option of another form.
     """
-    if request.form != "megatron" and request.tensor_parallel * request.pipeline_parallel != 1:
+    if request.form != "megatron" and (request.tensor_parallel, request.pipeline_parallel) != (1, 1):
         raise ConfigError("--tensor-model-parallel-size and --pipeline-model-parallel-size are for --to megatron")
     if request.form != "tape" and request.reference is not None:
         raise ConfigError("-dst is for --to tape: it names a TAPE checkpoint that the result must be like")
@@ -168,8 +168,13 @@ def _check_parameters(state: LazyState, source: Source, pooler_needed: bool = Fa
     """The model's parameters are produced, all and no others (BERT's pooler is left out of masked language models).
 
     Raises:
-        CheckpointError: a key is missing, unknown or of another shape.
+        CheckpointError: a key is missing, unknown, of another shape, or no floating-point tensor.
     """
+    for name, tensor in state.items():
+        if not tensor.dtype.is_floating_point:
+            raise CheckpointError(
+                f"{source.path}: {name} holds {tensor.dtype}, where weights are floating-point numbers"
+            )
     has_head = "mlm.bias" in state
     with torch.device("meta"):
         model = (ProteinBertForMaskedLM if has_head else ProteinBertModel)(source.config)

@@ -27,6 +27,19 @@ from converter.targets import FORMS
 from tape.errors import run_cli
 from tape.vocabulary_files import read_vocabulary_file
 
+# options of what is written
+WRITING = {
+    "src": "-src",
+    "out": "-out",
+    "to": "--to",
+    "dst": "-dst",
+    "dtype": "-dtp",
+    "tensor_model_parallel_size": "--tensor-model-parallel-size",
+    "pipeline_model_parallel_size": "--pipeline-model-parallel-size",
+    "lm_head": "--lm-head",
+    "overwrite": "--overwrite",
+}
+
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -41,7 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
         nargs=2,
         type=Path,
         metavar=("A", "B"),
-        help="write nothing: compare two models that exist, in any forms; options about a source are about A",
+        help="write nothing: compare two models that exist, in any forms; options about a source are about A, whose"
+        " weights are rounded as B's where those are half precision",
     )
     add("-dst", "--dst", type=Path, help="existing TAPE checkpoint whose names and shapes the result must have")
     add(
@@ -90,6 +104,13 @@ def source_options(arguments: argparse.Namespace) -> SourceOptions:
     )
 
 
+def refuse_writing(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """``--verify-only`` writes nothing: an option of what is written would be passed over in silence."""
+    given = [flag for name, flag in WRITING.items() if getattr(arguments, name) != parser.get_default(name)]
+    if given:
+        parser.error(f"--verify-only takes its two models itself and writes nothing: no {', '.join(given)}")
+
+
 def show(line: str) -> None:
     print(line, flush=True)
 
@@ -107,8 +128,7 @@ def main() -> None:
     parser = build_parser()
     arguments = parser.parse_args()
     if arguments.verify_only:
-        if arguments.src or arguments.out:
-            parser.error("--verify-only takes its two models itself, and no -src or -out")
+        refuse_writing(parser, arguments)
         return verify(arguments)
     if not arguments.src or not arguments.out:
         parser.error("-src and -out are needed, or --verify-only A B")

@@ -100,8 +100,9 @@ class Output:
         own = set() if earlier_conversion else present & {self.file, self.record}
         if self.form != "tape":
             return own
-        shadowing = present & ({SAFETENSORS_NAME, BIN_NAME} - {self.file})  # might be loaded in our place
-        return shadowing | own | (set() if earlier_conversion else present & {CONFIG_NAME})
+        # might be loaded in our place, or would lie beside a configuration that isn't theirs
+        others = {name for name in present - {self.file} if Path(name).suffix in _FILE_SUFFIXES[self.form]}
+        return others | own | (set() if earlier_conversion else present & {CONFIG_NAME})
 
     @contextmanager
     def staging(self) -> Iterator[Path]:

@@ -187,6 +187,7 @@ def test_earlier_conversion_is_replaced(tmp_path: Path, mega: Path) -> None:
         ("pytorch_model.bin", "pytorch_model.bin"),
         ("config.json", "pytorch_model.bin"),
         ("model.safetensors", "pytorch_model.bin"),
+        ("proteinlm_3b.safetensors", "pytorch_model.bin"),
     ],
 )
 def test_other_peoples_files_are_not_replaced_unasked(tmp_path: Path, mega: Path, there: str, out: str) -> None:
@@ -198,6 +199,12 @@ def test_other_peoples_files_are_not_replaced_unasked(tmp_path: Path, mega: Path
     assert (folder / there).read_text() == "precious"
     convert(Request(mega, folder / out, overwrite=True), silent)
     load_state_dict(folder)
+
+
+def test_another_conversions_weights_keep_their_configuration(tmp_path: Path, mega: Path) -> None:
+    convert(Request(mega, tmp_path / "one.bin"), silent)
+    with pytest.raises(ConfigError, match=r"already holds one\.bin"):
+        convert(Request(mega, tmp_path / "two.bin"), silent)
 
 
 def test_source_is_never_replaced(tmp_path: Path, truth: Truth) -> None:

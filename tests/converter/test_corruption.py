@@ -127,6 +127,18 @@ def test_verify_only_passes_and_names_what_differs(tmp_path: Path, pair: tuple[P
         verify_only(copy, pair[0], SourceOptions())
 
 
+def test_whole_numbers_are_no_weights(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    copy = Path(shutil.copytree(pair[1], tmp_path / "copy"))
+    state = load_file(copy / "model.safetensors")
+    state["bert.encoder.final_ln.weight"] = state["bert.encoder.final_ln.weight"].to(torch.int64)
+    save_file(state, copy / "model.safetensors")
+    words = r"copy: bert\.encoder\.final_ln\.weight holds torch\.int64"
+    with pytest.raises(CheckpointError, match=words):
+        convert(Request(copy, tmp_path / "out"), silent)
+    with pytest.raises(CheckpointError, match=words):
+        verify_only(pair[0], copy, SourceOptions())
+
+
 def test_verify_only_rounds_the_first_to_the_seconds_type(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     convert(Request(pair[1], tmp_path / "half", dtype=torch.bfloat16), silent)
     certificate = verify_only(pair[0], tmp_path / "half", SourceOptions())

@@ -80,6 +80,10 @@ def test_malicious_file_is_one_line_and_does_not_run(
         (("-dtp", "torch.int8"), "error: -dtp 'torch.int8' is no known data type"),
         (("--vocab-file", "nowhere.txt"), "error: nowhere.txt: cannot be read as a vocabulary"),
         (("-dst", "nowhere.bin"), "error: nowhere.bin"),
+        (
+            ("--tensor-model-parallel-size", -1, "--pipeline-model-parallel-size", -1),
+            "error: --tensor-model-parallel-size and --pipeline-model-parallel-size are for --to megatron",
+        ),
     ],
 )
 def test_user_errors_are_one_line(
@@ -95,6 +99,25 @@ def test_user_errors_are_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(words)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "flags"),
+    [
+        (("-out", "out"), "-out"),
+        (("-dst", "b", "--to", "megatron"), "--to, -dst"),
+        (("-dtp", "bf16", "--lm-head", "drop", "--overwrite"), "-dtp, --lm-head, --overwrite"),
+    ],
+)
+def test_verify_only_takes_no_option_of_writing(
+    repository_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    flags: str,
+) -> None:
+    assert call(monkeypatch, repository_root, "--verify-only", "a", "b", *options) == 2
+    assert f"writes nothing: no {flags}\n" in capsys.readouterr().err
 
 
 def test_truncated_file_is_one_line(
