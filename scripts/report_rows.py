@@ -293,9 +293,20 @@ def read_records(file: Path) -> list[dict[str, Any]]:
     """Objects of a JSON-lines file.
 
     Raises:
-        CheckpointError: missing or damaged.
+        CheckpointError: missing or damaged; names the line.
     """
     try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: {error}") from error
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise CheckpointError(f"{file}: {error.strerror or error}") from error
+    return [_object(file, number, line) for number, line in enumerate(lines, start=1) if line]
+
+
+def _object(file: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        content = json.loads(line)
+    except ValueError as error:
+        raise CheckpointError(f"{file}, line {number}: not valid JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file}, line {number}: holds a {type(content).__name__}, not an object")
+    return content

@@ -7,7 +7,7 @@ Schema "proteinlm-eval", version 2::
     data                           {name, simulated, source, licence, splits ...}: the data set's dataset.json;
                                    long_proteins: crop or window, when --length asked for it
     proteins                       how many were evaluated
-    metrics                        [{name, value, interval, n, definition}]; value null: nothing could be counted;
+    metrics                        [{name, value, interval, n, definition}]; value null: undefined or infinite;
                                    interval [low, high] or null; definition a sentence
     bootstrap                      {resamples, seed, level} of the intervals, over proteins; null: none were made
     config                         the model's configuration, which says what head it has

@@ -14,7 +14,8 @@ class Metric:
 
     Attributes:
         name: stable key, e.g. ``accuracy`` or ``precision_at_l5_long``.
-        value: the number; ``nan`` when nothing could be counted (``n`` is 0 then).
+        value: the number; ``nan`` where it is undefined: nothing could be counted (``n`` is 0 then), or a correlation
+            has a constant side.
         n: how many items were averaged over; the definition says which items.
         definition: one sentence that lets a reader compare the number with another.
         interval: bootstrap interval over proteins; None where none was asked for or none can be made.

@@ -273,6 +273,22 @@ def test_only_a_report_is_replaced(results: Path, tmp_path: Path) -> None:
         report.main([str(results), "--out", str(tmp_path / "report" / "table.md")])
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"metrics\.jsonl: No such file"),
+        ('{"iteration": 1}\n{"itera', r"metrics\.jsonl, line 2: not valid JSON"),
+        ("3\n", r"metrics\.jsonl, line 1: holds a int, not an object"),
+    ],
+)
+def test_a_damaged_history_of_pretraining(results: Path, tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "metrics.jsonl").write_text(content)
+    with pytest.raises(CheckpointError, match=message):
+        report.main([str(results), "--pretraining", str(tmp_path), "--out", str(tmp_path / "report")])
+    assert not (tmp_path / "report").exists()
+
+
 def test_a_model_without_the_headline_metric_has_its_curve(results: Path, tmp_path: Path) -> None:
     add_run(results, "stability", "transformer", "bare", "test", True, loss=1.0)
     report.main([str(results), "--out", str(tmp_path / "report")])

@@ -147,6 +147,7 @@ def test_bf16_evaluation_is_close(small_config: Path, small_data: Path) -> None:
         evaluate(model, dataset, shape, EvaluationConfig(3, precision=precision)) for precision in ("fp32", "bf16")
     )
     assert rounded.value("loss") == pytest.approx(exact.value("loss"), rel=0.05)
+    assert rounded.value("loss") != exact.value("loss")  # or nothing was rounded
 
 
 def test_shapes_are_read_off_a_batch() -> None:
