@@ -304,8 +304,9 @@ def bootstrap_of(args: argparse.Namespace) -> Bootstrap | None:
     """How intervals are made; None: not at all.
 
     Raises:
-        ConfigError: a negative number of resamples.
+        ConfigError: a negative number of resamples, or a negative seed.
     """
+    check_seed(args)
     return Bootstrap(args.bootstrap, args.seed) if args.bootstrap else None
 
 
@@ -349,6 +350,12 @@ def precision_of(args: argparse.Namespace) -> str:
     return "fp16" if args.fp16 else "bf16" if args.bf16 else "fp32"
 
 
+def check_seed(args: argparse.Namespace) -> None:
+    """Refuse a negative ``--seed``."""
+    if args.seed < 0:
+        raise ConfigError(f"--seed must not be negative, but is {args.seed}")
+
+
 def check_training_arguments(args: argparse.Namespace) -> None:
     """What argparse can't see.
 
@@ -361,8 +368,7 @@ def check_training_arguments(args: argparse.Namespace) -> None:
         raise ConfigError("--resume_from_checkpoint needs --from_pretrained, the run or epoch to go on with")
     if args.force_save == "FALSE" and not Path(args.data_dir).is_dir():
         raise ConfigError(f"--data_dir {args.data_dir}: no such directory")
-    if args.seed < 0:
-        raise ConfigError(f"--seed must not be negative, but is {args.seed}")
+    check_seed(args)
     if args.max_length is not None and args.max_length < 1:
         raise ConfigError(f"--max_length must be at least 1, not {args.max_length}")
     if args.pooling is not None and registry.get_task_spec(args.task).shape in SHAPES_WITHOUT_POOLING:

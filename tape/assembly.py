@@ -153,9 +153,17 @@ def choose_trained_parts(args: argparse.Namespace, model: nn.Module) -> nn.Modul
 
 
 def position_limit(model: nn.Module) -> int | None:
-    """Rows of the model's position table; None where it takes proteins of any length."""
+    """Rows of the model's position table; None where it takes proteins of any length.
+
+    Raises:
+        ConfigError: a table for ``<cls>`` and ``<sep>`` alone.
+    """
     limit = getattr(model.config, "max_position_embeddings", None)
-    return limit if isinstance(limit, int) else None
+    if not isinstance(limit, int):
+        return None
+    if limit < 3:
+        raise ConfigError(f"max_position_embeddings {limit} leaves no residue beside <cls> and <sep>; give 3 or more")
+    return limit
 
 
 def fit_training_lengths(args: argparse.Namespace, model: nn.Module, data: TrainingData) -> TrainingData:
@@ -196,6 +204,19 @@ def fit_lengths(policy: str, model: nn.Module, dataset: Any, shape: TaskShape, s
     if policy == "crop":
         return model, CroppedDataset(dataset, limit)
     return WindowedModel(model, shape, limit), dataset
+
+
+def check_evaluated_splits(args: argparse.Namespace, spec: TaskSpec, model: nn.Module) -> None:
+    """Refuse, before hours of training, what ``--eval_splits`` could not evaluate after it.
+
+    Raises:
+        ProteinLMError: a split is missing or damaged, or has proteins too long for the model and ``--length error``.
+    """
+    limit = position_limit(model)
+    for split in args.eval_splits:
+        dataset = spec.dataset_class(args.data_dir, split, args.tokenizer)
+        if limit is not None and args.length == "error":
+            check_position_limit(dataset, limit)
 
 
 def validated_model(args: argparse.Namespace, model: nn.Module, shape: TaskShape) -> nn.Module:

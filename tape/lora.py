@@ -34,12 +34,13 @@ def add_lora(model: nn.Module, rank: int) -> None:
     """Freeze the encoder's weights and give each of its linear maps an update of ``rank``, in place.
 
     Raises:
-        ConfigError: the model has no encoder with linear maps, or peft is missing.
+        ConfigError: the encoder has no linear maps, or only those of its pooler (LSTM and ResNet): what it computes
+            for each residue would stay as it is. Or peft is missing.
     """
     encoder = encoder_of(model)
     names = [] if encoder is None else [name for name, part in encoder.named_modules() if isinstance(part, nn.Linear)]
-    if encoder is None or not names:
-        raise ConfigError(f"{type(model).__name__} has no encoder with linear maps, which --lora adapts")
+    if encoder is None or all(name.split(".")[0] == "pooler" for name in names):
+        raise ConfigError(f"{type(model).__name__} has no encoder whose layers are linear maps, which --lora adapts")
     peft = _import_peft()
     config = peft.LoraConfig(
         r=rank, lora_alpha=ALPHA_OVER_RANK * rank, target_modules=names, lora_dropout=0.0, bias="none"

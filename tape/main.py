@@ -122,6 +122,7 @@ def _train(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks, changes: Sequ
     saved = load_training_state(source) if args.resume_from_checkpoint and source is not None else None
     model = assembly.choose_trained_parts(args, assembly.model_to_train(args, source)).to(ranks.device)
     data = assembly.fit_training_lengths(args, model, data)
+    assembly.check_evaluated_splits(args, spec, model)
     with ExitStack() as stack:
         run = assembly.run_directory(args, source, ranks)
         if saved is not None:

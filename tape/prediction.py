@@ -46,11 +46,11 @@ def check_predicted(task: str, shape: TaskShape) -> None:
     """Refuse tasks whose models say nothing about a protein by themselves.
 
     Raises:
-        ConfigError: a language model.
+        ConfigError: a language model, or one that reads alignments.
     """
     if shape not in PREDICTED_SHAPES:
         raise ConfigError(
-            f"--predict is for values, classes and contacts; {task} predicts tokens of the protein itself"
+            f"--predict gives values, classes or contacts of single sequences, which {task} does not predict"
         )
 
 

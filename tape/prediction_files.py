@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -59,6 +60,9 @@ class PredictionFiles:
     def __post_init__(self) -> None:
         if self.path.suffix not in (".csv", ".json"):
             raise ConfigError(f"--predict_out {self.path}: give a name that ends in .csv or .json")
+        folder = next(parent for parent in self.path.parents if parent.exists())
+        if self.path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise ConfigError(f"--predict_out {self.path}: can't be written there")
         if self.shape == TaskShape.RESIDUE_PAIR:
             _pyplot()  # now, not after an hour
 

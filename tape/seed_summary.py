@@ -68,8 +68,12 @@ def _row(run: SeedRun) -> dict[str, Any]:
 
 
 def _summarise(runs: list[dict[str, dict[str, float | None]]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Split -> metric -> spread; a run whose validation gave no number has none of ``valid``."""
+    splits = sorted({split: None for run in runs for split in run}, key=lambda split: split != "valid")
+    names = {split: dict.fromkeys(name for run in runs for name in run.get(split, {})) for split in splits}
     return {
-        split: {name: _spread([run[split].get(name) for run in runs]) for name in runs[0][split]} for split in runs[0]
+        split: {name: _spread([run.get(split, {}).get(name) for run in runs]) for name in own}
+        for split, own in names.items()
     }
 
 
@@ -89,6 +93,6 @@ def _as_csv(rows: list[dict[str, Any]], summary: dict[str, dict[str, dict[str, A
     writer.writerow(["split", "metric", "mean", "std", "n", *(f"seed_{row['seed']}" for row in rows)])
     for split, metrics in summary.items():
         for name, found in metrics.items():
-            own = [row["metrics"][split].get(name) for row in rows]
+            own = [row["metrics"].get(split, {}).get(name) for row in rows]
             writer.writerow([split, name, found["mean"], found["std"], found["n"], *own])
     return stream.getvalue()

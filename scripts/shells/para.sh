@@ -8,19 +8,11 @@
 # MODEL= (empty) starts from new weights.
 set -euo pipefail
 
-if [[ "${1:-}" == "-h" || "${1:-}" == "--help" ]]; then
-    sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-    exit 0
-fi
-given=()
-while (( $# )) && [[ "$1" != "--" ]]; do
-    given+=("$1")
-    shift
-done
-if (( $# )); then shift; fi
+# shellcheck source=scripts/shells/words.sh
+source "$(dirname "${BASH_SOURCE[0]}")/words.sh"
+read_words "$@"
 if (( ${#given[@]} < 5 || ${#given[@]} > 6 )); then
-    echo "usage: $(basename "$0") TASK(ss|cc|rh|fl|st) BS EPOCHS LR WARMUP [SAVE_FREQ] [-- OPTIONS]" >&2
-    exit 2
+    usage "TASK(ss|cc|rh|fl|st) BS EPOCHS LR WARMUP [SAVE_FREQ] [-- OPTIONS]"
 fi
 
 # shellcheck source=scripts/shells/python.sh
@@ -37,7 +29,8 @@ name="task-$short-bs-${given[1]}-ep-${given[2]}-lr-${given[3]}"
 
 run "$python" "$root/tape_train.py" "$model_type" "$task" ${model:+--from_pretrained "$model"} --data_dir "$data" \
     --batch_size "${given[1]}" --num_train_epochs "${given[2]}" --learning_rate "${given[3]}" \
-    --warmup_steps "${given[4]}" --save_freq "${given[5]:-5}" --output_dir "$output" --time_or_name "$name" "$@"
+    --warmup_steps "${given[4]}" --save_freq "${given[5]:-5}" --output_dir "$output" --time_or_name "$name" \
+    ${options[@]+"${options[@]}"}
 
 directory="$output/${task}_${model_type}_$name"
 present="$(present_splits "$data")"

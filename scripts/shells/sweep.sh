@@ -10,19 +10,11 @@
 # OUTPUT_DIR (./results/sweep), PYTHON (the interpreter).
 set -euo pipefail
 
-if [[ "${1:-}" == "-h" || "${1:-}" == "--help" ]]; then
-    sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-    exit 0
-fi
-given=()
-while (( $# )) && [[ "$1" != "--" ]]; do
-    given+=("$1")
-    shift
-done
-if (( $# )); then shift; fi
+# shellcheck source=scripts/shells/words.sh
+source "$(dirname "${BASH_SOURCE[0]}")/words.sh"
+read_words "$@"
 if (( ${#given[@]} < 3 )); then
-    echo "usage: $(basename "$0") TASK(ss|cc|rh|fl|st) SEEDS LR [LR ...] [-- OPTIONS]" >&2
-    exit 2
+    usage "TASK(ss|cc|rh|fl|st) SEEDS LR [LR ...] [-- OPTIONS]"
 fi
 
 # shellcheck source=scripts/shells/python.sh
@@ -41,7 +33,7 @@ trap 'rm -f "$unsorted"' EXIT
 for rate in "${given[@]:2}"; do
     run "$python" "$root/tape_train.py" "$model_type" "$task" ${model:+--from_pretrained "$model"} \
         --data_dir "${DATA_DIR:-./data}" --learning_rate "$rate" --seeds "${given[1]}" --save_freq improvement \
-        --output_dir "$output" --time_or_name "lr-$rate" "$@"
+        --output_dir "$output" --time_or_name "lr-$rate" ${options[@]+"${options[@]}"}
     directory="$output/${task}_${model_type}_lr-$rate"
     awk -F, -v OFS=, -v metric="$headline" -v rate="$rate" -v directory="$directory" \
         '$1 == "valid" && $2 == metric { print rate, $3, $4, $5, directory }' "$directory/summary.csv" >>"$unsorted"

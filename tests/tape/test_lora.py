@@ -82,8 +82,10 @@ def test_another_rank_or_none_is_refused(plain: torch.nn.Module) -> None:
 def test_models_without_linear_maps_and_a_missing_package(
     plain: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match="no encoder with linear maps"):
-        add_lora(registry.get_task_model("onehot", "stability"), 2)
+    small = {"num_hidden_layers": 1, "hidden_size": 8, "head_hidden_size": 8}
+    for kind, config in (("onehot", {}), ("lstm", small), ("resnet", small)):  # linear maps in the pooler alone
+        with pytest.raises(ConfigError, match="no encoder whose layers are linear maps"):
+            add_lora(registry.get_task_model(kind, "stability", **config), 2)
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ConfigError, match=r"pip install 'proteinlm\[lora\]'"):
         add_lora(plain, 2)

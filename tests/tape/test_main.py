@@ -269,6 +269,8 @@ def test_what_can_not_be_evaluated(train: Train, small_data: Path) -> None:
         run_eval(["transformer", "stability", str(run), "--tokenizer", "unirep", *data])
     with pytest.raises(ConfigError, match="--batch_size must be at least 1"):
         run_eval(["transformer", "stability", str(run), "--batch_size", "0", *data])
+    with pytest.raises(ConfigError, match="--seed must not be negative"):
+        run_eval(["transformer", "stability", str(run), "--seed", "-1", *data])
 
 
 def test_a_finished_run_is_not_overwritten_unasked(train: Train) -> None:

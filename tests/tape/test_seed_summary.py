@@ -16,7 +16,8 @@ from tape.seed_summary import SeedRun, write_summary
 def run(path: Path, seed: int, losses: list[float], test: float) -> SeedRun:
     directory = RunDirectory.create(path / f"seed_{seed}")
     for epoch, loss in enumerate(losses):
-        directory.add_history({"epoch": epoch, "valid": {"loss": loss, "spearmanr": None}})
+        valid = None if math.isnan(loss) else {"loss": loss, "spearmanr": None}
+        directory.add_history({"epoch": epoch, "valid": valid})
         directory.epoch_directory(epoch).mkdir()
     directory.point_to(BEST_NAME, losses.index(min(losses)), "loss", min(losses))
     return SeedRun(seed, directory.path, {"test": {"mse": test}})
@@ -51,6 +52,13 @@ def test_means_and_deviations_by_hand(tmp_path: Path) -> None:
         "seed_7": "3.0",
     }
     assert rows[2]["seed_6"] == ""
+
+
+def test_a_run_without_validation_counts_where_it_has_numbers(tmp_path: Path) -> None:
+    runs = [run(tmp_path, 5, [math.nan], 1.0), run(tmp_path, 6, [2.0], 3.0)]
+    assert write_summary(tmp_path, "stability", "onehot", runs) == ["valid loss: 2", "test mse: 2 +- 1.4"]
+    rows = list(csv.DictReader((tmp_path / "summary.csv").read_text().splitlines()))
+    assert (rows[0]["metric"], rows[0]["n"], rows[0]["seed_5"]) == ("loss", "1", "")
 
 
 def test_one_run_has_no_deviation(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tape.run_directory import read_history
 
 # What tape-proteins' documentation tells people to write.
 SCRIPT = """
+import shutil
 import sys
 from pathlib import Path
 
@@ -95,9 +97,16 @@ def number_of_proteins(target, prediction):
     return float(len(target))
 
 
+def train_and_resume():
+    run = run_train()
+    shutil.copytree(run / "1", "whole")
+    words = ["--resume_from_checkpoint", "--from_pretrained", str(run / "0"), "--overwrite"]
+    assert run_train([*sys.argv[1:3], *words]) == run.resolve()
+
+
 if __name__ == "__main__":
     command = sys.argv.pop(1)
-    {"train": run_train, "eval": run_eval, "distributed": run_train_distributed}[command]()
+    {"train": train_and_resume, "eval": run_eval, "distributed": run_train_distributed}[command]()
 """
 
 
@@ -108,13 +117,19 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-def test_their_task_and_model_train_and_evaluate(
+def test_their_task_and_model_train_resume_and_evaluate(
     script: Path, run_script: Callable[..., Any], small_data: Path, tmp_path: Path
 ) -> None:
     options = ["--data_dir", small_data, "--num_train_epochs", 2, "--time_or_name", "x", "--batch_size", 5]
     run_script(script, "train", "simple_conv", "first_or_second_half", *options, cwd=tmp_path, check=True)
     run = tmp_path / "results" / "first_or_second_half_simple_conv_x"
     assert json.loads((run / "1" / "config.json").read_text())["filter_size"] == 8
+    first, whole, again = (
+        torch.load(path / "pytorch_model.bin", weights_only=True) for path in (run / "0", tmp_path / "whole", run / "1")
+    )
+    assert not torch.equal(first["embedding.weight"], whole["embedding.weight"])
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+    assert [record["epoch"] for record in read_history(run)] == [0, 1]
     words = ["simple_conv", "first_or_second_half", run / "1", "--data_dir", small_data, "--split", "cb513"]
     metrics = ["--metrics", "accuracy", "number_of_proteins"]
     run_script(script, "eval", *words, *metrics, cwd=tmp_path, check=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tape.errors import CheckpointError, ConfigError
+from tape.errors import CheckpointError, ConfigError, DataError
 from tape.main import run_embed, run_eval
 from tape.run_directory import read_history
 
@@ -114,6 +114,11 @@ def test_what_contradicts_is_refused(train: Train) -> None:
         train("onehot", "stability", "--freeze")
     with pytest.raises(ConfigError, match="give it without --seeds"):
         train("transformer", "stability", "--resume_from_checkpoint", "--seeds", 2)
+    with pytest.raises(DataError, match="no split 'casp12'"):
+        train("transformer", "stability", *OPTIONS, "--eval_splits", "test", "casp12", "--time_or_name", "split")
+    assert not Path("results/stability_transformer_split").exists()  # said before training
+    with pytest.raises(ConfigError, match="max_position_embeddings 2 leaves no residue"):
+        train("transformer", "stability", "--config", "max_position_embeddings=2", "--length", "crop")
     for words in (("--freeze", "--lora", 2), ("--lora", 0), ("--seeds", "x"), ("--length", "drop")):
         with pytest.raises(SystemExit):
             train("transformer", "stability", *words)
