@@ -75,6 +75,7 @@ ARGUMENT_ROOMS = (
     "tape.arguments",
     "pretrain.arguments",
     "pretrain.command_line",
+    "pretrain.flags",
     "pretrain.schedule_flags",
     "pretrain.pretrain_tape",
     "pretrain.tools",
