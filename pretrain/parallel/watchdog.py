@@ -13,6 +13,7 @@ timeout of the collectives. None of it needs the main thread, which may wait ins
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
@@ -147,6 +148,7 @@ class Watchdog:
         self._heard_at = [time.monotonic()] * world_size
         self._closed = threading.Event()
         self._told = threading.Event()
+        self._store_in_use = threading.Lock()
         self._leaving = False
         self._said = False
 
@@ -164,10 +166,15 @@ class Watchdog:
     def start(self) -> None:
         for target in (self._talk, self._watch):
             threading.Thread(target=target, name="watchdog", daemon=True).start()
+        atexit.register(self._fall_silent)
 
     def close(self) -> None:
         """All ranks are done: stop watching."""
         self._closed.set()
+
+    def _fall_silent(self) -> None:
+        # A thread that is in the store's C++ code when the interpreter ends would abort the process: keep it out.
+        self._store_in_use.acquire(timeout=_MESSAGE_TIMEOUT.total_seconds() + 1.0)
 
     def explain(self) -> Verdict | None:
         """After a broken connection: who is gone, and what it was doing last; None when all seem to be well."""
@@ -244,7 +251,8 @@ class Watchdog:
         # The only thread that uses the store: a store that doesn't answer must hold up no one else.
         while not self._closed.is_set():
             failure = self._failure
-            with suppress(dist.DistError, RuntimeError):  # silence is judged by the other thread
+            # silence is judged by the other thread
+            with self._store_in_use, suppress(dist.DistError, RuntimeError):
                 self.beat()
                 if failure is not None:
                     self._told.set()
