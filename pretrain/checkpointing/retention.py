@@ -27,9 +27,10 @@ def remove_older(root: Path, keep: int) -> list[Path]:
     """
     text = (root / POINTER_NAME).read_text(encoding="utf-8").strip()
     current = int(text)
-    older = sorted(path for path in root.iterdir() if (number := _iteration(path)) is not None and number < current)
+    numbered = [(number, path) for path in root.iterdir() if (number := _iteration(path)) is not None]
+    older = sorted(pair for pair in numbered if pair[0] < current)
     removed = []
-    for path in older[: max(0, len(older) - (keep - 1))]:
+    for _, path in older[: max(0, len(older) - (keep - 1))]:
         with contextlib.suppress(OSError):  # a checkpoint too many is no reason to stop
             away = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=root))
             os.replace(path, away / path.name)

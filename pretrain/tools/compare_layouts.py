@@ -19,8 +19,12 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
 from pathlib import Path
+from queue import Empty
 
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[2])
@@ -39,7 +43,7 @@ from tape.masking import mask_tokens
 from tape.tokenizers import TAPETokenizer
 
 SEQ_LENGTH = 48
-_EVALUATION_ROWS = 10  # no multiple of the ranks
+_EVALUATION_ROWS = 11  # ranks have different numbers of them at every layout
 MODEL = (
     *("--num-layers", "4", "--hidden-size", "32", "--num-attention-heads", "4"),
     *("--seq-length", str(SEQ_LENGTH), "--max-position-embeddings", str(SEQ_LENGTH)),
@@ -50,6 +54,7 @@ OPTIMIZERS = {
     "sgd": ("--optimizer", "sgd", "--lr", "0.1", "--lr-decay-style", "constant"),
     "adam": ("--optimizer", "adam", "--lr", "3e-3", "--lr-decay-style", "constant"),
 }
+_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -166,14 +171,14 @@ def run_all(runs: Sequence[Run], processes: int) -> Iterator[Curve]:
     """
     with tempfile.TemporaryDirectory() as folder:
         context = mp.get_context("spawn")
-        queue = context.SimpleQueue()
+        queue: Queue[Curve | str] = context.Queue()
         ranks = [context.Process(target=_rank, args=(rank, runs, folder, queue)) for rank in range(processes)]
         for rank in ranks:
             rank.start()
         done = False
         try:
             for layout, _, _ in runs:
-                curve = queue.get()
+                curve = _next_curve(queue, ranks)
                 if isinstance(curve, str):
                     raise ProteinLMError(f"{layout} failed:\n{curve}")
                 yield curve
@@ -185,7 +190,17 @@ def run_all(runs: Sequence[Run], processes: int) -> Iterator[Curve]:
                 rank.join()
 
 
-def _rank(rank: int, runs: Sequence[Run], folder: str, queue: mp.SimpleQueue) -> None:
+def _next_curve(queue: Queue[Curve | str], ranks: Sequence[BaseProcess]) -> Curve | str:
+    """What a rank puts next; the reason, when one of them is gone without a word."""
+    while True:
+        with suppress(Empty):
+            return queue.get(timeout=_POLL_SECONDS)
+        for number, rank in enumerate(ranks):
+            if rank.exitcode:
+                return f"rank {number} ended with exit code {rank.exitcode}"
+
+
+def _rank(rank: int, runs: Sequence[Run], folder: str, queue: Queue[Curve | str]) -> None:
     torch.set_num_threads(1)
     for number, (layout, flags, steps) in enumerate(runs):
         if rank >= layout.world:

@@ -111,6 +111,8 @@ def verify(command: Sequence[str], directory: Path, kills: int, seed: int) -> in
         path.mkdir(parents=True)
     startup, seconds = _run_to_the_end(command, straight)
     iterations = _last_iteration(straight)
+    if not iterations:
+        raise ProteinLMError(f"the run left no records in {straight}: is what follows -- a run of pretrain_tape.py?")
     print(f"straight through: {seconds:.1f} s ({startup:.1f} s to start), {iterations} iterations", flush=True)
     print("kill | after s | began at | reached | while", flush=True)
     random_moment = random.Random(seed)

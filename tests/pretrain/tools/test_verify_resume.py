@@ -43,6 +43,7 @@ def test_a_run_continues_and_a_change_is_noticed(
         (["--kills", "3"], "after --"),
         (["--kills", "0", "--", "--num-layers", "2"], "--kills must be at least 1"),
         (["--", "--nonsense"], "the run ended with exit code 1: error: "),
+        (["--", "true"], "the run left no records"),
     ],
 )
 def test_mistakes(
