@@ -165,7 +165,11 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="copies of the model share weights, gradients and optimizer state out among themselves (FSDP)",
     )
-    group.add_argument("--compile", action="store_true", help="blocks by torch.compile; needs a C++ compiler on CPUs")
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="blocks by torch.compile, not with tensor parallelism; needs a C++ compiler on CPUs",
+    )
     group.add_argument("--distributed-backend", choices=BACKENDS, help="by device when not given")
     group.add_argument(
         "--distributed-timeout-minutes", type=positive_number, default=30.0, help="of one exchange between ranks"

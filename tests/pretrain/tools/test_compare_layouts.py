@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from queue import Queue
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from pretrain.parallel import Launch
+from pretrain.tools import compare_layouts
 from pretrain.tools.compare_layouts import MODEL, OPTIMIZERS, Curve, Layout, MadeUpRows, layouts, run_all, run_layout
 
 STEPS = 20
@@ -87,3 +92,12 @@ def test_rows_are_the_same_every_time() -> None:
     assert one.lengths == two.lengths
     assert (one.input_ids == two.input_ids).all()
     assert (MadeUpRows(seed=2)[3].input_ids[:3] != MadeUpRows()[3].input_ids[:3]).any()
+
+
+def test_a_process_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare_layouts, "_POLL_SECONDS", 0.01)
+    ranks: list[Any] = [SimpleNamespace(exitcode=None), SimpleNamespace(exitcode=-9)]
+    curves: Any = Queue()
+    assert compare_layouts._next_curve(curves, ranks) == "rank 1 ended with exit code -9"
+    curves.put("a traceback")
+    assert compare_layouts._next_curve(curves, ranks) == "a traceback"
