@@ -3,7 +3,7 @@
 The cache is ``PROTEINLM_CACHE``, or ``proteinlm`` under ``XDG_CACHE_HOME``, or ``~/.cache/proteinlm``. Each address has
 a directory there: ``config.json``, the weights, and ``download.json``, written last, with the SHA-256 sum of every
 file. A directory is used only while its files agree with those sums. Nothing is asked of the server for a model that is
-there, so it can be used without a network; ``force_download`` fetches it anew.
+there, so it can be used without a network; ``force_download`` fetches it anew, and replaces it when all has come.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def local_model(
     directory.mkdir(parents=True, exist_ok=True)
     with _alone(directory):
         if force_download:
-            _empty(directory)
-        if not _is_whole(directory):
+            _replace(address, directory)
+        elif not _is_whole(directory):
             _fetch(address, directory)
     return directory
 
@@ -108,6 +108,20 @@ def _alone(directory: Path) -> Iterator[None]:
         except ImportError:  # not on Windows
             pass
         yield
+
+
+def _replace(address: str, directory: Path) -> None:
+    """Fetch anew; what is there stays until all has come."""
+    fresh = directory.with_name(f".{directory.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        _fetch(address, fresh)
+        _empty(directory)
+        for path in sorted(fresh.iterdir(), key=lambda path: path.name == RECORD_NAME):  # the record last
+            path.replace(directory / path.name)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _empty(directory: Path) -> None:

@@ -140,6 +140,11 @@ def test_force_download_takes_what_is_there_now(site: Site, cache: Path, files: 
     assert ProteinBertForValuePrediction.from_pretrained(url).config.num_labels == 2
     assert ProteinBertForValuePrediction.from_pretrained(url, force_download=True).config.num_labels == 7
     assert local_model(url, cache_dir=cache / "other") != directory
+    site.files.clear()
+    with pytest.raises(DataError, match="dead link"):
+        local_model(url, force_download=True)
+    assert ProteinBertForValuePrediction.from_pretrained(url).config.num_labels == 7  # kept
+    assert not list(cache.glob(".*.new"))
 
 
 def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(
