@@ -41,29 +41,56 @@ def launch_script(folder: Path) -> Path:
     return script
 
 
-@pytest.mark.distributed
-@pytest.mark.slow
-def test_two_ranks_train_and_validate_as_one(small_data: Path, small_config: Path, tmp_path: Path) -> None:
-    # defect 12: the same steps, each protein validated once, metrics over all ranks (20), one writer
-    words = ["transformer", "stability", "--data_dir", small_data, "--model_config_file", small_config]
-    options = ["--num_train_epochs", 2, "--batch_size", 3, "--learning_rate", 1e-3, "--warmup_steps", 0]
-    runs = []
+SEVERAL = """
+import json, sys
+from tape.main import run_embed, run_eval, run_train
+for name, words in json.loads(sys.argv[1]):
+    {"train": run_train, "embed": run_embed, "eval": run_eval}[name](words)
+"""
+FASTA = "".join(f">p{n}\n{'ACDEFGHIKLMNPQRSTVWY'[n:]}\n" for n in range(7))
+
+
+@pytest.fixture(scope="module")
+def outputs(small_data: Path, small_config: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """What the same commands write in one process, and one after another in two.
+
+    ``plain`` is a run; ``seeds`` two with a frozen encoder and learned pooling, of which the first makes embeddings
+    ``e.npz`` and predictions ``p.csv``.
+    """
+    folder = tmp_path_factory.mktemp("ranks")
+    (folder / "several.py").write_text(SEVERAL)
+    (folder / "a.fasta").write_text(FASTA)
+    found = []
     for processes in (1, 2):
-        command = [
-            *words,
-            *options,
-            "--output_dir",
-            tmp_path / f"n{processes}",
-            "--exp_name",
-            "run",
-            "--num_log_iter",
-            1,
+        out = folder / f"n{processes}"
+        out.mkdir()
+        model, fasta = str(out / "seeds" / "seed_42"), str(folder / "a.fasta")
+        words = ["transformer", "stability", "--data_dir", small_data, "--model_config_file", small_config]
+        words += ["--num_train_epochs", 2, "--batch_size", 3, "--warmup_steps", 0, "--num_log_iter", 1]
+        words += ["--output_dir", out, "--log_dir", out / "logs"]
+        seeds = ["--learning_rate", 1e-2, "--freeze", "--pooling", "attention", "--max_tokens", 64]
+        seeds += ["--seeds", 2, "--eval_splits", "test", "--exp_name", "seeds"]
+        commands = [
+            ("train", [str(word) for word in (*words, "--learning_rate", 1e-3, "--exp_name", "plain")]),
+            ("train", [str(word) for word in (*words, *seeds)]),
+            ("embed", ["transformer", fasta, str(out / "e.npz"), model, "--batch_size", "2"]),
+            ("eval", ["transformer", "stability", model, "--predict", fasta, "--predict_out", str(out / "p.csv")]),
         ]
         if processes == 1:
-            run_train([*map(str, command), "--log_dir", str(tmp_path / "logs")])
+            for name, given in commands:
+                {"train": run_train, "embed": run_embed, "eval": run_eval}[name](given)
         else:
-            torchrun(processes, tmp_path, *command)
-        runs.append(tmp_path / f"n{processes}" / "run")
+            torchrun(processes, folder, json.dumps(commands), script=folder / "several.py")
+        assert sorted(path.name for path in out.iterdir()) == ["e.npz", "logs", "p.csv", "plain", "seeds"]
+        found.append(out)
+    return found
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_two_ranks_train_and_validate_as_one(outputs: list[Path]) -> None:
+    # defect 12: the same steps, each protein validated once, metrics over all ranks (20), one writer
+    runs = [out / "plain" for out in outputs]
     one, two = (read_history(run) for run in runs)
     for first, second in zip(one, two, strict=True):
         assert first["step"] == second["step"]
@@ -93,43 +120,12 @@ def test_two_ranks_validate_the_model_that_is_saved(
     assert run_eval([*saved, "--split", "valid"]) == pytest.approx(validated, rel=1e-4)
 
 
-SEVERAL = """
-import json, sys
-from tape.main import run_embed, run_eval, run_train
-for name, words in json.loads(sys.argv[1]):
-    {"train": run_train, "embed": run_embed, "eval": run_eval}[name](words)
-"""
-
-
 @pytest.mark.distributed
 @pytest.mark.slow
-def test_seeds_evaluation_embeddings_and_predictions_do_not_depend_on_ranks(
-    small_data: Path, small_config: Path, tmp_path: Path
-) -> None:
-    """A frozen encoder and learned pooling over two seeds; then its model's embeddings and predictions."""
-    (tmp_path / "several.py").write_text(SEVERAL)
-    (tmp_path / "a.fasta").write_text("".join(f">p{n}\n{'ACDEFGHIKLMNPQRSTVWY'[n:]}\n" for n in range(7)))
+def test_seeds_evaluation_embeddings_and_predictions_do_not_depend_on_ranks(outputs: list[Path]) -> None:
     found = []
-    for processes in (1, 2):
-        out = tmp_path / f"n{processes}"
-        out.mkdir()
-        model, fasta = str(out / "run" / "seed_42"), str(tmp_path / "a.fasta")
-        words = ["transformer", "stability", "--data_dir", small_data, "--model_config_file", small_config]
-        words += ["--num_train_epochs", 2, "--batch_size", 3, "--learning_rate", 1e-2, "--warmup_steps", 0, "--freeze"]
-        words += ["--pooling", "attention", "--seeds", 2, "--eval_splits", "test", "--max_tokens", 64]
-        words += ["--output_dir", out, "--exp_name", "run", "--log_dir", out / "logs"]
-        commands = [
-            ("train", [str(word) for word in words]),
-            ("embed", ["transformer", fasta, str(out / "e.npz"), model, "--batch_size", "2"]),
-            ("eval", ["transformer", "stability", model, "--predict", fasta, "--predict_out", str(out / "p.csv")]),
-        ]
-        if processes == 1:
-            for name, given in commands:
-                {"train": run_train, "embed": run_embed, "eval": run_eval}[name](given)
-        else:
-            torchrun(processes, tmp_path, json.dumps(commands), script=tmp_path / "several.py")
-        assert sorted(path.name for path in out.iterdir()) == ["e.npz", "logs", "p.csv", "run"]
-        summary = json.loads((out / "run" / "summary.json").read_text())["summary"]
+    for out in outputs:
+        summary = json.loads((out / "seeds" / "summary.json").read_text())["summary"]
         with np.load(out / "e.npz", allow_pickle=True) as arrays:
             vectors = np.stack([arrays[f"p{n}"].item()["avg"] for n in range(7)])
         rows = [row.split(",") for row in (out / "p.csv").read_text().splitlines()[1:]]
