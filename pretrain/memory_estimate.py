@@ -123,8 +123,8 @@ def rank_memory(config: ProteinBertConfig, dims: ParallelDims, step: StepShape, 
     # The first stage has the most blocks, and under 1F1B as many micro-batches in flight as there are stages.
     kept = len(dims.layers_of(0, config.num_hidden_layers)) * dims.pipeline
     blocks = block_bytes(config, dims, step) * kept
-    inputs = _FP32 * config.hidden_size * kept
-    ends = _end_bytes(config, step)
+    inputs = _FP32 * config.hidden_size * kept / _token_parts(dims)
+    ends = _end_bytes(config, step) / _token_parts(dims)
     return RankMemory(
         whole=sum(sizes.values()),
         parameters=parameters,
@@ -144,11 +144,17 @@ def block_bytes(config: ProteinBertConfig, dims: ParallelDims, step: StepShape) 
     masks = 2 * hidden if config.hidden_dropout_prob > 0 else 0
     # In half precision query, key and value projections each keep a cast of the layer norm's output.
     casts = (1 if width == _FP32 else 3) + 1
-    whole = 2 * _FP32 * hidden + casts * width * hidden + masks
+    # With sequence parallelism the tokens are gathered for the matrix products, and split otherwise.
+    whole = (2 * _FP32 * hidden + masks) / _token_parts(dims) + casts * width * hidden
     split = width * (3 * _GROUP_PADDING * hidden + _GROUP_PADDING * hidden + hidden + 2 * wide)
     if not step.fused_attention:
         split += config.num_attention_heads * step.attended_length * _GROUP_PADDING * (3 * _FP32)
     return whole + split / dims.tensor
+
+
+def _token_parts(dims: ParallelDims) -> int:
+    """Ranks that share the tokens of a row outside the split regions."""
+    return dims.tensor if dims.splits_tokens else 1
 
 
 def _end_bytes(config: ProteinBertConfig, step: StepShape) -> float:

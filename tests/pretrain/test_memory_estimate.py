@@ -132,3 +132,13 @@ def test_weights_gradients_and_states_are_counted() -> None:
     assert (memory.weights, memory.gradients, memory.optimizer) == (4 * count, 4 * count, 8 * count)
     assert rank_memory(config(), ParallelDims(), shape, "sgd").optimizer == 4 * count
     assert memory.total(False) - memory.total(True) == memory.activations - memory.checkpointed > 0
+
+
+def test_sequence_parallelism_splits_the_residual_stream() -> None:
+    """Per token of a block: two fp32 streams and two byte masks on half of the tokens, hence 5 H bytes less."""
+    shape = StepShape(1000, 100.0, 0.15, "fp32", True)
+    whole, split = (ParallelDims(2, tensor=2, sequence=sequence) for sequence in (False, True))
+    assert block_bytes(config(), whole, shape) - block_bytes(config(), split, shape) == 5 * 128
+    memory, less = (rank_memory(config(), dims, shape, "adam") for dims in (whole, split))
+    assert less.activations < memory.activations
+    assert less.checkpointed < memory.checkpointed
