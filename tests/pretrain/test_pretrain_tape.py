@@ -110,11 +110,11 @@ def test_tensor_and_data_parallel_together(
 ) -> None:
     """Four processes continue what one began, with SGD (the update itself is compared) and recomputed activations."""
     extra = ("--optimizer", "sgd", "--checkpoint-activations", "--save-interval", 5)
-    pretrain_here(flags("--save", tmp_path / "one", *extra))
+    pretrain_here(flags("--save", tmp_path / "one", *extra, train_iters=10))
     shutil.copytree(tmp_path / "one", tmp_path / "four")
     (tmp_path / "four" / "latest_checkpointed_iteration.txt").write_text("5\n")
     layout = ("--tensor-model-parallel-size", 2, "--save", tmp_path / "four", "--load", tmp_path / "four")
-    result = torchrun(4, repository_root / SCRIPT, *flags(*extra, *layout))
+    result = torchrun(4, repository_root / SCRIPT, *flags(*extra, *layout, train_iters=10))
     assert "data 2 x tensor 2" in result.stdout
     assert "continuing from iteration 5" in result.stdout
     assert_same_curve(records, tmp_path / "one", tmp_path / "four")
