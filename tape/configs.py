@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,6 +86,22 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _check_sizes(config: ProteinConfig, names: Iterable[str]) -> None:
+    """Refuse what isn't a positive whole number; fields that a configuration doesn't have are passed over."""
+    for name in names:
+        value = getattr(config, name, 1)
+        if not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{name} must be a positive whole number, not {value!r}")
+
+
+def _check_probabilities(config: ProteinConfig, names: Iterable[str]) -> None:
+    """Refuse what isn't a number in [0, 1]; fields that a configuration doesn't have are passed over."""
+    for name in names:
+        value = getattr(config, name, 0)
+        if not _is_number(value) or not 0 <= value <= 1:
+            raise ConfigError(f"{name} must lie in [0, 1], not {value!r}")
+
+
 _SIZES = (
     "vocab_size",
     "input_size",
@@ -147,14 +164,8 @@ class EncoderConfig(ProteinConfig):
 
     def _check(self) -> None:
         """Refuse what can't make a model; fields that an architecture doesn't have are passed over."""
-        for name in _SIZES:
-            value = getattr(self, name, 1)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} must be a positive whole number, not {value!r}")
-        for name in _PROBABILITIES:
-            value = getattr(self, name, 0)
-            if not _is_number(value) or not 0 <= value <= 1:
-                raise ConfigError(f"{name} must lie in [0, 1], not {value!r}")
+        _check_sizes(self, _SIZES)
+        _check_probabilities(self, _PROBABILITIES)
         for name in _NOT_NEGATIVE:
             value = getattr(self, name, 0)
             if not _is_number(value) or not 0 <= value < math.inf:
@@ -334,14 +345,10 @@ class TRRosettaConfig(ProteinConfig):
         self._check()
 
     def _check(self) -> None:
-        for name in ("num_features", "kernel_size", "num_layers"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be a positive whole number, not {getattr(self, name)!r}")
+        _check_sizes(self, ("num_features", "kernel_size", "num_layers"))
         if self.kernel_size % 2 == 0:
             raise ConfigError(f"kernel_size must be odd, not {self.kernel_size}")
-        for name in ("dropout", "msa_cutoff"):
-            if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must lie in [0, 1], not {getattr(self, name)!r}")
+        _check_probabilities(self, ("dropout", "msa_cutoff"))
 
 
 class UniRepConfig(EncoderConfig):
