@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -135,13 +134,6 @@ def check_vocabulary(directory: str | os.PathLike[str], tokenizer: TAPETokenizer
             f"{path}: the model has the vocabulary {name} ({fingerprint}), but the data is read with"
             f" {tokenizer.name} ({tokenizer.fingerprint})"
         )
-
-
-def copy_records(source: Path, target: Path) -> None:
-    """Carry vocabulary and provenance of one model directory over to another."""
-    for name in (VOCABULARY_NAME, PROVENANCE_NAME):
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
 
 
 def _weights_file(path: Path) -> Path:
