@@ -11,6 +11,7 @@ What follows ``--`` are flags of pretrain_tape.py, or a whole command that ends 
 start of the process to its last checkpoint. Then every record of the two metrics.jsonl but its timings, and every
 weight of the last checkpoints, must be the same bits. Exit code 0: they are; 1: they are not.
 
+A process that outruns its moment is killed at its share of the iterations, so that every kill finds a run to kill.
 Choose a run of a minute or so with a ``--save-interval`` that a few kills cannot outrun.
 """
 
@@ -119,7 +120,7 @@ def verify(command: Sequence[str], directory: Path, kills: int, seed: int) -> in
     for number in range(1, kills + 1):
         # Any moment from the start on; on average so early that there is something left for the kills to come.
         life = random_moment.uniform(0, startup + 2 * (seconds - startup) / (kills + 1))
-        kill = _run_and_kill(command, killed, life)
+        kill = _run_and_kill(command, killed, life, until=iterations * number // (kills + 1))
         if kill is None:
             print(f"{number:4} | the run was already complete: use a longer one for so many kills", flush=True)
             break
@@ -156,26 +157,34 @@ def _run_to_the_end(command: Sequence[str], directory: Path) -> tuple[float, flo
     return startup or seconds, seconds
 
 
-def _run_and_kill(command: Sequence[str], directory: Path, seconds: float) -> Kill | None:
-    """Let the run go on for a while and kill all its processes; None when it ended before."""
+def _run_and_kill(command: Sequence[str], directory: Path, seconds: float, until: int) -> Kill | None:
+    """Let the run go on for a while, or until an iteration, and kill all its processes; None when it ended before."""
     checkpoint = find_checkpoint(directory)
     began_at = int(checkpoint.name.removeprefix("iter_")) if checkpoint is not None else 0
-    before = (directory / METRICS_NAME).stat().st_mtime_ns if (directory / METRICS_NAME).exists() else None
+    before = _last_written(directory)
     abandoned = set(directory.glob(".iter_*.tmp"))  # by an earlier life; the next save removes it
     process, began = _start(command, directory), time.monotonic()
-    while time.monotonic() - began < seconds:
+    seen, reached_its_share = before, False
+    while time.monotonic() - began < seconds and not reached_its_share:
         if process.poll() is not None:
             if process.returncode != 0:
                 raise ProteinLMError(f"the run ended with exit code {process.returncode}; see {directory}/output.log")
             return None
         time.sleep(_POLL_SECONDS)
+        if (written := _last_written(directory)) != seen:
+            seen, reached_its_share = written, _last_iteration(directory) >= until
     _kill_family(process.pid)
     process.wait()
-    metrics = directory / METRICS_NAME
-    own_records = metrics.exists() and metrics.stat().st_mtime_ns != before
-    reached = _last_iteration(directory) if own_records else None
+    reached = _last_iteration(directory) if _last_written(directory) != before else None
     saving = bool(set(directory.glob(".iter_*.tmp")) - abandoned)
     return Kill(time.monotonic() - began, began_at, reached, saving)
+
+
+def _last_written(directory: Path) -> int | None:
+    """When metrics.jsonl was last written, in nanoseconds; None: not yet."""
+    with suppress(FileNotFoundError):
+        return (directory / METRICS_NAME).stat().st_mtime_ns
+    return None
 
 
 def _kill_family(process: int) -> None:

@@ -28,13 +28,27 @@ def test_a_run_continues_and_a_change_is_noticed(
     assert len([line for line in out.splitlines() if line.endswith(("saving", "training", "starting"))]) == 2
 
     metrics = tmp_path / "killed" / "metrics.jsonl"
-    lines = metrics.read_text().splitlines()
-    record = json.loads(lines[12])
-    record["lm_loss"] += 1e-7
-    lines[12] = json.dumps(record)
-    metrics.write_text("\n".join(lines) + "\n")
+    records = [json.loads(line) for line in metrics.read_text().splitlines()]
+    next(record for record in records if "lm_loss" in record and record["iteration"] == 12)["lm_loss"] += 1e-7
+    metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
     assert verify_resume._compare(tmp_path / "straight", tmp_path / "killed") == 1
     assert "1 differ" in capsys.readouterr().out
+
+
+def test_a_fast_run_is_killed_at_its_share(tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import json, sys, time\n"
+        "for iteration in range(1, 201):\n"
+        "    with open(sys.argv[2] + '/metrics.jsonl', 'a') as file:\n"
+        "        file.write(json.dumps({'kind': 'train', 'iteration': iteration}) + '\\n')\n"
+        "    time.sleep(0.05)\n"
+    )
+    kill = verify_resume._run_and_kill([sys.executable, str(script)], tmp_path, seconds=600, until=5)
+    assert kill is not None
+    assert kill.reached is not None
+    assert 5 <= kill.reached < 200
+    assert not kill.saving
 
 
 @pytest.mark.parametrize(
