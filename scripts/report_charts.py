@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from scripts.report_seeds import SeedMean
 from tape.metrics import Metric
 from tape.metrics.contacts import MINIMUM_SEPARATION, contact_scores
 
@@ -227,11 +228,16 @@ def bar(value: float, interval: tuple[float, float] | None, span: tuple[float, f
     return "".join([head, *body, "</svg>"])
 
 
+def whiskers(metric: Metric) -> tuple[float, float] | None:
+    """Where the line over a bar begins and ends: a run's interval, or a standard deviation to both sides of a mean."""
+    return metric.reach if isinstance(metric, SeedMean) else metric.interval
+
+
 def common_span(metrics: Sequence[Metric | None], published: Sequence[float]) -> tuple[float, float]:
     """The scale of bars that are compared: from 0, or the lowest value below it, to the highest, in tenths."""
     values = [*published]
     for metric in metrics:
         if metric is not None and math.isfinite(metric.value):
-            values += [metric.value, *(metric.interval or ())]
+            values += [metric.value, *(whiskers(metric) or ())]
     low, high = min([0.0, *values]), max([0.1, *values])
     return math.floor(low * 10) / 10, math.ceil(high * 10) / 10

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scripts import report_charts as charts
-from scripts.report_rows import Evaluated, read_records, shown_data, shown_task
+from scripts.report_rows import Evaluated, columns_in, read_records, shown_data, shown_task
 from tape.lmdb_store import restricted_loads
 from tape.registry import registry
 from tape.tasks import TaskShape
@@ -91,6 +91,8 @@ def predictions(groups: Sequence[Sequence[Evaluated]], colours: dict[str, int]) 
 
 
 def _pictures(group: Sequence[Evaluated], colours: dict[str, int]) -> str:
+    """Pictures of each column; of several seeds that of the first."""
+    group = [runs[0] for runs in columns_in(group).values()]
     shape = _shape(group[0].record.task)
     if shape == TaskShape.RESIDUE_PAIR:
         return _contact_maps(group, colours)
@@ -128,9 +130,9 @@ def _contact_maps(group: Sequence[Evaluated], colours: dict[str, int]) -> str:
             order = sorted(range(len(results)), key=lambda index: len(results[index]["target"]))
             chosen = order[len(order) // 2]
         result = results[chosen]
-        chart, precision = charts.contact_map(result, e.column, colours[e.column])
+        chart, precision = charts.contact_map(result, e.label, colours[e.column])
         text = (
-            f"<b>{escape(e.column)}</b>: P@L {precision:.2f} of {escape(str(result['id']))}"
+            f"<b>{escape(e.label)}</b>: P@L {precision:.2f} of {escape(str(result['id']))}"
             f" ({len(result['target'])} residues). Below the diagonal: true contacts; above: the L best pairs,"
             " filled where right."
         )
@@ -150,9 +152,9 @@ def _confusion(evaluation: Evaluated) -> str:
         predicted = np.asarray(result["prediction"]).argmax(-1)[counted]
         np.add.at(counts, (target[counted], predicted), 1)
     labels = STATES.get(classes) or [str(number) for number in range(classes)]
-    title = f"Confusion matrix of {shown_task(evaluation.record.task)} by {evaluation.column}"
+    title = f"Confusion matrix of {shown_task(evaluation.record.task)} by {evaluation.label}"
     chart = charts.confusion_matrix(counts, list(labels), title)
-    text = f"<b>{escape(evaluation.column)}</b>: of each true state (row), percent predicted as (column)."
+    text = f"<b>{escape(evaluation.label)}</b>: of each true state (row), percent predicted as (column)."
     return _figure(chart, text)
 
 
@@ -163,8 +165,8 @@ def _scatter(evaluation: Evaluated, colour: int) -> str:
     true, predicted = (
         np.array([float(np.asarray(r[key]).reshape(-1)[0]) for r in results]) for key in ("target", "prediction")
     )
-    title = f"Predicted against true values of {shown_task(evaluation.record.task)} by {evaluation.column}"
+    title = f"Predicted against true values of {shown_task(evaluation.record.task)} by {evaluation.label}"
     chart = charts.scatter_chart(true, predicted, colour, title)
     sampled = f", {charts.MOST_POINTS:,} of them drawn" if len(results) > charts.MOST_POINTS else ""
-    text = f"<b>{escape(evaluation.column)}</b>: {len(results):,} proteins{sampled}; dashed: predicted = true."
+    text = f"<b>{escape(evaluation.label)}</b>: {len(results):,} proteins{sampled}; dashed: predicted = true."
     return _figure(chart, text)

@@ -54,6 +54,8 @@ def _summary(evaluations: Sequence[Evaluated]) -> str:
     text = f"{len(evaluations)} evaluations of {escape(span)}, version {escape(versions)}. "
     if any(metric.interval for e in evaluations for metric in e.record.metrics):
         text += "Brackets and whiskers are 95&#8239;% bootstrap intervals over proteins. "
+    if any(e.seed is not None for e in evaluations):
+        text += "Of runs that differ in their seed alone, the mean counts; whiskers are a standard deviation then. "
     if any(e.record.is_simulated for e in evaluations):
         text += "<strong>Simulated</strong> data show that the way works and say nothing about proteins. "
     return f'<p class="lead">{text}</p>'

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.published import compared_metric, grouped_reasons, load_published, published_beside
+from scripts.report_seeds import SeedMean, mean_over_seeds
 from tape.errors import CheckpointError, ConfigError
 from tape.evaluation_records import EvaluationRecord, finite, read_record
 from tape.metrics import Metric
@@ -40,6 +41,7 @@ HEADLINES: dict[str, tuple[tuple[str, str], ...]] = {
 COLUMNS = {"onehot": "one-hot", "random": "random weights", "pretrained": "pretrained"}
 # directory of one run of --seeds N, below that of them all
 _SEED = re.compile(r"seed_(\d+)")
+SEEDS_NOTE = "\N{PLUS-MINUS SIGN} is the sample standard deviation over the seeds counted beside it"
 # the fewer, the better
 _LOSSES = ("perplexity", "loss")
 
@@ -53,12 +55,24 @@ class Evaluated:
         run: directory of the run it belongs to.
         column: what the model is called in the table.
         record: its content.
+        seed: of one of the runs of ``--seeds N``, which share a column; None: a run by itself.
     """
 
     file: Path
     run: Path
     column: str
     record: EvaluationRecord
+    seed: int | None = None
+
+    @property
+    def label(self) -> str:
+        """The column, and the seed where it has one."""
+        return self.column if self.seed is None else f"{self.column}, seed {self.seed}"
+
+    @property
+    def directory(self) -> Path:
+        """Of the run, or of all runs that differ from it in their seed alone."""
+        return self.run if self.seed is None else self.run.parent
 
     @property
     def results_file(self) -> Path:
@@ -117,14 +131,10 @@ def _read_evaluation(file: Path) -> Evaluated:
     if not record.config:  # version 1 left it to the model's own file
         record = replace(record, config=_config_beside(file))
     run = next((parent for parent in file.parents if (parent / "args.json").is_file()), file.parent)
-    return Evaluated(file, run, _column(run, record), record)
-
-
-def _column(run: Path, record: EvaluationRecord) -> str:
-    """What follows task and model in the name of the run's directory; of one of several seeds, the seed too."""
     seed = _SEED.fullmatch(run.name)
+    # what follows task and model in the name of the run's directory
     suffix = (run.parent if seed else run).name.removeprefix(f"{record.task}_{record.model}_")
-    return COLUMNS.get(suffix, suffix) + (f", seed {seed[1]}" if seed else "")
+    return Evaluated(file, run, COLUMNS.get(suffix, suffix), record, int(seed[1]) if seed else None)
 
 
 def _config_beside(file: Path) -> dict[str, Any]:
@@ -145,21 +155,26 @@ def _is_chosen_epoch(evaluation: Evaluated, all_of_them: Sequence[Evaluated]) ->
 
 
 def _one_a_cell(evaluations: Sequence[Evaluated]) -> list[Evaluated]:
-    """Refuse two models of one name, which would hide one another."""
-    cells: dict[tuple[str, str, str, str], Evaluated] = {}
+    """Refuse two models of one name, which would hide one another; seeds of one directory are one model."""
+    cells: dict[tuple[str, str, str, str], dict[int | None, Evaluated]] = {}
     for evaluation in evaluations:
         record = evaluation.record
-        other = cells.setdefault((record.task, record.data_name, record.split, evaluation.column), evaluation)
-        if other is not evaluation:
+        cell = cells.setdefault((record.task, record.data_name, record.split, evaluation.column), {})
+        other = next((e for e in cell.values() if e.directory != evaluation.directory), cell.get(evaluation.seed))
+        if other is not None:
             raise ConfigError(
                 f"{other.file} and {evaluation.file} both are {record.task} {record.split} of"
                 f" {evaluation.column!r}; give one of them"
             )
-    return list(cells.values())
+        cell[evaluation.seed] = evaluation
+    return list(evaluations)
 
 
 def groups_of(evaluations: Sequence[Evaluated]) -> list[list[Evaluated]]:
-    """Evaluations of one task, data set and split together, tasks in the order of HEADLINES, columns in theirs."""
+    """Evaluations of one task, data set and split together, tasks in the order of HEADLINES, columns in theirs.
+
+    The seeds of a column stand together, in their order.
+    """
     order = [*COLUMNS.values()]
     tasks = [*HEADLINES, *dict.fromkeys(e.record.task for e in evaluations if e.record.task not in HEADLINES)]
     groups = []
@@ -167,8 +182,23 @@ def groups_of(evaluations: Sequence[Evaluated]) -> list[list[Evaluated]]:
         here = [e for e in evaluations if e.record.task == task]
         for key in dict.fromkeys((e.record.data_name, e.record.split) for e in here):
             group = [e for e in here if (e.record.data_name, e.record.split) == key]
-            groups.append(sorted(group, key=lambda e: order.index(e.column) if e.column in order else len(order)))
+            met = [*order, *dict.fromkeys(e.column for e in group if e.column not in order)]
+            groups.append(sorted(group, key=lambda e: (met.index(e.column), e.seed or 0)))
     return groups
+
+
+def columns_in(group: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
+    """The evaluations of each column: one, or one a seed."""
+    columns: dict[str, list[Evaluated]] = {}
+    for evaluation in group:
+        columns.setdefault(evaluation.column, []).append(evaluation)
+    return columns
+
+
+def measured(runs: Sequence[Evaluated], name: str) -> Metric | None:
+    """A metric of one run as it is, of several seeds their mean; None where no run has it."""
+    found = [run.record.metric(name) for run in runs]
+    return found[0] if len(runs) == 1 else mean_over_seeds(found)
 
 
 def headlines_of(group: Sequence[Evaluated]) -> tuple[tuple[str, str], ...]:
@@ -186,7 +216,7 @@ def make_rows(evaluations: Sequence[Evaluated]) -> list[Row]:
     for group in groups_of(evaluations):
         first = group[0].record
         for key, title in headlines_of(group):
-            found = {e.column: e.record.metric(key) for e in group}
+            found = {column: measured(runs, key) for column, runs in columns_in(group).items()}
             values = {column: metric for column, metric in found.items() if metric is not None}
             place = (first.task, first.data_name, first.is_simulated, first.split, first.proteins)
             rows.append(Row(*place, title, values))
@@ -213,8 +243,13 @@ def shown_value(metric: Metric | None) -> str:
     return "-" if metric is None or math.isnan(metric.value) else f"{metric.value:.3f}"
 
 
+def shown_spread(metric: Metric | None) -> str:
+    """What follows a mean over seeds: its standard deviation and their number; of another value nothing."""
+    return metric.shown if isinstance(metric, SeedMean) and not math.isnan(metric.value) else ""
+
+
 def markdown_table(rows: Sequence[Row]) -> str:
-    """The table; the best of each row is bold where there is more than one."""
+    """The table; the best of each row is bold where there is more than one, a line under it explains means."""
     columns = columns_of(rows)
     lines = [
         "| task | data | split (proteins) | metric | " + " | ".join(columns) + " |",
@@ -225,12 +260,20 @@ def markdown_table(rows: Sequence[Row]) -> str:
         cells = [_cell(row.values.get(column), best) for column in columns]
         place = f"| {row.task} | {row.data_label} | {row.split} ({row.proteins}) | {row.metric} | "
         lines.append(place + " | ".join(cells) + " |")
+    if has_means(rows):
+        lines += ["", f"{SEEDS_NOTE}."]
     return "\n".join(lines) + "\n"
+
+
+def has_means(rows: Sequence[Row]) -> bool:
+    """Whether a value of the table is a mean over seeds."""
+    return any(isinstance(metric, SeedMean) for row in rows for metric in row.values.values())
 
 
 def _cell(metric: Metric | None, best: float | None) -> str:
     text = shown_value(metric)
-    return f"**{text}**" if metric is not None and metric.value == best else text
+    text = f"**{text}**" if metric is not None and metric.value == best else text
+    return f"{text} {shown_spread(metric)}".rstrip()
 
 
 def markdown_published(evaluations: Sequence[Evaluated]) -> str:
@@ -266,27 +309,33 @@ def described_by(group: Sequence[Evaluated]) -> EvaluationRecord:
 
 
 def csv_table(rows: Sequence[Row]) -> str:
-    """The table with full precision, and each value's interval (empty: none)."""
+    """The table with full precision; each value's interval, or standard deviation and seeds (empty: none)."""
     columns = columns_of(rows)
+    averaged = [c for c in columns if any(isinstance(row.values.get(c), SeedMean) for row in rows)]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     ends = [f"{column} {end}" for column in columns for end in ("low", "high")]
+    ends += [f"{column} {name}" for column in averaged for name in ("std", "seeds")]
     writer.writerow(["task", "data", "simulated", "split", "proteins", "metric", *columns, *ends])
     for row in rows:
         found = [row.values.get(column) for column in columns]
         values = [None if metric is None else finite(metric.value) for metric in found]
         intervals = [(metric.interval if metric else None) or (None, None) for metric in found]
         place = [row.task, row.data, row.simulated, row.split, row.proteins, row.metric]
-        writer.writerow([*place, *values, *(end for interval in intervals for end in interval)])
+        spreads = [entry for column in averaged for entry in _spread_entries(row.values.get(column))]
+        writer.writerow([*place, *values, *(end for interval in intervals for end in interval), *spreads])
     return stream.getvalue()
 
 
-def comparison(evaluation: Evaluated) -> Metric | None:
-    """The metric that published numbers of its task are nearest to; the headline where that was not measured."""
-    record = evaluation.record
-    key = compared_metric(record.task)
-    found = None if key is None else record.metric(key)
-    return found or record.metric(headlines_of([evaluation])[0][0])
+def _spread_entries(metric: Metric | None) -> tuple[float | None, int | None]:
+    return (metric.std, metric.seeds) if isinstance(metric, SeedMean) else (None, None)
+
+
+def comparison(runs: Sequence[Evaluated]) -> Metric | None:
+    """The metric that published numbers of a column's task are nearest to; the headline where that wasn't measured."""
+    key = compared_metric(runs[0].record.task)
+    found = None if key is None else measured(runs, key)
+    return found or measured(runs, headlines_of(runs)[0][0])
 
 
 def read_records(file: Path) -> list[dict[str, Any]]:

@@ -9,13 +9,18 @@ from html import escape
 from scripts import report_charts as charts
 from scripts.published import Published, grouped_reasons, load_published, published_beside
 from scripts.report_rows import (
+    SEEDS_NOTE,
     Evaluated,
     Row,
     best_of,
+    columns_in,
     columns_of,
     comparison,
     described_by,
+    has_means,
+    measured,
     shown_data,
+    shown_spread,
     shown_task,
     shown_value,
 )
@@ -39,25 +44,27 @@ def result_table(rows: Sequence[Row]) -> str:
         metric = escape(row.metric.replace(">=", "\N{GREATER-THAN OR EQUAL TO}"))
         name = f"{escape(shown_task(row.task))}<br><small>{metric}</small>"
         lines.append(f'<tr><th scope="row">{name}</th><td class="data">{place}</td>{cells}</tr>')
-    caption = "<caption>The best of each line is bold; lower is better for a perplexity or a loss only.</caption>"
+    said = "The best of each line is bold; lower is better for a perplexity or a loss only."
+    note = f" {SEEDS_NOTE}." if has_means(rows) else ""
+    caption = f"<caption>{said}{note}</caption>"
     head = f'<thead><tr><th scope="col">task, metric</th><th scope="col">data</th>{head}</tr></thead>'
     table = f'<table class="folding">{caption}{head}<tbody>{"".join(lines)}</tbody></table>'
     return scrolling(table, "results")
 
 
-def _interval(metric: Metric | None) -> str:
+def _range(metric: Metric | None) -> str:
+    """Interval of a single run, or spread over seeds."""
     if metric is None or metric.interval is None:
-        return ""
+        return shown_spread(metric)
     return f"[{metric.interval[0]:.3f}, {metric.interval[1]:.3f}]"
 
 
 def _value_cell(metric: Metric | None, best: float | None, column: str) -> str:
-    """A value and its interval; on a phone the column's name stands over it."""
+    """A value and its range; on a phone the column's name stands over it."""
     text = shown_value(metric)
     if metric is not None and metric.value == best:
         text = f"<strong>{text}</strong>"
-    interval = _interval(metric)
-    small = f"<br><small>{interval}</small>" if interval else ""
+    small = f"<br><small>{_range(metric)}</small>" if _range(metric) else ""
     return f'<td class="n" data-column="{escape(column)}">{text}{small}</td>'
 
 
@@ -75,9 +82,9 @@ def _card(group: Sequence[Evaluated], colours: dict[str, int]) -> str:
     published = published_beside(record)
     if not published:
         return ""
-    metrics = {e.column: comparison(e) for e in group}
+    metrics = {column: comparison(runs) for column, runs in columns_in(group).items()}
     span = charts.common_span(list(metrics.values()), [entry.value for entry in published])
-    lines = [_bar_line(c, m, _interval(m), f"c{colours[c]}", span) for c, m in metrics.items()]
+    lines = [_bar_line(c, m, _range(m), f"c{colours[c]}", span) for c, m in metrics.items()]
     lines.append('<tr class="rule"><th scope="rowgroup" colspan="3">published</th></tr>')
     for entry in published:
         lines.append(_bar_line(entry.model, Metric("", entry.value, 0, ""), "", "pub", span, digits=2))
@@ -88,8 +95,8 @@ def _card(group: Sequence[Evaluated], colours: dict[str, int]) -> str:
         f'<table class="bars"><caption class="hidden">{title}</caption><thead class="hidden"><tr>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table>"
     )
-    measured = next((metric for metric in metrics.values() if metric is not None), None)
-    definition = "" if measured is None else f'<p class="note">Ours: {escape(measured.definition)}.</p>'
+    ours = next((metric for metric in metrics.values() if metric is not None), None)
+    definition = "" if ours is None else f'<p class="note">Ours: {escape(ours.definition)}.</p>'
     heading = f'<h3>{title}</h3><p class="place">{place}</p>'
     return f'<article class="card">{heading}{table}{definition}{_reasons(published)}</article>'
 
@@ -99,7 +106,7 @@ def _bar_line(
 ) -> str:
     if metric is None or math.isnan(metric.value):
         return ""
-    picture = charts.bar(metric.value, metric.interval, span, colour)
+    picture = charts.bar(metric.value, charts.whiskers(metric), span, colour)
     text = f"{metric.value:.{digits}f}" + (f"<br><small>{small}</small>" if small else "")
     return f'<tr><th scope="row">{escape(name)}</th><td class="picture">{picture}</td><td class="n">{text}</td></tr>'
 
@@ -123,12 +130,13 @@ def all_metrics(groups: Sequence[Sequence[Evaluated]]) -> str:
 def _details(group: Sequence[Evaluated]) -> str:
     record = group[0].record
     names = dict.fromkeys(metric.name for e in group for metric in e.record.metrics)
-    head = "".join(f'<th scope="col" class="n">{escape(e.column)}</th>' for e in group)
+    columns = _with_seeds(group)
+    head = "".join(f'<th scope="col" class="n">{escape(column)}</th>' for column in columns)
     lines = []
     for name in names:
-        found = [e.record.metric(name) for e in group]
-        cells = "".join(_value_cell(metric, None, e.column) for metric, e in zip(found, group, strict=True))
-        one = next(metric for metric in found if metric is not None)
+        found = {column: measured(runs, name) for column, runs in columns.items()}
+        cells = "".join(_value_cell(metric, None, column) for column, metric in found.items())
+        one = next(metric for metric in found.values() if metric is not None)
         text = f'<td class="definition">{escape(one.definition)} (n = {one.n:,})</td>'
         lines.append(f'<tr><th scope="row"><code>{escape(name)}</code></th>{cells}{text}</tr>')
     head = f'<thead><tr><th scope="col">metric</th>{head}<th scope="col">definition</th></tr></thead>'
@@ -137,13 +145,23 @@ def _details(group: Sequence[Evaluated]) -> str:
     return f"<details><summary>{escape(title)}</summary>{table}</details>"
 
 
+def _with_seeds(group: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
+    """The columns of a group; after a mean over seeds, each of its runs."""
+    columns = {}
+    for column, runs in columns_in(group).items():
+        columns[column] = runs
+        if len(runs) > 1:
+            columns |= {run.label: [run] for run in runs}
+    return columns
+
+
 def origin(evaluations: Sequence[Evaluated]) -> str:
     """Hashes, versions and dates, and the sources of the published numbers."""
     lines = []
     for e in evaluations:
         r = e.record
         hashes = "".join(_hash_cell(value) for value in (r.model_sha256, r.data_sha256))
-        name = f"{shown_task(r.task)}, {r.split}, {e.column}"
+        name = f"{shown_task(r.task)}, {r.split}, {e.label}"
         rest = "".join(f"<td>{escape(text)}</td>" for text in (r.precision, r.code_version, r.date, e.run.name))
         lines.append(f'<tr><th scope="row">{escape(name)}</th>{hashes}{rest}</tr>')
     names = ("evaluation", "model SHA-256", "data SHA-256", "precision", "version", "date", "run")

@@ -72,13 +72,13 @@ def _summarise(runs: list[dict[str, dict[str, float | None]]]) -> dict[str, dict
     splits = sorted({split: None for run in runs for split in run}, key=lambda split: split != "valid")
     names = {split: dict.fromkeys(name for run in runs for name in run.get(split, {})) for split in splits}
     return {
-        split: {name: _spread([run.get(split, {}).get(name) for run in runs]) for name in own}
+        split: {name: spread([run.get(split, {}).get(name) for run in runs]) for name in own}
         for split, own in names.items()
     }
 
 
-def _spread(values: list[float | None]) -> dict[str, Any]:
-    """Mean and standard deviation over the runs that have the number."""
+def spread(values: list[float | None]) -> dict[str, Any]:
+    """``mean``, ``std`` and ``n`` over the runs that have the number (None: has not)."""
     numbers = [value for value in values if value is not None]
     return {
         "mean": statistics.fmean(numbers) if numbers else None,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import pickle
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -105,15 +107,55 @@ def test_directories_may_overlap(results: Path) -> None:
     assert rows_of(results, run) == rows_of(results)
 
 
-def test_runs_of_several_seeds_stand_side_by_side(tmp_path: Path) -> None:
-    for model in ("mine", "random"):
-        for seed in (42, 43):
-            directory = tmp_path / f"stability_transformer_{model}"
-            add_run(tmp_path, "stability", "transformer", f"{model}{seed}", "test", False, spearmanr=0.5)
-            directory.mkdir(exist_ok=True)
-            (tmp_path / f"stability_transformer_{model}{seed}").rename(directory / f"seed_{seed}")
-    columns = ["mine, seed 42", "mine, seed 43", "random weights, seed 42", "random weights, seed 43"]
-    assert report_rows.columns_of(rows_of(tmp_path)) == columns
+def add_seeds(root: Path, suffix: str, values: Sequence[float]) -> Path:
+    """A directory as --seeds writes it, of stability; returns it."""
+    directory = root / f"stability_transformer_{suffix}"
+    for seed, value in enumerate(values, start=42):
+        one = add_run(directory, "stability", "transformer", str(seed), "test", False, spearmanr=value)
+        one.parent.rename(directory / f"seed_{seed}")
+        values = [{"id": "x", "prediction": np.array([p]), "target": np.array([p / 2])} for p in (1.0, 2.0, 4.0)]
+        add_results(directory / f"seed_{seed}" / one.name, "test", *values)
+    return directory
+
+
+def test_of_several_seeds_mean_and_standard_deviation_count(tmp_path: Path) -> None:
+    add_seeds(tmp_path, "random", (0.1, 0.2, 0.6))
+    add_seeds(tmp_path, "lone", (0.3,))
+    add_seeds(tmp_path, "undefined", (0.4, math.nan))
+    add_run(tmp_path, "stability", "transformer", "single", "test", False, spearmanr=0.35)
+    rows = rows_of(tmp_path)
+    assert report_rows.columns_of(rows) == ["random weights", "lone", "single", "undefined"]
+    text = report_rows.markdown_table(rows)
+    assert "| 0.300 \u00b1 0.265 (3 seeds) | 0.300 | 0.350 | **0.400** (1 seed) |" in text
+    assert "sample standard deviation over the seeds" in text
+    (record,) = csv.DictReader(io.StringIO(report_rows.csv_table(rows)))
+    assert float(record["random weights"]) == pytest.approx(0.3)
+    assert float(record["random weights std"]) == pytest.approx(0.07**0.5)
+    assert (record["random weights seeds"], record["undefined std"], record["undefined seeds"]) == ("3", "", "1")
+    assert (record["random weights low"], record["lone low"]) == ("", "0.25")
+    assert "lone std" not in record
+
+
+def test_the_page_of_several_seeds(tmp_path: Path) -> None:
+    add_seeds(tmp_path, "mine", (0.25, 0.75))
+    report.main([str(tmp_path), "--out", str(tmp_path / "report")])
+    text = (tmp_path / "report" / "report.html").read_text()
+    words = Page(text).words
+    assert words.count("\u00b1 0.354 (2 seeds)") == 3  # the table, beside published numbers, all metrics
+    assert "mine, seed 43" in words  # its own value, curve and hash are there
+    assert text.count('class="points') == 1  # one scatter plot
+    assert text.count('class="line c3') == 2  # a curve a seed
+    card = ElementTree.fromstring(next(iter(re.findall(r'<svg class="bar".*?</svg>', text))))
+    whisker = next(path for path in card.iter("path") if path.get("class") == "whisker")
+    low, high = (float(number) for number in re.findall(r"M([\d.]+) 8H([\d.]+)", str(whisker.get("d")))[0])
+    assert (low + high) / 2 == pytest.approx(200 * 0.5 / 0.9, abs=0.1)  # around the mean; published ones end at .79
+
+
+def test_seeds_of_two_directories_are_two_models(tmp_path: Path) -> None:
+    add_seeds(tmp_path / "a", "mine", (0.25, 0.75))
+    add_seeds(tmp_path / "b", "mine", (0.25, 0.75))
+    with pytest.raises(ConfigError, match="both are stability test of 'mine'; give one of them"):
+        rows_of(tmp_path)
 
 
 def test_the_best_loss_is_the_lowest(tmp_path: Path) -> None:
