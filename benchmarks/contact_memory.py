@@ -9,10 +9,12 @@ update; batch of one) and reports the most memory it held (``ru_maxrss``). Heads
 
     linear              TAPE's head by its low-rank form, as this repository computes it
     resnet              ProteinLM's head: 1x1 convolution from the same form, 30 residual blocks
-    resnet_checkpoint   the same with ``contact_checkpoint``: blocks recomputed in the backward pass
+    resnet_checkpoint   the same with ``contact_checkpoint``: blocks and attention maps recomputed in the backward pass
     pair_tensor         TAPE's head as tape-proteins 0.5 evaluates it, over the L x L x 2H tensor of pair features
 
-A head is left out from the length on where the curve so far says that it would exceed ``--limit-gb``.
+A line a measurement, then a table of all: a row a length, a column a head. From the length on where a head's curve
+says that it would exceed ``--limit-gb``, it is left out; a process that reaches the limit all the same ends there, by a
+limit of its own (RLIMIT_DATA), before the machine is short of memory.
 """
 
 from __future__ import annotations
@@ -32,11 +34,13 @@ if __name__ == "__main__":  # runs from any directory without installation
 import torch
 from torch import Tensor, nn
 
+from tape.atomic_files import write_json
 from tape.configs import ProteinBertConfig
 from tape.models.modeling_bert import ProteinBertForContactPrediction
 
 HEADS = ("linear", "resnet", "resnet_checkpoint", "pair_tensor")
 LENGTHS = (100, 200, 400, 700, 1000)
+_OVER_LIMIT = 3  # exit code of a measurement
 
 
 @dataclass(frozen=True)
@@ -102,12 +106,28 @@ def measure(head: str, length: int, hidden: int, layers: int) -> Measurement:
     return Measurement(head, length, round(peak / 1e9, 2), round(seconds, 1))
 
 
-def run_one(head: str, length: int, options: argparse.Namespace) -> Measurement | None:
-    """The same in a process of its own; None when it was killed, as for want of memory."""
+def measure_within(limit_gb: float, head: str, length: int, hidden: int, layers: int) -> int:
+    """Print the measurement as JSON; exit code ``_OVER_LIMIT`` where this process may not have so much memory."""
+    limit = int(limit_gb * 1e9)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    try:
+        print(json.dumps(asdict(measure(head, length, hidden, layers))))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error) or "bad_alloc" in str(error):
+            return _OVER_LIMIT
+        raise
+    return 0
+
+
+def run_one(head: str, length: int, options: argparse.Namespace) -> Measurement | str:
+    """The same in a process of its own; where it gives no result, what happened."""
     words = ["--one", head, str(length), "--hidden", str(options.hidden), "--layers", str(options.layers)]
+    words += ["--limit-gb", str(options.limit_gb)]
     result = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True, check=False)
+    if result.returncode == _OVER_LIMIT:
+        return f"over {options.limit_gb:g} GB"
     if result.returncode:
-        return None
+        return f"failed with exit code {result.returncode}"
     return Measurement(**json.loads(result.stdout.splitlines()[-1]))
 
 
@@ -122,18 +142,29 @@ def expected_gb(curve: list[Measurement], length: int) -> float:
 def measure_head(head: str, options: argparse.Namespace) -> list[Measurement]:
     """The head's curve, up to the limit."""
     curve: list[Measurement] = []
-    for length in options.lengths:
+    for length in sorted(options.lengths):
         expected = expected_gb(curve, length)
         if expected > options.limit_gb:
-            print(f"{head:18}{length:6}  would take about {expected:.0f} GB", flush=True)
+            print(f"{head:18}{length:6}  left out: would take about {expected:.0f} GB", flush=True)
             break
         point = run_one(head, length, options)
-        if point is None:
-            print(f"{head:18}{length:6}  ended without a result (out of memory?)", flush=True)
+        if isinstance(point, str):
+            print(f"{head:18}{length:6}  {point}", flush=True)
             break
         curve.append(point)
         print(f"{head:18}{length:6}{point.peak_gb:9.2f} GB{point.seconds:9.1f} s", flush=True)
     return curve
+
+
+def curve_table(points: list[Measurement], heads: list[str], lengths: list[int]) -> str:
+    """Markdown: a row a length, a column a head; peak in GB and seconds of the step, a dash where not measured."""
+    found = {(point.head, point.length): point for point in points}
+    lines = ["| residues | " + " | ".join(heads) + " |", "|--:|" + "--:|" * len(heads)]
+    for length in sorted(lengths):
+        cells = [found.get((head, length)) for head in heads]
+        shown = ["-" if cell is None else f"{cell.peak_gb:.2f} GB, {cell.seconds:.1f} s" for cell in cells]
+        lines.append(f"| {length} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -142,7 +173,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
     parser.add_argument("--hidden", type=int, default=1024, help="default %(default)s")
     parser.add_argument("--layers", type=int, default=16, help="default %(default)s")
-    parser.add_argument("--limit-gb", type=float, default=12.0, help="default %(default)s")
+    parser.add_argument("--limit-gb", type=float, default=12.0, help="of one process; default %(default)s")
     parser.add_argument("--json", type=Path, help="also write the measurements here")
     parser.add_argument("--one", nargs=2, metavar=("HEAD", "LENGTH"), help="measure in this process, print JSON")
     return parser.parse_args(words)
@@ -151,12 +182,13 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> int:
     options = parse(words)
     if options.one:
-        print(json.dumps(asdict(measure(options.one[0], int(options.one[1]), options.hidden, options.layers))))
-        return 0
+        head, length = options.one
+        return measure_within(options.limit_gb, head, int(length), options.hidden, options.layers)
     print(f"{'head':18}{'length':>6}{'peak':>9}   {'step':>9}")
     found = [point for head in options.heads for point in measure_head(head, options)]
+    print(f"\n{curve_table(found, options.heads, options.lengths)}")
     if options.json:
-        options.json.write_text(json.dumps([asdict(point) for point in found], indent=2) + "\n", encoding="utf-8")
+        write_json(options.json, [asdict(point) for point in found])
     return 0
 
 

@@ -135,8 +135,9 @@ class EncoderConfig(ProteinConfig):
     Args:
         contact_head: ``resnet`` is ProteinLM's (1x1 convolution and residual blocks), ``linear`` is TAPE's.
         contact_num_blocks: residual blocks of the ``resnet`` head.
-        contact_checkpoint: recompute those blocks in the backward pass instead of keeping what they compute: training
-            takes a fraction of the memory and about half as long again. No number changes.
+        contact_checkpoint: recompute those blocks, and a transformer's attention maps, in the backward pass instead of
+            keeping what they compute: training takes a fraction of the memory and about a third longer. No number
+            changes.
         head_hidden_size: width of the value and class heads; ProteinLM 1024, TAPE 512.
         pooling: what value and class heads see of a protein: the model's own vector (``cls``; of the transformer the
             state of ``<cls>``), the ``mean`` over residues, or their learned weighted mean (``attention``); see

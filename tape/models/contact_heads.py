@@ -77,8 +77,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, pairs: Tensor, mask: Tensor | None) -> Tensor:
         """(B, C, L, L) whose padding is 0 -> the same; mask (B, L, L) bool."""
-        hidden = F.relu(self.bn1(self.conv1(pairs), mask))
-        return F.relu(pairs + self.bn2(self.conv2(hidden), mask))
+        # in place where the input is a tensor that nobody else has: one less of L x L x C
+        hidden = F.relu(self.bn1(self.conv1(pairs), mask), inplace=True)
+        return F.relu(pairs + self.bn2(self.conv2(hidden), mask), inplace=True)
 
 
 class PairwiseContactPredictionHead(nn.Module):

@@ -322,3 +322,9 @@ class ProteinBertForSequenceToSequenceClassification(
 
 class ProteinBertForContactPrediction(task_models.ForContactPrediction, ProteinBertAbstractModel):
     encoder_class = ProteinBertModel
+
+    def __init__(self, config: ProteinBertConfig) -> None:
+        super().__init__(config)
+        for module in self.modules():
+            if isinstance(module, AttentionCore):
+                module.recompute = config.contact_checkpoint

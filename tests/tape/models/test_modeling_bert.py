@@ -245,6 +245,32 @@ def test_checkpointed_activations_give_the_same_gradients(tiny_config, proteins)
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
+def test_a_contact_model_that_recomputes_gives_the_same_gradients(tiny_config, proteins):
+    ids, mask = proteins(10, 20)
+    targets = torch.randint(0, 2, (2, 18, 18))
+    weights = ProteinBertForContactPrediction(tiny_config(contact_num_blocks=3)).state_dict()
+    found = []
+    for recompute in (False, True):
+        model = ProteinBertForContactPrediction(tiny_config(contact_num_blocks=3, contact_checkpoint=recompute))
+        model.load_state_dict(weights)
+        kept = 0
+
+        def count(tensor):
+            nonlocal kept
+            kept += tensor.numel()
+            return tensor
+
+        torch.manual_seed(3)  # dropout on attention maps, states and pair features
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            (loss, _), _ = model.train()(ids, mask, targets)
+        loss.backward()
+        found.append((loss.detach(), kept, [p.grad for p in model.parameters() if p.grad is not None]))
+    (loss, kept, gradients), (again, fewer, others) = found
+    assert fewer < kept / 2
+    torch.testing.assert_close(again, loss)
+    torch.testing.assert_close(others, gradients)
+
+
 def test_too_long_a_protein_is_a_clear_error(tiny_config, proteins):
     with pytest.raises(ConfigError, match=r"65 tokens.*64 positions"):
         ProteinBertModel(tiny_config())(proteins(65)[0])
