@@ -27,7 +27,7 @@ def build_trainer(arguments: PretrainArguments, processes: Processes, operations
     objective = MaskedLanguageModelling(model, processes, arguments.precision, row_tokens)
     schedule = arguments.parallel.pipeline_schedule
     # Sharding makes the parameters what they stay; only then are they handed out.
-    execution = make_execution(objective, processes, objective.stream_shape(), schedule)
+    execution = make_execution(objective, processes, objective.stream_shape(), schedule, operations)
     parameters = local_parameters(model, processes)
     gradients = Gradients(parameters, processes, operations)
     optimizer = Optimizer(parameters, gradients, arguments.optimizer, arguments.schedule)

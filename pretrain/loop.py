@@ -11,6 +11,7 @@ from tape.errors import ProteinLMError
 
 from .checkpointing import CheckpointWriter, RunState
 from .data.samples import MicroBatch, MicroBatches
+from .operations import Allowance
 from .reporting import Reporter, TrainRecord
 from .skipping import SkippedSteps
 from .stopping import Stopping
@@ -176,7 +177,7 @@ class Loop:
 
     def _save(self, state: RunState) -> None:
         # It waits for the one before, which may take as long as the disk takes.
-        self._trainer.operations.at("saving a checkpoint", may_take_long=True)
+        self._trainer.operations.at("saving a checkpoint", Allowance.ANY)
         self._writer.save(state)
 
     def _announce(self) -> None:

@@ -43,7 +43,7 @@ from pretrain.dry_run import DryRunConfig, available_memory, is_for_gpus, make_p
 from pretrain.flops import Meter, flops_per_token, measured_peak, memory_reader
 from pretrain.loop import Evaluation, Evaluations, Loop
 from pretrain.memory_estimate import parameter_sizes
-from pretrain.operations import Operations
+from pretrain.operations import Allowance, Operations
 from pretrain.parallel import (
     Launch,
     LostRankError,
@@ -112,10 +112,10 @@ def run_pretraining(arguments: PretrainArguments, launch: Launch) -> None:
         processes = stack.enter_context(open_processes(arguments.dims, launch, backend, device, parallel.timeout))
         ranks = open_message_group(processes, parallel.timeout)
         stack.enter_context(watched(processes, launch, operations, ranks, parallel.patience))
-        operations.at("making the model", may_take_long=True)
+        operations.at("making the model", Allowance.WORKING)
         run = _assemble(arguments, processes, operations, samples)
         notices = [*arguments.notices, *([notice] if notice else []), *changes]
-        operations.at("reading the checkpoint", may_take_long=True)
+        operations.at("reading the checkpoint", Allowance.ANY)
         start = _continue(run, arguments)
         iterations, due = arguments.training.train_iters, start.evaluation_due
         facts = _facts(run, splits, arguments)

@@ -15,7 +15,7 @@ from torch import Tensor
 from .batch_schedule import BatchConfig
 from .data.samples import MicroBatch, MicroBatches
 from .objective import MaskedLanguageModelling
-from .operations import Operations
+from .operations import Allowance, Operations
 from .optimizer import Optimizer
 from .parallel import Execution, Processes, sum_of
 from .precision import LossScale, PrecisionConfig
@@ -80,6 +80,7 @@ class Trainer:
         self.seed = seed
         self.operations = operations or Operations()
         self.loss_scale = LossScale(precision)
+        self._evaluated: set[str] = set()
 
     def step(self, iteration: int, micro_batches: Sequence[MicroBatch]) -> StepResult:
         """Forward, backward and update for this rank's micro-batches of one global batch.
@@ -98,7 +99,7 @@ class Trainer:
         weight = (scale / counts[0]).float()
         gradients.zero()
         batches = [self.objective.prepare(batch) for batch in micro_batches]
-        losses = self.execution.train(batches, weight, gradients, partial(self._begin, iteration))
+        losses = self.execution.train(batches, weight, gradients, partial(self._seed_dropout, iteration))
         total = sum_of(losses, device)
         self.operations.at("sum of losses and norm of gradients")
         self.processes.sum_losses(total)
@@ -121,12 +122,17 @@ class Trainer:
         """Mean loss over all predicted positions of the given rows, the ranks' shares together."""
         began = time.perf_counter()
         self.model.eval()
-        self.operations.at(f"evaluation on {split}", may_take_long=True)
+        # The first one of a process starts workers, and may compile.
+        first = split not in self._evaluated
+        self._evaluated.add(split)
+        self.operations.at(f"evaluation on {split}", Allowance.WORKING if first else Allowance.NONE)
         counts = torch.zeros(2, dtype=torch.float64)
 
         def counted() -> Iterator[MicroBatch]:
-            for micro_batch in self._as_many_on_all(micro_batches):
-                self.operations.goes_on()
+            for number, micro_batch in enumerate(self._as_many_on_all(micro_batches)):
+                if number == self.processes.dims.pipeline:  # so many are asked for before the first is computed
+                    self.operations.settle()
+                self.operations.within(f"micro-batch {number + 1}")
                 counts.add_(torch.tensor([micro_batch.predictions, micro_batch.rows]))
                 yield self.objective.prepare(micro_batch)
 
@@ -144,11 +150,6 @@ class Trainer:
         yield from micro_batches
         for _ in range(most - len(micro_batches)):
             yield MicroBatch.empty()
-
-    def _begin(self, iteration: int, number: int) -> None:
-        """Before the forward pass of a micro-batch; its backward pass may follow at once or later."""
-        self.operations.at(f"forward and backward pass of micro-batch {number + 1}")
-        self._seed_dropout(iteration, number)
 
     def _seed_dropout(self, iteration: int, number: int) -> None:
         """Dropout is a pure function of (seed, iteration, place of the micro-batch in the global batch).

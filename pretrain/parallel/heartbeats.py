@@ -8,11 +8,21 @@ import signal
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 import torch.distributed as dist
+
+from ..operations import Allowance
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why one rank has found that the run must end, and which ranks are to blame."""
+
+    text: str
+    culprits: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -22,18 +32,33 @@ class Beat:
     Attributes:
         rank: whose it is.
         count: grows with every beat.
-        operation, number, seconds, may_take_long: of pretrain.operations.Operation; how long it has been at it.
+        operation, allowance, exchanging: of pretrain.operations.Operation.
+        marks: how far the rank has come in each group of ranks that it is in, by the group's name.
+        sent, wanted: of pretrain.operations.Operations, by the other rank's number as text (for JSON).
+        seconds: since its main thread last got on: began an operation or an exchange.
+        quiet: seconds since its process did anything; known where it matters, 0 otherwise.
+        idle: whether its main thread waited for most of ``seconds``; None: not known.
+        place, inside: where the main thread is, and whether that is in an exchange; once it hasn't got on for a while.
         failure: why it is about to end, None while it isn't.
+        ending: what it has said to the user as the reason why all must end.
         machine, process, started: where to find it in a process table.
     """
 
     rank: int
     count: int = 0
     operation: str = "start"
-    number: int = 0
+    allowance: Allowance = Allowance.ANY
+    exchanging: bool = False
+    marks: dict[str, int] = field(default_factory=dict)
+    sent: dict[str, int] = field(default_factory=dict)
+    wanted: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
-    may_take_long: bool = True
+    quiet: float = 0.0
+    idle: bool | None = None
+    place: str = ""
+    inside: bool = False
     failure: str | None = None
+    ending: Ending | None = None
     machine: str = ""
     process: int = 0
     started: str = ""
@@ -65,7 +90,15 @@ class Blackboard:
 
     def read(self) -> list[Beat]:
         """What every rank last wrote."""
-        return [Beat(**json.loads(text)) for text in self._store.multi_get(self._keys)]
+        return [read_beat(text) for text in self._store.multi_get(self._keys)]
+
+
+def read_beat(text: str | bytes) -> Beat:
+    """What :meth:`Blackboard.write` wrote."""
+    fields = json.loads(text)
+    if fields["ending"] is not None:
+        fields["ending"] = Ending(fields["ending"]["text"], tuple(fields["ending"]["culprits"]))
+    return Beat(**fields | {"allowance": Allowance(fields["allowance"])})
 
 
 def this_machine() -> str:

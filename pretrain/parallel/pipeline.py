@@ -14,12 +14,14 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
+from torch.distributed.pipelining import Schedule1F1B, ScheduleGPipe
 from torch.distributed.pipelining.schedules import PipelineScheduleSingle
 
+from ..operations import Operations
 from .gradients import Gradients
 from .processes import Processes
 from .sharding import settle_shards, shard_over_data, without_gradient_sums
+from .watched_stage import WatchedStage
 
 PIPELINE_SCHEDULES = ("1f1b", "gpipe")
 
@@ -55,15 +57,17 @@ class WholeModel(Generic[Batch]):
     Args:
         part: micro-batch -> its summed loss.
         device: where it computes.
+        operations: is told what is being done.
     """
 
-    def __init__(self, part: nn.Module, device: torch.device) -> None:
-        self._part, self._device = part, device
+    def __init__(self, part: nn.Module, device: torch.device, operations: Operations) -> None:
+        self._part, self._device, self._operations = part, device, operations
 
     def train(self, batches: Sequence[Batch], weight: Tensor, gradients: Gradients, prepare: Prepare) -> list[Tensor]:
         losses = []
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
+            self._operations.at(f"forward and backward pass of micro-batch {number + 1}")
             prepare(number)
             with without_gradient_sums(self._part, not last):
                 loss = self._part(batch)
@@ -106,15 +110,20 @@ class Pipeline(Generic[Batch]):
         processes: the layout.
         shape: of the residual stream that one stage hands to the next on each tensor rank.
         schedule: 1f1b or gpipe. With fewer micro-batches than stages both are the same, and gpipe is used.
+        operations: is told what is being done.
     """
 
-    def __init__(self, part: _NumberedPart, processes: Processes, shape: tuple[int, ...], schedule: str) -> None:
+    def __init__(
+        self, part: _NumberedPart, processes: Processes, shape: tuple[int, ...], schedule: str, operations: Operations
+    ) -> None:
         self._part, self._processes, self._shape, self._schedule = part, processes, shape, schedule
+        self._operations = operations
         self._schedules: dict[tuple[int, bool], PipelineScheduleSingle] = {}
         self._weight = torch.ones(())
 
     def train(self, batches: Sequence[Batch], weight: Tensor, gradients: Gradients, prepare: Prepare) -> list[Tensor]:
         self._part.prepare, self._weight = prepare, weight
+        self._operations.at("pipeline")
         losses = self._run(batches, training=True)
         gradients.sum()
         return losses
@@ -144,11 +153,12 @@ class Pipeline(Generic[Batch]):
             self._schedules[number, training] = kind(self._stage(), number, self._loss, scale_grads=False)
         return self._schedules[number, training]
 
-    def _stage(self) -> PipelineStage:
+    def _stage(self) -> WatchedStage:
         """A stage whose inputs and outputs are known beforehand, so that no rank tries the model out to find them."""
         processes = self._processes
         stream = torch.empty(self._shape, device=processes.device, requires_grad=True)
-        return PipelineStage(
+        return WatchedStage(
+            self._operations,
             self._part,
             processes.stage,
             processes.dims.pipeline,
@@ -163,7 +173,11 @@ class Pipeline(Generic[Batch]):
 
 
 def make_execution(
-    part: nn.Module, processes: Processes, shape: tuple[int, ...], schedule: str = PIPELINE_SCHEDULES[0]
+    part: nn.Module,
+    processes: Processes,
+    shape: tuple[int, ...],
+    schedule: str = PIPELINE_SCHEDULES[0],
+    operations: Operations | None = None,
 ) -> WholeModel[Any] | Pipeline[Any]:
     """How this layout runs micro-batches; shards what of the part isn't sharded yet, so that parameters are final.
 
@@ -172,10 +186,12 @@ def make_execution(
         processes: the layout.
         shape: see :class:`Pipeline`.
         schedule: see :class:`Pipeline`.
+        operations: is told what is being done.
     """
+    operations = operations or Operations()
     module = part if processes.dims.pipeline == 1 else _NumberedPart(part)
     shard_over_data(module, processes)
     settle_shards(module)
     if isinstance(module, _NumberedPart):
-        return Pipeline(module, processes, shape, schedule)
-    return WholeModel(module, processes.device)
+        return Pipeline(module, processes, shape, schedule, operations)
+    return WholeModel(module, processes.device, operations)

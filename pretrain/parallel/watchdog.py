@@ -1,14 +1,14 @@
 """Ends the run on all ranks when one of them dies, hangs or fails, and says which one and what it was doing.
 
-Each rank tells the others several times a second what its main thread is doing (:mod:`.heartbeats`), and looks at what
-they say. A rank is given up when
+Each rank tells the others several times a second what its main thread is doing (:mod:`.heartbeats`) and how far it has
+come (:mod:`.progress`), and looks at what they say (:mod:`.verdicts`). A rank is given up when
 
 - its process is gone (seen at once on the same machine);
 - it hasn't been heard of for the patience given: frozen, dead, or its machine unreachable;
-- its main thread has been at one operation for that long, while another rank has long gone past it and waits.
+- its main thread hasn't got on for that long, while another one has waited for it for as long.
 
-Long operations (first steps, evaluation, reading a checkpoint) are exempt from the third rule; what stays is the
-timeout of the collectives. None of it needs the main thread, which may wait inside a collective for ever.
+None of it needs the main thread, which may wait inside an exchange for ever. A job that is suspended and goes on later
+finds everybody where they were: time is counted while a process runs (:class:`.activity.AwakeClock`).
 """
 
 from __future__ import annotations
@@ -18,20 +18,23 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 
 import torch.distributed as dist
 
 from tape.errors import ProteinLMError
 
-from ..operations import Operations
-from .heartbeats import Beat, Blackboard, has_ended, kill_all, start_of, this_machine
+from ..operations import Allowance, Operations
+from .activity import AwakeClock
+from .heartbeats import Beat, Blackboard, Ending, has_ended, kill_all, this_machine
 from .launch import Launch
 from .messages import MessageGroup
 from .processes import Processes
+from .progress import Progress, marks_of
+from .verdicts import Heard, Verdict, find_said, judge, judge_life, judge_progress
 
 _BEAT_SECONDS = 0.25
 _RANKS_A_SECOND = 64  # from so many ranks on, beats become rarer: each rank reads all others'
@@ -42,85 +45,12 @@ _SILENCE_AFTER_A_BREAK = 4.0
 _GRACE = 3.0
 _END_AT_LAST = 30.0
 _LAST_WORDS = 2.0
+# Threads that look several times a second and find so much time gone were suspended.
+_SUSPENDED = 2.0
 
 
 class LostRankError(ProteinLMError):
     """Another rank is gone, or hangs."""
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What was last heard of a rank, and how long ago."""
-
-    beat: Beat
-    silence: float
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Why the run must end.
-
-    Attributes:
-        text: one line.
-        culprits: the ranks that are to blame.
-        failed: whether a rank said itself that it fails (it needs no killing).
-    """
-
-    text: str
-    culprits: tuple[Beat, ...]
-    failed: bool = False
-
-
-def judge(heard: Sequence[Heard], own_rank: int, machine: str, patience: float) -> Verdict | None:
-    """Whether the run can go on.
-
-    Args:
-        heard: of every rank, this one included, by rank.
-        own_rank: whose silence means nothing.
-        machine: this one's name, of this_machine().
-        patience: seconds; infinite for any.
-    """
-    verdict = judge_life([item for item in heard if item.beat.rank != own_rank], machine, patience)
-    return verdict or judge_progress([item.beat for item in heard], patience)
-
-
-def judge_life(others: Sequence[Heard], machine: str, patience: float) -> Verdict | None:
-    """Whether another rank has failed, is gone, or is silent; in this order."""
-    for item in others:
-        if item.beat.failure is not None:
-            text = f"rank {item.beat.rank} failed at {item.beat.operation!r}: {item.beat.failure}"
-            return Verdict(text, (item.beat,), failed=True)
-    gone = tuple(item.beat for item in others if has_ended(item.beat, machine))
-    if gone:
-        return Verdict(f"{_names(gone)} ended without a word (killed?); {_last_operations(gone)}", gone)
-    silent = tuple(item.beat for item in others if item.silence > patience)
-    if not silent:
-        return None
-    seconds = max(item.silence for item in others)
-    what = f"not heard of for {seconds:.0f} s (frozen, dead, or its machine cannot be reached)"
-    return Verdict(f"{_names(silent)}: {what}; {_last_operations(silent)}", silent)
-
-
-def judge_progress(beats: Sequence[Beat], patience: float) -> Verdict | None:
-    """Find the rank that the others wait for: behind all of them, and for so long that they have waited for long."""
-    first = min(beats, key=lambda beat: beat.number)
-    behind = tuple(beat for beat in beats if beat.number == first.number)
-    ahead = [beat for beat in beats if beat.number > first.number and beat.seconds > patience]
-    if not ahead or any(beat.may_take_long or beat.seconds <= patience for beat in behind):
-        return None
-    text = f"{_names(behind)} hangs: at {first.operation!r} for {first.seconds:.0f} s, while {_names(ahead)} waits at "
-    return Verdict(f"{text}{ahead[0].operation!r}", behind)
-
-
-def _names(beats: Sequence[Beat]) -> str:
-    numbers = [str(beat.rank) for beat in beats]
-    shown = ", ".join(numbers[:8]) + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")
-    return f"rank {shown}" if len(numbers) == 1 else f"ranks {shown}"
-
-
-def _last_operations(beats: Sequence[Beat]) -> str:
-    different = sorted({beat.operation for beat in beats})
-    return f"last operation: {', '.join(repr(name) for name in different[:4])}"
 
 
 class Watchdog:
@@ -128,24 +58,27 @@ class Watchdog:
 
     Args:
         rank, world_size: this process among all.
-        operations: what its main thread is doing.
+        progress: makes its beats.
+        clock: that those are timed by.
         board: where beats are written.
         patience: seconds; 0: a silent or slow rank is never given up.
     """
 
-    def __init__(self, rank: int, world_size: int, operations: Operations, board: Blackboard, patience: float) -> None:
+    def __init__(
+        self, rank: int, world_size: int, progress: Progress, clock: AwakeClock, board: Blackboard, patience: float
+    ) -> None:
         self._rank = rank
-        self._operations = operations
+        self._progress = progress
+        self._clock = clock
         self._board = board
         self._patience = patience or float("inf")
-        self._pause = max(_BEAT_SECONDS, world_size / _RANKS_A_SECOND)
+        self._pause = seconds_between_beats(world_size)
         self._machine = this_machine()
-        self._started = start_of(os.getpid()) or "" if os.path.exists("/proc/self/stat") else ""
-        self._count = 0
         self._reads = 0
         self._failure: str | None = None
+        self._ending: Ending | None = None
         self._beats = [Beat(number) for number in range(world_size)]
-        self._heard_at = [time.monotonic()] * world_size
+        self._heard_at = [clock.now()] * world_size
         self._closed = threading.Event()
         self._told = threading.Event()
         self._store_in_use = threading.Lock()
@@ -154,9 +87,8 @@ class Watchdog:
 
     def beat(self) -> None:
         """Tell the others, and hear what they say."""
-        self._count += 1
-        self._board.write(self._own())
-        now = time.monotonic()
+        self._board.write(self._progress.beat(self._failure, self._ending))
+        now = self._clock.now()
         for rank, beat in enumerate(self._board.read()):
             if beat.count != self._beats[rank].count:
                 self._heard_at[rank] = now
@@ -183,20 +115,24 @@ class Watchdog:
         deadline = time.monotonic() + 2 * patience
         while time.monotonic() < deadline:
             others = [item for item in self._heard() if item.beat.rank != self._rank]
-            verdict = judge_life(others, self._machine, patience)
+            verdict = find_said(self._all_beats()) or judge_life(others, self._machine, patience)
             if verdict is not None:
                 return self._with_last_words(verdict)
             time.sleep(0.2)
-        return judge_progress([replace(beat, may_take_long=False) for beat in self._all_beats()], patience)
+        return judge_progress([replace(beat, allowance=Allowance.NONE) for beat in self._all_beats()], patience)
 
     def announce(self, error: BaseException) -> None:
         """Tell the others that this rank is about to end, and why."""
         self._leaving = True
         self._failure = f"{error}" if isinstance(error, ProteinLMError) else f"{type(error).__name__}: {error}"
-        self._told.clear()
-        self._told.wait(2 * self._pause + 1.0)
+        self._tell()
         if self._rank == 0:
             time.sleep(2 * self._pause)  # the store is in this process: let the others read it
+
+    def _tell(self) -> None:
+        """Wait until what is to be said has been written."""
+        self._told.clear()
+        self._told.wait(2 * self._pause + 1.0)
 
     def is_speaker(self, verdict: Verdict) -> bool:
         """Whether this rank is the one to say why the run ends: the lowest of those that live.
@@ -204,7 +140,7 @@ class Watchdog:
         A failing rank 0 says so itself.
         """
         culprits = {beat.rank for beat in verdict.culprits}
-        if self._said or (verdict.failed and 0 in culprits):
+        if self._said or verdict.said or (verdict.failed and 0 in culprits):
             return False
         alive = [item.beat.rank for item in self._heard() if self._is_alive(item)]
         return self._rank == min(set(alive) - culprits, default=None)
@@ -219,42 +155,30 @@ class Watchdog:
 
     def _with_last_words(self, verdict: Verdict) -> Verdict:
         """A process that is gone may have said why in a beat that hasn't been read here yet."""
+        if verdict.said:
+            return verdict
         read, deadline = self._reads, time.monotonic() + _LAST_WORDS
         while self._reads < read + 2 and time.monotonic() < deadline and not verdict.failed:
             time.sleep(0.05)
         others = [item for item in self._heard() if item.beat.rank != self._rank and item.beat.failure is not None]
-        return judge_life(others, self._machine, float("inf")) or verdict
-
-    def _own(self) -> Beat:
-        now = self._operations.current
-        return Beat(
-            rank=self._rank,
-            count=self._count,
-            operation=now.name,
-            number=now.number,
-            seconds=now.seconds,
-            may_take_long=now.may_take_long,
-            failure=self._failure,
-            machine=self._machine,
-            process=os.getpid(),
-            started=self._started,
-        )
+        last = judge_life(others, self._machine, float("inf"))
+        return find_said(self._all_beats()) or last or verdict
 
     def _all_beats(self) -> list[Beat]:
-        return [self._own() if rank == self._rank else beat for rank, beat in enumerate(self._beats)]
+        return [self._progress.last if rank == self._rank else beat for rank, beat in enumerate(self._beats)]
 
     def _heard(self) -> list[Heard]:
-        now = time.monotonic()
+        now = self._clock.now()
         return [Heard(beat, now - at) for beat, at in zip(self._all_beats(), self._heard_at, strict=True)]
 
     def _talk(self) -> None:
         # The only thread that uses the store: a store that doesn't answer must hold up no one else.
         while not self._closed.is_set():
-            failure = self._failure
+            says = self._failure is not None or self._ending is not None
             # silence is judged by the other thread
             with self._store_in_use, suppress(dist.DistError, RuntimeError):
                 self.beat()
-                if failure is not None:
+                if says:
                     self._told.set()
             self._closed.wait(self._pause)
 
@@ -276,18 +200,39 @@ class Watchdog:
                 self._end(verdict)
 
     def _end(self, verdict: Verdict) -> None:
-        """End this process whatever its main thread is doing, and those that can't end themselves."""
+        """End this process whatever its main thread is doing, and those that can't end themselves.
+
+        One rank tells the user, then the others, and only then is anybody killed: whoever comes to a verdict of its own
+        a moment later would find ranks gone, and say so.
+        """
         speaks, self._said = self.is_speaker(verdict), True  # the main thread may be on its way to say it again
         if speaks:
-            sys.stdout.flush()
-            print(f"error: {verdict.text}", file=sys.stderr, flush=True)
+            self._speak(verdict)
+        elif not (verdict.said or verdict.failed):
+            self._await_word()
         if not verdict.failed:
             kill_all(verdict.culprits, self._machine)
         if self._rank in {beat.rank for beat in verdict.culprits}:
             time.sleep(_GRACE)  # the others say why; a process that is gone would be all that they see
-        elif self._rank == 0:
-            time.sleep(2 * self._pause)  # the store is in this process
         os._exit(1)
+
+    def _speak(self, verdict: Verdict) -> None:
+        sys.stdout.flush()
+        print(f"error: {verdict.text}", file=sys.stderr, flush=True)
+        self._ending = Ending(verdict.text, tuple(beat.rank for beat in verdict.culprits))
+        self._tell()
+        time.sleep(2 * self._pause)  # and be heard, while the store is there
+
+    def _await_word(self) -> None:
+        deadline = time.monotonic() + _GRACE + 2 * self._pause
+        while find_said(self._all_beats()) is None and time.monotonic() < deadline:
+            time.sleep(self._pause / 4)
+        if self._rank == 0:
+            time.sleep(2 * self._pause)  # the store is in this process
+
+
+def seconds_between_beats(world_size: int) -> float:
+    return max(_BEAT_SECONDS, world_size / _RANKS_A_SECOND)
 
 
 @contextmanager
@@ -311,7 +256,10 @@ def watched(
         yield
         return
     board = _open_board(processes.rank, world, launch.host, ranks)
-    watchdog = Watchdog(processes.rank, world, operations, board, patience)
+    clock = AwakeClock(max(_SUSPENDED, 4 * seconds_between_beats(world)))
+    marks, waits_show = marks_of(processes, ranks, operations), processes.device.type == "cpu"
+    progress = Progress(processes.rank, operations, marks, clock, waits_show)
+    watchdog = Watchdog(processes.rank, world, progress, clock, board, patience)
     board.write(Beat(processes.rank))
     ranks.gather(None)  # from here on every rank's beat can be read
     watchdog.beat()

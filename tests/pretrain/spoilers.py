@@ -10,8 +10,8 @@ from typing import Any
 
 from pretrain import training
 from pretrain.checkpointing import retention, saving
-from pretrain.objective import MaskedLanguageModelling
 from tape.errors import DataError
+from tape.models.modeling_bert import ProteinBertFFN
 
 
 def _at_step(number: int, action: Callable[[training.Trainer], None]) -> None:
@@ -47,15 +47,70 @@ def fault_on_rank_1(rank: int) -> None:
         _at_step(4, fail)
 
 
-def stuck_on_rank_1(rank: int) -> None:
+def _hang(*arguments: object) -> None:
     """The main thread never comes back, while the process is well otherwise."""
+    while True:
+        time.sleep(0.01)
 
-    def hang() -> None:
-        while True:
-            time.sleep(0.01)
+
+def _last_layer(trainer: training.Trainer) -> ProteinBertFFN:
+    return [module for module in trainer.model.modules() if isinstance(module, ProteinBertFFN)][-1]
+
+
+def _stuck_in_forward(trainer: training.Trainer) -> None:
+    _last_layer(trainer).register_forward_pre_hook(_hang)
+
+
+def _stuck_in_backward(trainer: training.Trainer) -> None:
+    _last_layer(trainer).register_full_backward_pre_hook(_hang)
+
+
+def stuck_in_forward_on_rank_0(rank: int) -> None:
+    if rank == 0:
+        _at_step(4, _stuck_in_forward)
+
+
+def stuck_in_forward_on_rank_1(rank: int) -> None:
+    if rank == 1:
+        _at_step(4, _stuck_in_forward)
+
+
+def stuck_in_backward_on_rank_1(rank: int) -> None:
+    if rank == 1:
+        _at_step(4, _stuck_in_backward)
+
+
+def stuck_in_first_step_on_rank_1(rank: int) -> None:
+    if rank == 1:
+        _at_step(1, _stuck_in_forward)
+
+
+def stuck_in_evaluation_on_rank_1(rank: int) -> None:
+    """In the second evaluation; the first one is allowed to take long."""
+    evaluate, seen = training.Trainer.evaluate, iter(range(1, 1000))
+
+    def spoiled(self: training.Trainer, *arguments: Any) -> Any:
+        if next(seen) == 2:
+            _stuck_in_forward(self)
+        return evaluate(self, *arguments)
 
     if rank == 1:
-        _at_step(4, lambda trainer: setattr(MaskedLanguageModelling, "forward", lambda *arguments: hang()))
+        training.Trainer.evaluate = spoiled  # type: ignore[method-assign]
+
+
+def slow_then_stuck_in_evaluation_on_rank_1(rank: int) -> None:
+    """A step of 6 s on rank 0 and 8 s on rank 1 (in the forward pass, with the processor in use), and then a hang."""
+
+    def compute(*arguments: object) -> None:
+        end = time.monotonic() + (8.0 if rank == 1 else 6.0)
+        while time.monotonic() < end:
+            pass
+
+    def slow(trainer: training.Trainer) -> None:
+        handle = _last_layer(trainer).register_forward_pre_hook(lambda *arguments: (handle.remove(), compute())[1])
+
+    _at_step(4, slow)
+    stuck_in_evaluation_on_rank_1(rank)
 
 
 def _die(*arguments: object, **options: object) -> None:

@@ -7,62 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from pretrain.operations import Operations
 from pretrain.parallel.heartbeats import Beat, has_ended, kill_all, start_of, this_machine
-from pretrain.parallel.watchdog import Heard, judge
 from tests.pretrain.ranks import Rank, start_ranks, wait_for
 
 Flags = Callable[..., list[str]]
-PATIENCE = 30.0
-
-
-def heard(*beats: Beat, silence: float = 0.0) -> list[Heard]:
-    return [Heard(beat, silence) for beat in beats]
-
-
-def at(rank: int, number: int, seconds: float, long: bool = False) -> Beat:
-    return Beat(rank, 1, f"operation {number}", number, seconds, long)
-
-
-def verdict(items: list[Heard], rank: int = 0) -> str | None:
-    found = judge(items, rank, "here", PATIENCE)
-    return None if found is None else found.text
-
-
-def test_ranks_at_work_are_left_alone() -> None:
-    assert verdict(heard(at(0, 5, 1.0), at(1, 5, 1.0))) is None
-    # all of them wait for a slow disk, or compute for long: nobody is behind
-    assert verdict(heard(at(0, 5, 500.0), at(1, 5, 500.0))) is None
-    # one is late, but not for as long as that
-    assert verdict(heard(at(0, 6, 29.0), at(1, 5, 31.0))) is None
-    assert verdict(heard(at(0, 6, 31.0), at(1, 5, 29.0))) is None
-    # or does what may take long
-    assert verdict(heard(at(0, 6, 500.0), at(1, 5, 500.0, long=True))) is None
-
-
-def test_the_rank_that_the_others_wait_for_is_named() -> None:
-    text = verdict(heard(at(0, 6, 31.0), at(1, 5, 40.0), at(2, 6, 33.0)))
-    assert text == "rank 1 hangs: at 'operation 5' for 40 s, while ranks 0, 2 waits at 'operation 6'"
-    assert judge(heard(at(0, 6, 31.0), at(1, 5, 40.0)), 0, "here", float("inf")) is None
-
-
-def test_silence_is_named_but_not_ones_own() -> None:
-    items = [*heard(at(0, 5, 1.0)), *heard(at(1, 5, 1.0), silence=31.0)]
-    assert verdict(items) == (
-        "rank 1: not heard of for 31 s (frozen, dead, or its machine cannot be reached); last operation: 'operation 5'"
-    )
-    assert verdict(items, rank=1) is None
-
-
-def test_a_failure_comes_first() -> None:
-    items = [*heard(replace(at(2, 5, 1.0), failure="no room")), *heard(at(1, 5, 1.0), silence=31.0)]
-    assert verdict(items) == "rank 2 failed at 'operation 5': no room"
 
 
 def test_a_process_that_is_gone_is_known_at_once() -> None:
@@ -79,27 +33,9 @@ def test_a_process_that_is_gone_is_known_at_once() -> None:
     assert child.wait() == -signal.SIGKILL
 
 
-def test_operations_count() -> None:
-    operations = Operations()
-    operations.iteration(12, lenient=True)
-    operations.at("forward pass")
-    first = operations.current
-    assert (first.name, first.number, first.may_take_long) == ("iteration 12: forward pass", 1, True)
-    operations.iteration(13, lenient=False)
-    operations.at("forward pass")
-    assert (operations.current.number, operations.current.may_take_long) == (2, False)
-    time.sleep(0.02)
-    assert operations.current.seconds > 0.01
-    operations.goes_on()
-    assert operations.current.seconds < 0.01
-    assert operations.current.number == 2
-
-
-def start(tmp_path: Path, flags: Flags, spoil: str | None = None) -> list[Rank]:
+def start(tmp_path: Path, flags: Flags, spoil: str | None = None, extra: Sequence[object] = ()) -> list[Rank]:
     """Two ranks without torchrun that would run for hours."""
-    # a step is one micro-batch: a rank that hangs in it is found while the other waits in the sum of gradients
-    options = ("--global-batch-size", 4, "--eval-iters", 0, "--log-interval", 1)
-    options += ("--hang-timeout-seconds", 4, "--save", tmp_path / "run")
+    options = ("--eval-iters", 0, "--log-interval", 1, "--hang-timeout-seconds", 4, "--save", tmp_path / "run", *extra)
     return start_ranks(flags(*options, train_iters=10**6), tmp_path, 2, spoil)
 
 
@@ -143,14 +79,13 @@ def test_a_lost_rank_ends_the_other(
     [
         ("error_on_rank_1", "failed at 'iteration 4: a spoiled step': corpus.bin: record 17 is damaged"),
         ("fault_on_rank_1", "failed at 'iteration 4: a spoiled step': KeyError: 'nowhere'"),
-        ("stuck_on_rank_1", "hangs: at 'iteration 4: forward and backward pass of micro-batch 1' for"),
     ],
 )
-def test_a_rank_that_fails_or_hangs_ends_the_other(tmp_path: Path, flags: Flags, spoil: str, words: str) -> None:
+def test_a_rank_that_fails_ends_the_other(tmp_path: Path, flags: Flags, spoil: str, words: str) -> None:
     ranks = start(tmp_path, flags, f"tests.pretrain.spoilers:{spoil}")
     codes = ends_with_codes(ranks)
     assert codes[0] == 1
-    assert codes[1] in ((1, -signal.SIGKILL) if spoil == "stuck_on_rank_1" else (1,))  # whoever is quicker
+    assert codes[1] == 1
     (line,) = errors(ranks[0])
     assert line.startswith("error: rank 1 ")
     assert words in line
@@ -160,3 +95,89 @@ def test_a_rank_that_fails_or_hangs_ends_the_other(tmp_path: Path, flags: Flags,
 
 def ends_with_codes(ranks: list[Rank]) -> list[int]:
     return [rank.end(60) for rank in ranks]
+
+
+@dataclass(frozen=True)
+class Hang:
+    """A layout, who hangs in it and where, and where the message says so."""
+
+    flags: tuple[object, ...]
+    spoil: str
+    victim: int
+    words: str
+
+
+_STEP = "iteration 4: forward and backward pass of micro-batch 1"
+# The other rank mostly waits inside the same operation: only exchanges within it tell the two apart.
+HANGS = {
+    "tensor": Hang(("--tensor-model-parallel-size", 2), "stuck_in_forward_on_rank_1", 1, _STEP),
+    "sharded": Hang(("--data-parallel-sharding",), "stuck_in_backward_on_rank_1", 1, _STEP),
+    "first stage": Hang(
+        ("--pipeline-model-parallel-size", 2),
+        "stuck_in_forward_on_rank_0",
+        0,
+        "iteration 4: pipeline: forward pass of micro-batch 1",
+    ),
+    "last stage": Hang(
+        ("--pipeline-model-parallel-size", 2),
+        "stuck_in_backward_on_rank_1",
+        1,
+        "iteration 4: pipeline: backward pass of micro-batch 1",
+    ),
+    "slow, then hanging in an evaluation": Hang(
+        ("--eval-iters", 4, "--eval-interval", 3),
+        "slow_then_stuck_in_evaluation_on_rank_1",
+        1,
+        "iteration 6: evaluation on valid: micro-batch 1",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def hung(tmp_path_factory: pytest.TempPathFactory, flags: Flags) -> dict[str, tuple[list[Rank], list[int]]]:
+    """All of them at the same time: they mostly wait."""
+    folder = tmp_path_factory.mktemp("hung")
+    runs = {
+        name: start(folder / str(number), flags, f"tests.pretrain.spoilers:{hang.spoil}", hang.flags)
+        for number, (name, hang) in enumerate(HANGS.items())
+    }
+    return {name: (ranks, ends_with_codes(ranks)) for name, ranks in runs.items()}
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HANGS)
+def test_a_rank_that_hangs_ends_the_other(hung: dict[str, tuple[list[Rank], list[int]]], name: str) -> None:
+    (ranks, codes), hang = hung[name], HANGS[name]
+    victim, other = hang.victim, 1 - hang.victim
+    assert codes[other] == 1
+    assert codes[victim] in (1, -signal.SIGKILL)  # whoever is quicker
+    (line,) = errors(ranks[other])
+    assert line.startswith(f"error: rank {victim} hangs: at {hang.words!r} for ")
+    assert " in _hang (tests/pretrain/spoilers.py:" in line
+    assert f", while rank {other} waits at 'iteration " in line
+    assert errors(ranks[victim]) == []
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_a_slow_step_is_no_hang(hung: dict[str, tuple[list[Rank], list[int]]]) -> None:
+    """Both ranks compute for longer than the patience of 4 s, and rank 0 then waits for rank 1 for 2 s more."""
+    ranks, _ = hung["slow, then hanging in an evaluation"]
+    assert "iteration 5/" in ranks[0].text
+
+
+@pytest.mark.distributed
+def test_a_job_that_is_suspended_goes_on(tmp_path: Path, flags: Flags) -> None:
+    """As by a scheduler that lets another job run first: all ranks stand still for longer than the patience."""
+    ranks = start(tmp_path, flags)
+    wait_for(lambda: "iteration 12/" in ranks[0].text, "the first steps")
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for rank in ranks:
+            os.kill(rank.pid, number)
+        time.sleep(5.0 if number == signal.SIGSTOP else 0.0)
+    reached = ranks[0].text.count("iteration ")
+    wait_for(lambda: ranks[0].text.count("iteration ") > reached + 100, "more steps")
+    time.sleep(1.0)  # several beats and verdicts
+    os.kill(ranks[1].pid, signal.SIGTERM)
+    assert ends(ranks) == [0, 0]

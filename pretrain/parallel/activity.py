@@ -1,0 +1,159 @@
+"""What the operating system knows of this process: whether it computes, reads or writes, and where its main thread is.
+
+Needs /proc for some of it; what can't be known is None, or counts as work.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+_ROOT = Path(__file__).resolve().parents[2]
+_OURS = str(_ROOT) + os.sep
+_PYTHON = sysconfig.get_paths()["stdlib"] + os.sep
+_PACKAGES = f"{os.sep}site-packages{os.sep}"
+# Shares of one CPU below which a thread, or a process, does nothing worth speaking of.
+_IDLE_SHARE = 0.1
+_QUIET_SHARE = 0.02
+_QUIET_BYTES = 1 << 16  # looking into /proc counts as reading, too
+_EXCHANGES = ("torch/distributed/", "pretrain/parallel/")
+
+
+class AwakeClock:
+    """Seconds during which this process ran: while it, or its machine, is suspended, no time passes.
+
+    Args:
+        gap: seconds between two readings that only a suspended process leaves.
+        source: of time.
+    """
+
+    def __init__(self, gap: float, source: Callable[[], float] = time.monotonic) -> None:
+        self._gap, self._source = gap, source
+        self._last, self._lost = source(), 0.0
+        self._lock = threading.Lock()
+
+    def now(self) -> float:
+        with self._lock:
+            now = self._source()
+            if now - self._last > self._gap:
+                self._lost += now - self._last
+            self._last = now
+            return now - self._lost
+
+
+class MainThread:
+    """The main thread, as another one sees it."""
+
+    def __init__(self) -> None:
+        self._thread = threading.main_thread()
+        self._clock: int | None = None
+        if hasattr(time, "pthread_getcpuclockid") and self._thread.ident is not None:
+            self._clock = time.pthread_getcpuclockid(self._thread.ident)
+
+    def cpu_seconds(self) -> float | None:
+        """What it has computed so far."""
+        return None if self._clock is None else time.clock_gettime(self._clock)
+
+    def waits_for_storage(self) -> bool:
+        """Whether it is in the kernel and can't be interrupted."""
+        with suppress(OSError, IndexError):
+            text = Path(f"/proc/self/task/{self._thread.native_id}/stat").read_text(encoding="utf-8", errors="replace")
+            return text.rpartition(")")[2].split()[0] == "D"
+        return False
+
+    def place(self) -> tuple[str, bool]:
+        """Where it is, for people; and whether that is inside an exchange between ranks."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        return _describe(list(_outwards(frame)))
+
+
+def is_idle(computed: float | None, seconds: float) -> bool | None:
+    """Whether a thread that computed so many of these seconds was mostly waiting."""
+    return None if computed is None else computed < _IDLE_SHARE * seconds
+
+
+def _outwards(frame: FrameType | None) -> Iterator[tuple[str, str]]:
+    """File with line, and function, from the innermost on."""
+    while frame is not None:
+        yield f"{_short(frame.f_code.co_filename)}:{frame.f_lineno}", frame.f_code.co_name
+        frame = frame.f_back
+
+
+def _describe(places: list[tuple[str, str]]) -> tuple[str, bool]:
+    if not places:
+        return "", False
+    ours = next((item for item in places if _is_ours(item[0].rpartition(":")[0])), places[0])
+    text = " from ".join(f"{function} ({file})" for file, function in dict.fromkeys((places[0], ours)))
+    return text, any(file.startswith(_EXCHANGES) for file, _ in places[:2])
+
+
+def _is_ours(path: str) -> bool:
+    return not Path(path).is_absolute() and (_ROOT / path).exists()
+
+
+def _short(path: str) -> str:
+    _, package, inside = path.rpartition(_PACKAGES)
+    return inside if package else path.removeprefix(_OURS).removeprefix(_PYTHON)
+
+
+class ProcessActivity:
+    """Whether this process, or one that it started, does anything at all. Used by one thread.
+
+    Args:
+        main: its main thread.
+    """
+
+    def __init__(self, main: MainThread) -> None:
+        self._main = main
+        children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+        self._known = Path("/proc/self/io").exists() and children.exists()
+        self._seen_at = 0.0
+        self._cpu, self._bytes = 0.0, 0
+
+    def worked(self, now: float) -> bool:
+        """Whether it did something since this was asked last; work where that can't be known."""
+        if not self._known:
+            return True
+        seconds, self._seen_at = now - self._seen_at, now
+        cpu, moved = _cpu_seconds_of_all(), _bytes_moved()
+        computed, carried = cpu - self._cpu, moved - self._bytes
+        self._cpu, self._bytes = cpu, moved
+        # a worker that ended takes its seconds with it: that something changed is work, too
+        return abs(computed) > _QUIET_SHARE * seconds or carried > _QUIET_BYTES or self._main.waits_for_storage()
+
+
+def _bytes_moved() -> int:
+    with suppress(OSError, ValueError):
+        lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+        fields = dict(line.split(": ") for line in lines)
+        return sum(int(fields[name]) for name in ("rchar", "wchar", "read_bytes", "write_bytes"))
+    return 0
+
+
+def _cpu_seconds_of_all() -> float:
+    """Of this process and all below it: workers that load data or compile compute for it."""
+    return time.process_time() + sum(_cpu_seconds(child) for child in _descendants(os.getpid()))
+
+
+def _descendants(process: int) -> Iterator[int]:
+    for path in Path(f"/proc/{process}/task").glob("*/children"):
+        children: list[str] = []
+        with suppress(OSError):
+            children = path.read_text(encoding="ascii").split()
+        for child in map(int, children):
+            yield child
+            yield from _descendants(child)
+
+
+def _cpu_seconds(process: int) -> float:
+    with suppress(OSError, IndexError, ValueError):
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0

@@ -1,0 +1,88 @@
+"""What a watchdog sees of its own process: time, its main thread, whether anything is done at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pretrain.parallel.activity import AwakeClock, MainThread, ProcessActivity, is_idle
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="no /proc")
+
+
+def test_no_time_passes_while_the_process_is_suspended() -> None:
+    times = iter([100.0, 101.0, 102.5, 900.0, 901.0])
+    clock = AwakeClock(2.0, lambda: next(times))
+    assert [clock.now() - 100.0 for _ in range(4)] == [1.0, 2.5, 2.5, 3.5]
+
+
+def test_idle() -> None:
+    assert is_idle(0.01, 4.0) is True
+    assert is_idle(3.0, 4.0) is False
+    assert is_idle(None, 4.0) is None
+
+
+@pytest.fixture
+def beside() -> Callable[..., list[object]]:
+    """`beside(look)`: what another thread sees while the main thread waits, and computes."""
+
+    def run(look: Callable[[], object]) -> list[object]:
+        seen: list[object] = []
+        thread = threading.Thread(target=lambda: seen.append(look()))
+        thread.start()
+        thread.join()
+        return seen
+
+    return run
+
+
+def test_where_the_main_thread_is(beside: Callable[..., list[object]]) -> None:
+    (place,) = beside(MainThread().place)
+    assert isinstance(place, tuple)
+    text, inside = place
+    # it waits in Python's own code, called from here
+    assert text.startswith(("wait (threading.py:", "_wait_for_tstate_lock (threading.py:", "join (threading.py:"))
+    assert " from run (tests/pretrain/parallel/test_activity.py:" in text
+    assert inside is False
+
+
+def test_what_the_main_thread_computes() -> None:
+    main = MainThread()
+    before = main.cpu_seconds()
+    assert before is not None
+    time.sleep(0.2)
+    asleep = main.cpu_seconds()
+    end = time.process_time() + 0.1
+    while time.process_time() < end:
+        pass
+    awake = main.cpu_seconds()
+    assert asleep is not None
+    assert awake is not None
+    assert asleep - before < 0.02
+    assert awake - asleep > 0.08
+    assert not main.waits_for_storage()
+
+
+@needs_proc
+def test_work_of_the_process_and_of_those_it_started() -> None:
+    activity = ProcessActivity(MainThread())
+    activity.worked(0.0)
+    assert not activity.worked(100.0)  # looking costs next to nothing of a hundred seconds
+    child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(0.3)
+        assert activity.worked(101.0)
+    finally:
+        child.kill()
+        child.wait()
+    assert activity.worked(102.0)  # what it had computed is gone
+    assert not activity.worked(202.0)
+    with open("/dev/zero", "rb") as file:
+        file.read(1 << 20)
+    assert activity.worked(302.0)
