@@ -10,12 +10,13 @@ import torch
 
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError
+from tape.json_files import read_json_object
 from tape.tokenizers import TAPETokenizer
 from tape.vocabulary_files import read_vocabulary_file
 
 from .evaluation import Evaluator
 from .mapping import Layout, Mapped, apply_rules, check_tied, single, token_rows_by_name
-from .model_files import ModelFiles, read_json_object
+from .model_files import ModelFiles
 from .named_evaluation import HUGGINGFACE_NAMES, POST_LN_NAMES, Mathematics, NamedEvaluator, whole
 from .options import SourceOptions, refuse_options
 from .provenance import file_hashes

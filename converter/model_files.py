@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tape.configs import CONFIG_NAME
 from tape.errors import CheckpointError
+from tape.json_files import read_json_object
 
 from .tensor_files import LazyState, find_weights, open_weights, weights_files
 
@@ -68,21 +68,6 @@ def read_model_files(path: Path) -> ModelFiles:
             raise CheckpointError(f"{weights}: {name} is there twice, under an old and a new name")
         state[modern] = tensor
     return ModelFiles(path, weights, read_json_object(weights.parent / CONFIG_NAME), state)
-
-
-def read_json_object(file: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        CheckpointError: missing, damaged or no object.
-    """
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: cannot be read ({error})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{file}: holds a {type(values).__name__}, not a JSON object")
-    return values
 
 
 def _modern_name(name: str) -> str:

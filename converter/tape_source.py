@@ -8,12 +8,13 @@ import torch
 
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, ConfigError, ProteinLMError
+from tape.json_files import read_json_object
 from tape.models.model_directory import PROVENANCE_NAME, check_vocabulary
 from tape.tokenizers import TAPETokenizer
 
 from .evaluation import Evaluator, ModelEvaluator
 from .mapping import Layout, Mapped, apply_rules, check_tied, single
-from .model_files import ModelFiles, read_json_object
+from .model_files import ModelFiles
 from .named_evaluation import TAPE_05_NAMES, Mathematics, NamedEvaluator, whole
 from .options import SourceOptions, refuse_options
 from .provenance import file_hashes

@@ -11,7 +11,6 @@ Three ways in which a data set may lie in the directory SOURCE:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from scripts.structure_files import coordinate_file
 from tape.errors import DataError
+from tape.json_files import read_json_object
 from tape.sequence_files import ROW_SUFFIXES, is_sequence_file
 from tape.text_files import split_suffix
 
@@ -122,12 +122,7 @@ def _read_provenance(source: Path) -> dict[str, Any]:
     path = source / PROVENANCE_FILE
     if not path.exists():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a JSON object")
+    content = read_json_object(path, DataError)
     files = content.get("corpus_files", {})
     if not isinstance(content.get("datasets", {}), dict) or not isinstance(files, dict):
         raise DataError(f"{path}: datasets and corpus_files should be JSON objects")

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from scripts import report_charts as charts
-from scripts.report_rows import Evaluated, columns_in, read_records, shown_data, shown_task
+from scripts.report_rows import Evaluated, columns_in, shown_data, shown_task
+from tape.json_files import read_json_lines
 from tape.lmdb_store import restricted_loads
 from tape.registry import registry
 from tape.tasks import TaskShape
@@ -35,7 +36,7 @@ def _legend(names: dict[str, int]) -> str:
 
 def curves(evaluations: Sequence[Evaluated], pretraining: Path | None, colours: dict[str, int]) -> str:
     """Pretraining's loss and each task's validation loss."""
-    figures = [] if pretraining is None else [_pretraining(read_records(pretraining / "metrics.jsonl"))]
+    figures = [] if pretraining is None else [_pretraining(read_json_lines(pretraining / "metrics.jsonl"))]
     tasks: dict[tuple[str, str], list[charts.Series]] = {}
     for run, e in {e.run: e for e in evaluations}.items():
         points = _validation_losses(run)
@@ -55,7 +56,7 @@ def curves(evaluations: Sequence[Evaluated], pretraining: Path | None, colours: 
 def _validation_losses(run: Path) -> list[tuple[float, float]]:
     """(epoch from 1, loss) of a run, where its history tells any."""
     file = run / "metrics.jsonl"
-    records = read_records(file) if file.is_file() else []
+    records = read_json_lines(file) if file.is_file() else []
     losses = [(record["epoch"] + 1, (record.get("valid") or {}).get("loss")) for record in records]
     return [(epoch, loss) for epoch, loss in losses if loss is not None]
 

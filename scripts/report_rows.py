@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -14,8 +13,9 @@ from typing import Any
 
 from scripts.published import compared_metric, grouped_reasons, load_published, published_beside
 from scripts.report_seeds import SeedMean, mean_over_seeds
-from tape.errors import CheckpointError, ConfigError
+from tape.errors import ConfigError
 from tape.evaluation_records import EvaluationRecord, finite, read_record
+from tape.json_files import read_json_object
 from tape.metrics import Metric
 from tape.run_directory import BEST_NAME, saved_epoch
 
@@ -139,11 +139,7 @@ def _read_evaluation(file: Path) -> Evaluated:
 
 def _config_beside(file: Path) -> dict[str, Any]:
     config = file.parent / "config.json"
-    try:
-        content = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    except ValueError as error:
-        raise CheckpointError(f"{config}: not valid JSON ({error})") from error
-    return content if isinstance(content, dict) else {}
+    return read_json_object(config) if config.is_file() else {}
 
 
 def _is_chosen_epoch(evaluation: Evaluated, all_of_them: Sequence[Evaluated]) -> bool:
@@ -336,26 +332,3 @@ def comparison(runs: Sequence[Evaluated]) -> Metric | None:
     key = compared_metric(runs[0].record.task)
     found = None if key is None else measured(runs, key)
     return found or measured(runs, headlines_of(runs)[0][0])
-
-
-def read_records(file: Path) -> list[dict[str, Any]]:
-    """Objects of a JSON-lines file.
-
-    Raises:
-        CheckpointError: missing or damaged; names the line.
-    """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise CheckpointError(f"{file}: {error.strerror or error}") from error
-    return [_object(file, number, line) for number, line in enumerate(lines, start=1) if line]
-
-
-def _object(file: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        content = json.loads(line)
-    except ValueError as error:
-        raise CheckpointError(f"{file}, line {number}: not valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file}, line {number}: holds a {type(content).__name__}, not an object")
-    return content

@@ -356,18 +356,34 @@ def check_seed(args: argparse.Namespace) -> None:
         raise ConfigError(f"--seed must not be negative, but is {args.seed}")
 
 
+def check_directory(option: str, path: str | Path) -> None:
+    """Refuse a directory to write to whose name, or a part of it, is a file's.
+
+    Raises:
+        ConfigError: names the file.
+    """
+    found = next((place for place in (Path(path), *Path(path).parents) if place.exists()), Path())
+    if not found.is_dir():
+        raise ConfigError(f"{option} {path}: {found} is a file; give the name of a directory, which may be a new one")
+
+
 def check_training_arguments(args: argparse.Namespace) -> None:
     """What argparse can't see.
 
     Raises:
-        ConfigError: options that contradict each other, or a data directory that is missing.
+        ConfigError: options that contradict each other, a data directory that is missing, or a file in the place of a
+            directory to write to.
     """
     if args.resume_from_checkpoint and args.seeds is not None:
         raise ConfigError("--resume_from_checkpoint goes on with one run; give it without --seeds for each seed_NUMBER")
     if args.resume_from_checkpoint and args.from_pretrained is None:
         raise ConfigError("--resume_from_checkpoint needs --from_pretrained, the run or epoch to go on with")
-    if args.force_save == "FALSE" and not Path(args.data_dir).is_dir():
+    if args.force_save != "FALSE":
+        check_directory("--force_save", args.force_save)
+    elif not Path(args.data_dir).is_dir():
         raise ConfigError(f"--data_dir {args.data_dir}: no such directory")
+    check_directory("--output_dir", args.output_dir)
+    check_directory("--log_dir", args.log_dir)
     check_seed(args)
     if args.max_length is not None and args.max_length < 1:
         raise ConfigError(f"--max_length must be at least 1, not {args.max_length}")

@@ -23,7 +23,7 @@ from .errors import CheckpointError, ConfigError
 from .frozen_encoder import freeze_encoder
 from .lora import add_lora
 from .model_cache import local_model
-from .models.model_directory import check_vocabulary
+from .models.model_directory import UNTRAINED, check_vocabulary, directory_provenance
 from .precision import is_fast
 from .recording import RunRecorder
 from .registry import TaskSpec, registry
@@ -300,6 +300,13 @@ def finetuned_model(args: argparse.Namespace, spec: TaskSpec, directory: Path) -
             f"{' ...' if len(missing) > 4 else ''}; finetune it first"
         )
     _check_vocabulary_size(model, tokenizer)
+    if directory_provenance(directory).get("kind") == UNTRAINED:
+        logger.warning(
+            "%s: saved by --force_save before any training on %s: its head has random weights, and what it predicts"
+            " means nothing",
+            directory,
+            args.task,
+        )
     return model
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import CheckpointError, ConfigError
+from .errors import ConfigError
+from .json_files import read_json_object
 from .model_cache import local_model
 
 Config = TypeVar("Config", bound="ProteinConfig")
@@ -41,14 +42,7 @@ class ProteinConfig:
             CheckpointError: the file is missing or not a JSON object.
             ConfigError: it holds a value that is not allowed.
         """
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise CheckpointError(f"{path}: {error.strerror or error}") from error
-        except ValueError as error:
-            raise CheckpointError(f"{path}: not valid JSON ({error})") from error
-        if not isinstance(values, dict):
-            raise CheckpointError(f"{path}: holds a {type(values).__name__}, not a JSON object")
+        values = read_json_object(path)
         try:
             return cls.from_dict(values)
         except ConfigError as error:

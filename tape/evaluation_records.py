@@ -21,7 +21,6 @@ Version 1 had no interval, bootstrap and config; it is read as having none.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from typing import Any
 
 from .atomic_files import write_json
 from .errors import CheckpointError
+from .json_files import read_json_object
 from .metrics.definitions import Interval, Metric
 from .version import __version__
 
@@ -120,15 +120,9 @@ def read_record(path: Path) -> EvaluationRecord:
     Raises:
         CheckpointError: it can't be read, is of another schema or version, or a field is missing or of another type.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        found = content.get("schema") if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"{path}: no evaluation: its schema is {found!r}, not {SCHEMA!r}")
+    content = read_json_object(path)
+    if content.get("schema") != SCHEMA:
+        raise CheckpointError(f"{path}: no evaluation: its schema is {content.get('schema')!r}, not {SCHEMA!r}")
     version = content.get("version")
     if version not in _READABLE:
         known = " and ".join(map(str, _READABLE))

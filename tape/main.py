@@ -203,6 +203,7 @@ def _save_untrained(args: argparse.Namespace, ranks: Ranks) -> Path:
     """``--force_save``: the model as it starts, with its optimizer, in PATH/0. No data are read."""
     from . import assembly
     from .checkpoints import TrainingProgress, save_epoch
+    from .models.model_directory import UNTRAINED
     from .optimization import make_optimizer
 
     directory = Path(args.force_save) / "0"
@@ -210,7 +211,7 @@ def _save_untrained(args: argparse.Namespace, ranks: Ranks) -> Path:
     if ranks.is_writer:
         optimizer, schedule = make_optimizer(model, OptimizerConfig(args.learning_rate, args.weight_decay, 0), 1)
         state = {"optimizer": optimizer.state_dict(), "scheduler": schedule.state_dict()}
-        provenance = {"kind": "untrained", "task": args.task, "seed": args.seed, "code_version": __version__}
+        provenance = {"kind": UNTRAINED, "task": args.task, "seed": args.seed, "code_version": __version__}
         tokenizer = TAPETokenizer(args.tokenizer)
         save_epoch(directory, model, state, TrainingProgress(), tokenizer=tokenizer, provenance=provenance)
         logger.info("saved the untrained model to %s", directory)
@@ -231,6 +232,7 @@ def run_eval(arguments: Arguments = None) -> dict[str, float]:
         ProteinLMError: options, data or model that can't be used.
     """
     args = _parse(options.create_eval_parser(), arguments)
+    options.check_directory("--output_dir", args.output_dir)
     spec = _trainable(args)
     from .distributed import training_processes
     from .run_directory import logging_to_terminal

@@ -7,11 +7,11 @@ own batch size, seed or rate would change the schedule and the order of the prot
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError, ConfigError
+from .json_files import read_json_object
 from .run_directory import ARGUMENTS_NAME, LATEST_NAME, saved_epoch
 
 # Not among them: where this process computes and logs, and what names the run itself.
@@ -77,7 +77,7 @@ def take_over(args: argparse.Namespace) -> tuple[argparse.Namespace, list[str]]:
         ConfigError: the run trains another model or task.
     """
     file = resumed_epoch(Path(args.from_pretrained)).resolve().parent / ARGUMENTS_NAME
-    saved = _read_arguments(file)
+    saved = read_json_object(file)
     for name in ("model_type", "task"):
         if saved.get(name, getattr(args, name)) != getattr(args, name):
             raise ConfigError(f"{file}: the run's {name} is {saved[name]}, not {getattr(args, name)}")
@@ -105,13 +105,3 @@ def _own_options(saved: dict[str, Any]) -> set[str]:
     if "warmup_steps" not in saved.get("given_options", ("warmup_steps",)):
         names.discard("warmup_steps")
     return names
-
-
-def _read_arguments(file: Path) -> dict[str, Any]:
-    try:
-        saved = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: can't be read ({error})") from error
-    if not isinstance(saved, dict):
-        raise CheckpointError(f"{file}: holds a {type(saved).__name__}, not a run's arguments")
-    return saved

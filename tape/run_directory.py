@@ -25,6 +25,7 @@ from typing import Any
 
 from .atomic_files import atomic_write, write_json
 from .errors import CheckpointError, ConfigError
+from .json_files import read_json_lines, read_json_object
 
 LOG_FORMAT = "%(asctime)s - %(levelname)s - %(name)s -   %(message)s"
 DATE_FORMAT = "%y/%m/%d %H:%M:%S"
@@ -59,8 +60,10 @@ class RunDirectory:
         """Make the directory of a new run. One whose run ended before it saved anything is taken over.
 
         Raises:
-            ConfigError: it holds saved epochs and ``overwrite`` is False, or something other than a run.
+            ConfigError: it holds saved epochs and ``overwrite`` is False, or something other than a run, or is a file.
         """
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"{path} is a file, so no run's directory can have its name; choose another")
         if path.is_dir() and any(path.iterdir()):
             if not (path / ARGUMENTS_NAME).is_file():
                 raise ConfigError(f"{path} is not empty and holds no run; choose another name")
@@ -104,7 +107,7 @@ class RunDirectory:
                 stream.writelines(json.dumps(record, sort_keys=True) + "\n" for record in kept)
         for name in (BEST_NAME, LATEST_NAME):
             pointer = self.path / name
-            if pointer.is_file() and json.loads(pointer.read_text())["epoch"] > epoch:
+            if pointer.is_file() and read_json_object(pointer).get("epoch", -1) > epoch:
                 pointer.unlink()
         for number in saved:
             shutil.rmtree(self.epoch_directory(number))
@@ -120,13 +123,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     Raises:
         CheckpointError: missing or damaged.
     """
-    file = path / HISTORY_NAME
-    try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
-    except OSError as error:
-        raise CheckpointError(f"{file}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{file}: not JSON lines ({error})") from error
+    return read_json_lines(path / HISTORY_NAME)
 
 
 def saved_epoch(path: Path, pointers: tuple[str, ...] = (BEST_NAME, LATEST_NAME)) -> Path:
@@ -139,10 +136,10 @@ def saved_epoch(path: Path, pointers: tuple[str, ...] = (BEST_NAME, LATEST_NAME)
         file = path / name
         if not file.is_file():
             continue
-        try:
-            directory = path / str(json.loads(file.read_text(encoding="utf-8"))["directory"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{file}: damaged ({error})") from error
+        pointer = read_json_object(file)
+        if "directory" not in pointer:
+            raise CheckpointError(f"{file}: damaged, it names no directory")
+        directory = path / str(pointer["directory"])
         if not directory.is_dir():
             raise CheckpointError(f"{file}: names {directory}, which is not there")
         return directory

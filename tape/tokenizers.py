@@ -169,6 +169,11 @@ class TAPETokenizer:
         return f"the {self.name} vocabulary has {letters}"
 
 
+def as_tokenizer(tokenizer: str | TAPETokenizer) -> TAPETokenizer:
+    """The tokenizer, made where it is given by its vocabulary's name."""
+    return TAPETokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+
+
 def vocabulary_fingerprint(vocabulary: dict[str, int]) -> str:
     """Fingerprint of any token -> id map: first 16 hex digits of a SHA-256 over its lines."""
     lines = "".join(

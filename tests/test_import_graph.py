@@ -25,6 +25,7 @@ BASE = (
     "tape.downloads",
     "tape.errors",
     "tape.file_hashes",
+    "tape.json_files",
     "tape.lmdb_store",
     "tape.masking",
     "tape.model_cache",

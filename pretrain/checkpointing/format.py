@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from tape.errors import CheckpointError
 from tape.file_hashes import sha256_of
+from tape.json_files import read_json_object
 
 FORMAT = "proteinlm-sharded"
 VERSION = 1
@@ -143,11 +143,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
         CheckpointError: it is missing, damaged, or of an unknown format.
     """
     file = path / METADATA_NAME
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: cannot be read ({error})") from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
+    values = read_json_object(file)
+    if values.get("format") != FORMAT:
         raise CheckpointError(f"{file}: not a {FORMAT} checkpoint")
     if values.get("version") != VERSION:
         raise CheckpointError(f"{file}: version {values.get('version')}; this code reads version {VERSION}")

@@ -6,7 +6,6 @@ without sidecar (written by Megatron) is read only when its vocabulary file is g
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tape.errors import DataError, VocabularyMismatchError
+from tape.json_files import read_json_object
 from tape.tokenizers import TAPETokenizer
 from tape.vocabulary_files import VocabularyFile, read_vocabulary_file
 
@@ -68,14 +68,14 @@ def read_description(prefix: str | os.PathLike[str]) -> CorpusDescription | None
     path = description_path(prefix)
     if not path.exists():
         return None
+    values = read_json_object(path, DataError)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
         if values["format"] != FORMAT or values["version"] != VERSION:
             raise DataError(f"{path}: {values['format']} version {values['version']}; known is {FORMAT} {VERSION}")
         sources = tuple(CorpusSource(**source) for source in values["sources"])
         names = ("documents", "tokens", "tokenizer", "vocabulary_fingerprint", "substitutions", "filtered")
         return CorpusDescription(sources=sources, **{name: values[name] for name in names})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged description of the corpus ({type(error).__name__}: {error})") from error
 
 

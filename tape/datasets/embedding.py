@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tokenizers import TAPETokenizer
+from ..tokenizers import TAPETokenizer, as_tokenizer
 from .sources import dataset_factory
 from .task_dataset import TaskDataset, collate_inputs, task_record
 
@@ -32,7 +32,7 @@ class EmbedDataset(TaskDataset):
         tokenizer: str | TAPETokenizer = "iupac",
         in_memory: bool = False,
     ) -> None:
-        self.tokenizer = TAPETokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+        self.tokenizer = as_tokenizer(tokenizer)
         self.data = dataset_factory(data_file, in_memory=in_memory)
 
     def __getitem__(self, index: int) -> Item:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..masking import mask_tokens
 from ..tokenizers import TAPETokenizer
 from .padding import pad_sequences
-from .task_dataset import IGNORED, TaskDataset, collate_inputs, task_record
+from .task_dataset import IGNORED, DrawnExamples, TaskDataset, collate_inputs, task_record
 
 Item = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -29,10 +29,8 @@ class _TokenDataset(TaskDataset):
         }
 
 
-class MaskedLanguageModelingDataset(_TokenDataset):
-    """15 % of residues are to be predicted; which ones is a pure function of (seed, epoch, record).
-
-    An evaluated split is never given an epoch, so its masks are the same at every validation (defect 21).
+class MaskedLanguageModelingDataset(DrawnExamples, _TokenDataset):
+    """15 % of residues are to be predicted; which ones is drawn anew each epoch.
 
     Args:
         seed: of the masks; the others as :class:`TaskDataset`.
@@ -50,17 +48,11 @@ class MaskedLanguageModelingDataset(_TokenDataset):
     ) -> None:
         super().__init__(data_path, split, tokenizer, in_memory)
         self._seed = seed
-        self._epoch = 0
-
-    def set_epoch(self, seed: int, epoch: int) -> None:
-        """Draw new masks from now on; called before each epoch of training."""
-        self._seed, self._epoch = seed, epoch + 1  # epoch 0 of training differs from the fixed masks
 
     def __getitem__(self, index: int) -> Item:
         record = self.data[index]
         ids, mask = self.encode(index, record)
-        rng = np.random.default_rng([self._seed, self._epoch, int(index)])
-        corrupted, labels = mask_tokens(ids, self.tokenizer, rng)
+        corrupted, labels = mask_tokens(ids, self.tokenizer, self.generator(index))
         return corrupted, mask, labels
 
 

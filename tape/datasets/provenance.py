@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..json_files import read_json_object
 
 RECORD_NAME = "dataset.json"
 
@@ -26,10 +26,4 @@ def dataset_provenance(dataset: Any) -> dict[str, Any]:
     file = Path(path).parent / RECORD_NAME
     if not file.is_file():
         return {"name": Path(path).parent.name, "simulated": None}
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file}: not valid JSON ({error})") from error
-    if not isinstance(record, dict):
-        raise DataError(f"{file}: holds a {type(record).__name__}, not an object")
-    return {"name": Path(path).parent.name, "simulated": None, **record}
+    return {"name": Path(path).parent.name, "simulated": None, **read_json_object(file, DataError)}

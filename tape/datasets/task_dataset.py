@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ..errors import DataError, UnknownResidueError
 from ..tasks import TASKS, Task
-from ..tokenizers import TAPETokenizer
+from ..tokenizers import TAPETokenizer, as_tokenizer
 from .padding import pad_sequences
 from .sources import Record, RecordSource, split_source
 from .survey import Survey, field_of, sequence_of, take_survey
@@ -41,6 +41,24 @@ def open_split(data_path: str | os.PathLike[str], folder: str, split: str, in_me
     raise DataError(f"{path}: no split {split!r}; splits there: {', '.join(sorted(present)) or 'none'}")
 
 
+class DrawnExamples:
+    """Of a data set whose examples are drawn: a pure function of (seed, epoch, record).
+
+    An evaluated split is never given an epoch, so its examples are the same at every validation (defect 21).
+    """
+
+    _seed: int
+    _epoch = 0
+
+    def set_epoch(self, seed: int, epoch: int) -> None:
+        """Draw other examples from now on; called before each epoch of training, which are counted from 0."""
+        self._seed, self._epoch = seed, epoch + 1  # none of training is drawn as those of an evaluated split
+
+    def generator(self, index: int) -> np.random.Generator:
+        """What one record's example is drawn by."""
+        return np.random.default_rng([self._seed, self._epoch, int(index)])
+
+
 class TaskDataset(Dataset[Any]):
     """Records of one split as model inputs. ``__getitem__`` gives (token ids, mask, label), as TAPE's do.
 
@@ -63,7 +81,7 @@ class TaskDataset(Dataset[Any]):
         tokenizer: str | TAPETokenizer = "iupac",
         in_memory: bool = False,
     ) -> None:
-        self.tokenizer = TAPETokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+        self.tokenizer = as_tokenizer(tokenizer)
         self.data: RecordSource = open_split(data_path, self.task.folder, split, in_memory)
 
     def __len__(self) -> int:

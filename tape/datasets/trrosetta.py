@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ..tokenizers import TAPETokenizer
+from ..tokenizers import TAPETokenizer, as_tokenizer
 from .padding import pad_sequences
 from .sources import NPZDataset, Record
 from .survey import Survey
-from .task_dataset import TaskDataset, task_record
+from .task_dataset import DrawnExamples, TaskDataset, task_record
 
 SYMBOLS = 21
 _DISTANCE_EDGES = np.arange(2, 20.1, 0.5)  # Angstrom
@@ -57,12 +57,12 @@ def bin_geometry(
     return (labels, *binned)  # type: ignore[return-value]  # four of them
 
 
-class TRRosettaDataset(TaskDataset):
+class TRRosettaDataset(DrawnExamples, TaskDataset):
     """Proteins named in ``DATA/trrosetta/SPLIT_files.txt``, from ``DATA/trrosetta/npz/``.
 
     In training a random number of an alignment's sequences is kept (the first always), and a protein over
-    ``max_seqlen`` is cut to a random window of it: both are pure functions of (seed, epoch, record). Other splits are
-    seen whole, except for sequences beyond 20,000.
+    ``max_seqlen`` is cut to a random window of it, both drawn anew each epoch. Other splits are seen
+    whole, except for sequences beyond 20,000.
 
     Args:
         data_path: the data directory that holds ``trrosetta``.
@@ -86,17 +86,13 @@ class TRRosettaDataset(TaskDataset):
         max_seqlen: int = 300,
         seed: int = 42,
     ) -> None:
-        self.tokenizer = TAPETokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+        self.tokenizer = as_tokenizer(tokenizer)
         folder = Path(data_path) / self.task.folder
         self.data: NPZDataset = NPZDataset(folder / "npz", in_memory, split_files=_listed(folder, split))
         self._is_training = split == "train"
         self._max_seqlen = max_seqlen if self._is_training and max_seqlen > 0 else None
-        self._seed, self._epoch = seed, 0
+        self._seed = seed
         self._survey: Survey | None = None
-
-    def set_epoch(self, seed: int, epoch: int) -> None:
-        """Draw other sequences and windows from now on; called before each epoch of training."""
-        self._seed, self._epoch = seed, epoch + 1
 
     def survey(self) -> Survey:
         """Lengths and names, from the headers of the alignments."""
@@ -115,7 +111,7 @@ class TRRosettaDataset(TaskDataset):
         record = self.data[index]
         msa, geometry = self._checked(index, record)
         if self._is_training:
-            rng = np.random.default_rng([self._seed, self._epoch, int(index)])
+            rng = self.generator(index)
             msa = _sample_sequences(msa, rng)
             window = _window(msa.shape[1], self._max_seqlen, rng)
             msa, geometry = msa[:, window], [field[window, window] for field in geometry]

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..atomic_files import atomic_write, write_json
 from ..configs import CONFIG_NAME, ProteinConfig
 from ..errors import CheckpointError, VocabularyMismatchError
+from ..json_files import read_json_object
 from ..tokenizers import TAPETokenizer
 from .lazy_tensors import LazyTensor, write_safetensors
 
@@ -26,6 +27,7 @@ BIN_NAME = "pytorch_model.bin"
 VOCABULARY_NAME = "vocabulary.json"
 PROVENANCE_NAME = "provenance.json"
 FORMAT_VERSION = 1
+UNTRAINED = "untrained"  # kind of a model that was saved before any training
 
 StateDict = dict[str, Tensor]
 
@@ -113,22 +115,30 @@ def _as_lazy(value: Tensor | LazyTensor) -> LazyTensor:
     return LazyTensor.of(value) if isinstance(value, Tensor) else value
 
 
+def directory_provenance(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a model directory says of its origin; empty where it says nothing.
+
+    Raises:
+        CheckpointError: the record is damaged.
+    """
+    path = Path(directory) / PROVENANCE_NAME
+    return read_json_object(path) if path.is_file() else {}
+
+
 def check_vocabulary(directory: str | os.PathLike[str], tokenizer: TAPETokenizer) -> None:
     """Refuse a model directory that was written with another vocabulary; one without the record passes.
 
     Raises:
         VocabularyMismatchError: names both vocabularies.
     """
-    import json
-
     path = Path(directory) / VOCABULARY_NAME
     if not path.is_file():
         return
+    record = read_json_object(path)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
         name, fingerprint = str(record["name"]), str(record["fingerprint"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a vocabulary record ({error})") from error
+    except KeyError as error:
+        raise CheckpointError(f"{path}: not a vocabulary record ({error} is missing)") from error
     if fingerprint != tokenizer.fingerprint:
         raise VocabularyMismatchError(
             f"{path}: the model has the vocabulary {name} ({fingerprint}), but the data is read with"

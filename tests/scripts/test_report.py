@@ -320,7 +320,7 @@ def test_only_a_report_is_replaced(results: Path, tmp_path: Path) -> None:
     [
         (None, r"metrics\.jsonl: No such file"),
         ('{"iteration": 1}\n{"itera', r"metrics\.jsonl, line 2: not valid JSON"),
-        ("3\n", r"metrics\.jsonl, line 1: holds a int, not an object"),
+        ("3\n", r"metrics\.jsonl, line 1: holds a int, not a JSON object"),
     ],
 )
 def test_a_damaged_history_of_pretraining(results: Path, tmp_path: Path, content: str | None, message: str) -> None:

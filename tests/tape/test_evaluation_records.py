@@ -93,7 +93,7 @@ def test_files_that_are_no_json_object(tmp_path: Path) -> None:
     file = tmp_path / "eval_test.json"
     with pytest.raises(CheckpointError, match="No such file"):
         read_record(file)
-    for text, message in (("{", "not valid JSON"), ("[]", "its schema is 'list'")):
+    for text, message in (("{", "not valid JSON"), ("[]", "holds a list, not a JSON object")):
         file.write_text(text)
         with pytest.raises(CheckpointError, match=message):
             read_record(file)

@@ -273,6 +273,19 @@ def test_what_can_not_be_evaluated(train: Train, small_data: Path) -> None:
         run_eval(["transformer", "stability", str(run), "--seed", "-1", *data])
 
 
+def test_a_file_in_the_place_of_a_directory_is_named(train: Train, small_data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "taken"
+    file.write_text("mine")
+    for option in ("--output_dir", "--log_dir", "--force_save"):
+        with pytest.raises(ConfigError, match=rf"^{option} .*taken/below: .*taken is a file; give the name of a dir"):
+            train("transformer", "stability", option, file / "below")
+    with pytest.raises(ConfigError, match=r"taken is a file, so no run's directory can have its name"):
+        train("transformer", "stability", "--output_dir", tmp_path, "--exp_name", "taken")
+    with pytest.raises(ConfigError, match=r"--output_dir .*taken: .*taken is a file"):
+        run_eval(["transformer", "stability", "x", "--data_dir", str(small_data), "--output_dir", str(file)])
+    assert file.read_text() == "mine"
+
+
 def test_a_finished_run_is_not_overwritten_unasked(train: Train) -> None:
     options = ("stability", "--num_train_epochs", 1)
     train("transformer", *options)

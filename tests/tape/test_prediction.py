@@ -14,7 +14,7 @@ import torch
 
 from tape import TAPETokenizer
 from tape.errors import CheckpointError, ConfigError, DataError
-from tape.main import run_eval
+from tape.main import run_eval, run_train
 from tape.registry import registry
 
 SEQUENCES = {"sp|P1|a b": "ACDEFGHIKLMNPQRSTVWY", "second": "MNPQ", "third": "WYACDEFGHI"}
@@ -63,6 +63,15 @@ def test_values(finetuned: Callable[[str], Path], fasta: Path) -> None:
     assert [row["length"] for row in rows] == ["20", "4", "10"]  # the file's order, whatever the batches were
     for row, sequence in zip(rows, SEQUENCES.values(), strict=True):
         assert float(row["prediction"]) == pytest.approx(alone("stability", model, sequence).item(), rel=1e-4)
+
+
+def test_a_model_that_was_never_trained_says_so(
+    fasta: Path, small_config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ["--model_config_file", str(small_config), "--log_level", "40"]
+    saved = run_train(["transformer", "stability", *options, "--force_save", str(tmp_path / "random")])
+    predict("stability", saved, fasta, "--log_level", "30")
+    assert "random/0: saved by --force_save before any training on stability: its head has random" in caplog.text
 
 
 def test_classes_with_probabilities(finetuned: Callable[[str], Path], fasta: Path, tmp_path: Path) -> None:
