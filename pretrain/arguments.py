@@ -132,11 +132,6 @@ def _dry_run(options: argparse.Namespace, world_size: int) -> tuple[int, DryRunC
 def _check(options: argparse.Namespace) -> None:
     if options.fp16 and options.bf16:
         raise ConfigError("--fp16 and --bf16 exclude each other")
-    if options.compile and options.tensor_model_parallel_size > 1:
-        raise ConfigError(
-            "--compile does not go with --tensor-model-parallel-size above 1: torch.compile cannot trace split "
-            "matrices for rows of any length; leave one of them out"
-        )
     if options.max_position_embeddings < options.seq_length:
         raise ConfigError(
             f"--seq-length {options.seq_length} exceeds --max-position-embeddings {options.max_position_embeddings}"

@@ -168,7 +168,7 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--compile",
         action="store_true",
-        help="blocks by torch.compile, not with tensor parallelism; needs a C++ compiler on CPUs",
+        help="blocks by torch.compile, attention cores excepted; needs a C++ compiler on CPUs",
     )
     group.add_argument("--distributed-backend", choices=BACKENDS, help="by device when not given")
     group.add_argument(

@@ -35,6 +35,7 @@ def compile_blocks(model: ProteinBertForMaskedLM, device: torch.device, backend:
     if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", ""), "g++", "clang++"))):
         raise ConfigError("--compile needs a C++ compiler on a CPU: install g++, or leave --compile out")
     for block in own_blocks(model):
-        core = block.attention.self.core
-        core.forward = torch.compiler.disable(core.forward)  # type: ignore[method-assign]
+        attention = block.attention.self
+        # The module, not its forward alone: what is hooked to it draws random numbers and must stay as it is, too.
+        attention.core = torch.compiler.disable(attention.core)
         block.compile(dynamic=True, backend=backend)

@@ -32,6 +32,7 @@ from torch.distributed.tensor.parallel import (
 from tape.models.attention import AttentionCore
 from tape.models.modeling_bert import ProteinBertForMaskedLM
 
+from .compilable import split_block
 from .processes import Processes
 from .stages import own_blocks
 
@@ -63,16 +64,23 @@ def _plan(sequence: bool) -> dict[str, Any]:
     }
 
 
-def apply_tensor_parallel(model: ProteinBertForMaskedLM, processes: Processes) -> None:
+def apply_tensor_parallel(model: ProteinBertForMaskedLM, processes: Processes, compilable: bool = False) -> None:
     """Split the model in place over the tensor ranks, and give each rank a dropout of its own inside the split.
 
     The dropout hooks are set at every layout, so that the streams outside the split are the same at all of them.
+
+    Args:
+        model: whole.
+        processes: the layout.
+        compilable: in a form that torch.compile understands; see compilable.py.
     """
     if processes.dims.tensor > 1:
-        # src_data_rank=None: no rank sends its weights; every rank fills in its own part later
+        mesh, splits_tokens = processes.tensor_mesh, processes.dims.splits_tokens
         for block in own_blocks(model):
-            plan = _plan(processes.dims.splits_tokens)
-            parallelize_module(block, processes.tensor_mesh, plan, src_data_rank=None)
+            if compilable:
+                split_block(block, mesh, splits_tokens)
+            else:  # src_data_rank=None: no rank sends its weights; every rank fills in its own part later
+                parallelize_module(block, mesh, _plan(splits_tokens), src_data_rank=None)
     for module in model.modules():
         if isinstance(module, AttentionCore) and module.dropout > 0:
             _SplitRandomness(processes.device, processes.tensor_rank).attach(module)

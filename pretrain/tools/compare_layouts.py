@@ -148,6 +148,8 @@ def run_layout(flags: Sequence[str], launch: Launch, steps: int) -> Curve:
         rows = MadeUpRows(seed=2)
         batches = [join_rows([rows[i] for i in numbers]) for numbers in order]
         loss = trainer.evaluate(batches, steps, "valid").validation_loss
+    if arguments.parallel.compile:
+        torch.compiler.reset()  # the next layout's blocks are others; the compiler gives up after eight
     losses, norms = tuple(r.loss for r in results), tuple(r.grad_norm for r in results)
     return Curve(losses, norms, loss, sum(r.skipped for r in results))
 

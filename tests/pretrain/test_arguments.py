@@ -109,7 +109,6 @@ def test_the_old_launchers_rank_is_accepted(flag: str) -> None:
         (["--global-batch-size", "6"], 4, "--global-batch-size 6 is not a multiple"),
         (["--num-attention-heads", "5"], 1, "hidden_size 32 is not a multiple"),
         (["--attention-dropout", "1.5"], 1, "--attention-dropout: must lie in"),
-        (["--compile", "--tensor-model-parallel-size", "2"], 2, "--compile does not go with"),
         (["--adam-beta1", "1"], 1, "--adam-beta1: must lie in"),
         (["--fp16", "--initial-loss-scale", "0"], 1, "--initial-loss-scale: must be a number above 0"),
         (["--weight-decay", "-0.1"], 1, "--weight-decay: must be a number of at least 0"),

@@ -18,8 +18,11 @@ CONFIG = ProteinBertConfig(
 )
 
 
+ALONE = Processes(ParallelDims(), 0, CPU, None)
+
+
 def model() -> ProteinBertForMaskedLM:
-    return build_model(CONFIG, InitConfig(), Processes(ParallelDims(), 0, CPU, None)).eval()
+    return build_model(CONFIG, InitConfig(), ALONE).eval()
 
 
 def encode(one: ProteinBertForMaskedLM, lengths: list[int]) -> torch.Tensor:
@@ -46,6 +49,22 @@ def test_compiled_blocks_compute_the_same_for_any_lengths() -> None:
     assert list(compiled.state_dict()) == names
     for lengths in ([5, 9], [3, 4, 20], [12]):
         torch.testing.assert_close(encode(compiled, lengths), encode(plain, lengths))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_compiled_blocks_leave_the_streams_of_dropout_alone() -> None:
+    """Hooks give the attention core random numbers of its own: run as they are, and never compiled anew."""
+    config = ProteinBertConfig(**{**CONFIG.to_dict(), "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.5})
+    plain, compiled = (build_model(config, InitConfig(), ALONE).train() for _ in range(2))
+    compile_blocks(compiled, CPU, backend="aot_eager")
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
+        for seed in range(3):
+            states = []
+            for one in (plain, compiled):
+                torch.manual_seed(seed)
+                states.append(encode(one, [5, 9]))
+            torch.testing.assert_close(*states)
 
 
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
