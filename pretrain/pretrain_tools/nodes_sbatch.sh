@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
 # Pretrain on several machines under Slurm, one task a GPU; the tasks find each other by Slurm's own variables.
-# Five minutes before its time is over the run saves a checkpoint and ends; submitted again or requeued, it continues.
+# Five minutes before its time is over, on SIGTERM, or after --exit-duration-in-mins, the run saves a checkpoint and ends.
+# The job then puts itself back into the queue, under the same number, until training is finished. It does not when a
+# rank failed, when --exit-interval asked to leave, when a start got no further than the one before, and after scancel.
+#   PROTEINLM   the repository, if the job is submitted from elsewhere
+#   PYTHON      the interpreter (python)
 #
 #     sbatch --nodes 4 pretrain/pretrain_tools/nodes_sbatch.sh 3b corpus/pfam_text_document checkpoints/3b [FLAG ...]
 #SBATCH --job-name=proteinlm
@@ -23,4 +27,23 @@ if [[ ! -f "$HERE/command.sh" ]]; then
 fi
 source "$HERE/command.sh"
 
-exec srun --kill-on-bad-exit=1 "${PYTHON:-python}" "${COMMAND[@]}"
+PYTHON="${PYTHON:-python}"
+LAST="$3/latest_checkpointed_iteration.txt"
+BEFORE="$(cat "$LAST" 2> /dev/null || echo 0)"
+
+# A run that fails ends the job with its exit code here. No trap for signals: scancel must end this script as well.
+srun --kill-on-bad-exit=1 "$PYTHON" "${COMMAND[@]}"
+
+STATE="$("$PYTHON" "$TOOLS/../tools/run_state.py" "${SLURM_NTASKS:?is set by sbatch}" "${COMMAND[@]:1}")"
+read -r WORD ITERATION <<< "$STATE"
+if [[ "$WORD" != unfinished ]]; then
+    echo "$WORD at iteration $ITERATION" >&2
+elif ((ITERATION <= BEFORE)); then
+    echo "error: this start got no further than iteration $BEFORE: not queued again" >&2
+    exit 1
+else
+    echo "queued again, to go on from iteration $ITERATION" >&2
+    scontrol requeue "$SLURM_JOB_ID" && exit
+    echo "error: not queued again (is requeueing allowed here?): submit it once more, it goes on" >&2
+    exit 1
+fi

@@ -5,17 +5,27 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pretrain.arguments import PretrainArguments, parse_arguments
 from pretrain.pretrain_tape import main
+from pretrain.tools.run_state import main as ask
+from pretrain.tools.run_state import state_of
 from tape.errors import run_cli
+from tests.pretrain.ranks import wait_for
 
 TOOLS = Path(__file__).parents[3] / "pretrain" / "pretrain_tools"
-MODELS = {"200m": (1024, 16, 16), "3b": (2560, 36, 40)}
-FAKE = '#!/usr/bin/env bash\nprintf "%s\\n" "$(basename "$0")" "$@"\n'
+MODELS = {"200m": (1024, 16, 16), "3b": (2560, 36, 40), "3b_sharded": (2560, 36, 40)}
+FAKE = """#!/usr/bin/env bash
+if [[ "$1" == *run_state.py ]]; then
+    echo finished 5
+else
+    printf "%s\\n" "$(basename "$0")" "$@"
+fi
+"""
 # launcher -> what it needs in the environment, what it calls, words that it must give it
 LAUNCHERS: dict[str, tuple[dict[str, str], str, list[str]]] = {
     "one_gpu.sh": ({}, "python", []),
@@ -25,7 +35,11 @@ LAUNCHERS: dict[str, tuple[dict[str, str], str, list[str]]] = {
         "torchrun",
         ["--nnodes", "4", "--node-rank", "2", "--nproc-per-node", "8", "--master-addr", "node0"],
     ),
-    "nodes_sbatch.sh": ({"SLURM_SUBMIT_DIR": str(TOOLS.parents[1])}, "srun", ["--kill-on-bad-exit=1"]),
+    "nodes_sbatch.sh": (
+        {"SLURM_SUBMIT_DIR": str(TOOLS.parents[1]), "SLURM_NTASKS": "8", "SLURM_JOB_ID": "77"},
+        "srun",
+        ["--kill-on-bad-exit=1"],
+    ),
     "nodes_mpirun.sh": (
         {"HOSTFILE": "hosts", "PROCESSES": "32"},
         "mpirun",
@@ -115,6 +129,10 @@ def test_mistakes(folder: Path, launcher: str, arguments: list[str], words: str)
     assert result.stdout == ""
 
 
+# processes, and GiB of the device of each
+PLANS = {"200m": (32, 80), "3b": (32, 80), "3b_sharded": (8, 40)}
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_a_dry_run_understands_them(
     folder: Path,
@@ -123,12 +141,137 @@ def test_a_dry_run_understands_them(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    extra = ["--dry-run", "--world-size", "32", "--device-memory-gib", "80"]
+    processes, memory = PLANS[model]
+    extra = ["--dry-run", "--world-size", str(processes), "--device-memory-gib", str(memory)]
     _, flags = split(start(folder, "one_gpu.sh", model, str(corpus_prefix), "s", *extra).stdout)
     monkeypatch.setattr(sys, "argv", ["pretrain_tape.py", *flags])
     assert run_cli(main) == 0, capsys.readouterr().err
     said = capsys.readouterr().out
-    assert "32 processes = " in said
+    assert f"{processes} processes = " in said
     assert "it fits" in said
     count = int(said.split("parameters: ")[1].split(";")[0].replace(",", ""))
-    assert round(count / 1e9, 2) == {"200m": 0.2, "3b": 2.84}[model]
+    assert round(count / 1e9, 2) == {"200m": 0.2, "3b": 2.84, "3b_sharded": 2.84}[model]
+
+
+def test_the_sharded_model_is_the_same_one() -> None:
+    """Trained in the same way, in another layout."""
+    one, other = (parse_arguments([f"@{TOOLS / name}.txt", "--data-path", "c"], 8) for name in ("3b", "3b_sharded"))
+    layout = {"tensor_model_parallel_size", "data_parallel_sharding", "global_batch_size"}
+    assert {name for name, value in one.given.items() if value != other.given[name]} <= layout
+    assert (one.dims.tensor, one.dims.data, one.dims.shards_data) == (8, 1, False)
+    assert (other.dims.tensor, other.dims.data, other.dims.shards_data) == (2, 4, True)
+
+
+class Slurm:
+    """A job of nodes_sbatch.sh whose run and scontrol are scripts that keep a record in ``calls``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.calls = folder, folder / "calls"
+        self.environment = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", **LAUNCHERS["nodes_sbatch.sh"][0]}
+        (folder / "save").mkdir()
+        self.program("scontrol", "exit ${REFUSED:-0}")
+
+    def program(self, name: str, does: str) -> None:
+        path = self.folder / "bin" / name
+        path.write_text(f'#!/usr/bin/env bash\necho {name} "$@" >> calls\n{does}\n')
+        path.chmod(0o755)
+
+    def command(self, *flags: str) -> list[str]:
+        return ["bash", str(TOOLS / "nodes_sbatch.sh"), "200m", "c", "save", *flags]
+
+    def run(self, state: str, steps: str = "echo 12 > save/latest_checkpointed_iteration.txt", **more: str) -> str:
+        """The job with a run that does ``steps`` and is then in a state; all that it said."""
+        self.program("srun", steps)
+        self.program("python", f"echo {state}")
+        result = subprocess.run(
+            self.command(), cwd=self.folder, env=self.environment | more, capture_output=True, text=True, check=False
+        )
+        return f"{result.returncode}: {result.stderr}"
+
+    @property
+    def requeued(self) -> bool:
+        lines = self.calls.read_text(encoding="utf-8").splitlines() if self.calls.exists() else []
+        calls = [line for line in lines if line.startswith("scontrol")]
+        assert calls in ([], ["scontrol requeue 77"])
+        return bool(calls)
+
+
+@pytest.fixture
+def slurm(folder: Path) -> Slurm:
+    return Slurm(folder)
+
+
+def test_an_unfinished_job_queues_itself_again(slurm: Slurm) -> None:
+    assert slurm.run("unfinished 12") == "0: queued again, to go on from iteration 12\n"
+    assert slurm.requeued
+    asked = next(line for line in slurm.calls.read_text().splitlines() if line.startswith("python"))
+    assert "run_state.py 8 @" in asked  # of as many processes as tasks
+    assert asked.endswith("--data-path c --save save --load save --tensorboard-dir save/tensorboard")
+
+
+@pytest.mark.parametrize(
+    ("state", "steps", "said"),
+    [
+        ("finished 12", "true", "0: finished at iteration 12"),
+        ("stopped 12", "true", "0: stopped at iteration 12"),
+        ("unfinished 12", "exit 3", "3: "),  # a rank failed
+        ("unfinished 5", "true", "1: error: this start got no further than iteration 5"),
+    ],
+)
+def test_other_jobs_do_not(slurm: Slurm, state: str, steps: str, said: str) -> None:
+    (slurm.folder / "save" / "latest_checkpointed_iteration.txt").write_text("5")
+    assert slurm.run(state, steps).startswith(said)
+    assert not slurm.requeued
+
+
+def test_where_requeueing_is_refused(slurm: Slurm) -> None:
+    said = slurm.run("unfinished 12", REFUSED="1")
+    assert said.startswith("1: ")
+    assert "submit it once more" in said
+
+
+def test_a_cancelled_job_stays_cancelled(slurm: Slurm) -> None:
+    """scancel sends SIGTERM to the run, which saves and ends well, and to the script."""
+    slurm.program("srun", "touch begun; sleep 1; echo 12 > save/latest_checkpointed_iteration.txt")
+    slurm.program("python", "echo unfinished 12")
+    job = subprocess.Popen(slurm.command(), cwd=slurm.folder, env=slurm.environment)
+    wait_for(lambda: (slurm.folder / "begun").exists(), "the run", 20)
+    job.terminate()
+    assert job.wait(20) != 0
+    assert not slurm.requeued
+
+
+def test_the_state_of_a_real_run(
+    slurm: Slurm, pretrain_here: Callable[[list[str]], None], flags: Callable[..., list[str]]
+) -> None:
+    """Two of four iterations, by the script and by the function that it asks."""
+    save = slurm.folder / "save"
+    words = flags("--save", save, "--eval-iters", 0, train_iters=4)
+    assert state_of(words, 1) == ("unfinished", 0)
+    pretrain_here([*words, "--exit-interval", "2"])
+    assert state_of(words, 1) == ("unfinished", 2)
+    assert state_of([*words, "--exit-interval", "2"], 1) == ("stopped", 2)
+    assert state_of([*words, "--train-iters", "2"], 1) == ("finished", 2)
+
+    (slurm.folder / "mine.txt").write_text("\n".join(words))
+    (save / "latest_checkpointed_iteration.txt").rename(save / "pointer")
+    slurm.program("srun", "mv save/pointer save/latest_checkpointed_iteration.txt")
+    (slurm.folder / "bin" / "python").unlink()
+    command = ["bash", str(TOOLS / "nodes_sbatch.sh"), "mine.txt", words[words.index("--data-path") + 1], str(save)]
+    environment = slurm.environment | {"PYTHON": sys.executable, "SLURM_NTASKS": "1"}
+    result = subprocess.run(
+        command, cwd=slurm.folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (result.returncode, result.stderr) == (0, "queued again, to go on from iteration 2\n")
+    assert slurm.requeued
+
+
+@pytest.mark.parametrize(("words", "said"), [(["x"], "number of processes"), (["1", "@3b"], "--save")])
+def test_mistakes_of_asking(
+    words: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word.replace("@3b", f"@{TOOLS / '200m.txt'}") for word in words]
+    words += ["--data-path", "c"] if len(words) > 1 else []
+    monkeypatch.setattr(sys, "argv", ["run_state.py", *words])
+    assert run_cli(ask) == 1
+    assert said in capsys.readouterr().err

@@ -1,0 +1,64 @@
+#!/usr/bin/env python
+"""Say whether a run has ended, for a launcher that must know whether to queue it again.
+
+    python pretrain/tools/run_state.py PROCESSES FLAG ...
+
+Given the flags of pretrain_tape.py and the number of its processes, prints one word and the iteration of the run's last
+checkpoint in ``--save``:
+
+    unfinished 1200     there is more to do
+    finished 500000     all iterations and their evaluations are done
+    stopped 1000        --exit-interval asked to leave here; whoever wanted that will start it again
+
+A run without a checkpoint is unfinished at 0.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__":  # runs from any directory without installation
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from pretrain.arguments import parse_arguments
+from pretrain.checkpointing import find_checkpoint, read_metadata
+from tape.errors import ConfigError, run_cli
+
+
+def main() -> None:
+    """Print the state of the run that the command line describes."""
+    if len(sys.argv) < 3 or not sys.argv[1].isdigit() or int(sys.argv[1]) < 1:
+        raise ConfigError("give the number of processes, and then the flags of pretrain_tape.py")
+    state, iteration = state_of(sys.argv[2:], int(sys.argv[1]))
+    print(state, iteration)
+
+
+def state_of(flags: Sequence[str], processes: int) -> tuple[str, int]:
+    """``unfinished``, ``finished`` or ``stopped``, and the iteration of the last checkpoint.
+
+    Args:
+        flags: of pretrain_tape.py.
+        processes: of the run; its batch, and so its length, may follow from them.
+
+    Raises:
+        ConfigError: bad flags, or none that says where the run saves.
+        CheckpointError: the checkpoint is damaged.
+    """
+    arguments = parse_arguments(flags, processes)
+    save, training = arguments.checkpoint.save, arguments.training
+    if save is None:
+        raise ConfigError("a run without --save leaves nothing to go on from")
+    path = find_checkpoint(save)
+    metadata = read_metadata(path) if path is not None else {"iteration": 0}
+    iteration = int(metadata["iteration"])
+    if iteration >= training.train_iters and not metadata.get("evaluation_due", False):
+        return "finished", iteration
+    if iteration and iteration < training.train_iters and training.leaves_at(iteration) is not None:
+        return "stopped", iteration
+    return "unfinished", iteration
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))
