@@ -13,7 +13,7 @@ from tape.errors import CheckpointError
 
 from .format import POINTER_NAME, read_metadata
 
-_ITERATION = re.compile(r"iter_(\d{7,})")
+_ITERATION = re.compile(r"iter_([0-9]{7,})")
 
 
 def remove_older(root: Path, keep: int) -> list[Path]:
@@ -42,10 +42,12 @@ def remove_older(root: Path, keep: int) -> list[Path]:
 def _iteration(path: Path) -> int | None:
     """The number of a checkpoint's directory, None for anything else."""
     match = _ITERATION.fullmatch(path.name)
-    if match is None or not path.is_dir() or path.is_symlink():
+    number = int(match[1]) if match is not None else 0
+    # Seven digits, more from ten million on: another spelling is not what was saved as this iteration.
+    if path.name != f"iter_{number:07d}" or not path.is_dir() or path.is_symlink():
         return None
     try:
-        return int(match[1]) if read_metadata(path)["iteration"] == int(match[1]) else None
+        return number if read_metadata(path)["iteration"] == number else None
     except CheckpointError:
         return None
 

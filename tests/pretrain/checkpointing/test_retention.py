@@ -41,6 +41,25 @@ def test_the_pointers_and_the_newest_before_it_stay(root: Path) -> None:
     assert remove_older(root, 1) == []
 
 
+def test_iterations_have_more_digits_from_ten_million_on(tmp_path: Path) -> None:
+    """Their names do not sort as their numbers do, nor do those of half-written directories."""
+    numbers = (9_999_998, 9_999_999, 10_000_000, 10_000_001, 100_000_000)
+    for number in numbers:
+        checkpoint(tmp_path, number)
+    checkpoint(tmp_path, 5).rename(tmp_path / "iter_00000005")  # not how iteration 5 is spelt
+    pointer = tmp_path / "latest_checkpointed_iteration.txt"
+    pointer.write_text("100000000\n")
+    assert [path.name for path in remove_older(tmp_path, 3)] == ["iter_9999998", "iter_9999999"]
+    pointer.write_text("10000001\n")  # turned back by hand
+    assert [path.name for path in remove_older(tmp_path, 1)] == ["iter_10000000"]
+    left = {"iter_00000005", "iter_10000001", "iter_100000000"}
+    assert set(names(tmp_path)) == left
+    assert find_checkpoint(tmp_path) == tmp_path / "iter_10000001"
+    (tmp_path / ".iter_10000002.x.tmp").mkdir()
+    tidy(tmp_path)
+    assert set(names(tmp_path)) == left
+
+
 def test_what_is_not_ours_stays(root: Path) -> None:
     checkpoint(root, 1, format="other")
     checkpoint(root, 2, iteration=3)
