@@ -12,7 +12,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,8 +22,9 @@ from tape.configs import ProteinBertConfig
 
 from .precision import PrecisionConfig
 
-_PEAK_SECONDS = 0.1
-_PEAK_SIZE = {"cpu": 512, "cuda": 8192}
+_PEAK_SECONDS = 0.8
+# Which size is fastest differs between machines and libraries.
+_PEAK_SIZES = {"cpu": (512, 1024), "cuda": (4096, 8192)}
 
 
 def flops_per_token(config: ProteinBertConfig, attended_length: float, mask_prob: float) -> float:
@@ -41,20 +42,52 @@ def flops_per_token(config: ProteinBertConfig, attended_length: float, mask_prob
 
 
 def measured_peak(precision: PrecisionConfig, device: torch.device, seconds: float = _PEAK_SECONDS) -> float:
-    """FLOP/s of one process at square matrix products in the training precision: the best of a short while."""
-    size = _PEAK_SIZE.get(device.type, _PEAK_SIZE["cpu"])
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision.name, torch.float32)
+    """FLOP/s of one process at square matrix products, in what training computes its products in: the best of many.
+
+    Args:
+        precision: of the run. Where the machine lacks its instructions, products are computed in fp32, and that is
+            their peak.
+        device: to measure.
+        seconds: to spend, about.
+    """
+    dtype = precision.product_dtype(device)
+    sizes = _PEAK_SIZES.get(device.type, _PEAK_SIZES["cpu"])
+    return best_rate([_square_product(size, dtype, device) for size in sizes], seconds)
+
+
+def best_rate(
+    products: Sequence[Callable[[], float]], seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """FLOP/s of the fastest of repeated products: what else goes on on a machine only ever makes one slower.
+
+    Args:
+        products: each computes, waits for the result and returns its floating-point operations. They take turns, and
+            each runs twice at least; its first time is not counted.
+        seconds: after which no other turn begins.
+        clock: seconds, of any origin.
+    """
+    until = clock() + seconds
+    for product in products:
+        product()
+    best = 0.0
+    while best == 0.0 or clock() < until:
+        for product in products:
+            began = clock()
+            operations = product()
+            best = max(best, operations / (clock() - began))
+    return best
+
+
+def _square_product(size: int, dtype: torch.dtype, device: torch.device) -> Callable[[], float]:
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best, until = float("inf"), time.perf_counter() + seconds
-    with torch.no_grad(), precision.autocast(device):
-        F.linear(left, right)
-        while best == float("inf") or time.perf_counter() < until:
-            _wait(device)
-            began = time.perf_counter()
+
+    def multiply() -> float:
+        with torch.no_grad():
             F.linear(left, right)
-            _wait(device)
-            best = min(best, time.perf_counter() - began)
-    return 2.0 * size**3 / best
+        _wait(device)
+        return 2.0 * size**3
+
+    return multiply
 
 
 def _wait(device: torch.device) -> None:

@@ -42,6 +42,11 @@ class PrecisionConfig:
         dtype = _DTYPES[self.name]
         return nullcontext() if dtype is None else low_precision.autocast(device.type, dtype)
 
+    def product_dtype(self, device: torch.device) -> torch.dtype:
+        """What matrix products are computed in: fp32 where the device has no instructions of the precision."""
+        dtype = _DTYPES[self.name]
+        return dtype if dtype is not None and low_precision.is_fast(device.type, dtype) else torch.float32
+
 
 class LossScale:
     """The factor by which the loss is multiplied before the backward pass."""

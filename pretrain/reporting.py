@@ -9,7 +9,7 @@
     parameters           of the whole model
     flops_per_token      forward and backward, see pretrain.flops
     peak_flops           FLOP/s of all processes together
-    peak_source          ``stated`` by --peak-tflops, or ``measured`` by a short matrix product
+    peak_source          ``stated`` by --peak-tflops, or ``measured``: the best of repeated matrix products
 
 ``train``, one an iteration:
     iteration            completed steps, from 1

@@ -76,6 +76,7 @@ def flags(corpus_prefix: Path) -> Callable[..., list[str]]:
             "--eval-iters": 2,
             "--log-interval": 5,
             "--num-workers": 0,
+            "--peak-tflops": 1,  # else every run measures it for a second
         }
         return [str(word) for item in options.items() for word in item] + [str(word) for word in extra]
 
