@@ -71,21 +71,31 @@ POSITIONS = 2176
 
 @dataclass(frozen=True)
 class Finetuning:
-    """Schedule of one task; chosen on the sample's validation sets, within ten minutes for all of the quickstart."""
+    """Schedule of one task; chosen on the sample's validation sets, within ten minutes for all of the quickstart.
+
+    Attributes:
+        epochs: of the transformer, from both starts.
+        batch: proteins a step.
+        learning_rate: of the transformer, from both starts.
+        onehot_epochs, onehot_learning_rate: the baseline is a head alone, so a step costs little and moves little.
+        options: further flags of ``tape_train.py``, for all.
+    """
 
     epochs: int
     batch: int
     learning_rate: float
-    onehot_learning_rate: float = 1e-3
+    onehot_epochs: int
+    onehot_learning_rate: float
     options: tuple[str, ...] = ()
 
 
+_MEAN = ("--pooling", "mean")
 FINETUNING = {
-    "secondary_structure": Finetuning(1, 8, 3e-4),
-    "contact_prediction": Finetuning(4, 8, 3e-3, 3e-2, options=("--contact_head", "linear")),
-    "remote_homology": Finetuning(4, 16, 5e-4),
-    "fluorescence": Finetuning(6, 32, 5e-4),
-    "stability": Finetuning(6, 32, 5e-4),
+    "secondary_structure": Finetuning(1, 8, 3e-4, 1, 1e-3),
+    "contact_prediction": Finetuning(4, 8, 3e-3, 4, 3e-2, options=("--contact_head", "linear")),
+    "remote_homology": Finetuning(6, 8, 1e-3, 20, 1e-2),
+    "fluorescence": Finetuning(12, 16, 1e-3, 30, 1e-2, options=_MEAN),
+    "stability": Finetuning(8, 16, 5e-4, 30, 1e-2, options=_MEAN),
 }
 
 
@@ -227,12 +237,13 @@ def _finetune(out: Path, task: str, variant: str, tests: list[str], size: Size, 
     model = "onehot" if variant == "onehot" else "transformer"
     run = out / "results" / f"{task}_{model}_{variant}"
     start = {"pretrained": out / "model", "random": out / "random" / "0"}.get(variant)
+    epochs = setting.epochs if start else setting.onehot_epochs
     rate = setting.learning_rate if start else setting.onehot_learning_rate
     train = (
         *(sys.executable, "tape_train.py", model, task, "--data_dir", str(out / "data")),
         *(("--from_pretrained", str(start)) if start else ()),
         *("--output_dir", str(out / "results"), "--log_dir", str(out / "logs"), "--time_or_name", variant),
-        *("--num_train_epochs", str(max(1, round(setting.epochs * size.epoch_scale)))),
+        *("--num_train_epochs", str(max(1, round(epochs * size.epoch_scale)))),
         *("--batch_size", str(setting.batch), "--learning_rate", str(rate), "--save_freq", "improvement"),
         *setting.options,
         *(("--bf16",) if machine.bf16 else ()),

@@ -54,6 +54,7 @@ def test_plan_covers_every_task_and_variant(tmp_path):
     pretrained, scratch = (commands[f"finetune_stability_{name}"] for name in ("pretrained", "random"))
     same = scratch.replace("random/0", "model").replace("--time_or_name random", "--time_or_name pretrained")
     assert same == pretrained  # one setting for both
+    assert "--num_train_epochs 30 --batch_size 16 --learning_rate 0.01" in commands["finetune_stability_onehot"]
 
 
 def test_missing_data_are_named(tmp_path, own_data):
@@ -72,7 +73,8 @@ def test_missing_data_are_named(tmp_path, own_data):
 @pytest.mark.distributed
 def test_the_whole_way_on_own_data(tmp_path, own_data, monkeypatch):
     settings = quickstart.FINETUNING
-    monkeypatch.setattr(quickstart, "FINETUNING", {k: dataclasses.replace(v, epochs=1) for k, v in settings.items()})
+    short = {task: dataclasses.replace(setting, epochs=1, onehot_epochs=1) for task, setting in settings.items()}
+    monkeypatch.setattr(quickstart, "FINETUNING", short)
     size = quickstart.Size(hidden=16, layers=1, heads=2, tokens=128, rows=2, iterations=3, learning_rate=1e-3)
     out = tmp_path / "out"
     tasks = ["secondary_structure", "stability"]
