@@ -378,6 +378,8 @@ def check_training_arguments(args: argparse.Namespace) -> None:
         raise ConfigError("--resume_from_checkpoint goes on with one run; give it without --seeds for each seed_NUMBER")
     if args.resume_from_checkpoint and args.from_pretrained is None:
         raise ConfigError("--resume_from_checkpoint needs --from_pretrained, the run or epoch to go on with")
+    if args.force_save != "FALSE" and args.seeds is not None:
+        raise ConfigError("--force_save saves one model and trains none; give it without --seeds")
     if args.force_save != "FALSE":
         check_directory("--force_save", args.force_save)
     elif not Path(args.data_dir).is_dir():

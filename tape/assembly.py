@@ -300,14 +300,22 @@ def finetuned_model(args: argparse.Namespace, spec: TaskSpec, directory: Path) -
             f"{' ...' if len(missing) > 4 else ''}; finetune it first"
         )
     _check_vocabulary_size(model, tokenizer)
+    _say_what_it_was_trained_on(model, args.task, directory)
+    return model
+
+
+def _say_what_it_was_trained_on(model: nn.Module, task: str, directory: Path) -> None:
+    """Warn where a head of the right shape has learned nothing of the task."""
+    trained = getattr(model.config, "finetuning_task", None)
+    if trained not in (None, task):
+        logger.warning("%s: finetuned on %s, not on %s", directory, trained, task)
     if directory_provenance(directory).get("kind") == UNTRAINED:
         logger.warning(
             "%s: saved by --force_save before any training on %s: its head has random weights, and what it predicts"
             " means nothing",
             directory,
-            args.task,
+            task,
         )
-    return model
 
 
 def encoder(args: argparse.Namespace, directory: Path) -> nn.Module:

@@ -142,14 +142,16 @@ def _train(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks, changes: Sequ
 def _train_seeds(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> Path:
     """``--seeds N``: N runs in one directory, and their mean and standard deviation."""
     from .distributed import from_writer
-    from .run_directory import experiment_name
+    from .run_directory import SEED_PREFIX, experiment_name
     from .seed_summary import SeedRun, write_summary
     from .training import seed_all
 
     name = from_writer(experiment_name(args.task, args.model_type, args.time_or_name, args.exp_name), ranks)
     runs = []
     for seed in range(args.seed, args.seed + args.seeds):
-        own = argparse.Namespace(**{**vars(args), "seed": seed, "seeds": None, "exp_name": f"{name}/seed_{seed}"})
+        own = argparse.Namespace(
+            **{**vars(args), "seed": seed, "seeds": None, "exp_name": f"{name}/{SEED_PREFIX}{seed}"}
+        )
         seed_all(seed)
         path = _train(own, spec, ranks, ())
         runs.append(SeedRun(seed, path, _evaluate_splits(own, spec, ranks, path)))

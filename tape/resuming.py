@@ -45,6 +45,10 @@ _TAKEN_OVER = (
 )
 
 
+# What the optimizer's state and the saved weights belong to: a run keeps them to its end.
+_FIXED = ("contact_head", "pooling", "freeze", "lora")
+
+
 def resumed_epoch(path: Path) -> Path:
     """The saved epoch to go on after: ``path`` itself, or of a run's directory the latest.
 
@@ -74,7 +78,7 @@ def take_over(args: argparse.Namespace) -> tuple[argparse.Namespace, list[str]]:
 
     Raises:
         CheckpointError: ``--from_pretrained`` names no run, or its ``args.json`` is damaged.
-        ConfigError: the run trains another model or task.
+        ConfigError: the run trains another model or task, or other parts of it.
     """
     file = resumed_epoch(Path(args.from_pretrained)).resolve().parent / ARGUMENTS_NAME
     saved = read_json_object(file)
@@ -82,6 +86,10 @@ def take_over(args: argparse.Namespace) -> tuple[argparse.Namespace, list[str]]:
         if saved.get(name, getattr(args, name)) != getattr(args, name):
             raise ConfigError(f"{file}: the run's {name} is {saved[name]}, not {getattr(args, name)}")
     given = set(args.given_options)
+    for name in _FIXED:
+        if name in given and name in saved and getattr(args, name) != saved[name]:
+            before = f"with --{name} {saved[name]}" if saved[name] else f"without --{name}"
+            raise ConfigError(f"{file}: the run was started {before}, which can't be changed when it is gone on with")
     for choice in ({"fp16", "bf16"}, {"freeze", "lora"}):
         if given & choice:
             given |= choice

@@ -34,6 +34,7 @@ ARGUMENTS_NAME = "args.json"
 HISTORY_NAME = "metrics.jsonl"
 LATEST_NAME = "latest.json"
 BEST_NAME = "best.json"
+SEED_PREFIX = "seed_"  # of the directories of one run's seeds, below the run's
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ def saved_epoch(path: Path, pointers: tuple[str, ...] = (BEST_NAME, LATEST_NAME)
     """The model directory that ``path`` means: itself, or for a run's directory what the first pointer there names.
 
     Raises:
-        CheckpointError: a pointer is damaged or names a directory that is gone.
+        CheckpointError: a pointer is damaged or names a directory that is gone, or there is a run for each seed.
     """
     for name in pointers:
         file = path / name
@@ -143,6 +144,9 @@ def saved_epoch(path: Path, pointers: tuple[str, ...] = (BEST_NAME, LATEST_NAME)
         if not directory.is_dir():
             raise CheckpointError(f"{file}: names {directory}, which is not there")
         return directory
+    seeds = sorted(child.name for child in path.glob(f"{SEED_PREFIX}*") if child.is_dir())
+    if seeds:
+        raise CheckpointError(f"{path}: holds a run for each seed; give one of them: {', '.join(seeds)}")
     return path
 
 

@@ -286,6 +286,22 @@ def test_a_file_in_the_place_of_a_directory_is_named(train: Train, small_data: P
     assert file.read_text() == "mine"
 
 
+def test_a_model_of_another_task_is_named(train: Train, small_data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = train("transformer", "stability", "--num_train_epochs", 1)
+    run_eval(["transformer", "fluorescence", str(run), "--data_dir", str(small_data)])
+    assert "finetuned on stability, not on fluorescence" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("before", "given", "said"),
+    [((), ("--pooling", "mean"), "without --pooling"), (("--freeze",), ("--lora", "2"), "without --lora")],
+)
+def test_a_run_keeps_what_it_trains(before: tuple[str, ...], given: tuple[str, ...], said: str, train: Train) -> None:
+    run = train("transformer", "stability", "--num_train_epochs", 1, *before)
+    with pytest.raises(ConfigError, match=rf"args\.json: the run was started {said}, which can't be changed"):
+        resume(train, run, *given)
+
+
 def test_a_finished_run_is_not_overwritten_unasked(train: Train) -> None:
     options = ("stability", "--num_train_epochs", 1)
     train("transformer", *options)

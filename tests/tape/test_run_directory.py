@@ -81,6 +81,13 @@ def test_pointers_say_which_epoch_is_meant(tmp_path: Path) -> None:
     }
 
 
+def test_of_several_seeds_one_must_be_named(tmp_path: Path) -> None:
+    for seed in (42, 43):
+        (tmp_path / f"seed_{seed}").mkdir()
+    with pytest.raises(CheckpointError, match="holds a run for each seed; give one of them: seed_42, seed_43"):
+        saved_epoch(tmp_path)
+
+
 def test_damaged_pointers_are_named(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run")
     run.point_to(BEST_NAME, 7, "loss", 1.0)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tape.errors import CheckpointError, ConfigError, DataError
+from tape.errors import ConfigError, DataError
 from tape.main import run_embed, run_eval
 from tape.run_directory import read_history
 
@@ -59,7 +59,7 @@ def test_lora_resumes_exactly_and_its_model_is_ordinary(train: Train, small_data
         ["transformer", "stability", str(run), "--data_dir", str(small_data), "--split", "valid", "--log_level", "40"]
     )
     assert metrics["loss"] == pytest.approx(best["value"], rel=1e-4)
-    with pytest.raises(CheckpointError, match="go on with the --lora RANK"):
+    with pytest.raises(ConfigError, match="was started with --lora 2, which can't be changed"):
         train("transformer", "stability", "--resume_from_checkpoint", "--from_pretrained", run, "--lora", 3)
     tuned = train("transformer", "stability", "--from_pretrained", run, *OPTIONS, "--time_or_name", "further")
     assert weights(tuned / "0").keys() == weights(run / "2").keys()
@@ -114,6 +114,8 @@ def test_what_contradicts_is_refused(train: Train) -> None:
         train("onehot", "stability", "--freeze")
     with pytest.raises(ConfigError, match="give it without --seeds"):
         train("transformer", "stability", "--resume_from_checkpoint", "--seeds", 2)
+    with pytest.raises(ConfigError, match="saves one model and trains none"):
+        train("transformer", "stability", "--force_save", "x", "--seeds", 2)
     with pytest.raises(DataError, match="no split 'casp12'"):
         train("transformer", "stability", *OPTIONS, "--eval_splits", "test", "casp12", "--time_or_name", "split")
     assert not Path("results/stability_transformer_split").exists()  # said before training
