@@ -21,7 +21,8 @@ _PYTHON = sysconfig.get_paths()["stdlib"] + os.sep
 _PACKAGES = f"{os.sep}site-packages{os.sep}"
 # Shares of one CPU below which a thread, or a process, does nothing worth speaking of.
 _IDLE_SHARE = 0.1
-_QUIET_SHARE = 0.02
+_QUIET_SHARE = 0.05
+_QUIET_SECONDS = 1.0  # the watchdog's own work comes in bursts; over so long it is less than that
 _QUIET_BYTES = 1 << 16  # looking into /proc counts as reading, too
 _EXCHANGES = ("torch/distributed/", "pretrain/parallel/")
 
@@ -49,17 +50,22 @@ class AwakeClock:
 
 
 class MainThread:
-    """The main thread, as another one sees it."""
+    """The main thread, as one other sees it."""
 
     def __init__(self) -> None:
         self._thread = threading.main_thread()
         self._clock: int | None = None
+        self._asked_at, self._seconds = 0.0, 0.0
         if hasattr(time, "pthread_getcpuclockid") and self._thread.ident is not None:
             self._clock = time.pthread_getcpuclockid(self._thread.ident)
 
-    def cpu_seconds(self) -> float | None:
-        """What it has computed so far."""
-        return None if self._clock is None else time.clock_gettime(self._clock)
+    def computed(self, now: float) -> bool:
+        """Whether it computed for a good part of the time since this was asked last; False where that isn't known."""
+        if self._clock is None:
+            return False
+        seconds, self._asked_at = now - self._asked_at, now
+        before, self._seconds = self._seconds, time.clock_gettime(self._clock)
+        return self._seconds - before > _IDLE_SHARE * seconds
 
     def waits_for_storage(self) -> bool:
         """Whether it is in the kernel and can't be interrupted."""
@@ -72,11 +78,6 @@ class MainThread:
         """Where it is, for people; and whether that is inside an exchange between ranks."""
         frame = sys._current_frames().get(self._thread.ident or 0)
         return _describe(list(_outwards(frame)))
-
-
-def is_idle(computed: float | None, seconds: float) -> bool | None:
-    """Whether a thread that computed so many of these seconds was mostly waiting."""
-    return None if computed is None else computed < _IDLE_SHARE * seconds
 
 
 def _outwards(frame: FrameType | None) -> Iterator[tuple[str, str]]:
@@ -114,19 +115,19 @@ class ProcessActivity:
         self._main = main
         children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
         self._known = Path("/proc/self/io").exists() and children.exists()
-        self._seen_at = 0.0
+        self._seen_at = float("-inf")
         self._cpu, self._bytes = 0.0, 0
+        self._worked = True
 
     def worked(self, now: float) -> bool:
-        """Whether it did something since this was asked last; work where that can't be known."""
-        if not self._known:
-            return True
-        seconds, self._seen_at = now - self._seen_at, now
-        cpu, moved = _cpu_seconds_of_all(), _bytes_moved()
-        computed, carried = cpu - self._cpu, moved - self._bytes
-        self._cpu, self._bytes = cpu, moved
-        # a worker that ended takes its seconds with it: that something changed is work, too
-        return abs(computed) > _QUIET_SHARE * seconds or carried > _QUIET_BYTES or self._main.waits_for_storage()
+        """Whether it did something lately, since this was asked a second ago or longer; True where that isn't known."""
+        seconds = now - self._seen_at
+        if self._known and seconds >= _QUIET_SECONDS:
+            cpu, moved = _cpu_seconds_of_all(), _bytes_moved()
+            # a worker that ended takes its seconds with it: that something changed is work, too
+            self._worked = abs(cpu - self._cpu) > _QUIET_SHARE * seconds or moved - self._bytes > _QUIET_BYTES
+            self._cpu, self._bytes, self._seen_at = cpu, moved, now
+        return self._worked or self._main.waits_for_storage()
 
 
 def _bytes_moved() -> int:

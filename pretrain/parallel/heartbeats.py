@@ -36,9 +36,9 @@ class Beat:
         marks: how far the rank has come in each group of ranks that it is in, by the group's name.
         sent, wanted: of pretrain.operations.Operations, by the other rank's number as text (for JSON).
         seconds: since its main thread last got on: began an operation or an exchange.
+        waiting: seconds for which it has neither got on nor computed; all of them where that can't be known.
         quiet: seconds since its process did anything; known where it matters, 0 otherwise.
-        idle: whether its main thread waited for most of ``seconds``; None: not known.
-        place, inside: where the main thread is, and whether that is in an exchange; once it hasn't got on for a while.
+        place, inside: where the main thread is once it hasn't got on for a while, and whether it waits in an exchange.
         failure: why it is about to end, None while it isn't.
         ending: what it has said to the user as the reason why all must end.
         machine, process, started: where to find it in a process table.
@@ -53,8 +53,8 @@ class Beat:
     sent: dict[str, int] = field(default_factory=dict)
     wanted: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    waiting: float = 0.0
     quiet: float = 0.0
-    idle: bool | None = None
     place: str = ""
     inside: bool = False
     failure: str | None = None

@@ -15,7 +15,7 @@ from typing import Any
 import torch.distributed as dist
 
 from ..operations import Allowance, Operations
-from .activity import AwakeClock, MainThread, ProcessActivity, is_idle
+from .activity import AwakeClock, MainThread, ProcessActivity
 from .heartbeats import Beat, Ending, start_of, this_machine
 from .messages import MessageGroup
 from .processes import DATA_AXIS, PIPELINE_AXIS, TENSOR_AXIS, Processes
@@ -47,8 +47,7 @@ class Progress:
         started = start_of(os.getpid()) or "" if os.path.exists("/proc/self/stat") else ""
         self._last = Beat(rank, machine=this_machine(), process=os.getpid(), started=started)
         self._moves = -1
-        self._moved_at = self._worked_at = clock.now()
-        self._computed = 0.0
+        self._moved_at = self._worked_at = self._computed_at = clock.now()
 
     @property
     def last(self) -> Beat:
@@ -74,16 +73,16 @@ class Progress:
 
     def _timed(self, beat: Beat, moves: int, now: float) -> Beat:
         """With the time since anything of it changed."""
-        computed, before = self._main.cpu_seconds(), self._last
+        before = self._last
         got_on = moves != self._moves or any(
             getattr(beat, name) != getattr(before, name) for name in ("marks", "sent", "wanted")
         )
+        if self._main.computed(now) and self._waits_show:
+            self._computed_at = now
         if got_on:
             self._moves, self._moved_at, self._worked_at = moves, now, now
-            self._computed = computed or 0.0
-        seconds = now - self._moved_at
-        since = None if computed is None or not self._waits_show else computed - self._computed
-        return replace(beat, seconds=seconds, idle=is_idle(since, seconds), quiet=0.0, place="", inside=False)
+        waiting = now - max(self._moved_at, self._computed_at)
+        return replace(beat, seconds=now - self._moved_at, waiting=waiting, quiet=0.0, place="", inside=False)
 
     def _looked_at(self, beat: Beat, now: float) -> Beat:
         if beat.seconds < _LOOK_AFTER:
@@ -91,7 +90,7 @@ class Progress:
         if beat.allowance is not Allowance.WORKING or self._activity.worked(now):
             self._worked_at = now
         place, inside = self._main.place()
-        return replace(beat, quiet=now - self._worked_at, place=place, inside=inside)
+        return replace(beat, quiet=now - self._worked_at, place=place, inside=inside and self._waits_show)
 
 
 def marks_of(processes: Processes, ranks: MessageGroup, operations: Operations) -> dict[str, Mark]:

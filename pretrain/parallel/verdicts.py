@@ -3,7 +3,7 @@
 Who waits for whom is read off the marks that ranks leave in their groups (:mod:`.progress`): of the members of a group
 the one that has begun more exchanges waits for those that have begun fewer, unless it computes meanwhile. A rank that
 others wait for, while it waits for nobody, is the one that the run stands still for. It hangs when it has not begun an
-operation or an exchange for the patience given, and neither has a rank that waits for it. That holds for a rank that
+operation or an exchange for the patience given, and a rank has waited for it for as long. That holds for a rank that
 computes as well: an endless loop and a slow computation look alike, and one that is slower than the others by more
 than the patience needs a longer patience. Ranks that all compute for long, however long, wait for nobody.
 
@@ -94,7 +94,7 @@ def judge_progress(beats: Sequence[Beat], patience: float) -> Verdict | None:
     """Find the ranks that the others wait for, and have waited for for so long that they must hang."""
     if all(beat.seconds <= patience for beat in beats):
         return None
-    waits = {beat.rank: awaited_by(beat, beats) for beat in beats if beat.seconds > patience}
+    waits = {beat.rank: awaited_by(beat, beats) for beat in beats if beat.waiting > patience}
     by_rank = {beat.rank: beat for beat in beats}
     first = {rank for others in waits.values() for rank in others if not waits.get(rank)}
     hanging = tuple(by_rank[rank] for rank in sorted(first) if hangs(by_rank[rank], patience))
@@ -104,7 +104,7 @@ def judge_progress(beats: Sequence[Beat], patience: float) -> Verdict | None:
     circle = () if first else tuple(by_rank[rank] for rank in _circle(waits))
     if circle and all(hangs(beat, patience) for beat in circle):
         return Verdict(f"{_names(circle)} wait for each other: {'; '.join(map(_stand, circle))}", ())
-    if not any(waits.values()) and all(beat.idle and beat.inside and hangs(beat, patience) for beat in beats):
+    if not any(waits.values()) and all(stalls(beat, patience) for beat in beats):
         what = "no rank gets on: all wait inside the same exchange, and it cannot be told for whom (the network?)"
         return Verdict(f"{what}: {_stand(beats[0])}", ())
     return None
@@ -117,10 +117,13 @@ def hangs(beat: Beat, patience: float) -> bool:
     return min(beat.seconds, beat.quiet if beat.allowance is Allowance.WORKING else beat.seconds) > patience
 
 
+def stalls(beat: Beat, patience: float) -> bool:
+    """Whether a rank has waited in an exchange for longer than it may."""
+    return beat.inside and beat.waiting > patience and hangs(beat, patience)
+
+
 def awaited_by(beat: Beat, beats: Sequence[Beat]) -> set[int]:
-    """The ranks that a rank which doesn't get on must be waiting for."""
-    if beat.idle is False:
-        return set()
+    """The ranks that a rank must be waiting for, given that it waits."""
     return {other.rank for other in beats if other.rank != beat.rank and _is_ahead(beat, other)}
 
 

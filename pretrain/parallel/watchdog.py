@@ -75,6 +75,7 @@ class Watchdog:
         self._pause = seconds_between_beats(world_size)
         self._machine = this_machine()
         self._reads = 0
+        self._unanswered = False
         self._failure: str | None = None
         self._ending: Ending | None = None
         self._beats = [Beat(number) for number in range(world_size)]
@@ -173,11 +174,14 @@ class Watchdog:
 
     def _talk(self) -> None:
         # The only thread that uses the store: a store that doesn't answer must hold up no one else.
-        while not self._closed.is_set():
+        # A store that is gone after the end was announced is as it should be, and asking it again makes noise.
+        while not self._closed.is_set() and not (self._unanswered and find_said(self._all_beats())):
             says = self._failure is not None or self._ending is not None
             # silence is judged by the other thread
             with self._store_in_use, suppress(dist.DistError, RuntimeError):
+                self._unanswered = True
                 self.beat()
+                self._unanswered = False
                 if says:
                     self._told.set()
             self._closed.wait(self._pause)

@@ -14,7 +14,7 @@ STILL = 40.0
 
 
 def beat(rank: int, seconds: float = STILL, **options: Any) -> Beat:
-    options = {"operation": f"work {rank}", "allowance": Allowance.NONE, "idle": True, **options}
+    options = {"operation": f"work {rank}", "allowance": Allowance.NONE, "waiting": seconds, **options}
     return Beat(rank, 1, seconds=seconds, **options)
 
 
@@ -52,21 +52,16 @@ def test_ranks_at_work_are_left_alone() -> None:
     assert text(*pair(5, 5)) is None
     # one is late, but not for as long as that; or the other has only just begun to wait
     assert text(still, replace(behind, seconds=29.0)) is None
-    assert text(replace(still, seconds=29.0), behind) is None
+    assert text(replace(still, waiting=29.0), behind) is None
     # the one ahead has begun a sum beside its computation, and computes
-    assert text(replace(still, idle=False), behind) is None
+    assert text(replace(still, waiting=0.0), behind) is None
     assert judge_progress(pair(), float("inf")) is None
 
 
 def test_a_rank_far_slower_than_the_others_is_given_up() -> None:
     """It computes, but nobody can tell that from an endless loop."""
     still, behind = pair()
-    assert culprits(still, replace(behind, idle=False)) == [1]
-
-
-def test_a_gpu_shows_nothing_but_counts() -> None:
-    """A main thread that waits for a GPU spins: whether it waits isn't known."""
-    assert culprits(*(replace(item, idle=None) for item in pair())) == [1]
+    assert culprits(still, replace(behind, waiting=0.0)) == [1]
 
 
 def test_allowances() -> None:
@@ -89,7 +84,7 @@ def test_the_end_of_a_chain_is_blamed() -> None:
         beat(3, marks={"tensor of 2": 6, "data of 1": 3}),
     )
     assert culprits(*ranks) == [3]
-    assert culprits(*(replace(item, seconds=20.0) if item.rank == 3 else item for item in ranks)) is None
+    assert culprits(*(replace(item, seconds=20.0, waiting=20.0) if item.rank == 3 else item for item in ranks)) is None
 
 
 def test_groups_that_ranks_do_not_share_say_nothing() -> None:
@@ -101,8 +96,8 @@ def test_stages_wait_for_what_was_never_sent() -> None:
     hung = beat(0, marks=phase, sent={"1": 4}, wanted={"1": 4}, operation="forward pass")
     waiting = beat(1, marks=phase, sent={"0": 4}, wanted={"0": 5}, operation="input", exchanging=True)
     assert culprits(hung, waiting) == [0]
-    # on a GPU the one that waits seems to compute, and stands anywhere
-    assert culprits(replace(hung, idle=None), replace(waiting, idle=None, exchanging=False)) == [0]
+    # beside a GPU the one that waits stands anywhere
+    assert culprits(hung, replace(waiting, exchanging=False)) == [0]
 
 
 def test_stages_wait_for_what_is_not_taken() -> None:
@@ -138,8 +133,8 @@ def test_all_in_one_exchange_is_said_as_such() -> None:
     assert found.culprits == ()
     assert "all wait inside the same exchange" in found.text
     assert "rank 0 at 'work 0' for 40 s in wait (c.py:2)" in found.text
-    # one of them computes, isn't in the exchange, is allowed to, or can't be looked into
-    for change in ({"idle": False}, {"inside": False}, {"allowance": Allowance.ANY}, {"idle": None}):
+    # one of them computes, isn't in the exchange, or is allowed to
+    for change in ({"waiting": 0.0}, {"inside": False}, {"allowance": Allowance.ANY}):
         assert judge_progress([ranks[0], replace(ranks[1], **change)], PATIENCE) is None  # type: ignore[arg-type]
 
 
