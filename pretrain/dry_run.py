@@ -16,6 +16,7 @@ from .data.blending import describe
 from .data.samples import Samples
 from .flops import flops_per_token
 from .memory_estimate import RankMemory, StepShape, rank_memory
+from .optimizer import OptimizerConfig
 from .parallel import ParallelDims
 
 _GIB = 1 << 30
@@ -71,6 +72,7 @@ class Plan:
             ("weights", memory.weights),
             ("gradients", memory.gradients),
             ("optimizer", memory.optimizer),
+            ("gathered by sharded copies", memory.gathered),
             ("low-precision copies", memory.low_precision),
             ("activations", memory.checkpointed if self.checkpoint_activations else memory.activations),
         )
@@ -117,7 +119,7 @@ def make_plan(
     iterations: int,
     samples: Samples,
     precision: str,
-    optimizer: str,
+    optimizer: OptimizerConfig,
     checkpoint_activations: bool,
     fused_attention: bool,
 ) -> Plan:
@@ -129,6 +131,7 @@ def make_plan(
         mask_prob=config.mask_prob,
         precision=precision,
         fused_attention=fused_attention or model.attention_probs_dropout_prob == 0,
+        micro_batches=batch.micro_batches(dims.data),
     )
     return Plan(
         model=model,

@@ -42,7 +42,7 @@ from pretrain.data.splits import Splits, open_splits
 from pretrain.dry_run import DryRunConfig, available_memory, is_for_gpus, make_plan
 from pretrain.flops import Meter, flops_per_token, measured_peak, memory_reader
 from pretrain.loop import Evaluation, Evaluations, Loop
-from pretrain.memory_estimate import parameter_sizes
+from pretrain.memory_estimate import parameter_count
 from pretrain.operations import Allowance, Operations
 from pretrain.parallel import (
     Launch,
@@ -219,7 +219,7 @@ def _facts(run: _Run, splits: Splits, arguments: PretrainArguments) -> RunFacts:
         "measured" if stated is None else "stated",
         memory_reader(processes.device),
     )
-    return RunFacts(processes.dims.world_size, sum(parameter_sizes(arguments.model).values()), meter)
+    return RunFacts(processes.dims.world_size, parameter_count(arguments.model), meter)
 
 
 def show_plan(arguments: PretrainArguments, config: DryRunConfig, launch: Launch) -> None:
@@ -237,7 +237,7 @@ def show_plan(arguments: PretrainArguments, config: DryRunConfig, launch: Launch
         arguments.training.train_iters,
         open_splits(arguments.data, arguments.samples).train,
         arguments.precision.name,
-        arguments.optimizer.name,
+        arguments.optimizer,
         arguments.checkpoint_activations,
         is_for_gpus(config),
     )

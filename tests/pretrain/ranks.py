@@ -12,10 +12,14 @@ import os
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from pretrain.pretrain_tape import main
 from tape.errors import run_cli
@@ -92,6 +96,45 @@ def _run(flags: list[str], environment: dict[str, str], log: str, rank: int, spo
         module, _, function = spoil.partition(":")
         getattr(importlib.import_module(module), function)(rank)
     sys.exit(run_cli(main))
+
+
+def compute(function: Callable[[int, str], Any], folder: Path, world: int = 2, seconds: float = 240.0) -> list[Any]:
+    """What ``function(rank, folder)`` returns in each of several processes, which may meet by files of the folder.
+
+    Args:
+        function: of a test module; returns no tensors (they would be shared by a process that has ended).
+        folder: empty.
+        world: processes.
+        seconds: to wait for each of them.
+
+    Raises:
+        AssertionError: one failed (has its traceback), or gave no answer.
+    """
+    channels = [CONTEXT.Pipe(duplex=False) for _ in range(world)]
+    processes = [CONTEXT.Process(target=_answer, args=(function, r, str(folder), channels[r][1])) for r in range(world)]
+    for process in processes:
+        process.start()
+    answers: list[Any] = []
+    try:
+        for receiver, _ in channels:
+            assert receiver.poll(seconds), f"no answer within {seconds} s"
+            good, answer = receiver.recv()
+            assert good, answer
+            answers.append(answer)
+    finally:
+        for process in processes:
+            if len(answers) < world:
+                process.kill()
+            process.join()
+    return answers
+
+
+def _answer(function: Callable[[int, str], Any], rank: int, folder: str, channel: Any) -> None:
+    torch.set_num_threads(1)
+    try:
+        channel.send((True, function(rank, folder)))
+    except Exception:  # whatever it was, the parent says it
+        channel.send((False, traceback.format_exc()))
 
 
 def free_port() -> int:

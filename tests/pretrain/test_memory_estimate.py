@@ -11,8 +11,16 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from pretrain.initialization import InitConfig, build_model
-from pretrain.memory_estimate import StepShape, block_bytes, parameter_sizes, rank_memory, rank_parameters
-from pretrain.parallel import ParallelDims, Processes, local_parameters
+from pretrain.memory_estimate import (
+    StepShape,
+    block_bytes,
+    parameter_count,
+    parameter_shapes,
+    rank_memory,
+    rank_parameters,
+)
+from pretrain.optimizer import OptimizerConfig
+from pretrain.parallel import ParallelDims, Processes, local_parameters, shard_over_data
 from pretrain.parallel.processes import DATA_AXIS, TENSOR_AXIS
 from tape.configs import ProteinBertConfig
 from tape.models.attention import PackedLayout
@@ -46,11 +54,7 @@ def fake_ranks() -> Iterator[None]:
 
 def test_the_count_is_the_built_models() -> None:
     built = sum(parameter.numel() for parameter in ProteinBertForMaskedLM(config()).parameters())
-    assert (
-        sum(parameter_sizes(config()).values())
-        == rank_parameters(parameter_sizes(config()), 2, ParallelDims())
-        == built
-    )
+    assert parameter_count(config()) == sum(rank_parameters(parameter_shapes(config()), 2, ParallelDims())) == built
 
 
 def test_the_released_model_has_205_9_million() -> None:
@@ -64,28 +68,30 @@ def test_the_released_model_has_205_9_million() -> None:
         type_vocab_size=1,
         vocab_size=30,
     )
-    assert sum(parameter_sizes(released).values()) + 1024 * 1024 + 1024 == 205_902_878
+    assert parameter_count(released) + 1024 * 1024 + 1024 == 205_902_878
 
 
+@pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("tensor", [1, 2, 4])
-def test_a_ranks_count_is_what_it_holds(fake_ranks: None, tensor: int) -> None:
-    dims = ParallelDims(8, tensor)
+def test_a_ranks_count_is_what_it_holds(fake_ranks: None, tensor: int, sharded: bool) -> None:
+    dims = ParallelDims(8, tensor, shard_data=sharded)
     mesh = init_device_mesh("cpu", (dims.data, tensor), mesh_dim_names=(DATA_AXIS, TENSOR_AXIS))
     processes = Processes(dims, 0, torch.device("cpu"), mesh)
     model = build_model(config(), InitConfig(), processes)
-    held = sum(parameter.local.numel() for parameter in local_parameters(model, processes))
-    assert held == rank_parameters(parameter_sizes(config()), 2, dims)
+    shard_over_data(model, processes)
+    held = [parameter.local.numel() for parameter in local_parameters(model, processes)]
+    assert held == rank_parameters(parameter_shapes(config()), 2, dims)
 
 
 def test_a_stages_count() -> None:
     """Two stages of one block: embeddings on the first; final layer norm, head and the tied matrix on the last."""
-    sizes = parameter_sizes(config())
+    shapes = parameter_shapes(config())
+    sizes = {name: shape.numel() for name, shape in shapes.items()}
     block = sum(size for name, size in sizes.items() if ".layer.0." in name)
     embeddings = sum(size for name, size in sizes.items() if name.startswith("bert.embeddings."))
     head = sum(sizes.values()) - 2 * block - embeddings
     expected = block + max(embeddings, head + sizes["bert.embeddings.word_embeddings.weight"])
-    assert rank_parameters(sizes, 2, ParallelDims(2, pipeline=2)) == expected
-    assert rank_parameters(sizes, 2, ParallelDims(4, pipeline=2, shard_data=True)) == -(-expected // 2)
+    assert sum(rank_parameters(shapes, 2, ParallelDims(2, pipeline=2))) == expected
 
 
 def kept_bytes(model: ProteinBertForMaskedLM, precision: str) -> int:
@@ -127,10 +133,12 @@ def test_a_block_keeps_what_is_estimated(precision: str, dropout: float, attenti
 
 def test_weights_gradients_and_states_are_counted() -> None:
     shape = StepShape(1000, 100.0, 0.15, "bf16", True)
-    memory = rank_memory(config(), ParallelDims(), shape, "adam")
-    count = sum(parameter_sizes(config()).values())
-    assert (memory.weights, memory.gradients, memory.optimizer) == (4 * count, 4 * count, 8 * count)
-    assert rank_memory(config(), ParallelDims(), shape, "sgd").optimizer == 4 * count
+    memory = rank_memory(config(), ParallelDims(), shape, OptimizerConfig())
+    count, tensors = parameter_count(config()), len(parameter_shapes(config()))
+    assert (memory.weights, memory.gradients, memory.optimizer) == (4 * count, 4 * count, 8 * count + 4 * tensors)
+    for momentum, expected in ((0.9, 4 * count), (0.0, 0)):
+        optimizer = OptimizerConfig("sgd", momentum=momentum)
+        assert rank_memory(config(), ParallelDims(), shape, optimizer).optimizer == expected
     assert memory.total(False) - memory.total(True) == memory.activations - memory.checkpointed > 0
 
 
@@ -139,6 +147,6 @@ def test_sequence_parallelism_splits_the_residual_stream() -> None:
     shape = StepShape(1000, 100.0, 0.15, "fp32", True)
     whole, split = (ParallelDims(2, tensor=2, sequence=sequence) for sequence in (False, True))
     assert block_bytes(config(), whole, shape) - block_bytes(config(), split, shape) == 5 * 128
-    memory, less = (rank_memory(config(), dims, shape, "adam") for dims in (whole, split))
+    memory, less = (rank_memory(config(), dims, shape, OptimizerConfig()) for dims in (whole, split))
     assert less.activations < memory.activations
     assert less.checkpointed < memory.checkpointed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import traceback
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from pretrain.parallel.compilable import split_block
 from pretrain.tools.compare_layouts import MODEL, OPTIMIZERS, Curve, Layout, run_layout
 from tape.configs import ProteinBertConfig
 from tape.models.modeling_bert import ProteinBertLayer
-from tests.pretrain.ranks import CONTEXT
+from tests.pretrain.ranks import compute
 
 STEPS = 5
 LAYOUT = Layout(2)
@@ -29,7 +28,6 @@ FLAGS = (*MODEL, *OPTIMIZERS["sgd"], "--num-layers", "3")
 # The compiler makes so many versions of a function here, one to train and one to evaluate: blocks must share them.
 VERSIONS = 2
 TOKENS = 6
-SECONDS = 240
 
 
 def block() -> ProteinBertLayer:
@@ -76,13 +74,8 @@ def curve(rank: int, folder: str) -> Curve:
         return run_layout([*FLAGS, *LAYOUT.flags(), "--compile"], launch, STEPS)
 
 
-def work(rank: int, folder: str, channel: Any) -> None:
-    torch.set_num_threads(1)
-    try:
-        result: Any = (compiled_ffns(rank, folder), curve(rank, folder))
-    except Exception:
-        result = traceback.format_exc()
-    channel.send(result)
+def work(rank: int, folder: str) -> tuple[list[list[np.ndarray]], Curve]:
+    return compiled_ffns(rank, folder), curve(rank, folder)
 
 
 Results = list[tuple[list[list[np.ndarray]], Curve]]
@@ -91,21 +84,7 @@ Results = list[tuple[list[list[np.ndarray]], Curve]]
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What the two processes computed."""
-    folder = str(tmp_path_factory.mktemp("compiled"))
-    channels = [CONTEXT.Pipe(duplex=False) for _ in range(2)]
-    processes = [CONTEXT.Process(target=work, args=(rank, folder, channels[rank][1])) for rank in range(2)]
-    for process in processes:
-        process.start()
-    results: list[Any] = []
-    try:
-        for receiver, _ in channels:
-            assert receiver.poll(SECONDS), "no answer"
-            results.append(receiver.recv())
-            assert not isinstance(results[-1], str), results[-1]
-    finally:
-        for process in processes:
-            process.kill() if len(results) < 2 else process.join()
-    return results
+    return compute(work, tmp_path_factory.mktemp("compiled"))
 
 
 @pytest.mark.slow
