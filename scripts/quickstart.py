@@ -93,7 +93,7 @@ _MEAN = ("--pooling", "mean")
 FINETUNING = {
     "secondary_structure": Finetuning(1, 8, 3e-4, 1, 1e-3),
     "contact_prediction": Finetuning(4, 8, 3e-3, 4, 3e-2, options=("--contact_head", "linear")),
-    "remote_homology": Finetuning(6, 8, 1e-3, 20, 1e-2),
+    "remote_homology": Finetuning(6, 8, 1e-3, 6, 1e-2),
     "fluorescence": Finetuning(12, 16, 1e-3, 30, 1e-2, options=_MEAN),
     "stability": Finetuning(8, 16, 5e-4, 30, 1e-2, options=_MEAN),
 }
