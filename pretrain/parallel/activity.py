@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -25,6 +26,8 @@ _QUIET_SHARE = 0.05
 _QUIET_SECONDS = 1.0  # the watchdog's own work comes in bursts; over so long it is less than that
 _QUIET_BYTES = 1 << 16  # looking into /proc counts as reading, too
 _EXCHANGES = ("torch/distributed/", "pretrain/parallel/")
+# On the stack while torch.compile works, and not while what it made runs.
+_COMPILERS = ("torch/_dynamo/convert_frame.py:", "torch/_inductor/compile_fx.py:")
 
 
 class AwakeClock:
@@ -47,6 +50,21 @@ class AwakeClock:
                 self._lost += now - self._last
             self._last = now
             return now - self._lost
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a thread is.
+
+    Attributes:
+        text: for people: the innermost function, and the innermost one of this repository.
+        inside: whether that is in an exchange between ranks.
+        compiling: whether torch.compile is at work.
+    """
+
+    text: str = ""
+    inside: bool = False
+    compiling: bool = False
 
 
 class MainThread:
@@ -74,10 +92,9 @@ class MainThread:
             return text.rpartition(")")[2].split()[0] == "D"
         return False
 
-    def place(self) -> tuple[str, bool]:
-        """Where it is, for people; and whether that is inside an exchange between ranks."""
+    def place(self) -> Place:
         frame = sys._current_frames().get(self._thread.ident or 0)
-        return _describe(list(_outwards(frame)))
+        return describe(list(_outwards(frame)))
 
 
 def _outwards(frame: FrameType | None) -> Iterator[tuple[str, str]]:
@@ -87,12 +104,16 @@ def _outwards(frame: FrameType | None) -> Iterator[tuple[str, str]]:
         frame = frame.f_back
 
 
-def _describe(places: list[tuple[str, str]]) -> tuple[str, bool]:
+def describe(places: list[tuple[str, str]]) -> Place:
+    """From files with lines, and functions, from the innermost on."""
     if not places:
-        return "", False
+        return Place()
     ours = next((item for item in places if _is_ours(item[0].rpartition(":")[0])), places[0])
-    text = " from ".join(f"{function} ({file})" for file, function in dict.fromkeys((places[0], ours)))
-    return text, any(file.startswith(_EXCHANGES) for file, _ in places[:2])
+    return Place(
+        " from ".join(f"{function} ({file})" for file, function in dict.fromkeys((places[0], ours))),
+        any(file.startswith(_EXCHANGES) for file, _ in places[:2]),
+        any(file.startswith(_COMPILERS) for file, _ in places),
+    )
 
 
 def _is_ours(path: str) -> bool:

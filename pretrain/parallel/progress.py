@@ -87,10 +87,13 @@ class Progress:
     def _looked_at(self, beat: Beat, now: float) -> Beat:
         if beat.seconds < _LOOK_AFTER:
             return beat
+        place = self._main.place()
+        if place.compiling and beat.allowance is Allowance.NONE:  # again, for other shapes than in the first steps
+            beat = replace(beat, allowance=Allowance.WORKING)
         if beat.allowance is not Allowance.WORKING or self._activity.worked(now):
             self._worked_at = now
-        place, inside = self._main.place()
-        return replace(beat, quiet=now - self._worked_at, place=place, inside=inside and self._waits_show)
+        inside = place.inside and self._waits_show
+        return replace(beat, quiet=now - self._worked_at, place=place.text, inside=inside)
 
 
 def marks_of(processes: Processes, ranks: MessageGroup, operations: Operations) -> dict[str, Mark]:

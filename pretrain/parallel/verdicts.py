@@ -7,14 +7,15 @@ operation or an exchange for the patience given, and a rank has waited for it fo
 computes as well: an endless loop and a slow computation look alike, and one that is slower than the others by more
 than the patience needs a longer patience. Ranks that all compute for long, however long, wait for nobody.
 
-Operations have allowances (pretrain.operations): in the first steps a rank that still computes, reads or writes is
-slow and doesn't hang; one that reads or writes checkpoints is left to the timeout of exchanges.
+Operations have allowances (pretrain.operations): in the first steps, and while torch.compile is at work, a rank that
+still computes, reads or writes is slow and doesn't hang; one that reads or writes checkpoints is left to the timeout of
+exchanges.
 
 Two more things may be seen, and are said as they are: ranks that wait for each other in a circle (they did different
 things), and ranks that all wait within the same exchange (the network between them). On NCCL the second can't be told
 from a GPU that computes, and is left to the timeout of exchanges. There a main thread runs ahead of its GPU, counts
 what it hands to the GPU, and then waits for the GPU somewhere else; where it stands doesn't matter, the counts do. A
-GPU that hangs while its main thread runs ahead like all others' is not found here.
+GPU that hangs while its main thread runs ahead like all others' is not found here. (What was tried is gloo.)
 """
 
 from __future__ import annotations

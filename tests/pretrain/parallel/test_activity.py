@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.parallel.activity import AwakeClock, MainThread, ProcessActivity
+from pretrain.parallel.activity import AwakeClock, MainThread, Place, ProcessActivity, describe
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="no /proc")
 
@@ -38,12 +38,23 @@ def beside() -> Callable[..., list[object]]:
 
 def test_where_the_main_thread_is(beside: Callable[..., list[object]]) -> None:
     (place,) = beside(MainThread().place)
-    assert isinstance(place, tuple)
-    text, inside = place
+    assert isinstance(place, Place)
     # it waits in Python's own code, called from here
+    text = place.text
     assert text.startswith(("wait (threading.py:", "_wait_for_tstate_lock (threading.py:", "join (threading.py:"))
     assert " from run (tests/pretrain/parallel/test_activity.py:" in text
-    assert inside is False
+    assert not place.inside
+    assert not place.compiling
+
+
+def test_places() -> None:
+    wait = [("torch/_ops.py:9", "__call__"), ("torch/distributed/x.py:8", "wait"), ("pretrain/training.py:7", "step")]
+    assert describe(wait) == Place("__call__ (torch/_ops.py:9) from step (pretrain/training.py:7)", inside=True)
+    assert describe(wait[2:]).text == "step (pretrain/training.py:7)"
+    runs = [("torch/nn/functional.py:3", "linear"), ("torch/_dynamo/eval_frame.py:2", "compile_wrapper"), wait[2]]
+    assert not describe(runs).compiling
+    assert describe([runs[0], ("torch/_dynamo/convert_frame.py:5", "compile"), *runs[1:]]).compiling
+    assert describe([]) == Place()
 
 
 def test_whether_the_main_thread_computes() -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from pretrain.operations import Allowance, Operations
-from pretrain.parallel.activity import AwakeClock
+from pretrain.parallel.activity import AwakeClock, Place
 from pretrain.parallel.heartbeats import Beat, Ending, read_beat
 from pretrain.parallel.progress import Progress
 
@@ -84,3 +84,11 @@ def test_first_steps_are_asked_whether_they_work(rank: Setting) -> None:
     beat = rank.beat(later=100.0)
     assert beat.seconds == 200.0
     assert beat.quiet >= 100.0
+
+
+def test_compiling_again_may_take_as_long_as_it_works(rank: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    rank.operations.at("update")
+    rank.beat()
+    assert rank.beat(later=50.0).allowance is Allowance.NONE
+    monkeypatch.setattr("pretrain.parallel.activity.MainThread.place", lambda self: Place("compile", compiling=True))
+    assert rank.beat(later=50.0).allowance is Allowance.WORKING
