@@ -139,7 +139,7 @@ def check_position_limit(dataset: Any, max_positions: int | None, indices: np.nd
     Args:
         dataset: one that tells its lengths; any other passes, and the model itself refuses.
         max_positions: rows of the table, of which ``<cls>`` and ``<sep>`` take two; None means no limit.
-        indices: the proteins that will be used; None means all.
+        indices: the proteins that training will use; None means all, as in evaluation.
 
     Raises:
         DataError: names file, record, length and limit.
@@ -147,6 +147,7 @@ def check_position_limit(dataset: Any, max_positions: int | None, indices: np.nd
     survey = survey_of(dataset)
     if max_positions is None or survey is None:
         return
+    without = "" if indices is None else ", or --max_length N to leave long proteins out of training"
     indices = np.arange(len(survey.lengths)) if indices is None else indices
     limit = max_positions - 2
     over = indices[survey.lengths[indices] > limit]
@@ -159,6 +160,5 @@ def check_position_limit(dataset: Any, max_positions: int | None, indices: np.nd
     raise DataError(
         f"{where}: {survey.lengths[worst]} residues, but the model has positions for {limit}"
         f" ({max_positions} less <cls> and <sep>); {over.size} of {indices.size} proteins are longer than that."
-        " Use a model with more positions, --length crop or --length window, or --max_length N to leave long proteins"
-        " out of training"
+        f" Use a model with more positions, --length crop or --length window{without}"
     )

@@ -88,9 +88,13 @@ def test_long_proteins_are_refused_by_name_not_dropped(write_split: Callable[...
     dataset = StabilityDataset(write_split("stability", "train", records), "train")
     check_position_limit(dataset, None)
     check_position_limit(dataset, 42)
+    with pytest.raises(DataError, match=r"--length crop or --length window$"):  # in evaluation none is left out
+        check_position_limit(dataset, 41)
+    with pytest.raises(DataError, match=r"or --max_length N to leave long proteins out of training$"):
+        check_position_limit(dataset, 41, np.arange(3))
     with pytest.raises(DataError) as error:
         check_position_limit(dataset, 32)
-    for word in ("stability_train.lmdb, record 1 (p40)", "40 residues", "positions for 30", "1 of 3", "--max_length"):
+    for word in ("stability_train.lmdb, record 1 (p40)", "40 residues", "positions for 30", "1 of 3"):
         assert word in str(error.value)
     assert len(dataset) == 3
 
