@@ -106,6 +106,7 @@ def _flags(options: argparse.Namespace, hidden: int, layers: int, precision: str
         [str(word) for pair in values.items() for word in pair]
         + stated
         + ([f"--{precision}"] if precision != "fp32" else [])
+        + (["--compile"] if options.compile else [])
     )
 
 
@@ -119,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--micro-batch-size", type=int, default=1)
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--steps", type=int, default=5, help="measured, after two that are not")
+    parser.add_argument("--compile", action="store_true", help="blocks by torch.compile, during the steps left out")
     parser.add_argument("--peak-tflops", type=float, help="of one process; measured when not given")
     options = parser.parse_args(arguments)
     for size in options.sizes:

@@ -22,6 +22,7 @@ def build_trainer(arguments: PretrainArguments, processes: Processes, operations
     model = build_model(arguments.model, arguments.init, processes, arguments.parallel.compile)
     recompute(model, arguments.parallel.recompute)
     if arguments.parallel.compile:
+        arguments.precision.check_compiled(processes.device)
         compile_blocks(model, processes.device)
     row_tokens = arguments.batch.micro_batch * arguments.samples.seq_length
     objective = MaskedLanguageModelling(model, processes, arguments.precision, row_tokens)

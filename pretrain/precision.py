@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from tape.errors import ConfigError
 from tape.models import low_precision
 
 _GROWTH = 2.0
@@ -46,6 +47,19 @@ class PrecisionConfig:
         """What matrix products are computed in: fp32 where the device has no instructions of the precision."""
         dtype = _DTYPES[self.name]
         return dtype if dtype is not None and low_precision.is_fast(device.type, dtype) else torch.float32
+
+    def check_compiled(self, device: torch.device) -> None:
+        """Make sure that compiled products are as fast as others.
+
+        Raises:
+            ConfigError: they are not: what stands in for missing instructions does not reach into compiled blocks,
+                which would compute in the format itself, some sixteen times slower.
+        """
+        if _DTYPES[self.name] is not None and self.product_dtype(device) == torch.float32:
+            raise ConfigError(
+                f"--compile with --{self.name} needs a device with {self.name} instructions, which this {device.type} "
+                f"has not; leave one of them out"
+            )
 
 
 class LossScale:

@@ -1,10 +1,15 @@
-"""Loss scaling of fp16, as Megatron's."""
+"""Loss scaling of fp16, as Megatron's; which precisions go with --compile."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
+import pytest
 import torch
 
 from pretrain.precision import LossScale, PrecisionConfig
+from tape.errors import ConfigError
+from tape.models import low_precision
 
 
 def test_scale_halves_after_repeated_overflows_and_doubles_after_a_window() -> None:
@@ -47,3 +52,14 @@ def test_autocast() -> None:
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
         with PrecisionConfig(name).autocast(torch.device("cpu")):
             assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("name", "fast", "allowed"), [("bf16", False, False), ("bf16", True, True), ("fp32", False, True)]
+)
+def test_compiled_products_need_instructions(
+    monkeypatch: pytest.MonkeyPatch, name: str, fast: bool, allowed: bool
+) -> None:
+    monkeypatch.setattr(low_precision, "is_fast", lambda device_type, dtype: fast)
+    with nullcontext() if allowed else pytest.raises(ConfigError, match="--bf16 needs a device with bf16"):
+        PrecisionConfig(name).check_compiled(torch.device("cpu"))
