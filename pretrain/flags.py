@@ -178,7 +178,7 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
         "--hang-timeout-seconds",
         type=not_negative,
         default=45,
-        help="a rank that is silent or hangs for so long ends the run on all ranks; 0: never",
+        help="a rank that is silent, or that others wait for, for so long ends the run on all ranks; 0: never",
     )
 
 

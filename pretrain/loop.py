@@ -125,12 +125,13 @@ class Loop:
         try:
             return self._run(state, micro_batches)
         except ProteinLMError:
+            self._trainer.operations.linger()
             with suppress(ProteinLMError):  # one reason is enough
                 self._writer.wait()  # what is being written still gets whole
             raise
 
     def _run(self, state: RunState, micro_batches: Iterator[MicroBatch]) -> RunState:
-        config, saved = self._config, state.iteration
+        config, saved = self._config, state
         self._lenient_until = state.iteration + _FIRST_STEPS
         self._trainer.model.train()
         reason = self._stopping.reason(at_start=True)
@@ -142,12 +143,12 @@ class Loop:
             state = self._evaluate(state, reason)
             if config.saves_at(state.iteration):
                 self._save(state)
-                saved = state.iteration
+                saved = state
             self._announce()
             reason = reason or config.leaves_at(state.iteration)
         if reason is not None and (state.iteration < config.train_iters or state.evaluation_due):
             self._reporter.note(f"{reason}: leaving after iteration {state.iteration}")
-        if saved < state.iteration:
+        if saved != state:  # also when nothing but the evaluation of the last iteration was still to be done
             self._save(state)
         self._writer.wait()
         self._announce()
@@ -161,6 +162,7 @@ class Loop:
         result = trainer.step(state.iteration + 1, [next(micro_batches) for _ in range(number)])
         room = trainer.batch.batch_size(state.consumed_samples) * self._config.seq_length
         before, state = state, advance(state, result, trainer)
+        self._at_records()
         self._reporter.train(_record(state, result, trainer, room, time.perf_counter() - began))
         if warning := self._skipped.note(before, state, result):
             self._reporter.note(warning)
@@ -172,7 +174,9 @@ class Loop:
             return state
         for evaluation in self._evaluations.due(state.iteration, self._config):
             batches, split = evaluation.micro_batches, evaluation.split
-            self._reporter.evaluation(self._trainer.evaluate(batches, state.iteration, split))
+            record = self._trainer.evaluate(batches, state.iteration, split)
+            self._at_records()
+            self._reporter.evaluation(record)
         return replace(state, evaluation_due=False)
 
     def _save(self, state: RunState) -> None:
@@ -180,7 +184,12 @@ class Loop:
         self._trainer.operations.at("saving a checkpoint", Allowance.ANY)
         self._writer.save(state)
 
+    def _at_records(self) -> None:
+        # The main process alone writes files and prints, and either may be held up.
+        self._trainer.operations.at("writing records", Allowance.ANY)
+
     def _announce(self) -> None:
+        self._at_records()
         for path in self._writer.written():
             self._reporter.note(f"saved {path}")
 

@@ -13,8 +13,8 @@ class Allowance(str, Enum):
     Attributes:
         NONE: as long as the watchdog's patience.
         WORKING: longer, while the process does something: compiling, allocating, filling caches.
-        ANY: until exchanges between ranks time out. Storage may take its time, and a process that waits for it does
-            nothing that could be seen.
+        ANY: until exchanges between ranks time out. Storage may take its time, and a process that waits for it need
+            not do anything that could be seen.
     """
 
     NONE = "none"
@@ -75,6 +75,10 @@ class Operations:
     def settle(self) -> None:
         """What made the operation slow at first is done."""
         self.current = replace(self.current, allowance=self._least)
+
+    def linger(self) -> None:
+        """The operation has failed, which other ranks don't know yet; what must be finished first may take long."""
+        self.current = replace(self.current, moves=self.current.moves + 1, allowance=Allowance.ANY)
 
     def end(self) -> None:
         """All work is done; only the other ranks are waited for."""

@@ -101,7 +101,7 @@ class Trainer:
         batches = [self.objective.prepare(batch) for batch in micro_batches]
         losses = self.execution.train(batches, weight, gradients, partial(self._seed_dropout, iteration))
         total = sum_of(losses, device)
-        self.operations.at("sum of losses and norm of gradients")
+        self.operations.at("sum of losses")
         self.processes.sum_losses(total)
         # The one synchronisation with the device of a step.
         loss_sum, norm, predictions, tokens = torch.stack([total, gradients.norm(), *counts]).tolist()
@@ -136,7 +136,9 @@ class Trainer:
                 counts.add_(torch.tensor([micro_batch.predictions, micro_batch.rows]))
                 yield self.objective.prepare(micro_batch)
 
-        loss = self.processes.sum_losses(self.execution.evaluate(counted()))
+        total = self.execution.evaluate(counted())
+        self.operations.at(f"sum of the losses on {split}")
+        loss = self.processes.sum_losses(total)
         sums = self.processes.sum_over_data(counts.to(self.processes.device))
         self.model.train()
         loss_sum, predictions, rows = torch.cat([loss.unsqueeze(0), sums]).tolist()

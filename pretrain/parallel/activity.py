@@ -22,9 +22,9 @@ _PYTHON = sysconfig.get_paths()["stdlib"] + os.sep
 _PACKAGES = f"{os.sep}site-packages{os.sep}"
 # Shares of one CPU below which a thread, or a process, does nothing worth speaking of.
 _IDLE_SHARE = 0.1
-_QUIET_SHARE = 0.05
+_QUIET_SHARE = 0.1
 _QUIET_SECONDS = 1.0  # the watchdog's own work comes in bursts; over so long it is less than that
-_QUIET_BYTES = 1 << 16  # looking into /proc counts as reading, too
+_QUIET_BYTES = 1 << 16
 _EXCHANGES = ("torch/distributed/", "pretrain/parallel/")
 # On the stack while torch.compile works, and not while what it made runs.
 _COMPILERS = ("torch/_dynamo/convert_frame.py:", "torch/_inductor/compile_fx.py:")
@@ -85,12 +85,10 @@ class MainThread:
         before, self._seconds = self._seconds, time.clock_gettime(self._clock)
         return self._seconds - before > _IDLE_SHARE * seconds
 
-    def waits_for_storage(self) -> bool:
-        """Whether it is in the kernel and can't be interrupted."""
-        with suppress(OSError, IndexError):
-            text = Path(f"/proc/self/task/{self._thread.native_id}/stat").read_text(encoding="utf-8", errors="replace")
-            return text.rpartition(")")[2].split()[0] == "D"
-        return False
+    @property
+    def folder(self) -> Path:
+        """What the system says about it."""
+        return Path(f"/proc/self/task/{self._thread.native_id}")
 
     def place(self) -> Place:
         frame = sys._current_frames().get(self._thread.ident or 0)
@@ -135,7 +133,7 @@ class ProcessActivity:
     def __init__(self, main: MainThread) -> None:
         self._main = main
         children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
-        self._known = Path("/proc/self/io").exists() and children.exists()
+        self._known = (main.folder / "io").exists() and children.exists()
         self._seen_at = float("-inf")
         self._cpu, self._bytes = 0.0, 0
         self._worked = True
@@ -144,16 +142,21 @@ class ProcessActivity:
         """Whether it did something lately, since this was asked a second ago or longer; True where that isn't known."""
         seconds = now - self._seen_at
         if self._known and seconds >= _QUIET_SECONDS:
-            cpu, moved = _cpu_seconds_of_all(), _bytes_moved()
+            # not the whole process's bytes: the store in rank 0's serves all ranks
+            cpu, moved = _cpu_seconds_of_all(), _bytes_moved(self._main.folder)
             # a worker that ended takes its seconds with it: that something changed is work, too
             self._worked = abs(cpu - self._cpu) > _QUIET_SHARE * seconds or moved - self._bytes > _QUIET_BYTES
             self._cpu, self._bytes, self._seen_at = cpu, moved, now
-        return self._worked or self._main.waits_for_storage()
+        return self._worked
+
+    def waits_for_storage(self) -> bool:
+        """Whether its main thread, or a process that it started, is in the kernel and can't be interrupted."""
+        return any(_fields(folder)[:1] == ["D"] for folder in (self._main.folder, *_folders_below(os.getpid())))
 
 
-def _bytes_moved() -> int:
+def _bytes_moved(folder: Path) -> int:
     with suppress(OSError, ValueError):
-        lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+        lines = (folder / "io").read_text(encoding="ascii").splitlines()
         fields = dict(line.split(": ") for line in lines)
         return sum(int(fields[name]) for name in ("rchar", "wchar", "read_bytes", "write_bytes"))
     return 0
@@ -161,21 +164,28 @@ def _bytes_moved() -> int:
 
 def _cpu_seconds_of_all() -> float:
     """Of this process and all below it: workers that load data or compile compute for it."""
-    return time.process_time() + sum(_cpu_seconds(child) for child in _descendants(os.getpid()))
+    return time.process_time() + sum(map(_cpu_seconds, _folders_below(os.getpid())))
 
 
-def _descendants(process: int) -> Iterator[int]:
+def _folders_below(process: int) -> Iterator[Path]:
     for path in Path(f"/proc/{process}/task").glob("*/children"):
         children: list[str] = []
         with suppress(OSError):
             children = path.read_text(encoding="ascii").split()
         for child in map(int, children):
-            yield child
-            yield from _descendants(child)
+            yield Path(f"/proc/{child}")
+            yield from _folders_below(child)
 
 
-def _cpu_seconds(process: int) -> float:
-    with suppress(OSError, IndexError, ValueError):
-        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+def _cpu_seconds(folder: Path) -> float:
+    with suppress(IndexError, ValueError):
+        fields = _fields(folder)
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return 0.0
+
+
+def _fields(folder: Path) -> list[str]:
+    """What follows the name in the system's line about a process or thread, its state first; nothing if it is gone."""
+    with suppress(OSError):
+        return (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    return []

@@ -106,6 +106,7 @@ class Gradients:
 
         Parameters that are split are summed over the ranks that have parts, others counted once.
         """
+        self._operations.at("norm of gradients")
         split = self._processes.sum_over_tensor(_squared_norm(self._split, self._processes.device))
         total = split + _squared_norm(self._whole, self._processes.device)
         if self._processes.dims.shards_data:
@@ -133,6 +134,7 @@ class Gradients:
     def _sum_tied(self) -> None:
         if self._processes.dims.pipeline == 1:
             return
+        self._operations.at("sum of gradients of first and last stage")
         device = self._processes.device
         # Stages in the middle have no copy and add nothing.
         own = self._tied[0] if self._tied else torch.zeros(self._tied_elements, device=device)

@@ -16,6 +16,8 @@ import torch.distributed as dist
 
 from ..operations import Allowance
 
+_CONNECT_TIMEOUT = timedelta(minutes=2)
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -37,7 +39,7 @@ class Beat:
         sent, wanted: of pretrain.operations.Operations, by the other rank's number as text (for JSON).
         seconds: since its main thread last got on: began an operation or an exchange.
         waiting: seconds for which it has neither got on nor computed; all of them where that can't be known.
-        quiet: seconds since its process did anything; known where it matters, 0 otherwise.
+        quiet: seconds of these for which it has done nothing that it is given time for.
         place, inside: where the main thread is once it hasn't got on for a while, and whether it waits in an exchange.
         failure: why it is about to end, None while it isn't.
         ending: what it has said to the user as the reason why all must end.
@@ -70,7 +72,7 @@ class Blackboard:
     Args:
         rank, world_size: this process among all.
         host, port: where the store listens; port 0: start it here.
-        timeout: of one message.
+        timeout: of one message; finding the store may take longer, when thousands look for it at once.
 
     Raises:
         torch.distributed.DistError: on use, when the store doesn't answer.
@@ -79,7 +81,8 @@ class Blackboard:
     def __init__(self, rank: int, world_size: int, host: str, port: int, timeout: timedelta) -> None:
         self._rank = rank
         self._keys = [f"beat/{number}" for number in range(world_size)]
-        self._store = dist.TCPStore(host, port, is_master=port == 0, wait_for_workers=False, timeout=timeout)
+        self._store = dist.TCPStore(host, port, is_master=port == 0, wait_for_workers=False, timeout=_CONNECT_TIMEOUT)
+        self._store.set_timeout(timeout)
 
     @property
     def port(self) -> int:

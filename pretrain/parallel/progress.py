@@ -88,9 +88,9 @@ class Progress:
         if beat.seconds < _LOOK_AFTER:
             return beat
         place = self._main.place()
-        if place.compiling and beat.allowance is Allowance.NONE:  # again, for other shapes than in the first steps
-            beat = replace(beat, allowance=Allowance.WORKING)
-        if beat.allowance is not Allowance.WORKING or self._activity.worked(now):
+        # Compiling may come again, for other shapes than in the first steps.
+        may_work = beat.allowance is Allowance.WORKING or place.compiling
+        if self._activity.waits_for_storage() or (may_work and self._activity.worked(now)):
             self._worked_at = now
         inside = place.inside and self._waits_show
         return replace(beat, quiet=now - self._worked_at, place=place.text, inside=inside)

@@ -7,9 +7,9 @@ operation or an exchange for the patience given, and a rank has waited for it fo
 computes as well: an endless loop and a slow computation look alike, and one that is slower than the others by more
 than the patience needs a longer patience. Ranks that all compute for long, however long, wait for nobody.
 
-Operations have allowances (pretrain.operations): in the first steps, and while torch.compile is at work, a rank that
-still computes, reads or writes is slow and doesn't hang; one that reads or writes checkpoints is left to the timeout of
-exchanges.
+Time is given (pretrain.operations) in the first steps and while torch.compile is at work: a rank that still computes,
+reads or writes is slow then and doesn't hang. One that reads or writes checkpoints or records, and at any time one that
+stands in the kernel for storage, is left to the timeout of exchanges: file systems of clusters pause for minutes.
 
 Two more things may be seen, and are said as they are: ranks that wait for each other in a circle (they did different
 things), and ranks that all wait within the same exchange (the network between them). On NCCL the second can't be told
@@ -113,9 +113,7 @@ def judge_progress(beats: Sequence[Beat], patience: float) -> Verdict | None:
 
 def hangs(beat: Beat, patience: float) -> bool:
     """Whether a rank has been at the same for longer than it may, given that others wait for it."""
-    if beat.allowance is Allowance.ANY:
-        return False
-    return min(beat.seconds, beat.quiet if beat.allowance is Allowance.WORKING else beat.seconds) > patience
+    return beat.allowance is not Allowance.ANY and beat.quiet > patience
 
 
 def stalls(beat: Beat, patience: float) -> bool:

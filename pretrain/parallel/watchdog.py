@@ -38,6 +38,7 @@ from .verdicts import Heard, Verdict, find_said, judge, judge_life, judge_progre
 
 _BEAT_SECONDS = 0.25
 _RANKS_A_SECOND = 64  # from so many ranks on, beats become rarer: each rank reads all others'
+_PATIENT_BEATS = 4  # a rank writes and another one reads in each of them
 _MESSAGE_TIMEOUT = timedelta(seconds=5)
 # A connection that broke says that somebody is gone; so long after it, silence says who.
 _SILENCE_AFTER_A_BREAK = 4.0
@@ -61,7 +62,7 @@ class Watchdog:
         progress: makes its beats.
         clock: that those are timed by.
         board: where beats are written.
-        patience: seconds; 0: a silent or slow rank is never given up.
+        patience: seconds, some beats at least; 0: a silent or slow rank is never given up.
     """
 
     def __init__(
@@ -71,8 +72,8 @@ class Watchdog:
         self._progress = progress
         self._clock = clock
         self._board = board
-        self._patience = patience or float("inf")
         self._pause = seconds_between_beats(world_size)
+        self._patience = least_patience(patience, world_size)
         self._machine = this_machine()
         self._reads = 0
         self._unanswered = False
@@ -89,8 +90,9 @@ class Watchdog:
     def beat(self) -> None:
         """Tell the others, and hear what they say."""
         self._board.write(self._progress.beat(self._failure, self._ending))
+        beats = self._board.read()
         now = self._clock.now()
-        for rank, beat in enumerate(self._board.read()):
+        for rank, beat in enumerate(beats):
             if beat.count != self._beats[rank].count:
                 self._heard_at[rank] = now
             self._beats[rank] = beat
@@ -120,7 +122,8 @@ class Watchdog:
             if verdict is not None:
                 return self._with_last_words(verdict)
             time.sleep(0.2)
-        return judge_progress([replace(beat, allowance=Allowance.NONE) for beat in self._all_beats()], patience)
+        beats = [replace(beat, allowance=Allowance.NONE, quiet=beat.seconds) for beat in self._all_beats()]
+        return judge_progress(beats, patience)
 
     def announce(self, error: BaseException) -> None:
         """Tell the others that this rank is about to end, and why."""
@@ -237,6 +240,11 @@ class Watchdog:
 
 def seconds_between_beats(world_size: int) -> float:
     return max(_BEAT_SECONDS, world_size / _RANKS_A_SECOND)
+
+
+def least_patience(asked: float, world_size: int) -> float:
+    """Seconds after which a rank is given up: as asked (0: never), but none is heard oftener than it speaks."""
+    return max(asked, _PATIENT_BEATS * seconds_between_beats(world_size)) if asked else float("inf")
 
 
 @contextmanager

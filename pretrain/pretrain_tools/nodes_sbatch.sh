@@ -28,13 +28,14 @@ fi
 source "$HERE/command.sh"
 
 PYTHON="${PYTHON:-python}"
+PROCESSES="${SLURM_NTASKS:?is set by sbatch: start this file by sbatch}"
 LAST="$3/latest_checkpointed_iteration.txt"
 BEFORE="$(cat "$LAST" 2> /dev/null || echo 0)"
 
 # A run that fails ends the job with its exit code here. No trap for signals: scancel must end this script as well.
 srun --kill-on-bad-exit=1 "$PYTHON" "${COMMAND[@]}"
 
-STATE="$("$PYTHON" "$TOOLS/../tools/run_state.py" "${SLURM_NTASKS:?is set by sbatch}" "${COMMAND[@]:1}")"
+STATE="$("$PYTHON" "$TOOLS/../tools/run_state.py" "$PROCESSES" "${COMMAND[@]:1}")"
 read -r WORD ITERATION <<< "$STATE"
 if [[ "$WORD" != unfinished ]]; then
     echo "$WORD at iteration $ITERATION" >&2

@@ -36,6 +36,18 @@ def error_on_rank_1(rank: int) -> None:
         _at_step(4, fail)
 
 
+def error_while_slowly_saving_on_rank_1(rank: int) -> None:
+    """The checkpoint of iteration 2 takes 7 s, and rank 1 fails in the meantime."""
+    write = saving._write_tensors
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(7.0)
+        return write(*arguments)
+
+    saving._write_tensors = slow
+    error_on_rank_1(rank)
+
+
 def fault_on_rank_1(rank: int) -> None:
     """A fault of the program, on one rank."""
 

@@ -34,6 +34,18 @@ def test_parts_of_an_operation() -> None:
     assert operations.current.name == "update"
 
 
+def test_a_failed_operation_may_linger() -> None:
+    operations = Operations()
+    operations.at("update")
+    before = operations.current
+    operations.linger()
+    now = operations.current
+    assert (now.name, now.number, now.allowance) == ("update", before.number, Allowance.ANY)
+    assert now.moves > before.moves
+    operations.at("update")
+    assert operations.current.allowance is Allowance.NONE
+
+
 def test_an_operation_settles() -> None:
     operations = Operations()
     operations.at("evaluation on valid", Allowance.WORKING)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import threading
@@ -11,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.parallel.activity import AwakeClock, MainThread, Place, ProcessActivity, describe
+from pretrain.parallel.activity import AwakeClock, MainThread, Place, ProcessActivity, _cpu_seconds, describe
+from tests.pretrain.ranks import wait_for
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="no /proc")
 
@@ -22,29 +25,34 @@ def test_no_time_passes_while_the_process_is_suspended() -> None:
     assert [clock.now() - 100.0 for _ in range(4)] == [1.0, 2.5, 2.5, 3.5]
 
 
-@pytest.fixture
-def beside() -> Callable[..., list[object]]:
-    """`beside(look)`: what another thread sees while the main thread waits, and computes."""
+def beside(action: Callable[[], object]) -> None:
+    """Another thread does something while the main thread waits for it."""
+    failures: list[BaseException] = []
 
-    def run(look: Callable[[], object]) -> list[object]:
-        seen: list[object] = []
-        thread = threading.Thread(target=lambda: seen.append(look()))
-        thread.start()
-        thread.join()
-        return seen
+    def run() -> None:
+        try:
+            action()
+        except BaseException as failure:
+            failures.append(failure)
 
-    return run
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert not failures, failures
 
 
-def test_where_the_main_thread_is(beside: Callable[..., list[object]]) -> None:
-    (place,) = beside(MainThread().place)
-    assert isinstance(place, Place)
-    # it waits in Python's own code, called from here
-    text = place.text
-    assert text.startswith(("wait (threading.py:", "_wait_for_tstate_lock (threading.py:", "join (threading.py:"))
-    assert " from run (tests/pretrain/parallel/test_activity.py:" in text
-    assert not place.inside
-    assert not place.compiling
+def test_where_the_main_thread_is() -> None:
+    main = MainThread()
+
+    def look() -> None:
+        # it comes to wait in Python's own code, called from here
+        waits = r".* \(threading.py:\d+\) from beside \(tests/pretrain/parallel/test_activity.py:\d+\)"
+        wait_for(lambda: re.fullmatch(waits, main.place().text) is not None, "the main thread at its place")
+        place = main.place()
+        assert not place.inside
+        assert not place.compiling
+
+    beside(look)
 
 
 def test_places() -> None:
@@ -58,15 +66,14 @@ def test_places() -> None:
 
 
 def test_whether_the_main_thread_computes() -> None:
+    """The seconds are made up: how long this takes says nothing on a machine with other work."""
     main = MainThread()
-    main.computed(time.monotonic())
-    time.sleep(0.2)
-    assert not main.computed(time.monotonic())
-    end = time.process_time() + 0.1
-    while time.process_time() < end:
+    main.computed(0.0)
+    assert not main.computed(100.0)
+    end = time.thread_time() + 0.1
+    while time.thread_time() < end:
         pass
-    assert main.computed(time.monotonic())
-    assert not main.waits_for_storage()
+    assert main.computed(100.5)
 
 
 @needs_proc
@@ -76,13 +83,36 @@ def test_work_of_the_process_and_of_those_it_started() -> None:
     assert not activity.worked(100.0)  # looking costs next to nothing of a hundred seconds
     child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        time.sleep(0.3)
+        wait_for(lambda: _cpu_seconds(Path(f"/proc/{child.pid}")) > 0.5, "work of the child")
         assert activity.worked(101.0)
     finally:
         child.kill()
         child.wait()
     assert activity.worked(102.0)  # what it had computed is gone
     assert not activity.worked(202.0)
+    beside(read)  # the store that all ranks talk to reads, too
+    assert not activity.worked(302.0)
+    read()
+    assert activity.worked(402.0)
+
+
+def read() -> None:
     with open("/dev/zero", "rb") as file:
         file.read(1 << 20)
-    assert activity.worked(302.0)
+
+
+@needs_proc
+def test_who_stands_in_the_kernel(tmp_path: Path) -> None:
+    """A process that starts another one does, until that one is under way: here, when somebody writes into a pipe."""
+    os.mkfifo(pipe := tmp_path / "pipe")
+    activity = ProcessActivity(MainThread())
+    assert not activity.waits_for_storage()
+    stands = "import os, sys; os.posix_spawn('/bin/true', ['true'], {}, "
+    stands += "file_actions=[(os.POSIX_SPAWN_OPEN, 0, sys.argv[1], os.O_RDONLY, 0)])"
+    child = subprocess.Popen([sys.executable, "-c", stands, str(pipe)])
+    try:
+        wait_for(activity.waits_for_storage, "a child in the kernel")
+    finally:
+        pipe.open("w").close()
+        child.wait(30)
+    assert not activity.waits_for_storage()

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from pretrain.operations import Allowance, Operations
-from pretrain.parallel.activity import AwakeClock, Place
+from pretrain.parallel.activity import AwakeClock, MainThread, Place, ProcessActivity
 from pretrain.parallel.heartbeats import Beat, Ending, read_beat
 from pretrain.parallel.progress import Progress
 
@@ -30,7 +30,8 @@ class Setting:
 
 
 @pytest.fixture
-def rank() -> Setting:
+def rank(monkeypatch: pytest.MonkeyPatch) -> Setting:
+    monkeypatch.setattr(MainThread, "computed", lambda self, now: False)  # a collection of garbage would count
     return Setting()
 
 
@@ -73,7 +74,7 @@ def test_a_rank_that_stands_is_looked_at(rank: Setting) -> None:
     (beat,) = beats
     assert "tests/pretrain/parallel/test_progress.py" in beat.place
     assert beat.waiting == beat.seconds == 30.5  # so many seconds for nothing
-    assert beat.quiet == 0.0  # matters to first steps only
+    assert beat.quiet == beat.seconds
 
 
 def test_first_steps_are_asked_whether_they_work(rank: Setting) -> None:
@@ -86,9 +87,22 @@ def test_first_steps_are_asked_whether_they_work(rank: Setting) -> None:
     assert beat.quiet >= 100.0
 
 
-def test_compiling_again_may_take_as_long_as_it_works(rank: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("compiling", "works", "stored"), [(True, True, False), (False, False, True)], ids=["compiling", "storage"]
+)
+def test_time_that_is_given_is_not_counted_afterwards(
+    rank: Setting, monkeypatch: pytest.MonkeyPatch, compiling: bool, works: bool, stored: bool
+) -> None:
+    """Compiling again, or a file system that paused, is over some time before the next exchange begins."""
     rank.operations.at("update")
     rank.beat()
-    assert rank.beat(later=50.0).allowance is Allowance.NONE
-    monkeypatch.setattr("pretrain.parallel.activity.MainThread.place", lambda self: Place("compile", compiling=True))
-    assert rank.beat(later=50.0).allowance is Allowance.WORKING
+    with monkeypatch.context() as patch:
+        patch.setattr(MainThread, "place", lambda self: Place("compile", compiling=compiling))
+        patch.setattr(ProcessActivity, "worked", lambda self, now: works)
+        patch.setattr(ProcessActivity, "waits_for_storage", lambda self: stored)
+        assert rank.beat(later=50.0).quiet == 0.0
+        patch.setattr(ProcessActivity, "worked", lambda self, now: False)
+        patch.setattr(ProcessActivity, "waits_for_storage", lambda self: False)
+        assert rank.beat(later=20.0).quiet == 20.0  # compiles, but nothing is done for it
+    beat = rank.beat(later=2.0)
+    assert (beat.seconds, beat.quiet, beat.allowance) == (72.0, 22.0, Allowance.NONE)

@@ -14,7 +14,8 @@ STILL = 40.0
 
 
 def beat(rank: int, seconds: float = STILL, **options: Any) -> Beat:
-    options = {"operation": f"work {rank}", "allowance": Allowance.NONE, "waiting": seconds, **options}
+    options = {"operation": f"work {rank}", "waiting": seconds, "quiet": seconds, **options}
+    options = {"allowance": Allowance.NONE, **options}
     return Beat(rank, 1, seconds=seconds, **options)
 
 
@@ -51,7 +52,7 @@ def test_ranks_at_work_are_left_alone() -> None:
     # all wait for a slow disk, or compute, for however long: nobody has begun more than another
     assert text(*pair(5, 5)) is None
     # one is late, but not for as long as that; or the other has only just begun to wait
-    assert text(still, replace(behind, seconds=29.0)) is None
+    assert text(still, replace(behind, seconds=29.0, quiet=29.0)) is None
     assert text(replace(still, waiting=29.0), behind) is None
     # the one ahead has begun a sum beside its computation, and computes
     assert text(replace(still, waiting=0.0), behind) is None
@@ -71,6 +72,8 @@ def test_allowances() -> None:
     first_step = replace(behind, allowance=Allowance.WORKING)
     assert text(still, replace(first_step, quiet=0.5)) is None  # compiles
     assert culprits(still, replace(first_step, quiet=35.0)) == [1]
+    # one that compiled again, or waited for storage, until just now
+    assert text(still, replace(behind, quiet=0.5)) is None
     # what the waiting one may take doesn't matter
     assert culprits(replace(still, allowance=Allowance.ANY), behind) == [1]
 
@@ -84,7 +87,7 @@ def test_the_end_of_a_chain_is_blamed() -> None:
         beat(3, marks={"tensor of 2": 6, "data of 1": 3}),
     )
     assert culprits(*ranks) == [3]
-    assert culprits(*(replace(item, seconds=20.0, waiting=20.0) if item.rank == 3 else item for item in ranks)) is None
+    assert culprits(*(replace(item, seconds=20.0, quiet=20.0) if item.rank == 3 else item for item in ranks)) is None
 
 
 def test_groups_that_ranks_do_not_share_say_nothing() -> None:

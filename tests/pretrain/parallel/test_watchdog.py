@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pretrain.parallel.heartbeats import Beat, has_ended, kill_all, start_of, this_machine
+from pretrain.parallel.watchdog import least_patience, seconds_between_beats
 from tests.pretrain.ranks import Rank, start_ranks, wait_for
 
 Flags = Callable[..., list[str]]
@@ -31,6 +32,11 @@ def test_a_process_that_is_gone_is_known_at_once() -> None:
     kill_all([beat], this_machine())
     wait_for(lambda: has_ended(beat, this_machine()), "a zombie", 5)
     assert child.wait() == -signal.SIGKILL
+
+
+def test_beats_of_thousands_of_ranks_are_rare_and_waited_for() -> None:
+    assert [least_patience(seconds, 8) for seconds in (45.0, 4.0, 0.0)] == [45.0, 4.0, float("inf")]
+    assert least_patience(45.0, 4096) >= 3 * seconds_between_beats(4096) > 100.0
 
 
 def start(tmp_path: Path, flags: Flags, spoil: str | None = None, extra: Sequence[object] = ()) -> list[Rank]:
@@ -145,16 +151,26 @@ HANGS = {
         1,
         "iteration 6: evaluation on valid: micro-batch 1",
     ),
+    # The first stage has sent all, and waits for nothing but the sum of the losses.
+    "last stage, evaluation": Hang(
+        ("--pipeline-model-parallel-size", 2, "--global-batch-size", 2, "--eval-iters", 1, "--eval-interval", 3),
+        "stuck_in_evaluation_on_rank_1",
+        1,
+        "iteration 6: evaluation on valid: forward pass of micro-batch 1",
+    ),
 }
+# Both ranks' checkpoint takes longer than the patience, and one of them fails meanwhile.
+SLOW_CHECKPOINT = Hang(("--save-interval", 2), "error_while_slowly_saving_on_rank_1", 1, "")
 
 
 @pytest.fixture(scope="module")
 def hung(tmp_path_factory: pytest.TempPathFactory, flags: Flags) -> dict[str, tuple[list[Rank], list[int]]]:
     """All of them at the same time: they mostly wait."""
     folder = tmp_path_factory.mktemp("hung")
+    cases = HANGS | {"slow checkpoint": SLOW_CHECKPOINT}
     runs = {
         name: start(folder / str(number), flags, f"tests.pretrain.spoilers:{hang.spoil}", hang.flags)
-        for number, (name, hang) in enumerate(HANGS.items())
+        for number, (name, hang) in enumerate(cases.items())
     }
     return {name: (ranks, ends_with_codes(ranks)) for name, ranks in runs.items()}
 
@@ -180,3 +196,14 @@ def test_a_slow_step_is_no_hang(hung: dict[str, tuple[list[Rank], list[int]]]) -
     """Both ranks compute for longer than the patience of 4 s, and rank 0 then waits for rank 1 for 2 s more."""
     ranks, _ = hung["slow, then hanging in an evaluation"]
     assert "iteration 5/" in ranks[0].text
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_a_rank_that_fails_finishes_its_checkpoint_first(hung: dict[str, tuple[list[Rank], list[int]]]) -> None:
+    """That takes longer than the patience, while rank 0 waits for it in the next step."""
+    ranks, codes = hung["slow checkpoint"]
+    assert codes == [1, 1]
+    (line,) = errors(ranks[0])
+    assert line == "error: rank 1 failed at 'iteration 4: a spoiled step': corpus.bin: record 17 is damaged"
+    assert (ranks[0].log.parent / "run" / "latest_checkpointed_iteration.txt").read_text().strip() == "2"

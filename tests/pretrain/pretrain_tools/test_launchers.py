@@ -120,6 +120,7 @@ def test_a_file_of_ones_own(folder: Path) -> None:
         ("one_gpu.sh", ["7t", "c", "s"], "no model 7t"),
         ("nodes_torchrun.sh", ["200m", "c", "s"], "NODES"),
         ("nodes_mpirun.sh", ["200m", "c", "s"], "HOSTFILE"),
+        ("nodes_sbatch.sh", ["200m", "c", "s"], "SLURM_NTASKS"),
     ],
 )
 def test_mistakes(folder: Path, launcher: str, arguments: list[str], words: str) -> None:
@@ -264,6 +265,17 @@ def test_the_state_of_a_real_run(
     )
     assert (result.returncode, result.stderr) == (0, "queued again, to go on from iteration 2\n")
     assert slurm.requeued
+
+
+def test_an_evaluation_done_later_finishes_the_run(
+    tmp_path: Path, pretrain_here: Callable[[list[str]], None], flags: Callable[..., list[str]]
+) -> None:
+    """The last iteration's, left out because the time was over."""
+    words = flags("--save", tmp_path, "--load", tmp_path, train_iters=1)
+    pretrain_here([*words, "--exit-duration-in-mins", "0.0001"])
+    assert state_of(words, 1) == ("unfinished", 1)
+    pretrain_here(words)
+    assert state_of(words, 1) == ("finished", 1)
 
 
 @pytest.mark.parametrize(("words", "said"), [(["x"], "number of processes"), (["1", "@3b"], "--save")])
