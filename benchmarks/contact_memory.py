@@ -5,7 +5,7 @@
     python benchmarks/contact_memory.py --layers 2 --hidden 128 --lengths 100 200 --heads linear pair_tensor
 
 Each measurement is a process of its own, which builds the model and makes one step with AdamW (forward, backward,
-update; batch of one) and reports the most memory it held (``ru_maxrss``). Heads:
+update; batch of one) and reports the most memory it held (:mod:`tape.process_memory`). Heads:
 
     linear              TAPE's head by its low-rank form, as this repository computes it
     resnet              ProteinLM's head: 1x1 convolution from the same form, 30 residual blocks
@@ -40,6 +40,7 @@ from torch import Tensor, nn
 from tape.atomic_files import write_json
 from tape.configs import ProteinBertConfig
 from tape.models.modeling_bert import ProteinBertForContactPrediction
+from tape.process_memory import peak_memory
 
 HEADS = ("linear", "resnet", "resnet_checkpoint", "pair_tensor")
 LENGTHS = (100, 200, 400, 700, 1000)
@@ -105,8 +106,7 @@ def measure(head: str, length: int, hidden: int, layers: int) -> Measurement:
     loss.backward()
     optimizer.step()
     seconds = time.monotonic() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Measurement(head, length, round(peak / 1e9, 2), round(seconds, 1))
+    return Measurement(head, length, round(peak_memory() / 1e9, 2), round(seconds, 1))
 
 
 def measure_within(limit_gb: float, head: str, length: int, hidden: int, layers: int) -> int:

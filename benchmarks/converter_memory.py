@@ -5,7 +5,7 @@
     python benchmarks/converter_memory.py --hidden 2560 --layers 38 --folder /scratch     # 3 billion
 
 A synthetic Megatron-LM checkpoint of random weights is written and converted by the converter's command line in a
-process of its own, whose peak resident memory (``ru_maxrss``) is printed, mapped file pages counted in.
+process of its own, whose peak resident memory (:mod:`tape.process_memory`) is printed, mapped file pages counted in.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 
 _MEASURED = """
-import json, resource, runpy, sys
-sys.argv = sys.argv[1:]
+import json, runpy, sys
+sys.path.insert(0, sys.argv[1])
+from tape.process_memory import peak_memory
+sys.argv = sys.argv[2:]
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 except SystemExit as stopped:
-    print("PEAK", json.dumps([stopped.code or 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+    print("PEAK", json.dumps([stopped.code or 0, peak_memory()]))
 """
 
 
@@ -98,15 +100,14 @@ def convert(source: Path, out: Path, arguments: argparse.Namespace) -> tuple[int
     """
     script = ROOT / "converter" / "megatron-converter.py"
     options = ["-src", source, "-out", out, "-dtp", arguments.dtype, "--to", arguments.to]
-    command = [sys.executable, "-c", _MEASURED, *map(str, [script, *options])]
+    command = [sys.executable, "-c", _MEASURED, *map(str, [ROOT, script, *options])]
     start = time.monotonic()
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     peaks = [line for line in result.stdout.splitlines() if line.startswith("PEAK ")]
     code, peak = json.loads(peaks[0].removeprefix("PEAK ")) if peaks else (result.returncode, 0)
     if code:
         raise SystemExit(f"the conversion failed ({code})\n{result.stdout}")
-    # Linux counts ru_maxrss in KiB, macOS in bytes.
-    return peak if sys.platform == "darwin" else peak * 1024, time.monotonic() - start
+    return peak, time.monotonic() - start
 
 
 def main() -> None:

@@ -9,8 +9,6 @@ appendix B.)
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from tape.configs import ProteinBertConfig
+from tape.process_memory import peak_memory
 
 from .precision import PrecisionConfig
 
@@ -99,8 +98,7 @@ def memory_reader(device: torch.device) -> Callable[[], int]:
     """A function that gives this process's peak memory so far in bytes: allocated on the GPU, else resident."""
     if device.type == "cuda":
         return lambda: int(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak_memory
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ BASE = (
     "tape.masking",
     "tape.model_cache",
     "tape.object_store",
+    "tape.process_memory",
     "tape.progress",
     "tape.published_models",
     "tape.sequence_files",
