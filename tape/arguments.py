@@ -65,6 +65,18 @@ def config_override(text: str) -> Overrides:
         return key, value
 
 
+def whole_number(text: str, least: int = 0) -> int:
+    """A whole number from ``least`` on."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
+    return int(text)
+
+
+def positive_number(text: str) -> int:
+    """A whole number from 1 on."""
+    return whole_number(text, 1)
+
+
 def create_base_parser() -> argparse.ArgumentParser:
     """Options of all four commands."""
     parser = argparse.ArgumentParser(add_help=False)
@@ -79,7 +91,7 @@ def create_base_parser() -> argparse.ArgumentParser:
     group.add_argument("--tokenizer", choices=("iupac", "unirep"), default="iupac", help="default %(default)s")
     group.add_argument(
         "--num_workers",
-        type=int,
+        type=whole_number,
         default=8,
         help="processes that read data (default %(default)s; never more than cores, none below 2,000 proteins)",
     )
@@ -89,13 +101,6 @@ def create_base_parser() -> argparse.ArgumentParser:
     precision.add_argument("--fp16", action="store_true", help="mixed precision in fp16, with loss scaling")
     precision.add_argument("--bf16", action="store_true", help="mixed precision in bf16; fast on newer GPUs and CPUs")
     return parser
-
-
-def positive_number(text: str) -> int:
-    """A whole number from 1 on."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
-    return int(text)
 
 
 def _add_passes(group: argparse._ArgumentGroup) -> None:
@@ -367,6 +372,14 @@ def check_directory(option: str, path: str | Path) -> None:
         raise ConfigError(f"{option} {path}: {found} is a file; give the name of a directory, which may be a new one")
 
 
+def _check_directories(args: argparse.Namespace) -> None:
+    """Those that training reads and writes."""
+    if not Path(args.data_dir).is_dir():
+        raise ConfigError(f"--data_dir {args.data_dir}: no such directory")
+    check_directory("--output_dir", args.output_dir)
+    check_directory("--log_dir", args.log_dir)
+
+
 def check_training_arguments(args: argparse.Namespace) -> None:
     """What argparse can't see.
 
@@ -382,10 +395,8 @@ def check_training_arguments(args: argparse.Namespace) -> None:
         raise ConfigError("--force_save saves one model and trains none; give it without --seeds")
     if args.force_save != "FALSE":
         check_directory("--force_save", args.force_save)
-    elif not Path(args.data_dir).is_dir():
-        raise ConfigError(f"--data_dir {args.data_dir}: no such directory")
-    check_directory("--output_dir", args.output_dir)
-    check_directory("--log_dir", args.log_dir)
+    else:
+        _check_directories(args)
     check_seed(args)
     if args.max_length is not None and args.max_length < 1:
         raise ConfigError(f"--max_length must be at least 1, not {args.max_length}")

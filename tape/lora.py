@@ -35,15 +35,21 @@ def add_lora(model: nn.Module, rank: int) -> None:
 
     Raises:
         ConfigError: the encoder has no linear maps, or only those of its pooler (LSTM and ResNet): what it computes
-            for each residue would stay as it is. Or peft is missing.
+            for each residue would stay as it is. Or an update would be wider than its map, or peft is missing.
     """
     encoder = encoder_of(model)
-    names = [] if encoder is None else [name for name, part in encoder.named_modules() if isinstance(part, nn.Linear)]
-    if encoder is None or all(name.split(".")[0] == "pooler" for name in names):
+    parts = () if encoder is None else encoder.named_modules()
+    maps = {name: part for name, part in parts if isinstance(part, nn.Linear)}
+    if encoder is None or all(name.split(".")[0] == "pooler" for name in maps):
         raise ConfigError(f"{type(model).__name__} has no encoder whose layers are linear maps, which --lora adapts")
+    most = min(min(part.in_features, part.out_features) for part in maps.values())
+    if rank > most:
+        raise ConfigError(
+            f"--lora {rank}: the narrowest of the encoder's linear maps has rank {most}; give 1 to {most}"
+        )
     peft = _import_peft()
     config = peft.LoraConfig(
-        r=rank, lora_alpha=ALPHA_OVER_RANK * rank, target_modules=names, lora_dropout=0.0, bias="none"
+        r=rank, lora_alpha=ALPHA_OVER_RANK * rank, target_modules=[*maps], lora_dropout=0.0, bias="none"
     )
     peft.inject_adapter_in_model(config, encoder)
 

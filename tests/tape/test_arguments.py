@@ -71,6 +71,7 @@ def test_log_levels_by_name_and_number(text: str, level: int) -> None:
         ("--config", "no_value"),
         ("--tokenizer", "wordpiece"),
         ("--fp16", "--bf16"),
+        ("--num_workers", "-1"),
     ],
 )
 def test_wrong_options_end_with_status_2(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,6 +88,7 @@ def test_save_frequency_and_overrides() -> None:
     assert args.save_freq == "improvement"
     assert dict(args.config) == {"hidden_dropout_prob": 0.5, "hidden_act": "relu"}
     assert parse_train("--save_freq", "5").save_freq == 5
+    assert parse_train("--num_workers", "0").num_workers == 0
 
 
 def test_evaluation_and_embedding_and_distributed() -> None:
@@ -127,7 +129,8 @@ def test_contradictions(words: tuple[str, ...], message: str, tmp_path: Path) ->
 
 
 def test_force_save_needs_no_data() -> None:
-    arguments.check_training_arguments(parse_train("--data_dir", "/nowhere", "--force_save", "somewhere"))
+    words = ("--data_dir", "/nowhere", "--log_dir", __file__)  # neither is touched
+    arguments.check_training_arguments(parse_train(*words, "--force_save", "somewhere"))
 
 
 def test_written_arguments_are_json_values(small_config: Path) -> None:

@@ -79,6 +79,16 @@ def test_another_rank_or_none_is_refused(plain: torch.nn.Module) -> None:
     assert adapter_state(plain) == {}
 
 
+def test_an_update_is_not_wider_than_the_map_it_is_added_to(plain: torch.nn.Module) -> None:
+    hidden = plain.config.hidden_size
+    with pytest.raises(
+        ConfigError, match=rf"--lora {hidden + 1}: .* linear maps has rank {hidden}; give 1 to {hidden}$"
+    ):
+        add_lora(plain, hidden + 1)
+    assert adapter_state(plain) == {}
+    assert adapter_state(adapted(plain, rank=hidden))
+
+
 def test_models_without_linear_maps_and_a_missing_package(
     plain: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
