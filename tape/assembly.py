@@ -309,12 +309,17 @@ def _say_what_it_was_trained_on(model: nn.Module, task: str, directory: Path) ->
     trained = getattr(model.config, "finetuning_task", None)
     if trained not in (None, task):
         logger.warning("%s: finetuned on %s, not on %s", directory, trained, task)
-    if directory_provenance(directory).get("kind") == UNTRAINED:
+    origin = directory_provenance(directory)
+    if origin.get("kind") == UNTRAINED:
+        source = origin.get("initialised_from")
+        untrained = (
+            "its head has random weights" if source is None else f"a head that {source} lacks has random weights"
+        )
         logger.warning(
-            "%s: saved by --force_save before any training on %s: its head has random weights, and what it predicts"
-            " means nothing",
+            "%s: saved by --force_save before any training on %s: %s, and what it predicts then means nothing",
             directory,
             task,
+            untrained,
         )
 
 

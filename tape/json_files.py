@@ -31,7 +31,7 @@ def read_json_lines(
     Raises:
         ProteinLMError: ``error``, as :func:`read_json_object`; names the line, from 1.
     """
-    lines = enumerate(_text(Path(path), error).splitlines(), start=1)
+    lines = enumerate(_text(Path(path), error).split("\n"), start=1)
     return [_object(line, f"{path}, line {number}", error) for number, line in lines if line.strip()]
 
 

@@ -213,7 +213,13 @@ def _save_untrained(args: argparse.Namespace, ranks: Ranks) -> Path:
     if ranks.is_writer:
         optimizer, schedule = make_optimizer(model, OptimizerConfig(args.learning_rate, args.weight_decay, 0), 1)
         state = {"optimizer": optimizer.state_dict(), "scheduler": schedule.state_dict()}
-        provenance = {"kind": UNTRAINED, "task": args.task, "seed": args.seed, "code_version": __version__}
+        provenance = {
+            "kind": UNTRAINED,
+            "task": args.task,
+            "initialised_from": args.from_pretrained,
+            "seed": args.seed,
+            "code_version": __version__,
+        }
         tokenizer = TAPETokenizer(args.tokenizer)
         save_epoch(directory, model, state, TrainingProgress(), tokenizer=tokenizer, provenance=provenance)
         logger.info("saved the untrained model to %s", directory)

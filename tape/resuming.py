@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .configs import CONFIG_NAME
 from .errors import CheckpointError, ConfigError
 from .json_files import read_json_object
 from .run_directory import ARGUMENTS_NAME, LATEST_NAME, saved_epoch
@@ -80,16 +81,14 @@ def take_over(args: argparse.Namespace) -> tuple[argparse.Namespace, list[str]]:
         CheckpointError: ``--from_pretrained`` names no run, or its ``args.json`` is damaged.
         ConfigError: the run trains another model or task, or other parts of it.
     """
-    file = resumed_epoch(Path(args.from_pretrained)).resolve().parent / ARGUMENTS_NAME
+    epoch = resumed_epoch(Path(args.from_pretrained)).resolve()
+    file = epoch.parent / ARGUMENTS_NAME
     saved = read_json_object(file)
     for name in ("model_type", "task"):
         if saved.get(name, getattr(args, name)) != getattr(args, name):
             raise ConfigError(f"{file}: the run's {name} is {saved[name]}, not {getattr(args, name)}")
     given = set(args.given_options)
-    for name in _FIXED:
-        if name in given and name in saved and getattr(args, name) != saved[name]:
-            before = f"with --{name} {saved[name]}" if saved[name] else f"without --{name}"
-            raise ConfigError(f"{file}: the run was started {before}, which can't be changed when it is gone on with")
+    _check_fixed(args, given & saved.keys(), saved, epoch)
     for choice in ({"fp16", "bf16"}, {"freeze", "lora"}):
         if given & choice:
             given |= choice
@@ -105,6 +104,23 @@ def take_over(args: argparse.Namespace) -> tuple[argparse.Namespace, list[str]]:
     values["config"] = [*config.items(), *args.config]
     values["given_options"] = sorted({*args.given_options, *saved.get("given_options", ())})
     return argparse.Namespace(**values), changes
+
+
+def _check_fixed(args: argparse.Namespace, names: set[str], saved: dict[str, Any], epoch: Path) -> None:
+    """Refuse other values of what is fixed; what the run was not given, its model's configuration tells."""
+    for name in (name for name in _FIXED if name in names):
+        own = _model_value(epoch, name) if saved[name] is None else saved[name]
+        if getattr(args, name) != own:
+            before = f"with --{name} {saved[name]}" if saved[name] else f"without --{name}"
+            raise ConfigError(
+                f"{epoch.parent / ARGUMENTS_NAME}: the run was started {before}, which can't be changed when it is gone"
+                " on with"
+            )
+
+
+def _model_value(epoch: Path, name: str) -> Any:
+    file = epoch / CONFIG_NAME
+    return read_json_object(file).get(name) if file.is_file() else None
 
 
 def _own_options(saved: dict[str, Any]) -> set[str]:

@@ -33,8 +33,8 @@ def test_what_is_no_object_is_named(
 def test_objects(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"a": [1]}\n')
     assert read_json_object(tmp_path / "x.json") == {"a": [1]}
-    (tmp_path / "x.jsonl").write_text('{"a": 1}\n\n{"b": 2}\n')
-    assert read_json_lines(tmp_path / "x.jsonl") == [{"a": 1}, {"b": 2}]
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\n\n{"b": "2\u2028"}\n', encoding="utf-8")
+    assert read_json_lines(tmp_path / "x.jsonl") == [{"a": 1}, {"b": "2\u2028"}]  # no end of a line to JSON
 
 
 def test_a_line_is_named(tmp_path: Path) -> None:

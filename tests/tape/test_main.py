@@ -300,6 +300,8 @@ def test_a_run_keeps_what_it_trains(before: tuple[str, ...], given: tuple[str, .
     run = train("transformer", "stability", "--num_train_epochs", 1, *before)
     with pytest.raises(ConfigError, match=rf"args\.json: the run was started {said}, which can't be changed"):
         resume(train, run, *given)
+    if not before:
+        resume(train, run, "--pooling", "cls", "--num_train_epochs", 2)  # what it has by default
 
 
 def test_a_finished_run_is_not_overwritten_unasked(train: Train) -> None:

@@ -72,6 +72,9 @@ def test_a_model_that_was_never_trained_says_so(
     saved = run_train(["transformer", "stability", *options, "--force_save", str(tmp_path / "random")])
     predict("stability", saved, fasta, "--log_level", "30")
     assert "random/0: saved by --force_save before any training on stability: its head has random" in caplog.text
+    words = ["transformer", "stability", "--from_pretrained", str(saved), "--log_level", "40"]
+    predict("stability", run_train([*words, "--force_save", str(tmp_path / "again")]), fasta, "--log_level", "30")
+    assert f"again/0: saved by --force_save before any training on stability: a head that {saved} lacks" in caplog.text
 
 
 def test_classes_with_probabilities(finetuned: Callable[[str], Path], fasta: Path, tmp_path: Path) -> None:
