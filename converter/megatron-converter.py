@@ -25,6 +25,7 @@ from converter.conversion import LM_HEADS, Request, convert, summary, verify_onl
 from converter.options import SourceOptions, parse_dtype
 from converter.targets import FORMS
 from tape.errors import run_cli
+from tape.process_memory import return_large_blocks
 from tape.vocabulary_files import read_vocabulary_file
 
 # options of what is written
@@ -148,4 +149,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    return_large_blocks()
     sys.exit(run_cli(main))
