@@ -19,7 +19,7 @@ from tape.metrics import Metric
 from tape.metrics.contacts import MINIMUM_SEPARATION, contact_scores
 
 WIDTH, HEIGHT = 340, 230
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 60, 10, 12, 40
 MOST_POINTS = 1500
 
 
