@@ -172,7 +172,11 @@ def hung(tmp_path_factory: pytest.TempPathFactory, flags: Flags) -> dict[str, tu
         name: start(folder / str(number), flags, f"tests.pretrain.spoilers:{hang.spoil}", hang.flags)
         for number, (name, hang) in enumerate(cases.items())
     }
-    return {name: (ranks, ends_with_codes(ranks)) for name, ranks in runs.items()}
+    try:
+        return {name: (ranks, ends_with_codes(ranks)) for name, ranks in runs.items()}
+    finally:
+        for rank in (rank for ranks in runs.values() for rank in ranks):
+            rank.process.kill()  # where one run didn't end, the others have nobody to see to them
 
 
 @pytest.mark.distributed
