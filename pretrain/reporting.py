@@ -56,6 +56,7 @@ from typing import Any, TextIO
 
 from tape.atomic_files import atomic_write
 from tape.errors import ConfigError
+from tape.perplexity import perplexity
 
 from .flops import Meter
 
@@ -158,11 +159,6 @@ class EvaluationRecord:
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "evaluation", **asdict(self), "perplexity": self.perplexity}
-
-
-def perplexity(loss: float) -> float:
-    """exp(loss), infinite where that overflows."""
-    return math.exp(loss) if loss < 700 else math.inf
 
 
 class Reporter:

@@ -64,7 +64,8 @@ def _value_cell(metric: Metric | None, best: float | None, column: str) -> str:
     text = shown_value(metric)
     if metric is not None and metric.value == best:
         text = f"<strong>{text}</strong>"
-    small = f"<br><small>{_range(metric)}</small>" if _range(metric) else ""
+    spread = _range(metric)
+    small = f"<br><small>{spread}</small>" if spread else ""
     return f'<td class="n" data-column="{escape(column)}">{text}{small}</td>'
 
 

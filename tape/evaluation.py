@@ -19,6 +19,7 @@ from .datasets.survey import lengths_of, survey_of
 from .distributed import Ranks, gather_lists, sum_over_ranks
 from .errors import CheckpointError, ConfigError, DataError, ProteinLMError
 from .metrics import SHAPE_METRICS, Bootstrap, Metric
+from .perplexity import perplexity
 from .precision import autocast
 from .progress import Progress
 from .tasks import SHAPE_TRAITS, TaskShape
@@ -217,8 +218,3 @@ def _loss_metrics(shape: TaskShape, loss_sum: float, counted: int) -> list[Metri
     if shape in _LANGUAGE_SHAPES:
         metrics.append(Metric("perplexity", perplexity(loss), counted, "exp of the mean loss over predicted tokens"))
     return metrics
-
-
-def perplexity(mean_loss: float) -> float:
-    """exp(mean loss), infinite where that overflows."""
-    return math.exp(mean_loss) if mean_loss < 700 else math.inf

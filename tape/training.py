@@ -28,10 +28,11 @@ from .datasets.batching import MicroBatch, Step, plan_epoch
 from .datasets.loading import load_batches, worker_count
 from .distributed import Ranks, share_buffers, sum_over_ranks, wait_for_all
 from .errors import CheckpointError, DataError, ProteinLMError
-from .evaluation import EvaluationConfig, evaluate, forward, perplexity
+from .evaluation import EvaluationConfig, evaluate, forward
 from .frozen_encoder import set_training_mode
 from .lora import adapter_state, load_adapter
 from .optimization import make_optimizer
+from .perplexity import perplexity
 from .precision import autocast, make_scaler
 from .progress import Progress
 from .tasks import SHAPE_TRAITS, TaskShape

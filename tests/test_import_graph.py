@@ -30,6 +30,7 @@ BASE = (
     "tape.masking",
     "tape.model_cache",
     "tape.object_store",
+    "tape.perplexity",
     "tape.process_memory",
     "tape.progress",
     "tape.published_models",
