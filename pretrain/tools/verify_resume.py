@@ -147,7 +147,7 @@ def _run_to_the_end(command: Sequence[str], directory: Path) -> tuple[float, flo
     began, startup = time.monotonic(), None
     process = _start(command, directory)
     while process.poll() is None:
-        if startup is None and (directory / METRICS_NAME).exists() and (directory / METRICS_NAME).stat().st_size:
+        if startup is None and _text(directory / METRICS_NAME):
             startup = time.monotonic() - began
         time.sleep(_POLL_SECONDS)
     if process.returncode != 0:
@@ -216,13 +216,19 @@ def _records(directory: Path) -> list[dict[str, Any]]:
     """What metrics.jsonl holds of steps and evaluations, without timings; a line half-written by a killed process is
     left out."""
     records = []
-    path = directory / METRICS_NAME
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in _text(directory / METRICS_NAME).splitlines():
         with suppress(ValueError):
             record = json.loads(line)
             if record["kind"] != "start":  # one each time that the run was started
                 records.append({name: value for name, value in record.items() if name not in TIMING_FIELDS})
     return records
+
+
+def _text(path: Path) -> str:
+    """Of a file that may not be there yet, or no more: a start before the first checkpoint sets records aside."""
+    with suppress(FileNotFoundError):
+        return path.read_text(encoding="utf-8")
+    return ""
 
 
 def _last_iteration(directory: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from pretrain.tools import verify_resume
 from tape.errors import run_cli
+from tests.pretrain.ranks import wait_for
 
 Flags = Callable[..., list[str]]
 
@@ -49,6 +51,20 @@ def test_a_fast_run_is_killed_at_its_share(tmp_path: Path) -> None:
     assert kill.reached is not None
     assert 5 <= kill.reached < 200
     assert not kill.saving
+
+
+def test_records_may_be_set_aside_while_they_are_read(tmp_path: Path) -> None:
+    metrics, aside = tmp_path / "metrics.jsonl", tmp_path / "metrics.1.jsonl"
+    metrics.write_text('{"kind": "train", "iteration": 3}\n')
+    code = "import os, sys\nwhile True: os.rename(*sys.argv[1:]); os.rename(*sys.argv[:0:-1])"
+    mover = subprocess.Popen([sys.executable, "-c", code, str(metrics), str(aside)])
+    try:
+        wait_for(lambda: not metrics.exists(), "it to be aside for the first time", pause=0)
+        seen = {verify_resume._last_iteration(tmp_path) for _ in range(5000)}
+    finally:
+        mover.kill()
+        mover.wait()
+    assert seen == {0, 3}
 
 
 @pytest.mark.parametrize(
