@@ -53,9 +53,9 @@ def training_data(args: argparse.Namespace, spec: TaskSpec) -> TrainingData:
         raise ConfigError(f"{type(train).__name__} does not tell its proteins' lengths, so --max_length can't be used")
     lengths = lengths_of(train)
     indices = within_length(lengths, args.max_length)
-    if indices.size < len(train):
-        left_out = len(train) - indices.size
-        logger.warning("--max_length %d: %d of %d training proteins left out", args.max_length, left_out, len(train))
+    if args.max_length is not None and indices.size < len(lengths):
+        left_out = len(lengths) - indices.size
+        logger.warning("--max_length %d: %d of %d training proteins left out", args.max_length, left_out, len(lengths))
     return TrainingData(train, lengths, indices, valid)
 
 

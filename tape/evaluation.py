@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .batches import Batch, count_labels, model_inputs, split_proteins
 from .datasets.batching import plan_evaluation
 from .datasets.loading import load_batches, worker_count
-from .datasets.survey import lengths_of, survey_of
+from .datasets.survey import lengths_of, survey_of, unmasked_labels_of
 from .distributed import Ranks, gather_lists, sum_over_ranks
 from .errors import CheckpointError, ConfigError, DataError, ProteinLMError
 from .metrics import SHAPE_METRICS, Bootstrap, Metric
@@ -179,7 +179,7 @@ def _measured(
 ) -> Iterator[tuple[int, Any]]:
     """(index in the data set, row) of each protein; a row sees labels outside valid_mask where the data have any."""
     measure = SHAPE_METRICS[shape].measure
-    unmasked = getattr(dataset, "unmasked_labels", None) if shape == TaskShape.RESIDUE_CLASS else None
+    unmasked = unmasked_labels_of(dataset) if shape == TaskShape.RESIDUE_CLASS else None
     for index, protein in zip(indices.tolist(), proteins, strict=True):
         yield index, measure(*protein) if unmasked is None else measure(*protein, unmasked(index))
 

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .survey import Survey, survey_of
+from .survey import Survey, survey_of, unmasked_labels_of
 
 Batch = dict[str, Any]
 
@@ -35,8 +35,12 @@ class CroppedDataset(Dataset[Any]):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # asked for before __init__ has run, by pickle and copy
             raise AttributeError(name)
-        value = getattr(self._dataset, name)
-        return self._cropped(value) if name == "unmasked_labels" else value
+        if name != "unmasked_labels":
+            return getattr(self._dataset, name)
+        labels = unmasked_labels_of(self._dataset)
+        if labels is None:
+            raise AttributeError(name)
+        return self._cropped(labels)
 
     def _cropped(self, labels_of: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
         """A function that gives a protein's labels, one a token, for the tokens that are left."""

@@ -38,12 +38,10 @@ class RecordSource(Dataset[Record]):
     Attributes:
         path: the file or directory, for messages.
         known_survey: what :func:`tape.datasets.survey.take_survey` found, kept so that the file is read through once.
-        is_foreign: a third party's data set reads it, and its records are not such as ours.
     """
 
     path: Path
     known_survey: Any = None
-    is_foreign = False
     first_number = 1  # how messages count records
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,24 +93,45 @@ def _survey(source: RecordSource) -> Survey:
     return Survey(lengths, identifiers, total)
 
 
-def survey_of(dataset: Any) -> Survey | None:
-    """The survey of a data set.
+def speaks_for(dataset: Any, method: str) -> bool:
+    """Whether what a data set's method tells of a file's records holds for its examples.
 
-    Ours have ``survey()``; a third party's usually keeps its file as ``data``. None where neither holds, or where its
-    records are not such as ours (another name for the sequence, gaps): then batches are not sorted by length.
+    A third party's class may read other records than those of its file, or cut them. Where it has its own ``__len__``,
+    ``__getitem__`` or ``encode``, only a method of its own, or of a class derived from it, speaks for the examples.
     """
-    if hasattr(dataset, "survey"):
-        survey: Survey = dataset.survey()
-        return survey
-    data = getattr(dataset, "data", None)
-    if not isinstance(data, RecordSource) or data.is_foreign:
+    classes = type(dataset).__mro__
+    place = {name: position for position, kind in reversed(list(enumerate(classes))) for name in vars(kind)}
+    readers = [place[name] for name in ("__len__", "__getitem__", "encode") if name in place]
+    return all(place.get(method, 0) <= reader or _is_built_in(classes[reader]) for reader in readers)
+
+
+def _is_built_in(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
+def survey_of(dataset: Any) -> Survey | None:
+    """The survey that a data set offers of its own examples: a method ``survey()``, as the built-in ones have.
+
+    None for any other. A file that it keeps as ``data`` tells nothing: a subset, another order or two examples a
+    record are all possible. Then its proteins are not sorted by length, and their ids are their numbers.
+    """
+    if not hasattr(dataset, "survey") or not speaks_for(dataset, "survey"):
         return None
-    try:
-        return take_survey(data)
-    except DataError as error:
-        data.is_foreign = True
-        logger.info("batches of %s are not sorted by length: %s", type(dataset).__name__, error)
+    if not isinstance(getattr(dataset, "data", None), RecordSource | None):  # such as a list of some of its records
         return None
+    survey: Survey | None = dataset.survey()
+    if survey is not None and len(survey.lengths) != len(dataset):
+        logger.info("%s has %d examples, but surveys %d", type(dataset).__name__, len(dataset), len(survey.lengths))
+        return None
+    return survey
+
+
+def unmasked_labels_of(dataset: Any) -> Callable[[int], np.ndarray] | None:
+    """``unmasked_labels`` of a data set of residue classes, if it has it and it speaks for the examples."""
+    if not speaks_for(dataset, "unmasked_labels"):
+        return None
+    labels: Callable[[int], np.ndarray] | None = getattr(dataset, "unmasked_labels", None)
+    return labels
 
 
 def lengths_of(dataset: Any) -> np.ndarray:

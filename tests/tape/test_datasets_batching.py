@@ -12,7 +12,6 @@ import pytest
 from tape.datasets import ProteinnetDataset, StabilityDataset
 from tape.datasets.batching import check_token_budget, divide_step, draw_batches, plan_epoch, plan_evaluation
 from tape.datasets.loading import load_batches, worker_count
-from tape.datasets.sources import LMDBDataset
 from tape.datasets.survey import check_position_limit, lengths_of, survey_of, within_length
 from tape.errors import ConfigError, DataError
 
@@ -50,36 +49,18 @@ def test_a_survey_finds_bad_records_and_empty_files(write_split: Callable[..., P
         StabilityDataset(write_split("stability", "valid", []), "valid").survey()
 
 
-def test_a_third_partys_file_is_surveyed_and_anything_else_is_not(small_data: Path) -> None:
+def test_a_data_set_without_a_survey_tells_no_lengths(small_data: Path) -> None:
     class Theirs:
         def __init__(self) -> None:
             self.data = StabilityDataset(small_data, "train").data
 
         def __len__(self) -> int:
-            return 10
+            return 3
 
-    assert lengths_of(Theirs()).min() >= 8
-    assert survey_of([1, 2, 3]) is None
-    assert lengths_of([1, 2, 3]).tolist() == [0, 0, 0]
-
-
-@pytest.mark.parametrize("record", [{"primary": "AC-D"}, {"sequence": "AC"}])
-def test_a_third_partys_records_need_not_be_such_as_ours(
-    record: dict[str, str], write_split: Callable[..., Path]
-) -> None:
-    class Theirs:
-        def __init__(self) -> None:
-            self.data = LMDBDataset(
-                write_split("stability", "train", [{"primary": "AC"}, record]) / "stability/stability_train.lmdb"
-            )
-
-        def __len__(self) -> int:
-            return 2
-
-    dataset = Theirs()
-    assert survey_of(dataset) is None
-    assert lengths_of(dataset).tolist() == [0, 0]
-    check_position_limit(dataset, 3)
+    for dataset in (Theirs(), [1, 2, 3]):  # what Theirs does with its file nobody knows
+        assert survey_of(dataset) is None
+        assert lengths_of(dataset).tolist() == [0, 0, 0]
+        check_position_limit(dataset, 3)
 
 
 def test_long_proteins_are_refused_by_name_not_dropped(write_split: Callable[..., Path]) -> None:

@@ -8,9 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch.utils.data import Dataset
 
+from tape import ProteinBertForValuePrediction, TAPETokenizer
+from tape.datasets import LMDBDataset, SecondaryStructureDataset, StabilityDataset, pad_sequences
+from tape.datasets.cropping import CroppedDataset
+from tape.datasets.survey import Survey, survey_of, unmasked_labels_of
+from tape.main import run_eval
+from tape.registry import registry
 from tape.run_directory import read_history
 
 # What tape-proteins' documentation tells people to write.
@@ -136,7 +144,7 @@ def test_their_task_and_model_train_resume_and_evaluate(
     values, results = pickle.loads((run / "1" / "results.pkl").read_bytes())
     assert set(values) == {"accuracy", "number_of_proteins"}
     assert values["number_of_proteins"] == 5.0
-    assert results[0]["id"] == "secondary_structure-0"
+    assert [result["id"] for result in results] == ["0", "1", "2", "3", "4"]  # their data set tells none
 
 
 @pytest.mark.distributed
@@ -152,3 +160,131 @@ def test_their_task_trains_in_two_processes(
     run = tmp_path / "results" / "first_or_second_half_simple_conv_x"
     assert (run / "0" / "pytorch_model.bin").is_file()
     assert read_history(run)[0]["step"] == 3
+
+
+# --- data sets whose examples are not the records of their file one by one ------------------------------------------
+
+
+class Theirs(Dataset[Any]):
+    """Written as TAPE's are, with the file as ``self.data``; which records it reads is a subclass's choice."""
+
+    longest = 30
+    asked: list[int]
+
+    def __init__(self, data_path: str, split: str, tokenizer: str = "iupac", in_memory: bool = False) -> None:
+        self.tokenizer = TAPETokenizer(vocab=tokenizer)
+        self.data = LMDBDataset(Path(data_path) / f"stability/stability_{split}.lmdb", in_memory)
+        self.chosen = self.choose(len(self.data))
+
+    def choose(self, count: int) -> list[int]:
+        return list(range(count))
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Any:
+        self.asked.append(index)
+        record = self.data[self.chosen[index]]
+        ids = self.tokenizer.encode(record["primary"][: self.longest])
+        return ids, np.ones_like(ids), self.value(index)
+
+    def value(self, index: int) -> float:
+        return float(self.data[self.chosen[index]]["stability_score"][0])
+
+    def collate_fn(self, batch: Any) -> dict[str, torch.Tensor]:
+        ids, mask, values = tuple(zip(*batch, strict=True))
+        return {
+            "input_ids": torch.from_numpy(pad_sequences(ids, 0)),
+            "input_mask": torch.from_numpy(pad_sequences(mask, 0)),
+            "targets": torch.FloatTensor(values).unsqueeze(1),
+        }
+
+
+class Twice(Theirs):
+    def choose(self, count: int) -> list[int]:
+        return [*range(count), *range(count)]
+
+
+class EverySecond(Theirs):
+    def choose(self, count: int) -> list[int]:
+        return list(range(0, count, 2))
+
+
+class Backwards(Theirs):
+    def choose(self, count: int) -> list[int]:
+        return list(range(count))[::-1]
+
+
+class SelfCropping(Theirs):
+    longest = 6
+
+
+class Derived(StabilityDataset):
+    """Derived from a built-in one, whose survey speaks of all records in the order of the file."""
+
+    asked: list[int]
+
+    def __len__(self) -> int:
+        return len(self.data) - 1
+
+    def __getitem__(self, index: int) -> Any:
+        self.asked.append(index)
+        return super().__getitem__(len(self) - index)
+
+    def value(self, index: int) -> float:
+        return float(self.data[len(self) - index]["stability_score"][0])
+
+
+@pytest.mark.parametrize("kind", [Twice, EverySecond, Backwards, SelfCropping, Derived])
+def test_their_examples_are_counted_and_named_by_their_data_set_not_its_file(
+    kind: Any, train: Callable[..., Path], small_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "task_name_mapping", dict(registry.task_name_mapping))
+    registry.register_task("theirs", dataset=kind, models={"transformer": ProteinBertForValuePrediction})
+    asked: list[int] = []
+    monkeypatch.setattr(kind, "asked", asked, raising=False)
+    positions = ("--config", "max_position_embeddings=8") if kind is SelfCropping else ()
+    run = train("transformer", "theirs", "--num_train_epochs", 1, "--batch_size", 4, "--eval_freq", 0, *positions)
+    assert set(asked) == set(range(len(kind(small_data, "train"))))
+    run_eval(["transformer", "theirs", str(run), "--data_dir", str(small_data), "--log_level", "40"])
+    _, results = pickle.loads((run / "0" / "results.pkl").read_bytes())
+    test = kind(small_data, "test")
+    assert [result["id"] for result in results] == [str(index) for index in range(len(test))]
+    targets = [float(result["target"][0]) for result in results]
+    assert targets == pytest.approx([test.value(index) for index in range(len(test))])
+
+
+def test_a_class_derived_from_a_built_in_one_may_speak_for_itself(small_data: Path) -> None:
+    class Labelled(SecondaryStructureDataset):  # reads what the built-in one reads, so its methods hold
+        field = "ss8"
+
+    class Half(SecondaryStructureDataset):
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> Any:
+            return super().__getitem__(2 * index)
+
+    class Surveyed(Half):
+        def survey(self) -> Survey:
+            whole = super().survey()
+            return Survey(whole.lengths[:6:2], list(whole.identifiers)[:6:2], whole.changes)
+
+    class Listed(SecondaryStructureDataset):
+        def __init__(self, *words: Any) -> None:
+            super().__init__(*words)
+            self.data: Any = [self.data[4], self.data[2]]
+
+    words = (small_data, "train")
+    whole, surveyed = survey_of(Labelled(*words)), survey_of(Surveyed(*words))
+    assert whole is not None
+    assert surveyed is not None
+    assert len(whole.lengths) == 10
+    assert surveyed.identifiers == [f"secondary_structure-{number}" for number in (0, 2, 4)]
+    assert surveyed.lengths.tolist() == [len(Surveyed(*words)[index][0]) - 2 for index in range(3)]
+    assert survey_of(Half(*words)) is None
+    assert survey_of(CroppedDataset(Half(*words), 8)) is None
+    assert survey_of(Listed(*words)) is None
+    assert unmasked_labels_of(Labelled(*words)) is not None
+    for half in (Half(*words), CroppedDataset(Half(*words), 8)):  # labels of record 1 are not those of example 1
+        assert unmasked_labels_of(half) is None
