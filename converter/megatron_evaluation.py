@@ -17,7 +17,8 @@ from tape.tokenizers import IUPAC_VOCAB
 
 from .arithmetic import activate, attend_each, normalise
 from .evaluation import FINAL, LOGITS, layer_stages, rounded
-from .megatron_layout import MegatronCheckpoint, RankFile, stage_layers
+from .megatron_layout import MegatronCheckpoint
+from .megatron_rank import RankFile, stage_layers
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from tape.models.lazy_tensors import LazyTensor
 from .evaluation import Evaluator
 from .mapping import Mapped, Shards, apply_rules, check_tied, token_rows_by_name
 from .megatron_evaluation import MegatronEvaluator, MegatronMathematics
-from .megatron_layout import DROPPED_PARTS, MegatronCheckpoint, stage_layers
+from .megatron_layout import MegatronCheckpoint
+from .megatron_rank import DROPPED_PARTS, stage_layers
 from .options import SourceOptions
 from .provenance import as_json, file_hashes
 from .tables import (
@@ -97,7 +98,7 @@ class MegatronSource:
             "arguments": as_json(checkpoint.arguments),
             "settings_from": self._settings.origin,
             "files": file_hashes([rank.path for rank in checkpoint.ranks]),
-            "left_behind": {part: DROPPED_PARTS.get(part, "not part of the model") for part in left},
+            "left_behind": {part: DROPPED_PARTS[part] for part in left},
             "unused_tokens": list(self._unused),
         }
 
@@ -160,10 +161,17 @@ class _MegatronSettings:
     def _check(self, name: str, found: int) -> None:
         """A size in the arguments must be the tensors'."""
         declared = self._arguments.get(name)
+        if declared is not None and not isinstance(declared, int):
+            raise self._no_whole_number(name, declared)
         if declared is not None and declared != found:
             raise CheckpointError(
                 f"{self._checkpoint.path}: its arguments say {name} {declared}, but its tensors have {found}"
             )
+
+    def _no_whole_number(self, name: str, value: object) -> CheckpointError:
+        return CheckpointError(
+            f"{self._checkpoint.path}: its arguments have {name} {value!r} ({type(value).__name__}), not a whole number"
+        )
 
     def _heads(self, hidden: int) -> int:
         """The one size that no shape shows."""
@@ -173,7 +181,9 @@ class _MegatronSettings:
             heads = self._options.heads
         if heads is None:
             raise ConfigError(f"{self._checkpoint.path} doesn't state its number of attention heads: give -heads")
-        if not isinstance(heads, int) or heads < 1 or hidden % heads or heads % self._checkpoint.tensor_parallel:
+        if not isinstance(heads, int):
+            raise self._no_whole_number("num_attention_heads", heads)
+        if heads < 1 or hidden % heads or heads % self._checkpoint.tensor_parallel:
             raise ConfigError(
                 f"{self._checkpoint.path}: {heads} attention heads don't divide hidden size {hidden}"
                 f" over {self._checkpoint.tensor_parallel} tensor-parallel ranks"
@@ -195,6 +205,9 @@ class _MegatronSettings:
 
     def _version(self) -> float:
         version, given = self._checkpoint.version, self._options.checkpoint_version
+        if version is None and given is None and not self._checkpoint.first.bare:
+            self._origin["checkpoint_version"] = "none stated, which means 0"
+            return 0.0
         if version is None and given is None:
             raise ConfigError(
                 f"{self._checkpoint.path} has no checkpoint_version, which decides the order of its"

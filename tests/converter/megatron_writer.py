@@ -235,8 +235,9 @@ def write_megatron(
     for stage in range(pp):
         for rank in range(tp):
             model = rank_model(truth, rank, tp, stage, pp, version, head)
+            numbers = {"rank": stage * tp + rank, "world_size": tp * pp}
             content = {
-                "args": arguments_of(truth, tp, pp, version, **argument_changes),
+                "args": arguments_of(truth, tp, pp, version, **{**numbers, **argument_changes}),
                 "iteration": iteration or 0,
                 "model": modern_names(model) if modern else model,
                 **training_state(),

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from converter.megatron_layout import canonical_name, find_rank_files, read_megatron_checkpoint
+from converter.megatron_layout import find_rank_files, read_megatron_checkpoint
+from converter.megatron_rank import canonical_name
 from tape.errors import CheckpointError
 from tests.converter.megatron_writer import edit, make_truth, only_rank, write_megatron
 
@@ -93,7 +94,7 @@ def test_ranks_with_different_keys(copy: Path) -> None:
 
     edit(copy / "iter_0001000" / "mp_rank_01_001" / "model_optim_rng.pt", change)
     with pytest.raises(CheckpointError, match=r"mp_rank_01_001.*layers\.0\.mlp\.dense_4h_to_h\.bias is missing"):
-        read_megatron_checkpoint(copy).merged_stages()
+        read_megatron_checkpoint(copy)
 
 
 def test_ranks_of_different_versions(copy: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,12 @@ def test_arguments_that_contradict_the_tensors(tmp_path: Path, truth: Truth, nam
         open_source(folder, SourceOptions())
 
 
-@pytest.mark.parametrize(("name", "value"), [("num_attention_heads", "4"), ("layernorm_epsilon", "small")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("num_attention_heads", "4"), ("num_layers", "2"), ("layernorm_epsilon", "small")]
+)
 def test_arguments_that_are_no_numbers(tmp_path: Path, truth: Truth, name: str, value: str) -> None:
     folder = write_megatron(tmp_path / "mega", truth, **{name: value})
-    with pytest.raises((CheckpointError, ConfigError), match=value):
+    with pytest.raises(CheckpointError, match=f"{name} '{value}'.*not a (whole )?number"):
         open_source(folder, SourceOptions())
 
 
@@ -101,6 +104,17 @@ def test_bare_file_records_what_was_assumed(tmp_path: Path, written: Path) -> No
 def test_file_with_a_version_but_no_arguments(tmp_path: Path, written: Path) -> None:
     source = open_source(bare(tmp_path, written, keep_version=True), SourceOptions(heads=4, gelu="gelu"))
     assert source.provenance()["checkpoint_version"] == 3.0
+
+
+def test_a_training_file_without_a_version(tmp_path: Path, written: Path, truth: Truth) -> None:
+    """It means version 0, unless the user knows better."""
+    old = write_megatron(tmp_path / "old", truth, version=0)
+    assert open_source(old, SourceOptions()).provenance()["checkpoint_version"] == 0.0
+    path = Path(shutil.copy(only_rank(written), tmp_path / "m.pt"))
+    edit(path, lambda content: content.pop("checkpoint_version"))
+    record = open_source(path, SourceOptions(checkpoint_version=3)).provenance()
+    assert record["checkpoint_version"] == 3.0
+    assert record["settings_from"]["checkpoint_version"] == "option"
 
 
 @pytest.mark.parametrize("version", [0.5, 4.0, -1])
