@@ -22,7 +22,7 @@ from tape.datasets import (
     pad_sequences,
 )
 from tape.errors import DataError
-from tape.lmdb_store import write_lmdb
+from tape.lmdb_store import COUNT_KEY, LMDBReader, write_lmdb
 
 
 def test_padding_fills_the_far_ends_of_any_rank() -> None:
@@ -44,8 +44,25 @@ def test_lmdb_records(tmp_path: Path, in_memory: bool) -> None:
     assert dataset.where(1, dataset[1]).endswith("a.lmdb, record 1 (named)")
 
 
-def test_lmdb_is_read_when_asked_for_and_travels_to_workers(tmp_path: Path) -> None:
-    # defect 35: nothing is read in the constructor, and a pickled data set opens the file again
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_lmdb_records_are_read_when_asked_for(tmp_path: Path, in_memory: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # defect 35: the constructor read every record
+    write_lmdb(tmp_path / "a.lmdb", [{"primary": "ACD"}, {"primary": "EF"}, {"primary": "G"}])
+    read: list[bytes] = []
+    get = LMDBReader._get
+
+    def noted(reader: LMDBReader, key: bytes, where: str) -> bytes:
+        read.append(key)
+        return get(reader, key, where)
+
+    monkeypatch.setattr(LMDBReader, "_get", noted)
+    dataset = LMDBDataset(tmp_path / "a.lmdb", in_memory)
+    assert (len(dataset), read) == (3, [COUNT_KEY])
+    assert [dataset[index]["primary"] for index in (1, 1)] == ["EF", "EF"]
+    assert read == [COUNT_KEY, *[b"1"] * (1 if in_memory else 2)]
+
+
+def test_an_lmdb_data_set_travels_to_workers(tmp_path: Path) -> None:
     write_lmdb(tmp_path / "a.lmdb", [{"primary": "ACD"}])
     dataset = pickle.loads(pickle.dumps(LMDBDataset(tmp_path / "a.lmdb")))
     assert dataset[0]["primary"] == "ACD"

@@ -30,6 +30,34 @@ from tape.tokenizers import TAPETokenizer
 Writer = Callable[..., Path]
 
 
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [
+        ("secondary_structure", SecondaryStructureDataset),
+        ("proteinnet", ProteinnetDataset),
+        ("remote_homology", RemoteHomologyDataset),
+        ("fluorescence", FluorescenceDataset),
+        ("stability", StabilityDataset),
+        ("pfam", MaskedLanguageModelingDataset),
+    ],
+)
+def test_every_split_of_every_task_holds_its_long_proteins(folder: str, kind: Any, write_split: Writer) -> None:
+    # defect 16: records whose protein_length exceeds 512 were left out, and the field had to be there
+    length = 600
+    labels = {
+        "ss3": np.zeros(length, np.int64),
+        "tertiary": np.zeros((length, 3), np.float32),
+        "valid_mask": np.ones(length, bool),
+        "fold_label": 3,
+        "log_fluorescence": [1.0],
+        "stability_score": [1.0],
+    }
+    record = {"primary": "A" * length, **labels}
+    for split in ("train", "valid", "test"):
+        dataset = kind(write_split(folder, split, [{**record, "protein_length": length}, record]), split)
+        assert [len(dataset[index][0]) for index in range(len(dataset))] == [length + 2] * 2
+
+
 def test_value_tasks(write_split: Writer) -> None:
     data = write_split("fluorescence", "train", [{"primary": "ACD", "log_fluorescence": [1.5]}, {"primary": "A"}])
     write_split("stability", "train", [{"primary": "AC", "stability_score": np.array([-0.5], np.float32)}])

@@ -158,6 +158,12 @@ def test_the_launcher_reports_what_its_processes_say(
     assert_clean_error(result, "pfam_train.lmdb, record 1: unknown residue '1'", "training process")
 
 
+def test_there_is_one_writer_for_all_machines() -> None:
+    # defect 12: the first process of every machine wrote
+    ranks = [Ranks(rank, world_size=4, local_rank=rank % 2) for rank in range(4)]
+    assert [rank.is_writer for rank in ranks] == [True, False, False, False]
+
+
 def test_one_process_needs_no_exchange() -> None:
     ranks = Ranks()
     assert (ranks.is_writer, ranks.is_distributed) == (True, False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,24 @@ def test_improvement_and_patience(train: Train) -> None:
     best = json.loads((run / "best.json").read_text())
     losses = {record["epoch"]: record["valid"]["loss"] for record in read_history(run)}
     assert losses[best["epoch"]] == min(losses.values()) == best["value"]
+
+
+def test_long_proteins_are_trained_on_and_evaluated(train: Train, write_split: Callable[..., Path]) -> None:
+    # defect 16: proteins over 512 residues were left out of training and of every test set
+    records = [
+        {"primary": "A" * n, "protein_length": n, "stability_score": [n / 100], "id": f"p{n}"} for n in (10, 600, 20)
+    ]
+    for split in ("train", "valid", "test"):
+        data = write_split("stability", split, records)
+    options = ("--num_train_epochs", 1, "--batch_size", 1, "--config", "max_position_embeddings=602")
+    run = train("transformer", "stability", *options, data=data)
+    assert read_history(run)[0]["step"] == 3
+    run_eval(["transformer", "stability", str(run), "--data_dir", str(data)])
+    report = json.loads((run / "0" / "eval_test.json").read_text())
+    assert report["proteins"] == 3
+    assert {metric["n"] for metric in report["metrics"]} == {3}
+    _, results = pickle.loads((run / "0" / "results.pkl").read_bytes())
+    assert [result["id"] for result in results] == ["p10", "p600", "p20"]
 
 
 def test_long_proteins_and_max_length(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tape.models.contact_heads import PairwiseContactPredictionHead, pair_projection
 from tape.models.heads import (
@@ -74,7 +78,7 @@ def pair_features(states: torch.Tensor) -> torch.Tensor:
     return torch.cat([product, difference], -1)
 
 
-def test_pair_projection_equals_the_dense_pair_tensor():  # defect 37
+def test_pair_projection_equals_the_dense_pair_tensor():
     torch.manual_seed(0)
     states = torch.randn(2, 7, 5, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(6, 10, dtype=torch.float64, requires_grad=True)
@@ -89,6 +93,33 @@ def test_pair_projection_equals_the_dense_pair_tensor():  # defect 37
         strict=True,
     ):
         torch.testing.assert_close(got, expected)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Numbers in the largest tensor that any operation makes while it is entered, those of backward passes too."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        made = (value.numel() for value in tree_leaves(result) if isinstance(value, torch.Tensor))
+        self.numbers = max(self.numbers, *made, 0)
+        return result
+
+
+@pytest.mark.parametrize("architecture", ["linear", "resnet"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_no_pair_tensor_is_ever_made(architecture, dropout):  # defect 37
+    length, hidden = 100, 128  # so that neither 64 channels a pair nor 64 weighted copies of the states are as large
+    head = PairwiseContactPredictionHead(hidden, architecture=architecture, num_blocks=1, dropout=dropout).train()
+    states = torch.randn(1, length, hidden, requires_grad=True)
+    targets = torch.randint(0, 2, (1, length - 2, length - 2))
+    with LargestTensor() as largest:
+        (loss, _), _ = head(states, None, targets)
+        loss.backward()
+    assert states.grad is not None
+    # Of its two halves, the products and the differences, not one either.
+    assert 2 * length * length <= largest.numbers < length * length * hidden
 
 
 def test_pair_dropout_keeps_the_mean():

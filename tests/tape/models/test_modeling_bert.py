@@ -232,17 +232,24 @@ def test_packing_refuses_a_mask_and_empty_proteins(tiny_config, proteins):
         PackedLayout.from_lengths([4, 0])
 
 
-def test_checkpointed_activations_give_the_same_gradients(tiny_config, proteins):  # defect 38
+def test_blocks_are_recomputed_and_nothing_else_changes(tiny_config, proteins):
+    # defect 38: nothing was ever recomputed, and the branch for it had no final layer norm and lost all states but some
     ids, mask = proteins(10, 20)
-    model = ProteinBertModel(tiny_config())
-    gradients = []
+    model = ProteinBertModel(tiny_config(output_hidden_states=True, output_attentions=True))
+    calls, found = [], []
+    for number, layer in enumerate(model.encoder.layer):
+        layer.register_forward_pre_hook(lambda *_, number=number: calls.append(number))
     for recompute in (False, True):
         model.encoder.checkpoint_activations = recompute
         torch.manual_seed(3)
         model.zero_grad()
-        model(ids, mask)[0].square().sum().backward()
-        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
-    torch.testing.assert_close(gradients[0], gradients[1])
+        outputs = model(ids, mask)
+        assert calls == [0, 1, 2]
+        outputs[0].square().sum().backward()
+        assert calls == [0, 1, 2, *([2, 1, 0] if recompute else [])]
+        calls.clear()
+        found.append((outputs, [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_a_contact_model_that_recomputes_gives_the_same_gradients(tiny_config, proteins):
