@@ -24,6 +24,7 @@ from tape.progress import Progress
 from .huggingface_writer import HuggingFaceTarget
 from .mapping import Mapped, check_total
 from .megatron_writer import MegatronTarget
+from .model_files import modern_name
 from .options import SourceOptions
 from .output import Output
 from .provenance import file_hashes
@@ -135,13 +136,13 @@ def _target(request: Request, output: Output) -> Target:
 
 
 def _reference(request: Request) -> LazyState | None:
-    """Names and shapes of the checkpoint given with ``-dst``."""
+    """Names and shapes of the checkpoint given with ``-dst``, a bare encoder's under ``bert.`` as ours."""
     if request.reference is None:
         return None
     weights = find_weights(request.reference)
     if weights is None or not weights.is_file():
         raise CheckpointError(f"{request.reference}: no such model directory or weights file")
-    return open_weights(weights)
+    return {modern_name(name): tensor for name, tensor in open_weights(weights).items()}
 
 
 def _with_token_types(options: SourceOptions, reference: LazyState | None) -> SourceOptions:

@@ -63,14 +63,15 @@ def read_model_files(path: Path) -> ModelFiles:
     assert weights is not None
     state: LazyState = {}
     for name, tensor in open_weights(weights).items():
-        modern = _modern_name(name)
+        modern = modern_name(name)
         if modern in state:
             raise CheckpointError(f"{weights}: {name} is there twice, under an old and a new name")
         state[modern] = tensor
     return ModelFiles(path, weights, read_json_object(weights.parent / CONFIG_NAME), state)
 
 
-def _modern_name(name: str) -> str:
+def modern_name(name: str) -> str:
+    """A key as we write it: layer norms have ``weight`` and ``bias``, the encoder's parts lie under ``bert.``."""
     for old, new in _OLD_ENDINGS:
         if name.endswith(old):
             name = name.removesuffix(old) + new

@@ -56,11 +56,11 @@ class Output:
         """
         suffixes = _FILE_SUFFIXES[form]
         if path.suffix in suffixes:
-            return cls(path.parent, path.name, form, overwrite)
+            return cls(_followed(path.parent), path.name, form, overwrite)
         if path.suffix in _WEIGHTS_SUFFIXES:
             allowed = f", or a file ending in {' or '.join(reversed(suffixes))}" if suffixes else ""
             raise ConfigError(f"-out {path}: give a directory{allowed} (--to {form})")
-        return cls(path, None, form, overwrite)
+        return cls(_followed(path), None, form, overwrite)
 
     @property
     def record(self) -> str:
@@ -124,3 +124,8 @@ class Output:
             (self.directory / name).unlink(missing_ok=True)
         for file in sorted(folder.iterdir(), key=lambda file: file.name == self.file):
             os.replace(file, self.directory / file.name)
+
+
+def _followed(directory: Path) -> Path:
+    """What a symbolic link stands for: the rename at the end would otherwise put a directory in the link's place."""
+    return directory.resolve() if directory.is_symlink() else directory

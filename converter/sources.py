@@ -25,6 +25,7 @@ from .sharded_source import ShardedSource
 from .tape_source import TapeSource
 
 SHARDED_METADATA = "metadata.json"
+SHORTEST = 3  # positions of a protein of one residue
 
 
 class Source(Protocol):
@@ -61,7 +62,7 @@ def open_source(path: Path, options: SourceOptions) -> Source:
 
     Raises:
         CheckpointError: nothing there that can be read.
-        ConfigError: an option contradicts the checkpoint.
+        ConfigError: an option contradicts the checkpoint, or no protein fits in its positions.
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or directory")
@@ -74,6 +75,10 @@ def open_source(path: Path, options: SourceOptions) -> Source:
         found = getattr(source.config, name)
         if given is not None and given != found:
             raise ConfigError(f"{flag} {given} contradicts {path}, which has {name} {found}")
+    if source.config.max_position_embeddings < SHORTEST:
+        raise ConfigError(
+            f"{path}: has {source.config.max_position_embeddings} positions; <cls>, a residue and <sep> need {SHORTEST}"
+        )
     return source
 
 

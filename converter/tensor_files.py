@@ -22,6 +22,7 @@ from tape.models.lazy_tensors import SAFETENSORS_DTYPES, LazyTensor
 from .safe_load import load_checkpoint_file
 
 _MAPPED_BYTES = 1 << 28
+_CHUNK_BYTES = 1 << 20
 _DTYPES = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
 
 LazyState = dict[str, LazyTensor]
@@ -34,6 +35,7 @@ class PickledFile:
         self.path = path
         self._content: Any = None
         self._bytes_read = 0
+        self._checked = False
         self._mapped = zipfile.is_zipfile(path) if path.is_file() else False
 
     def content(self) -> Any:
@@ -43,7 +45,11 @@ class PickledFile:
             CheckpointError: missing, damaged, or refused by :mod:`converter.safe_load`.
         """
         if self._content is None:
-            self._content = load_checkpoint_file(self.path)
+            content = load_checkpoint_file(self.path)
+            if self._mapped and not self._checked:
+                check_records(self.path)
+                self._checked = True
+            self._content = content
         return self._content
 
     def release(self) -> None:
@@ -63,6 +69,22 @@ class PickledFile:
         if self._mapped and self._bytes_read > _MAPPED_BYTES:
             self.release()
         return tensor
+
+
+def check_records(path: Path) -> None:
+    """Compare every record of a zip file with its checksum, which a mapped file is otherwise read without.
+
+    Raises:
+        CheckpointError: names the first record that was altered since it was written.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            try:
+                with archive.open(record) as stream:
+                    while stream.read(_CHUNK_BYTES):
+                        pass
+            except (zipfile.BadZipFile, OSError, EOFError) as error:
+                raise CheckpointError(f"{path}: record {record.filename} is damaged ({error})") from error
 
 
 def find_weights(path: Path) -> Path | None:

@@ -219,6 +219,15 @@ def test_output_name_of_another_format(tmp_path: Path, mega: Path) -> None:
         convert(Request(mega, tmp_path / "out.pt"), silent)
 
 
+def test_a_link_as_output_is_followed(tmp_path: Path, mega: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk" / "model")
+    for _ in range(2):  # the second finds the first, as behind any other name
+        convert(Request(mega, tmp_path / "out"), silent)
+        assert (tmp_path / "out").is_symlink()
+        assert (tmp_path / "disk" / "model" / "model.safetensors").is_file()
+
+
 # --- the reference checkpoint
 
 
@@ -242,6 +251,16 @@ def test_matching_reference_passes(tmp_path: Path, mega: Path, truth: Truth) -> 
     state = load_state_dict(path) | {"bert.bert_tail_dense.bias": torch.zeros(truth.hidden)}  # as the original's has
     torch.save(state, path)
     convert(Request(mega, tmp_path / "out", reference=path), silent)
+
+
+def test_a_bare_encoder_is_a_reference_for_one(tmp_path: Path, mega: Path, truth: Truth) -> None:
+    """What an encoder writes of itself has no ``bert.`` before its names."""
+    headless = write_megatron(tmp_path / "headless", truth, head=False)
+    convert(Request(headless, tmp_path / "encoder"), silent)
+    assert not any(name.startswith("bert.") for name in load_state_dict(tmp_path / "encoder"))
+    convert(Request(headless, tmp_path / "out", reference=tmp_path / "encoder"), silent)
+    with pytest.raises(ConfigError, match=r"-dst .*mlm\."):
+        convert(Request(mega, tmp_path / "other", reference=tmp_path / "encoder"), silent)
 
 
 def test_token_types_follow_the_reference(tmp_path: Path, mega: Path, truth: Truth) -> None:

@@ -66,6 +66,15 @@ def a_shard(folder: Path) -> None:
     file.write_bytes(file.read_bytes()[:-2000])
 
 
+def a_byte(folder: Path) -> None:
+    """Of a weight: the lowest bit of one value, which no other check would see."""
+    file = rank(folder)
+    layers = torch.load(file, weights_only=False)["model"]["language_model"]["transformer"]
+    content = bytearray(file.read_bytes())
+    content[content.index(layers["layers.0.mlp.dense_h_to_4h.weight"].numpy().tobytes()) + 400] ^= 1
+    file.write_bytes(content)
+
+
 def a_shard_of_another_size(folder: Path) -> None:
     def change(content: dict) -> None:
         layers = content["model"]["language_model"]["transformer"]
@@ -83,6 +92,7 @@ def a_shard_of_another_size(folder: Path) -> None:
         (a_tied_copy, r"word_embeddings_for_head\.weight: rank 1 differs"),
         (a_key, r"layers\.1\.attention\.dense\.weight is missing"),
         (a_shard, r"mp_rank_00_001/model_optim_rng\.pt: truncated"),
+        (a_byte, r"mp_rank_01_001/model_optim_rng\.pt: record .*/data/\d+ is damaged \(Bad CRC-32"),
         (a_shard_of_another_size, r"dense_h_to_4h|dense_h_4h|ffn_hidden_size"),
     ],
 )

@@ -149,6 +149,13 @@ def test_replicated_tensors_may_differ_by_rounding_only() -> None:
     assert torch.equal(merge_same((tensor, tensor * (1 + 1e-7)), layout)[0], tensor)
     with pytest.raises(CheckpointError, match="different values"):
         merge_same((tensor, tensor + 1e-3), layout)
+    small = torch.tensor([9e-4, -0.02, 0.0], dtype=torch.float16)  # less than the type's step at 1
+    zero = torch.zeros(1, dtype=torch.float16)
+    assert torch.equal(merge_same((small, torch.nextafter(small, small * 2)), layout)[0], small)
+    assert torch.equal(merge_same((zero, torch.nextafter(zero, zero + 1)), layout)[0], zero)
+    for other in (torch.zeros_like(small), small + 5e-4):
+        with pytest.raises(CheckpointError, match="different values"):
+            merge_same((small, other), layout)
     with pytest.raises(CheckpointError, match="different values"):
         merge_same((tensor, torch.full((3,), float("nan"))), layout)
 

@@ -152,6 +152,12 @@ def test_other_architectures_are_refused(tmp_path: Path, truth: Truth) -> None:
         open_source(folder, SourceOptions())
 
 
+def test_too_few_positions_for_any_protein(tmp_path: Path) -> None:
+    folder = write_megatron(tmp_path / "mega", make_truth(positions=2))
+    with pytest.raises(ConfigError, match=r"mega: has 2 positions; <cls>, a residue and <sep> need 3"):
+        open_source(folder, SourceOptions())
+
+
 def test_vocabulary_of_the_user(written: Path) -> None:
     with pytest.raises(VocabularyMismatchError, match="lacks: Z"):
         open_source(written, SourceOptions(vocabulary=(*SPECIAL, *LETTERS[:-1])))
