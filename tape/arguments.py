@@ -162,7 +162,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         "--save_freq",
         type=save_frequency,
         default=1,
-        help="epochs between saved models, or 'improvement' (default 1)",
+        help="epochs between saved models, the run's last epoch saved too; or 'improvement' (default 1)",
     )
     group.add_argument(
         "--seeds",
@@ -172,7 +172,11 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         " and standard deviation in summary.json and summary.csv there",
     )
     group.add_argument(
-        "--eval_splits", nargs="+", default=[], metavar="SPLIT", help="evaluate the best epoch on these when trained"
+        "--eval_splits",
+        nargs="+",
+        default=[],
+        metavar="SPLIT",
+        help="evaluate the best saved epoch on these when trained",
     )
     group.add_argument("--patience", type=int, default=-1, help="stop after so many epochs without improvement")
     group.add_argument(
@@ -192,7 +196,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
-        "--from_pretrained", metavar="DIR", help="model directory, or a run's directory (its best epoch)"
+        "--from_pretrained", metavar="DIR", help="model directory, or a run's directory (its best saved epoch)"
     )
     group.add_argument(
         "--pooling",
@@ -265,7 +269,7 @@ def create_eval_parser() -> argparse.ArgumentParser:
         prog="tape-eval", description="Evaluate a finetuned model.", parents=[create_base_parser()]
     )
     _add_task(parser)
-    parser.add_argument("from_pretrained", help="model directory, or a run's directory (its best epoch)")
+    parser.add_argument("from_pretrained", help="model directory, or a run's directory (its best saved epoch)")
     parser.add_argument("--batch_size", type=int, help="proteins a forward pass; changes no number")
     parser.add_argument("--data_dir", default="./data", help="holds one folder a task (default %(default)s)")
     parser.add_argument(

@@ -163,7 +163,7 @@ def _train_seeds(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> Path
 
 
 def _evaluate_splits(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks, run: Path) -> dict[str, dict[str, float]]:
-    """``--eval_splits``: the metrics of a run's best epoch on each."""
+    """``--eval_splits``: the metrics of a run's best saved epoch on each."""
     evaluation = vars(options.create_eval_parser().parse_args([args.model_type, args.task, str(run)]))
     shared = {name: value for name, value in vars(args).items() if name in evaluation and name != "from_pretrained"}
     return {

@@ -377,9 +377,11 @@ class Trainer:
         return frequency > 0 and (epoch + 1) % frequency == 0
 
     def _should_save(self, epoch: int, improved: bool) -> bool:
+        """Whether it is the epoch's turn; no run ends without a saved model."""
+        is_last = epoch + 1 == self.config.num_train_epochs or self._out_of_patience()
         if isinstance(self.config.save_freq, str):
-            return improved
-        return self._is_due(epoch, self.config.save_freq) or epoch + 1 == self.config.num_train_epochs
+            return improved or (is_last and self.progress.best_loss is None)
+        return is_last or self._is_due(epoch, self.config.save_freq)
 
     def _save(self, valid: dict[str, float] | None) -> None:
         loss = None if valid is None else valid["loss"]

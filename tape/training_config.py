@@ -50,6 +50,7 @@ class TrainingConfig:
         num_log_iter: optimizer steps between two lines of the log.
         eval_freq: epochs between validations; 0 or less: never.
         save_freq: epochs between saved models, or "improvement": whenever the validation loss is the lowest so far.
+            With a number the run's last epoch is saved too, also where patience ends it.
         patience: stop after so many epochs without a lower validation loss; -1: never.
         seed: of order, masks, dropout.
         num_workers: worker processes that read data; see :func:`tape.datasets.loading.worker_count`.

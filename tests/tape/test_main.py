@@ -217,6 +217,21 @@ def test_long_proteins_are_trained_on_and_evaluated(train: Train, write_split: C
     assert [result["id"] for result in results] == ["p10", "p600", "p20"]
 
 
+def test_patience_between_two_saved_epochs(train: Train, small_data: Path) -> None:
+    """The last epoch is saved, and is what the run's directory and ``--eval_splits`` mean."""
+    options = ("--save_freq", 50, "--patience", 1, "--num_train_epochs", 40, "--warmup_steps", 0)
+    run = train("onehot", "stability", *options, "--learning_rate", 0.3, "--eval_splits", "test")
+    history = read_history(run)
+    last = history[-1]["epoch"]
+    assert 0 < last < 39
+    assert history[-1]["valid"]["loss"] > history[-2]["valid"]["loss"]
+    assert [path.name for path in run.iterdir() if path.is_dir()] == [str(last)]
+    assert json.loads((run / "best.json").read_text())["epoch"] == last
+    assert (run / str(last) / "eval_test.json").is_file()
+    words = ["onehot", "stability", str(run), "--data_dir", str(small_data), "--split", "valid", "--log_level", "40"]
+    assert run_eval(words)["loss"] == pytest.approx(history[-1]["valid"]["loss"], rel=1e-4)
+
+
 def test_long_proteins_and_max_length(
     train: Train, write_split: Callable[..., Path], small_config: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -236,6 +236,27 @@ def test_patience_counts_epochs_without_improvement() -> None:
     assert trainer.train().epoch == 5
 
 
+@pytest.mark.parametrize(
+    ("save_freq", "losses", "saved", "best_saved"),
+    [
+        (10, [3.0, 2.0, 2.5, 2.0], [3], (3, 2.0)),  # the lowest loss was epoch 1's, which is not there
+        (2, [3.0, 2.0, 2.5, 2.5], [1, 3], (1, 2.0)),
+        (10, [math.nan, math.nan], [1], (-1, None)),
+        ("improvement", [3.0, 2.0, 2.5, 2.0], [0, 1], (1, 2.0)),
+        ("improvement", [math.nan, math.nan], [1], (-1, None)),
+    ],
+)
+def test_a_run_that_patience_ends_leaves_a_model(
+    save_freq: int | str, losses: list[float], saved: list[int], best_saved: tuple[int, float | None]
+) -> None:
+    recorder = Recorded()
+    trainer = make_trainer(recorder=recorder, valid=Rows(3), num_train_epochs=10, patience=2, save_freq=save_freq)
+    losses_to(trainer, losses)
+    progress = trainer.train()
+    assert list(recorder.saved) == saved
+    assert (progress.best_saved_epoch, progress.best_saved_loss) == best_saved
+
+
 def test_resuming_is_exact_with_dropout() -> None:
     # defect 9: optimizer, schedule, order, dropout and the best loss go on as if never interrupted
     def trainer(recorder: Recorded) -> Trainer:
