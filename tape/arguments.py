@@ -287,7 +287,8 @@ def create_eval_parser() -> argparse.ArgumentParser:
         "--predict",
         type=Path,
         metavar="FILE",
-        help="instead of evaluating a split, predict for the proteins of FILE (FASTA, JSON lines, CSV, LMDB, ...)",
+        help="instead of evaluating a split, predict for the proteins of FILE (FASTA, JSON lines, CSV, LMDB, ...). A"
+        " stop * at a protein's end is left out; predictions are of the residues before it",
     )
     group.add_argument(
         "--predict_out",
@@ -324,7 +325,11 @@ def create_embed_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tape-embed", description="Write a model's states of proteins.", parents=[create_base_parser()]
     )
-    parser.add_argument("data_file", help=".lmdb, FASTA, .json, .jsonl, or a directory of .npz")
+    parser.add_argument(
+        "data_file",
+        help=".lmdb, FASTA, .json, .jsonl, or a directory of .npz. A stop * at a protein's end is left out, and"
+        " counts in no length, mean or row of states",
+    )
     parser.add_argument(
         "out_file",
         help=".npz (TAPE's layout), or .h5 (pip install 'proteinlm[hdf5]'). The same command goes on after a break",

@@ -188,7 +188,7 @@ _GAPS = str.maketrans("", "", "-.")
 _LETTERS = frozenset("ABCDEFGHIKLMNOPQRSTUVWXYZ")
 
 
-def normalise_sequence(sequence: str, *, drop_gaps: bool) -> tuple[str, Counter[str]]:
+def normalise_sequence(sequence: str, *, drop_gaps: bool, drop_stop: bool = False) -> tuple[str, Counter[str]]:
     """Bring a sequence as people write it into the ``iupac`` alphabet, and count what was changed.
 
     White space is removed, lower case becomes upper case, J (leucine or isoleucine) becomes X.
@@ -197,6 +197,8 @@ def normalise_sequence(sequence: str, *, drop_gaps: bool) -> tuple[str, Counter[
         sequence: residues as read from a file.
         drop_gaps: True for corpora: gaps ``-`` ``.`` and stops ``*`` are removed. False for records with a label a
             residue, where a removed character would shift the labels: there those characters are an error.
+        drop_stop: without ``drop_gaps``, for proteins without labels: stops ``*`` after the last residue are removed,
+            as translated genes end with one; gaps, and stops between residues, are an error there too.
 
     Returns:
         The sequence and counts under ``lower_case``, ``J_to_X``, ``gap_removed``, ``stop_removed`` (absent when 0).
@@ -219,12 +221,19 @@ def normalise_sequence(sequence: str, *, drop_gaps: bool) -> tuple[str, Counter[
         clean = without_gaps.replace("*", "")
         changes["gap_removed"] = len(upper) - len(without_gaps)
         changes["stop_removed"] = len(without_gaps) - len(clean)
+    elif drop_stop:
+        clean = upper.rstrip("*")
+        changes["stop_removed"] = len(upper) - len(clean)
     else:
         clean = upper
     for position, character in enumerate(clean, start=1):
         if character not in _LETTERS:
-            raise UnknownResidueError(
-                f"unknown residue {character!r} at position {position}; allowed are the letters A to Z"
-                + (", gaps '-' '.' and stops '*'" if drop_gaps else " (no gaps or stops in a labelled record)")
-            )
+            allowed = f"allowed are the letters A to Z{_allowed_beside_letters(drop_gaps, drop_stop)}"
+            raise UnknownResidueError(f"unknown residue {character!r} at position {position}; {allowed}")
     return clean, +changes
+
+
+def _allowed_beside_letters(drop_gaps: bool, drop_stop: bool) -> str:
+    if drop_gaps:
+        return ", gaps '-' '.' and stops '*'"
+    return " and stops '*' after the last of them" if drop_stop else " (no gaps or stops in a labelled record)"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError
-from .sequence_files import read_rows, read_sequences
+from .errors import DataError, UnknownResidueError
+from .sequence_files import SequenceRecord, read_rows, read_sequences
 from .tokenizers import normalise_sequence
 
 # The ways to score a variant; :mod:`tape.scoring` has their formulas.
@@ -57,15 +57,22 @@ def read_proteins(source: str) -> dict[str, str]:
     path = Path(source)
     # os.path's exists(), since Path's raises for a name longer than a file's can be
     if path.suffix == "" and path.name == source and not os.path.exists(path):
-        return {"wild type": normalise_sequence(source, drop_gaps=False)[0]}
+        return {"wild type": normalise_sequence(source, drop_gaps=False, drop_stop=True)[0]}
     proteins: dict[str, str] = {}
     for record in read_sequences(path):
         if record.identifier in proteins:
             raise DataError(f"{record.where}: a second protein named {record.identifier!r}; variants are found by name")
-        proteins[record.identifier] = normalise_sequence(record.sequence, drop_gaps=False)[0]
+        proteins[record.identifier] = _wild_type(record)
     if not proteins:
         raise DataError(f"{path}: holds no protein")
     return proteins
+
+
+def _wild_type(record: SequenceRecord) -> str:
+    try:
+        return normalise_sequence(record.sequence, drop_gaps=False, drop_stop=True)[0]
+    except UnknownResidueError as error:
+        raise UnknownResidueError(f"{record.where}: {error}") from None
 
 
 def read_variants(path: str, proteins: Mapping[str, str], first_residue: int = 1) -> list[Variant]:

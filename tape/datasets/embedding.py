@@ -25,6 +25,7 @@ class EmbedDataset(TaskDataset):
     """
 
     task = task_record("embed")
+    has_labels = False
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class EmbedDataset(TaskDataset):
     ) -> None:
         self.tokenizer = as_tokenizer(tokenizer)
         self.data = dataset_factory(data_file, in_memory=in_memory)
+        self.data.has_labels = self.has_labels
 
     def __getitem__(self, index: int) -> Item:
         record = self.data[index]

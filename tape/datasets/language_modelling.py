@@ -20,6 +20,8 @@ Item = tuple[np.ndarray, np.ndarray, np.ndarray]
 class _TokenDataset(TaskDataset):
     """Labels are token ids."""
 
+    has_labels = False  # of their own
+
     def collate_fn(self, batch: Sequence[Item]) -> dict[str, Tensor]:
         """Adds ``targets`` (B, longest) int64, -1 where nothing is predicted."""
         ids, masks, labels = zip(*batch, strict=True)

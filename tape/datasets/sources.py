@@ -37,11 +37,13 @@ class RecordSource(Dataset[Record]):
 
     Attributes:
         path: the file or directory, for messages.
+        has_labels: False where nothing belongs to single residues, so that a stop ``*`` at the end may be left out.
         known_survey: what :func:`tape.datasets.survey.take_survey` found, kept so that the file is read through once.
     """
 
     path: Path
     known_survey: Any = None
+    has_labels = True
     first_number = 1  # how messages count records
 
     def __len__(self) -> int:

@@ -28,7 +28,8 @@ class Survey:
     Attributes:
         lengths: (N,) residues of each protein.
         identifiers: N ids.
-        changes: how many characters were read as others (``lower_case``, ``J_to_X``), over all records.
+        changes: how many characters were read as others (``lower_case``, ``J_to_X``) or, where records have no labels,
+            left out at the end (``stop_removed``), over all records.
     """
 
     lengths: np.ndarray
@@ -46,7 +47,8 @@ def sequence_of(source: RecordSource, index: int, record: Record) -> tuple[str, 
     if not isinstance(primary, str):
         raise DataError(f"{source.where(index, record)}: 'primary' should be text, found {type(primary).__name__}")
     try:
-        sequence, changes = normalise_sequence(primary, drop_gaps=False)
+        has_labels = getattr(source, "has_labels", True)  # a derived data set may keep a plain list of records
+        sequence, changes = normalise_sequence(primary, drop_gaps=False, drop_stop=not has_labels)
     except UnknownResidueError as error:
         raise UnknownResidueError(f"{source.where(index, record)}: {error}") from None
     if not sequence:

@@ -73,6 +73,7 @@ class TaskDataset(Dataset[Any]):
     """
 
     task: Task
+    has_labels = True
 
     def __init__(
         self,
@@ -83,6 +84,7 @@ class TaskDataset(Dataset[Any]):
     ) -> None:
         self.tokenizer = as_tokenizer(tokenizer)
         self.data: RecordSource = open_split(data_path, self.task.folder, split, in_memory)
+        self.data.has_labels = self.has_labels
 
     def __len__(self) -> int:
         return len(self.data)

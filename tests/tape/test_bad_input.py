@@ -181,7 +181,7 @@ def test_changed_characters_are_said(models: Path, monkeypatch, capsys: pytest.C
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("x.fasta", ">a\nMK\n>b\nM*\n", ["x.fasta, record 2 (b)", "'*' at position 2"]),
+        ("x.fasta", ">a\nMK\n>b\nM*K\n", ["x.fasta, record 2 (b)", "'*' at position 2"]),
         ("x.fasta", ">a\n>b\nMK\n", ["x.fasta, record 1 (a)", "empty record"]),
         ("x.fasta", "", ["x.fasta", "no record"]),
         ("x.fasta", f">a\n{LONG}\n", ["x.fasta, record 1 (a)", "40000 residues"]),

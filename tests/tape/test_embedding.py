@@ -70,6 +70,21 @@ def test_all_states(model_directory: Path, fasta: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(found["seq"], states_of(model_directory, "MNP")[0], rtol=1e-4, atol=1e-5)
 
 
+def test_a_stop_at_the_end_is_left_out(model_directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = {}
+    for name, ends in (("with", ("*", "**")), ("without", ("", ""))):
+        (tmp_path / f"{name}.fasta").write_text(f">a\nMKVLA{ends[0]}\n>b\nACD{ends[1]}\n")
+        words = ["transformer", str(tmp_path / f"{name}.fasta"), str(tmp_path / name), str(model_directory)]
+        with np.load(run_embed([*words, "--full_sequence_embed"]), allow_pickle=True) as arrays:
+            files[name] = {key: arrays[key].item()["seq"] for key in arrays.files}
+    assert [len(states) for states in files["with"].values()] == [7, 5]
+    for key, states in files["without"].items():
+        np.testing.assert_array_equal(files["with"][key], states)
+    said = [record.getMessage() for record in caplog.records if "changes of characters" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].endswith("with.fasta were read with these changes of characters: stop_removed 3")
+
+
 def test_the_folder_is_looked_at_before_anything_is_computed(
     model_directory: Path, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,19 @@ def test_a_letter_a_residue(suffix: str, finetuned: Callable[[str], Path], fasta
         assert strand == pytest.approx(chances[:, 1].tolist(), abs=1e-4)
 
 
+def test_a_stop_at_the_end_is_no_residue(finetuned: Callable[[str], Path], tmp_path: Path) -> None:
+    model, file = finetuned("secondary_structure"), tmp_path / "stop.fasta"
+    file.write_text(">a\nMKVLA*\n")
+    predict("secondary_structure", model, file)
+    (row,) = csv.DictReader((model / "predictions_stop.csv").read_text().splitlines())
+    chances = alone("secondary_structure", model, "MKVLA")[1:-1].softmax(-1)
+    assert (row["length"], row["prediction"]) == ("5", "".join("HEC"[number] for number in chances.argmax(-1)))
+    file.write_text(">a\nMK-LA*\n")
+    with pytest.raises(DataError, match=r"stop\.fasta, record 1 \(a\): unknown residue '-' at position 3") as refused:
+        predict("secondary_structure", model, file)
+    assert "labelled" not in str(refused.value)
+
+
 def test_contact_maps_and_pictures(finetuned: Callable[[str], Path], fasta: Path, tmp_path: Path) -> None:
     model, out = finetuned("contact_prediction"), tmp_path / "cc.csv"
     predict("contact_prediction", model, fasta, "--predict_out", out)

@@ -97,6 +97,22 @@ def test_labelled_records_refuse_what_would_shift_labels(text):
         normalise_sequence(text, drop_gaps=False)
 
 
+@pytest.mark.parametrize(("text", "stops"), [("AC*", 1), ("ac**", 2), ("AC * ", 1), ("AC", 0)])
+def test_a_stop_at_the_end_of_an_unlabelled_protein_is_left_out_and_counted(text, stops):
+    sequence, changes = normalise_sequence(text, drop_gaps=False, drop_stop=True)
+    assert sequence == "AC"
+    assert changes["stop_removed"] == stops
+
+
+@pytest.mark.parametrize(("text", "place"), [("A*C*", r"'\*' at position 2"), ("AC-*", "'-' at position 3")])
+def test_stops_and_gaps_between_residues_are_refused_for_the_true_reason(text, place):
+    with pytest.raises(
+        UnknownResidueError, match=place + r"; allowed are the letters A to Z and stops '\*' after"
+    ) as e:
+        normalise_sequence(text, drop_gaps=False, drop_stop=True)
+    assert "labelled" not in str(e.value)
+
+
 def test_normalise_refuses_what_is_no_residue():
     with pytest.raises(UnknownResidueError, match="'4' at position 3"):
         normalise_sequence("AC4", drop_gaps=True)

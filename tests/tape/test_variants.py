@@ -82,3 +82,11 @@ def test_the_wild_type_may_be_given_as_residues(tmp_path: Path) -> None:
     double.write_text(">one\nVMAK\n>one\nMKVL\n")
     with pytest.raises(DataError, match="a second protein named 'one'"):
         read_proteins(str(double))
+
+
+def test_a_wild_types_stop_is_left_out_and_gaps_are_named_with_their_record(tmp_path: Path) -> None:
+    (tmp_path / "p.fasta").write_text(">one\nVMAK*\n>two\nMKVL\n")
+    assert read_proteins(str(tmp_path / "p.fasta")) == {"one": "VMAK", "two": "MKVL"}
+    (tmp_path / "p.fasta").write_text(">one\nVMAK\n>two\nM-VL\n")
+    with pytest.raises(DataError, match=r"p\.fasta, record 2 \(two\): unknown residue '-' at position 2"):
+        read_proteins(str(tmp_path / "p.fasta"))
