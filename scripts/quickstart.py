@@ -20,7 +20,7 @@ from pathlib import Path
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from scripts.data_sources import find_datasets
+from scripts.data_sources import PROVENANCE_FILE, Dataset, find_datasets
 from scripts.stages import Pipeline, Stage
 from tape.errors import ConfigError, run_cli
 
@@ -140,24 +140,29 @@ def plan(data: Path, out: Path, tasks: Sequence[str], size: Size, machine: Machi
     found = find_datasets(data)
     if "corpus" not in found:
         raise ConfigError(f"{data}: no corpus there (corpus*.fasta and others; see scripts/prepare_data.py --help)")
-    stages = [_prepare(data, out, tasks), _pretrain(out, size, machine, "valid" in found["corpus"].splits)]
-    stages += _models(out)
+    if data == (out / "data").resolve():
+        raise ConfigError(f"--out {out}: the prepared data would go to {data}, which is --data; choose another --out")
+    stages = [_prepare(data, out, "corpus", found["corpus"])]
     for task in tasks:
         if FOLDERS[task] not in found:
             raise ConfigError(f"{data}: no data of {task} there; name the tasks that have some with --tasks")
         splits = list(found[FOLDERS[task]].splits)
         if not {"train", "valid"} <= set(splits):
             raise ConfigError(f"{data}: {task} needs the splits train and valid, but has {', '.join(splits)}")
-        tests = [split for split in splits if split not in ("train", "valid")] or ["valid"]
+        stages.append(_prepare(data, out, task, found[FOLDERS[task]]))
+    stages += [_pretrain(out, size, machine, "valid" in found["corpus"].splits), *_models(out)]
+    for task in tasks:
+        tests = [split for split in found[FOLDERS[task]].splits if split not in ("train", "valid")] or ["valid"]
         for variant in VARIANTS:
             stages += _finetune(out, task, variant, tests, size, machine)
     evaluations = tuple(stage.name for stage in stages if stage.name.startswith("evaluate"))
+    runs = [str(_run_directory(out, task, variant)) for task in tasks for variant in VARIANTS]
     report = out / "report"
     stages.append(
         Stage(
             "report",
             (
-                *(sys.executable, "scripts/report.py", str(out / "results")),
+                *(sys.executable, "scripts/report.py", *runs),
                 *("--pretraining", str(out / "checkpoints"), "--out", str(report)),
             ),
             (report,),
@@ -169,10 +174,19 @@ def plan(data: Path, out: Path, tasks: Sequence[str], size: Size, machine: Machi
     return stages
 
 
-def _prepare(data: Path, out: Path, tasks: Sequence[str]) -> Stage:
-    command = (sys.executable, "scripts/prepare_data.py", str(data), str(out / "data"), "--tasks", "corpus", *tasks)
-    title = "proteins -> tokenised corpus and LMDB folders"
-    return Stage("prepare", command, (out / "data",), inputs=(data,), title=title, live=True, weight=10)
+def _prepare(data: Path, out: Path, task: str, dataset: Dataset) -> Stage:
+    """A stage a data set, so that another choice of tasks repeats nothing."""
+    command = (sys.executable, "scripts/prepare_data.py", str(data), str(out / "data"), "--tasks", task)
+    files = [path for files in dataset.splits.values() for path in files.all_paths]
+    return Stage(
+        f"prepare_{dataset.folder}",
+        command,
+        (out / "data" / dataset.folder,),
+        inputs=(*files, data / PROVENANCE_FILE),
+        title="proteins -> tokenised corpus" if task == "corpus" else f"{task}: proteins -> LMDB folder",
+        live=True,
+        weight=2,
+    )
 
 
 def _pretrain(out: Path, size: Size, machine: Machine, has_valid: bool) -> Stage:
@@ -201,7 +215,7 @@ def _pretrain(out: Path, size: Size, machine: Machine, has_valid: bool) -> Stage
         "pretrain",
         command,
         (out / "checkpoints",),
-        after=("prepare",),
+        after=("prepare_corpus",),
         title=f"masked-language-model pretraining on {machine.ranks} tensor-parallel ranks",
         live=True,
         weight=220,
@@ -231,11 +245,19 @@ def _models(out: Path) -> list[Stage]:
     ]
 
 
+def _model(variant: str) -> str:
+    return "onehot" if variant == "onehot" else "transformer"
+
+
+def _run_directory(out: Path, task: str, variant: str) -> Path:
+    return out / "results" / f"{task}_{_model(variant)}_{variant}"
+
+
 def _finetune(out: Path, task: str, variant: str, tests: list[str], size: Size, machine: Machine) -> list[Stage]:
     """Training and evaluation of one task from one start."""
     setting = FINETUNING[task]
-    model = "onehot" if variant == "onehot" else "transformer"
-    run = out / "results" / f"{task}_{model}_{variant}"
+    model = _model(variant)
+    run = _run_directory(out, task, variant)
     start = {"pretrained": out / "model", "random": out / "random" / "0"}.get(variant)
     epochs = setting.epochs if start else setting.onehot_epochs
     rate = setting.learning_rate if start else setting.onehot_learning_rate
@@ -254,7 +276,7 @@ def _finetune(out: Path, task: str, variant: str, tests: list[str], size: Size, 
         f"finetune_{name}",
         train,
         (run,),
-        after=("prepare", "random") if start else ("prepare",),
+        after=(f"prepare_{FOLDERS[task]}", *(("random",) if start else ())),
         title=f"{task} from {VARIANTS[variant]}",
         weight=15 if start else 8,
         environment=environment,

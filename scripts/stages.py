@@ -23,7 +23,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tape.atomic_files import atomic_write
-from tape.errors import ProteinLMError
+from tape.errors import ConfigError, ProteinLMError
 
 
 class StageError(ProteinLMError):
@@ -37,7 +37,7 @@ class Stage:
     Attributes:
         name: unique; the stamp's and the log's file name.
         command: as it would be typed in ``directory``.
-        makes: files or directories that exist when it is done; directories are cleared before it runs again.
+        makes: files or directories that exist when it is done; its own old ones are removed before it runs again.
         after: stages whose results it reads.
         inputs: files and directories from outside the pipeline; a change of size or time runs it again.
         title: what the progress shows; the name when empty.
@@ -66,6 +66,9 @@ class Pipeline:
         records: directory of stamps and logs.
         directory: where the commands run.
         jobs: how many at once.
+
+    Raises:
+        ConfigError: a stage would write over what one of them reads.
     """
 
     stages: Sequence[Stage]
@@ -77,6 +80,7 @@ class Pipeline:
         self._fingerprints: dict[str, str] = {}
         for stage in self.stages:
             self._fingerprints[stage.name] = self._fingerprint(stage)
+        self._check_inputs()
         self._processes: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self._stopping = False
@@ -85,12 +89,15 @@ class Pipeline:
         """Run what is not up to date; returns the seconds of each stage that ran.
 
         Raises:
+            ConfigError: where a stage writes, there is something that it has not made; nothing has run or changed.
             StageError: a command failed; the others are ended. Its text holds the command and the end of its log.
         """
         todo = {stage.name: stage for stage in self.stages if not self._up_to_date(stage)}
         for stage in self.stages:  # what builds on something that runs again runs again too
             if any(before in todo for before in stage.after):
                 todo.setdefault(stage.name, stage)
+        for stage in todo.values():
+            self._check_places(stage)
         skipped = len(self.stages) - len(todo)
         if skipped:
             print(f"{skipped} of {len(self.stages)} stages are up to date (stamps in {self.records})", flush=True)
@@ -146,12 +153,9 @@ class Pipeline:
         return [stage for stage in ready if not stage.live][: self.jobs - len(running)]
 
     def _run_one(self, stage: Stage) -> float:
-        for path in stage.makes:
-            if path.is_dir():
-                shutil.rmtree(path)
         self._stamp(stage).unlink(missing_ok=True)
+        self._clear(stage)
         log = self.records / f"{stage.name}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
         environment = {**os.environ, **stage.environment}
         with log.open("wb") as stream:
@@ -173,6 +177,41 @@ class Pipeline:
         with atomic_write(self._stamp(stage), "w") as stamp:
             stamp.write(self._fingerprints[stage.name])
         return time.monotonic() - start
+
+    def _check_inputs(self) -> None:
+        inputs = {path.resolve() for stage in self.stages for path in stage.inputs}
+        for made in (path.resolve() for stage in self.stages for path in stage.makes):
+            for path in inputs:
+                if made == path or made in path.parents:
+                    raise ConfigError(f"{path} is to be read, but {made} to be written; choose another place for one")
+
+    def _check_places(self, stage: Stage) -> None:
+        """Nothing is removed but what a record says this stage has made."""
+        for path in stage.makes:
+            empty = path.is_dir() and not any(path.iterdir())
+            if path.exists() and not empty and self._place(path) not in self._recorded_places(stage):
+                raise ConfigError(f"{path} exists and was not made here; choose another place for the output, or move it")
+
+    def _clear(self, stage: Stage) -> None:
+        """Remove what an earlier run has made, and record what this one will make."""
+        for path in stage.makes:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        with atomic_write(self._places_record(stage), "w") as stream:
+            stream.writelines(f"{self._place(path)}\n" for path in stage.makes)
+
+    def _recorded_places(self, stage: Stage) -> list[str]:
+        record = self._places_record(stage)
+        return record.read_text(encoding="utf-8").splitlines() if record.is_file() else []
+
+    def _places_record(self, stage: Stage) -> Path:
+        return self.records / f"{stage.name}.makes"
+
+    def _place(self, path: Path) -> str:
+        """As seen from the records, so that all of it may be moved."""
+        return os.path.relpath(path, self.records)
 
     def _follow(self, process: subprocess.Popen[bytes]) -> None:
         with self._lock:

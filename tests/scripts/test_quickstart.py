@@ -45,9 +45,10 @@ def test_plan_covers_every_task_and_variant(tmp_path):
         quickstart.SAMPLE, tmp_path, list(quickstart.TASKS.values()), quickstart.SIZES["tiny"], MACHINE
     )
     names = [stage.name for stage in stages]
-    assert names[:4] == ["prepare", "pretrain", "convert", "random"]
+    folders = ("corpus", *quickstart.FOLDERS.values())
+    assert names[:9] == [*(f"prepare_{folder}" for folder in folders), "pretrain", "convert", "random"]
     assert names[-1] == "report"
-    assert len(names) == len(set(names)) == 4 + 5 * 3 * 2 + 1
+    assert len(names) == len(set(names)) == 9 + 5 * 3 * 2 + 1
     commands = {stage.name: shown(stage) for stage in stages}
     assert "--nproc-per-node 2 pretrain/pretrain_tape.py --tensor-model-parallel-size 2" in commands["pretrain"]
     assert "--split test_fold_holdout" in commands["evaluate_remote_homology_onehot_test_fold_holdout"]
@@ -67,6 +68,37 @@ def test_missing_data_are_named(tmp_path, own_data):
     (own_data / "corpus.fasta").unlink()
     with pytest.raises(ConfigError, match="no corpus"):
         quickstart.plan(own_data, tmp_path, ["secondary_structure"], size, MACHINE)
+
+
+def test_other_tasks_and_other_files_leave_what_is_done_alone(tmp_path, own_data):
+    out = tmp_path / "out"
+
+    def fingerprints(*tasks: str) -> dict[str, str]:
+        stages = quickstart.plan(own_data, out, tasks, quickstart.SIZES["tiny"], MACHINE)
+        pipeline = Pipeline(stages, out / "stages", quickstart.ROOT)
+        return {name: value for name, value in pipeline._fingerprints.items() if name != "report"}
+
+    both, one = fingerprints("secondary_structure", "stability"), fingerprints("stability")
+    assert "pretrain" in one
+    assert one.items() <= both.items()
+    source = own_data / "secondary_structure_valid.jsonl"
+    source.write_text(source.read_text() + "\n")
+    changed = {name for name, value in fingerprints("secondary_structure", "stability").items() if value != both[name]}
+    assert changed == {name for name in both if "secondary_structure" in name}
+
+
+def test_data_are_not_written_over(tmp_path, own_data):
+    size = quickstart.SIZES["tiny"]
+    (tmp_path / "data").symlink_to(own_data)
+    with pytest.raises(ConfigError, match="choose another --out"):
+        quickstart.main(["--data", str(tmp_path / "data"), "--out", str(tmp_path), "--tasks", "st"])
+    mine = tmp_path / "out" / "checkpoints" / "iter_0000009"
+    mine.mkdir(parents=True)
+    (mine / "weights").touch()
+    stages = quickstart.plan(own_data, tmp_path / "out", ["stability"], size, MACHINE)
+    with pytest.raises(ConfigError, match=r"checkpoints exists and was not made here"):
+        Pipeline(stages, tmp_path / "out" / "stages", quickstart.ROOT).run()
+    assert (mine / "weights").exists()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts.stages import Pipeline, Stage, StageError, shown
+from tape.errors import ConfigError
 
 
 def write(path: Path, text: str = "x") -> tuple[str, ...]:
@@ -48,11 +50,47 @@ def test_a_changed_command_runs_again_with_all_that_follows(tmp_path):
 
 def test_old_directories_are_cleared_before_a_stage_runs_again(tmp_path):
     made = tmp_path / "made"
+    stage = Stage("one", (sys.executable, "-c", f"import os; os.mkdir({str(made)!r})"), (made,))
+    made.mkdir()  # an empty one is in nobody's way
+    with pytest.raises(StageError):  # killed or failed, it has begun to make it
+        Pipeline([dataclasses.replace(stage, command=("false",))], tmp_path / "stages", tmp_path).run()
     made.mkdir()
     (made / "stale").touch()
-    stage = Stage("one", (sys.executable, "-c", f"import os; os.mkdir({str(made)!r})"), (made,))
     Pipeline([stage], tmp_path / "stages", tmp_path).run()
     assert list(made.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_what_it_has_not_made_is_never_removed(tmp_path, kind):
+    mine = tmp_path / "second"
+    if kind == "directory":
+        mine.mkdir()
+        (mine / "work").write_text("of a month")
+    else:
+        mine.write_text("of a month")
+    (tmp_path / "source").touch()
+    with pytest.raises(ConfigError, match=r"second exists and was not made here"):
+        Pipeline(make_chain(tmp_path), tmp_path / "stages", tmp_path).run()
+    assert (mine / "work" if kind == "directory" else mine).read_text() == "of a month"
+    assert not (tmp_path / "first").exists()  # nothing has run
+
+
+def test_what_it_has_made_may_be_moved_with_its_records(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (old / "source").touch()
+    Pipeline(make_chain(old), old / "stages", tmp_path).run()
+    old.rename(new)
+    assert sorted(Pipeline(make_chain(new), new / "stages", tmp_path).run()) == ["one", "three", "two"]
+    assert (new / "second").read_text() == "x"
+
+
+@pytest.mark.parametrize("made", ["data", "."])
+def test_nothing_is_written_over_what_is_read(tmp_path, made):
+    source = tmp_path / "data" / "proteins.fasta"
+    stage = Stage("one", ("true",), (tmp_path / made,), inputs=(tmp_path / "data" / ".." / "data" / source.name,))
+    with pytest.raises(ConfigError, match=r"proteins\.fasta is to be read, but .* to be written"):
+        Pipeline([stage], tmp_path / "stages", tmp_path)
 
 
 def test_a_failure_names_the_command_and_shows_its_log(tmp_path):
