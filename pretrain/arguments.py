@@ -13,6 +13,7 @@ from typing import Any
 
 from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
+from tape.processor_cores import usable_cores
 from tape.tokenizers import TAPETokenizer
 
 from .batch_schedule import BatchConfig, Rampup
@@ -168,7 +169,8 @@ def _data(options: argparse.Namespace) -> DataConfig:
             ("--test-data-path", options.test_data_path),
         )
     )
-    return DataConfig(corpora, train, valid, test, options.split, options.vocab_file, options.num_workers)
+    workers = min(options.num_workers, usable_cores())  # Megatron's large example asks for 96
+    return DataConfig(corpora, train, valid, test, options.split, options.vocab_file, workers)
 
 
 def _samples(options: argparse.Namespace) -> SampleConfig:

@@ -101,7 +101,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         default="split",
         help="proteins longer than a row: split at an offset drawn anew each epoch, or truncate",
     )
-    group.add_argument("--num-workers", type=not_negative, default=2, help="processes that prepare batches")
+    group.add_argument(
+        "--num-workers", type=not_negative, default=2, help="processes that prepare batches, no more than cores"
+    )
 
 
 def _add_batch(parser: argparse.ArgumentParser) -> None:

@@ -32,6 +32,7 @@ BASE = (
     "tape.object_store",
     "tape.perplexity",
     "tape.process_memory",
+    "tape.processor_cores",
     "tape.progress",
     "tape.published_models",
     "tape.sequence_files",

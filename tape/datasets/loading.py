@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import ProteinLMError
+from ..processor_cores import usable_cores
 from .batching import PlannedBatches
 
 # Below this many proteins starting worker processes takes longer than reading the data.
@@ -29,8 +29,7 @@ def worker_count(requested: int, proteins: int) -> int:
     """
     if proteins < _SMALL_DATASET:
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, min(requested, cores))
+    return max(0, min(requested, usable_cores()))
 
 
 class _ErrorsAsItems(Dataset[Any]):

@@ -52,6 +52,13 @@ def test_flags_of_the_shipped_scripts(script: str, world: int) -> None:
     assert arguments.checkpoint.save == arguments.checkpoint.load == "s"
 
 
+def test_no_more_workers_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    assert parse_arguments(f"{COMMON} {LARGE}".split(), 32).data.workers == 3
+    assert parse_arguments(f"{COMMON} {LARGE}".split(), 32).given["num_workers"] == 96
+    assert [parse_arguments([*MINIMAL, "--num-workers", word]).data.workers for word in ("0", "2")] == [0, 2]
+
+
 def test_released_model_has_its_published_size() -> None:
     config = parse_arguments(f"{COMMON} {LARGE}".split(), 32).model
     assert (config.hidden_size, config.intermediate_size, config.num_hidden_layers) == (1024, 4096, 16)

@@ -261,6 +261,15 @@ def test_evaluation_covers_the_whole_set_on_request(
     assert first["predictions"] == second["predictions"]
 
 
+def test_the_large_example_may_ask_for_its_workers(
+    tmp_path: Path, flags: Flags, records: Records, pretrain_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch warns of more workers than cores, for training and again for validation; here warnings are errors."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)
+    pretrain_here(flags("--save", tmp_path, "--num-workers", 96, train_iters=1))
+    assert len(records(tmp_path)) == len(records(tmp_path, "evaluation")) == 1
+
+
 def test_no_evaluation_on_request(tmp_path: Path, flags: Flags, records: Records, pretrain_here: Run) -> None:
     pretrain_here(flags("--save", tmp_path, "--eval-iters", 0, "--num-workers", 1, train_iters=2))
     assert records(tmp_path, "evaluation") == []

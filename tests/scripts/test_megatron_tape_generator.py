@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,23 @@ def test_checkpoint_directories(tmp_path: Path, repository_root: Path, kind: str
     result = generate(repository_root, tmp_path, str(source), "result")
     assert result.returncode == 0, result.stderr
     ProteinBertForMaskedLM.from_pretrained(tmp_path / "result")
+
+
+def test_an_interpreter_without_torch_is_said(
+    tmp_path: Path, repository_root: Path, assert_clean_error: Callable[..., None]
+) -> None:
+    """A machine with python3 and no .venv; PYTHON that names nothing is passed over."""
+    shutil.copytree(repository_root / SCRIPT.parent, tmp_path / SCRIPT.parent)
+    bare = tmp_path / "bin" / "python3"
+    bare.parent.mkdir()
+    bare.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -S "$@"\n', encoding="utf-8")
+    bare.chmod(0o755)
+    environment = {"PATH": f"{bare.parent}:{os.environ['PATH']}", "PYTHON": "absent"}
+    command = ["bash", str(tmp_path / SCRIPT)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert_clean_error(result, "python3 has no torch", "bash scripts/setup_env.sh run")
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
 
 
 def test_missing_checkpoint_is_a_plain_error(tmp_path: Path, repository_root: Path) -> None:
