@@ -10,7 +10,6 @@ from torch import Tensor
 from .errors import ConfigError
 from .tasks import TaskShape
 
-IGNORED = -1
 _CLASS_SHAPES = (TaskShape.SEQUENCE_CLASS, TaskShape.RESIDUE_CLASS, TaskShape.MASKED_LM, TaskShape.LANGUAGE_MODEL)
 # Keys that go along with a batch but are no model's input.
 _NOT_INPUTS = ("ids",)
@@ -28,10 +27,10 @@ def model_inputs(batch: Batch, device: torch.device) -> Batch:
 
 
 def count_targets(targets: Tensor) -> int:
-    """How many labels a mean loss is taken over: labels other than -1, or proteins where targets are values."""
+    """How many labels a mean loss is taken over: labels from 0 on, or proteins where targets are values."""
     if targets.is_floating_point():
         return int(targets.shape[0])
-    return int((targets != IGNORED).sum())
+    return int((targets >= 0).sum())
 
 
 def count_labels(shape: TaskShape, batch: Batch) -> int:
@@ -120,4 +119,4 @@ def right_labels(shape: TaskShape, prediction: Any, batch: Batch) -> Tensor | No
     if shape not in _CLASS_SHAPES:
         return None
     targets = batch["targets"]
-    return ((prediction.detach().argmax(-1) == targets) & (targets != IGNORED)).sum()
+    return ((prediction.detach().argmax(-1) == targets) & (targets >= 0)).sum()

@@ -10,7 +10,6 @@ import numpy as np
 from .bootstrap import Bootstrap, ratio_of_sums, with_intervals
 from .definitions import Metric
 
-IGNORED = -1
 TOP_K = (1, 5, 10)
 
 
@@ -27,7 +26,7 @@ def accuracy(target: Any, prediction: Any) -> float:
     """Fraction of right classes over all counted labels (TAPE's ``accuracy``).
 
     Args:
-        target: class numbers, or a list of arrays of them; -1 is not counted.
+        target: class numbers, or a list of arrays of them; below 0 not counted.
         prediction: scores with classes last, in the same arrangement.
     """
     labels = target if isinstance(target, np.ndarray) else list(target)
@@ -48,7 +47,7 @@ def _table(rows: Sequence[ResidueCounts]) -> np.ndarray:
 
 
 def _right(prediction: np.ndarray, target: np.ndarray) -> tuple[int, int]:
-    counted = target != IGNORED
+    counted = target >= 0
     right = prediction.argmax(axis=-1)[counted] == target[counted]
     return int(right.sum()), int(right.size)
 
@@ -58,7 +57,7 @@ def measure_residues(prediction: np.ndarray, target: np.ndarray, unmasked: np.nd
 
     Args:
         prediction: (..., classes) scores.
-        target: (...) classes, -1 not counted.
+        target: (...) classes, below 0 not counted.
         unmasked: the same with the labels of residues outside ``valid_mask`` too, where the data set has them.
     """
     everything = (0, 0) if unmasked is None else _right(prediction, unmasked)
@@ -71,7 +70,7 @@ def measure_protein(prediction: np.ndarray, target: np.ndarray) -> int:
     Equal scores stand in the order of their class numbers, as ``argmax`` takes them.
     """
     label = int(target)
-    if label == IGNORED:
+    if label < 0:
         return -1
     scores = np.asarray(prediction, dtype=np.float64).reshape(-1)
     return int(np.sum(scores > scores[label]) + np.sum(scores[:label] == scores[label]))

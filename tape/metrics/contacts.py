@@ -2,7 +2,7 @@
 
 A protein of L residues gives P@k: of its valid pairs in a range of separations j - i, sorted by predicted contact
 score, the fraction of true contacts among the first min(k, number of valid pairs), with k = max(1, L // d) or 5. A pair
-is valid when its label is not -1. Only j > i is read, so a pair counts once. The mean over proteins is reported; a
+is valid when its label is not below 0. Only j > i is read, so a pair counts once. The mean over proteins is reported; a
 protein without a valid pair in a range (too short) is not part of that range's mean.
 
 Ranges as in the field: short 6-11, medium 12-23, long >= 24. TAPE's paper speaks of medium and long range (>= 12),
@@ -61,12 +61,12 @@ def measure_contacts(prediction: np.ndarray, target: np.ndarray) -> ContactRow:
 
     Args:
         prediction: (L, L, 2) logits, or (L, L) scores, without special tokens and padding.
-        target: (L, L) in {0, 1, -1}.
+        target: (L, L) in {0, 1}, or below 0 where there is no label.
     """
     length = target.shape[0]
     first, second = np.triu_indices(length, k=MINIMUM_SEPARATION)
     labels = target[first, second]
-    valid = labels != -1
+    valid = labels >= 0
     first, second, labels = first[valid], second[valid], labels[valid]
     separation = second - first
     matrix = contact_scores(np.asarray(prediction, dtype=np.float32))

@@ -87,7 +87,7 @@ class PairwiseContactPredictionHead(nn.Module):
 
     Args:
         hidden_size: H.
-        ignore_index: target of pairs that do not count.
+        ignore_index: target of pairs that do not count; those below 0 never do.
         architecture: ``resnet`` is ProteinLM's head (1 x 1 convolution to 64 channels, residual blocks, linear),
             ``linear`` is TAPE's (one linear map).
         num_blocks: residual blocks of ``resnet``; published checkpoints have 30.
@@ -131,7 +131,7 @@ class PairwiseContactPredictionHead(nn.Module):
         Args:
             inputs: (B, L + 2, H) states with ``<cls>`` and ``<sep>``.
             sequence_lengths: (B,) residues; not needed, kept for TAPE's signature.
-            targets: (B, L, L) in {0, 1, ignore_index}.
+            targets: (B, L, L) in {0, 1}, below 0 or ignore_index.
             input_mask: (B, L + 2), 1 at real tokens.
 
         Returns:

@@ -3,6 +3,9 @@
 Names of parameters follow the published checkpoints: weight normalisation keeps one scalar ``weight_g`` for a whole
 matrix (Salimans and Kingma 2016 with dim=None), so the effective weight is ``g * v / ||v||``. A head returns
 ``(prediction,)``, or ``((loss, metrics), prediction)`` when targets are given.
+
+A class below 0 means no label: the built-in data sets write -1, third parties -100 too, the default of ``ignore_index``
+in tape-proteins. A head's ``ignore_index`` is one more class that is left out.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-IGNORED = -1
+IGNORED = -100  # TAPE's and PyTorch's default
 
 HeadOutput = tuple[Any, ...]
 
@@ -144,7 +147,7 @@ class ValuePredictionHead(nn.Module):
 
 
 class SequenceClassificationHead(nn.Module):
-    """One class a protein: (B, H) -> (B, num_labels), cross entropy over targets other than -1."""
+    """One class a protein: (B, H) -> (B, num_labels), cross entropy over targets from 0 on."""
 
     def __init__(self, hidden_size: int, num_labels: int, head_hidden_size: int = 1024) -> None:
         super().__init__()
@@ -159,7 +162,13 @@ class SequenceClassificationHead(nn.Module):
 
 
 class SequenceToSequenceClassificationHead(nn.Module):
-    """One class a residue: (B, S, H) -> (B, S, num_labels), cross entropy over targets other than ``ignore_index``."""
+    """One class a residue: (B, S, H) -> (B, S, num_labels), cross entropy over targets that count.
+
+    Args:
+        hidden_size: H.
+        num_labels: classes.
+        ignore_index: a class that does not count; those below 0 never do.
+    """
 
     def __init__(self, hidden_size: int, num_labels: int, ignore_index: int = IGNORED) -> None:
         super().__init__()
@@ -218,11 +227,16 @@ class MLMHead(nn.Module):
 
 
 def masked_cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int = IGNORED) -> Tensor:
-    """Mean cross entropy in fp32 over targets other than ``ignore_index``; 0 (not NaN) when there are none."""
-    total = F.cross_entropy(
-        logits.flatten(0, -2).float(), targets.flatten(), ignore_index=ignore_index, reduction="sum"
-    )
-    return total / (targets != ignore_index).sum().clamp(min=1)
+    """Mean cross entropy in fp32 over targets that count (:func:`labelled`); 0 (not NaN) when there are none."""
+    real = labelled(targets, ignore_index)
+    classes = targets.masked_fill(~real, IGNORED).flatten()
+    total = F.cross_entropy(logits.flatten(0, -2).float(), classes, ignore_index=IGNORED, reduction="sum")
+    return total / real.sum().clamp(min=1)
+
+
+def labelled(targets: Tensor, ignore_index: int = IGNORED) -> Tensor:
+    """Which targets count: classes from 0 on, other than ``ignore_index``. Bool, of the shape of ``targets``."""
+    return (targets >= 0) & (targets != ignore_index)
 
 
 def activation(name: str) -> nn.Module:
@@ -237,5 +251,5 @@ def activation(name: str) -> nn.Module:
 
 
 def _accuracy(logits: Tensor, targets: Tensor, ignore_index: int = IGNORED) -> Tensor:
-    real = targets != ignore_index
+    real = labelled(targets, ignore_index)
     return ((logits.argmax(-1) == targets) & real).sum() / real.sum().clamp(min=1)

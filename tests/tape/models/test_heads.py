@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tape.batches import count_targets, right_labels
+from tape.metrics.classes import measure_protein, measure_residues
+from tape.metrics.contacts import measure_contacts
 from tape.models.contact_heads import PairwiseContactPredictionHead, pair_projection
 from tape.models.heads import (
     MaskedBatchNorm,
+    MLMHead,
     SequenceClassificationHead,
+    SequenceToSequenceClassificationHead,
     SimpleConv,
     ValuePredictionHead,
     WeightNormConv1d,
     WeightNormLinear,
     masked_cross_entropy,
 )
+from tape.tasks import TaskShape
 
 
 def test_weight_normalisation_has_one_gain_for_the_whole_matrix():
@@ -205,3 +212,47 @@ def test_value_head_loss_is_mean_squared_error():
     (loss, metrics), prediction = head(pooled, targets)
     torch.testing.assert_close(loss, (prediction - targets).square().mean())
     assert metrics == {}
+
+
+@pytest.mark.parametrize("padding", [-1, -100])
+@pytest.mark.parametrize("options", [{}, {"ignore_index": -1}])
+@pytest.mark.parametrize("kind", [SequenceToSequenceClassificationHead, MLMHead])
+def test_a_third_partys_padding_of_labels_never_counts(kind: Any, options: dict[str, int], padding: int) -> None:
+    """tape-proteins 0.5's heads ignore -100 by default, and -1 in its models; the counts of training agree."""
+    torch.manual_seed(0)
+    head = kind(8, 3, **options).eval()
+    targets = torch.tensor([[padding, 1, 2, padding, padding]])
+    (loss, metrics), logits = head(torch.randn(1, 5, 8), targets)
+    expected = nn.functional.cross_entropy(logits[0, 1:3], targets[0, 1:3])
+    torch.testing.assert_close(loss, expected)
+    right = int((logits[0, 1:3].argmax(-1) == targets[0, 1:3]).sum())
+    assert count_targets(targets) == 2
+    assert right_labels(TaskShape.RESIDUE_CLASS, logits, {"targets": targets}) == right
+    if metrics:
+        assert metrics["accuracy"] == right / 2
+    found = measure_residues(logits[0].detach().numpy(), targets[0].numpy())
+    assert found[:2] == (right, 2)
+
+
+@pytest.mark.parametrize("padding", [-1, -100])
+def test_a_third_partys_padding_of_pairs_and_proteins_never_counts(padding: int) -> None:
+    torch.manual_seed(0)
+    targets = torch.randint(0, 2, (1, 9, 9))
+    targets[0, :, 5:] = padding
+    (loss, _), logits = PairwiseContactPredictionHead(8, architecture="linear").eval()(
+        torch.randn(1, 11, 8), targets=targets
+    )
+    expected = nn.functional.cross_entropy(logits[0, :, :5].flatten(0, 1), targets[0, :, :5].flatten())
+    torch.testing.assert_close(loss, expected)
+    assert count_targets(targets) == 45
+    assert measure_contacts(logits[0].detach().numpy(), targets[0].numpy()).original.chosen == 0  # no pair 6 apart left
+    (loss, metrics), logits = SequenceClassificationHead(8, 4, 16)(torch.randn(2, 8), torch.tensor([3, padding]))
+    torch.testing.assert_close(loss, nn.functional.cross_entropy(logits[:1], torch.tensor([3])))
+    assert metrics["accuracy"] == float(logits[0].argmax() == 3)
+    assert measure_protein(logits[1].detach().numpy(), np.int64(padding)) == -1
+
+
+def test_a_class_that_a_head_is_told_to_ignore() -> None:
+    logits, targets = torch.randn(1, 4, 3), torch.tensor([[0, 1, 2, -1]])
+    expected = nn.functional.cross_entropy(logits[0, 1:3], targets[0, 1:3])
+    torch.testing.assert_close(masked_cross_entropy(logits, targets, ignore_index=0), expected)
