@@ -9,6 +9,7 @@ function of (lengths, seed, epoch): nothing is cached in files, and a resumed ru
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -273,13 +274,15 @@ def split_by_documents(split: str, documents: int) -> list[tuple[int, int]]:
         documents: how many there are.
 
     Raises:
-        ConfigError: not numbers, negative, or all 0.
+        ConfigError: not numbers, not finite, negative, or all 0.
     """
     try:
         weights = [float(part) for part in split.replace("/", ",").split(",")]
     except ValueError:
         raise ConfigError(f"--split takes numbers such as 969,30,1, not {split!r}") from None
     weights = [*weights, 0.0, 0.0][:3]
+    if not math.isfinite(sum(weights)):
+        raise ConfigError(f"--split takes finite numbers such as 969,30,1, not {split!r}")
     if min(weights) < 0 or sum(weights) <= 0:
         raise ConfigError(f"--split takes proportions, at least one above 0, not {split!r}")
     bounds = [0]

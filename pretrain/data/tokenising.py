@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
 
 import numpy as np
 
@@ -17,10 +14,10 @@ from tape.sequence_files import SequenceRecord
 from tape.tokenizers import TAPETokenizer, normalise_sequence
 
 from .deduplication import DigestSet, protein_digest
+from .worker_processes import map_in_processes
 
 DEFAULT_MAX_UNKNOWN_FRACTION = 0.001
 _NO_RESIDUE = 255
-_BATCHES_IN_FLIGHT = 4  # a worker; bounds memory when the writer is slower than the readers
 
 
 @dataclass(frozen=True)
@@ -93,29 +90,20 @@ class TokenisedBatch:
         return TokenisedBatch(ids, self.sizes[new], self.changes, counts)
 
 
-def tokenise_all(batches: Iterable[list[SequenceRecord]], workers: int, filters: Filters) -> Iterator[TokenisedBatch]:
+def tokenise_all(
+    batches: Iterable[list[SequenceRecord]], workers: int, filters: Filters
+) -> Generator[TokenisedBatch, None, None]:
     """Tokenised batches in order. At most a few a worker are under way, so that memory is bounded.
 
     Raises:
         DataError: a record is empty or holds what is no residue; names file and record.
+        WorkerEndedError: a process ended before its work was done.
     """
     tokenise = partial(tokenise_batch, filters=filters)
     if workers == 1:
         yield from map(tokenise, batches)
         return
-    # spawn: the workers end by themselves when this process is killed, and no thread's lock is copied
-    with multiprocessing.get_context("spawn").Pool(workers, initializer=_ignore_interrupts) as pool:
-        pending: deque[Any] = deque()
-        for batch in batches:
-            pending.append(pool.apply_async(tokenise, (batch,)))
-            if len(pending) >= workers * _BATCHES_IN_FLIGHT:
-                yield pending.popleft().get()
-        while pending:
-            yield pending.popleft().get()
-
-
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    yield from map_in_processes(tokenise, batches, workers)
 
 
 def tokenise_batch(records: Sequence[SequenceRecord], filters: Filters) -> TokenisedBatch:

@@ -16,6 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,14 +132,15 @@ def _write_corpus(
     changes: Counter[str] = Counter()
     filtered: Counter[str] = Counter()
     seen = DigestSet()
-    for batch in tokenise_all(reader, workers, filters):
-        batch = batch.without_seen(seen) if filters.deduplicate else batch
-        writer.add(batch.ids, batch.sizes, np.ones(len(batch.sizes), dtype=np.int64))
-        changes.update(batch.changes)
-        filtered.update(batch.filtered)
-        if time.monotonic() - reported >= _PROGRESS_SECONDS:
-            reported = time.monotonic()
-            progress(_progress_line(writer, reader, reported - started))
+    with closing(tokenise_all(reader, workers, filters)) as batches:  # an error here ends the workers too
+        for batch in batches:
+            batch = batch.without_seen(seen) if filters.deduplicate else batch
+            writer.add(batch.ids, batch.sizes, np.ones(len(batch.sizes), dtype=np.int64))
+            changes.update(batch.changes)
+            filtered.update(batch.filtered)
+            if time.monotonic() - reported >= _PROGRESS_SECONDS:
+                reported = time.monotonic()
+                progress(_progress_line(writer, reader, reported - started))
     filtered.update(+Counter(empty=reader.empty))
     _check_content(writer, changes, filters, paths)
     description = CorpusDescription(

@@ -140,7 +140,7 @@ def test_split_rounds_as_megatron(split: str, documents: int, expected: list[tup
     assert split_by_documents(split, documents) == expected
 
 
-@pytest.mark.parametrize("split", ["a,b", "0,0,0", "-1,2,3"])
+@pytest.mark.parametrize("split", ["a,b", "0,0,0", "-1,2,3", "nan,1,1", "1,inf,1", "inf,-inf", "1e308,1e308"])
 def test_bad_splits_are_refused(split: str) -> None:
     with pytest.raises(ConfigError, match="--split"):
         split_by_documents(split, 10)

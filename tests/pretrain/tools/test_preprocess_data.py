@@ -5,12 +5,16 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -248,30 +252,76 @@ def test_mistakes_are_one_line(
     assert_clean_error(run_script(SCRIPT, *arguments, "--output-prefix", "out", cwd=tmp_path), *words)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_run_leaves_nothing(tmp_path: Path, repository_root: Path, sent: signal.Signals) -> None:
+def test_a_killed_run_leaves_nothing(tmp_path: Path, sent: signal.Signals, workers: int) -> None:
     """SIGTERM cleans up; after SIGKILL nothing has a final name, and the next run removes what was begun."""
-    fifo = tmp_path / "x.txt"
-    import os
-
-    os.mkfifo(fifo)
-    command = [sys.executable, str(repository_root / SCRIPT), "--input", str(fifo), "--output-prefix", "out"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
-    with fifo.open("w") as stream:  # opens when the run reads: it is in the middle of its work
-        stream.write("MKV\n")
-        stream.flush()
-        deadline = time.monotonic() + 30
-        while not list(tmp_path.glob(".out*")) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(sent)
-        process.wait(30)
-        assert process.stderr is not None
-        process.stderr.close()
+    with _run_that_reads(tmp_path, workers) as run:
+        run.process.send_signal(sent)
+        run.process.wait(30)
     assert not list(tmp_path.glob("out*"))
+    _wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in run.workers))
     if sent == signal.SIGKILL:
         (tmp_path / "y.txt").write_text("MKV\n")
         preprocess([tmp_path / "y.txt"], tmp_path / "out")
     assert not list(tmp_path.glob(".out*"))
+
+
+def test_a_worker_that_is_killed_ends_the_run(tmp_path: Path) -> None:
+    """As the system does where memory is short: the run says so instead of waiting for ever."""
+    with _run_that_reads(tmp_path, workers=2) as run:
+        os.kill(run.workers[0], signal.SIGKILL)
+        os.kill(run.workers[1], signal.SIGKILL)
+        with suppress(BrokenPipeError):  # more batches than are worked on ahead
+            for _ in range(12):
+                run.stream.write("M" * 600_000 + "\n")
+    assert run.process.returncode == 1
+    assert run.errors.startswith("error: a worker process was ended by signal 9 (SIGKILL)")
+    assert run.errors.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
+
+
+@dataclass
+class _Run:
+    process: subprocess.Popen[str]
+    workers: list[int]
+    stream: TextIO
+    errors: str = ""
+
+
+@contextmanager
+def _run_that_reads(folder: Path, workers: int) -> Iterator[_Run]:
+    """A run in the middle of its input, which ends when the block does."""
+    os.mkfifo(folder / "x.txt")
+    script = Path(__file__).parents[3] / SCRIPT
+    command = [sys.executable, str(script), "--input", "x.txt", "--output-prefix", "out", "--workers", str(workers)]
+    expected = workers if workers > 1 else 0  # one worker is the process itself
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    try:
+        # opens when the run reads; a run that is gone takes nothing more
+        with suppress(BrokenPipeError), (folder / "x.txt").open("w") as stream:
+            stream.write("MKV\n")
+            stream.flush()
+            _wait_until(lambda: bool(list(folder.glob(".out*"))) and len(_workers_of(process)) == expected)
+            run = _Run(process, _workers_of(process), stream)
+            yield run
+        run.errors = process.communicate(timeout=30)[1]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """Worker processes; multiprocessing's resource tracker is none."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def _wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_real_sequences(shared_data: Path, tmp_path: Path) -> None:
