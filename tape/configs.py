@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from operator import index
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from .errors import ConfigError
@@ -168,6 +170,8 @@ class EncoderConfig(ProteinConfig):
         for name, allowed in _CHOICES.items():
             if hasattr(self, name) and getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be one of {', '.join(map(str, allowed))}, not {getattr(self, name)!r}")
+        if getattr(self, "pruned_heads", None) and not hasattr(self, "num_attention_heads"):
+            raise ConfigError("pruned_heads is for transformers; this architecture has no attention heads")
 
 
 class ProteinBertConfig(EncoderConfig):
@@ -181,10 +185,13 @@ class ProteinBertConfig(EncoderConfig):
         layer_norm_position: ``pre`` is Megatron's and ProteinLM's (layer norms before attention and MLP, and a final
             one); ``post`` is BERT's and tape-proteins 0.5's (after the embeddings and after each residual sum, and a
             tanh pooler). Weights decide it where a ``config.json`` does not.
+        pruned_heads: layer -> attention heads that it lacks, both from 0; ``num_attention_heads`` counts them in.
 
     Raises:
         ConfigError: sizes or names that can't make a model.
     """
+
+    pruned_heads: Mapping[int, list[int]] = MappingProxyType({})  # of the class: written only where there are any
 
     def __init__(
         self,
@@ -203,6 +210,7 @@ class ProteinBertConfig(EncoderConfig):
         apply_final_ln: bool = True,
         mlm_hidden_act: str | None = None,
         layer_norm_position: str = "pre",
+        pruned_heads: Mapping[Any, Iterable[int]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -222,6 +230,8 @@ class ProteinBertConfig(EncoderConfig):
         self.mlm_hidden_act = mlm_hidden_act
         self.layer_norm_position = layer_norm_position
         self._check()
+        if pruned_heads:
+            self.prune_heads(pruned_heads)
 
     def _check(self) -> None:
         super()._check()
@@ -229,6 +239,30 @@ class ProteinBertConfig(EncoderConfig):
             raise ConfigError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
+
+    def prune_heads(self, heads: Mapping[Any, Iterable[int]]) -> None:
+        """Add to ``pruned_heads``; :meth:`ProteinModel.prune_heads` removes them from a model too.
+
+        Raises:
+            ConfigError: not heads by layer, no such head, or none would be left of a layer. Nothing has changed then.
+        """
+        try:  # JSON has the layers as text
+            gone = {int(layer): {index(head) for head in those} for layer, those in heads.items()}
+        except (AttributeError, TypeError, ValueError):
+            raise ConfigError(f"pruned_heads must name heads by layer, such as {{0: [1, 3]}}, not {heads!r}") from None
+        count = self.num_attention_heads
+        for layer, those in gone.items():
+            if layer not in range(self.num_hidden_layers) or not those.issubset(range(count)):
+                raise ConfigError(
+                    f"no heads {sorted(those)} of layer {layer} to prune: there are layers 0 to"
+                    f" {self.num_hidden_layers - 1} with heads 0 to {count - 1}"
+                )
+            those |= set(self.pruned_heads.get(layer, ()))
+            if len(those) == count:
+                raise ConfigError(f"all {count} heads of layer {layer} would be pruned; one must stay")
+        found = {**self.pruned_heads, **{layer: sorted(those) for layer, those in gone.items() if those}}
+        if found:
+            self.pruned_heads = dict(sorted(found.items()))
 
 
 class ProteinOneHotConfig(EncoderConfig):

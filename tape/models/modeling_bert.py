@@ -18,6 +18,7 @@ finetuning. It knows no process groups.
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -104,11 +105,33 @@ class ProteinBertAttention(nn.Module):
         super().__init__()
         self.self = ProteinBertSelfAttention(config)
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self._heads = list(range(config.num_attention_heads))
 
     def forward(
         self, hidden: Tensor, key_mask: Tensor | None, packing: PackedLayout | None, maps: list[Tensor] | None
     ) -> Tensor:
         return self.dense(self.self(hidden, key_mask, packing, maps))
+
+    def prune(self, heads: Container[int]) -> None:
+        """Remove heads, numbered as before any was removed; those that are gone already are passed over."""
+        kept = [place for place, head in enumerate(self._heads) if head not in heads]
+        if len(kept) == len(self._heads):
+            return
+        self._heads = [self._heads[place] for place in kept]
+        size = self.self.head_size
+        rows = (torch.tensor(kept)[:, None] * size + torch.arange(size)).flatten()
+        for projection in (self.self.query, self.self.key, self.self.value):
+            _keep(projection, rows, 0)
+        _keep(self.dense, rows, 1)
+
+
+def _keep(linear: nn.Linear, index: Tensor, dimension: int) -> None:
+    """Keep some outputs (dimension 0, with their biases) or some inputs (1) of a linear map."""
+    for name, parameter in list(linear.named_parameters()):
+        if dimension < parameter.dim():
+            kept = parameter.detach().index_select(dimension, index.to(parameter.device))
+            setattr(linear, name, nn.Parameter(kept, parameter.requires_grad))
+    linear.out_features, linear.in_features = linear.weight.shape
 
 
 class ProteinBertFFN(nn.Module):
@@ -166,6 +189,14 @@ class ProteinBertEncoder(nn.Module):
         if config.layer_norm_position == "pre":
             self.final_ln = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.checkpoint_activations = False
+        self.prune(config.pruned_heads)
+
+    def prune(self, heads: Mapping[int, Container[int]]) -> None:
+        """Remove attention heads, given as layer -> heads."""
+        for number, layer in enumerate(self.layer):
+            if number in heads:
+                assert isinstance(layer, ProteinBertLayer)
+                layer.attention.prune(heads[number])
 
     def forward(
         self,
@@ -212,6 +243,20 @@ class ProteinBertAbstractModel(ProteinModel):
             std = self.config.initializer_range / (2 * self.config.num_hidden_layers) ** 0.5
             for projection in (module.attention.dense, module.mlp.dense_4h_h):
                 nn.init.normal_(projection.weight, 0.0, std)
+
+    def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
+        """Remove attention heads with their weights. The configuration records it, and models are built accordingly.
+
+        Args:
+            heads_to_prune: layer -> heads, both from 0 and numbered as before any pruning.
+
+        Raises:
+            ConfigError: no such head, or the last of a layer. Nothing has changed then.
+        """
+        self.config.prune_heads(heads_to_prune)
+        for module in self.modules():
+            if isinstance(module, ProteinBertEncoder):
+                module.prune(self.config.pruned_heads)
 
     def _translate(self, state: StateDict) -> StateDict:
         if self.config.layer_norm_position == "post":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..configs import CONFIG_NAME, ProteinConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from ..model_cache import local_model
 from .contact_heads import PairwiseContactPredictionHead
 from .foreign_weights import config_of_weights
@@ -83,6 +84,14 @@ class ProteinModel(nn.Module):
         save_model_directory(
             save_directory, dict(self.state_dict()), self.config, weights=weights, provenance=provenance
         )
+
+    def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
+        """Remove attention heads, given as layer -> heads; overridden where there are any.
+
+        Raises:
+            ConfigError: this architecture has none.
+        """
+        raise ConfigError(f"{type(self).__name__} has no attention heads to prune")
 
     @classmethod
     def from_pretrained(

@@ -38,6 +38,44 @@ def test_impossible_values_are_named():
         ProteinBertConfig(num_hidden_layers=0)
 
 
+def test_only_transformers_have_heads_to_prune():
+    assert ProteinOneHotConfig(pruned_heads={}).pruned_heads == {}
+    with pytest.raises(ConfigError, match="no attention heads"):
+        ProteinOneHotConfig(pruned_heads={0: [1]})
+
+
+def test_pruned_heads_are_numbers_in_order_and_written_where_there_are_any(tmp_path):
+    assert "pruned_heads" not in ProteinBertConfig(pruned_heads={}).to_dict()
+    config = ProteinBertConfig(pruned_heads={"3": [5, 0, 5], 1: []})
+    assert config.pruned_heads == {3: [0, 5]}
+    config.prune_heads({3: [1], 0: {2}})
+    assert config.pruned_heads == {0: [2], 3: [0, 1, 5]}
+    config.save_pretrained(tmp_path)
+    assert ProteinBertConfig.from_pretrained(tmp_path).pruned_heads == config.pruned_heads
+
+
+@pytest.mark.parametrize(
+    ("heads", "message"),
+    [
+        ([1], "heads by layer"),
+        ({0: "12"}, "heads by layer"),
+        ({0: [0.5]}, "heads by layer"),
+        ({"first": [1]}, "heads by layer"),
+        ({12: [1]}, r"no heads \[1\] of layer 12 .* layers 0 to 11 with heads 0 to 11"),
+        ({0: [1, 12]}, r"no heads \[1, 12\] of layer 0"),
+        ({0: [-1]}, r"no heads \[-1\] of layer 0"),
+        ({0: range(1, 12)}, "all 12 heads of layer 0"),
+    ],
+)
+def test_heads_that_cannot_be_pruned_change_nothing(heads, message):
+    config = ProteinBertConfig(pruned_heads={0: [0]})
+    with pytest.raises(ConfigError, match=message):
+        config.prune_heads(heads)
+    assert config.pruned_heads == {0: [0]}
+    with pytest.raises(ConfigError):
+        ProteinBertConfig(pruned_heads=heads if heads != {0: range(1, 12)} else {0: range(12)})
+
+
 @pytest.mark.parametrize(("text", "message"), [("{", "not valid JSON"), ("[1]", "not a JSON object")])
 def test_bad_files_are_named(tmp_path, text, message):
     file = tmp_path / "config.json"
