@@ -190,7 +190,9 @@ class Pipeline:
         for path in stage.makes:
             empty = path.is_dir() and not any(path.iterdir())
             if path.exists() and not empty and self._place(path) not in self._recorded_places(stage):
-                raise ConfigError(f"{path} exists and was not made here; choose another place for the output, or move it")
+                raise ConfigError(
+                    f"{path} exists and was not made here; choose another place for the output, or move it"
+                )
 
     def _clear(self, stage: Stage) -> None:
         """Remove what an earlier run has made, and record what this one will make."""

@@ -13,6 +13,7 @@ import os
 import shutil
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -249,7 +250,8 @@ class IndexedDatasetWriter:
 
     A context manager: leaving it normally publishes ``PREFIX.bin``, the sidecar if there is one, and last the ``.idx``
     without which nothing is read; an error removes everything. Work happens in a hidden folder beside them, and
-    folders that killed runs left are removed.
+    folders that killed runs left are removed. Where several corpora belong together, :meth:`complete` each before the
+    first is left: leaving then only renames.
 
     Args:
         prefix: path without ``.bin`` and ``.idx``.
@@ -270,6 +272,7 @@ class IndexedDatasetWriter:
         _remove_abandoned(self.prefix)
         self._folder = self.prefix.parent / f".{self.prefix.name}.{os.getpid()}.tmp"
         self._folder.mkdir()
+        self._complete = False
         self._ids: BinaryIO = (self._folder / "bin").open("wb")
         self._sizes: BinaryIO = (self._folder / "sizes").open("wb")
         self._boundaries: BinaryIO = (self._folder / "documents").open("wb")
@@ -304,19 +307,32 @@ class IndexedDatasetWriter:
             stream.flush()
             os.fsync(stream.fileno())
 
+    def complete(self) -> None:
+        """Write out all that is still to be written; nothing can be added afterwards."""
+        if not self._complete:
+            for stream in self._streams:
+                stream.flush()
+                os.fsync(stream.fileno())
+                stream.close()
+            self._write_index()
+            self._complete = True
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            for stream in (self._ids, self._sizes, self._boundaries):
-                stream.flush()
-                os.fsync(stream.fileno())
-                stream.close()
             if kind is None:
-                self._write_index()
+                self.complete()
                 self._publish()
         finally:
+            for stream in self._streams:
+                with suppress(OSError):  # closing writes too: no reason to hide the error that brought us here
+                    stream.close()
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def _streams(self) -> tuple[BinaryIO, ...]:
+        return self._ids, self._sizes, self._boundaries
 
     def _write_index(self) -> None:
         with (self._folder / "idx").open("wb") as stream:

@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,14 +108,18 @@ def preprocess(
         raise ConfigError("no input files")
     if workers < 1:
         raise ConfigError(f"the number of workers must be at least 1, not {workers}")
+    if len(set(json_keys)) < len(json_keys):
+        raise ConfigError(f"--json-keys {' '.join(json_keys)}: each key makes one corpus, so give it once")
     filters = Filters(min_length, max_length, skip_empty, deduplicate, max_unknown_fraction)
     paths = [Path(path) for path in inputs]
     corpora = []
-    for key in json_keys:
-        keys = SEQUENCE_KEYS if tuple(json_keys) == (DEFAULT_KEY,) else (key,)
-        prefix = Path(f"{os.fspath(output_prefix)}_{key}_{level}")
-        with IndexedDatasetWriter(prefix, TAPETokenizer().vocab_size, dataset_impl) as writer:
+    with ExitStack() as stack:  # no corpus takes its name before all are whole
+        for key in json_keys:
+            keys = SEQUENCE_KEYS if tuple(json_keys) == (DEFAULT_KEY,) else (key,)
+            prefix = Path(f"{os.fspath(output_prefix)}_{key}_{level}")
+            writer = stack.enter_context(IndexedDatasetWriter(prefix, TAPETokenizer().vocab_size, dataset_impl))
             corpora.append(_write_corpus(writer, paths, keys, workers, filters, progress or (lambda line: None)))
+            writer.complete()
     return PreprocessSummary(tuple(corpora))
 
 

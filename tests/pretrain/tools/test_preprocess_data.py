@@ -98,6 +98,25 @@ def test_several_json_keys_make_several_corpora(tmp_path: Path, content: str) ->
     assert [texts(corpus.prefix) for corpus in summary.corpora] == [["MKV", "GG"], ["AC", "TT"]]
 
 
+def test_several_corpora_are_published_together_or_not_at_all(tmp_path: Path) -> None:
+    """What fails in the second key's records leaves an earlier corpus of the first key as it was."""
+    source = tmp_path / "x.jsonl"
+    source.write_text('{"heavy": "MKV", "light": "AC"}\n')
+    keys = ("heavy", "light")
+    preprocess([source], tmp_path / "out", json_keys=keys)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*out*")}
+    assert len(before) == 6
+    source.write_text('{"heavy": "GG", "light": "AC"}\n{"heavy": "GG"}\n')
+    with pytest.raises(DataError, match=r"x\.jsonl, record 2.*light"):
+        preprocess([source], tmp_path / "out", json_keys=keys)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*out*")} == before
+    with pytest.raises(DataError, match="light"):
+        preprocess([source], tmp_path / "new", json_keys=keys)
+    assert not list(tmp_path.glob("*new*"))
+    with pytest.raises(ConfigError, match="--json-keys heavy heavy.*once"):
+        preprocess([source], tmp_path / "new", json_keys=("heavy", "heavy"))
+
+
 @pytest.mark.parametrize("layout", ["lazy", "cached"])
 def test_other_layouts(tmp_path: Path, layout: str) -> None:
     (tmp_path / "x.fasta").write_text(FASTA)
