@@ -1,14 +1,18 @@
 """Signals that ask a run to end: it finishes its step, writes a checkpoint, and the process exits with code 0.
 
-Schedulers send SIGTERM (before SIGKILL) or a signal of the user's choice, mostly SIGUSR1; a terminal sends SIGINT.
+Schedulers send SIGTERM (before SIGKILL) or a signal of the user's choice, mostly SIGUSR1; a terminal sends SIGINT. They
+reach the processes that prepare batches as well (torchrun, Slurm and terminals signal groups): those leave them to the
+run, which needs batches for the step that it finishes.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -29,7 +33,6 @@ class StopRequests:
     def __init__(self, signals: Sequence[signal.Signals] = STOP_SIGNALS) -> None:
         self._signals = signals
         self._before: dict[signal.Signals, Any] = {}
-        self._process = os.getpid()
         self._first: float | None = None
         self.received = 0
 
@@ -46,11 +49,43 @@ class StopRequests:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        # Workers that prepare batches inherit this handler. A terminal or a scheduler signals them as well, and the
-        # run still needs them; the second one comes from the run, which is done with them.
-        is_worker = os.getpid() != self._process
         if self._first is None:
             self._first, self.received = now, number
-        elif is_worker or now - self._first >= _SAME_REQUEST_SECONDS:
+        elif now - self._first >= _SAME_REQUEST_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let stop signals of this thread wait; a process that is forked meanwhile begins with them blocked.
+
+    Between a worker's start and :func:`shield_worker` no signal can end it this way.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def shield_worker(number: int) -> None:
+    """Make a worker of a DataLoader deaf to stop signals, those of its parent excepted; a ``worker_init_fn``.
+
+    To ignore them altogether would not do: a run that ends by an error terminates its workers, and waits for them.
+    Where the system cannot tell who sent a signal (macOS), they keep torch's handlers.
+
+    Args:
+        number: of the worker.
+    """
+    if not hasattr(signal, "sigwaitinfo"):
+        return
+    # Threads that the worker starts later have them blocked too, so that only this one receives them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    threading.Thread(target=_end_by_parent, args=(os.getppid(),), name="stop signals", daemon=True).start()
+
+
+def _end_by_parent(parent: int) -> None:
+    while signal.sigwaitinfo(STOP_SIGNALS).si_pid != parent:
+        pass
+    os._exit(0)  # as torch's workers do

@@ -24,6 +24,7 @@ from tape.models.attention import PackedLayout
 from tape.tokenizers import TAPETokenizer
 
 from ..batch_schedule import BatchConfig
+from ..signals import held_back, shield_worker
 from .corpus import Corpus
 from .packing import EpochPlan, EpochPlanner, PackingConfig, Piece
 
@@ -326,6 +327,7 @@ class MicroBatches:
             num_workers=workers,
             pin_memory=pin_memory,
             prefetch_factor=_PREFETCH if workers else None,
+            worker_init_fn=shield_worker,
         )
 
     def __len__(self) -> int:
@@ -333,7 +335,9 @@ class MicroBatches:
 
     def __iter__(self) -> Iterator[MicroBatch]:
         try:
-            yield from self._loader
+            with held_back():  # workers start here
+                batches = iter(self._loader)
+            yield from batches
         except ProteinLMError as error:
             # A worker's error arrives with its whole traceback in the text; its last line is the message.
             text = str(error).strip().splitlines()[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from pretrain import signals
-from pretrain.signals import STOP_SIGNALS, StopRequests
+from pretrain.signals import STOP_SIGNALS, StopRequests, held_back, shield_worker
 from tests.pretrain.ranks import start_ranks, wait_for
 
 Flags = Callable[..., list[str]]
@@ -32,34 +33,95 @@ def test_a_signal_is_noted_and_handlers_return(number: signal.Signals) -> None:
 
 
 def test_the_second_signal_ends_at_once() -> None:
-    """Seconds after the first; in a worker that inherited the handler, at any time."""
-    for wait, is_worker in ((signals._SAME_REQUEST_SECONDS, False), (0.0, True)):
-        with StopRequests() as requests:
-            child = os.fork()
-            if child == 0:
-                requests._process = os.getppid() if is_worker else os.getpid()
-                os.kill(os.getpid(), signal.SIGTERM)
-                requests._first = (requests._first or 0.0) - wait
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(5)
-                os._exit(0)
-            _, status = os.waitpid(child, 0)
-        assert os.WIFSIGNALED(status)
-        assert os.WTERMSIG(status) == signal.SIGTERM
+    """Seconds after the first."""
+    with StopRequests() as requests:
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            requests._first = (requests._first or 0.0) - signals._SAME_REQUEST_SECONDS
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGTERM
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_worker_obeys_its_parent_only(number: signal.Signals) -> None:
+    """Any number of signals of others, from the moment of the fork on; the parent's one ends it."""
+    listens, tells = os.pipe()
+    with held_back():
+        child = os.fork()
+        if child == 0:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            shield_worker(0)
+            subprocess.run(["kill", f"-{int(number)}", str(os.getpid())], check=True)
+            time.sleep(0.1)
+            os.write(tells, b"alive")
+            time.sleep(5)
+            os._exit(1)
+    os.close(tells)
+    assert os.read(listens, 5) == b"alive"
+    os.close(listens)
+    os.kill(child, number)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFEXITED(status)
+    assert os.WEXITSTATUS(status) == 0
+
+
+def children(process: int) -> list[int]:
+    """Its running children, from /proc."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            state, parent = status.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == process and state != "Z":
+                found.append(int(status.parent.name))
+    return found
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+def test_workers_outlive_a_signal_to_the_group_but_not_their_run(tmp_path: Path, flags: Flags) -> None:
+    """As a scheduler does it: to all processes, again and again. After kill -9 for the run they end by themselves."""
+    options = flags("--num-workers", 2, "--log-interval", 1, "--eval-iters", 0, train_iters=5000)
+    (killed,) = start_ranks(options, tmp_path / "killed")
+    (signalled,) = start_ranks([*options, "--save", str(tmp_path / "run")], tmp_path / "signalled")
+    for rank in (killed, signalled):
+        wait_for(lambda rank=rank: "iteration 4/" in rank.text, "the first steps", 120)  # type: ignore[misc]
+    orphans, workers = children(killed.pid), children(signalled.pid)
+    assert len(orphans) == len(workers) == 2
+    killed.process.kill()
+    for number in STOP_SIGNALS:
+        for process in (*workers, signalled.pid):
+            with contextlib.suppress(ProcessLookupError):  # done already
+                os.kill(process, number)
+    assert signalled.end(60) == 0, signalled.text
+    assert "leaving after iteration" in signalled.text
+    assert f"saved {tmp_path / 'run'}/iter_" in signalled.text
+    wait_for(lambda: not any(map(is_running, (*orphans, *workers))), "the end of the workers", 30)
 
 
 @pytest.mark.distributed
 def test_torchrun_passes_the_signal_on_and_the_curve_continues(
     tmp_path: Path, flags: Flags, repository_root: Path, records: Callable[..., list[dict[str, Any]]]
 ) -> None:
-    """SIGTERM to torchrun with two ranks; the run then goes on and equals one that was never stopped."""
+    """SIGTERM to torchrun, two ranks and their workers; the run goes on and equals one that was never stopped."""
     save, straight = tmp_path / "run", tmp_path / "straight"
     options = flags("--log-interval", 1, "--eval-interval", 3, train_iters=5000, dropout=0.1)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = str(repository_root / "pretrain" / "pretrain_tape.py")
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
-            [*launcher, script, *options, "--save", str(save), "--load", str(save)],
+            [*launcher, script, *options, "--num-workers", "2", "--save", str(save), "--load", str(save)],
             stdout=log,
             stderr=log,
             env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
