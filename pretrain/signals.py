@@ -7,6 +7,7 @@ run, which needs batches for the step that it finishes.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -82,10 +83,12 @@ def shield_worker(number: int) -> None:
         return
     # Threads that the worker starts later have them blocked too, so that only this one receives them.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    threading.Thread(target=_end_by_parent, args=(os.getppid(),), name="stop signals", daemon=True).start()
+    parent = multiprocessing.parent_process()  # the run, also where a server forks for it
+    number_of_parent = os.getppid() if parent is None else parent.pid
+    threading.Thread(target=_end_by_parent, args=(number_of_parent,), name="stop signals", daemon=True).start()
 
 
-def _end_by_parent(parent: int) -> None:
+def _end_by_parent(parent: int | None) -> None:
     while signal.sigwaitinfo(STOP_SIGNALS).si_pid != parent:
         pass
     os._exit(0)  # as torch's workers do

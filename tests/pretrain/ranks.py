@@ -91,6 +91,7 @@ def _run(flags: list[str], environment: dict[str, str], log: str, rank: int, spo
     sys.stdout = open(1, "w", buffering=1, closefd=False, encoding="utf-8")  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False, encoding="utf-8")  # noqa: SIM115
     os.environ.update(environment)
+    multiprocessing.set_start_method("fork", force=True)  # of its workers, as in a process that no server has forked
     sys.argv = ["pretrain_tape.py", *flags]
     if spoil is not None:
         module, _, function = spoil.partition(":")
