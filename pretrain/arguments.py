@@ -118,6 +118,8 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...
         if getattr(options, name) is not None:
             notices.append(f"{flag} is ignored: {reason}")
         delattr(options, name)
+    if options.loss_scale is not None and not options.fp16:
+        notices.append("--loss-scale is ignored: gradients are scaled for --fp16 only, others do not underflow")
     del options.local_rank
     return options, tuple(notices)
 
@@ -216,7 +218,7 @@ def _batch(options: argparse.Namespace, dims: ParallelDims) -> BatchConfig:
 def _precision(options: argparse.Namespace) -> PrecisionConfig:
     return PrecisionConfig(
         name="fp16" if options.fp16 else "bf16" if options.bf16 else "fp32",
-        loss_scale=options.loss_scale,
+        loss_scale=options.loss_scale if options.fp16 else None,
         initial_loss_scale=options.initial_loss_scale,
         min_loss_scale=options.min_loss_scale,
         window=options.loss_scale_window,

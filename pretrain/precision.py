@@ -25,7 +25,7 @@ class PrecisionConfig:
 
     Attributes:
         name: fp32, bf16 or fp16.
-        loss_scale: fixed factor of the loss; None: dynamic (fp16), or none (fp32, bf16).
+        loss_scale: fixed factor of the loss of fp16; None: dynamic. The others have none.
         initial_loss_scale, min_loss_scale: where the dynamic factor starts and what it never falls below.
         window: steps without overflow after which it doubles.
         hysteresis: overflows that are forgiven before it halves.
@@ -68,7 +68,8 @@ class LossScale:
     def __init__(self, config: PrecisionConfig) -> None:
         self._config = config
         self.is_dynamic = config.name == "fp16" and config.loss_scale is None
-        self.value = config.initial_loss_scale if self.is_dynamic else config.loss_scale or 1.0
+        fixed = config.loss_scale if config.name == "fp16" and config.loss_scale is not None else 1.0
+        self.value = config.initial_loss_scale if self.is_dynamic else fixed
         self._good_steps = 0
         self._forgiven = config.hysteresis
 

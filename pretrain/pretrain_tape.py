@@ -122,7 +122,7 @@ def run_pretraining(arguments: PretrainArguments, launch: Launch) -> None:
         reporter = Reporter(
             arguments.reporting, iterations, start.iteration, facts, processes.is_main, evaluation_due=due
         )
-        writer = _writer(run, arguments)
+        writer = _writer(run, arguments, start.iteration)
         stopping = Stopping(requests, writer, ranks, arguments.training.exit_minutes, began)
         try:
             for line in (*notices, *_introduction(run, splits, facts, arguments), *_room(run, arguments, ranks)):
@@ -248,11 +248,11 @@ def show_plan(arguments: PretrainArguments, config: DryRunConfig, launch: Launch
     print("it fits")
 
 
-def _writer(run: _Run, arguments: PretrainArguments) -> CheckpointWriter:
+def _writer(run: _Run, arguments: PretrainArguments, start: int) -> CheckpointWriter:
     trainer, processes = run.trainer, run.processes
     ranks = open_message_group(processes, arguments.parallel.timeout)
     return CheckpointWriter(
-        arguments.checkpoint, trainer.model, trainer.optimizer.state, run.description, processes.dims, ranks
+        arguments.checkpoint, trainer.model, trainer.optimizer.state, run.description, processes.dims, ranks, start
     )
 
 

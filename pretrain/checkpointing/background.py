@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from ..parallel import MessageGroup, ParallelDims
 from .format import CheckpointConfig, RunDescription, RunState
 from .index import LONELINESS, named_tensors
+from .retention import Retention
 from .saving import write_checkpoint
 
 
@@ -30,6 +31,7 @@ class CheckpointWriter:
         description: what each checkpoint says about the run.
         dims: the layout.
         ranks: a group that nobody else uses: a thread talks through it.
+        start: iteration at which this start began; later checkpoints in the directory are of an earlier run.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class CheckpointWriter:
         description: RunDescription,
         dims: ParallelDims,
         ranks: MessageGroup,
+        start: int | None = None,
     ) -> None:
         self._config = config
         self._model = model
@@ -47,6 +50,8 @@ class CheckpointWriter:
         self._description = description
         self._dims = dims
         self._ranks = ranks
+        self._start = start
+        self._saved: frozenset[int] = frozenset()
         self._copies = TensorCopies()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -104,12 +109,14 @@ class CheckpointWriter:
 
     def _write(self, root: Path, tensors: dict[str, Any], state: RunState) -> None:
         keep = self._config.keep_last
+        retention = Retention(keep, self._start, self._saved) if keep is not None else None
         try:
-            path = write_checkpoint(root, tensors, state, self._description, self._dims, self._ranks, keep)
+            path = write_checkpoint(root, tensors, state, self._description, self._dims, self._ranks, retention)
         except BaseException as error:
             self._error = error
         else:
             self._written = [*self._written, path]
+            self._saved |= {state.iteration}
 
 
 class TensorCopies:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from tape.errors import CheckpointError
@@ -16,8 +17,29 @@ from .format import POINTER_NAME, read_metadata
 _ITERATION = re.compile(r"iter_([0-9]{7,})")
 
 
-def remove_older(root: Path, keep: int) -> list[Path]:
-    """Delete checkpoints so that ``keep`` remain: the one that the pointer names and the newest before it.
+@dataclass(frozen=True)
+class Retention:
+    """How many checkpoints of a run stay, and which are its own.
+
+    A run that begins at an earlier iteration than a run before it in the same directory finds later checkpoints there,
+    and comes past them one by one. They must not take the place of what it has written itself.
+
+    Attributes:
+        keep: so many.
+        start: iteration at which this start began; checkpoints up to there count as its own.
+        written: iterations that it has saved.
+    """
+
+    keep: int
+    start: int | None = None
+    written: frozenset[int] = frozenset()
+
+    def is_own(self, iteration: int) -> bool:
+        return self.start is None or iteration <= self.start or iteration in self.written
+
+
+def remove_older(root: Path, retention: Retention) -> list[Path]:
+    """Delete checkpoints so that some remain: the one that the pointer names and the newest before it, own ones first.
 
     Only whole directories of this format are touched, and none later than the pointer's (of a run that was turned
     back by hand). A directory loses its name first, so that one half deleted is never taken for a checkpoint.
@@ -28,9 +50,9 @@ def remove_older(root: Path, keep: int) -> list[Path]:
     text = (root / POINTER_NAME).read_text(encoding="utf-8").strip()
     current = int(text)
     numbered = [(number, path) for path in root.iterdir() if (number := _iteration(path)) is not None]
-    older = sorted(pair for pair in numbered if pair[0] < current)
+    older = sorted((retention.is_own(number), number, path) for number, path in numbered if number < current)
     removed = []
-    for _, path in older[: max(0, len(older) - (keep - 1))]:
+    for _, _, path in older[: max(0, len(older) - (retention.keep - 1))]:
         with contextlib.suppress(OSError):  # a checkpoint too many is no reason to stop
             away = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=root))
             os.replace(path, away / path.name)

@@ -23,7 +23,7 @@ from ..parallel import MessageGroup, ParallelDims, Processes
 from .agreement import agreed, agreed_by_all, reason_of
 from .format import FORMAT, INDEX_NAME, METADATA_NAME, POINTER_NAME, VERSION, RunDescription, RunState
 from .index import named_tensors, without_loneliness_warning
-from .retention import remove_older, tidy
+from .retention import Retention, remove_older, tidy
 from .space import checkpoint_bytes, free_bytes, readable, require_space
 
 # of the system (no space, over quota, larger than the process may write), of torch's writer, and ours of a short file
@@ -59,7 +59,7 @@ def write_checkpoint(
     description: RunDescription,
     dims: ParallelDims,
     ranks: MessageGroup,
-    keep_last: int | None = None,
+    retention: Retention | None = None,
 ) -> Path:
     """Write given tensors as the checkpoint of ``state.iteration``; called by all ranks together.
 
@@ -69,7 +69,7 @@ def write_checkpoint(
         state, description: what the checkpoint says about the run.
         dims: the layout.
         ranks: whom to write with; nobody else uses this group meanwhile.
-        keep_last: checkpoints to keep; None: all.
+        retention: checkpoints to keep; None: all.
 
     Raises:
         CheckpointError: as :func:`save_checkpoint`.
@@ -81,7 +81,7 @@ def write_checkpoint(
         temporary = Path(agreed(ranks, lambda: _temporary_directory(target, needed), f"{target}: not saved"))
         files = _write_files(temporary, target, tensors, ranks)
         metadata = _metadata(state, description, dims, files)
-        agreed(ranks, lambda: _publish(temporary, target, metadata, keep_last), f"{target}: not saved")
+        agreed(ranks, lambda: _publish(temporary, target, metadata, retention), f"{target}: not saved")
     except CheckpointError as error:
         problem = str(error)
         raise CheckpointError(agreed(ranks, lambda: _clean_up(problem, temporary, root, needed), problem)) from None
@@ -160,11 +160,11 @@ def _metadata(
     }
 
 
-def _publish(temporary: Path, target: Path, metadata: dict[str, Any], keep_last: int | None) -> None:
+def _publish(temporary: Path, target: Path, metadata: dict[str, Any], retention: Retention | None) -> None:
     write_json(temporary / METADATA_NAME, metadata)
     sync_folder(temporary)
     replace_directory(temporary, target)  # the same iteration may be there from before an older checkpoint was loaded
     with atomic_write(target.parent / POINTER_NAME, "w") as stream:
         stream.write(f"{metadata['iteration']}\n")
-    if keep_last is not None:
-        remove_older(target.parent, keep_last)
+    if retention is not None:
+        remove_older(target.parent, retention)

@@ -2,6 +2,11 @@
 
 torchrun (and ``python -m torch.distributed.launch``) comes first: sites start it through mpirun or srun, once a node,
 and then the outer launcher's numbers count nodes.
+
+srun tells its tasks of their step (``SLURM_STEP_NUM_TASKS``). Where a container or a wrapper lets only the job's
+variables through, ``SLURM_NTASKS`` counts, if something says that this is a task: a batch script of a job of 8 tasks is
+one process, and has ``SLURM_NTASKS=8``, ``SLURM_PROCID=0`` and ``SLURM_LOCALID=0`` as well. It is a task when its rank
+is not 0, when its step has a number, or when ``MASTER_ADDR`` says where several meet.
 """
 
 from __future__ import annotations
@@ -50,7 +55,7 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
         return _checked(_from_torchrun(environment))
     if "OMPI_COMM_WORLD_SIZE" in environment:
         return _checked(_from_openmpi(environment))
-    if _number(environment, "SLURM_STEP_NUM_TASKS", 1) > 1:  # set by srun; a plain sbatch script has one process
+    if _slurm_tasks(environment) > 1:
         return _checked(_from_slurm(environment))
     return Launch()
 
@@ -73,12 +78,28 @@ def _from_openmpi(environment: Mapping[str, str]) -> Launch:
     return Launch(rank, world, local, _meeting_point(environment, address, _DEFAULT_PORT), "OpenMPI")
 
 
+def _slurm_tasks(environment: Mapping[str, str]) -> int:
+    """Processes of the run that this one belongs to; 1 for a batch script's own, and without Slurm."""
+    if "SLURM_STEP_NUM_TASKS" in environment:
+        return _number(environment, "SLURM_STEP_NUM_TASKS")
+    if "SLURM_PROCID" not in environment or "SLURM_NTASKS" not in environment:
+        return 1
+    step = environment.get("SLURM_STEP_ID") or environment.get("SLURM_STEPID") or ""
+    meets = "SLURM_LOCALID" in environment and environment.get("MASTER_ADDR") and step != "batch"
+    is_task = _number(environment, "SLURM_PROCID") > 0 or step.isdigit() or meets
+    return _number(environment, "SLURM_NTASKS") if is_task else 1
+
+
 def _from_slurm(environment: Mapping[str, str]) -> Launch:
     address = environment.get("MASTER_ADDR") or _first_host(environment.get("SLURM_STEP_NODELIST", ""))
     if not address:
-        raise ConfigError("srun started several processes: export MASTER_ADDR=<host of rank 0>")
+        # Without the step's variables rank 0 may be taken for a batch script: to guess its address here would not do.
+        raise ConfigError(
+            f"srun started {_slurm_tasks(environment)} processes, but says neither SLURM_STEP_NODELIST nor MASTER_ADDR "
+            "here: export MASTER_ADDR=<host of rank 0> to all of them"
+        )
     port = _DEFAULT_PORT + _number(environment, "SLURM_JOB_ID", 0) % 1000  # jobs on one node must not meet
-    world, local = _number(environment, "SLURM_STEP_NUM_TASKS"), _number(environment, "SLURM_LOCALID", 0)
+    world, local = _slurm_tasks(environment), _number(environment, "SLURM_LOCALID", 0)
     rendezvous = _meeting_point(environment, address, port)
     return Launch(_number(environment, "SLURM_PROCID"), world, local, rendezvous, "Slurm")
 

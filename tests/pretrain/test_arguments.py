@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,10 @@ def test_a_dry_run_takes_its_world() -> None:
     assert arguments.dry_run is not None
     assert not {"dry_run", "world_size", "device_memory_gib"} & arguments.given.keys()
     assert parse_arguments([*MINIMAL, "--dry-run"], 2).dims.world_size == 2
+
+
+def test_a_loss_scale_without_fp16_is_ignored_with_a_word(flags: Callable[..., list[str]]) -> None:
+    for extra, scale, told in (((), None, 1), (("--bf16",), None, 1), (("--fp16",), 128.0, 0)):
+        arguments = parse_arguments(flags("--loss-scale", 128, *extra))
+        assert arguments.precision.loss_scale == scale
+        assert sum("--loss-scale is ignored" in notice for notice in arguments.notices) == told

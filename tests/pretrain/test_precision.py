@@ -45,6 +45,7 @@ def test_only_fp16_scales() -> None:
         scale = LossScale(PrecisionConfig(name))
         scale.update(overflow=True)
         assert scale.value == 1.0
+        assert LossScale(PrecisionConfig(name, loss_scale=128.0)).value == 1.0
     assert LossScale(PrecisionConfig("fp16", loss_scale=128.0)).value == 128.0
 
 

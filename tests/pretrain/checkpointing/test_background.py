@@ -144,3 +144,13 @@ def test_only_the_newest_stay(tmp_path: Path, model: ProteinBertForMaskedLM) -> 
         "iter_0000030",
         "latest_checkpointed_iteration.txt",
     ]
+
+
+def test_a_run_begun_anew_keeps_its_own(tmp_path: Path, model: ProteinBertForMaskedLM) -> None:
+    """The directory holds iteration 10 of an earlier run; this one saves every fourth."""
+    make_writer(tmp_path, model).save(RunState(10))
+    options = CheckpointConfig(save=str(tmp_path), keep_last=2, in_background=False)
+    writer = CheckpointWriter(options, model, dict, DESCRIPTION, ParallelDims(), MessageGroup(), start=0)
+    for iteration in (4, 8, 12):
+        writer.save(RunState(iteration))
+    assert sorted(path.name for path in tmp_path.glob("iter_*")) == ["iter_0000008", "iter_0000012"]

@@ -50,6 +50,31 @@ def test_slurm() -> None:
     assert read_launch({**SLURM, "SLURM_STEP_NODELIST": "alone"}).rendezvous == "tcp://alone:30067"
 
 
+def test_slurm_without_the_variables_of_a_step() -> None:
+    """Tasks in a container that passes the job's variables only; they never become runs of their own unnoticed."""
+    tasks = [{"SLURM_NTASKS": "2", "SLURM_NODELIST": "n1", "SLURM_PROCID": r, "SLURM_LOCALID": r} for r in "01"]
+    told = [read_launch({**task, "MASTER_ADDR": "n1", "MASTER_PORT": "7"}) for task in tasks]
+    assert told == [Launch(rank, 2, rank, "tcp://n1:7", "Slurm") for rank in (0, 1)]
+    with pytest.raises(ConfigError, match="srun started 2 processes.*export MASTER_ADDR"):
+        read_launch(tasks[1])
+    with pytest.raises(ConfigError, match="export MASTER_ADDR"):  # the step's number says that it is a task
+        read_launch({**tasks[0], "SLURM_STEP_ID": "0"})
+    assert read_launch({**tasks[0], "SLURM_NTASKS": "1", "MASTER_ADDR": "n1"}) == Launch()
+
+
+def test_a_plain_process_of_a_batch_script_is_alone() -> None:
+    script = {
+        "SLURM_NTASKS": "8",
+        "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0",
+        "SLURM_JOB_ID": "1",
+        "SLURM_NODELIST": "n",
+    }
+    assert read_launch(script) == Launch()
+    assert read_launch({**script, "SLURM_STEP_ID": "batch", "MASTER_ADDR": "n"}) == Launch()
+    assert read_launch({**script, "SLURM_STEP_NUM_TASKS": "1", "MASTER_ADDR": "n"}) == Launch()  # srun --ntasks 1
+
+
 @pytest.mark.parametrize("environment", [{"RANK": "x", "WORLD_SIZE": "2"}, {"RANK": "2", "WORLD_SIZE": "2"}])
 def test_nonsense_is_refused(environment: dict[str, str]) -> None:
     with pytest.raises(ConfigError):
