@@ -63,7 +63,8 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 from tqdm import tqdm
 
-from pretrain.tools.preprocess_data import DEFAULT_MAX_UNKNOWN_FRACTION, preprocess
+from pretrain.data.tokenising import DEFAULT_MAX_UNKNOWN_FRACTION, UNKNOWN_MEANING
+from pretrain.tools.preprocess_data import preprocess
 from scripts.data_sources import CORPUS, Dataset, SplitFiles, find_datasets
 from scripts.labelled_records import chain_record, make_record
 from scripts.structure_files import read_chains
@@ -330,7 +331,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=DEFAULT_MAX_UNKNOWN_FRACTION,
         metavar="F",
-        help="largest part of the corpus that may be unknown letters, replaced by X (default %(default)s)",
+        help=f"largest part of the corpus that may be unknown (default %(default)s): {UNKNOWN_MEANING}",
     )
     return parser
 

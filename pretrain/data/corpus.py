@@ -45,6 +45,7 @@ class CorpusDescription:
         sources: the input files in order.
         substitutions: what normalise_sequence changed, by kind.
         filtered: records left out, by reason.
+        unknown: ``residues``, how many are unknown, and ``meaning``, what that is; empty in older corpora.
     """
 
     documents: int
@@ -54,6 +55,7 @@ class CorpusDescription:
     sources: tuple[CorpusSource, ...]
     substitutions: dict[str, int] = field(default_factory=dict)
     filtered: dict[str, int] = field(default_factory=dict)
+    unknown: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
@@ -74,7 +76,8 @@ def read_description(prefix: str | os.PathLike[str]) -> CorpusDescription | None
             raise DataError(f"{path}: {values['format']} version {values['version']}; known is {FORMAT} {VERSION}")
         sources = tuple(CorpusSource(**source) for source in values["sources"])
         names = ("documents", "tokens", "tokenizer", "vocabulary_fingerprint", "substitutions", "filtered")
-        return CorpusDescription(sources=sources, **{name: values[name] for name in names})
+        fields = {name: values[name] for name in names}
+        return CorpusDescription(sources=sources, unknown=values.get("unknown", {}), **fields)
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged description of the corpus ({type(error).__name__}: {error})") from error
 

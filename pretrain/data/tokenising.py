@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import string
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
 
-from tape.errors import ConfigError, DataError, UnknownResidueError
+from tape.errors import ConfigError, DataError
 from tape.sequence_files import SequenceRecord
-from tape.tokenizers import TAPETokenizer, normalise_sequence
+from tape.tokenizers import IUPAC_VOCAB, TAPETokenizer, normalise_sequence
 
 from .deduplication import DigestSet, protein_digest
 from .worker_processes import map_in_processes
 
 DEFAULT_MAX_UNKNOWN_FRACTION = 0.001
+UNKNOWN_MEANING = "residues stored as X: X in the input, J, and characters other than letters, gaps and stops"
 _NO_RESIDUE = 255
+_UNKNOWN = IUPAC_VOCAB["X"]
+_READABLE = frozenset(string.ascii_letters + "-.*")  # what normalise_sequence takes; X and J are unknown
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class Filters:
         min_length, max_length: residues; records outside are left out and counted.
         skip_empty: leave out and count empty records instead of stopping at the first, and pass over empty files.
         deduplicate: leave out and count proteins that are equal, residue by residue, to an earlier one.
-        max_unknown_fraction: largest part of residues that may have been replaced by X (for example J).
+        max_unknown_fraction: largest part of residues that may be unknown: X, and what is written as X because the
+            vocabulary has nothing for it, J and characters that are no residue (see :data:`UNKNOWN_MEANING`).
     """
 
     min_length: int = 1
@@ -72,6 +77,7 @@ class TokenisedBatch:
         changes: what normalise_sequence changed, by kind.
         filtered: records left out, by reason.
         digests: of each protein, joined; empty unless duplicates are wanted out.
+        first_unknown: where the first unknown residue stands and what it is, for a message; empty when there is none.
     """
 
     ids: np.ndarray
@@ -79,6 +85,12 @@ class TokenisedBatch:
     changes: Counter[str]
     filtered: Counter[str]
     digests: bytes = b""
+    first_unknown: str = ""
+
+    @property
+    def unknown(self) -> int:
+        """Residues that are X."""
+        return int(np.count_nonzero(self.ids == _UNKNOWN))
 
     def without_seen(self, seen: DigestSet) -> TokenisedBatch:
         """The batch without proteins that ``seen`` holds or that come twice; they are added to it."""
@@ -87,7 +99,7 @@ class TokenisedBatch:
             return self
         ids = self.ids[np.repeat(new, self.sizes)]
         counts = self.filtered + Counter(duplicate=int(len(new) - new.sum()))
-        return TokenisedBatch(ids, self.sizes[new], self.changes, counts)
+        return replace(self, ids=ids, sizes=self.sizes[new], filtered=counts, digests=b"")
 
 
 def tokenise_all(
@@ -96,7 +108,7 @@ def tokenise_all(
     """Tokenised batches in order. At most a few a worker are under way, so that memory is bounded.
 
     Raises:
-        DataError: a record is empty or holds what is no residue; names file and record.
+        DataError: a record is empty; names file and record.
         WorkerEndedError: a process ended before its work was done.
     """
     tokenise = partial(tokenise_batch, filters=filters)
@@ -115,7 +127,7 @@ def tokenise_batch(records: Sequence[SequenceRecord], filters: Filters) -> Token
     ids = _residue_table()[np.frombuffer(letters, dtype=np.uint8)]
     ends = np.cumsum([len(record.sequence) for record in records])
     unusual = set(np.searchsorted(ends, np.flatnonzero(ids == _NO_RESIDUE), side="right").tolist())
-    kept, changes, filtered, start = [], Counter[str](), Counter[str](), 0
+    kept, origins, changes, filtered, start = [], [], Counter[str](), Counter[str](), 0
     for number, (record, end) in enumerate(zip(records, ends.tolist(), strict=True)):
         protein, changed = _normalised(record) if number in unusual else (ids[start:end], None)
         start = end
@@ -126,10 +138,11 @@ def tokenise_batch(records: Sequence[SequenceRecord], filters: Filters) -> Token
         if changed:
             changes.update(changed)
         kept.append(protein)
+        origins.append(record)
     sizes = np.array([len(protein) for protein in kept], dtype=np.int32)
     digests = b"".join(map(protein_digest, kept)) if filters.deduplicate else b""
     joined = np.concatenate(kept) if kept else np.zeros(0, dtype=np.uint8)
-    return TokenisedBatch(joined, sizes, changes, filtered, digests)
+    return TokenisedBatch(joined, sizes, changes, filtered, digests, _first_unknown(origins, joined, sizes))
 
 
 @cache
@@ -143,8 +156,24 @@ def _residue_table() -> np.ndarray:
 
 
 def _normalised(record: SequenceRecord) -> tuple[np.ndarray, Counter[str]]:
-    try:
-        sequence, changed = normalise_sequence(record.sequence, drop_gaps=True)
-    except UnknownResidueError as error:
-        raise DataError(f"{record.where}: {error}") from None
+    others = "".join(_unreadable(record.sequence))
+    text = record.sequence.translate(str.maketrans(others, "X" * len(others)))
+    sequence, changed = normalise_sequence(text, drop_gaps=True)
+    if others:
+        changed["other_to_X"] = sum(map(record.sequence.count, others))
     return TAPETokenizer().encode_residues(sequence).astype(np.uint8), changed
+
+
+def _unreadable(sequence: str) -> set[str]:
+    return {character for character in set(sequence) - _READABLE if not character.isspace()}
+
+
+def _first_unknown(records: Sequence[SequenceRecord], ids: np.ndarray, sizes: np.ndarray) -> str:
+    """File, record and place of the first X among the ids of so many records, and what the file has there."""
+    unknown = np.flatnonzero(ids == _UNKNOWN)
+    if not len(unknown):
+        return ""
+    record = records[int(np.searchsorted(np.cumsum(sizes), unknown[0], side="right"))]
+    letters = _unreadable(record.sequence) | set("XxJj")
+    position = next(number for number, letter in enumerate(record.sequence) if letter in letters)
+    return f"{record.where}: {record.sequence[position]!r} at position {position + 1}"

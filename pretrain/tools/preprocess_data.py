@@ -28,7 +28,7 @@ import numpy as np
 from pretrain.data.corpus import CorpusDescription, CorpusSource
 from pretrain.data.deduplication import DigestSet
 from pretrain.data.indexed_dataset import LAYOUTS, IndexedDatasetWriter
-from pretrain.data.tokenising import DEFAULT_MAX_UNKNOWN_FRACTION, Filters, tokenise_all
+from pretrain.data.tokenising import DEFAULT_MAX_UNKNOWN_FRACTION, UNKNOWN_MEANING, Filters, tokenise_all
 from tape.errors import ConfigError, DataError, run_cli
 from tape.file_hashes import sha256_of
 from tape.sequence_files import SEQUENCE_KEYS, SequenceRecord, read_sequences
@@ -136,17 +136,20 @@ def _write_corpus(
     changes: Counter[str] = Counter()
     filtered: Counter[str] = Counter()
     seen = DigestSet()
+    unknown, first_unknown = 0, ""
     with closing(tokenise_all(reader, workers, filters)) as batches:  # an error here ends the workers too
         for batch in batches:
             batch = batch.without_seen(seen) if filters.deduplicate else batch
             writer.add(batch.ids, batch.sizes, np.ones(len(batch.sizes), dtype=np.int64))
             changes.update(batch.changes)
             filtered.update(batch.filtered)
+            unknown += batch.unknown
+            first_unknown = first_unknown or batch.first_unknown
             if time.monotonic() - reported >= _PROGRESS_SECONDS:
                 reported = time.monotonic()
                 progress(_progress_line(writer, reader, reported - started))
     filtered.update(+Counter(empty=reader.empty))
-    _check_content(writer, changes, filters, paths)
+    _check_content(paths, writer.tokens, unknown, first_unknown, filters.max_unknown_fraction)
     description = CorpusDescription(
         documents=writer.documents,
         tokens=writer.tokens,
@@ -155,6 +158,7 @@ def _write_corpus(
         sources=tuple(reader.sources),
         substitutions=dict(sorted(changes.items())),
         filtered=dict(sorted(filtered.items())),
+        unknown={"residues": unknown, "meaning": UNKNOWN_MEANING},
     )
     writer.describe(description.to_dict())
     seconds = time.monotonic() - started
@@ -170,17 +174,14 @@ def _progress_line(writer: IndexedDatasetWriter, reader: _Reader, seconds: float
     )
 
 
-def _check_content(
-    writer: IndexedDatasetWriter, changes: Counter[str], filters: Filters, paths: Sequence[Path]
-) -> None:
+def _check_content(paths: Sequence[Path], residues: int, unknown: int, first_unknown: str, limit: float) -> None:
     names = ", ".join(str(path) for path in paths[:3]) + (" ..." if len(paths) > 3 else "")
-    if not writer.tokens:
+    if not residues:
         raise DataError(f"{names}: no record there, or none that passed the filters")
-    fraction = changes["J_to_X"] / writer.tokens
-    if fraction > filters.max_unknown_fraction:
+    if unknown > limit * residues:
         raise DataError(
-            f"{names}: {changes['J_to_X']:,} of {writer.tokens:,} residues ({fraction:.2%}) are unknown letters, "
-            f"replaced by X, more than {filters.max_unknown_fraction:.2%}; if that is right, raise "
+            f"{names}: {unknown:,} of {residues:,} residues ({unknown / residues:.2%}) are unknown, more than "
+            f"{limit:.2%}; the first is in {first_unknown} (unknown are {UNKNOWN_MEANING}); if that is right, raise "
             "--max-unknown-fraction"
         )
 
@@ -268,6 +269,9 @@ def _print_summary(corpus: CorpusSummary) -> None:
     for title, counts in (("changed", description.substitutions), ("left out", description.filtered)):
         if counts:
             print(f"  {title}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    if description.unknown["residues"]:
+        unknown = description.unknown["residues"]
+        print(f"  unknown residues: {unknown:,} ({unknown / description.tokens:.4%})")
 
 
 def _notices(options: argparse.Namespace) -> Iterator[str]:
@@ -303,7 +307,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=DEFAULT_MAX_UNKNOWN_FRACTION,
         metavar="F",
-        help="largest part of residues that may be unknown letters, replaced by X (default 0.001)",
+        help=f"largest part of residues that may be unknown (default %(default)s): {UNKNOWN_MEANING}",
     )
     tokens = parser.add_argument_group("vocabulary")
     tokens.add_argument(

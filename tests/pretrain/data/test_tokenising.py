@@ -7,7 +7,7 @@ import pytest
 
 from pretrain.data.deduplication import DigestSet
 from pretrain.data.tokenising import Filters, tokenise_batch
-from tape.errors import ConfigError, DataError
+from tape.errors import ConfigError
 from tape.sequence_files import SequenceRecord
 from tape.tokenizers import TAPETokenizer, normalise_sequence
 
@@ -47,6 +47,19 @@ def test_looking_up_a_batch_equals_taking_every_record_apart() -> None:
     assert batch.sizes.tolist() == [len(sequence) for sequence in expected]
     assert TAPETokenizer().decode(batch.ids.astype(np.int64)) == "".join(expected)
     assert batch.changes == {"lower_case": 3, "gap_removed": 2, "stop_removed": 1, "J_to_X": 2}
-    for bad in ("AC1", "ACé", "AC\u4e00", "AC?"):
-        with pytest.raises(DataError, match="x, record 1"):
-            tokenise_batch(records("MKV", bad, "GG"), Filters())
+
+
+def test_what_is_no_residue_becomes_x_and_the_first_is_named() -> None:
+    batch = tokenise_batch(records("MKV", "A-c\u4e001", "GX?", "GG"), Filters())
+    assert TAPETokenizer().decode(batch.ids.astype(np.int64)) == "MKVACXXGXXGG"
+    assert batch.sizes.tolist() == [3, 4, 3, 2]
+    assert batch.changes == {"lower_case": 1, "gap_removed": 1, "other_to_X": 3}
+    assert (batch.unknown, batch.first_unknown) == (4, "x, record 1: '\u4e00' at position 4")
+    batch = tokenise_batch(records("J", "MK", "GAX"), Filters(min_length=2))
+    assert (batch.unknown, batch.first_unknown) == (1, "x, record 2: 'X' at position 3")
+    assert tokenise_batch(records("MKV"), Filters()).first_unknown == ""
+
+
+def test_duplicates_that_are_left_out_are_not_counted_as_unknown() -> None:
+    batch = tokenise_batch(records("MXV", "MXV", "GG"), Filters(deduplicate=True))
+    assert (batch.unknown, batch.without_seen(DigestSet()).unknown) == (2, 1)

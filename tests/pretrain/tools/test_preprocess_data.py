@@ -20,6 +20,7 @@ import pytest
 
 from pretrain.data.corpus import open_corpus, read_description
 from pretrain.data.indexed_dataset import IndexedDataset
+from pretrain.data.tokenising import UNKNOWN_MEANING
 from pretrain.tools.preprocess_data import main, preprocess
 from tape.errors import ConfigError, DataError
 from tape.lmdb_store import write_lmdb
@@ -143,12 +144,39 @@ def test_substitutions_are_counted(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out_text_document.json").read_text())["substitutions"] == counts
 
 
-def test_too_many_unknown_residues_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.fasta").write_text(">a\n" + "ACD" * 100 + "J\n")
-    with pytest.raises(DataError, match=r"x\.fasta: 1 of 301 residues \(0\.33%\).*--max-unknown-fraction"):
+@pytest.mark.parametrize("letter", ["J", "X", "x", "?", "1", "#"])
+def test_too_many_unknown_residues_are_refused(tmp_path: Path, letter: str) -> None:
+    """Whatever the file has for a residue that is not known."""
+    (tmp_path / "x.fasta").write_text(">a\nMKV\n>b\n" + "ACD" * 100 + letter + "\n")
+    with pytest.raises(DataError, match=r"x\.fasta: 1 of 304 residues \(0\.33%\).*--max-unknown-fraction") as raised:
         preprocess([tmp_path / "x.fasta"], tmp_path / "out")
+    assert f"x.fasta, record 2 (b): '{letter}' at position 301" in str(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == ["x.fasta"]
-    assert preprocess([tmp_path / "x.fasta"], tmp_path / "out", max_unknown_fraction=0.01).tokens == 301
+    assert preprocess([tmp_path / "x.fasta"], tmp_path / "out", max_unknown_fraction=0.01).tokens == 304
+    assert texts(tmp_path / "out_text_document")[1].endswith("ACDX")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_few_unknown_residues_are_counted_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int
+) -> None:
+    """One in a thousand is the limit, and is not above it."""
+    (tmp_path / "x.txt").write_text("A" * 3995 + "X?1J" + "\nA\n")
+    arguments = ["--input", str(tmp_path / "x.txt"), "--output-prefix", str(tmp_path / "out")]
+    main([*arguments, "--workers", str(workers)])
+    assert texts(tmp_path / "out_text_document")[0].endswith("AXXXX")
+    description = read_description(tmp_path / "out_text_document")
+    assert description is not None
+    assert description.substitutions == {"J_to_X": 1, "other_to_X": 2}
+    assert description.unknown == {"residues": 4, "meaning": UNKNOWN_MEANING}
+    assert "unknown residues: 4 (0.1000%)" in capsys.readouterr().out
+
+
+def test_unknown_residues_that_the_limit_allows(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("XXXAXXX\n???\n")
+    with pytest.raises(DataError, match=r"9 of 10 residues \(90\.00%\)"):
+        preprocess([tmp_path / "x.txt"], tmp_path / "out")
+    assert texts(preprocess([tmp_path / "x.txt"], tmp_path / "out", max_unknown_fraction=1).prefix)[1] == "XXX"
 
 
 @pytest.mark.parametrize(
@@ -346,3 +374,4 @@ def _wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
 def test_real_sequences(shared_data: Path, tmp_path: Path) -> None:
     summary = preprocess([shared_data / "corpus" / "swissprot_valid.fasta.xz"], tmp_path / "valid")
     assert (summary.documents, summary.tokens) == (2831, 1_160_670)
+    assert summary.corpora[0].description.unknown["residues"] == 50  # far below the default limit
