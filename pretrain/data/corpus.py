@@ -6,6 +6,8 @@ without sidecar (written by Megatron) is read only when its vocabulary file is g
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -18,11 +20,14 @@ from tape.tokenizers import TAPETokenizer
 from tape.vocabulary_files import VocabularyFile, read_vocabulary_file
 
 from .indexed_dataset import IndexedDataset, description_path
-from .vocabulary import ids_by_name
+from .vocabulary import MEGATRON_TOKENS, TAPE_TOKENS, ids_by_name, log_likelihood
 
 FORMAT = "proteinlm-corpus"
 VERSION = 1
 _PROBED_TOKENS = 200_000  # of a corpus without sidecar, to see whether the vocabulary declared for it can be right
+_DECISIVE = math.log(1000)  # how much likelier a vocabulary must be to count as shown
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -181,20 +186,43 @@ def _corpus_without_sidecar(
 
 
 def _probe(dataset: IndexedDataset, table: np.ndarray, declared: VocabularyFile) -> None:
-    """Refuse a declared vocabulary that the first tokens contradict: ids of no residue, or no alanine among many."""
+    """Refuse a declared vocabulary that the first tokens contradict.
+
+    They do with ids of no residue, with no alanine among many, and where the other of the two vocabularies in use (the
+    residues' ids differ by one) makes far likelier proteins of them. Few residues may leave it open: that is logged.
+    """
+    ids = _first_ids(dataset)
+    wrong = ids[(ids < 0) | (ids >= len(table))]
+    wrong = wrong if wrong.size else ids[table[ids] < 0]
+    if wrong.size:
+        problem = f"id {int(wrong[0])} occurs, which is no residue there"
+    elif len(ids) > 2000 and not (ids == declared.tokens.index("A")).any():
+        problem = f"its first {len(ids)} residues have no alanine then"
+    else:
+        problem = _likelier_vocabulary(dataset.prefix, ids, declared)
+    if problem:
+        raise VocabularyMismatchError(f"{dataset.prefix}: not written with {declared.path}: {problem}")
+
+
+def _first_ids(dataset: IndexedDataset) -> np.ndarray:
     pieces, seen = [], 0
     for sequence in dataset:
         pieces.append(np.asarray(sequence, dtype=np.int64))
         seen += len(pieces[-1])
         if seen >= _PROBED_TOKENS:
             break
-    ids = np.concatenate(pieces)
-    wrong = ids[(ids < 0) | (ids >= len(table))]
-    wrong = wrong if wrong.size else ids[table[ids] < 0]
-    if wrong.size:
-        problem = f"id {int(wrong[0])} occurs, which is no residue there"
-    elif seen > 2000 and not (ids == declared.tokens.index("A")).any():
-        problem = f"its first {seen} residues have no alanine then"
-    else:
-        return
-    raise VocabularyMismatchError(f"{dataset.prefix}: not written with {declared.path}: {problem}")
+    return np.concatenate(pieces)
+
+
+def _likelier_vocabulary(prefix: str, ids: np.ndarray, declared: VocabularyFile) -> str:
+    """What speaks against the declared vocabulary, by the frequencies of residues; empty when nothing does."""
+    likelihood = log_likelihood(ids, declared.tokens)
+    for name, tokens in (("TAPE's 30", TAPE_TOKENS), ("Megatron's 31", MEGATRON_TOKENS)):
+        if all(declared.tokens[i : i + 1] == tokens[i : i + 1] for i in np.unique(ids)):
+            continue  # says the same of these ids
+        advantage = likelihood - log_likelihood(ids, tokens)
+        if advantage < -_DECISIVE:
+            return f"by the frequencies of its residues it is of {name} tokens"
+        if advantage < _DECISIVE:
+            logger.warning("%s: too few residues to tell %s from %s tokens", prefix, declared.path, name)
+    return ""

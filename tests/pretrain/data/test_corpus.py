@@ -10,6 +10,7 @@ import pytest
 
 from pretrain.data.corpus import open_corpus, read_description
 from pretrain.data.indexed_dataset import IndexedDatasetWriter
+from pretrain.data.vocabulary import MEGATRON_TOKENS, TAPE_TOKENS
 from tape.errors import DataError, VocabularyMismatchError
 from tape.tokenizers import TAPETokenizer
 from tape.vocabulary_files import read_vocabulary_file
@@ -35,6 +36,7 @@ def test_embedded_vocabulary_files() -> None:
     assert megatrons.tokens[:7] == ("[PAD]", "[MASK]", "[CLS]", "[SEP]", "[UNK]", "[unused1]", "A")
     assert (len(megatrons.tokens), megatrons.tokens[30]) == (31, "Z")
     assert megatrons.fingerprint != ours.fingerprint
+    assert (ours.tokens, megatrons.tokens) == (TAPE_TOKENS, MEGATRON_TOKENS)
 
 
 def test_residues_of_a_corpus(corpus_prefix: Path, proteins: list[str]) -> None:
@@ -82,6 +84,48 @@ def test_a_wrong_declaration_is_noticed(tmp_path: Path) -> None:
         open_corpus(prefix, TOKENIZER, PROTEIN_TOOLS / "iupac_vocab.txt")
     prefix = write_megatron(tmp_path / "short", ["ACZ"])
     with pytest.raises(VocabularyMismatchError, match="id 30 occurs"):
+        open_corpus(prefix, TOKENIZER, PROTEIN_TOOLS / "iupac_vocab.txt")
+
+
+NATURAL = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDGTQDNLSGAEKAVQ"
+
+
+def write_ours(prefix: Path, protein: str) -> Path:
+    """TAPE's ids, no sidecar."""
+    with IndexedDatasetWriter(prefix, 30) as writer:
+        writer.add(TOKENIZER.encode_residues(protein), [len(protein)], [1])
+    return prefix
+
+
+@pytest.mark.parametrize("length", [20, 56])
+def test_a_wrong_declaration_is_noticed_in_a_small_corpus(
+    tmp_path: Path, length: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the residues' frequencies; what is right passes without a word."""
+    protein = NATURAL[:length]
+    prefix = write_megatron(tmp_path / "old", [protein])
+    with pytest.raises(VocabularyMismatchError, match=r"old: not written with .*iupac_vocab.txt: .*Megatron's 31"):
+        open_corpus(prefix, TOKENIZER, PROTEIN_TOOLS / "iupac_vocab.txt")
+    assert TOKENIZER.decode(open_corpus(prefix, TOKENIZER, MEGATRON).residues(0)) == protein
+    prefix = write_ours(tmp_path / "ours", NATURAL.replace("A", "G"))
+    with pytest.raises(VocabularyMismatchError, match=r"ours: not written with .*: .*TAPE's 30"):
+        open_corpus(prefix, TOKENIZER, MEGATRON)
+    assert len(open_corpus(prefix, TOKENIZER, PROTEIN_TOOLS / "iupac_vocab.txt")) == 1
+    assert not caplog.records
+
+
+def test_too_few_residues_to_tell_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    prefix = write_megatron(tmp_path / "old", ["MKQ"])
+    assert TOKENIZER.decode(open_corpus(prefix, TOKENIZER, MEGATRON).residues(0)) == "MKQ"
+    (message,) = caplog.messages
+    assert message == f"{prefix}: too few residues to tell {MEGATRON} from TAPE's 30 tokens"
+
+
+def test_stretches_of_x_do_not_hide_the_vocabulary(tmp_path: Path) -> None:
+    protein = NATURAL[:20] + "X" * 500 + NATURAL[20:] + "Q" * 40
+    prefix = write_megatron(tmp_path / "old", [protein])
+    assert TOKENIZER.decode(open_corpus(prefix, TOKENIZER, MEGATRON).residues(0)) == protein
+    with pytest.raises(VocabularyMismatchError):
         open_corpus(prefix, TOKENIZER, PROTEIN_TOOLS / "iupac_vocab.txt")
 
 
