@@ -13,6 +13,7 @@ from .checkpointing import CheckpointWriter, RunState
 from .data.samples import MicroBatch, MicroBatches
 from .operations import Allowance
 from .reporting import Reporter, TrainRecord
+from .schedule import LeftOut
 from .skipping import SkippedSteps
 from .stopping import Stopping
 from .training import StepResult, Trainer
@@ -159,11 +160,13 @@ class Loop:
         number = trainer.batch.micro_batches(trainer.processes.dims.data, state.consumed_samples)
         trainer.operations.iteration(state.iteration + 1, lenient=state.iteration < self._lenient_until)
         trainer.operations.at("waiting for samples")
-        result = trainer.step(state.iteration + 1, [next(micro_batches) for _ in range(number)])
+        left_out = LeftOut(state.skipped_steps, state.skipped_samples)
+        result = trainer.step(state.iteration + 1, [next(micro_batches) for _ in range(number)], left_out)
+        rate = trainer.optimizer.schedule.rate(state.iteration + 1, left_out)
         room = trainer.batch.batch_size(state.consumed_samples) * self._config.seq_length
         before, state = state, advance(state, result, trainer)
         self._at_records()
-        self._reporter.train(_record(state, result, trainer, room, time.perf_counter() - began))
+        self._reporter.train(_record(state, result, rate, room, time.perf_counter() - began))
         if warning := self._skipped.note(before, state, result):
             self._reporter.note(warning)
         return replace(state, evaluation_due=bool(self._evaluations.due(state.iteration, self._config)))
@@ -196,12 +199,14 @@ class Loop:
 
 def advance(state: RunState, result: StepResult, trainer: Trainer) -> RunState:
     """The state after one more step."""
+    rows = trainer.batch.batch_size(state.consumed_samples)
     return replace(
         state,
         iteration=state.iteration + 1,
-        consumed_samples=state.consumed_samples + trainer.batch.batch_size(state.consumed_samples),
+        consumed_samples=state.consumed_samples + rows,
         consumed_tokens=state.consumed_tokens + result.tokens,
         skipped_steps=state.skipped_steps + result.skipped,
+        skipped_samples=state.skipped_samples + rows * result.skipped,
         skipped_in_a_row=_in_a_row(state.skipped_in_a_row, result),
         loss_scale=trainer.loss_scale.state(),
     )
@@ -213,11 +218,11 @@ def _in_a_row(before: int, result: StepResult) -> int:
     return before if result.searching else before + 1
 
 
-def _record(state: RunState, result: StepResult, trainer: Trainer, room: int, seconds: float) -> TrainRecord:
+def _record(state: RunState, result: StepResult, rate: float, room: int, seconds: float) -> TrainRecord:
     return TrainRecord(
         iteration=state.iteration,
         lm_loss=result.loss,
-        learning_rate=trainer.optimizer.schedule.rate(state.iteration),
+        learning_rate=rate,
         grad_norm=result.grad_norm,
         tokens=result.tokens,
         predictions=result.predictions,

@@ -12,7 +12,7 @@ from torch import Tensor
 from tape.errors import ConfigError
 
 from .parallel import Gradients, LocalParameter
-from .schedule import Schedule
+from .schedule import NOTHING_LEFT_OUT, LeftOut, Schedule
 
 OPTIMIZERS = ("adam", "sgd")
 _CLIP_EPSILON = 1e-6  # Megatron's and torch's
@@ -64,13 +64,14 @@ class Optimizer:
         self._optimizer = _make(config, decay_groups(parameters, config.weight_decay))
         self._make_state()
 
-    def step(self, iteration: int, norm: float, loss_scale: float = 1.0) -> None:
+    def step(self, iteration: int, norm: float, loss_scale: float = 1.0, left_out: LeftOut = NOTHING_LEFT_OUT) -> None:
         """Update with the gradients in the buffers, clipped.
 
         Args:
-            iteration: from 1; decides the learning rate.
+            iteration: from 1; decides the learning rate, together with ``left_out``.
             norm: gradient norm, loss scale taken out.
             loss_scale: factor that the gradients carry.
+            left_out: steps before this one without an update.
         """
         factor = 1.0 / loss_scale
         if 0.0 < self.config.clip_grad < norm + _CLIP_EPSILON:
@@ -78,7 +79,7 @@ class Optimizer:
         if factor != 1.0:
             self.gradients.scale(factor)
         for group in self._optimizer.param_groups:
-            group["lr"] = self.schedule.rate(iteration)
+            group["lr"] = self.schedule.rate(iteration, left_out)
         self._optimizer.step()
 
     def state(self) -> dict[str, Tensor]:

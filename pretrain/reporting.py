@@ -15,7 +15,7 @@
     iteration            completed steps, from 1
     lm_loss              mean cross entropy over all predicted positions of the global batch, nats; null when not finite
     perplexity           exp(lm_loss)
-    learning_rate        of this step
+    learning_rate        of this step; steps without an update do not move it on
     grad_norm            before clipping; null when not finite
     tokens               tokens of the global batch (there is no padding), special tokens included
     predictions          predicted positions of the global batch

@@ -2,6 +2,7 @@
 
 Megatron counts samples in both cases and multiplies iterations by the global batch; with a batch that stays the same
 these are one thing. An iteration's rate follows from what lies behind it, so the first one of a warm-up has rate 0.
+As there, steps whose update was left out do not count: the search for a loss scale uses up no warm-up.
 """
 
 from __future__ import annotations
@@ -16,10 +17,21 @@ from tape.errors import ConfigError
 DECAY_STYLES = ("constant", "linear", "cosine")
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Steps before an iteration whose update was left out, and the samples in them."""
+
+    steps: int = 0
+    samples: int = 0
+
+
+NOTHING_LEFT_OUT = LeftOut()
+
+
 class Schedule(Protocol):
     """What the optimizer asks."""
 
-    def rate(self, iteration: int) -> float:
+    def rate(self, iteration: int, left_out: LeftOut = NOTHING_LEFT_OUT) -> float:
         """Learning rate of an iteration (1, 2, ...)."""
 
 
@@ -70,9 +82,10 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         _check(self.lr, self.min_lr, self.style, self.decay_iters, self.warmup_iters, "iters")
 
-    def rate(self, iteration: int) -> float:
+    def rate(self, iteration: int, left_out: LeftOut = NOTHING_LEFT_OUT) -> float:
         """Learning rate of an iteration (1, 2, ...)."""
-        return learning_rate(iteration - 1, self.lr, self.min_lr, self.style, self.decay_iters, self.warmup_iters)
+        done = iteration - 1 - left_out.steps
+        return learning_rate(done, self.lr, self.min_lr, self.style, self.decay_iters, self.warmup_iters)
 
 
 @dataclass(frozen=True)
@@ -96,7 +109,7 @@ class SampleScheduleConfig:
     def __post_init__(self) -> None:
         _check(self.lr, self.min_lr, self.style, self.decay_samples, self.warmup_samples, "samples")
 
-    def rate(self, iteration: int) -> float:
+    def rate(self, iteration: int, left_out: LeftOut = NOTHING_LEFT_OUT) -> float:
         """Learning rate of an iteration (1, 2, ...)."""
-        done = self.consumed_samples(iteration - 1)
+        done = self.consumed_samples(iteration - 1) - left_out.samples
         return learning_rate(done, self.lr, self.min_lr, self.style, self.decay_samples, self.warmup_samples)

@@ -20,6 +20,7 @@ from .optimizer import Optimizer
 from .parallel import Execution, Processes, sum_of
 from .precision import LossScale, PrecisionConfig
 from .reporting import EvaluationRecord
+from .schedule import NOTHING_LEFT_OUT, LeftOut
 
 _STREAM_DROPOUT = 4  # pretrain.data uses 1 to 3
 
@@ -82,12 +83,15 @@ class Trainer:
         self.loss_scale = LossScale(precision)
         self._evaluated: set[str] = set()
 
-    def step(self, iteration: int, micro_batches: Sequence[MicroBatch]) -> StepResult:
+    def step(
+        self, iteration: int, micro_batches: Sequence[MicroBatch], left_out: LeftOut = NOTHING_LEFT_OUT
+    ) -> StepResult:
         """Forward, backward and update for this rank's micro-batches of one global batch.
 
         The loss is the sum of cross entropy over all predicted positions of the global batch divided by their number,
         so that neither the loss nor the update depends on how rows are dealt out to ranks and micro-batches. Loss and
-        norm are sums over all ranks: they agree on whether a step overflowed.
+        norm are sums over all ranks: they agree on whether a step overflowed. Steps left out before this one, which
+        ``left_out`` counts, have not moved the learning rate on.
         """
         device, gradients = self.processes.device, self.optimizer.gradients
         counts = torch.tensor(
@@ -109,7 +113,7 @@ class Trainer:
         skipped = not (math.isfinite(loss_value) and math.isfinite(norm))
         self.operations.at("update")
         if not skipped:
-            self.optimizer.step(iteration, norm, scale)
+            self.optimizer.step(iteration, norm, scale, left_out)
         searching = skipped and math.isfinite(loss_value) and self.loss_scale.may_fall
         self.loss_scale.update(overflow=skipped)
         suspects = _not_finite(losses) if skipped else ()

@@ -55,6 +55,7 @@ class RunState:
         skipped_in_a_row: how many of them came last, those of the search for a loss scale left out.
         evaluation_due: whether the evaluation that belongs to this iteration is still to be done.
         loss_scale: state of pretrain.precision.LossScale.
+        skipped_samples: rows of the skipped steps; checkpoints written before it was counted have 0.
     """
 
     iteration: int = 0
@@ -64,6 +65,7 @@ class RunState:
     loss_scale: dict[str, float] = field(default_factory=dict)
     skipped_in_a_row: int = 0
     evaluation_due: bool = False
+    skipped_samples: int = 0
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from pretrain.schedule import SampleScheduleConfig, ScheduleConfig
+from pretrain.schedule import LeftOut, SampleScheduleConfig, ScheduleConfig
 from tape.errors import ConfigError
 
 
@@ -59,3 +59,11 @@ def test_samples_and_iterations_agree_on_a_constant_batch(style: str) -> None:
 def test_a_sample_schedule_checks_itself() -> None:
     with pytest.raises(ConfigError, match="warm-up of 100 samples does not fit into --lr-decay-samples 100"):
         SampleScheduleConfig(1.0, 0.0, "linear", 100, 100, int)
+
+
+def test_steps_without_an_update_do_not_count() -> None:
+    """The 9th iteration after 3 such steps is where the 6th is without; in samples, less those of these steps."""
+    iterations = ScheduleConfig(1.0, 0.0, "linear", 100, 10)
+    assert iterations.rate(9, LeftOut(3, 24)) == iterations.rate(6) == 0.5
+    samples = SampleScheduleConfig(1.0, 0.0, "linear", 800, 80, [0, 4, 8, 16, 24, 32].__getitem__)
+    assert samples.rate(6, LeftOut(2, 12)) == pytest.approx(20 / 80)

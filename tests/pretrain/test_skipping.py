@@ -93,3 +93,30 @@ def test_the_search_for_a_loss_scale_is_not_counted(
     assert not skipped[-1]
     line = fails(main, *flags(*extra, "--loss-scale", 2.0**40))
     assert "iteration 2: the gradient is not finite" in line
+
+
+@pytest.mark.parametrize("unit", ["iters", "samples"])
+def test_the_learning_rate_waits_for_the_first_update(
+    tmp_path: Path, flags: Flags, pretrain_here: Run, records: Records, monkeypatch: pytest.MonkeyPatch, unit: str
+) -> None:
+    """Megatron's scheduler steps after an update only; also across a restart, and while the batch grows."""
+    bad = {0, 1, 5}  # steps of 4, 4, 4, 8, 8, ... rows when counted in samples, else of 8
+    if unit == "iters":
+        sizes, extra = [8] * 10, ["--lr-warmup-iters", "4", "--lr-decay-iters", "10"]
+    else:
+        sizes, extra = [4] * 3 + [8] * 7, ["--lr-warmup-samples", "16", "--lr-decay-samples", "80"]
+        extra += ["--rampup-batch-size", "4", "4", "12", "--train-samples", "68"]
+    firsts = [sum(sizes[:step]) // 2 for step in range(len(sizes))]  # micro-batches of two rows
+    spoil(monkeypatch, lambda number: any(firsts[step] == number for step in bad))
+    command = flags("--save", tmp_path, "--load", tmp_path, "--eval-iters", 0, *extra, train_iters=10)
+    if unit == "samples":
+        del command[command.index("--train-iters") : command.index("--train-iters") + 2]
+    pretrain_here([*command, "--exit-interval", "4"])
+    pretrain_here(command)
+    curve = records(tmp_path)
+    assert [number for number, record in enumerate(curve) if record["skipped"]] == sorted(bad)
+    done, decay, warmup = (0, 10, 4) if unit == "iters" else (0, 80, 16)
+    for number, record in enumerate(curve):
+        expected = done / warmup if done <= warmup else 1 - (done - warmup) / (decay - warmup)
+        assert record["learning_rate"] == pytest.approx(1e-2 * expected)
+        done += 0 if number in bad else 1 if unit == "iters" else sizes[number]
