@@ -17,10 +17,10 @@ from tape.models.modeling_bert import ProteinBertFFN
 def _at_step(number: int, action: Callable[[training.Trainer], None]) -> None:
     step = training.Trainer.step
 
-    def spoiled(self: training.Trainer, iteration: int, micro_batches: Any) -> training.StepResult:
+    def spoiled(self: training.Trainer, iteration: int, *others: Any) -> training.StepResult:
         if iteration == number:
             action(self)
-        return step(self, iteration, micro_batches)
+        return step(self, iteration, *others)
 
     training.Trainer.step = spoiled  # type: ignore[method-assign]
 
