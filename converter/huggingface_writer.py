@@ -63,6 +63,8 @@ class HuggingFaceTarget:
         Raises:
             ConfigError: names what it can't.
         """
+        if config.pruned_heads:
+            raise ConfigError("--to huggingface: heads of this model are pruned, which the form can't hold; --to tape")
         if not config.apply_final_ln and config.layer_norm_position == "pre":
             raise ConfigError("--to huggingface: MegatronBert always applies the final layer norm, this model doesn't")
         head = config.mlm_hidden_act or config.hidden_act

@@ -52,6 +52,8 @@ class MegatronTarget:
                 "--to megatron: the model normalises after its residual sums, as tape-proteins 0.5, Megatron-LM before:"
                 " no weights make them compute the same; --to tape and --to huggingface hold it"
             )
+        if config.pruned_heads:
+            raise ConfigError("--to megatron: Megatron-LM has no blocks with pruned heads, this model does; --to tape")
         if not config.apply_final_ln:
             raise ConfigError("--to megatron: Megatron-LM always applies the final layer norm, this model doesn't")
         if _gelu_arguments(config) is None:

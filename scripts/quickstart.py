@@ -11,7 +11,6 @@ setting for the first two. A second run repeats only what has changed.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 from scripts.data_sources import PROVENANCE_FILE, Dataset, find_datasets
 from scripts.stages import Pipeline, Stage
 from tape.errors import ConfigError, run_cli
+from tape.processor_cores import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "tape" / "sample"
@@ -122,7 +122,7 @@ class Machine:
 
         from tape.models.low_precision import fast_bf16
 
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = usable_cores()
         if torch.cuda.is_available():
             gpus = torch.cuda.device_count()
             ranks = max(number for number in range(1, gpus + 1) if heads % number == 0)

@@ -184,5 +184,8 @@ def test_what_hugging_face_cannot_hold(tmp_path: Path) -> None:
     source = tape_model(tmp_path / "tape", apply_final_ln=False)
     with pytest.raises(ConfigError, match="always applies the final layer norm"):
         convert(Request(source, tmp_path / "hf", "huggingface"), silent)
+    pruned = tape_model(tmp_path / "pruned", pruned_heads={0: [1]})
+    with pytest.raises(ConfigError, match="heads of this model are pruned"):
+        convert(Request(pruned, tmp_path / "hf", "huggingface"), silent)
     with pytest.raises(ConfigError, match=r"give a directory \(--to huggingface\)"):
         convert(Request(source, tmp_path / "hf.safetensors", "huggingface"), silent)

@@ -158,6 +158,7 @@ def test_saving_a_tape_model_anew(tmp_path: Path, tape: Path) -> None:
         (MegatronTarget(pipeline=5), {}, "--pipeline-model-parallel-size 5 doesn't divide num_hidden_layers 12"),
         (MegatronTarget(tensor=0), {}, "it must be 1 or more"),
         (MegatronTarget(), {"apply_final_ln": False}, "always applies the final layer norm"),
+        (MegatronTarget(), {"pruned_heads": {0: [1]}}, "no blocks with pruned heads"),
         (MegatronTarget(), {"hidden_act": "relu"}, "no relu blocks"),
         (MegatronTarget(tensor=2, file="m.pt"), {}, "one file holds one rank"),
     ],
