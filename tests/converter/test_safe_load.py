@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import pickle
+import subprocess
+import sys
+import types
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from converter.safe_load import load_checkpoint_file
+from converter.safe_load import StandIn, load_checkpoint_file
 from tape.errors import CheckpointError
 from tests.converter.megatron_writer import training_state
 
@@ -45,6 +50,67 @@ def test_files_of_numpy_1_are_read(tmp_path: Path) -> None:
     old = (tmp_path / "new.pt").read_bytes().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
     (tmp_path / "old.pt").write_bytes(old)
     assert load_checkpoint_file(tmp_path / "old.pt")["np_rng_state"][0] == "MT19937"
+
+
+@pytest.mark.parametrize("zip_file", [True, False])
+def test_objects_of_megatron_are_stood_in_for(tmp_path: Path, zip_file: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version 0 pickles its loss scaler with the optimizer, releases from 2021 the kind of model with the arguments."""
+    scaler = foreign_class(monkeypatch, "megatron.fp16.loss_scaler", "DynamicLossScaler")
+    kind = foreign_class(monkeypatch, "megatron.core.enums", "ModelType", Enum)
+    loss_scaler = scaler()
+    loss_scaler.cur_scale = 65536.0
+    state = {
+        "args": argparse.Namespace(model_type=kind(1), num_layers=2),
+        "model": {"w": torch.ones(2)},
+        "optimizer": {"loss_scaler": loss_scaler, "dynamic_loss_scale": True},
+    }
+    torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=zip_file)
+    loaded = load_checkpoint_file(tmp_path / "a.pt")
+    assert loaded["args"].num_layers == 2
+    assert isinstance(loaded["args"].model_type, StandIn)
+    assert type(loaded["optimizer"]["loss_scaler"]) is StandIn
+    assert not vars(loaded["optimizer"]["loss_scaler"])
+    assert torch.equal(loaded["model"]["w"], torch.ones(2))
+
+
+def foreign_class(monkeypatch: pytest.MonkeyPatch, module: str, name: str, base: type = object) -> Any:
+    """A class that pickles under the name of one that isn't installed here."""
+    made: Any = Enum(name, {"encoder_or_decoder": 1}) if base is Enum else type(name, (base,), {})
+    made.__module__, made.__qualname__ = module, name
+    parts = module.split(".")
+    for number in range(1, len(parts) + 1):
+        monkeypatch.setitem(sys.modules, ".".join(parts[:number]), types.ModuleType(".".join(parts[:number])))
+    setattr(sys.modules[module], name, made)
+    return made
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("form", ["zip", "legacy", "plain"])
+def test_the_offending_name_is_told_for_every_protocol(tmp_path: Path, protocol: int, form: str) -> None:
+    for name, function, arguments in (
+        ("subprocess.call", subprocess.call, (["touch", str(tmp_path / "it_ran")],)),
+        ("builtins.eval", eval, (f"open({str(tmp_path / 'it_ran')!r}, 'w')",)),
+    ):
+        content = {"w": [1.5, "subprocess", b"x"], "model": Runs(function, *arguments)}
+        if form == "plain":
+            (tmp_path / "evil.pt").write_bytes(pickle.dumps(content, protocol))
+        else:
+            torch.save(
+                content, tmp_path / "evil.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=form == "zip"
+            )
+        with pytest.raises(CheckpointError, match=rf"evil\.pt: refused, because its pickle names {name},"):
+            load_checkpoint_file(tmp_path / "evil.pt")
+        assert not (tmp_path / "it_ran").exists()
+
+
+def test_a_name_that_is_put_together_is_refused_too(tmp_path: Path) -> None:
+    # protocol 4; the module's name comes from the memo, the function's is no string at that place
+    memo = b"\x80\x04\x8c\x02os\x94\x8c\x06system\x94h\x00h\x01\x93\x8c\x04true\x85R."
+    computed = b"\x80\x04\x8c\x02os\x8c\x06systemN0\x93\x8c\x04true\x85R."
+    for content, words in ((memo, r"names os\.system,"), (computed, "names something by a computed name,")):
+        (tmp_path / "evil.pt").write_bytes(content)
+        with pytest.raises(CheckpointError, match=words):
+            load_checkpoint_file(tmp_path / "evil.pt")
 
 
 def test_other_pickle_protocols_are_refused_in_plain_words(tmp_path: Path) -> None:
@@ -81,7 +147,7 @@ def test_truncated_file_is_named(tmp_path: Path, kept: float, zip_file: bool) ->
     torch.save({"model": torch.zeros(1000)}, whole, _use_new_zipfile_serialization=zip_file)
     content = whole.read_bytes()
     cut.write_bytes(content[: int(kept if kept >= 1 or kept == 0 else len(content) * kept)])
-    with pytest.raises(CheckpointError, match=r"cut\.pt"):
+    with pytest.raises(CheckpointError, match=r"cut\.pt: (truncated or not a PyTorch checkpoint|the file is empty)"):
         load_checkpoint_file(cut)
 
 
