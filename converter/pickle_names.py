@@ -60,7 +60,7 @@ def _read(stream: IO[bytes], found: PickleContent, most: int) -> None:
         names = _Names()
         found.complete = False
         for instruction, argument, _ in pickletools.genops(stream):
-            if instruction.name == "PROTO" and not number:
+            if instruction.name == "PROTO" and isinstance(argument, int) and not number:
                 found.protocol = argument
             found.names += names.follow(instruction.name, argument)
         found.complete = True
