@@ -332,7 +332,8 @@ def create_embed_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "out_file",
-        help=".npz (TAPE's layout), or .h5 (pip install 'proteinlm[hdf5]'). The same command goes on after a break",
+        help=".npz (TAPE's layout, added to a name without a suffix), or .h5 (pip install 'proteinlm[hdf5]'). The same"
+        " command goes on after a break",
     )
     parser.add_argument("from_pretrained", help="model directory")
     parser.add_argument("--batch_size", type=int, help="proteins a forward pass; changes no number")

@@ -27,6 +27,10 @@ from .errors import ConfigError
 SCHEMA = "proteinlm-embeddings"
 SCHEMA_VERSION = 1
 _HDF5_SUFFIXES = (".h5", ".hdf5")
+_SUFFIXES = (".npz", *_HDF5_SUFFIXES)
+# Endings of other formats' files, which a user would expect to be of that format; any other ending is part of a name.
+_ARRAY_FORMATS = {".arrow", ".bin", ".feather", ".mat", ".npy", ".nc", ".parquet", ".pickle", ".pkl", ".pt", ".pth"}
+_OTHER_FORMATS = {".csv", ".json", ".jsonl", ".lmdb", ".safetensors", ".tsv", ".txt", ".zarr", ".zip", ".gz", ".xz"}
 _BLOCK = 1024  # proteins written to HDF5 at a time
 
 
@@ -51,9 +55,15 @@ def embeddings_file(path: Path) -> Path:
     """The file to write, ``.npz`` added when it has no known suffix; asked for before anything is computed.
 
     Raises:
-        ConfigError: the folder does not exist, nothing can be written there, or h5py is missing.
+        ConfigError: it has another format's suffix, the folder does not exist, nothing can be written there, or h5py is
+            missing.
     """
-    if path.suffix not in (".npz", *_HDF5_SUFFIXES):
+    if path.suffix not in _SUFFIXES and path.suffix.lower() in {*_ARRAY_FORMATS, *_OTHER_FORMATS, *_SUFFIXES}:
+        raise ConfigError(
+            f"{path}: embeddings are not written as {path.suffix}; give a name that ends in .npz (TAPE's layout), .h5"
+            " or .hdf5, or one without a suffix, to which .npz is added"
+        )
+    if path.suffix not in _SUFFIXES:
         path = path.with_name(path.name + ".npz")
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent}: no such directory to write {path.name} to")

@@ -282,13 +282,14 @@ def _predict(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> dict[str
 def _evaluate(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> dict[str, float]:
     from . import assembly
     from .evaluation import EvaluationConfig, check_measured, evaluate
-    from .result_files import chosen_metrics
+    from .result_files import check_metrics, chosen_metrics
     from .run_directory import saved_epoch
 
     directory = saved_epoch(local_model(args.from_pretrained))
     dataset = spec.dataset_class(args.data_dir, args.split, args.tokenizer)
     assembly.report_changes(dataset, args.split)
     shape = assembly.task_shape(spec, dataset)
+    check_metrics(args.metrics, args.task, shape)
     batch_size = SHAPE_TRAITS[shape].batch_size if args.batch_size is None else args.batch_size
     bootstrap = options.bootstrap_of(args)
     precision = options.precision_of(args)

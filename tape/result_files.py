@@ -21,8 +21,9 @@ from .errors import ConfigError
 from .evaluation import Evaluation
 from .evaluation_records import EvaluationRecord, write_record
 from .file_hashes import sha256_of
-from .metrics import Bootstrap
+from .metrics import NAMED_METRICS, Bootstrap
 from .registry import registry
+from .tasks import TaskShape
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _METRIC_KEYS = {"L5": "precision_at_l5"}
@@ -45,6 +46,21 @@ def data_hash(dataset: Any) -> str | None:
         return None
     file = Path(path) / "data.mdb" if Path(path).is_dir() else Path(path)
     return sha256_of(file) if file.is_file() else None
+
+
+def check_metrics(names: Sequence[str], task: str, shape: TaskShape) -> None:
+    """Refuse, before anything is computed, a named metric that tasks of this shape don't have.
+
+    Raises:
+        ConfigError: says which the task has; those that third parties registered are among them.
+    """
+    allowed = [name for name in sorted(registry.metric_name_mapping) if shape in NAMED_METRICS.get(name, {shape})]
+    for name in names:
+        if name not in allowed:
+            raise ConfigError(
+                f"--metrics {name}: {task} has no such metric; it has {', '.join(allowed) or 'none by name'}."
+                " Without --metrics all of the task's are computed"
+            )
 
 
 def chosen_metrics(evaluation: Evaluation, names: Sequence[str]) -> dict[str, float]:

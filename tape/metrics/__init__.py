@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from .bootstrap import Bootstrap
-from .by_shape import SHAPE_METRICS, ShapeMetrics
+from .by_shape import NAMED_METRICS, SHAPE_METRICS, ShapeMetrics
 from .classes import accuracy
 from .contacts import measure_contacts, precision_at_l5, summarise_contacts
 from .definitions import Metric
 from .values import mean_absolute_error, mean_squared_error, pearsonr, spearmanr
 
 __all__ = [
+    "NAMED_METRICS",
     "SHAPE_METRICS",
     "Bootstrap",
     "Metric",

@@ -48,3 +48,20 @@ SHAPE_METRICS: dict[TaskShape, ShapeMetrics] = {
     TaskShape.LANGUAGE_MODEL: ShapeMetrics(measure_residues, summarise_tokens),
     TaskShape.PAIR_GEOMETRY: ShapeMetrics(measure_geometry, summarise_geometry),
 }
+
+# The metrics that TAPE and ProteinLM give a name to, and the shapes that have them.
+NAMED_METRICS: dict[str, frozenset[TaskShape]] = {
+    "mse": frozenset({TaskShape.VALUE}),
+    "mae": frozenset({TaskShape.VALUE}),
+    "spearmanr": frozenset({TaskShape.VALUE}),
+    "accuracy": frozenset(
+        {
+            TaskShape.SEQUENCE_CLASS,
+            TaskShape.RESIDUE_CLASS,
+            TaskShape.RESIDUE_PAIR,
+            TaskShape.MASKED_LM,
+            TaskShape.LANGUAGE_MODEL,
+        }
+    ),
+    "L5": frozenset({TaskShape.RESIDUE_PAIR, TaskShape.PAIR_GEOMETRY}),
+}

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from tape import ProteinBertModel, TAPETokenizer
+from tape.embedding_files import embeddings_file
 from tape.embedding_journal import EmbeddingJournal
 from tape.errors import CheckpointError, ConfigError, DataError
 from tape.main import run_embed
@@ -96,6 +97,22 @@ def test_the_folder_is_looked_at_before_anything_is_computed(
     for name, message in (("gone/o", "gone: no such directory to write o.npz"), ("taken.npz", "can't be written")):
         with pytest.raises(ConfigError, match=message):
             run_embed(["transformer", str(fasta), str(tmp_path / name), str(model_directory)])
+
+
+@pytest.mark.parametrize("name", ["o.parquet", "o.csv", "o.pt", "o.PKL", "o.npy", "o.H5"])
+def test_another_formats_name_is_refused(name: str, model_directory: Path, fasta: Path, tmp_path: Path) -> None:
+    before = set(tmp_path.iterdir())
+    refused = rf"{name}: embeddings are not written as \.{name[2:]}; give a name that ends in \.npz .*, \.h5 or \.hdf5"
+    with pytest.raises(ConfigError, match=refused):
+        run_embed(["transformer", str(fasta), str(tmp_path / name), str(model_directory)])
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "written"), [("o", "o.npz"), ("run.v2", "run.v2.npz"), ("o.npz", "o.npz"), ("pfam-32.0", "pfam-32.0.npz")]
+)
+def test_npz_is_added_to_any_other_name_as_tape_does(name: str, written: str, tmp_path: Path) -> None:
+    assert embeddings_file(tmp_path / name) == tmp_path / written
 
 
 def test_one_id_twice_is_refused(model_directory: Path, tmp_path: Path) -> None:

@@ -192,6 +192,27 @@ def test_precision_and_accumulation_options(train: Train) -> None:
     assert read_history(train("transformer", "secondary_structure", "--fp16", *options, "--overwrite"))[0]["step"] == 2
 
 
+@pytest.mark.parametrize(
+    ("task", "name", "allowed"),
+    [
+        ("fluorescence", "accuracy", "mae, mse, spearmanr"),
+        ("fluorescence", "L5", "mae, mse, spearmanr"),
+        ("secondary_structure", "mse", "accuracy"),
+        ("remote_homology", "spearmanr", "accuracy"),
+        ("contact_prediction", "mae", "L5, accuracy"),
+    ],
+)
+def test_a_metric_that_a_task_does_not_have_is_refused_at_once(
+    task: str, name: str, allowed: str, train: Train, small_data: Path, tmp_path: Path
+) -> None:
+    model = train("onehot", task, "--force_save", tmp_path / "untrained")
+    split = {"secondary_structure": "cb513", "remote_homology": "test_fold_holdout"}.get(task, "test")
+    words = ["onehot", task, str(model), "--data_dir", str(small_data), "--split", split, "--log_level", "40"]
+    with pytest.raises(ConfigError, match=f"--metrics {name}: {task} has no such metric; it has {allowed}[.,]"):
+        run_eval([*words, "--metrics", name])
+    assert not (model / "results.pkl").exists()
+
+
 def test_improvement_and_patience(train: Train) -> None:
     run = train("transformer", "stability", "--save_freq", "improvement", "--patience", 2, "--num_train_epochs", 3)
     best = json.loads((run / "best.json").read_text())
