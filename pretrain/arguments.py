@@ -157,6 +157,7 @@ def _model(options: argparse.Namespace) -> ProteinBertConfig:
         max_position_embeddings=options.max_position_embeddings,
         type_vocab_size=1,
         initializer_range=options.init_method_std,
+        initial_attention=options.initial_attention,
         layer_norm_eps=options.layernorm_epsilon,
     )
 

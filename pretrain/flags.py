@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from tape.configs import INITIAL_ATTENTION
+
 from .command_line import (
     IGNORED_FLAGS,
     HelpFormatter,
@@ -70,6 +72,13 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         type=positive_number,
         default=0.02,
         help="of initial weights; output projections get it / sqrt(2 layers)",
+    )
+    group.add_argument(
+        "--initial-attention",
+        choices=INITIAL_ATTENTION,
+        default="random",
+        help="neighbours: heads begin by looking at near residues, which small models don't find in millions of tokens;"
+        " see tape/models/neighbour_attention.py",
     )
     group.add_argument("--no-bias-gelu-fusion", action="store_true", help="GELU by erf instead of its tanh form")
 

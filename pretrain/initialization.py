@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tape.configs import ProteinBertConfig
 from tape.models.modeling_bert import ProteinBertForMaskedLM
+from tape.models.neighbour_attention import neighbour_start
 
 from .parallel import Processes, apply_tensor_parallel, fill_part, keep_stage, own_blocks, shard_over_data
 from .parallel.parameters import DECODER_NAME, TIED_NAME
@@ -57,16 +58,21 @@ def build_model(
     model.to_empty(device=processes.device)
     if processes.dims.pipeline == 1:
         model.tie_weights()  # to_empty gives both users of a tied matrix one of their own
-    initialise_parameters(model, config.num_hidden_layers, init, processes)
+    initialise_parameters(model, config, init, processes)
     return model
 
 
 @torch.no_grad()
-def initialise_parameters(model: ProteinBertForMaskedLM, layers: int, init: InitConfig, processes: Processes) -> None:
+def initialise_parameters(
+    model: ProteinBertForMaskedLM, config: ProteinBertConfig, init: InitConfig, processes: Processes
+) -> None:
     """Fill in every parameter in place."""
     for name, parameter in model.named_parameters():
         # A last stage has its own copy of the word embeddings, which begins as the first stage's.
-        full = initial_values(TIED_NAME if name == DECODER_NAME else name, parameter.shape, layers, init)
+        own = TIED_NAME if name == DECODER_NAME else name
+        full = initial_values(own, parameter.shape, config.num_hidden_layers, init)
+        if config.initial_attention == "neighbours":
+            full = neighbour_start(own, full, config.num_attention_heads, init.std)
         fill_part(parameter, full, processes)
 
 

@@ -79,6 +79,7 @@ class Finetuning:
         learning_rate: of the transformer, from both starts.
         onehot_epochs, onehot_learning_rate: the baseline is a head alone, so a step costs little and moves little.
         options: further flags of ``tape_train.py``, for all.
+        head_learning_rate: of the transformer's head, where it is another one.
     """
 
     epochs: int
@@ -87,12 +88,16 @@ class Finetuning:
     onehot_epochs: int
     onehot_learning_rate: float
     options: tuple[str, ...] = ()
+    head_learning_rate: float | None = None
 
 
 _MEAN = ("--pooling", "mean")
+# TAPE's head with the distance along the chain beside it. Its weights must grow far in 280 steps, and half of 128
+# features dropped would leave too little.
+_PAIRS = ("--contact_head", "linear", "--config", "contact_separations=64", "--config", "contact_dropout=0")
 FINETUNING = {
     "secondary_structure": Finetuning(1, 8, 3e-4, 1, 1e-3),
-    "contact_prediction": Finetuning(4, 8, 3e-3, 4, 3e-2, options=("--contact_head", "linear")),
+    "contact_prediction": Finetuning(4, 8, 2e-3, 6, 1e-1, options=_PAIRS, head_learning_rate=3e-2),
     "remote_homology": Finetuning(6, 8, 1e-3, 6, 1e-2),
     "fluorescence": Finetuning(12, 16, 1e-3, 30, 1e-2, options=_MEAN),
     "stability": Finetuning(8, 16, 5e-4, 30, 1e-2, options=_MEAN),
@@ -267,6 +272,7 @@ def _finetune(out: Path, task: str, variant: str, tests: list[str], size: Size, 
         *("--output_dir", str(out / "results"), "--log_dir", str(out / "logs"), "--time_or_name", variant),
         *("--num_train_epochs", str(max(1, round(epochs * size.epoch_scale)))),
         *("--batch_size", str(setting.batch), "--learning_rate", str(rate), "--save_freq", "improvement"),
+        *(("--head_learning_rate", str(setting.head_learning_rate)) if start and setting.head_learning_rate else ()),
         *setting.options,
         *(("--bf16",) if machine.bf16 else ()),
     )

@@ -233,6 +233,11 @@ def _add_optimization_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("optimization")
     group.add_argument("--learning_rate", type=float, default=1e-4, help="peak (default %(default)s)")
     group.add_argument(
+        "--head_learning_rate",
+        type=float,
+        help="peak of the task's head, which starts from nothing (default: the same)",
+    )
+    group.add_argument(
         "--batch_size",
         type=int,
         help="proteins an optimizer step, over all GPUs and accumulation steps (default: contacts 8, classes 32, "

@@ -96,7 +96,9 @@ def training_config(args: argparse.Namespace, shape: TaskShape) -> TrainingConfi
         num_workers=args.num_workers,
         precision=precision_of(args),
         max_tokens=args.max_tokens,
-        optimizer=OptimizerConfig(args.learning_rate, args.weight_decay, args.warmup_steps, args.max_grad_norm),
+        optimizer=OptimizerConfig(
+            args.learning_rate, args.weight_decay, args.warmup_steps, args.max_grad_norm, args.head_learning_rate
+        ),
     )
 
 

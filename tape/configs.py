@@ -110,10 +110,12 @@ _SIZES = (
     "contact_num_blocks",
     "head_hidden_size",
 )
-_PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+_PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "contact_dropout")
 _NOT_NEGATIVE = ("initializer_range", "layer_norm_eps")
+_COUNTS = ("contact_separations",)
 _ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "swish")
 POOLINGS = ("cls", "mean", "attention")
+INITIAL_ATTENTION = ("random", "neighbours")
 _CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "hidden_act": _ACTIVATIONS,
     "mlm_hidden_act": (None, *_ACTIVATIONS),
@@ -121,6 +123,7 @@ _CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "contact_checkpoint": (False, True),
     "pooling": POOLINGS,
     "layer_norm_position": ("pre", "post"),
+    "initial_attention": INITIAL_ATTENTION,
     "resnet_pooler": ("attention", "sum"),
 }
 
@@ -131,6 +134,9 @@ class EncoderConfig(ProteinConfig):
     Args:
         contact_head: ``resnet`` is ProteinLM's (1x1 convolution and residual blocks), ``linear`` is TAPE's.
         contact_num_blocks: residual blocks of the ``resnet`` head.
+        contact_dropout: on the features of residue pairs; 0.5 is TAPE's and ProteinLM's, too much for narrow models.
+        contact_separations: distances along the chain with a learned logit of their own, added to that of every pair;
+            see :class:`tape.models.contact_heads.PairwiseContactPredictionHead`.
         contact_checkpoint: recompute those blocks, and a transformer's attention maps, in the backward pass instead of
             keeping what they compute: training takes a fraction of the memory and about a third longer. No number
             changes.
@@ -150,6 +156,8 @@ class EncoderConfig(ProteinConfig):
         head_hidden_size: int = 1024,
         pooling: str = "cls",
         contact_checkpoint: bool = False,
+        contact_dropout: float = 0.5,
+        contact_separations: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -158,6 +166,8 @@ class EncoderConfig(ProteinConfig):
         self.head_hidden_size = head_hidden_size
         self.pooling = pooling
         self.contact_checkpoint = contact_checkpoint
+        self.contact_dropout = contact_dropout
+        self.contact_separations = contact_separations
 
     def _check(self) -> None:
         """Refuse what can't make a model; fields that an architecture doesn't have are passed over."""
@@ -167,6 +177,10 @@ class EncoderConfig(ProteinConfig):
             value = getattr(self, name, 0)
             if not _is_number(value) or not 0 <= value < math.inf:
                 raise ConfigError(f"{name} must be a number that is not negative, not {value!r}")
+        for name in _COUNTS:
+            value = getattr(self, name, 0)
+            if not isinstance(value, int) or value < 0:
+                raise ConfigError(f"{name} must be a whole number that is not negative, not {value!r}")
         for name, allowed in _CHOICES.items():
             if hasattr(self, name) and getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be one of {', '.join(map(str, allowed))}, not {getattr(self, name)!r}")
@@ -186,6 +200,8 @@ class ProteinBertConfig(EncoderConfig):
             one); ``post`` is BERT's and tape-proteins 0.5's (after the embeddings and after each residual sum, and a
             tanh pooler). Weights decide it where a ``config.json`` does not.
         pruned_heads: layer -> attention heads that it lacks, both from 0; ``num_attention_heads`` counts them in.
+        initial_attention: of new weights. ``random`` is BERT's; with ``neighbours`` heads begin by looking at near
+            residues, see :mod:`tape.models.neighbour_attention`.
 
     Raises:
         ConfigError: sizes or names that can't make a model.
@@ -211,6 +227,7 @@ class ProteinBertConfig(EncoderConfig):
         mlm_hidden_act: str | None = None,
         layer_norm_position: str = "pre",
         pruned_heads: Mapping[Any, Iterable[int]] | None = None,
+        initial_attention: str = "random",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -229,6 +246,7 @@ class ProteinBertConfig(EncoderConfig):
         self.apply_final_ln = apply_final_ln
         self.mlm_hidden_act = mlm_hidden_act
         self.layer_norm_position = layer_norm_position
+        self.initial_attention = initial_attention
         self._check()
         if pruned_heads:
             self.prune_heads(pruned_heads)
@@ -238,6 +256,18 @@ class ProteinBertConfig(EncoderConfig):
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if self.initial_attention == "neighbours":
+            self._check_neighbours()
+
+    def _check_neighbours(self) -> None:
+        heads, size = self.num_attention_heads, self.hidden_size // self.num_attention_heads
+        if self.layer_norm_position == "post":
+            raise ConfigError("initial_attention neighbours is for layer_norm_position pre")
+        if heads < 2 or size % 2:
+            raise ConfigError(
+                "initial_attention neighbours needs 2 heads or more, of an even size (sines beside cosines), not"
+                f" {heads} of {size}"
             )
 
     def prune_heads(self, heads: Mapping[Any, Iterable[int]]) -> None:

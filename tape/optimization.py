@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 from torch.optim.lr_scheduler import LambdaLR
 
+from .frozen_encoder import encoder_of
 from .training_config import OptimizerConfig
 
 # Warm-up when --warmup_steps is not given: TAPE's 10,000 steps, but no more than a tenth of the run (defect 11).
@@ -116,19 +117,30 @@ class AdamW(Optimizer):
             torch._foreach_mul_(parameters, 1.0 - group["lr"] * group["weight_decay"])
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, head_learning_rate: float | None = None
+) -> list[dict[str, Any]]:
     """Two groups: matrices decay; biases, layer norms, batch norms and ``weight_g`` do not (defect 6).
 
     The latter are exactly the parameters with fewer than two dimensions, plus whatever is called a bias.
+
+    Args:
+        model: a task model.
+        weight_decay: of matrices.
+        head_learning_rate: of parameters beside the encoder, which then make two groups of their own, the last ones.
     """
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+    encoder = encoder_of(model)
+    inside = set() if encoder is None else {id(parameter) for parameter in encoder.parameters()}
+    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay} for decay in (weight_decay, 0.0)]
+    if head_learning_rate is not None:
+        groups += [{**group, "params": [], "lr": head_learning_rate} for group in groups]
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         exempt = parameter.ndim < 2 or name.endswith("bias")
-        (plain if exempt else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        is_head = head_learning_rate is not None and id(parameter) not in inside
+        groups[2 * is_head + exempt]["params"].append(parameter)
+    return groups
 
 
 def default_warmup_steps(total_steps: int) -> int:
@@ -172,5 +184,5 @@ class WarmupLinearSchedule(LambdaLR):
 def make_optimizer(model: nn.Module, config: OptimizerConfig, total_steps: int) -> tuple[AdamW, WarmupLinearSchedule]:
     """Optimizer and schedule of a run of ``total_steps`` optimizer steps."""
     warmup = config.warmup_steps if config.warmup_steps is not None else default_warmup_steps(total_steps)
-    optimizer = AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate)
+    optimizer = AdamW(parameter_groups(model, config.weight_decay, config.head_learning_rate), lr=config.learning_rate)
     return optimizer, WarmupLinearSchedule(optimizer, warmup, total_steps)

@@ -33,6 +33,7 @@ _TAKEN_OVER = (
     "fp16",
     "bf16",
     "learning_rate",
+    "head_learning_rate",
     "weight_decay",
     "max_grad_norm",
     "warmup_steps",
@@ -47,7 +48,7 @@ _TAKEN_OVER = (
 
 
 # What the optimizer's state and the saved weights belong to: a run keeps them to its end.
-_FIXED = ("contact_head", "pooling", "freeze", "lora")
+_FIXED = ("contact_head", "pooling", "freeze", "lora", "head_learning_rate")
 
 
 def resumed_epoch(path: Path) -> Path:

@@ -16,6 +16,7 @@ class OptimizerConfig:
 
     Attributes:
         learning_rate: peak.
+        head_learning_rate: peak of the parameters beside the encoder; None: the same.
         weight_decay: of matrices; see :func:`tape.optimization.parameter_groups`.
         warmup_steps: optimizer steps; None means :func:`tape.optimization.default_warmup_steps`.
         max_grad_norm: gradients are clipped to this norm over all parameters; 0 or less: never.
@@ -28,11 +29,12 @@ class OptimizerConfig:
     weight_decay: float = 0.01
     warmup_steps: int | None = None
     max_grad_norm: float = 1.0
+    head_learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "weight_decay"):
+        for name in ("learning_rate", "weight_decay", "head_learning_rate"):
             value = getattr(self, name)
-            if not 0 <= value < math.inf:
+            if value is not None and not 0 <= value < math.inf:
                 raise ConfigError(f"--{name} must be a number that is not negative, not {value}")
         if math.isnan(self.max_grad_norm):
             raise ConfigError("--max_grad_norm must be a number (0 or less: no limit), not nan")

@@ -56,7 +56,7 @@ def load_checkpoint(
 def _check_same_model(path: Path, metadata: dict[str, Any], description: RunDescription) -> None:
     if metadata["vocabulary_fingerprint"] != description.vocabulary_fingerprint:
         raise CheckpointError(f"{path}: trained with another vocabulary ({metadata['vocabulary_fingerprint']})")
-    free = {"attention_probs_dropout_prob", "hidden_dropout_prob", "initializer_range"}
+    free = {"attention_probs_dropout_prob", "hidden_dropout_prob", "initializer_range", "initial_attention"}
     # through the class: a field that is newer than the checkpoint has its default there
     saved, wanted = ProteinBertConfig.from_dict(metadata["model_config"]).to_dict(), description.model_config
     names = sorted((saved.keys() | wanted.keys()) - free)

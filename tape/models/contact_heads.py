@@ -82,6 +82,20 @@ class ResidualBlock(nn.Module):
         return F.relu(pairs + self.bn2(self.conv2(hidden), mask), inplace=True)
 
 
+class _Separation(nn.Module):
+    """A logit of each class for each distance along the chain; weight (separations, 2), from 0."""
+
+    def __init__(self, separations: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(separations, 2))
+
+    def forward(self, length: int) -> Tensor:
+        """(2, length, length)."""
+        place = torch.arange(length, device=self.weight.device)
+        distance = (place[:, None] - place).abs().clamp(max=self.weight.shape[0] - 1)
+        return self.weight[distance].permute(2, 0, 1)
+
+
 class PairwiseContactPredictionHead(nn.Module):
     """Contact logits of all residue pairs; symmetric, special tokens stripped.
 
@@ -93,6 +107,9 @@ class PairwiseContactPredictionHead(nn.Module):
         num_blocks: residual blocks of ``resnet``; published checkpoints have 30.
         dropout: on the pair features, see the module's text.
         checkpoint_blocks: recompute the residual blocks in the backward pass; see :mod:`tape.models.recomputation`.
+        separations: distances |i - j| along the chain that have a logit of their own, added to a pair's; pairs farther
+            apart share the last one. Near pairs touch more often, and the features don't say how near a pair is. 0:
+            none, as in the original.
     """
 
     def __init__(
@@ -103,6 +120,7 @@ class PairwiseContactPredictionHead(nn.Module):
         num_blocks: int = 30,
         dropout: float = 0.5,
         checkpoint_blocks: bool = False,
+        separations: int = 0,
     ) -> None:
         super().__init__()
         self.checkpoint_blocks = checkpoint_blocks
@@ -110,6 +128,7 @@ class PairwiseContactPredictionHead(nn.Module):
         self.ignore_index = ignore_index
         self.dropout = dropout
         self.num_blocks = num_blocks if architecture == "resnet" else 0
+        self.separation = _Separation(separations) if separations else None
         self.predict = nn.ModuleDict()
         if architecture == "linear":
             self.predict["1"] = PairLinear(hidden_size, 2)
@@ -141,6 +160,8 @@ class PairwiseContactPredictionHead(nn.Module):
         pairs = self.predict["1"](inputs, self.dropout if self.training else 0.0)
         if self.architecture == "resnet":
             pairs = self._tower(pairs, mask)
+        if self.separation is not None:
+            pairs = pairs + self.separation(pairs.shape[-1])
         symmetric = (pairs + pairs.transpose(-1, -2)) / 2
         logits = symmetric.permute(0, 2, 3, 1)[:, 1:-1, 1:-1].contiguous()
         if targets is None:

@@ -32,6 +32,7 @@ from .attention import AttentionCore, PackedLayout
 from .heads import activation
 from .model_directory import StateDict
 from .modeling_utils import MLMHead, ProteinModel, normal_initialisation, tie
+from .neighbour_attention import neighbour_start
 
 # tape-proteins 0.5's names of the parts of a block to ours.
 _POST_NAMES = (
@@ -243,6 +244,17 @@ class ProteinBertAbstractModel(ProteinModel):
             std = self.config.initializer_range / (2 * self.config.num_hidden_layers) ** 0.5
             for projection in (module.attention.dense, module.mlp.dense_4h_h):
                 nn.init.normal_(projection.weight, 0.0, std)
+        # What holds all layers comes after them and knows their order.
+        if self.config.initial_attention == "neighbours" and isinstance(
+            module, ProteinBertEmbeddings | ProteinBertEncoder
+        ):
+            self._look_at_neighbours(module)
+
+    @torch.no_grad()
+    def _look_at_neighbours(self, module: nn.Module) -> None:
+        for name, parameter in module.named_parameters():
+            heads, std = self.config.num_attention_heads, self.config.initializer_range
+            parameter.copy_(neighbour_start(name, parameter, heads, std))
 
     def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
         """Remove attention heads with their weights. The configuration records it, and models are built accordingly.

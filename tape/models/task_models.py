@@ -105,7 +105,9 @@ class ForContactPrediction(_TaskModel):
             self._encoder_size("state_size"),
             architecture=config.contact_head,
             num_blocks=config.contact_num_blocks,
+            dropout=config.contact_dropout,
             checkpoint_blocks=config.contact_checkpoint,
+            separations=config.contact_separations,
         )
 
     def forward(

@@ -9,6 +9,8 @@ from pretrain.initialization import InitConfig, build_model, initial_values
 from pretrain.parallel import ParallelDims, Processes
 from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
+from tape.models.modeling_bert import ProteinBertForMaskedLM
+from tape.models.neighbour_attention import neighbour_start
 
 CPU = torch.device("cpu")
 ALONE = Processes(ParallelDims(), 0, CPU, None)
@@ -50,6 +52,18 @@ def test_scales() -> None:
             assert not value.any()
         elif value.dim() == 1:
             assert (value == 1).all()
+
+
+def test_heads_that_look_at_neighbours_begin_as_tape_makes_them() -> None:
+    neighbours = ProteinBertConfig.from_dict({**config().to_dict(), "initial_attention": "neighbours"})
+    plain = build_model(config(), InitConfig(std=0.03), ALONE).state_dict()
+    made = build_model(neighbours, InitConfig(std=0.03), ALONE).state_dict()
+    for name, value in made.items():
+        assert torch.equal(value, neighbour_start(name.replace("mlm.decoder", "word_embeddings"), plain[name], 4, 0.03))
+    positions = "bert.embeddings.position_embeddings.weight"
+    assert not torch.equal(made[positions], plain[positions])
+    tape = ProteinBertForMaskedLM(ProteinBertConfig.from_dict({**neighbours.to_dict(), "initializer_range": 0.03}))
+    assert torch.equal(made[positions], tape.state_dict()[positions])
 
 
 def test_tied_weights_stay_tied() -> None:

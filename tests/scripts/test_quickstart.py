@@ -56,6 +56,8 @@ def test_plan_covers_every_task_and_variant(tmp_path):
     same = scratch.replace("random/0", "model").replace("--time_or_name random", "--time_or_name pretrained")
     assert same == pretrained  # one setting for both
     assert "--num_train_epochs 30 --batch_size 16 --learning_rate 0.01" in commands["finetune_stability_onehot"]
+    assert "--head_learning_rate 0.03 --contact_head linear" in commands["finetune_contact_prediction_random"]
+    assert "--head_learning_rate" not in commands["finetune_contact_prediction_onehot"]
 
 
 def test_missing_data_are_named(tmp_path, own_data):

@@ -30,6 +30,7 @@ def test_defaults_of_training() -> None:
         "log_level": 20,
         "debug": False,
         "learning_rate": 1e-4,
+        "head_learning_rate": None,
         "data_dir": "./data",
         "num_train_epochs": 10,
         "num_log_iter": 20,

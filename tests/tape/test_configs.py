@@ -36,6 +36,11 @@ def test_impossible_values_are_named():
         ProteinBertConfig(hidden_act="tanh")
     with pytest.raises(ConfigError, match="num_hidden_layers"):
         ProteinBertConfig(num_hidden_layers=0)
+    with pytest.raises(ConfigError, match=r"contact_dropout must lie in \[0, 1\], not 2"):
+        ProteinOneHotConfig(contact_dropout=2)
+    for value in (-1, 2.5, "64"):
+        with pytest.raises(ConfigError, match="contact_separations must be a whole number that is not negative"):
+            ProteinBertConfig(contact_separations=value)
 
 
 def test_only_transformers_have_heads_to_prune():

@@ -349,7 +349,11 @@ def test_a_model_of_another_task_is_named(train: Train, small_data: Path, caplog
 
 @pytest.mark.parametrize(
     ("before", "given", "said"),
-    [((), ("--pooling", "mean"), "without --pooling"), (("--freeze",), ("--lora", "2"), "without --lora")],
+    [
+        ((), ("--pooling", "mean"), "without --pooling"),
+        (("--freeze",), ("--lora", "2"), "without --lora"),
+        (("--pooling", "mean"), ("--head_learning_rate", "0.1"), "without --head_learning_rate"),
+    ],
 )
 def test_a_run_keeps_what_it_trains(before: tuple[str, ...], given: tuple[str, ...], said: str, train: Train) -> None:
     run = train("transformer", "stability", "--num_train_epochs", 1, *before)

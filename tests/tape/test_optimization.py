@@ -100,6 +100,24 @@ def test_norms_biases_and_weight_g_do_not_decay(model_class: type[nn.Module]) ->
     assert {names[id(parameter)] for parameter in decayed["params"]} == set(names.values()) - kept
 
 
+def test_the_head_has_a_rate_of_its_own() -> None:
+    config = ProteinBertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    model = ProteinBertForSequenceToSequenceClassification(config.from_dict({**config.to_dict(), "num_labels": 3}))
+    optimizer, schedule = make_optimizer(model, OptimizerConfig(1e-3, warmup_steps=2, head_learning_rate=1e-1), 10)
+    optimizer.step()
+    schedule.step()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    seen = set()
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            assert group["lr"] == pytest.approx(0.0005 if name.startswith("bert.") else 0.05), name
+            matrix = parameter.ndim > 1 and not name.endswith("bias")
+            assert group["weight_decay"] == (0.01 if matrix else 0.0), name
+            seen.add(name)
+    assert seen == set(names.values())
+
+
 def test_frozen_parameters_are_left_out() -> None:
     model = nn.Linear(3, 2)
     model.bias.requires_grad_(False)

@@ -49,6 +49,16 @@ def test_a_frozen_encoder_stays_and_resumes(train: Train) -> None:
     assert len(state["optimizer"]["state"]) == len([name for name in moved if "running" not in name]) - 1  # counter
 
 
+def test_a_head_of_another_rate_resumes_exactly(train: Train) -> None:
+    # an encoder that stays where it is shows which parameters have which rate
+    options = ("--learning_rate", 0, "--head_learning_rate", 0.05, "--config", "contact_separations=8")
+    run = assert_resumes_exactly(train, "contact_prediction", *options)
+    first, last = weights(run / "0"), weights(run / "2")
+    moved = {name for name in first if not torch.equal(first[name], last[name])}
+    assert "predict.separation.weight" in moved
+    assert not any(name.startswith("bert.") for name in moved)
+
+
 def test_lora_resumes_exactly_and_its_model_is_ordinary(train: Train, small_data: Path) -> None:
     run = assert_resumes_exactly(train, "stability", "--lora", 2)
     assert not any("lora" in name or "base_layer" in name for name in weights(run / "2"))

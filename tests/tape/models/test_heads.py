@@ -146,6 +146,36 @@ def test_contact_logits_are_symmetric_and_without_special_tokens(architecture):
     torch.testing.assert_close(logits, logits.transpose(1, 2))
 
 
+@pytest.mark.parametrize("architecture", ["linear", "resnet"])
+def test_distances_along_the_chain_have_logits_of_their_own(architecture):
+    torch.manual_seed(0)
+    plain = PairwiseContactPredictionHead(8, architecture=architecture, num_blocks=1).eval()
+    head = PairwiseContactPredictionHead(8, architecture=architecture, num_blocks=1, separations=5).eval()
+    assert head.load_state_dict(plain.state_dict(), strict=False).missing_keys == ["separation.weight"]
+    states = torch.randn(2, 12, 8)
+    assert torch.equal(head(states)[0], plain(states)[0])  # they begin at 0
+    with torch.no_grad():
+        head.separation.weight.copy_(torch.arange(10.0).view(5, 2))
+    added = (head(states)[0] - plain(states)[0])[1]
+    for first, second in ((0, 0), (3, 1), (0, 3), (2, 6), (0, 9)):
+        distance = min(abs(first - second), 4)
+        torch.testing.assert_close(added[first, second], torch.tensor([2.0 * distance, 2.0 * distance + 1]))
+
+
+def test_distances_along_the_chain_are_learned():
+    torch.manual_seed(0)
+    head = PairwiseContactPredictionHead(8, architecture="linear", dropout=0.0, separations=20)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.1)
+    place = torch.arange(18)
+    targets = ((place[:, None] - place).abs() == 7).long()[None]
+    for _ in range(60):
+        optimizer.zero_grad()
+        (loss, _), logits = head(torch.zeros(1, 20, 8), None, targets)
+        loss.backward()
+        optimizer.step()
+    assert torch.equal(logits.argmax(-1), targets)
+
+
 def test_contact_tower_equals_a_plain_evaluation():
     torch.manual_seed(0)
     head = PairwiseContactPredictionHead(6, num_blocks=2).eval()
