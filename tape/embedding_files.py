@@ -29,8 +29,9 @@ SCHEMA_VERSION = 1
 _HDF5_SUFFIXES = (".h5", ".hdf5")
 _SUFFIXES = (".npz", *_HDF5_SUFFIXES)
 # Endings of other formats' files, which a user would expect to be of that format; any other ending is part of a name.
-_ARRAY_FORMATS = {".arrow", ".bin", ".feather", ".mat", ".npy", ".nc", ".parquet", ".pickle", ".pkl", ".pt", ".pth"}
-_OTHER_FORMATS = {".csv", ".json", ".jsonl", ".lmdb", ".safetensors", ".tsv", ".txt", ".zarr", ".zip", ".gz", ".xz"}
+_ARRAY_FORMATS = {".arrow", ".avro", ".bin", ".feather", ".mat", ".nc", ".npy", ".parquet", ".pt", ".pth", ".zarr"}
+_TEXT_FORMATS = {".csv", ".fasta", ".json", ".jsonl", ".tsv", ".txt", ".xls", ".xlsx"}
+_OTHER_FORMATS = {".gz", ".lmdb", ".pickle", ".pkl", ".safetensors", ".tar", ".xz", ".zip", ".zst"}
 _BLOCK = 1024  # proteins written to HDF5 at a time
 
 
@@ -58,7 +59,12 @@ def embeddings_file(path: Path) -> Path:
         ConfigError: it has another format's suffix, the folder does not exist, nothing can be written there, or h5py is
             missing.
     """
-    if path.suffix not in _SUFFIXES and path.suffix.lower() in {*_ARRAY_FORMATS, *_OTHER_FORMATS, *_SUFFIXES}:
+    if path.suffix not in _SUFFIXES and path.suffix.lower() in {
+        *_ARRAY_FORMATS,
+        *_TEXT_FORMATS,
+        *_OTHER_FORMATS,
+        *_SUFFIXES,
+    }:
         raise ConfigError(
             f"{path}: embeddings are not written as {path.suffix}; give a name that ends in .npz (TAPE's layout), .h5"
             " or .hdf5, or one without a suffix, to which .npz is added"

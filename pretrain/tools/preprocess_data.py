@@ -112,6 +112,9 @@ def preprocess(
         raise ConfigError(f"--json-keys {' '.join(json_keys)}: each key makes one corpus, so give it once")
     filters = Filters(min_length, max_length, skip_empty, deduplicate, max_unknown_fraction)
     paths = [Path(path) for path in inputs]
+    for path in paths:
+        if path.is_fifo():  # opening one waits for a writer, and a second reading, for its hash, would wait for ever
+            raise DataError(f"{path}: a pipe; inputs are read twice, so write it to a file first")
     corpora = []
     with ExitStack() as stack:  # no corpus takes its name before all are whole
         for key in json_keys:

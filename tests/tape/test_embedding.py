@@ -99,7 +99,7 @@ def test_the_folder_is_looked_at_before_anything_is_computed(
             run_embed(["transformer", str(fasta), str(tmp_path / name), str(model_directory)])
 
 
-@pytest.mark.parametrize("name", ["o.parquet", "o.csv", "o.pt", "o.PKL", "o.npy", "o.H5"])
+@pytest.mark.parametrize("name", ["o.parquet", "o.csv", "o.pt", "o.PKL", "o.npy", "o.avro", "o.xlsx", "o.zst", "o.H5"])
 def test_another_formats_name_is_refused(name: str, model_directory: Path, fasta: Path, tmp_path: Path) -> None:
     before = set(tmp_path.iterdir())
     refused = rf"{name}: embeddings are not written as \.{name[2:]}; give a name that ends in \.npz .*, \.h5 or \.hdf5"

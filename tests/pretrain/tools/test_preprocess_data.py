@@ -261,6 +261,12 @@ def test_nothing_to_write_is_an_error(tmp_path: Path) -> None:
         preprocess([], tmp_path / "out")
 
 
+def test_a_pipe_is_refused_before_anything_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.fasta")
+    with pytest.raises(DataError, match=r"x\.fasta: a pipe; .*write it to a file first"):
+        preprocess([tmp_path / "x.fasta"], tmp_path / "out")
+
+
 def test_the_command_line(tmp_path: Path, run_script: Callable, repository_root: Path) -> None:
     """As the original's pipeline calls it, from another directory."""
     (tmp_path / "x.json").write_text(SPACED)
