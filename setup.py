@@ -13,7 +13,15 @@ PLOTS = ["matplotlib>=3.8"]
 ZSTANDARD = ["zstandard>=0.22"]
 LORA = ["peft>=0.15"]
 HDF5 = ["h5py>=3.11"]
-DEVELOPMENT = ["moto>=5.0", "mypy>=1.18", "pytest>=8.4", "pytest-xdist>=3.6", "PyYAML>=6.0", "ruff>=0.14"]
+DEVELOPMENT = [
+    "moto>=5.0",
+    "mypy>=1.18",
+    "pytest>=8.4",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
+    "PyYAML>=6.0",
+    "ruff>=0.14",
+]
 
 
 def read_version() -> str:

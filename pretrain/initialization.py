@@ -13,13 +13,10 @@ from torch import Tensor
 
 from tape.configs import ProteinBertConfig
 from tape.models.modeling_bert import ProteinBertForMaskedLM
-from tape.models.neighbour_attention import neighbour_start
+from tape.models.neighbour_attention import OUTPUT_PROJECTIONS, neighbour_start
 
 from .parallel import Processes, apply_tensor_parallel, fill_part, keep_stage, own_blocks, shard_over_data
 from .parallel.parameters import DECODER_NAME, TIED_NAME
-
-# Projections onto the residual stream; Megatron scales them so that its variance doesn't grow with depth.
-_OUTPUT_PROJECTIONS = ("attention.dense.weight", "mlp.dense_4h_h.weight")
 
 
 @dataclass(frozen=True)
@@ -82,5 +79,6 @@ def initial_values(name: str, shape: torch.Size, layers: int, init: InitConfig) 
         return torch.full(shape, 0.0 if name.endswith("bias") else 1.0)
     digest = hashlib.sha256(f"{init.seed}:{name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    std = init.std / (2 * layers) ** 0.5 if name.endswith(_OUTPUT_PROJECTIONS) else init.std
+    # Megatron scales what is added to the residual stream so that its variance doesn't grow with depth.
+    std = init.std / (2 * layers) ** 0.5 if name.endswith(OUTPUT_PROJECTIONS) else init.std
     return torch.empty(shape).normal_(0.0, std, generator=generator)

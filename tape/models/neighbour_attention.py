@@ -35,7 +35,8 @@ _HIGHEST, _LOWEST = 0.8 * math.pi, 2 * math.pi / 400
 _FARTHEST = 8
 
 _PROJECTION = re.compile(r"\blayer\.(\d+)\.attention\.self\.(query|key)\.weight$")
-_OUTPUTS = (".attention.dense.weight", ".mlp.dense_4h_h.weight")
+# Projections onto the residual stream.
+OUTPUT_PROJECTIONS = ("attention.dense.weight", "mlp.dense_4h_h.weight")
 
 
 def neighbour_start(name: str, values: Tensor, heads: int, std: float) -> Tensor:
@@ -58,7 +59,7 @@ def neighbour_start(name: str, values: Tensor, heads: int, std: float) -> Tensor
         size = values.shape[1] // heads
         sinusoids = _POSITION_SCALE * std * _sinusoids(values.shape[0], size)
         return torch.cat((torch.zeros_like(values[:, :-size]), sinusoids.to(values)), dim=1)
-    if name.endswith(_OUTPUTS):
+    if name.endswith(OUTPUT_PROJECTIONS):
         size = values.shape[0] // heads
         return torch.cat((values[:-size], torch.zeros_like(values[-size:])))
     if match := _PROJECTION.search(name):
