@@ -19,7 +19,7 @@ def build_trainer(arguments: PretrainArguments, processes: Processes, operations
         processes: the layout.
         operations: is told what is being done.
     """
-    model = build_model(arguments.model, arguments.init, processes, arguments.parallel.compile)
+    model = build_model(arguments.model, arguments.init, processes)
     recompute(model, arguments.parallel.recompute)
     if arguments.parallel.compile:
         arguments.precision.check_compiled(processes.device)

@@ -32,9 +32,7 @@ class InitConfig:
     std: float = 0.02
 
 
-def build_model(
-    config: ProteinBertConfig, init: InitConfig, processes: Processes, compilable: bool = False
-) -> ProteinBertForMaskedLM:
+def build_model(config: ProteinBertConfig, init: InitConfig, processes: Processes) -> ProteinBertForMaskedLM:
     """This rank's part of the model on its device: of its stage, split over the tensor ranks, blocks sharded.
 
     It is laid out without memory first, so that a rank never holds more than its own part and one whole parameter.
@@ -43,13 +41,12 @@ def build_model(
         config: of the model.
         init: of its weights.
         processes: the layout.
-        compilable: blocks will be compiled; see :func:`pretrain.parallel.apply_tensor_parallel`.
     """
     processes.dims.check_model(config)
     with torch.device("meta"):
         model = ProteinBertForMaskedLM(config)
     keep_stage(model, processes)
-    apply_tensor_parallel(model, processes, compilable)
+    apply_tensor_parallel(model, processes)
     for block in own_blocks(model):
         shard_over_data(block, processes)
     model.to_empty(device=processes.device)

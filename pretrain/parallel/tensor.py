@@ -1,4 +1,4 @@
-"""Tensor parallelism as Megatron-LM's (Shoeybi et al. 2019, section 3), as a plan of torch's own styles.
+"""Tensor parallelism as Megatron-LM's (Shoeybi et al. 2019, section 3): what is split, what is replicated.
 
 In each block the query, key and value projections and the first FFN matrix are split by columns, so that every rank
 holds some of the heads and some of the FFN; the attention's dense map and the second FFN matrix are split by rows, and
@@ -20,51 +20,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import Replicate, Shard
-from torch.distributed.tensor.parallel import (
-    ColwiseParallel,
-    PrepareModuleInput,
-    PrepareModuleOutput,
-    RowwiseParallel,
-    parallelize_module,
-)
 
 from tape.models.attention import AttentionCore
 from tape.models.modeling_bert import ProteinBertForMaskedLM
 
-from .compilable import split_block
 from .processes import Processes
+from .split_blocks import split_block
 from .stages import own_blocks
 
 _RANK_STRIDE = 0x9E3779B97F4A7C15  # odd 64-bit constant that spreads rank numbers over seeds (golden ratio)
 _SEED_MASK = (1 << 62) - 1
 
 
-def _plan(sequence: bool) -> dict[str, Any]:
-    if sequence:
-        gather = PrepareModuleInput(
-            input_layouts=(Shard(1), None, None, None), desired_input_layouts=(Replicate(), None, None, None)
-        )
-        before = {"attention": gather, "mlp.dense_h_4h": ColwiseParallel(input_layouts=Shard(1))}
-        after = RowwiseParallel(output_layouts=Shard(1))
-    else:
-        # The layer norm hands a DTensor on: query, key and value then share one gradient sum instead of three.
-        share = PrepareModuleOutput(
-            output_layouts=Replicate(), desired_output_layouts=Replicate(), use_local_output=False
-        )
-        before = {"input_ln": share, "mlp.dense_h_4h": ColwiseParallel()}
-        after = RowwiseParallel()
-    return {
-        **before,
-        "attention.self.query": ColwiseParallel(),
-        "attention.self.key": ColwiseParallel(),
-        "attention.self.value": ColwiseParallel(),
-        "attention.dense": after,
-        "mlp.dense_4h_h": after,
-    }
-
-
-def apply_tensor_parallel(model: ProteinBertForMaskedLM, processes: Processes, compilable: bool = False) -> None:
+def apply_tensor_parallel(model: ProteinBertForMaskedLM, processes: Processes) -> None:
     """Split the model in place over the tensor ranks, and give each rank a dropout of its own inside the split.
 
     The dropout hooks are set at every layout, so that the streams outside the split are the same at all of them.
@@ -72,15 +40,10 @@ def apply_tensor_parallel(model: ProteinBertForMaskedLM, processes: Processes, c
     Args:
         model: whole.
         processes: the layout.
-        compilable: in a form that torch.compile understands; see compilable.py.
     """
     if processes.dims.tensor > 1:
-        mesh, splits_tokens = processes.tensor_mesh, processes.dims.splits_tokens
         for block in own_blocks(model):
-            if compilable:
-                split_block(block, mesh, splits_tokens)
-            else:  # src_data_rank=None: no rank sends its weights; every rank fills in its own part later
-                parallelize_module(block, mesh, _plan(splits_tokens), src_data_rank=None)
+            split_block(block, processes.tensor_mesh, processes.dims.splits_tokens)
     for module in model.modules():
         if isinstance(module, AttentionCore) and module.dropout > 0:
             _SplitRandomness(processes.device, processes.tensor_rank).attach(module)

@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 from pretrain import assembly
 from pretrain.initialization import InitConfig, build_model
 from pretrain.parallel import Launch, ParallelDims, Processes, compile_blocks
-from pretrain.parallel.compilable import split_block
+from pretrain.parallel.split_blocks import split_block
 from pretrain.tools.compare_layouts import MODEL, OPTIMIZERS, Curve, Layout, run_layout
 from tape.configs import ProteinBertConfig
 from tape.models.modeling_bert import ProteinBertLayer
