@@ -22,6 +22,27 @@ def _slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(low_precision, "is_fast", lambda device_type, dtype: False)
 
 
+@pytest.mark.parametrize(("bf16", "fp32", "fast"), [(1.0, 3.0, True), (1.0, 1.1, False), (1.8, 1.0, False)])
+def test_bf16_is_fast_where_it_takes_less_time(
+    monkeypatch: pytest.MonkeyPatch, bf16: float, fp32: float, fast: bool
+) -> None:
+    """Processors with the same instructions differ."""
+    monkeypatch.setattr(low_precision, "is_fast", lambda device_type, dtype: True)
+    seconds = {torch.bfloat16: bf16, torch.float32: fp32}
+    monkeypatch.setattr(low_precision, "_seconds", seconds.__getitem__)
+    assert low_precision.fast_bf16("cpu") == fast
+    assert low_precision.fast_bf16("cuda")
+
+
+def test_bf16_without_instructions_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(low_precision, "_seconds")
+    assert not low_precision.fast_bf16("cpu")
+
+
+def test_the_time_of_products_is_measured() -> None:
+    assert 0 < low_precision._seconds(torch.float32) < 1
+
+
 def _results(context: Any, product: Callable[..., Tensor], operands: list[Tensor]) -> list[Tensor]:
     """The product, and the gradients of all operands."""
     leaves = [operand.clone().requires_grad_() for operand in operands]
