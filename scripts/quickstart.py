@@ -92,12 +92,12 @@ class Finetuning:
 
 
 _MEAN = ("--pooling", "mean")
-# TAPE's head with the distance along the chain beside it. Its weights must grow far in 280 steps, and half of 128
+# TAPE's head with the distance along the chain beside it. Its weights must grow far in 140 steps, and half of 128
 # features dropped would leave too little.
 _PAIRS = ("--contact_head", "linear", "--config", "contact_separations=64", "--config", "contact_dropout=0")
 FINETUNING = {
     "secondary_structure": Finetuning(1, 8, 3e-4, 1, 1e-3),
-    "contact_prediction": Finetuning(4, 8, 2e-3, 6, 1e-1, options=_PAIRS, head_learning_rate=3e-2),
+    "contact_prediction": Finetuning(2, 8, 2e-3, 6, 1e-1, options=_PAIRS, head_learning_rate=3e-2),
     "remote_homology": Finetuning(6, 8, 1e-3, 6, 1e-2),
     "fluorescence": Finetuning(12, 16, 1e-3, 30, 1e-2, options=_MEAN),
     "stability": Finetuning(8, 16, 5e-4, 30, 1e-2, options=_MEAN),
