@@ -94,7 +94,7 @@ def predictions(groups: Sequence[Sequence[Evaluated]], colours: dict[str, int]) 
 def _pictures(group: Sequence[Evaluated], colours: dict[str, int]) -> str:
     """Pictures of each column; of several seeds that of the first."""
     group = [runs[0] for runs in columns_in(group).values()]
-    shape = _shape(group[0].record.task)
+    shape = shape_of(group[0].record.task)
     if shape == TaskShape.RESIDUE_PAIR:
         return _contact_maps(group, colours)
     if shape == TaskShape.RESIDUE_CLASS:
@@ -104,14 +104,15 @@ def _pictures(group: Sequence[Evaluated], colours: dict[str, int]) -> str:
     return ""
 
 
-def _shape(task: str) -> TaskShape | None:
+def shape_of(task: str) -> TaskShape | None:
+    """What a task predicts; None for one of a third party that is not registered here."""
     if task == UNSUPERVISED_CONTACTS:
         return TaskShape.RESIDUE_PAIR
     spec = registry.task_name_mapping.get(task)
     return None if spec is None else spec.shape
 
 
-def _load(evaluation: Evaluated) -> Results:
+def load_results(evaluation: Evaluated) -> Results:
     """The predictions; read as untrusted data. Empty where the file is not there."""
     path = evaluation.results_file
     if not path.is_file():
@@ -124,7 +125,7 @@ def _contact_maps(group: Sequence[Evaluated], colours: dict[str, int]) -> str:
     """The protein of median length, so that nobody chose it for its looks."""
     figures, chosen = [], None
     for e in group:
-        results = _load(e)
+        results = load_results(e)
         if not results:
             continue
         if chosen is None:
@@ -142,7 +143,7 @@ def _contact_maps(group: Sequence[Evaluated], colours: dict[str, int]) -> str:
 
 
 def _confusion(evaluation: Evaluated) -> str:
-    results = _load(evaluation)
+    results = load_results(evaluation)
     if not results:
         return ""
     classes = int(np.asarray(results[0]["prediction"]).shape[-1])
@@ -160,7 +161,7 @@ def _confusion(evaluation: Evaluated) -> str:
 
 
 def _scatter(evaluation: Evaluated, colour: int) -> str:
-    results = _load(evaluation)
+    results = load_results(evaluation)
     if not results:
         return ""
     true, predicted = (

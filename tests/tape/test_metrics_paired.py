@@ -1,0 +1,63 @@
+"""Differences of two models on the same proteins, with the interval of a paired bootstrap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tape.errors import DataError
+from tape.metrics import SHAPE_METRICS, Bootstrap
+from tape.metrics.bootstrap import resampled_counts
+from tape.metrics.classes import ResidueCounts
+from tape.metrics.paired import paired_differences
+from tape.tasks import TaskShape
+
+RESIDUES = SHAPE_METRICS[TaskShape.RESIDUE_CLASS]
+VALUES = SHAPE_METRICS[TaskShape.VALUE]
+
+
+def test_a_difference_that_all_proteins_share_has_no_width() -> None:
+    """However far the proteins lie apart: that is what pairing is for."""
+    right = np.random.default_rng(1).integers(20, 90, 40).tolist()
+    first = [ResidueCounts(count + 1, 100) for count in right]
+    second = [ResidueCounts(count, 100) for count in right]
+    accuracy = paired_differences(first, second, RESIDUES, Bootstrap(200))[0]
+    assert accuracy.name == "accuracy"
+    assert accuracy.value == pytest.approx(0.01)
+    assert accuracy.interval == pytest.approx((0.01, 0.01))
+    alone = RESIDUES.summarise(first, Bootstrap(200))[0].interval
+    assert alone is not None
+    assert alone[1] - alone[0] > 0.05
+
+
+def test_the_other_way_round_the_sign_is_the_other() -> None:
+    rng = np.random.default_rng(2)
+    rows = [[ResidueCounts(int(count), 50) for count in rng.integers(0, 50, 30)] for _ in range(2)]
+    there = paired_differences(rows[0], rows[1], RESIDUES, Bootstrap(100))[0]
+    back = paired_differences(rows[1], rows[0], RESIDUES, Bootstrap(100))[0]
+    assert (back.first, back.second) == (there.second, there.first)
+    assert there.interval is not None
+    assert back.interval == pytest.approx((-there.interval[1], -there.interval[0]))
+    assert there.interval[0] < there.value < there.interval[1]
+
+
+def test_a_resample_draws_the_same_proteins_for_both() -> None:
+    """Spearman's rho, which no sum over proteins gives."""
+    rng = np.random.default_rng(3)
+    true = rng.normal(size=25)
+    predicted = [true + rng.normal(size=25) * noise for noise in (0.5, 2.0)]
+    rows = [list(zip(values.tolist(), true.tolist(), strict=True)) for values in predicted]
+    once = Bootstrap(resamples=1, seed=7)
+    found = next(d for d in paired_differences(rows[0], rows[1], VALUES, once) if d.name == "spearmanr")
+    (counts,) = next(resampled_counts(25, once))
+    drawn = np.repeat(np.arange(25), counts.astype(int))
+    rhos = [stats.spearmanr(values[drawn], true[drawn]).statistic for values in predicted]
+    assert found.interval == pytest.approx((rhos[0] - rhos[1],) * 2)
+
+
+def test_what_has_no_interval() -> None:
+    single = [ResidueCounts(3, 4)]
+    assert paired_differences(single, single, RESIDUES, Bootstrap(10))[0].interval is None
+    with pytest.raises(DataError, match="1 proteins against 2"):
+        paired_differences(single, single * 2, RESIDUES, Bootstrap(10))
