@@ -11,6 +11,7 @@ import numpy as np
 
 from scripts import report_charts as charts
 from scripts.report_rows import Evaluated, columns_in, shown_data, shown_task
+from tape.errors import DataError
 from tape.json_files import read_json_lines
 from tape.lmdb_store import restricted_loads
 from tape.registry import registry
@@ -20,6 +21,8 @@ STATES = {3: "HEC", 8: "GHIBESTC"}
 UNSUPERVISED_CONTACTS = "unsupervised_contact_prediction"
 
 Results = list[dict[str, Any]]
+_RESULT_KEYS = {"id", "prediction", "target"}
+_RESULT_TEXT = "id, prediction and target of each protein"
 
 
 def _figure(chart: str, caption: str) -> str:
@@ -113,12 +116,19 @@ def shape_of(task: str) -> TaskShape | None:
 
 
 def load_results(evaluation: Evaluated) -> Results:
-    """The predictions; read as untrusted data. Empty where the file is not there."""
+    """The predictions; read as untrusted data. Empty where the file is not there.
+
+    Raises:
+        DataError: the file holds something else.
+    """
     path = evaluation.results_file
     if not path.is_file():
         return []
-    _, results = restricted_loads(path.read_bytes(), str(path))
-    return list(results)
+    content = restricted_loads(path.read_bytes(), str(path))
+    match content:
+        case (dict(), [*results]) if all(isinstance(one, dict) and one.keys() >= _RESULT_KEYS for one in results):
+            return results
+    raise DataError(f"{path}: no predictions as tape_eval.py writes them: metrics, and a list of {_RESULT_TEXT}")
 
 
 def _contact_maps(group: Sequence[Evaluated], colours: dict[str, int]) -> str:

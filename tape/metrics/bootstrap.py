@@ -36,6 +36,8 @@ class Bootstrap:
     def __post_init__(self) -> None:
         if self.resamples < 1:
             raise ConfigError(f"a bootstrap needs at least 1 resample, not {self.resamples}")
+        if self.seed < 0:
+            raise ConfigError(f"a bootstrap's seed must not be negative, as {self.seed} is")
         if not 0 < self.level < 1:
             raise ConfigError(f"a bootstrap's level must lie between 0 and 1, not {self.level}")
 

@@ -2,11 +2,13 @@
 
 Intervals of two models overlap easily where the proteins differ much among themselves, though one model is better on
 nearly all of them. Here every resample draws the same proteins for both, and the interval is that of the difference
-(Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 8).
+(Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 8). It covers the choice of proteins, not the
+chance in training, of which several seeds of a model average some out.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 from ..errors import DataError
 from .bootstrap import Bootstrap, bootstrap_intervals
 from .by_shape import ShapeMetrics
-from .definitions import Interval
+from .definitions import Interval, Metric
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Difference:
 
     Attributes:
         name: of the metric.
-        first, second: its values; ``nan`` where undefined.
+        first, second: its values, each a mean over the seeds of a model; ``nan`` where undefined.
         interval: bootstrap interval of ``first - second``; None where none can be made.
     """
 
@@ -40,36 +42,57 @@ class Difference:
 
 
 def paired_differences(
-    first: Sequence[Any], second: Sequence[Any], metrics: ShapeMetrics, bootstrap: Bootstrap
+    first: Sequence[Sequence[Any]], second: Sequence[Sequence[Any]], metrics: ShapeMetrics, bootstrap: Bootstrap
 ) -> list[Difference]:
     """Differences of all metrics of a shape.
 
     Args:
-        first, second: rows of ``metrics.measure``, one a protein, of the same proteins in the same order.
+        first, second: a model's seeds, one or more; of each the rows of ``metrics.measure``, one a protein. The
+            proteins of all are the same, in the same order.
         metrics: of the task's shape.
         bootstrap: how many resamples, seed, level.
 
-    Raises:
-        DataError: there are not equally many rows.
-    """
-    if len(first) != len(second):
-        raise DataError(f"{len(first)} proteins against {len(second)}: only the same proteins can be compared")
-    models = (list(first), list(second))
+    Returns:
+        One a metric, in the order of ``metrics.summarise``.
 
-    def difference(drawn: np.ndarray) -> np.ndarray:
-        one, other = (_values([rows[index] for index in drawn.tolist()], metrics) for rows in models)
-        return one - other
+    Raises:
+        DataError: there are not equally many rows of all, or no seed of a model.
+    """
+    sizes = {len(rows) for model in (first, second) for rows in model}
+    if len(sizes) != 1 or not (first and second):
+        raise DataError(f"only the same proteins can be compared, not {sorted(sizes)} of them")
+    proteins = sizes.pop()
+    names = [metric.name for metric in metrics.summarise(first[0])]
+    models = [[_array(rows) for rows in model] for model in (first, second)]
+
+    def values(drawn: np.ndarray) -> np.ndarray:
+        """(2, metrics) of the proteins that were drawn."""
+        return np.array([_mean([metrics.summarise(rows[drawn]) for rows in model], names) for model in models])
 
     def statistic(counts: np.ndarray) -> np.ndarray:
-        return np.array([difference(np.repeat(np.arange(len(first)), times.astype(np.int64))) for times in counts])
+        resampled = np.array([values(np.repeat(np.arange(proteins), times.astype(np.int64))) for times in counts])
+        return resampled[:, 0] - resampled[:, 1]
 
-    whole = [metrics.summarise(rows) for rows in models]
-    intervals = bootstrap_intervals(statistic, len(first), bootstrap) or [None] * len(whole[0])
+    whole = values(np.arange(proteins))
+    with np.errstate(invalid="ignore"):  # infinite predictions: their differences are undefined, and so is the interval
+        intervals = bootstrap_intervals(statistic, proteins, bootstrap) or [None] * len(names)
     return [
-        Difference(one.name, one.value, other.value, interval)
-        for one, other, interval in zip(*whole, intervals, strict=True)
+        Difference(name, one, other, interval if math.isfinite(one - other) else None)
+        for name, one, other, interval in zip(names, *whole.tolist(), intervals, strict=True)
     ]
 
 
-def _values(rows: Sequence[Any], metrics: ShapeMetrics) -> np.ndarray:
-    return np.array([metric.value for metric in metrics.summarise(rows)])
+def _array(rows: Sequence[Any]) -> np.ndarray:
+    """Rows in a form that is indexed at once: numbers as a table, others as objects."""
+    first = rows[0] if rows and isinstance(rows[0], tuple) else rows[:1]
+    if all(isinstance(number, (int, float)) for number in first):
+        return np.asarray(rows)
+    objects = np.empty(len(rows), dtype=object)
+    objects[:] = rows
+    return objects
+
+
+def _mean(seeds: Sequence[Sequence[Metric]], names: Sequence[str]) -> np.ndarray:
+    """Of each named metric over the seeds; ``nan`` where a seed lacks it or has it undefined."""
+    found = [{metric.name: metric.value for metric in metrics} for metrics in seeds]
+    return np.array([[values.get(name, math.nan) for name in names] for values in found]).mean(axis=0)

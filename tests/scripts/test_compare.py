@@ -26,7 +26,8 @@ def add_run(
     run = root / f"{task}_transformer_{name}"
     run.mkdir(parents=True, exist_ok=True)
     (run / "args.json").write_text("{}")
-    metrics = (Metric("accuracy", 0.5, 5, "a fraction"),)
+    right = [r["prediction"].argmax(-1) == r["target"] for r in results if isinstance(r, dict)]
+    metrics = (Metric("accuracy", float(np.mean(right)) if right else 0.5, 5, "a fraction"),)
     data = {"name": "chains", "simulated": False}
     record = EvaluationRecord(task, "transformer", split, data, len(results), metrics, "fp32")
     write_record(run / f"eval_{split}.json", record)
@@ -48,7 +49,8 @@ def test_the_difference_and_its_interval(tmp_path: Path, capsys: pytest.CaptureF
     first, second = add_run(tmp_path, "a", predictions(2)), add_run(tmp_path, "b", predictions(5))
     compare.main([str(first), str(second), "--bootstrap", "50"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
+    assert lines[0] == f"first: {first}, second: {second}"
+    assert len(lines) == 5
     cells = [cell.strip() for cell in lines[-1].strip("|").split("|")]
     assert cells[:3] == ["secondary_structure", "chains", f"cb513 ({PROTEINS})"]
     assert cells[3:] == ["3-class accuracy", "0.800", "0.500", "+0.300", "[+0.300, +0.300]"]
@@ -69,9 +71,10 @@ def test_all_metrics_and_one_split(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_other_proteins_are_refused(tmp_path: Path) -> None:
     first = add_run(tmp_path, "a", predictions(2))
-    others = predictions(2)
-    others[3] = {**others[3], "id": "q"}
-    for name, results in (("b", others), ("c", predictions(2)[1:])):
+    renamed, relabelled = predictions(2), predictions(2)
+    renamed[3] = {**renamed[3], "id": "q"}
+    relabelled[3] = {**relabelled[3], "target": (relabelled[3]["target"] + 1) % 3}
+    for name, results in (("b", renamed), ("c", relabelled), ("d", predictions(2)[1:]), ("e", predictions(2)[::-1])):
         with pytest.raises(DataError, match=r"results_cb513\.pkl are not of the same proteins"):
             compare.main([str(first), str(add_run(tmp_path, name, results))])
 
@@ -83,13 +86,53 @@ def test_what_can_not_be_compared(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"results_cb513\.pkl: no predictions there"):
         compare.main([str(first), str(add_run(tmp_path, "c", []))])
     models = [add_run(tmp_path, name, predictions(2), task="masked_language_modeling") for name in "de"]
-    with pytest.raises(ConfigError, match="masked_language_modeling are not kept"):
+    with pytest.raises(ConfigError, match="of masked_language_modeling no scores are kept"):
         compare.main([*map(str, models)])
+    models = [add_run(tmp_path, name, predictions(2), task="folding") for name in "fg"]
+    with pytest.raises(ConfigError, match="folding is no task that this program knows"):
+        compare.main([*map(str, models)])
+    with pytest.raises(ConfigError, match="holds several runs .*name one of them"):
+        compare.main([str(tmp_path), str(first)])
+
+
+def test_runs_of_several_seeds_are_means(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    several = tmp_path / "secondary_structure_transformer_a"
+    for seed, wrong in ((1, 1), (2, 3)):
+        run = add_run(tmp_path / "made", f"a{seed}", predictions(wrong))
+        several.mkdir(exist_ok=True)
+        run.rename(several / f"seed_{seed}")
+    compare.main([str(several), str(add_run(tmp_path, "b", predictions(5))), "--bootstrap", "20"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "(mean of 2 seeds)" in lines[0]
+    assert "| 0.800 | 0.500 | +0.300 |" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    "content", [5, ({}, 5), ({}, [5]), ({}, [{"id": "p0", "target": [0]}]), ([], predictions(1))], ids=str
+)
+def test_other_content_is_refused(tmp_path: Path, content: Any) -> None:
+    runs = [add_run(tmp_path, name, predictions(2)) for name in "ab"]
+    (runs[1] / "results_cb513.pkl").write_bytes(pickle.dumps(content, protocol=4))
+    with pytest.raises(DataError, match=r"results_cb513\.pkl: no predictions as tape_eval\.py writes them"):
+        compare.main([*map(str, runs)])
+
+
+def test_predictions_must_be_those_of_the_evaluation(tmp_path: Path) -> None:
+    runs = [add_run(tmp_path, name, predictions(2)) for name in "ab"]
+    for results, message in ((predictions(3), "of different evaluations"), (short(), "don't fit their labels")):
+        (runs[1] / "results_cb513.pkl").write_bytes(pickle.dumps(({}, results), protocol=4))
+        with pytest.raises(DataError, match=message):
+            compare.main([*map(str, runs)])
+
+
+def short() -> list[dict[str, Any]]:
+    return [{**result, "prediction": result["prediction"][:-1]} for result in predictions(2)]
 
 
 def test_mistakes_are_one_line(tmp_path: Path, run_script: Callable, assert_clean_error: Callable) -> None:
     run = add_run(tmp_path, "a", predictions(2))
     assert_clean_error(run_script("scripts/compare.py", run, tmp_path / "none"), "none", "no such directory")
     assert_clean_error(run_script("scripts/compare.py", run, run, "--bootstrap", 0), "at least 1 resample")
+    assert_clean_error(run_script("scripts/compare.py", run, run, "--seed", -1), "seed must not be negative")
     (run / "eval_cb513.json").write_text(json.dumps({"schema": "other"}))
     assert_clean_error(run_script("scripts/compare.py", run, run), "eval_cb513.json", "schema")

@@ -387,7 +387,7 @@ def _opened_when_read(pipe: Path, process: subprocess.Popen[str]) -> TextIO:
     ends: list[int] = []
 
     def opened() -> bool:
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None, process.stderr and process.stderr.read()
         with suppress(OSError):  # nobody reads yet
             ends.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
         return bool(ends)

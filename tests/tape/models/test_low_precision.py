@@ -39,8 +39,13 @@ def test_bf16_without_instructions_is_not_measured(monkeypatch: pytest.MonkeyPat
     assert not low_precision.fast_bf16("cpu")
 
 
-def test_the_time_of_products_is_measured() -> None:
-    assert 0 < low_precision._seconds(torch.float32) < 1
+def test_the_quickest_product_of_the_format_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    multiplied, clock = [], iter([0.0, 5.0, 10.0, 12.0, *(20.0 + 4 * tick for tick in range(100))])
+    monkeypatch.setattr(low_precision.F, "linear", lambda values, weight: multiplied.extend((values, weight)))
+    monkeypatch.setattr(low_precision.time, "perf_counter", lambda: next(clock))
+    assert low_precision._seconds(torch.bfloat16) == 2.0
+    assert {tensor.dtype for tensor in multiplied} == {torch.bfloat16}
+    assert len(multiplied) > 2 * 2
 
 
 def _results(context: Any, product: Callable[..., Tensor], operands: list[Tensor]) -> list[Tensor]:
