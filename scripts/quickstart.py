@@ -21,10 +21,12 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 from scripts.data_sources import PROVENANCE_FILE, Dataset, find_datasets
 from scripts.stages import Pipeline, Stage
+from tape.atomic_files import atomic_write
 from tape.errors import ConfigError, run_cli
 from tape.processor_cores import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
+_YES, _NO = "yes\n", "no\n"
 SAMPLE = ROOT / "tape" / "sample"
 TASKS = {
     "ss": "secondary_structure",
@@ -71,7 +73,10 @@ POSITIONS = 2176
 
 @dataclass(frozen=True)
 class Finetuning:
-    """Schedule of one task; chosen on the sample's validation sets, within ten minutes for all of the quickstart.
+    """Schedule of one task, the same for both starts of the transformer, within ten minutes for all of the quickstart.
+
+    Learning rates are the best on the sample's validation sets. Epochs of the two real tasks are few on purpose: with
+    twice as many, random weights catch up with so short a pretraining (README.md), and nothing would be seen of it.
 
     Attributes:
         epochs: of the transformer, from both starts.
@@ -113,27 +118,46 @@ class Machine:
         jobs: finetuning runs side by side.
         threads: of each finetuning run.
         bf16: matrix products in bf16 are faster than in fp32 here.
+        device: ``cuda`` or ``cpu``.
     """
 
     ranks: int
     jobs: int
     threads: int
     bf16: bool
+    device: str = "cpu"
 
     @classmethod
-    def found(cls, heads: int) -> Machine:
-        """As many ranks as GPUs (that divide the heads) with NCCL, else two with gloo."""
+    def found(cls, heads: int, records: Path) -> Machine:
+        """As many ranks as GPUs (that divide the heads) with NCCL, else two with gloo.
+
+        Whether bf16 is fast is measured; an answer that ``records`` holds from an earlier run counts, since commands
+        with another would repeat everything.
+        """
         import torch
 
         from tape.models.low_precision import fast_bf16
 
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        answer = _bf16_record(records, device)
+        bf16 = answer.read_text(encoding="utf-8") == _YES if answer.is_file() else fast_bf16(device)
         cores = usable_cores()
-        if torch.cuda.is_available():
+        if device == "cuda":
             gpus = torch.cuda.device_count()
             ranks = max(number for number in range(1, gpus + 1) if heads % number == 0)
-            return cls(ranks, 1, cores, fast_bf16("cuda"))
+            return cls(ranks, 1, cores, bf16, device)
         jobs = max(1, min(4, cores))
-        return cls(2, jobs, max(1, cores // jobs), fast_bf16("cpu"))
+        return cls(2, jobs, max(1, cores // jobs), bf16, device)
+
+    def remember(self, records: Path) -> None:
+        """Keep what :meth:`found` has measured."""
+        records.mkdir(parents=True, exist_ok=True)
+        with atomic_write(_bf16_record(records, self.device), "w") as stream:
+            stream.write(_YES if self.bf16 else _NO)
+
+
+def _bf16_record(records: Path, device: str) -> Path:
+    return records / f"fast_bf16_on_{device}.txt"
 
 
 def plan(data: Path, out: Path, tasks: Sequence[str], size: Size, machine: Machine) -> list[Stage]:
@@ -329,15 +353,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     tasks = list(dict.fromkeys(TASKS.get(name, name) for name in options.tasks))
     size = SIZES[options.size]
-    machine = Machine.found(size.heads)
     out = options.out.resolve()
+    records = out / "stages"
+    machine = Machine.found(size.heads, records)
     stages = plan(options.data.resolve(), out, tasks, size, machine)
     if options.dry_run:
         from scripts.stages import shown
 
         print("\n".join(shown(stage) for stage in stages))
         return
-    seconds = Pipeline(stages, out / "stages", ROOT, machine.jobs).run()
+    machine.remember(records)
+    seconds = Pipeline(stages, records, ROOT, machine.jobs).run()
     print(f"\n{(out / 'report' / 'table.md').read_text()}")
     total = sum(seconds.values())
     print(f"Ran {len(seconds)} stages ({total:.0f} s of work). Report: {out / 'report' / 'report.html'}")

@@ -1,7 +1,7 @@
 """Everything about running on several processes: who they are, how the model is split, how gradients are summed.
 
-With :mod:`pretrain.checkpointing` the only place that touches ``torch.distributed``. The model knows nothing of it: a
-plan is applied from outside, and the training loop calls the few operations of :class:`Processes` and of
+With :mod:`pretrain.checkpointing` the only place that touches ``torch.distributed``. The model knows nothing of it: it
+is split from outside, and the training loop calls the few operations of :class:`Processes` and of
 :class:`Gradients`.
 """
 

@@ -56,7 +56,7 @@ def fill_part(parameter: Tensor, full: Tensor, processes: Processes) -> None:
         parameter.copy_(full)
         return
     part = full
-    # As the plans are applied: tensor ranks split first, data ranks what is left. On one dimension the order matters.
+    # In the order in which they were split: by tensor ranks first, then by data ranks. On one dimension it matters.
     for axis, rank in ((TENSOR_AXIS, processes.tensor_rank), (DATA_AXIS, processes.data_rank)):
         part = _part(part, parameter, axis, rank)
     local = parameter.to_local()

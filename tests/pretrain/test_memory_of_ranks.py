@@ -108,10 +108,8 @@ def _unpack(saved: Any) -> Tensor:
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """Without DTensor or the wrapper of a collective around it."""
-    for name in ("_local_tensor", "elem"):
-        tensor = getattr(tensor, name, tensor)
-    return tensor.detach()
+    """Without DTensor around it."""
+    return getattr(tensor, "_local_tensor", tensor).detach()
 
 
 def held(trainer: Trainer) -> Held:

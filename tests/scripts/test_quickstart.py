@@ -8,10 +8,12 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
 
 from scripts import quickstart
 from scripts.stages import Pipeline, shown
 from tape.errors import ConfigError
+from tape.models import low_precision
 
 MACHINE = quickstart.Machine(ranks=2, jobs=2, threads=1, bf16=False)
 
@@ -58,6 +60,18 @@ def test_plan_covers_every_task_and_variant(tmp_path):
     assert "--num_train_epochs 30 --batch_size 16 --learning_rate 0.01" in commands["finetune_stability_onehot"]
     assert "--head_learning_rate 0.03 --contact_head linear" in commands["finetune_contact_prediction_random"]
     assert "--head_learning_rate" not in commands["finetune_contact_prediction_onehot"]
+
+
+def test_the_first_answer_about_bf16_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured anew it may be another, and all that has run would run again."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(low_precision, "fast_bf16", lambda device: True)
+    first = quickstart.Machine.found(4, tmp_path / "stages")
+    assert first.bf16
+    monkeypatch.setattr(low_precision, "fast_bf16", lambda device: False)
+    assert not quickstart.Machine.found(4, tmp_path / "stages").bf16  # found alone keeps nothing
+    first.remember(tmp_path / "stages")
+    assert quickstart.Machine.found(4, tmp_path / "stages") == first
 
 
 def test_missing_data_are_named(tmp_path, own_data):
