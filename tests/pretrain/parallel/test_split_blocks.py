@@ -1,8 +1,12 @@
-"""--compile with split matrices gives the curve of one process that compiles nothing. One start of two processes."""
+"""Split blocks, compiled and not, compute what whole ones do. One start of two processes.
+
+Curves of all layouts without --compile are in tests/pretrain/tools/test_compare_layouts.py.
+"""
 
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -51,15 +55,16 @@ def through(ffn: Any, hidden: Tensor) -> list[Tensor]:
     return [output.detach(), hidden.grad, ffn.dense_h_4h.bias.grad, ffn.dense_4h_h.bias.grad]
 
 
-def compiled_ffns(rank: int, folder: str) -> list[list[np.ndarray]]:
-    """What a split FFN gives when --compile's own compiler made it: whole rows, then tokens shared out."""
+def split_ffns(rank: int, folder: str) -> list[list[np.ndarray]]:
+    """What a split FFN gives as it is, then as --compile's compiler makes it: whole rows, then tokens shared out."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/ffn", rank=rank, world_size=2)
     mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("tensor",))
     results = []
-    for shares in (False, True):
+    for compiled, shares in itertools.product((False, True), repeat=2):
         one = block()
         split_block(one, mesh, splits_tokens=shares)
-        one.mlp.compile(dynamic=True)
+        if compiled:
+            one.mlp.compile(dynamic=True)
         hidden = tokens().chunk(2, 1)[rank].clone() if shares else tokens()
         values = [v.full_tensor() if isinstance(v, DTensor) else v for v in through(one.mlp, hidden)]
         results.append([value.numpy() for value in values])
@@ -75,7 +80,7 @@ def curve(rank: int, folder: str) -> Curve:
 
 
 def work(rank: int, folder: str) -> tuple[list[list[np.ndarray]], Curve]:
-    return compiled_ffns(rank, folder), curve(rank, folder)
+    return split_ffns(rank, folder), curve(rank, folder)
 
 
 Results = list[tuple[list[list[np.ndarray]], Curve]]
@@ -101,10 +106,11 @@ def test_the_curve_is_that_of_one_process_uncompiled(ranks: Results) -> None:
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_inductor_sums_over_the_ranks(ranks: Results) -> None:
+@pytest.mark.parametrize("compiled", [False, True], ids=["as it is", "inductor"])
+def test_a_split_ffn_sums_over_the_ranks(ranks: Results, compiled: bool) -> None:
     expected = [value.numpy() for value in through(block().mlp, tokens())]
     for rank, (ffns, _) in enumerate(ranks):
-        whole, part = ffns
+        whole, part = ffns[2:] if compiled else ffns[:2]
         for found, wanted in zip(whole, expected, strict=True):
             np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
         own = [np.split(value, 2, 1)[rank] for value in expected[:2]]
