@@ -196,7 +196,10 @@ def _parallel(options: argparse.Namespace) -> ParallelConfig:
         "selective": options.recompute_activations or options.recompute_granularity == "selective",
     }
     if all(asked.values()):
-        raise ConfigError("--checkpoint-activations recomputes all of a block and --recompute-activations a part: one")
+        raise ConfigError(
+            "--checkpoint-activations (--recompute-granularity full) recomputes all of a block, --recompute-activations"
+            " (--recompute-granularity selective) a part; give one of them"
+        )
     recompute = next((name for name, wanted in asked.items() if wanted), "none")
     return ParallelConfig(
         backend=options.distributed_backend,
