@@ -23,8 +23,8 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 import numpy as np
 
-from scripts.report_figures import load_results, shape_of
-from scripts.report_rows import Evaluated, groups_of, headlines_of, read_evaluations, shown_data
+from scripts.report_results import load_results, shape_of
+from scripts.report_rows import Evaluated, groups_of, headlines_of, read_evaluations, shown_data, shown_number
 from tape.errors import ConfigError, DataError, run_cli
 from tape.metrics import SHAPE_METRICS, Bootstrap, ShapeMetrics
 from tape.metrics.paired import Difference, paired_differences
@@ -119,9 +119,7 @@ def _groups_of_one_run(directory: Path) -> dict[tuple[str, str, str], Seeds]:
     runs = sorted({str(evaluation.directory) for evaluation in evaluations})
     if len(runs) > 1:
         raise ConfigError(f"{directory} holds several runs ({', '.join(runs[:3])} ...); name one of them")
-    groups = groups_of(evaluations)
-    records = [group[0].record for group in groups]
-    return {(r.task, r.data_name, r.split): group for r, group in zip(records, groups, strict=True)}
+    return {(r.task, r.data_name, r.split): group for group in groups_of(evaluations) for r in [group[0].record]}
 
 
 def table(pairs: Sequence[tuple[Seeds, Seeds]], bootstrap: Bootstrap, all_metrics: bool) -> str:
@@ -146,17 +144,16 @@ def _shown_model(seeds: Seeds) -> str:
 
 def _line(evaluation: Evaluated, title: str, difference: Difference) -> str:
     record = evaluation.record
-    numbers = (difference.first, difference.second)
-    shown = ["-" if np.isnan(number) else f"{number:.3f}" for number in numbers]
     interval = difference.interval
     cells = (
         record.task,
         shown_data(record.data_name, record.is_simulated),
         f"{record.split} ({record.proteins:,})",
         title,
-        *shown,
-        "-" if np.isnan(difference.value) else f"{difference.value:+.3f}",
-        "-" if interval is None else f"[{interval[0]:+.3f}, {interval[1]:+.3f}]",
+        shown_number(difference.first),
+        shown_number(difference.second),
+        shown_number(difference.value, "+"),
+        "-" if interval is None else f"[{', '.join(shown_number(end, '+') for end in interval)}]",
     )
     return f"| {' | '.join(cells)} |"
 

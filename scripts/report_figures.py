@@ -10,19 +10,12 @@ from typing import Any
 import numpy as np
 
 from scripts import report_charts as charts
+from scripts.report_results import load_results, shape_of
 from scripts.report_rows import Evaluated, columns_in, shown_data, shown_task
-from tape.errors import DataError
 from tape.json_files import read_json_lines
-from tape.lmdb_store import restricted_loads
-from tape.registry import registry
 from tape.tasks import TaskShape
 
 STATES = {3: "HEC", 8: "GHIBESTC"}
-UNSUPERVISED_CONTACTS = "unsupervised_contact_prediction"
-
-Results = list[dict[str, Any]]
-_RESULT_KEYS = {"id", "prediction", "target"}
-_RESULT_TEXT = "id, prediction and target of each protein"
 
 
 def _figure(chart: str, caption: str) -> str:
@@ -105,30 +98,6 @@ def _pictures(group: Sequence[Evaluated], colours: dict[str, int]) -> str:
     if shape == TaskShape.VALUE:
         return "".join(_scatter(e, colours[e.column]) for e in group)
     return ""
-
-
-def shape_of(task: str) -> TaskShape | None:
-    """What a task predicts; None for one of a third party that is not registered here."""
-    if task == UNSUPERVISED_CONTACTS:
-        return TaskShape.RESIDUE_PAIR
-    spec = registry.task_name_mapping.get(task)
-    return None if spec is None else spec.shape
-
-
-def load_results(evaluation: Evaluated) -> Results:
-    """The predictions; read as untrusted data. Empty where the file is not there.
-
-    Raises:
-        DataError: the file holds something else.
-    """
-    path = evaluation.results_file
-    if not path.is_file():
-        return []
-    content = restricted_loads(path.read_bytes(), str(path))
-    match content:
-        case (dict(), [*results]) if all(isinstance(one, dict) and one.keys() >= _RESULT_KEYS for one in results):
-            return results
-    raise DataError(f"{path}: no predictions as tape_eval.py writes them: metrics, and a list of {_RESULT_TEXT}")
 
 
 def _contact_maps(group: Sequence[Evaluated], colours: dict[str, int]) -> str:

@@ -235,8 +235,13 @@ def best_of(row: Row) -> float | None:
 
 
 def shown_value(metric: Metric | None) -> str:
-    """Three decimals, or a dash."""
-    return "-" if metric is None or math.isnan(metric.value) else f"{metric.value:.3f}"
+    """As :func:`shown_number` writes it; a dash where there is none."""
+    return "-" if metric is None else shown_number(metric.value)
+
+
+def shown_number(value: float, sign: str = "-") -> str:
+    """Three decimals, with ``sign`` "+" always signed; a dash where undefined."""
+    return "-" if math.isnan(value) else f"{value:{sign}.3f}"
 
 
 def shown_spread(metric: Metric | None) -> str:

@@ -52,9 +52,9 @@ def fast_bf16(device_type: str) -> bool:
     Args:
         device_type: ``"cuda"`` or ``"cpu"``.
     """
-    if device_type != "cpu" or not is_fast(device_type, torch.bfloat16):
-        return is_fast(device_type, torch.bfloat16)
-    return _MARGIN * _seconds(torch.bfloat16) < _seconds(torch.float32)
+    if not is_fast(device_type, torch.bfloat16):
+        return False
+    return device_type != "cpu" or _MARGIN * _seconds(torch.bfloat16) < _seconds(torch.float32)
 
 
 def _seconds(dtype: torch.dtype) -> float:
