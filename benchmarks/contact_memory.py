@@ -5,7 +5,7 @@
     python benchmarks/contact_memory.py --layers 2 --hidden 128 --lengths 100 200 --heads linear pair_tensor
 
 Each measurement is a process of its own, which builds the model and makes one step with AdamW (forward, backward,
-update; batch of one) and reports the most memory it held (:mod:`tape.process_memory`). Heads:
+update; batch of one) and reports the most memory it held (:mod:`tape.runtime.memory`). Heads:
 
     linear              TAPE's head by its low-rank form, as this repository computes it
     resnet              ProteinLM's head: 1x1 convolution from the same form, 30 residual blocks
@@ -14,7 +14,7 @@ update; batch of one) and reports the most memory it held (:mod:`tape.process_me
 
 A line a measurement, then a table of all: a row a length, a column a head. From the length on where a head's curve
 says that it would exceed ``--limit-gb``, it is left out; a process that reaches the limit all the same ends there, by a
-limit of its own (RLIMIT_DATA), before the machine is short of memory. Processes ask for huge pages
+limit of its own (RLIMIT_DATA), before the machine is short of memory. ParallelContext ask for huge pages
 (THP_MEM_ALLOC_ENABLE, which serves training as well): tensors of 256 MB are made and given back all the time, and with
 pages of 4 KiB the system's part of it was two fifths of the step at 1,000 residues.
 """
@@ -37,10 +37,10 @@ if __name__ == "__main__":  # runs from any directory without installation
 import torch
 from torch import Tensor, nn
 
-from tape.atomic_files import write_json
 from tape.configs import ProteinBertConfig
+from tape.io.atomic import write_json
 from tape.models.modeling_bert import ProteinBertForContactPrediction
-from tape.process_memory import peak_memory
+from tape.runtime.memory import peak_memory
 
 HEADS = ("linear", "resnet", "resnet_checkpoint", "pair_tensor")
 LENGTHS = (100, 200, 400, 700, 1000)

@@ -5,7 +5,7 @@
     python benchmarks/converter_memory.py --hidden 2560 --layers 38 --folder /scratch     # 3 billion
 
 A synthetic Megatron-LM checkpoint of random weights is written and converted by the converter's command line in a
-process of its own, whose peak resident memory (:mod:`tape.process_memory`) is printed, mapped file pages counted in.
+process of its own, whose peak resident memory (:mod:`tape.runtime.memory`) is printed, mapped file pages counted in.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 from pretrain.tools.preprocess_data import preprocess
 from tape.errors import run_cli
-from tape.text_files import open_text
+from tape.io.text_files import open_text
 from tape.tokenizers import TAPETokenizer
 
 

@@ -24,10 +24,10 @@ from typing import Any
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from pretrain.arguments import parse_arguments
-from pretrain.parallel import read_launch
+from pretrain.config.arguments import parse_arguments
 from pretrain.pretrain_tape import run_pretraining
 from tape.errors import ConfigError, run_cli
+from tape.runtime.launch import read_launch
 
 _LEFT_OUT = 2  # steps that allocate and warm up
 

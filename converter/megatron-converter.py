@@ -21,12 +21,12 @@ from pathlib import Path
 # The script is called by path from any directory; the packages stand beside its folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from converter.conversion import LM_HEADS, Request, convert, summary, verify_only
+from converter.convert import LM_HEADS, ConversionRequest, convert, summary, verify_only
+from converter.formats.targets import FORMS
 from converter.options import SourceOptions, parse_dtype
-from converter.targets import FORMS
 from tape.errors import run_cli
-from tape.process_memory import return_large_blocks
-from tape.vocabulary_files import read_vocabulary_file
+from tape.io.vocabulary_files import read_vocabulary_file
+from tape.runtime.memory import return_large_blocks
 
 # options of what is written
 WRITING = {
@@ -133,7 +133,7 @@ def main() -> None:
         return verify(arguments)
     if not arguments.src or not arguments.out:
         parser.error("-src and -out are needed, or --verify-only A B")
-    request = Request(
+    request = ConversionRequest(
         source=arguments.src,
         out=arguments.out,
         form=arguments.to,

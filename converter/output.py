@@ -14,14 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tape.atomic_files import atomic_directory
+from converter.formats.huggingface.writer import FILES as HUGGINGFACE_FILES
+from converter.formats.megatron.layout import TRACKER_NAME
+from converter.formats.megatron.writer import RELEASE
 from tape.configs import CONFIG_NAME
 from tape.errors import ConfigError
+from tape.io.atomic import atomic_directory
 from tape.models.model_directory import BIN_NAME, PROVENANCE_NAME, SAFETENSORS_NAME, VOCABULARY_NAME
-
-from .huggingface_writer import FILES as HUGGINGFACE_FILES
-from .megatron_layout import TRACKER_NAME
-from .megatron_writer import RELEASE
 
 RECORD_NAME = "conversion.json"
 _TAPE_FILES = frozenset({CONFIG_NAME, VOCABULARY_NAME, PROVENANCE_NAME, SAFETENSORS_NAME, BIN_NAME})

@@ -22,10 +22,9 @@ from typing import Any
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from pretrain.arguments import PretrainArguments, parse_arguments, with_schedule_of
-from pretrain.assembly import build_trainer
+from pretrain.build import build_trainer
 from pretrain.checkpointing import (
-    CheckpointWriter,
+    AsyncCheckpointWriter,
     RunDescription,
     RunState,
     checkpoint_bytes,
@@ -35,34 +34,33 @@ from pretrain.checkpointing import (
     named_tensors,
     read_metadata,
 )
-from pretrain.continuing import check_samples, check_schedule, describe_samples
+from pretrain.config.arguments import PretrainConfig, parse_arguments, with_schedule_of
 from pretrain.data.blending import describe
 from pretrain.data.samples import EvaluationOrder, MicroBatches, Samples, TrainingOrder
 from pretrain.data.splits import Splits, open_splits
-from pretrain.dry_run import DryRunConfig, available_memory, is_for_gpus, make_plan
-from pretrain.flops import Meter, flops_per_token, measured_peak, memory_reader
-from pretrain.loop import Evaluation, Evaluations, Loop
-from pretrain.memory_estimate import parameter_count
-from pretrain.operations import Allowance, Operations
+from pretrain.monitor import LostRankError, watched
 from pretrain.parallel import (
-    Launch,
-    LostRankError,
-    MessageGroup,
-    Processes,
+    ControlGroup,
+    ParallelContext,
     choose_backend,
     choose_device,
-    open_message_group,
-    open_processes,
-    read_launch,
-    watched,
+    open_control_group,
+    open_parallel_context,
 )
-from pretrain.reporting import Reporter, RunFacts
-from pretrain.signals import StopRequests
-from pretrain.skipping import SkippedSteps
-from pretrain.stopping import Stopping
-from pretrain.training import Trainer
-from tape.atomic_files import write_json
+from pretrain.planning.dry_run import DryRunConfig, available_memory, is_for_gpus, make_plan
+from pretrain.planning.flops import Meter, flops_per_token, measured_peak, memory_reader
+from pretrain.planning.memory_estimate import parameter_count
+from pretrain.preemption import StopSignals
+from pretrain.trace import Allowance, Operations
+from pretrain.train.loop import Evaluation, Evaluations, Loop
+from pretrain.train.metrics_logger import MetricsLogger, RunInfo
+from pretrain.train.nonfinite import NonFiniteSteps
+from pretrain.train.resume import check_samples, check_schedule, describe_samples
+from pretrain.train.stop_conditions import StopConditions
+from pretrain.train.trainer import Trainer
 from tape.errors import ProteinLMError, run_cli
+from tape.io.atomic import write_json
+from tape.runtime.launch import Launch, read_launch
 from tape.tokenizers import TAPETokenizer
 
 _ARGUMENTS_NAME = "arguments.json"
@@ -90,7 +88,7 @@ def main() -> None:
         raise ProteinLMError(f"rank {launch.rank}: {error}") from error
 
 
-def run_pretraining(arguments: PretrainArguments, launch: Launch) -> None:
+def run_pretraining(arguments: PretrainConfig, launch: Launch) -> None:
     """Make the parts and train, as one process of the run.
 
     Args:
@@ -108,9 +106,11 @@ def run_pretraining(arguments: PretrainArguments, launch: Launch) -> None:
     arguments, changes = _compare(arguments, samples)
     parallel, operations = arguments.parallel, Operations()
     with ExitStack() as stack:
-        requests = stack.enter_context(StopRequests())
-        processes = stack.enter_context(open_processes(arguments.dims, launch, backend, device, parallel.timeout))
-        ranks = open_message_group(processes, parallel.timeout)
+        requests = stack.enter_context(StopSignals())
+        processes = stack.enter_context(
+            open_parallel_context(arguments.dims, launch, backend, device, parallel.timeout)
+        )
+        ranks = open_control_group(processes, parallel.timeout)
         stack.enter_context(watched(processes, launch, operations, ranks, parallel.patience))
         operations.at("making the model", Allowance.WORKING)
         run = _assemble(arguments, processes, operations, samples)
@@ -119,11 +119,11 @@ def run_pretraining(arguments: PretrainArguments, launch: Launch) -> None:
         start = _continue(run, arguments)
         iterations, due = arguments.training.train_iters, start.evaluation_due
         facts = _facts(run, splits, arguments)
-        reporter = Reporter(
+        reporter = MetricsLogger(
             arguments.reporting, iterations, start.iteration, facts, processes.is_main, evaluation_due=due
         )
         writer = _writer(run, arguments, start.iteration)
-        stopping = Stopping(requests, writer, ranks, arguments.training.exit_minutes, began)
+        stopping = StopConditions(requests, writer, ranks, arguments.training.exit_minutes, began)
         try:
             for line in (*notices, *_introduction(run, splits, facts, arguments), *_room(run, arguments, ranks)):
                 reporter.note(line)
@@ -138,11 +138,11 @@ class _Run:
 
     trainer: Trainer
     description: RunDescription
-    processes: Processes
+    processes: ParallelContext
 
 
 def _assemble(
-    arguments: PretrainArguments, processes: Processes, operations: Operations, samples: dict[str, Any]
+    arguments: PretrainConfig, processes: ParallelContext, operations: Operations, samples: dict[str, Any]
 ) -> _Run:
     trainer = build_trainer(arguments, processes, operations)
     tokenizer = TAPETokenizer()
@@ -156,7 +156,7 @@ def _assemble(
     return _Run(trainer, description, processes)
 
 
-def _continue(run: _Run, arguments: PretrainArguments) -> RunState:
+def _continue(run: _Run, arguments: PretrainConfig) -> RunState:
     """Load the checkpoint of ``--load`` if there is one."""
     trainer = run.trainer
     path = find_checkpoint(arguments.checkpoint.load) if arguments.checkpoint.load is not None else None
@@ -167,7 +167,7 @@ def _continue(run: _Run, arguments: PretrainArguments) -> RunState:
     return state
 
 
-def _compare(arguments: PretrainArguments, samples: dict[str, Any]) -> tuple[PretrainArguments, list[str]]:
+def _compare(arguments: PretrainConfig, samples: dict[str, Any]) -> tuple[PretrainConfig, list[str]]:
     """Make sure that this start continues the run of ``--load``.
 
     Returns:
@@ -185,7 +185,7 @@ def _compare(arguments: PretrainArguments, samples: dict[str, Any]) -> tuple[Pre
     return arguments, notes + check_schedule(path, metadata["arguments"], arguments.given, override)
 
 
-def _introduction(run: _Run, splits: Splits, facts: RunFacts, arguments: PretrainArguments) -> list[str]:
+def _introduction(run: _Run, splits: Splits, facts: RunInfo, arguments: PretrainConfig) -> list[str]:
     processes, meter = run.processes, facts.meter
     peak = meter.peak / processes.dims.world_size / 1e12
     return [
@@ -195,7 +195,7 @@ def _introduction(run: _Run, splits: Splits, facts: RunFacts, arguments: Pretrai
     ]
 
 
-def _room(run: _Run, arguments: PretrainArguments, ranks: MessageGroup) -> list[str]:
+def _room(run: _Run, arguments: PretrainConfig, ranks: ControlGroup) -> list[str]:
     """A warning when the disk will not hold the run's checkpoints."""
     config, trainer = arguments.checkpoint, run.trainer
     if config.save is None:
@@ -207,7 +207,7 @@ def _room(run: _Run, arguments: PretrainArguments, ranks: MessageGroup) -> list[
     return [] if warning is None else [warning]
 
 
-def _facts(run: _Run, splits: Splits, arguments: PretrainArguments) -> RunFacts:
+def _facts(run: _Run, splits: Splits, arguments: PretrainConfig) -> RunInfo:
     processes, stated = run.processes, arguments.reporting.peak_tflops
     if stated is not None:
         peak = stated * 1e12
@@ -219,10 +219,10 @@ def _facts(run: _Run, splits: Splits, arguments: PretrainArguments) -> RunFacts:
         "measured" if stated is None else "stated",
         memory_reader(processes.device),
     )
-    return RunFacts(processes.dims.world_size, parameter_count(arguments.model), meter)
+    return RunInfo(processes.dims.world_size, parameter_count(arguments.model), meter)
 
 
-def show_plan(arguments: PretrainArguments, config: DryRunConfig, launch: Launch) -> None:
+def show_plan(arguments: PretrainConfig, config: DryRunConfig, launch: Launch) -> None:
     """Say on one rank what the run would be.
 
     Raises:
@@ -248,10 +248,10 @@ def show_plan(arguments: PretrainArguments, config: DryRunConfig, launch: Launch
     print("it fits")
 
 
-def _writer(run: _Run, arguments: PretrainArguments, start: int) -> CheckpointWriter:
+def _writer(run: _Run, arguments: PretrainConfig, start: int) -> AsyncCheckpointWriter:
     trainer, processes = run.trainer, run.processes
-    ranks = open_message_group(processes, arguments.parallel.timeout)
-    return CheckpointWriter(
+    ranks = open_control_group(processes, arguments.parallel.timeout)
+    return AsyncCheckpointWriter(
         arguments.checkpoint, trainer.model, trainer.optimizer.state, run.description, processes.dims, ranks, start
     )
 
@@ -259,12 +259,12 @@ def _writer(run: _Run, arguments: PretrainArguments, start: int) -> CheckpointWr
 def _train(
     run: _Run,
     splits: Splits,
-    arguments: PretrainArguments,
+    arguments: PretrainConfig,
     start: RunState,
-    reporter: Reporter,
-    writer: CheckpointWriter,
-    stopping: Stopping,
-    ranks: MessageGroup,
+    reporter: MetricsLogger,
+    writer: AsyncCheckpointWriter,
+    stopping: StopConditions,
+    ranks: ControlGroup,
 ) -> None:
     remaining = max(0, arguments.training.train_iters - start.iteration)
     if start.iteration:
@@ -283,13 +283,13 @@ def _train(
     evaluations = Evaluations(
         _evaluation("valid", splits.valid, arguments, processes), _evaluation("test", splits.test, arguments, processes)
     )
-    skipped = SkippedSteps(arguments.training.max_skipped_steps, order, splits.train, ranks)
+    skipped = NonFiniteSteps(arguments.training.max_skipped_steps, order, splits.train, ranks)
     loop = Loop(run.trainer, evaluations, arguments.training, reporter, writer, stopping, skipped)
     loop.run(start, iter(batches))
 
 
 def _evaluation(
-    name: str, samples: Samples | None, arguments: PretrainArguments, processes: Processes
+    name: str, samples: Samples | None, arguments: PretrainConfig, processes: ParallelContext
 ) -> Evaluation | None:
     if samples is None or not (arguments.eval_iters or arguments.full_validation):
         return None

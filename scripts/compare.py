@@ -23,15 +23,15 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 import numpy as np
 
-from scripts.report_results import load_results, shape_of
-from scripts.report_rows import Evaluated, groups_of, headlines_of, read_evaluations, shown_data, shown_number
 from tape.errors import ConfigError, DataError, run_cli
-from tape.metrics import SHAPE_METRICS, Bootstrap, ShapeMetrics
+from tape.metrics import TASK_TYPE_METRICS, Bootstrap, TaskTypeMetrics
 from tape.metrics.paired import Difference, paired_differences
-from tape.tasks import TaskShape
+from tape.report.predictions import load_results, shape_of
+from tape.report.rows import Evaluated, groups_of, headlines_of, read_evaluations, shown_data, shown_number
+from tape.tasks import TaskType
 
 # Of other shapes results_SPLIT.pkl keeps the best classes alone, without the scores that the metrics need.
-_SHAPES = (TaskShape.VALUE, TaskShape.SEQUENCE_CLASS, TaskShape.RESIDUE_CLASS, TaskShape.RESIDUE_PAIR)
+_SHAPES = (TaskType.VALUE, TaskType.SEQUENCE_CLASS, TaskType.RESIDUE_CLASS, TaskType.RESIDUE_PAIR)
 # What a value may differ by from the one that the evaluation wrote down: the order of a sum.
 _TOLERANCE = 1e-6
 _COLUMNS = ("task", "data", "split (proteins)", "metric", "first", "second", "difference", "interval")
@@ -61,7 +61,7 @@ def compared(first: Seeds, second: Seeds, bootstrap: Bootstrap) -> list[Differen
         raise ConfigError(f"{first[0].file}: {task} is no task that this program knows")
     if shape not in _SHAPES:
         raise ConfigError(f"{first[0].file}: of {task} no scores are kept, which a comparison needs")
-    metrics = SHAPE_METRICS[shape]
+    metrics = TASK_TYPE_METRICS[shape]
     reference: _Measured | None = None
     rows: list[list[Any]] = []
     for evaluation in (*first, *second):  # one after the other: contact maps are large, what is measured of them small
@@ -76,7 +76,7 @@ def compared(first: Seeds, second: Seeds, bootstrap: Bootstrap) -> list[Differen
     return paired_differences(rows[: len(first)], rows[len(first) :], metrics, bootstrap)
 
 
-def _measured(evaluation: Evaluated, metrics: ShapeMetrics) -> _Measured:
+def _measured(evaluation: Evaluated, metrics: TaskTypeMetrics) -> _Measured:
     results = load_results(evaluation)
     if not results:
         raise ConfigError(f"{evaluation.results_file}: no predictions there; evaluate the run again with tape_eval.py")

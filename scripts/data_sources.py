@@ -18,9 +18,9 @@ from typing import Any
 
 from scripts.structure_files import coordinate_file
 from tape.errors import DataError
-from tape.json_files import read_json_object
-from tape.sequence_files import ROW_SUFFIXES, is_sequence_file
-from tape.text_files import split_suffix
+from tape.io.json_files import read_json_object
+from tape.io.sequences import ROW_SUFFIXES, is_sequence_file
+from tape.io.text_files import split_suffix
 
 CORPUS = "corpus"
 SPLITS: dict[str, tuple[str, ...]] = {

@@ -32,10 +32,10 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 from tqdm import tqdm
 
-from tape.atomic_files import atomic_directory, atomic_write, write_json
-from tape.downloads import GZIP, Retries, download
 from tape.errors import ConfigError, DataError, ProteinLMError, run_cli
-from tape.lmdb_store import LMDBReader
+from tape.hub.downloads import GZIP, Retries, download
+from tape.io.atomic import atomic_directory, atomic_write, write_json
+from tape.io.lmdb_store import LMDBReader
 
 DEFAULT_TABLE = Path(__file__).with_name("tape_archives.json")
 _ADVICE = (

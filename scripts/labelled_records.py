@@ -24,7 +24,7 @@ import numpy as np
 
 from scripts.structure_files import SS3_LETTERS, SS8_LETTERS, Chain, three_state
 from tape.errors import DataError, UnknownResidueError
-from tape.sequence_files import IDENTIFIER_KEYS
+from tape.io.sequences import IDENTIFIER_KEYS
 from tape.tokenizers import normalise_sequence
 
 PRIMARY_KEYS = ("primary", "sequence", "text")

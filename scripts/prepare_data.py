@@ -63,17 +63,17 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 from tqdm import tqdm
 
-from pretrain.data.tokenising import DEFAULT_MAX_UNKNOWN_FRACTION, UNKNOWN_MEANING
+from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, UNKNOWN_MEANING
 from pretrain.tools.preprocess_data import preprocess
 from scripts.data_sources import CORPUS, Dataset, SplitFiles, find_datasets
 from scripts.labelled_records import chain_record, make_record
 from scripts.structure_files import read_chains
-from tape.atomic_files import atomic_directory, atomic_write, write_json
 from tape.errors import ConfigError, DataError, UnknownResidueError, run_cli
-from tape.file_hashes import sha256_of
-from tape.lmdb_store import write_lmdb
-from tape.sequence_files import read_rows, read_sequences
-from tape.text_files import file_size
+from tape.io.atomic import atomic_directory, atomic_write, write_json
+from tape.io.checksums import sha256_of
+from tape.io.lmdb_store import write_lmdb
+from tape.io.sequences import read_rows, read_sequences
+from tape.io.text_files import file_size
 from tape.tokenizers import normalise_sequence
 
 FOLDERS = {  # task -> folder

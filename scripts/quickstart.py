@@ -20,10 +20,10 @@ if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from scripts.data_sources import PROVENANCE_FILE, Dataset, find_datasets
-from scripts.stages import Pipeline, Stage
-from tape.atomic_files import atomic_write
+from scripts.step_runner import Pipeline, Stage
 from tape.errors import ConfigError, run_cli
-from tape.processor_cores import usable_cores
+from tape.io.atomic import atomic_write
+from tape.runtime.cpu import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 _YES, _NO = "yes\n", "no\n"
@@ -358,7 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     machine = Machine.found(size.heads, records)
     stages = plan(options.data.resolve(), out, tasks, size, machine)
     if options.dry_run:
-        from scripts.stages import shown
+        from scripts.step_runner import shown
 
         print("\n".join(shown(stage) for stage in stages))
         return

@@ -18,10 +18,10 @@ from pathlib import Path
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from scripts.report_page import page
-from scripts.report_rows import csv_table, make_rows, markdown_published, markdown_table, read_evaluations
-from tape.atomic_files import atomic_directory, write_text
 from tape.errors import ConfigError, run_cli
+from tape.io.atomic import atomic_directory, write_text
+from tape.report.page import page
+from tape.report.rows import csv_table, make_rows, markdown_published, markdown_table, read_evaluations
 
 PAGE, TABLE, VALUES = "report.html", "table.md", "table.csv"
 

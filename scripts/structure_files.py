@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tape.atomic_files import atomic_write
 from tape.errors import DataError
-from tape.sequence_files import read_rows
-from tape.text_files import Progress, explain_errors
+from tape.io.atomic import atomic_write
+from tape.io.sequences import read_rows
+from tape.io.text_files import Progress, explain_errors
 
 ANGSTROM_PER_UNIT = 0.1
 SS8_LETTERS = "GHIBESTC"  # order of NetSurfP-2.0 and TAPE; DSSP's blank is C

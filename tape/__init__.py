@@ -11,6 +11,48 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
+    from tape.models.modeling_bert import (
+        ProteinBertForContactPrediction,
+        ProteinBertForMaskedLM,
+        ProteinBertForSequenceClassification,
+        ProteinBertForSequenceToSequenceClassification,
+        ProteinBertForValuePrediction,
+        ProteinBertModel,
+    )
+    from tape.models.modeling_lstm import (
+        ProteinLSTMForContactPrediction,
+        ProteinLSTMForLM,
+        ProteinLSTMForSequenceClassification,
+        ProteinLSTMForSequenceToSequenceClassification,
+        ProteinLSTMForValuePrediction,
+        ProteinLSTMModel,
+    )
+    from tape.models.modeling_onehot import (
+        ProteinOneHotForContactPrediction,
+        ProteinOneHotForSequenceClassification,
+        ProteinOneHotForSequenceToSequenceClassification,
+        ProteinOneHotForValuePrediction,
+        ProteinOneHotModel,
+    )
+    from tape.models.modeling_resnet import (
+        ProteinResNetForContactPrediction,
+        ProteinResNetForMaskedLM,
+        ProteinResNetForSequenceClassification,
+        ProteinResNetForSequenceToSequenceClassification,
+        ProteinResNetForValuePrediction,
+        ProteinResNetModel,
+    )
+    from tape.models.modeling_trrosetta import TRRosetta
+    from tape.models.modeling_unirep import (
+        UniRepForContactPrediction,
+        UniRepForLM,
+        UniRepForSequenceClassification,
+        UniRepForSequenceToSequenceClassification,
+        UniRepForValuePrediction,
+        UniRepModel,
+    )
+    from tape.models.modeling_utils import ProteinModel
+
     from .configs import (
         ProteinBertConfig,
         ProteinConfig,
@@ -20,47 +62,6 @@ if TYPE_CHECKING:
         TRRosettaConfig,
         UniRepConfig,
     )
-    from .models.modeling_bert import (
-        ProteinBertForContactPrediction,
-        ProteinBertForMaskedLM,
-        ProteinBertForSequenceClassification,
-        ProteinBertForSequenceToSequenceClassification,
-        ProteinBertForValuePrediction,
-        ProteinBertModel,
-    )
-    from .models.modeling_lstm import (
-        ProteinLSTMForContactPrediction,
-        ProteinLSTMForLM,
-        ProteinLSTMForSequenceClassification,
-        ProteinLSTMForSequenceToSequenceClassification,
-        ProteinLSTMForValuePrediction,
-        ProteinLSTMModel,
-    )
-    from .models.modeling_onehot import (
-        ProteinOneHotForContactPrediction,
-        ProteinOneHotForSequenceClassification,
-        ProteinOneHotForSequenceToSequenceClassification,
-        ProteinOneHotForValuePrediction,
-        ProteinOneHotModel,
-    )
-    from .models.modeling_resnet import (
-        ProteinResNetForContactPrediction,
-        ProteinResNetForMaskedLM,
-        ProteinResNetForSequenceClassification,
-        ProteinResNetForSequenceToSequenceClassification,
-        ProteinResNetForValuePrediction,
-        ProteinResNetModel,
-    )
-    from .models.modeling_trrosetta import TRRosetta
-    from .models.modeling_unirep import (
-        UniRepForContactPrediction,
-        UniRepForLM,
-        UniRepForSequenceClassification,
-        UniRepForSequenceToSequenceClassification,
-        UniRepForValuePrediction,
-        UniRepModel,
-    )
-    from .models.modeling_utils import ProteinModel
     from .tokenizers import TAPETokenizer
 
 _HOMES: dict[str, tuple[str, ...]] = {

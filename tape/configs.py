@@ -11,9 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from tape.hub.cache import local_model
+from tape.io.json_files import read_json_object
+
 from .errors import ConfigError
-from .json_files import read_json_object
-from .model_cache import local_model
 
 Config = TypeVar("Config", bound="ProteinConfig")
 

@@ -1,4 +1,4 @@
-"""The commands: they read their options, have the parts put together (:mod:`tape.assembly`), and run.
+"""The commands: they read their options, have the parts put together (:mod:`tape.cli.build`), and run.
 
 ``run_train``, ``run_eval``, ``run_embed`` and ``run_train_distributed`` read ``sys.argv`` unless given arguments, and
 raise :class:`tape.errors.ProteinLMError` for what a user can mend. The ``*_command`` functions are for the shell: the
@@ -18,23 +18,24 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import arguments as options
+from tape.finetuning.config import AdamWConfig
+from tape.finetuning.resume import take_over
+from tape.hub.cache import local_model
+
+from .cli import parsers as options
 from .errors import ConfigError, run_cli
-from .model_cache import local_model
 from .registry import TaskSpec, registry
-from .resuming import take_over
-from .tasks import SHAPE_TRAITS, TaskShape
+from .tasks import TASK_TYPE_TRAITS, TaskType
 from .tokenizers import TAPETokenizer
-from .training_config import OptimizerConfig
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .checkpoints import TrainingProgress
-    from .distributed import Ranks
-    from .evaluation import Evaluation
-    from .recording import RunRecorder
-    from .run_directory import RunDirectory
-    from .training import Trainer
+    from tape.evaluation.evaluate import Evaluation
+    from tape.finetuning.checkpoint import TrainerState
+    from tape.finetuning.run_directory import RunDirectory
+    from tape.finetuning.run_logger import RunLogger
+    from tape.finetuning.trainer import Finetuner
+    from tape.runtime.distributed import DistributedContext
 
 Arguments = argparse.Namespace | Sequence[str] | None
 
@@ -72,9 +73,9 @@ def run_train(arguments: Arguments = None) -> Path:
     """
     args, changes = _completed(_parse_training(options.create_train_parser(), arguments))
     spec = _trainable(args)
-    from .distributed import training_processes
-    from .run_directory import logging_to_terminal
-    from .training import seed_all
+    from tape.finetuning.run_directory import logging_to_terminal
+    from tape.finetuning.trainer import seed_all
+    from tape.runtime.distributed import training_processes
 
     with training_processes(args.no_cuda, args.local_rank) as ranks:
         with logging_to_terminal(options.level_of(args) if ranks.is_writer else logging.WARNING):
@@ -102,20 +103,21 @@ def _trainable(args: argparse.Namespace) -> TaskSpec:
     spec = registry.get_task_spec(args.task)
     if not spec.is_available:
         raise ConfigError(f"task {args.task} is not available in this version")
-    if spec.shape == TaskShape.EMBEDDING:
+    if spec.shape == TaskType.EMBEDDING:
         raise ConfigError(f"task {args.task} has nothing to train or evaluate; use tape-embed")
     if args.model_type not in spec.models:
         spec.get_model(args.model_type)  # raises, and says what there is
     return spec
 
 
-def _train(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks, changes: Sequence[str]) -> Path:
-    from . import assembly
-    from .checkpoints import load_training_state
-    from .training import Trainer
+def _train(args: argparse.Namespace, spec: TaskSpec, ranks: DistributedContext, changes: Sequence[str]) -> Path:
+    from tape.finetuning.checkpoint import load_training_state
+    from tape.finetuning.trainer import Finetuner
+
+    from .cli import build as assembly
 
     data = assembly.training_data(args, spec)
-    shape = assembly.task_shape(spec, data.train)
+    shape = assembly.task_type(spec, data.train)
     config = assembly.training_config(args, shape)
     assembly.report_slow_precision(config.precision, ranks.device)
     source = assembly.pretrained_source(args)
@@ -129,7 +131,7 @@ def _train(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks, changes: Sequ
             assembly.check_later_epochs(args, run, saved[1].epoch)
         recorder = assembly.run_recorder(args, run, data, ranks, stack)
         validated = assembly.validated_model(args, model, shape)
-        trainer = Trainer(model, data, shape, config, ranks, recorder, validated)
+        trainer = Finetuner(model, data, shape, config, ranks, recorder, validated)
         if saved is not None:
             _resume(trainer, saved, run, recorder)
             for change in changes if ranks.is_writer else ():
@@ -139,12 +141,12 @@ def _train(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks, changes: Sequ
     return run.path
 
 
-def _train_seeds(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> Path:
+def _train_seeds(args: argparse.Namespace, spec: TaskSpec, ranks: DistributedContext) -> Path:
     """``--seeds N``: N runs in one directory, and their mean and standard deviation."""
-    from .distributed import from_writer
-    from .run_directory import SEED_PREFIX, experiment_name
-    from .seed_summary import SeedRun, write_summary
-    from .training import seed_all
+    from tape.finetuning.run_directory import SEED_PREFIX, experiment_name
+    from tape.finetuning.seeds import SeedRun, write_summary
+    from tape.finetuning.trainer import seed_all
+    from tape.runtime.distributed import from_writer
 
     name = from_writer(experiment_name(args.task, args.model_type, args.time_or_name, args.exp_name), ranks)
     runs = []
@@ -162,7 +164,9 @@ def _train_seeds(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> Path
     return directory
 
 
-def _evaluate_splits(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks, run: Path) -> dict[str, dict[str, float]]:
+def _evaluate_splits(
+    args: argparse.Namespace, spec: TaskSpec, ranks: DistributedContext, run: Path
+) -> dict[str, dict[str, float]]:
     """``--eval_splits``: the metrics of a run's best saved epoch on each."""
     evaluation = vars(options.create_eval_parser().parse_args([args.model_type, args.task, str(run)]))
     shared = {name: value for name, value in vars(args).items() if name in evaluation and name != "from_pretrained"}
@@ -173,10 +177,10 @@ def _evaluate_splits(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks, run
 
 
 def _resume(
-    trainer: Trainer,
-    saved: tuple[dict[str, Any], TrainingProgress],
+    trainer: Finetuner,
+    saved: tuple[dict[str, Any], TrainerState],
     run: RunDirectory,
-    recorder: RunRecorder | None,
+    recorder: RunLogger | None,
 ) -> None:
     state, progress = saved
     trainer.resume(state, progress)
@@ -186,7 +190,7 @@ def _resume(
     logger.info("going on after epoch %d, step %d, in %s", progress.epoch, progress.global_step, run.path)
 
 
-def _announce(args: argparse.Namespace, trainer: Trainer, run: RunDirectory) -> None:
+def _announce(args: argparse.Namespace, trainer: Finetuner, run: RunDirectory) -> None:
     """Write the arguments with what their defaults came to, and say what is about to happen."""
     resolved = {"batch_size": trainer.config.batch_size, "warmup_steps": trainer.schedule.warmup_steps}
     if trainer.recorder is not None:
@@ -201,17 +205,18 @@ def _announce(args: argparse.Namespace, trainer: Trainer, run: RunDirectory) -> 
         )
 
 
-def _save_untrained(args: argparse.Namespace, ranks: Ranks) -> Path:
+def _save_untrained(args: argparse.Namespace, ranks: DistributedContext) -> Path:
     """``--force_save``: the model as it starts, with its optimizer, in PATH/0. No data are read."""
-    from . import assembly
-    from .checkpoints import TrainingProgress, save_epoch
-    from .models.model_directory import UNTRAINED
-    from .optimization import make_optimizer
+    from tape.finetuning.checkpoint import TrainerState, save_epoch
+    from tape.finetuning.optimizer import make_optimizer
+    from tape.models.model_directory import UNTRAINED
+
+    from .cli import build as assembly
 
     directory = Path(args.force_save) / "0"
     model = assembly.model_to_train(args, assembly.pretrained_source(args))
     if ranks.is_writer:
-        optimizer, schedule = make_optimizer(model, OptimizerConfig(args.learning_rate, args.weight_decay, 0), 1)
+        optimizer, schedule = make_optimizer(model, AdamWConfig(args.learning_rate, args.weight_decay, 0), 1)
         state = {"optimizer": optimizer.state_dict(), "scheduler": schedule.state_dict()}
         provenance = {
             "kind": UNTRAINED,
@@ -221,7 +226,7 @@ def _save_untrained(args: argparse.Namespace, ranks: Ranks) -> Path:
             "code_version": __version__,
         }
         tokenizer = TAPETokenizer(args.tokenizer)
-        save_epoch(directory, model, state, TrainingProgress(), tokenizer=tokenizer, provenance=provenance)
+        save_epoch(directory, model, state, TrainerState(), tokenizer=tokenizer, provenance=provenance)
         logger.info("saved the untrained model to %s", directory)
     return directory
 
@@ -242,26 +247,27 @@ def run_eval(arguments: Arguments = None) -> dict[str, float]:
     args = _parse(options.create_eval_parser(), arguments)
     options.check_directory("--output_dir", args.output_dir)
     spec = _trainable(args)
-    from .distributed import training_processes
-    from .run_directory import logging_to_terminal
+    from tape.finetuning.run_directory import logging_to_terminal
+    from tape.runtime.distributed import training_processes
 
     with training_processes(args.no_cuda, args.local_rank) as ranks:
         with logging_to_terminal(options.level_of(args) if ranks.is_writer else logging.WARNING):
             return _evaluate(args, spec, ranks) if args.predict is None else _predict(args, spec, ranks)
 
 
-def _predict(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> dict[str, float]:
+def _predict(args: argparse.Namespace, spec: TaskSpec, ranks: DistributedContext) -> dict[str, float]:
     """``--predict FILE``."""
-    from . import assembly
-    from .datasets.embedding import EmbedDataset
-    from .distributed import gather_lists
-    from .evaluation import EvaluationConfig
-    from .prediction import check_predicted, predict
-    from .prediction_files import PredictionFiles
-    from .run_directory import saved_epoch
+    from tape.datasets.embedding import EmbedDataset
+    from tape.evaluation.evaluate import EvaluationConfig
+    from tape.finetuning.run_directory import saved_epoch
+    from tape.inference.predict import check_predicted, predict
+    from tape.inference.prediction_files import PredictionFiles
+    from tape.runtime.distributed import gather_lists
+
+    from .cli import build as assembly
 
     directory = saved_epoch(local_model(args.from_pretrained))
-    shape = spec.shape or assembly.task_shape(spec, spec.dataset_class(args.data_dir, args.split, args.tokenizer))
+    shape = spec.shape or assembly.task_type(spec, spec.dataset_class(args.data_dir, args.split, args.tokenizer))
     check_predicted(args.task, shape)
     folder = directory if directory.is_dir() else directory.parent
     path = args.predict_out or folder / f"predictions_{args.predict.name.split('.')[0]}.csv"
@@ -270,7 +276,7 @@ def _predict(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> dict[str
     assembly.report_changes(dataset, str(args.predict))
     model = assembly.finetuned_model(args, spec, directory).to(ranks.device)
     model, dataset = assembly.fit_lengths(args.length, model, dataset, shape, str(args.predict))
-    batch_size = SHAPE_TRAITS[shape].batch_size if args.batch_size is None else args.batch_size
+    batch_size = TASK_TYPE_TRAITS[shape].batch_size if args.batch_size is None else args.batch_size
     config = EvaluationConfig(batch_size, args.num_workers, options.precision_of(args), max_tokens=args.max_tokens)
     rows = gather_lists(files.keep(predict(model, dataset, shape, config, ranks)), ranks)
     if ranks.is_writer:
@@ -279,18 +285,19 @@ def _predict(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> dict[str
     return {"proteins": float(len(rows))}
 
 
-def _evaluate(args: argparse.Namespace, spec: TaskSpec, ranks: Ranks) -> dict[str, float]:
-    from . import assembly
-    from .evaluation import EvaluationConfig, check_measured, evaluate
-    from .result_files import check_metrics, chosen_metrics
-    from .run_directory import saved_epoch
+def _evaluate(args: argparse.Namespace, spec: TaskSpec, ranks: DistributedContext) -> dict[str, float]:
+    from tape.evaluation.evaluate import EvaluationConfig, check_measured, evaluate
+    from tape.evaluation.results import check_metrics, chosen_metrics
+    from tape.finetuning.run_directory import saved_epoch
+
+    from .cli import build as assembly
 
     directory = saved_epoch(local_model(args.from_pretrained))
     dataset = spec.dataset_class(args.data_dir, args.split, args.tokenizer)
     assembly.report_changes(dataset, args.split)
-    shape = assembly.task_shape(spec, dataset)
+    shape = assembly.task_type(spec, dataset)
     check_metrics(args.metrics, args.task, shape)
-    batch_size = SHAPE_TRAITS[shape].batch_size if args.batch_size is None else args.batch_size
+    batch_size = TASK_TYPE_TRAITS[shape].batch_size if args.batch_size is None else args.batch_size
     bootstrap = options.bootstrap_of(args)
     precision = options.precision_of(args)
     config = EvaluationConfig(batch_size, args.num_workers, precision, bootstrap, args.max_tokens)
@@ -315,8 +322,8 @@ def _write_evaluation(
     chosen: dict[str, float],
     config: Any,
 ) -> None:
-    from .datasets.provenance import dataset_provenance
-    from .result_files import data_hash, write_report, write_results
+    from tape.datasets.provenance import dataset_provenance
+    from tape.evaluation.results import data_hash, write_report, write_results
 
     folder = directory if directory.is_dir() else directory.parent
     write_results(folder, args.split, chosen, evaluation)
@@ -347,13 +354,14 @@ def run_embed(arguments: Arguments = None) -> Path:
     args = _parse(options.create_embed_parser(), arguments)
     spec = registry.get_task_spec("embed")
     spec.get_model(args.model_type)
-    from . import assembly
-    from .distributed import training_processes
-    from .embedding import embed, run_identity
-    from .embedding_files import embeddings_file
-    from .evaluation import EvaluationConfig
-    from .result_files import data_hash, model_hash
-    from .run_directory import logging_to_terminal, saved_epoch
+    from tape.evaluation.evaluate import EvaluationConfig
+    from tape.evaluation.results import data_hash, model_hash
+    from tape.finetuning.run_directory import logging_to_terminal, saved_epoch
+    from tape.inference.embed import embed, run_identity
+    from tape.inference.embedding_files import embeddings_file
+    from tape.runtime.distributed import training_processes
+
+    from .cli import build as assembly
 
     with training_processes(args.no_cuda, args.local_rank) as ranks:
         with logging_to_terminal(options.level_of(args) if ranks.is_writer else logging.WARNING):
@@ -362,8 +370,8 @@ def run_embed(arguments: Arguments = None) -> Path:
             assembly.report_changes(dataset, args.data_file)
             directory = saved_epoch(local_model(args.from_pretrained))
             model = assembly.encoder(args, directory).to(ranks.device)
-            model, dataset = assembly.fit_lengths(args.length, model, dataset, TaskShape.EMBEDDING, args.data_file)
-            batch_size = SHAPE_TRAITS[TaskShape.EMBEDDING].batch_size if args.batch_size is None else args.batch_size
+            model, dataset = assembly.fit_lengths(args.length, model, dataset, TaskType.EMBEDDING, args.data_file)
+            batch_size = TASK_TYPE_TRAITS[TaskType.EMBEDDING].batch_size if args.batch_size is None else args.batch_size
             config = EvaluationConfig(
                 batch_size, args.num_workers, options.precision_of(args), max_tokens=args.max_tokens
             )
@@ -391,7 +399,7 @@ def run_train_distributed(arguments: Arguments = None) -> None:
     """
     args, _ = _completed(_parse_training(options.create_distributed_parser(), arguments))
     _trainable(args)
-    from .distributed import LaunchPlan, launch
+    from tape.runtime.distributed import LaunchPlan, launch
 
     values = vars(args)
     plan = LaunchPlan(**{name: values.pop(name) for name in options.LAUNCHER_OPTIONS})

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tape.hub.cache import local_model
+
 from .errors import ConfigError
-from .model_cache import local_model
-from .tasks import BUILT_IN_TASKS, Task, TaskShape
+from .tasks import BUILT_IN_TASKS, Task, TaskType
 
 Registered = TypeVar("Registered", bound=Callable[..., Any])
 
@@ -96,7 +97,7 @@ class TaskSpec:
         return self.task.num_labels
 
     @property
-    def shape(self) -> TaskShape | None:
+    def shape(self) -> TaskType | None:
         return self.task.shape
 
     @property
@@ -155,7 +156,7 @@ class Registry:
         num_labels: int = -1,
         dataset: Any = None,
         models: Mapping[str, Any] | None = None,
-        shape: TaskShape | str | None = None,
+        shape: TaskType | str | None = None,
     ) -> Any:
         """Register a task and its dataset class. Without ``dataset``, a decorator for that class.
 
@@ -171,7 +172,7 @@ class Registry:
         """
         if dataset is None:
             return lambda cls: self.register_task(task_name, num_labels, cls, models, shape)
-        task = Task(task_name, num_labels=num_labels, shape=None if shape is None else TaskShape(shape))
+        task = Task(task_name, num_labels=num_labels, shape=None if shape is None else TaskType(shape))
         self.register_task_spec(task_name, TaskSpec(task, dataset, dict(models or {})))
         return dataset
 
@@ -248,7 +249,7 @@ class Registry:
             model_name: model type registered for the task.
             task_name: a registered task.
             config_file: JSON configuration; None means the class's defaults. Not used with ``load_dir``.
-            load_dir: model directory to load, or what stands for one (:func:`tape.model_cache.local_model`).
+            load_dir: model directory to load, or what stands for one (:func:`tape.hub.cache.local_model`).
             config_overrides: configuration values that replace those of the file, directory or defaults.
 
         Raises:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class TaskShape(str, Enum):
+class TaskType(str, Enum):
     """What is predicted about a protein."""
 
     VALUE = "value"  # one number a protein
@@ -23,7 +23,7 @@ class TaskShape(str, Enum):
 
 
 @dataclass(frozen=True)
-class ShapeTraits:
+class TaskTypeTraits:
     """What follows from a shape.
 
     Attributes:
@@ -40,17 +40,17 @@ class ShapeTraits:
     headline: tuple[str, ...] = ("loss",)
 
 
-SHAPE_TRAITS: dict[TaskShape, ShapeTraits] = {
-    TaskShape.VALUE: ShapeTraits("ForValuePrediction", 64, "proteins", ("loss", "spearmanr")),
-    TaskShape.SEQUENCE_CLASS: ShapeTraits("ForSequenceClassification", 32, "proteins", ("loss", "accuracy")),
-    TaskShape.RESIDUE_CLASS: ShapeTraits("ForSequenceToSequenceClassification", 32, "residues", ("loss", "accuracy")),
-    TaskShape.RESIDUE_PAIR: ShapeTraits(
+TASK_TYPE_TRAITS: dict[TaskType, TaskTypeTraits] = {
+    TaskType.VALUE: TaskTypeTraits("ForValuePrediction", 64, "proteins", ("loss", "spearmanr")),
+    TaskType.SEQUENCE_CLASS: TaskTypeTraits("ForSequenceClassification", 32, "proteins", ("loss", "accuracy")),
+    TaskType.RESIDUE_CLASS: TaskTypeTraits("ForSequenceToSequenceClassification", 32, "residues", ("loss", "accuracy")),
+    TaskType.RESIDUE_PAIR: TaskTypeTraits(
         "ForContactPrediction", 8, "residue pairs", ("loss", "precision_at_l5", "precision_at_l5_medium_long")
     ),
-    TaskShape.MASKED_LM: ShapeTraits("ForMaskedLM", 64, "tokens", ("loss", "perplexity", "accuracy")),
-    TaskShape.LANGUAGE_MODEL: ShapeTraits("ForLM", 64, "tokens", ("loss", "perplexity", "accuracy")),
-    TaskShape.PAIR_GEOMETRY: ShapeTraits("", 1, "proteins", ("loss", "accuracy_dist", "precision_at_l5_medium_long")),
-    TaskShape.EMBEDDING: ShapeTraits("Model", 32, "proteins"),
+    TaskType.MASKED_LM: TaskTypeTraits("ForMaskedLM", 64, "tokens", ("loss", "perplexity", "accuracy")),
+    TaskType.LANGUAGE_MODEL: TaskTypeTraits("ForLM", 64, "tokens", ("loss", "perplexity", "accuracy")),
+    TaskType.PAIR_GEOMETRY: TaskTypeTraits("", 1, "proteins", ("loss", "accuracy_dist", "precision_at_l5_medium_long")),
+    TaskType.EMBEDDING: TaskTypeTraits("Model", 32, "proteins"),
 }
 
 # model_type -> module and prefix of its class names
@@ -82,7 +82,7 @@ class Task:
     num_labels: int = -1
     folder: str = ""
     splits: tuple[str, ...] = ()
-    shape: TaskShape | None = None
+    shape: TaskType | None = None
     dataset: str = ""
     models: tuple[str, ...] = ()
 
@@ -91,7 +91,7 @@ class Task:
         """model_type -> ``"module:Class"`` of the class with this task's head."""
         if self.shape is None:
             return {}
-        head = SHAPE_TRAITS[self.shape].head
+        head = TASK_TYPE_TRAITS[self.shape].head
         return {name: "{}:{}{}".format(*MODEL_FAMILIES[name], head) for name in self.models}
 
 
@@ -99,28 +99,28 @@ _ENCODERS = ("transformer", "lstm", "resnet", "unirep")
 _LABELLED = ("transformer", "lstm", "onehot", "resnet", "unirep")
 
 BUILT_IN_TASKS: tuple[Task, ...] = (
-    Task("embed", shape=TaskShape.EMBEDDING, dataset="tape.datasets.embedding:EmbedDataset", models=_ENCODERS),
+    Task("embed", shape=TaskType.EMBEDDING, dataset="tape.datasets.embedding:EmbedDataset", models=_ENCODERS),
     Task(
         "masked_language_modeling",
         folder="pfam",
         splits=("train", "valid", "holdout"),
-        shape=TaskShape.MASKED_LM,
-        dataset="tape.datasets.language_modelling:MaskedLanguageModelingDataset",
+        shape=TaskType.MASKED_LM,
+        dataset="tape.datasets.language_modeling:MaskedLanguageModelingDataset",
         models=("transformer", "resnet"),
     ),
     Task(
         "language_modeling",
         folder="pfam",
         splits=("train", "valid", "holdout"),
-        shape=TaskShape.LANGUAGE_MODEL,
-        dataset="tape.datasets.language_modelling:LanguageModelingDataset",
+        shape=TaskType.LANGUAGE_MODEL,
+        dataset="tape.datasets.language_modeling:LanguageModelingDataset",
         models=("lstm", "unirep"),
     ),
     Task(
         "fluorescence",
         folder="fluorescence",
         splits=("train", "valid", "test"),
-        shape=TaskShape.VALUE,
+        shape=TaskType.VALUE,
         dataset="tape.datasets.whole_protein:FluorescenceDataset",
         models=_LABELLED,
     ),
@@ -128,7 +128,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         "stability",
         folder="stability",
         splits=("train", "valid", "test"),
-        shape=TaskShape.VALUE,
+        shape=TaskType.VALUE,
         dataset="tape.datasets.whole_protein:StabilityDataset",
         models=_LABELLED,
     ),
@@ -137,7 +137,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         num_labels=1195,
         folder="remote_homology",
         splits=("train", "valid", "test_fold_holdout", "test_family_holdout", "test_superfamily_holdout"),
-        shape=TaskShape.SEQUENCE_CLASS,
+        shape=TaskType.SEQUENCE_CLASS,
         dataset="tape.datasets.whole_protein:RemoteHomologyDataset",
         models=_LABELLED,
     ),
@@ -145,7 +145,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         "contact_prediction",
         folder="proteinnet",
         splits=("train", "train_unfiltered", "valid", "test"),
-        shape=TaskShape.RESIDUE_PAIR,
+        shape=TaskType.RESIDUE_PAIR,
         dataset="tape.datasets.contacts:ProteinnetDataset",
         models=_LABELLED,
     ),
@@ -154,7 +154,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         num_labels=3,
         folder="secondary_structure",
         splits=("train", "valid", "casp12", "ts115", "cb513"),
-        shape=TaskShape.RESIDUE_CLASS,
+        shape=TaskType.RESIDUE_CLASS,
         dataset="tape.datasets.residue:SecondaryStructureDataset",
         models=_LABELLED,
     ),
@@ -163,7 +163,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         num_labels=8,
         folder="secondary_structure",
         splits=("train", "valid", "casp12", "ts115", "cb513"),
-        shape=TaskShape.RESIDUE_CLASS,
+        shape=TaskType.RESIDUE_CLASS,
         dataset="tape.datasets.residue:EightStateDataset",
         models=_LABELLED,
     ),
@@ -171,7 +171,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         "trrosetta",
         folder="trrosetta",
         splits=("train", "valid"),
-        shape=TaskShape.PAIR_GEOMETRY,
+        shape=TaskType.PAIR_GEOMETRY,
         dataset="tape.datasets.trrosetta:TRRosettaDataset",
         models=("trrosetta",),
     ),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tape.errors import run_cli
-from tests.local_site import Site, serving
+from tests.support.local_site import Site, serving
 
 # One thread per process: the tests start processes of their own, and two cores are all a runner may have.
 # It is set here, before anything imports torch, and subprocesses inherit it.
@@ -96,7 +96,7 @@ def assert_clean_error() -> Callable[..., None]:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    """A web server on this machine; see tests/local_site.py."""
+    """A web server on this machine; see tests/support/local_site.py."""
     with serving() as served:
         yield served
 

@@ -23,7 +23,7 @@ LONGEST_FILE = 500
 LARGEST_SAMPLE = 2 * 1024 * 1024
 
 # The owners of untrusted pickles: one for data records, one for checkpoints of other programs.
-PICKLE_READERS = {"tape/lmdb_store.py"}
+PICKLE_READERS = {"tape/io/lmdb_store.py"}
 
 
 def repository_files() -> list[Path]:

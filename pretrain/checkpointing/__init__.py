@@ -8,8 +8,8 @@ Random state is not stored, because none is kept: dropout, masks and sample orde
 the place in the run.
 """
 
-from .background import CheckpointWriter
-from .contents import StoredPart, StoredTensor, model_tensors
+from .async_writer import AsyncCheckpointWriter
+from .disk_space import checkpoint_bytes, early_warning
 from .format import (
     CheckpointConfig,
     FullCheckpoint,
@@ -19,14 +19,13 @@ from .format import (
     read_metadata,
     verify_files,
 )
-from .index import named_tensors
+from .index_reader import StoredPart, StoredTensor, model_tensors, named_tensors
 from .loading import load_checkpoint, load_full_checkpoint
 from .saving import save_checkpoint
-from .space import checkpoint_bytes, early_warning
 
 __all__ = [
+    "AsyncCheckpointWriter",
     "CheckpointConfig",
-    "CheckpointWriter",
     "FullCheckpoint",
     "RunDescription",
     "RunState",

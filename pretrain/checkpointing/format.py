@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from tape.errors import CheckpointError
-from tape.file_hashes import sha256_of
-from tape.json_files import read_json_object
+from tape.io.checksums import sha256_of
+from tape.io.json_files import read_json_object
 
 FORMAT = "proteinlm-sharded"
 VERSION = 1
@@ -54,7 +54,7 @@ class RunState:
         skipped_steps: of these, steps whose update was left out (loss or gradient not finite).
         skipped_in_a_row: how many of them came last, those of the search for a loss scale left out.
         evaluation_due: whether the evaluation that belongs to this iteration is still to be done.
-        loss_scale: state of pretrain.precision.LossScale.
+        loss_scale: state of pretrain.optim.precision.LossScale.
         skipped_samples: rows of the skipped steps; checkpoints written before it was counted have 0.
     """
 
@@ -76,7 +76,7 @@ class RunDescription:
         model_config: ProteinBertConfig.to_dict().
         arguments: the run's options.
         vocabulary, vocabulary_fingerprint: tokens by id.
-        samples: what the rows are a function of (pretrain.continuing).
+        samples: what the rows are a function of (pretrain.train.resume).
     """
 
     model_config: dict[str, Any]

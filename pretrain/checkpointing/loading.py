@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+from pretrain.parallel import ParallelContext
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError
 
-from ..parallel import Processes
-from .agreement import agreed_by_all, reason_of
+from .collective_errors import raised_on_all_ranks
 from .format import (
     MODEL_PREFIX,
     POINTER_NAME,
@@ -28,7 +26,7 @@ from .format import (
     read_metadata,
     verify_files,
 )
-from .index import IndexReader, named_tensors, without_loneliness_warning
+from .index_reader import IndexReader, fill_tensors, named_tensors
 
 
 def load_checkpoint(
@@ -36,7 +34,7 @@ def load_checkpoint(
     model: nn.Module,
     optimizer_state: dict[str, Tensor],
     description: RunDescription,
-    processes: Processes,
+    processes: ParallelContext,
 ) -> RunState:
     """Fill model and optimizer in place; called by all ranks together, at any layout.
 
@@ -46,7 +44,9 @@ def load_checkpoint(
     metadata = read_metadata(path)
     _check_same_model(path, metadata, description)
     world = processes.dims.world_size
-    agreed_by_all(processes, lambda: verify_files(path, metadata["files"], processes.rank, world), "cannot continue")
+    raised_on_all_ranks(
+        processes, lambda: verify_files(path, metadata["files"], processes.rank, world), "cannot continue"
+    )
     tensors = named_tensors(model, optimizer_state)
     _check_names(path, tensors)
     fill_tensors(tensors, path, alone=processes.mesh is None)
@@ -109,12 +109,3 @@ def load_full_checkpoint(
         vocabulary=metadata["vocabulary"],
         path=path,
     )
-
-
-def fill_tensors(tensors: dict[str, Any], path: Path, alone: bool) -> None:
-    """Read the named tensors in place."""
-    try:
-        with without_loneliness_warning():
-            dcp.load(tensors, storage_reader=IndexReader(path), no_dist=alone)
-    except (CheckpointException, OSError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {reason_of(error)}") from error

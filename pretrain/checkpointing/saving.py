@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata
 
-from tape.atomic_files import atomic_write, current_umask, replace_directory, sync_folder, write_json
+from pretrain.parallel import ControlGroup, ParallelContext, ParallelDims
 from tape.errors import CheckpointError
-from tape.file_hashes import sha256_of
+from tape.io.atomic import atomic_write, current_umask, replace_directory, sync_folder, write_json
+from tape.io.checksums import sha256_of
 
-from ..parallel import MessageGroup, ParallelDims, Processes
-from .agreement import agreed, agreed_by_all, reason_of
+from .collective_errors import agreed, raised_on_all_ranks, reason_of
+from .disk_space import checkpoint_bytes, free_bytes, readable, require_space
 from .format import FORMAT, INDEX_NAME, METADATA_NAME, POINTER_NAME, VERSION, RunDescription, RunState
-from .index import named_tensors, without_loneliness_warning
+from .index_reader import named_tensors, without_single_process_warning
 from .retention import Retention, remove_older, tidy
-from .space import checkpoint_bytes, free_bytes, readable, require_space
 
 # of the system (no space, over quota, larger than the process may write), of torch's writer, and ours of a short file
 _WORDS_OF_A_FULL_DISK = ("No space left", "quota", "File too large", "write failed", "were written")
@@ -36,7 +36,7 @@ def save_checkpoint(
     optimizer_state: dict[str, Tensor],
     state: RunState,
     description: RunDescription,
-    processes: Processes,
+    processes: ParallelContext,
 ) -> Path:
     """Write ``directory/iter_{iteration:07d}`` and return when it is there; called by all ranks together.
 
@@ -46,9 +46,9 @@ def save_checkpoint(
     Raises:
         CheckpointError: on every rank, when any of them couldn't write. What was there before stays.
     """
-    ranks = MessageGroup(processes.rank, processes.dims.world_size)
+    ranks = ControlGroup(processes.rank, processes.dims.world_size)
     tensors = named_tensors(model, optimizer_state)
-    with without_loneliness_warning():
+    with without_single_process_warning():
         return write_checkpoint(Path(directory), tensors, state, description, processes.dims, ranks)
 
 
@@ -58,7 +58,7 @@ def write_checkpoint(
     state: RunState,
     description: RunDescription,
     dims: ParallelDims,
-    ranks: MessageGroup,
+    ranks: ControlGroup,
     retention: Retention | None = None,
 ) -> Path:
     """Write given tensors as the checkpoint of ``state.iteration``; called by all ranks together.
@@ -109,14 +109,14 @@ def _clean_up(problem: str, temporary: Path | None, root: Path, needed: int) -> 
     return problem + ("" if last is None else f"; the checkpoint of iteration {last} stays")
 
 
-def _write_files(directory: Path, target: Path, tensors: dict[str, Any], ranks: MessageGroup) -> dict[str, Any]:
+def _write_files(directory: Path, target: Path, tensors: dict[str, Any], ranks: ControlGroup) -> dict[str, Any]:
     """Write the tensors; the size and hash of every file by name."""
     index = _write_tensors(directory, target, tensors, ranks)
-    parts = agreed_by_all(ranks, lambda: _describe_files(directory, index, ranks.rank), f"{target}: not saved")
+    parts = raised_on_all_ranks(ranks, lambda: _describe_files(directory, index, ranks.rank), f"{target}: not saved")
     return {name: entry for part in parts for name, entry in part.items()}
 
 
-def _write_tensors(directory: Path, target: Path, tensors: dict[str, Any], ranks: MessageGroup) -> Metadata:
+def _write_tensors(directory: Path, target: Path, tensors: dict[str, Any], ranks: ControlGroup) -> Metadata:
     writer = dcp.FileSystemWriter(directory, single_file_per_rank=True, sync_files=True)
     try:
         return dcp.save(tensors, storage_writer=writer, process_group=ranks.group, no_dist=ranks.world_size == 1)

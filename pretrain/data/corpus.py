@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from tape.errors import DataError, VocabularyMismatchError
-from tape.json_files import read_json_object
+from tape.io.json_files import read_json_object
+from tape.io.vocabulary_files import VocabularyFile, read_vocabulary_file
 from tape.tokenizers import TAPETokenizer
-from tape.vocabulary_files import VocabularyFile, read_vocabulary_file
 
 from .indexed_dataset import IndexedDataset, description_path
 from .vocabulary import MEGATRON_TOKENS, TAPE_TOKENS, ids_by_name, log_likelihood

@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from pretrain.preemption import ignore_stop_signals_in_worker, stop_signals_blocked
 from tape.errors import DataError, ProteinLMError
 from tape.masking import IGNORED, mask_tokens
 from tape.models.attention import PackedLayout
 from tape.tokenizers import TAPETokenizer
 
-from ..batch_schedule import BatchConfig
-from ..signals import held_back, shield_worker
+from .batch_schedule import BatchConfig
 from .corpus import Corpus
 from .packing import EpochPlan, EpochPlanner, PackingConfig, Piece
 
@@ -327,7 +327,7 @@ class MicroBatches:
             num_workers=workers,
             pin_memory=pin_memory,
             prefetch_factor=_PREFETCH if workers else None,
-            worker_init_fn=shield_worker,
+            worker_init_fn=ignore_stop_signals_in_worker,
         )
 
     def __len__(self) -> int:
@@ -335,7 +335,7 @@ class MicroBatches:
 
     def __iter__(self) -> Iterator[MicroBatch]:
         try:
-            with held_back():  # workers start here
+            with stop_signals_blocked():  # workers start here
                 batches = iter(self._loader)
             yield from batches
         except ProteinLMError as error:

@@ -1,37 +1,34 @@
 """Everything about running on several processes: who they are, how the model is split, how gradients are summed.
 
 With :mod:`pretrain.checkpointing` the only place that touches ``torch.distributed``. The model knows nothing of it: it
-is split from outside, and the training loop calls the few operations of :class:`Processes` and of
-:class:`Gradients`.
+is split from outside, and the training loop calls the few operations of :class:`ParallelContext` and of
+:class:`GradientBuckets`.
 """
 
-from .blocks import RECOMPUTATIONS, compile_blocks, recompute
-from .dims import ParallelDims
-from .gradients import Gradients
-from .launch import Launch, read_launch
-from .messages import MessageGroup, open_message_group
+from .context import BACKENDS, ParallelConfig, ParallelContext, choose_backend, choose_device, open_parallel_context
+from .control_group import ControlGroup, open_control_group
+from .fsdp import apply_fsdp, fill_part
+from .gradient_buckets import GradientBuckets
+from .parallel_dims import ParallelDims
+from .parallelize import RECOMPUTATIONS, compile_blocks, recompute
 from .parameters import TIED_NAME, LocalParameter, local_parameters
-from .pipeline import PIPELINE_SCHEDULES, Execution, make_execution, sum_of
-from .processes import BACKENDS, ParallelConfig, Processes, choose_backend, choose_device, open_processes
-from .sharding import fill_part, shard_over_data
-from .stages import keep_stage, own_blocks
-from .tensor import apply_tensor_parallel
-from .watchdog import LostRankError, watched
+from .pipeline import PIPELINE_SCHEDULES, ForwardBackward, make_forward_backward, sum_of
+from .pipeline_split import keep_stage, own_blocks
+from .tensor_parallel import apply_tensor_parallel
 
 __all__ = [
     "BACKENDS",
     "PIPELINE_SCHEDULES",
     "RECOMPUTATIONS",
     "TIED_NAME",
-    "Execution",
-    "Gradients",
-    "Launch",
+    "ControlGroup",
+    "ForwardBackward",
+    "GradientBuckets",
     "LocalParameter",
-    "LostRankError",
-    "MessageGroup",
     "ParallelConfig",
+    "ParallelContext",
     "ParallelDims",
-    "Processes",
+    "apply_fsdp",
     "apply_tensor_parallel",
     "choose_backend",
     "choose_device",
@@ -39,13 +36,10 @@ __all__ = [
     "fill_part",
     "keep_stage",
     "local_parameters",
-    "make_execution",
-    "open_message_group",
-    "open_processes",
+    "make_forward_backward",
+    "open_control_group",
+    "open_parallel_context",
     "own_blocks",
-    "read_launch",
     "recompute",
-    "shard_over_data",
     "sum_of",
-    "watched",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard
 
-from .processes import DATA_AXIS, TENSOR_AXIS, Processes
+from .context import DATA_AXIS, TENSOR_AXIS, ParallelContext
 
 TIED_NAME = "bert.embeddings.word_embeddings.weight"
 DECODER_NAME = "mlm.decoder.weight"  # the same matrix, in the state dict under both names
@@ -44,12 +44,12 @@ class LocalParameter:
         return DTensor.from_local(values, mesh, placements, run_check=False, shape=shape, stride=stride)
 
 
-def local_parameters(model: nn.Module, processes: Processes) -> list[LocalParameter]:
+def local_parameters(model: nn.Module, processes: ParallelContext) -> list[LocalParameter]:
     """All trained parameters of this rank's part of the model, tied ones once."""
     return [_local(name, parameter, processes) for name, parameter in model.named_parameters()]
 
 
-def _local(name: str, parameter: nn.Parameter, processes: Processes) -> LocalParameter:
+def _local(name: str, parameter: nn.Parameter, processes: ParallelContext) -> LocalParameter:
     local = parameter
     axes: tuple[str, ...] = ()
     split: set[str] = set()

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.distributed.pipelining import Schedule1F1B, ScheduleGPipe
 from torch.distributed.pipelining.schedules import PipelineScheduleSingle
 
-from ..operations import Operations
-from .gradients import Gradients
-from .processes import Processes
-from .sharding import settle_shards, shard_over_data, without_gradient_sums
-from .watched_stage import WatchedStage
+from pretrain.trace import Operations
+
+from .context import ParallelContext
+from .fsdp import apply_fsdp, no_gradient_sync, settle_shards
+from .gradient_buckets import GradientBuckets
+from .pipeline_stage import InstrumentedStage
 
 PIPELINE_SCHEDULES = ("1f1b", "gpipe")
 
@@ -30,11 +31,11 @@ AnyBatch = TypeVar("AnyBatch", contravariant=True)
 Prepare = Callable[[int], None]  # called with a micro-batch's number before its forward pass
 
 
-class Execution(Protocol[AnyBatch]):
+class ForwardBackward(Protocol[AnyBatch]):
     """How micro-batches go through the model."""
 
     def train(
-        self, batches: Sequence[AnyBatch], weight: Tensor, gradients: Gradients, prepare: Prepare
+        self, batches: Sequence[AnyBatch], weight: Tensor, gradients: GradientBuckets, prepare: Prepare
     ) -> list[Tensor]:
         """Forward and backward; afterwards ``gradients`` are those of the sum of all losses times ``weight``.
 
@@ -51,7 +52,7 @@ def sum_of(losses: Sequence[Tensor], device: torch.device) -> Tensor:
     return torch.stack(list(losses)).double().sum() if losses else torch.zeros((), dtype=torch.float64, device=device)
 
 
-class WholeModel(Generic[Batch]):
+class NoPipelining(Generic[Batch]):
     """Micro-batches one after another.
 
     Args:
@@ -63,13 +64,15 @@ class WholeModel(Generic[Batch]):
     def __init__(self, part: nn.Module, device: torch.device, operations: Operations) -> None:
         self._part, self._device, self._operations = part, device, operations
 
-    def train(self, batches: Sequence[Batch], weight: Tensor, gradients: Gradients, prepare: Prepare) -> list[Tensor]:
+    def train(
+        self, batches: Sequence[Batch], weight: Tensor, gradients: GradientBuckets, prepare: Prepare
+    ) -> list[Tensor]:
         losses = []
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
             self._operations.at(f"forward and backward pass of micro-batch {number + 1}")
             prepare(number)
-            with without_gradient_sums(self._part, not last):
+            with no_gradient_sync(self._part, not last):
                 loss = self._part(batch)
                 with gradients.summing() if last else nullcontext():
                     (loss * weight).backward()
@@ -114,14 +117,21 @@ class Pipeline(Generic[Batch]):
     """
 
     def __init__(
-        self, part: _NumberedPart, processes: Processes, shape: tuple[int, ...], schedule: str, operations: Operations
+        self,
+        part: _NumberedPart,
+        processes: ParallelContext,
+        shape: tuple[int, ...],
+        schedule: str,
+        operations: Operations,
     ) -> None:
         self._part, self._processes, self._shape, self._schedule = part, processes, shape, schedule
         self._operations = operations
         self._schedules: dict[tuple[int, bool], PipelineScheduleSingle] = {}
         self._weight = torch.ones(())
 
-    def train(self, batches: Sequence[Batch], weight: Tensor, gradients: Gradients, prepare: Prepare) -> list[Tensor]:
+    def train(
+        self, batches: Sequence[Batch], weight: Tensor, gradients: GradientBuckets, prepare: Prepare
+    ) -> list[Tensor]:
         self._part.prepare, self._weight = prepare, weight
         self._operations.at("pipeline")
         losses = self._run(batches, training=True)
@@ -153,11 +163,11 @@ class Pipeline(Generic[Batch]):
             self._schedules[number, training] = kind(self._stage(), number, self._loss, scale_grads=False)
         return self._schedules[number, training]
 
-    def _stage(self) -> WatchedStage:
+    def _stage(self) -> InstrumentedStage:
         """A stage whose inputs and outputs are known beforehand, so that no rank tries the model out to find them."""
         processes = self._processes
         stream = torch.empty(self._shape, device=processes.device, requires_grad=True)
-        return WatchedStage(
+        return InstrumentedStage(
             self._operations,
             self._part,
             processes.stage,
@@ -172,17 +182,17 @@ class Pipeline(Generic[Batch]):
         return output * self._weight
 
 
-def make_execution(
+def make_forward_backward(
     part: nn.Module,
-    processes: Processes,
+    processes: ParallelContext,
     shape: tuple[int, ...],
     schedule: str = PIPELINE_SCHEDULES[0],
     operations: Operations | None = None,
-) -> WholeModel[Any] | Pipeline[Any]:
+) -> NoPipelining[Any] | Pipeline[Any]:
     """How this layout runs micro-batches; shards what of the part isn't sharded yet, so that parameters are final.
 
     Args:
-        part: see :class:`WholeModel` and :class:`Pipeline`.
+        part: see :class:`NoPipelining` and :class:`Pipeline`.
         processes: the layout.
         shape: see :class:`Pipeline`.
         schedule: see :class:`Pipeline`.
@@ -190,8 +200,8 @@ def make_execution(
     """
     operations = operations or Operations()
     module = part if processes.dims.pipeline == 1 else _NumberedPart(part)
-    shard_over_data(module, processes)
+    apply_fsdp(module, processes)
     settle_shards(module)
     if isinstance(module, _NumberedPart):
         return Pipeline(module, processes, shape, schedule, operations)
-    return WholeModel(module, processes.device, operations)
+    return NoPipelining(module, processes.device, operations)

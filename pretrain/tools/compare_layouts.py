@@ -33,13 +33,14 @@ import numpy as np
 import torch
 import torch.multiprocessing as mp
 
-from pretrain.arguments import parse_arguments
-from pretrain.assembly import build_trainer
+from pretrain.build import build_trainer
+from pretrain.config.arguments import parse_arguments
 from pretrain.data.samples import EvaluationOrder, PackedRow, TrainingOrder, join_rows
-from pretrain.parallel import Launch, open_processes
-from pretrain.training import Trainer
+from pretrain.parallel import open_parallel_context
+from pretrain.train.trainer import Trainer
 from tape.errors import ConfigError, ProteinLMError, run_cli
 from tape.masking import mask_tokens
+from tape.runtime.launch import Launch
 from tape.tokenizers import TAPETokenizer
 
 SEQ_LENGTH = 48
@@ -140,7 +141,9 @@ def run_layout(flags: Sequence[str], launch: Launch, steps: int) -> Curve:
         steps: of the optimizer.
     """
     arguments = parse_arguments([*flags, "--train-iters", str(max(steps, 1))], launch.world_size)
-    with open_processes(arguments.dims, launch, "gloo", torch.device("cpu"), arguments.parallel.timeout) as processes:
+    with open_parallel_context(
+        arguments.dims, launch, "gloo", torch.device("cpu"), arguments.parallel.timeout
+    ) as processes:
         trainer = build_trainer(arguments, processes)
         results = [trainer.step(*step) for step in _steps(trainer, steps)]
         dims = processes.dims

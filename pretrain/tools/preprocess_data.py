@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Sequences -> tokenised corpus: ``PREFIX_KEY_document.{bin,idx}`` and its sidecar ``.json``.
 
-Reads every format of tape.sequence_files (FASTA, Stockholm, JSON lines, JSON, CSV, text, TAPE's LMDB; also .gz, .xz and
+Reads every format of tape.io.sequences (FASTA, Stockholm, JSON lines, JSON, CSV, text, TAPE's LMDB; also .gz, .xz and
 .zst), one file or many, and streams: memory does not grow with the corpus. Takes Megatron's options.
 
     python pretrain/tools/preprocess_data.py --input swissprot.fasta.xz --output-prefix corpus/swissprot --workers 2
@@ -28,13 +28,13 @@ import numpy as np
 from pretrain.data.corpus import CorpusDescription, CorpusSource
 from pretrain.data.deduplication import DigestSet
 from pretrain.data.indexed_dataset import LAYOUTS, IndexedDatasetWriter
-from pretrain.data.tokenising import DEFAULT_MAX_UNKNOWN_FRACTION, UNKNOWN_MEANING, Filters, tokenise_all
+from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, UNKNOWN_MEANING, Filters, tokenise_all
 from tape.errors import ConfigError, DataError, run_cli
-from tape.file_hashes import sha256_of
-from tape.sequence_files import SEQUENCE_KEYS, SequenceRecord, read_sequences
-from tape.text_files import file_size
+from tape.io.checksums import sha256_of
+from tape.io.sequences import SEQUENCE_KEYS, SequenceRecord, read_sequences
+from tape.io.text_files import file_size
+from tape.io.vocabulary_files import read_vocabulary_file
 from tape.tokenizers import TAPETokenizer
-from tape.vocabulary_files import read_vocabulary_file
 
 DEFAULT_KEY = "text"
 TOKENIZER_TYPES = ("iupac", "BertWordPieceLowerCase", "BertWordPieceCase")
@@ -91,7 +91,7 @@ def preprocess(
     """Tokenise files into ``{output_prefix}_{key}_{level}.{bin,idx,json}``, all of it or nothing.
 
     Args:
-        inputs: files in any format of tape.sequence_files.
+        inputs: files in any format of tape.io.sequences.
         output_prefix: beginning of the output's path.
         json_keys: one corpus is written for each. With the default alone, ``primary`` and ``sequence`` are tried too.
         workers: processes that tokenise (1: this one).

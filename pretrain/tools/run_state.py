@@ -22,8 +22,8 @@ from pathlib import Path
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from pretrain.arguments import parse_arguments
 from pretrain.checkpointing import find_checkpoint, read_metadata
+from pretrain.config.arguments import parse_arguments
 from tape.errors import ConfigError, run_cli
 
 

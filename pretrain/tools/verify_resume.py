@@ -38,7 +38,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 import torch
 
 from pretrain.checkpointing import find_checkpoint, load_full_checkpoint
-from pretrain.reporting import METRICS_NAME, TIMING_FIELDS
+from pretrain.train.metrics_logger import METRICS_NAME, TIMING_FIELDS
 from tape.errors import ConfigError, ProteinLMError, run_cli
 
 _SCRIPT = Path(__file__).resolve().parents[1] / "pretrain_tape.py"

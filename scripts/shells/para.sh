@@ -8,7 +8,7 @@
 # MODEL= (empty) starts from new weights.
 set -euo pipefail
 
-# shellcheck source=scripts/shells/words.sh
+# shellcheck source=scripts/shells/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/words.sh"
 read_words "$@"
 if (( ${#given[@]} < 5 || ${#given[@]} > 6 )); then

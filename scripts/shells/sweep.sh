@@ -10,7 +10,7 @@
 # OUTPUT_DIR (./results/sweep), PYTHON (the interpreter).
 set -euo pipefail
 
-# shellcheck source=scripts/shells/words.sh
+# shellcheck source=scripts/shells/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/words.sh"
 read_words "$@"
 if (( ${#given[@]} < 3 )); then

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from .contacts import ProteinnetDataset
 from .embedding import EmbedDataset
-from .language_modelling import LanguageModelingDataset, MaskedLanguageModelingDataset
-from .padding import pad_sequences
+from .language_modeling import LanguageModelingDataset, MaskedLanguageModelingDataset
 from .residue import SecondaryStructureDataset
 from .sources import FastaDataset, JSONDataset, LMDBDataset, NPZDataset, TableDataset, dataset_factory
+from .task_dataset import pad_sequences
 from .trrosetta import TRRosettaDataset
 from .whole_protein import FluorescenceDataset, RemoteHomologyDataset, StabilityDataset
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import ConfigError
+from tape.errors import ConfigError
 
 # Batches are cut from pools of this many batches sorted by length: less padding, yet nearly random batches.
 _POOL_BATCHES = 32
@@ -25,7 +25,7 @@ _SPECIAL_TOKENS = 2  # <cls> and <sep> of each protein
 
 
 @dataclass(frozen=True)
-class MicroBatch:
+class MicroBatchPlan:
     """Proteins of one forward pass of one rank.
 
     Attributes:
@@ -38,7 +38,7 @@ class MicroBatch:
     counted: bool = True
 
 
-Step = list[MicroBatch]
+Step = list[MicroBatchPlan]
 
 
 def draw_batches(lengths: np.ndarray, indices: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -73,7 +73,7 @@ def divide_step(batch: np.ndarray, accumulation: int, rank: int, world_size: int
     passes = min(accumulation, -(-batch.size // world_size))
     parts = np.array_split(batch, passes * world_size)
     mine = parts[rank::world_size]
-    return [MicroBatch(part) if part.size else MicroBatch(batch[:1], counted=False) for part in mine]
+    return [MicroBatchPlan(part) if part.size else MicroBatchPlan(batch[:1], counted=False) for part in mine]
 
 
 def check_token_budget(lengths: np.ndarray, max_tokens: int | None) -> None:
@@ -130,8 +130,8 @@ def divide_by_tokens(
     while len(pieces) < min(wanted, batch.size):
         largest = max(range(len(pieces)), key=lambda number: pieces[number].size)
         pieces[largest : largest + 1] = np.array_split(pieces[largest], 2)
-    step = [MicroBatch(piece) for piece in pieces]
-    step += [MicroBatch(ordered[:1], counted=False)] * (wanted - len(step))
+    step = [MicroBatchPlan(piece) for piece in pieces]
+    step += [MicroBatchPlan(ordered[:1], counted=False)] * (wanted - len(step))
     return step[rank::world_size]
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError
-from .padding import pad_sequences
-from .task_dataset import IGNORED, TaskDataset, collate_inputs, task_record
+from tape.errors import DataError
+
+from .task_dataset import IGNORED, TaskDataset, collate_inputs, pad_sequences, task_record
 
 CONTACT_DISTANCE = 8.0  # Angstrom
 MINIMUM_SEPARATION = 6

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .survey import Survey, survey_of, unmasked_labels_of
+from .index import DatasetIndex, index_of, unmasked_labels_of
 
 Batch = dict[str, Any]
 
@@ -52,9 +52,9 @@ class CroppedDataset(Dataset[Any]):
 
         return labels
 
-    def survey(self) -> Survey | None:
+    def survey(self) -> DatasetIndex | None:
         """The data set's survey, with the lengths that are left."""
-        found = survey_of(self._dataset)
+        found = index_of(self._dataset)
         return None if found is None else replace(found, lengths=np.minimum(found.lengths, self._positions - 2))
 
     def collate_fn(self, items: Sequence[Any]) -> Batch:

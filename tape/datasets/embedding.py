@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..tokenizers import TAPETokenizer, as_tokenizer
+from tape.tokenizers import TAPETokenizer, as_tokenizer
+
 from .sources import dataset_factory
 from .task_dataset import TaskDataset, collate_inputs, task_record
 

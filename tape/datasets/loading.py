@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ..errors import ProteinLMError
-from ..processor_cores import usable_cores
+from tape.errors import ProteinLMError
+from tape.runtime.cpu import usable_cores
+
 from .batching import PlannedBatches
 
 # Below this many proteins starting worker processes takes longer than reading the data.

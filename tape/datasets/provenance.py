@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
-from ..json_files import read_json_object
+from tape.errors import DataError
+from tape.io.json_files import read_json_object
 
 RECORD_NAME = "dataset.json"
 

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .padding import pad_sequences
-from .survey import sequence_of
-from .task_dataset import IGNORED, TaskDataset, collate_inputs, task_record
+from .index import sequence_of
+from .task_dataset import IGNORED, TaskDataset, collate_inputs, pad_sequences, task_record
 
 Item = tuple[np.ndarray, np.ndarray, np.ndarray]
 

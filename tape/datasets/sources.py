@@ -16,18 +16,10 @@ from typing import IO, Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from ..errors import DataError
-from ..lmdb_store import LMDBReader
-from ..sequence_files import (
-    IDENTIFIER_KEYS,
-    ROW_SUFFIXES,
-    SEQUENCE_KEYS,
-    Row,
-    read_rows,
-    read_sequences,
-    split_suffix,
-)
-from ..text_files import COMPRESSIONS
+from tape.errors import DataError
+from tape.io.lmdb_store import LMDBReader
+from tape.io.sequences import IDENTIFIER_KEYS, ROW_SUFFIXES, SEQUENCE_KEYS, Row, read_rows, read_sequences, split_suffix
+from tape.io.text_files import COMPRESSIONS
 
 Record = dict[str, Any]
 
@@ -38,7 +30,7 @@ class RecordSource(Dataset[Record]):
     Attributes:
         path: the file or directory, for messages.
         has_labels: False where nothing belongs to single residues, so that a stop ``*`` at the end may be left out.
-        known_survey: what :func:`tape.datasets.survey.take_survey` found, kept so that the file is read through once.
+        known_survey: what :func:`tape.datasets.index.build_index` found, kept so that the file is read through once.
     """
 
     path: Path
@@ -269,7 +261,7 @@ def dataset_factory(data_file: str | os.PathLike[str], *args: Any, **kwargs: Any
     """The dataset class for a file, by its suffix.
 
     Args:
-        data_file: .lmdb, FASTA, .json, .jsonl, any other sequence file that :mod:`tape.sequence_files` reads (all but
+        data_file: .lmdb, FASTA, .json, .jsonl, any other sequence file that :mod:`tape.io.sequences` reads (all but
             LMDB also .gz, .xz, .zst), or a directory of .npz files.
 
     Raises:

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..errors import DataError, UnknownResidueError
-from ..tasks import TASKS, Task
-from ..tokenizers import TAPETokenizer, as_tokenizer
-from .padding import pad_sequences
+from tape.errors import DataError, UnknownResidueError
+from tape.tasks import TASKS, Task
+from tape.tokenizers import TAPETokenizer, as_tokenizer
+
+from .index import DatasetIndex, build_index, field_of, sequence_of
 from .sources import Record, RecordSource, split_source
-from .survey import Survey, field_of, sequence_of, take_survey
 
 IGNORED = -1
 
@@ -89,9 +89,9 @@ class TaskDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.data)
 
-    def survey(self) -> Survey:
+    def survey(self) -> DatasetIndex:
         """Lengths and ids of all records; read once."""
-        return take_survey(self.data)
+        return build_index(self.data)
 
     def encode(self, index: int, record: Record) -> tuple[np.ndarray, np.ndarray]:
         """Token ids (L + 2,) with ``<cls>`` and ``<sep>``, and a mask of ones."""
@@ -149,3 +149,22 @@ def collate_inputs(ids: Sequence[np.ndarray], masks: Sequence[np.ndarray], pad_i
 def task_record(name: str) -> Task:
     """The built-in record that a data set class belongs to."""
     return TASKS[name]
+
+
+def pad_sequences(sequences: Sequence[Any], constant_value: float = 0, dtype: Any = None) -> np.ndarray:
+    """Stack arrays of one rank into one array, each filled up at its far ends (TAPE's function).
+
+    Args:
+        sequences: B arrays of the same number of dimensions, each of any size.
+        constant_value: what fills up.
+        dtype: of the result; the first array's when None.
+
+    Returns:
+        (B, largest size in each dimension...).
+    """
+    arrays = [np.asarray(sequence) for sequence in sequences]
+    shape = tuple(np.max([array.shape for array in arrays], axis=0).astype(int))
+    padded = np.full((len(arrays), *shape), constant_value, dtype=dtype or arrays[0].dtype)
+    for row, array in zip(padded, arrays, strict=True):
+        row[tuple(slice(size) for size in array.shape)] = array
+    return padded

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError
-from ..tokenizers import TAPETokenizer, as_tokenizer
-from .padding import pad_sequences
+from tape.errors import DataError
+from tape.tokenizers import TAPETokenizer, as_tokenizer
+
+from .index import DatasetIndex
 from .sources import NPZDataset, Record
-from .survey import Survey
-from .task_dataset import DrawnExamples, TaskDataset, task_record
+from .task_dataset import DrawnExamples, TaskDataset, pad_sequences, task_record
 
 SYMBOLS = 21
 _DISTANCE_EDGES = np.arange(2, 20.1, 0.5)  # Angstrom
@@ -92,9 +92,9 @@ class TRRosettaDataset(DrawnExamples, TaskDataset):
         self._is_training = split == "train"
         self._max_seqlen = max_seqlen if self._is_training and max_seqlen > 0 else None
         self._seed = seed
-        self._survey: Survey | None = None
+        self._survey: DatasetIndex | None = None
 
-    def survey(self) -> Survey:
+    def survey(self) -> DatasetIndex:
         """Lengths and names, from the headers of the alignments."""
         if self._survey is None:
             shapes = [self.data.shape_of(index, "msa") for index in range(len(self))]
@@ -104,7 +104,7 @@ class TRRosettaDataset(DrawnExamples, TaskDataset):
             lengths = np.array([shape[1] for shape in shapes], dtype=np.int64)
             if self._max_seqlen is not None:
                 lengths = np.minimum(lengths, self._max_seqlen)
-            self._survey = Survey(lengths, self.data.names, Counter())
+            self._survey = DatasetIndex(lengths, self.data.names, Counter())
         return self._survey
 
     def __getitem__(self, index: int) -> Item:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from tape.errors import DataError
+
 from .sources import Record
 from .task_dataset import TaskDataset, collate_inputs, task_record
 

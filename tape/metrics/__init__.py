@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .bootstrap import Bootstrap
-from .by_shape import NAMED_METRICS, SHAPE_METRICS, ShapeMetrics
+from .by_task_type import NAMED_METRICS, TASK_TYPE_METRICS, TaskTypeMetrics
 from .classes import accuracy
 from .contacts import measure_contacts, precision_at_l5, summarise_contacts
 from .definitions import Metric
@@ -11,10 +11,10 @@ from .values import mean_absolute_error, mean_squared_error, pearsonr, spearmanr
 
 __all__ = [
     "NAMED_METRICS",
-    "SHAPE_METRICS",
+    "TASK_TYPE_METRICS",
     "Bootstrap",
     "Metric",
-    "ShapeMetrics",
+    "TaskTypeMetrics",
     "accuracy",
     "mean_absolute_error",
     "mean_squared_error",

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import ConfigError
+from tape.errors import ConfigError
+
 from .definitions import Interval, Metric
 
 # Numbers of one block of resamples: 8 MB each, whatever the size of the set.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -123,3 +124,8 @@ def summarise_tokens(rows: Sequence[ResidueCounts], bootstrap: Bootstrap | None 
     value = float(right / total) if total else float("nan")
     metric = Metric("accuracy", value, int(total), "fraction of right tokens over all predicted tokens")
     return with_intervals([metric], counts[:, :1], counts[:, 1:], bootstrap)
+
+
+def perplexity(mean_loss: float) -> float:
+    """exp(mean loss in nats over the predicted tokens), infinite where that overflows."""
+    return math.exp(mean_loss) if mean_loss < 700 else math.inf

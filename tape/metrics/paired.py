@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from tape.errors import DataError
+
 from .bootstrap import Bootstrap, bootstrap_intervals
-from .by_shape import ShapeMetrics
+from .by_task_type import TaskTypeMetrics
 from .definitions import Interval, Metric
 
 
@@ -42,7 +43,7 @@ class Difference:
 
 
 def paired_differences(
-    first: Sequence[Sequence[Any]], second: Sequence[Sequence[Any]], metrics: ShapeMetrics, bootstrap: Bootstrap
+    first: Sequence[Sequence[Any]], second: Sequence[Sequence[Any]], metrics: TaskTypeMetrics, bootstrap: Bootstrap
 ) -> list[Difference]:
     """Differences of all metrics of a shape.
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from tape.errors import DataError
+
 from .bootstrap import Bootstrap, bootstrap_intervals
 from .definitions import Metric
 
@@ -61,7 +62,7 @@ def weighted_correlation(true: np.ndarray, predicted: np.ndarray, weights: np.nd
 
 
 def average_ranks(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Ranks from 1 of values that occur several times; equal values share the mean of their ranks.
+    """DistributedContext from 1 of values that occur several times; equal values share the mean of their ranks.
 
     Args:
         values: (N,).

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError
-from .activation_checkpoint import recomputed
+from tape.errors import ConfigError
+
+from .activation_checkpointing import recomputed
 
 # A group of proteins padded to its longest costs attention time as length squared: stop a group where the shortest
 # would be padded by more than this factor. Smaller groups waste less arithmetic and start more kernels.

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .activation_checkpointing import recomputed_chain
 from .heads import IGNORED, HeadOutput, MaskedBatchNorm, masked_cross_entropy
-from .recomputation import recomputed_chain
 
 _CHANNELS = 64
 
@@ -106,7 +106,8 @@ class PairwiseContactPredictionHead(nn.Module):
             ``linear`` is TAPE's (one linear map).
         num_blocks: residual blocks of ``resnet``; published checkpoints have 30.
         dropout: on the pair features, see the module's text.
-        checkpoint_blocks: recompute the residual blocks in the backward pass; see :mod:`tape.models.recomputation`.
+        checkpoint_blocks: recompute the residual blocks in the backward pass; see
+            :mod:`tape.models.activation_checkpointing`.
         separations: distances |i - j| along the chain that have a logit of their own, added to a pair's; pairs farther
             apart share the last one. Near pairs touch more often, and the features don't say how near a pair is. 0:
             none, as in the original.

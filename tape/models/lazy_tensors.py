@@ -17,7 +17,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from tape.errors import CheckpointError
 
 SAFETENSORS_DTYPES = {
     torch.float64: "F64",

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..atomic_files import atomic_write, write_json
-from ..configs import CONFIG_NAME, ProteinConfig
-from ..errors import CheckpointError, VocabularyMismatchError
-from ..json_files import read_json_object
-from ..tokenizers import TAPETokenizer
+from tape.configs import CONFIG_NAME, ProteinConfig
+from tape.errors import CheckpointError, VocabularyMismatchError
+from tape.io.atomic import atomic_write, write_json
+from tape.io.json_files import read_json_object
+from tape.tokenizers import TAPETokenizer
+
 from .lazy_tensors import LazyTensor, write_safetensors
 
 SAFETENSORS_NAME = "model.safetensors"

@@ -24,10 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..configs import ProteinBertConfig
-from ..errors import ConfigError
+from tape.configs import ProteinBertConfig
+from tape.errors import ConfigError
+
 from . import task_models
-from .activation_checkpoint import recomputed
+from .activation_checkpointing import recomputed
 from .attention import AttentionCore, PackedLayout
 from .heads import activation
 from .model_directory import StateDict

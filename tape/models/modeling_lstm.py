@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from ..configs import ProteinLSTMConfig
+from tape.configs import ProteinLSTMConfig
+
 from . import task_models
 from .heads import masked_cross_entropy
 from .modeling_utils import ProteinModel, normal_initialisation

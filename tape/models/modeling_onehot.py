@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..configs import ProteinOneHotConfig
+from tape.configs import ProteinOneHotConfig
+
 from . import task_models
 from .modeling_utils import ProteinModel
 

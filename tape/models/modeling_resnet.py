@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..configs import ProteinResNetConfig
+from tape.configs import ProteinResNetConfig
+
 from . import task_models
 from .heads import activation
 from .modeling_utils import MLMHead, ProteinModel, normal_initialisation, tie

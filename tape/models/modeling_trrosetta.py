@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..configs import TRRosettaConfig
+from tape.configs import TRRosettaConfig
+
 from .modeling_utils import ProteinModel
 
 SYMBOLS = 21  # 20 amino acids and the gap

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..configs import UniRepConfig
+from tape.configs import UniRepConfig
+
 from . import task_models
 from .heads import masked_cross_entropy
 from .modeling_utils import ProteinModel, normal_initialisation

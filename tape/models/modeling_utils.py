@@ -14,17 +14,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..configs import CONFIG_NAME, ProteinConfig
-from ..errors import CheckpointError, ConfigError
-from ..model_cache import local_model
+from tape.configs import CONFIG_NAME, ProteinConfig
+from tape.errors import CheckpointError, ConfigError
+from tape.hub.cache import local_model
+
 from .contact_heads import PairwiseContactPredictionHead
-from .foreign_weights import config_of_weights
-from .heads import (
-    MLMHead,
-    SequenceClassificationHead,
-    SequenceToSequenceClassificationHead,
-    ValuePredictionHead,
-)
+from .heads import MLMHead, SequenceClassificationHead, SequenceToSequenceClassificationHead, ValuePredictionHead
+from .infer_config import config_of_weights
 from .model_directory import SAFETENSORS_NAME, StateDict, load_state_dict, save_model_directory
 
 __all__ = [
@@ -111,7 +107,7 @@ class ProteinModel(nn.Module):
 
         Args:
             pretrained_model_name_or_path: a directory, or a weights file beside its ``config.json``; or what stands for
-                one elsewhere: a published name, a URL, an ``s3://`` address (:func:`tape.model_cache.local_model`).
+                one elsewhere: a published name, a URL, an ``s3://`` address (:func:`tape.hub.cache.local_model`).
             config: used instead of the directory's own.
             state_dict: used instead of the directory's weights.
             output_loading_info: also return ``{"missing_keys", "unexpected_keys", "error_msgs"}``.

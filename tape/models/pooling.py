@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..configs import POOLINGS
-from ..errors import ConfigError
+from tape.configs import POOLINGS
+from tape.errors import ConfigError
 
 
 def residue_mask(states: Tensor, input_mask: Tensor | None) -> Tensor:

@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from converter.conversion import Request, convert, verify_only
+from converter.convert import ConversionRequest, convert, verify_only
 from converter.options import SourceOptions
-from converter.verify import ParityError
+from converter.verify.certificate import ParityError
 from tape.errors import CheckpointError, ConfigError, ProteinLMError
-from tests.converter.megatron_writer import edit, make_truth, write_megatron
 from tests.converter.test_round_trips import silent
+from tests.support.megatron_writer import edit, make_truth, write_megatron
 
 SCRIPT = "converter/megatron-converter.py"
 
@@ -100,7 +100,7 @@ def test_damage_of_the_source(tmp_path: Path, mega: Path, damage: Callable[[Path
     copy = Path(shutil.copytree(mega, tmp_path / "mega"))
     damage(copy)
     with pytest.raises(CheckpointError, match=words):
-        convert(Request(copy, tmp_path / "out"), silent)
+        convert(ConversionRequest(copy, tmp_path / "out"), silent)
     assert not (tmp_path / "out").exists()
 
 
@@ -115,13 +115,13 @@ def test_damage_of_the_source(tmp_path: Path, mega: Path, damage: Callable[[Path
 )
 def test_a_size_option(tmp_path: Path, mega: Path, options: SourceOptions, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        convert(Request(mega, tmp_path / "out", options=options), silent)
+        convert(ConversionRequest(mega, tmp_path / "out", options=options), silent)
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory, mega: Path) -> tuple[Path, Path]:
     out = tmp_path_factory.mktemp("pair")
-    convert(Request(mega, out / "tape"), silent)
+    convert(ConversionRequest(mega, out / "tape"), silent)
     return mega, out / "tape"
 
 
@@ -144,13 +144,13 @@ def test_whole_numbers_are_no_weights(tmp_path: Path, pair: tuple[Path, Path]) -
     save_file(state, copy / "model.safetensors")
     words = r"copy: bert\.encoder\.final_ln\.weight holds torch\.int64"
     with pytest.raises(CheckpointError, match=words):
-        convert(Request(copy, tmp_path / "out"), silent)
+        convert(ConversionRequest(copy, tmp_path / "out"), silent)
     with pytest.raises(CheckpointError, match=words):
         verify_only(pair[0], copy, SourceOptions())
 
 
 def test_verify_only_rounds_the_first_to_the_seconds_type(tmp_path: Path, pair: tuple[Path, Path]) -> None:
-    convert(Request(pair[1], tmp_path / "half", dtype=torch.bfloat16), silent)
+    convert(ConversionRequest(pair[1], tmp_path / "half", dtype=torch.bfloat16), silent)
     certificate = verify_only(pair[0], tmp_path / "half", SourceOptions())
     assert certificate.parity.worst[1] < 1e-9
     assert certificate.rounding is not None

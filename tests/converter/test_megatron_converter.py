@@ -13,16 +13,8 @@ import pytest
 import torch
 
 from tape.models.model_directory import load_state_dict
-from tests.converter.megatron_writer import (
-    LETTERS,
-    SPECIAL,
-    Truth,
-    expected_state,
-    make_truth,
-    only_rank,
-    write_megatron,
-)
 from tests.converter.test_safe_load import Runs
+from tests.support.megatron_writer import LETTERS, SPECIAL, Truth, expected_state, make_truth, only_rank, write_megatron
 
 SCRIPT = "converter/megatron-converter.py"
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from converter.conversion import Request, convert
-from converter.megatron_writer import MegatronTarget
+from converter.convert import ConversionRequest, convert
+from converter.formats.megatron.writer import MegatronTarget
 from converter.safe_load import load_checkpoint_file
 from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
 from tape.models.model_directory import load_state_dict, save_model_directory
-from tests.converter.megatron_writer import LETTERS, SPECIAL, expected_state, make_truth
+from tests.support.megatron_writer import LETTERS, SPECIAL, expected_state, make_truth
 
 
 def silent(line: str) -> None:
@@ -61,8 +61,8 @@ def assert_same_model(one: Path, other: Path) -> None:
 @pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (2, 1), (4, 2), (1, 4)])
 def test_through_megatron(tmp_path: Path, tape: Path, tensor: int, pipeline: int) -> None:
     sizes = {"tensor_parallel": tensor, "pipeline_parallel": pipeline}
-    convert(Request(tape, tmp_path / "mega", "megatron", **sizes), silent)
-    certificate = convert(Request(tmp_path / "mega", tmp_path / "back"), silent)
+    convert(ConversionRequest(tape, tmp_path / "mega", "megatron", **sizes), silent)
+    certificate = convert(ConversionRequest(tmp_path / "mega", tmp_path / "back"), silent)
     assert certificate.parity.worst[1] < 1e-9
     assert_same_model(tape, tmp_path / "back")
     assert len(list((tmp_path / "mega" / "release").iterdir())) == tensor * pipeline
@@ -70,7 +70,7 @@ def test_through_megatron(tmp_path: Path, tape: Path, tensor: int, pipeline: int
 
 def test_what_megatron_finds(tmp_path: Path, tape: Path) -> None:
     """INTERFACE section 7, key by key."""
-    convert(Request(tape, tmp_path / "mega", "megatron", tensor_parallel=2, pipeline_parallel=2), silent)
+    convert(ConversionRequest(tape, tmp_path / "mega", "megatron", tensor_parallel=2, pipeline_parallel=2), silent)
     assert (tmp_path / "mega" / "latest_checkpointed_iteration.txt").read_text() == "release"
     first, last = (
         load_checkpoint_file(tmp_path / "mega" / "release" / f"mp_rank_01_{stage}" / "model_optim_rng.pt")
@@ -106,7 +106,7 @@ def test_what_megatron_finds(tmp_path: Path, tape: Path) -> None:
 
 
 def test_rows_of_the_vocabulary_are_megatrons(tmp_path: Path, tape: Path) -> None:
-    convert(Request(tape, tmp_path / "m.pt", "megatron"), silent)
+    convert(ConversionRequest(tape, tmp_path / "m.pt", "megatron"), silent)
     content = load_checkpoint_file(tmp_path / "m.pt")
     rows = content["model"]["language_model"]["embedding"]["word_embeddings"]["weight"]
     truth = make_truth(layers=4)
@@ -114,15 +114,15 @@ def test_rows_of_the_vocabulary_are_megatrons(tmp_path: Path, tape: Path) -> Non
         assert torch.equal(rows[row], truth.words[token]) or token == "[unused1]"
     assert not rows[31:].any()
     assert {path.name for path in tmp_path.iterdir()} == {"m.pt", "m.conversion.json"}
-    convert(Request(tmp_path / "m.pt", tmp_path / "back"), silent)
+    convert(ConversionRequest(tmp_path / "m.pt", tmp_path / "back"), silent)
     assert_same_model(tape, tmp_path / "back")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_through_hugging_face(tmp_path: Path, tape: Path, dtype: torch.dtype) -> None:
-    convert(Request(tape, tmp_path / "first", dtype=dtype), silent)
-    convert(Request(tmp_path / "first", tmp_path / "hf", "huggingface", dtype=dtype), silent)
-    convert(Request(tmp_path / "hf", tmp_path / "back", dtype=dtype), silent)
+    convert(ConversionRequest(tape, tmp_path / "first", dtype=dtype), silent)
+    convert(ConversionRequest(tmp_path / "first", tmp_path / "hf", "huggingface", dtype=dtype), silent)
+    convert(ConversionRequest(tmp_path / "hf", tmp_path / "back", dtype=dtype), silent)
     assert_same_model(tmp_path / "first", tmp_path / "back")
     report = json.loads((tmp_path / "back" / "conversion.json").read_text())
     assert report["source"]["kind"] == "huggingface-megatron-bert"
@@ -132,23 +132,23 @@ def test_through_hugging_face(tmp_path: Path, tape: Path, dtype: torch.dtype) ->
 @pytest.mark.parametrize("form", ["megatron", "huggingface"])
 def test_an_encoder_alone(tmp_path: Path, form: str) -> None:
     source = tape_model(tmp_path / "encoder", head=False)
-    convert(Request(source, tmp_path / "there", form), silent)
-    convert(Request(tmp_path / "there", tmp_path / "back"), silent)
+    convert(ConversionRequest(source, tmp_path / "there", form), silent)
+    convert(ConversionRequest(tmp_path / "there", tmp_path / "back"), silent)
     assert_same_model(source, tmp_path / "back")
 
 
 def test_two_token_types_and_fused_gelu(tmp_path: Path) -> None:
     source = tape_model(tmp_path / "tape", types=2, hidden_act="gelu_tanh", mlm_hidden_act="gelu")
-    convert(Request(source, tmp_path / "mega", "megatron", tensor_parallel=2), silent)
-    convert(Request(tmp_path / "mega", tmp_path / "back"), silent)
+    convert(ConversionRequest(source, tmp_path / "mega", "megatron", tensor_parallel=2), silent)
+    convert(ConversionRequest(tmp_path / "mega", tmp_path / "back"), silent)
     assert_same_model(source, tmp_path / "back")
 
 
 def test_saving_a_tape_model_anew(tmp_path: Path, tape: Path) -> None:
-    convert(Request(tape, tmp_path / "again" / "pytorch_model.bin"), silent)
+    convert(ConversionRequest(tape, tmp_path / "again" / "pytorch_model.bin"), silent)
     assert_same_model(tape, tmp_path / "again")
     with pytest.raises(ConfigError, match="would replace the source"):
-        convert(Request(tape, tape / "pytorch_model.bin", overwrite=True), silent)
+        convert(ConversionRequest(tape, tape / "pytorch_model.bin", overwrite=True), silent)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import torch
 
 from converter.safe_load import StandIn, load_checkpoint_file
 from tape.errors import CheckpointError
-from tests.converter.megatron_writer import training_state
+from tests.support.megatron_writer import training_state
 
 
 class Runs:

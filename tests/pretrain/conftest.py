@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pretrain.arguments import parse_arguments
-from pretrain.parallel import Launch
+from pretrain.config.arguments import parse_arguments
 from pretrain.pretrain_tape import run_pretraining
 from pretrain.tools.preprocess_data import preprocess
+from tape.runtime.launch import Launch
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 TIMEOUT_SECONDS = 480

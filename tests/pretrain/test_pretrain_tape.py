@@ -22,7 +22,7 @@ SCRIPT = Path("pretrain") / "pretrain_tape.py"
 SMALL_BUFFERS = """
 import sys
 from pretrain.parallel import gradients
-gradients._BUFFER_ELEMENTS = 3000
+gradients._BUCKET_ELEMENTS = 3000
 from pretrain.pretrain_tape import main
 main()
 """

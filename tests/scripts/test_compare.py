@@ -13,7 +13,7 @@ import pytest
 
 from scripts import compare
 from tape.errors import ConfigError, DataError
-from tape.evaluation_records import EvaluationRecord, write_record
+from tape.evaluation.records import EvaluationRecord, write_record
 from tape.metrics import Metric
 
 PROTEINS = 12

@@ -15,8 +15,8 @@ import pytest
 
 from scripts.download_data import DEFAULT_TABLE, main, read_table
 from tape.errors import ConfigError
-from tape.lmdb_store import LMDBReader, write_lmdb
-from tests.local_site import PAGE, Site
+from tape.io.lmdb_store import LMDBReader, write_lmdb
+from tests.support.local_site import PAGE, Site
 
 SPLITS = {"train": 40, "valid": 3}
 
@@ -102,7 +102,7 @@ def test_interrupted_transfer_is_resumed(run: Run, fluorescence: bytes, site: Si
 def test_interrupted_transfer_is_taken_up_by_itself(
     run: Run, fluorescence: bytes, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tape.downloads.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("tape.hub.downloads.time.sleep", lambda seconds: None)
     site.breaks_after["fluorescence.tar.gz"] = [500, 300]
     assert run("fluorescence", "--attempts", "3") == 0
     assert site.ranges == [None, "bytes=500-", "bytes=800-"]

@@ -11,7 +11,7 @@ import pytest
 
 from scripts.make_sample import KMER, make_sample
 from scripts.structure_files import read_chains
-from tape.sequence_files import read_rows, read_sequences
+from tape.io.sequences import read_rows, read_sequences
 
 
 @pytest.fixture(scope="module")

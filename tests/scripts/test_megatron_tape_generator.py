@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tape.models.modeling_bert import ProteinBertForMaskedLM
-from tests.converter.megatron_writer import make_truth, only_rank, write_megatron
-from tests.converter.test_sharded import save
+from tests.converter.formats.sharded.test_source import save
+from tests.support.megatron_writer import make_truth, only_rank, write_megatron
 
 SCRIPT = Path("scripts") / "shells" / "megatron-tape-generator.sh"
 

@@ -12,7 +12,7 @@ import pytest
 from pretrain.data.indexed_dataset import IndexedDataset
 from scripts.prepare_data import Options, main, prepare
 from tape.errors import ConfigError, DataError
-from tape.lmdb_store import LMDBReader
+from tape.io.lmdb_store import LMDBReader
 from tape.tokenizers import TAPETokenizer
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from scripts import quickstart
-from scripts.stages import Pipeline, shown
+from scripts.step_runner import Pipeline, shown
 from tape.errors import ConfigError
 from tape.models import low_precision
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tape.lmdb_store import write_lmdb
+from tape.io.lmdb_store import write_lmdb
 
 SHELLS = Path("scripts") / "shells"
 TINY = ["--config", "head_hidden_size=8", "--num_workers", "0"]

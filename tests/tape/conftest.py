@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tape.lmdb_store import write_lmdb
+from tape.io.lmdb_store import write_lmdb
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 

@@ -16,7 +16,7 @@ from tape.main import embed_command, eval_command, train_command
 from tape.models.model_directory import save_model_directory
 from tape.models.modeling_bert import ProteinBertForValuePrediction
 from tape.tokenizers import TAPETokenizer
-from tests.bad_input import (
+from tests.support.bad_input import (
     FASTA,
     LONG,
     QUIET,

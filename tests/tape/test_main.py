@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from tape.errors import CheckpointError, ConfigError, DataError, VocabularyMismatchError
+from tape.finetuning.run_directory import read_history
 from tape.main import eval_command, run_eval, train_command
-from tape.run_directory import read_history
 
 Train = Callable[..., Path]
 

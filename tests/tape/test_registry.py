@@ -10,7 +10,7 @@ import pytest
 from tape import ProteinBertForValuePrediction, ProteinConfig, ProteinModel, ProteinOneHotForValuePrediction
 from tape.errors import ConfigError
 from tape.registry import Registry, TaskSpec
-from tape.tasks import Task, TaskShape
+from tape.tasks import Task, TaskType
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_whole_spec_is_registered(registry: Registry) -> None:
 
 def test_a_shape_may_be_stated(registry: Registry) -> None:
     registry.register_task("shaped", dataset=SomeDataset, shape="residue class")
-    assert registry.get_task_spec("shaped").shape is TaskShape.RESIDUE_CLASS
+    assert registry.get_task_spec("shaped").shape is TaskType.RESIDUE_CLASS
 
 
 def test_taken_names_are_refused_and_the_same_definition_is_not(registry: Registry) -> None:

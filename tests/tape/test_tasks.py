@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tape.registry import registry
-from tape.tasks import BUILT_IN_TASKS, SHAPE_TRAITS, TASKS, Task, TaskShape
+from tape.tasks import BUILT_IN_TASKS, TASK_TYPE_TRAITS, TASKS, Task, TaskType
 
 
 def test_published_names_folders_and_sizes() -> None:
@@ -38,7 +38,7 @@ def test_the_shape_chooses_the_head() -> None:
 
 
 def test_every_shape_has_traits() -> None:
-    assert set(SHAPE_TRAITS) == set(TaskShape)
+    assert set(TASK_TYPE_TRAITS) == set(TaskType)
 
 
 @pytest.mark.parametrize("task", [task for task in BUILT_IN_TASKS if task.dataset], ids=lambda task: task.name)
@@ -51,6 +51,7 @@ def test_every_reference_resolves(task: Task) -> None:
 
 def test_tasks_registry_and_arguments_leave_torch_out() -> None:
     code = (
-        "import sys, tape.main, tape.arguments; tape.arguments.create_train_parser(); sys.exit('torch' in sys.modules)"
+        "import sys, tape.main, tape.cli.parsers; tape.cli.parsers.create_train_parser(); "
+        "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

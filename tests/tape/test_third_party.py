@@ -16,10 +16,10 @@ from torch.utils.data import Dataset
 from tape import ProteinBertForValuePrediction, TAPETokenizer
 from tape.datasets import LMDBDataset, SecondaryStructureDataset, StabilityDataset, pad_sequences
 from tape.datasets.cropping import CroppedDataset
-from tape.datasets.survey import Survey, survey_of, unmasked_labels_of
+from tape.datasets.index import DatasetIndex, index_of, unmasked_labels_of
+from tape.finetuning.run_directory import read_history
 from tape.main import run_eval
 from tape.registry import registry
-from tape.run_directory import read_history
 
 # What tape-proteins' documentation tells people to write.
 SCRIPT = """
@@ -266,9 +266,9 @@ def test_a_class_derived_from_a_built_in_one_may_speak_for_itself(small_data: Pa
             return super().__getitem__(2 * index)
 
     class Surveyed(Half):
-        def survey(self) -> Survey:
+        def survey(self) -> DatasetIndex:
             whole = super().survey()
-            return Survey(whole.lengths[:6:2], list(whole.identifiers)[:6:2], whole.changes)
+            return DatasetIndex(whole.lengths[:6:2], list(whole.identifiers)[:6:2], whole.changes)
 
     class Listed(SecondaryStructureDataset):
         def __init__(self, *words: Any) -> None:
@@ -276,15 +276,15 @@ def test_a_class_derived_from_a_built_in_one_may_speak_for_itself(small_data: Pa
             self.data: Any = [self.data[4], self.data[2]]
 
     words = (small_data, "train")
-    whole, surveyed = survey_of(Labelled(*words)), survey_of(Surveyed(*words))
+    whole, surveyed = index_of(Labelled(*words)), index_of(Surveyed(*words))
     assert whole is not None
     assert surveyed is not None
     assert len(whole.lengths) == 10
     assert surveyed.identifiers == [f"secondary_structure-{number}" for number in (0, 2, 4)]
     assert surveyed.lengths.tolist() == [len(Surveyed(*words)[index][0]) - 2 for index in range(3)]
-    assert survey_of(Half(*words)) is None
-    assert survey_of(CroppedDataset(Half(*words), 8)) is None
-    assert survey_of(Listed(*words)) is None
+    assert index_of(Half(*words)) is None
+    assert index_of(CroppedDataset(Half(*words), 8)) is None
+    assert index_of(Listed(*words)) is None
     assert unmasked_labels_of(Labelled(*words)) is not None
     for half in (Half(*words), CroppedDataset(Half(*words), 8)):  # labels of record 1 are not those of example 1
         assert unmasked_labels_of(half) is None

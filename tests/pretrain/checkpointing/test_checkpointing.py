@@ -23,14 +23,14 @@ from pretrain.checkpointing import (
     read_metadata,
     save_checkpoint,
 )
-from pretrain.initialization import InitConfig, build_model
-from pretrain.parallel import ParallelDims, Processes
+from pretrain.parallel import ParallelContext, ParallelDims
+from pretrain.train.initialization import InitConfig, build_model
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError
 from tape.models.modeling_bert import ProteinBertForMaskedLM
 from tape.tokenizers import TAPETokenizer
 
-ALONE = Processes(ParallelDims(), 0, torch.device("cpu"), None)
+ALONE = ParallelContext(ParallelDims(), 0, torch.device("cpu"), None)
 CONFIG = ProteinBertConfig(
     hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=32
 )

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pretrain.checkpointing import load_full_checkpoint, read_metadata
-from tests.pretrain.ranks import start_ranks
+from tests.support.ranks import start_ranks
 
 Flags = Callable[..., list[str]]
 Run = Callable[[list[str]], None]

@@ -12,8 +12,8 @@ from pretrain.data.corpus import open_corpus, read_description
 from pretrain.data.indexed_dataset import IndexedDatasetWriter
 from pretrain.data.vocabulary import MEGATRON_TOKENS, TAPE_TOKENS
 from tape.errors import DataError, VocabularyMismatchError
+from tape.io.vocabulary_files import read_vocabulary_file
 from tape.tokenizers import TAPETokenizer
-from tape.vocabulary_files import read_vocabulary_file
 
 TOKENIZER = TAPETokenizer()
 PROTEIN_TOOLS = Path(__file__).parents[3] / "pretrain" / "protein_tools"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.batch_schedule import BatchConfig
+from pretrain.data.batch_schedule import BatchConfig
 from pretrain.data.corpus import Corpus, open_corpus
 from pretrain.data.samples import (
     EvaluationOrder,

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.arguments import PretrainArguments, parse_arguments
+from pretrain.config.arguments import PretrainConfig, parse_arguments
 from pretrain.pretrain_tape import main
 from pretrain.tools.run_state import main as ask
 from pretrain.tools.run_state import state_of
 from tape.errors import run_cli
-from tests.pretrain.ranks import wait_for
+from tests.support.ranks import wait_for
 
 TOOLS = Path(__file__).parents[3] / "pretrain" / "pretrain_tools"
 MODELS = {"200m": (1024, 16, 16), "3b": (2560, 36, 40), "3b_sharded": (2560, 36, 40)}
@@ -94,7 +94,7 @@ def test_launchers(folder: Path, launcher: str, model: str) -> None:
     assert arguments.notices == ()
 
 
-def sizes(arguments: PretrainArguments) -> tuple[int, int, int]:
+def sizes(arguments: PretrainConfig) -> tuple[int, int, int]:
     model = arguments.model
     return model.hidden_size, model.num_hidden_layers, model.num_attention_heads
 

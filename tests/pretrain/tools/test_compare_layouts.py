@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pretrain.parallel import Launch
 from pretrain.tools import compare_layouts
 from pretrain.tools.compare_layouts import MODEL, OPTIMIZERS, Curve, Layout, MadeUpRows, layouts, run_all, run_layout
+from tape.runtime.launch import Launch
 
 STEPS = 20
 SHORT = 5  # at all layouts; the tool itself does 20 at each

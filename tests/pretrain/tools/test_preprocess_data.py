@@ -20,10 +20,10 @@ import pytest
 
 from pretrain.data.corpus import open_corpus, read_description
 from pretrain.data.indexed_dataset import IndexedDataset
-from pretrain.data.tokenising import UNKNOWN_MEANING
+from pretrain.data.tokenization import UNKNOWN_MEANING
 from pretrain.tools.preprocess_data import main, preprocess
 from tape.errors import ConfigError, DataError
-from tape.lmdb_store import write_lmdb
+from tape.io.lmdb_store import write_lmdb
 from tape.tokenizers import TAPETokenizer
 
 SCRIPT = "pretrain/tools/preprocess_data.py"

@@ -12,7 +12,7 @@ import pytest
 
 from pretrain.tools import verify_resume
 from tape.errors import run_cli
-from tests.pretrain.ranks import wait_for
+from tests.support.ranks import wait_for
 
 Flags = Callable[..., list[str]]
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tape.batches import count_targets, right_labels
+from tape.datasets.labels import count_targets, right_labels
 from tape.metrics.classes import measure_protein, measure_residues
 from tape.metrics.contacts import measure_contacts
 from tape.models.contact_heads import PairwiseContactPredictionHead, pair_projection
@@ -26,7 +26,7 @@ from tape.models.heads import (
     WeightNormLinear,
     masked_cross_entropy,
 )
-from tape.tasks import TaskShape
+from tape.tasks import TaskType
 
 
 def test_weight_normalisation_has_one_gain_for_the_whole_matrix():
@@ -257,7 +257,7 @@ def test_a_third_partys_padding_of_labels_never_counts(kind: Any, options: dict[
     torch.testing.assert_close(loss, expected)
     right = int((logits[0, 1:3].argmax(-1) == targets[0, 1:3]).sum())
     assert count_targets(targets) == 2
-    assert right_labels(TaskShape.RESIDUE_CLASS, logits, {"targets": targets}) == right
+    assert right_labels(TaskType.RESIDUE_CLASS, logits, {"targets": targets}) == right
     if metrics:
         assert metrics["accuracy"] == right / 2
     found = measure_residues(logits[0].detach().numpy(), targets[0].numpy())

@@ -1,0 +1,289 @@
+"""One conversion from beginning to end: read, map, write, certify, publish."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from converter.formats.huggingface.writer import HuggingFaceTarget
+from converter.formats.megatron.writer import MegatronTarget
+from converter.formats.model_files import file_hashes, modern_name
+from converter.formats.sources import Source, open_source
+from converter.formats.targets import TapeTarget, Target
+from converter.formats.tensor_files import LazyState, find_weights, open_weights
+from converter.mapping.rules import Mapped, check_total
+from converter.mapping.tables import PROTEINLM_DROPS, TOKEN_TYPES
+from converter.verify.certificate import Certificate, certificate_steps, certify
+from tape.configs import ProteinBertConfig
+from tape.errors import CheckpointError, ConfigError
+from tape.io.atomic import write_json
+from tape.models.lazy_tensors import LazyTensor
+from tape.models.model_directory import SAFETENSORS_NAME
+from tape.models.modeling_bert import ProteinBertForMaskedLM, ProteinBertModel
+from tape.runtime.progress import Progress
+
+from .options import SourceOptions
+from .output import Output
+
+RECORD_FORMAT = "proteinlm-conversion"
+RECORD_VERSION = 2
+LM_HEADS = ("keep", "drop", "approximate")
+
+
+@dataclass(frozen=True)
+class ConversionRequest:
+    """What a user asks for.
+
+    Args:
+        source: see :mod:`converter.formats.sources`.
+        out: a directory, or a file with one of the form's suffixes (:mod:`converter.output`).
+        form: ``tape``, ``megatron`` or ``huggingface``.
+        dtype: of the written weights.
+        tensor_parallel, pipeline_parallel: ranks of a Megatron checkpoint.
+        lm_head: ``drop`` leaves it out; ``approximate`` lets a Hugging Face head have the blocks' activation.
+        reference: an existing TAPE checkpoint whose names and shapes the result must have.
+        overwrite: replace an output that isn't an earlier conversion.
+    """
+
+    source: Path
+    out: Path
+    form: str = "tape"
+    dtype: torch.dtype = torch.float32
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    lm_head: str = "keep"
+    reference: Path | None = None
+    overwrite: bool = False
+    options: SourceOptions = field(default_factory=SourceOptions)
+
+    @property
+    def approximate_head(self) -> bool:
+        return self.lm_head == "approximate"
+
+
+def convert(request: ConversionRequest, progress: Callable[[str], None] = print) -> Certificate:
+    """Convert, prove, and only then publish under the output's name.
+
+    Raises:
+        ProteinLMError: anything missing, damaged, contradicting or differing; nothing is left under the output's name.
+    """
+    output = Output.parse(request.out, request.form, request.overwrite)
+    output.check(request.source)
+    target = _target(request, output)
+    reference = _reference(request)
+    progress(f"reading {request.source}")
+    source = open_source(request.source, _with_token_types(request.options, reference))
+    progress(f"  {source.kind}: {_sizes(source.config)}" + ("" if source.has_head else ", no LM head"))
+    target.check(source.config, source.has_head and request.lm_head != "drop")
+    mapped = _without_head(source.map()) if request.lm_head == "drop" else source.map()
+    _check_parameters(mapped.state, source, pooler_needed=request.form == "tape")
+    if reference is not None:
+        check_against(reference, mapped.state, request.reference)
+    origin = source.provenance()
+    with output.staging() as folder:
+        progress(f"writing {len(mapped.state)} tensors as {request.dtype}")
+        _write(target, folder, mapped.state, source, origin, request.dtype)
+        progress("comparing source and result on fixed and random proteins")
+        result = open_source(folder / output.file if output.file else folder, SourceOptions())
+        certificate = _certify(source, result, request)
+        record = _record(source, result, mapped, certificate, folder)
+        write_json(folder / output.record, record | {"source": origin, "dtype": str(request.dtype)})
+    for line in summary(certificate):
+        progress(line)
+    progress(f"wrote {request.out}")
+    return certificate
+
+
+def summary(certificate: Certificate) -> list[str]:
+    """Lines that say what was compared and how large the differences are."""
+    stage, difference = certificate.parity.worst
+    lines = [f"  largest difference {difference:.3g} ({stage}), allowed {certificate.parity.bound:g}"]
+    for name, comparison in (("rounding", certificate.rounding), ("head", certificate.approximation)):
+        if comparison is not None:
+            stage, difference = comparison.worst
+            lines.append(f"  {name}: {difference:.3g} of the largest value ({stage}), allowed {comparison.bound:g}")
+    if certificate.not_compared:
+        lines.append(f"  not compared, one side lacks it: {', '.join(certificate.not_compared)}")
+    return lines
+
+
+def _target(request: ConversionRequest, output: Output) -> Target:
+    """The form to write, with the options that are its own.
+
+    Raises:
+        ConfigError: an option of another form.
+    """
+    if request.form != "megatron" and (request.tensor_parallel, request.pipeline_parallel) != (1, 1):
+        raise ConfigError("--tensor-model-parallel-size and --pipeline-model-parallel-size are for --to megatron")
+    if request.form != "tape" and request.reference is not None:
+        raise ConfigError("-dst is for --to tape: it names a TAPE checkpoint that the result must be like")
+    if request.form != "huggingface" and request.approximate_head:
+        raise ConfigError("--lm-head approximate is for --to huggingface; the other forms hold every head")
+    if request.form == "megatron":
+        return MegatronTarget(request.tensor_parallel, request.pipeline_parallel, output.file)
+    if request.form == "huggingface":
+        return HuggingFaceTarget(request.approximate_head)
+    return TapeTarget(output.file or SAFETENSORS_NAME)
+
+
+def _reference(request: ConversionRequest) -> LazyState | None:
+    """Names and shapes of the checkpoint given with ``-dst``, a bare encoder's under ``bert.`` as ours."""
+    if request.reference is None:
+        return None
+    weights = find_weights(request.reference)
+    if weights is None or not weights.is_file():
+        raise CheckpointError(f"{request.reference}: no such model directory or weights file")
+    return {modern_name(name): tensor for name, tensor in open_weights(weights).items()}
+
+
+def _with_token_types(options: SourceOptions, reference: LazyState | None) -> SourceOptions:
+    """Token types that the source doesn't have are zeros, as many as the reference has."""
+    if reference is None or TOKEN_TYPES not in reference:
+        return options
+    return replace(options, token_types=reference[TOKEN_TYPES].shape[0])
+
+
+def _sizes(config: ProteinBertConfig) -> str:
+    return (
+        f"{config.num_hidden_layers} layers, hidden size {config.hidden_size}, {config.num_attention_heads} heads,"
+        f" {config.max_position_embeddings} positions, {config.hidden_act}"
+    )
+
+
+def _without_head(mapped: Mapped) -> Mapped:
+    head = {name: "asked for by --lm-head drop" for name in mapped.state if name.startswith("mlm.")}
+    state = {name: tensor for name, tensor in mapped.state.items() if name not in head}
+    return Mapped(state, mapped.dropped | head, mapped.filled)
+
+
+def _check_parameters(state: LazyState, source: Source, pooler_needed: bool = False) -> None:
+    """The model's parameters are produced, all and no others (BERT's pooler is left out of masked language models).
+
+    Raises:
+        CheckpointError: a key is missing, unknown, of another shape, or no floating-point tensor.
+    """
+    for name, tensor in state.items():
+        if not tensor.dtype.is_floating_point:
+            raise CheckpointError(
+                f"{source.path}: {name} holds {tensor.dtype}, where weights are floating-point numbers"
+            )
+    has_head = "mlm.bias" in state
+    with torch.device("meta"):
+        model = (ProteinBertForMaskedLM if has_head else ProteinBertModel)(source.config)
+    prefix = "" if has_head else "bert."
+    expected = {prefix + key: tuple(value.shape) for key, value in model.state_dict().items()}
+    if not pooler_needed and not any(name.startswith("bert.pooler.") for name in state):
+        expected = {name: shape for name, shape in expected.items() if not name.startswith("bert.pooler.")}
+    try:
+        check_total(state, expected)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source.path}: {error}") from None
+
+
+def _write(
+    target: Target, folder: Path, state: LazyState, source: Source, origin: dict[str, Any], dtype: torch.dtype
+) -> None:
+    with Progress("writing", sum(tensor.bytes for tensor in state.values()) >> 20) as bar:
+        counted: set[str] = set()  # some forms ask for a tensor once for every rank
+
+        def count(name: str) -> None:
+            if name not in counted:
+                counted.add(name)
+                bar.advance(state[name].bytes >> 20, "MiB")
+
+        finished = {name: _finished(name, tensor, dtype, source.path, count) for name, tensor in state.items()}
+        target.write(folder, finished, source.config, origin)
+
+
+def _finished(
+    name: str, tensor: LazyTensor, dtype: torch.dtype, path: Path, count: Callable[[str], None]
+) -> LazyTensor:
+    """The tensor in its final data type; loading it raises if a value isn't finite there."""
+
+    def load() -> Tensor:
+        cast = tensor.load().to(dtype)
+        if not bool(torch.isfinite(cast).all()):
+            raise CheckpointError(f"{path}: {name} has values that aren't finite numbers as {dtype}")
+        count(name)
+        return cast
+
+    return LazyTensor(tensor.shape, dtype, load)
+
+
+def _certify(source: Source, result: Source, request: ConversionRequest) -> Certificate:
+    with Progress("comparing", certificate_steps(request.dtype, request.approximate_head)) as bar:
+        if source.has_head and not result.has_head and request.lm_head != "drop":
+            raise CheckpointError(f"{request.out}: the LM head was lost on the way")
+        result.map()  # its own rules: nothing missing, nothing left over, tied copies equal
+        approximate = request.approximate_head
+        return certify(source, result, request.dtype, approximate_head=approximate, advance=bar.advance)
+
+
+def verify_only(one: Path, other: Path, options: SourceOptions) -> Certificate:
+    """The certificate of two models that exist already, in any forms; the first one's weights are rounded to the
+    second's data type where that is half precision.
+
+    Raises:
+        ProteinLMError: one can't be read, or they differ.
+    """
+    source, result = open_source(one, options), open_source(other, SourceOptions())
+    for side in (source, result):
+        _check_parameters(side.map().state, side)
+    dtypes = {tensor.dtype for tensor in result.map().state.values()}
+    dtype = min(dtypes, key=lambda dtype: torch.finfo(dtype).bits)
+    with Progress("comparing", certificate_steps(dtype, False)) as bar:
+        return certify(source, result, dtype, advance=bar.advance)
+
+
+def check_against(reference: LazyState, state: LazyState, path: Path | None) -> None:
+    """The result has the reference's names and shapes, its values aside.
+
+    Raises:
+        ConfigError: names the first difference.
+    """
+    unused = tuple(pattern.rstrip("*") for pattern in PROTEINLM_DROPS)
+    expected = {key: value.shape for key, value in reference.items() if not key.startswith(unused)}
+    try:
+        check_total(state, expected)
+    except CheckpointError as error:
+        raise ConfigError(f"-dst {path} is no model of this kind: {error}") from None
+
+
+def _record(source: Source, result: Source, mapped: Mapped, certificate: Certificate, folder: Path) -> dict[str, Any]:
+    """What ``conversion.json`` holds beside the source's provenance."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    hashes = {file.relative_to(folder).as_posix(): entry for file, entry in zip(files, _hashes(files), strict=True)}
+    return {
+        "format": RECORD_FORMAT,
+        "version": RECORD_VERSION,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "result": {"kind": result.kind, "files": hashes, "config": source.config.to_dict()},
+        "dropped": mapped.dropped,
+        "filled": mapped.filled,
+        "lm_head": result.has_head,
+        "certificate": certificate.as_json(),
+        "versions": _versions(),
+    }
+
+
+def _hashes(files: list[Path]) -> list[dict[str, Any]]:
+    return list(file_hashes(files).values())
+
+
+def _versions() -> dict[str, str]:
+    """Of Python and of the packages that took part, as far as they are installed."""
+    versions = {"python": platform.python_version()}
+    for package in ("torch", "numpy", "safetensors", "transformers"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,147 @@
+"""Megatron-LM's classic checkpoint directories: which files there are and what each rank holds (INTERFACE section 7).
+
+``latest_checkpointed_iteration.txt`` names ``iter_0001000/`` or ``release/``; in it every tensor-parallel rank TT of
+every pipeline stage PPP has ``mp_rank_TT[_PPP]/model_optim_rng.pt``. Here the ranks are read and their keys brought to
+one spelling; nothing is merged or reordered.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from converter.mapping.rules import Shards
+from tape.errors import CheckpointError
+
+from .rank_file import LAYER, RankFile, read_rank_file, stage_layers
+from .shard_consistency import check_ranks
+
+TRACKER_NAME = "latest_checkpointed_iteration.txt"
+RANK_FILE_NAME = "model_optim_rng.pt"
+_RANK_FOLDER = re.compile(r"mp_rank_(\d+)(?:_(\d+))?$")
+
+
+@dataclass(frozen=True)
+class MegatronCheckpoint:
+    """All ranks, ``stages[pipeline][tensor]``.
+
+    Args:
+        arguments: Megatron's own, empty where the file has none.
+    """
+
+    path: Path
+    stages: tuple[tuple[RankFile, ...], ...]
+
+    @property
+    def first(self) -> RankFile:
+        return self.stages[0][0]
+
+    @property
+    def version(self) -> float | None:
+        return self.first.version
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        return self.first.arguments
+
+    @property
+    def tensor_parallel(self) -> int:
+        return len(self.stages[0])
+
+    @property
+    def ranks(self) -> list[RankFile]:
+        """All ranks, stage by stage."""
+        return [rank for stage in self.stages for rank in stage]
+
+    def release(self) -> None:
+        """Forget what was read of the files; they are opened again when needed."""
+        for rank in self.ranks:
+            rank.file.release()
+
+    def merged_stages(self) -> dict[str, Shards]:
+        """For each key of the whole model, with layers numbered through all stages, the tensors of its ranks.
+
+        Raises:
+            CheckpointError: two stages hold the same key.
+        """
+        merged: dict[str, Shards] = {}
+        offset = 0
+        for stage in self.stages:
+            numbered = {key: _renumber(key, offset) for key in stage[0].tensors}
+            for key, name in numbered.items():
+                if name in merged:
+                    raise CheckpointError(f"{stage[0].path}: {key} belongs to another pipeline stage")
+                merged[name] = tuple(rank.tensors[key] for rank in stage)
+            offset += stage_layers(stage[0])
+        return merged
+
+
+def read_megatron_checkpoint(path: Path) -> MegatronCheckpoint:
+    """Read a ``--save`` directory, one ``iter_*`` directory, a folder with the bare file, or the file itself.
+
+    Raises:
+        CheckpointError: a rank is missing, damaged, or of another checkpoint than the others.
+    """
+    files = find_rank_files(path)
+    stages = tuple(tuple(read_rank_file(file) for file in stage) for stage in files)
+    check_ranks(path, stages)
+    return MegatronCheckpoint(path, stages)
+
+
+def find_rank_files(path: Path) -> list[list[Path]]:
+    """Files as ``[pipeline][tensor]``."""
+    if not path.is_dir():
+        return [[path]]
+    folder = _iteration_folder(path)
+    ranks: dict[tuple[int, int], Path] = {}
+    for child in sorted(folder.iterdir()):
+        match = _RANK_FOLDER.match(child.name)
+        if match:
+            ranks[int(match[2] or 0), int(match[1])] = child / RANK_FILE_NAME
+    if not ranks:
+        return [[_only_file(folder)]]
+    pipeline, tensor = (max(rank[axis] for rank in ranks) + 1 for axis in (0, 1))
+    for stage in range(pipeline):
+        for rank in range(tensor):
+            if (stage, rank) not in ranks:
+                shown = f"mp_rank_{rank:02d}" + (f"_{stage:03d}" if pipeline > 1 else "")
+                raise CheckpointError(f"{folder}: {shown} is missing of {tensor} x {pipeline} ranks")
+    return [[ranks[stage, rank] for rank in range(tensor)] for stage in range(pipeline)]
+
+
+def _iteration_folder(path: Path) -> Path:
+    """The folder that the tracker file names, or ``path`` itself without a tracker."""
+    tracker = path / TRACKER_NAME
+    if not tracker.is_file():
+        return path
+    name = tracker.read_text(encoding="utf-8", errors="replace").strip()
+    if name != "release" and not name.isdigit():
+        raise CheckpointError(f"{tracker}: holds {name[:40]!r}, not an iteration number or 'release'")
+    folder = path / (name if name == "release" else f"iter_{int(name):07d}")
+    if not folder.is_dir():
+        raise CheckpointError(f"{tracker}: names {name}, but {folder} is missing")
+    return folder
+
+
+def _only_file(folder: Path) -> Path:
+    """A folder without rank folders: ``model_optim_rng.pt``, or the only ``.pt`` file there."""
+    usual = folder / RANK_FILE_NAME
+    candidates = sorted(folder.glob("*.pt"))
+    if usual.is_file():
+        return usual
+    if not candidates:
+        raise CheckpointError(
+            f"{folder}: no checkpoint there: neither metadata.json (pretrain_tape.py), nor mp_rank_* or"
+            f" {RANK_FILE_NAME} (Megatron-LM)"
+        )
+    if len(candidates) > 1:
+        names = ", ".join(candidate.name for candidate in candidates)
+        raise CheckpointError(f"{folder}: which checkpoint is meant? It has {names}; give the file's path")
+    return candidates[0]
+
+
+def _renumber(key: str, offset: int) -> str:
+    return LAYER.sub(lambda match: f".layers.{int(match[1]) + offset}.", key, count=1)

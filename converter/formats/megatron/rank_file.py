@@ -1,0 +1,173 @@
+"""One rank's file of a classic Megatron-LM checkpoint: its tensors by key, its arguments, and what stays behind.
+
+The keys are brought to one spelling; nothing is merged or reordered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from converter.formats.tensor_files import LazyState, PickledFile
+from tape.errors import CheckpointError
+from tape.models.lazy_tensors import LazyTensor
+
+LAYER = re.compile(r"\.layers\.(\d+)\.")
+
+# Parts of keys that newer releases of Megatron-LM renamed, new -> old.
+_RENAMED = (
+    ("language_model.encoder.", "language_model.transformer."),
+    (".self_attention.", ".attention."),
+    (".input_norm.", ".input_layernorm."),
+    (".post_attention_norm.", ".post_attention_layernorm."),
+    (".final_norm.", ".final_layernorm."),
+    ("lm_head.norm.", "lm_head.layernorm."),
+)
+
+# What a training checkpoint holds beside the model, and why a finetuning model has no place for it.
+DROPPED_PARTS = {
+    "optimizer": "optimizer state",
+    "lr_scheduler": "learning-rate schedule",
+    "opt_param_scheduler": "learning-rate schedule",
+    "random_rng_state": "random state",
+    "np_rng_state": "random state",
+    "torch_rng_state": "random state",
+    "cuda_rng_state": "random state",
+    "rng_tracker_states": "random state",
+    "rng_state": "random state",
+    "grad_scaler": "loss scale of half-precision training",
+    "rerun_state_machine": "record of repeated iterations",
+    "tokens": "training counter",
+    "num_floating_point_operations_so_far": "training counter",
+}
+_READ_PARTS = frozenset({"args", "checkpoint_version", "iteration", "total_iters", "model"})
+
+
+@dataclass(frozen=True)
+class RankFile:
+    """One rank's file.
+
+    Args:
+        tensors: by key, in the spelling of 2020's Megatron-LM, layers numbered within the stage.
+        version: as the file states it; None: it states none.
+        bare: the model's dictionary alone, without what a training run saves beside it.
+        dropped: names of what stays behind.
+    """
+
+    path: Path
+    tensors: Mapping[str, LazyTensor]
+    arguments: Mapping[str, Any]
+    version: float | None
+    bare: bool
+    iteration: int | None
+    dropped: tuple[str, ...]
+    file: PickledFile
+
+
+def read_rank_file(path: Path) -> RankFile:
+    """Load one ``.pt`` file: a training checkpoint, or the bare model dictionary of one.
+
+    Raises:
+        CheckpointError: no language model in it, a layout that isn't supported, or a part that isn't known.
+    """
+    pickled = PickledFile(path)
+    content = pickled.content()
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a checkpoint dictionary")
+    whole = "model" in content
+    if "model0" in content:
+        raise CheckpointError(f"{path}: an interleaved pipeline (model0, model1, ...) isn't supported")
+    model = content["model"] if whole else content
+    if not isinstance(model, Mapping) or "language_model" not in {key.split(".")[0] for key in map(str, model)}:
+        shown = ", ".join(map(str, list(content)[:6]))
+        raise CheckpointError(f"{path}: no Megatron language model in it (its keys: {shown})")
+    arguments = content.get("args") if whole else None
+    rank = RankFile(
+        path=path,
+        tensors=_flatten(model, pickled, ("model",) if whole else ()),
+        arguments=_namespace_values(arguments),
+        version=_version(content, path) if whole else None,
+        bare=not whole,
+        iteration=_iteration(content) if whole else None,
+        dropped=_dropped(content, path) if whole else (),
+        file=pickled,
+    )
+    pickled.release()  # what is needed is read again, tensor by tensor
+    return rank
+
+
+def _dropped(content: Mapping[Any, Any], path: Path) -> tuple[str, ...]:
+    """Parts that stay behind on purpose.
+
+    Raises:
+        CheckpointError: a part of which it isn't known whether the model needs it.
+    """
+    others = sorted(str(key) for key in content if key not in _READ_PARTS)
+    for name in others:
+        if name not in DROPPED_PARTS:
+            raise CheckpointError(f"{path}: {name}: no part that Megatron-LM saves beside the model has this name")
+    return tuple(others)
+
+
+def _version(content: Mapping[str, Any], path: Path) -> float | None:
+    version = content.get("checkpoint_version")
+    if version is None:
+        return None
+    if not isinstance(version, (int, float)):
+        raise CheckpointError(f"{path}: checkpoint_version is {version!r}, not a number")
+    return float(version)
+
+
+def _iteration(content: Mapping[str, Any]) -> int | None:
+    value = content.get("iteration", content.get("total_iters"))
+    return value if isinstance(value, int) else None
+
+
+def _namespace_values(arguments: object) -> Mapping[str, Any]:
+    if isinstance(arguments, argparse.Namespace):
+        return dict(vars(arguments))
+    return dict(arguments) if isinstance(arguments, Mapping) else {}
+
+
+def _flatten(model: Mapping[Any, Any], file: PickledFile, prefix: tuple[str, ...]) -> LazyState:
+    tensors: LazyState = {}
+    for keys, value in _leaves(model, ()):
+        key = ".".join(map(str, keys))
+        name = canonical_name(key)
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise CheckpointError(f"{file.path}: {key} is {_shown(value)}, not a tensor of weights")
+        if name in tensors:
+            raise CheckpointError(f"{file.path}: {key} is there twice, under an old and a new name")
+        tensors[name] = file.lazy(value, prefix + keys)
+    return tensors
+
+
+def _shown(value: object) -> str:
+    return f"a {value.dtype} tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def _leaves(tree: Mapping[Any, Any], above: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, (*above, key))
+        else:
+            yield (*above, key), value
+
+
+def canonical_name(key: str) -> str:
+    """The old spelling of a key that newer Megatron-LM writes otherwise."""
+    for new, old in _RENAMED:
+        key = key.replace(new, old)
+    return key
+
+
+def stage_layers(rank: RankFile) -> int:
+    """Number of layers that a rank's pipeline stage holds."""
+    numbers = [int(match[1]) for match in map(LAYER.search, rank.tensors) if match]
+    return max(numbers, default=-1) + 1

@@ -1,0 +1,252 @@
+"""A checkpoint of Megatron-LM as a source: settings from its tensors, its arguments and the options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from converter.formats.model_files import as_json, file_hashes
+from converter.mapping.rules import Mapped, Shards, apply_rules, check_tied, token_rows_by_name
+from converter.mapping.tables import (
+    MEGATRON_DROPS,
+    MEGATRON_HEAD_WORDS,
+    MEGATRON_POSITIONS,
+    MEGATRON_RULES,
+    MEGATRON_TYPES,
+    MEGATRON_VOCABULARY,
+    MEGATRON_WORDS,
+    TOKEN_TYPES,
+    WORD_EMBEDDINGS,
+)
+from converter.mapping.transforms import Layout
+from converter.options import SourceOptions
+from converter.verify.reference_forward import ReferenceForward
+from tape.configs import ProteinBertConfig
+from tape.errors import CheckpointError, ConfigError
+from tape.models.lazy_tensors import LazyTensor
+
+from .layout import MegatronCheckpoint
+from .rank_file import DROPPED_PARTS, stage_layers
+from .reference import MegatronForward, MegatronMathematics
+
+_VERSIONS = (0.0, 1.0, 2.0, 3.0)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """A Megatron source's settings with the record of where each came from."""
+
+    config: ProteinBertConfig
+    version: float
+    vocabulary: tuple[str, ...]
+    origin: dict[str, str] = field(default_factory=dict)
+
+
+class MegatronSource:
+    """A classic directory or a bare file of Megatron-LM; sizes come from the tensors and its arguments."""
+
+    kind = "megatron-classic"
+
+    def __init__(self, checkpoint: MegatronCheckpoint, options: SourceOptions) -> None:
+        self.path = checkpoint.path
+        self._checkpoint = checkpoint
+        self._shards = checkpoint.merged_stages()
+        self._settings = _MegatronSettings(checkpoint, options).resolve()
+        self._rows, self._unused = token_rows_by_name(self._settings.vocabulary)
+
+    @property
+    def config(self) -> ProteinBertConfig:
+        return self._settings.config
+
+    @property
+    def has_head(self) -> bool:
+        return any(key.startswith("lm_head.") for key in self._shards)
+
+    def map(self) -> Mapped:
+        config = self.config
+        layout = Layout(config.num_attention_heads, self._settings.version, self._rows)
+        return map_megatron(self._shards, config.num_hidden_layers, layout, config.type_vocab_size)
+
+    def evaluator(self, rounded_to: torch.dtype | None) -> ReferenceForward:
+        """Reads the files again, and computes rank by rank as Megatron does."""
+        config = self.config
+        mathematics = MegatronMathematics(
+            heads=config.num_attention_heads,
+            version=self._settings.version,
+            epsilon=config.layer_norm_eps,
+            activation=config.hidden_act,
+            head_activation=config.mlm_hidden_act or config.hidden_act,
+            vocabulary=self._settings.vocabulary,
+        )
+        self._checkpoint.release()
+        return MegatronForward(self._checkpoint, mathematics, rounded_to)
+
+    def provenance(self) -> dict[str, Any]:
+        checkpoint = self._checkpoint
+        left = sorted({part for rank in checkpoint.ranks for part in rank.dropped})
+        return {
+            "kind": self.kind,
+            "path": str(self.path),
+            "iteration": checkpoint.first.iteration,
+            "checkpoint_version": self._settings.version,
+            "tensor_parallel": checkpoint.tensor_parallel,
+            "pipeline_parallel": len(checkpoint.stages),
+            "dtypes": sorted({str(tensor.dtype) for rank in checkpoint.ranks for tensor in rank.tensors.values()}),
+            "arguments": as_json(checkpoint.arguments),
+            "settings_from": self._settings.origin,
+            "files": file_hashes([rank.path for rank in checkpoint.ranks]),
+            "left_behind": {part: DROPPED_PARTS[part] for part in left},
+            "unused_tokens": list(self._unused),
+        }
+
+
+class _MegatronSettings:
+    """Works out a configuration from tensors, arguments and options, in that order, and notes which it was."""
+
+    def __init__(self, checkpoint: MegatronCheckpoint, options: SourceOptions) -> None:
+        self._checkpoint = checkpoint
+        self._arguments = checkpoint.arguments
+        self._options = options
+        self._origin: dict[str, str] = {}
+
+    def resolve(self) -> _Settings:
+        self._refuse_other_architectures()
+        hidden, intermediate, positions, token_types = self._sizes()
+        layers = sum(stage_layers(stage[0]) for stage in self._checkpoint.stages)
+        self._check("num_layers", layers)
+        self._check("hidden_size", hidden)
+        self._check("ffn_hidden_size", intermediate)
+        self._check("max_position_embeddings", positions)
+        body, head = self._activations()
+        values = {
+            "vocab_size": len(MEGATRON_VOCABULARY) - 1,
+            "hidden_size": hidden,
+            "num_hidden_layers": layers,
+            "num_attention_heads": self._heads(hidden),
+            "intermediate_size": intermediate,
+            "hidden_act": body,
+            "max_position_embeddings": positions,
+            "type_vocab_size": token_types,
+            "layer_norm_eps": self._number("layernorm_epsilon", self._options.layernorm_epsilon, 1e-12),
+            "hidden_dropout_prob": self._number("hidden_dropout", self._options.hidden_dropout, 0.1),
+            "attention_probs_dropout_prob": self._number("attention_dropout", self._options.attention_dropout, 0.1),
+            "initializer_range": self._number("init_method_std", None, 0.02),
+        }
+        if head != body:
+            values["mlm_hidden_act"] = head
+        vocabulary = self._options.vocabulary or MEGATRON_VOCABULARY
+        self._origin["vocabulary"] = "option" if self._options.vocabulary else "Megatron's iupac_vocab.txt (usual)"
+        return _Settings(ProteinBertConfig.from_dict(values), self._version(), vocabulary, self._origin)
+
+    def _refuse_other_architectures(self) -> None:
+        for name in ("apply_residual_connection_post_layernorm", "untie_embeddings_and_output_weights", "swiglu"):
+            if self._arguments.get(name):
+                raise CheckpointError(f"{self._checkpoint.path}: was trained with {name}, which TAPE's model lacks")
+
+    def _sizes(self) -> tuple[int, int, int, int]:
+        """Hidden size, FFN size, positions and token types, by the shapes of the first stage's tensors."""
+        ranks = self._checkpoint.stages[0]
+        shapes = {key: tensor.shape for key, tensor in ranks[0].tensors.items()}
+        try:
+            positions, hidden = shapes[MEGATRON_POSITIONS]
+            local, _ = shapes["language_model.transformer.layers.0.mlp.dense_h_to_4h.weight"]
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"{ranks[0].path}: {error.args[0]} is missing or no matrix") from None
+        types = shapes.get(MEGATRON_TYPES, (self._options.token_types or 1,))[0]
+        return hidden, local * len(ranks), positions, types
+
+    def _check(self, name: str, found: int) -> None:
+        """A size in the arguments must be the tensors'."""
+        declared = self._arguments.get(name)
+        if declared is not None and not isinstance(declared, int):
+            raise self._no_whole_number(name, declared)
+        if declared is not None and declared != found:
+            raise CheckpointError(
+                f"{self._checkpoint.path}: its arguments say {name} {declared}, but its tensors have {found}"
+            )
+
+    def _no_whole_number(self, name: str, value: object) -> CheckpointError:
+        return CheckpointError(
+            f"{self._checkpoint.path}: its arguments have {name} {value!r} ({type(value).__name__}), not a whole number"
+        )
+
+    def _heads(self, hidden: int) -> int:
+        """The one size that no shape shows."""
+        heads = self._arguments.get("num_attention_heads")
+        self._origin["num_attention_heads"] = "arguments" if heads is not None else "option"
+        if heads is None:
+            heads = self._options.heads
+        if heads is None:
+            raise ConfigError(f"{self._checkpoint.path} doesn't state its number of attention heads: give -heads")
+        if not isinstance(heads, int):
+            raise self._no_whole_number("num_attention_heads", heads)
+        if heads < 1 or hidden % heads or heads % self._checkpoint.tensor_parallel:
+            raise ConfigError(
+                f"{self._checkpoint.path}: {heads} attention heads don't divide hidden size {hidden}"
+                f" over {self._checkpoint.tensor_parallel} tensor-parallel ranks"
+            )
+        return heads
+
+    def _number(self, name: str, option: float | None, usual: float) -> float:
+        """A setting by argument, else by option, else the field's usual value."""
+        argument = self._arguments.get(name)
+        if argument is None:
+            self._origin[name] = "usual value" if option is None else "option"
+            return usual if option is None else option
+        if not isinstance(argument, (int, float)):
+            raise CheckpointError(f"{self._checkpoint.path}: its arguments have {name} {argument!r}, not a number")
+        if option is not None and option != argument:
+            raise ConfigError(f"--{name.replace('_', '-')} {option} contradicts the checkpoint, which has {argument}")
+        self._origin[name] = "arguments"
+        return float(argument)
+
+    def _version(self) -> float:
+        version, given = self._checkpoint.version, self._options.checkpoint_version
+        if version is None and given is None and not self._checkpoint.first.bare:
+            self._origin["checkpoint_version"] = "none stated, which means 0"
+            return 0.0
+        if version is None and given is None:
+            raise ConfigError(
+                f"{self._checkpoint.path} has no checkpoint_version, which decides the order of its"
+                " query/key/value rows: give --checkpoint-version (3.0 for ProteinLM)"
+            )
+        if version is not None and given is not None and given != version:
+            raise ConfigError(f"--checkpoint-version {given} contradicts {self._checkpoint.path}, which has {version}")
+        self._origin["checkpoint_version"] = "option" if version is None else "checkpoint"
+        chosen = given if version is None else version
+        if chosen not in _VERSIONS:
+            raise CheckpointError(f"{self._checkpoint.path}: checkpoint_version {chosen} is unknown; 0, 1, 2 and 3 are")
+        return float(chosen)
+
+    def _activations(self) -> tuple[str, str]:
+        """GELU of the blocks and of the LM head.
+
+        Megatron's fused bias-GELU is the tanh form and acts in the blocks only; its LM head computes the erf form
+        unless --openai-gelu asks for tanh everywhere.
+        """
+        given, arguments = self._options.gelu, self._arguments
+        if "bias_gelu_fusion" not in arguments and not arguments.get("openai_gelu"):
+            self._origin["gelu"] = "usual value" if given is None else "option"
+            return (given or "gelu_tanh", "gelu")
+        everywhere = bool(arguments.get("openai_gelu"))
+        body = "gelu_tanh" if everywhere or arguments["bias_gelu_fusion"] else "gelu"
+        if given not in (None, body):
+            raise ConfigError(f"--gelu {given} contradicts the checkpoint's arguments, which say {body}")
+        self._origin["gelu"] = "arguments"
+        return (body, "gelu_tanh" if everywhere else "gelu")
+
+
+def map_megatron(shards: Mapping[str, Shards], layers: int, layout: Layout, token_types: int) -> Mapped:
+    """State dict of ``ProteinBertForMaskedLM`` (or, without an LM head in the source, of its encoder alone)."""
+    mapped = apply_rules(MEGATRON_RULES, MEGATRON_DROPS, shards, layers, layout)
+    check_tied(shards, MEGATRON_HEAD_WORDS, MEGATRON_WORDS)
+    if TOKEN_TYPES in mapped.state:
+        return mapped
+    word = mapped.state[WORD_EMBEDDINGS]
+    shape, dtype = (token_types, word.shape[1]), word.dtype
+    types = LazyTensor(shape, dtype, lambda: torch.zeros(shape, dtype=dtype))
+    filled = {TOKEN_TYPES: "zeros: the source was trained without token types"}
+    return Mapped({**mapped.state, TOKEN_TYPES: types}, mapped.dropped, filled)

@@ -1,0 +1,190 @@
+"""Writes Megatron-LM's classic layout (INTERFACE section 7), checkpoint version 3.0, at any tensor and pipeline size.
+
+The directory is a ``release``: weights without optimizer, random state or iteration, which Megatron-LM loads as the
+start of a finetuning. One rank's file is made at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from converter.formats.tensor_files import LazyState
+from converter.mapping.rules import Shards, invert_rules, token_rows_by_name
+from converter.mapping.tables import (
+    MEGATRON_HEAD_WORDS,
+    MEGATRON_RULES,
+    MEGATRON_VOCABULARY,
+    MEGATRON_WORDS,
+    TOKEN_TYPES,
+)
+from converter.mapping.transforms import Layout
+from tape.configs import ProteinBertConfig
+from tape.errors import ConfigError
+from tape.io.atomic import atomic_write, write_text
+
+from .layout import RANK_FILE_NAME, TRACKER_NAME
+
+RELEASE = "release"
+VERSION = 3.0
+_ROWS_MULTIPLE = 128
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
+_FLAT = ("language_model.transformer.", "lm_head.")  # what stays one dictionary of dotted keys below this name
+
+
+@dataclass(frozen=True)
+class MegatronTarget:
+    """Args: ``tensor`` and ``pipeline`` are the parallel sizes; ``file`` is the name of a one-file checkpoint."""
+
+    tensor: int = 1
+    pipeline: int = 1
+    file: str | None = None
+
+    def check(self, config: ProteinBertConfig, has_head: bool) -> None:
+        """Refuse a model that Megatron-LM doesn't have, or sizes that can't be divided.
+
+        Raises:
+            ConfigError: names which.
+        """
+        if config.layer_norm_position == "post":
+            raise ConfigError(
+                "--to megatron: the model normalises after its residual sums, as tape-proteins 0.5, Megatron-LM before:"
+                " no weights make them compute the same; --to tape and --to huggingface hold it"
+            )
+        if config.pruned_heads:
+            raise ConfigError("--to megatron: Megatron-LM has no blocks with pruned heads, this model does; --to tape")
+        if not config.apply_final_ln:
+            raise ConfigError("--to megatron: Megatron-LM always applies the final layer norm, this model doesn't")
+        if _gelu_arguments(config) is None:
+            head = config.mlm_hidden_act or config.hidden_act
+            raise ConfigError(f"--to megatron: it has no {config.hidden_act} blocks with a {head} LM head")
+        if self.file is not None and self.tensor * self.pipeline > 1:
+            raise ConfigError(f"-out {self.file}: one file holds one rank; give a directory for several")
+        self._check_divisible(config)
+
+    def _check_divisible(self, config: ProteinBertConfig) -> None:
+        for size, names, option in (
+            (self.tensor, ("num_attention_heads", "intermediate_size"), "--tensor-model-parallel-size"),
+            (self.pipeline, ("num_hidden_layers",), "--pipeline-model-parallel-size"),
+        ):
+            if size < 1:
+                raise ConfigError(f"{option} {size}: it must be 1 or more")
+            for name in names:
+                if getattr(config, name) % size:
+                    raise ConfigError(f"{option} {size} doesn't divide {name} {getattr(config, name)}")
+
+    def write(self, folder: Path, state: LazyState, config: ProteinBertConfig, source: Mapping[str, Any]) -> None:
+        """Write every rank's file, and the tracker last."""
+        (dtype,) = {tensor.dtype for tensor in state.values()}
+        types = state[TOKEN_TYPES]
+        if types.shape[0] == 1 and not bool(types.load().any()):
+            # Pretraining without token types is the usual case: then Megatron has no such table.
+            state = {name: tensor for name, tensor in state.items() if name != TOKEN_TYPES}
+        shards = self._shards(state, config)
+        arguments = self._arguments(config, dtype, 0 if TOKEN_TYPES not in state else types.shape[0])
+        for stage in range(self.pipeline):
+            for rank in range(self.tensor):
+                content = {
+                    "args": arguments,
+                    "checkpoint_version": VERSION,
+                    "iteration": source.get("iteration") or 0,
+                    "model": self._model(shards, config, stage, rank),
+                }
+                with atomic_write(self._path(folder, stage, rank)) as stream:
+                    torch.save(content, stream)
+                del content
+        if self.file is None:
+            write_text(folder / TRACKER_NAME, RELEASE)
+
+    def _shards(self, state: LazyState, config: ProteinBertConfig) -> dict[str, Shards]:
+        rows, _ = token_rows_by_name(MEGATRON_VOCABULARY)
+        padded = _ROWS_MULTIPLE * self.tensor
+        layout = Layout(config.num_attention_heads, VERSION, rows, ranks=self.tensor, embedding_rows=padded)
+        return invert_rules(MEGATRON_RULES, state, config.num_hidden_layers, layout)
+
+    def _path(self, folder: Path, stage: int, rank: int) -> Path:
+        if self.file is not None:
+            return folder / self.file
+        name = f"mp_rank_{rank:02d}" + (f"_{stage:03d}" if self.pipeline > 1 else "")
+        return folder / RELEASE / name / RANK_FILE_NAME
+
+    def _model(self, shards: Mapping[str, Shards], config: ProteinBertConfig, stage: int, rank: int) -> dict[str, Any]:
+        """The ``model`` entry of one rank's file: nested dictionaries, the transformer's and the head's flat."""
+        per_stage = config.num_hidden_layers // self.pipeline
+        model: dict[str, Any] = {}
+        for key, tensors in shards.items():
+            if self._stage_of(key, per_stage) == stage:
+                local = _LAYER.sub(lambda match: f".layers.{int(match[1]) - stage * per_stage}.", key)
+                _insert(model, local, _own(tensors[rank].load()))
+        if self.pipeline > 1 and stage == self.pipeline - 1:
+            _insert(model, MEGATRON_HEAD_WORDS, _own(shards[MEGATRON_WORDS][rank].load()))
+        return model
+
+    def _stage_of(self, key: str, per_stage: int) -> int:
+        if key.startswith("language_model.embedding."):
+            return 0
+        match = _LAYER.search(key)
+        return int(match[1]) // per_stage if match else self.pipeline - 1
+
+    def _arguments(self, config: ProteinBertConfig, dtype: torch.dtype, token_types: int) -> argparse.Namespace:
+        """What Megatron-LM checks a checkpoint's arguments for, and what decides the mathematics."""
+        return argparse.Namespace(
+            num_layers=config.num_hidden_layers,
+            hidden_size=config.hidden_size,
+            ffn_hidden_size=config.intermediate_size,
+            num_attention_heads=config.num_attention_heads,
+            kv_channels=config.hidden_size // config.num_attention_heads,
+            max_position_embeddings=config.max_position_embeddings,
+            seq_length=config.max_position_embeddings,
+            layernorm_epsilon=config.layer_norm_eps,
+            hidden_dropout=config.hidden_dropout_prob,
+            attention_dropout=config.attention_probs_dropout_prob,
+            init_method_std=config.initializer_range,
+            **(_gelu_arguments(config) or {}),
+            onnx_safe=None,
+            apply_residual_connection_post_layernorm=False,
+            num_tokentypes=token_types,
+            padded_vocab_size=_ROWS_MULTIPLE * self.tensor,
+            make_vocab_size_divisible_by=_ROWS_MULTIPLE,
+            tokenizer_type="BertWordPieceCase",
+            tensor_model_parallel_size=self.tensor,
+            pipeline_model_parallel_size=self.pipeline,
+            params_dtype=dtype,
+            fp16=dtype == torch.float16,
+            bf16=dtype == torch.bfloat16,
+            consumed_train_samples=0,
+            consumed_valid_samples=0,
+        )
+
+
+def _gelu_arguments(config: ProteinBertConfig) -> dict[str, bool] | None:
+    """Megatron's switches for the two activations; None: it has no such pair."""
+    pair = (config.hidden_act, config.mlm_hidden_act or config.hidden_act)
+    known = {("gelu", "gelu"): (False, False), ("gelu_tanh", "gelu"): (True, False), ("gelu_tanh",) * 2: (False, True)}
+    if pair not in known:
+        return None
+    return dict(zip(("bias_gelu_fusion", "openai_gelu"), known[pair], strict=True))
+
+
+def _insert(model: dict[str, Any], key: str, tensor: Tensor) -> None:
+    flat = next((prefix for prefix in _FLAT if key.startswith(prefix)), None)
+    last = key.removeprefix(flat) if flat else key.rpartition(".")[2]
+    for name in key.removesuffix(last).rstrip(".").split("."):
+        model = model.setdefault(name, {})
+    model[last] = tensor
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """In memory of its own: torch.save writes all the memory that a view belongs to."""
+    return (
+        tensor.contiguous()
+        if tensor.untyped_storage().nbytes() == tensor.nbytes
+        else tensor.clone(memory_format=torch.contiguous_format)
+    )

@@ -1,0 +1,1 @@
+"""Sharded checkpoints of ``pretrain_tape.py``."""

@@ -1,0 +1,81 @@
+"""Checkpoints of ``pretrain_tape.py`` as sources, at any layout. They carry their vocabulary and configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from converter.formats.model_files import as_json, file_hashes
+from converter.mapping.rules import Layout, Mapped, apply_rules, check_tied, single, token_rows_by_name
+from converter.mapping.tables import DECODER, PROTEINLM_DROPS, PROTEINLM_RULES, WORD_EMBEDDINGS
+from converter.options import SourceOptions, refuse_options
+from converter.verify.named_forward import PROTEINLM_NAMES, Mathematics, NamedForward, Part
+from converter.verify.reference_forward import ReferenceForward
+from tape.configs import ProteinBertConfig
+from tape.errors import CheckpointError
+from tape.models.lazy_tensors import LazyTensor
+
+if TYPE_CHECKING:
+    from pretrain.checkpointing import StoredPart, StoredTensor
+
+
+class ShardedSource:
+    """Converted from what torch.distributed.checkpoint gathers, and evaluated from the ranks' own parts."""
+
+    kind = "proteinlm-sharded"
+
+    def __init__(self, path: Path, options: SourceOptions) -> None:
+        # imported here: torch.distributed.checkpoint takes more than a second, and other forms don't need it
+        from pretrain.checkpointing import find_checkpoint, model_tensors, read_metadata, verify_files
+
+        refuse_options(options, path, "states its own settings")
+        found = find_checkpoint(path)
+        if found is None:
+            raise CheckpointError(f"{path}: no checkpoint there")
+        # From here on the iteration that was found, whatever a running job saves meanwhile.
+        self.path = found
+        self._metadata = read_metadata(found)
+        verify_files(found, self._metadata["files"])
+        self._tensors: dict[str, StoredTensor] = model_tensors(found)
+        self._config = ProteinBertConfig.from_dict(dict(self._metadata["model_config"]))
+        self._rows, self._unused = token_rows_by_name(self._metadata["vocabulary"])
+
+    @property
+    def config(self) -> ProteinBertConfig:
+        return ProteinBertConfig.from_dict({**self._config.to_dict(), "vocab_size": len(self._rows)})
+
+    @property
+    def has_head(self) -> bool:
+        return any(name.startswith("mlm.") for name in self._tensors)
+
+    def map(self) -> Mapped:
+        layout = Layout(self._config.num_attention_heads, 3.0, self._rows)
+        state = {name: LazyTensor(entry.shape, entry.dtype, entry.gather) for name, entry in self._tensors.items()}
+        shards = single(state)
+        check_tied(shards, DECODER, WORD_EMBEDDINGS)
+        return apply_rules(PROTEINLM_RULES, PROTEINLM_DROPS, shards, self._config.num_hidden_layers, layout)
+
+    def evaluator(self, rounded_to: torch.dtype | None) -> ReferenceForward:
+        """From each rank's part of each tensor, read by its place in its file."""
+        mathematics = Mathematics.of(self._config, self._rows)
+        parts = {name: tuple(_part(part, entry) for part in entry.parts) for name, entry in self._tensors.items()}
+        description = "plain torch on the ranks' own parts of each tensor (converter.verify.named_forward)"
+        return NamedForward(parts, PROTEINLM_NAMES, mathematics, description, rounded_to)
+
+    def provenance(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "path": str(self.path),
+            "iteration": self._metadata["iteration"],
+            "layout": self._metadata.get("layout"),
+            "largest_number_of_parts": max(len(entry.parts) for entry in self._tensors.values()),
+            "arguments": as_json(self._metadata["arguments"]),
+            "files": file_hashes(sorted(file for file in self.path.rglob("*") if file.is_file())),
+            "unused_tokens": list(self._unused),
+        }
+
+
+def _part(part: StoredPart, entry: StoredTensor) -> Part:
+    return Part(part.offsets, LazyTensor(part.sizes, entry.dtype, part.load))

@@ -1,0 +1,1 @@
+"""TAPE model directories."""

@@ -1,0 +1,252 @@
+"""Computes what a checkpoint computes from its tensors as they lie in its files, by the names they have there.
+
+Written from the papers (pre-layer-norm: Shoeybi et al. 2019; post-layer-norm: Devlin et al. 2018) without the rule
+tables and without the model's code. A tensor may lie there in parts, as sharded checkpoints write it: nothing is
+gathered; every part multiplies its own columns of the input and adds to its own rows of the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tape.configs import ProteinBertConfig
+from tape.models.lazy_tensors import LazyTensor
+from tape.tokenizers import IUPAC_VOCAB
+
+from .arithmetic import activate, attend_each, normalise
+from .reference_forward import FINAL, LOGITS, POOLED, layer_stages, rounded
+
+
+@dataclass(frozen=True)
+class Part:
+    """A rectangle of a matrix or a stretch of a vector; ``offsets`` is its place in the whole."""
+
+    offsets: tuple[int, ...]
+    values: LazyTensor
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a form calls its tensors, without ``.weight`` and ``.bias``; empty: it has no such tensor.
+
+    Args:
+        layer: prefix of a block, ``{i}`` its number.
+        first_norm, second_norm: of a block: before attention and FFN, or after their residual sums.
+        head_bias: with its whole name.
+    """
+
+    layer: str
+    attention_dense: str
+    first_norm: str
+    second_norm: str
+    widen: str
+    narrow: str
+    final_norm: str
+    head_dense: str
+    head_norm: str
+    head_bias: str
+    embedding_norm: str = ""
+    pooler: str = ""
+
+
+_HEAD = {
+    "head_dense": "cls.predictions.transform.dense",
+    "head_norm": "cls.predictions.transform.LayerNorm",
+    "head_bias": "cls.predictions.bias",
+}
+_TAPE_HEAD = {"head_dense": "mlm.transform.dense", "head_norm": "mlm.transform.LayerNorm", "head_bias": "mlm.bias"}
+PROTEINLM_NAMES = Names(
+    layer="bert.encoder.layer.{i}.",
+    attention_dense="attention.dense",
+    first_norm="input_ln",
+    second_norm="post_attn_ln",
+    widen="mlp.dense_h_4h",
+    narrow="mlp.dense_4h_h",
+    final_norm="bert.encoder.final_ln",
+    **_TAPE_HEAD,
+)
+HUGGINGFACE_NAMES = Names(
+    layer="bert.encoder.layer.{i}.",
+    attention_dense="attention.output.dense",
+    first_norm="attention.ln",
+    second_norm="ln",
+    widen="intermediate.dense",
+    narrow="output.dense",
+    final_norm="bert.encoder.ln",
+    **_HEAD,
+)
+_POST = {
+    "layer": "bert.encoder.layer.{i}.",
+    "attention_dense": "attention.output.dense",
+    "first_norm": "attention.output.LayerNorm",
+    "second_norm": "output.LayerNorm",
+    "widen": "intermediate.dense",
+    "narrow": "output.dense",
+    "final_norm": "",
+    "embedding_norm": "bert.embeddings.LayerNorm",
+    "pooler": "bert.pooler.dense",
+}
+TAPE_05_NAMES = Names(**_POST, **_TAPE_HEAD)
+POST_LN_NAMES = Names(**_POST, **_HEAD)
+
+
+@dataclass(frozen=True)
+class Mathematics:
+    """What the tensors alone don't say. ``token_rows``: for each TAPE token its row in the embedding."""
+
+    layers: int
+    heads: int
+    epsilon: float
+    activation: str
+    head_activation: str
+    token_rows: tuple[int, ...]
+    normalise_first: bool = True
+    final_norm: bool = True
+
+    @classmethod
+    def of(cls, config: ProteinBertConfig, token_rows: tuple[int, ...]) -> Mathematics:
+        """As a model's configuration says."""
+        return cls(
+            layers=config.num_hidden_layers,
+            heads=config.num_attention_heads,
+            epsilon=config.layer_norm_eps,
+            activation=config.hidden_act,
+            head_activation=config.mlm_hidden_act or config.hidden_act,
+            token_rows=token_rows,
+            normalise_first=config.layer_norm_position == "pre",
+            final_norm=config.apply_final_ln,
+        )
+
+
+def whole(weights: Mapping[str, LazyTensor]) -> dict[str, tuple[Part, ...]]:
+    """Tensors that lie there in one part."""
+    return {name: (Part((0,) * len(tensor.shape), tensor),) for name, tensor in weights.items()}
+
+
+class NamedForward:
+    """See the module's text.
+
+    Args:
+        weights: parts of each tensor, by the form's names.
+        description: for the certificate.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, Sequence[Part]],
+        names: Names,
+        mathematics: Mathematics,
+        description: str,
+        rounded_to: torch.dtype | None = None,
+    ) -> None:
+        self.description = description
+        self._weights, self._names, self._maths = weights, names, mathematics
+        self._rounded_to = rounded_to
+
+    @torch.no_grad()
+    def states(self, proteins: Sequence[str]) -> list[dict[str, Tensor]]:
+        """All proteins go through in one row, each attending to itself, so that every weight is widened once."""
+        lengths = [len(protein) + 2 for protein in proteins]
+        stages = self._states(torch.cat([self.embeddings(protein) for protein in proteins]), lengths)
+        pooled = stages.pop(POOLED, None)
+        split = {name: state.split(lengths) for name, state in stages.items()}
+        if pooled is not None:
+            split[POOLED] = pooled.split(1)
+        return [{name: parts[number] for name, parts in split.items()} for number in range(len(proteins))]
+
+    @torch.no_grad()
+    def embeddings(self, protein: str) -> Tensor:
+        ids = [self._maths.token_rows[IUPAC_VOCAB[token]] for token in ("<cls>", *protein, "<sep>")]
+        table = "bert.embeddings.{}_embeddings.weight"
+        words = self._look_up(table.format("word"), ids)
+        types = self._look_up(table.format("token_type"), [0] * len(ids))
+        embedded = words + self._look_up(table.format("position"), list(range(len(ids)))) + types
+        return self._norm(self._names.embedding_norm, embedded) if self._names.embedding_norm else embedded
+
+    def _states(self, hidden: Tensor, lengths: list[int]) -> dict[str, Tensor]:
+        stages: dict[str, Tensor] = {}
+        for number in range(self._maths.layers):
+            stages |= zip(layer_stages(number), self._block(number, hidden, lengths), strict=True)
+            hidden = stages[layer_stages(number)[1]]
+        if self._names.final_norm and self._maths.final_norm:
+            hidden = self._norm(self._names.final_norm, hidden)
+        stages[FINAL] = hidden
+        if self._names.pooler and self._names.pooler + ".weight" in self._weights:
+            first = hidden[[sum(lengths[:number]) for number in range(len(lengths))]]
+            stages[POOLED] = torch.tanh(self._linear(self._names.pooler, first))
+        if self._names.head_bias in self._weights:
+            stages[LOGITS] = self._logits(hidden)
+        return stages
+
+    def _block(self, number: int, hidden: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
+        """Keys of all heads, and the block's output, both (T, H)."""
+        names, prefix = self._names, self._names.layer.replace("{i}", str(number))
+        keys: list[Tensor] = []
+
+        def attention(inputs: Tensor) -> Tensor:
+            query, key, value = (
+                self._linear(f"{prefix}attention.self.{part}", inputs) for part in ("query", "key", "value")
+            )
+            keys.append(key)
+            context = attend_each(query, key, value, self._maths.heads, lengths)
+            return self._linear(prefix + names.attention_dense, context)
+
+        def feed_forward(inputs: Tensor) -> Tensor:
+            wide = activate(self._linear(prefix + names.widen, inputs), self._maths.activation)
+            return self._linear(prefix + names.narrow, wide)
+
+        hidden = self._residual(attention, prefix + names.first_norm, hidden)
+        return keys[0], self._residual(feed_forward, prefix + names.second_norm, hidden)
+
+    def _residual(self, part: Callable[[Tensor], Tensor], norm: str, hidden: Tensor) -> Tensor:
+        if self._maths.normalise_first:
+            return hidden + part(self._norm(norm, hidden))
+        return self._norm(norm, hidden + part(hidden))
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        features = activate(self._linear(self._names.head_dense, hidden), self._maths.head_activation)
+        features = self._norm(self._names.head_norm, features)
+        words = "bert.embeddings.word_embeddings.weight"
+        scores = self._multiply(words, features) + self._vector(self._names.head_bias)
+        return scores[:, list(self._maths.token_rows)]
+
+    def _linear(self, name: str, inputs: Tensor) -> Tensor:
+        return self._multiply(name + ".weight", inputs) + self._vector(name + ".bias")
+
+    def _multiply(self, name: str, inputs: Tensor) -> Tensor:
+        """``inputs @ weight.T``, each part of the weight for itself."""
+        output = inputs.new_zeros(len(inputs), self._rows(name))
+        for part in self._weights[name]:
+            (row, column), (rows, columns) = part.offsets, part.values.shape
+            output[:, row : row + rows] += inputs[:, column : column + columns] @ self._value(part).T
+        return output
+
+    def _vector(self, name: str) -> Tensor:
+        vector = torch.zeros(self._rows(name), dtype=torch.float64)
+        for part in self._weights[name]:
+            vector[part.offsets[0] : part.offsets[0] + part.values.shape[0]] += self._value(part)
+        return vector
+
+    def _look_up(self, name: str, ids: Sequence[int]) -> Tensor:
+        """Rows of a table (len(ids), H); each part gives those that it has, zeros for the others."""
+        wanted = torch.tensor(list(ids))
+        width = max(part.offsets[1] + part.values.shape[1] for part in self._weights[name])
+        found = torch.zeros(len(wanted), width, dtype=torch.float64)
+        for part in self._weights[name]:
+            (row, column), (rows, columns) = part.offsets, part.values.shape
+            here = (wanted >= row) & (wanted < row + rows)
+            found[here, column : column + columns] += self._value(part)[wanted[here] - row]
+        return found
+
+    def _rows(self, name: str) -> int:
+        return max(part.offsets[0] + part.values.shape[0] for part in self._weights[name])
+
+    def _norm(self, name: str, inputs: Tensor) -> Tensor:
+        return normalise(inputs, self._vector(name + ".weight"), self._vector(name + ".bias"), self._maths.epsilon)
+
+    def _value(self, part: Part) -> Tensor:
+        return rounded(part.values, self._rounded_to)

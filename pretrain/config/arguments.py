@@ -1,0 +1,287 @@
+"""The command line of pretraining: Megatron's flag names, parsed once into the configuration of each part.
+
+A flag that is not known is an error. Flags of Megatron that mean nothing here are accepted and named once, with the
+reason, so that its launch scripts run unchanged.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pretrain.checkpointing import CheckpointConfig
+from pretrain.data.batch_schedule import BatchConfig, Rampup
+from pretrain.data.blending import Blend
+from pretrain.data.samples import SampleConfig
+from pretrain.data.splits import DataConfig
+from pretrain.optim.lr_schedule import Schedule
+from pretrain.optim.optimizer import OptimizerConfig
+from pretrain.optim.precision import PrecisionConfig
+from pretrain.parallel import ParallelConfig, ParallelDims
+from pretrain.planning.dry_run import DryRunConfig
+from pretrain.train.initialization import InitConfig
+from pretrain.train.loop import TrainingConfig
+from pretrain.train.metrics_logger import LoggingConfig
+from pretrain.train.resume import schedule_options
+from tape.configs import ProteinBertConfig
+from tape.errors import ConfigError
+from tape.runtime.cpu import usable_cores
+from tape.tokenizers import TAPETokenizer
+
+from .flags import make_parser
+from .parser import IGNORED_FLAGS
+from .schedule_flags import run_length
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Everything that a run is told, one configuration a part.
+
+    Attributes:
+        dry_run: what to plan instead of a run; None: run.
+        given: all options by name as parsed, for the checkpoint.
+        notices: one line for each flag that has no effect, and why.
+    """
+
+    model: ProteinBertConfig
+    init: InitConfig
+    data: DataConfig
+    samples: SampleConfig
+    batch: BatchConfig
+    dims: ParallelDims
+    parallel: ParallelConfig
+    precision: PrecisionConfig
+    optimizer: OptimizerConfig
+    schedule: Schedule
+    training: TrainingConfig
+    checkpoint: CheckpointConfig
+    reporting: LoggingConfig
+    eval_iters: int
+    full_validation: bool
+    dry_run: DryRunConfig | None
+    given: dict[str, Any]
+    notices: tuple[str, ...]
+
+    @property
+    def checkpoint_activations(self) -> bool:
+        """Whether whole blocks are computed again in the backward pass."""
+        return self.parallel.recompute == "full"
+
+
+def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainConfig:
+    """Parse a command line.
+
+    Args:
+        arguments: without the program's name.
+        world_size: processes of the run; the layout and the default global batch follow from it.
+
+    Raises:
+        ConfigError: an unknown flag, a bad value, or values that don't fit together.
+    """
+    options, notices = _parse(arguments)
+    world_size, dry_run = _dry_run(options, world_size)
+    dims = _dims(options, world_size)
+    _check(options)
+    batch = _batch(options, dims)
+    iterations, schedule = run_length(options, batch)
+    model = _model(options)
+    dims.check_model(model)
+    return PretrainConfig(
+        model=model,
+        init=InitConfig(options.seed, options.init_method_std),
+        data=_data(options),
+        samples=_samples(options),
+        batch=batch,
+        dims=dims,
+        parallel=_parallel(options),
+        precision=_precision(options),
+        optimizer=_optimizer(options),
+        schedule=schedule,
+        training=_training(options, iterations),
+        checkpoint=_checkpoint(options),
+        reporting=LoggingConfig(options.log_interval, options.save, options.tensorboard_dir, options.peak_tflops),
+        eval_iters=options.eval_iters,
+        full_validation=options.full_validation,
+        dry_run=dry_run,
+        given=vars(options),
+        notices=notices,
+    )
+
+
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
+    options = make_parser().parse_args(list(arguments))
+    notices = []
+    for flag, (_, reason) in IGNORED_FLAGS.items():
+        name = "ignored_" + flag
+        if getattr(options, name) is not None:
+            notices.append(f"{flag} is ignored: {reason}")
+        delattr(options, name)
+    if options.loss_scale is not None and not options.fp16:
+        notices.append("--loss-scale is ignored: gradients are scaled for --fp16 only, others do not underflow")
+    del options.local_rank
+    return options, tuple(notices)
+
+
+def _dry_run(options: argparse.Namespace, world_size: int) -> tuple[int, DryRunConfig | None]:
+    """The number of processes and the dry run, if it is one; its options are taken out: they are not the run's."""
+    wanted, given, memory = (options.__dict__.pop(name) for name in ("dry_run", "world_size", "device_memory_gib"))
+    if not wanted and (given or memory):
+        raise ConfigError("--world-size and --device-memory-gib belong to --dry-run; a run's size is the launcher's")
+    return given or world_size, DryRunConfig(memory) if wanted else None
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.fp16 and options.bf16:
+        raise ConfigError("--fp16 and --bf16 exclude each other")
+    if options.max_position_embeddings < options.seq_length:
+        raise ConfigError(
+            f"--seq-length {options.seq_length} exceeds --max-position-embeddings {options.max_position_embeddings}"
+        )
+    if not 0.0 < options.mask_prob <= 1.0:
+        raise ConfigError(f"--mask-prob must lie in (0, 1], not {options.mask_prob}")
+
+
+def _model(options: argparse.Namespace) -> ProteinBertConfig:
+    return ProteinBertConfig(
+        vocab_size=TAPETokenizer().vocab_size,
+        hidden_size=options.hidden_size,
+        num_hidden_layers=options.num_layers,
+        num_attention_heads=options.num_attention_heads,
+        intermediate_size=options.ffn_hidden_size or 4 * options.hidden_size,
+        hidden_act="gelu" if options.no_bias_gelu_fusion else "gelu_tanh",
+        mlm_hidden_act="gelu",  # the fused form is that of the blocks; Megatron's head computes erf
+        hidden_dropout_prob=options.hidden_dropout,
+        attention_probs_dropout_prob=options.attention_dropout,
+        max_position_embeddings=options.max_position_embeddings,
+        type_vocab_size=1,
+        initializer_range=options.init_method_std,
+        initial_attention=options.initial_attention,
+        layer_norm_eps=options.layernorm_epsilon,
+    )
+
+
+def _data(options: argparse.Namespace) -> DataConfig:
+    corpora, train, valid, test = (
+        None if words is None else Blend.parse(words, flag)
+        for flag, words in (
+            ("--data-path", options.data_path),
+            ("--train-data-path", options.train_data_path),
+            ("--valid-data-path", options.valid_data_path),
+            ("--test-data-path", options.test_data_path),
+        )
+    )
+    workers = min(options.num_workers, usable_cores())  # Megatron's large example asks for 96
+    return DataConfig(corpora, train, valid, test, options.split, options.vocab_file, workers)
+
+
+def _samples(options: argparse.Namespace) -> SampleConfig:
+    return SampleConfig(options.seq_length, options.mask_prob, not options.no_sep, options.long_documents, options.seed)
+
+
+def _dims(options: argparse.Namespace, world_size: int) -> ParallelDims:
+    return ParallelDims(
+        world_size,
+        options.tensor_model_parallel_size,
+        options.pipeline_model_parallel_size,
+        options.sequence_parallel,
+        options.data_parallel_sharding,
+    )
+
+
+def _parallel(options: argparse.Namespace) -> ParallelConfig:
+    asked = {
+        "full": options.checkpoint_activations or options.recompute_granularity == "full",
+        "selective": options.recompute_activations or options.recompute_granularity == "selective",
+    }
+    if all(asked.values()):
+        raise ConfigError(
+            "--checkpoint-activations (--recompute-granularity full) recomputes all of a block, --recompute-activations"
+            " (--recompute-granularity selective) a part; give one of them"
+        )
+    recompute = next((name for name, wanted in asked.items() if wanted), "none")
+    return ParallelConfig(
+        backend=options.distributed_backend,
+        timeout_minutes=options.distributed_timeout_minutes,
+        patience=options.hang_timeout_seconds,
+        pipeline_schedule=options.pipeline_schedule,
+        recompute=recompute,
+        compile=options.compile,
+    )
+
+
+def _batch(options: argparse.Namespace, dims: ParallelDims) -> BatchConfig:
+    rampup = None if options.rampup_batch_size is None else Rampup(*options.rampup_batch_size)
+    rows = options.global_batch_size or options.micro_batch_size * dims.data
+    batch = BatchConfig(options.micro_batch_size, rows, rampup)
+    batch.check(dims.data)
+    return batch
+
+
+def _precision(options: argparse.Namespace) -> PrecisionConfig:
+    return PrecisionConfig(
+        name="fp16" if options.fp16 else "bf16" if options.bf16 else "fp32",
+        loss_scale=options.loss_scale if options.fp16 else None,
+        initial_loss_scale=options.initial_loss_scale,
+        min_loss_scale=options.min_loss_scale,
+        window=options.loss_scale_window,
+        hysteresis=options.hysteresis,
+    )
+
+
+def _optimizer(options: argparse.Namespace) -> OptimizerConfig:
+    return OptimizerConfig(
+        name=options.optimizer,
+        weight_decay=options.weight_decay,
+        beta1=options.adam_beta1,
+        beta2=options.adam_beta2,
+        eps=options.adam_eps,
+        momentum=options.sgd_momentum,
+        clip_grad=options.clip_grad,
+    )
+
+
+def _checkpoint(options: argparse.Namespace) -> CheckpointConfig:
+    return CheckpointConfig(
+        save=options.save,
+        load=options.load,
+        save_interval=options.save_interval,
+        keep_last=options.keep_last,
+        in_background=options.async_save,
+        other_samples=options.allow_other_samples,
+        schedule_of=_schedule_of(options),
+    )
+
+
+def _schedule_of(options: argparse.Namespace) -> str | None:
+    if options.override_lr_scheduler and options.use_checkpoint_lr_scheduler:
+        raise ConfigError("--override-lr-scheduler and --use-checkpoint-lr-scheduler exclude each other")
+    if options.override_lr_scheduler:
+        return "start"
+    return "checkpoint" if options.use_checkpoint_lr_scheduler else None
+
+
+def with_schedule_of(arguments: PretrainConfig, saved: Mapping[str, Any]) -> PretrainConfig:
+    """The same with the learning rate of a checkpoint.
+
+    Args:
+        arguments: of this start.
+        saved: the checkpoint's options by name.
+    """
+    given = {**arguments.given, **schedule_options(saved)}
+    _, schedule = run_length(argparse.Namespace(**given), arguments.batch)
+    return replace(arguments, schedule=schedule, given=given)
+
+
+def _training(options: argparse.Namespace, iterations: int) -> TrainingConfig:
+    return TrainingConfig(
+        train_iters=iterations,
+        eval_interval=options.eval_interval,
+        exit_interval=options.exit_interval,
+        exit_minutes=options.exit_duration_in_mins,
+        max_skipped_steps=options.max_skipped_steps,
+        save_interval=options.save_interval,
+        seed=options.seed,
+        seq_length=options.seq_length,
+    )

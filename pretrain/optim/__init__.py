@@ -1,0 +1,1 @@
+"""The optimizer, the learning-rate schedule, mixed precision and loss scaling."""

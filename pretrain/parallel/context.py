@@ -1,0 +1,196 @@
+"""The processes of a run: their mesh, their device, and the few things that they say to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from tape.errors import ConfigError
+from tape.runtime.launch import Launch
+
+from .parallel_dims import ParallelDims
+
+PIPELINE_AXIS, DATA_AXIS, TENSOR_AXIS = "pipeline", "data", "tensor"
+BACKENDS = ("nccl", "gloo")
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """How the layout is carried out.
+
+    Attributes:
+        backend: nccl or gloo; None chooses by device.
+        timeout_minutes: of one collective; hashing a large checkpoint on one rank is the longest wait.
+        patience: seconds of silence after which a rank is given up; 0: for ever.
+        pipeline_schedule: 1f1b or gpipe.
+        recompute: none, selective (attention cores) or full (blocks): what the backward pass computes again.
+        compile: blocks by torch.compile.
+    """
+
+    backend: str | None = None
+    timeout_minutes: float = 30.0
+    patience: float = 45.0
+    pipeline_schedule: str = "1f1b"
+    recompute: str = "none"
+    compile: bool = False
+
+    @property
+    def timeout(self) -> timedelta:
+        return timedelta(minutes=self.timeout_minutes)
+
+
+@dataclass(frozen=True)
+class ParallelContext:
+    """This process, its place in the layout, and its device. ``mesh`` is None when it is alone."""
+
+    dims: ParallelDims
+    rank: int
+    device: torch.device
+    mesh: DeviceMesh | None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one process that prints and writes records."""
+        return self.rank == 0
+
+    @property
+    def stage(self) -> int:
+        """Which part of the pipeline this is, from 0."""
+        return self.dims.place(self.rank)[0]
+
+    @property
+    def data_rank(self) -> int:
+        return self.dims.place(self.rank)[1]
+
+    @property
+    def tensor_rank(self) -> int:
+        return self.dims.place(self.rank)[2]
+
+    @property
+    def is_first_stage(self) -> bool:
+        return self.stage == 0
+
+    @property
+    def is_last_stage(self) -> bool:
+        return self.stage == self.dims.pipeline - 1
+
+    @property
+    def tensor_mesh(self) -> DeviceMesh:
+        """The ranks that share this stage of this copy of the model."""
+        return self._axis(TENSOR_AXIS)
+
+    @property
+    def data_mesh(self) -> DeviceMesh:
+        """The ranks that have the same part of the model, one a copy."""
+        return self._axis(DATA_AXIS)
+
+    @property
+    def pipeline_group(self) -> dist.ProcessGroup:
+        """The stages of this copy of the model."""
+        return self._axis(PIPELINE_AXIS).get_group()
+
+    def all_reduce_over_data(self, values: Tensor) -> Tensor:
+        """Sum in place over the copies of the model."""
+        return self._sum(values, DATA_AXIS) if self.dims.data > 1 else values
+
+    def all_reduce_over_tensor(self, values: Tensor) -> Tensor:
+        """Sum in place over the ranks that share a stage."""
+        return self._sum(values, TENSOR_AXIS) if self.dims.tensor > 1 else values
+
+    def all_reduce_over_pipeline(self, values: Tensor) -> Tensor:
+        """Sum in place over the stages."""
+        return self._sum(values, PIPELINE_AXIS) if self.dims.pipeline > 1 else values
+
+    def all_reduce_losses(self, values: Tensor) -> Tensor:
+        """Sum in place over all ranks that computed losses of tokens of their own; the others come with zeros."""
+        if self.dims.splits_tokens:
+            self.all_reduce_over_tensor(values)
+        return self.all_reduce_over_pipeline(self.all_reduce_over_data(values))
+
+    def start_all_reduce_over_data(self, values: Tensor) -> Any:
+        """Begin a sum in place over the copies of the model; call ``wait()`` on what is returned."""
+        return dist.all_reduce(values, group=self.data_mesh.get_group(), async_op=True)
+
+    def _axis(self, name: str) -> DeviceMesh:
+        assert self.mesh is not None, "one process has no mesh"
+        return self.mesh[name]
+
+    def _sum(self, values: Tensor, axis: str) -> Tensor:
+        dist.all_reduce(values, group=self._axis(axis).get_group())
+        return values
+
+    def gather(self, value: Value) -> list[Value]:
+        """The value of every rank, on every rank."""
+        if self.mesh is None:
+            return [value]
+        values: list[Any] = [None] * self.dims.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+
+def choose_device(local_rank: int) -> torch.device:
+    """This process's GPU, or the CPU where there is none.
+
+    Raises:
+        ConfigError: more processes than GPUs.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"process {local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}. Start fewer "
+            "processes, or set CUDA_VISIBLE_DEVICES= to compute on the CPU"
+        )
+    return torch.device("cuda", local_rank)
+
+
+def choose_backend(asked: str | None, device: torch.device) -> tuple[str, str | None]:
+    """Backend for the device, and what to tell the user when it isn't the one asked for."""
+    natural = "nccl" if device.type == "cuda" else "gloo"
+    if asked == "nccl" and natural == "gloo":
+        return "gloo", "--distributed-backend nccl needs CUDA, which is not there: using gloo"
+    return asked or natural, None
+
+
+@contextmanager
+def open_parallel_context(
+    dims: ParallelDims, launch: Launch, backend: str, device: torch.device, timeout: timedelta
+) -> Iterator[ParallelContext]:
+    """Meet the other processes, and part from them at the end. One process alone meets nobody.
+
+    Args:
+        dims: the layout.
+        launch: who this process is.
+        backend: nccl or gloo.
+        device: where it computes.
+        timeout: of one collective, and of meeting.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if dims.world_size == 1:
+        yield ParallelContext(dims, 0, device, None)
+        return
+    dist.init_process_group(
+        backend,
+        init_method=launch.rendezvous,
+        rank=launch.rank,
+        world_size=launch.world_size,
+        timeout=timeout,
+        device_id=device if backend == "nccl" else None,
+    )
+    try:
+        names = (PIPELINE_AXIS, DATA_AXIS, TENSOR_AXIS)
+        mesh = init_device_mesh(device.type, (dims.pipeline, dims.data, dims.tensor), mesh_dim_names=names)
+        yield ParallelContext(dims, launch.rank, device, mesh)
+    finally:
+        dist.destroy_process_group()

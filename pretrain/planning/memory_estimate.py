@@ -1,0 +1,213 @@
+"""What a rank of a run needs in memory, from the model's sizes and the layout, before anything is started.
+
+Weights, gradients and optimizer state are counted to the byte, on the rank that holds most of them. Activations are
+estimated from what autograd keeps of each block: two residual streams and the inputs of two layer norms and four matrix
+products, queries, keys and values, and the two wide FFN states. What sharded copies gather for a while is an estimate,
+too. Kernels' workspace, fragmentation and the process itself are not in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from pretrain.optim.optimizer import OptimizerConfig
+from pretrain.parallel import TIED_NAME, ParallelDims
+from tape.configs import ProteinBertConfig
+from tape.models.modeling_bert import ProteinBertForMaskedLM
+
+_SPLIT_ROWS = (
+    "attention.self.query.weight",
+    "attention.self.query.bias",
+    "attention.self.key.weight",
+    "attention.self.key.bias",
+    "attention.self.value.weight",
+    "attention.self.value.bias",
+    "mlp.dense_h_4h.weight",
+    "mlp.dense_h_4h.bias",
+)
+_SPLIT_COLUMNS = ("attention.dense.weight", "mlp.dense_4h_h.weight")
+_BLOCK = "bert.encoder.layer."
+_FP32 = 4
+_GROUP_PADDING = 1.1  # slots of padded groups a token, where attention is computed in them
+
+
+@dataclass(frozen=True)
+class RankMemory:
+    """Bytes of one rank.
+
+    Attributes:
+        whole, parameters: how many the model has, and how many this rank holds (counts).
+        weights, gradients, optimizer: exact.
+        gathered: with sharded copies, whole weights and gradients that a rank has for a while.
+        low_precision: copies of the matrices in bf16 or fp16 while a step is computed.
+        activations: of one micro-batch, kept for the backward pass.
+        checkpointed: the same with --checkpoint-activations.
+    """
+
+    whole: int
+    parameters: int
+    weights: int
+    gradients: int
+    optimizer: int
+    gathered: int
+    low_precision: int
+    activations: int
+    checkpointed: int
+
+    def total(self, checkpoint_activations: bool) -> int:
+        """All together."""
+        kept = self.checkpointed if checkpoint_activations else self.activations
+        return self.weights + self.gradients + self.optimizer + self.gathered + self.low_precision + kept
+
+
+@dataclass(frozen=True)
+class StepShape:
+    """What of a run decides what a step needs beside the state.
+
+    Attributes:
+        tokens: of one micro-batch.
+        attended_length: tokens that a token attends to, on average.
+        mask_prob: part of the positions that the head sees.
+        precision: fp32, bf16 or fp16.
+        fused_attention: whether attention probabilities never stand in memory (GPUs, or no attention dropout).
+        micro_batches: of a step on one rank.
+    """
+
+    tokens: int
+    attended_length: float
+    mask_prob: float
+    precision: str
+    fused_attention: bool
+    micro_batches: int = 1
+
+
+def parameter_shapes(config: ProteinBertConfig) -> dict[str, torch.Size]:
+    """Shape of every parameter of the pretraining model, by name; computed without memory."""
+    with torch.device("meta"):
+        model = ProteinBertForMaskedLM(config)
+    return {name: parameter.shape for name, parameter in model.named_parameters()}
+
+
+def parameter_count(config: ProteinBertConfig) -> int:
+    """Parameters of the pretraining model."""
+    return sum(shape.numel() for shape in parameter_shapes(config).values())
+
+
+def rank_parameters(shapes: Mapping[str, torch.Size], layers: int, dims: ParallelDims) -> list[int]:
+    """Elements of each parameter on the rank that holds most; of a pipeline that is of the first stage or the last.
+
+    Args:
+        shapes: of :func:`parameter_shapes`.
+        layers: of the model.
+        dims: the layout.
+    """
+    stages = ([_part(name, shapes[name], dims) for name in _names(shapes, layers, dims, s)] for s in _ends(dims))
+    return max(stages, key=sum)
+
+
+def _ends(dims: ParallelDims) -> set[int]:
+    return {0, dims.pipeline - 1}
+
+
+def _names(shapes: Mapping[str, torch.Size], layers: int, dims: ParallelDims, stage: int) -> list[str]:
+    """Parameters of a stage, in the order of the model; the last one's copy of the tied matrix comes at the end."""
+    first, last = stage == 0, stage == dims.pipeline - 1
+    here = {"bert.embeddings.": first, "bert.encoder.final_ln.": last, "mlm.": last}
+    here |= {f"{_BLOCK}{number}.": number in dims.layers_of(stage, layers) for number in range(layers)}
+    names = [n for n in shapes if next((kept for prefix, kept in here.items() if n.startswith(prefix)), True)]
+    return names if first or not last else [*names, TIED_NAME]
+
+
+def _part(name: str, shape: torch.Size, dims: ParallelDims) -> int:
+    """Elements of a parameter on the first of the ranks that share it; copies share out rows, of which it has most."""
+    rows, *columns = shape
+    if name.endswith(_SPLIT_ROWS):
+        rows //= dims.tensor
+    elif name.endswith(_SPLIT_COLUMNS):
+        columns[0] //= dims.tensor
+    return (-(-rows // dims.data) if dims.shards_data else rows) * math.prod(columns)
+
+
+def rank_memory(
+    config: ProteinBertConfig, dims: ParallelDims, step: StepShape, optimizer: OptimizerConfig
+) -> RankMemory:
+    """Estimate one rank's memory.
+
+    Args:
+        config: of the model.
+        dims: the layout.
+        step: what a micro-batch looks like.
+        optimizer: decides how much it remembers of a parameter.
+    """
+    shapes = parameter_shapes(config)
+    held = rank_parameters(shapes, config.num_hidden_layers, dims)
+    # The first stage has the most blocks, and under 1F1B as many micro-batches in flight as there are stages.
+    kept = len(dims.layers_of(0, config.num_hidden_layers)) * dims.pipeline
+    blocks = block_bytes(config, dims, step) * kept
+    inputs = _FP32 * config.hidden_size * kept / _token_parts(dims)
+    ends = _end_bytes(config, step) / _token_parts(dims)
+    return RankMemory(
+        whole=sum(shape.numel() for shape in shapes.values()),
+        parameters=sum(held),
+        weights=_FP32 * sum(held),
+        gradients=_FP32 * sum(held),
+        optimizer=_optimizer_bytes(held, optimizer),
+        gathered=_gathered_bytes(shapes, config.num_hidden_layers, dims, step.micro_batches),
+        low_precision=0 if step.precision == "fp32" else 2 * sum(held),
+        activations=round(step.tokens * (blocks + ends)),
+        checkpointed=round(step.tokens * (inputs + block_bytes(config, dims, step) + ends)),
+    )
+
+
+def _optimizer_bytes(held: Sequence[int], optimizer: OptimizerConfig) -> int:
+    if optimizer.name == "adam":
+        return _FP32 * (2 * sum(held) + len(held))  # two moments, and each parameter's own count of steps
+    return _FP32 * sum(held) if optimizer.momentum else 0
+
+
+def _gathered_bytes(shapes: Mapping[str, torch.Size], layers: int, dims: ParallelDims, micro_batches: int) -> int:
+    """Both ends' weights, those of a block and of the next one, and gradients before they are summed and dealt out.
+
+    Those are one block's and a copy that is sent; the whole stage's where several micro-batches are collected first.
+    """
+    if not dims.shards_data:
+        return 0
+    whole = replace(dims, shard_data=False)
+    most = 0
+    for stage in _ends(dims):
+        names = _names(shapes, layers, dims, stage)
+        total = sum(_part(name, shapes[name], whole) for name in names)
+        blocks = sum(_part(name, shapes[name], whole) for name in names if name.startswith(_BLOCK))
+        block = blocks // len(dims.layers_of(stage, layers))
+        most = max(most, total - blocks + 2 * block + (total + block if micro_batches > 1 else 2 * block))
+    return _FP32 * most
+
+
+def block_bytes(config: ProteinBertConfig, dims: ParallelDims, step: StepShape) -> float:
+    """Bytes a token that one block keeps for its backward pass on one rank."""
+    hidden, wide = config.hidden_size, config.intermediate_size
+    width = _FP32 if step.precision == "fp32" else 2
+    masks = 2 * hidden if config.hidden_dropout_prob > 0 else 0
+    # In half precision query, key and value projections each keep a cast of the layer norm's output.
+    casts = (1 if width == _FP32 else 3) + 1
+    # With sequence parallelism the tokens are gathered for the matrix products, and split otherwise.
+    whole = (2 * _FP32 * hidden + masks) / _token_parts(dims) + casts * width * hidden
+    split = width * (3 * _GROUP_PADDING * hidden + _GROUP_PADDING * hidden + hidden + 2 * wide)
+    if not step.fused_attention:
+        split += config.num_attention_heads * step.attended_length * _GROUP_PADDING * (3 * _FP32)
+    return whole + split / dims.tensor
+
+
+def _token_parts(dims: ParallelDims) -> int:
+    """Ranks that share the tokens of a row outside the split regions."""
+    return dims.tensor if dims.splits_tokens else 1
+
+
+def _end_bytes(config: ProteinBertConfig, step: StepShape) -> float:
+    """Bytes a token of embeddings, final layer norm and head."""
+    hidden = config.hidden_size
+    return _FP32 * hidden + (hidden if config.hidden_dropout_prob > 0 else 0) + step.mask_prob * 5 * _FP32 * hidden

@@ -1,0 +1,1 @@
+"""The training loop: the trainer, the masked-LM objective, metrics logging, non-finite steps, resume."""

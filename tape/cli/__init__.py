@@ -1,0 +1,1 @@
+"""The command lines: parsers, and the commands behind ``tape-train``, ``tape-eval``, ``tape-embed`` and others."""

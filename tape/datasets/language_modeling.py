@@ -1,0 +1,68 @@
+"""Unlabelled proteins: masked language modelling and (next-residue) language modelling."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tape.masking import mask_tokens
+from tape.tokenizers import TAPETokenizer
+
+from .task_dataset import IGNORED, DrawnExamples, TaskDataset, collate_inputs, pad_sequences, task_record
+
+Item = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class _TokenDataset(TaskDataset):
+    """Labels are token ids."""
+
+    has_labels = False  # of their own
+
+    def collate_fn(self, batch: Sequence[Item]) -> dict[str, Tensor]:
+        """Adds ``targets`` (B, longest) int64, -1 where nothing is predicted."""
+        ids, masks, labels = zip(*batch, strict=True)
+        return {
+            **collate_inputs(ids, masks, self.tokenizer.pad_id),
+            "targets": torch.from_numpy(pad_sequences(labels, IGNORED)),
+        }
+
+
+class MaskedLanguageModelingDataset(DrawnExamples, _TokenDataset):
+    """15 % of residues are to be predicted; which ones is drawn anew each epoch.
+
+    Args:
+        seed: of the masks; the others as :class:`TaskDataset`.
+    """
+
+    task = task_record("masked_language_modeling")
+
+    def __init__(
+        self,
+        data_path: str | os.PathLike[str],
+        split: str,
+        tokenizer: str | TAPETokenizer = "iupac",
+        in_memory: bool = False,
+        seed: int = 42,
+    ) -> None:
+        super().__init__(data_path, split, tokenizer, in_memory)
+        self._seed = seed
+
+    def __getitem__(self, index: int) -> Item:
+        record = self.data[index]
+        ids, mask = self.encode(index, record)
+        corrupted, labels = mask_tokens(ids, self.tokenizer, self.generator(index))
+        return corrupted, mask, labels
+
+
+class LanguageModelingDataset(_TokenDataset):
+    """Every token is a label; the model shifts them."""
+
+    task = task_record("language_modeling")
+
+    def __getitem__(self, index: int) -> Item:
+        ids, mask = self.encode(index, self.data[index])
+        return ids, mask, ids.copy()

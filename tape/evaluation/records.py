@@ -1,0 +1,167 @@
+"""``eval_SPLIT.json``: what was measured on which data with which model; written by tape-eval, read by reports.
+
+Schema "proteinlm-eval", version 2::
+
+    schema, version
+    task, model, split             what tape-eval was called with; model is the model type
+    data                           {name, simulated, source, licence, splits ...}: the data set's dataset.json;
+                                   long_proteins: crop or window, when --length asked for it
+    proteins                       how many were evaluated
+    metrics                        [{name, value, interval, n, definition}]; value null: undefined or infinite;
+                                   interval [low, high] or null; definition a sentence
+    bootstrap                      {resamples, seed, level} of the intervals, over proteins; null: none were made
+    config                         the model's configuration, which says what head it has
+    precision                      fp32, bf16 or fp16
+    model_dir, model_sha256        the evaluated directory and its weights file's hash (null: no such file)
+    data_sha256                    the hash of the data file (null: not one file)
+    code_version, date             of this package; UTC, ISO 8601
+
+Version 1 had no interval, bootstrap and config; it is read as having none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from tape.errors import CheckpointError
+from tape.io.atomic import write_json
+from tape.io.json_files import read_json_object
+from tape.metrics.definitions import Interval, Metric
+from tape.version import __version__
+
+SCHEMA = "proteinlm-eval"
+SCHEMA_VERSION = 2
+_READABLE = (1, SCHEMA_VERSION)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """The content of one file; the module's text explains the fields."""
+
+    task: str
+    model: str
+    split: str
+    data: dict[str, Any]
+    proteins: int
+    metrics: tuple[Metric, ...]
+    precision: str
+    bootstrap: dict[str, Any] | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    model_dir: str | None = None
+    model_sha256: str | None = None
+    data_sha256: str | None = None
+    code_version: str = __version__
+    date: str = field(default_factory=_now)
+
+    def metric(self, name: str) -> Metric | None:
+        """The metric of a name, if it was measured."""
+        return next((metric for metric in self.metrics if metric.name == name), None)
+
+    @property
+    def data_name(self) -> str:
+        return str(self.data["name"])
+
+    @property
+    def is_simulated(self) -> bool:
+        return bool(self.data.get("simulated"))
+
+
+def write_record(path: Path, record: EvaluationRecord) -> None:
+    """Write a record, atomically."""
+    values = {name: getattr(record, name) for name in record.__dataclass_fields__}
+    metrics = [{**metric.to_dict(), "value": finite(metric.value)} for metric in record.metrics]
+    write_json(path, {"schema": SCHEMA, "version": SCHEMA_VERSION, **values, "metrics": metrics})
+
+
+def finite(value: float) -> float | None:
+    """None for what JSON has no number for."""
+    return value if math.isfinite(value) else None
+
+
+# field -> types that it may have; a version 1 file may lack those of _LATER
+_TYPES: dict[str, tuple[type, ...]] = {
+    "task": (str,),
+    "model": (str,),
+    "split": (str,),
+    "data": (dict,),
+    "proteins": (int,),
+    "metrics": (list,),
+    "precision": (str,),
+    "bootstrap": (dict, type(None)),
+    "config": (dict,),
+    "model_dir": (str, type(None)),
+    "model_sha256": (str, type(None)),
+    "data_sha256": (str, type(None)),
+    "code_version": (str,),
+    "date": (str,),
+}
+_METRIC_TYPES: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "value": (int, float, type(None)),
+    "n": (int,),
+    "definition": (str,),
+    "interval": (list, type(None)),
+}
+_LATER: dict[str, Any] = {"bootstrap": None, "config": {}, "interval": None}
+
+
+def read_record(path: Path) -> EvaluationRecord:
+    """Read and check a file.
+
+    Raises:
+        CheckpointError: it can't be read, is of another schema or version, or a field is missing or of another type.
+    """
+    content = read_json_object(path)
+    if content.get("schema") != SCHEMA:
+        raise CheckpointError(f"{path}: no evaluation: its schema is {content.get('schema')!r}, not {SCHEMA!r}")
+    version = content.get("version")
+    if version not in _READABLE:
+        known = " and ".join(map(str, _READABLE))
+        raise CheckpointError(f"{path}: version {version!r} of {SCHEMA}; this program reads {known}")
+    fields = _checked(path, "", content, _TYPES, version == 1)
+    if not isinstance(fields["data"].get("name"), str):
+        raise CheckpointError(f"{path}: data has no name")
+    metrics = tuple(_metric(path, position, entry, version == 1) for position, entry in enumerate(fields["metrics"]))
+    return EvaluationRecord(**{**fields, "metrics": metrics})
+
+
+def _checked(
+    path: Path, where: str, content: Mapping[str, Any], types: Mapping[str, tuple[type, ...]], is_first_version: bool
+) -> dict[str, Any]:
+    """The known fields of an object, each of its type."""
+    fields = {}
+    for name, allowed in types.items():
+        if name not in content and not (is_first_version and name in _LATER):
+            raise CheckpointError(f"{path}: no evaluation: {where}{name} is missing")
+        value = content.get(name, _LATER.get(name))
+        if not isinstance(value, allowed) or isinstance(value, bool):
+            kinds = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
+            raise CheckpointError(f"{path}: {where}{name} is a {type(value).__name__}, not {kinds}")
+        fields[name] = value
+    return fields
+
+
+def _metric(path: Path, position: int, entry: Any, is_first_version: bool) -> Metric:
+    where = f"metrics[{position}]."
+    if not isinstance(entry, dict):
+        raise CheckpointError(f"{path}: metrics[{position}] is a {type(entry).__name__}, not an object")
+    fields = _checked(path, where, entry, _METRIC_TYPES, is_first_version)
+    value = math.nan if fields["value"] is None else float(fields["value"])
+    return Metric(fields["name"], value, fields["n"], fields["definition"], _interval(path, where, fields["interval"]))
+
+
+def _interval(path: Path, where: str, value: list[Any] | None) -> Interval:
+    if value is None:
+        return None
+    if len(value) != 2 or not all(isinstance(end, (int, float)) for end in value):
+        raise CheckpointError(f"{path}: {where}interval is {value}, not [low, high]")
+    return float(value[0]), float(value[1])

@@ -1,0 +1,1 @@
+"""Finetuning: the trainer, its configuration, optimizer, checkpoints, resume, and the run directory."""

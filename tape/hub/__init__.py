@@ -1,0 +1,1 @@
+"""Models by name, URL or ``s3://`` address: downloads and the cache. No torch."""

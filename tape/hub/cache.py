@@ -1,0 +1,253 @@
+"""Models from afar: a published name, a URL or an ``s3://`` address becomes a model directory in a cache.
+
+The cache is ``PROTEINLM_CACHE``, or ``proteinlm`` under ``XDG_CACHE_HOME``, or ``~/.cache/proteinlm``. Each address has
+a directory there: ``config.json``, the weights, and ``download.json``, written last, with the SHA-256 sum of every
+file. A directory is used only while its files agree with those sums. Nothing is asked of the server for a model that is
+there, so it can be used without a network; ``force_download`` fetches it anew, and replaces it when all has come.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from tape.errors import ConfigError, DataError
+from tape.io.atomic import write_json
+from tape.io.checksums import sha256_of
+
+from .downloads import JSON, SAFETENSORS, TORCH, DeadLinkError, FileKind, download
+from .s3 import fetch_object
+
+RECORD_NAME = "download.json"
+_RECORD_VERSION = 1
+_SCHEMES = ("http", "https", "s3")
+_CONFIG = "config.json"
+_WEIGHTS = {"model.safetensors": SAFETENSORS, "pytorch_model.bin": TORCH}
+_OPTIONAL = ("vocabulary.json", "provenance.json")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _RemoteFile:
+    """A file to fetch: its name in the cache, and the addresses to try in turn."""
+
+    name: str
+    urls: tuple[str, ...]
+    kind: FileKind
+
+
+def cache_directory() -> Path:
+    """Where downloaded models are kept unless another directory is given."""
+    if "PROTEINLM_CACHE" in os.environ:
+        return Path(os.environ["PROTEINLM_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "proteinlm"
+
+
+def is_remote(source: str | os.PathLike[str]) -> bool:
+    """Whether a source is a published name or an address, not a path."""
+    return isinstance(source, str) and (source in PUBLISHED_MODELS or urlsplit(source).scheme in _SCHEMES)
+
+
+def local_model(
+    source: str | os.PathLike[str],
+    cache_dir: str | os.PathLike[str] | None = None,
+    force_download: bool = False,
+) -> Path:
+    """The model directory (or file) on this machine that a source means.
+
+    Args:
+        source: a path; a name of :data:`tape.hub.cache.PUBLISHED_MODELS`; or an ``http://``, ``https://`` or
+            ``s3://`` address of a model directory, or of a weights file that has its ``config.json`` beside it.
+            A directory that has a published name is meant by ``./NAME``.
+        cache_dir: instead of :func:`cache_directory`.
+        force_download: fetch it even if it is there.
+
+    Raises:
+        DataError: the link is dead, the transfer breaks off, or something else comes than a model.
+        ConfigError: ``s3://`` without boto3.
+    """
+    if not is_remote(source):
+        return Path(source)
+    address = str(source)
+    directory = Path(cache_dir or cache_directory()) / _directory_name(address)
+    directory.mkdir(parents=True, exist_ok=True)
+    with _alone(directory):
+        if force_download:
+            _replace(address, directory)
+        elif not _is_whole(directory):
+            _fetch(address, directory)
+    return directory
+
+
+def _directory_name(address: str) -> str:
+    digest = hashlib.sha256(address.encode()).hexdigest()[:16]
+    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", address.rpartition("://")[2].rstrip("/"))[-60:]
+    return f"{readable}-{digest}"
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """One process at a time: the ranks of a run ask for their model together."""
+    with (directory.parent / f".{directory.name}.lock").open("w") as lock:
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except ImportError:  # not on Windows
+            pass
+        yield
+
+
+def _replace(address: str, directory: Path) -> None:
+    """Fetch anew; what is there stays until all has come."""
+    fresh = directory.with_name(f".{directory.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        _fetch(address, fresh)
+        _empty(directory)
+        for path in sorted(fresh.iterdir(), key=lambda path: path.name == RECORD_NAME):  # the record last
+            path.replace(directory / path.name)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _empty(directory: Path) -> None:
+    for path in directory.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _is_whole(directory: Path) -> bool:
+    """Whether the files are those that were downloaded."""
+    record = directory / RECORD_NAME
+    if not record.is_file():
+        return False
+    try:
+        files: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))["files"]
+        wrong = [name for name, file in files.items() if not _agrees(directory / name, str(file["sha256"]))]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        wrong = [RECORD_NAME]
+    if wrong:
+        logger.warning("%s: %s changed since its download; fetching it anew", directory, ", ".join(wrong))
+        _empty(directory)
+    return not wrong
+
+
+def _agrees(path: Path, digest: str) -> bool:
+    return path.is_file() and sha256_of(path) == digest
+
+
+def _fetch(address: str, directory: Path) -> None:
+    logger.info("downloading %s to %s", address, directory)
+    files: dict[str, dict[str, Any]] = {}
+    for file in _files_of(address):
+        files[file.name] = {"url": _fetch_first(file, directory / file.name)}
+    weights = [name for name in _WEIGHTS if name in files] or _fetch_weights(address, directory, files)
+    for name in (_CONFIG, *weights, *_fetch_optional(address, directory, files)):
+        path = directory / name
+        files[name].update(sha256=sha256_of(path), bytes=path.stat().st_size)
+    write_json(directory / RECORD_NAME, {"version": _RECORD_VERSION, "source": address, "files": files})
+
+
+def _files_of(address: str) -> list[_RemoteFile]:
+    """What is known by its full address: the configuration, and the weights unless a directory is meant."""
+    if address in PUBLISHED_MODELS:
+        published = PUBLISHED_MODELS[address]
+        return [
+            _RemoteFile(_CONFIG, (published.config,), JSON),
+            _RemoteFile("pytorch_model.bin", (published.weights,), TORCH),
+        ]
+    name = urlsplit(address).path.rpartition("/")[2]
+    suffix = Path(name).suffix
+    if suffix not in (".bin", ".pt", ".safetensors"):
+        return [_RemoteFile(_CONFIG, (_beneath(address, _CONFIG),), JSON)]
+    weights = "model.safetensors" if suffix == ".safetensors" else "pytorch_model.bin"
+    prefix = name.removesuffix("pytorch_model.bin").removesuffix("model.safetensors")
+    configs = [f"{prefix}{_CONFIG}"] if prefix != name else []  # TAPE's archives: NAME-config.json
+    urls = tuple(_beside(address, config) for config in dict.fromkeys([*configs, _CONFIG]))
+    return [_RemoteFile(_CONFIG, urls, JSON), _RemoteFile(weights, (address,), _WEIGHTS[weights])]
+
+
+def _fetch_weights(address: str, directory: Path, files: dict[str, Any]) -> list[str]:
+    """Weights of a directory, in whichever format it has."""
+    for name, kind in _WEIGHTS.items():
+        with contextlib.suppress(DeadLinkError):
+            files[name] = {"url": _fetch_first(_RemoteFile(name, (_beneath(address, name),), kind), directory / name)}
+            return [name]
+    raise DeadLinkError(f"{address}: there is neither {' nor '.join(_WEIGHTS)}")
+
+
+def _fetch_optional(address: str, directory: Path, files: dict[str, Any]) -> list[str]:
+    """Vocabulary and provenance, which our own model directories have."""
+    if address in PUBLISHED_MODELS:
+        return []
+    config: str = files[_CONFIG]["url"]
+    found = []
+    for name in _OPTIONAL:
+        with contextlib.suppress(DataError):  # a server may answer with a page where there is nothing
+            files[name] = {"url": _fetch_first(_RemoteFile(name, (_beside(config, name),), JSON), directory / name)}
+            found.append(name)
+    return found
+
+
+def _fetch_first(file: _RemoteFile, path: Path) -> str:
+    """Fetch from the first address that has the file; returns it."""
+    for number, url in enumerate(file.urls, start=1):
+        try:
+            if url.startswith("s3://"):
+                fetch_object(url, path, file.kind)
+            else:
+                download(url, path, file.kind, advice="Check the address.")
+            return url
+        except DeadLinkError:
+            if number == len(file.urls):
+                raise
+    raise ConfigError(f"{file.name}: no address")  # a _RemoteFile has one at least
+
+
+def _beneath(address: str, name: str) -> str:
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
+
+
+def _beside(address: str, name: str) -> str:
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(path=f"{parts.path.rpartition('/')[0]}/{name}"))
+
+
+_BASE = "https://s3.amazonaws.com/songlabdata/proteindata/pytorch-models/"
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """Addresses of a model's configuration and weights."""
+
+    config: str
+    weights: str
+
+
+def _published(stem: str) -> PublishedModel:
+    return PublishedModel(f"{_BASE}{stem}-config.json", f"{_BASE}{stem}-pytorch_model.bin")
+
+
+# model name -> files, family by family
+TRANSFORMERS = {"bert-base": _published("bert-base")}
+UNIREPS = {"babbler-1900": _published("unirep-base")}
+TRROSETTAS = {name: _published(f"trRosetta-{name}") for name in ("xaa", "xab", "xac", "xad", "xae")}
+
+PUBLISHED_MODELS: dict[str, PublishedModel] = {**TRANSFORMERS, **UNIREPS, **TRROSETTAS}

@@ -1,0 +1,96 @@
+"""One object from S3 (or a store that speaks its protocol), resumable as :mod:`tape.hub.downloads` is over HTTP.
+
+Credentials, region and endpoint are boto3's own affair (``AWS_PROFILE``, ``AWS_ENDPOINT_URL`` ...). Without credentials
+the object is asked for anonymously, as public buckets allow.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tape.errors import ConfigError, DataError
+
+from .downloads import DeadLinkError, FileKind, part_file
+
+_BLOCK_BYTES = 1 << 20
+
+
+def fetch_object(uri: str, path: Path, kind: FileKind) -> None:
+    """Fetch ``s3://BUCKET/KEY`` into ``path``, going on from ``path.part`` if there is one.
+
+    Raises:
+        DeadLinkError: no such bucket or object.
+        ConfigError: boto3 is not installed, or the address has no key.
+        DataError: access is refused, the store can't be reached, or the object is not of its kind.
+    """
+    bucket, key = split_uri(uri)
+    client = _client()
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = part_file(path)
+    try:
+        size = int(client.head_object(Bucket=bucket, Key=key)["ContentLength"])
+        _receive(client, bucket, key, part, size)
+    except ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        if code in ("404", "NoSuchKey", "NoSuchBucket", "NotFound"):
+            raise DeadLinkError(f"{uri}: no such object") from None
+        raise DataError(f"{uri}: the store refuses ({code}); check the credentials") from None
+    except BotoCoreError as error:
+        raise DataError(f"{uri}: {error}; run the same command again to go on from there") from None
+    _check(uri, part, kind, size)
+    part.replace(path)
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and key.
+
+    Raises:
+        ConfigError: one of them is missing.
+    """
+    parts = urlsplit(uri)
+    bucket, key = parts.netloc, parts.path.lstrip("/")
+    if not bucket or not key:
+        raise ConfigError(f"{uri}: give s3://BUCKET/KEY")
+    return bucket, key
+
+
+def _client() -> Any:
+    try:
+        import boto3
+        from botocore import UNSIGNED
+        from botocore.config import Config
+    except ImportError as error:
+        raise ConfigError("s3:// needs boto3: pip install 'proteinlm[s3]'") from error
+    session = boto3.Session()
+    settings = None if session.get_credentials() else Config(signature_version=UNSIGNED)
+    return session.client("s3", config=settings)
+
+
+def _receive(client: Any, bucket: str, key: str, part: Path, size: int) -> None:
+    start = part.stat().st_size if part.exists() else 0
+    if start > size:  # of another version of the object
+        part.unlink()
+        start = 0
+    if start == size and size:
+        return
+    wanted = {"Range": f"bytes={start}-"} if start else {}
+    body = client.get_object(Bucket=bucket, Key=key, **wanted)["Body"]
+    with body, part.open("ab" if start else "wb") as stream:
+        for block in body.iter_chunks(_BLOCK_BYTES):
+            stream.write(block)
+
+
+def _check(uri: str, part: Path, kind: FileKind, size: int) -> None:
+    with part.open("rb") as stream:
+        beginning = stream.read(64)
+    found = part.stat().st_size
+    if found == size and kind.is_begun_by(beginning):
+        return
+    part.unlink()
+    if found != size:
+        raise DataError(f"{uri}: {found:,} bytes arrived where {size:,} were announced; run the same command again")
+    raise DataError(f"{uri}: not {kind.name}; it begins with {beginning[:40]!r}")

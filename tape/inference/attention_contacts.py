@@ -1,0 +1,195 @@
+"""Contacts from a model's attention maps, with no more labels than twenty proteins have.
+
+R. Rao et al. 2021, "Transformer protein language models are unsupervised structure learners": each head's map is
+symmetrised and corrected for its average product (APC; Dunn et al. 2008), and a logistic regression with an L1 penalty
+over all heads of all layers, fitted on 20 proteins at separations of at least 6, gives the probability of a contact.
+The objective is theirs (liblinear's): |w|_1 + C sum of log(1 + exp(-y (w x + b))) with C = 0.15; the intercept b is
+not penalised here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tape.errors import CheckpointError, ConfigError, DataError
+from tape.evaluation.evaluate import Evaluation, evaluation_mode
+from tape.metrics import Bootstrap, measure_contacts, summarise_contacts
+from tape.metrics.contacts import MINIMUM_SEPARATION
+from tape.runtime.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+TASK_NAME = "unsupervised_contact_prediction"
+
+
+@dataclass(frozen=True)
+class ContactRegression:
+    """A fitted regression.
+
+    Attributes:
+        weights: (layers * heads) of each head's map, layers outermost.
+        intercept: b.
+        proteins: ids of those that it was fitted on.
+        pairs: how many residue pairs they have.
+        c: weight of the loss against the penalty.
+    """
+
+    weights: np.ndarray
+    intercept: float
+    proteins: tuple[str, ...]
+    pairs: int
+    c: float
+
+    def scores(self, features: np.ndarray) -> np.ndarray:
+        """Logits (...) of features (..., layers * heads)."""
+        return np.asarray(features @ self.weights.astype(features.dtype) + self.intercept)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "weights": self.weights.tolist(), "proteins": list(self.proteins)}
+
+
+def average_product_correction(maps: np.ndarray) -> np.ndarray:
+    """a_ij - a_i. a_.j / a_.. of each (L, L) map in (..., L, L); a map that sums to 0 stays as it is."""
+    rows, columns = maps.sum(axis=-1, keepdims=True), maps.sum(axis=-2, keepdims=True)
+    total = maps.sum(axis=(-1, -2), keepdims=True)
+    product = rows * columns
+    return np.asarray(maps - np.divide(product, total, out=np.zeros_like(product), where=total != 0))
+
+
+def attention_features(model: nn.Module, ids: np.ndarray, device: torch.device) -> np.ndarray:
+    """(L, L, layers * heads) float32: the corrected, symmetric maps between residues, without special tokens.
+
+    Args:
+        model: an encoder with ``output_attentions``.
+        ids: (L + 2,) tokens of one protein.
+        device: where the model is.
+
+    Raises:
+        CheckpointError: the model gives no attention maps.
+    """
+    outputs = model(torch.from_numpy(ids)[None].to(device))
+    layers = outputs[-1]
+    if not isinstance(layers, tuple) or not layers or layers[0].ndim != 4:
+        raise CheckpointError(f"{type(model).__name__} has no attention maps to read contacts from")
+    maps = torch.cat([layer[0, :, 1:-1, 1:-1].float() for layer in layers]).cpu().numpy()
+    return np.ascontiguousarray(np.moveaxis(average_product_correction(maps + maps.swapaxes(-1, -2)), 0, -1))
+
+
+def fit_logistic_regression(
+    features: np.ndarray, labels: np.ndarray, c: float, tolerance: float = 1e-5, iterations: int = 5000
+) -> tuple[np.ndarray, float]:
+    """Minimise |w|_1 + c sum of log(1 + exp(-y (w x + b))), y in {-1, 1}.
+
+    With w = u - v, u and v not negative, the penalty is linear and the problem smooth with bounds; L-BFGS-B solves it,
+    and holds what the penalty removes at exactly 0. The objective is divided by c N, a mean over pairs.
+
+    Args:
+        features: (N, F).
+        labels: (N,) in {0, 1}.
+        c: weight of the loss.
+        tolerance: largest deviation from the conditions of a minimum, relative to the penalty's slope.
+        iterations: at most.
+
+    Returns:
+        (w (F,), b).
+
+    Raises:
+        DataError: all labels are equal.
+    """
+    from scipy.optimize import minimize
+
+    if c <= 0:
+        raise ConfigError(f"the weight of the loss, C, must be above 0, not {c}")
+    if len(np.unique(labels)) != 2:
+        raise DataError("a regression needs pairs with and without contact; there are none of one kind")
+    size = features.shape[1]
+    signs = np.where(labels > 0, 1.0, -1.0)
+    penalty = 1.0 / (c * len(labels))
+
+    def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = parameters[:size] - parameters[size:-1]
+        margins = signs * (features @ weights.astype(features.dtype) + parameters[-1])
+        slopes = -signs * np.exp(-np.logaddexp(0.0, margins)) / len(labels)  # -y sigmoid(-margin) / N
+        gradient = (slopes.astype(features.dtype) @ features).astype(np.float64)
+        value = float(np.logaddexp(0.0, -margins).mean() + penalty * parameters[:-1].sum())
+        return value, np.concatenate([gradient + penalty, penalty - gradient, [slopes.sum()]])
+
+    bounds = [(0.0, None)] * (2 * size) + [(None, None)]
+    share = float(np.mean(labels > 0))
+    start = np.zeros(2 * size + 1)
+    start[-1] = np.log(share / (1 - share))  # the solution without features
+    limits = {"maxiter": iterations, "maxfun": 4 * iterations}
+    options = {**limits, "ftol": 1e-14, "gtol": tolerance * penalty, "maxcor": 20}
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+    return found[:size] - found[size:-1], float(found[-1])
+
+
+def choose_proteins(dataset: Any, number: int, seed: int, longest: int | None) -> list[int]:
+    """Indices of the proteins to fit on: ``number`` of those that fit the model, drawn by ``seed``.
+
+    Raises:
+        ConfigError: ``number`` is below 1.
+        DataError: there are not so many.
+    """
+    if number < 1:
+        raise ConfigError(f"a regression needs at least 1 protein to be fitted on, not {number}")
+    lengths = dataset.survey().lengths
+    fitting = np.flatnonzero(lengths <= (lengths.max() if longest is None else longest))
+    if fitting.size < number:
+        raise DataError(f"{dataset.data.path}: {fitting.size} proteins that fit the model, fewer than {number}")
+    return sorted(np.random.default_rng(seed).choice(fitting, number, replace=False).tolist())
+
+
+def fit_contacts(
+    model: nn.Module, dataset: Any, indices: Sequence[int], c: float, device: torch.device
+) -> ContactRegression:
+    """Fit the regression on proteins of a contact data set (items: token ids, mask, (L, L) labels, length)."""
+    features, labels = [], []
+    with evaluation_mode(model), Progress("attention maps", len(indices)) as progress:
+        for index in indices:
+            ids, _, target, _ = dataset[index]
+            first, second = np.triu_indices(target.shape[0], k=MINIMUM_SEPARATION)
+            valid = target[first, second] != -1
+            first, second = first[valid], second[valid]
+            features.append(attention_features(model, ids, device)[first, second])
+            labels.append(target[first, second])
+            progress.advance()
+    matrix, truth = np.concatenate(features), np.concatenate(labels)
+    weights, intercept = fit_logistic_regression(matrix, truth, c)
+    if not weights.any():
+        logger.warning(
+            "the penalty leaves no attention head a weight: at C = %g they tell nothing about the contacts of these %d"
+            " proteins, and all scores are equal",
+            c,
+            len(indices),
+        )
+    names = tuple(dataset.survey().identifiers[index] for index in indices)
+    return ContactRegression(weights, intercept, names, len(truth), c)
+
+
+def evaluate_contacts(
+    model: nn.Module,
+    dataset: Any,
+    regression: ContactRegression,
+    device: torch.device,
+    bootstrap: Bootstrap | None = None,
+    title: str = "contacts",
+) -> Evaluation:
+    """Every protein of a split, in its order, measured as a finetuned model's contacts are."""
+    rows, results = [], []
+    identifiers = dataset.survey().identifiers
+    with evaluation_mode(model), Progress(title, len(dataset)) as progress:
+        for index in range(len(dataset)):
+            ids, _, target, _ = dataset[index]
+            scores = regression.scores(attention_features(model, ids, device)).astype(np.float32)
+            rows.append(measure_contacts(scores, target))
+            results.append({"id": identifiers[index], "prediction": scores, "target": target.astype(np.int8)})
+            progress.advance()
+    return Evaluation(summarise_contacts(rows, bootstrap), len(dataset), results)

@@ -1,0 +1,130 @@
+"""Finished embeddings: TAPE's .npz, or HDF5.
+
+.npz (TAPE's layout): one 0-d object array a protein, under its id, with a dictionary: ``pooled`` (P,) and ``avg`` (H,),
+or ``seq`` (L + 2, H). Reading it needs ``allow_pickle=True``.
+
+HDF5 (.h5): ``ids`` (N,) text and ``lengths`` (N,) residues, in the order of the input; ``pooled`` (N, P) and ``avg``
+(N, H), or ``states`` (tokens of all proteins, H) with ``offsets`` (N + 1,): protein i has the rows offsets[i] to
+offsets[i + 1], ``<cls>`` and ``<sep>`` included. Attributes: ``schema`` "proteinlm-embeddings", ``version``,
+``model_sha256``.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tape.errors import ConfigError
+from tape.io.atomic import atomic_write
+
+from .embedding_journal import Identity, Place
+
+SCHEMA = "proteinlm-embeddings"
+SCHEMA_VERSION = 1
+_HDF5_SUFFIXES = (".h5", ".hdf5")
+_SUFFIXES = (".npz", *_HDF5_SUFFIXES)
+# Endings of other formats' files, which a user would expect to be of that format; any other ending is part of a name.
+_ARRAY_FORMATS = {".arrow", ".avro", ".bin", ".feather", ".mat", ".nc", ".npy", ".parquet", ".pt", ".pth", ".zarr"}
+_TEXT_FORMATS = {".csv", ".fasta", ".json", ".jsonl", ".tsv", ".txt", ".xls", ".xlsx"}
+_OTHER_FORMATS = {".gz", ".lmdb", ".pickle", ".pkl", ".safetensors", ".tar", ".xz", ".zip", ".zst"}
+_BLOCK = 1024  # proteins written to HDF5 at a time
+
+
+@dataclass(frozen=True)
+class EmbeddedProteins:
+    """What is to be written.
+
+    Attributes:
+        identifiers: N ids, each once.
+        lengths: (N,) residues.
+        places: N places, each of a mean and a pooled vector, or with ``full_sequence`` of (L + 2, H) states.
+        full_sequence: which of the two.
+    """
+
+    identifiers: Sequence[str]
+    lengths: np.ndarray
+    places: Sequence[Place]
+    full_sequence: bool
+
+
+def embeddings_file(path: Path) -> Path:
+    """The file to write, ``.npz`` added when it has no known suffix; asked for before anything is computed.
+
+    Raises:
+        ConfigError: it has another format's suffix, the folder does not exist, nothing can be written there, or h5py is
+            missing.
+    """
+    if path.suffix not in _SUFFIXES and path.suffix.lower() in {
+        *_ARRAY_FORMATS,
+        *_TEXT_FORMATS,
+        *_OTHER_FORMATS,
+        *_SUFFIXES,
+    }:
+        raise ConfigError(
+            f"{path}: embeddings are not written as {path.suffix}; give a name that ends in .npz (TAPE's layout), .h5"
+            " or .hdf5, or one without a suffix, to which .npz is added"
+        )
+    if path.suffix not in _SUFFIXES:
+        path = path.with_name(path.name + ".npz")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path.parent}: no such directory to write {path.name} to")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"{path}: can't be written there")
+    if path.suffix in _HDF5_SUFFIXES:
+        _import_h5py()
+    return path
+
+
+def write_embeddings(path: Path, proteins: EmbeddedProteins, identity: Identity) -> None:
+    """Write the file that :func:`embeddings_file` named; whole or not at all, one protein in memory at a time."""
+    with atomic_write(path, "w+b") as stream:  # HDF5 reads what it has written
+        if path.suffix in _HDF5_SUFFIXES:
+            with _import_h5py().File(stream, "w") as file:
+                file.attrs.update(schema=SCHEMA, version=SCHEMA_VERSION, model_sha256=str(identity["model_sha256"]))
+                _fill_hdf5(file, proteins)
+        else:
+            _write_npz(stream, proteins)
+
+
+def _write_npz(stream: Any, proteins: EmbeddedProteins) -> None:
+    """As ``np.savez``, which takes names as keyword arguments, where ``file`` would clash with its own."""
+    with zipfile.ZipFile(stream, "w", allowZip64=True) as archive:
+        for identifier, place in zip(proteins.identifiers, proteins.places, strict=True):
+            states, pooled = place.read()
+            array = np.empty((), dtype=object)
+            array[()] = {"seq": states} if proteins.full_sequence else {"pooled": pooled, "avg": states[0]}
+            with archive.open(f"{identifier}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=True)
+
+
+def _fill_hdf5(file: Any, proteins: EmbeddedProteins) -> None:
+    file.create_dataset("ids", data=list(proteins.identifiers), dtype=_import_h5py().string_dtype())
+    file.create_dataset("lengths", data=proteins.lengths.astype(np.int64))
+    if proteins.full_sequence:
+        offsets = np.concatenate([[0], np.cumsum([place.rows for place in proteins.places])]).astype(np.int64)
+        file.create_dataset("offsets", data=offsets)
+        states = file.create_dataset("states", (int(offsets[-1]), proteins.places[0].columns), dtype="<f4")
+        for start, place in zip(offsets, proteins.places, strict=False):
+            states[start : start + place.rows] = place.read()[0]
+        return
+    first = proteins.places[0]
+    pooled = file.create_dataset("pooled", (len(proteins.places), first.pooled), dtype="<f4")
+    mean = file.create_dataset("avg", (len(proteins.places), first.columns), dtype="<f4")
+    for start in range(0, len(proteins.places), _BLOCK):
+        block = [place.read() for place in proteins.places[start : start + _BLOCK]]
+        mean[start : start + len(block)] = np.stack([states[0] for states, _ in block])
+        pooled[start : start + len(block)] = np.stack([vector for _, vector in block])
+
+
+def _import_h5py() -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise ConfigError(f"HDF5 needs the package h5py ({error}): pip install 'proteinlm[hdf5]'") from error
+    return h5py

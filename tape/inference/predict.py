@@ -1,0 +1,97 @@
+"""What a finetuned model says about the proteins of a file (``tape_eval.py ... --predict FILE``); without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tape.datasets.batching import plan_evaluation
+from tape.datasets.embedding import EmbedDataset
+from tape.datasets.index import lengths_of
+from tape.datasets.labels import model_inputs
+from tape.datasets.loading import load_batches, worker_count
+from tape.errors import ConfigError
+from tape.evaluation.evaluate import EvaluationConfig, evaluation_mode
+from tape.runtime.distributed import DistributedContext
+from tape.runtime.precision import autocast
+from tape.runtime.progress import Progress
+from tape.tasks import TaskType
+
+PREDICTED_SHAPES = (TaskType.VALUE, TaskType.SEQUENCE_CLASS, TaskType.RESIDUE_CLASS, TaskType.RESIDUE_PAIR)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of one protein.
+
+    Attributes:
+        index: of the protein in its file, from 0.
+        identifier: its id.
+        sequence: the residues that the prediction is about (fewer than the file's under ``--length crop``).
+        values: by the shape of the task: value (1,); probabilities of classes (C,); of each residue's classes (L, C);
+            of contact of each pair of residues (L, L).
+    """
+
+    index: int
+    identifier: str
+    sequence: str
+    values: np.ndarray
+
+
+def check_predicted(task: str, shape: TaskType) -> None:
+    """Refuse tasks whose models say nothing about a protein by themselves.
+
+    Raises:
+        ConfigError: a language model, or one that reads alignments.
+    """
+    if shape not in PREDICTED_SHAPES:
+        raise ConfigError(
+            f"--predict gives values, classes or contacts of single sequences, which {task} does not predict"
+        )
+
+
+def predict(
+    model: nn.Module, dataset: EmbedDataset, shape: TaskType, config: EvaluationConfig, ranks: DistributedContext
+) -> Iterator[Prediction]:
+    """Predictions for this rank's share of the proteins, longest first, as each batch is done.
+
+    Args:
+        model: with TAPE's calling convention.
+        dataset: the proteins.
+        shape: of the task.
+        config: batch size, workers, precision.
+        ranks: the processes among which the proteins are divided.
+    """
+    lengths = lengths_of(dataset)
+    plan = plan_evaluation(lengths, config.batch_size, ranks.rank, ranks.world_size, config.max_tokens)
+    workers = worker_count(config.num_workers, len(dataset))
+    with evaluation_mode(model), Progress("prediction", len(dataset), ranks.is_writer) as progress:
+        for indices, batch in zip(plan, load_batches(dataset, plan, num_workers=workers), strict=True):
+            inputs = model_inputs(batch, ranks.device)
+            tokens = (batch["input_mask"] != 0).sum(1)
+            if shape == TaskType.RESIDUE_PAIR:
+                inputs["protein_length"] = (tokens - 2).to(ranks.device)
+            with autocast(config.precision, ranks.device):
+                outputs = model(**inputs)[0].float().cpu()
+            for row, (index, count) in enumerate(zip(indices.tolist(), tokens.tolist(), strict=True)):
+                residues = dataset.tokenizer.convert_ids_to_tokens(batch["input_ids"][row, 1 : count - 1].tolist())
+                values = probabilities(shape, outputs[row], count - 2)
+                yield Prediction(index, batch["ids"][row], "".join(residues), values)
+            progress.advance(len(indices) * ranks.world_size)
+
+
+def probabilities(shape: TaskType, output: Tensor, length: int) -> np.ndarray:
+    """What :class:`Prediction` holds, from one protein's row of a model's output with its padding."""
+    if shape == TaskType.VALUE:
+        values = output
+    elif shape == TaskType.SEQUENCE_CLASS:
+        values = output.softmax(-1)
+    elif shape == TaskType.RESIDUE_CLASS:
+        values = output[1 : length + 1].softmax(-1)
+    else:
+        values = output[:length, :length].softmax(-1)[..., 1]
+    return np.asarray(values.to(torch.float32).numpy())

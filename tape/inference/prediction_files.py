@@ -1,0 +1,159 @@
+"""Files of predictions: one .csv or .json for all proteins, and for contacts a .npz and a .png of each.
+
+The table has a record a protein, in the order of the file that was read: ``id``, ``length`` and
+
+- a value: ``prediction``;
+- a class: ``prediction`` (its number) and ``probability``; in JSON ``probabilities`` of all classes;
+- a class a residue: ``prediction``, a letter (or digit) a residue, and ``probabilities``: in JSON a list a residue,
+  with the letters in their order in ``classes``; in CSV a column ``probability_LETTER`` a class, numbers separated by
+  blanks;
+- contacts: ``contacts``, the number of pairs at least 6 apart with probability above 0.5, and ``map``, the .npz in the
+  folder OUT_maps, which holds ``probabilities`` (L, L) float32, ``sequence`` and ``id``.
+
+JSON is {schema "proteinlm-predictions", version, task, model_dir, predictions}. Numbers are rounded to 4 digits
+(values: 6 significant ones).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tape.errors import ConfigError
+from tape.io.atomic import atomic_write, write_json, write_text
+from tape.tasks import TaskType
+
+from .predict import Prediction
+
+SCHEMA = "proteinlm-predictions"
+SCHEMA_VERSION = 1
+CONTACT_SEPARATION = 6  # nearer pairs were no labels in training
+# Letters of classes in the order of their numbers; classes of other tasks are shown by number.
+_LETTERS = {"secondary_structure": "HEC", "secondary_structure_8": "GHIBESTC"}
+_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_DIGITS_KEPT = 4
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PredictionFiles:
+    """Where predictions of a task go.
+
+    Attributes:
+        path: the table, .csv or .json.
+        task: its name.
+        shape: what it predicts.
+    """
+
+    path: Path
+    task: str
+    shape: TaskType
+
+    def __post_init__(self) -> None:
+        if self.path.suffix not in (".csv", ".json"):
+            raise ConfigError(f"--predict_out {self.path}: give a name that ends in .csv or .json")
+        folder = next(parent for parent in self.path.parents if parent.exists())
+        if self.path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise ConfigError(f"--predict_out {self.path}: can't be written there")
+        if self.shape == TaskType.RESIDUE_PAIR:
+            _pyplot()  # now, not after an hour
+
+    @property
+    def maps(self) -> Path:
+        """The folder of contact maps."""
+        return self.path.with_name(self.path.stem + "_maps")
+
+    def keep(self, predictions: Iterable[Prediction]) -> list[Row]:
+        """Rows of the table; contact maps are written as they come."""
+        return [self._row(prediction) for prediction in predictions]
+
+    def write(self, rows: list[Row], model_dir: Path) -> None:
+        """Write the table."""
+        rows = [{name: row[name] for name in row if name != "index"} for row in sorted(rows, key=lambda r: r["index"])]
+        if self.path.suffix == ".csv":
+            write_text(self.path, _as_csv([self._flat(row) for row in rows]))
+            return
+        record = {"schema": SCHEMA, "version": SCHEMA_VERSION, "task": self.task, "model_dir": str(model_dir)}
+        write_json(self.path, {**record, "predictions": rows})
+
+    def _row(self, prediction: Prediction) -> Row:
+        row: Row = {"index": prediction.index, "id": prediction.identifier, "length": len(prediction.sequence)}
+        values = prediction.values
+        if self.shape == TaskType.VALUE:
+            return {**row, "prediction": float(f"{float(values[0]):.6g}")}
+        if self.shape == TaskType.RESIDUE_PAIR:
+            return {**row, **self._save_map(prediction)}
+        if self.shape == TaskType.SEQUENCE_CLASS:
+            best = int(values.argmax())
+            top = {"prediction": best, "probability": _rounded(values[best])}
+            return {**row, **top, "probabilities": _rounded(values)}
+        letters = self._letters(values.shape[-1])
+        text = "".join(letters[number] for number in values.argmax(-1))
+        return {**row, "prediction": text, "classes": letters, "probabilities": _rounded(values)}
+
+    def _letters(self, count: int) -> str:
+        letters = _LETTERS.get(self.task, _DIGITS)[:count]
+        if len(letters) < count:
+            raise ConfigError(
+                f"--predict has letters for {len(_DIGITS)} classes a residue, and {self.task} has {count}"
+            )
+        return letters
+
+    def _flat(self, row: Row) -> Row:
+        """A row without lists."""
+        flat = {name: value for name, value in row.items() if name not in ("probabilities", "classes")}
+        for number, letter in enumerate(row.get("classes", "")):
+            flat[f"probability_{letter}"] = " ".join(str(chances[number]) for chances in row["probabilities"])
+        return flat
+
+    def _save_map(self, prediction: Prediction) -> Row:
+        chances = prediction.values
+        name = f"{prediction.index:06d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', prediction.identifier)[:80]}"
+        with atomic_write(self.maps / f"{name}.npz") as stream:
+            np.savez_compressed(stream, probabilities=chances, sequence=prediction.sequence, id=prediction.identifier)
+        with atomic_write(self.maps / f"{name}.png") as stream:
+            draw_map(stream, chances, prediction.identifier)
+        far = np.triu(chances, CONTACT_SEPARATION)
+        return {"contacts": int((far > 0.5).sum()), "map": f"{self.maps.name}/{name}.npz"}
+
+
+def draw_map(stream: Any, chances: np.ndarray, title: str) -> None:
+    """A .png of contact probabilities (L, L), residues counted from 1."""
+    figure = _pyplot()(figsize=(5, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    length = len(chances)
+    edges = (0.5, length + 0.5, length + 0.5, 0.5)
+    image = axes.imshow(chances, vmin=0, vmax=1, cmap="Blues", extent=edges, interpolation="nearest")
+    axes.set(xlabel="residue", ylabel="residue", title=title[:60])
+    figure.colorbar(image, label="probability of contact (< 8 Å)")
+    figure.savefig(stream, format="png", dpi=120)
+
+
+def _pyplot() -> Any:
+    """matplotlib's figure class; figures made with it need no display and are not kept."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError(f"pictures of contacts need matplotlib ({error}): pip install 'proteinlm[plots]'") from error
+    return Figure
+
+
+def _rounded(values: Any) -> Any:
+    return np.round(np.asarray(values, dtype=np.float64), _DIGITS_KEPT).tolist()
+
+
+def _as_csv(rows: list[Row]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()

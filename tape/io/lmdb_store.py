@@ -1,0 +1,294 @@
+"""TAPE's LMDB files: writing them, and reading them without trusting their pickles.
+
+Layout (that of tape-proteins): an LMDB directory with ``data.mdb``; ``b"num_examples"`` holds the pickled number of
+records, ``b"0"``, ``b"1"``, ... each a pickled dict. Unpickling a downloaded file with :func:`pickle.loads` runs
+whatever its author put there, so everything is read through :func:`restricted_loads`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+
+from tape.errors import DataError
+
+from .atomic import atomic_directory
+
+COUNT_KEY = b"num_examples"
+PICKLE_PROTOCOL = 4  # the newest that Python 3.4 to 3.7, which the original TAPE ran on, can read
+_FIRST_MAP_SIZE = 16 << 20
+_BATCH_BYTES = 4 << 20
+
+# --- restricted unpickling ------------------------------------------------------------------------------------------
+
+
+def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
+    """What protocol 2 pickles of ``bytes`` call; other codecs have no place in a data file."""
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"codec {encoding!r} is not allowed in a data file")
+    return text.encode("latin1")
+
+
+def _numpy_internals() -> dict[str, Any]:
+    """The functions that numpy's own pickles name, found through objects that use them.
+
+    numpy 1 calls their module ``numpy.core.multiarray``, numpy 2 ``numpy._core.multiarray``; taking them from an
+    array's and a scalar's ``__reduce__`` needs neither name.
+    """
+    reductions: dict[str, Any] = {
+        "_reconstruct": np.zeros(1).__reduce__(),
+        "scalar": np.float64(0).__reduce__(),
+        "_frombuffer": np.zeros(1).__reduce_ex__(5),
+    }
+    return {name: reduction[0] for name, reduction in reductions.items()}
+
+
+def _allowed_globals() -> dict[tuple[str, str], Any]:
+    """The allow-list: (module, name) as it stands in the pickle -> the object it stands for."""
+    table: dict[tuple[str, str], Any] = {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("_codecs", "encode"): _encode_latin1,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+    }
+    harmless = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
+    for module in ("builtins", "__builtin__"):
+        table.update({(module, kind.__name__): kind for kind in harmless})
+    internals = _numpy_internals()
+    for core in ("numpy.core", "numpy._core"):
+        for name in ("_reconstruct", "scalar"):
+            table[(f"{core}.multiarray", name)] = internals[name]
+        table[(f"{core}.numeric", "_frombuffer")] = internals["_frombuffer"]
+    scalar_types = (kind for kind in np.sctypeDict.values() if kind is not np.object_)
+    table.update({("numpy", kind.__name__): kind for kind in scalar_types})
+    dtype_classes = {type(np.dtype(kind)) for kind in np.sctypeDict.values()}
+    table.update({("numpy.dtypes", kind.__name__): kind for kind in dtype_classes})
+    return table
+
+
+_ALLOWED = _allowed_globals()
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ALLOWED[(module, name)]
+        except KeyError:
+            raise pickle.UnpicklingError(
+                f"it asks for '{module}.{name}', which plain data does not need and which could run code"
+            ) from None
+
+
+def restricted_loads(data: bytes, where: str) -> Any:
+    """Unpickle plain data: containers, numbers, text, numpy arrays, scalars and dtypes, ``OrderedDict``.
+
+    Args:
+        data: a pickle of any protocol.
+        where: file and record, for the message.
+
+    Raises:
+        DataError: the pickle is damaged, or names anything else. Nothing of it has run then.
+    """
+    try:
+        return _RestrictedUnpickler(io.BytesIO(data)).load()
+    except Exception as error:  # a damaged pickle can raise anything: EOFError, KeyError, MemoryError, ...
+        raise DataError(f"{where}: refused or damaged pickle: {error or type(error).__name__}") from error
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+def write_lmdb(path: str | os.PathLike[str], records: Iterable[Mapping[str, Any]], *, overwrite: bool = False) -> int:
+    """Write records in TAPE's layout. The map grows as needed; nothing half-written takes the final name.
+
+    Args:
+        path: the LMDB directory to make, ``.../{folder}_{split}.lmdb``.
+        records: one mapping a protein; ``id`` defaults to the record's number when read.
+        overwrite: replace an existing directory.
+
+    Returns:
+        The number of records.
+
+    Raises:
+        ConfigError: ``path`` exists and ``overwrite`` is False.
+        DataError: the disk is full.
+    """
+    with atomic_directory(path, overwrite=overwrite) as folder:
+        environment = lmdb.open(str(folder), map_size=_FIRST_MAP_SIZE, sync=False, metasync=False)
+        try:
+            count = _put_records(environment, records)
+            environment.sync(True)
+        except lmdb.Error as error:  # a full disk
+            raise DataError(f"{path}: can't be written ({error})") from error
+        finally:
+            environment.close()
+        (folder / "lock.mdb").unlink(missing_ok=True)  # of no use to readers, which open without locks
+    return count
+
+
+def _put_records(environment: lmdb.Environment, records: Iterable[Mapping[str, Any]]) -> int:
+    """Store ``records`` in batches of a few megabytes, then their number."""
+    batch: list[tuple[bytes, bytes]] = []
+    size = count = 0
+    for record in records:
+        value = pickle.dumps(dict(record), protocol=PICKLE_PROTOCOL)
+        batch.append((str(count).encode(), value))
+        size += len(value)
+        count += 1
+        if size >= _BATCH_BYTES:
+            _put_batch(environment, batch)
+            batch, size = [], 0
+    batch.append((COUNT_KEY, pickle.dumps(count, protocol=PICKLE_PROTOCOL)))
+    _put_batch(environment, batch)
+    return count
+
+
+def _put_batch(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) -> None:
+    """Commit one batch; when the map is full the whole batch is tried again in a map of twice the size."""
+    while True:
+        try:
+            with environment.begin(write=True) as transaction:
+                for key, value in batch:
+                    transaction.put(key, value)
+            return
+        except lmdb.MapFullError:
+            environment.set_mapsize(2 * environment.info()["map_size"])
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def _data_file(path: Path) -> Path:
+    """The file that holds the pages: ``data.mdb`` of a directory, or the path itself (``subdir=False`` stores)."""
+    return path / "data.mdb" if path.is_dir() else path
+
+
+class _Handle:
+    """One open LMDB environment of this process.
+
+    LMDB lets a process open a file only once, so all readers of a file share one handle. After a fork the child
+    opens the file anew: pages mapped by the parent are not its own to use.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._open()
+
+    def _open(self) -> None:
+        file = _data_file(self.path)
+        options = {"subdir": self.path.is_dir(), "readonly": True, "lock": False, "readahead": False, "meminit": False}
+        if file.stat().st_size == 0:
+            raise DataError(f"{file}: empty file")
+        try:
+            self.environment = lmdb.open(str(self.path), **options)
+        except lmdb.Error as error:
+            raise DataError(f"{self.path}: not a readable LMDB file ({error})") from error
+        self.process = os.getpid()
+        needed = (self.environment.info()["last_pgno"] + 1) * self.environment.stat()["psize"]
+        if file.stat().st_size < needed:  # LMDB maps the file: touching a page beyond its end kills the process
+            self.environment.close()
+            raise DataError(f"{file}: truncated: {file.stat().st_size} bytes, its header says {needed}")
+
+    def get(self, key: bytes) -> bytes | None:
+        if self.process != os.getpid():
+            self.environment.close()  # the child's copy only
+            self._open()
+        try:
+            with self.environment.begin() as transaction:
+                value: bytes | None = transaction.get(key)
+                return value
+        except lmdb.Error as error:
+            raise DataError(f"{self.path}: damaged LMDB file at key {key.decode()!r} ({error})") from error
+
+
+# Shared by necessity (see _Handle). Weak: a file is closed when its last reader lets go of it.
+_open_handles: weakref.WeakValueDictionary[tuple[int, int], _Handle] = weakref.WeakValueDictionary()
+
+
+def _shared_handle(path: Path) -> _Handle:
+    """The process's handle for the file at ``path``, told by device and inode so that links and renames are seen."""
+    try:
+        status = _data_file(path).stat()
+    except OSError as error:
+        raise DataError(f"{path}: no LMDB store there ({error.strerror})") from error
+    key = (status.st_dev, status.st_ino)
+    handle = _open_handles.get(key)
+    if handle is None:
+        handle = _open_handles[key] = _Handle(path)
+    return handle
+
+
+class LMDBReader:
+    """Read-only sequence of a TAPE LMDB's records.
+
+    The file is opened on first use, and again in a forked or spawned process, so readers can be passed to workers.
+
+    Args:
+        path: the LMDB directory (or the file, for stores made without a directory).
+
+    Raises:
+        DataError: the path is missing, no LMDB or truncated; on use: a record is missing or damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._handle: _Handle | None = None
+        self._length: int | None = None
+        self._length = len(self)  # a wrong path or file shows here, not in the middle of an epoch
+
+    def __len__(self) -> int:
+        if self._length is None:
+            where = f"{self.path}, key 'num_examples'"
+            count = restricted_loads(self._get(COUNT_KEY, where), where)
+            if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 0:
+                raise DataError(f"{where}: expected a number of records, found {count!r}")
+            self._length = int(count)
+        return self._length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Record ``index`` (from 0; negative from the end); ``id`` is text, ``str(index)`` where there is none."""
+        length = len(self)
+        if not -length <= index < length:
+            raise IndexError(f"{self.path}: record {index} of {length}")
+        index = int(index) % length
+        where = f"{self.path}, record {index}"
+        record = restricted_loads(self._get(str(index).encode(), where), where)
+        if not isinstance(record, dict):
+            raise DataError(f"{where}: expected a dict, found {type(record).__name__}")
+        identifier = record.get("id", index)  # the published files have bytes, text and none at all
+        record["id"] = identifier.decode("utf-8", "replace") if isinstance(identifier, bytes) else str(identifier)
+        return record
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(self.__getitem__, range(len(self)))
+
+    def close(self) -> None:
+        """Let go of the file; using the reader again opens it again."""
+        self._handle = None
+
+    def __enter__(self) -> LMDBReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Callable[[], LMDBReader], tuple[()]]:
+        return partial(LMDBReader, self.path), ()
+
+    def _get(self, key: bytes, where: str) -> bytes:
+        if self._handle is None:
+            self._handle = _shared_handle(self.path)
+        value = self._handle.get(key)
+        if value is None:
+            raise DataError(f"{where}: missing from the file")
+        return value

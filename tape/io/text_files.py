@@ -1,0 +1,144 @@
+"""Text files, compressed or not (.gz, .xz, .zst): opening them, and saying in plain words what is wrong with one."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import lzma
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import IO, Any
+
+from tape.errors import DataError
+
+_CHUNK_BYTES = 1 << 17
+
+Progress = Callable[[int], object]  # called with the number of bytes just read from the disk
+
+
+class _CountedFile(io.FileIO):
+    """A file that reports the bytes it hands out."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        super().__init__(path, "rb")
+        self._progress = progress
+
+    def readinto(self, buffer: Any) -> int:
+        size = super().readinto(buffer) or 0
+        self._progress(size)
+        return size
+
+
+class _ZstdStream(io.RawIOBase):
+    """Decompressed bytes of a .zst file. Unlike zstandard's own reader it notices a frame that is cut short."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        try:
+            import zstandard
+        except ImportError:
+            raise DataError("reading .zst files needs the package zstandard: pip install zstandard") from None
+        self._source = source
+        self._new_frame: Callable[[], Any] = zstandard.ZstdDecompressor().decompressobj
+        self._frame: Any = None
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            data = self._source.read(_CHUNK_BYTES)
+            if not data:
+                if self._frame is not None:
+                    raise EOFError("compressed file ended before the end-of-stream marker was reached")
+                return 0
+            self._ready = self._decompress(data)
+        size = min(len(buffer), len(self._ready))
+        buffer[:size] = self._ready[:size]
+        self._ready = self._ready[size:]
+        return size
+
+    def _decompress(self, data: bytes) -> bytes:
+        """Feed ``data`` through one frame after another (pzstd writes many)."""
+        parts = []
+        while data:
+            if self._frame is None:
+                self._frame = self._new_frame()
+            parts.append(self._frame.decompress(data))
+            data = b""
+            if self._frame.eof:
+                data = self._frame.unused_data
+                self._frame = None
+        return b"".join(parts)
+
+
+_OPENERS: dict[str, Callable[[Any], Any]] = {
+    ".gz": gzip.open,
+    ".xz": lzma.open,
+    ".zst": lambda source: io.BufferedReader(_ZstdStream(source), _CHUNK_BYTES),
+}
+COMPRESSIONS = tuple(_OPENERS)
+
+
+def split_suffix(path: str | os.PathLike[str]) -> tuple[str, str]:
+    """The format's suffix and the compression's, in lower case: ``(".fasta", ".xz")``; ``""`` where there is none."""
+    name = Path(path).name.lower()
+    compression = next((suffix for suffix in COMPRESSIONS if name.endswith(suffix)), "")
+    return Path(name.removesuffix(compression)).suffix, compression
+
+
+@contextmanager
+def explain_errors(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while reading ``path`` into a :class:`DataError` that names it."""
+    try:
+        yield
+    except EOFError as error:
+        raise DataError(f"{path}: truncated: {error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start} of a block: {error.reason})") from error
+    except (lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: damaged or not compressed as its name says: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    except csv.Error as error:
+        raise DataError(f"{path}: not a readable table: {error}") from error
+    except Exception as error:
+        if type(error).__name__ == "ZstdError":  # zstandard is optional, so its class can't be named above
+            raise DataError(f"{path}: damaged or not compressed as its name says: {error}") from error
+        raise
+
+
+@contextmanager
+def open_text(path: str | os.PathLike[str], progress: Progress | None = None) -> Iterator[IO[str]]:
+    """Open a UTF-8 text file, decompressing by its suffix.
+
+    Raises:
+        DataError: from the block too, when the file is missing, truncated, damaged or no text.
+    """
+    path = Path(path)
+    opener = _OPENERS.get(split_suffix(path)[1], nullcontext)
+    with explain_errors(path), _open_bytes(path, progress) as raw, opener(raw) as stream:
+        yield io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+
+
+def _open_bytes(path: Path, progress: Progress | None) -> IO[bytes]:
+    if progress is None:
+        return path.open("rb")
+    return io.BufferedReader(_CountedFile(path, progress), _CHUNK_BYTES)
+
+
+def file_size(path: str | os.PathLike[str]) -> int:
+    """Bytes on the disk that reading ``path`` goes through (``data.mdb`` of an LMDB directory).
+
+    Raises:
+        DataError: there is no such file.
+    """
+    path = Path(path)
+    with explain_errors(path):
+        if path.is_dir() and not (path / "data.mdb").is_file():
+            raise DataError(f"{path}: a directory, neither a file nor an LMDB store")
+        return (path / "data.mdb" if path.is_dir() else path).stat().st_size

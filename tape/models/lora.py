@@ -1,0 +1,99 @@
+"""Low-rank adaptation of an encoder (Hu et al. 2021) by the package peft: ``--lora RANK``.
+
+Each linear map of the encoder computes ``W x + (alpha / rank) B A x``; only A, B and the head are trained. alpha is
+twice the rank; no dropout. Saved models hold ``W + (alpha / rank) B A`` under the usual names, so they load everywhere
+as if they had been finetuned whole. What is needed to go on exactly, W and A and B apart, is in ``checkpoint.bin``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tape.errors import CheckpointError, ConfigError
+
+from .freezing import encoder_of
+
+ALPHA_OVER_RANK = 2
+_ADAPTER = "default"  # peft's name of the only adapter
+_BASE = ".base_layer."
+
+StateDict = dict[str, Tensor]
+
+
+def _import_peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise ConfigError(f"--lora needs the package peft ({error}): pip install 'proteinlm[lora]'") from error
+    return peft
+
+
+def add_lora(model: nn.Module, rank: int) -> None:
+    """Freeze the encoder's weights and give each of its linear maps an update of ``rank``, in place.
+
+    Raises:
+        ConfigError: the encoder has no linear maps, or only those of its pooler (LSTM and ResNet): what it computes
+            for each residue would stay as it is. Or an update would be wider than its map, or peft is missing.
+    """
+    encoder = encoder_of(model)
+    parts = () if encoder is None else encoder.named_modules()
+    maps = {name: part for name, part in parts if isinstance(part, nn.Linear)}
+    if encoder is None or all(name.split(".")[0] == "pooler" for name in maps):
+        raise ConfigError(f"{type(model).__name__} has no encoder whose layers are linear maps, which --lora adapts")
+    most = min(min(part.in_features, part.out_features) for part in maps.values())
+    if rank > most:
+        raise ConfigError(
+            f"--lora {rank}: the narrowest of the encoder's linear maps has rank {most}; give 1 to {most}"
+        )
+    peft = _import_peft()
+    config = peft.LoraConfig(
+        r=rank, lora_alpha=ALPHA_OVER_RANK * rank, target_modules=[*maps], lora_dropout=0.0, bias="none"
+    )
+    peft.inject_adapter_in_model(config, encoder)
+
+
+def _adapted_layers(model: nn.Module) -> dict[str, Any]:
+    """Name -> layer of each adapted map."""
+    return {name: part for name, part in model.named_modules() if hasattr(part, "lora_A")}
+
+
+def plain_state(model: nn.Module) -> StateDict:
+    """State dict under the model's own names, updates added to the matrices that they belong to."""
+    state = dict(model.state_dict())
+    for name, layer in _adapted_layers(model).items():
+        with torch.no_grad():
+            merged = layer.base_layer.weight + layer.get_delta_weight(_ADAPTER)
+        for key in [key for key in state if key.startswith(f"{name}.")]:
+            value = state.pop(key)
+            if _BASE in key:
+                state[key.replace(_BASE, ".")] = value
+        state[f"{name}.weight"] = merged
+    return state
+
+
+def adapter_state(model: nn.Module) -> StateDict:
+    """A, B and W of each adapted map; empty for a model without any."""
+    prefixes = tuple(f"{name}." for name in _adapted_layers(model))
+    if not prefixes:
+        return {}
+    return {name: value for name, value in model.state_dict().items() if name.startswith(prefixes)}
+
+
+def load_adapter(model: nn.Module, state: StateDict | None) -> None:
+    """Put back what :func:`adapter_state` gave.
+
+    Raises:
+        CheckpointError: it is of another rank or model, or one of the two has none.
+    """
+    own = adapter_state(model)
+    shapes = {name: value.shape for name, value in (state or {}).items()}
+    if shapes != {name: value.shape for name, value in own.items()}:
+        raise CheckpointError(
+            f"the saved run has {len(shapes)} tensors of a low-rank adapter, this one {len(own)}, or of other shapes;"
+            " go on with the --lora RANK that the run was started with"
+        )
+    if state:
+        model.load_state_dict(state, strict=False)

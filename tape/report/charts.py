@@ -1,0 +1,243 @@
+"""The report's charts as inline SVG: curves, contact maps, confusion matrices, scatter plots, bars with intervals.
+
+Plain text, so that the page needs no library and no network. Colours are classes of the page's style sheet (``c0``,
+``c1`` ...), which has them for light, dark and printed pages; every chart has a title that is read aloud in its place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from tape.metrics import Metric
+from tape.metrics.contacts import MINIMUM_SEPARATION, contact_scores
+from tape.report.seeds import SeedMean
+
+WIDTH, HEIGHT = 340, 230
+LEFT, RIGHT, TOP, BOTTOM = 60, 10, 12, 40
+MOST_POINTS = 1500
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: points (x, y), a name for the legend, the number of its colour, and whether it is a thin background."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    colour: int
+    faint: bool = False
+    dots: bool = False
+
+
+def _svg(width: float, height: float, title: str, body: Sequence[str], kind: str = "chart") -> str:
+    head = f'<svg class="{kind}" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}">'
+    return "".join([head, f"<title>{escape(title)}</title>", *body, "</svg>"])
+
+
+def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Round numbers between ``low`` and ``high``: steps of 1, 2 or 5 times a power of ten."""
+    if high <= low:
+        return [low]
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first = math.ceil(low / step - 1e-9)
+    return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _number(value: float) -> str:
+    if abs(value) >= 10_000:
+        return f"{value / 1000:g}k"
+    return f"{value:g}" if value == 0 or abs(value) >= 0.001 else f"{value:.1e}"
+
+
+class Axes:
+    """The frame of a chart: from data to pixels, and the lines and words around it."""
+
+    def __init__(self, x: tuple[float, float], y: tuple[float, float], width: float = WIDTH, height: float = HEIGHT):
+        self._x, self._y = _widened(x), _widened(y)
+        self.width, self.height = width, height
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        right, bottom = self.width - RIGHT, self.height - BOTTOM
+        across = LEFT + (x - self._x[0]) / (self._x[1] - self._x[0]) * (right - LEFT)
+        return across, bottom - (y - self._y[0]) / (self._y[1] - self._y[0]) * (bottom - TOP)
+
+    def frame(self, x_label: str, y_label: str, x_ticks: Sequence[float] | None = None) -> list[str]:
+        bottom = self.height - BOTTOM
+        parts = []
+        for tick in nice_ticks(*self._y):
+            _, y = self.at(self._x[0], tick)
+            parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{self.width - RIGHT}"/>')
+            parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(round(tick, 10))}</text>')
+        for tick in nice_ticks(*self._x) if x_ticks is None else x_ticks:
+            x, _ = self.at(tick, self._y[0])
+            parts.append(f'<path class="axis" d="M{x:.1f} {bottom}v4"/>')
+            parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{_number(round(tick, 10))}</text>')
+        middle = (LEFT + self.width - RIGHT) / 2
+        parts.append(f'<path class="axis" d="M{LEFT} {bottom}H{self.width - RIGHT}"/>')
+        parts.append(f'<text x="{middle}" y="{self.height - 6}" text-anchor="middle">{escape(x_label)}</text>')
+        y_middle = (TOP + bottom) / 2
+        turned = f'transform="rotate(-90 10 {y_middle})"'
+        parts.append(f'<text x="10" y="{y_middle + 3}" text-anchor="middle" {turned}>{escape(y_label)}</text>')
+        return parts
+
+
+def _widened(span: tuple[float, float]) -> tuple[float, float]:
+    """A range that is no point."""
+    low, high = span
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def line_chart(series: Sequence[Series], x_label: str, y_label: str, title: str, whole_x: bool = False) -> str:
+    """Lines over a common frame; empty when no series has a point."""
+    shown = [one for one in series if one.points]
+    if not shown:
+        return ""
+    xs = [x for one in shown for x, _ in one.points]
+    ys = [y for one in shown for _, y in one.points]
+    margin = 0.05 * ((max(ys) - min(ys)) or 1)
+    axes = Axes((min(xs), max(xs)), (min(ys) - margin, max(ys) + margin))
+    ticks = [t for t in nice_ticks(min(xs), max(xs)) if t == int(t)] if whole_x else None
+    body = axes.frame(x_label, y_label, ticks)
+    for one in shown:
+        places = [axes.at(x, y) for x, y in one.points]
+        path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+        body.append(f'<path class="line c{one.colour}{" faint" if one.faint else ""}" d="{path}"/>')
+        if one.dots:
+            body += [f'<circle class="dot c{one.colour}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in places]
+    return _svg(WIDTH, HEIGHT, title, body)
+
+
+def smoothed(points: Sequence[tuple[float, float]], window: int) -> list[tuple[float, float]]:
+    """Running mean of ``window`` points, each at the last of them."""
+    if window <= 1 or len(points) < window:
+        return list(points)
+    means = np.convolve([y for _, y in points], np.ones(window) / window, mode="valid")
+    return [(points[index + window - 1][0], float(mean)) for index, mean in enumerate(means)]
+
+
+def thinned(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:
+    """At most ``most`` of the points, evenly chosen, with the last."""
+    step = max(1, math.ceil(len(points) / most))
+    kept = list(points[::step])
+    return kept if not points or kept[-1] == points[-1] else [*kept, points[-1]]
+
+
+def contact_map(result: dict[str, Any], column: str, colour: int) -> tuple[str, float]:
+    """One protein: true contacts below the diagonal, the L best pairs above (filled: right).
+
+    Returns:
+        The chart and the precision of those pairs (``nan``: none).
+    """
+    target = np.asarray(result["target"])
+    length = target.shape[0]
+    scores = contact_scores(np.asarray(result["prediction"], dtype=np.float32))
+    rows, columns = np.triu_indices(length, MINIMUM_SEPARATION)
+    counted = target[rows, columns] >= 0
+    rows, columns = rows[counted], columns[counted]
+    best = np.argsort(-scores[rows, columns], kind="stable")[:length]
+    right = target[rows[best], columns[best]] == 1
+    precision = float(right.mean()) if right.size else math.nan
+    size = 300.0
+    cell = size / length
+    below = np.argwhere(np.tril(target == 1))
+    body = [
+        f'<rect class="frame" x=".5" y=".5" width="{size - 1:g}" height="{size - 1:g}"/>',
+        f'<path class="grid" d="M0 0L{size:g} {size:g}"/>',
+        f'<path class="true" d="{_squares(below[:, 1], below[:, 0], cell)}"/>',
+        f'<path class="fill c{colour}" d="{_squares(columns[best[right]], rows[best[right]], cell)}"/>',
+        f'<path class="open c{colour}" d="{_squares(columns[best[~right]], rows[best[~right]], cell)}"/>',
+    ]
+    title = (
+        f"Contact map of {result.get('id', '')} by {column}: {int(right.sum())} of the {right.size} best pairs are"
+        " contacts"
+    )
+    return _svg(size, size, title, body, "map"), precision
+
+
+def _squares(x: np.ndarray, y: np.ndarray, cell: float) -> str:
+    """A path of one square a pair, at least 2 wide so that it is seen."""
+    side = max(cell, 2.0)
+    step = f"h{side:.1f}v{side:.1f}h-{side:.1f}z"
+    return "".join(f"M{a * cell:.1f} {b * cell:.1f}{step}" for a, b in zip(x.tolist(), y.tolist(), strict=True))
+
+
+def confusion_matrix(counts: np.ndarray, labels: Sequence[str], title: str) -> str:
+    """Rows are true classes, columns predicted ones; a cell's shade and number is its share of the row, in percent."""
+    number, cell, left, top = len(labels), 280.0 / len(labels), 44.0, 34.0
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    body = [f'<text x="{left + 140}" y="11" text-anchor="middle">predicted</text>']
+    body.append(f'<text x="10" y="{top + 140}" text-anchor="middle" transform="rotate(-90 10 {top + 140})">true</text>')
+    for index, label in enumerate(labels):
+        middle = (index + 0.5) * cell
+        body.append(f'<text x="{left + middle:.1f}" y="{top - 6}" text-anchor="middle">{escape(label)}</text>')
+        body.append(f'<text x="{left - 8}" y="{top + middle + 4:.1f}" text-anchor="end">{escape(label)}</text>')
+    for row in range(number):
+        for column in range(number):
+            share = float(shares[row, column])
+            x, y = left + column * cell, top + row * cell
+            size = f'width="{cell - 1:.1f}" height="{cell - 1:.1f}"'
+            body.append(f'<rect class="cell" x="{x:.1f}" y="{y:.1f}" {size} fill-opacity="{share:.2f}"/>')
+            shade = " on" if share > 0.8 else ""
+            place = f'x="{x + cell / 2:.1f}" y="{y + cell / 2 + 4:.1f}" text-anchor="middle"'
+            body.append(f'<text class="number{shade}" {place}>{100 * share:.0f}</text>')
+    return _svg(left + 282, top + 282, title, body, "map")
+
+
+def scatter_chart(true: np.ndarray, predicted: np.ndarray, colour: int, title: str) -> str:
+    """Predicted against true values, with the line where they are equal; of many proteins a sample (seed 0)."""
+    finite = np.isfinite(true) & np.isfinite(predicted)
+    true, predicted = true[finite], predicted[finite]
+    if not true.size:
+        return ""
+    if true.size > MOST_POINTS:
+        chosen = np.sort(np.random.default_rng(0).choice(true.size, MOST_POINTS, replace=False))
+        true, predicted = true[chosen], predicted[chosen]
+    low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
+    axes = Axes((low, high), (low, high))  # one scale for both, or a constant prediction would look spread out
+    (x0, y0), (x1, y1) = axes.at(low, low), axes.at(high, high)
+    body = axes.frame("true", "predicted")
+    body.append(f'<path class="equal" d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}"/>')
+    places = [axes.at(x, y) for x, y in zip(true.tolist(), predicted.tolist(), strict=True)]
+    dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in places)
+    body.append(f'<path class="points c{colour}" d="{dots}"/>')
+    return _svg(WIDTH, HEIGHT, title, body)
+
+
+def bar(value: float, interval: tuple[float, float] | None, span: tuple[float, float], colour: str) -> str:
+    """A value on a line from ``span[0]`` to ``span[1]``, with its interval; the number stands beside it as text."""
+
+    def place(x: float) -> float:
+        return 200 * (min(max(x, span[0]), span[1]) - span[0]) / (span[1] - span[0])
+
+    zero, end = place(0.0), place(value)
+    body = ['<path class="grid" d="M0 8H200"/>']
+    body.append(
+        f'<rect class="fill {colour}" x="{min(zero, end):.1f}" y="4" width="{abs(end - zero):.1f}" height="8"/>'
+    )
+    if interval is not None:
+        low, high = (place(end) for end in interval)
+        body.append(f'<path class="whisker" d="M{low:.1f} 8H{high:.1f}M{low:.1f} 4v8M{high:.1f} 4v8"/>')
+    head = '<svg class="bar" viewBox="0 0 200 16" preserveAspectRatio="none" aria-hidden="true" focusable="false">'
+    return "".join([head, *body, "</svg>"])
+
+
+def whiskers(metric: Metric) -> tuple[float, float] | None:
+    """Where the line over a bar begins and ends: a run's interval, or a standard deviation to both sides of a mean."""
+    return metric.reach if isinstance(metric, SeedMean) else metric.interval
+
+
+def common_span(metrics: Sequence[Metric | None], published: Sequence[float]) -> tuple[float, float]:
+    """The scale of bars that are compared: from 0, or the lowest value below it, to the highest, in tenths."""
+    values = [*published]
+    for metric in metrics:
+        if metric is not None and math.isfinite(metric.value):
+            values += [metric.value, *(whiskers(metric) or ())]
+    low, high = min([0.0, *values]), max([0.1, *values])
+    return math.floor(low * 10) / 10, math.ceil(high * 10) / 10

@@ -1,0 +1,153 @@
+"""The report's pictures with their captions: training curves, and predictions of each kind of task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tape.io.json_files import read_json_lines
+from tape.report import charts
+from tape.report.predictions import load_results, shape_of
+from tape.report.rows import Evaluated, columns_in, shown_data, shown_task
+from tape.tasks import TaskType
+
+STATES = {3: "HEC", 8: "GHIBESTC"}
+
+
+def _figure(chart: str, caption: str) -> str:
+    return f"<figure>{chart}<figcaption>{caption}</figcaption></figure>" if chart else ""
+
+
+def _legend(names: dict[str, int]) -> str:
+    items = "".join(f'<span><i class="key c{colour}"></i>{escape(name)}</span>' for name, colour in names.items())
+    return f'<p class="legend">{items}</p>'
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def curves(evaluations: Sequence[Evaluated], pretraining: Path | None, colours: dict[str, int]) -> str:
+    """Pretraining's loss and each task's validation loss."""
+    figures = [] if pretraining is None else [_pretraining(read_json_lines(pretraining / "metrics.jsonl"))]
+    tasks: dict[tuple[str, str], list[charts.Series]] = {}
+    for run, e in {e.run: e for e in evaluations}.items():
+        points = _validation_losses(run)
+        if points:
+            series = charts.Series(e.column, points, colours[e.column], dots=True)
+            data = shown_data(e.record.data_name, e.record.is_simulated)
+            tasks.setdefault((shown_task(e.record.task), data), []).append(series)
+    for (task, data), shown in tasks.items():
+        title = f"Validation loss of {task} ({data}) by epoch"
+        chart = charts.line_chart(shown, "epoch", "validation loss", title, whole_x=True)
+        figures.append(_figure(chart, f"<b>{escape(task)}</b>: {escape(data)}"))
+    seen = {one.name for shown in tasks.values() for one in shown}
+    legend = _legend({column: colour for column, colour in colours.items() if column in seen}) if seen else ""
+    return f'{legend}<div class="panels">{"".join(figures)}</div>' if figures else ""
+
+
+def _validation_losses(run: Path) -> list[tuple[float, float]]:
+    """(epoch from 1, loss) of a run, where its history tells any."""
+    file = run / "metrics.jsonl"
+    records = read_json_lines(file) if file.is_file() else []
+    losses = [(record["epoch"] + 1, (record.get("valid") or {}).get("loss")) for record in records]
+    return [(epoch, loss) for epoch, loss in losses if loss is not None]
+
+
+def _pretraining(records: Sequence[dict[str, Any]]) -> str:
+    train = [(r["iteration"], r["lm_loss"]) for r in records if r.get("lm_loss") is not None]
+    valid = [(r["iteration"], r["validation_loss"]) for r in records if r.get("validation_loss") is not None]
+    window = max(1, len(train) // 40)
+    series = [
+        charts.Series("training", charts.thinned(train), 2, faint=True),
+        charts.Series("training, smoothed", charts.thinned(charts.smoothed(train, window)), 2),
+        charts.Series("validation", valid, 1, dots=True),
+    ]
+    chart = charts.line_chart(series, "iteration", "masked-residue loss (nats)", "Loss of pretraining by iteration")
+    text = f"Pretraining. Thin: training loss; thick: its mean over {window} iterations"
+    return _figure(chart, text + ("; dots: validation." if valid else "."))
+
+
+# --- predictions ----------------------------------------------------------------------------------------------------
+
+
+def predictions(groups: Sequence[Sequence[Evaluated]], colours: dict[str, int]) -> str:
+    """Pictures of predictions, where results_SPLIT.pkl lies beside the evaluation."""
+    made = []
+    for group in groups:
+        pictures = _pictures(group, colours)
+        if pictures:
+            record = group[0].record
+            title = escape(f"{shown_task(record.task)}, {record.split}")
+            place = escape(shown_data(record.data_name, record.is_simulated))
+            made.append(f'<h3>{title}</h3><p class="place">{place}</p><div class="panels">{pictures}</div>')
+    return "".join(made)
+
+
+def _pictures(group: Sequence[Evaluated], colours: dict[str, int]) -> str:
+    """Pictures of each column; of several seeds that of the first."""
+    group = [runs[0] for runs in columns_in(group).values()]
+    shape = shape_of(group[0].record.task)
+    if shape == TaskType.RESIDUE_PAIR:
+        return _contact_maps(group, colours)
+    if shape == TaskType.RESIDUE_CLASS:
+        return "".join(_confusion(e) for e in group)
+    if shape == TaskType.VALUE:
+        return "".join(_scatter(e, colours[e.column]) for e in group)
+    return ""
+
+
+def _contact_maps(group: Sequence[Evaluated], colours: dict[str, int]) -> str:
+    """The protein of median length, so that nobody chose it for its looks."""
+    figures, chosen = [], None
+    for e in group:
+        results = load_results(e)
+        if not results:
+            continue
+        if chosen is None:
+            order = sorted(range(len(results)), key=lambda index: len(results[index]["target"]))
+            chosen = order[len(order) // 2]
+        result = results[chosen]
+        chart, precision = charts.contact_map(result, e.label, colours[e.column])
+        text = (
+            f"<b>{escape(e.label)}</b>: P@L {precision:.2f} of {escape(str(result['id']))}"
+            f" ({len(result['target'])} residues). Below the diagonal: true contacts; above: the L best pairs,"
+            " filled where right."
+        )
+        figures.append(_figure(chart, text))
+    return "".join(figures)
+
+
+def _confusion(evaluation: Evaluated) -> str:
+    results = load_results(evaluation)
+    if not results:
+        return ""
+    classes = int(np.asarray(results[0]["prediction"]).shape[-1])
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    for result in results:
+        target = np.asarray(result["target"])
+        counted = target >= 0
+        predicted = np.asarray(result["prediction"]).argmax(-1)[counted]
+        np.add.at(counts, (target[counted], predicted), 1)
+    labels = STATES.get(classes) or [str(number) for number in range(classes)]
+    title = f"Confusion matrix of {shown_task(evaluation.record.task)} by {evaluation.label}"
+    chart = charts.confusion_matrix(counts, list(labels), title)
+    text = f"<b>{escape(evaluation.label)}</b>: of each true state (row), percent predicted as (column)."
+    return _figure(chart, text)
+
+
+def _scatter(evaluation: Evaluated, colour: int) -> str:
+    results = load_results(evaluation)
+    if not results:
+        return ""
+    true, predicted = (
+        np.array([float(np.asarray(r[key]).reshape(-1)[0]) for r in results]) for key in ("target", "prediction")
+    )
+    title = f"Predicted against true values of {shown_task(evaluation.record.task)} by {evaluation.label}"
+    chart = charts.scatter_chart(true, predicted, colour, title)
+    sampled = f", {charts.MOST_POINTS:,} of them drawn" if len(results) > charts.MOST_POINTS else ""
+    text = f"<b>{escape(evaluation.label)}</b>: {len(results):,} proteins{sampled}; dashed: predicted = true."
+    return _figure(chart, text)

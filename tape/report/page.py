@@ -1,0 +1,61 @@
+"""The report as one HTML page that needs nothing else: style, charts and numbers are in it; it opens offline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from tape.report.figures import curves, predictions
+from tape.report.rows import COLUMNS, Evaluated, groups_of, make_rows
+from tape.report.tables import all_metrics, origin, published_cards, result_table
+
+STYLE = Path(__file__).with_name("report.css")
+_PRINTING = "addEventListener('beforeprint',()=>document.querySelectorAll('details').forEach(d=>d.open=true))"
+
+
+def page(evaluations: Sequence[Evaluated], pretraining: Path | None) -> str:
+    """The whole page."""
+    rows = make_rows(evaluations)
+    groups = groups_of(evaluations)
+    colours = _colours([e.column for e in evaluations])
+    sections = [
+        ("results", "Results", result_table(rows)),
+        ("published", "Beside published numbers", published_cards(groups, colours)),
+        ("curves", "Training", curves(evaluations, pretraining, colours)),
+        ("predictions", "Predictions", predictions(groups, colours)),
+        ("metrics", "Every metric", all_metrics(groups)),
+        ("origin", "Where the numbers come from", origin(evaluations)),
+    ]
+    links = "".join(f'<a href="#{name}">{title}</a>' for name, title, body in sections if body)
+    body = "".join(f'<section id="{n}"><h2>{t}</h2>{b}</section>' for n, t, b in sections if b)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>ProteinLM: results</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style></head>\n"
+        f"<body><header><h1>ProteinLM: results</h1>{_summary(evaluations)}<nav>{links}</nav></header>\n"
+        f"<main>{body}</main>\n<script>{_PRINTING}</script></body></html>\n"
+    )
+
+
+def _colours(columns: Sequence[str]) -> dict[str, int]:
+    """Known columns have their own colours, the others those that remain."""
+    known = list(COLUMNS.values())
+    others = dict.fromkeys(column for column in columns if column not in known)
+    fixed = {column: index for index, column in enumerate(known)}
+    return {**fixed, **{column: 3 + index % 4 for index, column in enumerate(others)}}
+
+
+def _summary(evaluations: Sequence[Evaluated]) -> str:
+    dates = sorted(e.record.date[:10] for e in evaluations)
+    versions = ", ".join(sorted({e.record.code_version for e in evaluations}))
+    span = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    text = f"{len(evaluations)} evaluations of {escape(span)}, version {escape(versions)}. "
+    if any(metric.interval for e in evaluations for metric in e.record.metrics):
+        text += "Brackets and whiskers are 95&#8239;% bootstrap intervals over proteins. "
+    if any(e.seed is not None for e in evaluations):
+        text += "Of runs that differ in their seed alone, the mean counts; whiskers are a standard deviation then. "
+    if any(e.record.is_simulated for e in evaluations):
+        text += "<strong>Simulated</strong> data show that the way works and say nothing about proteins. "
+    return f'<p class="lead">{text}</p>'

@@ -1,0 +1,41 @@
+"""The predictions behind an evaluation: what they are of, and results_SPLIT.pkl."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tape.errors import DataError
+from tape.io.lmdb_store import restricted_loads
+from tape.registry import registry
+from tape.report.rows import Evaluated
+from tape.tasks import TaskType
+
+UNSUPERVISED_CONTACTS = "unsupervised_contact_prediction"
+
+Results = list[dict[str, Any]]
+_KEYS = {"id", "prediction", "target"}
+_FORM = "metrics, and a list of id, prediction and target of each protein"
+
+
+def shape_of(task: str) -> TaskType | None:
+    """What a task predicts; None for one of a third party that is not registered here."""
+    if task == UNSUPERVISED_CONTACTS:
+        return TaskType.RESIDUE_PAIR
+    spec = registry.task_name_mapping.get(task)
+    return None if spec is None else spec.shape
+
+
+def load_results(evaluation: Evaluated) -> Results:
+    """The predictions; read as untrusted data. Empty where the file is not there.
+
+    Raises:
+        DataError: the file holds something else.
+    """
+    path = evaluation.results_file
+    if not path.is_file():
+        return []
+    content = restricted_loads(path.read_bytes(), str(path))
+    match content:
+        case (dict(), [*results]) if all(isinstance(one, dict) and one.keys() >= _KEYS for one in results):
+            return results
+    raise DataError(f"{path}: no predictions as tape_eval.py writes them: {_FORM}")

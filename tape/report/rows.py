@@ -1,0 +1,339 @@
+"""What a report is made of: evaluations found below directories, and the rows of its table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tape.errors import ConfigError
+from tape.evaluation.records import EvaluationRecord, finite, read_record
+from tape.finetuning.run_directory import BEST_NAME, saved_epoch
+from tape.io.json_files import read_json_object
+from tape.metrics import Metric
+from tape.report.published import compared_metric, grouped_reasons, load_published, published_beside
+from tape.report.seeds import SeedMean, mean_over_seeds
+
+# task -> metrics of the table: key in eval_SPLIT.json, what it is called
+HEADLINES: dict[str, tuple[tuple[str, str], ...]] = {
+    "secondary_structure": (("accuracy", "3-class accuracy"),),
+    "secondary_structure_8": (("accuracy", "8-class accuracy"),),
+    "contact_prediction": (
+        ("precision_at_l5", "P@L/5, separation >= 6"),
+        ("precision_at_l5_medium_long", "P@L/5, separation >= 12"),
+    ),
+    "unsupervised_contact_prediction": (
+        ("precision_at_l5", "P@L/5, separation >= 6"),
+        ("precision_at_l_long", "P@L, separation >= 24"),
+    ),
+    "remote_homology": (("accuracy", "top-1 accuracy"),),
+    "fluorescence": (("spearmanr", "Spearman's rho"),),
+    "stability": (("spearmanr", "Spearman's rho"),),
+    "masked_language_modeling": (("perplexity", "perplexity"), ("accuracy", "accuracy")),
+    "language_modeling": (("perplexity", "perplexity"), ("accuracy", "accuracy")),
+}
+# suffix of a run's directory -> column; others keep their suffix
+COLUMNS = {"onehot": "one-hot", "random": "random weights", "pretrained": "pretrained"}
+# directory of one run of --seeds N, below that of them all
+_SEED = re.compile(r"seed_(\d+)")
+SEEDS_NOTE = "\N{PLUS-MINUS SIGN} is the sample standard deviation over the seeds counted beside it"
+# the fewer, the better
+_LOSSES = ("perplexity", "loss")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One eval_SPLIT.json.
+
+    Attributes:
+        file: where it lies.
+        run: directory of the run it belongs to.
+        column: what the model is called in the table.
+        record: its content.
+        seed: of one of the runs of ``--seeds N``, which share a column; None: a run by itself.
+    """
+
+    file: Path
+    run: Path
+    column: str
+    record: EvaluationRecord
+    seed: int | None = None
+
+    @property
+    def label(self) -> str:
+        """The column, and the seed where it has one."""
+        return self.column if self.seed is None else f"{self.column}, seed {self.seed}"
+
+    @property
+    def directory(self) -> Path:
+        """Of the run, or of all runs that differ from it in their seed alone."""
+        return self.run if self.seed is None else self.run.parent
+
+    @property
+    def results_file(self) -> Path:
+        """The predictions beside it; may be absent."""
+        return self.file.parent / f"results_{self.record.split}.pkl"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a metric of a split, for every model."""
+
+    task: str
+    data: str
+    simulated: bool
+    split: str
+    proteins: int
+    metric: str
+    values: dict[str, Metric]
+
+    @property
+    def data_label(self) -> str:
+        return shown_data(self.data, self.simulated)
+
+
+def shown_data(name: str, simulated: bool) -> str:
+    """A data set's name, marked when it is simulated and does not say so."""
+    return f"{name} (simulated)" if simulated and "simulated" not in name.lower() else name
+
+
+def shown_task(task: str) -> str:
+    """A task's name in words."""
+    return task.replace("_", " ")
+
+
+def read_evaluations(directories: Iterable[Path]) -> list[Evaluated]:
+    """The evaluations below the directories; of a run with several evaluated epochs, the one best.json names.
+
+    Raises:
+        ConfigError: there is none, a directory is missing, or two models claim one cell of the table.
+        CheckpointError: a file is no evaluation of the known schema.
+    """
+    files: dict[Path, Path] = {}  # by where they really lie: directories may overlap
+    for directory in directories:
+        if not directory.is_dir():
+            raise ConfigError(f"{directory}: no such directory")
+        for file in sorted(directory.rglob("eval_*.json")):
+            files.setdefault(file.resolve(), file)
+    found = [_read_evaluation(file) for file in files.values()]
+    if not found:
+        raise ConfigError(f"no eval_SPLIT.json below {', '.join(map(str, directories))}; run tape_eval.py first")
+    return _one_a_cell([evaluation for evaluation in found if _is_chosen_epoch(evaluation, found)])
+
+
+def _read_evaluation(file: Path) -> Evaluated:
+    record = read_record(file)
+    if not record.config:  # version 1 left it to the model's own file
+        record = replace(record, config=_config_beside(file))
+    run = next((parent for parent in file.parents if (parent / "args.json").is_file()), file.parent)
+    seed = _SEED.fullmatch(run.name)
+    # what follows task and model in the name of the run's directory
+    suffix = (run.parent if seed else run).name.removeprefix(f"{record.task}_{record.model}_")
+    return Evaluated(file, run, COLUMNS.get(suffix, suffix), record, int(seed[1]) if seed else None)
+
+
+def _config_beside(file: Path) -> dict[str, Any]:
+    config = file.parent / "config.json"
+    return read_json_object(config) if config.is_file() else {}
+
+
+def _is_chosen_epoch(evaluation: Evaluated, all_of_them: Sequence[Evaluated]) -> bool:
+    """Whether the evaluated epoch is its run's only one, or its best on validation data."""
+    directory = evaluation.file.parent
+    epochs = {other.file.parent for other in all_of_them if other.run == evaluation.run}
+    best = saved_epoch(evaluation.run, (BEST_NAME,))
+    return len(epochs) == 1 or best not in epochs or directory == best
+
+
+def _one_a_cell(evaluations: Sequence[Evaluated]) -> list[Evaluated]:
+    """Refuse two models of one name, which would hide one another; seeds of one directory are one model."""
+    cells: dict[tuple[str, str, str, str], dict[int | None, Evaluated]] = {}
+    for evaluation in evaluations:
+        record = evaluation.record
+        cell = cells.setdefault((record.task, record.data_name, record.split, evaluation.column), {})
+        other = next((e for e in cell.values() if e.directory != evaluation.directory), cell.get(evaluation.seed))
+        if other is not None:
+            raise ConfigError(
+                f"{other.file} and {evaluation.file} both are {record.task} {record.split} of"
+                f" {evaluation.column!r}; give one of them"
+            )
+        cell[evaluation.seed] = evaluation
+    return list(evaluations)
+
+
+def groups_of(evaluations: Sequence[Evaluated]) -> list[list[Evaluated]]:
+    """Evaluations of one task, data set and split together, tasks in the order of HEADLINES, columns in theirs.
+
+    The seeds of a column stand together, in their order.
+    """
+    order = [*COLUMNS.values()]
+    tasks = [*HEADLINES, *dict.fromkeys(e.record.task for e in evaluations if e.record.task not in HEADLINES)]
+    groups = []
+    for task in tasks:
+        here = [e for e in evaluations if e.record.task == task]
+        for key in dict.fromkeys((e.record.data_name, e.record.split) for e in here):
+            group = [e for e in here if (e.record.data_name, e.record.split) == key]
+            met = [*order, *dict.fromkeys(e.column for e in group if e.column not in order)]
+            groups.append(sorted(group, key=lambda e: (met.index(e.column), e.seed or 0)))
+    return groups
+
+
+def columns_in(group: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
+    """The evaluations of each column: one, or one a seed."""
+    columns: dict[str, list[Evaluated]] = {}
+    for evaluation in group:
+        columns.setdefault(evaluation.column, []).append(evaluation)
+    return columns
+
+
+def measured(runs: Sequence[Evaluated], name: str) -> Metric | None:
+    """A metric of one run as it is, of several seeds their mean; None where no run has it."""
+    found = [run.record.metric(name) for run in runs]
+    return found[0] if len(runs) == 1 else mean_over_seeds(found)
+
+
+def headlines_of(group: Sequence[Evaluated]) -> tuple[tuple[str, str], ...]:
+    """Metrics of a group's task; of a third party's task its first metric after the loss."""
+    record = group[0].record
+    if record.task in HEADLINES:
+        return HEADLINES[record.task]
+    name = next((metric.name for metric in record.metrics if metric.name != "loss"), "loss")
+    return ((name, name.replace("_", " ")),)
+
+
+def make_rows(evaluations: Sequence[Evaluated]) -> list[Row]:
+    """The table's rows, one a data set, split and metric."""
+    rows = []
+    for group in groups_of(evaluations):
+        first = group[0].record
+        for key, title in headlines_of(group):
+            found = {column: measured(runs, key) for column, runs in columns_in(group).items()}
+            values = {column: metric for column, metric in found.items() if metric is not None}
+            place = (first.task, first.data_name, first.is_simulated, first.split, first.proteins)
+            rows.append(Row(*place, title, values))
+    return rows
+
+
+def columns_of(rows: Sequence[Row]) -> list[str]:
+    """Known columns first, in their order, then the others as met."""
+    met = dict.fromkeys(column for row in rows for column in row.values)
+    known = [column for column in COLUMNS.values() if column in met]
+    return known + [column for column in met if column not in known]
+
+
+def best_of(row: Row) -> float | None:
+    """The best value of a row; None where there is only one."""
+    numbers = [metric.value for metric in row.values.values() if not math.isnan(metric.value)]
+    if len(numbers) < 2:
+        return None
+    return min(numbers) if row.metric in _LOSSES else max(numbers)
+
+
+def shown_value(metric: Metric | None) -> str:
+    """As :func:`shown_number` writes it; a dash where there is none."""
+    return "-" if metric is None else shown_number(metric.value)
+
+
+def shown_number(value: float, sign: str = "-") -> str:
+    """Three decimals, with ``sign`` "+" always signed; a dash where undefined."""
+    return "-" if math.isnan(value) else f"{value:{sign}.3f}"
+
+
+def shown_spread(metric: Metric | None) -> str:
+    """What follows a mean over seeds: its standard deviation and their number; of another value nothing."""
+    return metric.shown if isinstance(metric, SeedMean) and not math.isnan(metric.value) else ""
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """The table; the best of each row is bold where there is more than one, a line under it explains means."""
+    columns = columns_of(rows)
+    lines = [
+        "| task | data | split (proteins) | metric | " + " | ".join(columns) + " |",
+        "|:--|:--|:--|:--|" + "--:|" * len(columns),
+    ]
+    for row in rows:
+        best = best_of(row)
+        cells = [_cell(row.values.get(column), best) for column in columns]
+        place = f"| {row.task} | {row.data_label} | {row.split} ({row.proteins}) | {row.metric} | "
+        lines.append(place + " | ".join(cells) + " |")
+    if has_means(rows):
+        lines += ["", f"{SEEDS_NOTE}."]
+    return "\n".join(lines) + "\n"
+
+
+def has_means(rows: Sequence[Row]) -> bool:
+    """Whether a value of the table is a mean over seeds."""
+    return any(isinstance(metric, SeedMean) for row in rows for metric in row.values.values())
+
+
+def _cell(metric: Metric | None, best: float | None) -> str:
+    text = shown_value(metric)
+    text = f"**{text}**" if metric is not None and metric.value == best else text
+    return f"{text} {shown_spread(metric)}".rstrip()
+
+
+def markdown_published(evaluations: Sequence[Evaluated]) -> str:
+    """Published numbers of the tasks at hand, and why they are not comparable; empty where there are none."""
+    groups = [group for group in groups_of(evaluations) if published_beside(group[0].record)]
+    if not groups:
+        return ""
+    models = [model["name"] for model in load_published()["models"]]
+    tasks = load_published()["tasks"]
+    lines = ["", "Published numbers:", "", "| task | metric | " + " | ".join(models) + " |"]
+    lines.append("|:--|:--|" + "--:|" * len(models))
+    for task in dict.fromkeys(group[0].record.task for group in groups):
+        record = next(group[0].record for group in groups if group[0].record.task == task)
+        values = {entry.model: f"{entry.value:.2f}" for entry in published_beside(record)}
+        cells = " | ".join(values.get(model, "-") for model in models)
+        lines.append(f"| {task} | {tasks[task]['title']}, {tasks[task]['split']} | {cells} |")
+    lines += ["", "Not comparable because:", ""]
+    lines += [line for group in groups for line in _reason_lines(group)]
+    return "\n".join(lines) + "\n"
+
+
+def _reason_lines(group: Sequence[Evaluated]) -> list[str]:
+    record = described_by(group)
+    return [
+        f"- {record.task}, {record.split}, {', '.join(models)}: {'; '.join(reasons)}"
+        for models, reasons in grouped_reasons(published_beside(record))
+    ]
+
+
+def described_by(group: Sequence[Evaluated]) -> EvaluationRecord:
+    """The record whose head stands for a group's: that of a language model, where there is one beside the one-hot."""
+    return next((e.record for e in group if e.record.model != "onehot"), group[0].record)
+
+
+def csv_table(rows: Sequence[Row]) -> str:
+    """The table with full precision; each value's interval, or standard deviation and seeds (empty: none)."""
+    columns = columns_of(rows)
+    averaged = [c for c in columns if any(isinstance(row.values.get(c), SeedMean) for row in rows)]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    ends = [f"{column} {end}" for column in columns for end in ("low", "high")]
+    ends += [f"{column} {name}" for column in averaged for name in ("std", "seeds")]
+    writer.writerow(["task", "data", "simulated", "split", "proteins", "metric", *columns, *ends])
+    for row in rows:
+        found = [row.values.get(column) for column in columns]
+        values = [None if metric is None else finite(metric.value) for metric in found]
+        intervals = [(metric.interval if metric else None) or (None, None) for metric in found]
+        place = [row.task, row.data, row.simulated, row.split, row.proteins, row.metric]
+        spreads = [entry for column in averaged for entry in _spread_entries(row.values.get(column))]
+        writer.writerow([*place, *values, *(end for interval in intervals for end in interval), *spreads])
+    return stream.getvalue()
+
+
+def _spread_entries(metric: Metric | None) -> tuple[float | None, int | None]:
+    return (metric.std, metric.seeds) if isinstance(metric, SeedMean) else (None, None)
+
+
+def comparison(runs: Sequence[Evaluated]) -> Metric | None:
+    """The metric that published numbers of a column's task are nearest to; the headline where that wasn't measured."""
+    key = compared_metric(runs[0].record.task)
+    found = None if key is None else measured(runs, key)
+    return found or measured(runs, headlines_of(runs)[0][0])

@@ -1,0 +1,45 @@
+"""One number of several runs that differ in their seed alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tape.finetuning.seeds import spread
+from tape.metrics import Metric
+
+
+@dataclass(frozen=True)
+class SeedMean(Metric):
+    """The mean of a metric over seeds; it has no bootstrap interval.
+
+    Attributes:
+        std: sample standard deviation; None where one run alone has the number.
+        seeds: how many runs have the number.
+    """
+
+    std: float | None = None
+    seeds: int = 0
+
+    @property
+    def shown(self) -> str:
+        """Standard deviation and number of seeds."""
+        if self.std is None:
+            return f"({self.seeds} seed)"
+        return f"\N{PLUS-MINUS SIGN} {self.std:.3f} ({self.seeds} seeds)"
+
+    @property
+    def reach(self) -> tuple[float, float] | None:
+        """One standard deviation to either side."""
+        return None if self.std is None else (self.value - self.std, self.value + self.std)
+
+
+def mean_over_seeds(metrics: Sequence[Metric | None]) -> SeedMean | None:
+    """Mean and spread over the runs that have the number; None where no run has the metric."""
+    found = [metric for metric in metrics if metric is not None]
+    if not found:
+        return None
+    numbers = spread([metric.value if math.isfinite(metric.value) else None for metric in found])
+    mean = math.nan if numbers["mean"] is None else numbers["mean"]
+    return SeedMean(found[0].name, mean, found[0].n, found[0].definition, std=numbers["std"], seeds=numbers["n"])

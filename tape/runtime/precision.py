@@ -1,0 +1,36 @@
+"""Number formats of training and evaluation: fp32, or automatic mixed precision in fp16 or bf16."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from tape.errors import ConfigError
+from tape.models import low_precision
+
+_LOWER = {"fp16": torch.float16, "bf16": torch.bfloat16}
+PRECISIONS = ("fp32", *_LOWER)
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """Context in which matrix products have the lower precision; none for fp32. Weights stay fp32.
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    if precision == "fp32":
+        return torch.autocast(device.type, enabled=False)
+    return low_precision.autocast(device.type, _LOWER[precision])
+
+
+def is_fast(precision: str, device: torch.device) -> bool:
+    """Whether the device computes the format in hardware; no CPU counts as doing so for fp16."""
+    return precision == "fp32" or low_precision.is_fast(device.type, _LOWER[precision])
+
+
+def make_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
+    """Dynamic loss scaling; does nothing unless the precision is fp16, whose small gradients would vanish."""
+    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")

@@ -1,0 +1,191 @@
+"""Hugging Face directories: transformers loads them without our code and computes the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import converter.formats.huggingface.source
+from converter.convert import ConversionRequest, convert, verify_only
+from converter.formats.huggingface.source import HuggingFaceSource
+from converter.formats.sources import open_source
+from converter.options import SourceOptions
+from converter.verify.reference_forward import LOGITS
+from tape.errors import CheckpointError, ConfigError
+from tape.models.model_directory import load_state_dict
+from tape.models.modeling_bert import ProteinBertForMaskedLM
+from tape.tokenizers import TAPETokenizer, normalise_sequence
+from tests.converter.test_round_trips import silent, tape_model
+
+transformers = pytest.importorskip("transformers")
+PROTEINS = ["MQIFVKTLTGKTITLEVEPSD", "ABCDEFGHIKLMNOPQRSTUVWXYZ", "m k t\nayJ"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet() -> None:
+    transformers.logging.set_verbosity_error()
+
+
+@pytest.fixture(scope="module")
+def tape(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tape_model(tmp_path_factory.mktemp("hf_source") / "tape", hidden_act="gelu_tanh")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, tape: Path) -> Path:
+    out = tmp_path_factory.mktemp("hf") / "out"
+    convert(ConversionRequest(tape, out, "huggingface"), silent)
+    return out
+
+
+def test_transformers_gives_our_logits(tape: Path, written: Path) -> None:
+    model, info = transformers.AutoModelForMaskedLM.from_pretrained(written, output_loading_info=True)
+    assert not any(info.values()), info
+    assert type(model).__name__ == "MegatronBertForMaskedLM"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(written)
+    ours = ProteinBertForMaskedLM.from_pretrained(tape)
+    batch = tokenizer(PROTEINS, return_tensors="pt", padding=True)
+    with torch.no_grad():
+        found = model(**batch).logits
+        expected = ours(batch["input_ids"], batch["attention_mask"])[0]
+    real = batch["attention_mask"].bool()
+    assert float((found - expected)[real].abs().max()) < 1e-5
+
+
+def test_the_tokenizer_gives_tapes_ids(written: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(written)
+    for protein in PROTEINS:
+        clean, _ = normalise_sequence(protein, drop_gaps=False)
+        assert tokenizer(protein)["input_ids"] == TAPETokenizer().encode(clean).tolist()
+    assert tokenizer("MK<mask>T")["input_ids"] == [2, 16, 14, 1, 23, 3]
+    assert tokenizer("M7")["input_ids"] == [2, 16, 4, 3]
+    assert (tokenizer.cls_token, tokenizer.sep_token, tokenizer.mask_token) == ("<cls>", "<sep>", "<mask>")
+    assert (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.vocab_size) == (0, 4, 30)
+    assert tokenizer.model_max_length == 40
+    assert tokenizer.decode([16, 14, 23]) == "MKT"
+
+
+def test_the_directory_is_whole(written: Path) -> None:
+    assert {path.name for path in written.iterdir()} == {
+        "README.md",
+        "config.json",
+        "conversion.json",
+        "model.safetensors",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    card = (written / "README.md").read_text()
+    assert "AutoModelForMaskedLM" in card
+    assert "| 4 | 32 | 4 | 40 |" in card
+    report = json.loads((written / "conversion.json").read_text())
+    assert report["certificate"]["result_computed_by"].startswith("transformers ")
+    assert "transformers" in report["versions"]
+    assert report["result"]["files"].keys() >= {"model.safetensors", "tokenizer.json"}
+
+
+def test_without_transformers_plain_torch_certifies(
+    tmp_path: Path, tape: Path, written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_source(written, SourceOptions())
+    assert isinstance(source, HuggingFaceSource)
+    (plain,) = source.plain_evaluator().states([PROTEINS[0]])
+    (theirs,) = source.evaluator(None).states([PROTEINS[0]])
+    assert list(plain) == list(theirs)
+    for name, state in plain.items():
+        assert float((state - theirs[name]).abs().max()) < 1e-9, name
+    monkeypatch.setattr(converter.formats.huggingface.source, "transformers_available", lambda: False)
+    convert(ConversionRequest(tape, tmp_path / "out", "huggingface"), silent)
+    report = json.loads((tmp_path / "out" / "conversion.json").read_text())
+    assert "plain torch" in report["certificate"]["result_computed_by"]
+
+
+def test_what_transformers_saves_is_read(tmp_path: Path, tape: Path, written: Path) -> None:
+    """Without the tied copies, in several files, with the tokens in vocab.txt's order."""
+    model = transformers.AutoModelForMaskedLM.from_pretrained(written)
+    model.save_pretrained(tmp_path / "saved", max_shard_size="20KB")
+    assert (tmp_path / "saved" / "model.safetensors.index.json").is_file()
+    (tmp_path / "saved" / "vocab.txt").write_text("\n".join(TAPETokenizer().tokens))
+    convert(ConversionRequest(tmp_path / "saved", tmp_path / "back"), silent)
+    before, after = load_state_dict(tape), load_state_dict(tmp_path / "back")
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_another_order_of_tokens_goes_by_name(tmp_path: Path, tape: Path, written: Path) -> None:
+    copy = Path(shutil.copytree(written, tmp_path / "copy"))
+    order = [*range(5), *reversed(range(5, 30))]
+    state = load_file(copy / "model.safetensors")
+    for name in ("bert.embeddings.word_embeddings.weight", "cls.predictions.bias"):
+        state[name] = state[name][order]
+    state["cls.predictions.decoder.weight"] = state["bert.embeddings.word_embeddings.weight"].clone()
+    state["cls.predictions.decoder.bias"] = state["cls.predictions.bias"].clone()
+    save_file(state, copy / "model.safetensors")
+    (copy / "tokenizer.json").unlink()
+    tokens = TAPETokenizer().tokens
+    (copy / "vocab.txt").write_text("\n".join(tokens[number] for number in order))
+    verify_only(tape, copy, SourceOptions())
+    (copy / "vocab.txt").unlink()
+    with pytest.raises(CheckpointError, match="don't compute what the source computes"):
+        verify_only(tape, copy, SourceOptions())
+
+
+def test_a_head_with_another_activation(tmp_path: Path) -> None:
+    source = tape_model(tmp_path / "tape", hidden_act="gelu_tanh", mlm_hidden_act="gelu")
+    with pytest.raises(ConfigError, match=r"one activation.*--lm-head drop .*--lm-head approximate"):
+        convert(ConversionRequest(source, tmp_path / "hf", "huggingface"), silent)
+    assert not (tmp_path / "hf").exists()
+    certificate = convert(ConversionRequest(source, tmp_path / "hf", "huggingface", lm_head="approximate"), silent)
+    assert certificate.approximation is not None
+    assert 1e-7 < certificate.approximation.worst[1] <= certificate.approximation.bound
+    assert LOGITS not in certificate.parity.differences
+    convert(ConversionRequest(source, tmp_path / "encoder", "huggingface", lm_head="drop"), silent)
+    report = json.loads((tmp_path / "encoder" / "conversion.json").read_text())
+    assert report["dropped"]["mlm.bias"] == "asked for by --lm-head drop"
+    assert report["certificate"]["not_compared"] == ["logits"]
+    model = transformers.AutoModel.from_pretrained(tmp_path / "encoder", add_pooling_layer=False)
+    assert type(model).__name__ == "MegatronBertModel"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model_type": "gpt2"}, "is a 'gpt2'"),
+        ({"hidden_act": "mish"}, "hidden_act 'mish'"),
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
+        ({"is_decoder": True}, "is_decoder is True"),
+        ({"num_attention_heads": 5}, "num_attention_heads 5"),
+        ({"hidden_size": None}, "hidden_size"),
+    ],
+)
+def test_other_configurations_are_refused(tmp_path: Path, written: Path, change: dict[str, Any], words: str) -> None:
+    copy = Path(shutil.copytree(written, tmp_path / "copy"))
+    values = json.loads((copy / "config.json").read_text()) | change
+    (copy / "config.json").write_text(json.dumps(values))
+    with pytest.raises((CheckpointError, ConfigError), match=words):
+        open_source(copy, SourceOptions())
+
+
+def test_an_untied_decoder_is_refused(tmp_path: Path, written: Path) -> None:
+    copy = Path(shutil.copytree(written, tmp_path / "copy"))
+    state = load_file(copy / "model.safetensors")
+    state["cls.predictions.decoder.weight"] += 1
+    save_file(state, copy / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"cls\.predictions\.decoder\.weight.*tied"):
+        convert(ConversionRequest(copy, tmp_path / "out"), silent)
+
+
+def test_what_hugging_face_cannot_hold(tmp_path: Path) -> None:
+    source = tape_model(tmp_path / "tape", apply_final_ln=False)
+    with pytest.raises(ConfigError, match="always applies the final layer norm"):
+        convert(ConversionRequest(source, tmp_path / "hf", "huggingface"), silent)
+    pruned = tape_model(tmp_path / "pruned", pruned_heads={0: [1]})
+    with pytest.raises(ConfigError, match="heads of this model are pruned"):
+        convert(ConversionRequest(pruned, tmp_path / "hf", "huggingface"), silent)
+    with pytest.raises(ConfigError, match=r"give a directory \(--to huggingface\)"):
+        convert(ConversionRequest(source, tmp_path / "hf.safetensors", "huggingface"), silent)

@@ -1,0 +1,140 @@
+"""Finding and reading the files of a classic Megatron-LM directory."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from converter.formats.megatron.layout import find_rank_files, read_megatron_checkpoint
+from converter.formats.megatron.rank_file import canonical_name
+from tape.errors import CheckpointError
+from tests.support.megatron_writer import edit, make_truth, only_rank, write_megatron
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """TP 2 x PP 2; tests that change it copy it first."""
+    return write_megatron(tmp_path_factory.mktemp("layout") / "mega", make_truth(), tp=2, pp=2)
+
+
+@pytest.fixture
+def copy(tmp_path: Path, written: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "mega"))
+
+
+def test_layers_are_numbered_through_the_stages(written: Path) -> None:
+    checkpoint = read_megatron_checkpoint(written)
+    merged = checkpoint.merged_stages()
+    assert (checkpoint.tensor_parallel, len(checkpoint.stages)) == (2, 2)
+    name = "language_model.transformer.layers.1.mlp.dense_h_to_4h.bias"
+    assert torch.equal(
+        merged[name][1].load(),
+        checkpoint.stages[1][1].tensors["language_model.transformer.layers.0.mlp.dense_h_to_4h.bias"].load(),
+    )
+
+
+def test_iteration_folder_and_single_file_are_accepted(tmp_path: Path, written: Path) -> None:
+    assert find_rank_files(written) == find_rank_files(written / "iter_0001000")
+    single = write_megatron(tmp_path / "one", make_truth())
+    file = shutil.copy(only_rank(single), tmp_path / "model_optim_rng.pt")
+    assert find_rank_files(Path(file)) == [[Path(file)]]
+    assert find_rank_files(tmp_path) == [[Path(file)]]
+
+
+def test_two_candidates_are_not_guessed(tmp_path: Path) -> None:
+    for name in ("a.pt", "b.pt"):
+        torch.save({}, tmp_path / name)
+    with pytest.raises(CheckpointError, match=r"a\.pt, b\.pt"):
+        find_rank_files(tmp_path)
+
+
+def test_empty_folder_names_the_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no checkpoint there: .* model_optim_rng\.pt"):
+        read_megatron_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "soon", "12x"])
+def test_unreadable_tracker(copy: Path, content: str) -> None:
+    (copy / "latest_checkpointed_iteration.txt").write_text(content)
+    with pytest.raises(CheckpointError, match=r"latest_checkpointed_iteration\.txt"):
+        read_megatron_checkpoint(copy)
+
+
+def test_tracker_of_a_missing_iteration(copy: Path) -> None:
+    (copy / "latest_checkpointed_iteration.txt").write_text("7")
+    with pytest.raises(CheckpointError, match="iter_0000007 is missing"):
+        read_megatron_checkpoint(copy)
+
+
+def test_missing_rank_is_named(copy: Path) -> None:
+    shutil.rmtree(copy / "iter_0001000" / "mp_rank_00_001")
+    with pytest.raises(CheckpointError, match="mp_rank_00_001 is missing"):
+        read_megatron_checkpoint(copy)
+
+
+def test_missing_last_rank_is_noticed_by_the_arguments(copy: Path) -> None:
+    for stage in ("000", "001"):
+        shutil.rmtree(copy / "iter_0001000" / f"mp_rank_01_{stage}")
+    with pytest.raises(CheckpointError, match="2 tensor-parallel ranks, but 1"):
+        read_megatron_checkpoint(copy)
+
+
+def test_missing_file_in_a_rank_folder(copy: Path) -> None:
+    (copy / "iter_0001000" / "mp_rank_01_000" / "model_optim_rng.pt").unlink()
+    with pytest.raises(CheckpointError, match=r"mp_rank_01_000/model_optim_rng\.pt: no such file"):
+        read_megatron_checkpoint(copy)
+
+
+def test_ranks_with_different_keys(copy: Path) -> None:
+    def change(content: dict) -> None:
+        del content["model"]["language_model"]["transformer"]["layers.0.mlp.dense_4h_to_h.bias"]
+
+    edit(copy / "iter_0001000" / "mp_rank_01_001" / "model_optim_rng.pt", change)
+    with pytest.raises(CheckpointError, match=r"mp_rank_01_001.*layers\.0\.mlp\.dense_4h_to_h\.bias is missing"):
+        read_megatron_checkpoint(copy)
+
+
+def test_ranks_of_different_versions(copy: Path) -> None:
+    def change(content: dict) -> None:
+        content["checkpoint_version"] = 1.0
+
+    edit(copy / "iter_0001000" / "mp_rank_01_001" / "model_optim_rng.pt", change)
+    with pytest.raises(CheckpointError, match=r"mp_rank_01_001.*checkpoint_version 1.0"):
+        read_megatron_checkpoint(copy)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"state_dict": {}}, "no Megatron language model"),
+        ({"model": {"language_model": {"embedding": 3}}}, "embedding is a int"),
+        ({"model": {"language_model": {"x": torch.zeros(2, dtype=torch.int64)}}}, "x is a torch.int64 tensor"),
+        ({"model": {"language_model": {}}, "checkpoint_version": "3"}, "checkpoint_version is '3'"),
+        ({"model0": {}, "model1": {}}, "interleaved"),
+        ([1, 2], "holds a list"),
+    ],
+)
+def test_other_contents_are_named(tmp_path: Path, content: object, message: str) -> None:
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=rf"other\.pt.*{message}"):
+        read_megatron_checkpoint(tmp_path / "other.pt")
+
+
+def test_one_tensor_under_two_names(tmp_path: Path) -> None:
+    layer = {"layers.0.attention.dense.bias": torch.zeros(2), "layers.0.self_attention.dense.bias": torch.zeros(2)}
+    torch.save({"model": {"language_model": {"encoder": layer}}}, tmp_path / "twice.pt")
+    with pytest.raises(CheckpointError, match="there twice"):
+        read_megatron_checkpoint(tmp_path / "twice.pt")
+
+
+def test_new_spellings() -> None:
+    old = "language_model.transformer.layers.3.attention.dense.bias"
+    assert canonical_name("language_model.encoder.layers.3.self_attention.dense.bias") == old
+    assert canonical_name(old) == old
+    assert (
+        canonical_name("language_model.encoder.final_norm.weight")
+        == "language_model.transformer.final_layernorm.weight"
+    )

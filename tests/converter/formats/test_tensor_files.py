@@ -1,0 +1,94 @@
+"""Weights files read tensor by tensor: every format, the indices of several files, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from converter.formats import tensor_files
+from converter.formats.tensor_files import PickledFile, find_weights, open_weights, weights_files
+from tape.errors import CheckpointError
+from tests.converter.test_safe_load import Runs
+
+
+def state() -> dict[str, torch.Tensor]:
+    return {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(3, dtype=torch.float16)}
+
+
+def same(path: Path) -> bool:
+    lazy = open_weights(path)
+    return lazy.keys() == state().keys() and all(
+        torch.equal(lazy[name].load(), value) and lazy[name].shape == value.shape and lazy[name].dtype == value.dtype
+        for name, value in state().items()
+    )
+
+
+def test_every_format_is_read(tmp_path: Path) -> None:
+    save_file(state(), tmp_path / "m.safetensors")
+    torch.save(state(), tmp_path / "zip.bin")
+    torch.save(state(), tmp_path / "old.bin", _use_new_zipfile_serialization=False)
+    assert same(tmp_path / "m.safetensors")
+    assert same(tmp_path / "zip.bin")
+    assert same(tmp_path / "old.bin")
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_an_index_of_several_files(tmp_path: Path, suffix: str) -> None:
+    base = {"safetensors": "model.safetensors", "bin": "pytorch_model.bin"}[suffix]
+    names = {"a": f"one.{suffix}", "b": f"two.{suffix}"}
+    for name, file in names.items():
+        part = {name: state()[name]}
+        save_file(part, tmp_path / file) if suffix == "safetensors" else torch.save(part, tmp_path / file)
+    index = tmp_path / f"{base}.index.json"
+    index.write_text(json.dumps({"weight_map": names}))
+    assert find_weights(tmp_path) == index
+    assert same(index)
+    assert [file.name for file in weights_files(index)] == [f"one.{suffix}", f"two.{suffix}"]
+    index.write_text(json.dumps({"weight_map": {**names, "c": f"one.{suffix}"}}))
+    with pytest.raises(CheckpointError, match=f"c should be in one.{suffix}"):
+        open_weights(index)
+
+
+@pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "x.json", 3, "missing.safetensors"])
+def test_an_index_names_only_weights_files_beside_it(tmp_path: Path, name: object) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(CheckpointError, match=r"no weights file beside it|missing, model.safetensors.index"):
+        open_weights(index)
+
+
+def test_the_map_is_given_back_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"a": torch.zeros(100), "b": torch.ones(100)}, tmp_path / "m.pt")
+    loads: list[Path] = []
+    load = tensor_files.load_checkpoint_file
+    monkeypatch.setattr(tensor_files, "load_checkpoint_file", lambda path: loads.append(path) or load(path))
+    monkeypatch.setattr(tensor_files, "_MAPPED_BYTES", 500)
+    file = PickledFile(tmp_path / "m.pt")
+    lazy = {name: file.lazy(tensor, (name,)) for name, tensor in file.content().items()}
+    for _ in range(4):
+        assert float(lazy["b"].load().sum()) == 100
+    assert len(loads) == 2  # 800 bytes go by before the third read opens it again
+    tensor = lazy["a"].load()
+    file.release()
+    assert float(tensor.sum()) == 0  # what was read is a copy, not the map
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [([1], "holds a list"), ({"a": 3}, "entry 'a' is a int"), (None, "refused.*exec")]
+)
+def test_what_is_no_state_dict_is_refused(tmp_path: Path, content: object, words: str) -> None:
+    torch.save(Runs(exec, "raise SystemExit") if content is None else content, tmp_path / "m.bin")
+    with pytest.raises(CheckpointError, match=rf"m\.bin.*{words}"):
+        open_weights(tmp_path / "m.bin")
+
+
+def test_a_truncated_file_is_named(tmp_path: Path) -> None:
+    save_file(state(), tmp_path / "m.safetensors")
+    content = (tmp_path / "m.safetensors").read_bytes()
+    (tmp_path / "m.safetensors").write_bytes(content[:-5])
+    with pytest.raises(CheckpointError, match=r"m\.safetensors"):
+        open_weights(tmp_path / "m.safetensors")

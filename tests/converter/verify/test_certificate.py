@@ -1,0 +1,172 @@
+"""The certificate: its evaluator against an independent oracle, and what it refuses."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from converter.convert import ConversionRequest, convert
+from converter.formats.sources import Source, open_source
+from converter.options import SourceOptions
+from converter.verify.certificate import Comparison, certificate_proteins, certify
+from converter.verify.reference_forward import FINAL, LOGITS, ModelForward
+from tape.configs import ProteinBertConfig
+from tape.errors import CheckpointError
+from tape.models.lazy_tensors import LazyTensor
+from tape.models.model_directory import load_state_dict
+from tests.support.megatron_writer import LETTERS, SPECIAL, Truth, expected_state, make_truth, write_megatron
+
+PROTEIN = "MQIFVKTLTGKTITLEVEPSD"
+
+
+@pytest.fixture(scope="module")
+def truth() -> Truth:
+    return make_truth()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory, truth: Truth) -> Source:
+    folder = write_megatron(tmp_path_factory.mktemp("verify") / "mega", truth, version=1.0, tp=2)
+    return open_source(folder, SourceOptions())
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory, source: Source) -> Path:
+    out = tmp_path_factory.mktemp("verify_out") / "out"
+    convert(ConversionRequest(source.path, out), progress=lambda line: None)
+    return out
+
+
+def oracle(truth: Truth) -> torch.nn.Module:
+    """`transformers`' Megatron BERT with the same weights and the erf GELU."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.MegatronBertConfig(
+        vocab_size=30,
+        hidden_size=truth.hidden,
+        num_hidden_layers=truth.layers,
+        num_attention_heads=truth.heads,
+        intermediate_size=truth.wide,
+        hidden_act="gelu",
+        max_position_embeddings=truth.positions,
+        type_vocab_size=1,
+        layer_norm_eps=1e-12,
+    )
+    model = transformers.MegatronBertForMaskedLM(config).eval()
+    renames = (
+        (".input_ln.", ".attention.ln."),
+        (".attention.dense.", ".attention.output.dense."),
+        (".post_attn_ln.", ".ln."),
+        (".mlp.dense_h_4h.", ".intermediate.dense."),
+        (".mlp.dense_4h_h.", ".output.dense."),
+        (".final_ln.", ".ln."),
+        ("mlm.transform", "cls.predictions.transform"),
+        ("mlm.decoder", "cls.predictions.decoder"),
+        ("mlm.bias", "cls.predictions.bias"),
+    )
+    state = {}
+    for name, value in expected_state(truth).items():
+        for old, new in renames:
+            name = name.replace(old, new)
+        state[name] = value
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert set(missing) <= {"cls.predictions.decoder.bias", "bert.embeddings.position_ids"}
+    return model.double()
+
+
+def test_evaluator_of_megatron_files_agrees_with_transformers(source: Source, truth: Truth) -> None:
+    tokens = ["<pad>", "<mask>", "<cls>", "<sep>", "<unk>", *LETTERS]
+    ids = torch.tensor([[2, *(tokens.index(letter) for letter in PROTEIN), 3]])
+    with torch.no_grad():
+        output = oracle(truth)(ids, output_hidden_states=True)
+    (states,) = source.evaluator(None).states([PROTEIN])
+    assert torch.allclose(states[LOGITS], output.logits[0], rtol=0, atol=1e-10)
+    assert torch.allclose(states["layer 0"], output.hidden_states[1][0], rtol=0, atol=1e-10)
+
+
+def test_certificate_states_every_stage(source: Source, good: Path, truth: Truth) -> None:
+    certificate = certify(source, open_source(good, SourceOptions()), torch.float32)
+    stages = certificate.parity.differences
+    layers = [name for n in range(truth.layers) for name in (f"layer {n} keys", f"layer {n}")]
+    assert list(stages) == ["embeddings", *layers, FINAL, LOGITS]
+    assert max(stages.values()) < 1e-9
+    assert certificate.rounding is None
+
+
+def test_padding_takes_part(good: Path) -> None:
+    weights = {name: LazyTensor.of(value) for name, value in load_state_dict(good).items()}
+    result = ModelForward(ProteinBertConfig.from_pretrained(good), weights)
+    alone = result.states([PROTEIN[:5]])[0]
+    together = result.states([PROTEIN[:5], PROTEIN])[0]
+    for name, state in alone.items():
+        assert torch.allclose(state, together[name], rtol=0, atol=1e-12)
+
+
+def check(source: Source, result: Path) -> None:
+    """What a conversion does with what it wrote."""
+    opened = open_source(result, SourceOptions())
+    opened.map()
+    certify(source, opened, torch.float32)
+
+
+def corrupt(good: Path, folder: Path, name: str) -> Path:
+    """A copy with one value of one tensor changed."""
+    copy = Path(shutil.copytree(good, folder / "bad"))
+    state = load_file(copy / "model.safetensors")
+    state[name].view(-1)[-1] += 0.01
+    save_file(state, copy / "model.safetensors")
+    return copy
+
+
+def test_every_corrupted_tensor_is_refused(tmp_path: Path, source: Source, good: Path, truth: Truth) -> None:
+    for number, name in enumerate(expected_state(truth)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with pytest.raises(CheckpointError, match=r"don't compute what the source computes|mlm.decoder.weight: .*tied"):
+            check(source, corrupt(good, folder, name))
+
+
+def test_missing_and_left_over_weights_are_refused(tmp_path: Path, source: Source, good: Path) -> None:
+    copy = Path(shutil.copytree(good, tmp_path / "bad"))
+    state = load_file(copy / "model.safetensors")
+    save_file({**state, "bert.extra": torch.zeros(1)}, copy / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"bert\.extra: no rule knows"):
+        check(source, copy)
+    del state["mlm.bias"]
+    save_file(state, copy / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"mlm\.bias is missing"):
+        check(source, copy)
+
+
+def test_truncated_result_is_refused(tmp_path: Path, source: Source, good: Path) -> None:
+    copy = Path(shutil.copytree(good, tmp_path / "bad"))
+    content = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(content[:-100])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        check(source, copy)
+
+
+def test_nan_is_the_worst_difference_and_never_passes() -> None:
+    comparison = Comparison({"a": 1.0, "b": float("nan"), "c": 0.5}, 2.0, False)
+    assert comparison.worst[0] == "b"
+    assert not comparison.passed
+    assert Comparison({"a": 1.0}, 1.0, False).passed
+
+
+def test_proteins_fit_the_position_table_and_hold_every_letter() -> None:
+    proteins = certificate_proteins(38)
+    assert max(map(len, proteins)) == 38
+    assert min(map(len, proteins)) >= 1
+    assert set("".join(proteins)) == set(LETTERS)
+    assert proteins == certificate_proteins(38)
+    assert len(SPECIAL) == 6
+
+
+def test_random_proteins_reach_the_limit() -> None:
+    assert len(certificate_proteins(2174)[-1]) == 128
+    assert np.all([len(protein) <= 128 for protein in certificate_proteins(2174)])

@@ -1,0 +1,210 @@
+"""The command line: Megatron's flags, the shipped scripts' lists, and mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pretrain.config.arguments import IGNORED_FLAGS, parse_arguments
+from tape.errors import ConfigError
+
+# INTERFACE section 10, the three shipped scripts.
+COMMON = (
+    "--attention-dropout 0.1 --hidden-dropout 0.1 --layernorm-epsilon 1e-12 --micro-batch-size 4 --seq-length 2176 "
+    "--max-position-embeddings 2176 --save s --load s --data-path PREFIX --vocab-file iupac_vocab.txt --data-impl mmap "
+    "--split 32593668,1715454,44311 --lr 1e-4 --lr-decay-style linear --min-lr 1e-5 --lr-decay-iters 990000 "
+    "--weight-decay 1e-2 --clip-grad 1.0 --lr-warmup-fraction .01 --eval-iters 10 --fp16"
+)
+SINGLE = (
+    "--num-layers 12 --hidden-size 768 --num-attention-heads 12 --global-batch-size 8 --train-iters 2000000 "
+    "--tokenizer-type BertWordPieceCase --log-interval 100 --save-interval 10000 --eval-interval 1000"
+)
+DISTRIBUTED = (
+    "--num-layers 12 --hidden-size 768 --num-attention-heads 12 --global-batch-size 32 --train-iters 1000000 "
+    "--distributed-backend nccl --checkpoint-activations --tensorboard-dir t --log-interval 100 --save-interval 10000 "
+    "--eval-interval 1000"
+)
+LARGE = (
+    "--num-layers 16 --hidden-size 1024 --num-attention-heads 16 --global-batch-size 128 --train-iters 1000000 "
+    "--num-workers 96 --log-interval 1 --save-interval 1000 --eval-interval 100 --checkpoint-activations "
+    "--tensorboard-dir t"
+)
+MINIMAL = [
+    *("--num-layers", "2", "--hidden-size", "32", "--num-attention-heads", "4", "--micro-batch-size", "2"),
+    *("--seq-length", "64", "--max-position-embeddings", "64", "--train-iters", "10", "--data-path", "x"),
+]
+
+
+@pytest.mark.parametrize(("script", "world"), [(SINGLE, 1), (DISTRIBUTED, 8), (LARGE, 32)])
+def test_flags_of_the_shipped_scripts(script: str, world: int) -> None:
+    arguments = parse_arguments(f"{COMMON} {script}".split(), world)
+    assert arguments.notices == ()
+    assert arguments.batch.micro_batches(world) in (1, 2)
+    assert arguments.model.layer_norm_eps == 1e-12
+    assert arguments.model.hidden_act == "gelu_tanh"
+    assert arguments.model.max_position_embeddings == 2176
+    assert arguments.precision.name == "fp16"
+    assert arguments.precision.initial_loss_scale == 2**32
+    assert arguments.schedule.warmup_iters == pytest.approx(9900)
+    assert arguments.schedule.min_lr == 1e-5
+    assert arguments.data.split == "32593668,1715454,44311"
+    assert arguments.checkpoint.save == arguments.checkpoint.load == "s"
+
+
+def test_no_more_workers_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    assert parse_arguments(f"{COMMON} {LARGE}".split(), 32).data.workers == 3
+    assert parse_arguments(f"{COMMON} {LARGE}".split(), 32).given["num_workers"] == 96
+    assert [parse_arguments([*MINIMAL, "--num-workers", word]).data.workers for word in ("0", "2")] == [0, 2]
+
+
+def test_released_model_has_its_published_size() -> None:
+    config = parse_arguments(f"{COMMON} {LARGE}".split(), 32).model
+    assert (config.hidden_size, config.intermediate_size, config.num_hidden_layers) == (1024, 4096, 16)
+    assert (config.vocab_size, config.type_vocab_size) == (30, 1)
+
+
+def test_defaults() -> None:
+    arguments = parse_arguments(MINIMAL, 4)
+    assert arguments.batch.global_batch == 8
+    assert arguments.samples.mask_prob == 0.15
+    assert arguments.samples.append_sep
+    assert arguments.init.seed == arguments.samples.seed == arguments.training.seed == 1234
+    assert arguments.optimizer.eps == 1e-8
+    assert arguments.precision.name == "fp32"
+    assert arguments.schedule.decay_iters == 10
+    assert arguments.model.intermediate_size == 128
+
+
+def test_options_reach_their_parts() -> None:
+    extra = "--no-bias-gelu-fusion --no-sep --long-documents truncate --bf16 --seed 7 --ffn-hidden-size 96"
+    arguments = parse_arguments([*MINIMAL, *extra.split(), "--tensor-model-parallel-size", "2"], 4)
+    assert arguments.model.hidden_act == "gelu"
+    assert not arguments.samples.append_sep
+    assert arguments.samples.packing.special_tokens == 1
+    assert arguments.samples.long_documents == "truncate"
+    assert arguments.precision.name == "bf16"
+    assert (arguments.dims.tensor, arguments.dims.data) == (2, 2)
+    assert arguments.given["seed"] == 7
+
+
+@pytest.mark.parametrize("flag", sorted(IGNORED_FLAGS))
+def test_flags_without_meaning_are_named_once(flag: str) -> None:
+    takes_value, reason = IGNORED_FLAGS[flag]
+    arguments = parse_arguments([*MINIMAL, flag, *(["128"] if takes_value else [])])
+    assert arguments.notices == (f"{flag} is ignored: {reason}",)
+    assert not any("ignored" in name for name in arguments.given)
+
+
+@pytest.mark.parametrize("flag", ["--local_rank=1", "--local-rank=1"])
+def test_the_old_launchers_rank_is_accepted(flag: str) -> None:
+    parse_arguments([*MINIMAL, flag])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "world", "message"),
+    [
+        (["--num-layer", "3"], 1, "unknown flag --num-layer; did you mean --num-layers"),
+        (["--frobnicate"], 1, "unknown flag --frobnicate"),
+        (["--lr", "x"], 1, "--lr: invalid float"),
+        (["--micro-batch-size", "0"], 1, "at least 1"),
+        (["--seq-length", "100"], 1, "exceeds --max-position-embeddings 64"),
+        (["--fp16", "--bf16"], 1, "exclude"),
+        (["--tensor-model-parallel-size", "3"], 4, "does not divide the 4 processes"),
+        (["--tensor-model-parallel-size", "8"], 8, "4 attention heads do not split"),
+        (["--global-batch-size", "6"], 4, "--global-batch-size 6 is not a multiple"),
+        (["--num-attention-heads", "5"], 1, "hidden_size 32 is not a multiple"),
+        (["--attention-dropout", "1.5"], 1, "--attention-dropout: must lie in"),
+        (["--adam-beta1", "1"], 1, "--adam-beta1: must lie in"),
+        (["--fp16", "--initial-loss-scale", "0"], 1, "--initial-loss-scale: must be a number above 0"),
+        (["--weight-decay", "-0.1"], 1, "--weight-decay: must be a number of at least 0"),
+        (["--clip-grad", "nan"], 1, "--clip-grad: must be a number of at least 0"),
+        (["--mask-prob", "0"], 1, "--mask-prob"),
+        (["--min-lr", "1"], 1, "--min-lr"),
+        (["--lr-warmup-iters", "10"], 1, "warm-up of 10 iterations does not fit"),
+        (["--lr-warmup-iters", "1", "--lr-warmup-fraction", "0.1"], 1, "exclude"),
+        (["--train-samples", "100"], 1, "--train-iters or as --train-samples"),
+        (["--lr-decay-samples", "100"], 1, "--lr-decay-samples does not go with --train-iters"),
+        (["--lr-warmup-samples", "100"], 1, "--lr-warmup-samples does not go with --train-iters"),
+        (["--world-size", "2"], 1, "belong to --dry-run"),
+        (["--dry-run", "--device-memory-gib", "-1"], 1, "--device-memory-gib must be above 0"),
+        (["@nowhere.txt"], 1, "nowhere.txt"),
+        (["--pipeline-model-parallel-size", "3"], 3, "layers are too few for --pipeline-model-parallel-size 3"),
+        (["--pipeline-model-parallel-size", "2", "--tensor-model-parallel-size", "2"], 2, "x --pipeline.* not divide"),
+        (["--checkpoint-activations", "--recompute-activations"], 1, "recomputes all of a block"),
+        (["--checkpoint-activations", "--recompute-granularity", "selective"], 1, "a part; give one of them"),
+        (["--rampup-batch-size", "1", "2", "10"], 1, "arrive at --global-batch-size"),
+        (["--data-path", "0.5", "a", "0.5"], 1, "WEIGHT PREFIX"),
+        (["--train-data-path", "t"], 1, "--data-path, or as --train-data-path"),
+        (["--valid-data-path", "v", "--split", "1,1,1"], 1, "--valid-data-path"),
+    ],
+)
+def test_mistakes(arguments: list[str], world: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_arguments([*MINIMAL, *arguments], world)
+
+
+def test_abbreviations_are_not_guessed() -> None:
+    with pytest.raises(ConfigError, match="unknown flag --num-lay"):
+        parse_arguments([*MINIMAL, "--num-lay", "3"])
+
+
+BY_SAMPLES = [word for word in MINIMAL if word not in ("--train-iters", "10")]
+
+
+def test_a_run_counted_in_samples() -> None:
+    extra = "--global-batch-size 8 --train-samples 100 --lr 1 --lr-warmup-fraction .1 --lr-decay-samples 80"
+    arguments = parse_arguments([*BY_SAMPLES, *extra.split()])
+    assert arguments.training.train_iters == 12  # 4 samples are left out, as in Megatron
+    assert [arguments.schedule.rate(i) for i in (1, 2, 7, 11, 12)] == pytest.approx([0, 1, 32 / 72, 0, 0])
+
+
+def test_samples_with_a_growing_batch() -> None:
+    """Batches of 2, 2, 4, 4, 6, 6, ...? As the ramp-up says: the rates follow the samples that lie behind."""
+    extra = "--global-batch-size 8 --rampup-batch-size 2 2 12 --train-samples 60 --lr 1 --lr-warmup-samples 6"
+    arguments = parse_arguments([*BY_SAMPLES, *extra.split()])
+    consumed = [arguments.batch.consumed_samples(i) for i in range(arguments.training.train_iters)]
+    assert consumed[:4] == [0, 2, 4, 8]
+    assert [arguments.schedule.rate(i + 1) for i in range(4)] == pytest.approx([0, 2 / 6, 4 / 6, 52 / 54])
+    assert consumed[-1] + 8 <= 60
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("", "--train-iters or as --train-samples"),
+        ("--train-samples 100 --lr-decay-iters 5", "--lr-decay-iters does not go with --train-samples"),
+        ("--train-samples 100 --lr-warmup-iters 5", "--lr-warmup-iters does not go with --train-samples"),
+        ("--train-samples 100 --lr-warmup-samples 5 --lr-warmup-fraction 0.1", "exclude"),
+        ("--train-samples 100 --lr-warmup-samples 100", "100 samples does not fit into --lr-decay-samples 100"),
+        ("--train-samples 7 --global-batch-size 8", "less than one batch of 8"),
+    ],
+)
+def test_mistakes_in_samples(extra: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_arguments([*BY_SAMPLES, *extra.split()])
+
+
+def test_flags_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "flags.txt").write_text("# sizes\n--num-layers 3  # three\n\n--hidden-size 64 --ffn-hidden-size 96\n")
+    arguments = parse_arguments([*MINIMAL, f"@{tmp_path}/flags.txt", "--hidden-size", "128"])
+    assert arguments.model.num_hidden_layers == 3
+    assert arguments.model.intermediate_size == 96
+    assert arguments.model.hidden_size == 128  # the last one counts
+
+
+def test_a_dry_run_takes_its_world() -> None:
+    arguments = parse_arguments([*MINIMAL, "--dry-run", "--world-size", "16", "--tensor-model-parallel-size", "4"])
+    assert (arguments.dims.world_size, arguments.dims.data) == (16, 4)
+    assert arguments.dry_run is not None
+    assert not {"dry_run", "world_size", "device_memory_gib"} & arguments.given.keys()
+    assert parse_arguments([*MINIMAL, "--dry-run"], 2).dims.world_size == 2
+
+
+def test_a_loss_scale_without_fp16_is_ignored_with_a_word(flags: Callable[..., list[str]]) -> None:
+    for extra, scale, told in (((), None, 1), (("--bf16",), None, 1), (("--fp16",), 128.0, 0)):
+        arguments = parse_arguments(flags("--loss-scale", 128, *extra))
+        assert arguments.precision.loss_scale == scale
+        assert sum("--loss-scale is ignored" in notice for notice in arguments.notices) == told

@@ -1,0 +1,122 @@
+"""What a watchdog sees of its own process: time, its main thread, whether anything is done at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pretrain.monitor.procfs import AwakeClock, MainThread, Place, ProcessActivity, _cpu_seconds, describe
+from tests.support.ranks import wait_for
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="no /proc")
+
+
+def test_no_time_passes_while_the_process_is_suspended() -> None:
+    times = iter([100.0, 101.0, 102.5, 900.0, 901.0])
+    clock = AwakeClock(2.0, lambda: next(times))
+    assert [clock.now() - 100.0 for _ in range(4)] == [1.0, 2.5, 2.5, 3.5]
+
+
+def beside(action: Callable[[], object]) -> None:
+    """Another thread does something while the main thread waits for it."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            action()
+        except BaseException as failure:
+            failures.append(failure)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert not failures, failures
+
+
+def test_where_the_main_thread_is() -> None:
+    main = MainThread()
+
+    def look() -> None:
+        # it comes to wait in Python's own code, called from here
+        waits = r".* \(threading.py:\d+\) from beside \(tests/pretrain/monitor/test_procfs.py:\d+\)"
+        wait_for(lambda: re.fullmatch(waits, main.place().text) is not None, "the main thread at its place")
+        place = main.place()
+        assert not place.inside
+        assert not place.compiling
+
+    beside(look)
+
+
+def test_places() -> None:
+    wait = [
+        ("torch/_ops.py:9", "__call__"),
+        ("torch/distributed/x.py:8", "wait"),
+        ("pretrain/train/trainer.py:7", "step"),
+    ]
+    assert describe(wait) == Place("__call__ (torch/_ops.py:9) from step (pretrain/train/trainer.py:7)", inside=True)
+    assert describe(wait[2:]).text == "step (pretrain/train/trainer.py:7)"
+    runs = [("torch/nn/functional.py:3", "linear"), ("torch/_dynamo/eval_frame.py:2", "compile_wrapper"), wait[2]]
+    assert not describe(runs).compiling
+    assert describe([runs[0], ("torch/_dynamo/convert_frame.py:5", "compile"), *runs[1:]]).compiling
+    assert describe([]) == Place()
+
+
+def test_whether_the_main_thread_computes() -> None:
+    """The seconds are made up: how long this takes says nothing on a machine with other work."""
+    main = MainThread()
+    main.computed(0.0)
+    assert not main.computed(100.0)
+    end = time.thread_time() + 0.1
+    while time.thread_time() < end:
+        pass
+    assert main.computed(100.5)
+
+
+@needs_proc
+def test_work_of_the_process_and_of_those_it_started() -> None:
+    activity = ProcessActivity(MainThread())
+    activity.worked(0.0)
+    assert not activity.worked(100.0)  # looking costs next to nothing of a hundred seconds
+    child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        wait_for(lambda: _cpu_seconds(Path(f"/proc/{child.pid}")) > 0.5, "work of the child")
+        assert activity.worked(101.0)
+    finally:
+        child.kill()
+        child.wait()
+    assert activity.worked(102.0)  # what it had computed is gone
+    assert not activity.worked(202.0)
+    beside(read)  # the store that all ranks talk to reads, too
+    assert not activity.worked(302.0)
+    read()
+    assert activity.worked(402.0)
+
+
+def read() -> None:
+    with open("/dev/zero", "rb") as file:
+        file.read(1 << 20)
+
+
+@needs_proc
+def test_who_stands_in_the_kernel(tmp_path: Path) -> None:
+    """A process that starts another one does, until that one is under way: here, when somebody writes into a pipe."""
+    os.mkfifo(pipe := tmp_path / "pipe")
+    activity = ProcessActivity(MainThread())
+    assert not activity.waits_for_storage()
+    stands = "import os, sys; os.posix_spawn('/bin/true', ['true'], {}, "
+    stands += "file_actions=[(os.POSIX_SPAWN_OPEN, 0, sys.argv[1], os.O_RDONLY, 0)])"
+    child = subprocess.Popen([sys.executable, "-c", stands, str(pipe)])
+    try:
+        wait_for(activity.waits_for_storage, "a child in the kernel")
+    finally:
+        pipe.open("w").close()
+        child.wait(30)
+    assert not activity.waits_for_storage()

@@ -1,0 +1,156 @@
+"""Signals that ask a run to end: a checkpoint, exit code 0, and the curve goes on where it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pretrain import preemption as signals
+from pretrain.preemption import STOP_SIGNALS, StopSignals, ignore_stop_signals_in_worker, stop_signals_blocked
+from tests.support.ranks import start_ranks, wait_for
+
+Flags = Callable[..., list[str]]
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_is_noted_and_handlers_return(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with StopSignals() as requests:
+        assert requests.received == 0
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)  # a launcher passes on what was received already
+        assert requests.received == number
+    assert signal.getsignal(number) is before
+
+
+def test_the_second_signal_ends_at_once() -> None:
+    """Seconds after the first."""
+    with StopSignals() as requests:
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            requests._first = (requests._first or 0.0) - signals._SAME_REQUEST_SECONDS
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGTERM
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_worker_obeys_its_parent_only(number: signal.Signals) -> None:
+    """Any number of signals of others, from the moment of the fork on; the parent's one ends it."""
+    listens, tells = os.pipe()
+    with stop_signals_blocked():
+        child = os.fork()
+        if child == 0:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            ignore_stop_signals_in_worker(0)
+            subprocess.run(["kill", f"-{int(number)}", str(os.getpid())], check=True)
+            time.sleep(0.1)
+            os.write(tells, b"alive")
+            time.sleep(5)
+            os._exit(1)
+    os.close(tells)
+    assert os.read(listens, 5) == b"alive"
+    os.close(listens)
+    os.kill(child, number)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFEXITED(status)
+    assert os.WEXITSTATUS(status) == 0
+
+
+def children(process: int) -> list[int]:
+    """Its running children, from /proc."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            state, parent = status.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == process and state != "Z":
+                found.append(int(status.parent.name))
+    return found
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+def test_workers_outlive_a_signal_to_the_group_but_not_their_run(tmp_path: Path, flags: Flags) -> None:
+    """As a scheduler does it: to all processes, again and again. After kill -9 for the run they end by themselves."""
+    options = flags("--num-workers", 2, "--log-interval", 1, "--eval-iters", 0, train_iters=5000)
+    (killed,) = start_ranks(options, tmp_path / "killed")
+    (signalled,) = start_ranks([*options, "--save", str(tmp_path / "run")], tmp_path / "signalled")
+    for rank in (killed, signalled):
+        wait_for(lambda rank=rank: "iteration 4/" in rank.text, "the first steps", 120)  # type: ignore[misc]
+    orphans, workers = children(killed.pid), children(signalled.pid)
+    assert len(orphans) == len(workers) == 2
+    killed.process.kill()
+    for number in STOP_SIGNALS:
+        for process in (*workers, signalled.pid):
+            with contextlib.suppress(ProcessLookupError):  # done already
+                os.kill(process, number)
+    assert signalled.end(60) == 0, signalled.text
+    assert "leaving after iteration" in signalled.text
+    assert f"saved {tmp_path / 'run'}/iter_" in signalled.text
+    wait_for(lambda: not any(map(is_running, (*orphans, *workers))), "the end of the workers", 30)
+
+
+@pytest.mark.distributed
+def test_torchrun_passes_the_signal_on_and_the_curve_continues(
+    tmp_path: Path, flags: Flags, repository_root: Path, records: Callable[..., list[dict[str, Any]]]
+) -> None:
+    """SIGTERM to torchrun, two ranks and their workers; the run goes on and equals one that was never stopped."""
+    save, straight = tmp_path / "run", tmp_path / "straight"
+    options = flags("--log-interval", 1, "--eval-interval", 3, train_iters=5000, dropout=0.1)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = str(repository_root / "pretrain" / "pretrain_tape.py")
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*launcher, script, *options, "--num-workers", "2", "--save", str(save), "--load", str(save)],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        )
+        wait_for(lambda: "iteration 4/" in (tmp_path / "log").read_text(), "the first steps", 120)
+        process.terminate()
+        process.wait(60)
+    text = (tmp_path / "log").read_text()
+    assert "SIGTERM: leaving after iteration" in text
+    assert f"saved {save}/iter_" in text
+    assert "FAILED" not in text  # what torchrun says of a rank with another exit code than 0
+    stopped = int((save / "latest_checkpointed_iteration.txt").read_text())
+    assert records(save)[-1]["iteration"] == stopped
+    for folder, load in ((save, ("--load", save)), (straight, ())):
+        leave = ("--exit-interval", stopped + 2, "--eval-interval", 3)
+        command = flags(*leave, "--save", folder, *load, train_iters=5000, dropout=0.1)
+        codes = [rank.end(120) for rank in start_ranks(command, tmp_path / "logs", 2)]
+        assert codes == [0, 0]
+    for kind, value in (("train", "lm_loss"), ("evaluation", "validation_loss")):
+        curves = [[(r["iteration"], r[value]) for r in records(folder, kind)] for folder in (save, straight)]
+        assert curves[0] == curves[1]
+        assert curves[0]
+
+
+def test_time_is_up(
+    tmp_path: Path, flags: Flags, pretrain_here: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--save", tmp_path, "--load", tmp_path, "--exit-duration-in-mins", 0.01, "--eval-interval", 1)
+    pretrain_here(flags(*options, train_iters=100_000))
+    out = capsys.readouterr().out
+    assert "--exit-duration-in-mins 0.01: leaving after iteration" in out
+    assert out.rstrip().endswith((tmp_path / "latest_checkpointed_iteration.txt").read_text().strip().zfill(7))

@@ -1,0 +1,129 @@
+"""metrics.jsonl, TensorBoard, console."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from pretrain.planning.flops import Meter
+from pretrain.train.metrics_logger import EvaluationLossRecord, LoggingConfig, MetricsLogger, RunInfo, StepRecord
+from tape.errors import ConfigError
+
+# 1000 tokens/s of 2 GFLOP each against 8 TFLOP/s: a quarter
+FACTS = RunInfo(4, 12345, Meter(2e9, 8e12, "stated", lambda: 3 << 30))
+
+
+def record(iteration: int, loss: float = 2.0, skipped: bool = False) -> StepRecord:
+    return StepRecord(
+        iteration=iteration,
+        lm_loss=loss,
+        learning_rate=1e-4,
+        grad_norm=1.0 if math.isfinite(loss) else math.nan,
+        tokens=100,
+        predictions=15,
+        tokens_per_second=1000.0,
+        positions_used=0.98,
+        consumed_samples=iteration * 2,
+        consumed_tokens=iteration * 100,
+        loss_scale=1.0,
+        skipped=skipped,
+        skipped_steps=int(skipped),
+        seconds=0.1,
+    )
+
+
+def lines(directory: Path) -> list[dict]:
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def run(directory: Path, iterations: range, start: int = 0) -> str:
+    stream = io.StringIO()
+    reporter = MetricsLogger(LoggingConfig(2, str(directory)), iterations.stop - 1, start, FACTS, True, stream)
+    for iteration in iterations:
+        reporter.train(record(iteration))
+    reporter.evaluation(EvaluationLossRecord(iterations.stop - 1, "valid", 1.5, 300, 20, 0.5))
+    reporter.close()
+    return stream.getvalue()
+
+
+def test_schema(tmp_path: Path) -> None:
+    console = run(tmp_path, range(1, 5))
+    start, *train, evaluation = lines(tmp_path)
+    assert (start["kind"], start["iteration"], start["version"]) == ("start", 0, 2)
+    assert (start["processes"], start["parameters"], start["peak_flops"]) == (4, 12345, 8e12)
+    assert start["peak_source"] == "stated"
+    assert [line["utilisation"] for line in train] == pytest.approx([0.25] * 4)
+    assert [line["memory_bytes"] for line in train] == [3 << 30] * 4
+    assert [line["seconds_left"] for line in train] == pytest.approx([0.3, 0.2, 0.1, 0.0])
+    assert [line["iteration"] for line in train] == [1, 2, 3, 4]
+    needed = {"iteration", "lm_loss", "learning_rate", "tokens", "tokens_per_second", "grad_norm"}
+    assert all(needed <= line.keys() and line["kind"] == "train" for line in train)
+    assert train[0]["perplexity"] == pytest.approx(math.exp(2.0))
+    assert evaluation["kind"] == "evaluation"
+    assert evaluation["split"] == "valid"
+    assert evaluation["perplexity"] == pytest.approx(math.exp(1.5))
+    assert console.count("iteration 2/4 | lm loss 2.0000 | ppl 7.389") == 1
+    assert "| 1,000 tokens/s | 98.0% of positions | 25.0% of stated peak | 3.00 GiB | 00:00 left" in console
+    assert "valid at iteration 4: loss 1.5000" in console
+
+
+def test_a_continued_run_has_each_iteration_once(tmp_path: Path) -> None:
+    run(tmp_path, range(1, 6))
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"kind": "train", "itera')  # killed while writing
+    run(tmp_path, range(4, 8), start=3)
+    assert [line["iteration"] for line in lines(tmp_path) if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6, 7]
+    assert [line["iteration"] for line in lines(tmp_path) if line["kind"] == "start"] == [0, 3]
+
+
+def test_a_new_run_sets_old_records_aside(tmp_path: Path) -> None:
+    run(tmp_path, range(1, 4))
+    run(tmp_path, range(1, 3))
+    assert len(lines(tmp_path)) == 4
+    assert len((tmp_path / "metrics.1.jsonl").read_text().splitlines()) == 5
+
+
+def test_not_finite_numbers_are_valid_json(tmp_path: Path) -> None:
+    reporter = MetricsLogger(LoggingConfig(1, str(tmp_path)), 2, 0, FACTS, True, io.StringIO())
+    reporter.train(record(1, math.nan, skipped=True))
+    reporter.close()
+    _, line = lines(tmp_path)
+    assert line["lm_loss"] is None
+    assert line["grad_norm"] is None
+    assert line["skipped"] is True
+
+
+def test_other_ranks_keep_silent(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    reporter = MetricsLogger(LoggingConfig(1, str(tmp_path), str(tmp_path / "board")), 2, 0, FACTS, False, stream)
+    reporter.note("x")
+    reporter.train(record(1))
+    reporter.close()
+    assert stream.getvalue() == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    reporter = MetricsLogger(LoggingConfig(1, None, str(tmp_path)), 2, 0, FACTS, True, io.StringIO())
+    reporter.train(record(1))
+    reporter.close()
+    (events,) = tmp_path.glob("events*")
+    content = events.read_bytes()
+    names = ("lm_loss", "perplexity", "learning_rate", "grad_norm", "tokens_per_second", "positions_used")
+    for name in (*names, "utilisation", "memory_bytes", "seconds_left"):
+        assert f"train/{name}".encode() in content
+
+
+def test_a_peak_is_above_zero() -> None:
+    with pytest.raises(ConfigError, match="--peak-tflops"):
+        LoggingConfig(peak_tflops=0.0)
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"--save .*file/save: cannot be written"):
+        MetricsLogger(LoggingConfig(1, str(tmp_path / "file" / "save")), 2, 0, FACTS, True)

@@ -1,0 +1,95 @@
+"""A start that isn't the run's continuation is refused, with both values; flags say otherwise."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pretrain.tools.preprocess_data import preprocess
+from pretrain.train.resume import check_samples, schedule_options
+from tape.errors import CheckpointError
+
+Flags = Callable[..., list[str]]
+Run = Callable[[list[str]], None]
+Records = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory, flags: Flags, pretrain_here: Run) -> Path:
+    """Two steps of a run of six."""
+    folder = tmp_path_factory.mktemp("begun")
+    pretrain_here(flags("--save", folder, "--exit-interval", 2, "--eval-iters", 0, train_iters=6))
+    return folder
+
+
+@pytest.fixture
+def run(begun: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(begun, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (("--seed", 7), "seed is 1234 there, 7 here"),
+        (("--global-batch-size", 16), "global-batch-size is 8 there, 16 here"),
+        (("--no-sep",), "no-sep is False there, True here"),
+        (("--split", "80,20,0"), "split is 90,10,0 there, 80,20,0 here"),
+    ],
+)
+def test_other_samples_are_refused(run: Path, flags: Flags, pretrain_here: Run, extra: tuple, words: str) -> None:
+    with pytest.raises(CheckpointError, match=f"iter_0000002: its run saw other samples: {words}.*--allow-other-sam"):
+        pretrain_here(flags("--load", run, *extra, train_iters=6))
+
+
+def test_another_corpus_is_refused_and_allowed(
+    run: Path, tmp_path: Path, flags: Flags, pretrain_here: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other.fasta").write_text(">a\nMKTAYIAKQR\n>b\nMKV\n" * 30)
+    other = preprocess([tmp_path / "other.fasta"], tmp_path / "other").prefix
+    command = flags("--load", run, "--data-path", other, "--eval-iters", 0, train_iters=6)
+    with pytest.raises(CheckpointError, match="'proteins': 300.*there.*'proteins': 60.*here"):
+        pretrain_here(command)
+    pretrain_here([*command, "--allow-other-samples"])
+    assert "WARNING: other samples than before from here on: corpora is" in capsys.readouterr().out
+
+
+def test_a_corpus_may_move(run: Path, tmp_path: Path, corpus_prefix: Path, flags: Flags, pretrain_here: Run) -> None:
+    for suffix in (".bin", ".idx", ".json"):
+        shutil.copy(f"{corpus_prefix}{suffix}", tmp_path / f"moved{suffix}")
+    pretrain_here(flags("--load", run, "--data-path", tmp_path / "moved", "--eval-iters", 0, train_iters=6))
+
+
+def test_another_learning_rate_needs_a_flag(
+    run: Path, flags: Flags, pretrain_here: Run, records: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Megatron's flags: this start's values, or the checkpoint's."""
+    command = flags("--save", run, "--load", run, "--lr", 5e-3, "--eval-iters", 0, train_iters=6)
+    with pytest.raises(CheckpointError, match="lr is 0.01 there, 0.005 here.*--override-lr-scheduler"):
+        pretrain_here(command)
+    pretrain_here([*command, "--override-lr-scheduler", "--exit-interval", "4"])
+    assert "another learning rate than before" in capsys.readouterr().out
+    assert records(run)[3]["learning_rate"] == pytest.approx(5e-3 * 3 / 6)
+    command[command.index("0.005")] = "0.003"
+    pretrain_here([*command, "--use-checkpoint-lr-scheduler"])
+    assert records(run)[4]["learning_rate"] == pytest.approx(5e-3 * 2 / 6)  # that of the latest checkpoint
+
+
+def test_a_longer_run_is_another_decay_unless_it_was_given(run: Path, flags: Flags, pretrain_here: Run) -> None:
+    with pytest.raises(CheckpointError, match="lr-decay-iters is 6 there, 8 here"):
+        pretrain_here(flags("--load", run, train_iters=8))
+    pretrain_here(flags("--load", run, "--lr-decay-iters", 6, "--eval-iters", 0, train_iters=8))
+
+
+def test_an_earlier_versions_checkpoint_is_not_compared() -> None:
+    assert check_samples("x", {}, {"seed": 1}, allowed=False) == []
+
+
+def test_the_decay_defaults_to_the_length() -> None:
+    assert schedule_options({"lr": 1, "lr_decay_iters": None, "train_iters": 5, "seed": 3}) == {
+        "lr": 1,
+        "lr_decay_iters": 5,
+    }

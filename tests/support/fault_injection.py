@@ -1,0 +1,179 @@
+"""What goes wrong in the processes of `ranks.py`: functions of the rank, named as
+`tests.support.fault_injection:NAME`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pretrain.checkpointing import retention, saving
+from pretrain.train import trainer as training
+from tape.errors import DataError
+from tape.models.modeling_bert import ProteinBertFFN
+
+
+def _at_step(number: int, action: Callable[[training.Finetuner], None]) -> None:
+    step = training.Finetuner.step
+
+    def spoiled(self: training.Finetuner, iteration: int, *others: Any) -> training.StepResult:
+        if iteration == number:
+            action(self)
+        return step(self, iteration, *others)
+
+    training.Finetuner.step = spoiled  # type: ignore[method-assign]
+
+
+def error_on_rank_1(rank: int) -> None:
+    """What a user can mend, on one rank."""
+
+    def fail(trainer: training.Finetuner) -> None:
+        trainer.operations.at("a spoiled step")
+        raise DataError("corpus.bin: record 17 is damaged")
+
+    if rank == 1:
+        _at_step(4, fail)
+
+
+def error_while_slowly_saving_on_rank_1(rank: int) -> None:
+    """The checkpoint of iteration 2 takes 7 s, and rank 1 fails in the meantime."""
+    write = saving._write_tensors
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(7.0)
+        return write(*arguments)
+
+    saving._write_tensors = slow
+    error_on_rank_1(rank)
+
+
+def fault_on_rank_1(rank: int) -> None:
+    """A fault of the program, on one rank."""
+
+    def fail(trainer: training.Finetuner) -> None:
+        trainer.operations.at("a spoiled step")
+        raise KeyError("nowhere")
+
+    if rank == 1:
+        _at_step(4, fail)
+
+
+def _hang(*arguments: object) -> None:
+    """The main thread never comes back, while the process is well otherwise."""
+    while True:
+        time.sleep(0.01)
+
+
+def _last_layer(trainer: training.Finetuner) -> ProteinBertFFN:
+    return [module for module in trainer.model.modules() if isinstance(module, ProteinBertFFN)][-1]
+
+
+def _stuck_in_forward(trainer: training.Finetuner) -> None:
+    _last_layer(trainer).register_forward_pre_hook(_hang)
+
+
+def _stuck_in_backward(trainer: training.Finetuner) -> None:
+    _last_layer(trainer).register_full_backward_pre_hook(_hang)
+
+
+def stuck_in_forward_on_rank_0(rank: int) -> None:
+    if rank == 0:
+        _at_step(4, _stuck_in_forward)
+
+
+def stuck_in_forward_on_rank_1(rank: int) -> None:
+    if rank == 1:
+        _at_step(4, _stuck_in_forward)
+
+
+def stuck_in_backward_on_rank_1(rank: int) -> None:
+    if rank == 1:
+        _at_step(4, _stuck_in_backward)
+
+
+def stuck_in_first_step_on_rank_1(rank: int) -> None:
+    if rank == 1:
+        _at_step(1, _stuck_in_forward)
+
+
+def stuck_in_evaluation_on_rank_1(rank: int) -> None:
+    """In the second evaluation; the first one is allowed to take long."""
+    evaluate, seen = training.Finetuner.evaluate, iter(range(1, 1000))
+
+    def spoiled(self: training.Finetuner, *arguments: Any) -> Any:
+        if next(seen) == 2:
+            _stuck_in_forward(self)
+        return evaluate(self, *arguments)
+
+    if rank == 1:
+        training.Finetuner.evaluate = spoiled  # type: ignore[method-assign]
+
+
+def slow_then_stuck_in_evaluation_on_rank_1(rank: int) -> None:
+    """A step of 6 s on rank 0 and 8 s on rank 1 (in the forward pass, with the processor in use), and then a hang."""
+
+    def compute(*arguments: object) -> None:
+        end = time.monotonic() + (8.0 if rank == 1 else 6.0)
+        while time.monotonic() < end:
+            pass
+
+    def slow(trainer: training.Finetuner) -> None:
+        handle = _last_layer(trainer).register_forward_pre_hook(lambda *arguments: (handle.remove(), compute())[1])
+
+    _at_step(4, slow)
+    stuck_in_evaluation_on_rank_1(rank)
+
+
+def _die(*arguments: object, **options: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _on_save(number: int, patch: Callable[[], None]) -> None:
+    """Apply a patch before the n-th checkpoint is written."""
+    write, seen = saving._temporary_directory, iter(range(1, 1000))
+
+    def counting(*arguments: Any) -> str:
+        if next(seen) == number:
+            patch()
+        return write(*arguments)
+
+    saving._temporary_directory = counting
+
+
+def killed_before_the_tensors(rank: int) -> None:
+    _on_save(2, lambda: setattr(saving, "_write_tensors", _die))
+
+
+def killed_among_the_tensors(rank: int) -> None:
+    def dies(*arguments: Any) -> Iterator[None]:
+        files = saving._write_tensors(*arguments)
+        path = next(arguments[0].glob("*.distcp"))
+        os.truncate(path, path.stat().st_size // 2)
+        _die()
+        return files
+
+    write = saving._write_tensors
+
+    def patch() -> None:
+        def spoiled(*arguments: Any) -> Any:
+            saving._write_tensors = write
+            return dies(*arguments)
+
+        saving._write_tensors = spoiled
+
+    _on_save(2, patch)
+
+
+def killed_before_the_rename(rank: int) -> None:
+    _on_save(2, lambda: setattr(saving, "replace_directory", _die))
+
+
+def killed_before_the_pointer(rank: int) -> None:
+    _on_save(2, lambda: setattr(saving, "atomic_write", _die))
+
+
+def killed_among_the_old(rank: int) -> None:
+    """While older checkpoints are being deleted."""
+    _on_save(2, lambda: setattr(retention.shutil, "rmtree", _die))

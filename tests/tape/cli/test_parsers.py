@@ -1,0 +1,141 @@
+"""The options: names, positions, defaults and types of the interface."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from tape.cli import parsers as arguments
+from tape.errors import ConfigError
+
+
+def parse_train(*words: str) -> argparse.Namespace:
+    return arguments.create_train_parser().parse_args(["transformer", "stability", *words])
+
+
+def test_defaults_of_training() -> None:
+    expected = {
+        "model_type": "transformer",
+        "task": "stability",
+        "model_config_file": None,
+        "vocab_file": None,
+        "output_dir": "./results",
+        "no_cuda": False,
+        "seed": 42,
+        "local_rank": -1,
+        "tokenizer": "iupac",
+        "num_workers": 8,
+        "log_level": 20,
+        "debug": False,
+        "learning_rate": 1e-4,
+        "head_learning_rate": None,
+        "data_dir": "./data",
+        "num_train_epochs": 10,
+        "num_log_iter": 20,
+        "fp16": False,
+        "gradient_accumulation_steps": 1,
+        "loss_scale": 0,
+        "max_grad_norm": 1.0,
+        "exp_name": None,
+        "from_pretrained": None,
+        "log_dir": "./logs",
+        "eval_freq": 1,
+        "save_freq": 1,
+        "patience": -1,
+        "resume_from_checkpoint": False,
+        "force_save": "FALSE",
+        "time_or_name": "time",
+        "weight_decay": 0.01,
+        # defect 11: the originals (1024 and 10000) never let a downstream task reach its learning rate
+        "batch_size": None,
+        "warmup_steps": None,
+    }
+    parsed = vars(parse_train())
+    assert {name: parsed[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "level"), [("20", 20), ("10", 10), ("WARN", 30), ("WARNING", 30), ("debug", 10), ("40", 40)]
+)
+def test_log_levels_by_name_and_number(text: str, level: int) -> None:
+    assert parse_train("--log_level", text).log_level == level  # defect 39: the numbers could not be typed
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--log_level", "LOUD"),
+        ("--model_config_file", "/nowhere/config.json"),
+        ("--save_freq", "sometimes"),
+        ("--config", "no_value"),
+        ("--tokenizer", "wordpiece"),
+        ("--fp16", "--bf16"),
+        ("--num_workers", "-1"),
+    ],
+)
+def test_wrong_options_end_with_status_2(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        parse_train(*words)
+    assert error.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_save_frequency_and_overrides() -> None:
+    args = parse_train(
+        "--save_freq", "improvement", "--config", "hidden_dropout_prob=0.5", "--config", "hidden_act=relu"
+    )
+    assert args.save_freq == "improvement"
+    assert dict(args.config) == {"hidden_dropout_prob": 0.5, "hidden_act": "relu"}
+    assert parse_train("--save_freq", "5").save_freq == 5
+    assert parse_train("--num_workers", "0").num_workers == 0
+
+
+def test_evaluation_and_embedding_and_distributed() -> None:
+    args = arguments.create_eval_parser().parse_args(["onehot", "contact_prediction", "DIR", "--metrics", "L5", "mse"])
+    assert (args.from_pretrained, args.metrics, args.split) == ("DIR", ["L5", "mse"], "test")
+    args = arguments.create_embed_parser().parse_args(["transformer", "a.fasta", "out", "DIR", "--full_sequence_embed"])
+    assert (args.data_file, args.out_file, args.from_pretrained, args.full_sequence_embed) == (
+        "a.fasta",
+        "out",
+        "DIR",
+        True,
+    )
+    args = arguments.create_distributed_parser().parse_args(["transformer", "stability", "--nproc_per_node", "2"])
+    found = {name: getattr(args, name) for name in arguments.LAUNCHER_OPTIONS}
+    assert found == {
+        "nnodes": 1,
+        "node_rank": 0,
+        "nproc_per_node": 2,
+        "master_addr": "127.0.0.1",
+        "master_port": 29500,
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--resume_from_checkpoint",), "--resume_from_checkpoint needs --from_pretrained"),
+        (("--data_dir", "/nowhere"), "/nowhere: no such directory"),
+        (("--max_length", "0"), "--max_length"),
+        (("--seed", "-1"), "--seed"),
+        (("--warmup_steps", "-1"), "--warmup_steps"),
+    ],
+)
+def test_contradictions(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    args = parse_train("--data_dir", str(tmp_path), *words)
+    with pytest.raises(ConfigError, match=message):
+        arguments.check_training_arguments(args)
+
+
+def test_force_save_needs_no_data() -> None:
+    words = ("--data_dir", "/nowhere", "--log_dir", __file__)  # neither is touched
+    arguments.check_training_arguments(parse_train(*words, "--force_save", "somewhere"))
+
+
+def test_written_arguments_are_json_values(small_config: Path) -> None:
+    args = parse_train("--model_config_file", str(small_config), "--config", "hidden_size=8")
+    written = arguments.written_arguments(args)
+    assert written["model_config_file"] == str(small_config)
+    assert written["config"] == {"hidden_size": 8}

@@ -1,0 +1,99 @@
+"""eval_SPLIT.json: what is written is read back; what is not such a file is refused by name."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tape.errors import CheckpointError
+from tape.evaluation.records import EvaluationRecord, read_record, write_record
+from tape.metrics import Metric
+
+
+@pytest.fixture
+def record() -> EvaluationRecord:
+    return EvaluationRecord(
+        task="stability",
+        model="onehot",
+        split="test",
+        data={"name": "toy", "simulated": True},
+        proteins=7,
+        metrics=(Metric("mse", 0.5, 7, "an error", (0.25, 0.75)), Metric("spearmanr", 0.1, 7, "a correlation")),
+        precision="fp32",
+        bootstrap={"resamples": 10, "seed": 1, "level": 0.95},
+        config={"hidden_size": 16},
+        model_sha256="ab",
+    )
+
+
+def test_what_is_written_is_read(tmp_path: Path, record: EvaluationRecord) -> None:
+    write_record(tmp_path / "eval_test.json", record)
+    again = read_record(tmp_path / "eval_test.json")
+    assert again == record
+    assert (again.data_name, again.is_simulated) == ("toy", True)
+    assert again.metric("mse") == record.metrics[0]
+    assert again.metric("none") is None
+
+
+def test_what_could_not_be_counted_is_null(tmp_path: Path, record: EvaluationRecord) -> None:
+    file = tmp_path / "eval_test.json"
+    write_record(file, EvaluationRecord("t", "m", "s", {"name": "d"}, 1, (Metric("mse", math.nan, 0, ""),), "fp32"))
+    content = json.loads(file.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert content["metrics"] == [{"name": "mse", "value": None, "n": 0, "definition": "", "interval": None}]
+    assert math.isnan(read_record(file).metrics[0].value)
+
+
+def test_the_first_version_had_no_intervals(tmp_path: Path, record: EvaluationRecord) -> None:
+    file = tmp_path / "eval_test.json"
+    write_record(file, record)
+    content = json.loads(file.read_text())
+    content["version"] = 1
+    del content["bootstrap"], content["config"]
+    for metric in content["metrics"]:
+        del metric["interval"]
+    file.write_text(json.dumps(content))
+    again = read_record(file)
+    assert (again.metrics[0].interval, again.bootstrap, again.config) == (None, None, {})
+    content["version"] = 2  # which has them
+    file.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"eval_test\.json: no evaluation: bootstrap is missing"):
+        read_record(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": "other"}, "its schema is 'other', not 'proteinlm-eval'"),
+        ({"version": 3}, "version 3 of proteinlm-eval; this program reads 1 and 2"),
+        ({"proteins": "7"}, "proteins is a str, not int"),
+        ({"data": {}}, "data has no name"),
+        ({"metrics": [1]}, r"metrics\[0\] is a int, not an object"),
+        ({"metrics": [{"name": "mse"}]}, r"metrics\[0\]\.value is missing"),
+        (
+            {"metrics": [{"name": "m", "value": 1, "n": 1, "definition": "", "interval": [1]}]},
+            r"metrics\[0\]\.interval is \[1\], not \[low, high\]",
+        ),
+    ],
+)
+def test_other_files_are_refused_by_name(
+    tmp_path: Path, record: EvaluationRecord, change: dict[str, Any], message: str
+) -> None:
+    file = tmp_path / "eval_test.json"
+    write_record(file, record)
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(CheckpointError, match=rf"eval_test\.json: .*{message}"):
+        read_record(file)
+
+
+def test_files_that_are_no_json_object(tmp_path: Path) -> None:
+    file = tmp_path / "eval_test.json"
+    with pytest.raises(CheckpointError, match="No such file"):
+        read_record(file)
+    for text, message in (("{", "not valid JSON"), ("[]", "holds a list, not a JSON object")):
+        file.write_text(text)
+        with pytest.raises(CheckpointError, match=message):
+            read_record(file)

@@ -1,0 +1,108 @@
+"""The run's directory: names, history, pointers, logging."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+
+import pytest
+
+from tape.errors import CheckpointError, ConfigError
+from tape.finetuning.run_directory import (
+    BEST_NAME,
+    LATEST_NAME,
+    RunDirectory,
+    experiment_name,
+    logging_to_file,
+    logging_to_terminal,
+    read_history,
+    saved_epoch,
+)
+
+
+def test_names() -> None:
+    assert experiment_name("stability", "onehot", "mine") == "stability_onehot_mine"
+    assert experiment_name("stability", "onehot", "mine", "whole") == "whole"
+    timed = experiment_name("stability", "onehot")
+    assert re.fullmatch(r"stability_onehot_\d\d(-\d\d){5}_\d{6}", timed)
+    assert timed != experiment_name("stability", "onehot")
+
+
+def test_a_run_with_saved_epochs_is_not_replaced_unasked(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    run.write_arguments({"a": 1})
+    RunDirectory.create(tmp_path / "run")  # it ended before it saved anything
+    run.write_arguments({"a": 1})
+    run.epoch_directory(0).mkdir()
+    with pytest.raises(ConfigError, match="holds saved epochs already.*--overwrite"):
+        RunDirectory.create(tmp_path / "run")
+    RunDirectory.create(tmp_path / "run", overwrite=True)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_directory_that_is_no_run_is_never_removed(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match="holds no run"):
+        RunDirectory.create(tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_history_and_what_is_forgotten_on_resuming(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    for epoch in range(4):
+        run.add_history({"epoch": epoch, "train": {"loss": 1.0}})
+        run.epoch_directory(epoch).mkdir()
+        run.point_to(LATEST_NAME, epoch, "loss", None)
+    run.point_to(BEST_NAME, 1, "loss", 0.5)
+    run.forget_after(1)
+    assert [record["epoch"] for record in read_history(run.path)] == [0, 1]
+    assert sorted(path.name for path in run.path.iterdir()) == ["0", "1", "best.json", "metrics.jsonl"]
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl"):
+        read_history(tmp_path)
+
+
+def test_pointers_say_which_epoch_is_meant(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    for epoch in (0, 1):
+        run.epoch_directory(epoch).mkdir()
+    assert saved_epoch(run.path) == run.path  # no pointer: the directory itself is meant
+    run.point_to(LATEST_NAME, 1, "loss", 2.0)
+    assert saved_epoch(run.path) == run.path / "1"
+    run.point_to(BEST_NAME, 0, "loss", 1.0)
+    assert saved_epoch(run.path) == run.path / "0"
+    assert saved_epoch(run.path, (LATEST_NAME,)) == run.path / "1"
+    assert json.loads((run.path / BEST_NAME).read_text()) == {
+        "epoch": 0,
+        "directory": "0",
+        "metric": "loss",
+        "value": 1.0,
+    }
+
+
+def test_of_several_seeds_one_must_be_named(tmp_path: Path) -> None:
+    for seed in (42, 43):
+        (tmp_path / f"seed_{seed}").mkdir()
+    with pytest.raises(CheckpointError, match="holds a run for each seed; give one of them: seed_42, seed_43"):
+        saved_epoch(tmp_path)
+
+
+def test_damaged_pointers_are_named(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    run.point_to(BEST_NAME, 7, "loss", 1.0)
+    with pytest.raises(CheckpointError, match=r"best\.json: names .*7, which is not there"):
+        saved_epoch(run.path)
+    (run.path / BEST_NAME).write_text("{}")
+    with pytest.raises(CheckpointError, match=r"best\.json: damaged"):
+        saved_epoch(run.path)
+
+
+def test_the_log_has_the_published_format_and_leaves_no_handler(tmp_path: Path) -> None:
+    before = list(logging.getLogger().handlers)
+    with logging_to_terminal(logging.INFO), logging_to_file(tmp_path / "log"):
+        logging.getLogger("some.module").info("a message")
+        logging.getLogger("some.module").debug("too fine")
+    line = (tmp_path / "log").read_text()
+    assert re.fullmatch(r"\d\d/\d\d/\d\d \d\d:\d\d:\d\d - INFO - some\.module -   a message\n", line)
+    assert logging.getLogger().handlers == before

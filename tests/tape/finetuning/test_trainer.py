@@ -1,0 +1,416 @@
+"""The trainer: what a step is, what an epoch reports, when it saves and stops, and how it goes on."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tape.errors import CheckpointError, ConfigError, DataError, ProteinLMError
+from tape.finetuning.checkpoint import TrainerState
+from tape.finetuning.config import AdamWConfig, TrainingConfig
+from tape.finetuning.trainer import Finetuner, RunningMeans, TrainingData, epoch_seed
+from tape.runtime.distributed import DistributedContext
+from tape.tasks import TaskType
+
+
+class Rows:
+    """Proteins of unequal length with one class a residue: class 1 where the token is odd."""
+
+    def __init__(self, count: int = 12, seed: int = 0, unlabelled: Sequence[int] = ()) -> None:
+        rng = np.random.default_rng(seed)
+        self.ids = [rng.integers(5, 30, int(rng.integers(4, 12))) for _ in range(count)]
+        self.labels = [np.where(np.isin(i, unlabelled), -1, ids % 2) for i, ids in enumerate(self.ids)]
+        self.epochs: list[tuple[int, int]] = []
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def set_epoch(self, seed: int, epoch: int) -> None:
+        self.epochs.append((seed, epoch))
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.ids[index], self.labels[index]
+
+    def collate_fn(self, batch: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Tensor]:
+        def pad(arrays: Sequence[np.ndarray], value: int) -> Tensor:
+            return nn.utils.rnn.pad_sequence([torch.from_numpy(a) for a in arrays], True, value)
+
+        ids, labels = zip(*batch, strict=True)
+        mask = pad([np.ones_like(i) for i in ids], 0)
+        return {"input_ids": pad(ids, 0), "input_mask": mask, "targets": pad(labels, -1)}
+
+
+class Tagger(nn.Module):
+    """Embedding, optional dropout, linear; mean cross entropy over labels, which is nan when there are none."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(30, 8)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(8, 2)
+
+    def forward(self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None) -> Any:
+        logits = self.out(self.dropout(self.embedding(input_ids)))
+        if targets is None:
+            return (logits,)
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
+        return (loss, {}), logits
+
+
+class Recorded:
+    """A recorder that keeps everything."""
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, Any]] = []
+        self.logged: list[tuple[str, int, dict[str, float]]] = []
+        self.saved: dict[int, tuple[dict[str, Tensor], dict[str, Any], TrainerState]] = {}
+
+    def scalars(self, group: str, values: dict[str, float], step: int) -> None:
+        self.logged.append((group, step, values))
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        self.epochs.append(record)
+
+    def save(
+        self, model: nn.Module, training_state: dict[str, Any], progress: TrainerState, loss: float | None
+    ) -> None:
+        state = copy.deepcopy((model.state_dict(), training_state, progress))
+        self.saved[progress.epoch] = state
+
+
+def make_trainer(
+    model: nn.Module | None = None, rows: Rows | None = None, valid: Any = None, recorder: Any = None, **options: Any
+) -> Finetuner:
+    rows = rows or Rows()
+    lengths = np.array([len(ids) for ids in rows.ids])
+    options = {"batch_size": 5, "num_train_epochs": 2, "eval_freq": 1 if valid else 0, **options}
+    optimizer = options.pop("optimizer", AdamWConfig(learning_rate=0.05, warmup_steps=0))
+    config = TrainingConfig(optimizer=optimizer, **options)
+    data = TrainingData(rows, lengths, np.arange(len(rows)), valid)
+    return Finetuner(model or Tagger(), data, TaskType.RESIDUE_CLASS, config, recorder=recorder)
+
+
+def final_weights(**options: Any) -> Tensor:
+    trainer = make_trainer(**options)
+    trainer.train()
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+
+
+def test_gradients_are_cleared_after_each_step() -> None:
+    # defect 1: with lr 0 the norm of the k-th identical step was k times the first
+    recorder = Recorded()
+    rate_0 = AdamWConfig(learning_rate=0.0, warmup_steps=0)
+    trainer = make_trainer(recorder=recorder, optimizer=rate_0, batch_size=12, num_train_epochs=4, num_log_iter=1)
+    trainer.train()
+    norms = [values["gradient_norm"] for group, _, values in recorder.logged if group == "train"]
+    assert norms == pytest.approx([norms[0]] * 4, rel=1e-5)
+    assert all(parameter.grad is None for parameter in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("accumulation", [2, 3, 5])
+def test_accumulation_makes_the_same_steps(accumulation: int) -> None:
+    # defects 1 and 10: parts of unequal numbers of labels, and a trailing batch of 2 proteins that is stepped too
+    whole = final_weights()
+    divided = final_weights(gradient_accumulation_steps=accumulation)
+    torch.testing.assert_close(divided, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_the_schedule_counts_the_steps_that_are_made() -> None:
+    # defect 10: int(12 / 5 * 2) = 4 steps were planned, 6 are made
+    trainer = make_trainer(gradient_accumulation_steps=2)
+    assert (trainer.steps_per_epoch, trainer.total_steps, trainer.schedule.t_total) == (3, 6, 6)
+    assert trainer.train().global_step == 6
+    assert trainer.optimizer.param_groups[0]["lr"] == 0.0
+
+
+def test_a_step_without_labels_changes_nothing() -> None:
+    trainer = make_trainer(rows=Rows(3, unlabelled=[0, 1, 2]), num_train_epochs=1)
+    before = copy.deepcopy(trainer.model.state_dict())
+    with pytest.raises(DataError, match="no record has a label"):  # not a run of epochs that learn nothing
+        trainer.train()
+    assert all(torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
+    # one unlabelled protein in an otherwise labelled step: its nan loss has no weight
+    weights = final_weights(rows=Rows(6, unlabelled=[2]), batch_size=6, gradient_accumulation_steps=6)
+    assert torch.isfinite(weights).all()
+
+
+def test_reported_loss_and_accuracy_are_means_over_labels() -> None:
+    # defect 18: an unweighted mean of batch means depends on the batch size
+    recorded = [Recorded() for _ in range(3)]
+    rate_0 = AdamWConfig(learning_rate=0.0)
+    for recorder, size in zip(recorded, (1, 5, 12), strict=True):
+        make_trainer(recorder=recorder, valid=Rows(7, 1), optimizer=rate_0, batch_size=size, num_train_epochs=1).train()
+    reference = recorded[0].epochs[0]
+    for recorder in recorded[1:]:
+        for group in ("train", "valid"):
+            for name, value in reference[group].items():
+                assert recorder.epochs[0][group][name] == pytest.approx(value, rel=1e-5), (group, name)
+
+
+def test_perplexity_is_exp_of_the_mean_loss() -> None:
+    # defect 18: mean(exp(loss)) of losses 1 and 3 would be 11.4
+    means = RunningMeans(TaskType.MASKED_LM)
+    means.add(1.0, torch.tensor(1), 2)
+    means.add(3.0, torch.tensor(0), 2)
+    values = means.means(make_trainer().ranks)
+    assert values == pytest.approx({"loss": 2.0, "accuracy": 0.25, "perplexity": math.exp(2.0)})
+    assert means.means(make_trainer().ranks) == {}
+
+
+def test_training_learns_and_logs() -> None:
+    recorder = Recorded()
+    trainer = make_trainer(recorder=recorder, valid=Rows(6, 1), num_train_epochs=8, num_log_iter=2)
+    trainer.train()
+    assert recorder.epochs[-1]["valid"]["accuracy"] > recorder.epochs[0]["valid"]["accuracy"]
+    assert [record["epoch"] for record in recorder.epochs] == list(range(8))
+    assert [step for group, step, _ in recorder.logged if group == "train"] == list(range(2, 25, 2))
+    assert [step for group, step, _ in recorder.logged if group == "val"] == list(range(3, 25, 3))
+    assert set(recorder.epochs[0]) == {"epoch", "step", "learning_rate", "seconds", "train", "valid"}
+    assert trainer.data.train.epochs == [(42, epoch) for epoch in range(8)]  # defect 12: set_epoch is called
+
+
+def test_every_epoch_is_validated_once() -> None:
+    # defect 21: one validation more was run after training
+    class Counted(Rows):
+        reads = 0
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+            self.reads += 1
+            return super().__getitem__(index)
+
+    valid = Counted(6, 1)
+    make_trainer(valid=valid, num_train_epochs=3).train()
+    assert valid.reads == 18
+
+
+@pytest.mark.parametrize(
+    ("options", "saved"),
+    [
+        ({"save_freq": 1}, [0, 1, 2, 3, 4]),
+        ({"save_freq": 2}, [1, 3, 4]),
+        ({"save_freq": 10}, [4]),
+    ],
+)
+def test_when_epochs_are_saved(options: dict[str, Any], saved: list[int]) -> None:
+    recorder = Recorded()
+    make_trainer(recorder=recorder, num_train_epochs=5, **options).train()
+    assert list(recorder.saved) == saved
+
+
+def losses_to(trainer: Finetuner, losses: list[float]) -> None:
+    """Let validation give these losses one after another."""
+    remaining = iter(losses)
+    trainer._validate = lambda: {"loss": next(remaining)}  # type: ignore[method-assign]
+
+
+def test_saving_on_improvement_and_the_best_of_the_saved() -> None:
+    recorder = Recorded()
+    trainer = make_trainer(recorder=recorder, valid=Rows(3), num_train_epochs=5, save_freq="improvement")
+    losses_to(trainer, [3.0, 4.0, 2.0, math.nan, 1.5])
+    progress = trainer.train()
+    assert list(recorder.saved) == [0, 2, 4]
+    assert (progress.best_loss, progress.best_epoch, progress.best_saved_epoch) == (1.5, 4, 4)
+
+
+def test_the_best_saved_epoch_may_not_be_the_best() -> None:
+    trainer = make_trainer(valid=Rows(3), num_train_epochs=4, save_freq=2)
+    losses_to(trainer, [1.0, 3.0, 4.0, 2.0])
+    progress = trainer.train()
+    assert (progress.best_epoch, progress.best_saved_epoch, progress.best_saved_loss) == (0, 3, 2.0)
+
+
+def test_patience_counts_epochs_without_improvement() -> None:
+    trainer = make_trainer(valid=Rows(3), num_train_epochs=10, patience=2)
+    losses_to(trainer, [3.0, 2.0, 2.5, 2.0, 1.0])
+    assert trainer.train().epoch == 3
+    trainer = make_trainer(valid=Rows(3), num_train_epochs=10, patience=2, eval_freq=2)
+    losses_to(trainer, [3.0, 2.0, 2.5, 1.0])
+    assert trainer.train().epoch == 5
+
+
+@pytest.mark.parametrize(
+    ("save_freq", "losses", "saved", "best_saved"),
+    [
+        (10, [3.0, 2.0, 2.5, 2.0], [3], (3, 2.0)),  # the lowest loss was epoch 1's, which is not there
+        (2, [3.0, 2.0, 2.5, 2.5], [1, 3], (1, 2.0)),
+        (10, [math.nan, math.nan], [1], (-1, None)),
+        ("improvement", [3.0, 2.0, 2.5, 2.0], [0, 1], (1, 2.0)),
+        ("improvement", [math.nan, math.nan], [1], (-1, None)),
+    ],
+)
+def test_a_run_that_patience_ends_leaves_a_model(
+    save_freq: int | str, losses: list[float], saved: list[int], best_saved: tuple[int, float | None]
+) -> None:
+    recorder = Recorded()
+    trainer = make_trainer(recorder=recorder, valid=Rows(3), num_train_epochs=10, patience=2, save_freq=save_freq)
+    losses_to(trainer, losses)
+    progress = trainer.train()
+    assert list(recorder.saved) == saved
+    assert (progress.best_saved_epoch, progress.best_saved_loss) == best_saved
+
+
+def test_resuming_is_exact_with_dropout() -> None:
+    # defect 9: optimizer, schedule, order, dropout and the best loss go on as if never interrupted
+    def trainer(recorder: Recorded) -> Finetuner:
+        return make_trainer(Tagger(0.3), recorder=recorder, valid=Rows(6, 1), num_train_epochs=4)
+
+    whole, rest = Recorded(), Recorded()
+    trainer(whole).train()
+    weights, state, progress = copy.deepcopy(whole.saved[1])
+    resumed = trainer(rest)
+    resumed.model.load_state_dict(weights)
+    resumed.resume(state, progress)
+    torch.manual_seed(999)  # what a new process would have drawn meanwhile
+    resumed.train()
+    for name, value in whole.saved[3][0].items():
+        assert torch.equal(rest.saved[3][0][name], value), name
+    assert whole.saved[3][2] == rest.saved[3][2]
+    without_time = [{k: v for k, v in record.items() if k != "seconds"} for record in whole.epochs[2:]]
+    assert [{k: v for k, v in record.items() if k != "seconds"} for record in rest.epochs] == without_time
+
+
+def test_a_finished_run_can_be_made_longer() -> None:
+    # defect 9: the saved t_total overrode the new one, so the rate stayed 0
+    recorder = Recorded()
+    make_trainer(recorder=recorder, num_train_epochs=2).train()
+    weights, state, progress = recorder.saved[1]
+    longer = make_trainer(num_train_epochs=4)
+    longer.model.load_state_dict(weights)
+    longer.resume(state, progress)
+    assert longer.schedule.t_total == 12
+    assert longer.optimizer.param_groups[0]["lr"] == pytest.approx(0.05 * 6 / 12)
+    before = copy.deepcopy(weights)
+    assert longer.train().global_step == 12
+    assert not torch.equal(before["out.weight"], longer.model.state_dict()["out.weight"])
+
+
+def test_patience_survives_resuming() -> None:
+    recorder = Recorded()
+    trainer = make_trainer(recorder=recorder, valid=Rows(3), num_train_epochs=2, patience=3)
+    losses_to(trainer, [1.0, 2.0])
+    trainer.train()
+    _, state, progress = recorder.saved[1]
+    again = make_trainer(valid=Rows(3), num_train_epochs=9, patience=3)
+    again.resume(state, progress)
+    losses_to(again, [2.0, 2.0, 2.0])
+    assert again.train().epoch == 3
+
+
+def test_resuming_takes_this_runs_rate_and_decay() -> None:
+    recorder = Recorded()
+    make_trainer(recorder=recorder).train()
+    _, state, progress = recorder.saved[0]
+    other = make_trainer(optimizer=AdamWConfig(learning_rate=0.2, weight_decay=0.5, warmup_steps=0))
+    other.resume(state, progress)
+    assert other.optimizer.param_groups[0]["lr"] == pytest.approx(0.2 * 3 / 6)
+    assert [group["weight_decay"] for group in other.optimizer.param_groups] == [0.5, 0.0]
+
+
+def test_another_models_state_is_refused() -> None:
+    trainer = make_trainer()
+    state = {"optimizer": {"state": {}, "param_groups": []}}
+    with pytest.raises(CheckpointError, match="does not fit this model"):
+        trainer.resume(state, TrainerState())
+
+
+def test_nothing_is_left_to_do_after_the_last_epoch() -> None:
+    recorder = Recorded()
+    make_trainer(recorder=recorder).train()
+    _, state, progress = recorder.saved[1]
+    done = make_trainer()
+    done.resume(state, copy.deepcopy(progress))
+    assert done.train() == progress
+
+
+def test_every_rank_and_epoch_has_its_own_randomness() -> None:
+    # defect 12: all ranks dropped the same units
+    seeds = {epoch_seed(seed, epoch, rank) for seed in (0, 1) for epoch in range(4) for rank in range(4)}
+    assert len(seeds) == 32
+    assert epoch_seed(42, 3, 1) == epoch_seed(42, 3, 1)
+
+
+def test_ranks_drop_different_units() -> None:
+    # defect 12
+    class Noted(Tagger):
+        drawn: Tensor | None = None
+
+        def forward(self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None) -> Any:
+            if self.drawn is None:
+                self.drawn = self.dropout(torch.ones(64))
+            return super().forward(input_ids, input_mask, targets)
+
+    def drawn(rank: int) -> Tensor:
+        trainer = make_trainer(Noted(0.5), num_train_epochs=1)
+        plan = trainer._plan(0)
+        trainer._plan = lambda epoch: plan  # type: ignore[method-assign]  # both see the same proteins
+        trainer.ranks = DistributedContext(rank=rank)
+        trainer.train()
+        noted: Any = trainer.model
+        return noted.drawn
+
+    assert torch.equal(drawn(0), drawn(0))
+    assert not torch.equal(drawn(0), drawn(1))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run() -> None:
+    model = Tagger()
+    nn.init.constant_(model.out.bias, math.inf)
+    with pytest.raises(ProteinLMError, match="training loss is nan at step 1; try a lower --learning_rate"):
+        make_trainer(model).train()
+
+
+def test_another_calling_convention_is_refused() -> None:
+    class Bare(Tagger):
+        def forward(self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None) -> Any:
+            return torch.zeros(())
+
+    with pytest.raises(ConfigError, match=r"Bare must return \(\(loss, metrics\), prediction"):
+        make_trainer(Bare()).train()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_trains_and_resumes(precision: str) -> None:
+    recorder = Recorded()
+    trainer = make_trainer(recorder=recorder, precision=precision, num_train_epochs=6)
+    trainer.train()
+    assert recorder.epochs[-1]["train"]["loss"] < recorder.epochs[0]["train"]["loss"]
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
+    assert ("scaler" in recorder.saved[0][1]) == (precision == "fp16")
+    again = make_trainer(precision=precision, num_train_epochs=6)
+    again.resume(*recorder.saved[0][1:])
+    assert again.scaler.get_scale() == recorder.saved[0][1].get("scaler", {"scale": 1.0})["scale"]
+
+
+def test_running_out_of_gpu_memory_is_explained() -> None:
+    # defect 39: the original's handler raised TypeError
+    class Hungry(Tagger):
+        def forward(self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None) -> Any:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(ConfigError, match=r"out of GPU memory with 5 proteins .* --batch_size"):
+        make_trainer(Hungry()).train()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gradient_accumulation_steps": 0}, "--gradient_accumulation_steps must be at least 1"),
+        ({"batch_size": 0}, "--batch_size"),
+        ({"save_freq": "sometimes"}, "'improvement', not 'sometimes'"),
+        ({"save_freq": 0}, "--save_freq"),
+        ({"save_freq": "improvement", "eval_freq": 0}, "need validation"),
+        ({"patience": 3, "eval_freq": -1}, "need validation"),
+        ({"batch_size": 2, "gradient_accumulation_steps": 3}, "can't be divided"),
+    ],
+)
+def test_impossible_settings(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainingConfig(**{"batch_size": 4, **options})

@@ -1,0 +1,245 @@
+"""Models from a URL, an S3 bucket or by a published name, against servers on this machine."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tape.configs import ProteinBertConfig
+from tape.errors import ConfigError, DataError
+from tape.hub.cache import PUBLISHED_MODELS, RECORD_NAME, PublishedModel, cache_directory, local_model
+from tape.hub.s3 import split_uri
+from tape.main import run_eval, run_train
+from tape.models.modeling_bert import ProteinBertForValuePrediction, ProteinBertModel
+from tape.registry import registry
+from tests.support.local_site import Site
+from tests.support.small_models import SMALL_CONFIGS
+
+CONFIG = "models/small/config.json"
+WEIGHTS = "models/small/model.safetensors"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PROTEINLM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def model() -> ProteinBertForValuePrediction:
+    torch.manual_seed(0)
+    return ProteinBertForValuePrediction(ProteinBertConfig(**SMALL_CONFIGS["transformer"])).eval()
+
+
+@pytest.fixture(scope="module")
+def files(model: ProteinBertForValuePrediction, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A model directory's files, in both formats of weights."""
+    directory = tmp_path_factory.mktemp("model")
+    for weights in ("model.safetensors", "pytorch_model.bin"):
+        model.save_pretrained(directory, weights=weights, provenance={"kind": "test"})
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def put(site: Site, files: dict[str, bytes], *names: str, prefix: str = "models/small/") -> None:
+    site.files.update({f"{prefix}{name}": files[name] for name in names})
+
+
+def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    theirs = other.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
+
+
+def only(cache: Path) -> Path:
+    (directory,) = [path for path in cache.iterdir() if path.is_dir()]
+    return directory
+
+
+def test_a_directory_by_url_is_fetched_once_and_then_used_offline(
+    site: Site, cache: Path, model: Any, files: dict[str, bytes]
+) -> None:
+    put(site, files, "config.json", "model.safetensors", "vocabulary.json", "provenance.json")
+    url = f"{site.url}/models/small"
+    assert same(model, ProteinBertForValuePrediction.from_pretrained(url))
+    directory = only(cache)
+    record = json.loads((directory / RECORD_NAME).read_text())
+    assert record["source"] == url
+    assert set(record["files"]) == {"config.json", "model.safetensors", "vocabulary.json", "provenance.json"}
+    assert record["files"]["model.safetensors"]["bytes"] == len(files["model.safetensors"])
+    asked = len(site.asked)
+    site.files.clear()
+    assert same(model.bert, ProteinBertModel.from_pretrained(url))
+    assert ProteinBertConfig.from_pretrained(url).hidden_size == 16
+    assert len(site.asked) == asked
+
+
+def test_weights_by_url_have_their_configuration_beside_them(
+    site: Site, cache: Path, model: Any, files: dict[str, bytes]
+) -> None:
+    put(site, files, "config.json", "pytorch_model.bin")
+    assert same(model, ProteinBertForValuePrediction.from_pretrained(f"{site.url}/models/small/pytorch_model.bin"))
+    site.files = {"tape/x-config.json": files["config.json"], "tape/x-pytorch_model.bin": files["pytorch_model.bin"]}
+    loaded = ProteinBertForValuePrediction.from_pretrained(f"{site.url}/tape/x-pytorch_model.bin")  # TAPE's naming
+    assert same(model, loaded)
+
+
+def test_a_published_name(
+    site: Site, cache: Path, model: Any, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert set(PUBLISHED_MODELS) == {"bert-base", "babbler-1900", "xaa", "xab", "xac", "xad", "xae"}
+    assert PUBLISHED_MODELS["babbler-1900"].weights.endswith("/unirep-base-pytorch_model.bin")
+    here = PublishedModel(f"{site.url}/b-config.json", f"{site.url}/b-pytorch_model.bin")
+    monkeypatch.setitem(PUBLISHED_MODELS, "bert-base", here)
+    site.redirects = {"b-config.json": "moved/c.json", "b-pytorch_model.bin": "moved/w.bin"}
+    site.files = {"moved/c.json": files["config.json"], "moved/w.bin": files["pytorch_model.bin"]}
+    assert same(model, ProteinBertForValuePrediction.from_pretrained("bert-base"))
+    loaded = registry.get_task_model("transformer", "stability", load_dir="bert-base", hidden_act="relu")
+    assert loaded.config.hidden_act == "relu"
+    assert local_model("./bert-base") == Path("./bert-base")
+
+
+def test_the_commands_take_an_address(
+    site: Site, cache: Path, files: dict[str, bytes], small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(site, files, "config.json", "model.safetensors", "vocabulary.json")
+    words = ["transformer", "stability", "--data_dir", str(small_data), "--num_train_epochs", "1", "--log_level", "40"]
+    run = run_train([*words, "--from_pretrained", f"{site.url}/models/small", "--time_or_name", "t"])
+    assert json.loads((run / "args.json").read_text())["from_pretrained"] == f"{site.url}/models/small"
+    values = run_eval(["transformer", "stability", f"{site.url}/models/small", *words[2:4], "--log_level", "40"])
+    assert values["loss"] > 0
+
+
+def test_a_changed_file_in_the_cache_is_fetched_anew(
+    site: Site, cache: Path, files: dict[str, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    put(site, files, "config.json", "model.safetensors")
+    directory = local_model(f"{site.url}/models/small")
+    (directory / "model.safetensors").write_bytes(files["model.safetensors"][:-1] + b"x")
+    with caplog.at_level(logging.WARNING):
+        local_model(f"{site.url}/models/small")
+    assert "model.safetensors changed since its download" in caplog.text
+    assert (directory / "model.safetensors").read_bytes() == files["model.safetensors"]
+    (directory / RECORD_NAME).write_text("{")
+    assert local_model(f"{site.url}/models/small") == directory
+
+
+def test_force_download_takes_what_is_there_now(site: Site, cache: Path, files: dict[str, bytes]) -> None:
+    put(site, files, "config.json", "model.safetensors")
+    url = f"{site.url}/models/small"
+    directory = local_model(url)
+    site.files[CONFIG] = files["config.json"].replace(b'"num_labels": 2', b'"num_labels": 7')
+    assert ProteinBertForValuePrediction.from_pretrained(url).config.num_labels == 2
+    assert ProteinBertForValuePrediction.from_pretrained(url, force_download=True).config.num_labels == 7
+    assert local_model(url, cache_dir=cache / "other") != directory
+    site.files.clear()
+    with pytest.raises(DataError, match="dead link"):
+        local_model(url, force_download=True)
+    assert ProteinBertForValuePrediction.from_pretrained(url).config.num_labels == 7  # kept
+    assert not list(cache.glob(".*.new"))
+
+
+def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(
+    site: Site, cache: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tape.hub.downloads.time.sleep", lambda seconds: None)
+    put(site, files, "config.json", "model.safetensors")
+    site.breaks_after[WEIGHTS] = [700] + [0] * 10
+    with pytest.raises(DataError, match="broke off after 700 of"):
+        local_model(f"{site.url}/models/small")
+    assert not (only(cache) / RECORD_NAME).exists()
+    site.breaks_after.clear()
+    directory = local_model(f"{site.url}/models/small")
+    assert "bytes=700-" in site.ranges
+    assert (directory / "model.safetensors").read_bytes() == files["model.safetensors"]
+
+
+def test_what_is_no_model_is_refused(site: Site, cache: Path, files: dict[str, bytes]) -> None:
+    url = f"{site.url}/models/small"
+    with pytest.raises(DataError, match=r"models/small/config\.json: dead link: the server answers HTTP 404"):
+        local_model(url)
+    site.pages[CONFIG] = b"<!DOCTYPE html><html>Sign in</html>"
+    with pytest.raises(DataError, match="sent a web page instead of a JSON object"):
+        local_model(url)
+    del site.pages[CONFIG]
+    put(site, files, "config.json")
+    with pytest.raises(DataError, match=r"neither model\.safetensors nor pytorch_model\.bin"):
+        local_model(url)
+    site.files["models/small/pytorch_model.bin"] = b"<html>Sign in</html>"
+    with pytest.raises(DataError, match="instead of a PyTorch file"):
+        local_model(url)
+    with pytest.raises(DataError, match="can't be reached"):
+        local_model("http://127.0.0.1:9/model")
+    assert not list(cache.glob(f"*/{RECORD_NAME}"))
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("PROTEINLM_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_directory() == tmp_path / "proteinlm"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_directory() == tmp_path / "home" / ".cache" / "proteinlm"
+
+
+def test_s3_without_boto3_says_what_to_install(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(ConfigError, match=r"pip install 'proteinlm\[s3\]'"):
+        local_model("s3://lab/m")
+    with pytest.raises(ConfigError, match="give s3://BUCKET/KEY"):
+        split_uri("s3://lab")
+
+
+# --- S3 ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An S3 client whose bucket ``lab`` is empty."""
+    boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in credentials.items():
+        monkeypatch.setenv(name, value)
+    with moto.mock_aws():
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="lab")
+        yield client
+
+
+def test_a_model_in_a_bucket(bucket: Any, cache: Path, model: Any, files: dict[str, bytes]) -> None:
+    for name in ("config.json", "pytorch_model.bin"):
+        bucket.put_object(Bucket="lab", Key=f"m/{name}", Body=files[name])
+    assert same(model, ProteinBertForValuePrediction.from_pretrained("s3://lab/m"))
+    assert same(model, ProteinBertForValuePrediction.from_pretrained("s3://lab/m/pytorch_model.bin"))
+    bucket.delete_object(Bucket="lab", Key="m/config.json")
+    assert same(model, ProteinBertForValuePrediction.from_pretrained("s3://lab/m"))  # from the cache
+    with pytest.raises(DataError, match=r"s3://lab/m/config\.json: no such object"):
+        ProteinBertForValuePrediction.from_pretrained("s3://lab/m", force_download=True)
+    with pytest.raises(DataError, match="no such object"):
+        local_model("s3://gone/m")
+
+
+def test_an_object_goes_on_where_it_stopped_and_must_be_a_model(
+    bucket: Any, cache: Path, files: dict[str, bytes]
+) -> None:
+    for name in ("config.json", "model.safetensors"):
+        bucket.put_object(Bucket="lab", Key=name, Body=files[name])
+    directory = local_model("s3://lab/model.safetensors")
+    content = files["model.safetensors"]
+    for path in directory.iterdir():
+        path.unlink()
+    (directory / "model.safetensors.part").write_bytes(content[:500])
+    local_model("s3://lab/model.safetensors")
+    assert (directory / "model.safetensors").read_bytes() == content
+    bucket.put_object(Bucket="lab", Key="page/config.json", Body=b"<html>")
+    with pytest.raises(DataError, match="not a JSON object; it begins with b'<html>'"):
+        local_model("s3://lab/page")

@@ -1,0 +1,298 @@
+"""``tape-embed``."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tape import ProteinBertModel, TAPETokenizer
+from tape.errors import CheckpointError, ConfigError, DataError
+from tape.inference.embedding_files import embeddings_file
+from tape.inference.embedding_journal import EmbeddingJournal
+from tape.main import run_embed
+from tape.registry import registry
+
+SEQUENCES = {"first": "ACDEFGHIKL", "second": "MNP", "file": "QRSTVWYAC"}  # `file` is an argument's name in numpy
+
+
+@pytest.fixture
+def model_directory(tmp_path: Path, small_config: Path) -> Path:
+    torch.manual_seed(3)
+    registry.get_task_model("transformer", "embed", small_config).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def fasta(tmp_path: Path) -> Path:
+    path = tmp_path / "a.fasta"
+    path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in SEQUENCES.items()))
+    return path
+
+
+def states_of(model_directory: Path, sequence: str) -> tuple[np.ndarray, np.ndarray]:
+    model = ProteinBertModel.from_pretrained(model_directory)
+    with torch.no_grad():
+        states, pooled, *_ = model(torch.from_numpy(TAPETokenizer().encode(sequence))[None])
+    return states[0].numpy(), pooled[0].numpy()
+
+
+def test_mean_over_residues_and_state_of_cls(model_directory: Path, fasta: Path, tmp_path: Path) -> None:
+    path = run_embed(["transformer", str(fasta), str(tmp_path / "out"), str(model_directory), "--batch_size", "2"])
+    assert path == tmp_path / "out.npz"
+    with np.load(path, allow_pickle=True) as arrays:
+        assert arrays.files == list(SEQUENCES)
+        for name, sequence in SEQUENCES.items():
+            found = arrays[name].item()
+            states, pooled = states_of(model_directory, sequence)
+            assert set(found) == {"pooled", "avg"}
+            # defect 22: <cls> and <sep> are no part of the mean, and the states are normalised
+            np.testing.assert_allclose(found["avg"], states[1:-1].mean(0), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(found["pooled"], pooled, rtol=1e-4, atol=1e-5)
+            assert found["pooled"].std() == pytest.approx(1.0, abs=0.05)
+
+
+def test_all_states(model_directory: Path, fasta: Path, tmp_path: Path) -> None:
+    path = run_embed(
+        ["transformer", str(fasta), str(tmp_path / "o.npz"), str(model_directory), "--full_sequence_embed"]
+    )
+    with np.load(path, allow_pickle=True) as arrays:
+        found = arrays["second"].item()
+    np.testing.assert_allclose(found["seq"], states_of(model_directory, "MNP")[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_stop_at_the_end_is_left_out(model_directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = {}
+    for name, ends in (("with", ("*", "**")), ("without", ("", ""))):
+        (tmp_path / f"{name}.fasta").write_text(f">a\nMKVLA{ends[0]}\n>b\nACD{ends[1]}\n")
+        words = ["transformer", str(tmp_path / f"{name}.fasta"), str(tmp_path / name), str(model_directory)]
+        with np.load(run_embed([*words, "--full_sequence_embed"]), allow_pickle=True) as arrays:
+            files[name] = {key: arrays[key].item()["seq"] for key in arrays.files}
+    assert [len(states) for states in files["with"].values()] == [7, 5]
+    for key, states in files["without"].items():
+        np.testing.assert_array_equal(files["with"][key], states)
+    said = [record.getMessage() for record in caplog.records if "changes of characters" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].endswith("with.fasta were read with these changes of characters: stop_removed 3")
+
+
+def test_the_folder_is_looked_at_before_anything_is_computed(
+    model_directory: Path, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_late(*_: object) -> None:
+        raise AssertionError("computed first")
+
+    monkeypatch.setattr("tape.inference.embed.embed", too_late)
+    (tmp_path / "taken.npz").mkdir()
+    for name, message in (("gone/o", "gone: no such directory to write o.npz"), ("taken.npz", "can't be written")):
+        with pytest.raises(ConfigError, match=message):
+            run_embed(["transformer", str(fasta), str(tmp_path / name), str(model_directory)])
+
+
+@pytest.mark.parametrize("name", ["o.parquet", "o.csv", "o.pt", "o.PKL", "o.npy", "o.avro", "o.xlsx", "o.zst", "o.H5"])
+def test_another_formats_name_is_refused(name: str, model_directory: Path, fasta: Path, tmp_path: Path) -> None:
+    before = set(tmp_path.iterdir())
+    refused = rf"{name}: embeddings are not written as \.{name[2:]}; give a name that ends in \.npz .*, \.h5 or \.hdf5"
+    with pytest.raises(ConfigError, match=refused):
+        run_embed(["transformer", str(fasta), str(tmp_path / name), str(model_directory)])
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "written"), [("o", "o.npz"), ("run.v2", "run.v2.npz"), ("o.npz", "o.npz"), ("pfam-32.0", "pfam-32.0.npz")]
+)
+def test_npz_is_added_to_any_other_name_as_tape_does(name: str, written: str, tmp_path: Path) -> None:
+    assert embeddings_file(tmp_path / name) == tmp_path / written
+
+
+def test_one_id_twice_is_refused(model_directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "b.fasta").write_text(">x\nAC\n>x\nAD\n")
+    with pytest.raises(DataError, match=r"b\.fasta: two proteins have the id 'x'"):
+        run_embed(["transformer", str(tmp_path / "b.fasta"), str(tmp_path / "o"), str(model_directory)])
+
+
+def test_too_long_and_missing(model_directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "b.fasta").write_text(">x\nAC\n>long\n" + "A" * 63 + "\n")
+    words = ["transformer", str(tmp_path / "b.fasta"), str(tmp_path / "o")]
+    with pytest.raises(
+        DataError, match=r"b\.fasta, record 2 \(long\): 63 residues, but the model has positions for 62"
+    ):
+        run_embed([*words, str(model_directory)])
+    with pytest.raises(CheckpointError, match="no such model directory"):
+        run_embed([*words, str(tmp_path / "gone")])
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_hdf5(full: bool, model_directory: Path, fasta: Path, tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    options = ["--full_sequence_embed"] if full else []
+    path = run_embed(["transformer", str(fasta), str(tmp_path / "o.h5"), str(model_directory), *options])
+    with h5py.File(path) as file:
+        assert dict(file.attrs)["schema"] == "proteinlm-embeddings"
+        assert [name.decode() for name in file["ids"][:]] == list(SEQUENCES)
+        assert file["lengths"][:].tolist() == [10, 3, 9]
+        for number, sequence in enumerate(SEQUENCES.values()):
+            states, pooled = states_of(model_directory, sequence)
+            if full:
+                first, last = file["offsets"][number : number + 2]
+                np.testing.assert_allclose(file["states"][first:last], states, rtol=1e-4, atol=1e-5)
+            else:
+                np.testing.assert_allclose(file["pooled"][number], pooled, rtol=1e-4, atol=1e-5)
+                np.testing.assert_allclose(file["avg"][number], states[1:-1].mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_missing_package_is_named(
+    model_directory: Path, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ConfigError, match=r"pip install 'proteinlm\[hdf5\]'"):
+        run_embed(["transformer", str(fasta), str(tmp_path / "o.h5"), str(model_directory)])
+
+
+def test_a_pooled_vector_wider_than_the_states(fasta: Path, tmp_path: Path) -> None:
+    """UniRep's is hidden and cell state of the last residue."""
+    torch.manual_seed(0)
+    model = registry.get_task_model("unirep", "embed", hidden_size=12)
+    model.save_pretrained(tmp_path / "unirep")
+    (tmp_path / "unirep" / "vocabulary.json").unlink()  # as in TAPE's own directories
+    path = run_embed(["unirep", str(fasta), str(tmp_path / "o"), str(tmp_path / "unirep"), "--tokenizer", "unirep"])
+    with np.load(path, allow_pickle=True) as arrays:
+        found = arrays["second"].item()
+    with torch.no_grad():
+        states, pooled, *_ = model.eval()(torch.from_numpy(TAPETokenizer("unirep").encode("MNP"))[None])
+    assert found["avg"].shape == (12,)
+    np.testing.assert_allclose(found["avg"], states[0, 1:-1].mean(0), atol=1e-5)
+    np.testing.assert_allclose(found["pooled"], pooled[0], atol=1e-5)
+
+
+# --- going on after a break -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """40 proteins of 2 to 41 residues."""
+    path = tmp_path / "many.fasta"
+    path.write_text("".join(f">p{n}\n{('ACDEFGHIKLMNPQRSTVWY' * 3)[: n + 2]}\n" for n in range(40)))
+    return path
+
+
+def break_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the run fail when it wants to keep one more batch than that."""
+    kept: list[int] = []
+    append = EmbeddingJournal.append
+
+    def failing(self: EmbeddingJournal, batch: Any) -> None:
+        if len(kept) == batches:
+            raise KeyboardInterrupt
+        kept.append(1)
+        append(self, batch)
+
+    monkeypatch.setattr(EmbeddingJournal, "append", failing)
+
+
+def test_the_same_command_goes_on_and_gives_the_same(
+    model_directory: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ["transformer", str(many), str(tmp_path / "o.npz"), str(model_directory), "--batch_size", "4"]
+    whole = run_embed([*words[:2], str(tmp_path / "whole"), *words[3:]])
+    with monkeypatch.context() as patch:
+        break_after(3, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run_embed(words)
+    journal = tmp_path / "o.npz.partial"
+    assert not (tmp_path / "o.npz").exists()
+    with journal.open("ab") as stream:
+        stream.write(b"torn record of a killed process")
+    # with another batch size: it changes no number
+    path = run_embed([*words[:-1], "3"])
+    assert "going on after 12 of 40 proteins" in caplog.text
+    assert not journal.exists()
+    with np.load(path, allow_pickle=True) as found, np.load(whole, allow_pickle=True) as expected:
+        assert found.files == expected.files
+        for name in found.files:
+            for key in ("pooled", "avg"):
+                np.testing.assert_allclose(found[name].item()[key], expected[name].item()[key], rtol=1e-4, atol=1e-5)
+
+
+def test_a_damaged_record_is_computed_again(
+    model_directory: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["transformer", str(many), str(tmp_path / "o.npz"), str(model_directory), "--batch_size", "4"]
+    with monkeypatch.context() as patch:
+        break_after(3, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run_embed(words)
+    journal = tmp_path / "o.npz.partial"
+    damaged = bytearray(journal.read_bytes())
+    damaged[-3] ^= 0xFF
+    journal.write_bytes(bytes(damaged))
+    with np.load(run_embed(words), allow_pickle=True) as arrays:
+        assert len(arrays.files) == 40
+        assert all(np.isfinite(arrays[name].item()["avg"]).all() for name in arrays.files)
+        # the longest come first; the twelfth was the damaged one
+        found = arrays["p28"].item()
+    np.testing.assert_allclose(
+        found["pooled"], states_of(model_directory, ("ACDEFGHIKLMNPQRSTVWY" * 2)[:30])[1], atol=1e-5
+    )
+
+
+def test_another_run_is_not_gone_on_with(
+    model_directory: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["transformer", str(many), str(tmp_path / "o.npz"), str(model_directory), "--batch_size", "4"]
+    with monkeypatch.context() as patch:
+        break_after(1, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run_embed(words)
+    with pytest.raises(ConfigError, match=r"partial: unfinished embeddings of another run \(full_sequence differ"):
+        run_embed([*words, "--full_sequence_embed"])
+    with many.open("a") as stream:
+        stream.write(">more\nACD\n")
+    with pytest.raises(ConfigError, match=r"data_sha256, proteins, proteins_sha256 differ"):
+        run_embed(words)
+    journal = tmp_path / "o.npz.partial"
+    with journal.open("ab") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        many.write_text(many.read_text().removesuffix(">more\nACD\n"))
+        with pytest.raises(ConfigError, match="another process is writing"):
+            run_embed(words)
+    journal.write_bytes(b"something else entirely")
+    with pytest.raises(DataError, match="not a file of unfinished embeddings"):
+        run_embed(words)
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_one_batch_at_most(
+    model_directory: Path, tmp_path: Path, repository_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SIGKILL in the middle of the work, then the same command."""
+    proteins = tmp_path / "lots.fasta"
+    proteins.write_text("".join(f">p{n}\n{'ACDEFGHIKLMNPQRSTVWY'[n % 13 :] * 2}\n" for n in range(3000)))
+    words = ["transformer", str(proteins), str(tmp_path / "o.npz"), str(model_directory), "--batch_size", "2"]
+    code = "from tape.main import run_embed; import sys; run_embed(sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words, "--num_workers", "0"], cwd=repository_root, stderr=subprocess.DEVNULL
+    )
+    journal = tmp_path / "o.npz.partial"
+    while process.poll() is None and not (journal.is_file() and journal.stat().st_size > 20000):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "o.npz").exists()
+    record = 24 + 4 * 2 * 16  # a head, and two vectors of 16 numbers
+    whole = (journal.stat().st_size - 500) // record  # the file's header has less than 500 bytes
+    with caplog.at_level(logging.INFO), np.load(run_embed([*words[:-1], "512"]), allow_pickle=True) as arrays:
+        assert len(arrays.files) == 3000
+    (before,) = re.findall(r"going on after (\d+) of 3000", caplog.text)
+    assert int(before) >= whole - 2
+    assert not journal.exists()

@@ -1,0 +1,153 @@
+"""``--length window``: proteins longer than the position table, in overlapping windows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tape.inference.windows import WindowedModel, window_starts
+from tape.tasks import TaskType
+
+SIZE = 6  # residues a window
+POSITIONS = SIZE + 2
+
+
+class Counting(nn.Module):
+    """A model whose outputs are worked out by hand: they tell the tokens and the place in the window."""
+
+    def __init__(self, shape: TaskType) -> None:
+        super().__init__()
+        self.shape = shape
+        self.config = None
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        input_mask: Tensor | None = None,
+        targets: Tensor | None = None,
+        protein_length: Tensor | None = None,
+    ) -> tuple[Any, ...]:
+        assert input_ids.shape[1] <= POSITIONS
+        mask = torch.ones_like(input_ids) if input_mask is None else input_mask
+        values = (input_ids * mask).float()
+        place = torch.arange(input_ids.shape[1]).float().expand_as(values)
+        if self.shape == TaskType.EMBEDDING:
+            return torch.stack([values, place], -1), values.sum(1, keepdim=True)
+        if self.shape == TaskType.VALUE:
+            prediction = values.sum(1, keepdim=True)
+        elif self.shape == TaskType.SEQUENCE_CLASS:
+            prediction = torch.stack([values.sum(1) / 50, torch.zeros(len(values))], -1)
+        elif self.shape == TaskType.RESIDUE_CLASS:
+            prediction = torch.stack([values / 10, place / 10], -1)
+        else:
+            inner = values[:, 1:-1] / 10
+            prediction = torch.stack([torch.zeros_like(inner[:, :, None] + inner[:, None]), _outer(inner)], -1)
+        if targets is None:
+            return (prediction,)
+        return (torch.tensor(-1.0), {}), prediction
+
+
+def _outer(values: Tensor) -> Tensor:
+    return values[:, :, None] * values[:, None, :]
+
+
+def batch(*lengths: int) -> tuple[Tensor, Tensor]:
+    """Residues 5, 6, 7, ... between 2 and 3."""
+    ids = torch.zeros(len(lengths), max(lengths) + 2, dtype=torch.int64)
+    for row, length in enumerate(lengths):
+        ids[row, : length + 2] = torch.tensor([2, *range(5, 5 + length), 3])
+    return ids, (ids != 0).long()
+
+
+def windowed(shape: TaskType) -> WindowedModel:
+    return WindowedModel(Counting(shape), shape, POSITIONS)
+
+
+@pytest.mark.parametrize("length", [1, 5, 6, 7, 9, 10, 31, 100])
+def test_windows_cover_a_protein_and_overlap(length: int) -> None:
+    starts = window_starts(length, SIZE)
+    assert starts[0] == 0
+    assert starts[-1] == max(0, length - SIZE)
+    assert all(0 < step <= SIZE // 2 for step in np.diff(starts))
+    covered = {start + place for start in starts for place in range(min(length, SIZE))}
+    assert covered == set(range(length))
+
+
+@pytest.mark.parametrize("shape", [TaskType.VALUE, TaskType.RESIDUE_CLASS, TaskType.RESIDUE_PAIR])
+def test_a_protein_that_fits_is_untouched_alone_or_beside_a_long_one(shape: TaskType) -> None:
+    model = windowed(shape)
+    ids, mask = batch(4)
+    plain = model.model(ids, mask)[0]
+    assert torch.equal(model(ids, mask)[0], plain)
+    both = model(*batch(4, 9))[0][0]
+    own = both[:4, :4] if shape == TaskType.RESIDUE_PAIR else both[: plain.shape[1]]
+    assert torch.equal(own, plain[0])
+
+
+def test_values_and_classes_are_means_over_windows() -> None:
+    ids, mask = batch(9)  # windows of residues 0-5 and 3-8
+    first, second = sum(range(5, 11)) + 5, sum(range(8, 14)) + 5
+    assert windowed(TaskType.VALUE)(ids, mask)[0].item() == (first + second) / 2
+    found = windowed(TaskType.SEQUENCE_CLASS)(ids, mask)[0].softmax(-1)[0, 0].item()
+    expected = torch.sigmoid(torch.tensor([first / 50, second / 50])).mean().item()
+    assert found == pytest.approx(expected)
+
+
+def test_a_residue_is_the_mean_of_the_windows_that_hold_it() -> None:
+    ids, mask = batch(9)
+    found = windowed(TaskType.RESIDUE_CLASS)(ids, mask)[0].softmax(-1)[0, :, 0]
+    assert found.shape == (11,)
+
+    def chance(token: int, place: int) -> float:
+        return torch.sigmoid(torch.tensor(token / 10 - place / 10)).item()
+
+    assert found[1].item() == pytest.approx(chance(5, 1))  # the first window alone
+    assert found[9].item() == pytest.approx(chance(13, 6))  # the second alone
+    assert found[4].item() == pytest.approx((chance(8, 4) + chance(8, 1)) / 2)
+    assert found[0].item() == pytest.approx(chance(2, 0))
+    assert found[10].item() == pytest.approx(chance(3, 7))
+
+
+def test_pairs_no_window_holds_rank_last() -> None:
+    ids, mask = batch(9)
+    found = windowed(TaskType.RESIDUE_PAIR)(ids, mask)[0].softmax(-1)[0, :, :, 1]
+    assert found.shape == (9, 9)
+
+    def chance(i: int, j: int) -> float:
+        return torch.sigmoid(torch.tensor((5 + i) * (5 + j) / 100)).item()
+
+    held = [(i, j) for i in range(9) for j in range(9) if {i, j} <= set(range(6)) or {i, j} <= set(range(3, 9))]
+    for i, j in held:
+        assert found[i, j].item() == pytest.approx(chance(i, j), rel=1e-5)
+    lowest = min(chance(i, j) for i, j in held)
+    for i in range(9):
+        for j in range(9):
+            if (i, j) not in held:
+                assert found[i, j].item() == pytest.approx(lowest, rel=1e-5)
+
+
+def test_embeddings_are_means_of_states() -> None:
+    states, pooled = windowed(TaskType.EMBEDDING)(*batch(9, 3))
+    assert states.shape == (2, 11, 2)
+    assert states[0, 1:10, 0].tolist() == list(range(5, 14))
+    assert states[0, 4, 1].item() == (4 + 1) / 2
+    assert states[1, :5, 0].tolist() == [2, 5, 6, 7, 3]
+    assert pooled[:, 0].tolist() == [(50 + 68) / 2, 23]
+
+
+def test_the_loss_is_that_of_the_joined_prediction() -> None:
+    ids, mask = batch(9, 4)
+    model = windowed(TaskType.RESIDUE_CLASS)
+    targets = torch.full_like(ids, -1)
+    targets[0, 1:10], targets[1, 1:5] = 1, 0
+    (loss, _), prediction = model(ids, mask, targets)
+    expected = F.cross_entropy(prediction.flatten(0, 1), targets.flatten(), ignore_index=-1)
+    assert loss.item() == pytest.approx(expected.item())
+    values = torch.tensor([[1.0], [2.0]])
+    (loss, _), prediction = windowed(TaskType.VALUE)(ids, mask, values)
+    assert loss.item() == pytest.approx(((prediction - values) ** 2).mean().item())

@@ -1,0 +1,43 @@
+"""Files of JSON objects, and what is said of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tape.errors import CheckpointError, DataError
+from tape.io.json_files import read_json_lines, read_json_object
+
+
+@pytest.mark.parametrize("error", [CheckpointError, DataError])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"x\.json: No such file or directory"),
+        (b"\xff\xfe", r"x\.json: not a JSON file .*can't decode"),
+        (b'{"a": ', r"x\.json: not valid JSON \(Expecting value"),
+        (b"[" * 200_000, r"x\.json: not valid JSON \(maximum recursion"),
+        (b"[1]", r"x\.json: holds a list, not a JSON object"),
+    ],
+)
+def test_what_is_no_object_is_named(
+    tmp_path: Path, error: type[Exception], content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(error, match=message):
+        read_json_object(tmp_path / "x.json", error)
+
+
+def test_objects(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"a": [1]}\n')
+    assert read_json_object(tmp_path / "x.json") == {"a": [1]}
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\n\n{"b": "2\u2028"}\n', encoding="utf-8")
+    assert read_json_lines(tmp_path / "x.jsonl") == [{"a": 1}, {"b": "2\u2028"}]  # no end of a line to JSON
+
+
+def test_a_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\n\n3\n')
+    with pytest.raises(DataError, match=r"x\.jsonl, line 3: holds a int, not a JSON object"):
+        read_json_lines(tmp_path / "x.jsonl", DataError)

@@ -1,0 +1,32 @@
+"""Vocabulary files: ids are line numbers, whatever stands in between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tape.errors import DataError
+from tape.io.vocabulary_files import read_vocabulary_file
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "vocabulary.txt"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_blank_line_keeps_the_ids_of_the_lines_after_it(tmp_path: Path) -> None:
+    tokens = read_vocabulary_file(write(tmp_path, "[PAD]\n\nA\n\nC \n\n")).tokens
+    assert tokens == ("[PAD]", "", "A", "", "C")
+
+
+@pytest.mark.parametrize(("text", "words"), [("A\nC\nA\n", "'A'.* stand twice"), ("\n\n", "it is empty")])
+def test_what_is_no_vocabulary_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(DataError, match=rf"vocabulary\.txt.*{words}"):
+        read_vocabulary_file(write(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere\.txt: cannot be read"):
+        read_vocabulary_file(tmp_path / "nowhere.txt")

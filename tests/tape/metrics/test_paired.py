@@ -1,0 +1,91 @@
+"""Differences of two models on the same proteins, with the interval of a paired bootstrap."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tape.errors import DataError
+from tape.metrics import TASK_TYPE_METRICS, Bootstrap
+from tape.metrics.bootstrap import resampled_counts
+from tape.metrics.classes import ResidueCounts
+from tape.metrics.paired import paired_differences
+from tape.tasks import TaskType
+
+RESIDUES = TASK_TYPE_METRICS[TaskType.RESIDUE_CLASS]
+VALUES = TASK_TYPE_METRICS[TaskType.VALUE]
+
+
+def test_a_difference_that_all_proteins_share_has_no_width() -> None:
+    """However far the proteins lie apart: that is what pairing is for."""
+    right = np.random.default_rng(1).integers(20, 90, 40).tolist()
+    first = [ResidueCounts(count + 1, 100) for count in right]
+    second = [ResidueCounts(count, 100) for count in right]
+    accuracy = paired_differences([first], [second], RESIDUES, Bootstrap(200))[0]
+    assert accuracy.name == "accuracy"
+    assert accuracy.value == pytest.approx(0.01)
+    assert accuracy.interval == pytest.approx((0.01, 0.01))
+    alone = RESIDUES.summarise(first, Bootstrap(200))[0].interval
+    assert alone is not None
+    assert alone[1] - alone[0] > 0.05
+
+
+def test_the_other_way_round_the_sign_is_the_other() -> None:
+    rng = np.random.default_rng(2)
+    rows = [[ResidueCounts(int(count), 50) for count in rng.integers(0, 50, 30)] for _ in range(2)]
+    there = paired_differences([rows[0]], [rows[1]], RESIDUES, Bootstrap(100))[0]
+    back = paired_differences([rows[1]], [rows[0]], RESIDUES, Bootstrap(100))[0]
+    assert (back.first, back.second) == (there.second, there.first)
+    assert there.interval is not None
+    assert back.interval == pytest.approx((-there.interval[1], -there.interval[0]))
+    assert there.interval[0] < there.value < there.interval[1]
+
+
+def test_a_resample_draws_the_same_proteins_for_both() -> None:
+    """Spearman's rho, which no sum over proteins gives."""
+    rng = np.random.default_rng(3)
+    true = rng.normal(size=25)
+    predicted = [true + rng.normal(size=25) * noise for noise in (0.5, 2.0)]
+    rows = [list(zip(values.tolist(), true.tolist(), strict=True)) for values in predicted]
+    once = Bootstrap(resamples=1, seed=7)
+    found = next(d for d in paired_differences([rows[0]], [rows[1]], VALUES, once) if d.name == "spearmanr")
+    (counts,) = next(resampled_counts(25, once))
+    drawn = np.repeat(np.arange(25), counts.astype(int))
+    rhos = [stats.spearmanr(values[drawn], true[drawn]).statistic for values in predicted]
+    assert found.interval == pytest.approx((rhos[0] - rhos[1],) * 2)
+
+
+def test_seeds_are_averaged_inside_each_resample() -> None:
+    """Two seeds that err on other proteins: their mean is the same on all, and has no width."""
+    first = [[ResidueCounts(9 if index % 2 == seed else 5, 10) for index in range(20)] for seed in range(2)]
+    second = [[ResidueCounts(4, 10)] * 20]
+    accuracy = paired_differences(first, second, RESIDUES, Bootstrap(100))[0]
+    assert (accuracy.first, accuracy.second) == (pytest.approx(0.7), pytest.approx(0.4))
+    assert accuracy.interval == pytest.approx((0.3, 0.3))
+
+
+def test_contacts_have_rows_of_other_kinds() -> None:
+    contacts = TASK_TYPE_METRICS[TaskType.RESIDUE_PAIR]
+    rng = np.random.default_rng(4)
+    targets = [rng.integers(0, 2, (30, 30)) for _ in range(6)]
+    good = [contacts.measure(np.stack([1 - target, target], -1).astype(float), target) for target in targets]
+    bad = [contacts.measure(np.stack([target, 1 - target], -1).astype(float), target) for target in targets]
+    found = next(d for d in paired_differences([good], [bad], contacts, Bootstrap(20)) if d.name == "precision_at_l5")
+    assert found.value == 1.0
+    assert found.interval == (1.0, 1.0)
+
+
+def test_what_has_no_interval() -> None:
+    single = [ResidueCounts(3, 4)]
+    assert paired_differences([single], [single], RESIDUES, Bootstrap(10))[0].interval is None
+    with pytest.raises(DataError, match=r"not \[1, 2\] of them"):
+        paired_differences([single], [single * 2], RESIDUES, Bootstrap(10))
+    # a resample without the protein that has no finite prediction would have one
+    rows = [(float(value), float(value)) for value in range(9)]
+    infinite = [(math.inf, 0.0), *rows[1:]]
+    for difference in paired_differences([infinite], [rows], VALUES, Bootstrap(50)):
+        assert math.isnan(difference.value) or math.isinf(difference.value)
+        assert difference.interval is None

@@ -1,0 +1,73 @@
+"""Charts: their numbers by hand."""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from tape.metrics import Metric
+from tape.report import charts
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (0.7, 12, [2, 4, 6, 8, 10, 12]), (-30, 40, [-20, 0, 20, 40]), (3, 3, [3])],
+)
+def test_ticks_are_round_and_inside(low: float, high: float, ticks: list[float]) -> None:
+    assert charts.nice_ticks(low, high) == pytest.approx(ticks)
+
+
+def test_axes_map_corners_to_corners() -> None:
+    axes = charts.Axes((0, 10), (-1, 1))
+    assert axes.at(0, -1) == (charts.LEFT, charts.HEIGHT - charts.BOTTOM)
+    assert axes.at(10, 1) == (charts.WIDTH - charts.RIGHT, charts.TOP)
+    assert math.isfinite(charts.Axes((2, 2), (5, 5)).at(2, 5)[0])  # one point is no range
+
+
+def test_smoothing_and_thinning() -> None:
+    points = [(float(i), float(i * i)) for i in range(4)]
+    assert charts.smoothed(points, 2) == [(1.0, 0.5), (2.0, 2.5), (3.0, 6.5)]
+    assert charts.smoothed(points, 9) == points
+    kept = charts.thinned([(float(i), 0.0) for i in range(1000)], 400)
+    assert len(kept) <= 401
+    assert (kept[0][0], kept[-1][0]) == (0.0, 999.0)
+
+
+def test_a_bar_begins_at_zero_and_ends_at_the_value() -> None:
+    drawing = ElementTree.fromstring(charts.bar(-0.25, (-0.5, 0.0), (-0.5, 0.5), "c1"))
+    rectangle = next(element for element in drawing if element.tag == "rect")
+    assert (rectangle.get("x"), rectangle.get("width")) == ("50.0", "50.0")
+    whisker = next(element for element in drawing if element.get("class") == "whisker")
+    assert str(whisker.get("d")).startswith("M0.0 8H100.0")
+
+
+def test_bars_share_a_scale() -> None:
+    assert charts.common_span([Metric("", 0.52, 1, "", (0.4, 0.61)), None], [0.3]) == (0.0, 0.7)
+    low, high = charts.common_span([Metric("", -0.13, 1, "")], [0.19])
+    assert (low, high) == pytest.approx((-0.2, 0.2))
+
+
+def test_a_contact_map_counts_the_best_l_pairs() -> None:
+    target = np.zeros((10, 10), dtype=int)
+    target[0, 8] = target[8, 0] = target[1, 9] = target[9, 1] = 1
+    scores = np.zeros((10, 10))
+    scores[0, 8] = scores[8, 0] = 5.0
+    drawing, precision = charts.contact_map({"id": "x", "prediction": scores, "target": target}, "mine", 2)
+    assert precision == pytest.approx(0.2)  # 10 pairs at separation 6 or more, two of them contacts
+    assert "2 of the 10 best pairs are contacts" in drawing
+
+
+def test_a_confusion_matrix_shows_shares_of_the_true_class() -> None:
+    drawing = ElementTree.fromstring(charts.confusion_matrix(np.array([[3, 1], [0, 0]]), "HE", "title"))
+    numbers = [element.text for element in drawing if "number" in str(element.get("class"))]
+    assert numbers == ["75", "25", "0", "0"]
+
+
+def test_of_many_proteins_a_sample_is_drawn() -> None:
+    values = np.linspace(0, 1, charts.MOST_POINTS + 500)
+    assert charts.scatter_chart(values, values, 1, "title").count("h0") == charts.MOST_POINTS
+    assert charts.scatter_chart(np.array([np.nan]), np.array([1.0]), 1, "title") == ""
+    assert charts.line_chart([charts.Series("a", [], 1)], "x", "y", "title") == ""

@@ -1,0 +1,377 @@
+"""The report: its table, what stands beside published numbers and why it may not, its charts, its page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import pickle
+import re
+import shutil
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scripts import report
+from tape.errors import CheckpointError, ConfigError
+from tape.evaluation.records import EvaluationRecord, write_record
+from tape.metrics import Metric
+from tape.report import rows as report_rows
+from tape.report.published import grouped_reasons, load_published, published_beside
+
+
+def record_of(task: str, model: str, split: str, data: dict[str, Any], **values: float) -> EvaluationRecord:
+    metrics = [
+        Metric(name, value, 5, f"what {name} is", (value - 0.05, value + 0.05)) for name, value in values.items()
+    ]
+    config = {"contact_head": "linear", "head_hidden_size": 512}
+    return EvaluationRecord(task, model, split, data, 5, tuple(metrics), "fp32", config=config, model_sha256="ab" * 32)
+
+
+def add_run(root: Path, task: str, model: str, suffix: str, split: str, simulated: bool, **values: float) -> Path:
+    run = root / f"{task}_{model}_{suffix}"
+    directory = run / "1"
+    directory.mkdir(parents=True, exist_ok=True)
+    (run / "args.json").write_text("{}")
+    history = [{"epoch": e, "train": {"loss": 1.0}, "valid": {"loss": 1.0 / (e + 1)}} for e in range(2)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in history))
+    record = record_of(task, model, split, {"name": "a <set>", "simulated": simulated}, **values)
+    write_record(directory / f"eval_{split}.json", record)
+    return directory
+
+
+def add_results(directory: Path, split: str, *entries: dict[str, Any]) -> None:
+    with (directory / f"results_{split}.pkl").open("wb") as stream:
+        pickle.dump(({}, list(entries)), stream, protocol=4)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    root = tmp_path / "results"
+    add_run(root, "secondary_structure", "transformer", "pretrained", "test", False, accuracy=0.7)
+    add_run(root, "secondary_structure", "transformer", "random", "test", False, accuracy=0.6)
+    add_run(root, "secondary_structure", "onehot", "onehot", "test", False, accuracy=0.5)
+    add_run(root, "stability", "transformer", "pretrained", "test", True, spearmanr=0.25)
+    add_run(root, "stability", "transformer", "mine", "test", True, spearmanr=0.5)
+    return root
+
+
+def rows_of(*directories: Path) -> list[report_rows.Row]:
+    return report_rows.make_rows(report_rows.read_evaluations(directories))
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+
+def test_rows_and_columns(results: Path) -> None:
+    rows = rows_of(results)
+    assert report_rows.columns_of(rows) == ["one-hot", "random weights", "pretrained", "mine"]
+    text = report_rows.markdown_table(rows)
+    assert "| secondary_structure | a <set> | test (5) | 3-class accuracy | 0.500 | 0.600 | **0.700** | - |" in text
+    assert "| stability | a <set> (simulated) | test (5) | Spearman's rho | - | - | 0.250 | **0.500** |" in text
+
+
+def test_csv_has_full_precision_and_intervals(results: Path) -> None:
+    records = list(csv.DictReader(io.StringIO(report_rows.csv_table(rows_of(results)))))
+    assert records[0]["pretrained"] == "0.7"
+    assert float(records[0]["pretrained low"]) == pytest.approx(0.65)
+    assert (records[1]["simulated"], records[1]["mine"], records[1]["one-hot low"]) == ("True", "0.5", "")
+
+
+def test_a_third_partys_task_has_its_first_metric(tmp_path: Path) -> None:
+    add_run(tmp_path, "my_task", "transformer", "x", "test", False, loss=1.0, my_score=0.5)
+    (row,) = rows_of(tmp_path)
+    assert (row.metric, row.values["x"].value) == ("my score", 0.5)
+
+
+def test_of_several_epochs_the_best_on_validation_data_counts(results: Path, tmp_path: Path) -> None:
+    run = results / "secondary_structure_transformer_pretrained"
+    shutil.copytree(run / "1", run / "10")
+    (run / "10" / "eval_test.json").write_text((run / "1" / "eval_test.json").read_text().replace("0.7", "0.1"))
+    with pytest.raises(ConfigError, match="both are secondary_structure test"):
+        report_rows.read_evaluations([results])
+    (run / "best.json").write_text('{"directory": "10"}')
+    assert rows_of(results)[0].values["pretrained"].value == 0.1
+    shutil.copytree(results, tmp_path / "again")
+    with pytest.raises(ConfigError, match="give one of them"):
+        report_rows.read_evaluations([results, tmp_path / "again"])
+
+
+def test_directories_may_overlap(results: Path) -> None:
+    run = results / "stability_transformer_mine"
+    assert rows_of(results, run) == rows_of(results)
+
+
+def add_seeds(root: Path, suffix: str, values: Sequence[float]) -> Path:
+    """A directory as --seeds writes it, of stability; returns it."""
+    directory = root / f"stability_transformer_{suffix}"
+    for seed, value in enumerate(values, start=42):
+        one = add_run(directory, "stability", "transformer", str(seed), "test", False, spearmanr=value)
+        one.parent.rename(directory / f"seed_{seed}")
+        values = [{"id": "x", "prediction": np.array([p]), "target": np.array([p / 2])} for p in (1.0, 2.0, 4.0)]
+        add_results(directory / f"seed_{seed}" / one.name, "test", *values)
+    return directory
+
+
+def test_of_several_seeds_mean_and_standard_deviation_count(tmp_path: Path) -> None:
+    add_seeds(tmp_path, "random", (0.1, 0.2, 0.6))
+    add_seeds(tmp_path, "lone", (0.3,))
+    add_seeds(tmp_path, "undefined", (0.4, math.nan))
+    add_run(tmp_path, "stability", "transformer", "single", "test", False, spearmanr=0.35)
+    rows = rows_of(tmp_path)
+    assert report_rows.columns_of(rows) == ["random weights", "lone", "single", "undefined"]
+    text = report_rows.markdown_table(rows)
+    assert "| 0.300 \u00b1 0.265 (3 seeds) | 0.300 | 0.350 | **0.400** (1 seed) |" in text
+    assert "sample standard deviation over the seeds" in text
+    (record,) = csv.DictReader(io.StringIO(report_rows.csv_table(rows)))
+    assert float(record["random weights"]) == pytest.approx(0.3)
+    assert float(record["random weights std"]) == pytest.approx(0.07**0.5)
+    assert (record["random weights seeds"], record["undefined std"], record["undefined seeds"]) == ("3", "", "1")
+    assert (record["random weights low"], record["lone low"]) == ("", "0.25")
+    assert "lone std" not in record
+
+
+def test_the_page_of_several_seeds(tmp_path: Path) -> None:
+    add_seeds(tmp_path, "mine", (0.25, 0.75))
+    report.main([str(tmp_path), "--out", str(tmp_path / "report")])
+    text = (tmp_path / "report" / "report.html").read_text()
+    words = Page(text).words
+    assert words.count("\u00b1 0.354 (2 seeds)") == 3  # the table, beside published numbers, all metrics
+    assert "mine, seed 43" in words  # its own value, curve and hash are there
+    assert text.count('class="points') == 1  # one scatter plot
+    assert text.count('class="line c3') == 2  # a curve a seed
+    card = ElementTree.fromstring(next(iter(re.findall(r'<svg class="bar".*?</svg>', text))))
+    whisker = next(path for path in card.iter("path") if path.get("class") == "whisker")
+    low, high = (float(number) for number in re.findall(r"M([\d.]+) 8H([\d.]+)", str(whisker.get("d")))[0])
+    assert (low + high) / 2 == pytest.approx(200 * 0.5 / 0.9, abs=0.1)  # around the mean; published ones end at .79
+
+
+def test_seeds_of_two_directories_are_two_models(tmp_path: Path) -> None:
+    add_seeds(tmp_path / "a", "mine", (0.25, 0.75))
+    add_seeds(tmp_path / "b", "mine", (0.25, 0.75))
+    with pytest.raises(ConfigError, match="both are stability test of 'mine'; give one of them"):
+        rows_of(tmp_path)
+
+
+def test_the_best_loss_is_the_lowest(tmp_path: Path) -> None:
+    for name, loss in (("a", 1.0), ("b", 2.0)):
+        add_run(tmp_path, "my_task", "transformer", name, "test", False, loss=loss)
+    assert report_rows.best_of(rows_of(tmp_path)[0]) == 1.0
+
+
+def test_nothing_to_report_and_foreign_files_are_clear_errors(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no eval_SPLIT\.json"):
+        report_rows.read_evaluations([tmp_path])
+    with pytest.raises(ConfigError, match="no such directory"):
+        report_rows.read_evaluations([tmp_path / "absent"])
+    file = tmp_path / "eval_test.json"
+    for text in ("{", "{}", '{"schema": "other", "version": 1}'):
+        file.write_text(text)
+        with pytest.raises(CheckpointError, match=r"eval_test\.json"):
+            report_rows.read_evaluations([tmp_path])
+
+
+# --- published numbers ----------------------------------------------------------------------------------------------
+
+
+def reasons(record: EvaluationRecord) -> dict[str, tuple[str, ...]]:
+    return {entry.model: entry.reasons for entry in published_beside(record)}
+
+
+def test_published_numbers_and_their_sources() -> None:
+    content = load_published()
+    values = {model["name"]: model["values"] for model in content["models"]}
+    assert set(values) == {
+        "TAPE one-hot", "TAPE LSTM", "TAPE ResNet", "TAPE Transformer", "UniRep", "ProteinLM 200M", "ProteinLM 3B",
+    }  # fmt: skip
+    assert [values["TAPE one-hot"][task] for task in content["tasks"]] == [0.69, 0.29, 0.09, 0.14, 0.19]
+    assert [values["ProteinLM 200M"][task] for task in content["tasks"]] == [0.75, 0.52, 0.26, 0.68, 0.77]
+    assert [values["ProteinLM 3B"][task] for task in content["tasks"]] == [0.79, 0.75, 0.30, 0.68, 0.79]
+    assert {content["families"][model["family"]]["source"] for model in content["models"]} == set(content["sources"])
+
+
+def test_on_the_same_data_only_what_differs_is_named() -> None:
+    data = {"name": "TAPE stability", "simulated": False, "splits": {"train": 53614}}
+    record = record_of("stability", "transformer", "test", data, spearmanr=0.5)
+    found = reasons(EvaluationRecord(**{**vars(record), "proteins": 12851}))
+    assert found["TAPE LSTM"] == ()  # same data, same head, same metric
+    assert found["ProteinLM 200M"] == ("other head: ours is 512 wide, theirs 1024",)
+    assert "ours is over 5 test proteins, not 12,851" in reasons(record)["TAPE LSTM"]
+    cut = record_of("stability", "transformer", "test", {**data, "long_proteins": "crop"}, spearmanr=0.5)
+    assert "ours reads proteins over the position table by --length crop" in reasons(cut)["TAPE LSTM"]
+
+
+def test_other_data_heads_and_metrics_are_named() -> None:
+    record = record_of("contact_prediction", "transformer", "test", {"name": "PDB"}, precision_at_l5=0.2)
+    found = reasons(record)
+    assert found["TAPE LSTM"][0] == "ours is on other data: PDB"
+    assert not any("other head" in reason for reason in found["TAPE LSTM"])
+    assert any("ours is one linear layer" in reason for reason in found["ProteinLM 200M"])
+    assert any("counts each pair twice" in reason for reason in found["ProteinLM 3B"])
+    simulated = record_of("stability", "transformer", "test", {"name": "toy", "simulated": True}, spearmanr=0.2)
+    assert reasons(simulated)["TAPE LSTM"] == ("ours is on simulated data (toy)",)
+    data = {"name": "NetSurfP-2.0 and CB513", "splits": {"train": 8633}}
+    structure = reasons(record_of("secondary_structure", "transformer", "casp12", data, accuracy=0.2))["TAPE LSTM"]
+    assert "ours is on another split: casp12, not cb513" in structure
+    assert "ours had 8,633 proteins to train on, not 8,678" in structure
+    assert "ours was not measured by the published definition (accuracy_all_residues)" in structure
+    assert published_beside(record_of("my_task", "transformer", "test", data, x=1.0)) == []
+
+
+def test_reasons_are_said_once() -> None:
+    record = record_of("contact_prediction", "transformer", "test", {"name": "PDB"}, precision_at_l5=0.2)
+    groups = grouped_reasons(published_beside(record))
+    assert groups[0] == (["all"], ["ours is on other data: PDB"])
+    assert "TAPE LSTM" in groups[1][0]
+    assert groups[-1][0] == ["ProteinLM 3B"]
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """Checks that elements close in order; collects what a reader's program and a browser need to know."""
+
+    VOID = frozenset({"meta", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+@pytest.fixture
+def page(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The directory of a report with every kind of picture."""
+    rng = np.random.default_rng(0)
+    directory = add_run(results, "contact_prediction", "transformer", "pretrained", "test", False, precision_at_l5=0.2)
+    target = np.full((30, 30), -1)
+    target[np.triu_indices(30, 6)] = rng.integers(0, 2, len(np.triu_indices(30, 6)[0]))
+    target = np.maximum(target, target.T)
+    entry = {"id": "1abc", "prediction": rng.normal(size=(30, 30, 2)).astype(np.float32), "target": target}
+    add_results(directory, "test", *[entry] * 3)
+    structure = {"id": "x", "prediction": np.eye(3)[[0, 1, 1, 2]], "target": np.array([-1, 1, 0, 2])}
+    add_results(results / "secondary_structure_transformer_pretrained" / "1", "test", structure)
+    values = [{"id": "x", "prediction": np.array([p]), "target": np.array([p / 2])} for p in (1.0, 2.0, 4.0)]
+    add_results(results / "stability_transformer_mine" / "1", "test", *values)
+    pretraining = tmp_path / "checkpoints"
+    pretraining.mkdir()
+    records: list[dict[str, float]] = [{"iteration": i, "lm_loss": 3.0 - i / 100} for i in range(1, 60)]
+    records.append({"iteration": 59, "validation_loss": 2.6})
+    (pretraining / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    report.main([str(results), "--pretraining", str(pretraining), "--out", str(tmp_path / "report")])
+    assert "**0.700**" in capsys.readouterr().out
+    return tmp_path / "report"
+
+
+def test_the_page_is_whole_and_needs_nothing_else(page: Path) -> None:
+    assert {path.name for path in page.iterdir()} == {"report.html", "table.md", "table.csv"}
+    text = (page / "report.html").read_text()
+    parsed = Page(text)
+    assert parsed.open == []
+    loaded = [a for tag, a in parsed.attributes for key in ("src", "data", "srcset") if key in a]
+    assert loaded == []
+    assert "@import" not in text
+    assert "url(" not in text
+    addresses = {a["href"] for tag, a in parsed.attributes if tag == "a"}
+    assert {a for a in addresses if a and not a.startswith("#")} == {
+        s["url"] for s in load_published()["sources"].values()
+    }
+    anchors = {a.get("id") for _, a in parsed.attributes}
+    assert {str(a)[1:] for a in addresses if str(a).startswith("#")} <= anchors
+    assert "@media print" in text
+    assert "prefers-color-scheme: dark" in text
+    assert any(a.get("name") == "viewport" for tag, a in parsed.attributes if tag == "meta")
+
+
+def test_only_a_report_is_replaced(results: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds secondary_structure_onehot_onehot, .* which is no report"):
+        report.main([str(results), "--out", str(results)])
+    assert len(rows_of(results)) == 2  # nothing is lost
+    for _ in range(2):
+        report.main([str(results), "--out", str(tmp_path / "report")])
+    with pytest.raises(ConfigError, match="is a file"):
+        report.main([str(results), "--out", str(tmp_path / "report" / "table.md")])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"metrics\.jsonl: No such file"),
+        ('{"iteration": 1}\n{"itera', r"metrics\.jsonl, line 2: not valid JSON"),
+        ("3\n", r"metrics\.jsonl, line 1: holds a int, not a JSON object"),
+    ],
+)
+def test_a_damaged_history_of_pretraining(results: Path, tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "metrics.jsonl").write_text(content)
+    with pytest.raises(CheckpointError, match=message):
+        report.main([str(results), "--pretraining", str(tmp_path), "--out", str(tmp_path / "report")])
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_model_without_the_headline_metric_has_its_curve(results: Path, tmp_path: Path) -> None:
+    add_run(results, "stability", "transformer", "bare", "test", True, loss=1.0)
+    report.main([str(results), "--out", str(tmp_path / "report")])
+    assert "bare" in Page((tmp_path / "report" / "report.html").read_text()).words
+
+
+def test_the_page_can_be_heard(page: Path) -> None:
+    parsed = Page((page / "report.html").read_text())
+    charts = [a for tag, a in parsed.attributes if tag == "svg"]
+    assert len(charts) > 10
+    assert all(a.get("aria-label") or a.get("aria-hidden") == "true" for a in charts)
+    headers = [a for tag, a in parsed.attributes if tag == "th"]
+    assert headers
+    assert all(a.get("scope") in ("col", "row", "rowgroup") for a in headers)
+
+
+def test_the_page_says_what_the_files_say(page: Path) -> None:
+    words = Page((page / "report.html").read_text()).words
+    for said in (
+        "a <set>",  # escaped, or it would be a tag
+        "[0.650, 0.750]",
+        "what spearmanr is",
+        "ProteinLM 3B",
+        "Not comparable because",
+        "ours is on simulated data (a <set>)",
+        "P@L",
+        "of 1abc (30 residues)",
+        "percent predicted as",
+        "3 proteins; dashed",
+        "Pretraining.",
+        "stability: a <set> (simulated)",
+    ):
+        assert said in words, said
+    markdown = (page / "table.md").read_text()
+    assert "| contact_prediction | P@L/5, test | 0.29 | 0.39 | 0.29 | 0.36 | 0.34 | 0.52 | 0.75 |" in markdown
+    assert "- stability, test, all: ours is on simulated data (a <set>)" in markdown
+
+
+def test_every_chart_is_well_formed(page: Path) -> None:
+    drawings = re.findall(r"<svg.*?</svg>", (page / "report.html").read_text(), re.DOTALL)
+    kinds = [ElementTree.fromstring(drawing).get("class") for drawing in drawings]
+    assert {"bar", "chart", "map"} <= set(kinds)
+    assert not any("nan" in drawing or "inf" in drawing.replace("information", "") for drawing in drawings)

@@ -1,0 +1,113 @@
+"""Rank and world size from every launcher."""
+
+from __future__ import annotations
+
+import pytest
+
+from pretrain.parallel import ParallelDims
+from pretrain.parallel.context import choose_backend, choose_device
+from tape.errors import ConfigError
+from tape.runtime.launch import Launch, read_launch
+
+OPENMPI = {
+    "OMPI_COMM_WORLD_RANK": "3",
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+}
+SLURM = {
+    "SLURM_PROCID": "5",
+    "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_LOCALID": "1",
+    "SLURM_STEP_NODELIST": "node[03-05,9],other",
+    "SLURM_JOB_ID": "1234567",
+}
+
+
+def test_no_launcher() -> None:
+    assert read_launch({}) == Launch()
+    # an sbatch script without srun has these too, and is one process
+    assert read_launch({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}) == Launch()
+
+
+def test_torchrun_comes_before_the_launcher_of_the_nodes() -> None:
+    environment = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}
+    expected = Launch(1, 2, 1, "env://", "torchrun")
+    assert read_launch(environment) == expected
+    assert read_launch({**OPENMPI, **SLURM, **environment}) == expected
+
+
+def test_openmpi() -> None:
+    environment = {**OPENMPI, "MASTER_ADDR": "host", "MASTER_PORT": "1"}
+    assert read_launch(environment) == Launch(3, 4, 1, "tcp://host:1", "OpenMPI")
+    one_machine = {**OPENMPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}
+    assert read_launch(one_machine).rendezvous == "tcp://127.0.0.1:29500"
+    with pytest.raises(ConfigError, match="MASTER_ADDR"):
+        read_launch(OPENMPI)
+
+
+def test_slurm() -> None:
+    assert read_launch(SLURM) == Launch(5, 8, 1, "tcp://node03:30067", "Slurm")
+    assert read_launch({**SLURM, "SLURM_STEP_NODELIST": "alone"}).rendezvous == "tcp://alone:30067"
+
+
+def test_slurm_without_the_variables_of_a_step() -> None:
+    """Tasks in a container that passes the job's variables only; they never become runs of their own unnoticed."""
+    tasks = [{"SLURM_NTASKS": "2", "SLURM_NODELIST": "n1", "SLURM_PROCID": r, "SLURM_LOCALID": r} for r in "01"]
+    told = [read_launch({**task, "MASTER_ADDR": "n1", "MASTER_PORT": "7"}) for task in tasks]
+    assert told == [Launch(rank, 2, rank, "tcp://n1:7", "Slurm") for rank in (0, 1)]
+    with pytest.raises(ConfigError, match="srun started 2 processes.*export MASTER_ADDR"):
+        read_launch(tasks[1])
+    with pytest.raises(ConfigError, match="export MASTER_ADDR"):  # the step's number says that it is a task
+        read_launch({**tasks[0], "SLURM_STEP_ID": "0"})
+    assert read_launch({**tasks[0], "SLURM_NTASKS": "1", "MASTER_ADDR": "n1"}) == Launch()
+
+
+def test_a_plain_process_of_a_batch_script_is_alone() -> None:
+    script = {
+        "SLURM_NTASKS": "8",
+        "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0",
+        "SLURM_JOB_ID": "1",
+        "SLURM_NODELIST": "n",
+    }
+    assert read_launch(script) == Launch()
+    assert read_launch({**script, "SLURM_STEP_ID": "batch", "MASTER_ADDR": "n"}) == Launch()
+    assert read_launch({**script, "SLURM_STEP_NUM_TASKS": "1", "MASTER_ADDR": "n"}) == Launch()  # srun --ntasks 1
+
+
+@pytest.mark.parametrize("environment", [{"RANK": "x", "WORLD_SIZE": "2"}, {"RANK": "2", "WORLD_SIZE": "2"}])
+def test_nonsense_is_refused(environment: dict[str, str]) -> None:
+    with pytest.raises(ConfigError):
+        read_launch(environment)
+
+
+def test_dims_check_themselves() -> None:
+    assert ParallelDims(8, 2).data == 4
+    assert str(ParallelDims(8, 2)) == "8 processes = data 4 x tensor 2"
+    for world, tensor in ((8, 3), (2, 4), (0, 1)):
+        with pytest.raises(ConfigError):
+            ParallelDims(world, tensor)
+
+
+def test_backend_follows_the_device() -> None:
+    import torch
+
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    assert choose_backend(None, cpu) == ("gloo", None)
+    assert choose_backend(None, gpu) == ("nccl", None)
+    assert choose_backend("gloo", gpu) == ("gloo", None)
+    backend, notice = choose_backend("nccl", cpu)
+    assert backend == "gloo"
+    assert notice is not None
+    assert "CUDA" in notice
+
+
+def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device(1) == torch.device("cuda", 1)
+    with pytest.raises(ConfigError, match="there are 2"):
+        choose_device(2)
