@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 _MEASURED = """
 import json, runpy, sys
 sys.path.insert(0, sys.argv[1])
-from tape.process_memory import peak_memory
+from tape.runtime.memory import peak_memory
 sys.argv = sys.argv[2:]
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -9,7 +9,7 @@
 set -euo pipefail
 
 # shellcheck source=scripts/shells/lib.sh
-source "$(dirname "${BASH_SOURCE[0]}")/words.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 read_words "$@"
 if (( ${#given[@]} < 5 || ${#given[@]} > 6 )); then
     usage "TASK(ss|cc|rh|fl|st) BS EPOCHS LR WARMUP [SAVE_FREQ] [-- OPTIONS]"

@@ -11,7 +11,7 @@
 set -euo pipefail
 
 # shellcheck source=scripts/shells/lib.sh
-source "$(dirname "${BASH_SOURCE[0]}")/words.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 read_words "$@"
 if (( ${#given[@]} < 3 )); then
     usage "TASK(ss|cc|rh|fl|st) SEEDS LR [LR ...] [-- OPTIONS]"

@@ -21,8 +21,8 @@ SCRIPT = Path("pretrain") / "pretrain_tape.py"
 # Reached with one buffer a few parameters, so that the order of the sums is tested too.
 SMALL_BUFFERS = """
 import sys
-from pretrain.parallel import gradients
-gradients._BUCKET_ELEMENTS = 3000
+from pretrain.parallel import gradient_buckets
+gradient_buckets._BUCKET_ELEMENTS = 3000
 from pretrain.pretrain_tape import main
 main()
 """

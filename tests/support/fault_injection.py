@@ -15,21 +15,21 @@ from tape.errors import DataError
 from tape.models.modeling_bert import ProteinBertFFN
 
 
-def _at_step(number: int, action: Callable[[training.Finetuner], None]) -> None:
-    step = training.Finetuner.step
+def _at_step(number: int, action: Callable[[training.Trainer], None]) -> None:
+    step = training.Trainer.step
 
-    def spoiled(self: training.Finetuner, iteration: int, *others: Any) -> training.StepResult:
+    def spoiled(self: training.Trainer, iteration: int, *others: Any) -> training.StepResult:
         if iteration == number:
             action(self)
         return step(self, iteration, *others)
 
-    training.Finetuner.step = spoiled  # type: ignore[method-assign]
+    training.Trainer.step = spoiled  # type: ignore[method-assign]
 
 
 def error_on_rank_1(rank: int) -> None:
     """What a user can mend, on one rank."""
 
-    def fail(trainer: training.Finetuner) -> None:
+    def fail(trainer: training.Trainer) -> None:
         trainer.operations.at("a spoiled step")
         raise DataError("corpus.bin: record 17 is damaged")
 
@@ -52,7 +52,7 @@ def error_while_slowly_saving_on_rank_1(rank: int) -> None:
 def fault_on_rank_1(rank: int) -> None:
     """A fault of the program, on one rank."""
 
-    def fail(trainer: training.Finetuner) -> None:
+    def fail(trainer: training.Trainer) -> None:
         trainer.operations.at("a spoiled step")
         raise KeyError("nowhere")
 
@@ -66,15 +66,15 @@ def _hang(*arguments: object) -> None:
         time.sleep(0.01)
 
 
-def _last_layer(trainer: training.Finetuner) -> ProteinBertFFN:
+def _last_layer(trainer: training.Trainer) -> ProteinBertFFN:
     return [module for module in trainer.model.modules() if isinstance(module, ProteinBertFFN)][-1]
 
 
-def _stuck_in_forward(trainer: training.Finetuner) -> None:
+def _stuck_in_forward(trainer: training.Trainer) -> None:
     _last_layer(trainer).register_forward_pre_hook(_hang)
 
 
-def _stuck_in_backward(trainer: training.Finetuner) -> None:
+def _stuck_in_backward(trainer: training.Trainer) -> None:
     _last_layer(trainer).register_full_backward_pre_hook(_hang)
 
 
@@ -100,15 +100,15 @@ def stuck_in_first_step_on_rank_1(rank: int) -> None:
 
 def stuck_in_evaluation_on_rank_1(rank: int) -> None:
     """In the second evaluation; the first one is allowed to take long."""
-    evaluate, seen = training.Finetuner.evaluate, iter(range(1, 1000))
+    evaluate, seen = training.Trainer.evaluate, iter(range(1, 1000))
 
-    def spoiled(self: training.Finetuner, *arguments: Any) -> Any:
+    def spoiled(self: training.Trainer, *arguments: Any) -> Any:
         if next(seen) == 2:
             _stuck_in_forward(self)
         return evaluate(self, *arguments)
 
     if rank == 1:
-        training.Finetuner.evaluate = spoiled  # type: ignore[method-assign]
+        training.Trainer.evaluate = spoiled  # type: ignore[method-assign]
 
 
 def slow_then_stuck_in_evaluation_on_rank_1(rank: int) -> None:
@@ -119,7 +119,7 @@ def slow_then_stuck_in_evaluation_on_rank_1(rank: int) -> None:
         while time.monotonic() < end:
             pass
 
-    def slow(trainer: training.Finetuner) -> None:
+    def slow(trainer: training.Trainer) -> None:
         handle = _last_layer(trainer).register_forward_pre_hook(lambda *arguments: (handle.remove(), compute())[1])
 
     _at_step(4, slow)

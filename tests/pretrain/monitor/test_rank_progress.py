@@ -72,7 +72,7 @@ def test_a_rank_that_stands_is_looked_at(rank: Setting) -> None:
     thread.start()
     thread.join()
     (beat,) = beats
-    assert "tests/pretrain/parallel/test_collective_counts.py" in beat.place
+    assert "tests/pretrain/monitor/test_rank_progress.py" in beat.place
     assert beat.waiting == beat.seconds == 30.5  # so many seconds for nothing
     assert beat.quiet == beat.seconds
 

@@ -152,8 +152,8 @@ def test_optimizing_does_not_import_the_compiler() -> None:
     """torch._dynamo doubles the start-up time of a command, and the base class's methods import it."""
     code = """
 import sys, torch
-from tape.optimization import make_optimizer
-from tape.training_config import AdamWConfig
+from tape.finetuning.optimizer import make_optimizer
+from tape.finetuning.config import AdamWConfig
 model = torch.nn.Linear(2, 2)
 optimizer, schedule = make_optimizer(model, AdamWConfig(), 10)
 model(torch.ones(1, 2)).sum().backward()
