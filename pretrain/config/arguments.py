@@ -1,6 +1,6 @@
-"""The command line of pretraining: Megatron's flag names, parsed once into the configuration of each part.
+"""The command line of pretraining, with Megatron-LM's flag names, parsed once into a configuration per component.
 
-A flag that is not known is an error. Flags of Megatron that mean nothing here are accepted and named once, with the
+An unknown flag is an error. Flags of Megatron-LM that have no effect here are accepted and reported once with the
 reason, so that its launch scripts run unchanged.
 """
 
@@ -37,12 +37,12 @@ from .schedule_flags import run_length
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Everything that a run is told, one configuration a part.
+    """The complete configuration of a run, one field per component.
 
     Attributes:
-        dry_run: what to plan instead of a run; None: run.
-        given: all options by name as parsed, for the checkpoint.
-        notices: one line for each flag that has no effect, and why.
+        dry_run: settings of a dry run; None starts the run.
+        given: all options by name as parsed; saved in the checkpoint.
+        notices: one line per flag that has no effect, with the reason.
     """
 
     model: ProteinBertConfig
@@ -66,7 +66,7 @@ class PretrainConfig:
 
     @property
     def checkpoint_activations(self) -> bool:
-        """Whether whole blocks are computed again in the backward pass."""
+        """Whether entire blocks are recomputed in the backward pass."""
         return self.parallel.recompute == "full"
 
 
@@ -74,11 +74,11 @@ def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainCo
     """Parse a command line.
 
     Args:
-        arguments: without the program's name.
-        world_size: processes of the run; the layout and the default global batch follow from it.
+        arguments: the command line without the program's name.
+        world_size: number of processes; determines the parallel layout and the default global batch size.
 
     Raises:
-        ConfigError: an unknown flag, a bad value, or values that don't fit together.
+        ConfigError: for an unknown flag, an invalid value, or values that contradict each other.
     """
     options, notices = _parse(arguments)
     world_size, dry_run = _dry_run(options, world_size)
@@ -119,22 +119,26 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...
             notices.append(f"{flag} is ignored: {reason}")
         delattr(options, name)
     if options.loss_scale is not None and not options.fp16:
-        notices.append("--loss-scale is ignored: gradients are scaled for --fp16 only, others do not underflow")
+        notices.append(
+            "--loss-scale is ignored: gradients are scaled for --fp16 only, other precisions do not underflow"
+        )
     del options.local_rank
     return options, tuple(notices)
 
 
 def _dry_run(options: argparse.Namespace, world_size: int) -> tuple[int, DryRunConfig | None]:
-    """The number of processes and the dry run, if it is one; its options are taken out: they are not the run's."""
+    """The number of processes and the dry run, if requested; removes its options, which do not describe the run."""
     wanted, given, memory = (options.__dict__.pop(name) for name in ("dry_run", "world_size", "device_memory_gib"))
     if not wanted and (given or memory):
-        raise ConfigError("--world-size and --device-memory-gib belong to --dry-run; a run's size is the launcher's")
+        raise ConfigError(
+            "--world-size and --device-memory-gib require --dry-run; the launcher determines the size of a run"
+        )
     return given or world_size, DryRunConfig(memory) if wanted else None
 
 
 def _check(options: argparse.Namespace) -> None:
     if options.fp16 and options.bf16:
-        raise ConfigError("--fp16 and --bf16 exclude each other")
+        raise ConfigError("--fp16 and --bf16 are mutually exclusive")
     if options.max_position_embeddings < options.seq_length:
         raise ConfigError(
             f"--seq-length {options.seq_length} exceeds --max-position-embeddings {options.max_position_embeddings}"
@@ -151,7 +155,7 @@ def _model(options: argparse.Namespace) -> ProteinBertConfig:
         num_attention_heads=options.num_attention_heads,
         intermediate_size=options.ffn_hidden_size or 4 * options.hidden_size,
         hidden_act="gelu" if options.no_bias_gelu_fusion else "gelu_tanh",
-        mlm_hidden_act="gelu",  # the fused form is that of the blocks; Megatron's head computes erf
+        mlm_hidden_act="gelu",  # Megatron-LM fuses bias and tanh GELU in the blocks only; its head computes erf GELU
         hidden_dropout_prob=options.hidden_dropout,
         attention_probs_dropout_prob=options.attention_dropout,
         max_position_embeddings=options.max_position_embeddings,
@@ -172,7 +176,7 @@ def _data(options: argparse.Namespace) -> DataConfig:
             ("--test-data-path", options.test_data_path),
         )
     )
-    workers = min(options.num_workers, usable_cores())  # Megatron's large example asks for 96
+    workers = min(options.num_workers, usable_cores())  # Megatron-LM's large example requests 96
     return DataConfig(corpora, train, valid, test, options.split, options.vocab_file, workers)
 
 
@@ -197,8 +201,8 @@ def _parallel(options: argparse.Namespace) -> ParallelConfig:
     }
     if all(asked.values()):
         raise ConfigError(
-            "--checkpoint-activations (--recompute-granularity full) recomputes all of a block, --recompute-activations"
-            " (--recompute-granularity selective) a part; give one of them"
+            "--checkpoint-activations (--recompute-granularity full) recomputes entire blocks, --recompute-activations"
+            " (--recompute-granularity selective) only the core attention; give one of them"
         )
     recompute = next((name for name, wanted in asked.items() if wanted), "none")
     return ParallelConfig(
@@ -256,18 +260,18 @@ def _checkpoint(options: argparse.Namespace) -> CheckpointConfig:
 
 def _schedule_of(options: argparse.Namespace) -> str | None:
     if options.override_lr_scheduler and options.use_checkpoint_lr_scheduler:
-        raise ConfigError("--override-lr-scheduler and --use-checkpoint-lr-scheduler exclude each other")
+        raise ConfigError("--override-lr-scheduler and --use-checkpoint-lr-scheduler are mutually exclusive")
     if options.override_lr_scheduler:
         return "start"
     return "checkpoint" if options.use_checkpoint_lr_scheduler else None
 
 
 def with_schedule_of(arguments: PretrainConfig, saved: Mapping[str, Any]) -> PretrainConfig:
-    """The same with the learning rate of a checkpoint.
+    """The configuration with the learning-rate schedule of a checkpoint.
 
     Args:
-        arguments: of this start.
-        saved: the checkpoint's options by name.
+        arguments: the configuration of this start.
+        saved: the options stored in the checkpoint, by name.
     """
     given = {**arguments.given, **schedule_options(saved)}
     _, schedule = run_length(argparse.Namespace(**given), arguments.batch)

@@ -1,4 +1,4 @@
-"""The flags of pretraining: names, types, defaults and help. What they become is in arguments.py."""
+"""The flags of pretraining: names, types, defaults and help texts. arguments.py turns them into configurations."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ TOKENIZER_TYPES = ("iupac", "BertWordPieceLowerCase", "BertWordPieceCase")
 
 
 def make_parser() -> Parser:
-    """All flags of pretrain_tape.py with their types, defaults and help."""
+    """The parser of pretrain_tape.py, with every flag's type, default and help text."""
     parser = Parser(
         prog="pretrain_tape.py",
         fromfile_prefix_chars="@",
-        description="Pretrain a protein language model by masked language modelling. "
-        "@FILE stands for the flags in FILE, several lines, # begins a comment.",
+        description="Pretrain a protein language model by masked language modeling. "
+        "@FILE inserts the flags written in FILE; in it, # starts a comment.",
         formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
@@ -42,7 +42,7 @@ def make_parser() -> Parser:
     for flag, (takes_value, _) in IGNORED_FLAGS.items():
         action: dict[str, Any] = {} if takes_value else {"action": "store_const", "const": True}
         parser.add_argument(flag, dest="ignored_" + flag, help=argparse.SUPPRESS, default=None, **action)
-    # torch.distributed.launch passes it; the environment says the same
+    # torch.distributed.launch passes it; LOCAL_RANK in the environment has the same value
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     return parser
 
@@ -55,32 +55,36 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--num-attention-heads",
         type=positive,
         required=True,
-        help="must divide the hidden size; the tensor-parallel size must divide it",
+        help="must divide --hidden-size and be divisible by --tensor-model-parallel-size",
     )
-    group.add_argument("--ffn-hidden-size", type=positive, help="4 x hidden size when not given")
+    group.add_argument("--ffn-hidden-size", type=positive, help="width of the MLP (default: 4 x --hidden-size)")
     group.add_argument(
         "--max-position-embeddings",
         type=positive,
         required=True,
-        help="rows of the position table, at least --seq-length",
+        help="size of the position embedding table, at least --seq-length",
     )
-    group.add_argument("--attention-dropout", type=fraction, default=0.1, help="of attention probabilities")
-    group.add_argument("--hidden-dropout", type=fraction, default=0.1, help="after embeddings, attention and MLP")
-    group.add_argument("--layernorm-epsilon", type=positive_number, default=1e-5, help="of every layer norm")
+    group.add_argument("--attention-dropout", type=fraction, default=0.1, help="dropout of attention probabilities")
+    group.add_argument(
+        "--hidden-dropout", type=fraction, default=0.1, help="dropout after embeddings, attention and MLP"
+    )
+    group.add_argument("--layernorm-epsilon", type=positive_number, default=1e-5, help="epsilon of every layer norm")
     group.add_argument(
         "--init-method-std",
         type=positive_number,
         default=0.02,
-        help="of initial weights; output projections get it / sqrt(2 layers)",
+        help="standard deviation of initial weights; output projections use it divided by sqrt(2 x --num-layers)",
     )
     group.add_argument(
         "--initial-attention",
         choices=INITIAL_ATTENTION,
         default="random",
-        help="neighbours: heads begin by looking at near residues, which small models don't find in millions of tokens;"
-        " see tape/models/neighbour_attention.py",
+        help="neighbours: attention heads start out attending to nearby residues, which small models do not learn"
+        " within millions of tokens; see tape/models/neighbour_attention.py",
     )
-    group.add_argument("--no-bias-gelu-fusion", action="store_true", help="GELU by erf instead of its tanh form")
+    group.add_argument(
+        "--no-bias-gelu-fusion", action="store_true", help="use the erf form of GELU instead of the tanh approximation"
+    )
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -89,148 +93,228 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--data-path",
         nargs="+",
         metavar="[WEIGHT] PREFIX",
-        help="corpus (path without .bin), or several with their weights; without weights in proportion to their rows. "
-        "Each corpus keeps epochs of its own: all its proteins are seen once before any is seen again",
+        help="a corpus (path without .bin), or several with their weights; without weights, in proportion to their"
+        " rows. Each corpus has its own epochs: all its proteins are seen once before any is seen again",
     )
     for purpose in ("train", "valid", "test"):
         words = (
-            "the same as --data-path, all of it" if purpose == "train" else "corpora of their own, instead of --split"
+            "as --data-path, but used for training only and entirely"
+            if purpose == "train"
+            else f"corpora for {purpose}, instead of a share of --data-path"
         )
         group.add_argument(f"--{purpose}-data-path", nargs="+", metavar="[WEIGHT] PREFIX", help=words)
-    group.add_argument("--split", help="training, validation, test documents of each --data-path (969,30,1)")
-    group.add_argument("--vocab-file", help="declares the ids of a corpus that has no sidecar (written by Megatron)")
-    group.add_argument("--tokenizer-type", choices=TOKENIZER_TYPES, default="iupac", help="all of them are one here")
-    group.add_argument("--data-impl", choices=(*LAYOUTS, "infer"), default="infer", help="recognised from the file")
-    group.add_argument("--seq-length", type=positive, required=True, help="tokens of a row")
-    group.add_argument("--mask-prob", type=float, default=0.15, help="fraction of residues to predict")
-    group.add_argument("--no-sep", action="store_true", help="<cls> residues, without <sep>, as the original")
+    group.add_argument(
+        "--split",
+        help="proportions, or counts, of training, validation and test documents of each --data-path (969,30,1)",
+    )
+    group.add_argument(
+        "--vocab-file", help="vocabulary of a corpus without a .json sidecar, such as one written by Megatron-LM"
+    )
+    group.add_argument(
+        "--tokenizer-type",
+        choices=TOKENIZER_TYPES,
+        default="iupac",
+        help="accepted for Megatron's scripts; all are the same here",
+    )
+    group.add_argument(
+        "--data-impl",
+        choices=(*LAYOUTS, "infer"),
+        default="infer",
+        help="layout of the index file; infer recognizes it",
+    )
+    group.add_argument("--seq-length", type=positive, required=True, help="tokens per row")
+    group.add_argument(
+        "--mask-prob", type=float, default=0.15, help="fraction of residues that are masked and predicted"
+    )
+    group.add_argument(
+        "--no-sep",
+        action="store_true",
+        help="encode a protein as <cls> and its residues, without <sep>, as the original ProteinLM does",
+    )
     group.add_argument(
         "--long-documents",
         choices=LONG_DOCUMENT_RULES,
         default="split",
-        help="proteins longer than a row: split at an offset drawn anew each epoch, or truncate",
+        help="proteins longer than a row: split them at an offset drawn anew in every epoch, or truncate them",
     )
     group.add_argument(
-        "--num-workers", type=not_negative, default=2, help="processes that prepare batches, no more than cores"
+        "--num-workers", type=not_negative, default=2, help="data loader processes per rank, at most one per core"
     )
 
 
 def _add_batch(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("batch")
-    group.add_argument("--micro-batch-size", type=positive, required=True, help="rows of one forward pass on one rank")
-    group.add_argument("--global-batch-size", type=positive, help="rows of a step; micro batch x ranks when not given")
+    group.add_argument("--micro-batch-size", type=positive, required=True, help="rows per forward pass on one rank")
+    group.add_argument(
+        "--global-batch-size",
+        type=positive,
+        help="rows per optimizer step (default: --micro-batch-size x data-parallel size)",
+    )
     group.add_argument(
         "--rampup-batch-size",
         type=positive,
         nargs=3,
         metavar=("START", "INCREMENT", "SAMPLES"),
-        help="begin with START rows a step; more by INCREMENT, up to --global-batch-size after SAMPLES samples",
+        help="start with a global batch of START rows and increase it by INCREMENT, up to --global-batch-size after"
+        " SAMPLES samples",
     )
     group.add_argument(
         "--recompute-granularity",
         choices=RECOMPUTATIONS,
-        help="what the backward pass computes again to save memory: full, whole blocks; selective, attention cores",
+        help="activation checkpointing: full recomputes entire blocks in the backward pass, selective core attention",
     )
-    group.add_argument("--checkpoint-activations", action="store_true", help="--recompute-granularity full")
-    group.add_argument("--recompute-activations", action="store_true", help="--recompute-granularity selective")
+    group.add_argument("--checkpoint-activations", action="store_true", help="same as --recompute-granularity full")
+    group.add_argument("--recompute-activations", action="store_true", help="same as --recompute-granularity selective")
 
 
 def _add_optimizer(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("optimizer")
     group.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="adam is AdamW")
-    group.add_argument("--weight-decay", type=not_negative_number, default=0.01, help="of matrices only")
-    group.add_argument("--clip-grad", type=not_negative_number, default=1.0, help="largest gradient norm; 0: any")
-    group.add_argument("--adam-beta1", type=fraction, default=0.9, help="decay of the first moment")
-    group.add_argument("--adam-beta2", type=fraction, default=0.999, help="decay of the second moment")
-    group.add_argument("--adam-eps", type=positive_number, default=1e-8, help="in Adam's denominator")
-    group.add_argument("--sgd-momentum", type=fraction, default=0.9, help="of --optimizer sgd")
+    group.add_argument(
+        "--weight-decay",
+        type=not_negative_number,
+        default=0.01,
+        help="decoupled weight decay, applied to matrices only",
+    )
+    group.add_argument(
+        "--clip-grad", type=not_negative_number, default=1.0, help="maximum global gradient norm; 0: no clipping"
+    )
+    group.add_argument("--adam-beta1", type=fraction, default=0.9, help="decay rate of the first moment")
+    group.add_argument("--adam-beta2", type=fraction, default=0.999, help="decay rate of the second moment")
+    group.add_argument(
+        "--adam-eps", type=positive_number, default=1e-8, help="epsilon in the denominator of Adam's update"
+    )
+    group.add_argument("--sgd-momentum", type=fraction, default=0.9, help="momentum of --optimizer sgd")
 
 
 def _add_precision(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("precision")
-    group.add_argument("--bf16", action="store_true", help="forward and backward in bfloat16, weights in fp32")
-    group.add_argument("--fp16", action="store_true", help="the same in float16, with loss scaling")
-    group.add_argument("--loss-scale", type=positive_number, help="fixed loss scale of --fp16; dynamic when not given")
     group.add_argument(
-        "--initial-loss-scale", type=positive_number, default=2.0**32, help="where the dynamic loss scale starts"
+        "--bf16", action="store_true", help="forward and backward pass in bfloat16, master weights in fp32"
     )
-    group.add_argument("--min-loss-scale", type=positive_number, default=1.0, help="what it never falls below")
     group.add_argument(
-        "--loss-scale-window", type=positive, default=1000, help="steps without overflow before it doubles"
+        "--fp16",
+        action="store_true",
+        help="forward and backward pass in float16 with loss scaling, master weights in fp32",
     )
-    group.add_argument("--hysteresis", type=positive, default=2, help="overflows forgiven before it halves")
+    group.add_argument("--loss-scale", type=positive_number, help="static loss scale of --fp16 (default: dynamic)")
+    group.add_argument("--initial-loss-scale", type=positive_number, default=2.0**32, help="initial dynamic loss scale")
+    group.add_argument("--min-loss-scale", type=positive_number, default=1.0, help="minimum dynamic loss scale")
+    group.add_argument(
+        "--loss-scale-window",
+        type=positive,
+        default=1000,
+        help="steps without overflow after which the dynamic loss scale doubles",
+    )
+    group.add_argument(
+        "--hysteresis", type=positive, default=2, help="overflows tolerated before the dynamic loss scale halves"
+    )
 
 
 def _add_layout(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("layout")
-    group.add_argument("--tensor-model-parallel-size", type=positive, default=1, help="ranks that share one model")
-    group.add_argument("--pipeline-model-parallel-size", type=positive, default=1, help="stages that share the layers")
     group.add_argument(
-        "--pipeline-schedule", choices=PIPELINE_SCHEDULES, default="1f1b", help="order of forward and backward passes"
+        "--tensor-model-parallel-size", type=positive, default=1, help="tensor-parallel ranks that share each block"
     )
     group.add_argument(
-        "--sequence-parallel", action="store_true", help="tensor ranks share the tokens between the split regions"
+        "--pipeline-model-parallel-size",
+        type=positive,
+        default=1,
+        help="pipeline stages that the blocks are divided into",
+    )
+    group.add_argument(
+        "--pipeline-schedule",
+        choices=PIPELINE_SCHEDULES,
+        default="1f1b",
+        help="schedule of the micro-batches' forward and backward passes",
+    )
+    group.add_argument(
+        "--sequence-parallel",
+        action="store_true",
+        help="shard the tokens over the tensor-parallel ranks outside the tensor-parallel regions",
     )
     group.add_argument(
         "--data-parallel-sharding",
         action="store_true",
-        help="copies of the model share weights, gradients and optimizer state out among themselves (FSDP)",
+        help="shard weights, gradients and optimizer state over the data-parallel replicas (FSDP2)",
     )
     group.add_argument(
         "--compile",
         action="store_true",
-        help="blocks by torch.compile, attention cores excepted; needs a C++ compiler on CPUs",
+        help="torch.compile every block except its core attention; needs a C++ compiler on CPUs",
     )
-    group.add_argument("--distributed-backend", choices=BACKENDS, help="by device when not given")
+    group.add_argument("--distributed-backend", choices=BACKENDS, help="default: nccl on GPUs, gloo on CPUs")
     group.add_argument(
-        "--distributed-timeout-minutes", type=positive_number, default=30.0, help="of one exchange between ranks"
+        "--distributed-timeout-minutes", type=positive_number, default=30.0, help="timeout of a collective"
     )
     group.add_argument(
         "--hang-timeout-seconds",
         type=not_negative,
         default=45,
-        help="a rank that is silent, or that others wait for, for so long ends the run on all ranks; 0: never",
+        help="end the run on all ranks if a rank sends no heartbeat, or keeps others waiting, for this long; 0: never",
     )
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
-    group.add_argument("--seed", type=not_negative, default=1234, help="of weights, samples, masks and dropout")
-    group.add_argument("--save", help="directory of checkpoints and metrics.jsonl")
-    group.add_argument("--load", help="directory to continue from, if it holds a checkpoint")
-    group.add_argument("--save-interval", type=positive, help="also saved at the end")
-    group.add_argument("--keep-last", type=positive, help="checkpoints to keep, the newest ones; all when not given")
+    group.add_argument(
+        "--seed", type=not_negative, default=1234, help="seed of weights, sample order, masks and dropout"
+    )
+    group.add_argument("--save", help="directory for checkpoints and metrics.jsonl")
+    group.add_argument("--load", help="directory to resume from, if it contains a checkpoint")
+    group.add_argument(
+        "--save-interval", type=positive, help="iterations between checkpoints; one is also saved at the end"
+    )
+    group.add_argument("--keep-last", type=positive, help="number of newest checkpoints to keep (default: all)")
     group.add_argument(
         "--async-save",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="write checkpoints beside the training, from a copy in CPU memory",
+        help="write checkpoints in the background, from a copy in CPU memory",
     )
     group.add_argument(
-        "--allow-other-samples", action="store_true", help="continue with another corpus, seed, batch or masking"
+        "--allow-other-samples",
+        action="store_true",
+        help="allow resuming with another corpus, seed, batch size or masking",
     )
     group.add_argument(
-        "--override-lr-scheduler", action="store_true", help="continue with this start's learning rate, not the run's"
+        "--override-lr-scheduler",
+        action="store_true",
+        help="when resuming, use the learning-rate schedule given now instead of the checkpoint's",
     )
     group.add_argument(
-        "--use-checkpoint-lr-scheduler", action="store_true", help="continue with the run's learning rate"
+        "--use-checkpoint-lr-scheduler",
+        action="store_true",
+        help="when resuming, use the checkpoint's learning-rate schedule",
     )
     group.add_argument(
         "--max-skipped-steps",
         type=not_negative,
         default=20,
-        help="in a row, without those of the search for a loss scale; the run then stops; 0: never",
+        help="stop after this many consecutive non-finite steps outside the search for a loss scale; 0: never",
     )
     group.add_argument("--eval-interval", type=positive, default=1000, help="iterations between evaluations")
-    group.add_argument("--eval-iters", type=not_negative, default=100, help="global batches of an evaluation; 0: none")
-    group.add_argument("--full-validation", action="store_true", help="evaluate on the whole validation set")
+    group.add_argument("--eval-iters", type=not_negative, default=100, help="global batches per evaluation; 0: none")
+    group.add_argument("--full-validation", action="store_true", help="evaluate on the entire validation set")
     group.add_argument("--log-interval", type=positive, default=100, help="iterations between console lines")
-    group.add_argument("--tensorboard-dir", help="for TensorBoard's files")
-    group.add_argument("--peak-tflops", type=float, help="of one process, for the utilisation; measured when not given")
-    group.add_argument("--dry-run", action="store_true", help="say what the run would be and whether it fits; no start")
-    group.add_argument("--world-size", type=positive, help="processes of a --dry-run; the launcher's when not given")
-    group.add_argument("--device-memory-gib", type=float, help="of one rank's device, for --dry-run; else detected")
-    group.add_argument("--exit-interval", type=positive, help="leave when the iteration is a multiple of this")
+    group.add_argument("--tensorboard-dir", help="directory for TensorBoard event files")
     group.add_argument(
-        "--exit-duration-in-mins", type=positive_number, help="leave, with a checkpoint, when so old; exit code 0"
+        "--peak-tflops",
+        type=float,
+        help="peak TFLOP/s per process, for the model FLOPs utilization (default: measured)",
+    )
+    group.add_argument(
+        "--dry-run", action="store_true", help="print the plan of the run and whether it fits into memory, and exit"
+    )
+    group.add_argument(
+        "--world-size", type=positive, help="number of processes of a --dry-run (default: the launcher's)"
+    )
+    group.add_argument("--device-memory-gib", type=float, help="memory per rank for --dry-run (default: detected)")
+    group.add_argument(
+        "--exit-interval", type=positive, help="save a checkpoint and exit at iterations that are a multiple of this"
+    )
+    group.add_argument(
+        "--exit-duration-in-mins",
+        type=positive_number,
+        help="save a checkpoint and exit with code 0 after this many minutes",
     )

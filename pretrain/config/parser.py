@@ -1,4 +1,4 @@
-"""How a command line is read: the parser, the types of values, and Megatron's flags that mean nothing here."""
+"""The argument parser, and the flags of Megatron-LM that are accepted without effect."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import NoReturn
 
 from tape.errors import ConfigError
 
-_ALWAYS = "it is always so here"
-_BUILT_IN = "PyTorch's own kernels are used"
-_ONE_REDUCTION = "there is one gradient reduction, in fp32 and beside the backward pass"
-# Flag -> (takes a value, why it means nothing here).
+_ALWAYS = "this is always the case here"
+_BUILT_IN = "PyTorch's own fused kernels are used"
+_ONE_REDUCTION = "gradients are always all-reduced in fp32 buckets, overlapped with the backward pass"
+# Flag -> (whether it takes a value, why it has no effect).
 IGNORED_FLAGS: dict[str, tuple[bool, str]] = {
     "--DDP-impl": (True, _ONE_REDUCTION),
     "--use-contiguous-buffers-in-ddp": (False, _ONE_REDUCTION),
@@ -22,42 +22,42 @@ IGNORED_FLAGS: dict[str, tuple[bool, str]] = {
     "--fp32-allreduce": (False, _ALWAYS),
     "--fp32-residual-connection": (False, _ALWAYS),
     "--attention-softmax-in-fp32": (False, _ALWAYS),
-    "--apply-query-key-layer-scaling": (False, "it changes no result"),
-    "--no-query-key-layer-scaling": (False, "it changes no result"),
+    "--apply-query-key-layer-scaling": (False, "it does not change any result"),
+    "--no-query-key-layer-scaling": (False, "it does not change any result"),
     "--make-vocab-size-divisible-by": (True, "the 30 embedding rows are not split and need no padding"),
     "--merge-file": (True, "proteins are not split into byte pairs"),
-    "--short-seq-prob": (True, "proteins are packed, not shortened"),
-    "--mmap-warmup": (False, "the corpus is memory-mapped as it is"),
+    "--short-seq-prob": (True, "proteins are packed into rows, not shortened"),
+    "--mmap-warmup": (False, "the corpus is memory-mapped without a warm-up"),
     "--reset-position-ids": (False, "positions always restart at each protein"),
     "--reset-attention-mask": (False, "attention never crosses proteins"),
-    "--eod-mask-loss": (False, "only masked residues have a loss"),
+    "--eod-mask-loss": (False, "the loss is computed on masked residues only"),
     "--no-masked-softmax-fusion": (False, _BUILT_IN),
     "--no-scaled-masked-softmax-fusion": (False, _BUILT_IN),
     "--no-bias-dropout-fusion": (False, _BUILT_IN),
     "--bert-no-binary-head": (False, "there is no binary head"),
-    "--lazy-mpu-init": (True, "processes meet at the start"),
+    "--lazy-mpu-init": (True, "process groups are created at the start"),
     "--use-cpu-initialization": (False, "initial weights are the same on every device"),
     "--checkpoint-num-layers": (True, "--checkpoint-activations recomputes every layer"),
     "--recompute-num-layers": (True, "--recompute-granularity full recomputes every layer"),
     "--recompute-method": (True, "--recompute-granularity full recomputes every layer"),
     "--distribute-checkpointed-activations": (False, "--checkpoint-activations recomputes every layer"),
     "--exit-signal-handler": (False, "SIGTERM, SIGINT and SIGUSR1 always end a run with a checkpoint"),
-    "--log-params-norm": (False, "it is not recorded"),
+    "--log-params-norm": (False, "the norm of the parameters is not logged"),
 }
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds the default where there is one; None stands for what the help text says."""
+    """Appends the default to the help text unless it is None or False."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports mistakes as ConfigError, so that one rank shows them, and suggests the nearest flag."""
+    """Raises errors as ConfigError, so that a single rank reports them, and suggests the closest flag."""
 
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        """Words of a line of ``@FILE``."""
+        """The flags on one line of an ``@FILE``, without its comment."""
         return arg_line.split("#", 1)[0].split()
 
     def error(self, message: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Flags of the run's length and learning rate, counted in iterations or in samples: Megatron's two forms."""
+"""The flags of the run length and the learning-rate schedule, in iterations or in samples as in Megatron-LM."""
 
 from __future__ import annotations
 
@@ -14,34 +14,42 @@ _LENGTHS = ("train", "lr-decay", "lr-warmup")
 
 
 def add_schedule_flags(parser: argparse.ArgumentParser) -> None:
-    """Add them to a parser."""
-    group = parser.add_argument_group("learning rate and length", "in iterations or in samples (rows), not in both")
-    group.add_argument("--lr", type=float, default=1e-4, help="peak learning rate")
-    group.add_argument("--min-lr", type=float, default=0.0, help="where the decay ends")
-    group.add_argument("--lr-decay-style", choices=DECAY_STYLES, default="linear", help="after the warm-up")
-    group.add_argument("--train-iters", type=positive, help="iterations of the whole run")
-    group.add_argument(
-        "--train-samples", type=positive, help="rows of the whole run; a last part of a batch is left out"
+    """Add the flags to a parser."""
+    group = parser.add_argument_group(
+        "learning rate and run length", "given in iterations or in samples (rows), not in both"
     )
-    group.add_argument("--lr-decay-iters", type=positive, help="--train-iters when not given")
-    group.add_argument("--lr-decay-samples", type=positive, help="--train-samples when not given")
-    group.add_argument("--lr-warmup-fraction", type=float, help="linear warm-up, as part of the decay's length")
-    group.add_argument("--lr-warmup-iters", type=not_negative, default=0, help="the same in iterations")
-    group.add_argument("--lr-warmup-samples", type=not_negative, default=0, help="the same in samples")
+    group.add_argument("--lr", type=float, default=1e-4, help="peak learning rate")
+    group.add_argument("--min-lr", type=float, default=0.0, help="learning rate at the end of the decay")
+    group.add_argument("--lr-decay-style", choices=DECAY_STYLES, default="linear", help="decay after the warm-up")
+    group.add_argument("--train-iters", type=positive, help="length of the run in iterations")
+    group.add_argument(
+        "--train-samples", type=positive, help="length of the run in rows; an incomplete last batch is dropped"
+    )
+    group.add_argument("--lr-decay-iters", type=positive, help="length of the decay (default: --train-iters)")
+    group.add_argument("--lr-decay-samples", type=positive, help="length of the decay (default: --train-samples)")
+    group.add_argument(
+        "--lr-warmup-fraction", type=float, help="length of the linear warm-up as a fraction of the decay"
+    )
+    group.add_argument(
+        "--lr-warmup-iters", type=not_negative, default=0, help="length of the linear warm-up in iterations"
+    )
+    group.add_argument(
+        "--lr-warmup-samples", type=not_negative, default=0, help="length of the linear warm-up in samples"
+    )
 
 
 def run_length(options: argparse.Namespace, batch: BatchConfig) -> tuple[int, Schedule]:
-    """Iterations of the run and its learning rates.
+    """The number of iterations and the learning-rate schedule.
 
     Raises:
-        ConfigError: both forms or none are given, or the numbers don't fit together.
+        ConfigError: if lengths are given in both units or in none, or contradict each other.
     """
     if (options.train_iters is None) == (options.train_samples is None):
-        raise ConfigError("give the length of the run as --train-iters or as --train-samples: one of the two")
+        raise ConfigError("give the length of the run as either --train-iters or --train-samples")
     unit, other = ("iters", "samples") if options.train_samples is None else ("samples", "iters")
     for name in _LENGTHS:
         if _given(options, name, other):
-            raise ConfigError(f"--{name}-{other} does not go with --train-{unit}; give --{name}-{unit}")
+            raise ConfigError(f"--{name}-{other} cannot be combined with --train-{unit}; give --{name}-{unit}")
     train = _given(options, "train", unit)
     assert train is not None
     decay = _given(options, "lr-decay", unit) or train
@@ -51,7 +59,7 @@ def run_length(options: argparse.Namespace, batch: BatchConfig) -> tuple[int, Sc
         return train, ScheduleConfig(*rates, decay, warmup)
     iterations = batch.iterations(train)
     if not iterations:
-        raise ConfigError(f"--train-samples {train} is less than one batch of {batch.batch_size(0)}")
+        raise ConfigError(f"--train-samples {train} is less than one global batch of {batch.batch_size(0)}")
     return iterations, SampleScheduleConfig(*rates, decay, warmup, batch.consumed_samples)
 
 
@@ -60,7 +68,7 @@ def _warmup(options: argparse.Namespace, unit: str, decay: int) -> float:
     if fraction is None:
         return length
     if length:
-        raise ConfigError(f"--lr-warmup-fraction and --lr-warmup-{unit} exclude each other")
+        raise ConfigError(f"--lr-warmup-fraction and --lr-warmup-{unit} are mutually exclusive")
     return float(fraction * decay)
 
 
