@@ -43,7 +43,6 @@ from pretrain.parallel import (
     ControlGroup,
     ParallelContext,
     choose_backend,
-    choose_device,
     open_control_group,
     open_parallel_context,
 )
@@ -60,6 +59,7 @@ from pretrain.train.stop_conditions import StopConditions
 from pretrain.train.trainer import Trainer
 from tape.errors import ProteinLMError, run_cli
 from tape.io.atomic import write_json
+from tape.runtime.distributed import choose_device
 from tape.runtime.launch import Launch, read_launch
 from tape.tokenizers import TAPETokenizer
 

@@ -75,17 +75,17 @@ def run_train(arguments: Arguments = None) -> Path:
     spec = _trainable(args)
     from tape.finetuning.run_directory import logging_to_terminal
     from tape.finetuning.trainer import seed_all
-    from tape.runtime.distributed import training_processes
+    from tape.runtime.distributed import distributed_context
 
-    with training_processes(args.no_cuda, args.local_rank) as ranks:
-        with logging_to_terminal(options.level_of(args) if ranks.is_writer else logging.WARNING):
+    with distributed_context(args.no_cuda, args.local_rank) as context:
+        with logging_to_terminal(options.level_of(args) if context.is_main else logging.WARNING):
             seed_all(args.seed)
             if args.force_save != "FALSE":
-                return _save_untrained(args, ranks)
+                return _save_untrained(args, context)
             if args.seeds is not None:
-                return _train_seeds(args, spec, ranks)
-            path = _train(args, spec, ranks, changes)
-            _evaluate_splits(args, spec, ranks, path)
+                return _train_seeds(args, spec, context)
+            path = _train(args, spec, context, changes)
+            _evaluate_splits(args, spec, context, path)
             return path
 
 
@@ -110,7 +110,7 @@ def _trainable(args: argparse.Namespace) -> TaskSpec:
     return spec
 
 
-def _train(args: argparse.Namespace, spec: TaskSpec, ranks: DistributedContext, changes: Sequence[str]) -> Path:
+def _train(args: argparse.Namespace, spec: TaskSpec, context: DistributedContext, changes: Sequence[str]) -> Path:
     from tape.finetuning.checkpoint import load_training_state
     from tape.finetuning.trainer import Finetuner
 
@@ -119,59 +119,59 @@ def _train(args: argparse.Namespace, spec: TaskSpec, ranks: DistributedContext, 
     data = assembly.training_data(args, spec)
     shape = assembly.task_type(spec, data.train)
     config = assembly.training_config(args, shape)
-    assembly.report_slow_precision(config.precision, ranks.device)
+    assembly.report_slow_precision(config.precision, context.device)
     source = assembly.pretrained_source(args)
     saved = load_training_state(source) if args.resume_from_checkpoint and source is not None else None
-    model = assembly.choose_trained_parts(args, assembly.model_to_train(args, source)).to(ranks.device)
+    model = assembly.choose_trained_parts(args, assembly.model_to_train(args, source)).to(context.device)
     data = assembly.fit_training_lengths(args, model, data)
     assembly.check_evaluated_splits(args, spec, model)
     with ExitStack() as stack:
-        run = assembly.run_directory(args, source, ranks)
+        run = assembly.run_directory(args, source, context)
         if saved is not None:
             assembly.check_later_epochs(args, run, saved[1].epoch)
-        recorder = assembly.run_recorder(args, run, data, ranks, stack)
+        recorder = assembly.run_recorder(args, run, data, context, stack)
         validated = assembly.validated_model(args, model, shape)
-        trainer = Finetuner(model, data, shape, config, ranks, recorder, validated)
+        trainer = Finetuner(model, data, shape, config, context, recorder, validated)
         if saved is not None:
             _resume(trainer, saved, run, recorder)
-            for change in changes if ranks.is_writer else ():
+            for change in changes if context.is_main else ():
                 logger.warning(change)
         _announce(args, trainer, run)
         trainer.train()
     return run.path
 
 
-def _train_seeds(args: argparse.Namespace, spec: TaskSpec, ranks: DistributedContext) -> Path:
+def _train_seeds(args: argparse.Namespace, spec: TaskSpec, context: DistributedContext) -> Path:
     """``--seeds N``: N runs in one directory, and their mean and standard deviation."""
     from tape.finetuning.run_directory import SEED_PREFIX, experiment_name
     from tape.finetuning.seeds import SeedRun, write_summary
     from tape.finetuning.trainer import seed_all
-    from tape.runtime.distributed import from_writer
+    from tape.runtime.distributed import broadcast_object
 
-    name = from_writer(experiment_name(args.task, args.model_type, args.time_or_name, args.exp_name), ranks)
+    name = broadcast_object(experiment_name(args.task, args.model_type, args.time_or_name, args.exp_name), context)
     runs = []
     for seed in range(args.seed, args.seed + args.seeds):
         own = argparse.Namespace(
             **{**vars(args), "seed": seed, "seeds": None, "exp_name": f"{name}/{SEED_PREFIX}{seed}"}
         )
         seed_all(seed)
-        path = _train(own, spec, ranks, ())
-        runs.append(SeedRun(seed, path, _evaluate_splits(own, spec, ranks, path)))
+        path = _train(own, spec, context, ())
+        runs.append(SeedRun(seed, path, _evaluate_splits(own, spec, context, path)))
     directory = Path(args.output_dir) / name
-    if ranks.is_writer:
+    if context.is_main:
         for line in write_summary(directory, args.task, args.model_type, runs):
             logger.info(line)
     return directory
 
 
 def _evaluate_splits(
-    args: argparse.Namespace, spec: TaskSpec, ranks: DistributedContext, run: Path
+    args: argparse.Namespace, spec: TaskSpec, context: DistributedContext, run: Path
 ) -> dict[str, dict[str, float]]:
     """``--eval_splits``: the metrics of a run's best saved epoch on each."""
     evaluation = vars(options.create_eval_parser().parse_args([args.model_type, args.task, str(run)]))
     shared = {name: value for name, value in vars(args).items() if name in evaluation and name != "from_pretrained"}
     return {
-        split: _evaluate(argparse.Namespace(**{**evaluation, **shared, "split": split}), spec, ranks)
+        split: _evaluate(argparse.Namespace(**{**evaluation, **shared, "split": split}), spec, context)
         for split in args.eval_splits
     }
 
@@ -205,7 +205,7 @@ def _announce(args: argparse.Namespace, trainer: Finetuner, run: RunDirectory) -
         )
 
 
-def _save_untrained(args: argparse.Namespace, ranks: DistributedContext) -> Path:
+def _save_untrained(args: argparse.Namespace, context: DistributedContext) -> Path:
     """``--force_save``: the model as it starts, with its optimizer, in PATH/0. No data are read."""
     from tape.finetuning.checkpoint import TrainerState, save_epoch
     from tape.finetuning.optimizer import make_optimizer
@@ -215,7 +215,7 @@ def _save_untrained(args: argparse.Namespace, ranks: DistributedContext) -> Path
 
     directory = Path(args.force_save) / "0"
     model = assembly.model_to_train(args, assembly.pretrained_source(args))
-    if ranks.is_writer:
+    if context.is_main:
         optimizer, schedule = make_optimizer(model, AdamWConfig(args.learning_rate, args.weight_decay, 0), 1)
         state = {"optimizer": optimizer.state_dict(), "scheduler": schedule.state_dict()}
         provenance = {
@@ -248,21 +248,21 @@ def run_eval(arguments: Arguments = None) -> dict[str, float]:
     options.check_directory("--output_dir", args.output_dir)
     spec = _trainable(args)
     from tape.finetuning.run_directory import logging_to_terminal
-    from tape.runtime.distributed import training_processes
+    from tape.runtime.distributed import distributed_context
 
-    with training_processes(args.no_cuda, args.local_rank) as ranks:
-        with logging_to_terminal(options.level_of(args) if ranks.is_writer else logging.WARNING):
-            return _evaluate(args, spec, ranks) if args.predict is None else _predict(args, spec, ranks)
+    with distributed_context(args.no_cuda, args.local_rank) as context:
+        with logging_to_terminal(options.level_of(args) if context.is_main else logging.WARNING):
+            return _evaluate(args, spec, context) if args.predict is None else _predict(args, spec, context)
 
 
-def _predict(args: argparse.Namespace, spec: TaskSpec, ranks: DistributedContext) -> dict[str, float]:
+def _predict(args: argparse.Namespace, spec: TaskSpec, context: DistributedContext) -> dict[str, float]:
     """``--predict FILE``."""
     from tape.datasets.embedding import EmbedDataset
     from tape.evaluation.evaluate import EvaluationConfig
     from tape.finetuning.run_directory import saved_epoch
     from tape.inference.predict import check_predicted, predict
     from tape.inference.prediction_files import PredictionFiles
-    from tape.runtime.distributed import gather_lists
+    from tape.runtime.distributed import all_gather_lists
 
     from .cli import build as assembly
 
@@ -274,18 +274,18 @@ def _predict(args: argparse.Namespace, spec: TaskSpec, ranks: DistributedContext
     files = PredictionFiles(path, args.task, shape)
     dataset: Any = EmbedDataset(args.predict, args.tokenizer)
     assembly.report_changes(dataset, str(args.predict))
-    model = assembly.finetuned_model(args, spec, directory).to(ranks.device)
+    model = assembly.finetuned_model(args, spec, directory).to(context.device)
     model, dataset = assembly.fit_lengths(args.length, model, dataset, shape, str(args.predict))
     batch_size = TASK_TYPE_TRAITS[shape].batch_size if args.batch_size is None else args.batch_size
     config = EvaluationConfig(batch_size, args.num_workers, options.precision_of(args), max_tokens=args.max_tokens)
-    rows = gather_lists(files.keep(predict(model, dataset, shape, config, ranks)), ranks)
-    if ranks.is_writer:
+    rows = all_gather_lists(files.keep(predict(model, dataset, shape, config, context)), context)
+    if context.is_main:
         files.write(rows, directory)
         logger.info("wrote %d predictions to %s", len(rows), path)
     return {"proteins": float(len(rows))}
 
 
-def _evaluate(args: argparse.Namespace, spec: TaskSpec, ranks: DistributedContext) -> dict[str, float]:
+def _evaluate(args: argparse.Namespace, spec: TaskSpec, context: DistributedContext) -> dict[str, float]:
     from tape.evaluation.evaluate import EvaluationConfig, check_measured, evaluate
     from tape.evaluation.results import check_metrics, chosen_metrics
     from tape.finetuning.run_directory import saved_epoch
@@ -301,13 +301,13 @@ def _evaluate(args: argparse.Namespace, spec: TaskSpec, ranks: DistributedContex
     bootstrap = options.bootstrap_of(args)
     precision = options.precision_of(args)
     config = EvaluationConfig(batch_size, args.num_workers, precision, bootstrap, args.max_tokens)
-    assembly.report_slow_precision(config.precision, ranks.device)
-    model = assembly.finetuned_model(args, spec, directory).to(ranks.device)
+    assembly.report_slow_precision(config.precision, context.device)
+    model = assembly.finetuned_model(args, spec, directory).to(context.device)
     model, dataset = assembly.fit_lengths(args.length, model, dataset, shape, args.split)
-    evaluation = evaluate(model, dataset, shape, config, ranks, keep_results=True, title=f"{args.task} {args.split}")
+    evaluation = evaluate(model, dataset, shape, config, context, keep_results=True, title=f"{args.task} {args.split}")
     check_measured(evaluation, getattr(getattr(dataset, "data", None), "path", f"split {args.split}"))
     chosen = chosen_metrics(evaluation, args.metrics)
-    if ranks.is_writer:
+    if context.is_main:
         _write_evaluation(args, directory, dataset, evaluation, chosen, model.config)
     for name, value in chosen.items():
         logger.info("%s: %.4g", name, value)
@@ -359,17 +359,17 @@ def run_embed(arguments: Arguments = None) -> Path:
     from tape.finetuning.run_directory import logging_to_terminal, saved_epoch
     from tape.inference.embed import embed, run_identity
     from tape.inference.embedding_files import embeddings_file
-    from tape.runtime.distributed import training_processes
+    from tape.runtime.distributed import distributed_context
 
     from .cli import build as assembly
 
-    with training_processes(args.no_cuda, args.local_rank) as ranks:
-        with logging_to_terminal(options.level_of(args) if ranks.is_writer else logging.WARNING):
+    with distributed_context(args.no_cuda, args.local_rank) as context:
+        with logging_to_terminal(options.level_of(args) if context.is_main else logging.WARNING):
             path = embeddings_file(Path(args.out_file))
             dataset = spec.dataset_class(args.data_file, args.tokenizer)
             assembly.report_changes(dataset, args.data_file)
             directory = saved_epoch(local_model(args.from_pretrained))
-            model = assembly.encoder(args, directory).to(ranks.device)
+            model = assembly.encoder(args, directory).to(context.device)
             model, dataset = assembly.fit_lengths(args.length, model, dataset, TaskType.EMBEDDING, args.data_file)
             batch_size = TASK_TYPE_TRAITS[TaskType.EMBEDDING].batch_size if args.batch_size is None else args.batch_size
             config = EvaluationConfig(
@@ -383,7 +383,7 @@ def run_embed(arguments: Arguments = None) -> Path:
                 length=args.length,
                 precision=config.precision,
             )
-            before = embed(model, dataset, config, ranks, path, identity)
+            before = embed(model, dataset, config, context, path, identity)
             logger.info("wrote %d embeddings to %s (%d were done before)", len(dataset), path, before)
     return path
 

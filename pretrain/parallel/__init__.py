@@ -5,7 +5,7 @@ is split from outside, and the training loop calls the few operations of :class:
 :class:`GradientBuckets`.
 """
 
-from .context import BACKENDS, ParallelConfig, ParallelContext, choose_backend, choose_device, open_parallel_context
+from .context import BACKENDS, ParallelConfig, ParallelContext, choose_backend, open_parallel_context
 from .control_group import ControlGroup, open_control_group
 from .fsdp import apply_fsdp, fill_part
 from .gradient_buckets import GradientBuckets
@@ -31,7 +31,6 @@ __all__ = [
     "apply_fsdp",
     "apply_tensor_parallel",
     "choose_backend",
-    "choose_device",
     "compile_blocks",
     "fill_part",
     "keep_stage",

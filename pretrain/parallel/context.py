@@ -13,7 +13,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from tape.errors import ConfigError
 from tape.runtime.launch import Launch
 
 from .parallel_dims import ParallelDims
@@ -136,22 +135,6 @@ class ParallelContext:
         values: list[Any] = [None] * self.dims.world_size
         dist.all_gather_object(values, value)
         return values
-
-
-def choose_device(local_rank: int) -> torch.device:
-    """This process's GPU, or the CPU where there is none.
-
-    Raises:
-        ConfigError: more processes than GPUs.
-    """
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    if local_rank >= torch.cuda.device_count():
-        raise ConfigError(
-            f"process {local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}. Start fewer "
-            "processes, or set CUDA_VISIBLE_DEVICES= to compute on the CPU"
-        )
-    return torch.device("cuda", local_rank)
 
 
 def choose_backend(asked: str | None, device: torch.device) -> tuple[str, str | None]:

@@ -29,7 +29,7 @@ from tape.models.freezing import freeze_encoder
 from tape.models.lora import add_lora
 from tape.models.model_directory import UNTRAINED, check_vocabulary, directory_provenance
 from tape.registry import TaskSpec, registry
-from tape.runtime.distributed import DistributedContext, from_writer
+from tape.runtime.distributed import DistributedContext, broadcast_object
 from tape.runtime.precision import is_fast
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
 from tape.tokenizers import VOCABULARIES, TAPETokenizer
@@ -62,9 +62,9 @@ def training_data(args: argparse.Namespace, spec: TaskSpec) -> TrainingData:
 
 def report_changes(dataset: Any, split: str) -> None:
     """Say how many characters of a split's sequences were read as others."""
-    survey = None if dataset is None else index_of(dataset)
-    if survey is not None and survey.changes:
-        changes = ", ".join(f"{name} {count}" for name, count in sorted(survey.changes.items()))
+    dataset_index = None if dataset is None else index_of(dataset)
+    if dataset_index is not None and dataset_index.changes:
+        changes = ", ".join(f"{name} {count}" for name, count in sorted(dataset_index.changes.items()))
         logger.warning("sequences of %s were read with these changes of characters: %s", split, changes)
 
 
@@ -235,14 +235,14 @@ def _report_long(lengths: np.ndarray, limit: int, policy: str, split: str) -> No
         logger.warning("--length %s: %d of %d proteins of %s are %s", policy, over, len(lengths), split, treated)
 
 
-def run_directory(args: argparse.Namespace, source: Path | None, ranks: DistributedContext) -> RunDirectory:
+def run_directory(args: argparse.Namespace, source: Path | None, context: DistributedContext) -> RunDirectory:
     """A new run's directory, or the one that is gone on with; made by rank 0 alone."""
     if args.resume_from_checkpoint:
         assert source is not None
         return RunDirectory(source.resolve().parent)
-    name = from_writer(experiment_name(args.task, args.model_type, args.time_or_name, args.exp_name), ranks)
+    name = broadcast_object(experiment_name(args.task, args.model_type, args.time_or_name, args.exp_name), context)
     path = Path(args.output_dir) / name
-    if ranks.is_writer:
+    if context.is_main:
         RunDirectory.create(path, args.overwrite)
     return RunDirectory(path)
 
@@ -262,10 +262,10 @@ def check_later_epochs(args: argparse.Namespace, run: RunDirectory, epoch: int) 
 
 
 def run_recorder(
-    args: argparse.Namespace, run: RunDirectory, data: TrainingData, ranks: DistributedContext, stack: ExitStack
+    args: argparse.Namespace, run: RunDirectory, data: TrainingData, context: DistributedContext, stack: ExitStack
 ) -> RunLogger | None:
     """Rank 0's recorder and log file, closed with ``stack``; None on other ranks."""
-    if not ranks.is_writer:
+    if not context.is_main:
         return None
     run.write_arguments(written_arguments(args))
     stack.enter_context(logging_to_file(run.path / "log"))

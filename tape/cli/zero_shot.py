@@ -68,21 +68,21 @@ def run_score(arguments: Sequence[str] | None = None) -> Path:
     from tape.evaluation.evaluate import EvaluationConfig
     from tape.finetuning.run_directory import logging_to_terminal, saved_epoch
     from tape.inference.variant_effects import VariantScorer
-    from tape.runtime.distributed import training_processes
+    from tape.runtime.distributed import distributed_context
 
     from . import build as assembly
 
     proteins = read_proteins(args.wild_type)
     variants = read_variants(args.variants_file, proteins, args.first_residue)
     measured = None if args.compare is None else _numbers(args.compare, variants, args.variants_file)
-    with training_processes(args.no_cuda, args.local_rank) as ranks, logging_to_terminal(options.level_of(args)):
+    with distributed_context(args.no_cuda, args.local_rank) as context, logging_to_terminal(options.level_of(args)):
         spec = registry.get_task_spec(args.task)
-        model = assembly.finetuned_model(args, spec, saved_epoch(local_model(args.from_pretrained))).to(ranks.device)
+        model = assembly.finetuned_model(args, spec, saved_epoch(local_model(args.from_pretrained))).to(context.device)
         config = EvaluationConfig(args.batch_size, 0, options.precision_of(args))
-        scores = VariantScorer(model, TAPETokenizer(args.tokenizer), config, ranks.device).score(
+        scores = VariantScorer(model, TAPETokenizer(args.tokenizer), config, context.device).score(
             variants, proteins, list(dict.fromkeys(args.methods))
         )
-        if ranks.is_writer:
+        if context.is_main:
             _write_scores(Path(args.out_file), variants, scores)
             _log_agreement(args.compare, measured, scores)
             logger.info("wrote %d variants to %s", len(variants), args.out_file)
@@ -153,26 +153,26 @@ def run_contacts(arguments: Sequence[str] | None = None) -> Path:
     from tape.datasets.index import check_position_limit
     from tape.finetuning.run_directory import experiment_name, logging_to_terminal, saved_epoch
     from tape.inference import attention_contacts as contacts
-    from tape.runtime.distributed import from_writer, training_processes
+    from tape.runtime.distributed import broadcast_object, distributed_context
 
-    with training_processes(args.no_cuda, args.local_rank) as ranks, logging_to_terminal(options.level_of(args)):
+    with distributed_context(args.no_cuda, args.local_rank) as context, logging_to_terminal(options.level_of(args)):
         spec = registry.get_task_spec(args.task)
         directory = saved_epoch(local_model(args.from_pretrained))
-        name = from_writer(
-            experiment_name(contacts.TASK_NAME, args.model_type, args.time_or_name, args.exp_name), ranks
+        name = broadcast_object(
+            experiment_name(contacts.TASK_NAME, args.model_type, args.time_or_name, args.exp_name), context
         )
         path = Path(args.output_dir) / name
         _check_new(path, args.overwrite)
         fit, test = (spec.dataset_class(args.data_dir, split, args.tokenizer) for split in (args.fit_split, args.split))
-        model = _attention_model(args, directory).to(ranks.device)
+        model = _attention_model(args, directory).to(context.device)
         positions = getattr(model.config, "max_position_embeddings", None)
         check_position_limit(test, positions)
         chosen = contacts.choose_proteins(fit, args.fit_proteins, args.seed, positions and positions - 2)
-        regression = contacts.fit_contacts(model, fit, chosen, args.inverse_penalty, ranks.device)
+        regression = contacts.fit_contacts(model, fit, chosen, args.inverse_penalty, context.device)
         evaluation = contacts.evaluate_contacts(
-            model, test, regression, ranks.device, options.bootstrap_of(args), f"contacts {args.split}"
+            model, test, regression, context.device, options.bootstrap_of(args), f"contacts {args.split}"
         )
-        if ranks.is_writer:
+        if context.is_main:
             _write_contacts(args, path, directory, test, model, regression, evaluation)
             for metric in ("precision_at_l", "precision_at_l5", "precision_at_l_long"):
                 logger.info("%s: %.4g", metric, evaluation.value(metric))

@@ -52,8 +52,8 @@ class CroppedDataset(Dataset[Any]):
 
         return labels
 
-    def survey(self) -> DatasetIndex | None:
-        """The data set's survey, with the lengths that are left."""
+    def build_index(self) -> DatasetIndex | None:
+        """The data set's dataset_index, with the lengths that are left."""
         found = index_of(self._dataset)
         return None if found is None else replace(found, lengths=np.minimum(found.lengths, self._positions - 2))
 

@@ -75,13 +75,13 @@ def build_index(source: RecordSource) -> DatasetIndex:
     Raises:
         DataError: a record that can't be used; names file and record.
     """
-    if source.known_survey is None:
-        source.known_survey = _survey(source)
-    survey: DatasetIndex = source.known_survey
-    return survey
+    if source.known_index is None:
+        source.known_index = _read_all(source)
+    dataset_index: DatasetIndex = source.known_index
+    return dataset_index
 
 
-def _survey(source: RecordSource) -> DatasetIndex:
+def _read_all(source: RecordSource) -> DatasetIndex:
     if len(source) == 0:
         raise DataError(f"{source.path}: holds no record")
     lengths = np.empty(len(source), dtype=np.int64)
@@ -113,20 +113,22 @@ def _is_built_in(kind: type) -> bool:
 
 
 def index_of(dataset: Any) -> DatasetIndex | None:
-    """The survey that a data set offers of its own examples: a method ``survey()``, as the built-in ones have.
+    """The survey that a data set offers of its own examples: a method ``build_index()``, as the built-in ones have.
 
     None for any other. A file that it keeps as ``data`` tells nothing: a subset, another order or two examples a
     record are all possible. Then its proteins are not sorted by length, and their ids are their numbers.
     """
-    if not hasattr(dataset, "survey") or not speaks_for(dataset, "survey"):
+    if not hasattr(dataset, "build_index") or not speaks_for(dataset, "build_index"):
         return None
     if not isinstance(getattr(dataset, "data", None), RecordSource | None):  # such as a list of some of its records
         return None
-    survey: DatasetIndex | None = dataset.survey()
-    if survey is not None and len(survey.lengths) != len(dataset):
-        logger.info("%s has %d examples, but surveys %d", type(dataset).__name__, len(dataset), len(survey.lengths))
+    dataset_index: DatasetIndex | None = dataset.build_index()
+    if dataset_index is not None and len(dataset_index.lengths) != len(dataset):
+        logger.info(
+            "%s has %d examples, but surveys %d", type(dataset).__name__, len(dataset), len(dataset_index.lengths)
+        )
         return None
-    return survey
+    return dataset_index
 
 
 def unmasked_labels_of(dataset: Any) -> Callable[[int], np.ndarray] | None:
@@ -139,8 +141,8 @@ def unmasked_labels_of(dataset: Any) -> Callable[[int], np.ndarray] | None:
 
 def lengths_of(dataset: Any) -> np.ndarray:
     """(N,) residues of each protein; all 0 where they can't be known without building every example."""
-    survey = index_of(dataset)
-    return np.zeros(len(dataset), dtype=np.int64) if survey is None else survey.lengths
+    dataset_index = index_of(dataset)
+    return np.zeros(len(dataset), dtype=np.int64) if dataset_index is None else dataset_index.lengths
 
 
 def within_length(lengths: np.ndarray, max_length: int | None) -> np.ndarray:
@@ -168,21 +170,21 @@ def check_position_limit(dataset: Any, max_positions: int | None, indices: np.nd
     Raises:
         DataError: names file, record, length and limit.
     """
-    survey = index_of(dataset)
-    if max_positions is None or survey is None:
+    dataset_index = index_of(dataset)
+    if max_positions is None or dataset_index is None:
         return
     without = "" if indices is None else ", or --max_length N to leave long proteins out of training"
-    indices = np.arange(len(survey.lengths)) if indices is None else indices
+    indices = np.arange(len(dataset_index.lengths)) if indices is None else indices
     limit = max_positions - 2
-    over = indices[survey.lengths[indices] > limit]
+    over = indices[dataset_index.lengths[indices] > limit]
     if over.size == 0:
         return
-    worst = int(over[np.argmax(survey.lengths[over])])
+    worst = int(over[np.argmax(dataset_index.lengths[over])])
     source = getattr(dataset, "data", None)
-    name = survey.identifiers[worst]
+    name = dataset_index.identifiers[worst]
     where = source.where(worst, {"id": name}) if isinstance(source, RecordSource) else f"record {worst} ({name})"
     raise DataError(
-        f"{where}: {survey.lengths[worst]} residues, but the model has positions for {limit}"
+        f"{where}: {dataset_index.lengths[worst]} residues, but the model has positions for {limit}"
         f" ({max_positions} less <cls> and <sep>); {over.size} of {indices.size} proteins are longer than that."
         f" Use a model with more positions, --length crop or --length window{without}"
     )

@@ -30,11 +30,11 @@ class RecordSource(Dataset[Record]):
     Attributes:
         path: the file or directory, for messages.
         has_labels: False where nothing belongs to single residues, so that a stop ``*`` at the end may be left out.
-        known_survey: what :func:`tape.datasets.index.build_index` found, kept so that the file is read through once.
+        known_index: what :func:`tape.datasets.index.build_index` found, kept so that the file is read through once.
     """
 
     path: Path
-    known_survey: Any = None
+    known_index: Any = None
     has_labels = True
     first_number = 1  # how messages count records
 

@@ -89,7 +89,7 @@ class TaskDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.data)
 
-    def survey(self) -> DatasetIndex:
+    def build_index(self) -> DatasetIndex:
         """Lengths and ids of all records; read once."""
         return build_index(self.data)
 

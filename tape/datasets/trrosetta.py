@@ -92,11 +92,11 @@ class TRRosettaDataset(DrawnExamples, TaskDataset):
         self._is_training = split == "train"
         self._max_seqlen = max_seqlen if self._is_training and max_seqlen > 0 else None
         self._seed = seed
-        self._survey: DatasetIndex | None = None
+        self._index: DatasetIndex | None = None
 
-    def survey(self) -> DatasetIndex:
+    def build_index(self) -> DatasetIndex:
         """Lengths and names, from the headers of the alignments."""
-        if self._survey is None:
+        if self._index is None:
             shapes = [self.data.shape_of(index, "msa") for index in range(len(self))]
             for index, shape in enumerate(shapes):
                 if len(shape) != 2:
@@ -104,8 +104,8 @@ class TRRosettaDataset(DrawnExamples, TaskDataset):
             lengths = np.array([shape[1] for shape in shapes], dtype=np.int64)
             if self._max_seqlen is not None:
                 lengths = np.minimum(lengths, self._max_seqlen)
-            self._survey = DatasetIndex(lengths, self.data.names, Counter())
-        return self._survey
+            self._index = DatasetIndex(lengths, self.data.names, Counter())
+        return self._index
 
     def __getitem__(self, index: int) -> Item:
         record = self.data[index]

@@ -19,7 +19,7 @@ from tape.datasets.loading import load_batches, worker_count
 from tape.errors import CheckpointError, ConfigError, DataError, ProteinLMError
 from tape.metrics import TASK_TYPE_METRICS, Bootstrap, Metric
 from tape.metrics.classes import perplexity
-from tape.runtime.distributed import DistributedContext, gather_lists, sum_over_ranks
+from tape.runtime.distributed import DistributedContext, all_gather_lists, all_reduce_sum
 from tape.runtime.precision import autocast
 from tape.runtime.progress import Progress
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
@@ -126,7 +126,7 @@ def evaluate(
     dataset: Any,
     shape: TaskType,
     config: EvaluationConfig,
-    ranks: DistributedContext | None = None,
+    context: DistributedContext | None = None,
     *,
     keep_results: bool = False,
     title: str = "evaluation",
@@ -138,20 +138,20 @@ def evaluate(
         dataset: the split.
         shape: chooses the metrics.
         config: batch size, workers, precision.
-        ranks: the processes among which the split is divided.
+        context: the processes among which the split is divided.
         keep_results: also return every prediction, on every rank.
         title: of the progress bar.
     """
-    ranks = ranks or DistributedContext()
+    context = context or DistributedContext()
     lengths = lengths_of(dataset)
-    plan = plan_evaluation(lengths, config.batch_size, ranks.rank, ranks.world_size, config.max_tokens)
+    plan = plan_evaluation(lengths, config.batch_size, context.rank, context.world_size, config.max_tokens)
     workers = worker_count(config.num_workers, len(dataset))
     rows: list[tuple[int, Any]] = []
     kept: list[tuple[int, Any, Any]] = []
     loss_sum, count_sum = 0.0, 0
-    with evaluation_mode(model), Progress(title, len(dataset), ranks.is_writer) as progress:
+    with evaluation_mode(model), Progress(title, len(dataset), context.is_main) as progress:
         for indices, batch in zip(plan, load_batches(dataset, plan, num_workers=workers), strict=True):
-            loss, prediction = _predict(model, batch, config.precision, ranks.device)
+            loss, prediction = _predict(model, batch, config.precision, context.device)
             count = count_labels(shape, batch)
             if count:  # a mean over nothing may be nan
                 loss_sum, count_sum = loss_sum + loss * count, count_sum + count
@@ -159,12 +159,12 @@ def evaluate(
             rows.extend(_measured(dataset, shape, indices, proteins))
             if keep_results:
                 kept.extend(_results(shape, indices, proteins))
-            progress.advance(len(indices) * ranks.world_size)
-    loss_sum, counted = sum_over_ranks([loss_sum, count_sum], ranks)
-    measured = [row for _, row in sorted(gather_lists(rows, ranks), key=lambda indexed: indexed[0])]
+            progress.advance(len(indices) * context.world_size)
+    loss_sum, counted = all_reduce_sum([loss_sum, count_sum], context)
+    measured = [row for _, row in sorted(all_gather_lists(rows, context), key=lambda indexed: indexed[0])]
     metrics = _loss_metrics(shape, loss_sum, int(counted))
     metrics += TASK_TYPE_METRICS[shape].summarise(measured, config.bootstrap)
-    results = _in_order(dataset, gather_lists(kept, ranks)) if keep_results else []
+    results = _in_order(dataset, all_gather_lists(kept, context)) if keep_results else []
     return Evaluation(metrics, len(dataset), results)
 
 
@@ -201,12 +201,16 @@ def _results(shape: TaskType, indices: np.ndarray, proteins: list[tuple[Any, Any
 
 def _in_order(dataset: Any, kept: list[tuple[int, Any, Any]]) -> list[dict[str, Any]]:
     """Results in the order of the data set, each once, with the proteins' ids (defect 19)."""
-    survey = index_of(dataset)
+    dataset_index = index_of(dataset)
     ordered = sorted(kept, key=lambda result: result[0])
     if [index for index, _, _ in ordered] != list(range(len(dataset))):
         raise ProteinLMError(f"evaluated {len(ordered)} of {len(dataset)} proteins")  # can't be, if the plan is right
     return [
-        {"id": str(index) if survey is None else survey.identifiers[index], "prediction": prediction, "target": target}
+        {
+            "id": str(index) if dataset_index is None else dataset_index.identifiers[index],
+            "prediction": prediction,
+            "target": target,
+        }
         for index, prediction, target in ordered
     ]
 

@@ -30,7 +30,7 @@ from tape.evaluation.evaluate import EvaluationConfig, evaluate, forward
 from tape.metrics.classes import perplexity
 from tape.models.freezing import set_training_mode
 from tape.models.lora import adapter_state, load_adapter
-from tape.runtime.distributed import DistributedContext, share_buffers, sum_over_ranks, wait_for_all
+from tape.runtime.distributed import DistributedContext, all_reduce_sum, barrier, broadcast_buffers
 from tape.runtime.precision import autocast, make_scaler
 from tape.runtime.progress import Progress
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
@@ -96,9 +96,9 @@ class RunningMeans:
             self._has_classes = True
             self._right += float(right)
 
-    def means(self, ranks: DistributedContext) -> dict[str, float]:
+    def means(self, context: DistributedContext) -> dict[str, float]:
         """Means over the labels of all ranks (defect 18); empties the sums."""
-        loss, right, count = sum_over_ranks([self._loss, self._right, self._count], ranks)
+        loss, right, count = all_reduce_sum([self._loss, self._right, self._count], context)
         self._loss = self._right = self._count = 0.0
         if count == 0:
             return {}
@@ -118,7 +118,7 @@ class Finetuner:
         data: what to train and validate on.
         shape: of the task.
         config: settings.
-        ranks: the processes that train together.
+        context: the processes that train together.
         recorder: where numbers and models go; None on ranks that write nothing.
         validated: the model as validation calls it, when that is not ``model`` itself.
     """
@@ -129,26 +129,26 @@ class Finetuner:
         data: TrainingData,
         shape: TaskType,
         config: TrainingConfig,
-        ranks: DistributedContext | None = None,
+        context: DistributedContext | None = None,
         recorder: EpochLogger | None = None,
         validated: nn.Module | None = None,
     ) -> None:
         self.model, self.data, self.shape, self.config = model, data, shape, config
         self.validated = validated or model
-        self.ranks = ranks or DistributedContext()
+        self.context = context or DistributedContext()
         self.recorder = recorder
         self.progress = TrainerState()
         self.steps_per_epoch = -(-len(data.indices) // config.batch_size)
         self.total_steps = self.steps_per_epoch * config.num_train_epochs
         self.optimizer, self.schedule = make_optimizer(model, config.optimizer, self.total_steps)
-        self.scaler = make_scaler(config.precision, self.ranks.device)
+        self.scaler = make_scaler(config.precision, self.context.device)
         self._rate = 0.0
         self._parallel = self._wrap()
 
     def _wrap(self) -> nn.Module:
-        if not self.ranks.is_distributed:
+        if not self.context.is_distributed:
             return self.model
-        devices = [self.ranks.device] if self.ranks.device.type == "cuda" else None
+        devices = [self.context.device] if self.context.device.type == "cuda" else None
         return DistributedDataParallel(
             self.model, device_ids=devices, find_unused_parameters=self._has_unused_parameters()
         )
@@ -161,7 +161,7 @@ class Finetuner:
         dataset = self.data.train
         batch = dataset.collate_fn([dataset[int(self.data.indices[0])]])
         self.model.eval()
-        loss, _ = forward(self.model, model_inputs(batch, self.ranks.device))
+        loss, _ = forward(self.model, model_inputs(batch, self.context.device))
         loss.backward()
         unused = any(p.requires_grad and p.grad is None for p in self.model.parameters())
         self.model.zero_grad()
@@ -178,7 +178,7 @@ class Finetuner:
             f"{size:,} parameters{part}, {len(data.indices):,} proteins ({left_out:,} left out),"
             f" {config.num_train_epochs} epochs of {self.steps_per_epoch} steps of {config.batch_size},"
             f" {self.schedule.warmup_steps} steps of warm-up,"
-            f" {config.precision} on {self.ranks.world_size} x {self.ranks.device.type}"
+            f" {config.precision} on {self.context.world_size} x {self.context.device.type}"
         )
 
     # --- state ------------------------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ class Finetuner:
         if not train:
             source = getattr(getattr(self.data.train, "data", None), "path", "the training data")
             raise DataError(f"{source}: nothing to learn from: no record has a label that counts")
-        share_buffers(self.model, self.ranks)
+        broadcast_buffers(self.model, self.context)
         valid = self._validate() if self._is_due(epoch, self.config.eval_freq) else None
         self.progress.epoch = epoch
         improved = self._note_validation(epoch, valid)
@@ -252,7 +252,7 @@ class Finetuner:
             self._save(valid)
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
-        seed = epoch_seed(self.config.seed, epoch, self.ranks.rank)
+        seed = epoch_seed(self.config.seed, epoch, self.context.rank)
         seed_all(seed)
         if hasattr(self.data.train, "set_epoch"):
             self.data.train.set_epoch(self.config.seed, epoch)
@@ -261,15 +261,15 @@ class Finetuner:
         interval, whole = RunningMeans(self.shape), RunningMeans(self.shape)
         set_training_mode(self.model)
         title = f"epoch {epoch + 1}/{self.config.num_train_epochs}"
-        with Progress(title, len(plan), self.ranks.is_writer) as progress:
+        with Progress(title, len(plan), self.context.is_main) as progress:
             for number, step in enumerate(plan, start=1):
                 parts = [(micro, next(batches)) for micro in step]
                 norm = self._step(parts, (interval, whole))
                 progress.advance()
                 if self.progress.global_step % self.config.num_log_iter == 0:
                     progress.clear()
-                    self._log(epoch, number, interval.means(self.ranks), norm)
-        return whole.means(self.ranks)
+                    self._log(epoch, number, interval.means(self.context), norm)
+        return whole.means(self.context)
 
     def _plan(self, epoch: int) -> list[Step]:
         return plan_epoch(
@@ -277,8 +277,8 @@ class Finetuner:
             self.data.indices,
             batch_size=self.config.batch_size,
             accumulation=self.config.gradient_accumulation_steps,
-            rank=self.ranks.rank,
-            world_size=self.ranks.world_size,
+            rank=self.context.rank,
+            world_size=self.context.world_size,
             seed=self.config.seed,
             epoch=epoch,
             max_tokens=self.config.max_tokens,
@@ -290,7 +290,7 @@ class Finetuner:
             [micro.indices for step in plan for micro in step],
             num_workers=worker_count(self.config.num_workers, len(self.data.indices)),
             seed=seed,
-            pin_memory=self.ranks.device.type == "cuda",
+            pin_memory=self.context.device.type == "cuda",
         )
 
     # --- one optimizer step -----------------------------------------------------------------------------------------
@@ -298,13 +298,13 @@ class Finetuner:
     def _step(self, parts: list[tuple[MicroBatchPlan, Batch]], means: tuple[RunningMeans, ...]) -> float:
         """One optimizer step from its micro-batches; returns the gradient's norm before clipping."""
         counts = [count_labels(self.shape, batch) if micro.counted else 0 for micro, batch in parts]
-        (total,) = sum_over_ranks([sum(counts)], self.ranks)
+        (total,) = all_reduce_sum([sum(counts)], self.context)
         self.progress.global_step += 1
         norm = 0.0
         if total > 0:  # else no protein of the step has a label, and there is nothing to learn from it
             for number, ((_, batch), count) in enumerate(zip(parts, counts, strict=True), start=1):
                 with self._gradient_exchange(number == len(parts)):
-                    self._accumulate(batch, count, count * self.ranks.world_size / total, means)
+                    self._accumulate(batch, count, count * self.context.world_size / total, means)
             norm = self._update()
         self._rate = float(self.schedule.get_last_lr()[0])  # of the step just made
         self.schedule.continue_from(self.progress.global_step)
@@ -322,7 +322,7 @@ class Finetuner:
 
         DDP averages over ranks, so a rank's weight is its labels' share of the step times the number of ranks.
         """
-        device = self.ranks.device
+        device = self.context.device
         with autocast(self.config.precision, device):
             inputs = model_inputs(batch, device)
             loss, prediction = forward(self._parallel, inputs)
@@ -354,9 +354,11 @@ class Finetuner:
 
     def _validate(self) -> dict[str, float]:
         config = self.config
-        share = -(-config.batch_size // (config.gradient_accumulation_steps * self.ranks.world_size))
+        share = -(-config.batch_size // (config.gradient_accumulation_steps * self.context.world_size))
         settings = EvaluationConfig(share, config.num_workers, config.precision, max_tokens=config.max_tokens)
-        return evaluate(self.validated, self.data.valid, self.shape, settings, self.ranks, title="validation").values()
+        return evaluate(
+            self.validated, self.data.valid, self.shape, settings, self.context, title="validation"
+        ).values()
 
     def _note_validation(self, epoch: int, valid: dict[str, float] | None) -> bool:
         """Remember the lowest loss; returns whether this is it."""
@@ -392,7 +394,7 @@ class Finetuner:
             self.progress.best_saved_loss, self.progress.best_saved_epoch = loss, self.progress.epoch
         if self.recorder is not None:
             self.recorder.save(self.model, self.state(), self.progress, loss)
-        wait_for_all(self.ranks)  # no rank runs ahead into an epoch that could be lost
+        barrier(self.context)  # no rank runs ahead into an epoch that could be lost
 
     def _log(self, epoch: int, number: int, means: dict[str, float], norm: float) -> None:
         """One line of the log, and tensorboard's ``train/`` values."""

@@ -140,7 +140,7 @@ def choose_proteins(dataset: Any, number: int, seed: int, longest: int | None) -
     """
     if number < 1:
         raise ConfigError(f"a regression needs at least 1 protein to be fitted on, not {number}")
-    lengths = dataset.survey().lengths
+    lengths = dataset.build_index().lengths
     fitting = np.flatnonzero(lengths <= (lengths.max() if longest is None else longest))
     if fitting.size < number:
         raise DataError(f"{dataset.data.path}: {fitting.size} proteins that fit the model, fewer than {number}")
@@ -170,7 +170,7 @@ def fit_contacts(
             c,
             len(indices),
         )
-    names = tuple(dataset.survey().identifiers[index] for index in indices)
+    names = tuple(dataset.build_index().identifiers[index] for index in indices)
     return ContactRegression(weights, intercept, names, len(truth), c)
 
 
@@ -184,7 +184,7 @@ def evaluate_contacts(
 ) -> Evaluation:
     """Every protein of a split, in its order, measured as a finetuned model's contacts are."""
     rows, results = [], []
-    identifiers = dataset.survey().identifiers
+    identifiers = dataset.build_index().identifiers
     with evaluation_mode(model), Progress(title, len(dataset)) as progress:
         for index in range(len(dataset)):
             ids, _, target, _ = dataset[index]

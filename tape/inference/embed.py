@@ -24,7 +24,7 @@ from tape.datasets.labels import model_inputs
 from tape.datasets.loading import load_batches, worker_count
 from tape.errors import DataError
 from tape.evaluation.evaluate import EvaluationConfig, evaluation_mode
-from tape.runtime.distributed import DistributedContext, wait_for_all
+from tape.runtime.distributed import DistributedContext, barrier
 from tape.runtime.precision import autocast
 from tape.runtime.progress import Progress
 
@@ -40,19 +40,19 @@ def run_identity(dataset: EmbedDataset, **settings: Any) -> Identity:
     Raises:
         DataError: two proteins with one id.
     """
-    survey = dataset.survey()
-    _check_unique(dataset.data.path, survey)
+    dataset_index = dataset.build_index()
+    _check_unique(dataset.data.path, dataset_index)
     digest = hashlib.sha256()
-    for identifier, length in zip(survey.identifiers, survey.lengths.tolist(), strict=True):
+    for identifier, length in zip(dataset_index.identifiers, dataset_index.lengths.tolist(), strict=True):
         digest.update(f"{identifier}\n{length}\n".encode())
-    return {**settings, "proteins": len(survey.lengths), "proteins_sha256": digest.hexdigest()}
+    return {**settings, "proteins": len(dataset_index.lengths), "proteins_sha256": digest.hexdigest()}
 
 
 def embed(
     model: nn.Module,
     dataset: EmbedDataset,
     config: EvaluationConfig,
-    ranks: DistributedContext,
+    context: DistributedContext,
     out_file: Path,
     identity: Identity,
 ) -> int:
@@ -62,29 +62,31 @@ def embed(
         model: returns (states (B, S, H), pooled (B, H), ...).
         dataset: the proteins.
         config: batch size, workers, precision.
-        ranks: the processes among which the proteins are divided.
+        context: the processes among which the proteins are divided.
         out_file: as :func:`tape.inference.embedding_files.embeddings_file` gave it.
         identity: of the run, with ``full_sequence``: all states instead of the two vectors.
 
     Returns:
         How many proteins were done before.
     """
-    survey = dataset.survey()
+    dataset_index = dataset.build_index()
     done = read_places(out_file, identity)
-    wait_for_all(ranks)  # all have read before anyone writes
-    if done and ranks.is_writer:
-        logger.info("going on after %d of %d proteins", len(done), len(survey.lengths))
-    with EmbeddingJournal(journal_file(out_file, ranks.rank), identity) as journal:
-        _compute(model, dataset, config, ranks, np.asarray(list(done), dtype=np.int64), journal, identity)
-    wait_for_all(ranks)
-    if ranks.is_writer:
+    barrier(context)  # all have read before anyone writes
+    if done and context.is_main:
+        logger.info("going on after %d of %d proteins", len(done), len(dataset_index.lengths))
+    with EmbeddingJournal(journal_file(out_file, context.rank), identity) as journal:
+        _compute(model, dataset, config, context, np.asarray(list(done), dtype=np.int64), journal, identity)
+    barrier(context)
+    if context.is_main:
         places = read_places(out_file, identity)
-        whole = [places[index] for index in range(len(survey.lengths))]
-        proteins = EmbeddedProteins(survey.identifiers, survey.lengths, whole, bool(identity["full_sequence"]))
+        whole = [places[index] for index in range(len(dataset_index.lengths))]
+        proteins = EmbeddedProteins(
+            dataset_index.identifiers, dataset_index.lengths, whole, bool(identity["full_sequence"])
+        )
         write_embeddings(out_file, proteins, identity)
         for path in journal_files(out_file):
             path.unlink()
-    wait_for_all(ranks)
+    barrier(context)
     return len(done)
 
 
@@ -92,32 +94,32 @@ def _compute(
     model: nn.Module,
     dataset: EmbedDataset,
     config: EvaluationConfig,
-    ranks: DistributedContext,
+    context: DistributedContext,
     done: np.ndarray,
     journal: EmbeddingJournal,
     identity: Identity,
 ) -> None:
-    plan, missing = _plan(dataset.survey(), done, config)
-    plan = plan[ranks.rank :: ranks.world_size]
+    plan, missing = _plan(dataset.build_index(), done, config)
+    plan = plan[context.rank :: context.world_size]
     workers = worker_count(config.num_workers, missing)
-    with evaluation_mode(model), Progress("embedding", missing, ranks.is_writer) as progress:
+    with evaluation_mode(model), Progress("embedding", missing, context.is_main) as progress:
         for indices, batch in zip(plan, load_batches(dataset, plan, num_workers=workers), strict=True):
-            with autocast(config.precision, ranks.device):
-                states, pooled, *_ = model(**model_inputs(batch, ranks.device))
+            with autocast(config.precision, context.device):
+                states, pooled, *_ = model(**model_inputs(batch, context.device))
             tokens = batch["input_mask"].sum(1).tolist()
             journal.append(
                 (index, _one(states[row, :count], pooled[row], bool(identity["full_sequence"])))
                 for row, (index, count) in enumerate(zip(indices.tolist(), tokens, strict=True))
             )
-            progress.advance(len(tokens) * ranks.world_size)
+            progress.advance(len(tokens) * context.world_size)
 
 
-def _plan(survey: DatasetIndex, done: np.ndarray, config: EvaluationConfig) -> tuple[list[np.ndarray], int]:
+def _plan(dataset_index: DatasetIndex, done: np.ndarray, config: EvaluationConfig) -> tuple[list[np.ndarray], int]:
     """Batches of what is missing, longest first, and how many proteins that are."""
-    check_token_budget(survey.lengths, config.max_tokens)
-    order = np.argsort(-survey.lengths, kind="stable")
+    check_token_budget(dataset_index.lengths, config.max_tokens)
+    order = np.argsort(-dataset_index.lengths, kind="stable")
     order = order[~np.isin(order, done)]
-    return cut_by_tokens(survey.lengths, order, config.batch_size, config.max_tokens), order.size
+    return cut_by_tokens(dataset_index.lengths, order, config.batch_size, config.max_tokens), order.size
 
 
 def _one(states: torch.Tensor, pooled: torch.Tensor, full_sequence: bool) -> Embedding:
@@ -128,9 +130,9 @@ def _one(states: torch.Tensor, pooled: torch.Tensor, full_sequence: bool) -> Emb
     return states[1:-1].mean(0, keepdim=True).cpu().numpy(), pooled.float().cpu().numpy()
 
 
-def _check_unique(path: Path, survey: DatasetIndex) -> None:
+def _check_unique(path: Path, dataset_index: DatasetIndex) -> None:
     seen: set[str] = set()
-    for identifier in survey.identifiers:
+    for identifier in dataset_index.identifiers:
         if identifier in seen:
             raise DataError(f"{path}: two proteins have the id {identifier!r}; embeddings are stored by id")
         seen.add(identifier)

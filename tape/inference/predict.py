@@ -55,7 +55,7 @@ def check_predicted(task: str, shape: TaskType) -> None:
 
 
 def predict(
-    model: nn.Module, dataset: EmbedDataset, shape: TaskType, config: EvaluationConfig, ranks: DistributedContext
+    model: nn.Module, dataset: EmbedDataset, shape: TaskType, config: EvaluationConfig, context: DistributedContext
 ) -> Iterator[Prediction]:
     """Predictions for this rank's share of the proteins, longest first, as each batch is done.
 
@@ -64,24 +64,24 @@ def predict(
         dataset: the proteins.
         shape: of the task.
         config: batch size, workers, precision.
-        ranks: the processes among which the proteins are divided.
+        context: the processes among which the proteins are divided.
     """
     lengths = lengths_of(dataset)
-    plan = plan_evaluation(lengths, config.batch_size, ranks.rank, ranks.world_size, config.max_tokens)
+    plan = plan_evaluation(lengths, config.batch_size, context.rank, context.world_size, config.max_tokens)
     workers = worker_count(config.num_workers, len(dataset))
-    with evaluation_mode(model), Progress("prediction", len(dataset), ranks.is_writer) as progress:
+    with evaluation_mode(model), Progress("prediction", len(dataset), context.is_main) as progress:
         for indices, batch in zip(plan, load_batches(dataset, plan, num_workers=workers), strict=True):
-            inputs = model_inputs(batch, ranks.device)
+            inputs = model_inputs(batch, context.device)
             tokens = (batch["input_mask"] != 0).sum(1)
             if shape == TaskType.RESIDUE_PAIR:
-                inputs["protein_length"] = (tokens - 2).to(ranks.device)
-            with autocast(config.precision, ranks.device):
+                inputs["protein_length"] = (tokens - 2).to(context.device)
+            with autocast(config.precision, context.device):
                 outputs = model(**inputs)[0].float().cpu()
             for row, (index, count) in enumerate(zip(indices.tolist(), tokens.tolist(), strict=True)):
                 residues = dataset.tokenizer.convert_ids_to_tokens(batch["input_ids"][row, 1 : count - 1].tolist())
                 values = probabilities(shape, outputs[row], count - 2)
                 yield Prediction(index, batch["ids"][row], "".join(residues), values)
-            progress.advance(len(indices) * ranks.world_size)
+            progress.advance(len(indices) * context.world_size)
 
 
 def probabilities(shape: TaskType, output: Tensor, length: int) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""The processes that finetune together: who this one is, and the few sums and exchanges they need.
+"""Data-parallel finetuning: the process group, the collectives it needs, and the launcher of its processes.
 
-``torchrun`` (or ``tape-train-distributed``) sets RANK, WORLD_SIZE and LOCAL_RANK; without them there is one process.
+``torchrun`` and ``tape-train-distributed`` set RANK, WORLD_SIZE and LOCAL_RANK. Without these variables there is one
+process, and every collective below returns its input.
 """
 
 from __future__ import annotations
@@ -19,17 +20,19 @@ from torch import nn
 
 from tape.errors import ConfigError, ProteinLMError
 
+from .launch import read_torchrun
+
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process among those that train together.
+    """This process's place in the process group, and its device.
 
     Attributes:
-        rank: over all machines; only rank 0 writes files (defect 12).
+        rank: number of this process over all machines.
         world_size: number of processes.
-        local_rank: on this machine.
+        local_rank: number of this process on its machine.
         device: where this process computes.
     """
 
@@ -39,7 +42,8 @@ class DistributedContext:
     device: torch.device = torch.device("cpu")
 
     @property
-    def is_writer(self) -> bool:
+    def is_main(self) -> bool:
+        """True for rank 0, the only process that writes files (bug 12 in docs/compatibility.md)."""
         return self.rank == 0
 
     @property
@@ -47,112 +51,104 @@ class DistributedContext:
         return self.world_size > 1
 
 
-def _device(no_cuda: bool, local_rank: int) -> torch.device:
+def choose_device(local_rank: int, no_cuda: bool = False) -> torch.device:
+    """The GPU of a process, or the CPU without CUDA or with ``no_cuda``.
+
+    Raises:
+        ConfigError: the machine has fewer GPUs than processes.
+    """
     if no_cuda or not torch.cuda.is_available():
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():
         raise ConfigError(
             f"process {local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}."
-            " Start fewer processes, or give --no_cuda"
+            " Start fewer processes, or set CUDA_VISIBLE_DEVICES= to compute on the CPU"
         )
     return torch.device("cuda", local_rank)
 
 
-def _environment_number(name: str, default: int) -> int:
-    try:
-        return int(os.environ.get(name, default))
-    except ValueError:
-        raise ConfigError(f"environment variable {name} is {os.environ[name]!r}, not a number") from None
-
-
 @contextmanager
-def training_processes(no_cuda: bool = False, local_rank: int = -1) -> Iterator[DistributedContext]:
-    """Join the processes that were started together, and part from them at the end.
+def distributed_context(no_cuda: bool = False, local_rank: int = -1) -> Iterator[DistributedContext]:
+    """Initialize the process group on entry and destroy it on exit.
 
     Args:
-        no_cuda: compute on the CPU even where there is a GPU.
-        local_rank: ``--local_rank``, which old launchers give instead of the environment variable; -1 when not given.
+        no_cuda: compute on the CPU even if there is a GPU.
+        local_rank: ``--local_rank``, which old launchers pass instead of LOCAL_RANK; -1 if not given.
+
+    Raises:
+        ConfigError: a variable of the launcher is not a number, or the machine has fewer GPUs than processes.
     """
-    world_size = _environment_number("WORLD_SIZE", 1)
-    if world_size == 1:
-        yield DistributedContext(device=_device(no_cuda, max(local_rank, 0)))
+    launch = read_torchrun(os.environ, default_local_rank=max(local_rank, 0))
+    device = choose_device(launch.local_rank, no_cuda)
+    if launch.world_size == 1:
+        yield DistributedContext(device=device)
         return
-    local = _environment_number("LOCAL_RANK", max(local_rank, 0))
-    device = _device(no_cuda, local)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    _join("nccl" if device.type == "cuda" else "gloo")
+    _init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield DistributedContext(torch.distributed.get_rank(), world_size, local, device)
+        yield DistributedContext(torch.distributed.get_rank(), launch.world_size, launch.local_rank, device)
     finally:
         torch.distributed.destroy_process_group()
 
 
-def _join(backend: str) -> None:
-    """Make the process group, under a name of its own for each time that these processes join.
+def _init_process_group(backend: str) -> None:
+    """Initialize the default process group under a store prefix that no earlier group of this program has used.
 
-    The launcher's store outlives a group, and torch gives every first group the same name: a second command of one
-    program would now and then read the addresses that the first had left there, and wait for them in vain.
+    The launcher's store outlives a process group, and torch gives every first group the same name. With a shared
+    prefix, a second command of one program would sometimes read the addresses that the first one left in the store, and
+    hang.
     """
     store, rank, world_size = next(torch.distributed.rendezvous("env://"))
-    times = store.add(f"proteinlm/joined/{rank}", 1)
-    store = torch.distributed.PrefixStore(f"proteinlm/{times}", store)
+    count = store.add(f"proteinlm/joined/{rank}", 1)
+    store = torch.distributed.PrefixStore(f"proteinlm/{count}", store)
     torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size)
 
 
-def sum_over_ranks(values: Sequence[float], ranks: DistributedContext) -> list[float]:
-    """Each value summed over all ranks, in float64."""
-    if not ranks.is_distributed:
+def all_reduce_sum(values: Sequence[float], context: DistributedContext) -> list[float]:
+    """Sum each value over all ranks, in float64."""
+    if not context.is_distributed:
         return list(values)
-    total = torch.tensor(list(values), dtype=torch.float64, device=ranks.device)
+    total = torch.tensor(list(values), dtype=torch.float64, device=context.device)
     torch.distributed.all_reduce(total)
     return [float(value) for value in total.tolist()]
 
 
-def gather_lists(values: list[Value], ranks: DistributedContext) -> list[Value]:
-    """The lists of all ranks, one after another, on every rank."""
-    if not ranks.is_distributed:
+def all_gather_lists(values: list[Value], context: DistributedContext) -> list[Value]:
+    """Concatenate the lists of all ranks, in the order of the ranks, on every rank."""
+    if not context.is_distributed:
         return values
-    parts: list[Any] = [None] * ranks.world_size
-    torch.distributed.all_gather_object(parts, values)
-    return [value for part in parts for value in part]
+    gathered: list[Any] = [None] * context.world_size
+    torch.distributed.all_gather_object(gathered, values)
+    return [value for part in gathered for value in part]
 
 
-def from_writer(value: Value, ranks: DistributedContext) -> Value:
-    """Rank 0's value, on every rank."""
-    if not ranks.is_distributed:
+def broadcast_object(value: Value, context: DistributedContext) -> Value:
+    """Rank 0's (picklable) value, on every rank."""
+    if not context.is_distributed:
         return value
-    box: list[Any] = [value]
-    torch.distributed.broadcast_object_list(box, src=0)
-    received: Value = box[0]
+    values: list[Any] = [value]
+    torch.distributed.broadcast_object_list(values, src=0)
+    received: Value = values[0]
     return received
 
 
-def share_buffers(model: nn.Module, ranks: DistributedContext) -> None:
-    """Give every rank rank 0's buffers, which are those that are saved.
+def broadcast_buffers(model: nn.Module, context: DistributedContext) -> None:
+    """Copy rank 0's buffers, which are the ones that are saved, to every rank.
 
-    DistributedDataParallel copies them only as a training step begins. Without this, each rank would validate with the
-    running batch statistics of its own last step.
+    DistributedDataParallel broadcasts buffers only at the start of a training step. Without this, each rank would
+    validate with the running batch statistics of its own last step.
     """
-    if not ranks.is_distributed:
+    if not context.is_distributed:
         return
     for buffer in model.buffers():
         torch.distributed.broadcast(buffer, src=0)
 
 
-def wait_for_all(ranks: DistributedContext) -> None:
-    """Return when every rank has come here."""
-    if ranks.is_distributed:
-        from_writer(None, ranks)
-
-
-def _run_worker(worker: Callable[..., None], *arguments: object) -> None:
-    """A process's whole life: what it raises is shown here, since the launcher's own account is silenced."""
-    try:
-        worker(*arguments)
-    except Exception:
-        traceback.print_exc()
-        sys.exit(1)
+def barrier(context: DistributedContext) -> None:
+    """Block until every rank has called this function."""
+    if context.is_distributed:
+        broadcast_object(None, context)
 
 
 @dataclass(frozen=True)
@@ -160,10 +156,13 @@ class LaunchPlan:
     """How many processes to start, on how many machines.
 
     Attributes:
-        nnodes: machines; the command is given on each.
-        node_rank: this machine, from 0.
-        nproc_per_node: processes on each machine.
-        master_addr, master_port: where the first machine listens.
+        nnodes: number of machines; the command is run on each of them.
+        node_rank: number of this machine, from 0.
+        nproc_per_node: processes per machine.
+        master_addr, master_port: address at which the first machine listens.
+
+    Raises:
+        ConfigError: no process at all, or a ``node_rank`` out of range.
     """
 
     nnodes: int = 1
@@ -176,26 +175,26 @@ class LaunchPlan:
         if self.nnodes < 1 or self.nproc_per_node < 1:
             raise ConfigError("--nnodes and --nproc_per_node must be at least 1")
         if not 0 <= self.node_rank < self.nnodes:
-            raise ConfigError(f"--node_rank must lie in 0 to {self.nnodes - 1}, not {self.node_rank}")
+            raise ConfigError(f"--node_rank must be from 0 to {self.nnodes - 1}, not {self.node_rank}")
 
 
 def launch(plan: LaunchPlan, worker: Callable[..., None], *arguments: object) -> None:
     """Run ``worker(*arguments)`` in every process of the plan, as ``torchrun`` would, and wait for them.
 
-    The processes import the caller's main module again, so that tasks and models registered there are known to them.
+    The processes import the caller's main module again, so tasks and models registered there exist in them too.
 
     Args:
-        plan: what to start.
+        plan: the processes to start.
         worker: an importable function.
-        arguments: picklable.
+        arguments: picklable arguments of ``worker``.
 
     Raises:
-        ProteinLMError: a process failed; its own message stands above.
+        ProteinLMError: a process failed; it has printed its own error.
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # Each process would otherwise start a thread for every core.
+    # Otherwise each process would start one thread per core.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // plan.nproc_per_node)))
     config = LaunchConfig(
         min_nodes=plan.nnodes,
@@ -209,10 +208,19 @@ def launch(plan: LaunchPlan, worker: Callable[..., None], *arguments: object) ->
         monitor_interval=0.2,
         start_method="spawn",
     )
-    # A process that ends with a status has said why; the launcher would add its own traceback.
+    # A failed process has printed its error already; the launcher would add a traceback of its own.
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     try:
         elastic_launch(config, _run_worker)(worker, *arguments)
     except ChildFailedError as error:
         failed = sorted(error.failures)
         raise ProteinLMError(f"training process {failed[0] if failed else '?'} failed; its message is above") from None
+
+
+def _run_worker(worker: Callable[..., None], *arguments: object) -> None:
+    """Entry point of a started process. Prints the traceback, since the launcher's report is suppressed."""
+    try:
+        worker(*arguments)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)

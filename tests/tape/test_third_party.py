@@ -266,8 +266,8 @@ def test_a_class_derived_from_a_built_in_one_may_speak_for_itself(small_data: Pa
             return super().__getitem__(2 * index)
 
     class Surveyed(Half):
-        def survey(self) -> DatasetIndex:
-            whole = super().survey()
+        def build_index(self) -> DatasetIndex:
+            whole = super().build_index()
             return DatasetIndex(whole.lengths[:6:2], list(whole.identifiers)[:6:2], whole.changes)
 
     class Listed(SecondaryStructureDataset):

@@ -27,26 +27,26 @@ def test_a_survey_tells_lengths_ids_and_changes_without_building_examples(
 
     monkeypatch.setattr(ProteinnetDataset, "__getitem__", build)  # defect 36
     dataset = ProteinnetDataset(small_data, "train")
-    survey = dataset.survey()
-    assert survey.lengths.tolist() == [len(dataset.data[i]["primary"]) for i in range(10)]
-    assert survey.identifiers[3] == "proteinnet-3"
-    assert not survey.changes
-    assert dataset.survey() is survey
+    dataset_index = dataset.build_index()
+    assert dataset_index.lengths.tolist() == [len(dataset.data[i]["primary"]) for i in range(10)]
+    assert dataset_index.identifiers[3] == "proteinnet-3"
+    assert not dataset_index.changes
+    assert dataset.build_index() is dataset_index
 
 
 def test_a_survey_counts_changed_characters(write_split: Callable[..., Path]) -> None:
     records = [{"primary": "acJ", "stability_score": [1.0]}, {"primary": "J J", "stability_score": [1.0]}]
-    survey = StabilityDataset(write_split("stability", "train", records), "train").survey()
-    assert survey.changes == {"lower_case": 2, "J_to_X": 3}
-    assert survey.lengths.tolist() == [3, 2]
+    dataset_index = StabilityDataset(write_split("stability", "train", records), "train").build_index()
+    assert dataset_index.changes == {"lower_case": 2, "J_to_X": 3}
+    assert dataset_index.lengths.tolist() == [3, 2]
 
 
 def test_a_survey_finds_bad_records_and_empty_files(write_split: Callable[..., Path]) -> None:
     data = write_split("stability", "train", [{"primary": "AC"}, {"primary": "A1"}])
     with pytest.raises(DataError, match=r"stability_train\.lmdb, record 1: unknown residue '1'"):
-        StabilityDataset(data, "train").survey()
+        StabilityDataset(data, "train").build_index()
     with pytest.raises(DataError, match="holds no record"):
-        StabilityDataset(write_split("stability", "valid", []), "valid").survey()
+        StabilityDataset(write_split("stability", "valid", []), "valid").build_index()
 
 
 def test_a_data_set_without_a_survey_tells_no_lengths(small_data: Path) -> None:

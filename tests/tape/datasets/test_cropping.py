@@ -61,10 +61,10 @@ def test_the_rest_is_the_data_sets_own(write_split: Callable[..., Path]) -> None
     data = write_split("stability", "train", records(stability_score=lambda n: [float(n)]))
     inner = StabilityDataset(data, "train")
     cropped = CroppedDataset(inner, 8)
-    survey = cropped.survey()
-    assert survey is not None
-    assert survey.lengths.tolist() == [4, 6, 6]
-    assert list(survey.identifiers) == ["p4", "p14", "p9"]
+    dataset_index = cropped.build_index()
+    assert dataset_index is not None
+    assert dataset_index.lengths.tolist() == [4, 6, 6]
+    assert list(dataset_index.identifiers) == ["p4", "p14", "p9"]
     assert cropped.data.path == inner.data.path
     assert not hasattr(cropped, "set_epoch")
     assert len(pickle.loads(pickle.dumps(cropped))) == 3

@@ -108,7 +108,7 @@ def test_empty_and_pickled_files_are_refused(tmp_path: Path) -> None:
 
 def values_of(directory: Path) -> list[tuple[str, list[int]]]:
     dataset = SecondaryStructureDataset(directory, "valid")
-    names = dataset.survey().identifiers
+    names = dataset.build_index().identifiers
     return [(names[i], dataset[i][2].tolist()) for i in range(len(dataset))]
 
 

@@ -44,8 +44,8 @@ def test_bins_by_hand() -> None:
 
 def test_training_draws_by_seed_epoch_and_record_and_other_splits_are_whole(tmp_path: Path) -> None:
     train = TRRosettaDataset(write(tmp_path, "train", "a"), "train", max_seqlen=4)
-    assert train.survey().lengths.tolist() == [4]
-    assert train.survey().identifiers == ["a"]
+    assert train.build_index().lengths.tolist() == [4]
+    assert train.build_index().identifiers == ["a"]
     seen = []
     for seed, epoch in ((1, 0), (1, 0), (1, 1), (2, 0), (3, 0)):
         train.set_epoch(seed, epoch)
@@ -107,7 +107,7 @@ def test_lists_that_can_not_be_used(tmp_path: Path) -> None:
     (tmp_path / "trrosetta" / "npz" / "a.npz").write_bytes(b"PK junk")
     (tmp_path / "trrosetta" / "valid_files.txt").write_text("a")
     with pytest.raises(DataError, match=r"a\.npz: truncated"):
-        TRRosettaDataset(tmp_path, "valid").survey()
+        TRRosettaDataset(tmp_path, "valid").build_index()
 
 
 def test_geometry_is_measured_by_hand() -> None:

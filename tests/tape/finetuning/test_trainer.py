@@ -160,9 +160,9 @@ def test_perplexity_is_exp_of_the_mean_loss() -> None:
     means = RunningMeans(TaskType.MASKED_LM)
     means.add(1.0, torch.tensor(1), 2)
     means.add(3.0, torch.tensor(0), 2)
-    values = means.means(make_trainer().ranks)
+    values = means.means(make_trainer().context)
     assert values == pytest.approx({"loss": 2.0, "accuracy": 0.25, "perplexity": math.exp(2.0)})
-    assert means.means(make_trainer().ranks) == {}
+    assert means.means(make_trainer().context) == {}
 
 
 def test_training_learns_and_logs() -> None:
@@ -351,7 +351,7 @@ def test_ranks_drop_different_units() -> None:
         trainer = make_trainer(Noted(0.5), num_train_epochs=1)
         plan = trainer._plan(0)
         trainer._plan = lambda epoch: plan  # type: ignore[method-assign]  # both see the same proteins
-        trainer.ranks = DistributedContext(rank=rank)
+        trainer.context = DistributedContext(rank=rank)
         trainer.train()
         noted: Any = trainer.model
         return noted.drawn

@@ -156,7 +156,7 @@ def test_heads_that_tell_nothing_are_said(small_data: Path, caplog: pytest.LogCa
 
 def test_proteins_are_drawn_by_seed_among_those_that_fit(small_data: Path) -> None:
     dataset = registry.get_task_spec("contact_prediction").dataset_class(small_data, "train")
-    lengths = dataset.survey().lengths
+    lengths = dataset.build_index().lengths
     limit = int(np.sort(lengths)[6])
     chosen = choose_proteins(dataset, 4, 0, limit)
     assert len(set(chosen)) == 4

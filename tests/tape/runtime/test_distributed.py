@@ -20,10 +20,10 @@ from tape.main import run_embed, run_eval, run_train
 from tape.runtime.distributed import (
     DistributedContext,
     LaunchPlan,
-    from_writer,
-    gather_lists,
-    sum_over_ranks,
-    training_processes,
+    all_gather_lists,
+    all_reduce_sum,
+    broadcast_object,
+    distributed_context,
 )
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -168,24 +168,24 @@ def test_the_launcher_reports_what_its_processes_say(
 def test_there_is_one_writer_for_all_machines() -> None:
     # defect 12: the first process of every machine wrote
     ranks = [DistributedContext(rank, world_size=4, local_rank=rank % 2) for rank in range(4)]
-    assert [rank.is_writer for rank in ranks] == [True, False, False, False]
+    assert [rank.is_main for rank in ranks] == [True, False, False, False]
 
 
 def test_one_process_needs_no_exchange() -> None:
     ranks = DistributedContext()
-    assert (ranks.is_writer, ranks.is_distributed) == (True, False)
-    assert sum_over_ranks([1.0, 2.0], ranks) == [1.0, 2.0]
-    assert gather_lists([1], ranks) == [1]
-    assert from_writer("x", ranks) == "x"
-    with training_processes(no_cuda=True) as alone:
+    assert (ranks.is_main, ranks.is_distributed) == (True, False)
+    assert all_reduce_sum([1.0, 2.0], ranks) == [1.0, 2.0]
+    assert all_gather_lists([1], ranks) == [1]
+    assert broadcast_object("x", ranks) == "x"
+    with distributed_context(no_cuda=True) as alone:
         assert alone == ranks
 
 
 def test_impossible_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         LaunchPlan(nproc_per_node=0)
-    with pytest.raises(ConfigError, match="--node_rank must lie in 0 to 1, not 2"):
+    with pytest.raises(ConfigError, match="--node_rank must be from 0 to 1, not 2"):
         LaunchPlan(nnodes=2, node_rank=2)
     monkeypatch.setenv("WORLD_SIZE", "many")
-    with pytest.raises(ConfigError, match="WORLD_SIZE is 'many'"), training_processes():
+    with pytest.raises(ConfigError, match="WORLD_SIZE must be an integer, not 'many'"), distributed_context():
         pass

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pretrain.parallel import ParallelDims
-from pretrain.parallel.context import choose_backend, choose_device
+from pretrain.parallel.context import choose_backend
 from tape.errors import ConfigError
+from tape.runtime.distributed import choose_device
 from tape.runtime.launch import Launch, read_launch
 
 OPENMPI = {
