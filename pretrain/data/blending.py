@@ -1,13 +1,13 @@
-"""Several corpora as one: ``--data-path 0.7 A 0.3 B`` takes seven rows in ten from A and three from B.
+"""Blended corpora: ``--data-path 0.7 A 0.3 B`` takes seven of every ten rows from A and three from B.
 
-Which corpus gives the i-th row of the run, and which of its rows that is, are pure functions of i and the weights: row
-j of a corpus with share s of the rows is due at (j + 1/2) / s, and rows come in the order in which they are due
-(Sainte-Laguë's apportionment). So after any number of rows every corpus has had its share to within one row or so, and
-nothing but the number of consumed rows is needed to continue.
+The corpus of the i-th row of the run, and the index of that row in its corpus, are pure functions of i and the weights:
+row j of a corpus with a share s of the rows is due at (j + 1/2) / s, and rows are ordered by when they are due
+(Sainte-Laguë's apportionment). After any number of rows, every corpus has therefore contributed its share to within
+about one row, and the number of consumed rows is all that a resume needs.
 
-**Epochs.** Every corpus keeps epochs of its own: all its proteins are seen once, in its own order, before any is seen
-again, newly packed and masked. One with a large weight begins its second epoch while others are in their first. The
-length of a blend is the number of rows after which the last corpus has been seen as a whole.
+Every corpus has its own epochs: all its proteins are seen once, in its own order, before any is seen again, newly
+packed and masked. A corpus with a large weight starts its second epoch while others are in their first. The length
+of a blend is the number of rows after which every corpus has been seen completely.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from tape.errors import ConfigError
 
 from .samples import PackedProteins, PackedRow, Samples
 
-_LONGEST_PERIOD = 1 << 20  # rows; shares are kept to one in a million
-_STREAM_BLEND = 5  # packing.py has 1 and 2, samples.py 3, training.py 4
+_LONGEST_PERIOD = 1 << 20  # rows; shares are represented to one in a million
+_STREAM_BLEND = 5  # random stream; packing.py uses 1 and 2, samples.py 3, train/trainer.py 4
 
 
 @dataclass(frozen=True)
 class Blend:
-    """Corpora by prefix, each with the weight given for it.
+    """Corpora and their weights.
 
     Attributes:
-        prefixes: one or several, none twice.
-        weights: one each, above 0; None: rows are taken in proportion to how many each corpus has.
+        prefixes: path prefixes of one or more different corpora.
+        weights: one positive weight per corpus; None weights the corpora by their numbers of rows.
     """
 
     prefixes: tuple[str, ...]
@@ -45,7 +45,7 @@ class Blend:
         """Read ``PREFIX``, ``PREFIX PREFIX ...`` or ``WEIGHT PREFIX WEIGHT PREFIX ...``.
 
         Raises:
-            ConfigError: the words are something else; names ``flag``.
+            ConfigError: if the words have another form; the message names ``flag``.
         """
         numbers = [_number(word) for word in words]
         if all(number is None for number in numbers):
@@ -70,19 +70,20 @@ def _number(word: str) -> float | None:
 
 
 def blend_seed(seed: int, number: int) -> int:
-    """Seed of the number-th corpus: orders and masks of two corpora are independent; the first keeps the run's own."""
+    """Seed of a corpus, so that orders and masks of two corpora are independent; the first one uses the run's seed."""
     if number == 0:
         return seed
     return int(np.random.SeedSequence([_STREAM_BLEND, seed, number]).generate_state(1)[0])
 
 
 def whole_shares(weights: Sequence[float]) -> list[int]:
-    """Rows of each corpus in one period of the blend: small whole numbers in the proportions of ``weights``.
+    """Rows per corpus in one period of the blend: small integers in the proportions of ``weights``.
 
-    They are exact where a million rows suffice for that (0.7 and 0.3 give 7 and 3), else rounded to one in a million.
+    They are exact if a period of up to a million rows allows it (0.7 and 0.3 give 7 and 3), otherwise rounded to one in
+    a million.
 
     Raises:
-        ConfigError: a weight is less than a millionth of all.
+        ConfigError: if a weight is less than a millionth of the total.
     """
     exact = [Fraction(repr(float(weight))) for weight in weights]
     whole = [int(share * math.lcm(*(share.denominator for share in exact))) for share in exact]
@@ -98,10 +99,10 @@ def whole_shares(weights: Sequence[float]) -> list[int]:
 
 
 def due_order(rows: Sequence[int], shares: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """``rows[d]`` rows of each corpus d in the order in which they are due.
+    """The order in which ``rows[d]`` rows of each corpus d are due.
 
     Returns:
-        (corpus of each, its number within that corpus), both (sum of rows,) int32.
+        (corpus of each row, index of the row in that corpus), both of shape (sum of rows,), int32.
     """
     corpus = np.repeat(np.arange(len(rows), dtype=np.int32), rows)
     number = np.concatenate([np.arange(count, dtype=np.int32) for count in rows])
@@ -111,15 +112,15 @@ def due_order(rows: Sequence[int], shares: Sequence[float]) -> tuple[np.ndarray,
 
 
 class BlendedProteins(Dataset[PackedRow]):
-    """Rows of several corpora by weight; ``dataset[i]`` is the i-th row since the beginning of training.
+    """The rows of several corpora, interleaved by weight; ``dataset[i]`` is the i-th row since the start of training.
 
     Args:
-        parts: the corpora's rows; all of them repeat (training), or none does (evaluation: every row of every corpus
-            once, mixed by weight as long as there are any).
-        weights: one a part; None: in proportion to their rows.
+        parts: the rows of each corpus. Either all repeat (training) or none does (evaluation: every row of every corpus
+            once, interleaved by weight until each corpus is exhausted).
+        weights: one weight per corpus; None weights them by their numbers of rows.
 
     Raises:
-        ConfigError: a weight is too small.
+        ConfigError: if a weight is too small.
     """
 
     def __init__(self, parts: Sequence[PackedProteins], weights: Sequence[float] | None = None) -> None:
@@ -130,7 +131,7 @@ class BlendedProteins(Dataset[PackedRow]):
         self._order, self._number = due_order(self._shares if self._repeat else self._rows, self._shares)
 
     def __len__(self) -> int:
-        """Rows until every corpus has been seen as a whole."""
+        """Number of rows after which every corpus has been seen completely."""
         if not self._repeat:
             return len(self._order)
         return max(self.rows_until_seen(part) for part in range(len(self.parts)))
@@ -140,7 +141,7 @@ class BlendedProteins(Dataset[PackedRow]):
         return part[index]
 
     def source(self, sample: int) -> tuple[PackedProteins, int]:
-        """The corpus of a row, and the row's number there."""
+        """The corpus of a row and the row's index in it."""
         period, place = divmod(sample, len(self._order)) if self._repeat else (0, sample)
         part = int(self._order[place])
         return self.parts[part], period * self._shares[part] + int(self._number[place])
@@ -150,19 +151,19 @@ class BlendedProteins(Dataset[PackedRow]):
         return self._shares
 
     def prepare(self, sample: int) -> None:
-        """Plan what each corpus needs from this row on."""
+        """Plan the current epoch of each corpus ahead of time."""
         for number, part in enumerate(self.parts):
             part.prepare(self._taken(number, sample))
 
     def rows_until_seen(self, part: int) -> int:
-        """Rows of the blend until every protein of a corpus has been seen once."""
+        """Rows of the blend after which every protein of a corpus has been seen once."""
         period, last = divmod(self._rows[part] - 1, self._shares[part])
         places = np.flatnonzero(self._order == part)
         return period * len(self._order) + int(places[last]) + 1
 
     @property
     def attended_length(self) -> float:
-        """Of the parts, by the rows that each gives."""
+        """Mean over the corpora, weighted by their shares of the rows."""
         return float(np.average([part.attended_length for part in self.parts], weights=self._shares))
 
     def _taken(self, part: int, sample: int) -> int:
@@ -172,11 +173,11 @@ class BlendedProteins(Dataset[PackedRow]):
 
 
 def describe(samples: Samples) -> list[str]:
-    """What a run trains on, a line a corpus."""
+    """One line per corpus that describes the training data."""
     lines = []
     for number, part in enumerate(samples.parts):
         long, rule = part.planner.long_documents, part.config.long_documents
-        words = f"{len(part.planner.sizes):,} proteins in {len(part):,} rows an epoch"
+        words = f"{len(part.planner.sizes):,} proteins in {len(part):,} rows per epoch"
         words += f", {long:,} longer than a row are {'truncated' if rule == 'truncate' else rule}" if long else ""
         if isinstance(samples, BlendedProteins):
             share = samples.shares[number] / sum(samples.shares)

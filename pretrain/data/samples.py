@@ -1,9 +1,9 @@
-"""From rows of proteins to training batches: special tokens, masking, and which rank gets which row.
+"""Samples and micro-batches: special tokens, masking, and the rows that each data-parallel rank receives.
 
-A sample is one row. Its masks are a pure function of (seed, epoch, protein, piece) and its place in the run is a pure
-function of (seed, consumed samples), so that any number of workers and ranks sees the same batches, also after a
-restart. A micro-batch is the concatenation of its rows without padding; which tokens belong together is known from the
-lengths of the uncorrupted proteins, never read back from the tokens.
+A sample is one row of packed proteins. Its masks are a pure function of (seed, epoch, protein, piece) and its position
+in the run is a pure function of (seed, consumed samples), so that any number of workers and ranks sees the same
+batches, also after a resume. A micro-batch concatenates its rows without padding; protein boundaries come from the
+lengths of the uncorrupted proteins and are never derived from the tokens, which masking may have changed.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from .batch_schedule import BatchConfig
 from .corpus import Corpus
 from .packing import EpochPlan, EpochPlanner, PackingConfig, Piece
 
-_STREAM_MASK = 3  # packing.py has 1 and 2
-_PLANS_KEPT = 2  # workers stand at most one epoch apart
+_STREAM_MASK = 3  # random stream; packing.py uses 1 and 2
+_PLANS_KEPT = 2  # workers are at most one epoch apart
 _PREFETCH = 4  # micro-batches that a worker prepares ahead
 
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """What a sample looks like.
+    """Construction of a sample.
 
     Attributes:
-        seq_length: tokens of a row.
-        mask_prob: part of the residues to predict.
-        append_sep: ``<cls> residues <sep>``; False for ``<cls> residues`` as in the original.
-        long_documents: rule for proteins longer than a row, ``split`` or ``truncate``.
-        seed: of order, cuts and masks.
+        seq_length: tokens per row.
+        mask_prob: fraction of the residues that are masked and predicted.
+        append_sep: encode a protein as ``<cls> residues <sep>``; False for ``<cls> residues`` as in the original.
+        long_documents: what happens to proteins longer than a row, ``split`` or ``truncate``.
+        seed: seed of the order, the split offsets and the masks.
     """
 
     seq_length: int = 2176
@@ -58,12 +58,12 @@ class SampleConfig:
 
 @dataclass(frozen=True)
 class PackedRow:
-    """One sample: R proteins of T tokens together.
+    """One sample of R proteins with T tokens in total.
 
     Attributes:
         input_ids: (T,) int64, corrupted.
-        labels: (T,) int64, the true id where predicted, -1 elsewhere.
-        lengths: (R,) tokens of each protein.
+        labels: (T,) int64, the original id at predicted positions, -1 elsewhere.
+        lengths: (R,) tokens per protein.
     """
 
     input_ids: np.ndarray
@@ -73,15 +73,15 @@ class PackedRow:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows joined into one, T tokens and M predictions together.
+    """Concatenated rows with T tokens and M predictions in total.
 
     Attributes:
         input_ids: (1, T) int64, corrupted.
         predicted: (M,) int64, positions to predict, ascending.
-        labels: (M,) int64, their true ids.
-        layout: where each protein begins and ends.
-        rows: how many rows were joined.
-        padding: tokens at the end that belong to no row.
+        labels: (M,) int64, the original ids there.
+        layout: the boundaries of the proteins.
+        rows: number of concatenated rows.
+        padding: padding tokens at the end.
     """
 
     input_ids: Tensor
@@ -93,7 +93,7 @@ class MicroBatch:
 
     @classmethod
     def empty(cls) -> MicroBatch:
-        """Nothing but one token of padding."""
+        """A micro-batch of one padding token and no prediction."""
         nothing = torch.empty(0, dtype=torch.int64)
         ids = torch.full((1, 1), TAPETokenizer().pad_id)
         return cls(ids, nothing, nothing, PackedLayout.from_lengths([1]), 0, padding=1)
@@ -103,7 +103,7 @@ class MicroBatch:
         return self.input_ids.shape[1] - self.padding
 
     def padded(self, tokens: int) -> MicroBatch:
-        """The same with padding up to so many tokens. It attends to itself only, and nothing there is predicted."""
+        """The micro-batch padded to ``tokens`` tokens; padding attends only to padding and is never predicted."""
         missing = tokens - self.input_ids.shape[1]
         if missing <= 0:
             return self
@@ -152,44 +152,44 @@ def join_rows(rows: Sequence[PackedRow]) -> MicroBatch:
 
 
 class Samples(Protocol):
-    """Rows to train or evaluate on, of one corpus or several; ``samples[i]`` is a pure function of i."""
+    """The rows of one corpus or several, for training or evaluation; ``samples[i]`` is a pure function of i."""
 
     @property
     def parts(self) -> tuple[PackedProteins, ...]:
-        """The corpora they come from."""
+        """The corpora that the rows come from."""
 
     @property
     def shares(self) -> tuple[int, ...]:
-        """Rows of each corpus in one period of the blend."""
+        """Rows per corpus in one period of the blend."""
 
     @property
     def attended_length(self) -> float:
-        """Tokens that a token attends to, on average: the mean length of proteins, each weighted by its length."""
+        """Mean number of tokens that a token attends to: the length-weighted mean length of the proteins."""
 
     def __len__(self) -> int:
-        """Rows until every protein has been seen."""
+        """Number of rows after which every protein has been seen."""
 
     def __getitem__(self, sample: int, /) -> PackedRow: ...
 
     def source(self, sample: int) -> tuple[PackedProteins, int]:
-        """The corpus that a row comes from, and the row's number there: ``part.proteins(number)`` names its content."""
+        """The corpus of a row and the row's index in it: ``part.proteins(index)`` lists its proteins."""
 
     def prepare(self, sample: int) -> None:
-        """Do the work that the rows from this one on have in common."""
+        """Plan the epoch of this row ahead of time, so that forked workers share the plan."""
 
 
 class PackedProteins(Dataset[PackedRow]):
-    """The samples of one split of a corpus; ``dataset[i]`` is the i-th row since the beginning of training.
+    """The samples of one split of a corpus; ``dataset[i]`` is the i-th row since the start of training.
 
     Args:
-        corpus: where the residues are.
-        config: see :class:`SampleConfig`.
+        corpus: the tokenized corpus.
+        config: construction of the samples.
         documents: the (first, last + 1) documents of the split; None for all.
-        repeat: True for training: row after row, epoch after epoch, newly packed and masked each time. False for
-            validation: the rows of epoch 0, always with the same masks.
+        repeat: True for training: one epoch after another, each newly packed and masked. False for evaluation: the rows
+            of epoch 0, always with the same masks.
 
     Raises:
-        DataError: the split holds no residue.
+        DataError: if the split contains no document.
     """
 
     def __init__(
@@ -202,13 +202,13 @@ class PackedProteins(Dataset[PackedRow]):
         self.first_protein = int(corpus.document_index[first])
         sizes = corpus.sizes[self.first_protein : int(corpus.document_index[last])]
         if not len(sizes):
-            raise DataError(f"{corpus.prefix}: this split holds no document")
+            raise DataError(f"{corpus.prefix}: this split contains no document")
         self.planner = EpochPlanner(sizes, config.packing)
         self._tokenizer = TAPETokenizer()
         self._plans: dict[int, EpochPlan] = {}
 
     def __len__(self) -> int:
-        """Rows of the first epoch."""
+        """Number of rows in the first epoch."""
         return self.planner.rows(0)
 
     def __getitem__(self, sample: int) -> PackedRow:
@@ -238,7 +238,7 @@ class PackedProteins(Dataset[PackedRow]):
         _ = self.plan(self.planner.locate(sample)[0])
 
     def plan(self, epoch: int) -> EpochPlan:
-        """The rows of an epoch; made once and kept for a while."""
+        """The rows of an epoch; the most recent plans are cached."""
         if epoch not in self._plans:
             while len(self._plans) >= _PLANS_KEPT:
                 del self._plans[min(self._plans)]
@@ -246,7 +246,7 @@ class PackedProteins(Dataset[PackedRow]):
         return self._plans[epoch]
 
     def proteins(self, sample: int) -> list[Piece]:
-        """Which proteins a sample holds, numbered as in the corpus."""
+        """The proteins in a sample, with their indices in the corpus."""
         epoch, row = self.planner.locate(sample)
         return [replace(piece, protein=piece.protein + self.first_protein) for piece in self.plan(epoch).row(row)]
 
@@ -260,7 +260,7 @@ class PackedProteins(Dataset[PackedRow]):
 
 
 class TrainingOrder:
-    """The samples of each micro-batch of one data-parallel rank, from a point of the run to its end."""
+    """Batch sampler of training: the samples of each micro-batch of one data-parallel rank."""
 
     def __init__(self, batch: BatchConfig, consumed: int, steps: int, rank: int, ranks: int) -> None:
         self.batch, self.consumed, self.steps, self.rank, self.ranks = batch, consumed, steps, rank, ranks
@@ -275,17 +275,17 @@ class TrainingOrder:
                 yield self.samples(begin, micro)
 
     def samples(self, begin: int, micro: int) -> list[int]:
-        """Rows of this rank's micro-batch of the step that begins when ``begin`` samples are done."""
+        """The rows of this rank's micro-batch ``micro`` in the step that starts after ``begin`` samples."""
         first = begin + self.position(micro) * self.batch.micro_batch
         return list(range(first, first + self.batch.micro_batch))
 
     def position(self, micro: int) -> int:
-        """Number of this rank's micro-batch among all micro-batches of the step: the same rows at every layout."""
+        """Index of this rank's micro-batch among all micro-batches of the step: the same rows in every layout."""
         return micro * self.ranks + self.rank
 
 
 class EvaluationOrder:
-    """The first ``rows`` samples in micro-batches, dealt out to the data-parallel ranks; the same every time."""
+    """Batch sampler of evaluation: the first ``rows`` samples, distributed over the data-parallel ranks."""
 
     def __init__(self, rows: int, micro_batch: int, rank: int, ranks: int) -> None:
         self.rows, self.micro_batch, self.rank, self.ranks = rows, micro_batch, rank, ranks
@@ -302,13 +302,13 @@ class EvaluationOrder:
 
 
 class MicroBatches:
-    """Micro-batches in a given order, prepared ahead by worker processes; can be iterated any number of times.
+    """Data loader of micro-batches; it can be iterated any number of times.
 
     Args:
         dataset: the samples.
-        order: which of them make each micro-batch.
-        workers: processes; 0: this one.
-        pin_memory: for a GPU.
+        order: the batch sampler.
+        workers: data loader processes; 0 loads in this process.
+        pin_memory: whether to copy batches into pinned memory, for transfers to a GPU.
     """
 
     def __init__(
@@ -319,7 +319,7 @@ class MicroBatches:
         pin_memory: bool = False,
     ) -> None:
         if workers and isinstance(order, TrainingOrder):
-            dataset.prepare(order.consumed)  # before the workers fork: they share it
+            dataset.prepare(order.consumed)  # before the workers are forked, which then share the plan
         self._loader: DataLoader[Any] = DataLoader(
             cast(Dataset[PackedRow], dataset),
             batch_sampler=order,
@@ -335,7 +335,7 @@ class MicroBatches:
 
     def __iter__(self) -> Iterator[MicroBatch]:
         try:
-            with stop_signals_blocked():  # workers start here
+            with stop_signals_blocked():  # the workers are started here
                 batches = iter(self._loader)
             yield from batches
         except ProteinLMError as error:

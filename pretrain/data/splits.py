@@ -1,4 +1,4 @@
-"""Training, validation and test samples, out of one corpus, of several, or of corpora of their own."""
+"""Training, validation and test samples: shares of the same corpora, or separate corpora."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ DEFAULT_SPLIT = "969,30,1"  # Megatron's
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the proteins are.
+    """The corpora of a run.
 
     Attributes:
-        corpora: to divide by ``split``; to train on as a whole where ``valid`` or ``test`` are given.
+        corpora: corpora divided by ``split``, or used for training entirely if ``valid`` or ``test`` are given.
         train, valid, test: corpora for one purpose; ``train`` replaces ``corpora``.
         split: proportions of training, validation and test documents in each of ``corpora``; None for 969,30,1.
-        vocabulary_file: declares the ids of corpora without sidecar.
-        workers: processes that prepare batches.
+        vocabulary_file: vocabulary of corpora without a sidecar file.
+        workers: data loader processes.
     """
 
     corpora: Blend | None = None
@@ -38,20 +38,20 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if (self.corpora is None) == (self.train is None):
-            raise ConfigError("give the corpus as --data-path, or as --train-data-path: one of the two")
+            raise ConfigError("give the training corpus as either --data-path or --train-data-path")
         for purpose, name in (("train", "train on"), ("valid", "validate on"), ("test", "test on")):
             if getattr(self, purpose) is not None and self.split is not None:
-                raise ConfigError(f"--{purpose}-data-path and --split both say what to {name}; give one of them")
+                raise ConfigError(f"--{purpose}-data-path and --split both determine what to {name}; give one of them")
 
     @property
     def divided(self) -> bool:
-        """Whether validation and test come out of the training corpora."""
+        """Whether validation and test samples are shares of the training corpora."""
         return self.train is self.valid is self.test is None
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Samples by purpose; None where the split holds nothing."""
+    """The samples of each split; None for an empty split."""
 
     train: Samples
     valid: Samples | None
@@ -62,14 +62,14 @@ Documents = tuple[int, int]  # first, last + 1
 
 
 def open_splits(config: DataConfig, samples: SampleConfig) -> Splits:
-    """Open the corpora and divide their documents.
+    """Open the corpora and divide their documents into splits.
 
     Raises:
-        DataError: a corpus is damaged, of another vocabulary, or has no document to train on.
-        ConfigError: a bad split, or a weight that is too small.
+        DataError: if a corpus is damaged, has another vocabulary, or has no document to train on.
+        ConfigError: for an invalid split, or a weight that is too small.
     """
     trained = config.corpora or config.train
-    assert trained is not None, "DataConfig sees to it"
+    assert trained is not None, "checked by DataConfig"
     corpora = _open(trained, config)
     if config.divided:
         parts = [split_by_documents(config.split or DEFAULT_SPLIT, _documents(corpus)) for corpus in corpora]
@@ -105,14 +105,14 @@ def _training(
 ) -> Samples:
     for corpus, part in zip(corpora, documents, strict=True):
         if not _holds(corpus, part):
-            raise DataError(f"{corpus.prefix}: its training split holds no document; check --split")
+            raise DataError(f"{corpus.prefix}: its training split contains no document; check --split")
     return _joined(blend, corpora, documents, samples, repeat=True)
 
 
 def _fixed(
     blend: Blend, corpora: Sequence[Corpus], documents: Sequence[Documents], samples: SampleConfig
 ) -> Samples | None:
-    """Evaluation samples; a corpus that gives no document to this split is left out."""
+    """Evaluation samples, without the corpora that have no document in this split."""
     kept = [number for number, corpus in enumerate(corpora) if _holds(corpus, documents[number])]
     if not kept:
         return None

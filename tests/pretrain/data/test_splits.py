@@ -50,14 +50,14 @@ def test_two_ways_at_once_are_refused(purpose: str) -> None:
 
 
 def test_the_corpus_is_given_once() -> None:
-    with pytest.raises(ConfigError, match="--data-path, or as --train-data-path"):
+    with pytest.raises(ConfigError, match="--data-path or --train-data-path"):
         DataConfig()
-    with pytest.raises(ConfigError, match="--data-path, or as --train-data-path"):
+    with pytest.raises(ConfigError, match="--data-path or --train-data-path"):
         DataConfig(Blend(("a",)), Blend(("b",)))
 
 
 def test_an_empty_training_split_is_an_error(corpus: Blend) -> None:
-    with pytest.raises(DataError, match="holds no document; check --split"):
+    with pytest.raises(DataError, match="contains no document; check --split"):
         open_splits(DataConfig(corpus, split="0,1,0"), CONFIG)
 
 

@@ -25,7 +25,7 @@ def test_what_it_says(flags: Flags, capsys: pytest.CaptureFixture[str], tmp_path
     show_plan(arguments, arguments.dry_run, Launch())
     said = capsys.readouterr().out
     rows = len(open_splits(arguments.data, arguments.samples).train)
-    assert f"270 proteins in {rows:,} rows an epoch" in said
+    assert f"270 proteins in {rows:,} rows per epoch" in said
     assert "4 processes = data 2 x tensor 2" in said
     assert "1.00 GiB (stated)" in said
     assert f"an epoch: {rows:,} rows, {rows / 8:,.1f} steps; the run: 20 steps, {160 / rows:,.2f} epochs" in said
