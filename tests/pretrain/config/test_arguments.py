@@ -134,10 +134,14 @@ def test_the_old_launchers_rank_is_accepted(flag: str) -> None:
         (["--pipeline-model-parallel-size", "3"], 3, "layers are too few for --pipeline-model-parallel-size 3"),
         (["--pipeline-model-parallel-size", "2", "--tensor-model-parallel-size", "2"], 2, "x --pipeline.* not divide"),
         (["--checkpoint-activations", "--recompute-activations"], 1, "recomputes entire blocks"),
-        (["--checkpoint-activations", "--recompute-granularity", "selective"], 1, "only the core attention; give one
-        of them"), (["--rampup-batch-size", "1", "2", "10"], 1, "arrive at --global-batch-size"),
+        (
+            ["--checkpoint-activations", "--recompute-granularity", "selective"],
+            1,
+            "the core attention; give one of them",
+        ),
+        (["--rampup-batch-size", "1", "2", "10"], 1, "arrive at --global-batch-size"),
         (["--data-path", "0.5", "a", "0.5"], 1, "WEIGHT PREFIX"),
-        (["--train-data-path", "t"], 1, "--data-path, or as --train-data-path"),
+        (["--train-data-path", "t"], 1, "--data-path or --train-data-path"),
         (["--valid-data-path", "v", "--split", "1,1,1"], 1, "--valid-data-path"),
     ],
 )
