@@ -28,7 +28,7 @@ from tape.io.atomic import write_json
 from tape.models.lazy_tensors import LazyTensor
 from tape.models.model_directory import SAFETENSORS_NAME
 from tape.models.modeling_bert import ProteinBertForMaskedLM, ProteinBertModel
-from tape.runtime.progress import Progress
+from tape.runtime.progress import progress_bar
 
 from .options import SourceOptions
 from .output import Output
@@ -191,13 +191,13 @@ def _check_parameters(state: LazyState, source: Source, pooler_needed: bool = Fa
 def _write(
     target: Target, folder: Path, state: LazyState, source: Source, origin: dict[str, Any], dtype: torch.dtype
 ) -> None:
-    with Progress("writing", sum(tensor.bytes for tensor in state.values()) >> 20) as bar:
+    with progress_bar("writing", sum(tensor.bytes for tensor in state.values()), "B") as bar:
         counted: set[str] = set()  # some forms ask for a tensor once for every rank
 
         def count(name: str) -> None:
             if name not in counted:
                 counted.add(name)
-                bar.advance(state[name].bytes >> 20, "MiB")
+                bar.update(state[name].bytes)
 
         finished = {name: _finished(name, tensor, dtype, source.path, count) for name, tensor in state.items()}
         target.write(folder, finished, source.config, origin)
@@ -219,12 +219,12 @@ def _finished(
 
 
 def _certify(source: Source, result: Source, request: ConversionRequest) -> Certificate:
-    with Progress("comparing", certificate_steps(request.dtype, request.approximate_head)) as bar:
+    with progress_bar("comparing", certificate_steps(request.dtype, request.approximate_head)) as bar:
         if source.has_head and not result.has_head and request.lm_head != "drop":
             raise CheckpointError(f"{request.out}: the LM head was lost on the way")
         result.map()  # its own rules: nothing missing, nothing left over, tied copies equal
         approximate = request.approximate_head
-        return certify(source, result, request.dtype, approximate_head=approximate, advance=bar.advance)
+        return certify(source, result, request.dtype, approximate_head=approximate, advance=bar.update)
 
 
 def verify_only(one: Path, other: Path, options: SourceOptions) -> Certificate:
@@ -239,8 +239,8 @@ def verify_only(one: Path, other: Path, options: SourceOptions) -> Certificate:
         _check_parameters(side.map().state, side)
     dtypes = {tensor.dtype for tensor in result.map().state.values()}
     dtype = min(dtypes, key=lambda dtype: torch.finfo(dtype).bits)
-    with Progress("comparing", certificate_steps(dtype, False)) as bar:
-        return certify(source, result, dtype, advance=bar.advance)
+    with progress_bar("comparing", certificate_steps(dtype, False)) as bar:
+        return certify(source, result, dtype, advance=bar.update)
 
 
 def check_against(reference: LazyState, state: LazyState, path: Path | None) -> None:

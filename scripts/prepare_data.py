@@ -74,6 +74,7 @@ from tape.io.checksums import sha256_of
 from tape.io.lmdb_store import write_lmdb
 from tape.io.sequences import read_rows, read_sequences
 from tape.io.text_files import file_size
+from tape.runtime.progress import progress_bar
 from tape.tokenizers import normalise_sequence
 
 FOLDERS = {  # task -> folder
@@ -216,7 +217,7 @@ class _Folder:
             return _write_corpus(files, self._output(split), self.options)
         changes: Counter[str] = Counter()
         title = f"{self.dataset.folder} {split}"
-        with _progress_bar(title, sum(map(file_size, files.paths))) as bar:
+        with progress_bar(title, sum(map(file_size, files.paths)), "B") as bar:
             records = islice(_records(self.dataset.folder, files, changes, bar), self.options.limit)
             count = write_lmdb(self._output(split), _at_least_one(records, title, files), overwrite=True)
         return count, changes
@@ -277,11 +278,6 @@ def _first_sequences(paths: Sequence[Path], prefix: Path, limit: int) -> Path:
     with atomic_write(short, "w") as stream:
         stream.writelines(f">{record.identifier}\n{record.sequence}\n" for record in records)
     return short
-
-
-def _progress_bar(title: str, total: int) -> Any:
-    """Bytes of the input read so far, with the time left; none when the output is not a terminal."""
-    return tqdm(total=total, desc=title, unit="B", unit_scale=True, disable=None, leave=False)
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

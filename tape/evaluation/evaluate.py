@@ -21,7 +21,7 @@ from tape.metrics import TASK_TYPE_METRICS, Bootstrap, Metric
 from tape.metrics.classes import perplexity
 from tape.runtime.distributed import DistributedContext, all_gather_lists, all_reduce_sum
 from tape.runtime.precision import autocast
-from tape.runtime.progress import Progress
+from tape.runtime.progress import progress_bar
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
 
 _LANGUAGE_SHAPES = (TaskType.MASKED_LM, TaskType.LANGUAGE_MODEL)
@@ -149,7 +149,7 @@ def evaluate(
     rows: list[tuple[int, Any]] = []
     kept: list[tuple[int, Any, Any]] = []
     loss_sum, count_sum = 0.0, 0
-    with evaluation_mode(model), Progress(title, len(dataset), context.is_main) as progress:
+    with evaluation_mode(model), progress_bar(title, len(dataset), "protein", disable=not context.is_main) as bar:
         for indices, batch in zip(plan, load_batches(dataset, plan, num_workers=workers), strict=True):
             loss, prediction = _predict(model, batch, config.precision, context.device)
             count = count_labels(shape, batch)
@@ -159,7 +159,7 @@ def evaluate(
             rows.extend(_measured(dataset, shape, indices, proteins))
             if keep_results:
                 kept.extend(_results(shape, indices, proteins))
-            progress.advance(len(indices) * context.world_size)
+            bar.update(len(indices) * context.world_size)
     loss_sum, counted = all_reduce_sum([loss_sum, count_sum], context)
     measured = [row for _, row in sorted(all_gather_lists(rows, context), key=lambda indexed: indexed[0])]
     metrics = _loss_metrics(shape, loss_sum, int(counted))

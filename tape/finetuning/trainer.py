@@ -32,7 +32,7 @@ from tape.models.freezing import set_training_mode
 from tape.models.lora import adapter_state, load_adapter
 from tape.runtime.distributed import DistributedContext, all_reduce_sum, barrier, broadcast_buffers
 from tape.runtime.precision import autocast, make_scaler
-from tape.runtime.progress import Progress
+from tape.runtime.progress import progress_bar
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
 
 from .checkpoint import TrainerState
@@ -261,13 +261,13 @@ class Finetuner:
         interval, whole = RunningMeans(self.shape), RunningMeans(self.shape)
         set_training_mode(self.model)
         title = f"epoch {epoch + 1}/{self.config.num_train_epochs}"
-        with Progress(title, len(plan), self.context.is_main) as progress:
+        with progress_bar(title, len(plan), "step", disable=not self.context.is_main) as bar:
             for number, step in enumerate(plan, start=1):
                 parts = [(micro, next(batches)) for micro in step]
                 norm = self._step(parts, (interval, whole))
-                progress.advance()
+                bar.update()
                 if self.progress.global_step % self.config.num_log_iter == 0:
-                    progress.clear()
+                    bar.clear()
                     self._log(epoch, number, interval.means(self.context), norm)
         return whole.means(self.context)
 

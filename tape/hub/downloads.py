@@ -11,9 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from tape.errors import DataError
+from tape.runtime.progress import progress_bar
 from tape.version import __version__
 
 _BLOCK_BYTES = 1 << 18
@@ -162,7 +161,8 @@ def _receive(
         block = response.read(_BLOCK_BYTES)
         if not start:
             _check_kind(url, response, block, kind)
-        with part.open("ab" if start else "wb") as stream, _bar(url, start, expected) as bar:
+        name = url.rpartition("/")[2]
+        with part.open("ab" if start else "wb") as stream, progress_bar(name, expected, "B", initial=start) as bar:
             while block:
                 stream.write(block)
                 bar.update(len(block))
@@ -179,8 +179,3 @@ def _check_kind(url: str, response: http.client.HTTPResponse, block: bytes, kind
     is_page = "html" in content or text.lower().startswith(("<!doctype", "<html", "<?xml"))
     what = "a web page" if is_page else f"something else ({content})"
     raise DataError(f"{url}: the server sent {what} instead of {kind.name}; it begins with {text[:80]!r}")
-
-
-def _bar(url: str, start: int, expected: int | None) -> tqdm:
-    title = url.rpartition("/")[2]
-    return tqdm(total=expected, initial=start, desc=title, unit="B", unit_scale=True, disable=None, leave=False)

@@ -22,7 +22,7 @@ from tape.errors import CheckpointError, ConfigError, DataError
 from tape.evaluation.evaluate import Evaluation, evaluation_mode
 from tape.metrics import Bootstrap, measure_contacts, summarise_contacts
 from tape.metrics.contacts import MINIMUM_SEPARATION
-from tape.runtime.progress import Progress
+from tape.runtime.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ def fit_contacts(
 ) -> ContactRegression:
     """Fit the regression on proteins of a contact data set (items: token ids, mask, (L, L) labels, length)."""
     features, labels = [], []
-    with evaluation_mode(model), Progress("attention maps", len(indices)) as progress:
+    with evaluation_mode(model), progress_bar("attention maps", len(indices), "protein") as bar:
         for index in indices:
             ids, _, target, _ = dataset[index]
             first, second = np.triu_indices(target.shape[0], k=MINIMUM_SEPARATION)
@@ -160,7 +160,7 @@ def fit_contacts(
             first, second = first[valid], second[valid]
             features.append(attention_features(model, ids, device)[first, second])
             labels.append(target[first, second])
-            progress.advance()
+            bar.update()
     matrix, truth = np.concatenate(features), np.concatenate(labels)
     weights, intercept = fit_logistic_regression(matrix, truth, c)
     if not weights.any():
@@ -185,11 +185,11 @@ def evaluate_contacts(
     """Every protein of a split, in its order, measured as a finetuned model's contacts are."""
     rows, results = [], []
     identifiers = dataset.build_index().identifiers
-    with evaluation_mode(model), Progress(title, len(dataset)) as progress:
+    with evaluation_mode(model), progress_bar(title, len(dataset), "protein") as bar:
         for index in range(len(dataset)):
             ids, _, target, _ = dataset[index]
             scores = regression.scores(attention_features(model, ids, device)).astype(np.float32)
             rows.append(measure_contacts(scores, target))
             results.append({"id": identifiers[index], "prediction": scores, "target": target.astype(np.int8)})
-            progress.advance()
+            bar.update()
     return Evaluation(summarise_contacts(rows, bootstrap), len(dataset), results)

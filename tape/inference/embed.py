@@ -26,7 +26,7 @@ from tape.errors import DataError
 from tape.evaluation.evaluate import EvaluationConfig, evaluation_mode
 from tape.runtime.distributed import DistributedContext, barrier
 from tape.runtime.precision import autocast
-from tape.runtime.progress import Progress
+from tape.runtime.progress import progress_bar
 
 from .embedding_files import EmbeddedProteins, write_embeddings
 from .embedding_journal import Embedding, EmbeddingJournal, Identity, journal_file, journal_files, read_places
@@ -102,7 +102,7 @@ def _compute(
     plan, missing = _plan(dataset.build_index(), done, config)
     plan = plan[context.rank :: context.world_size]
     workers = worker_count(config.num_workers, missing)
-    with evaluation_mode(model), Progress("embedding", missing, context.is_main) as progress:
+    with evaluation_mode(model), progress_bar("embedding", missing, "protein", disable=not context.is_main) as bar:
         for indices, batch in zip(plan, load_batches(dataset, plan, num_workers=workers), strict=True):
             with autocast(config.precision, context.device):
                 states, pooled, *_ = model(**model_inputs(batch, context.device))
@@ -111,7 +111,7 @@ def _compute(
                 (index, _one(states[row, :count], pooled[row], bool(identity["full_sequence"])))
                 for row, (index, count) in enumerate(zip(indices.tolist(), tokens, strict=True))
             )
-            progress.advance(len(tokens) * context.world_size)
+            bar.update(len(tokens) * context.world_size)
 
 
 def _plan(dataset_index: DatasetIndex, done: np.ndarray, config: EvaluationConfig) -> tuple[list[np.ndarray], int]:

@@ -18,7 +18,7 @@ from tape.errors import ConfigError
 from tape.evaluation.evaluate import EvaluationConfig, evaluation_mode
 from tape.runtime.distributed import DistributedContext
 from tape.runtime.precision import autocast
-from tape.runtime.progress import Progress
+from tape.runtime.progress import progress_bar
 from tape.tasks import TaskType
 
 PREDICTED_SHAPES = (TaskType.VALUE, TaskType.SEQUENCE_CLASS, TaskType.RESIDUE_CLASS, TaskType.RESIDUE_PAIR)
@@ -69,7 +69,10 @@ def predict(
     lengths = lengths_of(dataset)
     plan = plan_evaluation(lengths, config.batch_size, context.rank, context.world_size, config.max_tokens)
     workers = worker_count(config.num_workers, len(dataset))
-    with evaluation_mode(model), Progress("prediction", len(dataset), context.is_main) as progress:
+    with (
+        evaluation_mode(model),
+        progress_bar("prediction", len(dataset), "protein", disable=not context.is_main) as bar,
+    ):
         for indices, batch in zip(plan, load_batches(dataset, plan, num_workers=workers), strict=True):
             inputs = model_inputs(batch, context.device)
             tokens = (batch["input_mask"] != 0).sum(1)
@@ -81,7 +84,7 @@ def predict(
                 residues = dataset.tokenizer.convert_ids_to_tokens(batch["input_ids"][row, 1 : count - 1].tolist())
                 values = probabilities(shape, outputs[row], count - 2)
                 yield Prediction(index, batch["ids"][row], "".join(residues), values)
-            progress.advance(len(indices) * context.world_size)
+            bar.update(len(indices) * context.world_size)
 
 
 def probabilities(shape: TaskType, output: Tensor, length: int) -> np.ndarray:

@@ -28,7 +28,7 @@ from torch import nn
 from tape.errors import DataError
 from tape.evaluation.evaluate import EvaluationConfig, evaluation_mode
 from tape.runtime.precision import autocast
-from tape.runtime.progress import Progress
+from tape.runtime.progress import progress_bar
 from tape.tokenizers import TAPETokenizer
 
 from .variants import Variant
@@ -115,7 +115,7 @@ class VariantScorer:
 
     def log_probabilities(self, queries: Sequence[Query], title: str) -> Iterator[tuple[Query, np.ndarray]]:
         """Each query with log p (len(read), V) float64; sequences of one length share a batch, so none is padded."""
-        with evaluation_mode(self._model), Progress(title, len(queries)) as progress:
+        with evaluation_mode(self._model), progress_bar(title, len(queries), "pass") as bar:
             for batch in _batches(queries, self._config.batch_size):
                 ids = torch.from_numpy(np.stack([self._ids(query) for query in batch])).to(self._device)
                 with autocast(self._config.precision, self._device):
@@ -123,7 +123,7 @@ class VariantScorer:
                 for query, row in zip(batch, logits, strict=True):
                     wanted = row[torch.tensor([i + 1 for i in query.read], dtype=torch.int64, device=row.device)]
                     yield query, wanted.double().log_softmax(-1).cpu().numpy()
-                progress.advance(len(batch))
+                bar.update(len(batch))
 
     def _ids(self, query: Query) -> np.ndarray:
         ids = self._tokenizer.encode(query.sequence)

@@ -1,10 +1,14 @@
-"""Progress on a terminal and elsewhere."""
+"""Progress bars in a terminal, in a log file and on ranks that print nothing."""
 
 from __future__ import annotations
 
 import io
+import sys
+import threading
 
-from tape.runtime.progress import Progress, format_duration
+import pytest
+
+from tape.runtime.progress import progress_bar
 
 
 class Terminal(io.StringIO):
@@ -12,36 +16,60 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_durations() -> None:
-    assert [format_duration(seconds) for seconds in (5, 65, 3725)] == ["00:05", "01:05", "1:02:05"]
-
-
-def test_a_terminal_shows_a_bar_with_the_time_left() -> None:
+def test_a_terminal_shows_a_bar_with_the_time_left_and_clears_it(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Terminal()
-    with Progress("epoch 1/2", 4, stream=stream) as progress:
-        progress._last -= 1.0
-        progress.advance(2, "loss 0.5")
-    text = stream.getvalue()
-    assert "epoch 1/2 [############............] 2/4" in text
-    assert "left loss 0.5" in text
-    assert text.endswith("\r\x1b[2K")  # the line is free for the next message
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress_bar("epoch 1/2", 4, "step") as bar:
+        bar.start_t -= 1.0
+        bar.last_print_t -= 1.0
+        bar.update(2)
+        assert "epoch 1/2:  50%" in stream.getvalue()
+        assert "| 2/4 [00:01<00:01" in stream.getvalue()
+        assert "step/s" in stream.getvalue()
+        bar.clear()
+        assert stream.getvalue().rstrip("\r").endswith(" ")  # the line is free for a log message
+    assert stream.getvalue().rstrip("\r").endswith(" ")
 
 
-def test_elsewhere_short_work_is_silent_and_long_work_gives_a_line_an_interval() -> None:
+def test_a_log_file_gets_no_line_of_short_work_and_a_line_per_interval_of_long_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     stream = io.StringIO()
-    with Progress("work", 100, stream=stream) as progress:
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress_bar("work", 100) as bar:
         for _ in range(100):
-            progress.advance()
+            bar.update()
     assert stream.getvalue() == ""
-    with Progress("work", 2, stream=stream, line_seconds=0.0) as progress:
-        progress.advance()
-        progress.advance()
-    assert len(stream.getvalue().splitlines()) == 2
+    with progress_bar("work", 2, line_seconds=0.0) as bar:
+        bar.update()
+        bar.clear()
+        bar.update()
+    assert [line.partition("|")[0] for line in stream.getvalue().splitlines()] == [
+        "work:   0%",
+        "work:  50%",
+        "work: 100%",
+    ]
     assert "\r" not in stream.getvalue()
 
 
-def test_other_ranks_are_silent() -> None:
+def test_bytes_have_prefixes_and_a_resumed_transfer_starts_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
-    with Progress("work", 1, shown=False, stream=stream, line_seconds=0.0) as progress:
-        progress.advance()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress_bar("file", 2_000_000, "B", initial=500_000, line_seconds=0.0) as bar:
+        bar.update(500_000)
+    assert "50%" in stream.getvalue()
+    assert "1.00M/2.00M" in stream.getvalue()
+
+
+def test_other_ranks_print_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress_bar("work", 1, disable=True, line_seconds=0.0) as bar:
+        bar.update()
     assert stream.getvalue() == ""
+
+
+def test_no_thread_is_left_for_forked_workers_to_inherit() -> None:
+    before = threading.active_count()
+    with progress_bar("work", 1):
+        assert threading.active_count() == before
