@@ -9,18 +9,10 @@ from pretrain.data.indexed_dataset import LAYOUTS
 from pretrain.data.packing import LONG_DOCUMENT_RULES
 from pretrain.optim.optimizer import OPTIMIZERS
 from pretrain.parallel import BACKENDS, PIPELINE_SCHEDULES, RECOMPUTATIONS
+from tape.cli.types import fraction, non_negative_float, non_negative_int, positive_float, positive_int
 from tape.configs import INITIAL_ATTENTION
 
-from .parser import (
-    IGNORED_FLAGS,
-    HelpFormatter,
-    Parser,
-    fraction,
-    not_negative,
-    not_negative_number,
-    positive,
-    positive_number,
-)
+from .parser import IGNORED_FLAGS, HelpFormatter, Parser
 from .schedule_flags import add_schedule_flags
 
 TOKENIZER_TYPES = ("iupac", "BertWordPieceLowerCase", "BertWordPieceCase")
@@ -49,18 +41,18 @@ def make_parser() -> Parser:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
-    group.add_argument("--num-layers", type=positive, required=True, help="transformer blocks")
-    group.add_argument("--hidden-size", type=positive, required=True, help="width of the residual stream")
+    group.add_argument("--num-layers", type=positive_int, required=True, help="transformer blocks")
+    group.add_argument("--hidden-size", type=positive_int, required=True, help="width of the residual stream")
     group.add_argument(
         "--num-attention-heads",
-        type=positive,
+        type=positive_int,
         required=True,
         help="must divide --hidden-size and be divisible by --tensor-model-parallel-size",
     )
-    group.add_argument("--ffn-hidden-size", type=positive, help="width of the MLP (default: 4 x --hidden-size)")
+    group.add_argument("--ffn-hidden-size", type=positive_int, help="width of the MLP (default: 4 x --hidden-size)")
     group.add_argument(
         "--max-position-embeddings",
-        type=positive,
+        type=positive_int,
         required=True,
         help="size of the position embedding table, at least --seq-length",
     )
@@ -68,10 +60,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--hidden-dropout", type=fraction, default=0.1, help="dropout after embeddings, attention and MLP"
     )
-    group.add_argument("--layernorm-epsilon", type=positive_number, default=1e-5, help="epsilon of every layer norm")
+    group.add_argument("--layernorm-epsilon", type=positive_float, default=1e-5, help="epsilon of every layer norm")
     group.add_argument(
         "--init-method-std",
-        type=positive_number,
+        type=positive_float,
         default=0.02,
         help="standard deviation of initial weights; output projections use it divided by sqrt(2 x --num-layers)",
     )
@@ -122,7 +114,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         default="infer",
         help="layout of the index file; infer recognizes it",
     )
-    group.add_argument("--seq-length", type=positive, required=True, help="tokens per row")
+    group.add_argument("--seq-length", type=positive_int, required=True, help="tokens per row")
     group.add_argument(
         "--mask-prob", type=float, default=0.15, help="fraction of residues that are masked and predicted"
     )
@@ -138,21 +130,21 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         help="proteins longer than a row: split them at an offset drawn anew in every epoch, or truncate them",
     )
     group.add_argument(
-        "--num-workers", type=not_negative, default=2, help="data loader processes per rank, at most one per core"
+        "--num-workers", type=non_negative_int, default=2, help="data loader processes per rank, at most one per core"
     )
 
 
 def _add_batch(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("batch")
-    group.add_argument("--micro-batch-size", type=positive, required=True, help="rows per forward pass on one rank")
+    group.add_argument("--micro-batch-size", type=positive_int, required=True, help="rows per forward pass on one rank")
     group.add_argument(
         "--global-batch-size",
-        type=positive,
+        type=positive_int,
         help="rows per optimizer step (default: --micro-batch-size x data-parallel size)",
     )
     group.add_argument(
         "--rampup-batch-size",
-        type=positive,
+        type=positive_int,
         nargs=3,
         metavar=("START", "INCREMENT", "SAMPLES"),
         help="start with a global batch of START rows and increase it by INCREMENT, up to --global-batch-size after"
@@ -172,17 +164,17 @@ def _add_optimizer(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="adam is AdamW")
     group.add_argument(
         "--weight-decay",
-        type=not_negative_number,
+        type=non_negative_float,
         default=0.01,
         help="decoupled weight decay, applied to matrices only",
     )
     group.add_argument(
-        "--clip-grad", type=not_negative_number, default=1.0, help="maximum global gradient norm; 0: no clipping"
+        "--clip-grad", type=non_negative_float, default=1.0, help="maximum global gradient norm; 0: no clipping"
     )
     group.add_argument("--adam-beta1", type=fraction, default=0.9, help="decay rate of the first moment")
     group.add_argument("--adam-beta2", type=fraction, default=0.999, help="decay rate of the second moment")
     group.add_argument(
-        "--adam-eps", type=positive_number, default=1e-8, help="epsilon in the denominator of Adam's update"
+        "--adam-eps", type=positive_float, default=1e-8, help="epsilon in the denominator of Adam's update"
     )
     group.add_argument("--sgd-momentum", type=fraction, default=0.9, help="momentum of --optimizer sgd")
 
@@ -197,28 +189,28 @@ def _add_precision(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="forward and backward pass in float16 with loss scaling, master weights in fp32",
     )
-    group.add_argument("--loss-scale", type=positive_number, help="static loss scale of --fp16 (default: dynamic)")
-    group.add_argument("--initial-loss-scale", type=positive_number, default=2.0**32, help="initial dynamic loss scale")
-    group.add_argument("--min-loss-scale", type=positive_number, default=1.0, help="minimum dynamic loss scale")
+    group.add_argument("--loss-scale", type=positive_float, help="static loss scale of --fp16 (default: dynamic)")
+    group.add_argument("--initial-loss-scale", type=positive_float, default=2.0**32, help="initial dynamic loss scale")
+    group.add_argument("--min-loss-scale", type=positive_float, default=1.0, help="minimum dynamic loss scale")
     group.add_argument(
         "--loss-scale-window",
-        type=positive,
+        type=positive_int,
         default=1000,
         help="steps without overflow after which the dynamic loss scale doubles",
     )
     group.add_argument(
-        "--hysteresis", type=positive, default=2, help="overflows tolerated before the dynamic loss scale halves"
+        "--hysteresis", type=positive_int, default=2, help="overflows tolerated before the dynamic loss scale halves"
     )
 
 
 def _add_layout(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("layout")
     group.add_argument(
-        "--tensor-model-parallel-size", type=positive, default=1, help="tensor-parallel ranks that share each block"
+        "--tensor-model-parallel-size", type=positive_int, default=1, help="tensor-parallel ranks that share each block"
     )
     group.add_argument(
         "--pipeline-model-parallel-size",
-        type=positive,
+        type=positive_int,
         default=1,
         help="pipeline stages that the blocks are divided into",
     )
@@ -245,11 +237,11 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--distributed-backend", choices=BACKENDS, help="default: nccl on GPUs, gloo on CPUs")
     group.add_argument(
-        "--distributed-timeout-minutes", type=positive_number, default=30.0, help="timeout of a collective"
+        "--distributed-timeout-minutes", type=positive_float, default=30.0, help="timeout of a collective"
     )
     group.add_argument(
         "--hang-timeout-seconds",
-        type=not_negative,
+        type=non_negative_int,
         default=45,
         help="end the run on all ranks if a rank sends no heartbeat, or keeps others waiting, for this long; 0: never",
     )
@@ -258,14 +250,14 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
 def _add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
     group.add_argument(
-        "--seed", type=not_negative, default=1234, help="seed of weights, sample order, masks and dropout"
+        "--seed", type=non_negative_int, default=1234, help="seed of weights, sample order, masks and dropout"
     )
     group.add_argument("--save", help="directory for checkpoints and metrics.jsonl")
     group.add_argument("--load", help="directory to resume from, if it contains a checkpoint")
     group.add_argument(
-        "--save-interval", type=positive, help="iterations between checkpoints; one is also saved at the end"
+        "--save-interval", type=positive_int, help="iterations between checkpoints; one is also saved at the end"
     )
-    group.add_argument("--keep-last", type=positive, help="number of newest checkpoints to keep (default: all)")
+    group.add_argument("--keep-last", type=positive_int, help="number of newest checkpoints to keep (default: all)")
     group.add_argument(
         "--async-save",
         action=argparse.BooleanOptionalAction,
@@ -289,14 +281,16 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--max-skipped-steps",
-        type=not_negative,
+        type=non_negative_int,
         default=20,
         help="stop after this many consecutive non-finite steps outside the search for a loss scale; 0: never",
     )
-    group.add_argument("--eval-interval", type=positive, default=1000, help="iterations between evaluations")
-    group.add_argument("--eval-iters", type=not_negative, default=100, help="global batches per evaluation; 0: none")
+    group.add_argument("--eval-interval", type=positive_int, default=1000, help="iterations between evaluations")
+    group.add_argument(
+        "--eval-iters", type=non_negative_int, default=100, help="global batches per evaluation; 0: none"
+    )
     group.add_argument("--full-validation", action="store_true", help="evaluate on the entire validation set")
-    group.add_argument("--log-interval", type=positive, default=100, help="iterations between console lines")
+    group.add_argument("--log-interval", type=positive_int, default=100, help="iterations between console lines")
     group.add_argument("--tensorboard-dir", help="directory for TensorBoard event files")
     group.add_argument(
         "--peak-tflops",
@@ -307,14 +301,16 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="print the plan of the run and whether it fits into memory, and exit"
     )
     group.add_argument(
-        "--world-size", type=positive, help="number of processes of a --dry-run (default: the launcher's)"
+        "--world-size", type=positive_int, help="number of processes of a --dry-run (default: the launcher's)"
     )
     group.add_argument("--device-memory-gib", type=float, help="memory per rank for --dry-run (default: detected)")
     group.add_argument(
-        "--exit-interval", type=positive, help="save a checkpoint and exit at iterations that are a multiple of this"
+        "--exit-interval",
+        type=positive_int,
+        help="save a checkpoint and exit at iterations that are a multiple of this",
     )
     group.add_argument(
         "--exit-duration-in-mins",
-        type=positive_number,
+        type=positive_float,
         help="save a checkpoint and exit with code 0 after this many minutes",
     )

@@ -6,9 +6,8 @@ import argparse
 
 from pretrain.data.batch_schedule import BatchConfig
 from pretrain.optim.lr_schedule import DECAY_STYLES, SampleScheduleConfig, Schedule, ScheduleConfig
+from tape.cli.types import non_negative_int, positive_int
 from tape.errors import ConfigError
-
-from .parser import not_negative, positive
 
 _LENGTHS = ("train", "lr-decay", "lr-warmup")
 
@@ -21,20 +20,20 @@ def add_schedule_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--lr", type=float, default=1e-4, help="peak learning rate")
     group.add_argument("--min-lr", type=float, default=0.0, help="learning rate at the end of the decay")
     group.add_argument("--lr-decay-style", choices=DECAY_STYLES, default="linear", help="decay after the warm-up")
-    group.add_argument("--train-iters", type=positive, help="length of the run in iterations")
+    group.add_argument("--train-iters", type=positive_int, help="length of the run in iterations")
     group.add_argument(
-        "--train-samples", type=positive, help="length of the run in rows; an incomplete last batch is dropped"
+        "--train-samples", type=positive_int, help="length of the run in rows; an incomplete last batch is dropped"
     )
-    group.add_argument("--lr-decay-iters", type=positive, help="length of the decay (default: --train-iters)")
-    group.add_argument("--lr-decay-samples", type=positive, help="length of the decay (default: --train-samples)")
+    group.add_argument("--lr-decay-iters", type=positive_int, help="length of the decay (default: --train-iters)")
+    group.add_argument("--lr-decay-samples", type=positive_int, help="length of the decay (default: --train-samples)")
     group.add_argument(
         "--lr-warmup-fraction", type=float, help="length of the linear warm-up as a fraction of the decay"
     )
     group.add_argument(
-        "--lr-warmup-iters", type=not_negative, default=0, help="length of the linear warm-up in iterations"
+        "--lr-warmup-iters", type=non_negative_int, default=0, help="length of the linear warm-up in iterations"
     )
     group.add_argument(
-        "--lr-warmup-samples", type=not_negative, default=0, help="length of the linear warm-up in samples"
+        "--lr-warmup-samples", type=non_negative_int, default=0, help="length of the linear warm-up in samples"
     )
 
 

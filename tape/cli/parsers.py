@@ -21,6 +21,8 @@ from tape.metrics.bootstrap import Bootstrap
 from tape.registry import registry
 from tape.tasks import TaskType
 
+from .types import non_negative_int, positive_int
+
 LENGTH_POLICIES = ("error", "crop", "window")
 _LOG_LEVELS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "WARNING": 30, "ERROR": 40}
 
@@ -65,18 +67,6 @@ def config_override(text: str) -> Overrides:
         return key, value
 
 
-def whole_number(text: str, least: int = 0) -> int:
-    """A whole number from ``least`` on."""
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
-    return int(text)
-
-
-def positive_number(text: str) -> int:
-    """A whole number from 1 on."""
-    return whole_number(text, 1)
-
-
 def create_base_parser() -> argparse.ArgumentParser:
     """Options of all four commands."""
     parser = argparse.ArgumentParser(add_help=False)
@@ -91,7 +81,7 @@ def create_base_parser() -> argparse.ArgumentParser:
     group.add_argument("--tokenizer", choices=("iupac", "unirep"), default="iupac", help="default %(default)s")
     group.add_argument(
         "--num_workers",
-        type=whole_number,
+        type=non_negative_int,
         default=8,
         help="processes that read data (default %(default)s; never more than cores, none below 2,000 proteins)",
     )
@@ -107,7 +97,7 @@ def _add_passes(group: argparse._ArgumentGroup) -> None:
     """What bounds a forward pass, and what becomes of proteins that no pass can take."""
     group.add_argument(
         "--max_tokens",
-        type=positive_number,
+        type=positive_int,
         metavar="N",
         help="most tokens of a forward pass, padding counted; a batch is divided into as many passes as that takes",
     )
@@ -166,7 +156,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--seeds",
-        type=positive_number,
+        type=positive_int,
         metavar="N",
         help="train N times, with --seed, --seed + 1, ...; each in its directory seed_NUMBER below the run's, and mean"
         " and standard deviation in summary.json and summary.csv there",
@@ -207,7 +197,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     encoder.add_argument("--freeze", action="store_true", help="train the head alone; the encoder stays as it is")
     encoder.add_argument(
         "--lora",
-        type=positive_number,
+        type=positive_int,
         metavar="RANK",
         help="train the head and low-rank updates of the encoder's matrices (peft: pip install 'proteinlm[lora]')",
     )
