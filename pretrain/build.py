@@ -11,10 +11,8 @@ from pretrain.train.trainer import Trainer
 from .parallel import (
     GradientBuckets,
     ParallelContext,
-    compile_blocks,
     local_parameters,
     make_forward_backward,
-    recompute,
 )
 from .trace import Operations
 
@@ -29,11 +27,9 @@ def build_trainer(
         processes: the layout.
         operations: is told what is being done.
     """
-    model = build_model(arguments.model, arguments.init, processes)
-    recompute(model, arguments.parallel.recompute)
     if arguments.parallel.compile:
         arguments.precision.check_compiled(processes.device)
-        compile_blocks(model, processes.device)
+    model = build_model(arguments.model, arguments.init, processes, arguments.parallel)
     row_tokens = arguments.batch.micro_batch * arguments.samples.seq_length
     objective = MaskedLMObjective(model, processes, arguments.precision, row_tokens)
     schedule = arguments.parallel.pipeline_schedule

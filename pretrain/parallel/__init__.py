@@ -7,14 +7,12 @@ is split from outside, and the training loop calls the few operations of :class:
 
 from .context import BACKENDS, ParallelConfig, ParallelContext, choose_backend, open_parallel_context
 from .control_group import ControlGroup, open_control_group
-from .fsdp import apply_fsdp, fill_part
+from .fsdp import apply_fsdp
 from .gradient_buckets import GradientBuckets
 from .parallel_dims import ParallelDims
-from .parallelize import RECOMPUTATIONS, compile_blocks, recompute
+from .parallelize import RECOMPUTATIONS, parallelize_model
 from .parameters import TIED_NAME, LocalParameter, local_parameters
 from .pipeline import PIPELINE_SCHEDULES, ForwardBackward, make_forward_backward, sum_of
-from .pipeline_split import keep_stage, own_blocks
-from .tensor_parallel import apply_tensor_parallel
 
 __all__ = [
     "BACKENDS",
@@ -29,16 +27,11 @@ __all__ = [
     "ParallelContext",
     "ParallelDims",
     "apply_fsdp",
-    "apply_tensor_parallel",
     "choose_backend",
-    "compile_blocks",
-    "fill_part",
-    "keep_stage",
     "local_parameters",
     "make_forward_backward",
     "open_control_group",
     "open_parallel_context",
-    "own_blocks",
-    "recompute",
+    "parallelize_model",
     "sum_of",
 ]

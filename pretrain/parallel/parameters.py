@@ -1,42 +1,42 @@
-"""Parameters as the optimizer and the checkpoint see them: which part of each this rank has."""
+"""Parameters as the optimizer, the gradient buckets and checkpoints see them: this rank's shard of each."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard
 
 from .context import DATA_AXIS, TENSOR_AXIS, ParallelContext
 
 TIED_NAME = "bert.embeddings.word_embeddings.weight"
-DECODER_NAME = "mlm.decoder.weight"  # the same matrix, in the state dict under both names
+DECODER_NAME = "mlm.decoder.weight"  # the same matrix; the state dict has it under both names
 
 
 @dataclass(frozen=True)
 class LocalParameter:
-    """A parameter and the part of it on this rank.
+    """A parameter and this rank's shard of it.
 
     Attributes:
-        name: in the model's state dict.
-        full: what the model computes with, a DTensor when it is split.
-        local: the part here, sharing memory with ``full``; what the optimizer updates.
-        is_split: tensor ranks hold different parts (and not copies) of it.
-        is_sharded: data ranks do.
-        is_partial: each tensor rank computes its gradient from its own tokens, and their sum is the gradient.
-        is_copy: the last stage's copy of a matrix that the first stage has, too.
+        name: its name in the model's state dict.
+        full: the parameter that the model computes with; a DTensor if it is sharded.
+        local: this rank's shard, which shares memory with ``full`` and is what the optimizer updates.
+        is_split: whether the tensor-parallel ranks hold shards of it, and not replicas.
+        is_partial: whether each tensor-parallel rank computes its gradient from its own tokens only (sequence
+            parallelism), so that the gradient needs an all-reduce over these ranks.
+        is_copy: whether it is the last pipeline stage's replica of the word embeddings.
     """
 
     name: str
     full: nn.Parameter
     local: nn.Parameter
     is_split: bool = False
-    is_sharded: bool = False
     is_partial: bool = False
     is_copy: bool = False
 
     def as_global(self, values: Tensor) -> Tensor:
-        """Values of the local part, as the checkpoint sees them: a DTensor where the parameter is one."""
+        """Values of the same shape as ``local``, as a shard of a DTensor if the parameter is one."""
         if not isinstance(self.full, DTensor) or values.shape != self.local.shape:
             return values
         mesh, placements = self.full.device_mesh, self.full.placements
@@ -44,29 +44,50 @@ class LocalParameter:
         return DTensor.from_local(values, mesh, placements, run_check=False, shape=shape, stride=stride)
 
 
-def local_parameters(model: nn.Module, processes: ParallelContext) -> list[LocalParameter]:
-    """All trained parameters of this rank's part of the model, tied ones once."""
-    return [_local(name, parameter, processes) for name, parameter in model.named_parameters()]
+def local_parameters(model: nn.Module, context: ParallelContext) -> list[LocalParameter]:
+    """This rank's shards of all parameters of its pipeline stage; tied parameters appear once."""
+    return [_local(name, parameter, context) for name, parameter in model.named_parameters()]
 
 
-def _local(name: str, parameter: nn.Parameter, processes: ParallelContext) -> LocalParameter:
+def _local(name: str, parameter: nn.Parameter, context: ParallelContext) -> LocalParameter:
     local = parameter
     axes: tuple[str, ...] = ()
-    split: set[str] = set()
+    sharded: set[str] = set()
     if isinstance(parameter, DTensor):
         local = nn.Parameter(parameter.to_local().detach())
         axes = parameter.device_mesh.mesh_dim_names or ()
-        split = {axis for axis, place in zip(axes, parameter.placements, strict=True) if _is_shard(place)}
+        sharded = {axis for axis, place in zip(axes, parameter.placements, strict=True) if _is_shard(place)}
     return LocalParameter(
         name=TIED_NAME if name == DECODER_NAME else name,
         full=parameter,
         local=local,
-        is_split=TENSOR_AXIS in split,
-        is_sharded=DATA_AXIS in split,
-        is_partial=processes.dims.splits_tokens and TENSOR_AXIS not in axes,
+        is_split=TENSOR_AXIS in sharded,
+        is_partial=context.dims.splits_tokens and TENSOR_AXIS not in axes,
         is_copy=name == DECODER_NAME,
     )
 
 
 def _is_shard(place: object) -> bool:
     return isinstance(place, Shard) or type(place).__name__ == "_StridedShard"  # FSDP's, no subclass of Shard
+
+
+def copy_shard(parameter: Tensor, full: Tensor, context: ParallelContext) -> None:
+    """Copy this rank's shard of the ``full`` values into ``parameter``."""
+    if not isinstance(parameter, DTensor):
+        parameter.copy_(full)
+        return
+    shard = full
+    # Tensor parallelism sharded first, FSDP second: the order matters where both shard the same dimension.
+    for axis, rank in ((TENSOR_AXIS, context.tensor_rank), (DATA_AXIS, context.data_rank)):
+        shard = _chunk(shard, parameter, axis, rank)
+    local = parameter.to_local()
+    local.copy_(shard.to(local.device))
+
+
+def _chunk(values: Tensor, parameter: DTensor, axis: str, rank: int) -> Tensor:
+    axes = parameter.device_mesh.mesh_dim_names or ()
+    dimension = getattr(parameter.placements[axes.index(axis)], "dim", None) if axis in axes else None
+    if dimension is None:
+        return values
+    chunks = torch.chunk(values, parameter.device_mesh[axis].size(), dimension)
+    return chunks[rank] if rank < len(chunks) else values.narrow(dimension, 0, 0)

@@ -20,7 +20,7 @@ from torch.distributed.pipelining.schedules import PipelineScheduleSingle
 from pretrain.trace import Operations
 
 from .context import ParallelContext
-from .fsdp import apply_fsdp, no_gradient_sync, settle_shards
+from .fsdp import apply_fsdp, finalize_shards, no_gradient_sync
 from .gradient_buckets import GradientBuckets
 from .pipeline_stage import InstrumentedStage
 
@@ -201,7 +201,7 @@ def make_forward_backward(
     operations = operations or Operations()
     module = part if processes.dims.pipeline == 1 else _NumberedPart(part)
     apply_fsdp(module, processes)
-    settle_shards(module)
+    finalize_shards(module)
     if isinstance(module, _NumberedPart):
         return Pipeline(module, processes, shape, schedule, operations)
     return NoPipelining(module, processes.device, operations)

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pretrain.parallel import ParallelContext, apply_fsdp, apply_tensor_parallel, fill_part, keep_stage, own_blocks
-from pretrain.parallel.parameters import DECODER_NAME, TIED_NAME
+from pretrain.parallel import ParallelConfig, ParallelContext, parallelize_model
+from pretrain.parallel.parameters import DECODER_NAME, TIED_NAME, copy_shard
 from tape.configs import ProteinBertConfig
 from tape.models.modeling_bert import ProteinBertForMaskedLM
 from tape.models.neighbour_attention import OUTPUT_PROJECTIONS, neighbour_start
+
+PLAIN = ParallelConfig()
 
 
 @dataclass(frozen=True)
@@ -31,23 +33,25 @@ class InitConfig:
     std: float = 0.02
 
 
-def build_model(config: ProteinBertConfig, init: InitConfig, processes: ParallelContext) -> ProteinBertForMaskedLM:
-    """This rank's part of the model on its device: of its stage, split over the tensor ranks, blocks sharded.
+def build_model(
+    config: ProteinBertConfig, init: InitConfig, processes: ParallelContext, parallel: ParallelConfig = PLAIN
+) -> ProteinBertForMaskedLM:
+    """The model with initial weights, reduced to what this rank computes and on its device.
 
-    It is laid out without memory first, so that a rank never holds more than its own part and one whole parameter.
+    It is built on the meta device first, so that a rank never holds more than its own shards and one full parameter.
 
     Args:
-        config: of the model.
-        init: of its weights.
-        processes: the layout.
+        config: shape of the model.
+        init: how to initialize its weights.
+        processes: this process and its place in the layout.
+        parallel: activation checkpointing and compilation.
+
+    Raises:
+        ConfigError: the layout doesn't fit the model, or there is no compiler.
     """
-    processes.dims.check_model(config)
     with torch.device("meta"):
         model = ProteinBertForMaskedLM(config)
-    keep_stage(model, processes)
-    apply_tensor_parallel(model, processes)
-    for block in own_blocks(model):
-        apply_fsdp(block, processes)
+    parallelize_model(model, processes, parallel)
     model.to_empty(device=processes.device)
     if processes.dims.pipeline == 1:
         model.tie_weights()  # to_empty gives both users of a tied matrix one of their own
@@ -66,7 +70,7 @@ def initialise_parameters(
         full = initial_values(own, parameter.shape, config.num_hidden_layers, init)
         if config.initial_attention == "neighbours":
             full = neighbour_start(own, full, config.num_attention_heads, init.std)
-        fill_part(parameter, full, processes)
+        copy_shard(parameter, full, processes)
 
 
 def initial_values(name: str, shape: torch.Size, layers: int, init: InitConfig) -> Tensor:

@@ -1,11 +1,12 @@
-"""Recomputation and compilation of blocks."""
+"""Activation checkpointing and compilation of transformer blocks."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from pretrain.parallel import ParallelContext, ParallelDims, compile_blocks, recompute
+from pretrain.parallel import ParallelContext, ParallelDims
+from pretrain.parallel.parallelize import apply_activation_checkpointing, apply_compile
 from pretrain.train.initialization import InitConfig, build_model
 from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
@@ -35,7 +36,7 @@ def encode(one: ProteinBertForMaskedLM, lengths: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize(("granularity", "blocks", "cores"), [("full", 1, 0), ("selective", 0, 1), ("none", 0, 0)])
 def test_what_is_recomputed(granularity: str, blocks: bool, cores: bool) -> None:
     one = model()
-    recompute(one, granularity)
+    apply_activation_checkpointing(one, granularity)
     assert one.bert.encoder.checkpoint_activations == bool(blocks)
     assert {m.recompute for m in one.modules() if isinstance(m, AttentionCore)} == {bool(cores)}
 
@@ -45,7 +46,7 @@ def test_what_is_recomputed(granularity: str, blocks: bool, cores: bool) -> None
 def test_compiled_blocks_compute_the_same_for_any_lengths() -> None:
     plain, compiled = model(), model()
     names = list(compiled.state_dict())
-    compile_blocks(compiled, CPU, backend="aot_eager")
+    apply_compile(compiled, CPU, backend="aot_eager")
     assert list(compiled.state_dict()) == names
     for lengths in ([5, 9], [3, 4, 20], [12]):
         torch.testing.assert_close(encode(compiled, lengths), encode(plain, lengths))
@@ -56,7 +57,7 @@ def test_compiled_blocks_leave_the_streams_of_dropout_alone() -> None:
     """Hooks give the attention core random numbers of its own: run as they are, and never compiled anew."""
     config = ProteinBertConfig(**{**CONFIG.to_dict(), "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.5})
     plain, compiled = (build_model(config, InitConfig(), ALONE).train() for _ in range(2))
-    compile_blocks(compiled, CPU, backend="aot_eager")
+    apply_compile(compiled, CPU, backend="aot_eager")
     torch.compiler.reset()
     with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
         for seed in range(3):
@@ -70,4 +71,4 @@ def test_compiled_blocks_leave_the_streams_of_dropout_alone() -> None:
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(ConfigError, match="needs a C\\+\\+ compiler"):
-        compile_blocks(model(), CPU)
+        apply_compile(model(), CPU)

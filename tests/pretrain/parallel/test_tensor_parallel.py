@@ -17,9 +17,8 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
-from pretrain import build as assembly
-from pretrain.parallel import ParallelContext, ParallelDims, compile_blocks
-from pretrain.parallel.tensor_parallel import split_block
+from pretrain.parallel import ParallelContext, ParallelDims, parallelize
+from pretrain.parallel.tensor_parallel import apply_tensor_parallel
 from pretrain.tools.compare_layouts import MODEL, OPTIMIZERS, Curve, Layout, run_layout
 from pretrain.train.initialization import InitConfig, build_model
 from tape.configs import ProteinBertConfig
@@ -63,18 +62,19 @@ def split_ffns(rank: int, folder: str) -> list[list[np.ndarray]]:
     results = []
     for compiled, shares in itertools.product((False, True), repeat=2):
         one = block()
-        split_block(one, mesh, splits_tokens=shares)
+        apply_tensor_parallel(one, mesh, sequence_parallel=shares)
         if compiled:
             one.mlp.compile(dynamic=True)
         hidden = tokens().chunk(2, 1)[rank].clone() if shares else tokens()
         values = [v.full_tensor() if isinstance(v, DTensor) else v for v in through(one.mlp, hidden)]
         results.append([value.numpy() for value in values])
     dist.destroy_process_group()
+    torch.compiler.reset()
     return results
 
 
 def curve(rank: int, folder: str) -> Curve:
-    assembly.compile_blocks = functools.partial(compile_blocks, backend="aot_eager")  # all of it but the C++
+    parallelize.apply_compile = functools.partial(parallelize.apply_compile, backend="aot_eager")  # all but the C++
     launch = Launch(rank, 2, rank, f"file://{folder}/curve", "test")
     with torch._dynamo.config.patch(recompile_limit=VERSIONS, fail_on_recompile_limit_hit=True):
         return run_layout([*FLAGS, *LAYOUT.flags(), "--compile"], launch, STEPS)

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from pretrain.parallel.tensor_parallel import _TensorParallelRNG
+from pretrain.parallel.tensor_parallel_rng import TensorParallelRNG
 from tape.models.attention import AttentionCore
 
 
 def core_of_rank(rank: int) -> AttentionCore:
     core = AttentionCore(0.5)
-    _TensorParallelRNG(torch.device("cpu"), rank).attach(core)
+    TensorParallelRNG(torch.device("cpu"), rank).attach(core)
     return core.train()
 
 
