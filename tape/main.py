@@ -103,7 +103,7 @@ def _trainable(args: argparse.Namespace) -> TaskSpec:
     spec = registry.get_task_spec(args.task)
     if not spec.is_available:
         raise ConfigError(f"task {args.task} is not available in this version")
-    if spec.shape == TaskType.EMBEDDING:
+    if spec.task_type == TaskType.EMBEDDING:
         raise ConfigError(f"task {args.task} has nothing to train or evaluate; use tape-embed")
     if args.model_type not in spec.models:
         spec.get_model(args.model_type)  # raises, and says what there is
@@ -267,7 +267,7 @@ def _predict(args: argparse.Namespace, spec: TaskSpec, context: DistributedConte
     from .cli import build as assembly
 
     directory = saved_epoch(local_model(args.from_pretrained))
-    shape = spec.shape or assembly.task_type(spec, spec.dataset_class(args.data_dir, args.split, args.tokenizer))
+    shape = spec.task_type or assembly.task_type(spec, spec.dataset_class(args.data_dir, args.split, args.tokenizer))
     check_predicted(args.task, shape)
     folder = directory if directory.is_dir() else directory.parent
     path = args.predict_out or folder / f"predictions_{args.predict.name.split('.')[0]}.csv"

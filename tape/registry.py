@@ -97,8 +97,8 @@ class TaskSpec:
         return self.task.num_labels
 
     @property
-    def shape(self) -> TaskType | None:
-        return self.task.shape
+    def task_type(self) -> TaskType | None:
+        return self.task.task_type
 
     @property
     def is_available(self) -> bool:
@@ -156,7 +156,7 @@ class Registry:
         num_labels: int = -1,
         dataset: Any = None,
         models: Mapping[str, Any] | None = None,
-        shape: TaskType | str | None = None,
+        task_type: TaskType | str | None = None,
     ) -> Any:
         """Register a task and its dataset class. Without ``dataset``, a decorator for that class.
 
@@ -165,14 +165,14 @@ class Registry:
             num_labels: size of the model's last layer where it predicts classes.
             dataset: class with ``__init__(data_path, split, tokenizer, in_memory)``, ``__getitem__``, ``collate_fn``.
             models: model_type -> class.
-            shape: what is predicted (``"residue class"`` ...); None reads it off the targets of the first batch.
+            task_type: what is predicted (``"residue class"`` ...); None reads it off the targets of the first batch.
 
         Raises:
             ConfigError: the name is taken.
         """
         if dataset is None:
-            return lambda cls: self.register_task(task_name, num_labels, cls, models, shape)
-        task = Task(task_name, num_labels=num_labels, shape=None if shape is None else TaskType(shape))
+            return lambda cls: self.register_task(task_name, num_labels, cls, models, task_type)
+        task = Task(task_name, num_labels=num_labels, task_type=None if task_type is None else TaskType(task_type))
         self.register_task_spec(task_name, TaskSpec(task, dataset, dict(models or {})))
         return dataset
 

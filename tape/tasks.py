@@ -73,7 +73,7 @@ class Task:
         num_labels: classes, or -1 where the notion has no meaning.
         folder: data lie in ``DATA_DIR/folder/folder_SPLIT.lmdb``.
         splits: published splits, in their usual order. Any other split found on disk is admitted too.
-        shape: what is predicted; None for a third party's task until its first batch is seen.
+        task_type: what is predicted; None for a third party's task until its first batch is seen.
         dataset: ``"module:Class"``.
         models: model families that have the head.
     """
@@ -82,16 +82,16 @@ class Task:
     num_labels: int = -1
     folder: str = ""
     splits: tuple[str, ...] = ()
-    shape: TaskType | None = None
+    task_type: TaskType | None = None
     dataset: str = ""
     models: tuple[str, ...] = ()
 
     @property
     def model_references(self) -> dict[str, str]:
         """model_type -> ``"module:Class"`` of the class with this task's head."""
-        if self.shape is None:
+        if self.task_type is None:
             return {}
-        head = TASK_TYPE_TRAITS[self.shape].head
+        head = TASK_TYPE_TRAITS[self.task_type].head
         return {name: "{}:{}{}".format(*MODEL_FAMILIES[name], head) for name in self.models}
 
 
@@ -99,12 +99,12 @@ _ENCODERS = ("transformer", "lstm", "resnet", "unirep")
 _LABELLED = ("transformer", "lstm", "onehot", "resnet", "unirep")
 
 BUILT_IN_TASKS: tuple[Task, ...] = (
-    Task("embed", shape=TaskType.EMBEDDING, dataset="tape.datasets.embedding:EmbedDataset", models=_ENCODERS),
+    Task("embed", task_type=TaskType.EMBEDDING, dataset="tape.datasets.embedding:EmbedDataset", models=_ENCODERS),
     Task(
         "masked_language_modeling",
         folder="pfam",
         splits=("train", "valid", "holdout"),
-        shape=TaskType.MASKED_LM,
+        task_type=TaskType.MASKED_LM,
         dataset="tape.datasets.language_modeling:MaskedLanguageModelingDataset",
         models=("transformer", "resnet"),
     ),
@@ -112,7 +112,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         "language_modeling",
         folder="pfam",
         splits=("train", "valid", "holdout"),
-        shape=TaskType.LANGUAGE_MODEL,
+        task_type=TaskType.LANGUAGE_MODEL,
         dataset="tape.datasets.language_modeling:LanguageModelingDataset",
         models=("lstm", "unirep"),
     ),
@@ -120,7 +120,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         "fluorescence",
         folder="fluorescence",
         splits=("train", "valid", "test"),
-        shape=TaskType.VALUE,
+        task_type=TaskType.VALUE,
         dataset="tape.datasets.whole_protein:FluorescenceDataset",
         models=_LABELLED,
     ),
@@ -128,7 +128,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         "stability",
         folder="stability",
         splits=("train", "valid", "test"),
-        shape=TaskType.VALUE,
+        task_type=TaskType.VALUE,
         dataset="tape.datasets.whole_protein:StabilityDataset",
         models=_LABELLED,
     ),
@@ -137,7 +137,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         num_labels=1195,
         folder="remote_homology",
         splits=("train", "valid", "test_fold_holdout", "test_family_holdout", "test_superfamily_holdout"),
-        shape=TaskType.SEQUENCE_CLASS,
+        task_type=TaskType.SEQUENCE_CLASS,
         dataset="tape.datasets.whole_protein:RemoteHomologyDataset",
         models=_LABELLED,
     ),
@@ -145,7 +145,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         "contact_prediction",
         folder="proteinnet",
         splits=("train", "train_unfiltered", "valid", "test"),
-        shape=TaskType.RESIDUE_PAIR,
+        task_type=TaskType.RESIDUE_PAIR,
         dataset="tape.datasets.contacts:ProteinnetDataset",
         models=_LABELLED,
     ),
@@ -154,7 +154,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         num_labels=3,
         folder="secondary_structure",
         splits=("train", "valid", "casp12", "ts115", "cb513"),
-        shape=TaskType.RESIDUE_CLASS,
+        task_type=TaskType.RESIDUE_CLASS,
         dataset="tape.datasets.residue:SecondaryStructureDataset",
         models=_LABELLED,
     ),
@@ -163,7 +163,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         num_labels=8,
         folder="secondary_structure",
         splits=("train", "valid", "casp12", "ts115", "cb513"),
-        shape=TaskType.RESIDUE_CLASS,
+        task_type=TaskType.RESIDUE_CLASS,
         dataset="tape.datasets.residue:EightStateDataset",
         models=_LABELLED,
     ),
@@ -171,7 +171,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         "trrosetta",
         folder="trrosetta",
         splits=("train", "valid"),
-        shape=TaskType.PAIR_GEOMETRY,
+        task_type=TaskType.PAIR_GEOMETRY,
         dataset="tape.datasets.trrosetta:TRRosettaDataset",
         models=("trrosetta",),
     ),

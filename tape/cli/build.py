@@ -18,13 +18,13 @@ from tape.datasets.index import check_position_limit, index_of, lengths_of, with
 from tape.datasets.labels import infer_task_type
 from tape.datasets.provenance import dataset_provenance
 from tape.errors import CheckpointError, ConfigError
+from tape.evaluation.windows import WindowedModel
 from tape.finetuning.config import AdamWConfig, TrainingConfig
 from tape.finetuning.resume import resumed_epoch
 from tape.finetuning.run_directory import LATEST_NAME, RunDirectory, experiment_name, logging_to_file, saved_epoch
 from tape.finetuning.run_logger import RunLogger
 from tape.finetuning.trainer import TrainingData
 from tape.hub.cache import local_model
-from tape.inference.windows import WindowedModel
 from tape.models.freezing import freeze_encoder
 from tape.models.lora import add_lora
 from tape.models.model_directory import UNTRAINED, check_vocabulary, directory_provenance
@@ -80,7 +80,7 @@ def report_slow_precision(precision: str, device: torch.device) -> None:
 
 def task_type(spec: TaskSpec, dataset: Any) -> TaskType:
     """The shape that the task states, or else that of its first example."""
-    return spec.shape or infer_task_type(dataset.collate_fn([dataset[0]]))
+    return spec.task_type or infer_task_type(dataset.collate_fn([dataset[0]]))
 
 
 def training_config(args: argparse.Namespace, shape: TaskType) -> TrainingConfig:

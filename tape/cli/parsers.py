@@ -405,7 +405,7 @@ def check_training_arguments(args: argparse.Namespace) -> None:
     check_seed(args)
     if args.max_length is not None and args.max_length < 1:
         raise ConfigError(f"--max_length must be at least 1, not {args.max_length}")
-    if args.pooling is not None and registry.get_task_spec(args.task).shape in TASK_TYPES_WITHOUT_POOLING:
+    if args.pooling is not None and registry.get_task_spec(args.task).task_type in TASK_TYPES_WITHOUT_POOLING:
         raise ConfigError(f"--pooling is for one value or class a protein, not for {args.task}")
     if args.warmup_steps is not None and args.warmup_steps < 0:
         raise ConfigError(f"--warmup_steps must not be negative, but is {args.warmup_steps}")

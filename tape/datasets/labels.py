@@ -63,7 +63,7 @@ def infer_task_type(batch: Batch) -> TaskType:
         return TaskType.RESIDUE_PAIR
     raise ConfigError(
         f"targets of type {targets.dtype} and shape {tuple(targets.shape)} belong to no known kind of task;"
-        " name one with registry.register_task(..., shape=...)"
+        " name one with registry.register_task(..., task_type=...)"
     )
 
 

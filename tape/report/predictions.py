@@ -22,7 +22,7 @@ def shape_of(task: str) -> TaskType | None:
     if task == UNSUPERVISED_CONTACTS:
         return TaskType.RESIDUE_PAIR
     spec = registry.task_name_mapping.get(task)
-    return None if spec is None else spec.shape
+    return None if spec is None else spec.task_type
 
 
 def load_results(evaluation: Evaluated) -> Results:

@@ -61,8 +61,8 @@ def test_a_whole_spec_is_registered(registry: Registry) -> None:
 
 
 def test_a_shape_may_be_stated(registry: Registry) -> None:
-    registry.register_task("shaped", dataset=SomeDataset, shape="residue class")
-    assert registry.get_task_spec("shaped").shape is TaskType.RESIDUE_CLASS
+    registry.register_task("shaped", dataset=SomeDataset, task_type="residue class")
+    assert registry.get_task_spec("shaped").task_type is TaskType.RESIDUE_CLASS
 
 
 def test_taken_names_are_refused_and_the_same_definition_is_not(registry: Registry) -> None:

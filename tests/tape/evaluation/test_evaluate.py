@@ -36,8 +36,8 @@ def task_of(name: str, small_config: Path, data: Path, model_type: str = "transf
         # tokens also for UniRep, since the data are read with the iupac vocabulary
         values = {**SMALL_CONFIGS[model_type], "vocab_size": 30, "initializer_range": 0.3}
         model = registry.get_task_model(model_type, name, **values)
-    assert spec.shape is not None
-    return model, spec.dataset_class(data, "valid"), spec.shape
+    assert spec.task_type is not None
+    return model, spec.dataset_class(data, "valid"), spec.task_type
 
 
 @pytest.mark.parametrize(

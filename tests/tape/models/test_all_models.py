@@ -17,7 +17,7 @@ from tape.tasks import BUILT_IN_TASKS, TaskType
 from tests.support.small_models import SMALL_CONFIGS
 
 PAIRS = [(task.name, model) for task in BUILT_IN_TASKS for model in task.models]
-TRAINED = [(task, model) for task, model in PAIRS if registry.get_task_spec(task).shape != TaskType.EMBEDDING]
+TRAINED = [(task, model) for task, model in PAIRS if registry.get_task_spec(task).task_type != TaskType.EMBEDDING]
 EVALUATED = {
     "remote_homology": "test_fold_holdout",
     "secondary_structure": "cb513",

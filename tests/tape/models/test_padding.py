@@ -38,9 +38,9 @@ def cases() -> list[Any]:
     pairs = [(task, model) for task in BUILT_IN_TASKS for model in task.models if model != "trrosetta"]
     found = [pytest.param(model, task, {}, id=f"{model}-{task.name}") for task, model in pairs]
     for task, model in pairs:
-        if task.shape == TaskType.RESIDUE_PAIR:
+        if task.task_type == TaskType.RESIDUE_PAIR:
             found.append(pytest.param(model, task, {"contact_head": "linear"}, id=f"{model}-{task.name}-linear"))
-        if task.shape == TaskType.VALUE and task.name == "stability":
+        if task.task_type == TaskType.VALUE and task.name == "stability":
             found += [
                 pytest.param(model, task, {"pooling": pooling}, id=f"{model}-{task.name}-{pooling}")
                 for pooling in ("mean", "attention")
@@ -54,7 +54,7 @@ def predictions(model: torch.nn.Module, task: Any, order: list[int], ids: torch.
     mask = torch.arange(longest) < torch.tensor([LENGTHS[row] for row in order])[:, None]
     with torch.no_grad():
         outputs = model(ids[order, :longest] * mask, mask.long())
-    outputs = outputs[:2] if task.shape == TaskType.EMBEDDING else outputs[:1]
+    outputs = outputs[:2] if task.task_type == TaskType.EMBEDDING else outputs[:1]
     return {row: [cut(output[i], LENGTHS[row]) for output in outputs] for i, row in enumerate(order)}
 
 

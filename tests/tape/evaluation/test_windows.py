@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tape.inference.windows import WindowedModel, window_starts
+from tape.evaluation.windows import WindowedModel, window_starts
 from tape.tasks import TaskType
 
 SIZE = 6  # residues a window
