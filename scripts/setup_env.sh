@@ -66,7 +66,8 @@ setup_env_fingerprint() {
 import hashlib, pathlib, sys
 root = pathlib.Path(sys.argv[1])
 digest = hashlib.sha256(f"{root} {sys.version}".encode())
-for path in [*sorted(root.glob("requirements/*.txt")), root / "setup.py", root / "tape" / "version.py"]:
+metadata = [root / "pyproject.toml", root / "setup.py", root / "tape" / "version.py"]
+for path in [*sorted(root.glob("requirements/*.txt")), *metadata]:
     digest.update(path.read_bytes())
 print(digest.hexdigest())
 PYTHON

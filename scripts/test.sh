@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Lint, format check, types and the whole test suite; makes its own environment. Arguments go to pytest:
+# Runs the linters, the type checker and the test suite in an environment of its own. Arguments go to pytest:
 #   bash scripts/test.sh                        everything
-#   bash scripts/test.sh tests/tape -k masking  a part of it
-#   bash scripts/test.sh -n 0 tests/tape        in one process (default: two, a file of tests stays in one), say for --pdb
+#   bash scripts/test.sh tests/tape -k masking  some of the tests
+#   bash scripts/test.sh -m gpu                 the tests that need a CUDA device
+#   bash scripts/test.sh -n 0 tests/tape        in one process, for --pdb (default: two; each test file stays in one)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/setup_env.sh test
@@ -13,6 +14,8 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 echo "test: ruff"
 python -m ruff check .
 python -m ruff format --check .
+echo "test: codespell"
+python -m codespell_lib
 echo "test: mypy"
 python -m mypy
 echo "test: pytest"

@@ -5,17 +5,20 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import re
-import runpy
 import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import setuptools
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
@@ -49,20 +52,21 @@ def pins_of(name: str) -> dict[str, str]:
 
 @cache
 def metadata() -> dict[str, Any]:
-    """The arguments that setup.py gives to setuptools."""
-    captured: dict[str, Any] = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(setuptools, "setup", captured.update)
-        runpy.run_path(str(ROOT / "setup.py"))
-    return captured
+    """The [project] table of pyproject.toml."""
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project
 
 
 def required(*extras: str) -> dict[str, Requirement]:
-    """Canonical name -> requirement of the package itself and of the extras named."""
-    texts = [*metadata()["install_requires"]]
+    """Canonical name -> requirement of the package and of the named extras; an extra may name others of ours."""
+    found: dict[str, Requirement] = {}
+    texts = [*metadata()["dependencies"]]
     for extra in extras:
-        texts += metadata()["extras_require"][extra]
-    return {canonicalize_name(item.name): item for item in map(Requirement, texts)}
+        texts += metadata()["optional-dependencies"][extra]
+    for requirement in map(Requirement, texts):
+        name = canonicalize_name(requirement.name)
+        found |= required(*requirement.extras) if name == metadata()["name"] else {name: requirement}
+    return found
 
 
 def test_each_required_package_is_pinned_within_its_range() -> None:
@@ -100,13 +104,18 @@ def test_both_conda_environments_are_there() -> None:
 def test_pre_commit_runs_the_pinned_tools() -> None:
     settings = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     revisions = {repo["repo"].rsplit("/", 1)[-1]: repo.get("rev") for repo in settings["repos"]}
-    assert revisions == {"ruff-pre-commit": f"v{pins_of('test.txt')['ruff']}", "local": None}
+    pins = pins_of("test.txt")
+    assert revisions == {
+        "ruff-pre-commit": f"v{pins['ruff']}",
+        "codespell": f"v{pins['codespell']}",
+        "local": None,
+    }
     hooks = {hook["id"] for repo in settings["repos"] for hook in repo["hooks"]}
-    assert hooks == {"ruff-check", "ruff-format", "mypy"}
+    assert hooks == {"ruff-check", "ruff-format", "codespell", "mypy"}
 
 
 def test_the_python_versions_agree() -> None:
-    assert metadata()["python_requires"] == ">=3.10"
+    assert metadata()["requires-python"] == ">=3.10"
     tools = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert 'target-version = "py310"' in tools
     assert 'python_version = "3.10"' in tools
@@ -137,7 +146,7 @@ def test_the_code_imports_only_what_it_declares(package: str) -> None:
         anywhere = distributions(imported_at(tree, everywhere=True))
         assert on_import <= set(required()), f"{path} needs an extra to be imported at all"
         assert anywhere <= set(required("s3", "hf", "plots", "zstd", "lora", "hdf5")), (
-            f"{path} imports what setup.py does not name"
+            f"{path} imports what pyproject.toml does not name"
         )
 
 

@@ -38,7 +38,7 @@ def repository_files() -> list[Path]:
         ).stdout
         paths = [ROOT / name for name in listing.split("\0") if name]
     else:
-        folders = [*PACKAGES, "scripts", "tests", "benchmarks", "conda_env", "requirements"]
+        folders = [*PACKAGES, "scripts", "tests", "benchmarks", "conda_env", "docs", "requirements"]
         paths = [path for folder in folders for path in (ROOT / folder).rglob("*") if "__pycache__" not in path.parts]
         paths += [*ROOT.glob("*"), ROOT / ".ci" / "run"]
     return sorted(path for path in paths if path.is_file())
@@ -232,7 +232,7 @@ def test_the_wheel_works_outside_the_repository(distributions: dict[str, Path], 
     entries = re.findall(
         r"^tape-[\w-]+ = ([\w.]+):(\w+)$", (information / "entry_points.txt").read_text(), re.MULTILINE
     )
-    declared = re.findall(r"\"tape-[\w-]+=", (ROOT / "setup.py").read_text(encoding="utf-8"))
+    declared = re.findall(r"^tape-[\w-]+ = ", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
     assert len(entries) == len(declared) >= 6
     assert f"Version: {__version__}" in (information / "METADATA").read_text(encoding="utf-8")
     code = f"import importlib, tape\nassert tape.__file__.startswith({str(tmp_path)!r})\n" + "\n".join(

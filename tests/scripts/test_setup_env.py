@@ -42,7 +42,7 @@ def write_executable(path: Path, text: str) -> Path:
 def tree(tmp_path: Path) -> Path:
     """A copy of the files that the script reads."""
     root = tmp_path / "repository"
-    for name in ("scripts/setup_env.sh", "setup.py", "tape/version.py"):
+    for name in ("scripts/setup_env.sh", "pyproject.toml", "setup.py", "tape/version.py"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     shutil.copytree(ROOT / "requirements", root / "requirements")

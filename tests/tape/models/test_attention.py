@@ -48,6 +48,7 @@ def test_packed_rows_on_the_cpu(lengths: list[int], dtype: torch.dtype, toleranc
         torch.testing.assert_close(ours, expected, rtol=0, atol=tolerance)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="variable-length attention needs CUDA")
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
