@@ -84,7 +84,7 @@ def _measured(evaluation: Evaluated, metrics: TaskTypeMetrics) -> _Measured:
         rows = [metrics.measure(result["prediction"], result["target"]) for result in results]
     except (TypeError, ValueError, IndexError):
         raise DataError(f"{evaluation.results_file}: predictions don't fit their labels") from None
-    for metric in metrics.summarise(rows):
+    for metric in metrics.summarize(rows):
         written = evaluation.record.metric(metric.name)
         if written is not None and not np.isclose(metric.value, written.value, 0, _TOLERANCE, equal_nan=True):
             raise DataError(

@@ -25,7 +25,7 @@ import numpy as np
 from scripts.structure_files import SS3_LETTERS, SS8_LETTERS, Chain, three_state
 from tape.errors import DataError, UnknownResidueError
 from tape.io.sequences import IDENTIFIER_KEYS
-from tape.tokenizers import normalise_sequence
+from tape.tokenizers import normalize_sequence
 
 PRIMARY_KEYS = ("primary", "sequence", "text")
 FOLDS = 1195  # TAPE's number of classes
@@ -70,7 +70,7 @@ def _sequence(fields: Fields, where: str, changes: Counter[str]) -> str:
     if not isinstance(text, str):
         raise _missing(fields, " or ".join(PRIMARY_KEYS), where)
     try:
-        sequence, counts = normalise_sequence(text, drop_gaps=False)
+        sequence, counts = normalize_sequence(text, drop_gaps=False)
     except UnknownResidueError as error:
         raise UnknownResidueError(f"{where}: {error}") from error
     if not sequence:

@@ -75,7 +75,7 @@ from tape.io.lmdb_store import write_lmdb
 from tape.io.sequences import read_rows, read_sequences
 from tape.io.text_files import file_size
 from tape.runtime.progress import progress_bar
-from tape.tokenizers import normalise_sequence
+from tape.tokenizers import normalize_sequence
 
 FOLDERS = {  # task -> folder
     CORPUS: CORPUS,
@@ -248,7 +248,7 @@ def _unlabelled_records(path: Path, changes: Counter[str], bar: Any) -> Iterator
     """Records of TAPE's Pfam folder; clan and family are unknown, -1."""
     for record in read_sequences(path, progress=bar.update):
         try:
-            sequence, counts = normalise_sequence(record.sequence, drop_gaps=True)
+            sequence, counts = normalize_sequence(record.sequence, drop_gaps=True)
         except UnknownResidueError as error:
             raise UnknownResidueError(f"{record.where}: {error}") from error
         changes.update(counts)

@@ -202,7 +202,7 @@ class ProteinBertConfig(EncoderConfig):
             tanh pooler). Weights decide it where a ``config.json`` does not.
         pruned_heads: layer -> attention heads that it lacks, both from 0; ``num_attention_heads`` counts them in.
         initial_attention: of new weights. ``random`` is BERT's; with ``neighbours`` heads begin by looking at near
-            residues, see :mod:`tape.models.neighbour_attention`.
+            residues, see :mod:`tape.models.neighbor_attention`.
 
     Raises:
         ConfigError: sizes or names that can't make a model.
@@ -259,9 +259,9 @@ class ProteinBertConfig(EncoderConfig):
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
         if self.initial_attention == "neighbours":
-            self._check_neighbours()
+            self._check_neighbors()
 
-    def _check_neighbours(self) -> None:
+    def _check_neighbors(self) -> None:
         heads, size = self.num_attention_heads, self.hidden_size // self.num_attention_heads
         if self.layer_norm_position == "post":
             raise ConfigError("initial_attention neighbours is for layer_norm_position pre")

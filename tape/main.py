@@ -322,7 +322,7 @@ def _write_evaluation(
     chosen: dict[str, float],
     config: Any,
 ) -> None:
-    from tape.datasets.provenance import dataset_provenance
+    from tape.datasets.sources import dataset_provenance
     from tape.evaluation.results import data_hash, write_report, write_results
 
     folder = directory if directory.is_dir() else directory.parent

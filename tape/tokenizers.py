@@ -188,7 +188,7 @@ _GAPS = str.maketrans("", "", "-.")
 _LETTERS = frozenset("ABCDEFGHIKLMNOPQRSTUVWXYZ")
 
 
-def normalise_sequence(sequence: str, *, drop_gaps: bool, drop_stop: bool = False) -> tuple[str, Counter[str]]:
+def normalize_sequence(sequence: str, *, drop_gaps: bool, drop_stop: bool = False) -> tuple[str, Counter[str]]:
     """Bring a sequence as people write it into the ``iupac`` alphabet, and count what was changed.
 
     White space is removed, lower case becomes upper case, J (leucine or isoleucine) becomes X.

@@ -48,7 +48,7 @@ class CorpusDescription:
         tokenizer: name of the vocabulary.
         vocabulary_fingerprint: TAPETokenizer.fingerprint of the ids.
         sources: the input files in order.
-        substitutions: what normalise_sequence changed, by kind.
+        substitutions: what normalize_sequence changed, by kind.
         filtered: records left out, by reason.
         unknown: ``residues``, how many are unknown, and ``meaning``, what that is; empty in older corpora.
     """

@@ -12,7 +12,7 @@ import numpy as np
 
 from tape.errors import ConfigError, DataError
 from tape.io.sequences import SequenceRecord
-from tape.tokenizers import IUPAC_VOCAB, TAPETokenizer, normalise_sequence
+from tape.tokenizers import IUPAC_VOCAB, TAPETokenizer, normalize_sequence
 
 from .deduplication import DigestSet, protein_digest
 from .worker_processes import map_in_processes
@@ -21,7 +21,7 @@ DEFAULT_MAX_UNKNOWN_FRACTION = 0.001
 UNKNOWN_MEANING = "residues stored as X: X in the input, J, and characters other than letters, gaps and stops"
 _NO_RESIDUE = 255
 _UNKNOWN = IUPAC_VOCAB["X"]
-_READABLE = frozenset(string.ascii_letters + "-.*")  # what normalise_sequence takes; X and J are unknown
+_READABLE = frozenset(string.ascii_letters + "-.*")  # what normalize_sequence takes; X and J are unknown
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class TokenisedBatch:
     Attributes:
         ids: residues of all of them, one after another, uint8: the vocabulary is small, and it travels.
         sizes: (n,) residues of each.
-        changes: what normalise_sequence changed, by kind.
+        changes: what normalize_sequence changed, by kind.
         filtered: records left out, by reason.
         digests: of each protein, joined; empty unless duplicates are wanted out.
         first_unknown: where the first unknown residue stands and what it is, for a message; empty when there is none.
@@ -158,7 +158,7 @@ def _residue_table() -> np.ndarray:
 def _normalised(record: SequenceRecord) -> tuple[np.ndarray, Counter[str]]:
     others = "".join(_unreadable(record.sequence))
     text = record.sequence.translate(str.maketrans(others, "X" * len(others)))
-    sequence, changed = normalise_sequence(text, drop_gaps=True)
+    sequence, changed = normalize_sequence(text, drop_gaps=True)
     if others:
         changed["other_to_X"] = sum(map(record.sequence.count, others))
     return TAPETokenizer().encode_residues(sequence).astype(np.uint8), changed

@@ -15,7 +15,7 @@ from pretrain.parallel import ParallelConfig, ParallelContext, parallelize_model
 from pretrain.parallel.parameters import DECODER_NAME, TIED_NAME, copy_shard
 from tape.configs import ProteinBertConfig
 from tape.models.modeling_bert import ProteinBertForMaskedLM
-from tape.models.neighbour_attention import OUTPUT_PROJECTIONS, neighbour_start
+from tape.models.neighbor_attention import OUTPUT_PROJECTIONS, neighbor_start
 
 PLAIN = ParallelConfig()
 
@@ -69,7 +69,7 @@ def initialise_parameters(
         own = TIED_NAME if name == DECODER_NAME else name
         full = initial_values(own, parameter.shape, config.num_hidden_layers, init)
         if config.initial_attention == "neighbours":
-            full = neighbour_start(own, full, config.num_attention_heads, init.std)
+            full = neighbor_start(own, full, config.num_attention_heads, init.std)
         copy_shard(parameter, full, processes)
 
 

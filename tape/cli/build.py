@@ -16,7 +16,7 @@ from torch import nn
 from tape.datasets.cropping import CroppedDataset
 from tape.datasets.index import check_position_limit, index_of, lengths_of, within_length
 from tape.datasets.labels import infer_task_type
-from tape.datasets.provenance import dataset_provenance
+from tape.datasets.sources import dataset_provenance
 from tape.errors import CheckpointError, ConfigError
 from tape.evaluation.windows import WindowedModel
 from tape.finetuning.config import AdamWConfig, TrainingConfig

@@ -199,7 +199,7 @@ def _write_contacts(
     args: argparse.Namespace, path: Path, source: Path, dataset: Any, model: Any, regression: Any, evaluation: Any
 ) -> None:
     """``args.json``, ``regression.json``, ``results_SPLIT.pkl`` and ``eval_SPLIT.json``."""
-    from tape.datasets.provenance import dataset_provenance
+    from tape.datasets.sources import dataset_provenance
     from tape.evaluation.results import data_hash, write_report, write_results
     from tape.finetuning.run_directory import ARGUMENTS_NAME
     from tape.inference.attention_contacts import TASK_NAME

@@ -1,4 +1,4 @@
-"""Data sets: files of records, the data sets of the tasks, and batches from them."""
+"""Data sets: files of records, the data sets of the tasks, and the planning and loading of batches."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""Which proteins form which batch: pure functions of lengths, sizes, seed and epoch.
+"""Batch plans: which proteins form which batch, as pure functions of lengths, sizes, seed and epoch.
 
-A *step* is what one optimizer update sees: ``batch_size`` proteins over all ranks and accumulation steps. It is drawn
-first, then divided, so that training sees the same steps on any number of ranks, with any accumulation and under any
-token budget. (Batch normalisation is the exception: it takes its statistics from the proteins of one forward pass, so
-from each part alone.)
+A *step* is the global batch of one optimizer update: ``batch_size`` proteins over all ranks and accumulation steps. It
+is drawn first and then divided into micro-batches, so the steps are the same on any number of ranks, with any gradient
+accumulation and any token budget. (Batch normalization still depends on the division, because it computes its
+statistics within one micro-batch.)
 
-A *token budget* bounds what one forward pass holds: proteins times the tokens of the longest, padding counted.
+A *token budget* limits the size of one micro-batch: its number of proteins times the tokens of the longest one, which
+includes padding.
 """
 
 from __future__ import annotations
@@ -17,21 +18,22 @@ import numpy as np
 
 from tape.errors import ConfigError
 
-# Batches are cut from pools of this many batches sorted by length: less padding, yet nearly random batches.
+# Pools of this many batches are sorted by length before they are cut: little padding, yet nearly random batches.
 _POOL_BATCHES = 32
-# Lengths are stretched by up to this fraction for sorting, or a small set would meet the same batches every epoch.
+# Lengths are jittered by up to this fraction before sorting; a small set would otherwise have the same batches in every
+# epoch.
 _LENGTH_JITTER = 0.15
 _SPECIAL_TOKENS = 2  # <cls> and <sep> of each protein
 
 
 @dataclass(frozen=True)
 class MicroBatchPlan:
-    """Proteins of one forward pass of one rank.
+    """One micro-batch of one rank.
 
     Attributes:
-        indices: records.
-        counted: False for a stand-in that keeps a rank in step when the last batch has too few proteins for all ranks;
-            its loss has weight 0.
+        indices: record numbers.
+        counted: False for a placeholder, which a rank runs to take part in the collectives if the step has too few
+            proteins for all ranks; its loss has weight 0.
     """
 
     indices: np.ndarray
@@ -42,16 +44,16 @@ Step = list[MicroBatchPlan]
 
 
 def draw_batches(lengths: np.ndarray, indices: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Every protein of ``indices`` once, in shuffled batches of similar length.
+    """Divide ``indices`` into shuffled batches of proteins of similar length.
 
     Args:
-        lengths: (N,) residues of all proteins of the data set.
-        indices: records to use.
-        batch_size: proteins a batch; the last pool may leave one smaller.
-        seed, epoch: of the order.
+        lengths: (N,) number of residues of every protein of the data set.
+        indices: record numbers to use.
+        batch_size: proteins per batch; one batch may be smaller.
+        seed, epoch: seed of the order.
 
     Returns:
-        ceil(len(indices) / batch_size) arrays of records, each of similar length.
+        ceil(len(indices) / batch_size) arrays of record numbers.
     """
     rng = np.random.default_rng([seed, epoch])
     shuffled = rng.permutation(indices)
@@ -66,9 +68,9 @@ def draw_batches(lengths: np.ndarray, indices: np.ndarray, batch_size: int, seed
 
 
 def divide_step(batch: np.ndarray, accumulation: int, rank: int, world_size: int) -> Step:
-    """The micro-batches of one rank for one step.
+    """Divide one step into the micro-batches of one rank.
 
-    All ranks get the same number of micro-batches, at most ``accumulation``; together they hold each protein once.
+    Every rank gets the same number of micro-batches, at most ``accumulation``; together they have each protein once.
     """
     passes = min(accumulation, -(-batch.size // world_size))
     parts = np.array_split(batch, passes * world_size)
@@ -77,35 +79,35 @@ def divide_step(batch: np.ndarray, accumulation: int, rank: int, world_size: int
 
 
 def check_token_budget(lengths: np.ndarray, max_tokens: int | None) -> None:
-    """Refuse a budget that some protein exceeds by itself, or that can't be kept for want of lengths.
+    """Check that every single protein fits the token budget.
 
     Args:
-        lengths: (N,) residues of the proteins that will be used; all 0 where they are not known.
-        max_tokens: of one forward pass; None means no limit.
+        lengths: (N,) number of residues of the proteins to use; all 0 if they are unknown.
+        max_tokens: token budget of one micro-batch; None means no limit.
 
     Raises:
-        ConfigError: says what the longest protein needs.
+        ConfigError: a protein is too long, or the lengths are unknown. States the number of tokens of the longest.
     """
     if max_tokens is None or lengths.size == 0:
         return
     longest = int(lengths.max())
     if longest == 0:
-        raise ConfigError("--max_tokens can't be used: the data set does not tell its proteins' lengths")
+        raise ConfigError("--max_tokens can't be used: the data set has no index of its proteins' lengths")
     if longest + _SPECIAL_TOKENS > max_tokens:
         raise ConfigError(
-            f"--max_tokens {max_tokens} is less than the longest protein needs:"
+            f"--max_tokens {max_tokens} is too small for the longest protein:"
             f" {longest} residues are {longest + _SPECIAL_TOKENS} tokens with <cls> and <sep>"
         )
 
 
 def cut_by_tokens(lengths: np.ndarray, order: np.ndarray, batch_size: int, max_tokens: int | None) -> list[np.ndarray]:
-    """Consecutive pieces of ``order`` of at most ``batch_size`` proteins and ``max_tokens`` padded tokens.
+    """Cut ``order`` into consecutive pieces of at most ``batch_size`` proteins and ``max_tokens`` tokens with padding.
 
     Args:
-        lengths: (N,) residues of all proteins of the data set.
-        order: records, sorted by length either way if little padding is wanted.
-        batch_size: proteins a piece.
-        max_tokens: proteins of a piece times the tokens of its longest; a protein over it stands alone.
+        lengths: (N,) number of residues of every protein of the data set.
+        order: record numbers, sorted by length for little padding.
+        batch_size: maximum number of proteins per piece.
+        max_tokens: maximum of proteins times tokens of the longest; a protein that exceeds it is a piece of its own.
     """
     pieces: list[np.ndarray] = []
     start = longest = 0
@@ -120,9 +122,9 @@ def cut_by_tokens(lengths: np.ndarray, order: np.ndarray, batch_size: int, max_t
 def divide_by_tokens(
     batch: np.ndarray, lengths: np.ndarray, max_tokens: int, accumulation: int, rank: int, world_size: int
 ) -> Step:
-    """As :func:`divide_step`, in as many micro-batches as the token budget needs (``accumulation`` at least).
+    """As :func:`divide_step`, but into as many micro-batches as the token budget needs, at least ``accumulation``.
 
-    The largest pieces are halved until every rank gets the same number, unless each holds one protein already.
+    The largest pieces are halved until every rank gets the same number, or until each piece is a single protein.
     """
     ordered = batch[np.argsort(lengths[batch], kind="stable")]
     pieces = cut_by_tokens(lengths, ordered, batch.size, max_tokens)
@@ -147,13 +149,13 @@ def plan_epoch(
     epoch: int = 0,
     max_tokens: int | None = None,
 ) -> list[Step]:
-    """One rank's steps of one training epoch; see :func:`draw_batches`, :func:`divide_step`.
+    """Plan the steps of one rank for one training epoch; see :func:`draw_batches` and :func:`divide_step`.
 
     Args:
-        max_tokens: token budget of one forward pass; None: steps are divided by ``accumulation`` alone.
+        max_tokens: token budget of one micro-batch; None means no limit.
 
     Raises:
-        ConfigError: a protein exceeds the budget by itself.
+        ConfigError: a single protein exceeds the token budget.
     """
     batches = draw_batches(lengths, indices, batch_size, seed, epoch)
     if max_tokens is None:
@@ -165,10 +167,11 @@ def plan_epoch(
 def plan_evaluation(
     lengths: np.ndarray, batch_size: int, rank: int = 0, world_size: int = 1, max_tokens: int | None = None
 ) -> list[np.ndarray]:
-    """One rank's batches for a single pass over all proteins, longest first; no protein on two ranks (defect 12).
+    """Plan the batches of one rank for one pass over all proteins, longest first. Each protein is on exactly one rank
+    (bug 12 in docs/compatibility.md).
 
     Raises:
-        ConfigError: a protein exceeds the token budget by itself.
+        ConfigError: a single protein exceeds the token budget.
     """
     check_token_budget(lengths, max_tokens)
     order = np.argsort(-lengths, kind="stable")
@@ -176,7 +179,7 @@ def plan_evaluation(
 
 
 class PlannedBatches:
-    """Batch sampler over a plan."""
+    """Batch sampler that yields the batches of a plan."""
 
     def __init__(self, batches: list[np.ndarray]) -> None:
         self._batches = batches

@@ -1,4 +1,4 @@
-"""Contact prediction: which residue pairs lie within 8 Angstrom of each other."""
+"""Contact prediction: which pairs of residues are within 8 Angstrom of each other."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ Item = tuple[np.ndarray, np.ndarray, np.ndarray, int]
 
 
 def contact_labels(positions: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Contact labels of one protein (TAPE's definition).
+    """Compute the contact labels of one protein, by TAPE's definition.
 
     Args:
         positions: (L, 3) coordinates in Angstrom.
-        valid: (L,) bool; a residue with a coordinate that is not finite is invalid too.
+        valid: (L,) bool. A residue with a non-finite coordinate is invalid too.
 
     Returns:
-        (L, L) int64: 1 where the Euclidean distance is below 8.0, else 0; -1 where a residue is invalid or the pair is
-        closer than 6 in sequence.
+        (L, L) int64: 1 if the Euclidean distance is below 8.0, else 0; -1 if either residue is invalid or the
+        sequence separation is less than 6.
     """
     positions = np.asarray(positions, dtype=np.float64)
     resolved = np.asarray(valid, dtype=bool) & np.isfinite(positions).all(axis=1)
     positions = np.where(resolved[:, None], positions, 0.0)
-    # axis by axis: three (L, L) sums instead of one (L, L, 3) array
+    # Axis by axis, which needs (L, L) arrays only, not one of (L, L, 3).
     squared = sum((axis[:, None] - axis[None, :]) ** 2 for axis in positions.T)
     labels = (squared < CONTACT_DISTANCE**2).astype(np.int64)
     labels[~(resolved[:, None] & resolved[None, :])] = IGNORED
@@ -42,7 +42,7 @@ def contact_labels(positions: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 class ProteinnetDataset(TaskDataset):
-    """Chains with coordinates: ``tertiary`` (L, 3) in Angstrom and ``valid_mask`` (L,) (AlQuraishi 2019)."""
+    """ProteinNet chains (AlQuraishi 2019): ``tertiary`` (L, 3) in Angstrom and ``valid_mask`` (L,)."""
 
     task = task_record("contact_prediction")
 
@@ -58,7 +58,8 @@ class ProteinnetDataset(TaskDataset):
         return ids, mask, contact_labels(positions, valid), length
 
     def collate_fn(self, batch: Sequence[Item]) -> dict[str, Tensor]:
-        """Adds ``targets`` (B, L, L) int64 without special tokens, -1 at padding, and ``protein_length`` (B,)."""
+        """Pad to one batch, with ``targets`` (B, L, L) int64 without special tokens, -1 at padding, and
+        ``protein_length`` (B,)."""
         ids, masks, labels, lengths = zip(*batch, strict=True)
         return {
             **collate_inputs(ids, masks),

@@ -1,4 +1,4 @@
-"""Proteins longer than a model's position table, cut to their first residues (``--length crop``)."""
+"""Cropping of proteins that are longer than a model's position table (``--length crop``)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Batch = dict[str, Any]
 
 
 class CroppedDataset(Dataset[Any]):
-    """Another data set, whose batches have at most ``positions`` tokens a protein; all else is that data set's.
+    """Wraps a data set so that its batches have at most ``positions`` tokens per protein.
 
     Args:
-        dataset: with ``__getitem__`` and ``collate_fn`` as TAPE's.
-        positions: rows of the model's position table, ``<cls>`` and ``<sep>`` included.
+        dataset: a data set with TAPE's ``__getitem__`` and ``collate_fn``. Every other attribute is looked up in it.
+        positions: rows of the model's position table, including ``<cls>`` and ``<sep>``.
     """
 
     def __init__(self, dataset: Any, positions: int) -> None:
@@ -33,7 +33,7 @@ class CroppedDataset(Dataset[Any]):
         return self._dataset[index]
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # asked for before __init__ has run, by pickle and copy
+        if name.startswith("_"):  # pickle and copy look attributes up before __init__ has run
             raise AttributeError(name)
         if name != "unmasked_labels":
             return getattr(self._dataset, name)
@@ -43,7 +43,7 @@ class CroppedDataset(Dataset[Any]):
         return self._cropped(labels)
 
     def _cropped(self, labels_of: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
-        """A function that gives a protein's labels, one a token, for the tokens that are left."""
+        """Wrap ``unmasked_labels`` to return the labels of the remaining tokens."""
 
         def labels(index: int) -> np.ndarray:
             whole = labels_of(index)
@@ -53,7 +53,7 @@ class CroppedDataset(Dataset[Any]):
         return labels
 
     def build_index(self) -> DatasetIndex | None:
-        """The data set's dataset_index, with the lengths that are left."""
+        """The index of the wrapped data set, with the cropped lengths."""
         found = index_of(self._dataset)
         return None if found is None else replace(found, lengths=np.minimum(found.lengths, self._positions - 2))
 
@@ -62,11 +62,12 @@ class CroppedDataset(Dataset[Any]):
 
 
 def crop_batch(batch: Batch, positions: int) -> Batch:
-    """A batch whose proteins have at most ``positions`` tokens: the first, and ``<sep>`` after them.
+    """Crop each protein to its first ``positions - 1`` tokens, followed by ``<sep>``.
 
     Args:
-        batch: ``input_ids`` and ``input_mask`` (B, S); ``targets`` of any of TAPE's forms; ``protein_length`` (B,).
-        positions: most tokens.
+        batch: ``input_ids`` and ``input_mask`` (B, S), and optionally ``targets`` (B, S), (B, L, L) or one per protein,
+            and ``protein_length`` (B,).
+        positions: maximum number of tokens per protein.
     """
     ids, mask = batch["input_ids"], batch["input_mask"]
     if ids.shape[1] <= positions:
@@ -84,7 +85,7 @@ def crop_batch(batch: Batch, positions: int) -> Batch:
 
 
 def _crop_tokens(values: Tensor, tokens: Tensor, positions: int) -> Tensor:
-    """(B, S) -> (B, positions); what stood at ``<sep>`` of a protein that is cut stands at its new end."""
+    """(B, S) -> (B, positions). The last position of a cropped protein gets its value at ``<sep>``."""
     cropped = values[:, :positions].clone()
     long = tokens > positions
     cropped[long, positions - 1] = values[long, tokens[long] - 1]

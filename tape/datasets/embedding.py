@@ -1,4 +1,4 @@
-"""Proteins of any file, for reading out a model's states."""
+"""Unlabeled proteins of any sequence file, for embedding and prediction."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Item = tuple[str, np.ndarray, np.ndarray]
 
 
 class EmbedDataset(TaskDataset):
-    """Records of a file; no labels.
+    """Proteins of one file, without labels.
 
     Args:
-        data_file: any file :func:`tape.datasets.dataset_factory` reads.
+        data_file: any file that :func:`tape.datasets.dataset_factory` reads.
         tokenizer: a vocabulary's name, or the tokenizer.
-        in_memory: keep records once read.
+        in_memory: cache the records that have been read.
     """
 
     task = task_record("embed")
@@ -44,6 +44,6 @@ class EmbedDataset(TaskDataset):
         return str(record.get("id", index)), ids, mask
 
     def collate_fn(self, batch: Sequence[Item]) -> dict[str, Any]:
-        """``ids`` (list of B), ``input_ids``, ``input_mask``."""
+        """Collate to ``ids`` (list of B), ``input_ids`` and ``input_mask`` (B, longest)."""
         identifiers, ids, masks = zip(*batch, strict=True)
         return {"ids": list(identifiers), **collate_inputs(ids, masks)}

@@ -1,7 +1,8 @@
-"""One look at every record before training: lengths, and whether each sequence can be read.
+"""The index of a data set: the length and the id of every protein, from one pass over the records.
 
-Batches are made from these lengths alone; a data set's ``__getitem__``, which may build an L x L contact map, is never
-called for a length (defect 36). What is wrong with a sequence shows here, with file and record, before the first step.
+Batches are planned from these lengths alone. ``__getitem__``, which may compute an L x L contact map, is never called
+only to find a length (bug 36 in docs/compatibility.md). Since the pass reads every sequence, an invalid one is reported
+with file and record before the first training step.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tape.errors import ConfigError, DataError, UnknownResidueError
-from tape.tokenizers import normalise_sequence
+from tape.tokenizers import normalize_sequence
 
 from .sources import Record, RecordSource
 
@@ -24,13 +25,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DatasetIndex:
-    """What is known of a file of records after one reading.
+    """Lengths and ids of all proteins of a data set.
 
     Attributes:
-        lengths: (N,) residues of each protein.
-        identifiers: N ids.
-        changes: how many characters were read as others (``lower_case``, ``J_to_X``) or, where records have no labels,
-            left out at the end (``stop_removed``), over all records.
+        lengths: (N,) number of residues of each protein.
+        identifiers: id of each protein.
+        changes: number of characters that were replaced (``lower_case``, ``J_to_X``) or, in records without labels,
+            removed at the end (``stop_removed``), over all records.
     """
 
     lengths: np.ndarray
@@ -39,17 +40,18 @@ class DatasetIndex:
 
 
 def sequence_of(source: RecordSource, index: int, record: Record) -> tuple[str, Counter[str]]:
-    """The record's residues, normalised, and what was changed.
+    """The record's normalized residues, and the number of changes of each kind.
 
     Raises:
-        DataError: no text under ``primary``, an empty one, or a character that is no residue; names file and record.
+        DataError: ``primary`` is missing, empty, not text, or has a character that is not a residue. Names file and
+            record.
     """
     primary = field_of(source, index, record, "primary")
     if not isinstance(primary, str):
-        raise DataError(f"{source.where(index, record)}: 'primary' should be text, found {type(primary).__name__}")
+        raise DataError(f"{source.where(index, record)}: 'primary' must be text, not {type(primary).__name__}")
     try:
         has_labels = getattr(source, "has_labels", True)  # a derived data set may keep a plain list of records
-        sequence, changes = normalise_sequence(primary, drop_gaps=False, drop_stop=not has_labels)
+        sequence, changes = normalize_sequence(primary, drop_gaps=False, drop_stop=not has_labels)
     except UnknownResidueError as error:
         raise UnknownResidueError(f"{source.where(index, record)}: {error}") from None
     if not sequence:
@@ -58,10 +60,10 @@ def sequence_of(source: RecordSource, index: int, record: Record) -> tuple[str, 
 
 
 def field_of(source: RecordSource, index: int, record: Record, name: str) -> Any:
-    """A field of a record.
+    """Look up a field of a record.
 
     Raises:
-        DataError: it is missing; names file, record, field and the fields that are there.
+        DataError: the field is missing. Names file, record, field and the fields that the record has.
     """
     if name not in record:
         present = ", ".join(sorted(map(str, record)))
@@ -70,10 +72,10 @@ def field_of(source: RecordSource, index: int, record: Record, name: str) -> Any
 
 
 def build_index(source: RecordSource) -> DatasetIndex:
-    """Read every record, once for each source.
+    """Index a file of records. The result is cached, so every file is read once.
 
     Raises:
-        DataError: a record that can't be used; names file and record.
+        DataError: the file has no record, or a record is invalid. Names file and record.
     """
     if source.known_index is None:
         source.known_index = _read_all(source)
@@ -83,7 +85,7 @@ def build_index(source: RecordSource) -> DatasetIndex:
 
 def _read_all(source: RecordSource) -> DatasetIndex:
     if len(source) == 0:
-        raise DataError(f"{source.path}: holds no record")
+        raise DataError(f"{source.path}: contains no record")
     lengths = np.empty(len(source), dtype=np.int64)
     identifiers: list[str] = []
     total: Counter[str] = Counter()
@@ -97,10 +99,10 @@ def _read_all(source: RecordSource) -> DatasetIndex:
 
 
 def speaks_for(dataset: Any, method: str) -> bool:
-    """Whether what a data set's method tells of a file's records holds for its examples.
+    """Whether an inherited ``method``, which describes the records of the file, also describes the examples.
 
-    A third party's class may read other records than those of its file, or cut them. Where it has its own ``__len__``,
-    ``__getitem__`` or ``encode``, only a method of its own, or of a class derived from it, speaks for the examples.
+    A third-party class may select or crop the records of its file. If it overrides ``__len__``, ``__getitem__`` or
+    ``encode``, only a ``method`` that is defined in this class or below it is trusted.
     """
     classes = type(dataset).__mro__
     place = {name: position for position, kind in reversed(list(enumerate(classes))) for name in vars(kind)}
@@ -113,10 +115,10 @@ def _is_built_in(kind: type) -> bool:
 
 
 def index_of(dataset: Any) -> DatasetIndex | None:
-    """The survey that a data set offers of its own examples: a method ``build_index()``, as the built-in ones have.
+    """The index of a data set that has a method ``build_index()``, as the built-in ones do; None for any other.
 
-    None for any other. A file that it keeps as ``data`` tells nothing: a subset, another order or two examples a
-    record are all possible. Then its proteins are not sorted by length, and their ids are their numbers.
+    A file in the attribute ``data`` is not enough, since the examples may be a subset of its records, in another order,
+    or several per record. Without an index, proteins are not sorted by length, and their numbers serve as ids.
     """
     if not hasattr(dataset, "build_index") or not speaks_for(dataset, "build_index"):
         return None
@@ -124,15 +126,14 @@ def index_of(dataset: Any) -> DatasetIndex | None:
         return None
     dataset_index: DatasetIndex | None = dataset.build_index()
     if dataset_index is not None and len(dataset_index.lengths) != len(dataset):
-        logger.info(
-            "%s has %d examples, but surveys %d", type(dataset).__name__, len(dataset), len(dataset_index.lengths)
-        )
+        counts = len(dataset), len(dataset_index.lengths)
+        logger.info("%s has %d examples, but an index of %d: not using the index", type(dataset).__name__, *counts)
         return None
     return dataset_index
 
 
 def unmasked_labels_of(dataset: Any) -> Callable[[int], np.ndarray] | None:
-    """``unmasked_labels`` of a data set of residue classes, if it has it and it speaks for the examples."""
+    """Method ``unmasked_labels`` of a data set of residue classes; None if it has none that describes its examples."""
     if not speaks_for(dataset, "unmasked_labels"):
         return None
     labels: Callable[[int], np.ndarray] | None = getattr(dataset, "unmasked_labels", None)
@@ -140,16 +141,16 @@ def unmasked_labels_of(dataset: Any) -> Callable[[int], np.ndarray] | None:
 
 
 def lengths_of(dataset: Any) -> np.ndarray:
-    """(N,) residues of each protein; all 0 where they can't be known without building every example."""
+    """(N,) number of residues of each protein; all 0 if the data set has no index."""
     dataset_index = index_of(dataset)
     return np.zeros(len(dataset), dtype=np.int64) if dataset_index is None else dataset_index.lengths
 
 
 def within_length(lengths: np.ndarray, max_length: int | None) -> np.ndarray:
-    """Indices of the proteins of at most ``max_length`` residues; all of them when None.
+    """Indices of the proteins of at most ``max_length`` residues; of all proteins if it is None.
 
     Raises:
-        ConfigError: none is left.
+        ConfigError: no protein is that short.
     """
     if max_length is None:
         return np.arange(len(lengths))
@@ -160,15 +161,16 @@ def within_length(lengths: np.ndarray, max_length: int | None) -> np.ndarray:
 
 
 def check_position_limit(dataset: Any, max_positions: int | None, indices: np.ndarray | None = None) -> None:
-    """Refuse proteins that do not fit a model's position table; nothing is dropped or cut in silence (defect 16).
+    """Refuse proteins that exceed a model's position table. None is dropped or cropped silently (bug 16 in
+    docs/compatibility.md).
 
     Args:
-        dataset: one that tells its lengths; any other passes, and the model itself refuses.
-        max_positions: rows of the table, of which ``<cls>`` and ``<sep>`` take two; None means no limit.
-        indices: the proteins that training will use; None means all, as in evaluation.
+        dataset: checked if it has an index; otherwise the model raises an error for a long protein.
+        max_positions: rows of the table, two of which are for ``<cls>`` and ``<sep>``; None means no limit.
+        indices: the proteins to use; None means all.
 
     Raises:
-        DataError: names file, record, length and limit.
+        DataError: a protein is too long. Names file, record, length and limit.
     """
     dataset_index = index_of(dataset)
     if max_positions is None or dataset_index is None:

@@ -1,4 +1,4 @@
-"""Unlabelled proteins: masked language modelling and (next-residue) language modelling."""
+"""Unlabeled proteins for masked language modeling and (next-token) language modeling."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Item = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class _TokenDataset(TaskDataset):
-    """Labels are token ids."""
+    """Data set whose targets are token ids."""
 
-    has_labels = False  # of their own
+    has_labels = False  # none in the records
 
     def collate_fn(self, batch: Sequence[Item]) -> dict[str, Tensor]:
-        """Adds ``targets`` (B, longest) int64, -1 where nothing is predicted."""
+        """Pad to one batch, with ``targets`` (B, longest) int64, -1 at positions that are not predicted."""
         ids, masks, labels = zip(*batch, strict=True)
         return {
             **collate_inputs(ids, masks, self.tokenizer.pad_id),
@@ -32,10 +32,10 @@ class _TokenDataset(TaskDataset):
 
 
 class MaskedLanguageModelingDataset(DrawnExamples, _TokenDataset):
-    """15 % of residues are to be predicted; which ones is drawn anew each epoch.
+    """BERT's masking of 15 % of the residues, drawn anew in every epoch; see :func:`tape.masking.mask_tokens`.
 
     Args:
-        seed: of the masks; the others as :class:`TaskDataset`.
+        seed: seed of the masks. The other arguments are those of :class:`TaskDataset`.
     """
 
     task = task_record("masked_language_modeling")
@@ -59,7 +59,7 @@ class MaskedLanguageModelingDataset(DrawnExamples, _TokenDataset):
 
 
 class LanguageModelingDataset(_TokenDataset):
-    """Every token is a label; the model shifts them."""
+    """Next-token prediction: the targets are the token ids themselves, which the model shifts by one."""
 
     task = task_record("language_modeling")
 

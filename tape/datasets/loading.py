@@ -1,4 +1,4 @@
-"""Loaders: planned batches of a data set, read by as many worker processes as the work is worth."""
+"""Data loaders for planned batches."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tape.runtime.cpu import usable_cores
 
 from .batching import PlannedBatches
 
-# Below this many proteins starting worker processes takes longer than reading the data.
+# Below this number of proteins, starting worker processes takes longer than reading the data.
 _SMALL_DATASET = 2000
 
 Batch = dict[str, Any]
 
 
 def worker_count(requested: int, proteins: int) -> int:
-    """Worker processes to start: none for a small data set, and never more than the machine has cores.
+    """Number of worker processes: none for a small data set, and at most one per usable core.
 
     Args:
         requested: ``--num_workers``.
-        proteins: examples an epoch.
+        proteins: examples per epoch.
     """
     if proteins < _SMALL_DATASET:
         return 0
@@ -34,7 +34,7 @@ def worker_count(requested: int, proteins: int) -> int:
 
 
 class _ErrorsAsItems(Dataset[Any]):
-    """Hands our errors over as items: raised in a worker, they would arrive wrapped in a traceback's text."""
+    """Returns our errors as items. Raised in a worker process, they would arrive wrapped in the text of a traceback."""
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
@@ -55,17 +55,17 @@ class _ErrorsAsItems(Dataset[Any]):
 def load_batches(
     dataset: Any, batches: list[np.ndarray], *, num_workers: int, seed: int = 0, pin_memory: bool = False
 ) -> Iterator[Batch]:
-    """Collated batches in the order of the plan.
+    """Yield collated batches in the order of the plan.
 
     Args:
-        dataset: with ``__getitem__`` and ``collate_fn``.
-        batches: records of each batch.
-        num_workers: 0 reads in this process.
-        seed: of whatever randomness a third party's data set draws in its workers.
-        pin_memory: for copies to a GPU.
+        dataset: a data set with ``__getitem__`` and ``collate_fn``.
+        batches: record numbers of each batch.
+        num_workers: worker processes; 0 reads in this process.
+        seed: base seed of the workers, for third-party data sets that draw random numbers.
+        pin_memory: page-lock the batches, for faster copies to a GPU.
 
     Raises:
-        ProteinLMError: what the data set raised.
+        ProteinLMError: raised by the data set.
     """
     guarded = _ErrorsAsItems(dataset)
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Tasks with one class a residue: secondary structure."""
+"""Tasks with one class per residue: secondary structure in three and eight states."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Item = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class SecondaryStructureDataset(TaskDataset):
-    """Three-state secondary structure, H 0, E 1, C 2 (Klausen et al. 2019).
+    """Three-state secondary structure: H 0, E 1, C 2 (Klausen et al. 2019).
 
-    Residues whose ``valid_mask`` is 0, where a record has one, get label -1 and count nowhere but in
-    ``accuracy_all_residues``: TAPE's published code scores them too.
+    If a record has a ``valid_mask``, residues where it is 0 get the label -1. They are scored only in
+    ``accuracy_all_residues``, since TAPE's published code scores them too.
     """
 
     task = task_record("secondary_structure")
@@ -36,9 +36,9 @@ class SecondaryStructureDataset(TaskDataset):
         return ids, mask, np.pad(labels, 1, constant_values=IGNORED)
 
     def unmasked_labels(self, index: int) -> np.ndarray:
-        """(L + 2,) classes of all residues, those whose ``valid_mask`` is 0 too; -1 at ``<cls>`` and ``<sep>``.
+        """(L + 2,) classes of all residues regardless of ``valid_mask``; -1 at ``<cls>`` and ``<sep>``.
 
-        There, a number that is no class means that the residue has no label.
+        Where ``valid_mask`` is 0, a number that is not a class means that the residue has no label.
         """
         record = self.data[index]
         length = len(sequence_of(self.data, index, record)[0])
@@ -47,15 +47,15 @@ class SecondaryStructureDataset(TaskDataset):
         return np.pad(labels, 1, constant_values=IGNORED)
 
     def collate_fn(self, batch: Sequence[Item]) -> dict[str, Tensor]:
-        """Adds ``targets`` (B, longest) int64, -1 at ``<cls>``, ``<sep>`` and padding."""
+        """Pad to one batch, with ``targets`` (B, longest) int64, -1 at ``<cls>``, ``<sep>`` and padding."""
         ids, masks, labels = zip(*batch, strict=True)
         return {**collate_inputs(ids, masks), "targets": torch.from_numpy(pad_sequences(labels, IGNORED))}
 
 
 class EightStateDataset(SecondaryStructureDataset):
-    """Eight-state secondary structure in NetSurfP-2.0's and TAPE's order: G 0, H 1, I 2, B 3, E 4, S 5, T 6, C 7.
+    """Eight-state secondary structure in the order of NetSurfP-2.0 and TAPE: G 0, H 1, I 2, B 3, E 4, S 5, T 6, C 7.
 
-    The same files as the three-state task, whose records hold ``ss8`` too (Megatron-side ProteinLM's ``ss_q8``).
+    Reads field ``ss8`` of the three-state task's files (``ss_q8`` in ProteinLM's Megatron-LM code).
     """
 
     task = task_record("secondary_structure_8")

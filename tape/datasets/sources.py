@@ -1,6 +1,6 @@
-"""Files of records as sequences of dictionaries: LMDB, FASTA, JSON, npz.
+"""Files of records as data sets of dictionaries: LMDB, FASTA, JSON, tables, npz.
 
-Class names and constructors are TAPE's. Every record has ``id`` and ``primary``; what else it has depends on the file.
+Class names and constructors are TAPE's. Every record has ``id`` and ``primary``; its other fields depend on the file.
 """
 
 from __future__ import annotations
@@ -17,26 +17,29 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from tape.errors import DataError
+from tape.io.json_files import read_json_object
 from tape.io.lmdb_store import LMDBReader
 from tape.io.sequences import IDENTIFIER_KEYS, ROW_SUFFIXES, SEQUENCE_KEYS, Row, read_rows, read_sequences, split_suffix
 from tape.io.text_files import COMPRESSIONS
 
 Record = dict[str, Any]
+PROVENANCE_NAME = "dataset.json"
 
 
 class RecordSource(Dataset[Record]):
-    """Base of all files of records.
+    """Base class of the files of records.
 
     Attributes:
-        path: the file or directory, for messages.
-        has_labels: False where nothing belongs to single residues, so that a stop ``*`` at the end may be left out.
-        known_index: what :func:`tape.datasets.index.build_index` found, kept so that the file is read through once.
+        path: the file or directory.
+        has_labels: False if the records have no labels per residue, so that a stop ``*`` at the end may be removed.
+        known_index: cached result of :func:`tape.datasets.index.build_index`.
+        first_number: number of the first record in messages.
     """
 
     path: Path
     known_index: Any = None
     has_labels = True
-    first_number = 1  # how messages count records
+    first_number = 1
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -45,20 +48,20 @@ class RecordSource(Dataset[Record]):
         raise NotImplementedError
 
     def where(self, index: int, record: Record | None = None) -> str:
-        """File, record number and id, for messages."""
+        """File, record number and id, for error messages."""
         identifier = "" if record is None or record.get("id") in (None, str(index)) else f" ({record['id']})"
         return f"{self.path}, record {index + self.first_number}{identifier}"
 
 
 class LMDBDataset(RecordSource):
-    """Records of a TAPE LMDB, read when asked for; each worker process opens the file for itself.
+    """Records of a TAPE LMDB file, read on access; each worker process opens the file for itself.
 
     Args:
         data_file: the LMDB directory.
-        in_memory: keep each record once it has been read.
+        in_memory: cache the records that have been read.
 
     Raises:
-        DataError: nothing there, or damaged.
+        DataError: the file is missing or damaged.
     """
 
     first_number = 0  # as the keys of the file
@@ -81,13 +84,13 @@ class LMDBDataset(RecordSource):
 
 
 class _ListedRecords(RecordSource):
-    """Records held in a list."""
+    """Records in a list in memory."""
 
     def __init__(self, path: str | os.PathLike[str], records: Sequence[Record]) -> None:
         self.path = Path(path)
         self._records = records
         if not records:
-            raise DataError(f"{path}: holds no record")
+            raise DataError(f"{path}: contains no record")
 
     def __len__(self) -> int:
         return len(self._records)
@@ -106,11 +109,11 @@ def _sequence_records(path: str | os.PathLike[str]) -> list[Record]:
 
 
 class FastaDataset(_ListedRecords):
-    """Sequences of a FASTA file, also compressed. Records: ``id``, ``primary``, ``protein_length``.
+    """Sequences of a FASTA file, optionally compressed, with the fields ``id``, ``primary`` and ``protein_length``.
 
     Args:
         data_file: the file.
-        in_memory: accepted for TAPE's signature; the sequences are held as text either way.
+        in_memory: accepted for TAPE's signature; the sequences are always in memory.
     """
 
     def __init__(self, data_file: str | os.PathLike[str], in_memory: bool = False) -> None:
@@ -118,14 +121,14 @@ class FastaDataset(_ListedRecords):
 
 
 class JSONDataset(_ListedRecords):
-    """Records of a .json list or a .jsonl file; an ``id`` is added where there is none, other fields are kept.
+    """Records of a .json list or a .jsonl file. A record without ``id`` gets its number; other fields are kept.
 
     Args:
         data_file: the file.
         in_memory: accepted for TAPE's signature.
 
     Raises:
-        DataError: not JSON, or an entry that is no object; names the record.
+        DataError: the file is not JSON, or an entry is not an object. Names the record.
     """
 
     def __init__(self, data_file: str | os.PathLike[str], in_memory: bool = True) -> None:
@@ -142,13 +145,13 @@ def _json_records(path: Path) -> list[Record]:
 
 
 class TableDataset(_ListedRecords):
-    """Labelled records of a .csv or .tsv file, or of a FASTA file whose headers read ``>id name=value``.
+    """Labeled records of a .csv or .tsv file, or of a FASTA file whose headers read ``>id name=value``.
 
-    A cell that is JSON (a number, a list such as ``[0, 2, 1]``) or numbers apart by blanks or commas is read as such;
-    any other stays text. ``primary`` is the column of that name, or ``sequence`` or ``text``.
+    A cell is parsed if it is JSON (a number, a list such as ``[0, 2, 1]``) or consists of numbers separated by blanks
+    or commas; otherwise it stays text. The sequence is in column ``primary``, ``sequence`` or ``text``.
 
     Args:
-        data_file: the file, also compressed.
+        data_file: the file, optionally compressed.
         in_memory: accepted for TAPE's signature.
     """
 
@@ -169,7 +172,7 @@ def _table_record(index: int, row: Row) -> Record:
 
 
 def _cell(text: str) -> Any:
-    """The value that a table's cell holds as text."""
+    """Parse the text of a table cell."""
     try:
         return json.loads(text)
     except ValueError:
@@ -182,15 +185,15 @@ def _cell(text: str) -> Any:
 
 
 class NPZDataset(RecordSource):
-    """A directory of .npz files, one record a file, in the order of their names.
+    """A directory of .npz files with one record per file, sorted by name.
 
     Args:
         data_file: the directory.
         in_memory: accepted for TAPE's signature.
-        split_files: names to take (with or without ``.npz``); None takes all.
+        split_files: names of the files to use (with or without ``.npz``); None means all.
 
     Raises:
-        DataError: no directory, or no such file in it.
+        DataError: not a directory, or none of the files is in it.
     """
 
     def __init__(
@@ -230,7 +233,7 @@ class NPZDataset(RecordSource):
         except KeyError:
             raise DataError(f"{file}: no field {field!r}") from None
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise DataError(f"{file}: truncated, damaged, or no .npz file without pickled objects") from error
+            raise DataError(f"{file}: truncated, damaged, or not an .npz file without pickled objects") from error
 
     def __len__(self) -> int:
         return len(self._files)
@@ -238,11 +241,11 @@ class NPZDataset(RecordSource):
     def __getitem__(self, index: int) -> Record:
         file = self._files[index]
         try:
-            with file.open("rb") as stream:  # numpy leaves a file open that it fails to read
+            with file.open("rb") as stream:  # np.load leaves a file open if it fails to read it
                 record: Record = _npz_fields(stream)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            # numpy's text for a file that is no archive is advice to load it unsafely
-            raise DataError(f"{file}: truncated, damaged, or no .npz file without pickled objects") from error
+            # The cause's text is left out: for a file that is not an archive, numpy advises to load it unsafely.
+            raise DataError(f"{file}: truncated, damaged, or not an .npz file without pickled objects") from error
         record["id"] = file.stem
         if "primary" in record:
             record["primary"] = str(record["primary"])
@@ -258,14 +261,14 @@ def _npz_fields(stream: IO[bytes]) -> Record:
 
 
 def dataset_factory(data_file: str | os.PathLike[str], *args: Any, **kwargs: Any) -> RecordSource:
-    """The dataset class for a file, by its suffix.
+    """Open a file of records with the class for its suffix.
 
     Args:
-        data_file: .lmdb, FASTA, .json, .jsonl, any other sequence file that :mod:`tape.io.sequences` reads (all but
-            LMDB also .gz, .xz, .zst), or a directory of .npz files.
+        data_file: .lmdb, .json, .jsonl, FASTA or any other sequence file that :mod:`tape.io.sequences` reads (all but
+            LMDB optionally with .gz, .xz or .zst), or a directory of .npz files.
 
     Raises:
-        DataError: missing, or of no known kind.
+        DataError: the file is missing, or its format is unknown.
     """
     path = Path(data_file)
     if not path.exists():
@@ -277,17 +280,17 @@ def dataset_factory(data_file: str | os.PathLike[str], *args: Any, **kwargs: Any
         return JSONDataset(path, *args, **kwargs)
     if path.is_dir():
         return NPZDataset(path, *args, **kwargs)
-    return FastaDataset(path, *args, **kwargs)  # read_sequences tells the other formats apart, or refuses by name
+    return FastaDataset(path, *args, **kwargs)  # read_sequences distinguishes the remaining formats
 
 
 def split_source(folder: str | os.PathLike[str], stem: str, in_memory: bool = False) -> RecordSource | None:
-    """The labelled records of ``FOLDER/STEM``, in whichever format they lie there; None when there are none.
+    """Open the labeled records of ``FOLDER/STEM``; None if there is no such file.
 
-    ``STEM.lmdb``, ``STEM.json``, ``.jsonl``, ``.csv``, ``.tsv`` or FASTA (these also .gz, .xz, .zst), or a directory
-    ``STEM`` of .npz files.
+    The file is ``STEM.lmdb``, or ``STEM.json``, ``.jsonl``, ``.csv``, ``.tsv`` or FASTA (optionally with .gz, .xz or
+    .zst), or a directory ``STEM`` of .npz files.
 
     Raises:
-        DataError: there in two formats, or damaged.
+        DataError: the split exists in two formats, or the file is damaged.
     """
     folder = Path(folder)
     names = [f"{stem}.lmdb", stem]
@@ -296,10 +299,29 @@ def split_source(folder: str | os.PathLike[str], stem: str, in_memory: bool = Fa
     ]
     found = [folder / name for name in names if (folder / name).exists()]
     if len(found) > 1:
-        raise DataError(f"{found[0]}: also there as {', '.join(path.name for path in found[1:])}; keep one of them")
+        others = ", ".join(path.name for path in found[1:])
+        raise DataError(f"{found[0]}: the same split exists as {others}; keep one of them")
     if not found:
         return None
     suffix = split_suffix(found[0])[0]
     if suffix in (".lmdb", ".json", ".jsonl") or found[0].is_dir():
         return dataset_factory(found[0], in_memory=in_memory)
     return TableDataset(found[0])
+
+
+def dataset_provenance(dataset: Any) -> dict[str, Any]:
+    """Read ``dataset.json`` in the folder of a data set's file: name, source and license of the data.
+
+    Returns:
+        At least ``name`` and ``simulated`` (None if there is no ``dataset.json``).
+
+    Raises:
+        DataError: ``dataset.json`` is damaged.
+    """
+    path = getattr(getattr(dataset, "data", None), "path", None)
+    if path is None:
+        return {"name": type(dataset).__name__, "simulated": None}
+    file = Path(path).parent / PROVENANCE_NAME
+    if not file.is_file():
+        return {"name": Path(path).parent.name, "simulated": None}
+    return {"name": Path(path).parent.name, "simulated": None, **read_json_object(file, DataError)}

@@ -1,4 +1,4 @@
-"""What the data sets of all tasks share: where their file lies, how a protein is encoded, how a batch is padded."""
+"""Base class of the tasks' data sets: opening a split, encoding a protein, reading labels, and padding batches."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ IGNORED = -1
 
 
 def open_split(data_path: str | os.PathLike[str], folder: str, split: str, in_memory: bool = False) -> RecordSource:
-    """``DATA/folder/folder_SPLIT.lmdb``, or the same in another format (:func:`tape.datasets.sources.split_source`).
-
-    Any split that lies there is admitted.
+    """Open ``DATA/folder/folder_SPLIT.lmdb``, or the same in another format
+    (:func:`tape.datasets.sources.split_source`). Any name of a split is allowed.
 
     Raises:
-        DataError: no such split; names those that are there.
+        DataError: there is no such split. Lists the splits that exist.
     """
     directory = Path(data_path) / folder
     if not directory.is_dir():
@@ -42,34 +41,35 @@ def open_split(data_path: str | os.PathLike[str], folder: str, split: str, in_me
 
 
 class DrawnExamples:
-    """Of a data set whose examples are drawn: a pure function of (seed, epoch, record).
+    """Mixin for data sets with random examples. An example is a pure function of (seed, epoch, record).
 
-    An evaluated split is never given an epoch, so its examples are the same at every validation (defect 21).
+    ``set_epoch`` is never called for an evaluated split, so its examples are the same in every evaluation (bug 21 in
+    docs/compatibility.md).
     """
 
     _seed: int
     _epoch = 0
 
     def set_epoch(self, seed: int, epoch: int) -> None:
-        """Draw other examples from now on; called before each epoch of training, which are counted from 0."""
-        self._seed, self._epoch = seed, epoch + 1  # none of training is drawn as those of an evaluated split
+        """Select the examples of a training epoch, counted from 0. Called before each epoch."""
+        self._seed, self._epoch = seed, epoch + 1  # 0 is the epoch of evaluated splits
 
     def generator(self, index: int) -> np.random.Generator:
-        """What one record's example is drawn by."""
+        """Random number generator of one record's example."""
         return np.random.default_rng([self._seed, self._epoch, int(index)])
 
 
 class TaskDataset(Dataset[Any]):
-    """Records of one split as model inputs. ``__getitem__`` gives (token ids, mask, label), as TAPE's do.
+    """Records of one split as model inputs. ``__getitem__`` returns (token ids, mask, label), as in TAPE.
 
     Args:
-        data_path: the data directory that holds the task's folder.
-        split: part of the file's name.
-        tokenizer: a vocabulary's name, or the tokenizer.
-        in_memory: keep records once read.
+        data_path: the data directory, which contains the task's folder.
+        split: name of the split, part of the file name.
+        tokenizer: the tokenizer, or the name of its vocabulary.
+        in_memory: cache the records that have been read.
 
     Raises:
-        DataError: no such split, or a damaged file.
+        DataError: there is no such split, or the file is damaged.
     """
 
     task: Task
@@ -90,7 +90,7 @@ class TaskDataset(Dataset[Any]):
         return len(self.data)
 
     def build_index(self) -> DatasetIndex:
-        """Lengths and ids of all records; read once."""
+        """Lengths and ids of all records, from one pass over the file."""
         return build_index(self.data)
 
     def encode(self, index: int, record: Record) -> tuple[np.ndarray, np.ndarray]:
@@ -103,23 +103,23 @@ class TaskDataset(Dataset[Any]):
         return ids, np.ones_like(ids)
 
     def label(self, index: int, record: Record, name: str) -> Any:
-        """A field that must be there."""
+        """A required field of a record."""
         return field_of(self.data, index, record, name)
 
     def residue_label(self, index: int, record: Record, name: str, length: int, dtype: Any) -> np.ndarray:
-        """A field with one entry (or row) a residue.
+        """A field with one number (or row of numbers) per residue.
 
         Raises:
-            DataError: missing, of another length, or not numbers.
+            DataError: the field is missing, has another length, or does not contain numbers.
         """
         value = self.label(index, record, name)
         where = self.data.where(index, record)
         try:
-            numbers = np.asarray(value, dtype=np.float64)  # not the dtype at once: 0.5 would pass for class 0
+            numbers = np.asarray(value, dtype=np.float64)  # not ``dtype`` directly, which would turn 0.5 into class 0
         except (TypeError, ValueError) as error:
-            raise DataError(f"{where}: field {name!r} does not hold numbers ({error})") from None
+            raise DataError(f"{where}: field {name!r} does not contain numbers ({error})") from None
         if np.issubdtype(dtype, np.integer) and not (np.isfinite(numbers) & (numbers == np.rint(numbers))).all():
-            raise DataError(f"{where}: field {name!r} does not hold whole numbers")
+            raise DataError(f"{where}: field {name!r} does not contain integers")
         array = numbers.astype(dtype)
         if array.ndim == 0 or len(array) != length:
             found = "a single value" if array.ndim == 0 else f"{len(array)} entries"
@@ -127,19 +127,19 @@ class TaskDataset(Dataset[Any]):
         return array
 
     def check_classes(self, where: str, name: str, labels: np.ndarray) -> None:
-        """Check that classes lie in [0, num_labels), or are -1.
+        """Check that every class is in [0, num_labels) or -1.
 
         Raises:
-            DataError: one does not.
+            DataError: a class is out of range.
         """
         wrong = labels[(labels < IGNORED) | (labels >= self.task.num_labels)]
         if wrong.size:
             allowed = f"allowed are 0 to {self.task.num_labels - 1}, and -1"
-            raise DataError(f"{where}: field {name!r} holds {int(wrong.flat[0])}; {allowed}")
+            raise DataError(f"{where}: field {name!r} has class {int(wrong.flat[0])}; {allowed}")
 
 
 def collate_inputs(ids: Sequence[np.ndarray], masks: Sequence[np.ndarray], pad_id: int = 0) -> dict[str, Tensor]:
-    """``input_ids`` and ``input_mask``, both (B, longest), padded with 0."""
+    """Collate to ``input_ids`` and ``input_mask``, both (B, longest); the mask is padded with 0."""
     return {
         "input_ids": torch.from_numpy(pad_sequences(ids, pad_id)),
         "input_mask": torch.from_numpy(pad_sequences(masks, 0)),
@@ -147,20 +147,20 @@ def collate_inputs(ids: Sequence[np.ndarray], masks: Sequence[np.ndarray], pad_i
 
 
 def task_record(name: str) -> Task:
-    """The built-in record that a data set class belongs to."""
+    """The built-in task of a data set class."""
     return TASKS[name]
 
 
 def pad_sequences(sequences: Sequence[Any], constant_value: float = 0, dtype: Any = None) -> np.ndarray:
-    """Stack arrays of one rank into one array, each filled up at its far ends (TAPE's function).
+    """Stack arrays of different sizes, each padded at the end of every dimension (TAPE's function).
 
     Args:
-        sequences: B arrays of the same number of dimensions, each of any size.
-        constant_value: what fills up.
-        dtype: of the result; the first array's when None.
+        sequences: B arrays with the same number of dimensions.
+        constant_value: the padding value.
+        dtype: data type of the result; that of the first array if None.
 
     Returns:
-        (B, largest size in each dimension...).
+        (B, ...) with the largest size in each dimension.
     """
     arrays = [np.asarray(sequence) for sequence in sequences]
     shape = tuple(np.max([array.shape for array in arrays], axis=0).astype(int))

@@ -1,7 +1,7 @@
-"""trRosetta's training data: an alignment and the geometry of residue pairs, one .npz a protein.
+"""trRosetta's training data (Yang et al. 2020): an alignment and the geometry of residue pairs, one .npz per protein.
 
-Bins: 36 of distance from 2 to 20 Angstrom, and 0 for farther apart; 24 of 15 degrees for the dihedrals omega and theta,
-12 for the angle phi, and 0 for pairs farther apart than 20 Angstrom, whose angles do not count.
+The distance has 36 bins from 2 to 20 Angstrom, and bin 0 for larger distances. The dihedrals omega and theta have 24
+bins of 15 degrees, the angle phi has 12; pairs more than 20 Angstrom apart have bin 0, and their angles are not scored.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ Item = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 def bin_geometry(
     distance: np.ndarray, omega: np.ndarray, theta: np.ndarray, phi: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Labels of one protein, (L, L) int64 each.
+    """Compute the labels of one protein, each (L, L) int64.
 
     Args:
-        distance: (L, L) Angstrom; 0 for pairs beyond 20 Angstrom.
-        omega, theta, phi: (L, L) radians; omega and theta in [-pi, pi], phi in [0, pi].
+        distance: (L, L) in Angstrom; 0 for pairs more than 20 Angstrom apart.
+        omega, theta, phi: (L, L) in radians; omega and theta in [-pi, pi], phi in [0, pi].
 
     Returns:
-        distance bins 0 to 36, -1 on the diagonal and where a value is not finite; omega and theta bins 1 to 24, phi
-        bins 1 to 12, and 0 where they do not count.
+        Distance bins 0 to 36, -1 on the diagonal and for non-finite values; bins 1 to 24 of omega and theta and 1 to 12
+        of phi, 0 where they are not scored.
     """
     angles = (omega, theta, phi)
     known = np.isfinite(distance) & np.logical_and.reduce([np.isfinite(angle) for angle in angles])
@@ -60,19 +60,19 @@ def bin_geometry(
 class TRRosettaDataset(DrawnExamples, TaskDataset):
     """Proteins named in ``DATA/trrosetta/SPLIT_files.txt``, from ``DATA/trrosetta/npz/``.
 
-    In training a random number of an alignment's sequences is kept (the first always), and a protein over
-    ``max_seqlen`` is cut to a random window of it, both drawn anew each epoch. Other splits are seen
-    whole, except for sequences beyond 20,000.
+    For training, a random subset of the alignment's sequences (always with the first one) and a random window of at
+    most ``max_seqlen`` residues are drawn anew in every epoch. Other splits are complete, except that at most 20,000
+    sequences of an alignment are used.
 
     Args:
-        data_path: the data directory that holds ``trrosetta``.
-        split: part of the list's name.
-        tokenizer, in_memory: accepted for TAPE's signature; alignments are numbered 0 to 20 already.
-        max_seqlen: residues of a training example; 0 or less: no limit.
-        seed: of what is drawn.
+        data_path: the data directory, which contains ``trrosetta``.
+        split: name of the split, part of the list's file name.
+        tokenizer, in_memory: accepted for TAPE's signature; alignments consist of numbers from 0 to 20 already.
+        max_seqlen: maximum number of residues of a training example; 0 or less means no limit.
+        seed: seed of the random subsets and windows.
 
     Raises:
-        DataError: no list, or a file that it names is missing.
+        DataError: the list, or a file that it names, is missing.
     """
 
     task = task_record("trrosetta")
@@ -95,7 +95,7 @@ class TRRosettaDataset(DrawnExamples, TaskDataset):
         self._index: DatasetIndex | None = None
 
     def build_index(self) -> DatasetIndex:
-        """Lengths and names, from the headers of the alignments."""
+        """Lengths and names, read from the headers of the alignments."""
         if self._index is None:
             shapes = [self.data.shape_of(index, "msa") for index in range(len(self))]
             for index, shape in enumerate(shapes):
@@ -121,9 +121,13 @@ class TRRosettaDataset(DrawnExamples, TaskDataset):
         where = self.data.where(index, record)
         msa = np.asarray(self.label(index, record, "msa"))
         if msa.ndim != 2 or 0 in msa.shape or not np.issubdtype(msa.dtype, np.integer):
-            raise DataError(f"{where}: 'msa' should hold whole numbers (sequences, residues), found {msa.shape}")
+            raise DataError(
+                f"{where}: 'msa' must be integers of shape (sequences, residues), not {msa.dtype} of shape {msa.shape}"
+            )
         if msa.min() < 0 or msa.max() >= SYMBOLS:
-            raise DataError(f"{where}: 'msa' holds {int(msa.max())}; allowed are 0 to {SYMBOLS - 1}")
+            raise DataError(
+                f"{where}: 'msa' has values from {int(msa.min())} to {int(msa.max())}; allowed are 0 to {SYMBOLS - 1}"
+            )
         expected = (msa.shape[1], msa.shape[1])
         geometry = []
         for name in _GEOMETRY:
@@ -134,8 +138,8 @@ class TRRosettaDataset(DrawnExamples, TaskDataset):
         return msa, geometry
 
     def collate_fn(self, batch: Sequence[Item]) -> dict[str, Tensor]:
-        """``msa1hot`` (B, sequences, L, 21) float, 0 at padding; labels (B, L, L) int64: ``dist``, padded with -1, and
-        ``omega``, ``theta``, ``phi``, padded with 0."""
+        """Pad to one batch: ``msa1hot`` (B, sequences, L, 21) float32, 0 at padding, and the labels (B, L, L) int64
+        ``dist``, padded with -1, and ``omega``, ``theta``, ``phi``, padded with 0."""
         alignments, *labels = zip(*batch, strict=True)
         hot = np.eye(SYMBOLS, dtype=np.float32)
         collated = {"msa1hot": torch.from_numpy(pad_sequences([hot[msa] for msa in alignments], 0))}
@@ -145,14 +149,14 @@ class TRRosettaDataset(DrawnExamples, TaskDataset):
 
 
 def _listed(folder: Path, split: str) -> list[str]:
-    """Names in the split's list, all of which must be there."""
+    """Names in the split's list, after checking that all files exist."""
     file = folder / f"{split}_files.txt"
     if not file.is_file():
         present = sorted(path.name.removesuffix("_files.txt") for path in folder.glob("*_files.txt"))
         raise DataError(f"{file}: no split {split!r}; splits there: {', '.join(present) or 'none'}")
     names = [Path(name).name.removesuffix(".npz") for name in file.read_text(encoding="utf-8").split()]
     if not names:
-        raise DataError(f"{file}: names no protein")
+        raise DataError(f"{file}: lists no protein")
     missing = [name for name in names if not (folder / "npz" / f"{name}.npz").is_file()]
     if missing:
         raise DataError(
@@ -162,7 +166,7 @@ def _listed(folder: Path, split: str) -> list[str]:
 
 
 def _sample_sequences(msa: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The first sequence and, of a deep alignment, a random subset whose size is uniform on a logarithmic scale."""
+    """The first sequence and, for a deep alignment, a random subset whose size is uniform on a logarithmic scale."""
     depth = len(msa)
     if depth < _FEWEST_TO_SAMPLE:
         return msa

@@ -1,4 +1,4 @@
-"""Tasks with one label a protein: fluorescence, stability, remote homology."""
+"""Tasks with one label per protein: fluorescence, stability, remote homology."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Item = tuple[np.ndarray, np.ndarray, Any]
 
 
 class _ValueDataset(TaskDataset):
-    """One number a protein, the first entry of a field."""
+    """One number per protein, the first entry of a field."""
 
     field: str
 
@@ -32,13 +32,13 @@ class _ValueDataset(TaskDataset):
         try:
             value = float(np.asarray(self.label(index, record, self.field), dtype=np.float64).reshape(-1)[0])
         except (TypeError, ValueError, IndexError):
-            raise DataError(f"{where}: field {self.field!r} does not hold a number") from None
+            raise DataError(f"{where}: field {self.field!r} does not contain a number") from None
         if not np.isfinite(value):
             raise DataError(f"{where}: field {self.field!r} is {value}, not a finite number")
         return value
 
     def collate_fn(self, batch: Sequence[Item]) -> dict[str, Tensor]:
-        """Adds ``targets`` (B, 1) float32."""
+        """Pad to one batch, with ``targets`` (B, 1) float32."""
         ids, masks, values = zip(*batch, strict=True)
         targets = torch.tensor(values, dtype=torch.float32).unsqueeze(1)
         return {**collate_inputs(ids, masks), "targets": targets}
@@ -59,7 +59,7 @@ class StabilityDataset(_ValueDataset):
 
 
 class RemoteHomologyDataset(TaskDataset):
-    """SCOP fold of a domain, one of 1195 (Hou et al. 2018)."""
+    """SCOP fold of a domain, one of 1195 classes (Hou et al. 2018)."""
 
     task = task_record("remote_homology")
 
@@ -73,11 +73,11 @@ class RemoteHomologyDataset(TaskDataset):
             if label != number:
                 raise ValueError(number)
         except (TypeError, ValueError, OverflowError):  # nan and inf too
-            raise DataError(f"{where}: field 'fold_label' does not hold a whole number") from None
+            raise DataError(f"{where}: field 'fold_label' is not an integer") from None
         self.check_classes(where, "fold_label", np.asarray([label]))
         return ids, mask, label
 
     def collate_fn(self, batch: Sequence[Item]) -> dict[str, Tensor]:
-        """Adds ``targets`` (B,) int64."""
+        """Pad to one batch, with ``targets`` (B,) int64."""
         ids, masks, labels = zip(*batch, strict=True)
         return {**collate_inputs(ids, masks), "targets": torch.tensor(labels, dtype=torch.int64)}

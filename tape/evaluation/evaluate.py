@@ -163,7 +163,7 @@ def evaluate(
     loss_sum, counted = all_reduce_sum([loss_sum, count_sum], context)
     measured = [row for _, row in sorted(all_gather_lists(rows, context), key=lambda indexed: indexed[0])]
     metrics = _loss_metrics(shape, loss_sum, int(counted))
-    metrics += TASK_TYPE_METRICS[shape].summarise(measured, config.bootstrap)
+    metrics += TASK_TYPE_METRICS[shape].summarize(measured, config.bootstrap)
     results = _in_order(dataset, all_gather_lists(kept, context)) if keep_results else []
     return Evaluation(metrics, len(dataset), results)
 

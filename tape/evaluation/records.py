@@ -31,7 +31,7 @@ from typing import Any
 from tape.errors import CheckpointError
 from tape.io.atomic import write_json
 from tape.io.json_files import read_json_object
-from tape.metrics.definitions import Interval, Metric
+from tape.metrics.metric import Interval, Metric
 from tape.version import __version__
 
 SCHEMA = "proteinlm-eval"

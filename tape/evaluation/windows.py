@@ -46,13 +46,13 @@ class WindowedModel(nn.Module):
 
     Args:
         model: with TAPE's calling convention.
-        shape: what it predicts; of ``EMBEDDING`` it returns (states, pooled).
+        task_type: what it predicts; of ``EMBEDDING`` it returns (states, pooled).
         positions: rows of its position table.
     """
 
-    def __init__(self, model: nn.Module, shape: TaskType, positions: int) -> None:
+    def __init__(self, model: nn.Module, task_type: TaskType, positions: int) -> None:
         super().__init__()
-        self.model, self.shape, self.size = model, shape, positions - 2
+        self.model, self.task_type, self.size = model, task_type, positions - 2
         self.config = getattr(model, "config", None)
 
     def forward(
@@ -67,7 +67,7 @@ class WindowedModel(nn.Module):
         lengths = [int(count) - 2 for count in (mask != 0).sum(1).tolist()]
         windows = [Window(row, start, min(n, self.size)) for row, n in enumerate(lengths) for start in self._starts(n)]
         parts = self._run(windows, input_ids, lengths)
-        if self.shape == TaskType.EMBEDDING:
+        if self.task_type == TaskType.EMBEDDING:
             return self._embedding(parts, lengths)
         prediction = self._stitch(parts, lengths)
         if targets is None:
@@ -87,7 +87,7 @@ class WindowedModel(nn.Module):
             place = torch.arange(chunk[0].length + 2, device=ids.device)
             mask = (place < tokens.unsqueeze(1)).to(torch.int64)
             inputs = {"input_ids": self._tokens(chunk, ids, lengths), "input_mask": mask}
-            if self.shape == TaskType.RESIDUE_PAIR:
+            if self.task_type == TaskType.RESIDUE_PAIR:
                 inputs["protein_length"] = tokens - 2
             outputs = self.model(**inputs)
             for number, window in enumerate(chunk):
@@ -106,21 +106,21 @@ class WindowedModel(nn.Module):
 
     def _own(self, outputs: tuple[Any, ...], number: int, window: Window) -> tuple[Tensor, ...]:
         first = outputs[0][number].float()
-        if self.shape == TaskType.RESIDUE_PAIR:
+        if self.task_type == TaskType.RESIDUE_PAIR:
             return (first[: window.length, : window.length],)
-        if self.shape in (TaskType.VALUE, TaskType.SEQUENCE_CLASS):
+        if self.task_type in (TaskType.VALUE, TaskType.SEQUENCE_CLASS):
             return (first,)
         states = first[: window.length + 2]
-        return (states, outputs[1][number].float()) if self.shape == TaskType.EMBEDDING else (states,)
+        return (states, outputs[1][number].float()) if self.task_type == TaskType.EMBEDDING else (states,)
 
     # --- putting together -------------------------------------------------------------------------------------------
 
     def _stitch(self, parts: Parts, lengths: list[int]) -> Tensor:
         rows = [self._one([(w, out[0]) for w, out in parts[row]], n) for row, n in enumerate(lengths)]
-        if self.shape in (TaskType.VALUE, TaskType.SEQUENCE_CLASS):
+        if self.task_type in (TaskType.VALUE, TaskType.SEQUENCE_CLASS):
             return torch.stack(rows)
         longest = max(len(row) for row in rows)
-        if self.shape == TaskType.RESIDUE_PAIR:
+        if self.task_type == TaskType.RESIDUE_PAIR:
             return torch.stack([F.pad(row, (0, 0, 0, longest - len(row), 0, longest - len(row))) for row in rows])
         return torch.stack([F.pad(row, (0, 0, 0, longest - len(row))) for row in rows])
 
@@ -128,12 +128,12 @@ class WindowedModel(nn.Module):
         """One protein's prediction from its windows'."""
         if len(parts) == 1:
             return parts[0][1]
-        if self.shape == TaskType.VALUE:
+        if self.task_type == TaskType.VALUE:
             return torch.stack([value for _, value in parts]).mean(0)
         chances = [(window, logits.softmax(-1)) for window, logits in parts]
-        if self.shape == TaskType.SEQUENCE_CLASS:
+        if self.task_type == TaskType.SEQUENCE_CLASS:
             return _log(torch.stack([chance for _, chance in chances]).mean(0))
-        if self.shape == TaskType.RESIDUE_PAIR:
+        if self.task_type == TaskType.RESIDUE_PAIR:
             return _log(_mean_pairs(chances, length))
         return _log(_mean_tokens(chances, length))
 
@@ -144,7 +144,7 @@ class WindowedModel(nn.Module):
         return torch.stack([F.pad(s, (0, 0, 0, longest - len(s))) for s in states]), torch.stack(pooled)
 
     def _loss(self, prediction: Tensor, targets: Tensor) -> Tensor:
-        if self.shape == TaskType.VALUE:
+        if self.task_type == TaskType.VALUE:
             return F.mse_loss(prediction, targets.float().view_as(prediction))
         return masked_cross_entropy(prediction, targets)
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from tape.errors import CheckpointError, ConfigError, DataError
 from tape.evaluation.evaluate import Evaluation, evaluation_mode
-from tape.metrics import Bootstrap, measure_contacts, summarise_contacts
+from tape.metrics import Bootstrap, measure_contacts, summarize_contacts
 from tape.metrics.contacts import MINIMUM_SEPARATION
 from tape.runtime.progress import progress_bar
 
@@ -192,4 +192,4 @@ def evaluate_contacts(
             rows.append(measure_contacts(scores, target))
             results.append({"id": identifiers[index], "prediction": scores, "target": target.astype(np.int8)})
             bar.update()
-    return Evaluation(summarise_contacts(rows, bootstrap), len(dataset), results)
+    return Evaluation(summarize_contacts(rows, bootstrap), len(dataset), results)

@@ -21,7 +21,7 @@ from tape.runtime.precision import autocast
 from tape.runtime.progress import progress_bar
 from tape.tasks import TaskType
 
-PREDICTED_SHAPES = (TaskType.VALUE, TaskType.SEQUENCE_CLASS, TaskType.RESIDUE_CLASS, TaskType.RESIDUE_PAIR)
+PREDICTED_TASK_TYPES = (TaskType.VALUE, TaskType.SEQUENCE_CLASS, TaskType.RESIDUE_CLASS, TaskType.RESIDUE_PAIR)
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Prediction:
         index: of the protein in its file, from 0.
         identifier: its id.
         sequence: the residues that the prediction is about (fewer than the file's under ``--length crop``).
-        values: by the shape of the task: value (1,); probabilities of classes (C,); of each residue's classes (L, C);
-            of contact of each pair of residues (L, L).
+        values: depends on the task type: the value (1,), or the probabilities of the classes (C,), of the classes of
+            each residue (L, C), or of a contact of each pair of residues (L, L).
     """
 
     index: int
@@ -42,27 +42,27 @@ class Prediction:
     values: np.ndarray
 
 
-def check_predicted(task: str, shape: TaskType) -> None:
+def check_predicted(task: str, task_type: TaskType) -> None:
     """Refuse tasks whose models say nothing about a protein by themselves.
 
     Raises:
         ConfigError: a language model, or one that reads alignments.
     """
-    if shape not in PREDICTED_SHAPES:
+    if task_type not in PREDICTED_TASK_TYPES:
         raise ConfigError(
             f"--predict gives values, classes or contacts of single sequences, which {task} does not predict"
         )
 
 
 def predict(
-    model: nn.Module, dataset: EmbedDataset, shape: TaskType, config: EvaluationConfig, context: DistributedContext
+    model: nn.Module, dataset: EmbedDataset, task_type: TaskType, config: EvaluationConfig, context: DistributedContext
 ) -> Iterator[Prediction]:
     """Predictions for this rank's share of the proteins, longest first, as each batch is done.
 
     Args:
         model: with TAPE's calling convention.
         dataset: the proteins.
-        shape: of the task.
+        task_type: of the task.
         config: batch size, workers, precision.
         context: the processes among which the proteins are divided.
     """
@@ -76,24 +76,24 @@ def predict(
         for indices, batch in zip(plan, load_batches(dataset, plan, num_workers=workers), strict=True):
             inputs = model_inputs(batch, context.device)
             tokens = (batch["input_mask"] != 0).sum(1)
-            if shape == TaskType.RESIDUE_PAIR:
+            if task_type == TaskType.RESIDUE_PAIR:
                 inputs["protein_length"] = (tokens - 2).to(context.device)
             with autocast(config.precision, context.device):
                 outputs = model(**inputs)[0].float().cpu()
             for row, (index, count) in enumerate(zip(indices.tolist(), tokens.tolist(), strict=True)):
                 residues = dataset.tokenizer.convert_ids_to_tokens(batch["input_ids"][row, 1 : count - 1].tolist())
-                values = probabilities(shape, outputs[row], count - 2)
+                values = probabilities(task_type, outputs[row], count - 2)
                 yield Prediction(index, batch["ids"][row], "".join(residues), values)
             bar.update(len(indices) * context.world_size)
 
 
-def probabilities(shape: TaskType, output: Tensor, length: int) -> np.ndarray:
+def probabilities(task_type: TaskType, output: Tensor, length: int) -> np.ndarray:
     """What :class:`Prediction` holds, from one protein's row of a model's output with its padding."""
-    if shape == TaskType.VALUE:
+    if task_type == TaskType.VALUE:
         values = output
-    elif shape == TaskType.SEQUENCE_CLASS:
+    elif task_type == TaskType.SEQUENCE_CLASS:
         values = output.softmax(-1)
-    elif shape == TaskType.RESIDUE_CLASS:
+    elif task_type == TaskType.RESIDUE_CLASS:
         values = output[1 : length + 1].softmax(-1)
     else:
         values = output[:length, :length].softmax(-1)[..., 1]

@@ -51,12 +51,12 @@ class PredictionFiles:
     Attributes:
         path: the table, .csv or .json.
         task: its name.
-        shape: what it predicts.
+        task_type: what it predicts.
     """
 
     path: Path
     task: str
-    shape: TaskType
+    task_type: TaskType
 
     def __post_init__(self) -> None:
         if self.path.suffix not in (".csv", ".json"):
@@ -64,7 +64,7 @@ class PredictionFiles:
         folder = next(parent for parent in self.path.parents if parent.exists())
         if self.path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
             raise ConfigError(f"--predict_out {self.path}: can't be written there")
-        if self.shape == TaskType.RESIDUE_PAIR:
+        if self.task_type == TaskType.RESIDUE_PAIR:
             _pyplot()  # now, not after an hour
 
     @property
@@ -88,11 +88,11 @@ class PredictionFiles:
     def _row(self, prediction: Prediction) -> Row:
         row: Row = {"index": prediction.index, "id": prediction.identifier, "length": len(prediction.sequence)}
         values = prediction.values
-        if self.shape == TaskType.VALUE:
+        if self.task_type == TaskType.VALUE:
             return {**row, "prediction": float(f"{float(values[0]):.6g}")}
-        if self.shape == TaskType.RESIDUE_PAIR:
+        if self.task_type == TaskType.RESIDUE_PAIR:
             return {**row, **self._save_map(prediction)}
-        if self.shape == TaskType.SEQUENCE_CLASS:
+        if self.task_type == TaskType.SEQUENCE_CLASS:
             best = int(values.argmax())
             top = {"prediction": best, "probability": _rounded(values[best])}
             return {**row, **top, "probabilities": _rounded(values)}

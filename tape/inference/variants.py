@@ -15,7 +15,7 @@ from typing import Any
 
 from tape.errors import DataError, UnknownResidueError
 from tape.io.sequences import SequenceRecord, read_rows, read_sequences
-from tape.tokenizers import normalise_sequence
+from tape.tokenizers import normalize_sequence
 
 # The ways to score a variant; :mod:`tape.inference.variant_effects` has their formulas.
 METHODS = (
@@ -57,7 +57,7 @@ def read_proteins(source: str) -> dict[str, str]:
     path = Path(source)
     # os.path's exists(), since Path's raises for a name longer than a file's can be
     if path.suffix == "" and path.name == source and not os.path.exists(path):
-        return {"wild type": normalise_sequence(source, drop_gaps=False, drop_stop=True)[0]}
+        return {"wild type": normalize_sequence(source, drop_gaps=False, drop_stop=True)[0]}
     proteins: dict[str, str] = {}
     for record in read_sequences(path):
         if record.identifier in proteins:
@@ -70,7 +70,7 @@ def read_proteins(source: str) -> dict[str, str]:
 
 def _wild_type(record: SequenceRecord) -> str:
     try:
-        return normalise_sequence(record.sequence, drop_gaps=False, drop_stop=True)[0]
+        return normalize_sequence(record.sequence, drop_gaps=False, drop_stop=True)[0]
     except UnknownResidueError as error:
         raise UnknownResidueError(f"{record.where}: {error}") from None
 
@@ -143,4 +143,4 @@ def apply_mutations(text: str, sequence: str, first_residue: int, where: str) ->
             raise DataError(f"{where}: {text}: residue {match[2]} is substituted twice")
         residues[position] = match[3]
         positions.append(position)
-    return normalise_sequence("".join(residues), drop_gaps=False)[0], tuple(sorted(positions))
+    return normalize_sequence("".join(residues), drop_gaps=False)[0], tuple(sorted(positions))

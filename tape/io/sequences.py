@@ -10,7 +10,7 @@
 | .lmdb | TAPE's LMDB directories |
 
 All but LMDB may also end in .gz, .xz or .zst (the last needs the package ``zstandard``). White space inside a sequence
-("G C T V") is removed, and nothing else is changed: letters are judged by :func:`tape.tokenizers.normalise_sequence`.
+("G C T V") is removed, and nothing else is changed: letters are judged by :func:`tape.tokenizers.normalize_sequence`.
 Files are streamed: memory does not grow with them. For progress bars the readers tell a callback how many bytes of the
 file (as it lies on the disk) they have taken in.
 """

@@ -1,12 +1,12 @@
-"""Metrics. Functions have TAPE's signature ``metric(target, prediction) -> float``; ``by_shape`` sums up whole sets."""
+"""Metrics. Functions have TAPE's signature ``metric(target, prediction) -> float``."""
 
 from __future__ import annotations
 
 from .bootstrap import Bootstrap
 from .by_task_type import NAMED_METRICS, TASK_TYPE_METRICS, TaskTypeMetrics
 from .classes import accuracy
-from .contacts import measure_contacts, precision_at_l5, summarise_contacts
-from .definitions import Metric
+from .contacts import measure_contacts, precision_at_l5, summarize_contacts
+from .metric import Metric
 from .values import mean_absolute_error, mean_squared_error, pearsonr, spearmanr
 
 __all__ = [
@@ -22,5 +22,5 @@ __all__ = [
     "pearsonr",
     "precision_at_l5",
     "spearmanr",
-    "summarise_contacts",
+    "summarize_contacts",
 ]

@@ -14,7 +14,7 @@ import numpy as np
 
 from tape.errors import ConfigError
 
-from .definitions import Interval, Metric
+from .metric import Interval, Metric
 
 # Numbers of one block of resamples: 8 MB each, whatever the size of the set.
 _BLOCK = 1 << 20

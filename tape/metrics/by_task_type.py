@@ -13,11 +13,11 @@ from typing import Any, Protocol
 from tape.tasks import TaskType
 
 from .bootstrap import Bootstrap
-from .classes import measure_protein, measure_residues, summarise_proteins, summarise_residues, summarise_tokens
-from .contacts import measure_contacts, summarise_contacts
-from .definitions import Metric
-from .geometry import measure_geometry, summarise_geometry
-from .values import measure_value, summarise_values
+from .classes import measure_protein, measure_residues, summarize_proteins, summarize_residues, summarize_tokens
+from .contacts import measure_contacts, summarize_contacts
+from .geometry import measure_geometry, summarize_geometry
+from .metric import Metric
+from .values import measure_value, summarize_values
 
 
 class Summary(Protocol):
@@ -37,17 +37,17 @@ class TaskTypeMetrics:
     """
 
     measure: Callable[..., Any]
-    summarise: Summary
+    summarize: Summary
 
 
 TASK_TYPE_METRICS: dict[TaskType, TaskTypeMetrics] = {
-    TaskType.VALUE: TaskTypeMetrics(measure_value, summarise_values),
-    TaskType.SEQUENCE_CLASS: TaskTypeMetrics(measure_protein, summarise_proteins),
-    TaskType.RESIDUE_CLASS: TaskTypeMetrics(measure_residues, summarise_residues),
-    TaskType.RESIDUE_PAIR: TaskTypeMetrics(measure_contacts, summarise_contacts),
-    TaskType.MASKED_LM: TaskTypeMetrics(measure_residues, summarise_tokens),
-    TaskType.LANGUAGE_MODEL: TaskTypeMetrics(measure_residues, summarise_tokens),
-    TaskType.PAIR_GEOMETRY: TaskTypeMetrics(measure_geometry, summarise_geometry),
+    TaskType.VALUE: TaskTypeMetrics(measure_value, summarize_values),
+    TaskType.SEQUENCE_CLASS: TaskTypeMetrics(measure_protein, summarize_proteins),
+    TaskType.RESIDUE_CLASS: TaskTypeMetrics(measure_residues, summarize_residues),
+    TaskType.RESIDUE_PAIR: TaskTypeMetrics(measure_contacts, summarize_contacts),
+    TaskType.MASKED_LM: TaskTypeMetrics(measure_residues, summarize_tokens),
+    TaskType.LANGUAGE_MODEL: TaskTypeMetrics(measure_residues, summarize_tokens),
+    TaskType.PAIR_GEOMETRY: TaskTypeMetrics(measure_geometry, summarize_geometry),
 }
 
 # The metrics that TAPE and ProteinLM give a name to, and the shapes that have them.

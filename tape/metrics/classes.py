@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .bootstrap import Bootstrap, ratio_of_sums, with_intervals
-from .definitions import Metric
+from .metric import Metric
 
 TOP_K = (1, 5, 10)
 
@@ -77,7 +77,7 @@ def measure_protein(prediction: np.ndarray, target: np.ndarray) -> int:
     return int(np.sum(scores > scores[label]) + np.sum(scores[:label] == scores[label]))
 
 
-def summarise_proteins(rows: Sequence[int], bootstrap: Bootstrap | None = None) -> list[Metric]:
+def summarize_proteins(rows: Sequence[int], bootstrap: Bootstrap | None = None) -> list[Metric]:
     """Top-1, top-5 and top-10 accuracy over labelled proteins."""
     ranks = np.asarray([rank for rank in rows if rank >= 0], dtype=np.int64)
     hits = (ranks[:, None] < np.asarray(TOP_K)).astype(np.float64)
@@ -94,7 +94,7 @@ def summarise_proteins(rows: Sequence[int], bootstrap: Bootstrap | None = None) 
     return with_intervals(metrics, hits, np.ones_like(hits), bootstrap)
 
 
-def summarise_residues(rows: Sequence[ResidueCounts], bootstrap: Bootstrap | None = None) -> list[Metric]:
+def summarize_residues(rows: Sequence[ResidueCounts], bootstrap: Bootstrap | None = None) -> list[Metric]:
     """Accuracy over residues, the mean over proteins of each protein's, and that over every labelled residue."""
     right, counted, right_of_all, everything = _table(rows).T
     scored = (counted > 0).astype(np.float64)
@@ -117,7 +117,7 @@ def summarise_residues(rows: Sequence[ResidueCounts], bootstrap: Bootstrap | Non
     return with_intervals(metrics[:shown], numerators[:, :shown], denominators[:, :shown], bootstrap)
 
 
-def summarise_tokens(rows: Sequence[ResidueCounts], bootstrap: Bootstrap | None = None) -> list[Metric]:
+def summarize_tokens(rows: Sequence[ResidueCounts], bootstrap: Bootstrap | None = None) -> list[Metric]:
     """Accuracy over predicted tokens of a language model."""
     counts = _table(rows)[:, :2]
     right, total = counts.sum(axis=0)

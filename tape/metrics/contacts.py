@@ -19,9 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .bootstrap import Bootstrap, with_intervals
-from .definitions import Metric
-from .original_contacts import OriginalCounts, count_as_original, summarise_as_original
-from .ranking import best
+from .metric import Metric
+from .original_contacts import OriginalCounts, count_as_original, summarize_as_original, top_k
 
 MINIMUM_SEPARATION = 6
 
@@ -74,7 +73,7 @@ def measure_contacts(prediction: np.ndarray, target: np.ndarray) -> ContactRow:
     row: list[float] = []
     for _, low, high in RANGES:
         inside = (separation >= low) & (separation <= (high if high is not None else length))
-        ranked = labels[inside][best(above[inside], max(length, FIXED_DEPTH))]
+        ranked = labels[inside][top_k(above[inside], max(length, FIXED_DEPTH))]
         row.extend(_precision(ranked, _depth(length, divisor)) for _, divisor in DEPTHS)
     return ContactRow(tuple(row), count_as_original(above, below, labels, length))
 
@@ -96,7 +95,7 @@ def precision_at_l5(target: Any, prediction: Any) -> float:
         prediction: list of (L, L, 2) logits.
     """
     rows = [measure_contacts(np.asarray(p), np.asarray(t)) for t, p in zip(target, prediction, strict=True)]
-    values = {metric.name: metric.value for metric in summarise_contacts(rows)}
+    values = {metric.name: metric.value for metric in summarize_contacts(rows)}
     return values["precision_at_l5"]
 
 
@@ -109,7 +108,7 @@ def _definition(divisor: int | None, low: int, high: int | None) -> str:
     )
 
 
-def summarise_contacts(rows: Sequence[ContactRow], bootstrap: Bootstrap | None = None) -> list[Metric]:
+def summarize_contacts(rows: Sequence[ContactRow], bootstrap: Bootstrap | None = None) -> list[Metric]:
     """Mean over proteins of each of the 20 precisions, then the original's readings."""
     precisions = np.asarray([row.precisions for row in rows], dtype=np.float64).reshape(-1, len(NAMES))
     defined = (~np.isnan(precisions)).astype(np.float64)
@@ -122,4 +121,4 @@ def summarise_contacts(rows: Sequence[ContactRow], bootstrap: Bootstrap | None =
         definition = _definition(DEPTHS[index % len(DEPTHS)][1], low, high)
         metrics.append(Metric(NAMES[index], value, count, definition))
     own = with_intervals(metrics, table, defined, bootstrap)
-    return own + summarise_as_original([row.original for row in rows], bootstrap)
+    return own + summarize_as_original([row.original for row in rows], bootstrap)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .bootstrap import Bootstrap, ratio_of_sums, with_intervals
-from .contacts import MINIMUM_SEPARATION, ContactRow, measure_contacts, summarise_contacts
-from .definitions import Metric
+from .contacts import MINIMUM_SEPARATION, ContactRow, measure_contacts, summarize_contacts
+from .metric import Metric
 
 # output -> label that does not count
 _IGNORED = {"dist": -1, "omega": 0, "theta": 0, "phi": 0}
@@ -42,7 +42,7 @@ def measure_geometry(prediction: Mapping[str, np.ndarray], target: Mapping[str, 
     return GeometryRow(tuple(counts), measure_contacts(prediction["p_dist"][..., _CONTACT_BINS].sum(-1), contact))
 
 
-def summarise_geometry(rows: Sequence[GeometryRow], bootstrap: Bootstrap | None = None) -> list[Metric]:
+def summarize_geometry(rows: Sequence[GeometryRow], bootstrap: Bootstrap | None = None) -> list[Metric]:
     """Accuracy of each output over pairs that count, then the precisions of contacts (C-beta within 8 Angstrom)."""
     table = np.array([row.counts for row in rows], dtype=np.float64).reshape(len(rows), len(_IGNORED), 2)
     right, counted = table[..., 0], table[..., 1]
@@ -52,4 +52,4 @@ def summarise_geometry(rows: Sequence[GeometryRow], bootstrap: Bootstrap | None 
         for name, value, n in zip(_IGNORED, values, counted.sum(0), strict=True)
     ]
     metrics = with_intervals(metrics, right, counted, bootstrap)
-    return metrics + summarise_contacts([row.contacts for row in rows], bootstrap)
+    return metrics + summarize_contacts([row.contacts for row in rows], bootstrap)

@@ -19,7 +19,7 @@ from tape.errors import DataError
 
 from .bootstrap import Bootstrap, bootstrap_intervals
 from .by_task_type import TaskTypeMetrics
-from .definitions import Interval, Metric
+from .metric import Interval, Metric
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ def paired_differences(
     if len(sizes) != 1 or not (first and second):
         raise DataError(f"only the same proteins can be compared, not {sorted(sizes)} of them")
     proteins = sizes.pop()
-    names = [metric.name for metric in metrics.summarise(first[0])]
+    names = [metric.name for metric in metrics.summarize(first[0])]
     models = [[_array(rows) for rows in model] for model in (first, second)]
 
     def values(drawn: np.ndarray) -> np.ndarray:
         """(2, metrics) of the proteins that were drawn."""
-        return np.array([_mean([metrics.summarise(rows[drawn]) for rows in model], names) for model in models])
+        return np.array([_mean([metrics.summarize(rows[drawn]) for rows in model], names) for model in models])
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         resampled = np.array([values(np.repeat(np.arange(proteins), times.astype(np.int64))) for times in counts])

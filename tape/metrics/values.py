@@ -16,7 +16,7 @@ import numpy as np
 from tape.errors import DataError
 
 from .bootstrap import Bootstrap, bootstrap_intervals
-from .definitions import Metric
+from .metric import Metric
 
 
 def _pairs(target: Any, prediction: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -127,7 +127,7 @@ _DEFINITIONS = (
 )
 
 
-def summarise_values(rows: Sequence[tuple[float, float]], bootstrap: Bootstrap | None = None) -> list[Metric]:
+def summarize_values(rows: Sequence[tuple[float, float]], bootstrap: Bootstrap | None = None) -> list[Metric]:
     """All value metrics over the whole set: a rank correlation can't be averaged over batches or ranks."""
     predicted, true = np.asarray(rows, dtype=np.float64).reshape(-1, 2).T
     metrics = [Metric(name, function(true, predicted), true.size, text) for name, function, text in _DEFINITIONS]

@@ -1,9 +1,9 @@
-"""Softmax attention over padded batches and over packed rows, always block-diagonal by protein.
+"""Softmax attention within each protein, for padded batches and for packed rows.
 
-No S x S mask is ever built. A padded batch carries a (B, S) key mask; a packed row (many proteins concatenated along
-one sequence axis) carries a :class:`PackedLayout`. On CUDA in half precision packed rows use variable-length
-attention; elsewhere proteins of similar length are gathered into short padded groups for the attention alone, which is
-equally exact.
+A padded batch has a (B, S) key mask. A packed row, in which many proteins are concatenated along the sequence axis, has
+a :class:`PackedLayout`. No S x S mask is built. Packed rows use variable-length attention on CUDA in half precision
+without dropout. Otherwise, proteins of similar length are gathered into short padded groups for the attention alone,
+which computes exactly the same.
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ from torch.nn import functional as F
 
 from tape.errors import ConfigError
 
-from .activation_checkpointing import recomputed
+from .activation_checkpointing import checkpointed
 
-# A group of proteins padded to its longest costs attention time as length squared: stop a group where the shortest
-# would be padded by more than this factor. Smaller groups waste less arithmetic and start more kernels.
+# The time of attention grows with the square of the padded length. A group ends where its shortest protein would be
+# padded by more than this factor: smaller groups waste less arithmetic, but need more kernel launches.
 _GROUP_LENGTH_RATIO = 1.25
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Proteins of similar length, padded to the longest of them for attention."""
+    """Proteins of similar length, padded to the longest of them."""
 
     proteins: int
     longest: int
-    mask: Tensor | None  # (proteins, longest) bool, True at real tokens; None when all have one length
+    mask: Tensor | None  # (proteins, longest) bool, True at real tokens; None if all have the same length
 
 
 @dataclass(frozen=True)
 class PackedLayout:
-    """Where each protein begins and ends in one packed row of T tokens.
+    """Boundaries of the N proteins of a packed row of T tokens.
 
     Args:
-        lengths: tokens of each protein, in the order of the row, special tokens included.
-        positions: (T,) int64, position within its own protein, from 0.
-        cumulative: (N + 1,) int32, start of each protein and the end of the last, for variable-length kernels.
+        lengths: number of tokens of each protein in the order of the row, including special tokens.
+        positions: (T,) int64, position of each token within its protein, from 0.
+        cumulative: (N + 1,) int32, start of each protein and end of the last, for variable-length kernels.
     """
 
     lengths: tuple[int, ...]
     positions: Tensor
     cumulative: Tensor
     _groups: tuple[_Group, ...]
-    _source: Tensor  # (P,) int64, token of the row at each slot of all padded groups; padding points at token 0
+    _source: Tensor  # (P,) int64, token of the row in each slot of all padded groups; token 0 for padding
     _slot: Tensor  # (T,) int64, slot of each token of the row
 
     @classmethod
     def from_lengths(cls, lengths: Sequence[int], device: torch.device | str | None = None) -> PackedLayout:
-        """Build the layout of proteins with these token counts.
+        """Build the layout of proteins with these numbers of tokens.
 
         Raises:
-            ConfigError: no protein, or one without tokens.
+            ConfigError: there is no protein, or one without tokens.
         """
         sizes = tuple(int(length) for length in lengths)
         if not sizes or min(sizes) < 1:
@@ -94,7 +94,7 @@ class PackedLayout:
 
 
 def _similar_lengths(sizes: tuple[int, ...]) -> list[list[int]]:
-    """Proteins by ascending length, cut so that a group's longest is at most the ratio times its shortest."""
+    """Group proteins by length, such that the longest of a group is at most the ratio times its shortest."""
     groups: list[list[int]] = []
     for protein in sorted(range(len(sizes)), key=lambda index: sizes[index]):
         if groups and sizes[protein] <= sizes[groups[-1][0]] * _GROUP_LENGTH_RATIO:
@@ -105,7 +105,7 @@ def _similar_lengths(sizes: tuple[int, ...]) -> list[list[int]]:
 
 
 class _Spread(torch.autograd.Function):
-    """(T, ...) tokens -> (P, ...) slots. Each token has one real slot, so the gradient is a plain gather, not a sum."""
+    """(T, ...) tokens -> (P, ...) slots. Each token has one real slot, so the gradient is a gather, not a sum."""
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, source: Tensor, slot: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class _Spread(torch.autograd.Function):
 
 
 class _Collect(torch.autograd.Function):
-    """(P, ...) slots -> (T, ...) tokens. Slots of padding get gradient 0."""
+    """(P, ...) slots -> (T, ...) tokens. Padding slots get the gradient 0."""
 
     @staticmethod
     def forward(ctx: Any, slots: Tensor, slot: Tensor) -> Tensor:
@@ -137,9 +137,9 @@ class _Collect(torch.autograd.Function):
 class AttentionCore(nn.Module):
     """softmax(q k^T / sqrt(d)) v with dropout on the probabilities (Vaswani et al. 2017, section 3.2.1).
 
-    A module of its own without parameters, so that tensor parallelism can give the dropout inside the split region a
-    random stream of its own on every rank. With ``recompute`` its inside is computed again in the backward pass:
-    scores, probabilities and their dropout mask are large and cheap to make (Korthikanti et al. 2022).
+    This is a separate module, without parameters, so that tensor parallelism can use a different random stream on every
+    rank for this dropout. ``recompute`` is selective activation checkpointing (Korthikanti et al. 2022): the scores,
+    the probabilities and their dropout mask are large, but cheap to recompute.
     """
 
     def __init__(self, dropout: float) -> None:
@@ -150,18 +150,18 @@ class AttentionCore(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, packing: PackedLayout | None
     ) -> Tensor:
-        """Attend.
+        """Compute attention.
 
         Args:
-            query, key, value: (B, S, heads, head size); with ``packing`` B is 1 and S the tokens of the packed row.
-            key_mask: (B, S) bool, True at real tokens, or None when all are.
-            packing: layout of a packed row; excludes ``key_mask``.
+            query, key, value: (B, S, heads, head size); with ``packing``, B is 1 and S is the length of the packed row.
+            key_mask: (B, S) bool, True at real tokens; None if there is no padding.
+            packing: layout of a packed row; can't be combined with ``key_mask``.
 
         Returns:
             (B, S, heads, head size).
         """
         if self.recompute and torch.is_grad_enabled():
-            return recomputed(self._attend, query, key, value, key_mask, packing)
+            return checkpointed(self._attend, query, key, value, key_mask, packing)
         return self._attend(query, key, value, key_mask, packing)
 
     def _attend(
@@ -175,7 +175,7 @@ class AttentionCore(nn.Module):
         return _grouped(query, key, value, packing, dropout)
 
     def probabilities(self, query: Tensor, key: Tensor, key_mask: Tensor | None) -> Tensor:
-        """Attention maps (B, heads, S, S) without dropout, for inspection; padded batches only."""
+        """Attention maps (B, heads, S, S) without dropout, for padded batches only."""
         scores = torch.einsum("bqhd,bkhd->bhqk", query, key).float() * query.shape[-1] ** -0.5
         if key_mask is not None:
             scores = scores.masked_fill(~key_mask[:, None, None, :], float("-inf"))

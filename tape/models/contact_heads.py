@@ -1,11 +1,11 @@
-"""Contact prediction from a protein's residue states, without the B x L x L x 2H pair tensor.
+"""Contact prediction heads that never store the (B, L, L, 2H) features of all residue pairs.
 
-The features of a residue pair are ``cat(x_i * x_j, x_i - x_j)``. Every head begins with a linear map of them, and
-that map has a low-rank form: ``sum_h w_h x_ih x_jh`` is one matrix product, and the difference part is a value of i
-minus the same value of j. So the (2H) features of a pair are never stored.
+The features of a pair are ``cat(x_i * x_j, x_i - x_j)``. Every head starts with a linear map of them, which can be
+computed from the residue states: ``sum_h w_h x_ih x_jh`` is a matrix product, and the map of the difference is the
+difference of two mapped states.
 
-Dropout on the pair features keeps its rate and its mean but is drawn once for a feature of a protein, for all pairs (as
-``Dropout2d`` does for channels): independent draws for each pair would need the pair tensor.
+Dropout on the pair features keeps its rate and mean, but is drawn once per protein and feature for all pairs, as
+``Dropout2d`` does for channels. Independent draws for each pair would need the pair features.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .activation_checkpointing import recomputed_chain
+from .activation_checkpointing import checkpointed_chain
 from .heads import IGNORED, HeadOutput, MaskedBatchNorm, masked_cross_entropy
 
 _CHANNELS = 64
@@ -25,9 +25,9 @@ def pair_projection(states: Tensor, weight: Tensor, bias: Tensor, dropout: float
 
     Args:
         states: (B, L, H).
-        weight: (C, 2H), product part first.
+        weight: (C, 2H), with the weights of the products first.
         bias: (C,).
-        dropout: probability of dropping a feature of a protein.
+        dropout: probability of dropping a feature for all pairs of a protein.
 
     Returns:
         (B, C, L, L).
@@ -76,41 +76,41 @@ class ResidualBlock(nn.Module):
         self.bn2 = MaskedBatchNorm(channels)
 
     def forward(self, pairs: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, C, L, L) whose padding is 0 -> the same; mask (B, L, L) bool."""
-        # in place where the input is a tensor that nobody else has: one less of L x L x C
+        """(B, C, L, L) with padding 0 -> the same shape, with padding 0; mask (B, L, L) bool."""
+        # In place where no one else uses the input, which saves a (B, C, L, L) tensor.
         hidden = F.relu(self.bn1(self.conv1(pairs), mask), inplace=True)
         return F.relu(pairs + self.bn2(self.conv2(hidden), mask), inplace=True)
 
 
 class _Separation(nn.Module):
-    """A logit of each class for each distance along the chain; weight (separations, 2), from 0."""
+    """Learned logits of both classes for each sequence separation; weight (separations, 2), initialized to 0."""
 
     def __init__(self, separations: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(separations, 2))
 
     def forward(self, length: int) -> Tensor:
-        """(2, length, length)."""
+        """Logits (2, length, length) of all pairs."""
         place = torch.arange(length, device=self.weight.device)
         distance = (place[:, None] - place).abs().clamp(max=self.weight.shape[0] - 1)
         return self.weight[distance].permute(2, 0, 1)
 
 
 class PairwiseContactPredictionHead(nn.Module):
-    """Contact logits of all residue pairs; symmetric, special tokens stripped.
+    """Symmetric contact logits of all pairs of residues.
 
     Args:
         hidden_size: H.
-        ignore_index: target of pairs that do not count; those below 0 never do.
+        ignore_index: a target that is ignored, besides all targets below 0.
         architecture: ``resnet`` is ProteinLM's head (1 x 1 convolution to 64 channels, residual blocks, linear),
             ``linear`` is TAPE's (one linear map).
-        num_blocks: residual blocks of ``resnet``; published checkpoints have 30.
-        dropout: on the pair features, see the module's text.
-        checkpoint_blocks: recompute the residual blocks in the backward pass; see
+        num_blocks: number of residual blocks of ``resnet``; published checkpoints have 30.
+        dropout: dropout probability of the pair features, see the module's docstring.
+        checkpoint_blocks: activation checkpointing of the residual blocks, see
             :mod:`tape.models.activation_checkpointing`.
-        separations: distances |i - j| along the chain that have a logit of their own, added to a pair's; pairs farther
-            apart share the last one. Near pairs touch more often, and the features don't say how near a pair is. 0:
-            none, as in the original.
+        separations: number of sequence separations |i - j| with a learned logit that is added to the pair's; larger
+            separations share the last one. Pairs that are close in sequence are in contact more often, but their
+            features do not contain the separation. 0 disables it, as in the original.
     """
 
     def __init__(
@@ -146,12 +146,12 @@ class PairwiseContactPredictionHead(nn.Module):
         targets: Tensor | None = None,
         input_mask: Tensor | None = None,
     ) -> HeadOutput:
-        """Predict.
+        """Predict contacts.
 
         Args:
-            inputs: (B, L + 2, H) states with ``<cls>`` and ``<sep>``.
-            sequence_lengths: (B,) residues; not needed, kept for TAPE's signature.
-            targets: (B, L, L) in {0, 1}, below 0 or ignore_index.
+            inputs: (B, L + 2, H) states, including ``<cls>`` and ``<sep>``.
+            sequence_lengths: (B,) number of residues; unused, part of TAPE's signature.
+            targets: (B, L, L) in {0, 1}; below 0 or ``ignore_index`` if there is no label.
             input_mask: (B, L + 2), 1 at real tokens.
 
         Returns:
@@ -174,7 +174,7 @@ class PairwiseContactPredictionHead(nn.Module):
             pairs = pairs * mask.unsqueeze(1)
         blocks = [self.predict[f"ResidualBlock{index}"] for index in range(self.num_blocks)]
         if self.checkpoint_blocks and torch.is_grad_enabled():
-            pairs = recomputed_chain(blocks, pairs, mask)
+            pairs = checkpointed_chain(blocks, pairs, mask)
         else:
             for block in blocks:
                 pairs = block(pairs, mask)
@@ -182,7 +182,7 @@ class PairwiseContactPredictionHead(nn.Module):
 
 
 def _pair_mask(mask: Tensor) -> Tensor | None:
-    """(B, S) -> (B, S, S), or None when nothing is padded (then the plain, faster path serves)."""
+    """(B, S) -> (B, S, S); None if there is no padding, which allows the faster path without masks."""
     if bool(mask.all()):
         return None
     return mask.unsqueeze(2) & mask.unsqueeze(1)

@@ -1,11 +1,11 @@
-"""Output heads of a value, a class, a class a residue, and masked language modelling.
+"""Output heads: a value or a class per protein, a class per residue, and masked language modeling.
 
-Names of parameters follow the published checkpoints: weight normalisation keeps one scalar ``weight_g`` for a whole
-matrix (Salimans and Kingma 2016 with dim=None), so the effective weight is ``g * v / ||v||``. A head returns
-``(prediction,)``, or ``((loss, metrics), prediction)`` when targets are given.
+The names of the parameters are those of the published checkpoints. Weight normalization (Salimans and Kingma 2016) has
+one scalar ``weight_g`` for an entire matrix, as in PyTorch's ``weight_norm`` with dim=None, so the effective weight is
+``g * v / ||v||``. A head returns ``(prediction,)``, or ``((loss, metrics), prediction)`` if targets are given.
 
-A class below 0 means no label: the built-in data sets write -1, third parties -100 too, the default of ``ignore_index``
-in tape-proteins. A head's ``ignore_index`` is one more class that is left out.
+Targets below 0 are ignored: the built-in data sets use -1, third-party ones also -100, the default of ``ignore_index``
+in tape-proteins. A head's ``ignore_index`` is one more target that is ignored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HeadOutput = tuple[Any, ...]
 
 
 class _WeightNorm(nn.Module):
-    """Holds ``weight_v``, scalar ``weight_g`` and ``bias`` of a normalised linear map or convolution."""
+    """Parameters ``weight_v``, ``weight_g`` (scalar) and ``bias`` of a linear map or convolution."""
 
     def __init__(self, plain: nn.Linear | nn.Conv1d) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class _WeightNorm(nn.Module):
 
 
 class WeightNormLinear(_WeightNorm):
-    """Linear map (in_features -> out_features) with weight normalisation over the whole matrix."""
+    """Linear map (in_features -> out_features) with weight normalization over the entire matrix."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(nn.Linear(in_features, out_features))
@@ -47,7 +47,7 @@ class WeightNormLinear(_WeightNorm):
 
 
 class WeightNormConv1d(_WeightNorm):
-    """Convolution over (B, C, L) that keeps the length, with weight normalisation over the whole kernel."""
+    """Convolution over (B, C, L) that keeps the length, with weight normalization over the entire kernel."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__(nn.Conv1d(in_channels, out_channels, kernel_size))
@@ -58,30 +58,30 @@ class WeightNormConv1d(_WeightNorm):
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation over real positions only: padding neither enters the statistics nor leaves a value.
+    """Batch normalization over real positions only. Padding is excluded from the statistics, and 0 in the output.
 
-    The state dict is that of ``BatchNorm1d`` and ``BatchNorm2d`` (their keys are the same). While ``is_recomputing``,
-    the running statistics stay as they are: the batch has entered them already.
+    The state dict has the keys of ``BatchNorm1d`` and ``BatchNorm2d``. While ``is_recomputing``, the running statistics
+    are not updated, because the first forward pass has done so already.
     """
 
     is_recomputing = False
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Normalise (B, C, ...) with ``mask`` (B, ...) bool, True where real, or None when all are."""
+        """Normalize (B, C, ...); ``mask`` (B, ...) is True at real positions, None if there is no padding."""
         if mask is None:
             return self._all(input)
         if not self.training:
             return self._all(input) * mask.unsqueeze(1)
         rows = input.movedim(1, -1)
-        normalised = self._all(rows[mask])
-        return torch.zeros_like(rows).masked_scatter(mask.unsqueeze(-1), normalised.to(rows.dtype)).movedim(-1, 1)
+        normalized = self._all(rows[mask])
+        return torch.zeros_like(rows).masked_scatter(mask.unsqueeze(-1), normalized.to(rows.dtype)).movedim(-1, 1)
 
     def _all(self, values: Tensor) -> Tensor:
         counts = self.training and not self.is_recomputing
         if counts and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         momentum = self.momentum if counts and self.momentum is not None else 0.0
-        # one value a channel has no variance: fall back on the running statistics, as in evaluation
+        # A single value per channel has no variance: use the running statistics, as in evaluation.
         batch_statistics = self.training and values.numel() // values.shape[1] > 1
         return F.batch_norm(
             values, self.running_mean, self.running_var, self.weight, self.bias, batch_statistics, momentum, self.eps
@@ -89,7 +89,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 
 
 class SimpleMLP(nn.Module):
-    """Linear, ReLU, dropout, linear; both maps weight-normalised."""
+    """Linear, ReLU, dropout, linear; both linear maps have weight normalization."""
 
     def __init__(self, in_dim: int, hid_dim: int, out_dim: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -102,9 +102,9 @@ class SimpleMLP(nn.Module):
 
 
 class SimpleConv(nn.Module):
-    """Batch norm, convolution 5, ReLU, dropout, convolution 3 over a protein; (B, L, in) -> (B, L, out).
+    """Batch norm, convolution of width 5, ReLU, dropout, convolution of width 3; (B, L, in) -> (B, L, out).
 
-    Padding is zeroed before each convolution, so that a protein's prediction does not depend on its batch.
+    Padding is set to 0 before each convolution, so that a protein's prediction does not depend on its batch.
     """
 
     def __init__(self, in_dim: int, hid_dim: int, out_dim: int, dropout: float = 0.0) -> None:
@@ -126,12 +126,12 @@ class SimpleConv(nn.Module):
 
 
 class ValuePredictionHead(nn.Module):
-    """One number a protein: (B, H) -> (B, 1), mean squared error.
+    """One value per protein: (B, H) -> (B, 1). The loss is the mean squared error.
 
     Args:
         hidden_size: H.
-        dropout: inside the MLP.
-        head_hidden_size: ProteinLM 1024, TAPE 512.
+        dropout: dropout probability inside the MLP.
+        head_hidden_size: hidden size of the MLP; 1024 in ProteinLM, 512 in TAPE.
     """
 
     def __init__(self, hidden_size: int, dropout: float = 0.0, head_hidden_size: int = 1024) -> None:
@@ -147,7 +147,7 @@ class ValuePredictionHead(nn.Module):
 
 
 class SequenceClassificationHead(nn.Module):
-    """One class a protein: (B, H) -> (B, num_labels), cross entropy over targets from 0 on."""
+    """One class per protein: (B, H) -> (B, num_labels). The loss is the cross entropy over targets from 0 on."""
 
     def __init__(self, hidden_size: int, num_labels: int, head_hidden_size: int = 1024) -> None:
         super().__init__()
@@ -162,12 +162,12 @@ class SequenceClassificationHead(nn.Module):
 
 
 class SequenceToSequenceClassificationHead(nn.Module):
-    """One class a residue: (B, S, H) -> (B, S, num_labels), cross entropy over targets that count.
+    """One class per residue: (B, S, H) -> (B, S, num_labels). The loss is the cross entropy over labeled residues.
 
     Args:
         hidden_size: H.
-        num_labels: classes.
-        ignore_index: a class that does not count; those below 0 never do.
+        num_labels: number of classes.
+        ignore_index: a target that is ignored, besides all targets below 0.
     """
 
     def __init__(self, hidden_size: int, num_labels: int, ignore_index: int = IGNORED) -> None:
@@ -186,7 +186,7 @@ class SequenceToSequenceClassificationHead(nn.Module):
 
 
 class PredictionHeadTransform(nn.Module):
-    """Dense, activation, layer norm of BERT's language-model head."""
+    """Dense, activation and layer norm of BERT's language-model head."""
 
     def __init__(self, hidden_size: int, hidden_act: str = "gelu", layer_norm_eps: float = 1e-12) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ class PredictionHeadTransform(nn.Module):
 
 
 class MLMHead(nn.Module):
-    """Logits over the vocabulary: layernorm(gelu(dense x)) E^T + bias; E is tied by the model."""
+    """Logits over the vocabulary: layernorm(gelu(dense x)) E^T + bias. The model ties E to the word embeddings."""
 
     def __init__(
         self,
@@ -227,20 +227,20 @@ class MLMHead(nn.Module):
 
 
 def masked_cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int = IGNORED) -> Tensor:
-    """Mean cross entropy in fp32 over targets that count (:func:`labelled`); 0 (not NaN) when there are none."""
-    real = labelled(targets, ignore_index)
+    """Mean cross entropy in fp32 over labeled positions (:func:`is_labeled`); 0 (not NaN) if there are none."""
+    real = is_labeled(targets, ignore_index)
     classes = targets.masked_fill(~real, IGNORED).flatten()
     total = F.cross_entropy(logits.flatten(0, -2).float(), classes, ignore_index=IGNORED, reduction="sum")
     return total / real.sum().clamp(min=1)
 
 
-def labelled(targets: Tensor, ignore_index: int = IGNORED) -> Tensor:
-    """Which targets count: classes from 0 on, other than ``ignore_index``. Bool, of the shape of ``targets``."""
+def is_labeled(targets: Tensor, ignore_index: int = IGNORED) -> Tensor:
+    """True where a target is a class: from 0 on, and not ``ignore_index``. Bool, in the shape of ``targets``."""
     return (targets >= 0) & (targets != ignore_index)
 
 
 def activation(name: str) -> nn.Module:
-    """Module of a configuration's ``hidden_act``."""
+    """The module for a configuration's ``hidden_act``."""
     modules: dict[str, nn.Module] = {
         "gelu": nn.GELU(),
         "gelu_tanh": nn.GELU(approximate="tanh"),
@@ -251,5 +251,5 @@ def activation(name: str) -> nn.Module:
 
 
 def _accuracy(logits: Tensor, targets: Tensor, ignore_index: int = IGNORED) -> Tensor:
-    real = labelled(targets, ignore_index)
+    real = is_labeled(targets, ignore_index)
     return ((logits.argmax(-1) == targets) & real).sum() / real.sum().clamp(min=1)

@@ -1,8 +1,8 @@
-"""Tensors that are read when they are needed, and safetensors files written one tensor at a time.
+"""Lazily loaded tensors, and a writer of safetensors files that loads one tensor at a time.
 
-A model of any size passes through the memory that its largest tensor takes. The file format is that of the safetensors
-library (8 bytes with the header's length, a JSON header, the tensors' bytes, little endian), which reads what is
-written here; its own writer wants all tensors at once.
+Converting a model takes only as much memory as its largest tensor. The library's own writer needs all tensors at once.
+The file format is that of the safetensors library, which can read these files: 8 bytes with the length of the header,
+a JSON header, and the bytes of the tensors, all little endian.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ _ALIGNMENT = 8
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """Shape and type of a tensor, and how to get it.
+    """A tensor that is loaded when it is needed.
 
     Attributes:
-        load: returns the tensor on the CPU, each time anew where it comes from a file.
+        shape, dtype: shape and data type of the tensor.
+        load: returns the tensor on the CPU; a tensor in a file is read again by every call.
     """
 
     shape: tuple[int, ...]
@@ -52,7 +53,7 @@ class LazyTensor:
 
     @classmethod
     def of(cls, tensor: Tensor) -> LazyTensor:
-        """One that is in memory already."""
+        """Wrap a tensor that is in memory already."""
         return cls(tuple(tensor.shape), tensor.dtype, lambda: tensor)
 
 
@@ -60,15 +61,17 @@ def write_safetensors(stream: IO[bytes], tensors: Mapping[str, LazyTensor]) -> N
     """Write ``tensors`` to ``stream``, loading one after the other.
 
     Raises:
-        CheckpointError: a tensor of a type that the format doesn't have, or one that isn't what it was announced as.
+        CheckpointError: the format has no such data type, or a loaded tensor does not have the declared shape and type.
     """
-    # Wide types first, so that every tensor begins at a multiple of its item size.
+    # Wide types come first, so that every tensor starts at a multiple of its item size.
     ordered = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize)
     stream.write(_header(ordered))
     for name, lazy in ordered:
         tensor = lazy.load().detach().cpu().contiguous()
         if tuple(tensor.shape) != lazy.shape or tensor.dtype != lazy.dtype:
-            raise CheckpointError(f"{name}: announced as {lazy.dtype} {lazy.shape}, but is {tensor.dtype}")
+            raise CheckpointError(
+                f"{name}: declared as {lazy.dtype} {lazy.shape}, but is {tensor.dtype} {tuple(tensor.shape)}"
+            )
         stream.write(_little_endian(tensor.reshape(-1)).view(torch.uint8).numpy().data)
 
 

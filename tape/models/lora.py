@@ -1,8 +1,9 @@
-"""Low-rank adaptation of an encoder (Hu et al. 2021) by the package peft: ``--lora RANK``.
+"""Low-rank adaptation (LoRA, Hu et al. 2021) of an encoder with the package peft: ``--lora RANK``.
 
 Each linear map of the encoder computes ``W x + (alpha / rank) B A x``; only A, B and the head are trained. alpha is
-twice the rank; no dropout. Saved models hold ``W + (alpha / rank) B A`` under the usual names, so they load everywhere
-as if they had been finetuned whole. What is needed to go on exactly, W and A and B apart, is in ``checkpoint.bin``.
+twice the rank, and there is no dropout. Saved models contain the merged weights ``W + (alpha / rank) B A`` under the
+usual names, so they can be loaded like any other model. ``checkpoint.bin`` contains W, A and B separately, which
+resuming needs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tape.errors import CheckpointError, ConfigError
 from .freezing import encoder_of
 
 ALPHA_OVER_RANK = 2
-_ADAPTER = "default"  # peft's name of the only adapter
+_ADAPTER = "default"  # peft's name for the only adapter
 _BASE = ".base_layer."
 
 StateDict = dict[str, Tensor]
@@ -32,11 +33,11 @@ def _import_peft() -> Any:
 
 
 def add_lora(model: nn.Module, rank: int) -> None:
-    """Freeze the encoder's weights and give each of its linear maps an update of ``rank``, in place.
+    """Freeze the encoder's weights and add an adapter of ``rank`` to each of its linear maps, in place.
 
     Raises:
-        ConfigError: the encoder has no linear maps, or only those of its pooler (LSTM and ResNet): what it computes
-            for each residue would stay as it is. Or an update would be wider than its map, or peft is missing.
+        ConfigError: the encoder has no linear maps except in its pooler (LSTM and ResNet), so its states per residue
+            could not be adapted; the rank exceeds the size of a linear map; or peft is not installed.
     """
     encoder = encoder_of(model)
     parts = () if encoder is None else encoder.named_modules()
@@ -56,12 +57,12 @@ def add_lora(model: nn.Module, rank: int) -> None:
 
 
 def _adapted_layers(model: nn.Module) -> dict[str, Any]:
-    """Name -> layer of each adapted map."""
+    """Name -> layer of each linear map with an adapter."""
     return {name: part for name, part in model.named_modules() if hasattr(part, "lora_A")}
 
 
 def plain_state(model: nn.Module) -> StateDict:
-    """State dict under the model's own names, updates added to the matrices that they belong to."""
+    """State dict under the model's usual names, with the adapters merged into the weights."""
     state = dict(model.state_dict())
     for name, layer in _adapted_layers(model).items():
         with torch.no_grad():
@@ -75,7 +76,7 @@ def plain_state(model: nn.Module) -> StateDict:
 
 
 def adapter_state(model: nn.Module) -> StateDict:
-    """A, B and W of each adapted map; empty for a model without any."""
+    """W, A and B of each linear map with an adapter; empty for a model without adapters."""
     prefixes = tuple(f"{name}." for name in _adapted_layers(model))
     if not prefixes:
         return {}
@@ -83,17 +84,17 @@ def adapter_state(model: nn.Module) -> StateDict:
 
 
 def load_adapter(model: nn.Module, state: StateDict | None) -> None:
-    """Put back what :func:`adapter_state` gave.
+    """Restore the state that :func:`adapter_state` returned.
 
     Raises:
-        CheckpointError: it is of another rank or model, or one of the two has none.
+        CheckpointError: the state does not match the adapters of this model.
     """
     own = adapter_state(model)
     shapes = {name: value.shape for name, value in (state or {}).items()}
     if shapes != {name: value.shape for name, value in own.items()}:
         raise CheckpointError(
-            f"the saved run has {len(shapes)} tensors of a low-rank adapter, this one {len(own)}, or of other shapes;"
-            " go on with the --lora RANK that the run was started with"
+            f"the saved run has {len(shapes)} tensors of low-rank adapters, this one has {len(own)}, or other shapes;"
+            " resume with the --lora RANK that the run was started with"
         )
     if state:
         model.load_state_dict(state, strict=False)

@@ -1,9 +1,9 @@
-"""Matrix products in bf16 and fp16: by the machine's own instructions, or with the same numerics at the speed of fp32.
+"""Autocast to bf16 and fp16, with emulated matrix products on machines without instructions for them.
 
-A processor without matrix instructions of the format computes it some fifty times slower than fp32. There the operands
-are rounded to the format, multiplied in fp32 (products of such numbers are exact in it), accumulated in fp32, and the
-result is rounded: what the hardware does, up to the order of the sums. The backward pass follows by the same casts. In
-attention the probabilities stay fp32 between the two products, where fused kernels round them.
+A CPU without matrix instructions for a format computes it about fifty times slower than fp32. On such a machine, the
+operands are rounded to the format, multiplied and accumulated in fp32 (where the products are exact), and the result is
+rounded. This is what the hardware does, up to the order of the sums, at the speed of fp32. The backward pass uses the
+same casts. In attention, the probabilities stay in fp32 between the two products, while fused kernels round them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-# What autocast computes in the lower format, as this library calls it.
+# The functions that autocast runs in the lower format, as far as this library calls them.
 _PRODUCTS: frozenset[Callable[..., Any]] = frozenset(
     (
         F.linear,
@@ -38,16 +38,16 @@ _PRODUCTS: frozenset[Callable[..., Any]] = frozenset(
         Tensor.bmm,
     )
 )
-# By how much bf16 must be faster, so that a machine has the same answer each time; products measured.
+# bf16 must be faster by this factor, so that the answer is always the same on one machine; number of measurements.
 _MARGIN, _TRIES = 1.2, 8
 _NAMES = {torch.bfloat16: ("_is_amx_tile_supported", "_is_avx512_bf16_supported"), torch.float16: ()}
 
 
 def fast_bf16(device_type: str) -> bool:
-    """True where products in bf16 are faster than in fp32: on GPUs from Ampere on; on CPUs it is measured.
+    """True if matrix products in bf16 are faster than in fp32: on GPUs from Ampere on; on CPUs by measurement.
 
-    Instructions alone don't say it: with AMX bf16 is several times faster, with AVX512-BF16 alone twice as fast on one
-    processor and half as fast on another.
+    The instruction set alone does not decide it. With AMX, bf16 is several times faster; with AVX512-BF16 alone, it is
+    twice as fast on one processor and half as fast on another.
 
     Args:
         device_type: ``"cuda"`` or ``"cpu"``.
@@ -58,7 +58,7 @@ def fast_bf16(device_type: str) -> bool:
 
 
 def _seconds(dtype: torch.dtype) -> float:
-    """Of a product of the size that a small model's step is made of, undisturbed: the best of several."""
+    """Shortest of several measured times of a matrix product that is typical of a small model."""
     values, weight = torch.ones(2048, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
     times = []
     for _ in range(_TRIES):
@@ -69,25 +69,25 @@ def _seconds(dtype: torch.dtype) -> float:
 
 
 def is_fast(device_type: str, dtype: torch.dtype) -> bool:
-    """Whether the device has matrix instructions of ``dtype``, bf16 or fp16."""
+    """Whether the device has matrix instructions for ``dtype``, bf16 or fp16."""
     if device_type == "cuda":
         bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
         return bf16 or dtype == torch.float16
-    # Named with an underscore in torch 2.13; a release without them counts as a CPU without the instructions.
+    # Private functions of torch 2.13. A release without them is treated as a CPU without the instructions.
     return any(getattr(torch.cpu, name, bool)() for name in _NAMES[dtype])
 
 
 @contextmanager
 def autocast(device_type: str, dtype: torch.dtype) -> Iterator[None]:
-    """Matrix products of the forward pass, and of its backward pass, in ``dtype``; layer norms and losses in fp32."""
+    """Autocast: matrix products of the forward and backward pass in ``dtype``, layer norms and losses in fp32."""
     with torch.autocast(device_type, dtype=dtype), products_of_autocast(device_type):
         yield
 
 
 def products_of_autocast(device_type: str) -> AbstractContextManager[Any]:
-    """What the autocast that is on now needs besides: fp32 products of rounded numbers, where the machine is slow.
+    """Emulate the products of the active autocast if the machine lacks instructions for its format.
 
-    For code that is run again in the backward pass: activation checkpointing turns autocast on again, but not this.
+    Activation checkpointing restores autocast for the recomputation, but not this emulation, so it needs this context.
     """
     if not torch.is_autocast_enabled(device_type) or is_fast(device_type, torch.get_autocast_dtype(device_type)):
         return nullcontext()
@@ -95,7 +95,7 @@ def products_of_autocast(device_type: str) -> AbstractContextManager[Any]:
 
 
 class _RoundedProducts(TorchFunctionMode):
-    """Replaces the products under autocast by fp32 ones between numbers of ``dtype``."""
+    """Replaces matrix products under autocast by fp32 products of operands rounded to ``dtype``."""
 
     def __init__(self, device_type: str, dtype: torch.dtype) -> None:
         super().__init__()
@@ -110,10 +110,10 @@ class _RoundedProducts(TorchFunctionMode):
             return func(*args, **kwargs)
         args, kwargs = tree_map_only(Tensor, self._rounded, (args, kwargs))
         with torch.autocast(self._device_type, enabled=False):
-            # Autograd's inverse of each cast rounds the gradients of operands and result alike.
+            # The backward pass of the casts rounds the gradients of operands and result in the same way.
             return func(*args, **kwargs).to(self._dtype)
 
     def _rounded(self, tensor: Tensor) -> Tensor:
         if tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-            return tensor  # masks and indices; float64 is left alone by autocast, too
+            return tensor  # masks and indices; autocast does not cast float64 either
         return tensor.to(self._dtype).float()

@@ -1,7 +1,7 @@
-"""The model directory on disk: ``config.json``, weights, ``vocabulary.json``, ``provenance.json``.
+"""Reading and writing model directories: ``config.json``, weights, ``vocabulary.json`` and ``provenance.json``.
 
-Weights are ``model.safetensors`` or a plain state dict in ``pytorch_model.bin``. Both are read; pickles only with
-``weights_only``, so a file from a stranger runs nothing.
+The weights are in ``model.safetensors``, or as a plain state dict in ``pytorch_model.bin``. Pickles are loaded with
+``weights_only``, so that an untrusted file can't run code.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ BIN_NAME = "pytorch_model.bin"
 VOCABULARY_NAME = "vocabulary.json"
 PROVENANCE_NAME = "provenance.json"
 FORMAT_VERSION = 1
-UNTRAINED = "untrained"  # kind of a model that was saved before any training
+UNTRAINED = "untrained"  # ``kind`` in the provenance of a model that was saved before any training
 
 StateDict = dict[str, Tensor]
 
 
 def load_weights_only(path: str | os.PathLike[str]) -> Any:
-    """``torch.load`` on the CPU with ``weights_only``; zip files, the older format and protocol-2 pickles.
+    """``torch.load`` on the CPU with ``weights_only``. Reads zip files, the older format and protocol-2 pickles.
 
     Raises:
-        CheckpointError: missing, truncated, or holding objects that are not data. Names the file.
+        CheckpointError: the file is missing, truncated, or contains objects other than data. Names the file.
     """
     path = Path(path)
     if not path.is_file():
@@ -47,15 +47,17 @@ def load_weights_only(path: str | os.PathLike[str]) -> Any:
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: refused or damaged; only tensors and plain data are loaded") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]  # an empty file: an error without a text
+        reason = (str(error).splitlines() or [type(error).__name__])[
+            0
+        ]  # an empty file raises an error without a message
         raise CheckpointError(f"{path}: damaged or not a PyTorch file ({reason})") from error
 
 
 def load_state_dict(path: str | os.PathLike[str]) -> StateDict:
-    """State dict of a model directory or of one weights file, on the CPU.
+    """Load the state dict of a model directory or of a weights file, on the CPU.
 
     Raises:
-        CheckpointError: no weights there, a damaged file, or an entry that is not a tensor.
+        CheckpointError: there are no weights, the file is damaged, or an entry is not a tensor.
     """
     file = _weights_file(Path(path))
     if file.suffix == ".safetensors":
@@ -63,7 +65,7 @@ def load_state_dict(path: str | os.PathLike[str]) -> StateDict:
     else:
         state = load_weights_only(file)
     if not isinstance(state, dict):
-        raise CheckpointError(f"{file}: holds a {type(state).__name__}, not a state dict")
+        raise CheckpointError(f"{file}: contains a {type(state).__name__}, not a state dict")
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise CheckpointError(f"{file}: entry {name!r} is a {type(value).__name__}, not a tensor")
@@ -79,15 +81,15 @@ def save_model_directory(
     provenance: dict[str, Any] | None = None,
     tokenizer: TAPETokenizer | None = None,
 ) -> None:
-    """Write a model directory; each file appears whole, the weights last.
+    """Write a model directory. Each file is written atomically, the weights last.
 
     Args:
-        directory: made when missing.
-        state: tensors of any device, or lazy ones; tied ones are stored under both names.
-        config: written as ``config.json``.
-        weights: file name; ``.safetensors`` or ``.bin`` decides the format.
-        provenance: where the weights come from, free JSON.
-        tokenizer: vocabulary of the embeddings; ``iupac`` when None.
+        directory: the directory, created if it does not exist.
+        state: tensors on any device, or lazy tensors; tied weights are stored under both names.
+        config: written to ``config.json``.
+        weights: file name of the weights; its suffix ``.safetensors`` or ``.bin`` chooses the format.
+        provenance: origin of the weights, as any JSON object.
+        tokenizer: owner of the vocabulary of the embeddings; ``iupac`` if None.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -102,10 +104,10 @@ def save_model_directory(
         write_json(directory / PROVENANCE_NAME, {"format_version": FORMAT_VERSION, **provenance})
     with atomic_write(directory / weights) as stream:
         if weights.endswith(".safetensors"):
-            # One tensor at a time, so that a large model isn't copied on its way to the disk.
+            # One tensor at a time, so that there is never a second copy of a large model in memory.
             write_safetensors(stream, {name: _as_lazy(value) for name, value in state.items()})
         else:
-            # Clones: a view would drag the whole of its memory into the file.
+            # torch.save stores the entire storage of a view, so save clones.
             torch.save(
                 {name: _as_lazy(value).load().detach().cpu().contiguous().clone() for name, value in state.items()},
                 stream,
@@ -117,20 +119,20 @@ def _as_lazy(value: Tensor | LazyTensor) -> LazyTensor:
 
 
 def directory_provenance(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a model directory says of its origin; empty where it says nothing.
+    """Read ``provenance.json`` of a model directory; empty if there is none.
 
     Raises:
-        CheckpointError: the record is damaged.
+        CheckpointError: the file is damaged.
     """
     path = Path(directory) / PROVENANCE_NAME
     return read_json_object(path) if path.is_file() else {}
 
 
 def check_vocabulary(directory: str | os.PathLike[str], tokenizer: TAPETokenizer) -> None:
-    """Refuse a model directory that was written with another vocabulary; one without the record passes.
+    """Check that the model has the tokenizer's vocabulary. A directory without ``vocabulary.json`` is accepted.
 
     Raises:
-        VocabularyMismatchError: names both vocabularies.
+        VocabularyMismatchError: the model has another vocabulary. Names both.
     """
     path = Path(directory) / VOCABULARY_NAME
     if not path.is_file():
@@ -142,7 +144,7 @@ def check_vocabulary(directory: str | os.PathLike[str], tokenizer: TAPETokenizer
         raise CheckpointError(f"{path}: not a vocabulary record ({error} is missing)") from error
     if fingerprint != tokenizer.fingerprint:
         raise VocabularyMismatchError(
-            f"{path}: the model has the vocabulary {name} ({fingerprint}), but the data is read with"
+            f"{path}: the model has the vocabulary {name} ({fingerprint}), but the data is tokenized with"
             f" {tokenizer.name} ({tokenizer.fingerprint})"
         )
 
@@ -155,7 +157,7 @@ def _weights_file(path: Path) -> Path:
     for name in (SAFETENSORS_NAME, BIN_NAME):
         if (path / name).is_file():
             return path / name
-    raise CheckpointError(f"{path}: holds neither {SAFETENSORS_NAME} nor {BIN_NAME}")
+    raise CheckpointError(f"{path}: contains neither {SAFETENSORS_NAME} nor {BIN_NAME}")
 
 
 def _load_safetensors(file: Path) -> StateDict:

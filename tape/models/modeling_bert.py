@@ -11,9 +11,10 @@ and a final layer norm follows the last block. With ``layer_norm_position="post"
     x = post_attn_ln(x + dropout(attention(x)))
     x = output_ln(x + dropout(mlp(x)))
 
-with a layer norm after the embeddings, none at the end, and a tanh pooler. The same definition serves pretraining
-(where tensor parallelism is applied from outside: attention reads its number of heads from the width it gets) and
-finetuning. It knows no process groups.
+with a layer norm after the embeddings, none at the end, and a tanh pooler.
+
+Pretraining and finetuning use the same definition, which knows nothing of process groups. Tensor parallelism is applied
+from outside; attention infers its number of heads from the width of its projections.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
 
 from . import task_models
-from .activation_checkpointing import recomputed
+from .activation_checkpointing import checkpointed
 from .attention import AttentionCore, PackedLayout
 from .heads import activation
 from .model_directory import StateDict
-from .modeling_utils import MLMHead, ProteinModel, normal_initialisation, tie
-from .neighbour_attention import neighbour_start
+from .modeling_utils import MLMHead, ProteinModel, normal_initialization, tie
+from .neighbor_attention import neighbor_start
 
-# tape-proteins 0.5's names of the parts of a block to ours.
+# Names of the parts of a block in tape-proteins 0.5 -> our names.
 _POST_NAMES = (
     (".attention.output.dense.", ".attention.dense."),
     (".attention.output.LayerNorm.", ".post_attn_ln."),
@@ -46,7 +47,7 @@ _POST_NAMES = (
 
 
 class ProteinBertEmbeddings(nn.Module):
-    """Sum of word, position and token-type embeddings, then dropout; in the post arrangement a layer norm between."""
+    """Sum of word, position and token-type embeddings, a layer norm in the post arrangement, and dropout."""
 
     def __init__(self, config: ProteinBertConfig) -> None:
         super().__init__()
@@ -71,14 +72,14 @@ class ProteinBertEmbeddings(nn.Module):
             position_ids = (
                 torch.arange(longest, device=input_ids.device) if packing is None else packing.positions
             ).unsqueeze(0)
-        # All tokens have type 0: one row, added by broadcasting.
+        # All tokens have type 0, so that one row is added by broadcasting.
         types = self.token_type_embeddings.weight[0]
         embedded = self.word_embeddings(input_ids) + self.position_embeddings(position_ids) + types
         return self.dropout(self.LayerNorm(embedded))
 
 
 class ProteinBertSelfAttention(nn.Module):
-    """Projections to query, key and value, and the attention core."""
+    """Query, key and value projections, and the attention core."""
 
     def __init__(self, config: ProteinBertConfig) -> None:
         super().__init__()
@@ -91,7 +92,7 @@ class ProteinBertSelfAttention(nn.Module):
     def forward(
         self, hidden: Tensor, key_mask: Tensor | None, packing: PackedLayout | None, maps: list[Tensor] | None
     ) -> Tensor:
-        # -1: a tensor-parallel rank holds only some of the heads
+        # -1, since a tensor-parallel rank has only some of the heads
         query, key, value = (
             projection(hidden).unflatten(-1, (-1, self.head_size)) for projection in (self.query, self.key, self.value)
         )
@@ -101,7 +102,7 @@ class ProteinBertSelfAttention(nn.Module):
 
 
 class ProteinBertAttention(nn.Module):
-    """Self attention and the dense map back to the residual stream."""
+    """Self-attention and the output projection to the residual stream."""
 
     def __init__(self, config: ProteinBertConfig) -> None:
         super().__init__()
@@ -115,7 +116,7 @@ class ProteinBertAttention(nn.Module):
         return self.dense(self.self(hidden, key_mask, packing, maps))
 
     def prune(self, heads: Container[int]) -> None:
-        """Remove heads, numbered as before any was removed; those that are gone already are passed over."""
+        """Remove heads, numbered as before any pruning; heads that have been removed before are skipped."""
         kept = [place for place, head in enumerate(self._heads) if head not in heads]
         if len(kept) == len(self._heads):
             return
@@ -128,7 +129,7 @@ class ProteinBertAttention(nn.Module):
 
 
 def _keep(linear: nn.Linear, index: Tensor, dimension: int) -> None:
-    """Keep some outputs (dimension 0, with their biases) or some inputs (1) of a linear map."""
+    """Keep only the outputs (dimension 0, with their biases) or inputs (dimension 1) ``index`` of a linear map."""
     for name, parameter in list(linear.named_parameters()):
         if dimension < parameter.dim():
             kept = parameter.detach().index_select(dimension, index.to(parameter.device))
@@ -137,7 +138,7 @@ def _keep(linear: nn.Linear, index: Tensor, dimension: int) -> None:
 
 
 class ProteinBertFFN(nn.Module):
-    """H -> 4H -> H."""
+    """Feed-forward network H -> 4H -> H."""
 
     def __init__(self, config: ProteinBertConfig) -> None:
         super().__init__()
@@ -150,7 +151,7 @@ class ProteinBertFFN(nn.Module):
 
 
 class ProteinBertLayer(nn.Module):
-    """One block; see the module's text."""
+    """One transformer block; see the module's docstring."""
 
     def __init__(self, config: ProteinBertConfig) -> None:
         super().__init__()
@@ -179,10 +180,7 @@ class ProteinBertLayer(nn.Module):
 
 
 class ProteinBertEncoder(nn.Module):
-    """All blocks and the final layer norm.
-
-    ``checkpoint_activations`` recomputes each block in the backward pass instead of keeping its activations.
-    """
+    """All blocks and the final layer norm. ``checkpoint_activations`` turns on activation checkpointing per block."""
 
     def __init__(self, config: ProteinBertConfig) -> None:
         super().__init__()
@@ -194,7 +192,7 @@ class ProteinBertEncoder(nn.Module):
         self.prune(config.pruned_heads)
 
     def prune(self, heads: Mapping[int, Container[int]]) -> None:
-        """Remove attention heads, given as layer -> heads."""
+        """Remove the attention heads given as layer -> heads."""
         for number, layer in enumerate(self.layer):
             if number in heads:
                 assert isinstance(layer, ProteinBertLayer)
@@ -208,19 +206,19 @@ class ProteinBertEncoder(nn.Module):
         states: list[Tensor] | None = None,
         maps: list[Tensor] | None = None,
     ) -> Tensor:
-        """(B, S, H) -> (B, S, H); appends the state before each block to ``states``, attention maps to ``maps``."""
+        """(B, S, H) -> (B, S, H). Appends the input of each block to ``states``, and the attention maps to ``maps``."""
         for layer in self.layer:
             if states is not None:
                 states.append(hidden)
             if self.checkpoint_activations and torch.is_grad_enabled():
-                hidden = recomputed(layer, hidden, key_mask, packing, maps)
+                hidden = checkpointed(layer, hidden, key_mask, packing, maps)
             else:
                 hidden = layer(hidden, key_mask, packing, maps)
         return self.final_ln(hidden) if self.apply_final_ln else hidden
 
 
 class ProteinBertPooler(nn.Module):
-    """tanh(dense(state of <cls>)), of the post arrangement."""
+    """tanh(dense(state of <cls>)), only in the post arrangement."""
 
     def __init__(self, config: ProteinBertConfig) -> None:
         super().__init__()
@@ -231,7 +229,7 @@ class ProteinBertPooler(nn.Module):
 
 
 class ProteinBertAbstractModel(ProteinModel):
-    """What all ProteinBert classes share: configuration class, names, initialisation."""
+    """Base class of all ProteinBert models: configuration class, names and initialization."""
 
     config_class = ProteinBertConfig
     config: ProteinBertConfig
@@ -239,32 +237,32 @@ class ProteinBertAbstractModel(ProteinModel):
     unused_parameters = ("bert_tail_dense.",)
 
     def _init_weights(self, module: nn.Module) -> None:
-        """N(0, std); pre-norm projections onto the residual stream N(0, std / sqrt(2 L)), Megatron-LM's scaled form."""
-        normal_initialisation(module, self.config.initializer_range)
+        """N(0, std); in the pre arrangement, output projections have N(0, std / sqrt(2 L)) as in Megatron-LM."""
+        normal_initialization(module, self.config.initializer_range)
         if isinstance(module, ProteinBertLayer) and not module.is_post:
             std = self.config.initializer_range / (2 * self.config.num_hidden_layers) ** 0.5
             for projection in (module.attention.dense, module.mlp.dense_4h_h):
                 nn.init.normal_(projection.weight, 0.0, std)
-        # What holds all layers comes after them and knows their order.
+        # The encoder is initialized after its layers; only there are their numbers known.
         if self.config.initial_attention == "neighbours" and isinstance(
             module, ProteinBertEmbeddings | ProteinBertEncoder
         ):
-            self._look_at_neighbours(module)
+            self._look_at_neighbors(module)
 
     @torch.no_grad()
-    def _look_at_neighbours(self, module: nn.Module) -> None:
+    def _look_at_neighbors(self, module: nn.Module) -> None:
         for name, parameter in module.named_parameters():
             heads, std = self.config.num_attention_heads, self.config.initializer_range
-            parameter.copy_(neighbour_start(name, parameter, heads, std))
+            parameter.copy_(neighbor_start(name, parameter, heads, std))
 
     def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
-        """Remove attention heads with their weights. The configuration records it, and models are built accordingly.
+        """Remove attention heads and their weights. The configuration records them, for building the model again.
 
         Args:
-            heads_to_prune: layer -> heads, both from 0 and numbered as before any pruning.
+            heads_to_prune: layer -> heads, both numbered from 0 as before any pruning.
 
         Raises:
-            ConfigError: no such head, or the last of a layer. Nothing has changed then.
+            ConfigError: there is no such head, or a layer would lose all heads. The model is unchanged then.
         """
         self.config.prune_heads(heads_to_prune)
         for module in self.modules():
@@ -285,7 +283,7 @@ def _our_name(name: str) -> str:
 
 
 class ProteinBertModel(ProteinBertAbstractModel):
-    """The encoder: token ids to residue states."""
+    """The encoder: maps token ids to a state per token."""
 
     def __init__(self, config: ProteinBertConfig) -> None:
         super().__init__(config)
@@ -302,24 +300,24 @@ class ProteinBertModel(ProteinBertAbstractModel):
         position_ids: Tensor | None = None,
         packing: PackedLayout | None = None,
     ) -> tuple[Any, ...]:
-        """Encode.
+        """Encode proteins.
 
         Args:
-            input_ids: (B, S) token ids, ``<cls>`` first; with ``packing`` (1, T).
-            input_mask: (B, S), nonzero at real tokens; None means all are real.
-            position_ids: (B, S); from 0 at ``<cls>`` (of each packed protein) when None.
-            packing: layout of several proteins in one row; excludes ``input_mask``.
+            input_ids: (B, S) token ids, with ``<cls>`` first; (1, T) with ``packing``.
+            input_mask: (B, S), nonzero at real tokens; None means no padding.
+            position_ids: (B, S); by default from 0 at each ``<cls>``.
+            packing: layout of several proteins in one row; can't be combined with ``input_mask``.
 
         Returns:
-            (states (B, S, H), pooled (B, H)[, all states][, all attention maps]). Pooled is the state of token 0 (of
-            each packed protein: (N, H)); in the post arrangement, tanh(dense) of it.
+            (states (B, S, H), pooled (B, H)[, all states][, all attention maps]). ``pooled`` is the state of the first
+            token, with ``packing`` that of each protein (N, H); in the post arrangement, it goes through the pooler.
 
         Raises:
-            ConfigError: a protein longer than the position table, or both ``input_mask`` and ``packing``.
+            ConfigError: a protein is longer than the position table, or both ``input_mask`` and ``packing`` are given.
         """
         if packing is not None and input_mask is not None:
             raise ConfigError("a packed row has no padding: give packing or input_mask, not both")
-        # A boolean from the mask itself: an additive -10000 vanishes in half precision (defect 3).
+        # Boolean, since an additive -10000 is not exact in half precision (bug 3 in docs/compatibility.md).
         key_mask = None if input_mask is None else input_mask != 0
         states: list[Tensor] | None = [] if self.config.output_hidden_states else None
         maps: list[Tensor] | None = [] if self.config.output_attentions else None
@@ -335,7 +333,7 @@ class ProteinBertModel(ProteinBertAbstractModel):
 
 
 class ProteinBertForMaskedLM(ProteinBertAbstractModel):
-    """Masked language model; its decoder is the word embedding matrix."""
+    """Masked language model, whose decoder is tied to the word embeddings."""
 
     def __init__(self, config: ProteinBertConfig) -> None:
         super().__init__(config)
@@ -348,7 +346,7 @@ class ProteinBertForMaskedLM(ProteinBertAbstractModel):
         tie(self.bert.embeddings.word_embeddings, self.mlm.decoder)
 
     def mlm_logits(self, hidden: Tensor) -> Tensor:
-        """Logits (..., V) of residue states (..., H)."""
+        """Logits (..., V) of states (..., H)."""
         return self.mlm.logits(hidden)
 
     def forward(
@@ -359,7 +357,7 @@ class ProteinBertForMaskedLM(ProteinBertAbstractModel):
         position_ids: Tensor | None = None,
         packing: PackedLayout | None = None,
     ) -> tuple[Any, ...]:
-        """``(logits, ...)``, or ``((loss, {}), logits, ...)``; loss is the mean over targets other than -1."""
+        """Return ``(logits, ...)``, or ``((loss, {}), logits, ...)`` with the mean loss over targets from 0 on."""
         outputs = self.bert(input_ids, input_mask, position_ids, packing)
         return self.mlm(outputs[0], targets) + outputs[2:]
 

@@ -1,7 +1,7 @@
-"""TAPE's LSTM: a stack that reads forwards and another that reads backwards (Rao et al. 2019), and its task models.
+"""TAPE's bidirectional LSTM (Rao et al. 2019), a forward and a backward stack, and its task models.
 
-Names of parameters are those of tape-proteins 0.5. Both stacks run over packed sequences, so neither state nor final
-state of a protein ever passes through padding, and the backward stack begins at the protein's own last token.
+The names of the parameters are those of tape-proteins 0.5. Both stacks run over packed sequences: no state depends on
+padding, and the backward stack starts at the last token of each protein.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from tape.configs import ProteinLSTMConfig
 
 from . import task_models
 from .heads import masked_cross_entropy
-from .modeling_utils import ProteinModel, normal_initialisation
+from .modeling_utils import ProteinModel, normal_initialization
 
 
 class ProteinLSTMLayer(nn.Module):
-    """Dropout of the input, one LSTM layer."""
+    """Dropout of the input and one LSTM layer."""
 
     def __init__(self, input_size: int, hidden_size: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class ProteinLSTMPooler(nn.Module):
 
 
 class ProteinLSTMEncoder(nn.Module):
-    """Both stacks."""
+    """The forward and the backward stack."""
 
     def __init__(self, config: ProteinLSTMConfig) -> None:
         super().__init__()
@@ -63,15 +63,16 @@ class ProteinLSTMEncoder(nn.Module):
         return nn.ModuleList(layers)
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Read.
+        """Run both stacks.
 
         Args:
             inputs: (B, S, I).
-            lengths: (B,) tokens of each protein.
+            lengths: (B,) number of tokens of each protein.
 
         Returns:
-            states (B, S, 2H), forward half first, 0 at padding; final states (B, H, 2 layers), forward layers first;
-            and the input and output of every layer, those of the backward stack in its own order.
+            States (B, S, 2H), with the forward half first and 0 at padding; final states (B, H, 2 layers), with the
+            forward layers first; and the input and output of every layer, in reverse token order for the backward
+            stack.
         """
         forward, forward_final, forward_states = self._run(self.forward_lstm, inputs, lengths)
         backward, backward_final, backward_states = self._run(
@@ -93,7 +94,7 @@ class ProteinLSTMEncoder(nn.Module):
 
 
 def reverse_proteins(states: Tensor, lengths: Tensor) -> Tensor:
-    """(B, S, C) with the tokens of each protein in reverse order; padding stays where it is."""
+    """(B, S, C) with the tokens of each protein in reverse order; padding stays in place."""
     position = torch.arange(states.shape[1], device=states.device)
     mirrored = lengths.to(states.device).unsqueeze(1) - 1 - position
     index = torch.where(mirrored >= 0, mirrored, position)
@@ -101,18 +102,18 @@ def reverse_proteins(states: Tensor, lengths: Tensor) -> Tensor:
 
 
 class ProteinLSTMAbstractModel(ProteinModel):
-    """What the LSTM's classes share."""
+    """Base class of the LSTM models."""
 
     config_class = ProteinLSTMConfig
     config: ProteinLSTMConfig
     base_model_prefix = "lstm"
 
     def _init_weights(self, module: nn.Module) -> None:
-        normal_initialisation(module, self.config.initializer_range)
+        normal_initialization(module, self.config.initializer_range)
 
 
 class ProteinLSTMModel(ProteinLSTMAbstractModel):
-    """The encoder: token ids to residue states of twice the hidden size."""
+    """The encoder: maps token ids to states of twice the hidden size."""
 
     def __init__(self, config: ProteinLSTMConfig) -> None:
         super().__init__(config)
@@ -131,7 +132,7 @@ class ProteinLSTMModel(ProteinLSTMAbstractModel):
 
 
 class ProteinLSTMForLM(ProteinLSTMAbstractModel):
-    """Every token from those before it and from those after it, by one decoder for both."""
+    """Predicts each token from the tokens before it and those after it, with one shared decoder."""
 
     def __init__(self, config: ProteinLSTMConfig) -> None:
         super().__init__(config)
@@ -142,16 +143,16 @@ class ProteinLSTMForLM(ProteinLSTMAbstractModel):
     def forward(
         self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None
     ) -> tuple[Any, ...]:
-        """Logits (B, S, V) of the token at each position, which the position itself is hidden from.
+        """Logits (B, S, V) of each token, which do not depend on the token itself.
 
         Args:
             input_ids: (B, S).
             input_mask: (B, S), nonzero at real tokens.
-            targets: (B, S), the tokens themselves; -1 where nothing is predicted.
+            targets: (B, S) the token ids; -1 where nothing is predicted.
         """
         states, _, *others = self.lstm(input_ids, input_mask)
         before, after = states.chunk(2, dim=-1)
-        # the state one token earlier, and the backward state one token later; 0 beyond either end
+        # The forward state of the previous token and the backward state of the next token; 0 beyond both ends.
         logits = self.feedforward(F.pad(before[:, :-1], (0, 0, 1, 0))) + self.feedforward(
             F.pad(after[:, 1:], (0, 0, 0, 1))
         )

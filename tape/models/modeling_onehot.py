@@ -1,4 +1,4 @@
-"""TAPE's one-hot baseline: the heads see indicators of residue types and nothing else."""
+"""TAPE's one-hot baseline, in which the input of the heads is the one-hot encoding of the residues."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .modeling_utils import ProteinModel
 
 
 class ProteinOneHotAbstractModel(ProteinModel):
-    """What the one-hot classes share."""
+    """Base class of the one-hot models."""
 
     config_class = ProteinOneHotConfig
     config: ProteinOneHotConfig
@@ -20,16 +20,16 @@ class ProteinOneHotAbstractModel(ProteinModel):
 
 
 class ProteinOneHotModel(ProteinOneHotAbstractModel):
-    """Indicators of residue types; pooled is their mean over real tokens (the composition)."""
+    """One-hot encoding of the tokens; the pooled output is its mean over real tokens (the composition)."""
 
     def __init__(self, config: ProteinOneHotConfig) -> None:
         super().__init__(config)
-        # without a parameter or buffer a model has no dtype or device; TAPE's carries nothing either
+        # No parameter or buffer, as in TAPE.
         self.vocab_size = config.vocab_size
         self.state_size = self.pooled_size = config.vocab_size
 
     def forward(self, input_ids: Tensor, input_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(B, S) ids -> (indicators (B, S, V), pooled (B, V))."""
+        """(B, S) ids -> (one-hot encoding (B, S, V), pooled (B, V))."""
         indicators = F.one_hot(input_ids, self.vocab_size).float()
         if input_mask is None:
             return indicators, indicators.mean(1)

@@ -1,8 +1,8 @@
-"""TAPE's dilation-free residual network over residues (Rao et al. 2019, after Yu et al. 2017), and its task models.
+"""TAPE's residual network over residues, without dilation (Rao et al. 2019, after Yu et al. 2017), and its task models.
 
-Names of parameters are those of tape-proteins 0.5. Padding is zeroed before every convolution. Sinusoidal positions
-count down to 0 at a protein's own last token; counted from the end of the padded batch, as TAPE did, they would depend
-on the other proteins of the batch.
+The names of the parameters are those of tape-proteins 0.5. Padding is set to 0 before every convolution. The sinusoidal
+positions count down to 0 at the last token of each protein. TAPE counted from the end of the padded batch, so that
+predictions depended on the other proteins of the batch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tape.configs import ProteinResNetConfig
 
 from . import task_models
 from .heads import activation
-from .modeling_utils import MLMHead, ProteinModel, normal_initialisation, tie
+from .modeling_utils import MLMHead, ProteinModel, normal_initialization, tie
 
 
 class ProteinResNetLayerNorm(nn.Module):
@@ -33,7 +33,7 @@ class ProteinResNetLayerNorm(nn.Module):
 class ProteinResNetBlock(nn.Module):
     """Convolution, norm, activation, convolution, norm, sum, activation; (B, C, L) -> (B, C, L).
 
-    ``bn1`` and ``bn2`` are layer norms; the names are the checkpoints'.
+    ``bn1`` and ``bn2`` are layer norms; the names are those of the checkpoints.
     """
 
     def __init__(self, config: ProteinResNetConfig) -> None:
@@ -51,7 +51,7 @@ class ProteinResNetBlock(nn.Module):
 
 
 class ProteinResNetEmbeddings(nn.Module):
-    """Word embeddings plus sinusoids of the distance to the protein's last token; layer norm, dropout."""
+    """Word embeddings plus sinusoids of the distance to the protein's last token, layer norm, and dropout."""
 
     inverse_frequency: Tensor
 
@@ -64,7 +64,7 @@ class ProteinResNetEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, real: Tensor) -> Tensor:
-        """(B, S) ids, (B, S) bool -> (B, S, H)."""
+        """(B, S) ids and (B, S) bool, True at real tokens -> (B, S, H)."""
         position = torch.arange(input_ids.shape[1], device=input_ids.device)
         distance = real.sum(1, keepdim=True) - 1 - position
         angle = distance.unsqueeze(-1).to(self.inverse_frequency.dtype) * self.inverse_frequency
@@ -91,14 +91,14 @@ class ProteinResNetPooler(nn.Module):
 
 
 class ResNetEncoder(nn.Module):
-    """All blocks."""
+    """The residual blocks."""
 
     def __init__(self, config: ProteinResNetConfig) -> None:
         super().__init__()
         self.layer = nn.ModuleList(ProteinResNetBlock(config) for _ in range(config.num_hidden_layers))
 
     def forward(self, features: Tensor, mask: Tensor, states: list[Tensor] | None = None) -> Tensor:
-        """(B, C, L) -> (B, C, L); appends the (B, L, C) state before each block to ``states``."""
+        """(B, C, L) -> (B, C, L). Appends the input of each block, as (B, L, C), to ``states``."""
         for layer in self.layer:
             if states is not None:
                 states.append(features.transpose(1, 2))
@@ -107,7 +107,7 @@ class ResNetEncoder(nn.Module):
 
 
 class ProteinResNetAbstractModel(ProteinModel):
-    """What the residual network's classes share."""
+    """Base class of the ResNet models."""
 
     config_class = ProteinResNetConfig
     config: ProteinResNetConfig
@@ -115,13 +115,13 @@ class ProteinResNetAbstractModel(ProteinModel):
     unstated_config = {"resnet_pooler": "sum"}
 
     def _init_weights(self, module: nn.Module) -> None:
-        normal_initialisation(module, self.config.initializer_range)
+        normal_initialization(module, self.config.initializer_range)
         if isinstance(module, nn.Conv1d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 class ProteinResNetModel(ProteinResNetAbstractModel):
-    """The encoder: token ids to residue states."""
+    """The encoder: maps token ids to a state per token."""
 
     def __init__(self, config: ProteinResNetConfig) -> None:
         super().__init__(config)
@@ -143,7 +143,7 @@ class ProteinResNetModel(ProteinResNetAbstractModel):
 
 
 class ProteinResNetForMaskedLM(ProteinResNetAbstractModel):
-    """Masked language model; its decoder is the word embedding matrix."""
+    """Masked language model, whose decoder is tied to the word embeddings."""
 
     def __init__(self, config: ProteinResNetConfig) -> None:
         super().__init__(config)

@@ -1,9 +1,9 @@
-"""trRosetta: distances and orientations of residue pairs from an alignment (Yang et al. 2020).
+"""trRosetta: predicts distances and orientations of residue pairs from an alignment (Yang et al. 2020).
 
-Features of the alignment (its first sequence, its profile, its regularised inverse covariance) go through a dilated
-residual network over residue pairs to four distributions. Names of parameters are those of tape-proteins 0.5, whose
-``xaa`` to ``xae`` are the published networks. Features are computed protein by protein; padding is zeroed before every
-convolution and has no part in any normalisation, so a prediction does not depend on the batch.
+A dilated residual network over residue pairs maps features of the alignment (its first sequence, profile and
+regularized inverse covariance) to four distributions. The names of the parameters are those of tape-proteins 0.5, whose
+``xaa`` to ``xae`` are the published networks. Features are computed per protein, and padding is set to 0 before every
+convolution and excluded from normalization, so predictions do not depend on the batch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _AMINO_ACIDS = 20
 _FEATURES = 2 * (2 * SYMBOLS) + SYMBOLS**2 + 1
 _LARGEST_DILATION = 16
 
-# output -> number of bins, and the label that does not count
+# output -> number of bins, and the label that is ignored
 OUTPUTS: dict[str, tuple[int, int]] = {"dist": (37, -1), "theta": (25, 0), "omega": (25, 0), "phi": (13, 0)}
 
 
@@ -31,8 +31,8 @@ class MSAFeatureExtractor(nn.Module):
     """Features of residue pairs from one-hot alignments; no parameters.
 
     Args:
-        config: ``msa_cutoff`` is the identity above which two sequences share their weight, ``penalty_coeff`` the
-            strength of the ridge in the inverse covariance.
+        config: ``msa_cutoff`` is the sequence identity above which sequences are down-weighted as similar;
+            ``penalty_coeff`` is the ridge regularization of the inverse covariance.
     """
 
     feature_size = _FEATURES
@@ -43,17 +43,17 @@ class MSAFeatureExtractor(nn.Module):
         self.penalty_coeff = config.penalty_coeff
 
     def forward(self, msa1hot: Tensor) -> Tensor:
-        """(B, N, L, 21), padded with zeros in N and L -> (B, 526, L, L) in its type, 0 at padding."""
+        """(B, N, L, 21), padded with 0 in N and L -> (B, 526, L, L) in the same data type, 0 at padding."""
         longest = msa1hot.shape[2]
         features = msa1hot.new_zeros(msa1hot.shape[0], _FEATURES, longest, longest)
-        with torch.autocast(msa1hot.device.type, enabled=False):  # an inverse is no matter for half precision
+        with torch.autocast(msa1hot.device.type, enabled=False):  # half precision is too inaccurate for an inverse
             for row, (msa, length) in enumerate(zip(msa1hot, protein_lengths(msa1hot).tolist(), strict=True)):
                 depth = int((msa.sum((1, 2)) > 0).sum())
                 features[row, :, :length, :length] = self._features(msa[:depth, :length].float()).to(features.dtype)
         return features
 
     def _features(self, msa: Tensor) -> Tensor:
-        """(N, L, 21) -> (526, L, L): those of residue i, of residue j, of the pair."""
+        """(N, L, 21) -> (526, L, L): features of residue i, of residue j, and of the pair."""
         weights = self.reweight(msa)
         single = self.extract_features_1d(msa, weights)
         length = msa.shape[1]
@@ -62,27 +62,27 @@ class MSAFeatureExtractor(nn.Module):
         return torch.cat([left, right, self.extract_features_2d(msa, weights)], -1).permute(2, 0, 1)
 
     def reweight(self, msa: Tensor) -> Tensor:
-        """(N,) weights: one over the number of sequences that agree with each in more than the cutoff."""
+        """(N,) weight of each sequence: one over the number of sequences whose identity with it exceeds the cutoff."""
         flat = msa.flatten(1)
         similar = flat @ flat.T > msa.shape[1] * self.msa_cutoff
         return 1.0 / similar.float().sum(1)
 
     def extract_features_1d(self, msa: Tensor, weights: Tensor) -> Tensor:
-        """(L, 42): the first sequence, the weighted profile with gaps, and its entropy."""
+        """(L, 42): the first sequence, the weighted profile including gaps, and the entropy of the profile."""
         profile = torch.einsum("n,nla->la", weights, msa) / weights.sum() + 1e-9
         entropy = -(profile * profile.log()).sum(1, keepdim=True)
         return torch.cat([msa[0, :, :_AMINO_ACIDS], profile, entropy], 1)
 
     def extract_features_2d(self, msa: Tensor, weights: Tensor) -> Tensor:
-        """(L, L, 442): blocks of the inverse covariance, and their norms corrected for the average product."""
+        """(L, L, 442): blocks of the inverse covariance, and their norms with average product correction."""
         depth, length, _ = msa.shape
-        if depth == 1:  # a sequence alone has no covariance
+        if depth == 1:  # a single sequence has no covariance
             return msa.new_zeros(length, length, SYMBOLS**2 + 1)
         points = weights.sum() - weights.mean().sqrt()
         flat = msa.flatten(1)
-        centred = (flat - (flat * weights[:, None]).sum(0) / points) * weights[:, None].sqrt()
+        centered = (flat - (flat * weights[:, None]).sum(0) / points) * weights[:, None].sqrt()
         ridge = self.penalty_coeff / weights.sum().sqrt()
-        covariance = centred.T @ centred / points
+        covariance = centered.T @ centered / points
         covariance.diagonal().add_(ridge)
         blocks = torch.linalg.inv(covariance).view(length, SYMBOLS, length, SYMBOLS)
         off_diagonal = 1 - torch.eye(length, device=msa.device)
@@ -93,12 +93,12 @@ class MSAFeatureExtractor(nn.Module):
 
 
 def protein_lengths(msa1hot: Tensor) -> Tensor:
-    """(B,) residues of each protein of (B, N, L, 21): its first sequence has no empty position."""
+    """(B,) number of residues of each protein of (B, N, L, 21): the symbols of its first sequence."""
     return (msa1hot[:, 0].sum(-1) > 0).sum(1)
 
 
 class PairInstanceNorm(nn.Module):
-    """Normalises each channel of each protein over its residue pairs; the state dict is ``InstanceNorm2d``'s."""
+    """Instance norm over the real residue pairs of each protein, with the state dict of ``InstanceNorm2d``."""
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__()
@@ -107,17 +107,17 @@ class PairInstanceNorm(nn.Module):
         self.eps = eps
 
     def forward(self, pairs: Tensor, mask: Tensor) -> Tensor:
-        """(B, C, L, L) with mask (B, 1, L, L), 1 at real pairs; 0 at padding afterwards."""
+        """(B, C, L, L) and mask (B, 1, L, L), 1 at real pairs -> (B, C, L, L), 0 at padding."""
         values, real = pairs.float(), mask.float()
         count = real.sum((2, 3), keepdim=True).clamp(min=1)
-        centred = (values - (values * real).sum((2, 3), keepdim=True) / count) * real
-        variance = centred.square().sum((2, 3), keepdim=True) / count
+        centered = (values - (values * real).sum((2, 3), keepdim=True) / count) * real
+        variance = centered.square().sum((2, 3), keepdim=True) / count
         scale = self.weight[:, None, None] * (variance + self.eps).rsqrt()
-        return ((centred * scale + self.bias[:, None, None]) * real).to(pairs.dtype)
+        return ((centered * scale + self.bias[:, None, None]) * real).to(pairs.dtype)
 
 
 class DilatedResidualBlock(nn.Module):
-    """conv, norm, ELU, dropout, conv, norm, sum, ELU; (B, C, L, L) whose padding is 0 -> the same."""
+    """conv, norm, ELU, dropout, conv, norm, sum, ELU; (B, C, L, L) with padding 0 -> the same."""
 
     def __init__(self, num_features: int, kernel_size: int, dilation: int, dropout: float) -> None:
         super().__init__()
@@ -134,24 +134,24 @@ class DilatedResidualBlock(nn.Module):
 
 
 class TRRosettaAbstractModel(ProteinModel):
-    """What both classes share."""
+    """Base class of the predictor and the complete model."""
 
     config_class = TRRosettaConfig
     config: TRRosettaConfig
     base_model_prefix = "trrosetta"
-    unused_parameters = ("predict_bb.",)  # beta-strand pairings, which no loss or output used
+    unused_parameters = ("predict_bb.",)  # beta-strand pairings, which neither a loss nor an output used
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, DilatedResidualBlock):  # each block begins as the identity
+        elif isinstance(module, DilatedResidualBlock):  # initially, each block is the identity
             nn.init.zeros_(module.norm2.weight)
 
 
 class TRRosettaPredictor(TRRosettaAbstractModel):
-    """Pair features to distributions of distance (37 bins), theta (25), omega (25) and phi (13)."""
+    """Maps pair features to distributions of distance (37 bins), theta (25), omega (25) and phi (13)."""
 
     def __init__(self, config: TRRosettaConfig) -> None:
         super().__init__(config)
@@ -165,7 +165,7 @@ class TRRosettaPredictor(TRRosettaAbstractModel):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """As the base class; outputs begin at uniform distributions."""
+        """As in the base class; the initial output distributions are uniform."""
         super().init_weights()
         for name in OUTPUTS:
             nn.init.zeros_(getattr(self, f"predict_{name}").weight)
@@ -179,17 +179,17 @@ class TRRosettaPredictor(TRRosettaAbstractModel):
         omega: Tensor | None = None,
         lengths: Tensor | None = None,
     ) -> tuple[Any, ...]:
-        """Predict.
+        """Predict the geometry of residue pairs.
 
         Args:
             features: (B, 526, L, L).
-            theta, phi, dist, omega: (B, L, L) bins; -1 (distance) and 0 (angles) do not count.
-            lengths: (B,) residues of each protein; None means no padding.
+            theta, phi, dist, omega: (B, L, L) bins; -1 (distance) and 0 (angles) are ignored.
+            lengths: (B,) number of residues of each protein; None means no padding.
 
         Returns:
-            ``(probabilities,)``: ``p_dist``, ``p_theta``, ``p_omega``, ``p_phi``, each (B, L, L, bins); with labels
-            ``((loss, losses), probabilities)``. The loss of a protein is the sum of its mean cross entropies, and the
-            loss the mean over proteins.
+            ``(probabilities,)`` with ``p_dist``, ``p_theta``, ``p_omega``, ``p_phi``, each (B, L, L, bins). With
+            labels, ``((loss, losses), probabilities)``. The loss of a protein is the sum of its mean cross entropies;
+            the loss of a batch is the mean over proteins.
         """
         logits = self._logits(features, _pair_mask(features, lengths))
         probabilities = {f"p_{name}": logits[name].float().softmax(-1) for name in ("dist", "theta", "omega", "phi")}
@@ -212,7 +212,7 @@ class TRRosettaPredictor(TRRosettaAbstractModel):
 
 
 def _pair_mask(features: Tensor, lengths: Tensor | None) -> Tensor:
-    """(B, 1, L, L), 1 where both residues are real."""
+    """(B, 1, L, L), 1 if both residues are real."""
     longest = features.shape[-1]
     if lengths is None:
         return features.new_ones(features.shape[0], 1, longest, longest)
@@ -221,14 +221,14 @@ def _pair_mask(features: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def _loss(logits: Tensor, labels: Tensor, ignored: int) -> Tensor:
-    """Mean over proteins of each protein's mean cross entropy; a protein without a label adds 0."""
+    """Mean over proteins of each protein's mean cross entropy, which is 0 for a protein without labels."""
     losses = F.cross_entropy(logits.permute(0, 3, 1, 2).float(), labels, ignore_index=ignored, reduction="none")
     counted = (labels != ignored).sum((1, 2)).clamp(min=1)
     return (losses.sum((1, 2)) / counted).mean()
 
 
 class TRRosetta(TRRosettaAbstractModel):
-    """Alignments to distributions."""
+    """Maps alignments to distributions of the geometry of residue pairs."""
 
     def __init__(self, config: TRRosettaConfig) -> None:
         super().__init__(config)
@@ -243,7 +243,7 @@ class TRRosetta(TRRosettaAbstractModel):
         dist: Tensor | None = None,
         omega: Tensor | None = None,
     ) -> tuple[Any, ...]:
-        """(B, N, L, 21), padded with zeros in N and L; the rest as :meth:`TRRosettaPredictor.forward`."""
+        """As :meth:`TRRosettaPredictor.forward`, for alignments (B, N, L, 21), padded with 0 in N and L."""
         features = self.extract_features(msa1hot)
         outputs: tuple[Any, ...] = self.trrosetta(features, theta, phi, dist, omega, protein_lengths(msa1hot))
         return outputs

@@ -1,7 +1,7 @@
-"""UniRep: one multiplicative LSTM over residues (Alley et al. 2019, Krause et al. 2016), and its task models.
+"""UniRep: a multiplicative LSTM over residues (Alley et al. 2019, Krause et al. 2016), and its task models.
 
-Names of parameters are those of tape-proteins 0.5, whose ``babbler-1900`` are the published weights. The state is held
-still at padding.
+The names of the parameters are those of tape-proteins 0.5, whose ``babbler-1900`` has the published weights. The state
+does not change at padding.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from tape.configs import UniRepConfig
 
 from . import task_models
 from .heads import masked_cross_entropy
-from .modeling_utils import ProteinModel, normal_initialisation
+from .modeling_utils import ProteinModel, normal_initialization
 
-# Stands for minus infinity among logits; fp16 can hold it.
+# Logit of a token that is never predicted; representable in fp16.
 _NEVER = -1e4
 
 
 class RowNormLinear(nn.Module):
-    """Linear map whose rows are normalised: effective weight ``g * v / ||v||`` row by row.
+    """Linear map with weight normalization of each row (Salimans and Kingma 2016): ``g * v / ||v||``.
 
-    Old-style weight normalisation with dim=0 (Salimans and Kingma 2016), as UniRep's checkpoints store it:
-    ``weight_g`` (out, 1), ``weight_v`` (out, in).
+    The parameters ``weight_g`` (out, 1) and ``weight_v`` (out, in) are those of PyTorch's ``weight_norm`` with dim=0,
+    as in UniRep's checkpoints.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
@@ -41,7 +41,7 @@ class RowNormLinear(nn.Module):
         return self.weight_v * (self.weight_g / self.weight_v.norm(dim=1, keepdim=True))
 
     def reset(self, std: float) -> None:
-        """N(0, std) weights, zero bias."""
+        """Initialize the weights from N(0, std) and the bias to 0."""
         with torch.no_grad():
             self.weight_v.normal_(0.0, std)
             self.weight_g.copy_(self.weight_v.norm(dim=1, keepdim=True))
@@ -74,17 +74,18 @@ class mLSTM(nn.Module):
         self.hidden_size = config.hidden_size
 
     def forward(self, inputs: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Read.
+        """Run the recurrence.
 
         Args:
             inputs: (B, S, I).
             real: (B, S) bool, True at real tokens.
 
         Returns:
-            hidden states (B, S, H), the last real one repeated at padding; last hidden and cell state, (B, H) each.
+            Hidden states (B, S, H), where the last real state is repeated at padding; final hidden state and final cell
+            state, each (B, H).
         """
         cell = self.mlstm_cell
-        # what does not depend on the state, for all positions at once, position first
+        # Everything that does not depend on the state, for all positions at once.
         gate = F.linear(inputs, cell.wmx.weight).unbind(1)
         drive = F.linear(inputs, cell.wx.weight, cell.wh.bias).unbind(1)
         recurrent, project = cell.wmh.weight, cell.wh.weight
@@ -103,20 +104,20 @@ class mLSTM(nn.Module):
 
 
 class UniRepAbstractModel(ProteinModel):
-    """What UniRep's classes share."""
+    """Base class of the UniRep models."""
 
     config_class = UniRepConfig
     config: UniRepConfig
     base_model_prefix = "unirep"
 
     def _init_weights(self, module: nn.Module) -> None:
-        normal_initialisation(module, self.config.initializer_range)
+        normal_initialization(module, self.config.initializer_range)
         if isinstance(module, RowNormLinear):
             module.reset(self.config.initializer_range)
 
 
 class UniRepModel(UniRepAbstractModel):
-    """The encoder: token ids to residue states; pooled is the last hidden state and the last cell state."""
+    """The encoder: maps token ids to a state per token. The pooled output is the final hidden and cell state."""
 
     def __init__(self, config: UniRepConfig) -> None:
         super().__init__(config)
@@ -133,7 +134,7 @@ class UniRepModel(UniRepAbstractModel):
 
 
 class UniRepForLM(UniRepAbstractModel):
-    """The next token. The decoder has no row for padding, token 0, which is never predicted."""
+    """Predicts the next token. The decoder has no row for padding (token 0), which is never predicted."""
 
     def __init__(self, config: UniRepConfig) -> None:
         super().__init__(config)
@@ -144,12 +145,12 @@ class UniRepForLM(UniRepAbstractModel):
     def forward(
         self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None
     ) -> tuple[Any, ...]:
-        """Logits (B, S, V) of the token at each position, from the tokens before it; the first from none.
+        """Logits (B, S, V) of each token, from the tokens before it.
 
         Args:
             input_ids: (B, S).
             input_mask: (B, S), nonzero at real tokens.
-            targets: (B, S), the tokens themselves; -1 where nothing is predicted.
+            targets: (B, S) the token ids; -1 where nothing is predicted.
         """
         states = self.unirep(input_ids, input_mask)[0]
         logits = self.feedforward(F.pad(states[:, :-1], (0, 0, 1, 0)))

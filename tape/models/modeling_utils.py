@@ -1,6 +1,6 @@
-"""Base class of all models: initialisation, reading and writing of model directories.
+"""Base class of all models: initialization, and loading and saving of model directories.
 
-Third-party TAPE code imports the base class and the heads from here.
+Third-party TAPE code imports the base class and the heads from this module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tape.hub.cache import local_model
 
 from .contact_heads import PairwiseContactPredictionHead
 from .heads import MLMHead, SequenceClassificationHead, SequenceToSequenceClassificationHead, ValuePredictionHead
-from .infer_config import config_of_weights
+from .infer_config import infer_config
 from .model_directory import SAFETENSORS_NAME, StateDict, load_state_dict, save_model_directory
 
 __all__ = [
@@ -41,14 +41,14 @@ Model = TypeVar("Model", bound="ProteinModel")
 class ProteinModel(nn.Module):
     """A model with a configuration.
 
-    Subclasses set ``config_class`` and ``base_model_prefix``, the attribute under which a task model holds its encoder.
+    Subclasses set ``config_class``, and ``base_model_prefix``, the attribute of a task model that is its encoder.
     """
 
     config_class: type[ProteinConfig] = ProteinConfig
     base_model_prefix = ""
-    # Parameters of published checkpoints that no computation used; dropped on loading, by name.
+    # Prefixes of parameters of published checkpoints that were never used; they are not loaded.
     unused_parameters: tuple[str, ...] = ()
-    # Configuration values of published checkpoints whose config.json does not state them and weights do not show them.
+    # Values for published checkpoints that can be read neither from config.json nor from the weights.
     unstated_config: dict[str, Any] = {}
 
     def __init__(self, config: ProteinConfig, *inputs: Any, **kwargs: Any) -> None:
@@ -60,15 +60,15 @@ class ProteinModel(nn.Module):
         return getattr(self, self.base_model_prefix, self)
 
     def init_weights(self) -> None:
-        """Initialise every submodule by :meth:`_init_weights`, then tie."""
+        """Initialize every submodule with :meth:`_init_weights`, then tie weights."""
         self.apply(self._init_weights)
         self.tie_weights()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialise one submodule; overridden by each architecture."""
+        """Initialize one submodule; overridden by each architecture."""
 
     def tie_weights(self) -> None:
-        """Share parameters that are one by definition; overridden where there are any."""
+        """Tie shared parameters; overridden by models that have any."""
 
     def save_pretrained(
         self,
@@ -82,10 +82,10 @@ class ProteinModel(nn.Module):
         )
 
     def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
-        """Remove attention heads, given as layer -> heads; overridden where there are any.
+        """Remove the attention heads given as layer -> heads; overridden by architectures that have any.
 
         Raises:
-            ConfigError: this architecture has none.
+            ConfigError: this architecture has no attention heads.
         """
         raise ConfigError(f"{type(self).__name__} has no attention heads to prune")
 
@@ -100,27 +100,27 @@ class ProteinModel(nn.Module):
         force_download: bool = False,
         **overrides: Any,
     ) -> Any:
-        """Build the model of a model directory and load its weights; returned in evaluation mode.
+        """Build a model from a model directory and load its weights. The model is in evaluation mode.
 
-        An encoder may be loaded into a task model, a task model's encoder alone, or one task's model into another's
-        (the new head is then freshly initialised). Weights of the encoder itself must all be there.
+        An encoder can be loaded into a task model, the encoder of a task model alone, or the model of one task into
+        that of another, whose head is then newly initialized. All weights of the encoder must be present.
 
         Args:
-            pretrained_model_name_or_path: a directory, or a weights file beside its ``config.json``; or what stands for
-                one elsewhere: a published name, a URL, an ``s3://`` address (:func:`tape.hub.cache.local_model`).
-            config: used instead of the directory's own.
-            state_dict: used instead of the directory's weights.
+            pretrained_model_name_or_path: a model directory, a weights file beside its ``config.json``, the name of a
+                published model, a URL, or an ``s3://`` address; see :func:`tape.hub.cache.local_model`.
+            config: replaces ``config.json``.
+            state_dict: replaces the weights of the directory.
             output_loading_info: also return ``{"missing_keys", "unexpected_keys", "error_msgs"}``.
-            cache_dir, force_download: of what is downloaded.
+            cache_dir, force_download: cache of downloaded models, and whether to download again.
             overrides: configuration values to replace, such as ``num_labels``.
 
         Raises:
-            CheckpointError: nothing to load there, an encoder weight missing, or a shape that differs. Names the file.
-            DataError: it can't be downloaded.
+            CheckpointError: there is no model, a weight of the encoder is missing, or a shape differs. Names the file.
+            DataError: the model can't be downloaded.
         """
         path = local_model(pretrained_model_name_or_path, cache_dir, force_download)
         if config is None:
-            config_file = _config_file(path)  # first: it says what is wrong with the path
+            config_file = _config_file(path)  # before the weights, for a better error if the path is wrong
         state = dict(state_dict) if state_dict is not None else load_state_dict(path)
         if config is None:
             config = cls._complete_config(config_file, state, overrides)
@@ -133,23 +133,24 @@ class ProteinModel(nn.Module):
 
     @classmethod
     def _complete_config(cls, file: Path, state: StateDict, overrides: dict[str, Any]) -> ProteinConfig:
-        """The configuration of a file, completed by what only the weights tell (of TAPE's and ProteinLM's checkpoints).
+        """Read ``config.json``, and infer values that TAPE's and ProteinLM's files lack from the weights.
 
-        Overrides come first, then what the file states, then what the weights show, then defaults.
+        The order of precedence is: overrides, ``config.json``, values inferred from the weights, defaults.
         """
         stated = ProteinConfig.from_json_file(file).to_dict()
-        known = cls.config_class.from_json_file(file).to_dict()  # names the file in what it refuses
-        shown = {**cls.unstated_config, **config_of_weights(state)}
+        known = cls.config_class.from_json_file(file).to_dict()  # raises errors that name the file
+        shown = {**cls.unstated_config, **infer_config(state)}
         shown = {name: value for name, value in shown.items() if name in known and name not in stated}
         return cls.config_class.from_dict({**known, **shown, **overrides})
 
     def load_matching(self, state: StateDict, source: str) -> tuple[list[str], list[str]]:
-        """Load what fits ``state`` by name; returns (missing, unexpected) names.
+        """Load weights by name; return the (missing, unexpected) names.
 
         Raises:
-            CheckpointError: an encoder weight is missing or any shape differs; ``source`` is named.
+            CheckpointError: a weight of the encoder is missing, or a shape differs. Names ``source``.
         """
-        # The second name of a tied matrix may be absent or stale (defect 5): the word embeddings own it.
+        # The second name of a tied matrix may be missing or outdated (bug 5 in docs/compatibility.md). Its first name,
+        # that of the word embeddings, is the one to load.
         tied = self._tied_names()
         state = {name: value for name, value in self._translate(state).items() if name not in tied}
         self._check_shapes(state, source)
@@ -160,20 +161,20 @@ class ProteinModel(nn.Module):
             shown = ", ".join(encoder[:5]) + (" ..." if len(encoder) > 5 else "")
             raise CheckpointError(f"{source}: {len(encoder)} weights of the encoder are missing: {shown}")
         if missing:
-            logger.info("%s: newly initialised: %s", source, ", ".join(missing))
+            logger.info("%s: newly initialized weights: %s", source, ", ".join(missing))
         if unexpected:
-            logger.info("%s: not used here: %s", source, ", ".join(unexpected))
+            logger.info("%s: unused weights: %s", source, ", ".join(unexpected))
         return missing, unexpected
 
     def _translate(self, state: StateDict) -> StateDict:
-        """Old names to ours, unused ones dropped, the encoder's prefix added or removed as this model needs it."""
+        """Rename old names, drop unused parameters, and add or remove the encoder's prefix as this model needs it."""
         renamed = {}
         for name, value in state.items():
             bare = name.removeprefix(f"{self.base_model_prefix}.")
             if any(bare.startswith(unused) for unused in self.unused_parameters):
                 continue
             renamed[_modern_name(name)] = value
-        # Name by name, not by prefix: ``bert_tail_dense`` must not pass for a name under ``bert.`` (defect 4).
+        # Compare entire names: ``bert_tail_dense`` is not a name under ``bert.`` (bug 4 in docs/compatibility.md).
         prefix = f"{self.base_model_prefix}."
         if self.base_model is self:
             return {name.removeprefix(prefix): value for name, value in renamed.items()}
@@ -188,7 +189,7 @@ class ProteinModel(nn.Module):
             if name in state and state[name].shape != value.shape
         ]
         if wrong:
-            raise CheckpointError(f"{source}: {len(wrong)} weights have another shape: {'; '.join(wrong[:5])}")
+            raise CheckpointError(f"{source}: {len(wrong)} weights have a different shape: {'; '.join(wrong[:5])}")
 
     def _belongs_to_encoder(self, name: str) -> bool:
         is_encoder = bool(self.base_model_prefix) and self.base_model is self
@@ -205,12 +206,13 @@ class ProteinModel(nn.Module):
 
 
 def tie(owner: nn.Embedding, follower: nn.Linear) -> None:
-    """Make ``follower`` compute with the matrix of ``owner``."""
+    """Make ``follower`` use the weight matrix of ``owner``."""
     follower.weight = owner.weight
 
 
-def normal_initialisation(module: nn.Module, std: float) -> None:
-    """BERT's: N(0, std) matrices and embeddings, zero biases, unit layer norms (Devlin et al. 2018, appendix A.2)."""
+def normal_initialization(module: nn.Module, std: float) -> None:
+    """BERT's initialization (Devlin et al. 2018, appendix A.2): N(0, std) for matrices and embeddings, 0 for biases, 1
+    for the weights of layer norms."""
     with torch.no_grad():
         if isinstance(module, nn.Linear | nn.Embedding):
             module.weight.normal_(0.0, std)
@@ -222,7 +224,7 @@ def normal_initialisation(module: nn.Module, std: float) -> None:
 
 
 def _modern_name(name: str) -> str:
-    """TensorFlow's names of layer-norm parameters to PyTorch's."""
+    """Replace TensorFlow's names of layer-norm parameters by PyTorch's."""
     for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
         if name.endswith(old):
             return name.removesuffix(old) + new

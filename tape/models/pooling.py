@@ -1,4 +1,4 @@
-"""One vector a protein from its residue states, for heads that predict one value or one class."""
+"""Pooling of residue states to one vector per protein, for heads that predict one value or one class."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tape.errors import ConfigError
 
 
 def residue_mask(states: Tensor, input_mask: Tensor | None) -> Tensor:
-    """(B, S) bool, True at residues: neither padding nor the ``<cls>`` and ``<sep>`` around each protein.
+    """(B, S) bool, True at residues; False at padding and at the ``<cls>`` and ``<sep>`` of each protein.
 
     Args:
-        states: (B, S, ...) of tokens, padding last.
-        input_mask: (B, S), nonzero at real tokens; None means all are.
+        states: (B, S, ...) states of the tokens, with padding at the end.
+        input_mask: (B, S), nonzero at real tokens; None means no padding.
     """
     batch, length = states.shape[:2]
     position = torch.arange(length, device=states.device)
@@ -26,16 +26,19 @@ def residue_mask(states: Tensor, input_mask: Tensor | None) -> Tensor:
 
 
 class ProteinPooling(nn.Module):
-    """(B, S, H) -> (B, H).
+    """Pooling (B, S, H) -> (B, H).
 
-    - ``cls``: what the model itself gives for a protein, the state of ``<cls>``. No parameters.
+    - ``cls``: the model's own pooled output, such as the state of ``<cls>``. No parameters.
     - ``mean``: mean over residues. No parameters.
-    - ``attention``: residues weighted by softmax(states . query / sqrt(H)) with a learned ``query`` (H,); it starts at
-      0, which is the mean.
+    - ``attention``: mean weighted by softmax(states . query / sqrt(H)) with a learned ``query`` (H,). The query is
+      initialized to 0, which gives the plain mean.
 
     Args:
-        kind: one of these.
+        kind: one of these names.
         hidden_size: H.
+
+    Raises:
+        ConfigError: unknown ``kind``.
     """
 
     def __init__(self, kind: str, hidden_size: int) -> None:
@@ -47,11 +50,11 @@ class ProteinPooling(nn.Module):
             self.query = nn.Parameter(torch.zeros(hidden_size))
 
     def forward(self, states: Tensor, pooled: Tensor, input_mask: Tensor | None = None) -> Tensor:
-        """Pool.
+        """Pool the states of each protein.
 
         Args:
             states: (B, S, H).
-            pooled: (B, H), the model's own vector of a protein.
+            pooled: (B, H), the model's own pooled output.
             input_mask: (B, S), nonzero at real tokens.
         """
         if self.kind == "cls":

@@ -1,12 +1,12 @@
-"""An encoder and one head: the task models that every architecture has, written once.
+"""Task models: an encoder with one head, as mixins for all architectures.
 
-An architecture's class names its encoder and inherits its configuration and its own names beside one of these::
+A class of an architecture inherits from one of these and from the architecture's base class, and sets its encoder::
 
     class ProteinLSTMForValuePrediction(ForValuePrediction, ProteinLSTMAbstractModel):
         encoder_class = ProteinLSTMModel
 
-The encoder is held under ``base_model_prefix``, gives ``(states, pooled, ...)`` for ``(input_ids, input_mask)``, and
-says how wide those are by ``state_size`` and ``pooled_size``.
+The encoder becomes the attribute ``base_model_prefix``. It returns ``(states, pooled, ...)`` for ``(input_ids,
+input_mask)``, whose sizes are its attributes ``state_size`` and ``pooled_size``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .pooling import ProteinPooling
 
 
 class _TaskModel(ProteinModel):
-    """Makes the encoder."""
+    """A model with an encoder."""
 
     encoder_class: type[nn.Module]
 
@@ -40,7 +40,7 @@ class _TaskModel(ProteinModel):
 
 
 class _PooledTaskModel(_TaskModel):
-    """The head sees one vector a protein: the encoder's own, or a mean of its states (``config.pooling``)."""
+    """A model whose head has one vector per protein as input, chosen by ``config.pooling``."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -53,7 +53,7 @@ class _PooledTaskModel(_TaskModel):
 
 
 class ForValuePrediction(_PooledTaskModel):
-    """One number a protein."""
+    """Predicts one value per protein."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -67,7 +67,7 @@ class ForValuePrediction(_PooledTaskModel):
 
 
 class ForSequenceClassification(_PooledTaskModel):
-    """One class a protein."""
+    """Predicts one class per protein."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -83,7 +83,7 @@ class ForSequenceClassification(_PooledTaskModel):
 
 
 class ForSequenceToSequenceClassification(_TaskModel):
-    """One class a residue."""
+    """Predicts one class per residue."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -97,7 +97,7 @@ class ForSequenceToSequenceClassification(_TaskModel):
 
 
 class ForContactPrediction(_TaskModel):
-    """Contact logits of residue pairs."""
+    """Predicts the contacts of residue pairs."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)

@@ -71,7 +71,7 @@ def test_bad_records(fails: Call, models: Path, changed: dict[str, Any], words: 
     ("task", "folder", "changed", "words"),
     [
         ("secondary_structure", None, {"ss3": [0, 1]}, ["record 3 (p3)", "'ss3' has 2 entries for 6 residues"]),
-        ("secondary_structure", None, {"ss3": [0.5] * 6}, ["record 3 (p3)", "'ss3' does not hold whole numbers"]),
+        ("secondary_structure", None, {"ss3": [0.5] * 6}, ["record 3 (p3)", "'ss3' does not contain integers"]),
         ("secondary_structure", None, {"ss3": [3] * 6}, ["record 3 (p3)", "'ss3' holds 3", "0 to 2"]),
         ("secondary_structure", None, {"valid_mask": [1]}, ["record 3 (p3)", "'valid_mask' has 1 entries"]),
         ("remote_homology", None, {"fold_label": 1195}, ["record 3 (p3)", "1195", "0 to 1194"]),
@@ -144,7 +144,7 @@ def replace_weights(model: Path, name: str, content: bytes) -> None:
     ("damage", "words"),
     [
         (lambda model: cut(model / "model.safetensors"), ["model.safetensors", "damaged"]),
-        (lambda model: (model / "model.safetensors").unlink(), ["model", "holds neither"]),
+        (lambda model: (model / "model.safetensors").unlink(), ["model", "contains neither"]),
         (lambda model: replace_weights(model, "pytorch_model.bin", b""), ["pytorch_model.bin", "damaged"]),
         (lambda model: replace_weights(model, "pytorch_model.bin", b"junk" * 99), ["pytorch_model.bin", "damaged"]),
         (lambda model: (model / "config.json").unlink(), ["config.json"]),

@@ -220,7 +220,7 @@ class SelfCropping(Theirs):
 
 
 class Derived(StabilityDataset):
-    """Derived from a built-in one, whose survey speaks of all records in the order of the file."""
+    """Derived from a built-in one, whose index is that of all records in the order of the file."""
 
     asked: list[int]
 
@@ -265,7 +265,7 @@ def test_a_class_derived_from_a_built_in_one_may_speak_for_itself(small_data: Pa
         def __getitem__(self, index: int) -> Any:
             return super().__getitem__(2 * index)
 
-    class Surveyed(Half):
+    class Indexed(Half):
         def build_index(self) -> DatasetIndex:
             whole = super().build_index()
             return DatasetIndex(whole.lengths[:6:2], list(whole.identifiers)[:6:2], whole.changes)
@@ -276,12 +276,12 @@ def test_a_class_derived_from_a_built_in_one_may_speak_for_itself(small_data: Pa
             self.data: Any = [self.data[4], self.data[2]]
 
     words = (small_data, "train")
-    whole, surveyed = index_of(Labelled(*words)), index_of(Surveyed(*words))
+    whole, indexed = index_of(Labelled(*words)), index_of(Indexed(*words))
     assert whole is not None
-    assert surveyed is not None
+    assert indexed is not None
     assert len(whole.lengths) == 10
-    assert surveyed.identifiers == [f"secondary_structure-{number}" for number in (0, 2, 4)]
-    assert surveyed.lengths.tolist() == [len(Surveyed(*words)[index][0]) - 2 for index in range(3)]
+    assert indexed.identifiers == [f"secondary_structure-{number}" for number in (0, 2, 4)]
+    assert indexed.lengths.tolist() == [len(Indexed(*words)[index][0]) - 2 for index in range(3)]
     assert index_of(Half(*words)) is None
     assert index_of(CroppedDataset(Half(*words), 8)) is None
     assert index_of(Listed(*words)) is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tape.errors import ConfigError, DataError, UnknownResidueError
-from tape.tokenizers import IUPAC_VOCAB, TAPETokenizer, normalise_sequence
+from tape.tokenizers import IUPAC_VOCAB, TAPETokenizer, normalize_sequence
 
 
 def test_iupac_ids_are_tapes():
@@ -78,28 +78,28 @@ def test_residue_ids_hold_no_special_token():
 
 
 def test_normalise_counts_every_change():
-    text, counts = normalise_sequence("ac-D.J eF*\n", drop_gaps=True)
+    text, counts = normalize_sequence("ac-D.J eF*\n", drop_gaps=True)
     assert text == "ACDXEF"
     assert counts == {"lower_case": 3, "J_to_X": 1, "gap_removed": 2, "stop_removed": 1}
-    assert normalise_sequence("MKV", drop_gaps=True) == ("MKV", {})
+    assert normalize_sequence("MKV", drop_gaps=True) == ("MKV", {})
 
 
 @pytest.mark.parametrize("letter", ["ß", "ŉ", "é"])  # upper() makes two letters of the first two
 def test_other_alphabets_are_refused_not_upper_cased(letter: str) -> None:
     for drop_gaps in (True, False):
         with pytest.raises(UnknownResidueError, match=f"unknown residue '{letter}' at position 3"):
-            normalise_sequence(f"mk{letter}V", drop_gaps=drop_gaps)
+            normalize_sequence(f"mk{letter}V", drop_gaps=drop_gaps)
 
 
 @pytest.mark.parametrize("text", ["AC-D", "AC.D", "ACD*"])
 def test_labelled_records_refuse_what_would_shift_labels(text):
     with pytest.raises(UnknownResidueError, match="labelled record"):
-        normalise_sequence(text, drop_gaps=False)
+        normalize_sequence(text, drop_gaps=False)
 
 
 @pytest.mark.parametrize(("text", "stops"), [("AC*", 1), ("ac**", 2), ("AC * ", 1), ("AC", 0)])
 def test_a_stop_at_the_end_of_an_unlabelled_protein_is_left_out_and_counted(text, stops):
-    sequence, changes = normalise_sequence(text, drop_gaps=False, drop_stop=True)
+    sequence, changes = normalize_sequence(text, drop_gaps=False, drop_stop=True)
     assert sequence == "AC"
     assert changes["stop_removed"] == stops
 
@@ -109,10 +109,10 @@ def test_stops_and_gaps_between_residues_are_refused_for_the_true_reason(text, p
     with pytest.raises(
         UnknownResidueError, match=place + r"; allowed are the letters A to Z and stops '\*' after"
     ) as e:
-        normalise_sequence(text, drop_gaps=False, drop_stop=True)
+        normalize_sequence(text, drop_gaps=False, drop_stop=True)
     assert "labelled" not in str(e.value)
 
 
 def test_normalise_refuses_what_is_no_residue():
     with pytest.raises(UnknownResidueError, match="'4' at position 3"):
-        normalise_sequence("AC4", drop_gaps=True)
+        normalize_sequence("AC4", drop_gaps=True)

@@ -9,7 +9,7 @@ from pretrain.data.deduplication import DigestSet
 from pretrain.data.tokenization import Filters, tokenise_batch
 from tape.errors import ConfigError
 from tape.io.sequences import SequenceRecord
-from tape.tokenizers import TAPETokenizer, normalise_sequence
+from tape.tokenizers import TAPETokenizer, normalize_sequence
 
 
 def records(*sequences: str) -> list[SequenceRecord]:
@@ -43,7 +43,7 @@ def test_looking_up_a_batch_equals_taking_every_record_apart() -> None:
     """Usual and unusual records beside each other: letters of every kind, lower case, gaps, stops, beyond ASCII."""
     sequences = ["ACDEFGHIKLMNPQRSTVWYBOUXZ", "mkv", "M-K.V*", "J", "ACD", "ACDJ", "GG"]
     batch = tokenise_batch(records(*sequences), Filters())
-    expected = [normalise_sequence(sequence, drop_gaps=True)[0] for sequence in sequences]
+    expected = [normalize_sequence(sequence, drop_gaps=True)[0] for sequence in sequences]
     assert batch.sizes.tolist() == [len(sequence) for sequence in expected]
     assert TAPETokenizer().decode(batch.ids.astype(np.int64)) == "".join(expected)
     assert batch.changes == {"lower_case": 3, "gap_removed": 2, "stop_removed": 1, "J_to_X": 2}

@@ -10,7 +10,7 @@ from pretrain.train.initialization import InitConfig, build_model, initial_value
 from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
 from tape.models.modeling_bert import ProteinBertForMaskedLM
-from tape.models.neighbour_attention import neighbour_start
+from tape.models.neighbor_attention import neighbor_start
 
 CPU = torch.device("cpu")
 ALONE = ParallelContext(ParallelDims(), 0, CPU, None)
@@ -59,7 +59,7 @@ def test_heads_that_look_at_neighbours_begin_as_tape_makes_them() -> None:
     plain = build_model(config(), InitConfig(std=0.03), ALONE).state_dict()
     made = build_model(neighbours, InitConfig(std=0.03), ALONE).state_dict()
     for name, value in made.items():
-        assert torch.equal(value, neighbour_start(name.replace("mlm.decoder", "word_embeddings"), plain[name], 4, 0.03))
+        assert torch.equal(value, neighbor_start(name.replace("mlm.decoder", "word_embeddings"), plain[name], 4, 0.03))
     positions = "bert.embeddings.position_embeddings.weight"
     assert not torch.equal(made[positions], plain[positions])
     tape = ProteinBertForMaskedLM(ProteinBertConfig.from_dict({**neighbours.to_dict(), "initializer_range": 0.03}))

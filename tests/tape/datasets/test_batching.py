@@ -1,4 +1,4 @@
-"""Surveys, plans of batches, and loaders."""
+"""Dataset indexes, batch plans, and loaders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LENGTHS = np.random.default_rng(0).integers(10, 500, 100)
 EVERYONE = np.arange(100)
 
 
-def test_a_survey_tells_lengths_ids_and_changes_without_building_examples(
+def test_an_index_has_lengths_ids_and_changes_without_building_examples(
     small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def build(self: ProteinnetDataset, index: int) -> Any:
@@ -34,22 +34,22 @@ def test_a_survey_tells_lengths_ids_and_changes_without_building_examples(
     assert dataset.build_index() is dataset_index
 
 
-def test_a_survey_counts_changed_characters(write_split: Callable[..., Path]) -> None:
+def test_an_index_counts_changed_characters(write_split: Callable[..., Path]) -> None:
     records = [{"primary": "acJ", "stability_score": [1.0]}, {"primary": "J J", "stability_score": [1.0]}]
     dataset_index = StabilityDataset(write_split("stability", "train", records), "train").build_index()
     assert dataset_index.changes == {"lower_case": 2, "J_to_X": 3}
     assert dataset_index.lengths.tolist() == [3, 2]
 
 
-def test_a_survey_finds_bad_records_and_empty_files(write_split: Callable[..., Path]) -> None:
+def test_indexing_finds_bad_records_and_empty_files(write_split: Callable[..., Path]) -> None:
     data = write_split("stability", "train", [{"primary": "AC"}, {"primary": "A1"}])
     with pytest.raises(DataError, match=r"stability_train\.lmdb, record 1: unknown residue '1'"):
         StabilityDataset(data, "train").build_index()
-    with pytest.raises(DataError, match="holds no record"):
+    with pytest.raises(DataError, match="contains no record"):
         StabilityDataset(write_split("stability", "valid", []), "valid").build_index()
 
 
-def test_a_data_set_without_a_survey_tells_no_lengths(small_data: Path) -> None:
+def test_a_data_set_without_an_index_has_no_lengths(small_data: Path) -> None:
     class Theirs:
         def __init__(self) -> None:
             self.data = StabilityDataset(small_data, "train").data
@@ -172,7 +172,7 @@ def test_a_token_budget_that_no_plan_can_keep_is_refused() -> None:
     longest = int(LENGTHS.max())
     with pytest.raises(ConfigError, match=rf"--max_tokens {longest}.*{longest} residues are {longest + 2} tokens"):
         plan_evaluation(LENGTHS, 7, max_tokens=longest)
-    with pytest.raises(ConfigError, match="does not tell"):
+    with pytest.raises(ConfigError, match="has no index"):
         plan_epoch(np.zeros(4, dtype=np.int64), np.arange(4), batch_size=2, max_tokens=100)
     check_token_budget(LENGTHS, longest + 2)
     check_token_budget(LENGTHS, None)

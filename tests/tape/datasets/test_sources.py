@@ -96,7 +96,7 @@ def test_the_factory_takes_lmdb_and_refuses_the_rest(tmp_path: Path) -> None:
 
 def test_empty_and_pickled_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "e.json").write_text("[]")
-    with pytest.raises(DataError, match=r"e\.json: holds no record"):
+    with pytest.raises(DataError, match=r"e\.json: contains no record"):
         JSONDataset(tmp_path / "e.json")
     (tmp_path / "n").mkdir()
     with pytest.raises(DataError, match=r"no \.npz file"):
@@ -140,7 +140,7 @@ def test_labelled_splits_come_in_any_format(tmp_path: Path) -> None:
         np.savez(stem / f"{record['id']}.npz", **{name: value for name, value in record.items() if name != "id"})
     assert values_of(tmp_path) == expected
     stem.with_suffix(".json").write_text(texts[".json"])
-    with pytest.raises(DataError, match=r"also there as secondary_structure_valid\.json; keep one of them"):
+    with pytest.raises(DataError, match=r"the same split exists as secondary_structure_valid\.json; keep one of them"):
         values_of(tmp_path)
 
 

@@ -23,7 +23,7 @@ from tape.datasets import (
     StabilityDataset,
 )
 from tape.datasets.contacts import contact_labels
-from tape.datasets.provenance import dataset_provenance
+from tape.datasets.sources import dataset_provenance
 from tape.errors import DataError, UnknownResidueError
 from tape.tokenizers import TAPETokenizer
 
@@ -82,7 +82,7 @@ def test_remote_homology(write_split: Writer) -> None:
     batch = dataset.collate_fn([dataset[0]])
     assert batch["targets"].tolist() == [1194]
     assert batch["targets"].dtype == torch.int64
-    with pytest.raises(DataError, match=r"record 1 \(d1\): field 'fold_label' holds 1195; allowed are 0 to 1194"):
+    with pytest.raises(DataError, match=r"record 1 \(d1\): field 'fold_label' has class 1195; allowed are 0 to 1194"):
         dataset[1]
 
 
@@ -102,8 +102,8 @@ def test_secondary_structure_labels(write_split: Writer) -> None:
     [
         ({}, "no field 'ss3'; present: id, primary"),
         ({"ss3": [0, 1]}, "field 'ss3' has 2 entries for 3 residues"),
-        ({"ss3": [0, 1, 3]}, "field 'ss3' holds 3; allowed are 0 to 2"),
-        ({"ss3": "HEC"}, "field 'ss3' does not hold numbers"),
+        ({"ss3": [0, 1, 3]}, "field 'ss3' has class 3; allowed are 0 to 2"),
+        ({"ss3": "HEC"}, "field 'ss3' does not contain numbers"),
         ({"ss3": 1}, "has a single value for 3 residues"),
         ({"ss3": [0, 1, 2], "valid_mask": [1]}, "field 'valid_mask' has 1 entries for 3 residues"),
     ],

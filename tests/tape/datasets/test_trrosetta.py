@@ -12,7 +12,7 @@ import torch
 from tape.datasets import TRRosettaDataset
 from tape.datasets.trrosetta import bin_geometry
 from tape.errors import DataError
-from tape.metrics.geometry import measure_geometry, summarise_geometry
+from tape.metrics.geometry import measure_geometry, summarize_geometry
 
 GEOMETRY = ("dist6d", "omega6d", "theta6d", "phi6d")
 
@@ -83,8 +83,8 @@ def test_a_batch_is_padded_with_what_does_not_count(tmp_path: Path) -> None:
     [
         ({"phi6d": None}, "no field 'phi6d'"),
         ({"dist6d": np.zeros((6, 5))}, r"field 'dist6d' has shape \(6, 5\), not \(6, 6\)"),
-        ({"msa": np.full((2, 6), 21)}, "'msa' holds 21; allowed are 0 to 20"),
-        ({"msa": np.zeros((2, 6))}, "'msa' should hold whole numbers"),
+        ({"msa": np.full((2, 6), 21)}, "'msa' has values from 21 to 21; allowed are 0 to 20"),
+        ({"msa": np.zeros((2, 6))}, "'msa' must be integers"),
     ],
 )
 def test_records_that_can_not_be_used_name_the_file(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_lists_that_can_not_be_used(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"2 of 3 files are not in .*npz: b\.npz"):
         TRRosettaDataset(tmp_path, "valid")
     (tmp_path / "trrosetta" / "valid_files.txt").write_text("\n")
-    with pytest.raises(DataError, match="names no protein"):
+    with pytest.raises(DataError, match="lists no protein"):
         TRRosettaDataset(tmp_path, "valid")
     (tmp_path / "trrosetta" / "npz" / "a.npz").write_bytes(b"PK junk")
     (tmp_path / "trrosetta" / "valid_files.txt").write_text("a")
@@ -121,7 +121,7 @@ def test_geometry_is_measured_by_hand() -> None:
     prediction["p_dist"][..., 0] = 0.5
     prediction["p_dist"][0, 6, 3] = 0.9
     prediction["p_omega"][0, 6, 5] = 1.0
-    metrics = {metric.name: metric for metric in summarise_geometry([measure_geometry(prediction, target)])}
+    metrics = {metric.name: metric for metric in summarize_geometry([measure_geometry(prediction, target)])}
     assert metrics["accuracy_dist"].value == pytest.approx(54 / 56)
     assert (metrics["accuracy_omega"].value, metrics["accuracy_omega"].n) == (1.0, 1)
     assert metrics["accuracy_phi"].n == 0

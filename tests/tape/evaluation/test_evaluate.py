@@ -243,6 +243,6 @@ def test_a_damaged_record_ends_the_evaluation(small_config: Path, write_split: A
     data = write_split("stability", "valid", [{"primary": "ACD", "stability_score": "high"}])
     model, dataset, shape = task_of("stability", small_config, data)
     with pytest.raises(
-        DataError, match=r"stability_valid\.lmdb, record 0: field 'stability_score' does not hold a number"
+        DataError, match=r"stability_valid\.lmdb, record 0: field 'stability_score' does not contain a number"
     ):
         evaluate(model, dataset, shape, EvaluationConfig(2))

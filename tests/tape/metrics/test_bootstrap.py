@@ -11,8 +11,8 @@ import scipy.stats
 from tape.errors import ConfigError
 from tape.metrics import Bootstrap
 from tape.metrics.bootstrap import bootstrap_intervals, resampled_counts
-from tape.metrics.classes import ResidueCounts, summarise_proteins, summarise_residues
-from tape.metrics.values import summarise_values
+from tape.metrics.classes import ResidueCounts, summarize_proteins, summarize_residues
+from tape.metrics.values import summarize_values
 
 
 def drawn_proteins(proteins: int, bootstrap: Bootstrap) -> list[np.ndarray]:
@@ -43,7 +43,7 @@ def test_correlations_of_resamples_agree_with_scipy_draw_by_draw() -> None:
         table["pearsonr"].append(scipy.stats.pearsonr(t, p).statistic)
         table["mse"].append(np.mean((t - p) ** 2))
         table["mae"].append(np.mean(abs(t - p)))
-    for metric in summarise_values(list(zip(predicted, true, strict=True)), bootstrap):
+    for metric in summarize_values(list(zip(predicted, true, strict=True)), bootstrap):
         assert metric.interval == pytest.approx(np.quantile(table[metric.name], [0.025, 0.975]), abs=1e-12), metric.name
 
 
@@ -56,7 +56,7 @@ def test_ratios_are_taken_of_sums() -> None:
         if picked:
             pooled.append(sum(row.right for row in picked) / sum(row.counted for row in picked))
             mean.append(np.mean([row.right / row.counted for row in picked]))
-    metrics = {metric.name: metric for metric in summarise_residues(rows, bootstrap)}
+    metrics = {metric.name: metric for metric in summarize_residues(rows, bootstrap)}
     assert metrics["accuracy"].interval == pytest.approx(np.quantile(pooled, [0.025, 0.975]))
     assert metrics["accuracy_per_protein"].interval == pytest.approx(np.quantile(mean, [0.025, 0.975]))
 
@@ -67,7 +67,7 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
     held = 0
     for seed in range(200):
         ranks = np.where(rng.random(60) < 0.3, 0, 20).tolist()
-        interval = summarise_proteins(ranks, Bootstrap(300, seed=seed))[0].interval
+        interval = summarize_proteins(ranks, Bootstrap(300, seed=seed))[0].interval
         assert interval is not None
         held += interval[0] <= 0.3 <= interval[1]
     assert 0.90 <= held / 200 <= 0.99
@@ -75,16 +75,16 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
 
 def test_one_seed_gives_one_interval() -> None:
     rows = [ResidueCounts(int(right), 10) for right in np.random.default_rng(4).integers(0, 10, 30)]
-    first, again, other = (summarise_residues(rows, Bootstrap(50, seed))[0].interval for seed in (1, 1, 2))
+    first, again, other = (summarize_residues(rows, Bootstrap(50, seed))[0].interval for seed in (1, 1, 2))
     assert first == again != other
 
 
 def test_what_has_no_interval() -> None:
-    assert summarise_proteins([0], Bootstrap(10))[0].interval is None  # one protein does not vary
-    constant = summarise_values([(1.0, 2.0)] * 5, Bootstrap(10))
+    assert summarize_proteins([0], Bootstrap(10))[0].interval is None  # one protein does not vary
+    constant = summarize_values([(1.0, 2.0)] * 5, Bootstrap(10))
     assert constant[0].interval is None
     assert constant[2].interval == (1.0, 1.0)
-    assert summarise_values([(math.nan, 2.0)] * 5, Bootstrap(10))[2].interval is None
+    assert summarize_values([(math.nan, 2.0)] * 5, Bootstrap(10))[2].interval is None
     assert bootstrap_intervals(lambda counts: counts, 0, Bootstrap(10)) == []
     for wrong in ({"resamples": 0}, {"level": 1.0}):
         with pytest.raises(ConfigError, match="bootstrap"):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tape.metrics import Bootstrap, Metric, measure_contacts, precision_at_l5, summarise_contacts
+from tape.metrics import Bootstrap, Metric, measure_contacts, precision_at_l5, summarize_contacts
 from tape.metrics.contacts import DEPTHS, NAMES, RANGES
 
 CASES = [(name + suffix, divisor, low, high) for suffix, low, high in RANGES for name, divisor in DEPTHS]
@@ -24,7 +24,7 @@ def measure(scores: np.ndarray, target: np.ndarray) -> dict[str, float]:
 
 def summary(*proteins: tuple[np.ndarray, np.ndarray], bootstrap: Bootstrap | None = None) -> dict[str, Metric]:
     rows = [measure_contacts(logits_of(scores), target) for scores, target in proteins]
-    return {metric.name: metric for metric in summarise_contacts(rows, bootstrap)}
+    return {metric.name: metric for metric in summarize_contacts(rows, bootstrap)}
 
 
 def by_definition(scores: np.ndarray, target: np.ndarray, divisor: int | None, low: int, high: int | None) -> float:
@@ -158,5 +158,5 @@ def test_short_proteins_take_at_least_one_pair() -> None:
 
 
 def test_no_protein_at_all_is_nan() -> None:
-    metrics = summarise_contacts([], Bootstrap(10))
+    metrics = summarize_contacts([], Bootstrap(10))
     assert all(math.isnan(metric.value) and metric.n == 0 and metric.interval is None for metric in metrics)

@@ -28,7 +28,7 @@ def test_a_difference_that_all_proteins_share_has_no_width() -> None:
     assert accuracy.name == "accuracy"
     assert accuracy.value == pytest.approx(0.01)
     assert accuracy.interval == pytest.approx((0.01, 0.01))
-    alone = RESIDUES.summarise(first, Bootstrap(200))[0].interval
+    alone = RESIDUES.summarize(first, Bootstrap(200))[0].interval
     assert alone is not None
     assert alone[1] - alone[0] > 0.05
 

@@ -15,11 +15,11 @@ from tape.metrics.classes import (
     ResidueCounts,
     measure_protein,
     measure_residues,
-    summarise_proteins,
-    summarise_residues,
-    summarise_tokens,
+    summarize_proteins,
+    summarize_residues,
+    summarize_tokens,
 )
-from tape.metrics.values import measure_value, summarise_values
+from tape.metrics.values import measure_value, summarize_values
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -61,7 +61,7 @@ def test_value_metrics_are_taken_over_the_whole_set() -> None:
     # defect 20: a rank correlation averaged over batches would be 1.0 here, over the set it is not
     first = [measure_value(np.array([p]), np.array([t])) for p, t in [(1.0, 1.0), (2.0, 2.0)]]
     second = [measure_value(np.array([p]), np.array([t])) for p, t in [(0.1, 3.0), (0.2, 4.0)]]
-    metrics = {metric.name: metric for metric in summarise_values(first + second)}
+    metrics = {metric.name: metric for metric in summarize_values(first + second)}
     expected = scipy.stats.spearmanr([1, 2, 3, 4], [1.0, 2.0, 0.1, 0.2]).statistic
     assert metrics["spearmanr"].value == pytest.approx(expected)
     assert {metric.n for metric in metrics.values()} == {4}
@@ -81,7 +81,7 @@ def test_top_k_accuracy() -> None:
     scores = np.arange(20.0)
     ranks = [measure_protein(scores, np.int64(label)) for label in (19, 16, 11, 0)]
     assert ranks == [0, 3, 8, 19]
-    values = {metric.name: metric.value for metric in summarise_proteins(ranks)}
+    values = {metric.name: metric.value for metric in summarize_proteins(ranks)}
     assert values == {"accuracy": 0.25, "top_5_accuracy": 0.5, "top_10_accuracy": 0.75}
 
 
@@ -91,7 +91,7 @@ def test_equal_scores_rank_as_argmax_takes_them() -> None:
 
 def test_residue_and_protein_averages_differ() -> None:
     rows = [ResidueCounts(1, 1), ResidueCounts(0, 3), ResidueCounts(0, 0)]
-    metrics = {metric.name: metric for metric in summarise_residues(rows)}
+    metrics = {metric.name: metric for metric in summarize_residues(rows)}
     assert (metrics["accuracy"].value, metrics["accuracy"].n) == (0.25, 4)
     assert (metrics["accuracy_per_protein"].value, metrics["accuracy_per_protein"].n) == (0.5, 2)
     assert set(metrics) == {"accuracy", "accuracy_per_protein"}
@@ -101,17 +101,17 @@ def test_residues_outside_valid_mask_count_under_a_name_of_their_own() -> None:
     scores = np.eye(8)[[0, 1, 7, 3]]  # eight classes; the last residue's label is 4, and wrong
     row = measure_residues(scores, np.array([0, 2, -1, -1]), np.array([0, 2, 7, 4]))
     assert row == (1, 2, 2, 4)
-    metrics = {metric.name: metric for metric in summarise_residues([row, ResidueCounts(0, 0, 1, 1)])}
+    metrics = {metric.name: metric for metric in summarize_residues([row, ResidueCounts(0, 0, 1, 1)])}
     assert (metrics["accuracy"].value, metrics["accuracy"].n) == (0.5, 2)
     assert (metrics["accuracy_all_residues"].value, metrics["accuracy_all_residues"].n) == (0.6, 5)
 
 
 def test_accuracy_of_tokens() -> None:
-    (metric,) = summarise_tokens([ResidueCounts(1, 4), ResidueCounts(2, 2)])
+    (metric,) = summarize_tokens([ResidueCounts(1, 4), ResidueCounts(2, 2)])
     assert (metric.value, metric.n) == (0.5, 6)
 
 
 def test_nothing_counted_is_nan_with_n_0() -> None:
-    for metric in [*summarise_residues([]), *summarise_proteins([]), *summarise_values([]), *summarise_tokens([])]:
+    for metric in [*summarize_residues([]), *summarize_proteins([]), *summarize_values([]), *summarize_tokens([])]:
         assert math.isnan(metric.value)
         assert metric.n == 0

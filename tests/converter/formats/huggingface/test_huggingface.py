@@ -20,7 +20,7 @@ from converter.verify.reference_forward import LOGITS
 from tape.errors import CheckpointError, ConfigError
 from tape.models.model_directory import load_state_dict
 from tape.models.modeling_bert import ProteinBertForMaskedLM
-from tape.tokenizers import TAPETokenizer, normalise_sequence
+from tape.tokenizers import TAPETokenizer, normalize_sequence
 from tests.converter.test_round_trips import silent, tape_model
 
 transformers = pytest.importorskip("transformers")
@@ -61,7 +61,7 @@ def test_transformers_gives_our_logits(tape: Path, written: Path) -> None:
 def test_the_tokenizer_gives_tapes_ids(written: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(written)
     for protein in PROTEINS:
-        clean, _ = normalise_sequence(protein, drop_gaps=False)
+        clean, _ = normalize_sequence(protein, drop_gaps=False)
         assert tokenizer(protein)["input_ids"] == TAPETokenizer().encode(clean).tolist()
     assert tokenizer("MK<mask>T")["input_ids"] == [2, 16, 14, 1, 23, 3]
     assert tokenizer("M7")["input_ids"] == [2, 16, 4, 3]

@@ -12,7 +12,7 @@ from torch import Tensor
 from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
 from tape.models.modeling_bert import ProteinBertForMaskedLM, ProteinBertModel
-from tape.models.neighbour_attention import neighbour_start, offsets
+from tape.models.neighbor_attention import neighbor_start, offsets
 
 HEADS, LAYERS, HIDDEN = 8, 3, 128
 RESIDUES = torch.randint(5, 25, (1, 300), generator=torch.Generator().manual_seed(1))
@@ -96,11 +96,11 @@ def test_values_given_are_not_changed() -> None:
         *(layer + "attention.dense.weight", layer + "mlp.dense_4h_h.weight"),
     ):
         values = torch.ones(16, 16)
-        assert not torch.equal(neighbour_start(name, values, 2, 0.02), values)
+        assert not torch.equal(neighbor_start(name, values, 2, 0.02), values)
         assert torch.equal(values, torch.ones(16, 16))
     biases = torch.ones(16)
     for name in ("attention.self.query.bias", "attention.self.value.weight", "input_ln.weight"):
-        assert neighbour_start(layer + name, biases, 2, 0.02) is biases
+        assert neighbor_start(layer + name, biases, 2, 0.02) is biases
 
 
 def test_the_configuration_keeps_it(tmp_path: Path) -> None:
