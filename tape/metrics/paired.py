@@ -54,7 +54,7 @@ def paired_differences(
         bootstrap: how many resamples, seed, level.
 
     Returns:
-        One a metric, in the order of ``metrics.summarise``.
+        One a metric, in the order of ``metrics.summarize``.
 
     Raises:
         DataError: there are not equally many rows of all, or no seed of a model.

@@ -72,10 +72,10 @@ def test_bad_records(fails: Call, models: Path, changed: dict[str, Any], words: 
     [
         ("secondary_structure", None, {"ss3": [0, 1]}, ["record 3 (p3)", "'ss3' has 2 entries for 6 residues"]),
         ("secondary_structure", None, {"ss3": [0.5] * 6}, ["record 3 (p3)", "'ss3' does not contain integers"]),
-        ("secondary_structure", None, {"ss3": [3] * 6}, ["record 3 (p3)", "'ss3' holds 3", "0 to 2"]),
+        ("secondary_structure", None, {"ss3": [3] * 6}, ["record 3 (p3)", "'ss3' has class 3", "0 to 2"]),
         ("secondary_structure", None, {"valid_mask": [1]}, ["record 3 (p3)", "'valid_mask' has 1 entries"]),
         ("remote_homology", None, {"fold_label": 1195}, ["record 3 (p3)", "1195", "0 to 1194"]),
-        ("remote_homology", None, {"fold_label": float("inf")}, ["record 3 (p3)", "whole number"]),
+        ("remote_homology", None, {"fold_label": float("inf")}, ["record 3 (p3)", "not an integer"]),
         ("contact_prediction", "proteinnet", {"tertiary": [[0, 0, 0]]}, ["record 3 (p3)", "'tertiary' has 1 entries"]),
         # six residues have no pair that is six apart: nothing here can be learnt
         ("contact_prediction", "proteinnet", {}, ["proteinnet_train.lmdb", "nothing to learn from"]),

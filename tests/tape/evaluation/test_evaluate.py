@@ -160,7 +160,7 @@ def test_shapes_are_read_off_a_batch() -> None:
     }
     for shape, targets in cases.items():
         assert infer_task_type({"input_ids": ids, "targets": targets}) is shape
-    with pytest.raises(ConfigError, match=r"shape \(2, 7\) belong to no known kind of task"):
+    with pytest.raises(ConfigError, match=r"shape \(2, 7\) match no task type"):
         infer_task_type({"input_ids": ids, "targets": torch.zeros(2, 7)})
 
 
