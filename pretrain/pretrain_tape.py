@@ -178,7 +178,7 @@ def _compare(arguments: PretrainConfig, samples: dict[str, Any]) -> tuple[Pretra
     if path is None:
         return arguments, []
     metadata = read_metadata(path)
-    notes = check_samples(path, metadata.get("samples", {}), samples, config.other_samples)
+    notes = check_samples(path, metadata.get("samples", {}), samples, config.allow_other_samples)
     if config.schedule_of == "checkpoint":
         return with_schedule_of(arguments, metadata["arguments"]), notes
     override = config.schedule_of == "start"

@@ -1,11 +1,12 @@
-"""Owner of pretraining checkpoints: ``SAVE/iter_0000100/`` and the pointer ``SAVE/latest_checkpointed_iteration.txt``.
+"""Pretraining checkpoints: ``SAVE/iter_0000100/``, and the pointer ``SAVE/latest_checkpointed_iteration.txt``.
 
-A checkpoint directory holds torch.distributed.checkpoint's files (every rank writes its part, and any layout can read
-them) and ``metadata.json``, which describes the run and lists every file with its size and SHA-256. It is written under
-a temporary name and renamed when complete; the pointer changes last. Reading verifies every file first.
+A checkpoint directory holds the files of torch.distributed.checkpoint (every rank writes its shards, and a run of any
+layout can load them) and ``metadata.json``, which describes the run and lists every file with its size and SHA-256. It
+is written under a temporary name and renamed when it is complete; the pointer changes last. Loading verifies every file
+first.
 
-Random state is not stored, because none is kept: dropout, masks and sample order are pure functions of the seed and of
-the place in the run.
+The state of random number generators is not stored: dropout, masks and sample order are functions of the seed and of
+the position in the run.
 """
 
 from .async_writer import AsyncCheckpointWriter
@@ -16,10 +17,11 @@ from .format import (
     RunDescription,
     RunState,
     find_checkpoint,
+    named_tensors,
     read_metadata,
     verify_files,
 )
-from .index_reader import StoredPart, StoredTensor, model_tensors, named_tensors
+from .index_reader import StoredShard, StoredTensor, model_tensors
 from .loading import load_checkpoint, load_full_checkpoint
 from .saving import save_checkpoint
 
@@ -29,7 +31,7 @@ __all__ = [
     "FullCheckpoint",
     "RunDescription",
     "RunState",
-    "StoredPart",
+    "StoredShard",
     "StoredTensor",
     "checkpoint_bytes",
     "early_warning",

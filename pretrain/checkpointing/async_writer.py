@@ -1,4 +1,4 @@
-"""Checkpoints beside the training: the state is copied to the CPU, then a thread writes it while training goes on."""
+"""Asynchronous checkpoints: the state is copied to the CPU, and a thread writes the copy while training continues."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from torch.distributed.tensor import DTensor
 
 from pretrain.parallel import ControlGroup, ParallelDims
 
-from .format import CheckpointConfig, RunDescription, RunState
-from .index_reader import SINGLE_PROCESS_WARNING, named_tensors
+from .format import CheckpointConfig, RunDescription, RunState, named_tensors
+from .index_reader import SINGLE_PROCESS_WARNING
 from .retention import Retention
 from .saving import write_checkpoint
 
 
 class AsyncCheckpointWriter:
-    """Writes the checkpoints of one run, one after another; used by all ranks in the same order.
+    """Writes the checkpoints of one run, one after the other; called by all ranks in the same order.
 
-    While one is being written, the CPU memory holds a second copy of this rank's weights and optimizer.
+    While one is being written, CPU memory holds a copy of this rank's weights and optimizer state.
 
     Args:
-        config: where to, whether in the background, how many to keep; without a directory nothing is ever written.
-        model: whose weights to save.
-        optimizer_state: gives the optimizer's tensors by name.
-        description: what each checkpoint says about the run.
+        config: where to save, whether asynchronously, and how many checkpoints to keep; without a directory nothing
+            is written.
+        model: this rank's shards of the model.
+        optimizer_state: returns the optimizer's tensors by name.
+        description: description of the run, stored in each checkpoint.
         dims: the layout.
-        ranks: a group that nobody else uses: a thread talks through it.
-        start: iteration at which this start began; later checkpoints in the directory are of an earlier run.
+        control_group: all ranks; the thread uses it, so that nothing else may.
+        start: iteration at which this run started or resumed; later checkpoints in the directory are of an earlier run.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class AsyncCheckpointWriter:
         optimizer_state: Callable[[], dict[str, Tensor]],
         description: RunDescription,
         dims: ParallelDims,
-        ranks: ControlGroup,
+        control_group: ControlGroup,
         start: int | None = None,
     ) -> None:
         self._config = config
@@ -50,19 +51,19 @@ class AsyncCheckpointWriter:
         self._optimizer_state = optimizer_state
         self._description = description
         self._dims = dims
-        self._ranks = ranks
+        self._control_group = control_group
         self._start = start
         self._saved: frozenset[int] = frozenset()
-        self._copies = TensorCopies()
+        self._staging = StagingBuffers()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._written: list[Path] = []
-        # A thread can't filter warnings for itself alone, so this one is switched off here.
+        # Warnings can't be filtered for one thread only, so this one is filtered for the process.
         warnings.filterwarnings("ignore", message=SINGLE_PROCESS_WARNING)
 
     @property
     def failed(self) -> bool:
-        """Whether the checkpoint begun last couldn't be written; :meth:`wait` then says why."""
+        """Whether the latest checkpoint could not be written; :meth:`wait` then raises the error."""
         return self._error is not None
 
     @property
@@ -71,30 +72,30 @@ class AsyncCheckpointWriter:
         return self._thread is not None and self._thread.is_alive()
 
     def save(self, state: RunState) -> None:
-        """Begin the checkpoint of ``state``; the weights may change as soon as this returns.
+        """Start to write the checkpoint of ``state``; the weights may change as soon as this returns.
 
-        Waits until the one before is complete, so that at most one is in flight.
+        Waits until the previous checkpoint is complete, so that at most one is being written.
 
         Raises:
-            CheckpointError: this one (when not in the background) or the one before couldn't be written.
+            CheckpointError: the previous checkpoint, or this one if not asynchronous, could not be written.
         """
         if self._config.save is None:
             return
         self.wait()
         root, tensors = Path(self._config.save), named_tensors(self._model, self._optimizer_state())
-        if not self._config.in_background:
+        if not self._config.async_save:
             self._write(root, tensors, state)
             self.wait()
             return
-        arguments = (root, self._copies.of(tensors), state)
+        arguments = (root, self._staging.copy(tensors), state)
         self._thread = threading.Thread(target=self._write, args=arguments, name="checkpoint", daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
-        """Until the checkpoint begun last is complete.
+        """Wait until the latest checkpoint is complete.
 
         Raises:
-            CheckpointError: it couldn't be written.
+            CheckpointError: it could not be written.
         """
         if self._thread is not None:
             self._thread.join()
@@ -104,7 +105,7 @@ class AsyncCheckpointWriter:
             raise error
 
     def written(self) -> list[Path]:
-        """Checkpoints completed since this was asked last."""
+        """The checkpoints that have been completed since the last call."""
         done, self._written = self._written, []
         return done
 
@@ -112,7 +113,7 @@ class AsyncCheckpointWriter:
         keep = self._config.keep_last
         retention = Retention(keep, self._start, self._saved) if keep is not None else None
         try:
-            path = write_checkpoint(root, tensors, state, self._description, self._dims, self._ranks, retention)
+            path = write_checkpoint(root, tensors, state, self._description, self._dims, self._control_group, retention)
         except BaseException as error:
             self._error = error
         else:
@@ -120,15 +121,15 @@ class AsyncCheckpointWriter:
             self._saved |= {state.iteration}
 
 
-class TensorCopies:
-    """Copies of tensors on the CPU; their memory is used again for the next copies."""
+class StagingBuffers:
+    """CPU memory for copies of tensors, reused from one checkpoint to the next; pinned if the tensors are on a GPU."""
 
     def __init__(self) -> None:
         self._memory: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def of(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The same names with copies, complete on return. A part of a split tensor stays a part."""
+    def copy(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Copies by the same names, complete on return; the copy of a DTensor is a DTensor of the same layout."""
         return {name: self._copy(name, value) for name, value in tensors.items()}
 
     def _copy(self, name: str, value: Tensor) -> Tensor:
@@ -140,5 +141,5 @@ class TensorCopies:
         memory.copy_(local)
         if not isinstance(value, DTensor):
             return memory
-        # from_local would carry the copy back to the mesh's device
+        # DTensor.from_local would move the copy to the device of the mesh.
         return DTensor(memory, value._spec, requires_grad=False)

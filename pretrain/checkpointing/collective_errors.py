@@ -1,47 +1,52 @@
-"""GatheringRanks that write or read together fail together: a problem of one is reported by all."""
+"""An error on one rank is raised on all ranks, so that none of them waits in a collective for one that has failed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from torch.distributed.checkpoint.api import CheckpointException
 
+from pretrain.parallel import ControlGroup
 from tape.errors import CheckpointError
 
 
-class GatheringRanks(Protocol):
-    """Whoever can gather values of all ranks: pretrain.parallel's ParallelContext and ControlGroup."""
+def run_on_all_ranks(control_group: ControlGroup, action: Callable[[], Any], failure: str) -> list[Any]:
+    """Run ``action`` on every rank and gather the results; called by all ranks together.
 
-    @property
-    def is_main(self) -> bool: ...
+    Args:
+        control_group: all ranks.
+        action: what to run. OSError and CheckpointError are passed on to the other ranks; other exceptions are not.
+        failure: beginning of the error message.
 
-    def gather(self, value: Any) -> list[Any]: ...
+    Returns:
+        The results by rank.
 
-
-def raised_on_all_ranks(ranks: GatheringRanks, action: Callable[[], Any], what: str) -> list[Any]:
-    """Results of ``action`` of all ranks; when it fails on any, CheckpointError on all."""
-    result, problem = None, None
+    Raises:
+        CheckpointError: on all ranks, if ``action`` failed on any.
+    """
+    result, message = None, None
     try:
         result = action()
     except (OSError, CheckpointError) as error:
-        problem = reason_of(error)
-    answers = ranks.gather((result, problem))
-    problems = [reason for _, reason in answers if reason is not None]
-    if problems:
-        raise CheckpointError(f"{what}: {problems[0]}")
-    return [value for value, _ in answers]
+        message = error_message(error)
+    outcomes = control_group.gather((result, message))
+    messages = [message for _, message in outcomes if message is not None]
+    if messages:
+        raise CheckpointError(f"{failure}: {messages[0]}")
+    return [value for value, _ in outcomes]
 
 
-def agreed(ranks: GatheringRanks, action: Callable[[], Any], what: str) -> Any:
-    """Result of ``action`` run on rank 0, on every rank; its failure is every rank's."""
-    return raised_on_all_ranks(ranks, action if ranks.is_main else lambda: None, what)[0]
+def run_on_main_rank(control_group: ControlGroup, action: Callable[[], Any], failure: str) -> Any:
+    """Run ``action`` on rank 0 and return its result on every rank; otherwise as :func:`run_on_all_ranks`."""
+    return run_on_all_ranks(control_group, action if control_group.is_main else lambda: None, failure)[0]
 
 
-def reason_of(error: BaseException) -> str:
+def error_message(error: BaseException) -> str:
+    """The first line of an error's message; of torch.distributed.checkpoint's errors, that of the first failed rank."""
     if isinstance(error, CheckpointException) and error.failures:
         rank, (failure, _) = next(iter(error.failures.items()))
-        return f"rank {rank}: {reason_of(failure)}"
+        return f"rank {rank}: {error_message(failure)}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f" ({error.filename})" if error.filename else "")
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,4 +1,4 @@
-"""How much room a checkpoint takes, and whether it is there."""
+"""The size of a checkpoint, and whether the disk has space for it."""
 
 from __future__ import annotations
 
@@ -9,66 +9,69 @@ from typing import Any
 
 from torch import Tensor
 
+from pretrain.parallel import ControlGroup
 from tape.errors import CheckpointError
 
-from .collective_errors import GatheringRanks
-
-# What torch's serialisation adds to a tensor (measured: 1.2 to 1.6 kB), and index and metadata.
-_BYTES_A_TENSOR = 2048
-_BYTES_A_CHECKPOINT = 65536
+# Overhead of torch's serialization per tensor (measured: 1.2 to 1.6 kB), and of index and metadata per checkpoint.
+_BYTES_PER_TENSOR = 2048
+_BYTES_PER_CHECKPOINT = 65536
 
 
-def checkpoint_bytes(tensors: dict[str, Any], ranks: GatheringRanks) -> int:
-    """About how many bytes a checkpoint of these tensors takes, the parts of all ranks together.
+def checkpoint_bytes(tensors: dict[str, Any], control_group: ControlGroup) -> int:
+    """Approximate size in bytes of a checkpoint of these tensors; called by all ranks together.
 
-    A tensor that several ranks hold (a part each, or copies) is written once.
+    A tensor that several ranks hold, as shards or as replicas, is counted once.
+
+    Args:
+        tensors: this rank's tensors by name.
+        control_group: all ranks.
     """
     sizes: dict[str, int] = {}
-    for part in ranks.gather({name: _tensor_bytes(value) for name, value in tensors.items()}):
-        sizes.update(part)
-    return sum(sizes.values()) + _BYTES_A_TENSOR * len(sizes) + _BYTES_A_CHECKPOINT
+    for of_rank in control_group.gather({name: _tensor_bytes(value) for name, value in tensors.items()}):
+        sizes.update(of_rank)
+    return sum(sizes.values()) + _BYTES_PER_TENSOR * len(sizes) + _BYTES_PER_CHECKPOINT
 
 
 def _tensor_bytes(value: Tensor) -> int:
-    return value.numel() * value.element_size()  # of a DTensor: of the whole
+    return value.numel() * value.element_size()  # a DTensor counts the elements of all its shards
 
 
 def free_bytes(directory: Path) -> int:
-    """Bytes that may still be written where ``directory`` is, or will be."""
+    """Free bytes on the file system of ``directory``, which need not exist yet."""
     existing: Iterable[Path] = (directory.absolute(), *directory.absolute().parents)
     return shutil.disk_usage(next(path for path in existing if path.exists())).free
 
 
-def require_space(directory: Path, needed: int) -> None:
-    """Refuse to begin what cannot be finished.
+def check_free_space(directory: Path, needed: int) -> None:
+    """Make sure that a checkpoint fits before any of it is written.
 
     Raises:
-        CheckpointError: less than ``needed`` bytes are free. Names both.
+        CheckpointError: less than ``needed`` bytes are free. States both numbers.
     """
     free = free_bytes(directory)
     if free < needed:
-        raise CheckpointError(f"the disk is too full: {readable(needed)} are needed, {readable(free)} are free")
+        raise CheckpointError(f"the disk is too full: {format_bytes(needed)} are needed, {format_bytes(free)} are free")
 
 
 def early_warning(directory: Path, needed: int, kept: int) -> str | None:
-    """A line when the checkpoints that will stand side by side don't fit; said at the start, hours before.
+    """A warning if the disk can't hold all checkpoints that the run will keep, given at its start; otherwise None.
 
     Args:
-        directory: of the checkpoints.
-        needed: bytes of one.
-        kept: how many will stand there at most, the one being written included.
+        directory: the run's checkpoint directory.
+        needed: bytes of one checkpoint.
+        kept: largest number of checkpoints at a time, including the one that is being written.
     """
     free = free_bytes(directory)
     if free >= needed * kept:
         return None
     return (
-        f"WARNING: {directory} has {readable(free)} free, and {kept} checkpoints of {readable(needed)} will stand "
-        "there; make room, or keep fewer with --keep-last"
+        f"WARNING: {directory} has {format_bytes(free)} free, too little for {kept} checkpoints of "
+        f"{format_bytes(needed)}; free disk space, or keep fewer checkpoints with --keep-last"
     )
 
 
-def readable(number: int) -> str:
-    """``2470000000`` -> ``2.47 GB``."""
+def format_bytes(number: int) -> str:
+    """A number of bytes for people: ``2470000000`` -> ``2.47 GB``."""
     value = float(number)
     for unit in ("bytes", "kB", "MB", "GB"):
         if value < 1000:

@@ -1,4 +1,4 @@
-"""What a checkpoint directory holds, and how it is found and verified; plain files, no torch.distributed."""
+"""The files of a checkpoint directory, and how a checkpoint is found and verified; no torch.distributed here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tape.errors import CheckpointError
 from tape.io.checksums import sha256_of
@@ -17,45 +17,47 @@ FORMAT = "proteinlm-sharded"
 VERSION = 1
 POINTER_NAME = "latest_checkpointed_iteration.txt"
 METADATA_NAME = "metadata.json"
-INDEX_NAME = ".metadata"  # torch's
+INDEX_NAME = ".metadata"  # torch.distributed.checkpoint's
 MODEL_PREFIX, OPTIMIZER_PREFIX = "model.", "optimizer."
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """Where to save and what to start from.
+    """Where and when to save checkpoints, and which one to resume from.
 
     Attributes:
-        save: directory of checkpoints; None saves nothing.
-        load: directory to continue from; one without a checkpoint is not an error (the first start of a run).
-        save_interval: iterations between checkpoints; None: only at the end.
-        keep_last: how many of the newest checkpoints stay; None: all.
-        in_background: write them beside the training.
-        other_samples: continue although the rows are other ones than those of the checkpoint's run.
-        schedule_of: whose learning rate holds where both have one: None (they must agree), ``start``, ``checkpoint``.
+        save: directory for checkpoints; None: save none.
+        load: directory to resume from; it may be without a checkpoint when a run starts for the first time.
+        save_interval: iterations between checkpoints; None: save only at the end.
+        keep_last: number of newest checkpoints to keep; None: all.
+        async_save: write checkpoints in a background thread while training continues.
+        allow_other_samples: resume even if the training rows differ from those of the checkpoint's run.
+        schedule_of: which learning-rate schedule applies when flags and checkpoint differ: that of the flags
+            (``start``) or of the ``checkpoint``; None: it is an error.
     """
 
     save: str | None = None
     load: str | None = None
     save_interval: int | None = None
     keep_last: int | None = None
-    in_background: bool = True
-    other_samples: bool = False
+    async_save: bool = True
+    allow_other_samples: bool = False
     schedule_of: str | None = None
 
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands, beside weights and optimizer.
+    """Progress of a run, stored beside weights and optimizer state.
 
     Attributes:
-        iteration: completed steps.
+        iteration: number of completed steps.
         consumed_samples, consumed_tokens: rows and tokens of these steps.
-        skipped_steps: of these, steps whose update was left out (loss or gradient not finite).
-        skipped_in_a_row: how many of them came last, those of the search for a loss scale left out.
-        evaluation_due: whether the evaluation that belongs to this iteration is still to be done.
-        loss_scale: state of pretrain.optim.precision.LossScale.
-        skipped_samples: rows of the skipped steps; checkpoints written before it was counted have 0.
+        skipped_steps: those of these steps that were skipped because loss or gradient were not finite.
+        loss_scale: state of :class:`pretrain.optim.precision.LossScale`.
+        skipped_in_a_row: number of the latest steps that were all skipped; steps that search for a loss scale are not
+            counted.
+        evaluation_due: whether the evaluation after this iteration has not been done yet.
+        skipped_samples: rows of the skipped steps; 0 in checkpoints of versions that did not count them.
     """
 
     iteration: int = 0
@@ -70,13 +72,13 @@ class RunState:
 
 @dataclass(frozen=True)
 class RunDescription:
-    """What every checkpoint of a run says about it.
+    """Description of a run that is stored in each of its checkpoints.
 
     Attributes:
         model_config: ProteinBertConfig.to_dict().
-        arguments: the run's options.
-        vocabulary, vocabulary_fingerprint: tokens by id.
-        samples: what the rows are a function of (pretrain.train.resume).
+        arguments: the run's command-line options.
+        vocabulary, vocabulary_fingerprint: tokens in the order of their ids, and a hash of them.
+        samples: everything that determines the training rows (:mod:`pretrain.train.resume`).
     """
 
     model_config: dict[str, Any]
@@ -88,14 +90,14 @@ class RunDescription:
 
 @dataclass(frozen=True)
 class FullCheckpoint:
-    """A checkpoint gathered into plain tensors on the CPU.
+    """A checkpoint with its shards gathered into plain tensors on the CPU.
 
     Attributes:
-        model: state dict under the names of ProteinBertForMaskedLM.
+        model: state dict of ProteinBertForMaskedLM.
         model_config: ProteinBertConfig.to_dict().
-        arguments: the run's options.
-        iteration: completed steps.
-        vocabulary: tokens by id.
+        arguments: the run's command-line options.
+        iteration: number of completed steps.
+        vocabulary: tokens in the order of their ids.
         path: the checkpoint's directory.
     """
 
@@ -107,15 +109,23 @@ class FullCheckpoint:
     path: Path
 
 
+def named_tensors(model: nn.Module, optimizer_state: dict[str, Tensor]) -> dict[str, Any]:
+    """All tensors of a checkpoint by their names in it, not copied: saving reads them and loading fills them."""
+    return {
+        **{MODEL_PREFIX + name: value for name, value in model.state_dict().items()},
+        **{OPTIMIZER_PREFIX + name: value for name, value in optimizer_state.items()},
+    }
+
+
 def find_checkpoint(directory: str | os.PathLike[str], iteration: int | None = None) -> Path | None:
     """The checkpoint to read, or None when the directory has none yet.
 
     Args:
-        directory: of a run, or one ``iter_...`` directory.
-        iteration: None for the one that the pointer names.
+        directory: the run's checkpoint directory, or one ``iter_...`` directory in it.
+        iteration: which checkpoint; None: the one that the pointer names.
 
     Raises:
-        CheckpointError: the pointer is unreadable or names a checkpoint that isn't there.
+        CheckpointError: the pointer is unreadable, or the checkpoint does not exist.
     """
     root = Path(directory)
     if root.exists() and not root.is_dir():
@@ -131,7 +141,7 @@ def find_checkpoint(directory: str | os.PathLike[str], iteration: int | None = N
             raise CheckpointError(f"{pointer}: should hold the number of an iteration, not {text[:40]!r}")
         iteration = int(text)
     path = root / f"iter_{iteration:07d}"
-    if not path.exists():  # a process was killed while this very iteration was being replaced
+    if not path.exists():  # a process was killed while it replaced this checkpoint
         path = next(root.glob(f".{path.name}.*.old/{path.name}"), path)
     if not (path / METADATA_NAME).is_file():
         raise CheckpointError(f"{path}: no checkpoint there ({METADATA_NAME} is missing)")
@@ -139,7 +149,7 @@ def find_checkpoint(directory: str | os.PathLike[str], iteration: int | None = N
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Content of a checkpoint's ``metadata.json``.
+    """Read a checkpoint's ``metadata.json``.
 
     Raises:
         CheckpointError: it is missing, damaged, or of an unknown format.
@@ -157,7 +167,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def verify_files(path: Path, files: dict[str, dict[str, Any]], rank: int = 0, ranks: int = 1) -> None:
-    """Compare every file with its recorded size and hash; several ranks share the hashing.
+    """Compare every file with its recorded size and hash; each of several ranks hashes some of the files.
 
     Raises:
         CheckpointError: a file is missing, truncated or changed. Names it.

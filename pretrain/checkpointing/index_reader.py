@@ -1,4 +1,8 @@
-"""A checkpoint's model, tensor by tensor: where each rank's part lies, and how one tensor is gathered alone."""
+"""Reads a checkpoint's index (torch.distributed.checkpoint's ``.metadata``), and tensors by it.
+
+The index records each tensor's shape and, per shard, the file and the bytes in which a rank has written it. Single
+tensors and single shards can be read without loading the rest.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +17,23 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 
 from tape.errors import CheckpointError
 
-from .collective_errors import reason_of
-from .format import INDEX_NAME, MODEL_PREFIX, OPTIMIZER_PREFIX
+from .collective_errors import error_message
+from .format import INDEX_NAME, MODEL_PREFIX
 
 
 @dataclass(frozen=True)
-class StoredPart:
-    """A rectangle of a tensor, as one rank wrote it.
+class StoredShard:
+    """A rectangular shard of a tensor, written by one rank.
 
     Attributes:
-        offsets, sizes: its place in the whole tensor.
-        file, start, length: the bytes that ``torch.save`` wrote of it.
+        offsets, sizes: its position in the full tensor and its shape.
+        file, start, length: the bytes that ``torch.save`` wrote for it.
     """
 
     offsets: tuple[int, ...]
@@ -39,10 +43,10 @@ class StoredPart:
     length: int
 
     def load(self) -> Tensor:
-        """The part, read from its own bytes.
+        """Read the shard alone.
 
         Raises:
-            CheckpointError: damaged, or not what the index says. Names the file.
+            CheckpointError: it is damaged, or does not match the index. Names the file.
         """
         try:
             with self.file.open("rb") as stream:
@@ -58,29 +62,29 @@ class StoredPart:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of the model and the parts that make it up."""
+    """A tensor of the model and its shards."""
 
     name: str
     path: Path
     shape: tuple[int, ...]
     dtype: torch.dtype
-    parts: tuple[StoredPart, ...]
+    shards: tuple[StoredShard, ...]
 
     def gather(self) -> Tensor:
-        """The whole tensor, put together by torch.distributed.checkpoint."""
+        """The full tensor, assembled from its shards by torch.distributed.checkpoint."""
         tensor = torch.empty(self.shape, dtype=self.dtype)
-        fill_tensors({MODEL_PREFIX + self.name: tensor}, self.path, alone=True)
+        load_tensors({MODEL_PREFIX + self.name: tensor}, self.path, single_process=True)
         return tensor
 
 
 def model_tensors(path: Path) -> dict[str, StoredTensor]:
-    """The model's tensors by name; nothing but the index is read.
+    """The model's tensors by name. Reads the index only.
 
     Args:
         path: one ``iter_...`` directory.
 
     Raises:
-        CheckpointError: a damaged index, or parts that don't make up a tensor.
+        CheckpointError: the index is damaged, or a tensor's shards don't cover it.
     """
     index = IndexReader(path).read_metadata()
     places = {(key.fqn, tuple(key.offset or ())): info for key, info in (index.storage_data or {}).items()}
@@ -89,32 +93,24 @@ def model_tensors(path: Path) -> dict[str, StoredTensor]:
         if not fqn.startswith(MODEL_PREFIX) or not isinstance(entry, TensorStorageMetadata):
             continue
         name = fqn.removeprefix(MODEL_PREFIX)
-        parts = tuple(_part(path, fqn, tuple(chunk.offsets), tuple(chunk.sizes), places) for chunk in entry.chunks)
-        if sum(torch.Size(part.sizes).numel() for part in parts) != entry.size.numel():
-            raise CheckpointError(f"{path}: the parts of {name} don't make up its shape {tuple(entry.size)}")
-        tensors[name] = StoredTensor(name, path, tuple(entry.size), entry.properties.dtype, parts)
+        shards = tuple(_shard(path, fqn, tuple(chunk.offsets), tuple(chunk.sizes), places) for chunk in entry.chunks)
+        if sum(torch.Size(shard.sizes).numel() for shard in shards) != entry.size.numel():
+            raise CheckpointError(f"{path}: the shards of {name} don't cover its shape {tuple(entry.size)}")
+        tensors[name] = StoredTensor(name, path, tuple(entry.size), entry.properties.dtype, shards)
     return tensors
 
 
-def _part(
+def _shard(
     path: Path,
     fqn: str,
     offsets: tuple[int, ...],
     sizes: tuple[int, ...],
     places: Mapping[tuple[str, tuple[int, ...]], Any],
-) -> StoredPart:
+) -> StoredShard:
     info = places.get((fqn, offsets))
     if info is None or Path(info.relative_path).name != info.relative_path:
-        raise CheckpointError(f"{path}: the index doesn't say in which file {fqn} at {offsets} lies")
-    return StoredPart(offsets, sizes, path / info.relative_path, info.offset, info.length)
-
-
-def named_tensors(model: nn.Module, optimizer_state: dict[str, Tensor]) -> dict[str, Any]:
-    """All tensors of a checkpoint by name; reading fills these very tensors."""
-    return {
-        **{MODEL_PREFIX + name: value for name, value in model.state_dict().items()},
-        **{OPTIMIZER_PREFIX + name: value for name, value in optimizer_state.items()},
-    }
+        raise CheckpointError(f"{path}: the index has no file for the shard of {fqn} at {offsets}")
+    return StoredShard(offsets, sizes, path / info.relative_path, info.offset, info.length)
 
 
 SINGLE_PROCESS_WARNING = "torch.distributed is disabled, unavailable or uninitialized"
@@ -122,14 +118,14 @@ SINGLE_PROCESS_WARNING = "torch.distributed is disabled, unavailable or uninitia
 
 @contextmanager
 def without_single_process_warning() -> Iterator[None]:
-    """One process is a normal way to run; torch warns of it."""
+    """Suppress torch's warning that a checkpoint is saved or loaded by one process, which is nothing unusual here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=SINGLE_PROCESS_WARNING)
         yield
 
 
 class IndexReader(dcp.FileSystemReader):
-    """torch's reader, with its pickled index read by an unpickler that knows the index's own classes only."""
+    """torch's FileSystemReader, which reads the pickled index with an unpickler that admits its own classes only."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         file = Path(self.path) / INDEX_NAME
@@ -144,14 +140,14 @@ class IndexReader(dcp.FileSystemReader):
             name for name, entry in metadata.state_dict_metadata.items() if not isinstance(entry, TensorStorageMetadata)
         ]
         if others:
-            raise CheckpointError(f"{file}: {others[0]} is no tensor; such entries are pickles and are not read")
+            raise CheckpointError(f"{file}: {others[0]} is not a tensor; other entries are pickles and are not read")
         metadata.storage_meta = metadata.storage_meta or StorageMeta()
         metadata.storage_meta.load_id = self.load_id
         return metadata
 
 
 class _IndexUnpickler(pickle.Unpickler):
-    """Refuses every class that an index of tensors doesn't need."""
+    """Refuses every class that is not needed for an index of tensors."""
 
     _ALLOWED = {
         "torch.serialization": {"_get_layout"},
@@ -177,13 +173,22 @@ class _IndexUnpickler(pickle.Unpickler):
                 return found
         elif name in self._ALLOWED.get(module, ()):
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} does not belong into an index")
+        raise pickle.UnpicklingError(f"{module}.{name} does not belong in an index")
 
 
-def fill_tensors(tensors: dict[str, Any], path: Path, alone: bool) -> None:
-    """Read the named tensors in place."""
+def load_tensors(tensors: dict[str, Any], path: Path, single_process: bool) -> None:
+    """Load the tensors of these names in place, resharded from the checkpoint's layout to theirs.
+
+    Args:
+        tensors: by their names in the checkpoint; DTensors are filled with this rank's shard.
+        path: one ``iter_...`` directory.
+        single_process: whether this process loads without the others.
+
+    Raises:
+        CheckpointError: the checkpoint can't be read.
+    """
     try:
         with without_single_process_warning():
-            dcp.load(tensors, storage_reader=IndexReader(path), no_dist=alone)
+            dcp.load(tensors, storage_reader=IndexReader(path), no_dist=single_process)
     except (CheckpointException, OSError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {reason_of(error)}") from error
+        raise CheckpointError(f"{path}: cannot be read: {error_message(error)}") from error

@@ -1,4 +1,4 @@
-"""Reading a checkpoint: into a running model at any layout, or gathered into plain tensors."""
+"""Loading a checkpoint: resharded into a running model of any layout, or gathered into plain tensors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from pretrain.parallel import ParallelContext
+from pretrain.parallel import ControlGroup, ParallelContext
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError
 
-from .collective_errors import raised_on_all_ranks
+from .collective_errors import run_on_all_ranks
 from .format import (
     MODEL_PREFIX,
     POINTER_NAME,
@@ -23,10 +23,11 @@ from .format import (
     RunDescription,
     RunState,
     find_checkpoint,
+    named_tensors,
     read_metadata,
     verify_files,
 )
-from .index_reader import IndexReader, fill_tensors, named_tensors
+from .index_reader import IndexReader, load_tensors
 
 
 def load_checkpoint(
@@ -34,22 +35,32 @@ def load_checkpoint(
     model: nn.Module,
     optimizer_state: dict[str, Tensor],
     description: RunDescription,
-    processes: ParallelContext,
+    context: ParallelContext,
 ) -> RunState:
-    """Fill model and optimizer in place; called by all ranks together, at any layout.
+    """Load model and optimizer state in place; called by all ranks together.
+
+    Args:
+        path: one ``iter_...`` directory; it may have been saved at another layout.
+        model: this rank's shards of the model.
+        optimizer_state: this rank's shards of the optimizer state.
+        description: description of this run, which must have the same model and vocabulary.
+        context: this process and its place in the layout.
+
+    Returns:
+        The progress of the run that saved the checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint is damaged or of another model. Names the file or the difference.
+        CheckpointError: the checkpoint is damaged, or of another model. Names the file or the difference.
     """
     metadata = read_metadata(path)
     _check_same_model(path, metadata, description)
-    world = processes.dims.world_size
-    raised_on_all_ranks(
-        processes, lambda: verify_files(path, metadata["files"], processes.rank, world), "cannot continue"
+    group = ControlGroup(context.rank, context.dims.world_size)
+    run_on_all_ranks(
+        group, lambda: verify_files(path, metadata["files"], group.rank, group.world_size), "cannot resume"
     )
     tensors = named_tensors(model, optimizer_state)
     _check_names(path, tensors)
-    fill_tensors(tensors, path, alone=processes.mesh is None)
+    load_tensors(tensors, path, single_process=context.mesh is None)
     return RunState(**{field.name: metadata[field.name] for field in fields(RunState) if field.name in metadata})
 
 
@@ -57,41 +68,43 @@ def _check_same_model(path: Path, metadata: dict[str, Any], description: RunDesc
     if metadata["vocabulary_fingerprint"] != description.vocabulary_fingerprint:
         raise CheckpointError(f"{path}: trained with another vocabulary ({metadata['vocabulary_fingerprint']})")
     free = {"attention_probs_dropout_prob", "hidden_dropout_prob", "initializer_range", "initial_attention"}
-    # through the class: a field that is newer than the checkpoint has its default there
+    # Parsed by the class: a field that did not exist yet when the checkpoint was saved gets its default.
     saved, wanted = ProteinBertConfig.from_dict(metadata["model_config"]).to_dict(), description.model_config
     names = sorted((saved.keys() | wanted.keys()) - free)
     differences = [
-        f"{name} is {saved.get(name)} there, {wanted.get(name)} here"
+        f"{name} is {saved.get(name)} in the checkpoint, {wanted.get(name)} in this run"
         for name in names
         if saved.get(name) != wanted.get(name)
     ]
     if differences:
-        raise CheckpointError(f"{path}: of another model: {'; '.join(differences)}")
+        raise CheckpointError(f"{path}: holds another model: {'; '.join(differences)}")
 
 
 def _check_names(path: Path, wanted: dict[str, Any]) -> None:
     stored = IndexReader(path).read_metadata().state_dict_metadata
     missing = sorted(wanted.keys() - stored.keys())
     if missing:
-        raise CheckpointError(f"{path}: holds no {missing[0]} ({len(missing)} missing); was --optimizer another one?")
+        raise CheckpointError(
+            f"{path}: has no {missing[0]} ({len(missing)} tensors missing); was it saved with another --optimizer?"
+        )
 
 
 def load_full_checkpoint(
     directory: str | os.PathLike[str], iteration: int | None = None, *, verify: bool = True
 ) -> FullCheckpoint:
-    """Gather the model of a checkpoint of any layout into plain CPU tensors; needs no process group.
+    """Gather a checkpoint's model, saved at any layout, into plain CPU tensors; needs no process group.
 
     Args:
-        directory: of a run, or one ``iter_...`` directory.
-        iteration: None for the latest.
+        directory: the run's checkpoint directory, or one ``iter_...`` directory in it.
+        iteration: which checkpoint; None: the latest.
         verify: compare all files with their recorded hashes first.
 
     Raises:
-        CheckpointError: no checkpoint there, or a damaged one. Names the file.
+        CheckpointError: there is no checkpoint, or it is damaged. Names the file.
     """
     path = find_checkpoint(directory, iteration)
     if path is None:
-        raise CheckpointError(f"{os.fspath(directory)}: no checkpoint there (no {POINTER_NAME})")
+        raise CheckpointError(f"{os.fspath(directory)}: no checkpoint there ({POINTER_NAME} is missing)")
     metadata = read_metadata(path)
     if verify:
         verify_files(path, metadata["files"])
@@ -100,7 +113,7 @@ def load_full_checkpoint(
         for name, entry in IndexReader(path).read_metadata().state_dict_metadata.items()
         if name.startswith(MODEL_PREFIX) and isinstance(entry, TensorStorageMetadata)
     }
-    fill_tensors(tensors, path, alone=True)
+    load_tensors(tensors, path, single_process=True)
     return FullCheckpoint(
         model={name.removeprefix(MODEL_PREFIX): value for name, value in tensors.items()},
         model_config=metadata["model_config"],

@@ -1,4 +1,4 @@
-"""What stays in the directory of a run: the newest checkpoints, and nothing of a process that was killed."""
+"""Which checkpoints a run keeps: the newest ones. Also removes what killed processes left half-written."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _ITERATION = re.compile(r"iter_([0-9]{7,})")
 
 @dataclass(frozen=True)
 class Retention:
-    """How many checkpoints of a run stay, and which are its own.
+    """How many checkpoints to keep, and which of them belong to this run.
 
-    A run that begins at an earlier iteration than a run before it in the same directory finds later checkpoints there,
-    and comes past them one by one. They must not take the place of what it has written itself.
+    The directory may hold checkpoints of an earlier run that went on to later iterations than the one at which this
+    run starts. This run reaches their iterations one after the other, and deletes them before its own checkpoints.
 
     Attributes:
-        keep: so many.
-        start: iteration at which this start began; checkpoints up to there count as its own.
-        written: iterations that it has saved.
+        keep: number of checkpoints to keep.
+        start: iteration at which this run started or resumed; checkpoints up to it count as its own.
+        written: iterations that this run has saved.
     """
 
     keep: int
@@ -38,14 +38,15 @@ class Retention:
         return self.start is None or iteration <= self.start or iteration in self.written
 
 
-def remove_older(root: Path, retention: Retention) -> list[Path]:
-    """Delete checkpoints so that some remain: the one that the pointer names and the newest before it, own ones first.
+def remove_old_checkpoints(root: Path, retention: Retention) -> list[Path]:
+    """Delete old checkpoints, those of other runs first; the pointer's and the newest before it remain.
 
-    Only whole directories of this format are touched, and none later than the pointer's (of a run that was turned
-    back by hand). A directory loses its name first, so that one half deleted is never taken for a checkpoint.
+    Only complete directories of this format are deleted, and none later than the pointer's (the pointer may have been
+    set back by hand). A directory is renamed before it is deleted, so that a half-deleted one is never taken for a
+    checkpoint.
 
     Returns:
-        What was deleted.
+        The deleted checkpoints.
     """
     text = (root / POINTER_NAME).read_text(encoding="utf-8").strip()
     current = int(text)
@@ -53,19 +54,19 @@ def remove_older(root: Path, retention: Retention) -> list[Path]:
     older = sorted((retention.is_own(number), number, path) for number, path in numbered if number < current)
     removed = []
     for _, _, path in older[: max(0, len(older) - (retention.keep - 1))]:
-        with contextlib.suppress(OSError):  # a checkpoint too many is no reason to stop
-            away = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=root))
-            os.replace(path, away / path.name)
-            shutil.rmtree(away, ignore_errors=True)
+        with contextlib.suppress(OSError):  # training need not stop because an old checkpoint can't be deleted
+            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=root))
+            os.replace(path, temporary / path.name)
+            shutil.rmtree(temporary, ignore_errors=True)
             removed.append(path)
     return removed
 
 
 def _iteration(path: Path) -> int | None:
-    """The number of a checkpoint's directory, None for anything else."""
+    """The iteration of a checkpoint directory; None for anything else."""
     match = _ITERATION.fullmatch(path.name)
     number = int(match[1]) if match is not None else 0
-    # Seven digits, more from ten million on: another spelling is not what was saved as this iteration.
+    # Names have seven digits, more from ten million on; a name with other padding was not written by this code.
     if path.name != f"iter_{number:07d}" or not path.is_dir() or path.is_symlink():
         return None
     try:
@@ -74,10 +75,11 @@ def _iteration(path: Path) -> int | None:
         return None
 
 
-def tidy(root: Path) -> None:
-    """Remove what a killed process left: half-written and half-deleted checkpoints, and replaced ones.
+def remove_leftovers(root: Path) -> None:
+    """Remove half-written, half-deleted and replaced checkpoints, which a killed process has left.
 
-    A checkpoint that had stepped aside when its process was killed, before the new one took its name, returns.
+    To replace a checkpoint, the old one is moved aside before the new one takes its name. If the process was killed in
+    between, the old one is moved back.
     """
     for abandoned in root.glob(".iter_*.tmp"):
         shutil.rmtree(abandoned, ignore_errors=True)

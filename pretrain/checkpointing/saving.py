@@ -1,4 +1,4 @@
-"""Writing a checkpoint: all ranks together, complete or not at all."""
+"""Saving a checkpoint: by all ranks together, complete or not at all."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tape.errors import CheckpointError
 from tape.io.atomic import atomic_write, current_umask, replace_directory, sync_folder, write_json
 from tape.io.checksums import sha256_of
 
-from .collective_errors import agreed, raised_on_all_ranks, reason_of
-from .disk_space import checkpoint_bytes, free_bytes, readable, require_space
-from .format import FORMAT, INDEX_NAME, METADATA_NAME, POINTER_NAME, VERSION, RunDescription, RunState
-from .index_reader import named_tensors, without_single_process_warning
-from .retention import Retention, remove_older, tidy
+from .collective_errors import error_message, run_on_all_ranks, run_on_main_rank
+from .disk_space import check_free_space, checkpoint_bytes, format_bytes, free_bytes
+from .format import FORMAT, INDEX_NAME, METADATA_NAME, POINTER_NAME, VERSION, RunDescription, RunState, named_tensors
+from .index_reader import without_single_process_warning
+from .retention import Retention, remove_leftovers, remove_old_checkpoints
 
-# of the system (no space, over quota, larger than the process may write), of torch's writer, and ours of a short file
-_WORDS_OF_A_FULL_DISK = ("No space left", "quota", "File too large", "write failed", "were written")
+# in errors of the operating system (disk, quota or file size limit), of torch's writer, and of _describe_files
+_DISK_FULL_MESSAGES = ("No space left", "quota", "File too large", "write failed", "were written")
 
 
 def save_checkpoint(
@@ -36,20 +36,27 @@ def save_checkpoint(
     optimizer_state: dict[str, Tensor],
     state: RunState,
     description: RunDescription,
-    processes: ParallelContext,
+    context: ParallelContext,
 ) -> Path:
-    """Write ``directory/iter_{iteration:07d}`` and return when it is there; called by all ranks together.
+    """Write the checkpoint ``directory/iter_{iteration:07d}``; called by all ranks together.
+
+    Args:
+        directory: directory of the run's checkpoints.
+        model: this rank's shards of the model.
+        optimizer_state: this rank's shards of the optimizer state.
+        state, description: progress and description of the run, stored in the checkpoint.
+        context: this process and its place in the layout.
 
     Returns:
         The checkpoint's directory.
 
     Raises:
-        CheckpointError: on every rank, when any of them couldn't write. What was there before stays.
+        CheckpointError: on every rank, if any of them could not write. Earlier checkpoints are kept.
     """
-    ranks = ControlGroup(processes.rank, processes.dims.world_size)
+    control_group = ControlGroup(context.rank, context.dims.world_size)
     tensors = named_tensors(model, optimizer_state)
     with without_single_process_warning():
-        return write_checkpoint(Path(directory), tensors, state, description, processes.dims, ranks)
+        return write_checkpoint(Path(directory), tensors, state, description, context.dims, control_group)
 
 
 def write_checkpoint(
@@ -58,77 +65,78 @@ def write_checkpoint(
     state: RunState,
     description: RunDescription,
     dims: ParallelDims,
-    ranks: ControlGroup,
+    control_group: ControlGroup,
     retention: Retention | None = None,
 ) -> Path:
-    """Write given tensors as the checkpoint of ``state.iteration``; called by all ranks together.
+    """Write tensors as the checkpoint of ``state.iteration``; called by all ranks together.
 
     Args:
         root: directory of the run's checkpoints.
-        tensors: by their names in the checkpoint; this rank's parts of them.
-        state, description: what the checkpoint says about the run.
+        tensors: this rank's shards, by their names in the checkpoint.
+        state, description: progress and description of the run, stored in the checkpoint.
         dims: the layout.
-        ranks: whom to write with; nobody else uses this group meanwhile.
-        retention: checkpoints to keep; None: all.
+        control_group: all ranks; no other thread may use this group meanwhile.
+        retention: how many checkpoints to keep; None: all.
 
     Raises:
-        CheckpointError: as :func:`save_checkpoint`.
+        CheckpointError: see :func:`save_checkpoint`.
     """
     target = root / f"iter_{state.iteration:07d}"
-    needed = checkpoint_bytes(tensors, ranks)
-    temporary = None
+    needed = checkpoint_bytes(tensors, control_group)
+    failure, temporary = f"{target}: not saved", None
     try:
-        temporary = Path(agreed(ranks, lambda: _temporary_directory(target, needed), f"{target}: not saved"))
-        files = _write_files(temporary, target, tensors, ranks)
+        temporary = Path(run_on_main_rank(control_group, lambda: _temporary_directory(target, needed), failure))
+        files = _write_files(temporary, tensors, control_group, failure)
         metadata = _metadata(state, description, dims, files)
-        agreed(ranks, lambda: _publish(temporary, target, metadata, retention), f"{target}: not saved")
+        run_on_main_rank(control_group, lambda: _publish(temporary, target, metadata, retention), failure)
     except CheckpointError as error:
         problem = str(error)
-        raise CheckpointError(agreed(ranks, lambda: _clean_up(problem, temporary, root, needed), problem)) from None
+        message = run_on_main_rank(control_group, lambda: _clean_up(problem, temporary, root, needed), problem)
+        raise CheckpointError(message) from None
     return target
 
 
 def _temporary_directory(target: Path, needed: int) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
-    tidy(target.parent)
-    require_space(target.parent, needed)
+    remove_leftovers(target.parent)
+    check_free_space(target.parent, needed)
     temporary = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
     os.chmod(temporary, 0o777 & ~current_umask())
     return temporary
 
 
 def _clean_up(problem: str, temporary: Path | None, root: Path, needed: int) -> str:
-    """Leave nothing half-written behind, and say what room there is and what stays."""
+    """Delete what was written; the error message, completed with the free space and the checkpoint that is kept."""
     if temporary is not None:
         shutil.rmtree(temporary, ignore_errors=True)
         free = free_bytes(root)
-        if free < needed or any(words in problem for words in _WORDS_OF_A_FULL_DISK):
-            problem += f"; {readable(needed)} are needed, {readable(free)} are free"
+        if free < needed or any(text in problem for text in _DISK_FULL_MESSAGES):
+            problem += f"; {format_bytes(needed)} are needed, {format_bytes(free)} are free"
     pointer = root / POINTER_NAME
     last = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
-    return problem + ("" if last is None else f"; the checkpoint of iteration {last} stays")
+    return problem + ("" if last is None else f"; the checkpoint of iteration {last} is kept")
 
 
-def _write_files(directory: Path, target: Path, tensors: dict[str, Any], ranks: ControlGroup) -> dict[str, Any]:
-    """Write the tensors; the size and hash of every file by name."""
-    index = _write_tensors(directory, target, tensors, ranks)
-    parts = raised_on_all_ranks(ranks, lambda: _describe_files(directory, index, ranks.rank), f"{target}: not saved")
-    return {name: entry for part in parts for name, entry in part.items()}
+def _write_files(directory: Path, tensors: dict[str, Any], group: ControlGroup, failure: str) -> dict[str, Any]:
+    """Write the tensors; size and hash of each file by name."""
+    index = _write_tensors(directory, tensors, group, failure)
+    files = run_on_all_ranks(group, lambda: _describe_files(directory, index, group.rank), failure)
+    return {name: entry for of_rank in files for name, entry in of_rank.items()}
 
 
-def _write_tensors(directory: Path, target: Path, tensors: dict[str, Any], ranks: ControlGroup) -> Metadata:
+def _write_tensors(directory: Path, tensors: dict[str, Any], group: ControlGroup, failure: str) -> Metadata:
     writer = dcp.FileSystemWriter(directory, single_file_per_rank=True, sync_files=True)
     try:
-        return dcp.save(tensors, storage_writer=writer, process_group=ranks.group, no_dist=ranks.world_size == 1)
+        return dcp.save(tensors, storage_writer=writer, process_group=group.group, no_dist=group.world_size == 1)
     except (CheckpointException, OSError, RuntimeError) as error:
-        raise CheckpointError(f"{target}: not saved: {reason_of(error)}") from error
+        raise CheckpointError(f"{failure}: {error_message(error)}") from error
 
 
 def _describe_files(directory: Path, index: Metadata, rank: int) -> dict[str, dict[str, Any]]:
-    """Size and hash of the files that this rank wrote (rank 0 also torch's index).
+    """Size and hash of each file that this rank has written; rank 0 also has torch's index.
 
     Raises:
-        CheckpointError: a file is shorter than what was written into it.
+        CheckpointError: a file is shorter than what was written to it.
     """
     own = re.compile(rf"__{rank}_\d+\.distcp" + (rf"|{re.escape(INDEX_NAME)}" if rank == 0 else ""))
     ends: dict[str, int] = {}
@@ -163,8 +171,8 @@ def _metadata(
 def _publish(temporary: Path, target: Path, metadata: dict[str, Any], retention: Retention | None) -> None:
     write_json(temporary / METADATA_NAME, metadata)
     sync_folder(temporary)
-    replace_directory(temporary, target)  # the same iteration may be there from before an older checkpoint was loaded
+    replace_directory(temporary, target)  # an earlier run may have saved this iteration, too
     with atomic_write(target.parent / POINTER_NAME, "w") as stream:
         stream.write(f"{metadata['iteration']}\n")
     if retention is not None:
-        remove_older(target.parent, retention)
+        remove_old_checkpoints(target.parent, retention)

@@ -252,8 +252,8 @@ def _checkpoint(options: argparse.Namespace) -> CheckpointConfig:
         load=options.load,
         save_interval=options.save_interval,
         keep_last=options.keep_last,
-        in_background=options.async_save,
-        other_samples=options.allow_other_samples,
+        async_save=options.async_save,
+        allow_other_samples=options.allow_other_samples,
         schedule_of=_schedule_of(options),
     )
 

@@ -18,7 +18,7 @@ from tape.errors import CheckpointError
 from tape.models.lazy_tensors import LazyTensor
 
 if TYPE_CHECKING:
-    from pretrain.checkpointing import StoredPart, StoredTensor
+    from pretrain.checkpointing import StoredShard, StoredTensor
 
 
 class ShardedSource:
@@ -60,7 +60,7 @@ class ShardedSource:
     def evaluator(self, rounded_to: torch.dtype | None) -> ReferenceForward:
         """From each rank's part of each tensor, read by its place in its file."""
         mathematics = Mathematics.of(self._config, self._rows)
-        parts = {name: tuple(_part(part, entry) for part in entry.parts) for name, entry in self._tensors.items()}
+        parts = {name: tuple(_part(part, entry) for part in entry.shards) for name, entry in self._tensors.items()}
         description = "plain torch on the ranks' own parts of each tensor (converter.verify.named_forward)"
         return NamedForward(parts, PROTEINLM_NAMES, mathematics, description, rounded_to)
 
@@ -70,12 +70,12 @@ class ShardedSource:
             "path": str(self.path),
             "iteration": self._metadata["iteration"],
             "layout": self._metadata.get("layout"),
-            "largest_number_of_parts": max(len(entry.parts) for entry in self._tensors.values()),
+            "largest_number_of_parts": max(len(entry.shards) for entry in self._tensors.values()),
             "arguments": as_json(self._metadata["arguments"]),
             "files": file_hashes(sorted(file for file in self.path.rglob("*") if file.is_file())),
             "unused_tokens": list(self._unused),
         }
 
 
-def _part(part: StoredPart, entry: StoredTensor) -> Part:
+def _part(part: StoredShard, entry: StoredTensor) -> Part:
     return Part(part.offsets, LazyTensor(part.sizes, entry.dtype, part.load))

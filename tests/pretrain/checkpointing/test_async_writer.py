@@ -19,7 +19,7 @@ from pretrain.checkpointing import (
     load_full_checkpoint,
 )
 from pretrain.checkpointing import async_writer as background
-from pretrain.checkpointing.async_writer import TensorCopies
+from pretrain.checkpointing.async_writer import StagingBuffers
 from pretrain.parallel import ControlGroup, ParallelContext, ParallelDims
 from pretrain.train.initialization import InitConfig, build_model
 from tape.configs import ProteinBertConfig
@@ -94,16 +94,16 @@ def test_one_is_in_flight_at_most(
     assert [path.name for path in writer.written()] == ["iter_0000010", "iter_0000020"]
 
 
-@pytest.mark.parametrize("in_background", [True, False])
+@pytest.mark.parametrize("async_save", [True, False])
 def test_an_error_of_the_writer_reaches_the_run(
-    tmp_path: Path, model: ProteinBertForMaskedLM, monkeypatch: pytest.MonkeyPatch, in_background: bool
+    tmp_path: Path, model: ProteinBertForMaskedLM, monkeypatch: pytest.MonkeyPatch, async_save: bool
 ) -> None:
     def fails(*arguments: object) -> Path:
         raise CheckpointError("no room")
 
     monkeypatch.setattr(background, "write_checkpoint", fails)
-    writer = make_writer(tmp_path, model, in_background=in_background)
-    if in_background:
+    writer = make_writer(tmp_path, model, async_save=async_save)
+    if async_save:
         writer.save(RunState(10))
         assert writer._thread is not None
         writer._thread.join()
@@ -125,13 +125,13 @@ def test_without_a_directory_nothing_is_written(tmp_path: Path, model: ProteinBe
 
 
 def test_copies_are_apart_and_use_their_memory_again() -> None:
-    copies, values = TensorCopies(), {"a": torch.arange(6.0).view(2, 3)[:, 1:], "b": torch.tensor(1.0)}
-    first = copies.of(values)
+    copies, values = StagingBuffers(), {"a": torch.arange(6.0).view(2, 3)[:, 1:], "b": torch.tensor(1.0)}
+    first = copies.copy(values)
     values["a"].zero_()
     assert first["a"].tolist() == [[1.0, 2.0], [4.0, 5.0]]
-    again = copies.of(values)
+    again = copies.copy(values)
     assert again["a"].data_ptr() == first["a"].data_ptr()
-    assert copies.of({"a": torch.zeros(3, dtype=torch.bfloat16)})["a"].dtype == torch.bfloat16
+    assert copies.copy({"a": torch.zeros(3, dtype=torch.bfloat16)})["a"].dtype == torch.bfloat16
 
 
 def test_only_the_newest_stay(tmp_path: Path, model: ProteinBertForMaskedLM) -> None:
@@ -149,7 +149,7 @@ def test_only_the_newest_stay(tmp_path: Path, model: ProteinBertForMaskedLM) -> 
 def test_a_run_begun_anew_keeps_its_own(tmp_path: Path, model: ProteinBertForMaskedLM) -> None:
     """The directory holds iteration 10 of an earlier run; this one saves every fourth."""
     make_writer(tmp_path, model).save(RunState(10))
-    options = CheckpointConfig(save=str(tmp_path), keep_last=2, in_background=False)
+    options = CheckpointConfig(save=str(tmp_path), keep_last=2, async_save=False)
     writer = AsyncCheckpointWriter(options, model, dict, DESCRIPTION, ParallelDims(), ControlGroup(), start=0)
     for iteration in (4, 8, 12):
         writer.save(RunState(iteration))

@@ -140,7 +140,7 @@ def test_bad_metadata_is_refused(saved: Path, content: str) -> None:
 
 def test_another_model_is_refused(saved: Path) -> None:
     other = replace(DESCRIPTION, model_config={**CONFIG.to_dict(), "num_hidden_layers": 4})
-    with pytest.raises(CheckpointError, match="num_hidden_layers is 2 there, 4 here"):
+    with pytest.raises(CheckpointError, match="num_hidden_layers is 2 in the checkpoint, 4 in this run"):
         load(saved, other)
     with pytest.raises(CheckpointError, match="another vocabulary"):
         load(saved, replace(DESCRIPTION, vocabulary_fingerprint="0" * 16))

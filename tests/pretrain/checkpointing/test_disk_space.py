@@ -22,7 +22,7 @@ from pretrain.checkpointing import (
     saving,
 )
 from pretrain.checkpointing import disk_space as space
-from pretrain.checkpointing.disk_space import checkpoint_bytes, early_warning, readable
+from pretrain.checkpointing.disk_space import checkpoint_bytes, early_warning, format_bytes
 from pretrain.parallel import ControlGroup, ParallelContext, ParallelDims
 from pretrain.pretrain_tape import main
 from pretrain.train.initialization import InitConfig, build_model
@@ -83,14 +83,14 @@ def test_a_disk_that_fills_up_while_saving(
 ) -> None:
     """Another program takes the room after it was looked for: a real ENOSPC in the middle of the tensors."""
     save(small_disk, model, 10)
-    monkeypatch.setattr(saving, "require_space", lambda *arguments: None)
+    monkeypatch.setattr(saving, "check_free_space", lambda *arguments: None)
     with pytest.raises(CheckpointError) as caught:
         save(small_disk, model, 20)
     text = str(caught.value)
     assert "iter_0000020: not saved" in text
     assert "kB are needed" in text
     assert "kB are free" in text
-    assert "the checkpoint of iteration 10 stays" in text
+    assert "the checkpoint of iteration 10 is kept" in text
     assert content(small_disk) == GONE
     assert load_full_checkpoint(small_disk).iteration == 10
 
@@ -128,7 +128,7 @@ def test_a_run_ends_with_one_line(
     monkeypatch.setattr(space.shutil, "disk_usage", usage)
     line = fails(main, *flags("--save", tmp_path, "--save-interval", 2, "--eval-iters", 0, train_iters=100))
     assert "iter_0000004: not saved: the disk is too full" in line
-    assert "1.00 kB are free; the checkpoint of iteration 2 stays" in line
+    assert "1.00 kB are free; the checkpoint of iteration 2 is kept" in line
     assert find_checkpoint(tmp_path) == tmp_path / "iter_0000002"
 
 
@@ -145,8 +145,8 @@ def test_the_early_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(("number", "text"), [(999, "999 bytes"), (2_470_000_000, "2.47 GB"), (10**13, "10.00 TB")])
-def test_readable(number: int, text: str) -> None:
-    assert readable(number) == text
+def test_format_bytes(number: int, text: str) -> None:
+    assert format_bytes(number) == text
 
 
 def test_state_is_replaced_whole(tmp_path: Path, model: ProteinBertForMaskedLM) -> None:

@@ -32,7 +32,7 @@ def test_parts_and_gathered_tensors_are_the_models(saved: Path) -> None:
     tensors = model_tensors(saved)
     assert tensors.keys() == expected.keys()  # the optimizer's are left out
     for name, entry in tensors.items():
-        (part,) = entry.parts
+        (part,) = entry.shards
         assert (entry.shape, entry.dtype) == (tuple(expected[name].shape), expected[name].dtype)
         assert torch.equal(part.load(), expected[name])
         assert torch.equal(entry.gather(), expected[name])
@@ -40,7 +40,7 @@ def test_parts_and_gathered_tensors_are_the_models(saved: Path) -> None:
 
 def test_a_damaged_part_is_named(saved: Path) -> None:
     entry = model_tensors(saved)["bert.encoder.final_ln.weight"]
-    (part,) = entry.parts
+    (part,) = entry.shards
     content = bytearray(part.file.read_bytes())
     content[part.start : part.start + 40] = bytes(40)
     part.file.write_bytes(content)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pretrain.checkpointing import find_checkpoint
-from pretrain.checkpointing.retention import Retention, remove_older, tidy
+from pretrain.checkpointing.retention import Retention, remove_leftovers, remove_old_checkpoints
 
 
 def checkpoint(root: Path, number: int, **changes: object) -> Path:
@@ -34,11 +34,11 @@ def names(root: Path) -> list[str]:
 
 
 def test_the_pointers_and_the_newest_before_it_stay(root: Path) -> None:
-    assert [path.name for path in remove_older(root, Retention(2))] == ["iter_0000010"]
+    assert [path.name for path in remove_old_checkpoints(root, Retention(2))] == ["iter_0000010"]
     assert names(root) == ["iter_0000020", "iter_0000030", "iter_0000040"]  # 40 is of a run turned back by hand
-    remove_older(root, Retention(1))
+    remove_old_checkpoints(root, Retention(1))
     assert names(root) == ["iter_0000030", "iter_0000040"]
-    assert remove_older(root, Retention(1)) == []
+    assert remove_old_checkpoints(root, Retention(1)) == []
 
 
 def test_checkpoints_of_a_run_before_do_not_displace_own_ones(tmp_path: Path) -> None:
@@ -46,10 +46,10 @@ def test_checkpoints_of_a_run_before_do_not_displace_own_ones(tmp_path: Path) ->
     for iteration in (4, 8, 10, 12):
         checkpoint(tmp_path, iteration)
     (tmp_path / "latest_checkpointed_iteration.txt").write_text("12\n")
-    remove_older(tmp_path, Retention(3, start=0, written=frozenset({4, 8})))
+    remove_old_checkpoints(tmp_path, Retention(3, start=0, written=frozenset({4, 8})))
     assert names(tmp_path) == ["iter_0000004", "iter_0000008", "iter_0000012"]
     checkpoint(tmp_path, 10)
-    remove_older(tmp_path, Retention(2, start=4, written=frozenset({8})))
+    remove_old_checkpoints(tmp_path, Retention(2, start=4, written=frozenset({8})))
     assert names(tmp_path) == ["iter_0000008", "iter_0000012"]
 
 
@@ -61,14 +61,14 @@ def test_iterations_have_more_digits_from_ten_million_on(tmp_path: Path) -> None
     checkpoint(tmp_path, 5).rename(tmp_path / "iter_00000005")  # not how iteration 5 is spelt
     pointer = tmp_path / "latest_checkpointed_iteration.txt"
     pointer.write_text("100000000\n")
-    assert [path.name for path in remove_older(tmp_path, Retention(3))] == ["iter_9999998", "iter_9999999"]
+    assert [path.name for path in remove_old_checkpoints(tmp_path, Retention(3))] == ["iter_9999998", "iter_9999999"]
     pointer.write_text("10000001\n")  # turned back by hand
-    assert [path.name for path in remove_older(tmp_path, Retention(1))] == ["iter_10000000"]
+    assert [path.name for path in remove_old_checkpoints(tmp_path, Retention(1))] == ["iter_10000000"]
     left = {"iter_00000005", "iter_10000001", "iter_100000000"}
     assert set(names(tmp_path)) == left
     assert find_checkpoint(tmp_path) == tmp_path / "iter_10000001"
     (tmp_path / ".iter_10000002.x.tmp").mkdir()
-    tidy(tmp_path)
+    remove_leftovers(tmp_path)
     assert set(names(tmp_path)) == left
 
 
@@ -79,7 +79,7 @@ def test_what_is_not_ours_stays(root: Path) -> None:
     (root / "iter_5").mkdir()
     (root / "iter_0000006").symlink_to(root / "iter_0000010")
     (root / "notes").mkdir()
-    remove_older(root, Retention(1))
+    remove_old_checkpoints(root, Retention(1))
     left = {"iter_0000001", "iter_0000002", "iter_0000004", "iter_5", "notes", "iter_0000030", "iter_0000040"}
     assert left <= set(names(root))
     assert "iter_0000010" not in names(root)
@@ -88,7 +88,7 @@ def test_what_is_not_ours_stays(root: Path) -> None:
 def test_leftovers_of_a_killed_process_go(root: Path) -> None:
     (root / ".iter_0000050.x.tmp").mkdir()
     (root / ".iter_0000020.y.tmp").mkdir()
-    tidy(root)
+    remove_leftovers(root)
     assert [path.name for path in root.iterdir() if path.name.startswith(".")] == []
 
 
@@ -98,6 +98,6 @@ def test_a_checkpoint_that_had_stepped_aside_is_found_and_returns(root: Path) ->
     aside.mkdir()
     os.replace(root / "iter_0000030", aside / "iter_0000030")
     assert find_checkpoint(root) == aside / "iter_0000030"
-    tidy(root)
+    remove_leftovers(root)
     assert find_checkpoint(root) == root / "iter_0000030"
     assert not aside.exists()

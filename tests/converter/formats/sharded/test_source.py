@@ -163,7 +163,7 @@ def test_a_tensor_parallel_run_is_evaluated_part_by_part(tmp_path: Path, reposit
     paths = ["--data-path", str(prefix), "--save", str(tmp_path / "save")]
     command = [*launcher, "pretrain/pretrain_tape.py", *sizes.split(), *run.split(), *parallel, *paths]
     subprocess.run(command, cwd=repository_root, check=True, capture_output=True, timeout=200)
-    parts = [len(entry.parts) for entry in model_tensors(tmp_path / "save" / "iter_0000001").values()]
+    parts = [len(entry.shards) for entry in model_tensors(tmp_path / "save" / "iter_0000001").values()]
     assert max(parts) == 2
     certificate = convert(ConversionRequest(tmp_path / "save", tmp_path / "out"), silent)
     assert certificate.parity.worst[1] < 1e-12
