@@ -17,7 +17,7 @@ import numpy as np
 from tape.errors import DataError
 from tape.io.atomic import atomic_write
 from tape.io.sequences import read_rows
-from tape.io.text_files import Progress, explain_errors
+from tape.io.text_files import ReadCallback, explain_errors
 
 ANGSTROM_PER_UNIT = 0.1
 SS8_LETTERS = "GHIBESTC"  # order of NetSurfP-2.0 and TAPE; DSSP's blank is C
@@ -47,7 +47,7 @@ def coordinate_file(table: Path) -> Path:
     return table.with_name(table.name.split(".tsv")[0] + ".ca.i2.xz")
 
 
-def read_chains(table: Path, progress: Progress | None = None) -> Iterator[Chain]:
+def read_chains(table: Path, progress: ReadCallback | None = None) -> Iterator[Chain]:
     """Chains of one split. The coordinates are decompressed as a whole (6 bytes a residue).
 
     Raises:

@@ -1,6 +1,6 @@
-"""TAPE's library on ProteinLM's transformer: tokenizer, models, data sets, tasks, training and evaluation.
+"""TAPE's library and benchmark with ProteinLM's transformer: tokenizer, models, data sets, tasks, evaluation.
 
-Names are looked up when first used, so that ``import tape`` does not import torch.
+Names are imported on first use, so that ``import tape`` does not import torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Model configurations: what ``config.json`` of a model directory holds (INTERFACE: sorted keys, unknown keys kept)."""
+"""Model configurations: the content of ``config.json``, which has sorted keys; unknown keys are kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONFIG_NAME = "config.json"
 
 
 class ProteinConfig:
-    """Base of all configurations. Third-party models subclass it as TAPE's; any extra key is kept as an attribute."""
+    """Base class of all configurations, also of third-party models. Unknown keys are kept as attributes."""
 
     def __init__(self, **kwargs: Any) -> None:
         self.finetuning_task = kwargs.pop("finetuning_task", None)
@@ -39,11 +39,11 @@ class ProteinConfig:
 
     @classmethod
     def from_json_file(cls: type[Config], path: str | os.PathLike[str]) -> Config:
-        """Read a JSON object.
+        """Read a configuration from a JSON file.
 
         Raises:
             CheckpointError: the file is missing or not a JSON object.
-            ConfigError: it holds a value that is not allowed.
+            ConfigError: a value is invalid.
         """
         values = read_json_object(path)
         try:
@@ -53,7 +53,7 @@ class ProteinConfig:
 
     @classmethod
     def from_pretrained(cls: type[Config], path: str | os.PathLike[str], **overrides: Any) -> Config:
-        """Configuration of a model directory, a JSON file, or a model elsewhere; with some values replaced."""
+        """Configuration of a model directory, a JSON file or a remote model, with ``overrides`` replaced."""
         path = local_model(path)
         config = cls.from_json_file(path / CONFIG_NAME if path.is_dir() else path)
         return cls.from_dict({**config.to_dict(), **overrides})
@@ -73,7 +73,7 @@ class ProteinConfig:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ProteinConfig) and self.to_dict() == other.to_dict()
 
-    __hash__ = None  # type: ignore[assignment]  # mutable, as TAPE's
+    __hash__ = None  # type: ignore[assignment]  # mutable, as in TAPE
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string().strip()}"
@@ -84,19 +84,19 @@ def _is_number(value: object) -> bool:
 
 
 def _check_sizes(config: ProteinConfig, names: Iterable[str]) -> None:
-    """Refuse what isn't a positive whole number; fields that a configuration doesn't have are passed over."""
+    """Check that fields are positive integers; fields that the configuration does not have are skipped."""
     for name in names:
         value = getattr(config, name, 1)
         if not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{name} must be a positive whole number, not {value!r}")
+            raise ConfigError(f"{name} must be a positive integer, not {value!r}")
 
 
 def _check_probabilities(config: ProteinConfig, names: Iterable[str]) -> None:
-    """Refuse what isn't a number in [0, 1]; fields that a configuration doesn't have are passed over."""
+    """Check that fields are numbers in [0, 1]; fields that the configuration does not have are skipped."""
     for name in names:
         value = getattr(config, name, 0)
         if not _is_number(value) or not 0 <= value <= 1:
-            raise ConfigError(f"{name} must lie in [0, 1], not {value!r}")
+            raise ConfigError(f"{name} must be in [0, 1], not {value!r}")
 
 
 _SIZES = (
@@ -130,24 +130,24 @@ _CHOICES: dict[str, tuple[str | bool | None, ...]] = {
 
 
 class EncoderConfig(ProteinConfig):
-    """An encoder with TAPE's heads: what all built-in architectures have in common.
+    """Configuration of an encoder with TAPE's heads; base class of all built-in architectures but trRosetta.
 
     Args:
-        contact_head: ``resnet`` is ProteinLM's (1x1 convolution and residual blocks), ``linear`` is TAPE's.
-        contact_num_blocks: residual blocks of the ``resnet`` head.
-        contact_dropout: on the features of residue pairs; 0.5 is TAPE's and ProteinLM's, too much for narrow models.
-        contact_separations: distances along the chain with a learned logit of their own, added to that of every pair;
-            see :class:`tape.models.contact_heads.PairwiseContactPredictionHead`.
-        contact_checkpoint: recompute those blocks, and a transformer's attention maps, in the backward pass instead of
-            keeping what they compute: training takes a fraction of the memory and about a third longer. No number
-            changes.
-        head_hidden_size: width of the value and class heads; ProteinLM 1024, TAPE 512.
-        pooling: what value and class heads see of a protein: the model's own vector (``cls``; of the transformer the
-            state of ``<cls>``), the ``mean`` over residues, or their learned weighted mean (``attention``); see
+        contact_head: ``resnet`` for ProteinLM's head (1x1 convolution and residual blocks), ``linear`` for TAPE's.
+        contact_num_blocks: number of residual blocks of the ``resnet`` head.
+        contact_dropout: dropout of the features of residue pairs. TAPE and ProteinLM use 0.5, which is too much for
+            models with a small hidden size.
+        contact_separations: number of sequence separations with a learned logit, see
+            :class:`tape.models.contact_heads.PairwiseContactPredictionHead`.
+        contact_checkpoint: activation checkpointing of the residual blocks and of a transformer's attention. Training
+            needs a fraction of the memory and about a third more time, with identical results.
+        head_hidden_size: hidden size of the value and class heads; 1024 in ProteinLM, 512 in TAPE.
+        pooling: input of the value and class heads: the model's own pooled output (``cls``; the state of ``<cls>`` of a
+            transformer), the ``mean`` over residues, or a learned weighted mean (``attention``); see
             :mod:`tape.models.pooling`.
 
     Raises:
-        ConfigError: sizes or names that can't make a model.
+        ConfigError: a value is invalid.
     """
 
     def __init__(
@@ -171,17 +171,17 @@ class EncoderConfig(ProteinConfig):
         self.contact_separations = contact_separations
 
     def _check(self) -> None:
-        """Refuse what can't make a model; fields that an architecture doesn't have are passed over."""
+        """Check all values; fields that the architecture does not have are skipped."""
         _check_sizes(self, _SIZES)
         _check_probabilities(self, _PROBABILITIES)
         for name in _NOT_NEGATIVE:
             value = getattr(self, name, 0)
             if not _is_number(value) or not 0 <= value < math.inf:
-                raise ConfigError(f"{name} must be a number that is not negative, not {value!r}")
+                raise ConfigError(f"{name} must be a non-negative number, not {value!r}")
         for name in _COUNTS:
             value = getattr(self, name, 0)
             if not isinstance(value, int) or value < 0:
-                raise ConfigError(f"{name} must be a whole number that is not negative, not {value!r}")
+                raise ConfigError(f"{name} must be a non-negative integer, not {value!r}")
         for name, allowed in _CHOICES.items():
             if hasattr(self, name) and getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be one of {', '.join(map(str, allowed))}, not {getattr(self, name)!r}")
@@ -190,25 +190,28 @@ class EncoderConfig(ProteinConfig):
 
 
 class ProteinBertConfig(EncoderConfig):
-    """The transformer.
+    """Configuration of the transformer. Arguments that TAPE does not have:
 
-    Args (those that TAPE doesn't have):
-        hidden_act: ``gelu`` is the erf form; ``gelu_tanh`` is Megatron's fused approximation.
-        mlm_hidden_act: of the language-model head; None means as ``hidden_act``. Megatron's head always has the erf
-            form, even where its blocks have the tanh form.
-        apply_final_ln: False reproduces finetunes of the original code, which skipped the final layer norm.
-        layer_norm_position: ``pre`` is Megatron's and ProteinLM's (layer norms before attention and MLP, and a final
-            one); ``post`` is BERT's and tape-proteins 0.5's (after the embeddings and after each residual sum, and a
-            tanh pooler). Weights decide it where a ``config.json`` does not.
-        pruned_heads: layer -> attention heads that it lacks, both from 0; ``num_attention_heads`` counts them in.
-        initial_attention: of new weights. ``random`` is BERT's; with ``neighbours`` heads begin by looking at near
-            residues, see :mod:`tape.models.neighbor_attention`.
+    Args:
+        hidden_act: ``gelu`` is the erf form, ``gelu_tanh`` is Megatron-LM's fused approximation.
+        mlm_hidden_act: activation of the language-model head; None means ``hidden_act``. Megatron-LM's head always has
+            the erf form, even if its blocks have the tanh form.
+        apply_final_ln: False reproduces models finetuned with the original code, which skipped the final layer norm
+            (bug 2 in docs/compatibility.md).
+        layer_norm_position: ``pre`` as in Megatron-LM and ProteinLM (layer norms before attention and MLP, and a final
+            one), or ``post`` as in BERT and tape-proteins 0.5 (after the embeddings and after each residual sum, and a
+            tanh pooler). If ``config.json`` does not state it, it is inferred from the weights.
+        pruned_heads: layer -> removed attention heads, both from 0; ``num_attention_heads`` includes them.
+        initial_attention: initialization of new weights: ``random`` as in BERT, or ``neighbours``, with heads that
+            attend to neighboring residues, see :mod:`tape.models.neighbor_attention`.
 
     Raises:
-        ConfigError: sizes or names that can't make a model.
+        ConfigError: a value is invalid.
     """
 
-    pruned_heads: Mapping[int, list[int]] = MappingProxyType({})  # of the class: written only where there are any
+    pruned_heads: Mapping[int, list[int]] = MappingProxyType(
+        {}
+    )  # class attribute, so that it is written only if there are any
 
     def __init__(
         self,
@@ -264,40 +267,40 @@ class ProteinBertConfig(EncoderConfig):
     def _check_neighbors(self) -> None:
         heads, size = self.num_attention_heads, self.hidden_size // self.num_attention_heads
         if self.layer_norm_position == "post":
-            raise ConfigError("initial_attention neighbours is for layer_norm_position pre")
+            raise ConfigError("initial_attention neighbours requires layer_norm_position pre")
         if heads < 2 or size % 2:
             raise ConfigError(
-                "initial_attention neighbours needs 2 heads or more, of an even size (sines beside cosines), not"
+                "initial_attention neighbours requires at least 2 heads of an even size (for sines and cosines), not"
                 f" {heads} of {size}"
             )
 
     def prune_heads(self, heads: Mapping[Any, Iterable[int]]) -> None:
-        """Add to ``pruned_heads``; :meth:`ProteinModel.prune_heads` removes them from a model too.
+        """Add heads to ``pruned_heads``. :meth:`ProteinModel.prune_heads` removes them from a model, too.
 
         Raises:
-            ConfigError: not heads by layer, no such head, or none would be left of a layer. Nothing has changed then.
+            ConfigError: ``heads`` is invalid, or a layer would lose all heads. Nothing has changed then.
         """
-        try:  # JSON has the layers as text
+        try:  # keys of JSON objects are strings
             gone = {int(layer): {index(head) for head in those} for layer, those in heads.items()}
         except (AttributeError, TypeError, ValueError):
-            raise ConfigError(f"pruned_heads must name heads by layer, such as {{0: [1, 3]}}, not {heads!r}") from None
+            raise ConfigError(f"pruned_heads must map layers to heads, such as {{0: [1, 3]}}, not {heads!r}") from None
         count = self.num_attention_heads
         for layer, those in gone.items():
             if layer not in range(self.num_hidden_layers) or not those.issubset(range(count)):
                 raise ConfigError(
-                    f"no heads {sorted(those)} of layer {layer} to prune: there are layers 0 to"
+                    f"can't prune heads {sorted(those)} of layer {layer}: the model has layers 0 to"
                     f" {self.num_hidden_layers - 1} with heads 0 to {count - 1}"
                 )
             those |= set(self.pruned_heads.get(layer, ()))
             if len(those) == count:
-                raise ConfigError(f"all {count} heads of layer {layer} would be pruned; one must stay")
+                raise ConfigError(f"can't prune all {count} heads of layer {layer}; at least one must remain")
         found = {**self.pruned_heads, **{layer: sorted(those) for layer, those in gone.items() if those}}
         if found:
             self.pruned_heads = dict(sorted(found.items()))
 
 
 class ProteinOneHotConfig(EncoderConfig):
-    """TAPE's baseline: one indicator a residue type, no parameters before the head."""
+    """Configuration of TAPE's one-hot baseline, which has no parameters except in the head."""
 
     def __init__(
         self,
@@ -308,20 +311,20 @@ class ProteinOneHotConfig(EncoderConfig):
     ) -> None:
         super().__init__(**kwargs)
         if use_evolutionary:
-            raise ConfigError("use_evolutionary needs alignment features, which these data sets do not carry")
+            raise ConfigError("use_evolutionary needs alignment features, which these data sets do not have")
         self.vocab_size = vocab_size
         self.initializer_range = initializer_range
         self.use_evolutionary = use_evolutionary
-        self.hidden_size = vocab_size  # what the heads see
+        self.hidden_size = vocab_size  # size of the heads' input
         self._check()
 
 
 class ProteinResNetConfig(EncoderConfig):
-    """TAPE's residual network.
+    """Configuration of TAPE's residual network. The argument that TAPE does not have:
 
-    Args (one that TAPE doesn't have):
-        resnet_pooler: ``attention`` weights residue states by a softmax over the protein, ``sum`` adds them up: what
-            tape-proteins 0.5 computed, whose softmax ran over an axis of size 1.
+    Args:
+        resnet_pooler: ``attention`` weights the states by a softmax over the residues; ``sum`` adds them, as
+            tape-proteins 0.5 does, where the softmax is over an axis of size 1.
     """
 
     def __init__(
@@ -349,7 +352,7 @@ class ProteinResNetConfig(EncoderConfig):
 
 
 class ProteinLSTMConfig(EncoderConfig):
-    """TAPE's LSTM, ``num_hidden_layers`` in each direction."""
+    """Configuration of TAPE's LSTM, with ``num_hidden_layers`` in each direction."""
 
     def __init__(
         self,
@@ -372,15 +375,18 @@ class ProteinLSTMConfig(EncoderConfig):
 
 
 class TRRosettaConfig(ProteinConfig):
-    """trRosetta's dilated residual network.
+    """Configuration of trRosetta's dilated residual network.
 
     Args:
-        num_features: channels.
-        kernel_size: odd.
-        num_layers: residual blocks, their dilations 1, 2, 4, 8, 16 in turn.
-        dropout: in the stem and in every block.
-        msa_cutoff: identity above which two sequences of an alignment share their weight.
-        penalty_coeff: strength of the ridge in the inverse covariance.
+        num_features: number of channels.
+        kernel_size: size of the convolutions, odd.
+        num_layers: number of residual blocks, whose dilations are 1, 2, 4, 8, 16 in turn.
+        dropout: dropout probability in the stem and in every block.
+        msa_cutoff: sequence identity above which sequences of an alignment are down-weighted as similar.
+        penalty_coeff: ridge regularization of the inverse covariance.
+
+    Raises:
+        ConfigError: a value is invalid.
     """
 
     def __init__(
@@ -412,7 +418,7 @@ class TRRosettaConfig(ProteinConfig):
 
 
 class UniRepConfig(EncoderConfig):
-    """UniRep's multiplicative LSTM; the defaults are those of the published 1,900 units."""
+    """Configuration of UniRep's multiplicative LSTM. The defaults are those of the published model with 1,900 units."""
 
     def __init__(
         self,

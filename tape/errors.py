@@ -1,7 +1,7 @@
-"""Errors that a user can mend, and the one place where they become a line on the terminal.
+"""User errors, and the function that reports them on the command line.
 
-Library code raises a subclass of :class:`ProteinLMError` whose text names the file, the record and what was
-allowed. Command lines run inside :func:`run_cli`, so a user sees that text and an exit code, never a traceback.
+Library code raises a subclass of :class:`ProteinLMError` whose message names the file, the record and what is allowed.
+Commands run inside :func:`run_cli`, which prints that message instead of a traceback, and returns an exit code.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Callable
 
 
 class ProteinLMError(Exception):
-    """Base of every error whose cause lies in the input, the options or the files given."""
+    """Base class of all errors that are caused by the user's files or options."""
 
     def __str__(self) -> str:
-        # KeyError would show the repr of its argument; every class here shows the plain sentence.
+        # KeyError would return the repr of the message.
         return " ".join(str(argument) for argument in self.args)
 
 
 class DataError(ProteinLMError):
-    """A file or one of its records can't be used."""
+    """A data file or one of its records is invalid."""
 
 
 class UnknownResidueError(DataError, KeyError):
-    """A character is not in the vocabulary (a ``KeyError`` too, as in TAPE)."""
+    """A character is not in the vocabulary. Also a ``KeyError``, as in TAPE."""
 
     __str__ = ProteinLMError.__str__
 
@@ -33,7 +33,7 @@ class VocabularyMismatchError(DataError):
 
 
 class ConfigError(ProteinLMError, ValueError):
-    """An option or a configuration value is not allowed."""
+    """An option or a configuration value is invalid."""
 
     __str__ = ProteinLMError.__str__
 
@@ -43,14 +43,14 @@ class CheckpointError(ProteinLMError):
 
 
 def run_cli(main: Callable[[], object]) -> int:
-    """Run a command's ``main`` and turn what a user can mend into one line on stderr.
+    """Run the ``main`` function of a command, and print user errors as one line on stderr.
 
     Args:
-        main: the command, without arguments. An ``int`` it returns is the exit code.
+        main: the command, without arguments. It may return an exit code.
 
     Returns:
-        0, the command's own code, 1 for a :class:`ProteinLMError` or what the system refuses (a full disk, a path that
-        can't be written), 130 for an interrupt (Ctrl-C).
+        The exit code: 0 or that of ``main``; 1 for a :class:`ProteinLMError` or an ``OSError`` (a full disk, a path
+        that can't be written); 130 for an interrupt (Ctrl-C).
     """
     try:
         result = main()
@@ -61,10 +61,10 @@ def run_cli(main: Callable[[], object]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away (`| head`): nothing to report
+        sys.stderr.close()  # the reader of the output has exited (`| head`)
         return 1
     except OSError as error:
-        path = error.filename if error.filename2 is None else error.filename2  # of a rename, the name that was wanted
+        path = error.filename if error.filename2 is None else error.filename2  # the new name of a rename
         print(f"error: {'' if path is None else f'{path}: '}{error.strerror or error}", file=sys.stderr)
         return 1
     return result if isinstance(result, int) else 0

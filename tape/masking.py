@@ -1,7 +1,7 @@
-"""BERT's masking of one protein: 15 % of residues, of these 80 % masked, 10 % replaced, 10 % kept.
+"""BERT's masking (Devlin et al. 2018, section 3.1, Task 1) of 15 % of the residues of a protein.
 
-Devlin et al. 2018, section 3.1 (Task 1). A pure function of the generator handed in, so that callers who derive it from
-(seed, epoch, document) see the same masks on any number of workers and ranks.
+Of these, 80 % become ``<mask>``, 10 % a random residue, and 10 % stay. The result is a pure function of the random
+number generator: if it is seeded by (seed, epoch, document), masks do not depend on the number of workers and ranks.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ IGNORED = -1  # label of a position that is not predicted
 def mask_tokens(
     ids: np.ndarray, tokenizer: TAPETokenizer, rng: np.random.Generator, mask_prob: float = 0.15
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Corrupt one protein and say what to predict.
+    """Mask one protein.
 
-    Special tokens are never masked, and none but ``<mask>`` is ever inserted: a random replacement is a residue. A
-    protein with any residue has at least one prediction, so that no loss is a mean over nothing.
+    Special tokens are never masked, and random replacements are always residues. At least one residue of a protein is
+    predicted, so that the mean loss is defined.
 
     Args:
-        ids: (L,) token ids of one protein, with or without ``<cls>`` and ``<sep>``; not changed.
-        tokenizer: owner of the vocabulary; it must have a mask token.
-        rng: source of all randomness.
+        ids: (L,) token ids of one protein, with or without ``<cls>`` and ``<sep>``; not modified.
+        tokenizer: tokenizer of ``ids``, with a mask token.
+        rng: random number generator.
         mask_prob: fraction of residues to predict, in (0, 1].
 
     Returns:
-        (corrupted ids, labels), both (L,) int64; a label is the true id where predicted and -1 elsewhere.
+        (masked ids, labels), both (L,) int64. Labels are the original ids at predicted positions and -1 elsewhere.
 
     Raises:
-        ConfigError: ``mask_prob`` out of range, or a vocabulary without a mask token.
+        ConfigError: ``mask_prob`` is out of range, or the vocabulary has no mask token.
     """
     if not 0.0 < mask_prob <= 1.0:
-        raise ConfigError(f"mask_prob must lie in (0, 1], not {mask_prob}")
+        raise ConfigError(f"mask_prob must be in (0, 1], not {mask_prob}")
     if tokenizer.mask_id is None:
-        raise ConfigError(f"the {tokenizer.name} vocabulary has no mask token; use iupac for masked language modelling")
+        raise ConfigError(f"the {tokenizer.name} vocabulary has no mask token; use iupac for masked language modeling")
     corrupted = np.array(ids, dtype=np.int64)
     labels = np.full(corrupted.shape, IGNORED, dtype=np.int64)
     residues = tokenizer.residue_ids

@@ -1,7 +1,7 @@
-"""The one owner of the vocabularies: TAPE's ``iupac`` (30 tokens) and ``unirep``.
+"""The tokenizer, with TAPE's vocabularies ``iupac`` (30 tokens) and ``unirep``.
 
-Pretraining, conversion and finetuning all use the ids of this module. A corpus, a checkpoint and a model directory
-carry the vocabulary's :attr:`TAPETokenizer.fingerprint`; a reader refuses another one by name.
+Pretraining, conversion and finetuning all use the ids of this module. Corpora, checkpoints and model directories record
+:attr:`TAPETokenizer.fingerprint`, and reading one with another vocabulary is an error.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy as np
 from .errors import ConfigError, UnknownResidueError
 
 SPECIAL_TOKENS = ("<pad>", "<mask>", "<cls>", "<sep>", "<unk>")
-# What Megatron's vocabulary files call them.
+# Names of the special tokens in Megatron-LM's vocabulary files.
 MEGATRON_SPECIAL_TOKENS = {"[PAD]": "<pad>", "[MASK]": "<mask>", "[CLS]": "<cls>", "[SEP]": "<sep>", "[UNK]": "<unk>"}
 
-# All letters but J: the 20 residues, U and O (selenocysteine, pyrrolysine) and the ambiguity codes B, X, Z.
+# All letters except J: the 20 amino acids, U and O (selenocysteine, pyrrolysine), and the ambiguity codes B, X, Z.
 IUPAC_VOCAB: dict[str, int] = {
     token: index for index, token in enumerate((*SPECIAL_TOKENS, *"ABCDEFGHIKLMNOPQRSTUVWXYZ"))
 }
 
-# UniRep's order (Alley et al. 2019). X, Z, B and J share one id.
+# In the order of UniRep (Alley et al. 2019). X, Z, B and J share one id.
 UNIREP_VOCAB: dict[str, int] = {
     "<pad>": 0,
     **{residue: index for index, residue in enumerate("MRHKDESTNQCUGPAVIFYWLO", start=1)},
@@ -36,13 +36,13 @@ VOCABULARIES = {"iupac": IUPAC_VOCAB, "unirep": UNIREP_VOCAB}
 
 
 class TAPETokenizer:
-    """One token a residue, with TAPE's method names.
+    """Tokenizer with one token per residue, and TAPE's method names.
 
     Args:
         vocab: ``"iupac"`` or ``"unirep"``.
 
     Raises:
-        ConfigError: another vocabulary's name.
+        ConfigError: unknown vocabulary.
     """
 
     def __init__(self, vocab: str = "iupac") -> None:
@@ -51,7 +51,7 @@ class TAPETokenizer:
         self.name = vocab
         self.vocab = VOCABULARIES[vocab]
         self.tokens = list(self.vocab)
-        # UniRep gives four letters one id; the first of them stands for it when decoding.
+        # Four letters of UniRep have the same id, which is decoded as the first of them.
         self._token_of_id: dict[int, str] = {}
         for token, index in self.vocab.items():
             self._token_of_id.setdefault(index, token)
@@ -62,7 +62,7 @@ class TAPETokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens (for ``unirep`` 29, which counts the four letters of id 23 apart, as TAPE does)."""
+        """Number of tokens. For ``unirep``, 29: the four letters of id 23 count separately, as in TAPE."""
         return len(self.vocab)
 
     start_token = "<cls>"
@@ -96,7 +96,7 @@ class TAPETokenizer:
 
     @property
     def residue_ids(self) -> np.ndarray:
-        """Ids of residues, ascending, without special tokens."""
+        """Ids of the residues in ascending order, without special tokens."""
         return np.array(sorted({index for token, index in self.vocab.items() if len(token) == 1}), dtype=np.int64)
 
     @property
@@ -111,7 +111,7 @@ class TAPETokenizer:
         try:
             return self.vocab[token]
         except KeyError:
-            raise UnknownResidueError(f"unrecognised token {token!r}; {self._allowed()}") from None
+            raise UnknownResidueError(f"unrecognized token {token!r}; {self._allowed()}") from None
 
     def convert_tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
         return [self.convert_token_to_id(token) for token in tokens]
@@ -121,7 +121,7 @@ class TAPETokenizer:
             return self._token_of_id[int(index)]
         except KeyError:
             raise UnknownResidueError(
-                f"unrecognised id {index}; {self.name} has 0 to {max(self._token_of_id)}"
+                f"unrecognized id {index}; {self.name} has 0 to {max(self._token_of_id)}"
             ) from None
 
     def convert_ids_to_tokens(self, indices: Iterable[int]) -> list[str]:
@@ -141,10 +141,10 @@ class TAPETokenizer:
         return ids
 
     def encode_residues(self, text: str) -> np.ndarray:
-        """Residues alone as int64 ids, shape (L,).
+        """Residues as int64 ids without special tokens, shape (L,).
 
         Raises:
-            UnknownResidueError: a character is not in the vocabulary; names it and its position (from 1).
+            UnknownResidueError: a character is not in the vocabulary. Names it and its position (from 1).
         """
         codes = np.frombuffer(text.encode("latin-1", errors="replace"), dtype=np.uint8)
         ids = self._table[codes]
@@ -156,7 +156,7 @@ class TAPETokenizer:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Residues of ``ids`` as text; special tokens are left out."""
+        """Residues of ``ids`` as text, without special tokens."""
         tokens = self.convert_ids_to_tokens(ids)
         return "".join(token for token in tokens if len(token) == 1)
 
@@ -170,41 +170,41 @@ class TAPETokenizer:
 
 
 def as_tokenizer(tokenizer: str | TAPETokenizer) -> TAPETokenizer:
-    """The tokenizer, made where it is given by its vocabulary's name."""
+    """``tokenizer`` itself, or the tokenizer of the named vocabulary."""
     return TAPETokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
 
 
 def vocabulary_fingerprint(vocabulary: dict[str, int]) -> str:
-    """Fingerprint of any token -> id map: first 16 hex digits of a SHA-256 over its lines."""
+    """Fingerprint of a token -> id map: first 16 hex digits of the SHA-256 of its ``token<TAB>id`` lines."""
     lines = "".join(
         f"{token}\t{index}\n" for token, index in sorted(vocabulary.items(), key=lambda item: (item[1], item[0]))
     )
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
-# str.upper() would change other alphabets' letters too, some of them into two
+# str.upper() would also change letters of other alphabets, some of them to two letters
 _UPPER = str.maketrans("abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _GAPS = str.maketrans("", "", "-.")
 _LETTERS = frozenset("ABCDEFGHIKLMNOPQRSTUVWXYZ")
 
 
 def normalize_sequence(sequence: str, *, drop_gaps: bool, drop_stop: bool = False) -> tuple[str, Counter[str]]:
-    """Bring a sequence as people write it into the ``iupac`` alphabet, and count what was changed.
+    """Normalize a sequence to the ``iupac`` alphabet, and count the changes.
 
-    White space is removed, lower case becomes upper case, J (leucine or isoleucine) becomes X.
+    White space is removed, lower case becomes upper case, and J (leucine or isoleucine) becomes X.
 
     Args:
         sequence: residues as read from a file.
-        drop_gaps: True for corpora: gaps ``-`` ``.`` and stops ``*`` are removed. False for records with a label a
-            residue, where a removed character would shift the labels: there those characters are an error.
-        drop_stop: without ``drop_gaps``, for proteins without labels: stops ``*`` after the last residue are removed,
-            as translated genes end with one; gaps, and stops between residues, are an error there too.
+        drop_gaps: True for corpora: remove gaps ``-`` ``.`` and stops ``*``. False for records with a label per
+            residue, where this would shift the labels; these characters are then an error.
+        drop_stop: without ``drop_gaps``, for proteins without labels: remove stops ``*`` after the last residue, with
+            which translated genes end. Gaps, and stops between residues, are an error.
 
     Returns:
-        The sequence and counts under ``lower_case``, ``J_to_X``, ``gap_removed``, ``stop_removed`` (absent when 0).
+        The sequence, and the counts ``lower_case``, ``J_to_X``, ``gap_removed``, ``stop_removed`` that are not 0.
 
     Raises:
-        UnknownResidueError: any other character; names it and its position (from 1, white space not counted).
+        UnknownResidueError: any other character. Names it and its position (from 1, without white space).
     """
     changes: Counter[str] = Counter()
     text = "".join(sequence.split())
@@ -236,4 +236,4 @@ def normalize_sequence(sequence: str, *, drop_gaps: bool, drop_stop: bool = Fals
 def _allowed_beside_letters(drop_gaps: bool, drop_stop: bool) -> str:
     if drop_gaps:
         return ", gaps '-' '.' and stops '*'"
-    return " and stops '*' after the last of them" if drop_stop else " (no gaps or stops in a labelled record)"
+    return " and stops '*' after the last of them" if drop_stop else " (no gaps or stops in a labeled record)"

@@ -44,11 +44,11 @@ Call = Callable[..., str]
         ("no_header.fasta", "MKV\n", ["no_header.fasta, line 1", "not FASTA"]),
         ("bytes.fasta", b"\xff\xfe\x00", ["bytes.fasta", "UTF-8"]),
         ("cut.fasta.xz", lzma.compress(FASTA.encode())[:-20], ["cut.fasta.xz", "truncated"]),
-        ("plain.fasta.gz", FASTA, ["plain.fasta.gz", "not compressed as its name says"]),
+        ("plain.fasta.gz", FASTA, ["plain.fasta.gz", "not compressed as its suffix indicates"]),
         ("broken.jsonl", '{"text": "MK"}\n{"text"\n', ["broken.jsonl, record 2", "not valid JSON"]),
         ("number.jsonl", '{"text": %s}\n' % ("1" * 5000), ["number.jsonl, record 1"]),
         ("nested.json", "[" * 100_000, ["nested.json, record 1"]),
-        ("column.csv", "name,residues\na,MK\n", ["column.csv, record 1", "wanted text or primary or sequence"]),
+        ("column.csv", "name,residues\na,MK\n", ["column.csv, record 1", "not text or primary or sequence"]),
         ("kind.docx", "MK", ["kind.docx", "unknown suffix", ".fasta"]),
     ],
 )
@@ -94,7 +94,7 @@ def test_substitutions_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
         ("stability_train.csv", CSV + "M-K,1\n", ["stability_train.csv, record 2", "'-' at position 2"]),
         ("stability_train.csv", CSV + ",1\n", ["stability_train.csv, record 2", "empty record"]),
         ("stability_train.csv", CSV + "MK,nan\n", ["stability_train.csv, record 2", "finite"]),
-        ("stability_train.csv", CSV + "MK\n", ["stability_train.csv, record 2", "number of columns"]),
+        ("stability_train.csv", CSV + "MK\n", ["stability_train.csv, record 2", "the header has 2 columns"]),
         ("stability_train.csv.xz", lzma.compress(CSV.encode())[:-9], ["stability_train.csv.xz", "truncated"]),
         ("stability_training.csv", CSV, ["stability_training.csv", "unknown split 'training'"]),
         ("remote_homology_train.csv", "primary,fold_label\nMK,1195\n", ["csv, record 1", "from 0 to 1194"]),
@@ -121,7 +121,7 @@ def test_prepare_paths(fails: Call) -> None:
 
 
 def test_prepare_takes_what_its_messages_offer(capsys: pytest.CaptureFixture[str]) -> None:
-    """J in a labelled record is counted; for a corpus the limit can be raised, and empty records left out."""
+    """J in a labeled record is counted; for a corpus the limit can be raised, and empty records skipped."""
     write("source/stability_train.csv", CSV + "mJ,2\n")
     write("source/corpus_train.fasta", ">a\n\n>b\nMKJ\n")
     prepare_data.main(["source", "data", "--max-unknown-fraction", "1", "--skip-empty"])

@@ -1,9 +1,11 @@
-"""Models from afar: a published name, a URL or an ``s3://`` address becomes a model directory in a cache.
+"""Cache of downloaded models: a published model's name, a URL or an ``s3://`` address -> a local model directory.
 
-The cache is ``PROTEINLM_CACHE``, or ``proteinlm`` under ``XDG_CACHE_HOME``, or ``~/.cache/proteinlm``. Each address has
-a directory there: ``config.json``, the weights, and ``download.json``, written last, with the SHA-256 sum of every
-file. A directory is used only while its files agree with those sums. Nothing is asked of the server for a model that is
-there, so it can be used without a network; ``force_download`` fetches it anew, and replaces it when all has come.
+The cache is ``PROTEINLM_CACHE``, or ``proteinlm`` under ``XDG_CACHE_HOME``, or ``~/.cache/proteinlm``. It has a
+directory per address, with ``config.json``, the weights, and ``download.json``, which is written last and has the
+SHA-256 sums of the files. A directory is used only if its files match these sums. A cached model needs no network;
+``force_download`` downloads it again and replaces the cached model once the download is complete.
+
+The names of published models, and the addresses of their files, are those of tape-proteins 0.5.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _RemoteFile:
-    """A file to fetch: its name in the cache, and the addresses to try in turn."""
+    """A file to download: its name in the cache, and the addresses to try in this order."""
 
     name: str
     urls: tuple[str, ...]
@@ -48,7 +50,7 @@ class _RemoteFile:
 
 
 def cache_directory() -> Path:
-    """Where downloaded models are kept unless another directory is given."""
+    """The default cache directory."""
     if "PROTEINLM_CACHE" in os.environ:
         return Path(os.environ["PROTEINLM_CACHE"])
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -56,7 +58,7 @@ def cache_directory() -> Path:
 
 
 def is_remote(source: str | os.PathLike[str]) -> bool:
-    """Whether a source is a published name or an address, not a path."""
+    """Whether ``source`` is a published model's name or an address, not a path."""
     return isinstance(source, str) and (source in PUBLISHED_MODELS or urlsplit(source).scheme in _SCHEMES)
 
 
@@ -65,18 +67,18 @@ def local_model(
     cache_dir: str | os.PathLike[str] | None = None,
     force_download: bool = False,
 ) -> Path:
-    """The model directory (or file) on this machine that a source means.
+    """Local path of a model, which is downloaded to the cache if it is remote.
 
     Args:
-        source: a path; a name of :data:`tape.hub.cache.PUBLISHED_MODELS`; or an ``http://``, ``https://`` or
-            ``s3://`` address of a model directory, or of a weights file that has its ``config.json`` beside it.
-            A directory that has a published name is meant by ``./NAME``.
-        cache_dir: instead of :func:`cache_directory`.
-        force_download: fetch it even if it is there.
+        source: a path; a name in :data:`PUBLISHED_MODELS`; or an ``http://``, ``https://`` or ``s3://`` address of a
+            model directory, or of a weights file with ``config.json`` beside it. For a local directory with the name
+            of a published model, write ``./NAME``.
+        cache_dir: replaces :func:`cache_directory`.
+        force_download: download the model even if it is cached.
 
     Raises:
-        DataError: the link is dead, the transfer breaks off, or something else comes than a model.
-        ConfigError: ``s3://`` without boto3.
+        DataError: the address does not exist, the transfer fails, or the server sends something else.
+        ConfigError: an ``s3://`` address, and boto3 is not installed.
     """
     if not is_remote(source):
         return Path(source)
@@ -99,7 +101,7 @@ def _directory_name(address: str) -> str:
 
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """One process at a time: the ranks of a run ask for their model together."""
+    """Lock the directory, since all ranks of a run request their model at the same time."""
     with (directory.parent / f".{directory.name}.lock").open("w") as lock:
         try:
             import fcntl
@@ -111,14 +113,14 @@ def _alone(directory: Path) -> Iterator[None]:
 
 
 def _replace(address: str, directory: Path) -> None:
-    """Fetch anew; what is there stays until all has come."""
+    """Download again, and keep the old files until the download is complete."""
     fresh = directory.with_name(f".{directory.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     try:
         _fetch(address, fresh)
         _empty(directory)
-        for path in sorted(fresh.iterdir(), key=lambda path: path.name == RECORD_NAME):  # the record last
+        for path in sorted(fresh.iterdir(), key=lambda path: path.name == RECORD_NAME):  # download.json last
             path.replace(directory / path.name)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -133,7 +135,7 @@ def _empty(directory: Path) -> None:
 
 
 def _is_whole(directory: Path) -> bool:
-    """Whether the files are those that were downloaded."""
+    """Whether the download is complete and its files are unchanged."""
     record = directory / RECORD_NAME
     if not record.is_file():
         return False
@@ -143,7 +145,7 @@ def _is_whole(directory: Path) -> bool:
     except (ValueError, KeyError, TypeError, AttributeError):
         wrong = [RECORD_NAME]
     if wrong:
-        logger.warning("%s: %s changed since its download; fetching it anew", directory, ", ".join(wrong))
+        logger.warning("%s: %s changed after the download; downloading again", directory, ", ".join(wrong))
         _empty(directory)
     return not wrong
 
@@ -165,7 +167,7 @@ def _fetch(address: str, directory: Path) -> None:
 
 
 def _files_of(address: str) -> list[_RemoteFile]:
-    """What is known by its full address: the configuration, and the weights unless a directory is meant."""
+    """The files whose address is known: the configuration, and the weights unless ``address`` is a directory."""
     if address in PUBLISHED_MODELS:
         published = PUBLISHED_MODELS[address]
         return [
@@ -178,35 +180,35 @@ def _files_of(address: str) -> list[_RemoteFile]:
         return [_RemoteFile(_CONFIG, (_beneath(address, _CONFIG),), JSON)]
     weights = "model.safetensors" if suffix == ".safetensors" else "pytorch_model.bin"
     prefix = name.removesuffix("pytorch_model.bin").removesuffix("model.safetensors")
-    configs = [f"{prefix}{_CONFIG}"] if prefix != name else []  # TAPE's archives: NAME-config.json
+    configs = [f"{prefix}{_CONFIG}"] if prefix != name else []  # files of TAPE are named NAME-config.json
     urls = tuple(_beside(address, config) for config in dict.fromkeys([*configs, _CONFIG]))
     return [_RemoteFile(_CONFIG, urls, JSON), _RemoteFile(weights, (address,), _WEIGHTS[weights])]
 
 
 def _fetch_weights(address: str, directory: Path, files: dict[str, Any]) -> list[str]:
-    """Weights of a directory, in whichever format it has."""
+    """Download the weights of a model directory, in either format."""
     for name, kind in _WEIGHTS.items():
         with contextlib.suppress(DeadLinkError):
             files[name] = {"url": _fetch_first(_RemoteFile(name, (_beneath(address, name),), kind), directory / name)}
             return [name]
-    raise DeadLinkError(f"{address}: there is neither {' nor '.join(_WEIGHTS)}")
+    raise DeadLinkError(f"{address}: has neither {' nor '.join(_WEIGHTS)}")
 
 
 def _fetch_optional(address: str, directory: Path, files: dict[str, Any]) -> list[str]:
-    """Vocabulary and provenance, which our own model directories have."""
+    """Download the vocabulary and the provenance, if the model directory has them."""
     if address in PUBLISHED_MODELS:
         return []
     config: str = files[_CONFIG]["url"]
     found = []
     for name in _OPTIONAL:
-        with contextlib.suppress(DataError):  # a server may answer with a page where there is nothing
+        with contextlib.suppress(DataError):  # some servers answer with a web page instead of an error
             files[name] = {"url": _fetch_first(_RemoteFile(name, (_beside(config, name),), JSON), directory / name)}
             found.append(name)
     return found
 
 
 def _fetch_first(file: _RemoteFile, path: Path) -> str:
-    """Fetch from the first address that has the file; returns it."""
+    """Download from the first address that has the file, and return that address."""
     for number, url in enumerate(file.urls, start=1):
         try:
             if url.startswith("s3://"):
@@ -217,7 +219,7 @@ def _fetch_first(file: _RemoteFile, path: Path) -> str:
         except DeadLinkError:
             if number == len(file.urls):
                 raise
-    raise ConfigError(f"{file.name}: no address")  # a _RemoteFile has one at least
+    raise ConfigError(f"{file.name}: no address")  # unreachable: a _RemoteFile has at least one address
 
 
 def _beneath(address: str, name: str) -> str:
@@ -235,7 +237,7 @@ _BASE = "https://s3.amazonaws.com/songlabdata/proteindata/pytorch-models/"
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """Addresses of a model's configuration and weights."""
+    """Addresses of the configuration and the weights of a published model."""
 
     config: str
     weights: str
@@ -245,7 +247,7 @@ def _published(stem: str) -> PublishedModel:
     return PublishedModel(f"{_BASE}{stem}-config.json", f"{_BASE}{stem}-pytorch_model.bin")
 
 
-# model name -> files, family by family
+# Names of the models of each architecture.
 TRANSFORMERS = {"bert-base": _published("bert-base")}
 UNIREPS = {"babbler-1900": _published("unirep-base")}
 TRROSETTAS = {name: _published(f"trRosetta-{name}") for name in ("xaa", "xab", "xac", "xad", "xae")}

@@ -1,4 +1,4 @@
-"""One file over HTTP, resumable: what arrived stays in ``NAME.part`` and the next attempt goes on from there."""
+"""Resumable download of a file over HTTP. An unfinished download is kept in ``NAME.part``."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _TIMEOUT_SECONDS = 60.0
 
 
 class DeadLinkError(DataError):
-    """There is nothing at that address."""
+    """The server has no file at this address."""
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """What a file should be, told by its first bytes: a server's error page must not pass for it.
+    """Expected format of a file, recognized by its first bytes, so that a server's error page is not taken for it.
 
     Attributes:
-        name: with its article, for messages.
-        is_begun_by: whether these may be the first bytes.
+        name: name of the format with its article, for messages.
+        is_begun_by: whether a file of this format can begin with the given bytes.
     """
 
     name: str
@@ -38,41 +38,41 @@ class FileKind:
 
 GZIP = FileKind("a .tar.gz archive", lambda block: block.startswith(b"\x1f\x8b"))
 JSON = FileKind("a JSON object", lambda block: block.lstrip().startswith(b"{"))
-TORCH = FileKind("a PyTorch file", lambda block: block.startswith((b"PK\x03\x04", b"\x80")))  # zip, or pickles
-SAFETENSORS = FileKind("a safetensors file", lambda block: block[8:9] == b"{")  # after the header's length
+TORCH = FileKind("a PyTorch file", lambda block: block.startswith((b"PK\x03\x04", b"\x80")))  # zip file or pickle
+SAFETENSORS = FileKind("a safetensors file", lambda block: block[8:9] == b"{")  # after the length of the header
 
 
 @dataclass(frozen=True)
 class Retries:
-    """How often a transfer that breaks off is taken up again, and the pause before (doubled each time)."""
+    """Number of attempts to resume an interrupted transfer, and the first pause between them, which then doubles."""
 
     attempts: int = 5
     pause_seconds: float = 1.0
 
 
-class _BrokenOff(Exception):
-    """The connection ended before the file did."""
+class _Interrupted(Exception):
+    """The transfer was interrupted and can be resumed."""
 
 
 def part_file(path: Path) -> Path:
-    """Where an unfinished download of ``path`` lies."""
+    """The file for the unfinished download of ``path``."""
     return path.with_name(f"{path.name}.part")
 
 
 def download(url: str, path: Path, kind: FileKind, retries: Retries = Retries(), advice: str = "") -> None:
-    """Fetch ``url`` into ``path``, going on from ``path.part`` if there is one.
+    """Download ``url`` to ``path``, resuming from ``path.part`` if it exists.
 
     Args:
-        url: ``http://`` or ``https://``.
-        path: takes its name when the last byte is there.
-        kind: what the file must be.
-        retries: for connections that break off.
-        advice: what to try when the link is dead; ends the message.
+        url: ``http://`` or ``https://`` address.
+        path: final name of the file, given to it when it is complete.
+        kind: expected format.
+        retries: for interrupted transfers.
+        advice: end of the error message, on what to try if the file does not exist.
 
     Raises:
-        DeadLinkError: there is no such file.
-        DataError: the server can't be reached, it sends a web page instead of the file, or the transfer keeps breaking
-            off. What arrived of the file is kept.
+        DeadLinkError: the server has no such file.
+        DataError: the server can't be reached, it sends a web page instead of the file, or the transfer is interrupted
+            too often. The part that has arrived is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_file(path)
@@ -82,36 +82,36 @@ def download(url: str, path: Path, kind: FileKind, retries: Retries = Retries(),
             _transfer(url, part, kind, advice)
             part.replace(path)
             return
-        except _BrokenOff as error:
+        except _Interrupted as error:
             if attempt == retries.attempts:
-                raise DataError(f"{url}: {error}; run the same command again to go on from there") from None
-            print(f"{url}: {error}; going on")
+                raise DataError(f"{url}: {error}; run the same command again to resume the download") from None
+            print(f"{url}: {error}; resuming")
             time.sleep(pause)
             pause *= 2
 
 
 def _transfer(url: str, part: Path, kind: FileKind, advice: str) -> None:
-    """One request for the bytes that ``part`` lacks."""
+    """Request the bytes that are missing in ``part``."""
     start = part.stat().st_size if part.exists() else 0
     response = _request(url, start, part, advice)
     if response is None:
         return
     with response:
         if response.status != http.client.PARTIAL_CONTENT:
-            start = 0  # the server ignores ranges (or none was asked for): it sends the file from its beginning
+            start = 0  # the server does not support ranges (or none was requested) and sends the entire file
         expected = _expected_size(response, start)
         _check_space(part, start, expected)
         _receive(url, response, part, kind, start, expected)
     size = part.stat().st_size
     if expected is not None and size < expected:
-        raise _BrokenOff(f"the transfer broke off after {size:,} of {expected:,} bytes")
+        raise _Interrupted(f"the transfer was interrupted after {size:,} of {expected:,} bytes")
     if expected is not None and size > expected:
         part.unlink()
-        raise _BrokenOff(f"{size:,} bytes arrived where {expected:,} were announced")
+        raise _Interrupted(f"received {size:,} bytes instead of {expected:,}")
 
 
 def _request(url: str, start: int, part: Path, advice: str) -> http.client.HTTPResponse | None:
-    """The server's answer; None when ``part`` is complete already."""
+    """The server's response; None if ``part`` is complete already."""
     headers = {"User-Agent": f"ProteinLM/{__version__}", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
@@ -126,20 +126,22 @@ def _request(url: str, start: int, part: Path, advice: str) -> http.client.HTTPR
                 if error.headers.get("Content-Range", "").rpartition("/")[2] == str(start):
                     return None
                 part.unlink()
-                raise _BrokenOff("the file on the server is not the one begun here; starting anew") from None
+                raise _Interrupted(
+                    "the file on the server has changed since the download began; starting over"
+                ) from None
             if error.code >= 500:
-                raise _BrokenOff(f"the server answers HTTP {error.code} {error.reason}") from None
+                raise _Interrupted(f"the server responds with HTTP {error.code} {error.reason}") from None
             raise DeadLinkError(
-                f"{url}: dead link: the server answers HTTP {error.code} {error.reason}. {advice}"
+                f"{url}: dead link: the server responds with HTTP {error.code} {error.reason}. {advice}"
             ) from None
     except urllib.error.URLError as error:
-        raise DataError(f"{url}: the server can't be reached ({error.reason}): no network, or gone. {advice}") from None
+        raise DataError(f"{url}: the server can't be reached ({error.reason}). {advice}") from None
     except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
-        raise _BrokenOff(f"no answer ({error or type(error).__name__})") from None
+        raise _Interrupted(f"no response ({error or type(error).__name__})") from None
 
 
 def _expected_size(response: http.client.HTTPResponse, start: int) -> int | None:
-    """Size of the whole file as announced; None when the server does not say."""
+    """Size of the entire file; None if the server does not state it."""
     total = response.headers.get("Content-Range", "").rpartition("/")[2]
     if total.isdigit():
         return int(total)
@@ -150,13 +152,13 @@ def _expected_size(response: http.client.HTTPResponse, start: int) -> int | None
 def _check_space(part: Path, start: int, expected: int | None) -> None:
     free = shutil.disk_usage(part.parent).free
     if expected is not None and expected - start > free:
-        raise DataError(f"{part.parent}: {free:,} bytes are free, but {expected - start:,} are still to come")
+        raise DataError(f"{part.parent}: {free:,} bytes are free, but the download needs {expected - start:,} more")
 
 
 def _receive(
     url: str, response: http.client.HTTPResponse, part: Path, kind: FileKind, start: int, expected: int | None
 ) -> None:
-    """Append the body to ``part`` (or start it anew), after a look at its first bytes."""
+    """Check the first bytes of the body and append it to ``part``, or overwrite ``part`` if ``start`` is 0."""
     try:
         block = response.read(_BLOCK_BYTES)
         if not start:
@@ -168,7 +170,7 @@ def _receive(
                 bar.update(len(block))
                 block = response.read(_BLOCK_BYTES)
     except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
-        raise _BrokenOff(f"the transfer broke off ({error or type(error).__name__})") from None
+        raise _Interrupted(f"the transfer was interrupted ({error or type(error).__name__})") from None
 
 
 def _check_kind(url: str, response: http.client.HTTPResponse, block: bytes, kind: FileKind) -> None:

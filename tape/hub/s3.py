@@ -1,7 +1,7 @@
-"""One object from S3 (or a store that speaks its protocol), resumable as :mod:`tape.hub.downloads` is over HTTP.
+"""Resumable download of an object from S3 or a compatible store, as :mod:`tape.hub.downloads` does over HTTP.
 
-Credentials, region and endpoint are boto3's own affair (``AWS_PROFILE``, ``AWS_ENDPOINT_URL`` ...). Without credentials
-the object is asked for anonymously, as public buckets allow.
+boto3 reads credentials, region and endpoint (``AWS_PROFILE``, ``AWS_ENDPOINT_URL`` ...). Without credentials, requests
+are anonymous, which public buckets allow.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _BLOCK_BYTES = 1 << 20
 
 
 def fetch_object(uri: str, path: Path, kind: FileKind) -> None:
-    """Fetch ``s3://BUCKET/KEY`` into ``path``, going on from ``path.part`` if there is one.
+    """Download ``s3://BUCKET/KEY`` to ``path``, resuming from ``path.part`` if it exists.
 
     Raises:
-        DeadLinkError: no such bucket or object.
+        DeadLinkError: the bucket or object does not exist.
         ConfigError: boto3 is not installed, or the address has no key.
-        DataError: access is refused, the store can't be reached, or the object is not of its kind.
+        DataError: access is denied, the store can't be reached, or the object does not have the expected format.
     """
     bucket, key = split_uri(uri)
     client = _client()
@@ -38,15 +38,15 @@ def fetch_object(uri: str, path: Path, kind: FileKind) -> None:
         code = str(error.response.get("Error", {}).get("Code", ""))
         if code in ("404", "NoSuchKey", "NoSuchBucket", "NotFound"):
             raise DeadLinkError(f"{uri}: no such object") from None
-        raise DataError(f"{uri}: the store refuses ({code}); check the credentials") from None
+        raise DataError(f"{uri}: access denied ({code}); check the credentials") from None
     except BotoCoreError as error:
-        raise DataError(f"{uri}: {error}; run the same command again to go on from there") from None
+        raise DataError(f"{uri}: {error}; run the same command again to resume the download") from None
     _check(uri, part, kind, size)
     part.replace(path)
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """Bucket and key.
+    """Bucket and key of an ``s3://`` address.
 
     Raises:
         ConfigError: one of them is missing.
@@ -54,7 +54,7 @@ def split_uri(uri: str) -> tuple[str, str]:
     parts = urlsplit(uri)
     bucket, key = parts.netloc, parts.path.lstrip("/")
     if not bucket or not key:
-        raise ConfigError(f"{uri}: give s3://BUCKET/KEY")
+        raise ConfigError(f"{uri}: an address must have the form s3://BUCKET/KEY")
     return bucket, key
 
 
@@ -72,7 +72,7 @@ def _client() -> Any:
 
 def _receive(client: Any, bucket: str, key: str, part: Path, size: int) -> None:
     start = part.stat().st_size if part.exists() else 0
-    if start > size:  # of another version of the object
+    if start > size:  # left over from another version of the object
         part.unlink()
         start = 0
     if start == size and size:
@@ -92,5 +92,5 @@ def _check(uri: str, part: Path, kind: FileKind, size: int) -> None:
         return
     part.unlink()
     if found != size:
-        raise DataError(f"{uri}: {found:,} bytes arrived where {size:,} were announced; run the same command again")
+        raise DataError(f"{uri}: received {found:,} bytes instead of {size:,}; run the same command again")
     raise DataError(f"{uri}: not {kind.name}; it begins with {beginning[:40]!r}")

@@ -1,1 +1,1 @@
-"""Reading and writing files: atomic writes, checksums, text, sequences, JSON, LMDB, vocabularies. No torch."""
+"""Reading and writing files, without torch: atomic writes, checksums, text, sequences, JSON, LMDB, vocabularies."""

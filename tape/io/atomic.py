@@ -1,4 +1,4 @@
-"""Writing that is whole or absent: temporary name in the same folder, fsync, rename."""
+"""Atomic writing of files and directories: write under a temporary name in the same folder, fsync, rename."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tape.errors import ConfigError
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` survive a power cut (file systems keep names apart from contents)."""
+    """fsync ``folder``, so that a rename in it survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -25,10 +25,10 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a temporary file that takes the name ``path`` only when the block ends without an error.
+    """Open a temporary file that is renamed to ``path`` if the block ends without an error.
 
     Args:
-        path: the final name; its folder is made when missing.
+        path: the final name; its folder is created if it does not exist.
         mode: ``"wb"``, ``"w+b"`` or ``"w"`` (UTF-8).
     """
     path = Path(path)
@@ -40,7 +40,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(name, 0o666 & ~current_umask())  # mkstemp makes private files; ours follow the user's umask
+        os.chmod(name, 0o666 & ~current_umask())  # mkstemp creates private files
         os.replace(name, path)
         sync_folder(path.parent)
     except BaseException:
@@ -50,7 +50,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
 
 @contextmanager
 def atomic_directory(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary sibling directory that takes the name ``path`` when the block ends without an error.
+    """Yield a temporary sibling directory that is renamed to ``path`` if the block ends without an error.
 
     Raises:
         ConfigError: ``path`` exists and ``overwrite`` is False.
@@ -70,9 +70,10 @@ def atomic_directory(path: str | os.PathLike[str], overwrite: bool = False) -> I
 
 
 def replace_directory(temporary: Path, path: Path) -> None:
-    """Move ``temporary`` to ``path``; an old directory steps aside first, since rename(2) refuses a full one.
+    """Rename ``temporary`` to ``path`` in the same folder, replacing an old directory.
 
-    Both lie in the same folder. When the move fails, the old directory is there again.
+    The old directory is moved away first, because rename(2) does not replace a directory with contents. If the rename
+    fails, it is moved back.
     """
     if not path.exists():
         os.replace(temporary, path)
@@ -101,7 +102,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def current_umask() -> int:
-    """The process's umask, which can only be read by setting it."""
+    """The umask of this process, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

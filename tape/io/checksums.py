@@ -1,4 +1,4 @@
-"""Fingerprints of files."""
+"""Checksums of files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, in hex; read in blocks, so a file of any size will do."""
+    """SHA-256 of a file in hex, read in blocks."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK_BYTES):

@@ -1,4 +1,4 @@
-"""JSON objects from files that others wrote: read, checked for being objects, and refused in one way."""
+"""Reading JSON objects from files, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from tape.errors import CheckpointError, ProteinLMError
 
 
 def read_json_object(path: str | os.PathLike[str], error: type[ProteinLMError] = CheckpointError) -> dict[str, Any]:
-    """The JSON object that a file holds.
+    """Read a file that contains one JSON object.
 
     Args:
         path: the file.
-        error: what is raised, ``DataError`` where the file is part of a data set.
+        error: class of the error to raise, such as ``DataError`` for a file of a data set.
 
     Raises:
-        ProteinLMError: ``error``; the file can't be read, isn't JSON, or holds something else; names the file.
+        ProteinLMError: of class ``error``: the file can't be read, is not JSON, or contains something other than an
+            object. Names the file.
     """
     return _object(_text(Path(path), error), str(path), error)
 
@@ -26,10 +27,10 @@ def read_json_object(path: str | os.PathLike[str], error: type[ProteinLMError] =
 def read_json_lines(
     path: str | os.PathLike[str], error: type[ProteinLMError] = CheckpointError
 ) -> list[dict[str, Any]]:
-    """The JSON objects of a file with one a line; blank lines are passed over.
+    """Read a file with one JSON object per line; blank lines are skipped.
 
     Raises:
-        ProteinLMError: ``error``, as :func:`read_json_object`; names the line, from 1.
+        ProteinLMError: of class ``error``, as in :func:`read_json_object`. Names file and line, from 1.
     """
     lines = enumerate(_text(Path(path), error).split("\n"), start=1)
     return [_object(line, f"{path}, line {number}", error) for number, line in lines if line.strip()]

@@ -1,8 +1,8 @@
-"""TAPE's LMDB files: writing them, and reading them without trusting their pickles.
+"""Writing TAPE's LMDB files, and reading them without executing code from their pickles.
 
-Layout (that of tape-proteins): an LMDB directory with ``data.mdb``; ``b"num_examples"`` holds the pickled number of
-records, ``b"0"``, ``b"1"``, ... each a pickled dict. Unpickling a downloaded file with :func:`pickle.loads` runs
-whatever its author put there, so everything is read through :func:`restricted_loads`.
+The layout is that of tape-proteins: an LMDB directory with ``data.mdb``, in which ``b"num_examples"`` is the pickled
+number of records, and ``b"0"``, ``b"1"``, ... are the records, pickled dicts. :func:`pickle.loads` would execute
+arbitrary code from a downloaded file, so everything is read with :func:`restricted_loads`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tape.errors import DataError
 from .atomic import atomic_directory
 
 COUNT_KEY = b"num_examples"
-PICKLE_PROTOCOL = 4  # the newest that Python 3.4 to 3.7, which the original TAPE ran on, can read
+PICKLE_PROTOCOL = 4  # the newest that Python 3.4 to 3.7, which the original TAPE supports, can read
 _FIRST_MAP_SIZE = 16 << 20
 _BATCH_BYTES = 4 << 20
 
@@ -33,17 +33,17 @@ _BATCH_BYTES = 4 << 20
 
 
 def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
-    """What protocol 2 pickles of ``bytes`` call; other codecs have no place in a data file."""
+    """Replacement of ``_codecs.encode``, which protocol-2 pickles of ``bytes`` call. Other codecs are refused."""
     if encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError(f"codec {encoding!r} is not allowed in a data file")
     return text.encode("latin1")
 
 
 def _numpy_internals() -> dict[str, Any]:
-    """The functions that numpy's own pickles name, found through objects that use them.
+    """The functions that pickles of numpy objects call, by name.
 
-    numpy 1 calls their module ``numpy.core.multiarray``, numpy 2 ``numpy._core.multiarray``; taking them from an
-    array's and a scalar's ``__reduce__`` needs neither name.
+    They are taken from ``__reduce__`` of an array and a scalar, because their module is ``numpy.core.multiarray`` in
+    numpy 1 and ``numpy._core.multiarray`` in numpy 2.
     """
     reductions: dict[str, Any] = {
         "_reconstruct": np.zeros(1).__reduce__(),
@@ -54,7 +54,7 @@ def _numpy_internals() -> dict[str, Any]:
 
 
 def _allowed_globals() -> dict[tuple[str, str], Any]:
-    """The allow-list: (module, name) as it stands in the pickle -> the object it stands for."""
+    """The allow-list: (module, name) in the pickle -> the object to use."""
     table: dict[tuple[str, str], Any] = {
         ("collections", "OrderedDict"): OrderedDict,
         ("_codecs", "encode"): _encode_latin1,
@@ -85,7 +85,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
             return _ALLOWED[(module, name)]
         except KeyError:
             raise pickle.UnpicklingError(
-                f"it asks for '{module}.{name}', which plain data does not need and which could run code"
+                f"it refers to '{module}.{name}', which plain data does not need and which could run code"
             ) from None
 
 
@@ -94,10 +94,10 @@ def restricted_loads(data: bytes, where: str) -> Any:
 
     Args:
         data: a pickle of any protocol.
-        where: file and record, for the message.
+        where: file and record, for the error message.
 
     Raises:
-        DataError: the pickle is damaged, or names anything else. Nothing of it has run then.
+        DataError: the pickle is damaged or refers to anything else, in which case nothing was executed.
     """
     try:
         return _RestrictedUnpickler(io.BytesIO(data)).load()
@@ -109,11 +109,11 @@ def restricted_loads(data: bytes, where: str) -> Any:
 
 
 def write_lmdb(path: str | os.PathLike[str], records: Iterable[Mapping[str, Any]], *, overwrite: bool = False) -> int:
-    """Write records in TAPE's layout. The map grows as needed; nothing half-written takes the final name.
+    """Write records in TAPE's layout, atomically. The memory map grows as needed.
 
     Args:
-        path: the LMDB directory to make, ``.../{folder}_{split}.lmdb``.
-        records: one mapping a protein; ``id`` defaults to the record's number when read.
+        path: the LMDB directory to create, ``.../{folder}_{split}.lmdb``.
+        records: one mapping per protein; when read, ``id`` defaults to the record's number.
         overwrite: replace an existing directory.
 
     Returns:
@@ -132,7 +132,7 @@ def write_lmdb(path: str | os.PathLike[str], records: Iterable[Mapping[str, Any]
             raise DataError(f"{path}: can't be written ({error})") from error
         finally:
             environment.close()
-        (folder / "lock.mdb").unlink(missing_ok=True)  # of no use to readers, which open without locks
+        (folder / "lock.mdb").unlink(missing_ok=True)  # unused, since readers open the file without locks
     return count
 
 
@@ -154,7 +154,7 @@ def _put_records(environment: lmdb.Environment, records: Iterable[Mapping[str, A
 
 
 def _put_batch(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) -> None:
-    """Commit one batch; when the map is full the whole batch is tried again in a map of twice the size."""
+    """Commit one batch. If the map is full, double its size and retry."""
     while True:
         try:
             with environment.begin(write=True) as transaction:
@@ -169,15 +169,15 @@ def _put_batch(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) 
 
 
 def _data_file(path: Path) -> Path:
-    """The file that holds the pages: ``data.mdb`` of a directory, or the path itself (``subdir=False`` stores)."""
+    """The data file: ``data.mdb`` of a directory, or the path itself for stores with ``subdir=False``."""
     return path / "data.mdb" if path.is_dir() else path
 
 
 class _Handle:
     """One open LMDB environment of this process.
 
-    LMDB lets a process open a file only once, so all readers of a file share one handle. After a fork the child
-    opens the file anew: pages mapped by the parent are not its own to use.
+    LMDB allows a process to open a file only once, so all readers of a file share one handle. After a fork, the child
+    opens the file again, because it must not use the parent's memory map.
     """
 
     def __init__(self, path: Path) -> None:
@@ -195,9 +195,11 @@ class _Handle:
             raise DataError(f"{self.path}: not a readable LMDB file ({error})") from error
         self.process = os.getpid()
         needed = (self.environment.info()["last_pgno"] + 1) * self.environment.stat()["psize"]
-        if file.stat().st_size < needed:  # LMDB maps the file: touching a page beyond its end kills the process
+        if file.stat().st_size < needed:  # the file is memory-mapped: reading beyond its end kills the process
             self.environment.close()
-            raise DataError(f"{file}: truncated: {file.stat().st_size} bytes, its header says {needed}")
+            raise DataError(
+                f"{file}: truncated: it has {file.stat().st_size} bytes, but {needed} according to its header"
+            )
 
     def get(self, key: bytes) -> bytes | None:
         if self.process != os.getpid():
@@ -211,16 +213,16 @@ class _Handle:
             raise DataError(f"{self.path}: damaged LMDB file at key {key.decode()!r} ({error})") from error
 
 
-# Shared by necessity (see _Handle). Weak: a file is closed when its last reader lets go of it.
+# Module-level because of LMDB's restriction, see _Handle. Weak, so that the last reader of a file closes it.
 _open_handles: weakref.WeakValueDictionary[tuple[int, int], _Handle] = weakref.WeakValueDictionary()
 
 
 def _shared_handle(path: Path) -> _Handle:
-    """The process's handle for the file at ``path``, told by device and inode so that links and renames are seen."""
+    """The handle for the file at ``path``, which is identified by device and inode, as it may be linked or renamed."""
     try:
         status = _data_file(path).stat()
     except OSError as error:
-        raise DataError(f"{path}: no LMDB store there ({error.strerror})") from error
+        raise DataError(f"{path}: no LMDB store ({error.strerror})") from error
     key = (status.st_dev, status.st_ino)
     handle = _open_handles.get(key)
     if handle is None:
@@ -229,22 +231,22 @@ def _shared_handle(path: Path) -> _Handle:
 
 
 class LMDBReader:
-    """Read-only sequence of a TAPE LMDB's records.
+    """Read-only sequence of the records of a TAPE LMDB file.
 
-    The file is opened on first use, and again in a forked or spawned process, so readers can be passed to workers.
+    A forked or spawned process opens the file again, so readers can be passed to worker processes.
 
     Args:
-        path: the LMDB directory (or the file, for stores made without a directory).
+        path: the LMDB directory (or the file, for stores without a directory).
 
     Raises:
-        DataError: the path is missing, no LMDB or truncated; on use: a record is missing or damaged.
+        DataError: the path is missing, not an LMDB file, or truncated; on access, a record is missing or damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._handle: _Handle | None = None
         self._length: int | None = None
-        self._length = len(self)  # a wrong path or file shows here, not in the middle of an epoch
+        self._length = len(self)  # so that a wrong path or file raises here, not during an epoch
 
     def __len__(self) -> int:
         if self._length is None:
@@ -256,7 +258,7 @@ class LMDBReader:
         return self._length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Record ``index`` (from 0; negative from the end); ``id`` is text, ``str(index)`` where there is none."""
+        """Record ``index`` (negative from the end). ``id`` is a string; it defaults to ``str(index)``."""
         length = len(self)
         if not -length <= index < length:
             raise IndexError(f"{self.path}: record {index} of {length}")
@@ -265,7 +267,7 @@ class LMDBReader:
         record = restricted_loads(self._get(str(index).encode(), where), where)
         if not isinstance(record, dict):
             raise DataError(f"{where}: expected a dict, found {type(record).__name__}")
-        identifier = record.get("id", index)  # the published files have bytes, text and none at all
+        identifier = record.get("id", index)  # the published files have bytes, strings, or no id
         record["id"] = identifier.decode("utf-8", "replace") if isinstance(identifier, bytes) else str(identifier)
         return record
 
@@ -273,7 +275,7 @@ class LMDBReader:
         return map(self.__getitem__, range(len(self)))
 
     def close(self) -> None:
-        """Let go of the file; using the reader again opens it again."""
+        """Release the file; the next access opens it again."""
         self._handle = None
 
     def __enter__(self) -> LMDBReader:

@@ -1,18 +1,18 @@
-"""Reading protein sequences from the files that people have, one record at a time.
+"""Streaming readers of protein sequence files in many formats.
 
 | suffix | content |
 |---|---|
-| .fasta .fa .faa .fna .ffn .frn | FASTA, a sequence may take several lines |
-| .sto .stk .stockholm | Stockholm alignments, interleaved or not, any number in a file |
-| .jsonl .json | JSON objects, one a line or in a list; the sequence under ``text``, ``primary`` or ``sequence`` |
-| .csv .tsv | a table with a header line; the sequence in a column of those names |
-| .txt .tab | one sequence a line, or ``id<TAB>sequence`` |
+| .fasta .fa .faa .fna .ffn .frn | FASTA |
+| .sto .stk .stockholm | one or more Stockholm alignments, interleaved or not |
+| .jsonl .json | JSON objects, one per line or in a list; the sequence is ``text``, ``primary`` or ``sequence`` |
+| .csv .tsv | a table with a header line; the sequence is in a column with one of these names |
+| .txt .tab | one sequence per line, or ``id<TAB>sequence`` |
 | .lmdb | TAPE's LMDB directories |
 
-All but LMDB may also end in .gz, .xz or .zst (the last needs the package ``zstandard``). White space inside a sequence
-("G C T V") is removed, and nothing else is changed: letters are judged by :func:`tape.tokenizers.normalize_sequence`.
-Files are streamed: memory does not grow with them. For progress bars the readers tell a callback how many bytes of the
-file (as it lies on the disk) they have taken in.
+All but LMDB may be compressed, with the additional suffix .gz, .xz or .zst (which needs the package ``zstandard``).
+White space inside a sequence ("G C T V") is removed; everything else is left to
+:func:`tape.tokenizers.normalize_sequence`. The memory does not grow with the size of the file. For progress bars, the
+readers pass the number of bytes that they have read from the (compressed) file to a callback.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from typing import IO, Any
 from tape.errors import DataError
 
 from .lmdb_store import LMDBReader
-from .text_files import COMPRESSIONS, Progress, file_size, open_text, split_suffix
+from .text_files import COMPRESSIONS, ReadCallback, file_size, open_text, split_suffix
 
 SEQUENCE_KEYS = ("text", "primary", "sequence")
 IDENTIFIER_KEYS = ("id", "identifier", "name")
 _CHUNK_CHARACTERS = 1 << 20
-_LONGEST_FIELD = 1 << 27  # csv's own limit, 128 KiB, is less than some proteins written with spaces
+_LONGEST_FIELD = 1 << 27  # the default limit of csv, 128 KiB, is too small for some proteins written with spaces
 
 
 @dataclass(frozen=True)
 class SequenceRecord:
-    """One protein as it stands in a file.
+    """One protein of a file.
 
     Attributes:
-        identifier: its name; its number in the file (from 0) where it has none.
-        sequence: residues without white space, otherwise as written. Never empty.
-        where: file and record (from 1) for messages: ``"file.fasta.xz, record 17 (P83570)"``.
+        identifier: its name, or its number in the file (from 0) if it has none.
+        sequence: the residues as written, without white space. Not empty.
+        where: file and record (from 1) for error messages: ``"file.fasta.xz, record 17 (P83570)"``.
     """
 
     identifier: str
@@ -55,16 +55,16 @@ class SequenceRecord:
 
 @dataclass(frozen=True)
 class Row:
-    """One record of a JSON or table file (``fields``), or of an LMDB, with its place for messages."""
+    """All fields of one record, with file and record number for error messages."""
 
     fields: dict[str, Any]
     where: str
 
 
-# --- one parser a format --------------------------------------------------------------------------------------------
+# --- one parser per format ------------------------------------------------------------------------------------------
 
 
-def _fasta_entries(path: Path, progress: Progress | None = None) -> Iterator[tuple[str, str]]:
+def _fasta_entries(path: Path, progress: ReadCallback | None = None) -> Iterator[tuple[str, str]]:
     """(header without ``>``, sequence) pairs."""
     header: str | None = None
     parts: list[str] = []
@@ -82,14 +82,14 @@ def _fasta_entries(path: Path, progress: Progress | None = None) -> Iterator[tup
         yield header, "".join(parts)
 
 
-def _fasta_records(path: Path, progress: Progress | None = None) -> Iterator[tuple[str, str]]:
+def _fasta_records(path: Path, progress: ReadCallback | None = None) -> Iterator[tuple[str, str]]:
     """(first word of the header, sequence) pairs."""
     for header, sequence in _fasta_entries(path, progress):
         yield (header.split(maxsplit=1) or [""])[0], sequence
 
 
-def _fasta_rows(path: Path, progress: Progress | None = None) -> Iterator[Row]:
-    """Fields of headers such as ``>id fold_label=3``; the sequence becomes ``primary``."""
+def _fasta_rows(path: Path, progress: ReadCallback | None = None) -> Iterator[Row]:
+    """Fields of headers such as ``>id fold_label=3``; the sequence is the field ``primary``."""
     for number, (header, sequence) in enumerate(_fasta_entries(path, progress), start=1):
         words = header.split()
         fields = dict(word.split("=", 1) for word in words if "=" in word)
@@ -98,8 +98,8 @@ def _fasta_rows(path: Path, progress: Progress | None = None) -> Iterator[Row]:
         yield Row({**fields, "primary": sequence}, f"{path}, record {number}")
 
 
-def _stockholm_records(path: Path, progress: Progress | None = None) -> Iterator[tuple[str, str]]:
-    """(name, aligned sequence with its gaps) pairs; one alignment is held in memory, since blocks may interleave."""
+def _stockholm_records(path: Path, progress: ReadCallback | None = None) -> Iterator[tuple[str, str]]:
+    """(name, aligned sequence with gaps) pairs. One alignment is in memory at a time, since blocks may interleave."""
     rows: dict[str, list[str]] = {}
     inside = False
     with open_text(path, progress) as stream:
@@ -120,8 +120,8 @@ def _stockholm_records(path: Path, progress: Progress | None = None) -> Iterator
         raise DataError(f"{path}: truncated: the last alignment has no closing '//'")
 
 
-def _text_records(path: Path, progress: Progress | None = None) -> Iterator[tuple[str, str]]:
-    """One sequence a line, with an identifier before a tab if there is one; empty lines are passed over."""
+def _text_records(path: Path, progress: ReadCallback | None = None) -> Iterator[tuple[str, str]]:
+    """One sequence per line, optionally with an identifier before a tab; empty lines are skipped."""
     with open_text(path, progress) as stream:
         for line in stream:
             if line.strip():
@@ -130,7 +130,7 @@ def _text_records(path: Path, progress: Progress | None = None) -> Iterator[tupl
 
 
 def _json_values(stream: IO[str], path: Path) -> Iterator[Any]:
-    """JSON values one after another, or the elements of one list, without holding the whole file."""
+    """Consecutive JSON values or the elements of one list, without reading the entire file into memory."""
     window = _JsonWindow(stream)
     listed = window.skip(" \t\r\n") == "["
     if listed:
@@ -143,12 +143,12 @@ def _json_values(stream: IO[str], path: Path) -> Iterator[Any]:
             yield window.next_value()
         except json.JSONDecodeError as error:
             raise DataError(f"{path}, record {number}: not valid JSON: {error.msg}") from error
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of nested lists
+        except (ValueError, RecursionError) as error:  # a number with thousands of digits, thousands of nested lists
             raise DataError(f"{path}, record {number}: JSON that can't be read: {error}") from error
 
 
 class _JsonWindow:
-    """The part of a text that is being decoded; it moves along and grows only when a value reaches its end."""
+    """A sliding window over the text that is being decoded. It grows only if a value reaches its end."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -158,7 +158,7 @@ class _JsonWindow:
         self.position = 0
 
     def skip(self, characters: str) -> str:
-        """Pass over ``characters``; return the first character after them, ``""`` at the end."""
+        """Skip ``characters``; return the first character after them, ``""`` at the end."""
         while True:
             while self.position < len(self._text) and self._text[self.position] in characters:
                 self.position += 1
@@ -171,7 +171,7 @@ class _JsonWindow:
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._text, self.position)
-                if end < len(self._text) or not self._read():  # "12" at the window's end may go on as "123"
+                if end < len(self._text) or not self._read():  # "12" at the end of the window may be the start of "123"
                     self.position = end
                     return value
             except json.JSONDecodeError:
@@ -187,7 +187,7 @@ class _JsonWindow:
         return not self._ended
 
 
-def _json_rows(path: Path, progress: Progress | None = None) -> Iterator[Row]:
+def _json_rows(path: Path, progress: ReadCallback | None = None) -> Iterator[Row]:
     with open_text(path, progress) as stream:
         if split_suffix(path)[0] == ".jsonl":
             values = _json_line_values(stream, path)
@@ -206,25 +206,27 @@ def _json_line_values(stream: IO[str], path: Path) -> Iterator[Any]:
             yield json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}, record {number}: not valid JSON: {error}") from error
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of nested lists
+        except (ValueError, RecursionError) as error:  # a number with thousands of digits, thousands of nested lists
             raise DataError(f"{path}, record {number}: JSON that can't be read: {error}") from error
 
 
-def _table_rows(path: Path, progress: Progress | None = None, delimiter: str = ",") -> Iterator[Row]:
+def _table_rows(path: Path, progress: ReadCallback | None = None, delimiter: str = ",") -> Iterator[Row]:
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
     with open_text(path, progress) as stream:
         reader = csv.DictReader(stream, delimiter=delimiter, skipinitialspace=True)
         for number, fields in enumerate(reader, start=1):
             where = f"{path}, record {number}"
             if None in fields or None in fields.values():
-                raise DataError(f"{where}: its number of columns is not the header's ({len(reader.fieldnames or ())})")
+                raise DataError(
+                    f"{where}: the header has {len(reader.fieldnames or ())} columns, this record has another number"
+                )
             yield Row({name.strip(): value for name, value in fields.items()}, where)
 
 
-def _lmdb_rows(path: Path, progress: Progress | None = None) -> Iterator[Row]:
+def _lmdb_rows(path: Path, progress: ReadCallback | None = None) -> Iterator[Row]:
     with LMDBReader(path) as reader:
-        share = file_size(path) // max(1, len(reader))  # pages are read in no particular order
-        for key, fields in enumerate(reader):  # from 0, as the file's keys and LMDBReader's messages
+        share = file_size(path) // max(1, len(reader))  # bytes per record on average
+        for key, fields in enumerate(reader):  # from 0, as the keys of the file and the messages of LMDBReader
             yield Row(fields, f"{path}, record {key}")
             if progress is not None:
                 progress(share)
@@ -248,21 +250,21 @@ ROW_SUFFIXES = tuple(_ROW_PARSERS)
 SEQUENCE_SUFFIXES = tuple({**_PAIR_PARSERS, **_ROW_PARSERS})
 
 
-# --- what others call -----------------------------------------------------------------------------------------------
+# --- public functions -----------------------------------------------------------------------------------------------
 
 
 def is_sequence_file(path: str | os.PathLike[str]) -> bool:
-    """Whether the name of ``path`` is one that :func:`read_sequences` reads."""
+    """Whether ``path`` has a suffix that :func:`read_sequences` can read."""
     return split_suffix(path)[0] in SEQUENCE_SUFFIXES
 
 
-def read_rows(path: str | os.PathLike[str], progress: Progress | None = None) -> Iterator[Row]:
-    """All fields of each record of a .jsonl, .json, .csv, .tsv, FASTA (compressed or not) or .lmdb.
+def read_rows(path: str | os.PathLike[str], progress: ReadCallback | None = None) -> Iterator[Row]:
+    """Yield all fields of each record of a .jsonl, .json, .csv, .tsv, FASTA (compressed or not) or .lmdb file.
 
-    FASTA headers give fields as ``>id name=value name=value``, and the sequence is the field ``primary``.
+    FASTA headers have fields as ``>id name=value name=value``, and the sequence is the field ``primary``.
 
     Raises:
-        DataError: the file's name or content does not fit; names file and record.
+        DataError: the suffix is unknown, or the file is invalid. Names file and record.
     """
     path = Path(path)
     parser = _ROW_PARSERS.get(split_suffix(path)[0])
@@ -274,19 +276,19 @@ def read_rows(path: str | os.PathLike[str], progress: Progress | None = None) ->
 def read_sequences(
     path: str | os.PathLike[str],
     json_keys: Sequence[str] = SEQUENCE_KEYS,
-    progress: Progress | None = None,
+    progress: ReadCallback | None = None,
     on_empty: Callable[[str], object] | None = None,
 ) -> Iterator[SequenceRecord]:
-    """Proteins of a file in any format of this module, in file order.
+    """Yield the proteins of a file in any format of this module, in file order.
 
     Args:
         path: the file, or LMDB directory.
-        json_keys: names under which JSON, tables and LMDBs may hold the sequence; the first one present counts.
-        progress: called now and then with the number of bytes just taken in; they add up to :func:`file_size`.
-        on_empty: called with the place of an empty record, which is left out; without it such a record is an error.
+        json_keys: names of the field with the sequence in JSON, tables and LMDB; the first one that exists is used.
+        progress: called with the number of bytes that were just read; they add up to :func:`file_size`.
+        on_empty: called with file and number of an empty record, which is skipped; by default, it is an error.
 
     Raises:
-        DataError: the file is missing, damaged or of unknown format, or a record is empty; names file and record.
+        DataError: the file is missing, damaged or of unknown format, or a record is empty. Names file and record.
     """
     path = Path(path)
     suffix = split_suffix(path)[0]
@@ -314,11 +316,11 @@ def _from_rows(rows: Iterator[Row], keys: Sequence[str]) -> Iterator[SequenceRec
         key = next((key for key in keys if key in row.fields), None)
         if key is None:
             raise DataError(
-                f"{row.where}: no sequence: has {', '.join(row.fields) or 'nothing'}; wanted {' or '.join(keys)}"
+                f"{row.where}: no sequence: its fields are {', '.join(row.fields) or 'none'}, not {' or '.join(keys)}"
             )
         sequence = row.fields[key]
         if not isinstance(sequence, str):
-            raise DataError(f"{row.where}: {key!r} should be text, found {type(sequence).__name__}")
+            raise DataError(f"{row.where}: {key!r} must be text, not {type(sequence).__name__}")
         named = next((str(row.fields[name]) for name in IDENTIFIER_KEYS if row.fields.get(name) is not None), "")
         where = f"{row.where} ({named})" if named else row.where
         yield _record(named or str(number), sequence, where)

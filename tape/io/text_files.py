@@ -1,4 +1,4 @@
-"""Text files, compressed or not (.gz, .xz, .zst): opening them, and saying in plain words what is wrong with one."""
+"""Opening text files, optionally compressed (.gz, .xz, .zst), with errors that name the file and the problem."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tape.errors import DataError
 
 _CHUNK_BYTES = 1 << 17
 
-Progress = Callable[[int], object]  # called with the number of bytes just read from the disk
+ReadCallback = Callable[[int], object]  # called with the number of bytes just read from the file
 
 
 class _CountedFile(io.FileIO):
-    """A file that reports the bytes it hands out."""
+    """A file that reports the number of bytes read."""
 
-    def __init__(self, path: Path, progress: Progress) -> None:
+    def __init__(self, path: Path, progress: ReadCallback) -> None:
         super().__init__(path, "rb")
         self._progress = progress
 
@@ -34,7 +34,7 @@ class _CountedFile(io.FileIO):
 
 
 class _ZstdStream(io.RawIOBase):
-    """Decompressed bytes of a .zst file. Unlike zstandard's own reader it notices a frame that is cut short."""
+    """Decompressed bytes of a .zst file. Unlike zstandard's own reader, it raises an error if a frame is truncated."""
 
     def __init__(self, source: IO[bytes]) -> None:
         try:
@@ -63,7 +63,7 @@ class _ZstdStream(io.RawIOBase):
         return size
 
     def _decompress(self, data: bytes) -> bytes:
-        """Feed ``data`` through one frame after another (pzstd writes many)."""
+        """Decompress ``data``, which may contain several frames (pzstd writes many)."""
         parts = []
         while data:
             if self._frame is None:
@@ -85,7 +85,7 @@ COMPRESSIONS = tuple(_OPENERS)
 
 
 def split_suffix(path: str | os.PathLike[str]) -> tuple[str, str]:
-    """The format's suffix and the compression's, in lower case: ``(".fasta", ".xz")``; ``""`` where there is none."""
+    """Suffixes of the format and of the compression in lower case: ``(".fasta", ".xz")``; ``""`` if there is none."""
     name = Path(path).name.lower()
     compression = next((suffix for suffix in COMPRESSIONS if name.endswith(suffix)), "")
     return Path(name.removesuffix(compression)).suffix, compression
@@ -93,7 +93,7 @@ def split_suffix(path: str | os.PathLike[str]) -> tuple[str, str]:
 
 @contextmanager
 def explain_errors(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while reading ``path`` into a :class:`DataError` that names it."""
+    """Turn errors while reading ``path`` into a :class:`DataError` that names it."""
     try:
         yield
     except EOFError as error:
@@ -101,23 +101,23 @@ def explain_errors(path: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start} of a block: {error.reason})") from error
     except (lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: damaged or not compressed as its name says: {error}") from error
+        raise DataError(f"{path}: damaged, or not compressed as its suffix indicates: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     except csv.Error as error:
         raise DataError(f"{path}: not a readable table: {error}") from error
     except Exception as error:
         if type(error).__name__ == "ZstdError":  # zstandard is optional, so its class can't be named above
-            raise DataError(f"{path}: damaged or not compressed as its name says: {error}") from error
+            raise DataError(f"{path}: damaged, or not compressed as its suffix indicates: {error}") from error
         raise
 
 
 @contextmanager
-def open_text(path: str | os.PathLike[str], progress: Progress | None = None) -> Iterator[IO[str]]:
-    """Open a UTF-8 text file, decompressing by its suffix.
+def open_text(path: str | os.PathLike[str], progress: ReadCallback | None = None) -> Iterator[IO[str]]:
+    """Open a UTF-8 text file, decompressed according to its suffix.
 
     Raises:
-        DataError: from the block too, when the file is missing, truncated, damaged or no text.
+        DataError: the file is missing, truncated, damaged or not text; also raised inside the block.
     """
     path = Path(path)
     opener = _OPENERS.get(split_suffix(path)[1], nullcontext)
@@ -125,14 +125,14 @@ def open_text(path: str | os.PathLike[str], progress: Progress | None = None) ->
         yield io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
 
 
-def _open_bytes(path: Path, progress: Progress | None) -> IO[bytes]:
+def _open_bytes(path: Path, progress: ReadCallback | None) -> IO[bytes]:
     if progress is None:
         return path.open("rb")
     return io.BufferedReader(_CountedFile(path, progress), _CHUNK_BYTES)
 
 
 def file_size(path: str | os.PathLike[str]) -> int:
-    """Bytes on the disk that reading ``path`` goes through (``data.mdb`` of an LMDB directory).
+    """Size in bytes of a file, or of ``data.mdb`` of an LMDB directory.
 
     Raises:
         DataError: there is no such file.

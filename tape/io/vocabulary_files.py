@@ -1,4 +1,4 @@
-"""Vocabulary files: one token a line, its id the line's number from 0. A blank line is an id without a token."""
+"""Vocabulary files: one token per line, whose id is the line number from 0. A blank line is an id without a token."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tape.tokenizers import vocabulary_fingerprint
 
 @dataclass(frozen=True)
 class VocabularyFile:
-    """Tokens of a vocabulary file, in the order of their ids."""
+    """The tokens of a vocabulary file, in the order of their ids."""
 
     path: Path
     tokens: tuple[str, ...]
@@ -23,10 +23,10 @@ class VocabularyFile:
 
 
 def read_vocabulary_file(path: str | os.PathLike[str]) -> VocabularyFile:
-    """Read one token a line.
+    """Read a vocabulary file.
 
     Raises:
-        DataError: the file is missing, empty, or names a token twice.
+        DataError: the file is missing, empty, or contains a token twice.
     """
     path = Path(path)
     try:
@@ -38,5 +38,5 @@ def read_vocabulary_file(path: str | os.PathLike[str]) -> VocabularyFile:
         tokens = tokens[:-1]
     repeated = sorted({token for token in tokens if token and tokens.count(token) > 1})
     if not tokens or repeated:
-        raise DataError(f"{path}: not a vocabulary: " + (f"{repeated} stand twice" if repeated else "it is empty"))
+        raise DataError(f"{path}: not a vocabulary: " + (f"{repeated} occur twice" if repeated else "it is empty"))
     return VocabularyFile(path, tokens)

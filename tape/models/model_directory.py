@@ -65,7 +65,7 @@ def load_state_dict(path: str | os.PathLike[str]) -> StateDict:
     else:
         state = load_weights_only(file)
     if not isinstance(state, dict):
-        raise CheckpointError(f"{file}: contains a {type(state).__name__}, not a state dict")
+        raise CheckpointError(f"{file}: holds a {type(state).__name__}, not a state dict")
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise CheckpointError(f"{file}: entry {name!r} is a {type(value).__name__}, not a tensor")

@@ -1,1 +1,1 @@
-"""What a process runs on: processes and process groups, precision, progress bars, memory, cores."""
+"""The runtime of a process: launcher, process group, precision, progress bars, memory, CPU cores."""

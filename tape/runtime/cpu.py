@@ -1,4 +1,4 @@
-"""Processor cores that this process may use: all of the machine's, or those that it was bound to."""
+"""Number of CPU cores that this process may use."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def usable_cores() -> int:
-    """Number of cores, at least 1; those of ``taskset``, Slurm or a container's cpuset where the system tells them."""
+    """Number of CPU cores in the affinity mask (set by ``taskset``, Slurm or a container), or else of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,7 +1,7 @@
-"""The most memory that this process held, and giving back what it holds no longer.
+"""Peak memory of this process, and returning freed memory to the system.
 
-``getrusage`` says more than a process held: Linux hands a process's largest resident set on to the program that it
-starts, so that a child of a process that held 2 GB reports 2 GB however little it needs.
+``getrusage`` overestimates the peak: on Linux, a program inherits the peak of the process that started it. A child of a
+process that used 2 GB reports 2 GB, however little it uses itself.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ _LARGE = 1 << 20
 
 
 def peak_memory() -> int:
-    """Largest resident set of this program so far in bytes, mapped pages of files counted in.
+    """Peak resident set size of this program in bytes, including mapped pages of files.
 
-    Where the system does not tell it apart (not Linux), at least that of the program this process ran before.
+    On systems other than Linux, it may be that of the parent process, if that is larger.
     """
     lines = _STATUS.read_text(encoding="utf-8").splitlines() if _STATUS.is_file() else []
     own = next((line for line in lines if line.startswith(_PEAK)), None)
     if own is not None:
-        return int(own.split()[1]) * 1024  # stated in "kB", which are KiB
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes
+        return int(own.split()[1]) * 1024  # the unit "kB" of this file is KiB
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def return_large_blocks() -> None:
-    """From now on, blocks of 1 MiB and more go back to the system when they are freed.
+    """Make glibc return freed blocks of 1 MiB and more to the system; no effect with other C libraries.
 
-    By default glibc keeps blocks of up to 32 MiB in its heap, and what is allocated between them keeps the heap from
-    shrinking: weights read one after the other took twice the memory of those in use. Other C libraries are left alone.
+    By default, glibc allocates blocks of up to 32 MiB on its heap, which can't shrink below later allocations. Loading
+    weights one after the other took twice the memory of those in use.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,4 +1,4 @@
-"""Number formats of training and evaluation: fp32, or automatic mixed precision in fp16 or bf16."""
+"""Precision of training and evaluation: fp32, or automatic mixed precision in fp16 or bf16."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ PRECISIONS = ("fp32", *_LOWER)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
-    """Context in which matrix products have the lower precision; none for fp32. Weights stay fp32.
+    """Autocast context of a forward pass. Weights stay in fp32.
 
     Raises:
-        ConfigError: unknown name.
+        ConfigError: unknown precision.
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
@@ -27,10 +27,10 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Non
 
 
 def is_fast(precision: str, device: torch.device) -> bool:
-    """Whether the device computes the format in hardware; no CPU counts as doing so for fp16."""
+    """Whether the device has matrix instructions for the precision; False for fp16 on any CPU."""
     return precision == "fp32" or low_precision.is_fast(device.type, _LOWER[precision])
 
 
 def make_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
-    """Dynamic loss scaling; does nothing unless the precision is fp16, whose small gradients would vanish."""
+    """Dynamic loss scaling, enabled for fp16, where small gradients would underflow."""
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")

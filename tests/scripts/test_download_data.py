@@ -91,7 +91,7 @@ def test_interrupted_transfer_is_resumed(run: Run, fluorescence: bytes, site: Si
     site.breaks_after["fluorescence.tar.gz"] = [700]
     assert run("fluorescence") == 1
     error = capsys.readouterr().err
-    assert f"broke off after 700 of {len(fluorescence):,} bytes" in error
+    assert f"was interrupted after 700 of {len(fluorescence):,} bytes" in error
     assert "run the same command again" in error
     assert (tmp_path / "data" / "downloads" / "fluorescence.tar.gz.part").stat().st_size == 700
     assert run("fluorescence", "--keep-archives") == 0
@@ -127,7 +127,7 @@ def test_part_of_another_file_is_dropped(run: Run, fluorescence: bytes, tmp_path
     part.parent.mkdir(parents=True)
     part.write_bytes(fluorescence + b"more")
     assert run("fluorescence") == 1
-    assert "not the one begun here" in capsys.readouterr().err
+    assert "has changed since the download began" in capsys.readouterr().err
     assert not part.exists()
 
 
@@ -166,7 +166,7 @@ def test_error_page_instead_of_an_archive(run: Run, site: Site, capsys, content_
 def test_dead_link_does_not_stop_the_others(run: Run, fluorescence: bytes, tmp_path: Path, capsys) -> None:
     assert run("stability", "fluorescence") == 1
     error = capsys.readouterr().err
-    assert "stability.tar.gz: dead link: the server answers HTTP 404 Not Found" in error
+    assert "stability.tar.gz: dead link: the server responds with HTTP 404 Not Found" in error
     assert "--base-url" in error
     assert "1 of 2 data sets could not be had" in error
     assert (tmp_path / "data" / "fluorescence").is_dir()

@@ -36,10 +36,10 @@ def test_impossible_values_are_named():
         ProteinBertConfig(hidden_act="tanh")
     with pytest.raises(ConfigError, match="num_hidden_layers"):
         ProteinBertConfig(num_hidden_layers=0)
-    with pytest.raises(ConfigError, match=r"contact_dropout must lie in \[0, 1\], not 2"):
+    with pytest.raises(ConfigError, match=r"contact_dropout must be in \[0, 1\], not 2"):
         ProteinOneHotConfig(contact_dropout=2)
     for value in (-1, 2.5, "64"):
-        with pytest.raises(ConfigError, match="contact_separations must be a whole number that is not negative"):
+        with pytest.raises(ConfigError, match="contact_separations must be a non-negative integer"):
             ProteinBertConfig(contact_separations=value)
 
 
@@ -62,13 +62,13 @@ def test_pruned_heads_are_numbers_in_order_and_written_where_there_are_any(tmp_p
 @pytest.mark.parametrize(
     ("heads", "message"),
     [
-        ([1], "heads by layer"),
-        ({0: "12"}, "heads by layer"),
-        ({0: [0.5]}, "heads by layer"),
-        ({"first": [1]}, "heads by layer"),
-        ({12: [1]}, r"no heads \[1\] of layer 12 .* layers 0 to 11 with heads 0 to 11"),
-        ({0: [1, 12]}, r"no heads \[1, 12\] of layer 0"),
-        ({0: [-1]}, r"no heads \[-1\] of layer 0"),
+        ([1], "must map layers to heads"),
+        ({0: "12"}, "must map layers to heads"),
+        ({0: [0.5]}, "must map layers to heads"),
+        ({"first": [1]}, "must map layers to heads"),
+        ({12: [1]}, r"can't prune heads \[1\] of layer 12: .* layers 0 to 11 with heads 0 to 11"),
+        ({0: [1, 12]}, r"can't prune heads \[1, 12\] of layer 0"),
+        ({0: [-1]}, r"can't prune heads \[-1\] of layer 0"),
         ({0: range(1, 12)}, "all 12 heads of layer 0"),
     ],
 )

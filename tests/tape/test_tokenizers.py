@@ -93,7 +93,7 @@ def test_other_alphabets_are_refused_not_upper_cased(letter: str) -> None:
 
 @pytest.mark.parametrize("text", ["AC-D", "AC.D", "ACD*"])
 def test_labelled_records_refuse_what_would_shift_labels(text):
-    with pytest.raises(UnknownResidueError, match="labelled record"):
+    with pytest.raises(UnknownResidueError, match="labeled record"):
         normalize_sequence(text, drop_gaps=False)
 
 

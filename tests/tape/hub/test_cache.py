@@ -125,7 +125,7 @@ def test_a_changed_file_in_the_cache_is_fetched_anew(
     (directory / "model.safetensors").write_bytes(files["model.safetensors"][:-1] + b"x")
     with caplog.at_level(logging.WARNING):
         local_model(f"{site.url}/models/small")
-    assert "model.safetensors changed since its download" in caplog.text
+    assert "model.safetensors changed after the download" in caplog.text
     assert (directory / "model.safetensors").read_bytes() == files["model.safetensors"]
     (directory / RECORD_NAME).write_text("{")
     assert local_model(f"{site.url}/models/small") == directory
@@ -152,7 +152,7 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(
     monkeypatch.setattr("tape.hub.downloads.time.sleep", lambda seconds: None)
     put(site, files, "config.json", "model.safetensors")
     site.breaks_after[WEIGHTS] = [700] + [0] * 10
-    with pytest.raises(DataError, match="broke off after 700 of"):
+    with pytest.raises(DataError, match="was interrupted after 700 of"):
         local_model(f"{site.url}/models/small")
     assert not (only(cache) / RECORD_NAME).exists()
     site.breaks_after.clear()
@@ -163,7 +163,7 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(
 
 def test_what_is_no_model_is_refused(site: Site, cache: Path, files: dict[str, bytes]) -> None:
     url = f"{site.url}/models/small"
-    with pytest.raises(DataError, match=r"models/small/config\.json: dead link: the server answers HTTP 404"):
+    with pytest.raises(DataError, match=r"models/small/config\.json: dead link: the server responds with HTTP 404"):
         local_model(url)
     site.pages[CONFIG] = b"<!DOCTYPE html><html>Sign in</html>"
     with pytest.raises(DataError, match="sent a web page instead of a JSON object"):
@@ -193,7 +193,7 @@ def test_s3_without_boto3_says_what_to_install(cache: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(ConfigError, match=r"pip install 'proteinlm\[s3\]'"):
         local_model("s3://lab/m")
-    with pytest.raises(ConfigError, match="give s3://BUCKET/KEY"):
+    with pytest.raises(ConfigError, match="must have the form s3://BUCKET/KEY"):
         split_uri("s3://lab")
 
 

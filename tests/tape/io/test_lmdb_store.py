@@ -208,7 +208,7 @@ def test_truncated_file_is_an_error_not_a_crash(store: Path, size: int) -> None:
 
 
 def test_missing_store(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no LMDB store there"):
+    with pytest.raises(DataError, match="no LMDB store"):
         LMDBReader(tmp_path / "absent.lmdb")
 
 

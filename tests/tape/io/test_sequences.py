@@ -132,10 +132,10 @@ def test_empty_records_can_be_left_out_and_counted(tmp_path: Path) -> None:
         ("x.json", '[{"text": "A"}, {"text": ', "record 2: not valid JSON"),
         ("y.json", '[{"text": "A"}', "record 2: not valid JSON"),
         ("x.jsonl", "[1]", "record 1: expected a JSON object, found list"),
-        ("x.jsonl", '{"seq": "A"}', "no sequence: has seq; wanted text or primary or sequence"),
-        ("x.jsonl", '{"text": 5}', "'text' should be text, found int"),
-        ("x.csv", "primary,id\nA\n", "record 1: its number of columns"),
-        ("x.csv", "primary,id\nA,1,2\n", "record 1: its number of columns"),
+        ("x.jsonl", '{"seq": "A"}', "no sequence: its fields are seq, not text or primary or sequence"),
+        ("x.jsonl", '{"text": 5}', "'text' must be text, not int"),
+        ("x.csv", "primary,id\nA\n", "record 1: the header has 2 columns"),
+        ("x.csv", "primary,id\nA,1,2\n", "record 1: the header has 2 columns"),
         ("x.fasta", "MKV\n", "line 1: not FASTA"),
         ("x.pdb", "ATOM", "unknown suffix; allowed are .fasta"),
     ],
@@ -146,7 +146,7 @@ def test_malformed_files_are_named(tmp_path: Path, name: str, text: str, message
 
 
 @pytest.mark.parametrize("compression", [".gz", ".xz", ".zst"])
-def test_truncated_and_mislabelled_archives(tmp_path: Path, compression: str) -> None:
+def test_truncated_and_mislabeled_archives(tmp_path: Path, compression: str) -> None:
     path = write(
         tmp_path / "big.fasta", "".join(f">{i}\n{'ACDEFGH' * (i % 97 + 1)}\n" for i in range(3000)), compression
     )
@@ -154,7 +154,7 @@ def test_truncated_and_mislabelled_archives(tmp_path: Path, compression: str) ->
     with pytest.raises(DataError, match=rf"big\.fasta\{compression}: truncated"):
         pairs(path)
     path.write_text(FASTA)
-    with pytest.raises(DataError, match=rf"big\.fasta\{compression}: damaged or not compressed"):
+    with pytest.raises(DataError, match=rf"big\.fasta\{compression}: damaged, or not compressed"):
         pairs(path)
 
 

@@ -59,7 +59,7 @@ def test_tensors_are_loaded_one_after_the_other() -> None:
     assert loads == ["write", "a", "write", "b", "write"]
 
 
-def test_a_tensor_that_is_not_what_was_announced_is_named() -> None:
+def test_a_tensor_that_is_not_as_declared_is_named() -> None:
     with pytest.raises(CheckpointError, match="a: declared as"):
         write_safetensors(io.BytesIO(), {"a": LazyTensor((3,), torch.float32, lambda: torch.zeros(2))})
     with pytest.raises(CheckpointError, match=r"c: torch.complex64 can't be written"):

@@ -113,9 +113,9 @@ def test_the_configuration_keeps_it(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"initial_attention": "near"}, "must be one of random, neighbours, not 'near'"),
-        ({"num_attention_heads": 1}, "needs 2 heads or more, of an even size .*, not 1 of 128"),
+        ({"num_attention_heads": 1}, "requires at least 2 heads of an even size .*, not 1 of 128"),
         ({"hidden_size": 12, "num_attention_heads": 4}, "not 4 of 3"),
-        ({"layer_norm_position": "post"}, "is for layer_norm_position pre"),
+        ({"layer_norm_position": "post"}, "requires layer_norm_position pre"),
     ],
 )
 def test_what_it_is_not_for_is_refused(changes: dict[str, Any], message: str) -> None:
