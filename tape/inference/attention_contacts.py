@@ -1,10 +1,10 @@
-"""Contacts from a model's attention maps, with no more labels than twenty proteins have.
+"""Unsupervised contact prediction from attention maps (Rao et al. 2021, ``tape-contacts``).
 
-R. Rao et al. 2021, "Transformer protein language models are unsupervised structure learners": each head's map is
-symmetrised and corrected for its average product (APC; Dunn et al. 2008), and a logistic regression with an L1 penalty
-over all heads of all layers, fitted on 20 proteins at separations of at least 6, gives the probability of a contact.
-The objective is theirs (liblinear's): |w|_1 + C sum of log(1 + exp(-y (w x + b))) with C = 0.15; the intercept b is
-not penalised here.
+R. Rao et al. 2021, "Transformer protein language models are unsupervised structure learners": the attention map of each
+head is symmetrized and corrected for its average product (APC, Dunn et al. 2008). A logistic regression over all heads
+of all layers, fitted on 20 proteins at separations of at least 6, predicts the probability of a contact. The objective
+is that of the paper (and of liblinear), with an L1 penalty: |w|_1 + C sum of log(1 + exp(-y (w x + b))) with C = 0.15.
+Unlike in the paper, the intercept b is not penalized.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class ContactRegression:
     """A fitted regression.
 
     Attributes:
-        weights: (layers * heads) of each head's map, layers outermost.
+        weights: (layers * heads) weight of each head's map, ordered by layer.
         intercept: b.
-        proteins: ids of those that it was fitted on.
-        pairs: how many residue pairs they have.
-        c: weight of the loss against the penalty.
+        proteins: ids of the proteins of the fit.
+        pairs: number of residue pairs of the fit.
+        c: weight of the loss relative to the penalty.
     """
 
     weights: np.ndarray
@@ -56,7 +56,7 @@ class ContactRegression:
 
 
 def average_product_correction(maps: np.ndarray) -> np.ndarray:
-    """a_ij - a_i. a_.j / a_.. of each (L, L) map in (..., L, L); a map that sums to 0 stays as it is."""
+    """a_ij - a_i. a_.j / a_.. of each (L, L) map in (..., L, L); a map with the sum 0 is unchanged."""
     rows, columns = maps.sum(axis=-1, keepdims=True), maps.sum(axis=-2, keepdims=True)
     total = maps.sum(axis=(-1, -2), keepdims=True)
     product = rows * columns
@@ -64,20 +64,20 @@ def average_product_correction(maps: np.ndarray) -> np.ndarray:
 
 
 def attention_features(model: nn.Module, ids: np.ndarray, device: torch.device) -> np.ndarray:
-    """(L, L, layers * heads) float32: the corrected, symmetric maps between residues, without special tokens.
+    """(L, L, layers * heads) float32: the symmetrized and corrected maps, without special tokens.
 
     Args:
         model: an encoder with ``output_attentions``.
-        ids: (L + 2,) tokens of one protein.
-        device: where the model is.
+        ids: (L + 2,) token ids of one protein.
+        device: the model's device.
 
     Raises:
-        CheckpointError: the model gives no attention maps.
+        CheckpointError: the model does not return attention maps.
     """
     outputs = model(torch.from_numpy(ids)[None].to(device))
     layers = outputs[-1]
     if not isinstance(layers, tuple) or not layers or layers[0].ndim != 4:
-        raise CheckpointError(f"{type(model).__name__} has no attention maps to read contacts from")
+        raise CheckpointError(f"{type(model).__name__} does not return attention maps, which this method needs")
     maps = torch.cat([layer[0, :, 1:-1, 1:-1].float() for layer in layers]).cpu().numpy()
     return np.ascontiguousarray(np.moveaxis(average_product_correction(maps + maps.swapaxes(-1, -2)), 0, -1))
 
@@ -85,22 +85,23 @@ def attention_features(model: nn.Module, ids: np.ndarray, device: torch.device) 
 def fit_logistic_regression(
     features: np.ndarray, labels: np.ndarray, c: float, tolerance: float = 1e-5, iterations: int = 5000
 ) -> tuple[np.ndarray, float]:
-    """Minimise |w|_1 + c sum of log(1 + exp(-y (w x + b))), y in {-1, 1}.
+    """Minimize |w|_1 + c sum of log(1 + exp(-y (w x + b))), y in {-1, 1}.
 
-    With w = u - v, u and v not negative, the penalty is linear and the problem smooth with bounds; L-BFGS-B solves it,
-    and holds what the penalty removes at exactly 0. The objective is divided by c N, a mean over pairs.
+    With w = u - v and non-negative u and v, the penalty is linear, and the problem is smooth with bounds. L-BFGS-B
+    solves it; weights that the penalty removes are exactly 0. The objective is divided by c N.
 
     Args:
         features: (N, F).
         labels: (N,) in {0, 1}.
         c: weight of the loss.
-        tolerance: largest deviation from the conditions of a minimum, relative to the penalty's slope.
-        iterations: at most.
+        tolerance: largest projected gradient at the solution, relative to the slope of the penalty.
+        iterations: maximum number of iterations.
 
     Returns:
         (w (F,), b).
 
     Raises:
+        ConfigError: ``c`` is not positive.
         DataError: all labels are equal.
     """
     from scipy.optimize import minimize
@@ -108,7 +109,7 @@ def fit_logistic_regression(
     if c <= 0:
         raise ConfigError(f"the weight of the loss, C, must be above 0, not {c}")
     if len(np.unique(labels)) != 2:
-        raise DataError("a regression needs pairs with and without contact; there are none of one kind")
+        raise DataError("the regression needs pairs with and without contact, but all pairs have the same label")
     size = features.shape[1]
     signs = np.where(labels > 0, 1.0, -1.0)
     penalty = 1.0 / (c * len(labels))
@@ -132,25 +133,27 @@ def fit_logistic_regression(
 
 
 def choose_proteins(dataset: Any, number: int, seed: int, longest: int | None) -> list[int]:
-    """Indices of the proteins to fit on: ``number`` of those that fit the model, drawn by ``seed``.
+    """Draw the proteins of the fit among those of at most ``longest`` residues; return their indices.
 
     Raises:
         ConfigError: ``number`` is below 1.
-        DataError: there are not so many.
+        DataError: there are fewer than ``number`` proteins.
     """
     if number < 1:
-        raise ConfigError(f"a regression needs at least 1 protein to be fitted on, not {number}")
+        raise ConfigError(f"the regression needs at least 1 protein, not {number}")
     lengths = dataset.build_index().lengths
     fitting = np.flatnonzero(lengths <= (lengths.max() if longest is None else longest))
     if fitting.size < number:
-        raise DataError(f"{dataset.data.path}: {fitting.size} proteins that fit the model, fewer than {number}")
+        raise DataError(
+            f"{dataset.data.path}: {fitting.size} proteins are short enough for the model, fewer than {number}"
+        )
     return sorted(np.random.default_rng(seed).choice(fitting, number, replace=False).tolist())
 
 
 def fit_contacts(
     model: nn.Module, dataset: Any, indices: Sequence[int], c: float, device: torch.device
 ) -> ContactRegression:
-    """Fit the regression on proteins of a contact data set (items: token ids, mask, (L, L) labels, length)."""
+    """Fit the regression on proteins of a contact data set, whose items are (ids, mask, (L, L) labels, length)."""
     features, labels = [], []
     with evaluation_mode(model), progress_bar("attention maps", len(indices), "protein") as bar:
         for index in indices:
@@ -165,8 +168,8 @@ def fit_contacts(
     weights, intercept = fit_logistic_regression(matrix, truth, c)
     if not weights.any():
         logger.warning(
-            "the penalty leaves no attention head a weight: at C = %g they tell nothing about the contacts of these %d"
-            " proteins, and all scores are equal",
+            "all weights of the regression are 0, so all scores are equal: at C = %g, the attention maps do not predict"
+            " the contacts of these %d proteins",
             c,
             len(indices),
         )
@@ -182,7 +185,7 @@ def evaluate_contacts(
     bootstrap: Bootstrap | None = None,
     title: str = "contacts",
 ) -> Evaluation:
-    """Every protein of a split, in its order, measured as a finetuned model's contacts are."""
+    """Evaluate a split, with the metrics of finetuned contact prediction."""
     rows, results = [], []
     identifiers = dataset.build_index().identifiers
     with evaluation_mode(model), progress_bar(title, len(dataset), "protein") as bar:

@@ -1,9 +1,10 @@
-"""States of a model for the proteins of a file, as ``tape-embed`` writes them.
+"""Embeddings of the proteins of a file (``tape-embed``).
 
-Of each protein ``pooled`` (H,), the model's own vector (the state of ``<cls>``), and ``avg`` (H,), the mean over
-residues without ``<cls>`` and ``<sep>`` (defect 22); or all states. Neither depends on batches, ranks or breaks: what
-is done is kept in a journal (:mod:`tape.inference.embedding_journal`), the same command goes on behind it, and at
-the end the journal becomes the file (:mod:`tape.inference.embedding_files`).
+An embedding is ``pooled`` (H,), the model's own pooled output (the state of ``<cls>``), and ``avg`` (H,), the mean over
+residues without ``<cls>`` and ``<sep>`` (bug 22 in docs/compatibility.md); or all states. It does not depend on
+batches, ranks or interruptions. Computed embeddings are kept in a journal (:mod:`tape.inference.embedding_journal`), so
+that the same command resumes an interrupted run. At the end, the output file is written from the journal
+(:mod:`tape.inference.embedding_files`).
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ logger = logging.getLogger(__name__)
 
 
 def run_identity(dataset: EmbedDataset, **settings: Any) -> Identity:
-    """What must be the same for a run to go on: the settings given, and the proteins' ids and lengths.
+    """What must be identical to resume a run: the given settings, and the ids and lengths of the proteins.
 
     Raises:
-        DataError: two proteins with one id.
+        DataError: two proteins have the same id.
     """
     dataset_index = dataset.build_index()
     _check_unique(dataset.data.path, dataset_index)
@@ -56,24 +57,24 @@ def embed(
     out_file: Path,
     identity: Identity,
 ) -> int:
-    """Compute what is missing, and write the file when nothing is.
+    """Compute the missing embeddings, and write the output file.
 
     Args:
-        model: returns (states (B, S, H), pooled (B, H), ...).
+        model: an encoder that returns (states (B, S, H), pooled (B, H), ...).
         dataset: the proteins.
-        config: batch size, workers, precision.
-        context: the processes among which the proteins are divided.
-        out_file: as :func:`tape.inference.embedding_files.embeddings_file` gave it.
-        identity: of the run, with ``full_sequence``: all states instead of the two vectors.
+        config: batch size, workers and precision.
+        context: the process group among which the proteins are divided.
+        out_file: the file, as returned by :func:`tape.inference.embedding_files.embeddings_file`.
+        identity: identity of the run. Its ``full_sequence`` selects all states instead of the two vectors.
 
     Returns:
-        How many proteins were done before.
+        Number of proteins that had been embedded by an interrupted run.
     """
     dataset_index = dataset.build_index()
     done = read_places(out_file, identity)
-    barrier(context)  # all have read before anyone writes
+    barrier(context)  # all ranks read before any rank writes
     if done and context.is_main:
-        logger.info("going on after %d of %d proteins", len(done), len(dataset_index.lengths))
+        logger.info("resuming after %d of %d proteins", len(done), len(dataset_index.lengths))
     with EmbeddingJournal(journal_file(out_file, context.rank), identity) as journal:
         _compute(model, dataset, config, context, np.asarray(list(done), dtype=np.int64), journal, identity)
     barrier(context)
@@ -115,7 +116,7 @@ def _compute(
 
 
 def _plan(dataset_index: DatasetIndex, done: np.ndarray, config: EvaluationConfig) -> tuple[list[np.ndarray], int]:
-    """Batches of what is missing, longest first, and how many proteins that are."""
+    """Batches of the missing proteins, longest first, and the number of these proteins."""
     check_token_budget(dataset_index.lengths, config.max_tokens)
     order = np.argsort(-dataset_index.lengths, kind="stable")
     order = order[~np.isin(order, done)]
@@ -123,7 +124,7 @@ def _plan(dataset_index: DatasetIndex, done: np.ndarray, config: EvaluationConfi
 
 
 def _one(states: torch.Tensor, pooled: torch.Tensor, full_sequence: bool) -> Embedding:
-    """All states; or their mean over residues, and the pooled vector (not every model's is as wide as its states)."""
+    """All states; or their mean over residues and the pooled output, whose size may differ from that of the states."""
     states = states.float()
     if full_sequence:
         return states.cpu().numpy(), np.empty(0, np.float32)

@@ -1,11 +1,11 @@
-"""Finished embeddings: TAPE's .npz, or HDF5.
+"""Output files of embeddings: TAPE's .npz, or HDF5.
 
-.npz (TAPE's layout): one 0-d object array a protein, under its id, with a dictionary: ``pooled`` (P,) and ``avg`` (H,),
-or ``seq`` (L + 2, H). Reading it needs ``allow_pickle=True``.
+.npz (TAPE's layout): one 0-d object array per protein, named by its id. It contains a dictionary with ``pooled`` (P,)
+and ``avg`` (H,), or ``seq`` (L + 2, H). Reading it requires ``allow_pickle=True``.
 
-HDF5 (.h5): ``ids`` (N,) text and ``lengths`` (N,) residues, in the order of the input; ``pooled`` (N, P) and ``avg``
+HDF5 (.h5): ``ids`` (N,) strings and ``lengths`` (N,) residues in the order of the input; ``pooled`` (N, P) and ``avg``
 (N, H), or ``states`` (tokens of all proteins, H) with ``offsets`` (N + 1,): protein i has the rows offsets[i] to
-offsets[i + 1], ``<cls>`` and ``<sep>`` included. Attributes: ``schema`` "proteinlm-embeddings", ``version``,
+offsets[i + 1], including ``<cls>`` and ``<sep>``. Attributes: ``schema`` "proteinlm-embeddings", ``version``,
 ``model_sha256``.
 """
 
@@ -29,7 +29,7 @@ SCHEMA = "proteinlm-embeddings"
 SCHEMA_VERSION = 1
 _HDF5_SUFFIXES = (".h5", ".hdf5")
 _SUFFIXES = (".npz", *_HDF5_SUFFIXES)
-# Endings of other formats' files, which a user would expect to be of that format; any other ending is part of a name.
+# Suffixes of other formats, which are refused. Any other suffix is treated as a part of the name.
 _ARRAY_FORMATS = {".arrow", ".avro", ".bin", ".feather", ".mat", ".nc", ".npy", ".parquet", ".pt", ".pth", ".zarr"}
 _TEXT_FORMATS = {".csv", ".fasta", ".json", ".jsonl", ".tsv", ".txt", ".xls", ".xlsx"}
 _OTHER_FORMATS = {".gz", ".lmdb", ".pickle", ".pkl", ".safetensors", ".tar", ".xz", ".zip", ".zst"}
@@ -38,13 +38,13 @@ _BLOCK = 1024  # proteins written to HDF5 at a time
 
 @dataclass(frozen=True)
 class EmbeddedProteins:
-    """What is to be written.
+    """The embeddings to write.
 
     Attributes:
-        identifiers: N ids, each once.
-        lengths: (N,) residues.
-        places: N places, each of a mean and a pooled vector, or with ``full_sequence`` of (L + 2, H) states.
-        full_sequence: which of the two.
+        identifiers: N unique ids.
+        lengths: (N,) number of residues.
+        places: for each protein, where its mean and pooled vector are stored, or its (L + 2, H) states.
+        full_sequence: True for the states.
     """
 
     identifiers: Sequence[str]
@@ -54,11 +54,11 @@ class EmbeddedProteins:
 
 
 def embeddings_file(path: Path) -> Path:
-    """The file to write, ``.npz`` added when it has no known suffix; asked for before anything is computed.
+    """The output file: ``path``, with ``.npz`` added if it has no known suffix. Called before anything is computed.
 
     Raises:
-        ConfigError: it has another format's suffix, the folder does not exist, nothing can be written there, or h5py is
-            missing.
+        ConfigError: ``path`` has the suffix of another format, its folder does not exist or is not writable, or h5py is
+            not installed.
     """
     if path.suffix not in _SUFFIXES and path.suffix.lower() in {
         *_ARRAY_FORMATS,
@@ -67,7 +67,7 @@ def embeddings_file(path: Path) -> Path:
         *_SUFFIXES,
     }:
         raise ConfigError(
-            f"{path}: embeddings are not written as {path.suffix}; give a name that ends in .npz (TAPE's layout), .h5"
+            f"{path}: can't write embeddings as {path.suffix}; give a name that ends in .npz (TAPE's layout), .h5"
             " or .hdf5, or one without a suffix, to which .npz is added"
         )
     if path.suffix not in _SUFFIXES:
@@ -75,15 +75,15 @@ def embeddings_file(path: Path) -> Path:
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent}: no such directory to write {path.name} to")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ConfigError(f"{path}: can't be written there")
+        raise ConfigError(f"{path}: not writable")
     if path.suffix in _HDF5_SUFFIXES:
         _import_h5py()
     return path
 
 
 def write_embeddings(path: Path, proteins: EmbeddedProteins, identity: Identity) -> None:
-    """Write the file that :func:`embeddings_file` named; whole or not at all, one protein in memory at a time."""
-    with atomic_write(path, "w+b") as stream:  # HDF5 reads what it has written
+    """Write the output file atomically, with one protein in memory at a time."""
+    with atomic_write(path, "w+b") as stream:  # HDF5 reads from the file that it writes
         if path.suffix in _HDF5_SUFFIXES:
             with _import_h5py().File(stream, "w") as file:
                 file.attrs.update(schema=SCHEMA, version=SCHEMA_VERSION, model_sha256=str(identity["model_sha256"]))
@@ -93,7 +93,7 @@ def write_embeddings(path: Path, proteins: EmbeddedProteins, identity: Identity)
 
 
 def _write_npz(stream: Any, proteins: EmbeddedProteins) -> None:
-    """As ``np.savez``, which takes names as keyword arguments, where ``file`` would clash with its own."""
+    """As ``np.savez``, whose keyword arguments do not allow the name ``file``."""
     with zipfile.ZipFile(stream, "w", allowZip64=True) as archive:
         for identifier, place in zip(proteins.identifiers, proteins.places, strict=True):
             states, pooled = place.read()

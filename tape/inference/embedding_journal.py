@@ -1,10 +1,10 @@
-"""Embeddings on their way: files to which finished batches are appended, so that a broken-off run goes on.
+"""Journal of embeddings: a file to which finished batches are appended, so that an interrupted run can resume.
 
-``OUT.partial`` (``OUT.partial.1`` ... of further processes) begins with a magic, the length of a JSON header and the
-header, which says of what model, data and options it is. Then one record a protein, little endian: crc32 of the rest,
-index of the protein, rows and columns of its states, size of its pooled vector, and the float32 values. A batch is one
-write: a killed process loses at most the batch that it was computing. A record that is torn or damaged ends the file;
-the next run writes on from there.
+``OUT.partial`` (``OUT.partial.1`` ... for further processes) begins with a magic number, the length of a JSON header,
+and the header, which identifies model, data and options. One record per protein follows, little endian: crc32 of the
+rest, index of the protein, rows and columns of its states, size of its pooled vector, and the float32 values. A batch
+is written at once, so a killed process loses at most the batch that it was computing. The first truncated or damaged
+record ends the journal; the next run overwrites it.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from tape.errors import ConfigError, DataError
 
 _MAGIC = b"PLMEMB01"
 _LENGTH = struct.Struct("<I")
-_RECORD = struct.Struct("<Iqiii")  # crc32 of what follows it, index, rows, columns, size of the pooled vector
+_RECORD = struct.Struct("<Iqiii")  # crc32 of the rest, index, rows, columns, size of the pooled vector
 _SUFFIX = ".partial"
 
 Identity = dict[str, Any]
-Embedding = tuple[np.ndarray, np.ndarray]  # states (rows, columns), or their mean in one row; pooled vector, maybe (0,)
+Embedding = tuple[np.ndarray, np.ndarray]  # states (rows, columns), or their mean as one row; pooled vector, or (0,)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a protein's values stand."""
+    """Where the values of a protein are stored in a journal."""
 
     file: Path
     offset: int
@@ -43,7 +43,7 @@ class Place:
     pooled: int
 
     def read(self) -> Embedding:
-        """(rows, columns) and (pooled,) float32."""
+        """Read the values: (rows, columns) and (pooled,) float32."""
         with self.file.open("rb") as stream:
             stream.seek(self.offset)
             values = np.fromfile(stream, dtype="<f4", count=self.rows * self.columns + self.pooled)
@@ -51,23 +51,23 @@ class Place:
 
 
 def journal_file(out_file: Path, rank: int = 0) -> Path:
-    """Where the process ``rank`` writes."""
+    """The journal of the process ``rank``."""
     return out_file.with_name(out_file.name + _SUFFIX + (f".{rank}" if rank else ""))
 
 
 def journal_files(out_file: Path) -> list[Path]:
-    """All journals of an output file, of whatever number of processes."""
+    """All journals of an output file, for any number of processes."""
     first = journal_file(out_file)
     found = [path for path in out_file.parent.iterdir() if path.name.startswith(first.name)]
     return sorted(path for path in found if path == first or path.name.removeprefix(f"{first.name}.").isdigit())
 
 
 def read_places(out_file: Path, identity: Identity) -> dict[int, Place]:
-    """Index -> place of every protein that is done.
+    """Index -> place of every finished protein.
 
     Raises:
-        ConfigError: a journal is of another model, of other data or options.
-        DataError: a file of that name is no journal.
+        ConfigError: a journal belongs to another model, other data or other options.
+        DataError: a file with that name is not a journal.
     """
     places: dict[int, Place] = {}
     for path in journal_files(out_file):
@@ -76,7 +76,7 @@ def read_places(out_file: Path, identity: Identity) -> dict[int, Place]:
 
 
 def _scan(path: Path, identity: Identity) -> tuple[dict[int, Place], int]:
-    """The places of one journal, and where its last whole record ends (0: there is not even a header)."""
+    """The places of one journal, and the end of its last complete record (0 without a complete header)."""
     places: dict[int, Place] = {}
     with path.open("rb") as stream:
         if not _same_identity(path, stream, identity):
@@ -95,12 +95,12 @@ def _scan(path: Path, identity: Identity) -> tuple[dict[int, Place], int]:
 
 
 def _same_identity(path: Path, stream: IO[bytes], identity: Identity) -> bool:
-    """Whether there is a whole header; an error when it is another run's."""
+    """Whether the header is complete. Raises ConfigError if it is that of another run."""
     start = stream.read(len(_MAGIC) + _LENGTH.size)
     if len(start) < len(_MAGIC) + _LENGTH.size:
-        return False  # the process ended while it began
+        return False  # the process was killed while it wrote the header
     if not start.startswith(_MAGIC):
-        raise DataError(f"{path}: not a file of unfinished embeddings; move it away")
+        raise DataError(f"{path}: not a journal of embeddings; move it away")
     (size,) = _LENGTH.unpack(start[len(_MAGIC) :])
     text = stream.read(size)
     if len(text) < size:
@@ -109,21 +109,21 @@ def _same_identity(path: Path, stream: IO[bytes], identity: Identity) -> bool:
     different = sorted(name for name in found.keys() | identity.keys() if found.get(name) != identity.get(name))
     if different:
         raise ConfigError(
-            f"{path}: unfinished embeddings of another run ({', '.join(different)} differ); remove it to begin anew,"
+            f"{path}: unfinished embeddings of another run ({', '.join(different)} differ); remove it to start over,"
             " or choose another output file"
         )
     return True
 
 
 class EmbeddingJournal:
-    """One process's journal, open for appending; a context manager.
+    """The journal of one process, open for appending; a context manager.
 
     Args:
-        path: made when missing; a torn end is cut off.
-        identity: of the run.
+        path: the file, created if it does not exist; a truncated record at its end is removed.
+        identity: identity of the run.
 
     Raises:
-        ConfigError: it is another run's, or another process writes it.
+        ConfigError: the journal is that of another run, or another process is writing it.
     """
 
     def __init__(self, path: Path, identity: Identity) -> None:
@@ -145,7 +145,7 @@ class EmbeddingJournal:
             self._stream.flush()
 
     def append(self, batch: Iterable[tuple[int, Embedding]]) -> None:
-        """Append a batch of (index, embedding) in one write."""
+        """Append a batch of (index, embedding) with a single write."""
         blocks = []
         for index, (states, pooled) in batch:
             body = b"".join(np.ascontiguousarray(values, dtype="<f4").tobytes() for values in (states, pooled))

@@ -1,4 +1,4 @@
-"""What a finetuned model says about the proteins of a file (``tape_eval.py ... --predict FILE``); without labels."""
+"""Predictions of a finetuned model for unlabeled proteins (``tape_eval.py ... --predict FILE``)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ PREDICTED_TASK_TYPES = (TaskType.VALUE, TaskType.SEQUENCE_CLASS, TaskType.RESIDU
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one protein.
+    """The prediction for one protein.
 
     Attributes:
-        index: of the protein in its file, from 0.
-        identifier: its id.
-        sequence: the residues that the prediction is about (fewer than the file's under ``--length crop``).
+        index: number of the protein in its file, from 0.
+        identifier: id of the protein.
+        sequence: the residues that the prediction is for, which ``--length crop`` may have cropped.
         values: depends on the task type: the value (1,), or the probabilities of the classes (C,), of the classes of
             each residue (L, C), or of a contact of each pair of residues (L, L).
     """
@@ -43,28 +43,28 @@ class Prediction:
 
 
 def check_predicted(task: str, task_type: TaskType) -> None:
-    """Refuse tasks whose models say nothing about a protein by themselves.
+    """Check that the task predicts labels of single proteins.
 
     Raises:
-        ConfigError: a language model, or one that reads alignments.
+        ConfigError: the task is a language model, or its input is an alignment.
     """
     if task_type not in PREDICTED_TASK_TYPES:
         raise ConfigError(
-            f"--predict gives values, classes or contacts of single sequences, which {task} does not predict"
+            f"--predict needs a task that predicts values, classes or contacts of single sequences; {task} does not"
         )
 
 
 def predict(
     model: nn.Module, dataset: EmbedDataset, task_type: TaskType, config: EvaluationConfig, context: DistributedContext
 ) -> Iterator[Prediction]:
-    """Predictions for this rank's share of the proteins, longest first, as each batch is done.
+    """Yield the predictions for this rank's share of the proteins, longest first.
 
     Args:
-        model: with TAPE's calling convention.
+        model: a task model with TAPE's signature of ``forward``.
         dataset: the proteins.
-        task_type: of the task.
-        config: batch size, workers, precision.
-        context: the processes among which the proteins are divided.
+        task_type: type of the task.
+        config: batch size, workers and precision.
+        context: the process group among which the proteins are divided.
     """
     lengths = lengths_of(dataset)
     plan = plan_evaluation(lengths, config.batch_size, context.rank, context.world_size, config.max_tokens)
@@ -88,7 +88,7 @@ def predict(
 
 
 def probabilities(task_type: TaskType, output: Tensor, length: int) -> np.ndarray:
-    """What :class:`Prediction` holds, from one protein's row of a model's output with its padding."""
+    """``values`` of a :class:`Prediction`, from the output of a model for one protein, with padding."""
     if task_type == TaskType.VALUE:
         values = output
     elif task_type == TaskType.SEQUENCE_CLASS:

@@ -1,17 +1,17 @@
-"""Files of predictions: one .csv or .json for all proteins, and for contacts a .npz and a .png of each.
+"""Output files of predictions: a .csv or .json table, and for contacts also a .npz and a .png per protein.
 
-The table has a record a protein, in the order of the file that was read: ``id``, ``length`` and
+The table has a record per protein, in the order of the input file: ``id``, ``length`` and, depending on the task,
 
-- a value: ``prediction``;
-- a class: ``prediction`` (its number) and ``probability``; in JSON ``probabilities`` of all classes;
-- a class a residue: ``prediction``, a letter (or digit) a residue, and ``probabilities``: in JSON a list a residue,
-  with the letters in their order in ``classes``; in CSV a column ``probability_LETTER`` a class, numbers separated by
-  blanks;
-- contacts: ``contacts``, the number of pairs at least 6 apart with probability above 0.5, and ``map``, the .npz in the
-  folder OUT_maps, which holds ``probabilities`` (L, L) float32, ``sequence`` and ``id``.
+- for a value: ``prediction``;
+- for a class: ``prediction`` (its number) and ``probability``; in JSON also ``probabilities`` of all classes;
+- for a class per residue: ``prediction``, with one letter (or digit) per residue, and the probabilities. In JSON,
+  ``probabilities`` is a list per residue, in the order of the letters in ``classes``. In CSV, there is a column
+  ``probability_LETTER`` per class, with numbers separated by blanks;
+- for contacts: ``contacts``, the number of pairs with a probability above 0.5 at separations >= 6, and ``map``, a .npz
+  in the folder OUT_maps with ``probabilities`` (L, L) float32, ``sequence`` and ``id``.
 
-JSON is {schema "proteinlm-predictions", version, task, model_dir, predictions}. Numbers are rounded to 4 digits
-(values: 6 significant ones).
+The JSON file is {schema "proteinlm-predictions", version, task, model_dir, predictions}. Probabilities are rounded to 4
+digits, values to 6 significant digits.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from .predict import Prediction
 
 SCHEMA = "proteinlm-predictions"
 SCHEMA_VERSION = 1
-CONTACT_SEPARATION = 6  # nearer pairs were no labels in training
-# Letters of classes in the order of their numbers; classes of other tasks are shown by number.
+CONTACT_SEPARATION = 6  # pairs that are closer in sequence have no labels
+# Letters of the classes in the order of their numbers; the classes of other tasks are written as digits.
 _LETTERS = {"secondary_structure": "HEC", "secondary_structure_8": "GHIBESTC"}
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _DIGITS_KEPT = 4
@@ -46,12 +46,15 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class PredictionFiles:
-    """Where predictions of a task go.
+    """Writer of the predictions of a task.
 
     Attributes:
         path: the table, .csv or .json.
-        task: its name.
-        task_type: what it predicts.
+        task: name of the task.
+        task_type: type of the task.
+
+    Raises:
+        ConfigError: ``path`` has another suffix or is not writable, or matplotlib is not installed.
     """
 
     path: Path
@@ -63,9 +66,9 @@ class PredictionFiles:
             raise ConfigError(f"--predict_out {self.path}: give a name that ends in .csv or .json")
         folder = next(parent for parent in self.path.parents if parent.exists())
         if self.path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise ConfigError(f"--predict_out {self.path}: can't be written there")
+            raise ConfigError(f"--predict_out {self.path}: not writable")
         if self.task_type == TaskType.RESIDUE_PAIR:
-            _pyplot()  # now, not after an hour
+            _pyplot()  # raises now, not after the computation
 
     @property
     def maps(self) -> Path:
@@ -73,7 +76,7 @@ class PredictionFiles:
         return self.path.with_name(self.path.stem + "_maps")
 
     def keep(self, predictions: Iterable[Prediction]) -> list[Row]:
-        """Rows of the table; contact maps are written as they come."""
+        """Rows of the table. Contact maps are written immediately."""
         return [self._row(prediction) for prediction in predictions]
 
     def write(self, rows: list[Row], model_dir: Path) -> None:
@@ -104,12 +107,12 @@ class PredictionFiles:
         letters = _LETTERS.get(self.task, _DIGITS)[:count]
         if len(letters) < count:
             raise ConfigError(
-                f"--predict has letters for {len(_DIGITS)} classes a residue, and {self.task} has {count}"
+                f"--predict can write at most {len(_DIGITS)} classes per residue, and {self.task} has {count}"
             )
         return letters
 
     def _flat(self, row: Row) -> Row:
-        """A row without lists."""
+        """A row for CSV, without lists."""
         flat = {name: value for name, value in row.items() if name not in ("probabilities", "classes")}
         for number, letter in enumerate(row.get("classes", "")):
             flat[f"probability_{letter}"] = " ".join(str(chances[number]) for chances in row["probabilities"])
@@ -127,7 +130,7 @@ class PredictionFiles:
 
 
 def draw_map(stream: Any, chances: np.ndarray, title: str) -> None:
-    """A .png of contact probabilities (L, L), residues counted from 1."""
+    """Draw a .png of contact probabilities (L, L), with residues numbered from 1."""
     figure = _pyplot()(figsize=(5, 4.4), layout="constrained")
     axes = figure.add_subplot()
     length = len(chances)
@@ -139,11 +142,11 @@ def draw_map(stream: Any, chances: np.ndarray, title: str) -> None:
 
 
 def _pyplot() -> Any:
-    """matplotlib's figure class; figures made with it need no display and are not kept."""
+    """matplotlib's Figure class, which needs no display and, unlike pyplot, does not keep figures."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ConfigError(f"pictures of contacts need matplotlib ({error}): pip install 'proteinlm[plots]'") from error
+        raise ConfigError(f"contact maps need matplotlib ({error}): pip install 'proteinlm[plots]'") from error
     return Figure
 
 

@@ -1,19 +1,20 @@
-"""Effects of variants from a masked language model alone, without any label (``tape-score``).
+"""Zero-shot prediction of variant effects with a masked language model (``tape-score``).
 
-With x the wild type, y the variant, M the substituted positions, x/M the protein with M masked, and p the model's
-distribution over its whole vocabulary; larger is better but for the pseudo-perplexity:
+Let x be the wild type, y the variant, M the substituted positions, x/M the wild type with M masked, and p the model's
+distribution over its entire vocabulary. A larger score is better, except for the pseudo-perplexity:
 
-- ``wild_type_marginal``: sum over M of log p(y_i | x) - log p(x_i | x); one forward pass a protein;
-- ``masked_marginal``: sum over M of log p(y_i | x/M) - log p(x_i | x/M); one a set of positions. All of M is masked at
-  once, as the paper writes; its published code masks one position at a time, which is the same for single variants;
-- ``mutant_marginal``: sum over M of log p(y_i | y) - log p(x_i | y); one a variant;
-- ``pseudo_likelihood_ratio``: PLL(y) - PLL(x), where PLL(z) = sum over all i of log p(z_i | z/i); one a residue of
-  each variant;
+- ``wild_type_marginal``: sum over M of log p(y_i | x) - log p(x_i | x); one forward pass per protein;
+- ``masked_marginal``: sum over M of log p(y_i | x/M) - log p(x_i | x/M); one forward pass per set of positions. All of
+  M is masked at once, as in the paper. Its published code masks one position at a time, which is the same for single
+  substitutions;
+- ``mutant_marginal``: sum over M of log p(y_i | y) - log p(x_i | y); one forward pass per variant;
+- ``pseudo_likelihood_ratio``: PLL(y) - PLL(x), where PLL(z) = sum over all i of log p(z_i | z/i); one forward pass per
+  residue of each variant;
 - ``pseudo_perplexity``: exp(-PLL(y) / L) of the variant itself.
 
-The first four are J. Meier et al. 2021, "Language models enable zero-shot prediction of the effects of mutations on
-protein function", section 3 (there: wild-type marginal, masked marginal, mutant marginal, pseudolikelihood);
-PLL and pseudo-perplexity are J. Salazar et al. 2020, "Masked language model scoring", equations 1 and 4.
+The first four are from J. Meier et al. 2021, "Language models enable zero-shot prediction of the effects of mutations
+on protein function", section 3 (wild-type marginal, masked marginal, mutant marginal, pseudolikelihood). PLL and
+pseudo-perplexity are from J. Salazar et al. 2020, "Masked language model scoring", equations 1 and 4.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _PSEUDO = ("pseudo_likelihood_ratio", "pseudo_perplexity")
 
 @dataclass(frozen=True)
 class Query:
-    """One forward pass: these residues, some of them masked, and where the distribution is wanted."""
+    """One forward pass: the residues, the masked positions, and the positions at which to read the distribution."""
 
     sequence: str
     masked: tuple[int, ...]
@@ -49,10 +50,10 @@ class VariantScorer:
     """A masked language model that scores variants.
 
     Args:
-        model: returns ``(logits (B, S, V), ...)``.
-        tokenizer: the model's; has a mask token.
+        model: a model that returns ``(logits (B, S, V), ...)``.
+        tokenizer: the model's tokenizer, with a mask token.
         config: batch size and precision.
-        device: where the model is.
+        device: the model's device.
 
     Raises:
         DataError: the vocabulary has no mask token.
@@ -62,14 +63,14 @@ class VariantScorer:
         self, model: nn.Module, tokenizer: TAPETokenizer, config: EvaluationConfig, device: torch.device
     ) -> None:
         if tokenizer.mask_id is None:
-            raise DataError(f"the {tokenizer.name} vocabulary has no mask token, so variants can't be scored with it")
+            raise DataError(f"the {tokenizer.name} vocabulary has no mask token, which scoring variants needs")
         self._model, self._tokenizer, self._config, self._device = model, tokenizer, config, device
         self._mask_id = tokenizer.mask_id
 
     def score(
         self, variants: Sequence[Variant], proteins: Mapping[str, str], methods: Sequence[str]
     ) -> dict[str, list[float]]:
-        """Scores by method, in the order of the variants.
+        """Scores of each method, in the order of the variants.
 
         Raises:
             DataError: a protein is longer than the model's position table.
@@ -114,7 +115,7 @@ class VariantScorer:
         return found
 
     def log_probabilities(self, queries: Sequence[Query], title: str) -> Iterator[tuple[Query, np.ndarray]]:
-        """Each query with log p (len(read), V) float64; sequences of one length share a batch, so none is padded."""
+        """Yield each query with log p (len(read), V) float64. Only sequences of the same length share a batch."""
         with evaluation_mode(self._model), progress_bar(title, len(queries), "pass") as bar:
             for batch in _batches(queries, self._config.batch_size):
                 ids = torch.from_numpy(np.stack([self._ids(query) for query in batch])).to(self._device)
@@ -133,7 +134,7 @@ class VariantScorer:
 
 def _marginal_query(method: str, variant: Variant, wild_type: str) -> Query:
     if method == "wild_type_marginal":
-        return Query(wild_type, (), tuple(range(len(wild_type))))  # one for all variants of a protein
+        return Query(wild_type, (), tuple(range(len(wild_type))))  # the same for all variants of a protein
     if method == "masked_marginal":
         return Query(wild_type, variant.positions, variant.positions)
     return Query(variant.sequence, (), variant.positions)
@@ -151,7 +152,7 @@ def _by_length(query: Query) -> tuple[int, str, tuple[int, ...]]:
 
 
 def _batches(queries: Sequence[Query], size: int) -> Iterator[list[Query]]:
-    """Neighbours of one length, at most ``size`` together."""
+    """Batches of at most ``size`` consecutive queries of the same length."""
     batch: list[Query] = []
     for query in queries:
         if batch and (len(batch) == size or len(query.sequence) != len(batch[0].sequence)):

@@ -1,7 +1,7 @@
-"""Substitution variants as people write them, ``A123G`` or ``A123G:V7L``, checked against the protein they change.
+"""Reading substitution variants such as ``A123G`` or ``A123G:V7L``, and checking them against the wild type.
 
-A file of variants is a table (.csv, .tsv, .jsonl ..., compressed or not) with the column ``mutations`` (or ``mutant``,
-ProteinGym's name) and, when there are several proteins, ``protein``. Other columns are kept.
+A file of variants is a table (.csv, .tsv, .jsonl ..., optionally compressed) with the column ``mutations`` (or
+``mutant``, as in ProteinGym) and, if there are several proteins, ``protein``. Other columns are kept.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tape.errors import DataError, UnknownResidueError
 from tape.io.sequences import SequenceRecord, read_rows, read_sequences
 from tape.tokenizers import normalize_sequence
 
-# The ways to score a variant; :mod:`tape.inference.variant_effects` has their formulas.
+# The scores of a variant; :mod:`tape.inference.variant_effects` has their formulas.
 METHODS = (
     "wild_type_marginal",
     "masked_marginal",
@@ -36,10 +36,10 @@ class Variant:
     """One variant of a protein.
 
     Attributes:
-        protein: the protein's name.
-        sequence: of the variant.
-        positions: substituted positions, from 0, ascending; none for the wild type itself.
-        fields: its row as it was read.
+        protein: name of the protein.
+        sequence: sequence of the variant.
+        positions: substituted positions from 0, in ascending order; empty for the wild type.
+        fields: the variant's row of the table.
     """
 
     protein: str
@@ -49,22 +49,25 @@ class Variant:
 
 
 def read_proteins(source: str) -> dict[str, str]:
-    """Wild-type sequences by name: of a file, or the one sequence that ``source`` itself is.
+    """Read wild-type sequences by name.
+
+    Args:
+        source: a sequence file, or a single sequence.
 
     Raises:
-        DataError: neither a readable file nor residues, or two proteins of one name.
+        DataError: ``source`` is neither a valid file nor a sequence, or two proteins have the same name.
     """
     path = Path(source)
-    # os.path's exists(), since Path's raises for a name longer than a file's can be
+    # not Path.exists(), which raises if the name is too long for a file
     if path.suffix == "" and path.name == source and not os.path.exists(path):
         return {"wild type": normalize_sequence(source, drop_gaps=False, drop_stop=True)[0]}
     proteins: dict[str, str] = {}
     for record in read_sequences(path):
         if record.identifier in proteins:
-            raise DataError(f"{record.where}: a second protein named {record.identifier!r}; variants are found by name")
+            raise DataError(f"{record.where}: a second protein named {record.identifier!r}; names must be unique")
         proteins[record.identifier] = _wild_type(record)
     if not proteins:
-        raise DataError(f"{path}: holds no protein")
+        raise DataError(f"{path}: contains no protein")
     return proteins
 
 
@@ -76,15 +79,16 @@ def _wild_type(record: SequenceRecord) -> str:
 
 
 def read_variants(path: str, proteins: Mapping[str, str], first_residue: int = 1) -> list[Variant]:
-    """The variants of a file, in its order.
+    """Read the variants of a file, in file order.
 
     Args:
         path: the table.
         proteins: wild-type sequences by name.
-        first_residue: the number that variants give the first residue of a sequence.
+        first_residue: number of the first residue of a sequence in the notation of the variants.
 
     Raises:
-        DataError: no such file or column, an unknown protein, or a variant that does not fit; names file and record.
+        DataError: the file or a column is missing, a protein is unknown, or a variant does not match its wild type.
+            Names file and record.
     """
     variants = []
     for row in read_rows(path):
@@ -98,7 +102,7 @@ def read_variants(path: str, proteins: Mapping[str, str], first_residue: int = 1
         sequence, positions = apply_mutations(str(row.fields[column]), proteins[name], first_residue, where)
         variants.append(Variant(name, sequence, positions, row.fields))
     if not variants:
-        raise DataError(f"{path}: holds no variant")
+        raise DataError(f"{path}: contains no variant")
     return variants
 
 
@@ -107,32 +111,33 @@ def _protein_name(fields: Mapping[str, Any], proteins: Mapping[str, str], where:
         return next(iter(proteins))
     name = fields.get(PROTEIN_COLUMN)
     if name not in proteins:
-        said = f"protein {name!r} is not known" if PROTEIN_COLUMN in fields else f"no column {PROTEIN_COLUMN!r}"
-        raise DataError(f"{where}: {said}; there are {', '.join(map(repr, list(proteins)[:10]))}")
+        problem = f"unknown protein {name!r}" if PROTEIN_COLUMN in fields else f"no column {PROTEIN_COLUMN!r}"
+        raise DataError(f"{where}: {problem}; there are {', '.join(map(repr, list(proteins)[:10]))}")
     return str(name)
 
 
 def apply_mutations(text: str, sequence: str, first_residue: int, where: str) -> tuple[str, tuple[int, ...]]:
-    """Substitute residues.
+    """Apply substitutions to a sequence.
 
     Args:
-        text: ``A123G``, several separated by ``:``, or ``WT`` for none.
-        sequence: of the wild type.
-        first_residue: the number of its first residue.
-        where: for messages.
+        text: ``A123G``, several of these separated by ``:``, or ``WT`` for none.
+        sequence: the wild type.
+        first_residue: number of its first residue.
+        where: file and record, for error messages.
 
     Returns:
-        The variant's sequence and the substituted positions, from 0, ascending.
+        The sequence of the variant, and the substituted positions from 0 in ascending order.
 
     Raises:
-        DataError: not of this form, outside the sequence, another wild-type residue there, or a position twice.
+        DataError: ``text`` has another form, a position is outside the sequence or occurs twice, or the wild type has
+            another residue there.
     """
     residues, positions = list(sequence), []
     words = [] if text.strip().upper() in _WILD_TYPE else text.strip().upper().split(":")
     for word in words:
         match = _MUTATION.fullmatch(word.strip())
         if match is None:
-            raise DataError(f"{where}: {word!r} is no mutation; write A123G, several as A123G:V7L, or WT for none")
+            raise DataError(f"{where}: {word!r} is not a mutation; write A123G, several as A123G:V7L, or WT for none")
         position = int(match[2]) - first_residue
         if not 0 <= position < len(sequence):
             last = first_residue + len(sequence) - 1

@@ -1,8 +1,9 @@
-"""Bootstrap intervals over proteins (Efron 1979, percentile form): how far a number moves with the proteins it is over.
+"""Bootstrap confidence intervals over proteins (Efron 1979, percentile intervals).
 
-A resample draws as many proteins as there are, with replacement; it is held as the number of times each was drawn, so
-that a statistic of all resamples is a matrix product instead of a loop. One seed gives one set of resamples to all
-metrics of an evaluation. Rows must come in the order of the data set: then no interval depends on batches or ranks.
+A resample draws N of N proteins with replacement. It is represented by the number of times each protein was drawn, so
+that a statistic of all resamples is a matrix product instead of a loop. All metrics of an evaluation use the same seed
+and therefore the same resamples. Rows must be in the order of the data set, so that intervals do not depend on batches
+or ranks.
 """
 
 from __future__ import annotations
@@ -16,18 +17,21 @@ from tape.errors import ConfigError
 
 from .metric import Interval, Metric
 
-# Numbers of one block of resamples: 8 MB each, whatever the size of the set.
+# Elements of one block of resamples, which bounds its memory to 8 MB.
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals are made.
+    """Settings of the bootstrap.
 
     Attributes:
-        resamples: how many times the proteins are drawn.
-        seed: of the draws.
-        level: probability that the interval covers, 0.95 for 2.5 % cut off on either side.
+        resamples: number of resamples.
+        seed: seed of the random draws.
+        level: confidence level; 0.95 excludes 2.5 % on either side.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     resamples: int = 1000
@@ -40,11 +44,11 @@ class Bootstrap:
         if self.seed < 0:
             raise ConfigError(f"a bootstrap's seed must not be negative, as {self.seed} is")
         if not 0 < self.level < 1:
-            raise ConfigError(f"a bootstrap's level must lie between 0 and 1, not {self.level}")
+            raise ConfigError(f"a bootstrap's level must be between 0 and 1, not {self.level}")
 
 
 def resampled_counts(proteins: int, bootstrap: Bootstrap) -> Iterator[np.ndarray]:
-    """Blocks (resamples, proteins) float64: how often each protein was drawn."""
+    """Yield blocks (resamples, proteins) float64: how often each protein was drawn."""
     rng = np.random.default_rng(bootstrap.seed)
     step = max(1, _BLOCK // proteins)
     for start in range(0, bootstrap.resamples, step):
@@ -59,12 +63,13 @@ def bootstrap_intervals(
     """Percentile intervals of a statistic.
 
     Args:
-        statistic: (resamples, proteins) counts -> (resamples, metrics) values, ``nan`` where undefined.
-        proteins: how many there are.
-        bootstrap: how many resamples, seed, level.
+        statistic: maps counts (resamples, proteins) to values (resamples, metrics), ``nan`` where undefined.
+        proteins: number of proteins.
+        bootstrap: number of resamples, seed and level.
 
     Returns:
-        (low, high) of each metric; None with fewer than two proteins, or where no resample defined it.
+        (low, high) of each metric, None for a metric that is undefined in all resamples; an empty list for fewer than
+        two proteins.
     """
     if proteins < 2:
         return []
@@ -79,20 +84,20 @@ def bootstrap_intervals(
 
 
 def ratio_of_sums(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
-    """Sum over sum along axis 0; ``nan`` where the denominator is 0."""
+    """Elementwise ratio; ``nan`` where the denominator is 0."""
     return np.divide(numerators, denominators, out=np.full(numerators.shape, np.nan), where=denominators != 0)
 
 
 def with_intervals(
     metrics: Sequence[Metric], numerators: np.ndarray, denominators: np.ndarray, bootstrap: Bootstrap | None
 ) -> list[Metric]:
-    """Metrics that are ratios of sums over proteins (a mean has denominators of 1), with their intervals.
+    """Add intervals to metrics that are ratios of sums over proteins. (A mean has denominators of 1.)
 
     Args:
         metrics: M metrics without interval.
         numerators: (proteins, M).
-        denominators: (proteins, M); 0 where a protein does not count.
-        bootstrap: None leaves the metrics as they are.
+        denominators: (proteins, M); 0 where a protein is not counted.
+        bootstrap: None returns the metrics unchanged.
     """
     if bootstrap is None:
         return list(metrics)

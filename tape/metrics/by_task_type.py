@@ -1,7 +1,7 @@
-"""Which metrics a task's shape has: one function that reads an example, one that sums up the rows of all examples.
+"""The metrics of each task type: a function that measures one protein, and one that summarizes all proteins.
 
-The rows of several ranks are put together in the order of the data set before summing up, so a number never depends on
-batches or ranks.
+A measurement is a small row. The rows of all ranks are gathered in the order of the data set before they are
+summarized, so that no metric depends on batches or ranks.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from .values import measure_value, summarize_values
 
 
 class Summary(Protocol):
-    """Rows of all proteins, in the order of the data set -> metrics; with a bootstrap, with intervals."""
+    """Maps the rows of all proteins, in the order of the data set, to metrics; a bootstrap adds intervals."""
 
     def __call__(self, rows: Sequence[Any], bootstrap: Bootstrap | None = None) -> list[Metric]: ...
 
 
 @dataclass(frozen=True)
 class TaskTypeMetrics:
-    """How examples of one shape are measured.
+    """The metrics of one task type.
 
     Attributes:
-        measure: (prediction, target[, all labels]) of one protein, without padding -> a small picklable row. The third
-            is given where the data set has ``unmasked_labels(index)``.
-        summarise: sums up the rows.
+        measure: maps (prediction, target[, unmasked labels]) of one protein, without padding, to a small picklable row.
+            The third argument is given if the data set has ``unmasked_labels(index)``.
+        summarize: maps the rows of all proteins to metrics.
     """
 
     measure: Callable[..., Any]
@@ -50,7 +50,7 @@ TASK_TYPE_METRICS: dict[TaskType, TaskTypeMetrics] = {
     TaskType.PAIR_GEOMETRY: TaskTypeMetrics(measure_geometry, summarize_geometry),
 }
 
-# The metrics that TAPE and ProteinLM give a name to, and the shapes that have them.
+# Metrics that can be selected by name, as in TAPE and ProteinLM, and the task types that have them.
 NAMED_METRICS: dict[str, frozenset[TaskType]] = {
     "mse": frozenset({TaskType.VALUE}),
     "mae": frozenset({TaskType.VALUE}),

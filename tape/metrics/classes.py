@@ -1,4 +1,4 @@
-"""Metrics of predicted classes: of a whole protein, of each residue, of each masked token."""
+"""Metrics of predicted classes per protein, per residue and per token."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOP_K = (1, 5, 10)
 
 
 class ResidueCounts(NamedTuple):
-    """Right and counted labels of one protein; the last two also over residues outside its ``valid_mask``."""
+    """Numbers of correct and of scored labels of one protein; the last two include residues outside ``valid_mask``."""
 
     right: int
     counted: int
@@ -24,17 +24,17 @@ class ResidueCounts(NamedTuple):
 
 
 def accuracy(target: Any, prediction: Any) -> float:
-    """Fraction of right classes over all counted labels (TAPE's ``accuracy``).
+    """Fraction of correct classes over all labels (TAPE's ``accuracy``).
 
     Args:
-        target: class numbers, or a list of arrays of them; below 0 not counted.
-        prediction: scores with classes last, in the same arrangement.
+        target: classes, or a list of arrays of classes; labels below 0 are ignored.
+        prediction: scores in the same arrangement, with an additional last axis for the classes.
     """
     labels = target if isinstance(target, np.ndarray) else list(target)
     if len(labels) == 0:
         return float("nan")
     if all(np.ndim(label) == 0 for label in labels):
-        # One label a protein: a single array instead of a loop over Python objects.
+        # With one label per protein, a single array instead of a loop over Python objects.
         rows = [measure_residues(np.asarray(prediction), np.asarray(labels))]
     else:
         rows = [measure_residues(np.asarray(p), np.asarray(t)) for t, p in zip(labels, prediction, strict=True)]
@@ -54,21 +54,21 @@ def _right(prediction: np.ndarray, target: np.ndarray) -> tuple[int, int]:
 
 
 def measure_residues(prediction: np.ndarray, target: np.ndarray, unmasked: np.ndarray | None = None) -> ResidueCounts:
-    """Count the right labels of one protein.
+    """Count the correct labels of one protein.
 
     Args:
         prediction: (..., classes) scores.
-        target: (...) classes, below 0 not counted.
-        unmasked: the same with the labels of residues outside ``valid_mask`` too, where the data set has them.
+        target: (...) classes; labels below 0 are ignored.
+        unmasked: (...) classes including residues outside ``valid_mask``, if the data set has them.
     """
     everything = (0, 0) if unmasked is None else _right(prediction, unmasked)
     return ResidueCounts(*_right(prediction, target), *everything)
 
 
 def measure_protein(prediction: np.ndarray, target: np.ndarray) -> int:
-    """Rank from 0 of the true class among one protein's scores; -1 when the protein has no label.
+    """Rank (from 0) of the true class among the scores of one protein; -1 if the protein has no label.
 
-    Equal scores stand in the order of their class numbers, as ``argmax`` takes them.
+    Ties are ordered by class number, as in ``argmax``.
     """
     label = int(target)
     if label < 0:
@@ -78,7 +78,7 @@ def measure_protein(prediction: np.ndarray, target: np.ndarray) -> int:
 
 
 def summarize_proteins(rows: Sequence[int], bootstrap: Bootstrap | None = None) -> list[Metric]:
-    """Top-1, top-5 and top-10 accuracy over labelled proteins."""
+    """Top-1, top-5 and top-10 accuracy over labeled proteins."""
     ranks = np.asarray([rank for rank in rows if rank >= 0], dtype=np.int64)
     hits = (ranks[:, None] < np.asarray(TOP_K)).astype(np.float64)
     values = ratio_of_sums(hits.sum(axis=0), np.full(len(TOP_K), float(ranks.size)))
@@ -95,7 +95,7 @@ def summarize_proteins(rows: Sequence[int], bootstrap: Bootstrap | None = None) 
 
 
 def summarize_residues(rows: Sequence[ResidueCounts], bootstrap: Bootstrap | None = None) -> list[Metric]:
-    """Accuracy over residues, the mean over proteins of each protein's, and that over every labelled residue."""
+    """Accuracy over residues, mean of the accuracy per protein, and accuracy over all labeled residues."""
     right, counted, right_of_all, everything = _table(rows).T
     scored = (counted > 0).astype(np.float64)
     numerators = np.stack([right, np.nan_to_num(ratio_of_sums(right, counted)), right_of_all], axis=1)
@@ -127,5 +127,8 @@ def summarize_tokens(rows: Sequence[ResidueCounts], bootstrap: Bootstrap | None 
 
 
 def perplexity(mean_loss: float) -> float:
-    """exp(mean loss in nats over the predicted tokens), infinite where that overflows."""
+    """Perplexity of a language model: exp(mean loss in nats over the predicted tokens), infinite if it overflows.
+
+    Pretraining and finetuning both report this number.
+    """
     return math.exp(mean_loss) if mean_loss < 700 else math.inf

@@ -1,14 +1,14 @@
-"""Precision of predicted contacts, protein by protein, under every definition that is published.
+"""Contact precision P@k per protein, averaged over proteins, under all published definitions.
 
-A protein of L residues gives P@k: of its valid pairs in a range of separations j - i, sorted by predicted contact
-score, the fraction of true contacts among the first min(k, number of valid pairs), with k = max(1, L // d) or 5. A pair
-is valid when its label is not below 0. Only j > i is read, so a pair counts once. The mean over proteins is reported; a
-protein without a valid pair in a range (too short) is not part of that range's mean.
+P@k of a protein of L residues considers its valid pairs i < j within a range of sequence separations j - i. Among the
+min(k, number of valid pairs) pairs with the highest predicted scores, it is the fraction of true contacts. k is
+max(1, L // d) or 5. A pair is valid if its label is not below 0. A protein without a valid pair in a range (because it
+is too short) is excluded from the mean of that range.
 
-Ranges as in the field: short 6-11, medium 12-23, long >= 24. TAPE's paper speaks of medium and long range (>= 12),
-while TAPE's and ProteinLM's code ranks every separation >= 6; the key ``precision_at_l5`` keeps the code's range. Two
-more readings of the original's code, which published numbers were made with, are in
-:mod:`tape.metrics.original_contacts`.
+The ranges are those of the field: short 6-11, medium 12-23, long >= 24. TAPE's paper reports medium and long range
+(>= 12), but TAPE's and ProteinLM's code includes all separations >= 6; the key ``precision_at_l5`` has the range of the
+code (bug 13 in docs/compatibility.md). :mod:`tape.metrics.original_contacts` has two more definitions in the original
+code, by which numbers were published.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .original_contacts import OriginalCounts, count_as_original, summarize_as_o
 
 MINIMUM_SEPARATION = 6
 
-# suffix of the key, first separation, last separation (None: no end)
+# suffix of the key, smallest separation, largest separation (None: no limit)
 RANGES: tuple[tuple[str, int, int | None], ...] = (
     ("", 6, None),
     ("_short", 6, 11),
@@ -32,8 +32,8 @@ RANGES: tuple[tuple[str, int, int | None], ...] = (
     ("_medium_long", 12, None),
     ("_long", 24, None),
 )
-# name, divisor of L (None: a fixed number of pairs)
 FIXED_DEPTH = 5
+# name, divisor of L (None: FIXED_DEPTH pairs)
 DEPTHS: tuple[tuple[str, int | None], ...] = (
     ("precision_at_l", 1),
     ("precision_at_l2", 2),
@@ -44,23 +44,24 @@ NAMES = tuple(name + suffix for suffix, _, _ in RANGES for name, _ in DEPTHS)
 
 
 class ContactRow(NamedTuple):
-    """One protein: its precisions in the order of ``NAMES`` (``nan``: no valid pair), and the original's counts."""
+    """Measurements of one protein: precisions in the order of ``NAMES`` (``nan`` without a valid pair), and the counts
+    of the original definitions."""
 
     precisions: tuple[float, ...]
     original: OriginalCounts
 
 
 def contact_scores(logits: np.ndarray) -> np.ndarray:
-    """(L, L) scores, monotone in the contact probability, from (L, L, 2) logits (or (L, L) scores as they are)."""
+    """(L, L) scores that increase with the contact probability, from (L, L, 2) logits or (L, L) scores."""
     return logits[..., 1] - logits[..., 0] if logits.ndim == 3 else logits
 
 
 def measure_contacts(prediction: np.ndarray, target: np.ndarray) -> ContactRow:
-    """Precision of one protein for every range and depth.
+    """Compute the precision of one protein for every range and depth.
 
     Args:
         prediction: (L, L, 2) logits, or (L, L) scores, without special tokens and padding.
-        target: (L, L) in {0, 1}, or below 0 where there is no label.
+        target: (L, L) in {0, 1}; below 0 if there is no label.
     """
     length = target.shape[0]
     first, second = np.triu_indices(length, k=MINIMUM_SEPARATION)
@@ -83,7 +84,7 @@ def _depth(length: int, divisor: int | None) -> int:
 
 
 def _precision(ranked: np.ndarray, k: int) -> float:
-    """Fraction of contacts among the first k labels, or among all when there are fewer."""
+    """Fraction of contacts among the first k labels, or among all if there are fewer."""
     return float(np.mean(ranked[:k] == 1)) if ranked.size else float("nan")
 
 
@@ -109,7 +110,7 @@ def _definition(divisor: int | None, low: int, high: int | None) -> str:
 
 
 def summarize_contacts(rows: Sequence[ContactRow], bootstrap: Bootstrap | None = None) -> list[Metric]:
-    """Mean over proteins of each of the 20 precisions, then the original's readings."""
+    """Means over proteins of the 20 precisions, followed by the original definitions."""
     precisions = np.asarray([row.precisions for row in rows], dtype=np.float64).reshape(-1, len(NAMES))
     defined = (~np.isnan(precisions)).astype(np.float64)
     table = np.where(np.isnan(precisions), 0.0, precisions)

@@ -1,4 +1,4 @@
-"""Predicted geometry of residue pairs: each distribution's best bin, and contacts read off the distances."""
+"""Metrics of the predicted geometry of residue pairs: accuracy of the bins, and precision of contacts."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from .bootstrap import Bootstrap, ratio_of_sums, with_intervals
 from .contacts import MINIMUM_SEPARATION, ContactRow, measure_contacts, summarize_contacts
 from .metric import Metric
 
-# output -> label that does not count
+# output -> label that is ignored
 _IGNORED = {"dist": -1, "omega": 0, "theta": 0, "phi": 0}
-_CONTACT_BINS = slice(1, 13)  # 2 to 8 Angstrom in steps of 0.5; bin 0 is farther than 20
+_CONTACT_BINS = slice(1, 13)  # 2 to 8 Angstrom in steps of 0.5; bin 0 is beyond 20 Angstrom
 
 
 class GeometryRow(NamedTuple):
-    """One protein: (right, counted) pairs of each output, and its contact precisions."""
+    """Measurements of one protein: (correct, scored) pairs of each output, and contact precisions."""
 
     counts: tuple[tuple[int, int], ...]
     contacts: ContactRow
 
 
 def measure_geometry(prediction: Mapping[str, np.ndarray], target: Mapping[str, np.ndarray]) -> GeometryRow:
-    """Read one protein.
+    """Measure one protein.
 
     Args:
         prediction: ``p_dist`` (L, L, 37), ``p_omega`` (L, L, 25), ``p_theta`` (L, L, 25), ``p_phi`` (L, L, 13).
@@ -43,7 +43,7 @@ def measure_geometry(prediction: Mapping[str, np.ndarray], target: Mapping[str, 
 
 
 def summarize_geometry(rows: Sequence[GeometryRow], bootstrap: Bootstrap | None = None) -> list[Metric]:
-    """Accuracy of each output over pairs that count, then the precisions of contacts (C-beta within 8 Angstrom)."""
+    """Accuracy of each output over labeled pairs, followed by contact precisions (C-beta within 8 Angstrom)."""
     table = np.array([row.counts for row in rows], dtype=np.float64).reshape(len(rows), len(_IGNORED), 2)
     right, counted = table[..., 0], table[..., 1]
     values = ratio_of_sums(right.sum(0), counted.sum(0))

@@ -1,4 +1,4 @@
-"""What one reported number is: its name, value, interval, count and the sentence that defines it."""
+"""One reported number: name, value, interval, count and definition."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ Interval = tuple[float, float] | None
 
 @dataclass(frozen=True)
 class Metric:
-    """One number of an evaluation.
+    """One metric of an evaluation.
 
     Attributes:
-        name: stable key, e.g. ``accuracy`` or ``precision_at_l5_long``.
-        value: the number; ``nan`` where it is undefined: nothing could be counted (``n`` is 0 then), or a correlation
-            has a constant side.
-        n: how many items were averaged over; the definition says which items.
-        definition: one sentence that lets a reader compare the number with another.
-        interval: bootstrap interval over proteins; None where none was asked for or none can be made.
+        name: stable key, such as ``accuracy`` or ``precision_at_l5_long``.
+        value: the value; ``nan`` if it is undefined, because there are no items (``n`` is 0) or because one side of a
+            correlation is constant.
+        n: number of items that were averaged, such as proteins or residues; see ``definition``.
+        definition: definition of the metric, for comparison with other evaluations.
+        interval: bootstrap confidence interval over proteins; None if it was not requested or is undefined.
     """
 
     name: str

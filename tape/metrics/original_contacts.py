@@ -1,15 +1,16 @@
-"""P@L/5 as the original's code counted it, for comparison with numbers published from it (defects 13 and 15).
+"""P@L/5 as defined by the original code, for comparison with published numbers (bugs 13 and 15 in
+docs/compatibility.md).
 
-Two readings, both at separations >= 6 and with k = L // 5 (no pair of a protein under 5 residues):
+There are two definitions, both at separations >= 6 and with k = L // 5 (no pair of a protein under 5 residues):
 
-- ``batch_micro`` (TAPE's and ProteinLM's ``compute_precision_at_l5``): right pairs of a batch over chosen pairs of a
-  batch, then the mean over batches, so that a long protein weighs more than a short one. The original's batches came in
-  random order; here they are 8 proteins (its script's batch size) of similar length, as its sampler made them.
-- ``double_counted`` (ProteinLM's Megatron-side finetuning, from which the 3B model's .75 comes): pairs (i, j) and
-  (j, i) are both ranked, so that of a symmetric prediction each pair is chosen twice and k pairs are really k / 2.
+- ``batch_micro`` (``compute_precision_at_l5`` of TAPE and ProteinLM): number of correct pairs of a batch over number of
+  selected pairs of a batch, averaged over batches, so that long proteins have a larger weight. The original's batches
+  are in random order. Here, they are 8 proteins (the batch size of its script) of similar length, as in its sampler.
+- ``double_counted`` (ProteinLM's finetuning with Megatron-LM, which published .75 for the 3B model): both (i, j) and
+  (j, i) are ranked. If the prediction is symmetric, each pair is selected twice, so k entries are only k / 2 pairs.
 
-In both the original could choose invalid pairs, whose label -1 it added up; where there are fewer valid pairs than k,
-all of them are taken here.
+The original code can also select invalid pairs, and adds their label -1 to the number of correct pairs. Here, only
+valid pairs are selected, all of them if there are fewer than k.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ BATCH_SIZE = 8
 
 
 class OriginalCounts(NamedTuple):
-    """One protein: right and chosen pairs of the best L // 5, and the same of the best L // 5 matrix entries."""
+    """Correct and selected pairs of one protein, and correct and selected matrix entries."""
 
     length: int
     right: int
@@ -36,23 +37,23 @@ class OriginalCounts(NamedTuple):
 
 
 def count_as_original(above: np.ndarray, below: np.ndarray, labels: np.ndarray, length: int) -> OriginalCounts:
-    """Count one protein.
+    """Count the selected and the correct pairs of one protein.
 
     Args:
-        above: (P,) scores of its valid pairs (i, j), j - i >= 6.
-        below: (P,) scores of (j, i) of the same pairs.
+        above: (P,) scores of the valid pairs (i, j), j - i >= 6.
+        below: (P,) scores of (j, i) for the same pairs.
         labels: (P,) in {0, 1}.
-        length: residues.
+        length: number of residues.
     """
     k = length // 5
     once = labels[top_k(above, k)]
-    # entry by entry: (i, j) next to (j, i), so that equal scores keep a pair together
+    # Interleaved: (i, j) next to (j, i), so that ties keep the two entries of a pair together.
     twice = np.repeat(labels, 2)[top_k(np.stack([above, below], axis=1).reshape(-1), k)]
     return OriginalCounts(length, int(np.sum(once == 1)), once.size, int(np.sum(twice == 1)), twice.size)
 
 
 def summarize_as_original(rows: Sequence[OriginalCounts], bootstrap: Bootstrap | None = None) -> list[Metric]:
-    """The original's readings. Means over batches have no interval: a resample has no batches of its own."""
+    """The metrics by the original definitions. Means over batches have no interval, as a resample has no batches."""
     table = np.asarray(rows, dtype=np.float64).reshape(-1, len(OriginalCounts._fields))
     length, right, chosen, right_twice, chosen_twice = table.T
     order = np.argsort(length, kind="stable")
@@ -82,7 +83,7 @@ def summarize_as_original(rows: Sequence[OriginalCounts], bootstrap: Bootstrap |
 
 
 def _batch_means(right: np.ndarray, chosen: np.ndarray) -> tuple[float, int]:
-    """(mean over batches of the ratio of sums, number of proteins that count)."""
+    """Mean over batches of the ratio of sums, and number of proteins with a selected pair."""
     starts = np.arange(0, len(right), BATCH_SIZE)
     if not len(starts):
         return float("nan"), 0

@@ -1,9 +1,9 @@
-"""How far two models are apart on the same proteins: a paired bootstrap.
+"""Paired bootstrap: the difference of two models on the same proteins, with its confidence interval.
 
-Intervals of two models overlap easily where the proteins differ much among themselves, though one model is better on
-nearly all of them. Here every resample draws the same proteins for both, and the interval is that of the difference
-(Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 8). It covers the choice of proteins, not the
-chance in training, of which several seeds of a model average some out.
+If proteins differ much from each other, the intervals of two models overlap even if one model is better on nearly all
+proteins. A paired bootstrap draws the same proteins for both models and computes the interval of the difference (Efron
+and Tibshirani 1993, An Introduction to the Bootstrap, chapter 8). The interval covers the choice of the proteins, but
+not the randomness of training, which is reduced by averaging several seeds of a model.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Difference:
     """A metric of two models on the same proteins.
 
     Attributes:
-        name: of the metric.
-        first, second: its values, each a mean over the seeds of a model; ``nan`` where undefined.
-        interval: bootstrap interval of ``first - second``; None where none can be made.
+        name: name of the metric.
+        first, second: values of the two models, averaged over their seeds; ``nan`` if undefined.
+        interval: bootstrap interval of ``first - second``; None if it is undefined.
     """
 
     name: str
@@ -45,19 +45,19 @@ class Difference:
 def paired_differences(
     first: Sequence[Sequence[Any]], second: Sequence[Sequence[Any]], metrics: TaskTypeMetrics, bootstrap: Bootstrap
 ) -> list[Difference]:
-    """Differences of all metrics of a shape.
+    """Compute the differences of all metrics of a task type.
 
     Args:
-        first, second: a model's seeds, one or more; of each the rows of ``metrics.measure``, one a protein. The
-            proteins of all are the same, in the same order.
-        metrics: of the task's shape.
-        bootstrap: how many resamples, seed, level.
+        first, second: for each seed of a model, the rows of ``metrics.measure`` of all proteins. The proteins must be
+            the same in the same order.
+        metrics: metrics of the task type.
+        bootstrap: number of resamples, seed and level.
 
     Returns:
-        One a metric, in the order of ``metrics.summarize``.
+        One difference per metric, in the order of ``metrics.summarize``.
 
     Raises:
-        DataError: there are not equally many rows of all, or no seed of a model.
+        DataError: the numbers of rows differ, or a model has no seed.
     """
     sizes = {len(rows) for model in (first, second) for rows in model}
     if len(sizes) != 1 or not (first and second):
@@ -67,7 +67,7 @@ def paired_differences(
     models = [[_array(rows) for rows in model] for model in (first, second)]
 
     def values(drawn: np.ndarray) -> np.ndarray:
-        """(2, metrics) of the proteins that were drawn."""
+        """(2, metrics) for the drawn proteins."""
         return np.array([_mean([metrics.summarize(rows[drawn]) for rows in model], names) for model in models])
 
     def statistic(counts: np.ndarray) -> np.ndarray:
@@ -75,7 +75,7 @@ def paired_differences(
         return resampled[:, 0] - resampled[:, 1]
 
     whole = values(np.arange(proteins))
-    with np.errstate(invalid="ignore"):  # infinite predictions: their differences are undefined, and so is the interval
+    with np.errstate(invalid="ignore"):  # differences of infinite predictions, and their intervals, are undefined
         intervals = bootstrap_intervals(statistic, proteins, bootstrap) or [None] * len(names)
     return [
         Difference(name, one, other, interval if math.isfinite(one - other) else None)
@@ -84,7 +84,7 @@ def paired_differences(
 
 
 def _array(rows: Sequence[Any]) -> np.ndarray:
-    """Rows in a form that is indexed at once: numbers as a table, others as objects."""
+    """Rows as an array for fast indexing: a table of numbers, or an array of objects."""
     first = rows[0] if rows and isinstance(rows[0], tuple) else rows[:1]
     if all(isinstance(number, (int, float)) for number in first):
         return np.asarray(rows)
@@ -94,6 +94,6 @@ def _array(rows: Sequence[Any]) -> np.ndarray:
 
 
 def _mean(seeds: Sequence[Sequence[Metric]], names: Sequence[str]) -> np.ndarray:
-    """Of each named metric over the seeds; ``nan`` where a seed lacks it or has it undefined."""
+    """Mean of each named metric over the seeds; ``nan`` if it is missing or undefined for a seed."""
     found = [{metric.name: metric.value for metric in metrics} for metrics in seeds]
     return np.array([[values.get(name, math.nan) for name in names] for values in found]).mean(axis=0)

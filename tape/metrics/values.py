@@ -1,9 +1,9 @@
-"""Metrics of predicted values: squared and absolute error, Pearson's and Spearman's correlation.
+"""Metrics of predicted values: squared and absolute error, Pearson and Spearman correlation.
 
-TAPE's signature throughout: ``metric(target, prediction) -> float``. Both may be lists of one-element arrays, as
-``results.pkl`` holds them. The correlations are weighted ones, with the weight 1 for the number itself and the times
-that a protein was drawn for its bootstrap: a resample needs no sorting. scipy.stats has no such form (tests compare
-with it).
+Functions have TAPE's signature ``metric(target, prediction) -> float``. Both arguments may be lists of one-element
+arrays, as in ``results.pkl``. The correlations are weighted: the weights are 1 for the metric itself, and the number of
+times that each protein was drawn for a bootstrap resample, which then needs no sorting. scipy.stats has no weighted
+correlations; the tests compare the unweighted ones with it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .metric import Metric
 
 
 def _pairs(target: Any, prediction: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Both as flat float64 arrays of one length."""
+    """Both arguments as flat float64 arrays of the same length."""
     true = np.asarray(target, dtype=np.float64).reshape(-1)
     predicted = np.asarray(prediction, dtype=np.float64).reshape(-1)
     if true.shape != predicted.shape:
@@ -39,11 +39,11 @@ def mean_absolute_error(target: Any, prediction: Any) -> float:
 
 
 def weighted_correlation(true: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of each row.
+    """Weighted Pearson correlation of each row.
 
     Args:
         true, predicted: (N,) or (rows, N).
-        weights: (rows, N), not negative, with a positive sum.
+        weights: (rows, N), non-negative, with a positive sum.
 
     Returns:
         (rows,); ``nan`` where either side is constant.
@@ -52,7 +52,7 @@ def weighted_correlation(true: np.ndarray, predicted: np.ndarray, weights: np.nd
     x = true - (weights * true).sum(axis=-1, keepdims=True) / total
     y = predicted - (weights * predicted).sum(axis=-1, keepdims=True) / total
     spread_x, spread_y = ((weights * side**2).sum(axis=-1) for side in (x, y))
-    # a constant's deviations are rounding errors of its mean, not exactly 0
+    # The deviations of a constant are rounding errors of its mean, not exactly 0.
     defined = np.ones(spread_x.shape, dtype=bool)
     for spread, side in ((spread_x, true), (spread_y, predicted)):
         defined &= spread > 1e-26 * (weights * np.square(side)).sum(axis=-1)
@@ -62,13 +62,13 @@ def weighted_correlation(true: np.ndarray, predicted: np.ndarray, weights: np.nd
 
 
 def average_ranks(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """DistributedContext from 1 of values that occur several times; equal values share the mean of their ranks.
+    """Ranks (from 1) of values with multiplicities; ties have the mean of their ranks.
 
     Args:
         values: (N,).
 
     Returns:
-        (rows, N) times that each occurs -> (rows, N) ranks. The values are sorted once, for all rows.
+        A function that maps (rows, N) numbers of occurrences to (rows, N) ranks. The values are sorted only once.
     """
     _, inverse = np.unique(values, return_inverse=True)
     order = np.argsort(inverse, kind="stable")
@@ -100,17 +100,17 @@ def _correlation(make: Callable[..., Callable[[np.ndarray], np.ndarray]], target
 
 
 def pearsonr(target: Any, prediction: Any) -> float:
-    """Pearson's correlation; ``nan`` when either side is constant, not finite, or has fewer than two values."""
+    """Pearson correlation; ``nan`` if either side is constant, not finite, or has fewer than two values."""
     return _correlation(_pearson, target, prediction)
 
 
 def spearmanr(target: Any, prediction: Any) -> float:
-    """Spearman's rho: Pearson's correlation of the average ranks, over the whole set at once; ``nan`` as there."""
+    """Spearman correlation: Pearson correlation of the average ranks; ``nan`` as in :func:`pearsonr`."""
     return _correlation(_spearman, target, prediction)
 
 
 def measure_value(prediction: np.ndarray, target: np.ndarray) -> tuple[float, float]:
-    """One example's (prediction, target); both have one element."""
+    """(prediction, target) of one protein, each given as an array with one element."""
     return float(np.asarray(prediction).reshape(-1)[0]), float(np.asarray(target).reshape(-1)[0])
 
 
@@ -128,7 +128,7 @@ _DEFINITIONS = (
 
 
 def summarize_values(rows: Sequence[tuple[float, float]], bootstrap: Bootstrap | None = None) -> list[Metric]:
-    """All value metrics over the whole set: a rank correlation can't be averaged over batches or ranks."""
+    """All value metrics over the entire set, since a rank correlation can't be averaged over batches."""
     predicted, true = np.asarray(rows, dtype=np.float64).reshape(-1, 2).T
     metrics = [Metric(name, function(true, predicted), true.size, text) for name, function, text in _DEFINITIONS]
     finite = bool(np.isfinite(true).all() and np.isfinite(predicted).all())

@@ -113,7 +113,7 @@ def test_a_token_budget_changes_passes_and_no_number(train: Train, small_data: P
         assert other["valid"]["loss"] == pytest.approx(one["valid"]["loss"], rel=1e-3)
     words = ["transformer", "stability", str(run), "--data_dir", str(small_data), "--log_level", "40"]
     assert run_eval([*words, "--max_tokens", "32"])["loss"] == pytest.approx(run_eval(words)["loss"], rel=1e-5)
-    with pytest.raises(ConfigError, match="--max_tokens 8 is less than the longest protein needs"):
+    with pytest.raises(ConfigError, match="--max_tokens 8 is too small for the longest protein"):
         train("transformer", "stability", *OPTIONS, "--max_tokens", 8, "--overwrite")
 
 

@@ -94,7 +94,7 @@ def test_the_folder_is_looked_at_before_anything_is_computed(
 
     monkeypatch.setattr("tape.inference.embed.embed", too_late)
     (tmp_path / "taken.npz").mkdir()
-    for name, message in (("gone/o", "gone: no such directory to write o.npz"), ("taken.npz", "can't be written")):
+    for name, message in (("gone/o", "gone: no such directory to write o.npz"), ("taken.npz", "not writable")):
         with pytest.raises(ConfigError, match=message):
             run_embed(["transformer", str(fasta), str(tmp_path / name), str(model_directory)])
 
@@ -102,7 +102,7 @@ def test_the_folder_is_looked_at_before_anything_is_computed(
 @pytest.mark.parametrize("name", ["o.parquet", "o.csv", "o.pt", "o.PKL", "o.npy", "o.avro", "o.xlsx", "o.zst", "o.H5"])
 def test_another_formats_name_is_refused(name: str, model_directory: Path, fasta: Path, tmp_path: Path) -> None:
     before = set(tmp_path.iterdir())
-    refused = rf"{name}: embeddings are not written as \.{name[2:]}; give a name that ends in \.npz .*, \.h5 or \.hdf5"
+    refused = rf"{name}: can't write embeddings as \.{name[2:]}; give a name that ends in \.npz .*, \.h5 or \.hdf5"
     with pytest.raises(ConfigError, match=refused):
         run_embed(["transformer", str(fasta), str(tmp_path / name), str(model_directory)])
     assert set(tmp_path.iterdir()) == before
@@ -175,7 +175,7 @@ def test_a_pooled_vector_wider_than_the_states(fasta: Path, tmp_path: Path) -> N
     np.testing.assert_allclose(found["pooled"], pooled[0], atol=1e-5)
 
 
-# --- going on after a break -----------------------------------------------------------------------------------------
+# --- resuming an interrupted run ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def test_the_same_command_goes_on_and_gives_the_same(
         stream.write(b"torn record of a killed process")
     # with another batch size: it changes no number
     path = run_embed([*words[:-1], "3"])
-    assert "going on after 12 of 40 proteins" in caplog.text
+    assert "resuming after 12 of 40 proteins" in caplog.text
     assert not journal.exists()
     with np.load(path, allow_pickle=True) as found, np.load(whole, allow_pickle=True) as expected:
         assert found.files == expected.files
@@ -267,7 +267,7 @@ def test_another_run_is_not_gone_on_with(
         with pytest.raises(ConfigError, match="another process is writing"):
             run_embed(words)
     journal.write_bytes(b"something else entirely")
-    with pytest.raises(DataError, match="not a file of unfinished embeddings"):
+    with pytest.raises(DataError, match="not a journal of embeddings"):
         run_embed(words)
 
 
@@ -293,6 +293,6 @@ def test_a_killed_process_loses_one_batch_at_most(
     whole = (journal.stat().st_size - 500) // record  # the file's header has less than 500 bytes
     with caplog.at_level(logging.INFO), np.load(run_embed([*words[:-1], "512"]), allow_pickle=True) as arrays:
         assert len(arrays.files) == 3000
-    (before,) = re.findall(r"going on after (\d+) of 3000", caplog.text)
+    (before,) = re.findall(r"resuming after (\d+) of 3000", caplog.text)
     assert int(before) >= whole - 2
     assert not journal.exists()

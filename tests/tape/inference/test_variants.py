@@ -19,8 +19,8 @@ def test_several_mutations_of_one_variant() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("A3", "'A3' is no mutation; write A123G"),
-        ("", "'' is no mutation"),
+        ("A3", "'A3' is not a mutation; write A123G"),
+        ("", "'' is not a mutation"),
         ("V3G", "here: V3G: residue 3 is A, not V"),
         ("A5G", "A5G: no residue 5; the protein has 1 to 4"),
         ("A0G", "no residue 0"),
@@ -52,7 +52,7 @@ def test_a_table_with_several_proteins(tmp_path: Path) -> None:
     file.write_text("protein,mutations\ntwo,M1A\none,V1A\n")
     assert [v.sequence for v in read_variants(str(file), proteins)] == ["AKVL", "AMAK"]
     file.write_text("protein,mutations\ntwo,M1A\nthree,V1A\n")
-    with pytest.raises(DataError, match=r"v\.csv, record 2: protein 'three' is not known; there are 'one', 'two'"):
+    with pytest.raises(DataError, match=r"v\.csv, record 2: unknown protein 'three'; there are 'one', 'two'"):
         read_variants(str(file), proteins)
     file.write_text("mutations\nM1A\n")
     with pytest.raises(DataError, match=r"v\.csv, record 1: no column 'protein'; there are 'one', 'two'"):
@@ -68,7 +68,7 @@ def test_what_is_no_table_of_variants(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"v\.csv, record 1: no column mutations or mutant; it has change"):
         read_variants(str(file), {"p": "VMAK"})
     file.write_text("mutations\n")
-    with pytest.raises(DataError, match="holds no variant"):
+    with pytest.raises(DataError, match="contains no variant"):
         read_variants(str(file), {"p": "VMAK"})
 
 
