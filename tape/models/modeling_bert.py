@@ -1,6 +1,6 @@
 """ProteinBert: a transformer encoder over residues, and its task models.
 
-One block has four parts and two residual connections (Shoeybi et al. 2019, section 3 and appendix)::
+A block consists of attention and MLP, each with a residual connection (Shoeybi et al. 2019, section 3 and appendix)::
 
     x = x + dropout(attention(input_ln(x)))        attention = self attention + dense
     x = x + dropout(mlp(post_attn_ln(x)))          mlp: H -> 4H -> H

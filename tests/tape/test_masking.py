@@ -17,7 +17,7 @@ def protein(length: int, seed: int = 0) -> np.ndarray:
     return TOKENIZER.encode("".join(letters))
 
 
-def test_special_tokens_are_never_masked_nor_inserted():  # defect 8, defect 29
+def test_special_tokens_are_never_masked_nor_inserted():  # bugs 8 and 29 in docs/compatibility.md
     special = {0, 2, 3, 4}
     for seed in range(300):
         ids = protein(60, seed)
@@ -42,7 +42,7 @@ def test_rates():
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 6])
-def test_every_protein_has_a_prediction(length):  # defect 31
+def test_every_protein_has_a_prediction(length):  # bug 31 in docs/compatibility.md
     for seed in range(50):
         _, labels = mask_tokens(protein(length), TOKENIZER, np.random.default_rng(seed))
         assert (labels >= 0).sum() == 1

@@ -53,7 +53,7 @@ def test_unknown_residue_names_character_and_position(text):
     assert f"position {1 if text == 'ac' else 3}" in message
 
 
-def test_unirep_vocabulary():  # defect 39
+def test_unirep_vocabulary():  # bug 39 in docs/compatibility.md
     tokenizer = TAPETokenizer("unirep")
     assert tokenizer.vocab_size == 29
     assert tokenizer.encode("MOJ").tolist() == [24, 1, 22, 23, 25]
@@ -63,7 +63,7 @@ def test_unirep_vocabulary():  # defect 39
         _ = tokenizer.mask_token
 
 
-def test_unknown_vocabulary_is_refused():  # defect 39
+def test_unknown_vocabulary_is_refused():  # bug 39 in docs/compatibility.md
     with pytest.raises(ConfigError, match="iupac, unirep"):
         TAPETokenizer("x")
 
@@ -77,7 +77,7 @@ def test_residue_ids_hold_no_special_token():
     assert TAPETokenizer("unirep").residue_ids.tolist() == list(range(1, 24))
 
 
-def test_normalise_counts_every_change():
+def test_normalize_counts_every_change():
     text, counts = normalize_sequence("ac-D.J eF*\n", drop_gaps=True)
     assert text == "ACDXEF"
     assert counts == {"lower_case": 3, "J_to_X": 1, "gap_removed": 2, "stop_removed": 1}
@@ -92,13 +92,13 @@ def test_other_alphabets_are_refused_not_upper_cased(letter: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["AC-D", "AC.D", "ACD*"])
-def test_labelled_records_refuse_what_would_shift_labels(text):
+def test_labeled_records_refuse_what_would_shift_labels(text):
     with pytest.raises(UnknownResidueError, match="labeled record"):
         normalize_sequence(text, drop_gaps=False)
 
 
 @pytest.mark.parametrize(("text", "stops"), [("AC*", 1), ("ac**", 2), ("AC * ", 1), ("AC", 0)])
-def test_a_stop_at_the_end_of_an_unlabelled_protein_is_left_out_and_counted(text, stops):
+def test_a_stop_at_the_end_of_an_unlabeled_protein_is_left_out_and_counted(text, stops):
     sequence, changes = normalize_sequence(text, drop_gaps=False, drop_stop=True)
     assert sequence == "AC"
     assert changes["stop_removed"] == stops
@@ -110,9 +110,9 @@ def test_stops_and_gaps_between_residues_are_refused_for_the_true_reason(text, p
         UnknownResidueError, match=place + r"; allowed are the letters A to Z and stops '\*' after"
     ) as e:
         normalize_sequence(text, drop_gaps=False, drop_stop=True)
-    assert "labelled" not in str(e.value)
+    assert "labeled" not in str(e.value)
 
 
-def test_normalise_refuses_what_is_no_residue():
+def test_normalize_refuses_what_is_no_residue():
     with pytest.raises(UnknownResidueError, match="'4' at position 3"):
         normalize_sequence("AC4", drop_gaps=True)

@@ -25,7 +25,7 @@ def test_an_index_has_lengths_ids_and_changes_without_building_examples(
     def build(self: ProteinnetDataset, index: int) -> Any:
         raise AssertionError("an example was built for its length")
 
-    monkeypatch.setattr(ProteinnetDataset, "__getitem__", build)  # defect 36
+    monkeypatch.setattr(ProteinnetDataset, "__getitem__", build)  # bug 36 in docs/compatibility.md
     dataset = ProteinnetDataset(small_data, "train")
     dataset_index = dataset.build_index()
     assert dataset_index.lengths.tolist() == [len(dataset.data[i]["primary"]) for i in range(10)]
@@ -64,7 +64,7 @@ def test_a_data_set_without_an_index_has_no_lengths(small_data: Path) -> None:
 
 
 def test_long_proteins_are_refused_by_name_not_dropped(write_split: Callable[..., Path]) -> None:
-    # defect 16: nothing is dropped in silence
+    # bug 16 in docs/compatibility.md: nothing is dropped in silence
     records = [{"primary": "A" * n, "id": f"p{n}", "stability_score": [1.0]} for n in (5, 40, 30)]
     dataset = StabilityDataset(write_split("stability", "train", records), "train")
     check_position_limit(dataset, None)
@@ -90,7 +90,7 @@ def test_max_length_is_asked_for_and_counted() -> None:
 def test_an_epoch_holds_every_protein_once_in_batches_of_similar_length() -> None:
     batches = draw_batches(LENGTHS, EVERYONE, 8, seed=1, epoch=0)
     assert sorted(np.concatenate(batches)) == EVERYONE.tolist()
-    assert len(batches) == 13  # defect 10: ceil(100 / 8), as the schedule counts
+    assert len(batches) == 13  # bug 10 in docs/compatibility.md: ceil(100 / 8), as the schedule counts
     spread = np.mean([np.ptp(LENGTHS[batch]) for batch in batches])
     assert spread < 0.4 * np.ptp(LENGTHS)
 
@@ -101,7 +101,7 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
         for seed, epoch in ((1, 0), (1, 0), (1, 1), (2, 0))
     )
     assert first == again
-    assert first != later  # defect 12: the sampler's epoch is set
+    assert first != later  # bug 12 in docs/compatibility.md: the sampler's epoch is set
     assert first != other
     assert sorted(map(sorted, first)) != sorted(map(sorted, later))
 
@@ -128,7 +128,7 @@ def test_a_rank_without_a_protein_gets_a_stand_in() -> None:
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_evaluation_covers_every_protein_once_longest_first(world_size: int) -> None:
-    # defect 12: a padded distributed sampler would count some proteins twice
+    # bug 12 in docs/compatibility.md: a padded distributed sampler would count some proteins twice
     plans = [plan_evaluation(LENGTHS, 7, rank, world_size) for rank in range(world_size)]
     assert sorted(np.concatenate([batch for plan in plans for batch in plan])) == EVERYONE.tolist()
     assert LENGTHS[plans[0][0][0]] == LENGTHS.max()

@@ -46,7 +46,7 @@ def test_lmdb_records(tmp_path: Path, in_memory: bool) -> None:
 
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_lmdb_records_are_read_when_asked_for(tmp_path: Path, in_memory: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    # defect 35: the constructor read every record
+    # bug 35 in docs/compatibility.md: the constructor read every record
     write_lmdb(tmp_path / "a.lmdb", [{"primary": "ACD"}, {"primary": "EF"}, {"primary": "G"}])
     read: list[bytes] = []
     get = LMDBReader._get
@@ -112,7 +112,7 @@ def values_of(directory: Path) -> list[tuple[str, list[int]]]:
     return [(names[i], dataset[i][2].tolist()) for i in range(len(dataset))]
 
 
-def test_labelled_splits_come_in_any_format(tmp_path: Path) -> None:
+def test_labeled_splits_come_in_any_format(tmp_path: Path) -> None:
     records = [{"id": "a", "primary": "MKV", "ss3": [0, 2, 1]}, {"id": "b", "primary": "AC", "ss3": [1, 1]}]
     folder = tmp_path / "secondary_structure"
     stem = folder / "secondary_structure_valid"

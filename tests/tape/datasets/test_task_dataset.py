@@ -1,4 +1,4 @@
-"""The data sets of the tasks: items, labels, batches, and what they say of bad records."""
+"""The data sets of the tasks: items, labels, batches, and the errors for invalid records."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Writer = Callable[..., Path]
     ],
 )
 def test_every_split_of_every_task_holds_its_long_proteins(folder: str, kind: Any, write_split: Writer) -> None:
-    # defect 16: records whose protein_length exceeds 512 were left out, and the field had to be there
+    # bug 16 in docs/compatibility.md: records with protein_length over 512 were dropped, and the field was required
     length = 600
     labels = {
         "ss3": np.zeros(length, np.int64),
@@ -174,7 +174,7 @@ def test_masks_are_a_function_of_seed_epoch_and_record(small_data: Path) -> None
 
 
 def test_masks_of_an_evaluated_split_never_change(small_data: Path) -> None:
-    # defect 21: validation was measured on new masks each time
+    # bug 21 in docs/compatibility.md: validation was measured on new masks each time
     dataset = MaskedLanguageModelingDataset(small_data, "valid")
     batch = dataset.collate_fn([dataset[0], dataset[1]])
     again = MaskedLanguageModelingDataset(small_data, "valid")
@@ -183,7 +183,7 @@ def test_masks_of_an_evaluated_split_never_change(small_data: Path) -> None:
 
 
 def test_special_tokens_are_neither_predicted_nor_inserted(small_data: Path) -> None:
-    # defect 8
+    # bug 8 in docs/compatibility.md
     dataset = MaskedLanguageModelingDataset(small_data, "train")
     tokenizer = TAPETokenizer()
     for epoch in range(20):
@@ -195,7 +195,7 @@ def test_special_tokens_are_neither_predicted_nor_inserted(small_data: Path) -> 
             assert (labels != -1).sum() >= 1
 
 
-def test_language_modelling_predicts_every_token(small_data: Path) -> None:
+def test_language_modeling_predicts_every_token(small_data: Path) -> None:
     ids, _, labels = LanguageModelingDataset(small_data, "train")[0]
     assert np.array_equal(ids, labels)
 
@@ -221,7 +221,7 @@ def test_any_split_on_disk_is_admitted(write_split: Writer) -> None:
 
 
 def test_sequences_as_people_write_them(write_split: Writer) -> None:
-    # defect 39: lower case and J were a bare KeyError
+    # bug 39 in docs/compatibility.md: lower case and J were a bare KeyError
     records = [{"primary": sequence, "stability_score": [1.0], "id": "odd"} for sequence in ("acJ", "AC-D", "AC*", "")]
     dataset = StabilityDataset(write_split("stability", "train", records), "train")
     assert np.array_equal(dataset[0][0], TAPETokenizer().encode("ACX"))

@@ -1,4 +1,4 @@
-"""Contacts from attention maps: correction and regression by hand, features against the maps, the whole command."""
+"""Contacts from attention maps: correction and regression by hand, features against the maps, the complete command."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_mean_over_residues_and_state_of_cls(model_directory: Path, fasta: Path,
             found = arrays[name].item()
             states, pooled = states_of(model_directory, sequence)
             assert set(found) == {"pooled", "avg"}
-            # defect 22: <cls> and <sep> are no part of the mean, and the states are normalised
+            # bug 22 in docs/compatibility.md: <cls> and <sep> are no part of the mean, and the states are normalized
             np.testing.assert_allclose(found["avg"], states[1:-1].mean(0), rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(found["pooled"], pooled, rtol=1e-4, atol=1e-5)
             assert found["pooled"].std() == pytest.approx(1.0, abs=0.05)
@@ -81,9 +81,9 @@ def test_a_stop_at_the_end_is_left_out(model_directory: Path, tmp_path: Path, ca
     assert [len(states) for states in files["with"].values()] == [7, 5]
     for key, states in files["without"].items():
         np.testing.assert_array_equal(files["with"][key], states)
-    said = [record.getMessage() for record in caplog.records if "changes of characters" in record.getMessage()]
-    assert len(said) == 1
-    assert said[0].endswith("with.fasta were read with these changes of characters: stop_removed 3")
+    warnings = [record.getMessage() for record in caplog.records if "changes of characters" in record.getMessage()]
+    assert len(warnings) == 1
+    assert warnings[0].endswith("with.fasta were read with these changes of characters: stop_removed 3")
 
 
 def test_the_folder_is_looked_at_before_anything_is_computed(

@@ -117,7 +117,7 @@ def test_a_stop_at_the_end_is_no_residue(finetuned: Callable[[str], Path], tmp_p
     file.write_text(">a\nMK-LA*\n")
     with pytest.raises(DataError, match=r"stop\.fasta, record 1 \(a\): unknown residue '-' at position 3") as refused:
         predict("secondary_structure", model, file)
-    assert "labelled" not in str(refused.value)
+    assert "labeled" not in str(refused.value)
 
 
 def test_contact_maps_and_pictures(finetuned: Callable[[str], Path], fasta: Path, tmp_path: Path) -> None:

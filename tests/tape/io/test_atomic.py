@@ -1,4 +1,4 @@
-"""Files and directories appear whole or not at all."""
+"""Atomic writing of files and directories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of JSON objects, and what is said of others."""
+"""Files of JSON objects, and the errors for other files."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_reader(store: Path) -> None:
             reader[2]
 
 
-def test_map_grows_beyond_its_first_size(tmp_path: Path) -> None:  # defect 39
+def test_map_grows_beyond_its_first_size(tmp_path: Path) -> None:  # bug 39 in docs/compatibility.md
     blob = np.zeros(1 << 20, dtype=np.uint8)
     count = write_lmdb(tmp_path / "big.lmdb", ({"primary": "A", "blob": blob + i} for i in range(40)))
     assert count == 40
@@ -127,7 +127,9 @@ class Malicious:
         return os.system, (f"touch {self.marker}",)
 
 
-def test_malicious_record_is_refused_and_does_not_run(store: Path, tmp_path: Path) -> None:  # defect 35
+def test_malicious_record_is_refused_and_does_not_run(
+    store: Path, tmp_path: Path
+) -> None:  # bug 35 in docs/compatibility.md
     marker = tmp_path / "ran"
     raw_put(store, b"1", pickle.dumps({"primary": "A", "x": Malicious(marker)}))
     with pytest.raises(DataError, match=r"task_train.lmdb, record 1: .*(posix|nt)\.system"):

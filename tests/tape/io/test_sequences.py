@@ -1,4 +1,4 @@
-"""Every format and compression, and what a user is told when a file is empty, cut short or something else."""
+"""Every format and compression, and the errors for empty, truncated and invalid files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vocabulary files: ids are line numbers, whatever stands in between."""
+"""Vocabulary files: ids are line numbers, also after blank lines."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def random_protein(length: int, rng: np.random.Generator) -> tuple[np.ndarray, n
 
 
 def ranked_protein(length: int, contacts: list[bool]) -> tuple[np.ndarray, np.ndarray]:
-    """The best pairs are (0, 6), (0, 7) ... in this order; ``contacts`` says which of them are contacts."""
+    """The best pairs are (0, 6), (0, 7) ... in this order; ``contacts`` selects those that are contacts."""
     scores, target = np.full((length, length), -10.0), np.zeros((length, length), dtype=np.int64)
     for rank, contact in enumerate(contacts):
         scores[0, 6 + rank] = scores[6 + rank, 0] = 10.0 - rank
@@ -60,7 +60,7 @@ def ranked_protein(length: int, contacts: list[bool]) -> tuple[np.ndarray, np.nd
 
 @pytest.mark.parametrize("length", [3, 7, 13, 40, 61])
 def test_every_range_follows_the_definition(length: int) -> None:
-    # defect 13: per protein, valid pairs only, every range apart
+    # bug 13 in docs/compatibility.md: per protein, valid pairs only, every range apart
     scores, target = random_protein(length, np.random.default_rng(length))
     found = measure(scores, target)
     for name, *definition in CASES:
@@ -84,7 +84,7 @@ def test_depths_by_hand() -> None:
 
 
 def test_an_invalid_pair_is_never_chosen() -> None:
-    # defect 13a: the label -1 was summed into the precision, which could be negative
+    # bug 13 in docs/compatibility.md: the label -1 was summed into the precision, which could be negative
     target = np.full((20, 20), -1)
     target[0, 10] = target[10, 0] = 1
     scores = np.zeros((20, 20))
@@ -94,7 +94,7 @@ def test_an_invalid_pair_is_never_chosen() -> None:
 
 
 def test_a_pair_counts_once() -> None:
-    # defect 15: with both triangles the best four pairs are two pairs seen twice
+    # bug 15 in docs/compatibility.md: with both triangles the best four pairs are two pairs seen twice
     found = summary(ranked_protein(20, [True, True, False, False]))
     assert found["precision_at_l5"].value == 0.5
     assert found["precision_at_l5_double_counted"].value == 1.0
@@ -106,7 +106,8 @@ def test_a_pair_counts_once() -> None:
 
 
 def test_the_original_averaged_over_batches_not_proteins() -> None:
-    # defect 13b: 8 short proteins (k = 2, all right) make one batch, a long one (k = 10, 4 right) the next
+    # bug 13 in docs/compatibility.md: 8 short proteins (k = 2, all correct) are one batch, a long one (k = 10, 4 correct)
+    # the next
     short, long = ranked_protein(10, [True, True]), ranked_protein(50, [True] * 4)
     found = summary(long, *[short] * 8)
     assert found["precision_at_l5"].value == pytest.approx((8 + 0.4) / 9)
@@ -143,7 +144,7 @@ def test_intervals_hold_the_value_and_are_there_for_every_mean_over_proteins() -
 
 
 def test_l5_is_a_precision() -> None:
-    # defect 14: the registered metric was the length of the target
+    # bug 14 in docs/compatibility.md: the registered metric was the length of the target
     rng = np.random.default_rng(2)
     proteins = [random_protein(n, rng) for n in (20, 30)]
     value = precision_at_l5([target for _, target in proteins], [logits_of(scores) for scores, _ in proteins])

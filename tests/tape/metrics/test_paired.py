@@ -20,7 +20,7 @@ VALUES = TASK_TYPE_METRICS[TaskType.VALUE]
 
 
 def test_a_difference_that_all_proteins_share_has_no_width() -> None:
-    """However far the proteins lie apart: that is what pairing is for."""
+    """However much the proteins differ from each other, which is the purpose of pairing."""
     right = np.random.default_rng(1).integers(20, 90, 40).tolist()
     first = [ResidueCounts(count + 1, 100) for count in right]
     second = [ResidueCounts(count, 100) for count in right]

@@ -58,7 +58,7 @@ def test_unequal_numbers_are_refused() -> None:
 
 
 def test_value_metrics_are_taken_over_the_whole_set() -> None:
-    # defect 20: a rank correlation averaged over batches would be 1.0 here, over the set it is not
+    # bug 20 in docs/compatibility.md: averaged over batches, the rank correlation would be 1.0
     first = [measure_value(np.array([p]), np.array([t])) for p, t in [(1.0, 1.0), (2.0, 2.0)]]
     second = [measure_value(np.array([p]), np.array([t])) for p, t in [(0.1, 3.0), (0.2, 4.0)]]
     metrics = {metric.name: metric for metric in summarize_values(first + second)}

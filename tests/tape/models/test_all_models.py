@@ -45,12 +45,12 @@ def words(model: str, task: str, *options: object) -> list[str]:
 
 def test_the_table_of_tasks_and_models_is_whole() -> None:
     encoders = {"transformer", "lstm", "resnet", "unirep"}
-    labelled = dict.fromkeys(
+    labeled = dict.fromkeys(
         ("fluorescence", "stability", "remote_homology", "contact_prediction", "secondary_structure"),
         encoders | {"onehot"},
     )
     expected = {
-        **labelled,
+        **labeled,
         "embed": encoders,
         "masked_language_modeling": {"transformer", "resnet"},
         "language_modeling": {"lstm", "unirep"},

@@ -13,7 +13,7 @@ HEADS, SIZE = 3, 16
 
 
 def dense(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> Tensor:
-    """The whole T x T matrix, minus infinity between proteins."""
+    """The complete T x T matrix, minus infinity between proteins."""
     owner = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(query.device)
     scores = torch.einsum("bqhd,bkhd->bhqk", query, key) * SIZE**-0.5
     scores = scores.masked_fill(owner[:, None] != owner[None, :], float("-inf"))

@@ -1,4 +1,4 @@
-"""Heads against direct formulas: weight normalisation, masked batch statistics, pair features by factors."""
+"""Heads against direct formulas: weight normalization, masked batch statistics, pair features by factors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tape.models.heads import (
 from tape.tasks import TaskType
 
 
-def test_weight_normalisation_has_one_gain_for_the_whole_matrix():
+def test_weight_normalization_has_one_gain_for_the_whole_matrix():
     layer = WeightNormLinear(6, 4)
     with torch.no_grad():
         layer.weight_g.fill_(3.0)
@@ -39,13 +39,13 @@ def test_weight_normalisation_has_one_gain_for_the_whole_matrix():
     assert layer.weight_g.shape == ()
 
 
-def test_weight_normalised_convolution_keeps_the_length():
+def test_weight_normalized_convolution_keeps_the_length():
     layer = WeightNormConv1d(3, 7, 5)
     assert layer(torch.randn(2, 3, 11)).shape == (2, 7, 11)
 
 
 @pytest.mark.parametrize("dimensions", [1, 2])
-def test_batch_statistics_leave_padding_out(dimensions):  # defect 17
+def test_batch_statistics_leave_padding_out(dimensions):  # bug 17 in docs/compatibility.md
     torch.manual_seed(0)
     masked = MaskedBatchNorm(4)
     plain = nn.BatchNorm1d(4)
@@ -69,7 +69,7 @@ def test_one_real_position_does_not_break_training():
     assert torch.isfinite(head(torch.randn(1, 6, 4), mask)).all()
 
 
-def test_gradient_is_free_of_padding():  # defect 17
+def test_gradient_is_free_of_padding():  # bug 17 in docs/compatibility.md
     torch.manual_seed(1)
     head = SimpleConv(4, 8, 3).train()
     features = torch.randn(2, 9, 4, requires_grad=True)
@@ -116,7 +116,7 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.mark.parametrize("architecture", ["linear", "resnet"])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_no_pair_tensor_is_ever_made(architecture, dropout):  # defect 37
+def test_no_pair_tensor_is_ever_made(architecture, dropout):  # bug 37 in docs/compatibility.md
     length, hidden = 100, 128  # so that neither 64 channels a pair nor 64 weighted copies of the states are as large
     head = PairwiseContactPredictionHead(hidden, architecture=architecture, num_blocks=1, dropout=dropout).train()
     states = torch.randn(1, length, hidden, requires_grad=True)
@@ -230,8 +230,8 @@ def test_proteins_without_a_class_have_no_part_in_the_loss():
     head = SequenceClassificationHead(4, 3, head_hidden_size=8).eval()
     states = torch.randn(3, 4)
     (loss, metrics), logits = head(states, torch.tensor([1, -1, int(head(states)[0][2].argmax())]))
-    (labelled, _), _ = head(states[[0, 2]], torch.tensor([1, int(logits[2].argmax())]))
-    torch.testing.assert_close(loss, labelled)
+    (labeled, _), _ = head(states[[0, 2]], torch.tensor([1, int(logits[2].argmax())]))
+    torch.testing.assert_close(loss, labeled)
     assert float(metrics["accuracy"]) == pytest.approx((float(logits[0].argmax() == 1) + 1) / 2)
     assert head(states, torch.full((3,), -1))[0][0].item() == 0.0  # not nan
 

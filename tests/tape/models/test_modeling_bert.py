@@ -1,4 +1,4 @@
-"""The encoder against an independent implementation, packed against padded, and the defects of the original."""
+"""The encoder against an independent implementation, packed against padded, and the bugs of the original."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def megatron_bert(model: ProteinBertForMaskedLM):
 
 
 @pytest.mark.parametrize("hidden_act", ["gelu", "gelu_tanh"])
-def test_equals_transformers_megatron_bert(tiny_config, proteins, hidden_act):  # defect 2
+def test_equals_transformers_megatron_bert(tiny_config, proteins, hidden_act):  # bug 2 in docs/compatibility.md
     model = ProteinBertForMaskedLM(tiny_config(hidden_act=hidden_act)).eval()
     randomise(model)
     oracle = megatron_bert(model)
@@ -128,7 +128,7 @@ def test_tapes_post_layer_norm_checkpoint_equals_transformers_bert(tiny_config, 
 
 
 def test_tapes_finetuned_checkpoint_keeps_its_heads(tiny_config, proteins, tmp_path):
-    """tape-proteins 0.5: heads of 512, one linear map for contacts; config.json says nothing of either."""
+    """tape-proteins 0.5: heads of 512, one linear map for contacts; config.json states neither."""
     _, encoder = tape_bert(tiny_config, tmp_path, "bert.")
     head = {"weight_v": torch.randn(512, 32), "weight_g": torch.tensor(2.0), "bias": torch.randn(512)}
     last = {"weight_v": torch.randn(1, 512), "weight_g": torch.tensor(1.0), "bias": torch.zeros(1)}
@@ -153,11 +153,11 @@ def test_tapes_finetuned_checkpoint_keeps_its_heads(tiny_config, proteins, tmp_p
     )
 
 
-def test_final_layer_norm_acts_and_learns(tiny_config, proteins):  # defect 2
+def test_final_layer_norm_acts_and_learns(tiny_config, proteins):  # bug 2 in docs/compatibility.md
     ids, mask = proteins(20)
     model = ProteinBertModel(tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
     output = model(ids, mask)[0]
-    assert output.std().item() == pytest.approx(1.0, abs=0.1)  # at initialisation the residual stream has about 0.05
+    assert output.std().item() == pytest.approx(1.0, abs=0.1)  # at initialization the residual stream has about 0.05
     output.square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.encoder.final_ln.parameters())
 
@@ -171,7 +171,7 @@ def test_original_without_final_layer_norm_can_be_had(tiny_config, proteins):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_padding_is_masked_in_every_precision(tiny_config, proteins, dtype):  # defect 3
+def test_padding_is_masked_in_every_precision(tiny_config, proteins, dtype):  # bug 3 in docs/compatibility.md
     model = ProteinBertModel(tiny_config()).eval()
     randomise(model)
     model = model.to(dtype)
@@ -184,7 +184,7 @@ def test_padding_is_masked_in_every_precision(tiny_config, proteins, dtype):  # 
     assert (model(ids, mask)[0][:, :9].float() - alone).abs().max() < tolerance
 
 
-def test_dropout_follows_attention_and_mlp(tiny_config, proteins):  # defect 7
+def test_dropout_follows_attention_and_mlp(tiny_config, proteins):  # bug 7 in docs/compatibility.md
     config = tiny_config(hidden_dropout_prob=0.999999, attention_probs_dropout_prob=0.0)
     layer = ProteinBertModel(config).encoder.layer[0].train()
     hidden = torch.randn(1, 10, 32)
@@ -233,7 +233,7 @@ def test_packing_refuses_a_mask_and_empty_proteins(tiny_config, proteins):
 
 
 def test_blocks_are_recomputed_and_nothing_else_changes(tiny_config, proteins):
-    # defect 38: nothing was ever recomputed, and the branch for it had no final layer norm and lost all states but some
+    # bug 38 in docs/compatibility.md: activation checkpointing was unreachable, and lacked the final layer norm
     ids, mask = proteins(10, 20)
     model = ProteinBertModel(tiny_config(output_hidden_states=True, output_attentions=True))
     calls, found = [], []
@@ -296,7 +296,9 @@ def test_attention_maps_and_states_on_request(tiny_config, proteins):
 
 @pytest.mark.parametrize("model_class", TASK_MODELS)
 @pytest.mark.parametrize("contact_head", ["linear", "resnet"])
-def test_prediction_does_not_depend_on_the_batch(tiny_config, proteins, model_class, contact_head):  # defect 17
+def test_prediction_does_not_depend_on_the_batch(
+    tiny_config, proteins, model_class, contact_head
+):  # bug 17 in docs/compatibility.md
     if contact_head == "linear" and model_class is not ProteinBertForContactPrediction:
         pytest.skip("only contact prediction has two heads")
     model = model_class(tiny_config(contact_head=contact_head)).eval()
@@ -327,7 +329,7 @@ def test_save_and_load_round_trip(tiny_config, proteins, tmp_path, model_class, 
     torch.testing.assert_close(again(ids, mask)[0], model(ids, mask)[0], rtol=0, atol=0)
 
 
-def test_encoder_and_task_models_load_each_other(tiny_config, tmp_path):  # defect 4
+def test_encoder_and_task_models_load_each_other(tiny_config, tmp_path):  # bug 4 in docs/compatibility.md
     base = ProteinBertModel(tiny_config())
     randomise(base)
     state = {**base.state_dict(), "bert_tail_dense.weight": torch.ones(32, 32), "bert_tail_dense.bias": torch.ones(32)}
@@ -346,7 +348,7 @@ def test_encoder_and_task_models_load_each_other(tiny_config, tmp_path):  # defe
     )
 
 
-def test_a_missing_encoder_weight_is_an_error(tiny_config, tmp_path):  # defect 4
+def test_a_missing_encoder_weight_is_an_error(tiny_config, tmp_path):  # bug 4 in docs/compatibility.md
     model = ProteinBertForMaskedLM(tiny_config())
     state = dict(model.state_dict())
     del state["bert.encoder.layer.1.attention.self.key.weight"]
@@ -356,7 +358,7 @@ def test_a_missing_encoder_weight_is_an_error(tiny_config, tmp_path):  # defect 
         ProteinBertForMaskedLM.from_pretrained(tmp_path)
 
 
-def test_a_stale_decoder_never_overwrites_word_embeddings(tiny_config, tmp_path):  # defect 5
+def test_a_stale_decoder_never_overwrites_word_embeddings(tiny_config, tmp_path):  # bug 5 in docs/compatibility.md
     model = ProteinBertForMaskedLM(tiny_config())
     state = {name: value.clone() for name, value in model.state_dict().items()}
     state["mlm.decoder.weight"] = torch.full_like(state["mlm.decoder.weight"], 9.0)

@@ -36,11 +36,11 @@ def read_alone(model: ProteinResNetModel, ids: torch.Tensor) -> tuple[torch.Tens
     states = F.layer_norm(words, (8,), norm.weight, norm.bias, 1e-12)
     for block in model.encoder.layer:
         hidden = states
-        for conv, normalise in ((block.conv1, block.bn1.norm), (block.conv2, block.bn2.norm)):
+        for conv, normalize in ((block.conv1, block.bn1.norm), (block.conv2, block.bn2.norm)):
             if conv is block.conv2:
                 hidden = F.gelu(hidden)
             hidden = F.conv1d(hidden.T[None], conv.weight, padding=1)[0].T
-            hidden = F.layer_norm(hidden, (8,), normalise.weight, normalise.bias, 1e-12)
+            hidden = F.layer_norm(hidden, (8,), normalize.weight, normalize.bias, 1e-12)
         states = F.gelu(states + hidden)
     scores = states @ pooler.attention_weights.weight[0] + pooler.attention_weights.bias
     weights = scores.softmax(0) if model.config.resnet_pooler == "attention" else torch.ones_like(scores)

@@ -129,7 +129,7 @@ def test_features_are_those_of_each_alignment_alone():
         assert features[row, :, length:].abs().sum() == 0
 
 
-def test_distributions_and_loss_are_those_of_each_protein_alone(model):  # defect 17
+def test_distributions_and_loss_are_those_of_each_protein_alone(model):  # bug 17 in docs/compatibility.md
     msas, given = alignments(), labels()
     hot = padded(msas)
     (loss, losses), together = model(hot, **given)

@@ -28,7 +28,7 @@ def unirep_proteins(proteins) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def read_alone(model: UniRepModel, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """States (S, H) and pooled (2H,) of one protein; weight normalisation row by row with explicit sums."""
+    """States (S, H) and pooled (2H,) of one protein; weight normalization row by row with explicit sums."""
     cell = model.encoder.mlstm_cell
 
     def weight(layer: nn.Module) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The start from which heads look at neighbours: where they look, what stays as it was, what is refused."""
+"""Initialization of heads that attend to neighbors: their offsets, unchanged parameters, invalid configurations."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_offsets_go_both_ways() -> None:
 
 
 @pytest.mark.parametrize("std", [0.01, 0.03])
-def test_every_head_of_every_layer_begins_at_its_neighbour(std: float) -> None:
+def test_every_head_of_every_layer_begins_at_its_neighbor(std: float) -> None:
     seen = at_offsets(config(initializer_range=std))
     assert seen.min() > 0.8  # 300 residues: 0.003 would be uniform
 

@@ -1,4 +1,4 @@
-"""No prediction of any model for any task depends on the batch that a protein comes in (defect 17)."""
+"""Predictions of all models do not depend on the rest of the batch (bug 17 in docs/compatibility.md)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def cut(output: torch.Tensor, length: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("model_type", "task", "changes"), cases())
-def test_a_prediction_is_the_same_alone_batched_sorted_and_shuffled(proteins, model_type, task, changes):  # defect 17
+def test_a_prediction_is_the_same_alone_batched_sorted_and_shuffled(
+    proteins, model_type, task, changes
+):  # bug 17 in docs/compatibility.md
     model = small_model(model_type, task.name, **changes)
     ids, _ = proteins(*LENGTHS)
     alone = {row: predictions(model, task, [row], ids)[row] for row in range(len(LENGTHS))}

@@ -29,7 +29,7 @@ def silenced(model: ProteinBertModel) -> ProteinBertModel:
 
 @pytest.mark.parametrize("position", ["pre", "post"])
 def test_a_pruned_model_computes_as_if_its_heads_were_silent(tiny_config, proteins, position):
-    # defect 39: prune_heads raised AttributeError
+    # bug 39 in docs/compatibility.md: prune_heads raised AttributeError
     model = ProteinBertModel(tiny_config(layer_norm_position=position, output_attentions=True)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -68,7 +68,7 @@ def test_pruned_heads_stay_out_of_saved_models(tiny_config, proteins, tmp_path):
 
 
 def test_a_configuration_with_pruned_heads_makes_a_pruned_model(tiny_config):
-    # defect 39: it was accepted, and the model had all its heads
+    # bug 39 in docs/compatibility.md: it was accepted, and the model had all its heads
     model = ProteinBertModel(tiny_config(pruned_heads={"0": [1], "2": [0, 3]}))
     widths = [layer.attention.self.query.out_features // SIZE for layer in model.encoder.layer]
     assert widths == [3, 4, 2]

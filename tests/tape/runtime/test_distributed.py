@@ -96,7 +96,8 @@ def outputs(small_data: Path, small_config: Path, tmp_path_factory: pytest.TempP
 @pytest.mark.distributed
 @pytest.mark.slow
 def test_two_ranks_train_and_validate_as_one(outputs: list[Path]) -> None:
-    # defect 12: the same steps, each protein validated once, metrics over all ranks (20), one writer
+    # bugs 12 and 20 in docs/compatibility.md: the same steps, each protein validated once, metrics over all ranks, and
+    # only the main process writes
     runs = [out / "plain" for out in outputs]
     one, two = (read_history(run) for run in runs)
     for first, second in zip(one, two, strict=True):
@@ -116,7 +117,7 @@ def test_two_ranks_train_and_validate_as_one(outputs: list[Path]) -> None:
 def test_two_ranks_validate_the_model_that_is_saved(
     run_script: Callable[..., Any], small_data: Path, small_config: Path, tmp_path: Path, free_port: int
 ) -> None:
-    """Batch normalisation's running statistics differ between ranks until they are shared. By the launcher."""
+    """Batch normalization's running statistics differ between ranks until they are shared. By the launcher."""
     words = ["transformer", "secondary_structure", "--data_dir", small_data, "--model_config_file", small_config]
     options = ["--num_train_epochs", 1, "--batch_size", 4, "--learning_rate", 1e-2, "--warmup_steps", 0]
     launcher = ["--nproc_per_node", 2, "--master_port", free_port, "--output_dir", tmp_path, "--exp_name", "run"]
@@ -148,7 +149,7 @@ def test_seeds_evaluation_embeddings_and_predictions_do_not_depend_on_ranks(outp
 
 @pytest.mark.distributed
 @pytest.mark.slow
-def test_the_launcher_reports_what_its_processes_say(
+def test_the_launcher_reports_the_errors_of_its_processes(
     run_script: Callable[..., Any],
     assert_clean_error: Callable[..., None],
     small_config: Path,
@@ -165,20 +166,20 @@ def test_the_launcher_reports_what_its_processes_say(
     assert_clean_error(result, "pfam_train.lmdb, record 1: unknown residue '1'", "training process")
 
 
-def test_there_is_one_writer_for_all_machines() -> None:
-    # defect 12: the first process of every machine wrote
-    ranks = [DistributedContext(rank, world_size=4, local_rank=rank % 2) for rank in range(4)]
-    assert [rank.is_main for rank in ranks] == [True, False, False, False]
+def test_one_main_process_over_all_machines() -> None:
+    # bug 12 in docs/compatibility.md: the first process of every machine wrote
+    contexts = [DistributedContext(rank, world_size=4, local_rank=rank % 2) for rank in range(4)]
+    assert [context.is_main for context in contexts] == [True, False, False, False]
 
 
-def test_one_process_needs_no_exchange() -> None:
-    ranks = DistributedContext()
-    assert (ranks.is_main, ranks.is_distributed) == (True, False)
-    assert all_reduce_sum([1.0, 2.0], ranks) == [1.0, 2.0]
-    assert all_gather_lists([1], ranks) == [1]
-    assert broadcast_object("x", ranks) == "x"
+def test_one_process_needs_no_collectives() -> None:
+    context = DistributedContext()
+    assert (context.is_main, context.is_distributed) == (True, False)
+    assert all_reduce_sum([1.0, 2.0], context) == [1.0, 2.0]
+    assert all_gather_lists([1], context) == [1]
+    assert broadcast_object("x", context) == "x"
     with distributed_context(no_cuda=True) as alone:
-        assert alone == ranks
+        assert alone == context
 
 
 def test_impossible_launches(monkeypatch: pytest.MonkeyPatch) -> None:

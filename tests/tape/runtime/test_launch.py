@@ -55,11 +55,11 @@ def test_slurm() -> None:
 def test_slurm_without_the_variables_of_a_step() -> None:
     """Tasks in a container that passes the job's variables only; they never become runs of their own unnoticed."""
     tasks = [{"SLURM_NTASKS": "2", "SLURM_NODELIST": "n1", "SLURM_PROCID": r, "SLURM_LOCALID": r} for r in "01"]
-    told = [read_launch({**task, "MASTER_ADDR": "n1", "MASTER_PORT": "7"}) for task in tasks]
-    assert told == [Launch(rank, 2, rank, "tcp://n1:7", "Slurm") for rank in (0, 1)]
+    found = [read_launch({**task, "MASTER_ADDR": "n1", "MASTER_PORT": "7"}) for task in tasks]
+    assert found == [Launch(rank, 2, rank, "tcp://n1:7", "Slurm") for rank in (0, 1)]
     with pytest.raises(ConfigError, match="srun started 2 processes.*export MASTER_ADDR"):
         read_launch(tasks[1])
-    with pytest.raises(ConfigError, match="export MASTER_ADDR"):  # the step's number says that it is a task
+    with pytest.raises(ConfigError, match="export MASTER_ADDR"):  # it is a task, since its step has a number
         read_launch({**tasks[0], "SLURM_STEP_ID": "0"})
     assert read_launch({**tasks[0], "SLURM_NTASKS": "1", "MASTER_ADDR": "n1"}) == Launch()
 

@@ -1,4 +1,4 @@
-"""The most memory that a process held."""
+"""Peak memory of a process, and returning freed memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ module = runpy.run_path({file!r})
 if {returned}:
     module["return_large_blocks"]()
 first = b"x" * (8 << 20)
-del first  # from here on, glibc keeps blocks of this size unless told otherwise
+del first  # from here on, glibc keeps blocks of this size by default
 blocks = [bytes([number]) * (8 << 20 if number % 2 else 100 << 10) for number in range(60)]
 small = blocks[::2]
 del blocks
@@ -38,7 +38,7 @@ def test_what_was_held_counts_after_it_is_given_back() -> None:
     assert process_memory.peak_memory() > held
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does not tell it apart")
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems include the parent process")
 def test_what_the_parent_holds_is_not_counted() -> None:
     block = b"x" * BLOCK  # written, so resident
     code = f"import runpy; print(runpy.run_path({process_memory.__file__!r})['peak_memory']())"
@@ -52,6 +52,6 @@ def test_where_the_system_has_no_such_file(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
-def test_large_blocks_are_returned_though_small_ones_lie_between_them() -> None:
+def test_large_blocks_are_returned_in_spite_of_small_ones_between_them() -> None:
     held = {returned: printed_by(_HOLES.format(file=process_memory.__file__, returned=returned)) for returned in (0, 1)}
     assert held[1] < 100_000_000 < 200_000_000 < held[0]  # 30 blocks of 8 MiB
