@@ -106,8 +106,8 @@ def test_a_pair_counts_once() -> None:
 
 
 def test_the_original_averaged_over_batches_not_proteins() -> None:
-    # bug 13 in docs/compatibility.md: 8 short proteins (k = 2, all correct) are one batch, a long one (k = 10, 4 correct)
-    # the next
+    # bug 13 in docs/compatibility.md: 8 short proteins (k = 2, all correct) are one batch, a long one
+    # (k = 10, 4 correct) the next
     short, long = ranked_protein(10, [True, True]), ranked_protein(50, [True] * 4)
     found = summary(long, *[short] * 8)
     assert found["precision_at_l5"].value == pytest.approx((8 + 0.4) / 9)
