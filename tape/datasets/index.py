@@ -98,7 +98,7 @@ def _read_all(source: RecordSource) -> DatasetIndex:
     return DatasetIndex(lengths, identifiers, total)
 
 
-def speaks_for(dataset: Any, method: str) -> bool:
+def describes_examples(dataset: Any, method: str) -> bool:
     """Whether an inherited ``method``, which describes the records of the file, also describes the examples.
 
     A third-party class may select or crop the records of its file. If it overrides ``__len__``, ``__getitem__`` or
@@ -120,7 +120,7 @@ def index_of(dataset: Any) -> DatasetIndex | None:
     A file in the attribute ``data`` is not enough, since the examples may be a subset of its records, in another order,
     or several per record. Without an index, proteins are not sorted by length, and their numbers serve as ids.
     """
-    if not hasattr(dataset, "build_index") or not speaks_for(dataset, "build_index"):
+    if not hasattr(dataset, "build_index") or not describes_examples(dataset, "build_index"):
         return None
     if not isinstance(getattr(dataset, "data", None), RecordSource | None):  # such as a list of some of its records
         return None
@@ -134,7 +134,7 @@ def index_of(dataset: Any) -> DatasetIndex | None:
 
 def unmasked_labels_of(dataset: Any) -> Callable[[int], np.ndarray] | None:
     """Method ``unmasked_labels`` of a data set of residue classes; None if it has none that describes its examples."""
-    if not speaks_for(dataset, "unmasked_labels"):
+    if not describes_examples(dataset, "unmasked_labels"):
         return None
     labels: Callable[[int], np.ndarray] | None = getattr(dataset, "unmasked_labels", None)
     return labels

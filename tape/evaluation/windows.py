@@ -1,9 +1,10 @@
-"""Proteins longer than a model's position table, read in overlapping windows (``--length window``).
+"""Overlapping windows over proteins that are longer than a model's position table (``--length window``).
 
-A protein of L residues is read in windows as long as the table allows, half overlapping, spread evenly from its first
-residue to its last. Values are averaged, classes by their probabilities (whose logarithm then stands for the logits):
-a protein's over all its windows, a residue's or a pair's over those that hold it. Pairs too far apart for any window
-get the lowest contact probability of the protein's other pairs, and so rank last. Shorter proteins are untouched.
+The windows are as long as the position table allows, overlap by about half, and are spread evenly over the protein.
+Predicted values are averaged. For classes, the probabilities are averaged, and their logarithms are returned as logits.
+The average is over all windows of a protein, or over the windows that contain a residue or a pair of residues. Pairs
+that are too far apart for any window get the lowest contact probability of the other pairs, so that they rank last.
+Shorter proteins have a single window, and their prediction is that of the model.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from tape.tasks import TaskType
 
 @dataclass(frozen=True)
 class Window:
-    """``length`` residues from residue ``start`` (counted from 0) of row ``row`` of a batch."""
+    """``length`` residues of row ``row`` of a batch, from residue ``start`` (from 0)."""
 
     row: int
     start: int
     length: int
 
 
-Parts = dict[int, list[tuple[Window, tuple[Tensor, ...]]]]  # row -> its windows with what the model gave for them
+Parts = dict[int, list[tuple[Window, tuple[Tensor, ...]]]]  # row -> its windows with the model's outputs
 
 
 def window_starts(length: int, size: int) -> list[int]:
-    """First residues of the windows of ``size`` over a protein of ``length`` residues."""
+    """First residues of the windows of ``size`` residues over a protein of ``length`` residues."""
     if length <= size:
         return [0]
     count = 1 + -(-(length - size) // max(1, size // 2))
@@ -42,12 +43,12 @@ def window_starts(length: int, size: int) -> list[int]:
 
 
 class WindowedModel(nn.Module):
-    """A task model, or a bare encoder, that takes proteins of any length. For evaluation, not for training.
+    """Wraps a task model or an encoder for proteins of any length. For evaluation only, not for training.
 
     Args:
-        model: with TAPE's calling convention.
-        task_type: what it predicts; of ``EMBEDDING`` it returns (states, pooled).
-        positions: rows of its position table.
+        model: a model with TAPE's signature of ``forward``.
+        task_type: type of the task; for ``EMBEDDING``, the model returns (states, pooled).
+        positions: rows of the model's position table.
     """
 
     def __init__(self, model: nn.Module, task_type: TaskType, positions: int) -> None:
@@ -58,7 +59,7 @@ class WindowedModel(nn.Module):
     def forward(
         self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None, **others: Any
     ) -> tuple[Any, ...]:
-        """As the model's; ``others`` such as ``protein_length`` follow from the windows where they are needed."""
+        """As ``forward`` of the model. ``others`` such as ``protein_length`` are recomputed for windows."""
         if input_ids.shape[1] <= self.size + 2:
             inputs = {"input_ids": input_ids, "input_mask": input_mask, **others}
             output: tuple[Any, ...] = self.model(**inputs, **({} if targets is None else {"targets": targets}))
@@ -78,7 +79,7 @@ class WindowedModel(nn.Module):
         return window_starts(length, self.size)
 
     def _run(self, windows: list[Window], ids: Tensor, lengths: list[int]) -> Parts:
-        """Row -> its windows with their outputs without padding; as many windows at a time as the batch has rows."""
+        """Run the model on all windows, as many at a time as the batch has rows; return the outputs without padding."""
         found: Parts = defaultdict(list)
         ordered = sorted(windows, key=lambda window: -window.length)
         for first in range(0, len(ordered), len(ids)):
@@ -113,10 +114,10 @@ class WindowedModel(nn.Module):
         states = first[: window.length + 2]
         return (states, outputs[1][number].float()) if self.task_type == TaskType.EMBEDDING else (states,)
 
-    # --- putting together -------------------------------------------------------------------------------------------
+    # --- combining the windows --------------------------------------------------------------------------------------
 
     def _stitch(self, parts: Parts, lengths: list[int]) -> Tensor:
-        rows = [self._one([(w, out[0]) for w, out in parts[row]], n) for row, n in enumerate(lengths)]
+        rows = [self._combine([(w, out[0]) for w, out in parts[row]], n) for row, n in enumerate(lengths)]
         if self.task_type in (TaskType.VALUE, TaskType.SEQUENCE_CLASS):
             return torch.stack(rows)
         longest = max(len(row) for row in rows)
@@ -124,8 +125,8 @@ class WindowedModel(nn.Module):
             return torch.stack([F.pad(row, (0, 0, 0, longest - len(row), 0, longest - len(row))) for row in rows])
         return torch.stack([F.pad(row, (0, 0, 0, longest - len(row))) for row in rows])
 
-    def _one(self, parts: list[tuple[Window, Tensor]], length: int) -> Tensor:
-        """One protein's prediction from its windows'."""
+    def _combine(self, parts: list[tuple[Window, Tensor]], length: int) -> Tensor:
+        """The prediction for one protein from those for its windows."""
         if len(parts) == 1:
             return parts[0][1]
         if self.task_type == TaskType.VALUE:
@@ -154,7 +155,7 @@ def _log(probabilities: Tensor) -> Tensor:
 
 
 def _mean_tokens(parts: list[tuple[Window, Tensor]], length: int) -> Tensor:
-    """(length + 2, C): ``<cls>`` of the first window, ``<sep>`` of the last, each residue's mean between them."""
+    """(length + 2, C): mean of each residue over its windows, with ``<cls>`` of the first and ``<sep>`` of the last."""
     total = parts[0][1].new_zeros((length + 2, parts[0][1].shape[-1]))
     count = total.new_zeros((length + 2, 1))
     total[0], total[-1] = parts[0][1][0], parts[-1][1][-1]
@@ -167,7 +168,7 @@ def _mean_tokens(parts: list[tuple[Window, Tensor]], length: int) -> Tensor:
 
 
 def _mean_pairs(parts: list[tuple[Window, Tensor]], length: int) -> Tensor:
-    """(length, length, 2) from the windows' squares along the diagonal."""
+    """(length, length, 2): mean of each pair over the windows that contain it."""
     total = parts[0][1].new_zeros((length, length, 2))
     count = total.new_zeros((length, length, 1))
     for window, values in parts:

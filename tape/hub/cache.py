@@ -85,10 +85,10 @@ def local_model(
     address = str(source)
     directory = Path(cache_dir or cache_directory()) / _directory_name(address)
     directory.mkdir(parents=True, exist_ok=True)
-    with _alone(directory):
+    with _locked(directory):
         if force_download:
             _replace(address, directory)
-        elif not _is_whole(directory):
+        elif not _is_complete(directory):
             _fetch(address, directory)
     return directory
 
@@ -100,7 +100,7 @@ def _directory_name(address: str) -> str:
 
 
 @contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
+def _locked(directory: Path) -> Iterator[None]:
     """Lock the directory, since all ranks of a run request their model at the same time."""
     with (directory.parent / f".{directory.name}.lock").open("w") as lock:
         try:
@@ -134,14 +134,14 @@ def _empty(directory: Path) -> None:
             path.unlink()
 
 
-def _is_whole(directory: Path) -> bool:
+def _is_complete(directory: Path) -> bool:
     """Whether the download is complete and its files are unchanged."""
     record = directory / RECORD_NAME
     if not record.is_file():
         return False
     try:
         files: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))["files"]
-        wrong = [name for name, file in files.items() if not _agrees(directory / name, str(file["sha256"]))]
+        wrong = [name for name, file in files.items() if not _matches(directory / name, str(file["sha256"]))]
     except (ValueError, KeyError, TypeError, AttributeError):
         wrong = [RECORD_NAME]
     if wrong:
@@ -150,7 +150,7 @@ def _is_whole(directory: Path) -> bool:
     return not wrong
 
 
-def _agrees(path: Path, digest: str) -> bool:
+def _matches(path: Path, digest: str) -> bool:
     return path.is_file() and sha256_of(path) == digest
 
 
@@ -177,11 +177,11 @@ def _files_of(address: str) -> list[_RemoteFile]:
     name = urlsplit(address).path.rpartition("/")[2]
     suffix = Path(name).suffix
     if suffix not in (".bin", ".pt", ".safetensors"):
-        return [_RemoteFile(_CONFIG, (_beneath(address, _CONFIG),), JSON)]
+        return [_RemoteFile(_CONFIG, (_child_url(address, _CONFIG),), JSON)]
     weights = "model.safetensors" if suffix == ".safetensors" else "pytorch_model.bin"
     prefix = name.removesuffix("pytorch_model.bin").removesuffix("model.safetensors")
     configs = [f"{prefix}{_CONFIG}"] if prefix != name else []  # files of TAPE are named NAME-config.json
-    urls = tuple(_beside(address, config) for config in dict.fromkeys([*configs, _CONFIG]))
+    urls = tuple(_sibling_url(address, config) for config in dict.fromkeys([*configs, _CONFIG]))
     return [_RemoteFile(_CONFIG, urls, JSON), _RemoteFile(weights, (address,), _WEIGHTS[weights])]
 
 
@@ -189,7 +189,7 @@ def _fetch_weights(address: str, directory: Path, files: dict[str, Any]) -> list
     """Download the weights of a model directory, in either format."""
     for name, kind in _WEIGHTS.items():
         with contextlib.suppress(DeadLinkError):
-            files[name] = {"url": _fetch_first(_RemoteFile(name, (_beneath(address, name),), kind), directory / name)}
+            files[name] = {"url": _fetch_first(_RemoteFile(name, (_child_url(address, name),), kind), directory / name)}
             return [name]
     raise DeadLinkError(f"{address}: has neither {' nor '.join(_WEIGHTS)}")
 
@@ -202,7 +202,9 @@ def _fetch_optional(address: str, directory: Path, files: dict[str, Any]) -> lis
     found = []
     for name in _OPTIONAL:
         with contextlib.suppress(DataError):  # some servers answer with a web page instead of an error
-            files[name] = {"url": _fetch_first(_RemoteFile(name, (_beside(config, name),), JSON), directory / name)}
+            files[name] = {
+                "url": _fetch_first(_RemoteFile(name, (_sibling_url(config, name),), JSON), directory / name)
+            }
             found.append(name)
     return found
 
@@ -222,12 +224,12 @@ def _fetch_first(file: _RemoteFile, path: Path) -> str:
     raise ConfigError(f"{file.name}: no address")  # unreachable: a _RemoteFile has at least one address
 
 
-def _beneath(address: str, name: str) -> str:
+def _child_url(address: str, name: str) -> str:
     parts = urlsplit(address)
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
 
 
-def _beside(address: str, name: str) -> str:
+def _sibling_url(address: str, name: str) -> str:
     parts = urlsplit(address)
     return urlunsplit(parts._replace(path=f"{parts.path.rpartition('/')[0]}/{name}"))
 

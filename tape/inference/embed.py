@@ -109,7 +109,7 @@ def _compute(
                 states, pooled, *_ = model(**model_inputs(batch, context.device))
             tokens = batch["input_mask"].sum(1).tolist()
             journal.append(
-                (index, _one(states[row, :count], pooled[row], bool(identity["full_sequence"])))
+                (index, _embedding(states[row, :count], pooled[row], bool(identity["full_sequence"])))
                 for row, (index, count) in enumerate(zip(indices.tolist(), tokens, strict=True))
             )
             bar.update(len(tokens) * context.world_size)
@@ -123,7 +123,7 @@ def _plan(dataset_index: DatasetIndex, done: np.ndarray, config: EvaluationConfi
     return cut_by_tokens(dataset_index.lengths, order, config.batch_size, config.max_tokens), order.size
 
 
-def _one(states: torch.Tensor, pooled: torch.Tensor, full_sequence: bool) -> Embedding:
+def _embedding(states: torch.Tensor, pooled: torch.Tensor, full_sequence: bool) -> Embedding:
     """All states; or their mean over residues and the pooled output, whose size may differ from that of the states."""
     states = states.float()
     if full_sequence:

@@ -47,7 +47,7 @@ def _table(rows: Sequence[ResidueCounts]) -> np.ndarray:
     return np.asarray(rows, dtype=np.float64).reshape(-1, len(ResidueCounts._fields))
 
 
-def _right(prediction: np.ndarray, target: np.ndarray) -> tuple[int, int]:
+def _count_correct(prediction: np.ndarray, target: np.ndarray) -> tuple[int, int]:
     counted = target >= 0
     right = prediction.argmax(axis=-1)[counted] == target[counted]
     return int(right.sum()), int(right.size)
@@ -61,8 +61,8 @@ def measure_residues(prediction: np.ndarray, target: np.ndarray, unmasked: np.nd
         target: (...) classes; labels below 0 are ignored.
         unmasked: (...) classes including residues outside ``valid_mask``, if the data set has them.
     """
-    everything = (0, 0) if unmasked is None else _right(prediction, unmasked)
-    return ResidueCounts(*_right(prediction, target), *everything)
+    everything = (0, 0) if unmasked is None else _count_correct(prediction, unmasked)
+    return ResidueCounts(*_count_correct(prediction, target), *everything)
 
 
 def measure_protein(prediction: np.ndarray, target: np.ndarray) -> int:
