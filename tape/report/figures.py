@@ -11,7 +11,7 @@ import numpy as np
 
 from tape.io.json_files import read_json_lines
 from tape.report import charts
-from tape.report.predictions import load_results, shape_of
+from tape.report.predictions import load_results, task_type_of
 from tape.report.rows import Evaluated, columns_in, shown_data, shown_task
 from tape.tasks import TaskType
 
@@ -90,12 +90,12 @@ def predictions(groups: Sequence[Sequence[Evaluated]], colours: dict[str, int]) 
 def _pictures(group: Sequence[Evaluated], colours: dict[str, int]) -> str:
     """Pictures of each column; of several seeds that of the first."""
     group = [runs[0] for runs in columns_in(group).values()]
-    shape = shape_of(group[0].record.task)
-    if shape == TaskType.RESIDUE_PAIR:
+    task_type = task_type_of(group[0].record.task)
+    if task_type == TaskType.RESIDUE_PAIR:
         return _contact_maps(group, colours)
-    if shape == TaskType.RESIDUE_CLASS:
+    if task_type == TaskType.RESIDUE_CLASS:
         return "".join(_confusion(e) for e in group)
-    if shape == TaskType.VALUE:
+    if task_type == TaskType.VALUE:
         return "".join(_scatter(e, colours[e.column]) for e in group)
     return ""
 

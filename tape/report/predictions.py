@@ -17,7 +17,7 @@ _KEYS = {"id", "prediction", "target"}
 _FORM = "metrics, and a list of id, prediction and target of each protein"
 
 
-def shape_of(task: str) -> TaskType | None:
+def task_type_of(task: str) -> TaskType | None:
     """What a task predicts; None for one of a third party that is not registered here."""
     if task == UNSUPERVISED_CONTACTS:
         return TaskType.RESIDUE_PAIR

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scripts import report
 from tape.errors import CheckpointError, ConfigError
 from tape.evaluation.records import EvaluationRecord, write_record
 from tape.metrics import Metric
+from tape.report import command as report
 from tape.report import rows as report_rows
 from tape.report.published import grouped_reasons, load_published, published_beside
 
@@ -307,7 +307,9 @@ def test_the_page_is_whole_and_needs_nothing_else(page: Path) -> None:
 
 
 def test_only_a_report_is_replaced(results: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="holds secondary_structure_onehot_onehot, .* which is no report"):
+    with pytest.raises(
+        ConfigError, match="contains secondary_structure_onehot_onehot, .* which is not part of a report"
+    ):
         report.main([str(results), "--out", str(results)])
     assert len(rows_of(results)) == 2  # nothing is lost
     for _ in range(2):

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scripts import compare
 from tape.errors import ConfigError, DataError
 from tape.evaluation.records import EvaluationRecord, write_record
 from tape.metrics import Metric
+from tape.report import compare
 
 PROTEINS = 12
 
@@ -75,7 +75,7 @@ def test_other_proteins_are_refused(tmp_path: Path) -> None:
     renamed[3] = {**renamed[3], "id": "q"}
     relabelled[3] = {**relabelled[3], "target": (relabelled[3]["target"] + 1) % 3}
     for name, results in (("b", renamed), ("c", relabelled), ("d", predictions(2)[1:]), ("e", predictions(2)[::-1])):
-        with pytest.raises(DataError, match=r"results_cb513\.pkl are not of the same proteins"):
+        with pytest.raises(DataError, match=r"results_cb513\.pkl do not contain the same proteins"):
             compare.main([str(first), str(add_run(tmp_path, name, results))])
 
 
@@ -83,15 +83,15 @@ def test_what_can_not_be_compared(tmp_path: Path) -> None:
     first = add_run(tmp_path, "a", predictions(2))
     with pytest.raises(ConfigError, match="no evaluation casp12 of the same task and data in common"):
         compare.main([str(first), str(add_run(tmp_path, "b", predictions(2))), "--split", "casp12"])
-    with pytest.raises(ConfigError, match=r"results_cb513\.pkl: no predictions there"):
+    with pytest.raises(ConfigError, match=r"results_cb513\.pkl: no predictions;"):
         compare.main([str(first), str(add_run(tmp_path, "c", []))])
     models = [add_run(tmp_path, name, predictions(2), task="masked_language_modeling") for name in "de"]
-    with pytest.raises(ConfigError, match="of masked_language_modeling no scores are kept"):
+    with pytest.raises(ConfigError, match="no scores are stored for masked_language_modeling"):
         compare.main([*map(str, models)])
     models = [add_run(tmp_path, name, predictions(2), task="folding") for name in "fg"]
-    with pytest.raises(ConfigError, match="folding is no task that this program knows"):
+    with pytest.raises(ConfigError, match="folding is not a known task"):
         compare.main([*map(str, models)])
-    with pytest.raises(ConfigError, match="holds several runs .*name one of them"):
+    with pytest.raises(ConfigError, match="contains several runs .*name one of them"):
         compare.main([str(tmp_path), str(first)])
 
 
@@ -119,7 +119,10 @@ def test_other_content_is_refused(tmp_path: Path, content: Any) -> None:
 
 def test_predictions_must_be_those_of_the_evaluation(tmp_path: Path) -> None:
     runs = [add_run(tmp_path, name, predictions(2)) for name in "ab"]
-    for results, message in ((predictions(3), "of different evaluations"), (short(), "don't fit their labels")):
+    for results, message in (
+        (predictions(3), "from different evaluations"),
+        (short(), "do not match the shape of their labels"),
+    ):
         (runs[1] / "results_cb513.pkl").write_bytes(pickle.dumps(({}, results), protocol=4))
         with pytest.raises(DataError, match=message):
             compare.main([*map(str, runs)])

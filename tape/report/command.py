@@ -1,0 +1,73 @@
+"""The report's command line: evaluations -> one HTML page and tables, beside published numbers.
+
+    python scripts/report.py RESULTS... [--pretraining SAVE_DIR] --out DIR
+
+RESULTS are run directories, searched for eval_SPLIT.json. DIR gets report.html (one file that opens offline, on a phone
+and in print: results, curves, contact maps, confusion matrices and scatter plots), table.md (the table, and the
+published numbers with the reasons why they are not comparable) and table.csv (full precision, with intervals).
+Simulated data are marked wherever they are shown. The installed command is `tape-report`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from tape.errors import ConfigError, run_cli
+from tape.io.atomic import atomic_directory, write_text
+from tape.report.page import page
+from tape.report.rows import csv_table, make_rows, markdown_published, markdown_table, read_evaluations
+
+PAGE, TABLE, VALUES = "report.html", "table.md", "table.csv"
+
+
+def report_command() -> int:
+    """``tape-report`` and ``scripts/report.py``."""
+    return run_cli(main)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the report of the command line's directories and print its table."""
+    options = _parser().parse_args(arguments)
+    check_output(options.out)
+    evaluations = read_evaluations(options.results)
+    rows = make_rows(evaluations)
+    text = markdown_table(rows)
+    with atomic_directory(options.out, overwrite=True) as folder:
+        write_text(folder / TABLE, text + markdown_published(evaluations))
+        write_text(folder / VALUES, csv_table(rows))
+        write_text(folder / PAGE, page(evaluations, options.pretraining))
+    print(text)
+
+
+def check_output(directory: Path) -> None:
+    """Check that the output directory, which is replaced, contains nothing but an earlier report.
+
+    Raises:
+        ConfigError: it is a file, or contains other files, which the message names.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError(f"--out {directory} is a file; it must be the name of a directory")
+    present = {child.name for child in directory.iterdir()} if directory.is_dir() else set()
+    others = sorted(present - {PAGE, TABLE, VALUES})
+    if others:
+        raise ConfigError(
+            f"--out {directory} contains {', '.join(others[:3])}, which is not part of a report; choose another name"
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="directories of finetuning runs")
+    parser.add_argument(
+        "--pretraining", type=Path, metavar="SAVE_DIR", help="pretraining's --save directory, with its metrics.jsonl"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="output directory: new, empty, or an earlier report, which is replaced",
+    )
+    return parser

@@ -1,0 +1,184 @@
+"""Comparison of two finetuned models on the same proteins: how far apart are they, and could it be chance?
+
+    python scripts/compare.py RUN OTHER_RUN [--split SPLIT] [--all_metrics]
+
+Both runs must have been evaluated on the split (tape_eval.py or --eval_splits, which write eval_SPLIT.json and
+results_SPLIT.pkl). Prints each metric of both runs, recomputed from the predictions, and the difference RUN minus
+OTHER_RUN with its 95 % interval from a paired bootstrap over the proteins. A run of --seeds N counts as the mean of its
+N models. The intervals do not cover the variation between training runs; to estimate that, train several seeds. The
+installed command is `tape-compare`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tape.errors import ConfigError, DataError, run_cli
+from tape.metrics import TASK_TYPE_METRICS, Bootstrap, TaskTypeMetrics
+from tape.metrics.paired import Difference, paired_differences
+from tape.report.predictions import load_results, task_type_of
+from tape.report.rows import Evaluated, groups_of, headlines_of, read_evaluations, shown_data, shown_number
+from tape.tasks import TaskType
+
+# For other task types results_SPLIT.pkl contains only the best classes, not the scores that the metrics need.
+_TASK_TYPES = (TaskType.VALUE, TaskType.SEQUENCE_CLASS, TaskType.RESIDUE_CLASS, TaskType.RESIDUE_PAIR)
+# Allowed difference between a recomputed metric and the recorded one: floating-point sums in another order.
+_TOLERANCE = 1e-6
+_COLUMNS = ("task", "data", "split (proteins)", "metric", "first", "second", "difference", "interval")
+
+Seeds = list[Evaluated]
+
+
+def compare_command() -> int:
+    """``tape-compare`` and ``scripts/compare.py``."""
+    return run_cli(main)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the comparison of the command line's two runs."""
+    options = _parser().parse_args(arguments)
+    bootstrap = Bootstrap(options.bootstrap, options.seed)
+    print(table(pairs_of(options.first, options.second, options.split), bootstrap, options.all_metrics))
+
+
+def table(pairs: Sequence[tuple[Seeds, Seeds]], bootstrap: Bootstrap, all_metrics: bool) -> str:
+    """The comparison in Markdown: the names of both runs, then one row per metric and split.
+
+    Raises:
+        ConfigError, DataError: see :func:`compared`.
+    """
+    names = [f"{name}: {_shown_model(seeds)}" for name, seeds in zip(("first", "second"), pairs[0], strict=True)]
+    lines = [", ".join(names), "", f"| {' | '.join(_COLUMNS)} |", f"|{':--|' * 4}{'--:|' * 4}"]
+    for first, second in pairs:
+        titles = dict(headlines_of(first))
+        for difference in compared(first, second, bootstrap):
+            if all_metrics or difference.name in titles:
+                lines.append(_line(first[0], titles.get(difference.name, difference.name), difference))
+    return "\n".join(lines)
+
+
+def _shown_model(seeds: Seeds) -> str:
+    return f"{seeds[0].directory}" + (f" (mean of {len(seeds)} seeds)" if len(seeds) > 1 else "")
+
+
+def _line(evaluation: Evaluated, title: str, difference: Difference) -> str:
+    record = evaluation.record
+    interval = difference.interval
+    cells = (
+        record.task,
+        shown_data(record.data_name, record.is_simulated),
+        f"{record.split} ({record.proteins:,})",
+        title,
+        shown_number(difference.first),
+        shown_number(difference.second),
+        shown_number(difference.value, "+"),
+        "-" if interval is None else f"[{', '.join(shown_number(end, '+') for end in interval)}]",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def pairs_of(first: Path, second: Path, split: str | None) -> list[tuple[Seeds, Seeds]]:
+    """Evaluations that two runs have in common (same task, data and split), each with its seeds.
+
+    Raises:
+        ConfigError: a directory contains no evaluation or those of several runs, or the two have none in common.
+        CheckpointError: a file is not an evaluation.
+    """
+    ours, theirs = (_groups_of_one_run(directory) for directory in (first, second))
+    pairs = [(ours[key], theirs[key]) for key in ours if key in theirs and split in (None, key[2])]
+    if not pairs:
+        of_split = "" if split is None else f" {split}"
+        raise ConfigError(f"{first} and {second} have no evaluation{of_split} of the same task and data in common")
+    return pairs
+
+
+def _groups_of_one_run(directory: Path) -> dict[tuple[str, str, str], Seeds]:
+    """The evaluations of one run by (task, data, split)."""
+    evaluations = read_evaluations([directory])
+    runs = sorted({str(evaluation.directory) for evaluation in evaluations})
+    if len(runs) > 1:
+        raise ConfigError(f"{directory} contains several runs ({', '.join(runs[:3])} ...); name one of them")
+    return {(r.task, r.data_name, r.split): group for group in groups_of(evaluations) for r in [group[0].record]}
+
+
+def compared(first: Seeds, second: Seeds, bootstrap: Bootstrap) -> list[Difference]:
+    """Difference of every metric between two models on one split, each model with one seed or several.
+
+    Raises:
+        ConfigError: the task's predictions cannot be compared, or there are none.
+        DataError: the predictions are damaged, or are not for the same proteins with the same labels.
+    """
+    task = first[0].record.task
+    task_type = task_type_of(task)
+    if task_type is None:
+        raise ConfigError(f"{first[0].file}: {task} is not a known task")
+    if task_type not in _TASK_TYPES:
+        raise ConfigError(f"{first[0].file}: no scores are stored for {task}, but a comparison needs them")
+    metrics = TASK_TYPE_METRICS[task_type]
+    reference: _Measured | None = None
+    rows: list[list[Any]] = []
+    for evaluation in (*first, *second):  # one at a time: contact maps are large, their measurements small
+        measured = _measured(evaluation, metrics)
+        reference = reference or measured
+        if not _same_proteins(reference, measured):
+            raise DataError(
+                f"{first[0].results_file} and {evaluation.results_file} do not contain the same proteins with the same"
+                " labels in the same order"
+            )
+        rows.append(measured.rows)
+    return paired_differences(rows[: len(first)], rows[len(first) :], metrics, bootstrap)
+
+
+def _measured(evaluation: Evaluated, metrics: TaskTypeMetrics) -> _Measured:
+    results = load_results(evaluation)
+    if not results:
+        raise ConfigError(f"{evaluation.results_file}: no predictions; evaluate the run again with tape_eval.py")
+    try:
+        rows = [metrics.measure(result["prediction"], result["target"]) for result in results]
+    except (TypeError, ValueError, IndexError):
+        raise DataError(f"{evaluation.results_file}: predictions do not match the shape of their labels") from None
+    for metric in metrics.summarize(rows):
+        written = evaluation.record.metric(metric.name)
+        if written is not None and not np.isclose(metric.value, written.value, 0, _TOLERANCE, equal_nan=True):
+            raise DataError(
+                f"{evaluation.results_file} gives {metric.name} {metric.value:.6f}, but {evaluation.file.name} records"
+                f" {written.value:.6f}: they are from different evaluations; evaluate the run again"
+            )
+    return _Measured([str(r["id"]) for r in results], [np.asarray(r["target"]) for r in results], rows)
+
+
+def _same_proteins(one: _Measured, other: _Measured) -> bool:
+    return one.identifiers == other.identifiers and all(map(np.array_equal, one.targets, other.targets))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One model's predictions of a split, reduced to the rows that metrics summarize."""
+
+    identifiers: list[str]
+    targets: list[np.ndarray]
+    rows: list[Any]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("first", type=Path, metavar="RUN", help="directory of a run")
+    parser.add_argument("second", type=Path, metavar="OTHER_RUN", help="directory of another run of the same task")
+    parser.add_argument("--split", help="compare on this split only (default: all splits that both were evaluated on)")
+    parser.add_argument(
+        "--all_metrics",
+        action="store_true",
+        help="every metric, not only those in the report's table; the loss and accuracy_all_residues cannot be"
+        " recomputed from predictions",
+    )
+    parser.add_argument(
+        "--bootstrap", type=int, default=1000, metavar="N", help="number of bootstrap resamples (default %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=42, help="seed of the bootstrap resamples (default %(default)s)")
+    return parser
