@@ -120,7 +120,7 @@ def test_a_step_is_the_same_proteins_on_any_ranks(world_size: int, accumulation:
         assert sorted(np.concatenate(counted)) == sorted(undivided.indices)
 
 
-def test_a_rank_without_a_protein_gets_a_stand_in() -> None:
+def test_a_rank_without_a_protein_gets_a_placeholder() -> None:
     steps = [divide_step(np.array([7]), 2, rank, 3) for rank in range(3)]
     assert [[micro.counted for micro in step] for step in steps] == [[True], [False], [False]]
     assert all(step[0].indices.tolist() == [7] for step in steps)

@@ -42,7 +42,7 @@ def test_bins_by_hand() -> None:
     assert bin_geometry(distance, angle, angle, planar)[0][0, 1] == -1
 
 
-def test_training_draws_by_seed_epoch_and_record_and_other_splits_are_whole(tmp_path: Path) -> None:
+def test_training_draws_by_seed_epoch_and_record_and_other_splits_are_complete(tmp_path: Path) -> None:
     train = TRRosettaDataset(write(tmp_path, "train", "a"), "train", max_seqlen=4)
     assert train.build_index().lengths.tolist() == [4]
     assert train.build_index().identifiers == ["a"]

@@ -146,7 +146,7 @@ def test_force_download_takes_what_is_there_now(site: Site, cache: Path, files: 
     assert not list(cache.glob(".*.new"))
 
 
-def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(
+def test_an_interrupted_transfer_resumes(
     site: Site, cache: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tape.hub.downloads.time.sleep", lambda seconds: None)
@@ -189,7 +189,7 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert cache_directory() == tmp_path / "home" / ".cache" / "proteinlm"
 
 
-def test_s3_without_boto3_says_what_to_install(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s3_without_boto3_names_what_to_install(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(ConfigError, match=r"pip install 'proteinlm\[s3\]'"):
         local_model("s3://lab/m")

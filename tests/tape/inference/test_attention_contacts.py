@@ -58,7 +58,7 @@ def test_the_regression_by_hand() -> None:
     assert weights == pytest.approx([logit(0.6) - logit(0.2)], abs=1e-5)
 
 
-def test_the_penalty_removes_a_feature_that_tells_too_little() -> None:
+def test_the_penalty_removes_an_uninformative_feature() -> None:
     # p1 = (3 - 2) / 10 would fall below p0 = (2 + 2) / 20: the weight is exactly 0, and the share of contacts remains
     weights, intercept = fit_logistic_regression(*binary_data((10, 3), (20, 2)), c=0.5)
     assert weights.tolist() == [0.0]
@@ -145,7 +145,7 @@ def test_a_head_that_knows_the_contacts_is_found(small_data: Path) -> None:
     assert all(np.allclose(r["prediction"], r["prediction"].T) for r in evaluation.results)
 
 
-def test_heads_that_tell_nothing_are_said(small_data: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_uninformative_heads_give_a_warning(small_data: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset = registry.get_task_spec("contact_prediction").dataset_class(small_data, "train")
     model = Oracle(dataset)
     model.maps = {ids: np.zeros_like(contacts) for ids, contacts in model.maps.items()}

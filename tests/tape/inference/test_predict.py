@@ -65,7 +65,7 @@ def test_values(finetuned: Callable[[str], Path], fasta: Path) -> None:
         assert float(row["prediction"]) == pytest.approx(alone("stability", model, sequence).item(), rel=1e-4)
 
 
-def test_a_model_that_was_never_trained_says_so(
+def test_a_model_that_was_never_trained_gives_a_warning(
     fasta: Path, small_config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = ["--model_config_file", str(small_config), "--log_level", "40"]

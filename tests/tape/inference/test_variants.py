@@ -1,4 +1,4 @@
-"""Variants: how they are written, and what is wrong with one."""
+"""Notation of variants, and errors for invalid ones."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_whole_write_replaces_it(tmp_path):
+def test_a_complete_write_replaces_it(tmp_path):
     target = tmp_path / "folder" / "file.bin"
     with atomic_write(target) as stream:
         stream.write(b"new")
@@ -30,7 +30,7 @@ def test_a_whole_write_replaces_it(tmp_path):
     assert json.loads(target.read_text()) == {"a": 2, "b": 1}
 
 
-def test_directories_are_whole_or_absent(tmp_path):
+def test_directories_are_complete_or_absent(tmp_path):
     target = tmp_path / "model"
     with pytest.raises(FileNotFoundError), atomic_directory(target) as folder:
         (folder / "x").write_text("1") and (folder / "absent" / "y").write_text("2")

@@ -61,7 +61,7 @@ def test_ratios_are_taken_of_sums() -> None:
     assert metrics["accuracy_per_protein"].interval == pytest.approx(np.quantile(mean, [0.025, 0.975]))
 
 
-def test_the_interval_covers_as_often_as_it_says() -> None:
+def test_the_interval_has_its_nominal_coverage() -> None:
     # 200 sets of 60 proteins, right with probability 0.3: about 95 % of their intervals hold 0.3
     rng = np.random.default_rng(2)
     held = 0

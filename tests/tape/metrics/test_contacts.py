@@ -67,7 +67,7 @@ def test_every_range_follows_the_definition(length: int) -> None:
         assert found[name] == pytest.approx(by_definition(scores, target, *definition), nan_ok=True), name
 
 
-def test_equal_scores_stand_in_the_order_of_their_pairs() -> None:
+def test_ties_are_in_the_order_of_their_pairs() -> None:
     # half precision gives many equal logits: the numbers must not depend on how a sort breaks ties
     scores, target = random_protein(50, np.random.default_rng(9))
     scores = np.round(scores)

@@ -57,7 +57,7 @@ def test_unequal_numbers_are_refused() -> None:
         mean_squared_error([1.0, 2.0], [1.0])
 
 
-def test_value_metrics_are_taken_over_the_whole_set() -> None:
+def test_value_metrics_are_over_the_entire_set() -> None:
     # bug 20 in docs/compatibility.md: averaged over batches, the rank correlation would be 1.0
     first = [measure_value(np.array([p]), np.array([t])) for p, t in [(1.0, 1.0), (2.0, 2.0)]]
     second = [measure_value(np.array([p]), np.array([t])) for p, t in [(0.1, 3.0), (0.2, 4.0)]]

@@ -43,7 +43,7 @@ def words(model: str, task: str, *options: object) -> list[str]:
     return [model, task, *map(str, options), "--log_level", "40", *tokenizer]
 
 
-def test_the_table_of_tasks_and_models_is_whole() -> None:
+def test_the_table_of_tasks_and_models_is_complete() -> None:
     encoders = {"transformer", "lstm", "resnet", "unirep"}
     labeled = dict.fromkeys(
         ("fluorescence", "stability", "remote_homology", "contact_prediction", "secondary_structure"),

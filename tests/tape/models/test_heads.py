@@ -29,7 +29,7 @@ from tape.models.heads import (
 from tape.tasks import TaskType
 
 
-def test_weight_normalization_has_one_gain_for_the_whole_matrix():
+def test_weight_normalization_has_one_gain_for_the_entire_matrix():
     layer = WeightNormLinear(6, 4)
     with torch.no_grad():
         layer.weight_g.fill_(3.0)
@@ -282,7 +282,7 @@ def test_a_third_partys_padding_of_pairs_and_proteins_never_counts(padding: int)
     assert measure_protein(logits[1].detach().numpy(), np.int64(padding)) == -1
 
 
-def test_a_class_that_a_head_is_told_to_ignore() -> None:
+def test_a_class_that_a_head_is_configured_to_ignore() -> None:
     logits, targets = torch.randn(1, 4, 3), torch.tensor([[0, 1, 2, -1]])
     expected = nn.functional.cross_entropy(logits[0, 1:3], targets[0, 1:3])
     torch.testing.assert_close(masked_cross_entropy(logits, targets, ignore_index=0), expected)

@@ -79,7 +79,7 @@ def test_a_configuration_with_pruned_heads_makes_a_pruned_model(tiny_config):
     ]
 
 
-def test_what_cannot_be_pruned_is_said_and_changes_nothing(tiny_config):
+def test_what_cannot_be_pruned_raises_and_changes_nothing(tiny_config):
     model = ProteinBertModel(tiny_config())
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     for heads, message in (({3: [0]}, "layers 0 to 2 with heads 0 to 3"), ({1: range(4)}, "all 4 heads of layer 1")):

@@ -1,4 +1,4 @@
-"""Number formats."""
+"""Autocast and loss scaling of each precision."""
 
 from __future__ import annotations
 
