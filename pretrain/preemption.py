@@ -1,8 +1,8 @@
-"""Signals that ask a run to end: it finishes its step, writes a checkpoint, and the process exits with code 0.
+"""Preemption: at a stop signal the run finishes its step, saves a checkpoint, and the process exits with code 0.
 
-Schedulers send SIGTERM (before SIGKILL) or a signal of the user's choice, mostly SIGUSR1; a terminal sends SIGINT. They
-reach the processes that prepare batches as well (torchrun, Slurm and terminals signal groups): those leave them to the
-run, which needs batches for the step that it finishes.
+Schedulers preempt a job with SIGTERM, followed by SIGKILL, or with a signal of the user's choice, mostly SIGUSR1; a
+terminal sends SIGINT. torchrun, Slurm and terminals signal process groups, so the worker processes of the DataLoader
+receive the signal, too. They ignore it, because the run needs batches for the step that it finishes.
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ from types import FrameType, TracebackType
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-# Launchers pass on to their processes what these have received already, so that one request arrives twice.
+# Launchers forward signals that their processes have received already: one request may arrive twice.
 _SAME_REQUEST_SECONDS = 2.0
 
 
 class StopSignals:
-    """Takes note of signals while entered; the second one, seconds after the first, ends the process at once.
+    """Context manager that records stop signals; a second one, some seconds after the first, ends the process at once.
 
-    Only the main thread may enter it, as Python wants it for handlers.
+    Only the main thread may enter it, because Python sets signal handlers in the main thread only.
 
     Args:
-        signals: which to take note of.
+        signals: the signals to record.
+
+    Attributes:
+        received: number of the first signal that was received; 0: none yet.
     """
 
     def __init__(self, signals: Sequence[signal.Signals] = STOP_SIGNALS) -> None:
@@ -39,7 +42,7 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         for number in self._signals:
-            self._before[number] = signal.signal(number, self._note)
+            self._before[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(
@@ -48,7 +51,7 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self._first is None:
             self._first, self.received = now, number
@@ -59,9 +62,9 @@ class StopSignals:
 
 @contextmanager
 def stop_signals_blocked() -> Iterator[None]:
-    """Let stop signals of this thread wait; a process that is forked meanwhile begins with them blocked.
+    """Block stop signals in this thread while worker processes are started, which inherit the blocked signals.
 
-    Between a worker's start and :func:`ignore_stop_signals_in_worker` no signal can end it this way.
+    Otherwise a signal could end a worker before it calls :func:`ignore_stop_signals_in_worker`.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
@@ -71,24 +74,24 @@ def stop_signals_blocked() -> Iterator[None]:
 
 
 def ignore_stop_signals_in_worker(number: int) -> None:
-    """Make a worker of a DataLoader deaf to stop signals, those of its parent excepted; a ``worker_init_fn``.
+    """Ignore stop signals in a DataLoader's worker process, except those of its parent; a ``worker_init_fn``.
 
-    To ignore them altogether would not do: a run that ends by an error terminates its workers, and waits for them.
-    Where the system cannot tell who sent a signal (macOS), they keep torch's handlers.
+    The parent's must be obeyed: a run that ends with an error terminates its workers and waits for them. On systems
+    that don't report the sender of a signal (macOS), workers keep torch's handlers.
 
     Args:
-        number: of the worker.
+        number: number of the worker.
     """
     if not hasattr(signal, "sigwaitinfo"):
         return
-    # Threads that the worker starts later have them blocked too, so that only this one receives them.
+    # Threads that the worker starts later inherit the blocked signals, so that only the thread below receives them.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    parent = multiprocessing.parent_process()  # the run, also where a server forks for it
-    number_of_parent = os.getppid() if parent is None else parent.pid
-    threading.Thread(target=_end_by_parent, args=(number_of_parent,), name="stop signals", daemon=True).start()
+    parent = multiprocessing.parent_process()  # the run, also if a fork server has started this worker
+    parent_pid = os.getppid() if parent is None else parent.pid
+    threading.Thread(target=_end_by_parent, args=(parent_pid,), name="stop signals", daemon=True).start()
 
 
 def _end_by_parent(parent: int | None) -> None:
     while signal.sigwaitinfo(STOP_SIGNALS).si_pid != parent:
         pass
-    os._exit(0)  # as torch's workers do
+    os._exit(0)  # as torch's own handler does

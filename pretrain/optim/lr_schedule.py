@@ -1,8 +1,9 @@
-"""Megatron's learning rate: linear warm-up from 0, then decay; counted in iterations or in samples.
+"""Megatron-LM's learning-rate schedule: linear warm-up from 0, then decay, counted in iterations or in samples.
 
-Megatron counts samples in both cases and multiplies iterations by the global batch; with a batch that stays the same
-these are one thing. An iteration's rate follows from what lies behind it, so the first one of a warm-up has rate 0.
-As there, steps whose update was left out do not count: the search for a loss scale uses up no warm-up.
+Megatron-LM always counts samples and multiplies a number of iterations by the global batch size; as long as that size
+is constant, both are the same. The learning rate of an iteration depends on the iterations completed before it, so the
+first iteration of a warm-up has learning rate 0. As in Megatron-LM, skipped steps do not advance the schedule: the
+search for a loss scale shortens no warm-up.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ DECAY_STYLES = ("constant", "linear", "cosine")
 
 @dataclass(frozen=True)
 class SkippedCounts:
-    """Steps before an iteration whose update was left out, and the samples in them."""
+    """Number of skipped steps before an iteration, and of the samples in them."""
 
     steps: int = 0
     samples: int = 0
@@ -29,17 +30,17 @@ NOTHING_SKIPPED = SkippedCounts()
 
 
 class Schedule(Protocol):
-    """What the optimizer asks."""
+    """A learning-rate schedule, as the optimizer uses it."""
 
-    def rate(self, iteration: int, left_out: SkippedCounts = NOTHING_SKIPPED) -> float:
-        """Learning rate of an iteration (1, 2, ...)."""
+    def rate(self, iteration: int, skipped: SkippedCounts = NOTHING_SKIPPED) -> float:
+        """Learning rate of an iteration (counted from 1) that came after these skipped steps."""
 
 
 def learning_rate(done: float, lr: float, min_lr: float, style: str, decay: float, warmup: float) -> float:
-    """Learning rate when ``done`` iterations or samples lie behind; ``decay`` and ``warmup`` are of the same unit.
+    """Learning rate after ``done`` iterations or samples; ``decay`` and ``warmup`` are counted in the same unit.
 
-    As in Megatron the decay runs from the end of the warm-up to ``decay``, and stays at ``min_lr`` from there on;
-    a constant rate has the warm-up only.
+    As in Megatron-LM the learning rate decays from the end of the warm-up to ``decay`` and is ``min_lr`` from there on.
+    With the style ``constant`` there is only the warm-up.
     """
     if warmup > 0 and done <= warmup:
         return lr * done / warmup
@@ -56,7 +57,7 @@ def _check(lr: float, min_lr: float, style: str, decay: float, warmup: float, un
     if style not in DECAY_STYLES:
         raise ConfigError(f"unknown --lr-decay-style {style!r}; choose one of {', '.join(DECAY_STYLES)}")
     if not 0 <= min_lr <= lr:
-        raise ConfigError(f"--min-lr {min_lr} should lie between 0 and --lr {lr}")
+        raise ConfigError(f"--min-lr {min_lr} should be between 0 and --lr {lr}")
     if decay < 1 or not 0 <= warmup < decay:
         words = {"iters": "iterations"}.get(unit, unit)
         raise ConfigError(f"a warm-up of {warmup:g} {words} does not fit into --lr-decay-{unit} {decay}")
@@ -64,13 +65,13 @@ def _check(lr: float, min_lr: float, style: str, decay: float, warmup: float, un
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """A schedule in iterations.
+    """A learning-rate schedule that is counted in iterations.
 
     Attributes:
-        lr, min_lr: peak, and where the decay ends.
+        lr, min_lr: maximum learning rate, and minimum at the end of the decay.
         style: constant, linear or cosine.
-        decay_iters: iterations after which ``min_lr`` is reached.
-        warmup_iters: length of the warm-up.
+        decay_iters: number of iterations after which ``min_lr`` is reached.
+        warmup_iters: number of iterations of linear warm-up.
     """
 
     lr: float = 1e-4
@@ -82,21 +83,21 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         _check(self.lr, self.min_lr, self.style, self.decay_iters, self.warmup_iters, "iters")
 
-    def rate(self, iteration: int, left_out: SkippedCounts = NOTHING_SKIPPED) -> float:
-        """Learning rate of an iteration (1, 2, ...)."""
-        done = iteration - 1 - left_out.steps
+    def rate(self, iteration: int, skipped: SkippedCounts = NOTHING_SKIPPED) -> float:
+        """Learning rate of an iteration (counted from 1) that came after these skipped steps."""
+        done = iteration - 1 - skipped.steps
         return learning_rate(done, self.lr, self.min_lr, self.style, self.decay_iters, self.warmup_iters)
 
 
 @dataclass(frozen=True)
 class SampleScheduleConfig:
-    """A schedule in samples (rows), which holds also where the global batch grows on the way.
+    """A learning-rate schedule that is counted in samples (rows); the global batch size may change during the run.
 
     Attributes:
-        lr, min_lr, style: as in :class:`ScheduleConfig`.
-        decay_samples: samples after which ``min_lr`` is reached.
-        warmup_samples: length of the warm-up.
-        consumed_samples: how many samples the first n iterations take.
+        lr, min_lr, style: see :class:`ScheduleConfig`.
+        decay_samples: number of samples after which ``min_lr`` is reached.
+        warmup_samples: number of samples of linear warm-up.
+        consumed_samples: returns the number of samples in the first n iterations.
     """
 
     lr: float
@@ -109,7 +110,7 @@ class SampleScheduleConfig:
     def __post_init__(self) -> None:
         _check(self.lr, self.min_lr, self.style, self.decay_samples, self.warmup_samples, "samples")
 
-    def rate(self, iteration: int, left_out: SkippedCounts = NOTHING_SKIPPED) -> float:
-        """Learning rate of an iteration (1, 2, ...)."""
-        done = self.consumed_samples(iteration - 1) - left_out.samples
+    def rate(self, iteration: int, skipped: SkippedCounts = NOTHING_SKIPPED) -> float:
+        """Learning rate of an iteration (counted from 1) that came after these skipped steps."""
+        done = self.consumed_samples(iteration - 1) - skipped.samples
         return learning_rate(done, self.lr, self.min_lr, self.style, self.decay_samples, self.warmup_samples)

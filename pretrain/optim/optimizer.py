@@ -1,4 +1,4 @@
-"""The optimizer step: norm and clipping of the gradient, AdamW or SGD on this rank's part of the model."""
+"""The optimizer step: gradient clipping by norm, then AdamW or SGD on this rank's shards of the parameters."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ _CLIP_EPSILON = 1e-6  # Megatron's and torch's
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """What moves the weights.
+    """The optimizer and its hyperparameters, apart from the learning-rate schedule.
 
     Attributes:
-        name: adam (AdamW, decoupled weight decay) or sgd.
-        weight_decay: of matrices; biases and layer norms are not decayed.
-        clip_grad: largest gradient norm; 0 for no limit.
+        name: adam (AdamW, Loshchilov and Hutter 2019: decoupled weight decay) or sgd.
+        weight_decay: applies to matrices; biases and layer norms are not decayed.
+        beta1, beta2, eps: of adam.
         momentum: of sgd.
+        clip_grad: maximum gradient norm; 0 turns clipping off.
     """
 
     name: str = "adam"
@@ -39,15 +40,15 @@ class OptimizerConfig:
 
 
 class Optimizer:
-    """Updates this rank's part of every parameter.
+    """Updates this rank's shard of every parameter.
 
-    It works on plain tensors, also where the model's parameters are DTensors: one fused update over everything.
+    It holds the local tensors of the model's DTensors, so that one fused kernel updates all of them.
 
     Args:
-        parameters: of pretrain.parallel.local_parameters.
-        gradients: their buffers.
-        config: see the class.
-        schedule: gives every iteration its learning rate.
+        parameters: this rank's shards of the parameters (:func:`pretrain.parallel.local_parameters`).
+        gradients: the gradient buckets of these parameters.
+        config: hyperparameters.
+        schedule: learning-rate schedule.
     """
 
     def __init__(
@@ -65,15 +66,15 @@ class Optimizer:
         self._make_state()
 
     def step(
-        self, iteration: int, norm: float, loss_scale: float = 1.0, left_out: SkippedCounts = NOTHING_SKIPPED
+        self, iteration: int, norm: float, loss_scale: float = 1.0, skipped: SkippedCounts = NOTHING_SKIPPED
     ) -> None:
-        """Update with the gradients in the buffers, clipped.
+        """Unscale and clip the gradients in the buckets, and update the parameters.
 
         Args:
-            iteration: from 1; decides the learning rate, together with ``left_out``.
-            norm: gradient norm, loss scale taken out.
-            loss_scale: factor that the gradients carry.
-            left_out: steps before this one without an update.
+            iteration: counted from 1; determines the learning rate, together with ``skipped``.
+            norm: norm of the unscaled gradient.
+            loss_scale: factor by which the gradients in the buckets are multiplied.
+            skipped: skipped steps before this one.
         """
         factor = 1.0 / loss_scale
         if 0.0 < self.config.clip_grad < norm + _CLIP_EPSILON:
@@ -81,13 +82,13 @@ class Optimizer:
         if factor != 1.0:
             self.gradients.scale(factor)
         for group in self._optimizer.param_groups:
-            group["lr"] = self.schedule.rate(iteration, left_out)
+            group["lr"] = self.schedule.rate(iteration, skipped)
         self._optimizer.step()
 
     def state(self) -> dict[str, Tensor]:
-        """Everything the optimizer remembers, by ``parameter name.state name``; the tensors themselves, not copies.
+        """The optimizer state by ``PARAMETER.STATE``, for example ``mlm.bias.exp_avg``; not copied.
 
-        Tensors of a split parameter are DTensors, so that a checkpoint can be read at another layout.
+        The state of a sharded parameter is a DTensor, so that a checkpoint can be loaded at another layout.
         """
         return {
             f"{parameter.name}.{name}": parameter.as_global(value)
@@ -96,7 +97,7 @@ class Optimizer:
         }
 
     def _make_state(self) -> None:
-        """Begin with zeros, as both optimizers do at their first step: reading a checkpoint needs a place."""
+        """Allocate the state, which torch does in the first step, so that a checkpoint can be loaded into it."""
         for parameter in self.parameters:
             local = parameter.local
             state: dict[str, Any] = self._optimizer.state[local]
@@ -109,7 +110,7 @@ class Optimizer:
 
 
 def decay_groups(parameters: Sequence[LocalParameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Two parameter groups: matrices, which decay, and the rest (biases, layer norms), which does not."""
+    """Two parameter groups: matrices, with weight decay, and biases and layer norms, without."""
     matrices = [p.local for p in parameters if p.full.dim() >= 2]
     others = [p.local for p in parameters if p.full.dim() < 2]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]

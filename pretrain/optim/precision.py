@@ -1,7 +1,7 @@
-"""In which precision the forward pass computes, and how gradients of fp16 keep above zero.
+"""Mixed precision (Micikevicius et al. 2018): autocast of the forward pass, and loss scaling for fp16.
 
-Master weights, gradients, their sums and the optimizer are always fp32; the forward and backward pass of --bf16 and
---fp16 run under autocast, which keeps layer norms and the loss in fp32.
+Master weights, gradients, their all-reduce and the optimizer are always fp32. With --bf16 and --fp16 the forward and
+backward pass run under autocast, which keeps layer norms and the loss in fp32.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class PrecisionConfig:
-    """Precision of the forward pass, and Megatron's loss scaling for fp16.
+    """Precision of the forward pass, and Megatron-LM's loss scaling, which only fp16 uses.
 
     Attributes:
         name: fp32, bf16 or fp16.
-        loss_scale: fixed factor of the loss of fp16; None: dynamic. The others have none.
-        initial_loss_scale, min_loss_scale: where the dynamic factor starts and what it never falls below.
-        window: steps without overflow after which it doubles.
-        hysteresis: overflows that are forgiven before it halves.
+        loss_scale: static loss scale; None: dynamic loss scale.
+        initial_loss_scale, min_loss_scale: initial and minimum dynamic loss scale.
+        window: number of consecutive steps without overflow after which the dynamic loss scale doubles.
+        hysteresis: the dynamic loss scale halves at this number of overflows, counted since it last doubled, and at
+            each one after that.
     """
 
     name: str = "fp32"
@@ -39,31 +40,34 @@ class PrecisionConfig:
     hysteresis: int = 2
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        """Context of a forward pass."""
+        """Context manager for the forward pass."""
         dtype = _DTYPES[self.name]
         return nullcontext() if dtype is None else low_precision.autocast(device.type, dtype)
 
     def product_dtype(self, device: torch.device) -> torch.dtype:
-        """What matrix products are computed in: fp32 where the device has no instructions of the precision."""
+        """Data type that matrix products are computed in: fp32 if the device has no instructions for this precision."""
         dtype = _DTYPES[self.name]
         return dtype if dtype is not None and low_precision.is_fast(device.type, dtype) else torch.float32
 
     def check_compiled(self, device: torch.device) -> None:
-        """Make sure that compiled products are as fast as others.
+        """Make sure that compiled transformer blocks can compute in this precision at full speed.
 
         Raises:
-            ConfigError: they are not: what stands in for missing instructions does not reach into compiled blocks,
-                which would compute in the format itself, some sixteen times slower.
+            ConfigError: the device has no instructions for it. Without --compile matrix products are then computed in
+                fp32, but compiled blocks would emulate this precision, about sixteen times more slowly.
         """
         if _DTYPES[self.name] is not None and self.product_dtype(device) == torch.float32:
             raise ConfigError(
                 f"--compile with --{self.name} needs a device with {self.name} instructions, which this {device.type} "
-                f"has not; leave one of them out"
+                f"does not have; leave out one of the two"
             )
 
 
 class LossScale:
-    """The factor by which the loss is multiplied before the backward pass."""
+    """The factor by which the loss is multiplied before the backward pass, so that fp16 gradients don't underflow.
+
+    A dynamic loss scale follows Megatron-LM's DynamicGradScaler.
+    """
 
     def __init__(self, config: PrecisionConfig) -> None:
         self._config = config
@@ -71,33 +75,35 @@ class LossScale:
         fixed = config.loss_scale if config.name == "fp16" and config.loss_scale is not None else 1.0
         self.value = config.initial_loss_scale if self.is_dynamic else fixed
         self._good_steps = 0
-        self._forgiven = config.hysteresis
+        self._overflows_left = config.hysteresis
 
     @property
     def may_fall(self) -> bool:
-        """Whether an overflow of the gradient can still be the scale's fault."""
+        """Whether a lower loss scale could still avoid an overflow of the gradient."""
         return self.is_dynamic and self.value > self._config.min_loss_scale
 
     def update(self, overflow: bool) -> None:
-        """Note how a step went. As Megatron's: halve after repeated overflows, double after a window without any."""
+        """Adapt a dynamic loss scale after a step; ``overflow``: the step's gradient was not finite."""
         if not self.is_dynamic:
             return
         if overflow:
             self._good_steps = 0
-            self._forgiven -= 1
-            if self._forgiven <= 0:
+            self._overflows_left -= 1
+            if self._overflows_left <= 0:
                 self.value = max(self.value / _GROWTH, self._config.min_loss_scale)
             return
         self._good_steps += 1
         if self._good_steps == self._config.window:
             self._good_steps = 0
-            self._forgiven = self._config.hysteresis
+            self._overflows_left = self._config.hysteresis
             self.value *= _GROWTH
 
     def state(self) -> dict[str, float]:
-        return {"value": self.value, "good_steps": self._good_steps, "forgiven": self._forgiven}
+        """State for a checkpoint."""
+        return {"value": self.value, "good_steps": self._good_steps, "forgiven": self._overflows_left}
 
     def restore(self, state: dict[str, float]) -> None:
+        """Resume from a checkpoint's state; a static loss scale stays what the flags state."""
         if self.is_dynamic:
             self.value = float(state["value"])
-            self._good_steps, self._forgiven = int(state["good_steps"]), int(state["forgiven"])
+            self._good_steps, self._overflows_left = int(state["good_steps"]), int(state["forgiven"])
