@@ -2,36 +2,36 @@
 # Baselines without pretraining on real data, beside the published one-hot numbers:
 #   baselines.sh DATA_DIR OUT_DIR [MODEL_TYPE] [TASK ...]
 #
-# MODEL_TYPE is onehot (default) or transformer (small, from random weights). TASKs are of ss, rh, fl, st (default: all).
-# DATA_DIR holds TAPE's folders (scripts/prepare_data.py makes them). The learning rate is chosen on `valid`
-# (scripts/shells/sweep.sh, one seed), then SEEDS (3) runs are evaluated on the test set, whose mean and standard
-# deviation go to OUT_DIR/baselines_MODEL_TYPE.csv. SEEDS and PYTHON (the interpreter) come from the environment.
+# MODEL_TYPE is onehot (default) or transformer (small, from random weights). TASK is ss, rh, fl or st (default: all).
+# DATA_DIR contains TAPE's folders (scripts/prepare_data.py writes them). The learning rate is chosen on `valid`
+# (scripts/shells/sweep.sh, one seed), then SEEDS (3) runs are evaluated on the test set. Their mean and standard
+# deviation are written to OUT_DIR/baselines_MODEL_TYPE.csv. Environment: SEEDS, PYTHON (the interpreter).
 set -euo pipefail
 
-if (( $# < 2 )) || [[ "$1" == "-h" || "$1" == "--help" ]]; then
-    sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-    exit $(( $# < 2 ? 2 : 0 ))
-fi
 shells="$(dirname "${BASH_SOURCE[0]}")/shells"
-# shellcheck source=scripts/shells/python.sh
-source "$shells/python.sh"
-# shellcheck source=scripts/shells/tasks.sh
-source "$shells/tasks.sh"
-data="$1" out="$2" model_type="${3:-onehot}"
-chosen=("${@:4}")
+# shellcheck source=scripts/shells/lib.sh
+source "$shells/lib.sh"
+split_arguments "$@"
+if (( ${#given[@]} < 2 )); then
+    usage "DATA_DIR OUT_DIR [MODEL_TYPE] [TASK ...]"
+fi
+
+find_python
+data="${given[0]}" out="${given[1]}" model_type="${given[2]:-onehot}"
+chosen=("${given[@]:3}")
 if (( ${#chosen[@]} == 0 )); then chosen=(ss rh fl st); fi
 mkdir -p "$out"
 table="$out/baselines_$model_type.csv"
 if [[ ! -e "$table" ]]; then echo "task,split,metric,mean,std,n,learning_rate,published_onehot" >"$table"; fi
 
-# Epochs, proteins a step and published one-hot score of a task (Rao et al. 2019, table 2).
+# Epochs, batch size and published one-hot score of a task (Rao et al. 2019, table 2).
 settings() {
     case "$1" in
         ss) test=cb513 published=.69 options=(--num_train_epochs 4 --batch_size 32) ;;
         rh) test=test_fold_holdout published=.09 options=(--num_train_epochs 20 --batch_size 32) ;;
         fl) test=test published=.14 options=(--num_train_epochs 10 --batch_size 64) ;;
         st) test=test published=.19 options=(--num_train_epochs 5 --batch_size 64) ;;
-        *) echo "no baseline of task '$1'; there are ss, rh, fl, st" >&2 && return 2 ;;
+        *) echo "no baseline for task '$1'; the tasks are ss, rh, fl, st" >&2 && return 2 ;;
     esac
     rates=(1e-3 1e-2)
     if [[ "$model_type" == transformer ]]; then

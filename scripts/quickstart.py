@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""The whole way: proteins -> tokenised corpus -> tensor-parallel pretraining -> conversion -> five tasks -> one table.
+"""From proteins to a table of results: corpus, tensor-parallel pretraining, conversion, five finetuned tasks, report.
 
     python scripts/quickstart.py [--data DIR] [--out DIR] [--tasks TASK ...] [--size tiny|small|base]
 
-Every stage is a plain command of this repository, shown before it runs, so that it can be repeated alone. Each task is
-finetuned from the converted model, from the same model with random weights and from TAPE's one-hot baseline, with one
-setting for the first two. A second run repeats only what has changed.
+Every step is a plain command of this repository and is printed before it runs, so that it can be repeated by hand. Each
+task is finetuned from the converted model and from the same model with random weights, with the same settings, and with
+TAPE's one-hot baseline. A second run repeats only what has changed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from scripts.data_sources import PROVENANCE_FILE, Dataset, find_datasets
-from scripts.step_runner import Pipeline, Stage
+from scripts.step_runner import Step, StepRunner, command_line
 from tape.errors import ConfigError, run_cli
 from tape.io.atomic import atomic_write
 from tape.runtime.cpu import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 _YES, _NO = "yes\n", "no\n"
+# Below --out: stamps and logs of the steps. The name is that of earlier versions, whose results stay up to date.
+RECORDS = "stages"
 SAMPLE = ROOT / "tape" / "sample"
 TASKS = {
     "ss": "secondary_structure",
@@ -44,11 +46,14 @@ class Size:
     """Model and schedule of one ``--size``.
 
     Attributes:
-        tokens: of one packed row; longer proteins are split in pretraining.
-        rows: packed rows a step.
-        init_std: of the initial weights. Megatron's 0.02 is meant for a thousand units; near 1 / sqrt(hidden),
-            attention and MLP of a narrow model start to learn at once.
-        epoch_scale: epochs of finetuning, relative to FINETUNING.
+        hidden: hidden size.
+        tokens: length of a packed row; longer proteins are split in pretraining.
+        rows: batch size of pretraining, in packed rows.
+        iterations: optimizer steps of pretraining.
+        learning_rate: peak learning rate of pretraining.
+        init_std: standard deviation of the initial weights. Megatron's 0.02 suits a hidden size of about 1000; with
+            about 1 / sqrt(hidden), a narrow model's attention and MLP learn from the first steps on.
+        epoch_scale: factor on the finetuning epochs in FINETUNING.
     """
 
     hidden: int
@@ -67,24 +72,26 @@ SIZES = {
     "small": Size(256, 6, 8, 512, 32, 4000, 1e-3, init_std=0.06),
     "base": Size(512, 8, 8, 2176, 16, 20000, 5e-4),
 }
-# Proteins of finetuning are not split; ProteinLM's number, so that its data sets fit.
+# Size of the position table: finetuning does not split proteins. ProteinLM's value, so that its data sets fit.
 POSITIONS = 2176
 
 
 @dataclass(frozen=True)
 class Finetuning:
-    """Schedule of one task, the same for both starts of the transformer, within ten minutes for all of the quickstart.
+    """Finetuning schedule of one task; the transformer's is the same with pretrained and with random weights.
 
-    Learning rates are the best on the sample's validation sets. Epochs of the two real tasks are few on purpose: with
-    twice as many, random weights catch up with so short a pretraining (README.md), and nothing would be seen of it.
+    The schedules keep the quickstart within ten minutes. Learning rates are the best on the sample's validation sets.
+    The two tasks with real data have few epochs on purpose: with twice as many, random weights catch up with a model
+    pretrained this briefly, and the effect of pretraining could not be seen.
 
     Attributes:
-        epochs: of the transformer, from both starts.
-        batch: proteins a step.
-        learning_rate: of the transformer, from both starts.
-        onehot_epochs, onehot_learning_rate: the baseline is a head alone, so a step costs little and moves little.
-        options: further flags of ``tape_train.py``, for all.
-        head_learning_rate: of the transformer's head, where it is another one.
+        epochs: epochs of the transformer.
+        batch: batch size, in proteins.
+        learning_rate: learning rate of the transformer.
+        onehot_epochs, onehot_learning_rate: those of the one-hot baseline, which trains only a head: its steps are
+            cheap, and it needs more of them.
+        options: further flags of ``tape_train.py``, for all models.
+        head_learning_rate: learning rate of the transformer's head; None: the same as the transformer's.
     """
 
     epochs: int
@@ -97,8 +104,8 @@ class Finetuning:
 
 
 _MEAN = ("--pooling", "mean")
-# TAPE's head with the distance along the chain beside it. Its weights must grow far in 140 steps, and half of 128
-# features dropped would leave too little.
+# TAPE's contact head, with the separation along the chain as an additional input. Without dropout: the head must learn
+# in 140 steps, and TAPE's dropout of 0.5 would leave too few of 128 features.
 _PAIRS = ("--contact_head", "linear", "--config", "contact_separations=64", "--config", "contact_dropout=0")
 FINETUNING = {
     "secondary_structure": Finetuning(1, 8, 3e-4, 1, 1e-3),
@@ -111,13 +118,13 @@ FINETUNING = {
 
 @dataclass(frozen=True)
 class Machine:
-    """What the commands are told about the machine.
+    """Properties of the machine that the commands depend on.
 
     Attributes:
-        ranks: tensor-parallel ranks of pretraining.
-        jobs: finetuning runs side by side.
-        threads: of each finetuning run.
-        bf16: matrix products in bf16 are faster than in fp32 here.
+        ranks: number of tensor-parallel ranks for pretraining.
+        jobs: number of finetuning runs at the same time.
+        threads: CPU threads per finetuning run.
+        bf16: whether matrix products are faster in bf16 than in fp32.
         device: ``cuda`` or ``cpu``.
     """
 
@@ -129,10 +136,10 @@ class Machine:
 
     @classmethod
     def found(cls, heads: int, records: Path) -> Machine:
-        """As many ranks as GPUs (that divide the heads) with NCCL, else two with gloo.
+        """This machine: a rank per GPU (as many as divide ``heads``), or two ranks on CPUs.
 
-        Whether bf16 is fast is measured; an answer that ``records`` holds from an earlier run counts, since commands
-        with another would repeat everything.
+        Whether bf16 is fast is measured, unless an earlier run has stored the result in ``records``: another result
+        would change the commands, and all steps would run again.
         """
         import torch
 
@@ -150,7 +157,7 @@ class Machine:
         return cls(2, jobs, max(1, cores // jobs), bf16, device)
 
     def remember(self, records: Path) -> None:
-        """Keep what :meth:`found` has measured."""
+        """Store the result of the measurement in :meth:`found`."""
         records.mkdir(parents=True, exist_ok=True)
         with atomic_write(_bf16_record(records, self.device), "w") as stream:
             stream.write(_YES if self.bf16 else _NO)
@@ -160,35 +167,39 @@ def _bf16_record(records: Path, device: str) -> Path:
     return records / f"fast_bf16_on_{device}.txt"
 
 
-def plan(data: Path, out: Path, tasks: Sequence[str], size: Size, machine: Machine) -> list[Stage]:
-    """All stages, each after those it builds on.
+def plan(data: Path, out: Path, tasks: Sequence[str], size: Size, machine: Machine) -> list[Step]:
+    """All steps, each after its dependencies.
 
     Raises:
-        ConfigError: ``data`` has no corpus, or lacks a split that training needs.
+        ConfigError: ``data`` contains no corpus, or a task lacks a split that training needs.
     """
     found = find_datasets(data)
     if "corpus" not in found:
-        raise ConfigError(f"{data}: no corpus there (corpus*.fasta and others; see scripts/prepare_data.py --help)")
+        raise ConfigError(
+            f"{data}: no corpus found (corpus*.fasta or another format; see scripts/prepare_data.py --help)"
+        )
     if data == (out / "data").resolve():
-        raise ConfigError(f"--out {out}: the prepared data would go to {data}, which is --data; choose another --out")
-    stages = [_prepare(data, out, "corpus", found["corpus"])]
+        raise ConfigError(
+            f"--out {out}: the prepared data would be written to {data}, which is --data; choose another --out"
+        )
+    steps = [_prepare(data, out, "corpus", found["corpus"])]
     for task in tasks:
         if FOLDERS[task] not in found:
-            raise ConfigError(f"{data}: no data of {task} there; name the tasks that have some with --tasks")
+            raise ConfigError(f"{data}: no data of {task} found; select tasks that have data with --tasks")
         splits = list(found[FOLDERS[task]].splits)
         if not {"train", "valid"} <= set(splits):
             raise ConfigError(f"{data}: {task} needs the splits train and valid, but has {', '.join(splits)}")
-        stages.append(_prepare(data, out, task, found[FOLDERS[task]]))
-    stages += [_pretrain(out, size, machine, "valid" in found["corpus"].splits), *_models(out)]
+        steps.append(_prepare(data, out, task, found[FOLDERS[task]]))
+    steps += [_pretrain(out, size, machine, "valid" in found["corpus"].splits), *_models(out)]
     for task in tasks:
         tests = [split for split in found[FOLDERS[task]].splits if split not in ("train", "valid")] or ["valid"]
         for variant in VARIANTS:
-            stages += _finetune(out, task, variant, tests, size, machine)
-    evaluations = tuple(stage.name for stage in stages if stage.name.startswith("evaluate"))
+            steps += _finetune(out, task, variant, tests, size, machine)
+    evaluations = tuple(step.name for step in steps if step.name.startswith("evaluate"))
     runs = [str(_run_directory(out, task, variant)) for task in tasks for variant in VARIANTS]
     report = out / "report"
-    stages.append(
-        Stage(
+    steps.append(
+        Step(
             "report",
             (
                 *(sys.executable, "scripts/report.py", *runs),
@@ -200,25 +211,25 @@ def plan(data: Path, out: Path, tasks: Sequence[str], size: Size, machine: Machi
             weight=5,
         )
     )
-    return stages
+    return steps
 
 
-def _prepare(data: Path, out: Path, task: str, dataset: Dataset) -> Stage:
-    """A stage a data set, so that another choice of tasks repeats nothing."""
+def _prepare(data: Path, out: Path, task: str, dataset: Dataset) -> Step:
+    """One step per data set, so that another choice of tasks repeats nothing."""
     command = (sys.executable, "scripts/prepare_data.py", str(data), str(out / "data"), "--tasks", task)
     files = [path for files in dataset.splits.values() for path in files.all_paths]
-    return Stage(
+    return Step(
         f"prepare_{dataset.folder}",
         command,
         (out / "data" / dataset.folder,),
         inputs=(*files, data / PROVENANCE_FILE),
-        title="proteins -> tokenised corpus" if task == "corpus" else f"{task}: proteins -> LMDB folder",
+        title="proteins -> tokenized corpus" if task == "corpus" else f"{task}: proteins -> LMDB folder",
         live=True,
         weight=2,
     )
 
 
-def _pretrain(out: Path, size: Size, machine: Machine, has_valid: bool) -> Stage:
+def _pretrain(out: Path, size: Size, machine: Machine, has_valid: bool) -> Step:
     corpus = out / "data" / "corpus"
     valid = ("--valid-data-path", str(corpus / "valid_text_document")) if has_valid else ()
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(machine.ranks))
@@ -240,7 +251,7 @@ def _pretrain(out: Path, size: Size, machine: Machine, has_valid: bool) -> Stage
         *("--save", str(out / "checkpoints"), "--save-interval", str(size.iterations)),
         *(("--bf16",) if machine.bf16 else ()),
     )
-    return Stage(
+    return Step(
         "pretrain",
         command,
         (out / "checkpoints",),
@@ -252,7 +263,7 @@ def _pretrain(out: Path, size: Size, machine: Machine, has_valid: bool) -> Stage
     )
 
 
-def _models(out: Path) -> list[Stage]:
+def _models(out: Path) -> list[Step]:
     """The converted model, and the same configuration with random weights."""
     converted, random = out / "model", out / "random"
     convert = (sys.executable, "converter/megatron-converter.py", "-src", str(out / "checkpoints"), "-out")
@@ -261,7 +272,7 @@ def _models(out: Path) -> list[Stage]:
         *("--model_config_file", str(converted / "config.json"), "--force_save", str(random)),
     )
     return [
-        Stage(
+        Step(
             "convert",
             (*convert, str(converted)),
             (converted,),
@@ -270,7 +281,7 @@ def _models(out: Path) -> list[Stage]:
             live=True,
             weight=8,
         ),
-        Stage("random", untrained, (random,), after=("convert",), title="the same model, random weights", weight=6),
+        Step("random", untrained, (random,), after=("convert",), title="the same model, random weights", weight=6),
     ]
 
 
@@ -282,8 +293,8 @@ def _run_directory(out: Path, task: str, variant: str) -> Path:
     return out / "results" / f"{task}_{_model(variant)}_{variant}"
 
 
-def _finetune(out: Path, task: str, variant: str, tests: list[str], size: Size, machine: Machine) -> list[Stage]:
-    """Training and evaluation of one task from one start."""
+def _finetune(out: Path, task: str, variant: str, tests: list[str], size: Size, machine: Machine) -> list[Step]:
+    """Finetuning and evaluation of one model variant on one task."""
     setting = FINETUNING[task]
     model = _model(variant)
     run = _run_directory(out, task, variant)
@@ -302,7 +313,7 @@ def _finetune(out: Path, task: str, variant: str, tests: list[str], size: Size, 
     )
     environment = {"OMP_NUM_THREADS": str(machine.threads)}
     name = f"{task}_{variant}"
-    finetune = Stage(
+    finetune = Step(
         f"finetune_{name}",
         train,
         (run,),
@@ -311,11 +322,11 @@ def _finetune(out: Path, task: str, variant: str, tests: list[str], size: Size, 
         weight=15 if start else 8,
         environment=environment,
     )
-    stages = [finetune]
+    steps = [finetune]
     for split in tests:
         command = (sys.executable, "tape_eval.py", model, task, str(run), "--data_dir", str(out / "data"))
-        stages.append(
-            Stage(
+        steps.append(
+            Step(
                 f"evaluate_{name}_{split}",
                 (*command, "--split", split),
                 (),
@@ -325,7 +336,7 @@ def _finetune(out: Path, task: str, variant: str, tests: list[str], size: Size, 
                 environment=environment,
             )
         )
-    return stages
+    return steps
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -333,9 +344,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", type=Path, default=SAMPLE, help="directory of proteins (default: the embedded sample)"
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("quickstart"), help="where everything goes (default ./quickstart)"
-    )
+    parser.add_argument("--out", type=Path, default=Path("quickstart"), help="output directory (default ./quickstart)")
     parser.add_argument(
         "--tasks",
         nargs="+",
@@ -344,29 +353,28 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TASK",
         help=f"some of {', '.join(f'{short} ({name})' for short, name in TASKS.items())} (default: all)",
     )
-    parser.add_argument("--size", choices=SIZES, default="tiny", help="model and schedule (default tiny)")
-    parser.add_argument("--dry-run", action="store_true", help="print the commands and end")
+    parser.add_argument("--size", choices=SIZES, default="tiny", help="model size and training schedule (default tiny)")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and exit")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run, or with ``--dry-run`` print, the steps of the command line."""
     options = _parser().parse_args(arguments)
     tasks = list(dict.fromkeys(TASKS.get(name, name) for name in options.tasks))
     size = SIZES[options.size]
     out = options.out.resolve()
-    records = out / "stages"
+    records = out / RECORDS
     machine = Machine.found(size.heads, records)
-    stages = plan(options.data.resolve(), out, tasks, size, machine)
+    steps = plan(options.data.resolve(), out, tasks, size, machine)
     if options.dry_run:
-        from scripts.step_runner import shown
-
-        print("\n".join(shown(stage) for stage in stages))
+        print("\n".join(command_line(step) for step in steps))
         return
     machine.remember(records)
-    seconds = Pipeline(stages, records, ROOT, machine.jobs).run()
+    seconds = StepRunner(steps, records, ROOT, machine.jobs).run()
     print(f"\n{(out / 'report' / 'table.md').read_text()}")
     total = sum(seconds.values())
-    print(f"Ran {len(seconds)} stages ({total:.0f} s of work). Report: {out / 'report' / 'report.html'}")
+    print(f"Ran {len(seconds)} steps ({total:.0f} s of work). Report: {out / 'report' / 'report.html'}")
 
 
 if __name__ == "__main__":

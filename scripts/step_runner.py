@@ -1,8 +1,8 @@
-"""Stages of a pipeline: plain commands that run once, are shown as typed, and are left alone while nothing changes.
+"""Runs the steps of a workflow: commands that are printed as typed and repeated only if something has changed.
 
-A stage has a name, a command, the stages it builds on and the files it makes. Its stamp holds a fingerprint of the
-command and of everything before it; while the stamp agrees and the files are there, the stage is not run again. Stages
-that don't build on each other run side by side.
+A step has a name, a command, the steps it depends on and the files it makes. Its stamp file holds a fingerprint of the
+command, its inputs and its dependencies; while the fingerprint agrees and the files exist, the step is not run again.
+Independent steps run at the same time.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from tape.errors import ConfigError, ProteinLMError
 from tape.io.atomic import atomic_write
 
 
-class StageError(ProteinLMError):
-    """A command ended with an exit code other than 0."""
+class StepError(ProteinLMError):
+    """A command failed, or did not write its files."""
 
 
 @dataclass(frozen=True)
-class Stage:
+class Step:
     """One command.
 
     Attributes:
-        name: unique; the stamp's and the log's file name.
-        command: as it would be typed in ``directory``.
-        makes: files or directories that exist when it is done; its own old ones are removed before it runs again.
-        after: stages whose results it reads.
-        inputs: files and directories from outside the pipeline; a change of size or time runs it again.
-        title: what the progress shows; the name when empty.
-        live: show its output instead of collecting it in a log (it runs alone then).
-        weight: expected share of the time, for the ETA.
-        environment: variables to set.
+        name: unique name, also that of the stamp and log files.
+        command: program and arguments, run in the runner's ``directory``.
+        makes: files or directories that exist when the step has finished; they are removed before it runs again.
+        after: names of the steps whose results it reads.
+        inputs: files and directories that no step makes; the step runs again if their size or time changes.
+        title: text shown in the progress; empty: the name.
+        live: show the output on the terminal instead of writing it to a log; the step then runs alone.
+        weight: expected share of the total time, for the estimate of the remaining time.
+        environment: environment variables to set.
     """
 
     name: str
@@ -58,164 +58,167 @@ class Stage:
 
 
 @dataclass
-class Pipeline:
-    """Runs stages in order of what they build on, up to ``jobs`` at once.
+class StepRunner:
+    """Runs steps in the order of their dependencies, up to ``jobs`` at the same time.
 
     Args:
-        stages: each after the stages that it names.
-        records: directory of stamps and logs.
-        directory: where the commands run.
-        jobs: how many at once.
+        steps: all steps, each after those it depends on.
+        records: directory of the stamp and log files.
+        directory: working directory of the commands.
+        jobs: maximum number of steps at the same time.
 
     Raises:
-        ConfigError: a stage would write over what one of them reads.
+        ConfigError: a step would overwrite an input of a step.
     """
 
-    stages: Sequence[Stage]
+    steps: Sequence[Step]
     records: Path
     directory: Path
     jobs: int = 1
 
     def __post_init__(self) -> None:
         self._fingerprints: dict[str, str] = {}
-        for stage in self.stages:
-            self._fingerprints[stage.name] = self._fingerprint(stage)
+        for step in self.steps:
+            self._fingerprints[step.name] = self._fingerprint(step)
         self._check_inputs()
         self._processes: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self._stopping = False
 
     def run(self) -> dict[str, float]:
-        """Run what is not up to date; returns the seconds of each stage that ran.
+        """Run the steps that are not up to date; returns the duration of each in seconds.
 
         Raises:
-            ConfigError: where a stage writes, there is something that it has not made; nothing has run or changed.
-            StageError: a command failed; the others are ended. Its text holds the command and the end of its log.
+            ConfigError: a step would overwrite a file that it has not made; no step has run.
+            StepError: a command failed, and the other commands were terminated. The message has the command and the
+                end of its log.
         """
-        todo = {stage.name: stage for stage in self.stages if not self._up_to_date(stage)}
-        for stage in self.stages:  # what builds on something that runs again runs again too
-            if any(before in todo for before in stage.after):
-                todo.setdefault(stage.name, stage)
-        for stage in todo.values():
-            self._check_places(stage)
-        skipped = len(self.stages) - len(todo)
+        todo = {step.name: step for step in self.steps if not self._up_to_date(step)}
+        for step in self.steps:  # the dependents of a step that runs run again too
+            if any(before in todo for before in step.after):
+                todo.setdefault(step.name, step)
+        for step in todo.values():
+            self._check_overwriting(step)
+        skipped = len(self.steps) - len(todo)
         if skipped:
-            print(f"{skipped} of {len(self.stages)} stages are up to date (stamps in {self.records})", flush=True)
+            print(f"{skipped} of {len(self.steps)} steps are up to date (stamps in {self.records})", flush=True)
         seconds: dict[str, float] = {}
-        total = sum(stage.weight for stage in todo.values())
-        layout = "all stages {percentage:3.0f}%|{bar:24}| {elapsed} elapsed, about {remaining} left"
-        # A bar that moves needs a terminal; a file gets one line a finished stage.
+        total = sum(step.weight for step in todo.values())
+        layout = "all steps {percentage:3.0f}%|{bar:24}| {elapsed} elapsed, about {remaining} left"
+        # A progress bar in a terminal; in a log file, one line per finished step.
         with tqdm(
             total=total, bar_format=layout, disable=not (todo and sys.stderr.isatty()), dynamic_ncols=True
         ) as bar:
             self._run_all(todo, seconds, bar)
         return seconds
 
-    def _run_all(self, todo: dict[str, Stage], seconds: dict[str, float], bar: tqdm) -> None:
+    def _run_all(self, todo: dict[str, Step], seconds: dict[str, float], bar: tqdm) -> None:
         waiting = dict(todo)
-        running: dict[Future[float], Stage] = {}
+        running: dict[Future[float], Step] = {}
         start = time.monotonic()
         with ThreadPoolExecutor(self.jobs) as pool:
             try:
                 while waiting or running:
-                    for stage in self._startable(waiting, running, seconds, todo):
-                        del waiting[stage.name]
-                        tqdm.write(f"\n[{len(todo) - len(waiting)}/{len(todo)}] {stage.title or stage.name}")
-                        tqdm.write(f"  $ {shown(stage)}")
-                        running[pool.submit(self._run_one, stage)] = stage
+                    for step in self._startable(waiting, running, seconds, todo):
+                        del waiting[step.name]
+                        tqdm.write(f"\n[{len(todo) - len(waiting)}/{len(todo)}] {step.title or step.name}")
+                        tqdm.write(f"  $ {command_line(step)}")
+                        running[pool.submit(self._run_one, step)] = step
                     done, _ = wait(running, return_when=FIRST_COMPLETED, timeout=1.0)
-                    bar.refresh()  # the clock goes on while a stage runs
+                    bar.refresh()  # updates the elapsed time while a step runs
                     for future in done:
-                        stage = running.pop(future)
-                        seconds[stage.name] = future.result()
-                        bar.update(stage.weight)
+                        step = running.pop(future)
+                        seconds[step.name] = future.result()
+                        bar.update(step.weight)
                         if bar.disable:
-                            print(_finished(stage, seconds, todo, time.monotonic() - start), flush=True)
+                            print(_finished(step, seconds, todo, time.monotonic() - start), flush=True)
             except BaseException:
-                self._stop()
+                self._terminate_all()
                 raise
 
     def _startable(
         self,
-        waiting: dict[str, Stage],
-        running: dict[Future[float], Stage],
+        waiting: dict[str, Step],
+        running: dict[Future[float], Step],
         finished: Mapping[str, float],
-        todo: Mapping[str, Stage],
-    ) -> list[Stage]:
-        """Stages that may start now, as many as there is room for."""
-        if any(stage.live for stage in running.values()):
+        todo: Mapping[str, Step],
+    ) -> list[Step]:
+        """Steps whose dependencies have finished, as many as may start now."""
+        if any(step.live for step in running.values()):
             return []
-        ready = [
-            stage for stage in waiting.values() if all(name in finished or name not in todo for name in stage.after)
-        ]
+        ready = [step for step in waiting.values() if all(name in finished or name not in todo for name in step.after)]
         if ready and ready[0].live:
             return ready[:1] if not running else []
-        return [stage for stage in ready if not stage.live][: self.jobs - len(running)]
+        return [step for step in ready if not step.live][: self.jobs - len(running)]
 
-    def _run_one(self, stage: Stage) -> float:
-        self._stamp(stage).unlink(missing_ok=True)
-        self._clear(stage)
-        log = self.records / f"{stage.name}.log"
+    def _run_one(self, step: Step) -> float:
+        self._stamp(step).unlink(missing_ok=True)
+        self._remove_results(step)
+        log = self.records / f"{step.name}.log"
         start = time.monotonic()
-        environment = {**os.environ, **stage.environment}
+        environment = {**os.environ, **step.environment}
         with log.open("wb") as stream:
-            output = None if stage.live else stream
+            output = None if step.live else stream
             process = subprocess.Popen(
-                stage.command,
+                step.command,
                 cwd=self.directory,
                 env=environment,
                 stdout=output,
                 stderr=output,
                 stdin=subprocess.DEVNULL,
             )
-            self._follow(process)
+            self._wait_for(process)
         if process.returncode:
-            raise StageError(f"this command failed (exit code {process.returncode}):\n  {shown(stage)}{_tail(log)}")
-        missing = [str(path) for path in stage.makes if not path.exists()]
+            raise StepError(
+                f"this command failed (exit code {process.returncode}):\n  {command_line(step)}{_end_of(log)}"
+            )
+        missing = [str(path) for path in step.makes if not path.exists()]
         if missing:
-            raise StageError(f"{shown(stage)}\n  ended without an error but did not write {', '.join(missing)}")
-        with atomic_write(self._stamp(stage), "w") as stamp:
-            stamp.write(self._fingerprints[stage.name])
+            raise StepError(f"{command_line(step)}\n  succeeded but did not write {', '.join(missing)}")
+        with atomic_write(self._stamp(step), "w") as stamp:
+            stamp.write(self._fingerprints[step.name])
         return time.monotonic() - start
 
     def _check_inputs(self) -> None:
-        inputs = {path.resolve() for stage in self.stages for path in stage.inputs}
-        for made in (path.resolve() for stage in self.stages for path in stage.makes):
+        inputs = {path.resolve() for step in self.steps for path in step.inputs}
+        for made in (path.resolve() for step in self.steps for path in step.makes):
             for path in inputs:
                 if made == path or made in path.parents:
-                    raise ConfigError(f"{path} is to be read, but {made} to be written; choose another place for one")
+                    raise ConfigError(
+                        f"{path} is an input, but {made} would be overwritten; choose another path for one"
+                    )
 
-    def _check_places(self, stage: Stage) -> None:
-        """Nothing is removed but what a record says this stage has made."""
-        for path in stage.makes:
+    def _check_overwriting(self, step: Step) -> None:
+        """Refuse to remove files that, according to the records, this step has not made."""
+        for path in step.makes:
             empty = path.is_dir() and not any(path.iterdir())
-            if path.exists() and not empty and self._place(path) not in self._recorded_places(stage):
+            if path.exists() and not empty and self._relative(path) not in self._recorded_paths(step):
                 raise ConfigError(
-                    f"{path} exists and was not made here; choose another place for the output, or move it"
+                    f"{path} exists and was not made by this program; choose another output directory, or move it"
                 )
 
-    def _clear(self, stage: Stage) -> None:
-        """Remove what an earlier run has made, and record what this one will make."""
-        for path in stage.makes:
+    def _remove_results(self, step: Step) -> None:
+        """Remove the results of an earlier run, and record the paths that this one will make."""
+        for path in step.makes:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-        with atomic_write(self._places_record(stage), "w") as stream:
-            stream.writelines(f"{self._place(path)}\n" for path in stage.makes)
+        with atomic_write(self._paths_record(step), "w") as stream:
+            stream.writelines(f"{self._relative(path)}\n" for path in step.makes)
 
-    def _recorded_places(self, stage: Stage) -> list[str]:
-        record = self._places_record(stage)
+    def _recorded_paths(self, step: Step) -> list[str]:
+        record = self._paths_record(step)
         return record.read_text(encoding="utf-8").splitlines() if record.is_file() else []
 
-    def _places_record(self, stage: Stage) -> Path:
-        return self.records / f"{stage.name}.makes"
+    def _paths_record(self, step: Step) -> Path:
+        return self.records / f"{step.name}.makes"
 
-    def _place(self, path: Path) -> str:
-        """As seen from the records, so that all of it may be moved."""
+    def _relative(self, path: Path) -> str:
+        """The path relative to the records, so that results and records can be moved together."""
         return os.path.relpath(path, self.records)
 
-    def _follow(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait_for(self, process: subprocess.Popen[bytes]) -> None:
         with self._lock:
             self._processes.add(process)
             if self._stopping:
@@ -224,47 +227,47 @@ class Pipeline:
         with self._lock:
             self._processes.discard(process)
 
-    def _stop(self) -> None:
+    def _terminate_all(self) -> None:
         with self._lock:
             self._stopping = True
             for process in self._processes:
                 process.terminate()
 
-    def _stamp(self, stage: Stage) -> Path:
-        return self.records / f"{stage.name}.stamp"
+    def _stamp(self, step: Step) -> Path:
+        return self.records / f"{step.name}.stamp"
 
-    def _up_to_date(self, stage: Stage) -> bool:
-        stamp = self._stamp(stage)
-        made = all(path.exists() for path in stage.makes)
-        return made and stamp.is_file() and stamp.read_text() == self._fingerprints[stage.name]
+    def _up_to_date(self, step: Step) -> bool:
+        stamp = self._stamp(step)
+        made = all(path.exists() for path in step.makes)
+        return made and stamp.is_file() and stamp.read_text() == self._fingerprints[step.name]
 
-    def _fingerprint(self, stage: Stage) -> str:
-        digest = hashlib.sha256(repr((stage.command, sorted(stage.environment.items()))).encode())
-        for path in stage.inputs:
+    def _fingerprint(self, step: Step) -> str:
+        digest = hashlib.sha256(repr((step.command, sorted(step.environment.items()))).encode())
+        for path in step.inputs:
             for file in [path, *sorted(path.rglob("*"))] if path.is_dir() else [path]:
                 if file.is_file():
                     status = file.stat()
                     digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
-        for name in stage.after:
+        for name in step.after:
             digest.update(self._fingerprints[name].encode())
         return digest.hexdigest()
 
 
-def _finished(stage: Stage, seconds: Mapping[str, float], todo: Mapping[str, Stage], elapsed: float) -> str:
-    """A line for the log: what ended, and how long the rest will take if it goes on like this."""
+def _finished(step: Step, seconds: Mapping[str, float], todo: Mapping[str, Step], elapsed: float) -> str:
+    """A line for the log: the finished step, and the estimated time left at the present rate."""
     done = sum(todo[name].weight for name in seconds)
     left = elapsed * (sum(other.weight for other in todo.values()) - done) / done
     minutes, rest = divmod(round(left), 60)
-    return f"  {stage.title or stage.name}: {seconds[stage.name]:.0f} s; about {minutes}:{rest:02d} left"
+    return f"  {step.title or step.name}: {seconds[step.name]:.0f} s; about {minutes}:{rest:02d} left"
 
 
-def shown(stage: Stage) -> str:
-    """The command as a user would type it."""
-    variables = [f"{name}={shlex.quote(value)}" for name, value in stage.environment.items()]
-    command = ["python" if word == sys.executable else word for word in stage.command]
+def command_line(step: Step) -> str:
+    """The command as a user would type it, with its environment variables."""
+    variables = [f"{name}={shlex.quote(value)}" for name, value in step.environment.items()]
+    command = ["python" if word == sys.executable else word for word in step.command]
     return " ".join([*variables, shlex.join(command)])
 
 
-def _tail(log: Path, lines: int = 15) -> str:
+def _end_of(log: Path, lines: int = 15) -> str:
     text = log.read_text(errors="replace").splitlines()
-    return "".join(f"\n  | {line}" for line in text[-lines:]) + (f"\n  whole log: {log}" if text else "")
+    return "".join(f"\n  | {line}" for line in text[-lines:]) + (f"\n  full log: {log}" if text else "")

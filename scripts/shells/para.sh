@@ -2,23 +2,19 @@
 # Finetunes a converted model on a task and evaluates every saved epoch, the last included:
 #   para.sh TASK BS EPOCHS LR WARMUP [SAVE_FREQ] [-- OPTIONS OF tape_train.py]
 #
-# TASK is ss, cc, rh, fl or st; SAVE_FREQ is 5 epochs by default. The run lies in ./results/TASK/ under
-# LONG_TASK_transformer_task-TASK-bs-BS-ep-EPOCHS-lr-LR, each epoch's scores in its eval_SPLIT.json.
+# TASK is ss, cc, rh, fl or st; SAVE_FREQ is 5 epochs by default. The run directory is
+# ./results/TASK/LONG_TASK_transformer_task-TASK-bs-BS-ep-EPOCHS-lr-LR; each epoch's scores are in its eval_SPLIT.json.
 # Environment: MODEL (models/out/), MODEL_TYPE (transformer), DATA_DIR (./data), PYTHON (the interpreter).
 # MODEL= (empty) starts from new weights.
 set -euo pipefail
-
 # shellcheck source=scripts/shells/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-read_words "$@"
+split_arguments "$@"
 if (( ${#given[@]} < 5 || ${#given[@]} > 6 )); then
     usage "TASK(ss|cc|rh|fl|st) BS EPOCHS LR WARMUP [SAVE_FREQ] [-- OPTIONS]"
 fi
 
-# shellcheck source=scripts/shells/python.sh
-source "$(dirname "${BASH_SOURCE[0]}")/python.sh"
-# shellcheck source=scripts/shells/tasks.sh
-source "$(dirname "${BASH_SOURCE[0]}")/tasks.sh"
+find_python
 short="${given[0]}"
 choose_task "$short"
 model="${MODEL-models/out/}"

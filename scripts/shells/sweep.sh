@@ -2,25 +2,21 @@
 # Chooses a learning rate on validation data, over several seeds:
 #   sweep.sh TASK SEEDS LR [LR ...] [-- OPTIONS OF tape_train.py]
 #
-# TASK is ss, cc, rh, fl or st. Each rate is trained with SEEDS seeds (42, 43, ...; --seed in OPTIONS moves the first),
-# into OUTPUT_DIR/LONG_TASK_MODEL_TYPE_lr-LR/seed_NUMBER; of each run the epoch with the lowest validation loss counts.
-# Rates are ranked by the mean of the task's main metric on the split `valid`; no test split is read.
-# OUTPUT_DIR/LONG_TASK.csv holds the ranking, best first; its first line is printed as the best.
+# TASK is ss, cc, rh, fl or st. Each rate is trained with SEEDS seeds (42, 43, ...; --seed in OPTIONS sets the first)
+# in OUTPUT_DIR/LONG_TASK_MODEL_TYPE_lr-LR/seed_NUMBER; the epoch with the lowest validation loss represents a run.
+# Rates are ranked by the mean of the task's main metric on the split `valid`; test splits are not read.
+# The ranking is written to OUTPUT_DIR/LONG_TASK.csv, best first, and its best rate is printed.
 # Environment: MODEL (a model directory to start from; empty: new weights), MODEL_TYPE (transformer), DATA_DIR (./data),
 # OUTPUT_DIR (./results/sweep), PYTHON (the interpreter).
 set -euo pipefail
-
 # shellcheck source=scripts/shells/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-read_words "$@"
+split_arguments "$@"
 if (( ${#given[@]} < 3 )); then
     usage "TASK(ss|cc|rh|fl|st) SEEDS LR [LR ...] [-- OPTIONS]"
 fi
 
-# shellcheck source=scripts/shells/python.sh
-source "$(dirname "${BASH_SOURCE[0]}")/python.sh"
-# shellcheck source=scripts/shells/tasks.sh
-source "$(dirname "${BASH_SOURCE[0]}")/tasks.sh"
+find_python
 choose_task "${given[0]}"
 model="${MODEL-}"
 model_type="${MODEL_TYPE:-transformer}"

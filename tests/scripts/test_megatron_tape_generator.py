@@ -58,10 +58,10 @@ def test_checkpoint_directories(tmp_path: Path, repository_root: Path, kind: str
     ProteinBertForMaskedLM.from_pretrained(tmp_path / "result")
 
 
-def test_an_interpreter_without_torch_is_said(
+def test_an_interpreter_without_torch_is_an_error(
     tmp_path: Path, repository_root: Path, assert_clean_error: Callable[..., None]
 ) -> None:
-    """A machine with python3 and no .venv; PYTHON that names nothing is passed over."""
+    """A machine with python3 and no .venv; a PYTHON that does not exist is ignored."""
     shutil.copytree(repository_root / SCRIPT.parent, tmp_path / SCRIPT.parent)
     bare = tmp_path / "bin" / "python3"
     bare.parent.mkdir()

@@ -1,4 +1,4 @@
-"""The quickstart: its plan, and the whole way on a handful of a user's own proteins."""
+"""The quickstart: its plan, and all its steps on a few proteins of a user's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from scripts import quickstart
-from scripts.step_runner import Pipeline, shown
+from scripts.step_runner import StepRunner, command_line
 from tape.errors import ConfigError
 from tape.models import low_precision
 
@@ -43,15 +43,15 @@ def own_data(tmp_path: Path) -> Path:
 
 
 def test_plan_covers_every_task_and_variant(tmp_path):
-    stages = quickstart.plan(
+    steps = quickstart.plan(
         quickstart.SAMPLE, tmp_path, list(quickstart.TASKS.values()), quickstart.SIZES["tiny"], MACHINE
     )
-    names = [stage.name for stage in stages]
+    names = [step.name for step in steps]
     folders = ("corpus", *quickstart.FOLDERS.values())
     assert names[:9] == [*(f"prepare_{folder}" for folder in folders), "pretrain", "convert", "random"]
     assert names[-1] == "report"
     assert len(names) == len(set(names)) == 9 + 5 * 3 * 2 + 1
-    commands = {stage.name: shown(stage) for stage in stages}
+    commands = {step.name: command_line(step) for step in steps}
     assert "--nproc-per-node 2 pretrain/pretrain_tape.py --tensor-model-parallel-size 2" in commands["pretrain"]
     assert "--split test_fold_holdout" in commands["evaluate_remote_homology_onehot_test_fold_holdout"]
     pretrained, scratch = (commands[f"finetune_stability_{name}"] for name in ("pretrained", "random"))
@@ -63,15 +63,15 @@ def test_plan_covers_every_task_and_variant(tmp_path):
 
 
 def test_the_first_answer_about_bf16_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measured anew it may be another, and all that has run would run again."""
+    """Another measurement may differ, which would change the commands and run every step again."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(low_precision, "fast_bf16", lambda device: True)
-    first = quickstart.Machine.found(4, tmp_path / "stages")
+    first = quickstart.Machine.found(4, tmp_path / "steps")
     assert first.bf16
     monkeypatch.setattr(low_precision, "fast_bf16", lambda device: False)
-    assert not quickstart.Machine.found(4, tmp_path / "stages").bf16  # found alone keeps nothing
-    first.remember(tmp_path / "stages")
-    assert quickstart.Machine.found(4, tmp_path / "stages") == first
+    assert not quickstart.Machine.found(4, tmp_path / "steps").bf16  # found alone keeps nothing
+    first.remember(tmp_path / "steps")
+    assert quickstart.Machine.found(4, tmp_path / "steps") == first
 
 
 def test_missing_data_are_named(tmp_path, own_data):
@@ -90,9 +90,9 @@ def test_other_tasks_and_other_files_leave_what_is_done_alone(tmp_path, own_data
     out = tmp_path / "out"
 
     def fingerprints(*tasks: str) -> dict[str, str]:
-        stages = quickstart.plan(own_data, out, tasks, quickstart.SIZES["tiny"], MACHINE)
-        pipeline = Pipeline(stages, out / "stages", quickstart.ROOT)
-        return {name: value for name, value in pipeline._fingerprints.items() if name != "report"}
+        steps = quickstart.plan(own_data, out, tasks, quickstart.SIZES["tiny"], MACHINE)
+        runner = StepRunner(steps, out / "steps", quickstart.ROOT)
+        return {name: value for name, value in runner._fingerprints.items() if name != "report"}
 
     both, one = fingerprints("secondary_structure", "stability"), fingerprints("stability")
     assert "pretrain" in one
@@ -111,26 +111,26 @@ def test_data_are_not_written_over(tmp_path, own_data):
     mine = tmp_path / "out" / "checkpoints" / "iter_0000009"
     mine.mkdir(parents=True)
     (mine / "weights").touch()
-    stages = quickstart.plan(own_data, tmp_path / "out", ["stability"], size, MACHINE)
-    with pytest.raises(ConfigError, match=r"checkpoints exists and was not made here"):
-        Pipeline(stages, tmp_path / "out" / "stages", quickstart.ROOT).run()
+    steps = quickstart.plan(own_data, tmp_path / "out", ["stability"], size, MACHINE)
+    with pytest.raises(ConfigError, match=r"checkpoints exists and was not made by this program"):
+        StepRunner(steps, tmp_path / "out" / "steps", quickstart.ROOT).run()
     assert (mine / "weights").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_the_whole_way_on_own_data(tmp_path, own_data, monkeypatch):
+def test_all_steps_on_own_data(tmp_path, own_data, monkeypatch):
     settings = quickstart.FINETUNING
     short = {task: dataclasses.replace(setting, epochs=1, onehot_epochs=1) for task, setting in settings.items()}
     monkeypatch.setattr(quickstart, "FINETUNING", short)
     size = quickstart.Size(hidden=16, layers=1, heads=2, tokens=128, rows=2, iterations=3, learning_rate=1e-3)
     out = tmp_path / "out"
     tasks = ["secondary_structure", "stability"]
-    stages = quickstart.plan(own_data, out, tasks, size, MACHINE)
-    ran = Pipeline(stages, out / "stages", quickstart.ROOT, MACHINE.jobs).run()
-    assert set(ran) == {stage.name for stage in stages}
+    steps = quickstart.plan(own_data, out, tasks, size, MACHINE)
+    ran = StepRunner(steps, out / "steps", quickstart.ROOT, MACHINE.jobs).run()
+    assert set(ran) == {step.name for step in steps}
     table = (out / "report" / "table.md").read_text()
     assert "| secondary_structure | proteins: secondary_structure | cb513 (4) | 3-class accuracy |" in table
     assert "| stability | proteins: stability | valid (8) | Spearman's rho |" in table
     assert "| one-hot | random weights | pretrained |" in table
-    assert Pipeline(stages, out / "stages", quickstart.ROOT, MACHINE.jobs).run() == {}
+    assert StepRunner(steps, out / "steps", quickstart.ROOT, MACHINE.jobs).run() == {}

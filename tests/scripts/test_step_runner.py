@@ -1,4 +1,4 @@
-"""The pipeline runner: order, skipping, failure, side-by-side runs."""
+"""The step runner: order, skipping, failure, concurrent steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.step_runner import Pipeline, Stage, StageError, shown
+from scripts.step_runner import Step, StepError, StepRunner, command_line
 from tape.errors import ConfigError
 
 
@@ -17,21 +17,21 @@ def write(path: Path, text: str = "x") -> tuple[str, ...]:
     return (sys.executable, "-c", f"open({str(path)!r}, 'a').write({text!r})")
 
 
-def make_chain(folder: Path) -> list[Stage]:
+def make_chain(folder: Path) -> list[Step]:
     first, second = folder / "first", folder / "second"
     return [
-        Stage("one", write(first), (first,), inputs=(folder / "source",)),
-        Stage("two", write(second), (second,), after=("one",)),
-        Stage("three", write(folder / "third"), (folder / "third",)),
+        Step("one", write(first), (first,), inputs=(folder / "source",)),
+        Step("two", write(second), (second,), after=("one",)),
+        Step("three", write(folder / "third"), (folder / "third",)),
     ]
 
 
-def test_each_stage_runs_once_until_something_changes(tmp_path):
+def test_each_step_runs_once_until_something_changes(tmp_path):
     (tmp_path / "source").write_text("data")
-    records = tmp_path / "stages"
+    records = tmp_path / "steps"
 
     def run() -> list[str]:
-        return sorted(Pipeline(make_chain(tmp_path), records, tmp_path, jobs=2).run())
+        return sorted(StepRunner(make_chain(tmp_path), records, tmp_path, jobs=2).run())
 
     assert run() == ["one", "three", "two"]
     assert run() == []
@@ -42,21 +42,21 @@ def test_each_stage_runs_once_until_something_changes(tmp_path):
 
 
 def test_a_changed_command_runs_again_with_all_that_follows(tmp_path):
-    stages = make_chain(tmp_path)
-    Pipeline(stages, tmp_path / "stages", tmp_path).run()
-    stages[0] = Stage("one", write(tmp_path / "first", "y"), (tmp_path / "first",), inputs=(tmp_path / "source",))
-    assert sorted(Pipeline(stages, tmp_path / "stages", tmp_path).run()) == ["one", "two"]
+    steps = make_chain(tmp_path)
+    StepRunner(steps, tmp_path / "steps", tmp_path).run()
+    steps[0] = Step("one", write(tmp_path / "first", "y"), (tmp_path / "first",), inputs=(tmp_path / "source",))
+    assert sorted(StepRunner(steps, tmp_path / "steps", tmp_path).run()) == ["one", "two"]
 
 
-def test_old_directories_are_cleared_before_a_stage_runs_again(tmp_path):
+def test_old_directories_are_cleared_before_a_step_runs_again(tmp_path):
     made = tmp_path / "made"
-    stage = Stage("one", (sys.executable, "-c", f"import os; os.mkdir({str(made)!r})"), (made,))
+    step = Step("one", (sys.executable, "-c", f"import os; os.mkdir({str(made)!r})"), (made,))
     made.mkdir()  # an empty one is in nobody's way
-    with pytest.raises(StageError):  # killed or failed, it has begun to make it
-        Pipeline([dataclasses.replace(stage, command=("false",))], tmp_path / "stages", tmp_path).run()
+    with pytest.raises(StepError):  # killed or failed, it has begun to make it
+        StepRunner([dataclasses.replace(step, command=("false",))], tmp_path / "steps", tmp_path).run()
     made.mkdir()
     (made / "stale").touch()
-    Pipeline([stage], tmp_path / "stages", tmp_path).run()
+    StepRunner([step], tmp_path / "steps", tmp_path).run()
     assert list(made.iterdir()) == []
 
 
@@ -69,8 +69,8 @@ def test_what_it_has_not_made_is_never_removed(tmp_path, kind):
     else:
         mine.write_text("of a month")
     (tmp_path / "source").touch()
-    with pytest.raises(ConfigError, match=r"second exists and was not made here"):
-        Pipeline(make_chain(tmp_path), tmp_path / "stages", tmp_path).run()
+    with pytest.raises(ConfigError, match=r"second exists and was not made by this program"):
+        StepRunner(make_chain(tmp_path), tmp_path / "steps", tmp_path).run()
     assert (mine / "work" if kind == "directory" else mine).read_text() == "of a month"
     assert not (tmp_path / "first").exists()  # nothing has run
 
@@ -79,44 +79,44 @@ def test_what_it_has_made_may_be_moved_with_its_records(tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
     (old / "source").touch()
-    Pipeline(make_chain(old), old / "stages", tmp_path).run()
+    StepRunner(make_chain(old), old / "steps", tmp_path).run()
     old.rename(new)
-    assert sorted(Pipeline(make_chain(new), new / "stages", tmp_path).run()) == ["one", "three", "two"]
+    assert sorted(StepRunner(make_chain(new), new / "steps", tmp_path).run()) == ["one", "three", "two"]
     assert (new / "second").read_text() == "x"
 
 
 @pytest.mark.parametrize("made", ["data", "."])
 def test_nothing_is_written_over_what_is_read(tmp_path, made):
     source = tmp_path / "data" / "proteins.fasta"
-    stage = Stage("one", ("true",), (tmp_path / made,), inputs=(tmp_path / "data" / ".." / "data" / source.name,))
-    with pytest.raises(ConfigError, match=r"proteins\.fasta is to be read, but .* to be written"):
-        Pipeline([stage], tmp_path / "stages", tmp_path)
+    step = Step("one", ("true",), (tmp_path / made,), inputs=(tmp_path / "data" / ".." / "data" / source.name,))
+    with pytest.raises(ConfigError, match=r"proteins\.fasta is an input, but .* would be overwritten"):
+        StepRunner([step], tmp_path / "steps", tmp_path)
 
 
 def test_a_failure_names_the_command_and_shows_its_log(tmp_path):
-    failing = Stage("bad", (sys.executable, "-c", "print('the reason'); raise SystemExit(3)"), ())
-    later = Stage("later", write(tmp_path / "later"), (tmp_path / "later",), after=("bad",))
-    with pytest.raises(StageError, match=r"exit code 3.*\n.*python -c(.|\n)*\| the reason"):
-        Pipeline([failing, later], tmp_path / "stages", tmp_path).run()
+    failing = Step("bad", (sys.executable, "-c", "print('the reason'); raise SystemExit(3)"), ())
+    later = Step("later", write(tmp_path / "later"), (tmp_path / "later",), after=("bad",))
+    with pytest.raises(StepError, match=r"exit code 3.*\n.*python -c(.|\n)*\| the reason"):
+        StepRunner([failing, later], tmp_path / "steps", tmp_path).run()
     assert not (tmp_path / "later").exists()
-    with pytest.raises(StageError):  # a failed stage is not taken for done
-        Pipeline([failing], tmp_path / "stages", tmp_path).run()
+    with pytest.raises(StepError):  # a failed step is not taken for done
+        StepRunner([failing], tmp_path / "steps", tmp_path).run()
 
 
 def test_a_failure_ends_what_runs_beside_it(tmp_path):
-    failing = Stage("bad", (sys.executable, "-c", "raise SystemExit(1)"), ())
-    endless = Stage("endless", (sys.executable, "-c", "import time; time.sleep(60)"), ())
+    failing = Step("bad", (sys.executable, "-c", "raise SystemExit(1)"), ())
+    endless = Step("endless", (sys.executable, "-c", "import time; time.sleep(60)"), ())
     start = time.monotonic()
-    with pytest.raises(StageError):
-        Pipeline([endless, failing], tmp_path / "stages", tmp_path, jobs=2).run()
+    with pytest.raises(StepError):
+        StepRunner([endless, failing], tmp_path / "steps", tmp_path, jobs=2).run()
     assert time.monotonic() - start < 30
 
 
-def test_a_stage_must_make_what_it_says(tmp_path):
-    with pytest.raises(StageError, match="did not write"):
-        Pipeline([Stage("one", (sys.executable, "-c", ""), (tmp_path / "no",))], tmp_path / "s", tmp_path).run()
+def test_a_step_must_make_what_it_says(tmp_path):
+    with pytest.raises(StepError, match="did not write"):
+        StepRunner([Step("one", (sys.executable, "-c", ""), (tmp_path / "no",))], tmp_path / "s", tmp_path).run()
 
 
 def test_commands_are_shown_as_typed():
-    stage = Stage("one", (sys.executable, "a b.py", "--x"), (), environment={"OMP_NUM_THREADS": "1"})
-    assert shown(stage) == "OMP_NUM_THREADS=1 python 'a b.py' --x"
+    step = Step("one", (sys.executable, "a b.py", "--x"), (), environment={"OMP_NUM_THREADS": "1"})
+    assert command_line(step) == "OMP_NUM_THREADS=1 python 'a b.py' --x"

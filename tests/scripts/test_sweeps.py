@@ -43,7 +43,7 @@ def test_every_saved_epoch_is_evaluated_on_the_splits_there_are(repository_root:
     assert result.returncode == 0, result.stderr
     directory = folder / "results/ss/secondary_structure_onehot_task-ss-bs-4-ep-3-lr-0.001"
     found = {path.parent.name + "/" + path.name for path in directory.glob("*/eval_*.json")}
-    # defect 40: the last epoch too
+    # the last epoch too (bug 40 in docs/compatibility.md)
     assert found == {f"{epoch}/eval_cb513.json" for epoch in (1, 2)}
     assert "no split ts115 in ./data/secondary_structure: not evaluated" in result.stderr
 
@@ -61,14 +61,14 @@ def test_the_best_rate_on_validation_data(repository_root: Path, folder: Path) -
         assert summary["summary"]["valid"]["spearmanr"]["mean"] == pytest.approx(float(row["valid_spearmanr"]))
         assert [seed["seed"] for seed in summary["runs"]] == [42, 43]
     assert f"best of stability: learning rate {rows[0]['learning_rate']}, valid spearmanr" in result.stdout
-    assert not list(folder.glob("results/**/eval_*.json"))  # no test split is read
+    assert not list(folder.glob("results/**/eval_*.json"))  # test splits are not read
 
 
-def test_wrong_words(repository_root: Path, folder: Path) -> None:
+def test_wrong_arguments(repository_root: Path, folder: Path) -> None:
     for script in ("para.sh", "sweep.sh"):
         result = run(repository_root, folder, script, "ss")
         assert (result.returncode, "usage: " in result.stderr) == (2, True)
         result = run(repository_root, folder, script, "xx", 4, 3, 0.001, 1)
         assert result.returncode == 2
-        assert "unknown task 'xx'; there are ss, cc, rh, fl, st" in result.stderr
+        assert "unknown task 'xx'; the tasks are ss, cc, rh, fl, st" in result.stderr
         assert run(repository_root, folder, script, "--help").stdout.startswith(("Finetunes", "Chooses"))
