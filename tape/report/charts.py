@@ -1,7 +1,9 @@
 """The report's charts as inline SVG: curves, contact maps, confusion matrices, scatter plots, bars with intervals.
 
-Plain text, so that the page needs no library and no network. Colours are classes of the page's style sheet (``c0``,
-``c1`` ...), which has them for light, dark and printed pages; every chart has a title that is read aloud in its place.
+The charts are written as plain text, so the page needs no library and no network. Colors are classes of the page's
+style sheet (``c0``, ``c1`` ...), which defines them for light, dark and printed pages. Screen readers read each chart's
+title. A prototype with matplotlib's SVG was about 80 lines shorter, but matplotlib is an optional dependency, five
+charts took 142 kB instead of 28 kB, and the confusion matrix, whose colors are fixed, was illegible in dark mode.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ MOST_POINTS = 1500
 
 @dataclass(frozen=True)
 class Series:
-    """One line: points (x, y), a name for the legend, the number of its colour, and whether it is a thin background."""
+    """One line of a chart: points (x, y), name in the legend, color number, and whether it is thin and pale."""
 
     name: str
     points: Sequence[tuple[float, float]]
-    colour: int
+    color: int
     faint: bool = False
     dots: bool = False
 
@@ -57,18 +59,20 @@ def _number(value: float) -> str:
 
 
 class Axes:
-    """The frame of a chart: from data to pixels, and the lines and words around it."""
+    """The axes of a chart: the mapping from data to pixels, the grid, ticks and labels."""
 
     def __init__(self, x: tuple[float, float], y: tuple[float, float], width: float = WIDTH, height: float = HEIGHT):
         self._x, self._y = _widened(x), _widened(y)
         self.width, self.height = width, height
 
     def at(self, x: float, y: float) -> tuple[float, float]:
+        """The position of a data point, in pixels."""
         right, bottom = self.width - RIGHT, self.height - BOTTOM
         across = LEFT + (x - self._x[0]) / (self._x[1] - self._x[0]) * (right - LEFT)
         return across, bottom - (y - self._y[0]) / (self._y[1] - self._y[0]) * (bottom - TOP)
 
     def frame(self, x_label: str, y_label: str, x_ticks: Sequence[float] | None = None) -> list[str]:
+        """SVG elements of the grid, the ticks and the labels."""
         bottom = self.height - BOTTOM
         parts = []
         for tick in nice_ticks(*self._y):
@@ -89,13 +93,13 @@ class Axes:
 
 
 def _widened(span: tuple[float, float]) -> tuple[float, float]:
-    """A range that is no point."""
+    """The range, widened if it has length 0."""
     low, high = span
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
 def line_chart(series: Sequence[Series], x_label: str, y_label: str, title: str, whole_x: bool = False) -> str:
-    """Lines over a common frame; empty when no series has a point."""
+    """Lines on common axes; an empty string if no series has a point."""
     shown = [one for one in series if one.points]
     if not shown:
         return ""
@@ -108,14 +112,14 @@ def line_chart(series: Sequence[Series], x_label: str, y_label: str, title: str,
     for one in shown:
         places = [axes.at(x, y) for x, y in one.points]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-        body.append(f'<path class="line c{one.colour}{" faint" if one.faint else ""}" d="{path}"/>')
+        body.append(f'<path class="line c{one.color}{" faint" if one.faint else ""}" d="{path}"/>')
         if one.dots:
-            body += [f'<circle class="dot c{one.colour}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in places]
+            body += [f'<circle class="dot c{one.color}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in places]
     return _svg(WIDTH, HEIGHT, title, body)
 
 
 def smoothed(points: Sequence[tuple[float, float]], window: int) -> list[tuple[float, float]]:
-    """Running mean of ``window`` points, each at the last of them."""
+    """Running mean over ``window`` points, placed at the last of them."""
     if window <= 1 or len(points) < window:
         return list(points)
     means = np.convolve([y for _, y in points], np.ones(window) / window, mode="valid")
@@ -123,17 +127,17 @@ def smoothed(points: Sequence[tuple[float, float]], window: int) -> list[tuple[f
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:
-    """At most ``most`` of the points, evenly chosen, with the last."""
+    """About ``most`` evenly spaced points, always including the last."""
     step = max(1, math.ceil(len(points) / most))
     kept = list(points[::step])
     return kept if not points or kept[-1] == points[-1] else [*kept, points[-1]]
 
 
-def contact_map(result: dict[str, Any], column: str, colour: int) -> tuple[str, float]:
-    """One protein: true contacts below the diagonal, the L best pairs above (filled: right).
+def contact_map(result: dict[str, Any], column: str, color: int) -> tuple[str, float]:
+    """Contact map of one protein: true contacts below the diagonal, the L best-scored pairs above (filled: correct).
 
     Returns:
-        The chart and the precision of those pairs (``nan``: none).
+        The chart and the precision of those pairs (``nan`` if there are none).
     """
     target = np.asarray(result["target"])
     length = target.shape[0]
@@ -151,8 +155,8 @@ def contact_map(result: dict[str, Any], column: str, colour: int) -> tuple[str, 
         f'<rect class="frame" x=".5" y=".5" width="{size - 1:g}" height="{size - 1:g}"/>',
         f'<path class="grid" d="M0 0L{size:g} {size:g}"/>',
         f'<path class="true" d="{_squares(below[:, 1], below[:, 0], cell)}"/>',
-        f'<path class="fill c{colour}" d="{_squares(columns[best[right]], rows[best[right]], cell)}"/>',
-        f'<path class="open c{colour}" d="{_squares(columns[best[~right]], rows[best[~right]], cell)}"/>',
+        f'<path class="fill c{color}" d="{_squares(columns[best[right]], rows[best[right]], cell)}"/>',
+        f'<path class="open c{color}" d="{_squares(columns[best[~right]], rows[best[~right]], cell)}"/>',
     ]
     title = (
         f"Contact map of {result.get('id', '')} by {column}: {int(right.sum())} of the {right.size} best pairs are"
@@ -162,14 +166,14 @@ def contact_map(result: dict[str, Any], column: str, colour: int) -> tuple[str, 
 
 
 def _squares(x: np.ndarray, y: np.ndarray, cell: float) -> str:
-    """A path of one square a pair, at least 2 wide so that it is seen."""
+    """An SVG path with one square per pair, at least 2 pixels wide to be visible."""
     side = max(cell, 2.0)
     step = f"h{side:.1f}v{side:.1f}h-{side:.1f}z"
     return "".join(f"M{a * cell:.1f} {b * cell:.1f}{step}" for a, b in zip(x.tolist(), y.tolist(), strict=True))
 
 
 def confusion_matrix(counts: np.ndarray, labels: Sequence[str], title: str) -> str:
-    """Rows are true classes, columns predicted ones; a cell's shade and number is its share of the row, in percent."""
+    """Rows are true classes, columns predicted ones; shade and number are the share of the row, in percent."""
     number, cell, left, top = len(labels), 280.0 / len(labels), 44.0, 34.0
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     body = [f'<text x="{left + 140}" y="11" text-anchor="middle">predicted</text>']
@@ -190,8 +194,8 @@ def confusion_matrix(counts: np.ndarray, labels: Sequence[str], title: str) -> s
     return _svg(left + 282, top + 282, title, body, "map")
 
 
-def scatter_chart(true: np.ndarray, predicted: np.ndarray, colour: int, title: str) -> str:
-    """Predicted against true values, with the line where they are equal; of many proteins a sample (seed 0)."""
+def scatter_chart(true: np.ndarray, predicted: np.ndarray, color: int, title: str) -> str:
+    """Predicted against true values, with the diagonal; at most MOST_POINTS proteins, sampled with seed 0."""
     finite = np.isfinite(true) & np.isfinite(predicted)
     true, predicted = true[finite], predicted[finite]
     if not true.size:
@@ -200,27 +204,25 @@ def scatter_chart(true: np.ndarray, predicted: np.ndarray, colour: int, title: s
         chosen = np.sort(np.random.default_rng(0).choice(true.size, MOST_POINTS, replace=False))
         true, predicted = true[chosen], predicted[chosen]
     low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
-    axes = Axes((low, high), (low, high))  # one scale for both, or a constant prediction would look spread out
+    axes = Axes((low, high), (low, high))  # one scale for both axes, or a constant prediction would look spread out
     (x0, y0), (x1, y1) = axes.at(low, low), axes.at(high, high)
     body = axes.frame("true", "predicted")
     body.append(f'<path class="equal" d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}"/>')
     places = [axes.at(x, y) for x, y in zip(true.tolist(), predicted.tolist(), strict=True)]
     dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in places)
-    body.append(f'<path class="points c{colour}" d="{dots}"/>')
+    body.append(f'<path class="points c{color}" d="{dots}"/>')
     return _svg(WIDTH, HEIGHT, title, body)
 
 
-def bar(value: float, interval: tuple[float, float] | None, span: tuple[float, float], colour: str) -> str:
-    """A value on a line from ``span[0]`` to ``span[1]``, with its interval; the number stands beside it as text."""
+def bar(value: float, interval: tuple[float, float] | None, span: tuple[float, float], color: str) -> str:
+    """A bar on an axis from ``span[0]`` to ``span[1]``, with its interval; the table shows the number beside it."""
 
     def place(x: float) -> float:
         return 200 * (min(max(x, span[0]), span[1]) - span[0]) / (span[1] - span[0])
 
     zero, end = place(0.0), place(value)
     body = ['<path class="grid" d="M0 8H200"/>']
-    body.append(
-        f'<rect class="fill {colour}" x="{min(zero, end):.1f}" y="4" width="{abs(end - zero):.1f}" height="8"/>'
-    )
+    body.append(f'<rect class="fill {color}" x="{min(zero, end):.1f}" y="4" width="{abs(end - zero):.1f}" height="8"/>')
     if interval is not None:
         low, high = (place(end) for end in interval)
         body.append(f'<path class="whisker" d="M{low:.1f} 8H{high:.1f}M{low:.1f} 4v8M{high:.1f} 4v8"/>')
@@ -229,12 +231,12 @@ def bar(value: float, interval: tuple[float, float] | None, span: tuple[float, f
 
 
 def whiskers(metric: Metric) -> tuple[float, float] | None:
-    """Where the line over a bar begins and ends: a run's interval, or a standard deviation to both sides of a mean."""
+    """Ends of the whisker: the bootstrap interval of a run, or mean minus and plus one standard deviation."""
     return metric.reach if isinstance(metric, SeedMean) else metric.interval
 
 
 def common_span(metrics: Sequence[Metric | None], published: Sequence[float]) -> tuple[float, float]:
-    """The scale of bars that are compared: from 0, or the lowest value below it, to the highest, in tenths."""
+    """A common axis for bars that are compared: from 0 or the lowest value to the highest, rounded to tenths."""
     values = [*published]
     for metric in metrics:
         if metric is not None and math.isfinite(metric.value):

@@ -1,4 +1,4 @@
-"""The report's pictures with their captions: training curves, and predictions of each kind of task."""
+"""The report's figures with captions: training curves, and predictions by task type."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def _figure(chart: str, caption: str) -> str:
 
 
 def _legend(names: dict[str, int]) -> str:
-    items = "".join(f'<span><i class="key c{colour}"></i>{escape(name)}</span>' for name, colour in names.items())
+    items = "".join(f'<span><i class="key c{color}"></i>{escape(name)}</span>' for name, color in names.items())
     return f'<p class="legend">{items}</p>'
 
 
 # --- training -------------------------------------------------------------------------------------------------------
 
 
-def curves(evaluations: Sequence[Evaluated], pretraining: Path | None, colours: dict[str, int]) -> str:
-    """Pretraining's loss and each task's validation loss."""
+def curves(evaluations: Sequence[Evaluated], pretraining: Path | None, colors: dict[str, int]) -> str:
+    """Figures of the pretraining loss and of each task's validation loss by epoch."""
     figures = [] if pretraining is None else [_pretraining(read_json_lines(pretraining / "metrics.jsonl"))]
     tasks: dict[tuple[str, str], list[charts.Series]] = {}
     for run, e in {e.run: e for e in evaluations}.items():
         points = _validation_losses(run)
         if points:
-            series = charts.Series(e.column, points, colours[e.column], dots=True)
+            series = charts.Series(e.column, points, colors[e.column], dots=True)
             data = shown_data(e.record.data_name, e.record.is_simulated)
             tasks.setdefault((shown_task(e.record.task), data), []).append(series)
     for (task, data), shown in tasks.items():
@@ -45,12 +45,12 @@ def curves(evaluations: Sequence[Evaluated], pretraining: Path | None, colours: 
         chart = charts.line_chart(shown, "epoch", "validation loss", title, whole_x=True)
         figures.append(_figure(chart, f"<b>{escape(task)}</b>: {escape(data)}"))
     seen = {one.name for shown in tasks.values() for one in shown}
-    legend = _legend({column: colour for column, colour in colours.items() if column in seen}) if seen else ""
+    legend = _legend({column: color for column, color in colors.items() if column in seen}) if seen else ""
     return f'{legend}<div class="panels">{"".join(figures)}</div>' if figures else ""
 
 
 def _validation_losses(run: Path) -> list[tuple[float, float]]:
-    """(epoch from 1, loss) of a run, where its history tells any."""
+    """(epoch counted from 1, validation loss) of a run, for the epochs that have one in its history."""
     file = run / "metrics.jsonl"
     records = read_json_lines(file) if file.is_file() else []
     losses = [(record["epoch"] + 1, (record.get("valid") or {}).get("loss")) for record in records]
@@ -74,11 +74,11 @@ def _pretraining(records: Sequence[dict[str, Any]]) -> str:
 # --- predictions ----------------------------------------------------------------------------------------------------
 
 
-def predictions(groups: Sequence[Sequence[Evaluated]], colours: dict[str, int]) -> str:
-    """Pictures of predictions, where results_SPLIT.pkl lies beside the evaluation."""
+def predictions(groups: Sequence[Sequence[Evaluated]], colors: dict[str, int]) -> str:
+    """Figures of the predictions of each evaluation with a results_SPLIT.pkl."""
     made = []
     for group in groups:
-        pictures = _pictures(group, colours)
+        pictures = _pictures(group, colors)
         if pictures:
             record = group[0].record
             title = escape(f"{shown_task(record.task)}, {record.split}")
@@ -87,21 +87,21 @@ def predictions(groups: Sequence[Sequence[Evaluated]], colours: dict[str, int]) 
     return "".join(made)
 
 
-def _pictures(group: Sequence[Evaluated], colours: dict[str, int]) -> str:
-    """Pictures of each column; of several seeds that of the first."""
+def _pictures(group: Sequence[Evaluated], colors: dict[str, int]) -> str:
+    """One figure per column; the first seed represents a model with several."""
     group = [runs[0] for runs in columns_in(group).values()]
     task_type = task_type_of(group[0].record.task)
     if task_type == TaskType.RESIDUE_PAIR:
-        return _contact_maps(group, colours)
+        return _contact_maps(group, colors)
     if task_type == TaskType.RESIDUE_CLASS:
         return "".join(_confusion(e) for e in group)
     if task_type == TaskType.VALUE:
-        return "".join(_scatter(e, colours[e.column]) for e in group)
+        return "".join(_scatter(e, colors[e.column]) for e in group)
     return ""
 
 
-def _contact_maps(group: Sequence[Evaluated], colours: dict[str, int]) -> str:
-    """The protein of median length, so that nobody chose it for its looks."""
+def _contact_maps(group: Sequence[Evaluated], colors: dict[str, int]) -> str:
+    """Contact maps of the protein of median length: a choice that does not depend on the predictions."""
     figures, chosen = [], None
     for e in group:
         results = load_results(e)
@@ -111,11 +111,11 @@ def _contact_maps(group: Sequence[Evaluated], colours: dict[str, int]) -> str:
             order = sorted(range(len(results)), key=lambda index: len(results[index]["target"]))
             chosen = order[len(order) // 2]
         result = results[chosen]
-        chart, precision = charts.contact_map(result, e.label, colours[e.column])
+        chart, precision = charts.contact_map(result, e.label, colors[e.column])
         text = (
             f"<b>{escape(e.label)}</b>: P@L {precision:.2f} of {escape(str(result['id']))}"
             f" ({len(result['target'])} residues). Below the diagonal: true contacts; above: the L best pairs,"
-            " filled where right."
+            " filled where correct."
         )
         figures.append(_figure(chart, text))
     return "".join(figures)
@@ -139,7 +139,7 @@ def _confusion(evaluation: Evaluated) -> str:
     return _figure(chart, text)
 
 
-def _scatter(evaluation: Evaluated, colour: int) -> str:
+def _scatter(evaluation: Evaluated, color: int) -> str:
     results = load_results(evaluation)
     if not results:
         return ""
@@ -147,7 +147,7 @@ def _scatter(evaluation: Evaluated, colour: int) -> str:
         np.array([float(np.asarray(r[key]).reshape(-1)[0]) for r in results]) for key in ("target", "prediction")
     )
     title = f"Predicted against true values of {shown_task(evaluation.record.task)} by {evaluation.label}"
-    chart = charts.scatter_chart(true, predicted, colour, title)
+    chart = charts.scatter_chart(true, predicted, color, title)
     sampled = f", {charts.MOST_POINTS:,} of them drawn" if len(results) > charts.MOST_POINTS else ""
     text = f"<b>{escape(evaluation.label)}</b>: {len(results):,} proteins{sampled}; dashed: predicted = true."
     return _figure(chart, text)

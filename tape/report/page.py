@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: style, charts and numbers are in it; it opens offline."""
+"""The report as one self-contained HTML page with style, charts and numbers, which opens offline."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _PRINTING = "addEventListener('beforeprint',()=>document.querySelectorAll('detai
 
 
 def page(evaluations: Sequence[Evaluated], pretraining: Path | None) -> str:
-    """The whole page."""
+    """The HTML page of the evaluations; ``pretraining`` is a directory with pretraining's metrics.jsonl."""
     rows = make_rows(evaluations)
     groups = groups_of(evaluations)
-    colours = _colours([e.column for e in evaluations])
+    colors = _colors([e.column for e in evaluations])
     sections = [
         ("results", "Results", result_table(rows)),
-        ("published", "Beside published numbers", published_cards(groups, colours)),
-        ("curves", "Training", curves(evaluations, pretraining, colours)),
-        ("predictions", "Predictions", predictions(groups, colours)),
+        ("published", "Beside published numbers", published_cards(groups, colors)),
+        ("curves", "Training", curves(evaluations, pretraining, colors)),
+        ("predictions", "Predictions", predictions(groups, colors)),
         ("metrics", "Every metric", all_metrics(groups)),
         ("origin", "Where the numbers come from", origin(evaluations)),
     ]
@@ -39,8 +39,8 @@ def page(evaluations: Sequence[Evaluated], pretraining: Path | None) -> str:
     )
 
 
-def _colours(columns: Sequence[str]) -> dict[str, int]:
-    """Known columns have their own colours, the others those that remain."""
+def _colors(columns: Sequence[str]) -> dict[str, int]:
+    """Color number of each column: fixed for the known columns, the remaining colors for the others."""
     known = list(COLUMNS.values())
     others = dict.fromkeys(column for column in columns if column not in known)
     fixed = {column: index for index, column in enumerate(known)}
@@ -55,7 +55,7 @@ def _summary(evaluations: Sequence[Evaluated]) -> str:
     if any(metric.interval for e in evaluations for metric in e.record.metrics):
         text += "Brackets and whiskers are 95&#8239;% bootstrap intervals over proteins. "
     if any(e.seed is not None for e in evaluations):
-        text += "Of runs that differ in their seed alone, the mean counts; whiskers are a standard deviation then. "
+        text += "Runs that differ only in their seed are shown as their mean, with whiskers of one standard deviation. "
     if any(e.record.is_simulated for e in evaluations):
-        text += "<strong>Simulated</strong> data show that the way works and say nothing about proteins. "
+        text += "<strong>Simulated</strong> data show that the software works; they are no evidence about proteins. "
     return f'<p class="lead">{text}</p>'

@@ -1,4 +1,4 @@
-"""The predictions behind an evaluation: what they are of, and results_SPLIT.pkl."""
+"""Reads the predictions of an evaluation, results_SPLIT.pkl."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FORM = "metrics, and a list of id, prediction and target of each protein"
 
 
 def task_type_of(task: str) -> TaskType | None:
-    """What a task predicts; None for one of a third party that is not registered here."""
+    """The type of a task; None for a third party's task that is not registered."""
     if task == UNSUPERVISED_CONTACTS:
         return TaskType.RESIDUE_PAIR
     spec = registry.task_name_mapping.get(task)
@@ -26,10 +26,10 @@ def task_type_of(task: str) -> TaskType | None:
 
 
 def load_results(evaluation: Evaluated) -> Results:
-    """The predictions; read as untrusted data. Empty where the file is not there.
+    """The predictions of an evaluation, read as untrusted data; empty if the file does not exist.
 
     Raises:
-        DataError: the file holds something else.
+        DataError: the file is damaged or has other content.
     """
     path = evaluation.results_file
     if not path.is_file():
@@ -38,4 +38,4 @@ def load_results(evaluation: Evaluated) -> Results:
     match content:
         case (dict(), [*results]) if all(isinstance(one, dict) and one.keys() >= _KEYS for one in results):
             return results
-    raise DataError(f"{path}: no predictions as tape_eval.py writes them: {_FORM}")
+    raise DataError(f"{path}: not predictions as tape_eval.py writes them: {_FORM}")

@@ -1,7 +1,7 @@
-"""Published numbers (``published.json``, with their sources) beside an evaluation, and why the two may not be compared.
+"""Published numbers (``published.json``, with their sources) beside an evaluation, and why they are not comparable.
 
-The reasons are derived from what the evaluation's record says of its data, split and head, and from what is known of
-the published numbers' code.
+The reasons are derived from the data, split and head in the evaluation's record, and from what is known about the code
+behind the published numbers.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Published:
     """One published number.
 
     Attributes:
-        model: what it is of.
-        value: as printed.
-        reasons: why it is not comparable with the evaluation it stands beside; empty when nothing is known against it.
+        model: name of the model.
+        value: the number as printed in the paper.
+        reasons: why it is not comparable with the evaluation; empty if no reason is known.
     """
 
     model: str
@@ -41,13 +41,13 @@ def load_published() -> dict[str, Any]:
 
 
 def compared_metric(task: str) -> str | None:
-    """The metric whose definition is the nearest to the published one; None for a task without published numbers."""
+    """The metric with the definition closest to the published one; None for a task without published numbers."""
     entry = load_published()["tasks"].get(task)
     return None if entry is None else str(entry["metric"])
 
 
 def published_beside(record: EvaluationRecord) -> list[Published]:
-    """The published numbers of a record's task, in the file's order; none of a split that nobody published."""
+    """The published numbers of a record's task, in the order of the file; empty for a task without any."""
     content = load_published()
     task = content["tasks"].get(record.task)
     if task is None:
@@ -63,7 +63,7 @@ def published_beside(record: EvaluationRecord) -> list[Published]:
 
 
 def grouped_reasons(published: Sequence[Published]) -> list[tuple[list[str], list[str]]]:
-    """(models, reasons): first what holds of "all", then what holds of some only, together where it is the same."""
+    """(models, reasons): first the reasons that apply to "all", then the others, with the models that share them."""
     if not published:
         return []
     common = [reason for reason in published[0].reasons if all(reason in other.reasons for other in published)]
@@ -75,7 +75,7 @@ def grouped_reasons(published: Sequence[Published]) -> list[tuple[list[str], lis
 
 
 def _data_reasons(record: EvaluationRecord, task: dict[str, Any]) -> list[str]:
-    """What is different about the proteins."""
+    """Reasons in the data: other proteins, another split, another training set."""
     if record.is_simulated:
         return [f"ours is on simulated data ({record.data_name})"]
     if record.data_name not in task["data"]:
@@ -94,23 +94,23 @@ def _data_reasons(record: EvaluationRecord, task: dict[str, Any]) -> list[str]:
 
 
 def _head_reasons(record: EvaluationRecord, task: dict[str, Any], family: dict[str, Any]) -> list[str]:
-    """What is different about the task's head, where the field's heads differ at all."""
+    """Reasons in the task's head, for tasks whose published models have different heads."""
     name = task.get("head_field")
     if name is None:
         return []
     own, other = record.config.get(name), family["heads"][name]
     if own is None:
-        return ["the evaluation does not say what head ours has"]
+        return ["the evaluation does not record which head ours has"]
     if own == other:
         return []
-    said = task.get("heads", {})
-    if said:
-        return [f"other head: ours is {said.get(own, own)}, theirs {said.get(other, other)}"]
+    described = task.get("heads", {})
+    if described:
+        return [f"other head: ours is {described.get(own, own)}, theirs {described.get(other, other)}"]
     return [f"other head: ours is {own} wide, theirs {other}"]
 
 
 def _notes(record: EvaluationRecord, family: dict[str, Any], model: dict[str, Any]) -> list[str]:
-    """What is known of the number itself."""
+    """Reasons in the published number itself."""
     notes: list[str] = []
     for place in (family.get("notes", {}), model.get("notes", {})):
         notes += place.get(record.task, ())

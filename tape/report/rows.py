@@ -1,4 +1,4 @@
-"""What a report is made of: evaluations found below directories, and the rows of its table."""
+"""The content of a report: the evaluations found below directories, and the rows of its table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tape.metrics import Metric
 from tape.report.published import compared_metric, grouped_reasons, load_published, published_beside
 from tape.report.seeds import SeedMean, mean_over_seeds
 
-# task -> metrics of the table: key in eval_SPLIT.json, what it is called
+# task -> metrics in the table: (key in eval_SPLIT.json, title)
 HEADLINES: dict[str, tuple[tuple[str, str], ...]] = {
     "secondary_structure": (("accuracy", "3-class accuracy"),),
     "secondary_structure_8": (("accuracy", "8-class accuracy"),),
@@ -37,12 +37,12 @@ HEADLINES: dict[str, tuple[tuple[str, str], ...]] = {
     "masked_language_modeling": (("perplexity", "perplexity"), ("accuracy", "accuracy")),
     "language_modeling": (("perplexity", "perplexity"), ("accuracy", "accuracy")),
 }
-# suffix of a run's directory -> column; others keep their suffix
+# suffix of a run's directory -> column of the table; other suffixes are the column's name
 COLUMNS = {"onehot": "one-hot", "random": "random weights", "pretrained": "pretrained"}
-# directory of one run of --seeds N, below that of them all
+# directory of one run of --seeds N, below the common directory
 _SEED = re.compile(r"seed_(\d+)")
 SEEDS_NOTE = "\N{PLUS-MINUS SIGN} is the sample standard deviation over the seeds counted beside it"
-# the fewer, the better
+# metrics for which lower is better
 _LOSSES = ("perplexity", "loss")
 
 
@@ -51,11 +51,11 @@ class Evaluated:
     """One eval_SPLIT.json.
 
     Attributes:
-        file: where it lies.
-        run: directory of the run it belongs to.
-        column: what the model is called in the table.
-        record: its content.
-        seed: of one of the runs of ``--seeds N``, which share a column; None: a run by itself.
+        file: path of the file.
+        run: directory of its run.
+        column: name of the model in the table.
+        record: content of the file.
+        seed: seed of a run of ``--seeds N``, whose runs share a column; None for a single run.
     """
 
     file: Path
@@ -66,23 +66,23 @@ class Evaluated:
 
     @property
     def label(self) -> str:
-        """The column, and the seed where it has one."""
+        """The column, with the seed if there is one."""
         return self.column if self.seed is None else f"{self.column}, seed {self.seed}"
 
     @property
     def directory(self) -> Path:
-        """Of the run, or of all runs that differ from it in their seed alone."""
+        """Directory of the run, or of all runs that differ only in their seed."""
         return self.run if self.seed is None else self.run.parent
 
     @property
     def results_file(self) -> Path:
-        """The predictions beside it; may be absent."""
+        """File of the predictions; may not exist."""
         return self.file.parent / f"results_{self.record.split}.pkl"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a metric of a split, for every model."""
+    """One row of the table: a metric on a split, for every model."""
 
     task: str
     data: str
@@ -98,23 +98,23 @@ class Row:
 
 
 def shown_data(name: str, simulated: bool) -> str:
-    """A data set's name, marked when it is simulated and does not say so."""
+    """A data set's name, marked as simulated if the name does not contain the word."""
     return f"{name} (simulated)" if simulated and "simulated" not in name.lower() else name
 
 
 def shown_task(task: str) -> str:
-    """A task's name in words."""
+    """A task's name with spaces."""
     return task.replace("_", " ")
 
 
 def read_evaluations(directories: Iterable[Path]) -> list[Evaluated]:
-    """The evaluations below the directories; of a run with several evaluated epochs, the one best.json names.
+    """The evaluations below the directories; for a run with several evaluated epochs, that in best.json.
 
     Raises:
-        ConfigError: there is none, a directory is missing, or two models claim one cell of the table.
-        CheckpointError: a file is no evaluation of the known schema.
+        ConfigError: there are none, a directory is missing, or two models belong to the same cell of the table.
+        CheckpointError: a file is not an evaluation of the known schema.
     """
-    files: dict[Path, Path] = {}  # by where they really lie: directories may overlap
+    files: dict[Path, Path] = {}  # by resolved path, as directories may overlap
     for directory in directories:
         if not directory.is_dir():
             raise ConfigError(f"{directory}: no such directory")
@@ -123,16 +123,16 @@ def read_evaluations(directories: Iterable[Path]) -> list[Evaluated]:
     found = [_read_evaluation(file) for file in files.values()]
     if not found:
         raise ConfigError(f"no eval_SPLIT.json below {', '.join(map(str, directories))}; run tape_eval.py first")
-    return _one_a_cell([evaluation for evaluation in found if _is_chosen_epoch(evaluation, found)])
+    return _one_per_cell([evaluation for evaluation in found if _is_chosen_epoch(evaluation, found)])
 
 
 def _read_evaluation(file: Path) -> Evaluated:
     record = read_record(file)
-    if not record.config:  # version 1 left it to the model's own file
+    if not record.config:  # version 1 does not contain the configuration
         record = replace(record, config=_config_beside(file))
     run = next((parent for parent in file.parents if (parent / "args.json").is_file()), file.parent)
     seed = _SEED.fullmatch(run.name)
-    # what follows task and model in the name of the run's directory
+    # the part of the run directory's name after task and model
     suffix = (run.parent if seed else run).name.removeprefix(f"{record.task}_{record.model}_")
     return Evaluated(file, run, COLUMNS.get(suffix, suffix), record, int(seed[1]) if seed else None)
 
@@ -143,15 +143,15 @@ def _config_beside(file: Path) -> dict[str, Any]:
 
 
 def _is_chosen_epoch(evaluation: Evaluated, all_of_them: Sequence[Evaluated]) -> bool:
-    """Whether the evaluated epoch is its run's only one, or its best on validation data."""
+    """Whether the evaluated epoch is the only one of its run, or the best on validation data."""
     directory = evaluation.file.parent
     epochs = {other.file.parent for other in all_of_them if other.run == evaluation.run}
     best = saved_epoch(evaluation.run, (BEST_NAME,))
     return len(epochs) == 1 or best not in epochs or directory == best
 
 
-def _one_a_cell(evaluations: Sequence[Evaluated]) -> list[Evaluated]:
-    """Refuse two models of one name, which would hide one another; seeds of one directory are one model."""
+def _one_per_cell(evaluations: Sequence[Evaluated]) -> list[Evaluated]:
+    """Refuse two models with the same name; the seeds in one directory are one model."""
     cells: dict[tuple[str, str, str, str], dict[int | None, Evaluated]] = {}
     for evaluation in evaluations:
         record = evaluation.record
@@ -159,17 +159,17 @@ def _one_a_cell(evaluations: Sequence[Evaluated]) -> list[Evaluated]:
         other = next((e for e in cell.values() if e.directory != evaluation.directory), cell.get(evaluation.seed))
         if other is not None:
             raise ConfigError(
-                f"{other.file} and {evaluation.file} both are {record.task} {record.split} of"
-                f" {evaluation.column!r}; give one of them"
+                f"{other.file} and {evaluation.file} are both {record.task} {record.split} of"
+                f" {evaluation.column!r}; pass only one of them"
             )
         cell[evaluation.seed] = evaluation
     return list(evaluations)
 
 
 def groups_of(evaluations: Sequence[Evaluated]) -> list[list[Evaluated]]:
-    """Evaluations of one task, data set and split together, tasks in the order of HEADLINES, columns in theirs.
+    """Evaluations grouped by task, data set and split: tasks in the order of HEADLINES, columns in that of COLUMNS.
 
-    The seeds of a column stand together, in their order.
+    The seeds of a column are adjacent and in ascending order.
     """
     order = [*COLUMNS.values()]
     tasks = [*HEADLINES, *dict.fromkeys(e.record.task for e in evaluations if e.record.task not in HEADLINES)]
@@ -184,7 +184,7 @@ def groups_of(evaluations: Sequence[Evaluated]) -> list[list[Evaluated]]:
 
 
 def columns_in(group: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
-    """The evaluations of each column: one, or one a seed."""
+    """The evaluations of each column: one, or one per seed."""
     columns: dict[str, list[Evaluated]] = {}
     for evaluation in group:
         columns.setdefault(evaluation.column, []).append(evaluation)
@@ -192,13 +192,13 @@ def columns_in(group: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
 
 
 def measured(runs: Sequence[Evaluated], name: str) -> Metric | None:
-    """A metric of one run as it is, of several seeds their mean; None where no run has it."""
+    """A metric of one run, or its mean over several seeds; None if no run has it."""
     found = [run.record.metric(name) for run in runs]
     return found[0] if len(runs) == 1 else mean_over_seeds(found)
 
 
 def headlines_of(group: Sequence[Evaluated]) -> tuple[tuple[str, str], ...]:
-    """Metrics of a group's task; of a third party's task its first metric after the loss."""
+    """Metrics in the table for a group's task; for a third party's task, the first metric other than the loss."""
     record = group[0].record
     if record.task in HEADLINES:
         return HEADLINES[record.task]
@@ -207,7 +207,7 @@ def headlines_of(group: Sequence[Evaluated]) -> tuple[tuple[str, str], ...]:
 
 
 def make_rows(evaluations: Sequence[Evaluated]) -> list[Row]:
-    """The table's rows, one a data set, split and metric."""
+    """The rows of the table, one per data set, split and metric."""
     rows = []
     for group in groups_of(evaluations):
         first = group[0].record
@@ -220,14 +220,14 @@ def make_rows(evaluations: Sequence[Evaluated]) -> list[Row]:
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:
-    """Known columns first, in their order, then the others as met."""
+    """The columns of the table: the known ones in the order of COLUMNS, then the others in order of appearance."""
     met = dict.fromkeys(column for row in rows for column in row.values)
     known = [column for column in COLUMNS.values() if column in met]
     return known + [column for column in met if column not in known]
 
 
 def best_of(row: Row) -> float | None:
-    """The best value of a row; None where there is only one."""
+    """The best value of a row; None if the row has only one."""
     numbers = [metric.value for metric in row.values.values() if not math.isnan(metric.value)]
     if len(numbers) < 2:
         return None
@@ -245,12 +245,12 @@ def shown_number(value: float, sign: str = "-") -> str:
 
 
 def shown_spread(metric: Metric | None) -> str:
-    """What follows a mean over seeds: its standard deviation and their number; of another value nothing."""
+    """Standard deviation and number of seeds after a mean over seeds; empty for other values."""
     return metric.shown if isinstance(metric, SeedMean) and not math.isnan(metric.value) else ""
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """The table; the best of each row is bold where there is more than one, a line under it explains means."""
+    """The table; the best value of a row with several is bold, and a note explains means over seeds."""
     columns = columns_of(rows)
     lines = [
         "| task | data | split (proteins) | metric | " + " | ".join(columns) + " |",
@@ -278,7 +278,7 @@ def _cell(metric: Metric | None, best: float | None) -> str:
 
 
 def markdown_published(evaluations: Sequence[Evaluated]) -> str:
-    """Published numbers of the tasks at hand, and why they are not comparable; empty where there are none."""
+    """Published numbers of the evaluated tasks, and why they are not comparable; empty if there are none."""
     groups = [group for group in groups_of(evaluations) if published_beside(group[0].record)]
     if not groups:
         return ""
@@ -305,12 +305,12 @@ def _reason_lines(group: Sequence[Evaluated]) -> list[str]:
 
 
 def described_by(group: Sequence[Evaluated]) -> EvaluationRecord:
-    """The record whose head stands for a group's: that of a language model, where there is one beside the one-hot."""
+    """The record whose head represents the group: the first of a language model, otherwise the first."""
     return next((e.record for e in group if e.record.model != "onehot"), group[0].record)
 
 
 def csv_table(rows: Sequence[Row]) -> str:
-    """The table with full precision; each value's interval, or standard deviation and seeds (empty: none)."""
+    """The table as CSV with full precision, and each value's interval, or standard deviation and number of seeds."""
     columns = columns_of(rows)
     averaged = [c for c in columns if any(isinstance(row.values.get(c), SeedMean) for row in rows)]
     stream = io.StringIO()
@@ -333,7 +333,7 @@ def _spread_entries(metric: Metric | None) -> tuple[float | None, int | None]:
 
 
 def comparison(runs: Sequence[Evaluated]) -> Metric | None:
-    """The metric that published numbers of a column's task are nearest to; the headline where that wasn't measured."""
+    """The metric closest to the published definition; the first headline metric if it was not measured."""
     key = compared_metric(runs[0].record.task)
     found = None if key is None else measured(runs, key)
     return found or measured(runs, headlines_of(runs)[0][0])

@@ -1,4 +1,4 @@
-"""One number of several runs that differ in their seed alone."""
+"""The mean of a metric over runs that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class SeedMean(Metric):
     """The mean of a metric over seeds; it has no bootstrap interval.
 
     Attributes:
-        std: sample standard deviation; None where one run alone has the number.
-        seeds: how many runs have the number.
+        std: sample standard deviation; None if only one run has the metric.
+        seeds: number of runs with the metric.
     """
 
     std: float | None = None
@@ -24,19 +24,19 @@ class SeedMean(Metric):
 
     @property
     def shown(self) -> str:
-        """Standard deviation and number of seeds."""
+        """Standard deviation and number of seeds, as text."""
         if self.std is None:
             return f"({self.seeds} seed)"
         return f"\N{PLUS-MINUS SIGN} {self.std:.3f} ({self.seeds} seeds)"
 
     @property
     def reach(self) -> tuple[float, float] | None:
-        """One standard deviation to either side."""
+        """(mean - std, mean + std); None without a standard deviation."""
         return None if self.std is None else (self.value - self.std, self.value + self.std)
 
 
 def mean_over_seeds(metrics: Sequence[Metric | None]) -> SeedMean | None:
-    """Mean and spread over the runs that have the number; None where no run has the metric."""
+    """Mean and standard deviation over the runs that have the metric; None if no run has it."""
     found = [metric for metric in metrics if metric is not None]
     if not found:
         return None

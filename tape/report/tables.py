@@ -1,4 +1,4 @@
-"""The report's tables in HTML: results, cards with published numbers, every metric, where the numbers come from."""
+"""The report's tables in HTML: results, comparison with published numbers, all metrics, and provenance."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from tape.report.rows import (
 
 
 def scrolling(table: str, name: str) -> str:
-    """A wide table scrolls inside its own frame, by keyboard too."""
+    """Wrap a wide table in a frame that scrolls, also by keyboard."""
     return f'<div class="scroll" role="region" aria-label="{escape(name)}" tabindex="0">{table}</div>'
 
 
 def result_table(rows: Sequence[Row]) -> str:
-    """The table of all rows, a column a model."""
+    """The table of all rows, with one column per model."""
     columns = columns_of(rows)
     head = "".join(f'<th scope="col" class="n">{escape(column)}</th>' for column in columns)
     lines = []
@@ -44,23 +44,23 @@ def result_table(rows: Sequence[Row]) -> str:
         metric = escape(row.metric.replace(">=", "\N{GREATER-THAN OR EQUAL TO}"))
         name = f"{escape(shown_task(row.task))}<br><small>{metric}</small>"
         lines.append(f'<tr><th scope="row">{name}</th><td class="data">{place}</td>{cells}</tr>')
-    said = "The best of each line is bold; lower is better for a perplexity or a loss only."
+    best_note = "The best value of each row is bold; lower is better for a perplexity or a loss only."
     note = f" {SEEDS_NOTE}." if has_means(rows) else ""
-    caption = f"<caption>{said}{note}</caption>"
+    caption = f"<caption>{best_note}{note}</caption>"
     head = f'<thead><tr><th scope="col">task, metric</th><th scope="col">data</th>{head}</tr></thead>'
     table = f'<table class="folding">{caption}{head}<tbody>{"".join(lines)}</tbody></table>'
     return scrolling(table, "results")
 
 
 def _range(metric: Metric | None) -> str:
-    """Interval of a single run, or spread over seeds."""
+    """Interval of a single run, or standard deviation over seeds, as text."""
     if metric is None or metric.interval is None:
         return shown_spread(metric)
     return f"[{metric.interval[0]:.3f}, {metric.interval[1]:.3f}]"
 
 
 def _value_cell(metric: Metric | None, best: float | None, column: str) -> str:
-    """A value and its range; on a phone the column's name stands over it."""
+    """A cell with a value and its range; narrow screens show the column's name above it."""
     text = shown_value(metric)
     if metric is not None and metric.value == best:
         text = f"<strong>{text}</strong>"
@@ -72,20 +72,20 @@ def _value_cell(metric: Metric | None, best: float | None, column: str) -> str:
 # --- beside published numbers ---------------------------------------------------------------------------------------
 
 
-def published_cards(groups: Sequence[Sequence[Evaluated]], colours: dict[str, int]) -> str:
-    """A card for each task, data set and split that numbers are published of."""
-    return "".join(_card(group, colours) for group in groups)
+def published_cards(groups: Sequence[Sequence[Evaluated]], colors: dict[str, int]) -> str:
+    """A card for each group of evaluations whose task has published numbers."""
+    return "".join(_card(group, colors) for group in groups)
 
 
-def _card(group: Sequence[Evaluated], colours: dict[str, int]) -> str:
-    """Our numbers, the published ones under them, and what keeps them apart."""
+def _card(group: Sequence[Evaluated], colors: dict[str, int]) -> str:
+    """Our numbers, the published numbers, and the reasons why they are not comparable."""
     record = described_by(group)
     published = published_beside(record)
     if not published:
         return ""
     metrics = {column: comparison(runs) for column, runs in columns_in(group).items()}
     span = charts.common_span(list(metrics.values()), [entry.value for entry in published])
-    lines = [_bar_line(c, m, _range(m), f"c{colours[c]}", span) for c, m in metrics.items()]
+    lines = [_bar_line(c, m, _range(m), f"c{colors[c]}", span) for c, m in metrics.items()]
     lines.append('<tr class="rule"><th scope="rowgroup" colspan="3">published</th></tr>')
     for entry in published:
         lines.append(_bar_line(entry.model, Metric("", entry.value, 0, ""), "", "pub", span, digits=2))
@@ -103,11 +103,11 @@ def _card(group: Sequence[Evaluated], colours: dict[str, int]) -> str:
 
 
 def _bar_line(
-    name: str, metric: Metric | None, small: str, colour: str, span: tuple[float, float], digits: int = 3
+    name: str, metric: Metric | None, small: str, color: str, span: tuple[float, float], digits: int = 3
 ) -> str:
     if metric is None or math.isnan(metric.value):
         return ""
-    picture = charts.bar(metric.value, charts.whiskers(metric), span, colour)
+    picture = charts.bar(metric.value, charts.whiskers(metric), span, color)
     text = f"{metric.value:.{digits}f}" + (f"<br><small>{small}</small>" if small else "")
     return f'<tr><th scope="row">{escape(name)}</th><td class="picture">{picture}</td><td class="n">{text}</td></tr>'
 
@@ -124,7 +124,7 @@ def _reasons(published: Sequence[Published]) -> str:
 
 
 def all_metrics(groups: Sequence[Sequence[Evaluated]]) -> str:
-    """Every metric of every group, folded away."""
+    """Tables with every metric of every group, collapsed by default."""
     return "".join(_details(group) for group in groups)
 
 
@@ -147,7 +147,7 @@ def _details(group: Sequence[Evaluated]) -> str:
 
 
 def _with_seeds(group: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
-    """The columns of a group; after a mean over seeds, each of its runs."""
+    """The columns of a group, each mean over seeds followed by its runs."""
     columns = {}
     for column, runs in columns_in(group).items():
         columns[column] = runs
@@ -157,7 +157,7 @@ def _with_seeds(group: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
 
 
 def origin(evaluations: Sequence[Evaluated]) -> str:
-    """Hashes, versions and dates, and the sources of the published numbers."""
+    """Hashes, versions and dates of the evaluations, and the sources of the published numbers."""
     lines = []
     for e in evaluations:
         r = e.record

@@ -1,4 +1,4 @@
-"""The report: its table, what stands beside published numbers and why it may not, its charts, its page."""
+"""The report: its table, the published numbers and why they are not comparable, its charts, its page."""
 
 from __future__ import annotations
 
@@ -94,12 +94,12 @@ def test_of_several_epochs_the_best_on_validation_data_counts(results: Path, tmp
     run = results / "secondary_structure_transformer_pretrained"
     shutil.copytree(run / "1", run / "10")
     (run / "10" / "eval_test.json").write_text((run / "1" / "eval_test.json").read_text().replace("0.7", "0.1"))
-    with pytest.raises(ConfigError, match="both are secondary_structure test"):
+    with pytest.raises(ConfigError, match="are both secondary_structure test"):
         report_rows.read_evaluations([results])
     (run / "best.json").write_text('{"directory": "10"}')
     assert rows_of(results)[0].values["pretrained"].value == 0.1
     shutil.copytree(results, tmp_path / "again")
-    with pytest.raises(ConfigError, match="give one of them"):
+    with pytest.raises(ConfigError, match="pass only one of them"):
         report_rows.read_evaluations([results, tmp_path / "again"])
 
 
@@ -155,7 +155,7 @@ def test_the_page_of_several_seeds(tmp_path: Path) -> None:
 def test_seeds_of_two_directories_are_two_models(tmp_path: Path) -> None:
     add_seeds(tmp_path / "a", "mine", (0.25, 0.75))
     add_seeds(tmp_path / "b", "mine", (0.25, 0.75))
-    with pytest.raises(ConfigError, match="both are stability test of 'mine'; give one of them"):
+    with pytest.raises(ConfigError, match="are both stability test of 'mine'; pass only one of them"):
         rows_of(tmp_path)
 
 
@@ -224,7 +224,7 @@ def test_other_data_heads_and_metrics_are_named() -> None:
     assert published_beside(record_of("my_task", "transformer", "test", data, x=1.0)) == []
 
 
-def test_reasons_are_said_once() -> None:
+def test_common_reasons_are_listed_once() -> None:
     record = record_of("contact_prediction", "transformer", "test", {"name": "PDB"}, precision_at_l5=0.2)
     groups = grouped_reasons(published_beside(record))
     assert groups[0] == (["all"], ["ours is on other data: PDB"])
@@ -350,9 +350,9 @@ def test_the_page_can_be_heard(page: Path) -> None:
     assert all(a.get("scope") in ("col", "row", "rowgroup") for a in headers)
 
 
-def test_the_page_says_what_the_files_say(page: Path) -> None:
+def test_the_page_shows_the_content_of_the_files(page: Path) -> None:
     words = Page((page / "report.html").read_text()).words
-    for said in (
+    for expected in (
         "a <set>",  # escaped, or it would be a tag
         "[0.650, 0.750]",
         "what spearmanr is",
@@ -366,7 +366,7 @@ def test_the_page_says_what_the_files_say(page: Path) -> None:
         "Pretraining.",
         "stability: a <set> (simulated)",
     ):
-        assert said in words, said
+        assert expected in words, expected
     markdown = (page / "table.md").read_text()
     assert "| contact_prediction | P@L/5, test | 0.29 | 0.39 | 0.29 | 0.36 | 0.34 | 0.52 | 0.75 |" in markdown
     assert "- stability, test, all: ours is on simulated data (a <set>)" in markdown
