@@ -1,8 +1,8 @@
-"""Everything about running on several processes: who they are, how the model is split, how gradients are summed.
+"""Parallelism: tensor, sequence, pipeline and data parallel training, replicated or fully sharded.
 
-With :mod:`pretrain.checkpointing` the only place that touches ``torch.distributed``. The model knows nothing of it: it
-is split from outside, and the training loop calls the few operations of :class:`ParallelContext` and of
-:class:`GradientBuckets`.
+:func:`parallelize_model` applies a layout (:class:`ParallelDims`) to a model, whose own code knows no process groups.
+The training loop uses the collectives of :class:`ParallelContext` and :class:`GradientBuckets`, and runs micro-batches
+through a :class:`ForwardBackward`.
 """
 
 from .context import BACKENDS, ParallelConfig, ParallelContext, choose_backend, open_parallel_context

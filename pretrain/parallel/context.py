@@ -65,15 +65,15 @@ class ParallelContext:
     @property
     def stage(self) -> int:
         """Which part of the pipeline this is, from 0."""
-        return self.dims.place(self.rank)[0]
+        return self.dims.coordinates(self.rank)[0]
 
     @property
     def data_rank(self) -> int:
-        return self.dims.place(self.rank)[1]
+        return self.dims.coordinates(self.rank)[1]
 
     @property
     def tensor_rank(self) -> int:
-        return self.dims.place(self.rank)[2]
+        return self.dims.coordinates(self.rank)[2]
 
     @property
     def is_first_stage(self) -> bool:
@@ -112,7 +112,7 @@ class ParallelContext:
 
     def all_reduce_losses(self, values: Tensor) -> Tensor:
         """Sum in place over all ranks that computed losses of tokens of their own; the others come with zeros."""
-        if self.dims.splits_tokens:
+        if self.dims.sequence_parallel_enabled:
             self.all_reduce_over_tensor(values)
         return self.all_reduce_over_pipeline(self.all_reduce_over_data(values))
 

@@ -22,7 +22,7 @@ def apply_fsdp(module: nn.Module, context: ParallelContext) -> None:
 
     Does nothing unless the layout has sharded data parallelism.
     """
-    if not context.dims.shards_data:
+    if not context.dims.fsdp_enabled:
         return
     fully_shard(module, mesh=context.data_mesh)
     assert isinstance(module, FSDPModule)

@@ -32,7 +32,7 @@ class _Bucket:
 
     def __init__(self, parameters: Sequence[LocalParameter]) -> None:
         self.parameters = parameters
-        self.is_partial = parameters[0].is_partial
+        self.has_partial_gradient = parameters[0].has_partial_gradient
         first = parameters[0].local
         self.values = torch.zeros(sum(p.local.numel() for p in parameters), device=first.device, dtype=torch.float32)
         self.views = []
@@ -61,11 +61,11 @@ class GradientBuckets:
         self._processes = processes
         self._operations = operations or Operations()
         self._buffers = [_Bucket(group) for group in _grouped(list(reversed(parameters)))]
-        self._split = [view for p, view in self._pairs() if p.is_split and not p.is_copy]
-        self._whole = [view for p, view in self._pairs() if not p.is_split and not p.is_copy]
+        self._split = [view for p, view in self._pairs() if p.is_tensor_sharded and not p.is_tied_replica]
+        self._whole = [view for p, view in self._pairs() if not p.is_tensor_sharded and not p.is_tied_replica]
         self._tied = [view for p, view in self._pairs() if p.name == TIED_NAME]
         self._tied_elements = _agreed_elements(self._tied, processes)
-        self._sums_data = processes.dims.data > 1 and not processes.dims.shards_data
+        self._sums_data = processes.dims.data > 1 and not processes.dims.fsdp_enabled
         self._armed = False
         self._started: list[Any] = []
         if self._sums_data:
@@ -97,7 +97,7 @@ class GradientBuckets:
             for work in self._started:
                 work.wait()
             self._started.clear()
-        elif self._processes.dims.shards_data:
+        elif self._processes.dims.fsdp_enabled:
             self._collect()
         self._sum_partial()
         self._sum_tied()
@@ -110,7 +110,7 @@ class GradientBuckets:
         self._operations.at("norm of gradients")
         split = self._processes.all_reduce_over_tensor(_squared_norm(self._split, self._processes.device))
         total = split + _squared_norm(self._whole, self._processes.device)
-        if self._processes.dims.shards_data:
+        if self._processes.dims.fsdp_enabled:
             self._processes.all_reduce_over_data(total)
         return self._processes.all_reduce_over_pipeline(total).sqrt()
 
@@ -129,7 +129,7 @@ class GradientBuckets:
 
     def _sum_partial(self) -> None:
         for buffer in self._buffers:
-            if buffer.is_partial:
+            if buffer.has_partial_gradient:
                 self._processes.all_reduce_over_tensor(buffer.values)
 
     def _sum_tied(self) -> None:
@@ -166,7 +166,7 @@ def _grouped(parameters: list[LocalParameter]) -> list[list[LocalParameter]]:
     groups: list[list[LocalParameter]] = []
     for partial in (False, True):
         elements = _BUCKET_ELEMENTS
-        for parameter in (p for p in parameters if p.is_partial == partial):
+        for parameter in (p for p in parameters if p.has_partial_gradient == partial):
             if elements >= _BUCKET_ELEMENTS:
                 groups.append([])
                 elements = 0

@@ -1,4 +1,4 @@
-"""How a model is parallelized, from outside: the model's own code knows no process groups."""
+"""Parallelizes a model from outside, step by step; the model's own code knows no process groups."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def parallelize_model(model: ProteinBertForMaskedLM, context: ParallelContext, c
     blocks = stage_blocks(model)
     if context.dims.tensor > 1:
         for block in blocks:
-            apply_tensor_parallel(block, context.tensor_mesh, context.dims.splits_tokens)
+            apply_tensor_parallel(block, context.tensor_mesh, context.dims.sequence_parallel_enabled)
     apply_tensor_parallel_rng(model, context)
     apply_activation_checkpointing(model, config.recompute)
     if config.compile:

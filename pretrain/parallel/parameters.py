@@ -22,18 +22,18 @@ class LocalParameter:
         name: its name in the model's state dict.
         full: the parameter that the model computes with; a DTensor if it is sharded.
         local: this rank's shard, which shares memory with ``full`` and is what the optimizer updates.
-        is_split: whether the tensor-parallel ranks hold shards of it, and not replicas.
-        is_partial: whether each tensor-parallel rank computes its gradient from its own tokens only (sequence
+        is_tensor_sharded: whether the tensor-parallel ranks hold shards of it, and not replicas.
+        has_partial_gradient: whether each tensor-parallel rank computes its gradient from its own tokens only (sequence
             parallelism), so that the gradient needs an all-reduce over these ranks.
-        is_copy: whether it is the last pipeline stage's replica of the word embeddings.
+        is_tied_replica: whether it is the last pipeline stage's replica of the word embeddings.
     """
 
     name: str
     full: nn.Parameter
     local: nn.Parameter
-    is_split: bool = False
-    is_partial: bool = False
-    is_copy: bool = False
+    is_tensor_sharded: bool = False
+    has_partial_gradient: bool = False
+    is_tied_replica: bool = False
 
     def as_global(self, values: Tensor) -> Tensor:
         """Values of the same shape as ``local``, as a shard of a DTensor if the parameter is one."""
@@ -61,9 +61,9 @@ def _local(name: str, parameter: nn.Parameter, context: ParallelContext) -> Loca
         name=TIED_NAME if name == DECODER_NAME else name,
         full=parameter,
         local=local,
-        is_split=TENSOR_AXIS in sharded,
-        is_partial=context.dims.splits_tokens and TENSOR_AXIS not in axes,
-        is_copy=name == DECODER_NAME,
+        is_tensor_sharded=TENSOR_AXIS in sharded,
+        has_partial_gradient=context.dims.sequence_parallel_enabled and TENSOR_AXIS not in axes,
+        is_tied_replica=name == DECODER_NAME,
     )
 
 

@@ -129,7 +129,7 @@ def _part(name: str, shape: torch.Size, dims: ParallelDims) -> int:
         rows //= dims.tensor
     elif name.endswith(_SPLIT_COLUMNS):
         columns[0] //= dims.tensor
-    return (-(-rows // dims.data) if dims.shards_data else rows) * math.prod(columns)
+    return (-(-rows // dims.data) if dims.fsdp_enabled else rows) * math.prod(columns)
 
 
 def rank_memory(
@@ -174,9 +174,9 @@ def _gathered_bytes(shapes: Mapping[str, torch.Size], layers: int, dims: Paralle
 
     Those are one block's and a copy that is sent; the whole stage's where several micro-batches are collected first.
     """
-    if not dims.shards_data:
+    if not dims.fsdp_enabled:
         return 0
-    whole = replace(dims, shard_data=False)
+    whole = replace(dims, fsdp=False)
     most = 0
     for stage in _ends(dims):
         names = _names(shapes, layers, dims, stage)
@@ -204,7 +204,7 @@ def block_bytes(config: ProteinBertConfig, dims: ParallelDims, step: StepShape) 
 
 def _token_parts(dims: ParallelDims) -> int:
     """Ranks that share the tokens of a row outside the split regions."""
-    return dims.tensor if dims.splits_tokens else 1
+    return dims.tensor if dims.sequence_parallel_enabled else 1
 
 
 def _end_bytes(config: ProteinBertConfig, step: StepShape) -> float:

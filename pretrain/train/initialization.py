@@ -1,6 +1,6 @@
-"""Initial weights: each parameter from a generator of its own, keyed by (seed, parameter name).
+"""Initial weights: each parameter is drawn from its own generator, seeded by (seed, parameter name).
 
-So a parameter starts with the same values at every layout, on every device, and whatever else the model has.
+A parameter therefore has the same initial values at every layout, on every device and in models of any depth.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ PLAIN = ParallelConfig()
 
 @dataclass(frozen=True)
 class InitConfig:
-    """Normal initialisation.
+    """Normal initialization.
 
     Attributes:
-        seed: keys every parameter's generator.
-        std: of matrices and embeddings; output projections have std / sqrt(2 layers).
+        seed: seeds the generators.
+        std: standard deviation of matrices and embeddings; output projections have std / sqrt(2 layers).
     """
 
     seed: int = 1234
@@ -54,18 +54,18 @@ def build_model(
     parallelize_model(model, processes, parallel)
     model.to_empty(device=processes.device)
     if processes.dims.pipeline == 1:
-        model.tie_weights()  # to_empty gives both users of a tied matrix one of their own
-    initialise_parameters(model, config, init, processes)
+        model.tie_weights()  # to_empty has allocated the tied matrix twice
+    initialize_parameters(model, config, init, processes)
     return model
 
 
 @torch.no_grad()
-def initialise_parameters(
+def initialize_parameters(
     model: ProteinBertForMaskedLM, config: ProteinBertConfig, init: InitConfig, processes: ParallelContext
 ) -> None:
-    """Fill in every parameter in place."""
+    """Set this rank's shards of all parameters to their initial values."""
     for name, parameter in model.named_parameters():
-        # A last stage has its own copy of the word embeddings, which begins as the first stage's.
+        # The last stage's replica of the word embeddings has the same initial values as the first stage's.
         own = TIED_NAME if name == DECODER_NAME else name
         full = initial_values(own, parameter.shape, config.num_hidden_layers, init)
         if config.initial_attention == "neighbours":
@@ -74,11 +74,11 @@ def initialise_parameters(
 
 
 def initial_values(name: str, shape: torch.Size, layers: int, init: InitConfig) -> Tensor:
-    """One whole parameter, fp32 on the CPU: N(0, std) for matrices, 1 for layer-norm weights, 0 for biases."""
+    """Initial values of a full parameter, fp32 on the CPU: matrices N(0, std), layer-norm weights 1, biases 0."""
     if len(shape) < 2:
         return torch.full(shape, 0.0 if name.endswith("bias") else 1.0)
     digest = hashlib.sha256(f"{init.seed}:{name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    # Megatron scales what is added to the residual stream so that its variance doesn't grow with depth.
+    # As in Megatron-LM, projections onto the residual stream are scaled so that its variance doesn't grow with depth.
     std = init.std / (2 * layers) ** 0.5 if name.endswith(OUTPUT_PROJECTIONS) else init.std
     return torch.empty(shape).normal_(0.0, std, generator=generator)

@@ -36,7 +36,7 @@ class MaskedLMObjective(nn.Module):
         self.processes = processes
         self.precision = precision
         self._row_tokens = row_tokens
-        self._parts = processes.dims.tensor if processes.dims.splits_tokens else 1
+        self._parts = processes.dims.tensor if processes.dims.sequence_parallel_enabled else 1
 
     def prepare(self, batch: MicroBatch) -> MicroBatch:
         """This rank's share of a micro-batch, on its device.
@@ -47,7 +47,7 @@ class MaskedLMObjective(nn.Module):
         dims = self.processes.dims
         tokens = self._row_tokens if dims.pipeline > 1 else batch.input_ids.shape[1]
         batch = batch.padded(-(-tokens // self._parts) * self._parts)
-        if dims.splits_tokens:
+        if dims.sequence_parallel_enabled:
             own = self._own_tokens(batch)
             first, stop = torch.searchsorted(batch.predicted, torch.tensor([own.start, own.stop])).tolist()
             predicted, labels = batch.predicted[first:stop] - own.start, batch.labels[first:stop]

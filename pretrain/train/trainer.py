@@ -155,7 +155,7 @@ class Trainer:
     def _as_many_on_all(self, micro_batches: MicroBatches | Sequence[MicroBatch]) -> Iterator[MicroBatch]:
         """The micro-batches, and empty ones where another rank has more: shards are gathered by all ranks together."""
         # Asked before the first of them: ranks that are done must not meet others' gathers.
-        most = max(self.processes.gather(len(micro_batches))) if self.processes.dims.shards_data else 0
+        most = max(self.processes.gather(len(micro_batches))) if self.processes.dims.fsdp_enabled else 0
         yield from micro_batches
         for _ in range(most - len(micro_batches)):
             yield MicroBatch.empty()
@@ -170,7 +170,7 @@ class Trainer:
         """
         processes = self.processes
         place = number * processes.dims.data + processes.data_rank
-        own = (processes.stage, processes.tensor_rank if processes.dims.splits_tokens else 0)
+        own = (processes.stage, processes.tensor_rank if processes.dims.sequence_parallel_enabled else 0)
         key = [_STREAM_DROPOUT, self.seed, iteration, place, *(own if any(own) else ())]
         words = np.random.SeedSequence(key).generate_state(2, np.uint32)
         torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)

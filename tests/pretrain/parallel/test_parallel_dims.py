@@ -1,4 +1,4 @@
-"""Who is where in a layout."""
+"""Coordinates of ranks, layers of stages, and which layouts are possible."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from pretrain.parallel import ParallelDims
 from tape.errors import ConfigError
 
 
-def test_places() -> None:
+def test_coordinates() -> None:
     dims = ParallelDims(12, tensor=2, pipeline=3)
     assert dims.data == 2
-    assert [dims.place(rank) for rank in (0, 1, 2, 4, 11)] == [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (2, 1, 1)]
-    assert len({dims.place(rank) for rank in range(12)}) == 12
+    assert [dims.coordinates(rank) for rank in (0, 1, 2, 4, 11)] == [
+        (0, 0, 0),
+        (0, 0, 1),
+        (0, 1, 0),
+        (1, 0, 0),
+        (2, 1, 1),
+    ]
+    assert len({dims.coordinates(rank) for rank in range(12)}) == 12
 
 
 def test_layers_of_stages() -> None:
@@ -23,12 +29,11 @@ def test_layers_of_stages() -> None:
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_words() -> None:
-    assert (
-        str(ParallelDims(8, 2, 2, True, True)) == "8 processes = pipeline 2 x data 2 sharded x tensor 2 with sequence"
-    )
-    assert not ParallelDims(2, sequence=True).splits_tokens  # nothing to share with one tensor rank
-    assert not ParallelDims(2, 2, shard_data=True).shards_data
+def test_the_layout_as_text() -> None:
+    dims = ParallelDims(8, 2, 2, True, True)
+    assert str(dims) == "8 processes = pipeline 2 x data 2 (FSDP) x tensor 2 (sequence parallel)"
+    assert not ParallelDims(2, sequence_parallel=True).sequence_parallel_enabled  # one rank has all tokens
+    assert not ParallelDims(2, 2, fsdp=True).fsdp_enabled
 
 
 def test_numbers_must_fit() -> None:

@@ -74,7 +74,7 @@ def test_the_released_model_has_205_9_million() -> None:
 @pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("tensor", [1, 2, 4])
 def test_a_ranks_count_is_what_it_holds(fake_ranks: None, tensor: int, sharded: bool) -> None:
-    dims = ParallelDims(8, tensor, shard_data=sharded)
+    dims = ParallelDims(8, tensor, fsdp=sharded)
     mesh = init_device_mesh("cpu", (dims.data, tensor), mesh_dim_names=(DATA_AXIS, TENSOR_AXIS))
     processes = ParallelContext(dims, 0, torch.device("cpu"), mesh)
     model = build_model(config(), InitConfig(), processes)
@@ -145,7 +145,7 @@ def test_weights_gradients_and_states_are_counted() -> None:
 def test_sequence_parallelism_splits_the_residual_stream() -> None:
     """Per token of a block: two fp32 streams and two byte masks on half of the tokens, hence 5 H bytes less."""
     shape = StepShape(1000, 100.0, 0.15, "fp32", True)
-    whole, split = (ParallelDims(2, tensor=2, sequence=sequence) for sequence in (False, True))
+    whole, split = (ParallelDims(2, tensor=2, sequence_parallel=sequence) for sequence in (False, True))
     assert block_bytes(config(), whole, shape) - block_bytes(config(), split, shape) == 5 * 128
     memory, less = (rank_memory(config(), dims, shape, OptimizerConfig()) for dims in (whole, split))
     assert less.activations < memory.activations

@@ -159,8 +159,8 @@ def test_the_sharded_model_is_the_same_one() -> None:
     one, other = (parse_arguments([f"@{TOOLS / name}.txt", "--data-path", "c"], 8) for name in ("3b", "3b_sharded"))
     layout = {"tensor_model_parallel_size", "data_parallel_sharding", "global_batch_size"}
     assert {name for name, value in one.given.items() if value != other.given[name]} <= layout
-    assert (one.dims.tensor, one.dims.data, one.dims.shards_data) == (8, 1, False)
-    assert (other.dims.tensor, other.dims.data, other.dims.shards_data) == (2, 4, True)
+    assert (one.dims.tensor, one.dims.data, one.dims.fsdp_enabled) == (8, 1, False)
+    assert (other.dims.tensor, other.dims.data, other.dims.fsdp_enabled) == (2, 4, True)
 
 
 class Slurm:
