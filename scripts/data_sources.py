@@ -1,12 +1,12 @@
-"""What a directory of protein files offers: which data sets, which splits, where each comes from.
+"""Finds the data sets in a directory of protein files, with their splits and provenance.
 
-Three ways in which a data set may lie in the directory SOURCE:
+A data set may be stored in the directory SOURCE in three ways:
 
-- ``SOURCE/tape/{folder}_{split}.jsonl.xz``: TAPE's sets as JSON lines (their provenance is known);
+- ``SOURCE/tape/{folder}_{split}.jsonl.xz``: TAPE's data sets as JSON lines (their provenance is known);
 - ``SOURCE/structures/NAME_{split}.tsv.xz`` and ``.ca.i2.xz``: chains with coordinates (scripts/structure_files.py);
-- ``SOURCE/{folder}_{split}.SUFFIX`` or ``SOURCE/{folder}/{folder}_{split}.SUFFIX``: the user's own.
+- ``SOURCE/{folder}_{split}.SUFFIX`` or ``SOURCE/{folder}/{folder}_{split}.SUFFIX``: the user's own data.
 
-``SOURCE/provenance.json`` may say where they come from, see :func:`_read_provenance`.
+``SOURCE/provenance.json`` may state their provenance, see :func:`_read_provenance`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PROVENANCE_FILE = "provenance.json"
 
 @dataclass(frozen=True)
 class Provenance:
-    """What is shown and kept beside a data set: display name, whether it is simulated, source, licence."""
+    """Origin of a data set, stored and shown with it: display name, source, license, and whether it is simulated."""
 
     name: str
     source: str
@@ -46,32 +46,32 @@ class Provenance:
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """The files of one split; ``chains`` when they are tables with coordinates."""
+    """The files of one split; ``chains`` is set if they are tables with coordinates."""
 
     paths: tuple[Path, ...]
     chains: bool = False
 
     @property
     def all_paths(self) -> tuple[Path, ...]:
-        """The paths and the coordinates that belong to them."""
+        """The paths, and the coordinate files of chains."""
         return self.paths + (tuple(map(coordinate_file, self.paths)) if self.chains else ())
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One data set: its folder's name, its provenance and its splits in a fixed order."""
+    """One data set: name of its folder, provenance, and splits in a fixed order."""
 
     folder: str
     provenance: Provenance
     splits: dict[str, SplitFiles] = field(default_factory=dict)
 
     def describe(self, counts: Mapping[str, int]) -> dict[str, Any]:
-        """The content of its dataset.json."""
+        """The content of dataset.json; ``counts`` are the records per split."""
         return {**asdict(self.provenance), "splits": dict(counts)}
 
 
 _MIT = "MIT"
-# For SOURCE/tape, SOURCE/structures and SOURCE/corpus/swissprot_*: what ../shared/data/README.md states.
+# Provenance of the files in SOURCE/tape, SOURCE/structures and SOURCE/corpus/swissprot_*.
 _KNOWN: dict[str, Provenance] = {
     "tape/secondary_structure": Provenance("NetSurfP-2.0 and CB513", "NetSurfP-2.0 via FLIP, CB513", "AFL-3.0"),
     "tape/remote_homology": Provenance("TAPE remote homology", "DeepSF / TAPE via nadavbra/protein_bert", _MIT),
@@ -91,19 +91,19 @@ _KNOWN: dict[str, Provenance] = {
 
 
 def find_datasets(source: Path, structures_as_labels: bool = False) -> dict[str, Dataset]:
-    """The data sets in ``source`` by folder name; ``corpus`` too.
+    """The data sets in ``source`` by folder name, including ``corpus``.
 
     Args:
         source: the directory.
         structures_as_labels: take secondary structure from ``structures/`` even if there is a file of its own.
 
     Raises:
-        DataError: ``source`` is no directory, a file's split is unknown, or two files claim the same split.
+        DataError: ``source`` is not a directory, a file's split is unknown, or two files are for the same split.
     """
     if not source.is_dir():
         raise DataError(f"{source}: no such directory")
     stated = _read_provenance(source)
-    found = {folder: _find_labelled(source, folder, stated) for folder in SPLITS}
+    found = {folder: _find_labeled(source, folder, stated) for folder in SPLITS}
     chains = _find_chains(source)
     for folder in ("proteinnet", "secondary_structure"):
         forced = folder == "secondary_structure" and structures_as_labels
@@ -114,10 +114,10 @@ def find_datasets(source: Path, structures_as_labels: bool = False) -> dict[str,
 
 
 def _read_provenance(source: Path) -> dict[str, Any]:
-    """``provenance.json``, or nothing.
+    """The content of ``provenance.json``; empty if there is no such file.
 
-    It may hold ``datasets``: {folder: {"name", "source", "licence", "simulated"}} and ``corpus_files``:
-    {split: [file, ...]} for a corpus made of files that serve other ends too.
+    It may contain ``datasets``: {folder: {"name", "source", "licence", "simulated"}} and ``corpus_files``:
+    {split: [file, ...]} for a corpus made of files that other data sets use too.
     """
     path = source / PROVENANCE_FILE
     if not path.exists():
@@ -127,14 +127,14 @@ def _read_provenance(source: Path) -> dict[str, Any]:
     if not isinstance(content.get("datasets", {}), dict) or not isinstance(files, dict):
         raise DataError(f"{path}: datasets and corpus_files should be JSON objects")
     if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in files.values()):
-        raise DataError(f"{path}: corpus_files should hold lists of file names, {{split: [file, ...]}}")
+        raise DataError(f"{path}: corpus_files should contain lists of file names, {{split: [file, ...]}}")
     return content
 
 
 def _provenance(
     source: Path, folder: str, stated: Mapping[str, Any], known: str, splits: Mapping[str, SplitFiles]
 ) -> Provenance:
-    """Stated in provenance.json; else known from the layout; else the user's own files, of which we know no more."""
+    """From provenance.json, else from the known layout, else 'the user's own files'."""
     entry = stated.get("datasets", {}).get(folder)
     if entry is not None:
         names = {"name", "source", "licence", "simulated"}
@@ -150,7 +150,7 @@ def _is_known(path: Path, source: Path, known: str) -> bool:
     return path.relative_to(source).as_posix().startswith(f"{known}_")
 
 
-def _find_labelled(source: Path, folder: str, stated: Mapping[str, Any]) -> Dataset:
+def _find_labeled(source: Path, folder: str, stated: Mapping[str, Any]) -> Dataset:
     splits: dict[str, SplitFiles] = {}
     for path in _files(source, source / "tape", source / folder):
         if not path.name.startswith(f"{folder}_") or split_suffix(path)[0] not in ROW_SUFFIXES:
@@ -166,7 +166,7 @@ def _find_labelled(source: Path, folder: str, stated: Mapping[str, Any]) -> Data
 
 
 def _find_chains(source: Path) -> dict[str, SplitFiles]:
-    """Tables of ``structures/`` by split; ``_train``, ``_valid`` or ``_test`` ends their names."""
+    """Tables in ``structures/`` by split; their names end in ``_train``, ``_valid`` or ``_test``."""
     found: dict[str, SplitFiles] = {}
     for split in ("train", "valid", "test"):
         for path in _files(source / "structures"):
@@ -193,17 +193,17 @@ def _find_corpus(source: Path, stated: Mapping[str, Any]) -> Dataset:
 
 
 def _corpus_split(path: Path) -> str:
-    """From the end of the name; a file that names no split is for training."""
+    """The split at the end of the file's name; train if there is none."""
     return _CORPUS_SPLITS.get(_stem(path).rpartition("_")[2], "train")
 
 
 def _files(*folders: Path) -> Iterator[Path]:
-    """Entries of the folders that exist, sorted; hidden ones are passed over."""
+    """Entries of the folders that exist, sorted; hidden entries are skipped."""
     for folder in folders:
         if folder.is_dir():
             yield from sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _stem(path: Path) -> str:
-    """The name without format and compression."""
+    """The file's name without the suffixes of format and compression."""
     return path.name[: len(path.name) - len("".join(split_suffix(path)))]

@@ -1,14 +1,14 @@
 #!/usr/bin/env python
-"""Fetch TAPE's published LMDB data sets (and Pfam), check them, and lay them out for training.
+"""Downloads TAPE's published LMDB data sets (and Pfam), verifies them, and unpacks them for training.
 
     bash scripts/download_data.sh                        the five tasks, into ./data
     bash scripts/download_data.sh fluorescence --target DIR
     bash scripts/download_data.sh pfam                   the pretraining corpus: 7.7 GB, 19 GB unpacked
 
-A download that breaks off goes on where it stopped when the command is run again; what is there and complete is not
-fetched again. Checked are: the size announced by the server, the MD5 sum where one is published, the gzip checksum,
-every member of the tarball, and the number of records of each split. The SHA-256 sum of the first download that
-passes is kept in TARGET/downloads/SHA256SUMS, and a later download must agree with it.
+An interrupted download resumes when the command is run again; complete data sets are not downloaded again. The command
+verifies the size announced by the server, the MD5 sum if one is published, the gzip checksum, every member of the
+tarball, and the number of records of each split. The SHA-256 sum of the first verified download is stored in
+TARGET/downloads/SHA256SUMS, and later downloads must have the same sum.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from tape.io.lmdb_store import LMDBReader
 
 DEFAULT_TABLE = Path(__file__).with_name("tape_archives.json")
 _ADVICE = (
-    "TAPE has moved its files before: look at https://github.com/songlab-cal/tape#lmdb-data for the present place and "
-    "give it with --base-url"
+    "TAPE has moved its files before: see https://github.com/songlab-cal/tape#lmdb-data for the present address and "
+    "pass it with --base-url"
 )
 _BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Archive:
-    """One tarball: ``{folder}.tar.gz`` holds ``{folder}/{folder}_{split}.lmdb``; ``splits`` are the known counts."""
+    """One tarball: ``{folder}.tar.gz`` with ``{folder}/{folder}_{split}.lmdb``; ``splits``: records per split."""
 
     folder: str
     md5: str | None
@@ -58,7 +58,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Place:
-    """Where archives come from and go to."""
+    """Source and destination of archives, and how to download them."""
 
     base_url: str
     target: Path
@@ -71,7 +71,7 @@ class Place:
 
 
 def read_table(path: Path = DEFAULT_TABLE) -> tuple[str, dict[str, Archive]]:
-    """Base address and archives of a table such as scripts/tape_archives.json."""
+    """Base URL and archives of a table such as scripts/tape_archives.json."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         archives = {folder: Archive(folder, **entry) for folder, entry in content["archives"].items()}
@@ -81,18 +81,18 @@ def read_table(path: Path = DEFAULT_TABLE) -> tuple[str, dict[str, Archive]]:
 
 
 def fetch(archive: Archive, place: Place) -> str:
-    """Download, check and unpack one archive; returns a line that says what was done.
+    """Download, check and unpack one archive; returns a summary line.
 
     Raises:
-        DataError: the link is dead, or what it gave is not what was published; nothing of it takes the final name.
-        ConfigError: the folder is there and holds something else.
+        DataError: the download failed, or the file is not the published one; the data set's folder is not created.
+        ConfigError: the folder exists and has other content.
     """
     folder = place.target / archive.folder
     if folder.exists():
         try:
-            return f"{folder}: already there, {_check_splits(folder, archive)}"
+            return f"{folder}: already complete, {_check_splits(folder, archive)}"
         except DataError as error:
-            message = f"{folder} is not the published set ({error}); it is left as it is, move it away to download anew"
+            message = f"{folder} is not the published set ({error}); it is not changed, move it away to download again"
             raise ConfigError(message) from error
     tarball = place.downloads / f"{archive.folder}.tar.gz"
     if not tarball.exists():
@@ -104,7 +104,7 @@ def fetch(archive: Archive, place: Place) -> str:
             found = _check_splits(unpacked, archive)
             write_json(unpacked / "dataset.json", _describe(archive))
     except DataError as error:
-        tarball.unlink()  # the next run must not take it for whole
+        tarball.unlink()  # or the next run would use it
         raise DataError(f"{tarball}: {error}. The archive was deleted; run the command again") from error
     _record_sum(tarball, digest)
     if not place.keep_archives:
@@ -113,7 +113,7 @@ def fetch(archive: Archive, place: Place) -> str:
 
 
 def _check_sums(tarball: Path, archive: Archive) -> str:
-    """MD5 against the published one, SHA-256 against that of the first good download; returns the SHA-256 sum."""
+    """Compare the MD5 sum with the published one, and the SHA-256 sum (returned) with the recorded one."""
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     with tarball.open("rb") as stream:
         while block := stream.read(_BLOCK_BYTES):
@@ -121,15 +121,15 @@ def _check_sums(tarball: Path, archive: Archive) -> str:
             sha256.update(block)
     if archive.md5 is not None and md5.hexdigest() != archive.md5:
         raise DataError(
-            f"its MD5 sum is {md5.hexdigest()}, the published file's {archive.md5}: damaged on the way, or replaced at "
-            "its source"
+            f"its MD5 sum is {md5.hexdigest()}, the published file's {archive.md5}: damaged in transfer, or replaced "
+            "at the source"
         )
     digest = sha256.hexdigest()
     known = _recorded_sums(_sums_file(tarball)).get(tarball.name, digest)
     if known != digest:
         raise DataError(
-            f"its SHA-256 sum is {digest}, that of the first download {known}; remove the line from "
-            f"{_sums_file(tarball)} if the new one is right"
+            f"its SHA-256 sum is {digest}, but the first download had {known}; remove the line from "
+            f"{_sums_file(tarball)} if the new one is correct"
         )
     return digest
 
@@ -139,13 +139,13 @@ def _sums_file(tarball: Path) -> Path:
 
 
 def _recorded_sums(path: Path) -> dict[str, str]:
-    """Sums by name of a file in the format of sha256sum; empty when there is none yet."""
+    """SHA-256 sums by file name, from a file in the format of sha256sum; empty if it does not exist."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return {name: known for known, _, name in (line.partition("  ") for line in lines)}
 
 
 def _record_sum(tarball: Path, digest: str) -> None:
-    """Note the sum of an archive that passed all checks: that of a bad one would refuse the good one later."""
+    """Record the sum of a verified archive, which later downloads are compared with."""
     recorded = {**_recorded_sums(_sums_file(tarball)), tarball.name: digest}
     with atomic_write(_sums_file(tarball), "w") as stream:
         stream.writelines(f"{known}  {name}\n" for name, known in recorded.items())
@@ -165,18 +165,20 @@ def _unpack(tarball: Path, folder: str, target: Path) -> None:
 
 
 def _reading_bar(raw: BinaryIO, tarball: Path) -> Any:
-    """``raw`` with a progress bar that moves along as it is read."""
+    """``raw`` with a progress bar of the bytes read."""
     title = f"unpacking {tarball.name}"
     return tqdm.wrapattr(raw, "read", total=tarball.stat().st_size, desc=title, disable=None, leave=False)
 
 
 def _unpack_member(members: tarfile.TarFile, member: tarfile.TarInfo, folder: str, target: Path) -> None:
-    """One file. Anything that could land outside ``target`` is refused; folders are made as needed."""
+    """Unpack one file. Members whose path could be outside ``target`` are refused."""
     path = PurePosixPath(member.name)
     parts = tuple(part for part in path.parts if part != ".")
     if path.is_absolute() or ".." in parts or not (member.isfile() or member.isdir()):
-        raise DataError(f"it holds {member.name!r}, which is no plain file inside it; nothing was unpacked")
-    if not member.isfile() or parts[-1].startswith("._"):  # macOS notes about files
+        raise DataError(
+            f"it contains {member.name!r}, which is not a regular file inside the archive; nothing was unpacked"
+        )
+    if not member.isfile() or parts[-1].startswith("._"):  # metadata files of macOS
         return
     inside = target.joinpath(*(parts[1:] if parts[0] == folder else parts))
     inside.parent.mkdir(parents=True, exist_ok=True)
@@ -187,7 +189,7 @@ def _unpack_member(members: tarfile.TarFile, member: tarfile.TarInfo, folder: st
 
 
 def _check_splits(folder: Path, archive: Archive) -> str:
-    """Compare every known split's number of records, and read its first and last one."""
+    """Check the number of records of every known split, and read its first and last record."""
     counts = []
     for split, expected in archive.splits.items():
         path = folder / f"{archive.folder}_{split}.lmdb"
@@ -213,7 +215,7 @@ def _describe(archive: Archive) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; the exit code is 1 when an archive failed."""
+    """Download the data sets of the command line; the exit code is 1 if one failed."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     base_url, archives = read_table(options.table)
@@ -226,11 +228,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in names:
         try:
             print(fetch(archives[name], place), flush=True)
-        except (ProteinLMError, OSError) as error:  # one dead link must not keep the others away
+        except (ProteinLMError, OSError) as error:  # the other data sets are still downloaded
             print(f"error: {error}", file=sys.stderr, flush=True)
             failures += 1
     if failures:
-        print(f"error: {failures} of {len(names)} data sets could not be had", file=sys.stderr)
+        print(f"error: {failures} of {len(names)} data sets could not be downloaded", file=sys.stderr)
     return 1 if failures else 0
 
 
@@ -242,14 +244,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="download_data.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("datasets", nargs="*", metavar="DATASET", help="folder names; default: all but pfam")
-    parser.add_argument("--target", type=Path, default=Path("data"), metavar="DIR", help="default ./data")
-    parser.add_argument("--base-url", metavar="URL", help="another place that holds {DATASET}.tar.gz")
-    parser.add_argument("--keep-archives", action="store_true", help="keep TARGET/downloads/*.tar.gz")
+    parser.add_argument("datasets", nargs="*", metavar="DATASET", help="names of folders (default: all but pfam)")
     parser.add_argument(
-        "--attempts", type=int, default=5, metavar="N", help="for a transfer that breaks off; default 5"
+        "--target", type=Path, default=Path("data"), metavar="DIR", help="output directory (default ./data)"
     )
-    parser.add_argument("--table", type=Path, default=DEFAULT_TABLE, metavar="FILE", help="sums and counts to expect")
+    parser.add_argument("--base-url", metavar="URL", help="another address with {DATASET}.tar.gz")
+    parser.add_argument("--keep-archives", action="store_true", help="keep TARGET/downloads/*.tar.gz")
+    parser.add_argument("--attempts", type=int, default=5, metavar="N", help="attempts per download (default 5)")
+    parser.add_argument(
+        "--table", type=Path, default=DEFAULT_TABLE, metavar="FILE", help="expected checksums and record counts"
+    )
     return parser
 
 

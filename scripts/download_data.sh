@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Fetch TAPE's published data sets and Pfam, resumable and verified. `--help` shows the options:
+# Downloads TAPE's published data sets and Pfam, resumable and verified. `--help` shows the options:
 #   bash scripts/download_data.sh                     the five tasks, into ./data
 #   bash scripts/download_data.sh stability pfam --target DIR
-# Runs on the first Python that has lmdb, numpy and tqdm; makes the environment of the quickstart where none has.
+# Uses the first Python that has lmdb, numpy and tqdm; if there is none, creates the quickstart's environment.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 

@@ -1,18 +1,19 @@
 #!/usr/bin/env python
-"""The embedded sample: a small cut of real PDB chains, and three simulated sets, in the layout of the real data.
+"""Makes the embedded sample: a small subset of real PDB chains and three simulated data sets.
 
     python scripts/make_sample.py ../shared/data tape/sample
 
-SOURCE/structures must hold pdb_train, pdb_valid and pdb_test (.tsv.xz, .ca.i2.xz; scripts/structure_files.py). Written:
+SOURCE/structures must contain pdb_train, pdb_valid and pdb_test (.tsv.xz, .ca.i2.xz; scripts/structure_files.py).
+Written to TARGET:
 
 - structures/: chains of 40 to 150 residues with DSSP states and C-alpha coordinates, taken from the three splits of
-  SOURCE, which share no cluster at 30 % identity. They serve secondary structure and contact prediction.
+  SOURCE, which share no cluster at 30 % identity, for secondary structure and contact prediction.
 - corpus/: further chains of pdb_train, sequences only; with the chains of structures/pdb_train they are the corpus.
   The corpus' own validation chains share at most 3 % of their 6-mers with any training chain.
 - tape/: simulated fluorescence, stability and remote homology (models: scripts/simulated_sets.py).
 - provenance.json and README.md.
 
-The result depends on SOURCE and the seed alone.
+The result depends only on SOURCE and the seed.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ from tape.io.atomic import atomic_directory, atomic_write, write_json
 
 SEED = 20240607
 LARGEST_BYTES = 2_000_000
-SHORTEST, LONGEST = 40, 150  # residues of chains with structure: finetuning on two CPU cores stays quick
+SHORTEST, LONGEST = 40, 150  # residues of chains with structure; keeps finetuning on two CPU cores short
 TRAIN_CHAINS = 560
 CORPUS_RESIDUES = 2_650_000
 CORPUS_LONGEST = 512
-VALID_CHAINS = 100  # of the corpus
+VALID_CHAINS = 100  # in the corpus
 KMER = 6
 LARGEST_KMER_OVERLAP = 0.03
 SIMULATED_SIZES = {"train": 600, "valid": 100, "test": 200}
@@ -82,7 +83,7 @@ PROVENANCE: dict[str, Any] = {
 
 
 def make_sample(source: Path, target: Path, seed: int = SEED, overwrite: bool = False) -> None:
-    """Write the sample of ``source`` to ``target``, all of it or nothing.
+    """Write the sample of ``source`` to ``target`` atomically.
 
     Raises:
         DataError: the structures of ``source`` are missing or damaged.
@@ -112,7 +113,7 @@ def make_sample(source: Path, target: Path, seed: int = SEED, overwrite: bool = 
 
 
 def _usable(table: Path) -> list[Chain]:
-    """Chains of the twenty usual residues (the simulated sets know no others)."""
+    """Chains made only of the twenty standard residues, as the simulated data sets require."""
     return [chain for chain in read_chains(table) if set(chain.primary) <= set(RESIDUES)]
 
 
@@ -121,14 +122,14 @@ def _with_structure(chains: Sequence[Chain]) -> list[Chain]:
 
 
 def _choose(chains: Sequence[Chain], count: int, rng: np.random.Generator) -> list[Chain]:
-    """``count`` chains by chance, in their old order."""
+    """``count`` random chains, in their original order."""
     return [chains[index] for index in sorted(rng.permutation(len(chains))[:count])]
 
 
 def _choose_corpus(
     chains: Sequence[Chain], structures: Sequence[Chain], rng: np.random.Generator
 ) -> dict[str, list[Chain]]:
-    """Training chains up to CORPUS_RESIDUES that are not in ``structures``, and validation chains unlike them all."""
+    """Training chains up to CORPUS_RESIDUES that are not in ``structures``, and validation chains dissimilar to all."""
     used = {chain.primary for chain in structures}
     order = [chains[index] for index in rng.permutation(len(chains))]
     order = [chain for chain in order if chain.primary not in used and len(chain.primary) <= CORPUS_LONGEST]
@@ -235,11 +236,11 @@ def _check_size(folder: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Write the sample of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="directory with structures/")
     parser.add_argument("target", type=Path, metavar="TARGET", help="directory to write, tape/sample")
-    parser.add_argument("--seed", type=int, default=SEED, help=f"default {SEED}")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"random seed (default {SEED})")
     parser.add_argument("--overwrite", action="store_true", help="replace TARGET")
     options = parser.parse_args(arguments)
     make_sample(options.source, options.target, options.seed, options.overwrite)

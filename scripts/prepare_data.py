@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Protein files -> what this project trains on: TAPE's LMDB folders and a tokenised corpus.
+"""Converts protein files to training data: TAPE's LMDB folders and a tokenized corpus.
 
     python scripts/prepare_data.py SOURCE TARGET
 
-SOURCE is a directory. Of the data sets below, those found in it are written; the rest are left alone.
+SOURCE is a directory. Those of the data sets below that are found in it are written.
 
   data set (--tasks)        files in SOURCE                                  written to TARGET
   corpus                    corpus/*, corpus*.SUFFIX, pfam/*.lmdb            corpus/{split}_text_document.{bin,idx,json}
@@ -14,9 +14,9 @@ SOURCE is a directory. Of the data sets below, those found in it are written; th
   stability                 stability_{split}.SUFFIX                         stability/
   masked_language_modeling  as corpus; only when named in --tasks            pfam/
 
-A task's folder gets {folder}_{split}.lmdb for each split, and dataset.json, which says where the data come from.
+A task's folder gets {folder}_{split}.lmdb for each split, and dataset.json with the origin of the data.
 
-The files of a task lie in SOURCE itself, in SOURCE/tape/ or in SOURCE/{folder}/. Splits are train, valid and test;
+The files of a task are searched in SOURCE itself, SOURCE/tape/ and SOURCE/{folder}/. Splits are train, valid and test;
 secondary_structure also has casp12, ts115, cb513; remote_homology has train, valid, test_fold_holdout,
 test_family_holdout, test_superfamily_holdout. A corpus file ending in _train, _valid, _test or _holdout belongs to that
 split, any other to train.
@@ -24,9 +24,9 @@ split, any other to train.
 Columns, in files of any of these suffixes (.jsonl, .json, .csv, .tsv, .fasta, .lmdb; all but the last also with
 .gz, .xz or .zst after it): the sequence under `primary` or `sequence`, an optional `id`, and
 
-  secondary_structure  ss3: letters H E C (or numbers 0 1 2), one a residue; or ss8: DSSP letters G H I B E S T C, from
-                       which ss3 follows. Optional valid_mask: 0 or 1 a residue; a residue with 0 is not scored.
-  proteinnet           tertiary: one [x, y, z] a residue, the C-alpha atom in Angstrom, null where unresolved.
+  secondary_structure  ss3: letters H E C (or numbers 0 1 2), one per residue; or ss8: DSSP letters G H I B E S T C,
+                       which determine ss3. Optional valid_mask: 0 or 1 per residue; 0 excludes it from scores.
+  proteinnet           tertiary: one [x, y, z] per residue, the C-alpha atom in Angstrom, null where unresolved.
                        Optional valid_mask, ss3, ss8.
   remote_homology      fold_label: 0 to 1194
   fluorescence         log_fluorescence: a number
@@ -37,12 +37,12 @@ Columns, in files of any of these suffixes (.jsonl, .json, .csv, .tsv, .fasta, .
   remote_homology_train.fasta >d1abc_ fold_label=51             corpus_train.fasta.gz
                               PKKVLTGVVVSD                      any FASTA, Stockholm, JSON lines, CSV or text file
 
-structures/NAME_{split}.tsv.xz with NAME_{split}.ca.i2.xz holds chains with DSSP states and coordinates; it serves
-contact_prediction, and secondary_structure where that has no file of its own (or with --structures-as-labels).
-SOURCE/provenance.json may hold {"datasets": {folder: {"name": ..., "source": ..., "licence": ..., "simulated": true}}};
-it is kept in dataset.json and shown with every score.
+structures/NAME_{split}.tsv.xz with NAME_{split}.ca.i2.xz contains chains with DSSP states and coordinates. It is used
+for contact_prediction, and for secondary_structure if that has no file of its own (or with --structures-as-labels).
+SOURCE/provenance.json may be {"datasets": {folder: {"name": ..., "source": ..., "licence": ..., "simulated": true}}};
+it is stored in dataset.json and shown with every score.
 
-A second run only does what is new: a split is left alone when its files have the same SHA-256 sums.
+A second run writes only what has changed: it skips splits whose files have the same SHA-256 sums.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ from tqdm import tqdm
 from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, UNKNOWN_MEANING
 from pretrain.tools.preprocess_data import preprocess
 from scripts.data_sources import CORPUS, Dataset, SplitFiles, find_datasets
-from scripts.labelled_records import chain_record, make_record
+from scripts.labeled_records import chain_record, make_record
 from scripts.structure_files import read_chains
 from tape.errors import ConfigError, DataError, UnknownResidueError, run_cli
 from tape.io.atomic import atomic_directory, atomic_write, write_json
@@ -92,15 +92,15 @@ STATE_VERSION = 1
 
 @dataclass(frozen=True)
 class Options:
-    """How the data are prepared.
+    """Options of the preparation.
 
     Attributes:
-        tasks: names of FOLDERS; None for all that SOURCE has (but masked_language_modeling).
-        limit: only the first so many records of each split.
-        corpus_workers: processes that tokenise the corpus.
-        overwrite: do everything again, and replace folders that come from elsewhere.
-        structures_as_labels: secondary structure from ``structures/`` even if it has files of its own.
-        skip_empty, max_unknown_fraction: of the corpus, see :func:`pretrain.tools.preprocess_data.preprocess`.
+        tasks: names in FOLDERS; None: all data sets in SOURCE except masked_language_modeling.
+        limit: maximum number of records per split; None: no limit.
+        corpus_workers: number of processes that tokenize the corpus.
+        overwrite: write everything again, and replace folders that were not written by this command.
+        structures_as_labels: take secondary structure from ``structures/`` even if it has files of its own.
+        skip_empty, max_unknown_fraction: options of the corpus, see :func:`pretrain.tools.preprocess_data.preprocess`.
     """
 
     tasks: tuple[str, ...] | None = None
@@ -118,7 +118,7 @@ class Options:
 
 @dataclass(frozen=True)
 class PreparedSplit:
-    """What became of one split."""
+    """Result for one split."""
 
     folder: str
     split: str
@@ -128,38 +128,38 @@ class PreparedSplit:
 
 
 def prepare(source: Path, target: Path, options: Options = Options()) -> list[PreparedSplit]:
-    """Write the data sets of ``source`` into ``target`` (see this module's text).
+    """Write the data sets of ``source`` into ``target`` (see this module's docstring).
 
     Raises:
-        DataError: a file or record can't be used; names file and record.
-        ConfigError: a folder of ``target`` holds data from elsewhere and ``options.overwrite`` is not set.
+        DataError: a file or record is invalid; the message names both.
+        ConfigError: a folder in ``target`` contains other data and ``options.overwrite`` is not set.
     """
     datasets = _select(source, find_datasets(source, options.structures_as_labels), options.tasks)
     return [split for dataset in datasets for split in _prepare_folder(target / dataset.folder, dataset, options)]
 
 
 def _prepare_folder(path: Path, dataset: Dataset, options: Options) -> list[PreparedSplit]:
-    if options.overwrite and path.exists():  # the old content stays until the new one is whole
+    if options.overwrite and path.exists():  # the old content is kept until the new one is complete
         with atomic_directory(path, overwrite=True) as fresh:
             return _Folder(fresh, dataset, options).prepare()
     return _Folder(path, dataset, options).prepare()
 
 
 def _select(source: Path, found: dict[str, Dataset], tasks: Sequence[str] | None) -> list[Dataset]:
-    """The data sets to write, in FOLDERS' order."""
+    """The data sets to write, in the order of FOLDERS."""
     if CORPUS in found:
         found = {**found, "pfam": Dataset("pfam", found[CORPUS].provenance, found[CORPUS].splits)}
     wanted = [task for task in FOLDERS if task != "masked_language_modeling"] if tasks is None else tasks
     missing = [task for task in wanted if FOLDERS[task] not in found]
     if missing and tasks is not None:
-        raise DataError(f"{source}: nothing found for {', '.join(missing)}; --help shows the files that are looked for")
+        raise DataError(f"{source}: nothing found for {', '.join(missing)}; --help lists the expected files")
     if len(missing) == len(wanted):
-        raise DataError(f"{source}: no data set found; --help shows the files that are looked for")
+        raise DataError(f"{source}: no data set found; --help lists the expected files")
     return [found[FOLDERS[task]] for task in FOLDERS if task in wanted and task not in missing]
 
 
 class _Folder:
-    """One folder of the target: writes its splits and keeps account of what they were made from."""
+    """One folder of the target: writes its splits and records the files they were made from."""
 
     def __init__(self, path: Path, dataset: Dataset, options: Options) -> None:
         self.path = path
@@ -168,7 +168,7 @@ class _Folder:
         self.state: dict[str, Any] = self._read_state()
 
     def prepare(self) -> list[PreparedSplit]:
-        self._save()  # from now on the folder is known as ours, even if this run is killed
+        self._save()  # marks the folder as written by this command, even if this run is killed
         done = [self._split(split, files) for split, files in self.dataset.splits.items()]
         self._save()
         return done
@@ -182,7 +182,7 @@ class _Folder:
             raise ConfigError(f"{self.path} was not made by this command; --overwrite replaces it")
         if state["provenance"] != fresh["provenance"]:
             names = f"{state['provenance']['name']!r}, not {self.dataset.provenance.name!r}"
-            raise ConfigError(f"{self.path} holds {names}; choose another TARGET, or --overwrite to replace it")
+            raise ConfigError(f"{self.path} contains {names}; choose another TARGET, or --overwrite to replace it")
         return state
 
     def _save(self) -> None:
@@ -229,13 +229,13 @@ def _records(folder: str, files: SplitFiles, changes: Counter[str], bar: Any) ->
         if files.chains:
             yield from (chain_record(folder, chain, changes) for chain in read_chains(path, bar.update))
         elif folder == "pfam":
-            yield from _unlabelled_records(path, changes, bar)
+            yield from _unlabeled_records(path, changes, bar)
         else:
             yield from (make_record(folder, row.fields, row.where, changes) for row in read_rows(path, bar.update))
 
 
 def _at_least_one(records: Iterable[dict[str, Any]], title: str, files: SplitFiles) -> Iterator[dict[str, Any]]:
-    """The records, of which there must be one at least."""
+    """The records; raises a DataError if there are none."""
     count = 0
     for record in records:
         count += 1
@@ -244,8 +244,8 @@ def _at_least_one(records: Iterable[dict[str, Any]], title: str, files: SplitFil
         raise DataError(f"{', '.join(map(str, files.paths))}: no records for {title}")
 
 
-def _unlabelled_records(path: Path, changes: Counter[str], bar: Any) -> Iterator[dict[str, Any]]:
-    """Records of TAPE's Pfam folder; clan and family are unknown, -1."""
+def _unlabeled_records(path: Path, changes: Counter[str], bar: Any) -> Iterator[dict[str, Any]]:
+    """Records for TAPE's Pfam folder; clan and family are -1 (unknown)."""
     for record in read_sequences(path, progress=bar.update):
         try:
             sequence, counts = normalize_sequence(record.sequence, drop_gaps=True)
@@ -256,7 +256,7 @@ def _unlabelled_records(path: Path, changes: Counter[str], bar: Any) -> Iterator
 
 
 def _write_corpus(files: SplitFiles, prefix: Path, options: Options) -> tuple[int, Counter[str]]:
-    """Tokenise one split of the corpus into ``{prefix}_text_document.{bin,idx,json}``."""
+    """Tokenize one split of the corpus into ``{prefix}_text_document.{bin,idx,json}``."""
     paths = files.paths if options.limit is None else (_first_sequences(files.paths, prefix, options.limit),)
     with tqdm(desc=f"corpus {prefix.name}", bar_format="{desc} [{elapsed}]{postfix}", disable=None) as bar:
         summary = preprocess(
@@ -272,7 +272,7 @@ def _write_corpus(files: SplitFiles, prefix: Path, options: Options) -> tuple[in
 
 
 def _first_sequences(paths: Sequence[Path], prefix: Path, limit: int) -> Path:
-    """A FASTA file of the first ``limit`` sequences, kept beside the corpus made from it."""
+    """A FASTA file of the first ``limit`` sequences, stored next to the corpus made from it."""
     short = prefix.with_name(f"{prefix.name}_first_{limit}.fasta")
     records = islice((record for path in paths for record in read_sequences(path)), limit)
     with atomic_write(short, "w") as stream:
@@ -308,34 +308,40 @@ def _print_summary(done: Sequence[PreparedSplit], target: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="directory with the files")
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="directory of the input files")
     parser.add_argument("target", type=Path, metavar="TARGET", help="directory to write to, such as data/")
-    parser.add_argument("--tasks", nargs="+", choices=FOLDERS, metavar="TASK", help=f"which: {' '.join(FOLDERS)}")
+    parser.add_argument(
+        "--tasks", nargs="+", choices=FOLDERS, metavar="TASK", help=f"data sets to write: {' '.join(FOLDERS)}"
+    )
     parser.add_argument(
         "--limit", type=int, metavar="N", help="only the first N records of each split, for a quick trial"
     )
-    parser.add_argument("--corpus-workers", type=int, default=1, metavar="N", help="processes that tokenise the corpus")
-    parser.add_argument("--overwrite", action="store_true", help="do all again, and replace folders from elsewhere")
+    parser.add_argument(
+        "--corpus-workers", type=int, default=1, metavar="N", help="number of processes that tokenize the corpus"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="write everything again, also over folders not written by this command"
+    )
     parser.add_argument(
         "--structures-as-labels",
         action="store_true",
         help="secondary structure from structures/ even if there are secondary_structure files",
     )
-    parser.add_argument("--skip-empty", action="store_true", help="leave empty records out of the corpus, counted")
+    parser.add_argument("--skip-empty", action="store_true", help="skip and count empty records of the corpus")
     parser.add_argument(
         "--max-unknown-fraction",
         type=float,
         default=DEFAULT_MAX_UNKNOWN_FRACTION,
         metavar="F",
-        help=f"largest part of the corpus that may be unknown (default %(default)s): {UNKNOWN_MEANING}",
+        help=f"maximum fraction of the corpus that may be unknown (default %(default)s): {UNKNOWN_MEANING}",
     )
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Prepare the data sets of the command line."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)  # a terminated run cleans up as an interrupted one does
+    signal.signal(signal.SIGTERM, _interrupt)  # a terminated run cleans up like an interrupted one
     chosen = Options(
         tuple(options.tasks) if options.tasks else None,
         options.limit,
@@ -347,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     try:
         done = prepare(options.source, options.target, chosen)
-    except OSError as error:  # reading is explained where it happens: this is a full disk or a lack of permission
+    except OSError as error:  # errors of reading are raised as DataError; this is a full disk or a missing permission
         raise DataError(f"{error.filename or options.target}: {error.strerror or error}") from error
     _print_summary(done, options.target)
 

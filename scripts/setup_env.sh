@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# Makes .venv and installs the pinned packages and this repository into it; quick when nothing has changed.
+# Creates .venv and installs the pinned packages and this repository into it; quick when nothing has changed.
 #
 #   bash scripts/setup_env.sh run      what the library and the quickstart need   (requirements/run.txt)
 #   bash scripts/setup_env.sh test     the same, the optional extras and the tools (requirements/test.txt)
 #   source scripts/setup_env.sh run    also puts .venv/bin first on this shell's PATH
 #
-# PROTEINLM_PYTHON  the Python to make the environment with (default: the first of python3, python3.13 ... that fits)
-# PROTEINLM_VENV    where to make it (default: .venv beside this folder)
-# pip's own variables hold, such as PIP_EXTRA_INDEX_URL (see requirements/run.txt for torch without CUDA).
+# PROTEINLM_PYTHON  the Python that creates the environment (default: the first of python3, python3.13 ... that fits)
+# PROTEINLM_VENV    path of the environment (default: .venv next to this directory)
+# pip's own variables apply, such as PIP_EXTRA_INDEX_URL (see requirements/run.txt for torch without CUDA).
 set -euo pipefail
 
 setup_env_root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." >/dev/null && pwd)"
@@ -41,7 +41,7 @@ setup_env_find_python() {
         "Install one (Debian, Ubuntu: apt install python3 python3-venv), or name one: PROTEINLM_PYTHON=/path/to/python3"
 }
 
-# An environment made here and still where it was made; console scripts such as torchrun hold its absolute path.
+# True for an environment created by this script that was not moved: console scripts such as torchrun contain its path.
 setup_env_venv_usable() {
     setup_env_fits "$setup_env_venv/bin/python" && [ -x "$setup_env_venv/bin/pip" ] &&
         [ "$(cat "$setup_env_venv/made_at" 2>/dev/null || echo "$setup_env_venv")" = "$setup_env_venv" ]
@@ -50,13 +50,13 @@ setup_env_venv_usable() {
 setup_env_make_venv() {
     local python
     if [ -e "$setup_env_venv" ] && [ ! -e "$setup_env_venv/pyvenv.cfg" ]; then
-        setup_env_fail "$setup_env_venv exists and is no virtual environment; it is left as it is"
+        setup_env_fail "$setup_env_venv exists and is not a virtual environment; it is not changed"
     fi
     python="$(setup_env_find_python)" || exit 1
     "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 ||
         setup_env_fail "$python has no venv module (Debian, Ubuntu: apt install python3-venv)"
-    echo "setup: making $setup_env_venv with $("$python" --version)"
-    "$python" -m venv --clear "$setup_env_venv" || setup_env_fail "could not make $setup_env_venv"
+    echo "setup: creating $setup_env_venv with $("$python" --version)"
+    "$python" -m venv --clear "$setup_env_venv" || setup_env_fail "could not create $setup_env_venv"
     printf '%s\n' "$setup_env_venv" >"$setup_env_venv/made_at"
 }
 
@@ -78,7 +78,7 @@ setup_env_pip() {
     if ! "$setup_env_venv/bin/python" -m pip --disable-pip-version-check install --no-input --progress-bar off "$@" \
         >>"$log" 2>&1; then
         tail -n 30 "$log" >&2
-        setup_env_fail "pip install $* failed; the whole log is $log"
+        setup_env_fail "pip install $* failed; the full log is $log"
     fi
 }
 
@@ -99,7 +99,7 @@ setup_env_main() {
     esac
     setup_env_venv_usable || setup_env_make_venv
     fingerprint="$(setup_env_fingerprint)"
-    # The test set holds the run set, so its stamp serves for both.
+    # The test requirements include the run requirements, so the test stamp is valid for both.
     for stamp in "$setup_env_venv/$set_name.stamp" "$setup_env_venv/test.stamp"; do
         if [ "$(cat "$stamp" 2>/dev/null)" = "$fingerprint" ]; then
             return

@@ -1,8 +1,8 @@
 """Simulated labelled proteins for the embedded sample: fluorescence, stability, remote homology.
 
-No measurement stands behind these sets. Each comes from a generative model stated below, whose ground truth a small
-model can learn from a few hundred proteins; they let the five tasks run without a download, and are called simulated
-wherever they or their scores are shown. All draws come from the generator passed in.
+These data sets contain no measurements. Each comes from a generative model, described below, that a small network can
+learn from a few hundred proteins. They make it possible to run the five tasks without a download, and are marked as
+simulated wherever they or their scores are shown. All random numbers come from the generator that is passed in.
 
 Residue scales: hydropathy of Kyte and Doolittle 1982, volumes of Zamyatnin 1972 (cubic Angstrom), helix propensities of
 Pace and Scholtz 1998 (kcal/mol, alanine 0).
@@ -53,20 +53,20 @@ def _text(codes: np.ndarray) -> str:
     return "".join(RESIDUES[code] for code in codes)
 
 
-# --- fluorescence: one parent's mutants -----------------------------------------------------------------------------
+# --- fluorescence: mutants of one parent -----------------------------------------------------------------------------
 
-DARK, BRIGHT = 1.3, 3.7  # log-fluorescence of a dead and of an intact protein, as in Sarkisyan 2016
-_NEIGHBOUR_ANGSTROM = 10.0
+DARK, BRIGHT = 1.3, 3.7  # log-fluorescence of a non-functional and of an intact protein, as in Sarkisyan 2016
+_NEIGHBOR_ANGSTROM = 10.0
 _RESIDUE_TYPES = 6
-_THRESHOLD, _WIDTH = 1.5, 0.4  # of the summed cost
+_THRESHOLD, _WIDTH = 1.5, 0.4  # midpoint and width of the sigmoid over the summed cost
 
 
 def simulate_fluorescence(parent: Chain, sizes: dict[str, int], rng: np.random.Generator) -> Records:
     """Log-fluorescence of mutants of one real chain: additive site effects through a sigmoid threshold.
 
     The library has 12 sites: of the six residue types whose occurrences differ most in burial (C-alpha atoms within
-    10 Angstrom) the most buried and the most exposed, so that the residue lost does not tell the site. Replacing a by b
-    at site i costs
+    10 Angstrom) the most buried and the most exposed, so that the replaced residue does not reveal the site.
+    Replacing a by b at site i costs
     ``burial_i * (|hydropathy_a - hydropathy_b| / 9 + |volume_a - volume_b| / 168 + [b is proline])``; the costs of a
     mutant add up to c, and its log-fluorescence is ``1.3 + 2.4 / (1 + exp((c - 1.5) / 0.4))`` plus noise of
     standard deviation 0.05. Mutants of train and valid carry 1 to 4 mutations, those of test 3 to 7.
@@ -95,8 +95,8 @@ def simulate_fluorescence(parent: Chain, sizes: dict[str, int], rng: np.random.G
 def _burial(tertiary: np.ndarray) -> np.ndarray:
     """Number of C-alpha atoms within 10 Angstrom, as a rank from 0 (exposed) to 1 (buried)."""
     distances = np.linalg.norm(tertiary[:, None] - tertiary[None], axis=-1)
-    neighbours = (distances < _NEIGHBOUR_ANGSTROM).sum(axis=1)
-    return neighbours.argsort(kind="stable").argsort(kind="stable") / (len(neighbours) - 1)
+    neighbors = (distances < _NEIGHBOR_ANGSTROM).sum(axis=1)
+    return neighbors.argsort(kind="stable").argsort(kind="stable") / (len(neighbors) - 1)
 
 
 def _contrasting_sites(codes: np.ndarray, burial: np.ndarray) -> np.ndarray:
@@ -126,18 +126,18 @@ def _mutate(
 
 _CORE, _SURFACE = "AILMFV", "DEKRQNST"
 _SHORTEST, _LONGEST = 40, 45
-_TURN = 2 * np.pi / 3.6  # of an alpha helix, a residue
+_TURN = 2 * np.pi / 3.6  # radians per residue of an alpha helix
 
 
 def simulate_stability(sizes: dict[str, int], rng: np.random.Generator) -> Records:
     """Stability of designed amphipathic helices of 40 to 45 residues.
 
-    A design follows the period of a helix (core residues on one face, 3.6 residues a turn) at a part q of its
-    positions and puts core or surface residues by chance elsewhere, so designs differ in order, hardly in composition.
+    A design follows the period of a helix (core residues on one face, 3.6 residues per turn) at a fraction q
+    of its positions and has random core or surface residues elsewhere: designs differ in order, hardly in composition.
     Its score is ``2.4 m - 0.8 h + 0.6 s + 0.3`` plus noise of standard deviation 0.1: m is the hydrophobic moment at
-    100 degrees a residue (Eisenberg 1982) over the spread of hydropathy, h the mean helix propensity (a cost), s the
-    number of pairs i, i + 4 of opposite charge less those of equal charge, over a tenth of the length. Test proteins
-    are mutants (1 to 5 substitutions) of 20 further designs.
+    100 degrees per residue (Eisenberg 1982) over the spread of hydropathy, h the mean helix propensity (a cost), s the
+    number of pairs i, i + 4 of opposite charge minus that of equal charge, divided by a tenth of the length. Test
+    proteins are mutants (1 to 5 substitutions) of 20 other designs.
     """
     records = {
         split: [_measured(_design(rng), rng) for _ in range(size)] for split, size in sizes.items() if split != "test"
@@ -182,17 +182,17 @@ def _measured(codes: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
 
 FOLD_COUNT = 12
 _CLASSES = ("AILMFVWC", "DEKRQNHST", "GPSNA")  # core, surface, turn
-_FAMILIES = {"train": 6, "valid": 2, "test_fold_holdout": 3}  # a fold; no family is in two splits
+_FAMILIES = {"train": 6, "valid": 2, "test_fold_holdout": 3}  # families per fold; no family is in two splits
 
 
 def simulate_remote_homology(sizes: dict[str, int], rng: np.random.Generator) -> Records:
     """Members of 12 folds, each a tree fold -> family -> member, like draws from profile HMMs.
 
     A fold is 48 columns, each of a class (core, surface or turn) with the same number of columns of each class in all
-    folds, so that composition says little and order says all. A family replaces the class of one column in
-    twenty and prefers one residue in each column; a member takes that residue with probability 0.35, else any of the
-    class (with probability 0.08 any at all), and has one insertion or deletion with probability 0.3. Families of
-    valid and test_fold_holdout are others than those of train.
+    folds, so that the order of residues, not their composition, identifies a fold. A family replaces the class of one
+    column in twenty and prefers one residue in each column; a member takes that residue with probability 0.35, else any
+    of the class (with probability 0.08 any at all), and has one insertion or deletion with probability 0.3. The
+    families of train, valid and test_fold_holdout are different.
     """
     column_classes = np.repeat([0, 1, 2], [18, 20, 10])
     folds = [rng.permutation(column_classes) for _ in range(FOLD_COUNT)]

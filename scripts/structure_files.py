@@ -1,8 +1,9 @@
 """Protein chains with DSSP states and C-alpha coordinates: ``NAME_SPLIT.tsv.xz`` and ``NAME_SPLIT.ca.i2.xz``.
 
-The table has the columns ``id``, ``primary`` and ``ss8`` (one DSSP letter a residue). The coordinates are little-endian
-int16 in three planes (all x, then all y, then all z) over all residues of the table in its order; within a chain each
-value is the difference to the residue before (a chain's first is absolute), in 0.1 Angstrom. No residue is unresolved.
+The table has the columns ``id``, ``primary`` and ``ss8`` (one DSSP letter per residue). The coordinates are
+little-endian int16 in three planes (all x, then all y, then all z) over all residues of the table in its order; within
+a chain each value is the difference from the previous residue (the first is absolute), in 0.1 Angstrom. All residues
+are resolved.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from tape.io.sequences import read_rows
 from tape.io.text_files import ReadCallback, explain_errors
 
 ANGSTROM_PER_UNIT = 0.1
-SS8_LETTERS = "GHIBESTC"  # order of NetSurfP-2.0 and TAPE; DSSP's blank is C
-SS3_LETTERS = "HEC"  # in TAPE's LMDB H 0, E 1, C 2
+SS8_LETTERS = "GHIBESTC"  # in the order of NetSurfP-2.0 and TAPE; C is DSSP's blank
+SS3_LETTERS = "HEC"  # encoded as 0, 1, 2 in TAPE's LMDB files
 _THREE_STATE = str.maketrans(SS8_LETTERS, "HHHEECCC")
 _XZ_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "pb": 0}]
 
@@ -43,15 +44,15 @@ def three_state(ss8: str) -> str:
 
 
 def coordinate_file(table: Path) -> Path:
-    """The coordinates that belong to ``table``."""
+    """Path of the coordinates of ``table``."""
     return table.with_name(table.name.split(".tsv")[0] + ".ca.i2.xz")
 
 
 def read_chains(table: Path, progress: ReadCallback | None = None) -> Iterator[Chain]:
-    """Chains of one split. The coordinates are decompressed as a whole (6 bytes a residue).
+    """Read the chains of one split. All coordinates are decompressed into memory (6 bytes per residue).
 
     Raises:
-        DataError: a file is missing, damaged or does not fit the other one.
+        DataError: a file is missing or damaged, or the two files do not match.
     """
     path = coordinate_file(table)
     with explain_errors(path):
@@ -72,7 +73,7 @@ def read_chains(table: Path, progress: ReadCallback | None = None) -> Iterator[C
 def _chain(fields: dict[str, str], planes: np.ndarray, where: str, path: Path) -> Chain:
     missing = [name for name in ("id", "primary", "ss8") if name not in fields]
     if missing:
-        raise DataError(f"{where}: missing column {', '.join(missing)}; it has {', '.join(fields)}")
+        raise DataError(f"{where}: missing column {', '.join(missing)}; the columns are {', '.join(fields)}")
     primary, ss8 = fields["primary"], fields["ss8"]
     if len(primary) != len(ss8) or not primary:
         raise DataError(f"{where}: {len(primary)} residues but {len(ss8)} DSSP letters")
@@ -85,7 +86,7 @@ def _chain(fields: dict[str, str], planes: np.ndarray, where: str, path: Path) -
 
 
 def write_chains(table: Path, chains: Sequence[Chain]) -> None:
-    """Write chains as this module describes; ``table`` is ``.../NAME_SPLIT.tsv.xz``, the coordinates go beside it."""
+    """Write chains to ``table`` (``.../NAME_SPLIT.tsv.xz``) and their coordinates next to it."""
     lines = ["id\tprimary\tss8", *("\t".join((chain.identifier, chain.primary, chain.ss8)) for chain in chains)]
     with atomic_write(table) as stream:
         stream.write(_compress("\n".join(lines).encode() + b"\n"))
@@ -95,7 +96,7 @@ def write_chains(table: Path, chains: Sequence[Chain]) -> None:
 
 
 def _steps(tertiary: np.ndarray) -> np.ndarray:
-    """Differences along a chain, int64 (L, 3) in units. It is moved near the origin first, so all values are small."""
+    """Differences along a chain, int64 (L, 3) in 0.1 Angstrom, after centering the chain to keep all values small."""
     units = np.rint(tertiary.astype(np.float64) / ANGSTROM_PER_UNIT).astype(np.int64)
     units -= np.rint(units.mean(axis=0)).astype(np.int64)
     return np.diff(units, axis=0, prepend=np.zeros((1, 3), dtype=np.int64))

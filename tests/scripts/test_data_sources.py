@@ -1,4 +1,4 @@
-"""What is found in a directory, and where it is said to come from."""
+"""The data sets found in a directory, and their provenance."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_chains_serve_contacts_and_secondary_structure(tmp_path: Path) -> None:
         "mine_train.tsv.xz",
         "mine_train.ca.i2.xz",
     ]
-    assert found["proteinnet"].provenance.name == f"{tmp_path.name}: proteinnet"  # not said to be the known PDB set
+    assert found["proteinnet"].provenance.name == f"{tmp_path.name}: proteinnet"  # not labeled as the known PDB set
     touch(tmp_path, "secondary_structure_train.csv")
     assert not find_datasets(tmp_path)["secondary_structure"].splits["train"].chains
     assert find_datasets(tmp_path, structures_as_labels=True)["secondary_structure"].splits["train"].chains

@@ -83,7 +83,7 @@ def test_download_unpack_verify(run: Run, fluorescence: bytes, site: Site, tmp_p
     assert (downloads / "SHA256SUMS").read_text() == f"{digest}  fluorescence.tar.gz\n"
     assert [path.name for path in downloads.iterdir()] == ["SHA256SUMS"]
     assert run("fluorescence") == 0
-    assert "already there, verified" in capsys.readouterr().out
+    assert "already complete, verified" in capsys.readouterr().out
     assert len(site.ranges) == 1
 
 
@@ -168,7 +168,7 @@ def test_dead_link_does_not_stop_the_others(run: Run, fluorescence: bytes, tmp_p
     error = capsys.readouterr().err
     assert "stability.tar.gz: dead link: the server responds with HTTP 404 Not Found" in error
     assert "--base-url" in error
-    assert "1 of 2 data sets could not be had" in error
+    assert "1 of 2 data sets could not be downloaded" in error
     assert (tmp_path / "data" / "fluorescence").is_dir()
 
 
@@ -187,7 +187,7 @@ def test_wrong_sums(run: Run, fluorescence: bytes, site: Site, table: Path, tmp_
     table.write_text(json.dumps(content))
     (tmp_path / "data" / "downloads" / "SHA256SUMS").write_text("f00  fluorescence.tar.gz\n")
     assert run("fluorescence") == 1
-    assert "that of the first download f00" in capsys.readouterr().err
+    assert "but the first download had f00" in capsys.readouterr().err
 
 
 def test_wrong_number_of_records(run: Run, site: Site, tmp_path: Path, capsys) -> None:
@@ -202,7 +202,7 @@ def test_folder_with_something_else_is_left_alone(run: Run, fluorescence: bytes,
     folder.mkdir(parents=True)
     (folder / "mine").touch()
     assert run("fluorescence") == 1
-    assert "it is left as it is" in capsys.readouterr().err
+    assert "it is not changed" in capsys.readouterr().err
     assert (folder / "mine").exists()
 
 
@@ -217,7 +217,7 @@ def test_archives_can_not_write_elsewhere(run: Run, site: Site, tmp_path: Path, 
         archive.addfile(member)
     site.files["fluorescence.tar.gz"] = buffer.getvalue()
     assert run("fluorescence") == 1
-    assert "no plain file inside it" in capsys.readouterr().err
+    assert "not a regular file inside the archive" in capsys.readouterr().err
     assert not (tmp_path / "evil").exists()
 
 

@@ -24,7 +24,7 @@ def test_size(sample: Path) -> None:
     assert 1_000_000 < size <= 2_000_000
 
 
-def test_what_is_simulated_says_so(sample: Path) -> None:
+def test_simulated_data_are_marked(sample: Path) -> None:
     datasets = json.loads((sample / "provenance.json").read_text())["datasets"]
     simulated = {name for name, entry in datasets.items() if entry["simulated"]}
     assert simulated == {"fluorescence", "stability", "remote_homology"}

@@ -96,7 +96,7 @@ def test_data_from_elsewhere_are_not_mixed(source: Path, tmp_path: Path) -> None
     prepare(source, target, Options(tasks=("fluorescence",)))
     other.mkdir()
     (other / "fluorescence_train.csv").write_text("primary,log_fluorescence\nMKV,3.5\n")
-    with pytest.raises(ConfigError, match=r"holds 'mine: fluorescence', not 'other: fluorescence'"):
+    with pytest.raises(ConfigError, match=r"contains 'mine: fluorescence', not 'other: fluorescence'"):
         prepare(other, target)
     (other / "fluorescence_valid.csv").write_text("primary,log_fluorescence\nMKV,bright\n")
     with pytest.raises(DataError, match="bright"):

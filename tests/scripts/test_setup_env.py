@@ -140,7 +140,7 @@ def test_a_folder_that_is_no_environment_is_left_alone(setup_env: Run, tmp_path:
     write_executable(precious / "thesis.txt", "years of work")
     refused = setup_env("run", PROTEINLM_VENV=str(precious))
     assert refused.returncode != 0
-    assert "left as it is" in refused.stderr
+    assert "it is not changed" in refused.stderr
     assert (precious / "thesis.txt").exists()
 
 
@@ -149,7 +149,7 @@ def test_a_moved_environment_is_made_anew(setup_env: Run, recording_venv: Path, 
     python = write_executable(tmp_path / "python-making-venvs", MAKES_VENV)
     moved = setup_env("run", PROTEINLM_PYTHON=str(python))
     assert moved.returncode == 0, moved.stderr
-    assert f"setup: making {recording_venv}" in moved.stdout
+    assert f"setup: creating {recording_venv}" in moved.stdout
     assert "-m venv --clear" in pip_calls(tmp_path)[0]
     assert (recording_venv / "made_at").read_text(encoding="utf-8").strip() == str(recording_venv)
     assert setup_env("run").stdout == ""

@@ -1,4 +1,4 @@
-"""The generative models do what their text says."""
+"""The generative models match their descriptions."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def test_a_failure_ends_what_runs_beside_it(tmp_path):
     assert time.monotonic() - start < 30
 
 
-def test_a_step_must_make_what_it_says(tmp_path):
+def test_a_step_must_make_its_files(tmp_path):
     with pytest.raises(StepError, match="did not write"):
         StepRunner([Step("one", (sys.executable, "-c", ""), (tmp_path / "no",))], tmp_path / "s", tmp_path).run()
 

@@ -80,7 +80,7 @@ def test_bad_rows_are_named(table: Path, row: str, message: str) -> None:
 
 def test_missing_column_is_named(table: Path) -> None:
     table.write_bytes(lzma.compress(b"id\tprimary\nx\tACD\n"))
-    with pytest.raises(DataError, match="missing column ss8; it has id, primary"):
+    with pytest.raises(DataError, match="missing column ss8; the columns are id, primary"):
         list(read_chains(table))
 
 

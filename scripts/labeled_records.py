@@ -1,17 +1,17 @@
-"""One labelled protein, as a row of a file -> the record that TAPE's LMDB holds, checked.
+"""Converts a labeled protein, a row of a file, to a checked record of TAPE's LMDB files.
 
-Columns by data set (besides the sequence under ``primary``, ``sequence`` or ``text``, and an optional ``id``):
+Columns by data set (in addition to the sequence under ``primary``, ``sequence`` or ``text``, and an optional ``id``):
 
 | data set | columns |
 |---|---|
-| secondary_structure | ``ss3``: a letter a residue out of H E C, or numbers 0 1 2; or ``ss8``: DSSP letters out of G H I B E S T C, from which ss3 follows; optional ``valid_mask``: 0 or 1 a residue |
+| secondary_structure | ``ss3``: one of the letters H E C per residue, or numbers 0 1 2; or ``ss8``: DSSP letters G H I B E S T C, which determine ss3; optional ``valid_mask``: 0 or 1 per residue |
 | proteinnet | ``tertiary``: L coordinates [x, y, z] of the C-alpha atoms in Angstrom, null where unresolved; optional ``valid_mask``, ``ss3``, ``ss8`` |
 | remote_homology | ``fold_label``: 0 to 1194; optional ``superfamily_label``, ``family_label``, ``class_label`` |
 | fluorescence | ``log_fluorescence``: a number; optional ``num_mutations`` |
 | stability | ``stability_score``: a number |
 
 Lists may be JSON lists or, in tables, their JSON text; letters and masks may be plain strings ("HHEC", "1101").
-"""  # noqa: E501 - table rows can't be broken
+"""  # noqa: E501 - table rows cannot be wrapped
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def make_record(folder: str, fields: Fields, where: str, changes: Counter[str]) 
     Args:
         folder: the data set's folder, ``secondary_structure`` ... ``stability``.
         fields: the row.
-        where: file and record, for messages.
-        changes: substitutions (lower case, J) are added to it.
+        where: file and record, for error messages.
+        changes: counts of substitutions (lower case, J), which are added to.
 
     Raises:
-        DataError: a column is missing, has another length than the sequence, or holds something else.
+        DataError: a column is missing, has the wrong length or an invalid value.
     """
     sequence = _sequence(fields, where, changes)
     record: dict[str, Any] = {"primary": sequence, "protein_length": len(sequence)}
@@ -54,7 +54,7 @@ def make_record(folder: str, fields: Fields, where: str, changes: Counter[str]) 
 
 
 def chain_record(folder: str, chain: Chain, changes: Counter[str]) -> dict[str, Any]:
-    """The LMDB record of a PDB chain: for ``proteinnet`` with coordinates, for ``secondary_structure`` without."""
+    """The LMDB record of a PDB chain, for ``proteinnet`` (with coordinates) or ``secondary_structure`` (without)."""
     fields = {
         "id": chain.identifier,
         "primary": chain.primary,
@@ -80,11 +80,11 @@ def _sequence(fields: Fields, where: str, changes: Counter[str]) -> str:
 
 
 def _missing(fields: Fields, column: str, where: str) -> DataError:
-    return DataError(f"{where}: missing column {column}; it has {', '.join(map(str, fields)) or 'nothing'}")
+    return DataError(f"{where}: missing column {column}; the columns are {', '.join(map(str, fields)) or 'nothing'}")
 
 
 def _value(fields: Fields, name: str) -> Any:
-    """A field's value; JSON text of a list (as tables hold it) is decoded, empty text means absent."""
+    """The value of a field; a list in JSON text (as in tables) is decoded, and empty text is None."""
     value = fields.get(name)
     if isinstance(value, str):
         value = value.strip()
@@ -125,7 +125,7 @@ def _optional_integers(fields: Fields, names: tuple[str, ...], where: str) -> di
 
 
 def _residue_labels(fields: Fields, name: str, letters: str, length: int, where: str) -> np.ndarray | None:
-    """Labels of shape (length,) from letters or numbers; None where the column is absent."""
+    """Labels of shape (length,) from letters or numbers; None if there is no such column."""
     value = _value(fields, name)
     if value is None:
         return None
@@ -144,13 +144,13 @@ def _residue_labels(fields: Fields, name: str, letters: str, length: int, where:
 
 def _check_length(items: Any, name: str, length: int, where: str) -> None:
     if not isinstance(items, (list, tuple, str, np.ndarray)):
-        raise DataError(f"{where}: {name} should hold one value a residue, found {type(items).__name__}")
+        raise DataError(f"{where}: {name} should have one value per residue, found {type(items).__name__}")
     if len(items) != length:
         raise DataError(f"{where}: {name} has {len(items)} values, but the sequence has {length} residues")
 
 
 def _valid_mask(fields: Fields, length: int, where: str) -> np.ndarray:
-    """Bool (length,); all True where the column is absent."""
+    """Bool (length,); all True if there is no such column."""
     value = fields.get("valid_mask")
     if isinstance(value, (list, tuple, np.ndarray)):  # JSON's true and false, or a bool array
         value = [int(item) if isinstance(item, (bool, np.bool_)) else item for item in value]
@@ -167,7 +167,7 @@ def _secondary_structure(fields: Fields, length: int, where: str) -> dict[str, A
 
 
 def _structure_states(fields: Fields, length: int, where: str) -> dict[str, np.ndarray]:
-    """``ss3`` and ``ss8`` as far as the row has them; ss3 follows from ss8."""
+    """``ss3`` and ``ss8`` if the row has them; a missing ss3 is derived from ss8."""
     three = _residue_labels(fields, "ss3", SS3_LETTERS, length, where)
     eight = _residue_labels(fields, "ss8", SS8_LETTERS, length, where)
     if three is None and eight is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scripts.labelled_records import chain_record, make_record
+from scripts.labeled_records import chain_record, make_record
 from scripts.structure_files import Chain
 from tape.errors import DataError
 
@@ -79,8 +79,8 @@ def test_substitutions_are_counted() -> None:
             {"primary": "MKV", "ss3": "HHQ"},
             "ss3 has 'Q' at residue 3; allowed are H E C or 0 to 2",
         ),
-        ("secondary_structure", {"primary": "MKV"}, "missing column ss3 or ss8; it has primary"),
-        ("secondary_structure", {"primary": "MKV", "ss3": 5}, "ss3 should hold one value a residue, found int"),
+        ("secondary_structure", {"primary": "MKV"}, "missing column ss3 or ss8; the columns are primary"),
+        ("secondary_structure", {"primary": "MKV", "ss3": 5}, "ss3 should have one value per residue, found int"),
         ("secondary_structure", {"primary": "MK", "ss3": "HH", "valid_mask": "1"}, "valid_mask has 1 values"),
         ("secondary_structure", {"primary": "MK", "ss3": "HH", "valid_mask": "12"}, "valid_mask has '2' at residue 2"),
         ("proteinnet", {"primary": "MK"}, "missing column tertiary"),
@@ -91,7 +91,11 @@ def test_substitutions_are_counted() -> None:
         ("remote_homology", {"primary": "MK", "fold_label": 1.5}, "a whole number from 0 to 1194"),
         ("fluorescence", {"primary": "MK", "log_fluorescence": "bright"}, "should be a number, found 'bright'"),
         ("fluorescence", {"primary": "MK", "log_fluorescence": "nan"}, "should be finite"),
-        ("fluorescence", {"primary": "MK", "score": 1}, "missing column log_fluorescence; it has primary, score"),
+        (
+            "fluorescence",
+            {"primary": "MK", "score": 1},
+            "missing column log_fluorescence; the columns are primary, score",
+        ),
         ("stability", {"primary": "MK", "stability_score": ""}, "missing column stability_score"),
         ("stability", {"primary": "MK", "stability_score": [1, 2]}, r"should be a number, found \[1, 2\]"),
         ("stability", {"primary": "M-K", "stability_score": 1}, "unknown residue '-' at position 2"),
