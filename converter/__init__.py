@@ -1,7 +1,6 @@
-"""Converts a model from any of its forms (ours, Megatron-LM's, TAPE's, Hugging Face's) into another, and proves it.
+"""Converts models between the checkpoint formats of this project, Megatron-LM, TAPE and Hugging Face.
 
-``sources`` says what can be read and ``targets`` what is written; ``tables`` have the keys of each form, ``mapping``
-and ``transforms`` apply them in either direction, tensor by tensor. ``verify`` compares what both sides compute, each
-by an evaluation of its own files; ``conversion`` does it all in order. ``megatron-converter.py`` is the command line.
-Nobody imports this package.
+``formats`` reads and writes the formats; ``mapping`` has the rule tables between their keys and applies them tensor by
+tensor in both directions; ``verify`` compares the reference forward passes of source and result; ``convert`` runs these
+steps in order, and ``megatron-converter.py`` is the command line. No other package imports this one.
 """

@@ -1,4 +1,4 @@
-"""One conversion from beginning to end: read, map, write, certify, publish."""
+"""A conversion from one checkpoint format to another: read, map, write, certify, publish."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from converter.formats.base import Source, Target
+from converter.formats.detection import open_source
 from converter.formats.huggingface.writer import HuggingFaceTarget
 from converter.formats.megatron.writer import MegatronTarget
 from converter.formats.model_files import file_hashes, modern_name
-from converter.formats.sources import Source, open_source
-from converter.formats.targets import TapeTarget, Target
-from converter.formats.tensor_files import LazyState, find_weights, open_weights
-from converter.mapping.rules import Mapped, check_total
+from converter.formats.tape.writer import TapeTarget
+from converter.formats.tensor_files import find_weights, open_weights
+from converter.mapping.rules import Mapped, check_complete
 from converter.mapping.tables import PROTEINLM_DROPS, TOKEN_TYPES
 from converter.verify.certificate import Certificate, certificate_steps, certify
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, ConfigError
 from tape.io.atomic import write_json
-from tape.models.lazy_tensors import LazyTensor
+from tape.models.lazy_tensors import LazyState, LazyTensor
 from tape.models.model_directory import SAFETENSORS_NAME
 from tape.models.modeling_bert import ProteinBertForMaskedLM, ProteinBertModel
 from tape.runtime.progress import progress_bar
@@ -40,22 +41,24 @@ LM_HEADS = ("keep", "drop", "approximate")
 
 @dataclass(frozen=True)
 class ConversionRequest:
-    """What a user asks for.
+    """The settings of a conversion.
 
     Args:
-        source: see :mod:`converter.formats.sources`.
-        out: a directory, or a file with one of the form's suffixes (:mod:`converter.output`).
-        form: ``tape``, ``megatron`` or ``huggingface``.
-        dtype: of the written weights.
-        tensor_parallel, pipeline_parallel: ranks of a Megatron checkpoint.
-        lm_head: ``drop`` leaves it out; ``approximate`` lets a Hugging Face head have the blocks' activation.
-        reference: an existing TAPE checkpoint whose names and shapes the result must have.
-        overwrite: replace an output that isn't an earlier conversion.
+        source: path of the checkpoint to convert, in any format (:mod:`converter.formats.detection`).
+        out: a directory, or a file with one of the format's suffixes (:mod:`converter.output`).
+        format: format to write: ``tape``, ``megatron`` or ``huggingface``.
+        dtype: data type of the written weights.
+        tensor_parallel, pipeline_parallel: parallel sizes of a written Megatron-LM checkpoint.
+        lm_head: ``keep``; ``drop`` omits the LM head; ``approximate`` gives a Hugging Face head the activation of the
+            blocks.
+        reference: an existing TAPE checkpoint with the names and shapes that the result must have.
+        overwrite: whether to replace an output that isn't an earlier conversion.
+        options: settings of the source that its files may leave open.
     """
 
     source: Path
     out: Path
-    form: str = "tape"
+    format: str = "tape"
     dtype: torch.dtype = torch.float32
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
@@ -70,12 +73,17 @@ class ConversionRequest:
 
 
 def convert(request: ConversionRequest, progress: Callable[[str], None] = print) -> Certificate:
-    """Convert, prove, and only then publish under the output's name.
+    """Convert a checkpoint and publish the result only if both compute the same.
+
+    Args:
+        request: the settings.
+        progress: receives one line per step.
 
     Raises:
-        ProteinLMError: anything missing, damaged, contradicting or differing; nothing is left under the output's name.
+        ProteinLMError: if something is missing, damaged or contradictory, or source and result differ; nothing is left
+            at the output path.
     """
-    output = Output.parse(request.out, request.form, request.overwrite)
+    output = Output.parse(request.out, request.format, request.overwrite)
     output.check(request.source)
     target = _target(request, output)
     reference = _reference(request)
@@ -84,9 +92,9 @@ def convert(request: ConversionRequest, progress: Callable[[str], None] = print)
     progress(f"  {source.kind}: {_sizes(source.config)}" + ("" if source.has_head else ", no LM head"))
     target.check(source.config, source.has_head and request.lm_head != "drop")
     mapped = _without_head(source.map()) if request.lm_head == "drop" else source.map()
-    _check_parameters(mapped.state, source, pooler_needed=request.form == "tape")
+    _check_parameters(mapped.state, source, pooler_needed=request.format == "tape")
     if reference is not None:
-        check_against(reference, mapped.state, request.reference)
+        check_reference(reference, mapped.state, request.reference)
     origin = source.provenance()
     with output.staging() as folder:
         progress(f"writing {len(mapped.state)} tensors as {request.dtype}")
@@ -103,7 +111,7 @@ def convert(request: ConversionRequest, progress: Callable[[str], None] = print)
 
 
 def summary(certificate: Certificate) -> list[str]:
-    """Lines that say what was compared and how large the differences are."""
+    """Lines that report what was compared and the largest differences."""
     stage, difference = certificate.parity.worst
     lines = [f"  largest difference {difference:.3g} ({stage}), allowed {certificate.parity.bound:g}"]
     for name, comparison in (("rounding", certificate.rounding), ("head", certificate.approximation)):
@@ -111,31 +119,35 @@ def summary(certificate: Certificate) -> list[str]:
             stage, difference = comparison.worst
             lines.append(f"  {name}: {difference:.3g} of the largest value ({stage}), allowed {comparison.bound:g}")
     if certificate.not_compared:
-        lines.append(f"  not compared, one side lacks it: {', '.join(certificate.not_compared)}")
+        lines.append(f"  not compared, because only one side has it: {', '.join(certificate.not_compared)}")
     return lines
 
 
 def _target(request: ConversionRequest, output: Output) -> Target:
-    """The form to write, with the options that are its own.
+    """The format to write, with its options.
 
     Raises:
-        ConfigError: an option of another form.
+        ConfigError: if an option belongs to another format.
     """
-    if request.form != "megatron" and (request.tensor_parallel, request.pipeline_parallel) != (1, 1):
-        raise ConfigError("--tensor-model-parallel-size and --pipeline-model-parallel-size are for --to megatron")
-    if request.form != "tape" and request.reference is not None:
-        raise ConfigError("-dst is for --to tape: it names a TAPE checkpoint that the result must be like")
-    if request.form != "huggingface" and request.approximate_head:
-        raise ConfigError("--lm-head approximate is for --to huggingface; the other forms hold every head")
-    if request.form == "megatron":
+    if request.format != "megatron" and (request.tensor_parallel, request.pipeline_parallel) != (1, 1):
+        raise ConfigError("--tensor-model-parallel-size and --pipeline-model-parallel-size require --to megatron")
+    if request.format != "tape" and request.reference is not None:
+        raise ConfigError(
+            "-dst requires --to tape: it names a TAPE checkpoint whose names and shapes the result must have"
+        )
+    if request.format != "huggingface" and request.approximate_head:
+        raise ConfigError(
+            "--lm-head approximate requires --to huggingface; the other formats represent every head exactly"
+        )
+    if request.format == "megatron":
         return MegatronTarget(request.tensor_parallel, request.pipeline_parallel, output.file)
-    if request.form == "huggingface":
+    if request.format == "huggingface":
         return HuggingFaceTarget(request.approximate_head)
     return TapeTarget(output.file or SAFETENSORS_NAME)
 
 
 def _reference(request: ConversionRequest) -> LazyState | None:
-    """Names and shapes of the checkpoint given with ``-dst``, a bare encoder's under ``bert.`` as ours."""
+    """The tensors of the checkpoint given by ``-dst``; those of a bare encoder get the prefix ``bert.``."""
     if request.reference is None:
         return None
     weights = find_weights(request.reference)
@@ -145,7 +157,7 @@ def _reference(request: ConversionRequest) -> LazyState | None:
 
 
 def _with_token_types(options: SourceOptions, reference: LazyState | None) -> SourceOptions:
-    """Token types that the source doesn't have are zeros, as many as the reference has."""
+    """A source without token types gets as many zero rows as the reference has."""
     if reference is None or TOKEN_TYPES not in reference:
         return options
     return replace(options, token_types=reference[TOKEN_TYPES].shape[0])
@@ -159,21 +171,21 @@ def _sizes(config: ProteinBertConfig) -> str:
 
 
 def _without_head(mapped: Mapped) -> Mapped:
-    head = {name: "asked for by --lm-head drop" for name in mapped.state if name.startswith("mlm.")}
+    head = {name: "requested by --lm-head drop" for name in mapped.state if name.startswith("mlm.")}
     state = {name: tensor for name, tensor in mapped.state.items() if name not in head}
     return Mapped(state, mapped.dropped | head, mapped.filled)
 
 
 def _check_parameters(state: LazyState, source: Source, pooler_needed: bool = False) -> None:
-    """The model's parameters are produced, all and no others (BERT's pooler is left out of masked language models).
+    """Check that the mapping produces exactly the model's parameters (masked-LM models may lack BERT's pooler).
 
     Raises:
-        CheckpointError: a key is missing, unknown, of another shape, or no floating-point tensor.
+        CheckpointError: if a key is missing, unknown, has another shape, or is not a floating-point tensor.
     """
     for name, tensor in state.items():
         if not tensor.dtype.is_floating_point:
             raise CheckpointError(
-                f"{source.path}: {name} holds {tensor.dtype}, where weights are floating-point numbers"
+                f"{source.path}: {name} has the data type {tensor.dtype}, but weights must be floating-point numbers"
             )
     has_head = "mlm.bias" in state
     with torch.device("meta"):
@@ -183,7 +195,7 @@ def _check_parameters(state: LazyState, source: Source, pooler_needed: bool = Fa
     if not pooler_needed and not any(name.startswith("bert.pooler.") for name in state):
         expected = {name: shape for name, shape in expected.items() if not name.startswith("bert.pooler.")}
     try:
-        check_total(state, expected)
+        check_complete(state, expected)
     except CheckpointError as error:
         raise CheckpointError(f"{source.path}: {error}") from None
 
@@ -192,7 +204,7 @@ def _write(
     target: Target, folder: Path, state: LazyState, source: Source, origin: dict[str, Any], dtype: torch.dtype
 ) -> None:
     with progress_bar("writing", sum(tensor.bytes for tensor in state.values()), "B") as bar:
-        counted: set[str] = set()  # some forms ask for a tensor once for every rank
+        counted: set[str] = set()  # some formats load a tensor once per rank
 
         def count(name: str) -> None:
             if name not in counted:
@@ -206,12 +218,12 @@ def _write(
 def _finished(
     name: str, tensor: LazyTensor, dtype: torch.dtype, path: Path, count: Callable[[str], None]
 ) -> LazyTensor:
-    """The tensor in its final data type; loading it raises if a value isn't finite there."""
+    """The tensor in the data type to write; loading it raises CheckpointError if a value is not finite."""
 
     def load() -> Tensor:
         cast = tensor.load().to(dtype)
         if not bool(torch.isfinite(cast).all()):
-            raise CheckpointError(f"{path}: {name} has values that aren't finite numbers as {dtype}")
+            raise CheckpointError(f"{path}: {name} has values that are not finite as {dtype}")
         count(name)
         return cast
 
@@ -221,18 +233,19 @@ def _finished(
 def _certify(source: Source, result: Source, request: ConversionRequest) -> Certificate:
     with progress_bar("comparing", certificate_steps(request.dtype, request.approximate_head)) as bar:
         if source.has_head and not result.has_head and request.lm_head != "drop":
-            raise CheckpointError(f"{request.out}: the LM head was lost on the way")
-        result.map()  # its own rules: nothing missing, nothing left over, tied copies equal
+            raise CheckpointError(f"{request.out}: the LM head is missing from the result")
+        result.map()  # checks by its own rules that no key is missing or unknown and that tied copies are equal
         approximate = request.approximate_head
         return certify(source, result, request.dtype, approximate_head=approximate, advance=bar.update)
 
 
 def verify_only(one: Path, other: Path, options: SourceOptions) -> Certificate:
-    """The certificate of two models that exist already, in any forms; the first one's weights are rounded to the
-    second's data type where that is half precision.
+    """Certify two existing models in any formats.
+
+    The weights of the first are rounded to the data type of the second if that is half precision.
 
     Raises:
-        ProteinLMError: one can't be read, or they differ.
+        ProteinLMError: if one can't be read, or they differ.
     """
     source, result = open_source(one, options), open_source(other, SourceOptions())
     for side in (source, result):
@@ -243,8 +256,8 @@ def verify_only(one: Path, other: Path, options: SourceOptions) -> Certificate:
         return certify(source, result, dtype, advance=bar.update)
 
 
-def check_against(reference: LazyState, state: LazyState, path: Path | None) -> None:
-    """The result has the reference's names and shapes, its values aside.
+def check_reference(reference: LazyState, state: LazyState, path: Path | None) -> None:
+    """Check that the result has the reference's names and shapes.
 
     Raises:
         ConfigError: names the first difference.
@@ -252,13 +265,13 @@ def check_against(reference: LazyState, state: LazyState, path: Path | None) -> 
     unused = tuple(pattern.rstrip("*") for pattern in PROTEINLM_DROPS)
     expected = {key: value.shape for key, value in reference.items() if not key.startswith(unused)}
     try:
-        check_total(state, expected)
+        check_complete(state, expected)
     except CheckpointError as error:
-        raise ConfigError(f"-dst {path} is no model of this kind: {error}") from None
+        raise ConfigError(f"-dst {path} does not match the result: {error}") from None
 
 
 def _record(source: Source, result: Source, mapped: Mapped, certificate: Certificate, folder: Path) -> dict[str, Any]:
-    """What ``conversion.json`` holds beside the source's provenance."""
+    """The content of ``conversion.json`` except the source's provenance."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     hashes = {file.relative_to(folder).as_posix(): entry for file, entry in zip(files, _hashes(files), strict=True)}
     return {
@@ -279,7 +292,7 @@ def _hashes(files: list[Path]) -> list[dict[str, Any]]:
 
 
 def _versions() -> dict[str, str]:
-    """Of Python and of the packages that took part, as far as they are installed."""
+    """Versions of Python and of the packages used, if installed."""
     versions = {"python": platform.python_version()}
     for package in ("torch", "numpy", "safetensors", "transformers"):
         try:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Converts a model of this family from any of its forms into any other, and proves that both compute the same.
+"""Converts a protein language model between checkpoint formats and verifies that both compute the same.
 
     python converter/megatron-converter.py -src checkpoints/ -out models/out
     python converter/megatron-converter.py -src model_optim_rng.pt -out models/out/pytorch_model.bin -dtp torch.float16
@@ -7,8 +7,9 @@
     python converter/megatron-converter.py -src models/out -out hf --to huggingface
     python converter/megatron-converter.py --verify-only models/out hf
 
-`-src` is a `--save` directory of pretrain_tape.py, a Megatron-LM checkpoint directory, one `.pt` file, a TAPE model
-directory (ours, ProteinLM's, or tape-proteins 0.5's), or a Hugging Face directory of a MegatronBert or Bert.
+`-src` is a `--save` directory of pretrain_tape.py, a Megatron-LM checkpoint directory, a single `.pt` file, a TAPE
+model directory (of this project, ProteinLM or tape-proteins 0.5), or a Hugging Face directory of a MegatronBert or Bert
+model.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ import json
 import sys
 from pathlib import Path
 
-# The script is called by path from any directory; the packages stand beside its folder.
+# makes the packages importable when the script is called by its path from any directory
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from converter.convert import LM_HEADS, ConversionRequest, convert, summary, verify_only
-from converter.formats.targets import FORMS
+from converter.formats.base import FORMATS
 from converter.options import SourceOptions, parse_dtype
 from tape.errors import run_cli
 from tape.io.vocabulary_files import read_vocabulary_file
 from tape.runtime.memory import return_large_blocks
 
-# options of what is written
+# options that only apply when a result is written
 WRITING = {
     "src": "-src",
     "out": "-out",
@@ -49,14 +50,14 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-src", "--src", type=Path, help="the model to convert: a directory, or a .pt, .bin or .safetensors file")
     add("-out", "--out", type=Path, help="directory to write, or a .bin, .safetensors (tape) or .pt (megatron) file")
-    add("--to", choices=FORMS, default="tape", help="form to write (default %(default)s)")
+    add("--to", choices=FORMATS, default="tape", help="format to write (default %(default)s)")
     add(
         "--verify-only",
         nargs=2,
         type=Path,
         metavar=("A", "B"),
-        help="write nothing: compare two models that exist, in any forms; options about a source are about A, whose"
-        " weights are rounded as B's where those are half precision",
+        help="write nothing; compare two existing models in any formats. Options about the source apply to A, whose"
+        " weights are rounded to B's data type if that is half precision",
     )
     add("-dst", "--dst", type=Path, help="existing TAPE checkpoint whose names and shapes the result must have")
     add(
@@ -65,9 +66,14 @@ def build_parser() -> argparse.ArgumentParser:
         default="torch.float32",
         help="data type, such as torch.float16 or bf16 (default %(default)s)",
     )
-    checked = "read from the checkpoint; an option that contradicts it is an error"
+    checked = "read from the checkpoint; a contradicting option is an error"
     add("-hidden", "--hidden_dim", type=int, help=f"hidden size: {checked}")
-    add("-heads", "--num_heads", type=int, help=f"attention heads: {checked}; needed where it states none")
+    add(
+        "-heads",
+        "--num_heads",
+        type=int,
+        help=f"attention heads: {checked}; required if the checkpoint does not state it",
+    )
     add("-layers", "--num_layers", type=int, help=f"layers: {checked}")
     add("--tensor-model-parallel-size", type=int, default=1, help="tensor-parallel ranks of --to megatron (default 1)")
     add("--pipeline-model-parallel-size", type=int, default=1, help="pipeline stages of --to megatron (default 1)")
@@ -75,22 +81,22 @@ def build_parser() -> argparse.ArgumentParser:
         "--lm-head",
         choices=LM_HEADS,
         default="keep",
-        help="keep it, drop it, or (huggingface) approximate one whose activation isn't the blocks' (default keep)",
+        help="keep, drop, or (huggingface) approximate a head with another activation than the blocks (default keep)",
     )
     add("--overwrite", action="store_true", help="replace an output that is not an earlier conversion")
-    group = parser.add_argument_group("what a Megatron checkpoint without its arguments leaves open")
+    group = parser.add_argument_group("settings of a Megatron checkpoint that was saved without its arguments")
     add = group.add_argument
     add("--checkpoint-version", type=float, help="0, 1, 2 or 3: order of the query/key/value rows")
-    add("--vocab-file", type=Path, help="tokens of the embedding rows, one a line (usual: iupac_vocab.txt)")
-    add("--gelu", choices=("tanh", "erf"), help="GELU of the blocks (usual: tanh)")
-    add("--layernorm-epsilon", type=float, help="usual: 1e-12")
-    add("--hidden-dropout", type=float, help="usual: 0.1")
-    add("--attention-dropout", type=float, help="usual: 0.1")
+    add("--vocab-file", type=Path, help="tokens of the embedding rows, one per line (default: iupac_vocab.txt)")
+    add("--gelu", choices=("tanh", "erf"), help="GELU of the blocks (default: tanh)")
+    add("--layernorm-epsilon", type=float, help="epsilon of the layer norms (default: 1e-12)")
+    add("--hidden-dropout", type=float, help="hidden dropout (default: 0.1)")
+    add("--attention-dropout", type=float, help="attention dropout (default: 0.1)")
     return parser
 
 
 def source_options(arguments: argparse.Namespace) -> SourceOptions:
-    """What the user says of the source."""
+    """The options about the source."""
     vocabulary = None if arguments.vocab_file is None else read_vocabulary_file(arguments.vocab_file).tokens
     return SourceOptions(
         hidden_size=arguments.hidden_dim,
@@ -105,11 +111,11 @@ def source_options(arguments: argparse.Namespace) -> SourceOptions:
     )
 
 
-def refuse_writing(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """``--verify-only`` writes nothing: an option of what is written would be passed over in silence."""
+def reject_writing_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Reject options about the result with ``--verify-only``, which would otherwise be ignored silently."""
     given = [flag for name, flag in WRITING.items() if getattr(arguments, name) != parser.get_default(name)]
     if given:
-        parser.error(f"--verify-only takes its two models itself and writes nothing: no {', '.join(given)}")
+        parser.error(f"--verify-only names both models and writes nothing; remove {', '.join(given)}")
 
 
 def show(line: str) -> None:
@@ -117,7 +123,7 @@ def show(line: str) -> None:
 
 
 def verify(arguments: argparse.Namespace) -> None:
-    """Print the certificate of two models as JSON, after its summary on stderr."""
+    """Print the certificate of two models as JSON, and its summary on stderr."""
     one, other = arguments.verify_only
     certificate = verify_only(one, other, source_options(arguments))
     for line in summary(certificate):
@@ -129,14 +135,14 @@ def main() -> None:
     parser = build_parser()
     arguments = parser.parse_args()
     if arguments.verify_only:
-        refuse_writing(parser, arguments)
+        reject_writing_options(parser, arguments)
         return verify(arguments)
     if not arguments.src or not arguments.out:
-        parser.error("-src and -out are needed, or --verify-only A B")
+        parser.error("give -src and -out, or --verify-only A B")
     request = ConversionRequest(
         source=arguments.src,
         out=arguments.out,
-        form=arguments.to,
+        format=arguments.to,
         dtype=parse_dtype(arguments.dtype),
         tensor_parallel=arguments.tensor_model_parallel_size,
         pipeline_parallel=arguments.pipeline_model_parallel_size,

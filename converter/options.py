@@ -1,4 +1,4 @@
-"""What a user may say of a source, and the names of data types."""
+"""Options about the source, and the names of data types."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What the user says of a source. Sizes are checked against it; the rest fills what its arguments leave open.
+    """Options about the source. Sizes are checked against the checkpoint; the others apply if it doesn't state them.
 
     Args:
-        vocabulary: tokens by embedding row, for a Megatron checkpoint trained with another file than
+        vocabulary: tokens by embedding row, for a Megatron checkpoint trained with another vocabulary file than
             ``iupac_vocab.txt``.
         gelu: ``"gelu"`` (erf) or ``"gelu_tanh"``.
-        token_types: rows to write where the source was trained without token types.
+        token_types: number of zero rows to write if the source was trained without token types.
     """
 
     hidden_size: int | None = None
@@ -56,11 +56,11 @@ class SourceOptions:
     attention_dropout: float | None = None
 
 
-def refuse_options(options: SourceOptions, path: Path, reason: str, allowed: frozenset[str] = frozenset()) -> None:
-    """Options that fill in what a Megatron checkpoint leaves open mean nothing elsewhere.
+def reject_options(options: SourceOptions, path: Path, reason: str, allowed: frozenset[str] = frozenset()) -> None:
+    """Reject options that only apply to Megatron checkpoints.
 
     Raises:
-        ConfigError: one is given that isn't ``allowed`` by name; says the flag.
+        ConfigError: names the flag of a given option that is not ``allowed``.
     """
     for name, flag in _MEGATRON_ONLY.items():
         if name not in allowed and getattr(options, name) is not None:
@@ -68,10 +68,10 @@ def refuse_options(options: SourceOptions, path: Path, reason: str, allowed: fro
 
 
 def parse_dtype(name: str) -> torch.dtype:
-    """A data type by its name, with or without ``torch.``; the text is looked up, never evaluated.
+    """Look up a data type by name, with or without ``torch.``.
 
     Raises:
-        ConfigError: another name.
+        ConfigError: if the name is unknown.
     """
     try:
         return _DTYPES[name.strip().removeprefix("torch.").lower()]

@@ -1,7 +1,7 @@
-"""Where a converted model goes: a directory, or a weights file with its ``config.json`` beside it.
+"""The output of a conversion: a directory, or a weights file with ``config.json`` beside it.
 
-Everything is first written in a hidden folder next to its place and moved there when the certificate has passed, so
-a refused conversion leaves nothing under the output's name.
+Everything is written to a hidden temporary directory first and moved into place when the certificate has passed, so
+that a failed conversion leaves nothing at the output path.
 """
 
 from __future__ import annotations
@@ -26,51 +26,52 @@ RECORD_NAME = "conversion.json"
 _TAPE_FILES = frozenset({CONFIG_NAME, VOCABULARY_NAME, PROVENANCE_NAME, SAFETENSORS_NAME, BIN_NAME})
 _OURS = frozenset({RECORD_NAME, TRACKER_NAME, RELEASE}) | _TAPE_FILES | HUGGINGFACE_FILES
 
-# Suffixes that make -out one file, for each form.
+# Suffixes by which -out denotes a single file, per format.
 _FILE_SUFFIXES = {"tape": (".safetensors", ".bin"), "megatron": (".pt",), "huggingface": ()}
 _WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True)
 class Output:
-    """A directory and, where the user named one, the file in it.
+    """The output directory, or a single file in it.
 
     Args:
-        file: files beside it stay; None: the directory is replaced as a whole.
-        form: ``tape``, ``megatron`` or ``huggingface``.
-        overwrite: also replace what isn't an earlier conversion.
+        directory: the directory to write.
+        file: name of the single file to write, leaving the others in place; None replaces the entire directory.
+        format: ``tape``, ``megatron`` or ``huggingface``.
+        overwrite: whether to replace files that are not an earlier conversion.
     """
 
     directory: Path
     file: str | None
-    form: str
+    format: str
     overwrite: bool
 
     @classmethod
-    def parse(cls, path: Path, form: str, overwrite: bool) -> Output:
-        """A path that ends in one of the form's suffixes is a file, any other a directory.
+    def parse(cls, path: Path, format: str, overwrite: bool) -> Output:
+        """A path with one of the format's suffixes is a file, any other path a directory.
 
         Raises:
-            ConfigError: the suffix of a weights file that the form doesn't have.
+            ConfigError: if the suffix is that of a weights file of another format.
         """
-        suffixes = _FILE_SUFFIXES[form]
+        suffixes = _FILE_SUFFIXES[format]
         if path.suffix in suffixes:
-            return cls(_followed(path.parent), path.name, form, overwrite)
+            return cls(_resolve_symlink(path.parent), path.name, format, overwrite)
         if path.suffix in _WEIGHTS_SUFFIXES:
             allowed = f", or a file ending in {' or '.join(reversed(suffixes))}" if suffixes else ""
-            raise ConfigError(f"-out {path}: give a directory{allowed} (--to {form})")
-        return cls(_followed(path), None, form, overwrite)
+            raise ConfigError(f"-out {path}: give a directory{allowed} (--to {format})")
+        return cls(_resolve_symlink(path), None, format, overwrite)
 
     @property
     def record(self) -> str:
-        """Name of the record; a file of Megatron's has its own, since others may lie beside it."""
-        return f"{Path(self.file).stem}.{RECORD_NAME}" if self.file and self.form == "megatron" else RECORD_NAME
+        """Name of the conversion record. A single Megatron file has its own, since there may be others beside it."""
+        return f"{Path(self.file).stem}.{RECORD_NAME}" if self.file and self.format == "megatron" else RECORD_NAME
 
     def check(self, source: Path) -> None:
-        """Fail before the work is done, not after.
+        """Check the output path before any work is done.
 
         Raises:
-            ConfigError: the source would be replaced, or something is there that isn't an earlier conversion.
+            ConfigError: if the source would be replaced, or there are files that are not an earlier conversion.
         """
         replaced = (self.directory / self.file if self.file else self.directory).resolve()
         if replaced == source.resolve() or replaced in source.resolve().parents:
@@ -78,34 +79,34 @@ class Output:
         if self.directory.exists() and not self.directory.is_dir():
             raise ConfigError(f"{self.directory} is a file; -out needs a directory there")
         present = {child.name for child in self.directory.iterdir()} if self.directory.is_dir() else set()
-        if self.file and self.form == "tape":
+        if self.file and self.format == "tape":
             self._check_source_beside(source.resolve())
-        others = sorted(self._hindrances(present))
+        others = sorted(self._conflicting_files(present))
         if others and not self.overwrite:
             shown = ", ".join(others[:3])
-            raise ConfigError(f"{self.directory} already holds {shown}: choose another -out, or give --overwrite")
+            raise ConfigError(f"{self.directory} already contains {shown}: choose another -out, or give --overwrite")
 
     def _check_source_beside(self, source: Path) -> None:
-        """Writing one weights file removes the directory's other one, and replaces its configuration."""
+        """Refuse to replace the source: writing a weights file removes other weights and config.json beside it."""
         here, weights = self.directory.resolve(), (SAFETENSORS_NAME, BIN_NAME)
         is_here = source.parent == here and source.name in weights
         if is_here or (source == here and any((source / name).is_file() for name in weights)):
             raise ConfigError(f"-out {here / str(self.file)} would replace the source {source}")
 
-    def _hindrances(self, present: set[str]) -> set[str]:
+    def _conflicting_files(self, present: set[str]) -> set[str]:
         earlier_conversion = self.record in present
         if self.file is None:
             return present - _OURS if earlier_conversion else present
         own = set() if earlier_conversion else present & {self.file, self.record}
-        if self.form != "tape":
+        if self.format != "tape":
             return own
-        # might be loaded in our place, or would lie beside a configuration that isn't theirs
-        others = {name for name in present - {self.file} if Path(name).suffix in _FILE_SUFFIXES[self.form]}
+        # these could be loaded instead of the result, or would be left with a config.json of another model
+        others = {name for name in present - {self.file} if Path(name).suffix in _FILE_SUFFIXES[self.format]}
         return others | own | (set() if earlier_conversion else present & {CONFIG_NAME})
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A folder whose files take their place when the block ends without an error."""
+        """A temporary directory whose files are published when the block ends without an error."""
         if self.file is None or not self.directory.exists():
             with atomic_directory(self.directory, overwrite=True) as folder:
                 yield folder
@@ -118,13 +119,13 @@ class Output:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _move(self, folder: Path) -> None:
-        """Old weights go first and new ones come last: no moment shows weights with another model's configuration."""
-        for name in {SAFETENSORS_NAME, BIN_NAME} if self.form == "tape" else set():
+        """Remove the old weights first and publish the new ones last: weights never meet another model's config."""
+        for name in {SAFETENSORS_NAME, BIN_NAME} if self.format == "tape" else set():
             (self.directory / name).unlink(missing_ok=True)
         for file in sorted(folder.iterdir(), key=lambda file: file.name == self.file):
             os.replace(file, self.directory / file.name)
 
 
-def _followed(directory: Path) -> Path:
-    """What a symbolic link stands for: the rename at the end would otherwise put a directory in the link's place."""
+def _resolve_symlink(directory: Path) -> Path:
+    """Resolve a symbolic link, which the final rename would otherwise replace by a directory."""
     return directory.resolve() if directory.is_symlink() else directory

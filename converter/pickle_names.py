@@ -1,7 +1,7 @@
-"""What a pickle names, found by reading its instructions and running none.
+"""The names that a pickle refers to, found by reading its opcodes without executing them.
 
-``torch.load(weights_only=True)`` reads protocol 2 and stops at the first instruction of any other, before it comes to
-the name that matters. A user is told that name nevertheless.
+``torch.load(weights_only=True)`` supports protocol 2 and stops at the first opcode of any other, before it reaches the
+offending name. Error messages should give that name nevertheless.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-# torch.save's older form: magic number, protocol, system, the object itself, keys of the storages.
+# pickles in torch.save's legacy format: magic number, protocol, system information, the object, storage keys
 _MOST_PICKLES = 5
 _NO_VALUE = frozenset({"PROTO", "FRAME", "STOP"})
 _PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
@@ -23,10 +23,12 @@ _GETS = frozenset({"GET", "BINGET", "LONG_BINGET"})
 
 @dataclass
 class PickleContent:
-    """Attributes:
-    names: ``module.name`` of everything to be imported, in order, as Python 3 calls it.
-    protocol: of the first pickle.
-    complete: no pickle ends before its end, or holds what is no instruction.
+    """What a pickle file refers to.
+
+    Attributes:
+        names: ``module.name`` of every import in order, with Python 3's module names.
+        protocol: protocol of the first pickle.
+        complete: whether all pickles were read to their ends without an invalid opcode.
     """
 
     names: list[str] = field(default_factory=list)
@@ -35,7 +37,7 @@ class PickleContent:
 
 
 def read_pickle_names(path: Path) -> PickleContent:
-    """Of a file of torch.save, zip or older form, or a plain pickle; what is no pickle gives no names."""
+    """Read a file of torch.save, in zip or legacy format, or a plain pickle; other files give no names."""
     found = PickleContent()
     try:
         if zipfile.is_zipfile(path):
@@ -47,7 +49,7 @@ def read_pickle_names(path: Path) -> PickleContent:
             with path.open("rb") as stream:
                 _read(stream, found, _MOST_PICKLES)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, IndexError):
-        pass  # what was read before the damage counts
+        pass  # keep what was read before the damage
     return found
 
 
@@ -67,14 +69,14 @@ def _read(stream: IO[bytes], found: PickleContent, most: int) -> None:
 
 
 class _Names:
-    """Follows the strings on an unpickler's stack as far as they name something."""
+    """Tracks the strings on the unpickler's stack that may name an import."""
 
     def __init__(self) -> None:
         self._last: list[Any] = [None, None]
         self._memo: dict[int, Any] = {}
 
     def follow(self, instruction: str, argument: Any) -> Iterator[str]:
-        """Names that an instruction imports."""
+        """Names that an opcode imports."""
         if instruction in _NO_VALUE:
             return
         if instruction in _PUTS:
@@ -87,7 +89,7 @@ class _Names:
             if isinstance(module, str) and isinstance(name, str):
                 yield _modern(module, name)
             else:
-                yield "something by a computed name"
+                yield "a computed name"
         elif instruction.startswith("EXT"):
             yield f"the registered extension {argument}"
         value = self._memo.get(int(argument)) if instruction in _GETS else argument
@@ -96,7 +98,7 @@ class _Names:
 
 
 def _modern(module: str, name: str) -> str:
-    """Protocols 0 to 2 use the names of Python 2, such as ``commands.call`` for ``subprocess.call``."""
+    """Translate the Python 2 names of protocols 0 to 2, such as ``commands.call`` for ``subprocess.call``."""
     if (module, name) in _compat_pickle.NAME_MAPPING:
         module, name = _compat_pickle.NAME_MAPPING[module, name]
     else:

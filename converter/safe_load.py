@@ -1,8 +1,8 @@
-"""Reads ``.pt`` files of other people without running anything that they contain.
+"""Loads untrusted ``.pt`` files without executing anything in them.
 
-A PyTorch checkpoint is a pickle, and a pickle may call any function. ``torch.load(weights_only=True)`` interprets the
-pickle itself and builds only what an allow-list names. Megatron-LM's training state needs a little more than tensors:
-the argument namespace, numpy's random state, and a few classes of Megatron-LM's own that stay behind.
+A PyTorch checkpoint is a pickle, and a pickle can call any function. ``torch.load(weights_only=True)`` interprets the
+pickle itself and constructs only types on an allow-list. A training checkpoint of Megatron-LM contains more than
+tensors: the argument namespace, numpy's random state, and objects of a few Megatron-LM classes, which are discarded.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from .pickle_names import read_pickle_names
 _Named = tuple[Callable[..., Any], str]
 _REFUSED = re.compile(r"(?:GLOBAL|[Uu]nsupported class)\s+([A-Za-z_][\w.]*)")
 
-# What files of torch.save name beside the list below; read as far as torch knows it.
-_OF_TORCH = re.compile(
+# names in files of torch.save that torch itself allows
+_TORCH_NAMES = re.compile(
     r"torch\.(\w*Storage|storage\.\w*Storage|_utils\._rebuild\w*|_tensor\._rebuild\w*|nn\.parameter\.Parameter"
     r"|Tensor|Size|device|[a-z]+\d\w*|bool|half|float|double|short|int|long)|collections\.(OrderedDict|Counter)"
 )
 
-# Classes of Megatron-LM whose objects are pickled with a checkpoint: the loss scale of fp16 training before apex's
-# optimizer gave way to torch's (2019 and 2020), and the kind of model in the arguments (from 2021).
-_STOOD_IN_FOR = (
+# Megatron-LM classes with instances in checkpoints: the loss scaler of fp16 training (2019 and 2020), and the model
+# type in the arguments (since 2021).
+_PLACEHOLDER_CLASSES = (
     "fp16.loss_scaler.LossScaler",
     "fp16.loss_scaler.DynamicLossScaler",
     "megatron.fp16.loss_scaler.LossScaler",
@@ -46,10 +46,10 @@ _STOOD_IN_FOR = (
 )
 
 
-class StandIn:
-    """Takes the place of an object of Megatron-LM's classes: it keeps nothing of it and does nothing."""
+class Placeholder:
+    """Replaces an instance of a Megatron-LM class; its constructor arguments and state are discarded."""
 
-    def __new__(cls, *values: object) -> StandIn:
+    def __new__(cls, *values: object) -> Placeholder:
         return super().__new__(cls)
 
     def __init__(self, *values: object) -> None:
@@ -59,11 +59,11 @@ class StandIn:
         pass
 
     def __repr__(self) -> str:
-        return "an object of Megatron-LM's own"
+        return "a discarded Megatron-LM object"
 
 
 def _allowed() -> list[Callable[..., Any] | _Named]:
-    """What a training checkpoint may name beyond torch's own list (tensors, dtypes, OrderedDict and the like)."""
+    """Types allowed in a training checkpoint beyond torch's own list (tensors, data types, OrderedDict ...)."""
     array = np.zeros(1, dtype=np.uint32)
     reconstruct = array.__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]
@@ -74,7 +74,7 @@ def _allowed() -> list[Callable[..., Any] | _Named]:
         np.ndarray,
         np.dtype,
         (codecs.encode, "_codecs.encode"),
-        # numpy 2 renamed numpy.core to numpy._core; files of either age must load.
+        # numpy 2 renamed numpy.core to numpy._core; files of both versions must load
         (reconstruct, "numpy.core.multiarray._reconstruct"),
         (reconstruct, "numpy._core.multiarray._reconstruct"),
         (scalar, "numpy.core.multiarray.scalar"),
@@ -82,16 +82,16 @@ def _allowed() -> list[Callable[..., Any] | _Named]:
     ]
     numbers = (np.uint8, np.int8, np.uint32, np.int32, np.uint64, np.int64, np.float32, np.float64, np.bool_)
     allowed += [type(np.dtype(number)) for number in numbers]
-    allowed += [(StandIn, name) for name in _STOOD_IN_FOR]
+    allowed += [(Placeholder, name) for name in _PLACEHOLDER_CLASSES]
     return allowed
 
 
 def load_checkpoint_file(path: str | Path) -> Any:
-    """Load a ``.pt`` or ``.bin`` file, zip or legacy form, onto the CPU; zip files are memory-mapped.
+    """Load a ``.pt`` or ``.bin`` file, in zip or legacy format, onto the CPU; zip files are memory-mapped.
 
     Raises:
-        CheckpointError: the file is missing, truncated, no PyTorch file, or names something outside the allow-list
-            (the message has that name; nothing of the file ran).
+        CheckpointError: if the file is missing, truncated, not a PyTorch file, or refers to a name outside the
+            allow-list (which the message gives; nothing in the file was executed).
     """
     path = Path(path)
     if not path.is_file():
@@ -100,33 +100,33 @@ def load_checkpoint_file(path: str | Path) -> Any:
         raise CheckpointError(f"{path}: the file is empty")
     try:
         with torch.serialization.safe_globals(_allowed()), warnings.catch_warnings():
-            # torch.save writes protocol 2. Others end in an error below; the warning before it adds nothing.
+            # torch.save writes protocol 2; other protocols raise an error below, which makes this warning redundant
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # what a damaged pickle makes the reader raise has no common base
+    except Exception as error:  # the errors that a damaged pickle causes have no common base class
         raise CheckpointError(f"{path}: {_explain(error, path)}") from error
 
 
 def _explain(error: Exception, path: Path) -> str:
     text = str(error)
     content = read_pickle_names(path)
-    offending = next((name for name in content.names if not _harmless(name)), None)
+    offending = next((name for name in content.names if not _is_expected(name)), None)
     refused = _REFUSED.search(text)
     if refused or (offending and isinstance(error, pickle.UnpicklingError)):
         name = offending or (refused.group(1) if refused else "")
-        return f"refused, because its pickle names {name}, which a checkpoint has no need of; nothing ran"
+        return f"refused: its pickle refers to {name}, which a checkpoint does not need; nothing was executed"
     if "Unsupported operand" in text and content.complete:
         return (
-            f"refused: written with pickle protocol {content.protocol}, where torch.save's own is 2; save it again"
-            " with torch.save"
+            f"refused: written with pickle protocol {content.protocol} instead of torch.save's default, 2; save it"
+            " again with torch.save"
         )
     detail = text.split("WeightsUnpickler error:")[-1].strip().split("\n")[0]
     return f"truncated or not a PyTorch checkpoint ({type(error).__name__}: {detail[:160]})"
 
 
-def _harmless(name: str) -> bool:
-    """Whether a name is on the list above, or one of torch's own that files of torch.save have."""
+def _is_expected(name: str) -> bool:
+    """Whether a name is on the allow-list above or on torch's own."""
     ours = {
         entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}" for entry in _allowed()
     }
-    return name in ours or _OF_TORCH.fullmatch(name) is not None
+    return name in ours or _TORCH_NAMES.fullmatch(name) is not None

@@ -235,7 +235,7 @@ def convert() -> Callable[[], object]:
         ("x.pt", b"", ["x.pt", "empty"]),
         ("x.pt", os.urandom(300), ["x.pt"]),
         ("x.pt", {"a": 1}, ["x.pt", "no Megatron language model"]),
-        ("folder/x.txt", b"", ["folder", "no checkpoint there"]),
+        ("folder/x.txt", b"", ["folder", "no checkpoint found"]),
     ],
 )
 def test_converter(fails: Call, convert: Callable[[], object], name: str, content: Any, words: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""A directory of ``config.json`` and weights, TAPE's or Hugging Face's, before anything is known of what is in it."""
+"""Model directories with ``config.json`` and weights, as TAPE and Hugging Face have, before their format is known."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from tape.configs import CONFIG_NAME
 from tape.errors import CheckpointError
 from tape.io.checksums import sha256_of
 from tape.io.json_files import read_json_object
+from tape.models.lazy_tensors import LazyState
 
-from .tensor_files import LazyState, find_weights, open_weights, weights_files
+from .tensor_files import find_weights, open_weights, weights_files
 
-# TensorFlow's names of layer-norm parameters, which the oldest PyTorch checkpoints still have.
+# TensorFlow's names of layer-norm parameters, which the oldest PyTorch checkpoints use
 _OLD_ENDINGS = ((".gamma", ".weight"), (".beta", ".bias"))
 _ENCODER_PARTS = ("embeddings.", "encoder.", "pooler.", "bert_tail_dense.")
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """What lies there.
+    """The content of a model directory.
 
     Attributes:
-        path: as the user gave it.
+        path: the path given by the user.
         weights: the weights file, or the index of several.
-        values: of ``config.json``.
-        state: tensors, those of the encoder under ``bert.``
+        values: content of ``config.json``.
+        state: tensors by name; names of the encoder start with ``bert.``.
     """
 
     path: Path
@@ -59,7 +60,7 @@ def read_model_files(path: Path) -> ModelFiles:
     """Read the configuration and the names of the tensors.
 
     Raises:
-        CheckpointError: something is missing or damaged; names the file.
+        CheckpointError: if a file is missing or damaged; the message names it.
     """
     weights = find_weights(path)
     assert weights is not None
@@ -67,13 +68,13 @@ def read_model_files(path: Path) -> ModelFiles:
     for name, tensor in open_weights(weights).items():
         modern = modern_name(name)
         if modern in state:
-            raise CheckpointError(f"{weights}: {name} is there twice, under an old and a new name")
+            raise CheckpointError(f"{weights}: {name} occurs twice, under an old and a new name")
         state[modern] = tensor
     return ModelFiles(path, weights, read_json_object(weights.parent / CONFIG_NAME), state)
 
 
 def modern_name(name: str) -> str:
-    """A key as we write it: layer norms have ``weight`` and ``bias``, the encoder's parts lie under ``bert.``."""
+    """A key in this project's spelling: layer norms have ``weight`` and ``bias``, encoder keys start with ``bert.``."""
     for old, new in _OLD_ENDINGS:
         if name.endswith(old):
             name = name.removesuffix(old) + new
@@ -86,6 +87,6 @@ def file_hashes(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
 
 
 def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments with what JSON can't hold (dtypes, paths) as text."""
+    """Arguments, with values that JSON lacks (data types, paths) as text."""
     plain = (str, int, float, bool, type(None))
     return {str(key): value if isinstance(value, plain) else str(value) for key, value in sorted(values.items())}

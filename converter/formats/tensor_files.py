@@ -1,8 +1,8 @@
-"""Weights files of other programs, read tensor by tensor: ``.safetensors``, pickles of PyTorch, Hugging Face's indices.
+"""Weights files, read tensor by tensor: ``.safetensors``, PyTorch pickles and Hugging Face's index files.
 
-A zip file of ``torch.save`` is mapped into memory; what has been read of it counts as memory used until the map is
-given back, so that happens after every so many bytes. Files of the older, unzipped form can't be mapped and are read
-as a whole.
+A zip file of ``torch.save`` is memory-mapped. Pages that have been read count as memory in use until the map is closed,
+so it is closed and reopened at regular intervals. Files of the older, unzipped format can't be mapped and are read
+completely.
 """
 
 from __future__ import annotations
@@ -18,17 +18,15 @@ from torch import Tensor
 
 from converter.safe_load import load_checkpoint_file
 from tape.errors import CheckpointError
-from tape.models.lazy_tensors import SAFETENSORS_DTYPES, LazyTensor
+from tape.models.lazy_tensors import SAFETENSORS_DTYPES, LazyState, LazyTensor
 
 _MAPPED_BYTES = 1 << 28
 _CHUNK_BYTES = 1 << 20
 _DTYPES = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
 
-LazyState = dict[str, LazyTensor]
-
 
 class PickledFile:
-    """A file of ``torch.save``, kept open only as long as it is being read."""
+    """A file written by ``torch.save``, open only while it is being read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -38,10 +36,10 @@ class PickledFile:
         self._mapped = zipfile.is_zipfile(path) if path.is_file() else False
 
     def content(self) -> Any:
-        """What the file holds; tensors in it may lie in its map, so keep none of them.
+        """The content of the file. Its tensors may point into the memory map and must not be kept.
 
         Raises:
-            CheckpointError: missing, damaged, or refused by :mod:`converter.safe_load`.
+            CheckpointError: if it is missing, damaged, or refused by :mod:`converter.safe_load`.
         """
         if self._content is None:
             content = load_checkpoint_file(self.path)
@@ -52,11 +50,11 @@ class PickledFile:
         return self._content
 
     def release(self) -> None:
-        """Forget the content; the next use reads the file again."""
+        """Drop the content; the next access reads the file again."""
         self._content, self._bytes_read = None, 0
 
     def lazy(self, tensor: Tensor, keys: tuple[Any, ...]) -> LazyTensor:
-        """``tensor``, found in the content by ``keys``, for later."""
+        """``tensor``, to be loaded later from the path ``keys`` in the content."""
         return LazyTensor(tuple(tensor.shape), tensor.dtype, lambda: self._read(keys))
 
     def _read(self, keys: tuple[Any, ...]) -> Tensor:
@@ -71,10 +69,10 @@ class PickledFile:
 
 
 def check_records(path: Path) -> None:
-    """Compare every record of a zip file with its checksum, which a mapped file is otherwise read without.
+    """Verify the CRC-32 of every record of a zip file, which reading through a memory map skips.
 
     Raises:
-        CheckpointError: names the first record that was altered since it was written.
+        CheckpointError: names the first damaged record.
     """
     with zipfile.ZipFile(path) as archive:
         for record in archive.infolist():
@@ -87,7 +85,7 @@ def check_records(path: Path) -> None:
 
 
 def find_weights(path: Path) -> Path | None:
-    """The weights file of a model directory, or the index of several; a file itself. None: there is none."""
+    """The weights file of a model directory (or the index of several), or the given file; None if there is none."""
     if not path.is_dir():
         return path
     for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"):
@@ -98,10 +96,10 @@ def find_weights(path: Path) -> Path | None:
 
 
 def weights_files(file: Path) -> list[Path]:
-    """The files with the tensors: ``file`` itself, or those that it names when it is an index.
+    """The files that contain the tensors: ``file`` itself, or those listed by an index.
 
     Raises:
-        CheckpointError: an index that can't be read or names files elsewhere.
+        CheckpointError: if an index can't be read or lists files in other directories.
     """
     if file.name.endswith(".index.json"):
         return sorted({file.parent / name for name in _weight_map(file).values()})
@@ -109,10 +107,10 @@ def weights_files(file: Path) -> list[Path]:
 
 
 def open_weights(file: Path) -> LazyState:
-    """Names, shapes and types of a weights file; the tensors are read on demand.
+    """Names, shapes and data types in a weights file; the tensors are read on demand.
 
     Raises:
-        CheckpointError: damaged, refused, or not a plain dictionary of tensors.
+        CheckpointError: if it is damaged, refused, or not a plain dictionary of tensors.
     """
     if file.name.endswith(".index.json"):
         return _open_index(file)
@@ -121,7 +119,7 @@ def open_weights(file: Path) -> LazyState:
     pickled = PickledFile(file)
     content = pickled.content()
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"{file}: holds a {type(content).__name__}, not a state dict")
+        raise CheckpointError(f"{file}: contains a {type(content).__name__}, not a state dict")
     for name, value in content.items():
         if not isinstance(value, Tensor):
             raise CheckpointError(f"{file}: entry {name!r} is a {type(value).__name__}, not a tensor")
@@ -135,7 +133,7 @@ def _open_safetensors(file: Path) -> LazyState:
     from safetensors import SafetensorError, safe_open
 
     def read(name: str) -> Tensor:
-        # Opened anew for each tensor: closing gives the map back.
+        # reopened for each tensor, because closing releases the memory map
         try:
             with safe_open(file, framework="pt") as opened:
                 tensor: Tensor = opened.get_tensor(name).clone()
@@ -149,7 +147,9 @@ def _open_safetensors(file: Path) -> LazyState:
             for name in opened.keys():  # noqa: SIM118 (not a dictionary)
                 entry = opened.get_slice(name)
                 if entry.get_dtype() not in _DTYPES:
-                    raise CheckpointError(f"{file}: {name} has the type {entry.get_dtype()}, which isn't read")
+                    raise CheckpointError(
+                        f"{file}: {name} has the data type {entry.get_dtype()}, which is not supported"
+                    )
                 shape, dtype = tuple(entry.get_shape()), _DTYPES[entry.get_dtype()]
                 state[name] = LazyTensor(shape, dtype, partial(read, name))
     except (SafetensorError, OSError) as error:
@@ -162,7 +162,7 @@ def _open_index(file: Path) -> LazyState:
     parts = {name: open_weights(file.parent / name) for name in sorted(set(weight_map.values()))}
     for tensor, name in weight_map.items():
         if tensor not in parts[name]:
-            raise CheckpointError(f"{file}: {tensor} should be in {name}, but isn't")
+            raise CheckpointError(f"{file}: {tensor} is not in {name}, where the index places it")
     return {tensor: parts[name][tensor] for tensor, name in weight_map.items()}
 
 
@@ -171,10 +171,10 @@ def _weight_map(file: Path) -> dict[str, str]:
         weight_map = json.loads(file.read_text(encoding="utf-8"))["weight_map"]
         names = set(weight_map.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{file}: not an index of weights ({error})") from error
+        raise CheckpointError(f"{file}: not an index of weights files ({error})") from error
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or name.endswith(".json"):
-            raise CheckpointError(f"{file}: names {name!r}, which is no weights file beside it")
+            raise CheckpointError(f"{file}: lists {name!r}, which is not a weights file in the same directory")
         if not (file.parent / name).is_file():
-            raise CheckpointError(f"{file.parent / name}: missing, {file.name} names it")
+            raise CheckpointError(f"{file.parent / name}: missing, but {file.name} lists it")
     return dict(weight_map)

@@ -1,15 +1,15 @@
-"""The rule tables: every form's keys against TAPE's names, and the keys that stay behind on purpose.
+"""The rule tables: the keys of every format with their TAPE names, and the keys that are dropped deliberately.
 
-``MEGATRON_RULES`` have the spelling of 2020's Megatron-LM (INTERFACE section 7). ``HUGGINGFACE_RULES`` are
-``transformers.MegatronBertForMaskedLM``, the same mathematics as ours. ``POST_LN_RULES`` are ``BertForMaskedLM``, whose
-blocks normalise after their residual sums as those of tape-proteins 0.5 and of our model's post arrangement.
+``MEGATRON_RULES`` use the spelling of Megatron-LM of 2020. ``HUGGINGFACE_RULES`` are for
+``transformers.MegatronBertForMaskedLM``, which has the same architecture as ours. ``POST_LN_RULES`` are for
+``BertForMaskedLM``, whose blocks are post-layer-norm like those of tape-proteins 0.5 and of our post-layer-norm models.
 """
 
 from __future__ import annotations
 
 from .rules import Rule
 
-# Megatron's 31-line iupac_vocab.txt; id = line. (INTERFACE section 4)
+# ProteinLM's iupac_vocab.txt with 31 lines; a token's id is its line number
 MEGATRON_VOCABULARY = ("[PAD]", "[MASK]", "[CLS]", "[SEP]", "[UNK]", "[unused1]", *"ABCDEFGHIKLMNOPQRSTUVWXYZ")
 
 HEAD = "head"  # the masked-language-model head
@@ -31,7 +31,7 @@ _LAYER = "bert.encoder.layer.{i}."
 
 
 def _pair(source: str, target: str, transform: str = "same", bias: str = "same", group: str = "") -> tuple[Rule, Rule]:
-    """Rules of a layer's weight and bias."""
+    """The rules of a layer's weight and bias."""
     return (
         Rule(f"{source}.weight", transform, (f"{target}.weight",), group),
         Rule(f"{source}.bias", bias, (f"{target}.bias",), group),
@@ -100,7 +100,7 @@ PROTEINLM_DROPS: dict[str, str] = {
     "classify.*": "head of a finetuning task",
 }
 
-# Parts of a post-layer-norm block: in tape-proteins 0.5 and transformers, and in our model's post arrangement.
+# modules of a post-layer-norm block: names in tape-proteins 0.5 and transformers -> names in our model
 _POST_PARTS = {
     "attention.self.query": "attention.self.query",
     "attention.self.key": "attention.self.key",
@@ -123,7 +123,7 @@ _HEAD_RULES = tuple(rule for rule in HUGGINGFACE_RULES if rule.group == HEAD)
 
 
 def _own_names(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
-    """The table from our own names to themselves, where only the order of the tokens may differ."""
+    """The rules from TAPE's names to themselves, for sources in which only the order of the tokens may differ."""
     return tuple(
         {rule.targets[0]: Rule(rule.targets[0], rule.transform, rule.targets, rule.group) for rule in rules}.values()
     )

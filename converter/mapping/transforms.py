@@ -1,8 +1,7 @@
-"""How the tensors of one form become those of another, in both directions.
+"""Transforms between the tensors of a checkpoint format and those of the model, in both directions.
 
-Each transform ``merge``s a source's tensors, one for each tensor-parallel rank, into a model's, and ``split``s a
-model's into what each rank holds. Both also take tensors without data (on the ``meta`` device), which tells the shapes
-before anything is read.
+Each transform ``merge``s the shards of the tensor-parallel ranks into the model's tensors, and ``split``s those into
+shards. Both also work on the ``meta`` device, which determines the shapes before any data is read.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ from tape.errors import CheckpointError
 
 Tensors = tuple[Tensor, ...]
 
-_LAST_PLACES = 4  # by which replicated values may differ
+_LAST_PLACES = 4  # units in the last place by which replicated values may differ
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the transforms must know of a form.
+    """Settings of the transforms.
 
     Args:
-        heads: attention heads of the whole model.
-        version: Megatron's checkpoint version, for the order of the query/key/value rows.
-        token_rows: for each TAPE token id, its row in the form's (merged) embedding.
-        ranks: tensor-parallel ranks to split into.
-        embedding_rows: rows of the form's whole embedding when splitting, padding included.
+        heads: attention heads of the complete model.
+        version: Megatron-LM's checkpoint version, which determines the order of the query/key/value rows.
+        token_rows: embedding row of each TAPE token id in the format's (merged) embedding.
+        ranks: tensor-parallel size to split into.
+        embedding_rows: rows of the format's complete embedding when splitting, including padding.
     """
 
     heads: int
@@ -41,24 +40,27 @@ class Layout:
 
 @dataclass(frozen=True)
 class Transform:
-    """``merge``: ranks' tensors to model's. ``split``: the model's to the ranks'."""
+    """``merge`` converts shards to the model's tensors, ``split`` the model's tensors to shards."""
 
     merge: Callable[[Tensors, Layout], Tensors]
     split: Callable[[Tensors, Layout], Tensors]
 
 
 def merge_same(shards: Tensors, layout: Layout) -> Tensors:
-    """Replicated on every rank: the ranks may differ by rounding of the last bits at most."""
+    """Merge a tensor that is replicated on every rank; the replicas may differ in the last bits."""
     first = shards[0]
     for other in shards[1:]:
         if other.shape != first.shape or not (first.is_meta or _nearly_equal(first, other)):
-            raise CheckpointError("the tensor-parallel ranks hold different values of what is one tensor")
+            raise CheckpointError("the tensor-parallel ranks have different values of a replicated tensor")
     return (first,)
 
 
 def _nearly_equal(first: Tensor, other: Tensor) -> bool:
-    """Within a few units in the last place of each value. Megatron-LM's ranks compute the same update of the same
-    numbers; kernels that add in no fixed order may round one of them differently."""
+    """Whether values agree within a few units in the last place.
+
+    Megatron-LM's ranks compute the same update of the same values, but kernels without a fixed order of summation may
+    round differently.
+    """
     limits = torch.finfo(first.dtype)
     larger = torch.maximum(first.abs(), other.abs()).clamp(min=limits.tiny)
     return bool(((other - first).abs() <= _LAST_PLACES * limits.eps * larger).all())
@@ -69,7 +71,7 @@ def split_same(tensors: Tensors, layout: Layout) -> Tensors:
 
 
 def merge_rows(shards: Tensors, layout: Layout) -> Tensors:
-    """Column-parallel: output rows are spread over the ranks."""
+    """Merge a column-parallel tensor: output features are sharded over the ranks."""
     return (_concatenate(shards, 0),)
 
 
@@ -78,7 +80,7 @@ def split_rows(tensors: Tensors, layout: Layout) -> Tensors:
 
 
 def merge_columns(shards: Tensors, layout: Layout) -> Tensors:
-    """Row-parallel: input columns are spread over the ranks."""
+    """Merge a row-parallel tensor: input features are sharded over the ranks."""
     return (_concatenate(shards, 1),)
 
 
@@ -87,32 +89,35 @@ def split_columns(tensors: Tensors, layout: Layout) -> Tensors:
 
 
 def merge_token_rows(shards: Tensors, layout: Layout) -> Tensors:
-    """Vocabulary-parallel: rows are spread over the ranks, and picked by token name (padding rows stay behind)."""
-    whole = _concatenate(shards, 0)
-    if whole.shape[0] <= max(layout.token_rows):
-        raise CheckpointError(f"has {whole.shape[0]} rows, too few for the vocabulary's row {max(layout.token_rows)}")
-    return (whole[list(layout.token_rows)],)
+    """Merge a vocabulary-parallel tensor and select its rows by token; padding rows are dropped."""
+    merged = _concatenate(shards, 0)
+    if merged.shape[0] <= max(layout.token_rows):
+        raise CheckpointError(f"has {merged.shape[0]} rows, too few for the vocabulary's row {max(layout.token_rows)}")
+    return (merged[list(layout.token_rows)],)
 
 
 def split_token_rows(tensors: Tensors, layout: Layout) -> Tensors:
-    """Rows go where the form has their tokens; those of its other tokens and of the padding are zeros."""
+    """Place the rows by token; rows of the format's other tokens and padding rows are zeros."""
     (tensor,) = tensors
-    whole = tensor.new_zeros(layout.embedding_rows, *tensor.shape[1:])
-    whole[list(layout.token_rows)] = tensor
-    return _shares(whole, layout.ranks, 0)
+    merged = tensor.new_zeros(layout.embedding_rows, *tensor.shape[1:])
+    merged[list(layout.token_rows)] = tensor
+    return _shares(merged, layout.ranks, 0)
 
 
 def merge_query_key_value(shards: Tensors, layout: Layout) -> Tensors:
-    """Split each rank's fused rows by the version's order, then put the ranks' heads in sequence.
+    """Split each rank's fused rows according to the checkpoint version, then concatenate the heads of the ranks.
 
-    With n heads a rank of size d the rows are [3, n, d] in version 0, [n, d, 3] in 1.0 and [n, 3, d] from 2.0.
+    For n heads per rank of size d, the rows are ordered [3, n, d] in version 0, [n, d, 3] in 1.0 and [n, 3, d] from
+    2.0.
     """
     axis = _part_axis(layout)
     local_heads, remainder = divmod(layout.heads, len(shards))
     parts: list[list[Tensor]] = [[], [], []]
     for shard in shards:
         if remainder or shard.shape[0] % (3 * local_heads):
-            raise CheckpointError(f"{shard.shape[0]} rows don't hold 3 x {layout.heads} heads over {len(shards)} ranks")
+            raise CheckpointError(
+                f"{shard.shape[0]} rows can't contain 3 x {layout.heads} heads over {len(shards)} ranks"
+            )
         size = shard.shape[0] // (3 * local_heads)
         shape = [local_heads, size]
         shape.insert(axis, 3)
@@ -122,7 +127,7 @@ def merge_query_key_value(shards: Tensors, layout: Layout) -> Tensors:
 
 
 def split_query_key_value(tensors: Tensors, layout: Layout) -> Tensors:
-    """Each rank's heads, its queries, keys and values in the version's order."""
+    """Fuse each rank's queries, keys and values in the order of the checkpoint version."""
     axis, local_heads = _part_axis(layout), layout.heads // layout.ranks
     shares = [_shares(tensor, layout.ranks, 0) for tensor in tensors]
     rest = tensors[0].shape[1:]
@@ -133,7 +138,7 @@ def split_query_key_value(tensors: Tensors, layout: Layout) -> Tensors:
 
 
 def _part_axis(layout: Layout) -> int:
-    """Which axis of (heads, size) the three parts are put before."""
+    """Position in (heads, size) of the axis that distinguishes query, key and value."""
     return {0.0: 0, 1.0: 2}.get(layout.version, 1)
 
 
@@ -149,11 +154,11 @@ TRANSFORMS: dict[str, Transform] = {
 def _concatenate(shards: Tensors, dimension: int) -> Tensor:
     shapes = {shard.shape[:dimension] + shard.shape[dimension + 1 :] for shard in shards}
     if len(shapes) > 1 or shards[0].ndim <= dimension:
-        raise CheckpointError(f"the ranks' shapes don't fit together: {[tuple(shard.shape) for shard in shards]}")
+        raise CheckpointError(f"the shapes of the ranks don't match: {[tuple(shard.shape) for shard in shards]}")
     return shards[0] if len(shards) == 1 else torch.cat(shards, dimension)
 
 
 def _shares(tensor: Tensor, ranks: int, dimension: int) -> Tensors:
     if tensor.shape[dimension] % ranks:
-        raise CheckpointError(f"size {tensor.shape[dimension]} can't be divided over {ranks} tensor-parallel ranks")
+        raise CheckpointError(f"size {tensor.shape[dimension]} can't be divided by {ranks} tensor-parallel ranks")
     return tensor.chunk(ranks, dimension)

@@ -1,8 +1,8 @@
-"""The parity certificate: source and result compute the same, or the result is not written.
+"""The parity certificate: a result is published only if it computes the same as its source.
 
-What was written is opened again from the disk like any source. Fixed and random proteins go through it and through an
-evaluator of the source's own files. Every block and its keys, the final layer norm and the logits are compared, and the
-embeddings on a protein as long as the position table. Both sides compute in double precision.
+The result is read back from disk like any source. Fixed and random proteins pass through its reference forward pass and
+through the source's, each computed in float64 from its own files. The certificate compares the output and the keys of
+every block, the final layer norm and the logits, and the embeddings of a protein as long as the position table.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from converter.formats.sources import Source
+from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError
 from tape.tokenizers import TAPETokenizer
 
@@ -24,19 +25,20 @@ from .reference_forward import LOGITS, ReferenceForward
 
 TOLERANCE = 1e-5
 
-# What rounding the weights to half precision may change, as a fraction of a stage's largest value. Rounding alone is
-# 2^-11 (fp16) or 2^-8 (bf16) a weight; the bounds leave a factor of about 40 for its growth through the layers.
+# Allowed effect of rounding weights to half precision, relative to the largest value of an activation. Rounding changes
+# each weight by up to 2^-11 (fp16) or 2^-8 (bf16); the bounds allow for a growth by a factor of about 40 over the
+# layers.
 ROUNDING_BOUNDS = {torch.float16: 2e-2, torch.bfloat16: 1.5e-1}
 
-# Human ubiquitin, insulin's A chain, crambin, and one with every letter of the vocabulary.
+# human ubiquitin, the A chain of insulin, crambin, and a sequence with every letter of the vocabulary
 FIXED_PROTEINS = (
     "MQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQLEDGRTLSDYNIQKESTLHLVLRLRGG",
     "GIVEQCCTSICSLYQLENYCN",
     "TTCCPSIVARSNFNVCRLPGTPEALCATYTGCIIIPGATCPGDYAN",
     "ABCDEFGHIKLMNOPQRSTUVWXYZ",
 )
-# Of a head with the blocks' activation in place of its own, as a fraction of the largest logit: the two forms of GELU
-# differ by 5e-4 at most, which a matrix and a layer norm of unit variance enlarge a little.
+# Allowed effect of replacing the head's activation by the blocks', relative to the largest logit: the two forms of GELU
+# differ by at most 5e-4, which a matrix and a layer norm of unit variance enlarge slightly.
 APPROXIMATION_BOUND = 2e-2
 
 RANDOM_PROTEINS = 4
@@ -44,16 +46,35 @@ RANDOM_SEED = 20210816
 LONGEST_RANDOM = 128
 
 
+class ComparedModel(Protocol):
+    """A model that can be compared with another.
+
+    Attributes:
+        path: the checkpoint's path, for messages.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> ProteinBertConfig:
+        """Configuration of the TAPE model."""
+
+    def reference_forward(self, rounded_to: torch.dtype | None) -> ReferenceForward:
+        """A forward pass computed from the checkpoint's own files, with weights rounded to ``rounded_to`` if given."""
+
+
 class ParityError(CheckpointError):
-    """The written model does not compute what its source computes."""
+    """Raised when a converted model does not compute the same as its source."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Largest differences by stage, and what is allowed.
+    """The largest difference of each activation, and the bound.
 
     Args:
-        relative: differences are fractions of the stage's largest value.
+        differences: largest difference by name of the activation.
+        bound: largest difference allowed.
+        relative: whether differences are relative to the activation's largest value.
     """
 
     differences: dict[str, float]
@@ -62,7 +83,7 @@ class Comparison:
 
     @property
     def worst(self) -> tuple[str, float]:
-        """Stage with the largest difference (a NaN counts as the largest)."""
+        """The activation with the largest difference; NaN counts as largest."""
         return max(self.differences.items(), key=lambda item: (item[1] != item[1], item[1]))
 
     @property
@@ -80,14 +101,15 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was compared.
+    """The result of a comparison.
 
     Args:
-        parity: with the source's weights rounded to the result's dtype.
-        rounding: with the source's weights as they are, where the result's are half precision.
-        approximation: logits of a head that was written with another activation, on request.
-        not_compared: stages that only one side has.
-        evaluators: what computed source and result.
+        parity: comparison with the source's weights rounded to the result's data type.
+        rounding: comparison with the source's unrounded weights, if the result is in half precision.
+        approximation: comparison of the logits, if the head was written with another activation on request.
+        not_compared: activations that only one side has.
+        proteins: the sequences that were used.
+        computed_by: implementations of the forward passes of source and result.
     """
 
     parity: Comparison
@@ -95,15 +117,15 @@ class Certificate:
     approximation: Comparison | None
     not_compared: tuple[str, ...]
     proteins: tuple[str, ...]
-    evaluators: tuple[str, str]
+    computed_by: tuple[str, str]
 
     def as_json(self) -> dict[str, Any]:
         comparisons = {"parity": self.parity, "rounding": self.rounding, "approximation": self.approximation}
         return {
             **{name: None if value is None else value.as_json() for name, value in comparisons.items()},
             "not_compared": list(self.not_compared),
-            "source_computed_by": self.evaluators[0],
-            "result_computed_by": self.evaluators[1],
+            "source_computed_by": self.computed_by[0],
+            "result_computed_by": self.computed_by[1],
             "arithmetic": "float64 on both sides",
             "proteins": {
                 "fixed": len(FIXED_PROTEINS),
@@ -116,62 +138,64 @@ class Certificate:
 
 
 def certify(
-    source: Source,
-    result: Source,
+    source: ComparedModel,
+    result: ComparedModel,
     dtype: torch.dtype,
     *,
     approximate_head: bool = False,
     advance: Callable[[], None] = lambda: None,
 ) -> Certificate:
-    """Compare a source with what was made of it.
+    """Compare a source with its converted result.
 
     Args:
-        dtype: of the result's weights.
-        approximate_head: hold the logits against the looser bound for a head with another activation.
-        advance: called after each of :func:`certificate_steps`.
+        source: the source of the conversion.
+        result: the written result.
+        dtype: data type of the result's weights.
+        approximate_head: apply the looser bound for a head with another activation to the logits.
+        advance: called after each of :func:`certificate_steps` steps.
 
     Raises:
-        ParityError: names the stage with the largest difference; nothing of the result should be kept.
+        ParityError: names the activation with the largest difference; the result must be discarded.
     """
     _check_sizes(source, result)
     positions = source.config.max_position_embeddings
     proteins = certificate_proteins(positions - 2)
     longest = random_protein(np.random.default_rng(RANDOM_SEED + 1), positions - 2)
-    right = result.evaluator(None)
+    right = result.reference_forward(None)
 
     def differences(left: ReferenceForward, relative: bool) -> tuple[dict[str, float], tuple[str, ...]]:
         return compare(left, right, proteins, longest, relative, advance)
 
     half = dtype in ROUNDING_BOUNDS
-    left = source.evaluator(dtype if half else None)
+    left = source.reference_forward(dtype if half else None)
     found, not_compared = differences(left, False)
-    evaluators = (left.description, right.description)
+    computed_by = (left.description, right.description)
     approximation = None
     if approximate_head and LOGITS in found:
         del found[LOGITS]
-        apart = differences(source.evaluator(None), True)[0][LOGITS]
+        apart = differences(source.reference_forward(None), True)[0][LOGITS]
         approximation = Comparison({LOGITS: apart}, APPROXIMATION_BOUND, True)
     parity = Comparison(found, TOLERANCE, False)
     rounding = None
     if half:
-        found = differences(source.evaluator(None), True)[0]
+        found = differences(source.reference_forward(None), True)[0]
         rounding = Comparison(found, ROUNDING_BOUNDS[dtype], True)
     for comparison, what in ((parity, "weights"), (approximation, "LM head"), (rounding, f"weights, now {dtype},")):
         if comparison is not None and not comparison.passed:
-            raise ParityError(_refusal(comparison, what, result))
-    return Certificate(parity, rounding, approximation, not_compared, proteins, evaluators)
+            raise ParityError(_parity_message(comparison, what, result))
+    return Certificate(parity, rounding, approximation, not_compared, proteins, computed_by)
 
 
 def certificate_steps(dtype: torch.dtype, approximate_head: bool) -> int:
-    """How often :func:`certify` calls ``advance``."""
+    """Number of times that :func:`certify` calls ``advance``."""
     batches = 1 + len(_batches(range(len(FIXED_PROTEINS) + RANDOM_PROTEINS)))
     return 2 * batches * (1 + (dtype in ROUNDING_BOUNDS) + approximate_head)
 
 
-def _refusal(comparison: Comparison, what: str, result: Source) -> str:
+def _parity_message(comparison: Comparison, what: str, result: ComparedModel) -> str:
     stage, difference = comparison.worst
     return (
-        f"{result.path}: the converted {what} don't compute what the source computes: {stage} differs by"
+        f"{result.path}: the converted {what} do not compute the same as the source: {stage} differs by"
         f" {difference:.3g} (allowed {comparison.bound:g})"
     )
 
@@ -186,7 +210,7 @@ _SIZES = (
 )
 
 
-def _check_sizes(source: Source, result: Source) -> None:
+def _check_sizes(source: ComparedModel, result: ComparedModel) -> None:
     for name in _SIZES:
         one, other = getattr(source.config, name), getattr(result.config, name)
         if one != other:
@@ -201,7 +225,7 @@ def compare(
     relative: bool,
     advance: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Largest difference of each stage over all proteins and positions; and the stages that only one side has."""
+    """The largest difference of each activation over all proteins, and the activations that one side lacks."""
     differences: dict[str, float] = {}
 
     def both(function: Callable[[ReferenceForward], Any]) -> tuple[Any, Any]:
@@ -211,14 +235,14 @@ def compare(
             advance()
         return values[0], values[1]
 
-    _note(differences, "embeddings", *both(lambda side: side.embeddings(longest)), relative)
+    _update(differences, "embeddings", *both(lambda side: side.embeddings(longest)), relative)
     alone: set[str] = set()
     for batch in _batches(proteins):
         left, right = both(partial(_states, batch))
         for expected, found in zip(left, right, strict=True):
             alone |= expected.keys() ^ found.keys()
             for name in (name for name in expected if name in found):
-                _note(differences, name, expected[name], found[name], relative)
+                _update(differences, name, expected[name], found[name], relative)
     return differences, tuple(sorted(alone))
 
 
@@ -226,13 +250,13 @@ def _states(batch: Sequence[str], side: ReferenceForward) -> list[dict[str, Tens
     return side.states(batch)
 
 
-def _note(differences: dict[str, float], name: str, expected: Tensor, found: Tensor, relative: bool) -> None:
+def _update(differences: dict[str, float], name: str, expected: Tensor, found: Tensor, relative: bool) -> None:
     if expected.shape != found.shape:
         raise ParityError(f"{name}: shape {tuple(expected.shape)} in the source, {tuple(found.shape)} in the result")
     difference = (expected - found).abs().max()
     if relative:
         difference = difference / expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny)
-    # torch.maximum keeps a NaN, where max() of Python may lose it
+    # torch.maximum propagates NaN, which Python's max() may not
     previous = torch.tensor(differences.get(name, 0.0), dtype=torch.float64)
     differences[name] = float(torch.maximum(previous, difference.double()))
 
@@ -242,7 +266,7 @@ def _batches(proteins: Sequence[Any], size: int = 4) -> list[Sequence[Any]]:
 
 
 def certificate_proteins(longest: int) -> tuple[str, ...]:
-    """The fixed proteins and a few random ones, cut to what the position table allows."""
+    """The fixed proteins and a few random ones, truncated to the size of the position table."""
     rng = np.random.default_rng(RANDOM_SEED)
     lengths = rng.integers(1, min(longest, LONGEST_RANDOM) + 1, size=RANDOM_PROTEINS - 1)
     chosen = [random_protein(rng, int(length)) for length in (*lengths, min(longest, LONGEST_RANDOM))]

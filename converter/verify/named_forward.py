@@ -1,8 +1,8 @@
-"""Computes what a checkpoint computes from its tensors as they lie in its files, by the names they have there.
+"""The reference forward pass of a checkpoint from the tensors in its files, by their names there.
 
-Written from the papers (pre-layer-norm: Shoeybi et al. 2019; post-layer-norm: Devlin et al. 2018) without the rule
-tables and without the model's code. A tensor may lie there in parts, as sharded checkpoints write it: nothing is
-gathered; every part multiplies its own columns of the input and adds to its own rows of the output.
+It follows the papers (pre-layer-norm: Shoeybi et al. 2019; post-layer-norm: Devlin et al. 2018) and uses neither the
+rule tables nor the model's code. A tensor may be stored in shards, as in sharded checkpoints; they are not gathered.
+Every shard multiplies its columns of the input and adds to its rows of the output.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from tape.configs import ProteinBertConfig
 from tape.models.lazy_tensors import LazyTensor
 from tape.tokenizers import IUPAC_VOCAB
 
-from .arithmetic import activate, attend_each, normalise
-from .reference_forward import FINAL, LOGITS, POOLED, layer_stages, rounded
+from .reference_forward import FINAL, LOGITS, POOLED, layer_activations, rounded
+from .reference_layers import apply_activation, layer_norm, packed_attention
 
 
 @dataclass(frozen=True)
-class Part:
-    """A rectangle of a matrix or a stretch of a vector; ``offsets`` is its place in the whole."""
+class TensorShard:
+    """A rectangular shard of a matrix, or a range of a vector, which starts at ``offsets`` in the complete tensor."""
 
     offsets: tuple[int, ...]
     values: LazyTensor
 
 
 @dataclass(frozen=True)
-class Names:
-    """What a form calls its tensors, without ``.weight`` and ``.bias``; empty: it has no such tensor.
+class TensorNames:
+    """The names of a format's tensors, without ``.weight`` and ``.bias``; empty if it lacks a tensor.
 
     Args:
-        layer: prefix of a block, ``{i}`` its number.
-        first_norm, second_norm: of a block: before attention and FFN, or after their residual sums.
-        head_bias: with its whole name.
+        layer: prefix of a block, with ``{i}`` for its number.
+        first_norm, second_norm: layer norms of a block, before attention and FFN or after their residual sums.
+        head_bias: complete name of the head's bias.
     """
 
     layer: str
     attention_dense: str
     first_norm: str
     second_norm: str
-    widen: str
-    narrow: str
+    ffn_up: str
+    ffn_down: str
     final_norm: str
     head_dense: str
     head_norm: str
@@ -59,23 +59,23 @@ _HEAD = {
     "head_bias": "cls.predictions.bias",
 }
 _TAPE_HEAD = {"head_dense": "mlm.transform.dense", "head_norm": "mlm.transform.LayerNorm", "head_bias": "mlm.bias"}
-PROTEINLM_NAMES = Names(
+PROTEINLM_NAMES = TensorNames(
     layer="bert.encoder.layer.{i}.",
     attention_dense="attention.dense",
     first_norm="input_ln",
     second_norm="post_attn_ln",
-    widen="mlp.dense_h_4h",
-    narrow="mlp.dense_4h_h",
+    ffn_up="mlp.dense_h_4h",
+    ffn_down="mlp.dense_4h_h",
     final_norm="bert.encoder.final_ln",
     **_TAPE_HEAD,
 )
-HUGGINGFACE_NAMES = Names(
+HUGGINGFACE_NAMES = TensorNames(
     layer="bert.encoder.layer.{i}.",
     attention_dense="attention.output.dense",
     first_norm="attention.ln",
     second_norm="ln",
-    widen="intermediate.dense",
-    narrow="output.dense",
+    ffn_up="intermediate.dense",
+    ffn_down="output.dense",
     final_norm="bert.encoder.ln",
     **_HEAD,
 )
@@ -84,19 +84,19 @@ _POST = {
     "attention_dense": "attention.output.dense",
     "first_norm": "attention.output.LayerNorm",
     "second_norm": "output.LayerNorm",
-    "widen": "intermediate.dense",
-    "narrow": "output.dense",
+    "ffn_up": "intermediate.dense",
+    "ffn_down": "output.dense",
     "final_norm": "",
     "embedding_norm": "bert.embeddings.LayerNorm",
     "pooler": "bert.pooler.dense",
 }
-TAPE_05_NAMES = Names(**_POST, **_TAPE_HEAD)
-POST_LN_NAMES = Names(**_POST, **_HEAD)
+TAPE_05_NAMES = TensorNames(**_POST, **_TAPE_HEAD)
+POST_LN_NAMES = TensorNames(**_POST, **_HEAD)
 
 
 @dataclass(frozen=True)
-class Mathematics:
-    """What the tensors alone don't say. ``token_rows``: for each TAPE token its row in the embedding."""
+class ForwardSettings:
+    """Settings that the tensors don't determine; ``token_rows`` is the embedding row of each TAPE token."""
 
     layers: int
     heads: int
@@ -104,12 +104,12 @@ class Mathematics:
     activation: str
     head_activation: str
     token_rows: tuple[int, ...]
-    normalise_first: bool = True
+    pre_layer_norm: bool = True
     final_norm: bool = True
 
     @classmethod
-    def of(cls, config: ProteinBertConfig, token_rows: tuple[int, ...]) -> Mathematics:
-        """As a model's configuration says."""
+    def of(cls, config: ProteinBertConfig, token_rows: tuple[int, ...]) -> ForwardSettings:
+        """The settings of a model configuration."""
         return cls(
             layers=config.num_hidden_layers,
             heads=config.num_attention_heads,
@@ -117,39 +117,42 @@ class Mathematics:
             activation=config.hidden_act,
             head_activation=config.mlm_hidden_act or config.hidden_act,
             token_rows=token_rows,
-            normalise_first=config.layer_norm_position == "pre",
+            pre_layer_norm=config.layer_norm_position == "pre",
             final_norm=config.apply_final_ln,
         )
 
 
-def whole(weights: Mapping[str, LazyTensor]) -> dict[str, tuple[Part, ...]]:
-    """Tensors that lie there in one part."""
-    return {name: (Part((0,) * len(tensor.shape), tensor),) for name, tensor in weights.items()}
+def unsharded(weights: Mapping[str, LazyTensor]) -> dict[str, tuple[TensorShard, ...]]:
+    """Complete tensors as single shards."""
+    return {name: (TensorShard((0,) * len(tensor.shape), tensor),) for name, tensor in weights.items()}
 
 
 class NamedForward:
-    """See the module's text.
+    """The forward pass; see the module's docstring.
 
     Args:
-        weights: parts of each tensor, by the form's names.
-        description: for the certificate.
+        weights: shards of each tensor, by the format's names.
+        names: the format's names of the tensors.
+        settings: what the tensors don't determine.
+        description: names the implementation in the certificate.
+        rounded_to: data type to which weights are rounded before use; None uses them unchanged.
     """
 
     def __init__(
         self,
-        weights: Mapping[str, Sequence[Part]],
-        names: Names,
-        mathematics: Mathematics,
+        weights: Mapping[str, Sequence[TensorShard]],
+        names: TensorNames,
+        settings: ForwardSettings,
         description: str,
         rounded_to: torch.dtype | None = None,
     ) -> None:
         self.description = description
-        self._weights, self._names, self._maths = weights, names, mathematics
+        self._weights, self._names, self._settings = weights, names, settings
         self._rounded_to = rounded_to
 
     @torch.no_grad()
     def states(self, proteins: Sequence[str]) -> list[dict[str, Tensor]]:
-        """All proteins go through in one row, each attending to itself, so that every weight is widened once."""
+        """All proteins are packed into one row, each attending to itself, so that every weight is loaded once."""
         lengths = [len(protein) + 2 for protein in proteins]
         stages = self._states(torch.cat([self.embeddings(protein) for protein in proteins]), lengths)
         pooled = stages.pop(POOLED, None)
@@ -160,7 +163,7 @@ class NamedForward:
 
     @torch.no_grad()
     def embeddings(self, protein: str) -> Tensor:
-        ids = [self._maths.token_rows[IUPAC_VOCAB[token]] for token in ("<cls>", *protein, "<sep>")]
+        ids = [self._settings.token_rows[IUPAC_VOCAB[token]] for token in ("<cls>", *protein, "<sep>")]
         table = "bert.embeddings.{}_embeddings.weight"
         words = self._look_up(table.format("word"), ids)
         types = self._look_up(table.format("token_type"), [0] * len(ids))
@@ -169,10 +172,10 @@ class NamedForward:
 
     def _states(self, hidden: Tensor, lengths: list[int]) -> dict[str, Tensor]:
         stages: dict[str, Tensor] = {}
-        for number in range(self._maths.layers):
-            stages |= zip(layer_stages(number), self._block(number, hidden, lengths), strict=True)
-            hidden = stages[layer_stages(number)[1]]
-        if self._names.final_norm and self._maths.final_norm:
+        for number in range(self._settings.layers):
+            stages |= zip(layer_activations(number), self._block(number, hidden, lengths), strict=True)
+            hidden = stages[layer_activations(number)[1]]
+        if self._names.final_norm and self._settings.final_norm:
             hidden = self._norm(self._names.final_norm, hidden)
         stages[FINAL] = hidden
         if self._names.pooler and self._names.pooler + ".weight" in self._weights:
@@ -183,7 +186,7 @@ class NamedForward:
         return stages
 
     def _block(self, number: int, hidden: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
-        """Keys of all heads, and the block's output, both (T, H)."""
+        """The keys of all heads and the output of a block, both (T, H)."""
         names, prefix = self._names, self._names.layer.replace("{i}", str(number))
         keys: list[Tensor] = []
 
@@ -192,33 +195,33 @@ class NamedForward:
                 self._linear(f"{prefix}attention.self.{part}", inputs) for part in ("query", "key", "value")
             )
             keys.append(key)
-            context = attend_each(query, key, value, self._maths.heads, lengths)
+            context = packed_attention(query, key, value, self._settings.heads, lengths)
             return self._linear(prefix + names.attention_dense, context)
 
         def feed_forward(inputs: Tensor) -> Tensor:
-            wide = activate(self._linear(prefix + names.widen, inputs), self._maths.activation)
-            return self._linear(prefix + names.narrow, wide)
+            wide = apply_activation(self._linear(prefix + names.ffn_up, inputs), self._settings.activation)
+            return self._linear(prefix + names.ffn_down, wide)
 
         hidden = self._residual(attention, prefix + names.first_norm, hidden)
         return keys[0], self._residual(feed_forward, prefix + names.second_norm, hidden)
 
     def _residual(self, part: Callable[[Tensor], Tensor], norm: str, hidden: Tensor) -> Tensor:
-        if self._maths.normalise_first:
+        if self._settings.pre_layer_norm:
             return hidden + part(self._norm(norm, hidden))
         return self._norm(norm, hidden + part(hidden))
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        features = activate(self._linear(self._names.head_dense, hidden), self._maths.head_activation)
+        features = apply_activation(self._linear(self._names.head_dense, hidden), self._settings.head_activation)
         features = self._norm(self._names.head_norm, features)
         words = "bert.embeddings.word_embeddings.weight"
         scores = self._multiply(words, features) + self._vector(self._names.head_bias)
-        return scores[:, list(self._maths.token_rows)]
+        return scores[:, list(self._settings.token_rows)]
 
     def _linear(self, name: str, inputs: Tensor) -> Tensor:
         return self._multiply(name + ".weight", inputs) + self._vector(name + ".bias")
 
     def _multiply(self, name: str, inputs: Tensor) -> Tensor:
-        """``inputs @ weight.T``, each part of the weight for itself."""
+        """``inputs @ weight.T``, computed shard by shard."""
         output = inputs.new_zeros(len(inputs), self._rows(name))
         for part in self._weights[name]:
             (row, column), (rows, columns) = part.offsets, part.values.shape
@@ -232,7 +235,7 @@ class NamedForward:
         return vector
 
     def _look_up(self, name: str, ids: Sequence[int]) -> Tensor:
-        """Rows of a table (len(ids), H); each part gives those that it has, zeros for the others."""
+        """Rows of an embedding table (len(ids), H), each taken from the shard that contains it."""
         wanted = torch.tensor(list(ids))
         width = max(part.offsets[1] + part.values.shape[1] for part in self._weights[name])
         found = torch.zeros(len(wanted), width, dtype=torch.float64)
@@ -246,7 +249,7 @@ class NamedForward:
         return max(part.offsets[0] + part.values.shape[0] for part in self._weights[name])
 
     def _norm(self, name: str, inputs: Tensor) -> Tensor:
-        return normalise(inputs, self._vector(name + ".weight"), self._vector(name + ".bias"), self._maths.epsilon)
+        return layer_norm(inputs, self._vector(name + ".weight"), self._vector(name + ".bias"), self._settings.epsilon)
 
-    def _value(self, part: Part) -> Tensor:
+    def _value(self, part: TensorShard) -> Tensor:
         return rounded(part.values, self._rounded_to)

@@ -1,8 +1,8 @@
-"""Evaluators: things that compute the states of proteins, stage by stage, for the parity certificate.
+"""Reference forward passes: the activations of proteins, layer by layer, for the parity certificate.
 
-All compute in double precision. Weights widen without loss, so a difference between two evaluators shows the weights
-and the mathematics, not the order in which one of them adds. Weights are read when they are used and forgotten then,
-so that a model needs the memory of one of its blocks.
+All of them compute in float64, to which weights convert without loss. A difference between two of them is therefore due
+to the weights or the architecture and not to the order of summation. Weights are loaded when they are used and dropped
+afterwards, so that a model needs the memory of one block.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ LOGITS = "logits"
 
 
 class ReferenceForward(Protocol):
-    """Proteins go in as letters; ``<cls>`` and ``<sep>`` (or the source's names of them) are put around them.
+    """A forward pass over protein sequences; it adds ``<cls>`` and ``<sep>``, or their equivalents, by itself.
 
     Attributes:
-        description: what computes, for the certificate.
+        description: names the implementation in the certificate.
     """
 
     description: str
 
     def states(self, proteins: Sequence[str]) -> list[dict[str, Tensor]]:
-        """For each protein its stages: ``layer 0 keys``, ``layer 0``, ... ``final layer norm``, each (L + 2, H), and,
-        with a head, ``logits`` (L + 2, 30) in the order of the TAPE vocabulary.
+        """The activations of each protein by name: ``layer 0 keys``, ``layer 0``, ... ``final layer norm``, each (L +
+        2, H), and, with a head, ``logits`` (L + 2, 30) in the order of the TAPE vocabulary.
 
-        Keys are compared because a key's bias cancels in the softmax: no later stage shows it.
+        Keys are included because the bias of a key cancels in the softmax, so that no later activation depends on it.
         """
 
     def embeddings(self, protein: str) -> Tensor:
-        """Sum of the embeddings, (L + 2, H)."""
+        """The sum of the embeddings of a protein, (L + 2, H)."""
 
 
-def layer_stages(number: int) -> tuple[str, str]:
-    """Names of a block's two stages."""
+def layer_activations(number: int) -> tuple[str, str]:
+    """Names of the two activations of a block."""
     return f"layer {number} keys", f"layer {number}"
 
 
 def rounded(lazy: LazyTensor, rounded_to: torch.dtype | None) -> Tensor:
-    """A weight in double precision, rounded to a narrower type first if one is given."""
+    """A weight in float64, rounded to a narrower data type first if one is given."""
     tensor = lazy.load()
     return (tensor if rounded_to is None else tensor.to(rounded_to)).double()
 
@@ -57,26 +57,29 @@ def rounded(lazy: LazyTensor, rounded_to: torch.dtype | None) -> Tensor:
 def stream_weights(
     module: nn.Module, prefix: str, weights: Mapping[str, LazyTensor], rounded_to: torch.dtype | None
 ) -> None:
-    """Give a module on the ``meta`` device its weights while it runs, and take them away afterwards.
+    """Load the weights of a module on the ``meta`` device before its forward pass, and drop them afterwards.
 
     Args:
-        prefix: of the module's parameters among ``weights``.
+        module: any module.
+        prefix: prefix of the module's parameters in ``weights``.
+        weights: lazy tensors by name.
+        rounded_to: data type to which weights are rounded; None leaves them unchanged.
     """
     names = list(module.state_dict())
 
-    def arrive(module: nn.Module, inputs: Any) -> None:
+    def load(module: nn.Module, inputs: Any) -> None:
         state = {name: rounded(weights[prefix + name], rounded_to) for name in names}
         module.load_state_dict(state, assign=True)
 
-    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+    def drop(module: nn.Module, inputs: Any, output: Any) -> None:
         module.to("meta")
 
-    module.register_forward_pre_hook(arrive)
-    module.register_forward_hook(leave)
+    module.register_forward_pre_hook(load)
+    module.register_forward_hook(drop)
 
 
-class StageRecorder:
-    """Notes the outputs of modules as they run."""
+class ActivationRecorder:
+    """Records the outputs of modules during a forward pass."""
 
     def __init__(self) -> None:
         self.stages: dict[str, Tensor] = {}
@@ -89,22 +92,23 @@ class StageRecorder:
 
 
 def pad_batch(ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Ids and mask, (B, S) each."""
+    """Padded token ids and mask, (B, S) each."""
     batch = nn.utils.rnn.pad_sequence(list(ids), batch_first=True)
     mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
     return batch, mask
 
 
 def cut_padding(stages: Mapping[str, Tensor], ids: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-    """Stages of each protein."""
+    """The activations of each protein without padding."""
     return [{name: state[row, : len(ids[row])] for name, state in stages.items()} for row in range(len(ids))]
 
 
 class ModelForward:
-    """Runs our model on padded batches, so that the mask takes part in what is compared.
+    """This project's own model on padded batches, so that the comparison includes masking.
 
     Args:
-        weights: by the names of ProteinBertForMaskedLM, the head's may be missing.
+        config: the model's configuration.
+        weights: tensors by the names of ProteinBertForMaskedLM; those of the head are optional.
         rounded_to: see :func:`rounded`.
     """
 
@@ -114,7 +118,7 @@ class ModelForward:
         self, config: ProteinBertConfig, weights: Mapping[str, LazyTensor], rounded_to: torch.dtype | None = None
     ) -> None:
         self._has_head = any(name.startswith("mlm.") for name in weights)
-        self._recorder = StageRecorder()
+        self._recorder = ActivationRecorder()
         with torch.device("meta"):
             model = ProteinBertForMaskedLM(config).eval().double()
         self._bert, self._head = model.bert, model.mlm
@@ -137,7 +141,7 @@ class ModelForward:
     def _watch(self, bert: ProteinBertModel) -> None:
         for number, layer in enumerate(bert.encoder.layer):
             assert isinstance(layer, ProteinBertLayer)
-            keys, state = layer_stages(number)
+            keys, state = layer_activations(number)
             self._recorder.watch(layer.attention.self.key, keys)
             self._recorder.watch(layer, state)
 
@@ -150,7 +154,7 @@ class ModelForward:
         if self._has_head:
             stages[LOGITS] = self._head(output)[0]
         found = cut_padding(stages, ids)
-        if self._bert.config.layer_norm_position == "post":  # otherwise it is a row of the final states
+        if self._bert.config.layer_norm_position == "post":  # in a pre-layer-norm model it is a row of the final states
             for row, states in enumerate(found):
                 states[POOLED] = pooled[row : row + 1]
         return found

@@ -57,6 +57,9 @@ class LazyTensor:
         return cls(tuple(tensor.shape), tensor.dtype, lambda: tensor)
 
 
+LazyState = dict[str, LazyTensor]  # a state dict that is loaded tensor by tensor
+
+
 def write_safetensors(stream: IO[bytes], tensors: Mapping[str, LazyTensor]) -> None:
     """Write ``tensors`` to ``stream``, loading one after the other.
 

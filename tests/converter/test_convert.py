@@ -96,7 +96,7 @@ def test_value_too_large_for_half_precision_is_named(tmp_path: Path) -> None:
     truth = make_truth()
     truth.plain["bert.encoder.final_ln.weight"][3] = 1e5
     mega = write_megatron(tmp_path / "mega", truth)
-    with pytest.raises(CheckpointError, match=r"final_ln\.weight has values that aren't finite"):
+    with pytest.raises(CheckpointError, match=r"final_ln\.weight has values that are not finite"):
         convert(ConversionRequest(mega, tmp_path / "out", dtype=torch.float16), silent)
     assert not (tmp_path / "out").exists()
 
@@ -197,7 +197,7 @@ def test_other_peoples_files_are_not_replaced_unasked(tmp_path: Path, mega: Path
     folder = tmp_path / "models"
     folder.mkdir()
     (folder / there).write_text("precious")
-    with pytest.raises(ConfigError, match=f"already holds {there}"):
+    with pytest.raises(ConfigError, match=f"already contains {there}"):
         convert(ConversionRequest(mega, folder / out), silent)
     assert (folder / there).read_text() == "precious"
     convert(ConversionRequest(mega, folder / out, overwrite=True), silent)
@@ -206,7 +206,7 @@ def test_other_peoples_files_are_not_replaced_unasked(tmp_path: Path, mega: Path
 
 def test_another_conversions_weights_keep_their_configuration(tmp_path: Path, mega: Path) -> None:
     convert(ConversionRequest(mega, tmp_path / "one.bin"), silent)
-    with pytest.raises(ConfigError, match=r"already holds one\.bin"):
+    with pytest.raises(ConfigError, match=r"already contains one\.bin"):
         convert(ConversionRequest(mega, tmp_path / "two.bin"), silent)
 
 

@@ -87,8 +87,8 @@ def a_shard_of_another_size(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (a_tensor, r"layers\.1\.input_layernorm\.weight: the tensor-parallel ranks hold different values"),
-        (a_value, r"layer\.1\.mlp\.dense_h_4h\.bias has values that aren't finite"),
+        (a_tensor, r"layers\.1\.input_layernorm\.weight: the tensor-parallel ranks have different values"),
+        (a_value, r"layer\.1\.mlp\.dense_h_4h\.bias has values that are not finite"),
         (a_tied_copy, r"word_embeddings_for_head\.weight: rank 1 differs"),
         (a_key, r"layers\.1\.attention\.dense\.weight is missing"),
         (a_shard, r"mp_rank_00_001/model_optim_rng\.pt: truncated"),
@@ -142,7 +142,7 @@ def test_whole_numbers_are_no_weights(tmp_path: Path, pair: tuple[Path, Path]) -
     state = load_file(copy / "model.safetensors")
     state["bert.encoder.final_ln.weight"] = state["bert.encoder.final_ln.weight"].to(torch.int64)
     save_file(state, copy / "model.safetensors")
-    words = r"copy: bert\.encoder\.final_ln\.weight holds torch\.int64"
+    words = r"copy: bert\.encoder\.final_ln\.weight has the data type torch\.int64"
     with pytest.raises(CheckpointError, match=words):
         convert(ConversionRequest(copy, tmp_path / "out"), silent)
     with pytest.raises(CheckpointError, match=words):
@@ -177,7 +177,7 @@ def test_the_command_line(
     shown = capsys.readouterr()
     assert '"largest_difference"' in shown.out
     assert call(monkeypatch, repository_root, "-src", tape, "-out", tmp_path / "t", *sizes) == 1
-    assert "are for --to megatron" in capsys.readouterr().err
+    assert "require --to megatron" in capsys.readouterr().err
     assert call(monkeypatch, repository_root, "--verify-only", mega, tape, "-heads", 2) == 1
     for wrong in (("-src", tape), ("--verify-only", mega, tape, "-out", "x")):
         assert call(monkeypatch, repository_root, *wrong) == 2

@@ -74,7 +74,7 @@ def test_malicious_file_is_one_line_and_does_not_run(
         (("-dst", "nowhere.bin"), "error: nowhere.bin"),
         (
             ("--tensor-model-parallel-size", -1, "--pipeline-model-parallel-size", -1),
-            "error: --tensor-model-parallel-size and --pipeline-model-parallel-size are for --to megatron",
+            "error: --tensor-model-parallel-size and --pipeline-model-parallel-size require --to megatron",
         ),
     ],
 )
@@ -109,7 +109,7 @@ def test_verify_only_takes_no_option_of_writing(
     flags: str,
 ) -> None:
     assert call(monkeypatch, repository_root, "--verify-only", "a", "b", *options) == 2
-    assert f"writes nothing: no {flags}\n" in capsys.readouterr().err
+    assert f"writes nothing; remove {flags}\n" in capsys.readouterr().err
 
 
 def test_truncated_file_is_one_line(

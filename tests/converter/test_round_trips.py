@@ -154,13 +154,13 @@ def test_saving_a_tape_model_anew(tmp_path: Path, tape: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "changes", "words"),
     [
-        (MegatronTarget(tensor=5), {}, "--tensor-model-parallel-size 5 doesn't divide num_attention_heads 12"),
-        (MegatronTarget(pipeline=5), {}, "--pipeline-model-parallel-size 5 doesn't divide num_hidden_layers 12"),
-        (MegatronTarget(tensor=0), {}, "it must be 1 or more"),
+        (MegatronTarget(tensor=5), {}, "--tensor-model-parallel-size 5 does not divide num_attention_heads 12"),
+        (MegatronTarget(pipeline=5), {}, "--pipeline-model-parallel-size 5 does not divide num_hidden_layers 12"),
+        (MegatronTarget(tensor=0), {}, "must be at least 1"),
         (MegatronTarget(), {"apply_final_ln": False}, "always applies the final layer norm"),
-        (MegatronTarget(), {"pruned_heads": {0: [1]}}, "no blocks with pruned heads"),
-        (MegatronTarget(), {"hidden_act": "relu"}, "no relu blocks"),
-        (MegatronTarget(tensor=2, file="m.pt"), {}, "one file holds one rank"),
+        (MegatronTarget(), {"pruned_heads": {0: [1]}}, "does not support pruned heads"),
+        (MegatronTarget(), {"hidden_act": "relu"}, "can't combine relu blocks"),
+        (MegatronTarget(tensor=2, file="m.pt"), {}, "a single file contains one rank"),
     ],
 )
 def test_what_megatron_cannot_hold_is_refused(target: MegatronTarget, changes: dict[str, Any], words: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from converter.safe_load import StandIn, load_checkpoint_file
+from converter.safe_load import Placeholder, load_checkpoint_file
 from tape.errors import CheckpointError
 from tests.support.megatron_writer import training_state
 
@@ -67,8 +67,8 @@ def test_objects_of_megatron_are_stood_in_for(tmp_path: Path, zip_file: bool, mo
     torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=zip_file)
     loaded = load_checkpoint_file(tmp_path / "a.pt")
     assert loaded["args"].num_layers == 2
-    assert isinstance(loaded["args"].model_type, StandIn)
-    assert type(loaded["optimizer"]["loss_scaler"]) is StandIn
+    assert isinstance(loaded["args"].model_type, Placeholder)
+    assert type(loaded["optimizer"]["loss_scaler"]) is Placeholder
     assert not vars(loaded["optimizer"]["loss_scaler"])
     assert torch.equal(loaded["model"]["w"], torch.ones(2))
 
@@ -98,7 +98,7 @@ def test_the_offending_name_is_told_for_every_protocol(tmp_path: Path, protocol:
             torch.save(
                 content, tmp_path / "evil.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=form == "zip"
             )
-        with pytest.raises(CheckpointError, match=rf"evil\.pt: refused, because its pickle names {name},"):
+        with pytest.raises(CheckpointError, match=rf"evil\.pt: refused: its pickle refers to {name},"):
             load_checkpoint_file(tmp_path / "evil.pt")
         assert not (tmp_path / "it_ran").exists()
 
@@ -107,7 +107,7 @@ def test_a_name_that_is_put_together_is_refused_too(tmp_path: Path) -> None:
     # protocol 4; the module's name comes from the memo, the function's is no string at that place
     memo = b"\x80\x04\x8c\x02os\x94\x8c\x06system\x94h\x00h\x01\x93\x8c\x04true\x85R."
     computed = b"\x80\x04\x8c\x02os\x8c\x06systemN0\x93\x8c\x04true\x85R."
-    for content, words in ((memo, r"names os\.system,"), (computed, "names something by a computed name,")):
+    for content, words in ((memo, r"refers to os\.system,"), (computed, "refers to a computed name,")):
         (tmp_path / "evil.pt").write_bytes(content)
         with pytest.raises(CheckpointError, match=words):
             load_checkpoint_file(tmp_path / "evil.pt")
@@ -143,9 +143,9 @@ def test_malicious_pickle_is_refused_by_name_and_does_not_run(
 @pytest.mark.parametrize("zip_file", [True, False])
 @pytest.mark.parametrize("kept", [0, 1, 40, 0.5, 0.99])
 def test_truncated_file_is_named(tmp_path: Path, kept: float, zip_file: bool) -> None:
-    whole, cut = tmp_path / "whole.pt", tmp_path / "cut.pt"
-    torch.save({"model": torch.zeros(1000)}, whole, _use_new_zipfile_serialization=zip_file)
-    content = whole.read_bytes()
+    unsharded, cut = tmp_path / "whole.pt", tmp_path / "cut.pt"
+    torch.save({"model": torch.zeros(1000)}, unsharded, _use_new_zipfile_serialization=zip_file)
+    content = unsharded.read_bytes()
     cut.write_bytes(content[: int(kept if kept >= 1 or kept == 0 else len(content) * kept)])
     with pytest.raises(CheckpointError, match=r"cut\.pt: (truncated or not a PyTorch checkpoint|the file is empty)"):
         load_checkpoint_file(cut)

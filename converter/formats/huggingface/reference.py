@@ -1,4 +1,4 @@
-"""Computes what a Hugging Face directory computes with the ``transformers`` library itself, where it is installed."""
+"""The reference forward pass of a Hugging Face directory, computed by the ``transformers`` library if installed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from converter.verify.reference_forward import (
     FINAL,
     LOGITS,
     POOLED,
-    StageRecorder,
+    ActivationRecorder,
     cut_padding,
-    layer_stages,
+    layer_activations,
     pad_batch,
     stream_weights,
 )
@@ -31,7 +31,7 @@ def transformers_available() -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' remarks on its own classes, which a user can do nothing about."""
+    """Suppress transformers' warnings about its own classes."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()
@@ -43,11 +43,13 @@ def _quiet() -> Iterator[None]:
 
 
 class TransformersForward:
-    """``AutoModelForMaskedLM`` of a directory's ``config.json`` on padded batches, block after block.
+    """``AutoModelForMaskedLM`` with a directory's ``config.json``, on padded batches, one block at a time.
 
     Args:
-        weights: by transformers' names; without a head or a pooler those aren't run.
-        token_rows: row of each TAPE token in the embedding.
+        directory: contains ``config.json``.
+        weights: tensors by transformers' names; head and pooler are optional.
+        token_rows: embedding row of each TAPE token.
+        rounded_to: data type to which weights are rounded before use; None uses them unchanged.
     """
 
     def __init__(
@@ -60,23 +62,23 @@ class TransformersForward:
         import transformers
 
         self._rows = torch.tensor(list(token_rows))
-        self._recorder = StageRecorder()
+        self._recorder = ActivationRecorder()
         self._pools = "bert.pooler.dense.weight" in weights
         self._has_head = "cls.predictions.bias" in weights
         eager = {"attn_implementation": "eager"}
         with _quiet(), torch.device("meta"):
             config = transformers.AutoConfig.from_pretrained(str(directory))
-            whole = transformers.AutoModelForMaskedLM.from_config(config, **eager)
+            with_head = transformers.AutoModelForMaskedLM.from_config(config, **eager)
             bert = transformers.AutoModel.from_config(config, **eager, add_pooling_layer=self._pools)
-        self._bert, self._head = bert.eval().double(), whole.cls.eval().double()
-        self.description = f"transformers {transformers.__version__} {type(whole).__name__}"
+        self._bert, self._head = bert.eval().double(), with_head.cls.eval().double()
+        self.description = f"transformers {transformers.__version__} {type(with_head).__name__}"
         self._stream(weights, rounded_to)
 
     def _stream(self, weights: Mapping[str, LazyTensor], rounded_to: torch.dtype | None) -> None:
         units: dict[str, nn.Module] = {"bert.embeddings.": self._bert.embeddings}
         for number, layer in enumerate(self._bert.encoder.layer):
             units[f"bert.encoder.layer.{number}."] = layer
-            keys, state = layer_stages(number)
+            keys, state = layer_activations(number)
             self._recorder.watch(layer.attention.self.key, keys)
             self._recorder.watch(layer, state)
         if hasattr(self._bert.encoder, "ln"):
@@ -93,7 +95,7 @@ class TransformersForward:
         ids = [self._ids(protein) for protein in proteins]
         batch, mask = pad_batch(ids)
         self._recorder.stages = {}
-        # Positions and types are given, because the model's own tables of them have no data here.
+        # passed explicitly, because the model's own buffers of them are on the meta device
         output: Any = self._bert(batch, mask, **self._places(batch))
         hidden = output[0]
         stages = self._recorder.stages | {FINAL: hidden}

@@ -1,4 +1,4 @@
-"""Hugging Face directories as sources: ``MegatronBertForMaskedLM``, and ``BertForMaskedLM`` (as tape-proteins 0.5)."""
+"""Reads Hugging Face directories of ``MegatronBertForMaskedLM`` and (post-layer-norm) ``BertForMaskedLM`` models."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import torch
 
 from converter.formats.model_files import ModelFiles, file_hashes
 from converter.formats.tape.source import read_config
-from converter.formats.tensor_files import LazyState
-from converter.mapping.rules import Layout, Mapped, apply_rules, check_tied, single, token_rows_by_name
+from converter.mapping.rules import Layout, Mapped, apply_rules, as_single_rank, check_tied, token_rows_by_name
 from converter.mapping.tables import HUGGINGFACE_DROPS, HUGGINGFACE_RULES, POST_LN_DROPS, POST_LN_RULES, WORD_EMBEDDINGS
-from converter.options import SourceOptions, refuse_options
-from converter.verify.named_forward import HUGGINGFACE_NAMES, POST_LN_NAMES, Mathematics, NamedForward, whole
+from converter.options import SourceOptions, reject_options
+from converter.verify.named_forward import HUGGINGFACE_NAMES, POST_LN_NAMES, ForwardSettings, NamedForward, unsharded
 from converter.verify.reference_forward import ReferenceForward
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError
 from tape.io.json_files import read_json_object
 from tape.io.vocabulary_files import read_vocabulary_file
+from tape.models.lazy_tensors import LazyState
 from tape.tokenizers import TAPETokenizer
 
 from .reference import TransformersForward, transformers_available
 
 PRE_LN_TYPE, POST_LN_TYPE = "megatron-bert", "bert"
-TAPE_SETTINGS = "tape_config"  # our key for what transformers' configuration has no name for
+TAPE_SETTINGS = "tape_config"  # our key for settings that transformers' configuration lacks
 
-# transformers' names of activations; several of them are one function.
+# transformers' names of activations, some of which denote the same function
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -43,18 +43,20 @@ _BIAS = "cls.predictions.bias"
 
 
 def is_huggingface(values: Mapping[str, Any]) -> bool:
-    """Whether a ``config.json`` is transformers'; TAPE's states no model type."""
+    """Whether a ``config.json`` is transformers'; TAPE's has no ``model_type``."""
     return "model_type" in values
 
 
 class HuggingFaceSource:
-    """Its activation, sizes and vocabulary are those of its own files."""
+    """A Hugging Face model directory; all settings come from its own files."""
 
     def __init__(self, files: ModelFiles, options: SourceOptions) -> None:
-        refuse_options(options, files.path, "states its own settings", frozenset({"vocabulary"}))
+        reject_options(options, files.path, "states its own settings", frozenset({"vocabulary"}))
         kind = files.values["model_type"]
         if kind not in (PRE_LN_TYPE, POST_LN_TYPE):
-            raise CheckpointError(f"{files.path}: is a {kind!r}; {PRE_LN_TYPE} and {POST_LN_TYPE} are read")
+            raise CheckpointError(
+                f"{files.path}: has model_type {kind!r}; supported are {PRE_LN_TYPE} and {POST_LN_TYPE}"
+            )
         self.path, self._files = files.path, files
         self._is_post = kind == POST_LN_TYPE
         self.kind = f"huggingface-{kind}"
@@ -67,17 +69,17 @@ class HuggingFaceSource:
         values = self._files.values
         for name, expected in (("position_embedding_type", "absolute"), ("is_decoder", False)):
             if values.get(name, expected) != expected:
-                raise CheckpointError(f"{self.path}: {name} is {values[name]!r}, which TAPE's model lacks")
+                raise CheckpointError(f"{self.path}: {name} is {values[name]!r}, which TAPE's model does not support")
         activation = values.get("hidden_act", "gelu")
         if activation not in ACTIVATIONS:
-            raise CheckpointError(f"{self.path}: hidden_act {activation!r} is none of {', '.join(ACTIVATIONS)}")
+            raise CheckpointError(f"{self.path}: hidden_act {activation!r} is not one of {', '.join(ACTIVATIONS)}")
         names = vars(ProteinBertConfig())
         kept = values.get(TAPE_SETTINGS)
         settings = {name: value for name, value in kept.items() if name in names} if isinstance(kept, dict) else {}
         settings |= {name: value for name, value in values.items() if name in names}
         settings |= {"hidden_act": ACTIVATIONS[activation], "mlm_hidden_act": None, "apply_final_ln": True}
         settings["layer_norm_position"] = "post" if self._is_post else "pre"
-        config = read_config({**_USUAL, **settings}, self._files)
+        config = read_config({**_TRANSFORMERS_DEFAULTS, **settings}, self._files)
         return ProteinBertConfig.from_dict({**config.to_dict(), "vocab_size": len(self._rows)})
 
     @property
@@ -86,26 +88,26 @@ class HuggingFaceSource:
 
     def map(self) -> Mapped:
         layout = Layout(self.config.num_attention_heads, 3.0, self._rows)
-        shards = single(self._state)
+        shards = as_single_rank(self._state)
         check_tied(shards, _DECODER, WORD_EMBEDDINGS)
         check_tied(shards, _DECODER_BIAS, _BIAS)
         rules = POST_LN_RULES if self._is_post else HUGGINGFACE_RULES
         drops = POST_LN_DROPS if self._is_post else HUGGINGFACE_DROPS
         return apply_rules(rules, drops, shards, self.config.num_hidden_layers, layout)
 
-    def evaluator(self, rounded_to: torch.dtype | None) -> ReferenceForward:
-        """By transformers, where it is installed; else in plain torch."""
+    def reference_forward(self, rounded_to: torch.dtype | None) -> ReferenceForward:
+        """A forward pass by transformers if it is installed, otherwise in plain torch."""
         if transformers_available():
             return TransformersForward(self._files.directory, self._state, self._rows, rounded_to)
-        return self.plain_evaluator(rounded_to)
+        return self.plain_reference_forward(rounded_to)
 
-    def plain_evaluator(self, rounded_to: torch.dtype | None = None) -> NamedForward:
-        mathematics = Mathematics.of(self.config, self._rows)
+    def plain_reference_forward(self, rounded_to: torch.dtype | None = None) -> NamedForward:
+        settings = ForwardSettings.of(self.config, self._rows)
         names = POST_LN_NAMES if self._is_post else HUGGINGFACE_NAMES
         description = (
             "plain torch by transformers' names (converter.verify.named_forward); transformers isn't installed"
         )
-        return NamedForward(whole(self._state), names, mathematics, description, rounded_to)
+        return NamedForward(unsharded(self._state), names, settings, description, rounded_to)
 
     def provenance(self) -> dict[str, Any]:
         return {
@@ -118,21 +120,21 @@ class HuggingFaceSource:
         }
 
 
-# Defaults of transformers' configurations, where a file leaves them out.
-_USUAL = {"type_vocab_size": 2, "layer_norm_eps": 1e-12, "max_position_embeddings": 512}
+# transformers' defaults of settings that a config.json may omit
+_TRANSFORMERS_DEFAULTS = {"type_vocab_size": 2, "layer_norm_eps": 1e-12, "max_position_embeddings": 512}
 
 
 def _with_tied_copies(state: LazyState) -> LazyState:
-    """transformers may leave out the second names of tied tensors."""
+    """Add the second names of tied tensors, which transformers may omit."""
     copies = ((_DECODER, WORD_EMBEDDINGS), (_DECODER_BIAS, _BIAS)) if _BIAS in state else ()
     return state | {copy: state[original] for copy, original in copies if copy not in state and original in state}
 
 
 def _vocabulary(files: ModelFiles, options: SourceOptions) -> tuple[tuple[str, ...], str]:
-    """Tokens by row, and where they are stated.
+    """Tokens by embedding row, and the file that states them.
 
     Raises:
-        CheckpointError: nowhere.
+        CheckpointError: if no file does.
     """
     if options.vocabulary:
         return options.vocabulary, "option"
@@ -144,7 +146,7 @@ def _vocabulary(files: ModelFiles, options: SourceOptions) -> tuple[tuple[str, .
     tokenizer = TAPETokenizer()
     if files.values.get("vocab_size") == tokenizer.vocab_size:
         return tuple(tokenizer.tokens), "TAPE's order (usual with 30 tokens)"
-    raise CheckpointError(f"{folder}: has neither tokenizer.json nor vocab.txt: give --vocab-file")
+    raise CheckpointError(f"{folder}: contains neither tokenizer.json nor vocab.txt: give --vocab-file")
 
 
 def _tokenizer_tokens(values: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
@@ -152,6 +154,8 @@ def _tokenizer_tokens(values: Mapping[str, Any], folder: Path) -> tuple[str, ...
         ids = {str(token): int(number) for token, number in values["model"]["vocab"].items()}
         ids |= {str(entry["content"]): int(entry["id"]) for entry in values.get("added_tokens", [])}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{folder / 'tokenizer.json'}: has no list of tokens with ids ({error!r})") from error
+        raise CheckpointError(
+            f"{folder / 'tokenizer.json'}: contains no list of tokens with ids ({error!r})"
+        ) from error
     by_id = {number: token for token, number in ids.items()}
     return tuple(by_id.get(number, "") for number in range(max(by_id, default=-1) + 1))

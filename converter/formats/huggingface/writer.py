@@ -1,6 +1,7 @@
-"""Writes a directory that ``transformers`` loads without our code: configuration, weights, tokenizer, model card.
+"""Writes directories that ``transformers`` loads without this project's code.
 
-transformers itself isn't needed for it: these are JSON files and safetensors.
+They contain configuration, weights, tokenizer and model card. Writing these JSON and safetensors files doesn't need
+transformers.
 """
 
 from __future__ import annotations
@@ -12,14 +13,13 @@ from typing import Any
 
 import torch
 
-from converter.formats.tensor_files import LazyState
 from converter.mapping.rules import invert_rules
 from converter.mapping.tables import HUGGINGFACE_RULES, POST_LN_RULES
 from converter.mapping.transforms import Layout
 from tape.configs import CONFIG_NAME, ProteinBertConfig
 from tape.errors import ConfigError
 from tape.io.atomic import atomic_write, write_json, write_text
-from tape.models.lazy_tensors import write_safetensors
+from tape.models.lazy_tensors import LazyState, write_safetensors
 from tape.models.model_directory import SAFETENSORS_NAME
 from tape.tokenizers import IUPAC_VOCAB, SPECIAL_TOKENS
 
@@ -29,9 +29,9 @@ CARD_NAME = "README.md"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 FILES = frozenset({CONFIG_NAME, SAFETENSORS_NAME, CARD_NAME, *TOKENIZER_FILES})
 
-# gelu_pytorch_tanh is the same function of torch that our model calls.
+# gelu_pytorch_tanh is the torch function that our model calls
 _ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "swish": "silu"}
-_SAID_OTHERWISE = ("hidden_act", "mlm_hidden_act", "apply_final_ln", "layer_norm_position")
+_TRANSLATED = ("hidden_act", "mlm_hidden_act", "apply_final_ln", "layer_norm_position")
 _SAME_NAMES = (
     "vocab_size",
     "hidden_size",
@@ -49,30 +49,34 @@ _SAME_NAMES = (
 
 @dataclass(frozen=True)
 class HuggingFaceTarget:
-    """``MegatronBertForMaskedLM``, or ``BertForMaskedLM`` for a post-layer-norm model as tape-proteins 0.5's.
+    """``MegatronBertForMaskedLM``, or ``BertForMaskedLM`` for post-layer-norm models such as tape-proteins 0.5's.
 
     Args:
-        approximate_head: let the head have the blocks' activation, where the two differ.
+        approximate_head: write a head whose activation differs from the blocks' with that of the blocks.
     """
 
     approximate_head: bool = False
 
     def check(self, config: ProteinBertConfig, has_head: bool) -> None:
-        """Refuse a model that the form can't hold.
+        """Make sure that transformers can represent the model.
 
         Raises:
-            ConfigError: names what it can't.
+            ConfigError: if it cannot; the message gives the reason.
         """
         if config.pruned_heads:
-            raise ConfigError("--to huggingface: heads of this model are pruned, which the form can't hold; --to tape")
+            raise ConfigError(
+                "--to huggingface: this model has pruned heads, which the format does not support; use --to tape"
+            )
         if not config.apply_final_ln and config.layer_norm_position == "pre":
-            raise ConfigError("--to huggingface: MegatronBert always applies the final layer norm, this model doesn't")
+            raise ConfigError(
+                "--to huggingface: MegatronBert always applies the final layer norm, which this model does not"
+            )
         head = config.mlm_hidden_act or config.hidden_act
         if has_head and head != config.hidden_act and not self.approximate_head:
             raise ConfigError(
-                f"--to huggingface: MegatronBert has one activation, this model has {config.hidden_act} in its blocks"
-                f" and {head} in its LM head; give --lm-head drop (encoder alone, exact) or --lm-head approximate"
-                " (head with the blocks' activation, logits differ by about 1e-3)"
+                f"--to huggingface: MegatronBert has one activation, this model has {config.hidden_act} in its"
+                f" blocks and {head} in its LM head; give --lm-head drop (encoder alone, exact) or --lm-head"
+                " approximate (head with the blocks' activation, logits differ by about 1e-3)"
             )
 
     def write(self, folder: Path, state: LazyState, config: ProteinBertConfig, source: Mapping[str, Any]) -> None:
@@ -93,7 +97,7 @@ class HuggingFaceTarget:
 
 
 def configuration(config: ProteinBertConfig, has_head: bool, dtype: torch.dtype) -> dict[str, Any]:
-    """``config.json``; what transformers has no name for is kept under a key of ours."""
+    """Content of ``config.json``; settings that transformers lacks are kept under a key of ours."""
     post = config.layer_norm_position == "post"
     name = "Bert" if post else "MegatronBert"
     values = config.to_dict()
@@ -106,12 +110,12 @@ def configuration(config: ProteinBertConfig, has_head: bool, dtype: torch.dtype)
         "position_embedding_type": "absolute",
         "tie_word_embeddings": True,
         "torch_dtype": str(dtype).removeprefix("torch."),
-        TAPE_SETTINGS: {key: value for key, value in values.items() if key not in (*_SAME_NAMES, *_SAID_OTHERWISE)},
+        TAPE_SETTINGS: {key: value for key, value in values.items() if key not in (*_SAME_NAMES, *_TRANSLATED)},
     }
 
 
 def write_tokenizer(folder: Path, longest: int) -> None:
-    """One token a letter between ``<cls>`` and ``<sep>``; lower case, J and white space as TAPE normalises them."""
+    """Write a tokenizer with one token per letter between ``<cls>`` and ``<sep>``, which normalizes as TAPE's does."""
     write_json(folder / "tokenizer.json", tokenizer())
     names = {f"{token.strip('<>')}_token": token for token in SPECIAL_TOKENS}
     write_json(folder / "special_tokens_map.json", names)
@@ -171,7 +175,7 @@ tags: [protein, masked-language-model]
 ---
 # Protein language model
 
-A BERT over amino-acid sequences, layer norms {order} its sub-layers; one token a residue, {count} tokens.
+A BERT over amino-acid sequences, layer norms {order} its sub-layers; one token per residue, {count} tokens.
 {head}
 
 | layers | hidden size | attention heads | positions, with `<cls>` and `<sep>` |
@@ -186,12 +190,12 @@ model = {loader}.from_pretrained("THIS DIRECTORY")
 output = model(**tokenizer("MKTAYIAKQR<mask>ISFVK", return_tensors="pt"))
 ```
 
-The tokenizer gives the ids of TAPE's `iupac` vocabulary. Lower case is read as upper case, J as X, white space is left
-out; any other character becomes `<unk>`.
+The tokenizer produces the ids of TAPE's `iupac` vocabulary. Lower case is read as upper case, J as X, and white space
+is ignored; any other character becomes `<unk>`.
 
 ## Origin
 
-Converted from a `{source["kind"]}` checkpoint{iteration}. `conversion.json` has the hashes of the source's files
-and the largest differences, layer by layer, between what source and result compute. Training data, licence and intended
-use are those of the source and aren't known to the converter.
+Converted from a `{source["kind"]}` checkpoint{iteration}. `conversion.json` contains the hashes of the source's files
+and the largest difference between the outputs of source and result for each layer. Training data, license and intended
+use are those of the source and are not known to the converter.
 """

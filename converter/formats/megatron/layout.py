@@ -1,8 +1,8 @@
-"""Megatron-LM's classic checkpoint directories: which files there are and what each rank holds (INTERFACE section 7).
+"""Megatron-LM's classic checkpoint directories: the files and what each rank's file contains.
 
-``latest_checkpointed_iteration.txt`` names ``iter_0001000/`` or ``release/``; in it every tensor-parallel rank TT of
-every pipeline stage PPP has ``mp_rank_TT[_PPP]/model_optim_rng.pt``. Here the ranks are read and their keys brought to
-one spelling; nothing is merged or reordered.
+``latest_checkpointed_iteration.txt`` names ``iter_0001000/`` or ``release/``, which contains
+``mp_rank_TT[_PPP]/model_optim_rng.pt`` for every tensor-parallel rank TT of every pipeline stage PPP. This module reads
+all ranks and normalizes the spelling of their keys; it doesn't merge or reorder tensors.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ _RANK_FOLDER = re.compile(r"mp_rank_(\d+)(?:_(\d+))?$")
 
 @dataclass(frozen=True)
 class MegatronCheckpoint:
-    """All ranks, ``stages[pipeline][tensor]``.
+    """A checkpoint of all ranks.
 
     Args:
-        arguments: Megatron's own, empty where the file has none.
+        path: the path given by the user.
+        stages: the ranks' files as ``stages[pipeline][tensor]``.
     """
 
     path: Path
@@ -57,15 +58,15 @@ class MegatronCheckpoint:
         return [rank for stage in self.stages for rank in stage]
 
     def release(self) -> None:
-        """Forget what was read of the files; they are opened again when needed."""
+        """Drop the content of all files; they are read again when needed."""
         for rank in self.ranks:
             rank.file.release()
 
     def merged_stages(self) -> dict[str, Shards]:
-        """For each key of the whole model, with layers numbered through all stages, the tensors of its ranks.
+        """The tensor-parallel shards of each key, with layers numbered across all pipeline stages.
 
         Raises:
-            CheckpointError: two stages hold the same key.
+            CheckpointError: if two stages have the same key.
         """
         merged: dict[str, Shards] = {}
         offset = 0
@@ -80,10 +81,10 @@ class MegatronCheckpoint:
 
 
 def read_megatron_checkpoint(path: Path) -> MegatronCheckpoint:
-    """Read a ``--save`` directory, one ``iter_*`` directory, a folder with the bare file, or the file itself.
+    """Read a ``--save`` directory, an ``iter_*`` directory, a directory with a single file, or the file itself.
 
     Raises:
-        CheckpointError: a rank is missing, damaged, or of another checkpoint than the others.
+        CheckpointError: if a rank is missing, damaged, or belongs to another checkpoint than the others.
     """
     files = find_rank_files(path)
     stages = tuple(tuple(read_rank_file(file) for file in stage) for stage in files)
@@ -92,7 +93,7 @@ def read_megatron_checkpoint(path: Path) -> MegatronCheckpoint:
 
 
 def find_rank_files(path: Path) -> list[list[Path]]:
-    """Files as ``[pipeline][tensor]``."""
+    """The ranks' files as ``[pipeline][tensor]``."""
     if not path.is_dir():
         return [[path]]
     folder = _iteration_folder(path)
@@ -108,18 +109,18 @@ def find_rank_files(path: Path) -> list[list[Path]]:
         for rank in range(tensor):
             if (stage, rank) not in ranks:
                 shown = f"mp_rank_{rank:02d}" + (f"_{stage:03d}" if pipeline > 1 else "")
-                raise CheckpointError(f"{folder}: {shown} is missing of {tensor} x {pipeline} ranks")
+                raise CheckpointError(f"{folder}: {shown} of {tensor} x {pipeline} ranks is missing")
     return [[ranks[stage, rank] for rank in range(tensor)] for stage in range(pipeline)]
 
 
 def _iteration_folder(path: Path) -> Path:
-    """The folder that the tracker file names, or ``path`` itself without a tracker."""
+    """The directory that the tracker file names, or ``path`` if there is no tracker."""
     tracker = path / TRACKER_NAME
     if not tracker.is_file():
         return path
     name = tracker.read_text(encoding="utf-8", errors="replace").strip()
     if name != "release" and not name.isdigit():
-        raise CheckpointError(f"{tracker}: holds {name[:40]!r}, not an iteration number or 'release'")
+        raise CheckpointError(f"{tracker}: contains {name[:40]!r}, not an iteration number or 'release'")
     folder = path / (name if name == "release" else f"iter_{int(name):07d}")
     if not folder.is_dir():
         raise CheckpointError(f"{tracker}: names {name}, but {folder} is missing")
@@ -127,19 +128,19 @@ def _iteration_folder(path: Path) -> Path:
 
 
 def _only_file(folder: Path) -> Path:
-    """A folder without rank folders: ``model_optim_rng.pt``, or the only ``.pt`` file there."""
+    """The file in a directory without ``mp_rank_*``: ``model_optim_rng.pt``, or the only ``.pt`` file."""
     usual = folder / RANK_FILE_NAME
     candidates = sorted(folder.glob("*.pt"))
     if usual.is_file():
         return usual
     if not candidates:
         raise CheckpointError(
-            f"{folder}: no checkpoint there: neither metadata.json (pretrain_tape.py), nor mp_rank_* or"
+            f"{folder}: no checkpoint found: neither metadata.json (pretrain_tape.py), nor mp_rank_* or"
             f" {RANK_FILE_NAME} (Megatron-LM)"
         )
     if len(candidates) > 1:
         names = ", ".join(candidate.name for candidate in candidates)
-        raise CheckpointError(f"{folder}: which checkpoint is meant? It has {names}; give the file's path")
+        raise CheckpointError(f"{folder}: contains several checkpoints ({names}); give the path of one")
     return candidates[0]
 
 

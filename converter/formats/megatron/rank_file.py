@@ -1,6 +1,6 @@
-"""One rank's file of a classic Megatron-LM checkpoint: its tensors by key, its arguments, and what stays behind.
+"""The file of one rank of a classic Megatron-LM checkpoint: its tensors, its arguments, and the parts to drop.
 
-The keys are brought to one spelling; nothing is merged or reordered.
+Keys are normalized to one spelling; tensors are not merged or reordered.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 from torch import Tensor
 
-from converter.formats.tensor_files import LazyState, PickledFile
+from converter.formats.tensor_files import PickledFile
 from tape.errors import CheckpointError
-from tape.models.lazy_tensors import LazyTensor
+from tape.models.lazy_tensors import LazyState, LazyTensor
 
 LAYER = re.compile(r"\.layers\.(\d+)\.")
 
-# Parts of keys that newer releases of Megatron-LM renamed, new -> old.
+# key components that newer releases of Megatron-LM renamed, new -> old
 _RENAMED = (
     ("language_model.encoder.", "language_model.transformer."),
     (".self_attention.", ".attention."),
@@ -30,7 +30,7 @@ _RENAMED = (
     ("lm_head.norm.", "lm_head.layernorm."),
 )
 
-# What a training checkpoint holds beside the model, and why a finetuning model has no place for it.
+# Parts of a training checkpoint that a finetuning model doesn't need, with a description
 DROPPED_PARTS = {
     "optimizer": "optimizer state",
     "lr_scheduler": "learning-rate schedule",
@@ -51,13 +51,17 @@ _READ_PARTS = frozenset({"args", "checkpoint_version", "iteration", "total_iters
 
 @dataclass(frozen=True)
 class RankFile:
-    """One rank's file.
+    """The content of one rank's file.
 
     Args:
-        tensors: by key, in the spelling of 2020's Megatron-LM, layers numbered within the stage.
-        version: as the file states it; None: it states none.
-        bare: the model's dictionary alone, without what a training run saves beside it.
-        dropped: names of what stays behind.
+        path: the file.
+        tensors: tensors by key in the spelling of Megatron-LM of 2020, layers numbered within the stage.
+        arguments: Megatron-LM's training arguments; empty if the file has none.
+        version: the checkpoint version stated in the file, or None.
+        bare: whether the file contains the model dictionary alone.
+        iteration: training iteration, or None.
+        dropped: names of the parts that are not converted.
+        file: the open file, to load tensors from.
     """
 
     path: Path
@@ -71,47 +75,47 @@ class RankFile:
 
 
 def read_rank_file(path: Path) -> RankFile:
-    """Load one ``.pt`` file: a training checkpoint, or the bare model dictionary of one.
+    """Load a ``.pt`` file: a training checkpoint, or the model dictionary of one.
 
     Raises:
-        CheckpointError: no language model in it, a layout that isn't supported, or a part that isn't known.
+        CheckpointError: if it contains no language model, an unsupported layout, or an unknown part.
     """
     pickled = PickledFile(path)
     content = pickled.content()
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a checkpoint dictionary")
-    whole = "model" in content
+        raise CheckpointError(f"{path}: contains a {type(content).__name__}, not a checkpoint dictionary")
+    is_training_checkpoint = "model" in content
     if "model0" in content:
-        raise CheckpointError(f"{path}: an interleaved pipeline (model0, model1, ...) isn't supported")
-    model = content["model"] if whole else content
+        raise CheckpointError(f"{path}: interleaved pipeline schedules (model0, model1, ...) are not supported")
+    model = content["model"] if is_training_checkpoint else content
     if not isinstance(model, Mapping) or "language_model" not in {key.split(".")[0] for key in map(str, model)}:
         shown = ", ".join(map(str, list(content)[:6]))
-        raise CheckpointError(f"{path}: no Megatron language model in it (its keys: {shown})")
-    arguments = content.get("args") if whole else None
+        raise CheckpointError(f"{path}: contains no Megatron language model (its keys: {shown})")
+    arguments = content.get("args") if is_training_checkpoint else None
     rank = RankFile(
         path=path,
-        tensors=_flatten(model, pickled, ("model",) if whole else ()),
+        tensors=_flatten(model, pickled, ("model",) if is_training_checkpoint else ()),
         arguments=_namespace_values(arguments),
-        version=_version(content, path) if whole else None,
-        bare=not whole,
-        iteration=_iteration(content) if whole else None,
-        dropped=_dropped(content, path) if whole else (),
+        version=_version(content, path) if is_training_checkpoint else None,
+        bare=not is_training_checkpoint,
+        iteration=_iteration(content) if is_training_checkpoint else None,
+        dropped=_dropped(content, path) if is_training_checkpoint else (),
         file=pickled,
     )
-    pickled.release()  # what is needed is read again, tensor by tensor
+    pickled.release()  # tensors are read again one by one when needed
     return rank
 
 
 def _dropped(content: Mapping[Any, Any], path: Path) -> tuple[str, ...]:
-    """Parts that stay behind on purpose.
+    """Names of the parts that are dropped deliberately.
 
     Raises:
-        CheckpointError: a part of which it isn't known whether the model needs it.
+        CheckpointError: if a part is unknown, so that the model might need it.
     """
     others = sorted(str(key) for key in content if key not in _READ_PARTS)
     for name in others:
         if name not in DROPPED_PARTS:
-            raise CheckpointError(f"{path}: {name}: no part that Megatron-LM saves beside the model has this name")
+            raise CheckpointError(f"{path}: {name}: unknown part; Megatron-LM saves none of this name beside the model")
     return tuple(others)
 
 
@@ -143,7 +147,7 @@ def _flatten(model: Mapping[Any, Any], file: PickledFile, prefix: tuple[str, ...
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise CheckpointError(f"{file.path}: {key} is {_shown(value)}, not a tensor of weights")
         if name in tensors:
-            raise CheckpointError(f"{file.path}: {key} is there twice, under an old and a new name")
+            raise CheckpointError(f"{file.path}: {key} occurs twice, under an old and a new name")
         tensors[name] = file.lazy(value, prefix + keys)
     return tensors
 
@@ -161,13 +165,13 @@ def _leaves(tree: Mapping[Any, Any], above: tuple[Any, ...]) -> Iterator[tuple[t
 
 
 def canonical_name(key: str) -> str:
-    """The old spelling of a key that newer Megatron-LM writes otherwise."""
+    """The spelling of a key in Megatron-LM of 2020."""
     for new, old in _RENAMED:
         key = key.replace(new, old)
     return key
 
 
 def stage_layers(rank: RankFile) -> int:
-    """Number of layers that a rank's pipeline stage holds."""
+    """Number of layers in a rank's pipeline stage."""
     numbers = [int(match[1]) for match in map(LAYER.search, rank.tensors) if match]
     return max(numbers, default=-1) + 1

@@ -1,8 +1,8 @@
-"""Computes what a Megatron-LM checkpoint computes, from its own tensors, rank by rank.
+"""The reference forward pass of a Megatron-LM checkpoint, computed from its own shards, rank by rank.
 
-Written from Megatron's mathematics and not from the rule tables: nothing is merged or reordered. Every
-tensor-parallel rank looks up its rows, attends with its heads and adds its partial sums, as in Shoeybi et al. 2019,
-section 3, without dropout.
+It follows Shoeybi et al. 2019, section 3, and is independent of the rule tables: no tensors are merged or reordered.
+Every tensor-parallel rank looks up its embedding rows, computes its attention heads and adds its partial sums. There is
+no dropout.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from converter.verify.arithmetic import activate, attend_each, normalise
-from converter.verify.reference_forward import FINAL, LOGITS, layer_stages, rounded
+from converter.verify.reference_forward import FINAL, LOGITS, layer_activations, rounded
+from converter.verify.reference_layers import apply_activation, layer_norm, packed_attention
 from tape.tokenizers import IUPAC_VOCAB
 
 from .layout import MegatronCheckpoint
@@ -22,16 +22,16 @@ from .rank_file import RankFile, stage_layers
 
 
 @dataclass(frozen=True)
-class MegatronMathematics:
-    """What the tensors alone don't say.
+class MegatronForwardSettings:
+    """Settings that the tensors don't determine.
 
     Args:
-        heads: of the whole model.
-        version: checkpoint version, for the place of a row in the fused query/key/value matrix.
-        epsilon: of the layer norms.
-        activation: of the blocks, ``gelu_tanh`` with Megatron's bias-GELU fusion.
-        head_activation: of the LM head.
-        vocabulary: token of each embedding row.
+        heads: attention heads of the complete model.
+        version: checkpoint version, which determines the row order of the fused query/key/value matrix.
+        epsilon: epsilon of the layer norms.
+        activation: activation of the blocks, ``gelu_tanh`` with Megatron-LM's bias-GELU fusion.
+        head_activation: activation of the LM head.
+        vocabulary: tokens of the embedding rows.
     """
 
     heads: int
@@ -43,25 +43,27 @@ class MegatronMathematics:
 
 
 class MegatronForward:
-    """See the module's text.
+    """The forward pass; see the module's docstring.
 
     Args:
-        rounded_to: weights are rounded to this dtype before use (None: used as they are).
+        checkpoint: all ranks.
+        settings: what the tensors don't determine.
+        rounded_to: data type to which weights are rounded before use; None uses them unchanged.
     """
 
-    description = "Megatron-LM's mathematics on its own shards, rank by rank (converter.formats.megatron.reference)"
+    description = "Megatron-LM's forward pass on its own shards, rank by rank (converter.formats.megatron.reference)"
 
     def __init__(
-        self, checkpoint: MegatronCheckpoint, mathematics: MegatronMathematics, rounded_to: torch.dtype | None
+        self, checkpoint: MegatronCheckpoint, settings: MegatronForwardSettings, rounded_to: torch.dtype | None
     ) -> None:
         self._stages = checkpoint.stages
-        self._maths = mathematics
+        self._settings = settings
         self._rounded_to = rounded_to
-        self._row_of = {_plain(token): row for row, token in enumerate(mathematics.vocabulary)}
+        self._row_of = {_plain(token): row for row, token in enumerate(settings.vocabulary)}
 
     @torch.no_grad()
     def states(self, proteins: Sequence[str]) -> list[dict[str, Tensor]]:
-        """All proteins go through in one row, each attending to itself, so that every weight is widened once."""
+        """All proteins are packed into one row, each attending to itself, so that every weight is loaded once."""
         hidden = torch.cat([self.embeddings(protein) for protein in proteins])
         lengths = [len(protein) + 2 for protein in proteins]
         split = {name: state.split(lengths) for name, state in self._states(hidden, lengths).items()}
@@ -81,7 +83,7 @@ class MegatronForward:
         for stage in self._stages:
             for layer in range(stage_layers(stage[0])):
                 keys, hidden = self._block(stage, f"language_model.transformer.layers.{layer}.", hidden, lengths)
-                states |= zip(layer_stages(len(states) // 2), (keys, hidden), strict=True)
+                states |= zip(layer_activations(len(states) // 2), (keys, hidden), strict=True)
         last = self._stages[-1]
         states[FINAL] = hidden = self._norm(last[0], "language_model.transformer.final_layernorm", hidden)
         if "lm_head.dense.weight" in last[0].tensors:
@@ -89,7 +91,7 @@ class MegatronForward:
         return states
 
     def _lookup(self, stage: Sequence[RankFile], rank: int, ids: Tensor) -> Tensor:
-        """A rank's share of the word embeddings: its rows, and zeros for the tokens of other ranks."""
+        """A rank's term of the word embeddings: its own rows, and zeros for the tokens of other ranks."""
         table = self._get(stage[rank], "language_model.embedding.word_embeddings.weight")
         name = "language_model.embedding.word_embeddings.weight"
         before = sum(other.tensors[name].shape[0] for other in stage[:rank])
@@ -97,8 +99,8 @@ class MegatronForward:
         return table[torch.where(here, ids - before, 0)] * here[:, None]
 
     def _block(self, stage: Sequence[RankFile], name: str, hidden: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
-        """Keys of all heads, and the block's output, both (T, H)."""
-        heads = self._maths.heads // len(stage)
+        """The keys of all heads and the output of a block, both (T, H)."""
+        heads = self._settings.heads // len(stage)
         keys, attended = zip(*(self._attention(rank, name, hidden, heads, lengths) for rank in stage), strict=True)
         hidden = hidden + sum(attended) + self._get(stage[0], name + "attention.dense.bias")
         partial = [self._feed_forward(rank, name, hidden) for rank in stage]
@@ -107,34 +109,34 @@ class MegatronForward:
     def _attention(
         self, rank: RankFile, name: str, hidden: Tensor, heads: int, lengths: list[int]
     ) -> tuple[Tensor, Tensor]:
-        """A rank's heads: their keys (T, H / ranks), and its partial sum (T, H)."""
+        """The keys of a rank's heads (T, H / ranks), and its partial sum of the attention output (T, H)."""
         normed = self._norm(rank, name + "input_layernorm", hidden)
         fused = self._linear(rank, name + "attention.query_key_value", normed)
         query, key, value = (fused[:, self._place(part, heads, fused.shape[1])] for part in range(3))
-        context = attend_each(query, key, value, heads, lengths)
+        context = packed_attention(query, key, value, heads, lengths)
         return key, context @ self._get(rank, name + "attention.dense.weight").T
 
     def _place(self, part: int, heads: int, rows: int) -> Tensor:
-        """Rows of the fused matrix that hold the query (part 0), key (1) or value (2), head by head."""
+        """Rows of the fused matrix with the query (part 0), key (1) or value (2), head by head."""
         size = rows // (3 * heads)
         head, within = torch.arange(heads)[:, None], torch.arange(size)
-        if self._maths.version == 0:
+        if self._settings.version == 0:
             return ((part * heads + head) * size + within).flatten()
-        if self._maths.version == 1:
+        if self._settings.version == 1:
             return ((head * size + within) * 3 + part).flatten()
         return ((head * 3 + part) * size + within).flatten()
 
     def _feed_forward(self, rank: RankFile, name: str, hidden: Tensor) -> Tensor:
         normed = self._norm(rank, name + "post_attention_layernorm", hidden)
-        wide = activate(self._linear(rank, name + "mlp.dense_h_to_4h", normed), self._maths.activation)
+        wide = apply_activation(self._linear(rank, name + "mlp.dense_h_to_4h", normed), self._settings.activation)
         return wide @ self._get(rank, name + "mlp.dense_4h_to_h.weight").T
 
     def _logits(self, stage: Sequence[RankFile], hidden: Tensor) -> Tensor:
-        """Every rank scores its own rows of the vocabulary; columns are then put in TAPE's order."""
+        """Every rank computes the logits of its vocabulary rows; the columns are then put into TAPE's order."""
         tied = "word_embeddings_for_head.weight" if len(self._stages) > 1 else None
         shares = []
         for rank in stage:
-            features = activate(self._linear(rank, "lm_head.dense", hidden), self._maths.head_activation)
+            features = apply_activation(self._linear(rank, "lm_head.dense", hidden), self._settings.head_activation)
             features = self._norm(rank, "lm_head.layernorm", features)
             table = self._get(rank, tied or "language_model.embedding.word_embeddings.weight")
             shares.append(features @ table.T + self._get(rank, "lm_head.bias"))
@@ -145,12 +147,12 @@ class MegatronForward:
 
     def _norm(self, rank: RankFile, name: str, inputs: Tensor) -> Tensor:
         weight, bias = self._get(rank, name + ".weight"), self._get(rank, name + ".bias")
-        return normalise(inputs, weight, bias, self._maths.epsilon)
+        return layer_norm(inputs, weight, bias, self._settings.epsilon)
 
     def _get(self, rank: RankFile, name: str) -> Tensor:
         return rounded(rank.tensors[name], self._rounded_to)
 
 
 def _plain(token: str) -> str:
-    """A token without the brackets in which Megatron's and TAPE's files differ."""
+    """A token without brackets, in which Megatron-LM's and TAPE's vocabularies differ."""
     return token.strip("[]<>").upper() if len(token) > 1 else token

@@ -1,7 +1,8 @@
-"""Whether the files of a classic Megatron-LM checkpoint belong together, and each lies in its own folder.
+"""Checks that the rank files of a classic Megatron-LM checkpoint belong together and are in the right directories.
 
-All ranks of a run save at the same iteration with the same arguments, and Megatron-LM divides every tensor evenly. A
-file of another run, iteration or rank shows by one of these; its weights would pass for the missing ones otherwise.
+All ranks of a run save at the same iteration with the same arguments, and Megatron-LM shards every tensor evenly. A
+file of another run, iteration or rank differs in one of these; otherwise its weights would be taken for the missing
+ones.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .rank_file import RankFile
 
 Stages = Sequence[Sequence[RankFile]]
 
-# Arguments that shape the model or tell one run from another. What each rank has of its own (rank, local_rank) isn't.
+# Arguments that determine the model or identify the run, and so are the same on all ranks
 _COMMON_ARGUMENTS = (
     "num_layers",
     "hidden_size",
@@ -41,10 +42,14 @@ _COMMON_ARGUMENTS = (
 
 
 def check_ranks(path: Path, stages: Stages) -> None:
-    """Args: ``path`` is the checkpoint's, ``stages[pipeline][tensor]`` its files by their folders' numbers.
+    """Check the consistency of all ranks.
+
+    Args:
+        path: the checkpoint, for messages.
+        stages: the ranks' files as ``stages[pipeline][tensor]``, by the numbers in their directory names.
 
     Raises:
-        CheckpointError: names the file that disagrees, and on what.
+        CheckpointError: names the file that is inconsistent, and in what.
     """
     _check_common(stages)
     _check_number(path, stages)
@@ -62,13 +67,13 @@ def _check_common(stages: Stages) -> None:
         for name, value in _common(rank):
             if name in expected and str(value) != str(expected[name]):
                 raise CheckpointError(
-                    f"{rank.path}: has {name} {value}, but {first.path} has {expected[name]}: they aren't of one"
-                    " checkpoint"
+                    f"{rank.path}: has {name} {value}, but {first.path} has {expected[name]}: they are from different"
+                    " checkpoints"
                 )
 
 
 def _common(rank: RankFile) -> Iterator[tuple[str, Any]]:
-    """What is the same in all files, by name."""
+    """Values that are the same in all files, by name."""
     yield "checkpoint_version", rank.version
     if rank.iteration is not None:
         yield "iteration", rank.iteration
@@ -78,7 +83,7 @@ def _common(rank: RankFile) -> Iterator[tuple[str, Any]]:
 
 
 def _check_number(path: Path, stages: Stages) -> None:
-    """As many files are here as the arguments say."""
+    """Check that the number of files agrees with the arguments."""
     arguments = stages[0][0].arguments
     tensor = arguments.get("tensor_model_parallel_size", arguments.get("model_parallel_size"))
     for name, declared, found in (
@@ -87,15 +92,15 @@ def _check_number(path: Path, stages: Stages) -> None:
     ):
         if declared is not None and declared != found:
             raise CheckpointError(
-                f"{path}: written by {declared!r} {name}-parallel ranks, but {found} of their files are here"
+                f"{path}: written by {declared!r} {name}-parallel ranks, but files of {found} were found"
             )
 
 
 def _check_places(stages: Stages) -> None:
-    """The rank that wrote a file is the one of its folder.
+    """Check that every file is in the directory of the rank that wrote it.
 
-    Megatron-LM numbers tensor-parallel ranks first, then data-parallel, then pipeline stages. A tool that divides a
-    checkpoint anew runs as one process, so that all its files state one rank, which tells nothing.
+    Global ranks count tensor-parallel ranks first, then data-parallel ranks, then pipeline stages. A tool that reshards
+    a checkpoint runs as one process, so all its files state the same rank; those are not checked.
     """
     ranks = [rank for stage in stages for rank in stage]
     if len({rank.arguments.get("rank") for rank in ranks if isinstance(rank.arguments.get("rank"), int)}) < 2:
@@ -109,13 +114,13 @@ def _check_places(stages: Stages) -> None:
             found = (number % tensor, number // per_stage if per_stage else stage)
             if found != (place, stage):
                 raise CheckpointError(
-                    f"{rank.path}: its arguments say that rank {number} wrote it, which is tensor-parallel rank"
-                    f" {found[0]} of stage {found[1]}, not {place} of {stage}: folders were exchanged or mixed"
+                    f"{rank.path}: according to its arguments, rank {number} wrote it, which is tensor-parallel rank"
+                    f" {found[0]} of stage {found[1]}, not {place} of {stage}: directories were exchanged or mixed"
                 )
 
 
 def _ranks_of_a_stage(stages: Stages) -> int | None:
-    """How many processes, data-parallel copies included, ran a pipeline stage; None: the arguments don't say."""
+    """Number of processes per pipeline stage, data-parallel replicas included; None if the arguments don't state it."""
     arguments = stages[0][0].arguments
     world = arguments.get("world_size")
     if not isinstance(world, int) or arguments.get("use_tp_pp_dp_mapping"):
@@ -130,11 +135,11 @@ def _check_keys(stage: Sequence[RankFile]) -> None:
         different = sorted(expected ^ rank.tensors.keys())
         if different:
             where = rank if different[0] in expected else stage[0]
-            raise CheckpointError(f"{where.path}: {different[0]} is missing, another tensor-parallel rank has it")
+            raise CheckpointError(f"{where.path}: {different[0]} is missing, but another tensor-parallel rank has it")
 
 
 def _check_shapes(stage: Sequence[RankFile]) -> None:
-    """Every rank of a stage has the same share of each tensor."""
+    """Check that all ranks of a stage have shards of the same shapes."""
     for rank in stage[1:]:
         for key, tensor in rank.tensors.items():
             expected = stage[0].tensors[key].shape
@@ -145,12 +150,12 @@ def _check_shapes(stage: Sequence[RankFile]) -> None:
 
 
 def _check_head(stages: Stages) -> None:
-    """The last stage's head has a row for every row of the word embeddings, which it needs a copy of."""
+    """Check that the last stage has a copy of the word embeddings, and a head bias with as many rows."""
     last, first = stages[-1][0], stages[0][0]
     if len(stages) > 1 and MEGATRON_HEAD_BIAS in last.tensors and MEGATRON_HEAD_WORDS not in last.tensors:
         raise CheckpointError(
-            f"{last.path}: {MEGATRON_HEAD_WORDS} is missing, with which the last of {len(stages)} pipeline stages"
-            " computes its LM head"
+            f"{last.path}: {MEGATRON_HEAD_WORDS} is missing, which the last of {len(stages)} pipeline stages needs"
+            " for its LM head"
         )
     if MEGATRON_WORDS not in first.tensors:
         return
@@ -159,5 +164,5 @@ def _check_head(stages: Stages) -> None:
         if key in last.tensors and last.tensors[key].shape[:1] != rows:
             raise CheckpointError(
                 f"{last.path}: {key} has shape {last.tensors[key].shape}, but {MEGATRON_WORDS} of {first.path} has"
-                f" {first.tensors[MEGATRON_WORDS].shape}: one row for each token of the rank"
+                f" {first.tensors[MEGATRON_WORDS].shape}: both need one row per token of the rank"
             )

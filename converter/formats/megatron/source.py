@@ -1,4 +1,4 @@
-"""A checkpoint of Megatron-LM as a source: settings from its tensors, its arguments and the options."""
+"""Reads Megatron-LM checkpoints; settings come from the tensors, the saved arguments and the options."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from tape.models.lazy_tensors import LazyTensor
 
 from .layout import MegatronCheckpoint
 from .rank_file import DROPPED_PARTS, stage_layers
-from .reference import MegatronForward, MegatronMathematics
+from .reference import MegatronForward, MegatronForwardSettings
 
 _VERSIONS = (0.0, 1.0, 2.0, 3.0)
 
 
 @dataclass(frozen=True)
 class _Settings:
-    """A Megatron source's settings with the record of where each came from."""
+    """The settings of a checkpoint, and the origin of each."""
 
     config: ProteinBertConfig
     version: float
@@ -46,7 +46,7 @@ class _Settings:
 
 
 class MegatronSource:
-    """A classic directory or a bare file of Megatron-LM; sizes come from the tensors and its arguments."""
+    """A classic Megatron-LM checkpoint directory or a single file of one."""
 
     kind = "megatron-classic"
 
@@ -70,10 +70,10 @@ class MegatronSource:
         layout = Layout(config.num_attention_heads, self._settings.version, self._rows)
         return map_megatron(self._shards, config.num_hidden_layers, layout, config.type_vocab_size)
 
-    def evaluator(self, rounded_to: torch.dtype | None) -> ReferenceForward:
-        """Reads the files again, and computes rank by rank as Megatron does."""
+    def reference_forward(self, rounded_to: torch.dtype | None) -> ReferenceForward:
+        """A forward pass that reads the files again and computes rank by rank as Megatron-LM does."""
         config = self.config
-        mathematics = MegatronMathematics(
+        settings = MegatronForwardSettings(
             heads=config.num_attention_heads,
             version=self._settings.version,
             epsilon=config.layer_norm_eps,
@@ -82,7 +82,7 @@ class MegatronSource:
             vocabulary=self._settings.vocabulary,
         )
         self._checkpoint.release()
-        return MegatronForward(self._checkpoint, mathematics, rounded_to)
+        return MegatronForward(self._checkpoint, settings, rounded_to)
 
     def provenance(self) -> dict[str, Any]:
         checkpoint = self._checkpoint
@@ -104,7 +104,7 @@ class MegatronSource:
 
 
 class _MegatronSettings:
-    """Works out a configuration from tensors, arguments and options, in that order, and notes which it was."""
+    """Determines the settings from tensors, arguments and options, in this order, and records the origin of each."""
 
     def __init__(self, checkpoint: MegatronCheckpoint, options: SourceOptions) -> None:
         self._checkpoint = checkpoint
@@ -144,28 +144,30 @@ class _MegatronSettings:
     def _refuse_other_architectures(self) -> None:
         for name in ("apply_residual_connection_post_layernorm", "untie_embeddings_and_output_weights", "swiglu"):
             if self._arguments.get(name):
-                raise CheckpointError(f"{self._checkpoint.path}: was trained with {name}, which TAPE's model lacks")
+                raise CheckpointError(
+                    f"{self._checkpoint.path}: was trained with {name}, which TAPE's model does not support"
+                )
 
     def _sizes(self) -> tuple[int, int, int, int]:
-        """Hidden size, FFN size, positions and token types, by the shapes of the first stage's tensors."""
+        """Hidden size, FFN size, positions and token types, from the shapes of the first stage's tensors."""
         ranks = self._checkpoint.stages[0]
         shapes = {key: tensor.shape for key, tensor in ranks[0].tensors.items()}
         try:
             positions, hidden = shapes[MEGATRON_POSITIONS]
             local, _ = shapes["language_model.transformer.layers.0.mlp.dense_h_to_4h.weight"]
         except (KeyError, ValueError) as error:
-            raise CheckpointError(f"{ranks[0].path}: {error.args[0]} is missing or no matrix") from None
+            raise CheckpointError(f"{ranks[0].path}: {error.args[0]} is missing or not a matrix") from None
         types = shapes.get(MEGATRON_TYPES, (self._options.token_types or 1,))[0]
         return hidden, local * len(ranks), positions, types
 
     def _check(self, name: str, found: int) -> None:
-        """A size in the arguments must be the tensors'."""
+        """Check that a size in the arguments agrees with the tensors."""
         declared = self._arguments.get(name)
         if declared is not None and not isinstance(declared, int):
             raise self._no_whole_number(name, declared)
         if declared is not None and declared != found:
             raise CheckpointError(
-                f"{self._checkpoint.path}: its arguments say {name} {declared}, but its tensors have {found}"
+                f"{self._checkpoint.path}: its arguments state {name} {declared}, but its tensors have {found}"
             )
 
     def _no_whole_number(self, name: str, value: object) -> CheckpointError:
@@ -174,13 +176,13 @@ class _MegatronSettings:
         )
 
     def _heads(self, hidden: int) -> int:
-        """The one size that no shape shows."""
+        """The number of attention heads, which no tensor shape determines."""
         heads = self._arguments.get("num_attention_heads")
         self._origin["num_attention_heads"] = "arguments" if heads is not None else "option"
         if heads is None:
             heads = self._options.heads
         if heads is None:
-            raise ConfigError(f"{self._checkpoint.path} doesn't state its number of attention heads: give -heads")
+            raise ConfigError(f"{self._checkpoint.path} does not state its number of attention heads: give -heads")
         if not isinstance(heads, int):
             raise self._no_whole_number("num_attention_heads", heads)
         if heads < 1 or hidden % heads or heads % self._checkpoint.tensor_parallel:
@@ -191,7 +193,7 @@ class _MegatronSettings:
         return heads
 
     def _number(self, name: str, option: float | None, usual: float) -> float:
-        """A setting by argument, else by option, else the field's usual value."""
+        """A setting from the arguments, else from the option, else the usual value."""
         argument = self._arguments.get(name)
         if argument is None:
             self._origin[name] = "usual value" if option is None else "option"
@@ -210,7 +212,7 @@ class _MegatronSettings:
             return 0.0
         if version is None and given is None:
             raise ConfigError(
-                f"{self._checkpoint.path} has no checkpoint_version, which decides the order of its"
+                f"{self._checkpoint.path} has no checkpoint_version, which determines the order of its"
                 " query/key/value rows: give --checkpoint-version (3.0 for ProteinLM)"
             )
         if version is not None and given is not None and given != version:
@@ -218,14 +220,16 @@ class _MegatronSettings:
         self._origin["checkpoint_version"] = "option" if version is None else "checkpoint"
         chosen = given if version is None else version
         if chosen not in _VERSIONS:
-            raise CheckpointError(f"{self._checkpoint.path}: checkpoint_version {chosen} is unknown; 0, 1, 2 and 3 are")
+            raise CheckpointError(
+                f"{self._checkpoint.path}: checkpoint_version {chosen} is unknown; known are 0, 1, 2 and 3"
+            )
         return float(chosen)
 
     def _activations(self) -> tuple[str, str]:
-        """GELU of the blocks and of the LM head.
+        """Activations of the blocks and of the LM head.
 
-        Megatron's fused bias-GELU is the tanh form and acts in the blocks only; its LM head computes the erf form
-        unless --openai-gelu asks for tanh everywhere.
+        Megatron-LM's fused bias-GELU is the tanh approximation and is used in the blocks only; its LM head computes erf
+        GELU unless --openai-gelu selects the tanh form everywhere.
         """
         given, arguments = self._options.gelu, self._arguments
         if "bias_gelu_fusion" not in arguments and not arguments.get("openai_gelu"):
@@ -234,13 +238,13 @@ class _MegatronSettings:
         everywhere = bool(arguments.get("openai_gelu"))
         body = "gelu_tanh" if everywhere or arguments["bias_gelu_fusion"] else "gelu"
         if given not in (None, body):
-            raise ConfigError(f"--gelu {given} contradicts the checkpoint's arguments, which say {body}")
+            raise ConfigError(f"--gelu {given} contradicts the checkpoint's arguments, which specify {body}")
         self._origin["gelu"] = "arguments"
         return (body, "gelu_tanh" if everywhere else "gelu")
 
 
 def map_megatron(shards: Mapping[str, Shards], layers: int, layout: Layout, token_types: int) -> Mapped:
-    """State dict of ``ProteinBertForMaskedLM`` (or, without an LM head in the source, of its encoder alone)."""
+    """The state dict of ``ProteinBertForMaskedLM``, or of its encoder if the source has no LM head."""
     mapped = apply_rules(MEGATRON_RULES, MEGATRON_DROPS, shards, layers, layout)
     check_tied(shards, MEGATRON_HEAD_WORDS, MEGATRON_WORDS)
     if TOKEN_TYPES in mapped.state:

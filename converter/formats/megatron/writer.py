@@ -1,7 +1,7 @@
-"""Writes Megatron-LM's classic layout (INTERFACE section 7), checkpoint version 3.0, at any tensor and pipeline size.
+"""Writes Megatron-LM's classic checkpoint format, version 3.0, at any tensor- and pipeline-parallel size.
 
-The directory is a ``release``: weights without optimizer, random state or iteration, which Megatron-LM loads as the
-start of a finetuning. One rank's file is made at a time.
+The directory is a ``release``: weights without optimizer state, random state or iteration, from which Megatron-LM
+starts a finetuning. The files of the ranks are written one at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from converter.formats.tensor_files import LazyState
 from converter.mapping.rules import Shards, invert_rules, token_rows_by_name
 from converter.mapping.tables import (
     MEGATRON_HEAD_WORDS,
@@ -29,6 +28,7 @@ from converter.mapping.transforms import Layout
 from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
 from tape.io.atomic import atomic_write, write_text
+from tape.models.lazy_tensors import LazyState
 
 from .layout import RANK_FILE_NAME, TRACKER_NAME
 
@@ -36,37 +36,49 @@ RELEASE = "release"
 VERSION = 3.0
 _ROWS_MULTIPLE = 128
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
-_FLAT = ("language_model.transformer.", "lm_head.")  # what stays one dictionary of dotted keys below this name
+_FLAT = ("language_model.transformer.", "lm_head.")  # below these names, keys stay dotted in a flat dictionary
 
 
 @dataclass(frozen=True)
 class MegatronTarget:
-    """Args: ``tensor`` and ``pipeline`` are the parallel sizes; ``file`` is the name of a one-file checkpoint."""
+    """A classic Megatron-LM checkpoint.
+
+    Args:
+        tensor: tensor-parallel size.
+        pipeline: pipeline-parallel size.
+        file: name of a single-file checkpoint; None writes a directory.
+    """
 
     tensor: int = 1
     pipeline: int = 1
     file: str | None = None
 
     def check(self, config: ProteinBertConfig, has_head: bool) -> None:
-        """Refuse a model that Megatron-LM doesn't have, or sizes that can't be divided.
+        """Make sure that Megatron-LM can represent the model at these parallel sizes.
 
         Raises:
-            ConfigError: names which.
+            ConfigError: if it cannot; the message gives the reason.
         """
         if config.layer_norm_position == "post":
             raise ConfigError(
-                "--to megatron: the model normalises after its residual sums, as tape-proteins 0.5, Megatron-LM before:"
-                " no weights make them compute the same; --to tape and --to huggingface hold it"
+                "--to megatron: this model is post-layer-norm, as in tape-proteins 0.5, but Megatron-LM is"
+                " pre-layer-norm; use --to tape or --to huggingface"
             )
         if config.pruned_heads:
-            raise ConfigError("--to megatron: Megatron-LM has no blocks with pruned heads, this model does; --to tape")
+            raise ConfigError(
+                "--to megatron: Megatron-LM does not support pruned heads, which this model has; use --to tape"
+            )
         if not config.apply_final_ln:
-            raise ConfigError("--to megatron: Megatron-LM always applies the final layer norm, this model doesn't")
+            raise ConfigError(
+                "--to megatron: Megatron-LM always applies the final layer norm, which this model does not"
+            )
         if _gelu_arguments(config) is None:
             head = config.mlm_hidden_act or config.hidden_act
-            raise ConfigError(f"--to megatron: it has no {config.hidden_act} blocks with a {head} LM head")
+            raise ConfigError(
+                f"--to megatron: Megatron-LM can't combine {config.hidden_act} blocks with a {head} LM head"
+            )
         if self.file is not None and self.tensor * self.pipeline > 1:
-            raise ConfigError(f"-out {self.file}: one file holds one rank; give a directory for several")
+            raise ConfigError(f"-out {self.file}: a single file contains one rank; give a directory for several")
         self._check_divisible(config)
 
     def _check_divisible(self, config: ProteinBertConfig) -> None:
@@ -75,17 +87,17 @@ class MegatronTarget:
             (self.pipeline, ("num_hidden_layers",), "--pipeline-model-parallel-size"),
         ):
             if size < 1:
-                raise ConfigError(f"{option} {size}: it must be 1 or more")
+                raise ConfigError(f"{option} {size}: must be at least 1")
             for name in names:
                 if getattr(config, name) % size:
-                    raise ConfigError(f"{option} {size} doesn't divide {name} {getattr(config, name)}")
+                    raise ConfigError(f"{option} {size} does not divide {name} {getattr(config, name)}")
 
     def write(self, folder: Path, state: LazyState, config: ProteinBertConfig, source: Mapping[str, Any]) -> None:
-        """Write every rank's file, and the tracker last."""
+        """Write the files of all ranks, and the tracker file last."""
         (dtype,) = {tensor.dtype for tensor in state.values()}
         types = state[TOKEN_TYPES]
         if types.shape[0] == 1 and not bool(types.load().any()):
-            # Pretraining without token types is the usual case: then Megatron has no such table.
+            # zeros stand for pretraining without token types, for which Megatron-LM has no table
             state = {name: tensor for name, tensor in state.items() if name != TOKEN_TYPES}
         shards = self._shards(state, config)
         arguments = self._arguments(config, dtype, 0 if TOKEN_TYPES not in state else types.shape[0])
@@ -116,7 +128,7 @@ class MegatronTarget:
         return folder / RELEASE / name / RANK_FILE_NAME
 
     def _model(self, shards: Mapping[str, Shards], config: ProteinBertConfig, stage: int, rank: int) -> dict[str, Any]:
-        """The ``model`` entry of one rank's file: nested dictionaries, the transformer's and the head's flat."""
+        """The ``model`` entry of a rank's file: nested dictionaries, flat for transformer and LM head."""
         per_stage = config.num_hidden_layers // self.pipeline
         model: dict[str, Any] = {}
         for key, tensors in shards.items():
@@ -134,7 +146,7 @@ class MegatronTarget:
         return int(match[1]) // per_stage if match else self.pipeline - 1
 
     def _arguments(self, config: ProteinBertConfig, dtype: torch.dtype, token_types: int) -> argparse.Namespace:
-        """What Megatron-LM checks a checkpoint's arguments for, and what decides the mathematics."""
+        """The arguments that Megatron-LM checks when loading, and those that determine the forward pass."""
         return argparse.Namespace(
             num_layers=config.num_hidden_layers,
             hidden_size=config.hidden_size,
@@ -165,7 +177,7 @@ class MegatronTarget:
 
 
 def _gelu_arguments(config: ProteinBertConfig) -> dict[str, bool] | None:
-    """Megatron's switches for the two activations; None: it has no such pair."""
+    """Megatron-LM's flags for the activations of blocks and LM head; None if it can't combine them."""
     pair = (config.hidden_act, config.mlm_hidden_act or config.hidden_act)
     known = {("gelu", "gelu"): (False, False), ("gelu_tanh", "gelu"): (True, False), ("gelu_tanh",) * 2: (False, True)}
     if pair not in known:
@@ -182,7 +194,7 @@ def _insert(model: dict[str, Any], key: str, tensor: Tensor) -> None:
 
 
 def _own(tensor: Tensor) -> Tensor:
-    """In memory of its own: torch.save writes all the memory that a view belongs to."""
+    """A tensor with its own storage; torch.save would otherwise write the storage of which it is a view."""
     return (
         tensor.contiguous()
         if tensor.untyped_storage().nbytes() == tensor.nbytes

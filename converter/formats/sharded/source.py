@@ -1,4 +1,4 @@
-"""Checkpoints of ``pretrain_tape.py`` as sources, at any layout. They carry their vocabulary and configuration."""
+"""Reads sharded checkpoints of ``pretrain_tape.py`` of any parallel layout."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from converter.formats.model_files import as_json, file_hashes
-from converter.mapping.rules import Layout, Mapped, apply_rules, check_tied, single, token_rows_by_name
+from converter.mapping.rules import Layout, Mapped, apply_rules, as_single_rank, check_tied, token_rows_by_name
 from converter.mapping.tables import DECODER, PROTEINLM_DROPS, PROTEINLM_RULES, WORD_EMBEDDINGS
-from converter.options import SourceOptions, refuse_options
-from converter.verify.named_forward import PROTEINLM_NAMES, Mathematics, NamedForward, Part
+from converter.options import SourceOptions, reject_options
+from converter.verify.named_forward import PROTEINLM_NAMES, ForwardSettings, NamedForward, TensorShard
 from converter.verify.reference_forward import ReferenceForward
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError
@@ -22,19 +22,22 @@ if TYPE_CHECKING:
 
 
 class ShardedSource:
-    """Converted from what torch.distributed.checkpoint gathers, and evaluated from the ranks' own parts."""
+    """A sharded checkpoint, which includes its vocabulary and configuration.
+
+    The conversion gathers tensors by torch.distributed.checkpoint; the reference forward pass computes on the shards.
+    """
 
     kind = "proteinlm-sharded"
 
     def __init__(self, path: Path, options: SourceOptions) -> None:
-        # imported here: torch.distributed.checkpoint takes more than a second, and other forms don't need it
+        # imported here, because torch.distributed.checkpoint takes more than a second and other formats don't need it
         from pretrain.checkpointing import find_checkpoint, model_tensors, read_metadata, verify_files
 
-        refuse_options(options, path, "states its own settings")
+        reject_options(options, path, "states its own settings")
         found = find_checkpoint(path)
         if found is None:
-            raise CheckpointError(f"{path}: no checkpoint there")
-        # From here on the iteration that was found, whatever a running job saves meanwhile.
+            raise CheckpointError(f"{path}: no checkpoint found")
+        # fixed to this iteration, even if a running job saves another one in the meantime
         self.path = found
         self._metadata = read_metadata(found)
         verify_files(found, self._metadata["files"])
@@ -53,16 +56,16 @@ class ShardedSource:
     def map(self) -> Mapped:
         layout = Layout(self._config.num_attention_heads, 3.0, self._rows)
         state = {name: LazyTensor(entry.shape, entry.dtype, entry.gather) for name, entry in self._tensors.items()}
-        shards = single(state)
+        shards = as_single_rank(state)
         check_tied(shards, DECODER, WORD_EMBEDDINGS)
         return apply_rules(PROTEINLM_RULES, PROTEINLM_DROPS, shards, self._config.num_hidden_layers, layout)
 
-    def evaluator(self, rounded_to: torch.dtype | None) -> ReferenceForward:
-        """From each rank's part of each tensor, read by its place in its file."""
-        mathematics = Mathematics.of(self._config, self._rows)
+    def reference_forward(self, rounded_to: torch.dtype | None) -> ReferenceForward:
+        """A forward pass on the ranks' shards of each tensor."""
+        settings = ForwardSettings.of(self._config, self._rows)
         parts = {name: tuple(_part(part, entry) for part in entry.shards) for name, entry in self._tensors.items()}
-        description = "plain torch on the ranks' own parts of each tensor (converter.verify.named_forward)"
-        return NamedForward(parts, PROTEINLM_NAMES, mathematics, description, rounded_to)
+        description = "plain torch on the ranks' shards of each tensor (converter.verify.named_forward)"
+        return NamedForward(parts, PROTEINLM_NAMES, settings, description, rounded_to)
 
     def provenance(self) -> dict[str, Any]:
         return {
@@ -77,5 +80,5 @@ class ShardedSource:
         }
 
 
-def _part(part: StoredShard, entry: StoredTensor) -> Part:
-    return Part(part.offsets, LazyTensor(part.sizes, entry.dtype, part.load))
+def _part(part: StoredShard, entry: StoredTensor) -> TensorShard:
+    return TensorShard(part.offsets, LazyTensor(part.sizes, entry.dtype, part.load))

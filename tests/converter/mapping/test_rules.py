@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 
 from converter.formats.megatron.source import map_megatron
-from converter.mapping.rules import Mapped, Shards, apply_rules, check_total, invert_rules, single, token_rows_by_name
+from converter.mapping.rules import (
+    Mapped,
+    Shards,
+    apply_rules,
+    as_single_rank,
+    check_complete,
+    invert_rules,
+    token_rows_by_name,
+)
 from converter.mapping.tables import (
     HUGGINGFACE_RULES,
     MEGATRON_RULES,
@@ -50,7 +58,7 @@ def convert(shards: dict[str, tuple[Tensor, ...]], truth: Truth) -> Mapped:
 
 
 def map_proteinlm(state: dict[str, Tensor], layout: Layout) -> Mapped:
-    shards = single({key: LazyTensor.of(value) for key, value in state.items()})
+    shards = as_single_rank({key: LazyTensor.of(value) for key, value in state.items()})
     return apply_rules(PROTEINLM_RULES, PROTEINLM_DROPS, shards, 2, layout)
 
 
@@ -113,7 +121,7 @@ def test_every_missing_key_is_an_error_that_names_it(truth: Truth) -> None:
 
 def test_unknown_key_is_an_error_that_names_it(truth: Truth) -> None:
     shards = shards_of(truth) | {"language_model.transformer.layers.0.adapter.weight": (torch.zeros(2),)}
-    with pytest.raises(CheckpointError, match=r"layers\.0\.adapter\.weight: no rule knows"):
+    with pytest.raises(CheckpointError, match=r"layers\.0\.adapter\.weight: unknown key"):
         convert(shards, truth)
 
 
@@ -192,13 +200,13 @@ def test_our_checkpoint_with_another_token_order(truth: Truth) -> None:
 def test_check_total_names_each_kind_of_difference() -> None:
     expected = {"a": torch.Size([2]), "b": torch.Size([3])}
     state = {"a": LazyTensor.of(torch.zeros(2)), "b": LazyTensor.of(torch.zeros(3))}
-    check_total(state, expected)
-    with pytest.raises(CheckpointError, match="b: the model needs it"):
-        check_total({"a": state["a"]}, expected)
-    with pytest.raises(CheckpointError, match="c: the source has it"):
-        check_total({**state, "c": LazyTensor.of(torch.zeros(1))}, expected)
+    check_complete(state, expected)
+    with pytest.raises(CheckpointError, match="b: required by the model"):
+        check_complete({"a": state["a"]}, expected)
+    with pytest.raises(CheckpointError, match="c: present in the source"):
+        check_complete({**state, "c": LazyTensor.of(torch.zeros(1))}, expected)
     with pytest.raises(CheckpointError, match=r"b: has shape \(4,\)"):
-        check_total({**state, "b": LazyTensor.of(torch.zeros(4))}, expected)
+        check_complete({**state, "b": LazyTensor.of(torch.zeros(4))}, expected)
 
 
 @pytest.mark.parametrize("version", [0.0, 1.0, 2.0, 3.0])
@@ -243,7 +251,7 @@ def test_writing_backwards_is_total_too(truth: Truth) -> None:
     state = {key: LazyTensor.of(value) for key, value in expected_state(truth).items()}
     layout = Layout(truth.heads, 3.0, ROWS, embedding_rows=128)
     for rules in (MEGATRON_RULES, HUGGINGFACE_RULES):
-        with pytest.raises(CheckpointError, match=r"adapter\.weight: no rule of the form to write"):
+        with pytest.raises(CheckpointError, match=r"adapter\.weight: unknown key: the format to write has no rule"):
             invert_rules(rules, state | {"adapter.weight": state["mlm.bias"]}, truth.layers, layout)
         for key in state:
             if key == "bert.embeddings.token_type_embeddings.weight" and rules is MEGATRON_RULES:
@@ -256,5 +264,5 @@ def test_writing_backwards_is_total_too(truth: Truth) -> None:
 def test_a_size_that_the_ranks_do_not_divide_is_named(truth: Truth) -> None:
     state = {key: LazyTensor.of(value) for key, value in expected_state(truth).items()}
     layout = Layout(truth.heads, 3.0, ROWS, ranks=3, embedding_rows=384)
-    with pytest.raises(CheckpointError, match=r"query\.weight: size 32 can't be divided over 3"):
+    with pytest.raises(CheckpointError, match=r"query\.weight: size 32 can't be divided by 3"):
         invert_rules(MEGATRON_RULES, state, truth.layers, layout)

@@ -1,4 +1,4 @@
-"""The certificate: its evaluator against an independent oracle, and what it refuses."""
+"""The certificate: its reference_forward against an independent oracle, and what it refuses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from converter.convert import ConversionRequest, convert
-from converter.formats.sources import Source, open_source
+from converter.formats.detection import Source, open_source
 from converter.options import SourceOptions
 from converter.verify.certificate import Comparison, certificate_proteins, certify
 from converter.verify.reference_forward import FINAL, LOGITS, ModelForward
@@ -84,7 +84,7 @@ def test_evaluator_of_megatron_files_agrees_with_transformers(source: Source, tr
     ids = torch.tensor([[2, *(tokens.index(letter) for letter in PROTEIN), 3]])
     with torch.no_grad():
         output = oracle(truth)(ids, output_hidden_states=True)
-    (states,) = source.evaluator(None).states([PROTEIN])
+    (states,) = source.reference_forward(None).states([PROTEIN])
     assert torch.allclose(states[LOGITS], output.logits[0], rtol=0, atol=1e-10)
     assert torch.allclose(states["layer 0"], output.hidden_states[1][0], rtol=0, atol=1e-10)
 
@@ -127,7 +127,7 @@ def test_every_corrupted_tensor_is_refused(tmp_path: Path, source: Source, good:
     for number, name in enumerate(expected_state(truth)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        with pytest.raises(CheckpointError, match=r"don't compute what the source computes|mlm.decoder.weight: .*tied"):
+        with pytest.raises(CheckpointError, match=r"do not compute the same as the source|mlm.decoder.weight: .*tied"):
             check(source, corrupt(good, folder, name))
 
 
@@ -135,7 +135,7 @@ def test_missing_and_left_over_weights_are_refused(tmp_path: Path, source: Sourc
     copy = Path(shutil.copytree(good, tmp_path / "bad"))
     state = load_file(copy / "model.safetensors")
     save_file({**state, "bert.extra": torch.zeros(1)}, copy / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"bert\.extra: no rule knows"):
+    with pytest.raises(CheckpointError, match=r"bert\.extra: unknown key"):
         check(source, copy)
     del state["mlm.bias"]
     save_file(state, copy / "model.safetensors")

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 import converter.formats.huggingface.source
 from converter.convert import ConversionRequest, convert, verify_only
+from converter.formats.detection import open_source
 from converter.formats.huggingface.source import HuggingFaceSource
-from converter.formats.sources import open_source
 from converter.options import SourceOptions
 from converter.verify.reference_forward import LOGITS
 from tape.errors import CheckpointError, ConfigError
@@ -95,8 +95,8 @@ def test_without_transformers_plain_torch_certifies(
 ) -> None:
     source = open_source(written, SourceOptions())
     assert isinstance(source, HuggingFaceSource)
-    (plain,) = source.plain_evaluator().states([PROTEINS[0]])
-    (theirs,) = source.evaluator(None).states([PROTEINS[0]])
+    (plain,) = source.plain_reference_forward().states([PROTEINS[0]])
+    (theirs,) = source.reference_forward(None).states([PROTEINS[0]])
     assert list(plain) == list(theirs)
     for name, state in plain.items():
         assert float((state - theirs[name]).abs().max()) < 1e-9, name
@@ -131,7 +131,7 @@ def test_another_order_of_tokens_goes_by_name(tmp_path: Path, tape: Path, writte
     (copy / "vocab.txt").write_text("\n".join(tokens[number] for number in order))
     verify_only(tape, copy, SourceOptions())
     (copy / "vocab.txt").unlink()
-    with pytest.raises(CheckpointError, match="don't compute what the source computes"):
+    with pytest.raises(CheckpointError, match="do not compute the same as the source"):
         verify_only(tape, copy, SourceOptions())
 
 
@@ -146,7 +146,7 @@ def test_a_head_with_another_activation(tmp_path: Path) -> None:
     assert LOGITS not in certificate.parity.differences
     convert(ConversionRequest(source, tmp_path / "encoder", "huggingface", lm_head="drop"), silent)
     report = json.loads((tmp_path / "encoder" / "conversion.json").read_text())
-    assert report["dropped"]["mlm.bias"] == "asked for by --lm-head drop"
+    assert report["dropped"]["mlm.bias"] == "requested by --lm-head drop"
     assert report["certificate"]["not_compared"] == ["logits"]
     model = transformers.AutoModel.from_pretrained(tmp_path / "encoder", add_pooling_layer=False)
     assert type(model).__name__ == "MegatronBertModel"
@@ -155,7 +155,7 @@ def test_a_head_with_another_activation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model_type": "gpt2"}, "is a 'gpt2'"),
+        ({"model_type": "gpt2"}, "model_type 'gpt2'"),
         ({"hidden_act": "mish"}, "hidden_act 'mish'"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
         ({"is_decoder": True}, "is_decoder is True"),
@@ -185,7 +185,7 @@ def test_what_hugging_face_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="always applies the final layer norm"):
         convert(ConversionRequest(source, tmp_path / "hf", "huggingface"), silent)
     pruned = tape_model(tmp_path / "pruned", pruned_heads={0: [1]})
-    with pytest.raises(ConfigError, match="heads of this model are pruned"):
+    with pytest.raises(ConfigError, match="this model has pruned heads"):
         convert(ConversionRequest(pruned, tmp_path / "hf", "huggingface"), silent)
     with pytest.raises(ConfigError, match=r"give a directory \(--to huggingface\)"):
         convert(ConversionRequest(source, tmp_path / "hf.safetensors", "huggingface"), silent)

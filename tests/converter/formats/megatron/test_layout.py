@@ -38,8 +38,8 @@ def test_layers_are_numbered_through_the_stages(written: Path) -> None:
 
 def test_iteration_folder_and_single_file_are_accepted(tmp_path: Path, written: Path) -> None:
     assert find_rank_files(written) == find_rank_files(written / "iter_0001000")
-    single = write_megatron(tmp_path / "one", make_truth())
-    file = shutil.copy(only_rank(single), tmp_path / "model_optim_rng.pt")
+    as_single_rank = write_megatron(tmp_path / "one", make_truth())
+    file = shutil.copy(only_rank(as_single_rank), tmp_path / "model_optim_rng.pt")
     assert find_rank_files(Path(file)) == [[Path(file)]]
     assert find_rank_files(tmp_path) == [[Path(file)]]
 
@@ -52,7 +52,7 @@ def test_two_candidates_are_not_guessed(tmp_path: Path) -> None:
 
 
 def test_empty_folder_names_the_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no checkpoint there: .* model_optim_rng\.pt"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint found: .* model_optim_rng\.pt"):
         read_megatron_checkpoint(tmp_path)
 
 
@@ -71,14 +71,14 @@ def test_tracker_of_a_missing_iteration(copy: Path) -> None:
 
 def test_missing_rank_is_named(copy: Path) -> None:
     shutil.rmtree(copy / "iter_0001000" / "mp_rank_00_001")
-    with pytest.raises(CheckpointError, match="mp_rank_00_001 is missing"):
+    with pytest.raises(CheckpointError, match="mp_rank_00_001 of 2 x 2 ranks is missing"):
         read_megatron_checkpoint(copy)
 
 
 def test_missing_last_rank_is_noticed_by_the_arguments(copy: Path) -> None:
     for stage in ("000", "001"):
         shutil.rmtree(copy / "iter_0001000" / f"mp_rank_01_{stage}")
-    with pytest.raises(CheckpointError, match="2 tensor-parallel ranks, but 1"):
+    with pytest.raises(CheckpointError, match="2 tensor-parallel ranks, but files of 1"):
         read_megatron_checkpoint(copy)
 
 
@@ -114,7 +114,7 @@ def test_ranks_of_different_versions(copy: Path) -> None:
         ({"model": {"language_model": {"x": torch.zeros(2, dtype=torch.int64)}}}, "x is a torch.int64 tensor"),
         ({"model": {"language_model": {}}, "checkpoint_version": "3"}, "checkpoint_version is '3'"),
         ({"model0": {}, "model1": {}}, "interleaved"),
-        ([1, 2], "holds a list"),
+        ([1, 2], "contains a list"),
     ],
 )
 def test_other_contents_are_named(tmp_path: Path, content: object, message: str) -> None:
@@ -126,7 +126,7 @@ def test_other_contents_are_named(tmp_path: Path, content: object, message: str)
 def test_one_tensor_under_two_names(tmp_path: Path) -> None:
     layer = {"layers.0.attention.dense.bias": torch.zeros(2), "layers.0.self_attention.dense.bias": torch.zeros(2)}
     torch.save({"model": {"language_model": {"encoder": layer}}}, tmp_path / "twice.pt")
-    with pytest.raises(CheckpointError, match="there twice"):
+    with pytest.raises(CheckpointError, match="occurs twice"):
         read_megatron_checkpoint(tmp_path / "twice.pt")
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from converter.convert import ConversionRequest, convert
+from converter.formats.detection import open_source
 from converter.formats.megatron.layout import read_megatron_checkpoint
-from converter.formats.sources import open_source
 from converter.options import SourceOptions
 from tape.errors import CheckpointError
 from tests.converter.test_round_trips import silent
@@ -67,7 +67,7 @@ def test_a_rank_with_other_arguments(copy: Path, name: str, value: float) -> Non
     edit(rank_file(copy, "mp_rank_01_001"), set_argument(name, value))
     if name == "seed":
         edit(rank_file(copy, "mp_rank_00_000"), set_argument(name, 1234))
-    with pytest.raises(CheckpointError, match=rf"mp_rank_01_001.*has {name} {value}, but .*one checkpoint"):
+    with pytest.raises(CheckpointError, match=rf"mp_rank_01_001.*has {name} {value}, but .*different checkpoints"):
         read_megatron_checkpoint(copy)
 
 

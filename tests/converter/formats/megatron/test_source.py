@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from converter.formats.detection import open_source
 from converter.formats.megatron.source import MegatronSource
-from converter.formats.sources import open_source
 from converter.options import SourceOptions
 from tape.errors import CheckpointError, ConfigError, VocabularyMismatchError
 from tests.support.megatron_writer import LETTERS, SPECIAL, Truth, edit, make_truth, only_rank, write_megatron
@@ -154,7 +154,7 @@ def test_other_architectures_are_refused(tmp_path: Path, truth: Truth) -> None:
 
 def test_too_few_positions_for_any_protein(tmp_path: Path) -> None:
     folder = write_megatron(tmp_path / "mega", make_truth(positions=2))
-    with pytest.raises(ConfigError, match=r"mega: has 2 positions; <cls>, a residue and <sep> need 3"):
+    with pytest.raises(ConfigError, match=r"mega: has 2 positions, but <cls>, a residue and <sep> need 3"):
         open_source(folder, SourceOptions())
 
 

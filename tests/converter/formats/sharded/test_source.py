@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from converter.convert import ConversionRequest, convert
-from converter.formats.sources import is_sharded, open_source
+from converter.formats.detection import is_sharded, open_source
 from converter.options import SourceOptions
 from pretrain.checkpointing import RunDescription, RunState, save_checkpoint
 from pretrain.parallel import ParallelContext, ParallelDims
@@ -85,7 +85,7 @@ def test_a_job_may_go_on_saving_meanwhile(tmp_path: Path) -> None:
     save(tmp_path, iteration=8, seed=2)
     ids = torch.from_numpy(TAPETokenizer().encode("MKTAY"))[None]
     expected = saved.model.eval().bert.embeddings(ids, None, None)[0]
-    torch.testing.assert_close(source.evaluator(None).embeddings("MKTAY").float(), expected)
+    torch.testing.assert_close(source.reference_forward(None).embeddings("MKTAY").float(), expected)
 
 
 def test_one_iteration_can_be_named(tmp_path: Path, saved: Saved) -> None:
@@ -149,7 +149,7 @@ def test_damaged_metadata_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.distributed
-def test_a_tensor_parallel_run_is_evaluated_part_by_part(tmp_path: Path, repository_root: Path) -> None:
+def test_a_tensor_parallel_run_is_computed_shard_by_shard(tmp_path: Path, repository_root: Path) -> None:
     """Two ranks of a real run: what they wrote is converted by gathering and evaluated without."""
     from pretrain.checkpointing import model_tensors
     from pretrain.tools.preprocess_data import preprocess
@@ -167,4 +167,4 @@ def test_a_tensor_parallel_run_is_evaluated_part_by_part(tmp_path: Path, reposit
     assert max(parts) == 2
     certificate = convert(ConversionRequest(tmp_path / "save", tmp_path / "out"), silent)
     assert certificate.parity.worst[1] < 1e-12
-    assert "ranks' own parts" in certificate.evaluators[0]
+    assert "ranks' shards" in certificate.computed_by[0]

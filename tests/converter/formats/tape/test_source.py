@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from converter.convert import ConversionRequest, convert, verify_only
-from converter.formats.sources import open_source
+from converter.formats.detection import open_source
 from converter.options import SourceOptions
 from tape.errors import CheckpointError, ConfigError, VocabularyMismatchError
 from tape.models.model_directory import load_state_dict
@@ -99,7 +99,7 @@ def test_options_of_megatron_mean_nothing_here(tmp_path: Path) -> None:
 def test_a_configuration_of_another_model(tmp_path: Path) -> None:
     source = tape_model(tmp_path / "tape")
     (source / "config.json").write_text('{"num_labels": 2}')
-    with pytest.raises(CheckpointError, match=r"config\.json: states no hidden_size"):
+    with pytest.raises(CheckpointError, match=r"config\.json: has no hidden_size"):
         open_source(source, SourceOptions())
 
 
@@ -146,7 +146,9 @@ def tape_05(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_post_layer_norm_becomes_no_pre_layer_norm(tmp_path: Path, tape_05: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--to megatron: .*tape-proteins 0\.5, Megatron-LM before.*--to huggingface"):
+    with pytest.raises(
+        ConfigError, match=r"--to megatron: .*tape-proteins 0\.5, but Megatron-LM is pre-layer-norm.*--to huggingface"
+    ):
         convert(ConversionRequest(tape_05, tmp_path / "out", "megatron"), silent)
     assert not (tmp_path / "out").exists()
 
@@ -155,7 +157,7 @@ def test_post_layer_norm_is_our_models_post_arrangement(tmp_path: Path, tape_05:
     certificate = convert(ConversionRequest(tape_05, tmp_path / "tape"), silent)
     assert certificate.parity.differences.keys() >= {"embeddings", "layer 1", "pooled", "logits"}
     assert certificate.parity.worst[1] < 1e-9
-    assert certificate.evaluators[1] == "tape.models.modeling_bert"
+    assert certificate.computed_by[1] == "tape.models.modeling_bert"
     model, info = ProteinBertForMaskedLM.from_pretrained(tmp_path / "tape", output_loading_info=True)
     assert not any(info.values())
     assert model.config.layer_norm_position == "post"
@@ -170,8 +172,8 @@ def test_post_layer_norm_is_transformers_bert(tmp_path: Path, tape_05: Path) -> 
     certificate = convert(ConversionRequest(tape_05, tmp_path / "hf", "huggingface"), silent)
     assert certificate.parity.differences.keys() >= {"embeddings", "layer 1", "pooled", "logits"}
     assert certificate.parity.worst[1] < 1e-9
-    assert "plain torch" in certificate.evaluators[0]
-    assert "BertForMaskedLM" in certificate.evaluators[1]
+    assert "plain torch" in certificate.computed_by[0]
+    assert "BertForMaskedLM" in certificate.computed_by[1]
     model, info = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "hf", output_loading_info=True)
     assert type(model).__name__ == "BertForMaskedLM"
     assert not info["missing_keys"]
@@ -190,7 +192,7 @@ def test_old_names_of_layer_norms_and_a_missing_pooler(tmp_path: Path) -> None:
         for name, value in post_ln_state(pooler=False).items()
     }
     source = write(tmp_path / "old", old)
-    with pytest.raises(CheckpointError, match=r"bert\.pooler\.dense\.weight: the model needs it"):
+    with pytest.raises(CheckpointError, match=r"bert\.pooler\.dense\.weight: required by the model"):
         convert(ConversionRequest(source, tmp_path / "tape"), silent)
     certificate = convert(ConversionRequest(source, tmp_path / "hf", "huggingface"), silent)
     assert "pooled" not in certificate.parity.differences
@@ -198,7 +200,7 @@ def test_old_names_of_layer_norms_and_a_missing_pooler(tmp_path: Path) -> None:
 
 def test_a_post_layer_norm_model_of_other_shapes(tmp_path: Path) -> None:
     source = write(tmp_path / "m", post_ln_state(), intermediate_size=65)
-    with pytest.raises(CheckpointError, match=r"dense_h_4h\.weight: has shape \(64, 32\), the model's is \(65"):
+    with pytest.raises(CheckpointError, match=r"dense_h_4h\.weight: has shape \(64, 32\), but the model's is \(65"):
         convert(ConversionRequest(source, tmp_path / "hf", "huggingface"), silent)
 
 

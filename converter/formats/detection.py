@@ -1,68 +1,30 @@
-"""Every form that a model may be in, and how it is told which one lies somewhere.
-
-A source knows its configuration, gives the state dict of a TAPE model through the rule tables, and gives an evaluator
-that computes from its own files without those tables, for the parity certificate. Results are opened as sources too.
-"""
+"""Detection of the format of a checkpoint."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
 
 from converter.formats.huggingface.source import HuggingFaceSource, is_huggingface
 from converter.formats.megatron.layout import TRACKER_NAME, read_megatron_checkpoint
 from converter.formats.megatron.source import MegatronSource
 from converter.formats.sharded.source import ShardedSource
 from converter.formats.tape.source import TapeSource
-from converter.mapping.rules import Mapped
 from converter.options import SourceOptions
-from converter.verify.reference_forward import ReferenceForward
-from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, ConfigError
 
+from .base import Source
 from .model_files import is_model_directory, read_model_files
 
 SHARDED_METADATA = "metadata.json"
-SHORTEST = 3  # positions of a protein of one residue
-
-
-class Source(Protocol):
-    """One model in one form.
-
-    Attributes:
-        kind: the form's name.
-        path: where it lies.
-    """
-
-    kind: str
-    path: Path
-
-    @property
-    def config(self) -> ProteinBertConfig:
-        """Configuration of the TAPE model."""
-
-    @property
-    def has_head(self) -> bool:
-        """Whether the masked-language-model head is there."""
-
-    def map(self) -> Mapped:
-        """State dict of ``ProteinBertForMaskedLM`` in the source's dtypes."""
-
-    def evaluator(self, rounded_to: torch.dtype | None) -> ReferenceForward:
-        """Computes from the source's own files; with ``rounded_to`` from weights rounded to that dtype first."""
-
-    def provenance(self) -> dict[str, Any]:
-        """What is known of the source, as JSON."""
+SHORTEST = 3  # tokens of a protein with one residue
 
 
 def open_source(path: Path, options: SourceOptions) -> Source:
-    """Find out what ``path`` is and read its settings.
+    """Detect the format of a checkpoint and read its settings.
 
     Raises:
-        CheckpointError: nothing there that can be read.
-        ConfigError: an option contradicts the checkpoint, or no protein fits in its positions.
+        CheckpointError: if there is no readable checkpoint at ``path``.
+        ConfigError: if an option contradicts the checkpoint, or its position table is too short for any protein.
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or directory")
@@ -77,7 +39,8 @@ def open_source(path: Path, options: SourceOptions) -> Source:
             raise ConfigError(f"{flag} {given} contradicts {path}, which has {name} {found}")
     if source.config.max_position_embeddings < SHORTEST:
         raise ConfigError(
-            f"{path}: has {source.config.max_position_embeddings} positions; <cls>, a residue and <sep> need {SHORTEST}"
+            f"{path}: has {source.config.max_position_embeddings} positions, but <cls>, a residue and <sep> need"
+            f" {SHORTEST}"
         )
     return source
 
@@ -92,7 +55,7 @@ def _open(path: Path, options: SourceOptions) -> Source:
 
 
 def is_sharded(path: Path) -> bool:
-    """Whether this is a ``--save`` directory of ours or one of its iterations."""
+    """Whether this is a ``--save`` directory of ``pretrain_tape.py`` or one of its iterations."""
     if not path.is_dir():
         return False
     return any((folder / SHARDED_METADATA).is_file() for folder in (path, *_tracked(path)))

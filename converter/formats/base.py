@@ -1,0 +1,64 @@
+"""The interfaces of checkpoint formats: a source is read, a target is written.
+
+Formats that are read: Megatron-LM's classic checkpoints, sharded checkpoints of ``pretrain_tape.py``, TAPE model
+directories (of this project, ProteinLM and tape-proteins 0.5) and Hugging Face model directories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from converter.mapping.rules import Mapped
+from converter.verify.certificate import ComparedModel
+from tape.configs import ProteinBertConfig
+from tape.models.lazy_tensors import LazyState
+
+FORMATS = ("tape", "megatron", "huggingface")  # those that are written
+
+
+class Source(ComparedModel, Protocol):
+    """A model in one checkpoint format.
+
+    Its state dict is produced by the rule tables, its reference forward pass is computed from its own files without
+    them, and the parity certificate compares the two. The result of a conversion is opened as a source as well.
+
+    Attributes:
+        kind: name of the format.
+        path: the checkpoint's path.
+    """
+
+    kind: str
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the checkpoint contains the masked-LM head."""
+
+    def map(self) -> Mapped:
+        """The state dict of ``ProteinBertForMaskedLM``, in the source's data types."""
+
+    def provenance(self) -> dict[str, Any]:
+        """Description of the source for ``conversion.json``."""
+
+
+class Target(Protocol):
+    """A checkpoint format to write, with its options."""
+
+    def check(self, config: ProteinBertConfig, has_head: bool) -> None:
+        """Make sure that the format can represent the model.
+
+        Raises:
+            ConfigError: if it cannot; the message gives the reason.
+        """
+
+    def write(self, folder: Path, state: LazyState, config: ProteinBertConfig, source: Mapping[str, Any]) -> None:
+        """Write all files except the conversion record.
+
+        Args:
+            folder: an empty directory.
+            state: state dict of ``ProteinBertForMaskedLM`` in a single data type; without ``mlm.`` keys, only the
+                encoder is written.
+            config: the model's configuration.
+            source: provenance of the source.
+        """
