@@ -66,7 +66,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pretrain.data": (*_BASE, "tape.models", "pretrain.preemption"),
     "pretrain.parallel": (*_BASE, "tape.models", "tape.runtime", "pretrain.trace"),
     "pretrain.monitor": ("tape.errors", "tape.runtime", "pretrain.trace", "pretrain.parallel"),
-    "pretrain.optim": (*_BASE, "tape.models", "pretrain.parallel"),
+    "pretrain.optim": (*_BASE, "tape.models", "tape.runtime", "pretrain.parallel"),
     "pretrain.checkpointing": (*_BASE, "tape.models", "pretrain.parallel"),
     "pretrain.planning": (
         *_BASE,

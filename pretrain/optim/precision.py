@@ -6,17 +6,16 @@ backward pass run under autocast, which keeps layer norms and the loss in fp32.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from tape.errors import ConfigError
-from tape.models import low_precision
+from tape.runtime.precision import DTYPES, autocast, is_fast
 
 _GROWTH = 2.0
-_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,11 @@ class PrecisionConfig:
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """Context manager for the forward pass."""
-        dtype = _DTYPES[self.name]
-        return nullcontext() if dtype is None else low_precision.autocast(device.type, dtype)
+        return autocast(self.name, device)
 
     def product_dtype(self, device: torch.device) -> torch.dtype:
         """Data type that matrix products are computed in: fp32 if the device has no instructions for this precision."""
-        dtype = _DTYPES[self.name]
-        return dtype if dtype is not None and low_precision.is_fast(device.type, dtype) else torch.float32
+        return DTYPES[self.name] if is_fast(self.name, device) else torch.float32
 
     def check_compiled(self, device: torch.device) -> None:
         """Make sure that compiled transformer blocks can compute in this precision at full speed.
@@ -56,7 +53,7 @@ class PrecisionConfig:
             ConfigError: the device has no instructions for it. Without --compile matrix products are then computed in
                 fp32, but compiled blocks would emulate this precision, about sixteen times more slowly.
         """
-        if _DTYPES[self.name] is not None and self.product_dtype(device) == torch.float32:
+        if not is_fast(self.name, device):
             raise ConfigError(
                 f"--compile with --{self.name} needs a device with {self.name} instructions, which this {device.type} "
                 f"does not have; leave out one of the two"

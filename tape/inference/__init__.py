@@ -1,1 +1,1 @@
-"""Inference without labels: embeddings, predictions, variant effects, contacts from attention, windows."""
+"""Inference without labels: embeddings, predictions, variant effects, contacts from attention maps."""

@@ -1,4 +1,4 @@
-"""Precision of training and evaluation: fp32, or automatic mixed precision in fp16 or bf16."""
+"""Precision of pretraining, finetuning and inference: fp32, or automatic mixed precision in fp16 or bf16."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from tape.errors import ConfigError
 from tape.models import low_precision
 
-_LOWER = {"fp16": torch.float16, "bf16": torch.bfloat16}
-PRECISIONS = ("fp32", *_LOWER)
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+PRECISIONS = tuple(DTYPES)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
@@ -23,12 +23,12 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Non
         raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     if precision == "fp32":
         return torch.autocast(device.type, enabled=False)
-    return low_precision.autocast(device.type, _LOWER[precision])
+    return low_precision.autocast(device.type, DTYPES[precision])
 
 
 def is_fast(precision: str, device: torch.device) -> bool:
     """Whether the device has matrix instructions for the precision; False for fp16 on any CPU."""
-    return precision == "fp32" or low_precision.is_fast(device.type, _LOWER[precision])
+    return precision == "fp32" or low_precision.is_fast(device.type, DTYPES[precision])
 
 
 def make_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
