@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: a checkpoint, exit code 0, and the curve goes on where it stopped."""
+"""Preemption: a stop signal leads to a checkpoint and exit code 0, and the run resumes with the same losses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pretrain import preemption as signals
+from pretrain import preemption
 from pretrain.preemption import STOP_SIGNALS, StopSignals, ignore_stop_signals_in_worker, stop_signals_blocked
 from tests.support.ranks import start_ranks, wait_for
 
@@ -22,23 +22,23 @@ Flags = Callable[..., list[str]]
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
-def test_a_signal_is_noted_and_handlers_return(number: signal.Signals) -> None:
+def test_a_signal_is_recorded_and_handlers_are_restored(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with StopSignals() as requests:
         assert requests.received == 0
         os.kill(os.getpid(), number)
-        os.kill(os.getpid(), number)  # a launcher passes on what was received already
+        os.kill(os.getpid(), number)  # forwarded by a launcher
         assert requests.received == number
     assert signal.getsignal(number) is before
 
 
-def test_the_second_signal_ends_at_once() -> None:
+def test_the_second_signal_ends_the_process_at_once() -> None:
     """Seconds after the first."""
     with StopSignals() as requests:
         child = os.fork()
         if child == 0:
             os.kill(os.getpid(), signal.SIGTERM)
-            requests._first = (requests._first or 0.0) - signals._SAME_REQUEST_SECONDS
+            requests._first = (requests._first or 0.0) - preemption._SAME_REQUEST_SECONDS
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(5)
             os._exit(0)
@@ -48,8 +48,8 @@ def test_the_second_signal_ends_at_once() -> None:
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
-def test_a_worker_obeys_its_parent_only(number: signal.Signals) -> None:
-    """Any number of signals of others, from the moment of the fork on; the parent's one ends it."""
+def test_a_worker_obeys_only_its_parent(number: signal.Signals) -> None:
+    """From the fork on, signals of other processes are ignored; one of the parent ends the worker."""
     listens, tells = os.pipe()
     with stop_signals_blocked():
         child = os.fork()
@@ -90,8 +90,8 @@ def is_running(process: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
-def test_workers_outlive_a_signal_to_the_group_but_not_their_run(tmp_path: Path, flags: Flags) -> None:
-    """As a scheduler does it: to all processes, again and again. After kill -9 for the run they end by themselves."""
+def test_workers_survive_a_signal_to_the_process_group_and_end_with_their_run(tmp_path: Path, flags: Flags) -> None:
+    """A scheduler signals all processes repeatedly. After kill -9 of the run its workers end by themselves."""
     options = flags("--num-workers", 2, "--log-interval", 1, "--eval-iters", 0, train_iters=5000)
     (killed,) = start_ranks(options, tmp_path / "killed")
     (signalled,) = start_ranks([*options, "--save", str(tmp_path / "run")], tmp_path / "signalled")
@@ -111,10 +111,10 @@ def test_workers_outlive_a_signal_to_the_group_but_not_their_run(tmp_path: Path,
 
 
 @pytest.mark.distributed
-def test_torchrun_passes_the_signal_on_and_the_curve_continues(
+def test_torchrun_forwards_the_signal_and_the_run_resumes(
     tmp_path: Path, flags: Flags, repository_root: Path, records: Callable[..., list[dict[str, Any]]]
 ) -> None:
-    """SIGTERM to torchrun, two ranks and their workers; the run goes on and equals one that was never stopped."""
+    """SIGTERM to torchrun, two ranks and their workers; the resumed run equals one that was never stopped."""
     save, straight = tmp_path / "run", tmp_path / "straight"
     options = flags("--log-interval", 1, "--eval-interval", 3, train_iters=5000, dropout=0.1)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -132,7 +132,7 @@ def test_torchrun_passes_the_signal_on_and_the_curve_continues(
     text = (tmp_path / "log").read_text()
     assert "SIGTERM: leaving after iteration" in text
     assert f"saved {save}/iter_" in text
-    assert "FAILED" not in text  # what torchrun says of a rank with another exit code than 0
+    assert "FAILED" not in text  # torchrun prints it if a rank has another exit code than 0
     stopped = int((save / "latest_checkpointed_iteration.txt").read_text())
     assert records(save)[-1]["iteration"] == stopped
     for folder, load in ((save, ("--load", save)), (straight, ())):
@@ -146,7 +146,7 @@ def test_torchrun_passes_the_signal_on_and_the_curve_continues(
         assert curves[0]
 
 
-def test_time_is_up(
+def test_exit_duration(
     tmp_path: Path, flags: Flags, pretrain_here: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--save", tmp_path, "--load", tmp_path, "--exit-duration-in-mins", 0.01, "--eval-interval", 1)

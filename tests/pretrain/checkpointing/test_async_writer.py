@@ -1,4 +1,4 @@
-"""Checkpoints written beside the training: of the moment they were begun, one at a time, errors reach the run."""
+"""Asynchronous checkpoints: state at the time of the call, one at a time, errors are raised in the run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pretrain.checkpointing import (
     CheckpointConfig,
     RunDescription,
     RunState,
+    async_writer,
     find_checkpoint,
     load_full_checkpoint,
 )
-from pretrain.checkpointing import async_writer as background
 from pretrain.checkpointing.async_writer import StagingBuffers
 from pretrain.parallel import ControlGroup, ParallelContext, ParallelDims
 from pretrain.train.initialization import InitConfig, build_model
@@ -34,13 +34,13 @@ DESCRIPTION = RunDescription(CONFIG.to_dict(), {}, TAPETokenizer().tokens, TAPET
 
 
 class Held:
-    """Stands in for the writing: waits until it is let go."""
+    """Replaces write_checkpoint: waits for an event before it writes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.go = threading.Event()
         self.began: list[int] = []
-        self._write = background.write_checkpoint
-        monkeypatch.setattr(background, "write_checkpoint", self)
+        self._write = async_writer.write_checkpoint
+        monkeypatch.setattr(async_writer, "write_checkpoint", self)
 
     def __call__(self, root: Path, tensors: dict[str, Tensor], state: RunState, *others: object) -> Path:
         self.began.append(state.iteration)
@@ -58,13 +58,13 @@ def make_writer(folder: Path, model: ProteinBertForMaskedLM, **config: object) -
     return AsyncCheckpointWriter(options, model, dict, DESCRIPTION, ParallelDims(), ControlGroup())
 
 
-def test_it_holds_the_weights_of_the_moment_it_was_begun(
+def test_a_checkpoint_holds_the_weights_at_the_time_of_the_call(
     tmp_path: Path, model: ProteinBertForMaskedLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, writer = Held(monkeypatch), make_writer(tmp_path, model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     writer.save(RunState(10))
-    with torch.no_grad():  # training goes on
+    with torch.no_grad():  # training continues
         for parameter in model.parameters():
             parameter.add_(1.0)
     assert writer.busy
@@ -77,7 +77,7 @@ def test_it_holds_the_weights_of_the_moment_it_was_begun(
     assert all(torch.equal(stored[name], value) for name, value in before.items())
 
 
-def test_one_is_in_flight_at_most(
+def test_at_most_one_checkpoint_is_being_written(
     tmp_path: Path, model: ProteinBertForMaskedLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, writer = Held(monkeypatch), make_writer(tmp_path, model)
@@ -95,23 +95,23 @@ def test_one_is_in_flight_at_most(
 
 
 @pytest.mark.parametrize("async_save", [True, False])
-def test_an_error_of_the_writer_reaches_the_run(
+def test_an_error_of_the_writer_is_raised_in_the_run(
     tmp_path: Path, model: ProteinBertForMaskedLM, monkeypatch: pytest.MonkeyPatch, async_save: bool
 ) -> None:
     def fails(*arguments: object) -> Path:
-        raise CheckpointError("no room")
+        raise CheckpointError("disk full")
 
-    monkeypatch.setattr(background, "write_checkpoint", fails)
+    monkeypatch.setattr(async_writer, "write_checkpoint", fails)
     writer = make_writer(tmp_path, model, async_save=async_save)
     if async_save:
         writer.save(RunState(10))
         assert writer._thread is not None
         writer._thread.join()
         assert writer.failed
-        with pytest.raises(CheckpointError, match="no room"):
+        with pytest.raises(CheckpointError, match="disk full"):
             writer.wait()
     else:
-        with pytest.raises(CheckpointError, match="no room"):
+        with pytest.raises(CheckpointError, match="disk full"):
             writer.save(RunState(10))
     assert not writer.failed
     assert writer.written() == []
@@ -124,7 +124,7 @@ def test_without_a_directory_nothing_is_written(tmp_path: Path, model: ProteinBe
     assert writer.written() == []
 
 
-def test_copies_are_apart_and_use_their_memory_again() -> None:
+def test_staging_buffers_are_reused() -> None:
     copies, values = StagingBuffers(), {"a": torch.arange(6.0).view(2, 3)[:, 1:], "b": torch.tensor(1.0)}
     first = copies.copy(values)
     values["a"].zero_()
@@ -134,7 +134,7 @@ def test_copies_are_apart_and_use_their_memory_again() -> None:
     assert copies.copy({"a": torch.zeros(3, dtype=torch.bfloat16)})["a"].dtype == torch.bfloat16
 
 
-def test_only_the_newest_stay(tmp_path: Path, model: ProteinBertForMaskedLM) -> None:
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, model: ProteinBertForMaskedLM) -> None:
     writer = make_writer(tmp_path, model, keep_last=2)
     for iteration in (10, 20, 30):
         writer.save(replace(RunState(), iteration=iteration))
@@ -146,8 +146,8 @@ def test_only_the_newest_stay(tmp_path: Path, model: ProteinBertForMaskedLM) -> 
     ]
 
 
-def test_a_run_begun_anew_keeps_its_own(tmp_path: Path, model: ProteinBertForMaskedLM) -> None:
-    """The directory holds iteration 10 of an earlier run; this one saves every fourth."""
+def test_a_restarted_run_keeps_its_own_checkpoints(tmp_path: Path, model: ProteinBertForMaskedLM) -> None:
+    """The directory has iteration 10 of an earlier run; this run saves every fourth iteration."""
     make_writer(tmp_path, model).save(RunState(10))
     options = CheckpointConfig(save=str(tmp_path), keep_last=2, async_save=False)
     writer = AsyncCheckpointWriter(options, model, dict, DESCRIPTION, ParallelDims(), ControlGroup(), start=0)

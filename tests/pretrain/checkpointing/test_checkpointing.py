@@ -1,4 +1,4 @@
-"""Checkpoints: complete or absent, verified on reading, of the same model and vocabulary."""
+"""Checkpoints: complete or absent, verified when they are loaded, only into the same model and vocabulary."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def load(path: Path, description: RunDescription = DESCRIPTION) -> tuple[RunStat
     return load_checkpoint(path, model, state, description, ALONE), model, state
 
 
-def test_what_is_saved_is_read(saved: Path) -> None:
+def test_save_and_load(saved: Path) -> None:
     state, model, optimizer = load(saved)
     assert state == STATE
     expected = build_model(CONFIG, InitConfig(seed=1), ALONE).state_dict()
@@ -75,7 +75,7 @@ def test_layout_on_disk(saved: Path) -> None:
     assert sorted(path.name for path in saved.parent.iterdir()) == ["iter_0000100", "latest_checkpointed_iteration.txt"]
 
 
-def test_the_converters_door(saved: Path) -> None:
+def test_a_checkpoint_is_gathered_for_the_converter(saved: Path) -> None:
     for directory in (saved, saved.parent):
         full = load_full_checkpoint(directory)
         model = ProteinBertForMaskedLM(ProteinBertConfig.from_dict(full.model_config))
@@ -87,7 +87,7 @@ def test_the_converters_door(saved: Path) -> None:
 
 @pytest.mark.parametrize("name", [".metadata", "__0_0.distcp"])
 @pytest.mark.parametrize("damage", ["truncated", "changed", "missing"])
-def test_damage_is_found_and_named(saved: Path, name: str, damage: str) -> None:
+def test_damaged_files_are_detected_and_named(saved: Path, name: str, damage: str) -> None:
     file = saved / name
     content = bytearray(file.read_bytes())
     if damage == "truncated":
@@ -103,7 +103,7 @@ def test_damage_is_found_and_named(saved: Path, name: str, damage: str) -> None:
             read(saved)
 
 
-def test_an_index_with_foreign_classes_is_not_unpickled(saved: Path, tmp_path: Path) -> None:
+def test_an_index_with_other_classes_is_not_unpickled(saved: Path, tmp_path: Path) -> None:
     class Attack:
         def __reduce__(self) -> tuple:
             return os.mkdir, (str(tmp_path / "broken-in"),)
@@ -120,7 +120,7 @@ def test_a_directory_without_checkpoint(tmp_path: Path) -> None:
         load_full_checkpoint(tmp_path)
 
 
-def test_a_pointer_to_nothing_is_an_error(saved: Path) -> None:
+def test_a_pointer_to_a_missing_checkpoint_is_an_error(saved: Path) -> None:
     pointer = saved.parent / "latest_checkpointed_iteration.txt"
     pointer.write_text("300\n")
     with pytest.raises(CheckpointError, match="iter_0000300: no checkpoint"):
@@ -169,7 +169,7 @@ def test_a_failed_save_keeps_the_last_checkpoint(saved: Path, monkeypatch: pytes
     assert sorted(path.name for path in saved.parent.iterdir()) == [saved.name, "latest_checkpointed_iteration.txt"]
 
 
-def test_what_a_killed_save_left_is_removed(saved: Path) -> None:
+def test_leftovers_of_a_killed_save_are_removed(saved: Path) -> None:
     abandoned = saved.parent / ".iter_0000200.x.tmp"
     abandoned.mkdir()
     model = build_model(CONFIG, InitConfig(seed=3), ALONE)
@@ -179,7 +179,7 @@ def test_what_a_killed_save_left_is_removed(saved: Path) -> None:
     assert json.loads((saved / "metadata.json").read_text())["iteration"] == 100
 
 
-def test_a_checkpoint_of_a_run_is_a_model(
+def test_the_checkpoint_of_a_run_loads_into_a_model(
     tmp_path: Path, flags: Callable[..., list[str]], pretrain_here: Callable[[list[str]], None]
 ) -> None:
     pretrain_here(flags("--save", tmp_path, train_iters=2))
@@ -188,7 +188,7 @@ def test_a_checkpoint_of_a_run_is_a_model(
     ProteinBertForMaskedLM(ProteinBertConfig.from_dict(full.model_config)).load_state_dict(full.model)
 
 
-def test_a_file_is_no_directory_of_checkpoints(tmp_path: Path) -> None:
+def test_a_file_is_not_a_checkpoint_directory(tmp_path: Path) -> None:
     file = tmp_path / "model.pt"
     file.touch()
     with pytest.raises(CheckpointError, match="a file, not a directory"):

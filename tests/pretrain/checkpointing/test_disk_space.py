@@ -1,4 +1,4 @@
-"""A full disk: said before the first byte, or undone; the last good checkpoint stays."""
+"""A full disk: detected before writing, or the partial checkpoint is removed; the latest good one is kept."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from torch import Tensor
 from pretrain.checkpointing import (
     RunDescription,
     RunState,
+    disk_space,
     find_checkpoint,
     load_full_checkpoint,
     save_checkpoint,
     saving,
 )
-from pretrain.checkpointing import disk_space as space
 from pretrain.checkpointing.disk_space import checkpoint_bytes, early_warning, format_bytes
 from pretrain.parallel import ControlGroup, ParallelContext, ParallelDims
 from pretrain.pretrain_tape import main
@@ -36,7 +36,7 @@ CONFIG = ProteinBertConfig(
     hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=256, max_position_embeddings=512
 )
 DESCRIPTION = RunDescription(CONFIG.to_dict(), {}, TAPETokenizer().tokens, TAPETokenizer().fingerprint)
-GONE = ["iter_0000010", "latest_checkpointed_iteration.txt"]
+ONE_CHECKPOINT = ["iter_0000010", "latest_checkpointed_iteration.txt"]
 
 
 @pytest.fixture
@@ -64,24 +64,24 @@ def content(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_estimate_is_what_is_written(tmp_path: Path, model: ProteinBertForMaskedLM) -> None:
+def test_the_estimated_size_is_close_to_the_size_on_disk(tmp_path: Path, model: ProteinBertForMaskedLM) -> None:
     estimate = checkpoint_bytes({f"model.{name}": value for name, value in model.state_dict().items()}, ControlGroup())
     written = sum(path.stat().st_size for path in save(tmp_path, model, 10).iterdir())
     assert written <= estimate <= 1.6 * written
 
 
-def test_too_little_room_is_said_before_anything_is_written(small_disk: Path, model: ProteinBertForMaskedLM) -> None:
+def test_too_little_disk_space_is_detected_before_writing(small_disk: Path, model: ProteinBertForMaskedLM) -> None:
     save(small_disk, model, 10)
     with pytest.raises(CheckpointError, match=r"iter_0000020: not saved: the disk is too full: .* needed, .* free"):
         save(small_disk, model, 20)
-    assert content(small_disk) == GONE
-    load_full_checkpoint(small_disk)  # whole
+    assert content(small_disk) == ONE_CHECKPOINT
+    load_full_checkpoint(small_disk)  # raises no error
 
 
-def test_a_disk_that_fills_up_while_saving(
+def test_the_disk_fills_up_while_saving(
     small_disk: Path, model: ProteinBertForMaskedLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another program takes the room after it was looked for: a real ENOSPC in the middle of the tensors."""
+    """Another program uses up the space after the check: a real ENOSPC while tensors are written."""
     save(small_disk, model, 10)
     monkeypatch.setattr(saving, "check_free_space", lambda *arguments: None)
     with pytest.raises(CheckpointError) as caught:
@@ -91,14 +91,14 @@ def test_a_disk_that_fills_up_while_saving(
     assert "kB are needed" in text
     assert "kB are free" in text
     assert "the checkpoint of iteration 10 is kept" in text
-    assert content(small_disk) == GONE
+    assert content(small_disk) == ONE_CHECKPOINT
     assert load_full_checkpoint(small_disk).iteration == 10
 
 
-def test_a_file_cut_short_is_noticed(
+def test_a_truncated_file_is_detected(
     tmp_path: Path, model: ProteinBertForMaskedLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some file systems lose the end of a file without a word."""
+    """Some file systems lose the end of a file without an error."""
     save(tmp_path, model, 10)
     write = saving.dcp.save
 
@@ -112,20 +112,20 @@ def test_a_file_cut_short_is_noticed(
     monkeypatch.setattr(saving.dcp, "save", loses_the_end)
     with pytest.raises(CheckpointError, match=r"iter_0000020: not saved: __0_0.distcp has .* bytes where .* were"):
         save(tmp_path, model, 20)
-    assert content(tmp_path) == GONE
+    assert content(tmp_path) == ONE_CHECKPOINT
 
 
-def test_a_run_ends_with_one_line(
+def test_a_full_disk_ends_the_run_with_one_line(
     tmp_path: Path, flags: Callable[..., list[str]], fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the background too: the error of the writer ends the run, exit code 1, and the checkpoint before stays."""
+    """The error of the asynchronous writer ends the run with exit code 1; the previous checkpoint is kept."""
     enough = shutil.disk_usage(tmp_path)
     free = iter([10**9, 10**9])  # for the early warning and the first checkpoint
 
     def usage(path: Path) -> Any:
         return enough._replace(free=next(free, 1000))
 
-    monkeypatch.setattr(space.shutil, "disk_usage", usage)
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", usage)
     line = fails(main, *flags("--save", tmp_path, "--save-interval", 2, "--eval-iters", 0, train_iters=100))
     assert "iter_0000004: not saved: the disk is too full" in line
     assert "1.00 kB are free; the checkpoint of iteration 2 is kept" in line
@@ -134,7 +134,7 @@ def test_a_run_ends_with_one_line(
 
 def test_the_early_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(space.shutil, "disk_usage", lambda path: usage._replace(free=5_000_000))
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda path: usage._replace(free=5_000_000))
     missing = tmp_path / "not" / "there" / "yet"
     assert early_warning(missing, 1_000_000, 5) is None
     warning = early_warning(missing, 1_000_000, 6)
@@ -149,7 +149,7 @@ def test_format_bytes(number: int, text: str) -> None:
     assert format_bytes(number) == text
 
 
-def test_state_is_replaced_whole(tmp_path: Path, model: ProteinBertForMaskedLM) -> None:
+def test_a_checkpoint_of_the_same_iteration_is_replaced(tmp_path: Path, model: ProteinBertForMaskedLM) -> None:
     save_checkpoint(tmp_path, model, {}, replace(RunState(), iteration=10), DESCRIPTION, ALONE)
     save_checkpoint(tmp_path, model, {}, replace(RunState(), iteration=10), DESCRIPTION, ALONE)
-    assert content(tmp_path) == GONE
+    assert content(tmp_path) == ONE_CHECKPOINT

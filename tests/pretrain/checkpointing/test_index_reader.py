@@ -1,4 +1,4 @@
-"""A checkpoint's tensors one by one, gathered and in parts."""
+"""Single tensors of a checkpoint, gathered and by shard."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def saved(tmp_path: Path) -> Path:
     return save_checkpoint(tmp_path / "run", model, {"x.step": torch.ones(1)}, RunState(3), description, ALONE)
 
 
-def test_parts_and_gathered_tensors_are_the_models(saved: Path) -> None:
+def test_shards_and_gathered_tensors_equal_the_models(saved: Path) -> None:
     expected = build_model(CONFIG, InitConfig(seed=1), ALONE).state_dict()
     tensors = model_tensors(saved)
-    assert tensors.keys() == expected.keys()  # the optimizer's are left out
+    assert tensors.keys() == expected.keys()  # without the optimizer state
     for name, entry in tensors.items():
-        (part,) = entry.shards
+        (shard,) = entry.shards
         assert (entry.shape, entry.dtype) == (tuple(expected[name].shape), expected[name].dtype)
-        assert torch.equal(part.load(), expected[name])
+        assert torch.equal(shard.load(), expected[name])
         assert torch.equal(entry.gather(), expected[name])
 
 
-def test_a_damaged_part_is_named(saved: Path) -> None:
+def test_a_damaged_shard_is_named(saved: Path) -> None:
     entry = model_tensors(saved)["bert.encoder.final_ln.weight"]
-    (part,) = entry.shards
-    content = bytearray(part.file.read_bytes())
-    content[part.start : part.start + 40] = bytes(40)
-    part.file.write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"{part.file.name}: damaged at byte {part.start}"):
-        part.load()
+    (shard,) = entry.shards
+    content = bytearray(shard.file.read_bytes())
+    content[shard.start : shard.start + 40] = bytes(40)
+    shard.file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"{shard.file.name}: damaged at byte {shard.start}"):
+        shard.load()

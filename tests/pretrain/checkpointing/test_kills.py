@@ -1,4 +1,4 @@
-"""kill -9 at the worst moments of a save, and at any other: the run goes on and its curve is the same bits."""
+"""kill -9 at the worst moments of a save, and at others: the resumed run has bitwise the same losses and weights."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def assert_the_same(folder: Path, straight: Path, records: Records) -> None:
 def test_killed_during_a_save(
     tmp_path: Path, straight: Path, flags: Flags, records: Records, pretrain_here: Callable, moment: str
 ) -> None:
-    """While the checkpoint of iteration 8 is written; what the pointer names is whole at any moment."""
+    """The checkpoint of iteration 8 is being written; the one that the pointer names is complete at any moment."""
     command = flags("--save", tmp_path / "run", "--load", tmp_path / "run", *OPTIONS, train_iters=14, dropout=0.1)
     (rank,) = start_ranks(command, tmp_path / "logs", spoil=f"tests.support.fault_injection:{moment}")
     assert rank.end(120) == -signal.SIGKILL, rank.text
@@ -59,7 +59,7 @@ def test_killed_during_a_save(
     assert_the_same(tmp_path / "run", straight, records)
 
 
-def test_killed_again_and_again(
+def test_killed_repeatedly(
     tmp_path: Path, straight: Path, flags: Flags, records: Records, pretrain_here: Callable
 ) -> None:
     """Before the first step, between checkpoints, and as soon as one is being written."""

@@ -1,4 +1,4 @@
-"""Checkpoints of pipelines and of shards: one format, read at any other layout."""
+"""Checkpoints are resharded: a run of any layout can be resumed at any other."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def run_on_four(arguments: list[str], folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize("layout", [SHARDED_PIPELINE, SPLIT_PIPELINE], ids=["sharded pipeline", "split pipeline"])
-def test_a_run_continues_at_another_layout(
+def test_a_run_resumes_at_another_layout(
     alone: Path, tmp_path: Path, flags: Flags, pretrain_here: Run, records: Records, layout: tuple[object, ...]
 ) -> None:
-    """Half of the run on four processes, the other half on one: the curve and the weights of one process all along."""
+    """First half on four processes, second half on one: losses and weights equal those of one process."""
     save = tmp_path / "save"
     own = ("--save", save, "--load", save)
     run_on_four(flags(*own, *layout, "--exit-interval", STEPS // 2, train_iters=STEPS), tmp_path / "logs")
@@ -58,7 +58,7 @@ def test_a_run_continues_at_another_layout(
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_one_process_s_checkpoint_continues_as_a_sharded_pipeline(
+def test_a_checkpoint_of_one_process_resumes_as_a_pipeline_with_fsdp(
     alone: Path, tmp_path: Path, flags: Flags, records: Records
 ) -> None:
     save = tmp_path / "save"

@@ -1,4 +1,4 @@
-"""What stays: the pointer's checkpoint and the newest before it; only whole directories of ours ever go."""
+"""Retention keeps the pointer's checkpoint and the newest before it, and deletes only complete checkpoints."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def names(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir() if path.is_dir())
 
 
-def test_the_pointers_and_the_newest_before_it_stay(root: Path) -> None:
+def test_the_pointers_checkpoint_and_the_newest_before_it_are_kept(root: Path) -> None:
     assert [path.name for path in remove_old_checkpoints(root, Retention(2))] == ["iter_0000010"]
-    assert names(root) == ["iter_0000020", "iter_0000030", "iter_0000040"]  # 40 is of a run turned back by hand
+    assert names(root) == ["iter_0000020", "iter_0000030", "iter_0000040"]  # 40: the pointer was set back by hand
     remove_old_checkpoints(root, Retention(1))
     assert names(root) == ["iter_0000030", "iter_0000040"]
     assert remove_old_checkpoints(root, Retention(1)) == []
 
 
-def test_checkpoints_of_a_run_before_do_not_displace_own_ones(tmp_path: Path) -> None:
-    """A run that begins anew at 0, or goes on from 4, where one before it had saved 4, 8 and 10."""
+def test_checkpoints_of_an_earlier_run_are_deleted_first(tmp_path: Path) -> None:
+    """A run starts at 0, or resumes from 4, where an earlier run has saved 4, 8 and 10."""
     for iteration in (4, 8, 10, 12):
         checkpoint(tmp_path, iteration)
     (tmp_path / "latest_checkpointed_iteration.txt").write_text("12\n")
@@ -53,16 +53,16 @@ def test_checkpoints_of_a_run_before_do_not_displace_own_ones(tmp_path: Path) ->
     assert names(tmp_path) == ["iter_0000008", "iter_0000012"]
 
 
-def test_iterations_have_more_digits_from_ten_million_on(tmp_path: Path) -> None:
-    """Their names do not sort as their numbers do, nor do those of half-written directories."""
+def test_iterations_of_ten_million_and_more(tmp_path: Path) -> None:
+    """Their names have more digits and do not sort as their numbers do; nor do names of half-written directories."""
     numbers = (9_999_998, 9_999_999, 10_000_000, 10_000_001, 100_000_000)
     for number in numbers:
         checkpoint(tmp_path, number)
-    checkpoint(tmp_path, 5).rename(tmp_path / "iter_00000005")  # not how iteration 5 is spelt
+    checkpoint(tmp_path, 5).rename(tmp_path / "iter_00000005")  # not the name of iteration 5
     pointer = tmp_path / "latest_checkpointed_iteration.txt"
     pointer.write_text("100000000\n")
     assert [path.name for path in remove_old_checkpoints(tmp_path, Retention(3))] == ["iter_9999998", "iter_9999999"]
-    pointer.write_text("10000001\n")  # turned back by hand
+    pointer.write_text("10000001\n")  # set back by hand
     assert [path.name for path in remove_old_checkpoints(tmp_path, Retention(1))] == ["iter_10000000"]
     left = {"iter_00000005", "iter_10000001", "iter_100000000"}
     assert set(names(tmp_path)) == left
@@ -72,7 +72,7 @@ def test_iterations_have_more_digits_from_ten_million_on(tmp_path: Path) -> None
     assert set(names(tmp_path)) == left
 
 
-def test_what_is_not_ours_stays(root: Path) -> None:
+def test_other_directories_are_not_deleted(root: Path) -> None:
     checkpoint(root, 1, format="other")
     checkpoint(root, 2, iteration=3)
     (root / "iter_0000004").mkdir()  # of Megatron, or without metadata
@@ -85,14 +85,14 @@ def test_what_is_not_ours_stays(root: Path) -> None:
     assert "iter_0000010" not in names(root)
 
 
-def test_leftovers_of_a_killed_process_go(root: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed(root: Path) -> None:
     (root / ".iter_0000050.x.tmp").mkdir()
     (root / ".iter_0000020.y.tmp").mkdir()
     remove_leftovers(root)
     assert [path.name for path in root.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_checkpoint_that_had_stepped_aside_is_found_and_returns(root: Path) -> None:
+def test_a_checkpoint_that_was_moved_aside_is_found_and_moved_back(root: Path) -> None:
     """The process was killed between the two renames that replace an iteration."""
     aside = root / ".iter_0000030.z.old"
     aside.mkdir()

@@ -1,4 +1,4 @@
-"""Learning rates against Megatron's formulas, at points computed by hand."""
+"""Learning rates by Megatron-LM's formulas, at points computed by hand."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def test_schedule(style: str, expected: list[float]) -> None:
     assert schedule.rate(10_000) == (1.0 if style == "constant" else 0.1)
 
 
-def test_cosine_is_a_cosine() -> None:
+def test_cosine_decay() -> None:
     schedule = ScheduleConfig(lr=1.0, style="cosine", decay_iters=100)
     assert schedule.rate(26) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
 
 
-def test_without_warmup_the_first_rate_is_full() -> None:
+def test_without_warmup_the_first_learning_rate_is_the_maximum() -> None:
     assert ScheduleConfig(lr=1.0, decay_iters=10).rate(1) == 1.0
 
 
@@ -40,7 +40,7 @@ def test_bad_schedules_are_refused() -> None:
             ScheduleConfig(**{"lr": 1.0, "decay_iters": 10, **values})
 
 
-def test_samples_count_what_lies_behind() -> None:
+def test_a_schedule_in_samples() -> None:
     """Batches of 8, 8, 16, 16, ...: warm-up over 16 samples, decay from 16 to 80."""
     consumed = [0, 8, 16, 32, 48, 64, 80, 96]
     schedule = SampleScheduleConfig(1.0, 0.2, "linear", 80, 16, consumed.__getitem__)
@@ -49,20 +49,20 @@ def test_samples_count_what_lies_behind() -> None:
 
 
 @pytest.mark.parametrize("style", ["constant", "linear", "cosine"])
-def test_samples_and_iterations_agree_on_a_constant_batch(style: str) -> None:
+def test_samples_and_iterations_agree_for_a_constant_batch_size(style: str) -> None:
     iterations = ScheduleConfig(3e-4, 1e-5, style, 990, 9.9)
     samples = SampleScheduleConfig(3e-4, 1e-5, style, 990 * 32, 9.9 * 32, lambda iteration: 32 * iteration)
     for iteration in (1, 2, 10, 11, 500, 990, 991, 992, 5000):
         assert samples.rate(iteration) == pytest.approx(iterations.rate(iteration), rel=1e-12)
 
 
-def test_a_sample_schedule_checks_itself() -> None:
+def test_a_bad_schedule_in_samples_is_refused() -> None:
     with pytest.raises(ConfigError, match="warm-up of 100 samples does not fit into --lr-decay-samples 100"):
         SampleScheduleConfig(1.0, 0.0, "linear", 100, 100, int)
 
 
-def test_steps_without_an_update_do_not_count() -> None:
-    """The 9th iteration after 3 such steps is where the 6th is without; in samples, less those of these steps."""
+def test_skipped_steps_do_not_advance_the_schedule() -> None:
+    """After 3 skipped steps iteration 9 has the learning rate of iteration 6; in samples, theirs are subtracted."""
     iterations = ScheduleConfig(1.0, 0.0, "linear", 100, 10)
     assert iterations.rate(9, SkippedCounts(3, 24)) == iterations.rate(6) == 0.5
     samples = SampleScheduleConfig(1.0, 0.0, "linear", 800, 80, [0, 4, 8, 16, 24, 32].__getitem__)

@@ -1,4 +1,4 @@
-"""Decay groups, clipping, the update."""
+"""Weight decay groups, gradient clipping and the update."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make(config: OptimizerConfig, schedule: ScheduleConfig) -> tuple[torch.nn.Mo
     return model, Optimizer(parameters, GradientBuckets(parameters, ALONE), config, schedule)
 
 
-def test_only_matrices_decay() -> None:  # defect 6
+def test_only_matrices_have_weight_decay() -> None:  # bug 6 in docs/compatibility.md
     parameters = local_parameters(build_model(CONFIG, InitConfig(), ALONE), ALONE)
     decayed, others = decay_groups(parameters, 0.01)
     names = {id(p.local): p.name for p in parameters}
@@ -71,7 +71,7 @@ def test_gradients_are_clipped_to_the_norm() -> None:
     assert float((after - before).norm()) == pytest.approx(0.5, rel=1e-4)
 
 
-def test_gradients_are_zeroed_and_stay_in_their_buffer() -> None:  # defect 1
+def test_gradients_are_zeroed_and_stay_in_their_bucket() -> None:  # bug 1 in docs/compatibility.md
     model, optimizer = make(OptimizerConfig(), ScheduleConfig(decay_iters=10))
     for _ in range(2):
         optimizer.gradients.zero()

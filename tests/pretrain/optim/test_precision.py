@@ -1,4 +1,4 @@
-"""Loss scaling of fp16, as Megatron's; which precisions go with --compile."""
+"""Loss scaling of fp16 as in Megatron-LM; which precisions can be compiled."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tape.errors import ConfigError
 from tape.models import low_precision
 
 
-def test_scale_halves_after_repeated_overflows_and_doubles_after_a_window() -> None:
+def test_loss_scale_halves_after_repeated_overflows_and_doubles_after_a_window() -> None:
     scale = LossScale(PrecisionConfig("fp16", initial_loss_scale=16.0, window=3, hysteresis=2))
     scale.update(overflow=True)
-    assert scale.value == 16.0  # the first is forgiven
+    assert scale.value == 16.0  # hysteresis
     scale.update(overflow=True)
     scale.update(overflow=True)
     assert scale.value == 4.0
@@ -24,14 +24,14 @@ def test_scale_halves_after_repeated_overflows_and_doubles_after_a_window() -> N
     assert scale.value == 8.0
 
 
-def test_scale_has_a_floor() -> None:
+def test_minimum_dynamic_loss_scale() -> None:
     scale = LossScale(PrecisionConfig("fp16", initial_loss_scale=2.0, min_loss_scale=1.0, hysteresis=1))
     for _ in range(5):
         scale.update(overflow=True)
     assert scale.value == 1.0
 
 
-def test_scale_is_restored() -> None:
+def test_loss_scale_is_restored_from_a_checkpoint() -> None:
     config = PrecisionConfig("fp16", initial_loss_scale=16.0, hysteresis=2)
     scale, other = LossScale(config), LossScale(config)
     for _ in range(2):
@@ -40,7 +40,7 @@ def test_scale_is_restored() -> None:
     assert other.state() == scale.state()
 
 
-def test_only_fp16_scales() -> None:
+def test_only_fp16_has_a_loss_scale() -> None:
     for name in ("fp32", "bf16"):
         scale = LossScale(PrecisionConfig(name))
         scale.update(overflow=True)
@@ -58,7 +58,7 @@ def test_autocast() -> None:
 @pytest.mark.parametrize(
     ("name", "fast", "allowed"), [("bf16", False, False), ("bf16", True, True), ("fp32", False, True)]
 )
-def test_compiled_products_need_instructions(
+def test_compilation_needs_instructions_for_the_precision(
     monkeypatch: pytest.MonkeyPatch, name: str, fast: bool, allowed: bool
 ) -> None:
     monkeypatch.setattr(low_precision, "is_fast", lambda device_type, dtype: fast)

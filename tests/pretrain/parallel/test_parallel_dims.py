@@ -36,7 +36,7 @@ def test_the_layout_as_text() -> None:
     assert not ParallelDims(2, 2, fsdp=True).fsdp_enabled
 
 
-def test_numbers_must_fit() -> None:
+def test_impossible_layouts_are_refused() -> None:
     with pytest.raises(ConfigError, match="does not divide the 6 processes; start a multiple of 4"):
         ParallelDims(6, 2, 2)
     with pytest.raises(ConfigError, match="positive"):

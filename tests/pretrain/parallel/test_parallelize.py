@@ -34,7 +34,7 @@ def encode(one: ProteinBertForMaskedLM, lengths: list[int]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("granularity", "blocks", "cores"), [("full", 1, 0), ("selective", 0, 1), ("none", 0, 0)])
-def test_what_is_recomputed(granularity: str, blocks: bool, cores: bool) -> None:
+def test_activation_checkpointing(granularity: str, blocks: bool, cores: bool) -> None:
     one = model()
     apply_activation_checkpointing(one, granularity)
     assert one.bert.encoder.checkpoint_activations == bool(blocks)
@@ -43,7 +43,7 @@ def test_what_is_recomputed(granularity: str, blocks: bool, cores: bool) -> None
 
 # torch's tracer looks at .grad of every tensor it meets
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-def test_compiled_blocks_compute_the_same_for_any_lengths() -> None:
+def test_compiled_blocks_equal_uncompiled_ones_for_any_lengths() -> None:
     plain, compiled = model(), model()
     names = list(compiled.state_dict())
     apply_compile(compiled, CPU, backend="aot_eager")
@@ -53,8 +53,8 @@ def test_compiled_blocks_compute_the_same_for_any_lengths() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-def test_compiled_blocks_leave_the_streams_of_dropout_alone() -> None:
-    """Hooks give the attention core random numbers of its own: run as they are, and never compiled anew."""
+def test_compiled_blocks_draw_the_same_dropout() -> None:
+    """Hooks switch the random state of the attention core: they are not compiled, and cause no recompilation."""
     config = ProteinBertConfig(**{**CONFIG.to_dict(), "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.5})
     plain, compiled = (build_model(config, InitConfig(), ALONE).train() for _ in range(2))
     apply_compile(compiled, CPU, backend="aot_eager")

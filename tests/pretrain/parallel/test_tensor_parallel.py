@@ -1,6 +1,6 @@
-"""Split blocks, compiled and not, compute what whole ones do. One start of two processes.
+"""Tensor-parallel blocks, compiled and not, equal unsharded ones. All runs share one start of two processes.
 
-Curves of all layouts without --compile are in tests/pretrain/tools/test_compare_layouts.py.
+Losses of all layouts without --compile are compared in tests/pretrain/tools/test_compare_layouts.py.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.support.ranks import compute
 STEPS = 5
 LAYOUT = Layout(2)
 FLAGS = (*MODEL, *OPTIMIZERS["sgd"], "--num-layers", "3")
-# The compiler makes so many versions of a function here, one to train and one to evaluate: blocks must share them.
+# Compiled versions of a block, one to train and one to evaluate; all blocks must share them.
 VERSIONS = 2
 TOKENS = 6
 
@@ -47,7 +47,7 @@ def tokens() -> Tensor:
 
 
 def through(ffn: Any, hidden: Tensor) -> list[Tensor]:
-    """Output, and gradients of the input and of two biases, one split and one whole."""
+    """Output, and gradients of the input and of two biases, one sharded and one replicated."""
     hidden.requires_grad_()
     output = ffn(hidden)
     output.square().sum().backward()
@@ -55,17 +55,17 @@ def through(ffn: Any, hidden: Tensor) -> list[Tensor]:
     return [output.detach(), hidden.grad, ffn.dense_h_4h.bias.grad, ffn.dense_4h_h.bias.grad]
 
 
-def split_ffns(rank: int, folder: str) -> list[list[np.ndarray]]:
-    """What a split FFN gives as it is, then as --compile's compiler makes it: whole rows, then tokens shared out."""
+def tensor_parallel_ffns(rank: int, folder: str) -> list[list[np.ndarray]]:
+    """Results of a tensor-parallel FFN: eager, then compiled, each without and with sequence parallelism."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/ffn", rank=rank, world_size=2)
     mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("tensor",))
     results = []
-    for compiled, shares in itertools.product((False, True), repeat=2):
+    for compiled, sequence_parallel in itertools.product((False, True), repeat=2):
         one = block()
-        apply_tensor_parallel(one, mesh, sequence_parallel=shares)
+        apply_tensor_parallel(one, mesh, sequence_parallel=sequence_parallel)
         if compiled:
             one.mlp.compile(dynamic=True)
-        hidden = tokens().chunk(2, 1)[rank].clone() if shares else tokens()
+        hidden = tokens().chunk(2, 1)[rank].clone() if sequence_parallel else tokens()
         values = [v.full_tensor() if isinstance(v, DTensor) else v for v in through(one.mlp, hidden)]
         results.append([value.numpy() for value in values])
     dist.destroy_process_group()
@@ -81,7 +81,7 @@ def curve(rank: int, folder: str) -> Curve:
 
 
 def work(rank: int, folder: str) -> tuple[list[list[np.ndarray]], Curve]:
-    return split_ffns(rank, folder), curve(rank, folder)
+    return tensor_parallel_ffns(rank, folder), curve(rank, folder)
 
 
 Results = list[tuple[list[list[np.ndarray]], Curve]]
@@ -89,13 +89,13 @@ Results = list[tuple[list[list[np.ndarray]], Curve]]
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """What the two processes computed."""
+    """Results of the two processes."""
     return compute(work, tmp_path_factory.mktemp("compiled"))
 
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_the_curve_is_that_of_one_process_uncompiled(ranks: Results) -> None:
+def test_losses_with_compiled_tensor_parallel_blocks_equal_those_of_one_process(ranks: Results) -> None:
     alone = run_layout(FLAGS, Launch(), STEPS)
     assert alone.losses[-1] < alone.losses[0] - 0.05
     for _, compiled in ranks:
@@ -107,8 +107,8 @@ def test_the_curve_is_that_of_one_process_uncompiled(ranks: Results) -> None:
 
 @pytest.mark.slow
 @pytest.mark.distributed
-@pytest.mark.parametrize("compiled", [False, True], ids=["as it is", "inductor"])
-def test_a_split_ffn_sums_over_the_ranks(ranks: Results, compiled: bool) -> None:
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "inductor"])
+def test_a_tensor_parallel_ffn_equals_the_unsharded_one(ranks: Results, compiled: bool) -> None:
     expected = [value.numpy() for value in through(block().mlp, tokens())]
     for rank, (ffns, _) in enumerate(ranks):
         whole, part = ffns[2:] if compiled else ffns[:2]

@@ -1,4 +1,4 @@
-"""Dropout inside and outside the region that tensor parallelism splits."""
+"""Dropout inside and outside of tensor-parallel regions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def attend(core: AttentionCore) -> Tensor:
     return core(query, key, value, None, None)
 
 
-def test_ranks_differ_inside_and_agree_outside() -> None:
+def test_ranks_draw_different_dropout_inside_and_the_same_outside() -> None:
     inside, outside = [], []
     for rank in range(2):
         core = core_of_rank(rank)
@@ -34,7 +34,7 @@ def test_ranks_differ_inside_and_agree_outside() -> None:
     assert torch.equal(outside[0], outside[1])
 
 
-def test_a_rank_repeats_itself_from_the_same_seed() -> None:
+def test_a_rank_draws_the_same_dropout_from_the_same_seed() -> None:
     core = core_of_rank(1)
     results = []
     for _ in range(2):
@@ -43,7 +43,7 @@ def test_a_rank_repeats_itself_from_the_same_seed() -> None:
     assert torch.equal(*results)
 
 
-def test_evaluation_draws_nothing() -> None:
+def test_evaluation_draws_no_random_numbers() -> None:
     core = core_of_rank(0).eval()
     torch.manual_seed(7)
     expected = torch.rand(3)
@@ -52,8 +52,8 @@ def test_evaluation_draws_nothing() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_recomputation_draws_the_same_mask() -> None:
-    """Activation checkpointing restores the state at entry; the stream inside follows from it."""
+def test_activation_checkpointing_draws_the_same_dropout() -> None:
+    """Activation checkpointing restores the state at entry, from which the state inside is derived."""
     gradients = []
     for recompute in (False, True):
         core = core_of_rank(1)
@@ -64,7 +64,7 @@ def test_recomputation_draws_the_same_mask() -> None:
             output = checkpoint(core, query, key, value, None, None, use_reentrant=False)
         else:
             output = core(query, key, value, None, None)
-        torch.rand(3)  # the stream has moved on when the backward pass comes
+        torch.rand(3)  # the state has advanced before the backward pass
         (gradient,) = torch.autograd.grad(output.square().sum(), value)
         gradients.append(gradient)
     assert torch.equal(*gradients)
