@@ -8,7 +8,7 @@ from pretrain.parallel import ParallelDims
 from pretrain.parallel.context import choose_backend
 from tape.errors import ConfigError
 from tape.runtime.distributed import choose_device
-from tape.runtime.launch import Launch, read_launch
+from tape.runtime.launch import Launch, read_launch, read_torchrun
 
 OPENMPI = {
     "OMPI_COMM_WORLD_RANK": "3",
@@ -36,6 +36,14 @@ def test_torchrun_comes_before_the_launcher_of_the_nodes() -> None:
     expected = Launch(1, 2, 1, "env://", "torchrun")
     assert read_launch(environment) == expected
     assert read_launch({**OPENMPI, **SLURM, **environment}) == expected
+
+
+def test_finetuning_reads_torchrun_alone() -> None:
+    assert read_torchrun({**OPENMPI, **SLURM}, default_local_rank=1) == Launch(local_rank=1)
+    environment = {"RANK": "1", "WORLD_SIZE": "2"}
+    assert read_torchrun(environment, default_local_rank=1) == Launch(1, 2, 1, "env://", "torchrun")
+    with pytest.raises(ConfigError, match="RANK must be an integer, not None"):
+        read_torchrun({"WORLD_SIZE": "2"})
 
 
 def test_openmpi() -> None:
