@@ -8,12 +8,7 @@ from pretrain.train.initialization import build_model
 from pretrain.train.masked_lm import MaskedLMObjective
 from pretrain.train.trainer import Trainer
 
-from .parallel import (
-    GradientBuckets,
-    ParallelContext,
-    local_parameters,
-    make_forward_backward,
-)
+from .parallel import GradientBuckets, ParallelContext, local_parameters, make_forward_backward
 from .trace import Operations
 
 
@@ -33,7 +28,7 @@ def build_trainer(
     row_tokens = arguments.batch.micro_batch * arguments.samples.seq_length
     objective = MaskedLMObjective(model, processes, arguments.precision, row_tokens)
     schedule = arguments.parallel.pipeline_schedule
-    # Sharding makes the parameters what they stay; only then are they handed out.
+    # FSDP shards the remaining parameters here; gradient buckets and optimizer need their final shards.
     execution = make_forward_backward(objective, processes, objective.stream_shape(), schedule, operations)
     parameters = local_parameters(model, processes)
     gradients = GradientBuckets(parameters, processes, operations)

@@ -75,7 +75,7 @@ class LossScale:
         self._overflows_left = config.hysteresis
 
     @property
-    def may_fall(self) -> bool:
+    def can_decrease(self) -> bool:
         """Whether a lower loss scale could still avoid an overflow of the gradient."""
         return self.is_dynamic and self.value > self._config.min_loss_scale
 

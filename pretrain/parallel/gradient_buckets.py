@@ -3,7 +3,7 @@
 Replicated data parallelism with an explicit sum in fp32. DistributedDataParallel doesn't take the DTensor parameters of
 tensor parallelism; here every parameter's gradient is a view of a buffer, whatever the parameter is. Only the last
 micro-batch of a step starts sums, one as soon as a buffer is complete, so that they run beside the backward pass.
-Sharded data parallelism (sharding.py) sums by itself, into the same views.
+Sharded data parallelism (fsdp.py) sums by itself, into the same views.
 
 Once a step two more sums follow where the layout needs them: over the tensor ranks, of parameters that each of them
 used on its own tokens (sequence parallelism), and between first and last stage, of the matrix that both have.

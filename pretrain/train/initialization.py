@@ -17,7 +17,7 @@ from tape.configs import ProteinBertConfig
 from tape.models.modeling_bert import ProteinBertForMaskedLM
 from tape.models.neighbor_attention import OUTPUT_PROJECTIONS, neighbor_start
 
-PLAIN = ParallelConfig()
+DEFAULT_PARALLEL = ParallelConfig()
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class InitConfig:
 
 
 def build_model(
-    config: ProteinBertConfig, init: InitConfig, processes: ParallelContext, parallel: ParallelConfig = PLAIN
+    config: ProteinBertConfig, init: InitConfig, processes: ParallelContext, parallel: ParallelConfig = DEFAULT_PARALLEL
 ) -> ProteinBertForMaskedLM:
     """The model with initial weights, reduced to what this rank computes and on its device.
 

@@ -115,7 +115,7 @@ class Trainer:
         self.operations.at("update")
         if not skipped:
             self.optimizer.step(iteration, norm, scale, left_out)
-        searching = skipped and math.isfinite(loss_value) and self.loss_scale.may_fall
+        searching = skipped and math.isfinite(loss_value) and self.loss_scale.can_decrease
         self.loss_scale.update(overflow=skipped)
         suspects = _not_finite(losses) if skipped else ()
         return StepResult(loss_value, norm, int(tokens), int(predictions), skipped, scale, suspects, searching)
