@@ -1,1 +1,1 @@
-"""The command lines: parsers, and the commands behind ``tape-train``, ``tape-eval``, ``tape-embed`` and others."""
+"""Command lines: the options of each command, parsed once into the configuration of what it runs."""

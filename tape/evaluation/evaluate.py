@@ -1,4 +1,4 @@
-"""One pass over a split: every protein once, whatever the batch size and the number of ranks."""
+"""One pass over a split, in which every protein is seen once, whatever the batch size and the number of ranks."""
 
 from __future__ import annotations
 
@@ -24,26 +24,9 @@ from tape.runtime.precision import autocast
 from tape.runtime.progress import progress_bar
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
 
-_LANGUAGE_SHAPES = (TaskType.MASKED_LM, TaskType.LANGUAGE_MODEL)
+from .config import InferenceConfig
 
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """How to go through a split; none of it changes a number but ``precision``.
-
-    ``bootstrap`` gives the metrics intervals; training's validation has none, since they take seconds on a large set.
-    ``max_tokens`` bounds a forward pass, padding counted, beside ``batch_size``.
-    """
-
-    batch_size: int = 32
-    num_workers: int = 0
-    precision: str = "fp32"
-    bootstrap: Bootstrap | None = None
-    max_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"--batch_size must be at least 1, not {self.batch_size}")
+_LANGUAGE_MODELS = (TaskType.MASKED_LM, TaskType.LANGUAGE_MODEL)
 
 
 @dataclass(frozen=True)
@@ -51,9 +34,10 @@ class Evaluation:
     """Result of one pass.
 
     Attributes:
-        metrics: ``loss`` first, then ``perplexity`` of a language model, then the shape's metrics.
-        proteins: how many were evaluated.
-        results: in the order of the data set, {"id", "prediction", "target"} without padding; empty unless asked for.
+        metrics: ``loss`` first, then ``perplexity`` for language models, then the metrics of the task type.
+        proteins: number of proteins evaluated.
+        results: {"id", "prediction", "target"} of each protein without padding, in the order of the data set; empty
+            without ``keep_results``.
     """
 
     metrics: list[Metric]
@@ -61,34 +45,35 @@ class Evaluation:
     results: list[dict[str, Any]] = field(default_factory=list)
 
     def value(self, name: str) -> float:
-        """A metric's value; ``KeyError`` when there is none of that name."""
+        """The value of a metric; raises ``KeyError`` for an unknown name."""
         return {metric.name: metric.value for metric in self.metrics}[name]
 
     def values(self) -> dict[str, float]:
+        """Metric name -> value."""
         return {metric.name: metric.value for metric in self.metrics}
 
 
 def check_measured(evaluation: Evaluation, source: object) -> None:
-    """Refuse scores that mean nothing.
+    """Check that an evaluation measured something.
 
     Args:
-        evaluation: of a split.
+        evaluation: the result for a split.
         source: the split's file, for messages.
 
     Raises:
         DataError: no record has a label.
-        CheckpointError: the model's predictions are not numbers.
+        CheckpointError: the model's predictions are nan.
     """
     loss = evaluation.metrics[0]
     if loss.n == 0:
-        raise DataError(f"{source}: nothing to evaluate on: no record has a label that counts")
+        raise DataError(f"{source}: nothing to evaluate on: no record has a valid label")
     if math.isnan(loss.value):
         raise CheckpointError(f"the model's predictions on {source} are not numbers (nan); its weights are damaged")
 
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """No dropout, running batch statistics, no gradients; the model's mode is restored after."""
+    """Evaluation mode without gradients inside the block; restores the model's mode after it."""
     before = model.training
     model.eval()
     try:
@@ -99,10 +84,10 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def forward(model: nn.Module, inputs: Batch) -> tuple[Tensor, Any]:
-    """(loss, prediction) of a model with TAPE's calling convention.
+    """Call a model with TAPE's calling convention; returns (loss, prediction).
 
     Raises:
-        ConfigError: it returns something else, or the GPU's memory is too small.
+        ConfigError: the model returns something else, or runs out of GPU memory.
     """
     try:
         outputs = model(**inputs)
@@ -124,27 +109,31 @@ def forward(model: nn.Module, inputs: Batch) -> tuple[Tensor, Any]:
 def evaluate(
     model: nn.Module,
     dataset: Any,
-    shape: TaskType,
-    config: EvaluationConfig,
+    task_type: TaskType,
+    config: InferenceConfig,
     context: DistributedContext | None = None,
     *,
+    bootstrap: Bootstrap | None = None,
     keep_results: bool = False,
     title: str = "evaluation",
 ) -> Evaluation:
-    """Loss and all metrics of a split in a single pass (defect 13c).
+    """Loss and all metrics of a split in a single pass.
 
     Args:
         model: with TAPE's calling convention; not wrapped for distributed training.
         dataset: the split.
-        shape: chooses the metrics.
+        task_type: determines the metrics.
         config: batch size, workers, precision.
-        context: the processes among which the split is divided.
+        context: the ranks among which the split is divided.
+        bootstrap: resampling for the metrics' intervals; None: no intervals (they take seconds on a large split).
         keep_results: also return every prediction, on every rank.
-        title: of the progress bar.
+        title: label of the progress bar.
     """
     context = context or DistributedContext()
     lengths = lengths_of(dataset)
-    plan = plan_evaluation(lengths, config.batch_size, context.rank, context.world_size, config.max_tokens)
+    plan = plan_evaluation(
+        lengths, config.batch_size_for(task_type), context.rank, context.world_size, config.max_tokens
+    )
     workers = worker_count(config.num_workers, len(dataset))
     rows: list[tuple[int, Any]] = []
     kept: list[tuple[int, Any, Any]] = []
@@ -152,18 +141,18 @@ def evaluate(
     with evaluation_mode(model), progress_bar(title, len(dataset), "protein", disable=not context.is_main) as bar:
         for indices, batch in zip(plan, load_batches(dataset, plan, num_workers=workers), strict=True):
             loss, prediction = _predict(model, batch, config.precision, context.device)
-            count = count_labels(shape, batch)
-            if count:  # a mean over nothing may be nan
+            count = count_labels(task_type, batch)
+            if count:  # the mean over no label may be nan
                 loss_sum, count_sum = loss_sum + loss * count, count_sum + count
-            proteins = split_proteins(shape, prediction, batch)
-            rows.extend(_measured(dataset, shape, indices, proteins))
+            proteins = split_proteins(task_type, prediction, batch)
+            rows.extend(_measured(dataset, task_type, indices, proteins))
             if keep_results:
-                kept.extend(_results(shape, indices, proteins))
+                kept.extend(_results(task_type, indices, proteins))
             bar.update(len(indices) * context.world_size)
     loss_sum, counted = all_reduce_sum([loss_sum, count_sum], context)
     measured = [row for _, row in sorted(all_gather_lists(rows, context), key=lambda indexed: indexed[0])]
-    metrics = _loss_metrics(shape, loss_sum, int(counted))
-    metrics += TASK_TYPE_METRICS[shape].summarize(measured, config.bootstrap)
+    metrics = _loss_metrics(task_type, loss_sum, int(counted))
+    metrics += TASK_TYPE_METRICS[task_type].summarize(measured, bootstrap)
     results = _in_order(dataset, all_gather_lists(kept, context)) if keep_results else []
     return Evaluation(metrics, len(dataset), results)
 
@@ -175,23 +164,23 @@ def _predict(model: nn.Module, batch: Batch, precision: str, device: torch.devic
 
 
 def _measured(
-    dataset: Any, shape: TaskType, indices: np.ndarray, proteins: list[tuple[Any, Any]]
+    dataset: Any, task_type: TaskType, indices: np.ndarray, proteins: list[tuple[Any, Any]]
 ) -> Iterator[tuple[int, Any]]:
-    """(index in the data set, row) of each protein; a row sees labels outside valid_mask where the data have any."""
-    measure = TASK_TYPE_METRICS[shape].measure
-    unmasked = unmasked_labels_of(dataset) if shape == TaskType.RESIDUE_CLASS else None
+    """(index in the data set, measurements) of each protein, with labels outside ``valid_mask`` if there are any."""
+    measure = TASK_TYPE_METRICS[task_type].measure
+    unmasked = unmasked_labels_of(dataset) if task_type == TaskType.RESIDUE_CLASS else None
     for index, protein in zip(indices.tolist(), proteins, strict=True):
         yield index, measure(*protein) if unmasked is None else measure(*protein, unmasked(index))
 
 
-def _results(shape: TaskType, indices: np.ndarray, proteins: list[tuple[Any, Any]]) -> list[tuple[int, Any, Any]]:
+def _results(task_type: TaskType, indices: np.ndarray, proteins: list[tuple[Any, Any]]) -> list[tuple[int, Any, Any]]:
     kept = []
     for index, (prediction, target) in zip(indices.tolist(), proteins, strict=True):
-        if shape in _LANGUAGE_SHAPES:
-            prediction = prediction.argmax(-1)  # a row of logits for every token of Pfam would fill a disk
-        if shape == TaskType.RESIDUE_PAIR:
+        if task_type in _LANGUAGE_MODELS:
+            prediction = prediction.argmax(-1)  # the logits of every token of Pfam would fill a disk
+        if task_type == TaskType.RESIDUE_PAIR:
             target = target.astype(np.int8)  # 0, 1, -1
-        if shape == TaskType.PAIR_GEOMETRY:  # bins, not distributions: the same reason
+        if task_type == TaskType.PAIR_GEOMETRY:  # bins instead of distributions, for the same reason
             prediction = {
                 name.removeprefix("p_"): value.argmax(-1).astype(np.int8) for name, value in prediction.items()
             }
@@ -200,11 +189,11 @@ def _results(shape: TaskType, indices: np.ndarray, proteins: list[tuple[Any, Any
 
 
 def _in_order(dataset: Any, kept: list[tuple[int, Any, Any]]) -> list[dict[str, Any]]:
-    """Results in the order of the data set, each once, with the proteins' ids (defect 19)."""
+    """Results in the order of the data set, with the proteins' ids (bug 19 in docs/compatibility.md)."""
     dataset_index = index_of(dataset)
     ordered = sorted(kept, key=lambda result: result[0])
     if [index for index, _, _ in ordered] != list(range(len(dataset))):
-        raise ProteinLMError(f"evaluated {len(ordered)} of {len(dataset)} proteins")  # can't be, if the plan is right
+        raise ProteinLMError(f"evaluated {len(ordered)} of {len(dataset)} proteins")  # the evaluation plan is wrong
     return [
         {
             "id": str(index) if dataset_index is None else dataset_index.identifiers[index],
@@ -215,10 +204,10 @@ def _in_order(dataset: Any, kept: list[tuple[int, Any, Any]]) -> list[dict[str, 
     ]
 
 
-def _loss_metrics(shape: TaskType, loss_sum: float, counted: int) -> list[Metric]:
-    """The loss as a mean over labels, not over batches, and the perplexity of that mean (defect 18)."""
+def _loss_metrics(task_type: TaskType, loss_sum: float, counted: int) -> list[Metric]:
+    """The loss as a mean over labels, not over batches, and its perplexity (bug 18 in docs/compatibility.md)."""
     loss = loss_sum / counted if counted else math.nan
-    metrics = [Metric("loss", loss, counted, f"training loss, a mean over {TASK_TYPE_TRAITS[shape].counted}")]
-    if shape in _LANGUAGE_SHAPES:
+    metrics = [Metric("loss", loss, counted, f"training loss, a mean over {TASK_TYPE_TRAITS[task_type].counted}")]
+    if task_type in _LANGUAGE_MODELS:
         metrics.append(Metric("perplexity", perplexity(loss), counted, "exp of the mean loss over predicted tokens"))
     return metrics

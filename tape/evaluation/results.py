@@ -1,9 +1,10 @@
-"""The files of an evaluation, beside the evaluated model: ``results.pkl``, ``results_SPLIT.pkl``, ``eval_SPLIT.json``.
+"""The files of an evaluation, written beside the model: ``results.pkl``, ``results_SPLIT.pkl``, ``eval_SPLIT.json``.
 
-``results.pkl`` is TAPE's: a pickled pair (dict name -> float, list of {"id", "prediction", "target"}) in the order of
-the data set, without padding. The same file stays as ``results_SPLIT.pkl`` when the next split overwrites it.
+``results.pkl`` has TAPE's format: a pickled pair (dict name -> float, list of {"id", "prediction", "target"}) in the
+order of the data set, without padding. Evaluating another split overwrites it; ``results_SPLIT.pkl`` keeps the same
+content for each split.
 
-``eval_SPLIT.json`` is described and read by :mod:`tape.evaluation.records`.
+:mod:`tape.evaluation.records` describes and reads ``eval_SPLIT.json``.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def model_hash(directory: Path) -> str | None:
-    """SHA-256 of a model directory's weights file."""
+    """SHA-256 of the weights file of a model directory; None without one."""
     for name in _WEIGHTS:
         if (directory / name).is_file():
             return sha256_of(directory / name)
@@ -41,7 +42,7 @@ def model_hash(directory: Path) -> str | None:
 
 
 def data_hash(dataset: Any) -> str | None:
-    """SHA-256 of the file a data set reads (an LMDB's ``data.mdb``), if there is one file."""
+    """SHA-256 of the file that a data set reads (``data.mdb`` of an LMDB); None if it is not a single file."""
     path = getattr(getattr(dataset, "data", None), "path", None)
     if path is None:
         return None
@@ -49,13 +50,15 @@ def data_hash(dataset: Any) -> str | None:
     return sha256_of(file) if file.is_file() else None
 
 
-def check_metrics(names: Sequence[str], task: str, shape: TaskType) -> None:
-    """Refuse, before anything is computed, a named metric that tasks of this shape don't have.
+def check_metrics(names: Sequence[str], task: str, task_type: TaskType) -> None:
+    """Check, before anything is computed, that the task has all of the named metrics.
 
     Raises:
-        ConfigError: says which the task has; those that third parties registered are among them.
+        ConfigError: it lacks one; the message lists its metrics, with those registered by third parties.
     """
-    allowed = [name for name in sorted(registry.metric_name_mapping) if shape in NAMED_METRICS.get(name, {shape})]
+    allowed = [
+        name for name in sorted(registry.metric_name_mapping) if task_type in NAMED_METRICS.get(name, {task_type})
+    ]
     for name in names:
         if name not in allowed:
             raise ConfigError(
@@ -65,13 +68,13 @@ def check_metrics(names: Sequence[str], task: str, shape: TaskType) -> None:
 
 
 def chosen_metrics(evaluation: Evaluation, names: Sequence[str]) -> dict[str, float]:
-    """The metrics that ``--metrics`` names; all when it names none.
+    """The metrics named by ``--metrics``; all metrics if it names none.
 
-    A metric that this shape of task does not have by itself (``accuracy`` of contacts, a third party's) is computed
-    from the predictions.
+    A metric that is not part of the evaluation (``accuracy`` of contacts, a third party's) is computed from the
+    predictions.
 
     Raises:
-        ConfigError: unknown, or it can't be computed from these predictions.
+        ConfigError: a metric is unknown, or can't be computed from these predictions.
     """
     own = evaluation.values()
     if not names:
@@ -94,7 +97,7 @@ def _computed(name: str, evaluation: Evaluation) -> float:
 
 
 def write_results(directory: Path, split: str, metrics: dict[str, float], evaluation: Evaluation) -> None:
-    """Write ``results_SPLIT.pkl`` and make ``results.pkl`` the same file."""
+    """Write ``results_SPLIT.pkl``, and ``results.pkl`` with the same content."""
     own = directory / f"results_{split}.pkl"
     with atomic_write(own) as stream:
         pickle.dump((metrics, evaluation.results), stream, protocol=4)
@@ -102,8 +105,8 @@ def write_results(directory: Path, split: str, metrics: dict[str, float], evalua
 
 
 def _same_file(source: Path, target: Path) -> None:
-    """A hard link where the file system has them, since contact maps are large; else a copy."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")  # two splits may be evaluated at once
+    """Make ``target`` a hard link to ``source``, since contact maps are large; a copy where links are not possible."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")  # two splits may be evaluated in parallel
     temporary.unlink(missing_ok=True)
     try:
         os.link(source, temporary)
@@ -128,9 +131,18 @@ def write_report(
     config: Mapping[str, Any] | None = None,
     model_dir: Path | None = None,
 ) -> Path:
-    """Write ``eval_SPLIT.json`` with every metric, whatever ``--metrics`` says; returns its path.
+    """Write ``eval_SPLIT.json`` with all metrics, not only those of ``--metrics``; returns its path.
 
-    ``model_dir`` is the model's where that is not the directory that is written to.
+    Args:
+        directory: where the file is written.
+        evaluation: the result.
+        task, model, split: names; ``model`` is the model type.
+        data: provenance of the data set.
+        data_sha256: see :func:`data_hash`.
+        precision: fp32, fp16 or bf16.
+        bootstrap: resampling of the intervals.
+        config: the model's configuration.
+        model_dir: the model's directory, if it is not ``directory``.
     """
     model_dir = model_dir or directory
     record = EvaluationRecord(

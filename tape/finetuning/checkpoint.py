@@ -1,12 +1,13 @@
-"""What a saved epoch holds beside the model: ``checkpoint.bin``, enough to go on exactly as if never interrupted.
+"""``checkpoint.bin`` of a saved epoch: what a resumed run needs, beside the model, to reproduce an uninterrupted one.
 
-Keys: ``optimizer``, ``scheduler``, ``epoch`` (as TAPE's), ``scaler`` (fp16 only), ``adapter`` (``--lora`` only, see
-:mod:`tape.models.lora`) and ``progress``: global step, best validation loss and its epoch. Random states need no
-saving: order, masks and dropout of an epoch are functions of (seed, epoch, rank).
+Keys: ``optimizer``, ``scheduler``, ``epoch`` (as in TAPE), ``scaler`` (fp16 only), ``adapter`` (``--lora`` only, see
+:mod:`tape.models.lora`) and ``progress``, the fields of :class:`TrainerState`. Random states are not saved: order,
+masks and dropout of an epoch are functions of (seed, epoch, rank).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,15 @@ STATE_KEYS = ("optimizer", "scheduler", "scaler", "adapter")
 
 @dataclass
 class TrainerState:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
         epoch: last completed epoch, from 0; -1 before the first.
-        global_step: optimizer steps made.
+        global_step: optimizer steps completed.
         best_loss: lowest validation loss; None before the first validation.
-        best_epoch: its epoch.
-        best_saved_loss: lowest validation loss of the epochs that were saved; None when none was validated.
-        best_saved_epoch: its epoch.
+        best_epoch: epoch of ``best_loss``.
+        best_saved_loss: lowest validation loss of the saved epochs; None if none was validated.
+        best_saved_epoch: epoch of ``best_saved_loss``.
     """
 
     epoch: int = -1
@@ -45,56 +46,69 @@ class TrainerState:
     best_saved_loss: float | None = None
     best_saved_epoch: int = -1
 
+    def update_best(self, loss: float | None) -> bool:
+        """Record the epoch's validation loss; returns whether it is the lowest so far. None or nan is not."""
+        if loss is None or math.isnan(loss) or (self.best_loss is not None and loss >= self.best_loss):
+            return False
+        self.best_loss, self.best_epoch = loss, self.epoch
+        return True
+
+    def update_best_saved(self, loss: float | None) -> None:
+        """Record the validation loss of an epoch that is saved."""
+        if loss is None or math.isnan(loss) or (self.best_saved_loss is not None and loss >= self.best_saved_loss):
+            return
+        self.best_saved_loss, self.best_saved_epoch = loss, self.epoch
+
 
 def save_epoch(
     directory: Path,
     model: nn.Module,
     training_state: dict[str, Any],
-    progress: TrainerState,
+    state: TrainerState,
     *,
     tokenizer: TAPETokenizer,
     provenance: dict[str, Any],
 ) -> None:
-    """Write a model directory with its ``checkpoint.bin``; it appears whole or not at all.
+    """Write a model directory with its ``checkpoint.bin``, atomically.
 
     Args:
-        directory: of the epoch; an older one of that name is replaced.
-        model: with ``config``.
-        training_state: ``optimizer``, ``scheduler`` and, where there are any, ``scaler`` and ``adapter``.
-        progress: how far the run is.
-        tokenizer: vocabulary the model was trained with.
-        provenance: where the weights come from.
+        directory: directory of the epoch; an existing one is replaced.
+        model: has an attribute ``config``.
+        training_state: ``optimizer``, ``scheduler`` and, if used, ``scaler`` and ``adapter``.
+        state: progress of the run.
+        tokenizer: vocabulary that the model was trained with.
+        provenance: origin of the weights.
     """
     config: Any = model.config
     with atomic_directory(directory, overwrite=True) as temporary:
         save_model_directory(
             temporary, plain_state(model), config, weights=BIN_NAME, provenance=provenance, tokenizer=tokenizer
         )
-        state = {
+        content = {
             "format_version": FORMAT_VERSION,
             **training_state,
-            "epoch": progress.epoch,
-            "progress": asdict(progress),
+            "epoch": state.epoch,
+            "progress": asdict(state),
         }
         with atomic_write(temporary / CHECKPOINT_NAME) as stream:
-            torch.save(state, stream)
+            torch.save(content, stream)
 
 
 def load_training_state(directory: Path) -> tuple[dict[str, Any], TrainerState]:
     """Read a saved epoch's ``checkpoint.bin``.
 
     Raises:
-        CheckpointError: missing, damaged, or from TAPE or ProteinLM, which do not save enough to go on.
+        CheckpointError: missing, damaged, or written by TAPE or ProteinLM, which do not save enough to resume.
     """
     file = directory / CHECKPOINT_NAME
     if not file.is_file():
         raise CheckpointError(f"{directory}: no {CHECKPOINT_NAME} there, so training can't be resumed from it")
-    state = load_weights_only(file)
+    content = load_weights_only(file)
     try:
-        progress = TrainerState(**state["progress"])
-        return {name: state[name] for name in STATE_KEYS if name in state}, progress
+        state = TrainerState(**content["progress"])
+        return {name: content[name] for name in STATE_KEYS if name in content}, state
     except (KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{file}: has no record of its progress ({error}); start a new run from this model without"
+            f"{file}: lacks the progress of the run ({error}); start a new run from this model without"
             " --resume_from_checkpoint"
         ) from error

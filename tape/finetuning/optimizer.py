@@ -21,7 +21,8 @@ from tape.models.freezing import encoder_of
 
 from .config import AdamWConfig
 
-# Warm-up when --warmup_steps is not given: TAPE's 10,000 steps, but no more than a tenth of the run (defect 11).
+# Warm-up when --warmup_steps is not given: TAPE's 10,000 steps, but no more than a tenth of the run (bug 11 in
+# docs/compatibility.md).
 LONGEST_DEFAULT_WARMUP = 10_000
 DEFAULT_WARMUP_FRACTION = 0.1
 
@@ -72,7 +73,7 @@ class AdamW(Optimizer):
         return loss
 
     def _members_by_step(self, group: dict[str, Any]) -> dict[tuple[int, torch.device], list[nn.Parameter]]:
-        """Parameters with a gradient, by how often each was updated (a frozen one may have joined later)."""
+        """Parameters with a gradient, by their number of updates (a parameter may have been frozen at first)."""
         members: dict[tuple[int, torch.device], list[nn.Parameter]] = {}
         for parameter in group["params"]:
             if parameter.grad is None:
@@ -121,9 +122,10 @@ class AdamW(Optimizer):
 def parameter_groups(
     model: nn.Module, weight_decay: float, head_learning_rate: float | None = None
 ) -> list[dict[str, Any]]:
-    """Two groups: matrices decay; biases, layer norms, batch norms and ``weight_g`` do not (defect 6).
+    """Two groups: matrices decay; biases, layer norms, batch norms and ``weight_g`` do not.
 
-    The latter are exactly the parameters with fewer than two dimensions, plus whatever is called a bias.
+    The latter are the parameters with fewer than two dimensions and those called a bias (bug 6 in
+    docs/compatibility.md).
 
     Args:
         model: a task model.
@@ -169,10 +171,11 @@ class WarmupLinearSchedule(LambdaLR):
             return step / max(1, self.warmup_steps)
         return max(0.0, (self.t_total - step) / max(1, self.t_total - self.warmup_steps))
 
-    def continue_from(self, step: int) -> None:
-        """Set the rate that follows ``step`` optimizer steps.
+    def set_step(self, step: int) -> None:
+        """Set the learning rate for the state after ``step`` optimizer steps.
 
-        Length and peak are this schedule's own, so a resumed run may be longer than the one that was saved (defect 9).
+        Peak and length are those of this schedule, so a resumed run may be longer than the interrupted one (bug 9 in
+        docs/compatibility.md).
         """
         self.last_epoch = step
         self._step_count = step + 1
@@ -183,7 +186,7 @@ class WarmupLinearSchedule(LambdaLR):
 
 
 def make_optimizer(model: nn.Module, config: AdamWConfig, total_steps: int) -> tuple[AdamW, WarmupLinearSchedule]:
-    """Optimizer and schedule of a run of ``total_steps`` optimizer steps."""
+    """Optimizer and learning-rate schedule of a run of ``total_steps`` optimizer steps."""
     warmup = config.warmup_steps if config.warmup_steps is not None else default_warmup_steps(total_steps)
     optimizer = AdamW(parameter_groups(model, config.weight_decay, config.head_learning_rate), lr=config.learning_rate)
     return optimizer, WarmupLinearSchedule(optimizer, warmup, total_steps)

@@ -1,23 +1,25 @@
-"""What a resumed run takes over from the run it goes on with.
+"""Resuming a run: the saved epoch to start from, and the options of the interrupted run.
 
-Options that are given again hold; the others are those of the run's ``args.json``. A default in the place of the run's
-own batch size, seed or rate would change the schedule and the order of the proteins in silence (defect 9).
+Options that are given again hold; the others are those of the run's ``args.json``. Defaults in place of the run's own
+batch size, seed or learning rate would silently change the schedule and the order of the proteins (bug 9 in
+docs/compatibility.md).
 """
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tape.configs import CONFIG_NAME
 from tape.errors import CheckpointError, ConfigError
 from tape.io.json_files import read_json_object
+from tape.io.run_layout import ARGUMENTS_NAME, LATEST_NAME, resolve_model_directory
 
-from .run_directory import ARGUMENTS_NAME, LATEST_NAME, saved_epoch
+from .run_directory import RunDirectory
 
-# Not among them: where this process computes and logs, and what names the run itself.
-_TAKEN_OVER = (
+# Options taken from args.json. Not among them: device and logging of this process, and the names of the run itself.
+_RESUMED_OPTIONS = (
     "data_dir",
     "log_dir",
     "tokenizer",
@@ -46,19 +48,17 @@ _TAKEN_OVER = (
     "save_freq",
     "patience",
 )
+# The optimizer state and the saved weights depend on these, so a resumed run can't change them.
+_FIXED_OPTIONS = ("contact_head", "pooling", "freeze", "lora", "head_learning_rate")
 
 
-# What the optimizer's state and the saved weights belong to: a run keeps them to its end.
-_FIXED = ("contact_head", "pooling", "freeze", "lora", "head_learning_rate")
-
-
-def resumed_epoch(path: Path) -> Path:
-    """The saved epoch to go on after: ``path`` itself, or of a run's directory the latest.
+def epoch_to_resume(path: Path) -> Path:
+    """The saved epoch to resume after: ``path`` itself, or the latest one of a run directory.
 
     Raises:
-        CheckpointError: it is no saved epoch in the directory of a run.
+        CheckpointError: it is not a saved epoch in the directory of a run.
     """
-    source = saved_epoch(path, (LATEST_NAME,))
+    source = resolve_model_directory(path, (LATEST_NAME,))
     if not source.is_dir():
         raise CheckpointError(f"{path}: no such directory, so training can't be resumed from it")
     arguments = source.resolve().parent / ARGUMENTS_NAME
@@ -70,53 +70,53 @@ def resumed_epoch(path: Path) -> Path:
     return source
 
 
-def take_over(args: argparse.Namespace) -> tuple[argparse.Namespace, list[str]]:
-    """Complete the options of a resumed run by those it was started with.
+def complete_options(options: Mapping[str, Any], given: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
+    """Complete the options of a resumed run with those of the interrupted run.
 
     Args:
-        args: parsed, with ``given_options``, the names of those that were on the command line.
+        options: all options by name; ``from_pretrained`` is the run, or one of its saved epochs.
+        given: names of the options on the command line.
 
     Returns:
-        The options, and a line for each given one that differs from the run's own.
+        All options, and a line for each given one that differs from the interrupted run's.
 
     Raises:
         CheckpointError: ``--from_pretrained`` names no run, or its ``args.json`` is damaged.
-        ConfigError: the run trains another model or task, or other parts of it.
+        ConfigError: the run trains another model or task, or an option can't be changed on resume.
     """
-    epoch = resumed_epoch(Path(args.from_pretrained)).resolve()
+    epoch = epoch_to_resume(Path(options["from_pretrained"])).resolve()
     file = epoch.parent / ARGUMENTS_NAME
     saved = read_json_object(file)
     for name in ("model_type", "task"):
-        if saved.get(name, getattr(args, name)) != getattr(args, name):
-            raise ConfigError(f"{file}: the run's {name} is {saved[name]}, not {getattr(args, name)}")
-    given = set(args.given_options)
-    _check_fixed(args, given & saved.keys(), saved, epoch)
-    for choice in ({"fp16", "bf16"}, {"freeze", "lora"}):
-        if given & choice:
-            given |= choice
-    values = dict(vars(args))
+        if saved.get(name, options[name]) != options[name]:
+            raise ConfigError(f"{file}: the run's {name} is {saved[name]}, not {options[name]}")
+    given = set(given)
+    _check_fixed(options, given & saved.keys(), saved, epoch)
+    for alternatives in ({"fp16", "bf16"}, {"freeze", "lora"}):
+        if given & alternatives:
+            given |= alternatives
+    values = dict(options)
     changes = []
-    for name in sorted(_own_options(saved) & values.keys()):
+    for name in sorted(_saved_options(saved) & values.keys()):
         if name not in given:
             values[name] = saved[name]
         elif values[name] != saved[name]:
-            changes.append(f"--{name} is {values[name]} from now on; so far it was {saved[name]}")
+            changes.append(f"--{name} changes from {saved[name]} to {values[name]}")
     config = dict(saved.get("config") or {})
-    changes += [f"--config {name}={value} from now on" for name, value in args.config if config.get(name) != value]
-    values["config"] = [*config.items(), *args.config]
-    values["given_options"] = sorted({*args.given_options, *saved.get("given_options", ())})
-    return argparse.Namespace(**values), changes
+    changes += [f"--config {name} changes to {value}" for name, value in options["config"] if config.get(name) != value]
+    values["config"] = [*config.items(), *options["config"]]
+    values["given_options"] = sorted({*options["given_options"], *saved.get("given_options", ())})
+    return values, changes
 
 
-def _check_fixed(args: argparse.Namespace, names: set[str], saved: dict[str, Any], epoch: Path) -> None:
-    """Refuse other values of what is fixed; what the run was not given, its model's configuration tells."""
-    for name in (name for name in _FIXED if name in names):
+def _check_fixed(options: Mapping[str, Any], names: set[str], saved: dict[str, Any], epoch: Path) -> None:
+    """Refuse a change of the fixed options. If the run had a default, the model's configuration has its value."""
+    for name in (name for name in _FIXED_OPTIONS if name in names):
         own = _model_value(epoch, name) if saved[name] is None else saved[name]
-        if getattr(args, name) != own:
+        if options[name] != own:
             before = f"with --{name} {saved[name]}" if saved[name] else f"without --{name}"
             raise ConfigError(
-                f"{epoch.parent / ARGUMENTS_NAME}: the run was started {before}, which can't be changed when it is gone"
-                " on with"
+                f"{epoch.parent / ARGUMENTS_NAME}: the run was started {before}, which can't be changed on resume"
             )
 
 
@@ -125,9 +125,26 @@ def _model_value(epoch: Path, name: str) -> Any:
     return read_json_object(file).get(name) if file.is_file() else None
 
 
-def _own_options(saved: dict[str, Any]) -> set[str]:
-    """Names to take over. A length of the warm-up that was worked out from the run's steps is worked out anew."""
-    names = set(_TAKEN_OVER) & saved.keys()
+def _saved_options(saved: dict[str, Any]) -> set[str]:
+    """Names of the options to take from ``args.json``. A default warm-up is computed again from the run's steps."""
+    names = set(_RESUMED_OPTIONS) & saved.keys()
     if "warmup_steps" not in saved.get("given_options", ("warmup_steps",)):
         names.discard("warmup_steps")
     return names
+
+
+def check_later_epochs(run: RunDirectory, epoch: int, overwrite: bool) -> None:
+    """Refuse to drop the epochs saved after ``epoch`` without ``--overwrite``.
+
+    An epoch that ``latest.json`` does not name yet was interrupted while it was saved, and may be dropped.
+
+    Raises:
+        ConfigError: there are such epochs.
+    """
+    later = run.saved_after(epoch)
+    if not later or overwrite or resolve_model_directory(run.path, (LATEST_NAME,)) == run.epoch_directory(epoch):
+        return
+    raise ConfigError(
+        f"{run.path}: resuming after epoch {epoch} drops its saved epochs {', '.join(map(str, later))}; give"
+        f" --overwrite to drop them, or --from_pretrained {run.path} to resume after the last of them"
+    )

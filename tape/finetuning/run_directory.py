@@ -1,67 +1,45 @@
-"""The directory of a training run: names, log, history and the pointers that say which saved epoch to take.
+"""The directory of a training run: its name, history and saved epochs.
 
 OUTPUT_DIR/TASK_MODEL_SUFFIX/
-    args.json        all arguments of the run, resolved
-    log              what was logged
-    metrics.jsonl    a record an epoch: {"epoch", "step", "learning_rate", "seconds", "train": {}, "valid": {} or null}
-    latest.json      {"epoch", "directory", "metric", "value"} of the last saved epoch
-    best.json        the same of the saved epoch with the lowest validation loss
-    0/ 1/ ...        one model directory a saved epoch, with checkpoint.bin (see tape.finetuning.checkpoint)
+    args.json        all arguments of the run, with its resolved batch size and warm-up
+    log              log messages
+    metrics.jsonl    a record per epoch: {"epoch", "step", "learning_rate", "seconds", "train": {}, "valid": {} or null}
+    latest.json      the last saved epoch, see tape.io.run_layout
+    best.json        the saved epoch with the lowest validation loss
+    0/ 1/ ...        a model directory per saved epoch, with checkpoint.bin (see tape.finetuning.checkpoint)
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import random
 import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tape.errors import CheckpointError, ConfigError
+from tape.errors import ConfigError
 from tape.io.atomic import atomic_write, write_json
 from tape.io.json_files import read_json_lines, read_json_object
+from tape.io.run_layout import ARGUMENTS_NAME, BEST_NAME, LATEST_NAME, write_pointer
 
-LOG_FORMAT = "%(asctime)s - %(levelname)s - %(name)s -   %(message)s"
-DATE_FORMAT = "%y/%m/%d %H:%M:%S"
-
-ARGUMENTS_NAME = "args.json"
 HISTORY_NAME = "metrics.jsonl"
-LATEST_NAME = "latest.json"
-BEST_NAME = "best.json"
-SEED_PREFIX = "seed_"  # of the directories of one run's seeds, below the run's
 
 logger = logging.getLogger(__name__)
 
 
-def experiment_name(task: str, model_type: str, time_or_name: str = "time", exp_name: str | None = None) -> str:
-    """``TASK_MODEL_SUFFIX``; the suffix is the name given, or UTC time and six random digits for ``time``."""
-    if exp_name is not None:
-        return exp_name
-    if time_or_name != "time":
-        return f"{task}_{model_type}_{time_or_name}"
-    # SystemRandom: two runs with one --seed, started in one second, must not share a directory
-    now = datetime.now(timezone.utc).strftime("%y-%m-%d-%H-%M-%S")
-    return f"{task}_{model_type}_{now}_{random.SystemRandom().randrange(10**6):06d}"
-
-
 @dataclass(frozen=True)
 class RunDirectory:
-    """One run's directory; see the module's text for what it holds."""
+    """The directory of one run; the module's docstring lists its content."""
 
     path: Path
 
     @classmethod
     def create(cls, path: Path, overwrite: bool = False) -> RunDirectory:
-        """Make the directory of a new run. One whose run ended before it saved anything is taken over.
+        """Create the directory of a new run. The directory of a run that saved no epoch is replaced.
 
         Raises:
-            ConfigError: it holds saved epochs and ``overwrite`` is False, or something other than a run, or is a file.
+            ConfigError: it holds saved epochs and ``overwrite`` is False, or is not the directory of a run.
         """
         if path.exists() and not path.is_dir():
             raise ConfigError(f"{path} is a file, so no run's directory can have its name; choose another")
@@ -70,8 +48,8 @@ class RunDirectory:
                 raise ConfigError(f"{path} is not empty and holds no run; choose another name")
             if not overwrite and any(child.name.isdigit() for child in path.iterdir()):
                 raise ConfigError(
-                    f"{path} holds saved epochs already. Choose another --time_or_name or --exp_name, go on with it"
-                    " by --resume_from_checkpoint, or start it anew with --overwrite"
+                    f"{path} holds saved epochs already. Choose another --time_or_name or --exp_name, resume it"
+                    " with --resume_from_checkpoint, or replace it with --overwrite"
                 )
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -84,17 +62,17 @@ class RunDirectory:
         write_json(self.path / ARGUMENTS_NAME, arguments)
 
     def add_history(self, record: dict[str, Any]) -> None:
-        """Append one epoch's record."""
+        """Append an epoch's record to ``metrics.jsonl``."""
         with (self.path / HISTORY_NAME).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record, sort_keys=True) + "\n")
 
     def saved_after(self, epoch: int) -> list[int]:
-        """Saved epochs after ``epoch``, ascending."""
+        """Numbers of the epochs saved after ``epoch``, ascending."""
         names = [child.name for child in self.path.iterdir() if child.is_dir() and child.name.isdigit()]
         return sorted(int(name) for name in names if int(name) > epoch)
 
-    def forget_after(self, epoch: int) -> None:
-        """Drop what was recorded and saved after ``epoch``, and say so: a resumed run writes it anew."""
+    def drop_after(self, epoch: int) -> None:
+        """Delete records and saved epochs after ``epoch``, which a resumed run writes again; logs what is dropped."""
         history = self.path / HISTORY_NAME
         saved = self.saved_after(epoch)
         if saved:
@@ -107,15 +85,15 @@ class RunDirectory:
             with atomic_write(history, "w") as stream:
                 stream.writelines(json.dumps(record, sort_keys=True) + "\n" for record in kept)
         for name in (BEST_NAME, LATEST_NAME):
-            pointer = self.path / name
-            if pointer.is_file() and read_json_object(pointer).get("epoch", -1) > epoch:
-                pointer.unlink()
+            file = self.path / name
+            if file.is_file() and read_json_object(file).get("epoch", -1) > epoch:
+                file.unlink()
         for number in saved:
             shutil.rmtree(self.epoch_directory(number))
 
-    def point_to(self, name: str, epoch: int, metric: str, value: float | None) -> None:
-        """Write ``latest.json`` or ``best.json``; last, when the epoch's directory is whole."""
-        write_json(self.path / name, {"epoch": epoch, "directory": str(epoch), "metric": metric, "value": value})
+    def write_pointer(self, name: str, epoch: int, metric: str, value: float | None) -> None:
+        """Write ``latest.json`` or ``best.json``, when the epoch's directory is complete."""
+        write_pointer(self.path, name, epoch, metric, value)
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -125,57 +103,3 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         CheckpointError: missing or damaged.
     """
     return read_json_lines(path / HISTORY_NAME)
-
-
-def saved_epoch(path: Path, pointers: tuple[str, ...] = (BEST_NAME, LATEST_NAME)) -> Path:
-    """The model directory that ``path`` means: itself, or for a run's directory what the first pointer there names.
-
-    Raises:
-        CheckpointError: a pointer is damaged or names a directory that is gone, or there is a run for each seed.
-    """
-    for name in pointers:
-        file = path / name
-        if not file.is_file():
-            continue
-        pointer = read_json_object(file)
-        if "directory" not in pointer:
-            raise CheckpointError(f"{file}: damaged, it names no directory")
-        directory = path / str(pointer["directory"])
-        if not directory.is_dir():
-            raise CheckpointError(f"{file}: names {directory}, which is not there")
-        return directory
-    seeds = sorted(child.name for child in path.glob(f"{SEED_PREFIX}*") if child.is_dir())
-    if seeds:
-        raise CheckpointError(f"{path}: holds a run for each seed; give one of them: {', '.join(seeds)}")
-    return path
-
-
-@contextmanager
-def _handling(handler: logging.Handler) -> Iterator[None]:
-    """``handler`` on the root logger inside the block."""
-    root = logging.getLogger()
-    handler.setFormatter(logging.Formatter(LOG_FORMAT, DATE_FORMAT))
-    root.addHandler(handler)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        handler.close()
-
-
-@contextmanager
-def logging_to_terminal(level: int) -> Iterator[None]:
-    """Log to stderr, from ``level`` on, inside the block."""
-    root = logging.getLogger()
-    before = root.level
-    root.setLevel(level)
-    try:
-        with _handling(logging.StreamHandler(sys.stderr)):
-            yield
-    finally:
-        root.setLevel(before)
-
-
-def logging_to_file(file: Path) -> AbstractContextManager[None]:
-    """Log to ``file`` too (appended to) inside the block."""
-    return _handling(logging.FileHandler(file, encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Where the numbers and models of a run go: its directory and tensorboard."""
+"""Stores the metrics and models of a run in its directory, and its metrics for TensorBoard."""
 
 from __future__ import annotations
 
@@ -8,59 +8,59 @@ from typing import Any
 from torch import nn
 
 from tape.evaluation.records import finite
+from tape.io.run_layout import BEST_NAME, LATEST_NAME
 from tape.tokenizers import TAPETokenizer
 
 from .checkpoint import TrainerState, save_epoch
-from .run_directory import BEST_NAME, LATEST_NAME, RunDirectory
+from .run_directory import RunDirectory
 
 
 class RunLogger:
-    """Writes what a :class:`tape.finetuning.trainer.Finetuner` reports; exists on rank 0 alone (defect 12).
+    """Writes the metrics and models of a :class:`tape.finetuning.trainer.Finetuner`. Exists on rank 0 alone.
 
     Args:
-        run: the run's directory.
-        log_dir: tensorboard's files go to ``log_dir/NAME_OF_THE_RUN``.
-        tokenizer: vocabulary the model is trained with.
-        provenance: where the weights come from; each saved epoch adds its number.
+        run: directory of the run.
+        log_dir: TensorBoard files are written to ``log_dir/NAME_OF_THE_RUN``.
+        tokenizer: vocabulary that the model is trained with.
+        provenance: origin of the weights; each saved epoch adds its number.
     """
 
     def __init__(self, run: RunDirectory, log_dir: Path, tokenizer: TAPETokenizer, provenance: dict[str, Any]) -> None:
-        from tensorboardX import SummaryWriter  # here: evaluation has no use for it
+        from tensorboardX import SummaryWriter  # imported here, since evaluation does not need it
 
         self._run, self._tokenizer, self._provenance = run, tokenizer, provenance
         self._writer = SummaryWriter(str(log_dir / run.path.name))
 
-    def scalars(self, group: str, values: dict[str, float], step: int) -> None:
-        """Tensorboard values ``group/name``."""
+    def log_scalars(self, group: str, values: dict[str, float], step: int) -> None:
+        """Write TensorBoard values ``group/name``."""
         for name, value in values.items():
             self._writer.add_scalar(f"{group}/{name}", value, step)
 
-    def epoch(self, record: dict[str, Any]) -> None:
-        """One line of the run's history."""
+    def log_epoch(self, record: dict[str, Any]) -> None:
+        """Append an epoch's record to the history; nan and infinity become null."""
         for group in ("train", "valid"):
             if record[group] is not None:
                 record = {**record, group: {name: finite(value) for name, value in record[group].items()}}
         self._run.add_history(record)
 
-    def save(
-        self, model: nn.Module, training_state: dict[str, Any], progress: TrainerState, loss: float | None
-    ) -> None:
-        """Save an epoch, then let the pointers name it."""
+    def save(self, model: nn.Module, training_state: dict[str, Any], state: TrainerState, loss: float | None) -> None:
+        """Save an epoch, then write ``latest.json`` and ``best.json``."""
         save_epoch(
-            self._run.epoch_directory(progress.epoch),
+            self._run.epoch_directory(state.epoch),
             model,
             training_state,
-            progress,
+            state,
             tokenizer=self._tokenizer,
-            provenance={**self._provenance, "epoch": progress.epoch, "step": progress.global_step},
+            provenance={**self._provenance, "epoch": state.epoch, "step": state.global_step},
         )
-        self._run.point_to(LATEST_NAME, progress.epoch, "loss", None if loss is None else finite(loss))
-        self.point_to_best(progress)
+        self._run.write_pointer(LATEST_NAME, state.epoch, "loss", None if loss is None else finite(loss))
+        self.write_best(state)
 
-    def point_to_best(self, progress: TrainerState) -> None:
-        """Let ``best.json`` name the best of the saved epochs, if any was validated."""
-        if progress.best_saved_loss is not None:
-            self._run.point_to(BEST_NAME, progress.best_saved_epoch, "loss", progress.best_saved_loss)
+    def write_best(self, state: TrainerState) -> None:
+        """Write ``best.json`` for the saved epoch with the lowest validation loss, if any was validated."""
+        if state.best_saved_loss is not None:
+            self._run.write_pointer(BEST_NAME, state.best_saved_epoch, "loss", state.best_saved_loss)
 
     def close(self) -> None:
+        """Close the TensorBoard file."""
         self._writer.close()

@@ -1,9 +1,9 @@
-"""Runs that differ in their seed alone, as one result: ``summary.json`` and ``summary.csv`` above their directories.
+"""Summary of runs that differ only in their seed: ``summary.json`` and ``summary.csv`` above their directories.
 
 ``summary.json``, schema "proteinlm-seeds" version 1: task, model, runs [{seed, directory, epoch, metrics {split ->
 {name -> value}}}] and summary {split -> {name -> {mean, std, n}}}. ``std`` is the sample standard deviation (divided by
-n - 1), null for one run. Values of ``valid`` are those of each run's best epoch, with which the other splits are
-evaluated too. ``summary.csv`` has a line a split and metric: split, metric, mean, std, n, and each seed's value.
+n - 1), null for a single run. Values of ``valid`` are those of each run's best saved epoch, which is also evaluated on
+the other splits. ``summary.csv`` has a line per split and metric: split, metric, mean, std, n, and each seed's value.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any
 
 from tape.evaluation.records import finite
 from tape.io.atomic import write_json, write_text
+from tape.io.run_layout import resolve_model_directory
 
-from .run_directory import read_history, saved_epoch
+from .run_directory import read_history
 
 SCHEMA = "proteinlm-seeds"
 SCHEMA_VERSION = 1
@@ -29,12 +30,12 @@ Scores = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class SeedRun:
-    """One run.
+    """The result of one run.
 
     Attributes:
-        seed: its seed.
-        path: its directory.
-        evaluated: split -> metrics of its best epoch.
+        seed: seed of the run.
+        path: directory of the run.
+        evaluated: split -> metrics of the best saved epoch.
     """
 
     seed: int
@@ -43,9 +44,9 @@ class SeedRun:
 
 
 def write_summary(directory: Path, task: str, model: str, runs: Sequence[SeedRun]) -> list[str]:
-    """Write both files; returns a line for each split and metric."""
+    """Write both files; returns a line for the log per split and metric."""
     rows = [_row(run) for run in runs]
-    summary = _summarise([row["metrics"] for row in rows])
+    summary = _summarize([row["metrics"] for row in rows])
     record = {"schema": SCHEMA, "version": SCHEMA_VERSION, "task": task, "model": model, "runs": rows}
     write_json(directory / "summary.json", {**record, "summary": summary})
     write_text(directory / "summary.csv", _as_csv(rows, summary))
@@ -58,7 +59,7 @@ def write_summary(directory: Path, task: str, model: str, runs: Sequence[SeedRun
 
 
 def _row(run: SeedRun) -> dict[str, Any]:
-    epoch = int(saved_epoch(run.path).name)
+    epoch = int(resolve_model_directory(run.path).name)
     valid = next(record["valid"] for record in read_history(run.path) if record["epoch"] == epoch)
     metrics = {**({} if valid is None else {"valid": valid}), **run.evaluated}
     numbers = {
@@ -68,8 +69,8 @@ def _row(run: SeedRun) -> dict[str, Any]:
     return {"seed": run.seed, "directory": run.path.name, "epoch": epoch, "metrics": numbers}
 
 
-def _summarise(runs: list[dict[str, dict[str, float | None]]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Split -> metric -> spread; a run whose validation gave no number has none of ``valid``."""
+def _summarize(runs: list[dict[str, dict[str, float | None]]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Split -> metric -> spread. A run without validation has no ``valid``."""
     splits = sorted({split: None for run in runs for split in run}, key=lambda split: split != "valid")
     names = {split: dict.fromkeys(name for run in runs for name in run.get(split, {})) for split in splits}
     return {
@@ -79,7 +80,7 @@ def _summarise(runs: list[dict[str, dict[str, float | None]]]) -> dict[str, dict
 
 
 def spread(values: list[float | None]) -> dict[str, Any]:
-    """``mean``, ``std`` and ``n`` over the runs that have the number (None: has not)."""
+    """``mean``, ``std`` and ``n`` over the runs that have the number; None is a run without it."""
     numbers = [value for value in values if value is not None]
     return {
         "mean": statistics.fmean(numbers) if numbers else None,

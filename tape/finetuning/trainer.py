@@ -1,9 +1,9 @@
 """Finetuning: epochs of optimizer steps, validation, early stopping and saving.
 
 An optimizer step sees ``batch_size`` proteins, divided over accumulation steps and ranks. Its gradient is that of the
-mean loss over all labels of those proteins, however they are divided (each part is weighted by its number of labels).
-One thing depends on the division: batch normalisation (in the heads of secondary structure and contacts) takes its
-statistics from each part alone, and its running statistics from the parts of rank 0.
+mean loss over all labels of those proteins, however they are divided: each micro-batch is weighted by its number of
+labels. One thing depends on the division: batch normalization (in the heads of secondary structure and contacts) takes
+its statistics from each micro-batch alone, and its running statistics from the micro-batches of rank 0.
 """
 
 from __future__ import annotations
@@ -11,14 +11,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -26,7 +22,8 @@ from tape.datasets.batching import MicroBatchPlan, Step, plan_epoch
 from tape.datasets.labels import Batch, count_labels, model_inputs, right_labels, sum_of
 from tape.datasets.loading import load_batches, worker_count
 from tape.errors import CheckpointError, DataError, ProteinLMError
-from tape.evaluation.evaluate import EvaluationConfig, evaluate, forward
+from tape.evaluation.config import InferenceConfig
+from tape.evaluation.evaluate import evaluate, forward
 from tape.metrics.classes import perplexity
 from tape.models.freezing import set_training_mode
 from tape.models.lora import adapter_state, load_adapter
@@ -36,60 +33,34 @@ from tape.runtime.progress import progress_bar
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
 
 from .checkpoint import TrainerState
-from .config import TrainingConfig
+from .config import LoopConfig
+from .data import TrainingData
 from .optimizer import make_optimizer
+from .seeding import epoch_seed, seed_all
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class TrainingData:
-    """The proteins of a run.
-
-    Attributes:
-        train: data set.
-        lengths: (N,) residues of each of its proteins.
-        indices: records to use.
-        valid: data set, or None when there is no validation.
-    """
-
-    train: Any
-    lengths: np.ndarray
-    indices: np.ndarray
-    valid: Any = None
-
-
 class EpochLogger(Protocol):
-    """Where a run's numbers and models go; only rank 0 has a real one."""
+    """Stores the metrics and models of a run; see :class:`tape.finetuning.run_logger.RunLogger`."""
 
-    def scalars(self, group: str, values: dict[str, float], step: int) -> None: ...
-    def epoch(self, record: dict[str, Any]) -> None: ...
+    def log_scalars(self, group: str, values: dict[str, float], step: int) -> None: ...
+    def log_epoch(self, record: dict[str, Any]) -> None: ...
     def save(
-        self, model: nn.Module, training_state: dict[str, Any], progress: TrainerState, loss: float | None
+        self, model: nn.Module, training_state: dict[str, Any], state: TrainerState, loss: float | None
     ) -> None: ...
 
 
-def epoch_seed(seed: int, epoch: int, rank: int) -> int:
-    """Seed of everything random in an epoch: differs between ranks, or all would drop the same units (defect 12)."""
-    return int(np.random.SeedSequence([seed, epoch + 1, rank]).generate_state(1)[0])
-
-
-def seed_all(seed: int) -> None:
-    """Seed PyTorch, and numpy and Python for third parties' data sets."""
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
-
-
 class RunningMeans:
-    """Means over labels of what a run reports between two points: loss, accuracy."""
+    """Means over labels of loss and accuracy, between two log lines or over an epoch."""
 
-    def __init__(self, shape: TaskType) -> None:
-        self._shape = shape
+    def __init__(self, task_type: TaskType) -> None:
+        self._task_type = task_type
         self._loss = self._right = self._count = 0.0
         self._has_classes = False
 
     def add(self, loss: float, right: Tensor | None, count: int) -> None:
+        """Add a micro-batch: its mean loss, its number of correct labels (None: no classes) and of labels."""
         self._loss += loss * count
         self._count += count
         if right is not None:
@@ -97,7 +68,7 @@ class RunningMeans:
             self._right += float(right)
 
     def means(self, context: DistributedContext) -> dict[str, float]:
-        """Means over the labels of all ranks (defect 18); empties the sums."""
+        """Means over the labels of all ranks (bug 18 in docs/compatibility.md); resets the sums."""
         loss, right, count = all_reduce_sum([self._loss, self._right, self._count], context)
         self._loss = self._right = self._count = 0.0
         if count == 0:
@@ -105,47 +76,48 @@ class RunningMeans:
         values = {"loss": loss / count}
         if self._has_classes:
             values["accuracy"] = right / count
-        if self._shape in (TaskType.MASKED_LM, TaskType.LANGUAGE_MODEL):
+        if self._task_type in (TaskType.MASKED_LM, TaskType.LANGUAGE_MODEL):
             values["perplexity"] = perplexity(values["loss"])
         return values
 
 
 class Finetuner:
-    """Trains one model on one task.
+    """Trains one model on one task: :meth:`train` runs epochs, each of optimizer steps and a validation.
 
     Args:
         model: on its device, with TAPE's calling convention.
-        data: what to train and validate on.
-        shape: of the task.
-        config: settings.
-        context: the processes that train together.
-        recorder: where numbers and models go; None on ranks that write nothing.
-        validated: the model as validation calls it, when that is not ``model`` itself.
+        data: training and validation set.
+        task_type: type of the task.
+        config: settings of the loop.
+        context: the ranks that train together.
+        run_logger: stores metrics and models; None on all ranks but 0.
+        validation_model: the model for validation, if it is not ``model`` itself.
     """
 
     def __init__(
         self,
         model: nn.Module,
         data: TrainingData,
-        shape: TaskType,
-        config: TrainingConfig,
+        task_type: TaskType,
+        config: LoopConfig,
         context: DistributedContext | None = None,
-        recorder: EpochLogger | None = None,
-        validated: nn.Module | None = None,
+        run_logger: EpochLogger | None = None,
+        validation_model: nn.Module | None = None,
     ) -> None:
-        self.model, self.data, self.shape, self.config = model, data, shape, config
-        self.validated = validated or model
+        self.model, self.data, self.task_type, self.config = model, data, task_type, config
+        self.batch_size = config.batch_size_for(task_type)
+        self.validation_model = validation_model or model
         self.context = context or DistributedContext()
-        self.recorder = recorder
-        self.progress = TrainerState()
-        self.steps_per_epoch = -(-len(data.indices) // config.batch_size)
+        self.run_logger = run_logger
+        self.state = TrainerState()
+        self.steps_per_epoch = -(-len(data.indices) // self.batch_size)
         self.total_steps = self.steps_per_epoch * config.num_train_epochs
         self.optimizer, self.schedule = make_optimizer(model, config.optimizer, self.total_steps)
         self.scaler = make_scaler(config.precision, self.context.device)
-        self._rate = 0.0
-        self._parallel = self._wrap()
+        self._learning_rate = 0.0
+        self._parallel = self._data_parallel()
 
-    def _wrap(self) -> nn.Module:
+    def _data_parallel(self) -> nn.Module:
         if not self.context.is_distributed:
             return self.model
         devices = [self.context.device] if self.context.device.type == "cuda" else None
@@ -154,9 +126,9 @@ class Finetuner:
         )
 
     def _has_unused_parameters(self) -> bool:
-        """Whether a loss reaches all parameters: a third party's model may hold more, which DDP must be told.
+        """Whether some parameters get no gradient, as in some third parties' models; DDP needs to know.
 
-        Found out with one protein in evaluation mode, which leaves batch statistics alone.
+        Tested with one protein in evaluation mode, which leaves batch statistics alone.
         """
         dataset = self.data.train
         batch = dataset.collate_fn([dataset[int(self.data.indices[0])]])
@@ -172,110 +144,84 @@ class Finetuner:
         config, data = self.config, self.data
         size = sum(parameter.numel() for parameter in self.model.parameters())
         trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
-        part = f" ({trained:,} trained)" if trained < size else ""
+        trainable = f" ({trained:,} trained)" if trained < size else ""
         left_out = len(data.train) - len(data.indices)
         return (
-            f"{size:,} parameters{part}, {len(data.indices):,} proteins ({left_out:,} left out),"
-            f" {config.num_train_epochs} epochs of {self.steps_per_epoch} steps of {config.batch_size},"
-            f" {self.schedule.warmup_steps} steps of warm-up,"
+            f"{size:,} parameters{trainable}, {len(data.indices):,} proteins ({left_out:,} left out),"
+            f" {config.num_train_epochs} epochs of {self.steps_per_epoch} steps of {self.batch_size} proteins,"
+            f" {self.schedule.warmup_steps} warm-up steps,"
             f" {config.precision} on {self.context.world_size} x {self.context.device.type}"
         )
 
-    # --- state ------------------------------------------------------------------------------------------------------
-
-    def state(self) -> dict[str, Any]:
-        """What resuming needs beside the model's weights and the progress."""
-        state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.schedule.state_dict()}
-        if self.scaler.is_enabled():
-            state["scaler"] = self.scaler.state_dict()
-        if adapter := adapter_state(self.model):
-            state["adapter"] = adapter
-        return state
-
-    def resume(self, state: dict[str, Any], progress: TrainerState) -> None:
-        """Go on after a saved epoch. Rate, decay, batch and length of the run are this run's, not the saved one's.
-
-        Steps are counted in this run's batches, or another batch size would leave the schedule at a wrong place, even
-        past its end (defect 9).
-
-        Raises:
-            CheckpointError: the optimizer's or the adapter's state does not fit the model.
-        """
-        load_adapter(self.model, state.get("adapter"))
-        settings = [(group["weight_decay"], group["initial_lr"]) for group in self.optimizer.param_groups]
-        try:
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (KeyError, ValueError) as error:
-            raise CheckpointError(f"the saved optimizer state does not fit this model: {error}") from error
-        for group, (decay, peak) in zip(self.optimizer.param_groups, settings, strict=True):
-            group["weight_decay"], group["initial_lr"] = decay, peak
-        if "scaler" in state and self.scaler.is_enabled():
-            self.scaler.load_state_dict(state["scaler"])
-        self.progress = progress
-        self.progress.global_step = (progress.epoch + 1) * self.steps_per_epoch
-        self.schedule.continue_from(self.progress.global_step)
-
-    # --- run --------------------------------------------------------------------------------------------------------
+    # --- the run ----------------------------------------------------------------------------------------------------
 
     def train(self) -> TrainerState:
-        """Train until the last epoch, or until patience runs out; returns how far it came."""
-        first = self.progress.epoch + 1
+        """Train until the last epoch or early stopping; returns the final state."""
+        first = self.state.epoch + 1
         if first >= self.config.num_train_epochs:
-            logger.info("all %d epochs are done already; nothing to train", first)
+            logger.info("all %d epochs are complete; nothing to train", first)
         for epoch in range(first, self.config.num_train_epochs):
             self._run_epoch(epoch)
-            if self._out_of_patience():
-                logger.info("no lower validation loss for %d epochs: stopping", epoch - self.progress.best_epoch)
+            if self._patience_exhausted():
+                logger.info("early stopping: no lower validation loss for %d epochs", epoch - self.state.best_epoch)
                 break
-        return self.progress
+        return self.state
 
     def _run_epoch(self, epoch: int) -> None:
+        """Train, validate, log and save."""
         start = time.monotonic()
-        train = self._train_epoch(epoch)
-        if not train:
-            source = getattr(getattr(self.data.train, "data", None), "path", "the training data")
-            raise DataError(f"{source}: nothing to learn from: no record has a label that counts")
+        train = self.train_epoch(epoch)
         broadcast_buffers(self.model, self.context)
-        valid = self._validate() if self._is_due(epoch, self.config.eval_freq) else None
-        self.progress.epoch = epoch
-        improved = self._note_validation(epoch, valid)
+        valid = self.validate() if self._is_due(epoch, self.config.eval_freq) else None
+        loss = None if valid is None else valid["loss"]
+        self.state.epoch = epoch
+        improved = self.state.update_best(loss)
         record = {
             "epoch": epoch,
-            "step": self.progress.global_step,
-            "learning_rate": self._rate,
+            "step": self.state.global_step,
+            "learning_rate": self._learning_rate,
             "seconds": round(time.monotonic() - start, 3),
             "train": train,
             "valid": valid,
         }
-        self._report(record)
-        if self._should_save(epoch, improved):
-            self._save(valid)
+        self._log_epoch(record)
+        if self._save_is_due(epoch, improved):
+            self._save(loss)
 
-    def _train_epoch(self, epoch: int) -> dict[str, float]:
+    def train_epoch(self, epoch: int) -> dict[str, float]:
+        """All optimizer steps of an epoch; returns the means over its labels.
+
+        Raises:
+            DataError: no protein has a label.
+        """
         seed = epoch_seed(self.config.seed, epoch, self.context.rank)
         seed_all(seed)
         if hasattr(self.data.train, "set_epoch"):
             self.data.train.set_epoch(self.config.seed, epoch)
         plan = self._plan(epoch)
         batches = self._load(plan, seed)
-        interval, whole = RunningMeans(self.shape), RunningMeans(self.shape)
+        since_log, over_epoch = RunningMeans(self.task_type), RunningMeans(self.task_type)
         set_training_mode(self.model)
         title = f"epoch {epoch + 1}/{self.config.num_train_epochs}"
         with progress_bar(title, len(plan), "step", disable=not self.context.is_main) as bar:
             for number, step in enumerate(plan, start=1):
-                parts = [(micro, next(batches)) for micro in step]
-                norm = self._step(parts, (interval, whole))
+                micro_batches = [(micro, next(batches)) for micro in step]
+                norm = self.train_step(micro_batches, (since_log, over_epoch))
                 bar.update()
-                if self.progress.global_step % self.config.num_log_iter == 0:
+                if self.state.global_step % self.config.num_log_iter == 0:
                     bar.clear()
-                    self._log(epoch, number, interval.means(self.context), norm)
-        return whole.means(self.context)
+                    self._log_step(epoch, number, since_log.means(self.context), norm)
+        means = over_epoch.means(self.context)
+        if not means:
+            source = getattr(getattr(self.data.train, "data", None), "path", "the training data")
+            raise DataError(f"{source}: nothing to learn from: no record has a valid label")
+        return means
 
     def _plan(self, epoch: int) -> list[Step]:
         return plan_epoch(
             self.data.lengths,
             self.data.indices,
-            batch_size=self.config.batch_size,
+            batch_size=self.batch_size,
             accumulation=self.config.gradient_accumulation_steps,
             rank=self.context.rank,
             world_size=self.context.world_size,
@@ -293,40 +239,39 @@ class Finetuner:
             pin_memory=self.context.device.type == "cuda",
         )
 
-    # --- one optimizer step -----------------------------------------------------------------------------------------
-
-    def _step(self, parts: list[tuple[MicroBatchPlan, Batch]], means: tuple[RunningMeans, ...]) -> float:
-        """One optimizer step from its micro-batches; returns the gradient's norm before clipping."""
-        counts = [count_labels(self.shape, batch) if micro.counted else 0 for micro, batch in parts]
+    def train_step(self, micro_batches: list[tuple[MicroBatchPlan, Batch]], means: tuple[RunningMeans, ...]) -> float:
+        """One optimizer step; returns the gradient norm before clipping."""
+        counts = [count_labels(self.task_type, batch) if micro.counted else 0 for micro, batch in micro_batches]
         (total,) = all_reduce_sum([sum(counts)], self.context)
-        self.progress.global_step += 1
+        self.state.global_step += 1
         norm = 0.0
-        if total > 0:  # else no protein of the step has a label, and there is nothing to learn from it
-            for number, ((_, batch), count) in enumerate(zip(parts, counts, strict=True), start=1):
-                with self._gradient_exchange(number == len(parts)):
-                    self._accumulate(batch, count, count * self.context.world_size / total, means)
-            norm = self._update()
-        self._rate = float(self.schedule.get_last_lr()[0])  # of the step just made
-        self.schedule.continue_from(self.progress.global_step)
+        if total > 0:  # else no protein of the step has a label, on any rank
+            for number, ((_, batch), count) in enumerate(zip(micro_batches, counts, strict=True), start=1):
+                with self._gradient_sync(is_last=number == len(micro_batches)):
+                    self._forward_backward(batch, count, count * self.context.world_size / total, means)
+            norm = self._update_weights()
+        self._learning_rate = float(self.schedule.get_last_lr()[0])  # of this step
+        self.schedule.set_step(self.state.global_step)
         return norm
 
-    def _gradient_exchange(self, last: bool) -> contextlib.AbstractContextManager[None]:
-        """DistributedContext exchange gradients once a step, in its last backward pass."""
-        if last or not isinstance(self._parallel, DistributedDataParallel):
+    def _gradient_sync(self, is_last: bool) -> contextlib.AbstractContextManager[None]:
+        """Gradients are all-reduced once per step, in the backward pass of the last micro-batch."""
+        if is_last or not isinstance(self._parallel, DistributedDataParallel):
             return contextlib.nullcontext()
         no_sync: Callable[[], contextlib.AbstractContextManager[None]] = self._parallel.no_sync
         return no_sync()
 
-    def _accumulate(self, batch: Batch, count: int, weight: float, means: tuple[RunningMeans, ...]) -> None:
-        """Add one micro-batch's share to the gradient.
+    def _forward_backward(self, batch: Batch, count: int, weight: float, means: tuple[RunningMeans, ...]) -> None:
+        """Add the gradient of a micro-batch.
 
-        DDP averages over ranks, so a rank's weight is its labels' share of the step times the number of ranks.
+        DDP averages gradients over ranks, so the weight is the micro-batch's share of the step's labels times the
+        number of ranks.
         """
         device = self.context.device
         with autocast(self.config.precision, device):
             inputs = model_inputs(batch, device)
             loss, prediction = forward(self._parallel, inputs)
-        if count == 0:  # keeps the graph, for the exchange; the loss itself may be a mean over nothing
+        if count == 0:  # every rank needs a backward pass; the loss itself may be the mean over no label
             loss, weight = sum_of(prediction), 0.0
         self.scaler.scale(loss * weight).backward()
         if count == 0:
@@ -334,14 +279,14 @@ class Finetuner:
         value = float(loss.detach())
         if not math.isfinite(value):
             raise ProteinLMError(
-                f"the training loss is {value} at step {self.progress.global_step}; try a lower --learning_rate"
+                f"the training loss is {value} at step {self.state.global_step}; try a lower --learning_rate"
             )
-        right = right_labels(self.shape, prediction, inputs)
+        right = right_labels(self.task_type, prediction, inputs)
         for mean in means:
             mean.add(value, right, count)
 
-    def _update(self) -> float:
-        """Clip, step, and clear the gradients (defect 1)."""
+    def _update_weights(self) -> float:
+        """Clip the gradients, step the optimizer, and zero the gradients (bug 1 in docs/compatibility.md)."""
         self.scaler.unscale_(self.optimizer)
         limit = self.config.optimizer.max_grad_norm
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit if limit > 0 else math.inf)
@@ -350,55 +295,77 @@ class Finetuner:
         self.optimizer.zero_grad()
         return float(norm)
 
-    # --- after the steps --------------------------------------------------------------------------------------------
-
-    def _validate(self) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
+        """Loss and metrics of the validation set."""
         config = self.config
-        share = -(-config.batch_size // (config.gradient_accumulation_steps * self.context.world_size))
-        settings = EvaluationConfig(share, config.num_workers, config.precision, max_tokens=config.max_tokens)
-        return evaluate(
-            self.validated, self.data.valid, self.shape, settings, self.context, title="validation"
-        ).values()
+        batch_size = -(-self.batch_size // (config.gradient_accumulation_steps * self.context.world_size))
+        inference = InferenceConfig(batch_size, config.num_workers, config.precision, config.max_tokens)
+        model, valid = self.validation_model, self.data.valid
+        return evaluate(model, valid, self.task_type, inference, self.context, title="validation").values()
 
-    def _note_validation(self, epoch: int, valid: dict[str, float] | None) -> bool:
-        """Remember the lowest loss; returns whether this is it."""
-        if valid is None or math.isnan(valid["loss"]):
-            return False
-        best = self.progress.best_loss
-        if best is not None and valid["loss"] >= best:
-            return False
-        self.progress.best_loss, self.progress.best_epoch = valid["loss"], epoch
-        return True
+    # --- when to stop and to save -----------------------------------------------------------------------------------
 
-    def _out_of_patience(self) -> bool:
-        if self.config.patience <= 0 or not self._is_due(self.progress.epoch, self.config.eval_freq):
+    def _patience_exhausted(self) -> bool:
+        if self.config.patience <= 0 or not self._is_due(self.state.epoch, self.config.eval_freq):
             return False
-        return self.progress.epoch - self.progress.best_epoch >= self.config.patience
+        return self.state.epoch - self.state.best_epoch >= self.config.patience
 
     @staticmethod
     def _is_due(epoch: int, frequency: int) -> bool:
         return frequency > 0 and (epoch + 1) % frequency == 0
 
-    def _should_save(self, epoch: int, improved: bool) -> bool:
-        """Whether it is the epoch's turn; no run ends without a saved model."""
-        is_last = epoch + 1 == self.config.num_train_epochs or self._out_of_patience()
+    def _save_is_due(self, epoch: int, improved: bool) -> bool:
+        """Whether the epoch is saved. Every run ends with at least one saved model."""
+        is_last = epoch + 1 == self.config.num_train_epochs or self._patience_exhausted()
         if isinstance(self.config.save_freq, str):
-            return improved or (is_last and self.progress.best_loss is None)
+            return improved or (is_last and self.state.best_loss is None)
         return is_last or self._is_due(epoch, self.config.save_freq)
 
-    def _save(self, valid: dict[str, float] | None) -> None:
-        loss = None if valid is None else valid["loss"]
-        best = self.progress.best_saved_loss
-        is_best = loss is not None and not math.isnan(loss) and (best is None or loss < best)
-        if is_best:
-            self.progress.best_saved_loss, self.progress.best_saved_epoch = loss, self.progress.epoch
-        if self.recorder is not None:
-            self.recorder.save(self.model, self.state(), self.progress, loss)
-        barrier(self.context)  # no rank runs ahead into an epoch that could be lost
+    def _save(self, loss: float | None) -> None:
+        self.state.update_best_saved(loss)
+        if self.run_logger is not None:
+            self.run_logger.save(self.model, self.state_dict(), self.state, loss)
+        barrier(self.context)  # no rank starts an epoch before the last one is saved
 
-    def _log(self, epoch: int, number: int, means: dict[str, float], norm: float) -> None:
-        """One line of the log, and tensorboard's ``train/`` values."""
-        if self.recorder is None:
+    # --- checkpoint and resume --------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs beside the weights and :class:`TrainerState`."""
+        state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.schedule.state_dict()}
+        if self.scaler.is_enabled():
+            state["scaler"] = self.scaler.state_dict()
+        if adapter := adapter_state(self.model):
+            state["adapter"] = adapter
+        return state
+
+    def resume(self, training_state: dict[str, Any], state: TrainerState) -> None:
+        """Resume after a saved epoch, with the learning rate, weight decay, batch size and length of this run.
+
+        Steps are counted in batches of this run's size; otherwise another batch size would put the schedule at a wrong
+        step, even past its end (bug 9 in docs/compatibility.md).
+
+        Raises:
+            CheckpointError: the optimizer's or the adapter's state does not fit the model.
+        """
+        load_adapter(self.model, training_state.get("adapter"))
+        settings = [(group["weight_decay"], group["initial_lr"]) for group in self.optimizer.param_groups]
+        try:
+            self.optimizer.load_state_dict(training_state["optimizer"])
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"the saved optimizer state does not fit this model: {error}") from error
+        for group, (decay, peak) in zip(self.optimizer.param_groups, settings, strict=True):
+            group["weight_decay"], group["initial_lr"] = decay, peak
+        if "scaler" in training_state and self.scaler.is_enabled():
+            self.scaler.load_state_dict(training_state["scaler"])
+        self.state = state
+        self.state.global_step = (state.epoch + 1) * self.steps_per_epoch
+        self.schedule.set_step(self.state.global_step)
+
+    # --- logging ----------------------------------------------------------------------------------------------------
+
+    def _log_step(self, epoch: int, number: int, means: dict[str, float], norm: float) -> None:
+        """One log line, and TensorBoard's ``train/`` values."""
+        if self.run_logger is None:
             return
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
         logger.info(
@@ -407,21 +374,22 @@ class Finetuner:
             number,
             self.steps_per_epoch,
             numbers or "no labels",
-            self._rate,
+            self._learning_rate,
             norm,
         )
-        values = {**means, "learning_rate": self._rate, "gradient_norm": norm}
-        self.recorder.scalars("train", values, self.progress.global_step)
+        values = {**means, "learning_rate": self._learning_rate, "gradient_norm": norm}
+        self.run_logger.log_scalars("train", values, self.state.global_step)
 
-    def _report(self, record: dict[str, Any]) -> None:
-        if self.recorder is None:
+    def _log_epoch(self, record: dict[str, Any]) -> None:
+        """Log lines, TensorBoard's ``val/`` values, and the record of the history."""
+        if self.run_logger is None:
             return
         for group in ("train", "valid"):
             values = record[group] or {}
-            shown = [name for name in TASK_TYPE_TRAITS[self.shape].headline if name in values]
+            shown = [name for name in TASK_TYPE_TRAITS[self.task_type].headline if name in values]
             numbers = ", ".join(f"{name} {values[name]:.4g}" for name in shown)
             if numbers:
                 logger.info("epoch %d, %s: %s", record["epoch"], group, numbers)
         if record["valid"]:
-            self.recorder.scalars("val", record["valid"], record["step"])
-        self.recorder.epoch(record)
+            self.run_logger.log_scalars("val", record["valid"], record["step"])
+        self.run_logger.log_epoch(record)

@@ -24,10 +24,12 @@ from tape.datasets.index import DatasetIndex
 from tape.datasets.labels import model_inputs
 from tape.datasets.loading import load_batches, worker_count
 from tape.errors import DataError
-from tape.evaluation.evaluate import EvaluationConfig, evaluation_mode
+from tape.evaluation.config import InferenceConfig
+from tape.evaluation.evaluate import evaluation_mode
 from tape.runtime.distributed import DistributedContext, barrier
 from tape.runtime.precision import autocast
 from tape.runtime.progress import progress_bar
+from tape.tasks import TaskType
 
 from .embedding_files import EmbeddedProteins, write_embeddings
 from .embedding_journal import Embedding, EmbeddingJournal, Identity, journal_file, journal_files, read_places
@@ -52,7 +54,7 @@ def run_identity(dataset: EmbedDataset, **settings: Any) -> Identity:
 def embed(
     model: nn.Module,
     dataset: EmbedDataset,
-    config: EvaluationConfig,
+    config: InferenceConfig,
     context: DistributedContext,
     out_file: Path,
     identity: Identity,
@@ -94,7 +96,7 @@ def embed(
 def _compute(
     model: nn.Module,
     dataset: EmbedDataset,
-    config: EvaluationConfig,
+    config: InferenceConfig,
     context: DistributedContext,
     done: np.ndarray,
     journal: EmbeddingJournal,
@@ -115,12 +117,14 @@ def _compute(
             bar.update(len(tokens) * context.world_size)
 
 
-def _plan(dataset_index: DatasetIndex, done: np.ndarray, config: EvaluationConfig) -> tuple[list[np.ndarray], int]:
+def _plan(dataset_index: DatasetIndex, done: np.ndarray, config: InferenceConfig) -> tuple[list[np.ndarray], int]:
     """Batches of the missing proteins, longest first, and the number of these proteins."""
     check_token_budget(dataset_index.lengths, config.max_tokens)
     order = np.argsort(-dataset_index.lengths, kind="stable")
     order = order[~np.isin(order, done)]
-    return cut_by_tokens(dataset_index.lengths, order, config.batch_size, config.max_tokens), order.size
+    return cut_by_tokens(
+        dataset_index.lengths, order, config.batch_size_for(TaskType.EMBEDDING), config.max_tokens
+    ), order.size
 
 
 def _embedding(states: torch.Tensor, pooled: torch.Tensor, full_sequence: bool) -> Embedding:

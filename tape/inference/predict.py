@@ -15,7 +15,8 @@ from tape.datasets.index import lengths_of
 from tape.datasets.labels import model_inputs
 from tape.datasets.loading import load_batches, worker_count
 from tape.errors import ConfigError
-from tape.evaluation.evaluate import EvaluationConfig, evaluation_mode
+from tape.evaluation.config import InferenceConfig
+from tape.evaluation.evaluate import evaluation_mode
 from tape.runtime.distributed import DistributedContext
 from tape.runtime.precision import autocast
 from tape.runtime.progress import progress_bar
@@ -55,7 +56,7 @@ def check_predicted(task: str, task_type: TaskType) -> None:
 
 
 def predict(
-    model: nn.Module, dataset: EmbedDataset, task_type: TaskType, config: EvaluationConfig, context: DistributedContext
+    model: nn.Module, dataset: EmbedDataset, task_type: TaskType, config: InferenceConfig, context: DistributedContext
 ) -> Iterator[Prediction]:
     """Yield the predictions for this rank's share of the proteins, longest first.
 
@@ -67,7 +68,9 @@ def predict(
         context: the process group among which the proteins are divided.
     """
     lengths = lengths_of(dataset)
-    plan = plan_evaluation(lengths, config.batch_size, context.rank, context.world_size, config.max_tokens)
+    plan = plan_evaluation(
+        lengths, config.batch_size_for(task_type), context.rank, context.world_size, config.max_tokens
+    )
     workers = worker_count(config.num_workers, len(dataset))
     with (
         evaluation_mode(model),

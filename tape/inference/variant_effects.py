@@ -27,9 +27,11 @@ import torch
 from torch import nn
 
 from tape.errors import DataError
-from tape.evaluation.evaluate import EvaluationConfig, evaluation_mode
+from tape.evaluation.config import InferenceConfig
+from tape.evaluation.evaluate import evaluation_mode
 from tape.runtime.precision import autocast
 from tape.runtime.progress import progress_bar
+from tape.tasks import TaskType
 from tape.tokenizers import TAPETokenizer
 
 from .variants import Variant
@@ -60,7 +62,7 @@ class VariantScorer:
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: TAPETokenizer, config: EvaluationConfig, device: torch.device
+        self, model: nn.Module, tokenizer: TAPETokenizer, config: InferenceConfig, device: torch.device
     ) -> None:
         if tokenizer.mask_id is None:
             raise DataError(f"the {tokenizer.name} vocabulary has no mask token, which scoring variants needs")
@@ -117,7 +119,7 @@ class VariantScorer:
     def log_probabilities(self, queries: Sequence[Query], title: str) -> Iterator[tuple[Query, np.ndarray]]:
         """Yield each query with log p (len(read), V) float64. Only sequences of the same length share a batch."""
         with evaluation_mode(self._model), progress_bar(title, len(queries), "pass") as bar:
-            for batch in _batches(queries, self._config.batch_size):
+            for batch in _batches(queries, self._config.batch_size_for(TaskType.MASKED_LM)):
                 ids = torch.from_numpy(np.stack([self._ids(query) for query in batch])).to(self._device)
                 with autocast(self._config.precision, self._device):
                     logits = self._model(ids)[0]

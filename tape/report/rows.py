@@ -13,8 +13,8 @@ from typing import Any
 
 from tape.errors import ConfigError
 from tape.evaluation.records import EvaluationRecord, finite, read_record
-from tape.finetuning.run_directory import BEST_NAME, saved_epoch
 from tape.io.json_files import read_json_object
+from tape.io.run_layout import BEST_NAME, resolve_model_directory
 from tape.metrics import Metric
 from tape.report.published import compared_metric, grouped_reasons, load_published, published_beside
 from tape.report.seeds import SeedMean, mean_over_seeds
@@ -146,7 +146,7 @@ def _is_chosen_epoch(evaluation: Evaluated, all_of_them: Sequence[Evaluated]) ->
     """Whether the evaluated epoch is the only one of its run, or the best on validation data."""
     directory = evaluation.file.parent
     epochs = {other.file.parent for other in all_of_them if other.run == evaluation.run}
-    best = saved_epoch(evaluation.run, (BEST_NAME,))
+    best = resolve_model_directory(evaluation.run, (BEST_NAME,))
     return len(epochs) == 1 or best not in epochs or directory == best
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager
 
 import torch
@@ -11,6 +12,8 @@ from tape.models import low_precision
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PRECISIONS = tuple(DTYPES)
+
+logger = logging.getLogger(__name__)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
@@ -29,6 +32,14 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Non
 def is_fast(precision: str, device: torch.device) -> bool:
     """Whether the device has matrix instructions for the precision; False for fp16 on any CPU."""
     return precision == "fp32" or low_precision.is_fast(device.type, DTYPES[precision])
+
+
+def warn_if_slow(precision: str, device: torch.device) -> None:
+    """Warn if the device does not compute the format in hardware."""
+    if not is_fast(precision, device):
+        logger.warning(
+            "this machine has no matrix instructions for %s: --%s is no faster than fp32", precision, precision
+        )
 
 
 def make_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:

@@ -96,8 +96,8 @@ def test_resuming_takes_over_what_is_not_given(train: Train, caplog: pytest.LogC
     names = ("batch_size", "seed", "learning_rate", "weight_decay", "bf16", "data_dir", "model_config_file")
     assert {name: written[name] for name in names} == {name: first[name] for name in names}
     assert (written["num_train_epochs"], written["warmup_steps"]) == (6, 3)  # a tenth of the new 30 steps
-    assert "--num_train_epochs is 6 from now on; so far it was 4" in caplog.text
-    assert "--num_train_epochs is 6 from now on" in (run / "log").read_text()
+    assert "--num_train_epochs changes from 4 to 6" in caplog.text
+    assert "--num_train_epochs changes from 4 to 6" in (run / "log").read_text()
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 5), (5, 2)])
@@ -118,7 +118,7 @@ def test_another_batch_size_goes_on_where_its_own_schedule_stands(before: int, a
 def test_later_epochs_are_dropped_only_when_asked(train: Train, caplog: pytest.LogCaptureFixture) -> None:
     run = train("transformer", "stability", "--num_train_epochs", 3)
     arguments = (run / "args.json").read_bytes()
-    with pytest.raises(ConfigError, match="going on after epoch 0 drops its saved epochs 1, 2; give --overwrite"):
+    with pytest.raises(ConfigError, match="resuming after epoch 0 drops its saved epochs 1, 2; give --overwrite"):
         resume(train, run / "0", "--learning_rate", 1.0)
     assert (run / "args.json").read_bytes() == arguments
     assert len(read_history(run)) == 3

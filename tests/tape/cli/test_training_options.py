@@ -118,7 +118,8 @@ def test_a_token_budget_changes_passes_and_no_number(train: Train, small_data: P
 
 
 def test_what_contradicts_is_refused(train: Train) -> None:
-    with pytest.raises(ConfigError, match="--pooling is for one value or class a protein, not for secondary_structure"):
+    message = "--pooling is for tasks with one value or class per protein, not for secondary_structure"
+    with pytest.raises(ConfigError, match=message):
         train("transformer", "secondary_structure", "--pooling", "mean")
     with pytest.raises(ConfigError, match="has no encoder with weights"):
         train("onehot", "stability", "--freeze")
@@ -163,7 +164,7 @@ def test_long_proteins_are_cut_or_read_in_windows_and_all_are_counted(
     task, data = long_data
     run = train("transformer", task, *OPTIONS, "--length", policy, "--log_level", 30, data=data)
     assert f"--length {policy}: 2 of 4 proteins of valid are" in caplog.text
-    assert "--length crop: 2 of 4 proteins of train are cut to their first 62 residues" in caplog.text
+    assert "--length crop: 2 of 4 proteins of train are cropped to their first 62 residues" in caplog.text
     words = ["transformer", task, str(run / "2"), "--data_dir", str(data), "--split", "valid", "--log_level", "40"]
     values = run_eval([*words, "--length", policy, "--batch_size", "3"])
     assert values["loss"] == pytest.approx(read_history(run)[2]["valid"]["loss"], rel=1e-4)

@@ -14,7 +14,8 @@ import torch
 
 from tape.datasets.labels import count_targets, infer_task_type
 from tape.errors import ConfigError, DataError
-from tape.evaluation.evaluate import Evaluation, EvaluationConfig, evaluate
+from tape.evaluation.config import InferenceConfig
+from tape.evaluation.evaluate import Evaluation, evaluate
 from tape.evaluation.results import chosen_metrics, data_hash, model_hash, write_report, write_results
 from tape.metrics import Bootstrap, Metric, measure_contacts
 from tape.metrics.contacts import NAMES
@@ -53,7 +54,7 @@ def test_no_number_depends_on_the_batch_size(name: str, model_type: str, small_c
     # defects 13b, 17, 18: neither the metrics nor their intervals nor the loss nor one prediction
     model, dataset, shape = task_of(name, small_config, small_data, model_type)
     alone, together = (
-        evaluate(model, dataset, shape, EvaluationConfig(size, bootstrap=Bootstrap(50)), keep_results=True)
+        evaluate(model, dataset, shape, InferenceConfig(size), bootstrap=Bootstrap(50), keep_results=True)
         for size in (1, 5)
     )
     for one, other in zip(alone.metrics, together.metrics, strict=True):
@@ -77,7 +78,7 @@ def test_results_are_in_order_named_and_unpadded(small_config: Path, small_data:
     }
     for name, expected in shapes.items():
         model, dataset, shape = task_of(name, small_config, small_data)
-        evaluation = evaluate(model, dataset, shape, EvaluationConfig(2), keep_results=True)
+        evaluation = evaluate(model, dataset, shape, InferenceConfig(2), keep_results=True)
         assert evaluation.proteins == len(dataset) == len(evaluation.results)
         for index, result in enumerate(evaluation.results):
             record = dataset.data[index]
@@ -92,7 +93,7 @@ def test_residues_outside_valid_mask_are_counted_apart(small_config: Path, write
     for name in ("secondary_structure", "secondary_structure_8"):
         model, dataset, shape = task_of(name, small_config, data)
         assert dataset[0][2].tolist() == [-1, 0, 1, -1, -1, -1, -1]
-        evaluation = evaluate(model, dataset, shape, EvaluationConfig(2), keep_results=True)
+        evaluation = evaluate(model, dataset, shape, InferenceConfig(2), keep_results=True)
         counted = {metric.name: metric.n for metric in evaluation.metrics}
         assert (counted["accuracy"], counted["accuracy_all_residues"]) == (4, 8)  # 7 and 8 are no classes
         predicted = evaluation.results[0]["prediction"][1:-1].argmax(-1)
@@ -104,7 +105,7 @@ def test_the_model_is_in_evaluation_mode_and_returns_to_its_own(small_config: Pa
     model, dataset, shape = task_of("secondary_structure", small_config, small_data)
     state = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
-    evaluate(model, dataset, shape, EvaluationConfig(2))
+    evaluate(model, dataset, shape, InferenceConfig(2))
     assert model.training
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
@@ -115,7 +116,7 @@ def test_each_protein_is_read_once(small_config: Path, small_data: Path, monkeyp
     reads: list[int] = []
     build = type(dataset).__getitem__
     monkeypatch.setattr(type(dataset), "__getitem__", lambda self, index: reads.append(index) or build(self, index))
-    evaluation = evaluate(model, dataset, shape, EvaluationConfig(2), keep_results=True)
+    evaluation = evaluate(model, dataset, shape, InferenceConfig(2), keep_results=True)
     assert sorted(reads) == list(range(len(dataset)))
     rows = [measure_contacts(result["prediction"], result["target"]) for result in evaluation.results]
     first = np.array([row.precisions[NAMES.index("precision_at_l5")] for row in rows])
@@ -125,7 +126,7 @@ def test_each_protein_is_read_once(small_config: Path, small_data: Path, monkeyp
 def test_perplexity_and_loss_of_a_language_model(small_config: Path, small_data: Path) -> None:
     # defect 18
     model, dataset, shape = task_of("masked_language_modeling", small_config, small_data)
-    evaluation = evaluate(model, dataset, shape, EvaluationConfig(2))
+    evaluation = evaluate(model, dataset, shape, InferenceConfig(2))
     assert evaluation.value("perplexity") == pytest.approx(math.exp(evaluation.value("loss")))
     labels = sum(int((dataset[index][2] != -1).sum()) for index in range(len(dataset)))
     assert evaluation.metrics[0].n == labels
@@ -134,7 +135,7 @@ def test_perplexity_and_loss_of_a_language_model(small_config: Path, small_data:
 def test_regression_reports_the_rank_correlation_of_the_set(small_config: Path, small_data: Path) -> None:
     # defect 20
     model, dataset, shape = task_of("stability", small_config, small_data)
-    evaluation = evaluate(model, dataset, shape, EvaluationConfig(1), keep_results=True)
+    evaluation = evaluate(model, dataset, shape, InferenceConfig(1), keep_results=True)
     spearman = registry.get_metric("spearmanr")(
         [result["target"] for result in evaluation.results], [result["prediction"] for result in evaluation.results]
     )
@@ -144,7 +145,7 @@ def test_regression_reports_the_rank_correlation_of_the_set(small_config: Path, 
 def test_bf16_evaluation_is_close(small_config: Path, small_data: Path) -> None:
     model, dataset, shape = task_of("secondary_structure", small_config, small_data)
     exact, rounded = (
-        evaluate(model, dataset, shape, EvaluationConfig(3, precision=precision)) for precision in ("fp32", "bf16")
+        evaluate(model, dataset, shape, InferenceConfig(3, precision=precision)) for precision in ("fp32", "bf16")
     )
     assert rounded.value("loss") == pytest.approx(exact.value("loss"), rel=0.05)
     assert rounded.value("loss") != exact.value("loss")  # or nothing was rounded
@@ -245,4 +246,4 @@ def test_a_damaged_record_ends_the_evaluation(small_config: Path, write_split: A
     with pytest.raises(
         DataError, match=r"stability_valid\.lmdb, record 0: field 'stability_score' does not contain a number"
     ):
-        evaluate(model, dataset, shape, EvaluationConfig(2))
+        evaluate(model, dataset, shape, InferenceConfig(2))

@@ -46,5 +46,5 @@ def test_what_can_not_be_resumed_says_why(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"checkpoint\.bin: damaged"):
         load_training_state(saved)
     torch.save({"optimizer": {}, "scheduler": {}, "epoch": 3}, saved / CHECKPOINT_NAME)
-    with pytest.raises(CheckpointError, match="has no record of its progress"):
+    with pytest.raises(CheckpointError, match="lacks the progress of the run"):
         load_training_state(saved)

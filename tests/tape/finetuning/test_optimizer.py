@@ -130,7 +130,7 @@ def rates(warmup: int, total: int) -> list[float]:
     found = []
     for step in range(total):
         found.append(optimizer.param_groups[0]["lr"])
-        schedule.continue_from(step + 1)
+        schedule.set_step(step + 1)
     return [*found, optimizer.param_groups[0]["lr"]]
 
 
@@ -157,7 +157,7 @@ from tape.finetuning.config import AdamWConfig
 model = torch.nn.Linear(2, 2)
 optimizer, schedule = make_optimizer(model, AdamWConfig(), 10)
 model(torch.ones(1, 2)).sum().backward()
-optimizer.step(); optimizer.zero_grad(); schedule.continue_from(1)
+optimizer.step(); optimizer.zero_grad(); schedule.set_step(1)
 optimizer.load_state_dict(optimizer.state_dict())
 sys.exit("torch._dynamo" in sys.modules)
 """

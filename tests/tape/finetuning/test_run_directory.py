@@ -10,16 +10,9 @@ from pathlib import Path
 import pytest
 
 from tape.errors import CheckpointError, ConfigError
-from tape.finetuning.run_directory import (
-    BEST_NAME,
-    LATEST_NAME,
-    RunDirectory,
-    experiment_name,
-    logging_to_file,
-    logging_to_terminal,
-    read_history,
-    saved_epoch,
-)
+from tape.finetuning.run_directory import RunDirectory, read_history
+from tape.io.run_layout import BEST_NAME, LATEST_NAME, experiment_name, resolve_model_directory
+from tape.runtime.process import log_to_file, log_to_terminal
 
 
 def test_names() -> None:
@@ -49,14 +42,14 @@ def test_a_directory_that_is_no_run_is_never_removed(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.tex").exists()
 
 
-def test_history_and_what_is_forgotten_on_resuming(tmp_path: Path) -> None:
+def test_history_and_what_is_dropped_on_resuming(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run")
     for epoch in range(4):
         run.add_history({"epoch": epoch, "train": {"loss": 1.0}})
         run.epoch_directory(epoch).mkdir()
-        run.point_to(LATEST_NAME, epoch, "loss", None)
-    run.point_to(BEST_NAME, 1, "loss", 0.5)
-    run.forget_after(1)
+        run.write_pointer(LATEST_NAME, epoch, "loss", None)
+    run.write_pointer(BEST_NAME, 1, "loss", 0.5)
+    run.drop_after(1)
     assert [record["epoch"] for record in read_history(run.path)] == [0, 1]
     assert sorted(path.name for path in run.path.iterdir()) == ["0", "1", "best.json", "metrics.jsonl"]
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl"):
@@ -67,12 +60,12 @@ def test_pointers_say_which_epoch_is_meant(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run")
     for epoch in (0, 1):
         run.epoch_directory(epoch).mkdir()
-    assert saved_epoch(run.path) == run.path  # no pointer: the directory itself is meant
-    run.point_to(LATEST_NAME, 1, "loss", 2.0)
-    assert saved_epoch(run.path) == run.path / "1"
-    run.point_to(BEST_NAME, 0, "loss", 1.0)
-    assert saved_epoch(run.path) == run.path / "0"
-    assert saved_epoch(run.path, (LATEST_NAME,)) == run.path / "1"
+    assert resolve_model_directory(run.path) == run.path  # no pointer: the directory itself is meant
+    run.write_pointer(LATEST_NAME, 1, "loss", 2.0)
+    assert resolve_model_directory(run.path) == run.path / "1"
+    run.write_pointer(BEST_NAME, 0, "loss", 1.0)
+    assert resolve_model_directory(run.path) == run.path / "0"
+    assert resolve_model_directory(run.path, (LATEST_NAME,)) == run.path / "1"
     assert json.loads((run.path / BEST_NAME).read_text()) == {
         "epoch": 0,
         "directory": "0",
@@ -84,23 +77,23 @@ def test_pointers_say_which_epoch_is_meant(tmp_path: Path) -> None:
 def test_of_several_seeds_one_must_be_named(tmp_path: Path) -> None:
     for seed in (42, 43):
         (tmp_path / f"seed_{seed}").mkdir()
-    with pytest.raises(CheckpointError, match="holds a run for each seed; give one of them: seed_42, seed_43"):
-        saved_epoch(tmp_path)
+    with pytest.raises(CheckpointError, match="holds one run per seed; give one of them: seed_42, seed_43"):
+        resolve_model_directory(tmp_path)
 
 
 def test_damaged_pointers_are_named(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run")
-    run.point_to(BEST_NAME, 7, "loss", 1.0)
-    with pytest.raises(CheckpointError, match=r"best\.json: names .*7, which is not there"):
-        saved_epoch(run.path)
+    run.write_pointer(BEST_NAME, 7, "loss", 1.0)
+    with pytest.raises(CheckpointError, match=r"best\.json: names .*7, which does not exist"):
+        resolve_model_directory(run.path)
     (run.path / BEST_NAME).write_text("{}")
     with pytest.raises(CheckpointError, match=r"best\.json: damaged"):
-        saved_epoch(run.path)
+        resolve_model_directory(run.path)
 
 
 def test_the_log_has_the_published_format_and_leaves_no_handler(tmp_path: Path) -> None:
     before = list(logging.getLogger().handlers)
-    with logging_to_terminal(logging.INFO), logging_to_file(tmp_path / "log"):
+    with log_to_terminal(logging.INFO), log_to_file(tmp_path / "log"):
         logging.getLogger("some.module").info("a message")
         logging.getLogger("some.module").debug("too fine")
     line = (tmp_path / "log").read_text()

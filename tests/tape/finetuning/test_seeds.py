@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tape.finetuning.run_directory import BEST_NAME, RunDirectory
+from tape.finetuning.run_directory import RunDirectory
 from tape.finetuning.seeds import SeedRun, write_summary
+from tape.io.run_layout import BEST_NAME
 
 
 def run(path: Path, seed: int, losses: list[float], test: float) -> SeedRun:
@@ -19,7 +20,7 @@ def run(path: Path, seed: int, losses: list[float], test: float) -> SeedRun:
         valid = None if math.isnan(loss) else {"loss": loss, "spearmanr": None}
         directory.add_history({"epoch": epoch, "valid": valid})
         directory.epoch_directory(epoch).mkdir()
-    directory.point_to(BEST_NAME, losses.index(min(losses)), "loss", min(losses))
+    directory.write_pointer(BEST_NAME, losses.index(min(losses)), "loss", min(losses))
     return SeedRun(seed, directory.path, {"test": {"mse": test}})
 
 

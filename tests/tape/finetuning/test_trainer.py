@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from tape.errors import CheckpointError, ConfigError, DataError, ProteinLMError
 from tape.finetuning.checkpoint import TrainerState
-from tape.finetuning.config import AdamWConfig, TrainingConfig
-from tape.finetuning.trainer import Finetuner, RunningMeans, TrainingData, epoch_seed
+from tape.finetuning.config import AdamWConfig, LoopConfig
+from tape.finetuning.data import TrainingData
+from tape.finetuning.seeding import epoch_seed
+from tape.finetuning.trainer import Finetuner, RunningMeans
 from tape.runtime.distributed import DistributedContext
 from tape.tasks import TaskType
 
@@ -66,17 +68,17 @@ class Tagger(nn.Module):
 
 
 class Recorded:
-    """A recorder that keeps everything."""
+    """A run logger that keeps everything in memory."""
 
     def __init__(self) -> None:
         self.epochs: list[dict[str, Any]] = []
         self.logged: list[tuple[str, int, dict[str, float]]] = []
         self.saved: dict[int, tuple[dict[str, Tensor], dict[str, Any], TrainerState]] = {}
 
-    def scalars(self, group: str, values: dict[str, float], step: int) -> None:
+    def log_scalars(self, group: str, values: dict[str, float], step: int) -> None:
         self.logged.append((group, step, values))
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def log_epoch(self, record: dict[str, Any]) -> None:
         self.epochs.append(record)
 
     def save(
@@ -93,9 +95,9 @@ def make_trainer(
     lengths = np.array([len(ids) for ids in rows.ids])
     options = {"batch_size": 5, "num_train_epochs": 2, "eval_freq": 1 if valid else 0, **options}
     optimizer = options.pop("optimizer", AdamWConfig(learning_rate=0.05, warmup_steps=0))
-    config = TrainingConfig(optimizer=optimizer, **options)
+    config = LoopConfig(optimizer=optimizer, **options)
     data = TrainingData(rows, lengths, np.arange(len(rows)), valid)
-    return Finetuner(model or Tagger(), data, TaskType.RESIDUE_CLASS, config, recorder=recorder)
+    return Finetuner(model or Tagger(), data, TaskType.RESIDUE_CLASS, config, run_logger=recorder)
 
 
 def final_weights(**options: Any) -> Tensor:
@@ -134,7 +136,7 @@ def test_the_schedule_counts_the_steps_that_are_made() -> None:
 def test_a_step_without_labels_changes_nothing() -> None:
     trainer = make_trainer(rows=Rows(3, unlabelled=[0, 1, 2]), num_train_epochs=1)
     before = copy.deepcopy(trainer.model.state_dict())
-    with pytest.raises(DataError, match="no record has a label"):  # not a run of epochs that learn nothing
+    with pytest.raises(DataError, match="no record has a valid label"):  # not a run of epochs that learn nothing
         trainer.train()
     assert all(torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
     # one unlabelled protein in an otherwise labelled step: its nan loss has no weight
@@ -208,7 +210,7 @@ def test_when_epochs_are_saved(options: dict[str, Any], saved: list[int]) -> Non
 def losses_to(trainer: Finetuner, losses: list[float]) -> None:
     """Let validation give these losses one after another."""
     remaining = iter(losses)
-    trainer._validate = lambda: {"loss": next(remaining)}  # type: ignore[method-assign]
+    trainer.validate = lambda: {"loss": next(remaining)}  # type: ignore[method-assign]
 
 
 def test_saving_on_improvement_and_the_best_of_the_saved() -> None:
@@ -413,4 +415,4 @@ def test_running_out_of_gpu_memory_is_explained() -> None:
 )
 def test_impossible_settings(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        TrainingConfig(**{"batch_size": 4, **options})
+        LoopConfig(**{"batch_size": 4, **options})

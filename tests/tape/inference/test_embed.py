@@ -81,9 +81,9 @@ def test_a_stop_at_the_end_is_left_out(model_directory: Path, tmp_path: Path, ca
     assert [len(states) for states in files["with"].values()] == [7, 5]
     for key, states in files["without"].items():
         np.testing.assert_array_equal(files["with"][key], states)
-    warnings = [record.getMessage() for record in caplog.records if "changes of characters" in record.getMessage()]
+    warnings = [record.getMessage() for record in caplog.records if "characters replaced" in record.getMessage()]
     assert len(warnings) == 1
-    assert warnings[0].endswith("with.fasta were read with these changes of characters: stop_removed 3")
+    assert warnings[0].endswith("with.fasta: stop_removed 3")
 
 
 def test_the_folder_is_looked_at_before_anything_is_computed(

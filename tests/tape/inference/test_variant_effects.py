@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from tape.cli.zero_shot import run_score, score_command
+from tape.cli.score import run_score, score_command
 from tape.errors import DataError
-from tape.evaluation.evaluate import EvaluationConfig
+from tape.evaluation.config import InferenceConfig
 from tape.inference.variant_effects import VariantScorer
 from tape.inference.variants import METHODS, Variant, apply_mutations
 from tape.models.modeling_bert import ProteinBertForMaskedLM
@@ -46,7 +46,7 @@ def variants_of(sequence: str, *mutations: str) -> list[Variant]:
 
 
 def score(model: nn.Module, sequence: str, *mutations: str, batch_size: int = 3) -> dict[str, list[float]]:
-    scorer = VariantScorer(model, TOKENIZER, EvaluationConfig(batch_size), CPU)
+    scorer = VariantScorer(model, TOKENIZER, InferenceConfig(batch_size), CPU)
     return scorer.score(variants_of(sequence, *mutations), {"p": sequence}, METHODS)
 
 
@@ -118,7 +118,7 @@ def test_no_forward_pass_is_made_twice(model: ProteinBertForMaskedLM, monkeypatc
     passes: list[int] = []
     forward = type(model).forward
     monkeypatch.setattr(type(model), "forward", lambda self, ids: passes.append(len(ids)) or forward(self, ids))
-    scorer = VariantScorer(model, TOKENIZER, EvaluationConfig(3), CPU)
+    scorer = VariantScorer(model, TOKENIZER, InferenceConfig(3), CPU)
     counts = []
     for method in METHODS:
         passes.clear()
@@ -131,7 +131,7 @@ def test_what_can_not_be_scored(model: ProteinBertForMaskedLM) -> None:
     with pytest.raises(DataError, match="protein 'p': 19 residues, but the model has positions for 18"):
         score(model, "A" * 19, "A1G")
     with pytest.raises(DataError, match="unirep vocabulary has no mask token"):
-        VariantScorer(model, TAPETokenizer("unirep"), EvaluationConfig(1), CPU)
+        VariantScorer(model, TAPETokenizer("unirep"), InferenceConfig(1), CPU)
 
 
 @pytest.fixture

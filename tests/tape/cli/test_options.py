@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from tape.cli import parsers as arguments
+from tape.cli.embed import create_embed_parser, embed_config
+from tape.cli.evaluate import create_eval_parser, eval_config
+from tape.cli.options import json_arguments
+from tape.cli.train import LAUNCHER_OPTIONS, create_distributed_parser, create_train_parser, finetune_config
 from tape.errors import ConfigError
 
 
 def parse_train(*words: str) -> argparse.Namespace:
-    return arguments.create_train_parser().parse_args(["transformer", "stability", *words])
+    return create_train_parser().parse_args(["transformer", "stability", *words])
 
 
 def test_defaults_of_training() -> None:
@@ -93,17 +97,19 @@ def test_save_frequency_and_overrides() -> None:
 
 
 def test_evaluation_and_embedding_and_distributed() -> None:
-    args = arguments.create_eval_parser().parse_args(["onehot", "contact_prediction", "DIR", "--metrics", "L5", "mse"])
+    args = create_eval_parser().parse_args(["onehot", "contact_prediction", "DIR", "--metrics", "L5", "mse"])
     assert (args.from_pretrained, args.metrics, args.split) == ("DIR", ["L5", "mse"], "test")
-    args = arguments.create_embed_parser().parse_args(["transformer", "a.fasta", "out", "DIR", "--full_sequence_embed"])
+    args = create_embed_parser().parse_args(["transformer", "a.fasta", "out", "DIR", "--full_sequence_embed"])
     assert (args.data_file, args.out_file, args.from_pretrained, args.full_sequence_embed) == (
         "a.fasta",
         "out",
         "DIR",
         True,
     )
-    args = arguments.create_distributed_parser().parse_args(["transformer", "stability", "--nproc_per_node", "2"])
-    found = {name: getattr(args, name) for name in arguments.LAUNCHER_OPTIONS}
+    config = embed_config(args)
+    assert (config.data_file, config.out_file, config.full_sequence) == ("a.fasta", Path("out"), True)
+    args = create_distributed_parser().parse_args(["transformer", "stability", "--nproc_per_node", "2"])
+    found = {name: getattr(args, name) for name in LAUNCHER_OPTIONS}
     assert found == {
         "nnodes": 1,
         "node_rank": 0,
@@ -124,18 +130,45 @@ def test_evaluation_and_embedding_and_distributed() -> None:
     ],
 )
 def test_contradictions(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    args = parse_train("--data_dir", str(tmp_path), *words)
     with pytest.raises(ConfigError, match=message):
-        arguments.check_training_arguments(args)
+        finetune_config(["transformer", "stability", "--data_dir", str(tmp_path), *words])
 
 
 def test_force_save_needs_no_data() -> None:
     words = ("--data_dir", "/nowhere", "--log_dir", __file__)  # neither is touched
-    arguments.check_training_arguments(parse_train(*words, "--force_save", "somewhere"))
+    config = finetune_config(["transformer", "stability", *words, "--force_save", "somewhere"])
+    assert config.force_save == Path("somewhere")
 
 
 def test_written_arguments_are_json_values(small_config: Path) -> None:
     args = parse_train("--model_config_file", str(small_config), "--config", "hidden_size=8")
-    written = arguments.written_arguments(args)
+    written = json_arguments(vars(args))
     assert written["model_config_file"] == str(small_config)
     assert written["config"] == {"hidden_size": 8}
+
+
+def test_options_become_a_frozen_configuration(tmp_path: Path) -> None:
+    words = ["transformer", "stability", "--data_dir", str(tmp_path), "--seed", "7", "--bf16", "--debug"]
+    config = finetune_config([*words, "--config", "hidden_act=relu", "--pooling", "mean", "--batch_size", "4"])
+    assert (config.task, config.model.model_type, config.data.data_dir) == ("stability", "transformer", str(tmp_path))
+    assert (config.loop.seed, config.loop.precision, config.loop.batch_size) == (7, "bf16", 4)
+    assert config.model.overrides == {"hidden_act": "relu", "pooling": "mean"}
+    assert config.process.log_level == 10
+    assert config.output.arguments["given_options"] == sorted(
+        ["batch_size", "bf16", "config", "data_dir", "debug", "model_type", "pooling", "seed", "task"]
+    )
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.task = "fluorescence"  # type: ignore[misc]
+
+
+def test_a_namespace_gives_the_same_configuration_as_its_words(tmp_path: Path) -> None:
+    words = ["transformer", "stability", "--data_dir", str(tmp_path), "--seed", "7"]
+    assert finetune_config(argparse.Namespace(**vars(create_train_parser().parse_args(words)))) == finetune_config(
+        words
+    )
+
+
+def test_the_evaluation_of_a_run_has_its_settings(tmp_path: Path) -> None:
+    words = ["--data_dir", str(tmp_path), "--max_tokens", "64", "--length", "crop", "--batch_size", "3", "--seed", "7"]
+    of_run = finetune_config(["onehot", "stability", *words]).evaluation_of(Path("run"), "valid")
+    assert of_run == eval_config(["onehot", "stability", "run", "--split", "valid", *words])

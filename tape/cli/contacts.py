@@ -1,0 +1,87 @@
+"""``tape-contacts``: contacts from a pretrained model's attention maps, without finetuning."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tape.errors import run_cli
+from tape.inference.config import ContactsConfig
+from tape.runtime.process import process_context
+
+from .options import (
+    Arguments,
+    add_bootstrap,
+    bootstrap_of,
+    create_base_parser,
+    json_arguments,
+    model_source,
+    parse,
+    process_config,
+)
+
+
+def run_contacts(arguments: Arguments = None) -> Path:
+    """Fit a regression on a few proteins and evaluate a split; returns the result directory.
+
+    Raises:
+        ProteinLMError: options, data or model can't be used.
+    """
+    config = contacts_config(arguments)
+    from tape.inference.unsupervised_contacts import predict_contacts
+
+    with process_context(config.process) as context:
+        return predict_contacts(config, context)
+
+
+def contacts_command() -> int:
+    """``tape-contacts`` for the shell."""
+    return run_cli(run_contacts)
+
+
+def contacts_config(arguments: Arguments = None) -> ContactsConfig:
+    """Configuration of ``tape-contacts``."""
+    options = parse(create_contacts_parser(), arguments)
+    return ContactsConfig(
+        model=model_source(options),
+        output_dir=options["output_dir"],
+        time_or_name=options["time_or_name"],
+        exp_name=options["exp_name"],
+        overwrite=options["overwrite"],
+        data_dir=options["data_dir"],
+        fit_split=options["fit_split"],
+        fit_proteins=options["fit_proteins"],
+        seed=options["seed"],
+        inverse_penalty=options["inverse_penalty"],
+        split=options["split"],
+        bootstrap=bootstrap_of(options),
+        arguments=json_arguments(options),
+        process=process_config(options),
+    )
+
+
+def create_contacts_parser() -> argparse.ArgumentParser:
+    """``model_type from_pretrained`` and the options of the regression."""
+    parser = argparse.ArgumentParser(
+        prog="tape-contacts",
+        description="Contacts from a pretrained model's attention maps by logistic regression (Rao et al. 2021).",
+        parents=[create_base_parser()],
+    )
+    parser.add_argument("from_pretrained", help="model directory")
+    parser.add_argument("--data_dir", default="./data", help="parent of the folder proteinnet (default %(default)s)")
+    parser.add_argument("--fit_split", default="train", help="split to fit on (default %(default)s)")
+    parser.add_argument("--fit_proteins", type=int, default=20, help="proteins to fit on (default %(default)s)")
+    parser.add_argument(
+        "--inverse_penalty",
+        type=float,
+        default=0.15,
+        metavar="C",
+        help="weight of the logistic loss against the L1 penalty (default %(default)s)",
+    )
+    parser.add_argument("--split", default="test", help="split to evaluate (default %(default)s)")
+    parser.add_argument("--time_or_name", default="time", metavar="NAME", help="suffix of the result directory's name")
+    parser.add_argument("--exp_name", help="complete name of the result directory")
+    parser.add_argument("--overwrite", action="store_true", help="replace a result of the same name")
+    add_bootstrap(parser)
+    parser.set_defaults(task="contact_prediction")
+    return parser

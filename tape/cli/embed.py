@@ -1,0 +1,62 @@
+"""Options of ``tape-embed``, parsed into :class:`EmbedConfig`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tape.inference.config import EmbedConfig
+from tape.registry import registry
+
+from .options import (
+    Arguments,
+    add_forward_options,
+    create_base_parser,
+    inference_config,
+    model_source,
+    parse,
+    process_config,
+)
+
+
+def embed_config(arguments: Arguments = None) -> EmbedConfig:
+    """Configuration of ``tape-embed``.
+
+    Raises:
+        ConfigError: an option can't be used, or there is no such model.
+    """
+    options = parse(create_embed_parser(), arguments)
+    registry.get_task_spec("embed").get_model(options["model_type"])
+    return EmbedConfig(
+        model=model_source(options),
+        data_file=options["data_file"],
+        out_file=Path(options["out_file"]),
+        full_sequence=options["full_sequence_embed"],
+        length=options["length"],
+        inference=inference_config(options),
+        process=process_config(options),
+    )
+
+
+def create_embed_parser() -> argparse.ArgumentParser:
+    """``model_type data_file out_file from_pretrained`` and the options of embedding."""
+    parser = argparse.ArgumentParser(
+        prog="tape-embed", description="Write embeddings of proteins.", parents=[create_base_parser()]
+    )
+    parser.add_argument(
+        "data_file",
+        help=".lmdb, FASTA, .json, .jsonl, or a directory of .npz; a stop * at the end of a protein is removed",
+    )
+    parser.add_argument(
+        "out_file",
+        help=".npz (TAPE's layout; appended to a name without a suffix) or .h5 (pip install 'proteinlm[hdf5]'); the"
+        " same command resumes an interrupted one",
+    )
+    parser.add_argument("from_pretrained", help="model directory")
+    parser.add_argument("--batch_size", type=int, help="proteins per forward pass; does not change the results")
+    parser.add_argument(
+        "--full_sequence_embed", action="store_true", help="store the states of all tokens instead of two vectors"
+    )
+    add_forward_options(parser.add_argument_group("proteins"))
+    parser.set_defaults(task="embed")
+    return parser

@@ -1,0 +1,86 @@
+"""Options of ``tape-eval``, parsed into :class:`EvalConfig`, or :class:`PredictConfig` with ``--predict``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tape.evaluation.config import EvalConfig
+from tape.inference.config import PredictConfig
+from tape.registry import registry
+
+from .options import (
+    Arguments,
+    add_bootstrap,
+    add_forward_options,
+    add_task,
+    bootstrap_of,
+    check_directory,
+    check_task,
+    create_base_parser,
+    inference_config,
+    model_source,
+    parse,
+    process_config,
+)
+
+
+def eval_config(arguments: Arguments = None) -> EvalConfig | PredictConfig:
+    """Configuration of ``tape-eval``.
+
+    Raises:
+        ConfigError: an option can't be used, or the task has no such model.
+    """
+    options = parse(create_eval_parser(), arguments)
+    check_directory("--output_dir", options["output_dir"])
+    check_task(options["task"], options["model_type"])
+    bootstrap = bootstrap_of(options)
+    shared = {
+        "task": options["task"],
+        "model": model_source(options),
+        "data_dir": options["data_dir"],
+        "split": options["split"],
+        "length": options["length"],
+        "inference": inference_config(options),
+        "process": process_config(options),
+    }
+    if options["predict"] is not None:
+        return PredictConfig(data_file=options["predict"], out_file=options["predict_out"], **shared)
+    return EvalConfig(metrics=tuple(options["metrics"]), bootstrap=bootstrap, **shared)
+
+
+def create_eval_parser() -> argparse.ArgumentParser:
+    """``model_type task from_pretrained`` and the options of evaluation."""
+    parser = argparse.ArgumentParser(
+        prog="tape-eval", description="Evaluate a finetuned model.", parents=[create_base_parser()]
+    )
+    add_task(parser)
+    parser.add_argument("from_pretrained", help="model directory, or a run directory (its best saved epoch)")
+    parser.add_argument("--batch_size", type=int, help="proteins per forward pass; does not change the results")
+    parser.add_argument("--data_dir", default="./data", help="directory with one folder per task (default %(default)s)")
+    parser.add_argument(
+        "--metrics",
+        nargs="*",
+        default=[],
+        choices=sorted(registry.metric_name_mapping),
+        help="metrics to log and to store in results.pkl (default: all metrics of the task)",
+    )
+    parser.add_argument("--split", default="test", help="split to evaluate (default %(default)s)")
+    add_bootstrap(parser)
+    group = parser.add_argument_group("proteins")
+    add_forward_options(group)
+    group.add_argument(
+        "--predict",
+        type=Path,
+        metavar="FILE",
+        help="instead of evaluating a split, predict for the proteins of FILE (FASTA, JSON lines, CSV, LMDB, ...); a"
+        " stop * at the end of a protein is removed",
+    )
+    group.add_argument(
+        "--predict_out",
+        type=Path,
+        metavar="PATH",
+        help="file for the predictions, .csv or .json (default: predictions_FILE.csv beside the model); contact maps"
+        " are written to the folder PATH_maps beside it, a .npz and a .png per protein",
+    )
+    return parser

@@ -1,0 +1,186 @@
+"""Options that several commands share, and their conversion to configurations.
+
+Names and positions are those of TAPE and ProteinLM. Two of their defaults are unsuitable for downstream tasks (a batch
+of 1024 proteins, 10,000 warm-up steps). Here both default to None, which stands for the values in :mod:`tape.tasks` and
+:mod:`tape.finetuning.optimizer` (bug 11 in docs/compatibility.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tape.errors import ConfigError
+from tape.evaluation.config import LENGTH_POLICIES, InferenceConfig, ModelSource
+from tape.metrics.bootstrap import Bootstrap
+from tape.registry import TaskSpec, registry
+from tape.runtime.process import ProcessConfig
+from tape.tasks import TaskType
+
+from .types import non_negative_int, positive_int
+
+# Arguments of a command: a parsed namespace, the words of a command line, or None for sys.argv.
+Arguments = argparse.Namespace | Sequence[str] | None
+Options = Mapping[str, Any]  # values of all options by name
+
+_LOG_LEVELS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "WARNING": 30, "ERROR": 40}
+
+
+def log_level(text: str) -> int:
+    """The name or number of a log level."""
+    if text.isdigit() and int(text) in _LOG_LEVELS.values():
+        return int(text)
+    if text.upper() in _LOG_LEVELS:
+        return _LOG_LEVELS[text.upper()]
+    raise argparse.ArgumentTypeError(f"must be one of {', '.join(_LOG_LEVELS)}, 10, 20, 30, 40, not {text}")
+
+
+def existing_file(text: str) -> Path:
+    """The path of a file that exists."""
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is not an existing file")
+    return Path(text)
+
+
+def create_base_parser() -> argparse.ArgumentParser:
+    """Options of all commands."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("model_type", help="model type registered for the task, such as transformer or onehot")
+    group = parser.add_argument_group("general")
+    group.add_argument("--model_config_file", type=existing_file, help="JSON configuration of a model with new weights")
+    group.add_argument("--vocab_file", help="accepted and ignored")
+    group.add_argument(
+        "--output_dir", default="./results", help="directory of the run directories (default %(default)s)"
+    )
+    group.add_argument("--no_cuda", action="store_true", help="compute on the CPU")
+    group.add_argument("--seed", type=int, default=42, help="random seed (default %(default)s)")
+    group.add_argument("--local_rank", "--local-rank", type=int, default=-1, help="set by old launchers")
+    group.add_argument(
+        "--tokenizer", choices=("iupac", "unirep"), default="iupac", help="vocabulary (default %(default)s)"
+    )
+    group.add_argument(
+        "--num_workers",
+        type=non_negative_int,
+        default=8,
+        help="processes that read data (default %(default)s; at most one per core, none for fewer than 2,000 proteins)",
+    )
+    group.add_argument(
+        "--log_level", type=log_level, default=logging.INFO, help="name, or number from 10 to 40 (default INFO)"
+    )
+    group.add_argument("--debug", action="store_true", help="set the log level to DEBUG")
+    precision = group.add_mutually_exclusive_group()
+    precision.add_argument("--fp16", action="store_true", help="mixed precision in fp16 with dynamic loss scaling")
+    precision.add_argument("--bf16", action="store_true", help="mixed precision in bf16")
+    return parser
+
+
+def add_task(parser: argparse.ArgumentParser) -> None:
+    """Add the position ``task``."""
+    tasks = sorted(registry.task_name_mapping)
+    parser.add_argument("task", choices=tasks, metavar="task", help=", ".join(tasks))
+
+
+def add_forward_options(group: argparse._ArgumentGroup) -> None:
+    """Add the limits of a forward pass."""
+    group.add_argument(
+        "--max_tokens",
+        type=positive_int,
+        metavar="N",
+        help="maximum tokens per forward pass, padding included; larger batches are divided (default: no limit)",
+    )
+    group.add_argument(
+        "--length",
+        choices=LENGTH_POLICIES,
+        default="error",
+        help="proteins longer than the model's position table: stop with an error (error), keep their first residues"
+        " (crop), or average over overlapping windows (window; training crops them). Default %(default)s",
+    )
+
+
+def add_bootstrap(parser: argparse.ArgumentParser) -> None:
+    """Add the option for the metrics' intervals."""
+    parser.add_argument(
+        "--bootstrap",
+        type=non_negative_int,
+        default=1000,
+        metavar="N",
+        help="bootstrap resamples of the proteins for the metrics' 95 %% intervals, drawn with --seed; 0: no intervals"
+        " (default %(default)s)",
+    )
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Arguments) -> dict[str, Any]:
+    """Values of all options by name."""
+    args = arguments if isinstance(arguments, argparse.Namespace) else parser.parse_args(arguments)
+    return dict(vars(args))
+
+
+def process_config(options: Options) -> ProcessConfig:
+    """Device and log level of the process."""
+    level = logging.DEBUG if options["debug"] else int(options["log_level"])
+    return ProcessConfig(options["no_cuda"], options["local_rank"], level)
+
+
+def precision_of(options: Options) -> str:
+    """Name of the number format."""
+    return "fp16" if options["fp16"] else "bf16" if options["bf16"] else "fp32"
+
+
+def inference_config(options: Options) -> InferenceConfig:
+    """Batches, workers and precision of a pass over proteins."""
+    return InferenceConfig(
+        options["batch_size"], options["num_workers"], precision_of(options), options.get("max_tokens")
+    )
+
+
+def model_source(options: Options) -> ModelSource:
+    """The trained model of an evaluation or inference command."""
+    return ModelSource(options["model_type"], options["from_pretrained"], options["tokenizer"])
+
+
+def bootstrap_of(options: Options) -> Bootstrap | None:
+    """Resampling for the metrics' intervals; None: no intervals.
+
+    Raises:
+        ConfigError: the seed is negative.
+    """
+    if options["seed"] < 0:
+        raise ConfigError(f"--seed must not be negative, but is {options['seed']}")
+    return Bootstrap(options["bootstrap"], options["seed"]) if options["bootstrap"] else None
+
+
+def check_task(task: str, model_type: str) -> TaskSpec:
+    """The task, if it can be trained and evaluated with the model type.
+
+    Raises:
+        ConfigError: the task is not available, has nothing to train, or has no such model.
+    """
+    spec = registry.get_task_spec(task)
+    if not spec.is_available:
+        raise ConfigError(f"task {task} is not available in this version")
+    if spec.task_type == TaskType.EMBEDDING:
+        raise ConfigError(f"task {task} has nothing to train or evaluate; use tape-embed")
+    if model_type not in spec.models:
+        spec.get_model(model_type)  # raises an error that lists the models
+    return spec
+
+
+def check_directory(option: str, path: str | Path) -> None:
+    """Check that a directory can be made at a path.
+
+    Raises:
+        ConfigError: the path, or one of its parents, is a file.
+    """
+    found = next((place for place in (Path(path), *Path(path).parents) if place.exists()), Path())
+    if not found.is_dir():
+        raise ConfigError(f"{option} {path}: {found} is a file; give the name of a directory, which may be a new one")
+
+
+def json_arguments(options: Options) -> dict[str, Any]:
+    """All options as JSON values, for ``args.json``."""
+    values = dict(options)
+    values["config"] = dict(values.get("config") or ())
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}

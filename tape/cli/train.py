@@ -1,0 +1,354 @@
+"""Options of ``tape-train`` and ``tape-train-distributed``, parsed into :class:`FinetuneConfig`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tape.configs import POOLINGS
+from tape.errors import ConfigError
+from tape.finetuning.config import (
+    IMPROVEMENT,
+    AdamWConfig,
+    DataConfig,
+    FinetuneConfig,
+    LoopConfig,
+    ModelConfig,
+    OutputConfig,
+    ResumeConfig,
+)
+from tape.finetuning.resume import complete_options
+from tape.registry import registry
+from tape.tasks import TaskType
+
+from .options import (
+    Arguments,
+    Options,
+    add_forward_options,
+    add_task,
+    check_directory,
+    check_task,
+    create_base_parser,
+    json_arguments,
+    parse,
+    precision_of,
+    process_config,
+)
+from .types import positive_int
+
+if TYPE_CHECKING:
+    from tape.runtime.distributed import LaunchPlan
+
+LAUNCHER_OPTIONS = ("nnodes", "node_rank", "nproc_per_node", "master_addr", "master_port")
+TASK_TYPES_WITHOUT_POOLING = frozenset(TaskType) - {TaskType.VALUE, TaskType.SEQUENCE_CLASS}
+_NO_FORCE_SAVE = "FALSE"  # ProteinLM's default of --force_save
+
+
+def finetune_config(arguments: Arguments = None) -> FinetuneConfig:
+    """Configuration of ``tape-train``.
+
+    Raises:
+        ConfigError: options contradict each other or the task, or a directory can't be used.
+        CheckpointError: a run to resume is missing or damaged.
+    """
+    parser = create_train_parser()
+    return _finetune_config(parse(parser, arguments), _given_options(parser, arguments))
+
+
+def distributed_config(arguments: Arguments = None) -> tuple[FinetuneConfig, LaunchPlan]:
+    """Configuration of ``tape-train-distributed``, and the processes to start.
+
+    Raises:
+        ConfigError, CheckpointError: see :func:`finetune_config`.
+    """
+    parser = create_distributed_parser()
+    options, given = parse(parser, arguments), _given_options(parser, arguments)
+    launcher = {name: options.pop(name) for name in LAUNCHER_OPTIONS}
+    config = _finetune_config(options, given)
+    from tape.runtime.distributed import LaunchPlan  # imports torch
+
+    return config, LaunchPlan(**launcher)
+
+
+def _given_options(parser: argparse.ArgumentParser, arguments: Arguments) -> list[str]:
+    """Names of the given options and positions, sorted; of a namespace, those that differ from the defaults."""
+    if isinstance(arguments, argparse.Namespace):
+        return sorted(name for name, value in vars(arguments).items() if value != parser.get_default(name))
+    unset = argparse.Namespace(**dict.fromkeys(vars(parser.parse_args(arguments))))
+    values = vars(parser.parse_args(arguments, unset))
+    return sorted(name for name, value in values.items() if value is not None)
+
+
+def _finetune_config(options: dict[str, Any], given: list[str]) -> FinetuneConfig:
+    options = {"given_options": given, **options}
+    resume = ResumeConfig() if options["resume_from_checkpoint"] else None
+    if resume is not None and options["from_pretrained"] is not None:
+        options, changes = complete_options(options, options["given_options"])
+        resume = ResumeConfig(tuple(changes))
+    config = FinetuneConfig(
+        task=options["task"],
+        model=_model_config(options),
+        data=DataConfig(options["data_dir"], options["tokenizer"], options["max_length"], options["length"]),
+        loop=_loop_config(options),
+        output=OutputConfig(
+            options["output_dir"],
+            options["log_dir"],
+            options["time_or_name"],
+            options["exp_name"],
+            options["overwrite"],
+            json_arguments(options),
+        ),
+        resume=resume,
+        seeds=options["seeds"],
+        eval_splits=tuple(options["eval_splits"]),
+        force_save=None if options["force_save"] == _NO_FORCE_SAVE else Path(options["force_save"]),
+        process=process_config(options),
+    )
+    _check_directories(config)
+    _check_pooling(options)
+    check_task(config.task, config.model.model_type)
+    return config
+
+
+def _model_config(options: Options) -> ModelConfig:
+    chosen = {name: options[name] for name in ("contact_head", "pooling") if options[name] is not None}
+    config_file = options["model_config_file"]
+    return ModelConfig(
+        options["model_type"],
+        options["tokenizer"],
+        None if config_file is None else Path(config_file),
+        options["from_pretrained"],
+        {**dict(options["config"]), **chosen},
+        options["freeze"],
+        options["lora"],
+    )
+
+
+def _loop_config(options: Options) -> LoopConfig:
+    return LoopConfig(
+        batch_size=options["batch_size"],
+        num_train_epochs=options["num_train_epochs"],
+        gradient_accumulation_steps=options["gradient_accumulation_steps"],
+        num_log_iter=options["num_log_iter"],
+        eval_freq=options["eval_freq"],
+        save_freq=options["save_freq"],
+        patience=options["patience"],
+        seed=options["seed"],
+        num_workers=options["num_workers"],
+        precision=precision_of(options),
+        max_tokens=options["max_tokens"],
+        optimizer=AdamWConfig(
+            options["learning_rate"],
+            options["weight_decay"],
+            options["warmup_steps"],
+            options["max_grad_norm"],
+            options["head_learning_rate"],
+        ),
+    )
+
+
+def _check_directories(config: FinetuneConfig) -> None:
+    """Check the directories that the command reads and writes."""
+    if config.force_save is not None:
+        check_directory("--force_save", config.force_save)
+        return
+    if not Path(config.data.data_dir).is_dir():
+        raise ConfigError(f"--data_dir {config.data.data_dir}: no such directory")
+    check_directory("--output_dir", config.output.output_dir)
+    check_directory("--log_dir", config.output.log_dir)
+
+
+def _check_pooling(options: Options) -> None:
+    task = options["task"]
+    if options["pooling"] is not None and registry.get_task_spec(task).task_type in TASK_TYPES_WITHOUT_POOLING:
+        raise ConfigError(f"--pooling is for tasks with one value or class per protein, not for {task}")
+
+
+# --- parsers --------------------------------------------------------------------------------------------------------
+
+
+def save_frequency(text: str) -> int | str:
+    """A number of epochs, or ``improvement``."""
+    if text == IMPROVEMENT:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number of epochs or {IMPROVEMENT!r}, not {text}") from None
+
+
+def config_override(text: str) -> tuple[str, Any]:
+    """``KEY=VALUE``. The value is parsed as JSON, or else is plain text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, not {text}")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def create_train_parser(parents: Sequence[argparse.ArgumentParser] = ()) -> argparse.ArgumentParser:
+    """``model_type task`` and the options of training."""
+    parser = argparse.ArgumentParser(
+        prog="tape-train", description="Train a model on a task.", parents=list(parents) or [create_base_parser()]
+    )
+    add_task(parser)
+    _add_run_options(parser)
+    _add_model_options(parser)
+    _add_optimization_options(parser)
+    return parser
+
+
+def create_distributed_parser() -> argparse.ArgumentParser:
+    """The options of training and of the launcher."""
+    parser = create_train_parser()
+    parser.prog = "tape-train-distributed"
+    parser.description = "Train a model on a task in several processes (data parallel)."
+    group = parser.add_argument_group("processes")
+    group.add_argument("--nnodes", type=int, default=1, help="number of machines (default %(default)s)")
+    group.add_argument("--node_rank", type=int, default=0, help="number of this machine, from 0")
+    group.add_argument("--nproc_per_node", type=int, default=1, help="processes per machine (default %(default)s)")
+    group.add_argument("--master_addr", default="127.0.0.1", help="address of machine 0 (default %(default)s)")
+    group.add_argument("--master_port", type=int, default=29500, help="port on machine 0 (default %(default)s)")
+    return parser
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("run")
+    group.add_argument("--data_dir", default="./data", help="directory with one folder per task (default %(default)s)")
+    group.add_argument("--exp_name", help="complete name of the run directory")
+    group.add_argument(
+        "--time_or_name",
+        default="time",
+        metavar="NAME",
+        help="suffix of the run directory TASK_MODEL_NAME (default: time and a random number)",
+    )
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace a run of the same name; with --resume_from_checkpoint: drop the epochs saved after the given one",
+    )
+    group.add_argument("--log_dir", default="./logs", help="directory of the TensorBoard files (default %(default)s)")
+    group.add_argument(
+        "--num_log_iter", type=int, default=20, help="optimizer steps between log lines (default %(default)s)"
+    )
+    group.add_argument(
+        "--eval_freq", type=int, default=1, help="epochs between validations; 0: no validation (default %(default)s)"
+    )
+    group.add_argument(
+        "--save_freq",
+        type=save_frequency,
+        default=1,
+        help="epochs between saved models, or 'improvement' to save whenever the validation loss improves; with a"
+        " number the last epoch is saved too (default %(default)s)",
+    )
+    group.add_argument(
+        "--seeds",
+        type=positive_int,
+        metavar="N",
+        help="train N runs with seeds --seed, --seed + 1, ...; each is stored in seed_NUMBER below the run directory,"
+        " with mean and standard deviation in summary.json and summary.csv",
+    )
+    group.add_argument(
+        "--eval_splits",
+        nargs="+",
+        default=[],
+        metavar="SPLIT",
+        help="splits on which the best saved epoch is evaluated after training",
+    )
+    group.add_argument(
+        "--patience",
+        type=int,
+        default=-1,
+        help="stop early after this many epochs without a lower validation loss (default: no early stopping)",
+    )
+    group.add_argument(
+        "--resume_from_checkpoint",
+        action="store_true",
+        help="resume the run whose directory, or saved epoch, --from_pretrained names; options that are not given are"
+        " taken from its args.json, and epochs saved after the given one are dropped only with --overwrite",
+    )
+    group.add_argument(
+        "--force_save",
+        default=_NO_FORCE_SAVE,
+        metavar="PATH",
+        help="save the untrained model in PATH/0/ and exit; reads no data",
+    )
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--from_pretrained", metavar="DIR", help="model directory, or a run directory (its best saved epoch)"
+    )
+    group.add_argument(
+        "--pooling",
+        choices=POOLINGS,
+        help="input of value and class heads: the state of <cls>, or a mean or learned weighted mean over residues",
+    )
+    encoder = group.add_mutually_exclusive_group()
+    encoder.add_argument("--freeze", action="store_true", help="train only the head, on a frozen encoder")
+    encoder.add_argument(
+        "--lora",
+        type=positive_int,
+        metavar="RANK",
+        help="train the head and low-rank updates of the encoder's matrices (pip install 'proteinlm[lora]')",
+    )
+    group.add_argument("--contact_head", choices=("linear", "resnet"), help="contact head of TAPE or of ProteinLM")
+    group.add_argument(
+        "--config",
+        type=config_override,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="replace a value of the model's configuration, e.g. hidden_dropout_prob=0.0; may be repeated",
+    )
+    group.add_argument(
+        "--max_length",
+        type=int,
+        metavar="N",
+        help="train only on proteins of at most N residues (validation and evaluation always use all)",
+    )
+    add_forward_options(group)
+
+
+def _add_optimization_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("optimization")
+    group.add_argument("--learning_rate", type=float, default=1e-4, help="peak learning rate (default %(default)s)")
+    group.add_argument(
+        "--head_learning_rate",
+        type=float,
+        help="peak learning rate of the task's head, which has new weights (default: --learning_rate)",
+    )
+    group.add_argument(
+        "--batch_size",
+        type=int,
+        help="proteins per optimizer step, over all GPUs and accumulation steps (default: contacts 8, classes 32, "
+        "values and language models 64)",
+    )
+    group.add_argument("--num_train_epochs", type=int, default=10, help="number of epochs (default %(default)s)")
+    group.add_argument(
+        "--warmup_steps", type=int, help="warm-up in optimizer steps (default: a tenth of the run, at most 10,000)"
+    )
+    group.add_argument(
+        "--gradient_accumulation_steps",
+        type=int,
+        default=1,
+        help="micro-batches per GPU and optimizer step (default %(default)s)",
+    )
+    group.add_argument(
+        "--loss_scale", type=float, default=0, help="accepted and ignored: the loss scale of --fp16 is dynamic"
+    )
+    group.add_argument(
+        "--max_grad_norm",
+        type=float,
+        default=1.0,
+        help="clip gradients to this norm; 0: no clipping (default %(default)s)",
+    )
+    group.add_argument(
+        "--weight_decay", type=float, default=0.01, help="weight decay of matrices (default %(default)s)"
+    )

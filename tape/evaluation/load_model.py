@@ -1,0 +1,99 @@
+"""Loading trained models for evaluation and inference."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tape.errors import CheckpointError, ConfigError
+from tape.hub.cache import local_model
+from tape.io.run_layout import resolve_model_directory
+from tape.models.model_directory import UNTRAINED, check_vocabulary, directory_provenance
+from tape.registry import TaskSpec, registry
+from tape.tokenizers import VOCABULARIES, TAPETokenizer
+
+from .config import ModelSource
+
+logger = logging.getLogger(__name__)
+
+
+def model_directory(source: ModelSource) -> Path:
+    """The model directory of a source, downloaded if it is remote."""
+    return resolve_model_directory(local_model(source.from_pretrained))
+
+
+def load_finetuned_model(source: ModelSource, spec: TaskSpec, directory: Path) -> nn.Module:
+    """A task model with all of its weights. A head with random weights would give meaningless numbers.
+
+    Raises:
+        CheckpointError: the directory has no weights for the task's head.
+        ProteinLMError: the model can't be loaded, or has another vocabulary.
+    """
+    tokenizer = TAPETokenizer(source.tokenizer)
+    check_vocabulary(directory, tokenizer)
+    model_class = spec.get_model(source.model_type)
+    loaded = model_class.from_pretrained(directory, num_labels=spec.num_labels, output_loading_info=True)
+    model: nn.Module = loaded[0]
+    missing = loaded[1]["missing_keys"]
+    if missing:
+        raise CheckpointError(
+            f"{directory}: has no trained weights of the {spec.name} model: {', '.join(missing[:4])}"
+            f"{' ...' if len(missing) > 4 else ''}; finetune it first"
+        )
+    check_vocabulary_size(model, tokenizer)
+    _warn_of_other_training(model, spec.name, directory)
+    return model
+
+
+def load_encoder(source: ModelSource, directory: Path, **config_overrides: Any) -> nn.Module:
+    """The encoder of a model directory, without a task head.
+
+    Raises:
+        ProteinLMError: the model can't be loaded, or has another vocabulary.
+    """
+    tokenizer = TAPETokenizer(source.tokenizer)
+    check_vocabulary(directory, tokenizer)
+    model: nn.Module = registry.get_task_model(source.model_type, "embed", load_dir=directory, **config_overrides)
+    check_vocabulary_size(model, tokenizer)
+    return model
+
+
+def rows_needed(tokenizer: TAPETokenizer) -> int:
+    """Embedding rows for every token id (26 for unirep, whose ``vocab_size`` is 29 as in TAPE)."""
+    return max(tokenizer.vocab.values()) + 1
+
+
+def check_vocabulary_size(model: nn.Module, tokenizer: TAPETokenizer) -> None:
+    """Check that the model has an embedding row for every token id.
+
+    Raises:
+        ConfigError: it has fewer; the message names the vocabulary that fits, if there is one.
+    """
+    size, needed = getattr(model.config, "vocab_size", None), rows_needed(tokenizer)
+    if isinstance(size, int) and size < needed:
+        fitting = next((name for name in VOCABULARIES if rows_needed(TAPETokenizer(name)) == size), None)
+        raise ConfigError(
+            f"the model has {size} tokens (vocab_size), but the {tokenizer.name} vocabulary needs {needed}"
+            + (f"; its own may be --tokenizer {fitting}" if fitting else "")
+        )
+
+
+def _warn_of_other_training(model: nn.Module, task: str, directory: Path) -> None:
+    """Warn if a head of the right shape was trained on another task, or not at all."""
+    trained = getattr(model.config, "finetuning_task", None)
+    if trained not in (None, task):
+        logger.warning("%s: finetuned on %s, not on %s", directory, trained, task)
+    provenance = directory_provenance(directory)
+    if provenance.get("kind") == UNTRAINED:
+        source = provenance.get("initialised_from")
+        head = "its head" if source is None else f"a head that {source} lacks"
+        logger.warning(
+            "%s: saved by --force_save before any training on %s: %s has random weights, so its predictions are"
+            " meaningless",
+            directory,
+            task,
+            head,
+        )

@@ -1,0 +1,88 @@
+"""Evaluating a finetuned model on a split of its task, from the configuration to the result files (``tape-eval``)."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tape.datasets.sources import dataset_provenance
+from tape.datasets.splits import load_split, task_type_of
+from tape.registry import registry
+from tape.runtime.distributed import DistributedContext
+from tape.runtime.precision import warn_if_slow
+
+from .config import EvalConfig
+from .evaluate import Evaluation, check_measured, evaluate
+from .load_model import load_finetuned_model, model_directory
+from .long_proteins import fit_long_proteins
+from .results import check_metrics, chosen_metrics, data_hash, write_report, write_results
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str, float]:
+    """Evaluate a model on a split, and write the results beside the model.
+
+    Returns:
+        The metrics named in the configuration, or all metrics of the task.
+
+    Raises:
+        ProteinLMError: data or model can't be used, or the task lacks a metric.
+    """
+    spec = registry.get_task_spec(config.task)
+    directory = model_directory(config.model)
+    dataset = load_split(spec, config.data_dir, config.split, config.model.tokenizer)
+    task_type = task_type_of(spec, dataset)
+    check_metrics(config.metrics, config.task, task_type)
+    warn_if_slow(config.inference.precision, context.device)
+    model = load_finetuned_model(config.model, spec, directory).to(context.device)
+    model, dataset = fit_long_proteins(config.length, model, dataset, task_type, config.split)
+    title = f"{config.task} {config.split}"
+    evaluation = evaluate(
+        model,
+        dataset,
+        task_type,
+        config.inference,
+        context,
+        bootstrap=config.bootstrap,
+        keep_results=True,
+        title=title,
+    )
+    check_measured(evaluation, getattr(getattr(dataset, "data", None), "path", f"split {config.split}"))
+    chosen = chosen_metrics(evaluation, config.metrics)
+    if context.is_main:
+        _write_files(config, directory, dataset, model, evaluation, chosen)
+    for name, value in chosen.items():
+        logger.info("%s: %.4g", name, value)
+    return chosen
+
+
+def _write_files(
+    config: EvalConfig,
+    directory: Path,
+    dataset: Any,
+    model: nn.Module,
+    evaluation: Evaluation,
+    chosen: dict[str, float],
+) -> None:
+    """``results_SPLIT.pkl`` and ``eval_SPLIT.json`` beside the model (``directory`` may be a weights file)."""
+    folder = directory if directory.is_dir() else directory.parent
+    write_results(folder, config.split, chosen, evaluation)
+    long_proteins = {} if config.length == "error" else {"long_proteins": config.length}
+    model_config: Any = model.config
+    report = write_report(
+        folder,
+        evaluation,
+        task=config.task,
+        model=config.model.model_type,
+        split=config.split,
+        data={**dataset_provenance(dataset), **long_proteins},
+        data_sha256=data_hash(dataset),
+        precision=config.inference.precision,
+        bootstrap=config.bootstrap,
+        config=model_config.to_dict(),
+    )
+    logger.info("%d proteins of %s; wrote %s", evaluation.proteins, config.split, report)

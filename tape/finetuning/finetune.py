@@ -1,0 +1,210 @@
+"""Finetuning from a configuration to the run directory (``tape-train``)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import nn
+
+from tape.datasets.sources import dataset_provenance
+from tape.datasets.splits import task_type_of
+from tape.evaluation.split import evaluate_split
+from tape.hub.cache import local_model
+from tape.io.run_layout import experiment_name, resolve_model_directory
+from tape.models.model_directory import UNTRAINED
+from tape.registry import registry
+from tape.runtime.distributed import DistributedContext, broadcast_object
+from tape.runtime.precision import warn_if_slow
+from tape.runtime.process import log_to_file
+from tape.tokenizers import TAPETokenizer
+from tape.version import __version__
+
+from .checkpoint import TrainerState, load_training_state, save_epoch
+from .config import AdamWConfig, FinetuneConfig, OutputConfig
+from .data import TrainingData, check_eval_splits, fit_training_data, load_training_data
+from .model import build_model, choose_trained_weights, validation_model
+from .optimizer import make_optimizer
+from .resume import check_later_epochs, epoch_to_resume
+from .run_directory import RunDirectory
+from .run_logger import RunLogger
+from .seeding import seed_all
+from .seeds import Scores, SeedRun, write_summary
+from .trainer import Finetuner
+
+logger = logging.getLogger(__name__)
+
+
+def finetune(config: FinetuneConfig, context: DistributedContext) -> Path:
+    """Train a model on a task, and evaluate it on ``eval_splits``.
+
+    Returns:
+        The run's directory; with ``force_save``, the directory of the saved model.
+
+    Raises:
+        ProteinLMError: data or model can't be used.
+    """
+    seed_all(config.loop.seed)
+    if config.force_save is not None:
+        return _save_untrained(config, config.force_save / "0", context)
+    if config.seeds is not None:
+        return _finetune_seeds(config, config.seeds, context)
+    path = train_run(config, context)
+    _evaluate_best_epoch(config, path, context)
+    return path
+
+
+def train_run(config: FinetuneConfig, context: DistributedContext) -> Path:
+    """One run: build data, model and trainer, and train; returns the run's directory."""
+    spec = registry.get_task_spec(config.task)
+    data = load_training_data(config.data, spec, validate=config.loop.eval_freq > 0)
+    task_type = task_type_of(spec, data.train)
+    config.loop.batch_size_for(task_type)  # refused before a directory is made
+    warn_if_slow(config.loop.precision, context.device)
+    source = _initial_weights(config)
+    checkpoint = load_training_state(source) if config.resume is not None and source is not None else None
+    model = choose_trained_weights(config.model, build_model(config.model, config.task, source)).to(context.device)
+    data = fit_training_data(config.data.length, model, data)
+    check_eval_splits(config.data, config.eval_splits, spec, model)
+    run = _run_directory(config, source, context)
+    if checkpoint is not None:
+        check_later_epochs(run, checkpoint[1].epoch, config.output.overwrite)
+    with _open_logger(config, run, data, context) as run_logger:
+        validated = validation_model(config.data.length, model, task_type)
+        finetuner = Finetuner(model, data, task_type, config.loop, context, run_logger, validated)
+        if checkpoint is not None:
+            finetuner.resume(*checkpoint)
+            _log_resume(config, finetuner.state, run, run_logger)
+        _log_start(config, finetuner, run, run_logger)
+        finetuner.train()
+    return run.path
+
+
+def _initial_weights(config: FinetuneConfig) -> Path | None:
+    """The model directory of ``from_pretrained``: the best epoch of a run, or the latest one to resume."""
+    if config.model.from_pretrained is None:
+        return None
+    path = local_model(config.model.from_pretrained)
+    return resolve_model_directory(path) if config.resume is None else epoch_to_resume(path)
+
+
+def _run_directory(config: FinetuneConfig, source: Path | None, context: DistributedContext) -> RunDirectory:
+    """The directory of a resumed run, or a new one, created by rank 0."""
+    if config.resume is not None and source is not None:
+        return RunDirectory(source.resolve().parent)
+    path = Path(config.output.output_dir) / _experiment_name(config, context)
+    if context.is_main:
+        RunDirectory.create(path, config.output.overwrite)
+    return RunDirectory(path)
+
+
+def _experiment_name(config: FinetuneConfig, context: DistributedContext) -> str:
+    output = config.output
+    name = experiment_name(config.task, config.model.model_type, output.time_or_name, output.exp_name)
+    return broadcast_object(name, context)
+
+
+@contextmanager
+def _open_logger(
+    config: FinetuneConfig, run: RunDirectory, data: TrainingData, context: DistributedContext
+) -> Iterator[RunLogger | None]:
+    """Rank 0's logger, with ``args.json`` and the log file; None on other ranks."""
+    if not context.is_main:
+        yield None
+        return
+    run.write_arguments(dict(config.output.arguments))
+    with log_to_file(run.path / "log"):
+        provenance = {
+            "kind": "finetuned",
+            "task": config.task,
+            "model_type": config.model.model_type,
+            "initialised_from": config.model.from_pretrained,
+            "data": dataset_provenance(data.train),
+            "seed": config.loop.seed,
+            "code_version": __version__,
+        }
+        run_logger = RunLogger(run, _log_dir(config.output, run), TAPETokenizer(config.model.tokenizer), provenance)
+        try:
+            yield run_logger
+        finally:
+            run_logger.close()
+
+
+def _log_dir(output: OutputConfig, run: RunDirectory) -> Path:
+    """The parent of the run's TensorBoard directory: its place in ``log_dir`` is that of the run in ``output_dir``."""
+    path, output_dir = run.path.resolve(), Path(output.output_dir).resolve()
+    return Path(output.log_dir) / (path.parent.relative_to(output_dir) if path.is_relative_to(output_dir) else "")
+
+
+def _log_resume(config: FinetuneConfig, state: TrainerState, run: RunDirectory, run_logger: RunLogger | None) -> None:
+    """Drop what was saved after the resumed epoch, and log what changes."""
+    if run_logger is not None:
+        run.drop_after(state.epoch)
+        run_logger.write_best(state)
+    logger.info("resuming after epoch %d, step %d, in %s", state.epoch, state.global_step, run.path)
+    if run_logger is not None and config.resume is not None:
+        for change in config.resume.changes:
+            logger.warning(change)
+
+
+def _log_start(config: FinetuneConfig, finetuner: Finetuner, run: RunDirectory, run_logger: RunLogger | None) -> None:
+    """Write ``args.json`` with the resolved batch size and warm-up, and log what is trained."""
+    warmup_steps = finetuner.schedule.warmup_steps
+    if run_logger is not None:
+        resolved = {"batch_size": finetuner.batch_size, "warmup_steps": warmup_steps}
+        run.write_arguments({**config.output.arguments, **resolved})
+    logger.info("%s on %s in %s, %s", config.model.model_type, config.task, run.path, finetuner.describe())
+    if warmup_steps >= finetuner.total_steps:
+        logger.warning(
+            "--warmup_steps %d is not less than the run's %d steps: the learning rate never reaches %g",
+            warmup_steps,
+            finetuner.total_steps,
+            config.loop.optimizer.learning_rate,
+        )
+
+
+def _evaluate_best_epoch(config: FinetuneConfig, run: Path, context: DistributedContext) -> Scores:
+    """``--eval_splits``: metrics of a run's best saved epoch on each split."""
+    return {split: evaluate_split(config.evaluation_of(run, split), context) for split in config.eval_splits}
+
+
+def _finetune_seeds(config: FinetuneConfig, count: int, context: DistributedContext) -> Path:
+    """``--seeds``: several runs in one directory, with mean and standard deviation of their metrics."""
+    name = _experiment_name(config, context)
+    runs = []
+    for seed in range(config.loop.seed, config.loop.seed + count):
+        seed_config = config.with_seed(seed, name)
+        seed_all(seed)
+        path = train_run(seed_config, context)
+        runs.append(SeedRun(seed, path, _evaluate_best_epoch(seed_config, path, context)))
+    directory = Path(config.output.output_dir) / name
+    if context.is_main:
+        for line in write_summary(directory, config.task, config.model.model_type, runs):
+            logger.info(line)
+    return directory
+
+
+def _save_untrained(config: FinetuneConfig, directory: Path, context: DistributedContext) -> Path:
+    """``--force_save``: save the initial model with its optimizer. No data are read."""
+    model = build_model(config.model, config.task, _initial_weights(config))
+    if context.is_main:
+        provenance = {
+            "kind": UNTRAINED,
+            "task": config.task,
+            "initialised_from": config.model.from_pretrained,
+            "seed": config.loop.seed,
+            "code_version": __version__,
+        }
+        tokenizer = TAPETokenizer(config.model.tokenizer)
+        state = _initial_optimizer_state(model, config.loop.optimizer)
+        save_epoch(directory, model, state, TrainerState(), tokenizer=tokenizer, provenance=provenance)
+        logger.info("saved the untrained model to %s", directory)
+    return directory
+
+
+def _initial_optimizer_state(model: nn.Module, config: AdamWConfig) -> dict[str, dict[str, object]]:
+    without_warmup = AdamWConfig(config.learning_rate, config.weight_decay, 0)
+    optimizer, schedule = make_optimizer(model, without_warmup, 1)
+    return {"optimizer": optimizer.state_dict(), "scheduler": schedule.state_dict()}

@@ -1,0 +1,120 @@
+"""Configuration of the inference commands. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tape.evaluation.config import InferenceConfig, ModelSource
+from tape.metrics.bootstrap import Bootstrap
+from tape.runtime.process import ProcessConfig
+
+
+@dataclass(frozen=True)
+class EmbedConfig:
+    """Embeddings of the proteins of a file (``tape-embed``).
+
+    Attributes:
+        model: the encoder.
+        data_file: sequences.
+        out_file: where embeddings are written.
+        full_sequence: store the states of all tokens instead of two vectors per protein.
+        length: what to do with proteins longer than the model's position table: error, crop or window.
+        inference: batches, workers and precision.
+        process: device and logging.
+    """
+
+    model: ModelSource
+    data_file: str
+    out_file: Path
+    full_sequence: bool = False
+    length: str = "error"
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    process: ProcessConfig = field(default_factory=ProcessConfig)
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Predictions of a finetuned model for the proteins of a file (``tape-eval --predict``).
+
+    Attributes:
+        task: a registered task.
+        model: the finetuned model.
+        data_file: sequences.
+        out_file: .csv or .json to write; None: beside the model.
+        data_dir, split: a data set of the task, which shows the task type if the task was registered without one.
+        length: what to do with proteins longer than the model's position table: error, crop or window.
+        inference: batches, workers and precision.
+        process: device and logging.
+    """
+
+    task: str
+    model: ModelSource
+    data_file: Path
+    out_file: Path | None = None
+    data_dir: str = "./data"
+    split: str = "test"
+    length: str = "error"
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    process: ProcessConfig = field(default_factory=ProcessConfig)
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Effects of variants from a masked language model (``tape-score``).
+
+    Attributes:
+        model: the masked language model.
+        variants_file: table of variants.
+        out_file: .csv to write.
+        wild_type: sequence file, or the residues of the wild type.
+        methods: names of the scores.
+        first_residue: number of the first residue of the wild type.
+        compare: column with measured effects to correlate the scores with; None: no comparison.
+        inference: batch size and precision.
+        process: device and logging.
+    """
+
+    model: ModelSource
+    variants_file: str
+    out_file: Path
+    wild_type: str
+    methods: tuple[str, ...]
+    first_residue: int = 1
+    compare: str | None = None
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    process: ProcessConfig = field(default_factory=ProcessConfig)
+
+
+@dataclass(frozen=True)
+class ContactsConfig:
+    """Contacts from attention maps by logistic regression (``tape-contacts``).
+
+    Attributes:
+        model: a pretrained transformer.
+        output_dir, time_or_name, exp_name, overwrite: the result directory, as of a finetuning run.
+        data_dir: directory with the folder ``proteinnet``.
+        fit_split, fit_proteins, seed: split and number of the proteins to fit on, and the seed of their choice.
+        inverse_penalty: weight C of the logistic loss against the L1 penalty.
+        split: split to evaluate.
+        bootstrap: resampling for the metrics' intervals; None: no intervals.
+        arguments: all options by name, as JSON values, for ``args.json``.
+        process: device and logging.
+    """
+
+    model: ModelSource
+    output_dir: str = "./results"
+    time_or_name: str = "time"
+    exp_name: str | None = None
+    overwrite: bool = False
+    data_dir: str = "./data"
+    fit_split: str = "train"
+    fit_proteins: int = 20
+    seed: int = 42
+    inverse_penalty: float = 0.15
+    split: str = "test"
+    bootstrap: Bootstrap | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    process: ProcessConfig = field(default_factory=ProcessConfig)

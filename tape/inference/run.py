@@ -1,0 +1,81 @@
+"""Embeddings and predictions for a file of proteins, from the configuration to the written file."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from tape.datasets.embedding import EmbedDataset
+from tape.datasets.splits import log_replaced_characters, task_type_of
+from tape.evaluation.load_model import load_encoder, load_finetuned_model, model_directory
+from tape.evaluation.long_proteins import fit_long_proteins
+from tape.evaluation.results import data_hash, model_hash
+from tape.registry import registry
+from tape.runtime.distributed import DistributedContext, all_gather_lists
+from tape.tasks import TaskType
+
+from .config import EmbedConfig, PredictConfig
+from .embed import embed, run_identity
+from .embedding_files import embeddings_file
+from .predict import check_predicted, predict
+from .prediction_files import PredictionFiles
+
+logger = logging.getLogger(__name__)
+
+
+def embed_file(config: EmbedConfig, context: DistributedContext) -> Path:
+    """Write the embeddings of a file's proteins; returns the file written.
+
+    Raises:
+        ProteinLMError: data or model can't be used.
+    """
+    path = embeddings_file(config.out_file)
+    dataset = registry.get_task_spec("embed").dataset_class(config.data_file, config.model.tokenizer)
+    log_replaced_characters(dataset, config.data_file)
+    directory = model_directory(config.model)
+    model = load_encoder(config.model, directory).to(context.device)
+    model, dataset = fit_long_proteins(config.length, model, dataset, TaskType.EMBEDDING, config.data_file)
+    identity = run_identity(
+        dataset,
+        model_sha256=model_hash(directory),
+        data_sha256=data_hash(dataset),
+        full_sequence=config.full_sequence,
+        length=config.length,
+        precision=config.inference.precision,
+    )
+    resumed = embed(model, dataset, config.inference, context, path, identity)
+    logger.info("wrote %d embeddings to %s (%d of them computed before)", len(dataset), path, resumed)
+    return path
+
+
+def predict_file(config: PredictConfig, context: DistributedContext) -> dict[str, float]:
+    """Write predictions for a file's proteins; returns their number as ``proteins``.
+
+    Raises:
+        ProteinLMError: data or model can't be used, or the task has no predictions for single sequences.
+    """
+    spec = registry.get_task_spec(config.task)
+    directory = model_directory(config.model)
+    task_type = spec.task_type or task_type_of(
+        spec, spec.dataset_class(config.data_dir, config.split, config.model.tokenizer)
+    )
+    check_predicted(config.task, task_type)
+    path = config.out_file or _default_out_file(config.data_file, directory)
+    files = PredictionFiles(path, config.task, task_type)
+    dataset: Any = EmbedDataset(config.data_file, config.model.tokenizer)
+    log_replaced_characters(dataset, str(config.data_file))
+    model = load_finetuned_model(config.model, spec, directory).to(context.device)
+    model, dataset = fit_long_proteins(config.length, model, dataset, task_type, str(config.data_file))
+    predictions = predict(model, dataset, task_type, config.inference, context)
+    rows = all_gather_lists(files.keep(predictions), context)
+    if context.is_main:
+        files.write(rows, directory)
+        logger.info("wrote %d predictions to %s", len(rows), path)
+    return {"proteins": float(len(rows))}
+
+
+def _default_out_file(data_file: Path, directory: Path) -> Path:
+    """``predictions_FILE.csv`` beside the model (``directory`` may be a weights file)."""
+    folder = directory if directory.is_dir() else directory.parent
+    return folder / f"predictions_{data_file.name.split('.')[0]}.csv"

@@ -1,0 +1,66 @@
+"""Scores of variants, from the configuration to the written table (``tape-score``)."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from tape.errors import ConfigError
+from tape.evaluation.load_model import load_finetuned_model, model_directory
+from tape.io.atomic import atomic_write
+from tape.metrics import spearmanr
+from tape.registry import registry
+from tape.runtime.distributed import DistributedContext
+from tape.tokenizers import TAPETokenizer
+
+from .config import ScoreConfig
+from .variant_effects import VariantScorer
+from .variants import Variant, read_proteins, read_variants
+
+logger = logging.getLogger(__name__)
+
+
+def score_file(config: ScoreConfig, context: DistributedContext) -> Path:
+    """Write the scores of a table's variants; returns the file written.
+
+    Raises:
+        ProteinLMError: variants or model can't be used.
+    """
+    proteins = read_proteins(config.wild_type)
+    variants = read_variants(config.variants_file, proteins, config.first_residue)
+    measured = None if config.compare is None else _numbers(config.compare, variants, config.variants_file)
+    spec = registry.get_task_spec("masked_language_modeling")
+    model = load_finetuned_model(config.model, spec, model_directory(config.model)).to(context.device)
+    scorer = VariantScorer(model, TAPETokenizer(config.model.tokenizer), config.inference, context.device)
+    scores = scorer.score(variants, proteins, list(dict.fromkeys(config.methods)))
+    if context.is_main:
+        _write_scores(config.out_file, variants, scores)
+        if measured is not None:
+            for method, values in scores.items():
+                logger.info("Spearman's rho of %s and %s: %.3f", method, config.compare, spearmanr(measured, values))
+        logger.info("wrote %d variants to %s", len(variants), config.out_file)
+    return config.out_file
+
+
+def _numbers(column: str, variants: Sequence[Variant], path: str) -> list[float]:
+    try:
+        return [float(variant.fields[column]) for variant in variants]
+    except KeyError:
+        raise ConfigError(f"{path}: no column {column!r}; it has {', '.join(variants[0].fields)}") from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: column {column!r} does not hold numbers ({error})") from None
+
+
+def _write_scores(path: Path, variants: Sequence[Variant], scores: dict[str, list[float]]) -> None:
+    """Write the variants' rows with a column per score, which replaces a column of the same name."""
+    names = [name for name in variants[0].fields if name not in scores]
+    try:
+        with atomic_write(path, "w") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow([*names, *scores])
+            for variant, *row in zip(variants, *scores.values(), strict=True):
+                writer.writerow([variant.fields.get(name, "") for name in names] + [f"{value:.6g}" for value in row])
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be written: {error.strerror or error}") from error

@@ -1,0 +1,94 @@
+"""Contacts from attention maps, from the configuration to the result directory (``tape-contacts``)."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tape.datasets.index import check_position_limit
+from tape.datasets.sources import dataset_provenance
+from tape.errors import ConfigError
+from tape.evaluation.evaluate import Evaluation
+from tape.evaluation.load_model import load_encoder, model_directory
+from tape.evaluation.results import data_hash, write_report, write_results
+from tape.io.atomic import atomic_directory, write_json
+from tape.io.run_layout import ARGUMENTS_NAME, experiment_name
+from tape.registry import registry
+from tape.runtime.distributed import DistributedContext, broadcast_object
+
+from .attention_contacts import TASK_NAME, ContactRegression, choose_proteins, evaluate_contacts, fit_contacts
+from .config import ContactsConfig
+
+logger = logging.getLogger(__name__)
+
+
+def predict_contacts(config: ContactsConfig, context: DistributedContext) -> Path:
+    """Fit a regression on a few proteins and evaluate a split; returns the result directory.
+
+    Raises:
+        ProteinLMError: data or model can't be used, or the directory exists.
+    """
+    spec = registry.get_task_spec("contact_prediction")
+    directory = model_directory(config.model)
+    name = experiment_name(TASK_NAME, config.model.model_type, config.time_or_name, config.exp_name)
+    path = Path(config.output_dir) / broadcast_object(name, context)
+    if path.exists() and not config.overwrite:  # refused before the work is done
+        raise ConfigError(f"{path} exists already; remove it, choose another name, or give --overwrite")
+    splits = (config.fit_split, config.split)
+    fit, test = (spec.dataset_class(config.data_dir, split, config.model.tokenizer) for split in splits)
+    model = _attention_model(config, directory).to(context.device)
+    positions = getattr(model.config, "max_position_embeddings", None)
+    check_position_limit(test, positions)
+    chosen = choose_proteins(fit, config.fit_proteins, config.seed, positions and positions - 2)
+    regression = fit_contacts(model, fit, chosen, config.inverse_penalty, context.device)
+    title = f"contacts {config.split}"
+    evaluation = evaluate_contacts(model, test, regression, context.device, config.bootstrap, title)
+    if context.is_main:
+        _write_files(config, path, directory, test, model, regression, evaluation)
+        for metric in ("precision_at_l", "precision_at_l5", "precision_at_l_long"):
+            logger.info("%s: %.4g", metric, evaluation.value(metric))
+    return path
+
+
+def _attention_model(config: ContactsConfig, directory: Path) -> nn.Module:
+    """The encoder with its attention maps as outputs."""
+    if config.model.model_type != "transformer":
+        raise ConfigError(f"model type {config.model.model_type!r} has no attention maps; only transformer has them")
+    return load_encoder(config.model, directory, output_attentions=True)
+
+
+def _write_files(
+    config: ContactsConfig,
+    path: Path,
+    model_dir: Path,
+    dataset: Any,
+    model: nn.Module,
+    regression: ContactRegression,
+    evaluation: Evaluation,
+) -> None:
+    """Write ``args.json``, ``regression.json``, ``results_SPLIT.pkl`` and ``eval_SPLIT.json``."""
+    model_config: Any = model.config
+    try:
+        with atomic_directory(path, overwrite=config.overwrite) as folder:
+            write_json(folder / ARGUMENTS_NAME, dict(config.arguments))
+            write_json(folder / "regression.json", regression.to_dict())
+            write_results(folder, config.split, evaluation.values(), evaluation)
+            write_report(
+                folder,
+                evaluation,
+                task=TASK_NAME,
+                model=config.model.model_type,
+                split=config.split,
+                data=dataset_provenance(dataset),
+                data_sha256=data_hash(dataset),
+                precision="fp32",
+                bootstrap=config.bootstrap,
+                config=model_config.to_dict(),
+                model_dir=model_dir,
+            )
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be written: {error.strerror or error}") from error
+    logger.info("%d proteins of %s; wrote %s", evaluation.proteins, config.split, path)

@@ -1,0 +1,60 @@
+"""Names in and of a run directory, and its pointers ``best.json`` and ``latest.json`` to a saved epoch.
+
+A pointer is an object {"epoch", "directory", "metric", "value"}; ``directory`` is the epoch's model directory inside
+the run.
+"""
+
+from __future__ import annotations
+
+import random
+from datetime import datetime, timezone
+from pathlib import Path
+
+from tape.errors import CheckpointError
+
+from .atomic import write_json
+from .json_files import read_json_object
+
+ARGUMENTS_NAME = "args.json"
+BEST_NAME = "best.json"
+LATEST_NAME = "latest.json"
+SEED_PREFIX = "seed_"  # of the directories of the runs of --seeds, below the experiment's directory
+
+
+def experiment_name(task: str, model_type: str, time_or_name: str = "time", exp_name: str | None = None) -> str:
+    """``TASK_MODEL_SUFFIX``. The suffix is ``time_or_name``, or UTC time and six random digits for "time"."""
+    if exp_name is not None:
+        return exp_name
+    if time_or_name != "time":
+        return f"{task}_{model_type}_{time_or_name}"
+    # SystemRandom, since two runs with the same --seed may be started in the same second
+    now = datetime.now(timezone.utc).strftime("%y-%m-%d-%H-%M-%S")
+    return f"{task}_{model_type}_{now}_{random.SystemRandom().randrange(10**6):06d}"
+
+
+def write_pointer(run: Path, name: str, epoch: int, metric: str, value: float | None) -> None:
+    """Write ``best.json`` or ``latest.json``. To be called when the epoch's directory is complete."""
+    write_json(run / name, {"epoch": epoch, "directory": str(epoch), "metric": metric, "value": value})
+
+
+def resolve_model_directory(path: Path, pointers: tuple[str, ...] = (BEST_NAME, LATEST_NAME)) -> Path:
+    """The model directory for a path: of a run, the saved epoch in the first pointer that exists; else the path itself.
+
+    Raises:
+        CheckpointError: a pointer is damaged or names a missing directory, or ``path`` holds one run per seed.
+    """
+    for name in pointers:
+        file = path / name
+        if not file.is_file():
+            continue
+        pointer = read_json_object(file)
+        if "directory" not in pointer:
+            raise CheckpointError(f"{file}: damaged, it has no field 'directory'")
+        directory = path / str(pointer["directory"])
+        if not directory.is_dir():
+            raise CheckpointError(f"{file}: names {directory}, which does not exist")
+        return directory
+    seeds = sorted(child.name for child in path.glob(f"{SEED_PREFIX}*") if child.is_dir())
+    if seeds:
+        raise CheckpointError(f"{path}: holds one run per seed; give one of them: {', '.join(seeds)}")
+    return path

@@ -1,0 +1,77 @@
+"""What surrounds the work of a command in each process: its device and process group, and its log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .distributed import DistributedContext
+
+LOG_FORMAT = "%(asctime)s - %(levelname)s - %(name)s -   %(message)s"
+DATE_FORMAT = "%y/%m/%d %H:%M:%S"
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    """Options of a process.
+
+    Attributes:
+        no_cuda: compute on the CPU even if there is a GPU.
+        local_rank: ``--local_rank``, which old launchers pass instead of LOCAL_RANK; -1 if not given.
+        log_level: level of the terminal's log on rank 0; other ranks log warnings.
+    """
+
+    no_cuda: bool = False
+    local_rank: int = -1
+    log_level: int = logging.INFO
+
+
+@contextmanager
+def process_context(config: ProcessConfig) -> Iterator[DistributedContext]:
+    """Initialize the process group and log to the terminal inside the block.
+
+    Raises:
+        ConfigError: see :func:`tape.runtime.distributed.distributed_context`.
+    """
+    from .distributed import distributed_context  # imports torch, which parsing options does not need
+
+    with distributed_context(config.no_cuda, config.local_rank) as context:
+        with log_to_terminal(config.log_level if context.is_main else logging.WARNING):
+            yield context
+
+
+@contextmanager
+def log_to_terminal(level: int) -> Iterator[None]:
+    """Log messages of at least ``level`` to stderr inside the block."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(level)
+    try:
+        with _handler(logging.StreamHandler(sys.stderr)):
+            yield
+    finally:
+        root.setLevel(before)
+
+
+def log_to_file(file: Path) -> AbstractContextManager[None]:
+    """Append log messages to ``file`` inside the block."""
+    return _handler(logging.FileHandler(file, encoding="utf-8"))
+
+
+@contextmanager
+def _handler(handler: logging.Handler) -> Iterator[None]:
+    """Attach a handler to the root logger inside the block."""
+    root = logging.getLogger()
+    handler.setFormatter(logging.Formatter(LOG_FORMAT, DATE_FORMAT))
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
