@@ -124,6 +124,7 @@ DISTRIBUTED_ROOMS = ("pretrain.parallel", "pretrain.monitor", "pretrain.checkpoi
 
 # Command lines are parsed here; everything else is given values.
 ARGUMENT_ROOMS = (
+    "tape.training",
     "tape.main",
     "tape.cli",
     "tape.report.command",
@@ -134,6 +135,8 @@ ARGUMENT_ROOMS = (
     "pretrain.protein_tools",
     "converter.megatron-converter",
 )
+# TAPE's import paths, which stay importable: thin modules over ours.
+COMPATIBILITY = {"tape.training", "tape.utils"}
 CATCH_ALL_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 
 
@@ -241,7 +244,7 @@ def test_nobody_imports_the_converter_the_scripts_or_the_command_lines(module: s
     for line, name in imported_names(MODULES[module], module):
         target = our_module(name)
         for closed in NEVER_IMPORTED:
-            if target and is_under(target, closed) and not is_under(module, closed):
+            if target and is_under(target, closed) and not is_under(module, closed) and module not in COMPATIBILITY:
                 offences.append(f"{MODULES[module].relative_to(ROOT)}:{line} imports {name}")
     assert not offences, "\n".join(offences)
 
@@ -281,7 +284,7 @@ def test_only_composition_roots_read_the_command_line(module: str) -> None:
 
 
 def test_no_catch_all_modules() -> None:
-    named = [name for name in MODULES if CATCH_ALL_NAMES & set(name.split("."))]
+    named = [name for name in MODULES if CATCH_ALL_NAMES & set(name.split(".")) and name not in COMPATIBILITY]
     scripts = [path for path in (ROOT / "scripts").rglob("*.py") if path.stem in CATCH_ALL_NAMES]
     assert (named, scripts) == ([], [])
 

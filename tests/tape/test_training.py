@@ -1,0 +1,51 @@
+"""``tape.training`` and ``tape.utils``: what code written for tape-proteins 0.5 imports from them."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tape.datasets import LMDBDataset
+from tape.errors import ConfigError
+from tape.training import run_embed, run_eval, run_train
+from tape.utils import get_expname, set_random_seeds, write_lmdb
+
+
+def test_keyword_arguments_train_evaluate_and_embed(
+    tmp_path: Path, small_data: Path, small_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = {"data_dir": str(small_data), "log_level": 40, "model_config_file": str(small_config)}
+    run = run_train("transformer", "stability", num_train_epochs=1, exp_name="run", **options)
+    assert json.loads((run / "args.json").read_text())["given_options"] == [
+        "data_dir",
+        "exp_name",
+        "log_level",
+        "model_config_file",
+        "model_type",
+        "num_train_epochs",
+        "task",
+    ]
+    metrics = run_eval("transformer", "stability", str(run), data_dir=str(small_data), metrics=["mse"], log_level=40)
+    assert set(metrics) == {"mse"}
+    (tmp_path / "a.fasta").write_text(">a\nMKV\n")
+    assert run_embed("transformer", "a.fasta", "a.npz", str(run), log_level=40) == Path("a.npz")
+    with pytest.raises(ConfigError, match="tape-train has no option epochs"):
+        run_train("transformer", "stability", epochs=1)
+
+
+def test_utilities(tmp_path: Path) -> None:
+    assert get_expname("mine") == "mine"
+    assert get_expname(None, "stability", "onehot").startswith("stability_onehot_")
+    drawn = []
+    for _ in range(2):
+        set_random_seeds(3, n_gpu=0)
+        drawn.append((random.random(), np.random.rand(), torch.rand(()).item()))
+    assert drawn[0] == drawn[1]
+    write_lmdb(tmp_path / "x.lmdb", [{"primary": "MKV", "id": "a"}])
+    assert LMDBDataset(tmp_path / "x.lmdb")[0]["primary"] == "MKV"
