@@ -43,18 +43,18 @@ def _resolve(entry: Any) -> Any:
 
 
 def _same_definition(old: Any, new: Any) -> bool:
-    """Whether two entries are one definition, seen twice (a notebook cell run again, a script imported twice)."""
+    """Whether two entries are the same definition (of a notebook cell run again, or a script imported twice)."""
     if old is new or isinstance(old, str) or isinstance(new, str):
         return old is new or old == new
     return getattr(old, "__qualname__", old) == getattr(new, "__qualname__", new)
 
 
-# What the commands set by themselves, whether or not a third party's configuration has it.
+# Set by the commands, whether or not a third party's configuration has them.
 _ALWAYS_ALLOWED = frozenset({"finetuning_task", "num_labels"})
 
 
 def _load_config(config_class: Any, config_file: Any, load_dir: Any) -> Any:
-    """The configuration before anything in it is replaced.
+    """The configuration without overrides.
 
     Raises:
         ConfigError: neither file nor directory is given, and the class has no defaults.
@@ -73,7 +73,7 @@ def _load_config(config_class: Any, config_file: Any, load_dir: Any) -> Any:
 
 
 def _check_known(config: Any, overrides: Mapping[str, Any]) -> None:
-    """Refuse a value that a configuration does not have: it would be kept and change nothing."""
+    """Refuse a value that the configuration does not have, since it would have no effect."""
     known = set(config.to_dict())
     unknown = sorted(set(overrides) - known - _ALWAYS_ALLOWED)
     if unknown:
@@ -82,7 +82,7 @@ def _check_known(config: Any, overrides: Mapping[str, Any]) -> None:
 
 @dataclass
 class TaskSpec:
-    """One registered task: its record, its dataset class and the models that have its head."""
+    """A registered task with its dataset class and the models that have its head."""
 
     task: Task
     dataset: Any = None
@@ -102,7 +102,7 @@ class TaskSpec:
 
     @property
     def is_available(self) -> bool:
-        """False for a name that is kept for a task of the original system, which has neither data nor models here."""
+        """False for a task of the original system that has neither data nor models here."""
         return bool(self.dataset != "")
 
     @property
@@ -117,10 +117,10 @@ class TaskSpec:
         return _resolve(self.dataset)
 
     def register_model(self, model_name: str, model_cls: Any = None) -> Any:
-        """Add a model class; without one, a decorator.
+        """Register a model class; without one, returns a decorator.
 
         Raises:
-            ConfigError: another class has this name already.
+            ConfigError: the name is taken by another class.
         """
         if model_cls is None:
             return lambda cls: self.register_model(model_name, cls)
@@ -130,10 +130,10 @@ class TaskSpec:
         return model_cls
 
     def get_model(self, model_name: str) -> Any:
-        """The model class of a name.
+        """The model class of a model type.
 
         Raises:
-            ConfigError: unknown name; says which are known.
+            ConfigError: unknown model type; the message lists those of the task.
         """
         if model_name not in self.models:
             known = ", ".join(sorted(self.models)) or "none"
@@ -158,14 +158,14 @@ class Registry:
         models: Mapping[str, Any] | None = None,
         task_type: TaskType | str | None = None,
     ) -> Any:
-        """Register a task and its dataset class. Without ``dataset``, a decorator for that class.
+        """Register a task and its dataset class; without ``dataset``, returns a decorator for that class.
 
         Args:
-            task_name: what the command line will call it.
-            num_labels: size of the model's last layer where it predicts classes.
+            task_name: name of the task on the command line.
+            num_labels: number of classes; -1 if the task has none.
             dataset: class with ``__init__(data_path, split, tokenizer, in_memory)``, ``__getitem__``, ``collate_fn``.
             models: model_type -> class.
-            task_type: what is predicted (``"residue class"`` ...); None reads it off the targets of the first batch.
+            task_type: what is predicted (``"residue class"`` ...); None infers it from the targets of the first batch.
 
         Raises:
             ConfigError: the name is taken.
@@ -177,7 +177,7 @@ class Registry:
         return dataset
 
     def register_task_spec(self, task_name: str, task_spec: TaskSpec | None = None) -> Any:
-        """Register a whole :class:`TaskSpec`; without one, a decorator for a function or class that makes it."""
+        """Register a :class:`TaskSpec`; without one, returns a decorator for a function or class that makes it."""
         if task_spec is None:
             return lambda make: self._register_made(task_name, make)
         old = self.task_name_mapping.get(task_name)
@@ -193,7 +193,7 @@ class Registry:
         return make
 
     def register_task_model(self, task_name: str, model_name: str, model_cls: Any = None) -> Any:
-        """Register a model class for a task; without a class, a decorator.
+        """Register a model class for a task; without a class, returns a decorator.
 
         Raises:
             ConfigError: unknown task, or the name is taken.
@@ -201,7 +201,7 @@ class Registry:
         return self.get_task_spec(task_name).register_model(model_name, model_cls)
 
     def register_metric(self, name: str) -> Callable[[Registered], Registered]:
-        """Decorator for a function ``(target, prediction) -> float`` that ``--metrics name`` will call."""
+        """Decorator for a function ``(target, prediction) -> float``, which ``--metrics name`` calls."""
 
         def register(function: Registered) -> Registered:
             old = self.metric_name_mapping.get(name)
@@ -216,7 +216,7 @@ class Registry:
         """The spec of a task.
 
         Raises:
-            ConfigError: unknown task; says which are known.
+            ConfigError: unknown task; the message lists the registered ones.
         """
         if task_name not in self.task_name_mapping:
             known = ", ".join(sorted(self.task_name_mapping))
@@ -224,10 +224,10 @@ class Registry:
         return self.task_name_mapping[task_name]
 
     def get_metric(self, name: str) -> Callable[[Any, Any], float]:
-        """The metric function of a name.
+        """The function of a metric.
 
         Raises:
-            ConfigError: unknown metric; says which are known.
+            ConfigError: unknown metric; the message lists the registered ones.
         """
         if name not in self.metric_name_mapping:
             known = ", ".join(sorted(self.metric_name_mapping))
@@ -248,8 +248,8 @@ class Registry:
         Args:
             model_name: model type registered for the task.
             task_name: a registered task.
-            config_file: JSON configuration; None means the class's defaults. Not used with ``load_dir``.
-            load_dir: model directory to load, or what stands for one (:func:`tape.hub.cache.local_model`).
+            config_file: JSON configuration; None: the defaults of the class. Ignored with ``load_dir``.
+            load_dir: model directory, published name or URL (:func:`tape.hub.cache.local_model`).
             config_overrides: configuration values that replace those of the file, directory or defaults.
 
         Raises:

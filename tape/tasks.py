@@ -1,6 +1,6 @@
-"""The tasks, as records. A task's shape chooses its head, what its loss is weighted by, and its metrics.
+"""The built-in tasks. A task's type determines its head, the weights of its loss, and its metrics.
 
-Nothing here imports torch: datasets and models are named as ``"module:Class"`` and looked up when first asked for.
+Imports no torch: datasets and models are named as ``"module:Class"`` and imported on first use.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from enum import Enum
 class TaskType(str, Enum):
     """What is predicted about a protein."""
 
-    VALUE = "value"  # one number a protein
-    SEQUENCE_CLASS = "sequence class"  # one class a protein
-    RESIDUE_CLASS = "residue class"  # one class a residue
-    RESIDUE_PAIR = "residue pair"  # contact or not, a pair of residues
-    MASKED_LM = "masked lm"  # the residues that were masked
+    VALUE = "value"  # one number per protein
+    SEQUENCE_CLASS = "sequence class"  # one class per protein
+    RESIDUE_CLASS = "residue class"  # one class per residue
+    RESIDUE_PAIR = "residue pair"  # contact or not, per pair of residues
+    MASKED_LM = "masked lm"  # the masked residues
     LANGUAGE_MODEL = "language model"  # the next residue
     PAIR_GEOMETRY = "pair geometry"  # distance and orientation of residue pairs
-    EMBEDDING = "embedding"  # nothing; states are read out
+    EMBEDDING = "embedding"  # nothing; the hidden states are the result
 
 
 @dataclass(frozen=True)
 class TaskTypeTraits:
-    """What follows from a shape.
+    """Properties of a task type.
 
     Attributes:
-        head: ending of the class name of models with this head (``ProteinBert`` + ``ForValuePrediction``).
-        batch_size: proteins an optimizer step when ``--batch_size`` is not given. TAPE's 1024 leaves a small set a
-            handful of steps (defect 11); these give hundreds, and need little memory.
-        counted: what the loss is a mean over, and so what batches are weighted by.
-        headline: the metrics that a line of the log has room for.
+        head: suffix of the class names of models with this head (``ProteinBert`` + ``ForValuePrediction``).
+        batch_size: default proteins per optimizer step. TAPE's 1024 leave only a few steps on a small data set
+            (bug 11 in docs/compatibility.md); these give hundreds, and need little memory.
+        counted: the items that the loss is a mean over, whose number weights micro-batches.
+        headline: metrics shown in log lines.
     """
 
     head: str
@@ -69,11 +69,11 @@ class Task:
     """One task.
 
     Attributes:
-        name: what the command line calls it.
-        num_labels: classes, or -1 where the notion has no meaning.
-        folder: data lie in ``DATA_DIR/folder/folder_SPLIT.lmdb``.
-        splits: published splits, in their usual order. Any other split found on disk is admitted too.
-        task_type: what is predicted; None for a third party's task until its first batch is seen.
+        name: name on the command line.
+        num_labels: number of classes; -1 if the task has none.
+        folder: data are stored in ``DATA_DIR/folder/folder_SPLIT.lmdb``.
+        splits: published splits, in their usual order. Other splits found on disk can be used too.
+        task_type: what is predicted; None: inferred from the first batch of a third party's task.
         dataset: ``"module:Class"``.
         models: model families that have the head.
     """

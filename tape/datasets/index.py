@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tape.errors import ConfigError, DataError, UnknownResidueError
+from tape.registry import TaskSpec
 from tape.tokenizers import normalize_sequence
 
 from .sources import Record, RecordSource
@@ -190,3 +191,22 @@ def check_position_limit(dataset: Any, max_positions: int | None, indices: np.nd
         f" ({max_positions} less <cls> and <sep>); {over.size} of {indices.size} proteins are longer than that."
         f" Use a model with more positions, --length crop or --length window{without}"
     )
+
+
+def load_split(spec: TaskSpec, data_dir: str, split: str, tokenizer: str) -> Any:
+    """A split of the task; logs how many characters of its sequences were replaced.
+
+    Raises:
+        ProteinLMError: the split is missing or damaged.
+    """
+    dataset = spec.dataset_class(data_dir, split, tokenizer)
+    log_replaced_characters(dataset, split)
+    return dataset
+
+
+def log_replaced_characters(dataset: Any, source: str) -> None:
+    """Warn if characters of the sequences were replaced on reading, such as lower-case letters or J."""
+    dataset_index = index_of(dataset)
+    if dataset_index is not None and dataset_index.changes:
+        changes = ", ".join(f"{name} {count}" for name, count in sorted(dataset_index.changes.items()))
+        logger.warning("characters replaced in the sequences of %s: %s", source, changes)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tape.errors import ConfigError
+from tape.registry import TaskSpec
 from tape.tasks import TaskType
 
 _CLASS_TASK_TYPES = (TaskType.SEQUENCE_CLASS, TaskType.RESIDUE_CLASS, TaskType.MASKED_LM, TaskType.LANGUAGE_MODEL)
@@ -66,6 +67,11 @@ def infer_task_type(batch: Batch) -> TaskType:
         f"targets of type {targets.dtype} and shape {tuple(targets.shape)} match no task type;"
         " state it with registry.register_task(..., task_type=...)"
     )
+
+
+def task_type_of(spec: TaskSpec, dataset: Any) -> TaskType:
+    """The registered task type, or the one that the first example's targets belong to."""
+    return spec.task_type or infer_task_type(dataset.collate_fn([dataset[0]]))
 
 
 def split_proteins(task_type: TaskType, prediction: Any, batch: Batch) -> list[tuple[Any, Any]]:

@@ -1,22 +1,22 @@
-"""``eval_SPLIT.json``: what was measured on which data with which model; written by tape-eval, read by reports.
+"""``eval_SPLIT.json``: metrics, data and model of an evaluation; written by tape-eval, read by reports.
 
 Schema "proteinlm-eval", version 2::
 
     schema, version
-    task, model, split             what tape-eval was called with; model is the model type
+    task, model, split             positions of tape-eval; model is the model type
     data                           {name, simulated, source, licence, splits ...}: the data set's dataset.json;
-                                   long_proteins: crop or window, when --length asked for it
-    proteins                       how many were evaluated
+                                   long_proteins: crop or window, if --length was given
+    proteins                       number of proteins evaluated
     metrics                        [{name, value, interval, n, definition}]; value null: undefined or infinite;
-                                   interval [low, high] or null; definition a sentence
-    bootstrap                      {resamples, seed, level} of the intervals, over proteins; null: none were made
-    config                         the model's configuration, which says what head it has
+                                   interval [low, high] or null; definition: text
+    bootstrap                      {resamples, seed, level} of the intervals, over proteins; null: no intervals
+    config                         the model's configuration, which shows its head
     precision                      fp32, bf16 or fp16
-    model_dir, model_sha256        the evaluated directory and its weights file's hash (null: no such file)
-    data_sha256                    the hash of the data file (null: not one file)
+    model_dir, model_sha256        the evaluated directory and SHA-256 of its weights file (null: no such file)
+    data_sha256                    SHA-256 of the data file (null: not a single file)
     code_version, date             of this package; UTC, ISO 8601
 
-Version 1 had no interval, bootstrap and config; it is read as having none.
+Version 1 has no interval, bootstrap and config.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """The content of one file; the module's text explains the fields."""
+    """The content of one file; the module's docstring explains the fields."""
 
     task: str
     model: str
@@ -63,7 +63,7 @@ class EvaluationRecord:
     date: str = field(default_factory=_now)
 
     def metric(self, name: str) -> Metric | None:
-        """The metric of a name, if it was measured."""
+        """The metric with this name, if it was measured."""
         return next((metric for metric in self.metrics if metric.name == name), None)
 
     @property
@@ -76,14 +76,14 @@ class EvaluationRecord:
 
 
 def write_record(path: Path, record: EvaluationRecord) -> None:
-    """Write a record, atomically."""
+    """Write a record atomically."""
     values = {name: getattr(record, name) for name in record.__dataclass_fields__}
     metrics = [{**metric.to_dict(), "value": finite(metric.value)} for metric in record.metrics]
     write_json(path, {"schema": SCHEMA, "version": SCHEMA_VERSION, **values, "metrics": metrics})
 
 
 def finite(value: float) -> float | None:
-    """None for what JSON has no number for."""
+    """The value, or None for nan and infinity, which JSON lacks."""
     return value if math.isfinite(value) else None
 
 
@@ -122,7 +122,7 @@ def read_record(path: Path) -> EvaluationRecord:
     """
     content = read_json_object(path)
     if content.get("schema") != SCHEMA:
-        raise CheckpointError(f"{path}: no evaluation: its schema is {content.get('schema')!r}, not {SCHEMA!r}")
+        raise CheckpointError(f"{path}: not an evaluation: its schema is {content.get('schema')!r}, not {SCHEMA!r}")
     version = content.get("version")
     if version not in _READABLE:
         known = " and ".join(map(str, _READABLE))
@@ -137,11 +137,11 @@ def read_record(path: Path) -> EvaluationRecord:
 def _checked(
     path: Path, where: str, content: Mapping[str, Any], types: Mapping[str, tuple[type, ...]], is_first_version: bool
 ) -> dict[str, Any]:
-    """The known fields of an object, each of its type."""
+    """The known fields of an object, after a check of their types."""
     fields = {}
     for name, allowed in types.items():
         if name not in content and not (is_first_version and name in _LATER):
-            raise CheckpointError(f"{path}: no evaluation: {where}{name} is missing")
+            raise CheckpointError(f"{path}: not an evaluation: {where}{name} is missing")
         value = content.get(name, _LATER.get(name))
         if not isinstance(value, allowed) or isinstance(value, bool):
             kinds = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from tape.datasets.index import load_split
+from tape.datasets.labels import task_type_of
 from tape.datasets.sources import dataset_provenance
-from tape.datasets.splits import load_split, task_type_of
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext
 from tape.runtime.precision import warn_if_slow

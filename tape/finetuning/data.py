@@ -10,8 +10,7 @@ import numpy as np
 from torch import nn
 
 from tape.datasets.cropping import CroppedDataset
-from tape.datasets.index import check_position_limit, index_of, lengths_of, within_length
-from tape.datasets.splits import load_split
+from tape.datasets.index import check_position_limit, index_of, lengths_of, load_split, within_length
 from tape.errors import ConfigError
 from tape.evaluation.long_proteins import position_limit, warn_of_long_proteins
 from tape.registry import TaskSpec

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import nn
 
+from tape.datasets.labels import task_type_of
 from tape.datasets.sources import dataset_provenance
-from tape.datasets.splits import task_type_of
 from tape.evaluation.split import evaluate_split
 from tape.hub.cache import local_model
 from tape.io.run_layout import experiment_name, resolve_model_directory
@@ -46,7 +46,6 @@ def finetune(config: FinetuneConfig, context: DistributedContext) -> Path:
     Raises:
         ProteinLMError: data or model can't be used.
     """
-    seed_all(config.loop.seed)
     if config.force_save is not None:
         return _save_untrained(config, config.force_save / "0", context)
     if config.seeds is not None:
@@ -58,6 +57,7 @@ def finetune(config: FinetuneConfig, context: DistributedContext) -> Path:
 
 def train_run(config: FinetuneConfig, context: DistributedContext) -> Path:
     """One run: build data, model and trainer, and train; returns the run's directory."""
+    seed_all(config.loop.seed)
     spec = registry.get_task_spec(config.task)
     data = load_training_data(config.data, spec, validate=config.loop.eval_freq > 0)
     task_type = task_type_of(spec, data.train)
@@ -176,7 +176,6 @@ def _finetune_seeds(config: FinetuneConfig, count: int, context: DistributedCont
     runs = []
     for seed in range(config.loop.seed, config.loop.seed + count):
         seed_config = config.with_seed(seed, name)
-        seed_all(seed)
         path = train_run(seed_config, context)
         runs.append(SeedRun(seed, path, _evaluate_best_epoch(seed_config, path, context)))
     directory = Path(config.output.output_dir) / name
@@ -188,6 +187,7 @@ def _finetune_seeds(config: FinetuneConfig, count: int, context: DistributedCont
 
 def _save_untrained(config: FinetuneConfig, directory: Path, context: DistributedContext) -> Path:
     """``--force_save``: save the initial model with its optimizer. No data are read."""
+    seed_all(config.loop.seed)
     model = build_model(config.model, config.task, _initial_weights(config))
     if context.is_main:
         provenance = {

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tape.datasets.embedding import EmbedDataset
-from tape.datasets.splits import log_replaced_characters, task_type_of
+from tape.datasets.index import log_replaced_characters
+from tape.datasets.labels import task_type_of
 from tape.evaluation.load_model import load_encoder, load_finetuned_model, model_directory
 from tape.evaluation.long_proteins import fit_long_proteins
 from tape.evaluation.results import data_hash, model_hash

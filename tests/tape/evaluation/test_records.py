@@ -60,7 +60,7 @@ def test_the_first_version_had_no_intervals(tmp_path: Path, record: EvaluationRe
     assert (again.metrics[0].interval, again.bootstrap, again.config) == (None, None, {})
     content["version"] = 2  # which has them
     file.write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match=r"eval_test\.json: no evaluation: bootstrap is missing"):
+    with pytest.raises(CheckpointError, match=r"eval_test\.json: not an evaluation: bootstrap is missing"):
         read_record(file)
 
 
