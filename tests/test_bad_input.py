@@ -38,7 +38,7 @@ Call = Callable[..., str]
     [
         ("digit.fasta", ">a\nMK\n>b\nM1\n", ["digit.fasta, record 2 (b)", "'1' at position 2"]),
         ("empty.fasta", ">a\nMK\n>b\n>c\nMK\n", ["empty.fasta, record 2 (b)", "empty record"]),
-        ("gaps.fasta", ">a\n--*\n", ["gaps.fasta, record 1 (a)", "nothing but gaps"]),
+        ("gaps.fasta", ">a\n--*\n", ["gaps.fasta, record 1 (a)", "no residues, only gaps"]),
         ("J.fasta", ">a\nMKJ\n", ["J.fasta", "1 of 3 residues", "--max-unknown-fraction"]),
         ("nothing.fasta", "", ["nothing.fasta"]),
         ("no_header.fasta", "MKV\n", ["no_header.fasta, line 1", "not FASTA"]),

@@ -1,1 +1,1 @@
-"""The tokenised corpus and how its proteins become training batches."""
+"""Tokenized corpora, and the training batches made from their proteins."""

@@ -1,6 +1,7 @@
-"""How many rows a step takes, as a function of the samples that lie behind it: Megatron's batch-size ramp-up.
+"""The global batch size of every step, as a function of the samples consumed so far: Megatron-LM's batch-size ramp-up.
 
-The samples consumed so far decide, never the iteration or the layout, so that a resumed run goes on as it would have.
+It depends neither on the iteration nor on the parallel layout, so a resumed run has the same batches as an
+uninterrupted one. A sample is a row of packed proteins.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from tape.errors import ConfigError
 
 @dataclass(frozen=True)
 class Rampup:
-    """The global batch grows from ``start`` by ``increment`` at equal distances over the first ``samples`` samples."""
+    """The global batch grows from ``start`` by ``increment`` at equal intervals over the first ``samples`` samples."""
 
     start: int
     increment: int
@@ -22,15 +23,15 @@ class Rampup:
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """How many rows make a step.
+    """Batch sizes in rows.
 
     Attributes:
-        micro_batch: rows of one forward pass on one rank.
-        global_batch: rows of one optimizer step on all ranks, once the ramp-up is over.
-        rampup: how it begins; None: at full size.
+        micro_batch: rows per forward pass on one rank.
+        global_batch: rows per optimizer step on all ranks together, after the ramp-up.
+        rampup: growth of the global batch at the beginning of the run; None: constant from the start.
 
     Raises:
-        ConfigError: the ramp-up doesn't lead to the global batch in whole steps.
+        ConfigError: if the increments of the ramp-up do not lead exactly to the global batch.
     """
 
     micro_batch: int
@@ -48,12 +49,12 @@ class BatchConfig:
             )
         if ramp.start > self.global_batch or (self.global_batch - ramp.start) % ramp.increment:
             raise ConfigError(
-                f"--rampup-batch-size: from {ramp.start} in steps of {ramp.increment} one doesn't arrive at "
-                f"--global-batch-size {self.global_batch}"
+                f"--rampup-batch-size: increments of {ramp.increment} from {ramp.start} do not reach "
+                f"--global-batch-size {self.global_batch} exactly"
             )
 
     def batch_size(self, consumed: int) -> int:
-        """Rows of the step that begins when ``consumed`` samples are done."""
+        """Rows of the step that begins after ``consumed`` samples."""
         ramp = self.rampup
         if ramp is None or consumed >= ramp.samples:
             return self.global_batch
@@ -61,30 +62,30 @@ class BatchConfig:
         return ramp.start + consumed * increments // ramp.samples * ramp.increment
 
     def steps(self, consumed: int, number: int) -> Iterator[tuple[int, int]]:
-        """(samples done before it, its rows) of the next ``number`` steps."""
+        """Yield (samples consumed before the step, rows of the step) for the next ``number`` steps."""
         for _ in range(number):
             rows = self.batch_size(consumed)
             yield consumed, rows
             consumed += rows
 
     def consumed_samples(self, iteration: int, consumed: int = 0) -> int:
-        """Samples done ``iteration`` steps after the point where ``consumed`` were (the run's beginning)."""
+        """Samples consumed after ``iteration`` further steps, starting at ``consumed`` samples."""
         while iteration > 0 and self.batch_size(consumed) < self.global_batch:
             iteration, consumed = iteration - 1, consumed + self.batch_size(consumed)
         return consumed + iteration * self.global_batch
 
     def iterations(self, samples: int) -> int:
-        """Steps that so many samples allow from the beginning; as in Megatron, a last part of a step is left out."""
+        """Number of steps in a run of ``samples`` samples; as in Megatron-LM, an incomplete last batch is dropped."""
         count, consumed = 0, 0
         while consumed + self.batch_size(consumed) <= samples and self.batch_size(consumed) < self.global_batch:
             count, consumed = count + 1, consumed + self.batch_size(consumed)
         return count + (samples - consumed) // self.global_batch
 
     def micro_batches(self, data_parallel: int, consumed: int | None = None) -> int:
-        """Forward passes of one rank in the step that begins at ``consumed`` (None: in one of full size).
+        """Forward passes per rank in the step that begins after ``consumed`` samples (None: in a full-size step).
 
         Raises:
-            ConfigError: the batch doesn't divide.
+            ConfigError: if the batch is not a multiple of the micro-batch times the data-parallel size.
         """
         rows = self.global_batch if consumed is None else self.batch_size(consumed)
         if rows % (self.micro_batch * data_parallel):
@@ -95,11 +96,12 @@ class BatchConfig:
         return rows // (self.micro_batch * data_parallel)
 
     def check(self, data_parallel: int) -> None:
-        """Make sure that the batch divides at every point of the run.
+        """Check that every global batch of the run divides into micro-batches on all data-parallel ranks.
 
         Raises:
-            ConfigError: it doesn't. Names the size.
+            ConfigError: if one does not; the message names its size.
         """
+
         self.micro_batches(data_parallel)
         if self.rampup is None:
             return

@@ -1,7 +1,8 @@
-"""A tokenised corpus in the model's vocabulary: ``PREFIX.bin`` + ``.idx`` + the sidecar ``PREFIX.json``.
+"""A tokenized corpus, ``PREFIX.bin``, ``PREFIX.idx`` and the sidecar ``PREFIX.json``, in the model's vocabulary.
 
-The sidecar says what the ids mean and where they come from. A corpus of another vocabulary is refused by name, and one
-without sidecar (written by Megatron) is read only when its vocabulary file is given; its ids are then translated.
+The sidecar records the vocabulary of the ids and the input files. A corpus with another vocabulary is an error that
+names both vocabularies. A corpus without sidecar, as Megatron-LM writes it, requires its vocabulary file; its ids are
+then translated by token name.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from tape.io.vocabulary_files import VocabularyFile, read_vocabulary_file
 from tape.tokenizers import TAPETokenizer
 
 from .indexed_dataset import IndexedDataset, description_path
-from .vocabulary import MEGATRON_TOKENS, TAPE_TOKENS, ids_by_name, log_likelihood
+from .vocabulary import MEGATRON_TOKENS, TAPE_TOKENS, UNMAPPED, id_translation_table, log_likelihood
 
 FORMAT = "proteinlm-corpus"
 VERSION = 1
-_PROBED_TOKENS = 200_000  # of a corpus without sidecar, to see whether the vocabulary declared for it can be right
-_DECISIVE = math.log(1000)  # how much likelier a vocabulary must be to count as shown
+_CHECKED_TOKENS = 200_000  # read from a corpus without sidecar, to check the vocabulary declared for it
+_DECISIVE_LOG_RATIO = math.log(1000)  # a vocabulary must be this much likelier than another to be preferred
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +45,15 @@ class CorpusDescription:
     """Content of the sidecar.
 
     Attributes:
-        documents, tokens: counts; a token is a residue, special tokens are not stored.
+        documents: number of documents (proteins).
+        tokens: number of tokens; every token is a residue, special tokens are not stored.
         tokenizer: name of the vocabulary.
-        vocabulary_fingerprint: TAPETokenizer.fingerprint of the ids.
+        vocabulary_fingerprint: :attr:`TAPETokenizer.fingerprint` of the vocabulary of the ids.
         sources: the input files in order.
-        substitutions: what normalize_sequence changed, by kind.
-        filtered: records left out, by reason.
-        unknown: ``residues``, how many are unknown, and ``meaning``, what that is; empty in older corpora.
+        substitutions: residues that ``normalize_sequence`` changed, by kind of change.
+        filtered: number of omitted records, by reason.
+        unknown: ``residues``, the number of unknown residues, and ``meaning``, the definition of unknown; empty in
+            older corpora.
     """
 
     documents: int
@@ -67,10 +70,10 @@ class CorpusDescription:
 
 
 def read_description(prefix: str | os.PathLike[str]) -> CorpusDescription | None:
-    """The sidecar of a corpus, None when it has none.
+    """Read the sidecar of a corpus; None if the corpus has none.
 
     Raises:
-        DataError: the sidecar is damaged or of an unknown version.
+        DataError: if the sidecar is damaged or has an unknown version.
     """
     path = description_path(prefix)
     if not path.exists():
@@ -78,26 +81,28 @@ def read_description(prefix: str | os.PathLike[str]) -> CorpusDescription | None
     values = read_json_object(path, DataError)
     try:
         if values["format"] != FORMAT or values["version"] != VERSION:
-            raise DataError(f"{path}: {values['format']} version {values['version']}; known is {FORMAT} {VERSION}")
+            raise DataError(
+                f"{path}: {values['format']} version {values['version']} is not supported, only {FORMAT} {VERSION}"
+            )
         sources = tuple(CorpusSource(**source) for source in values["sources"])
         names = ("documents", "tokens", "tokenizer", "vocabulary_fingerprint", "substitutions", "filtered")
         fields = {name: values[name] for name in names}
         return CorpusDescription(sources=sources, unknown=values.get("unknown", {}), **fields)
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: damaged description of the corpus ({type(error).__name__}: {error})") from error
+        raise DataError(f"{path}: damaged corpus description ({type(error).__name__}: {error})") from error
 
 
 class Corpus:
-    """Proteins of one corpus as TAPE ids. Made by :func:`open_corpus`; cheap to pickle.
+    """Proteins of one corpus as TAPE ids. Created by :func:`open_corpus`; cheap to pickle.
 
     Args:
-        dataset: the files.
-        table: file id -> TAPE id, or None when they are the same.
+        dataset: reader of the ``.bin`` and ``.idx`` files.
+        translation: (vocabulary size of the file,) the TAPE id of each id in the file; None if they are the same.
     """
 
-    def __init__(self, dataset: IndexedDataset, table: np.ndarray | None = None) -> None:
+    def __init__(self, dataset: IndexedDataset, translation: np.ndarray | None = None) -> None:
         self.dataset = dataset
-        self._table = table
+        self._translation = translation
 
     def __len__(self) -> int:
         """Number of sequences (proteins)."""
@@ -109,7 +114,7 @@ class Corpus:
 
     @property
     def sizes(self) -> np.ndarray:
-        """(n,) residues of each protein."""
+        """(n,) number of residues of each protein."""
         return self.dataset.sizes
 
     @property
@@ -117,19 +122,19 @@ class Corpus:
         return self.dataset.document_index
 
     def residues(self, protein: int, start: int = 0, length: int | None = None) -> np.ndarray:
-        """Residue ids of a protein, or of ``length`` residues from ``start``; int64.
+        """TAPE ids of the residues ``start`` to ``start + length`` of a protein, by default of all; (n,) int64.
 
         Raises:
-            DataError: an id stands for no residue of the vocabulary; names file and protein.
+            DataError: if an id does not represent a residue in the vocabulary of the corpus.
         """
         ids = self.dataset.read(protein, start, length)
-        if self._table is None:
+        if self._translation is None:
             return ids.astype(np.int64)
-        known = len(self._table)
-        mapped = self._table[np.minimum(ids.astype(np.int64), known - 1)]
-        if ids.size and (int(ids.max()) >= known or mapped.min() < 0):
-            raise DataError(f"{self.prefix}.bin: protein {protein} holds an id that is no residue of its vocabulary")
-        return mapped
+        known = len(self._translation)
+        translated = self._translation[np.minimum(ids.astype(np.int64), known - 1)]
+        if ids.size and (int(ids.max()) >= known or translated.min() < 0):
+            raise DataError(f"{self.prefix}.bin: protein {protein} has an id that is not a residue of its vocabulary")
+        return translated
 
 
 def open_corpus(
@@ -137,36 +142,36 @@ def open_corpus(
     tokenizer: TAPETokenizer,
     vocabulary_file: str | os.PathLike[str] | None = None,
 ) -> Corpus:
-    """Open a corpus and make sure of its vocabulary.
+    """Open a corpus and check its vocabulary.
 
     Args:
-        prefix: path without suffix (one with ``.bin`` or ``.idx`` is understood).
+        prefix: path without suffix; the suffixes ``.bin`` and ``.idx`` are removed.
         tokenizer: the model's vocabulary.
-        vocabulary_file: declares the ids of a corpus without sidecar, or with another vocabulary.
+        vocabulary_file: vocabulary of a corpus that has no sidecar, or of one with another vocabulary.
 
     Raises:
-        VocabularyMismatchError: the corpus is of another vocabulary, or doesn't say which.
-        DataError: a file is missing or damaged.
+        VocabularyMismatchError: if the vocabulary of the corpus is another one, or unknown.
+        DataError: if a file is missing or damaged.
     """
     name = os.fspath(prefix)
     name = name[:-4] if name.endswith((".bin", ".idx")) else name
     dataset = IndexedDataset(name)
-    _ = dataset.sizes  # opens it: a damaged file is reported here, not in a worker
+    _ = dataset.sizes  # opens the files, so that a damaged one is reported here and not in a data loader worker
     declared = read_vocabulary_file(vocabulary_file) if vocabulary_file is not None else None
     description = read_description(name)
     if description is None:
         return _corpus_without_sidecar(dataset, tokenizer, declared)
     if description.tokens != dataset.tokens:
         raise DataError(
-            f"{description_path(name)}: counts {description.tokens} tokens, the corpus has {dataset.tokens}"
+            f"{description_path(name)}: records {description.tokens} tokens, but the corpus has {dataset.tokens}"
         )
     if description.vocabulary_fingerprint == tokenizer.fingerprint:
         return Corpus(dataset)
     if declared is not None and description.vocabulary_fingerprint == declared.fingerprint:
-        return Corpus(dataset, ids_by_name(declared.tokens, tokenizer, declared.path))
+        return Corpus(dataset, id_translation_table(declared.tokens, tokenizer, declared.path))
     raise VocabularyMismatchError(
         f"{name}: written with vocabulary {description.tokenizer} ({description.vocabulary_fingerprint}), the model "
-        f"uses {tokenizer.name} ({tokenizer.fingerprint}); tokenise it again with preprocess_data.py"
+        f"uses {tokenizer.name} ({tokenizer.fingerprint}); tokenize it again with preprocess_data.py"
     )
 
 
@@ -175,29 +180,33 @@ def _corpus_without_sidecar(
 ) -> Corpus:
     if declared is None:
         raise VocabularyMismatchError(
-            f"{dataset.prefix}: no {description_path(dataset.prefix).name} beside it says which vocabulary its ids are "
-            "of; give the vocabulary file that it was written with as --vocab-file "
+            f"{dataset.prefix}: the vocabulary of its ids is unknown, because {description_path(dataset.prefix).name} "
+            "is missing; give the vocabulary file that it was written with as --vocab-file "
             "(Megatron's: pretrain/protein_tools/megatron_iupac_vocab.txt)"
         )
-    table = ids_by_name(declared.tokens, tokenizer, declared.path)
-    table[np.isin(table, tokenizer.residue_ids, invert=True)] = -1  # a corpus stores residues only
-    _probe(dataset, table, declared)
-    return Corpus(dataset, table)
+    translation = id_translation_table(declared.tokens, tokenizer, declared.path)
+    translation[np.isin(translation, tokenizer.residue_ids, invert=True)] = UNMAPPED  # a corpus stores only residues
+    _check_declared_vocabulary(dataset, translation, declared)
+    return Corpus(dataset, translation)
 
 
-def _probe(dataset: IndexedDataset, table: np.ndarray, declared: VocabularyFile) -> None:
-    """Refuse a declared vocabulary that the first tokens contradict.
+def _check_declared_vocabulary(dataset: IndexedDataset, translation: np.ndarray, declared: VocabularyFile) -> None:
+    """Check that the first tokens of a corpus can belong to the declared vocabulary.
 
-    They do with ids of no residue, with no alanine among many, and where the other of the two vocabularies in use (the
-    residues' ids differ by one) makes far likelier proteins of them. Few residues may leave it open: that is logged.
+    They cannot if an id does not represent a residue, if alanine is absent from many residues, or if the other of the
+    two vocabularies in use, whose residue ids differ by one, is far likelier by the residue frequencies. If there are
+    too few residues to decide, a warning is logged.
+
+    Raises:
+        VocabularyMismatchError: if the tokens contradict the vocabulary.
     """
     ids = _first_ids(dataset)
-    wrong = ids[(ids < 0) | (ids >= len(table))]
-    wrong = wrong if wrong.size else ids[table[ids] < 0]
-    if wrong.size:
-        problem = f"id {int(wrong[0])} occurs, which is no residue there"
+    invalid = ids[(ids < 0) | (ids >= len(translation))]
+    invalid = invalid if invalid.size else ids[translation[ids] < 0]
+    if invalid.size:
+        problem = f"the corpus has id {int(invalid[0])}, which is not a residue of that vocabulary"
     elif len(ids) > 2000 and not (ids == declared.tokens.index("A")).any():
-        problem = f"its first {len(ids)} residues have no alanine then"
+        problem = f"its first {len(ids)} residues would have no alanine"
     else:
         problem = _likelier_vocabulary(dataset.prefix, ids, declared)
     if problem:
@@ -205,24 +214,28 @@ def _probe(dataset: IndexedDataset, table: np.ndarray, declared: VocabularyFile)
 
 
 def _first_ids(dataset: IndexedDataset) -> np.ndarray:
-    pieces, seen = [], 0
+    sequences, tokens = [], 0
     for sequence in dataset:
-        pieces.append(np.asarray(sequence, dtype=np.int64))
-        seen += len(pieces[-1])
-        if seen >= _PROBED_TOKENS:
+        sequences.append(np.asarray(sequence, dtype=np.int64))
+        tokens += len(sequence)
+        if tokens >= _CHECKED_TOKENS:
             break
-    return np.concatenate(pieces)
+    return np.concatenate(sequences)
 
 
 def _likelier_vocabulary(prefix: str, ids: np.ndarray, declared: VocabularyFile) -> str:
-    """What speaks against the declared vocabulary, by the frequencies of residues; empty when nothing does."""
+    """Compare vocabularies by the residue frequencies.
+
+    Returns:
+        A sentence that names a vocabulary likelier than the declared one; empty if there is none.
+    """
     likelihood = log_likelihood(ids, declared.tokens)
     for name, tokens in (("TAPE's 30", TAPE_TOKENS), ("Megatron's 31", MEGATRON_TOKENS)):
         if all(declared.tokens[i : i + 1] == tokens[i : i + 1] for i in np.unique(ids)):
-            continue  # says the same of these ids
-        advantage = likelihood - log_likelihood(ids, tokens)
-        if advantage < -_DECISIVE:
-            return f"by the frequencies of its residues it is of {name} tokens"
-        if advantage < _DECISIVE:
-            logger.warning("%s: too few residues to tell %s from %s tokens", prefix, declared.path, name)
+            continue  # both vocabularies have the same tokens for these ids
+        log_ratio = likelihood - log_likelihood(ids, tokens)
+        if log_ratio < -_DECISIVE_LOG_RATIO:
+            return f"by its residue frequencies it was written with {name} tokens"
+        if log_ratio < _DECISIVE_LOG_RATIO:
+            logger.warning("%s: too few residues to distinguish %s from %s tokens", prefix, declared.path, name)
     return ""

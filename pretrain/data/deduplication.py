@@ -1,7 +1,7 @@
-"""Which proteins of a corpus were seen before: a set of 16-byte digests in one array, 27 to 53 bytes a protein.
+"""Exact deduplication of proteins by a set of 16-byte digests in one array, 27 to 53 bytes per protein.
 
-The digest of a protein is BLAKE2b's over its residue ids. At 128 bits two different proteins among 10^9 share one with
-probability 10^-21, so equal digests are equal proteins.
+The digest of a protein is BLAKE2b over its residue ids. With 128 bits, two different proteins among 10^9 collide with
+probability 10^-21, so proteins with equal digests are considered equal.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import hashlib
 import numpy as np
 
 DIGEST_BYTES = 16
-_FIRST_CAPACITY = 1 << 16
-_FULLEST = 0.6  # part of the table that may be taken before it is doubled
+_INITIAL_CAPACITY = 1 << 16
+_MAX_LOAD_FACTOR = 0.6  # the table is doubled above it
 
 
 def protein_digest(ids: np.ndarray) -> bytes:
-    """Digest of one protein's residue ids, of whatever length."""
+    """The 16-byte digest of one protein's residue ids."""
     return hashlib.blake2b(ids.tobytes(), digest_size=DIGEST_BYTES).digest()
 
 
 class DigestSet:
-    """A growing set of digests; open addressing with linear probing, a whole batch at a time."""
+    """A growing hash set of digests with open addressing and linear probing; digests are inserted in batches."""
 
     def __init__(self) -> None:
-        self._table = np.zeros((_FIRST_CAPACITY, 2), dtype=np.uint64)  # (0, 0) is an empty place
+        self._table = np.zeros((_INITIAL_CAPACITY, 2), dtype=np.uint64)  # (0, 0) marks an empty slot
         self._size = 0
 
     def __len__(self) -> int:
@@ -32,18 +32,18 @@ class DigestSet:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the table."""
+        """Memory of the table in bytes."""
         return self._table.nbytes
 
     def add(self, digests: bytes) -> np.ndarray:
-        """Add n digests, one after another.
+        """Add n concatenated digests.
 
         Returns:
-            (n,) bool: True where a digest is new; of equal ones in the batch the first.
+            (n,) bool: True where a digest is new. Of equal digests in the batch, only the first is new.
         """
         pairs = np.frombuffer(digests, dtype="<u8").reshape(-1, 2).astype(np.uint64)
-        pairs[(pairs == 0).all(axis=1), 1] = 1  # the one digest that would look like an empty place
-        order = np.lexsort((pairs[:, 1], pairs[:, 0]))  # stable: equal ones keep their order
+        pairs[(pairs == 0).all(axis=1), 1] = 1  # the one digest that would look like an empty slot
+        order = np.lexsort((pairs[:, 1], pairs[:, 0]))  # stable: equal digests keep their order
         ordered = pairs[order]
         first = np.ones(len(pairs), dtype=bool)
         first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
@@ -56,25 +56,28 @@ class DigestSet:
 
     def _grow(self, size: int) -> None:
         capacity = len(self._table)
-        while size > _FULLEST * capacity:
+        while size > _MAX_LOAD_FACTOR * capacity:
             capacity *= 2
         if capacity > len(self._table):
-            taken = self._table[self._table.any(axis=1)]
+            occupied = self._table[self._table.any(axis=1)]
             self._table = np.zeros((capacity, 2), dtype=np.uint64)
-            self._insert(taken)
+            self._insert(occupied)
 
     def _insert(self, pairs: np.ndarray) -> np.ndarray:
-        """Put distinct digests in; True where one was not there. Those that meet at a place go on one by one."""
+        """Insert distinct digests; (n,) bool, True where a digest was absent.
+
+        Every round probes one slot for each pending digest; those whose slot holds another digest move to the next.
+        """
         new = np.zeros(len(pairs), dtype=bool)
         mask = np.uint64(len(self._table) - 1)
-        places = pairs[:, 0] & mask
+        slots = pairs[:, 0] & mask
         pending = np.arange(len(pairs))
         while len(pending):
-            at, wanted = places[pending], pairs[pending]
-            empty = ~self._table[at].any(axis=1)
-            self._table[at[empty]] = wanted[empty]  # where several want one place, the last to write has it
-            here = (self._table[at] == wanted).all(axis=1)
-            new[pending] |= here & empty
-            pending = pending[~here]
-            places[pending] = (places[pending] + np.uint64(1)) & mask
+            probed, digests = slots[pending], pairs[pending]
+            empty = ~self._table[probed].any(axis=1)
+            self._table[probed[empty]] = digests[empty]  # of several digests for one slot, the last one is stored
+            stored = (self._table[probed] == digests).all(axis=1)
+            new[pending] |= stored & empty
+            pending = pending[~stored]
+            slots[pending] = (slots[pending] + np.uint64(1)) & mask
         return new

@@ -1,9 +1,9 @@
-"""Owner of Megatron's ``PREFIX.bin`` + ``PREFIX.idx``: token ids one after another, and where each sequence lies.
+"""Reader and writer of Megatron-LM's indexed datasets: ``PREFIX.bin`` (token ids) and ``PREFIX.idx`` (their index).
 
-Two index layouts exist, both little endian (INTERFACE section 8): ``mmap`` (magic ``MMIDIDX``), which is written by
-default and byte for byte as Megatron writes it, and the older ``lazy``/``cached`` (magic ``TNTIDX``). Both are read
-through memory maps, so that opening is instant, a corpus of any size takes no memory of its own, and worker processes
-share pages. No special tokens are stored.
+The index has one of two layouts, both little endian and described in docs/data-formats.md: ``mmap`` (magic
+``MMIDIDX``), which is the default and identical, byte for byte, to what Megatron-LM writes, and the older ``lazy`` or
+``cached`` (magic ``TNTIDX``). Files are memory-mapped, so that opening is instant, a corpus of any size needs no
+memory of its own, and worker processes share pages. Special tokens are not stored.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _DTYPES: dict[int, type[np.integer[Any]]] = {
     8: np.uint16,
 }
 _CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
-_UINT16_LIMIT = 65500  # Megatron's bound: a vocabulary below it is stored as uint16
-_COPY_SEQUENCES = 1 << 20  # sequences per piece when the index is put together, so that memory stays flat
+_UINT16_LIMIT = 65500  # as in Megatron-LM: ids of a smaller vocabulary are stored as uint16
+_COPY_SEQUENCES = 1 << 20  # sequences per chunk when the index is assembled; bounds memory
 
 
 def data_path(prefix: str | os.PathLike[str]) -> Path:
@@ -51,22 +51,22 @@ def index_path(prefix: str | os.PathLike[str]) -> Path:
 
 
 def description_path(prefix: str | os.PathLike[str]) -> Path:
-    """The sidecar that says which vocabulary the ids are of; its content belongs to pretrain.data.corpus."""
+    """Path of the sidecar that records the vocabulary of the ids; pretrain.data.corpus defines its content."""
     return Path(f"{os.fspath(prefix)}.json")
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
-    """The type ids of a vocabulary are stored in by the ``mmap`` layout."""
+    """The dtype in which the ``mmap`` layout stores ids of a vocabulary."""
     return np.dtype(np.uint16 if vocab_size < _UINT16_LIMIT else np.int32)
 
 
 @dataclass(frozen=True)
 class _Index:
-    """A parsed ``.idx``: n sequences in d documents."""
+    """A parsed ``.idx`` of n sequences in d documents."""
 
     dtype: np.dtype[Any]
     sizes: np.ndarray  # (n,) tokens of each sequence
-    starts: np.ndarray  # (n,) or (n + 1,) where each begins in the .bin, in units of `unit` bytes
+    starts: np.ndarray  # (n,) or (n + 1,) start of each sequence in the .bin, in multiples of `unit` bytes
     unit: int
     documents: np.ndarray  # (d + 1,) int64, first sequence of each document, then n
 
@@ -74,13 +74,13 @@ class _Index:
 class IndexedDataset:
     """Reader of one corpus. ``dataset[i]`` is sequence i as a read-only view of the memory map.
 
-    The files are opened on first use, and again after pickling (worker processes).
+    The files are opened on first use, and opened again after unpickling in worker processes.
 
     Args:
         prefix: path without ``.bin`` and ``.idx``.
 
     Raises:
-        DataError: on first use, when a file is missing, truncated, of another format, or the two don't fit together.
+        DataError: on first use, if a file is missing, truncated or of another format, or if the two do not match.
     """
 
     def __init__(self, prefix: str | os.PathLike[str]) -> None:
@@ -105,10 +105,10 @@ class IndexedDataset:
         return (self.read(sequence) for sequence in range(len(self)))
 
     def read(self, sequence: int, start: int = 0, length: int | None = None) -> np.ndarray:
-        """Ids of a sequence, or of ``length`` tokens of it from ``start``, in the type of the file."""
+        """Ids ``start`` to ``start + length`` of a sequence, by default all, in the dtype of the file."""
         index, ids = self._open()
         if not 0 <= sequence < len(index.sizes):
-            raise IndexError(f"{self.prefix} has {len(index.sizes)} sequences, no sequence {sequence}")
+            raise IndexError(f"sequence {sequence} is out of range: {self.prefix} has {len(index.sizes)} sequences")
         first = int(index.starts[sequence]) * index.unit // index.dtype.itemsize
         stop = int(index.sizes[sequence]) if length is None else start + length
         return ids[first + start : first + stop]
@@ -129,7 +129,7 @@ class IndexedDataset:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the whole corpus."""
+        """Number of tokens of the corpus."""
         return len(self._open()[1])
 
     def _open(self) -> tuple[_Index, np.ndarray]:
@@ -152,13 +152,13 @@ def _read_index(path: Path) -> _Index:
     elif magic[:8] == LAZY_MAGIC:
         index = _read_lazy_index(path, content)
     else:
-        raise DataError(f"{path}: not a corpus index (it begins with neither MMIDIDX nor TNTIDX)")
+        raise DataError(f"{path}: not a corpus index (it starts with neither MMIDIDX nor TNTIDX)")
     _check_index(path, index)
     return index
 
 
 def _similar_prefixes(path: Path) -> str:
-    """Users often give what they gave to preprocess_data.py, without the ending it adds."""
+    """Suggest prefixes for a missing file: the suffix that preprocess_data.py appends is easily forgotten."""
     found = sorted(path.parent.glob(f"{path.stem}*.idx"))[:3] if path.parent.is_dir() else []
     return "; did you mean " + " or ".join(str(other.with_suffix("")) for other in found) + "?" if found else ""
 
@@ -169,8 +169,8 @@ def _read_mmap_index(path: Path, content: np.ndarray) -> _Index:
     _check_version(path, version)
     needed = _MMAP_HEADER_BYTES + 12 * sequences + 8 * boundaries
     _expect_bytes(path, content, needed)
-    if len(content) not in (needed, needed + sequences):  # modern Megatron may add a mode byte a sequence
-        raise DataError(f"{path}: {len(content)} bytes where its header promises {needed}; it is damaged")
+    if len(content) not in (needed, needed + sequences):  # recent Megatron-LM may add one mode byte per sequence
+        raise DataError(f"{path}: damaged: it has {len(content)} bytes, its header requires {needed}")
     starts = _MMAP_HEADER_BYTES + 4 * sequences
     return _Index(
         dtype=_dtype_of(path, code),
@@ -188,7 +188,7 @@ def _read_lazy_index(path: Path, content: np.ndarray) -> _Index:
     _check_version(path, version)
     _expect_bytes(path, content, _LAZY_HEADER_BYTES + 8 * (2 * (sequences + 1) + dimensions + boundaries))
     if dimensions != sequences:
-        raise DataError(f"{path}: holds items that are not plain sequences of tokens")
+        raise DataError(f"{path}: contains items with more than one dimension; only sequences of tokens are supported")
     starts = _LAZY_HEADER_BYTES + 8 * (sequences + 1)
     sizes = starts + 8 * (sequences + 1)
     return _Index(
@@ -206,29 +206,29 @@ def _section(content: np.ndarray, offset: int, dtype: np.dtype[Any], count: int)
 
 def _expect_bytes(path: Path, content: np.ndarray, needed: int) -> None:
     if len(content) < needed:
-        raise DataError(f"{path}: truncated, {len(content)} bytes where at least {needed} are needed")
+        raise DataError(f"{path}: truncated: it has {len(content)} bytes, at least {needed} are required")
 
 
 def _check_version(path: Path, version: int) -> None:
     if version != _VERSION:
-        raise DataError(f"{path}: index version {version}; only version {_VERSION} is known")
+        raise DataError(f"{path}: index version {version} is not supported, only version {_VERSION}")
 
 
 def _dtype_of(path: Path, code: int) -> np.dtype[Any]:
     if code not in _DTYPES:
-        raise DataError(f"{path}: element type {code} does not hold token ids; known are {sorted(_DTYPES)}")
+        raise DataError(f"{path}: element type {code} is not a type of token ids; these are {sorted(_DTYPES)}")
     return np.dtype(_DTYPES[code]).newbyteorder("<")
 
 
 def _check_index(path: Path, index: _Index) -> None:
     sequences, documents = len(index.sizes), index.documents
     if not sequences:
-        raise DataError(f"{path}: the corpus holds no sequence")
+        raise DataError(f"{path}: the corpus is empty, it has no sequences")
     if len(documents) < 2 or documents[0] != 0 or documents[-1] != sequences or (np.diff(documents) < 0).any():
-        raise DataError(f"{path}: its document boundaries do not run from 0 to {sequences}; it is damaged")
+        raise DataError(f"{path}: damaged: its document boundaries do not run from 0 to {sequences}")
     ends = index.starts[:sequences] * index.unit + index.sizes * np.int64(index.dtype.itemsize)
     if index.starts[0] != 0 or index.sizes.min() < 0 or (index.starts[1:sequences] * index.unit != ends[:-1]).any():
-        raise DataError(f"{path}: its sequences do not follow one another; it is damaged")
+        raise DataError(f"{path}: damaged: its sequences are not contiguous")
 
 
 def _map_tokens(path: Path, index: _Index) -> np.ndarray:
@@ -238,25 +238,28 @@ def _map_tokens(path: Path, index: _Index) -> np.ndarray:
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
     if actual != expected:
-        state = "truncated" if actual < expected else "of another corpus"
-        raise DataError(f"{path}: {actual} bytes where its .idx expects {expected}; one of the two is {state}")
+        problem = "one of the two is truncated" if actual < expected else "the two belong to different corpora"
+        raise DataError(f"{path}: it has {actual} bytes, its .idx requires {expected}; {problem}")
     if not expected:
-        raise DataError(f"{path}: the corpus holds no token")
+        raise DataError(f"{path}: the corpus is empty, it has no tokens")
     return np.memmap(path, dtype=index.dtype, mode="r")
 
 
 class IndexedDatasetWriter:
-    """Writes a corpus in flat memory; the files take their names only when everything is written.
+    """Writes a corpus in constant memory; the files appear under their names only when they are complete.
 
-    A context manager: leaving it normally publishes ``PREFIX.bin``, the sidecar if there is one, and last the ``.idx``
-    without which nothing is read; an error removes everything. Work happens in a hidden folder beside them, and
-    folders that killed runs left are removed. Where several corpora belong together, :meth:`complete` each before the
-    first is left: leaving then only renames.
+    A context manager: a normal exit publishes ``PREFIX.bin``, the sidecar if there is one, and finally the ``.idx``,
+    without which no reader opens a corpus; after an error nothing remains. Temporary files are in a hidden folder
+    next to the corpus; folders left by killed processes are removed. To publish several corpora together, call
+    :meth:`complete` on each before the first context exits; the exits then only rename files.
 
     Args:
         prefix: path without ``.bin`` and ``.idx``.
-        vocab_size: chooses the stored type of the ``mmap`` layout; ``lazy`` and ``cached`` always store int32.
-        layout: ``mmap``, ``lazy`` or ``cached`` (the last two are one format).
+        vocab_size: determines the dtype of the ``mmap`` layout; ``lazy`` and ``cached`` always store int32.
+        layout: ``mmap``, ``lazy`` or ``cached``; the last two are the same format.
+
+    Raises:
+        DataError: if the layout is unknown.
     """
 
     def __init__(self, prefix: str | os.PathLike[str], vocab_size: int, layout: str = "mmap") -> None:
@@ -269,7 +272,7 @@ class IndexedDatasetWriter:
 
     def __enter__(self) -> IndexedDatasetWriter:
         self.prefix.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(self.prefix)
+        _remove_abandoned_folders(self.prefix)
         self._folder = self.prefix.parent / f".{self.prefix.name}.{os.getpid()}.tmp"
         self._folder.mkdir()
         self._complete = False
@@ -280,15 +283,15 @@ class IndexedDatasetWriter:
         return self
 
     def add(self, ids: np.ndarray, sizes: Sequence[int] | np.ndarray, documents: Sequence[int] | np.ndarray) -> None:
-        """Append whole documents.
+        """Append complete documents.
 
         Args:
-            ids: tokens of all their sequences, one after another.
-            sizes: tokens of each sequence; sums to ``len(ids)``.
-            documents: sequences of each document; sums to ``len(sizes)``.
+            ids: concatenated ids of all sequences.
+            sizes: number of tokens of each sequence; they sum to ``len(ids)``.
+            documents: number of sequences of each document; they sum to ``len(sizes)``.
 
         Raises:
-            ValueError: the sums don't fit.
+            ValueError: if the sums do not match.
         """
         if np.sum(sizes) != len(ids) or np.sum(documents) != len(sizes):
             raise ValueError(f"sizes sum to {np.sum(sizes)}, not {len(ids)}, or documents not to {len(sizes)}")
@@ -308,7 +311,7 @@ class IndexedDatasetWriter:
             os.fsync(stream.fileno())
 
     def complete(self) -> None:
-        """Write out all that is still to be written; nothing can be added afterwards."""
+        """Write the index and flush all files to disk; nothing can be added afterwards."""
         if not self._complete:
             for stream in self._streams:
                 stream.flush()
@@ -326,7 +329,7 @@ class IndexedDatasetWriter:
                 self._publish()
         finally:
             for stream in self._streams:
-                with suppress(OSError):  # closing writes too: no reason to hide the error that brought us here
+                with suppress(OSError):  # close() may fail on the buffered rest; the original error matters more
                     stream.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -350,7 +353,8 @@ class IndexedDatasetWriter:
     def _write_lazy_index(self, stream: BinaryIO) -> None:
         stream.write(LAZY_MAGIC + struct.pack("<QQQ", _VERSION, _CODES[self.dtype], self.dtype.itemsize))
         stream.write(struct.pack("<QQQ", self.sequences, self.sequences, self.documents + 1))
-        for first in range(0, self.sequences + 1, _COPY_SEQUENCES):  # every item has one dimension
+        # Offsets into the list of dimensions: every item has exactly one.
+        for first in range(0, self.sequences + 1, _COPY_SEQUENCES):
             stream.write(np.arange(first, min(first + _COPY_SEQUENCES, self.sequences + 1), dtype="<i8").tobytes())
         self._write_starts(stream, 1)
         stream.write(struct.pack("<q", self.tokens))  # this layout also stores the end of the last sequence
@@ -367,15 +371,15 @@ class IndexedDatasetWriter:
 
     def _stored_sizes(self) -> Iterator[np.ndarray]:
         with (self._folder / "sizes").open("rb") as source:
-            while piece := source.read(4 * _COPY_SEQUENCES):
-                yield np.frombuffer(piece, dtype="<i4")
+            while chunk := source.read(4 * _COPY_SEQUENCES):
+                yield np.frombuffer(chunk, dtype="<i4")
 
     def _copy(self, name: str, stream: BinaryIO) -> None:
         with (self._folder / name).open("rb") as source:
             shutil.copyfileobj(source, stream)
 
     def _publish(self) -> None:
-        # The old index goes first: a kill between the renames leaves a corpus without index, never a mismatched pair.
+        # Remove the old index first: a kill between the renames then leaves a corpus without index, not a mismatch.
         index_path(self.prefix).unlink(missing_ok=True)
         description_path(self.prefix).unlink(missing_ok=True)
         os.replace(self._folder / "bin", data_path(self.prefix))
@@ -384,8 +388,8 @@ class IndexedDatasetWriter:
         os.replace(self._folder / "idx", index_path(self.prefix))
 
 
-def _remove_abandoned(prefix: Path) -> None:
-    """Remove work folders of this prefix whose process no longer lives."""
+def _remove_abandoned_folders(prefix: Path) -> None:
+    """Remove temporary folders of this prefix whose process has exited."""
     for folder in prefix.parent.glob(f".{prefix.name}.*.tmp"):
         owner = folder.name[len(prefix.name) + 2 : -len(".tmp")]
         if owner.isdigit() and folder.is_dir() and not _is_running(int(owner)):
@@ -399,4 +403,4 @@ def _is_running(process: int) -> bool:
         return False
     except PermissionError:
         return True
-    return process != os.getpid()  # a folder of our own number is of an earlier process
+    return process != os.getpid()  # a folder with our own process id was left by an earlier process

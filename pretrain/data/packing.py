@@ -1,10 +1,10 @@
-"""Which proteins share a row: every protein of an epoch exactly once, in rows that are nearly full.
+"""Sequence packing: every protein of an epoch appears exactly once, in rows that are nearly full.
 
-A protein takes its residues plus its special tokens, a row has ``seq_length`` tokens, and no protein is cut to fill a
-row. Rows are made by best fit, longest first, on the counts of lengths instead of on proteins (as Krell et al. 2021,
-"Efficient sequence packing without cross-contamination", section 3), so that millions of proteins take seconds; which
-proteins fill the slots of each length, and the order of the rows, are shuffled anew every epoch. Everything is a pure
-function of (lengths, seed, epoch): nothing is cached in files, and a resumed run makes the same rows.
+A protein costs its residues plus its special tokens, a row has ``seq_length`` tokens, and no protein is cut to fill a
+row. Best-fit-decreasing packing works on the histogram of lengths instead of on single proteins (Krell et al. 2021,
+"Efficient sequence packing without cross-contamination", section 3), so that millions of proteins take seconds. The
+assignment of proteins to slots of their length and the order of the rows are shuffled in every epoch. Everything is a
+pure function of (lengths, seed, epoch): nothing is cached in files, and a resumed run has the same rows.
 """
 
 from __future__ import annotations
@@ -19,21 +19,20 @@ import numpy as np
 from tape.errors import ConfigError, DataError
 
 LONG_DOCUMENT_RULES = ("split", "truncate")
-# First entry of every seed sequence: keeps the random streams of different purposes apart.
+# First entry of every seed sequence; it separates the random streams of different purposes.
 _STREAM_SPLIT, _STREAM_ORDER = 1, 2
 
 
 @dataclass(frozen=True)
 class PackingConfig:
-    """How proteins become rows.
+    """Settings of sequence packing.
 
     Attributes:
-        seq_length: tokens of a row.
-        special_tokens: tokens that every protein costs beside its residues (2: ``<cls>`` and ``<sep>``).
-        long_documents: what happens to a protein that is longer than a row. ``split``: it becomes as few pieces as
-            possible, cut at an offset drawn anew every epoch, each piece a sample of its own. ``truncate``: its
-            beginning is kept.
-        seed: of the order and of the offsets.
+        seq_length: tokens per row.
+        special_tokens: tokens that every protein costs besides its residues (2: ``<cls>`` and ``<sep>``).
+        long_documents: treatment of proteins longer than a row. ``split`` cuts one into as few pieces as possible,
+            at an offset drawn in every epoch; each piece is a separate sample. ``truncate`` keeps its beginning.
+        seed: seed of the order and the offsets.
     """
 
     seq_length: int
@@ -43,19 +42,28 @@ class PackingConfig:
 
     def __post_init__(self) -> None:
         if self.long_documents not in LONG_DOCUMENT_RULES:
-            raise ConfigError(f"unknown rule {self.long_documents!r} for long documents; known: {LONG_DOCUMENT_RULES}")
+            raise ConfigError(
+                f"unknown rule {self.long_documents!r} for long documents; choose one of {LONG_DOCUMENT_RULES}"
+            )
         if self.capacity < 1:
             raise ConfigError(f"seq_length {self.seq_length} leaves no room for a residue")
 
     @property
     def capacity(self) -> int:
-        """Residues of the longest piece."""
+        """Maximum number of residues of a piece."""
         return self.seq_length - self.special_tokens
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A protein, or a part of one: ``length`` residues from ``start``; ``number`` counts the parts from 0."""
+    """A protein or a piece of a long one.
+
+    Attributes:
+        protein: number of the protein.
+        start: first residue.
+        length: number of residues.
+        number: number of the piece within its protein, from 0.
+    """
 
     protein: int
     start: int
@@ -65,7 +73,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class _Pieces:
-    """The pieces of an epoch. The first n are the beginnings of the n proteins, further parts follow."""
+    """The pieces of an epoch: the first pieces of the n proteins, then the further pieces of long proteins."""
 
     lengths: np.ndarray  # (n + further,) int32
     further_protein: np.ndarray
@@ -83,13 +91,17 @@ class _Pieces:
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """The rows of one epoch."""
+    """The rows of one epoch.
+
+    Attributes:
+        proteins: number of proteins that were packed.
+    """
 
     proteins: int
     _pieces: _Pieces
-    _assigned: np.ndarray  # piece of every slot, rows one after another
+    _assigned: np.ndarray  # (slots,) piece in every slot, ordered by row
     _row_starts: np.ndarray  # (rows + 1,) first slot of each row
-    _row_order: np.ndarray  # (rows,)
+    _row_order: np.ndarray  # (rows,) permutation
 
     @property
     def rows(self) -> int:
@@ -100,21 +112,21 @@ class EpochPlan:
         return len(self._assigned)
 
     def row(self, number: int) -> list[Piece]:
-        """The pieces of a row, longest first. Protein numbers count from 0 within the sizes that were planned."""
+        """The pieces of a row, longest first. Proteins are numbered from 0 in the order of the planner's sizes."""
         row = self._row_order[number]
         slots = self._assigned[self._row_starts[row] : self._row_starts[row + 1]]
         return [self._pieces.piece(int(index), self.proteins) for index in slots]
 
 
 class EpochPlanner:
-    """Makes the plan of any epoch.
+    """Packs the proteins of any epoch into rows.
 
     Args:
-        sizes: (n,) residues of each protein. Proteins of no residue are left out.
-        config: see :class:`PackingConfig`.
+        sizes: (n,) residues of each protein. Proteins without residues are skipped.
+        config: settings of the packing.
 
     Raises:
-        DataError: no protein has a residue.
+        DataError: if no protein has a residue.
     """
 
     def __init__(self, sizes: np.ndarray, config: PackingConfig) -> None:
@@ -122,34 +134,37 @@ class EpochPlanner:
         self.config = config
         self._long = np.flatnonzero(self.sizes > config.capacity)
         if not (self.sizes > 0).any():
-            raise DataError("no protein with a residue is left to train on; check --split")
+            raise DataError("there is no protein with residues to train on; check --split")
         self._row_counts: list[int] = []
 
     @property
     def long_documents(self) -> int:
-        """Proteins longer than a row."""
+        """Number of proteins longer than a row."""
         return len(self._long)
 
     @property
     def tokens(self) -> int:
-        """Tokens of the first epoch, special tokens included."""
+        """Number of tokens of the first epoch, including special tokens."""
         costs = self._costs(self._cut(0)).astype(np.int64)
         return int(costs[costs > self.config.special_tokens].sum())
 
     @property
     def attended_length(self) -> float:
-        """Mean tokens of a piece, each weighted by its tokens: what attention's arithmetic is proportional to."""
+        """Number of tokens that a token attends to, averaged over the tokens of the first epoch.
+
+        The floating-point operations of attention are proportional to it.
+        """
         costs = self._costs(self._cut(0)).astype(np.float64)
         costs = costs[costs > self.config.special_tokens]
         return float((costs**2).sum() / costs.sum())
 
     def plan(self, epoch: int) -> EpochPlan:
-        """The rows of an epoch (0, 1, ...)."""
+        """Pack the rows of an epoch (0, 1, ...)."""
         pieces = self._cut(epoch)
         costs = self._costs(pieces)
         slot_costs, row_starts = _slots(_pack(self._histogram(costs), self.config.seq_length))
         generator = np.random.default_rng([_STREAM_ORDER, self.config.seed, epoch])
-        # Radix sorts group slots and shuffled pieces by cost: the i-th slot of a cost takes its i-th piece.
+        # Radix sorts group slots and shuffled pieces by cost: the i-th slot of each cost gets the i-th piece of it.
         shuffled = generator.permutation(len(costs)).astype(np.int32)
         shuffled = shuffled[costs[shuffled] > self.config.special_tokens]
         assigned = np.empty(len(shuffled), dtype=np.int32)
@@ -158,16 +173,16 @@ class EpochPlanner:
         return EpochPlan(len(self.sizes), pieces, assigned, row_starts, order)
 
     def rows(self, epoch: int) -> int:
-        """Number of rows of an epoch, without planning who is in them."""
-        changing = len(self._long) and self.config.long_documents == "split"
-        while len(self._row_counts) <= (epoch if changing else 0):
+        """Number of rows of an epoch, without assigning proteins to them."""
+        varies = len(self._long) and self.config.long_documents == "split"
+        while len(self._row_counts) <= (epoch if varies else 0):
             costs = self._costs(self._cut(len(self._row_counts)))
             groups = _pack(self._histogram(costs), self.config.seq_length)
             self._row_counts.append(sum(count for _, count in groups))
-        return self._row_counts[epoch if changing else 0]
+        return self._row_counts[epoch if varies else 0]
 
     def locate(self, sample: int) -> tuple[int, int]:
-        """(epoch, row) of the sample-th row since the beginning of training."""
+        """(epoch, row within the epoch) of row number ``sample`` of the run."""
         epoch = 0
         while sample >= self.rows(epoch):
             sample -= self.rows(epoch)
@@ -176,19 +191,19 @@ class EpochPlanner:
 
     def _histogram(self, costs: np.ndarray) -> np.ndarray:
         counts = np.bincount(costs, minlength=self.config.seq_length + 1)
-        counts[: self.config.special_tokens + 1] = 0  # proteins of no residue
+        counts[: self.config.special_tokens + 1] = 0  # proteins without residues
         return counts
 
     def _costs(self, pieces: _Pieces) -> np.ndarray:
-        """Tokens of each piece, in the smallest type: stable argsort is a fast radix sort up to 16 bits."""
+        """Tokens of each piece, in the smallest dtype: stable argsort is a fast radix sort up to 16 bits."""
         dtype: Any = np.uint16 if self.config.seq_length < 1 << 16 else np.int32
         return (pieces.lengths + self.config.special_tokens).astype(dtype)
 
     def _cut(self, epoch: int) -> _Pieces:
-        """Cut long proteins.
+        """Cut long proteins into pieces.
 
-        A protein of n residues becomes k = ceil(n / capacity) pieces. The first has a random length among those that
-        leave k - 1 pieces enough for the rest, the following ones are full and the last takes what remains.
+        A protein of n residues becomes k = ceil(n / capacity) pieces. The length of the first is random among those
+        for which k - 1 further pieces suffice; the following pieces are full, and the last one has the remainder.
         """
         capacity = self.config.capacity
         lengths = np.minimum(self.sizes, capacity)
@@ -207,46 +222,46 @@ class EpochPlanner:
         return _Pieces(np.concatenate([lengths, rest]), self._long[owner], start, number)
 
 
-# A row in the making: the runs (cost, repeats) that it holds, newest first, as a linked list that rows share.
+# Content of an incomplete row: its runs (cost, repeats), newest first, as a linked list that rows share.
 _Runs = tuple[int, int, Any]
 
 
 def _pack(counts: np.ndarray, seq_length: int) -> list[tuple[_Runs, int]]:
-    """Best fit, longest first: an item goes into the row where it leaves the least room, else into a new row.
+    """Best-fit decreasing: each item goes into the fullest row that it fits into, or else into a new row.
 
-    Rows of equal content are handled together. A bit of ``available`` is set where rows with that much room exist, so
-    that the best fit is its lowest set bit from the item's cost on.
+    Rows with equal content are handled together. Bit i of ``available`` is set if there are rows with i free tokens,
+    so the best fit is the lowest set bit at or above the item's cost.
 
     Args:
         counts: (seq_length + 1,) number of items of each cost.
-        seq_length: room of an empty row.
+        seq_length: tokens of an empty row.
 
     Returns:
-        (content, number of rows with that content).
+        Pairs of a row's content and the number of rows with that content.
     """
-    room: list[list[tuple[_Runs | None, int]]] = [[] for _ in range(seq_length + 1)]
+    rows_by_space: list[list[tuple[_Runs | None, int]]] = [[] for _ in range(seq_length + 1)]
     available = 0
     for cost in np.flatnonzero(counts)[::-1].tolist():
         left = int(counts[cost])
         while left:
             fitting = available >> cost
             space = cost + (fitting & -fitting).bit_length() - 1 if fitting else seq_length
-            runs, rows = room[space].pop() if fitting else (None, -(-left // (seq_length // cost)))
+            runs, rows = rows_by_space[space].pop() if fitting else (None, -(-left // (seq_length // cost)))
             repeats = min(space // cost, left)
             filled = min(rows, left // repeats)
             left -= filled * repeats
             if rows > filled and fitting:
-                room[space].append((runs, rows - filled))
-            elif fitting and not room[space]:
+                rows_by_space[space].append((runs, rows - filled))
+            elif fitting and not rows_by_space[space]:
                 available &= ~(1 << space)
             remaining = space - repeats * cost
-            room[remaining].append(((cost, repeats, runs), filled))
+            rows_by_space[remaining].append(((cost, repeats, runs), filled))
             available |= 1 << remaining
-    return [(runs, rows) for groups in room for runs, rows in groups if runs is not None]
+    return [(runs, rows) for groups in rows_by_space for runs, rows in groups if runs is not None]
 
 
 def _slots(groups: list[tuple[_Runs, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Cost of every slot of all rows, (slots,) int32, and the first slot of each row, (rows + 1,) int64."""
+    """The cost of every slot, (slots,) uint16 or int32, and the first slot of each row, (rows + 1,) int64."""
     costs, sizes = [], []
     for runs, rows in groups:
         content = _content(runs)
@@ -258,7 +273,7 @@ def _slots(groups: list[tuple[_Runs, int]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _content(runs: _Runs | None) -> list[int]:
-    """Costs in a row, largest first."""
+    """The costs of the items of a row, largest first."""
     parts: list[list[int]] = []
     while runs is not None:
         cost, repeats, runs = runs
@@ -267,15 +282,19 @@ def _content(runs: _Runs | None) -> list[int]:
 
 
 def split_by_documents(split: str, documents: int) -> list[tuple[int, int]]:
-    """Train, valid and test ranges of documents, with Megatron's cumulative rounding.
+    """Divide documents into training, validation and test ranges, with Megatron-LM's cumulative rounding.
 
     Args:
         split: up to three proportions, separated by ``,`` or ``/``; missing ones are 0.
-        documents: how many there are.
+        documents: number of documents.
+
+    Returns:
+        (first, end) of the three ranges; ``end`` is exclusive.
 
     Raises:
-        ConfigError: not numbers, not finite, negative, or all 0.
+        ConfigError: if the proportions are not finite numbers, if one is negative, or if all are 0.
     """
+
     try:
         weights = [float(part) for part in split.replace("/", ",").split(",")]
     except ValueError:

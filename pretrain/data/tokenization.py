@@ -1,4 +1,7 @@
-"""Records -> residue ids, in batches, by this process or several: what preprocess_data.py does to every protein."""
+"""Normalization, filtering and tokenization of sequence records, in batches, in this process or in several.
+
+preprocess_data.py applies it to every protein.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +22,25 @@ from .worker_processes import map_in_processes
 
 DEFAULT_MAX_UNKNOWN_FRACTION = 0.001
 UNKNOWN_MEANING = "residues stored as X: X in the input, J, and characters other than letters, gaps and stops"
-_NO_RESIDUE = 255
-_UNKNOWN = IUPAC_VOCAB["X"]
-_READABLE = frozenset(string.ascii_letters + "-.*")  # what normalize_sequence takes; X and J are unknown
+_NEEDS_NORMALIZATION = 255
+_UNKNOWN_ID = IUPAC_VOCAB["X"]
+_VALID_CHARACTERS = frozenset(string.ascii_letters + "-.*")  # input of normalize_sequence; X and J are unknown
 
 
 @dataclass(frozen=True)
 class Filters:
-    """Which records are left out, and what stops the run.
+    """Rules that omit records or end preprocessing with an error. Omitted records are counted by reason.
 
     Attributes:
-        min_length, max_length: residues; records outside are left out and counted.
-        skip_empty: leave out and count empty records instead of stopping at the first, and pass over empty files.
-        deduplicate: leave out and count proteins that are equal, residue by residue, to an earlier one.
-        max_unknown_fraction: largest part of residues that may be unknown: X, and what is written as X because the
-            vocabulary has nothing for it, J and characters that are no residue (see :data:`UNKNOWN_MEANING`).
+        min_length: minimum number of residues; shorter proteins are omitted.
+        max_length: maximum number of residues; longer proteins are omitted. None: no maximum.
+        skip_empty: omit empty records and empty files, instead of ending with an error at the first.
+        deduplicate: omit proteins whose residues are all equal to those of an earlier one.
+        max_unknown_fraction: maximum fraction of unknown residues: X, and what is stored as X because the vocabulary
+            has no token for it (:data:`UNKNOWN_MEANING`).
+
+    Raises:
+        ConfigError: if a value is out of range.
     """
 
     min_length: int = 1
@@ -49,17 +56,15 @@ class Filters:
             raise ConfigError(f"--max-length {self.max_length} is less than --min-length {self.min_length}")
 
     def reason(self, length: int, record: SequenceRecord) -> str | None:
-        """Why a protein of so many residues is left out, None when it is kept.
+        """The reason for omitting a protein of ``length`` residues; None if it is kept.
 
         Raises:
-            DataError: it is empty, and that wasn't allowed.
+            DataError: if it is empty and ``skip_empty`` is not set; the message names file and record.
         """
         if not length:
             if self.skip_empty:
                 return "empty"
-            raise DataError(
-                f"{record.where}: empty record: nothing but gaps; give --skip-empty to leave such records out"
-            )
+            raise DataError(f"{record.where}: the record has no residues, only gaps; --skip-empty omits such records")
         if length < self.min_length:
             return "too_short"
         if self.max_length is not None and length > self.max_length:
@@ -68,16 +73,17 @@ class Filters:
 
 
 @dataclass(frozen=True)
-class TokenisedBatch:
-    """Several proteins.
+class TokenizedBatch:
+    """Residue ids of n proteins.
 
     Attributes:
-        ids: residues of all of them, one after another, uint8: the vocabulary is small, and it travels.
-        sizes: (n,) residues of each.
-        changes: what normalize_sequence changed, by kind.
-        filtered: records left out, by reason.
-        digests: of each protein, joined; empty unless duplicates are wanted out.
-        first_unknown: where the first unknown residue stands and what it is, for a message; empty when there is none.
+        ids: concatenated residue ids, uint8 because the vocabulary is small and batches are sent between processes.
+        sizes: (n,) number of residues of each protein.
+        changes: residues that ``normalize_sequence`` changed, by kind of change.
+        filtered: number of omitted records, by reason.
+        digests: concatenated digests of the proteins; empty without deduplication.
+        first_unknown: file, record and position of the first unknown residue, for an error message; empty if there is
+            none.
     """
 
     ids: np.ndarray
@@ -89,11 +95,11 @@ class TokenisedBatch:
 
     @property
     def unknown(self) -> int:
-        """Residues that are X."""
-        return int(np.count_nonzero(self.ids == _UNKNOWN))
+        """Number of unknown residues."""
+        return int(np.count_nonzero(self.ids == _UNKNOWN_ID))
 
-    def without_seen(self, seen: DigestSet) -> TokenisedBatch:
-        """The batch without proteins that ``seen`` holds or that come twice; they are added to it."""
+    def without_duplicates(self, seen: DigestSet) -> TokenizedBatch:
+        """Remove proteins that are in ``seen`` or occur earlier in the batch; the others are added to ``seen``."""
         new = seen.add(self.digests)
         if new.all():
             return self
@@ -102,34 +108,40 @@ class TokenisedBatch:
         return replace(self, ids=ids, sizes=self.sizes[new], filtered=counts, digests=b"")
 
 
-def tokenise_all(
+def tokenize_batches(
     batches: Iterable[list[SequenceRecord]], workers: int, filters: Filters
-) -> Generator[TokenisedBatch, None, None]:
-    """Tokenised batches in order. At most a few a worker are under way, so that memory is bounded.
+) -> Generator[TokenizedBatch, None, None]:
+    """Tokenize batches, in order; memory is bounded, because only a few batches per worker are in flight.
+
+    Args:
+        batches: batches of records.
+        workers: number of processes; 1: this process.
+        filters: rules that omit records.
 
     Raises:
-        DataError: a record is empty; names file and record.
-        WorkerEndedError: a process ended before its work was done.
+        DataError: if a record is empty and that is not allowed; the message names file and record.
+        WorkerExitedError: if a worker process exits before its work is done.
     """
-    tokenise = partial(tokenise_batch, filters=filters)
+    tokenize = partial(tokenize_batch, filters=filters)
     if workers == 1:
-        yield from map(tokenise, batches)
+        yield from map(tokenize, batches)
         return
-    yield from map_in_processes(tokenise, batches, workers)
+    yield from map_in_processes(tokenize, batches, workers)
 
 
-def tokenise_batch(records: Sequence[SequenceRecord], filters: Filters) -> TokenisedBatch:
-    """Normalise, filter and tokenise some records.
+def tokenize_batch(records: Sequence[SequenceRecord], filters: Filters) -> TokenizedBatch:
+    """Normalize, filter and tokenize a batch of records.
 
-    All letters are looked up at once; only records that hold anything but upper-case residues are taken apart.
+    The characters of all records are looked up at once; only records with other characters than upper-case residues
+    are normalized one by one.
     """
     letters = "".join(record.sequence for record in records).encode("latin-1", "replace")
     ids = _residue_table()[np.frombuffer(letters, dtype=np.uint8)]
     ends = np.cumsum([len(record.sequence) for record in records])
-    unusual = set(np.searchsorted(ends, np.flatnonzero(ids == _NO_RESIDUE), side="right").tolist())
+    unusual = set(np.searchsorted(ends, np.flatnonzero(ids == _NEEDS_NORMALIZATION), side="right").tolist())
     kept, origins, changes, filtered, start = [], [], Counter[str](), Counter[str](), 0
     for number, (record, end) in enumerate(zip(records, ends.tolist(), strict=True)):
-        protein, changed = _normalised(record) if number in unusual else (ids[start:end], None)
+        protein, changed = _normalize(record) if number in unusual else (ids[start:end], None)
         start = end
         reason = filters.reason(len(protein), record)
         if reason:
@@ -142,38 +154,38 @@ def tokenise_batch(records: Sequence[SequenceRecord], filters: Filters) -> Token
     sizes = np.array([len(protein) for protein in kept], dtype=np.int32)
     digests = b"".join(map(protein_digest, kept)) if filters.deduplicate else b""
     joined = np.concatenate(kept) if kept else np.zeros(0, dtype=np.uint8)
-    return TokenisedBatch(joined, sizes, changes, filtered, digests, _first_unknown(origins, joined, sizes))
+    return TokenizedBatch(joined, sizes, changes, filtered, digests, _first_unknown(origins, joined, sizes))
 
 
 @cache
 def _residue_table() -> np.ndarray:
-    """Character code -> id of the upper-case residues; everything else, also what needs a change, is marked."""
+    """(256,) residue id of each character code; all but upper-case residues are marked for normalization."""
     tokenizer = TAPETokenizer()
-    table = np.full(256, _NO_RESIDUE, dtype=np.uint8)
+    table = np.full(256, _NEEDS_NORMALIZATION, dtype=np.uint8)
     for residue in tokenizer.residue_ids.tolist():
         table[ord(tokenizer.tokens[residue])] = residue
     return table
 
 
-def _normalised(record: SequenceRecord) -> tuple[np.ndarray, Counter[str]]:
-    others = "".join(_unreadable(record.sequence))
-    text = record.sequence.translate(str.maketrans(others, "X" * len(others)))
+def _normalize(record: SequenceRecord) -> tuple[np.ndarray, Counter[str]]:
+    invalid = "".join(_invalid_characters(record.sequence))
+    text = record.sequence.translate(str.maketrans(invalid, "X" * len(invalid)))
     sequence, changed = normalize_sequence(text, drop_gaps=True)
-    if others:
-        changed["other_to_X"] = sum(map(record.sequence.count, others))
+    if invalid:
+        changed["other_to_X"] = sum(map(record.sequence.count, invalid))
     return TAPETokenizer().encode_residues(sequence).astype(np.uint8), changed
 
 
-def _unreadable(sequence: str) -> set[str]:
-    return {character for character in set(sequence) - _READABLE if not character.isspace()}
+def _invalid_characters(sequence: str) -> set[str]:
+    return {character for character in set(sequence) - _VALID_CHARACTERS if not character.isspace()}
 
 
 def _first_unknown(records: Sequence[SequenceRecord], ids: np.ndarray, sizes: np.ndarray) -> str:
-    """File, record and place of the first X among the ids of so many records, and what the file has there."""
-    unknown = np.flatnonzero(ids == _UNKNOWN)
+    """File, record, position and character of the first unknown residue; empty if there is none."""
+    unknown = np.flatnonzero(ids == _UNKNOWN_ID)
     if not len(unknown):
         return ""
     record = records[int(np.searchsorted(np.cumsum(sizes), unknown[0], side="right"))]
-    letters = _unreadable(record.sequence) | set("XxJj")
+    letters = _invalid_characters(record.sequence) | set("XxJj")
     position = next(number for number, letter in enumerate(record.sequence) if letter in letters)
     return f"{record.where}: {record.sequence[position]!r} at position {position + 1}"

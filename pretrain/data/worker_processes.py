@@ -1,9 +1,10 @@
-"""A function applied to a stream of items by several processes: results in order, bounded memory, no silent death.
+"""An ordered parallel map over worker processes, with bounded memory, that fails when a worker dies.
 
-Every worker has a pipe of its own and one item at a time, so there is neither a queue nor a lock that a dying process
-could leave taken. A worker that ends for whatever reason closes its end of the pipe, which is noticed at once, and a
-worker whose owner ends reads the end of its pipe and goes. (multiprocessing.Pool replaces a dead worker and waits for
-its item for ever; before Python 3.12.1 ProcessPoolExecutor can wait too, for a full pipe that nobody reads.)
+Every worker has its own pipe and processes one item at a time, so there is neither a queue nor a lock that a killed
+process could leave locked. A worker that exits for any reason closes its end of the pipe, which the parent notices
+immediately; a worker whose parent exits reads the end of the pipe and exits too. (multiprocessing.Pool replaces a
+dead worker and waits for its item forever; before Python 3.12.1 ProcessPoolExecutor can also deadlock, on a full pipe
+that nobody reads.)
 """
 
 from __future__ import annotations
@@ -23,29 +24,31 @@ from tape.errors import ProteinLMError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_ITEMS_IN_FLIGHT = 4  # a worker; bounds memory when the results are taken more slowly than they are made
-_END_SECONDS = 10.0
+_ITEMS_IN_FLIGHT = 4  # per worker; bounds memory when results are consumed more slowly than they are produced
+_JOIN_SECONDS = 10.0
 
 
-class WorkerEndedError(ProteinLMError):
-    """A worker process ended before its work was done."""
+class WorkerExitedError(ProteinLMError):
+    """A worker process exited before its work was done."""
 
 
 def map_in_processes(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """``map(function, items)``, worked out by so many processes and a few items ahead.
+    """``map(function, items)`` computed by worker processes, a few items ahead of the consumer.
 
-    Closing the iterator, or any error, ends the workers at once.
+    Closing the iterator, or any error, kills the workers.
 
     Args:
-        function: picklable; what it raises is raised here.
+        function: a picklable function; exceptions that it raises are raised here.
+        items: the arguments, picklable.
+        workers: number of processes.
 
     Raises:
-        WorkerEndedError: a process ended, for example because the system was short of memory; says how.
+        WorkerExitedError: if a process exits, for example killed for lack of memory; the message has its exit status.
     """
-    with _Workers(function, workers) as group:
+    with _WorkerPool(function, workers) as pool:
         pending: deque[Future[Result]] = deque()
         for item in items:
-            pending.append(group.submit(item))
+            pending.append(pool.submit(item))
             if len(pending) >= workers * _ITEMS_IN_FLIGHT:
                 yield pending.popleft().result()
         while pending:
@@ -53,90 +56,94 @@ def map_in_processes(function: Callable[[Item], Result], items: Iterable[Item], 
 
 
 class _Worker(Generic[Item, Result]):
-    """One process. Used by one thread at a time."""
+    """The parent's handle of one worker process, used by one thread at a time."""
 
     def __init__(self, function: Callable[[Item], Result]) -> None:
-        context = get_context("spawn")  # a copy of this process would hold the other workers' pipes and locks open
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, function), daemon=True)
+        context = get_context("spawn")  # a forked process would keep the pipes and locks of the other workers open
+        self._pipe, worker_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(worker_end, function), daemon=True)
         self._process.start()
-        theirs.close()  # so that its end closes when the process does
+        worker_end.close()  # so that the worker has the only handle and its exit closes the pipe
 
     def __call__(self, item: Item) -> Result:
         try:
             self._pipe.send(item)
             result, error = self._pipe.recv()
         except (EOFError, ConnectionError):
-            raise WorkerEndedError(self._how_it_ended()) from None
+            raise WorkerExitedError(self._exit_message()) from None
         if error is not None:
             raise error
         return result
 
-    def end(self) -> None:
-        """End the process at once; a thread that waits for it gets :class:`WorkerEndedError`."""
+    def kill(self) -> None:
+        """Kill the process; a thread that waits for its result gets :class:`WorkerExitedError`."""
         self._process.kill()
 
     def release(self) -> None:
-        """Free what is kept of a process that was ended."""
-        self._process.join(_END_SECONDS)
+        """Reap a killed process and close its pipe."""
+        self._process.join(_JOIN_SECONDS)
         self._pipe.close()
 
-    def _how_it_ended(self) -> str:
-        self._process.join(_END_SECONDS)
+    def _exit_message(self) -> str:
+        self._process.join(_JOIN_SECONDS)
         code = self._process.exitcode
-        how = f"by signal {-code} ({signal.Signals(-code).name})" if code is not None and code < 0 else f"(code {code})"
+        if code is not None and code < 0:
+            status = f"was killed by signal {-code} ({signal.Signals(-code).name})"
+        else:
+            status = f"exited with code {code}"
+
         return (
-            f"a worker process was ended {how} before its work was done; a system that runs short of memory does that: "
+            f"a worker process {status} before its work was done; the system kills processes when memory runs out: "
             "try fewer --workers"
         )
 
 
-class _Workers(Generic[Item, Result]):
-    """Several workers and a thread for each, which waits for its answers."""
+class _WorkerPool(Generic[Item, Result]):
+    """Several worker processes, with one thread per worker that waits for its results."""
 
     def __init__(self, function: Callable[[Item], Result], workers: int) -> None:
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="worker")
-        self._all: list[_Worker[Item, Result]] = []
+        self._workers: list[_Worker[Item, Result]] = []
         self._idle: SimpleQueue[_Worker[Item, Result]] = SimpleQueue()
         self._function, self._count = function, workers
 
-    def __enter__(self) -> _Workers[Item, Result]:
+    def __enter__(self) -> _WorkerPool[Item, Result]:
         try:
             for _ in range(self._count):
-                self._all.append(_Worker(self._function))
-                self._idle.put(self._all[-1])
+                self._workers.append(_Worker(self._function))
+                self._idle.put(self._workers[-1])
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def submit(self, item: Item) -> Future[Result]:
-        return self._threads.submit(self._answer, item)
+        return self._threads.submit(self._run, item)
 
-    def _answer(self, item: Item) -> Result:
-        worker = self._idle.get()  # never waits: there are as many threads as workers
+    def _run(self, item: Item) -> Result:
+        worker = self._idle.get()  # never blocks: there are as many threads as workers
         try:
             return worker(item)
         finally:
             self._idle.put(worker)
 
     def __exit__(self, *_: object) -> None:
-        for worker in self._all:
-            worker.end()
+        for worker in self._workers:
+            worker.kill()
         self._threads.shutdown(cancel_futures=True)
-        for worker in self._all:
+        for worker in self._workers:
             worker.release()
 
 
-def _work(pipe: Connection, function: Callable[[Item], Result]) -> None:
-    """The worker's life: items in, (result, error) out, until its owner closes the pipe."""
-    for ignored in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and the end of a job are the owner's to answer
+def _serve(pipe: Connection, function: Callable[[Item], Result]) -> None:
+    """Main function of a worker: receive items and send (result, error) until the parent closes the pipe."""
+    for ignored in (signal.SIGINT, signal.SIGTERM):  # sent to the process group; the parent handles them
         signal.signal(ignored, signal.SIG_IGN)
     with suppress(EOFError, ConnectionError):
         while True:
             item = pipe.recv()
             try:
-                answer = function(item), None
+                reply = function(item), None
             except Exception as error:
-                answer = None, error  # type: ignore[assignment]
-            pipe.send(answer)
+                reply = None, error  # type: ignore[assignment]
+            pipe.send(reply)

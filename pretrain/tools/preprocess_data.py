@@ -28,7 +28,7 @@ import numpy as np
 from pretrain.data.corpus import CorpusDescription, CorpusSource
 from pretrain.data.deduplication import DigestSet
 from pretrain.data.indexed_dataset import LAYOUTS, IndexedDatasetWriter
-from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, UNKNOWN_MEANING, Filters, tokenise_all
+from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, UNKNOWN_MEANING, Filters, tokenize_batches
 from tape.errors import ConfigError, DataError, run_cli
 from tape.io.checksums import sha256_of
 from tape.io.sequences import SEQUENCE_KEYS, SequenceRecord, read_sequences
@@ -140,9 +140,10 @@ def _write_corpus(
     filtered: Counter[str] = Counter()
     seen = DigestSet()
     unknown, first_unknown = 0, ""
-    with closing(tokenise_all(reader, workers, filters)) as batches:  # an error here ends the workers too
+    with closing(tokenize_batches(reader, workers, filters)) as batches:  # an error here also kills the workers
         for batch in batches:
-            batch = batch.without_seen(seen) if filters.deduplicate else batch
+            batch = batch.without_duplicates(seen) if filters.deduplicate else batch
+
             writer.add(batch.ids, batch.sizes, np.ones(len(batch.sizes), dtype=np.int64))
             changes.update(batch.changes)
             filtered.update(batch.filtered)

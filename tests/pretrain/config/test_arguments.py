@@ -139,7 +139,7 @@ def test_the_old_launchers_rank_is_accepted(flag: str) -> None:
             1,
             "the core attention; give one of them",
         ),
-        (["--rampup-batch-size", "1", "2", "10"], 1, "arrive at --global-batch-size"),
+        (["--rampup-batch-size", "1", "2", "10"], 1, "do not reach --global-batch-size"),
         (["--data-path", "0.5", "a", "0.5"], 1, "WEIGHT PREFIX"),
         (["--train-data-path", "t"], 1, "--data-path or --train-data-path"),
         (["--valid-data-path", "v", "--split", "1,1,1"], 1, "--valid-data-path"),

@@ -1,4 +1,4 @@
-"""Batch-size ramp-up, against Megatron's rule written out step by step."""
+"""The batch-size ramp-up against Megatron-LM's rule, step by step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def megatron_batch(consumed: int, start: int, increment: int, samples: int, full
     return start + int(consumed / per_increment) * increment
 
 
-def test_batches_grow_as_in_megatron() -> None:
+def test_batches_grow_like_megatrons() -> None:
     consumed, sizes = 0, []
     for iteration in range(40):
         assert RAMP.consumed_samples(iteration) == consumed
@@ -37,14 +37,14 @@ def test_batches_grow_as_in_megatron() -> None:
     assert set(sizes) == set(range(8, 33, 4))
 
 
-def test_iterations_of_a_number_of_samples() -> None:
+def test_number_of_iterations_for_a_number_of_samples() -> None:
     for samples in (0, 7, 8, 100, 299, 300, 1000):
         iterations = RAMP.iterations(samples)
         assert RAMP.consumed_samples(iterations) <= samples < RAMP.consumed_samples(iterations + 1)
     assert BatchConfig(2, 8).iterations(63) == 7
 
 
-def test_a_later_start_goes_on_alike() -> None:
+def test_steps_after_a_resume_are_the_same() -> None:
     steps = list(RAMP.steps(0, 30))
     for done in (3, 11, 25):
         assert list(RAMP.steps(RAMP.consumed_samples(done), 30 - done)) == steps[done:]
@@ -52,7 +52,7 @@ def test_a_later_start_goes_on_alike() -> None:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_ranks_share_every_batch(ranks: int) -> None:
+def test_every_batch_is_divided_among_the_ranks(ranks: int) -> None:
     orders = [TrainingOrder(RAMP, 100, 12, rank, ranks) for rank in range(ranks)]
     seen = sorted(sample for order in orders for micro in order for sample in micro)
     assert seen == list(range(100, RAMP.consumed_samples(12, 100)))
@@ -62,18 +62,18 @@ def test_ranks_share_every_batch(ranks: int) -> None:
 @pytest.mark.parametrize(
     ("ramp", "message"),
     [
-        (Rampup(8, 5, 300), "doesn't arrive at --global-batch-size 32"),
-        (Rampup(40, 4, 300), "doesn't arrive"),
+        (Rampup(8, 5, 300), "do not reach --global-batch-size 32 exactly"),
+        (Rampup(40, 4, 300), "do not reach"),
         (Rampup(8, 0, 300), "three positive numbers"),
         (Rampup(6, 2, 300), "6 is not a multiple of --micro-batch-size 2 times 2"),
     ],
 )
-def test_bad_ramps_are_refused(ramp: Rampup, message: str) -> None:
+def test_invalid_ramp_ups_are_errors(ramp: Rampup, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         BatchConfig(2, 32, ramp).check(2)
 
 
-def test_a_resumed_ramp_is_the_whole_one(
+def test_resume_during_the_ramp_up_equals_the_uninterrupted_run(
     tmp_path: Path,
     flags: Callable[..., list[str]],
     pretrain_here: Callable[[list[str]], None],

@@ -1,4 +1,4 @@
-"""Blends: shares kept at every point, each corpus whole in each of its epochs, a pure function of the row's number."""
+"""Blends: exact shares at every row, complete epochs of every corpus, a pure function of the row number."""
 
 from __future__ import annotations
 
@@ -43,25 +43,25 @@ def blend(prefixes: list[Path]) -> BlendedProteins:
 
 
 def drawn(blend: BlendedProteins, rows: int) -> list[tuple[int, int]]:
-    """(corpus, its row) of the first rows."""
+    """(corpus, row within it) of the first rows."""
     sources = [blend.source(sample) for sample in range(rows)]
     return [(blend.parts.index(part), index) for part, index in sources]
 
 
-def test_shares_hold_at_every_point(blend: BlendedProteins) -> None:
+def test_shares_are_exact_at_every_row(blend: BlendedProteins) -> None:
     corpora = np.array([corpus for corpus, _ in drawn(blend, 1000)])
     first = np.cumsum(corpora == 0)
     assert (abs(first - 0.7 * np.arange(1, 1001)) <= 1.0).all()
     assert first[-1] == 700
 
 
-def test_every_corpus_gives_its_rows_in_turn(blend: BlendedProteins) -> None:
+def test_rows_of_every_corpus_are_in_order(blend: BlendedProteins) -> None:
     for corpus in range(2):
         indices = [index for number, index in drawn(blend, 500) if number == corpus]
         assert indices == list(range(len(indices)))
 
 
-def test_each_protein_once_in_each_epoch_of_its_corpus(blend: BlendedProteins) -> None:  # defect 30
+def test_each_protein_once_per_epoch_of_its_corpus(blend: BlendedProteins) -> None:  # bug 30 in docs/compatibility.md
     seen: list[Counter[tuple[int, int]]] = [Counter(), Counter()]
     for corpus, index in drawn(blend, len(blend)):
         part = blend.parts[corpus]
@@ -71,7 +71,7 @@ def test_each_protein_once_in_each_epoch_of_its_corpus(blend: BlendedProteins) -
     assert {count for counter in seen for count in counter.values()} == {1}
 
 
-def test_its_length_is_when_the_last_corpus_was_seen(blend: BlendedProteins) -> None:
+def test_length_is_the_first_complete_epoch_of_all_corpora(blend: BlendedProteins) -> None:
     last = drawn(blend, len(blend))[-1]
     assert last[1] == len(blend.parts[last[0]]) - 1
     assert all(
@@ -79,7 +79,7 @@ def test_its_length_is_when_the_last_corpus_was_seen(blend: BlendedProteins) -> 
     )
 
 
-def test_one_corpus_in_a_blend_gives_what_it_gives_alone(prefixes: list[Path]) -> None:
+def test_blend_of_one_corpus_equals_the_corpus(prefixes: list[Path]) -> None:
     alone = parts(prefixes)[0]
     blended = BlendedProteins([alone], (1.0,))
     assert all(np.array_equal(blended[i].input_ids, alone[i].input_ids) for i in range(5))
@@ -91,18 +91,18 @@ def test_masks_of_two_corpora_differ() -> None:
     assert len({blend_seed(7, number) for number in range(5)} | {blend_seed(8, 1)}) == 6
 
 
-def test_continuing_gives_the_same_rows(blend: BlendedProteins, prefixes: list[Path]) -> None:
-    """From row 96 on with two workers, as after a restart, against one process from the beginning."""
+def test_resume_has_the_same_rows(blend: BlendedProteins, prefixes: list[Path]) -> None:
+    """A resume at row 96 with two workers against one process from the beginning."""
     batch = BatchConfig(2, 4)
-    straight = list(MicroBatches(blend, TrainingOrder(batch, 0, 30, 0, 1)))[48:]
-    again = BlendedProteins(parts(prefixes), (0.7, 0.3))
-    continued = list(MicroBatches(again, TrainingOrder(batch, 96, 6, 0, 1), workers=2))
-    for one, two in zip(straight, continued, strict=True):
+    uninterrupted = list(MicroBatches(blend, TrainingOrder(batch, 0, 30, 0, 1)))[48:]
+    reopened = BlendedProteins(parts(prefixes), (0.7, 0.3))
+    resumed = list(MicroBatches(reopened, TrainingOrder(batch, 96, 6, 0, 1), workers=2))
+    for one, two in zip(uninterrupted, resumed, strict=True):
         assert torch.equal(one.input_ids, two.input_ids)
         assert torch.equal(one.labels, two.labels)
 
 
-def test_without_weights_in_proportion_to_rows(prefixes: list[Path]) -> None:
+def test_default_weights_are_proportional_to_rows(prefixes: list[Path]) -> None:
     blended = BlendedProteins(parts(prefixes))
     assert len(blended) == sum(map(len, blended.parts))
     assert sorted(drawn(blended, len(blended))) == [
@@ -110,7 +110,7 @@ def test_without_weights_in_proportion_to_rows(prefixes: list[Path]) -> None:
     ]
 
 
-def test_evaluation_takes_every_row_once(prefixes: list[Path]) -> None:
+def test_evaluation_sees_every_row_once(prefixes: list[Path]) -> None:
     blended = BlendedProteins(parts(prefixes, repeat=False), (0.5, 0.5))
     everything = drawn(blended, len(blended))
     assert len(set(everything)) == len(everything) == sum(map(len, blended.parts))
@@ -125,18 +125,18 @@ def test_evaluation_takes_every_row_once(prefixes: list[Path]) -> None:
     ("weights", "expected"),
     [((0.7, 0.3), [7, 3]), ((1, 2), [1, 2]), ((50, 25, 25), [2, 1, 1]), ((0.1, 0.2, 0.7), [1, 2, 7])],
 )
-def test_weights_become_small_whole_numbers(weights: tuple[float, ...], expected: list[int]) -> None:
+def test_weights_are_reduced_to_small_integers(weights: tuple[float, ...], expected: list[int]) -> None:
     assert whole_shares(weights) == expected
 
 
-def test_awkward_weights_are_rounded_to_a_millionth() -> None:
+def test_other_weights_are_rounded_to_a_millionth() -> None:
     shares = whole_shares((12345678.9, 98765432.1))
     assert shares[0] / sum(shares) == pytest.approx(12345678.9 / 111111111.0, abs=1e-6)
     with pytest.raises(ConfigError, match="too small"):
         whole_shares((1e-9, 1.0))
 
 
-def test_the_option() -> None:
+def test_parsing_of_the_option() -> None:
     assert Blend.parse(["a"], "--data-path") == Blend(("a",))
     assert Blend.parse(["a", "b"], "--data-path") == Blend(("a", "b"))
     assert Blend.parse(["0.7", "a", "3e-1", "b"], "--data-path") == Blend(("a", "b"), (0.7, 0.3))
@@ -153,12 +153,12 @@ def test_the_option() -> None:
         ("nan a 1 b", "above 0"),
     ],
 )
-def test_mistakes_in_the_option(words: str, message: str) -> None:
+def test_invalid_values_of_the_option(words: str, message: str) -> None:
     with pytest.raises(ConfigError, match=f"--valid-data-path.*{message}"):
         Blend.parse(words.split(), "--valid-data-path")
 
 
-def test_what_the_user_is_told(blend: BlendedProteins) -> None:
+def test_description_of_a_blend(blend: BlendedProteins) -> None:
     first, second = describe(blend)
     assert "70.00% of the rows; 300 proteins" in first
     assert "30.00% of the rows; 40 proteins" in second
@@ -167,7 +167,7 @@ def test_what_the_user_is_told(blend: BlendedProteins) -> None:
 
 
 def test_attended_length(blend: BlendedProteins) -> None:
-    """Mean tokens of a protein weighted by its tokens, by summing over the rows of an epoch."""
+    """The token-weighted mean length, computed from all rows of an epoch."""
     part = blend.parts[1]
     lengths = np.array([length for row in range(len(part)) for length in part[row].lengths], dtype=float)
     assert part.attended_length == pytest.approx((lengths**2).sum() / lengths.sum())

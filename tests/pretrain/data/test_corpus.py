@@ -1,4 +1,4 @@
-"""A corpus says which vocabulary its ids are of, and another one is refused by name."""
+"""Corpora record the vocabulary of their ids; a corpus with another vocabulary is an error that names both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEGATRON = PROTEIN_TOOLS / "megatron_iupac_vocab.txt"
 
 
 def write_megatron(prefix: Path, proteins: list[str]) -> Path:
-    """A corpus as Megatron wrote it: 31 tokens, no sidecar."""
+    """Write a corpus like Megatron-LM's: 31 tokens, no sidecar."""
     tokens = read_vocabulary_file(MEGATRON).tokens
     with IndexedDatasetWriter(prefix, 31) as writer:
         for protein in proteins:
@@ -46,11 +46,11 @@ def test_residues_of_a_corpus(corpus_prefix: Path, proteins: list[str]) -> None:
     assert TOKENIZER.decode(corpus.residues(3, 2, 3)) == proteins[3][2:5]
 
 
-def test_prefix_with_suffix_is_understood(corpus_prefix: Path) -> None:
+def test_prefix_may_have_a_suffix(corpus_prefix: Path) -> None:
     assert open_corpus(f"{corpus_prefix}.bin", TOKENIZER).prefix == str(corpus_prefix)
 
 
-def test_a_corpus_of_another_vocabulary_is_refused_by_name(tmp_path: Path) -> None:
+def test_error_for_another_vocabulary_names_both(tmp_path: Path) -> None:
     prefix = write_megatron(tmp_path / "old", ["ACDEF"])
     megatrons = read_vocabulary_file(MEGATRON)
     description = {
@@ -70,20 +70,20 @@ def test_a_corpus_of_another_vocabulary_is_refused_by_name(tmp_path: Path) -> No
     assert TOKENIZER.decode(open_corpus(prefix, TOKENIZER, MEGATRON).residues(0)) == "ACDEF"
 
 
-def test_a_corpus_without_sidecar_must_be_declared(tmp_path: Path) -> None:
+def test_corpus_without_sidecar_requires_its_vocabulary_file(tmp_path: Path) -> None:
     prefix = write_megatron(tmp_path / "old", ["ACDEFGHIKLMNPQRSTVWYZ" * 200])
-    with pytest.raises(VocabularyMismatchError, match=r"no old.json beside it.*--vocab-file"):
+    with pytest.raises(VocabularyMismatchError, match=r"old.json is missing.*--vocab-file"):
         open_corpus(prefix, TOKENIZER)
     assert TOKENIZER.decode(open_corpus(prefix, TOKENIZER, MEGATRON).residues(0, 0, 21)) == "ACDEFGHIKLMNPQRSTVWYZ"
 
 
-def test_a_wrong_declaration_is_noticed(tmp_path: Path) -> None:
-    """Read with the 30-token file every residue would shift by one letter; alanine's absence gives it away."""
+def test_wrong_vocabulary_file_is_detected(tmp_path: Path) -> None:
+    """With the 30-token file every residue would shift by one; the absence of alanine reveals it."""
     prefix = write_megatron(tmp_path / "old", ["ACDEFGHIKLMNPQRSTVWY" * 200])
     with pytest.raises(VocabularyMismatchError, match="no alanine"):
         open_corpus(prefix, TOKENIZER, PROTEIN_TOOLS / "iupac_vocab.txt")
     prefix = write_megatron(tmp_path / "short", ["ACZ"])
-    with pytest.raises(VocabularyMismatchError, match="id 30 occurs"):
+    with pytest.raises(VocabularyMismatchError, match="has id 30"):
         open_corpus(prefix, TOKENIZER, PROTEIN_TOOLS / "iupac_vocab.txt")
 
 
@@ -91,17 +91,17 @@ NATURAL = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDGTQDNLSGAEKAVQ"
 
 
 def write_ours(prefix: Path, protein: str) -> Path:
-    """TAPE's ids, no sidecar."""
+    """Write a corpus of TAPE's ids without sidecar."""
     with IndexedDatasetWriter(prefix, 30) as writer:
         writer.add(TOKENIZER.encode_residues(protein), [len(protein)], [1])
     return prefix
 
 
 @pytest.mark.parametrize("length", [20, 56])
-def test_a_wrong_declaration_is_noticed_in_a_small_corpus(
+def test_wrong_vocabulary_file_is_detected_in_a_small_corpus(
     tmp_path: Path, length: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By the residues' frequencies; what is right passes without a word."""
+    """By the residue frequencies; the right file causes no warning."""
     protein = NATURAL[:length]
     prefix = write_megatron(tmp_path / "old", [protein])
     with pytest.raises(VocabularyMismatchError, match=r"old: not written with .*iupac_vocab.txt: .*Megatron's 31"):
@@ -114,14 +114,16 @@ def test_a_wrong_declaration_is_noticed_in_a_small_corpus(
     assert not caplog.records
 
 
-def test_too_few_residues_to_tell_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_too_few_residues_to_check_the_vocabulary_cause_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     prefix = write_megatron(tmp_path / "old", ["MKQ"])
     assert TOKENIZER.decode(open_corpus(prefix, TOKENIZER, MEGATRON).residues(0)) == "MKQ"
     (message,) = caplog.messages
-    assert message == f"{prefix}: too few residues to tell {MEGATRON} from TAPE's 30 tokens"
+    assert message == f"{prefix}: too few residues to distinguish {MEGATRON} from TAPE's 30 tokens"
 
 
-def test_stretches_of_x_do_not_hide_the_vocabulary(tmp_path: Path) -> None:
+def test_long_runs_of_x_do_not_affect_the_vocabulary_check(tmp_path: Path) -> None:
     protein = NATURAL[:20] + "X" * 500 + NATURAL[20:] + "Q" * 40
     prefix = write_megatron(tmp_path / "old", [protein])
     assert TOKENIZER.decode(open_corpus(prefix, TOKENIZER, MEGATRON).residues(0)) == protein
@@ -129,33 +131,33 @@ def test_stretches_of_x_do_not_hide_the_vocabulary(tmp_path: Path) -> None:
         open_corpus(prefix, TOKENIZER, PROTEIN_TOOLS / "iupac_vocab.txt")
 
 
-def test_an_id_that_is_no_residue_is_refused_when_read(tmp_path: Path) -> None:
+def test_reading_an_id_that_is_not_a_residue_is_an_error(tmp_path: Path) -> None:
     prefix = write_megatron(tmp_path / "old", ["ACDEF", "ACDEF"])
     content = bytearray((tmp_path / "old.bin").read_bytes())
     corpus = open_corpus(prefix, TOKENIZER, MEGATRON)
     content[-2:] = b"\x02\x00"  # [CLS]
     (tmp_path / "old.bin").write_bytes(content)
-    with pytest.raises(DataError, match="protein 1 holds an id"):
+    with pytest.raises(DataError, match="protein 1 has an id"):
         corpus.residues(1)
 
 
 @pytest.mark.parametrize("content", ["{", '{"format": "x", "version": 1}', "[]"])
-def test_a_damaged_sidecar_is_named(tmp_path: Path, content: str) -> None:
+def test_error_names_the_damaged_sidecar(tmp_path: Path, content: str) -> None:
     write_megatron(tmp_path / "x", ["ACD"])
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(DataError, match=r"x\.json"):
         read_description(tmp_path / "x")
 
 
-def test_a_sidecar_of_another_corpus_is_noticed(corpus_prefix: Path, tmp_path: Path) -> None:
+def test_sidecar_of_another_corpus_is_an_error(corpus_prefix: Path, tmp_path: Path) -> None:
     write_megatron(tmp_path / "x", ["ACD"])
     (tmp_path / "x.json").write_text(Path(f"{corpus_prefix}.json").read_text())
-    with pytest.raises(DataError, match=r"x\.json: counts"):
+    with pytest.raises(DataError, match=r"x\.json: records"):
         open_corpus(tmp_path / "x", TOKENIZER)
 
 
 @pytest.mark.parametrize(("content", "message"), [("", "empty"), ("A\nA\n", "twice"), ("A\nC\n", "lacks")])
-def test_a_bad_vocabulary_file_is_refused(tmp_path: Path, content: str, message: str) -> None:
+def test_invalid_vocabulary_file_is_an_error(tmp_path: Path, content: str, message: str) -> None:
     prefix = write_megatron(tmp_path / "x", ["ACD"])
     path = tmp_path / "vocab.txt"
     path.write_text(content)

@@ -1,4 +1,4 @@
-"""The set of digests against Python's own set."""
+"""The set of digests against Python's built-in set."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import numpy as np
 from pretrain.data.deduplication import DIGEST_BYTES, DigestSet, protein_digest
 
 
-def test_equals_pythons_set() -> None:
-    """Batches with repetitions inside and between them; few first halves, so that many want one place."""
+def test_equals_a_python_set() -> None:
+    """Batches with duplicates inside and between them; few distinct first halves, so that slots collide."""
     generator = np.random.default_rng(0)
     stored = generator.integers(1, 30, size=(4000, 2), dtype=np.uint64)
     digests, known = DigestSet(), set()
@@ -21,7 +21,7 @@ def test_equals_pythons_set() -> None:
     assert 800 < len(digests) == len(known) < 29 * 29 + 1
 
 
-def test_grows_and_stays_small() -> None:
+def test_memory_per_digest_is_bounded() -> None:
     digests = DigestSet()
     generator = np.random.default_rng(1)
     values = generator.integers(0, 1 << 63, size=(300_000, 2), dtype=np.uint64)
@@ -32,11 +32,11 @@ def test_grows_and_stays_small() -> None:
     assert digests.nbytes / len(digests) < 60
 
 
-def test_an_empty_batch() -> None:
+def test_empty_batch() -> None:
     assert DigestSet().add(b"").tolist() == []
 
 
-def test_the_all_zero_digest_is_one_too() -> None:
+def test_all_zero_digest() -> None:
     digests = DigestSet()
     assert digests.add(bytes(DIGEST_BYTES)).tolist() == [True]
     assert digests.add(bytes(DIGEST_BYTES)).tolist() == [False]

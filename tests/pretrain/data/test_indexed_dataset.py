@@ -1,4 +1,4 @@
-"""The .bin/.idx pair, byte for byte."""
+"""Bytes of the .bin/.idx files in both layouts, damaged files, and the writer's cleanup."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def write(prefix: Path, sequences: list[list[int]], layout: str = "mmap", docume
     return prefix
 
 
-def test_layout_of_the_files_is_megatrons(tmp_path: Path) -> None:
-    """INTERFACE section 8: two sequences of 36 and 27 residues."""
+def test_mmap_layout_equals_megatrons(tmp_path: Path) -> None:
+    """Two sequences of 36 and 27 residues, as in docs/data-formats.md."""
     prefix = write(tmp_path / "two", [[*range(5, 30), *range(5, 16)], [*range(5, 30), 7, 9]])
     index, data = (tmp_path / "two.idx").read_bytes(), (tmp_path / "two.bin").read_bytes()
     assert (len(data), len(index)) == (126, 82)
@@ -34,7 +34,7 @@ def test_layout_of_the_files_is_megatrons(tmp_path: Path) -> None:
     assert IndexedDataset(prefix)[1].tolist() == [*range(5, 30), 7, 9]
 
 
-def test_lazy_layout(tmp_path: Path) -> None:
+def test_lazy_layout_equals_megatrons(tmp_path: Path) -> None:
     prefix = write(tmp_path / "old", [[5, 6, 7], [8, 9]], "lazy")
     index = (tmp_path / "old.idx").read_bytes()
     assert index[:8] == b"TNTIDX\x00\x00"
@@ -49,7 +49,7 @@ def test_every_integer_type_is_read(tmp_path: Path, code: tuple[int, str]) -> No
     size = tokens.dtype.itemsize
     (tmp_path / "x.bin").write_bytes(tokens.tobytes())
     header = b"MMIDIDX\x00\x00" + struct.pack("<QBQQ", 1, code[0], 2, 3)
-    modes = b"\x00\x00"  # newer Megatron may append one byte a sequence
+    modes = b"\x00\x00"  # recent Megatron-LM may append one byte per sequence
     (tmp_path / "x.idx").write_bytes(header + struct.pack("<2i2q3q", 1, 3, 0, size, 0, 1, 2) + modes)
     dataset = IndexedDataset(tmp_path / "x")
     assert [dataset[0].tolist(), dataset[1].tolist()] == [[5], [6, 7, 8]]
@@ -62,16 +62,16 @@ def test_documents_of_several_sequences(tmp_path: Path) -> None:
     assert (len(dataset), dataset.tokens, dataset.sizes.tolist()) == (3, 4, [1, 2, 1])
 
 
-def test_the_reader_survives_pickling(tmp_path: Path) -> None:  # defect 33
+def test_reader_can_be_pickled(tmp_path: Path) -> None:  # bug 33 in docs/compatibility.md
     dataset = IndexedDataset(write(tmp_path / "x", [[5, 6], [7]]))
     assert dataset[0].tolist() == [5, 6]
     pickled = pickle.dumps(dataset)
-    assert len(pickled) < 300  # the name, not the content
+    assert len(pickled) < 300  # only the prefix, not the content
     assert pickle.loads(pickled)[1].tolist() == [7]
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".idx"])
-def test_a_truncated_file_is_named(tmp_path: Path, suffix: str) -> None:
+def test_error_names_the_truncated_file(tmp_path: Path, suffix: str) -> None:
     prefix = write(tmp_path / "x", [[5, 6], [7]])
     path = tmp_path / f"x{suffix}"
     path.write_bytes(path.read_bytes()[:-2])
@@ -80,14 +80,14 @@ def test_a_truncated_file_is_named(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".idx"])
-def test_a_missing_file_is_named(tmp_path: Path, suffix: str) -> None:
+def test_error_names_the_missing_file(tmp_path: Path, suffix: str) -> None:
     prefix = write(tmp_path / "x", [[5, 6], [7]])
     (tmp_path / f"x{suffix}").unlink()
     with pytest.raises(DataError, match=rf"x{suffix}: No such file|no such file"):
         len(IndexedDataset(prefix))
 
 
-def test_a_missing_index_suggests_the_name_that_was_meant(tmp_path: Path) -> None:
+def test_error_for_a_missing_index_suggests_similar_prefixes(tmp_path: Path) -> None:
     write(tmp_path / "x_text_document", [[5]])
     with pytest.raises(DataError, match="did you mean .*x_text_document"):
         len(IndexedDataset(tmp_path / "x"))
@@ -97,7 +97,7 @@ def test_a_missing_index_suggests_the_name_that_was_meant(tmp_path: Path) -> Non
     ("offset", "value", "message"),
     [(0, b"NOT", "neither"), (9, b"\x02", "version 2"), (17, b"\x06", "element type 6"), (58, b"\x01", "boundaries")],
 )
-def test_damage_is_described(tmp_path: Path, offset: int, value: bytes, message: str) -> None:
+def test_errors_for_damaged_headers(tmp_path: Path, offset: int, value: bytes, message: str) -> None:
     prefix = write(tmp_path / "x", [[5, 6], [7]])
     content = bytearray((tmp_path / "x.idx").read_bytes())
     content[offset : offset + len(value)] = value
@@ -106,22 +106,22 @@ def test_damage_is_described(tmp_path: Path, offset: int, value: bytes, message:
         len(IndexedDataset(prefix))
 
 
-def test_sequences_that_overlap_are_refused(tmp_path: Path) -> None:
+def test_overlapping_sequences_are_an_error(tmp_path: Path) -> None:
     prefix = write(tmp_path / "x", [[5, 6], [7]])
     content = bytearray((tmp_path / "x.idx").read_bytes())
     content[34:38] = struct.pack("<i", 1)
     (tmp_path / "x.idx").write_bytes(content)
-    with pytest.raises(DataError, match="do not follow"):
+    with pytest.raises(DataError, match="not contiguous"):
         len(IndexedDataset(prefix))
 
 
-def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
+def test_empty_corpus_is_an_error(tmp_path: Path) -> None:
     prefix = write(tmp_path / "x", [])
     with pytest.raises(DataError, match="no sequence"):
         len(IndexedDataset(prefix))
 
 
-def test_an_error_leaves_nothing_and_keeps_the_old_corpus(tmp_path: Path) -> None:
+def test_error_while_writing_keeps_the_previous_corpus(tmp_path: Path) -> None:
     prefix = write(tmp_path / "x", [[5, 6]])
     before = sorted(path.name for path in tmp_path.iterdir())
     with pytest.raises(ValueError, match="sizes sum to 1"), IndexedDatasetWriter(prefix, 30) as writer:
@@ -130,7 +130,7 @@ def test_an_error_leaves_nothing_and_keeps_the_old_corpus(tmp_path: Path) -> Non
     assert IndexedDataset(prefix)[0].tolist() == [5, 6]
 
 
-def test_work_folders_of_killed_runs_are_removed(tmp_path: Path) -> None:
+def test_temporary_folders_of_killed_processes_are_removed(tmp_path: Path) -> None:
     abandoned = tmp_path / ".x.999999999.tmp"
     abandoned.mkdir()
     (abandoned / "bin").write_bytes(b"half")

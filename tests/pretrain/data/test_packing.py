@@ -1,4 +1,7 @@
-"""Packing: each protein once an epoch, nearly full rows, a pure function of seed and epoch. Defect 30."""
+"""Packing: each protein once per epoch, nearly full rows, a pure function of seed and epoch.
+
+The original packs by next fit and loses or repeats proteins (bug 30 in docs/compatibility.md).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from tape.errors import ConfigError, DataError
 
 
 def skewed_sizes(number: int, seed: int = 0) -> np.ndarray:
-    """Lengths spread as those of proteins: log-normal, median about 290."""
+    """Lengths with the distribution of natural proteins: log-normal, median about 290."""
     return np.random.default_rng(seed).lognormal(5.67, 0.65, number).astype(np.int32) + 20
 
 
@@ -23,7 +26,7 @@ def pieces_by_protein(plan: EpochPlan) -> dict[int, list[tuple[int, int, int]]]:
 
 
 @pytest.mark.parametrize("seq_length", [64, 512, 2176])
-def test_every_protein_is_whole_and_once_an_epoch(seq_length: int) -> None:  # defect 30
+def test_every_protein_appears_once_per_epoch(seq_length: int) -> None:
     sizes = skewed_sizes(2000)
     planner = EpochPlanner(sizes, PackingConfig(seq_length))
     for epoch in (0, 3):
@@ -39,7 +42,7 @@ def test_every_protein_is_whole_and_once_an_epoch(seq_length: int) -> None:  # d
         assert plan.rows == planner.rows(epoch)
 
 
-def test_rows_never_overflow_and_are_nearly_full() -> None:  # defect 30: next fit left 6 to 21 % of the places empty
+def test_rows_never_overflow_and_are_nearly_full() -> None:  # the original's next fit leaves 6 to 21 % padding
     planner = EpochPlanner(skewed_sizes(5000), PackingConfig(2176))
     plan = planner.plan(0)
     used = [sum(piece.length + 2 for piece in plan.row(row)) for row in range(plan.rows)]
@@ -47,14 +50,14 @@ def test_rows_never_overflow_and_are_nearly_full() -> None:  # defect 30: next f
     assert sum(used) / (2176 * plan.rows) >= 0.98
 
 
-def test_a_protein_that_fits_exactly_shares_no_row_and_costs_one() -> None:  # defect 30
+def test_protein_of_exactly_one_row_has_its_own_row() -> None:
     plan = EpochPlanner(np.array([62, 62, 30, 30]), PackingConfig(64)).plan(0)
     assert plan.rows == 3
     assert sorted(len(plan.row(row)) for row in range(3)) == [1, 1, 2]
 
 
 @pytest.mark.parametrize("rule", ["split", "truncate"])
-def test_a_corpus_of_only_long_proteins_works(rule: str) -> None:  # defect 30
+def test_corpus_with_only_long_proteins(rule: str) -> None:
     planner = EpochPlanner(np.array([40_000, 100, 63]), PackingConfig(64, long_documents=rule))
     found = pieces_by_protein(planner.plan(0))
     assert planner.long_documents == 3
@@ -65,14 +68,14 @@ def test_a_corpus_of_only_long_proteins_works(rule: str) -> None:  # defect 30
         assert len(found[0]) == 646
 
 
-def test_long_proteins_are_cut_elsewhere_each_epoch() -> None:
+def test_cut_positions_of_long_proteins_vary_between_epochs() -> None:
     planner = EpochPlanner(np.array([150]), PackingConfig(64))
     cuts = {pieces_by_protein(planner.plan(epoch))[0][1][1] for epoch in range(20)}
     assert len(cuts) > 5
     assert all(26 <= cut <= 62 for cut in cuts)
 
 
-def test_the_plan_is_a_function_of_seed_and_epoch() -> None:
+def test_plan_is_a_function_of_seed_and_epoch() -> None:
     sizes = skewed_sizes(500)
 
     def rows(seed: int, epoch: int) -> list[list[tuple[int, int]]]:
@@ -84,18 +87,18 @@ def test_the_plan_is_a_function_of_seed_and_epoch() -> None:
     assert rows(1, 2) != rows(2, 2)
 
 
-def test_companions_change_between_epochs() -> None:
-    planner = EpochPlanner(skewed_sizes(1000) // 50 * 50 + 20, PackingConfig(2176))  # several of each length
+def test_proteins_that_share_a_row_change_between_epochs() -> None:
+    planner = EpochPlanner(skewed_sizes(1000) // 50 * 50 + 20, PackingConfig(2176))  # several proteins per length
 
-    def companions(epoch: int) -> frozenset[int]:
+    def row_mates(epoch: int) -> frozenset[int]:
         plan = planner.plan(epoch)
         rows = ([piece.protein for piece in plan.row(row)] for row in range(plan.rows))
         return frozenset(next(row for row in rows if 7 in row)) - {7}
 
-    assert len({companions(epoch) for epoch in range(5)}) > 1
+    assert len({row_mates(epoch) for epoch in range(5)}) > 1
 
 
-def test_samples_are_located_in_their_epochs() -> None:
+def test_locate_returns_epoch_and_row() -> None:
     planner = EpochPlanner(np.array([150, 90, 30, 30, 10]), PackingConfig(64))
     first, second = planner.rows(0), planner.rows(1)
     assert planner.locate(0) == (0, 0)
@@ -103,26 +106,26 @@ def test_samples_are_located_in_their_epochs() -> None:
     assert planner.locate(first + second + 1) == (2, 1)
 
 
-def test_proteins_without_residues_are_left_out() -> None:
+def test_proteins_without_residues_are_skipped() -> None:
     plan = EpochPlanner(np.array([0, 10, 0, 20]), PackingConfig(64)).plan(0)
     assert sorted(pieces_by_protein(plan)) == [1, 3]
     with pytest.raises(DataError, match="no protein"):
         EpochPlanner(np.array([0, 0]), PackingConfig(64))
 
 
-def test_without_sep_a_protein_costs_one_token_less() -> None:
+def test_protein_without_sep_costs_one_token_less() -> None:
     assert EpochPlanner(np.array([31, 31]), PackingConfig(64, special_tokens=1)).rows(0) == 1
     assert EpochPlanner(np.array([31, 32]), PackingConfig(64, special_tokens=2)).rows(0) == 2
 
 
 @pytest.mark.parametrize("values", [{"seq_length": 2}, {"seq_length": 64, "long_documents": "drop"}])
-def test_bad_settings_are_refused(values: dict) -> None:
+def test_invalid_settings_are_errors(values: dict) -> None:
     with pytest.raises(ConfigError):
         PackingConfig(**values)
 
 
 def test_split_reproduces_pfam() -> None:
-    """INTERFACE section 9: proportions that are counts give exactly these counts."""
+    """Proportions that are counts give exactly these counts."""
     ranges = split_by_documents("32593668,1715454,44311", 32593668 + 1715454 + 44311)
     assert ranges == [(0, 32593668), (32593668, 34309122), (34309122, 34353433)]
 
@@ -136,11 +139,11 @@ def test_split_reproduces_pfam() -> None:
         ("1,1,1", 10, [(0, 4), (4, 7), (7, 10)]),
     ],
 )
-def test_split_rounds_as_megatron(split: str, documents: int, expected: list[tuple[int, int]]) -> None:
+def test_split_rounds_like_megatron(split: str, documents: int, expected: list[tuple[int, int]]) -> None:
     assert split_by_documents(split, documents) == expected
 
 
 @pytest.mark.parametrize("split", ["a,b", "0,0,0", "-1,2,3", "nan,1,1", "1,inf,1", "inf,-inf", "1e308,1e308"])
-def test_bad_splits_are_refused(split: str) -> None:
+def test_invalid_splits_are_errors(split: str) -> None:
     with pytest.raises(ConfigError, match="--split"):
         split_by_documents(split, 10)

@@ -1,4 +1,8 @@
-"""Samples: positions and segments of the uncorrupted proteins, masks that are pure functions. Defects 29 and 31."""
+"""Samples: positions and segments of the uncorrupted proteins, masks as pure functions.
+
+In the original, masking may insert special tokens that cut a protein (bug 29 in docs/compatibility.md), and short
+proteins may have no prediction (bug 31).
+"""
 
 from __future__ import annotations
 
@@ -42,7 +46,7 @@ def restored(row) -> np.ndarray:
     return np.where(row.labels >= 0, row.labels, row.input_ids)
 
 
-def test_a_row_is_its_proteins_with_special_tokens(samples: PackedProteins, proteins: list[str]) -> None:
+def test_row_consists_of_proteins_with_special_tokens(samples: PackedProteins, proteins: list[str]) -> None:
     for sample in range(10):
         row, pieces = samples[sample], samples.proteins(sample)
         texts = [proteins[piece.protein][piece.start : piece.start + piece.length] for piece in pieces]
@@ -50,8 +54,8 @@ def test_a_row_is_its_proteins_with_special_tokens(samples: PackedProteins, prot
         assert row.lengths == [len(text) + 2 for text in texts]
 
 
-def test_segments_come_from_the_lengths_not_from_the_tokens(samples: PackedProteins) -> None:  # defect 29
-    """Corruption inserts no special token but the mask, and neither boundaries nor positions depend on it."""
+def test_segments_depend_on_lengths_not_on_tokens(samples: PackedProteins) -> None:  # bug 29
+    """Masking inserts no special token except the mask, and neither boundaries nor positions depend on it."""
     for sample in range(len(samples)):
         row = samples[sample]
         starts = np.cumsum([0, *row.lengths])
@@ -63,13 +67,13 @@ def test_segments_come_from_the_lengths_not_from_the_tokens(samples: PackedProte
         assert layout.positions.tolist() == expected.tolist()
 
 
-def test_special_tokens_are_never_predicted(samples: PackedProteins) -> None:  # defect 29
+def test_special_tokens_are_never_predicted(samples: PackedProteins) -> None:  # bug 29
     for sample in range(20):
         row = samples[sample]
         assert np.isin(row.labels[row.labels >= 0], TOKENIZER.residue_ids).all()
 
 
-def test_every_protein_has_a_prediction(tmp_path: Path) -> None:  # defect 31
+def test_every_protein_has_a_prediction(tmp_path: Path) -> None:  # bug 31
     path = tmp_path / "short.txt"
     path.write_text("M\nAC\nMKV\nACDEF\n")
     samples = PackedProteins(open_corpus(preprocess([path], tmp_path / "short").prefix, TOKENIZER), CONFIG)
@@ -101,7 +105,7 @@ def test_masks_are_a_function_of_seed_epoch_and_protein(corpus: Corpus) -> None:
     assert mask(5, 1, short).tolist() != mask(6, 1, short).tolist()
 
 
-def test_validation_masks_never_change(corpus: Corpus) -> None:  # defect 21
+def test_validation_masks_never_change(corpus: Corpus) -> None:  # bug 21 in docs/compatibility.md
     samples = PackedProteins(corpus, CONFIG, (0, 50), repeat=False)
     order = EvaluationOrder(len(samples), 3, 0, 1)
     first, again = (list(MicroBatches(samples, order)) for _ in range(2))
@@ -113,7 +117,7 @@ def test_validation_masks_never_change(corpus: Corpus) -> None:  # defect 21
         samples[len(samples)]
 
 
-def test_a_micro_batch_has_no_padding(samples: PackedProteins) -> None:
+def test_micro_batch_has_no_padding(samples: PackedProteins) -> None:
     rows = [samples[i] for i in range(3)]
     batch = join_rows(rows)
     assert batch.tokens == sum(len(row.input_ids) for row in rows)
@@ -134,7 +138,7 @@ def test_without_sep(corpus: Corpus, proteins: list[str]) -> None:
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_ranks_share_the_global_batch(ranks: int) -> None:
+def test_global_batch_is_divided_among_the_ranks(ranks: int) -> None:
     batch = BatchConfig(micro_batch=2, global_batch=8)
     orders = [list(TrainingOrder(batch, 16, 3, rank, ranks)) for rank in range(ranks)]
     assert all(len(order) == 3 * 4 // ranks for order in orders)
@@ -144,7 +148,7 @@ def test_ranks_share_the_global_batch(ranks: int) -> None:
         assert sorted(rows) == list(range(16 + 8 * step, 24 + 8 * step))
 
 
-def test_a_micro_batch_has_the_same_place_at_every_layout() -> None:
+def test_position_of_a_micro_batch_is_the_same_in_every_layout() -> None:
     batch = BatchConfig(2, 8)
     alone = TrainingOrder(batch, 0, 1, 0, 1)
     for rank in range(2):
@@ -158,13 +162,13 @@ def test_global_batch_must_divide() -> None:
         BatchConfig(3, 8).micro_batches(2)
 
 
-def test_evaluation_rows_are_dealt_out() -> None:
+def test_evaluation_rows_are_divided_among_the_ranks() -> None:
     orders = [list(EvaluationOrder(11, 2, rank, 2)) for rank in range(2)]
     assert sorted(row for order in orders for micro in order for row in micro) == list(range(11))
     assert [len(order) for order in orders] == [3, 3]
 
 
-def test_workers_change_nothing(samples: PackedProteins) -> None:
+def test_workers_do_not_change_batches(samples: PackedProteins) -> None:
     order = TrainingOrder(BatchConfig(2, 4), len(samples) - 5, 4, 0, 1)  # crosses into the second epoch
     alone, with_workers = (list(MicroBatches(samples, order, workers)) for workers in (0, 2))
     for one, two in zip(alone, with_workers, strict=True):
@@ -173,7 +177,7 @@ def test_workers_change_nothing(samples: PackedProteins) -> None:
         assert one.layout.lengths == two.layout.lengths
 
 
-def test_a_workers_error_is_one_line(samples: PackedProteins, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_of_a_worker_is_one_line(samples: PackedProteins, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: object) -> None:
         raise DataError("x.bin: protein 3 is broken")
 

@@ -1,4 +1,4 @@
-"""What is trained, validated and tested on, out of one corpus, several, or corpora of their own."""
+"""Training, validation and test sets from one corpus, from several, or from separate corpora."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def corpus(corpus_prefix: Path) -> Blend:
     return Blend((str(corpus_prefix),))
 
 
-def test_a_split_divides_documents(corpus: Blend) -> None:
+def test_split_divides_documents(corpus: Blend) -> None:
     splits = open_splits(DataConfig(corpus, split="80,15,5"), CONFIG)
     assert isinstance(splits.valid, PackedProteins)
     assert isinstance(splits.test, PackedProteins)
@@ -33,7 +33,7 @@ def test_a_split_divides_documents(corpus: Blend) -> None:
 
 
 @pytest.mark.parametrize("name", ["corpora", "train"])
-def test_corpora_of_their_own(corpus: Blend, name: str) -> None:
+def test_separate_corpora_per_split(corpus: Blend, name: str) -> None:
     splits = open_splits(DataConfig(**{name: corpus}, valid=corpus, test=corpus), CONFIG)
     for samples in (splits.train, splits.valid, splits.test):
         assert samples is not None
@@ -44,19 +44,19 @@ def test_corpora_of_their_own(corpus: Blend, name: str) -> None:
 
 
 @pytest.mark.parametrize("purpose", ["train", "valid", "test"])
-def test_two_ways_at_once_are_refused(purpose: str) -> None:
+def test_separate_corpora_and_a_split_are_an_error(purpose: str) -> None:
     with pytest.raises(ConfigError, match=f"--{purpose}-data-path and --split both"):
         DataConfig(None if purpose == "train" else Blend(("a",)), **{purpose: Blend(("b",))}, split="1,1,1")
 
 
-def test_the_corpus_is_given_once() -> None:
+def test_exactly_one_training_corpus_option_is_required() -> None:
     with pytest.raises(ConfigError, match="--data-path or --train-data-path"):
         DataConfig()
     with pytest.raises(ConfigError, match="--data-path or --train-data-path"):
         DataConfig(Blend(("a",)), Blend(("b",)))
 
 
-def test_an_empty_training_split_is_an_error(corpus: Blend) -> None:
+def test_empty_training_split_is_an_error(corpus: Blend) -> None:
     with pytest.raises(DataError, match="contains no document; check --split"):
         open_splits(DataConfig(corpus, split="0,1,0"), CONFIG)
 
@@ -72,7 +72,7 @@ def test_each_corpus_of_a_blend_is_split(corpus: Blend, second_prefix: Path) -> 
     assert splits.test is None
 
 
-def test_a_corpus_without_validation_documents_is_left_out_of_validation(corpus: Blend, second_prefix: Path) -> None:
+def test_corpus_without_validation_documents_is_omitted_from_validation(corpus: Blend, second_prefix: Path) -> None:
     blend = Blend((*corpus.prefixes, str(second_prefix)), (3.0, 1.0))
     splits = open_splits(DataConfig(blend, split="99,1,0"), CONFIG)
     assert splits.valid is not None

@@ -1,4 +1,4 @@
-"""Filters of preprocessing."""
+"""Filters, normalization and tokenization of batches of records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pretrain.data.deduplication import DigestSet
-from pretrain.data.tokenization import Filters, tokenise_batch
+from pretrain.data.tokenization import Filters, tokenize_batch
 from tape.errors import ConfigError
 from tape.io.sequences import SequenceRecord
 from tape.tokenizers import TAPETokenizer, normalize_sequence
@@ -17,49 +17,49 @@ def records(*sequences: str) -> list[SequenceRecord]:
 
 
 @pytest.mark.parametrize("fraction", [-1.0, 1.1, float("nan")])
-def test_an_unknown_fraction_is_a_fraction(fraction: float) -> None:
+def test_max_unknown_fraction_must_be_a_fraction(fraction: float) -> None:
     with pytest.raises(ConfigError, match=r"\[0, 1\]"):
         Filters(max_unknown_fraction=fraction)
 
 
-def test_lengths_that_leave_nothing_are_refused() -> None:
+def test_max_length_below_min_length_is_an_error() -> None:
     with pytest.raises(ConfigError, match="--max-length 3 is less than --min-length 5"):
         Filters(min_length=5, max_length=3)
 
 
-def test_a_batch_without_duplicates_keeps_ids_and_sizes_together() -> None:
-    batch = tokenise_batch(records("MKV", "AC", "MKV", "GGGG"), Filters(deduplicate=True))
-    kept = batch.without_seen(DigestSet())
+def test_removing_duplicates_keeps_ids_and_sizes_consistent() -> None:
+    batch = tokenize_batch(records("MKV", "AC", "MKV", "GGGG"), Filters(deduplicate=True))
+    kept = batch.without_duplicates(DigestSet())
     assert kept.sizes.tolist() == [3, 2, 4]
     assert TAPETokenizer().decode(kept.ids.astype(np.int64)) == "MKVACGGGG"
     assert kept.filtered == {"duplicate": 1}
 
 
-def test_no_digest_is_computed_for_nothing() -> None:
-    assert tokenise_batch(records("MKV"), Filters()).digests == b""
+def test_digests_are_computed_only_for_deduplication() -> None:
+    assert tokenize_batch(records("MKV"), Filters()).digests == b""
 
 
-def test_looking_up_a_batch_equals_taking_every_record_apart() -> None:
-    """Usual and unusual records beside each other: letters of every kind, lower case, gaps, stops, beyond ASCII."""
+def test_lookup_of_a_batch_equals_normalizing_every_record() -> None:
+    """Records of upper-case residues next to records with lower case, gaps, stops and ambiguous residues."""
     sequences = ["ACDEFGHIKLMNPQRSTVWYBOUXZ", "mkv", "M-K.V*", "J", "ACD", "ACDJ", "GG"]
-    batch = tokenise_batch(records(*sequences), Filters())
+    batch = tokenize_batch(records(*sequences), Filters())
     expected = [normalize_sequence(sequence, drop_gaps=True)[0] for sequence in sequences]
     assert batch.sizes.tolist() == [len(sequence) for sequence in expected]
     assert TAPETokenizer().decode(batch.ids.astype(np.int64)) == "".join(expected)
     assert batch.changes == {"lower_case": 3, "gap_removed": 2, "stop_removed": 1, "J_to_X": 2}
 
 
-def test_what_is_no_residue_becomes_x_and_the_first_is_named() -> None:
-    batch = tokenise_batch(records("MKV", "A-c\u4e001", "GX?", "GG"), Filters())
+def test_invalid_characters_become_x_and_the_first_is_recorded() -> None:
+    batch = tokenize_batch(records("MKV", "A-c\u4e001", "GX?", "GG"), Filters())
     assert TAPETokenizer().decode(batch.ids.astype(np.int64)) == "MKVACXXGXXGG"
     assert batch.sizes.tolist() == [3, 4, 3, 2]
     assert batch.changes == {"lower_case": 1, "gap_removed": 1, "other_to_X": 3}
     assert (batch.unknown, batch.first_unknown) == (4, "x, record 1: '\u4e00' at position 4")
-    batch = tokenise_batch(records("J", "MK", "GAX"), Filters(min_length=2))
+    batch = tokenize_batch(records("J", "MK", "GAX"), Filters(min_length=2))
     assert (batch.unknown, batch.first_unknown) == (1, "x, record 2: 'X' at position 3")
-    assert tokenise_batch(records("MKV"), Filters()).first_unknown == ""
+    assert tokenize_batch(records("MKV"), Filters()).first_unknown == ""
 
 
-def test_duplicates_that_are_left_out_are_not_counted_as_unknown() -> None:
-    batch = tokenise_batch(records("MXV", "MXV", "GG"), Filters(deduplicate=True))
-    assert (batch.unknown, batch.without_seen(DigestSet()).unknown) == (2, 1)
+def test_unknown_residues_of_duplicates_are_not_counted() -> None:
+    batch = tokenize_batch(records("MXV", "MXV", "GG"), Filters(deduplicate=True))
+    assert (batch.unknown, batch.without_duplicates(DigestSet()).unknown) == (2, 1)

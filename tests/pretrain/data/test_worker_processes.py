@@ -1,4 +1,4 @@
-"""Work spread over processes: order, bounded look-ahead, errors, and workers that are killed."""
+"""The parallel map over worker processes: order, bounded look-ahead, errors, and killed workers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from pretrain.data.worker_processes import WorkerEndedError, map_in_processes
+from pretrain.data.worker_processes import WorkerExitedError, map_in_processes
 from tape.errors import DataError
 
-LARGE = b"x" * 300_000  # more than a pipe holds
+LARGE = b"x" * 300_000  # more than the buffer of a pipe
 
 
 def answer(item: tuple[int, bytes]) -> tuple[int, bytes]:
@@ -22,7 +22,7 @@ def answer(item: tuple[int, bytes]) -> tuple[int, bytes]:
         os.kill(os.getpid(), signal.SIGKILL)
     if number == -2:
         raise DataError("record 7 is bad")
-    time.sleep(0.02 if number % 3 == 0 else 0)  # some take longer than those after them
+    time.sleep(0.02 if number % 3 == 0 else 0)  # some items take longer than their successors
     return number, content
 
 
@@ -32,7 +32,7 @@ def counted(items: int, taken: list[int]) -> Iterator[tuple[int, bytes]]:
         yield number, LARGE
 
 
-def test_results_come_in_order_and_few_items_are_under_way() -> None:
+def test_results_are_ordered_and_few_items_are_in_flight() -> None:
     taken: list[int] = []
     results = map_in_processes(answer, counted(40, taken), 2)
     assert next(results) == (0, LARGE)
@@ -41,24 +41,24 @@ def test_results_come_in_order_and_few_items_are_under_way() -> None:
     assert not multiprocessing.active_children()
 
 
-def test_a_worker_that_is_killed_ends_the_work() -> None:
-    """The others' pipes are full at that moment: nobody may wait for them."""
+def test_killed_worker_raises_an_error() -> None:
+    """The pipes of the other workers are full at that moment and must not block."""
     items = [(0, LARGE), (1, LARGE), (-1, LARGE), *((number, LARGE) for number in range(2, 40))]
     began = time.monotonic()
     results = map_in_processes(answer, items, 2)
-    with pytest.raises(WorkerEndedError, match=r"signal 9 \(SIGKILL\).*memory.*--workers"):
+    with pytest.raises(WorkerExitedError, match=r"signal 9 \(SIGKILL\).*memory.*--workers"):
         list(results)
     assert time.monotonic() - began < 20
     assert not multiprocessing.active_children()
 
 
-def test_a_worker_killed_from_outside_and_an_iterator_that_is_closed() -> None:
+def test_worker_killed_from_outside_and_closed_iterator() -> None:
     results = map_in_processes(answer, ((number, LARGE) for number in range(10_000)), 2)
     next(results)
     children = multiprocessing.active_children()
     assert len(children) == 2
     os.kill(children[0].pid or 0, signal.SIGKILL)
-    with pytest.raises(WorkerEndedError):
+    with pytest.raises(WorkerExitedError):
         list(results)
     results = map_in_processes(answer, ((number, LARGE) for number in range(10_000)), 1)
     next(results)
@@ -66,7 +66,7 @@ def test_a_worker_killed_from_outside_and_an_iterator_that_is_closed() -> None:
     assert not multiprocessing.active_children()
 
 
-def test_an_error_of_the_function_is_raised_here() -> None:
+def test_exception_of_the_function_is_raised_in_the_parent() -> None:
     with pytest.raises(DataError, match="record 7 is bad"):
         list(map_in_processes(answer, [(1, b""), (-2, b""), (2, b"")], 2))
     assert not multiprocessing.active_children()

@@ -329,7 +329,7 @@ def test_a_worker_that_is_killed_ends_the_run(tmp_path: Path) -> None:
             for _ in range(12):
                 run.stream.write("M" * 600_000 + "\n")
     assert run.process.returncode == 1
-    assert run.errors.startswith("error: a worker process was ended by signal 9 (SIGKILL)")
+    assert run.errors.startswith("error: a worker process was killed by signal 9 (SIGKILL)")
     assert run.errors.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
 
