@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Whether a change moves any number: all losses, metrics and weights of short runs, before and after it.
+"""Check that a change moves no number: compare all losses, metrics and weights of short runs before and after it.
 
     git worktree add /tmp/before COMMIT
     python benchmarks/loss_compare.py record before.json --root /tmp/before
@@ -11,9 +11,10 @@ of pretraining at several layouts, conversion in each direction, 20 steps of fin
 keeps all that they write, timings aside: numbers in full, corpora, weights and optimizer states as SHA-256 of names and
 bytes. ``compare`` prints a table and exits with 1 when a value differs or is on one side only.
 
-Only command lines, names of output files and formats are relied on, no module of the checkout, so that what has moved
-inside can be compared. All is on the CPU, one thread a process: two recordings of one commit are equal to the last
-digit; those of other CPUs or versions of torch need not be. One takes five minutes on two cores.
+It relies only on command lines, names of output files and formats, not on modules of the checkout, so that checkouts
+with different modules can be compared. Everything runs on the CPU with one thread per process: two recordings of one
+commit are equal to the last digit; those of other CPUs or versions of torch may differ. One recording takes five
+minutes on two cores.
 """
 
 from __future__ import annotations
@@ -91,12 +92,13 @@ FINETUNING = {
 
 
 class Checkout:
-    """Its commands, run one after the other in a folder."""
+    """Runs the commands of a checkout, one after the other, in a folder."""
 
     def __init__(self, root: Path, folder: Path) -> None:
         self.root, self.folder = root, folder
         own = {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        self._environment = {**os.environ, **own}
+        # torchelastic creates log directories in TMPDIR and leaves them there
+        self._environment = {**os.environ, **own, "TMPDIR": str(folder)}
         code = "import importlib.util as u; print(*[u.find_spec(n).origin for n in ('tape', 'pretrain', 'converter')])"
         found = self._run("-c", code).split()
         if not all(Path(path).is_relative_to(root) for path in found):

@@ -1,4 +1,7 @@
-"""What a run would be, without starting it: parameters, memory a rank, tokens a step, steps an epoch, the layout."""
+"""Dry run: print the plan of a run and check that it fits into memory, without starting it.
+
+The plan has the parameters, the parallel layout, the memory per rank, the tokens per step and the steps per epoch.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,10 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class DryRunConfig:
-    """What a dry run is told.
+    """Settings of a dry run.
 
     Attributes:
-        device_memory_gib: memory of the device that each rank has for itself; None: as detected here.
+        device_memory_gib: device memory per rank in GiB; None: detect it on this machine.
     """
 
     device_memory_gib: float | None = None
@@ -39,18 +42,20 @@ class DryRunConfig:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run on paper.
+    """Dry-run plan.
 
     Attributes:
-        model, dims, batch: of the run.
-        iterations: of the whole run.
-        seq_length: tokens of a row.
-        memory: of the rank that needs most.
-        checkpoint_activations: whether the run is asked to recompute.
-        tokens_per_row: on average, in the first epoch.
-        flops_per_token: see pretrain.planning.flops.
-        rows: until every protein has been seen.
-        corpora: one line each.
+        model: sizes of the model.
+        dims: parallel layout.
+        batch: batch sizes.
+        iterations: number of optimizer steps of the run.
+        seq_length: tokens per row.
+        memory: estimated memory of the rank that needs most.
+        checkpoint_activations: whether activations are recomputed in the backward pass.
+        tokens_per_row: mean number of tokens per row in the first epoch, without padding.
+        flops_per_token: see :func:`pretrain.planning.flops.flops_per_token`.
+        rows: number of rows after which every protein has been seen.
+        corpora: one line of text per corpus.
     """
 
     model: ProteinBertConfig
@@ -66,14 +71,19 @@ class Plan:
     corpora: tuple[str, ...]
 
     def lines(self, available: float, source: str) -> list[str]:
-        """The plan for the user; ``available`` bytes a rank, known from ``source``."""
+        """The lines to print.
+
+        Args:
+            available: memory per rank in bytes.
+            source: how ``available`` is known, for the text.
+        """
         memory, step = self.memory, self.batch.global_batch
         parts = (
             ("weights", memory.weights),
             ("gradients", memory.gradients),
             ("optimizer", memory.optimizer),
-            ("gathered by sharded copies", memory.gathered),
-            ("low-precision copies", memory.low_precision),
+            ("gathered shards", memory.gathered),
+            ("low-precision weights", memory.low_precision),
             ("activations", memory.checkpointed if self.checkpoint_activations else memory.activations),
         )
         words = " + ".join(f"{name} {_gib(size)}" for name, size in parts if size)
@@ -82,21 +92,24 @@ class Plan:
             *self.corpora,
             f"parameters: {memory.whole:,}; on the rank with most: {memory.parameters:,}",
             f"layout: {self.dims}",
-            f"memory a rank: {words} = {_gib(memory.total(self.checkpoint_activations))} (estimate) of "
+            f"memory per rank: {words} = {_gib(memory.total(self.checkpoint_activations))} (estimate) of "
             f"{_gib(available)} ({source})",
             f"activations: {_gib(memory.activations)} kept, {_gib(memory.checkpointed)} with --checkpoint-activations",
-            f"a step: {step} rows of {self.seq_length}, about {tokens:,.0f} tokens ({filled:.1%} of positions), "
+            f"step: {step} rows of {self.seq_length}, about {tokens:,.0f} tokens ({filled:.1%} of positions), "
             f"{tokens * self.flops_per_token / 1e12:,.2f} TFLOP, "
-            f"{self.batch.micro_batches(self.dims.data)} micro-batches a rank",
-            f"an epoch: {self.rows:,} rows, {self.rows / step:,.1f} steps; the run: {self.iterations:,} steps, "
+            f"{self.batch.micro_batches(self.dims.data)} micro-batches per rank",
+            f"epoch: {self.rows:,} rows, {self.rows / step:,.1f} steps; run: {self.iterations:,} steps, "
             f"{self.batch.consumed_samples(self.iterations) / self.rows:,.2f} epochs",
         ]
 
     def check(self, available: float) -> None:
-        """Make sure that it fits.
+        """Check that the run fits into memory.
+
+        Args:
+            available: memory per rank in bytes.
 
         Raises:
-            ConfigError: it doesn't; says what would help.
+            ConfigError: if it does not fit; the message suggests flags that reduce the memory.
         """
         needed = self.memory.total(self.checkpoint_activations)
         if needed <= available:
@@ -108,7 +121,7 @@ class Plan:
             advice.append("a smaller --micro-batch-size")
         raise ConfigError(
             f"the run does not fit: a rank needs about {_gib(needed)}, its device has {_gib(available)}; "
-            f"what helps: {', '.join(advice)}"
+            f"use {' or '.join(advice)}"
         )
 
 
@@ -123,7 +136,7 @@ def make_plan(
     checkpoint_activations: bool,
     fused_attention: bool,
 ) -> Plan:
-    """Put a run on paper; reads the corpora's lengths and allocates no model. See :class:`StepShape`."""
+    """Plan a run. Reads the lengths of the proteins and allocates no model; see :class:`StepShape`."""
     config = samples.parts[0].config
     step = StepShape(
         tokens=batch.micro_batch * config.seq_length,
@@ -149,12 +162,12 @@ def make_plan(
 
 
 def is_for_gpus(config: DryRunConfig) -> bool:
-    """Whether the run is meant for GPUs: there are some here, or their memory was stated."""
+    """Whether the run is planned for GPUs: this machine has GPUs, or the memory of a device was given."""
     return torch.cuda.is_available() or config.device_memory_gib is not None
 
 
 def available_memory(config: DryRunConfig, processes_here: int) -> tuple[float, str]:
-    """Bytes that a rank may use, and how they are known; a CPU's memory is shared by the processes on it."""
+    """Memory per rank in bytes, and how it is known. On a CPU, all processes of the machine share its memory."""
     if config.device_memory_gib is not None:
         return config.device_memory_gib * _GIB, "stated"
     if torch.cuda.is_available():
@@ -164,7 +177,7 @@ def available_memory(config: DryRunConfig, processes_here: int) -> tuple[float, 
 
 
 def _tokens_per_row(samples: Samples) -> float:
-    """Mean over the corpora, each by its rows."""
+    """Mean number of tokens per row over all corpora."""
     parts = samples.parts
     tokens: Sequence[float] = [part.planner.tokens for part in parts]
     return sum(tokens) / sum(len(part) for part in parts)

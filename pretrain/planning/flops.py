@@ -1,10 +1,9 @@
-"""Arithmetic of a training step, the machine's peak, and what a run makes of it (model FLOP utilisation).
+"""Model FLOPs of a training step, the peak FLOP/s of the device, and the model FLOPs utilization (MFU).
 
-Counted is what the model asks for, not what is computed again with --checkpoint-activations: for every token
-6 x parameters of the blocks (2 forward, 4 backward) and 12 x layers x hidden x attended length for scores and weighted
-sums, where the attended length is that of the token's own protein; for every predicted position 6 x parameters of the
-head. Embedding tables are looked up, not multiplied. (Narayanan et al. 2021, appendix; Chowdhery et al. 2022,
-appendix B.)
+Recomputation with --checkpoint-activations is not counted. A token costs 6 x parameters of the blocks (2 forward, 4
+backward) and 12 x layers x hidden x attended length for attention scores and weighted sums, where the attended length
+is that of the token's own protein; a predicted position costs 6 x parameters of the head. Embedding tables are looked
+up, not multiplied. (Narayanan et al. 2021, appendix; Chowdhery et al. 2022, appendix B.)
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from tape.configs import ProteinBertConfig
 from tape.runtime.memory import peak_memory
 
 _PEAK_SECONDS = 0.8
-# Which size is fastest differs between machines and libraries.
+# Sizes of square matrices; which of them is fastest depends on the machine and the library.
 _PEAK_SIZES = {"cpu": (512, 1024), "cuda": (4096, 8192)}
 
 
 def flops_per_token(config: ProteinBertConfig, attended_length: float, mask_prob: float) -> float:
-    """Floating-point operations of forward and backward pass for one token (a product and a sum are two).
+    """Floating-point operations per token of the forward and backward pass; a multiply-add counts as two.
 
     Args:
-        config: of the model.
-        attended_length: tokens that a token attends to, on average.
-        mask_prob: part of the positions that the head sees.
+        config: sizes of the model.
+        attended_length: mean number of tokens that a token attends to.
+        mask_prob: fraction of positions that the head predicts.
     """
     hidden, layers = config.hidden_size, config.num_hidden_layers
     blocks = layers * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
@@ -40,13 +39,13 @@ def flops_per_token(config: ProteinBertConfig, attended_length: float, mask_prob
 
 
 def measured_peak(precision: PrecisionConfig, device: torch.device, seconds: float = _PEAK_SECONDS) -> float:
-    """FLOP/s of one process at square matrix products, in what training computes its products in: the best of many.
+    """Measure the peak FLOP/s of one process: the fastest of many square matrix products.
 
     Args:
-        precision: of the run. Where the machine lacks its instructions, products are computed in fp32, and that is
-            their peak.
-        device: to measure.
-        seconds: to spend, about.
+        precision: precision of the run. If the device has no instructions for it, training multiplies in fp32, and
+            the peak is that of fp32.
+        device: the device to measure.
+        seconds: approximate duration of the measurement.
     """
     dtype = precision.product_dtype(device)
     sizes = _PEAK_SIZES.get(device.type, _PEAK_SIZES["cpu"])
@@ -56,13 +55,13 @@ def measured_peak(precision: PrecisionConfig, device: torch.device, seconds: flo
 def best_rate(
     products: Sequence[Callable[[], float]], seconds: float, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """FLOP/s of the fastest of repeated products: what else goes on on a machine only ever makes one slower.
+    """FLOP/s of the fastest of repeated products. The maximum is used because other load only slows products down.
 
     Args:
-        products: each computes, waits for the result and returns its floating-point operations. They take turns, and
-            each runs twice at least; its first time is not counted.
-        seconds: after which no other turn begins.
-        clock: seconds, of any origin.
+        products: functions that compute, wait for the result and return the number of floating-point operations.
+            They run in turn, each at least twice; the first run is a warm-up and is not counted.
+        seconds: no further round begins after this time.
+        clock: returns the time in seconds.
     """
     until = clock() + seconds
     for product in products:
@@ -94,7 +93,7 @@ def _wait(device: torch.device) -> None:
 
 
 def memory_reader(device: torch.device) -> Callable[[], int]:
-    """A function that gives this process's peak memory so far in bytes: allocated on the GPU, else resident."""
+    """A function that returns the peak memory of this process in bytes: allocated GPU memory, or resident memory."""
     if device.type == "cuda":
         return lambda: int(torch.cuda.max_memory_allocated(device))
     return peak_memory
@@ -102,13 +101,13 @@ def memory_reader(device: torch.device) -> Callable[[], int]:
 
 @dataclass(frozen=True)
 class Meter:
-    """What turns a record's tokens and seconds into utilisation.
+    """Computes the model FLOPs utilization from the speed.
 
     Attributes:
-        flops_per_token: of :func:`flops_per_token`.
-        peak: FLOP/s of all processes together.
+        flops_per_token: model FLOPs per token, see :func:`flops_per_token`.
+        peak: peak FLOP/s of all processes together.
         peak_source: ``stated`` (--peak-tflops) or ``measured``.
-        memory: bytes of the main process, see :func:`memory_reader`.
+        memory: returns the peak memory of the main process in bytes, see :func:`memory_reader`.
     """
 
     flops_per_token: float
@@ -117,5 +116,5 @@ class Meter:
     memory: Callable[[], int]
 
     def utilisation(self, tokens_per_second: float) -> float:
-        """Part of the peak that the model's own arithmetic takes up."""
+        """Model FLOPs utilization (MFU): the fraction of the peak FLOP/s that the model's FLOPs amount to."""
         return tokens_per_second * self.flops_per_token / self.peak

@@ -1,9 +1,9 @@
-"""What a rank of a run needs in memory, from the model's sizes and the layout, before anything is started.
+"""Estimate of the memory per rank from the model's sizes and the parallel layout, without allocating a model.
 
-Weights, gradients and optimizer state are counted to the byte, on the rank that holds most of them. Activations are
-estimated from what autograd keeps of each block: two residual streams and the inputs of two layer norms and four matrix
-products, queries, keys and values, and the two wide FFN states. What sharded copies gather for a while is an estimate,
-too. Kernels' workspace, fragmentation and the process itself are not in it.
+Weights, gradients and optimizer state are exact to the byte, for the rank that holds most of them. Activations are
+estimated from the tensors that autograd saves per block: two residual streams, the inputs of two layer norms and four
+matrix products, queries, keys and values, and the two wide states of the MLP. The temporarily gathered weights and
+gradients of FSDP are an estimate, too. Kernel workspaces, fragmentation and the process itself are not included.
 """
 
 from __future__ import annotations
@@ -32,19 +32,22 @@ _SPLIT_ROWS = (
 _SPLIT_COLUMNS = ("attention.dense.weight", "mlp.dense_4h_h.weight")
 _BLOCK = "bert.encoder.layer."
 _FP32 = 4
-_GROUP_PADDING = 1.1  # slots of padded groups a token, where attention is computed in them
+_GROUP_PADDING = 1.1  # positions per token where attention is computed on padded groups of proteins
 
 
 @dataclass(frozen=True)
 class RankMemory:
-    """Bytes of one rank.
+    """Memory of one rank; in bytes, except for the numbers of parameters.
 
     Attributes:
-        whole, parameters: how many the model has, and how many this rank holds (counts).
-        weights, gradients, optimizer: exact.
-        gathered: with sharded copies, whole weights and gradients that a rank has for a while.
-        low_precision: copies of the matrices in bf16 or fp16 while a step is computed.
-        activations: of one micro-batch, kept for the backward pass.
+        whole: number of parameters of the model.
+        parameters: number of parameters on this rank.
+        weights: fp32 weights, exact.
+        gradients: fp32 gradients, exact.
+        optimizer: optimizer state, exact.
+        gathered: unsharded weights and gradients that FSDP holds temporarily.
+        low_precision: bf16 or fp16 casts of the matrices during a step.
+        activations: activations of one micro-batch that are saved for the backward pass.
         checkpointed: the same with --checkpoint-activations.
     """
 
@@ -59,22 +62,22 @@ class RankMemory:
     checkpointed: int
 
     def total(self, checkpoint_activations: bool) -> int:
-        """All together."""
+        """Total memory in bytes."""
         kept = self.checkpointed if checkpoint_activations else self.activations
         return self.weights + self.gradients + self.optimizer + self.gathered + self.low_precision + kept
 
 
 @dataclass(frozen=True)
 class StepShape:
-    """What of a run decides what a step needs beside the state.
+    """Properties of a step that determine the memory of its activations.
 
     Attributes:
-        tokens: of one micro-batch.
-        attended_length: tokens that a token attends to, on average.
-        mask_prob: part of the positions that the head sees.
+        tokens: tokens per micro-batch.
+        attended_length: mean number of tokens that a token attends to.
+        mask_prob: fraction of positions that the head predicts.
         precision: fp32, bf16 or fp16.
-        fused_attention: whether attention probabilities never stand in memory (GPUs, or no attention dropout).
-        micro_batches: of a step on one rank.
+        fused_attention: whether attention probabilities are never materialized (GPUs, or no attention dropout).
+        micro_batches: micro-batches per step on one rank.
     """
 
     tokens: int
@@ -86,24 +89,24 @@ class StepShape:
 
 
 def parameter_shapes(config: ProteinBertConfig) -> dict[str, torch.Size]:
-    """Shape of every parameter of the pretraining model, by name; computed without memory."""
+    """Shape of every parameter of the pretraining model, by name; computed on the meta device."""
     with torch.device("meta"):
         model = ProteinBertForMaskedLM(config)
     return {name: parameter.shape for name, parameter in model.named_parameters()}
 
 
 def parameter_count(config: ProteinBertConfig) -> int:
-    """Parameters of the pretraining model."""
+    """Number of parameters of the pretraining model."""
     return sum(shape.numel() for shape in parameter_shapes(config).values())
 
 
 def rank_parameters(shapes: Mapping[str, torch.Size], layers: int, dims: ParallelDims) -> list[int]:
-    """Elements of each parameter on the rank that holds most; of a pipeline that is of the first stage or the last.
+    """Elements of each parameter on the rank that holds most; in a pipeline it is on the first or the last stage.
 
     Args:
-        shapes: of :func:`parameter_shapes`.
-        layers: of the model.
-        dims: the layout.
+        shapes: shapes of the parameters, see :func:`parameter_shapes`.
+        layers: number of transformer blocks.
+        dims: parallel layout.
     """
     stages = ([_part(name, shapes[name], dims) for name in _names(shapes, layers, dims, s)] for s in _ends(dims))
     return max(stages, key=sum)
@@ -114,7 +117,7 @@ def _ends(dims: ParallelDims) -> set[int]:
 
 
 def _names(shapes: Mapping[str, torch.Size], layers: int, dims: ParallelDims, stage: int) -> list[str]:
-    """Parameters of a stage, in the order of the model; the last one's copy of the tied matrix comes at the end."""
+    """Parameters of a stage in the order of the model; on the last stage, its tied embedding matrix is appended."""
     first, last = stage == 0, stage == dims.pipeline - 1
     here = {"bert.embeddings.": first, "bert.encoder.final_ln.": last, "mlm.": last}
     here |= {f"{_BLOCK}{number}.": number in dims.layers_of(stage, layers) for number in range(layers)}
@@ -123,7 +126,7 @@ def _names(shapes: Mapping[str, torch.Size], layers: int, dims: ParallelDims, st
 
 
 def _part(name: str, shape: torch.Size, dims: ParallelDims) -> int:
-    """Elements of a parameter on the first of the ranks that share it; copies share out rows, of which it has most."""
+    """Elements of a parameter on the first of its ranks; FSDP shards the rows, and the first rank has the most."""
     rows, *columns = shape
     if name.endswith(_SPLIT_ROWS):
         rows //= dims.tensor
@@ -135,13 +138,13 @@ def _part(name: str, shape: torch.Size, dims: ParallelDims) -> int:
 def rank_memory(
     config: ProteinBertConfig, dims: ParallelDims, step: StepShape, optimizer: OptimizerConfig
 ) -> RankMemory:
-    """Estimate one rank's memory.
+    """Estimate the memory of the rank that needs most.
 
     Args:
-        config: of the model.
-        dims: the layout.
-        step: what a micro-batch looks like.
-        optimizer: decides how much it remembers of a parameter.
+        config: sizes of the model.
+        dims: parallel layout.
+        step: properties of a step.
+        optimizer: determines the optimizer state per parameter.
     """
     shapes = parameter_shapes(config)
     held = rank_parameters(shapes, config.num_hidden_layers, dims)
@@ -165,14 +168,16 @@ def rank_memory(
 
 def _optimizer_bytes(held: Sequence[int], optimizer: OptimizerConfig) -> int:
     if optimizer.name == "adam":
-        return _FP32 * (2 * sum(held) + len(held))  # two moments, and each parameter's own count of steps
+        return _FP32 * (2 * sum(held) + len(held))  # two moments, and one step counter per parameter
     return _FP32 * sum(held) if optimizer.momentum else 0
 
 
 def _gathered_bytes(shapes: Mapping[str, torch.Size], layers: int, dims: ParallelDims, micro_batches: int) -> int:
-    """Both ends' weights, those of a block and of the next one, and gradients before they are summed and dealt out.
+    """Unsharded weights and gradients that FSDP holds at the same time.
 
-    Those are one block's and a copy that is sent; the whole stage's where several micro-batches are collected first.
+    Weights: those outside the blocks, of one block and of the prefetched next one. Gradients before the
+    reduce-scatter: those of one block and the copy that is sent; with several micro-batches, those of the entire
+    stage, because they are accumulated first.
     """
     if not dims.fsdp_enabled:
         return 0
@@ -188,13 +193,13 @@ def _gathered_bytes(shapes: Mapping[str, torch.Size], layers: int, dims: Paralle
 
 
 def block_bytes(config: ProteinBertConfig, dims: ParallelDims, step: StepShape) -> float:
-    """Bytes a token that one block keeps for its backward pass on one rank."""
+    """Bytes per token that one block saves for its backward pass on one rank."""
     hidden, wide = config.hidden_size, config.intermediate_size
     width = _FP32 if step.precision == "fp32" else 2
     masks = 2 * hidden if config.hidden_dropout_prob > 0 else 0
-    # In half precision query, key and value projections each keep a cast of the layer norm's output.
+    # In half precision the query, key and value projections each save a cast of the layer norm's output.
     casts = (1 if width == _FP32 else 3) + 1
-    # With sequence parallelism the tokens are gathered for the matrix products, and split otherwise.
+    # With sequence parallelism the tokens are gathered for the matrix products and sharded elsewhere.
     whole = (2 * _FP32 * hidden + masks) / _token_parts(dims) + casts * width * hidden
     split = width * (3 * _GROUP_PADDING * hidden + _GROUP_PADDING * hidden + hidden + 2 * wide)
     if not step.fused_attention:
@@ -203,11 +208,12 @@ def block_bytes(config: ProteinBertConfig, dims: ParallelDims, step: StepShape) 
 
 
 def _token_parts(dims: ParallelDims) -> int:
-    """Ranks that share the tokens of a row outside the split regions."""
+    """Number of ranks over which the tokens are sharded outside the tensor-parallel regions."""
     return dims.tensor if dims.sequence_parallel_enabled else 1
 
 
 def _end_bytes(config: ProteinBertConfig, step: StepShape) -> float:
-    """Bytes a token of embeddings, final layer norm and head."""
+    """Bytes per token that embeddings, final layer norm and head save."""
+
     hidden = config.hidden_size
     return _FP32 * hidden + (hidden if config.hidden_dropout_prob > 0 else 0) + step.mask_prob * 5 * _FP32 * hidden

@@ -1,4 +1,4 @@
-"""--dry-run says what a run would be and whether it fits, and starts nothing."""
+"""--dry-run prints the plan of a run and whether it fits into memory, and starts nothing."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from tape.runtime.launch import Launch
 Flags = Callable[..., list[str]]
 
 
-def test_what_it_says(flags: Flags, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_plan_is_printed(flags: Flags, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     extra = ("--dry-run", "--world-size", 4, "--tensor-model-parallel-size", 2, "--save", tmp_path / "save")
     arguments = parse_arguments(flags(*extra, "--device-memory-gib", 1))
     assert arguments.dry_run is not None
     show_plan(arguments, arguments.dry_run, Launch())
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     rows = len(open_splits(arguments.data, arguments.samples).train)
-    assert f"270 proteins in {rows:,} rows per epoch" in said
-    assert "4 processes = data 2 x tensor 2" in said
-    assert "1.00 GiB (stated)" in said
-    assert f"an epoch: {rows:,} rows, {rows / 8:,.1f} steps; the run: 20 steps, {160 / rows:,.2f} epochs" in said
-    assert "a step: 8 rows of 64" in said
-    assert "2 micro-batches a rank" in said
-    assert "with --checkpoint-activations" in said
-    assert "it fits" in said
+    assert f"270 proteins in {rows:,} rows per epoch" in printed
+    assert "4 processes = data 2 x tensor 2" in printed
+    assert "1.00 GiB (stated)" in printed
+    assert f"epoch: {rows:,} rows, {rows / 8:,.1f} steps; run: 20 steps, {160 / rows:,.2f} epochs" in printed
+    assert "step: 8 rows of 64" in printed
+    assert "2 micro-batches per rank" in printed
+    assert "with --checkpoint-activations" in printed
+    assert "it fits" in printed
     assert not list(tmp_path.iterdir())
 
 
-def test_one_rank_speaks(flags: Flags, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_one_rank_prints(flags: Flags, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = parse_arguments(flags("--dry-run"), 2)
     assert arguments.dry_run is not None
     show_plan(arguments, arguments.dry_run, Launch(1, 2, 1))
@@ -54,7 +54,7 @@ def test_one_rank_speaks(flags: Flags, capsys: pytest.CaptureFixture[str]) -> No
         ),
     ],
 )
-def test_what_does_not_fit_is_an_error(
+def test_run_that_does_not_fit_is_an_error(
     flags: Flags,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -68,7 +68,7 @@ def test_what_does_not_fit_is_an_error(
     assert all(word in error for word in words)
 
 
-def test_tokens_a_row_are_counted(flags: Flags) -> None:
+def test_number_of_tokens_is_exact(flags: Flags) -> None:
     arguments = parse_arguments(flags("--split", "1,0,0"))
     (part,) = open_splits(arguments.data, arguments.samples).train.parts
     assert part.planner.tokens == sum(len(part[row].input_ids) for row in range(len(part)))
@@ -82,6 +82,6 @@ def test_memory_of_this_machine() -> None:
     assert available_memory(DryRunConfig(2.0), 4) == (2.0 * (1 << 30), "stated")
 
 
-def test_memory_is_above_zero() -> None:
+def test_device_memory_must_be_above_zero() -> None:
     with pytest.raises(ConfigError, match="--device-memory-gib"):
         DryRunConfig(0.0)

@@ -1,4 +1,4 @@
-"""Counted arithmetic against torch's own counter, and the measured peak."""
+"""Model FLOPs against torch's FLOP counter, the measured peak, and the model FLOPs utilization."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONFIG = ProteinBertConfig(
 CPU = torch.device("cpu")
 
 
-def test_the_count_is_torchs_own() -> None:
+def test_count_equals_torchs_flop_counter() -> None:
     """Forward and backward of one protein; with attention dropout the CPU computes attention as plain products."""
     model = ProteinBertForMaskedLM(CONFIG)
     ids = torch.randint(5, 30, (1, 40))
@@ -64,8 +64,8 @@ class Products:
         return product
 
 
-def test_the_best_product_counts() -> None:
-    """Not the first, which warms up, nor the mean, nor the last; both sizes have a turn while there is time."""
+def test_fastest_product_is_the_peak() -> None:
+    """Not the first run, which is a warm-up, nor the mean, nor the last; both sizes run in turn."""
     products = Products({"a": [0.001, 0.5, 0.2, 0.4], "b": [9.0, 4.0, 3.0, 2.0]})
     both = [products.named("a", 10.0), products.named("b", 100.0)]
     assert best_rate(both, 18.0, products.clock) == pytest.approx(10.0 / 0.2)
@@ -76,7 +76,7 @@ def test_the_best_product_counts() -> None:
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_the_peak_is_that_of_what_products_are_computed_in(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+def test_peak_is_measured_in_the_dtype_of_the_products(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
     """Rounded operands multiplied in fp32 reach fp32's peak, not that of a format without instructions."""
     monkeypatch.setattr(low_precision, "is_fast", lambda device_type, dtype: fast)
     expected = torch.bfloat16 if fast else torch.float32
@@ -84,11 +84,11 @@ def test_the_peak_is_that_of_what_products_are_computed_in(monkeypatch: pytest.M
     assert PrecisionConfig("fp32").product_dtype(CPU) == torch.float32
 
 
-def test_utilisation() -> None:
+def test_model_flops_utilization() -> None:
     assert Meter(2e9, 8e12, "stated", int).utilisation(1000) == pytest.approx(0.25)
 
 
-def test_memory_is_what_the_process_holds() -> None:
+def test_peak_memory_of_the_process() -> None:
     read = memory_reader(CPU)
     before = read()
     held = bytearray(before // 2 + (64 << 20))

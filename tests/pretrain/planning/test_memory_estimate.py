@@ -1,4 +1,4 @@
-"""Counts against built models at every layout, the activation estimate against what autograd really keeps."""
+"""Parameter counts against built models in every layout, and the activation estimate against what autograd saves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tape.configs import ProteinBertConfig
 from tape.models.attention import PackedLayout
 from tape.models.modeling_bert import ProteinBertForMaskedLM
 
-# What the README and the command's help promise of the estimate.
+# Accuracy of the activation estimate that the documentation states.
 FACTOR = 1.25
 LENGTHS = [40, 120, 60, 90, 75, 115]
 
@@ -46,7 +46,7 @@ def config(dropout: float = 0.1, attention_dropout: float = 0.0, layers: int = 2
 
 @pytest.fixture
 def fake_ranks() -> Iterator[None]:
-    """Eight ranks of which only this one exists: enough to lay a model out."""
+    """Eight ranks of which only this one exists, which is enough to shard a model."""
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=8)
     yield
     dist.destroy_process_group()
@@ -58,7 +58,7 @@ def test_the_count_is_the_built_models() -> None:
 
 
 def test_the_released_model_has_205_9_million() -> None:
-    """INTERFACE section 2 counts bert_tail_dense too, an H x H map that nothing uses."""
+    """The released checkpoint also contains bert_tail_dense, an unused H x H linear map."""
     released = ProteinBertConfig(
         hidden_size=1024,
         num_hidden_layers=16,
