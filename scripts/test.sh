@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the linters, the type checker and the test suite in an environment of its own. Arguments go to pytest:
+# Runs the linters, builds the documentation, and runs the type checker and the test suite in an environment of its own. Arguments go to pytest:
 #   bash scripts/test.sh                        everything
 #   bash scripts/test.sh tests/tape -k masking  some of the tests
 #   bash scripts/test.sh -m gpu                 the tests that need a CUDA device
@@ -16,6 +16,8 @@ python -m ruff check .
 python -m ruff format --check .
 echo "test: codespell"
 python -m codespell_lib
+echo "test: documentation"
+python -m sphinx -q -W --keep-going docs build/docs
 echo "test: mypy"
 python -m mypy
 echo "test: pytest"

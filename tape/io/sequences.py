@@ -1,13 +1,11 @@
 """Streaming readers of protein sequence files in many formats.
 
-| suffix | content |
-|---|---|
-| .fasta .fa .faa .fna .ffn .frn | FASTA |
-| .sto .stk .stockholm | one or more Stockholm alignments, interleaved or not |
-| .jsonl .json | JSON objects, one per line or in a list; the sequence is ``text``, ``primary`` or ``sequence`` |
-| .csv .tsv | a table with a header line; the sequence is in a column with one of these names |
-| .txt .tab | one sequence per line, or ``id<TAB>sequence`` |
-| .lmdb | TAPE's LMDB directories |
+- .fasta .fa .faa .fna .ffn .frn: FASTA
+- .sto .stk .stockholm: one or more Stockholm alignments, interleaved or not
+- .jsonl .json: JSON objects, one per line or in a list; the sequence is ``text``, ``primary`` or ``sequence``
+- .csv .tsv: a table with a header line; the sequence is in a column with one of these names
+- .txt .tab: one sequence per line, or ``id<TAB>sequence``
+- .lmdb: TAPE's LMDB directories
 
 All but LMDB may be compressed, with the additional suffix .gz, .xz or .zst (which needs the package ``zstandard``).
 White space inside a sequence ("G C T V") is removed; everything else is left to

@@ -61,11 +61,13 @@ class mLSTMCell(nn.Module):
 
 
 class mLSTM(nn.Module):
-    """The multiplicative LSTM::
+    """The multiplicative LSTM.
 
-    m = (W_mx x) * (W_mh h)             z = W_x x + W_h m + b
-    i, f, o, u = z                      c = sigmoid(f) c + sigmoid(i) tanh(u)
-    h = sigmoid(o) tanh(c)
+    One step of the recurrence::
+
+        m = (W_mx x) * (W_mh h)             z = W_x x + W_h m + b
+        i, f, o, u = z                      c = sigmoid(f) c + sigmoid(i) tanh(u)
+        h = sigmoid(o) tanh(c)
     """
 
     def __init__(self, config: UniRepConfig) -> None:
