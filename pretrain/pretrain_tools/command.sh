@@ -1,8 +1,8 @@
-# Sourced by the launchers beside it: turns their arguments into the words of the pretraining command, in COMMAND.
+# Sourced by the launchers in this directory: sets COMMAND to the pretraining command for their arguments.
 #   MODEL   200m, 3b, 3b_sharded, or the path of a file of flags
-#   CORPUS  prefix of the corpus without .bin; several with weights in one word: "0.7 A 0.3 B"
-#   SAVE    directory of checkpoints; a run that is started again continues from it
-#   FLAG    any further flags of pretrain_tape.py; they replace the file's
+#   CORPUS  prefix of the corpus without .bin, or several with weights in one argument: "0.7 A 0.3 B"
+#   SAVE    directory of checkpoints; a restarted run resumes from it
+#   FLAG    further flags of pretrain_tape.py; they override those of the file
 
 set -euo pipefail
 TOOLS="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -16,7 +16,7 @@ if [[ ! -f "$FLAGS" ]]; then
     FLAGS="$TOOLS/$1.txt"
 fi
 if [[ ! -f "$FLAGS" ]]; then
-    echo "error: no model $1: known are 200m, 3b and 3b_sharded, or give the path of a file of flags" >&2
+    echo "error: no model $1: choose 200m, 3b or 3b_sharded, or give the path of a file of flags" >&2
     exit 1
 fi
 read -r -a CORPUS <<< "$2"

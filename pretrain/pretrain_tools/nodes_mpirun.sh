@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Pretrain on several machines by OpenMPI's mpirun, one process a GPU.
+# Pretrain on several machines with OpenMPI's mpirun, one process per GPU.
 #   HOSTFILE     mpirun's list of machines, "node0 slots=8"
-#   PROCESSES    all GPUs together
-#   MASTER_ADDR  the first machine; its first line in HOSTFILE when not set
-#   MASTER_PORT  a free port on it (29500)
+#   PROCESSES    number of GPUs of all machines
+#   MASTER_ADDR  address of the first machine (default: the first line of HOSTFILE)
+#   MASTER_PORT  a free port on it (default: 29500)
 #
 #     HOSTFILE=hosts PROCESSES=32 bash pretrain/pretrain_tools/nodes_mpirun.sh 200m CORPUS SAVE [FLAG ...]
 set -euo pipefail

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Pretrain on several machines under Slurm, one task a GPU; the tasks find each other by Slurm's own variables.
-# Five minutes before its time is over, on SIGTERM, or after --exit-duration-in-mins, the run saves a checkpoint and ends.
-# The job then puts itself back into the queue, under the same number, until training is finished. It does not when a
-# rank failed, when --exit-interval asked to leave, when a start got no further than the one before, and after scancel.
-#   PROTEINLM   the repository, if the job is submitted from elsewhere
-#   PYTHON      the interpreter (python)
+# Pretrain on several machines under Slurm, one task per GPU; the ranks rendezvous through Slurm's variables.
+# Five minutes before the time limit, on SIGTERM, or after --exit-duration-in-mins, the run saves a checkpoint and exits.
+# The job then requeues itself, with the same job id, until training is finished. It does not requeue if a rank failed,
+# if the run exited at an --exit-interval, if it made no progress since the previous start, or after scancel.
+#   PROTEINLM   path of the repository, if the job is submitted from another directory
+#   PYTHON      the interpreter (default: python)
 #
 #     sbatch --nodes 4 pretrain/pretrain_tools/nodes_sbatch.sh 3b corpus/pfam_text_document checkpoints/3b [FLAG ...]
 #SBATCH --job-name=proteinlm
@@ -16,7 +16,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=proteinlm-%j.log
 set -euo pipefail
-# Slurm runs a copy of this file: the others are found from where the job was submitted, or by PROTEINLM.
+# Slurm runs a copy of this file, so the others are found relative to the submit directory or PROTEINLM.
 HERE="${PROTEINLM:-${SLURM_SUBMIT_DIR:-$PWD}}/pretrain/pretrain_tools"
 if [[ ! -f "$HERE/command.sh" ]]; then
     HERE="$(dirname "${BASH_SOURCE[0]}")"
@@ -32,7 +32,7 @@ PROCESSES="${SLURM_NTASKS:?is set by sbatch: start this file by sbatch}"
 LAST="$3/latest_checkpointed_iteration.txt"
 BEFORE="$(cat "$LAST" 2> /dev/null || echo 0)"
 
-# A run that fails ends the job with its exit code here. No trap for signals: scancel must end this script as well.
+# If the run fails, the job ends here with its exit code. There is no signal trap: scancel must end this script, too.
 srun --kill-on-bad-exit=1 "$PYTHON" "${COMMAND[@]}"
 
 STATE="$("$PYTHON" "$TOOLS/../tools/run_state.py" "$PROCESSES" "${COMMAND[@]:1}")"

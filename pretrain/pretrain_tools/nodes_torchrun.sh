@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Pretrain on several machines, by torchrun: run this on each of them, with the same arguments.
-#   NODES        how many machines
-#   NODE_RANK    which one this is, from 0
+# Pretrain on several machines with torchrun: run this on every machine, with the same arguments.
+#   NODES        number of machines
+#   NODE_RANK    number of this machine, from 0
 #   MASTER_ADDR  name or address of machine 0
-#   MASTER_PORT  a free port on it (29500)
-#   GPUS         on each machine (8)
+#   MASTER_PORT  a free port on it (default: 29500)
+#   GPUS         GPUs per machine (default: 8)
 #
 #     NODES=4 NODE_RANK=0 MASTER_ADDR=node0 bash pretrain/pretrain_tools/nodes_torchrun.sh 3b CORPUS SAVE [FLAG ...]
 set -euo pipefail

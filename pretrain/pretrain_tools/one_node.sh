@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Pretrain on all GPUs of one machine, by torchrun. GPUS sets how many (8).
+# Pretrain on all GPUs of one machine with torchrun. GPUS is their number (default: 8).
+
 #
 #     GPUS=4 bash pretrain/pretrain_tools/one_node.sh 200m corpus/pfam_text_document checkpoints/200m [FLAG ...]
 set -euo pipefail

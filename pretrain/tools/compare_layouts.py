@@ -1,12 +1,11 @@
 #!/usr/bin/env python
-"""Train the same model at every layout of a number of processes, and compare their curves with one process's.
+"""Train the same model with every parallel layout of a number of processes, and compare its curves to one process's.
 
     python pretrain/tools/compare_layouts.py --processes 4 --steps 20
 
-Made-up proteins, no dropout, gradient clipping on; on the CPU over gloo. Prints, layout by layout, the largest
-difference of the training loss, of the gradient norm, and of the evaluation loss at the end. Options of
-pretrain_tape.py that change the model or the step (--bf16, --recompute-granularity selective, --compile, ...) may
-follow after ``--``.
+Uses random proteins, no dropout and gradient clipping, on the CPU with gloo. Prints for every layout the largest
+difference of the training loss, of the gradient norm, and of the evaluation loss at the end. Flags of pretrain_tape.py
+that change the model or the step (--bf16, --recompute-granularity selective, --compile, ...) may follow after ``--``.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ from tape.runtime.launch import Launch
 from tape.tokenizers import TAPETokenizer
 
 SEQ_LENGTH = 48
-_EVALUATION_ROWS = 11  # ranks have different numbers of them at every layout
+_EVALUATION_ROWS = 11  # not divisible, so that ranks have different numbers of rows in every layout
 MODEL = (
     *("--num-layers", "4", "--hidden-size", "32", "--num-attention-heads", "4"),
     *("--seq-length", str(SEQ_LENGTH), "--max-position-embeddings", str(SEQ_LENGTH)),
@@ -60,7 +59,7 @@ _POLL_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Layout:
-    """One way to share a run out among processes; the names are those of the flags, shortened."""
+    """A parallel layout; the names are those of the flags, shortened."""
 
     tensor: int = 1
     data: int = 1
@@ -84,7 +83,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Curve:
-    """What a run gave: a loss and a gradient norm a step, steps left out, and the evaluation loss at the end."""
+    """The losses and gradient norms per step, the evaluation loss at the end, and the number of skipped steps."""
 
     losses: tuple[float, ...]
     norms: tuple[float, ...]
@@ -92,7 +91,7 @@ class Curve:
     skipped: int = 0
 
     def difference(self, other: Curve) -> tuple[float, float, float]:
-        """Largest absolute difference of losses, largest relative one of norms, and of the evaluation loss."""
+        """The largest absolute difference of losses, the largest relative one of norms, and that of the evaluation."""
         loss = max(abs(a - b) for a, b in zip(self.losses, other.losses, strict=True))
         norm = max(abs(a - b) / b for a, b in zip(self.norms, other.norms, strict=True))
         return loss, norm, abs(self.evaluation - other.evaluation)
@@ -111,7 +110,7 @@ def layouts(world: int) -> list[Layout]:
 
 
 class MadeUpRows:
-    """Rows of random proteins with a skewed composition, so that there is something to learn; ``rows[i]`` is row i."""
+    """Rows of random proteins with a skewed composition that a model can learn; ``rows[i]`` is row i."""
 
     def __init__(self, seed: int = 1, length: int = SEQ_LENGTH) -> None:
         self._seed, self._length = seed, length
@@ -133,12 +132,12 @@ class MadeUpRows:
 
 
 def run_layout(flags: Sequence[str], launch: Launch, steps: int) -> Curve:
-    """Train ``steps`` steps as one process of a layout.
+    """Train as one process of a layout.
 
     Args:
-        flags: of pretrain_tape.py.
-        launch: who this process is.
-        steps: of the optimizer.
+        flags: flags of pretrain_tape.py.
+        launch: rank and rendezvous of this process.
+        steps: number of optimizer steps.
     """
     arguments = parse_arguments([*flags, "--train-iters", str(max(steps, 1))], launch.world_size)
     with open_parallel_context(
@@ -169,10 +168,10 @@ Run = tuple[Layout, Sequence[str], int]
 
 
 def run_all(runs: Sequence[Run], processes: int) -> Iterator[Curve]:
-    """Every run on as many of the processes as it needs, in one set of processes; each run's curve when it is there.
+    """Run all layouts in one set of processes, each on as many as it needs, and yield every curve when it is complete.
 
     Raises:
-        ProteinLMError: a run failed; has the traceback.
+        ProteinLMError: if a run fails; the message has the traceback.
     """
     with tempfile.TemporaryDirectory() as folder:
         context = mp.get_context("spawn")
@@ -196,7 +195,7 @@ def run_all(runs: Sequence[Run], processes: int) -> Iterator[Curve]:
 
 
 def _next_curve(queue: Queue[Curve | str], ranks: Sequence[BaseProcess]) -> Curve | str:
-    """What a rank puts next; the reason, when one of them is gone without a word."""
+    """The next item of the queue; an error message if a process exits without one."""
     while True:
         with suppress(Empty):
             return queue.get(timeout=_POLL_SECONDS)
@@ -213,7 +212,7 @@ def _rank(rank: int, runs: Sequence[Run], folder: str, queue: Queue[Curve | str]
         launch = Launch(rank, layout.world, rank, f"file://{folder}/run{number}", "compare_layouts")
         try:
             curve = run_layout([*MODEL, *layout.flags(), *flags], launch, steps)
-        except Exception:  # whatever it was, the parent says it
+        except Exception:  # the parent raises it
             queue.put(traceback.format_exc())
             return
         if rank == 0:
@@ -222,10 +221,10 @@ def _rank(rank: int, runs: Sequence[Run], folder: str, queue: Queue[Curve | str]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=int, default=4, help="layouts of 2 up to so many, powers of two (4)")
-    parser.add_argument("--steps", type=int, default=20, help="of the optimizer (20)")
-    parser.add_argument("--optimizer", choices=OPTIMIZERS, nargs="+", default=list(OPTIMIZERS), help="both by default")
-    parser.add_argument("flags", nargs="*", help="of pretrain_tape.py, after --")
+    parser.add_argument("--processes", type=int, default=4, help="largest number of processes; runs powers of two (4)")
+    parser.add_argument("--steps", type=int, default=20, help="optimizer steps (20)")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, nargs="+", default=list(OPTIMIZERS), help="default: both")
+    parser.add_argument("flags", nargs="*", help="flags of pretrain_tape.py, after --")
     options = parser.parse_args()
     if options.steps < 1 or options.processes < 1:
         raise ConfigError("--steps and --processes must be at least 1")
@@ -237,7 +236,7 @@ def main() -> None:
 
 
 def print_table(optimizer: str, chosen: Sequence[Layout], flags: Sequence[str], steps: int, processes: int) -> None:
-    """Run the layouts with an optimizer and print a line for each; the first of them is one process."""
+    """Run the layouts with an optimizer and print one line per layout; the first layout is one process."""
     runs = [(layout, (*OPTIMIZERS[optimizer], *flags), steps) for layout in chosen]
     alone = None
     for layout, curve in zip(chosen, run_all(runs, processes), strict=True):

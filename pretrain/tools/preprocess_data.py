@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Sequences -> tokenised corpus: ``PREFIX_KEY_document.{bin,idx}`` and its sidecar ``.json``.
+"""Tokenize sequence files into a corpus: ``PREFIX_KEY_document.{bin,idx}`` and its sidecar ``.json``.
 
-Reads every format of tape.io.sequences (FASTA, Stockholm, JSON lines, JSON, CSV, text, TAPE's LMDB; also .gz, .xz and
-.zst), one file or many, and streams: memory does not grow with the corpus. Takes Megatron's options.
+Reads one or more files in any format of tape.io.sequences (FASTA, Stockholm, JSON lines, JSON, CSV, text, TAPE's LMDB;
+also .gz, .xz and .zst) as a stream: memory does not grow with the corpus. Accepts Megatron-LM's options.
 
     python pretrain/tools/preprocess_data.py --input swissprot.fasta.xz --output-prefix corpus/swissprot --workers 2
 """
@@ -46,7 +46,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CorpusSummary:
-    """One corpus that was written."""
+    """A corpus that was written."""
 
     prefix: Path
     description: CorpusDescription
@@ -55,7 +55,7 @@ class CorpusSummary:
 
 @dataclass(frozen=True)
 class PreprocessSummary:
-    """What :func:`preprocess` wrote: one corpus a JSON key."""
+    """The corpora that :func:`preprocess` wrote, one per JSON key."""
 
     corpora: tuple[CorpusSummary, ...]
 
@@ -88,35 +88,37 @@ def preprocess(
     deduplicate: bool = False,
     progress: Progress | None = None,
 ) -> PreprocessSummary:
-    """Tokenise files into ``{output_prefix}_{key}_{level}.{bin,idx,json}``, all of it or nothing.
+    """Tokenize files into ``{output_prefix}_{key}_{level}.{bin,idx,json}``. After an error, no output exists.
 
     Args:
         inputs: files in any format of tape.io.sequences.
-        output_prefix: beginning of the output's path.
-        json_keys: one corpus is written for each. With the default alone, ``primary`` and ``sequence`` are tried too.
-        workers: processes that tokenise (1: this one).
-        level: ``document``, or ``sentence`` as Megatron names its ``--split-sentences`` output; one protein is one
-            document of one sequence either way.
+        output_prefix: beginning of the path of the output.
+        json_keys: fields of JSON records; one corpus is written per key. With only the default key, ``primary`` and
+            ``sequence`` are tried too.
+        workers: number of processes that tokenize; 1: this process.
+        level: ``document``, or ``sentence`` as in Megatron-LM's ``--split-sentences`` output; in both cases a protein
+            is one document with one sequence.
         dataset_impl: layout of the index: mmap, lazy or cached.
         max_unknown_fraction, skip_empty, min_length, max_length, deduplicate: see :class:`Filters`.
-        progress: takes one line of text now and then.
+        progress: called with a line of text every few seconds.
 
     Raises:
-        DataError: a file or record can't be used, or too many residues are unknown; names file and record.
+        ConfigError: if an argument is invalid.
+        DataError: if a file or record is invalid, or too many residues are unknown; the message names file and record.
     """
     if not inputs:
         raise ConfigError("no input files")
     if workers < 1:
         raise ConfigError(f"the number of workers must be at least 1, not {workers}")
     if len(set(json_keys)) < len(json_keys):
-        raise ConfigError(f"--json-keys {' '.join(json_keys)}: each key makes one corpus, so give it once")
+        raise ConfigError(f"--json-keys {' '.join(json_keys)}: every key makes one corpus; give it only once")
     filters = Filters(min_length, max_length, skip_empty, deduplicate, max_unknown_fraction)
     paths = [Path(path) for path in inputs]
     for path in paths:
-        if path.is_fifo():  # opening one waits for a writer, and a second reading, for its hash, would wait for ever
+        if path.is_fifo():  # opening it waits for a writer, and reading it again for its hash would wait forever
             raise DataError(f"{path}: a pipe; inputs are read twice, so write it to a file first")
     corpora = []
-    with ExitStack() as stack:  # no corpus takes its name before all are whole
+    with ExitStack() as stack:  # the corpora are published together, when all are complete
         for key in json_keys:
             keys = SEQUENCE_KEYS if tuple(json_keys) == (DEFAULT_KEY,) else (key,)
             prefix = Path(f"{os.fspath(output_prefix)}_{key}_{level}")
@@ -181,17 +183,17 @@ def _progress_line(writer: IndexedDatasetWriter, reader: _Reader, seconds: float
 def _check_content(paths: Sequence[Path], residues: int, unknown: int, first_unknown: str, limit: float) -> None:
     names = ", ".join(str(path) for path in paths[:3]) + (" ..." if len(paths) > 3 else "")
     if not residues:
-        raise DataError(f"{names}: no record there, or none that passed the filters")
+        raise DataError(f"{names}: no records, or none that passed the filters")
     if unknown > limit * residues:
         raise DataError(
             f"{names}: {unknown:,} of {residues:,} residues ({unknown / residues:.2%}) are unknown, more than "
-            f"{limit:.2%}; the first is in {first_unknown} (unknown are {UNKNOWN_MEANING}); if that is right, raise "
-            "--max-unknown-fraction"
+            f"{limit:.2%}; the first is in {first_unknown} (unknown are {UNKNOWN_MEANING}); if this is intended, "
+            "increase --max-unknown-fraction"
         )
 
 
 class _Reader:
-    """Batches of records of all files in order; keeps the count and hash of every file it has gone through."""
+    """Yields batches of the records of all files in order, and records the count and hash of every finished file."""
 
     def __init__(self, paths: Sequence[Path], keys: Sequence[str], skip_empty: bool) -> None:
         self.sources: list[CorpusSource] = []
@@ -215,7 +217,7 @@ class _Reader:
 
     @property
     def fraction(self) -> float:
-        """Part of the input, in bytes, that was taken in."""
+        """Fraction of the input bytes that have been read."""
         return min(1.0, self._taken / max(1, self._size))
 
     def _records(self, path: Path) -> Iterator[SequenceRecord]:
@@ -225,7 +227,7 @@ class _Reader:
             sequences += 1
             yield record
         if not sequences and not self._skip_empty:
-            raise DataError(f"{path}: no record there; leave it out, or give --skip-empty to pass over empty files")
+            raise DataError(f"{path}: no records; omit the file, or give --skip-empty to skip empty files")
         self.sources.append(CorpusSource(str(path), sha256_of(path / "data.mdb" if path.is_dir() else path), sequences))
 
     def _note_empty(self, where: str) -> None:
@@ -236,7 +238,7 @@ class _Reader:
 
 
 def _refuse_empty(where: str) -> None:
-    raise DataError(f"{where}: empty record: a header without residues; give --skip-empty to leave such records out")
+    raise DataError(f"{where}: empty record: a header without residues; --skip-empty omits such records")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -244,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     for line in _notices(options):
         print(line, file=sys.stderr)
-    signal.signal(signal.SIGTERM, _interrupt)  # a terminated run cleans up as an interrupted one does
+    signal.signal(signal.SIGTERM, _interrupt)  # clean up on SIGTERM as on Ctrl-C
     summary = preprocess(
         options.input,
         options.output_prefix,
@@ -279,7 +281,7 @@ def _print_summary(corpus: CorpusSummary) -> None:
 
 
 def _notices(options: argparse.Namespace) -> Iterator[str]:
-    """What the user asked for that has no effect here, and why."""
+    """One line per option that has no effect, with the reason."""
     if options.vocab_file is not None:
         vocabulary = read_vocabulary_file(options.vocab_file)
         if vocabulary.fingerprint != TAPETokenizer().fingerprint:
@@ -290,7 +292,7 @@ def _notices(options: argparse.Namespace) -> Iterator[str]:
     ignored = {
         "--merge-file": (options.merge_file, "proteins are not split into byte pairs"),
         "--append-eod": (options.append_eod, "pretraining puts <cls> and <sep> around every protein"),
-        "--keep-newlines": (options.keep_newlines, "white space is no residue"),
+        "--keep-newlines": (options.keep_newlines, "white space is removed from sequences"),
     }
     yield from (f"note: {name} is ignored: {reason}" for name, (given, reason) in ignored.items() if given)
 
@@ -298,39 +300,39 @@ def _notices(options: argparse.Namespace) -> Iterator[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = parser.add_argument_group("input")
-    data.add_argument("--input", nargs="+", required=True, metavar="FILE", help="one file or many")
-    data.add_argument("--json-keys", nargs="+", default=[DEFAULT_KEY], help="fields of JSON; a corpus for each")
-    data.add_argument("--split-sentences", action="store_true", help="name the output _sentence (a protein is one)")
-    data.add_argument("--keep-newlines", action="store_true", help="Megatron's; no effect")
-    data.add_argument("--skip-empty", action="store_true", help="leave out empty records and files; counted")
-    data.add_argument("--min-length", type=int, default=1, metavar="N", help="leave out shorter proteins")
-    data.add_argument("--max-length", type=int, default=None, metavar="N", help="leave out longer proteins")
-    data.add_argument("--deduplicate", action="store_true", help="keep the first of equal proteins, count the others")
+    data.add_argument("--input", nargs="+", required=True, metavar="FILE", help="one or more files")
+    data.add_argument("--json-keys", nargs="+", default=[DEFAULT_KEY], help="JSON fields; one corpus each")
+    data.add_argument("--split-sentences", action="store_true", help="name the output _sentence, as Megatron-LM")
+    data.add_argument("--keep-newlines", action="store_true", help="Megatron-LM's; no effect")
+    data.add_argument("--skip-empty", action="store_true", help="omit and count empty records and files")
+    data.add_argument("--min-length", type=int, default=1, metavar="N", help="omit shorter proteins")
+    data.add_argument("--max-length", type=int, default=None, metavar="N", help="omit longer proteins")
+    data.add_argument("--deduplicate", action="store_true", help="keep only the first of identical proteins")
     data.add_argument(
         "--max-unknown-fraction",
         type=float,
         default=DEFAULT_MAX_UNKNOWN_FRACTION,
         metavar="F",
-        help=f"largest part of residues that may be unknown (default %(default)s): {UNKNOWN_MEANING}",
+        help=f"maximum fraction of unknown residues (default %(default)s): {UNKNOWN_MEANING}",
     )
     tokens = parser.add_argument_group("vocabulary")
     tokens.add_argument(
         "--tokenizer-type", choices=(*TOKENIZER_TYPES, "GPT2BPETokenizer"), type=_tokenizer, default="iupac"
     )
-    tokens.add_argument("--vocab-file", default=None, help="checked and named; ids written are always TAPE's")
-    tokens.add_argument("--merge-file", default=None, help="Megatron's; no effect")
-    tokens.add_argument("--append-eod", action="store_true", help="Megatron's; no effect")
+    tokens.add_argument("--vocab-file", default=None, help="checked; the ids written are always TAPE's")
+    tokens.add_argument("--merge-file", default=None, help="Megatron-LM's; no effect")
+    tokens.add_argument("--append-eod", action="store_true", help="Megatron-LM's; no effect")
     output = parser.add_argument_group("output")
-    output.add_argument("--output-prefix", required=True, help="path of the output without _KEY_document and suffix")
+    output.add_argument("--output-prefix", required=True, help="output path without _KEY_document and suffix")
     output.add_argument("--dataset-impl", choices=sorted(LAYOUTS), default="mmap")
-    output.add_argument("--workers", type=int, default=1, help="processes that tokenise")
-    output.add_argument("--log-interval", type=int, default=100, help="Megatron's; progress is shown every 5 seconds")
+    output.add_argument("--workers", type=int, default=1, help="processes that tokenize")
+    output.add_argument("--log-interval", type=int, default=100, help="no effect; progress is shown every 5 seconds")
     return parser
 
 
 def _tokenizer(name: str) -> str:
     if name == "GPT2BPETokenizer":
-        raise argparse.ArgumentTypeError("byte pairs do not fit proteins; use iupac or BertWordPieceCase")
+        raise argparse.ArgumentTypeError("byte pairs are not supported for proteins; use iupac or BertWordPieceCase")
     return name
 
 

@@ -1,16 +1,16 @@
 #!/usr/bin/env python
-"""Say whether a run has ended, for a launcher that must know whether to queue it again.
+"""Print whether a run has finished, for a launcher that must decide whether to requeue it.
 
     python pretrain/tools/run_state.py PROCESSES FLAG ...
 
-Given the flags of pretrain_tape.py and the number of its processes, prints one word and the iteration of the run's last
+Given the number of processes and the flags of pretrain_tape.py, prints the state and the iteration of the last
 checkpoint in ``--save``:
 
-    unfinished 1200     there is more to do
+    unfinished 1200     iterations or evaluations remain
     finished 500000     all iterations and their evaluations are done
-    stopped 1000        --exit-interval asked to leave here; whoever wanted that will start it again
+    stopped 1000        the run exited at an --exit-interval; the user restarts it
 
-A run without a checkpoint is unfinished at 0.
+A run without a checkpoint is unfinished at iteration 0.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tape.errors import ConfigError, run_cli
 def main() -> None:
     """Print the state of the run that the command line describes."""
     if len(sys.argv) < 3 or not sys.argv[1].isdigit() or int(sys.argv[1]) < 1:
-        raise ConfigError("give the number of processes, and then the flags of pretrain_tape.py")
+        raise ConfigError("give the number of processes, followed by the flags of pretrain_tape.py")
     state, iteration = state_of(sys.argv[2:], int(sys.argv[1]))
     print(state, iteration)
 
@@ -39,17 +39,17 @@ def state_of(flags: Sequence[str], processes: int) -> tuple[str, int]:
     """``unfinished``, ``finished`` or ``stopped``, and the iteration of the last checkpoint.
 
     Args:
-        flags: of pretrain_tape.py.
-        processes: of the run; its batch, and so its length, may follow from them.
+        flags: command line of pretrain_tape.py.
+        processes: number of processes of the run; its batch size and length may depend on it.
 
     Raises:
-        ConfigError: bad flags, or none that says where the run saves.
-        CheckpointError: the checkpoint is damaged.
+        ConfigError: if the flags are invalid, or --save is missing.
+        CheckpointError: if the checkpoint is damaged.
     """
     arguments = parse_arguments(flags, processes)
     save, training = arguments.checkpoint.save, arguments.training
     if save is None:
-        raise ConfigError("a run without --save leaves nothing to go on from")
+        raise ConfigError("a run without --save has no checkpoint to resume from")
     path = find_checkpoint(save)
     metadata = read_metadata(path) if path is not None else {"iteration": 0}
     iteration = int(metadata["iteration"])

@@ -1,18 +1,19 @@
 #!/usr/bin/env python
-"""Show that a run of yours continues exactly: once straight through, once killed again and again, compared bit for bit.
+"""Verify that a run resumes exactly: compare an uninterrupted run, bit for bit, with one that is killed repeatedly.
 
     python pretrain/tools/verify_resume.py --kills 20 --directory /scratch/verify -- \\
         --num-layers 2 --hidden-size 64 ... --train-iters 200 --save-interval 20
     python pretrain/tools/verify_resume.py --kills 5 -- \\
         torchrun --nproc-per-node 2 pretrain/pretrain_tape.py --num-layers 2 ...
 
-What follows ``--`` are flags of pretrain_tape.py, or a whole command that ends with them. It is run twice with a
-``--save`` of its own (and ``--load`` the same): straight through, and with ``kill -9`` at random moments, from the
-start of the process to its last checkpoint. Then every record of the two metrics.jsonl but its timings, and every
-weight of the last checkpoints, must be the same bits. Exit code 0: they are; 1: they are not.
+The arguments after ``--`` are flags of pretrain_tape.py, or a complete command that ends with them. The command runs
+twice, each time with its own directory for ``--save`` and ``--load``: once without interruption, and once with
+``kill -9`` at random times between the start of the process and its last checkpoint. Then all records of the two
+metrics.jsonl, except timings, and all weights of the last checkpoints must be bit-identical. The exit code is 0 if they
+are, and 1 if not.
 
-A process that outruns its moment is killed at its share of the iterations, so that every kill finds a run to kill.
-Choose a run of a minute or so with a ``--save-interval`` that a few kills cannot outrun.
+A process that is faster than expected is killed at a fixed fraction of the iterations, so that every kill finds a
+running process. Choose a run of about a minute whose ``--save-interval`` is shorter than the time between kills.
 """
 
 from __future__ import annotations
@@ -47,13 +48,13 @@ _POLL_SECONDS = 0.01
 
 @dataclass(frozen=True)
 class Kill:
-    """What was seen of one killed process.
+    """Observations of one killed process.
 
     Attributes:
-        seconds: after its start.
-        started_from: iteration of the checkpoint that it began from.
-        reached: last iteration in metrics.jsonl; None: none of its own yet.
-        saving: whether a checkpoint was being written.
+        seconds: time from its start to the kill.
+        started_from: iteration of the checkpoint that it resumed from.
+        reached: last iteration in metrics.jsonl; None if the process had not written a record.
+        saving: whether it was writing a checkpoint.
     """
 
     seconds: float
@@ -73,12 +74,12 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     own, separator, command = _divide(list(arguments))
     parser = argparse.ArgumentParser(
         prog="verify_resume.py",
-        description="Show that a pretraining run continues exactly after kill -9.",
+        description="Verify that a pretraining run resumes exactly after kill -9.",
         usage="%(prog)s [--kills N] [--seed S] [--directory D] -- FLAGS or COMMAND",
     )
-    parser.add_argument("--kills", type=int, default=5, help="how often to kill (5)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
-    parser.add_argument("--directory", help="for both runs, kept; must not hold them yet (a temporary one)")
+    parser.add_argument("--kills", type=int, default=5, help="number of kills (5)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the times of the kills (0)")
+    parser.add_argument("--directory", help="directory of both runs, which is kept (default: a temporary one)")
     options = parser.parse_args(own)
     if not separator or not command:
         raise ConfigError("give the flags of pretrain_tape.py, or a command that ends with them, after --")
@@ -97,13 +98,13 @@ def _divide(arguments: list[str]) -> tuple[list[str], str, list[str]]:
 
 
 def verify(command: Sequence[str], directory: Path, kills: int, seed: int) -> int:
-    """Run, kill, compare, and print a table.
+    """Run the command twice, kill the second run repeatedly, compare both and print a table.
 
     Returns:
-        Exit code: 0 when both runs are the same.
+        The exit code: 0 if both runs are identical.
 
     Raises:
-        ProteinLMError: a run failed by itself.
+        ProteinLMError: if a run fails by itself.
     """
     straight, killed = directory / "straight", directory / "killed"
     for path in (straight, killed):
@@ -118,7 +119,7 @@ def verify(command: Sequence[str], directory: Path, kills: int, seed: int) -> in
     print("kill | after s | began at | reached | while", flush=True)
     random_moment = random.Random(seed)
     for number in range(1, kills + 1):
-        # Any moment from the start on; on average so early that there is something left for the kills to come.
+        # Any time from the start on; on average early enough that iterations are left for the remaining kills.
         life = random_moment.uniform(0, startup + 2 * (seconds - startup) / (kills + 1))
         kill = _run_and_kill(command, killed, life, until=iterations * number // (kills + 1))
         if kill is None:
@@ -158,11 +159,11 @@ def _run_to_the_end(command: Sequence[str], directory: Path) -> tuple[float, flo
 
 
 def _run_and_kill(command: Sequence[str], directory: Path, seconds: float, until: int) -> Kill | None:
-    """Let the run go on for a while, or until an iteration, and kill all its processes; None when it ended before."""
+    """Run for some seconds or until an iteration, and kill all processes of the run; None if it finished before."""
     checkpoint = find_checkpoint(directory)
     began_at = int(checkpoint.name.removeprefix("iter_")) if checkpoint is not None else 0
     before = _last_written(directory)
-    abandoned = set(directory.glob(".iter_*.tmp"))  # by an earlier life; the next save removes it
+    abandoned = set(directory.glob(".iter_*.tmp"))  # by an earlier process; the next save removes it
     process, began = _start(command, directory), time.monotonic()
     seen, reached_its_share = before, False
     while time.monotonic() - began < seconds and not reached_its_share:
@@ -181,16 +182,16 @@ def _run_and_kill(command: Sequence[str], directory: Path, seconds: float, until
 
 
 def _last_written(directory: Path) -> int | None:
-    """When metrics.jsonl was last written, in nanoseconds; None: not yet."""
+    """Modification time of metrics.jsonl in nanoseconds; None if it does not exist."""
     with suppress(FileNotFoundError):
         return (directory / METRICS_NAME).stat().st_mtime_ns
     return None
 
 
 def _kill_family(process: int) -> None:
-    """SIGKILL a process and all that descend from it: torchrun gives its ranks sessions of their own.
+    """Kill a process and all its descendants; a process group is not enough, because torchrun's ranks have sessions.
 
-    Each is stopped before its children are looked up, so that none starts another one meanwhile.
+    Each process is stopped before its children are listed, so that it cannot start another one in between.
     """
     family = [process]
     for member in family:
@@ -213,19 +214,20 @@ def _children(process: int) -> list[int]:
 
 
 def _records(directory: Path) -> list[dict[str, Any]]:
-    """What metrics.jsonl holds of steps and evaluations, without timings; a line half-written by a killed process is
-    left out."""
+    """Records of steps and evaluations in metrics.jsonl without timings; incomplete lines of killed processes are
+    skipped."""
     records = []
     for line in _text(directory / METRICS_NAME).splitlines():
         with suppress(ValueError):
             record = json.loads(line)
-            if record["kind"] != "start":  # one each time that the run was started
+            if record["kind"] != "start":  # every start of the run writes one
                 records.append({name: value for name, value in record.items() if name not in TIMING_FIELDS})
     return records
 
 
 def _text(path: Path) -> str:
-    """Of a file that may not be there yet, or no more: a start before the first checkpoint sets records aside."""
+    """Content of a file, empty if it does not exist: a start without a checkpoint moves earlier records away."""
+
     with suppress(FileNotFoundError):
         return path.read_text(encoding="utf-8")
     return ""

@@ -240,7 +240,7 @@ def test_an_empty_file_among_others_does_not_pass_silently(tmp_path: Path) -> No
     (tmp_path / "x.txt").write_text("MKV\n")
     (tmp_path / "empty.fasta").write_text("")
     inputs = [tmp_path / "x.txt", tmp_path / "empty.fasta"]
-    with pytest.raises(DataError, match=r"empty\.fasta: no record there.*--skip-empty"):
+    with pytest.raises(DataError, match=r"empty\.fasta: no records.*--skip-empty"):
         preprocess(inputs, tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
     summary = preprocess(inputs, tmp_path / "out", skip_empty=True)
@@ -255,7 +255,7 @@ def test_a_protein_of_40000_residues(tmp_path: Path) -> None:
 
 def test_nothing_to_write_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.fasta").write_text("")
-    with pytest.raises(DataError, match=r"x\.fasta: no record there"):
+    with pytest.raises(DataError, match=r"x\.fasta: no records"):
         preprocess([tmp_path / "x.fasta"], tmp_path / "out")
     with pytest.raises(ConfigError):
         preprocess([], tmp_path / "out")
