@@ -14,9 +14,9 @@ update; batch of one) and reports the most memory it held (:mod:`tape.runtime.me
 
 A line a measurement, then a table of all: a row a length, a column a head. From the length on where a head's curve
 says that it would exceed ``--limit-gb``, it is left out; a process that reaches the limit all the same ends there, by a
-limit of its own (RLIMIT_DATA), before the machine is short of memory. ParallelContext ask for huge pages
-(THP_MEM_ALLOC_ENABLE, which serves training as well): tensors of 256 MB are made and given back all the time, and with
-pages of 4 KiB the system's part of it was two fifths of the step at 1,000 residues.
+limit of its own (RLIMIT_DATA), before the machine runs out of memory. The processes use huge pages
+(THP_MEM_ALLOC_ENABLE, which is useful for training as well): tensors of 256 MB are allocated and freed all the time,
+and with pages of 4 KiB the kernel took two fifths of the step at 1,000 residues.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How full the rows are and how long planning takes: best fit against next fit, on a corpus's own lengths.
+"""Fill of the rows and duration of packing: best fit against next fit, on the lengths of a corpus.
 
 python benchmarks/packing.py corpus/swissprot_text_document --seq-length 2176 512
 """
@@ -26,7 +26,7 @@ from tape.tokenizers import TAPETokenizer
 
 @dataclass(frozen=True)
 class Packing:
-    """Rows of one epoch. ``used`` is the part of all positions that holds tokens."""
+    """Rows of one epoch. ``used`` is the fraction of positions that are not padding."""
 
     seq_length: int
     proteins: int
@@ -53,7 +53,7 @@ def measure(sizes: np.ndarray, seq_length: int) -> Packing:
 
 
 def next_fit(sizes: np.ndarray, seq_length: int) -> float:
-    """Part of positions used when proteins are taken in shuffled order and a row ends where the next doesn't fit."""
+    """Fraction of positions used by next fit: in shuffled order, a row ends where the next protein does not fit."""
     costs = np.minimum(np.random.default_rng(0).permutation(sizes) + 2, seq_length).tolist()
     rows, room = 0, 0
     for cost in costs:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Unpadded tokens/s and model FLOP utilisation of pretraining steps, by model size and precision, on this machine.
+"""Tokens/s without padding and model FLOPs utilization of pretraining, by model size and precision, on this machine.
 
-Each measurement is a short run of pretrain_tape.py itself on a real corpus (packing, masking, optimizer and all); its
-first steps are left out, and the median of the others counts. Memory is the process's peak so far: give small models
-first. With several ranks start it by torchrun.
+Each measurement is a short run of pretrain_tape.py on a real corpus, including packing, masking and the optimizer. The
+first steps are omitted, and the median of the others is reported. Memory is the peak of the process so far, so list
+small models first. Use torchrun for several ranks.
 
     python benchmarks/pretraining_throughput.py corpus/swissprot_text_document --sizes 512x8 1024x16
 """
@@ -40,14 +40,14 @@ class Throughput:
     layers: int
     precision: str
     tokens_per_second: float
-    utilisation: float
+    utilization: float
     peak: float
     memory: int
 
     def line(self) -> str:
         return (
             f"{self.hidden:>5} x {self.layers:<3} {self.precision:<5} {self.tokens_per_second:10,.0f} tokens/s "
-            f"{self.utilisation:7.1%} of {self.peak / 1e12:.3g} TFLOP/s {self.memory / (1 << 30):7.2f} GiB"
+            f"{self.utilization:7.1%} of {self.peak / 1e12:.3g} TFLOP/s {self.memory / (1 << 30):7.2f} GiB"
         )
 
 

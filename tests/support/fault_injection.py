@@ -1,4 +1,4 @@
-"""What goes wrong in the processes of `ranks.py`: functions of the rank, named as
+"""Faults to inject into the processes of `ranks.py`: functions of the rank, named as
 `tests.support.fault_injection:NAME`."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _at_step(number: int, action: Callable[[training.Trainer], None]) -> None:
 
 
 def error_on_rank_1(rank: int) -> None:
-    """What a user can mend, on one rank."""
+    """A user error on one rank."""
 
     def fail(trainer: training.Trainer) -> None:
         trainer.operations.at("a spoiled step")
@@ -50,7 +50,7 @@ def error_while_slowly_saving_on_rank_1(rank: int) -> None:
 
 
 def fault_on_rank_1(rank: int) -> None:
-    """A fault of the program, on one rank."""
+    """A bug of the program on one rank."""
 
     def fail(trainer: training.Trainer) -> None:
         trainer.operations.at("a spoiled step")

@@ -1,4 +1,4 @@
-"""A web server on this machine that resumes, breaks off, redirects, sends an error page, or has nothing."""
+"""A local web server that supports ranges, cuts connections, redirects, sends error pages, or lacks a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAGE = b"<!DOCTYPE html><html><body>This bucket has moved</body></html>"
 
 @dataclass
 class Site:
-    """What the server serves, and what it was asked."""
+    """The content of the server, and the requests that it received."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     pages: dict[str, bytes] = field(default_factory=dict)  # sent as text/html with status 200

@@ -1,7 +1,7 @@
-"""Runs of pretraining in processes of their own that a test may kill, freeze or signal.
+"""Runs of pretraining in separate processes that a test may kill, stop or signal.
 
-They are forked from a server that has imported everything once, so that one costs a fraction of a second. Each is
-started as a plain process: what it knows of the others is in its environment, as torchrun leaves it there.
+They are forked from a server that has imported everything once, so that starting one takes a fraction of a second.
+Each process gets its rank and the rendezvous from environment variables, as from torchrun.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 from pretrain.config.arguments import IGNORED_FLAGS, parse_arguments
 from tape.errors import ConfigError
 
-# INTERFACE section 10, the three shipped scripts.
+# The flags of the three launch scripts of the original ProteinLM.
 COMMON = (
     "--attention-dropout 0.1 --hidden-dropout 0.1 --layernorm-epsilon 1e-12 --micro-batch-size 4 --seq-length 2176 "
     "--max-position-embeddings 2176 --save s --load s --data-path PREFIX --vocab-file iupac_vocab.txt --data-impl mmap "

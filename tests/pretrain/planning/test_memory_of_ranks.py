@@ -25,7 +25,7 @@ LENGTH, MICRO_BATCHES, LAYERS = 96, 2, 4
 LAYOUTS = (Layout(2), Layout(2, sequence=True), Layout(data=2, sharded=True), Layout(pipeline=2))
 RECOMPUTE = ("none", "full")
 OPTIMIZERS = {"adam": (), "sgd": ("--optimizer", "sgd")}
-FACTOR = 1.25  # what the README and the command's help promise of activations
+FACTOR = 1.25  # accuracy of the activation estimate that the documentation states
 
 
 Case = tuple[Layout, str, str]
@@ -129,7 +129,7 @@ def held(trainer: Trainer) -> Held:
 
 
 def collected(trainer: Trainer) -> int:
-    """GradientBuckets that sharded copies have whole between two micro-batches of a step."""
+    """Bytes of the unsharded gradients that FSDP holds between two micro-batches of a step."""
     root = trainer.objective
     if not isinstance(root, FSDPModule):
         return 0
@@ -180,7 +180,7 @@ def test_activations_are_near_the_estimate(ranks: list[dict[Case, Held]], case: 
 
 
 @pytest.mark.distributed
-def test_sharded_copies_collect_whole_gradients(ranks: list[dict[Case, Held]]) -> None:
+def test_fsdp_accumulates_unsharded_gradients(ranks: list[dict[Case, Held]]) -> None:
     """Between micro-batches, whatever the shards are; the estimate has them, and gathered weights besides."""
     for case in CASES:
         memory, _ = estimate(arguments_of(*case))

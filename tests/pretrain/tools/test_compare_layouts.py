@@ -1,4 +1,4 @@
-"""Every layout of 1, 2 and 4 processes trains as one process does."""
+"""Every parallel layout of 1, 2 and 4 processes has the training curve of one process."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_layouts_are_complete() -> None:
 @pytest.mark.distributed
 @pytest.mark.parametrize("layout", SPLIT, ids=str)
 def test_sgd_gives_the_same_curve(curves: Curves, layout: Layout) -> None:
-    # defect 32: pipeline stages got no positions, and middle ones an argument that they did not take
+    # In the original, pipeline stages get no positions (bug 32 in docs/compatibility.md).
     alone, other = (curves[one, with_depth(layout, SGD)] for one in (ALONE, layout))
     assert len(other.losses) == SHORT
     assert alone.losses[-1] < alone.losses[0] - 0.1
