@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
 
 from tape.datasets.labels import task_type_of
-from tape.datasets.sources import dataset_provenance
 from tape.evaluation.split import evaluate_split
 from tape.hub.cache import local_model
 from tape.io.run_layout import experiment_name, resolve_model_directory
@@ -18,18 +15,17 @@ from tape.models.model_directory import UNTRAINED
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext, broadcast_object
 from tape.runtime.precision import warn_if_slow
-from tape.runtime.process import log_to_file
 from tape.tokenizers import TAPETokenizer
 from tape.version import __version__
 
 from .checkpoint import TrainerState, load_training_state, save_epoch
-from .config import AdamWConfig, FinetuneConfig, OutputConfig
-from .data import TrainingData, check_eval_splits, fit_training_data, load_training_data
+from .config import AdamWConfig, FinetuneConfig
+from .data import check_eval_splits, fit_training_data, load_training_data
 from .model import build_model, choose_trained_weights, validation_model
 from .optimizer import make_optimizer
 from .resume import check_later_epochs, epoch_to_resume
 from .run_directory import RunDirectory
-from .run_logger import RunLogger
+from .run_logger import RunLogger, open_run_logger
 from .seeding import seed_all
 from .seeds import Scores, SeedRun, write_summary
 from .trainer import Finetuner
@@ -71,7 +67,7 @@ def train_run(config: FinetuneConfig, context: DistributedContext) -> Path:
     run = _run_directory(config, source, context)
     if checkpoint is not None:
         check_later_epochs(run, checkpoint[1].epoch, config.output.overwrite)
-    with _open_logger(config, run, data, context) as run_logger:
+    with open_run_logger(config, run, data.train, context) as run_logger:
         validated = validation_model(config.data.length, model, task_type)
         finetuner = Finetuner(model, data, task_type, config.loop, context, run_logger, validated)
         if checkpoint is not None:
@@ -104,38 +100,6 @@ def _experiment_name(config: FinetuneConfig, context: DistributedContext) -> str
     output = config.output
     name = experiment_name(config.task, config.model.model_type, output.time_or_name, output.exp_name)
     return broadcast_object(name, context)
-
-
-@contextmanager
-def _open_logger(
-    config: FinetuneConfig, run: RunDirectory, data: TrainingData, context: DistributedContext
-) -> Iterator[RunLogger | None]:
-    """Rank 0's logger, with ``args.json`` and the log file; None on other ranks."""
-    if not context.is_main:
-        yield None
-        return
-    run.write_arguments(dict(config.output.arguments))
-    with log_to_file(run.path / "log"):
-        provenance = {
-            "kind": "finetuned",
-            "task": config.task,
-            "model_type": config.model.model_type,
-            "initialised_from": config.model.from_pretrained,
-            "data": dataset_provenance(data.train),
-            "seed": config.loop.seed,
-            "code_version": __version__,
-        }
-        run_logger = RunLogger(run, _log_dir(config.output, run), TAPETokenizer(config.model.tokenizer), provenance)
-        try:
-            yield run_logger
-        finally:
-            run_logger.close()
-
-
-def _log_dir(output: OutputConfig, run: RunDirectory) -> Path:
-    """The parent of the run's TensorBoard directory: its place in ``log_dir`` is that of the run in ``output_dir``."""
-    path, output_dir = run.path.resolve(), Path(output.output_dir).resolve()
-    return Path(output.log_dir) / (path.parent.relative_to(output_dir) if path.is_relative_to(output_dir) else "")
 
 
 def _log_resume(config: FinetuneConfig, state: TrainerState, run: RunDirectory, run_logger: RunLogger | None) -> None:

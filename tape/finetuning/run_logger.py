@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from tape.datasets.sources import dataset_provenance
 from tape.evaluation.records import finite
 from tape.io.run_layout import BEST_NAME, LATEST_NAME
+from tape.runtime.distributed import DistributedContext
+from tape.runtime.process import log_to_file
 from tape.tokenizers import TAPETokenizer
+from tape.version import __version__
 
 from .checkpoint import TrainerState, save_epoch
+from .config import FinetuneConfig, OutputConfig
 from .run_directory import RunDirectory
 
 
@@ -64,3 +71,42 @@ class RunLogger:
     def close(self) -> None:
         """Close the TensorBoard file."""
         self._writer.close()
+
+
+@contextmanager
+def open_run_logger(
+    config: FinetuneConfig, run: RunDirectory, train: Any, context: DistributedContext
+) -> Iterator[RunLogger | None]:
+    """Rank 0's logger, with ``args.json`` and the log file, inside the block; None on other ranks.
+
+    Args:
+        config: configuration of the run.
+        run: its directory.
+        train: training set, whose provenance is stored with the models.
+        context: the ranks that train together.
+    """
+    if not context.is_main:
+        yield None
+        return
+    run.write_arguments(dict(config.output.arguments))
+    with log_to_file(run.path / "log"):
+        provenance = {
+            "kind": "finetuned",
+            "task": config.task,
+            "model_type": config.model.model_type,
+            "initialised_from": config.model.from_pretrained,
+            "data": dataset_provenance(train),
+            "seed": config.loop.seed,
+            "code_version": __version__,
+        }
+        run_logger = RunLogger(run, _log_dir(config.output, run), TAPETokenizer(config.model.tokenizer), provenance)
+        try:
+            yield run_logger
+        finally:
+            run_logger.close()
+
+
+def _log_dir(output: OutputConfig, run: RunDirectory) -> Path:
+    """The parent of the run's TensorBoard directory: its place in ``log_dir`` is that of the run in ``output_dir``."""
+    path, output_dir = run.path.resolve(), Path(output.output_dir).resolve()
+    return Path(output.log_dir) / (path.parent.relative_to(output_dir) if path.is_relative_to(output_dir) else "")
