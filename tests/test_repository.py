@@ -156,7 +156,8 @@ def test_the_embedded_sample_is_small() -> None:
 
 def test_the_changelog_names_this_version() -> None:
     headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert __version__ in headings[0]
+    assert headings[0] == "Unreleased"
+    assert headings[1].startswith(__version__)
 
 
 def test_the_licence_is_apache() -> None:
@@ -180,6 +181,36 @@ def commands_in(text: str) -> Iterator[str]:
 def test_documents_name_scripts_that_exist(path: Path) -> None:
     missing = [name for name in commands_in(path.read_text(encoding="utf-8")) if not (ROOT / name).is_file()]
     assert missing == []
+
+
+def anchors_of(path: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub and MyST form them."""
+    headings = re.findall(r"^#{1,6} (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
+def test_links_to_headings_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s:]*\.md)#([^)\s]+)\)", path.read_text(encoding="utf-8"))
+    assert [f"{name}#{anchor}" for name, anchor in links if anchor not in anchors_of(path.parent / name)] == []
+
+
+def test_the_readme_is_one_page() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_every_known_bug_has_a_number() -> None:
+    text = (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
+    assert re.findall(r"^### Bug (\d+)$", text, re.MULTILINE) == [str(number) for number in range(1, 41)]
+
+
+def test_no_reference_leads_out_of_the_repository() -> None:
+    """A reader has docs/compatibility.md, and no other list of bugs or interfaces."""
+    pattern = re.compile(r"\bdefects? \d+|INTERFACE section", re.IGNORECASE)
+    found = []
+    for path in LIBRARY_FILES + SHELL_FILES + DOCUMENTS:
+        found += [f"{shown(path)}: {match}" for match in pattern.findall(path.read_text(encoding="utf-8"))]
+    assert found == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
