@@ -113,7 +113,7 @@ def test_the_old_launchers_rank_is_accepted(flag: str) -> None:
         (["--seq-length", "100"], 1, "exceeds --max-position-embeddings 64"),
         (["--fp16", "--bf16"], 1, "mutually exclusive"),
         (["--tensor-model-parallel-size", "3"], 4, "does not divide the 4 processes"),
-        (["--tensor-model-parallel-size", "8"], 8, "4 attention heads do not split"),
+        (["--tensor-model-parallel-size", "8"], 8, "4 attention heads do not divide by"),
         (["--global-batch-size", "6"], 4, "--global-batch-size 6 is not a multiple"),
         (["--num-attention-heads", "5"], 1, "hidden_size 32 is not a multiple"),
         (["--attention-dropout", "1.5"], 1, "--attention-dropout: must be in"),
