@@ -20,14 +20,19 @@ PACKAGES = ("tape", "pretrain", "converter")
 
 # Importable where torch is not: plain Python and numpy.
 WITHOUT_TORCH = (
+    "tape.cli",
     "tape.configs",
     "tape.errors",
+    "tape.evaluation.config",
+    "tape.finetuning.config",
     "tape.hub",
+    "tape.inference.config",
     "tape.io",
     "tape.masking",
     "tape.runtime.cpu",
     "tape.runtime.launch",
     "tape.runtime.memory",
+    "tape.runtime.process",
     "tape.runtime.progress",
     "tape.tasks",
     "tape.tokenizers",
