@@ -58,7 +58,7 @@ def test_result_serves_masked_language_modelling_and_finetuning(tmp_path: Path, 
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     words = expected_state(truth)["bert.embeddings.word_embeddings.weight"]
-    assert torch.equal(model.bert.embeddings.word_embeddings.weight, words)  # defect 5
+    assert torch.equal(model.bert.embeddings.word_embeddings.weight, words)  # bug 5 in docs/compatibility.md
     assert torch.equal(model.mlm.decoder.weight, words)
     ProteinBertForValuePrediction.from_pretrained(tmp_path / "out")
 
@@ -72,7 +72,7 @@ def test_data_type_is_applied_to_every_tensor(
 ) -> None:
     certificate = convert(ConversionRequest(mega, tmp_path / "out", dtype=parse_dtype(name)), silent)
     state = load_state_dict(tmp_path / "out")
-    assert {value.dtype for value in state.values()} == {dtype}  # defect 23
+    assert {value.dtype for value in state.values()} == {dtype}  # bug 23 in docs/compatibility.md
     for key, value in expected_state(truth).items():
         assert torch.equal(state[key], value.to(dtype))
     # rounding is stated apart, against looser bounds; the mathematics stay exact
@@ -88,7 +88,7 @@ def test_data_type_is_applied_to_every_tensor(
 def test_data_type_is_looked_up_and_never_evaluated(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="no known data type"):
-        parse_dtype(name)  # defect 23
+        parse_dtype(name)  # bug 23 in docs/compatibility.md
     assert not list(tmp_path.iterdir())
 
 
@@ -135,7 +135,7 @@ def test_corruption_on_the_way_is_refused_and_leaves_nothing(
 
 
 def test_wrong_heads_without_arguments_to_check_against(tmp_path: Path, mega: Path) -> None:
-    with pytest.raises(ConfigError, match="-heads 2 contradicts"):  # defect 27
+    with pytest.raises(ConfigError, match="-heads 2 contradicts"):  # bug 27 in docs/compatibility.md
         convert(
             ConversionRequest(mega, tmp_path / "out", options=replace(ConversionRequest(mega, mega).options, heads=2)),
             silent,

@@ -1,4 +1,4 @@
-"""Checkpoints of strangers are read without running what they contain. (defect 35, second half)"""
+"""Checkpoints of strangers are read without running what they contain. (bug 35, second half)"""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(
 def test_the_shipped_distributed_flags_run(
     tmp_path: Path, corpus_prefix: Path, torchrun: Callable, records: Records, repository_root: Path
 ) -> None:
-    """INTERFACE section 10, second script, with shrunk sizes; started by the old launcher's module."""
+    """ProteinLM's script for distributed pretraining, with smaller sizes; started by the old launcher's module."""
     vocabulary = repository_root / "pretrain" / "protein_tools" / "megatron_iupac_vocab.txt"
     flags = (
         "--num-layers 2 --hidden-size 32 --num-attention-heads 4 --attention-dropout 0.1 --hidden-dropout 0.1 "

@@ -1,6 +1,6 @@
 """Writes checkpoints as Megatron-LM does, for any version, layout and spelling, from weights kept head by head.
 
-Written from the format's description (INTERFACE section 7) without a line of the converter: rows are placed one by one.
+Written from the format's description without a line of the converter: rows are placed one by one.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def test_history_and_arguments(train: Train) -> None:
 
 
 def test_defaults_fit_the_task(train: Train) -> None:
-    # defect 11: a batch of 1024 and 10,000 steps of warm-up
+    # bug 11 in docs/compatibility.md: a batch of 1024 and 10,000 steps of warm-up
     run = train("transformer", "contact_prediction", "--num_train_epochs", 10, "--eval_freq", 0, "--save_freq", 10)
     written = json.loads((run / "args.json").read_text())
     assert (written["batch_size"], written["warmup_steps"]) == (8, 2)  # 20 steps in all
@@ -44,7 +44,7 @@ def test_defaults_fit_the_task(train: Train) -> None:
 
 
 def test_resuming_goes_on_in_the_same_directory_exactly(train: Train, tmp_path: Path) -> None:
-    # defect 9
+    # bug 9 in docs/compatibility.md
     options = ("--batch_size", 4, "--config", "hidden_dropout_prob=0.2", "--warmup_steps", 2, "--learning_rate", 1e-3)
     run = train("transformer", "masked_language_modeling", "--num_train_epochs", 4, *options)
     whole = torch.load(run / "3" / "pytorch_model.bin", weights_only=True)
@@ -86,7 +86,7 @@ def resume(train: Train, path: object, *options: object) -> Path:
 
 
 def test_resuming_takes_over_what_is_not_given(train: Train, caplog: pytest.LogCaptureFixture) -> None:
-    # defect 9: a batch size that fell back on its default counted the steps made as if they were larger ones
+    # bug 9: a batch size that fell back on its default counted the steps made as if they were larger ones
     options = ("--batch_size", 2, "--seed", 7, "--learning_rate", 1e-3, "--weight_decay", 0.1, "--bf16")
     run = train("transformer", "stability", *options, "--num_train_epochs", 4)
     first = json.loads((run / "args.json").read_text())
@@ -102,7 +102,7 @@ def test_resuming_takes_over_what_is_not_given(train: Train, caplog: pytest.LogC
 
 @pytest.mark.parametrize(("before", "after"), [(2, 5), (5, 2)])
 def test_another_batch_size_goes_on_where_its_own_schedule_stands(before: int, after: int, train: Train) -> None:
-    # defect 9: 10 steps of 2 proteins were more than the whole run has of 5, so the rate was 0
+    # bug 9 in docs/compatibility.md: 10 steps of 2 proteins were more than the whole run has of 5, so the rate was 0
     options = ("--num_train_epochs", 4, "--warmup_steps", 1, "--learning_rate", 1e-3)
     run = train("transformer", "stability", *options, "--batch_size", before)
     resume(train, run / "1", "--batch_size", after, "--overwrite")
@@ -158,7 +158,7 @@ def test_force_save_needs_no_data_and_ends_with_0(
     words = "transformer masked_language_modeling --batch_size 8 --num_train_epochs 1 --time_or_name untrained"
     options = ["--model_config_file", str(small_config), "--force_save", "models/untrained_tape"]
     monkeypatch.setattr("sys.argv", ["tape_train.py", *words.split(), *options])
-    assert train_command() == 0  # defect 39: the library called exit(0)
+    assert train_command() == 0  # bug 39 in docs/compatibility.md: the library called exit(0)
     names = {path.name for path in (tmp_path / "models" / "untrained_tape" / "0").iterdir()}
     assert {"config.json", "pytorch_model.bin", "checkpoint.bin"} <= names
     assert not (tmp_path / "results").exists()
@@ -221,7 +221,7 @@ def test_improvement_and_patience(train: Train) -> None:
 
 
 def test_long_proteins_are_trained_on_and_evaluated(train: Train, write_split: Callable[..., Path]) -> None:
-    # defect 16: proteins over 512 residues were left out of training and of every test set
+    # bug 16 in docs/compatibility.md: proteins over 512 residues were left out of training and of every test set
     records = [
         {"primary": "A" * n, "protein_length": n, "stability_score": [n / 100], "id": f"p{n}"} for n in (10, 600, 20)
     ]
@@ -256,7 +256,7 @@ def test_patience_between_two_saved_epochs(train: Train, small_data: Path) -> No
 def test_long_proteins_and_max_length(
     train: Train, write_split: Callable[..., Path], small_config: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # defect 16: a message instead of a silent filter; the filter where it is asked for, in training alone
+    # bug 16: a message instead of a silent filter; the filter where it is asked for, in training alone
     def records(*lengths: int) -> list[dict[str, Any]]:
         return [{"primary": "A" * n, "stability_score": [float(n)], "id": f"p{n}"} for n in lengths]
 

@@ -101,7 +101,7 @@ def test_metrics_are_functions_of_target_and_prediction(registry: Registry) -> N
 
     assert registry.get_metric("first_difference")([1.0], [3.0]) == 2.0
     assert registry.get_metric("mse")([1.0, 1.0], [2.0, 3.0]) == 2.5
-    # defect 14: L5 is a number, not the length of the target
+    # bug 14 in docs/compatibility.md: L5 is a number, not the length of the target
     assert 0.0 <= registry.get_metric("L5")([[[1] * 12] * 12], [[[[0.0, 1.0]] * 12] * 12]) <= 1.0
 
 

@@ -136,7 +136,7 @@ def test_deliberate_drops_are_recorded(truth: Truth) -> None:
 
 
 def test_language_model_head_and_tied_decoder_are_kept(truth: Truth) -> None:
-    # defects 5 and 26
+    # bugs 5 and 26 in docs/compatibility.md
     state = loaded(convert(shards_of(truth), truth))
     assert torch.equal(state["mlm.decoder.weight"], state["bert.embeddings.word_embeddings.weight"])
     for name in ("mlm.bias", "mlm.transform.dense.weight", "mlm.transform.LayerNorm.bias"):

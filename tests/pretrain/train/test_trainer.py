@@ -14,7 +14,7 @@ from tape.runtime.launch import Launch
 
 
 def test_each_step_has_the_gradient_of_its_own_rows() -> None:
-    # defect 1: with weights that stay, the norm of the k-th identical step was k times the first
+    # bug 1 in docs/compatibility.md: with weights that stay, the norm of the k-th identical step was k times the first
     arguments = parse_arguments([*MODEL, *OPTIMIZERS["sgd"], "--lr", "1e-30", "--train-iters", "3"])
     launch, rows = Launch(), MadeUpRows()
     with open_parallel_context(

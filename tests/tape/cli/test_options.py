@@ -52,7 +52,7 @@ def test_defaults_of_training() -> None:
         "force_save": "FALSE",
         "time_or_name": "time",
         "weight_decay": 0.01,
-        # defect 11: the originals (1024 and 10000) never let a downstream task reach its learning rate
+        # bug 11: the originals (1024 and 10000) never let a downstream task reach its learning rate
         "batch_size": None,
         "warmup_steps": None,
     }
@@ -64,7 +64,7 @@ def test_defaults_of_training() -> None:
     ("text", "level"), [("20", 20), ("10", 10), ("WARN", 30), ("WARNING", 30), ("debug", 10), ("40", 40)]
 )
 def test_log_levels_by_name_and_number(text: str, level: int) -> None:
-    assert parse_train("--log_level", text).log_level == level  # defect 39: the numbers could not be typed
+    assert parse_train("--log_level", text).log_level == level  # bug 39: the numbers could not be typed
 
 
 @pytest.mark.parametrize(

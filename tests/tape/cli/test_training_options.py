@@ -160,7 +160,7 @@ def long_data(request: pytest.FixtureRequest, write_split: Callable[..., Path]) 
 def test_long_proteins_are_cut_or_read_in_windows_and_all_are_counted(
     policy: str, long_data: tuple[str, Path], train: Train, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # defect 16
+    # bug 16 in docs/compatibility.md
     task, data = long_data
     run = train("transformer", task, *OPTIONS, "--length", policy, "--log_level", 30, data=data)
     assert f"--length {policy}: 2 of 4 proteins of valid are" in caplog.text

@@ -51,7 +51,7 @@ def task_of(name: str, small_config: Path, data: Path, model_type: str = "transf
     ],
 )
 def test_no_number_depends_on_the_batch_size(name: str, model_type: str, small_config: Path, small_data: Path) -> None:
-    # defects 13b, 17, 18: neither the metrics nor their intervals nor the loss nor one prediction
+    # bugs 13b, 17, 18 in docs/compatibility.md: neither the metrics nor their intervals nor the loss nor one prediction
     model, dataset, shape = task_of(name, small_config, small_data, model_type)
     alone, together = (
         evaluate(model, dataset, shape, InferenceConfig(size), bootstrap=Bootstrap(50), keep_results=True)
@@ -68,7 +68,7 @@ def test_no_number_depends_on_the_batch_size(name: str, model_type: str, small_c
 
 
 def test_results_are_in_order_named_and_unpadded(small_config: Path, small_data: Path) -> None:
-    # defects 16 and 19: every protein, in the order of the data set, with its id, without padding
+    # bugs 16 and 19 in docs/compatibility.md: every protein, in the order of the data set, with its id, without padding
     shapes = {
         "fluorescence": lambda n: ((1,), (1,)),
         "remote_homology": lambda n: ((1195,), ()),
@@ -111,7 +111,7 @@ def test_the_model_is_in_evaluation_mode_and_returns_to_its_own(small_config: Pa
 
 
 def test_each_protein_is_read_once(small_config: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # defect 13c: P@L/5 was printed from a second pass
+    # bug 13c in docs/compatibility.md: P@L/5 was printed from a second pass
     model, dataset, shape = task_of("contact_prediction", small_config, small_data)
     reads: list[int] = []
     build = type(dataset).__getitem__
@@ -124,7 +124,7 @@ def test_each_protein_is_read_once(small_config: Path, small_data: Path, monkeyp
 
 
 def test_perplexity_and_loss_of_a_language_model(small_config: Path, small_data: Path) -> None:
-    # defect 18
+    # bug 18 in docs/compatibility.md
     model, dataset, shape = task_of("masked_language_modeling", small_config, small_data)
     evaluation = evaluate(model, dataset, shape, InferenceConfig(2))
     assert evaluation.value("perplexity") == pytest.approx(math.exp(evaluation.value("loss")))
@@ -133,7 +133,7 @@ def test_perplexity_and_loss_of_a_language_model(small_config: Path, small_data:
 
 
 def test_regression_reports_the_rank_correlation_of_the_set(small_config: Path, small_data: Path) -> None:
-    # defect 20
+    # bug 20 in docs/compatibility.md
     model, dataset, shape = task_of("stability", small_config, small_data)
     evaluation = evaluate(model, dataset, shape, InferenceConfig(1), keep_results=True)
     spearman = registry.get_metric("spearmanr")(
@@ -188,7 +188,7 @@ def test_chosen_metrics(evaluation: Evaluation) -> None:
     assert list(chosen_metrics(evaluation, [])) == ["loss", "spearmanr"]
     assert chosen_metrics(evaluation, ["mse"]) == {"mse": 2.5}  # not among this one's own: from the predictions
     contact = Evaluation([Metric("precision_at_l5", 0.25, 1, "")], 1)
-    assert chosen_metrics(contact, ["L5"]) == {"precision_at_l5": 0.25}  # defect 14
+    assert chosen_metrics(contact, ["L5"]) == {"precision_at_l5": 0.25}  # bug 14 in docs/compatibility.md
     with pytest.raises(ConfigError, match="unknown metric 'nope'"):
         chosen_metrics(evaluation, ["nope"])
     with pytest.raises(ConfigError, match="metric accuracy can't be computed from these predictions"):
@@ -196,7 +196,7 @@ def test_chosen_metrics(evaluation: Evaluation) -> None:
 
 
 def test_results_of_each_split_stay(tmp_path: Path, evaluation: Evaluation) -> None:
-    # defect 19: the next split overwrote results.pkl, and nothing else was kept
+    # bug 19 in docs/compatibility.md: the next split overwrote results.pkl, and nothing else was kept
     for split in ("one", "two"):
         write_results(tmp_path, split, {"split": float(len(split)), "of": float(split == "two")}, evaluation)
     metrics, results = pickle.loads((tmp_path / "results.pkl").read_bytes())

@@ -80,7 +80,7 @@ def test_a_parameter_that_joins_later_starts_its_own_count() -> None:
     "model_class", [ProteinBertForSequenceToSequenceClassification, ProteinBertForContactPrediction]
 )
 def test_norms_biases_and_weight_g_do_not_decay(model_class: type[nn.Module]) -> None:
-    # defect 6
+    # bug 6 in docs/compatibility.md
     config = ProteinBertConfig(
         hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, contact_num_blocks=1
     )
@@ -140,7 +140,7 @@ def test_the_rate_rises_to_its_peak_and_falls_to_0() -> None:
 
 
 def test_default_warm_up_fits_the_run() -> None:
-    # defect 11: with 10,000 steps whatever the run, the peak was never reached
+    # bug 11 in docs/compatibility.md: with 10,000 steps whatever the run, the peak was never reached
     assert [default_warmup_steps(total) for total in (5, 300, 99_999, 1_000_000)] == [0, 30, 9_999, 10_000]
     _, schedule = make_optimizer(nn.Linear(2, 2), AdamWConfig(), 300)
     assert (schedule.warmup_steps, schedule.t_total) == (30, 300)

@@ -107,7 +107,7 @@ def final_weights(**options: Any) -> Tensor:
 
 
 def test_gradients_are_cleared_after_each_step() -> None:
-    # defect 1: with lr 0 the norm of the k-th identical step was k times the first
+    # bug 1 in docs/compatibility.md: with lr 0 the norm of the k-th identical step was k times the first
     recorder = Recorded()
     rate_0 = AdamWConfig(learning_rate=0.0, warmup_steps=0)
     trainer = make_trainer(recorder=recorder, optimizer=rate_0, batch_size=12, num_train_epochs=4, num_log_iter=1)
@@ -119,14 +119,14 @@ def test_gradients_are_cleared_after_each_step() -> None:
 
 @pytest.mark.parametrize("accumulation", [2, 3, 5])
 def test_accumulation_makes_the_same_steps(accumulation: int) -> None:
-    # defects 1 and 10: parts of unequal numbers of labels, and a trailing batch of 2 proteins that is stepped too
+    # bugs 1 and 10: parts of unequal numbers of labels, and a trailing batch of 2 proteins that is stepped too
     whole = final_weights()
     divided = final_weights(gradient_accumulation_steps=accumulation)
     torch.testing.assert_close(divided, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_the_schedule_counts_the_steps_that_are_made() -> None:
-    # defect 10: int(12 / 5 * 2) = 4 steps were planned, 6 are made
+    # bug 10 in docs/compatibility.md: int(12 / 5 * 2) = 4 steps were planned, 6 are made
     trainer = make_trainer(gradient_accumulation_steps=2)
     assert (trainer.steps_per_epoch, trainer.total_steps, trainer.schedule.t_total) == (3, 6, 6)
     assert trainer.train().global_step == 6
@@ -145,7 +145,7 @@ def test_a_step_without_labels_changes_nothing() -> None:
 
 
 def test_reported_loss_and_accuracy_are_means_over_labels() -> None:
-    # defect 18: an unweighted mean of batch means depends on the batch size
+    # bug 18 in docs/compatibility.md: an unweighted mean of batch means depends on the batch size
     recorded = [Recorded() for _ in range(3)]
     rate_0 = AdamWConfig(learning_rate=0.0)
     for recorder, size in zip(recorded, (1, 5, 12), strict=True):
@@ -158,7 +158,7 @@ def test_reported_loss_and_accuracy_are_means_over_labels() -> None:
 
 
 def test_perplexity_is_exp_of_the_mean_loss() -> None:
-    # defect 18: mean(exp(loss)) of losses 1 and 3 would be 11.4
+    # bug 18 in docs/compatibility.md: mean(exp(loss)) of losses 1 and 3 would be 11.4
     means = RunningMeans(TaskType.MASKED_LM)
     means.add(1.0, torch.tensor(1), 2)
     means.add(3.0, torch.tensor(0), 2)
@@ -176,11 +176,11 @@ def test_training_learns_and_logs() -> None:
     assert [step for group, step, _ in recorder.logged if group == "train"] == list(range(2, 25, 2))
     assert [step for group, step, _ in recorder.logged if group == "val"] == list(range(3, 25, 3))
     assert set(recorder.epochs[0]) == {"epoch", "step", "learning_rate", "seconds", "train", "valid"}
-    assert trainer.data.train.epochs == [(42, epoch) for epoch in range(8)]  # defect 12: set_epoch is called
+    assert trainer.data.train.epochs == [(42, epoch) for epoch in range(8)]  # bug 12: set_epoch is called
 
 
 def test_every_epoch_is_validated_once() -> None:
-    # defect 21: one validation more was run after training
+    # bug 21 in docs/compatibility.md: one validation more was run after training
     class Counted(Rows):
         reads = 0
 
@@ -260,7 +260,7 @@ def test_a_run_that_patience_ends_leaves_a_model(
 
 
 def test_resuming_is_exact_with_dropout() -> None:
-    # defect 9: optimizer, schedule, order, dropout and the best loss go on as if never interrupted
+    # bug 9: optimizer, schedule, order, dropout and the best loss go on as if never interrupted
     def trainer(recorder: Recorded) -> Finetuner:
         return make_trainer(Tagger(0.3), recorder=recorder, valid=Rows(6, 1), num_train_epochs=4)
 
@@ -280,7 +280,7 @@ def test_resuming_is_exact_with_dropout() -> None:
 
 
 def test_a_finished_run_can_be_made_longer() -> None:
-    # defect 9: the saved t_total overrode the new one, so the rate stayed 0
+    # bug 9 in docs/compatibility.md: the saved t_total overrode the new one, so the rate stayed 0
     recorder = Recorded()
     make_trainer(recorder=recorder, num_train_epochs=2).train()
     weights, state, progress = recorder.saved[1]
@@ -333,14 +333,14 @@ def test_nothing_is_left_to_do_after_the_last_epoch() -> None:
 
 
 def test_every_rank_and_epoch_has_its_own_randomness() -> None:
-    # defect 12: all ranks dropped the same units
+    # bug 12 in docs/compatibility.md: all ranks dropped the same units
     seeds = {epoch_seed(seed, epoch, rank) for seed in (0, 1) for epoch in range(4) for rank in range(4)}
     assert len(seeds) == 32
     assert epoch_seed(42, 3, 1) == epoch_seed(42, 3, 1)
 
 
 def test_ranks_drop_different_units() -> None:
-    # defect 12
+    # bug 12 in docs/compatibility.md
     class Noted(Tagger):
         drawn: Tensor | None = None
 
@@ -392,7 +392,7 @@ def test_mixed_precision_trains_and_resumes(precision: str) -> None:
 
 
 def test_running_out_of_gpu_memory_is_explained() -> None:
-    # defect 39: the original's handler raised TypeError
+    # bug 39 in docs/compatibility.md: the original's handler raised TypeError
     class Hungry(Tagger):
         def forward(self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None) -> Any:
             raise torch.OutOfMemoryError("CUDA out of memory")

@@ -36,7 +36,7 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
 def test_all_layouts_give_one_model(
     tmp_path: Path, truths: dict[torch.dtype, Truth], version: float, tp: int, pp: int, dtype: torch.dtype
 ) -> None:
-    # defects 24, 25, 26, 34: version, merge of ranks and stages, LM head
+    # bugs 24, 25, 26, 34 in docs/compatibility.md: version, merge of ranks and stages, LM head
     modern = (tp + pp) % 2 == 0  # both spellings, each with every version
     source = write_megatron(tmp_path / "mega", truths[dtype], version=version, tp=tp, pp=pp, modern=modern)
     certificate = convert(ConversionRequest(source, tmp_path / "out"), progress=lambda line: None)
@@ -55,7 +55,7 @@ def test_a_release_of_either_file_format(tmp_path: Path, truth: Truth, zip_file:
     ("arguments", "head"), [({"bias_gelu_fusion": True}, "gelu"), ({"openai_gelu": True}, "gelu_tanh")]
 )
 def test_fused_gelu(tmp_path: Path, truth: Truth, arguments: dict[str, bool], head: str) -> None:
-    # defect 28. Megatron fuses the tanh form into the blocks; its LM head computes the erf form.
+    # bug 28 in docs/compatibility.md. Megatron fuses the tanh form into the blocks; its LM head computes the erf form.
     source = write_megatron(tmp_path / "mega", truth, tp=2, **arguments)
     certificate = convert(ConversionRequest(source, tmp_path / "out"), progress=lambda line: None)
     assert certificate.parity.worst[1] < 1e-9
@@ -80,4 +80,4 @@ def test_configuration_comes_from_the_arguments(tmp_path: Path, truth: Truth) ->
     assert config.layer_norm_eps == 1e-5
     assert config.hidden_dropout_prob == 0.2
     assert config.attention_probs_dropout_prob == 0.3
-    assert config.hidden_act == "gelu_tanh"  # defect 28
+    assert config.hidden_act == "gelu_tanh"  # bug 28 in docs/compatibility.md

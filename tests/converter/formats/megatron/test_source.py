@@ -49,7 +49,7 @@ def bare(folder: Path, written: Path, *, keep_version: bool = False) -> Path:
     ],
 )
 def test_contradicting_option_is_an_error(written: Path, options: SourceOptions, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):  # defect 27
+    with pytest.raises(ConfigError, match=message):  # bug 27 in docs/compatibility.md
         open_source(written, options)
 
 
@@ -135,7 +135,7 @@ def test_unknown_version(tmp_path: Path, truth: Truth, version: float) -> None:
     ],
 )
 def test_gelu_form_follows_the_arguments(written: Path, tmp_path: Path, arguments: dict, body: str, head: str) -> None:
-    # defect 28. The fused form acts in the blocks only; Megatron's LM head has an unfused erf GELU.
+    # bug 28. The fused form acts in the blocks only; Megatron's LM head has an unfused erf GELU.
     def change(content: dict) -> None:
         content["args"] = argparse.Namespace(**{**vars(content["args"]), **arguments})
 

@@ -54,7 +54,7 @@ def test_a_head_that_was_never_trained_stays_behind(tmp_path: Path) -> None:
     convert(ConversionRequest(source, tmp_path / "out"), silent)
     dropped = json.loads((tmp_path / "out" / "conversion.json").read_text())["dropped"]
     assert "never used" in dropped["bert.bert_tail_dense.weight"]
-    assert "never trained" in dropped["mlm.decoder.weight"]  # defects 5 and 26
+    assert "never trained" in dropped["mlm.decoder.weight"]  # bugs 5 and 26 in docs/compatibility.md
     state = load_state_dict(tmp_path / "out")
     assert f"bert.{next(iter(state))}" in expected_state(make_truth())
     for name, value in expected_state(make_truth(), head=False).items():
