@@ -69,7 +69,7 @@ def test_through_megatron(tmp_path: Path, tape: Path, tensor: int, pipeline: int
 
 
 def test_what_megatron_finds(tmp_path: Path, tape: Path) -> None:
-    """Every key of Megatron-LM's checkpoint layout is written, and no other."""
+    """The written files have the keys and shapes of Megatron-LM's checkpoints."""
     convert(ConversionRequest(tape, tmp_path / "mega", "megatron", tensor_parallel=2, pipeline_parallel=2), silent)
     assert (tmp_path / "mega" / "latest_checkpointed_iteration.txt").read_text() == "release"
     first, last = (
