@@ -1,86 +1,123 @@
-"""What a process is doing, so that those who wait for it can say where it got stuck."""
+"""A trace of what this process is doing, so that the hang monitor can report where a rank is stuck.
+
+    with trace.span("all-reduce loss"):
+        context.all_reduce_losses(total)
+
+Like ``torch.profiler.record_function``, spans belong to the process and not to an object: the training step needs no
+parameter for them. The main thread opens spans; the monitor's thread reads :func:`position`, which is replaced as a
+whole. This is the only process-wide state of pretraining, and no result depends on it.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 
 
-class Allowance(str, Enum):
-    """How long an operation may take while other ranks wait for it.
+class SpanTimeout(str, Enum):
+    """How long a span may take while other ranks wait for this one.
 
     Attributes:
-        NONE: as long as the watchdog's patience.
-        WORKING: longer, while the process does something: compiling, allocating, filling caches.
-        ANY: until exchanges between ranks time out. Storage may take its time, and a process that waits for it need
-            not do anything that could be seen.
+        HANG: ``--hang-timeout-seconds``.
+        BUSY: longer, as long as the process is busy: compiling, allocating, filling caches.
+        COLLECTIVE: until the collectives of the waiting ranks time out. Storage may stall, and a process that waits for
+            it shows no activity.
     """
 
-    NONE = "none"
-    WORKING = "working"
-    ANY = "any"
+    HANG = "hang"
+    BUSY = "busy"
+    COLLECTIVE = "collective"
 
 
 @dataclass(frozen=True)
-class Operation:
-    """One operation of a process.
+class Position:
+    """Where the main thread is.
 
     Attributes:
-        name: for people: ``iteration 12: forward and backward pass of micro-batch 2``.
-        number: operations before it. Ranks do the same ones in the same order, so that numbers compare.
-        moves: grows whenever the process gets on, within an operation too.
-        allowance: how long it may take.
-        exchanging: whether the main thread may be waiting for what it sends to, or receives from, one other rank.
+        name: outermost and innermost span and the last mark, such as ``iteration 12: pipeline: input of micro-batch
+            2``.
+        number: spans opened so far. All ranks open the same spans in the same order, so that numbers can be compared.
+        progress: grows with every span and mark.
+        timeout: how long the innermost span may take.
+        communicating: whether the main thread may be waiting for a send to, or a receive from, a single other rank.
     """
 
     name: str = "start"
     number: int = 0
-    moves: int = 0
-    allowance: Allowance = Allowance.ANY
-    exchanging: bool = False
+    progress: int = 0
+    timeout: SpanTimeout = SpanTimeout.COLLECTIVE
+    communicating: bool = False
 
 
-class Operations:
-    """Where the main thread stands; other threads read :attr:`current`, which changes as a whole.
+class Trace:
+    """The spans of one process.
 
     Attributes:
-        sent, wanted: how often something was handed to, and waited for from, each other rank, by its number. Counted
-            when it begins, so that a rank that wants more than was sent is waiting.
+        position: see :class:`Position`.
+        sent, received: point-to-point operations with each other rank, by its number. They are counted when they start,
+            so that a rank that has started more receives than the peer has started sends is waiting for it.
     """
 
     def __init__(self) -> None:
-        self.current = Operation()
+        self.position = Position()
         self.sent: Counter[int] = Counter()
-        self.wanted: Counter[int] = Counter()
-        self._prefix = ""
-        self._name = ""
-        self._least = Allowance.NONE
+        self.received: Counter[int] = Counter()
+        self._names: tuple[str, ...] = ()
+        self._timeouts: tuple[SpanTimeout, ...] = (SpanTimeout.COLLECTIVE,)
 
-    def iteration(self, number: int, lenient: bool) -> None:
-        """A step begins; the operations that follow are its own. The first steps compile and allocate: be lenient."""
-        self._prefix, self._least = f"iteration {number}: ", Allowance.WORKING if lenient else Allowance.NONE
+    @contextmanager
+    def span(self, name: str, timeout: SpanTimeout | None = None) -> Iterator[None]:
+        """Open a span.
 
-    def at(self, name: str, allowance: Allowance = Allowance.NONE) -> None:
-        """An operation begins."""
-        before, self._name = self.current, self._prefix + name
-        allowed = self._least if allowance is Allowance.NONE else allowance
-        self.current = Operation(self._name, before.number + 1, before.moves + 1, allowed)
+        Args:
+            name: for messages, such as ``all-reduce gradients``.
+            timeout: by default that of the enclosing span, or HANG if there is none.
+        """
+        names, timeouts = self._names, self._timeouts
+        inherited = timeouts[-1] if names else SpanTimeout.HANG
+        self._names, self._timeouts = (*names, name), (*timeouts, timeout or inherited)
+        self._move(number=self.position.number + 1)
+        yield
+        # Not in a finally clause: after an error, the position remains where it occurred.
+        self._names, self._timeouts = names, timeouts
+        self._move()
 
-    def within(self, name: str, exchanging: bool = False) -> None:
-        """The operation gets on, with a part of it that other ranks needn't do at the same time, or at all."""
-        before = self.current
-        self.current = replace(before, name=f"{self._name}: {name}", moves=before.moves + 1, exchanging=exchanging)
+    def mark(self, name: str, communicating: bool = False) -> None:
+        """Note progress within a span that other ranks need not make at the same time, or at all."""
+        position = self.position
+        self.position = replace(
+            position, name=f"{self._name}: {name}", progress=position.progress + 1, communicating=communicating
+        )
 
-    def settle(self) -> None:
-        """What made the operation slow at first is done."""
-        self.current = replace(self.current, allowance=self._least)
+    def warmed_up(self) -> None:
+        """Note that what made the current span slow at first is done: the enclosing span's timeout applies from now."""
+        enclosing = self._timeouts[-2] if len(self._names) > 1 else SpanTimeout.HANG
+        self.position = replace(self.position, timeout=enclosing)
 
-    def linger(self) -> None:
-        """The operation has failed, which other ranks don't know yet; what must be finished first may take long."""
-        self.current = replace(self.current, moves=self.current.moves + 1, allowance=Allowance.ANY)
+    def failed(self) -> None:
+        """Note that this rank has failed, which other ranks don't know yet: finishing a checkpoint may take long."""
+        position = self.position
+        self.position = replace(position, progress=position.progress + 1, timeout=SpanTimeout.COLLECTIVE)
 
-    def end(self) -> None:
-        """All work is done; only the other ranks are waited for."""
-        self._prefix = ""
-        self.at("end of the run", Allowance.ANY)
+    @property
+    def _name(self) -> str:
+        return ": ".join(dict.fromkeys((self._names[0], self._names[-1]))) if self._names else "start"
+
+    def _move(self, number: int | None = None) -> None:
+        before = self.position
+        number = before.number if number is None else number
+        self.position = Position(self._name, number, before.progress + 1, self._timeouts[-1])
+
+
+PROCESS = Trace()
+"""The trace of this process."""
+
+span, mark, warmed_up, failed = PROCESS.span, PROCESS.mark, PROCESS.warmed_up, PROCESS.failed
+
+
+def position() -> Position:
+    """Where the main thread of this process is."""
+    return PROCESS.position

@@ -125,7 +125,7 @@ NEVER_IMPORTED = (
 )
 
 # torch.distributed is pretraining's; finetuning's data parallelism has one module of its own.
-DISTRIBUTED_ROOMS = ("pretrain.parallel", "pretrain.monitor", "pretrain.checkpointing", "tape.runtime.distributed")
+DISTRIBUTED_ROOMS = ("pretrain.parallel", "pretrain.checkpointing", "tape.runtime.distributed")
 
 # Command lines are parsed here; everything else is given values.
 ARGUMENT_ROOMS = (

@@ -22,9 +22,9 @@ from pretrain.optim.precision import PrecisionConfig
 from pretrain.parallel import ParallelConfig, ParallelDims
 from pretrain.planning.dry_run import DryRunConfig
 from pretrain.train.initialization import InitConfig
-from pretrain.train.loop import TrainingConfig
 from pretrain.train.metrics_logger import LoggingConfig
 from pretrain.train.resume import schedule_options
+from pretrain.train.trainer import TrainingConfig
 from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
 from tape.runtime.cpu import usable_cores
@@ -57,7 +57,7 @@ class PretrainConfig:
     schedule: Schedule
     training: TrainingConfig
     checkpoint: CheckpointConfig
-    reporting: LoggingConfig
+    logging: LoggingConfig
     eval_iters: int
     full_validation: bool
     dry_run: DryRunConfig | None
@@ -101,7 +101,7 @@ def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainCo
         schedule=schedule,
         training=_training(options, iterations),
         checkpoint=_checkpoint(options),
-        reporting=LoggingConfig(options.log_interval, options.save, options.tensorboard_dir, options.peak_tflops),
+        logging=LoggingConfig(options.log_interval, options.save, options.tensorboard_dir, options.peak_tflops),
         eval_iters=options.eval_iters,
         full_validation=options.full_validation,
         dry_run=dry_run,
@@ -208,7 +208,7 @@ def _parallel(options: argparse.Namespace) -> ParallelConfig:
     return ParallelConfig(
         backend=options.distributed_backend,
         timeout_minutes=options.distributed_timeout_minutes,
-        patience=options.hang_timeout_seconds,
+        hang_timeout=options.hang_timeout_seconds,
         pipeline_schedule=options.pipeline_schedule,
         recompute=recompute,
         compile=options.compile,

@@ -1,21 +1,21 @@
-"""Whether a run can go on, and if not, which ranks are to blame: reasoning about what all ranks last said.
+"""Diagnosis of a run from the heartbeats of all ranks: whether it must end, and which ranks caused it.
 
-Who waits for whom is read off the marks that ranks leave in their groups (:mod:`.progress`): of the members of a group
-the one that has begun more exchanges waits for those that have begun fewer, unless it computes meanwhile. A rank that
-others wait for, while it waits for nobody, is the one that the run stands still for. It hangs when it has not begun an
-operation or an exchange for the patience given, and a rank has waited for it for as long. That holds for a rank that
-computes as well: an endless loop and a slow computation look alike, and one that is slower than the others by more
-than the patience needs a longer patience. Ranks that all compute for long, however long, wait for nobody.
+Which rank waits for which follows from the collectives that they have started in their process groups
+(pretrain.parallel.collective_counts): of the members of a group, the one that has started more collectives waits for
+those that have started fewer, unless it is computing. A rank that others wait for and that waits for nobody is the one
+that blocks the run. It hangs if it has made no progress for the timeout, and a rank has waited for it for as long. That
+includes a rank that computes: an endless loop can't be told from a slow computation, so a rank that is slower than the
+others by more than the timeout needs a longer one. Ranks that all compute for a long time wait for nobody.
 
-Time is given (pretrain.trace) in the first steps and while torch.compile is at work: a rank that still computes,
-reads or writes is slow then and doesn't hang. One that reads or writes checkpoints or records, and at any time one that
-stands in the kernel for storage, is left to the timeout of exchanges: file systems of clusters pause for minutes.
+Spans may have longer timeouts (pretrain.trace): in the first steps and while torch.compile works, a rank that computes,
+reads or writes is slow but doesn't hang. Ranks that read or write checkpoints or records, or that are blocked in the
+kernel on storage, are left to the timeout of collectives, because cluster file systems stall for minutes.
 
-Two more things may be seen, and are said as they are: ranks that wait for each other in a circle (they did different
-things), and ranks that all wait within the same exchange (the network between them). On NCCL the second can't be told
-from a GPU that computes, and is left to the timeout of exchanges. There a main thread runs ahead of its GPU, counts
-what it hands to the GPU, and then waits for the GPU somewhere else; where it stands doesn't matter, the counts do. A
-GPU that hangs while its main thread runs ahead like all others' is not found here. (What was tried is gloo.)
+Two more situations are reported: ranks that wait for each other in a cycle, because they did different things; and
+ranks that all wait within the same collective, because of the network. On NCCL the latter can't be told from a GPU that
+computes and is left to the timeout of collectives. There, a main thread runs ahead of its GPU, counts the collectives
+it launches, and waits for the GPU elsewhere, so the counts matter and the place does not. A hang of a GPU whose main
+thread runs ahead like all others' is not detected here but by NCCL's own timeout and flight recorder.
 """
 
 from __future__ import annotations
@@ -23,126 +23,133 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pretrain.trace import Allowance
+from pretrain.trace import SpanTimeout
 
 from .heartbeats import Heartbeat, has_ended
 
 
 @dataclass(frozen=True)
 class RankStatus:
-    """What was last heard of a rank, and how long ago."""
+    """The last heartbeat of a rank, and the seconds since then."""
 
-    beat: Heartbeat
+    heartbeat: Heartbeat
     silence: float
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Why the run must end.
+    """The reason why the run must end.
 
     Attributes:
-        text: one line.
-        culprits: the ranks that are to blame; none when that can't be said.
-        failed: whether a rank said itself that it fails (it needs no killing).
-        said: whether another rank has told the user.
+        text: one line for the user.
+        culprits: the ranks that caused it; empty if unknown.
+        failed: whether a rank has announced its own failure, and exits by itself.
+        reported: whether another rank has already printed the reason.
     """
 
     text: str
     culprits: tuple[Heartbeat, ...]
     failed: bool = False
-    said: bool = False
+    reported: bool = False
 
 
-def diagnose(heard: Sequence[RankStatus], own_rank: int, machine: str, patience: float) -> Diagnosis | None:
-    """Whether the run can go on.
+def diagnose(statuses: Sequence[RankStatus], own_rank: int, machine: str, timeout_seconds: float) -> Diagnosis | None:
+    """Decide whether the run can continue.
 
     Args:
-        heard: of every rank, this one included, by rank.
-        own_rank: whose silence means nothing.
-        machine: this one's name, of this_machine().
-        patience: seconds; infinite for any.
+        statuses: the status of every rank, including this one, by rank.
+        own_rank: this rank, which is never considered silent.
+        machine: name of this machine, from this_machine().
+        timeout_seconds: hang timeout; infinite disables it.
     """
-    others, beats = [item for item in heard if item.beat.rank != own_rank], [item.beat for item in heard]
+    others, heartbeats = (
+        [item for item in statuses if item.heartbeat.rank != own_rank],
+        [item.heartbeat for item in statuses],
+    )
     return (
-        find_reported_failure(beats)
-        or diagnose_lost_ranks(others, machine, patience)
-        or diagnose_hangs(beats, patience)
+        find_reported_failure(heartbeats)
+        or diagnose_lost_ranks(others, machine, timeout_seconds)
+        or diagnose_hangs(heartbeats, timeout_seconds)
     )
 
 
-def find_reported_failure(beats: Sequence[Heartbeat]) -> Diagnosis | None:
-    """What another rank has found, and said."""
-    for beat in beats:
-        if beat.ending is not None:
-            culprits = tuple(other for other in beats if other.rank in beat.ending.culprits)
-            return Diagnosis(beat.ending.text, culprits, said=True)
+def find_reported_failure(heartbeats: Sequence[Heartbeat]) -> Diagnosis | None:
+    """The reason that another rank has printed."""
+    for heartbeat in heartbeats:
+        if heartbeat.report is not None:
+            culprits = tuple(other for other in heartbeats if other.rank in heartbeat.report.culprits)
+            return Diagnosis(heartbeat.report.text, culprits, reported=True)
     return None
 
 
-def diagnose_lost_ranks(others: Sequence[RankStatus], machine: str, patience: float) -> Diagnosis | None:
-    """Whether another rank has failed, is gone, or is silent; in this order."""
+def diagnose_lost_ranks(others: Sequence[RankStatus], machine: str, timeout_seconds: float) -> Diagnosis | None:
+    """Find another rank that has failed, exited, or sent no heartbeat, in this order."""
     for item in others:
-        if item.beat.failure is not None:
-            text = f"rank {item.beat.rank} failed at {item.beat.operation!r}: {item.beat.failure}"
-            return Diagnosis(text, (item.beat,), failed=True)
-    gone = tuple(item.beat for item in others if has_ended(item.beat, machine))
+        if item.heartbeat.failure is not None:
+            text = f"rank {item.heartbeat.rank} failed at {item.heartbeat.span!r}: {item.heartbeat.failure}"
+            return Diagnosis(text, (item.heartbeat,), failed=True)
+    gone = tuple(item.heartbeat for item in others if has_ended(item.heartbeat, machine))
     if gone:
-        return Diagnosis(f"{_names(gone)} ended without a word (killed?); {_last_operations(gone)}", gone)
-    silent = tuple(item.beat for item in others if item.silence > patience)
+        return Diagnosis(f"{_names(gone)} exited without reporting an error (killed?); {_last_operations(gone)}", gone)
+    silent = tuple(item.heartbeat for item in others if item.silence > timeout_seconds)
     if not silent:
         return None
     seconds = max(item.silence for item in others)
-    what = f"not heard of for {seconds:.0f} s (frozen, dead, or {_its(silent)} cannot be reached)"
+    what = f"no heartbeat for {seconds:.0f} s (frozen, dead, or {_machines_of(silent)} unreachable)"
     return Diagnosis(f"{_names(silent)}: {what}; {_last_operations(silent)}", silent)
 
 
-def diagnose_hangs(beats: Sequence[Heartbeat], patience: float) -> Diagnosis | None:
-    """Find the ranks that the others wait for, and have waited for for so long that they must hang."""
-    if all(beat.seconds <= patience for beat in beats):
+def diagnose_hangs(heartbeats: Sequence[Heartbeat], timeout_seconds: float) -> Diagnosis | None:
+    """Find ranks that others have been waiting for so long that they must hang."""
+    if all(heartbeat.seconds <= timeout_seconds for heartbeat in heartbeats):
         return None
-    waits = {beat.rank: awaited_by(beat, beats) for beat in beats if beat.waiting > patience}
-    by_rank = {beat.rank: beat for beat in beats}
+    waits = {
+        heartbeat.rank: waited_for_by(heartbeat, heartbeats)
+        for heartbeat in heartbeats
+        if heartbeat.waiting > timeout_seconds
+    }
+    by_rank = {heartbeat.rank: heartbeat for heartbeat in heartbeats}
     first = {rank for others in waits.values() for rank in others if not waits.get(rank)}
-    hanging = tuple(by_rank[rank] for rank in sorted(first) if hangs(by_rank[rank], patience))
+    hanging = tuple(by_rank[rank] for rank in sorted(first) if is_hanging(by_rank[rank], timeout_seconds))
     if hanging:
         waiting = [by_rank[rank] for rank, others in sorted(waits.items()) if others]
         return Diagnosis(_hang_report(hanging, waiting), hanging)
-    circle = () if first else tuple(by_rank[rank] for rank in _circle(waits))
-    if circle and all(hangs(beat, patience) for beat in circle):
-        return Diagnosis(f"{_names(circle)} wait for each other: {'; '.join(map(_stand, circle))}", ())
-    if not any(waits.values()) and all(stalls(beat, patience) for beat in beats):
-        what = "no rank gets on: all wait inside the same exchange, and it cannot be told for whom (the network?)"
-        return Diagnosis(f"{what}: {_stand(beats[0])}", ())
+    cycle = () if first else tuple(by_rank[rank] for rank in _wait_cycle(waits))
+    if cycle and all(is_hanging(heartbeat, timeout_seconds) for heartbeat in cycle):
+        return Diagnosis(f"{_names(cycle)} wait for each other: {'; '.join(map(_location, cycle))}", ())
+    if not any(waits.values()) and all(is_stalled(heartbeat, timeout_seconds) for heartbeat in heartbeats):
+        what = "no rank makes progress: all wait in the same collective, for an unknown rank (network failure?)"
+        return Diagnosis(f"{what}: {_location(heartbeats[0])}", ())
     return None
 
 
-def hangs(beat: Heartbeat, patience: float) -> bool:
-    """Whether a rank has been at the same for longer than it may, given that others wait for it."""
-    return beat.allowance is not Allowance.ANY and beat.quiet > patience
+def is_hanging(heartbeat: Heartbeat, timeout_seconds: float) -> bool:
+    """Whether a rank has exceeded the timeout of its span, given that others wait for it."""
+    return heartbeat.timeout is not SpanTimeout.COLLECTIVE and heartbeat.idle > timeout_seconds
 
 
-def stalls(beat: Heartbeat, patience: float) -> bool:
-    """Whether a rank has waited in an exchange for longer than it may."""
-    return beat.inside and beat.waiting > patience and hangs(beat, patience)
+def is_stalled(heartbeat: Heartbeat, timeout_seconds: float) -> bool:
+    """Whether a rank has waited in a collective for longer than the timeout of its span."""
+    return heartbeat.in_collective and heartbeat.waiting > timeout_seconds and is_hanging(heartbeat, timeout_seconds)
 
 
-def awaited_by(beat: Heartbeat, beats: Sequence[Heartbeat]) -> set[int]:
-    """The ranks that a rank must be waiting for, given that it waits."""
-    return {other.rank for other in beats if other.rank != beat.rank and _is_ahead(beat, other)}
+def waited_for_by(heartbeat: Heartbeat, heartbeats: Sequence[Heartbeat]) -> set[int]:
+    """The ranks that a waiting rank must be waiting for."""
+    return {other.rank for other in heartbeats if other.rank != heartbeat.rank and _waits_for(heartbeat, other)}
 
 
-def _is_ahead(beat: Heartbeat, other: Heartbeat) -> bool:
-    if any(number > other.marks.get(name, number) for name, number in beat.marks.items()):
+def _waits_for(heartbeat: Heartbeat, other: Heartbeat) -> bool:
+    if any(number > other.collectives.get(name, number) for name, number in heartbeat.collectives.items()):
         return True
-    here, there = str(beat.rank), str(other.rank)
-    if beat.wanted.get(there, 0) > other.sent.get(here, 0):
+    here, there = str(heartbeat.rank), str(other.rank)
+    if heartbeat.received.get(there, 0) > other.sent.get(here, 0):
         return True
-    # what is sent must be taken (gloo), but only who stands still between computations is waiting for that
-    return beat.exchanging and beat.sent.get(there, 0) > other.wanted.get(here, 0)
+    # on gloo, a send completes only when it is received, but only a rank between computations waits for that
+    return heartbeat.communicating and heartbeat.sent.get(there, 0) > other.received.get(here, 0)
 
 
-def _circle(waits: dict[int, set[int]]) -> list[int]:
-    """Ranks that wait for each other in a circle, by rank; none if there is none."""
+def _wait_cycle(waits: dict[int, set[int]]) -> list[int]:
+    """Ranks that wait for each other in a cycle, in ascending order; empty if there is none."""
     path: list[int] = []
     rank = next((rank for rank, others in sorted(waits.items()) if others), None)
     while rank is not None and rank not in path:
@@ -152,23 +159,23 @@ def _circle(waits: dict[int, set[int]]) -> list[int]:
 
 
 def _hang_report(hanging: Sequence[Heartbeat], waiting: Sequence[Heartbeat]) -> str:
-    seconds = max(beat.seconds for beat in hanging)
-    operations = _quoted({beat.operation for beat in waiting})
+    seconds = max(heartbeat.seconds for heartbeat in hanging)
+    operations = _quoted({heartbeat.span for heartbeat in waiting})
     verb, wait = ("hangs", "hang")[len(hanging) > 1], ("waits", "wait")[len(waiting) > 1]
-    what = f"at {_quoted({beat.operation for beat in hanging})} for {seconds:.0f} s{_in(hanging[0])}"
+    what = f"at {_quoted({heartbeat.span for heartbeat in hanging})} for {seconds:.0f} s{_frame(hanging[0])}"
     return f"{_names(hanging)} {verb}: {what}, while {_names(waiting)} {wait} at {operations}"
 
 
-def _stand(beat: Heartbeat) -> str:
-    return f"rank {beat.rank} at {beat.operation!r} for {beat.seconds:.0f} s{_in(beat)}"
+def _location(heartbeat: Heartbeat) -> str:
+    return f"rank {heartbeat.rank} at {heartbeat.span!r} for {heartbeat.seconds:.0f} s{_frame(heartbeat)}"
 
 
-def _in(beat: Heartbeat) -> str:
-    return f" in {beat.place}" if beat.place else ""
+def _frame(heartbeat: Heartbeat) -> str:
+    return f" in {heartbeat.place}" if heartbeat.place else ""
 
 
-def _names(beats: Sequence[Heartbeat]) -> str:
-    numbers = [str(beat.rank) for beat in beats]
+def _names(heartbeats: Sequence[Heartbeat]) -> str:
+    numbers = [str(heartbeat.rank) for heartbeat in heartbeats]
     if len(numbers) == 1:
         return f"rank {numbers[0]}"
     if len(numbers) > 8:
@@ -176,12 +183,12 @@ def _names(beats: Sequence[Heartbeat]) -> str:
     return f"ranks {', '.join(numbers[:-1])} and {numbers[-1]}"
 
 
-def _its(beats: Sequence[Heartbeat]) -> str:
-    return "its machine" if len(beats) == 1 else "their machines"
+def _machines_of(heartbeats: Sequence[Heartbeat]) -> str:
+    return "its machine" if len(heartbeats) == 1 else "their machines"
 
 
-def _last_operations(beats: Sequence[Heartbeat]) -> str:
-    different = {beat.operation for beat in beats}
+def _last_operations(heartbeats: Sequence[Heartbeat]) -> str:
+    different = {heartbeat.span for heartbeat in heartbeats}
     return f"last operation{'s' if len(different) > 1 else ''}: {_quoted(different)}"
 
 

@@ -1,4 +1,4 @@
-"""Signs of life: what each rank tells the others about itself, and what its machine says about it."""
+"""Heartbeats: the state that each rank publishes for the others, and the state of processes on this machine."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
 from pathlib import Path
+from typing import Protocol
 
-import torch.distributed as dist
+from pretrain.trace import SpanTimeout
 
-from pretrain.trace import Allowance
 
-_CONNECT_TIMEOUT = timedelta(minutes=2)
+class KeyValueStore(Protocol):
+    """The part of torch.distributed.TCPStore that heartbeats use."""
+
+    def set(self, key: str, value: str, /) -> None: ...
+
+    def multi_get(self, keys: list[str], /) -> list[bytes]: ...
 
 
 @dataclass(frozen=True)
 class FailureReport:
-    """Why one rank has found that the run must end, and which ranks are to blame."""
+    """One rank's finding why the run must end, and the ranks that caused it."""
 
     text: str
     culprits: tuple[int, ...] = ()
@@ -29,83 +33,78 @@ class FailureReport:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What one rank last said.
+    """The state of one rank.
 
     Attributes:
-        rank: whose it is.
-        count: grows with every beat.
-        operation, allowance, exchanging: of pretrain.trace.Operation.
-        marks: how far the rank has come in each group of ranks that it is in, by the group's name.
-        sent, wanted: of pretrain.trace.Operations, by the other rank's number as text (for JSON).
-        seconds: since its main thread last got on: began an operation or an exchange.
-        waiting: seconds for which it has neither got on nor computed; all of them where that can't be known.
-        quiet: seconds of these for which it has done nothing that it is given time for.
-        place, inside: where the main thread is once it hasn't got on for a while, and whether it waits in an exchange.
-        failure: why it is about to end, None while it isn't.
-        ending: what it has said to the user as the reason why all must end.
-        machine, process, started: where to find it in a process table.
+        rank: the sender.
+        count: grows with every heartbeat.
+        span, timeout, communicating: see :class:`pretrain.trace.Position`.
+        collectives: collectives started in each process group, by the group's name.
+        sent, received: see :class:`pretrain.trace.Trace`, by the peer's number as text (for JSON).
+        seconds: time since the main thread last made progress, that is, opened a span or started a collective.
+        waiting: part of it without computation; all of it if that can't be determined.
+        idle: part of it without activity that the span's timeout permits.
+        place, in_collective: where the main thread is after some time without progress, and whether that is within a
+            collective.
+        failure: error with which the rank is about to exit; None if there is none.
+        report: the reason for the end of the run that this rank has printed.
+        machine, process, started: identify the process.
     """
 
     rank: int
     count: int = 0
-    operation: str = "start"
-    allowance: Allowance = Allowance.ANY
-    exchanging: bool = False
-    marks: dict[str, int] = field(default_factory=dict)
+    span: str = "start"
+    timeout: SpanTimeout = SpanTimeout.COLLECTIVE
+    communicating: bool = False
+    collectives: dict[str, int] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
-    wanted: dict[str, int] = field(default_factory=dict)
+    received: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     waiting: float = 0.0
-    quiet: float = 0.0
+    idle: float = 0.0
     place: str = ""
-    inside: bool = False
+    in_collective: bool = False
     failure: str | None = None
-    ending: FailureReport | None = None
+    report: FailureReport | None = None
     machine: str = ""
     process: int = 0
     started: str = ""
 
 
 class HeartbeatStore:
-    """Where the ranks write their beats: a TCPStore in rank 0's process, on connections of its own.
+    """The heartbeats of all ranks, in a key-value store.
 
     Args:
         rank, world_size: this process among all.
-        host, port: where the store listens; port 0: start it here.
-        timeout: of one message; finding the store may take longer, when thousands look for it at once.
+        store: see :func:`pretrain.parallel.heartbeat_store.open_heartbeat_store`.
 
     Raises:
-        torch.distributed.DistError: on use, when the store doesn't answer.
+        RuntimeError: on use, if the store doesn't answer (torch.distributed.DistError).
     """
 
-    def __init__(self, rank: int, world_size: int, host: str, port: int, timeout: timedelta) -> None:
+    def __init__(self, rank: int, world_size: int, store: KeyValueStore) -> None:
         self._rank = rank
-        self._keys = [f"beat/{number}" for number in range(world_size)]
-        self._store = dist.TCPStore(host, port, is_master=port == 0, wait_for_workers=False, timeout=_CONNECT_TIMEOUT)
-        self._store.set_timeout(timeout)
+        self._keys = [f"heartbeat/{number}" for number in range(world_size)]
+        self._store = store
 
-    @property
-    def port(self) -> int:
-        return self._store.port
-
-    def write(self, beat: Heartbeat) -> None:
-        self._store.set(self._keys[self._rank], json.dumps(asdict(beat)))
+    def write(self, heartbeat: Heartbeat) -> None:
+        self._store.set(self._keys[self._rank], json.dumps(asdict(heartbeat)))
 
     def read(self) -> list[Heartbeat]:
-        """What every rank last wrote."""
+        """The latest heartbeat of every rank."""
         return [parse_heartbeat(text) for text in self._store.multi_get(self._keys)]
 
 
 def parse_heartbeat(text: str | bytes) -> Heartbeat:
-    """What :meth:`HeartbeatStore.write` wrote."""
+    """Parse what :meth:`HeartbeatStore.write` has written."""
     fields = json.loads(text)
-    if fields["ending"] is not None:
-        fields["ending"] = FailureReport(fields["ending"]["text"], tuple(fields["ending"]["culprits"]))
-    return Heartbeat(**fields | {"allowance": Allowance(fields["allowance"])})
+    if fields["report"] is not None:
+        fields["report"] = FailureReport(fields["report"]["text"], tuple(fields["report"]["culprits"]))
+    return Heartbeat(**fields | {"timeout": SpanTimeout(fields["timeout"])})
 
 
 def this_machine() -> str:
-    """A name for the process table that this process is in: machines, and containers on one, differ."""
+    """A name of the process table of this process; containers on one machine have different ones."""
     namespace = ""
     with suppress(OSError):
         namespace = os.readlink("/proc/self/ns/pid")
@@ -113,34 +112,34 @@ def this_machine() -> str:
 
 
 def start_of(process: int) -> str | None:
-    """When a process of this machine started, in the kernel's own unit; None when it is gone or only a zombie.
+    """Start time of a process on this machine in kernel ticks; None if it is gone or a zombie.
 
     Raises:
-        OSError: there is no /proc to look into.
+        OSError: if there is no /proc.
     """
     if not Path("/proc/self/stat").exists():
         raise OSError("no /proc")
     try:
-        # the name in parentheses may hold anything; state is the first field after it, the start the 20th
+        # the name in parentheses may contain anything; the state is the first field after it, the start time the 20th
         fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in "ZX" else fields[19]
 
 
-def has_ended(beat: Heartbeat, machine: str) -> bool:
-    """Whether a rank of this machine is gone; False where this can't be known."""
-    if beat.machine != machine:
+def has_ended(heartbeat: Heartbeat, machine: str) -> bool:
+    """Whether a rank on this machine has exited; False if that can't be determined."""
+    if heartbeat.machine != machine:
         return False
     try:
-        return start_of(beat.process) != beat.started
+        return start_of(heartbeat.process) != heartbeat.started
     except OSError:
         return False
 
 
-def kill_all(beats: Sequence[Heartbeat], machine: str) -> None:
-    """End processes of this machine that can't end themselves any more."""
-    for beat in beats:
-        if beat.machine == machine and beat.process != os.getpid() and not has_ended(beat, machine):
+def kill_processes(heartbeats: Sequence[Heartbeat], machine: str) -> None:
+    """Kill processes on this machine that can't exit by themselves."""
+    for heartbeat in heartbeats:
+        if heartbeat.machine == machine and heartbeat.process != os.getpid() and not has_ended(heartbeat, machine):
             with suppress(OSError):
-                os.kill(beat.process, signal.SIGKILL)
+                os.kill(heartbeat.process, signal.SIGKILL)

@@ -58,12 +58,12 @@ class Place:
 
     Attributes:
         text: for people: the innermost function, and the innermost one of this repository.
-        inside: whether that is in an exchange between ranks.
+        in_collective: whether that is within a collective or point-to-point communication.
         compiling: whether torch.compile is at work.
     """
 
     text: str = ""
-    inside: bool = False
+    in_collective: bool = False
     compiling: bool = False
 
 

@@ -6,82 +6,84 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
-from pretrain.trace import Allowance, Operations
+from pretrain.trace import SpanTimeout, Trace
 
 from .heartbeats import FailureReport, Heartbeat, start_of, this_machine
 from .procfs import AwakeClock, MainThread, ProcessActivity
 
-Mark = Callable[[], int]
-# A main thread that got on less than so long ago isn't looked at more closely.
-_LOOK_AFTER = 1.0
+Count = Callable[[], int]
+# seconds without progress after which the main thread is inspected
+_INSPECT_AFTER = 1.0
 
 
 class RankProgress:
-    """Makes this rank's beats; used by one thread.
+    """Makes this rank's heartbeats; used by a single thread.
 
     Args:
         rank: this process.
-        operations: what its main thread is doing.
-        marks: counts of exchanges, by the name of the group.
-        clock: by which it is told how long something takes.
-        waits_show: whether a main thread that waits for other ranks uses no CPU: on gloo. One that waits for a GPU
-            spins, and nothing can be said.
+        trace: what its main thread is doing.
+        collectives: counters of started collectives, by name of the process group.
+        clock: measures durations.
+        waits_are_idle: whether a main thread that waits for other ranks uses no CPU, as on gloo. A thread that waits
+            for a GPU spins, so that waiting can't be told from computing.
     """
 
     def __init__(
-        self, rank: int, operations: Operations, marks: dict[str, Mark], clock: AwakeClock, waits_show: bool = True
+        self, rank: int, trace: Trace, collectives: dict[str, Count], clock: AwakeClock, waits_are_idle: bool = True
     ) -> None:
-        self._operations, self._marks, self._clock = operations, marks, clock
+        self._trace, self._collectives, self._clock = trace, collectives, clock
         self._main = MainThread()
         self._activity = ProcessActivity(self._main)
-        self._waits_show = waits_show
+        self._waits_are_idle = waits_are_idle
         started = start_of(os.getpid()) or "" if os.path.exists("/proc/self/stat") else ""
         self._last = Heartbeat(rank, machine=this_machine(), process=os.getpid(), started=started)
-        self._moves = -1
-        self._moved_at = self._worked_at = self._computed_at = clock.now()
+        self._progress_count = -1
+        self._progressed_at = self._worked_at = self._computed_at = clock.now()
 
     @property
     def last(self) -> Heartbeat:
         return self._last
 
-    def beat(self, failure: str | None, ending: FailureReport | None = None) -> Heartbeat:
-        """The next one, with what is to be said about the end of the run."""
-        now, operation = self._clock.now(), self._operations.current
-        beat = replace(
+    def heartbeat(self, failure: str | None, report: FailureReport | None = None) -> Heartbeat:
+        """The next heartbeat, with a failure of this rank or a report about the run's end."""
+        now, position = self._clock.now(), self._trace.position
+        heartbeat = replace(
             self._last,
             count=self._last.count + 1,
-            operation=operation.name,
-            allowance=operation.allowance,
-            exchanging=operation.exchanging,
-            marks={name: mark() for name, mark in self._marks.items()},
-            sent={str(rank): number for rank, number in self._operations.sent.copy().items()},
-            wanted={str(rank): number for rank, number in self._operations.wanted.copy().items()},
+            span=position.name,
+            timeout=position.timeout,
+            communicating=position.communicating,
+            collectives={name: count() for name, count in self._collectives.items()},
+            sent={str(rank): number for rank, number in self._trace.sent.copy().items()},
+            received={str(rank): number for rank, number in self._trace.received.copy().items()},
             failure=failure,
-            ending=ending,
+            report=report,
         )
-        self._last = self._looked_at(self._timed(beat, operation.moves, now), now)
+        self._last = self._inspected(self._timed(heartbeat, position.progress, now), now)
         return self._last
 
-    def _timed(self, beat: Heartbeat, moves: int, now: float) -> Heartbeat:
-        """With the time since anything of it changed."""
+    def _timed(self, heartbeat: Heartbeat, progress_count: int, now: float) -> Heartbeat:
+        """Add the time since the last progress."""
         before = self._last
-        got_on = moves != self._moves or any(
-            getattr(beat, name) != getattr(before, name) for name in ("marks", "sent", "wanted")
+        progressed = progress_count != self._progress_count or any(
+            getattr(heartbeat, name) != getattr(before, name) for name in ("collectives", "sent", "received")
         )
-        if self._main.computed(now) and self._waits_show:
+        if self._main.computed(now) and self._waits_are_idle:
             self._computed_at = now
-        if got_on:
-            self._moves, self._moved_at, self._worked_at = moves, now, now
-        waiting = now - max(self._moved_at, self._computed_at)
-        return replace(beat, seconds=now - self._moved_at, waiting=waiting, quiet=0.0, place="", inside=False)
+        if progressed:
+            self._progress_count, self._progressed_at, self._worked_at = progress_count, now, now
+        waiting = now - max(self._progressed_at, self._computed_at)
+        return replace(
+            heartbeat, seconds=now - self._progressed_at, waiting=waiting, idle=0.0, place="", in_collective=False
+        )
 
-    def _looked_at(self, beat: Heartbeat, now: float) -> Heartbeat:
-        if beat.seconds < _LOOK_AFTER:
-            return beat
+    def _inspected(self, heartbeat: Heartbeat, now: float) -> Heartbeat:
+        if heartbeat.seconds < _INSPECT_AFTER:
+            return heartbeat
         place = self._main.place()
-        # Compiling may come again, for other shapes than in the first steps.
-        may_work = beat.allowance is Allowance.WORKING or place.compiling
+        # compilation may occur after the first steps, too, for new shapes
+        may_work = heartbeat.timeout is SpanTimeout.BUSY or place.compiling
         if self._activity.waits_for_storage() or (may_work and self._activity.worked(now)):
             self._worked_at = now
-        inside = place.inside and self._waits_show
-        return replace(beat, quiet=now - self._worked_at, place=place.text, inside=inside)
+        in_collective = place.in_collective and self._waits_are_idle
+        return replace(heartbeat, idle=now - self._worked_at, place=place.text, in_collective=in_collective)

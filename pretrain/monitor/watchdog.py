@@ -1,14 +1,15 @@
-"""Ends the run on all ranks when one of them dies, hangs or fails, and says which one and what it was doing.
+"""The hang monitor: ends the run on all ranks when one of them dies, hangs or fails, and reports which one, and where.
 
-Each rank tells the others several times a second what its main thread is doing (:mod:`.heartbeats`) and how far it has
-come (:mod:`.progress`), and looks at what they say (:mod:`.verdicts`). A rank is given up when
+Several times per second, every rank publishes a heartbeat (:mod:`.heartbeats`) with what its main thread is doing and
+how far it has come (:mod:`.rank_progress`), and diagnoses those of the others (:mod:`.diagnosis`). A rank is given up
+if
 
-- its process is gone (seen at once on the same machine);
-- it hasn't been heard of for the patience given: frozen, dead, or its machine unreachable;
-- its main thread hasn't got on for that long, while another one has waited for it for as long.
+- its process is gone (detected immediately on the same machine);
+- it has sent no heartbeat for the hang timeout: it is frozen or dead, or its machine is unreachable;
+- its main thread has made no progress for the hang timeout, while another rank has waited for it for as long.
 
-None of it needs the main thread, which may wait inside an exchange for ever. A job that is suspended and goes on later
-finds everybody where they were: time is counted while a process runs (:class:`.activity.AwakeClock`).
+None of this needs the main thread, which may be blocked in a collective forever. Time is measured only while a process
+runs (:class:`.procfs.AwakeClock`), so that a job that is suspended and continued later finds all ranks as they were.
 """
 
 from __future__ import annotations
@@ -23,47 +24,47 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 
-import torch.distributed as dist
-
+from pretrain import trace
 from pretrain.parallel.collective_counts import collective_counts
 from pretrain.parallel.context import ParallelContext
-from pretrain.parallel.control_group import ControlGroup
-from pretrain.trace import Allowance, Operations
+from pretrain.parallel.control_group import ControlGroup, is_connection_error
+from pretrain.parallel.heartbeat_store import open_heartbeat_store
+from pretrain.trace import SpanTimeout
 from tape.errors import ProteinLMError
 from tape.runtime.launch import Launch
 
 from .diagnosis import Diagnosis, RankStatus, diagnose, diagnose_hangs, diagnose_lost_ranks, find_reported_failure
-from .heartbeats import FailureReport, Heartbeat, HeartbeatStore, has_ended, kill_all, this_machine
+from .heartbeats import FailureReport, Heartbeat, HeartbeatStore, has_ended, kill_processes, this_machine
 from .procfs import AwakeClock
 from .rank_progress import RankProgress
 
-_BEAT_SECONDS = 0.25
-_RANKS_A_SECOND = 64  # from so many ranks on, beats become rarer: each rank reads all others'
-_PATIENT_BEATS = 4  # a rank writes and another one reads in each of them
-_MESSAGE_TIMEOUT = timedelta(seconds=5)
-# A connection that broke says that somebody is gone; so long after it, silence says who.
-_SILENCE_AFTER_A_BREAK = 4.0
-# How long a main thread has to say itself what the watchdog has just heard from another rank.
-_GRACE = 3.0
-_END_AT_LAST = 30.0
-_LAST_WORDS = 2.0
-# Threads that look several times a second and find so much time gone were suspended.
-_SUSPENDED = 2.0
+_HEARTBEAT_SECONDS = 0.25
+_RANKS_PER_SECOND = 64  # with more ranks, heartbeats become rarer, because each rank reads those of all others
+_MINIMUM_HEARTBEATS = 4  # per timeout: in each of them, one rank writes and another one reads
+_REQUEST_TIMEOUT = timedelta(seconds=5)
+# A broken connection shows that a rank is gone; silence for this long shows which one.
+_SILENCE_AFTER_DISCONNECT = 4.0
+# Time for the main thread to report by itself what the monitor has just learned from another rank.
+_GRACE_SECONDS = 3.0
+_EXIT_SECONDS = 30.0
+_FINAL_REPORT_SECONDS = 2.0
+# A longer gap between two readings, which happen several times per second, means that the process was suspended.
+_SUSPENDED_SECONDS = 2.0
 
 
 class LostRankError(ProteinLMError):
-    """Another rank is gone, or hangs."""
+    """Another rank is gone or hangs."""
 
 
 class Watchdog:
-    """Watches the other ranks from two threads of its own.
+    """Monitors the other ranks from two threads.
 
     Args:
         rank, world_size: this process among all.
-        progress: makes its beats.
-        clock: that those are timed by.
-        board: where beats are written.
-        patience: seconds, some beats at least; 0: a silent or slow rank is never given up.
+        progress: makes the heartbeats of this rank.
+        clock: measures durations.
+        store: the heartbeats of all ranks.
+        timeout_seconds: hang timeout; 0 disables it for silent and slow ranks.
     """
 
     def __init__(
@@ -72,253 +73,258 @@ class Watchdog:
         world_size: int,
         progress: RankProgress,
         clock: AwakeClock,
-        board: HeartbeatStore,
-        patience: float,
+        store: HeartbeatStore,
+        timeout_seconds: float,
     ) -> None:
         self._rank = rank
         self._progress = progress
         self._clock = clock
-        self._board = board
-        self._pause = seconds_between_beats(world_size)
-        self._patience = least_patience(patience, world_size)
+        self._store = store
+        self._interval = heartbeat_interval(world_size)
+        self._timeout = effective_timeout(timeout_seconds, world_size)
         self._machine = this_machine()
         self._reads = 0
-        self._unanswered = False
+        self._no_answer = False
         self._failure: str | None = None
-        self._ending: FailureReport | None = None
-        self._beats = [Heartbeat(number) for number in range(world_size)]
-        self._heard_at = [clock.now()] * world_size
+        self._report: FailureReport | None = None
+        self._heartbeats = [Heartbeat(number) for number in range(world_size)]
+        self._last_heard = [clock.now()] * world_size
         self._closed = threading.Event()
-        self._told = threading.Event()
+        self._written = threading.Event()
         self._store_in_use = threading.Lock()
         self._leaving = False
-        self._said = False
+        self._has_reported = False
 
-    def beat(self) -> None:
-        """Tell the others, and hear what they say."""
-        self._board.write(self._progress.beat(self._failure, self._ending))
-        beats = self._board.read()
+    def heartbeat(self) -> None:
+        """Publish a heartbeat and read those of the others."""
+        self._store.write(self._progress.heartbeat(self._failure, self._report))
+        heartbeats = self._store.read()
         now = self._clock.now()
-        for rank, beat in enumerate(beats):
-            if beat.count != self._beats[rank].count:
-                self._heard_at[rank] = now
-            self._beats[rank] = beat
+        for rank, heartbeat in enumerate(heartbeats):
+            if heartbeat.count != self._heartbeats[rank].count:
+                self._last_heard[rank] = now
+            self._heartbeats[rank] = heartbeat
         self._reads += 1
 
     def start(self) -> None:
-        for target in (self._talk, self._watch):
+        for target in (self._exchange_heartbeats, self._monitor):
             threading.Thread(target=target, name="watchdog", daemon=True).start()
-        atexit.register(self._fall_silent)
+        atexit.register(self._stop_store_access)
 
     def close(self) -> None:
-        """All ranks are done: stop watching."""
+        """Stop monitoring, after all ranks have finished."""
         self._closed.set()
 
-    def _fall_silent(self) -> None:
-        # A thread that is in the store's C++ code when the interpreter ends would abort the process: keep it out.
-        self._store_in_use.acquire(timeout=_MESSAGE_TIMEOUT.total_seconds() + 1.0)
+    def _stop_store_access(self) -> None:
+        # a thread within the store's C++ code at interpreter exit would abort the process
+        self._store_in_use.acquire(timeout=_REQUEST_TIMEOUT.total_seconds() + 1.0)
 
     def explain(self) -> Diagnosis | None:
-        """After a broken connection: who is gone, and what it was doing last; None when all seem to be well."""
+        """After a broken connection, find the rank that is gone and what it was doing; None if there is none."""
         self._leaving = True
-        patience = max(_SILENCE_AFTER_A_BREAK, 3 * self._pause)
-        deadline = time.monotonic() + 2 * patience
+        timeout_seconds = max(_SILENCE_AFTER_DISCONNECT, 3 * self._interval)
+        deadline = time.monotonic() + 2 * timeout_seconds
         while time.monotonic() < deadline:
-            others = [item for item in self._heard() if item.beat.rank != self._rank]
-            verdict = find_reported_failure(self._all_beats()) or diagnose_lost_ranks(others, self._machine, patience)
-            if verdict is not None:
-                return self._with_last_words(verdict)
+            others = [item for item in self._statuses() if item.heartbeat.rank != self._rank]
+            diagnosis = find_reported_failure(self._all_heartbeats()) or diagnose_lost_ranks(
+                others, self._machine, timeout_seconds
+            )
+            if diagnosis is not None:
+                return self._with_final_reports(diagnosis)
             time.sleep(0.2)
-        beats = [replace(beat, allowance=Allowance.NONE, quiet=beat.seconds) for beat in self._all_beats()]
-        return diagnose_hangs(beats, patience)
+        heartbeats = [
+            replace(heartbeat, timeout=SpanTimeout.HANG, idle=heartbeat.seconds) for heartbeat in self._all_heartbeats()
+        ]
+        return diagnose_hangs(heartbeats, timeout_seconds)
 
     def announce(self, error: BaseException) -> None:
-        """Tell the others that this rank is about to end, and why."""
+        """Announce that this rank is about to exit with an error."""
         self._leaving = True
         self._failure = f"{error}" if isinstance(error, ProteinLMError) else f"{type(error).__name__}: {error}"
-        self._tell()
+        self._wait_until_written()
         if self._rank == 0:
-            time.sleep(2 * self._pause)  # the store is in this process: let the others read it
+            time.sleep(2 * self._interval)  # the store is in this process; the others need time to read it
 
-    def _tell(self) -> None:
-        """Wait until what is to be said has been written."""
-        self._told.clear()
-        self._told.wait(2 * self._pause + 1.0)
+    def _wait_until_written(self) -> None:
+        """Wait until a heartbeat with the announcement has been written."""
+        self._written.clear()
+        self._written.wait(2 * self._interval + 1.0)
 
-    def is_speaker(self, verdict: Diagnosis) -> bool:
-        """Whether this rank is the one to say why the run ends: the lowest of those that live.
-
-        A failing rank 0 says so itself.
-        """
-        culprits = {beat.rank for beat in verdict.culprits}
-        if self._said or verdict.said or (verdict.failed and 0 in culprits):
+    def reports_failure(self, diagnosis: Diagnosis) -> bool:
+        """Whether this rank prints why the run ends: the lowest rank that is alive, unless a failing rank 0 does so."""
+        """        """
+        culprits = {heartbeat.rank for heartbeat in diagnosis.culprits}
+        if self._has_reported or diagnosis.reported or (diagnosis.failed and 0 in culprits):
             return False
-        alive = [item.beat.rank for item in self._heard() if self._is_alive(item)]
+        alive = [item.heartbeat.rank for item in self._statuses() if self._is_alive(item)]
         return self._rank == min(set(alive) - culprits, default=None)
 
-    def rank_0_lives(self) -> bool:
-        return self._is_alive(self._heard()[0])
+    def rank_0_is_alive(self) -> bool:
+        return self._is_alive(self._statuses()[0])
 
     def _is_alive(self, item: RankStatus) -> bool:
-        if item.beat.rank == self._rank:
+        if item.heartbeat.rank == self._rank:
             return True
-        return item.silence < _SILENCE_AFTER_A_BREAK + self._pause and not has_ended(item.beat, self._machine)
+        return item.silence < _SILENCE_AFTER_DISCONNECT + self._interval and not has_ended(
+            item.heartbeat, self._machine
+        )
 
-    def _with_last_words(self, verdict: Diagnosis) -> Diagnosis:
-        """A process that is gone may have said why in a beat that hasn't been read here yet."""
-        if verdict.said:
-            return verdict
-        read, deadline = self._reads, time.monotonic() + _LAST_WORDS
-        while self._reads < read + 2 and time.monotonic() < deadline and not verdict.failed:
+    def _with_final_reports(self, diagnosis: Diagnosis) -> Diagnosis:
+        """Prefer the error that a process announced before it exited, in a heartbeat that may be unread yet."""
+        if diagnosis.reported:
+            return diagnosis
+        read, deadline = self._reads, time.monotonic() + _FINAL_REPORT_SECONDS
+        while self._reads < read + 2 and time.monotonic() < deadline and not diagnosis.failed:
             time.sleep(0.05)
-        others = [item for item in self._heard() if item.beat.rank != self._rank and item.beat.failure is not None]
+        others = [
+            item
+            for item in self._statuses()
+            if item.heartbeat.rank != self._rank and item.heartbeat.failure is not None
+        ]
         last = diagnose_lost_ranks(others, self._machine, float("inf"))
-        return find_reported_failure(self._all_beats()) or last or verdict
+        return find_reported_failure(self._all_heartbeats()) or last or diagnosis
 
-    def _all_beats(self) -> list[Heartbeat]:
-        return [self._progress.last if rank == self._rank else beat for rank, beat in enumerate(self._beats)]
+    def _all_heartbeats(self) -> list[Heartbeat]:
+        return [
+            self._progress.last if rank == self._rank else heartbeat for rank, heartbeat in enumerate(self._heartbeats)
+        ]
 
-    def _heard(self) -> list[RankStatus]:
+    def _statuses(self) -> list[RankStatus]:
         now = self._clock.now()
-        return [RankStatus(beat, now - at) for beat, at in zip(self._all_beats(), self._heard_at, strict=True)]
+        return [
+            RankStatus(heartbeat, now - at)
+            for heartbeat, at in zip(self._all_heartbeats(), self._last_heard, strict=True)
+        ]
 
-    def _talk(self) -> None:
-        # The only thread that uses the store: a store that doesn't answer must hold up no one else.
-        # A store that is gone after the end was announced is as it should be, and asking it again makes noise.
-        while not self._closed.is_set() and not (self._unanswered and find_reported_failure(self._all_beats())):
-            says = self._failure is not None or self._ending is not None
-            # silence is judged by the other thread
-            with self._store_in_use, suppress(dist.DistError, RuntimeError):
-                self._unanswered = True
-                self.beat()
-                self._unanswered = False
-                if says:
-                    self._told.set()
-            self._closed.wait(self._pause)
+    def _exchange_heartbeats(self) -> None:
+        # The only thread that uses the store: a store that doesn't answer must not block any other. After the end of
+        # the run was announced, the store may be gone, and further requests would only print warnings.
+        while not self._closed.is_set() and not (self._no_answer and find_reported_failure(self._all_heartbeats())):
+            announces = self._failure is not None or self._report is not None
+            # the other thread handles missing heartbeats
+            with self._store_in_use, suppress(RuntimeError):
+                self._no_answer = True
+                self.heartbeat()
+                self._no_answer = False
+                if announces:
+                    self._written.set()
+            self._closed.wait(self._interval)
 
-    def _watch(self) -> None:
+    def _monitor(self) -> None:
         leaving_since: float | None = None
-        while not self._closed.wait(self._pause / 2):
-            if self._leaving:  # the main thread knows already; it gets some time to end in good order
+        while not self._closed.wait(self._interval / 2):
+            if self._leaving:  # the main thread is already exiting and gets some time for it
                 leaving_since = leaving_since or time.monotonic()
-                if time.monotonic() - leaving_since > _END_AT_LAST:
+                if time.monotonic() - leaving_since > _EXIT_SECONDS:
                     os._exit(1)
                 continue
-            verdict = diagnose(self._heard(), self._rank, self._machine, self._patience)
-            if verdict is None:
+            diagnosis = diagnose(self._statuses(), self._rank, self._machine, self._timeout)
+            if diagnosis is None:
                 continue
-            verdict = self._with_last_words(verdict)
-            if verdict.failed:
-                time.sleep(_GRACE)  # the main thread may be about to say the same
+            diagnosis = self._with_final_reports(diagnosis)
+            if diagnosis.failed:
+                time.sleep(_GRACE_SECONDS)  # the main thread may be about to report the same
             if not self._leaving and not self._closed.is_set():
-                self._end(verdict)
+                self._end(diagnosis)
 
-    def _end(self, verdict: Diagnosis) -> None:
-        """End this process whatever its main thread is doing, and those that can't end themselves.
+    def _end(self, diagnosis: Diagnosis) -> None:
+        """End this process whatever its main thread is doing, and kill processes that can't exit by themselves.
 
-        One rank tells the user, then the others, and only then is anybody killed: whoever comes to a verdict of its own
-        a moment later would find ranks gone, and say so.
+        One rank prints the reason and then publishes it, before any process is killed: a rank with a later diagnosis of
+        its own would otherwise report the killed ranks as the cause.
         """
-        speaks, self._said = self.is_speaker(verdict), True  # the main thread may be on its way to say it again
-        if speaks:
-            self._speak(verdict)
-        elif not (verdict.said or verdict.failed):
-            self._await_word()
-        if not verdict.failed:
-            kill_all(verdict.culprits, self._machine)
-        if self._rank in {beat.rank for beat in verdict.culprits}:
-            time.sleep(_GRACE)  # the others say why; a process that is gone would be all that they see
+        reports, self._has_reported = (
+            self.reports_failure(diagnosis),
+            True,
+        )  # keeps the main thread from reporting it again
+        if reports:
+            self._report_failure(diagnosis)
+        elif not (diagnosis.reported or diagnosis.failed):
+            self._await_report()
+        if not diagnosis.failed:
+            kill_processes(diagnosis.culprits, self._machine)
+        if self._rank in {heartbeat.rank for heartbeat in diagnosis.culprits}:
+            time.sleep(
+                _GRACE_SECONDS
+            )  # the others report the reason; if this process exited first, they would only see that it is gone
         os._exit(1)
 
-    def _speak(self, verdict: Diagnosis) -> None:
+    def _report_failure(self, diagnosis: Diagnosis) -> None:
         sys.stdout.flush()
-        print(f"error: {verdict.text}", file=sys.stderr, flush=True)
-        self._ending = FailureReport(verdict.text, tuple(beat.rank for beat in verdict.culprits))
-        self._tell()
-        time.sleep(2 * self._pause)  # and be heard, while the store is there
+        print(f"error: {diagnosis.text}", file=sys.stderr, flush=True)
+        self._report = FailureReport(diagnosis.text, tuple(heartbeat.rank for heartbeat in diagnosis.culprits))
+        self._wait_until_written()
+        time.sleep(2 * self._interval)  # the others need time to read it while the store exists
 
-    def _await_word(self) -> None:
-        deadline = time.monotonic() + _GRACE + 2 * self._pause
-        while find_reported_failure(self._all_beats()) is None and time.monotonic() < deadline:
-            time.sleep(self._pause / 4)
+    def _await_report(self) -> None:
+        deadline = time.monotonic() + _GRACE_SECONDS + 2 * self._interval
+        while find_reported_failure(self._all_heartbeats()) is None and time.monotonic() < deadline:
+            time.sleep(self._interval / 4)
         if self._rank == 0:
-            time.sleep(2 * self._pause)  # the store is in this process
+            time.sleep(2 * self._interval)  # the store is in this process
 
 
-def seconds_between_beats(world_size: int) -> float:
-    return max(_BEAT_SECONDS, world_size / _RANKS_A_SECOND)
+def heartbeat_interval(world_size: int) -> float:
+    return max(_HEARTBEAT_SECONDS, world_size / _RANKS_PER_SECOND)
 
 
-def least_patience(asked: float, world_size: int) -> float:
-    """Seconds after which a rank is given up: as asked (0: never), but none is heard oftener than it speaks."""
-    return max(asked, _PATIENT_BEATS * seconds_between_beats(world_size)) if asked else float("inf")
+def effective_timeout(asked: float, world_size: int) -> float:
+    """Hang timeout in seconds: as requested (0: infinite), but at least a few heartbeat intervals."""
+    return max(asked, _MINIMUM_HEARTBEATS * heartbeat_interval(world_size)) if asked else float("inf")
 
 
 @contextmanager
 def watched(
-    processes: ParallelContext, launch: Launch, operations: Operations, ranks: ControlGroup, patience: float
+    context: ParallelContext, launch: Launch, control_group: ControlGroup, timeout_seconds: float
 ) -> Iterator[None]:
-    """Around all that the ranks do together.
+    """Monitor all ranks while the context is entered.
 
     Args:
-        processes, launch: who they are, and where rank 0 is.
-        operations: of this process.
-        ranks: a group for the main thread.
-        patience: seconds of silence after which a rank is given up; 0: for ever.
+        context, launch: the parallel layout, and the address of rank 0.
+        control_group: a control process group for the main thread.
+        timeout_seconds: hang timeout; 0 disables it.
 
     Raises:
-        LostRankError: in place of the broken connection that another rank's end makes.
-        SystemExit: with code 1, when another rank says why all end.
+        LostRankError: instead of the connection error that the exit of another rank causes.
+        SystemExit: with code 1, if another rank reports why the run ends.
     """
-    world = processes.dims.world_size
+    world = context.dims.world_size
     if world == 1:
         yield
         return
-    board = _open_board(processes.rank, world, launch.host, ranks)
-    clock = AwakeClock(max(_SUSPENDED, 4 * seconds_between_beats(world)))
-    marks, waits_show = collective_counts(processes, ranks, operations), processes.device.type == "cpu"
-    progress = RankProgress(processes.rank, operations, marks, clock, waits_show)
-    watchdog = Watchdog(processes.rank, world, progress, clock, board, patience)
-    board.write(Heartbeat(processes.rank))
-    ranks.gather(None)  # from here on every rank's beat can be read
-    watchdog.beat()
+    tcp_store = open_heartbeat_store(context, launch.host, control_group, _REQUEST_TIMEOUT)
+    store = HeartbeatStore(context.rank, world, tcp_store)
+    clock = AwakeClock(max(_SUSPENDED_SECONDS, 4 * heartbeat_interval(world)))
+    collectives, waits_are_idle = collective_counts(context, control_group), context.device.type == "cpu"
+    progress = RankProgress(context.rank, trace.PROCESS, collectives, clock, waits_are_idle)
+    watchdog = Watchdog(context.rank, world, progress, clock, store, timeout_seconds)
+    store.write(Heartbeat(context.rank))
+    control_group.gather(None)  # from here on, the heartbeat of every rank can be read
+    watchdog.heartbeat()
     watchdog.start()
     try:
         yield
-        operations.end()
-        ranks.gather(None)
+        with trace.span("end of the run", SpanTimeout.COLLECTIVE):
+            control_group.gather(None)
         watchdog.close()
-        ranks.gather(None)  # nobody leaves while another one still watches
+        control_group.gather(None)  # no rank exits while another one still monitors it
     except Exception as error:
-        _part(watchdog, processes.rank, error)  # the watchdog goes on: it ends a process that hangs at its end
+        _report_error(watchdog, context.rank, error)  # the monitor keeps running: it ends a process that hangs at exit
         raise
 
 
-def _open_board(rank: int, world: int, host: str, ranks: ControlGroup) -> HeartbeatStore:
-    board = HeartbeatStore(rank, world, host, 0, _MESSAGE_TIMEOUT) if rank == 0 else None
-    port = ranks.gather(board.port if board is not None else 0)[0]
-    return board or HeartbeatStore(rank, world, host, port, _MESSAGE_TIMEOUT)
-
-
-def _part(watchdog: Watchdog, rank: int, error: Exception) -> None:
-    """This rank ends with ``error``: tell the others, and see to it that one rank says why."""
-    if _is_broken_connection(error):
-        verdict = watchdog.explain()
-        if verdict is None:
+def _report_error(watchdog: Watchdog, rank: int, error: Exception) -> None:
+    """Announce the ``error`` with which this rank exits, and make sure that exactly one rank prints the reason."""
+    if is_connection_error(error):
+        diagnosis = watchdog.explain()
+        if diagnosis is None:
             return
-        if watchdog.is_speaker(verdict):
-            raise LostRankError(verdict.text) from error
+        if watchdog.reports_failure(diagnosis):
+            raise LostRankError(diagnosis.text) from error
         raise SystemExit(1) from error
     watchdog.announce(error)
     if rank == 0 or not isinstance(error, (ProteinLMError, OSError)):
-        return  # rank 0 has the word; and of a fault of ours the traceback is wanted
-    if watchdog.rank_0_lives():
-        raise SystemExit(1) from error  # it says the same, or hears it from us and says so
+        return  # rank 0 prints its own error; and for a bug, the traceback is wanted
+    if watchdog.rank_0_is_alive():
+        raise SystemExit(1) from error  # rank 0 has the same error, or reads it from our heartbeat and prints it
     raise LostRankError(f"rank {rank}: {error}") from error
-
-
-def _is_broken_connection(error: Exception) -> bool:
-    words = ("gloo", "Connection closed", "Connection reset", "Connection refused", "Broken pipe", "imed out")
-    return isinstance(error, RuntimeError) and (
-        isinstance(error, dist.DistError) or any(word in str(error) for word in words)
-    )

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from pretrain.trace import Operations
+from pretrain import trace
 
 from .context import DATA_AXIS, PIPELINE_AXIS, TENSOR_AXIS, ParallelContext
 from .control_group import ControlGroup
@@ -20,21 +20,21 @@ from .control_group import ControlGroup
 Count = Callable[[], int]
 
 
-def collective_counts(processes: ParallelContext, ranks: ControlGroup, operations: Operations) -> dict[str, Count]:
-    """The counts of all groups of this rank that its main thread uses; a name is that of the same ranks everywhere."""
-    groups: dict[str, Any] = {"world": dist.group.WORLD, "messages": ranks.group}
-    mesh = processes.mesh
+def collective_counts(context: ParallelContext, control_group: ControlGroup) -> dict[str, Count]:
+    """A counter for each process group that the main thread uses; names are the same on all members of a group."""
+    groups: dict[str, Any] = {"world": dist.group.WORLD, "control": control_group.group}
+    mesh = context.mesh
     for axis in (DATA_AXIS, TENSOR_AXIS):
         if mesh is not None and mesh[axis].size() > 1:
             group = mesh[axis].get_group()
             groups[f"{axis} of {_first(group)}"] = group
-    staged = processes.pipeline_group if processes.dims.pipeline > 1 else None
-    # An axis of all ranks has the group of the world. Any: torch's stubs don't know the method.
+    staged = context.pipeline_group if context.dims.pipeline > 1 else None
+    # A mesh axis of all ranks is the world group. Any, because torch's type stubs lack the method.
     counts: dict[str, Count] = {
         name: group._get_sequence_number_for_group for name, group in groups.items() if group is not staged
     }
     if staged is not None:
-        counts[f"{PIPELINE_AXIS} of {_first(staged)}"] = lambda: operations.current.number
+        counts[f"{PIPELINE_AXIS} of {_first(staged)}"] = lambda: trace.position().number
     return counts
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,22 +24,27 @@ BACKENDS = ("nccl", "gloo")
 Value = TypeVar("Value")
 
 
+# The buffer size has an older name in torch; either one enables the flight recorder.
+_FLIGHT_RECORDER_NAMES = frozenset({"TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE"})
+_FLIGHT_RECORDER_ENTRIES = "2000"
+
+
 @dataclass(frozen=True)
 class ParallelConfig:
-    """How the layout is carried out.
+    """Settings of the distributed run.
 
     Attributes:
         backend: nccl or gloo; None chooses by device.
-        timeout_minutes: of one collective; hashing a large checkpoint on one rank is the longest wait.
-        patience: seconds of silence after which a rank is given up; 0: for ever.
+        timeout_minutes: timeout of a collective; the longest wait is for one rank to hash a large checkpoint.
+        hang_timeout: seconds without heartbeat or progress after which a rank is given up; 0 disables it.
         pipeline_schedule: 1f1b or gpipe.
-        recompute: none, selective (attention cores) or full (blocks): what the backward pass computes again.
-        compile: blocks by torch.compile.
+        recompute: activation checkpointing: none, selective (core attention) or full (transformer blocks).
+        compile: whether to compile transformer blocks by torch.compile.
     """
 
     backend: str | None = None
     timeout_minutes: float = 30.0
-    patience: float = 45.0
+    hang_timeout: float = 45.0
     pipeline_schedule: str = "1f1b"
     recompute: str = "none"
     compile: bool = False
@@ -50,7 +56,7 @@ class ParallelConfig:
 
 @dataclass(frozen=True)
 class ParallelContext:
-    """This process, its place in the layout, and its device. ``mesh`` is None when it is alone."""
+    """The device mesh, this process's coordinates in it, and its device. ``mesh`` is None for a single process."""
 
     dims: ParallelDims
     rank: int
@@ -59,7 +65,7 @@ class ParallelContext:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one process that prints and writes records."""
+        """Whether this is the process that prints and writes records."""
         return self.rank == 0
 
     @property
@@ -137,32 +143,48 @@ class ParallelContext:
         return values
 
 
-def choose_backend(asked: str | None, device: torch.device) -> tuple[str, str | None]:
-    """Backend for the device, and what to tell the user when it isn't the one asked for."""
+def choose_backend(requested: str | None, device: torch.device) -> tuple[str, str | None]:
+    """The backend for the device, and a notice if it is not the requested one."""
     natural = "nccl" if device.type == "cuda" else "gloo"
-    if asked == "nccl" and natural == "gloo":
-        return "gloo", "--distributed-backend nccl needs CUDA, which is not there: using gloo"
-    return asked or natural, None
+    if requested == "nccl" and natural == "gloo":
+        return "gloo", "--distributed-backend nccl needs CUDA, which is not available: using gloo"
+    return requested or natural, None
+
+
+def enable_flight_recorder(environment: MutableMapping[str, str]) -> None:
+    """Let NCCL record its last collectives and dump them when one times out; leaves variables that are set unchanged.
+
+    The watchdog of NCCL's process groups aborts a collective after its timeout in any case. It also detects hangs that
+    :mod:`pretrain.monitor` does not: of a GPU whose main thread runs ahead.
+    """
+    if not _FLIGHT_RECORDER_NAMES & environment.keys():
+        environment["TORCH_FR_BUFFER_SIZE"] = _FLIGHT_RECORDER_ENTRIES
+    environment.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")
 
 
 @contextmanager
 def open_parallel_context(
     dims: ParallelDims, launch: Launch, backend: str, device: torch.device, timeout: timedelta
 ) -> Iterator[ParallelContext]:
-    """Meet the other processes, and part from them at the end. One process alone meets nobody.
+    """Create the process groups and the device mesh, and destroy them at the end; a single process has none.
+
+    On NCCL, torch's flight recorder is enabled unless the environment configures it: when a collective times out, each
+    rank dumps its recent collectives to the file ``TORCH_FR_DUMP_TEMP_FILE`` (default ``/tmp/nccl_trace_rank_<rank>``).
 
     Args:
-        dims: the layout.
-        launch: who this process is.
+        dims: the parallel dimensions.
+        launch: this process among all.
         backend: nccl or gloo.
-        device: where it computes.
-        timeout: of one collective, and of meeting.
+        device: device of this process.
+        timeout: timeout of a collective, and of the rendezvous.
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if dims.world_size == 1:
         yield ParallelContext(dims, 0, device, None)
         return
+    if backend == "nccl":
+        enable_flight_recorder(os.environ)
     dist.init_process_group(
         backend,
         init_method=launch.rendezvous,

@@ -1,4 +1,4 @@
-"""Small messages between all ranks, on the CPU and beside the training's own traffic."""
+"""The control process group: small collectives on the CPU, separate from those of training."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class ControlGroup:
-    """All ranks of the run, as they talk about the run itself: signals, checkpoints, who failed.
+    """A gloo process group of all ranks for the control of the run: signals, checkpoints, failures.
 
-    A group must be used by one thread only: messages of two threads would meet each other's.
+    A group must be used by a single thread, since collectives of two threads could be matched with each other.
 
     Attributes:
         rank, world_size: this process among all.
-        group: torch's group; None: the default one, or nobody else.
+        group: the process group; None for a single process.
     """
 
     rank: int = 0
@@ -35,15 +35,15 @@ class ControlGroup:
         return self.rank == 0
 
     def gather(self, value: Value) -> list[Value]:
-        """The value of every rank, on every rank."""
+        """All-gather a value: those of all ranks, on every rank."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value, group=self.group)
         return values
 
-    def largest(self, values: Sequence[int]) -> list[int]:
-        """Element by element the largest of all ranks, on every rank."""
+    def max(self, values: Sequence[int]) -> list[int]:
+        """All-reduce integers by their elementwise maximum."""
         if self.world_size == 1:
             return list(values)
         numbers = torch.tensor(list(values), dtype=torch.int64)
@@ -51,13 +51,21 @@ class ControlGroup:
         return [int(number) for number in numbers]
 
 
-def open_control_group(processes: ParallelContext, timeout: timedelta) -> ControlGroup:
-    """A group of its own over gloo, which needs no GPU; called by all ranks in the same order.
+def open_control_group(context: ParallelContext, timeout: timedelta) -> ControlGroup:
+    """Create a control group over gloo, which needs no GPU; called by all ranks in the same order.
 
     Args:
-        processes: of the run.
-        timeout: how long a message may take.
+        context: the parallel layout.
+        timeout: timeout of a collective.
     """
-    world = processes.dims.world_size
+    world = context.dims.world_size
     group = dist.new_group(backend="gloo", timeout=timeout) if world > 1 else None
-    return ControlGroup(processes.rank, world, group)
+    return ControlGroup(context.rank, world, group)
+
+
+def is_connection_error(error: Exception) -> bool:
+    """Whether a collective failed because another rank is gone."""
+    words = ("gloo", "Connection closed", "Connection reset", "Connection refused", "Broken pipe", "imed out")
+    return isinstance(error, RuntimeError) and (
+        isinstance(error, dist.DistError) or any(word in str(error) for word in words)
+    )

@@ -1,12 +1,13 @@
-"""GradientBuckets in a few contiguous buffers: zeroed, summed over the data-parallel ranks and clipped as wholes.
+"""Gradient buckets: contiguous fp32 buffers that are zeroed, all-reduced over the data-parallel ranks and clipped.
 
-Replicated data parallelism with an explicit sum in fp32. DistributedDataParallel doesn't take the DTensor parameters of
-tensor parallelism; here every parameter's gradient is a view of a buffer, whatever the parameter is. Only the last
-micro-batch of a step starts sums, one as soon as a buffer is complete, so that they run beside the backward pass.
-Sharded data parallelism (fsdp.py) sums by itself, into the same views.
+This is replicated data parallelism with explicit all-reduces. DistributedDataParallel doesn't support the DTensor
+parameters of tensor parallelism; here the gradient of every parameter is a view of a bucket. The all-reduce of a bucket
+starts in the backward pass of the last micro-batch as soon as the bucket is complete, so that communication overlaps
+with computation. Sharded data parallelism (fsdp.py) reduce-scatters by itself, into the same views.
 
-Once a step two more sums follow where the layout needs them: over the tensor ranks, of parameters that each of them
-used on its own tokens (sequence parallelism), and between first and last stage, of the matrix that both have.
+Depending on the layout, two more all-reduces follow once per step: over the tensor-parallel ranks, for parameters that
+each of them used on its own tokens (sequence parallelism), and over first and last pipeline stage, for the embedding
+that both have.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from pretrain.trace import Operations
+from pretrain import trace
 
 from .context import ParallelContext
 from .parameters import TIED_NAME, LocalParameter
 
-_BUCKET_ELEMENTS = 6_500_000  # 26 MB, about DDP's buckets
+_BUCKET_ELEMENTS = 6_500_000  # 26 MB, about the size of DDP's buckets
 
 
 class _Bucket:
-    """GradientBuckets of some parameters one after another in memory."""
+    """The gradients of some parameters, contiguous in memory."""
 
     def __init__(self, parameters: Sequence[LocalParameter]) -> None:
         self.parameters = parameters
@@ -50,76 +51,75 @@ class GradientBuckets:
     """The gradients of all parameters.
 
     Args:
-        parameters: of :func:`local_parameters`; their ``grad`` is set and must never be replaced.
-        processes: whom to sum with.
-        operations: is told when the waiting for other ranks' gradients begins.
+        parameters: from :func:`local_parameters`; their ``grad`` is set to views of the buckets and must not be
+            replaced.
+        context: process groups to all-reduce over.
     """
 
-    def __init__(
-        self, parameters: Sequence[LocalParameter], processes: ParallelContext, operations: Operations | None = None
-    ) -> None:
-        self._processes = processes
-        self._operations = operations or Operations()
-        self._buffers = [_Bucket(group) for group in _grouped(list(reversed(parameters)))]
-        self._split = [view for p, view in self._pairs() if p.is_tensor_sharded and not p.is_tied_replica]
-        self._whole = [view for p, view in self._pairs() if not p.is_tensor_sharded and not p.is_tied_replica]
+    def __init__(self, parameters: Sequence[LocalParameter], context: ParallelContext) -> None:
+        self._context = context
+        self._buckets = [_Bucket(group) for group in _grouped(list(reversed(parameters)))]
+        self._sharded = [view for p, view in self._pairs() if p.is_tensor_sharded and not p.is_tied_replica]
+        self._replicated = [view for p, view in self._pairs() if not p.is_tensor_sharded and not p.is_tied_replica]
         self._tied = [view for p, view in self._pairs() if p.name == TIED_NAME]
-        self._tied_elements = _agreed_elements(self._tied, processes)
-        self._sums_data = processes.dims.data > 1 and not processes.dims.fsdp_enabled
+        self._tied_elements = _tied_elements_of(self._tied, context)
+        self._all_reduces_data = context.dims.data > 1 and not context.dims.fsdp_enabled
         self._armed = False
         self._started: list[Any] = []
-        if self._sums_data:
-            for buffer in self._buffers:
-                for parameter in buffer.parameters:
-                    parameter.full.register_post_accumulate_grad_hook(self._completion(buffer))
+        if self._all_reduces_data:
+            for bucket in self._buckets:
+                for parameter in bucket.parameters:
+                    parameter.full.register_post_accumulate_grad_hook(self._completion(bucket))
 
     def zero(self) -> None:
-        for buffer in self._buffers:
-            buffer.values.zero_()
+        for bucket in self._buckets:
+            bucket.values.zero_()
 
     @contextmanager
-    def summing(self) -> Iterator[None]:
-        """Around the last backward pass of a step, with :meth:`sum` at its end, and part of it beside the pass."""
-        for buffer in self._buffers:
-            buffer.missing = len(buffer.parameters)
-        self._armed = self._sums_data
+    def all_reduce_after_backward(self) -> Iterator[None]:
+        """Context of a step's last backward pass: all-reduces complete buckets during it, the rest at its end."""
+        for bucket in self._buckets:
+            bucket.missing = len(bucket.parameters)
+        self._armed = self._all_reduces_data
         try:
             yield
         finally:
             self._armed = False
-        self.sum()
+        self.all_reduce()
 
-    def sum(self) -> None:
-        """Make all gradients those of the global batch."""
-        self._operations.at("sum of gradients")
-        if self._sums_data:
-            self._start_until(len(self._buffers))
-            for work in self._started:
-                work.wait()
-            self._started.clear()
-        elif self._processes.dims.fsdp_enabled:
-            self._collect()
-        self._sum_partial()
-        self._sum_tied()
+    def all_reduce(self) -> None:
+        """Reduce all gradients to those of the global batch."""
+        with trace.span("all-reduce gradients"):
+            if self._all_reduces_data:
+                self._start_until(len(self._buckets))
+                for work in self._started:
+                    work.wait()
+                self._started.clear()
+            elif self._context.dims.fsdp_enabled:
+                self._collect()
+            self._all_reduce_partial()
+        if self._context.dims.pipeline > 1:
+            with trace.span("all-reduce gradients of the tied embedding"):
+                self._all_reduce_tied()
 
     def norm(self) -> Tensor:
-        """Euclidean norm over the whole model, float64 scalar; equal on all ranks.
+        """L2 norm of all gradients of the model, a float64 scalar; equal on all ranks.
 
-        Parameters that are split are summed over the ranks that have parts, others counted once.
+        Sharded parameters are summed over the ranks with their shards; replicated ones count once.
         """
-        self._operations.at("norm of gradients")
-        split = self._processes.all_reduce_over_tensor(_squared_norm(self._split, self._processes.device))
-        total = split + _squared_norm(self._whole, self._processes.device)
-        if self._processes.dims.fsdp_enabled:
-            self._processes.all_reduce_over_data(total)
-        return self._processes.all_reduce_over_pipeline(total).sqrt()
+        with trace.span("gradient norm"):
+            sharded = self._context.all_reduce_over_tensor(_squared_norm(self._sharded, self._context.device))
+            total = sharded + _squared_norm(self._replicated, self._context.device)
+            if self._context.dims.fsdp_enabled:
+                self._context.all_reduce_over_data(total)
+            return self._context.all_reduce_over_pipeline(total).sqrt()
 
     def scale(self, factor: float) -> None:
-        for buffer in self._buffers:
-            buffer.values.mul_(factor)
+        for bucket in self._buckets:
+            bucket.values.mul_(factor)
 
     def _collect(self) -> None:
-        """Bring gradients that FSDP put elsewhere (pipelining takes ours away when it begins) back into the buffers."""
+        """Copy gradients that FSDP stored elsewhere into the buckets; pipelining replaces our views at its start."""
         for parameter, view in self._pairs():
             gradient = parameter.full.grad
             values = gradient.to_local() if isinstance(gradient, DTensor) else gradient
@@ -127,42 +127,40 @@ class GradientBuckets:
                 view.copy_(values)
             parameter.full.grad = parameter.as_global(view)
 
-    def _sum_partial(self) -> None:
-        for buffer in self._buffers:
-            if buffer.has_partial_gradient:
-                self._processes.all_reduce_over_tensor(buffer.values)
+    def _all_reduce_partial(self) -> None:
+        for bucket in self._buckets:
+            if bucket.has_partial_gradient:
+                self._context.all_reduce_over_tensor(bucket.values)
 
-    def _sum_tied(self) -> None:
-        if self._processes.dims.pipeline == 1:
-            return
-        self._operations.at("sum of gradients of first and last stage")
-        device = self._processes.device
-        # Stages in the middle have no copy and add nothing.
+    def _all_reduce_tied(self) -> None:
+        device = self._context.device
+        # stages in the middle have no copy of the embedding and contribute zeros
         own = self._tied[0] if self._tied else torch.zeros(self._tied_elements, device=device)
-        self._processes.all_reduce_over_pipeline(own)
+        self._context.all_reduce_over_pipeline(own)
 
     def _pairs(self) -> Iterator[tuple[LocalParameter, Tensor]]:
-        for buffer in self._buffers:
-            yield from zip(buffer.parameters, buffer.views, strict=True)
+        for bucket in self._buckets:
+            yield from zip(bucket.parameters, bucket.views, strict=True)
 
-    def _completion(self, buffer: _Bucket) -> Any:
+    def _completion(self, bucket: _Bucket) -> Any:
         def hook(parameter: Tensor) -> None:
             if not self._armed:
                 return
-            buffer.missing -= 1
-            # In the order of the buffers, not of completion: every rank must start the same sums in the same order.
-            ready = next((i for i, other in enumerate(self._buffers) if other.missing), len(self._buffers))
+            bucket.missing -= 1
+            # in the order of the buckets, not of completion: all ranks must start the same collectives in the same
+            # order
+            ready = next((i for i, other in enumerate(self._buckets) if other.missing), len(self._buckets))
             self._start_until(ready)
 
         return hook
 
     def _start_until(self, stop: int) -> None:
-        for buffer in self._buffers[len(self._started) : stop]:
-            self._started.append(self._processes.start_all_reduce_over_data(buffer.values))
+        for bucket in self._buckets[len(self._started) : stop]:
+            self._started.append(self._context.start_all_reduce_over_data(bucket.values))
 
 
 def _grouped(parameters: list[LocalParameter]) -> list[list[LocalParameter]]:
-    """Parameters in the order given, in groups of about the buffer size; partial ones have groups of their own."""
+    """Parameters in the given order, grouped by bucket size; those with partial gradients are grouped separately."""
     groups: list[list[LocalParameter]] = []
     for partial in (False, True):
         elements = _BUCKET_ELEMENTS
@@ -175,10 +173,10 @@ def _grouped(parameters: list[LocalParameter]) -> list[list[LocalParameter]]:
     return groups
 
 
-def _agreed_elements(tied: list[Tensor], processes: ParallelContext) -> int:
-    """Elements of this rank's part of the tied matrix, known on all stages: the first one tells the others."""
-    number = tied[0].numel() if tied and processes.is_first_stage else 0
-    return int(processes.all_reduce_over_pipeline(torch.tensor(number, device=processes.device)))
+def _tied_elements_of(tied: list[Tensor], context: ParallelContext) -> int:
+    """Number of elements of this rank's shard of the tied embedding, broadcast from the first stage to all stages."""
+    number = tied[0].numel() if tied and context.is_first_stage else 0
+    return int(context.all_reduce_over_pipeline(torch.tensor(number, device=context.device)))
 
 
 def _squared_norm(views: list[Tensor], device: torch.device) -> Tensor:

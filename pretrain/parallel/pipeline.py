@@ -1,8 +1,8 @@
-"""Running a step's micro-batches through this rank's part of the model: all of it, or one stage of a pipeline.
+"""Forward and backward passes of a step's micro-batches, without or with pipeline parallelism.
 
-The pipeline is torch.distributed.pipelining's, with its 1F1B (Narayanan et al. 2019) or GPipe (Huang et al. 2019)
-schedule. What stages send each other has one shape for the whole run: micro-batches are padded to it before. Only the
-residual stream is sent; everything else about a micro-batch is read by every stage for itself, under its number.
+Pipelines are those of torch.distributed.pipelining, with the 1F1B (Narayanan et al. 2019) or GPipe (Huang et al. 2019)
+schedule. Tensors between stages have one shape for the entire run, to which micro-batches are padded. Only the residual
+stream is sent; every stage reads the rest of a micro-batch from its own data loader, by the micro-batch's index.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.pipelining import Schedule1F1B, ScheduleGPipe
 from torch.distributed.pipelining.schedules import PipelineScheduleSingle
 
-from pretrain.trace import Operations
+from pretrain import trace
 
 from .context import ParallelContext
 from .fsdp import apply_fsdp, finalize_shards, no_gradient_sync
@@ -28,41 +28,40 @@ PIPELINE_SCHEDULES = ("1f1b", "gpipe")
 
 Batch = TypeVar("Batch")
 AnyBatch = TypeVar("AnyBatch", contravariant=True)
-Prepare = Callable[[int], None]  # called with a micro-batch's number before its forward pass
+Prepare = Callable[[int], None]  # called with the index of a micro-batch before its forward pass
 
 
 class ForwardBackward(Protocol[AnyBatch]):
-    """How micro-batches go through the model."""
+    """Runs the micro-batches of a step through the model (cf. Megatron-LM's ``get_forward_backward_func``)."""
 
     def train(
         self, batches: Sequence[AnyBatch], weight: Tensor, gradients: GradientBuckets, prepare: Prepare
     ) -> list[Tensor]:
-        """Forward and backward; afterwards ``gradients`` are those of the sum of all losses times ``weight``.
+        """Run forward and backward passes; ``gradients`` become those of ``weight`` times the sum of all losses.
 
         Returns:
-            The losses that this rank computed, one a micro-batch; none but on the last stage.
+            The loss of each micro-batch on the last pipeline stage; empty on other stages.
         """
 
     def evaluate(self, batches: Iterable[AnyBatch]) -> Tensor:
-        """Sum of the losses that this rank computed, float64; without gradients."""
+        """The sum of the losses that this rank computes without gradients, float64."""
 
 
 def sum_of(losses: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Their sum, float64; 0 of none."""
+    """The sum of losses, float64; 0 if there are none."""
     return torch.stack(list(losses)).double().sum() if losses else torch.zeros((), dtype=torch.float64, device=device)
 
 
 class NoPipelining(Generic[Batch]):
-    """Micro-batches one after another.
+    """Runs micro-batches one after another.
 
     Args:
-        part: micro-batch -> its summed loss.
-        device: where it computes.
-        operations: is told what is being done.
+        part: maps a micro-batch to its summed loss.
+        device: device of the model.
     """
 
-    def __init__(self, part: nn.Module, device: torch.device, operations: Operations) -> None:
-        self._part, self._device, self._operations = part, device, operations
+    def __init__(self, part: nn.Module, device: torch.device) -> None:
+        self._part, self._device = part, device
 
     def train(
         self, batches: Sequence[Batch], weight: Tensor, gradients: GradientBuckets, prepare: Prepare
@@ -70,12 +69,12 @@ class NoPipelining(Generic[Batch]):
         losses = []
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
-            self._operations.at(f"forward and backward pass of micro-batch {number + 1}")
-            prepare(number)
-            with no_gradient_sync(self._part, not last):
-                loss = self._part(batch)
-                with gradients.summing() if last else nullcontext():
-                    (loss * weight).backward()
+            with trace.span(f"forward and backward pass of micro-batch {number + 1}"):
+                prepare(number)
+                with no_gradient_sync(self._part, not last):
+                    loss = self._part(batch)
+                    with gradients.all_reduce_after_backward() if last else nullcontext():
+                        (loss * weight).backward()
             losses.append(loss.detach())
         return losses
 
@@ -88,7 +87,7 @@ class NoPipelining(Generic[Batch]):
 
 
 class _NumberedPart(nn.Module):
-    """The part of the model as torch's stage calls it: with a micro-batch's number and the residual stream so far."""
+    """Adapts a part of the model to torch's stages, which pass the residual stream and the index of a micro-batch."""
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
@@ -106,26 +105,24 @@ class _NumberedPart(nn.Module):
 
 
 class Pipeline(Generic[Batch]):
-    """Micro-batches through the stages.
+    """Runs micro-batches through the pipeline stages.
 
     Args:
-        part: (micro-batch[, residual stream, unless on the first stage]) -> residual stream, or the last stage's loss.
-        processes: the layout.
-        shape: of the residual stream that one stage hands to the next on each tensor rank.
-        schedule: 1f1b or gpipe. With fewer micro-batches than stages both are the same, and gpipe is used.
-        operations: is told what is being done.
+        part: maps (micro-batch[, residual stream, unless on the first stage]) to the residual stream, or on the last
+            stage to the loss.
+        context: the parallel layout.
+        shape: shape of the residual stream between stages on each tensor-parallel rank.
+        schedule: 1f1b or gpipe; with fewer micro-batches than stages both are the same, and gpipe is used.
     """
 
     def __init__(
         self,
         part: _NumberedPart,
-        processes: ParallelContext,
+        context: ParallelContext,
         shape: tuple[int, ...],
         schedule: str,
-        operations: Operations,
     ) -> None:
-        self._part, self._processes, self._shape, self._schedule = part, processes, shape, schedule
-        self._operations = operations
+        self._part, self._context, self._shape, self._schedule = part, context, shape, schedule
         self._schedules: dict[tuple[int, bool], PipelineScheduleSingle] = {}
         self._weight = torch.ones(())
 
@@ -133,49 +130,48 @@ class Pipeline(Generic[Batch]):
         self, batches: Sequence[Batch], weight: Tensor, gradients: GradientBuckets, prepare: Prepare
     ) -> list[Tensor]:
         self._part.prepare, self._weight = prepare, weight
-        self._operations.at("pipeline")
-        losses = self._run(batches, training=True)
-        gradients.sum()
+        with trace.span("pipeline"):
+            losses = self._run(batches, training=True)
+        gradients.all_reduce()
         return losses
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> Tensor:
         self._part.prepare, self._weight = lambda number: None, torch.ones(())
-        total = torch.zeros((), dtype=torch.float64, device=self._processes.device)
+        total = torch.zeros((), dtype=torch.float64, device=self._context.device)
         iterator = iter(batches)
-        while group := list(islice(iterator, self._processes.dims.pipeline)):
-            total += sum_of(self._run(group, training=False), self._processes.device)
+        while group := list(islice(iterator, self._context.dims.pipeline)):
+            total += sum_of(self._run(group, training=False), self._context.device)
         return total
 
     def _run(self, batches: Sequence[Batch], training: bool) -> list[Tensor]:
         self._part.batches, self._part.losses = batches, []
         schedule = self._schedule_of(len(batches), training)
-        numbers = torch.arange(len(batches))  # on the CPU: read there
+        numbers = torch.arange(len(batches))  # on the CPU, where they are read
         run = schedule.step if training else schedule.eval
-        target = numbers if self._processes.is_last_stage else None
+        target = numbers if self._context.is_last_stage else None
         run(target=target, return_outputs=False, number=numbers)
         return self._part.losses
 
     def _schedule_of(self, number: int, training: bool) -> PipelineScheduleSingle:
         if (number, training) not in self._schedules:
-            pipelined = self._schedule == "1f1b" and number >= self._processes.dims.pipeline
+            pipelined = self._schedule == "1f1b" and number >= self._context.dims.pipeline
             kind = Schedule1F1B if pipelined else ScheduleGPipe
             self._schedules[number, training] = kind(self._stage(), number, self._loss, scale_grads=False)
         return self._schedules[number, training]
 
     def _stage(self) -> InstrumentedStage:
-        """A stage whose inputs and outputs are known beforehand, so that no rank tries the model out to find them."""
-        processes = self._processes
-        stream = torch.empty(self._shape, device=processes.device, requires_grad=True)
+        """A stage with given shapes of inputs and outputs, so that torch doesn't run the model to infer them."""
+        context = self._context
+        stream = torch.empty(self._shape, device=context.device, requires_grad=True)
         return InstrumentedStage(
-            self._operations,
             self._part,
-            processes.stage,
-            processes.dims.pipeline,
-            processes.device,
-            input_args=() if processes.is_first_stage else (stream,),
-            output_args=(torch.empty((), device=processes.device),) if processes.is_last_stage else (stream,),
-            group=processes.pipeline_group,
+            context.stage,
+            context.dims.pipeline,
+            context.device,
+            input_args=() if context.is_first_stage else (stream,),
+            output_args=(torch.empty((), device=context.device),) if context.is_last_stage else (stream,),
+            group=context.pipeline_group,
         )
 
     def _loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -184,24 +180,21 @@ class Pipeline(Generic[Batch]):
 
 def make_forward_backward(
     part: nn.Module,
-    processes: ParallelContext,
+    context: ParallelContext,
     shape: tuple[int, ...],
     schedule: str = PIPELINE_SCHEDULES[0],
-    operations: Operations | None = None,
 ) -> NoPipelining[Any] | Pipeline[Any]:
-    """How this layout runs micro-batches; shards what of the part isn't sharded yet, so that parameters are final.
+    """Choose how the parallel layout runs micro-batches, and apply FSDP to what is not sharded yet.
 
     Args:
         part: see :class:`NoPipelining` and :class:`Pipeline`.
-        processes: the layout.
+        context: the parallel layout.
         shape: see :class:`Pipeline`.
         schedule: see :class:`Pipeline`.
-        operations: is told what is being done.
     """
-    operations = operations or Operations()
-    module = part if processes.dims.pipeline == 1 else _NumberedPart(part)
-    apply_fsdp(module, processes)
+    module = part if context.dims.pipeline == 1 else _NumberedPart(part)
+    apply_fsdp(module, context)
     finalize_shards(module)
     if isinstance(module, _NumberedPart):
-        return Pipeline(module, processes, shape, schedule, operations)
-    return NoPipelining(module, processes.device, operations)
+        return Pipeline(module, context, shape, schedule)
+    return NoPipelining(module, context.device)

@@ -144,7 +144,7 @@ def run_layout(flags: Sequence[str], launch: Launch, steps: int) -> Curve:
         arguments.dims, launch, "gloo", torch.device("cpu"), arguments.parallel.timeout
     ) as processes:
         trainer = build_trainer(arguments, processes)
-        results = [trainer.step(*step) for step in _steps(trainer, steps)]
+        results = [trainer.train_step(*step) for step in _steps(trainer, steps)]
         dims = processes.dims
         order = EvaluationOrder(_EVALUATION_ROWS, trainer.batch.micro_batch, processes.data_rank, dims.data)
         rows = MadeUpRows(seed=2)
@@ -157,7 +157,7 @@ def run_layout(flags: Sequence[str], launch: Launch, steps: int) -> Curve:
 
 
 def _steps(trainer: Trainer, steps: int) -> Iterator[tuple[int, list]]:
-    processes, rows = trainer.processes, MadeUpRows()
+    processes, rows = trainer.context, MadeUpRows()
     order = iter(TrainingOrder(trainer.batch, 0, steps, processes.data_rank, processes.dims.data))
     for step, (consumed, _) in enumerate(trainer.batch.steps(0, steps), 1):
         number = trainer.batch.micro_batches(processes.dims.data, consumed)

@@ -55,7 +55,7 @@ def state_of(flags: Sequence[str], processes: int) -> tuple[str, int]:
     iteration = int(metadata["iteration"])
     if iteration >= training.train_iters and not metadata.get("evaluation_due", False):
         return "finished", iteration
-    if iteration and iteration < training.train_iters and training.leaves_at(iteration) is not None:
+    if iteration and iteration < training.train_iters and training.exit_reason(iteration) is not None:
         return "stopped", iteration
     return "unfinished", iteration
 

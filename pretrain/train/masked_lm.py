@@ -1,7 +1,7 @@
-"""Masked language modelling as a function of a micro-batch: this rank's part of the model, and its share of the tokens.
+"""The masked-LM objective: this rank's part of the model as a function of a micro-batch.
 
-On one process that is the whole way from token ids to the summed cross entropy. A pipeline stage goes from residual
-stream to residual stream; with sequence parallelism a rank embeds, and predicts, the tokens of its own part of the row.
+In a single process, it maps token ids to the summed cross entropy. A pipeline stage maps residual stream to residual
+stream; with sequence parallelism, a rank embeds and predicts only its own tokens.
 """
 
 from __future__ import annotations
@@ -19,61 +19,61 @@ from tape.models.modeling_bert import ProteinBertForMaskedLM
 
 
 class MaskedLMObjective(nn.Module):
-    """Micro-batch -> cross entropy summed over the predicted positions, or a part of this way.
+    """Maps a micro-batch to the cross entropy summed over its predicted positions, or computes a part of this.
 
     Args:
-        model: this rank's part of it.
-        processes: the layout.
-        precision: of the forward pass.
-        row_tokens: tokens of a micro-batch that is full.
+        model: this rank's part of the model.
+        context: the parallel layout.
+        precision: precision of the forward pass.
+        row_tokens: tokens of a full micro-batch.
     """
 
     def __init__(
-        self, model: ProteinBertForMaskedLM, processes: ParallelContext, precision: PrecisionConfig, row_tokens: int
+        self, model: ProteinBertForMaskedLM, context: ParallelContext, precision: PrecisionConfig, row_tokens: int
     ) -> None:
         super().__init__()
         self.model = model
-        self.processes = processes
+        self.context = context
         self.precision = precision
         self._row_tokens = row_tokens
-        self._parts = processes.dims.tensor if processes.dims.sequence_parallel_enabled else 1
+        self._shards = context.dims.tensor if context.dims.sequence_parallel_enabled else 1
 
     def prepare(self, batch: MicroBatch) -> MicroBatch:
         """This rank's share of a micro-batch, on its device.
 
-        It is as long as the layout needs it: of one length for stages, divisible for sequence parallelism. The
-        predicted positions are those among the own tokens, counted from the first of them.
+        It is padded as the layout requires: to a fixed length for pipeline stages, to a multiple of the tensor-parallel
+        size for sequence parallelism. Predicted positions are relative to the rank's first token.
         """
-        dims = self.processes.dims
+        dims = self.context.dims
         tokens = self._row_tokens if dims.pipeline > 1 else batch.input_ids.shape[1]
-        batch = batch.padded(-(-tokens // self._parts) * self._parts)
+        batch = batch.padded(-(-tokens // self._shards) * self._shards)
         if dims.sequence_parallel_enabled:
             own = self._own_tokens(batch)
             first, stop = torch.searchsorted(batch.predicted, torch.tensor([own.start, own.stop])).tolist()
             predicted, labels = batch.predicted[first:stop] - own.start, batch.labels[first:stop]
             batch = replace(batch, predicted=predicted, labels=labels)
-        return batch.to(self.processes.device)
+        return batch.to(self.context.device)
 
     def stream_shape(self) -> tuple[int, int, int]:
-        """Shape (1, T, H) of the residual stream that one stage hands to the next on each rank."""
-        return 1, -(-self._row_tokens // self._parts), self.model.config.hidden_size
+        """Shape (1, T, H) of the residual stream between pipeline stages on each rank."""
+        return 1, -(-self._row_tokens // self._shards), self.model.config.hidden_size
 
     def forward(self, batch: MicroBatch, stream: Tensor | None = None) -> Tensor:
         """Compute this rank's part.
 
         Args:
-            batch: of :meth:`prepare`.
-            stream: (1, T, H) residual stream of the stage before; None on the first stage.
+            batch: a micro-batch from :meth:`prepare`.
+            stream: (1, T, H) residual stream of the previous stage; None on the first stage.
 
         Returns:
             (1, T, H), or on the last stage the fp32 scalar loss.
         """
-        with self.precision.autocast(self.processes.device):
+        with self.precision.autocast(self.context.device):
             hidden = self._embed(batch) if stream is None else stream
             hidden = self.model.bert.encoder(hidden, None, batch.layout)
-            if not self.processes.is_last_stage:
+            if not self.context.is_last_stage:
                 return hidden
-            # The head sees the predicted positions only, about one in seven.
+            # the head is computed at predicted positions only, about one in seven
             logits = self.model.mlm_logits(hidden[0].index_select(0, batch.predicted))
         return F.cross_entropy(logits.float(), batch.labels, reduction="sum")
 
@@ -84,8 +84,8 @@ class MaskedLMObjective(nn.Module):
         return embedded
 
     def _own_tokens(self, batch: MicroBatch) -> slice:
-        if self._parts == 1:
+        if self._shards == 1:
             return slice(None)
-        tokens = batch.input_ids.shape[1] // self._parts
-        first = self.processes.tensor_rank * tokens
+        tokens = batch.input_ids.shape[1] // self._shards
+        first = self.context.tensor_rank * tokens
         return slice(first, first + tokens)

@@ -1,8 +1,8 @@
-"""Steps left out because loss or gradient were not finite: how many in a row, and which proteins were in them.
+"""Non-finite steps, which are skipped: counts consecutive ones and names the proteins in them.
 
-A dynamic loss scale (``--fp16``) is found by overflowing: a step with a finite loss whose gradient overflowed while the
-scale could still fall is part of that search and not counted. A loss that is not finite always counts, because the loss
-scale has no part in it.
+A dynamic loss scale (``--fp16``) is found by overflowing: a step with a finite loss whose gradient overflows while the
+scale can still decrease is part of that search and not counted. A non-finite loss always counts, because it doesn't
+depend on the loss scale.
 """
 
 from __future__ import annotations
@@ -15,50 +15,52 @@ from pretrain.data.samples import Samples, TrainingOrder
 from pretrain.parallel import ControlGroup
 from tape.errors import DataError
 
-from .trainer import StepResult
+from .step import StepResult
 
 _ROWS_NAMED = 6
 _PROTEINS_NAMED = 12
 
 
 class NonFiniteSteps:
-    """Counts skipped steps and ends the run when there are too many in a row.
+    """Ends the run after too many consecutive non-finite steps.
 
     Args:
-        limit: skipped steps in a row that end the run; 0: any number goes.
-        order: which rows this rank's micro-batches hold.
-        samples: which proteins a row holds.
-        ranks: a group for the main thread.
+        limit: number of consecutive skipped steps that ends the run; 0 never does.
+        order: the rows of this rank's micro-batches.
+        samples: the proteins of a row.
+        control_group: a control process group for the main thread.
     """
 
-    def __init__(self, limit: int, order: TrainingOrder, samples: Samples, ranks: ControlGroup) -> None:
+    def __init__(self, limit: int, order: TrainingOrder, samples: Samples, control_group: ControlGroup) -> None:
         self._limit = limit
         self._order = order
         self._samples = samples
-        self._ranks = ranks
+        self._control_group = control_group
 
-    def note(self, before: RunState, after: RunState, result: StepResult) -> str | None:
-        """A line about a step that counts as skipped, None otherwise. Called by all ranks after the same step.
+    def check(self, before: RunState, after: RunState, result: StepResult) -> str | None:
+        """A warning about a non-finite step, or None. Called by all ranks after the same step.
 
         Args:
-            before, after: the run's state before and after the step.
-            result: of the step, on this rank.
+            before, after: states of the run before and after the step.
+            result: result of the step on this rank.
 
         Raises:
-            DataError: this was one too many. Names the rows and proteins of the step.
+            DataError: after too many consecutive non-finite steps; names the rows and proteins of the last one.
         """
         if after.skipped_in_a_row <= before.skipped_in_a_row:
             return None
         rows = self._rows(before.consumed_samples, result.suspects)
         what = "loss" if not math.isfinite(result.loss) else "gradient"
-        text = f"iteration {after.iteration}: the {what} is not finite, the weights stay; {self._describe(rows)}"
+        text = (
+            f"iteration {after.iteration}: the {what} is not finite, so the update is skipped; {self._describe(rows)}"
+        )
         if not self._limit or after.skipped_in_a_row < self._limit:
             return f"WARNING: {text}"
-        raise DataError(f"{after.skipped_in_a_row} steps in a row were skipped (--max-skipped-steps); {text}")
+        raise DataError(f"{after.skipped_in_a_row} consecutive steps were skipped (--max-skipped-steps); {text}")
 
     def _rows(self, consumed: int, suspects: Sequence[int]) -> list[int]:
         own = [row for number in suspects for row in self._order.samples(consumed, number)]
-        return sorted({row for rows in self._ranks.gather(own) for row in rows})
+        return sorted({row for rows in self._control_group.gather(own) for row in rows})
 
     def _describe(self, rows: list[int]) -> str:
         named = "; ".join(self._describe_row(row) for row in rows[:_ROWS_NAMED])
@@ -68,4 +70,4 @@ class NonFiniteSteps:
         part, number = self._samples.source(row)
         proteins = [str(piece.protein) for piece in part.proteins(number)]
         more = f" and {len(proteins) - _PROTEINS_NAMED} more" if len(proteins) > _PROTEINS_NAMED else ""
-        return f"row {row} holds proteins {', '.join(proteins[:_PROTEINS_NAMED])}{more} of {part.corpus.prefix}"
+        return f"row {row} contains proteins {', '.join(proteins[:_PROTEINS_NAMED])}{more} of {part.corpus.prefix}"

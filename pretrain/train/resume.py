@@ -1,7 +1,7 @@
-"""Whether a start continues the run that wrote a checkpoint: the same rows in the same batches, the same schedule.
+"""Checks that a resume continues the run that wrote the checkpoint: same samples, same batches, same schedule.
 
-The model is checked by pretrain.checkpointing. What is compared here is what the curve depends on beyond it; whoever
-changes it on purpose says so with a flag.
+pretrain.checkpointing checks the model. Here, the other settings that determine the loss curve are compared; changing
+them deliberately requires a flag.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pretrain.data.corpus import Corpus, read_description
 from pretrain.data.samples import Samples
 from tape.errors import CheckpointError
 
-# Options that decide which rows a step sees, and with which masks. Paths are not among them: a corpus may move.
+# Options that determine the rows of each step and their masks. Paths are not included, because a corpus may be moved.
 _SAMPLE_OPTIONS = (
     "seed",
     "global_batch_size",
@@ -38,21 +38,21 @@ SCHEDULE_OPTIONS = (
 
 
 def describe_samples(samples: Samples, given: Mapping[str, Any], global_batch: int) -> dict[str, Any]:
-    """What the rows of a run are a function of, for its checkpoints.
+    """Everything that determines the samples of a run; stored in its checkpoints.
 
     Args:
-        samples: to train on.
+        samples: the training samples.
         given: the run's options by name.
-        global_batch: rows of a step, where ``given`` leaves it open.
+        global_batch: the global batch size, which ``given`` may leave to the default.
     """
     options = {name: given[name] for name in _SAMPLE_OPTIONS if name in given}
     options["global_batch_size"] = global_batch
-    options["shares"] = list(samples.shares)  # of the corpora, in a blend
+    options["shares"] = list(samples.shares)  # rows per corpus in a blend
     return {**options, "corpora": [_describe_corpus(part.corpus) for part in samples.parts]}
 
 
 def _describe_corpus(corpus: Corpus) -> dict[str, Any]:
-    """Counts, and a digest of the sources where the corpus knows them; the same wherever it lies."""
+    """Counts, and a digest of the source files if known; independent of the corpus's path."""
     description = read_description(corpus.prefix)
     hashes = "" if description is None else " ".join(source.sha256 for source in description.sources)
     sources = hashlib.sha256(hashes.encode()).hexdigest()[:16] if hashes else None
@@ -60,32 +60,32 @@ def _describe_corpus(corpus: Corpus) -> dict[str, Any]:
 
 
 def check_samples(path: object, saved: Mapping[str, Any], wanted: Mapping[str, Any], allowed: bool) -> list[str]:
-    """Compare with what a checkpoint's run has seen.
+    """Compare the samples with those of the checkpoint's run.
 
     Args:
-        path: of the checkpoint, for the message.
-        saved: its description; empty for one that has none (of an earlier version).
-        wanted: of this start.
-        allowed: whether other rows are meant.
+        path: the checkpoint, for messages.
+        saved: the checkpoint's description; empty if written by an earlier version without one.
+        wanted: the description of this start.
+        allowed: whether other samples are allowed.
 
     Returns:
         Lines for the user.
 
     Raises:
-        CheckpointError: they differ and are not allowed to. Names both values of each difference.
+        CheckpointError: if they differ and are not allowed to; names both values of each difference.
     """
     differences = _differences(saved, wanted)
     if not differences:
         return []
     if allowed:
-        return [f"WARNING: other samples than before from here on: {differences}"]
+        return [f"WARNING: from here on, the samples differ from those before: {differences}"]
     raise CheckpointError(
-        f"{path}: its run saw other samples: {differences}. Start with its values, or say --allow-other-samples"
+        f"{path}: its run used other samples: {differences}. Use its values, or give --allow-other-samples"
     )
 
 
 def schedule_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The learning rate's options with what they default to; two runs with equal ones have equal rates."""
+    """The options of the learning-rate schedule with their defaults; runs with equal ones have equal schedules."""
     options = {name: given[name] for name in SCHEDULE_OPTIONS if name in given}
     for unit in ("iters", "samples"):
         length = given.get(f"train_{unit}")
@@ -95,31 +95,31 @@ def schedule_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_schedule(path: object, saved: Mapping[str, Any], given: Mapping[str, Any], override: bool) -> list[str]:
-    """Compare the learning rate's options with a checkpoint's; as Megatron does.
+    """Compare the learning-rate schedule with the checkpoint's, as Megatron-LM does.
 
     Args:
-        path: of the checkpoint, for the message.
-        saved, given: options by name, the checkpoint's and this start's.
-        override: whether this start's are meant.
+        path: the checkpoint, for messages.
+        saved, given: options by name, of the checkpoint and of this start.
+        override: whether to use the schedule of this start.
 
     Raises:
-        CheckpointError: they differ and no flag says which holds. Names both values of each difference.
+        CheckpointError: if they differ and no flag selects one; names both values of each difference.
     """
     differences = _differences(schedule_options(saved), schedule_options(given))
     if not differences:
         return []
     if override:
-        return [f"another learning rate than before from here on: {differences}"]
+        return [f"from here on, the learning-rate schedule differs from the one before: {differences}"]
     raise CheckpointError(
-        f"{path}: its run has another learning rate: {differences}. Say --override-lr-scheduler to take this start's "
-        "values, or --use-checkpoint-lr-scheduler to keep the run's (--train-iters is also the default of "
+        f"{path}: its run has another learning-rate schedule: {differences}. Give --override-lr-scheduler to use the "
+        "values given now, or --use-checkpoint-lr-scheduler to keep the run's (--train-iters is also the default of "
         "--lr-decay-iters)"
     )
 
 
 def _differences(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     return "; ".join(
-        f"{name.replace('_', '-')} is {saved[name]} there, {wanted[name]} here"
+        f"{name.replace('_', '-')} is {saved[name]} in the checkpoint, {wanted[name]} now"
         for name in wanted
         if name in saved and saved[name] != wanted[name]
     )

@@ -1,4 +1,4 @@
-"""Whether to go on, agreed on by all ranks after each step: a rank that left alone would leave the others waiting."""
+"""Conditions to stop a run, on which all ranks agree after each step: signals, elapsed time, failed checkpoints."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from tape.errors import CheckpointError
 
 
 class StopConditions:
-    """Asks all ranks: did one receive a signal, is the time over, could a checkpoint not be written?
+    """Decides together with all ranks whether to stop; a rank that stopped alone would leave the others waiting.
 
     Args:
-        requests: signals that this process has received.
-        writer: of checkpoints in the background.
-        ranks: a group for the main thread.
-        minutes: how long the run may take; None: any time.
-        began: when it began, of time.monotonic().
+        signals: stop signals received by this process, such as those of a preemption.
+        writer: the checkpoint writer.
+        control_group: a control process group for the main thread.
+        minutes: maximum duration of the run; None for no limit.
+        began: start of the run, from time.monotonic().
     """
 
     def __init__(
         self,
-        requests: StopSignals,
+        signals: StopSignals,
         writer: AsyncCheckpointWriter,
-        ranks: ControlGroup,
+        control_group: ControlGroup,
         minutes: float | None = None,
         began: float = 0.0,
     ) -> None:
-        self._requests = requests
+        self._signals = signals
         self._writer = writer
-        self._ranks = ranks
+        self._control_group = control_group
         self._minutes = minutes
         self._began = began
 
     def reason(self, at_start: bool = False) -> str | None:
-        """Why to stop, the same on all ranks; None: go on. Called by all ranks after the same step.
+        """The reason to stop, the same on all ranks, or None. Called by all ranks after the same step.
 
         Args:
-            at_start: before the first step, which is done however long the start took: a job that is queued again and
-                again must get on.
+            at_start: whether this is before the first step, which is done however long the start took, so that a job
+                that is requeued repeatedly makes progress.
 
         Raises:
-            CheckpointError: on all ranks, when the checkpoint in flight couldn't be written.
+            CheckpointError: on all ranks, if a checkpoint could not be written.
         """
         over = not at_start and self._minutes is not None and time.monotonic() - self._began >= 60.0 * self._minutes
-        number, is_over, failed = self._ranks.largest([self._requests.received, over, self._writer.failed])
+        number, is_over, failed = self._control_group.max([self._signals.received, over, self._writer.failed])
         if failed:
             self._writer.wait()
-            raise CheckpointError("another rank couldn't write its part of a checkpoint")
+            raise CheckpointError("another rank could not write its shards of a checkpoint")
         if number:
             return signal.Signals(number).name
         return f"--exit-duration-in-mins {self._minutes:g}" if is_over else None

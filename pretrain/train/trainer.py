@@ -1,182 +1,313 @@
-"""One step of training, and one evaluation. Everything they work with is made beforehand and handed in."""
+"""The trainer: ``fit`` runs the training loop, ``train_step`` one optimizer step, ``evaluate`` one evaluation."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pretrain import trace
+from pretrain.checkpointing import AsyncCheckpointWriter, RunState
 from pretrain.data.batch_schedule import BatchConfig
 from pretrain.data.samples import MicroBatch, MicroBatches
 from pretrain.optim.lr_schedule import NOTHING_SKIPPED, SkippedCounts
 from pretrain.optim.optimizer import Optimizer
 from pretrain.optim.precision import LossScale, PrecisionConfig
 from pretrain.parallel import ForwardBackward, ParallelContext, sum_of
-from pretrain.trace import Allowance, Operations
+from pretrain.trace import SpanTimeout
+from tape.errors import ProteinLMError
 
+from .evaluations import Evaluations
 from .masked_lm import MaskedLMObjective
-from .metrics_logger import EvaluationLossRecord
+from .metrics_logger import EvaluationLossRecord, MetricsLogger
+from .nonfinite import NonFiniteSteps
+from .step import StepResult, next_state, nonfinite_micro_batches, step_record
+from .stop_conditions import StopConditions
 
-_STREAM_DROPOUT = 4  # pretrain.data uses 1 to 3
+_STREAM_DROPOUT = 4  # random stream; pretrain.data uses 1 to 3
+_WARMUP_STEPS = 2  # steps of a process that compile, allocate and fill caches, at different speeds on different ranks
 
 
 @dataclass(frozen=True)
-class StepResult:
-    """One optimizer step on the global batch.
+class TrainingConfig:
+    """Length of a run and its intervals.
 
     Attributes:
-        loss, grad_norm, tokens, predictions: of all ranks together.
-        skipped: loss or gradient were not finite, and the weights stayed.
-        loss_scale: that it was computed with.
-        suspects: of a skipped step, this rank's micro-batches with a loss that is not finite; all when none is.
-        searching: skipped because the loss scale is still too high, which is how it is found.
+        train_iters: number of iterations.
+        eval_interval: iterations between evaluations.
+        exit_interval: save a checkpoint and exit after iterations that are a multiple of this; None never does.
+        exit_minutes: save a checkpoint and exit after this many minutes; None never does.
+        max_skipped_steps: consecutive non-finite steps after which the run stops; 0 never stops.
+        save_interval: iterations between checkpoints; None saves at the end only.
+        seed: seed of dropout.
+        seq_length: tokens per row.
     """
 
-    loss: float
-    grad_norm: float
-    tokens: int
-    predictions: int
-    skipped: bool
-    loss_scale: float
-    suspects: tuple[int, ...] = ()
-    searching: bool = False
+    train_iters: int
+    eval_interval: int = 1000
+    exit_interval: int | None = None
+    exit_minutes: float | None = None
+    max_skipped_steps: int = 20
+    save_interval: int | None = None
+    seed: int = 1234
+    seq_length: int = 2176
+
+    def exit_reason(self, iteration: int) -> str | None:
+        """The reason to exit after an iteration; None to continue."""
+        if self.exit_interval is not None and iteration % self.exit_interval == 0:
+            return f"--exit-interval {self.exit_interval}"
+        return None
+
+    def saves_at(self, iteration: int) -> bool:
+        return self.save_interval is not None and iteration % self.save_interval == 0
+
+
+@dataclass(frozen=True)
+class RunServices:
+    """What a run does besides computing.
+
+    Attributes:
+        evaluations: the splits to evaluate.
+        logger: receives the records.
+        writer: writes checkpoints.
+        stop: decides after each step whether to stop.
+        nonfinite: ends the run after too many non-finite steps.
+    """
+
+    evaluations: Evaluations
+    logger: MetricsLogger
+    writer: AsyncCheckpointWriter
+    stop: StopConditions
+    nonfinite: NonFiniteSteps
 
 
 class Trainer:
-    """Computes steps and evaluations of one model on this rank's share of the rows.
+    """Trains a model on this rank's share of the global batches. All ranks call the same methods in the same order.
 
     Args:
+        config: length of the run and its intervals.
         objective: this rank's part of the model, on its device.
-        execution: how micro-batches go through it.
-        optimizer: of its parameters; holds the gradients.
-        processes: the layout.
+        forward_backward: runs micro-batches through it.
+        optimizer: the optimizer of its parameters, with the gradient buckets.
+        context: the parallel layout.
         precision: loss scaling.
-        batch: rows of a step.
-        seed: of dropout.
-        operations: is told what is being done.
+        batch: batch sizes.
     """
 
     def __init__(
         self,
+        config: TrainingConfig,
         objective: MaskedLMObjective,
-        execution: ForwardBackward[MicroBatch],
+        forward_backward: ForwardBackward[MicroBatch],
         optimizer: Optimizer,
-        processes: ParallelContext,
+        context: ParallelContext,
         precision: PrecisionConfig,
         batch: BatchConfig,
-        seed: int,
-        operations: Operations | None = None,
     ) -> None:
+        self.config = config
         self.objective = objective
         self.model = objective.model
-        self.execution = execution
+        self.forward_backward = forward_backward
         self.optimizer = optimizer
-        self.processes = processes
+        self.context = context
         self.batch = batch
-        self.seed = seed
-        self.operations = operations or Operations()
         self.loss_scale = LossScale(precision)
         self._evaluated: set[str] = set()
 
-    def step(
-        self, iteration: int, micro_batches: Sequence[MicroBatch], left_out: SkippedCounts = NOTHING_SKIPPED
-    ) -> StepResult:
-        """Forward, backward and update for this rank's micro-batches of one global batch.
+    def fit(self, state: RunState, micro_batches: Iterator[MicroBatch], run: RunServices) -> RunState:
+        """Train from ``state`` to the last iteration, or until there is a reason to stop.
 
-        The loss is the sum of cross entropy over all predicted positions of the global batch divided by their number,
-        so that neither the loss nor the update depends on how rows are dealt out to ranks and micro-batches. Loss and
-        norm are sums over all ranks: they agree on whether a step overflowed. Steps left out before this one, which
-        ``left_out`` counts, have not moved the learning rate on.
+        The last checkpoint is complete on return.
+
+        Args:
+            state: where the run starts or resumes.
+            micro_batches: this rank's micro-batches after the state's consumed samples.
+            run: evaluations, logging, checkpoints and conditions to stop.
+
+        Returns:
+            The final state.
         """
-        device, gradients = self.processes.device, self.optimizer.gradients
-        counts = torch.tensor(
-            [sum(b.predictions for b in micro_batches), sum(b.tokens for b in micro_batches)], dtype=torch.float64
-        ).to(device)
-        self.operations.at("counting predictions")
-        self.processes.all_reduce_over_data(counts)
-        scale = self.loss_scale.value
-        weight = (scale / counts[0]).float()
+        try:
+            return self._fit(state, micro_batches, run)
+        except ProteinLMError:
+            trace.failed()
+            with suppress(ProteinLMError):  # the first error is reported
+                run.writer.wait()  # a checkpoint that is being written is completed
+            raise
+
+    def _fit(self, state: RunState, micro_batches: Iterator[MicroBatch], run: RunServices) -> RunState:
+        saved, warmed_up_at = state, state.iteration + _WARMUP_STEPS
+        self.model.train()
+        reason = run.stop.reason(at_start=True)
+        state = self._evaluate_due(state, reason, run)
+        while state.iteration < self.config.train_iters and reason is None:
+            timeout = SpanTimeout.BUSY if state.iteration < warmed_up_at else SpanTimeout.HANG
+            with trace.span(f"iteration {state.iteration + 1}", timeout):
+                state = self._train_iteration(state, micro_batches, run)
+                with trace.span("agree on stopping"):
+                    reason = run.stop.reason()
+                state = self._evaluate_due(state, reason, run)
+                if self.config.saves_at(state.iteration):
+                    self._save(state, run)
+                    saved = state
+                self._log_checkpoints(run)
+                reason = reason or self.config.exit_reason(state.iteration)
+        if reason is not None and (state.iteration < self.config.train_iters or state.evaluation_due):
+            run.logger.note(f"{reason}: exiting after iteration {state.iteration}")
+        if saved != state:  # also if only the evaluation after the last iteration was still due
+            self._save(state, run)
+        run.writer.wait()
+        self._log_checkpoints(run)
+        return state
+
+    def _train_iteration(self, state: RunState, micro_batches: Iterator[MicroBatch], run: RunServices) -> RunState:
+        """One step, with its record."""
+        began = time.perf_counter()
+        rows = self.batch.batch_size(state.consumed_samples)
+        number = self.batch.micro_batches(self.context.dims.data, state.consumed_samples)
+        with trace.span("load micro-batches"):
+            batches = [next(micro_batches) for _ in range(number)]
+        skipped = SkippedCounts(state.skipped_steps, state.skipped_samples)
+        result = self.train_step(state.iteration + 1, batches, skipped)
+        learning_rate = self.optimizer.schedule.rate(state.iteration + 1, skipped)
+        before, state = state, next_state(state, result, rows, self.loss_scale.state())
+        # Only the main process writes files and prints, and either may block.
+        with trace.span("write records", SpanTimeout.COLLECTIVE):
+            seconds, positions = time.perf_counter() - began, rows * self.config.seq_length
+            run.logger.train(step_record(state, result, learning_rate, positions, seconds))
+            if warning := run.nonfinite.check(before, state, result):
+                run.logger.note(warning)
+        return replace(state, evaluation_due=bool(run.evaluations.due(state.iteration)))
+
+    def train_step(
+        self, iteration: int, micro_batches: Sequence[MicroBatch], skipped: SkippedCounts = NOTHING_SKIPPED
+    ) -> StepResult:
+        """Forward and backward passes of this rank's micro-batches of one global batch, and the optimizer step.
+
+        The loss is the sum of the cross entropies of all predicted positions of the global batch divided by their
+        number, so that neither loss nor update depend on how rows are distributed over ranks and micro-batches. Loss
+        and gradient norm are reduced over all ranks, which therefore agree on whether a step is non-finite.
+
+        Args:
+            iteration: number of the step, from 1.
+            micro_batches: this rank's micro-batches.
+            skipped: steps skipped before, which have not advanced the learning-rate schedule.
+        """
+        gradients, scale = self.optimizer.gradients, self.loss_scale.value
+        counts = self._global_counts(micro_batches)
         gradients.zero()
-        batches = [self.objective.prepare(batch) for batch in micro_batches]
-        losses = self.execution.train(batches, weight, gradients, partial(self._seed_dropout, iteration))
-        total = sum_of(losses, device)
-        self.operations.at("sum of losses")
-        self.processes.all_reduce_losses(total)
-        # The one synchronisation with the device of a step.
+        losses = self._forward_backward(iteration, micro_batches, weight=(scale / counts[0]).float())
+        total = sum_of(losses, self.context.device)
+        with trace.span("all-reduce loss"):
+            self.context.all_reduce_losses(total)
+        # the only synchronization with the device in a step
         loss_sum, norm, predictions, tokens = torch.stack([total, gradients.norm(), *counts]).tolist()
-        loss_value, norm = loss_sum / predictions, norm / scale
-        skipped = not (math.isfinite(loss_value) and math.isfinite(norm))
-        self.operations.at("update")
-        if not skipped:
-            self.optimizer.step(iteration, norm, scale, left_out)
-        searching = skipped and math.isfinite(loss_value) and self.loss_scale.can_decrease
-        self.loss_scale.update(overflow=skipped)
-        suspects = _not_finite(losses) if skipped else ()
-        return StepResult(loss_value, norm, int(tokens), int(predictions), skipped, scale, suspects, searching)
+        loss, norm = loss_sum / predictions, norm / scale
+        is_skipped = not (math.isfinite(loss) and math.isfinite(norm))
+        with trace.span("optimizer step"):
+            if not is_skipped:
+                self.optimizer.step(iteration, norm, scale, skipped)
+        searching = is_skipped and math.isfinite(loss) and self.loss_scale.can_decrease
+        self.loss_scale.update(overflow=is_skipped)
+        suspects = nonfinite_micro_batches(losses) if is_skipped else ()
+        return StepResult(loss, norm, int(tokens), int(predictions), is_skipped, scale, suspects, searching)
+
+    def _global_counts(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
+        """Predicted positions and tokens of the global batch, (2,) float64."""
+        own = [sum(batch.predictions for batch in micro_batches), sum(batch.tokens for batch in micro_batches)]
+        counts = torch.tensor(own, dtype=torch.float64).to(self.context.device)
+        with trace.span("all-reduce counts"):
+            return self.context.all_reduce_over_data(counts)
+
+    def _forward_backward(self, iteration: int, micro_batches: Sequence[MicroBatch], weight: Tensor) -> list[Tensor]:
+        """Accumulate the gradients of ``weight`` times the summed loss; the loss of each micro-batch."""
+        batches = [self.objective.prepare(batch) for batch in micro_batches]
+        seed_dropout = partial(self._seed_dropout, iteration)
+        return self.forward_backward.train(batches, weight, self.optimizer.gradients, seed_dropout)
+
+    def _seed_dropout(self, iteration: int, number: int) -> None:
+        """Make dropout a pure function of (seed, iteration, index of the micro-batch in the global batch).
+
+        It is therefore the same after a resume and for any number of data-parallel ranks. Tensor-parallel ranks have
+        the same masks outside their parallel regions and different ones inside (pretrain.parallel.tensor_parallel_rng).
+        Pipeline stages, and tensor-parallel ranks with sequence parallelism, draw from random streams of their own, so
+        that their masks differ from those of a single process.
+        """
+        context = self.context
+        place = number * context.dims.data + context.data_rank
+        own = (context.stage, context.tensor_rank if context.dims.sequence_parallel_enabled else 0)
+        key = [_STREAM_DROPOUT, self.config.seed, iteration, place, *(own if any(own) else ())]
+        words = np.random.SeedSequence(key).generate_state(2, np.uint32)
+        torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
+
+    def _evaluate_due(self, state: RunState, reason: str | None, run: RunServices) -> RunState:
+        """Do the evaluations that are due; a run that is about to stop leaves them to its resume."""
+        if not state.evaluation_due or reason is not None:
+            return state
+        for evaluation in run.evaluations.due(state.iteration):
+            record = self.evaluate(evaluation.micro_batches, state.iteration, evaluation.split)
+            with trace.span("write records", SpanTimeout.COLLECTIVE):
+                run.logger.evaluation(record)
+        return replace(state, evaluation_due=False)
 
     @torch.no_grad()
     def evaluate(
         self, micro_batches: MicroBatches | Sequence[MicroBatch], iteration: int, split: str
     ) -> EvaluationLossRecord:
-        """Mean loss over all predicted positions of the given rows, the ranks' shares together."""
+        """The mean loss over all predicted positions of a split, all ranks' rows together.
+
+        Args:
+            micro_batches: this rank's micro-batches of the split.
+            iteration: iterations completed, for the record.
+            split: name of the split.
+        """
         began = time.perf_counter()
         self.model.eval()
-        # The first one of a process starts workers, and may compile.
+        # the first evaluation in a process starts data loader workers, and may compile
         first = split not in self._evaluated
         self._evaluated.add(split)
-        self.operations.at(f"evaluation on {split}", Allowance.WORKING if first else Allowance.NONE)
-        counts = torch.zeros(2, dtype=torch.float64)
-
-        def counted() -> Iterator[MicroBatch]:
-            for number, micro_batch in enumerate(self._as_many_on_all(micro_batches)):
-                if number == self.processes.dims.pipeline:  # so many are asked for before the first is computed
-                    self.operations.settle()
-                self.operations.within(f"micro-batch {number + 1}")
-                counts.add_(torch.tensor([micro_batch.predictions, micro_batch.rows]))
-                yield self.objective.prepare(micro_batch)
-
-        total = self.execution.evaluate(counted())
-        self.operations.at(f"sum of the losses on {split}")
-        loss = self.processes.all_reduce_losses(total)
-        sums = self.processes.all_reduce_over_data(counts.to(self.processes.device))
+        counts = torch.zeros(2, dtype=torch.float64)  # predictions, rows
+        with trace.span(f"evaluation on {split}", SpanTimeout.BUSY if first else None):
+            total = self.forward_backward.evaluate(self._counted(micro_batches, counts))
+        with trace.span(f"all-reduce loss on {split}"):
+            loss = self.context.all_reduce_losses(total)
+            sums = self.context.all_reduce_over_data(counts.to(self.context.device))
         self.model.train()
         loss_sum, predictions, rows = torch.cat([loss.unsqueeze(0), sums]).tolist()
         seconds = time.perf_counter() - began
-        return EvaluationLossRecord(
-            iteration, split, loss_sum / max(predictions, 1), int(predictions), int(rows), seconds
-        )
+        mean = loss_sum / max(predictions, 1)
+        return EvaluationLossRecord(iteration, split, mean, int(predictions), int(rows), seconds)
 
-    def _as_many_on_all(self, micro_batches: MicroBatches | Sequence[MicroBatch]) -> Iterator[MicroBatch]:
-        """The micro-batches, and empty ones where another rank has more: shards are gathered by all ranks together."""
-        # Asked before the first of them: ranks that are done must not meet others' gathers.
-        most = max(self.processes.gather(len(micro_batches))) if self.processes.dims.fsdp_enabled else 0
+    def _counted(self, micro_batches: MicroBatches | Sequence[MicroBatch], counts: Tensor) -> Iterator[MicroBatch]:
+        """The prepared micro-batches; adds their predictions and rows to ``counts``."""
+        for number, micro_batch in enumerate(self._padded_to_longest_rank(micro_batches)):
+            if number == self.context.dims.pipeline:  # a pipeline requests this many before it computes the first
+                trace.warmed_up()
+            trace.mark(f"micro-batch {number + 1}")
+            counts.add_(torch.tensor([micro_batch.predictions, micro_batch.rows]))
+            yield self.objective.prepare(micro_batch)
+
+    def _padded_to_longest_rank(self, micro_batches: MicroBatches | Sequence[MicroBatch]) -> Iterator[MicroBatch]:
+        """The micro-batches, and empty ones if another rank has more: with FSDP, all ranks all-gather together."""
+        # gathered before the first micro-batch, so that it can't be mixed up with FSDP's all-gathers
+        longest = max(self.context.gather(len(micro_batches))) if self.context.dims.fsdp_enabled else 0
         yield from micro_batches
-        for _ in range(most - len(micro_batches)):
+        for _ in range(longest - len(micro_batches)):
             yield MicroBatch.empty()
 
-    def _seed_dropout(self, iteration: int, number: int) -> None:
-        """Dropout is a pure function of (seed, iteration, place of the micro-batch in the global batch).
+    def _save(self, state: RunState, run: RunServices) -> None:
+        # waits for the previous checkpoint, which may take as long as the disk takes
+        with trace.span("save checkpoint", SpanTimeout.COLLECTIVE):
+            run.writer.save(state)
 
-        So it is the same after a restart and for any number of data-parallel ranks; tensor ranks agree outside the
-        split region and differ inside it (pretrain.parallel.tensor_parallel). Pipeline stages, and tensor ranks with
-        tokens of
-        their own, draw from streams of their own: under these layouts the masks are others than on one process.
-        """
-        processes = self.processes
-        place = number * processes.dims.data + processes.data_rank
-        own = (processes.stage, processes.tensor_rank if processes.dims.sequence_parallel_enabled else 0)
-        key = [_STREAM_DROPOUT, self.seed, iteration, place, *(own if any(own) else ())]
-        words = np.random.SeedSequence(key).generate_state(2, np.uint32)
-        torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
-
-
-def _not_finite(losses: Sequence[Tensor]) -> tuple[int, ...]:
-    """Numbers of the losses that are not finite; of all, when the fault lies in a gradient or on another rank."""
-    bad = [number for number, loss in enumerate(losses) if not math.isfinite(float(loss))]
-    return tuple(bad or range(len(losses)))
+    def _log_checkpoints(self, run: RunServices) -> None:
+        with trace.span("write records", SpanTimeout.COLLECTIVE):
+            for path in run.writer.written():
+                run.logger.note(f"saved {path}")

@@ -116,7 +116,7 @@ def test_tensor_and_data_parallel_together(
     layout = ("--tensor-model-parallel-size", 2, "--save", tmp_path / "four", "--load", tmp_path / "four")
     result = torchrun(4, repository_root / SCRIPT, *flags(*extra, *layout, train_iters=10))
     assert "data 2 x tensor 2" in result.stdout
-    assert "continuing from iteration 5" in result.stdout
+    assert "resuming from iteration 5" in result.stdout
     assert_same_curve(records, tmp_path / "one", tmp_path / "four")
     assert_same_weights(tmp_path / "one", tmp_path / "four", 1e-5)
 
@@ -287,8 +287,8 @@ def test_a_finished_run_does_nothing(
 def test_continuing_with_other_samples_is_said(
     alone: Path, flags: Flags, pretrain_here: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(CheckpointError, match="mask-prob is 0.15 there, 0.2 here.*--allow-other-samples"):
+    with pytest.raises(CheckpointError, match="mask-prob is 0.15 in the checkpoint, 0.2 now.*--allow-other-samples"):
         pretrain_here(flags("--save", alone, "--load", alone, "--mask-prob", 0.2))
     pretrain_here(flags("--save", alone, "--load", alone, "--mask-prob", 0.2, "--allow-other-samples"))
-    assert "other samples than" in (out := capsys.readouterr().out)
-    assert "mask-prob is 0.15 there, 0.2 here" in out
+    assert "the samples differ" in (out := capsys.readouterr().out)
+    assert "mask-prob is 0.15 in the checkpoint, 0.2 now" in out

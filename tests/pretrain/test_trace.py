@@ -1,58 +1,81 @@
-"""What a process says about where it stands."""
+"""The trace of what a process is doing."""
 
 from __future__ import annotations
 
-from pretrain.trace import Allowance, Operations
+import pytest
+
+from pretrain.trace import SpanTimeout, Trace
 
 
-def test_operations_count() -> None:
-    operations = Operations()
-    operations.iteration(12, lenient=True)
-    operations.at("forward pass")
-    first = operations.current
-    assert (first.name, first.number, first.allowance) == ("iteration 12: forward pass", 1, Allowance.WORKING)
-    operations.iteration(13, lenient=False)
-    operations.at("saving", Allowance.ANY)
-    assert (operations.current.number, operations.current.allowance) == (2, Allowance.ANY)
-    operations.at("update")
-    assert operations.current.allowance is Allowance.NONE
-    operations.end()
-    assert (operations.current.name, operations.current.number) == ("end of the run", 4)
+def test_spans_are_counted_and_named_by_the_outermost_and_the_innermost() -> None:
+    trace = Trace()
+    with trace.span("iteration 12", SpanTimeout.BUSY):
+        with trace.span("forward pass"), trace.span("all-reduce gradients"):
+            position = trace.position
+            assert (position.name, position.number) == ("iteration 12: all-reduce gradients", 3)
+            assert position.timeout is SpanTimeout.BUSY  # the enclosing span's
+        assert (trace.position.name, trace.position.number) == ("iteration 12", 3)
+        with trace.span("save checkpoint", SpanTimeout.COLLECTIVE):
+            assert (trace.position.number, trace.position.timeout) == (4, SpanTimeout.COLLECTIVE)
+    with trace.span("iteration 13"), trace.span("optimizer step"):
+        assert trace.position.timeout is SpanTimeout.HANG
+    with trace.span("end of the run", SpanTimeout.COLLECTIVE):
+        assert (trace.position.name, trace.position.number) == ("end of the run", 7)
 
 
-def test_parts_of_an_operation() -> None:
-    """Other ranks needn't do them, so they don't count as operations; but who does them gets on."""
-    operations = Operations()
-    operations.at("pipeline")
-    before = operations.current
-    operations.within("input of micro-batch 1", exchanging=True)
-    operations.within("forward pass of micro-batch 1")
-    now = operations.current
-    assert (now.name, now.number, now.exchanging) == ("pipeline: forward pass of micro-batch 1", before.number, False)
-    assert now.moves == before.moves + 2
-    operations.at("update")
-    assert operations.current.name == "update"
+def test_marks_are_progress_within_a_span() -> None:
+    """Other ranks need not make them, so they don't count as spans; but the rank that makes them progresses."""
+    trace = Trace()
+    with trace.span("pipeline"):
+        before = trace.position
+        trace.mark("input of micro-batch 1", communicating=True)
+        assert trace.position.communicating
+        trace.mark("forward pass of micro-batch 1")
+        now = trace.position
+        assert (now.name, now.number) == ("pipeline: forward pass of micro-batch 1", before.number)
+        assert (now.progress, now.communicating) == (before.progress + 2, False)
+    with trace.span("optimizer step"):
+        assert trace.position.name == "optimizer step"
 
 
-def test_a_failed_operation_may_linger() -> None:
-    operations = Operations()
-    operations.at("update")
-    before = operations.current
-    operations.linger()
-    now = operations.current
-    assert (now.name, now.number, now.allowance) == ("update", before.number, Allowance.ANY)
-    assert now.moves > before.moves
-    operations.at("update")
-    assert operations.current.allowance is Allowance.NONE
+def test_the_position_stays_where_an_error_occurred() -> None:
+    """The monitor announces the error after the stack has been unwound. Other ranks get the timeout of collectives."""
+    trace = Trace()
+
+    def step() -> None:
+        with trace.span("iteration 3"), trace.span("optimizer step"):
+            raise ValueError("oh")
+
+    with pytest.raises(ValueError, match="oh"):
+        step()
+    before = trace.position
+    trace.failed()
+    now = trace.position
+    assert (now.name, now.number) == ("iteration 3: optimizer step", before.number)
+    assert (now.progress, now.timeout) == (before.progress + 1, SpanTimeout.COLLECTIVE)
 
 
-def test_an_operation_settles() -> None:
-    operations = Operations()
-    operations.at("evaluation on valid", Allowance.WORKING)
-    operations.settle()
-    operations.within("micro-batch 2")
-    assert operations.current.allowance is Allowance.NONE
-    operations.iteration(1, lenient=True)  # first steps stay what they are
-    operations.at("evaluation on valid")
-    operations.settle()
-    assert operations.current.allowance is Allowance.WORKING
+def test_an_error_that_is_handled_leaves_nothing_behind() -> None:
+    trace = Trace()
+    with trace.span("iteration 1"):
+        try:
+            with trace.span("evaluation", SpanTimeout.COLLECTIVE):
+                raise ValueError
+        except ValueError:
+            pass
+        with trace.span("optimizer step"):
+            assert trace.position.name == "iteration 1: optimizer step"
+    with trace.span("iteration 2"):
+        assert (trace.position.name, trace.position.timeout) == ("iteration 2", SpanTimeout.HANG)
+
+
+def test_what_made_a_span_slow_at_first_is_over() -> None:
+    trace = Trace()
+    with trace.span("evaluation on valid", SpanTimeout.BUSY):
+        trace.warmed_up()
+        trace.mark("micro-batch 2")
+        assert trace.position.timeout is SpanTimeout.HANG
+    # the first steps remain slow
+    with trace.span("iteration 1", SpanTimeout.BUSY), trace.span("evaluation on valid", SpanTimeout.BUSY):
+        trace.warmed_up()
+        assert trace.position.timeout is SpanTimeout.BUSY

@@ -9,29 +9,31 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pretrain import trace
 from pretrain.checkpointing import retention, saving
+from pretrain.train import step as train_step
 from pretrain.train import trainer as training
 from tape.errors import DataError
 from tape.models.modeling_bert import ProteinBertFFN
 
 
 def _at_step(number: int, action: Callable[[training.Trainer], None]) -> None:
-    step = training.Trainer.step
+    step = training.Trainer.train_step
 
-    def spoiled(self: training.Trainer, iteration: int, *others: Any) -> training.StepResult:
+    def spoiled(self: training.Trainer, iteration: int, *others: Any) -> train_step.StepResult:
         if iteration == number:
             action(self)
         return step(self, iteration, *others)
 
-    training.Trainer.step = spoiled  # type: ignore[method-assign]
+    training.Trainer.train_step = spoiled  # type: ignore[method-assign]
 
 
 def error_on_rank_1(rank: int) -> None:
     """A user error on one rank."""
 
     def fail(trainer: training.Trainer) -> None:
-        trainer.operations.at("a spoiled step")
-        raise DataError("corpus.bin: record 17 is damaged")
+        with trace.span("a spoiled step"):
+            raise DataError("corpus.bin: record 17 is damaged")
 
     if rank == 1:
         _at_step(4, fail)
@@ -53,8 +55,8 @@ def fault_on_rank_1(rank: int) -> None:
     """A bug of the program on one rank."""
 
     def fail(trainer: training.Trainer) -> None:
-        trainer.operations.at("a spoiled step")
-        raise KeyError("nowhere")
+        with trace.span("a spoiled step"):
+            raise KeyError("nowhere")
 
     if rank == 1:
         _at_step(4, fail)

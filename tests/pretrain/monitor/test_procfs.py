@@ -49,7 +49,7 @@ def test_where_the_main_thread_is() -> None:
         waits = r".* \(threading.py:\d+\) from beside \(tests/pretrain/monitor/test_procfs.py:\d+\)"
         wait_for(lambda: re.fullmatch(waits, main.place().text) is not None, "the main thread at its place")
         place = main.place()
-        assert not place.inside
+        assert not place.in_collective
         assert not place.compiling
 
     beside(look)
@@ -61,7 +61,8 @@ def test_places() -> None:
         ("torch/distributed/x.py:8", "wait"),
         ("pretrain/train/trainer.py:7", "step"),
     ]
-    assert describe(wait) == Place("__call__ (torch/_ops.py:9) from step (pretrain/train/trainer.py:7)", inside=True)
+    expected = Place("__call__ (torch/_ops.py:9) from step (pretrain/train/trainer.py:7)", in_collective=True)
+    assert describe(wait) == expected
     assert describe(wait[2:]).text == "step (pretrain/train/trainer.py:7)"
     runs = [("torch/nn/functional.py:3", "linear"), ("torch/_dynamo/eval_frame.py:2", "compile_wrapper"), wait[2]]
     assert not describe(runs).compiling

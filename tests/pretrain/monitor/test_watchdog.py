@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.monitor.heartbeats import Heartbeat, has_ended, kill_all, start_of, this_machine
-from pretrain.monitor.watchdog import least_patience, seconds_between_beats
+from pretrain.monitor.heartbeats import Heartbeat, has_ended, kill_processes, start_of, this_machine
+from pretrain.monitor.watchdog import effective_timeout, heartbeat_interval
 from tests.support.ranks import Rank, start_ranks, wait_for
 
 Flags = Callable[..., list[str]]
@@ -22,21 +22,21 @@ Flags = Callable[..., list[str]]
 
 def test_a_process_that_is_gone_is_known_at_once() -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    beat = Heartbeat(1, machine=this_machine(), process=child.pid, started=start_of(child.pid) or "")
-    assert not has_ended(beat, this_machine())
-    assert not has_ended(beat, "another machine")
-    assert has_ended(replace(beat, started="1"), this_machine())  # its number went to another process
-    kill_all([replace(beat, machine="another machine"), replace(beat, started="1")], this_machine())
+    heartbeat = Heartbeat(1, machine=this_machine(), process=child.pid, started=start_of(child.pid) or "")
+    assert not has_ended(heartbeat, this_machine())
+    assert not has_ended(heartbeat, "another machine")
+    assert has_ended(replace(heartbeat, started="1"), this_machine())  # its number went to another process
+    kill_processes([replace(heartbeat, machine="another machine"), replace(heartbeat, started="1")], this_machine())
     time.sleep(0.05)
     assert child.poll() is None
-    kill_all([beat], this_machine())
-    wait_for(lambda: has_ended(beat, this_machine()), "a zombie", 5)
+    kill_processes([heartbeat], this_machine())
+    wait_for(lambda: has_ended(heartbeat, this_machine()), "a zombie", 5)
     assert child.wait() == -signal.SIGKILL
 
 
 def test_beats_of_thousands_of_ranks_are_rare_and_waited_for() -> None:
-    assert [least_patience(seconds, 8) for seconds in (45.0, 4.0, 0.0)] == [45.0, 4.0, float("inf")]
-    assert least_patience(45.0, 4096) >= 3 * seconds_between_beats(4096) > 100.0
+    assert [effective_timeout(seconds, 8) for seconds in (45.0, 4.0, 0.0)] == [45.0, 4.0, float("inf")]
+    assert effective_timeout(45.0, 4096) >= 3 * heartbeat_interval(4096) > 100.0
 
 
 def start(tmp_path: Path, flags: Flags, spoil: str | None = None, extra: Sequence[object] = ()) -> list[Rank]:
@@ -69,7 +69,7 @@ def errors(rank: Rank) -> list[str]:
 @pytest.mark.distributed
 @pytest.mark.parametrize(
     ("number", "victim", "words"),
-    [(signal.SIGKILL, 1, "ended without a word"), (signal.SIGSTOP, 0, "not heard of for")],
+    [(signal.SIGKILL, 1, "exited without reporting an error"), (signal.SIGSTOP, 0, "no heartbeat for")],
     ids=["killed", "frozen"],
 )
 def test_a_lost_rank_ends_the_other(

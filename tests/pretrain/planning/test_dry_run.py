@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from pretrain.build import print_plan
 from pretrain.config.arguments import parse_arguments
 from pretrain.data.splits import open_splits
 from pretrain.planning.dry_run import DryRunConfig, available_memory
-from pretrain.pretrain_tape import main, show_plan
+from pretrain.pretrain_tape import main
 from tape.errors import ConfigError, run_cli
-from tape.runtime.launch import Launch
 
 Flags = Callable[..., list[str]]
 
@@ -22,7 +22,7 @@ def test_plan_is_printed(flags: Flags, capsys: pytest.CaptureFixture[str], tmp_p
     extra = ("--dry-run", "--world-size", 4, "--tensor-model-parallel-size", 2, "--save", tmp_path / "save")
     arguments = parse_arguments(flags(*extra, "--device-memory-gib", 1))
     assert arguments.dry_run is not None
-    show_plan(arguments, arguments.dry_run, Launch())
+    print_plan(arguments, arguments.dry_run)
     printed = capsys.readouterr().out
     rows = len(open_splits(arguments.data, arguments.samples).train)
     assert f"270 proteins in {rows:,} rows per epoch" in printed
@@ -36,10 +36,13 @@ def test_plan_is_printed(flags: Flags, capsys: pytest.CaptureFixture[str], tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_only_one_rank_prints(flags: Flags, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = parse_arguments(flags("--dry-run"), 2)
-    assert arguments.dry_run is not None
-    show_plan(arguments, arguments.dry_run, Launch(1, 2, 1))
+def test_only_the_main_process_prints_the_plan(
+    flags: Flags, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["pretrain_tape.py", *flags("--dry-run")])
+    for name, value in (("RANK", "1"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    main()
     assert capsys.readouterr().out == ""
 
 

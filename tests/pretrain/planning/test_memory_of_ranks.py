@@ -118,10 +118,10 @@ def held(trainer: Trainer) -> Held:
     parameters, state = trainer.optimizer.parameters, trainer.optimizer.state()
     kept = Kept(trainer)
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, _unpack):
-        trainer.step(1, micro_batches())
+        trainer.train_step(1, micro_batches())
     return Held(
         weights=sum(p.local.nbytes for p in parameters),
-        gradients=sum(buffer.values.nbytes for buffer in trainer.optimizer.gradients._buffers),
+        gradients=sum(buffer.values.nbytes for buffer in trainer.optimizer.gradients._buckets),
         optimizer=sum(_plain(value).nbytes for value in state.values()),
         activations=kept.most,
         collected=collected(trainer),

@@ -41,15 +41,15 @@ def test_the_run_ends_and_names_the_proteins(
     spoil(monkeypatch, lambda number: number >= 16 and number % 4 == 2)
     command = flags("--save", tmp_path, "--max-skipped-steps", 3, "--save-interval", 4, "--eval-iters", 0)
     line = fails(main, *command)
-    assert "3 steps in a row were skipped (--max-skipped-steps); iteration 7: the loss is not finite" in line
+    assert "3 consecutive steps were skipped (--max-skipped-steps); iteration 7: the loss is not finite" in line
     rows = [6 * 8 + 4, 6 * 8 + 5]
     arguments = parse_arguments(command)
     samples = open_splits(arguments.data, arguments.samples).train
-    assert [int(row) for row in re.findall(r"row (\d+) holds", line)] == rows
+    assert [int(row) for row in re.findall(r"row (\d+) contains", line)] == rows
     for row in rows:
         part, number = samples.source(row)
         proteins = ", ".join(str(piece.protein) for piece in part.proteins(number))
-        assert f"row {row} holds proteins {proteins} of {part.corpus.prefix}" in line
+        assert f"row {row} contains proteins {proteins} of {part.corpus.prefix}" in line
     assert [record["skipped"] for record in records(tmp_path)] == [False] * 4 + [True] * 3
     assert find_checkpoint(tmp_path) == tmp_path / "iter_0000004"
 
@@ -65,7 +65,7 @@ def test_a_good_step_begins_the_count_anew(
     spoil(monkeypatch, lambda number: number // 4 % 3 != 0)
     pretrain_here(flags("--save", tmp_path, "--max-skipped-steps", 3, "--eval-iters", 0, train_iters=9))
     assert records(tmp_path)[-1]["skipped_steps"] == 6
-    assert capsys.readouterr().out.count("is not finite, the weights stay; row") == 6
+    assert capsys.readouterr().out.count("is not finite, so the update is skipped; row") == 6
 
 
 def test_the_count_outlives_a_restart(

@@ -34,14 +34,14 @@ def run(begun: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        (("--seed", 7), "seed is 1234 there, 7 here"),
-        (("--global-batch-size", 16), "global-batch-size is 8 there, 16 here"),
-        (("--no-sep",), "no-sep is False there, True here"),
-        (("--split", "80,20,0"), "split is 90,10,0 there, 80,20,0 here"),
+        (("--seed", 7), "seed is 1234 in the checkpoint, 7 now"),
+        (("--global-batch-size", 16), "global-batch-size is 8 in the checkpoint, 16 now"),
+        (("--no-sep",), "no-sep is False in the checkpoint, True now"),
+        (("--split", "80,20,0"), "split is 90,10,0 in the checkpoint, 80,20,0 now"),
     ],
 )
 def test_other_samples_are_refused(run: Path, flags: Flags, pretrain_here: Run, extra: tuple, words: str) -> None:
-    with pytest.raises(CheckpointError, match=f"iter_0000002: its run saw other samples: {words}.*--allow-other-sam"):
+    with pytest.raises(CheckpointError, match=f"iter_0000002: its run used other samples: {words}.*--allow-other-sam"):
         pretrain_here(flags("--load", run, *extra, train_iters=6))
 
 
@@ -51,10 +51,10 @@ def test_another_corpus_is_refused_and_allowed(
     (tmp_path / "other.fasta").write_text(">a\nMKTAYIAKQR\n>b\nMKV\n" * 30)
     other = preprocess([tmp_path / "other.fasta"], tmp_path / "other").prefix
     command = flags("--load", run, "--data-path", other, "--eval-iters", 0, train_iters=6)
-    with pytest.raises(CheckpointError, match="'proteins': 300.*there.*'proteins': 60.*here"):
+    with pytest.raises(CheckpointError, match="'proteins': 300.*in the checkpoint.*'proteins': 60.*now"):
         pretrain_here(command)
     pretrain_here([*command, "--allow-other-samples"])
-    assert "WARNING: other samples than before from here on: corpora is" in capsys.readouterr().out
+    assert "WARNING: from here on, the samples differ from those before: corpora is" in capsys.readouterr().out
 
 
 def test_a_corpus_may_move(run: Path, tmp_path: Path, corpus_prefix: Path, flags: Flags, pretrain_here: Run) -> None:
@@ -68,10 +68,10 @@ def test_another_learning_rate_needs_a_flag(
 ) -> None:
     """Megatron's flags: this start's values, or the checkpoint's."""
     command = flags("--save", run, "--load", run, "--lr", 5e-3, "--eval-iters", 0, train_iters=6)
-    with pytest.raises(CheckpointError, match="lr is 0.01 there, 0.005 here.*--override-lr-scheduler"):
+    with pytest.raises(CheckpointError, match="lr is 0.01 in the checkpoint, 0.005 now.*--override-lr-scheduler"):
         pretrain_here(command)
     pretrain_here([*command, "--override-lr-scheduler", "--exit-interval", "4"])
-    assert "another learning rate than before" in capsys.readouterr().out
+    assert "the learning-rate schedule differs" in capsys.readouterr().out
     assert records(run)[3]["learning_rate"] == pytest.approx(5e-3 * 3 / 6)
     command[command.index("0.005")] = "0.003"
     pretrain_here([*command, "--use-checkpoint-lr-scheduler"])
@@ -79,7 +79,7 @@ def test_another_learning_rate_needs_a_flag(
 
 
 def test_a_longer_run_is_another_decay_unless_it_was_given(run: Path, flags: Flags, pretrain_here: Run) -> None:
-    with pytest.raises(CheckpointError, match="lr-decay-iters is 6 there, 8 here"):
+    with pytest.raises(CheckpointError, match="lr-decay-iters is 6 in the checkpoint, 8 now"):
         pretrain_here(flags("--load", run, train_iters=8))
     pretrain_here(flags("--load", run, "--lr-decay-iters", 6, "--eval-iters", 0, train_iters=8))
 

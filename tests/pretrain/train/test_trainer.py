@@ -21,6 +21,6 @@ def test_each_step_has_the_gradient_of_its_own_rows() -> None:
         arguments.dims, launch, "gloo", torch.device("cpu"), arguments.parallel.timeout
     ) as processes:
         trainer = build_trainer(arguments, processes)
-        results = [trainer.step(step, [join_rows([rows[0]]), join_rows([rows[1]])]) for step in (1, 2, 3)]
+        results = [trainer.train_step(step, [join_rows([rows[0]]), join_rows([rows[1]])]) for step in (1, 2, 3)]
     assert results[0].grad_norm > 0.1
     assert [result.grad_norm for result in results] == pytest.approx([results[0].grad_norm] * 3, rel=1e-6)
