@@ -32,7 +32,7 @@ from pretrain.parallel import (
 from pretrain.planning.dry_run import DryRunConfig, available_memory, is_for_gpus, make_plan
 from pretrain.planning.flops import Meter, flops_per_token, measured_peak, memory_reader
 from pretrain.planning.memory_estimate import parameter_count
-from pretrain.train.evaluations import Evaluation, Evaluations
+from pretrain.train.evaluations import EvaluatedSplit, Evaluations
 from pretrain.train.initialization import build_model
 from pretrain.train.masked_lm import MaskedLMObjective
 from pretrain.train.metrics_logger import MetricsLogger, RunInfo
@@ -212,14 +212,14 @@ def build_evaluations(config: PretrainConfig, splits: Splits, context: ParallelC
 
 def _evaluation(
     split: str, samples: Samples | None, config: PretrainConfig, context: ParallelContext
-) -> Evaluation | None:
+) -> EvaluatedSplit | None:
     if samples is None or not (config.eval_iters or config.full_validation):
         return None
     requested = len(samples) if config.full_validation else config.eval_iters * config.batch.global_batch
     rows = min(requested, len(samples))
     order = EvaluationOrder(rows, config.batch.micro_batch, context.data_rank, context.dims.data)
     workers = min(config.data.workers, _EVALUATION_WORKERS)
-    return Evaluation(split, MicroBatches(samples, order, workers, context.device.type == "cuda"))
+    return EvaluatedSplit(split, MicroBatches(samples, order, workers, context.device.type == "cuda"))
 
 
 def print_plan(config: PretrainConfig, dry_run: DryRunConfig) -> None:

@@ -57,7 +57,7 @@ class Archive:
 
 
 @dataclass(frozen=True)
-class Place:
+class DownloadTarget:
     """Source and destination of archives, and how to download them."""
 
     base_url: str
@@ -80,7 +80,7 @@ def read_table(path: Path = DEFAULT_TABLE) -> tuple[str, dict[str, Archive]]:
         raise ConfigError(f"{path}: not a table of archives: {error}") from error
 
 
-def fetch(archive: Archive, place: Place) -> str:
+def fetch(archive: Archive, place: DownloadTarget) -> str:
     """Download, check and unpack one archive; returns a summary line.
 
     Raises:
@@ -223,7 +223,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         raise ConfigError(f"unknown data set {', '.join(unknown)}; choose from {', '.join(archives)}")
     names = options.datasets or [name for name in archives if name != "pfam"]
-    place = Place(options.base_url or base_url, options.target, options.keep_archives, Retries(options.attempts))
+    place = DownloadTarget(
+        options.base_url or base_url, options.target, options.keep_archives, Retries(options.attempts)
+    )
     failures = 0
     for name in names:
         try:

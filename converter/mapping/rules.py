@@ -18,7 +18,7 @@ from tape.errors import CheckpointError, VocabularyMismatchError
 from tape.models.lazy_tensors import LazyState, LazyTensor
 from tape.tokenizers import IUPAC_VOCAB, MEGATRON_SPECIAL_TOKENS
 
-from .transforms import TRANSFORMS, Layout, Tensors, Transform
+from .transforms import TRANSFORMS, Tensors, Transform, TransformSettings
 
 Shards = tuple[LazyTensor, ...]
 
@@ -73,7 +73,7 @@ def apply_rules(
     drops: Mapping[str, str],
     shards: Mapping[str, Shards],
     layers: int,
-    layout: Layout,
+    layout: TransformSettings,
 ) -> Mapped:
     """Map a checkpoint to the model's state dict, in the source's data types.
 
@@ -100,7 +100,7 @@ def apply_rules(
 
 
 def invert_rules(
-    rules: Sequence[Rule], state: Mapping[str, LazyTensor], layers: int, layout: Layout
+    rules: Sequence[Rule], state: Mapping[str, LazyTensor], layers: int, layout: TransformSettings
 ) -> dict[str, Shards]:
     """Map a model's state dict to the tensors of a format, one shard per tensor-parallel rank.
 
@@ -125,7 +125,11 @@ def invert_rules(
 
 
 def _lazily(
-    transform: Callable[[Tensors, Layout], Tensors], name: str, becomes: str, tensors: Shards, layout: Layout
+    transform: Callable[[Tensors, TransformSettings], Tensors],
+    name: str,
+    becomes: str,
+    tensors: Shards,
+    layout: TransformSettings,
 ) -> Shards:
     """The results of a transform; shapes are computed now, values when they are loaded."""
 

@@ -20,7 +20,7 @@ _LAST_PLACES = 4  # units in the last place by which replicated values may diffe
 
 
 @dataclass(frozen=True)
-class Layout:
+class TransformSettings:
     """Settings of the transforms.
 
     Args:
@@ -42,11 +42,11 @@ class Layout:
 class Transform:
     """``merge`` converts shards to the model's tensors, ``split`` the model's tensors to shards."""
 
-    merge: Callable[[Tensors, Layout], Tensors]
-    split: Callable[[Tensors, Layout], Tensors]
+    merge: Callable[[Tensors, TransformSettings], Tensors]
+    split: Callable[[Tensors, TransformSettings], Tensors]
 
 
-def merge_same(shards: Tensors, layout: Layout) -> Tensors:
+def merge_same(shards: Tensors, layout: TransformSettings) -> Tensors:
     """Merge a tensor that is replicated on every rank; the replicas may differ in the last bits."""
     first = shards[0]
     for other in shards[1:]:
@@ -66,29 +66,29 @@ def _nearly_equal(first: Tensor, other: Tensor) -> bool:
     return bool(((other - first).abs() <= _LAST_PLACES * limits.eps * larger).all())
 
 
-def split_same(tensors: Tensors, layout: Layout) -> Tensors:
+def split_same(tensors: Tensors, layout: TransformSettings) -> Tensors:
     return tensors * layout.ranks
 
 
-def merge_rows(shards: Tensors, layout: Layout) -> Tensors:
+def merge_rows(shards: Tensors, layout: TransformSettings) -> Tensors:
     """Merge a column-parallel tensor: output features are sharded over the ranks."""
     return (_concatenate(shards, 0),)
 
 
-def split_rows(tensors: Tensors, layout: Layout) -> Tensors:
+def split_rows(tensors: Tensors, layout: TransformSettings) -> Tensors:
     return _shares(tensors[0], layout.ranks, 0)
 
 
-def merge_columns(shards: Tensors, layout: Layout) -> Tensors:
+def merge_columns(shards: Tensors, layout: TransformSettings) -> Tensors:
     """Merge a row-parallel tensor: input features are sharded over the ranks."""
     return (_concatenate(shards, 1),)
 
 
-def split_columns(tensors: Tensors, layout: Layout) -> Tensors:
+def split_columns(tensors: Tensors, layout: TransformSettings) -> Tensors:
     return _shares(tensors[0], layout.ranks, 1)
 
 
-def merge_token_rows(shards: Tensors, layout: Layout) -> Tensors:
+def merge_token_rows(shards: Tensors, layout: TransformSettings) -> Tensors:
     """Merge a vocabulary-parallel tensor and select its rows by token; padding rows are dropped."""
     merged = _concatenate(shards, 0)
     if merged.shape[0] <= max(layout.token_rows):
@@ -96,7 +96,7 @@ def merge_token_rows(shards: Tensors, layout: Layout) -> Tensors:
     return (merged[list(layout.token_rows)],)
 
 
-def split_token_rows(tensors: Tensors, layout: Layout) -> Tensors:
+def split_token_rows(tensors: Tensors, layout: TransformSettings) -> Tensors:
     """Place the rows by token; rows of the format's other tokens and padding rows are zeros."""
     (tensor,) = tensors
     merged = tensor.new_zeros(layout.embedding_rows, *tensor.shape[1:])
@@ -104,7 +104,7 @@ def split_token_rows(tensors: Tensors, layout: Layout) -> Tensors:
     return _shares(merged, layout.ranks, 0)
 
 
-def merge_query_key_value(shards: Tensors, layout: Layout) -> Tensors:
+def merge_query_key_value(shards: Tensors, layout: TransformSettings) -> Tensors:
     """Split each rank's fused rows according to the checkpoint version, then concatenate the heads of the ranks.
 
     For n heads per rank of size d, the rows are ordered [3, n, d] in version 0, [n, d, 3] in 1.0 and [n, 3, d] from
@@ -126,7 +126,7 @@ def merge_query_key_value(shards: Tensors, layout: Layout) -> Tensors:
     return tuple(torch.cat(part) for part in parts)
 
 
-def split_query_key_value(tensors: Tensors, layout: Layout) -> Tensors:
+def split_query_key_value(tensors: Tensors, layout: TransformSettings) -> Tensors:
     """Fuse each rank's queries, keys and values in the order of the checkpoint version."""
     axis, local_heads = _part_axis(layout), layout.heads // layout.ranks
     shares = [_shares(tensor, layout.ranks, 0) for tensor in tensors]
@@ -137,7 +137,7 @@ def split_query_key_value(tensors: Tensors, layout: Layout) -> Tensors:
     )
 
 
-def _part_axis(layout: Layout) -> int:
+def _part_axis(layout: TransformSettings) -> int:
     """Position in (heads, size) of the axis that distinguishes query, key and value."""
     return {0.0: 0, 1.0: 2}.get(layout.version, 1)
 

@@ -8,7 +8,7 @@ from pretrain.data.samples import MicroBatches
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluatedSplit:
     """A split to evaluate; iterating over its micro-batches yields the same ones every time."""
 
     split: str
@@ -27,10 +27,10 @@ class Evaluations:
 
     interval: int
     last: int
-    valid: Evaluation | None = None
-    test: Evaluation | None = None
+    valid: EvaluatedSplit | None = None
+    test: EvaluatedSplit | None = None
 
-    def due(self, iteration: int) -> list[Evaluation]:
+    def due(self, iteration: int) -> list[EvaluatedSplit]:
         """The evaluations to do after an iteration."""
         is_last = iteration == self.last
         wanted = (self.valid if is_last or iteration % self.interval == 0 else None, self.test if is_last else None)

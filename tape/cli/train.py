@@ -13,8 +13,8 @@ from tape.errors import ConfigError
 from tape.finetuning.config import (
     IMPROVEMENT,
     AdamWConfig,
-    DataConfig,
     FinetuneConfig,
+    FinetuneDataConfig,
     LoopConfig,
     ModelConfig,
     OutputConfig,
@@ -91,7 +91,7 @@ def _finetune_config(options: dict[str, Any], given: list[str]) -> FinetuneConfi
     config = FinetuneConfig(
         task=options["task"],
         model=_model_config(options),
-        data=DataConfig(options["data_dir"], options["tokenizer"], options["max_length"], options["length"]),
+        data=FinetuneDataConfig(options["data_dir"], options["tokenizer"], options["max_length"], options["length"]),
         loop=_loop_config(options),
         output=OutputConfig(
             options["output_dir"],

@@ -19,7 +19,15 @@ from torch.utils.data import Dataset
 from tape.errors import DataError
 from tape.io.json_files import read_json_object
 from tape.io.lmdb_store import LMDBReader
-from tape.io.sequences import IDENTIFIER_KEYS, ROW_SUFFIXES, SEQUENCE_KEYS, Row, read_rows, read_sequences, split_suffix
+from tape.io.sequences import (
+    IDENTIFIER_KEYS,
+    ROW_SUFFIXES,
+    SEQUENCE_KEYS,
+    LabeledRow,
+    read_rows,
+    read_sequences,
+    split_suffix,
+)
 from tape.io.text_files import COMPRESSIONS
 
 Record = dict[str, Any]
@@ -159,7 +167,7 @@ class TableDataset(_ListedRecords):
         super().__init__(data_file, [_table_record(index, row) for index, row in enumerate(read_rows(data_file))])
 
 
-def _table_record(index: int, row: Row) -> Record:
+def _table_record(index: int, row: LabeledRow) -> Record:
     record: Record = {}
     for name, value in row.fields.items():
         is_text = name in SEQUENCE_KEYS or name in IDENTIFIER_KEYS or not isinstance(value, str)

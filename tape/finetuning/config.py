@@ -124,7 +124,7 @@ class LoopConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class FinetuneDataConfig:
     """The data of a run.
 
     Attributes:
@@ -221,7 +221,7 @@ class FinetuneConfig:
 
     task: str
     model: ModelConfig
-    data: DataConfig = field(default_factory=DataConfig)
+    data: FinetuneDataConfig = field(default_factory=FinetuneDataConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     resume: ResumeConfig | None = None

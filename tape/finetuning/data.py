@@ -15,7 +15,7 @@ from tape.errors import ConfigError
 from tape.evaluation.long_proteins import position_limit, warn_of_long_proteins
 from tape.registry import TaskSpec
 
-from .config import DataConfig
+from .config import FinetuneDataConfig
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class TrainingData:
     valid: Any = None
 
 
-def load_training_data(config: DataConfig, spec: TaskSpec, validate: bool) -> TrainingData:
+def load_training_data(config: FinetuneDataConfig, spec: TaskSpec, validate: bool) -> TrainingData:
     """Load the splits ``train`` and, if the run is validated, ``valid``; logs what ``--max_length`` leaves out.
 
     Raises:
@@ -82,7 +82,7 @@ def fit_training_data(policy: str, model: nn.Module, data: TrainingData) -> Trai
     return replace(data, train=CroppedDataset(data.train, limit), valid=valid)
 
 
-def check_eval_splits(config: DataConfig, splits: tuple[str, ...], spec: TaskSpec, model: nn.Module) -> None:
+def check_eval_splits(config: FinetuneDataConfig, splits: tuple[str, ...], spec: TaskSpec, model: nn.Module) -> None:
     """Check, before training, that the ``--eval_splits`` can be evaluated after it.
 
     Raises:

@@ -23,7 +23,7 @@ import numpy as np
 from tape.errors import ConfigError
 from tape.io.atomic import atomic_write
 
-from .embedding_journal import Identity, Place
+from .embedding_journal import Identity, StoredEmbedding
 
 SCHEMA = "proteinlm-embeddings"
 SCHEMA_VERSION = 1
@@ -49,7 +49,7 @@ class EmbeddedProteins:
 
     identifiers: Sequence[str]
     lengths: np.ndarray
-    places: Sequence[Place]
+    places: Sequence[StoredEmbedding]
     full_sequence: bool
 
 

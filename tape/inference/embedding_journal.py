@@ -33,7 +33,7 @@ Embedding = tuple[np.ndarray, np.ndarray]  # states (rows, columns), or their me
 
 
 @dataclass(frozen=True)
-class Place:
+class StoredEmbedding:
     """Where the values of a protein are stored in a journal."""
 
     file: Path
@@ -62,22 +62,22 @@ def journal_files(out_file: Path) -> list[Path]:
     return sorted(path for path in found if path == first or path.name.removeprefix(f"{first.name}.").isdigit())
 
 
-def read_places(out_file: Path, identity: Identity) -> dict[int, Place]:
+def read_places(out_file: Path, identity: Identity) -> dict[int, StoredEmbedding]:
     """Index -> place of every finished protein.
 
     Raises:
         ConfigError: a journal belongs to another model, other data or other options.
         DataError: a file with that name is not a journal.
     """
-    places: dict[int, Place] = {}
+    places: dict[int, StoredEmbedding] = {}
     for path in journal_files(out_file):
         places.update(_scan(path, identity)[0])
     return places
 
 
-def _scan(path: Path, identity: Identity) -> tuple[dict[int, Place], int]:
+def _scan(path: Path, identity: Identity) -> tuple[dict[int, StoredEmbedding], int]:
     """The places of one journal, and the end of its last complete record (0 without a complete header)."""
-    places: dict[int, Place] = {}
+    places: dict[int, StoredEmbedding] = {}
     with path.open("rb") as stream:
         if not _same_identity(path, stream, identity):
             return places, 0
@@ -89,7 +89,7 @@ def _scan(path: Path, identity: Identity) -> tuple[dict[int, Place], int]:
             values = stream.read(size) if 0 < size < (1 << 40) else b""
             if not values or len(values) < size or zlib.crc32(values, zlib.crc32(head[_LENGTH.size :])) != checksum:
                 break
-            places[index] = Place(path, offset, rows, columns, pooled)
+            places[index] = StoredEmbedding(path, offset, rows, columns, pooled)
             end = stream.tell()
     return places, end
 

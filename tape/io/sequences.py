@@ -52,7 +52,7 @@ class SequenceRecord:
 
 
 @dataclass(frozen=True)
-class Row:
+class LabeledRow:
     """All fields of one record, with file and record number for error messages."""
 
     fields: dict[str, Any]
@@ -86,14 +86,14 @@ def _fasta_records(path: Path, progress: ReadCallback | None = None) -> Iterator
         yield (header.split(maxsplit=1) or [""])[0], sequence
 
 
-def _fasta_rows(path: Path, progress: ReadCallback | None = None) -> Iterator[Row]:
+def _fasta_rows(path: Path, progress: ReadCallback | None = None) -> Iterator[LabeledRow]:
     """Fields of headers such as ``>id fold_label=3``; the sequence is the field ``primary``."""
     for number, (header, sequence) in enumerate(_fasta_entries(path, progress), start=1):
         words = header.split()
         fields = dict(word.split("=", 1) for word in words if "=" in word)
         if words and "=" not in words[0]:
             fields["id"] = words[0]
-        yield Row({**fields, "primary": sequence}, f"{path}, record {number}")
+        yield LabeledRow({**fields, "primary": sequence}, f"{path}, record {number}")
 
 
 def _stockholm_records(path: Path, progress: ReadCallback | None = None) -> Iterator[tuple[str, str]]:
@@ -185,7 +185,7 @@ class _JsonWindow:
         return not self._ended
 
 
-def _json_rows(path: Path, progress: ReadCallback | None = None) -> Iterator[Row]:
+def _json_rows(path: Path, progress: ReadCallback | None = None) -> Iterator[LabeledRow]:
     with open_text(path, progress) as stream:
         if split_suffix(path)[0] == ".jsonl":
             values = _json_line_values(stream, path)
@@ -195,7 +195,7 @@ def _json_rows(path: Path, progress: ReadCallback | None = None) -> Iterator[Row
             where = f"{path}, record {number}"
             if not isinstance(value, dict):
                 raise DataError(f"{where}: expected a JSON object, found {type(value).__name__}")
-            yield Row(value, where)
+            yield LabeledRow(value, where)
 
 
 def _json_line_values(stream: IO[str], path: Path) -> Iterator[Any]:
@@ -208,7 +208,7 @@ def _json_line_values(stream: IO[str], path: Path) -> Iterator[Any]:
             raise DataError(f"{path}, record {number}: JSON that can't be read: {error}") from error
 
 
-def _table_rows(path: Path, progress: ReadCallback | None = None, delimiter: str = ",") -> Iterator[Row]:
+def _table_rows(path: Path, progress: ReadCallback | None = None, delimiter: str = ",") -> Iterator[LabeledRow]:
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
     with open_text(path, progress) as stream:
         reader = csv.DictReader(stream, delimiter=delimiter, skipinitialspace=True)
@@ -218,14 +218,14 @@ def _table_rows(path: Path, progress: ReadCallback | None = None, delimiter: str
                 raise DataError(
                     f"{where}: the header has {len(reader.fieldnames or ())} columns, this record has another number"
                 )
-            yield Row({name.strip(): value for name, value in fields.items()}, where)
+            yield LabeledRow({name.strip(): value for name, value in fields.items()}, where)
 
 
-def _lmdb_rows(path: Path, progress: ReadCallback | None = None) -> Iterator[Row]:
+def _lmdb_rows(path: Path, progress: ReadCallback | None = None) -> Iterator[LabeledRow]:
     with LMDBReader(path) as reader:
         share = file_size(path) // max(1, len(reader))  # bytes per record on average
         for key, fields in enumerate(reader):  # from 0, as the keys of the file and the messages of LMDBReader
-            yield Row(fields, f"{path}, record {key}")
+            yield LabeledRow(fields, f"{path}, record {key}")
             if progress is not None:
                 progress(share)
 
@@ -236,7 +236,7 @@ _PAIR_PARSERS: dict[str, Callable[..., Iterator[tuple[str, str]]]] = {
     **dict.fromkeys((".sto", ".stk", ".stockholm"), _stockholm_records),
     **dict.fromkeys((".txt", ".tab"), _text_records),
 }
-_ROW_PARSERS: dict[str, Callable[..., Iterator[Row]]] = {
+_ROW_PARSERS: dict[str, Callable[..., Iterator[LabeledRow]]] = {
     **dict.fromkeys(_FASTA_SUFFIXES, _fasta_rows),
     ".jsonl": _json_rows,
     ".json": _json_rows,
@@ -256,7 +256,7 @@ def is_sequence_file(path: str | os.PathLike[str]) -> bool:
     return split_suffix(path)[0] in SEQUENCE_SUFFIXES
 
 
-def read_rows(path: str | os.PathLike[str], progress: ReadCallback | None = None) -> Iterator[Row]:
+def read_rows(path: str | os.PathLike[str], progress: ReadCallback | None = None) -> Iterator[LabeledRow]:
     """Yield all fields of each record of a .jsonl, .json, .csv, .tsv, FASTA (compressed or not) or .lmdb file.
 
     FASTA headers have fields as ``>id name=value name=value``, and the sequence is the field ``primary``.
@@ -309,7 +309,7 @@ def _from_pairs(path: Path, pairs: Iterator[tuple[str, str]]) -> Iterator[Sequen
         yield _record(identifier or str(number - 1), sequence, where)
 
 
-def _from_rows(rows: Iterator[Row], keys: Sequence[str]) -> Iterator[SequenceRecord]:
+def _from_rows(rows: Iterator[LabeledRow], keys: Sequence[str]) -> Iterator[SequenceRecord]:
     for number, row in enumerate(rows):
         key = next((key for key in keys if key in row.fields), None)
         if key is None:

@@ -81,7 +81,7 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """One row of the table: a metric on a split, for every model."""
 
     task: str
@@ -206,7 +206,7 @@ def headlines_of(group: Sequence[Evaluated]) -> tuple[tuple[str, str], ...]:
     return ((name, name.replace("_", " ")),)
 
 
-def make_rows(evaluations: Sequence[Evaluated]) -> list[Row]:
+def make_rows(evaluations: Sequence[Evaluated]) -> list[ReportRow]:
     """The rows of the table, one per data set, split and metric."""
     rows = []
     for group in groups_of(evaluations):
@@ -215,18 +215,18 @@ def make_rows(evaluations: Sequence[Evaluated]) -> list[Row]:
             found = {column: measured(runs, key) for column, runs in columns_in(group).items()}
             values = {column: metric for column, metric in found.items() if metric is not None}
             place = (first.task, first.data_name, first.is_simulated, first.split, first.proteins)
-            rows.append(Row(*place, title, values))
+            rows.append(ReportRow(*place, title, values))
     return rows
 
 
-def columns_of(rows: Sequence[Row]) -> list[str]:
+def columns_of(rows: Sequence[ReportRow]) -> list[str]:
     """The columns of the table: the known ones in the order of COLUMNS, then the others in order of appearance."""
     met = dict.fromkeys(column for row in rows for column in row.values)
     known = [column for column in COLUMNS.values() if column in met]
     return known + [column for column in met if column not in known]
 
 
-def best_of(row: Row) -> float | None:
+def best_of(row: ReportRow) -> float | None:
     """The best value of a row; None if the row has only one."""
     numbers = [metric.value for metric in row.values.values() if not math.isnan(metric.value)]
     if len(numbers) < 2:
@@ -249,7 +249,7 @@ def shown_spread(metric: Metric | None) -> str:
     return metric.shown if isinstance(metric, SeedMean) and not math.isnan(metric.value) else ""
 
 
-def markdown_table(rows: Sequence[Row]) -> str:
+def markdown_table(rows: Sequence[ReportRow]) -> str:
     """The table; the best value of a row with several is bold, and a note explains means over seeds."""
     columns = columns_of(rows)
     lines = [
@@ -266,7 +266,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def has_means(rows: Sequence[Row]) -> bool:
+def has_means(rows: Sequence[ReportRow]) -> bool:
     """Whether a value of the table is a mean over seeds."""
     return any(isinstance(metric, SeedMean) for row in rows for metric in row.values.values())
 
@@ -309,7 +309,7 @@ def described_by(group: Sequence[Evaluated]) -> EvaluationRecord:
     return next((e.record for e in group if e.record.model != "onehot"), group[0].record)
 
 
-def csv_table(rows: Sequence[Row]) -> str:
+def csv_table(rows: Sequence[ReportRow]) -> str:
     """The table as CSV with full precision, and each value's interval, or standard deviation and number of seeds."""
     columns = columns_of(rows)
     averaged = [c for c in columns if any(isinstance(row.values.get(c), SeedMean) for row in rows)]

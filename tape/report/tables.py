@@ -12,7 +12,7 @@ from tape.report.published import Published, grouped_reasons, load_published, pu
 from tape.report.rows import (
     SEEDS_NOTE,
     Evaluated,
-    Row,
+    ReportRow,
     best_of,
     columns_in,
     columns_of,
@@ -32,7 +32,7 @@ def scrolling(table: str, name: str) -> str:
     return f'<div class="scroll" role="region" aria-label="{escape(name)}" tabindex="0">{table}</div>'
 
 
-def result_table(rows: Sequence[Row]) -> str:
+def result_table(rows: Sequence[ReportRow]) -> str:
     """The table of all rows, with one column per model."""
     columns = columns_of(rows)
     head = "".join(f'<th scope="col" class="n">{escape(column)}</th>' for column in columns)

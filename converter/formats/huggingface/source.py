@@ -10,7 +10,14 @@ import torch
 
 from converter.formats.model_files import ModelFiles, file_hashes
 from converter.formats.tape.source import read_config
-from converter.mapping.rules import Layout, Mapped, apply_rules, as_single_rank, check_tied, token_rows_by_name
+from converter.mapping.rules import (
+    Mapped,
+    TransformSettings,
+    apply_rules,
+    as_single_rank,
+    check_tied,
+    token_rows_by_name,
+)
 from converter.mapping.tables import HUGGINGFACE_DROPS, HUGGINGFACE_RULES, POST_LN_DROPS, POST_LN_RULES, WORD_EMBEDDINGS
 from converter.options import SourceOptions, reject_options
 from converter.verify.named_forward import HUGGINGFACE_NAMES, POST_LN_NAMES, ForwardSettings, NamedForward, unsharded
@@ -87,7 +94,7 @@ class HuggingFaceSource:
         return _BIAS in self._state
 
     def map(self) -> Mapped:
-        layout = Layout(self.config.num_attention_heads, 3.0, self._rows)
+        layout = TransformSettings(self.config.num_attention_heads, 3.0, self._rows)
         shards = as_single_rank(self._state)
         check_tied(shards, _DECODER, WORD_EMBEDDINGS)
         check_tied(shards, _DECODER_BIAS, _BIAS)

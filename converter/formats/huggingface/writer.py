@@ -15,7 +15,7 @@ import torch
 
 from converter.mapping.rules import invert_rules
 from converter.mapping.tables import HUGGINGFACE_RULES, POST_LN_RULES
-from converter.mapping.transforms import Layout
+from converter.mapping.transforms import TransformSettings
 from tape.configs import CONFIG_NAME, ProteinBertConfig
 from tape.errors import ConfigError
 from tape.io.atomic import atomic_write, write_json, write_text
@@ -82,7 +82,7 @@ class HuggingFaceTarget:
     def write(self, folder: Path, state: LazyState, config: ProteinBertConfig, source: Mapping[str, Any]) -> None:
         """Write all files but ``conversion.json``."""
         rules = POST_LN_RULES if config.layer_norm_position == "post" else HUGGINGFACE_RULES
-        layout = Layout(
+        layout = TransformSettings(
             config.num_attention_heads, 3.0, tuple(range(config.vocab_size)), embedding_rows=config.vocab_size
         )
         tensors = {key: one for key, (one,) in invert_rules(rules, state, config.num_hidden_layers, layout).items()}

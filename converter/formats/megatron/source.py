@@ -21,7 +21,7 @@ from converter.mapping.tables import (
     TOKEN_TYPES,
     WORD_EMBEDDINGS,
 )
-from converter.mapping.transforms import Layout
+from converter.mapping.transforms import TransformSettings
 from converter.options import SourceOptions
 from converter.verify.reference_forward import ReferenceForward
 from tape.configs import ProteinBertConfig
@@ -67,7 +67,7 @@ class MegatronSource:
 
     def map(self) -> Mapped:
         config = self.config
-        layout = Layout(config.num_attention_heads, self._settings.version, self._rows)
+        layout = TransformSettings(config.num_attention_heads, self._settings.version, self._rows)
         return map_megatron(self._shards, config.num_hidden_layers, layout, config.type_vocab_size)
 
     def reference_forward(self, rounded_to: torch.dtype | None) -> ReferenceForward:
@@ -243,7 +243,7 @@ class _MegatronSettings:
         return (body, "gelu_tanh" if everywhere else "gelu")
 
 
-def map_megatron(shards: Mapping[str, Shards], layers: int, layout: Layout, token_types: int) -> Mapped:
+def map_megatron(shards: Mapping[str, Shards], layers: int, layout: TransformSettings, token_types: int) -> Mapped:
     """The state dict of ``ProteinBertForMaskedLM``, or of its encoder if the source has no LM head."""
     mapped = apply_rules(MEGATRON_RULES, MEGATRON_DROPS, shards, layers, layout)
     check_tied(shards, MEGATRON_HEAD_WORDS, MEGATRON_WORDS)

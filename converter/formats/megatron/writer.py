@@ -24,7 +24,7 @@ from converter.mapping.tables import (
     MEGATRON_WORDS,
     TOKEN_TYPES,
 )
-from converter.mapping.transforms import Layout
+from converter.mapping.transforms import TransformSettings
 from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
 from tape.io.atomic import atomic_write, write_text
@@ -118,7 +118,7 @@ class MegatronTarget:
     def _shards(self, state: LazyState, config: ProteinBertConfig) -> dict[str, Shards]:
         rows, _ = token_rows_by_name(MEGATRON_VOCABULARY)
         padded = _ROWS_MULTIPLE * self.tensor
-        layout = Layout(config.num_attention_heads, VERSION, rows, ranks=self.tensor, embedding_rows=padded)
+        layout = TransformSettings(config.num_attention_heads, VERSION, rows, ranks=self.tensor, embedding_rows=padded)
         return invert_rules(MEGATRON_RULES, state, config.num_hidden_layers, layout)
 
     def _path(self, folder: Path, stage: int, rank: int) -> Path:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from converter.formats.model_files import as_json, file_hashes
-from converter.mapping.rules import Layout, Mapped, apply_rules, as_single_rank, check_tied, token_rows_by_name
+from converter.mapping.rules import (
+    Mapped,
+    TransformSettings,
+    apply_rules,
+    as_single_rank,
+    check_tied,
+    token_rows_by_name,
+)
 from converter.mapping.tables import DECODER, PROTEINLM_DROPS, PROTEINLM_RULES, WORD_EMBEDDINGS
 from converter.options import SourceOptions, reject_options
 from converter.verify.named_forward import PROTEINLM_NAMES, ForwardSettings, NamedForward, TensorShard
@@ -54,7 +61,7 @@ class ShardedSource:
         return any(name.startswith("mlm.") for name in self._tensors)
 
     def map(self) -> Mapped:
-        layout = Layout(self._config.num_attention_heads, 3.0, self._rows)
+        layout = TransformSettings(self._config.num_attention_heads, 3.0, self._rows)
         state = {name: LazyTensor(entry.shape, entry.dtype, entry.gather) for name, entry in self._tensors.items()}
         shards = as_single_rank(state)
         check_tied(shards, DECODER, WORD_EMBEDDINGS)

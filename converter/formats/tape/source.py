@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from converter.formats.model_files import ModelFiles, file_hashes
-from converter.mapping.rules import Layout, Mapped, apply_rules, as_single_rank, check_tied
+from converter.mapping.rules import Mapped, TransformSettings, apply_rules, as_single_rank, check_tied
 from converter.mapping.tables import (
     DECODER,
     PROTEINLM_DROPS,
@@ -66,7 +66,7 @@ class TapeSource:
 
     def map(self) -> Mapped:
         config = self.config
-        layout = Layout(config.num_attention_heads, 3.0, tuple(range(config.vocab_size)))
+        layout = TransformSettings(config.num_attention_heads, 3.0, tuple(range(config.vocab_size)))
         own = PROTEINLM_POST_RULES if config.layer_norm_position == "post" else PROTEINLM_RULES
         rules = TAPE_05_RULES if self._is_05 else own
         shards = as_single_rank(with_tied_decoder(self._state))

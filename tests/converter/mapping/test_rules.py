@@ -26,7 +26,13 @@ from converter.mapping.tables import (
     PROTEINLM_RULES,
     TAPE_05_RULES,
 )
-from converter.mapping.transforms import TRANSFORMS, Layout, merge_query_key_value, merge_same, split_query_key_value
+from converter.mapping.transforms import (
+    TRANSFORMS,
+    TransformSettings,
+    merge_query_key_value,
+    merge_same,
+    split_query_key_value,
+)
 from tape.errors import CheckpointError, VocabularyMismatchError
 from tape.models.lazy_tensors import LazyTensor
 from tape.tokenizers import IUPAC_VOCAB
@@ -54,10 +60,10 @@ def loaded(mapped: Mapped) -> dict[str, Tensor]:
 
 
 def convert(shards: dict[str, tuple[Tensor, ...]], truth: Truth) -> Mapped:
-    return map_megatron(lazily(shards), truth.layers, Layout(truth.heads, 3.0, ROWS), token_types=1)
+    return map_megatron(lazily(shards), truth.layers, TransformSettings(truth.heads, 3.0, ROWS), token_types=1)
 
 
-def map_proteinlm(state: dict[str, Tensor], layout: Layout) -> Mapped:
+def map_proteinlm(state: dict[str, Tensor], layout: TransformSettings) -> Mapped:
     shards = as_single_rank({key: LazyTensor.of(value) for key, value in state.items()})
     return apply_rules(PROTEINLM_RULES, PROTEINLM_DROPS, shards, 2, layout)
 
@@ -80,7 +86,7 @@ def test_query_key_value_order(version: float) -> None:
     }
     order = orders.get(version, [(p, h, r) for h in range(2) for p in range(3) for r in range(3)])
     fused = torch.stack([rows[key] for key in order])
-    layout = Layout(heads, version, ROWS)
+    layout = TransformSettings(heads, version, ROWS)
     parts = merge_query_key_value((fused,), layout)
     for number, part in enumerate(parts):
         expected = torch.stack([rows[number, h, r] for h in range(heads) for r in range(size)])
@@ -153,7 +159,7 @@ def test_token_types_of_the_source_are_kept(truth: Truth) -> None:
 
 def test_replicated_tensors_may_differ_by_rounding_only() -> None:
     tensor = torch.ones(3)
-    layout = Layout(1, 3.0, ROWS)
+    layout = TransformSettings(1, 3.0, ROWS)
     assert torch.equal(merge_same((tensor, tensor * (1 + 1e-7)), layout)[0], tensor)
     with pytest.raises(CheckpointError, match="different values"):
         merge_same((tensor, tensor + 1e-3), layout)
@@ -183,7 +189,7 @@ def test_tensor_without_dimensions_is_named(truth: Truth) -> None:
 
 def test_our_names_pass_and_the_unused_tail_is_dropped(truth: Truth) -> None:
     state = expected_state(truth) | {"bert.bert_tail_dense.bias": torch.zeros(truth.hidden)}
-    mapped = map_proteinlm(state, Layout(truth.heads, 3.0, tuple(range(30))))
+    mapped = map_proteinlm(state, TransformSettings(truth.heads, 3.0, tuple(range(30))))
     assert mapped.dropped.keys() == {"bert.bert_tail_dense.bias"}
     assert mapped.state.keys() == expected_state(truth).keys()
 
@@ -191,7 +197,7 @@ def test_our_names_pass_and_the_unused_tail_is_dropped(truth: Truth) -> None:
 def test_our_checkpoint_with_another_token_order(truth: Truth) -> None:
     order = tuple(reversed(range(30)))
     state = expected_state(truth)
-    converted = map_proteinlm(state, Layout(truth.heads, 3.0, order))
+    converted = map_proteinlm(state, TransformSettings(truth.heads, 3.0, order))
     mapped = loaded(converted)
     assert torch.equal(mapped["mlm.bias"], state["mlm.bias"].flip(0))
     assert torch.equal(mapped["mlm.decoder.weight"], state["mlm.decoder.weight"].flip(0))
@@ -213,7 +219,7 @@ def test_check_total_names_each_kind_of_difference() -> None:
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_splitting_and_merging_are_inverses(version: float, ranks: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    layout = Layout(heads=4, version=version, token_rows=ROWS, ranks=ranks, embedding_rows=32)
+    layout = TransformSettings(heads=4, version=version, token_rows=ROWS, ranks=ranks, embedding_rows=32)
     wide, words = torch.randn(8, 12, generator=generator), torch.randn(30, 8, generator=generator)
     parts = tuple(torch.randn(8, 8, generator=generator) for _ in range(3))
     for name, tensors in {
@@ -233,7 +239,7 @@ def test_splitting_and_merging_are_inverses(version: float, ranks: int) -> None:
 @pytest.mark.parametrize("rules", [MEGATRON_RULES, HUGGINGFACE_RULES, PROTEINLM_RULES])
 def test_every_table_produces_the_same_model(rules: tuple, truth: Truth) -> None:
     state = {key: LazyTensor.of(value) for key, value in expected_state(truth).items()}
-    layout = Layout(truth.heads, 3.0, ROWS, ranks=2, embedding_rows=256)
+    layout = TransformSettings(truth.heads, 3.0, ROWS, ranks=2, embedding_rows=256)
     shards = invert_rules(rules, state, truth.layers, layout)
     found = apply_rules(rules, {}, shards, truth.layers, layout)
     assert found.state.keys() == state.keys()
@@ -249,7 +255,7 @@ def test_tables_of_the_post_layer_norm_forms_name_the_same_parameters() -> None:
 
 def test_writing_backwards_is_total_too(truth: Truth) -> None:
     state = {key: LazyTensor.of(value) for key, value in expected_state(truth).items()}
-    layout = Layout(truth.heads, 3.0, ROWS, embedding_rows=128)
+    layout = TransformSettings(truth.heads, 3.0, ROWS, embedding_rows=128)
     for rules in (MEGATRON_RULES, HUGGINGFACE_RULES):
         with pytest.raises(CheckpointError, match=r"adapter\.weight: unknown key: the format to write has no rule"):
             invert_rules(rules, state | {"adapter.weight": state["mlm.bias"]}, truth.layers, layout)
@@ -263,6 +269,6 @@ def test_writing_backwards_is_total_too(truth: Truth) -> None:
 
 def test_a_size_that_the_ranks_do_not_divide_is_named(truth: Truth) -> None:
     state = {key: LazyTensor.of(value) for key, value in expected_state(truth).items()}
-    layout = Layout(truth.heads, 3.0, ROWS, ranks=3, embedding_rows=384)
+    layout = TransformSettings(truth.heads, 3.0, ROWS, ranks=3, embedding_rows=384)
     with pytest.raises(CheckpointError, match=r"query\.weight: size 32 can't be divided by 3"):
         invert_rules(MEGATRON_RULES, state, truth.layers, layout)
