@@ -160,6 +160,24 @@ def test_the_changelog_names_this_version() -> None:
     assert headings[1].startswith(__version__)
 
 
+def test_the_messages_in_troubleshooting_are_those_of_the_source() -> None:
+    """Each quoted message, or its parts around ``...``, occurs in the source; placeholders of f-strings aside."""
+    sources = [
+        path.read_text(encoding="utf-8")
+        for folder in ("tape", "pretrain", "converter", "scripts")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in {".py", ".sh"}
+    ]
+    joined = re.sub(r'"\s*\n\s*f?"', "", "\n".join(sources))
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    messages = [
+        message for row in re.findall(r"^\| (.+?) \|", text, re.MULTILINE) for message in re.findall("`(.+?)`", row)
+    ]
+    parts = [part.strip() for message in messages for part in message.split("...") if part.strip()]
+    assert len(parts) > 15
+    assert [part for part in parts if part not in joined] == []
+
+
 def test_the_licence_is_apache() -> None:
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "Apache License" in text
