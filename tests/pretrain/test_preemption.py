@@ -105,7 +105,7 @@ def test_workers_survive_a_signal_to_the_process_group_and_end_with_their_run(tm
             with contextlib.suppress(ProcessLookupError):  # done already
                 os.kill(process, number)
     assert signalled.end(60) == 0, signalled.text
-    assert "leaving after iteration" in signalled.text
+    assert "exiting after iteration" in signalled.text
     assert f"saved {tmp_path / 'run'}/iter_" in signalled.text
     wait_for(lambda: not any(map(is_running, (*orphans, *workers))), "the end of the workers", 30)
 
@@ -130,7 +130,7 @@ def test_torchrun_forwards_the_signal_and_the_run_resumes(
         process.terminate()
         process.wait(60)
     text = (tmp_path / "log").read_text()
-    assert "SIGTERM: leaving after iteration" in text
+    assert "SIGTERM: exiting after iteration" in text
     assert f"saved {save}/iter_" in text
     assert "FAILED" not in text  # torchrun prints it if a rank has another exit code than 0
     stopped = int((save / "latest_checkpointed_iteration.txt").read_text())
@@ -152,5 +152,5 @@ def test_exit_duration(
     options = ("--save", tmp_path, "--load", tmp_path, "--exit-duration-in-mins", 0.01, "--eval-interval", 1)
     pretrain_here(flags(*options, train_iters=100_000))
     out = capsys.readouterr().out
-    assert "--exit-duration-in-mins 0.01: leaving after iteration" in out
+    assert "--exit-duration-in-mins 0.01: exiting after iteration" in out
     assert out.rstrip().endswith((tmp_path / "latest_checkpointed_iteration.txt").read_text().strip().zfill(7))

@@ -88,7 +88,7 @@ def test_launchers(folder: Path, launcher: str, model: str) -> None:
     assert arguments.data.corpora is not None
     assert arguments.data.corpora.prefixes == ("a", "b")
     assert arguments.checkpoint.save == arguments.checkpoint.load == "save"
-    assert arguments.reporting.tensorboard_directory == "save/tensorboard"
+    assert arguments.logging.tensorboard_directory == "save/tensorboard"
     assert arguments.samples.seq_length == 2176
     assert arguments.schedule.rate(9901) > 1.9e-4  # flags given win over the file's
     assert arguments.notices == ()
