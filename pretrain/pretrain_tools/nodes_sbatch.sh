@@ -40,11 +40,11 @@ read -r WORD ITERATION <<< "$STATE"
 if [[ "$WORD" != unfinished ]]; then
     echo "$WORD at iteration $ITERATION" >&2
 elif ((ITERATION <= BEFORE)); then
-    echo "error: this start got no further than iteration $BEFORE: not queued again" >&2
+    echo "error: this start made no progress beyond iteration $BEFORE: not requeued" >&2
     exit 1
 else
-    echo "queued again, to go on from iteration $ITERATION" >&2
+    echo "requeued to resume from iteration $ITERATION" >&2
     scontrol requeue "$SLURM_JOB_ID" && exit
-    echo "error: not queued again (is requeueing allowed here?): submit it once more, it goes on" >&2
+    echo "error: not requeued (is requeueing allowed here?): submit the job again; it resumes" >&2
     exit 1
 fi

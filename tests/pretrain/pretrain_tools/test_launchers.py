@@ -203,7 +203,7 @@ def slurm(folder: Path) -> Slurm:
 
 
 def test_an_unfinished_job_queues_itself_again(slurm: Slurm) -> None:
-    assert slurm.run("unfinished 12") == "0: queued again, to go on from iteration 12\n"
+    assert slurm.run("unfinished 12") == "0: requeued to resume from iteration 12\n"
     assert slurm.requeued
     asked = next(line for line in slurm.calls.read_text().splitlines() if line.startswith("python"))
     assert "run_state.py 8 @" in asked  # of as many processes as tasks
@@ -216,7 +216,7 @@ def test_an_unfinished_job_queues_itself_again(slurm: Slurm) -> None:
         ("finished 12", "true", "0: finished at iteration 12"),
         ("stopped 12", "true", "0: stopped at iteration 12"),
         ("unfinished 12", "exit 3", "3: "),  # a rank failed
-        ("unfinished 5", "true", "1: error: this start got no further than iteration 5"),
+        ("unfinished 5", "true", "1: error: this start made no progress beyond iteration 5"),
     ],
 )
 def test_other_jobs_do_not(slurm: Slurm, state: str, steps: str, said: str) -> None:
@@ -263,7 +263,7 @@ def test_the_state_of_a_real_run(
     result = subprocess.run(
         command, cwd=slurm.folder, env=environment, capture_output=True, text=True, check=False, timeout=120
     )
-    assert (result.returncode, result.stderr) == (0, "queued again, to go on from iteration 2\n")
+    assert (result.returncode, result.stderr) == (0, "requeued to resume from iteration 2\n")
     assert slurm.requeued
 
 
