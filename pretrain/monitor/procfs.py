@@ -1,6 +1,6 @@
-"""What the operating system knows of this process: whether it computes, reads or writes, and where its main thread is.
+"""Activity of this process as the operating system reports it: CPU time, I/O, and the stack of its main thread.
 
-Needs /proc for some of it; what can't be known is None, or counts as work.
+Some of it is read from /proc. On a system without /proc, a process counts as active.
 """
 
 from __future__ import annotations
@@ -17,39 +17,42 @@ from pathlib import Path
 from types import FrameType
 
 _ROOT = Path(__file__).resolve().parents[2]
-_OURS = str(_ROOT) + os.sep
-_PYTHON = sysconfig.get_paths()["stdlib"] + os.sep
-_PACKAGES = f"{os.sep}site-packages{os.sep}"
-# Shares of one CPU below which a thread, or a process, does nothing worth speaking of.
-_IDLE_SHARE = 0.1
-_QUIET_SHARE = 0.1
-_QUIET_SECONDS = 1.0  # the watchdog's own work comes in bursts; over so long it is less than that
-_QUIET_BYTES = 1 << 16
-_EXCHANGES = ("torch/distributed/", "pretrain/parallel/")
-# On the stack while torch.compile works, and not while what it made runs.
+_REPOSITORY = str(_ROOT) + os.sep
+_STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"] + os.sep
+_SITE_PACKAGES = f"{os.sep}site-packages{os.sep}"
+# Fractions of one CPU below which the main thread, or the process, counts as idle.
+_IDLE_THREAD_SHARE = 0.1
+_IDLE_PROCESS_SHARE = 0.1
+_IDLE_PROCESS_BYTES = 1 << 16
+# Activity is measured over at least this many seconds; the watchdog's own work comes in bursts and is below the limits.
+_MEASURED_SECONDS = 1.0
+# Files of functions that wait for other ranks.
+_COMMUNICATION = ("torch/distributed/", "pretrain/parallel/")
+# On the stack while torch.compile compiles, but not while compiled code runs.
 _COMPILERS = ("torch/_dynamo/convert_frame.py:", "torch/_inductor/compile_fx.py:")
 
 
 class AwakeClock:
-    """Seconds during which this process ran: while it, or its machine, is suspended, no time passes.
+    """A clock that stops while this process, or its machine, is suspended.
 
     Args:
-        gap: seconds between two readings that only a suspended process leaves.
-        source: of time.
+        gap: seconds between two readings above which the process is taken to have been suspended in between.
+        source: returns the current time in seconds.
     """
 
     def __init__(self, gap: float, source: Callable[[], float] = time.monotonic) -> None:
         self._gap, self._source = gap, source
-        self._last, self._lost = source(), 0.0
+        self._last, self._suspended = source(), 0.0
         self._lock = threading.Lock()
 
     def now(self) -> float:
+        """The current time in seconds, without the time during which the process was suspended."""
         with self._lock:
             now = self._source()
             if now - self._last > self._gap:
-                self._lost += now - self._last
+                self._suspended += now - self._last
             self._last = now
-            return now - self._lost
+            return now - self._suspended
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,9 @@ class Place:
     """Where a thread is.
 
     Attributes:
-        text: for people: the innermost function, and the innermost one of this repository.
-        in_collective: whether that is within a collective or point-to-point communication.
-        compiling: whether torch.compile is at work.
+        text: the innermost function on the stack, and the innermost one of this repository, with file and line.
+        in_collective: whether the thread is within a collective or a point-to-point operation.
+        compiling: whether torch.compile is compiling.
     """
 
     text: str = ""
@@ -68,93 +71,97 @@ class Place:
 
 
 class MainThread:
-    """The main thread, as one other sees it."""
+    """The main thread of this process, observed from another thread."""
 
     def __init__(self) -> None:
         self._thread = threading.main_thread()
         self._clock: int | None = None
-        self._asked_at, self._seconds = 0.0, 0.0
+        self._measured_at, self._seconds = 0.0, 0.0
         if hasattr(time, "pthread_getcpuclockid") and self._thread.ident is not None:
             self._clock = time.pthread_getcpuclockid(self._thread.ident)
 
     def computed(self, now: float) -> bool:
-        """Whether it computed for a good part of the time since this was asked last; False where that isn't known."""
+        """Whether it used more than a little CPU time since the previous call; False where that cannot be measured."""
         if self._clock is None:
             return False
-        seconds, self._asked_at = now - self._asked_at, now
+        seconds, self._measured_at = now - self._measured_at, now
         before, self._seconds = self._seconds, time.clock_gettime(self._clock)
-        return self._seconds - before > _IDLE_SHARE * seconds
+        return self._seconds - before > _IDLE_THREAD_SHARE * seconds
 
     @property
     def folder(self) -> Path:
-        """What the system says about it."""
+        """Its directory in /proc."""
         return Path(f"/proc/self/task/{self._thread.native_id}")
 
     def place(self) -> Place:
+        """The function that it is in now."""
         frame = sys._current_frames().get(self._thread.ident or 0)
-        return describe(list(_outwards(frame)))
+        return describe(list(_stack(frame)))
 
 
-def _outwards(frame: FrameType | None) -> Iterator[tuple[str, str]]:
-    """File with line, and function, from the innermost on."""
+def _stack(frame: FrameType | None) -> Iterator[tuple[str, str]]:
+    """Yield (``file:line``, function) for each frame, starting with the innermost."""
     while frame is not None:
         yield f"{_short(frame.f_code.co_filename)}:{frame.f_lineno}", frame.f_code.co_name
         frame = frame.f_back
 
 
 def describe(places: list[tuple[str, str]]) -> Place:
-    """From files with lines, and functions, from the innermost on."""
+    """Describe a stack, given as (``file:line``, function) of each frame, innermost first."""
     if not places:
         return Place()
-    ours = next((item for item in places if _is_ours(item[0].rpartition(":")[0])), places[0])
+    own = next((item for item in places if _is_own(item[0].rpartition(":")[0])), places[0])
     return Place(
-        " from ".join(f"{function} ({file})" for file, function in dict.fromkeys((places[0], ours))),
-        any(file.startswith(_EXCHANGES) for file, _ in places[:2]),
+        " from ".join(f"{function} ({file})" for file, function in dict.fromkeys((places[0], own))),
+        any(file.startswith(_COMMUNICATION) for file, _ in places[:2]),
         any(file.startswith(_COMPILERS) for file, _ in places),
     )
 
 
-def _is_ours(path: str) -> bool:
+def _is_own(path: str) -> bool:
     return not Path(path).is_absolute() and (_ROOT / path).exists()
 
 
 def _short(path: str) -> str:
-    _, package, inside = path.rpartition(_PACKAGES)
-    return inside if package else path.removeprefix(_OURS).removeprefix(_PYTHON)
+    _, package, inside = path.rpartition(_SITE_PACKAGES)
+    return inside if package else path.removeprefix(_REPOSITORY).removeprefix(_STANDARD_LIBRARY)
 
 
 class ProcessActivity:
-    """Whether this process, or one that it started, does anything at all. Used by one thread.
+    """CPU time and I/O of this process and of the processes that it started. Not thread-safe.
 
     Args:
-        main: its main thread.
+        main: the main thread of this process.
     """
 
     def __init__(self, main: MainThread) -> None:
         self._main = main
         children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
-        self._known = (main.folder / "io").exists() and children.exists()
-        self._seen_at = float("-inf")
+        self._measurable = (main.folder / "io").exists() and children.exists()
+        self._measured_at = float("-inf")
         self._cpu, self._bytes = 0.0, 0
         self._worked = True
 
     def worked(self, now: float) -> bool:
-        """Whether it did something lately, since this was asked a second ago or longer; True where that isn't known."""
-        seconds = now - self._seen_at
-        if self._known and seconds >= _QUIET_SECONDS:
-            # not the whole process's bytes: the store in rank 0's serves all ranks
+        """Whether it was active during the last measurement interval; True where that cannot be measured."""
+        seconds = now - self._measured_at
+        if self._measurable and seconds >= _MEASURED_SECONDS:
+            # Only the main thread's I/O counts: in rank 0's process, the heartbeat store serves all ranks.
             cpu, moved = _cpu_seconds_of_all(), _bytes_moved(self._main.folder)
-            # a worker that ended takes its seconds with it: that something changed is work, too
-            self._worked = abs(cpu - self._cpu) > _QUIET_SHARE * seconds or moved - self._bytes > _QUIET_BYTES
-            self._cpu, self._bytes, self._seen_at = cpu, moved, now
+            # The total falls when a child process ends; that is activity, too.
+            self._worked = (
+                abs(cpu - self._cpu) > _IDLE_PROCESS_SHARE * seconds or moved - self._bytes > _IDLE_PROCESS_BYTES
+            )
+            self._cpu, self._bytes, self._measured_at = cpu, moved, now
         return self._worked
 
     def waits_for_storage(self) -> bool:
-        """Whether its main thread, or a process that it started, is in the kernel and can't be interrupted."""
-        return any(_fields(folder)[:1] == ["D"] for folder in (self._main.folder, *_folders_below(os.getpid())))
+        """Whether its main thread, or a process that it started, is in uninterruptible sleep (state D)."""
+        return any(_fields(folder)[:1] == ["D"] for folder in (self._main.folder, *_descendant_folders(os.getpid())))
 
 
 def _bytes_moved(folder: Path) -> int:
+    """Bytes read and written by a thread so far."""
     with suppress(OSError, ValueError):
         lines = (folder / "io").read_text(encoding="ascii").splitlines()
         fields = dict(line.split(": ") for line in lines)
@@ -163,18 +170,18 @@ def _bytes_moved(folder: Path) -> int:
 
 
 def _cpu_seconds_of_all() -> float:
-    """Of this process and all below it: workers that load data or compile compute for it."""
-    return time.process_time() + sum(map(_cpu_seconds, _folders_below(os.getpid())))
+    """CPU time of this process and its descendants, such as data-loader and compiler workers."""
+    return time.process_time() + sum(map(_cpu_seconds, _descendant_folders(os.getpid())))
 
 
-def _folders_below(process: int) -> Iterator[Path]:
+def _descendant_folders(process: int) -> Iterator[Path]:
     for path in Path(f"/proc/{process}/task").glob("*/children"):
         children: list[str] = []
         with suppress(OSError):
             children = path.read_text(encoding="ascii").split()
         for child in map(int, children):
             yield Path(f"/proc/{child}")
-            yield from _folders_below(child)
+            yield from _descendant_folders(child)
 
 
 def _cpu_seconds(folder: Path) -> float:
@@ -185,7 +192,7 @@ def _cpu_seconds(folder: Path) -> float:
 
 
 def _fields(folder: Path) -> list[str]:
-    """What follows the name in the system's line about a process or thread, its state first; nothing if it is gone."""
+    """The fields of /proc/.../stat after the name, beginning with the state; empty if the process has ended."""
     with suppress(OSError):
         return (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     return []

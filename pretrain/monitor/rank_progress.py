@@ -12,20 +12,19 @@ from .heartbeats import FailureReport, Heartbeat, start_of, this_machine
 from .procfs import AwakeClock, MainThread, ProcessActivity
 
 Count = Callable[[], int]
-# seconds without progress after which the main thread is inspected
-_INSPECT_AFTER = 1.0
+_INSPECT_AFTER = 1.0  # seconds without progress
 
 
 class RankProgress:
-    """Makes this rank's heartbeats; used by a single thread.
+    """Makes this rank's heartbeats. Not thread-safe.
 
     Args:
-        rank: this process.
-        trace: what its main thread is doing.
-        collectives: counters of started collectives, by name of the process group.
+        rank: this rank.
+        trace: spans of its main thread.
+        collectives: functions that count the started collectives of each process group, by name of the group.
         clock: measures durations.
         waits_are_idle: whether a main thread that waits for other ranks uses no CPU, as on gloo. A thread that waits
-            for a GPU spins, so that waiting can't be told from computing.
+            for a GPU spins, so waiting cannot be distinguished from computing.
     """
 
     def __init__(
@@ -42,10 +41,11 @@ class RankProgress:
 
     @property
     def last(self) -> Heartbeat:
+        """The most recent heartbeat."""
         return self._last
 
     def heartbeat(self, failure: str | None, report: FailureReport | None = None) -> Heartbeat:
-        """The next heartbeat, with a failure of this rank or a report about the run's end."""
+        """Make the next heartbeat, with a failure of this rank or a failure report about another one, if any."""
         now, position = self._clock.now(), self._trace.position
         heartbeat = replace(
             self._last,
@@ -63,7 +63,7 @@ class RankProgress:
         return self._last
 
     def _timed(self, heartbeat: Heartbeat, progress_count: int, now: float) -> Heartbeat:
-        """Add the time since the last progress."""
+        """Add the time since this rank last made progress."""
         before = self._last
         progressed = progress_count != self._progress_count or any(
             getattr(heartbeat, name) != getattr(before, name) for name in ("collectives", "sent", "received")
@@ -78,10 +78,11 @@ class RankProgress:
         )
 
     def _inspected(self, heartbeat: Heartbeat, now: float) -> Heartbeat:
+        """Without progress for a second, add where the main thread is and how long the process has been idle."""
         if heartbeat.seconds < _INSPECT_AFTER:
             return heartbeat
         place = self._main.place()
-        # compilation may occur after the first steps, too, for new shapes
+        # New shapes may be compiled after the first steps, too.
         may_work = heartbeat.timeout is SpanTimeout.BUSY or place.compiling
         if self._activity.waits_for_storage() or (may_work and self._activity.worked(now)):
             self._worked_at = now

@@ -1,4 +1,4 @@
-"""The processes of a run: their mesh, their device, and the few things that they say to each other."""
+"""The device mesh of a run, its process groups, and the all-reduces over them."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ class ParallelConfig:
     Attributes:
         backend: nccl or gloo; None chooses by device.
         timeout_minutes: timeout of a collective; the longest wait is for one rank to hash a large checkpoint.
-        hang_timeout: seconds without heartbeat or progress after which a rank is given up; 0 disables it.
+        hang_timeout: seconds without heartbeat or progress after which a rank counts as hung and the run ends; 0
+            disables hang detection.
         pipeline_schedule: 1f1b or gpipe.
         recompute: activation checkpointing: none, selective (core attention) or full (transformer blocks).
-        compile: whether to compile transformer blocks by torch.compile.
+        compile: whether to compile transformer blocks with torch.compile.
     """
 
     backend: str | None = None
@@ -70,15 +71,17 @@ class ParallelContext:
 
     @property
     def stage(self) -> int:
-        """Which part of the pipeline this is, from 0."""
+        """Index of this rank's pipeline stage, from 0."""
         return self.dims.coordinates(self.rank)[0]
 
     @property
     def data_rank(self) -> int:
+        """Index of this rank's replica of the model, from 0."""
         return self.dims.coordinates(self.rank)[1]
 
     @property
     def tensor_rank(self) -> int:
+        """Index of this rank's tensor-parallel shard, from 0."""
         return self.dims.coordinates(self.rank)[2]
 
     @property
@@ -91,43 +94,43 @@ class ParallelContext:
 
     @property
     def tensor_mesh(self) -> DeviceMesh:
-        """The ranks that share this stage of this copy of the model."""
+        """The tensor-parallel ranks of this stage and replica."""
         return self._axis(TENSOR_AXIS)
 
     @property
     def data_mesh(self) -> DeviceMesh:
-        """The ranks that have the same part of the model, one a copy."""
+        """The ranks that hold the same shards, one per replica of the model."""
         return self._axis(DATA_AXIS)
 
     @property
     def pipeline_group(self) -> dist.ProcessGroup:
-        """The stages of this copy of the model."""
+        """The pipeline stages of this replica, one rank per stage."""
         return self._axis(PIPELINE_AXIS).get_group()
 
     def all_reduce_over_data(self, values: Tensor) -> Tensor:
-        """Sum in place over the copies of the model."""
+        """Sum in place over the replicas of the model."""
         return self._sum(values, DATA_AXIS) if self.dims.data > 1 else values
 
     def all_reduce_over_tensor(self, values: Tensor) -> Tensor:
-        """Sum in place over the ranks that share a stage."""
+        """Sum in place over the tensor-parallel ranks."""
         return self._sum(values, TENSOR_AXIS) if self.dims.tensor > 1 else values
 
     def all_reduce_over_pipeline(self, values: Tensor) -> Tensor:
-        """Sum in place over the stages."""
+        """Sum in place over the pipeline stages."""
         return self._sum(values, PIPELINE_AXIS) if self.dims.pipeline > 1 else values
 
     def all_reduce_losses(self, values: Tensor) -> Tensor:
-        """Sum in place over all ranks that computed losses of tokens of their own; the others come with zeros."""
+        """Sum in place over all ranks that computed losses of different tokens; the other ranks pass zeros."""
         if self.dims.sequence_parallel_enabled:
             self.all_reduce_over_tensor(values)
         return self.all_reduce_over_pipeline(self.all_reduce_over_data(values))
 
     def start_all_reduce_over_data(self, values: Tensor) -> Any:
-        """Begin a sum in place over the copies of the model; call ``wait()`` on what is returned."""
+        """Start an asynchronous in-place sum over the replicas of the model; the result has ``wait()``."""
         return dist.all_reduce(values, group=self.data_mesh.get_group(), async_op=True)
 
     def _axis(self, name: str) -> DeviceMesh:
-        assert self.mesh is not None, "one process has no mesh"
+        assert self.mesh is not None, "a single process has no mesh"
         return self.mesh[name]
 
     def _sum(self, values: Tensor, axis: str) -> Tensor:
@@ -135,7 +138,7 @@ class ParallelContext:
         return values
 
     def gather(self, value: Value) -> list[Value]:
-        """The value of every rank, on every rank."""
+        """All-gather a picklable value: the values of all ranks, in the order of the ranks."""
         if self.mesh is None:
             return [value]
         values: list[Any] = [None] * self.dims.world_size
@@ -152,7 +155,7 @@ def choose_backend(requested: str | None, device: torch.device) -> tuple[str, st
 
 
 def enable_flight_recorder(environment: MutableMapping[str, str]) -> None:
-    """Let NCCL record its last collectives and dump them when one times out; leaves variables that are set unchanged.
+    """Make NCCL record its last collectives and dump them when one times out. Variables already set are kept.
 
     The watchdog of NCCL's process groups aborts a collective after its timeout in any case. It also detects hangs that
     :mod:`pretrain.monitor` does not: of a GPU whose main thread runs ahead.
@@ -166,14 +169,14 @@ def enable_flight_recorder(environment: MutableMapping[str, str]) -> None:
 def open_parallel_context(
     dims: ParallelDims, launch: Launch, backend: str, device: torch.device, timeout: timedelta
 ) -> Iterator[ParallelContext]:
-    """Create the process groups and the device mesh, and destroy them at the end; a single process has none.
+    """Create the process groups and the device mesh, and destroy them on exit; a single process has none.
 
     On NCCL, torch's flight recorder is enabled unless the environment configures it: when a collective times out, each
     rank dumps its recent collectives to the file ``TORCH_FR_DUMP_TEMP_FILE`` (default ``/tmp/nccl_trace_rank_<rank>``).
 
     Args:
         dims: the parallel dimensions.
-        launch: this process among all.
+        launch: this process's rank, the world size and the rendezvous address.
         backend: nccl or gloo.
         device: device of this process.
         timeout: timeout of a collective, and of the rendezvous.

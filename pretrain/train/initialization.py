@@ -25,8 +25,8 @@ class InitConfig:
     """Normal initialization.
 
     Attributes:
-        seed: seeds the generators.
-        std: standard deviation of matrices and embeddings; output projections have std / sqrt(2 layers).
+        seed: seed of the generators.
+        std: standard deviation of matrices and embeddings; that of output projections is std / sqrt(2 layers).
     """
 
     seed: int = 1234
@@ -34,43 +34,43 @@ class InitConfig:
 
 
 def build_model(
-    config: ProteinBertConfig, init: InitConfig, processes: ParallelContext, parallel: ParallelConfig = DEFAULT_PARALLEL
+    config: ProteinBertConfig, init: InitConfig, context: ParallelContext, parallel: ParallelConfig = DEFAULT_PARALLEL
 ) -> ProteinBertForMaskedLM:
-    """The model with initial weights, reduced to what this rank computes and on its device.
+    """Build this rank's part of the model, with initial weights, on its device.
 
-    It is built on the meta device first, so that a rank never holds more than its own shards and one full parameter.
+    The model is built on the meta device first, so a rank never holds more than its own shards and one full parameter.
 
     Args:
-        config: shape of the model.
-        init: how to initialize its weights.
-        processes: this process and its place in the layout.
-        parallel: activation checkpointing and compilation.
+        config: architecture of the model.
+        init: settings of the initialization.
+        context: the device mesh and this rank's coordinates in it.
+        parallel: settings of activation checkpointing and compilation.
 
     Raises:
-        ConfigError: the layout doesn't fit the model, or there is no compiler.
+        ConfigError: if the model cannot be split as the layout requires, or if there is no compiler.
     """
     with torch.device("meta"):
         model = ProteinBertForMaskedLM(config)
-    parallelize_model(model, processes, parallel)
-    model.to_empty(device=processes.device)
-    if processes.dims.pipeline == 1:
+    parallelize_model(model, context, parallel)
+    model.to_empty(device=context.device)
+    if context.dims.pipeline == 1:
         model.tie_weights()  # to_empty has allocated the tied matrix twice
-    initialize_parameters(model, config, init, processes)
+    initialize_parameters(model, config, init, context)
     return model
 
 
 @torch.no_grad()
 def initialize_parameters(
-    model: ProteinBertForMaskedLM, config: ProteinBertConfig, init: InitConfig, processes: ParallelContext
+    model: ProteinBertForMaskedLM, config: ProteinBertConfig, init: InitConfig, context: ParallelContext
 ) -> None:
     """Set this rank's shards of all parameters to their initial values."""
     for name, parameter in model.named_parameters():
         # The last stage's replica of the word embeddings has the same initial values as the first stage's.
-        own = TIED_NAME if name == DECODER_NAME else name
-        full = initial_values(own, parameter.shape, config.num_hidden_layers, init)
+        source = TIED_NAME if name == DECODER_NAME else name
+        full = initial_values(source, parameter.shape, config.num_hidden_layers, init)
         if config.initial_attention == "neighbours":
-            full = neighbor_start(own, full, config.num_attention_heads, init.std)
-        copy_shard(parameter, full, processes)
+            full = neighbor_start(source, full, config.num_attention_heads, init.std)
+        copy_shard(parameter, full, context)
 
 
 def initial_values(name: str, shape: torch.Size, layers: int, init: InitConfig) -> Tensor:

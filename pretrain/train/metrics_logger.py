@@ -1,47 +1,47 @@
-"""What a run says while it goes: ``metrics.jsonl``, TensorBoard, and one console line an interval.
+"""Metrics of a pretraining run: ``metrics.jsonl``, TensorBoard, and one console line per log interval.
 
-``metrics.jsonl`` lies in the ``--save`` directory, one JSON object a line. Every object has ``kind``:
+``metrics.jsonl`` is in the ``--save`` directory and has one JSON object per line. Every object has a ``kind``:
 
-``start``, one each time that the run is started:
-    iteration            completed steps at that moment
+``start``, one each time the run is started or resumed:
+    iteration            completed steps at the start
     schema, version      ``proteinlm-metrics``, 2
-    processes            how many
-    parameters           of the whole model
-    flops_per_token      forward and backward, see pretrain.planning.flops
-    peak_flops           FLOP/s of all processes together
+    processes            number of processes
+    parameters           parameters of the complete model
+    flops_per_token      forward and backward pass, see pretrain.planning.flops
+    peak_flops           peak FLOP/s of all processes together
     peak_source          ``stated`` by --peak-tflops, or ``measured``: the best of repeated matrix products
 
-``train``, one an iteration:
+``train``, one per iteration:
     iteration            completed steps, from 1
     lm_loss              mean cross entropy over all predicted positions of the global batch, nats; null when not finite
     perplexity           exp(lm_loss)
-    learning_rate        of this step; steps without an update do not move it on
-    grad_norm            before clipping; null when not finite
-    tokens               tokens of the global batch (there is no padding), special tokens included
+    learning_rate        learning rate of this step; skipped steps do not advance the schedule
+    grad_norm            gradient norm before clipping; null when not finite
+    tokens               tokens of the global batch, including special tokens (there is no padding)
     predictions          predicted positions of the global batch
-    tokens_per_second    of this iteration, all ranks together
+    tokens_per_second    throughput of this iteration, all ranks together
     positions_used       tokens / (rows x seq_length)
     consumed_samples     rows since the beginning of training
     consumed_tokens      tokens since the beginning of training
-    loss_scale           factor of the loss (1 unless --fp16)
-    skipped              whether the update was left out because loss or gradient were not finite
-    skipped_steps        such steps since the beginning of training
+    loss_scale           loss scale (1 unless --fp16)
+    skipped              whether the update was skipped because the loss or the gradient was not finite
+    skipped_steps        skipped steps since the beginning of training
     seconds              duration of the iteration
     utilisation          model FLOP/s over peak_flops
     memory_bytes         peak of the main process so far: allocated on its GPU, or resident
-    seconds_left         to the last iteration, at the mean speed of this start
+    seconds_left         time to the last iteration, at the mean speed since the start
 
 ``evaluation``, at ``--eval-interval`` and at the end:
     iteration            steps completed before it
     split                ``valid`` or ``test``
-    validation_loss      sum of cross entropy over all predicted positions / their number, nats
+    validation_loss      mean cross entropy over all predicted positions, nats
     perplexity           exp(validation_loss)
-    predictions, rows    how many positions and rows it is over
+    predictions, rows    number of predicted positions and of rows evaluated
     seconds              duration
 
-Speeds, times and memory differ between two runs of the same command; everything else is the same. A run that continues
-removes the records after the iteration it continues from, so that each iteration stands once. TensorBoard gets the same
-numbers under ``train/``, ``valid/`` and ``test/``.
+Throughput, times and memory differ between two runs of the same command; everything else is the same. A resumed run
+first removes the records after the iteration that it resumes from, so that each iteration appears once. TensorBoard
+gets the same numbers under ``train/``, ``valid/`` and ``test/``.
 """
 
 from __future__ import annotations
@@ -61,19 +61,19 @@ from tape.metrics.classes import perplexity
 
 METRICS_NAME = "metrics.jsonl"
 SCHEMA, VERSION = "proteinlm-metrics", 2
-# What differs between two runs of the same computation; everything else in a record is the same, bit for bit.
+# The fields that differ between two runs of the same computation; all others are equal, bit for bit.
 TIMING_FIELDS = frozenset({"seconds", "tokens_per_second", "utilisation", "memory_bytes", "seconds_left"})
 
 
 @dataclass(frozen=True)
 class LoggingConfig:
-    """Where and how often.
+    """Where metrics are logged, and how often.
 
     Attributes:
         log_interval: iterations between console lines.
-        directory: of metrics.jsonl; None writes none.
-        tensorboard_directory: None for no TensorBoard.
-        peak_tflops: of one process, for the utilisation; None: measured.
+        directory: directory of metrics.jsonl; None writes no file.
+        tensorboard_directory: directory of the event files; None disables TensorBoard.
+        peak_tflops: peak TFLOP/s of one process, for the utilization; None: measured.
     """
 
     log_interval: int = 100
@@ -88,12 +88,12 @@ class LoggingConfig:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What the records of one start have in common.
+    """Properties of the run that are recorded each time it is started.
 
     Attributes:
-        processes: how many there are.
-        parameters: of the whole model.
-        meter: turns speed into utilisation and knows the memory.
+        processes: number of processes.
+        parameters: number of parameters of the complete model.
+        meter: computes the utilization and the memory in use.
     """
 
     processes: int
@@ -101,6 +101,7 @@ class RunInfo:
     meter: Meter
 
     def to_dict(self, iteration: int) -> dict[str, Any]:
+        """The ``start`` record of a run that starts after ``iteration`` completed steps."""
         return {
             "kind": "start",
             "iteration": iteration,
@@ -116,7 +117,7 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One iteration; fields as in the module's text."""
+    """The record of one iteration; the module docstring describes its fields."""
 
     iteration: int
     lm_loss: float
@@ -143,7 +144,7 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class EvaluationLossRecord:
-    """One evaluation; fields as in the module's text."""
+    """The record of one evaluation; the module docstring describes its fields."""
 
     iteration: int
     split: str
@@ -161,16 +162,19 @@ class EvaluationLossRecord:
 
 
 class MetricsLogger:
-    """Writes the records of one run; every rank but the main one keeps silent.
+    """Logs the records of one run; only the main rank writes anything.
 
     Args:
-        config: see :class:`LoggingConfig`.
-        iterations: where the run will end, for the time left.
-        start: the iteration that it continues from.
-        facts: of this start.
-        is_main: whether this process writes.
-        stream: of console lines; standard output when None.
-        evaluation_due: whether the evaluation after ``start`` is (still, or again) to come.
+        config: where metrics are logged, and how often.
+        iterations: last iteration of the run, for the remaining time.
+        start: completed steps at the start of this process; above 0 when the run is resumed.
+        run_info: properties of the run, for the ``start`` record.
+        is_main: whether this is the process that writes.
+        stream: stream of the console lines; None: standard output.
+        evaluation_due: whether the evaluation after iteration ``start`` has yet to be run or repeated.
+
+    Raises:
+        ConfigError: if metrics.jsonl cannot be written.
     """
 
     def __init__(
@@ -178,7 +182,7 @@ class MetricsLogger:
         config: LoggingConfig,
         iterations: int,
         start: int,
-        facts: RunInfo,
+        run_info: RunInfo,
         is_main: bool,
         stream: TextIO | None = None,
         evaluation_due: bool = False,
@@ -188,43 +192,43 @@ class MetricsLogger:
         self._is_main = is_main
         self._stream = stream or sys.stdout
         self._metrics: TextIO | None = None
-        self._board: Any = None
+        self._tensorboard: Any = None
         self._recent: list[StepRecord] = []
-        self._facts = facts
+        self._run_info = run_info
         self._start = start
-        self._seconds = 0.0  # of all steps of this start
-        self._said_start = False
+        self._seconds = 0.0  # duration of all steps since the start
+        self._start_recorded = False
         if is_main and config.directory is not None:
             self._metrics = _open_metrics(Path(config.directory) / METRICS_NAME, start, evaluation_due)
         if is_main and config.tensorboard_directory is not None:
-            from tensorboardX import SummaryWriter  # takes a second, and most runs do without
+            from tensorboardX import SummaryWriter  # imported here because it takes a second
 
-            self._board = SummaryWriter(config.tensorboard_directory, purge_step=start + 1)
+            self._tensorboard = SummaryWriter(config.tensorboard_directory, purge_step=start + 1)
 
     def note(self, text: str) -> None:
-        """One line for the user."""
+        """Print a line on the console."""
         if self._is_main:
             print(text, file=self._stream, flush=True)
 
     def train(self, record: StepRecord) -> None:
-        """One iteration is done."""
+        """Log a completed iteration."""
         if not self._is_main:
             return
-        values = {**record.to_dict(), **self._derived(record)}
+        values = {**record.to_dict(), **self._speed_and_memory(record)}
         self._write(values)
-        if self._board is not None:
+        if self._tensorboard is not None:
             self._add_scalars("train", values, record.iteration)
         self._recent.append(record)
         if record.iteration % self._config.log_interval == 0 or record.iteration == self._iterations:
-            self.note(self._line(self._recent))
+            self.note(self._console_line(self._recent))
             self._recent.clear()
 
     def evaluation(self, record: EvaluationLossRecord) -> None:
-        """One evaluation is done."""
+        """Log a completed evaluation."""
         if not self._is_main:
             return
         self._write(record.to_dict())
-        if self._board is not None:
+        if self._tensorboard is not None:
             self._add_scalars(record.split, record.to_dict(), record.iteration)
         self.note(
             f"{record.split} at iteration {record.iteration}: loss {record.validation_loss:.4f} | "
@@ -232,27 +236,28 @@ class MetricsLogger:
         )
 
     def close(self) -> None:
+        """Close the files."""
         if self._metrics is not None:
             self._metrics.close()
-        if self._board is not None:
-            self._board.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
 
-    def _derived(self, record: StepRecord) -> dict[str, Any]:
-        """Speed against the peak, memory, and the time left."""
+    def _speed_and_memory(self, record: StepRecord) -> dict[str, Any]:
+        """Fields that depend on the speed of this machine: utilization, memory and remaining time."""
         self._seconds += record.seconds
-        meter, done = self._facts.meter, record.iteration - self._start
+        meter, steps = self._run_info.meter, record.iteration - self._start
         return {
             "utilisation": meter.utilisation(record.tokens_per_second),
             "memory_bytes": meter.memory(),
-            "seconds_left": (self._iterations - record.iteration) * self._seconds / done,
+            "seconds_left": (self._iterations - record.iteration) * self._seconds / steps,
         }
 
     def _write(self, values: dict[str, Any]) -> None:
         if self._metrics is None:
             return
-        # The first record of a start brings the start's own: a run that has nothing to do leaves no trace.
-        records = [values] if self._said_start else [self._facts.to_dict(self._start), values]
-        self._said_start = True
+        # The start record is written with the first other record, so that a run with nothing to do changes no file.
+        records = [values] if self._start_recorded else [self._run_info.to_dict(self._start), values]
+        self._start_recorded = True
         for record in records:
             self._metrics.write(json.dumps({name: _jsonable(value) for name, value in record.items()}) + "\n")
         self._metrics.flush()
@@ -260,16 +265,17 @@ class MetricsLogger:
     def _add_scalars(self, group: str, values: dict[str, Any], iteration: int) -> None:
         for name, value in values.items():
             if name not in ("kind", "split", "iteration") and math.isfinite(value):
-                self._board.add_scalar(f"{group}/{name}", value, iteration)
+                self._tensorboard.add_scalar(f"{group}/{name}", value, iteration)
 
-    def _line(self, records: list[StepRecord]) -> str:
+    def _console_line(self, records: list[StepRecord]) -> str:
+        """The means over the iterations of a log interval, for the console."""
         last = records[-1]
         seconds = sum(record.seconds for record in records)
         predictions = sum(record.predictions for record in records if math.isfinite(record.lm_loss))
         total = sum(record.lm_loss * record.predictions for record in records if math.isfinite(record.lm_loss))
         loss = total / predictions if predictions else math.nan
         left = (self._iterations - last.iteration) * seconds / len(records)
-        speed, meter = sum(record.tokens for record in records) / seconds, self._facts.meter
+        speed, meter = sum(record.tokens for record in records) / seconds, self._run_info.meter
         skipped = f" | skipped {last.skipped_steps}" if last.skipped_steps else ""
         return (
             f"iteration {last.iteration}/{self._iterations} | lm loss {loss:.4f} | ppl {perplexity(loss):.3f} | "
@@ -282,37 +288,37 @@ class MetricsLogger:
 
 def _open_metrics(path: Path, start: int, evaluation_due: bool) -> TextIO:
     try:
-        return _continue_file(path, start, evaluation_due)
+        return _open_for_appending(path, start, evaluation_due)
     except OSError as error:
         raise ConfigError(f"--save {path.parent}: cannot be written ({error.strerror or error})") from error
 
 
-def _continue_file(path: Path, start: int, evaluation_due: bool) -> TextIO:
-    """Open the metrics for appending, without records after ``start``; a new run sets an earlier run's aside."""
+def _open_for_appending(path: Path, start: int, evaluation_due: bool) -> TextIO:
+    """Open the file, without records after iteration ``start``; a new run renames the file of an earlier run."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         if start == 0:
-            os.replace(path, _free_name(path))
+            os.replace(path, _unused_name(path))
         else:
-            _keep_until(path, start, evaluation_due)
+            _remove_records_after(path, start, evaluation_due)
     return path.open("a", encoding="utf-8")
 
 
-def _keep_until(path: Path, iteration: int, evaluation_due: bool) -> None:
+def _remove_records_after(path: Path, iteration: int, evaluation_due: bool) -> None:
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             record = json.loads(line)
-            comes_again = evaluation_due and record["kind"] == "evaluation" and record["iteration"] == iteration
-            if record["iteration"] <= iteration and not comes_again:
+            repeated = evaluation_due and record["kind"] == "evaluation" and record["iteration"] == iteration
+            if record["iteration"] <= iteration and not repeated:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
-            continue  # the half-written last line of a run that was killed
+            continue  # the incomplete last line of a run that was killed while it wrote
     with atomic_write(path, "w") as stream:
         stream.writelines(kept)
 
 
-def _free_name(path: Path) -> Path:
+def _unused_name(path: Path) -> Path:
     number = 1
     while (name := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
         number += 1

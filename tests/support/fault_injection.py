@@ -1,4 +1,4 @@
-"""Faults to inject into the processes of `ranks.py`: functions of the rank, named as
+"""Faults to inject into the processes of `ranks.py`: functions that take the rank, passed as
 `tests.support.fault_injection:NAME`."""
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from tape.models.modeling_bert import ProteinBertFFN
 def _at_step(number: int, action: Callable[[training.Trainer], None]) -> None:
     step = training.Trainer.train_step
 
-    def spoiled(self: training.Trainer, iteration: int, *others: Any) -> train_step.StepResult:
+    def faulty(self: training.Trainer, iteration: int, *others: Any) -> train_step.StepResult:
         if iteration == number:
             action(self)
         return step(self, iteration, *others)
 
-    training.Trainer.train_step = spoiled  # type: ignore[method-assign]
+    training.Trainer.train_step = faulty  # type: ignore[method-assign]
 
 
 def error_on_rank_1(rank: int) -> None:
     """A user error on one rank."""
 
     def fail(trainer: training.Trainer) -> None:
-        with trace.span("a spoiled step"):
+        with trace.span("a faulty step"):
             raise DataError("corpus.bin: record 17 is damaged")
 
     if rank == 1:
@@ -51,11 +51,11 @@ def error_while_slowly_saving_on_rank_1(rank: int) -> None:
     error_on_rank_1(rank)
 
 
-def fault_on_rank_1(rank: int) -> None:
+def bug_on_rank_1(rank: int) -> None:
     """A bug of the program on one rank."""
 
     def fail(trainer: training.Trainer) -> None:
-        with trace.span("a spoiled step"):
+        with trace.span("a faulty step"):
             raise KeyError("nowhere")
 
     if rank == 1:
@@ -63,7 +63,7 @@ def fault_on_rank_1(rank: int) -> None:
 
 
 def _hang(*arguments: object) -> None:
-    """The main thread never comes back, while the process is well otherwise."""
+    """The main thread never returns; the other threads of the process run as usual."""
     while True:
         time.sleep(0.01)
 
@@ -104,13 +104,13 @@ def stuck_in_evaluation_on_rank_1(rank: int) -> None:
     """In the second evaluation; the first one is allowed to take long."""
     evaluate, seen = training.Trainer.evaluate, iter(range(1, 1000))
 
-    def spoiled(self: training.Trainer, *arguments: Any) -> Any:
+    def faulty(self: training.Trainer, *arguments: Any) -> Any:
         if next(seen) == 2:
             _stuck_in_forward(self)
         return evaluate(self, *arguments)
 
     if rank == 1:
-        training.Trainer.evaluate = spoiled  # type: ignore[method-assign]
+        training.Trainer.evaluate = faulty  # type: ignore[method-assign]
 
 
 def slow_then_stuck_in_evaluation_on_rank_1(rank: int) -> None:
@@ -159,11 +159,11 @@ def killed_among_the_tensors(rank: int) -> None:
     write = saving._write_tensors
 
     def patch() -> None:
-        def spoiled(*arguments: Any) -> Any:
+        def faulty(*arguments: Any) -> Any:
             saving._write_tensors = write
             return dies(*arguments)
 
-        saving._write_tensors = spoiled
+        saving._write_tensors = faulty
 
     _on_save(2, patch)
 

@@ -60,14 +60,14 @@ class Rank:
         return code
 
 
-def start_ranks(flags: Sequence[str], folder: Path, world: int = 1, spoil: str | None = None) -> list[Rank]:
+def start_ranks(flags: Sequence[str], folder: Path, world: int = 1, fault: str | None = None) -> list[Rank]:
     """Start a run of pretrain_tape.py.
 
     Args:
         flags: its command line.
         folder: for the logs.
         world: processes.
-        spoil: ``module:function`` of a test, called in each process with its rank before the run begins.
+        fault: ``module:function`` of a test, called in each process with its rank before the run begins.
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -78,13 +78,13 @@ def start_ranks(flags: Sequence[str], folder: Path, world: int = 1, spoil: str |
             environment |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
             environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         log = folder / f"rank_{rank}_{len(list(folder.iterdir()))}.log"
-        process = CONTEXT.Process(target=_run, args=(list(flags), environment, str(log), rank, spoil))
+        process = CONTEXT.Process(target=_run, args=(list(flags), environment, str(log), rank, fault))
         process.start()
         ranks.append(Rank(process, log))
     return ranks
 
 
-def _run(flags: list[str], environment: dict[str, str], log: str, rank: int, spoil: str | None) -> None:
+def _run(flags: list[str], environment: dict[str, str], log: str, rank: int, fault: str | None) -> None:
     stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for descriptor in (1, 2):
         os.dup2(stream, descriptor)
@@ -93,8 +93,8 @@ def _run(flags: list[str], environment: dict[str, str], log: str, rank: int, spo
     os.environ.update(environment)
     multiprocessing.set_start_method("fork", force=True)  # of its workers, as in a process that no server has forked
     sys.argv = ["pretrain_tape.py", *flags]
-    if spoil is not None:
-        module, _, function = spoil.partition(":")
+    if fault is not None:
+        module, _, function = fault.partition(":")
         getattr(importlib.import_module(module), function)(rank)
     sys.exit(run_cli(main))
 

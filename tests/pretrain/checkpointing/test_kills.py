@@ -14,13 +14,13 @@ import torch
 
 from pretrain.checkpointing import find_checkpoint, load_full_checkpoint
 from pretrain.train.metrics_logger import TIMING_FIELDS
-from tests.support import fault_injection as spoilers
+from tests.support import fault_injection
 from tests.support.ranks import start_ranks, wait_for
 
 Flags = Callable[..., list[str]]
 Records = Callable[..., list[dict[str, Any]]]
 OPTIONS = ("--save-interval", 4, "--keep-last", 1, "--eval-interval", 6, "--split", "80,10,10")
-MOMENTS = [name for name in vars(spoilers) if name.startswith("killed_")]
+MOMENTS = [name for name in vars(fault_injection) if name.startswith("killed_")]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_killed_during_a_save(
 ) -> None:
     """The checkpoint of iteration 8 is being written; the one that the pointer names is complete at any moment."""
     command = flags("--save", tmp_path / "run", "--load", tmp_path / "run", *OPTIONS, train_iters=14, dropout=0.1)
-    (rank,) = start_ranks(command, tmp_path / "logs", spoil=f"tests.support.fault_injection:{moment}")
+    (rank,) = start_ranks(command, tmp_path / "logs", fault=f"tests.support.fault_injection:{moment}")
     assert rank.end(120) == -signal.SIGKILL, rank.text
     left = load_full_checkpoint(tmp_path / "run")
     assert left.iteration == (8 if moment == "killed_among_the_old" else 4)

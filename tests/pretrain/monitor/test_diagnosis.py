@@ -41,7 +41,7 @@ def test_the_rank_that_has_started_fewer_collectives_hangs() -> None:
     assert culprits(*pair(5, 6)) == [0]
 
 
-def test_grammar_of_several() -> None:
+def test_messages_about_several_ranks() -> None:
     collectives = ({"world": 6}, {"world": 5}, {"world": 5}, {"world": 6})
     reported = text(*(heartbeat(rank, collectives=mark, span="sum") for rank, mark in enumerate(collectives)))
     assert reported == "ranks 1 and 2 hang: at 'sum' for 40 s, while ranks 0 and 3 wait at 'sum'"
@@ -49,39 +49,39 @@ def test_grammar_of_several() -> None:
     assert reported == "ranks 0, 1 and 2 hang: at 'work 0', 'work 1', 'work 2' for 40 s, while rank 3 waits at 'work 3'"
 
 
-def test_computing_ranks_are_not_given_up() -> None:
+def test_computing_ranks_do_not_hang() -> None:
     still, behind = pair()
-    # all wait for a slow disk, or compute, for however long: nobody has begun more than another
+    # all wait for a slow disk, or compute for a long time: none has started more collectives than another
     assert text(*pair(5, 5)) is None
-    # one is late, but not for as long as that; or the other has only just begun to wait
+    # one is late, but by less than the timeout; or the other has waited for less than the timeout
     assert text(still, replace(behind, seconds=29.0, idle=29.0)) is None
     assert text(replace(still, waiting=29.0), behind) is None
-    # the one ahead has begun a sum beside its computation, and computes
+    # the one ahead has started an asynchronous all-reduce and computes
     assert text(replace(still, waiting=0.0), behind) is None
     assert diagnose_hangs(pair(), float("inf")) is None
 
 
-def test_a_rank_far_slower_than_the_others_is_given_up() -> None:
-    """It computes, but nobody can tell that from an endless loop."""
+def test_a_rank_slower_than_the_others_by_more_than_the_timeout_hangs() -> None:
+    """It computes, which cannot be distinguished from an endless loop."""
     still, behind = pair()
     assert culprits(still, replace(behind, waiting=0.0)) == [1]
 
 
 def test_span_timeouts() -> None:
     still, behind = pair()
-    # rank 0 writes, or assembles something, while the others wait at a barrier
+    # rank 0 writes a file, for example, while the others wait at a barrier
     assert text(still, replace(behind, timeout=SpanTimeout.COLLECTIVE, idle=500.0)) is None
     first_step = replace(behind, timeout=SpanTimeout.BUSY)
     assert text(still, replace(first_step, idle=0.5)) is None  # compiles
     assert culprits(still, replace(first_step, idle=35.0)) == [1]
-    # one that compiled again, or waited for storage, until just now
+    # it has recompiled, or waited for storage, until just now
     assert text(still, replace(behind, idle=0.5)) is None
-    # what the waiting one may take doesn't matter
+    # the timeout of the waiting rank's span doesn't matter
     assert culprits(replace(still, timeout=SpanTimeout.COLLECTIVE), behind) == [1]
 
 
 def test_the_end_of_a_chain_of_waits_is_the_culprit() -> None:
-    """Two copies of two tensor ranks: 3 hangs; 2 waits for it, 0 for 2, and 1 for 3."""
+    """Two replicas of two tensor-parallel ranks: 3 hangs, 2 waits for it, 0 for 2, and 1 for 3."""
     ranks = (
         heartbeat(0, collectives={"tensor of 0": 8, "data of 0": 4}),
         heartbeat(1, collectives={"tensor of 0": 8, "data of 1": 4}),
@@ -96,21 +96,23 @@ def test_groups_that_ranks_do_not_share_are_not_compared() -> None:
     assert culprits(heartbeat(0, collectives={"tensor of 0": 8}), heartbeat(1, collectives={"tensor of 1": 3})) is None
 
 
-def test_stages_wait_for_what_was_never_sent() -> None:
+def test_a_stage_that_does_not_send_hangs() -> None:
     phase = {"pipeline of 0": 9}
     hung = heartbeat(0, collectives=phase, sent={"1": 4}, received={"1": 4}, span="forward pass")
     waiting = heartbeat(1, collectives=phase, sent={"0": 4}, received={"0": 5}, span="input", communicating=True)
     assert culprits(hung, waiting) == [0]
-    # beside a GPU the one that waits stands anywhere
+    # with a GPU, the main thread of the waiting rank may be anywhere
     assert culprits(hung, replace(waiting, communicating=False)) == [0]
 
 
-def test_stages_wait_for_what_is_not_taken() -> None:
+def test_a_stage_that_does_not_receive_hangs() -> None:
     collectives = {"pipeline of 0": 9}
     sender = heartbeat(0, collectives=collectives, sent={"1": 5}, communicating=True)
     receiver = heartbeat(1, collectives=collectives, received={"0": 4})
     assert culprits(sender, receiver) == [1]
-    assert culprits(replace(sender, communicating=False), receiver) is None  # it computes; the message waits for itself
+    assert (
+        culprits(replace(sender, communicating=False), receiver) is None
+    )  # the send is asynchronous, and the sender computes
 
 
 def test_a_middle_stage_is_found_from_both_sides() -> None:
@@ -138,7 +140,7 @@ def test_all_ranks_in_one_collective_are_reported() -> None:
     assert found.culprits == ()
     assert "all wait in the same collective" in found.text
     assert "rank 0 at 'work 0' for 40 s in wait (c.py:2)" in found.text
-    # one of them computes, isn't in the exchange, or is allowed to
+    # one of them computes, isn't in the collective, or has the longer timeout of collectives
     for change in ({"waiting": 0.0}, {"in_collective": False}, {"timeout": SpanTimeout.COLLECTIVE}):
         assert diagnose_hangs([ranks[0], replace(ranks[1], **change)], TIMEOUT) is None  # type: ignore[arg-type]
 
@@ -156,7 +158,7 @@ def test_missing_heartbeats_of_others_are_reported() -> None:
     assert diagnosis(*items, rank=1) is None
 
 
-def test_silence_of_several() -> None:
+def test_missing_heartbeats_of_several_ranks() -> None:
     reported = diagnosis(
         RankStatus(heartbeat(0), 0.0), RankStatus(heartbeat(1, span="update"), 31.0), RankStatus(heartbeat(2), 32.0)
     )
@@ -176,11 +178,11 @@ def test_a_failure_comes_first() -> None:
 
 
 def test_a_report_of_another_rank_comes_first() -> None:
-    """It may have ended since, and killed the one to blame."""
-    speaker = heartbeat(1, report=FailureReport("rank 2 hangs", (2,)))
+    """The reporting rank may have ended since, after killing the culprit."""
+    reporter = heartbeat(1, report=FailureReport("rank 2 hangs", (2,)))
     items = [
         RankStatus(heartbeat(0), 0.0),
-        RankStatus(speaker, 31.0),
+        RankStatus(reporter, 31.0),
         RankStatus(heartbeat(2, failure="no room"), 31.0),
     ]
     found = diagnose(items, 0, "here", TIMEOUT)

@@ -1,4 +1,4 @@
-"""What a watchdog sees of its own process: time, its main thread, whether anything is done at all."""
+"""What the watchdog observes of its own process: a clock, the main thread, and CPU time and I/O."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def test_no_time_passes_while_the_process_is_suspended() -> None:
     assert [clock.now() - 100.0 for _ in range(4)] == [1.0, 2.5, 2.5, 3.5]
 
 
-def beside(action: Callable[[], object]) -> None:
-    """Another thread does something while the main thread waits for it."""
+def in_other_thread(action: Callable[[], object]) -> None:
+    """Run an action in another thread while the main thread waits for it."""
     failures: list[BaseException] = []
 
     def run() -> None:
@@ -45,17 +45,17 @@ def test_where_the_main_thread_is() -> None:
     main = MainThread()
 
     def look() -> None:
-        # it comes to wait in Python's own code, called from here
-        waits = r".* \(threading.py:\d+\) from beside \(tests/pretrain/monitor/test_procfs.py:\d+\)"
-        wait_for(lambda: re.fullmatch(waits, main.place().text) is not None, "the main thread at its place")
+        # the main thread waits within the standard library, called from this file
+        waits = r".* \(threading.py:\d+\) from in_other_thread \(tests/pretrain/monitor/test_procfs.py:\d+\)"
+        wait_for(lambda: re.fullmatch(waits, main.place().text) is not None, "the main thread to wait")
         place = main.place()
         assert not place.in_collective
         assert not place.compiling
 
-    beside(look)
+    in_other_thread(look)
 
 
-def test_places() -> None:
+def test_descriptions_of_stacks() -> None:
     wait = [
         ("torch/_ops.py:9", "__call__"),
         ("torch/distributed/x.py:8", "wait"),
@@ -71,7 +71,7 @@ def test_places() -> None:
 
 
 def test_whether_the_main_thread_computes() -> None:
-    """The seconds are made up: how long this takes says nothing on a machine with other work."""
+    """The clock is simulated, because real durations depend on the other load of the machine."""
     main = MainThread()
     main.computed(0.0)
     assert not main.computed(100.0)
@@ -82,10 +82,10 @@ def test_whether_the_main_thread_computes() -> None:
 
 
 @needs_proc
-def test_work_of_the_process_and_of_those_it_started() -> None:
+def test_activity_of_the_process_and_its_children() -> None:
     activity = ProcessActivity(MainThread())
     activity.worked(0.0)
-    assert not activity.worked(100.0)  # looking costs next to nothing of a hundred seconds
+    assert not activity.worked(100.0)  # measuring takes a negligible part of a hundred seconds
     child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         wait_for(lambda: _cpu_seconds(Path(f"/proc/{child.pid}")) > 0.5, "work of the child")
@@ -93,9 +93,9 @@ def test_work_of_the_process_and_of_those_it_started() -> None:
     finally:
         child.kill()
         child.wait()
-    assert activity.worked(102.0)  # what it had computed is gone
+    assert activity.worked(102.0)  # the child's CPU time is gone from the total
     assert not activity.worked(202.0)
-    beside(read)  # the store that all ranks talk to reads, too
+    in_other_thread(read)  # I/O of other threads, such as the heartbeat store, doesn't count
     assert not activity.worked(302.0)
     read()
     assert activity.worked(402.0)
@@ -107,16 +107,16 @@ def read() -> None:
 
 
 @needs_proc
-def test_who_stands_in_the_kernel(tmp_path: Path) -> None:
-    """A process that starts another one does, until that one is under way: here, when somebody writes into a pipe."""
+def test_uninterruptible_sleep_is_detected(tmp_path: Path) -> None:
+    """A process in posix_spawn sleeps uninterruptibly until its child has started: here, once the pipe has a writer."""
     os.mkfifo(pipe := tmp_path / "pipe")
     activity = ProcessActivity(MainThread())
     assert not activity.waits_for_storage()
-    stands = "import os, sys; os.posix_spawn('/bin/true', ['true'], {}, "
-    stands += "file_actions=[(os.POSIX_SPAWN_OPEN, 0, sys.argv[1], os.O_RDONLY, 0)])"
-    child = subprocess.Popen([sys.executable, "-c", stands, str(pipe)])
+    spawn = "import os, sys; os.posix_spawn('/bin/true', ['true'], {}, "
+    spawn += "file_actions=[(os.POSIX_SPAWN_OPEN, 0, sys.argv[1], os.O_RDONLY, 0)])"
+    child = subprocess.Popen([sys.executable, "-c", spawn, str(pipe)])
     try:
-        wait_for(activity.waits_for_storage, "a child in the kernel")
+        wait_for(activity.waits_for_storage, "uninterruptible sleep of the child")
     finally:
         pipe.open("w").close()
         child.wait(30)

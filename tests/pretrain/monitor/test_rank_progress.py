@@ -16,7 +16,7 @@ from pretrain.trace import SpanTimeout, Trace
 
 
 class Setting:
-    """A rank with one process group, and a clock that the test sets."""
+    """A rank with one process group and a simulated clock."""
 
     def __init__(self) -> None:
         self.trace = Trace()
@@ -27,10 +27,11 @@ class Setting:
         self.progress = RankProgress(3, self.trace, {"tensor of 2": lambda: self.count}, clock)
 
     def open(self, name: str, timeout: SpanTimeout | None = None) -> None:
-        """Open a span for the rest of the test."""
+        """Open a span that stays open until the end of the test."""
         self.stack.enter_context(self.trace.span(name, timeout))
 
     def heartbeat(self, later: float = 0.0) -> Heartbeat:
+        """The heartbeat ``later`` seconds after the previous one."""
         self.now += later
         return self.progress.heartbeat(None)
 
@@ -79,11 +80,11 @@ def test_a_rank_without_progress_is_inspected(rank: Setting) -> None:
     thread.join()
     (heartbeat,) = heartbeats
     assert "tests/pretrain/monitor/test_rank_progress.py" in heartbeat.place
-    assert heartbeat.waiting == heartbeat.seconds == 30.5  # all of it without computation
+    assert heartbeat.waiting == heartbeat.seconds == 30.5  # it has not computed in the meantime
     assert heartbeat.idle == heartbeat.seconds
 
 
-def test_first_steps_may_be_busy(rank: Setting) -> None:
+def test_idle_time_in_a_busy_span(rank: Setting) -> None:
     rank.open("iteration 1", SpanTimeout.BUSY)
     rank.open("optimizer step")
     rank.heartbeat()

@@ -1,4 +1,4 @@
-"""A rank that dies, freezes, hangs or fails ends the run on all ranks, by name."""
+"""A rank that dies, freezes, hangs or fails ends the run on all ranks, with an error that names it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.support.ranks import Rank, start_ranks, wait_for
 Flags = Callable[..., list[str]]
 
 
-def test_a_process_that_is_gone_is_known_at_once() -> None:
+def test_a_process_that_has_ended_is_detected_at_once() -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     heartbeat = Heartbeat(1, machine=this_machine(), process=child.pid, started=start_of(child.pid) or "")
     assert not has_ended(heartbeat, this_machine())
     assert not has_ended(heartbeat, "another machine")
-    assert has_ended(replace(heartbeat, started="1"), this_machine())  # its number went to another process
+    assert has_ended(replace(heartbeat, started="1"), this_machine())  # another process has its id now
     kill_processes([replace(heartbeat, machine="another machine"), replace(heartbeat, started="1")], this_machine())
     time.sleep(0.05)
     assert child.poll() is None
@@ -34,26 +34,27 @@ def test_a_process_that_is_gone_is_known_at_once() -> None:
     assert child.wait() == -signal.SIGKILL
 
 
-def test_beats_of_thousands_of_ranks_are_rare_and_waited_for() -> None:
+def test_heartbeat_interval_and_timeout_grow_with_the_number_of_ranks() -> None:
     assert [effective_timeout(seconds, 8) for seconds in (45.0, 4.0, 0.0)] == [45.0, 4.0, float("inf")]
     assert effective_timeout(45.0, 4096) >= 3 * heartbeat_interval(4096) > 100.0
 
 
-def start(tmp_path: Path, flags: Flags, spoil: str | None = None, extra: Sequence[object] = ()) -> list[Rank]:
-    """Two ranks without torchrun that would run for hours."""
+def start(tmp_path: Path, flags: Flags, fault: str | None = None, extra: Sequence[object] = ()) -> list[Rank]:
+    """Start two ranks, without torchrun, that would run for hours."""
     options = ("--eval-iters", 0, "--log-interval", 1, "--hang-timeout-seconds", 4, "--save", tmp_path / "run", *extra)
-    return start_ranks(flags(*options, train_iters=10**6), tmp_path, 2, spoil)
+    return start_ranks(flags(*options, train_iters=10**6), tmp_path, 2, fault)
 
 
-def ends(ranks: list[Rank]) -> list[int]:
+def wait_for_prompt_end(ranks: list[Rank]) -> list[int]:
+    """Exit codes of the ranks, which must end within 30 s."""
     began = time.monotonic()
     codes = [rank.end(30) for rank in ranks]
     assert time.monotonic() - began < 30
     return codes
 
 
-def suspend(ranks: list[Rank]) -> None:
-    """All stand still for longer than the patience, as when a scheduler lets another job run first; and go on."""
+def suspend_and_resume(ranks: list[Rank]) -> None:
+    """Suspend all ranks for longer than the timeout, as a scheduler does that lets another job run first."""
     for number, seconds in ((signal.SIGSTOP, 5.0), (signal.SIGCONT, 0.0)):
         for rank in ranks:
             os.kill(rank.pid, number)
@@ -75,15 +76,17 @@ def errors(rank: Rank) -> list[str]:
 def test_a_lost_rank_ends_the_other(
     tmp_path: Path, flags: Flags, number: signal.Signals, victim: int, words: str
 ) -> None:
-    """Rank 0 holds the store of the heartbeats: frozen, it is the harder case."""
+    """Freezing rank 0 is the harder case, because it serves the heartbeat store."""
     ranks = start(tmp_path, flags)
     wait_for(lambda: "iteration 12/" in ranks[0].text, "the first steps")
     if number == signal.SIGKILL:
-        suspend(ranks)
-    time.sleep(1.0)  # a few heartbeats: the first steps may take less than one, which then still tells of the start
+        suspend_and_resume(ranks)
+    time.sleep(
+        1.0
+    )  # a few heartbeats: the first steps may be faster than the first heartbeat, which still reports the start
     os.kill(ranks[victim].pid, number)
-    codes = ends(ranks)
-    assert codes[victim] == -signal.SIGKILL  # the frozen one, too: the other one sees to it
+    codes = wait_for_prompt_end(ranks)
+    assert codes[victim] == -signal.SIGKILL  # a frozen rank is killed by the other one
     assert codes[1 - victim] == 1
     (line,) = errors(ranks[1 - victim])
     assert line.startswith(f"error: rank {victim}")
@@ -93,40 +96,40 @@ def test_a_lost_rank_ends_the_other(
 
 @pytest.mark.distributed
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("fault", "words"),
     [
-        ("error_on_rank_1", "failed at 'iteration 4: a spoiled step': corpus.bin: record 17 is damaged"),
-        ("fault_on_rank_1", "failed at 'iteration 4: a spoiled step': KeyError: 'nowhere'"),
+        ("error_on_rank_1", "failed at 'iteration 4: a faulty step': corpus.bin: record 17 is damaged"),
+        ("bug_on_rank_1", "failed at 'iteration 4: a faulty step': KeyError: 'nowhere'"),
     ],
 )
-def test_a_rank_that_fails_ends_the_other(tmp_path: Path, flags: Flags, spoil: str, words: str) -> None:
-    ranks = start(tmp_path, flags, f"tests.support.fault_injection:{spoil}")
-    codes = ends_with_codes(ranks)
+def test_a_rank_that_fails_ends_the_other(tmp_path: Path, flags: Flags, fault: str, words: str) -> None:
+    ranks = start(tmp_path, flags, f"tests.support.fault_injection:{fault}")
+    codes = exit_codes(ranks)
     assert codes[0] == 1
     assert codes[1] == 1
     (line,) = errors(ranks[0])
     assert line.startswith("error: rank 1 ")
     assert words in line
     assert errors(ranks[1]) == []
-    assert ("Traceback" in ranks[1].text) == (spoil == "fault_on_rank_1")
+    assert ("Traceback" in ranks[1].text) == (fault == "bug_on_rank_1")
 
 
-def ends_with_codes(ranks: list[Rank]) -> list[int]:
+def exit_codes(ranks: list[Rank]) -> list[int]:
     return [rank.end(60) for rank in ranks]
 
 
 @dataclass(frozen=True)
 class Hang:
-    """A layout, who hangs in it and where, and where the message says so."""
+    """A layout, the injected fault, the rank that hangs, and the operation that the message must name."""
 
     flags: tuple[object, ...]
-    spoil: str
+    fault: str
     victim: int
-    words: str
+    operation: str
 
 
 _STEP = "iteration 4: forward and backward pass of micro-batch 1"
-# The other rank mostly waits inside the same operation: only exchanges within it tell the two apart.
+# The other rank mostly waits inside the same operation; only the number of started collectives distinguishes the two.
 HANGS = {
     "tensor": Hang(("--tensor-model-parallel-size", 2), "stuck_in_forward_on_rank_1", 1, _STEP),
     "sharded": Hang(("--data-parallel-sharding",), "stuck_in_backward_on_rank_1", 1, _STEP),
@@ -151,7 +154,7 @@ HANGS = {
         1,
         "iteration 6: evaluation on valid: micro-batch 1",
     ),
-    # The first stage has sent all, and waits for nothing but the sum of the losses.
+    # The first stage has sent everything and waits only for the all-reduce of the losses.
     "last stage, evaluation": Hang(
         ("--pipeline-model-parallel-size", 2, "--global-batch-size", 2, "--eval-iters", 1, "--eval-interval", 3),
         "stuck_in_evaluation_on_rank_1",
@@ -159,24 +162,24 @@ HANGS = {
         "iteration 6: evaluation on valid: forward pass of micro-batch 1",
     ),
 }
-# Both ranks' checkpoint takes longer than the patience, and one of them fails meanwhile.
+# Saving takes both ranks longer than the timeout, and one of them fails in the meantime.
 SLOW_CHECKPOINT = Hang(("--save-interval", 2), "error_while_slowly_saving_on_rank_1", 1, "")
 
 
 @pytest.fixture(scope="module")
 def hung(tmp_path_factory: pytest.TempPathFactory, flags: Flags) -> dict[str, tuple[list[Rank], list[int]]]:
-    """All of them at the same time: they mostly wait."""
+    """Ranks and exit codes of all cases, which run at the same time because they mostly wait."""
     folder = tmp_path_factory.mktemp("hung")
     cases = HANGS | {"slow checkpoint": SLOW_CHECKPOINT}
     runs = {
-        name: start(folder / str(number), flags, f"tests.support.fault_injection:{hang.spoil}", hang.flags)
+        name: start(folder / str(number), flags, f"tests.support.fault_injection:{hang.fault}", hang.flags)
         for number, (name, hang) in enumerate(cases.items())
     }
     try:
-        return {name: (ranks, ends_with_codes(ranks)) for name, ranks in runs.items()}
+        return {name: (ranks, exit_codes(ranks)) for name, ranks in runs.items()}
     finally:
         for rank in (rank for ranks in runs.values() for rank in ranks):
-            rank.process.kill()  # where one run didn't end, the others have nobody to see to them
+            rank.process.kill()  # of the other runs, if one did not end
 
 
 @pytest.mark.distributed
@@ -186,9 +189,9 @@ def test_a_rank_that_hangs_ends_the_other(hung: dict[str, tuple[list[Rank], list
     (ranks, codes), hang = hung[name], HANGS[name]
     victim, other = hang.victim, 1 - hang.victim
     assert codes[other] == 1
-    assert codes[victim] in (1, -signal.SIGKILL)  # whoever is quicker
+    assert codes[victim] in (1, -signal.SIGKILL)  # it detects the hang itself, or the other rank kills it first
     (line,) = errors(ranks[other])
-    assert line.startswith(f"error: rank {victim} hangs: at {hang.words!r} for ")
+    assert line.startswith(f"error: rank {victim} hangs: at {hang.operation!r} for ")
     assert " in _hang (tests/support/fault_injection.py:" in line
     assert f", while rank {other} waits at 'iteration " in line
     assert errors(ranks[victim]) == []
@@ -196,8 +199,8 @@ def test_a_rank_that_hangs_ends_the_other(hung: dict[str, tuple[list[Rank], list
 
 @pytest.mark.distributed
 @pytest.mark.slow
-def test_a_slow_step_is_no_hang(hung: dict[str, tuple[list[Rank], list[int]]]) -> None:
-    """Both ranks compute for longer than the patience of 4 s, and rank 0 then waits for rank 1 for 2 s more."""
+def test_a_slow_step_is_not_a_hang(hung: dict[str, tuple[list[Rank], list[int]]]) -> None:
+    """Both ranks compute for longer than the timeout of 4 s, and rank 0 then waits for rank 1 for 2 s more."""
     ranks, _ = hung["slow, then hanging in an evaluation"]
     assert "iteration 5/" in ranks[0].text
 
@@ -205,9 +208,9 @@ def test_a_slow_step_is_no_hang(hung: dict[str, tuple[list[Rank], list[int]]]) -
 @pytest.mark.distributed
 @pytest.mark.slow
 def test_a_rank_that_fails_finishes_its_checkpoint_first(hung: dict[str, tuple[list[Rank], list[int]]]) -> None:
-    """That takes longer than the patience, while rank 0 waits for it in the next step."""
+    """Saving takes longer than the timeout, while rank 0 waits for rank 1 in the next step."""
     ranks, codes = hung["slow checkpoint"]
     assert codes == [1, 1]
     (line,) = errors(ranks[0])
-    assert line == "error: rank 1 failed at 'iteration 4: a spoiled step': corpus.bin: record 17 is damaged"
+    assert line == "error: rank 1 failed at 'iteration 4: a faulty step': corpus.bin: record 17 is damaged"
     assert (ranks[0].log.parent / "run" / "latest_checkpointed_iteration.txt").read_text().strip() == "2"
