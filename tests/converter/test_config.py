@@ -1,4 +1,4 @@
-"""The configuration of the released model, which the generator script gives to a checkpoint without one."""
+"""The configuration of the released model, which the generator script writes for a checkpoint without one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tape.models.modeling_bert import ProteinBertForMaskedLM
 CONFIG = Path(__file__).resolve().parents[2] / "converter" / "config.json"
 
 
-def test_it_is_that_of_the_released_model() -> None:
+def test_the_written_configuration_is_that_of_the_released_model() -> None:
     sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 16}
     tables = {"max_position_embeddings": 2176, "type_vocab_size": 1, "vocab_size": 30}
     config = ProteinBertConfig.from_json_file(CONFIG)
@@ -23,11 +23,9 @@ def test_it_is_that_of_the_released_model() -> None:
     assert json.loads(text).items() <= config.to_dict().items()
 
 
-def test_it_makes_the_published_number_of_parameters() -> None:
+def test_the_model_has_the_published_number_of_parameters() -> None:
     with torch.device("meta"):
         model = ProteinBertForMaskedLM(ProteinBertConfig.from_json_file(CONFIG))
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    unused = (
-        1024 * 1024 + 1024
-    )  # bert_tail_dense of the released model: counted in the published 205.9 M, used by nothing
+    unused = 1024 * 1024 + 1024  # bert_tail_dense of the released model: unused, but counted in the published 205.9 M
     assert round((parameters + unused) / 1e6, 1) == 205.9

@@ -1,4 +1,4 @@
-"""A whole conversion: data types, output forms, the reference checkpoint, and that a refusal leaves nothing."""
+"""Complete conversions: data types, output formats, the reference checkpoint, and errors that leave no files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REPORT_KEYS = {"certificate", "date", "dropped", "dtype", "filled", "format", "l
 
 
 def silent(line: str) -> None:
-    """No progress lines in tests."""
+    """Discard progress lines."""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_report(tmp_path: Path, mega: Path) -> None:
     assert any("largest difference" in line for line in lines)
 
 
-def test_result_serves_masked_language_modelling_and_finetuning(tmp_path: Path, mega: Path, truth: Truth) -> None:
+def test_result_serves_masked_language_modeling_and_finetuning(tmp_path: Path, mega: Path, truth: Truth) -> None:
     convert(ConversionRequest(mega, tmp_path / "out"), silent)
     model, info = ProteinBertForMaskedLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not info["missing_keys"]
@@ -75,7 +75,7 @@ def test_data_type_is_applied_to_every_tensor(
     assert {value.dtype for value in state.values()} == {dtype}  # bug 23 in docs/compatibility.md
     for key, value in expected_state(truth).items():
         assert torch.equal(state[key], value.to(dtype))
-    # rounding is stated apart, against looser bounds; the mathematics stay exact
+    # rounding is certified separately, with looser bounds; the conversion itself stays exact
     assert certificate.parity.worst[1] < 1e-9
     if dtype in (torch.float16, torch.bfloat16):
         assert certificate.rounding is not None
@@ -112,7 +112,7 @@ def test_source_without_head_gives_an_encoder(tmp_path: Path, truth: Truth) -> N
     assert json.loads((tmp_path / "out" / "conversion.json").read_text())["lm_head"] is False
 
 
-def test_corruption_on_the_way_is_refused_and_leaves_nothing(
+def test_corruption_during_the_conversion_is_refused_and_leaves_no_files(
     tmp_path: Path, mega: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = converter.mapping.transforms.TRANSFORMS["query_key_value"]
@@ -157,7 +157,7 @@ def test_missing_key_is_named(tmp_path: Path, truth: Truth, key: str) -> None:
     assert not (tmp_path / "out").exists()
 
 
-# --- output forms
+# --- output formats
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors", "proteinlm_3b.safetensors"])
@@ -193,7 +193,9 @@ def test_earlier_conversion_is_replaced(tmp_path: Path, mega: Path) -> None:
         ("proteinlm_3b.safetensors", "pytorch_model.bin"),
     ],
 )
-def test_other_peoples_files_are_not_replaced_unasked(tmp_path: Path, mega: Path, there: str, out: str) -> None:
+def test_files_not_written_by_the_converter_are_not_replaced_without_a_flag(
+    tmp_path: Path, mega: Path, there: str, out: str
+) -> None:
     folder = tmp_path / "models"
     folder.mkdir()
     (folder / there).write_text("precious")
@@ -225,7 +227,7 @@ def test_output_name_of_another_format(tmp_path: Path, mega: Path) -> None:
 def test_a_link_as_output_is_followed(tmp_path: Path, mega: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "disk" / "model")
-    for _ in range(2):  # the second finds the first, as behind any other name
+    for _ in range(2):  # the second conversion replaces the output of the first
         convert(ConversionRequest(mega, tmp_path / "out"), silent)
         assert (tmp_path / "out").is_symlink()
         assert (tmp_path / "disk" / "model" / "model.safetensors").is_file()
@@ -251,13 +253,15 @@ def reference(folder: Path, truth: Truth, **changes: int) -> Path:
 
 def test_matching_reference_passes(tmp_path: Path, mega: Path, truth: Truth) -> None:
     path = reference(tmp_path / "untrained", truth)
-    state = load_state_dict(path) | {"bert.bert_tail_dense.bias": torch.zeros(truth.hidden)}  # as the original's has
+    state = load_state_dict(path) | {
+        "bert.bert_tail_dense.bias": torch.zeros(truth.hidden)
+    }  # the original's checkpoint has it
     torch.save(state, path)
     convert(ConversionRequest(mega, tmp_path / "out", reference=path), silent)
 
 
-def test_a_bare_encoder_is_a_reference_for_one(tmp_path: Path, mega: Path, truth: Truth) -> None:
-    """What an encoder writes of itself has no ``bert.`` before its names."""
+def test_a_bare_encoder_is_a_reference_for_an_encoder(tmp_path: Path, mega: Path, truth: Truth) -> None:
+    """The state dict of an encoder has names without the prefix ``bert.``."""
     headless = write_megatron(tmp_path / "headless", truth, head=False)
     convert(ConversionRequest(headless, tmp_path / "encoder"), silent)
     assert not any(name.startswith("bert.") for name in load_state_dict(tmp_path / "encoder"))

@@ -1,4 +1,4 @@
-"""One thing wrong at a time - a tensor, a key, a shard, a size option - and each refused by its name."""
+"""Each kind of damage (of a tensor, a key, a shard, a size option) is refused with an error that names it."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ def rank(folder: Path, name: str = "mp_rank_01_001") -> Path:
     return folder / "iter_0001000" / name / "model_optim_rng.pt"
 
 
-def a_tensor(folder: Path) -> None:
+def change_a_replicated_tensor(folder: Path) -> None:
     def change(content: dict) -> None:
         content["model"]["language_model"]["transformer"]["layers.0.input_layernorm.weight"][3] += 1
 
     edit(rank(folder), change)
 
 
-def a_value(folder: Path) -> None:
+def set_a_value_to_nan(folder: Path) -> None:
     def change(content: dict) -> None:
         content["model"]["language_model"]["transformer"]["layers.0.mlp.dense_h_to_4h.bias"][0] = float("nan")
 
     edit(rank(folder), change)
 
 
-def a_tied_copy(folder: Path) -> None:
+def change_the_tied_embeddings(folder: Path) -> None:
     def change(content: dict) -> None:
         content["model"]["word_embeddings_for_head"]["weight"][7] += 1
 
     edit(rank(folder), change)
 
 
-def a_key(folder: Path) -> None:
+def rename_a_key(folder: Path) -> None:
     def change(content: dict) -> None:
         layers = content["model"]["language_model"]["transformer"]
         layers["layers.0.attention.dense.weigth"] = layers.pop("layers.0.attention.dense.weight")
@@ -61,13 +61,13 @@ def a_key(folder: Path) -> None:
         edit(rank(folder, name), change)
 
 
-def a_shard(folder: Path) -> None:
+def truncate_a_shard(folder: Path) -> None:
     file = rank(folder, "mp_rank_00_001")
     file.write_bytes(file.read_bytes()[:-2000])
 
 
-def a_byte(folder: Path) -> None:
-    """Of a weight: the lowest bit of one value, which no other check would see."""
+def flip_a_bit(folder: Path) -> None:
+    """Flip the lowest bit of one weight, which only the checksum detects."""
     file = rank(folder)
     layers = torch.load(file, weights_only=False)["model"]["language_model"]["transformer"]
     content = bytearray(file.read_bytes())
@@ -75,7 +75,7 @@ def a_byte(folder: Path) -> None:
     file.write_bytes(content)
 
 
-def a_shard_of_another_size(folder: Path) -> None:
+def change_the_size_of_a_shard(folder: Path) -> None:
     def change(content: dict) -> None:
         layers = content["model"]["language_model"]["transformer"]
         name = "layers.0.mlp.dense_h_to_4h.weight"
@@ -87,16 +87,19 @@ def a_shard_of_another_size(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (a_tensor, r"layers\.1\.input_layernorm\.weight: the tensor-parallel ranks have different values"),
-        (a_value, r"layer\.1\.mlp\.dense_h_4h\.bias has values that are not finite"),
-        (a_tied_copy, r"word_embeddings_for_head\.weight: rank 1 differs"),
-        (a_key, r"layers\.1\.attention\.dense\.weight is missing"),
-        (a_shard, r"mp_rank_00_001/model_optim_rng\.pt: truncated"),
-        (a_byte, r"mp_rank_01_001/model_optim_rng\.pt: record .*/data/\d+ is damaged \(Bad CRC-32"),
-        (a_shard_of_another_size, r"dense_h_to_4h|dense_h_4h|ffn_hidden_size"),
+        (
+            change_a_replicated_tensor,
+            r"layers\.1\.input_layernorm\.weight: the tensor-parallel ranks have different values",
+        ),
+        (set_a_value_to_nan, r"layer\.1\.mlp\.dense_h_4h\.bias has values that are not finite"),
+        (change_the_tied_embeddings, r"word_embeddings_for_head\.weight: rank 1 differs"),
+        (rename_a_key, r"layers\.1\.attention\.dense\.weight is missing"),
+        (truncate_a_shard, r"mp_rank_00_001/model_optim_rng\.pt: truncated"),
+        (flip_a_bit, r"mp_rank_01_001/model_optim_rng\.pt: record .*/data/\d+ is damaged \(Bad CRC-32"),
+        (change_the_size_of_a_shard, r"dense_h_to_4h|dense_h_4h|ffn_hidden_size"),
     ],
 )
-def test_damage_of_the_source(tmp_path: Path, mega: Path, damage: Callable[[Path], None], words: str) -> None:
+def test_a_damaged_source_is_refused(tmp_path: Path, mega: Path, damage: Callable[[Path], None], words: str) -> None:
     copy = Path(shutil.copytree(mega, tmp_path / "mega"))
     damage(copy)
     with pytest.raises(CheckpointError, match=words):
@@ -113,7 +116,7 @@ def test_damage_of_the_source(tmp_path: Path, mega: Path, damage: Callable[[Path
         (SourceOptions(checkpoint_version=1.0), "--checkpoint-version 1.0 contradicts"),
     ],
 )
-def test_a_size_option(tmp_path: Path, mega: Path, options: SourceOptions, words: str) -> None:
+def test_a_contradicting_size_option_is_refused(tmp_path: Path, mega: Path, options: SourceOptions, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         convert(ConversionRequest(mega, tmp_path / "out", options=options), silent)
 
@@ -125,7 +128,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory, mega: Path) -> tuple[Path, Pa
     return mega, out / "tape"
 
 
-def test_verify_only_passes_and_names_what_differs(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+def test_verify_only_names_the_differing_tensor(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     assert verify_only(*pair, SourceOptions()).parity.passed
     copy = Path(shutil.copytree(pair[1], tmp_path / "copy"))
     state = load_file(copy / "model.safetensors")
@@ -137,7 +140,7 @@ def test_verify_only_passes_and_names_what_differs(tmp_path: Path, pair: tuple[P
         verify_only(copy, pair[0], SourceOptions())
 
 
-def test_whole_numbers_are_no_weights(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+def test_integer_weights_are_refused(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     copy = Path(shutil.copytree(pair[1], tmp_path / "copy"))
     state = load_file(copy / "model.safetensors")
     state["bert.encoder.final_ln.weight"] = state["bert.encoder.final_ln.weight"].to(torch.int64)
@@ -149,7 +152,9 @@ def test_whole_numbers_are_no_weights(tmp_path: Path, pair: tuple[Path, Path]) -
         verify_only(pair[0], copy, SourceOptions())
 
 
-def test_verify_only_rounds_the_first_to_the_seconds_type(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+def test_verify_only_rounds_the_first_checkpoint_to_the_data_type_of_the_second(
+    tmp_path: Path, pair: tuple[Path, Path]
+) -> None:
     convert(ConversionRequest(pair[1], tmp_path / "half", dtype=torch.bfloat16), silent)
     certificate = verify_only(pair[0], tmp_path / "half", SourceOptions())
     assert certificate.parity.worst[1] < 1e-9
@@ -174,8 +179,7 @@ def test_the_command_line(
     sizes = ("--tensor-model-parallel-size", 2, "--pipeline-model-parallel-size", 2)
     assert call(monkeypatch, repository_root, "-src", tape, "-out", tmp_path / "m", "--to", "megatron", *sizes) == 0
     assert call(monkeypatch, repository_root, "--verify-only", mega, tmp_path / "m") == 0
-    shown = capsys.readouterr()
-    assert '"largest_difference"' in shown.out
+    assert '"largest_difference"' in capsys.readouterr().out
     assert call(monkeypatch, repository_root, "-src", tape, "-out", tmp_path / "t", *sizes) == 1
     assert "require --to megatron" in capsys.readouterr().err
     assert call(monkeypatch, repository_root, "--verify-only", mega, tape, "-heads", 2) == 1

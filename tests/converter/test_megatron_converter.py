@@ -1,4 +1,4 @@
-"""The command line, as a user types it."""
+"""The converter's command line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def mega(tmp_path_factory: pytest.TempPathFactory, truth: Truth) -> Path:
     return write_megatron(tmp_path_factory.mktemp("cli") / "mega", truth)
 
 
-def test_documented_call_from_any_directory(tmp_path: Path, mega: Path, truth: Truth, run_script: Run) -> None:
+def test_the_documented_command_works_in_any_directory(
+    tmp_path: Path, mega: Path, truth: Truth, run_script: Run
+) -> None:
     shutil.copy(only_rank(mega), tmp_path / "model_optim_rng.pt")
     sizes = ("-hidden", 32, "-heads", 4, "-layers", 2)
     options = ("-src", "model_optim_rng.pt", "-out", "out/pytorch_model.bin", "-dtp", "torch.float16", *sizes)
@@ -43,7 +45,7 @@ def test_documented_call_from_any_directory(tmp_path: Path, mega: Path, truth: T
 
 
 def call(monkeypatch: pytest.MonkeyPatch, root: Path, *arguments: object) -> int:
-    """Run the script in this process, which is quicker; returns the exit status."""
+    """Run the script in this process, which is faster than in another one; returns the exit status."""
     monkeypatch.setattr(sys, "argv", [SCRIPT, *map(str, arguments)])
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(root / SCRIPT), run_name="__main__")
@@ -56,7 +58,7 @@ def test_long_option_names(tmp_path: Path, mega: Path, repository_root: Path, mo
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
-def test_malicious_file_is_one_line_and_does_not_run(
+def test_a_malicious_file_is_a_one_line_error_and_does_not_run(
     tmp_path: Path, run_script: Run, assert_clean_error: Callable[..., None]
 ) -> None:
     evil = tmp_path / "evil.pt"
@@ -101,7 +103,7 @@ def test_user_errors_are_one_line(
         (("-dtp", "bf16", "--lm-head", "drop", "--overwrite"), "-dtp, --lm-head, --overwrite"),
     ],
 )
-def test_verify_only_takes_no_option_of_writing(
+def test_verify_only_refuses_output_options(
     repository_root: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -112,7 +114,7 @@ def test_verify_only_takes_no_option_of_writing(
     assert f"writes nothing; remove {flags}\n" in capsys.readouterr().err
 
 
-def test_truncated_file_is_one_line(
+def test_a_truncated_file_is_a_one_line_error(
     tmp_path: Path,
     mega: Path,
     repository_root: Path,
@@ -133,7 +135,7 @@ def test_vocabulary_file(tmp_path: Path, mega: Path, repository_root: Path, monk
     assert call(monkeypatch, repository_root, "-src", mega, *options) == 0
 
 
-def test_a_blank_line_of_the_vocabulary_shifts_nothing(
+def test_a_blank_line_of_the_vocabulary_file_shifts_no_ids(
     tmp_path: Path, mega: Path, truth: Truth, repository_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vocabulary = tmp_path / "iupac_vocab.txt"

@@ -1,4 +1,4 @@
-"""There and back again: TAPE -> Megatron-LM -> TAPE and TAPE -> Hugging Face -> TAPE change no bit."""
+"""Round trips TAPE -> Megatron-LM -> TAPE and TAPE -> Hugging Face -> TAPE are bit-exact."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.support.megatron_writer import LETTERS, SPECIAL, expected_state, make
 
 
 def silent(line: str) -> None:
-    """No progress lines in tests."""
+    """Discard progress lines."""
 
 
 def tape_model(folder: Path, types: int = 1, head: bool = True, **changes: Any) -> Path:
-    """A TAPE directory with every weight different; token types of a value other than zero."""
+    """A TAPE directory in which all weights are different and token-type embeddings are not zero."""
     truth = make_truth(layers=4)
     state = expected_state(truth, head)
     state["bert.embeddings.token_type_embeddings.weight"] = torch.randn(types, truth.hidden)
@@ -68,7 +68,7 @@ def test_through_megatron(tmp_path: Path, tape: Path, tensor: int, pipeline: int
     assert len(list((tmp_path / "mega" / "release").iterdir())) == tensor * pipeline
 
 
-def test_what_megatron_finds(tmp_path: Path, tape: Path) -> None:
+def test_the_files_written_for_megatron(tmp_path: Path, tape: Path) -> None:
     """The written files have the keys and shapes of Megatron-LM's checkpoints."""
     convert(ConversionRequest(tape, tmp_path / "mega", "megatron", tensor_parallel=2, pipeline_parallel=2), silent)
     assert (tmp_path / "mega" / "latest_checkpointed_iteration.txt").read_text() == "release"
@@ -105,7 +105,7 @@ def test_what_megatron_finds(tmp_path: Path, tape: Path) -> None:
     )
 
 
-def test_rows_of_the_vocabulary_are_megatrons(tmp_path: Path, tape: Path) -> None:
+def test_embedding_rows_are_in_the_order_of_megatrons_vocabulary(tmp_path: Path, tape: Path) -> None:
     convert(ConversionRequest(tape, tmp_path / "m.pt", "megatron"), silent)
     content = load_checkpoint_file(tmp_path / "m.pt")
     rows = content["model"]["language_model"]["embedding"]["word_embeddings"]["weight"]
@@ -130,7 +130,7 @@ def test_through_hugging_face(tmp_path: Path, tape: Path, dtype: torch.dtype) ->
 
 
 @pytest.mark.parametrize("form", ["megatron", "huggingface"])
-def test_an_encoder_alone(tmp_path: Path, form: str) -> None:
+def test_an_encoder_without_lm_head(tmp_path: Path, form: str) -> None:
     source = tape_model(tmp_path / "encoder", head=False)
     convert(ConversionRequest(source, tmp_path / "there", form), silent)
     convert(ConversionRequest(tmp_path / "there", tmp_path / "back"), silent)
@@ -144,7 +144,7 @@ def test_two_token_types_and_fused_gelu(tmp_path: Path) -> None:
     assert_same_model(source, tmp_path / "back")
 
 
-def test_saving_a_tape_model_anew(tmp_path: Path, tape: Path) -> None:
+def test_converting_tape_to_tape(tmp_path: Path, tape: Path) -> None:
     convert(ConversionRequest(tape, tmp_path / "again" / "pytorch_model.bin"), silent)
     assert_same_model(tape, tmp_path / "again")
     with pytest.raises(ConfigError, match="would replace the source"):
@@ -163,7 +163,9 @@ def test_saving_a_tape_model_anew(tmp_path: Path, tape: Path) -> None:
         (MegatronTarget(tensor=2, file="m.pt"), {}, "a single file contains one rank"),
     ],
 )
-def test_what_megatron_cannot_hold_is_refused(target: MegatronTarget, changes: dict[str, Any], words: str) -> None:
+def test_models_that_megatron_cannot_represent_are_refused(
+    target: MegatronTarget, changes: dict[str, Any], words: str
+) -> None:
     config = ProteinBertConfig(**changes)
     with pytest.raises(ConfigError, match=words):
         target.check(config, True)

@@ -1,4 +1,4 @@
-"""Checkpoints of strangers are read without running what they contain. (bug 35, second half)"""
+"""Untrusted checkpoints are read without executing code in them (bug 35 in docs/compatibility.md)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.megatron_writer import training_state
 
 
 class Runs:
-    """Pickles to a call of ``function``."""
+    """An object whose pickle calls ``function`` when it is loaded."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = (function, arguments)
@@ -32,7 +32,7 @@ class Runs:
 
 
 @pytest.mark.parametrize("zip_file", [True, False])
-def test_training_state_of_any_age_is_read(tmp_path: Path, zip_file: bool) -> None:
+def test_training_state_of_all_versions_is_read(tmp_path: Path, zip_file: bool) -> None:
     state = {
         "args": argparse.Namespace(params_dtype=torch.half, lr=np.float64(1e-4), path="x"),
         "flag": np.bool_(True),
@@ -53,8 +53,10 @@ def test_files_of_numpy_1_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("zip_file", [True, False])
-def test_objects_of_megatron_are_stood_in_for(tmp_path: Path, zip_file: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Version 0 pickles its loss scaler with the optimizer, releases from 2021 the kind of model with the arguments."""
+def test_classes_of_megatron_are_replaced_by_placeholders(
+    tmp_path: Path, zip_file: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 0 pickles its loss scaler with the optimizer, releases from 2021 on an enum with the arguments."""
     scaler = foreign_class(monkeypatch, "megatron.fp16.loss_scaler", "DynamicLossScaler")
     kind = foreign_class(monkeypatch, "megatron.core.enums", "ModelType", Enum)
     loss_scaler = scaler()
@@ -74,7 +76,7 @@ def test_objects_of_megatron_are_stood_in_for(tmp_path: Path, zip_file: bool, mo
 
 
 def foreign_class(monkeypatch: pytest.MonkeyPatch, module: str, name: str, base: type = object) -> Any:
-    """A class that pickles under the name of one that isn't installed here."""
+    """A class whose pickle names a class that is not installed."""
     made: Any = Enum(name, {"encoder_or_decoder": 1}) if base is Enum else type(name, (base,), {})
     made.__module__, made.__qualname__ = module, name
     parts = module.split(".")
@@ -86,7 +88,7 @@ def foreign_class(monkeypatch: pytest.MonkeyPatch, module: str, name: str, base:
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("form", ["zip", "legacy", "plain"])
-def test_the_offending_name_is_told_for_every_protocol(tmp_path: Path, protocol: int, form: str) -> None:
+def test_the_error_names_the_forbidden_function_for_every_protocol(tmp_path: Path, protocol: int, form: str) -> None:
     for name, function, arguments in (
         ("subprocess.call", subprocess.call, (["touch", str(tmp_path / "it_ran")],)),
         ("builtins.eval", eval, (f"open({str(tmp_path / 'it_ran')!r}, 'w')",)),
@@ -103,8 +105,8 @@ def test_the_offending_name_is_told_for_every_protocol(tmp_path: Path, protocol:
         assert not (tmp_path / "it_ran").exists()
 
 
-def test_a_name_that_is_put_together_is_refused_too(tmp_path: Path) -> None:
-    # protocol 4; the module's name comes from the memo, the function's is no string at that place
+def test_a_composed_name_is_refused_too(tmp_path: Path) -> None:
+    # protocol 4; the name of the module is from the memo, and that of the function is not a string there
     memo = b"\x80\x04\x8c\x02os\x94\x8c\x06system\x94h\x00h\x01\x93\x8c\x04true\x85R."
     computed = b"\x80\x04\x8c\x02os\x8c\x06systemN0\x93\x8c\x04true\x85R."
     for content, words in ((memo, r"refers to os\.system,"), (computed, "refers to a computed name,")):
@@ -113,7 +115,7 @@ def test_a_name_that_is_put_together_is_refused_too(tmp_path: Path) -> None:
             load_checkpoint_file(tmp_path / "evil.pt")
 
 
-def test_other_pickle_protocols_are_refused_in_plain_words(tmp_path: Path) -> None:
+def test_other_pickle_protocols_are_refused_with_an_explanation(tmp_path: Path) -> None:
     torch.save({"model": {}}, tmp_path / "a.pt", pickle_protocol=4)
     with pytest.raises(CheckpointError, match=r"a\.pt: refused: .*protocol"):
         load_checkpoint_file(tmp_path / "a.pt")

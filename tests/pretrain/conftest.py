@@ -1,4 +1,4 @@
-"""A tiny corpus, and ways to run pretraining on it: in this process, alone, or on several over gloo."""
+"""A tiny corpus, and fixtures that run pretraining on it: in this process, or on several over gloo."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def flags(corpus_prefix: Path) -> Callable[..., list[str]]:
             "--eval-iters": 2,
             "--log-interval": 5,
             "--num-workers": 0,
-            "--peak-tflops": 1,  # else every run measures it for a second
+            "--peak-tflops": 1,  # otherwise every run measures it, which takes a second
         }
         return [str(word) for item in options.items() for word in item] + [str(word) for word in extra]
 
@@ -85,7 +85,7 @@ def flags(corpus_prefix: Path) -> Callable[..., list[str]]:
 
 @pytest.fixture(scope="session")
 def pretrain_here() -> Callable[[list[str]], None]:
-    """Run pretraining in this process, alone."""
+    """Run pretraining on a single rank, in this process."""
     return lambda arguments: run_pretraining(parse_arguments(arguments), Launch())
 
 
@@ -114,7 +114,7 @@ def torchrun(repository_root: Path) -> Callable[..., subprocess.CompletedProcess
 
 @pytest.fixture(scope="session")
 def records() -> Callable[..., list[dict[str, Any]]]:
-    """`records(save_directory, kind="train")`: what metrics.jsonl holds."""
+    """`records(save_directory, kind="train")`: the records of metrics.jsonl."""
 
     def read(directory: Path, kind: str = "train") -> list[dict[str, Any]]:
         lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()

@@ -33,7 +33,7 @@ def test_a_signal_is_recorded_and_handlers_are_restored(number: signal.Signals) 
 
 
 def test_the_second_signal_ends_the_process_at_once() -> None:
-    """Seconds after the first."""
+    """The second signal must come some seconds after the first; until then it counts as the same request."""
     with StopSignals() as requests:
         child = os.fork()
         if child == 0:
@@ -48,9 +48,9 @@ def test_the_second_signal_ends_the_process_at_once() -> None:
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
-def test_a_worker_obeys_only_its_parent(number: signal.Signals) -> None:
-    """From the fork on, signals of other processes are ignored; one of the parent ends the worker."""
-    listens, tells = os.pipe()
+def test_only_its_parent_can_end_a_worker(number: signal.Signals) -> None:
+    """From the fork on, a worker ignores signals of other processes; a signal of its parent ends it."""
+    reader, writer = os.pipe()
     with stop_signals_blocked():
         child = os.fork()
         if child == 0:
@@ -59,12 +59,12 @@ def test_a_worker_obeys_only_its_parent(number: signal.Signals) -> None:
             ignore_stop_signals_in_worker(0)
             subprocess.run(["kill", f"-{int(number)}", str(os.getpid())], check=True)
             time.sleep(0.1)
-            os.write(tells, b"alive")
+            os.write(writer, b"alive")
             time.sleep(5)
             os._exit(1)
-    os.close(tells)
-    assert os.read(listens, 5) == b"alive"
-    os.close(listens)
+    os.close(writer)
+    assert os.read(reader, 5) == b"alive"
+    os.close(reader)
     os.kill(child, number)
     _, status = os.waitpid(child, 0)
     assert os.WIFEXITED(status)
@@ -72,10 +72,10 @@ def test_a_worker_obeys_only_its_parent(number: signal.Signals) -> None:
 
 
 def children(process: int) -> list[int]:
-    """Its running children, from /proc."""
+    """The running children of a process, from /proc."""
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # ended meanwhile
+        with contextlib.suppress(OSError):  # it has ended in the meantime
             state, parent = status.read_text().rpartition(")")[2].split()[:2]
             if int(parent) == process and state != "Z":
                 found.append(int(status.parent.name))
@@ -91,22 +91,22 @@ def is_running(process: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
 def test_workers_survive_a_signal_to_the_process_group_and_end_with_their_run(tmp_path: Path, flags: Flags) -> None:
-    """A scheduler signals all processes repeatedly. After kill -9 of the run its workers end by themselves."""
+    """Schedulers signal all processes, repeatedly. After kill -9 of the main process, its workers end by themselves."""
     options = flags("--num-workers", 2, "--log-interval", 1, "--eval-iters", 0, train_iters=5000)
     (killed,) = start_ranks(options, tmp_path / "killed")
-    (signalled,) = start_ranks([*options, "--save", str(tmp_path / "run")], tmp_path / "signalled")
-    for rank in (killed, signalled):
+    (signaled,) = start_ranks([*options, "--save", str(tmp_path / "run")], tmp_path / "signaled")
+    for rank in (killed, signaled):
         wait_for(lambda rank=rank: "iteration 4/" in rank.text, "the first steps", 120)  # type: ignore[misc]
-    orphans, workers = children(killed.pid), children(signalled.pid)
+    orphans, workers = children(killed.pid), children(signaled.pid)
     assert len(orphans) == len(workers) == 2
     killed.process.kill()
     for number in STOP_SIGNALS:
-        for process in (*workers, signalled.pid):
-            with contextlib.suppress(ProcessLookupError):  # done already
+        for process in (*workers, signaled.pid):
+            with contextlib.suppress(ProcessLookupError):  # it has ended already
                 os.kill(process, number)
-    assert signalled.end(60) == 0, signalled.text
-    assert "exiting after iteration" in signalled.text
-    assert f"saved {tmp_path / 'run'}/iter_" in signalled.text
+    assert signaled.end(60) == 0, signaled.text
+    assert "exiting after iteration" in signaled.text
+    assert f"saved {tmp_path / 'run'}/iter_" in signaled.text
     wait_for(lambda: not any(map(is_running, (*orphans, *workers))), "the end of the workers", 30)
 
 
@@ -114,7 +114,7 @@ def test_workers_survive_a_signal_to_the_process_group_and_end_with_their_run(tm
 def test_torchrun_forwards_the_signal_and_the_run_resumes(
     tmp_path: Path, flags: Flags, repository_root: Path, records: Callable[..., list[dict[str, Any]]]
 ) -> None:
-    """SIGTERM to torchrun, two ranks and their workers; the resumed run equals one that was never stopped."""
+    """SIGTERM reaches torchrun, two ranks and their workers; the resumed run equals an uninterrupted one."""
     save, straight = tmp_path / "run", tmp_path / "straight"
     options = flags("--log-interval", 1, "--eval-interval", 3, train_iters=5000, dropout=0.1)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -136,8 +136,8 @@ def test_torchrun_forwards_the_signal_and_the_run_resumes(
     stopped = int((save / "latest_checkpointed_iteration.txt").read_text())
     assert records(save)[-1]["iteration"] == stopped
     for folder, load in ((save, ("--load", save)), (straight, ())):
-        leave = ("--exit-interval", stopped + 2, "--eval-interval", 3)
-        command = flags(*leave, "--save", folder, *load, train_iters=5000, dropout=0.1)
+        stop = ("--exit-interval", stopped + 2, "--eval-interval", 3)
+        command = flags(*stop, "--save", folder, *load, train_iters=5000, dropout=0.1)
         codes = [rank.end(120) for rank in start_ranks(command, tmp_path / "logs", 2)]
         assert codes == [0, 0]
     for kind, value in (("train", "lm_loss"), ("evaluation", "validation_loss")):

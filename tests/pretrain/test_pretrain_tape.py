@@ -1,4 +1,4 @@
-"""Whole runs: the same curve at every layout, exact continuation, the flags of the shipped scripts, clear errors."""
+"""Complete runs: equal losses in every layout, exact resuming, the flags of the shipped scripts, clear errors."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from pretrain.pretrain_tape import main
 from tape.errors import CheckpointError, run_cli
 
 SCRIPT = Path("pretrain") / "pretrain_tape.py"
-# Reached with one buffer a few parameters, so that the order of the sums is tested too.
-SMALL_BUFFERS = """
+# Small buckets of a few parameters each, so that the order of their all-reduces is tested too.
+SMALL_BUCKETS = """
 import sys
 from pretrain.parallel import gradient_buckets
 gradient_buckets._BUCKET_ELEMENTS = 3000
@@ -33,9 +33,9 @@ Run = Callable[[list[str]], None]
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, flags: Flags, pretrain_here: Run) -> Path:
+def single(tmp_path_factory: pytest.TempPathFactory, flags: Flags, pretrain_here: Run) -> Path:
     """20 steps of AdamW without dropout on one process."""
-    directory = tmp_path_factory.mktemp("alone")
+    directory = tmp_path_factory.mktemp("single")
     pretrain_here(flags("--save", directory, "--save-interval", 10))
     return directory
 
@@ -54,25 +54,25 @@ def assert_same_curve(records: Records, one: Path, two: Path, tolerance: float =
 def assert_same_weights(one: Path, two: Path, tolerance: float) -> None:
     first, second = load_full_checkpoint(one).model, load_full_checkpoint(two).model
     for name, value in first.items():
-        # the gradient of key.bias is zero but for rounding, which Adam blows up
+        # the gradient of key.bias is zero except for rounding errors, which Adam amplifies
         if not name.endswith("key.bias") or tolerance == 0:
             torch.testing.assert_close(value, second[name], rtol=0, atol=tolerance)
 
 
-def test_one_process_learns(alone: Path, records: Records) -> None:
-    curve = records(alone)
+def test_the_loss_of_a_single_process_decreases(single: Path, records: Records) -> None:
+    curve = records(single)
     assert [record["iteration"] for record in curve] == list(range(1, 21))
     assert curve[-1]["lm_loss"] < curve[0]["lm_loss"] - 0.1
     assert all(record["tokens"] <= 8 * 64 for record in curve)
     assert curve[-1]["consumed_samples"] == 160
-    assert records(alone, "evaluation")[-1]["iteration"] == 20
-    assert (alone / "arguments.json").is_file()
-    assert sorted(path.name for path in alone.glob("iter_*")) == ["iter_0000010", "iter_0000020"]
+    assert records(single, "evaluation")[-1]["iteration"] == 20
+    assert (single / "arguments.json").is_file()
+    assert sorted(path.name for path in single.glob("iter_*")) == ["iter_0000010", "iter_0000020"]
 
 
 @pytest.mark.distributed
 def test_tensor_parallel_gives_the_same_curve(
-    alone: Path,
+    single: Path,
     tmp_path: Path,
     flags: Flags,
     torchrun: Callable,
@@ -80,27 +80,27 @@ def test_tensor_parallel_gives_the_same_curve(
     repository_root: Path,
     pretrain_here: Run,
 ) -> None:
-    """Twenty steps on two tensor-parallel ranks; then one process continues from their tenth."""
+    """Two tensor-parallel ranks train for twenty steps; then a single process resumes from their tenth."""
     save = ("--save", tmp_path, "--save-interval", 10)
     torchrun(2, repository_root / SCRIPT, *flags(*save, "--tensor-model-parallel-size", 2))
-    assert_same_curve(records, alone, tmp_path)
-    assert_same_weights(alone, tmp_path, 1e-4)
+    assert_same_curve(records, single, tmp_path)
+    assert_same_weights(single, tmp_path, 1e-4)
     assert read_metadata(tmp_path / "iter_0000020")["layout"] == {"tensor": 2, "data": 1, "pipeline": 1}
     (tmp_path / "latest_checkpointed_iteration.txt").write_text("10\n")
     pretrain_here(flags(*save, "--load", tmp_path))
-    assert_same_curve(records, alone, tmp_path)
+    assert_same_curve(records, single, tmp_path)
 
 
 @pytest.mark.distributed
 def test_data_parallel_gives_the_same_curve(
-    alone: Path, tmp_path: Path, flags: Flags, torchrun: Callable, records: Records
+    single: Path, tmp_path: Path, flags: Flags, torchrun: Callable, records: Records
 ) -> None:
-    """Two micro-batches a rank, and gradients in several buffers that are summed beside the backward pass."""
-    script = tmp_path / "small_buffers.py"
-    script.write_text(f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n{SMALL_BUFFERS}")
+    """Two micro-batches per rank, and several gradient buckets that are reduced during the backward pass."""
+    script = tmp_path / "small_buckets.py"
+    script.write_text(f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n{SMALL_BUCKETS}")
     torchrun(2, script, *flags("--save", tmp_path / "run"))
-    assert_same_curve(records, alone, tmp_path / "run")
-    assert_same_weights(alone, tmp_path / "run", 1e-4)
+    assert_same_curve(records, single, tmp_path / "run")
+    assert_same_weights(single, tmp_path / "run", 1e-4)
 
 
 @pytest.mark.distributed
@@ -108,7 +108,7 @@ def test_data_parallel_gives_the_same_curve(
 def test_tensor_and_data_parallel_together(
     tmp_path: Path, flags: Flags, torchrun: Callable, records: Records, repository_root: Path, pretrain_here: Run
 ) -> None:
-    """Four processes continue what one began, with SGD (the update itself is compared) and recomputed activations."""
+    """Four processes resume a run of one, with SGD (so that updates are compared) and activation checkpointing."""
     extra = ("--optimizer", "sgd", "--checkpoint-activations", "--save-interval", 5)
     pretrain_here(flags("--save", tmp_path / "one", *extra, train_iters=10))
     shutil.copytree(tmp_path / "one", tmp_path / "four")
@@ -121,22 +121,22 @@ def test_tensor_and_data_parallel_together(
     assert_same_weights(tmp_path / "one", tmp_path / "four", 1e-5)
 
 
-def test_a_continued_run_equals_an_uninterrupted_one_bit_for_bit(
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     tmp_path: Path, flags: Flags, records: Records, pretrain_here: Run
 ) -> None:
-    """With dropout, crossing from the first epoch into the second, and cut once in the middle."""
-    straight, cut = tmp_path / "straight", tmp_path / "cut"
+    """With dropout and two epochs; the run is interrupted once, in the middle."""
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     pretrain_here(flags("--save", straight, dropout=0.1, train_iters=40))
-    pretrain_here(flags("--save", cut, "--load", cut, "--exit-interval", 23, dropout=0.1, train_iters=40))
-    assert [record["iteration"] for record in records(cut)][-1] == 23
-    pretrain_here(flags("--save", cut, "--load", cut, dropout=0.1, train_iters=40))
-    assert_same_curve(records, straight, cut, tolerance=0.0)
-    assert_same_weights(straight, cut, 0.0)
-    # and it is not the same curve for want of randomness
+    pretrain_here(flags("--save", resumed, "--load", resumed, "--exit-interval", 23, dropout=0.1, train_iters=40))
+    assert [record["iteration"] for record in records(resumed)][-1] == 23
+    pretrain_here(flags("--save", resumed, "--load", resumed, dropout=0.1, train_iters=40))
+    assert_same_curve(records, straight, resumed, tolerance=0.0)
+    assert_same_weights(straight, resumed, 0.0)
+    # the losses differ from each other, so the comparison is meaningful
     assert len({record["lm_loss"] for record in records(straight)}) == 40
 
 
-def test_recomputed_activations_change_nothing(
+def test_activation_checkpointing_changes_nothing(
     tmp_path: Path, flags: Flags, records: Records, pretrain_here: Run
 ) -> None:
     for name, extra in (("kept", ()), ("recomputed", ("--checkpoint-activations",))):
@@ -144,26 +144,26 @@ def test_recomputed_activations_change_nothing(
     assert_same_curve(records, tmp_path / "kept", tmp_path / "recomputed", tolerance=0.0)
 
 
-def test_accumulation_changes_nothing(
-    alone: Path, tmp_path: Path, flags: Flags, records: Records, pretrain_here: Run
+def test_the_micro_batch_size_changes_nothing(
+    single: Path, tmp_path: Path, flags: Flags, records: Records, pretrain_here: Run
 ) -> None:
     pretrain_here(flags("--save", tmp_path, "--micro-batch-size", 8))
-    assert_same_curve(records, alone, tmp_path)
+    assert_same_curve(records, single, tmp_path)
 
 
 @pytest.mark.parametrize("extra", [("--bf16",), ("--fp16", "--initial-loss-scale", 65536)], ids=["bf16", "fp16"])
 def test_half_precision_follows_the_curve(
-    alone: Path, tmp_path: Path, flags: Flags, records: Records, pretrain_here: Run, extra: tuple
+    single: Path, tmp_path: Path, flags: Flags, records: Records, pretrain_here: Run, extra: tuple
 ) -> None:
     pretrain_here(flags("--save", tmp_path, *extra))
-    assert largest_difference(records(alone), records(tmp_path), "lm_loss") < 0.01
+    assert largest_difference(records(single), records(tmp_path), "lm_loss") < 0.01
     assert not any(record["skipped"] for record in records(tmp_path))
 
 
-def test_steps_that_are_not_finite_are_skipped_and_counted(
+def test_non_finite_steps_are_skipped_and_counted(
     tmp_path: Path, flags: Flags, records: Records, pretrain_here: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Loss scales that overflow fp16: the weights stay, the scale falls, training goes on."""
+    """The initial loss scale overflows fp16: updates are skipped while the scale decreases, then training proceeds."""
     pretrain_here(
         flags("--save", tmp_path, "--fp16", "--initial-loss-scale", 2.0**24, "--hysteresis", 1, "--log-interval", 1)
     )
@@ -181,7 +181,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(
 def test_the_shipped_distributed_flags_run(
     tmp_path: Path, corpus_prefix: Path, torchrun: Callable, records: Records, repository_root: Path
 ) -> None:
-    """ProteinLM's script for distributed pretraining, with smaller sizes; started by the old launcher's module."""
+    """The flags of ProteinLM's script for distributed pretraining, with smaller sizes."""
     vocabulary = repository_root / "pretrain" / "protein_tools" / "megatron_iupac_vocab.txt"
     flags = (
         "--num-layers 2 --hidden-size 32 --num-attention-heads 4 --attention-dropout 0.1 --hidden-dropout 0.1 "
@@ -219,7 +219,7 @@ def test_it_runs_as_a_script_from_any_directory(tmp_path: Path, flags: Flags, re
         (["--tensor-model-parallel-size", "2"], ["--tensor-model-parallel-size 2", "torchrun"]),
     ],
 )
-def test_mistakes_are_one_line(
+def test_a_user_error_is_one_line(
     flags: Flags,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -234,12 +234,12 @@ def test_mistakes_are_one_line(
 
 
 @pytest.mark.distributed
-def test_several_ranks_say_a_mistake_once(
-    alone: Path, tmp_path: Path, flags: Flags, torchrun: Callable, repository_root: Path
+def test_several_ranks_report_an_error_once(
+    single: Path, tmp_path: Path, flags: Flags, torchrun: Callable, repository_root: Path
 ) -> None:
-    shutil.copytree(alone, tmp_path / "run")
-    (part,) = (tmp_path / "run" / "iter_0000020").glob("*.distcp")
-    part.write_bytes(part.read_bytes()[:-100])
+    shutil.copytree(single, tmp_path / "run")
+    (shard,) = (tmp_path / "run" / "iter_0000020").glob("*.distcp")
+    shard.write_bytes(shard.read_bytes()[:-100])
     result = torchrun(
         2,
         repository_root / SCRIPT,
@@ -247,12 +247,12 @@ def test_several_ranks_say_a_mistake_once(
         check=False,
     )
     assert result.returncode != 0
-    said = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert len(said) == 1
-    assert f"{part}: truncated" in said[0]
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert f"{shard}: truncated" in errors[0]
 
 
-def test_evaluation_covers_the_whole_set_on_request(
+def test_full_validation_evaluates_the_entire_split(
     tmp_path: Path, flags: Flags, records: Records, pretrain_here: Run
 ) -> None:
     pretrain_here(flags("--save", tmp_path, "--full-validation", "--eval-interval", 1, train_iters=2))
@@ -261,34 +261,34 @@ def test_evaluation_covers_the_whole_set_on_request(
     assert first["predictions"] == second["predictions"]
 
 
-def test_the_large_example_may_ask_for_its_workers(
+def test_more_workers_than_cores_cause_no_warning(
     tmp_path: Path, flags: Flags, records: Records, pretrain_here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch warns of more workers than cores, for training and again for validation; here warnings are errors."""
+    """torch would warn for training and for validation; in these tests, warnings are errors."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)
     pretrain_here(flags("--save", tmp_path, "--num-workers", 96, train_iters=1))
     assert len(records(tmp_path)) == len(records(tmp_path, "evaluation")) == 1
 
 
-def test_no_evaluation_on_request(tmp_path: Path, flags: Flags, records: Records, pretrain_here: Run) -> None:
+def test_eval_iters_0_disables_evaluation(tmp_path: Path, flags: Flags, records: Records, pretrain_here: Run) -> None:
     pretrain_here(flags("--save", tmp_path, "--eval-iters", 0, "--num-workers", 1, train_iters=2))
     assert records(tmp_path, "evaluation") == []
 
 
 def test_a_finished_run_does_nothing(
-    alone: Path, flags: Flags, pretrain_here: Run, capsys: pytest.CaptureFixture[str]
+    single: Path, flags: Flags, pretrain_here: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = (alone / "metrics.jsonl").read_bytes()
-    pretrain_here(flags("--save", alone, "--load", alone))
+    before = (single / "metrics.jsonl").read_bytes()
+    pretrain_here(flags("--save", single, "--load", single))
     assert "nothing to do" in capsys.readouterr().out
-    assert (alone / "metrics.jsonl").read_bytes() == before
+    assert (single / "metrics.jsonl").read_bytes() == before
 
 
-def test_continuing_with_other_samples_is_said(
-    alone: Path, flags: Flags, pretrain_here: Run, capsys: pytest.CaptureFixture[str]
+def test_resuming_with_other_samples_is_refused_or_reported(
+    single: Path, flags: Flags, pretrain_here: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(CheckpointError, match="mask-prob is 0.15 in the checkpoint, 0.2 now.*--allow-other-samples"):
-        pretrain_here(flags("--save", alone, "--load", alone, "--mask-prob", 0.2))
-    pretrain_here(flags("--save", alone, "--load", alone, "--mask-prob", 0.2, "--allow-other-samples"))
+        pretrain_here(flags("--save", single, "--load", single, "--mask-prob", 0.2))
+    pretrain_here(flags("--save", single, "--load", single, "--mask-prob", 0.2, "--allow-other-samples"))
     assert "the samples differ" in (out := capsys.readouterr().out)
     assert "mask-prob is 0.15 in the checkpoint, 0.2 now" in out

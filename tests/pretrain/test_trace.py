@@ -24,7 +24,7 @@ def test_spans_are_counted_and_named_by_the_outermost_and_the_innermost() -> Non
 
 
 def test_marks_are_progress_within_a_span() -> None:
-    """Other ranks need not make them, so they don't count as spans; but the rank that makes them progresses."""
+    """Marks may differ between ranks, so they do not count as spans, but they are progress of the rank."""
     trace = Trace()
     with trace.span("pipeline"):
         before = trace.position
@@ -38,8 +38,8 @@ def test_marks_are_progress_within_a_span() -> None:
         assert trace.position.name == "optimizer step"
 
 
-def test_the_position_stays_where_an_error_occurred() -> None:
-    """The monitor announces the error after the stack has been unwound. Other ranks get the timeout of collectives."""
+def test_the_position_remains_that_of_an_error() -> None:
+    """The error is reported after the stack has been unwound; the rank then has the timeout of collectives."""
     trace = Trace()
 
     def step() -> None:
@@ -55,7 +55,7 @@ def test_the_position_stays_where_an_error_occurred() -> None:
     assert (now.progress, now.timeout) == (before.progress + 1, SpanTimeout.COLLECTIVE)
 
 
-def test_an_error_that_is_handled_leaves_nothing_behind() -> None:
+def test_a_handled_error_does_not_affect_the_position() -> None:
     trace = Trace()
     with trace.span("iteration 1"):
         try:
@@ -69,7 +69,7 @@ def test_an_error_that_is_handled_leaves_nothing_behind() -> None:
         assert (trace.position.name, trace.position.timeout) == ("iteration 2", SpanTimeout.HANG)
 
 
-def test_what_made_a_span_slow_at_first_is_over() -> None:
+def test_a_span_is_busy_only_until_it_has_warmed_up() -> None:
     trace = Trace()
     with trace.span("evaluation on valid", SpanTimeout.BUSY):
         trace.warmed_up()

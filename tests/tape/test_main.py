@@ -1,4 +1,4 @@
-"""The commands, from their options to their files."""
+"""The commands tape-train and tape-eval, from their options to the files that they write."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_history_and_arguments(train: Train) -> None:
     assert (provenance["kind"], provenance["epoch"], provenance["data"]["simulated"]) == ("finetuned", 1, True)
 
 
-def test_defaults_fit_the_task(train: Train) -> None:
+def test_defaults_depend_on_the_task(train: Train) -> None:
     # bug 11 in docs/compatibility.md: a batch of 1024 and 10,000 steps of warm-up
     run = train("transformer", "contact_prediction", "--num_train_epochs", 10, "--eval_freq", 0, "--save_freq", 10)
     written = json.loads((run / "args.json").read_text())
@@ -43,7 +43,7 @@ def test_defaults_fit_the_task(train: Train) -> None:
     assert sorted(path.name for path in run.iterdir() if path.is_dir()) == ["9"]
 
 
-def test_resuming_goes_on_in_the_same_directory_exactly(train: Train, tmp_path: Path) -> None:
+def test_resuming_is_exact_and_uses_the_same_directory(train: Train, tmp_path: Path) -> None:
     # bug 9 in docs/compatibility.md
     options = ("--batch_size", 4, "--config", "hidden_dropout_prob=0.2", "--warmup_steps", 2, "--learning_rate", 1e-3)
     run = train("transformer", "masked_language_modeling", "--num_train_epochs", 4, *options)
@@ -65,7 +65,7 @@ def test_resuming_goes_on_in_the_same_directory_exactly(train: Train, tmp_path: 
         assert torch.equal(value, whole[name]), name
     for old, new in zip(history, read_history(run), strict=True):
         assert {**old, "seconds": 0} == {**new, "seconds": 0}
-    # a longer run, named by its directory alone, trains at a rate above 0
+    # a longer run, specified by its directory, has a learning rate above 0
     train(
         "transformer",
         "masked_language_modeling",
@@ -85,8 +85,8 @@ def resume(train: Train, path: object, *options: object) -> Path:
     return train("transformer", "stability", "--resume_from_checkpoint", "--from_pretrained", path, *options)
 
 
-def test_resuming_takes_over_what_is_not_given(train: Train, caplog: pytest.LogCaptureFixture) -> None:
-    # bug 9: a batch size that fell back on its default counted the steps made as if they were larger ones
+def test_resuming_keeps_options_that_are_not_given(train: Train, caplog: pytest.LogCaptureFixture) -> None:
+    # bug 9: the batch size fell back to its default, so completed steps were counted as if they had been larger
     options = ("--batch_size", 2, "--seed", 7, "--learning_rate", 1e-3, "--weight_decay", 0.1, "--bf16")
     run = train("transformer", "stability", *options, "--num_train_epochs", 4)
     first = json.loads((run / "args.json").read_text())
@@ -95,14 +95,14 @@ def test_resuming_takes_over_what_is_not_given(train: Train, caplog: pytest.LogC
     written = json.loads((run / "args.json").read_text())
     names = ("batch_size", "seed", "learning_rate", "weight_decay", "bf16", "data_dir", "model_config_file")
     assert {name: written[name] for name in names} == {name: first[name] for name in names}
-    assert (written["num_train_epochs"], written["warmup_steps"]) == (6, 3)  # a tenth of the new 30 steps
+    assert (written["num_train_epochs"], written["warmup_steps"]) == (6, 3)  # a tenth of the new total of 30 steps
     assert "--num_train_epochs changes from 4 to 6" in caplog.text
     assert "--num_train_epochs changes from 4 to 6" in (run / "log").read_text()
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 5), (5, 2)])
-def test_another_batch_size_goes_on_where_its_own_schedule_stands(before: int, after: int, train: Train) -> None:
-    # bug 9 in docs/compatibility.md: 10 steps of 2 proteins were more than the whole run has of 5, so the rate was 0
+def test_another_batch_size_resumes_at_the_same_epoch_of_the_schedule(before: int, after: int, train: Train) -> None:
+    # bug 9 in docs/compatibility.md: 10 steps of 2 proteins exceed the steps of a run with 5, so the rate was 0
     options = ("--num_train_epochs", 4, "--warmup_steps", 1, "--learning_rate", 1e-3)
     run = train("transformer", "stability", *options, "--batch_size", before)
     resume(train, run / "1", "--batch_size", after, "--overwrite")
@@ -115,7 +115,7 @@ def test_another_batch_size_goes_on_where_its_own_schedule_stands(before: int, a
     assert min(rates) > 0
 
 
-def test_later_epochs_are_dropped_only_when_asked(train: Train, caplog: pytest.LogCaptureFixture) -> None:
+def test_later_epochs_are_dropped_only_with_overwrite(train: Train, caplog: pytest.LogCaptureFixture) -> None:
     run = train("transformer", "stability", "--num_train_epochs", 3)
     arguments = (run / "args.json").read_bytes()
     with pytest.raises(ConfigError, match="resuming after epoch 0 drops its saved epochs 1, 2; give --overwrite"):
@@ -125,13 +125,13 @@ def test_later_epochs_are_dropped_only_when_asked(train: Train, caplog: pytest.L
     resume(train, run / "0", "--num_train_epochs", 2, "--overwrite", "--log_level", 30)
     assert "saved epochs 1, 2 are dropped" in caplog.text
     assert sorted(path.name for path in run.iterdir() if path.is_dir()) == ["0", "1"]
-    # what was cut off between saving an epoch and naming it is no loss
+    # an epoch that was interrupted while it was saved is replaced without --overwrite
     (run / "2").mkdir()
     resume(train, run, "--num_train_epochs", 3)
     assert (run / "2" / "checkpoint.bin").is_file()
 
 
-def test_only_a_run_is_gone_on_with(train: Train, tmp_path: Path) -> None:
+def test_only_a_run_can_be_resumed(train: Train, tmp_path: Path) -> None:
     run = train("transformer", "stability", "--num_train_epochs", 1)
     run.joinpath("0").rename(tmp_path / "copied")
     before = {path.name for path in tmp_path.iterdir()}
@@ -151,7 +151,7 @@ def test_only_a_run_is_gone_on_with(train: Train, tmp_path: Path) -> None:
         resume(train, run / "0")
 
 
-def test_force_save_needs_no_data_and_ends_with_0(
+def test_force_save_needs_no_data_and_exits_with_0(
     tmp_path: Path, small_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -164,7 +164,7 @@ def test_force_save_needs_no_data_and_ends_with_0(
     assert not (tmp_path / "results").exists()
 
 
-def test_a_finetune_starts_from_a_pretrained_encoder(train: Train, tmp_path: Path) -> None:
+def test_finetuning_starts_from_a_pretrained_encoder(train: Train, tmp_path: Path) -> None:
     run = train("transformer", "masked_language_modeling", "--num_train_epochs", 1, "--exp_name", "pretrained")
     assert run.name == "pretrained"
     tuned = train("transformer", "stability", "--from_pretrained", run, "--num_train_epochs", 1, "--learning_rate", 0)
@@ -176,7 +176,7 @@ def test_a_finetune_starts_from_a_pretrained_encoder(train: Train, tmp_path: Pat
 
 
 @pytest.mark.parametrize("head", ["linear", "resnet"])
-def test_the_contact_head_is_chosen(head: str, train: Train, small_data: Path) -> None:
+def test_the_contact_head_can_be_chosen(head: str, train: Train, small_data: Path) -> None:
     run = train("transformer", "contact_prediction", "--contact_head", head, "--num_train_epochs", 1)
     assert json.loads((run / "0" / "config.json").read_text())["contact_head"] == head
     metrics = ["--metrics", "accuracy", "L5", "--batch_size", "3"]
@@ -202,7 +202,7 @@ def test_precision_and_accumulation_options(train: Train) -> None:
         ("contact_prediction", "mae", "L5, accuracy"),
     ],
 )
-def test_a_metric_that_a_task_does_not_have_is_refused_at_once(
+def test_a_metric_of_another_task_is_refused_before_training(
     task: str, name: str, allowed: str, train: Train, small_data: Path, tmp_path: Path
 ) -> None:
     model = train("onehot", task, "--force_save", tmp_path / "untrained")
@@ -221,7 +221,7 @@ def test_improvement_and_patience(train: Train) -> None:
 
 
 def test_long_proteins_are_trained_on_and_evaluated(train: Train, write_split: Callable[..., Path]) -> None:
-    # bug 16 in docs/compatibility.md: proteins over 512 residues were left out of training and of every test set
+    # bug 16 in docs/compatibility.md: proteins over 512 residues were omitted from training and from every test set
     records = [
         {"primary": "A" * n, "protein_length": n, "stability_score": [n / 100], "id": f"p{n}"} for n in (10, 600, 20)
     ]
@@ -239,7 +239,7 @@ def test_long_proteins_are_trained_on_and_evaluated(train: Train, write_split: C
 
 
 def test_patience_between_two_saved_epochs(train: Train, small_data: Path) -> None:
-    """The last epoch is saved, and is what the run's directory and ``--eval_splits`` mean."""
+    """The last epoch is saved, and both the run's directory and ``--eval_splits`` refer to it."""
     options = ("--save_freq", 50, "--patience", 1, "--num_train_epochs", 40, "--warmup_steps", 0)
     run = train("onehot", "stability", *options, "--learning_rate", 0.3, "--eval_splits", "test")
     history = read_history(run)
@@ -256,7 +256,7 @@ def test_patience_between_two_saved_epochs(train: Train, small_data: Path) -> No
 def test_long_proteins_and_max_length(
     train: Train, write_split: Callable[..., Path], small_config: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # bug 16: a message instead of a silent filter; the filter where it is asked for, in training alone
+    # bug 16: an error instead of a silent filter; --max_length filters the training set only
     def records(*lengths: int) -> list[dict[str, Any]]:
         return [{"primary": "A" * n, "stability_score": [float(n)], "id": f"p{n}"} for n in lengths]
 
@@ -300,20 +300,22 @@ def test_long_proteins_and_max_length(
         (("transformer", "stability", "--patience", "2", "--eval_freq", "0"), ConfigError, "need validation"),
     ],
 )
-def test_what_can_not_be_trained(words: tuple[str, ...], error: type[Exception], message: str, train: Train) -> None:
+def test_impossible_training_options_are_refused(
+    words: tuple[str, ...], error: type[Exception], message: str, train: Train
+) -> None:
     with pytest.raises(error, match=message):
         train(*words)
-    assert not Path("results").exists()  # nothing is left behind
+    assert not Path("results").exists()  # no files remain
 
 
 def test_a_new_model_has_a_row_for_every_id_of_its_vocabulary(tmp_path: Path, train: Train) -> None:
     sizes = ("--config", "hidden_size=8", "--config", "input_size=4", "--tokenizer", "unirep")
     train("unirep", "stability", *sizes, "--force_save", tmp_path / "saved")
     config = json.loads((tmp_path / "saved" / "0" / "config.json").read_text())
-    assert config["vocab_size"] == 26  # TAPE's, though its tokenizer counts 29 letters
+    assert config["vocab_size"] == 26  # as in TAPE, although its tokenizer has 29 letters
 
 
-def test_what_can_not_be_evaluated(train: Train, small_data: Path) -> None:
+def test_impossible_evaluations_are_refused(train: Train, small_data: Path) -> None:
     run = train("transformer", "stability", "--num_train_epochs", 1)
     data = ["--data_dir", str(small_data)]
     with pytest.raises(CheckpointError, match=r"has no trained weights of the secondary_structure model: classify"):
@@ -328,7 +330,7 @@ def test_what_can_not_be_evaluated(train: Train, small_data: Path) -> None:
         run_eval(["transformer", "stability", str(run), "--seed", "-1", *data])
 
 
-def test_a_file_in_the_place_of_a_directory_is_named(train: Train, small_data: Path, tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_directory_is_named(train: Train, small_data: Path, tmp_path: Path) -> None:
     file = tmp_path / "taken"
     file.write_text("mine")
     for option in ("--output_dir", "--log_dir", "--force_save"):
@@ -341,29 +343,33 @@ def test_a_file_in_the_place_of_a_directory_is_named(train: Train, small_data: P
     assert file.read_text() == "mine"
 
 
-def test_a_model_of_another_task_is_named(train: Train, small_data: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_of_another_task_causes_a_warning(
+    train: Train, small_data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run = train("transformer", "stability", "--num_train_epochs", 1)
     run_eval(["transformer", "fluorescence", str(run), "--data_dir", str(small_data)])
     assert "finetuned on stability, not on fluorescence" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("before", "given", "said"),
+    ("before", "given", "words"),
     [
         ((), ("--pooling", "mean"), "without --pooling"),
         (("--freeze",), ("--lora", "2"), "without --lora"),
         (("--pooling", "mean"), ("--head_learning_rate", "0.1"), "without --head_learning_rate"),
     ],
 )
-def test_a_run_keeps_what_it_trains(before: tuple[str, ...], given: tuple[str, ...], said: str, train: Train) -> None:
+def test_options_that_determine_the_parameters_can_not_be_changed(
+    before: tuple[str, ...], given: tuple[str, ...], words: str, train: Train
+) -> None:
     run = train("transformer", "stability", "--num_train_epochs", 1, *before)
-    with pytest.raises(ConfigError, match=rf"args\.json: the run was started {said}, which can't be changed"):
+    with pytest.raises(ConfigError, match=rf"args\.json: the run was started {words}, which can't be changed"):
         resume(train, run, *given)
     if not before:
-        resume(train, run, "--pooling", "cls", "--num_train_epochs", 2)  # what it has by default
+        resume(train, run, "--pooling", "cls", "--num_train_epochs", 2)  # the default
 
 
-def test_a_finished_run_is_not_overwritten_unasked(train: Train) -> None:
+def test_a_finished_run_is_overwritten_only_with_a_flag(train: Train) -> None:
     options = ("stability", "--num_train_epochs", 1)
     train("transformer", *options)
     with pytest.raises(ConfigError, match="holds saved epochs already"):
@@ -371,7 +377,7 @@ def test_a_finished_run_is_not_overwritten_unasked(train: Train) -> None:
     train("transformer", *options, "--overwrite")
 
 
-def test_commands_end_with_a_line_and_a_status(
+def test_commands_report_errors_on_one_line_with_an_exit_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     for command, words in (

@@ -1,4 +1,4 @@
-"""Weights files read tensor by tensor: every format, the indices of several files, and what is wrong with them."""
+"""Weights files read tensor by tensor: all formats, indices of several files, and errors in them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_an_index_of_several_files(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "x.json", 3, "missing.safetensors"])
-def test_an_index_names_only_weights_files_beside_it(tmp_path: Path, name: object) -> None:
+def test_an_index_may_name_only_weights_files_in_its_own_directory(tmp_path: Path, name: object) -> None:
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": name}}))
     with pytest.raises(
@@ -63,7 +63,7 @@ def test_an_index_names_only_weights_files_beside_it(tmp_path: Path, name: objec
         open_weights(index)
 
 
-def test_the_map_is_given_back_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_map_is_reopened_after_some_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({"a": torch.zeros(100), "b": torch.ones(100)}, tmp_path / "m.pt")
     loads: list[Path] = []
     load = tensor_files.load_checkpoint_file
@@ -73,16 +73,16 @@ def test_the_map_is_given_back_after_a_while(tmp_path: Path, monkeypatch: pytest
     lazy = {name: file.lazy(tensor, (name,)) for name, tensor in file.content().items()}
     for _ in range(4):
         assert float(lazy["b"].load().sum()) == 100
-    assert len(loads) == 2  # 800 bytes go by before the third read opens it again
+    assert len(loads) == 2  # the third read, after 800 bytes, opens it again
     tensor = lazy["a"].load()
     file.release()
-    assert float(tensor.sum()) == 0  # what was read is a copy, not the map
+    assert float(tensor.sum()) == 0  # the tensor is a copy, not a view of the memory map
 
 
 @pytest.mark.parametrize(
     ("content", "words"), [([1], "contains a list"), ({"a": 3}, "entry 'a' is a int"), (None, "refused.*exec")]
 )
-def test_what_is_no_state_dict_is_refused(tmp_path: Path, content: object, words: str) -> None:
+def test_files_without_a_state_dict_are_refused(tmp_path: Path, content: object, words: str) -> None:
     torch.save(Runs(exec, "raise SystemExit") if content is None else content, tmp_path / "m.bin")
     with pytest.raises(CheckpointError, match=rf"m\.bin.*{words}"):
         open_weights(tmp_path / "m.bin")

@@ -1,4 +1,4 @@
-"""The rule tables: transforms against rows placed by hand, and totality in both directions."""
+"""The rule tables: transforms compared with rows arranged by hand, and completeness in both directions."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def truth() -> Truth:
 @pytest.mark.parametrize("version", [0.0, 1.0, 2.0, 3.0])
 def test_query_key_value_order(version: float) -> None:
     heads, size, hidden = 2, 3, 5
-    # the value of a row tells part, head and row within the head
+    # the value of a row encodes part, head and row within the head
     rows = {
         (p, h, r): torch.full((hidden,), 100.0 * p + 10 * h + r) for p in range(3) for h in range(2) for r in range(3)
     }
@@ -163,7 +163,7 @@ def test_replicated_tensors_may_differ_by_rounding_only() -> None:
     assert torch.equal(merge_same((tensor, tensor * (1 + 1e-7)), layout)[0], tensor)
     with pytest.raises(CheckpointError, match="different values"):
         merge_same((tensor, tensor + 1e-3), layout)
-    small = torch.tensor([9e-4, -0.02, 0.0], dtype=torch.float16)  # less than the type's step at 1
+    small = torch.tensor([9e-4, -0.02, 0.0], dtype=torch.float16)  # less than the spacing of the data type at 1
     zero = torch.zeros(1, dtype=torch.float16)
     assert torch.equal(merge_same((small, torch.nextafter(small, small * 2)), layout)[0], small)
     assert torch.equal(merge_same((zero, torch.nextafter(zero, zero + 1)), layout)[0], zero)
@@ -174,7 +174,7 @@ def test_replicated_tensors_may_differ_by_rounding_only() -> None:
         merge_same((tensor, torch.full((3,), float("nan"))), layout)
 
 
-def test_too_few_embedding_rows(truth: Truth) -> None:
+def test_too_few_embedding_rows_are_refused(truth: Truth) -> None:
     shards = shards_of(truth)
     key = "language_model.embedding.word_embeddings.weight"
     with pytest.raises(CheckpointError, match=r"word_embeddings.*30 rows"):
@@ -187,14 +187,14 @@ def test_tensor_without_dimensions_is_named(truth: Truth) -> None:
         convert(shards_of(truth) | {key: (torch.tensor(1.0),)}, truth)
 
 
-def test_our_names_pass_and_the_unused_tail_is_dropped(truth: Truth) -> None:
+def test_names_of_tape_are_kept_and_the_unused_last_layer_is_dropped(truth: Truth) -> None:
     state = expected_state(truth) | {"bert.bert_tail_dense.bias": torch.zeros(truth.hidden)}
     mapped = map_proteinlm(state, TransformSettings(truth.heads, 3.0, tuple(range(30))))
     assert mapped.dropped.keys() == {"bert.bert_tail_dense.bias"}
     assert mapped.state.keys() == expected_state(truth).keys()
 
 
-def test_our_checkpoint_with_another_token_order(truth: Truth) -> None:
+def test_a_sharded_checkpoint_with_another_token_order(truth: Truth) -> None:
     order = tuple(reversed(range(30)))
     state = expected_state(truth)
     converted = map_proteinlm(state, TransformSettings(truth.heads, 3.0, order))
@@ -253,7 +253,7 @@ def test_tables_of_the_post_layer_norm_forms_name_the_same_parameters() -> None:
     assert others == [first, first]
 
 
-def test_writing_backwards_is_total_too(truth: Truth) -> None:
+def test_the_reverse_mapping_is_complete_too(truth: Truth) -> None:
     state = {key: LazyTensor.of(value) for key, value in expected_state(truth).items()}
     layout = TransformSettings(truth.heads, 3.0, ROWS, embedding_rows=128)
     for rules in (MEGATRON_RULES, HUGGINGFACE_RULES):
@@ -261,13 +261,13 @@ def test_writing_backwards_is_total_too(truth: Truth) -> None:
             invert_rules(rules, state | {"adapter.weight": state["mlm.bias"]}, truth.layers, layout)
         for key in state:
             if key == "bert.embeddings.token_type_embeddings.weight" and rules is MEGATRON_RULES:
-                continue  # Megatron has models without
+                continue  # it is optional in Megatron-LM
             rest = {name: value for name, value in state.items() if name != key}
             with pytest.raises(CheckpointError, match=f"{key} is missing"):
                 invert_rules(rules, rest, truth.layers, layout)
 
 
-def test_a_size_that_the_ranks_do_not_divide_is_named(truth: Truth) -> None:
+def test_a_size_that_is_not_divisible_by_the_ranks_is_named(truth: Truth) -> None:
     state = {key: LazyTensor.of(value) for key, value in expected_state(truth).items()}
     layout = TransformSettings(truth.heads, 3.0, ROWS, ranks=3, embedding_rows=384)
     with pytest.raises(CheckpointError, match=r"query\.weight: size 32 can't be divided by 3"):

@@ -1,4 +1,4 @@
-"""The certificate: its reference_forward against an independent oracle, and what it refuses."""
+"""The certificate: its reference forward pass agrees with transformers, and wrong conversions are refused."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def oracle(truth: Truth) -> torch.nn.Module:
     return model.double()
 
 
-def test_evaluator_of_megatron_files_agrees_with_transformers(source: Source, truth: Truth) -> None:
+def test_the_reference_forward_pass_agrees_with_transformers(source: Source, truth: Truth) -> None:
     tokens = ["<pad>", "<mask>", "<cls>", "<sep>", "<unk>", *LETTERS]
     ids = torch.tensor([[2, *(tokens.index(letter) for letter in PROTEIN), 3]])
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_evaluator_of_megatron_files_agrees_with_transformers(source: Source, tr
     assert torch.allclose(states["layer 0"], output.hidden_states[1][0], rtol=0, atol=1e-10)
 
 
-def test_certificate_states_every_stage(source: Source, good: Path, truth: Truth) -> None:
+def test_the_certificate_covers_every_layer(source: Source, good: Path, truth: Truth) -> None:
     certificate = certify(source, open_source(good, SourceOptions()), torch.float32)
     stages = certificate.parity.differences
     layers = [name for n in range(truth.layers) for name in (f"layer {n} keys", f"layer {n}")]
@@ -98,7 +98,7 @@ def test_certificate_states_every_stage(source: Source, good: Path, truth: Truth
     assert certificate.rounding is None
 
 
-def test_padding_takes_part(good: Path) -> None:
+def test_padding_does_not_change_the_states(good: Path) -> None:
     weights = {name: LazyTensor.of(value) for name, value in load_state_dict(good).items()}
     result = ModelForward(ProteinBertConfig.from_pretrained(good), weights)
     alone = result.states([PROTEIN[:5]])[0]
@@ -108,14 +108,14 @@ def test_padding_takes_part(good: Path) -> None:
 
 
 def check(source: Source, result: Path) -> None:
-    """What a conversion does with what it wrote."""
+    """Verify a written directory as the converter does."""
     opened = open_source(result, SourceOptions())
     opened.map()
     certify(source, opened, torch.float32)
 
 
 def corrupt(good: Path, folder: Path, name: str) -> Path:
-    """A copy with one value of one tensor changed."""
+    """Copy a directory and change one value of one tensor."""
     copy = Path(shutil.copytree(good, folder / "bad"))
     state = load_file(copy / "model.safetensors")
     state[name].view(-1)[-1] += 0.01
@@ -131,7 +131,7 @@ def test_every_corrupted_tensor_is_refused(tmp_path: Path, source: Source, good:
             check(source, corrupt(good, folder, name))
 
 
-def test_missing_and_left_over_weights_are_refused(tmp_path: Path, source: Source, good: Path) -> None:
+def test_missing_and_unexpected_weights_are_refused(tmp_path: Path, source: Source, good: Path) -> None:
     copy = Path(shutil.copytree(good, tmp_path / "bad"))
     state = load_file(copy / "model.safetensors")
     save_file({**state, "bert.extra": torch.zeros(1)}, copy / "model.safetensors")
@@ -151,14 +151,14 @@ def test_truncated_result_is_refused(tmp_path: Path, source: Source, good: Path)
         check(source, copy)
 
 
-def test_nan_is_the_worst_difference_and_never_passes() -> None:
+def test_nan_is_the_largest_difference_and_never_passes() -> None:
     comparison = Comparison({"a": 1.0, "b": float("nan"), "c": 0.5}, 2.0, False)
     assert comparison.worst[0] == "b"
     assert not comparison.passed
     assert Comparison({"a": 1.0}, 1.0, False).passed
 
 
-def test_proteins_fit_the_position_table_and_hold_every_letter() -> None:
+def test_proteins_fit_the_position_table_and_contain_every_letter() -> None:
     proteins = certificate_proteins(38)
     assert max(map(len, proteins)) == 38
     assert min(map(len, proteins)) >= 1
@@ -167,6 +167,6 @@ def test_proteins_fit_the_position_table_and_hold_every_letter() -> None:
     assert len(SPECIAL) == 6
 
 
-def test_random_proteins_reach_the_limit() -> None:
+def test_random_proteins_reach_the_maximum_length() -> None:
     assert len(certificate_proteins(2174)[-1]) == 128
     assert np.all([len(protein) <= 128 for protein in certificate_proteins(2174)])

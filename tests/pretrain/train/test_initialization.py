@@ -1,4 +1,4 @@
-"""Initial weights: keyed by name, the same wherever they are made."""
+"""Initial weights depend on the seed and the name of the parameter, not on the layout."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_values_depend_on_seed_and_name_only() -> None:
             assert not torch.equal(value, other[name])
 
 
-def test_scales() -> None:
+def test_standard_deviations() -> None:
     state = build_model(config(), InitConfig(std=0.02), ALONE).state_dict()
     layer = "bert.encoder.layer.1."
     assert state[layer + "attention.self.query.weight"].std() == pytest.approx(0.02, rel=0.05)
@@ -54,16 +54,16 @@ def test_scales() -> None:
             assert (value == 1).all()
 
 
-def test_heads_that_look_at_neighbours_begin_as_tape_makes_them() -> None:
+def test_neighbor_attention_is_initialized_as_in_tape() -> None:
     neighbours = ProteinBertConfig.from_dict({**config().to_dict(), "initial_attention": "neighbours"})
     plain = build_model(config(), InitConfig(std=0.03), ALONE).state_dict()
-    made = build_model(neighbours, InitConfig(std=0.03), ALONE).state_dict()
-    for name, value in made.items():
+    initialized = build_model(neighbours, InitConfig(std=0.03), ALONE).state_dict()
+    for name, value in initialized.items():
         assert torch.equal(value, neighbor_start(name.replace("mlm.decoder", "word_embeddings"), plain[name], 4, 0.03))
     positions = "bert.embeddings.position_embeddings.weight"
-    assert not torch.equal(made[positions], plain[positions])
+    assert not torch.equal(initialized[positions], plain[positions])
     tape = ProteinBertForMaskedLM(ProteinBertConfig.from_dict({**neighbours.to_dict(), "initializer_range": 0.03}))
-    assert torch.equal(made[positions], tape.state_dict()[positions])
+    assert torch.equal(initialized[positions], tape.state_dict()[positions])
 
 
 def test_tied_weights_stay_tied() -> None:
@@ -71,12 +71,12 @@ def test_tied_weights_stay_tied() -> None:
     assert model.mlm.decoder.weight is model.bert.embeddings.word_embeddings.weight
 
 
-def test_parameters_have_streams_of_their_own() -> None:
+def test_each_parameter_has_its_own_random_stream() -> None:
     init = InitConfig()
     shape = torch.Size([64, 64])
     assert not torch.equal(initial_values("a.weight", shape, 2, init), initial_values("b.weight", shape, 2, init))
 
 
-def test_a_layout_that_does_not_fit_is_refused() -> None:
+def test_a_layout_that_cannot_split_the_heads_is_refused() -> None:
     with pytest.raises(ConfigError, match="attention heads"):
         ParallelDims(8, 8).check_model(config())

@@ -1,4 +1,4 @@
-"""metrics.jsonl, TensorBoard, console."""
+"""The metrics logger: metrics.jsonl, TensorBoard and console lines."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pretrain.planning.flops import Meter
 from pretrain.train.metrics_logger import EvaluationLossRecord, LoggingConfig, MetricsLogger, RunInfo, StepRecord
 from tape.errors import ConfigError
 
-# 1000 tokens/s of 2 GFLOP each against 8 TFLOP/s: a quarter
-FACTS = RunInfo(4, 12345, Meter(2e9, 8e12, "stated", lambda: 3 << 30))
+# 1000 tokens/s at 2 GFLOP per token are a quarter of 8 TFLOP/s
+RUN_INFO = RunInfo(4, 12345, Meter(2e9, 8e12, "stated", lambda: 3 << 30))
 
 
 def record(iteration: int, loss: float = 2.0, skipped: bool = False) -> StepRecord:
@@ -42,15 +42,15 @@ def lines(directory: Path) -> list[dict]:
 
 def run(directory: Path, iterations: range, start: int = 0) -> str:
     stream = io.StringIO()
-    reporter = MetricsLogger(LoggingConfig(2, str(directory)), iterations.stop - 1, start, FACTS, True, stream)
+    logger = MetricsLogger(LoggingConfig(2, str(directory)), iterations.stop - 1, start, RUN_INFO, True, stream)
     for iteration in iterations:
-        reporter.train(record(iteration))
-    reporter.evaluation(EvaluationLossRecord(iterations.stop - 1, "valid", 1.5, 300, 20, 0.5))
-    reporter.close()
+        logger.train(record(iteration))
+    logger.evaluation(EvaluationLossRecord(iterations.stop - 1, "valid", 1.5, 300, 20, 0.5))
+    logger.close()
     return stream.getvalue()
 
 
-def test_schema(tmp_path: Path) -> None:
+def test_records_and_console_lines(tmp_path: Path) -> None:
     console = run(tmp_path, range(1, 5))
     start, *train, evaluation = lines(tmp_path)
     assert (start["kind"], start["iteration"], start["version"]) == ("start", 0, 2)
@@ -71,7 +71,7 @@ def test_schema(tmp_path: Path) -> None:
     assert "valid at iteration 4: loss 1.5000" in console
 
 
-def test_a_continued_run_has_each_iteration_once(tmp_path: Path) -> None:
+def test_a_resumed_run_has_each_iteration_once(tmp_path: Path) -> None:
     run(tmp_path, range(1, 6))
     with (tmp_path / "metrics.jsonl").open("a") as stream:
         stream.write('{"kind": "train", "itera')  # killed while writing
@@ -80,37 +80,37 @@ def test_a_continued_run_has_each_iteration_once(tmp_path: Path) -> None:
     assert [line["iteration"] for line in lines(tmp_path) if line["kind"] == "start"] == [0, 3]
 
 
-def test_a_new_run_sets_old_records_aside(tmp_path: Path) -> None:
+def test_a_new_run_keeps_the_records_of_an_earlier_run_in_another_file(tmp_path: Path) -> None:
     run(tmp_path, range(1, 4))
     run(tmp_path, range(1, 3))
     assert len(lines(tmp_path)) == 4
     assert len((tmp_path / "metrics.1.jsonl").read_text().splitlines()) == 5
 
 
-def test_not_finite_numbers_are_valid_json(tmp_path: Path) -> None:
-    reporter = MetricsLogger(LoggingConfig(1, str(tmp_path)), 2, 0, FACTS, True, io.StringIO())
-    reporter.train(record(1, math.nan, skipped=True))
-    reporter.close()
+def test_non_finite_numbers_are_null(tmp_path: Path) -> None:
+    logger = MetricsLogger(LoggingConfig(1, str(tmp_path)), 2, 0, RUN_INFO, True, io.StringIO())
+    logger.train(record(1, math.nan, skipped=True))
+    logger.close()
     _, line = lines(tmp_path)
     assert line["lm_loss"] is None
     assert line["grad_norm"] is None
     assert line["skipped"] is True
 
 
-def test_other_ranks_keep_silent(tmp_path: Path) -> None:
+def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     stream = io.StringIO()
-    reporter = MetricsLogger(LoggingConfig(1, str(tmp_path), str(tmp_path / "board")), 2, 0, FACTS, False, stream)
-    reporter.note("x")
-    reporter.train(record(1))
-    reporter.close()
+    logger = MetricsLogger(LoggingConfig(1, str(tmp_path), str(tmp_path / "board")), 2, 0, RUN_INFO, False, stream)
+    logger.note("x")
+    logger.train(record(1))
+    logger.close()
     assert stream.getvalue() == ""
     assert not list(tmp_path.iterdir())
 
 
 def test_tensorboard(tmp_path: Path) -> None:
-    reporter = MetricsLogger(LoggingConfig(1, None, str(tmp_path)), 2, 0, FACTS, True, io.StringIO())
-    reporter.train(record(1))
-    reporter.close()
+    logger = MetricsLogger(LoggingConfig(1, None, str(tmp_path)), 2, 0, RUN_INFO, True, io.StringIO())
+    logger.train(record(1))
+    logger.close()
     (events,) = tmp_path.glob("events*")
     content = events.read_bytes()
     names = ("lm_loss", "perplexity", "learning_rate", "grad_norm", "tokens_per_second", "positions_used")
@@ -118,7 +118,7 @@ def test_tensorboard(tmp_path: Path) -> None:
         assert f"train/{name}".encode() in content
 
 
-def test_a_peak_is_above_zero() -> None:
+def test_a_peak_of_zero_is_refused() -> None:
     with pytest.raises(ConfigError, match="--peak-tflops"):
         LoggingConfig(peak_tflops=0.0)
 
@@ -126,4 +126,4 @@ def test_a_peak_is_above_zero() -> None:
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"--save .*file/save: cannot be written"):
-        MetricsLogger(LoggingConfig(1, str(tmp_path / "file" / "save")), 2, 0, FACTS, True)
+        MetricsLogger(LoggingConfig(1, str(tmp_path / "file" / "save")), 2, 0, RUN_INFO, True)

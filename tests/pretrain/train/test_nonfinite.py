@@ -1,4 +1,4 @@
-"""Steps that are not finite: counted in a row, their proteins named, and the run ends when there are too many."""
+"""Non-finite steps are skipped and counted, their proteins are reported, and too many in a row end the run."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ Run = Callable[[list[str]], None]
 Records = Callable[..., list[dict[str, Any]]]
 
 
-def spoil(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None:
-    """Make the losses of some micro-batches NaN; they are numbered from 0 since the beginning."""
+def inject_nan_losses(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None:
+    """Make the losses of some micro-batches NaN; micro-batches are numbered from 0 since the start."""
     forward, seen = MaskedLMObjective.forward, iter(range(10**6))
 
-    def spoiled(self: MaskedLMObjective, micro_batch: MicroBatch) -> Tensor:
+    def faulty(self: MaskedLMObjective, micro_batch: MicroBatch) -> Tensor:
         loss = forward(self, micro_batch)
         return loss * math.nan if bad(next(seen)) else loss
 
-    monkeypatch.setattr(MaskedLMObjective, "forward", spoiled)
+    monkeypatch.setattr(MaskedLMObjective, "forward", faulty)
 
 
 def test_the_run_ends_and_names_the_proteins(
     tmp_path: Path, flags: Flags, fails: Callable[..., str], records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four micro-batches of two rows a step: from the fifth step on the third of each is bad."""
-    spoil(monkeypatch, lambda number: number >= 16 and number % 4 == 2)
+    """Steps have four micro-batches of two rows; from the fifth step on, the loss of the third one is NaN."""
+    inject_nan_losses(monkeypatch, lambda number: number >= 16 and number % 4 == 2)
     command = flags("--save", tmp_path, "--max-skipped-steps", 3, "--save-interval", 4, "--eval-iters", 0)
     line = fails(main, *command)
     assert "3 consecutive steps were skipped (--max-skipped-steps); iteration 7: the loss is not finite" in line
@@ -54,7 +54,7 @@ def test_the_run_ends_and_names_the_proteins(
     assert find_checkpoint(tmp_path) == tmp_path / "iter_0000004"
 
 
-def test_a_good_step_begins_the_count_anew(
+def test_a_finite_step_resets_the_count(
     tmp_path: Path,
     flags: Flags,
     pretrain_here: Run,
@@ -62,30 +62,32 @@ def test_a_good_step_begins_the_count_anew(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    spoil(monkeypatch, lambda number: number // 4 % 3 != 0)
+    inject_nan_losses(monkeypatch, lambda number: number // 4 % 3 != 0)
     pretrain_here(flags("--save", tmp_path, "--max-skipped-steps", 3, "--eval-iters", 0, train_iters=9))
     assert records(tmp_path)[-1]["skipped_steps"] == 6
     assert capsys.readouterr().out.count("is not finite, so the update is skipped; row") == 6
 
 
-def test_the_count_outlives_a_restart(
+def test_the_count_survives_a_restart(
     tmp_path: Path, flags: Flags, fails: Callable[..., str], pretrain_here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoil(monkeypatch, lambda number: True)
+    inject_nan_losses(monkeypatch, lambda number: True)
     command = flags("--save", tmp_path, "--load", tmp_path, "--max-skipped-steps", 3, "--eval-iters", 0)
     pretrain_here([*command, "--exit-interval", "2"])
     assert "iteration 3: " in fails(main, *command)
 
 
-def test_no_limit_on_request(tmp_path: Path, flags: Flags, pretrain_here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    spoil(monkeypatch, lambda number: True)
+def test_0_disables_the_limit(
+    tmp_path: Path, flags: Flags, pretrain_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inject_nan_losses(monkeypatch, lambda number: True)
     pretrain_here(flags("--save", tmp_path, "--max-skipped-steps", 0, "--eval-iters", 0, train_iters=25))
 
 
 def test_the_search_for_a_loss_scale_is_not_counted(
     tmp_path: Path, flags: Flags, pretrain_here: Run, records: Records, fails: Callable[..., str]
 ) -> None:
-    """From 2^40 it takes more overflows than are allowed in a row; a fixed scale has no excuse."""
+    """The search for a dynamic loss scale may take more overflows in a row than are allowed with a fixed one."""
     extra = ("--save", tmp_path, "--fp16", "--max-skipped-steps", 2, "--eval-iters", 0)
     pretrain_here(flags(*extra, "--initial-loss-scale", 2.0**28, "--hysteresis", 1, train_iters=24))
     skipped = [record["skipped"] for record in records(tmp_path)]
@@ -99,7 +101,7 @@ def test_the_search_for_a_loss_scale_is_not_counted(
 def test_the_learning_rate_waits_for_the_first_update(
     tmp_path: Path, flags: Flags, pretrain_here: Run, records: Records, monkeypatch: pytest.MonkeyPatch, unit: str
 ) -> None:
-    """Megatron's scheduler steps after an update only; also across a restart, and while the batch grows."""
+    """As in Megatron-LM, the scheduler steps only after an update; also across a restart and during batch ramp-up."""
     bad = {0, 1, 5}  # steps of 4, 4, 4, 8, 8, ... rows when counted in samples, else of 8
     if unit == "iters":
         sizes, extra = [8] * 10, ["--lr-warmup-iters", "4", "--lr-decay-iters", "10"]
@@ -107,7 +109,7 @@ def test_the_learning_rate_waits_for_the_first_update(
         sizes, extra = [4] * 3 + [8] * 7, ["--lr-warmup-samples", "16", "--lr-decay-samples", "80"]
         extra += ["--rampup-batch-size", "4", "4", "12", "--train-samples", "68"]
     firsts = [sum(sizes[:step]) // 2 for step in range(len(sizes))]  # micro-batches of two rows
-    spoil(monkeypatch, lambda number: any(firsts[step] == number for step in bad))
+    inject_nan_losses(monkeypatch, lambda number: any(firsts[step] == number for step in bad))
     command = flags("--save", tmp_path, "--load", tmp_path, "--eval-iters", 0, *extra, train_iters=10)
     if unit == "samples":
         del command[command.index("--train-iters") : command.index("--train-iters") + 2]

@@ -1,4 +1,4 @@
-"""A start that isn't the run's continuation is refused, with both values; flags say otherwise."""
+"""A run is resumed with the same samples and schedule, or else an error states both values; flags allow changes."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Records = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory, flags: Flags, pretrain_here: Run) -> Path:
-    """Two steps of a run of six."""
-    folder = tmp_path_factory.mktemp("begun")
+def interrupted(tmp_path_factory: pytest.TempPathFactory, flags: Flags, pretrain_here: Run) -> Path:
+    """A run of six steps that exited after two."""
+    folder = tmp_path_factory.mktemp("interrupted")
     pretrain_here(flags("--save", folder, "--exit-interval", 2, "--eval-iters", 0, train_iters=6))
     return folder
 
 
 @pytest.fixture
-def run(begun: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(begun, tmp_path / "run"))
+def run(interrupted: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(interrupted, tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,9 @@ def test_another_corpus_is_refused_and_allowed(
     assert "WARNING: from here on, the samples differ from those before: corpora is" in capsys.readouterr().out
 
 
-def test_a_corpus_may_move(run: Path, tmp_path: Path, corpus_prefix: Path, flags: Flags, pretrain_here: Run) -> None:
+def test_a_corpus_may_be_moved(
+    run: Path, tmp_path: Path, corpus_prefix: Path, flags: Flags, pretrain_here: Run
+) -> None:
     for suffix in (".bin", ".idx", ".json"):
         shutil.copy(f"{corpus_prefix}{suffix}", tmp_path / f"moved{suffix}")
     pretrain_here(flags("--load", run, "--data-path", tmp_path / "moved", "--eval-iters", 0, train_iters=6))
@@ -66,7 +68,7 @@ def test_a_corpus_may_move(run: Path, tmp_path: Path, corpus_prefix: Path, flags
 def test_another_learning_rate_needs_a_flag(
     run: Path, flags: Flags, pretrain_here: Run, records: Records, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Megatron's flags: this start's values, or the checkpoint's."""
+    """As in Megatron-LM, one flag takes the new values and another one those of the checkpoint."""
     command = flags("--save", run, "--load", run, "--lr", 5e-3, "--eval-iters", 0, train_iters=6)
     with pytest.raises(CheckpointError, match="lr is 0.01 in the checkpoint, 0.005 now.*--override-lr-scheduler"):
         pretrain_here(command)
@@ -78,17 +80,17 @@ def test_another_learning_rate_needs_a_flag(
     assert records(run)[4]["learning_rate"] == pytest.approx(5e-3 * 2 / 6)  # that of the latest checkpoint
 
 
-def test_a_longer_run_is_another_decay_unless_it_was_given(run: Path, flags: Flags, pretrain_here: Run) -> None:
+def test_a_longer_run_needs_the_same_decay(run: Path, flags: Flags, pretrain_here: Run) -> None:
     with pytest.raises(CheckpointError, match="lr-decay-iters is 6 in the checkpoint, 8 now"):
         pretrain_here(flags("--load", run, train_iters=8))
     pretrain_here(flags("--load", run, "--lr-decay-iters", 6, "--eval-iters", 0, train_iters=8))
 
 
-def test_an_earlier_versions_checkpoint_is_not_compared() -> None:
+def test_a_checkpoint_without_recorded_options_is_not_compared() -> None:
     assert check_samples("x", {}, {"seed": 1}, allowed=False) == []
 
 
-def test_the_decay_defaults_to_the_length() -> None:
+def test_the_decay_defaults_to_the_length_of_the_run() -> None:
     assert schedule_options({"lr": 1, "lr_decay_iters": None, "train_iters": 5, "seed": 3}) == {
         "lr": 1,
         "lr_decay_iters": 5,

@@ -1,4 +1,4 @@
-"""Evaluation: one pass, every protein once, the same numbers at any batch size, and its files."""
+"""Evaluation: a single pass over all proteins, results that do not depend on the batch size, and written files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TASKS = ("fluorescence", "remote_homology", "secondary_structure", "contact_pred
 
 
 def task_of(name: str, small_config: Path, data: Path, model_type: str = "transformer") -> tuple[Any, Any, TaskType]:
-    """(model with random weights, validation set, shape)."""
+    """Return (model with random weights, validation set, task type)."""
     torch.manual_seed(1)
     spec = registry.get_task_spec(name)
     if model_type == "transformer":
@@ -50,8 +50,10 @@ def task_of(name: str, small_config: Path, data: Path, model_type: str = "transf
         if kind in registry.get_task_spec(name).models
     ],
 )
-def test_no_number_depends_on_the_batch_size(name: str, model_type: str, small_config: Path, small_data: Path) -> None:
-    # bugs 13b, 17, 18 in docs/compatibility.md: neither the metrics nor their intervals nor the loss nor one prediction
+def test_results_do_not_depend_on_the_batch_size(
+    name: str, model_type: str, small_config: Path, small_data: Path
+) -> None:
+    # bugs 13b, 17, 18 in docs/compatibility.md: metrics, confidence intervals, loss and all predictions
     model, dataset, shape = task_of(name, small_config, small_data, model_type)
     alone, together = (
         evaluate(model, dataset, shape, InferenceConfig(size), bootstrap=Bootstrap(50), keep_results=True)
@@ -67,7 +69,7 @@ def test_no_number_depends_on_the_batch_size(name: str, model_type: str, small_c
         np.testing.assert_array_equal(first["target"], second["target"])
 
 
-def test_results_are_in_order_named_and_unpadded(small_config: Path, small_data: Path) -> None:
+def test_results_are_ordered_and_have_ids_and_no_padding(small_config: Path, small_data: Path) -> None:
     # bugs 16 and 19 in docs/compatibility.md: every protein, in the order of the data set, with its id, without padding
     shapes = {
         "fluorescence": lambda n: ((1,), (1,)),
@@ -87,7 +89,7 @@ def test_results_are_in_order_named_and_unpadded(small_config: Path, small_data:
             assert found == expected(len(record["primary"])), name
 
 
-def test_residues_outside_valid_mask_are_counted_apart(small_config: Path, write_split: Any) -> None:
+def test_residues_outside_valid_mask_are_counted_separately(small_config: Path, write_split: Any) -> None:
     record = {"primary": "ACDEF", "ss3": [0, 1, 2, 0, 7], "ss8": [0, 1, 7, 3, 8], "valid_mask": [1, 1, 0, 0, 0]}
     data = write_split("secondary_structure", "valid", [record] * 2)
     for name in ("secondary_structure", "secondary_structure_8"):
@@ -95,13 +97,13 @@ def test_residues_outside_valid_mask_are_counted_apart(small_config: Path, write
         assert dataset[0][2].tolist() == [-1, 0, 1, -1, -1, -1, -1]
         evaluation = evaluate(model, dataset, shape, InferenceConfig(2), keep_results=True)
         counted = {metric.name: metric.n for metric in evaluation.metrics}
-        assert (counted["accuracy"], counted["accuracy_all_residues"]) == (4, 8)  # 7 and 8 are no classes
+        assert (counted["accuracy"], counted["accuracy_all_residues"]) == (4, 8)  # 7 and 8 are not classes
         predicted = evaluation.results[0]["prediction"][1:-1].argmax(-1)
         right = np.mean(predicted[:4] == np.array(record[dataset.field])[:4])
         assert evaluation.value("accuracy_all_residues") == pytest.approx(right)
 
 
-def test_the_model_is_in_evaluation_mode_and_returns_to_its_own(small_config: Path, small_data: Path) -> None:
+def test_the_model_is_in_evaluation_mode_only_during_evaluation(small_config: Path, small_data: Path) -> None:
     model, dataset, shape = task_of("secondary_structure", small_config, small_data)
     state = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
@@ -132,7 +134,7 @@ def test_perplexity_and_loss_of_a_language_model(small_config: Path, small_data:
     assert evaluation.metrics[0].n == labels
 
 
-def test_regression_reports_the_rank_correlation_of_the_set(small_config: Path, small_data: Path) -> None:
+def test_regression_reports_the_rank_correlation_over_the_split(small_config: Path, small_data: Path) -> None:
     # bug 20 in docs/compatibility.md
     model, dataset, shape = task_of("stability", small_config, small_data)
     evaluation = evaluate(model, dataset, shape, InferenceConfig(1), keep_results=True)
@@ -148,10 +150,10 @@ def test_bf16_evaluation_is_close(small_config: Path, small_data: Path) -> None:
         evaluate(model, dataset, shape, InferenceConfig(3, precision=precision)) for precision in ("fp32", "bf16")
     )
     assert rounded.value("loss") == pytest.approx(exact.value("loss"), rel=0.05)
-    assert rounded.value("loss") != exact.value("loss")  # or nothing was rounded
+    assert rounded.value("loss") != exact.value("loss")  # otherwise bf16 was not used
 
 
-def test_shapes_are_read_off_a_batch() -> None:
+def test_task_types_are_inferred_from_a_batch() -> None:
     ids = torch.zeros(2, 5, dtype=torch.int64)
     cases = {
         TaskType.VALUE: torch.zeros(2, 1),
@@ -175,7 +177,7 @@ def test_labels_are_counted() -> None:
 
 @pytest.fixture
 def evaluation() -> Evaluation:
-    """Two proteins with values."""
+    """An evaluation of two proteins with one value each."""
     results = [
         {"id": name, "prediction": np.array([p], np.float32), "target": np.array([t], np.float32)}
         for name, p, t in (("a", 1.0, 2.0), ("b", 4.0, 2.0))
@@ -186,7 +188,9 @@ def evaluation() -> Evaluation:
 
 def test_chosen_metrics(evaluation: Evaluation) -> None:
     assert list(chosen_metrics(evaluation, [])) == ["loss", "spearmanr"]
-    assert chosen_metrics(evaluation, ["mse"]) == {"mse": 2.5}  # not among this one's own: from the predictions
+    assert chosen_metrics(evaluation, ["mse"]) == {
+        "mse": 2.5
+    }  # not a default metric of the task; computed from the predictions
     contact = Evaluation([Metric("precision_at_l5", 0.25, 1, "")], 1)
     assert chosen_metrics(contact, ["L5"]) == {"precision_at_l5": 0.25}  # bug 14 in docs/compatibility.md
     with pytest.raises(ConfigError, match="unknown metric 'nope'"):
@@ -195,8 +199,8 @@ def test_chosen_metrics(evaluation: Evaluation) -> None:
         chosen_metrics(Evaluation([], 1, [{"target": [0, 1], "prediction": [1.0]}]), ["accuracy"])
 
 
-def test_results_of_each_split_stay(tmp_path: Path, evaluation: Evaluation) -> None:
-    # bug 19 in docs/compatibility.md: the next split overwrote results.pkl, and nothing else was kept
+def test_each_split_has_its_own_result_files(tmp_path: Path, evaluation: Evaluation) -> None:
+    # bug 19 in docs/compatibility.md: the next split overwrote results.pkl, the only file
     for split in ("one", "two"):
         write_results(tmp_path, split, {"split": float(len(split)), "of": float(split == "two")}, evaluation)
     metrics, results = pickle.loads((tmp_path / "results.pkl").read_bytes())

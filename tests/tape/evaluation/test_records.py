@@ -1,4 +1,4 @@
-"""eval_SPLIT.json: what is written is read back; what is not such a file is refused by name."""
+"""eval_SPLIT.json is read as it was written; other files are refused with an error that names them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def record() -> EvaluationRecord:
     )
 
 
-def test_what_is_written_is_read(tmp_path: Path, record: EvaluationRecord) -> None:
+def test_records_are_read_as_written(tmp_path: Path, record: EvaluationRecord) -> None:
     write_record(tmp_path / "eval_test.json", record)
     again = read_record(tmp_path / "eval_test.json")
     assert again == record
@@ -39,7 +39,7 @@ def test_what_is_written_is_read(tmp_path: Path, record: EvaluationRecord) -> No
     assert again.metric("none") is None
 
 
-def test_what_could_not_be_counted_is_null(tmp_path: Path, record: EvaluationRecord) -> None:
+def test_undefined_numbers_are_null(tmp_path: Path, record: EvaluationRecord) -> None:
     file = tmp_path / "eval_test.json"
     write_record(file, EvaluationRecord("t", "m", "s", {"name": "d"}, 1, (Metric("mse", math.nan, 0, ""),), "fp32"))
     content = json.loads(file.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
@@ -47,7 +47,7 @@ def test_what_could_not_be_counted_is_null(tmp_path: Path, record: EvaluationRec
     assert math.isnan(read_record(file).metrics[0].value)
 
 
-def test_the_first_version_had_no_intervals(tmp_path: Path, record: EvaluationRecord) -> None:
+def test_version_1_has_no_confidence_intervals(tmp_path: Path, record: EvaluationRecord) -> None:
     file = tmp_path / "eval_test.json"
     write_record(file, record)
     content = json.loads(file.read_text())
@@ -58,7 +58,7 @@ def test_the_first_version_had_no_intervals(tmp_path: Path, record: EvaluationRe
     file.write_text(json.dumps(content))
     again = read_record(file)
     assert (again.metrics[0].interval, again.bootstrap, again.config) == (None, None, {})
-    content["version"] = 2  # which has them
+    content["version"] = 2  # which has confidence intervals
     file.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=r"eval_test\.json: not an evaluation: bootstrap is missing"):
         read_record(file)
@@ -89,7 +89,7 @@ def test_other_files_are_refused_by_name(
         read_record(file)
 
 
-def test_files_that_are_no_json_object(tmp_path: Path) -> None:
+def test_files_without_a_json_object_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "eval_test.json"
     with pytest.raises(CheckpointError, match="No such file"):
         read_record(file)

@@ -13,16 +13,16 @@ from torch.nn import functional as F
 from tape.evaluation.windows import WindowedModel, window_starts
 from tape.tasks import TaskType
 
-SIZE = 6  # residues a window
+SIZE = 6  # residues per window
 POSITIONS = SIZE + 2
 
 
-class Counting(nn.Module):
-    """A model whose outputs are worked out by hand: they tell the tokens and the place in the window."""
+class PositionModel(nn.Module):
+    """A model with simple outputs that depend on the tokens and their position in the window."""
 
-    def __init__(self, shape: TaskType) -> None:
+    def __init__(self, task_type: TaskType) -> None:
         super().__init__()
-        self.shape = shape
+        self.task_type = task_type
         self.config = None
 
     def forward(
@@ -36,13 +36,13 @@ class Counting(nn.Module):
         mask = torch.ones_like(input_ids) if input_mask is None else input_mask
         values = (input_ids * mask).float()
         place = torch.arange(input_ids.shape[1]).float().expand_as(values)
-        if self.shape == TaskType.EMBEDDING:
+        if self.task_type == TaskType.EMBEDDING:
             return torch.stack([values, place], -1), values.sum(1, keepdim=True)
-        if self.shape == TaskType.VALUE:
+        if self.task_type == TaskType.VALUE:
             prediction = values.sum(1, keepdim=True)
-        elif self.shape == TaskType.SEQUENCE_CLASS:
+        elif self.task_type == TaskType.SEQUENCE_CLASS:
             prediction = torch.stack([values.sum(1) / 50, torch.zeros(len(values))], -1)
-        elif self.shape == TaskType.RESIDUE_CLASS:
+        elif self.task_type == TaskType.RESIDUE_CLASS:
             prediction = torch.stack([values / 10, place / 10], -1)
         else:
             inner = values[:, 1:-1] / 10
@@ -57,15 +57,15 @@ def _outer(values: Tensor) -> Tensor:
 
 
 def batch(*lengths: int) -> tuple[Tensor, Tensor]:
-    """Residues 5, 6, 7, ... between 2 and 3."""
+    """Token ids and mask of proteins with residues 5, 6, 7, ... between <cls> (2) and <sep> (3)."""
     ids = torch.zeros(len(lengths), max(lengths) + 2, dtype=torch.int64)
     for row, length in enumerate(lengths):
         ids[row, : length + 2] = torch.tensor([2, *range(5, 5 + length), 3])
     return ids, (ids != 0).long()
 
 
-def windowed(shape: TaskType) -> WindowedModel:
-    return WindowedModel(Counting(shape), shape, POSITIONS)
+def windowed(task_type: TaskType) -> WindowedModel:
+    return WindowedModel(PositionModel(task_type), task_type, POSITIONS)
 
 
 @pytest.mark.parametrize("length", [1, 5, 6, 7, 9, 10, 31, 100])
@@ -78,14 +78,14 @@ def test_windows_cover_a_protein_and_overlap(length: int) -> None:
     assert covered == set(range(length))
 
 
-@pytest.mark.parametrize("shape", [TaskType.VALUE, TaskType.RESIDUE_CLASS, TaskType.RESIDUE_PAIR])
-def test_a_protein_that_fits_is_untouched_alone_or_beside_a_long_one(shape: TaskType) -> None:
-    model = windowed(shape)
+@pytest.mark.parametrize("task_type", [TaskType.VALUE, TaskType.RESIDUE_CLASS, TaskType.RESIDUE_PAIR])
+def test_a_short_protein_is_unchanged_alone_and_in_a_batch_with_a_long_one(task_type: TaskType) -> None:
+    model = windowed(task_type)
     ids, mask = batch(4)
     plain = model.model(ids, mask)[0]
     assert torch.equal(model(ids, mask)[0], plain)
     both = model(*batch(4, 9))[0][0]
-    own = both[:4, :4] if shape == TaskType.RESIDUE_PAIR else both[: plain.shape[1]]
+    own = both[:4, :4] if task_type == TaskType.RESIDUE_PAIR else both[: plain.shape[1]]
     assert torch.equal(own, plain[0])
 
 
@@ -98,40 +98,40 @@ def test_values_and_classes_are_means_over_windows() -> None:
     assert found == pytest.approx(expected)
 
 
-def test_a_residue_is_the_mean_of_the_windows_that_hold_it() -> None:
+def test_residue_probabilities_are_means_over_windows() -> None:
     ids, mask = batch(9)
     found = windowed(TaskType.RESIDUE_CLASS)(ids, mask)[0].softmax(-1)[0, :, 0]
     assert found.shape == (11,)
 
-    def chance(token: int, place: int) -> float:
+    def probability(token: int, place: int) -> float:
         return torch.sigmoid(torch.tensor(token / 10 - place / 10)).item()
 
-    assert found[1].item() == pytest.approx(chance(5, 1))  # the first window alone
-    assert found[9].item() == pytest.approx(chance(13, 6))  # the second alone
-    assert found[4].item() == pytest.approx((chance(8, 4) + chance(8, 1)) / 2)
-    assert found[0].item() == pytest.approx(chance(2, 0))
-    assert found[10].item() == pytest.approx(chance(3, 7))
+    assert found[1].item() == pytest.approx(probability(5, 1))  # only in the first window
+    assert found[9].item() == pytest.approx(probability(13, 6))  # only in the second window
+    assert found[4].item() == pytest.approx((probability(8, 4) + probability(8, 1)) / 2)
+    assert found[0].item() == pytest.approx(probability(2, 0))
+    assert found[10].item() == pytest.approx(probability(3, 7))
 
 
-def test_pairs_no_window_holds_rank_last() -> None:
+def test_pairs_outside_all_windows_rank_last() -> None:
     ids, mask = batch(9)
     found = windowed(TaskType.RESIDUE_PAIR)(ids, mask)[0].softmax(-1)[0, :, :, 1]
     assert found.shape == (9, 9)
 
-    def chance(i: int, j: int) -> float:
+    def probability(i: int, j: int) -> float:
         return torch.sigmoid(torch.tensor((5 + i) * (5 + j) / 100)).item()
 
-    held = [(i, j) for i in range(9) for j in range(9) if {i, j} <= set(range(6)) or {i, j} <= set(range(3, 9))]
-    for i, j in held:
-        assert found[i, j].item() == pytest.approx(chance(i, j), rel=1e-5)
-    lowest = min(chance(i, j) for i, j in held)
+    covered = [(i, j) for i in range(9) for j in range(9) if {i, j} <= set(range(6)) or {i, j} <= set(range(3, 9))]
+    for i, j in covered:
+        assert found[i, j].item() == pytest.approx(probability(i, j), rel=1e-5)
+    lowest = min(probability(i, j) for i, j in covered)
     for i in range(9):
         for j in range(9):
-            if (i, j) not in held:
+            if (i, j) not in covered:
                 assert found[i, j].item() == pytest.approx(lowest, rel=1e-5)
 
 
-def test_embeddings_are_means_of_states() -> None:
+def test_embeddings_are_means_over_windows() -> None:
     states, pooled = windowed(TaskType.EMBEDDING)(*batch(9, 3))
     assert states.shape == (2, 11, 2)
     assert states[0, 1:10, 0].tolist() == list(range(5, 14))
@@ -140,7 +140,7 @@ def test_embeddings_are_means_of_states() -> None:
     assert pooled[:, 0].tolist() == [(50 + 68) / 2, 23]
 
 
-def test_the_loss_is_that_of_the_joined_prediction() -> None:
+def test_the_loss_is_computed_from_the_averaged_prediction() -> None:
     ids, mask = batch(9, 4)
     model = windowed(TaskType.RESIDUE_CLASS)
     targets = torch.full_like(ids, -1)

@@ -1,4 +1,4 @@
-"""A saved epoch's files."""
+"""The files of a saved epoch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tape.tokenizers import TAPETokenizer
 
 @pytest.fixture
 def saved(tmp_path: Path, small_config: Path) -> Path:
-    """An epoch's directory."""
+    """The directory of a saved epoch."""
     model = registry.get_task_model("transformer", "stability", small_config)
     optimizer, schedule = make_optimizer(model, AdamWConfig(), 10)
     state = {"optimizer": optimizer.state_dict(), "scheduler": schedule.state_dict()}
@@ -27,7 +27,7 @@ def saved(tmp_path: Path, small_config: Path) -> Path:
     return tmp_path / "3"
 
 
-def test_the_published_files_are_there_and_load(saved: Path) -> None:
+def test_the_files_of_tape_are_written_and_can_be_loaded(saved: Path) -> None:
     assert {"config.json", "pytorch_model.bin", "checkpoint.bin"} <= {path.name for path in saved.iterdir()}
     assert isinstance(ProteinBertForValuePrediction.from_pretrained(saved), ProteinBertForValuePrediction)
     plain = torch.load(saved / CHECKPOINT_NAME, weights_only=True)
@@ -38,11 +38,11 @@ def test_the_published_files_are_there_and_load(saved: Path) -> None:
     assert progress == TrainerState(epoch=3, global_step=12, best_loss=0.5, best_epoch=2)
 
 
-def test_what_can_not_be_resumed_says_why(saved: Path, tmp_path: Path) -> None:
+def test_damaged_training_states_are_refused(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no checkpoint\.bin there, so training can't be resumed"):
         load_training_state(tmp_path)
-    whole = (saved / CHECKPOINT_NAME).read_bytes()
-    (saved / CHECKPOINT_NAME).write_bytes(whole[: len(whole) // 2])
+    content = (saved / CHECKPOINT_NAME).read_bytes()
+    (saved / CHECKPOINT_NAME).write_bytes(content[: len(content) // 2])
     with pytest.raises(CheckpointError, match=r"checkpoint\.bin: damaged"):
         load_training_state(saved)
     torch.save({"optimizer": {}, "scheduler": {}, "epoch": 3}, saved / CHECKPOINT_NAME)

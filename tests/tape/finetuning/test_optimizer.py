@@ -22,7 +22,7 @@ from tape.finetuning.optimizer import (
 
 
 def adamw_by_hand(parameter: Tensor, gradients: list[Tensor], lr: float, decay: float, correct_bias: bool) -> Tensor:
-    """BERT's AdamW written out: eps beside the uncorrected root, decay after the step."""
+    """BERT's AdamW: eps is added to the uncorrected root, and weight decay is applied after the step."""
     value, first, second = parameter.double().clone(), 0.0, 0.0
     for step, gradient in enumerate(gradients, start=1):
         gradient = gradient.double()
@@ -39,7 +39,7 @@ def test_adamw_follows_its_definition(correct_bias: bool) -> None:
     torch.manual_seed(0)
     parameter = nn.Parameter(torch.randn(5, 3))
     start = parameter.detach().clone()
-    # tiny gradients: there the place of eps shows
+    # with tiny gradients, the result depends on where eps is added
     gradients = [torch.randn(5, 3) * 1e-5 for _ in range(5)]
     optimizer = AdamW([parameter], lr=0.1, weight_decay=0.3, correct_bias=correct_bias)
     for gradient in gradients:
@@ -50,7 +50,7 @@ def test_adamw_follows_its_definition(correct_bias: bool) -> None:
     )
 
 
-def test_the_state_has_the_published_keys() -> None:
+def test_the_state_has_the_keys_of_tape() -> None:
     model = nn.Linear(3, 2)
     optimizer, _ = make_optimizer(model, AdamWConfig(), 10)
     model(torch.ones(1, 3)).sum().backward()
@@ -64,7 +64,7 @@ def test_the_state_has_the_published_keys() -> None:
     assert (state["param_groups"][0]["betas"], state["param_groups"][0]["eps"]) == ((0.9, 0.999), 1e-6)
 
 
-def test_a_parameter_that_joins_later_starts_its_own_count() -> None:
+def test_a_parameter_added_later_has_its_own_step_count() -> None:
     early, late = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     optimizer = AdamW([early, late], lr=0.1)
     for _ in range(2):
@@ -100,7 +100,7 @@ def test_norms_biases_and_weight_g_do_not_decay(model_class: type[nn.Module]) ->
     assert {names[id(parameter)] for parameter in decayed["params"]} == set(names.values()) - kept
 
 
-def test_the_head_has_a_rate_of_its_own() -> None:
+def test_the_head_has_its_own_learning_rate() -> None:
     config = ProteinBertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     model = ProteinBertForSequenceToSequenceClassification(config.from_dict({**config.to_dict(), "num_labels": 3}))
     optimizer, schedule = make_optimizer(model, AdamWConfig(1e-3, warmup_steps=2, head_learning_rate=1e-1), 10)
@@ -118,7 +118,7 @@ def test_the_head_has_a_rate_of_its_own() -> None:
     assert seen == set(names.values())
 
 
-def test_frozen_parameters_are_left_out() -> None:
+def test_frozen_parameters_are_not_optimized() -> None:
     model = nn.Linear(3, 2)
     model.bias.requires_grad_(False)
     assert [len(group["params"]) for group in parameter_groups(model, 0.1)] == [1, 0]
@@ -134,13 +134,13 @@ def rates(warmup: int, total: int) -> list[float]:
     return [*found, optimizer.param_groups[0]["lr"]]
 
 
-def test_the_rate_rises_to_its_peak_and_falls_to_0() -> None:
+def test_linear_warm_up_and_decay_to_0() -> None:
     assert rates(2, 6) == pytest.approx([0.0, 1.0, 2.0, 1.5, 1.0, 0.5, 0.0])
     assert rates(0, 2) == pytest.approx([2.0, 1.0, 0.0])
 
 
-def test_default_warm_up_fits_the_run() -> None:
-    # bug 11 in docs/compatibility.md: with 10,000 steps whatever the run, the peak was never reached
+def test_the_default_warm_up_depends_on_the_length_of_the_run() -> None:
+    # bug 11 in docs/compatibility.md: with 10,000 warm-up steps in any run, the peak was never reached
     assert [default_warmup_steps(total) for total in (5, 300, 99_999, 1_000_000)] == [0, 30, 9_999, 10_000]
     _, schedule = make_optimizer(nn.Linear(2, 2), AdamWConfig(), 300)
     assert (schedule.warmup_steps, schedule.t_total) == (30, 300)
@@ -148,7 +148,7 @@ def test_default_warm_up_fits_the_run() -> None:
     assert schedule.warmup_steps == 7
 
 
-def test_optimizing_does_not_import_the_compiler() -> None:
+def test_the_optimizer_does_not_import_the_compiler() -> None:
     """torch._dynamo doubles the start-up time of a command, and the base class's methods import it."""
     code = """
 import sys, torch

@@ -1,4 +1,4 @@
-"""The run's directory: names, history, pointers, logging."""
+"""The directory of a run: names, history, pointers to epochs, logging."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tape.io.run_layout import BEST_NAME, LATEST_NAME, experiment_name, resolve_
 from tape.runtime.process import log_to_file, log_to_terminal
 
 
-def test_names() -> None:
+def test_names_of_runs() -> None:
     assert experiment_name("stability", "onehot", "mine") == "stability_onehot_mine"
     assert experiment_name("stability", "onehot", "mine", "whole") == "whole"
     timed = experiment_name("stability", "onehot")
@@ -23,10 +23,10 @@ def test_names() -> None:
     assert timed != experiment_name("stability", "onehot")
 
 
-def test_a_run_with_saved_epochs_is_not_replaced_unasked(tmp_path: Path) -> None:
+def test_a_run_with_saved_epochs_is_replaced_only_with_overwrite(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run")
     run.write_arguments({"a": 1})
-    RunDirectory.create(tmp_path / "run")  # it ended before it saved anything
+    RunDirectory.create(tmp_path / "run")  # the run ended before it saved an epoch
     run.write_arguments({"a": 1})
     run.epoch_directory(0).mkdir()
     with pytest.raises(ConfigError, match="holds saved epochs already.*--overwrite"):
@@ -35,14 +35,14 @@ def test_a_run_with_saved_epochs_is_not_replaced_unasked(tmp_path: Path) -> None
     assert list((tmp_path / "run").iterdir()) == []
 
 
-def test_a_directory_that_is_no_run_is_never_removed(tmp_path: Path) -> None:
+def test_a_directory_without_a_run_is_never_removed(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ConfigError, match="holds no run"):
         RunDirectory.create(tmp_path, overwrite=True)
     assert (tmp_path / "thesis.tex").exists()
 
 
-def test_history_and_what_is_dropped_on_resuming(tmp_path: Path) -> None:
+def test_resuming_drops_later_epochs_and_their_history(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run")
     for epoch in range(4):
         run.add_history({"epoch": epoch, "train": {"loss": 1.0}})
@@ -56,11 +56,11 @@ def test_history_and_what_is_dropped_on_resuming(tmp_path: Path) -> None:
         read_history(tmp_path)
 
 
-def test_pointers_say_which_epoch_is_meant(tmp_path: Path) -> None:
+def test_pointers_select_an_epoch(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run")
     for epoch in (0, 1):
         run.epoch_directory(epoch).mkdir()
-    assert resolve_model_directory(run.path) == run.path  # no pointer: the directory itself is meant
+    assert resolve_model_directory(run.path) == run.path  # without a pointer, the directory itself
     run.write_pointer(LATEST_NAME, 1, "loss", 2.0)
     assert resolve_model_directory(run.path) == run.path / "1"
     run.write_pointer(BEST_NAME, 0, "loss", 1.0)
@@ -74,7 +74,7 @@ def test_pointers_say_which_epoch_is_meant(tmp_path: Path) -> None:
     }
 
 
-def test_of_several_seeds_one_must_be_named(tmp_path: Path) -> None:
+def test_one_of_several_seeds_must_be_selected(tmp_path: Path) -> None:
     for seed in (42, 43):
         (tmp_path / f"seed_{seed}").mkdir()
     with pytest.raises(CheckpointError, match="holds one run per seed; give one of them: seed_42, seed_43"):
@@ -91,7 +91,7 @@ def test_damaged_pointers_are_named(tmp_path: Path) -> None:
         resolve_model_directory(run.path)
 
 
-def test_the_log_has_the_published_format_and_leaves_no_handler(tmp_path: Path) -> None:
+def test_the_log_has_the_format_of_tape_and_its_handler_is_removed(tmp_path: Path) -> None:
     before = list(logging.getLogger().handlers)
     with log_to_terminal(logging.INFO), log_to_file(tmp_path / "log"):
         logging.getLogger("some.module").info("a message")

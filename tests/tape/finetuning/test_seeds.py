@@ -1,4 +1,4 @@
-"""Mean and standard deviation over seeds."""
+"""Summaries over seeds: mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(path: Path, seed: int, losses: list[float], test: float) -> SeedRun:
     return SeedRun(seed, directory.path, {"test": {"mse": test}})
 
 
-def test_means_and_deviations_by_hand(tmp_path: Path) -> None:
+def test_means_and_standard_deviations(tmp_path: Path) -> None:
     runs = [
         run(tmp_path, 5, [3.0, 1.0, 2.0], 1.0),
         run(tmp_path, 6, [2.0, 4.0], math.inf),
@@ -55,14 +55,14 @@ def test_means_and_deviations_by_hand(tmp_path: Path) -> None:
     assert rows[2]["seed_6"] == ""
 
 
-def test_a_run_without_validation_counts_where_it_has_numbers(tmp_path: Path) -> None:
+def test_a_run_without_validation_contributes_its_other_numbers(tmp_path: Path) -> None:
     runs = [run(tmp_path, 5, [math.nan], 1.0), run(tmp_path, 6, [2.0], 3.0)]
     assert write_summary(tmp_path, "stability", "onehot", runs) == ["valid loss: 2", "test mse: 2 +- 1.4"]
     rows = list(csv.DictReader((tmp_path / "summary.csv").read_text().splitlines()))
     assert (rows[0]["metric"], rows[0]["n"], rows[0]["seed_5"]) == ("loss", "1", "")
 
 
-def test_one_run_has_no_deviation(tmp_path: Path) -> None:
+def test_a_single_run_has_no_standard_deviation(tmp_path: Path) -> None:
     assert write_summary(tmp_path, "stability", "onehot", [run(tmp_path, 5, [1.0], 2.0)]) == [
         "valid loss: 1",
         "test mse: 2",

@@ -1,4 +1,4 @@
-"""The trainer: what a step is, what an epoch reports, when it saves and stops, and how it goes on."""
+"""The finetuner: steps, reported metrics, when epochs are saved, early stopping, and resuming."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tape.tasks import TaskType
 
 
 class Rows:
-    """Proteins of unequal length with one class a residue: class 1 where the token is odd."""
+    """Proteins of unequal length with one class per residue: class 1 where the token is odd."""
 
-    def __init__(self, count: int = 12, seed: int = 0, unlabelled: Sequence[int] = ()) -> None:
+    def __init__(self, count: int = 12, seed: int = 0, unlabeled: Sequence[int] = ()) -> None:
         rng = np.random.default_rng(seed)
         self.ids = [rng.integers(5, 30, int(rng.integers(4, 12))) for _ in range(count)]
-        self.labels = [np.where(np.isin(i, unlabelled), -1, ids % 2) for i, ids in enumerate(self.ids)]
+        self.labels = [np.where(np.isin(i, unlabeled), -1, ids % 2) for i, ids in enumerate(self.ids)]
         self.epochs: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ class Rows:
 
 
 class Tagger(nn.Module):
-    """Embedding, optional dropout, linear; mean cross entropy over labels, which is nan when there are none."""
+    """Embedding, optional dropout, linear layer; the loss is the mean cross entropy over labels, nan without labels."""
 
     def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
@@ -118,15 +118,15 @@ def test_gradients_are_cleared_after_each_step() -> None:
 
 
 @pytest.mark.parametrize("accumulation", [2, 3, 5])
-def test_accumulation_makes_the_same_steps(accumulation: int) -> None:
-    # bugs 1 and 10: parts of unequal numbers of labels, and a trailing batch of 2 proteins that is stepped too
+def test_gradient_accumulation_gives_the_same_steps(accumulation: int) -> None:
+    # bugs 1 and 10: micro-batches with unequal numbers of labels, and a step for the last, smaller batch of 2 proteins
     whole = final_weights()
     divided = final_weights(gradient_accumulation_steps=accumulation)
     torch.testing.assert_close(divided, whole, rtol=1e-4, atol=1e-5)
 
 
-def test_the_schedule_counts_the_steps_that_are_made() -> None:
-    # bug 10 in docs/compatibility.md: int(12 / 5 * 2) = 4 steps were planned, 6 are made
+def test_the_schedule_has_the_actual_number_of_steps() -> None:
+    # bug 10 in docs/compatibility.md: int(12 / 5 * 2) = 4 steps were planned instead of 6
     trainer = make_trainer(gradient_accumulation_steps=2)
     assert (trainer.steps_per_epoch, trainer.total_steps, trainer.schedule.t_total) == (3, 6, 6)
     assert trainer.train().global_step == 6
@@ -134,13 +134,13 @@ def test_the_schedule_counts_the_steps_that_are_made() -> None:
 
 
 def test_a_step_without_labels_changes_nothing() -> None:
-    trainer = make_trainer(rows=Rows(3, unlabelled=[0, 1, 2]), num_train_epochs=1)
+    trainer = make_trainer(rows=Rows(3, unlabeled=[0, 1, 2]), num_train_epochs=1)
     before = copy.deepcopy(trainer.model.state_dict())
-    with pytest.raises(DataError, match="no record has a valid label"):  # not a run of epochs that learn nothing
+    with pytest.raises(DataError, match="no record has a valid label"):  # instead of epochs without an update
         trainer.train()
     assert all(torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
-    # one unlabelled protein in an otherwise labelled step: its nan loss has no weight
-    weights = final_weights(rows=Rows(6, unlabelled=[2]), batch_size=6, gradient_accumulation_steps=6)
+    # the nan loss of an unlabeled protein has no weight in a step with labels
+    weights = final_weights(rows=Rows(6, unlabeled=[2]), batch_size=6, gradient_accumulation_steps=6)
     assert torch.isfinite(weights).all()
 
 
@@ -180,7 +180,7 @@ def test_training_learns_and_logs() -> None:
 
 
 def test_every_epoch_is_validated_once() -> None:
-    # bug 21 in docs/compatibility.md: one validation more was run after training
+    # bug 21 in docs/compatibility.md: validation ran once more after training
     class Counted(Rows):
         reads = 0
 
@@ -207,60 +207,60 @@ def test_when_epochs_are_saved(options: dict[str, Any], saved: list[int]) -> Non
     assert list(recorder.saved) == saved
 
 
-def losses_to(trainer: Finetuner, losses: list[float]) -> None:
-    """Let validation give these losses one after another."""
+def set_validation_losses(trainer: Finetuner, losses: list[float]) -> None:
+    """Make validation return these losses in turn."""
     remaining = iter(losses)
     trainer.validate = lambda: {"loss": next(remaining)}  # type: ignore[method-assign]
 
 
-def test_saving_on_improvement_and_the_best_of_the_saved() -> None:
+def test_saving_on_improvement_and_the_best_saved_epoch() -> None:
     recorder = Recorded()
     trainer = make_trainer(recorder=recorder, valid=Rows(3), num_train_epochs=5, save_freq="improvement")
-    losses_to(trainer, [3.0, 4.0, 2.0, math.nan, 1.5])
+    set_validation_losses(trainer, [3.0, 4.0, 2.0, math.nan, 1.5])
     progress = trainer.train()
     assert list(recorder.saved) == [0, 2, 4]
     assert (progress.best_loss, progress.best_epoch, progress.best_saved_epoch) == (1.5, 4, 4)
 
 
-def test_the_best_saved_epoch_may_not_be_the_best() -> None:
+def test_the_best_saved_epoch_may_differ_from_the_best_epoch() -> None:
     trainer = make_trainer(valid=Rows(3), num_train_epochs=4, save_freq=2)
-    losses_to(trainer, [1.0, 3.0, 4.0, 2.0])
+    set_validation_losses(trainer, [1.0, 3.0, 4.0, 2.0])
     progress = trainer.train()
     assert (progress.best_epoch, progress.best_saved_epoch, progress.best_saved_loss) == (0, 3, 2.0)
 
 
 def test_patience_counts_epochs_without_improvement() -> None:
     trainer = make_trainer(valid=Rows(3), num_train_epochs=10, patience=2)
-    losses_to(trainer, [3.0, 2.0, 2.5, 2.0, 1.0])
+    set_validation_losses(trainer, [3.0, 2.0, 2.5, 2.0, 1.0])
     assert trainer.train().epoch == 3
     trainer = make_trainer(valid=Rows(3), num_train_epochs=10, patience=2, eval_freq=2)
-    losses_to(trainer, [3.0, 2.0, 2.5, 1.0])
+    set_validation_losses(trainer, [3.0, 2.0, 2.5, 1.0])
     assert trainer.train().epoch == 5
 
 
 @pytest.mark.parametrize(
     ("save_freq", "losses", "saved", "best_saved"),
     [
-        (10, [3.0, 2.0, 2.5, 2.0], [3], (3, 2.0)),  # the lowest loss was epoch 1's, which is not there
+        (10, [3.0, 2.0, 2.5, 2.0], [3], (3, 2.0)),  # epoch 1 had the lowest loss but was not saved
         (2, [3.0, 2.0, 2.5, 2.5], [1, 3], (1, 2.0)),
         (10, [math.nan, math.nan], [1], (-1, None)),
         ("improvement", [3.0, 2.0, 2.5, 2.0], [0, 1], (1, 2.0)),
         ("improvement", [math.nan, math.nan], [1], (-1, None)),
     ],
 )
-def test_a_run_that_patience_ends_leaves_a_model(
+def test_early_stopping_saves_the_last_epoch(
     save_freq: int | str, losses: list[float], saved: list[int], best_saved: tuple[int, float | None]
 ) -> None:
     recorder = Recorded()
     trainer = make_trainer(recorder=recorder, valid=Rows(3), num_train_epochs=10, patience=2, save_freq=save_freq)
-    losses_to(trainer, losses)
+    set_validation_losses(trainer, losses)
     progress = trainer.train()
     assert list(recorder.saved) == saved
     assert (progress.best_saved_epoch, progress.best_saved_loss) == best_saved
 
 
 def test_resuming_is_exact_with_dropout() -> None:
-    # bug 9: optimizer, schedule, order, dropout and the best loss go on as if never interrupted
+    # bug 9: optimizer, schedule, order, dropout and best loss are the same as in an uninterrupted run
     def trainer(recorder: Recorded) -> Finetuner:
         return make_trainer(Tagger(0.3), recorder=recorder, valid=Rows(6, 1), num_train_epochs=4)
 
@@ -270,7 +270,7 @@ def test_resuming_is_exact_with_dropout() -> None:
     resumed = trainer(rest)
     resumed.model.load_state_dict(weights)
     resumed.resume(state, progress)
-    torch.manual_seed(999)  # what a new process would have drawn meanwhile
+    torch.manual_seed(999)  # a new process has another random state
     resumed.train()
     for name, value in whole.saved[3][0].items():
         assert torch.equal(rest.saved[3][0][name], value), name
@@ -279,7 +279,7 @@ def test_resuming_is_exact_with_dropout() -> None:
     assert [{k: v for k, v in record.items() if k != "seconds"} for record in rest.epochs] == without_time
 
 
-def test_a_finished_run_can_be_made_longer() -> None:
+def test_a_finished_run_can_be_extended() -> None:
     # bug 9 in docs/compatibility.md: the saved t_total overrode the new one, so the rate stayed 0
     recorder = Recorded()
     make_trainer(recorder=recorder, num_train_epochs=2).train()
@@ -297,16 +297,16 @@ def test_a_finished_run_can_be_made_longer() -> None:
 def test_patience_survives_resuming() -> None:
     recorder = Recorded()
     trainer = make_trainer(recorder=recorder, valid=Rows(3), num_train_epochs=2, patience=3)
-    losses_to(trainer, [1.0, 2.0])
+    set_validation_losses(trainer, [1.0, 2.0])
     trainer.train()
     _, state, progress = recorder.saved[1]
     again = make_trainer(valid=Rows(3), num_train_epochs=9, patience=3)
     again.resume(state, progress)
-    losses_to(again, [2.0, 2.0, 2.0])
+    set_validation_losses(again, [2.0, 2.0, 2.0])
     assert again.train().epoch == 3
 
 
-def test_resuming_takes_this_runs_rate_and_decay() -> None:
+def test_resuming_uses_the_new_learning_rate_and_weight_decay() -> None:
     recorder = Recorded()
     make_trainer(recorder=recorder).train()
     _, state, progress = recorder.saved[0]
@@ -316,14 +316,14 @@ def test_resuming_takes_this_runs_rate_and_decay() -> None:
     assert [group["weight_decay"] for group in other.optimizer.param_groups] == [0.5, 0.0]
 
 
-def test_another_models_state_is_refused() -> None:
+def test_the_training_state_of_another_model_is_refused() -> None:
     trainer = make_trainer()
     state = {"optimizer": {"state": {}, "param_groups": []}}
     with pytest.raises(CheckpointError, match="does not fit this model"):
         trainer.resume(state, TrainerState())
 
 
-def test_nothing_is_left_to_do_after_the_last_epoch() -> None:
+def test_resuming_after_the_last_epoch_does_nothing() -> None:
     recorder = Recorded()
     make_trainer(recorder=recorder).train()
     _, state, progress = recorder.saved[1]
@@ -332,7 +332,7 @@ def test_nothing_is_left_to_do_after_the_last_epoch() -> None:
     assert done.train() == progress
 
 
-def test_every_rank_and_epoch_has_its_own_randomness() -> None:
+def test_every_rank_and_epoch_has_its_own_random_seed() -> None:
     # bug 12 in docs/compatibility.md: all ranks dropped the same units
     seeds = {epoch_seed(seed, epoch, rank) for seed in (0, 1) for epoch in range(4) for rank in range(4)}
     assert len(seeds) == 32
@@ -352,7 +352,7 @@ def test_ranks_drop_different_units() -> None:
     def drawn(rank: int) -> Tensor:
         trainer = make_trainer(Noted(0.5), num_train_epochs=1)
         plan = trainer._plan(0)
-        trainer._plan = lambda epoch: plan  # type: ignore[method-assign]  # both see the same proteins
+        trainer._plan = lambda epoch: plan  # type: ignore[method-assign]  # the same proteins on both ranks
         trainer.context = DistributedContext(rank=rank)
         trainer.train()
         noted: Any = trainer.model
@@ -362,14 +362,14 @@ def test_ranks_drop_different_units() -> None:
     assert not torch.equal(drawn(0), drawn(1))
 
 
-def test_a_loss_that_is_not_finite_ends_the_run() -> None:
+def test_a_non_finite_loss_ends_the_run() -> None:
     model = Tagger()
     nn.init.constant_(model.out.bias, math.inf)
     with pytest.raises(ProteinLMError, match="training loss is nan at step 1; try a lower --learning_rate"):
         make_trainer(model).train()
 
 
-def test_another_calling_convention_is_refused() -> None:
+def test_a_model_with_another_calling_convention_is_refused() -> None:
     class Bare(Tagger):
         def forward(self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None) -> Any:
             return torch.zeros(())
@@ -413,6 +413,6 @@ def test_running_out_of_gpu_memory_is_explained() -> None:
         ({"batch_size": 2, "gradient_accumulation_steps": 3}, "can't be divided"),
     ],
 )
-def test_impossible_settings(options: dict[str, Any], message: str) -> None:
+def test_impossible_settings_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LoopConfig(**{"batch_size": 4, **options})

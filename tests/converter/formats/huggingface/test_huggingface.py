@@ -1,4 +1,4 @@
-"""Hugging Face directories: transformers loads them without our code and computes the same."""
+"""Hugging Face directories: transformers loads them without code of this repository and computes the same logits."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, tape: Path) -> Path:
     return out
 
 
-def test_transformers_gives_our_logits(tape: Path, written: Path) -> None:
+def test_transformers_computes_the_same_logits(tape: Path, written: Path) -> None:
     model, info = transformers.AutoModelForMaskedLM.from_pretrained(written, output_loading_info=True)
     assert not any(info.values()), info
     assert type(model).__name__ == "MegatronBertForMaskedLM"
@@ -58,7 +58,7 @@ def test_transformers_gives_our_logits(tape: Path, written: Path) -> None:
     assert float((found - expected)[real].abs().max()) < 1e-5
 
 
-def test_the_tokenizer_gives_tapes_ids(written: Path) -> None:
+def test_the_tokenizer_returns_the_ids_of_tape(written: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(written)
     for protein in PROTEINS:
         clean, _ = normalize_sequence(protein, drop_gaps=False)
@@ -71,7 +71,7 @@ def test_the_tokenizer_gives_tapes_ids(written: Path) -> None:
     assert tokenizer.decode([16, 14, 23]) == "MKT"
 
 
-def test_the_directory_is_whole(written: Path) -> None:
+def test_the_directory_is_complete(written: Path) -> None:
     assert {path.name for path in written.iterdir()} == {
         "README.md",
         "config.json",
@@ -90,7 +90,7 @@ def test_the_directory_is_whole(written: Path) -> None:
     assert report["result"]["files"].keys() >= {"model.safetensors", "tokenizer.json"}
 
 
-def test_without_transformers_plain_torch_certifies(
+def test_verification_without_transformers(
     tmp_path: Path, tape: Path, written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = open_source(written, SourceOptions())
@@ -106,8 +106,8 @@ def test_without_transformers_plain_torch_certifies(
     assert "plain torch" in report["certificate"]["result_computed_by"]
 
 
-def test_what_transformers_saves_is_read(tmp_path: Path, tape: Path, written: Path) -> None:
-    """Without the tied copies, in several files, with the tokens in vocab.txt's order."""
+def test_a_model_saved_by_transformers_is_read(tmp_path: Path, tape: Path, written: Path) -> None:
+    """It has no duplicates of tied weights, several files, and the tokens in the order of vocab.txt."""
     model = transformers.AutoModelForMaskedLM.from_pretrained(written)
     model.save_pretrained(tmp_path / "saved", max_shard_size="20KB")
     assert (tmp_path / "saved" / "model.safetensors.index.json").is_file()
@@ -117,7 +117,7 @@ def test_what_transformers_saves_is_read(tmp_path: Path, tape: Path, written: Pa
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
-def test_another_order_of_tokens_goes_by_name(tmp_path: Path, tape: Path, written: Path) -> None:
+def test_another_order_of_tokens_is_mapped_by_name(tmp_path: Path, tape: Path, written: Path) -> None:
     copy = Path(shutil.copytree(written, tmp_path / "copy"))
     order = [*range(5), *reversed(range(5, 30))]
     state = load_file(copy / "model.safetensors")
@@ -180,7 +180,7 @@ def test_an_untied_decoder_is_refused(tmp_path: Path, written: Path) -> None:
         convert(ConversionRequest(copy, tmp_path / "out"), silent)
 
 
-def test_what_hugging_face_cannot_hold(tmp_path: Path) -> None:
+def test_a_model_that_hugging_face_cannot_represent_is_refused(tmp_path: Path) -> None:
     source = tape_model(tmp_path / "tape", apply_final_ln=False)
     with pytest.raises(ConfigError, match="always applies the final layer norm"):
         convert(ConversionRequest(source, tmp_path / "hf", "huggingface"), silent)

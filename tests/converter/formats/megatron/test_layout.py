@@ -16,7 +16,7 @@ from tests.support.megatron_writer import edit, make_truth, only_rank, write_meg
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """TP 2 x PP 2; tests that change it copy it first."""
+    """A checkpoint of TP 2 x PP 2; tests that change it copy it first."""
     return write_megatron(tmp_path_factory.mktemp("layout") / "mega", make_truth(), tp=2, pp=2)
 
 
@@ -25,7 +25,7 @@ def copy(tmp_path: Path, written: Path) -> Path:
     return Path(shutil.copytree(written, tmp_path / "mega"))
 
 
-def test_layers_are_numbered_through_the_stages(written: Path) -> None:
+def test_layers_are_numbered_across_stages(written: Path) -> None:
     checkpoint = read_megatron_checkpoint(written)
     merged = checkpoint.merged_stages()
     assert (checkpoint.tensor_parallel, len(checkpoint.stages)) == (2, 2)
@@ -44,7 +44,7 @@ def test_iteration_folder_and_single_file_are_accepted(tmp_path: Path, written: 
     assert find_rank_files(tmp_path) == [[Path(file)]]
 
 
-def test_two_candidates_are_not_guessed(tmp_path: Path) -> None:
+def test_two_candidates_are_an_error(tmp_path: Path) -> None:
     for name in ("a.pt", "b.pt"):
         torch.save({}, tmp_path / name)
     with pytest.raises(CheckpointError, match=r"a\.pt, b\.pt"):
@@ -57,13 +57,13 @@ def test_empty_folder_names_the_missing_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "soon", "12x"])
-def test_unreadable_tracker(copy: Path, content: str) -> None:
+def test_a_damaged_tracker_file_is_refused(copy: Path, content: str) -> None:
     (copy / "latest_checkpointed_iteration.txt").write_text(content)
     with pytest.raises(CheckpointError, match=r"latest_checkpointed_iteration\.txt"):
         read_megatron_checkpoint(copy)
 
 
-def test_tracker_of_a_missing_iteration(copy: Path) -> None:
+def test_a_tracker_file_with_a_missing_iteration_is_refused(copy: Path) -> None:
     (copy / "latest_checkpointed_iteration.txt").write_text("7")
     with pytest.raises(CheckpointError, match="iter_0000007 is missing"):
         read_megatron_checkpoint(copy)
@@ -75,20 +75,20 @@ def test_missing_rank_is_named(copy: Path) -> None:
         read_megatron_checkpoint(copy)
 
 
-def test_missing_last_rank_is_noticed_by_the_arguments(copy: Path) -> None:
+def test_a_missing_last_rank_is_detected_from_the_arguments(copy: Path) -> None:
     for stage in ("000", "001"):
         shutil.rmtree(copy / "iter_0001000" / f"mp_rank_01_{stage}")
     with pytest.raises(CheckpointError, match="2 tensor-parallel ranks, but files of 1"):
         read_megatron_checkpoint(copy)
 
 
-def test_missing_file_in_a_rank_folder(copy: Path) -> None:
+def test_a_missing_file_in_a_rank_folder_is_named(copy: Path) -> None:
     (copy / "iter_0001000" / "mp_rank_01_000" / "model_optim_rng.pt").unlink()
     with pytest.raises(CheckpointError, match=r"mp_rank_01_000/model_optim_rng\.pt: no such file"):
         read_megatron_checkpoint(copy)
 
 
-def test_ranks_with_different_keys(copy: Path) -> None:
+def test_ranks_with_different_keys_are_refused(copy: Path) -> None:
     def change(content: dict) -> None:
         del content["model"]["language_model"]["transformer"]["layers.0.mlp.dense_4h_to_h.bias"]
 
@@ -97,7 +97,7 @@ def test_ranks_with_different_keys(copy: Path) -> None:
         read_megatron_checkpoint(copy)
 
 
-def test_ranks_of_different_versions(copy: Path) -> None:
+def test_ranks_of_different_versions_are_refused(copy: Path) -> None:
     def change(content: dict) -> None:
         content["checkpoint_version"] = 1.0
 
@@ -123,14 +123,14 @@ def test_other_contents_are_named(tmp_path: Path, content: object, message: str)
         read_megatron_checkpoint(tmp_path / "other.pt")
 
 
-def test_one_tensor_under_two_names(tmp_path: Path) -> None:
+def test_a_tensor_under_two_names_is_refused(tmp_path: Path) -> None:
     layer = {"layers.0.attention.dense.bias": torch.zeros(2), "layers.0.self_attention.dense.bias": torch.zeros(2)}
     torch.save({"model": {"language_model": {"encoder": layer}}}, tmp_path / "twice.pt")
     with pytest.raises(CheckpointError, match="occurs twice"):
         read_megatron_checkpoint(tmp_path / "twice.pt")
 
 
-def test_new_spellings() -> None:
+def test_renamed_keys_of_recent_versions() -> None:
     old = "language_model.transformer.layers.3.attention.dense.bias"
     assert canonical_name("language_model.encoder.layers.3.self_attention.dense.bias") == old
     assert canonical_name(old) == old

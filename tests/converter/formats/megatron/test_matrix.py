@@ -1,4 +1,4 @@
-"""Every version, layout and spelling of one Megatron model converts to one and the same TAPE model."""
+"""All versions, layouts and key spellings of a Megatron-LM model convert to the same TAPE model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
 
 
 @pytest.mark.parametrize(("version", "tp", "pp", "dtype"), MATRIX)
-def test_all_layouts_give_one_model(
+def test_all_versions_and_layouts_give_the_same_model(
     tmp_path: Path, truths: dict[torch.dtype, Truth], version: float, tp: int, pp: int, dtype: torch.dtype
 ) -> None:
     # bugs 24, 25, 26, 34 in docs/compatibility.md: version, merge of ranks and stages, LM head
@@ -45,7 +45,7 @@ def test_all_layouts_give_one_model(
 
 
 @pytest.mark.parametrize("zip_file", [True, False])
-def test_a_release_of_either_file_format(tmp_path: Path, truth: Truth, zip_file: bool) -> None:
+def test_both_file_formats_of_torch(tmp_path: Path, truth: Truth, zip_file: bool) -> None:
     source = write_megatron(tmp_path / "mega", truth, tp=2, iteration=None, zip_file=zip_file)
     convert(ConversionRequest(source, tmp_path / "out"), progress=lambda line: None)
     assert_same(load_state_dict(tmp_path / "out"), expected_state(truth))
@@ -55,7 +55,8 @@ def test_a_release_of_either_file_format(tmp_path: Path, truth: Truth, zip_file:
     ("arguments", "head"), [({"bias_gelu_fusion": True}, "gelu"), ({"openai_gelu": True}, "gelu_tanh")]
 )
 def test_fused_gelu(tmp_path: Path, truth: Truth, arguments: dict[str, bool], head: str) -> None:
-    # bug 28 in docs/compatibility.md. Megatron fuses the tanh form into the blocks; its LM head computes the erf form.
+    # bug 28 in docs/compatibility.md. Megatron-LM's fused GELU, used in the blocks, is the tanh form; its LM head uses
+    # the erf form.
     source = write_megatron(tmp_path / "mega", truth, tp=2, **arguments)
     certificate = convert(ConversionRequest(source, tmp_path / "out"), progress=lambda line: None)
     assert certificate.parity.worst[1] < 1e-9
@@ -64,7 +65,7 @@ def test_fused_gelu(tmp_path: Path, truth: Truth, arguments: dict[str, bool], he
     assert (getattr(config, "mlm_hidden_act", None) or config.hidden_act) == head
 
 
-def test_configuration_comes_from_the_arguments(tmp_path: Path, truth: Truth) -> None:
+def test_the_configuration_is_derived_from_the_arguments(tmp_path: Path, truth: Truth) -> None:
     source = write_megatron(
         tmp_path / "mega", truth, layernorm_epsilon=1e-5, hidden_dropout=0.2, attention_dropout=0.3, openai_gelu=True
     )

@@ -1,4 +1,4 @@
-"""Files of several runs, iterations or ranks in one Megatron-LM directory are told apart."""
+"""Mixed files of several runs, iterations or ranks in a Megatron-LM directory are detected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Content = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """TP 2 x PP 2; tests that change it copy it first."""
+    """A checkpoint of TP 2 x PP 2; tests that change it copy it first."""
     return write_megatron(tmp_path_factory.mktemp("agreement") / "mega", make_truth(), tp=2, pp=2)
 
 
@@ -37,7 +37,7 @@ def rank_file(folder: Path, name: str) -> Path:
     return folder / "iter_0001000" / name / "model_optim_rng.pt"
 
 
-def exchange(folder: Path, one: str, other: str) -> None:
+def swap(folder: Path, one: str, other: str) -> None:
     place = folder / "iter_0001000"
     (place / one).rename(place / "aside")
     (place / other).rename(place / one)
@@ -52,7 +52,7 @@ def set_argument(name: str, value: object) -> Callable[[Content], None]:
 
 
 @pytest.mark.parametrize("name", ["mp_rank_01_000", "mp_rank_00_001"])
-def test_a_rank_of_another_iteration(tmp_path: Path, copy: Path, name: str) -> None:
+def test_a_rank_of_another_iteration_is_refused(tmp_path: Path, copy: Path, name: str) -> None:
     edit(rank_file(copy, name), lambda content: content.update(iteration=900))
     with pytest.raises(CheckpointError, match=rf"{name}.*has iteration 900, but .*mp_rank_00_000.* has 1000"):
         convert(ConversionRequest(copy, tmp_path / "out"), silent)
@@ -63,7 +63,7 @@ def test_a_rank_of_another_iteration(tmp_path: Path, copy: Path, name: str) -> N
     ("name", "value"),
     [("num_attention_heads", 2), ("padded_vocab_size", 512), ("layernorm_epsilon", 1e-5), ("seed", 7)],
 )
-def test_a_rank_with_other_arguments(copy: Path, name: str, value: float) -> None:
+def test_a_rank_with_other_arguments_is_refused(copy: Path, name: str, value: float) -> None:
     edit(rank_file(copy, "mp_rank_01_001"), set_argument(name, value))
     if name == "seed":
         edit(rank_file(copy, "mp_rank_00_000"), set_argument(name, 1234))
@@ -71,7 +71,7 @@ def test_a_rank_with_other_arguments(copy: Path, name: str, value: float) -> Non
         read_megatron_checkpoint(copy)
 
 
-def test_a_stage_of_another_run(tmp_path: Path) -> None:
+def test_a_stage_of_another_run_is_refused(tmp_path: Path) -> None:
     truth = make_truth(layers=4)
     mega = write_megatron(tmp_path / "mega", truth, pp=4, seed=1234)
     other = write_megatron(tmp_path / "other", make_truth(seed=5, layers=4), pp=4, seed=77)
@@ -80,22 +80,22 @@ def test_a_stage_of_another_run(tmp_path: Path) -> None:
         read_megatron_checkpoint(mega)
 
 
-def test_exchanged_tensor_parallel_folders(copy: Path) -> None:
+def test_swapped_tensor_parallel_folders_are_refused(copy: Path) -> None:
     for stage in ("000", "001"):
-        exchange(copy, f"mp_rank_00_{stage}", f"mp_rank_01_{stage}")
+        swap(copy, f"mp_rank_00_{stage}", f"mp_rank_01_{stage}")
     with pytest.raises(CheckpointError, match=r"mp_rank_00_000.*rank 1 wrote it.*tensor-parallel rank 1 of stage 0"):
         read_megatron_checkpoint(copy)
 
 
-def test_exchanged_pipeline_folders(tmp_path: Path) -> None:
+def test_swapped_pipeline_folders_are_refused(tmp_path: Path) -> None:
     mega = write_megatron(tmp_path / "mega", make_truth(layers=4), pp=4)
-    exchange(mega, "mp_rank_00_001", "mp_rank_00_002")
+    swap(mega, "mp_rank_00_001", "mp_rank_00_002")
     with pytest.raises(CheckpointError, match=r"mp_rank_00_001.*rank 2 wrote it.*of stage 2, not 0 of 1"):
         read_megatron_checkpoint(mega)
 
 
-def test_ranks_of_data_parallel_runs_and_of_repartitioning_tools_are_taken(copy: Path) -> None:
-    """With 2 x 3 x 2 processes stage 1 begins at process 6; a tool writes its own rank in every file."""
+def test_ranks_of_data_parallel_runs_and_of_repartitioning_tools_are_accepted(copy: Path) -> None:
+    """With 2 x 3 x 2 processes, stage 1 begins at rank 6; a repartitioning tool writes its own rank into every file."""
     names = ("mp_rank_00_000", "mp_rank_01_000", "mp_rank_00_001", "mp_rank_01_001")
     for name, number in zip(names, (0, 1, 6, 7), strict=True):
         edit(rank_file(copy, name), set_argument("rank", number))
@@ -106,19 +106,19 @@ def test_ranks_of_data_parallel_runs_and_of_repartitioning_tools_are_taken(copy:
     assert open_source(copy, SourceOptions()).config.num_hidden_layers == 2
 
 
-def test_a_last_stage_without_its_word_embeddings(tmp_path: Path, copy: Path) -> None:
+def test_a_last_stage_without_word_embeddings_is_refused(tmp_path: Path, copy: Path) -> None:
     for name in ("mp_rank_00_001", "mp_rank_01_001"):
         edit(rank_file(copy, name), lambda content: content["model"].pop("word_embeddings_for_head"))
     words = r"mp_rank_00_001.*word_embeddings_for_head\.weight is missing.*LM head"
     with pytest.raises(CheckpointError, match=words):
         convert(ConversionRequest(copy, tmp_path / "out"), silent)
-    for name in ("mp_rank_00_001", "mp_rank_01_001"):  # without a head nobody needs them
+    for name in ("mp_rank_00_001", "mp_rank_01_001"):  # a model without an LM head does not need them
         edit(rank_file(copy, name), lambda content: content["model"].pop("lm_head"))
     assert not open_source(copy, SourceOptions()).has_head
 
 
 def shorten(*keys: str) -> Callable[[Content], None]:
-    """Take the last row of a tensor of the model."""
+    """Remove the last row of a tensor of the model."""
 
     def change(content: Content) -> None:
         tree = content["model"]
@@ -137,20 +137,20 @@ def shorten(*keys: str) -> Callable[[Content], None]:
         ("mp_rank_01_001", ("language_model", "transformer", "layers.0.mlp.dense_h_to_4h.bias")),
     ],
 )
-def test_ranks_with_shares_of_different_sizes(copy: Path, name: str, keys: tuple[str, ...]) -> None:
+def test_shards_of_different_sizes_are_refused(copy: Path, name: str, keys: tuple[str, ...]) -> None:
     edit(rank_file(copy, name), shorten(*keys))
     with pytest.raises(CheckpointError, match=rf"{name}.*{'.'.join(keys)} has shape .* but .*mp_rank_00_"):
         read_megatron_checkpoint(copy)
 
 
-def test_a_head_with_fewer_rows_than_the_embeddings(tmp_path: Path) -> None:
+def test_an_lm_head_with_fewer_rows_than_the_embeddings_is_refused(tmp_path: Path) -> None:
     mega = write_megatron(tmp_path / "mega", make_truth())
     edit(only_rank(mega), shorten("lm_head", "bias"))
     with pytest.raises(CheckpointError, match=r"mp_rank_00.*lm_head\.bias has shape \(127,\), but .*word_embeddings"):
         read_megatron_checkpoint(mega)
 
 
-def test_a_part_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_part_of_the_model_is_refused(tmp_path: Path) -> None:
     mega = write_megatron(tmp_path / "mega", make_truth())
     edit(only_rank(mega), lambda content: content.update(grad_scaler={"scale": 1.0}, tokens=3, opt_param_scheduler={}))
     assert read_megatron_checkpoint(mega).first.dropped[:2] == ("cuda_rng_state", "grad_scaler")

@@ -1,4 +1,4 @@
-"""Settings of a Megatron checkpoint: from its tensors and arguments, checked against the options."""
+"""The settings of a Megatron-LM checkpoint are derived from its tensors and arguments, and checked against options."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, truth: Truth) -> Path:
 
 
 def bare(folder: Path, written: Path, *, keep_version: bool = False) -> Path:
-    """The model dictionary alone, as people share it."""
+    """A file with only the model dictionary, as models are often shared."""
     content = torch.load(only_rank(written), weights_only=False)
     kept: dict[str, Any] = content["model"]
     if keep_version:
@@ -53,7 +53,7 @@ def test_contradicting_option_is_an_error(written: Path, options: SourceOptions,
         open_source(written, options)
 
 
-def test_agreeing_options_pass(written: Path) -> None:
+def test_matching_options_are_accepted(written: Path) -> None:
     source = open_source(written, SourceOptions(hidden_size=32, heads=4, layers=2, checkpoint_version=3, gelu="gelu"))
     assert source.config.hidden_size == 32
 
@@ -62,7 +62,7 @@ def test_agreeing_options_pass(written: Path) -> None:
     ("name", "value"),
     [("num_layers", 3), ("hidden_size", 64), ("ffn_hidden_size", 64), ("max_position_embeddings", 41)],
 )
-def test_arguments_that_contradict_the_tensors(tmp_path: Path, truth: Truth, name: str, value: int) -> None:
+def test_arguments_that_contradict_the_tensors_are_refused(tmp_path: Path, truth: Truth, name: str, value: int) -> None:
     folder = write_megatron(tmp_path / "mega", truth, **{name: value})
     with pytest.raises(CheckpointError, match=f"{name} {value}, but its tensors have"):
         open_source(folder, SourceOptions())
@@ -71,13 +71,13 @@ def test_arguments_that_contradict_the_tensors(tmp_path: Path, truth: Truth, nam
 @pytest.mark.parametrize(
     ("name", "value"), [("num_attention_heads", "4"), ("num_layers", "2"), ("layernorm_epsilon", "small")]
 )
-def test_arguments_that_are_no_numbers(tmp_path: Path, truth: Truth, name: str, value: str) -> None:
+def test_arguments_that_are_not_numbers_are_refused(tmp_path: Path, truth: Truth, name: str, value: str) -> None:
     folder = write_megatron(tmp_path / "mega", truth, **{name: value})
     with pytest.raises(CheckpointError, match=f"{name} '{value}'.*not a (whole )?number"):
         open_source(folder, SourceOptions())
 
 
-def test_heads_that_do_not_divide(tmp_path: Path, truth: Truth) -> None:
+def test_a_number_of_heads_that_does_not_divide_the_hidden_size_is_refused(tmp_path: Path, truth: Truth) -> None:
     folder = write_megatron(tmp_path / "mega", truth, num_attention_heads=5)
     with pytest.raises(ConfigError, match="5 attention heads"):
         open_source(folder, SourceOptions())
@@ -107,7 +107,7 @@ def test_file_with_a_version_but_no_arguments(tmp_path: Path, written: Path) -> 
 
 
 def test_a_training_file_without_a_version(tmp_path: Path, written: Path, truth: Truth) -> None:
-    """It means version 0, unless the user knows better."""
+    """It has version 0, unless an option specifies another one."""
     old = write_megatron(tmp_path / "old", truth, version=0)
     assert open_source(old, SourceOptions()).provenance()["checkpoint_version"] == 0.0
     path = Path(shutil.copy(only_rank(written), tmp_path / "m.pt"))
@@ -135,7 +135,7 @@ def test_unknown_version(tmp_path: Path, truth: Truth, version: float) -> None:
     ],
 )
 def test_gelu_form_follows_the_arguments(written: Path, tmp_path: Path, arguments: dict, body: str, head: str) -> None:
-    # bug 28. The fused form acts in the blocks only; Megatron's LM head has an unfused erf GELU.
+    # bug 28. The fused GELU is used in the blocks only; Megatron-LM's LM head has an unfused erf GELU.
     def change(content: dict) -> None:
         content["args"] = argparse.Namespace(**{**vars(content["args"]), **arguments})
 
@@ -152,13 +152,13 @@ def test_other_architectures_are_refused(tmp_path: Path, truth: Truth) -> None:
         open_source(folder, SourceOptions())
 
 
-def test_too_few_positions_for_any_protein(tmp_path: Path) -> None:
+def test_too_few_positions_for_any_protein_are_refused(tmp_path: Path) -> None:
     folder = write_megatron(tmp_path / "mega", make_truth(positions=2))
     with pytest.raises(ConfigError, match=r"mega: has 2 positions, but <cls>, a residue and <sep> need 3"):
         open_source(folder, SourceOptions())
 
 
-def test_vocabulary_of_the_user(written: Path) -> None:
+def test_a_vocabulary_file_given_as_option(written: Path) -> None:
     with pytest.raises(VocabularyMismatchError, match="lacks: Z"):
         open_source(written, SourceOptions(vocabulary=(*SPECIAL, *LETTERS[:-1])))
 
@@ -173,7 +173,7 @@ def test_a_file_without_positions_is_named(tmp_path: Path, written: Path) -> Non
         open_source(tmp_path / "m.pt", SourceOptions())
 
 
-def test_source_states_what_it_left_behind(written: Path) -> None:
+def test_the_source_lists_the_tensors_that_it_drops(written: Path) -> None:
     source = open_source(written, SourceOptions())
     assert isinstance(source, MegatronSource)
     record = source.provenance()
@@ -182,6 +182,6 @@ def test_source_states_what_it_left_behind(written: Path) -> None:
     assert all(len(entry["sha256"]) == 64 for entry in record["files"].values())
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_a_missing_path_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="nowhere: no such file or directory"):
         open_source(tmp_path / "nowhere", SourceOptions())

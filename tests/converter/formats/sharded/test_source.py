@@ -1,4 +1,4 @@
-"""Our own checkpoints: gather and write, with no difference at all."""
+"""Sharded checkpoints of pretraining are converted exactly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tape.tokenizers import TAPETokenizer
 
 
 def silent(line: str) -> None:
-    """No progress lines in tests."""
+    """Discard progress lines."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Saved:
 def save(
     folder: Path, vocabulary: list[str] | None = None, iteration: int = 7, seed: int = 1, **changes: object
 ) -> Saved:
-    """A run's checkpoint of one process, with every parameter moved off its initial value."""
+    """A checkpoint of a single process in which every parameter differs from its initial value."""
     values = {
         "hidden_size": 32,
         "num_hidden_layers": 2,
@@ -67,7 +67,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
 
 def test_conversion_is_exact(tmp_path: Path, saved: Saved) -> None:
     certificate = convert(ConversionRequest(saved.folder, tmp_path / "out"), silent)
-    assert certificate.parity.worst[1] < 1e-12  # another order of the same additions
+    assert certificate.parity.worst[1] < 1e-12  # the order of the additions differs
     state, expected = load_state_dict(tmp_path / "out"), saved.model.state_dict()
     assert state.keys() == expected.keys()
     for name, value in expected.items():
@@ -79,7 +79,7 @@ def test_conversion_is_exact(tmp_path: Path, saved: Saved) -> None:
     assert report["source"]["files"]
 
 
-def test_a_job_may_go_on_saving_meanwhile(tmp_path: Path) -> None:
+def test_the_run_may_save_another_checkpoint_during_the_conversion(tmp_path: Path) -> None:
     saved = save(tmp_path)
     source = open_source(tmp_path, SourceOptions())
     save(tmp_path, iteration=8, seed=2)
@@ -88,14 +88,14 @@ def test_a_job_may_go_on_saving_meanwhile(tmp_path: Path) -> None:
     torch.testing.assert_close(source.reference_forward(None).embeddings("MKTAY").float(), expected)
 
 
-def test_one_iteration_can_be_named(tmp_path: Path, saved: Saved) -> None:
+def test_an_iteration_can_be_selected(tmp_path: Path, saved: Saved) -> None:
     convert(ConversionRequest(saved.folder / "iter_0000007", tmp_path / "out" / "pytorch_model.bin"), silent)
     assert (tmp_path / "out" / "pytorch_model.bin").is_file()
 
 
 def test_half_precision_is_exact_against_the_rounded_model(tmp_path: Path, saved: Saved) -> None:
     certificate = convert(ConversionRequest(saved.folder, tmp_path / "out", dtype=torch.bfloat16), silent)
-    assert certificate.parity.worst[1] < 1e-12  # another order of the same additions
+    assert certificate.parity.worst[1] < 1e-12  # the order of the additions differs
     assert certificate.rounding is not None
     assert certificate.rounding.worst[1] > 0
 
@@ -105,7 +105,7 @@ def test_another_token_order_is_mapped_by_name(tmp_path: Path) -> None:
     shuffled = [*tokens[:5], *reversed(tokens[5:])]
     saved = save(tmp_path / "save", shuffled)
     certificate = convert(ConversionRequest(saved.folder, tmp_path / "out"), silent)
-    assert certificate.parity.worst[1] < 1e-12  # columns in another order are summed in another order
+    assert certificate.parity.worst[1] < 1e-12  # the order of the additions differs with that of the columns
     words = load_state_dict(tmp_path / "out")["bert.embeddings.word_embeddings.weight"]
     rows = saved.model.bert.embeddings.word_embeddings.weight
     assert torch.equal(words[tokens.index("A")], rows[shuffled.index("A")])
@@ -126,7 +126,7 @@ def test_a_foreign_vocabulary_is_refused(tmp_path: Path) -> None:
         (SourceOptions(checkpoint_version=3), "--checkpoint-version is for Megatron"),
     ],
 )
-def test_contradicting_options(tmp_path: Path, saved: Saved, options: SourceOptions, message: str) -> None:
+def test_contradicting_options_are_refused(tmp_path: Path, saved: Saved, options: SourceOptions, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         convert(ConversionRequest(saved.folder, tmp_path / "out", options=options), silent)
 
@@ -149,8 +149,8 @@ def test_damaged_metadata_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.distributed
-def test_a_tensor_parallel_run_is_computed_shard_by_shard(tmp_path: Path, repository_root: Path) -> None:
-    """Two ranks of a real run: what they wrote is converted by gathering and evaluated without."""
+def test_a_tensor_parallel_run_is_verified_shard_by_shard(tmp_path: Path, repository_root: Path) -> None:
+    """The shards of two ranks are gathered for the conversion; the reference forward pass reads them separately."""
     from pretrain.checkpointing import model_tensors
     from pretrain.tools.preprocess_data import preprocess
 

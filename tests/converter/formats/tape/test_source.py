@@ -1,4 +1,4 @@
-"""TAPE directories of other programs: ProteinLM's own conversions, and tape-proteins 0.5."""
+"""TAPE directories written by other programs: ProteinLM's original converter, and tape-proteins 0.5."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write(folder: Path, state: dict[str, Tensor], **values: object) -> Path:
 
 
 def proteinlm(folder: Path, stale: bool) -> Path:
-    """What the original's converter leaves: a stale decoder, random head, and a layer that nothing uses."""
+    """Output of ProteinLM's original converter: a stale decoder, a random head, and an unused layer."""
     truth = make_truth()
     state = expected_state(truth)
     state |= {"bert.bert_tail_dense.weight": torch.randn(32, 32), "bert.bert_tail_dense.bias": torch.randn(32)}
@@ -49,7 +49,7 @@ def proteinlm(folder: Path, stale: bool) -> Path:
     return write(folder, state, intermediate_size=128)
 
 
-def test_a_head_that_was_never_trained_stays_behind(tmp_path: Path) -> None:
+def test_an_untrained_head_is_dropped(tmp_path: Path) -> None:
     source = proteinlm(tmp_path / "old", stale=True)
     convert(ConversionRequest(source, tmp_path / "out"), silent)
     dropped = json.loads((tmp_path / "out" / "conversion.json").read_text())["dropped"]
@@ -61,12 +61,12 @@ def test_a_head_that_was_never_trained_stays_behind(tmp_path: Path) -> None:
         assert torch.equal(state[name.removeprefix("bert.")], value)
 
 
-def test_a_head_that_was_trained_is_kept(tmp_path: Path) -> None:
+def test_a_trained_head_is_kept(tmp_path: Path) -> None:
     convert(ConversionRequest(proteinlm(tmp_path / "old", stale=False), tmp_path / "out", "megatron"), silent)
     assert open_source(tmp_path / "out", SourceOptions()).has_head
 
 
-def test_a_stale_decoder_of_ours_is_damage(tmp_path: Path) -> None:
+def test_a_stale_decoder_in_a_directory_of_this_repository_is_refused(tmp_path: Path) -> None:
     state = expected_state(make_truth())
     state["mlm.decoder.weight"] = state["mlm.decoder.weight"] + 1
     source = write(tmp_path / "m", state, intermediate_size=128)
@@ -74,7 +74,7 @@ def test_a_stale_decoder_of_ours_is_damage(tmp_path: Path) -> None:
         convert(ConversionRequest(source, tmp_path / "out"), silent)
 
 
-def test_heads_of_tasks_stay_behind(tmp_path: Path) -> None:
+def test_task_heads_are_dropped(tmp_path: Path) -> None:
     truth = make_truth()
     state = expected_state(truth, head=False) | {"predict.value_prediction.main.0.bias": torch.zeros(8)}
     source = write(tmp_path / "finetuned", state, intermediate_size=128)
@@ -91,12 +91,12 @@ def test_another_vocabulary_is_refused(tmp_path: Path) -> None:
         open_source(source, SourceOptions())
 
 
-def test_options_of_megatron_mean_nothing_here(tmp_path: Path) -> None:
+def test_megatron_options_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--gelu is for Megatron checkpoints"):
         open_source(tape_model(tmp_path / "tape"), SourceOptions(gelu="gelu"))
 
 
-def test_a_configuration_of_another_model(tmp_path: Path) -> None:
+def test_a_configuration_of_another_model_is_refused(tmp_path: Path) -> None:
     source = tape_model(tmp_path / "tape")
     (source / "config.json").write_text('{"num_labels": 2}')
     with pytest.raises(CheckpointError, match=r"config\.json: has no hidden_size"):
@@ -107,7 +107,7 @@ def test_a_configuration_of_another_model(tmp_path: Path) -> None:
 
 
 def post_ln_state(pooler: bool = True) -> dict[str, Tensor]:
-    """Random weights under tape 0.5's names."""
+    """A model with random weights under the names of tape-proteins 0.5."""
     generator = torch.Generator().manual_seed(3)
     state: dict[str, Tensor] = {}
 
@@ -145,7 +145,7 @@ def tape_05(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("tape05") / "model", post_ln_state())
 
 
-def test_post_layer_norm_becomes_no_pre_layer_norm(tmp_path: Path, tape_05: Path) -> None:
+def test_post_layer_norm_is_not_converted_to_pre_layer_norm(tmp_path: Path, tape_05: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"--to megatron: .*tape-proteins 0\.5, but Megatron-LM is pre-layer-norm.*--to huggingface"
     ):
@@ -153,7 +153,7 @@ def test_post_layer_norm_becomes_no_pre_layer_norm(tmp_path: Path, tape_05: Path
     assert not (tmp_path / "out").exists()
 
 
-def test_post_layer_norm_is_our_models_post_arrangement(tmp_path: Path, tape_05: Path) -> None:
+def test_post_layer_norm_equals_the_post_layer_norm_of_tape_models(tmp_path: Path, tape_05: Path) -> None:
     certificate = convert(ConversionRequest(tape_05, tmp_path / "tape"), silent)
     assert certificate.parity.differences.keys() >= {"embeddings", "layer 1", "pooled", "logits"}
     assert certificate.parity.worst[1] < 1e-9
@@ -166,7 +166,7 @@ def test_post_layer_norm_is_our_models_post_arrangement(tmp_path: Path, tape_05:
     assert_same_model(tmp_path / "tape", tmp_path / "back")
 
 
-def test_post_layer_norm_is_transformers_bert(tmp_path: Path, tape_05: Path) -> None:
+def test_post_layer_norm_equals_bert_of_transformers(tmp_path: Path, tape_05: Path) -> None:
     transformers = pytest.importorskip("transformers")
     transformers.logging.set_verbosity_error()
     certificate = convert(ConversionRequest(tape_05, tmp_path / "hf", "huggingface"), silent)
@@ -198,19 +198,19 @@ def test_old_names_of_layer_norms_and_a_missing_pooler(tmp_path: Path) -> None:
     assert "pooled" not in certificate.parity.differences
 
 
-def test_a_post_layer_norm_model_of_other_shapes(tmp_path: Path) -> None:
+def test_a_post_layer_norm_model_of_other_shapes_is_refused(tmp_path: Path) -> None:
     source = write(tmp_path / "m", post_ln_state(), intermediate_size=65)
     with pytest.raises(CheckpointError, match=r"dense_h_4h\.weight: has shape \(64, 32\), but the model's is \(65"):
         convert(ConversionRequest(source, tmp_path / "hf", "huggingface"), silent)
 
 
-def test_verifying_across_the_two_kinds_is_refused(tmp_path: Path, tape_05: Path) -> None:
+def test_verifying_pre_against_post_layer_norm_is_refused(tmp_path: Path, tape_05: Path) -> None:
     other = tape_model(tmp_path / "tape")
     with pytest.raises(CheckpointError, match="num_hidden_layers is 2 in .*, but 4"):
         verify_only(tape_05, other, SourceOptions())
 
 
-def test_the_same_weights_verify(tmp_path: Path) -> None:
+def test_verifying_equal_weights_passes(tmp_path: Path) -> None:
     source = tape_model(tmp_path / "tape")
     convert(ConversionRequest(source, tmp_path / "again" / "pytorch_model.bin"), silent)
     assert_same_model(source, tmp_path / "again")
