@@ -78,7 +78,7 @@ def test_defaults() -> None:
     assert arguments.model.intermediate_size == 128
 
 
-def test_options_reach_their_parts() -> None:
+def test_options_are_stored_in_their_configuration() -> None:
     extra = "--no-bias-gelu-fusion --no-sep --long-documents truncate --bf16 --seed 7 --ffn-hidden-size 96"
     arguments = parse_arguments([*MINIMAL, *extra.split(), "--tensor-model-parallel-size", "2"], 4)
     assert arguments.model.hidden_act == "gelu"
@@ -91,7 +91,7 @@ def test_options_reach_their_parts() -> None:
 
 
 @pytest.mark.parametrize("flag", sorted(IGNORED_FLAGS))
-def test_flags_without_meaning_are_named_once(flag: str) -> None:
+def test_ignored_flags_are_reported_once(flag: str) -> None:
     takes_value, reason = IGNORED_FLAGS[flag]
     arguments = parse_arguments([*MINIMAL, flag, *(["128"] if takes_value else [])])
     assert arguments.notices == (f"{flag} is ignored: {reason}",)
@@ -99,7 +99,7 @@ def test_flags_without_meaning_are_named_once(flag: str) -> None:
 
 
 @pytest.mark.parametrize("flag", ["--local_rank=1", "--local-rank=1"])
-def test_the_old_launchers_rank_is_accepted(flag: str) -> None:
+def test_the_rank_flag_of_old_launchers_is_accepted(flag: str) -> None:
     parse_arguments([*MINIMAL, flag])
 
 
@@ -145,7 +145,7 @@ def test_the_old_launchers_rank_is_accepted(flag: str) -> None:
         (["--valid-data-path", "v", "--split", "1,1,1"], 1, "--valid-data-path"),
     ],
 )
-def test_mistakes(arguments: list[str], world: int, message: str) -> None:
+def test_user_errors(arguments: list[str], world: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_arguments([*MINIMAL, *arguments], world)
 
@@ -158,15 +158,15 @@ def test_abbreviations_are_not_guessed() -> None:
 BY_SAMPLES = [word for word in MINIMAL if word not in ("--train-iters", "10")]
 
 
-def test_a_run_counted_in_samples() -> None:
+def test_a_run_specified_in_samples() -> None:
     extra = "--global-batch-size 8 --train-samples 100 --lr 1 --lr-warmup-fraction .1 --lr-decay-samples 80"
     arguments = parse_arguments([*BY_SAMPLES, *extra.split()])
-    assert arguments.training.train_iters == 12  # 4 samples are left out, as in Megatron
+    assert arguments.training.train_iters == 12  # an incomplete last batch of 4 samples is dropped, as in Megatron-LM
     assert [arguments.schedule.rate(i) for i in (1, 2, 7, 11, 12)] == pytest.approx([0, 1, 32 / 72, 0, 0])
 
 
-def test_samples_with_a_growing_batch() -> None:
-    """Batches of 2, 2, 4, 4, 6, 6, ...? As the ramp-up says: the rates follow the samples that lie behind."""
+def test_samples_with_batch_ramp_up() -> None:
+    """The learning rates depend on the consumed samples, while the batch grows from 2 to 8."""
     extra = "--global-batch-size 8 --rampup-batch-size 2 2 12 --train-samples 60 --lr 1 --lr-warmup-samples 6"
     arguments = parse_arguments([*BY_SAMPLES, *extra.split()])
     consumed = [arguments.batch.consumed_samples(i) for i in range(arguments.training.train_iters)]
@@ -186,7 +186,7 @@ def test_samples_with_a_growing_batch() -> None:
         ("--train-samples 7 --global-batch-size 8", "less than one global batch of 8"),
     ],
 )
-def test_mistakes_in_samples(extra: str, message: str) -> None:
+def test_user_errors_in_samples(extra: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_arguments([*BY_SAMPLES, *extra.split()])
 
@@ -196,10 +196,10 @@ def test_flags_from_a_file(tmp_path: Path) -> None:
     arguments = parse_arguments([*MINIMAL, f"@{tmp_path}/flags.txt", "--hidden-size", "128"])
     assert arguments.model.num_hidden_layers == 3
     assert arguments.model.intermediate_size == 96
-    assert arguments.model.hidden_size == 128  # the last one counts
+    assert arguments.model.hidden_size == 128  # the last occurrence is used
 
 
-def test_a_dry_run_takes_its_world() -> None:
+def test_a_dry_run_uses_the_given_world_size() -> None:
     arguments = parse_arguments([*MINIMAL, "--dry-run", "--world-size", "16", "--tensor-model-parallel-size", "4"])
     assert (arguments.dims.world_size, arguments.dims.data) == (16, 4)
     assert arguments.dry_run is not None
@@ -207,8 +207,8 @@ def test_a_dry_run_takes_its_world() -> None:
     assert parse_arguments([*MINIMAL, "--dry-run"], 2).dims.world_size == 2
 
 
-def test_a_loss_scale_without_fp16_is_ignored_with_a_word(flags: Callable[..., list[str]]) -> None:
-    for extra, scale, told in (((), None, 1), (("--bf16",), None, 1), (("--fp16",), 128.0, 0)):
+def test_a_loss_scale_without_fp16_is_ignored_with_a_notice(flags: Callable[..., list[str]]) -> None:
+    for extra, scale, notices in (((), None, 1), (("--bf16",), None, 1), (("--fp16",), 128.0, 0)):
         arguments = parse_arguments(flags("--loss-scale", 128, *extra))
         assert arguments.precision.loss_scale == scale
-        assert sum("--loss-scale is ignored" in notice for notice in arguments.notices) == told
+        assert sum("--loss-scale is ignored" in notice for notice in arguments.notices) == notices

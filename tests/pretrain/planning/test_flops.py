@@ -1,4 +1,4 @@
-"""Model FLOPs against torch's FLOP counter, the measured peak, and the model FLOPs utilization."""
+"""Model FLOPs compared with torch's FLOP counter, the measured peak, and the model FLOPs utilization."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_count_equals_torchs_flop_counter() -> None:
 
 
 def test_the_released_model() -> None:
-    """16 x 1024: 12 H^2 a block; attention at a mean length of 500 adds 8 %."""
+    """16 blocks of size 1024 with 12 H^2 parameters each; attention at a mean length of 500 adds 8 %."""
     config = ProteinBertConfig(
         hidden_size=1024, num_hidden_layers=16, num_attention_heads=16, intermediate_size=4096, vocab_size=30
     )
@@ -46,7 +46,7 @@ def test_the_peak_is_measured(name: str) -> None:
 
 
 class Products:
-    """Two products whose durations are given, and the clock that they move."""
+    """Two matrix products with simulated durations, and the simulated clock."""
 
     def __init__(self, durations: dict[str, list[float]]) -> None:
         self.now, self.ran = 100.0, ""
@@ -65,7 +65,7 @@ class Products:
 
 
 def test_fastest_product_is_the_peak() -> None:
-    """Not the first run, which is a warm-up, nor the mean, nor the last; both sizes run in turn."""
+    """The peak is that of the fastest run after a warm-up; both sizes run in turn."""
     products = Products({"a": [0.001, 0.5, 0.2, 0.4], "b": [9.0, 4.0, 3.0, 2.0]})
     both = [products.named("a", 10.0), products.named("b", 100.0)]
     assert best_rate(both, 18.0, products.clock) == pytest.approx(10.0 / 0.2)

@@ -1,4 +1,4 @@
-"""Parameter counts against built models in every layout, and the activation estimate against what autograd saves."""
+"""Parameter counts compared with built models, and estimated activations with the tensors that autograd saves."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def config(dropout: float = 0.1, attention_dropout: float = 0.0, layers: int = 2
 
 @pytest.fixture
 def fake_ranks() -> Iterator[None]:
-    """Eight ranks of which only this one exists, which is enough to shard a model."""
+    """A process group of eight ranks of which only this one exists, which suffices to shard a model."""
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=8)
     yield
     dist.destroy_process_group()
 
 
-def test_the_count_is_the_built_models() -> None:
+def test_the_count_equals_that_of_a_built_model() -> None:
     built = sum(parameter.numel() for parameter in ProteinBertForMaskedLM(config()).parameters())
     assert parameter_count(config()) == sum(rank_parameters(parameter_shapes(config()), 2, ParallelDims())) == built
 
 
-def test_the_released_model_has_205_9_million() -> None:
+def test_the_released_model_has_205_9_million_parameters() -> None:
     """The released checkpoint also contains bert_tail_dense, an unused H x H linear map."""
     released = ProteinBertConfig(
         hidden_size=1024,
@@ -73,17 +73,17 @@ def test_the_released_model_has_205_9_million() -> None:
 
 @pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("tensor", [1, 2, 4])
-def test_a_ranks_count_is_what_it_holds(fake_ranks: None, tensor: int, sharded: bool) -> None:
+def test_the_count_of_a_rank_equals_that_of_its_shards(fake_ranks: None, tensor: int, sharded: bool) -> None:
     dims = ParallelDims(8, tensor, fsdp=sharded)
     mesh = init_device_mesh("cpu", (dims.data, tensor), mesh_dim_names=(DATA_AXIS, TENSOR_AXIS))
-    processes = ParallelContext(dims, 0, torch.device("cpu"), mesh)
-    model = build_model(config(), InitConfig(), processes)
-    apply_fsdp(model, processes)
-    held = [parameter.local.numel() for parameter in local_parameters(model, processes)]
+    context = ParallelContext(dims, 0, torch.device("cpu"), mesh)
+    model = build_model(config(), InitConfig(), context)
+    apply_fsdp(model, context)
+    held = [parameter.local.numel() for parameter in local_parameters(model, context)]
     assert held == rank_parameters(parameter_shapes(config()), 2, dims)
 
 
-def test_a_stages_count() -> None:
+def test_the_count_of_a_pipeline_stage() -> None:
     """Two stages of one block: embeddings on the first; final layer norm, head and the tied matrix on the last."""
     shapes = parameter_shapes(config())
     sizes = {name: shape.numel() for name, shape in shapes.items()}
@@ -95,9 +95,9 @@ def test_a_stages_count() -> None:
 
 
 def kept_bytes(model: ProteinBertForMaskedLM, precision: str) -> int:
-    """Bytes of distinct tensors that autograd keeps of a packed row's forward pass, without the weights."""
+    """Bytes of distinct tensors, without weights, that autograd saves in the forward pass of a packed row."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    sizes = {parameter.numel() for parameter in model.parameters()}  # casts of weights are counted apart
+    sizes = {parameter.numel() for parameter in model.parameters()}  # casts of weights are counted separately
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -108,7 +108,7 @@ def kept_bytes(model: ProteinBertForMaskedLM, precision: str) -> int:
 
     ids = torch.randint(5, 30, (1, sum(LENGTHS)))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        # torch's own bf16, not fp32 products of rounded numbers: what machines with bf16 instructions keep
+        # autocast as on machines with bf16 instructions, instead of fp32 products of rounded numbers
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             hidden = model.bert(ids, packing=PackedLayout.from_lengths(LENGTHS))[0]
         hidden.float().sum()
@@ -117,8 +117,10 @@ def kept_bytes(model: ProteinBertForMaskedLM, precision: str) -> int:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(("dropout", "attention_dropout"), [(0.0, 0.0), (0.1, 0.0), (0.1, 0.1)])
-def test_a_block_keeps_what_is_estimated(precision: str, dropout: float, attention_dropout: float) -> None:
-    """The difference between five blocks and one, so that the ends are left out."""
+def test_the_saved_activations_of_a_block_are_near_the_estimate(
+    precision: str, dropout: float, attention_dropout: float
+) -> None:
+    """The difference between five blocks and one excludes the embeddings and the head."""
     measured = []
     for layers in (1, 5):
         torch.manual_seed(0)
@@ -142,8 +144,8 @@ def test_weights_gradients_and_states_are_counted() -> None:
     assert memory.total(False) - memory.total(True) == memory.activations - memory.checkpointed > 0
 
 
-def test_sequence_parallelism_splits_the_residual_stream() -> None:
-    """Per token of a block: two fp32 streams and two byte masks on half of the tokens, hence 5 H bytes less."""
+def test_sequence_parallelism_shards_the_residual_stream() -> None:
+    """Two fp32 streams and two byte masks exist for half of the tokens only: 5 H bytes less per token and block."""
     shape = StepShape(1000, 100.0, 0.15, "fp32", True)
     whole, split = (ParallelDims(2, tensor=2, sequence_parallel=sequence) for sequence in (False, True))
     assert block_bytes(config(), whole, shape) - block_bytes(config(), split, shape) == 5 * 128

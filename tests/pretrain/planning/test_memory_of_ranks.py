@@ -1,4 +1,4 @@
-"""The memory estimate against what two real processes hold, layout by layout, in one start of them."""
+"""The memory estimate compared with the memory of two real processes, in all layouts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def micro_batches() -> list[MicroBatch]:
 
 
 def estimate(arguments: PretrainConfig) -> tuple[RankMemory, float]:
-    """The estimate, and what of it one block keeps."""
+    """The estimate, and the bytes of it that one block saves for its backward pass."""
     batches = micro_batches()
     lengths = [length for batch in batches for length in batch.layout.lengths]
     tokens = max(batch.input_ids.shape[1] for batch in batches)
@@ -61,8 +61,8 @@ def estimate(arguments: PretrainConfig) -> tuple[RankMemory, float]:
 
 
 @dataclass(frozen=True)
-class Held:
-    """Bytes that a rank holds: of weights, gradients and optimizer state, and of activations at most in a step."""
+class Measured:
+    """Bytes on a rank: weights, gradients, optimizer state, and the maximum of the activations during a step."""
 
     weights: int
     gradients: int
@@ -71,8 +71,8 @@ class Held:
     collected: int
 
 
-class Kept:
-    """Bytes of distinct memory that autograd keeps, and the most so far; weights are not among it."""
+class SavedBytes:
+    """Bytes of distinct storages that autograd saves, without weights: the current number and the maximum."""
 
     def __init__(self, trainer: Trainer) -> None:
         shapes = {p.shape for p in trainer.model.parameters()} | {_plain(p).shape for p in trainer.model.parameters()}
@@ -96,7 +96,7 @@ class Kept:
 
 
 class _Saved:
-    def __init__(self, tensor: Tensor, storage: torch.UntypedStorage, kept: Kept) -> None:
+    def __init__(self, tensor: Tensor, storage: torch.UntypedStorage, kept: SavedBytes) -> None:
         self.tensor, self.storage, self.kept = tensor, storage, kept
         kept.change(storage, 1)
 
@@ -109,17 +109,17 @@ def _unpack(saved: Any) -> Tensor:
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """Without DTensor around it."""
+    """The local tensor of a DTensor, detached."""
     return getattr(tensor, "_local_tensor", tensor).detach()
 
 
-def held(trainer: Trainer) -> Held:
-    """After a step with all micro-batches."""
+def measure(trainer: Trainer) -> Measured:
+    """Measure the memory in a step with all micro-batches."""
     parameters, state = trainer.optimizer.parameters, trainer.optimizer.state()
-    kept = Kept(trainer)
+    kept = SavedBytes(trainer)
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, _unpack):
         trainer.train_step(1, micro_batches())
-    return Held(
+    return Measured(
         weights=sum(p.local.nbytes for p in parameters),
         gradients=sum(buffer.values.nbytes for buffer in trainer.optimizer.gradients._buckets),
         optimizer=sum(_plain(value).nbytes for value in state.values()),
@@ -143,27 +143,27 @@ def _sharded_parameters(module: FSDPModule) -> list[Any]:
     return [p for group in module._get_fsdp_state()._fsdp_param_groups for p in group.fsdp_params]
 
 
-def work(rank: int, folder: str) -> dict[Case, Held]:
+def work(rank: int, folder: str) -> dict[Case, Measured]:
     results = {}
     for number, case in enumerate(CASES):
         arguments = arguments_of(*case)
         launch = Launch(rank, 2, rank, f"file://{folder}/run{number}", "test")
         timeout = arguments.parallel.timeout
-        with open_parallel_context(arguments.dims, launch, "gloo", torch.device("cpu"), timeout) as processes:
-            results[case] = held(build_trainer(arguments, processes))
+        with open_parallel_context(arguments.dims, launch, "gloo", torch.device("cpu"), timeout) as context:
+            results[case] = measure(build_trainer(arguments, context))
     return results
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Case, Held]]:
-    """What each of the two processes held."""
-    return compute(work, tmp_path_factory.mktemp("held"))
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Case, Measured]]:
+    """The measurements on both ranks."""
+    return compute(work, tmp_path_factory.mktemp("measured"))
 
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_the_state_is_exact(ranks: list[dict[Case, Held]], case: Case) -> None:
-    """To the byte, on the rank that holds most."""
+def test_the_state_is_exact(ranks: list[dict[Case, Measured]], case: Case) -> None:
+    """Weights, gradients and optimizer state are exact on the rank with most memory."""
     memory, _ = estimate(arguments_of(*case))
     most = max((rank[case] for rank in ranks), key=lambda one: one.weights)
     assert (memory.weights, memory.gradients, memory.optimizer) == (most.weights, most.gradients, most.optimizer)
@@ -171,7 +171,7 @@ def test_the_state_is_exact(ranks: list[dict[Case, Held]], case: Case) -> None:
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_activations_are_near_the_estimate(ranks: list[dict[Case, Held]], case: Case) -> None:
+def test_activations_are_near_the_estimate(ranks: list[dict[Case, Measured]], case: Case) -> None:
     memory, block = estimate(arguments_of(*case))
     # The block that is being computed again keeps what it keeps out of sight of autograd's hooks.
     expected = memory.activations if case[1] == "none" else memory.checkpointed - block
@@ -180,8 +180,8 @@ def test_activations_are_near_the_estimate(ranks: list[dict[Case, Held]], case: 
 
 
 @pytest.mark.distributed
-def test_fsdp_accumulates_unsharded_gradients(ranks: list[dict[Case, Held]]) -> None:
-    """Between micro-batches, whatever the shards are; the estimate has them, and gathered weights besides."""
+def test_fsdp_accumulates_unsharded_gradients(ranks: list[dict[Case, Measured]]) -> None:
+    """They are held between micro-batches; the estimate includes them and the gathered weights."""
     for case in CASES:
         memory, _ = estimate(arguments_of(*case))
         collected = max(rank[case].collected for rank in ranks)

@@ -1,4 +1,4 @@
-"""Every launcher hands the same flags to the program that starts the processes, and the flags are understood."""
+"""Every launcher passes the same valid flags to the program that starts the processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ else
     printf "%s\\n" "$(basename "$0")" "$@"
 fi
 """
-# launcher -> what it needs in the environment, what it calls, words that it must give it
+# launcher -> (environment variables that it needs, program that it calls, arguments that it must pass)
 LAUNCHERS: dict[str, tuple[dict[str, str], str, list[str]]] = {
     "one_gpu.sh": ({}, "python", []),
     "one_node.sh": ({"GPUS": "4"}, "torchrun", ["--standalone", "--nproc-per-node", "4"]),
@@ -105,7 +105,7 @@ def test_all_launchers_give_the_same_flags(folder: Path) -> None:
     assert all(words == resolved[0] for words in resolved)
 
 
-def test_a_file_of_ones_own(folder: Path) -> None:
+def test_a_custom_flag_file(folder: Path) -> None:
     (folder / "mine.txt").write_text((TOOLS / "200m.txt").read_text() + "--num-layers 4\n")
     _, flags = split(start(folder, "one_gpu.sh", "mine.txt", "c", "s").stdout)
     (folder / "s").mkdir()
@@ -135,7 +135,7 @@ PLANS = {"200m": (32, 80), "3b": (32, 80), "3b_sharded": (8, 40)}
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_dry_run_understands_them(
+def test_a_dry_run_accepts_the_flags(
     folder: Path,
     corpus_prefix: Path,
     model: str,
@@ -147,15 +147,14 @@ def test_a_dry_run_understands_them(
     _, flags = split(start(folder, "one_gpu.sh", model, str(corpus_prefix), "s", *extra).stdout)
     monkeypatch.setattr(sys, "argv", ["pretrain_tape.py", *flags])
     assert run_cli(main) == 0, capsys.readouterr().err
-    said = capsys.readouterr().out
-    assert f"{processes} processes = " in said
-    assert "it fits" in said
-    count = int(said.split("parameters: ")[1].split(";")[0].replace(",", ""))
+    printed = capsys.readouterr().out
+    assert f"{processes} processes = " in printed
+    assert "it fits" in printed
+    count = int(printed.split("parameters: ")[1].split(";")[0].replace(",", ""))
     assert round(count / 1e9, 2) == {"200m": 0.2, "3b": 2.84, "3b_sharded": 2.84}[model]
 
 
-def test_the_sharded_model_is_the_same_one() -> None:
-    """Trained in the same way, in another layout."""
+def test_the_sharded_model_differs_only_in_its_layout() -> None:
     one, other = (parse_arguments([f"@{TOOLS / name}.txt", "--data-path", "c"], 8) for name in ("3b", "3b_sharded"))
     layout = {"tensor_model_parallel_size", "data_parallel_sharding", "global_batch_size"}
     assert {name for name, value in one.given.items() if value != other.given[name]} <= layout
@@ -181,7 +180,7 @@ class Slurm:
         return ["bash", str(TOOLS / "nodes_sbatch.sh"), "200m", "c", "save", *flags]
 
     def run(self, state: str, steps: str = "echo 12 > save/latest_checkpointed_iteration.txt", **more: str) -> str:
-        """The job with a run that does ``steps`` and is then in a state; all that it said."""
+        """Run the job, whose run executes ``steps`` and is then in ``state``; returns exit code and standard error."""
         self.program("srun", steps)
         self.program("python", f"echo {state}")
         result = subprocess.run(
@@ -202,16 +201,16 @@ def slurm(folder: Path) -> Slurm:
     return Slurm(folder)
 
 
-def test_an_unfinished_job_queues_itself_again(slurm: Slurm) -> None:
+def test_an_unfinished_job_is_requeued(slurm: Slurm) -> None:
     assert slurm.run("unfinished 12") == "0: requeued to resume from iteration 12\n"
     assert slurm.requeued
     asked = next(line for line in slurm.calls.read_text().splitlines() if line.startswith("python"))
-    assert "run_state.py 8 @" in asked  # of as many processes as tasks
+    assert "run_state.py 8 @" in asked  # the number of processes is that of the tasks
     assert asked.endswith("--data-path c --save save --load save --tensorboard-dir save/tensorboard")
 
 
 @pytest.mark.parametrize(
-    ("state", "steps", "said"),
+    ("state", "steps", "message"),
     [
         ("finished 12", "true", "0: finished at iteration 12"),
         ("stopped 12", "true", "0: stopped at iteration 12"),
@@ -219,20 +218,20 @@ def test_an_unfinished_job_queues_itself_again(slurm: Slurm) -> None:
         ("unfinished 5", "true", "1: error: this start made no progress beyond iteration 5"),
     ],
 )
-def test_other_jobs_do_not(slurm: Slurm, state: str, steps: str, said: str) -> None:
+def test_other_jobs_are_not_requeued(slurm: Slurm, state: str, steps: str, message: str) -> None:
     (slurm.folder / "save" / "latest_checkpointed_iteration.txt").write_text("5")
-    assert slurm.run(state, steps).startswith(said)
+    assert slurm.run(state, steps).startswith(message)
     assert not slurm.requeued
 
 
-def test_where_requeueing_is_refused(slurm: Slurm) -> None:
-    said = slurm.run("unfinished 12", REFUSED="1")
-    assert said.startswith("1: ")
-    assert "submit it once more" in said
+def test_a_refused_requeue_is_an_error(slurm: Slurm) -> None:
+    message = slurm.run("unfinished 12", REFUSED="1")
+    assert message.startswith("1: ")
+    assert "submit the job again" in message
 
 
 def test_a_cancelled_job_stays_cancelled(slurm: Slurm) -> None:
-    """scancel sends SIGTERM to the run, which saves and ends well, and to the script."""
+    """scancel sends SIGTERM to the run, which saves a checkpoint and exits with 0, and to the script."""
     slurm.program("srun", "touch begun; sleep 1; echo 12 > save/latest_checkpointed_iteration.txt")
     slurm.program("python", "echo unfinished 12")
     job = subprocess.Popen(slurm.command(), cwd=slurm.folder, env=slurm.environment)
@@ -245,7 +244,7 @@ def test_a_cancelled_job_stays_cancelled(slurm: Slurm) -> None:
 def test_the_state_of_a_real_run(
     slurm: Slurm, pretrain_here: Callable[[list[str]], None], flags: Callable[..., list[str]]
 ) -> None:
-    """Two of four iterations, by the script and by the function that it asks."""
+    """The state after two of four iterations, from the script and from the function that it calls."""
     save = slurm.folder / "save"
     words = flags("--save", save, "--eval-iters", 0, train_iters=4)
     assert state_of(words, 1) == ("unfinished", 0)
@@ -267,10 +266,10 @@ def test_the_state_of_a_real_run(
     assert slurm.requeued
 
 
-def test_an_evaluation_done_later_finishes_the_run(
+def test_a_postponed_evaluation_finishes_the_run(
     tmp_path: Path, pretrain_here: Callable[[list[str]], None], flags: Callable[..., list[str]]
 ) -> None:
-    """The last iteration's, left out because the time was over."""
+    """The last evaluation was omitted because the time limit was reached; the resumed run does it."""
     words = flags("--save", tmp_path, "--load", tmp_path, train_iters=1)
     pretrain_here([*words, "--exit-duration-in-mins", "0.0001"])
     assert state_of(words, 1) == ("unfinished", 1)
@@ -278,12 +277,12 @@ def test_an_evaluation_done_later_finishes_the_run(
     assert state_of(words, 1) == ("finished", 1)
 
 
-@pytest.mark.parametrize(("words", "said"), [(["x"], "number of processes"), (["1", "@3b"], "--save")])
-def test_mistakes_of_asking(
-    words: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("words", "message"), [(["x"], "number of processes"), (["1", "@3b"], "--save")])
+def test_user_errors_of_run_state(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [word.replace("@3b", f"@{TOOLS / '200m.txt'}") for word in words]
     words += ["--data-path", "c"] if len(words) > 1 else []
     monkeypatch.setattr(sys, "argv", ["run_state.py", *words])
     assert run_cli(ask) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Every parallel layout of 1, 2 and 4 processes has the training curve of one process."""
+"""Every parallel layout of 1, 2 and 4 processes has the training curve of a single process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHALLOW = ("--num-layers", "2")  # split matrices take their time on a CPU: half
 
 
 def with_depth(layout: Layout, flags: tuple[str, ...]) -> tuple[str, ...]:
-    """Flags of a layout's run, and of the run on one process that it is compared with."""
+    """Flags of a run in a layout, and of the single-process run that it is compared with."""
     return (*flags, *SHALLOW) if layout.tensor > 1 else flags
 
 
@@ -41,7 +41,7 @@ Curves = dict[tuple[Layout, tuple[str, ...]], Curve]
 
 @pytest.fixture(scope="module")
 def curves() -> Curves:
-    """All runs, in one start of four processes."""
+    """The curves of all runs, made by the same four processes."""
     keys = [(layout, tuple(flags)) for layout, flags, _ in RUNS]
     return dict(zip(keys, run_all(RUNS, processes=4), strict=True))
 
@@ -91,7 +91,7 @@ def test_ranks_agree_on_overflows(curves: Curves, layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("flags", [("--recompute-granularity", "selective"), ("--checkpoint-activations",)], ids=str)
-def test_recomputation_changes_nothing(flags: tuple[str, ...]) -> None:
+def test_activation_checkpointing_changes_nothing(flags: tuple[str, ...]) -> None:
     dropout = ("--attention-dropout", "0.2", "--hidden-dropout", "0.1")
     plain, recomputed = (run_layout([*MODEL, *dropout, *more], Launch(), 2) for more in ((), flags))
     assert plain.losses == recomputed.losses
@@ -105,7 +105,7 @@ def test_rows_are_the_same_every_time() -> None:
     assert (MadeUpRows(seed=2)[3].input_ids[:3] != MadeUpRows()[3].input_ids[:3]).any()
 
 
-def test_a_process_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_has_ended_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare_layouts, "_POLL_SECONDS", 0.01)
     ranks: list[Any] = [SimpleNamespace(exitcode=None), SimpleNamespace(exitcode=-9)]
     curves: Any = Queue()

@@ -1,4 +1,4 @@
-"""preprocess_data.py: every input format, counted substitutions, clear errors, all or nothing."""
+"""preprocess_data.py: input formats, counted substitutions, clear errors, complete output or none."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_lmdb(tmp_path: Path) -> None:
     assert texts(preprocess([tmp_path / "x.lmdb"], tmp_path / "out").prefix) == PROTEINS
 
 
-def test_many_inputs_stand_in_the_sidecar(tmp_path: Path) -> None:
+def test_all_inputs_are_recorded_in_the_sidecar(tmp_path: Path) -> None:
     (tmp_path / "a.fasta").write_text(">a\nMKV\n>b\nAC\n")
     (tmp_path / "b.txt").write_text("GG\n")
     summary = preprocess([tmp_path / "a.fasta", tmp_path / "b.txt"], tmp_path / "deep" / "out")
@@ -100,7 +100,7 @@ def test_several_json_keys_make_several_corpora(tmp_path: Path, content: str) ->
 
 
 def test_several_corpora_are_published_together_or_not_at_all(tmp_path: Path) -> None:
-    """What fails in the second key's records leaves an earlier corpus of the first key as it was."""
+    """An error in the records of the second key leaves an earlier corpus of the first key unchanged."""
     source = tmp_path / "x.jsonl"
     source.write_text('{"heavy": "MKV", "light": "AC"}\n')
     keys = ("heavy", "light")
@@ -146,7 +146,7 @@ def test_substitutions_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("letter", ["J", "X", "x", "?", "1", "#"])
 def test_too_many_unknown_residues_are_refused(tmp_path: Path, letter: str) -> None:
-    """Whatever the file has for a residue that is not known."""
+    """Letters that are used for unknown residues."""
     (tmp_path / "x.fasta").write_text(">a\nMKV\n>b\n" + "ACD" * 100 + letter + "\n")
     with pytest.raises(DataError, match=r"x\.fasta: 1 of 304 residues \(0\.33%\).*--max-unknown-fraction") as raised:
         preprocess([tmp_path / "x.fasta"], tmp_path / "out")
@@ -157,10 +157,10 @@ def test_too_many_unknown_residues_are_refused(tmp_path: Path, letter: str) -> N
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_few_unknown_residues_are_counted_and_said(
+def test_few_unknown_residues_are_counted_and_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int
 ) -> None:
-    """One in a thousand is the limit, and is not above it."""
+    """One in a thousand is the limit, which itself is allowed."""
     (tmp_path / "x.txt").write_text("A" * 3995 + "X?1J" + "\nA\n")
     arguments = ["--input", str(tmp_path / "x.txt"), "--output-prefix", str(tmp_path / "out")]
     main([*arguments, "--workers", str(workers)])
@@ -172,7 +172,7 @@ def test_few_unknown_residues_are_counted_and_said(
     assert "unknown residues: 4 (0.1000%)" in capsys.readouterr().out
 
 
-def test_unknown_residues_that_the_limit_allows(tmp_path: Path) -> None:
+def test_the_limit_of_unknown_residues_is_an_option(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("XXXAXXX\n???\n")
     with pytest.raises(DataError, match=r"9 of 10 residues \(90\.00%\)"):
         preprocess([tmp_path / "x.txt"], tmp_path / "out")
@@ -191,7 +191,7 @@ def test_a_bad_record_is_named(tmp_path: Path, content: str, words: str, workers
     assert [path.name for path in tmp_path.iterdir()] == ["x.fasta"]
 
 
-def test_empty_records_can_be_left_out(tmp_path: Path) -> None:
+def test_empty_records_can_be_omitted(tmp_path: Path) -> None:
     (tmp_path / "x.fasta").write_text(">a\nMK\n>b\n>c\n--\n>d\nGG\n")
     (tmp_path / "y.jsonl").write_text('{"text": ""}\n{"text": "AC"}\n')
     inputs = [tmp_path / "x.fasta", tmp_path / "y.jsonl"]
@@ -208,8 +208,8 @@ def test_length_limits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_duplicates_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int) -> None:
-    """Within a file and between files, of whatever spelling; the first one stays, so the order does too."""
+def test_duplicates_are_omitted_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int) -> None:
+    """Within a file and across files, in any spelling; the first occurrence is kept, in its place."""
     (tmp_path / "x.txt").write_text("MKV\nAC\nm k v\nMKV-\nGG\n")
     (tmp_path / "y.fasta").write_text(">a\nAC\n>b\nTT\n>c\nGGG\n")
     main(
@@ -231,12 +231,12 @@ def test_duplicates_are_left_out_and_counted(tmp_path: Path, capsys: pytest.Capt
     assert "left out: duplicate 3" in capsys.readouterr().out
 
 
-def test_without_the_option_duplicates_stay(tmp_path: Path) -> None:
+def test_without_the_option_duplicates_are_kept(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("MKV\nMKV\n")
     assert texts(preprocess([tmp_path / "x.txt"], tmp_path / "out").prefix) == ["MKV", "MKV"]
 
 
-def test_an_empty_file_among_others_does_not_pass_silently(tmp_path: Path) -> None:
+def test_an_empty_file_among_others_is_reported(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("MKV\n")
     (tmp_path / "empty.fasta").write_text("")
     inputs = [tmp_path / "x.txt", tmp_path / "empty.fasta"]
@@ -261,14 +261,14 @@ def test_nothing_to_write_is_an_error(tmp_path: Path) -> None:
         preprocess([], tmp_path / "out")
 
 
-def test_a_pipe_is_refused_before_anything_waits_for_it(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.fasta")
     with pytest.raises(DataError, match=r"x\.fasta: a pipe; .*write it to a file first"):
         preprocess([tmp_path / "x.fasta"], tmp_path / "out")
 
 
 def test_the_command_line(tmp_path: Path, run_script: Callable, repository_root: Path) -> None:
-    """As the original's pipeline calls it, from another directory."""
+    """The command of the original's pipeline, in another directory."""
     (tmp_path / "x.json").write_text(SPACED)
     vocabulary = repository_root / "pretrain" / "protein_tools" / "megatron_iupac_vocab.txt"
     flags = "--tokenizer-type BertWordPieceCase --dataset-impl mmap --json-keys text --append-eod --log-interval 10"
@@ -298,7 +298,7 @@ def test_split_sentences_names_the_output(tmp_path: Path, run_script: Callable) 
         (["--input", "x.json", "--tokenizer-type", "GPT2BPETokenizer"], ["byte pairs"]),
     ],
 )
-def test_mistakes_are_one_line(
+def test_user_errors_are_one_line(
     tmp_path: Path, run_script: Callable, assert_clean_error: Callable, arguments: list[str], words: list[str]
 ) -> None:
     (tmp_path / "x.json").write_text(SPACED)
@@ -307,8 +307,8 @@ def test_mistakes_are_one_line(
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_run_leaves_nothing(tmp_path: Path, sent: signal.Signals, workers: int) -> None:
-    """SIGTERM cleans up; after SIGKILL nothing has a final name, and the next run removes what was begun."""
+def test_a_killed_run_leaves_no_corpus(tmp_path: Path, sent: signal.Signals, workers: int) -> None:
+    """On SIGTERM, temporary files are removed; after SIGKILL, the next run removes them."""
     with _run_that_reads(tmp_path, workers) as run:
         run.process.send_signal(sent)
         run.process.wait(30)
@@ -320,12 +320,12 @@ def test_a_killed_run_leaves_nothing(tmp_path: Path, sent: signal.Signals, worke
     assert not list(tmp_path.glob(".out*"))
 
 
-def test_a_worker_that_is_killed_ends_the_run(tmp_path: Path) -> None:
-    """As the system does where memory is short: the run says so instead of waiting for ever."""
+def test_a_killed_worker_ends_the_run(tmp_path: Path) -> None:
+    """The system kills processes when memory runs out; the run must end with an error instead of waiting."""
     with _run_that_reads(tmp_path, workers=2) as run:
         os.kill(run.workers[0], signal.SIGKILL)
         os.kill(run.workers[1], signal.SIGKILL)
-        with suppress(BrokenPipeError):  # more batches than are worked on ahead
+        with suppress(BrokenPipeError):  # more batches than are in flight
             for _ in range(12):
                 run.stream.write("M" * 600_000 + "\n")
     assert run.process.returncode == 1
@@ -342,8 +342,8 @@ class _Run:
     errors: str = ""
 
 
-# Only a pipe lets a test hold a run in the middle of its input; the tool refuses pipes, so that check is taken out.
-_TOOL_THAT_TAKES_PIPES = """
+# A pipe lets a test stop a run in the middle of its input. The tool refuses pipes, so this check is disabled.
+_TOOL_THAT_READS_PIPES = """
 import sys
 from pathlib import Path
 
@@ -358,9 +358,9 @@ sys.exit(run_cli(main))
 
 @contextmanager
 def _run_that_reads(folder: Path, workers: int) -> Iterator[_Run]:
-    """A run in the middle of its input, which ends when the block does."""
+    """A run in the middle of its input; the input ends with the block."""
     os.mkfifo(folder / "x.txt")
-    command = [sys.executable, "-c", _TOOL_THAT_TAKES_PIPES, "--input", "x.txt", "--output-prefix", "out"]
+    command = [sys.executable, "-c", _TOOL_THAT_READS_PIPES, "--input", "x.txt", "--output-prefix", "out"]
     expected = workers if workers > 1 else 0  # one worker is the process itself
     process = subprocess.Popen(
         [*command, "--workers", str(workers)],
@@ -383,12 +383,12 @@ def _run_that_reads(folder: Path, workers: int) -> Iterator[_Run]:
 
 
 def _opened_when_read(pipe: Path, process: subprocess.Popen[str]) -> TextIO:
-    """The pipe's end for writing, once the process reads; a plain open would wait for ever if that ended before."""
+    """Open the pipe for writing once the process reads it; open() would block forever if the process had ended."""
     ends: list[int] = []
 
     def opened() -> bool:
         assert process.poll() is None, process.stderr and process.stderr.read()
-        with suppress(OSError):  # nobody reads yet
+        with suppress(OSError):  # the process has not opened it yet
             ends.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
         return bool(ends)
 
@@ -398,7 +398,7 @@ def _opened_when_read(pipe: Path, process: subprocess.Popen[str]) -> TextIO:
 
 
 def _workers_of(process: subprocess.Popen[str]) -> list[int]:
-    """Worker processes; multiprocessing's resource tracker is none."""
+    """The worker processes, without the resource tracker of multiprocessing."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 

@@ -1,4 +1,4 @@
-"""The command that shows that a run of one's own continues exactly, and notices when it doesn't."""
+"""verify_resume.py checks that a run resumes exactly, and reports differences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Flags = Callable[..., list[str]]
 
 
 @pytest.mark.slow
-def test_a_run_continues_and_a_change_is_noticed(
+def test_exact_resuming_is_confirmed_and_a_difference_is_reported(
     tmp_path: Path, flags: Flags, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = flags("--save-interval", 5, "--eval-interval", 10, train_iters=30, dropout=0.1)
@@ -37,7 +37,7 @@ def test_a_run_continues_and_a_change_is_noticed(
     assert "1 differ" in capsys.readouterr().out
 
 
-def test_a_fast_run_is_killed_at_its_share(tmp_path: Path) -> None:
+def test_a_fast_run_is_killed_after_its_share_of_the_iterations(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(
         "import json, sys, time\n"
@@ -53,13 +53,13 @@ def test_a_fast_run_is_killed_at_its_share(tmp_path: Path) -> None:
     assert not kill.saving
 
 
-def test_records_may_be_set_aside_while_they_are_read(tmp_path: Path) -> None:
+def test_records_may_be_renamed_while_they_are_read(tmp_path: Path) -> None:
     metrics, aside = tmp_path / "metrics.jsonl", tmp_path / "metrics.1.jsonl"
     metrics.write_text('{"kind": "train", "iteration": 3}\n')
     code = "import os, sys\nwhile True: os.rename(*sys.argv[1:]); os.rename(*sys.argv[:0:-1])"
     mover = subprocess.Popen([sys.executable, "-c", code, str(metrics), str(aside)])
     try:
-        wait_for(lambda: not metrics.exists(), "it to be aside for the first time", pause=0)
+        wait_for(lambda: not metrics.exists(), "the first renaming", pause=0)
         seen = {verify_resume._last_iteration(tmp_path) for _ in range(5000)}
     finally:
         mover.kill()
@@ -76,7 +76,7 @@ def test_records_may_be_set_aside_while_they_are_read(tmp_path: Path) -> None:
         (["--", "true"], "the run left no records"),
     ],
 )
-def test_mistakes(
+def test_user_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Callable[..., str], arguments: list[str], words: str
 ) -> None:
     monkeypatch.setattr(verify_resume, "_SCRIPT", tmp_path / "script.py")
