@@ -210,7 +210,7 @@ class MetricsLogger:
         if self._is_main:
             print(text, file=self._stream, flush=True)
 
-    def train(self, record: StepRecord) -> None:
+    def log_step(self, record: StepRecord) -> None:
         """Log a completed iteration."""
         if not self._is_main:
             return
@@ -223,7 +223,7 @@ class MetricsLogger:
             self.note(self._console_line(self._recent))
             self._recent.clear()
 
-    def evaluation(self, record: EvaluationLossRecord) -> None:
+    def log_evaluation(self, record: EvaluationLossRecord) -> None:
         """Log a completed evaluation."""
         if not self._is_main:
             return

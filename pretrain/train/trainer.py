@@ -181,7 +181,7 @@ class Trainer:
         # Only the main process writes files and prints, and either may block.
         with trace.span("write records", SpanTimeout.COLLECTIVE):
             seconds, positions = time.perf_counter() - began, rows * self.config.seq_length
-            run.logger.train(step_record(state, result, learning_rate, positions, seconds))
+            run.logger.log_step(step_record(state, result, learning_rate, positions, seconds))
             if warning := run.nonfinite.check(before, state, result):
                 run.logger.note(warning)
         return replace(state, evaluation_due=bool(run.evaluations.due(state.iteration)))
@@ -254,7 +254,7 @@ class Trainer:
         for evaluation in run.evaluations.due(state.iteration):
             record = self.evaluate(evaluation.micro_batches, state.iteration, evaluation.split)
             with trace.span("write records", SpanTimeout.COLLECTIVE):
-                run.logger.evaluation(record)
+                run.logger.log_evaluation(record)
         return replace(state, evaluation_due=False)
 
     @torch.no_grad()

@@ -44,8 +44,8 @@ def run(directory: Path, iterations: range, start: int = 0) -> str:
     stream = io.StringIO()
     logger = MetricsLogger(LoggingConfig(2, str(directory)), iterations.stop - 1, start, RUN_INFO, True, stream)
     for iteration in iterations:
-        logger.train(record(iteration))
-    logger.evaluation(EvaluationLossRecord(iterations.stop - 1, "valid", 1.5, 300, 20, 0.5))
+        logger.log_step(record(iteration))
+    logger.log_evaluation(EvaluationLossRecord(iterations.stop - 1, "valid", 1.5, 300, 20, 0.5))
     logger.close()
     return stream.getvalue()
 
@@ -89,7 +89,7 @@ def test_a_new_run_keeps_the_records_of_an_earlier_run_in_another_file(tmp_path:
 
 def test_non_finite_numbers_are_null(tmp_path: Path) -> None:
     logger = MetricsLogger(LoggingConfig(1, str(tmp_path)), 2, 0, RUN_INFO, True, io.StringIO())
-    logger.train(record(1, math.nan, skipped=True))
+    logger.log_step(record(1, math.nan, skipped=True))
     logger.close()
     _, line = lines(tmp_path)
     assert line["lm_loss"] is None
@@ -101,7 +101,7 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     stream = io.StringIO()
     logger = MetricsLogger(LoggingConfig(1, str(tmp_path), str(tmp_path / "board")), 2, 0, RUN_INFO, False, stream)
     logger.note("x")
-    logger.train(record(1))
+    logger.log_step(record(1))
     logger.close()
     assert stream.getvalue() == ""
     assert not list(tmp_path.iterdir())
@@ -109,7 +109,7 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
 
 def test_tensorboard(tmp_path: Path) -> None:
     logger = MetricsLogger(LoggingConfig(1, None, str(tmp_path)), 2, 0, RUN_INFO, True, io.StringIO())
-    logger.train(record(1))
+    logger.log_step(record(1))
     logger.close()
     (events,) = tmp_path.glob("events*")
     content = events.read_bytes()
