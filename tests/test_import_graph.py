@@ -141,7 +141,7 @@ ARGUMENT_ROOMS = (
     "converter.megatron-converter",
 )
 # TAPE's import paths, which stay importable: thin modules over ours.
-COMPATIBILITY = {"tape.training", "tape.utils"}
+COMPATIBILITY = {"tape.optimization", "tape.training", "tape.utils"}
 CATCH_ALL_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 
 

@@ -117,7 +117,9 @@ def test_corruption_during_the_conversion_is_refused_and_leaves_no_files(
 ) -> None:
     right = converter.mapping.transforms.TRANSFORMS["query_key_value"]
 
-    def swapped(shards: tuple[Tensor, ...], layout: converter.mapping.transforms.Layout) -> tuple[Tensor, ...]:
+    def swapped(
+        shards: tuple[Tensor, ...], layout: converter.mapping.transforms.TransformSettings
+    ) -> tuple[Tensor, ...]:
         query, key, value = right.merge(shards, layout)
         return key, query, value
 

@@ -1,4 +1,4 @@
-"""``tape.training`` and ``tape.utils``: what code written for tape-proteins 0.5 imports from them."""
+"""What code written for tape-proteins 0.5 imports from ``tape.training``, ``tape.optimization`` and ``tape.utils``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 
 from tape.datasets import LMDBDataset
 from tape.errors import ConfigError
+from tape.optimization import AdamW, WarmupLinearSchedule
 from tape.training import run_embed, run_eval, run_train
 from tape.utils import get_expname, set_random_seeds, write_lmdb
 
@@ -49,3 +50,16 @@ def test_utilities(tmp_path: Path) -> None:
     assert drawn[0] == drawn[1]
     write_lmdb(tmp_path / "x.lmdb", [{"primary": "MKV", "id": "a"}])
     assert LMDBDataset(tmp_path / "x.lmdb")[0]["primary"] == "MKV"
+
+
+def test_optimizer_and_schedule() -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = AdamW([weight], lr=1.0)
+    schedule = WarmupLinearSchedule(optimizer, warmup_steps=2, t_total=4)
+    rates = []
+    for _ in range(4):
+        weight.grad = torch.ones(2)
+        optimizer.step()
+        schedule.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == [0.5, 1.0, 0.5, 0.0]
