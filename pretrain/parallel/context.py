@@ -172,7 +172,8 @@ def open_parallel_context(
     """Create the process groups and the device mesh, and destroy them on exit; a single process has none.
 
     On NCCL, torch's flight recorder is enabled unless the environment configures it: when a collective times out, each
-    rank dumps its recent collectives to the file ``TORCH_FR_DUMP_TEMP_FILE`` (default ``/tmp/nccl_trace_rank_<rank>``).
+    rank dumps its recent collectives to the file ``TORCH_FR_DUMP_TEMP_FILE`` (default
+    ``~/.cache/torch/comm_lib_trace_rank_<rank>``).
 
     Args:
         dims: the parallel dimensions.
