@@ -273,7 +273,7 @@ def check_reference(reference: LazyState, state: LazyState, path: Path | None) -
 def _record(source: Source, result: Source, mapped: Mapped, certificate: Certificate, folder: Path) -> dict[str, Any]:
     """The content of ``conversion.json`` except the source's provenance."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    hashes = {file.relative_to(folder).as_posix(): entry for file, entry in zip(files, _hashes(files), strict=True)}
+    hashes = {Path(file).relative_to(folder).as_posix(): entry for file, entry in file_hashes(files).items()}
     return {
         "format": RECORD_FORMAT,
         "version": RECORD_VERSION,
@@ -285,10 +285,6 @@ def _record(source: Source, result: Source, mapped: Mapped, certificate: Certifi
         "certificate": certificate.as_json(),
         "versions": _versions(),
     }
-
-
-def _hashes(files: list[Path]) -> list[dict[str, Any]]:
-    return list(file_hashes(files).values())
 
 
 def _versions() -> dict[str, str]:

@@ -14,6 +14,8 @@ from typing import Protocol
 
 from pretrain.trace import SpanTimeout
 
+from .procfs import stat_fields
+
 
 class KeyValueStore(Protocol):
     """The part of torch.distributed.TCPStore that heartbeats use."""
@@ -120,8 +122,7 @@ def start_of(process: int) -> str | None:
     if not Path("/proc/self/stat").exists():
         raise OSError("no /proc")
     try:
-        # the name in parentheses may contain anything; the state is the first field after it, the start time the 20th
-        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        fields = stat_fields(Path(f"/proc/{process}"))  # the state, 18 others, the start time
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in "ZX" else fields[19]

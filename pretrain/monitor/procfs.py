@@ -192,7 +192,17 @@ def _cpu_seconds(folder: Path) -> float:
 
 
 def _fields(folder: Path) -> list[str]:
-    """The fields of /proc/.../stat after the name, beginning with the state; empty if the process has ended."""
+    """As :func:`stat_fields`; empty if the process has ended."""
     with suppress(OSError):
-        return (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return stat_fields(folder)
     return []
+
+
+def stat_fields(folder: Path) -> list[str]:
+    """The fields of /proc/.../stat after the name, beginning with the state.
+
+    Raises:
+        OSError: the process has ended, or there is no /proc.
+    """
+    # the name in parentheses may contain anything
+    return (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 
+from pretrain.parallel.collective_counts import Count
 from pretrain.trace import SpanTimeout, Trace
 
 from .heartbeats import FailureReport, Heartbeat, start_of, this_machine
 from .procfs import AwakeClock, MainThread, ProcessActivity
 
-Count = Callable[[], int]
 _INSPECT_AFTER = 1.0  # seconds without progress
 
 
