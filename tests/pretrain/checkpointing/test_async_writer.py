@@ -148,7 +148,7 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, model: ProteinBert
 
 def test_a_restarted_run_keeps_its_own_checkpoints(tmp_path: Path, model: ProteinBertForMaskedLM) -> None:
     """The directory has iteration 10 of an earlier run; this run saves every fourth iteration."""
-    make_writer(tmp_path, model).save(RunState(10))
+    make_writer(tmp_path, model, async_save=False).save(RunState(10))
     options = CheckpointConfig(save=str(tmp_path), keep_last=2, async_save=False)
     writer = AsyncCheckpointWriter(options, model, dict, DESCRIPTION, ParallelDims(), ControlGroup(), start=0)
     for iteration in (4, 8, 12):
