@@ -216,7 +216,7 @@ tape/sample` (seed {seed}); read by `python scripts/prepare_data.py tape/sample 
 |---|---|---|
 {rows}
 
-**Provenance and licence.** The chains are PDB chains with DSSP states and C-alpha coordinates as distributed in the
+**Provenance and license.** The chains are PDB chains with DSSP states and C-alpha coordinates as distributed in the
 Debian package `promod3-data` 3.2.1+ds-6 (Apache-2.0; content of the Protein Data Bank: CC0). Coordinates are in 0.1
 Angstrom as in the source, moved to the origin; contacts at 8 Angstrom are those of the source. Chains with structure
 have 40 to 150 residues. Train, valid and test of `structures/` share no cluster at 30 % identity. No valid or test

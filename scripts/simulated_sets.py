@@ -1,4 +1,4 @@
-"""Simulated labelled proteins for the embedded sample: fluorescence, stability, remote homology.
+"""Simulated labeled proteins for the embedded sample: fluorescence, stability, remote homology.
 
 These data sets contain no measurements. Each comes from a generative model, described below, that a small network can
 learn from a few hundred proteins. They make it possible to run the five tasks without a download, and are marked as

@@ -96,7 +96,7 @@ class Task:
 
 
 _ENCODERS = ("transformer", "lstm", "resnet", "unirep")
-_LABELLED = ("transformer", "lstm", "onehot", "resnet", "unirep")
+_LABELED = ("transformer", "lstm", "onehot", "resnet", "unirep")
 
 BUILT_IN_TASKS: tuple[Task, ...] = (
     Task("embed", task_type=TaskType.EMBEDDING, dataset="tape.datasets.embedding:EmbedDataset", models=_ENCODERS),
@@ -122,7 +122,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         splits=("train", "valid", "test"),
         task_type=TaskType.VALUE,
         dataset="tape.datasets.whole_protein:FluorescenceDataset",
-        models=_LABELLED,
+        models=_LABELED,
     ),
     Task(
         "stability",
@@ -130,7 +130,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         splits=("train", "valid", "test"),
         task_type=TaskType.VALUE,
         dataset="tape.datasets.whole_protein:StabilityDataset",
-        models=_LABELLED,
+        models=_LABELED,
     ),
     Task(
         "remote_homology",
@@ -139,7 +139,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         splits=("train", "valid", "test_fold_holdout", "test_family_holdout", "test_superfamily_holdout"),
         task_type=TaskType.SEQUENCE_CLASS,
         dataset="tape.datasets.whole_protein:RemoteHomologyDataset",
-        models=_LABELLED,
+        models=_LABELED,
     ),
     Task(
         "contact_prediction",
@@ -147,7 +147,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         splits=("train", "train_unfiltered", "valid", "test"),
         task_type=TaskType.RESIDUE_PAIR,
         dataset="tape.datasets.contacts:ProteinnetDataset",
-        models=_LABELLED,
+        models=_LABELED,
     ),
     Task(
         "secondary_structure",
@@ -156,7 +156,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         splits=("train", "valid", "casp12", "ts115", "cb513"),
         task_type=TaskType.RESIDUE_CLASS,
         dataset="tape.datasets.residue:SecondaryStructureDataset",
-        models=_LABELLED,
+        models=_LABELED,
     ),
     Task(
         "secondary_structure_8",
@@ -165,7 +165,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         splits=("train", "valid", "casp12", "ts115", "cb513"),
         task_type=TaskType.RESIDUE_CLASS,
         dataset="tape.datasets.residue:EightStateDataset",
-        models=_LABELLED,
+        models=_LABELED,
     ),
     Task(
         "trrosetta",

@@ -123,7 +123,7 @@ def test_nothing_runs_what_an_input_file_says() -> None:
         ("model.eval()", False),
     ],
 )
-def test_unsafe_calls_are_recognised(tmp_path: Path, source: str, unsafe: bool) -> None:
+def test_unsafe_calls_are_recognized(tmp_path: Path, source: str, unsafe: bool) -> None:
     path = tmp_path / "module.py"
     path.write_text(source, encoding="utf-8")
     assert bool(unsafe_calls(path)) == unsafe
@@ -178,7 +178,7 @@ def test_the_messages_in_troubleshooting_are_those_of_the_source() -> None:
     assert [part for part in parts if part not in joined] == []
 
 
-def test_the_licence_is_apache() -> None:
+def test_the_license_is_apache() -> None:
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text

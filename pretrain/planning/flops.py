@@ -115,6 +115,6 @@ class Meter:
     peak_source: str
     memory: Callable[[], int]
 
-    def utilisation(self, tokens_per_second: float) -> float:
+    def utilization(self, tokens_per_second: float) -> float:
         """Model FLOPs utilization (MFU): the fraction of the peak FLOP/s that the model's FLOPs amount to."""
         return tokens_per_second * self.flops_per_token / self.peak

@@ -247,7 +247,7 @@ class MetricsLogger:
         self._seconds += record.seconds
         meter, steps = self._run_info.meter, record.iteration - self._start
         return {
-            "utilisation": meter.utilisation(record.tokens_per_second),
+            "utilisation": meter.utilization(record.tokens_per_second),
             "memory_bytes": meter.memory(),
             "seconds_left": (self._iterations - record.iteration) * self._seconds / steps,
         }
@@ -281,7 +281,7 @@ class MetricsLogger:
             f"iteration {last.iteration}/{self._iterations} | lm loss {loss:.4f} | ppl {perplexity(loss):.3f} | "
             f"lr {last.learning_rate:.3e} | grad norm {last.grad_norm:.3f} | "
             f"{speed:,.0f} tokens/s | {last.positions_used:.1%} of positions | "
-            f"{meter.utilisation(speed):.1%} of {meter.peak_source} peak | "
+            f"{meter.utilization(speed):.1%} of {meter.peak_source} peak | "
             f"{meter.memory() / (1 << 30):.2f} GiB{skipped} | {_duration(left)} left"
         )
 

@@ -105,7 +105,7 @@ def summarize_residues(rows: Sequence[ResidueCounts], bootstrap: Bootstrap | Non
         ("accuracy_per_protein", "each protein's fraction of right residues (valid_mask 1), averaged over proteins"),
         (
             "accuracy_all_residues",
-            "fraction of right residues over all labelled ones, those outside valid_mask too, as TAPE's code counts",
+            "fraction of right residues over all labeled ones, those outside valid_mask too, as TAPE's code counts",
         ),
     )
     values, sizes = ratio_of_sums(numerators.sum(axis=0), denominators.sum(axis=0)), denominators.sum(axis=0)

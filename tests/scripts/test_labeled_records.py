@@ -1,4 +1,4 @@
-"""Rows of labelled files become TAPE's records, and bad rows are named."""
+"""Rows of labeled files become TAPE's records, and bad rows are named."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_bad_records(fails: Call, models: Path, changed: dict[str, Any], words: 
         ("remote_homology", None, {"fold_label": 1195}, ["record 3 (p3)", "1195", "0 to 1194"]),
         ("remote_homology", None, {"fold_label": float("inf")}, ["record 3 (p3)", "not an integer"]),
         ("contact_prediction", "proteinnet", {"tertiary": [[0, 0, 0]]}, ["record 3 (p3)", "'tertiary' has 1 entries"]),
-        # six residues have no pair that is six apart: nothing here can be learnt
+        # six residues have no pair that is six apart: nothing here can be learned
         ("contact_prediction", "proteinnet", {}, ["proteinnet_train.lmdb", "nothing to learn from"]),
     ],
 )

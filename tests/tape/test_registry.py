@@ -130,14 +130,14 @@ class DemandingModel(ProteinModel):
 def test_a_configuration_without_defaults_is_read_from_its_file(registry: Registry, tmp_path: Path) -> None:
     registry.register_task_model("stability", "demanding", DemandingModel)
     file = tmp_path / "config.json"
-    file.write_text('{"width": 3, "colour": "red"}')
+    file.write_text('{"width": 3, "color": "red"}')
     words = ("demanding", "stability")
-    model = registry.get_task_model(*words, file, finetuning_task="stability", colour="blue")
-    assert (model.config.width, model.config.colour) == (3, "blue")
+    model = registry.get_task_model(*words, file, finetuning_task="stability", color="blue")
+    assert (model.config.width, model.config.color) == (3, "blue")
     model.save_pretrained(tmp_path)
     assert registry.get_task_model(*words, load_dir=tmp_path, width=4).config.width == 4
     for place in ({"config_file": file}, {"load_dir": tmp_path}):
-        with pytest.raises(ConfigError, match="DemandingConfig has no widht; it has colour"):
+        with pytest.raises(ConfigError, match="DemandingConfig has no widht; it has color"):
             registry.get_task_model(*words, **place, widht=4)
     with pytest.raises(ConfigError, match="DemandingConfig has no default configuration .*width"):
         registry.get_task_model(*words)

@@ -255,7 +255,7 @@ def test_their_examples_are_counted_and_named_by_their_data_set_not_its_file(
 
 
 def test_a_class_derived_from_a_built_in_one_may_speak_for_itself(small_data: Path) -> None:
-    class Labelled(SecondaryStructureDataset):  # reads what the built-in one reads, so its methods hold
+    class Labeled(SecondaryStructureDataset):  # reads what the built-in one reads, so its methods hold
         field = "ss8"
 
     class Half(SecondaryStructureDataset):
@@ -276,7 +276,7 @@ def test_a_class_derived_from_a_built_in_one_may_speak_for_itself(small_data: Pa
             self.data: Any = [self.data[4], self.data[2]]
 
     words = (small_data, "train")
-    whole, indexed = index_of(Labelled(*words)), index_of(Indexed(*words))
+    whole, indexed = index_of(Labeled(*words)), index_of(Indexed(*words))
     assert whole is not None
     assert indexed is not None
     assert len(whole.lengths) == 10
@@ -285,6 +285,6 @@ def test_a_class_derived_from_a_built_in_one_may_speak_for_itself(small_data: Pa
     assert index_of(Half(*words)) is None
     assert index_of(CroppedDataset(Half(*words), 8)) is None
     assert index_of(Listed(*words)) is None
-    assert unmasked_labels_of(Labelled(*words)) is not None
+    assert unmasked_labels_of(Labeled(*words)) is not None
     for half in (Half(*words), CroppedDataset(Half(*words), 8)):  # labels of record 1 are not those of example 1
         assert unmasked_labels_of(half) is None

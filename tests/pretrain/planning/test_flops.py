@@ -85,7 +85,7 @@ def test_peak_is_measured_in_the_dtype_of_the_products(monkeypatch: pytest.Monke
 
 
 def test_model_flops_utilization() -> None:
-    assert Meter(2e9, 8e12, "stated", int).utilisation(1000) == pytest.approx(0.25)
+    assert Meter(2e9, 8e12, "stated", int).utilization(1000) == pytest.approx(0.25)
 
 
 def test_peak_memory_of_the_process() -> None:

@@ -55,14 +55,14 @@ def test_standard_deviations() -> None:
 
 
 def test_neighbor_attention_is_initialized_as_in_tape() -> None:
-    neighbours = ProteinBertConfig.from_dict({**config().to_dict(), "initial_attention": "neighbours"})
+    neighbors = ProteinBertConfig.from_dict({**config().to_dict(), "initial_attention": "neighbours"})
     plain = build_model(config(), InitConfig(std=0.03), ALONE).state_dict()
-    initialized = build_model(neighbours, InitConfig(std=0.03), ALONE).state_dict()
+    initialized = build_model(neighbors, InitConfig(std=0.03), ALONE).state_dict()
     for name, value in initialized.items():
         assert torch.equal(value, neighbor_start(name.replace("mlm.decoder", "word_embeddings"), plain[name], 4, 0.03))
     positions = "bert.embeddings.position_embeddings.weight"
     assert not torch.equal(initialized[positions], plain[positions])
-    tape = ProteinBertForMaskedLM(ProteinBertConfig.from_dict({**neighbours.to_dict(), "initializer_range": 0.03}))
+    tape = ProteinBertForMaskedLM(ProteinBertConfig.from_dict({**neighbors.to_dict(), "initializer_range": 0.03}))
     assert torch.equal(initialized[positions], tape.state_dict()[positions])
 
 

@@ -28,7 +28,7 @@ TASK_MODELS = [
 ]
 
 
-def randomise(model: nn.Module, seed: int = 0) -> None:
+def randomize(model: nn.Module, seed: int = 0) -> None:
     """Weights large enough for every part to matter, layer norms and biases included."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -83,7 +83,7 @@ def megatron_bert(model: ProteinBertForMaskedLM):
 @pytest.mark.parametrize("hidden_act", ["gelu", "gelu_tanh"])
 def test_equals_transformers_megatron_bert(tiny_config, proteins, hidden_act):  # bug 2 in docs/compatibility.md
     model = ProteinBertForMaskedLM(tiny_config(hidden_act=hidden_act)).eval()
-    randomise(model)
+    randomize(model)
     oracle = megatron_bert(model)
     for lengths in [(3,), (64,), (5, 17, 64), tuple(range(3, 65, 6))]:
         ids, mask = proteins(*lengths)
@@ -104,7 +104,7 @@ def tape_bert(tiny_config, tmp_path, prefix: str = ""):
     sizes += ("max_position_embeddings", "type_vocab_size", "layer_norm_eps")
     values = {name: getattr(tiny_config(), name) for name in sizes}
     oracle = transformers.BertModel(transformers.BertConfig(**values)).eval()
-    randomise(oracle)
+    randomize(oracle)
     state = {prefix + name: value for name, value in oracle.state_dict().items() if "position_ids" not in name}
     tmp_path.mkdir(exist_ok=True)
     (tmp_path / "config.json").write_text(json.dumps(values))
@@ -173,7 +173,7 @@ def test_original_without_final_layer_norm_can_be_had(tiny_config, proteins):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_padding_is_masked_in_every_precision(tiny_config, proteins, dtype):  # bug 3 in docs/compatibility.md
     model = ProteinBertModel(tiny_config()).eval()
-    randomise(model)
+    randomize(model)
     model = model.to(dtype)
     ids, mask = proteins(9, width=40)
     disturbed = torch.where(mask.bool(), ids, torch.full_like(ids, 7))
@@ -203,7 +203,7 @@ def test_mask_defaults_to_all_real(tiny_config, proteins):
 def test_packed_row_equals_single_proteins_forward_and_backward(tiny_config, proteins):
     lengths = (3, 40, 17, 41, 5, 5, 64)
     model = ProteinBertForMaskedLM(tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
-    randomise(model)
+    randomize(model)
     singles = [proteins(length, seed=length + row)[0] for row, length in enumerate(lengths)]
     weights = [torch.randn(1, length, 30, generator=torch.Generator().manual_seed(length)) for length in lengths]
     packed = model(torch.cat(singles, 1), packing=PackedLayout.from_lengths(lengths))[0]
@@ -302,7 +302,7 @@ def test_prediction_does_not_depend_on_the_batch(
     if contact_head == "linear" and model_class is not ProteinBertForContactPrediction:
         pytest.skip("only contact prediction has two heads")
     model = model_class(tiny_config(contact_head=contact_head)).eval()
-    randomise(model)
+    randomize(model)
     ids, mask = proteins(10, 31, 64)
     with torch.no_grad():
         together = model(ids, mask)[0]
@@ -321,7 +321,7 @@ def test_prediction_does_not_depend_on_the_batch(
 @pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
 def test_save_and_load_round_trip(tiny_config, proteins, tmp_path, model_class, weights):
     model = model_class(tiny_config()).eval()
-    randomise(model)
+    randomize(model)
     model.save_pretrained(tmp_path, weights=weights)
     again = model_class.from_pretrained(tmp_path)
     assert not again.training
@@ -331,7 +331,7 @@ def test_save_and_load_round_trip(tiny_config, proteins, tmp_path, model_class, 
 
 def test_encoder_and_task_models_load_each_other(tiny_config, tmp_path):  # bug 4 in docs/compatibility.md
     base = ProteinBertModel(tiny_config())
-    randomise(base)
+    randomize(base)
     state = {**base.state_dict(), "bert_tail_dense.weight": torch.ones(32, 32), "bert_tail_dense.bias": torch.ones(32)}
     base.config.save_pretrained(tmp_path)
     torch.save(state, tmp_path / "pytorch_model.bin")

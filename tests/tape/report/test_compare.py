@@ -71,10 +71,10 @@ def test_all_metrics_and_one_split(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_other_proteins_are_refused(tmp_path: Path) -> None:
     first = add_run(tmp_path, "a", predictions(2))
-    renamed, relabelled = predictions(2), predictions(2)
+    renamed, relabeled = predictions(2), predictions(2)
     renamed[3] = {**renamed[3], "id": "q"}
-    relabelled[3] = {**relabelled[3], "target": (relabelled[3]["target"] + 1) % 3}
-    for name, results in (("b", renamed), ("c", relabelled), ("d", predictions(2)[1:]), ("e", predictions(2)[::-1])):
+    relabeled[3] = {**relabeled[3], "target": (relabeled[3]["target"] + 1) % 3}
+    for name, results in (("b", renamed), ("c", relabeled), ("d", predictions(2)[1:]), ("e", predictions(2)[::-1])):
         with pytest.raises(DataError, match=r"results_cb513\.pkl do not contain the same proteins"):
             compare.main([str(first), str(add_run(tmp_path, name, results))])
 
