@@ -6,6 +6,7 @@ Commands run inside :func:`run_cli`, which prints that message instead of a trac
 
 from __future__ import annotations
 
+import reprlib
 import sys
 from collections.abc import Callable
 
@@ -40,6 +41,31 @@ class ConfigError(ProteinLMError, ValueError):
 
 class CheckpointError(ProteinLMError):
     """A checkpoint or model directory is missing, incomplete or damaged."""
+
+
+_LONGEST_QUOTE = 200
+
+
+class _Quotes(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        """Python refuses to write integers of more than 4,300 digits."""
+        bits = x.bit_length()
+        return f"an integer of {bits:,} bits" if bits > 256 else super().repr_int(x, level)
+
+
+_QUOTES = _Quotes()
+_QUOTES.maxlevel = 3
+_QUOTES.maxstring = _QUOTES.maxother = 80
+_QUOTES.maxlong = 40
+
+
+def quoted(value: object) -> str:
+    """``repr`` of a value from a file for a message, with at most 200 characters.
+
+    A plain ``repr`` can be of any length: a pickle of 200 bytes holds lists of lists with 2^60 elements.
+    """
+    text = _QUOTES.repr(value)
+    return text if len(text) <= _LONGEST_QUOTE else f"{text[: _LONGEST_QUOTE - 3]}..."
 
 
 def run_cli(main: Callable[[], object]) -> int:

@@ -28,7 +28,7 @@ from typing import IO, Any
 from tape.errors import DataError
 
 from .lmdb_store import LMDBReader
-from .text_files import COMPRESSIONS, ReadCallback, file_size, open_text, split_suffix
+from .text_files import COMPRESSIONS, LONGEST_LINE, ReadCallback, file_size, open_text, split_suffix
 
 SEQUENCE_KEYS = ("text", "primary", "sequence")
 IDENTIFIER_KEYS = ("id", "identifier", "name")
@@ -186,8 +186,9 @@ class _JsonWindow:
 
 
 def _json_rows(path: Path, progress: ReadCallback | None = None) -> Iterator[LabeledRow]:
-    with open_text(path, progress) as stream:
-        if split_suffix(path)[0] == ".jsonl":
+    one_per_line = split_suffix(path)[0] == ".jsonl"
+    with open_text(path, progress, LONGEST_LINE if one_per_line else None) as stream:
+        if one_per_line:
             values = _json_line_values(stream, path)
         else:
             values = _json_values(stream, path)

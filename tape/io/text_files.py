@@ -16,6 +16,7 @@ from typing import IO, Any
 from tape.errors import DataError
 
 _CHUNK_BYTES = 1 << 17
+LONGEST_LINE = 1 << 27  # bytes; 4,000 times the longest known protein
 
 ReadCallback = Callable[[int], object]  # called with the number of bytes just read from the file
 
@@ -76,6 +77,42 @@ class _ZstdStream(io.RawIOBase):
         return b"".join(parts)
 
 
+class _LongLineError(Exception):
+    """A line is longer than allowed."""
+
+
+class _BoundedLines(io.BufferedIOBase):
+    """Bytes of ``source``, as long as no line is longer than ``longest``.
+
+    A few megabytes of a compressed file can hold a line of many gigabytes, which a reader of lines would put together
+    in memory. Lines are counted block by block, so the bound costs nothing per line.
+    """
+
+    def __init__(self, source: IO[bytes], longest: int) -> None:
+        self._source, self._longest = source, longest
+        self._line, self._length = 1, 0  # the number of the current line, and how many of its bytes were read
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return self._counted(self._source.read(-1 if size is None else size))
+
+    def read1(self, size: int = -1, /) -> bytes:
+        return self._counted(self._source.read(size if size >= 0 else _CHUNK_BYTES))
+
+    def _counted(self, block: bytes) -> bytes:
+        last = max(block.rfind(b"\n"), block.rfind(b"\r"))
+        if last < 0:
+            self._length += len(block)
+        else:
+            self._line += block.count(b"\n")
+            self._length = len(block) - last - 1
+        if self._length > self._longest:
+            raise _LongLineError(f"line {self._line} is longer than {self._longest:,} bytes, which no record is")
+        return block
+
+
 _OPENERS: dict[str, Callable[[Any], Any]] = {
     ".gz": gzip.open,
     ".xz": lzma.open,
@@ -96,6 +133,8 @@ def explain_errors(path: Path) -> Iterator[None]:
     """Turn errors while reading ``path`` into a :class:`DataError` that names it."""
     try:
         yield
+    except _LongLineError as error:
+        raise DataError(f"{path}, {error}") from error
     except EOFError as error:
         raise DataError(f"{path}: truncated: {error}") from error
     except UnicodeDecodeError as error:
@@ -113,16 +152,25 @@ def explain_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def open_text(path: str | os.PathLike[str], progress: ReadCallback | None = None) -> Iterator[IO[str]]:
+def open_text(
+    path: str | os.PathLike[str], progress: ReadCallback | None = None, longest_line: int | None = LONGEST_LINE
+) -> Iterator[IO[str]]:
     """Open a UTF-8 text file, decompressed according to its suffix.
 
+    Args:
+        path: the file.
+        progress: called with the number of bytes that were just read from the (compressed) file.
+        longest_line: bytes that a line may have; None for a format that is not read line by line.
+
     Raises:
-        DataError: the file is missing, truncated, damaged or not text; also raised inside the block.
+        DataError: the file is missing, truncated, damaged or not text, or a line is too long; also raised inside the
+            block.
     """
     path = Path(path)
     opener = _OPENERS.get(split_suffix(path)[1], nullcontext)
     with explain_errors(path), _open_bytes(path, progress) as raw, opener(raw) as stream:
-        yield io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+        bounded: Any = stream if longest_line is None else _BoundedLines(stream, longest_line)
+        yield io.TextIOWrapper(bounded, encoding="utf-8-sig", newline="")
 
 
 def _open_bytes(path: Path, progress: ReadCallback | None) -> IO[bytes]:

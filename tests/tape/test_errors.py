@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tape.errors import ConfigError, DataError, ProteinLMError, UnknownResidueError, run_cli
+from tape.errors import ConfigError, DataError, ProteinLMError, UnknownResidueError, quoted, run_cli
 
 
 @pytest.mark.parametrize("kind", [ProteinLMError, DataError, UnknownResidueError, ConfigError])
@@ -43,3 +43,21 @@ def test_what_the_system_refuses_names_the_path(capsys, tmp_path):
 def test_base_modules_do_not_import_torch():
     code = "import sys, tape.errors, tape.tokenizers, tape.configs, tape.masking; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_ordinary_values_are_quoted_whole():
+    assert [quoted(value) for value in (12, "relu", None, [1, 2], {"a": 1})] == [
+        "12",
+        "'relu'",
+        "None",
+        "[1, 2]",
+        "{'a': 1}",
+    ]
+
+
+def test_quotes_of_values_from_files_are_short():
+    nested = [0]
+    for _ in range(60):
+        nested = [nested, nested]  # 2^60 elements in its repr
+    for value in (nested, "a" * 10**6, 10**5000, list(range(10**6)), dict.fromkeys(range(10**5)), bytes(10**6)):
+        assert len(quoted(value)) <= 200
