@@ -25,7 +25,6 @@ from tape.errors import ConfigError
 from .samples import PackedProteins, PackedRow, Samples
 
 _LONGEST_PERIOD = 1 << 20  # rows; shares are represented to one in a million
-_STREAM_BLEND = 5  # random stream; packing.py uses 1 and 2, samples.py 3, train/trainer.py 4
 
 
 @dataclass(frozen=True)
@@ -67,13 +66,6 @@ def _number(word: str) -> float | None:
         return float(word)
     except ValueError:
         return None
-
-
-def blend_seed(seed: int, number: int) -> int:
-    """Seed of a corpus, so that orders and masks of two corpora are independent; the first one uses the run's seed."""
-    if number == 0:
-        return seed
-    return int(np.random.SeedSequence([_STREAM_BLEND, seed, number]).generate_state(1)[0])
 
 
 def whole_shares(weights: Sequence[float]) -> list[int]:

@@ -7,8 +7,6 @@ then translated by token name.
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -17,18 +15,15 @@ import numpy as np
 
 from tape.errors import DataError, VocabularyMismatchError
 from tape.io.json_files import read_json_object
-from tape.io.vocabulary_files import VocabularyFile, read_vocabulary_file
+from tape.io.vocabulary_files import read_vocabulary_file
 from tape.tokenizers import TAPETokenizer
 
 from .indexed_dataset import IndexedDataset, description_path
-from .vocabulary import MEGATRON_TOKENS, TAPE_TOKENS, UNMAPPED, id_translation_table, log_likelihood
+from .vocabulary import checked_translation_table, id_translation_table
 
 FORMAT = "proteinlm-corpus"
 VERSION = 1
 _CHECKED_TOKENS = 200_000  # read from a corpus without sidecar, to check the vocabulary declared for it
-_DECISIVE_LOG_RATIO = math.log(1000)  # a vocabulary must be this much likelier than another to be preferred
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,17 +87,17 @@ def read_description(prefix: str | os.PathLike[str]) -> CorpusDescription | None
         raise DataError(f"{path}: damaged corpus description ({type(error).__name__}: {error})") from error
 
 
+@dataclass(frozen=True, eq=False)
 class Corpus:
     """Proteins of one corpus as TAPE ids. Created by :func:`open_corpus`; cheap to pickle.
 
-    Args:
+    Attributes:
         dataset: reader of the ``.bin`` and ``.idx`` files.
         translation: (vocabulary size of the file,) the TAPE id of each id in the file; None if they are the same.
     """
 
-    def __init__(self, dataset: IndexedDataset, translation: np.ndarray | None = None) -> None:
-        self.dataset = dataset
-        self._translation = translation
+    dataset: IndexedDataset
+    translation: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Number of sequences (proteins)."""
@@ -128,10 +123,10 @@ class Corpus:
             DataError: if an id does not represent a residue in the vocabulary of the corpus.
         """
         ids = self.dataset.read(protein, start, length)
-        if self._translation is None:
+        if self.translation is None:
             return ids.astype(np.int64)
-        known = len(self._translation)
-        translated = self._translation[np.minimum(ids.astype(np.int64), known - 1)]
+        known = len(self.translation)
+        translated = self.translation[np.minimum(ids.astype(np.int64), known - 1)]
         if ids.size and (int(ids.max()) >= known or translated.min() < 0):
             raise DataError(f"{self.prefix}.bin: protein {protein} has an id that is not a residue of its vocabulary")
         return translated
@@ -160,7 +155,13 @@ def open_corpus(
     declared = read_vocabulary_file(vocabulary_file) if vocabulary_file is not None else None
     description = read_description(name)
     if description is None:
-        return _corpus_without_sidecar(dataset, tokenizer, declared)
+        if declared is None:
+            raise VocabularyMismatchError(
+                f"{name}: the vocabulary of its ids is unknown, because {description_path(name).name} is missing; "
+                "give the vocabulary file that it was written with as --vocab-file "
+                "(Megatron's: pretrain/protein_tools/megatron_iupac_vocab.txt)"
+            )
+        return Corpus(dataset, checked_translation_table(declared, tokenizer, name, _first_ids(dataset)))
     if description.tokens != dataset.tokens:
         raise DataError(
             f"{description_path(name)}: records {description.tokens} tokens, but the corpus has {dataset.tokens}"
@@ -168,49 +169,11 @@ def open_corpus(
     if description.vocabulary_fingerprint == tokenizer.fingerprint:
         return Corpus(dataset)
     if declared is not None and description.vocabulary_fingerprint == declared.fingerprint:
-        return Corpus(dataset, id_translation_table(declared.tokens, tokenizer, declared.path))
+        return Corpus(dataset, id_translation_table(declared, tokenizer))
     raise VocabularyMismatchError(
         f"{name}: written with vocabulary {description.tokenizer} ({description.vocabulary_fingerprint}), the model "
         f"uses {tokenizer.name} ({tokenizer.fingerprint}); tokenize it again with preprocess_data.py"
     )
-
-
-def _corpus_without_sidecar(
-    dataset: IndexedDataset, tokenizer: TAPETokenizer, declared: VocabularyFile | None
-) -> Corpus:
-    if declared is None:
-        raise VocabularyMismatchError(
-            f"{dataset.prefix}: the vocabulary of its ids is unknown, because {description_path(dataset.prefix).name} "
-            "is missing; give the vocabulary file that it was written with as --vocab-file "
-            "(Megatron's: pretrain/protein_tools/megatron_iupac_vocab.txt)"
-        )
-    translation = id_translation_table(declared.tokens, tokenizer, declared.path)
-    translation[np.isin(translation, tokenizer.residue_ids, invert=True)] = UNMAPPED  # a corpus stores only residues
-    _check_declared_vocabulary(dataset, translation, declared)
-    return Corpus(dataset, translation)
-
-
-def _check_declared_vocabulary(dataset: IndexedDataset, translation: np.ndarray, declared: VocabularyFile) -> None:
-    """Check that the first tokens of a corpus can belong to the declared vocabulary.
-
-    They cannot if an id does not represent a residue, if alanine is absent from many residues, or if the other of the
-    two vocabularies in use, whose residue ids differ by one, is far likelier by the residue frequencies. If there are
-    too few residues to decide, a warning is logged.
-
-    Raises:
-        VocabularyMismatchError: if the tokens contradict the vocabulary.
-    """
-    ids = _first_ids(dataset)
-    invalid = ids[(ids < 0) | (ids >= len(translation))]
-    invalid = invalid if invalid.size else ids[translation[ids] < 0]
-    if invalid.size:
-        problem = f"the corpus has id {int(invalid[0])}, which is not a residue of that vocabulary"
-    elif len(ids) > 2000 and not (ids == declared.tokens.index("A")).any():
-        problem = f"its first {len(ids)} residues would have no alanine"
-    else:
-        problem = _likelier_vocabulary(dataset.prefix, ids, declared)
-    if problem:
-        raise VocabularyMismatchError(f"{dataset.prefix}: not written with {declared.path}: {problem}")
 
 
 def _first_ids(dataset: IndexedDataset) -> np.ndarray:
@@ -221,21 +184,3 @@ def _first_ids(dataset: IndexedDataset) -> np.ndarray:
         if tokens >= _CHECKED_TOKENS:
             break
     return np.concatenate(sequences)
-
-
-def _likelier_vocabulary(prefix: str, ids: np.ndarray, declared: VocabularyFile) -> str:
-    """Compare vocabularies by the residue frequencies.
-
-    Returns:
-        A sentence that names a vocabulary likelier than the declared one; empty if there is none.
-    """
-    likelihood = log_likelihood(ids, declared.tokens)
-    for name, tokens in (("TAPE's 30", TAPE_TOKENS), ("Megatron's 31", MEGATRON_TOKENS)):
-        if all(declared.tokens[i : i + 1] == tokens[i : i + 1] for i in np.unique(ids)):
-            continue  # both vocabularies have the same tokens for these ids
-        log_ratio = likelihood - log_likelihood(ids, tokens)
-        if log_ratio < -_DECISIVE_LOG_RATIO:
-            return f"by its residue frequencies it was written with {name} tokens"
-        if log_ratio < _DECISIVE_LOG_RATIO:
-            logger.warning("%s: too few residues to distinguish %s from %s tokens", prefix, declared.path, name)
-    return ""

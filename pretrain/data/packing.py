@@ -9,9 +9,7 @@ pure function of (lengths, seed, epoch): nothing is cached in files, and a resum
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -279,34 +277,3 @@ def _content(runs: _Runs | None) -> list[int]:
         cost, repeats, runs = runs
         parts.append([cost] * repeats)
     return [cost for part in reversed(parts) for cost in part]
-
-
-def split_by_documents(split: str, documents: int) -> list[tuple[int, int]]:
-    """Divide documents into training, validation and test ranges, with Megatron-LM's cumulative rounding.
-
-    Args:
-        split: up to three proportions, separated by ``,`` or ``/``; missing ones are 0.
-        documents: number of documents.
-
-    Returns:
-        (first, end) of the three ranges; ``end`` is exclusive.
-
-    Raises:
-        ConfigError: if the proportions are not finite numbers, if one is negative, or if all are 0.
-    """
-
-    try:
-        weights = [float(part) for part in split.replace("/", ",").split(",")]
-    except ValueError:
-        raise ConfigError(f"--split takes numbers such as 969,30,1, not {split!r}") from None
-    weights = [*weights, 0.0, 0.0][:3]
-    if not math.isfinite(sum(weights)):
-        raise ConfigError(f"--split takes finite numbers such as 969,30,1, not {split!r}")
-    if min(weights) < 0 or sum(weights) <= 0:
-        raise ConfigError(f"--split takes proportions, at least one above 0, not {split!r}")
-    bounds = [0]
-    for weight in weights:
-        bounds.append(bounds[-1] + round(weight / sum(weights) * documents))
-    surplus = bounds[-1] - documents
-    bounds = [0] + [bound - surplus for bound in bounds[1:]]
-    return [(max(0, first), max(0, last)) for first, last in pairwise(bounds)]

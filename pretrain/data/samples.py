@@ -28,7 +28,7 @@ from .batch_schedule import BatchConfig
 from .corpus import Corpus
 from .packing import EpochPlan, EpochPlanner, PackingConfig, Piece
 
-_STREAM_MASK = 3  # random stream; packing.py uses 1 and 2
+_STREAM_MASK, _STREAM_BLEND = 3, 5  # random streams; packing.py uses 1 and 2, train/trainer.py 4
 _PLANS_KEPT = 2  # workers are at most one epoch apart
 _PREFETCH = 4  # micro-batches that a worker prepares ahead
 
@@ -54,6 +54,16 @@ class SampleConfig:
     @property
     def packing(self) -> PackingConfig:
         return PackingConfig(self.seq_length, 2 if self.append_sep else 1, self.long_documents, self.seed)
+
+    def for_corpus(self, number: int) -> SampleConfig:
+        """The configuration of a corpus in a blend: orders and masks of two corpora are independent.
+
+        The first corpus (``number`` 0) has the run's seed.
+        """
+        if number == 0:
+            return self
+        seed = int(np.random.SeedSequence([_STREAM_BLEND, self.seed, number]).generate_state(1)[0])
+        return replace(self, seed=seed)
 
 
 @dataclass(frozen=True)

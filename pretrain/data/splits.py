@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from tape.errors import ConfigError, DataError
 from tape.tokenizers import TAPETokenizer
 
-from .blending import Blend, BlendedProteins, blend_seed
+from .blending import Blend, BlendedProteins
 from .corpus import Corpus, open_corpus
-from .packing import split_by_documents
 from .samples import PackedProteins, SampleConfig, Samples
 
 DEFAULT_SPLIT = "969,30,1"  # Megatron's
@@ -58,7 +59,19 @@ class Splits:
     test: Samples | None
 
 
-Documents = tuple[int, int]  # first, last + 1
+@dataclass(frozen=True)
+class _Part:
+    """The documents of a corpus, ``first`` to ``end`` (exclusive), that belong to a split; ``weight`` in its blend."""
+
+    corpus: Corpus
+    first: int
+    end: int
+    weight: float | None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the documents have no protein."""
+        return bool(self.corpus.document_index[self.first] >= self.corpus.document_index[self.end])
 
 
 def open_splits(config: DataConfig, samples: SampleConfig) -> Splits:
@@ -68,71 +81,78 @@ def open_splits(config: DataConfig, samples: SampleConfig) -> Splits:
         DataError: if a corpus is damaged, has another vocabulary, or has no document to train on.
         ConfigError: for an invalid split, or a weight that is too small.
     """
-    trained = config.corpora or config.train
-    assert trained is not None, "checked by DataConfig"
-    corpora = _open(trained, config)
+    blends = (config.corpora or config.train, config.valid, config.test)
+    train, valid, test = (_open(blend, config.vocabulary_file) for blend in blends)
     if config.divided:
-        parts = [split_by_documents(config.split or DEFAULT_SPLIT, _documents(corpus)) for corpus in corpora]
-        train, valid, test = ([part[purpose] for part in parts] for purpose in range(3))
-        return Splits(
-            _training(trained, corpora, train, samples),
-            _fixed(trained, corpora, valid, samples),
-            _fixed(trained, corpora, test, samples),
-        )
-    others = [_whole(blend, config, samples) for blend in (config.valid, config.test)]
-    return Splits(_training(trained, corpora, list(map(_all, corpora)), samples), *others)
+        train, valid, test = _divide(train, config.split or DEFAULT_SPLIT)
+    for part in train:
+        if part.is_empty:
+            raise DataError(f"{part.corpus.prefix}: its training split contains no document; check --split")
+    return Splits(
+        _pack(train, samples, repeat=True),
+        _pack(valid, samples, repeat=False) if valid else None,
+        _pack(test, samples, repeat=False) if test else None,
+    )
 
 
-def _open(blend: Blend, config: DataConfig) -> list[Corpus]:
-    tokenizer = TAPETokenizer()
-    return [open_corpus(prefix, tokenizer, config.vocabulary_file) for prefix in blend.prefixes]
-
-
-def _documents(corpus: Corpus) -> int:
-    return len(corpus.document_index) - 1
-
-
-def _all(corpus: Corpus) -> Documents:
-    return 0, _documents(corpus)
-
-
-def _holds(corpus: Corpus, documents: Documents) -> bool:
-    return bool(corpus.document_index[documents[0]] < corpus.document_index[documents[1]])
-
-
-def _training(
-    blend: Blend, corpora: Sequence[Corpus], documents: Sequence[Documents], samples: SampleConfig
-) -> Samples:
-    for corpus, part in zip(corpora, documents, strict=True):
-        if not _holds(corpus, part):
-            raise DataError(f"{corpus.prefix}: its training split contains no document; check --split")
-    return _joined(blend, corpora, documents, samples, repeat=True)
-
-
-def _fixed(
-    blend: Blend, corpora: Sequence[Corpus], documents: Sequence[Documents], samples: SampleConfig
-) -> Samples | None:
-    """Evaluation samples, without the corpora that have no document in this split."""
-    kept = [number for number, corpus in enumerate(corpora) if _holds(corpus, documents[number])]
-    if not kept:
-        return None
-    weights = None if blend.weights is None else tuple(blend.weights[number] for number in kept)
-    rest = Blend(tuple(blend.prefixes[number] for number in kept), weights)
-    return _joined(rest, [corpora[i] for i in kept], [documents[i] for i in kept], samples, repeat=False)
-
-
-def _whole(blend: Blend | None, config: DataConfig, samples: SampleConfig) -> Samples | None:
+def _open(blend: Blend | None, vocabulary_file: str | None) -> list[_Part]:
+    """All documents of the corpora of a blend."""
     if blend is None:
-        return None
-    corpora = _open(blend, config)
-    return _joined(blend, corpora, list(map(_all, corpora)), samples, repeat=False)
-
-
-def _joined(
-    blend: Blend, corpora: Sequence[Corpus], documents: Sequence[Documents], samples: SampleConfig, repeat: bool
-) -> Samples:
-    parts = [
-        PackedProteins(corpus, replace(samples, seed=blend_seed(samples.seed, number)), part, repeat)
-        for number, (corpus, part) in enumerate(zip(corpora, documents, strict=True))
+        return []
+    tokenizer = TAPETokenizer()
+    corpora = [open_corpus(prefix, tokenizer, vocabulary_file) for prefix in blend.prefixes]
+    weights = blend.weights or [None] * len(corpora)
+    return [
+        _Part(corpus, 0, len(corpus.document_index) - 1, weight)
+        for corpus, weight in zip(corpora, weights, strict=True)
     ]
-    return parts[0] if len(parts) == 1 else BlendedProteins(parts, blend.weights)
+
+
+def _divide(whole: Sequence[_Part], split: str) -> tuple[list[_Part], ...]:
+    """Training, validation and test documents; without the corpora that have nothing to validate or test on."""
+    ranges = [split_by_documents(split, part.end) for part in whole]
+    train, valid, test = (
+        [replace(part, first=first, end=end) for part, (first, end) in zip(whole, parts, strict=True)]
+        for parts in zip(*ranges, strict=True)
+    )
+    return train, [part for part in valid if not part.is_empty], [part for part in test if not part.is_empty]
+
+
+def split_by_documents(split: str, documents: int) -> list[tuple[int, int]]:
+    """Divide documents into training, validation and test ranges, with Megatron-LM's cumulative rounding.
+
+    Args:
+        split: up to three proportions, separated by ``,`` or ``/``; missing ones are 0.
+        documents: number of documents.
+
+    Returns:
+        (first, end) of the three ranges; ``end`` is exclusive.
+
+    Raises:
+        ConfigError: if the proportions are not finite numbers, if one is negative, or if all are 0.
+    """
+    try:
+        weights = [float(part) for part in split.replace("/", ",").split(",")]
+    except ValueError:
+        raise ConfigError(f"--split takes numbers such as 969,30,1, not {split!r}") from None
+    weights = [*weights, 0.0, 0.0][:3]
+    if not math.isfinite(sum(weights)):
+        raise ConfigError(f"--split takes finite numbers such as 969,30,1, not {split!r}")
+    if min(weights) < 0 or sum(weights) <= 0:
+        raise ConfigError(f"--split takes proportions, at least one above 0, not {split!r}")
+    bounds = [0]
+    for weight in weights:
+        bounds.append(bounds[-1] + round(weight / sum(weights) * documents))
+    surplus = bounds[-1] - documents
+    bounds = [0] + [bound - surplus for bound in bounds[1:]]
+    return [(max(0, first), max(0, last)) for first, last in pairwise(bounds)]
+
+
+def _pack(parts: Sequence[_Part], samples: SampleConfig, repeat: bool) -> Samples:
+    packed = [
+        PackedProteins(part.corpus, samples.for_corpus(number), (part.first, part.end), repeat)
+        for number, part in enumerate(parts)
+    ]
+    if len(packed) == 1:
+        return packed[0]
+    return BlendedProteins(packed, [part.weight for part in parts if part.weight is not None] or None)

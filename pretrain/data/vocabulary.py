@@ -1,4 +1,4 @@
-"""Translation of the ids of a vocabulary file to TAPE's ids, and a test of whether ids belong to a vocabulary.
+"""Translation of the ids of a vocabulary file to TAPE's ids, and a check of whether a corpus has that vocabulary.
 
 Megatron's ``iupac_vocab.txt`` has 31 lines: ``[PAD]`` for ``<pad>`` and so on, and one unused token that shifts every
 residue by one. Ids are translated by token name, so any file with these names is understood, whatever its order.
@@ -6,15 +6,18 @@ residue by one. Ids are translated by token name, so any file with these names i
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from tape.errors import VocabularyMismatchError
+from tape.io.vocabulary_files import VocabularyFile
 from tape.tokenizers import IUPAC_VOCAB, MEGATRON_SPECIAL_TOKENS, SPECIAL_TOKENS, TAPETokenizer
 
 UNMAPPED = -1
+_DECISIVE_LOG_RATIO = math.log(1000)  # a vocabulary must be this much likelier than another to be preferred
 TAPE_TOKENS = tuple(IUPAC_VOCAB)
 MEGATRON_TOKENS = (*MEGATRON_SPECIAL_TOKENS, "[unused1]", *TAPE_TOKENS[len(SPECIAL_TOKENS) :])
 
@@ -27,28 +30,84 @@ _RESIDUE_PERCENT = {
 }
 
 
-def id_translation_table(tokens: tuple[str, ...], tokenizer: TAPETokenizer, source: object) -> np.ndarray:
+logger = logging.getLogger(__name__)
+
+
+def id_translation_table(declared: VocabularyFile, tokenizer: TAPETokenizer) -> np.ndarray:
     """Map each id of a vocabulary to the id that ``tokenizer`` has for the token of the same name.
 
     Args:
-        tokens: the tokens of the vocabulary in the order of their ids.
+        declared: the vocabulary.
         tokenizer: the target vocabulary.
-        source: file of the vocabulary, for the error message.
 
     Returns:
-        (len(tokens),) int64; :data:`UNMAPPED` for tokens that ``tokenizer`` does not have.
+        (number of tokens,) int64; :data:`UNMAPPED` for tokens that ``tokenizer`` does not have.
 
     Raises:
-        VocabularyMismatchError: if ``tokens`` lacks one of the 20 amino acids.
+        VocabularyMismatchError: if ``declared`` lacks one of the 20 amino acids.
     """
-    names = [MEGATRON_SPECIAL_TOKENS.get(token, token) for token in tokens]
+    names = [MEGATRON_SPECIAL_TOKENS.get(token, token) for token in declared.tokens]
     missing = [residue for residue in "ACDEFGHIKLMNPQRSTVWY" if residue not in names]
     if missing:
-        raise VocabularyMismatchError(f"{source}: not a protein vocabulary: it lacks {' '.join(missing)}")
+        raise VocabularyMismatchError(f"{declared.path}: not a protein vocabulary: it lacks {' '.join(missing)}")
     return np.array([tokenizer.vocab.get(name, UNMAPPED) for name in names], dtype=np.int64)
 
 
-def log_likelihood(ids: np.ndarray, tokens: Sequence[str]) -> float:
+def checked_translation_table(
+    declared: VocabularyFile, tokenizer: TAPETokenizer, prefix: str, ids: np.ndarray
+) -> np.ndarray:
+    """The translation of a corpus that doesn't record its vocabulary, if its first ids can belong to the declared one.
+
+    They cannot if an id does not represent a residue, if alanine is absent from many residues, or if the other of the
+    two vocabularies in use, whose residue ids differ by one, is far likelier by the residue frequencies. If there are
+    too few residues to decide, a warning is logged.
+
+    Args:
+        declared: the vocabulary declared for the corpus.
+        tokenizer: the target vocabulary.
+        prefix: the corpus, for messages.
+        ids: (n,) int64, the first ids of the corpus.
+
+    Returns:
+        (number of tokens,) int64; :data:`UNMAPPED` for all but residues, because a corpus stores nothing else.
+
+    Raises:
+        VocabularyMismatchError: if the ids contradict the vocabulary, or it lacks one of the 20 amino acids.
+    """
+    table = id_translation_table(declared, tokenizer)
+    table[np.isin(table, tokenizer.residue_ids, invert=True)] = UNMAPPED
+    invalid = ids[(ids < 0) | (ids >= len(table))]
+    invalid = invalid if invalid.size else ids[table[ids] < 0]
+    if invalid.size:
+        problem = f"the corpus has id {int(invalid[0])}, which is not a residue of that vocabulary"
+    elif len(ids) > 2000 and not (ids == declared.tokens.index("A")).any():
+        problem = f"its first {len(ids)} residues would have no alanine"
+    else:
+        problem = _likelier_vocabulary(prefix, ids, declared)
+    if problem:
+        raise VocabularyMismatchError(f"{prefix}: not written with {declared.path}: {problem}")
+    return table
+
+
+def _likelier_vocabulary(prefix: str, ids: np.ndarray, declared: VocabularyFile) -> str:
+    """Compare vocabularies by the residue frequencies.
+
+    Returns:
+        A sentence that names a vocabulary likelier than the declared one; empty if there is none.
+    """
+    likelihood = _log_likelihood(ids, declared.tokens)
+    for name, tokens in (("TAPE's 30", TAPE_TOKENS), ("Megatron's 31", MEGATRON_TOKENS)):
+        if all(declared.tokens[i : i + 1] == tokens[i : i + 1] for i in np.unique(ids)):
+            continue  # both vocabularies have the same tokens for these ids
+        log_ratio = likelihood - _log_likelihood(ids, tokens)
+        if log_ratio < -_DECISIVE_LOG_RATIO:
+            return f"by its residue frequencies it was written with {name} tokens"
+        if log_ratio < _DECISIVE_LOG_RATIO:
+            logger.warning("%s: too few residues to distinguish %s from %s tokens", prefix, declared.path, name)
+    return ""
+
+
+def _log_likelihood(ids: np.ndarray, tokens: Sequence[str]) -> float:
     """Natural log-likelihood of residue ids under the residue frequencies of Swiss-Prot.
 
     A run of equal residues counts once, because stretches of X or of glutamine carry little information about the

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.data.blending import Blend, BlendedProteins, blend_seed, describe, whole_shares
+from pretrain.data.blending import Blend, BlendedProteins, describe, whole_shares
 from pretrain.data.corpus import open_corpus
 from pretrain.data.samples import (
     BatchConfig,
@@ -32,7 +32,7 @@ def prefixes(corpus_prefix: Path, second_prefix: Path) -> list[Path]:
 
 def parts(prefixes: list[Path], repeat: bool = True) -> list[PackedProteins]:
     return [
-        PackedProteins(open_corpus(prefix, TOKENIZER), SampleConfig(64, seed=blend_seed(5, number)), repeat=repeat)
+        PackedProteins(open_corpus(prefix, TOKENIZER), SampleConfig(64, seed=5).for_corpus(number), repeat=repeat)
         for number, prefix in enumerate(prefixes)
     ]
 
@@ -84,11 +84,6 @@ def test_blend_of_one_corpus_equals_the_corpus(prefixes: list[Path]) -> None:
     blended = BlendedProteins([alone], (1.0,))
     assert all(np.array_equal(blended[i].input_ids, alone[i].input_ids) for i in range(5))
     assert len(blended) == len(alone)
-
-
-def test_masks_of_two_corpora_differ() -> None:
-    assert blend_seed(7, 0) == 7
-    assert len({blend_seed(7, number) for number in range(5)} | {blend_seed(8, 1)}) == 6
 
 
 def test_resume_has_the_same_rows(blend: BlendedProteins, prefixes: list[Path]) -> None:

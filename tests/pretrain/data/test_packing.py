@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pretrain.data.packing import EpochPlan, EpochPlanner, PackingConfig, split_by_documents
+from pretrain.data.packing import EpochPlan, EpochPlanner, PackingConfig
 from tape.errors import ConfigError, DataError
 
 
@@ -122,28 +122,3 @@ def test_protein_without_sep_costs_one_token_less() -> None:
 def test_invalid_settings_are_errors(values: dict) -> None:
     with pytest.raises(ConfigError):
         PackingConfig(**values)
-
-
-def test_split_reproduces_pfam() -> None:
-    """Proportions that are counts give exactly these counts."""
-    ranges = split_by_documents("32593668,1715454,44311", 32593668 + 1715454 + 44311)
-    assert ranges == [(0, 32593668), (32593668, 34309122), (34309122, 34353433)]
-
-
-@pytest.mark.parametrize(
-    ("split", "documents", "expected"),
-    [
-        ("969,30,1", 1000, [(0, 969), (969, 999), (999, 1000)]),
-        ("90/10", 10, [(0, 9), (9, 10), (10, 10)]),
-        ("1", 7, [(0, 7), (7, 7), (7, 7)]),
-        ("1,1,1", 10, [(0, 4), (4, 7), (7, 10)]),
-    ],
-)
-def test_split_rounds_like_megatron(split: str, documents: int, expected: list[tuple[int, int]]) -> None:
-    assert split_by_documents(split, documents) == expected
-
-
-@pytest.mark.parametrize("split", ["a,b", "0,0,0", "-1,2,3", "nan,1,1", "1,inf,1", "inf,-inf", "1e308,1e308"])
-def test_invalid_splits_are_errors(split: str) -> None:
-    with pytest.raises(ConfigError, match="--split"):
-        split_by_documents(split, 10)

@@ -198,3 +198,9 @@ def test_padding_is_no_token_of_a_row() -> None:
     assert torch.equal(padded.predicted, batch.predicted)
     assert batch.padded(10) is batch
     assert (MicroBatch.empty().tokens, MicroBatch.empty().predictions) == (0, 0)
+
+
+def test_orders_and_masks_of_two_corpora_are_independent() -> None:
+    seeds = {SampleConfig(seed=7).for_corpus(number).seed for number in range(5)}
+    assert SampleConfig(seed=7).for_corpus(0).seed == 7
+    assert len(seeds | {SampleConfig(seed=8).for_corpus(1).seed}) == 6

@@ -8,7 +8,7 @@ import pytest
 
 from pretrain.data.blending import Blend, BlendedProteins
 from pretrain.data.samples import PackedProteins, SampleConfig
-from pretrain.data.splits import DataConfig, open_splits
+from pretrain.data.splits import DataConfig, open_splits, split_by_documents
 from tape.errors import ConfigError, DataError
 
 CONFIG = SampleConfig(seq_length=64, seed=5)
@@ -77,3 +77,28 @@ def test_corpus_without_validation_documents_is_omitted_from_validation(corpus: 
     splits = open_splits(DataConfig(blend, split="99,1,0"), CONFIG)
     assert splits.valid is not None
     assert [part.corpus.prefix for part in splits.valid.parts] == list(corpus.prefixes)
+
+
+def test_split_reproduces_pfam() -> None:
+    """Proportions that are counts give exactly these counts."""
+    ranges = split_by_documents("32593668,1715454,44311", 32593668 + 1715454 + 44311)
+    assert ranges == [(0, 32593668), (32593668, 34309122), (34309122, 34353433)]
+
+
+@pytest.mark.parametrize(
+    ("split", "documents", "expected"),
+    [
+        ("969,30,1", 1000, [(0, 969), (969, 999), (999, 1000)]),
+        ("90/10", 10, [(0, 9), (9, 10), (10, 10)]),
+        ("1", 7, [(0, 7), (7, 7), (7, 7)]),
+        ("1,1,1", 10, [(0, 4), (4, 7), (7, 10)]),
+    ],
+)
+def test_split_rounds_like_megatron(split: str, documents: int, expected: list[tuple[int, int]]) -> None:
+    assert split_by_documents(split, documents) == expected
+
+
+@pytest.mark.parametrize("split", ["a,b", "0,0,0", "-1,2,3", "nan,1,1", "1,inf,1", "inf,-inf", "1e308,1e308"])
+def test_invalid_splits_are_errors(split: str) -> None:
+    with pytest.raises(ConfigError, match="--split"):
+        split_by_documents(split, 10)
