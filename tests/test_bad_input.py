@@ -1,6 +1,6 @@
 """Bad input on the real command lines: a clear line that names file and record, exit code not 0, nothing half-written.
 
-Most cases run the commands in this process, which is quick; `test_processes` runs one of each as a user does, and looks
+Most cases run the commands in this process, which is quick; `test_commands_print_one_line_and_exit_with_an_error` runs one of each as a user does, and looks
 at the real exit code and at what reached the terminal. The cases of tape_train.py, tape_eval.py and tape-embed are in
 tests/tape/test_bad_input.py. What is replaced instead of refused must be counted and said.
 """
@@ -52,7 +52,9 @@ Call = Callable[..., str]
         ("kind.docx", "MK", ["kind.docx", "unknown suffix", ".fasta"]),
     ],
 )
-def test_preprocess(fails: Call, name: str, content: str | bytes, words: list[str]) -> None:
+def test_preprocessing_names_the_bad_file_and_record(
+    fails: Call, name: str, content: str | bytes, words: list[str]
+) -> None:
     line = fails(preprocess_data.main, "--input", write(name, content), "--output-prefix", "corpus/x")
     contains(line, words)
     assert list(Path("corpus").glob("*")) == []
@@ -67,12 +69,12 @@ def test_preprocess(fails: Call, name: str, content: str | bytes, words: list[st
         ("good.fasta", "/proc/corpus/x", ["/proc/corpus"]),
     ],
 )
-def test_preprocess_paths(fails: Call, source: str, prefix: str, words: list[str]) -> None:
+def test_preprocessing_names_the_bad_path(fails: Call, source: str, prefix: str, words: list[str]) -> None:
     write("good.fasta", FASTA)
     contains(fails(preprocess_data.main, "--input", source, "--output-prefix", prefix), words)
 
 
-def test_substitutions_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_preprocessing_counts_substitutions(capsys: pytest.CaptureFixture[str]) -> None:
     """Lower case, gaps, stops and (if allowed) J are no errors, and 40,000 residues are a protein like any other."""
     write("x.fasta", f">a\nmkv\n>b\nAC*\n>c\nA-CJ\n>d\n{LONG}\n>e\n\n")
     preprocess_data.main(["--input", "x.fasta", "--output-prefix", "x", "--skip-empty"])
@@ -108,19 +110,21 @@ def test_substitutions_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
         ("unrelated.txt", "MK", ["source", "no data set found"]),
     ],
 )
-def test_prepare(fails: Call, name: str, content: str | bytes, words: list[str]) -> None:
+def test_data_preparation_names_the_bad_file_and_record(
+    fails: Call, name: str, content: str | bytes, words: list[str]
+) -> None:
     write(f"source/{name}", content)
     contains(fails(prepare_data.main, "source", "data"), words)
     assert not [path for path in Path("data").rglob("*") if path.suffix in (".mdb", ".bin", ".idx", ".tmp")]
 
 
-def test_prepare_paths(fails: Call) -> None:
+def test_data_preparation_names_the_bad_path(fails: Call) -> None:
     contains(fails(prepare_data.main, "absent", "data"), ["absent", "no such directory"])
     write("source/stability_train.csv", CSV)
     contains(fails(prepare_data.main, "source", "source/stability_train.csv"), ["stability_train.csv"])
 
 
-def test_prepare_takes_what_its_messages_offer(capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_preparation_accepts_the_options_that_its_messages_suggest(capsys: pytest.CaptureFixture[str]) -> None:
     """J in a labeled record is counted; for a corpus the limit can be raised, and empty records skipped."""
     write("source/stability_train.csv", CSV + "mJ,2\n")
     write("source/corpus_train.fasta", ">a\n\n>b\nMKJ\n")
@@ -184,7 +188,7 @@ def other_vocabulary(prefix: Path) -> None:
         (None, {"trian_iters": 2}, ["--trian-iters", "--train-iters"]),
     ],
 )
-def test_pretrain(
+def test_pretraining_names_the_bad_file_or_flag(
     fails: Call, pretrained: Path, damage: Callable[[Path], None] | None, changes: dict[str, object], words: list[str]
 ) -> None:
     shutil.copytree(pretrained / "corpus", "corpus")
@@ -209,7 +213,7 @@ CHECKPOINTS: list[tuple[Callable[[Path], object], list[str]]] = [
 
 
 @pytest.mark.parametrize(("damage", "words"), CHECKPOINTS)
-def test_damaged_pretraining_checkpoint(
+def test_pretraining_and_conversion_name_the_damaged_checkpoint_file(
     fails: Call, pretrained: Path, convert: Callable[[], object], damage: Callable[[Path], object], words: list[str]
 ) -> None:
     shutil.copytree(pretrained, ".", dirs_exist_ok=True)
@@ -238,7 +242,9 @@ def convert() -> Callable[[], object]:
         ("folder/x.txt", b"", ["folder", "no checkpoint found"]),
     ],
 )
-def test_converter(fails: Call, convert: Callable[[], object], name: str, content: Any, words: list[str]) -> None:
+def test_conversion_names_the_bad_source(
+    fails: Call, convert: Callable[[], object], name: str, content: Any, words: list[str]
+) -> None:
     if isinstance(content, bytes):
         write(name, content)
     elif content is not None:
@@ -263,7 +269,7 @@ def test_converter(fails: Call, convert: Callable[[], object], name: str, conten
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_processes(
+def test_commands_print_one_line_and_exit_with_an_error(
     run_script, assert_clean_error, tmp_path: Path, script: str, arguments: Any, words: list[str]
 ) -> None:
     write("bad.fasta", ">a\nMK\n>b\nM1\n")
@@ -273,7 +279,7 @@ def test_processes(
     assert_clean_error(result, *words)
 
 
-def test_shell_process(assert_clean_error) -> None:
+def test_the_shell_script_prints_one_line_and_exits_with_an_error(assert_clean_error) -> None:
     command = ["bash", str(ROOT / "scripts" / "shells" / "megatron-tape-generator.sh"), "absent", "model"]
     environment = {**os.environ, "PYTHON": sys.executable}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -289,7 +295,7 @@ def test_shell_process(assert_clean_error) -> None:
         (None, {"load": "run", "train_iters": 4}, [".distcp", "truncated"]),
     ],
 )
-def test_two_ranks_say_it_once(
+def test_two_ranks_print_an_error_once(
     pretrained: Path, damage: Callable[[Path], None] | None, changes: dict[str, object], words: list[str]
 ) -> None:
     """The launcher adds its own report of which process ended; from our ranks there is one line."""

@@ -97,7 +97,7 @@ def test_conda_environments_repeat_the_pins(path: Path) -> None:
     assert f"Programming Language :: Python :: {python}" in metadata()["classifiers"]
 
 
-def test_both_conda_environments_are_there() -> None:
+def test_both_conda_environments_exist() -> None:
     assert [path.name for path in CONDA_FILES] == ["base.yaml", "gpu.yaml"]
 
 
@@ -150,7 +150,7 @@ def test_the_code_imports_only_what_it_declares(package: str) -> None:
         )
 
 
-def test_the_project_environment_holds_the_pins() -> None:
+def test_the_project_environment_has_the_pinned_versions() -> None:
     if Path(sys.prefix) != ROOT / ".venv":
         pytest.skip("runs on another environment than this repository's .venv")
     pins = {**pins_of("run.txt"), **pins_of("test.txt")}

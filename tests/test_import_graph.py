@@ -1,6 +1,6 @@
 """Who may import whom, and who may use torch, torch.distributed and argparse.
 
-Imports are read from the source with `ast`, those inside functions too: a lazy import must not open a hidden door.
+Imports are read from the source with `ast`, those inside functions too: a lazy import is an import, too.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _BASE = (*_FILES, "tape.configs", "tape.hub", "tape.masking")
 _DATA = (*_BASE, "tape.tasks", "tape.registry", "tape.runtime")
 _LIBRARY = (*_DATA, "tape.datasets", "tape.metrics", "tape.models")
 
-# Room -> what it may import of ours besides itself. The longest matching name decides; a name stands for all below it.
-# Read from the top it is the order of the house: a room imports from rooms above it in this table, never back.
-ROOMS: dict[str, tuple[str, ...]] = {
+# Package or module -> the packages and modules of this repository that it may import, besides itself. A name includes
+# its submodules, unless they have an entry of their own. Imports go upward in this table only.
+ALLOWED_IMPORTS: dict[str, tuple[str, ...]] = {
     "tape.version": (),
     "tape.errors": (),
     "tape.tasks": (),
@@ -124,11 +124,11 @@ NEVER_IMPORTED = (
     "pretrain.tools",
 )
 
-# torch.distributed is pretraining's; finetuning's data parallelism has one module of its own.
-DISTRIBUTED_ROOMS = ("pretrain.parallel", "pretrain.checkpointing", "tape.runtime.distributed")
+# The only users of torch.distributed: pretraining, and one module for data-parallel finetuning.
+DISTRIBUTED_PACKAGES = ("pretrain.parallel", "pretrain.checkpointing", "tape.runtime.distributed")
 
-# Command lines are parsed here; everything else is given values.
-ARGUMENT_ROOMS = (
+# Only these parse command lines; all others receive configurations.
+ARGUMENT_PACKAGES = (
     "tape.training",
     "tape.main",
     "tape.cli",
@@ -163,12 +163,12 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
-def is_under(name: str, room: str) -> bool:
-    return name == room or name.startswith(room + ".")
+def is_under(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
 
 
-def room_of(module: str) -> str:
-    return max((room for room in ROOMS if is_under(module, room)), key=len)
+def package_of(module: str) -> str:
+    return max((package for package in ALLOWED_IMPORTS if is_under(module, package)), key=len)
 
 
 def imported_names(path: Path, module: str) -> Iterator[tuple[int, str]]:
@@ -210,62 +210,62 @@ def mentions_torch_distributed(path: Path, module: str) -> list[int]:
 
 
 def modules_without_torch() -> list[str]:
-    return [module for module in MODULES if any(is_under(module, room) for room in WITHOUT_TORCH)]
+    return [module for module in MODULES if any(is_under(module, package) for package in WITHOUT_TORCH)]
 
 
-def test_the_rooms_exist() -> None:
-    assert [room for room in (*ROOMS, *WITHOUT_TORCH) if room not in MODULES] == []
+def test_the_packages_of_the_table_exist() -> None:
+    assert [package for package in (*ALLOWED_IMPORTS, *WITHOUT_TORCH) if package not in MODULES] == []
 
 
-def test_no_room_may_import_back_up() -> None:
-    """A room's list names only rooms before it in the table, so that no two rooms can import each other."""
-    order = list(ROOMS)
+def test_the_table_has_no_downward_import() -> None:
+    """The entries of a package are above it in the table, so no two packages can import each other."""
+    order = list(ALLOWED_IMPORTS)
     back = [
-        f"{room} -> {target}"
-        for place, room in enumerate(order)
-        for target in ROOMS[room]
-        if target not in {"tape", "pretrain", "converter"} and room_of(target) in order[place + 1 :]
+        f"{package} -> {target}"
+        for place, package in enumerate(order)
+        for target in ALLOWED_IMPORTS[package]
+        if target not in {"tape", "pretrain", "converter"} and package_of(target) in order[place + 1 :]
     ]
     assert back == []
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
-def test_a_room_imports_only_what_it_may(module: str) -> None:
-    room = room_of(module)
-    offences = []
+def test_a_package_imports_only_what_the_table_allows(module: str) -> None:
+    package = package_of(module)
+    violations = []
     for line, name in imported_names(MODULES[module], module):
         target = our_module(name)
         if target is None:
             continue
-        allowed = (*ROOMS[room], room)
+        allowed = (*ALLOWED_IMPORTS[package], package)
         if not any(is_under(target, entry) for entry in allowed):
-            offences.append(f"{MODULES[module].relative_to(ROOT)}:{line} imports {name}")
-    assert not offences, "\n".join([*offences, f"{room} may import: {', '.join(ROOMS[room])}"])
+            violations.append(f"{MODULES[module].relative_to(ROOT)}:{line} imports {name}")
+    assert not violations, "\n".join([*violations, f"{package} may import: {', '.join(ALLOWED_IMPORTS[package])}"])
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
-def test_nobody_imports_the_converter_the_scripts_or_the_command_lines(module: str) -> None:
-    offences = []
+def test_converter_scripts_and_command_lines_are_not_imported(module: str) -> None:
+    violations = []
     for line, name in imported_names(MODULES[module], module):
         target = our_module(name)
         for closed in NEVER_IMPORTED:
             if target and is_under(target, closed) and not is_under(module, closed) and module not in COMPATIBILITY:
-                offences.append(f"{MODULES[module].relative_to(ROOT)}:{line} imports {name}")
-    assert not offences, "\n".join(offences)
+                violations.append(f"{MODULES[module].relative_to(ROOT)}:{line} imports {name}")
+    assert not violations, "\n".join(violations)
 
 
 @pytest.mark.parametrize("module", sorted(modules_without_torch()))
-def test_a_module_without_torch_names_no_torch(module: str) -> None:
+def test_modules_without_torch_do_not_name_it(module: str) -> None:
     assert [name for _, name in imported_names(MODULES[module], module) if is_under(name, "torch")] == []
 
 
-def test_importing_the_modules_without_torch_leaves_torch_out() -> None:
+def test_importing_the_modules_without_torch_does_not_import_it() -> None:
     code = f"""
 import importlib, sys
 for name in {modules_without_torch()!r}:
     importlib.import_module(name)
     if "torch" in sys.modules:
-        sys.exit(name + " brings torch in")
+        sys.exit(name + " imports torch")
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
@@ -273,22 +273,22 @@ for name in {modules_without_torch()!r}:
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
-def test_torch_distributed_stays_in_its_rooms(module: str) -> None:
-    if any(is_under(module, room) for room in DISTRIBUTED_ROOMS):
+def test_only_some_packages_use_torch_distributed(module: str) -> None:
+    if any(is_under(module, package) for package in DISTRIBUTED_PACKAGES):
         return
     assert mentions_torch_distributed(MODULES[module], module) == []
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_only_composition_roots_read_the_command_line(module: str) -> None:
-    if any(is_under(module, room) for room in ARGUMENT_ROOMS):
+    if any(is_under(module, package) for package in ARGUMENT_PACKAGES):
         return
     parsing = {"argv", "ArgumentParser", "parse_args", "parse_known_args"}
     nodes = ast.walk(tree_of(MODULES[module]))
     assert [node.lineno for node in nodes if isinstance(node, ast.Attribute) and node.attr in parsing] == []
 
 
-def test_no_catch_all_modules() -> None:
+def test_there_are_no_catch_all_modules() -> None:
     named = [name for name in MODULES if CATCH_ALL_NAMES & set(name.split(".")) and name not in COMPATIBILITY]
     scripts = [path for path in (ROOT / "scripts").rglob("*.py") if path.stem in CATCH_ALL_NAMES]
     assert (named, scripts) == ([], [])
@@ -304,7 +304,7 @@ def test_no_catch_all_modules() -> None:
         ("import importlib\nimportlib.import_module('converter')", ["importlib", "converter"]),
     ],
 )
-def test_the_reader_sees_every_form_of_import(tmp_path: Path, source: str, expected: list[str]) -> None:
+def test_every_form_of_import_is_found(tmp_path: Path, source: str, expected: list[str]) -> None:
     path = tmp_path / "modeling.py"
     path.write_text(source, encoding="utf-8")
     assert [name for _, name in imported_names(path, "tape.models.modeling")] == expected

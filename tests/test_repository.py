@@ -1,4 +1,4 @@
-"""Promises that hold for the repository as a whole: sizes, safety, packaging, and documents that match the files."""
+"""Checks of the repository as a whole: file sizes, safety, packaging, and documents that match the files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PICKLE_READERS = {"tape/io/lmdb_store.py"}
 
 
 def repository_files() -> list[Path]:
-    """Every file that belongs to the repository: git's view of it, or, in an unpacked archive, all of our folders."""
+    """Every file that belongs to the repository: as listed by git, or all files of our folders in an unpacked archive."""
     if (ROOT / ".git").exists() and shutil.which("git"):
         listing = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
@@ -70,7 +70,7 @@ def keyword_value(call: ast.Call, name: str) -> object:
 
 
 def is_unsafe(call: ast.Call, name: str) -> bool:
-    """Whether a call would run what an input file says."""
+    """Whether a call could run code from an input file."""
     if name in {"eval", "exec", "os.system"} or keyword_value(call, "shell") is True:
         return True
     if name == "torch.load":
@@ -84,25 +84,25 @@ def unsafe_calls(path: Path) -> list[str]:
     return [f"{path.name}:{call.lineno} {name}" for call, name in calls(path) if is_unsafe(call, name)]
 
 
-def test_no_file_is_longer_than_a_reader_can_hold() -> None:
+def test_files_are_short() -> None:
     too_long = {}
     for path in [*PYTHON_FILES, *SHELL_FILES]:
         lines = len(path.read_text(encoding="utf-8").splitlines())
         if lines > LONGEST_FILE:
             too_long[shown(path)] = lines
-    assert too_long == {}, f"split these at their second noun (limit {LONGEST_FILE} lines)"
+    assert too_long == {}, f"split these files (at most {LONGEST_FILE} lines)"
 
 
-def test_every_module_says_what_it_is() -> None:
-    silent = [
+def test_every_module_has_a_docstring() -> None:
+    missing = [
         shown(path)
         for path in PYTHON_FILES
         if path.read_text(encoding="utf-8").strip() and not ast.get_docstring(ast.parse(path.read_text("utf-8")))
     ]
-    assert silent == []
+    assert missing == []
 
 
-def test_nothing_runs_what_an_input_file_says() -> None:
+def test_no_code_from_input_files_is_run() -> None:
     found = [call for path in LIBRARY_FILES if shown(path) not in PICKLE_READERS for call in unsafe_calls(path)]
     assert found == []
 
@@ -129,7 +129,7 @@ def test_unsafe_calls_are_recognized(tmp_path: Path, source: str, unsafe: bool) 
     assert bool(unsafe_calls(path)) == unsafe
 
 
-def test_no_file_holds_a_path_of_one_machine() -> None:
+def test_no_file_contains_a_path_of_one_machine() -> None:
     pattern = re.compile(r"(?<![\w.$}/-])/(?:home|root|work|Users)/\w")
     found = []
     for path in FILES:
@@ -160,7 +160,7 @@ def test_the_changelog_names_this_version() -> None:
     assert headings[1].startswith(__version__)
 
 
-def test_the_messages_in_troubleshooting_are_those_of_the_source() -> None:
+def test_messages_in_troubleshooting_occur_in_the_source() -> None:
     """Each quoted message, or its parts around ``...``, occurs in the source; placeholders of f-strings aside."""
     sources = [
         path.read_text(encoding="utf-8")
@@ -208,12 +208,12 @@ def anchors_of(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
-def test_links_to_headings_lead_somewhere(path: Path) -> None:
+def test_links_to_headings_resolve(path: Path) -> None:
     links = re.findall(r"\]\(([^)#\s:]*\.md)#([^)\s]+)\)", path.read_text(encoding="utf-8"))
     assert [f"{name}#{anchor}" for name, anchor in links if anchor not in anchors_of(path.parent / name)] == []
 
 
-def test_the_readme_is_one_page() -> None:
+def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
@@ -222,7 +222,7 @@ def test_every_known_bug_has_a_number() -> None:
     assert re.findall(r"^### Bug (\d+)$", text, re.MULTILINE) == [str(number) for number in range(1, 41)]
 
 
-def test_no_reference_leads_out_of_the_repository() -> None:
+def test_no_reference_leaves_the_repository() -> None:
     """A reader has docs/compatibility.md, and no other list of bugs or interfaces."""
     pattern = re.compile(r"\bdefects? \d+|INTERFACE section", re.IGNORECASE)
     found = []
@@ -232,7 +232,7 @@ def test_no_reference_leads_out_of_the_repository() -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
-def test_links_inside_the_repository_lead_somewhere(path: Path) -> None:
+def test_links_inside_the_repository_resolve(path: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8"))
     local = [target for target in targets if "://" not in target and not target.startswith("mailto:")]
     assert [target for target in local if not (path.parent / target).exists()] == []
@@ -262,7 +262,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.slow
-def test_the_archives_hold_code_sample_and_vocabularies(distributions: dict[str, Path]) -> None:
+def test_the_archives_contain_code_sample_and_vocabularies(distributions: dict[str, Path]) -> None:
     with zipfile.ZipFile(distributions["wheel"]) as archive:
         in_wheel = set(archive.namelist())
     with tarfile.open(distributions["sdist"]) as archive:

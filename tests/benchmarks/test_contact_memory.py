@@ -14,7 +14,7 @@ from benchmarks.contact_memory import Measurement
 SIZE = ["--hidden", "256", "--layers", "1"]
 
 
-def test_the_pair_tensors_memory_grows_with_the_square_of_the_length(
+def test_memory_of_the_pair_tensor_grows_with_the_square_of_the_length(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--heads", "pair_tensor", "--lengths", "900", "220", "20", "--limit-gb", "1.5"]
@@ -31,7 +31,7 @@ def test_the_pair_tensors_memory_grows_with_the_square_of_the_length(
     assert cells[4][1] == "-"
 
 
-def test_a_measurement_over_the_limit_ends_and_the_next_head_follows(
+def test_after_a_measurement_over_the_limit_the_next_head_is_measured(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     really = contact_memory.run_one
@@ -48,13 +48,13 @@ def test_a_measurement_over_the_limit_ends_and_the_next_head_follows(
 
 
 @pytest.mark.parametrize("head", contact_memory.HEADS)
-def test_every_head_makes_a_step(head: str) -> None:
+def test_every_head_completes_a_training_step(head: str) -> None:
     found = contact_memory.measure(head, 6, 64, 1)
     assert (found.head, found.length) == (head, 6)
     assert found.peak_gb > 0.05
 
 
-def test_memory_is_expected_to_grow_with_the_square() -> None:
+def test_expected_memory_is_extrapolated_quadratically() -> None:
     curve = [Measurement("x", length, 1 + length**2 / 1e4, 0.0) for length in (100, 200)]
     assert contact_memory.expected_gb(curve, 300) == pytest.approx(10.0)
     assert contact_memory.expected_gb(curve[:1], 300) == 0.0

@@ -20,7 +20,7 @@ def fasta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_packing(fasta: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_packing_benchmark_counts_rows_and_used_positions(fasta: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prefix = preprocess([fasta], fasta.parent / "x").prefix
     packing.main([str(prefix), "--seq-length", "256"])
     assert "rows of 256: 60 proteins, each whole and once, in" in capsys.readouterr().out
@@ -29,7 +29,7 @@ def test_packing(fasta: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert packing.measure(np.array([100, 20] * 50), 124).next_fit_used < 1.0
 
 
-def test_preprocessing(fasta: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_preprocessing_benchmark_compares_with_a_plain_loop(fasta: Path, capsys: pytest.CaptureFixture[str]) -> None:
     preprocessing.main([str(fasta), "--workers", "1"])
     plain, ours = capsys.readouterr().out.splitlines()
     assert plain.startswith("plain Python loop")
@@ -37,7 +37,7 @@ def test_preprocessing(fasta: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "preprocess_data, 1 worker" in ours
 
 
-def test_throughput(fasta: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_throughput_benchmark_prints_model_flops_utilization(fasta: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prefix = preprocess([fasta], fasta.parent / "t").prefix
     tiny = ["--seq-length", "128", "--head-size", "8", "--steps", "2", "--peak-tflops", "1"]
     pretraining_throughput.main([str(prefix), "--sizes", "16x1", "--precisions", "fp32", *tiny])

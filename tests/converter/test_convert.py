@@ -37,7 +37,7 @@ def mega(tmp_path_factory: pytest.TempPathFactory, truth: Truth) -> Path:
     return write_megatron(tmp_path_factory.mktemp("conversion") / "mega", truth, tp=2)
 
 
-def test_report(tmp_path: Path, mega: Path) -> None:
+def test_the_report_records_parity_source_and_file_hashes(tmp_path: Path, mega: Path) -> None:
     lines: list[str] = []
     convert(ConversionRequest(mega, tmp_path / "out"), progress=lines.append)
     report = json.loads((tmp_path / "out" / "conversion.json").read_text())
@@ -136,7 +136,7 @@ def test_corruption_during_the_conversion_is_refused_and_leaves_no_files(
     assert not list((tmp_path / "c").iterdir())
 
 
-def test_wrong_heads_without_arguments_to_check_against(tmp_path: Path, mega: Path) -> None:
+def test_a_contradicting_number_of_heads_is_refused(tmp_path: Path, mega: Path) -> None:
     with pytest.raises(ConfigError, match="-heads 2 contradicts"):  # bug 27 in docs/compatibility.md
         convert(
             ConversionRequest(mega, tmp_path / "out", options=replace(ConversionRequest(mega, mega).options, heads=2)),
@@ -164,7 +164,7 @@ def test_missing_key_is_named(tmp_path: Path, truth: Truth, key: str) -> None:
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors", "proteinlm_3b.safetensors"])
 @pytest.mark.parametrize("exists", [False, True])
-def test_weights_file_with_its_configuration_beside_it(
+def test_a_weights_file_is_written_with_its_configuration_beside_it(
     tmp_path: Path, mega: Path, truth: Truth, name: str, exists: bool
 ) -> None:
     folder = tmp_path / "models" / "out"
@@ -221,7 +221,7 @@ def test_source_is_never_replaced(tmp_path: Path, truth: Truth) -> None:
             convert(ConversionRequest(mega, out, overwrite=True), silent)
 
 
-def test_output_name_of_another_format(tmp_path: Path, mega: Path) -> None:
+def test_an_output_name_with_an_unknown_suffix_is_refused(tmp_path: Path, mega: Path) -> None:
     with pytest.raises(ConfigError, match=r"ending in \.bin or \.safetensors"):
         convert(ConversionRequest(mega, tmp_path / "out.pt"), silent)
 

@@ -168,7 +168,7 @@ def call(monkeypatch: pytest.MonkeyPatch, root: Path, *arguments: object) -> int
     return int(stopped.value.code or 0)
 
 
-def test_the_command_line(
+def test_the_command_line_writes_and_verifies_a_parallel_layout(
     tmp_path: Path,
     pair: tuple[Path, Path],
     repository_root: Path,

@@ -52,7 +52,9 @@ def call(monkeypatch: pytest.MonkeyPatch, root: Path, *arguments: object) -> int
     return int(stopped.value.code or 0)
 
 
-def test_long_option_names(tmp_path: Path, mega: Path, repository_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_option_names_are_accepted(
+    tmp_path: Path, mega: Path, repository_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = ("--src", mega, "--out", tmp_path / "out", "--dtype", "bf16", "--num_heads", 4, "--hidden_dim", 32)
     assert call(monkeypatch, repository_root, *names, "--num_layers", 2) == 0
     assert (tmp_path / "out" / "model.safetensors").is_file()
@@ -128,7 +130,9 @@ def test_a_truncated_file_is_a_one_line_error(
     assert line.startswith(f"error: {cut}: truncated")
 
 
-def test_vocabulary_file(tmp_path: Path, mega: Path, repository_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vocabulary_file_is_accepted(
+    tmp_path: Path, mega: Path, repository_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vocabulary = tmp_path / "iupac_vocab.txt"
     vocabulary.write_text("\n".join(SPECIAL + LETTERS) + "\n")
     options = ("--vocab-file", vocabulary, "-out", tmp_path / "out")

@@ -59,7 +59,7 @@ def assert_same_model(one: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (2, 1), (4, 2), (1, 4)])
-def test_through_megatron(tmp_path: Path, tape: Path, tensor: int, pipeline: int) -> None:
+def test_conversion_to_megatron_and_back_is_exact(tmp_path: Path, tape: Path, tensor: int, pipeline: int) -> None:
     sizes = {"tensor_parallel": tensor, "pipeline_parallel": pipeline}
     convert(ConversionRequest(tape, tmp_path / "mega", "megatron", **sizes), silent)
     certificate = convert(ConversionRequest(tmp_path / "mega", tmp_path / "back"), silent)
@@ -68,7 +68,7 @@ def test_through_megatron(tmp_path: Path, tape: Path, tensor: int, pipeline: int
     assert len(list((tmp_path / "mega" / "release").iterdir())) == tensor * pipeline
 
 
-def test_the_files_written_for_megatron(tmp_path: Path, tape: Path) -> None:
+def test_files_written_for_megatron_have_its_keys_and_shapes(tmp_path: Path, tape: Path) -> None:
     """The written files have the keys and shapes of Megatron-LM's checkpoints."""
     convert(ConversionRequest(tape, tmp_path / "mega", "megatron", tensor_parallel=2, pipeline_parallel=2), silent)
     assert (tmp_path / "mega" / "latest_checkpointed_iteration.txt").read_text() == "release"
@@ -119,7 +119,7 @@ def test_embedding_rows_are_in_the_order_of_megatrons_vocabulary(tmp_path: Path,
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_through_hugging_face(tmp_path: Path, tape: Path, dtype: torch.dtype) -> None:
+def test_conversion_to_hugging_face_and_back_is_exact(tmp_path: Path, tape: Path, dtype: torch.dtype) -> None:
     convert(ConversionRequest(tape, tmp_path / "first", dtype=dtype), silent)
     convert(ConversionRequest(tmp_path / "first", tmp_path / "hf", "huggingface", dtype=dtype), silent)
     convert(ConversionRequest(tmp_path / "hf", tmp_path / "back", dtype=dtype), silent)
@@ -130,21 +130,21 @@ def test_through_hugging_face(tmp_path: Path, tape: Path, dtype: torch.dtype) ->
 
 
 @pytest.mark.parametrize("form", ["megatron", "huggingface"])
-def test_an_encoder_without_lm_head(tmp_path: Path, form: str) -> None:
+def test_an_encoder_without_lm_head_survives_a_round_trip(tmp_path: Path, form: str) -> None:
     source = tape_model(tmp_path / "encoder", head=False)
     convert(ConversionRequest(source, tmp_path / "there", form), silent)
     convert(ConversionRequest(tmp_path / "there", tmp_path / "back"), silent)
     assert_same_model(source, tmp_path / "back")
 
 
-def test_two_token_types_and_fused_gelu(tmp_path: Path) -> None:
+def test_two_token_types_and_fused_gelu_survive_a_round_trip(tmp_path: Path) -> None:
     source = tape_model(tmp_path / "tape", types=2, hidden_act="gelu_tanh", mlm_hidden_act="gelu")
     convert(ConversionRequest(source, tmp_path / "mega", "megatron", tensor_parallel=2), silent)
     convert(ConversionRequest(tmp_path / "mega", tmp_path / "back"), silent)
     assert_same_model(source, tmp_path / "back")
 
 
-def test_converting_tape_to_tape(tmp_path: Path, tape: Path) -> None:
+def test_converting_tape_to_tape_never_replaces_the_source(tmp_path: Path, tape: Path) -> None:
     convert(ConversionRequest(tape, tmp_path / "again" / "pytorch_model.bin"), silent)
     assert_same_model(tape, tmp_path / "again")
     with pytest.raises(ConfigError, match="would replace the source"):

@@ -153,7 +153,7 @@ def test_truncated_file_is_named(tmp_path: Path, kept: float, zip_file: bool) ->
         load_checkpoint_file(cut)
 
 
-def test_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
+def test_missing_files_and_files_of_other_formats_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"none\.pt: no such file"):
         load_checkpoint_file(tmp_path / "none.pt")
     (tmp_path / "text.pt").write_text("this is not a checkpoint\n" * 20)

@@ -146,7 +146,7 @@ def test_torchrun_forwards_the_signal_and_the_run_resumes(
         assert curves[0]
 
 
-def test_exit_duration(
+def test_exit_duration_saves_a_checkpoint_and_exits(
     tmp_path: Path, flags: Flags, pretrain_here: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--save", tmp_path, "--load", tmp_path, "--exit-duration-in-mins", 0.01, "--eval-interval", 1)

@@ -105,7 +105,7 @@ def test_data_parallel_gives_the_same_curve(
 
 @pytest.mark.distributed
 @pytest.mark.slow
-def test_tensor_and_data_parallel_together(
+def test_tensor_and_data_parallel_ranks_continue_the_curve_of_a_single_process(
     tmp_path: Path, flags: Flags, torchrun: Callable, records: Records, repository_root: Path, pretrain_here: Run
 ) -> None:
     """Four processes resume a run of one, with SGD (so that updates are compared) and activation checkpointing."""
@@ -178,7 +178,7 @@ def test_non_finite_steps_are_skipped_and_counted(
 
 
 @pytest.mark.distributed
-def test_the_shipped_distributed_flags_run(
+def test_flags_of_the_original_distributed_script_run(
     tmp_path: Path, corpus_prefix: Path, torchrun: Callable, records: Records, repository_root: Path
 ) -> None:
     """The flags of ProteinLM's script for distributed pretraining, with smaller sizes."""

@@ -17,7 +17,7 @@ def touch(folder: Path, *names: str) -> None:
         (folder / name).touch()
 
 
-def test_users_own_files(tmp_path: Path) -> None:
+def test_datasets_and_splits_are_found_by_file_name(tmp_path: Path) -> None:
     touch(
         tmp_path,
         "fluorescence_train.csv",
@@ -42,7 +42,7 @@ def test_users_own_files(tmp_path: Path) -> None:
     assert found["fluorescence"].provenance.source == "the user's own files"
 
 
-def test_chains_serve_contacts_and_secondary_structure(tmp_path: Path) -> None:
+def test_chain_files_provide_contacts_and_secondary_structure(tmp_path: Path) -> None:
     touch(tmp_path, "structures/mine_train.tsv.xz", "structures/mine_train.ca.i2.xz")
     found = find_datasets(tmp_path)
     assert list(found) == ["secondary_structure", "proteinnet"]
@@ -56,7 +56,7 @@ def test_chains_serve_contacts_and_secondary_structure(tmp_path: Path) -> None:
     assert find_datasets(tmp_path, structures_as_labels=True)["secondary_structure"].splits["train"].chains
 
 
-def test_stated_provenance(tmp_path: Path) -> None:
+def test_provenance_is_read_from_the_source(tmp_path: Path) -> None:
     touch(tmp_path, "stability_train.csv", "seqs/a.fasta")
     stated = {
         "datasets": {"stability": {"name": "our assay", "licence": "CC-BY-4.0", "simulated": True}},
@@ -77,14 +77,14 @@ def test_stated_provenance(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["{", "[]", '{"datasets": {"stability": {"title": "x"}}}', '{"datasets": {"stability": {}}}']
 )
-def test_unusable_provenance(tmp_path: Path, text: str) -> None:
+def test_malformed_provenance_is_refused(tmp_path: Path, text: str) -> None:
     touch(tmp_path, "stability_train.csv")
     (tmp_path / "provenance.json").write_text(text)
     with pytest.raises(DataError, match=r"provenance\.json"):
         find_datasets(tmp_path)
 
 
-def test_misnamed_split_and_double_split(tmp_path: Path) -> None:
+def test_unknown_and_duplicate_splits_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "fluorescence_validation.csv")
     with pytest.raises(DataError, match="unknown split 'validation'; fluorescence has train, valid, test"):
         find_datasets(tmp_path)
@@ -96,7 +96,7 @@ def test_misnamed_split_and_double_split(tmp_path: Path) -> None:
         find_datasets(tmp_path / "absent")
 
 
-def test_real_data(shared_data: Path) -> None:
+def test_datasets_of_the_real_data_are_found(shared_data: Path) -> None:
     found = find_datasets(shared_data)
     assert len(found) == 6
     assert found["proteinnet"].provenance.name == "PDB chains (not ProteinNet)"

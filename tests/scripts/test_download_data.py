@@ -63,7 +63,7 @@ def fluorescence(site: Site, tmp_path: Path) -> bytes:
     return content
 
 
-def test_published_table_is_complete() -> None:
+def test_the_table_of_archives_has_the_published_sizes() -> None:
     base_url, archives = read_table(DEFAULT_TABLE)
     assert base_url.startswith("https://s3.amazonaws.com/songlabdata/")
     assert archives["pfam"].splits == {"train": 32593668, "valid": 1715454, "holdout": 44311}
@@ -71,7 +71,9 @@ def test_published_table_is_complete() -> None:
     assert {len(archive.md5) for archive in archives.values() if archive.md5} == {32}
 
 
-def test_download_unpack_verify(run: Run, fluorescence: bytes, site: Site, tmp_path: Path, capsys) -> None:
+def test_an_archive_is_downloaded_unpacked_and_verified(
+    run: Run, fluorescence: bytes, site: Site, tmp_path: Path, capsys
+) -> None:
     assert run("fluorescence") == 0
     assert "verified: train 40, valid 3" in capsys.readouterr().out
     folder = tmp_path / "data" / "fluorescence"
@@ -87,7 +89,9 @@ def test_download_unpack_verify(run: Run, fluorescence: bytes, site: Site, tmp_p
     assert len(site.ranges) == 1
 
 
-def test_interrupted_transfer_is_resumed(run: Run, fluorescence: bytes, site: Site, tmp_path: Path, capsys) -> None:
+def test_an_interrupted_transfer_resumes_in_the_next_run(
+    run: Run, fluorescence: bytes, site: Site, tmp_path: Path, capsys
+) -> None:
     site.breaks_after["fluorescence.tar.gz"] = [700]
     assert run("fluorescence") == 1
     error = capsys.readouterr().err
@@ -99,7 +103,7 @@ def test_interrupted_transfer_is_resumed(run: Run, fluorescence: bytes, site: Si
     assert (tmp_path / "data" / "downloads" / "fluorescence.tar.gz").read_bytes() == fluorescence
 
 
-def test_interrupted_transfer_is_taken_up_by_itself(
+def test_an_interrupted_transfer_is_retried_within_a_run(
     run: Run, fluorescence: bytes, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tape.hub.downloads.time.sleep", lambda seconds: None)
@@ -108,21 +112,21 @@ def test_interrupted_transfer_is_taken_up_by_itself(
     assert site.ranges == [None, "bytes=500-", "bytes=800-"]
 
 
-def test_server_without_ranges_starts_anew(run: Run, fluorescence: bytes, site: Site) -> None:
+def test_without_range_requests_the_download_restarts(run: Run, fluorescence: bytes, site: Site) -> None:
     site.breaks_after["fluorescence.tar.gz"] = [700]
     site.ignores_ranges = True
     assert run("fluorescence") == 1
     assert run("fluorescence") == 0
 
 
-def test_complete_part_needs_no_bytes(run: Run, fluorescence: bytes, tmp_path: Path) -> None:
+def test_a_complete_partial_file_is_not_downloaded_again(run: Run, fluorescence: bytes, tmp_path: Path) -> None:
     part = tmp_path / "data" / "downloads" / "fluorescence.tar.gz.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(fluorescence)
     assert run("fluorescence") == 0
 
 
-def test_part_of_another_file_is_dropped(run: Run, fluorescence: bytes, tmp_path: Path, capsys) -> None:
+def test_a_partial_file_of_another_archive_is_deleted(run: Run, fluorescence: bytes, tmp_path: Path, capsys) -> None:
     part = tmp_path / "data" / "downloads" / "fluorescence.tar.gz.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(fluorescence + b"more")
@@ -131,7 +135,9 @@ def test_part_of_another_file_is_dropped(run: Run, fluorescence: bytes, tmp_path
     assert not part.exists()
 
 
-def test_truncated_file_on_the_server(run: Run, fluorescence: bytes, site: Site, tmp_path: Path, capsys) -> None:
+def test_a_truncated_archive_is_refused_and_deleted(
+    run: Run, fluorescence: bytes, site: Site, tmp_path: Path, capsys
+) -> None:
     site.files["fluorescence.tar.gz"] = fluorescence[:-300]
     assert run("fluorescence") == 1
     error = capsys.readouterr().err
@@ -142,7 +148,7 @@ def test_truncated_file_on_the_server(run: Run, fluorescence: bytes, site: Site,
     assert not (tmp_path / "data" / "downloads" / "fluorescence.tar.gz").exists()
 
 
-def test_a_bad_archive_does_not_stand_in_the_good_ones_way(
+def test_a_damaged_archive_is_replaced_by_a_good_one(
     run: Run, fluorescence: bytes, site: Site, tmp_path: Path, capsys
 ) -> None:
     site.files["fluorescence.tar.gz"] = make_tarball(tmp_path / "short", "fluorescence", {"train": 39, "valid": 3})
@@ -155,7 +161,7 @@ def test_a_bad_archive_does_not_stand_in_the_good_ones_way(
 
 
 @pytest.mark.parametrize("content_type_tells", [True, False])
-def test_error_page_instead_of_an_archive(run: Run, site: Site, capsys, content_type_tells: bool) -> None:
+def test_an_error_page_instead_of_an_archive_is_refused(run: Run, site: Site, capsys, content_type_tells: bool) -> None:
     (site.pages if content_type_tells else site.files)["fluorescence.tar.gz"] = PAGE
     assert run("fluorescence") == 1
     error = capsys.readouterr().err
@@ -163,7 +169,9 @@ def test_error_page_instead_of_an_archive(run: Run, site: Site, capsys, content_
     assert "This bucket has moved" in error
 
 
-def test_dead_link_does_not_stop_the_others(run: Run, fluorescence: bytes, tmp_path: Path, capsys) -> None:
+def test_a_dead_link_does_not_prevent_the_other_downloads(
+    run: Run, fluorescence: bytes, tmp_path: Path, capsys
+) -> None:
     assert run("stability", "fluorescence") == 1
     error = capsys.readouterr().err
     assert "stability.tar.gz: dead link: the server responds with HTTP 404 Not Found" in error
@@ -172,12 +180,14 @@ def test_dead_link_does_not_stop_the_others(run: Run, fluorescence: bytes, tmp_p
     assert (tmp_path / "data" / "fluorescence").is_dir()
 
 
-def test_no_server(table: Path, tmp_path: Path, capsys) -> None:
+def test_an_unreachable_server_is_an_error(table: Path, tmp_path: Path, capsys) -> None:
     assert main(["fluorescence", "--target", str(tmp_path), "--table", str(table)]) == 1
     assert "can't be reached" in capsys.readouterr().err
 
 
-def test_wrong_sums(run: Run, fluorescence: bytes, site: Site, table: Path, tmp_path: Path, capsys) -> None:
+def test_a_wrong_checksum_is_refused(
+    run: Run, fluorescence: bytes, site: Site, table: Path, tmp_path: Path, capsys
+) -> None:
     content = json.loads(table.read_text())
     content["archives"]["fluorescence"]["md5"] = "0" * 32
     table.write_text(json.dumps(content))
@@ -190,14 +200,14 @@ def test_wrong_sums(run: Run, fluorescence: bytes, site: Site, table: Path, tmp_
     assert "but the first download had f00" in capsys.readouterr().err
 
 
-def test_wrong_number_of_records(run: Run, site: Site, tmp_path: Path, capsys) -> None:
+def test_a_wrong_number_of_records_is_refused(run: Run, site: Site, tmp_path: Path, capsys) -> None:
     site.files["fluorescence.tar.gz"] = make_tarball(tmp_path / "short", "fluorescence", {"train": 39, "valid": 3})
     assert run("fluorescence") == 1
     assert "fluorescence_train.lmdb: 39 records, but the published split has 40" in capsys.readouterr().err
     assert not (tmp_path / "data" / "fluorescence").exists()
 
 
-def test_folder_with_something_else_is_left_alone(run: Run, fluorescence: bytes, tmp_path: Path, capsys) -> None:
+def test_a_directory_with_other_content_is_not_replaced(run: Run, fluorescence: bytes, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "data" / "fluorescence"
     folder.mkdir(parents=True)
     (folder / "mine").touch()
@@ -207,7 +217,9 @@ def test_folder_with_something_else_is_left_alone(run: Run, fluorescence: bytes,
 
 
 @pytest.mark.parametrize("kind", ["parent", "absolute", "link"])
-def test_archives_can_not_write_elsewhere(run: Run, site: Site, tmp_path: Path, capsys, kind: str) -> None:
+def test_archive_members_outside_the_target_are_refused(
+    run: Run, site: Site, tmp_path: Path, capsys, kind: str
+) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         names = {"parent": "fluorescence/../../evil", "absolute": "/tmp/evil_of_test", "link": "fluorescence/link"}
@@ -221,12 +233,14 @@ def test_archives_can_not_write_elsewhere(run: Run, site: Site, tmp_path: Path, 
     assert not (tmp_path / "evil").exists()
 
 
-def test_unknown_data_set(run: Run) -> None:
+def test_an_unknown_data_set_is_refused(run: Run) -> None:
     with pytest.raises(ConfigError, match="unknown data set trrosetta; choose from fluorescence, stability, pfam"):
         run("trrosetta")
 
 
-def test_shell_command(repository_root: Path, fluorescence: bytes, site: Site, table: Path, tmp_path: Path) -> None:
+def test_the_shell_command_downloads_into_the_target(
+    repository_root: Path, fluorescence: bytes, site: Site, table: Path, tmp_path: Path
+) -> None:
     environment = {"PATH": "/usr/bin:/bin", "VIRTUAL_ENV": str(Path(sys.executable).parent.parent)}
     script = str(repository_root / "scripts" / "download_data.sh")
 

@@ -31,7 +31,7 @@ def test_secondary_structure_from_letters_numbers_and_eight_states() -> None:
     np.testing.assert_array_equal(eight["ss3"], [0, 0, 0, 1, 1, 2, 2, 2])
 
 
-def test_contacts_with_unresolved_residues() -> None:
+def test_unresolved_residues_of_contact_records_are_masked() -> None:
     points = [[0, 0, 0], None, [1.5, 2, 3], [None, None, None]]
     record = make("proteinnet", primary="MKVL", tertiary=points, valid_mask="0111")
     assert record["tertiary"].dtype == np.float32
@@ -43,7 +43,7 @@ def test_contacts_with_unresolved_residues() -> None:
     np.testing.assert_array_equal(make("proteinnet", primary="A", tertiary="[[1, 2, 3]]")["tertiary"], [[1, 2, 3]])
 
 
-def test_scores_and_folds() -> None:
+def test_scores_and_folds_become_numbers() -> None:
     assert make("fluorescence", primary="MK", log_fluorescence="3.5", num_mutations="2") == {
         "primary": "MK",
         "protein_length": 2,
@@ -55,7 +55,7 @@ def test_scores_and_folds() -> None:
     assert (record["fold_label"], record["family_label"]) == (1194, 7)
 
 
-def test_chain() -> None:
+def test_a_chain_becomes_a_structure_record() -> None:
     chain = Chain("1ABC_A", "MKV", "HTE", np.ones((3, 3), dtype=np.float32), "x.tsv, record 1")
     record = chain_record("proteinnet", chain, Counter())
     np.testing.assert_array_equal(record["ss3"], [0, 2, 1])

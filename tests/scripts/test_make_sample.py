@@ -19,7 +19,7 @@ def sample(repository_root: Path) -> Path:
     return repository_root / "tape" / "sample"
 
 
-def test_size(sample: Path) -> None:
+def test_the_sample_is_between_1_and_2_megabytes(sample: Path) -> None:
     size = sum(path.stat().st_size for path in sample.rglob("*") if path.is_file())
     assert 1_000_000 < size <= 2_000_000
 
@@ -58,7 +58,7 @@ def test_no_valid_or_test_chain_is_in_the_corpus(sample: Path) -> None:
     assert np.mean(shared) < 0.2  # by chance, all training chains together; a single one shares 3 % at most
 
 
-def test_lengths_and_sizes(sample: Path) -> None:
+def test_chain_lengths_and_split_sizes(sample: Path) -> None:
     for split, count in (("train", 560), ("valid", 85), ("test", 116)):
         chains = list(read_chains(sample / "structures" / f"pdb_{split}.tsv.xz"))
         assert len(chains) == count
@@ -72,7 +72,7 @@ def test_lengths_and_sizes(sample: Path) -> None:
 
 
 @pytest.mark.slow
-def test_script_makes_this_sample(sample: Path, shared_data: Path, tmp_path: Path) -> None:
+def test_the_script_reproduces_the_sample(sample: Path, shared_data: Path, tmp_path: Path) -> None:
     fresh = tmp_path / "sample"
     make_sample(shared_data, fresh)
     names = [path.relative_to(sample) for path in sorted(sample.rglob("*")) if path.is_file()]

@@ -33,7 +33,7 @@ def generate(root: Path, folder: Path, *arguments: str) -> subprocess.CompletedP
     )
 
 
-def test_default_directories_hold_one_file(tmp_path: Path, repository_root: Path) -> None:
+def test_default_directories_are_used_without_arguments(tmp_path: Path, repository_root: Path) -> None:
     written = write_megatron(tmp_path / "run", make_truth())
     (tmp_path / "models" / "mega").mkdir(parents=True)
     shutil.copy(only_rank(written), tmp_path / "models" / "mega")
@@ -47,7 +47,7 @@ def test_default_directories_hold_one_file(tmp_path: Path, repository_root: Path
 
 
 @pytest.mark.parametrize("kind", ["classic", "sharded"])
-def test_checkpoint_directories(tmp_path: Path, repository_root: Path, kind: str) -> None:
+def test_checkpoint_directories_are_converted(tmp_path: Path, repository_root: Path, kind: str) -> None:
     source = tmp_path / "a checkpoint"
     if kind == "classic":
         write_megatron(source, make_truth(), tp=2, version=1.0)
@@ -75,7 +75,7 @@ def test_an_interpreter_without_torch_is_an_error(
     assert result.stdout == ""
 
 
-def test_missing_checkpoint_is_a_plain_error(tmp_path: Path, repository_root: Path) -> None:
+def test_a_missing_checkpoint_is_a_one_line_error(tmp_path: Path, repository_root: Path) -> None:
     result = generate(repository_root, tmp_path)
     assert result.returncode == 1
     assert "error: models/mega: no such file or directory" in result.stderr

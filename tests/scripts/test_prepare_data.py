@@ -33,7 +33,7 @@ def counts(done) -> dict[tuple[str, str], int]:
     return {(split.folder, split.split): split.records for split in done}
 
 
-def test_folders_and_records(source: Path, tmp_path: Path) -> None:
+def test_records_are_written_per_folder_and_split(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "data"
     assert counts(prepare(source, target)) == {
         ("corpus", "train"): 2,
@@ -55,7 +55,7 @@ def test_folders_and_records(source: Path, tmp_path: Path) -> None:
     assert [TAPETokenizer().decode(corpus[i]) for i in range(2)] == ["MKVL", "ACDEF"]
 
 
-def test_second_run_does_only_what_is_new(source: Path, tmp_path: Path) -> None:
+def test_a_second_run_prepares_only_changed_splits(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "data"
     prepare(source, target)
     stamp = (target / "fluorescence" / "fluorescence_train.lmdb" / "data.mdb").stat().st_mtime_ns
@@ -70,7 +70,7 @@ def test_second_run_does_only_what_is_new(source: Path, tmp_path: Path) -> None:
     assert not any(split.unchanged for split in prepare(source, target, Options(overwrite=True)))
 
 
-def test_limit_and_tasks(source: Path, tmp_path: Path) -> None:
+def test_limit_and_tasks_restrict_what_is_prepared(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "data"
     options = Options(tasks=("corpus", "fluorescence", "masked_language_modeling"), limit=1)
     done = counts(prepare(source, target, options))
@@ -91,7 +91,7 @@ def test_limit_and_tasks(source: Path, tmp_path: Path) -> None:
         Options(limit=0)
 
 
-def test_data_from_elsewhere_are_not_mixed(source: Path, tmp_path: Path) -> None:
+def test_data_sets_of_different_sources_are_not_mixed(source: Path, tmp_path: Path) -> None:
     target, other = tmp_path / "data", tmp_path / "other"
     prepare(source, target, Options(tasks=("fluorescence",)))
     other.mkdir()
@@ -124,7 +124,7 @@ def test_data_from_elsewhere_are_not_mixed(source: Path, tmp_path: Path) -> None
         ("corpus_test.fasta", ">a\nMK\n>b\n", r"corpus_test\.fasta, record 2 \(b\): empty record"),
     ],
 )
-def test_nothing_half_written_stays(source: Path, tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_a_bad_record_leaves_no_partial_files(source: Path, tmp_path: Path, name: str, text: str, message: str) -> None:
     (source / name).write_text(text)
     with pytest.raises(DataError, match=message):
         prepare(source, tmp_path / "data")
@@ -133,12 +133,14 @@ def test_nothing_half_written_stays(source: Path, tmp_path: Path, name: str, tex
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
-def test_empty_directory(tmp_path: Path) -> None:
+def test_an_empty_source_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no data set found"):
         prepare(tmp_path, tmp_path / "data")
 
 
-def test_sample_is_prepared_whole(repository_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_embedded_sample_is_prepared_completely(
+    repository_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     target = tmp_path / "data"
     main([str(repository_root / "tape" / "sample"), str(target)])
     shown = capsys.readouterr().out
@@ -155,7 +157,9 @@ def test_sample_is_prepared_whole(repository_root: Path, tmp_path: Path, capsys:
     assert (target / "corpus" / "train_text_document.idx").exists()
 
 
-def test_command_line(source: Path, tmp_path: Path, run_script, assert_clean_error) -> None:
+def test_the_command_prints_help_and_one_line_errors(
+    source: Path, tmp_path: Path, run_script, assert_clean_error
+) -> None:
     shown = run_script("scripts/prepare_data.py", "--help", cwd=tmp_path, check=True).stdout
     assert "log_fluorescence: a number" in shown
     run_script("scripts/prepare_data.py", source, tmp_path / "data", cwd=tmp_path, check=True)
@@ -164,7 +168,7 @@ def test_command_line(source: Path, tmp_path: Path, run_script, assert_clean_err
     assert_clean_error(result, "fluorescence_train.csv", "record 1", "bright")
 
 
-def test_real_data(shared_data: Path, tmp_path: Path) -> None:
+def test_the_real_data_are_prepared(shared_data: Path, tmp_path: Path) -> None:
     tasks = ("secondary_structure", "contact_prediction", "remote_homology", "fluorescence", "stability")
     done = prepare(shared_data, tmp_path / "data", Options(tasks=tasks, limit=20))
     assert len(done) == 15

@@ -62,7 +62,7 @@ def test_plan_covers_every_task_and_variant(tmp_path):
     assert "--head_learning_rate" not in commands["finetune_contact_prediction_onehot"]
 
 
-def test_the_first_answer_about_bf16_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bf16_measurement_of_the_first_run_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another measurement may differ, which would change the commands and run every step again."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(low_precision, "fast_bf16", lambda device: True)
@@ -74,7 +74,7 @@ def test_the_first_answer_about_bf16_counts(tmp_path: Path, monkeypatch: pytest.
     assert quickstart.Machine.found(4, tmp_path / "steps") == first
 
 
-def test_missing_data_are_named(tmp_path, own_data):
+def test_a_missing_data_set_is_named(tmp_path, own_data):
     size = quickstart.SIZES["tiny"]
     with pytest.raises(ConfigError, match="no data of fluorescence"):
         quickstart.plan(own_data, tmp_path, ["fluorescence"], size, MACHINE)
@@ -86,7 +86,7 @@ def test_missing_data_are_named(tmp_path, own_data):
         quickstart.plan(own_data, tmp_path, ["secondary_structure"], size, MACHINE)
 
 
-def test_other_tasks_and_other_files_leave_what_is_done_alone(tmp_path, own_data):
+def test_completed_steps_are_kept_when_tasks_or_other_files_change(tmp_path, own_data):
     out = tmp_path / "out"
 
     def fingerprints(*tasks: str) -> dict[str, str]:
@@ -103,7 +103,7 @@ def test_other_tasks_and_other_files_leave_what_is_done_alone(tmp_path, own_data
     assert changed == {name for name in both if "secondary_structure" in name}
 
 
-def test_data_are_not_written_over(tmp_path, own_data):
+def test_data_are_not_overwritten(tmp_path, own_data):
     size = quickstart.SIZES["tiny"]
     (tmp_path / "data").symlink_to(own_data)
     with pytest.raises(ConfigError, match="choose another --out"):
@@ -119,7 +119,7 @@ def test_data_are_not_written_over(tmp_path, own_data):
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_all_steps_on_own_data(tmp_path, own_data, monkeypatch):
+def test_all_steps_run_on_user_data(tmp_path, own_data, monkeypatch):
     settings = quickstart.FINETUNING
     short = {task: dataclasses.replace(setting, epochs=1, onehot_epochs=1) for task, setting in settings.items()}
     monkeypatch.setattr(quickstart, "FINETUNING", short)

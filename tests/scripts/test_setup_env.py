@@ -77,7 +77,7 @@ def pip_calls(tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("recording_venv")
-def test_it_installs_once(setup_env: Run, tree: Path, tmp_path: Path) -> None:
+def test_packages_are_installed_once(setup_env: Run, tree: Path, tmp_path: Path) -> None:
     assert setup_env("run").returncode == 0
     first = pip_calls(tmp_path)
     assert any("requirements/run.txt" in call for call in first)
@@ -91,7 +91,7 @@ def test_it_installs_once(setup_env: Run, tree: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("recording_venv")
-def test_the_test_set_serves_for_the_run_set_but_not_the_reverse(setup_env: Run, tmp_path: Path) -> None:
+def test_the_test_packages_include_the_run_packages_but_not_the_reverse(setup_env: Run, tmp_path: Path) -> None:
     assert setup_env("run").returncode == 0
     assert setup_env("test").returncode == 0
     after_both = pip_calls(tmp_path)
@@ -100,7 +100,7 @@ def test_the_test_set_serves_for_the_run_set_but_not_the_reverse(setup_env: Run,
     assert pip_calls(tmp_path) == after_both
 
 
-def test_a_failed_install_is_loud_and_is_tried_again(setup_env: Run, recording_venv: Path, tmp_path: Path) -> None:
+def test_a_failed_installation_is_reported_and_retried(setup_env: Run, recording_venv: Path, tmp_path: Path) -> None:
     failed = setup_env("run", PIP_FAILS="1")
     assert failed.returncode != 0
     assert "no matching distribution" in failed.stderr
@@ -111,7 +111,7 @@ def test_a_failed_install_is_loud_and_is_tried_again(setup_env: Run, recording_v
     assert len(pip_calls(tmp_path)) > tried
 
 
-def test_an_old_python_is_refused_in_plain_words(setup_env: Run, tmp_path: Path) -> None:
+def test_an_old_python_is_refused(setup_env: Run, tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     for name in ("python3", "python3.13", "python3.12", "python3.11", "python3.10", "python"):
         write_executable(programs / name, TOO_OLD)
@@ -128,14 +128,14 @@ def test_a_python_without_venv_is_named(setup_env: Run, tmp_path: Path) -> None:
     assert "python3-venv" in refused.stderr
 
 
-def test_a_wrong_python_or_set_is_refused(setup_env: Run, tmp_path: Path) -> None:
+def test_an_unknown_python_or_package_set_is_refused(setup_env: Run, tmp_path: Path) -> None:
     old = write_executable(tmp_path / "old-python", TOO_OLD)
     assert str(old) in setup_env("run", PROTEINLM_PYTHON=str(old)).stderr
     assert "usage: setup_env.sh run|test" in setup_env("everything").stderr
     assert setup_env().returncode != 0
 
 
-def test_a_folder_that_is_no_environment_is_left_alone(setup_env: Run, tmp_path: Path) -> None:
+def test_a_directory_that_is_not_an_environment_is_not_replaced(setup_env: Run, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     write_executable(precious / "thesis.txt", "years of work")
     refused = setup_env("run", PROTEINLM_VENV=str(precious))
@@ -144,7 +144,7 @@ def test_a_folder_that_is_no_environment_is_left_alone(setup_env: Run, tmp_path:
     assert (precious / "thesis.txt").exists()
 
 
-def test_a_moved_environment_is_made_anew(setup_env: Run, recording_venv: Path, tmp_path: Path) -> None:
+def test_a_moved_environment_is_recreated(setup_env: Run, recording_venv: Path, tmp_path: Path) -> None:
     (recording_venv / "made_at").write_text("/elsewhere/.venv\n", encoding="utf-8")
     python = write_executable(tmp_path / "python-making-venvs", MAKES_VENV)
     moved = setup_env("run", PROTEINLM_PYTHON=str(python))

@@ -69,6 +69,6 @@ def test_remote_homology_families_do_not_cross_splits() -> None:
     assert not train & {record["primary"] for record in records["test_fold_holdout"]}
 
 
-def test_seed_decides() -> None:
+def test_records_are_a_function_of_the_seed() -> None:
     first, second, other = (simulate_stability(SIZES, np.random.default_rng(seed)) for seed in (0, 0, 1))
     assert first == second != other

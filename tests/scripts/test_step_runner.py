@@ -26,7 +26,7 @@ def make_chain(folder: Path) -> list[Step]:
     ]
 
 
-def test_each_step_runs_once_until_something_changes(tmp_path):
+def test_a_step_runs_again_only_after_a_change(tmp_path):
     (tmp_path / "source").write_text("data")
     records = tmp_path / "steps"
 
@@ -41,14 +41,14 @@ def test_each_step_runs_once_until_something_changes(tmp_path):
     assert run() == ["three"]
 
 
-def test_a_changed_command_runs_again_with_all_that_follows(tmp_path):
+def test_a_changed_command_reruns_its_step_and_all_dependent_steps(tmp_path):
     steps = make_chain(tmp_path)
     StepRunner(steps, tmp_path / "steps", tmp_path).run()
     steps[0] = Step("one", write(tmp_path / "first", "y"), (tmp_path / "first",), inputs=(tmp_path / "source",))
     assert sorted(StepRunner(steps, tmp_path / "steps", tmp_path).run()) == ["one", "two"]
 
 
-def test_old_directories_are_cleared_before_a_step_runs_again(tmp_path):
+def test_output_directories_are_cleared_before_a_step_runs_again(tmp_path):
     made = tmp_path / "made"
     step = Step("one", (sys.executable, "-c", f"import os; os.mkdir({str(made)!r})"), (made,))
     made.mkdir()  # an empty one is in nobody's way
@@ -61,7 +61,7 @@ def test_old_directories_are_cleared_before_a_step_runs_again(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["file", "directory"])
-def test_what_it_has_not_made_is_never_removed(tmp_path, kind):
+def test_outputs_of_other_programs_are_never_removed(tmp_path, kind):
     mine = tmp_path / "second"
     if kind == "directory":
         mine.mkdir()
@@ -75,7 +75,7 @@ def test_what_it_has_not_made_is_never_removed(tmp_path, kind):
     assert not (tmp_path / "first").exists()  # nothing has run
 
 
-def test_what_it_has_made_may_be_moved_with_its_records(tmp_path):
+def test_outputs_may_be_moved_together_with_the_step_records(tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
     (old / "source").touch()
@@ -86,14 +86,14 @@ def test_what_it_has_made_may_be_moved_with_its_records(tmp_path):
 
 
 @pytest.mark.parametrize("made", ["data", "."])
-def test_nothing_is_written_over_what_is_read(tmp_path, made):
+def test_a_step_that_would_overwrite_an_input_is_refused(tmp_path, made):
     source = tmp_path / "data" / "proteins.fasta"
     step = Step("one", ("true",), (tmp_path / made,), inputs=(tmp_path / "data" / ".." / "data" / source.name,))
     with pytest.raises(ConfigError, match=r"proteins\.fasta is an input, but .* would be overwritten"):
         StepRunner([step], tmp_path / "steps", tmp_path)
 
 
-def test_a_failure_names_the_command_and_shows_its_log(tmp_path):
+def test_a_failed_step_reports_its_command_and_log(tmp_path):
     failing = Step("bad", (sys.executable, "-c", "print('the reason'); raise SystemExit(3)"), ())
     later = Step("later", write(tmp_path / "later"), (tmp_path / "later",), after=("bad",))
     with pytest.raises(StepError, match=r"exit code 3.*\n.*python -c(.|\n)*\| the reason"):
@@ -103,7 +103,7 @@ def test_a_failure_names_the_command_and_shows_its_log(tmp_path):
         StepRunner([failing], tmp_path / "steps", tmp_path).run()
 
 
-def test_a_failure_ends_what_runs_beside_it(tmp_path):
+def test_a_failed_step_ends_the_steps_that_run_in_parallel(tmp_path):
     failing = Step("bad", (sys.executable, "-c", "raise SystemExit(1)"), ())
     endless = Step("endless", (sys.executable, "-c", "import time; time.sleep(60)"), ())
     start = time.monotonic()
@@ -112,11 +112,11 @@ def test_a_failure_ends_what_runs_beside_it(tmp_path):
     assert time.monotonic() - start < 30
 
 
-def test_a_step_must_make_its_files(tmp_path):
+def test_a_step_without_its_output_files_fails(tmp_path):
     with pytest.raises(StepError, match="did not write"):
         StepRunner([Step("one", (sys.executable, "-c", ""), (tmp_path / "no",))], tmp_path / "s", tmp_path).run()
 
 
-def test_commands_are_shown_as_typed():
+def test_commands_are_printed_as_shell_commands():
     step = Step("one", (sys.executable, "a b.py", "--x"), (), environment={"OMP_NUM_THREADS": "1"})
     assert command_line(step) == "OMP_NUM_THREADS=1 python 'a b.py' --x"

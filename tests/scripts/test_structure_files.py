@@ -31,7 +31,7 @@ def distances(tertiary: np.ndarray) -> np.ndarray:
     return np.linalg.norm(tertiary[:, None] - tertiary[None], axis=-1)
 
 
-def test_round_trip_keeps_every_distance(tmp_path: Path) -> None:
+def test_coordinates_survive_a_round_trip(tmp_path: Path) -> None:
     chains = [chain("1ABC_A", 7), chain("2DEF_B", 40)]
     path = tmp_path / "pdb_valid.tsv.xz"
     write_chains(path, chains)
@@ -41,11 +41,11 @@ def test_round_trip_keeps_every_distance(tmp_path: Path) -> None:
         assert new.tertiary.dtype == np.float32
 
 
-def test_three_states() -> None:
+def test_eight_dssp_states_are_reduced_to_three() -> None:
     assert three_state("GHIBESTC") == "HHHEECCC"
 
 
-def test_coordinates_too_few_or_too_many(table: Path) -> None:
+def test_a_wrong_number_of_coordinates_is_refused(table: Path) -> None:
     path = coordinate_file(table)
     planes = np.frombuffer(lzma.decompress(path.read_bytes()), dtype="<i2").reshape(3, -1)
     path.write_bytes(lzma.compress(planes[:, :-1].tobytes()))
@@ -78,7 +78,7 @@ def test_bad_rows_are_named(table: Path, row: str, message: str) -> None:
         list(read_chains(table))
 
 
-def test_missing_column_is_named(table: Path) -> None:
+def test_a_missing_column_is_named(table: Path) -> None:
     table.write_bytes(lzma.compress(b"id\tprimary\nx\tACD\n"))
     with pytest.raises(DataError, match="missing column ss8; the columns are id, primary"):
         list(read_chains(table))

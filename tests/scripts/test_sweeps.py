@@ -38,7 +38,7 @@ def run(root: Path, folder: Path, script: str, *words: object) -> subprocess.Com
 
 
 @pytest.mark.slow
-def test_every_saved_epoch_is_evaluated_on_the_splits_there_are(repository_root: Path, folder: Path) -> None:
+def test_every_saved_epoch_is_evaluated_on_the_splits_that_exist(repository_root: Path, folder: Path) -> None:
     result = run(repository_root, folder, "para.sh", "ss", 4, 3, 0.001, 1, 2, "--", *TINY)
     assert result.returncode == 0, result.stderr
     directory = folder / "results/ss/secondary_structure_onehot_task-ss-bs-4-ep-3-lr-0.001"
@@ -49,7 +49,7 @@ def test_every_saved_epoch_is_evaluated_on_the_splits_there_are(repository_root:
 
 
 @pytest.mark.slow
-def test_the_best_rate_on_validation_data(repository_root: Path, folder: Path) -> None:
+def test_learning_rates_are_ranked_by_validation_metric(repository_root: Path, folder: Path) -> None:
     result = run(repository_root, folder, "sweep.sh", "st", 2, "1e-2", "1e-5", "--", *TINY, "--num_train_epochs", 2)
     assert result.returncode == 0, result.stderr
     rows = list(csv.DictReader((folder / "results/sweep/stability.csv").read_text().splitlines()))
@@ -64,7 +64,7 @@ def test_the_best_rate_on_validation_data(repository_root: Path, folder: Path) -
     assert not list(folder.glob("results/**/eval_*.json"))  # test splits are not read
 
 
-def test_wrong_arguments(repository_root: Path, folder: Path) -> None:
+def test_wrong_arguments_print_the_usage(repository_root: Path, folder: Path) -> None:
     for script in ("para.sh", "sweep.sh"):
         result = run(repository_root, folder, script, "ss")
         assert (result.returncode, "usage: " in result.stderr) == (2, True)

@@ -59,7 +59,9 @@ IN_BOTH: list[tuple[dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(("changed", "words"), IN_BOTH)
-def test_bad_records(fails: Call, models: Path, changed: dict[str, Any], words: list[str]) -> None:
+def test_training_and_evaluation_name_the_bad_record(
+    fails: Call, models: Path, changed: dict[str, Any], words: list[str]
+) -> None:
     write_data(**changed)
     contains(fails(train_command, *training()), ["stability_train.lmdb", *words])
     assert not list(Path("results").glob("*/0"))
@@ -81,7 +83,9 @@ def test_bad_records(fails: Call, models: Path, changed: dict[str, Any], words: 
         ("contact_prediction", "proteinnet", {}, ["proteinnet_train.lmdb", "nothing to learn from"]),
     ],
 )
-def test_bad_labels(fails: Call, task: str, folder: str | None, changed: dict[str, Any], words: list[str]) -> None:
+def test_training_names_the_bad_label(
+    fails: Call, task: str, folder: str | None, changed: dict[str, Any], words: list[str]
+) -> None:
     write_data(folder or task, **changed)
     contains(fails(train_command, *training(task)), words)
     assert not list(Path("results").glob("*/0"))
@@ -99,7 +103,9 @@ DAMAGED_STORES: list[tuple[Callable[[Path, str], object], list[str]]] = [
 
 
 @pytest.mark.parametrize(("damage", "words"), DAMAGED_STORES)
-def test_damaged_lmdb(fails: Call, models: Path, damage: Callable[[Path, str], object], words: list[str]) -> None:
+def test_training_and_evaluation_name_the_damaged_lmdb(
+    fails: Call, models: Path, damage: Callable[[Path, str], object], words: list[str]
+) -> None:
     for command, split, arguments in (
         (train_command, "train", training()),
         (eval_command, "test", evaluation(models / "good")),
@@ -128,7 +134,7 @@ def test_damaged_lmdb(fails: Call, models: Path, damage: Callable[[Path, str], o
         (("--learning_rate", "nan"), ["--learning_rate"]),
     ],
 )
-def test_training_options(fails: Call, extra: tuple[str, ...], words: list[str]) -> None:
+def test_training_names_the_bad_option(fails: Call, extra: tuple[str, ...], words: list[str]) -> None:
     write_data()
     write("bad.json", "{")
     write("text.json", '{"hidden_size": "wide"}')
@@ -155,14 +161,16 @@ def replace_weights(model: Path, name: str, content: bytes) -> None:
         (lambda model: (model / "results.pkl").mkdir(), ["results.pkl", "directory"]),
     ],
 )
-def test_damaged_model(fails: Call, models: Path, damage: Callable[[Path], object], words: list[str]) -> None:
+def test_evaluation_names_the_damaged_model_file(
+    fails: Call, models: Path, damage: Callable[[Path], object], words: list[str]
+) -> None:
     write_data()
     shutil.copytree(models / "good", "model")
     damage(Path("model"))
     contains(fails(eval_command, *evaluation("model")), words)
 
 
-def test_evaluation_that_means_nothing(fails: Call, models: Path) -> None:
+def test_missing_or_unsuitable_models_and_splits_are_refused(fails: Call, models: Path) -> None:
     write_data()
     contains(fails(eval_command, *evaluation("absent")), ["absent"])
     contains(fails(eval_command, *evaluation(models / "unirep")), ["unirep", "vocabulary", "iupac"])
@@ -171,7 +179,7 @@ def test_evaluation_that_means_nothing(fails: Call, models: Path) -> None:
     assert not (models / "nan" / "results.pkl").exists()
 
 
-def test_changed_characters_are_said(models: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_substituted_characters_are_reported(models: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
     write_data(primary="mkJ")
     monkeypatch.setattr("sys.argv", ["tape-eval", *map(str, evaluation(models / "good", "--log_level", "WARNING"))])
     assert eval_command() == 0
@@ -192,7 +200,9 @@ def test_changed_characters_are_said(models: Path, monkeypatch, capsys: pytest.C
         ("x/a.npz", b"junk", ["a.npz"]),
     ],
 )
-def test_embed(fails: Call, models: Path, name: str, content: str | bytes, words: list[str]) -> None:
+def test_embedding_names_the_bad_record_or_file(
+    fails: Call, models: Path, name: str, content: str | bytes, words: list[str]
+) -> None:
     write(name, content)
     contains(fails(embed_command, "transformer", name.split("/")[0], "out.npz", models / "good", *QUIET), words)
     assert not Path("out.npz").exists()

@@ -10,7 +10,7 @@ from tape.configs import ProteinBertConfig, ProteinConfig, ProteinOneHotConfig
 from tape.errors import CheckpointError, ConfigError
 
 
-def test_defaults_are_tapes():
+def test_defaults_are_those_of_tape():
     values = ProteinBertConfig().to_dict()
     expected = {"vocab_size": 30, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
     expected |= {"intermediate_size": 3072, "hidden_act": "gelu", "max_position_embeddings": 8096}
@@ -49,7 +49,7 @@ def test_only_transformers_have_heads_to_prune():
         ProteinOneHotConfig(pruned_heads={0: [1]})
 
 
-def test_pruned_heads_are_numbers_in_order_and_written_where_there_are_any(tmp_path):
+def test_pruned_heads_are_sorted_and_written_only_if_there_are_any(tmp_path):
     assert "pruned_heads" not in ProteinBertConfig(pruned_heads={}).to_dict()
     config = ProteinBertConfig(pruned_heads={"3": [5, 0, 5], 1: []})
     assert config.pruned_heads == {3: [0, 5]}

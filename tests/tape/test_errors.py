@@ -11,7 +11,7 @@ from tape.errors import ConfigError, DataError, ProteinLMError, UnknownResidueEr
 
 
 @pytest.mark.parametrize("kind", [ProteinLMError, DataError, UnknownResidueError, ConfigError])
-def test_every_error_shows_its_sentence(kind, capsys):
+def test_every_user_error_is_printed_on_one_line(kind, capsys):
     def fail() -> None:
         raise kind("train.fasta, record 3: empty")
 
@@ -19,7 +19,7 @@ def test_every_error_shows_its_sentence(kind, capsys):
     assert capsys.readouterr().err == "error: train.fasta, record 3: empty\n"
 
 
-def test_exit_codes():
+def test_exit_codes_of_commands():
     assert run_cli(lambda: None) == 0
     assert run_cli(lambda: 3) == 3
 
@@ -31,7 +31,7 @@ def test_exit_codes():
         run_cli(lambda: 1 // 0)
 
 
-def test_what_the_system_refuses_names_the_path(capsys, tmp_path):
+def test_operating_system_errors_name_the_path(capsys, tmp_path):
     (tmp_path / "file").touch()
     assert run_cli(lambda: (tmp_path / "file" / "x").mkdir()) == 1
     assert run_cli(lambda: (tmp_path / "file").rename(tmp_path / "absent" / "y")) == 1

@@ -18,7 +18,7 @@ from tape.main import eval_command, run_eval, train_command
 Train = Callable[..., Path]
 
 
-def test_history_and_arguments(train: Train) -> None:
+def test_training_writes_history_and_arguments(train: Train) -> None:
     run = train("transformer", "stability", "--num_train_epochs", 2, "--batch_size", 4, "--config", "hidden_act=relu")
     history = read_history(run)
     assert [(record["epoch"], record["step"]) for record in history] == [(0, 3), (1, 6)]
@@ -185,7 +185,7 @@ def test_the_contact_head_can_be_chosen(head: str, train: Train, small_data: Pat
     assert all(0.0 <= value <= 1.0 for value in values.values())
 
 
-def test_precision_and_accumulation_options(train: Train) -> None:
+def test_mixed_precision_and_gradient_accumulation_train(train: Train) -> None:
     options = ("--num_train_epochs", 1, "--batch_size", 6, "--gradient_accumulation_steps", 4)
     run = train("transformer", "secondary_structure", "--bf16", *options)
     assert read_history(run)[0]["step"] == 2
@@ -213,7 +213,7 @@ def test_a_metric_of_another_task_is_refused_before_training(
     assert not (model / "results.pkl").exists()
 
 
-def test_improvement_and_patience(train: Train) -> None:
+def test_epochs_are_saved_on_improvement(train: Train) -> None:
     run = train("transformer", "stability", "--save_freq", "improvement", "--patience", 2, "--num_train_epochs", 3)
     best = json.loads((run / "best.json").read_text())
     losses = {record["epoch"]: record["valid"]["loss"] for record in read_history(run)}
@@ -253,7 +253,7 @@ def test_patience_between_two_saved_epochs(train: Train, small_data: Path) -> No
     assert run_eval(words)["loss"] == pytest.approx(history[-1]["valid"]["loss"], rel=1e-4)
 
 
-def test_long_proteins_and_max_length(
+def test_max_length_restricts_the_training_split_only(
     train: Train, write_split: Callable[..., Path], small_config: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     # bug 16: an error instead of a silent filter; --max_length filters the training set only
@@ -391,7 +391,7 @@ def test_commands_report_errors_on_one_line_with_an_exit_status(
         assert "stability" in captured[-1]
 
 
-def test_the_scripts_run(
+def test_the_scripts_train_and_evaluate(
     run_script: Callable[..., Any],
     assert_clean_error: Callable[..., None],
     small_data: Path,

@@ -29,7 +29,7 @@ def test_special_tokens_are_never_masked_nor_inserted():  # bugs 8 and 29 in doc
         assert (corrupted[labels < 0] == ids[labels < 0]).all()
 
 
-def test_rates():
+def test_masking_rates_are_those_of_bert():
     rng = np.random.default_rng(1)
     ids = protein(20_000)
     corrupted, labels = mask_tokens(ids, TOKENIZER, rng)
@@ -48,7 +48,7 @@ def test_every_protein_has_a_prediction(length):  # bug 31 in docs/compatibility
         assert (labels >= 0).sum() == 1
 
 
-def test_pure_function_of_the_generator():
+def test_masks_are_a_pure_function_of_the_generator():
     ids = protein(100)
     before = ids.copy()
     first = mask_tokens(ids, TOKENIZER, np.random.default_rng(7))

@@ -49,7 +49,7 @@ def test_a_model_is_registered_by_decorator_and_by_call(registry: Registry) -> N
     assert spec.get_model("called") is SomeModel
 
 
-def test_a_whole_spec_is_registered(registry: Registry) -> None:
+def test_a_complete_task_spec_is_registered(registry: Registry) -> None:
     registry.register_task_spec("whole", TaskSpec(Task("whole", num_labels=2), SomeDataset))
 
     @registry.register_task_spec("made")
@@ -60,12 +60,12 @@ def test_a_whole_spec_is_registered(registry: Registry) -> None:
     assert registry.get_task_spec("made").num_labels == 5
 
 
-def test_a_shape_may_be_stated(registry: Registry) -> None:
+def test_a_task_type_may_be_given(registry: Registry) -> None:
     registry.register_task("shaped", dataset=SomeDataset, task_type="residue class")
     assert registry.get_task_spec("shaped").task_type is TaskType.RESIDUE_CLASS
 
 
-def test_taken_names_are_refused_and_the_same_definition_is_not(registry: Registry) -> None:
+def test_a_name_can_be_registered_again_only_with_the_same_definition(registry: Registry) -> None:
     registry.register_task("mine", dataset=SomeDataset)
     registry.register_task("mine", dataset=SomeDataset)
     with pytest.raises(ConfigError, match="'mine' is registered already"):
@@ -76,14 +76,14 @@ def test_taken_names_are_refused_and_the_same_definition_is_not(registry: Regist
         registry.register_metric("mse")(lambda target, prediction: 0.0)
 
 
-def test_a_task_that_is_a_name_alone_may_be_registered(registry: Registry) -> None:
+def test_a_task_without_a_data_set_may_be_registered_later(registry: Registry) -> None:
     registry.task_name_mapping["reserved"] = TaskSpec(Task("reserved"), "")
     assert not registry.get_task_spec("reserved").is_available
     registry.register_task("reserved", dataset=SomeDataset)
     assert registry.get_task_spec("reserved").is_available
 
 
-def test_unknown_names_say_what_is_known(registry: Registry) -> None:
+def test_an_unknown_name_lists_the_registered_ones(registry: Registry) -> None:
     with pytest.raises(ConfigError, match="unknown task 'nope'; registered: contact_prediction"):
         registry.get_task_spec("nope")
     with pytest.raises(ConfigError, match="no model 'gru'; registered: lstm, onehot, resnet"):
@@ -143,6 +143,6 @@ def test_a_configuration_without_defaults_is_read_from_its_file(registry: Regist
         registry.get_task_model(*words)
 
 
-def test_a_misspelt_configuration_value_is_refused(registry: Registry, small_config: Path) -> None:
+def test_a_misspelled_configuration_key_is_refused(registry: Registry, small_config: Path) -> None:
     with pytest.raises(ConfigError, match="ProteinBertConfig has no hiden_size; it has .*hidden_size"):
         registry.get_task_model("transformer", "fluorescence", small_config, hiden_size=3)

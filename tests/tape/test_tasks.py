@@ -26,7 +26,7 @@ def test_published_names_folders_and_sizes() -> None:
     }
 
 
-def test_the_shape_chooses_the_head() -> None:
+def test_the_task_type_selects_the_head() -> None:
     assert TASKS["stability"].model_references == {
         "transformer": "tape.models.modeling_bert:ProteinBertForValuePrediction",
         "lstm": "tape.models.modeling_lstm:ProteinLSTMForValuePrediction",
@@ -37,7 +37,7 @@ def test_the_shape_chooses_the_head() -> None:
     assert Task("a third party's").model_references == {}
 
 
-def test_every_shape_has_traits() -> None:
+def test_every_task_type_has_traits() -> None:
     assert set(TASK_TYPE_TRAITS) == set(TaskType)
 
 
@@ -49,7 +49,7 @@ def test_every_reference_resolves(task: Task) -> None:
         assert spec.get_model(name).config_class is not None
 
 
-def test_tasks_registry_and_arguments_leave_torch_out() -> None:
+def test_tasks_registry_and_parsers_do_not_import_torch() -> None:
     code = (
         "import sys, tape.main, tape.cli.train; tape.cli.train.create_train_parser(); sys.exit('torch' in sys.modules)"
     )

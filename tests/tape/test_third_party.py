@@ -125,7 +125,7 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-def test_their_task_and_model_train_resume_and_evaluate(
+def test_a_third_party_task_and_model_train_resume_and_evaluate(
     script: Path, run_script: Callable[..., Any], small_data: Path, tmp_path: Path
 ) -> None:
     options = ["--data_dir", small_data, "--num_train_epochs", 2, "--time_or_name", "x", "--batch_size", 5]
@@ -149,7 +149,7 @@ def test_their_task_and_model_train_resume_and_evaluate(
 
 @pytest.mark.distributed
 @pytest.mark.slow
-def test_their_task_trains_in_two_processes(
+def test_a_third_party_task_trains_in_two_processes(
     script: Path, run_script: Callable[..., Any], small_data: Path, tmp_path: Path, free_port: int
 ) -> None:
     """The processes of ``run_train_distributed`` know it too; and their model has a parameter that no loss reaches."""
@@ -236,7 +236,7 @@ class Derived(StabilityDataset):
 
 
 @pytest.mark.parametrize("kind", [Twice, EverySecond, Backwards, SelfCropping, Derived])
-def test_their_examples_are_counted_and_named_by_their_data_set_not_its_file(
+def test_examples_are_counted_and_named_by_the_third_party_data_set(
     kind: Any, train: Callable[..., Path], small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "task_name_mapping", dict(registry.task_name_mapping))
@@ -254,7 +254,7 @@ def test_their_examples_are_counted_and_named_by_their_data_set_not_its_file(
     assert targets == pytest.approx([test.value(index) for index in range(len(test))])
 
 
-def test_a_class_derived_from_a_built_in_one_may_speak_for_itself(small_data: Path) -> None:
+def test_a_derived_data_set_may_override_index_and_labels(small_data: Path) -> None:
     class Labeled(SecondaryStructureDataset):  # reads what the built-in one reads, so its methods hold
         field = "ss8"
 

@@ -9,7 +9,7 @@ from tape.errors import ConfigError, DataError, UnknownResidueError
 from tape.tokenizers import IUPAC_VOCAB, TAPETokenizer, normalize_sequence
 
 
-def test_iupac_ids_are_tapes():
+def test_iupac_ids_are_those_of_tape():
     tokenizer = TAPETokenizer()
     assert tokenizer.vocab_size == 30
     assert (tokenizer.pad_id, tokenizer.mask_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.unk_id) == (
@@ -33,7 +33,7 @@ def test_encode_adds_special_tokens_and_decode_drops_them():
     assert tokenizer.encode_residues("").size == 0
 
 
-def test_tape_method_names():
+def test_method_names_are_those_of_tape():
     tokenizer = TAPETokenizer.from_pretrained("iupac")
     tokens = tokenizer.add_special_tokens(tokenizer.tokenize("AC"))
     assert tokens == ["<cls>", "A", "C", "<sep>"]
@@ -53,7 +53,7 @@ def test_unknown_residue_names_character_and_position(text):
     assert f"position {1 if text == 'ac' else 3}" in message
 
 
-def test_unirep_vocabulary():  # bug 39 in docs/compatibility.md
+def test_unirep_ids_are_those_of_tape():  # bug 39 in docs/compatibility.md
     tokenizer = TAPETokenizer("unirep")
     assert tokenizer.vocab_size == 29
     assert tokenizer.encode("MOJ").tolist() == [24, 1, 22, 23, 25]
@@ -68,16 +68,16 @@ def test_unknown_vocabulary_is_refused():  # bug 39 in docs/compatibility.md
         TAPETokenizer("x")
 
 
-def test_fingerprints_differ():
+def test_vocabularies_have_different_fingerprints():
     assert TAPETokenizer().fingerprint == TAPETokenizer("iupac").fingerprint != TAPETokenizer("unirep").fingerprint
 
 
-def test_residue_ids_hold_no_special_token():
+def test_residue_ids_exclude_special_tokens():
     assert TAPETokenizer().residue_ids.tolist() == list(range(5, 30))
     assert TAPETokenizer("unirep").residue_ids.tolist() == list(range(1, 24))
 
 
-def test_normalize_counts_every_change():
+def test_normalization_counts_every_change():
     text, counts = normalize_sequence("ac-D.J eF*\n", drop_gaps=True)
     assert text == "ACDXEF"
     assert counts == {"lower_case": 3, "J_to_X": 1, "gap_removed": 2, "stop_removed": 1}
@@ -92,20 +92,20 @@ def test_other_alphabets_are_refused_not_upper_cased(letter: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["AC-D", "AC.D", "ACD*"])
-def test_labeled_records_refuse_what_would_shift_labels(text):
+def test_characters_that_would_shift_labels_are_refused(text):
     with pytest.raises(UnknownResidueError, match="labeled record"):
         normalize_sequence(text, drop_gaps=False)
 
 
 @pytest.mark.parametrize(("text", "stops"), [("AC*", 1), ("ac**", 2), ("AC * ", 1), ("AC", 0)])
-def test_a_stop_at_the_end_of_an_unlabeled_protein_is_left_out_and_counted(text, stops):
+def test_a_stop_at_the_end_of_an_unlabeled_protein_is_removed_and_counted(text, stops):
     sequence, changes = normalize_sequence(text, drop_gaps=False, drop_stop=True)
     assert sequence == "AC"
     assert changes["stop_removed"] == stops
 
 
 @pytest.mark.parametrize(("text", "place"), [("A*C*", r"'\*' at position 2"), ("AC-*", "'-' at position 3")])
-def test_stops_and_gaps_between_residues_are_refused_for_the_true_reason(text, place):
+def test_stops_and_gaps_between_residues_are_refused(text, place):
     with pytest.raises(
         UnknownResidueError, match=place + r"; allowed are the letters A to Z and stops '\*' after"
     ) as e:
@@ -113,6 +113,6 @@ def test_stops_and_gaps_between_residues_are_refused_for_the_true_reason(text, p
     assert "labeled" not in str(e.value)
 
 
-def test_normalize_refuses_what_is_no_residue():
+def test_characters_that_are_not_residues_are_refused():
     with pytest.raises(UnknownResidueError, match="'4' at position 3"):
         normalize_sequence("AC4", drop_gaps=True)

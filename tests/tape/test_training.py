@@ -40,7 +40,7 @@ def test_keyword_arguments_train_evaluate_and_embed(
         run_train("transformer", "stability", epochs=1)
 
 
-def test_utilities(tmp_path: Path) -> None:
+def test_experiment_names_seeding_and_other_functions_of_tape_utils(tmp_path: Path) -> None:
     assert get_expname("mine") == "mine"
     assert get_expname(None, "stability", "onehot").startswith("stability_onehot_")
     drawn = []
@@ -52,7 +52,7 @@ def test_utilities(tmp_path: Path) -> None:
     assert LMDBDataset(tmp_path / "x.lmdb")[0]["primary"] == "MKV"
 
 
-def test_optimizer_and_schedule() -> None:
+def test_optimizer_and_schedule_of_tape_are_importable() -> None:
     weight = torch.nn.Parameter(torch.ones(2))
     optimizer = AdamW([weight], lr=1.0)
     schedule = WarmupLinearSchedule(optimizer, warmup_steps=2, t_total=4)

@@ -37,7 +37,7 @@ def test_every_format_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
-def test_an_index_of_several_files(tmp_path: Path, suffix: str) -> None:
+def test_files_listed_in_an_index_are_read_as_one_state_dict(tmp_path: Path, suffix: str) -> None:
     base = {"safetensors": "model.safetensors", "bin": "pytorch_model.bin"}[suffix]
     names = {"a": f"one.{suffix}", "b": f"two.{suffix}"}
     for name, file in names.items():

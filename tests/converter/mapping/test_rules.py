@@ -74,7 +74,7 @@ def truth() -> Truth:
 
 
 @pytest.mark.parametrize("version", [0.0, 1.0, 2.0, 3.0])
-def test_query_key_value_order(version: float) -> None:
+def test_query_key_value_rows_are_reordered_for_each_checkpoint_version(version: float) -> None:
     heads, size, hidden = 2, 3, 5
     # the value of a row encodes part, head and row within the head
     rows = {
@@ -94,7 +94,7 @@ def test_query_key_value_order(version: float) -> None:
     assert torch.equal(split_query_key_value(parts, layout)[0], fused)
 
 
-def test_token_rows_by_name() -> None:
+def test_token_rows_are_selected_by_name() -> None:
     assert ROWS[:5] == (0, 1, 2, 3, 4)
     assert ROWS[5:] == tuple(range(6, 31))
     shuffled = list(reversed(MEGATRON_VOCABULARY))
@@ -194,7 +194,7 @@ def test_names_of_tape_are_kept_and_the_unused_last_layer_is_dropped(truth: Trut
     assert mapped.state.keys() == expected_state(truth).keys()
 
 
-def test_a_sharded_checkpoint_with_another_token_order(truth: Truth) -> None:
+def test_token_rows_of_a_sharded_checkpoint_are_reordered(truth: Truth) -> None:
     order = tuple(reversed(range(30)))
     state = expected_state(truth)
     converted = map_proteinlm(state, TransformSettings(truth.heads, 3.0, order))
@@ -253,7 +253,7 @@ def test_tables_of_the_post_layer_norm_forms_name_the_same_parameters() -> None:
     assert others == [first, first]
 
 
-def test_the_reverse_mapping_is_complete_too(truth: Truth) -> None:
+def test_the_reverse_mapping_is_complete(truth: Truth) -> None:
     state = {key: LazyTensor.of(value) for key, value in expected_state(truth).items()}
     layout = TransformSettings(truth.heads, 3.0, ROWS, embedding_rows=128)
     for rules in (MEGATRON_RULES, HUGGINGFACE_RULES):

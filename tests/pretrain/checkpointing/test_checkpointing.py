@@ -53,7 +53,7 @@ def load(path: Path, description: RunDescription = DESCRIPTION) -> tuple[RunStat
     return load_checkpoint(path, model, state, description, ALONE), model, state
 
 
-def test_save_and_load(saved: Path) -> None:
+def test_loading_restores_weights_optimizer_and_run_state(saved: Path) -> None:
     state, model, optimizer = load(saved)
     assert state == STATE
     expected = build_model(CONFIG, InitConfig(seed=1), ALONE).state_dict()
@@ -62,7 +62,7 @@ def test_save_and_load(saved: Path) -> None:
     assert (optimizer["x.exp_avg"] == 7.0).all()
 
 
-def test_layout_on_disk(saved: Path) -> None:
+def test_files_and_metadata_of_a_checkpoint(saved: Path) -> None:
     assert saved.name == "iter_0000100"
     assert (saved.parent / "latest_checkpointed_iteration.txt").read_text().strip() == "100"
     metadata = read_metadata(saved)
@@ -114,7 +114,7 @@ def test_an_index_with_other_classes_is_not_unpickled(saved: Path, tmp_path: Pat
     assert not (tmp_path / "broken-in").exists()
 
 
-def test_a_directory_without_checkpoint(tmp_path: Path) -> None:
+def test_a_directory_without_a_checkpoint_is_an_error(tmp_path: Path) -> None:
     assert find_checkpoint(tmp_path) is None
     with pytest.raises(CheckpointError, match="no checkpoint there"):
         load_full_checkpoint(tmp_path)
@@ -146,7 +146,7 @@ def test_another_model_is_refused(saved: Path) -> None:
         load(saved, replace(DESCRIPTION, vocabulary_fingerprint="0" * 16))
 
 
-def test_dropout_may_change(saved: Path) -> None:
+def test_a_checkpoint_loads_with_another_dropout(saved: Path) -> None:
     load(saved, replace(DESCRIPTION, model_config={**CONFIG.to_dict(), "hidden_dropout_prob": 0.5}))
 
 

@@ -78,7 +78,7 @@ def test_too_little_disk_space_is_detected_before_writing(small_disk: Path, mode
     load_full_checkpoint(small_disk)  # raises no error
 
 
-def test_the_disk_fills_up_while_saving(
+def test_a_disk_that_fills_up_while_saving_keeps_the_last_checkpoint(
     small_disk: Path, model: ProteinBertForMaskedLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another program uses up the space after the check: a real ENOSPC while tensors are written."""
@@ -132,7 +132,9 @@ def test_a_full_disk_ends_the_run_with_one_line(
     assert find_checkpoint(tmp_path) == tmp_path / "iter_0000002"
 
 
-def test_the_early_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_space_for_all_kept_checkpoints_is_warned_about_at_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda path: usage._replace(free=5_000_000))
     missing = tmp_path / "not" / "there" / "yet"
@@ -145,7 +147,7 @@ def test_the_early_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(("number", "text"), [(999, "999 bytes"), (2_470_000_000, "2.47 GB"), (10**13, "10.00 TB")])
-def test_format_bytes(number: int, text: str) -> None:
+def test_bytes_are_formatted_with_decimal_prefixes(number: int, text: str) -> None:
     assert format_bytes(number) == text
 
 

@@ -46,7 +46,7 @@ def assert_the_same(folder: Path, straight: Path, records: Records) -> None:
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_during_a_save(
+def test_a_run_killed_during_a_save_resumes_exactly(
     tmp_path: Path, straight: Path, flags: Flags, records: Records, pretrain_here: Callable, moment: str
 ) -> None:
     """The checkpoint of iteration 8 is being written; the one that the pointer names is complete at any moment."""
@@ -59,7 +59,7 @@ def test_killed_during_a_save(
     assert_the_same(tmp_path / "run", straight, records)
 
 
-def test_killed_repeatedly(
+def test_a_run_killed_repeatedly_resumes_exactly(
     tmp_path: Path, straight: Path, flags: Flags, records: Records, pretrain_here: Callable
 ) -> None:
     """Before the first step, between checkpoints, and as soon as one is being written."""

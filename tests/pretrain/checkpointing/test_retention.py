@@ -53,7 +53,7 @@ def test_checkpoints_of_an_earlier_run_are_deleted_first(tmp_path: Path) -> None
     assert names(tmp_path) == ["iter_0000008", "iter_0000012"]
 
 
-def test_iterations_of_ten_million_and_more(tmp_path: Path) -> None:
+def test_checkpoints_of_ten_million_iterations_and_more_are_ordered_by_number(tmp_path: Path) -> None:
     """Their names have more digits and do not sort as their numbers do; nor do names of half-written directories."""
     numbers = (9_999_998, 9_999_999, 10_000_000, 10_000_001, 100_000_000)
     for number in numbers:

@@ -38,7 +38,7 @@ MINIMAL = [
 
 
 @pytest.mark.parametrize(("script", "world"), [(SINGLE, 1), (DISTRIBUTED, 8), (LARGE, 32)])
-def test_flags_of_the_shipped_scripts(script: str, world: int) -> None:
+def test_flags_of_the_original_scripts_are_parsed(script: str, world: int) -> None:
     arguments = parse_arguments(f"{COMMON} {script}".split(), world)
     assert arguments.notices == ()
     assert arguments.batch.micro_batches(world) in (1, 2)
@@ -66,7 +66,7 @@ def test_released_model_has_its_published_size() -> None:
     assert (config.vocab_size, config.type_vocab_size) == (30, 1)
 
 
-def test_defaults() -> None:
+def test_defaults_are_megatrons_or_follow_from_other_flags() -> None:
     arguments = parse_arguments(MINIMAL, 4)
     assert arguments.batch.global_batch == 8
     assert arguments.samples.mask_prob == 0.15
@@ -145,7 +145,7 @@ def test_the_rank_flag_of_old_launchers_is_accepted(flag: str) -> None:
         (["--valid-data-path", "v", "--split", "1,1,1"], 1, "--valid-data-path"),
     ],
 )
-def test_user_errors(arguments: list[str], world: int, message: str) -> None:
+def test_contradicting_flags_are_refused(arguments: list[str], world: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_arguments([*MINIMAL, *arguments], world)
 
@@ -158,14 +158,14 @@ def test_abbreviations_are_not_guessed() -> None:
 BY_SAMPLES = [word for word in MINIMAL if word not in ("--train-iters", "10")]
 
 
-def test_a_run_specified_in_samples() -> None:
+def test_a_run_length_in_samples_is_converted_to_iterations() -> None:
     extra = "--global-batch-size 8 --train-samples 100 --lr 1 --lr-warmup-fraction .1 --lr-decay-samples 80"
     arguments = parse_arguments([*BY_SAMPLES, *extra.split()])
     assert arguments.training.train_iters == 12  # an incomplete last batch of 4 samples is dropped, as in Megatron-LM
     assert [arguments.schedule.rate(i) for i in (1, 2, 7, 11, 12)] == pytest.approx([0, 1, 32 / 72, 0, 0])
 
 
-def test_samples_with_batch_ramp_up() -> None:
+def test_schedules_in_samples_follow_the_batch_ramp_up() -> None:
     """The learning rates depend on the consumed samples, while the batch grows from 2 to 8."""
     extra = "--global-batch-size 8 --rampup-batch-size 2 2 12 --train-samples 60 --lr 1 --lr-warmup-samples 6"
     arguments = parse_arguments([*BY_SAMPLES, *extra.split()])
@@ -186,12 +186,12 @@ def test_samples_with_batch_ramp_up() -> None:
         ("--train-samples 7 --global-batch-size 8", "less than one global batch of 8"),
     ],
 )
-def test_user_errors_in_samples(extra: str, message: str) -> None:
+def test_contradicting_flags_in_samples_are_refused(extra: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_arguments([*BY_SAMPLES, *extra.split()])
 
 
-def test_flags_from_a_file(tmp_path: Path) -> None:
+def test_flags_are_read_from_a_file_and_overridden_by_later_ones(tmp_path: Path) -> None:
     (tmp_path / "flags.txt").write_text("# sizes\n--num-layers 3  # three\n\n--hidden-size 64 --ffn-hidden-size 96\n")
     arguments = parse_arguments([*MINIMAL, f"@{tmp_path}/flags.txt", "--hidden-size", "128"])
     assert arguments.model.num_hidden_layers == 3

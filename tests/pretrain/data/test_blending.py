@@ -131,7 +131,7 @@ def test_other_weights_are_rounded_to_a_millionth() -> None:
         whole_shares((1e-9, 1.0))
 
 
-def test_parsing_of_the_option() -> None:
+def test_weights_and_prefixes_are_parsed() -> None:
     assert Blend.parse(["a"], "--data-path") == Blend(("a",))
     assert Blend.parse(["a", "b"], "--data-path") == Blend(("a", "b"))
     assert Blend.parse(["0.7", "a", "3e-1", "b"], "--data-path") == Blend(("a", "b"), (0.7, 0.3))
@@ -148,12 +148,12 @@ def test_parsing_of_the_option() -> None:
         ("nan a 1 b", "above 0"),
     ],
 )
-def test_invalid_values_of_the_option(words: str, message: str) -> None:
+def test_invalid_weights_and_prefixes_are_errors(words: str, message: str) -> None:
     with pytest.raises(ConfigError, match=f"--valid-data-path.*{message}"):
         Blend.parse(words.split(), "--valid-data-path")
 
 
-def test_description_of_a_blend(blend: BlendedProteins) -> None:
+def test_description_of_a_blend_has_shares_proteins_and_rows_until_seen(blend: BlendedProteins) -> None:
     first, second = describe(blend)
     assert "70.00% of the rows; 300 proteins" in first
     assert "30.00% of the rows; 40 proteins" in second
@@ -161,7 +161,7 @@ def test_description_of_a_blend(blend: BlendedProteins) -> None:
     assert describe(blend.parts[1])[0].startswith("40 proteins in")
 
 
-def test_attended_length(blend: BlendedProteins) -> None:
+def test_attended_length_is_the_token_weighted_mean(blend: BlendedProteins) -> None:
     """The token-weighted mean length, computed from all rows of an epoch."""
     part = blend.parts[1]
     lengths = np.array([length for row in range(len(part)) for length in part[row].lengths], dtype=float)

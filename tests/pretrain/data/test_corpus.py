@@ -29,7 +29,7 @@ def write_megatron(prefix: Path, proteins: list[str]) -> Path:
     return prefix
 
 
-def test_embedded_vocabulary_files() -> None:
+def test_embedded_vocabulary_files_are_those_of_tape_and_megatron() -> None:
     ours, megatrons = read_vocabulary_file(PROTEIN_TOOLS / "iupac_vocab.txt"), read_vocabulary_file(MEGATRON)
     assert list(ours.tokens) == TOKENIZER.tokens
     assert ours.fingerprint == TOKENIZER.fingerprint
@@ -39,7 +39,7 @@ def test_embedded_vocabulary_files() -> None:
     assert (ours.tokens, megatrons.tokens) == (TAPE_TOKENS, MEGATRON_TOKENS)
 
 
-def test_residues_of_a_corpus(corpus_prefix: Path, proteins: list[str]) -> None:
+def test_residues_decode_to_the_proteins(corpus_prefix: Path, proteins: list[str]) -> None:
     corpus = open_corpus(corpus_prefix, TOKENIZER)
     assert len(corpus) == len(proteins)
     assert [TOKENIZER.decode(corpus.residues(i)) for i in range(5)] == proteins[:5]

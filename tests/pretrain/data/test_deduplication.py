@@ -7,7 +7,7 @@ import numpy as np
 from pretrain.data.deduplication import DIGEST_BYTES, DigestSet, protein_digest
 
 
-def test_equals_a_python_set() -> None:
+def test_digest_set_equals_a_python_set() -> None:
     """Batches with duplicates inside and between them; few distinct first halves, so that slots collide."""
     generator = np.random.default_rng(0)
     stored = generator.integers(1, 30, size=(4000, 2), dtype=np.uint64)
@@ -32,17 +32,17 @@ def test_memory_per_digest_is_bounded() -> None:
     assert digests.nbytes / len(digests) < 60
 
 
-def test_empty_batch() -> None:
+def test_an_empty_batch_of_digests_is_accepted() -> None:
     assert DigestSet().add(b"").tolist() == []
 
 
-def test_all_zero_digest() -> None:
+def test_the_all_zero_digest_is_stored() -> None:
     digests = DigestSet()
     assert digests.add(bytes(DIGEST_BYTES)).tolist() == [True]
     assert digests.add(bytes(DIGEST_BYTES)).tolist() == [False]
 
 
-def test_digests_of_proteins() -> None:
+def test_equal_proteins_have_equal_digests() -> None:
     one, other = np.array([5, 6, 7], dtype=np.uint8), np.array([5, 6], dtype=np.uint8)
     assert protein_digest(one) == protein_digest(one.copy())
     assert protein_digest(one) != protein_digest(other)

@@ -130,7 +130,7 @@ def test_micro_batch_has_no_padding(samples: PackedProteins) -> None:
     assert not (batch.input_ids == TOKENIZER.pad_id).any()
 
 
-def test_without_sep(corpus: Corpus, proteins: list[str]) -> None:
+def test_without_sep_a_protein_has_one_token_less(corpus: Corpus, proteins: list[str]) -> None:
     samples = PackedProteins(corpus, SampleConfig(seq_length=64, append_sep=False))
     row = samples[0]
     assert TOKENIZER.sep_id not in row.input_ids

@@ -41,7 +41,7 @@ def test_the_rank_that_has_started_fewer_collectives_hangs() -> None:
     assert culprits(*pair(5, 6)) == [0]
 
 
-def test_messages_about_several_ranks() -> None:
+def test_messages_name_several_ranks() -> None:
     collectives = ({"world": 6}, {"world": 5}, {"world": 5}, {"world": 6})
     reported = text(*(heartbeat(rank, collectives=mark, span="sum") for rank, mark in enumerate(collectives)))
     assert reported == "ranks 1 and 2 hang: at 'sum' for 40 s, while ranks 0 and 3 wait at 'sum'"
@@ -67,7 +67,7 @@ def test_a_rank_slower_than_the_others_by_more_than_the_timeout_hangs() -> None:
     assert culprits(still, replace(behind, waiting=0.0)) == [1]
 
 
-def test_span_timeouts() -> None:
+def test_the_timeout_of_a_span_determines_when_it_hangs() -> None:
     still, behind = pair()
     # rank 0 writes a file, for example, while the others wait at a barrier
     assert text(still, replace(behind, timeout=SpanTimeout.COLLECTIVE, idle=500.0)) is None

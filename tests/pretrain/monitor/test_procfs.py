@@ -41,7 +41,7 @@ def in_other_thread(action: Callable[[], object]) -> None:
     assert not failures, failures
 
 
-def test_where_the_main_thread_is() -> None:
+def test_the_place_of_the_main_thread_is_reported() -> None:
     main = MainThread()
 
     def look() -> None:
@@ -55,7 +55,7 @@ def test_where_the_main_thread_is() -> None:
     in_other_thread(look)
 
 
-def test_descriptions_of_stacks() -> None:
+def test_a_stack_is_described_by_its_collective_and_our_frame() -> None:
     wait = [
         ("torch/_ops.py:9", "__call__"),
         ("torch/distributed/x.py:8", "wait"),
@@ -70,7 +70,7 @@ def test_descriptions_of_stacks() -> None:
     assert describe([]) == Place()
 
 
-def test_whether_the_main_thread_computes() -> None:
+def test_a_main_thread_that_uses_the_cpu_computes() -> None:
     """The clock is simulated, because real durations depend on the other load of the machine."""
     main = MainThread()
     main.computed(0.0)
@@ -82,7 +82,7 @@ def test_whether_the_main_thread_computes() -> None:
 
 
 @needs_proc
-def test_activity_of_the_process_and_its_children() -> None:
+def test_work_of_a_child_process_counts_as_activity() -> None:
     activity = ProcessActivity(MainThread())
     activity.worked(0.0)
     assert not activity.worked(100.0)  # measuring takes a negligible part of a hundred seconds

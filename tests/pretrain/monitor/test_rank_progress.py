@@ -84,7 +84,7 @@ def test_a_rank_without_progress_is_inspected(rank: Setting) -> None:
     assert heartbeat.idle == heartbeat.seconds
 
 
-def test_idle_time_in_a_busy_span(rank: Setting) -> None:
+def test_idle_time_is_counted_in_a_busy_span(rank: Setting) -> None:
     rank.open("iteration 1", SpanTimeout.BUSY)
     rank.open("optimizer step")
     rank.heartbeat()

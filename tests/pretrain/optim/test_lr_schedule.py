@@ -18,14 +18,14 @@ from tape.errors import ConfigError
         ("cosine", [0.0, 0.5, 1.0, 0.55, 0.1]),
     ],
 )
-def test_schedule(style: str, expected: list[float]) -> None:
+def test_warmup_and_decay_of_each_style(style: str, expected: list[float]) -> None:
     schedule = ScheduleConfig(lr=1.0, min_lr=0.1, style=style, decay_iters=100, warmup_iters=10)
     rates = [schedule.rate(iteration) for iteration in (1, 6, 11, 56, 101)]
     assert rates == pytest.approx(expected)
     assert schedule.rate(10_000) == (1.0 if style == "constant" else 0.1)
 
 
-def test_cosine_decay() -> None:
+def test_cosine_decay_is_half_a_cosine() -> None:
     schedule = ScheduleConfig(lr=1.0, style="cosine", decay_iters=100)
     assert schedule.rate(26) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
 
@@ -40,7 +40,7 @@ def test_bad_schedules_are_refused() -> None:
             ScheduleConfig(**{"lr": 1.0, "decay_iters": 10, **values})
 
 
-def test_a_schedule_in_samples() -> None:
+def test_a_schedule_in_samples_follows_the_consumed_samples() -> None:
     """Batches of 8, 8, 16, 16, ...: warm-up over 16 samples, decay from 16 to 80."""
     consumed = [0, 8, 16, 32, 48, 64, 80, 96]
     schedule = SampleScheduleConfig(1.0, 0.2, "linear", 80, 16, consumed.__getitem__)

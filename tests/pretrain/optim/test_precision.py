@@ -24,7 +24,7 @@ def test_loss_scale_halves_after_repeated_overflows_and_doubles_after_a_window()
     assert scale.value == 8.0
 
 
-def test_minimum_dynamic_loss_scale() -> None:
+def test_the_loss_scale_does_not_fall_below_its_minimum() -> None:
     scale = LossScale(PrecisionConfig("fp16", initial_loss_scale=2.0, min_loss_scale=1.0, hysteresis=1))
     for _ in range(5):
         scale.update(overflow=True)
@@ -49,7 +49,7 @@ def test_only_fp16_has_a_loss_scale() -> None:
     assert LossScale(PrecisionConfig("fp16", loss_scale=128.0)).value == 128.0
 
 
-def test_autocast() -> None:
+def test_autocast_computes_in_the_dtype_of_the_precision() -> None:
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
         with PrecisionConfig(name).autocast(torch.device("cpu")):
             assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype

@@ -34,7 +34,7 @@ def encode(one: ProteinBertForMaskedLM, lengths: list[int]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("granularity", "blocks", "cores"), [("full", 1, 0), ("selective", 0, 1), ("none", 0, 0)])
-def test_activation_checkpointing(granularity: str, blocks: bool, cores: bool) -> None:
+def test_granularity_selects_what_is_recomputed(granularity: str, blocks: bool, cores: bool) -> None:
     one = model()
     apply_activation_checkpointing(one, granularity)
     assert one.bert.encoder.checkpoint_activations == bool(blocks)
@@ -68,7 +68,7 @@ def test_compiled_blocks_draw_the_same_dropout() -> None:
             torch.testing.assert_close(*states)
 
 
-def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(ConfigError, match="needs a C\\+\\+ compiler"):
         apply_compile(model(), CPU)

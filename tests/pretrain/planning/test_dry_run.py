@@ -77,7 +77,7 @@ def test_number_of_tokens_is_exact(flags: Flags) -> None:
     assert part.planner.tokens == sum(len(part[row].input_ids) for row in range(len(part)))
 
 
-def test_memory_of_this_machine() -> None:
+def test_memory_is_detected_or_taken_from_the_option() -> None:
     alone, source = available_memory(DryRunConfig(), 1)
     shared, _ = available_memory(DryRunConfig(), 4)
     assert source.startswith("detected")

@@ -30,7 +30,7 @@ def test_count_equals_torchs_flop_counter() -> None:
     assert counter.get_total_flops() == 40 * flops_per_token(CONFIG, 40.0, 10 / 40)
 
 
-def test_the_released_model() -> None:
+def test_flops_of_the_released_model() -> None:
     """16 blocks of size 1024 with 12 H^2 parameters each; attention at a mean length of 500 adds 8 %."""
     config = ProteinBertConfig(
         hidden_size=1024, num_hidden_layers=16, num_attention_heads=16, intermediate_size=4096, vocab_size=30

@@ -83,7 +83,7 @@ def test_the_count_of_a_rank_equals_that_of_its_shards(fake_ranks: None, tensor:
     assert held == rank_parameters(parameter_shapes(config()), 2, dims)
 
 
-def test_the_count_of_a_pipeline_stage() -> None:
+def test_parameter_count_of_the_largest_pipeline_stage() -> None:
     """Two stages of one block: embeddings on the first; final layer norm, head and the tied matrix on the last."""
     shapes = parameter_shapes(config())
     sizes = {name: shape.numel() for name, shape in shapes.items()}

@@ -162,7 +162,9 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Case, Measured]
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_the_state_is_exact(ranks: list[dict[Case, Measured]], case: Case) -> None:
+def test_estimated_weights_gradients_and_optimizer_state_are_exact(
+    ranks: list[dict[Case, Measured]], case: Case
+) -> None:
     """Weights, gradients and optimizer state are exact on the rank with most memory."""
     memory, _ = estimate(arguments_of(*case))
     most = max((rank[case] for rank in ranks), key=lambda one: one.weights)
@@ -171,7 +173,7 @@ def test_the_state_is_exact(ranks: list[dict[Case, Measured]], case: Case) -> No
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_activations_are_near_the_estimate(ranks: list[dict[Case, Measured]], case: Case) -> None:
+def test_activations_are_close_to_the_estimate(ranks: list[dict[Case, Measured]], case: Case) -> None:
     memory, block = estimate(arguments_of(*case))
     # The block that is being computed again keeps what it keeps out of sight of autograd's hooks.
     expected = memory.activations if case[1] == "none" else memory.checkpointed - block

@@ -76,7 +76,7 @@ def split(output: str) -> tuple[list[str], list[str]]:
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.parametrize("model", MODELS)
-def test_launchers(folder: Path, launcher: str, model: str) -> None:
+def test_each_launcher_starts_its_program_with_the_flags_of_the_model(folder: Path, launcher: str, model: str) -> None:
     _, program, words = LAUNCHERS[launcher]
     result = start(folder, launcher, model, "0.7 a 0.3 b", "save", "--lr", "2e-4")
     assert result.returncode == 0, result.stderr
@@ -105,7 +105,7 @@ def test_all_launchers_give_the_same_flags(folder: Path) -> None:
     assert all(words == resolved[0] for words in resolved)
 
 
-def test_a_custom_flag_file(folder: Path) -> None:
+def test_a_custom_flag_file_is_used(folder: Path) -> None:
     (folder / "mine.txt").write_text((TOOLS / "200m.txt").read_text() + "--num-layers 4\n")
     _, flags = split(start(folder, "one_gpu.sh", "mine.txt", "c", "s").stdout)
     (folder / "s").mkdir()
@@ -123,7 +123,9 @@ def test_a_custom_flag_file(folder: Path) -> None:
         ("nodes_sbatch.sh", ["200m", "c", "s"], "SLURM_NTASKS"),
     ],
 )
-def test_mistakes(folder: Path, launcher: str, arguments: list[str], words: str) -> None:
+def test_missing_arguments_and_variables_are_errors(
+    folder: Path, launcher: str, arguments: list[str], words: str
+) -> None:
     result = start(folder, launcher, *arguments, given=False)
     assert result.returncode != 0
     assert words in result.stderr
@@ -241,7 +243,7 @@ def test_a_cancelled_job_stays_cancelled(slurm: Slurm) -> None:
     assert not slurm.requeued
 
 
-def test_the_state_of_a_real_run(
+def test_run_state_of_an_interrupted_and_a_finished_run(
     slurm: Slurm, pretrain_here: Callable[[list[str]], None], flags: Callable[..., list[str]]
 ) -> None:
     """The state after two of four iterations, from the script and from the function that it calls."""

@@ -63,7 +63,7 @@ def test_every_format_gives_the_same_corpus(tmp_path: Path, name: str, content: 
     assert (summary.documents, summary.tokens) == (3, 45)
 
 
-def test_lmdb(tmp_path: Path) -> None:
+def test_proteins_are_read_from_lmdb(tmp_path: Path) -> None:
     records = [{"primary": protein, "protein_length": len(protein)} for protein in PROTEINS]
     write_lmdb(tmp_path / "x.lmdb", records)
     assert texts(preprocess([tmp_path / "x.lmdb"], tmp_path / "out").prefix) == PROTEINS
@@ -119,7 +119,7 @@ def test_several_corpora_are_published_together_or_not_at_all(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("layout", ["lazy", "cached"])
-def test_other_layouts(tmp_path: Path, layout: str) -> None:
+def test_the_lazy_and_cached_layouts_are_written(tmp_path: Path, layout: str) -> None:
     (tmp_path / "x.fasta").write_text(FASTA)
     summary = preprocess([tmp_path / "x.fasta"], tmp_path / "out", dataset_impl=layout)
     assert (tmp_path / "out_text_document.idx").read_bytes()[:6] == b"TNTIDX"
@@ -200,7 +200,7 @@ def test_empty_records_can_be_omitted(tmp_path: Path) -> None:
     assert summary.corpora[0].description.filtered == {"empty": 3}
 
 
-def test_length_limits(tmp_path: Path) -> None:
+def test_proteins_outside_the_length_limits_are_omitted_and_counted(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("M\nMKV\nMKVLA\n")
     summary = preprocess([tmp_path / "x.txt"], tmp_path / "out", min_length=2, max_length=4)
     assert texts(summary.prefix) == ["MKV"]
@@ -247,7 +247,7 @@ def test_an_empty_file_among_others_is_reported(tmp_path: Path) -> None:
     assert [source.sequences for source in summary.corpora[0].description.sources] == [1, 0]
 
 
-def test_a_protein_of_40000_residues(tmp_path: Path) -> None:
+def test_a_protein_of_40000_residues_is_stored_whole(tmp_path: Path) -> None:
     (tmp_path / "titin.fasta").write_text(">titin\n" + "ACDEFGHIKL" * 4000 + "\n")
     summary = preprocess([tmp_path / "titin.fasta"], tmp_path / "out")
     assert IndexedDataset(summary.prefix).sizes.tolist() == [40_000]
@@ -267,7 +267,9 @@ def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path) -> None:
         preprocess([tmp_path / "x.fasta"], tmp_path / "out")
 
 
-def test_the_command_line(tmp_path: Path, run_script: Callable, repository_root: Path) -> None:
+def test_the_command_of_the_original_pipeline_is_accepted(
+    tmp_path: Path, run_script: Callable, repository_root: Path
+) -> None:
     """The command of the original's pipeline, in another directory."""
     (tmp_path / "x.json").write_text(SPACED)
     vocabulary = repository_root / "pretrain" / "protein_tools" / "megatron_iupac_vocab.txt"
@@ -410,7 +412,7 @@ def _wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
-def test_real_sequences(shared_data: Path, tmp_path: Path) -> None:
+def test_swissprot_validation_split_is_preprocessed(shared_data: Path, tmp_path: Path) -> None:
     summary = preprocess([shared_data / "corpus" / "swissprot_valid.fasta.xz"], tmp_path / "valid")
     assert (summary.documents, summary.tokens) == (2831, 1_160_670)
     assert summary.corpora[0].description.unknown["residues"] == 50  # far below the default limit

@@ -76,7 +76,7 @@ def test_records_may_be_renamed_while_they_are_read(tmp_path: Path) -> None:
         (["--", "true"], "the run left no records"),
     ],
 )
-def test_user_errors(
+def test_failing_runs_and_bad_arguments_are_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Callable[..., str], arguments: list[str], words: str
 ) -> None:
     monkeypatch.setattr(verify_resume, "_SCRIPT", tmp_path / "script.py")

@@ -40,7 +40,7 @@ def test_values_depend_on_seed_and_name_only() -> None:
             assert not torch.equal(value, other[name])
 
 
-def test_standard_deviations() -> None:
+def test_standard_deviations_follow_megatrons_initialization() -> None:
     state = build_model(config(), InitConfig(std=0.02), ALONE).state_dict()
     layer = "bert.encoder.layer.1."
     assert state[layer + "attention.self.query.weight"].std() == pytest.approx(0.02, rel=0.05)

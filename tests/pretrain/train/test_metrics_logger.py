@@ -107,7 +107,7 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_tensorboard(tmp_path: Path) -> None:
+def test_metrics_are_written_to_tensorboard(tmp_path: Path) -> None:
     logger = MetricsLogger(LoggingConfig(1, None, str(tmp_path)), 2, 0, RUN_INFO, True, io.StringIO())
     logger.log_step(record(1))
     logger.close()

@@ -1,9 +1,8 @@
-"""The directory of a run: names, history, pointers to epochs, logging."""
+"""The directory of a run: names, history, pointers to epochs."""
 
 from __future__ import annotations
 
 import json
-import logging
 import re
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 from tape.errors import CheckpointError, ConfigError
 from tape.finetuning.run_directory import RunDirectory, read_history
 from tape.io.run_layout import BEST_NAME, LATEST_NAME, experiment_name, resolve_model_directory
-from tape.runtime.process import log_to_file, log_to_terminal
 
 
 def test_names_of_runs() -> None:
@@ -89,13 +87,3 @@ def test_damaged_pointers_are_named(tmp_path: Path) -> None:
     (run.path / BEST_NAME).write_text("{}")
     with pytest.raises(CheckpointError, match=r"best\.json: damaged"):
         resolve_model_directory(run.path)
-
-
-def test_the_log_has_the_format_of_tape_and_its_handler_is_removed(tmp_path: Path) -> None:
-    before = list(logging.getLogger().handlers)
-    with log_to_terminal(logging.INFO), log_to_file(tmp_path / "log"):
-        logging.getLogger("some.module").info("a message")
-        logging.getLogger("some.module").debug("too fine")
-    line = (tmp_path / "log").read_text()
-    assert re.fullmatch(r"\d\d/\d\d/\d\d \d\d:\d\d:\d\d - INFO - some\.module -   a message\n", line)
-    assert logging.getLogger().handlers == before

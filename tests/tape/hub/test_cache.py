@@ -62,7 +62,7 @@ def only(cache: Path) -> Path:
     return directory
 
 
-def test_a_directory_by_url_is_fetched_once_and_then_used_offline(
+def test_a_directory_at_a_url_is_downloaded_once_and_then_used_offline(
     site: Site, cache: Path, model: Any, files: dict[str, bytes]
 ) -> None:
     put(site, files, "config.json", "model.safetensors", "vocabulary.json", "provenance.json")
@@ -80,7 +80,7 @@ def test_a_directory_by_url_is_fetched_once_and_then_used_offline(
     assert len(site.asked) == asked
 
 
-def test_weights_by_url_have_their_configuration_beside_them(
+def test_weights_at_a_url_are_loaded_with_the_configuration_beside_them(
     site: Site, cache: Path, model: Any, files: dict[str, bytes]
 ) -> None:
     put(site, files, "config.json", "pytorch_model.bin")
@@ -90,7 +90,7 @@ def test_weights_by_url_have_their_configuration_beside_them(
     assert same(model, loaded)
 
 
-def test_a_published_name(
+def test_a_published_name_is_resolved_to_its_urls(
     site: Site, cache: Path, model: Any, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert set(PUBLISHED_MODELS) == {"bert-base", "babbler-1900", "xaa", "xab", "xac", "xad", "xae"}
@@ -105,7 +105,7 @@ def test_a_published_name(
     assert local_model("./bert-base") == Path("./bert-base")
 
 
-def test_the_commands_take_an_address(
+def test_the_commands_accept_a_url(
     site: Site, cache: Path, files: dict[str, bytes], small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -117,7 +117,7 @@ def test_the_commands_take_an_address(
     assert values["loss"] > 0
 
 
-def test_a_changed_file_in_the_cache_is_fetched_anew(
+def test_a_changed_file_in_the_cache_is_downloaded_again(
     site: Site, cache: Path, files: dict[str, bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     put(site, files, "config.json", "model.safetensors")
@@ -131,7 +131,7 @@ def test_a_changed_file_in_the_cache_is_fetched_anew(
     assert local_model(f"{site.url}/models/small") == directory
 
 
-def test_force_download_takes_what_is_there_now(site: Site, cache: Path, files: dict[str, bytes]) -> None:
+def test_force_download_replaces_the_cached_files(site: Site, cache: Path, files: dict[str, bytes]) -> None:
     put(site, files, "config.json", "model.safetensors")
     url = f"{site.url}/models/small"
     directory = local_model(url)
@@ -161,7 +161,7 @@ def test_an_interrupted_transfer_resumes(
     assert (directory / "model.safetensors").read_bytes() == files["model.safetensors"]
 
 
-def test_what_is_no_model_is_refused(site: Site, cache: Path, files: dict[str, bytes]) -> None:
+def test_urls_without_a_model_are_refused(site: Site, cache: Path, files: dict[str, bytes]) -> None:
     url = f"{site.url}/models/small"
     with pytest.raises(DataError, match=r"models/small/config\.json: dead link: the server responds with HTTP 404"):
         local_model(url)
@@ -180,7 +180,7 @@ def test_what_is_no_model_is_refused(site: Site, cache: Path, files: dict[str, b
     assert not list(cache.glob(f"*/{RECORD_NAME}"))
 
 
-def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_location_of_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("PROTEINLM_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_directory() == tmp_path / "proteinlm"
@@ -189,7 +189,7 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert cache_directory() == tmp_path / "home" / ".cache" / "proteinlm"
 
 
-def test_s3_without_boto3_names_what_to_install(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s3_without_boto3_names_the_extra_to_install(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(ConfigError, match=r"pip install 'proteinlm\[s3\]'"):
         local_model("s3://lab/m")
@@ -215,7 +215,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield client
 
 
-def test_a_model_in_a_bucket(bucket: Any, cache: Path, model: Any, files: dict[str, bytes]) -> None:
+def test_a_model_in_a_bucket_is_downloaded(bucket: Any, cache: Path, model: Any, files: dict[str, bytes]) -> None:
     for name in ("config.json", "pytorch_model.bin"):
         bucket.put_object(Bucket="lab", Key=f"m/{name}", Body=files[name])
     assert same(model, ProteinBertForValuePrediction.from_pretrained("s3://lab/m"))
@@ -228,9 +228,7 @@ def test_a_model_in_a_bucket(bucket: Any, cache: Path, model: Any, files: dict[s
         local_model("s3://gone/m")
 
 
-def test_an_object_goes_on_where_it_stopped_and_must_be_a_model(
-    bucket: Any, cache: Path, files: dict[str, bytes]
-) -> None:
+def test_an_interrupted_s3_download_resumes_and_is_checked(bucket: Any, cache: Path, files: dict[str, bytes]) -> None:
     for name in ("config.json", "model.safetensors"):
         bucket.put_object(Bucket="lab", Key=name, Body=files[name])
     directory = local_model("s3://lab/model.safetensors")

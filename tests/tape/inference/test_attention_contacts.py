@@ -34,7 +34,7 @@ def logit(probability: float) -> float:
     return math.log(probability / (1 - probability))
 
 
-def test_average_product_correction_by_hand() -> None:
+def test_average_product_correction_equals_a_calculation_by_hand() -> None:
     # rows 3 and 7, columns 4 and 6, in all 10
     corrected = average_product_correction(np.array([[1.0, 2.0], [3.0, 4.0]]))
     np.testing.assert_allclose(corrected, [[1 - 1.2, 2 - 1.8], [3 - 2.8, 4 - 4.2]])
@@ -50,7 +50,7 @@ def binary_data(inside: tuple[int, int], outside: tuple[int, int]) -> tuple[np.n
     return features[:, None], labels.astype(np.int64)
 
 
-def test_the_regression_by_hand() -> None:
+def test_the_regression_equals_a_calculation_by_hand() -> None:
     # At the minimum the residuals of all pairs add up to 0, those where the feature is 1 to 1/C: with C = 0.5,
     # p1 = (8 - 2) / 10 and p0 = (2 + 2) / 20.
     weights, intercept = fit_logistic_regression(*binary_data((10, 8), (20, 2)), c=0.5)
@@ -82,7 +82,7 @@ def test_the_regression_meets_the_conditions_of_a_minimum(c: float) -> None:
     assert (~active).any() == (c < 1)
 
 
-def test_what_can_not_be_fitted() -> None:
+def test_constant_labels_and_invalid_penalties_are_refused() -> None:
     with pytest.raises(DataError, match="all pairs have the same label"):
         fit_logistic_regression(np.ones((3, 1)), np.zeros(3), 0.15)
     with pytest.raises(ConfigError, match="must be above 0"):
@@ -125,7 +125,7 @@ class Oracle(nn.Module):
         return ids, ids, (torch.stack([contacts, noise])[None],)
 
 
-def test_a_head_that_knows_the_contacts_is_found(small_data: Path) -> None:
+def test_a_head_that_encodes_the_contacts_gets_the_largest_weight(small_data: Path) -> None:
     dataset = registry.get_task_spec("contact_prediction").dataset_class(small_data, "train")
     model = Oracle(dataset)
     regression = fit_contacts(model, dataset, range(len(dataset)), 0.15, CPU)
@@ -154,7 +154,7 @@ def test_uninformative_heads_give_a_warning(small_data: Path, caplog: pytest.Log
     assert "all weights of the regression are 0, so all scores are equal: at C = 0.15" in caplog.text
 
 
-def test_proteins_are_drawn_by_seed_among_those_that_fit(small_data: Path) -> None:
+def test_proteins_are_sampled_by_seed_among_those_short_enough(small_data: Path) -> None:
     dataset = registry.get_task_spec("contact_prediction").dataset_class(small_data, "train")
     lengths = dataset.build_index().lengths
     limit = int(np.sort(lengths)[6])
@@ -171,7 +171,9 @@ def test_proteins_are_drawn_by_seed_among_those_that_fit(small_data: Path) -> No
         choose_proteins(dataset, 0, 0, None)
 
 
-def test_the_command(small_config: Path, small_data: Path, tmp_path: Path, fails: Callable[..., str]) -> None:
+def test_the_command_fits_evaluates_and_writes_a_record(
+    small_config: Path, small_data: Path, tmp_path: Path, fails: Callable[..., str]
+) -> None:
     registry.get_task_model("transformer", "masked_language_modeling", small_config).save_pretrained(tmp_path / "model")
     words = ["transformer", tmp_path / "model", "--data_dir", small_data, "--output_dir", tmp_path / "results"]
     words += ["--fit_proteins", 8, "--split", "valid", "--time_or_name", "t", "--bootstrap", 20, "--no_cuda"]

@@ -62,7 +62,9 @@ def test_mean_over_residues_and_state_of_cls(model_directory: Path, fasta: Path,
             assert found["pooled"].std() == pytest.approx(1.0, abs=0.05)
 
 
-def test_all_states(model_directory: Path, fasta: Path, tmp_path: Path) -> None:
+def test_full_sequence_embeddings_are_the_states_of_all_tokens(
+    model_directory: Path, fasta: Path, tmp_path: Path
+) -> None:
     path = run_embed(
         ["transformer", str(fasta), str(tmp_path / "o.npz"), str(model_directory), "--full_sequence_embed"]
     )
@@ -71,7 +73,7 @@ def test_all_states(model_directory: Path, fasta: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(found["seq"], states_of(model_directory, "MNP")[0], rtol=1e-4, atol=1e-5)
 
 
-def test_a_stop_at_the_end_is_left_out(model_directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stop_at_the_end_is_removed(model_directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = {}
     for name, ends in (("with", ("*", "**")), ("without", ("", ""))):
         (tmp_path / f"{name}.fasta").write_text(f">a\nMKVLA{ends[0]}\n>b\nACD{ends[1]}\n")
@@ -86,7 +88,7 @@ def test_a_stop_at_the_end_is_left_out(model_directory: Path, tmp_path: Path, ca
     assert warnings[0].endswith("with.fasta: stop_removed 3")
 
 
-def test_the_folder_is_looked_at_before_anything_is_computed(
+def test_the_output_path_is_checked_before_computing(
     model_directory: Path, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_late(*_: object) -> None:
@@ -100,7 +102,9 @@ def test_the_folder_is_looked_at_before_anything_is_computed(
 
 
 @pytest.mark.parametrize("name", ["o.parquet", "o.csv", "o.pt", "o.PKL", "o.npy", "o.avro", "o.xlsx", "o.zst", "o.H5"])
-def test_another_formats_name_is_refused(name: str, model_directory: Path, fasta: Path, tmp_path: Path) -> None:
+def test_an_output_name_with_an_unknown_suffix_is_refused(
+    name: str, model_directory: Path, fasta: Path, tmp_path: Path
+) -> None:
     before = set(tmp_path.iterdir())
     refused = rf"{name}: can't write embeddings as \.{name[2:]}; give a name that ends in \.npz .*, \.h5 or \.hdf5"
     with pytest.raises(ConfigError, match=refused):
@@ -111,17 +115,17 @@ def test_another_formats_name_is_refused(name: str, model_directory: Path, fasta
 @pytest.mark.parametrize(
     ("name", "written"), [("o", "o.npz"), ("run.v2", "run.v2.npz"), ("o.npz", "o.npz"), ("pfam-32.0", "pfam-32.0.npz")]
 )
-def test_npz_is_added_to_any_other_name_as_tape_does(name: str, written: str, tmp_path: Path) -> None:
+def test_npz_is_appended_to_other_names_as_in_tape(name: str, written: str, tmp_path: Path) -> None:
     assert embeddings_file(tmp_path / name) == tmp_path / written
 
 
-def test_one_id_twice_is_refused(model_directory: Path, tmp_path: Path) -> None:
+def test_a_duplicate_id_is_refused(model_directory: Path, tmp_path: Path) -> None:
     (tmp_path / "b.fasta").write_text(">x\nAC\n>x\nAD\n")
     with pytest.raises(DataError, match=r"b\.fasta: two proteins have the id 'x'"):
         run_embed(["transformer", str(tmp_path / "b.fasta"), str(tmp_path / "o"), str(model_directory)])
 
 
-def test_too_long_and_missing(model_directory: Path, tmp_path: Path) -> None:
+def test_too_long_proteins_and_missing_models_are_refused(model_directory: Path, tmp_path: Path) -> None:
     (tmp_path / "b.fasta").write_text(">x\nAC\n>long\n" + "A" * 63 + "\n")
     words = ["transformer", str(tmp_path / "b.fasta"), str(tmp_path / "o")]
     with pytest.raises(
@@ -133,7 +137,7 @@ def test_too_long_and_missing(model_directory: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_hdf5(full: bool, model_directory: Path, fasta: Path, tmp_path: Path) -> None:
+def test_hdf5_has_ids_lengths_and_embeddings(full: bool, model_directory: Path, fasta: Path, tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     options = ["--full_sequence_embed"] if full else []
     path = run_embed(["transformer", str(fasta), str(tmp_path / "o.h5"), str(model_directory), *options])
@@ -151,7 +155,7 @@ def test_hdf5(full: bool, model_directory: Path, fasta: Path, tmp_path: Path) ->
                 np.testing.assert_allclose(file["avg"][number], states[1:-1].mean(0), rtol=1e-4, atol=1e-5)
 
 
-def test_a_missing_package_is_named(
+def test_without_h5py_the_extra_to_install_is_named(
     model_directory: Path, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
@@ -159,7 +163,7 @@ def test_a_missing_package_is_named(
         run_embed(["transformer", str(fasta), str(tmp_path / "o.h5"), str(model_directory)])
 
 
-def test_a_pooled_vector_wider_than_the_states(fasta: Path, tmp_path: Path) -> None:
+def test_a_pooled_vector_may_be_wider_than_the_states(fasta: Path, tmp_path: Path) -> None:
     """UniRep's is hidden and cell state of the last residue."""
     torch.manual_seed(0)
     model = registry.get_task_model("unirep", "embed", hidden_size=12)
@@ -200,7 +204,7 @@ def break_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EmbeddingJournal, "append", failing)
 
 
-def test_the_same_command_goes_on_and_gives_the_same(
+def test_an_interrupted_command_resumes_with_identical_embeddings(
     model_directory: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     words = ["transformer", str(many), str(tmp_path / "o.npz"), str(model_directory), "--batch_size", "4"]
@@ -246,7 +250,7 @@ def test_a_damaged_record_is_computed_again(
     )
 
 
-def test_another_run_is_not_gone_on_with(
+def test_unfinished_embeddings_of_another_run_are_refused(
     model_directory: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["transformer", str(many), str(tmp_path / "o.npz"), str(model_directory), "--batch_size", "4"]
@@ -272,7 +276,7 @@ def test_another_run_is_not_gone_on_with(
 
 
 @pytest.mark.slow
-def test_a_killed_process_loses_one_batch_at_most(
+def test_a_killed_process_loses_at_most_one_batch(
     model_directory: Path, tmp_path: Path, repository_root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """SIGKILL in the middle of the work, then the same command."""

@@ -56,7 +56,7 @@ def alone(task: str, model: Path, sequence: str) -> torch.Tensor:
     return output
 
 
-def test_values(finetuned: Callable[[str], Path], fasta: Path) -> None:
+def test_values_are_predicted_in_the_order_of_the_file(finetuned: Callable[[str], Path], fasta: Path) -> None:
     model = finetuned("stability")
     assert predict("stability", model, fasta, "--batch_size", 2) == {"proteins": 3.0}
     rows = list(csv.DictReader((model / "predictions_some.csv").read_text().splitlines()))
@@ -65,7 +65,7 @@ def test_values(finetuned: Callable[[str], Path], fasta: Path) -> None:
         assert float(row["prediction"]) == pytest.approx(alone("stability", model, sequence).item(), rel=1e-4)
 
 
-def test_a_model_that_was_never_trained_gives_a_warning(
+def test_an_untrained_model_causes_a_warning(
     fasta: Path, small_config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = ["--model_config_file", str(small_config), "--log_level", "40"]
@@ -77,7 +77,9 @@ def test_a_model_that_was_never_trained_gives_a_warning(
     assert f"again/0: saved by --force_save before any training on stability: a head that {saved} lacks" in caplog.text
 
 
-def test_classes_with_probabilities(finetuned: Callable[[str], Path], fasta: Path, tmp_path: Path) -> None:
+def test_protein_classes_are_predicted_with_probabilities(
+    finetuned: Callable[[str], Path], fasta: Path, tmp_path: Path
+) -> None:
     model, out = finetuned("remote_homology"), tmp_path / "rh.json"
     predict("remote_homology", model, fasta, "--predict_out", out)
     written = json.loads(out.read_text())
@@ -90,7 +92,9 @@ def test_classes_with_probabilities(finetuned: Callable[[str], Path], fasta: Pat
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".json"])
-def test_a_letter_a_residue(suffix: str, finetuned: Callable[[str], Path], fasta: Path, tmp_path: Path) -> None:
+def test_residue_classes_are_one_letter_per_residue(
+    suffix: str, finetuned: Callable[[str], Path], fasta: Path, tmp_path: Path
+) -> None:
     model, out = finetuned("secondary_structure"), tmp_path / f"ss{suffix}"
     predict("secondary_structure", model, fasta, "--predict_out", out)
     if suffix == ".json":
@@ -107,7 +111,7 @@ def test_a_letter_a_residue(suffix: str, finetuned: Callable[[str], Path], fasta
         assert strand == pytest.approx(chances[:, 1].tolist(), abs=1e-4)
 
 
-def test_a_stop_at_the_end_is_no_residue(finetuned: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_stop_at_the_end_is_removed(finetuned: Callable[[str], Path], tmp_path: Path) -> None:
     model, file = finetuned("secondary_structure"), tmp_path / "stop.fasta"
     file.write_text(">a\nMKVLA*\n")
     predict("secondary_structure", model, file)
@@ -120,7 +124,9 @@ def test_a_stop_at_the_end_is_no_residue(finetuned: Callable[[str], Path], tmp_p
     assert "labeled" not in str(refused.value)
 
 
-def test_contact_maps_and_pictures(finetuned: Callable[[str], Path], fasta: Path, tmp_path: Path) -> None:
+def test_contact_maps_are_written_as_arrays_and_images(
+    finetuned: Callable[[str], Path], fasta: Path, tmp_path: Path
+) -> None:
     model, out = finetuned("contact_prediction"), tmp_path / "cc.csv"
     predict("contact_prediction", model, fasta, "--predict_out", out)
     rows = list(csv.DictReader(out.read_text().splitlines()))
@@ -135,7 +141,9 @@ def test_contact_maps_and_pictures(finetuned: Callable[[str], Path], fasta: Path
         assert (tmp_path / row["map"]).with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_long_proteins(finetuned: Callable[[str], Path], tmp_path: Path) -> None:
+def test_long_proteins_are_refused_cropped_or_predicted_in_windows(
+    finetuned: Callable[[str], Path], tmp_path: Path
+) -> None:
     (tmp_path / "long.fasta").write_text(">long\n" + "ACDEFGHIKL" * 9 + "\n")
     model, out = finetuned("secondary_structure"), tmp_path / "o.csv"
     with pytest.raises(DataError, match=r"long\.fasta, record 1 \(long\): 90 residues, .* --length crop"):
@@ -146,7 +154,7 @@ def test_long_proteins(finetuned: Callable[[str], Path], tmp_path: Path) -> None
         assert (int(row["length"]), len(row["prediction"])) == (length, length)
 
 
-def test_what_can_not_be_predicted(
+def test_tasks_and_models_without_predictions_are_refused(
     finetuned: Callable[[str], Path], fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = finetuned("masked_language_modeling")

@@ -50,7 +50,7 @@ def score(model: nn.Module, sequence: str, *mutations: str, batch_size: int = 3)
     return scorer.score(variants_of(sequence, *mutations), {"p": sequence}, METHODS)
 
 
-def test_every_formula_by_hand() -> None:
+def test_every_formula_equals_a_calculation_by_hand() -> None:
     found = score(VisibleToken(), "AAG", "A1G", "A1G:A2G", "WT")
     one = {
         "wild_type_marginal": math.log(0.3 / 0.7),
@@ -88,7 +88,7 @@ def likelihood(model: nn.Module, sequence: str) -> float:
     return float(sum(log_p(model, sequence, (i,))[i, ids[i]] for i in range(len(sequence))))
 
 
-def test_every_formula_by_plain_loops(model: ProteinBertForMaskedLM) -> None:
+def test_every_formula_equals_plain_loops(model: ProteinBertForMaskedLM) -> None:
     wild_type, mutations = "MKVLAGWY", ("M1A", "K2R:Y8F", "G6P", "K2E:Y8W", "K2R:Y8F")
     found = score(model, wild_type, *mutations)
     wild = TOKENIZER.encode_residues(wild_type)
@@ -114,7 +114,7 @@ def test_no_score_depends_on_the_batch(model: ProteinBertForMaskedLM) -> None:
         assert alone[method] == pytest.approx(together[method], abs=1e-5)
 
 
-def test_no_forward_pass_is_made_twice(model: ProteinBertForMaskedLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_forward_pass_is_repeated(model: ProteinBertForMaskedLM, monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[int] = []
     forward = type(model).forward
     monkeypatch.setattr(type(model), "forward", lambda self, ids: passes.append(len(ids)) or forward(self, ids))
@@ -127,7 +127,7 @@ def test_no_forward_pass_is_made_twice(model: ProteinBertForMaskedLM, monkeypatc
     assert counts == [1, 2, 3, 16, 16]  # the wild type; sets of positions; variants; 4 residues of 4 sequences
 
 
-def test_what_can_not_be_scored(model: ProteinBertForMaskedLM) -> None:
+def test_too_long_proteins_and_vocabularies_without_mask_are_refused(model: ProteinBertForMaskedLM) -> None:
     with pytest.raises(DataError, match="protein 'p': 19 residues, but the model has positions for 18"):
         score(model, "A" * 19, "A1G")
     with pytest.raises(DataError, match="unirep vocabulary has no mask token"):

@@ -10,7 +10,7 @@ from tape.errors import DataError, UnknownResidueError
 from tape.inference.variants import apply_mutations, read_proteins, read_variants
 
 
-def test_several_mutations_of_one_variant() -> None:
+def test_a_variant_may_have_several_mutations() -> None:
     assert apply_mutations("A3G:V1L", "VMAK", 1, "here") == ("LMGK", (0, 2))
     assert apply_mutations("a103g", "VMAK", 101, "here") == ("VMGK", (2,))
     assert apply_mutations("WT", "VMAK", 1, "here") == ("VMAK", ())
@@ -27,16 +27,16 @@ def test_several_mutations_of_one_variant() -> None:
         ("A3G:A3V", "residue 3 is substituted twice"),
     ],
 )
-def test_a_variant_that_does_not_fit(text: str, message: str) -> None:
+def test_a_variant_that_contradicts_its_protein_is_refused(text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         apply_mutations(text, "VMAK", 1, "here")
 
 
-def test_residues_of_any_length_are_no_file_name() -> None:
+def test_long_residue_strings_are_not_taken_for_file_names() -> None:
     assert read_proteins("MKVA" * 100) == {"wild type": "MKVA" * 100}  # more than a file's name can have
 
 
-def test_a_table_with_one_protein(tmp_path: Path) -> None:
+def test_a_table_of_variants_of_one_protein_is_read(tmp_path: Path) -> None:
     file = tmp_path / "v.csv"
     file.write_text("mutant,score\nA3G,1.5\nV1L:K4R,2\n")
     variants = read_variants(str(file), {"p": "VMAK"})
@@ -44,7 +44,7 @@ def test_a_table_with_one_protein(tmp_path: Path) -> None:
     assert variants[0].fields["score"] == "1.5"
 
 
-def test_a_table_with_several_proteins(tmp_path: Path) -> None:
+def test_a_table_of_variants_of_several_proteins_is_read(tmp_path: Path) -> None:
     fasta, file = tmp_path / "p.fasta", tmp_path / "v.csv"
     fasta.write_text(">one\nVMAK\n>two\nMKVL\n")
     proteins = read_proteins(str(fasta))
@@ -59,7 +59,7 @@ def test_a_table_with_several_proteins(tmp_path: Path) -> None:
         read_variants(str(file), proteins)
 
 
-def test_what_is_no_table_of_variants(tmp_path: Path) -> None:
+def test_malformed_tables_of_variants_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "v.csv"
     file.write_text("mutations\nA3G\nK3A\n")
     with pytest.raises(DataError, match=r"v\.csv, record 2, protein 'p': K3A: residue 3 is A, not K"):
@@ -84,7 +84,7 @@ def test_the_wild_type_may_be_given_as_residues(tmp_path: Path) -> None:
         read_proteins(str(double))
 
 
-def test_a_wild_types_stop_is_left_out_and_gaps_are_named_with_their_record(tmp_path: Path) -> None:
+def test_a_stop_of_the_wild_type_is_removed_and_gaps_are_refused(tmp_path: Path) -> None:
     (tmp_path / "p.fasta").write_text(">one\nVMAK*\n>two\nMKVL\n")
     assert read_proteins(str(tmp_path / "p.fasta")) == {"one": "VMAK", "two": "MKVL"}
     (tmp_path / "p.fasta").write_text(">one\nVMAK\n>two\nM-VL\n")

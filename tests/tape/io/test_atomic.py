@@ -10,7 +10,7 @@ from tape.errors import ConfigError
 from tape.io.atomic import atomic_directory, atomic_write, write_json
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
+def test_a_failed_write_keeps_the_old_file(tmp_path):
     target = tmp_path / "file.txt"
     target.write_text("old")
     with pytest.raises(TypeError), atomic_write(target, "w") as stream:
@@ -19,7 +19,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_complete_write_replaces_it(tmp_path):
+def test_a_complete_write_replaces_the_file(tmp_path):
     target = tmp_path / "folder" / "file.bin"
     with atomic_write(target) as stream:
         stream.write(b"new")

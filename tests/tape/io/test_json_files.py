@@ -21,7 +21,7 @@ from tape.io.json_files import read_json_lines, read_json_object
         (b"[1]", r"x\.json: holds a list, not a JSON object"),
     ],
 )
-def test_what_is_no_object_is_named(
+def test_files_without_a_json_object_are_named(
     tmp_path: Path, error: type[Exception], content: bytes | None, message: str
 ) -> None:
     if content is not None:
@@ -30,14 +30,14 @@ def test_what_is_no_object_is_named(
         read_json_object(tmp_path / "x.json", error)
 
 
-def test_objects(tmp_path: Path) -> None:
+def test_json_objects_and_json_lines_are_read(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"a": [1]}\n')
     assert read_json_object(tmp_path / "x.json") == {"a": [1]}
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n\n{"b": "2\u2028"}\n', encoding="utf-8")
     assert read_json_lines(tmp_path / "x.jsonl") == [{"a": 1}, {"b": "2\u2028"}]  # no end of a line to JSON
 
 
-def test_a_line_is_named(tmp_path: Path) -> None:
+def test_a_bad_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n\n3\n')
     with pytest.raises(DataError, match=r"x\.jsonl, line 3: holds a int, not a JSON object"):
         read_json_lines(tmp_path / "x.jsonl", DataError)

@@ -35,7 +35,7 @@ def raw_put(path: Path, key: bytes, value: bytes | None) -> None:
     environment.close()
 
 
-def test_layout_is_tapes(store: Path) -> None:
+def test_the_stored_keys_are_those_of_tape(store: Path) -> None:
     environment = lmdb.open(str(store), readonly=True, lock=False)
     with environment.begin() as transaction:
         contents = {key: pickle.loads(value) for key, value in transaction.cursor()}
@@ -47,7 +47,7 @@ def test_layout_is_tapes(store: Path) -> None:
     assert [path.name for path in store.iterdir()] == ["data.mdb"]
 
 
-def test_reader(store: Path) -> None:
+def test_the_reader_indexes_and_iterates_over_records(store: Path) -> None:
     with LMDBReader(store) as reader:
         assert len(reader) == 2
         assert reader[0]["id"] == "0"
@@ -57,7 +57,7 @@ def test_reader(store: Path) -> None:
             reader[2]
 
 
-def test_map_grows_beyond_its_first_size(tmp_path: Path) -> None:  # bug 39 in docs/compatibility.md
+def test_the_map_grows_beyond_its_initial_size(tmp_path: Path) -> None:  # bug 39 in docs/compatibility.md
     blob = np.zeros(1 << 20, dtype=np.uint8)
     count = write_lmdb(tmp_path / "big.lmdb", ({"primary": "A", "blob": blob + i} for i in range(40)))
     assert count == 40
@@ -66,7 +66,7 @@ def test_map_grows_beyond_its_first_size(tmp_path: Path) -> None:  # bug 39 in d
     assert reader[39]["blob"][0] == 39
 
 
-def test_nothing_stays_when_a_record_fails(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_store(tmp_path: Path) -> None:
     def records():
         yield {"primary": "A"}
         raise DataError("record 2 is bad")
@@ -76,14 +76,14 @@ def test_nothing_stays_when_a_record_fails(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_existing_store_is_kept_unless_asked(store: Path) -> None:
+def test_an_existing_store_is_replaced_only_with_overwrite(store: Path) -> None:
     with pytest.raises(ConfigError, match="exists already"):
         write_lmdb(store, [])
     write_lmdb(store, RECORDS[:1], overwrite=True)
     assert len(LMDBReader(store)) == 1
 
 
-def test_two_readers_of_one_file_and_of_a_replaced_one(store: Path, tmp_path: Path) -> None:
+def test_two_readers_share_a_file_and_a_replaced_file_is_reopened(store: Path, tmp_path: Path) -> None:
     first, second = LMDBReader(store), LMDBReader(store)
     link = tmp_path / "link.lmdb"
     link.symlink_to(store)
@@ -101,7 +101,7 @@ def _first_residues(reader: LMDBReader, queue) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # pytest's own threads
-def test_readers_go_to_other_processes(store: Path, method: str) -> None:
+def test_readers_work_in_other_processes(store: Path, method: str) -> None:
     reader = LMDBReader(store)
     assert reader[0]["primary"] == "MKV"
     context = multiprocessing.get_context(method)
@@ -114,7 +114,7 @@ def test_readers_go_to_other_processes(store: Path, method: str) -> None:
     assert reader[1]["primary"] == "GCTVEDRC"
 
 
-def test_reader_pickles(store: Path) -> None:
+def test_a_reader_can_be_pickled(store: Path) -> None:
     copy = pickle.loads(pickle.dumps(LMDBReader(store)))
     assert copy[0]["primary"] == "MKV"
 
@@ -149,13 +149,13 @@ def test_malicious_record_is_refused_and_does_not_run(
         b"\x80\x04garbage",
     ],
 )
-def test_everything_off_the_list_is_refused(payload: bytes) -> None:
+def test_globals_outside_the_allow_list_are_refused(payload: bytes) -> None:
     with pytest.raises(DataError, match="file, record 3"):
         restricted_loads(payload, "file, record 3")
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_plain_data_of_every_protocol_loads(protocol: int) -> None:
+def test_plain_data_of_every_pickle_protocol_are_loaded(protocol: int) -> None:
     data = OrderedDict(
         a=np.arange(6, dtype=np.float32).reshape(2, 3),
         b=np.float64(1.5),
@@ -179,7 +179,7 @@ def test_plain_data_of_every_protocol_loads(protocol: int) -> None:
     )
 
 
-def test_pickles_of_numpy_1_load() -> None:
+def test_pickles_of_numpy_1_are_loaded() -> None:
     old = pickle.dumps(np.arange(3), protocol=2).replace(b"numpy._core", b"numpy.core")
     np.testing.assert_array_equal(restricted_loads(old, "here"), [0, 1, 2])
 
@@ -193,7 +193,7 @@ def test_missing_key_names_file_and_record(store: Path) -> None:
         LMDBReader(store)
 
 
-def test_wrong_kinds_of_content(store: Path) -> None:
+def test_content_of_the_wrong_type_is_refused(store: Path) -> None:
     raw_put(store, b"0", pickle.dumps([1, 2]))
     with pytest.raises(DataError, match="record 0: expected a dict, found list"):
         LMDBReader(store)[0]
@@ -209,12 +209,12 @@ def test_truncated_file_is_an_error_not_a_crash(store: Path, size: int) -> None:
         LMDBReader(store)
 
 
-def test_missing_store(tmp_path: Path) -> None:
+def test_a_missing_store_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no LMDB store"):
         LMDBReader(tmp_path / "absent.lmdb")
 
 
-def test_store_made_without_a_directory(tmp_path: Path) -> None:
+def test_a_store_without_a_directory_is_read(tmp_path: Path) -> None:
     path = tmp_path / "single.mdb"
     environment = lmdb.open(str(path), subdir=False)
     with environment.begin(write=True) as transaction:

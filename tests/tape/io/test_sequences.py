@@ -38,20 +38,20 @@ def pairs(path: Path) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("compression", COMPRESS)
 @pytest.mark.parametrize("suffix", [".fasta", ".fa", ".faa", ".fna", ".ffn", ".frn"])
-def test_fasta(tmp_path: Path, suffix: str, compression: str) -> None:
+def test_fasta_is_read_with_any_compression(tmp_path: Path, suffix: str, compression: str) -> None:
     path = write(tmp_path / f"x{suffix}", FASTA, compression)
     assert pairs(path) == PAIRS
     assert [record.where for record in read_sequences(path)] == [f"{path}, record 1 (P1)", f"{path}, record 2 (P2)"]
 
 
-def test_fasta_of_40000_residues_and_of_no_records(tmp_path: Path) -> None:
+def test_fasta_may_have_40000_residues_or_no_records(tmp_path: Path) -> None:
     long = "ACDEFGHIKL" * 4000
     lines = "\n".join(long[i : i + 60] for i in range(0, len(long), 60))
     assert pairs(write(tmp_path / "long.fasta", f">titin\n{lines}")) == [("titin", long)]
     assert pairs(write(tmp_path / "none.fasta", "")) == []
 
 
-def test_stockholm_interleaved_and_several(tmp_path: Path) -> None:
+def test_interleaved_stockholm_alignments_are_read(tmp_path: Path) -> None:
     text = (
         "# STOCKHOLM 1.0\n#=GF ID X\na/1-4  MK.\nb/1-4  -KV\n#=GC RF xxx\n\na/1-4  LL\nb/1-4  AA\n//\n"
         "# STOCKHOLM 1.0\nc  GG\n//\n"
@@ -76,18 +76,18 @@ def test_stockholm_interleaved_and_several(tmp_path: Path) -> None:
         ("lines.txt", "G C T V\n\nMK\n"),
     ],
 )
-def test_records_with_fields_and_plain_lines(tmp_path: Path, name: str, text: str) -> None:
+def test_every_text_format_gives_the_same_sequences(tmp_path: Path, name: str, text: str) -> None:
     sequences = [sequence for _, sequence in pairs(write(tmp_path / name, text, ".xz"))]
     assert sequences == ["GCTV", "MK"]
 
 
-def test_identifiers(tmp_path: Path) -> None:
+def test_identifiers_are_read_or_numbered(tmp_path: Path) -> None:
     assert pairs(write(tmp_path / "a.jsonl", '{"id": 7, "text": "A"}\n{"text": "C"}')) == [("7", "A"), ("1", "C")]
     assert pairs(write(tmp_path / "a.tab", "P1\tAC\nP2\tD\n")) == [("P1", "AC"), ("P2", "D")]
     assert pairs(write(tmp_path / "a.fasta", ">\nAC\n> P2\nD\n")) == [("0", "AC"), ("P2", "D")]
 
 
-def test_lmdb(tmp_path: Path) -> None:
+def test_lmdb_records_are_read_in_order(tmp_path: Path) -> None:
     write_lmdb(tmp_path / "pfam.lmdb", [{"primary": "MKV"}, {"primary": "AC", "id": b"x"}])
     assert pairs(tmp_path / "pfam.lmdb") == [("0", "MKV"), ("x", "AC")]
     # numbered as the file's keys, in the messages of LMDBReader and here
@@ -118,7 +118,7 @@ def test_empty_record_is_named(tmp_path: Path, name: str, text: str, record: str
         pairs(write(tmp_path / name, text))
 
 
-def test_empty_records_can_be_left_out_and_counted(tmp_path: Path) -> None:
+def test_empty_records_can_be_skipped_and_counted(tmp_path: Path) -> None:
     path = write(tmp_path / "e.fasta", ">a\nMK\n>empty\n>c\nA\n")
     places: list[str] = []
     assert [record.sequence for record in read_sequences(path, on_empty=places.append)] == ["MK", "A"]
@@ -146,7 +146,7 @@ def test_malformed_files_are_named(tmp_path: Path, name: str, text: str, message
 
 
 @pytest.mark.parametrize("compression", [".gz", ".xz", ".zst"])
-def test_truncated_and_mislabeled_archives(tmp_path: Path, compression: str) -> None:
+def test_truncated_and_mislabeled_archives_are_refused(tmp_path: Path, compression: str) -> None:
     path = write(
         tmp_path / "big.fasta", "".join(f">{i}\n{'ACDEFGH' * (i % 97 + 1)}\n" for i in range(3000)), compression
     )
@@ -158,13 +158,13 @@ def test_truncated_and_mislabeled_archives(tmp_path: Path, compression: str) -> 
         pairs(path)
 
 
-def test_zst_of_several_frames(tmp_path: Path) -> None:
+def test_several_zstd_frames_are_read(tmp_path: Path) -> None:
     path = tmp_path / "two.fasta.zst"
     path.write_bytes(b"".join(zstandard.ZstdCompressor().compress(part) for part in (b">a\nMK\n", b">b\nAC\n")))
     assert pairs(path) == [("a", "MK"), ("b", "AC")]
 
 
-def test_missing_file_and_binary_file(tmp_path: Path) -> None:
+def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent\.fasta: No such file"):
         pairs(tmp_path / "absent.fasta")
     (tmp_path / "binary.fasta").write_bytes(b">a\n\xff\xfe\x00")
@@ -172,7 +172,7 @@ def test_missing_file_and_binary_file(tmp_path: Path) -> None:
         pairs(tmp_path / "binary.fasta")
 
 
-def test_read_rows(tmp_path: Path) -> None:
+def test_rows_have_the_fields_of_the_header(tmp_path: Path) -> None:
     rows = list(read_rows(write(tmp_path / "x.csv", "\ufeffprimary, fold_label\nAC, 3\n")))
     assert rows[0].fields == {"primary": "AC", "fold_label": "3"}
     assert rows[0].where.endswith("x.csv, record 1")
@@ -180,7 +180,7 @@ def test_read_rows(tmp_path: Path) -> None:
         read_rows(tmp_path / "x.txt")
 
 
-def test_fields_in_fasta_headers(tmp_path: Path) -> None:
+def test_fields_are_read_from_fasta_headers(tmp_path: Path) -> None:
     path = write(tmp_path / "x.fasta", ">d1abc_ fold_label=3 ss3=HH\nAC\n>fold_label=4\nD\n")
     assert [row.fields for row in read_rows(path)] == [
         {"id": "d1abc_", "fold_label": "3", "ss3": "HH", "primary": "AC\n"},
@@ -196,14 +196,14 @@ def test_progress_adds_up_to_the_file_size(tmp_path: Path, compression: str) -> 
     assert sum(steps) == file_size(path)
 
 
-def test_names() -> None:
+def test_suffixes_are_split_case_insensitively() -> None:
     assert split_suffix("a/b.FASTA.GZ") == (".fasta", ".gz")
     assert split_suffix("b.txt") == (".txt", "")
     assert is_sequence_file("corpus.jsonl.zst")
     assert not is_sequence_file("README.md")
 
 
-def test_real_corpus_reads(shared_data: Path) -> None:
+def test_the_real_corpus_is_read(shared_data: Path) -> None:
     first = next(read_sequences(shared_data / "corpus" / "swissprot_train.fasta.xz"))
     assert (first.identifier, first.sequence) == ("P83570", "GW")
     chains = read_sequences(shared_data / "structures" / "pdb_valid.tsv.xz")

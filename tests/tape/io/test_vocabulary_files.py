@@ -22,7 +22,7 @@ def test_a_blank_line_keeps_the_ids_of_the_lines_after_it(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("text", "words"), [("A\nC\nA\n", "'A'.* occur twice"), ("\n\n", "it is empty")])
-def test_what_is_no_vocabulary_is_refused(tmp_path: Path, text: str, words: str) -> None:
+def test_malformed_vocabulary_files_are_refused(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(DataError, match=rf"vocabulary\.txt.*{words}"):
         read_vocabulary_file(write(tmp_path, text))
 

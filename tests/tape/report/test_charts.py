@@ -16,7 +16,7 @@ from tape.report import charts
     ("low", "high", "ticks"),
     [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (0.7, 12, [2, 4, 6, 8, 10, 12]), (-30, 40, [-20, 0, 20, 40]), (3, 3, [3])],
 )
-def test_ticks_are_round_and_inside(low: float, high: float, ticks: list[float]) -> None:
+def test_ticks_are_round_numbers_within_the_range(low: float, high: float, ticks: list[float]) -> None:
     assert charts.nice_ticks(low, high) == pytest.approx(ticks)
 
 
@@ -27,7 +27,7 @@ def test_axes_map_corners_to_corners() -> None:
     assert math.isfinite(charts.Axes((2, 2), (5, 5)).at(2, 5)[0])  # one point is no range
 
 
-def test_smoothing_and_thinning() -> None:
+def test_curves_are_smoothed_and_thinned() -> None:
     points = [(float(i), float(i * i)) for i in range(4)]
     assert charts.smoothed(points, 2) == [(1.0, 0.5), (2.0, 2.5), (3.0, 6.5)]
     assert charts.smoothed(points, 9) == points
@@ -50,7 +50,7 @@ def test_bars_share_a_scale() -> None:
     assert (low, high) == pytest.approx((-0.2, 0.2))
 
 
-def test_a_contact_map_counts_the_best_l_pairs() -> None:
+def test_a_contact_map_counts_the_l_highest_scoring_pairs() -> None:
     target = np.zeros((10, 10), dtype=int)
     target[0, 8] = target[8, 0] = target[1, 9] = target[9, 1] = 1
     scores = np.zeros((10, 10))
@@ -66,7 +66,7 @@ def test_a_confusion_matrix_shows_shares_of_the_true_class() -> None:
     assert numbers == ["75", "25", "0", "0"]
 
 
-def test_of_many_proteins_a_sample_is_drawn() -> None:
+def test_scatter_charts_of_many_proteins_show_a_sample() -> None:
     values = np.linspace(0, 1, charts.MOST_POINTS + 500)
     assert charts.scatter_chart(values, values, 1, "title").count("h0") == charts.MOST_POINTS
     assert charts.scatter_chart(np.array([np.nan]), np.array([1.0]), 1, "title") == ""

@@ -45,7 +45,7 @@ def predictions(wrong: int) -> list[dict[str, Any]]:
     return [{"id": f"p{index}", "prediction": scores, "target": target} for index in range(PROTEINS)]
 
 
-def test_the_difference_and_its_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_difference_and_interval_of_two_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = add_run(tmp_path, "a", predictions(2)), add_run(tmp_path, "b", predictions(5))
     compare.main([str(first), str(second), "--bootstrap", "50"])
     lines = capsys.readouterr().out.splitlines()
@@ -56,7 +56,7 @@ def test_the_difference_and_its_interval(tmp_path: Path, capsys: pytest.CaptureF
     assert cells[3:] == ["3-class accuracy", "0.800", "0.500", "+0.300", "[+0.300, +0.300]"]
 
 
-def test_all_metrics_and_one_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_comparison_can_be_restricted_to_a_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = []
     for name, wrong in (("a", 2), ("b", 5)):
         add_run(tmp_path, name, predictions(wrong), "casp12")
@@ -79,7 +79,7 @@ def test_other_proteins_are_refused(tmp_path: Path) -> None:
             compare.main([str(first), str(add_run(tmp_path, name, results))])
 
 
-def test_what_can_not_be_compared(tmp_path: Path) -> None:
+def test_runs_without_common_evaluations_are_refused(tmp_path: Path) -> None:
     first = add_run(tmp_path, "a", predictions(2))
     with pytest.raises(ConfigError, match="no evaluation casp12 of the same task and data in common"):
         compare.main([str(first), str(add_run(tmp_path, "b", predictions(2))), "--split", "casp12"])
@@ -95,7 +95,7 @@ def test_what_can_not_be_compared(tmp_path: Path) -> None:
         compare.main([str(tmp_path), str(first)])
 
 
-def test_runs_of_several_seeds_are_means(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_of_several_seeds_are_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     several = tmp_path / "secondary_structure_transformer_a"
     for seed, wrong in ((1, 1), (2, 3)):
         run = add_run(tmp_path / "made", f"a{seed}", predictions(wrong))
@@ -110,7 +110,7 @@ def test_runs_of_several_seeds_are_means(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     "content", [5, ({}, 5), ({}, [5]), ({}, [{"id": "p0", "target": [0]}]), ([], predictions(1))], ids=str
 )
-def test_other_content_is_refused(tmp_path: Path, content: Any) -> None:
+def test_files_without_predictions_are_refused(tmp_path: Path, content: Any) -> None:
     runs = [add_run(tmp_path, name, predictions(2)) for name in "ab"]
     (runs[1] / "results_cb513.pkl").write_bytes(pickle.dumps(content, protocol=4))
     with pytest.raises(DataError, match=r"results_cb513\.pkl: not predictions as tape_eval\.py writes them"):
@@ -132,7 +132,7 @@ def short() -> list[dict[str, Any]]:
     return [{**result, "prediction": result["prediction"][:-1]} for result in predictions(2)]
 
 
-def test_mistakes_are_one_line(tmp_path: Path, run_script: Callable, assert_clean_error: Callable) -> None:
+def test_user_errors_are_one_line(tmp_path: Path, run_script: Callable, assert_clean_error: Callable) -> None:
     run = add_run(tmp_path, "a", predictions(2))
     assert_clean_error(run_script("scripts/compare.py", run, tmp_path / "none"), "none", "no such directory")
     assert_clean_error(run_script("scripts/compare.py", run, run, "--bootstrap", 0), "at least 1 resample")

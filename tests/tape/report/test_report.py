@@ -69,7 +69,7 @@ def rows_of(*directories: Path) -> list[report_rows.Row]:
 # --- the table ------------------------------------------------------------------------------------------------------
 
 
-def test_rows_and_columns(results: Path) -> None:
+def test_the_table_has_a_row_per_evaluation_and_a_column_per_model(results: Path) -> None:
     rows = rows_of(results)
     assert report_rows.columns_of(rows) == ["one-hot", "random weights", "pretrained", "mine"]
     text = report_rows.markdown_table(rows)
@@ -84,13 +84,13 @@ def test_csv_has_full_precision_and_intervals(results: Path) -> None:
     assert (records[1]["simulated"], records[1]["mine"], records[1]["one-hot low"]) == ("True", "0.5", "")
 
 
-def test_a_third_partys_task_has_its_first_metric(tmp_path: Path) -> None:
+def test_a_third_party_task_is_reported_by_its_first_metric(tmp_path: Path) -> None:
     add_run(tmp_path, "my_task", "transformer", "x", "test", False, loss=1.0, my_score=0.5)
     (row,) = rows_of(tmp_path)
     assert (row.metric, row.values["x"].value) == ("my score", 0.5)
 
 
-def test_of_several_epochs_the_best_on_validation_data_counts(results: Path, tmp_path: Path) -> None:
+def test_the_best_epoch_on_validation_data_is_reported(results: Path, tmp_path: Path) -> None:
     run = results / "secondary_structure_transformer_pretrained"
     shutil.copytree(run / "1", run / "10")
     (run / "10" / "eval_test.json").write_text((run / "1" / "eval_test.json").read_text().replace("0.7", "0.1"))
@@ -119,7 +119,7 @@ def add_seeds(root: Path, suffix: str, values: Sequence[float]) -> Path:
     return directory
 
 
-def test_of_several_seeds_mean_and_standard_deviation_count(tmp_path: Path) -> None:
+def test_several_seeds_are_reported_by_mean_and_standard_deviation(tmp_path: Path) -> None:
     add_seeds(tmp_path, "random", (0.1, 0.2, 0.6))
     add_seeds(tmp_path, "lone", (0.3,))
     add_seeds(tmp_path, "undefined", (0.4, math.nan))
@@ -137,7 +137,7 @@ def test_of_several_seeds_mean_and_standard_deviation_count(tmp_path: Path) -> N
     assert "lone std" not in record
 
 
-def test_the_page_of_several_seeds(tmp_path: Path) -> None:
+def test_the_page_shows_mean_and_standard_deviation_of_seeds(tmp_path: Path) -> None:
     add_seeds(tmp_path, "mine", (0.25, 0.75))
     report.main([str(tmp_path), "--out", str(tmp_path / "report")])
     text = (tmp_path / "report" / "report.html").read_text()
@@ -152,20 +152,20 @@ def test_the_page_of_several_seeds(tmp_path: Path) -> None:
     assert (low + high) / 2 == pytest.approx(200 * 0.5 / 0.9, abs=0.1)  # around the mean; published ones end at .79
 
 
-def test_seeds_of_two_directories_are_two_models(tmp_path: Path) -> None:
+def test_equal_names_in_two_directories_are_refused(tmp_path: Path) -> None:
     add_seeds(tmp_path / "a", "mine", (0.25, 0.75))
     add_seeds(tmp_path / "b", "mine", (0.25, 0.75))
     with pytest.raises(ConfigError, match="are both stability test of 'mine'; pass only one of them"):
         rows_of(tmp_path)
 
 
-def test_the_best_loss_is_the_lowest(tmp_path: Path) -> None:
+def test_the_lowest_loss_is_the_best(tmp_path: Path) -> None:
     for name, loss in (("a", 1.0), ("b", 2.0)):
         add_run(tmp_path, "my_task", "transformer", name, "test", False, loss=loss)
     assert report_rows.best_of(rows_of(tmp_path)[0]) == 1.0
 
 
-def test_nothing_to_report_and_foreign_files_are_clear_errors(tmp_path: Path) -> None:
+def test_missing_and_malformed_evaluations_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no eval_SPLIT\.json"):
         report_rows.read_evaluations([tmp_path])
     with pytest.raises(ConfigError, match="no such directory"):
@@ -184,7 +184,7 @@ def reasons(record: EvaluationRecord) -> dict[str, tuple[str, ...]]:
     return {entry.model: entry.reasons for entry in published_beside(record)}
 
 
-def test_published_numbers_and_their_sources() -> None:
+def test_published_numbers_have_sources() -> None:
     content = load_published()
     values = {model["name"]: model["values"] for model in content["models"]}
     assert set(values) == {
@@ -196,7 +196,7 @@ def test_published_numbers_and_their_sources() -> None:
     assert {content["families"][model["family"]]["source"] for model in content["models"]} == set(content["sources"])
 
 
-def test_on_the_same_data_only_what_differs_is_named() -> None:
+def test_on_the_same_data_only_differing_settings_are_named() -> None:
     data = {"name": "TAPE stability", "simulated": False, "splits": {"train": 53614}}
     record = record_of("stability", "transformer", "test", data, spearmanr=0.5)
     found = reasons(EvaluationRecord(**{**vars(record), "proteins": 12851}))
@@ -207,7 +207,7 @@ def test_on_the_same_data_only_what_differs_is_named() -> None:
     assert "ours reads proteins over the position table by --length crop" in reasons(cut)["TAPE LSTM"]
 
 
-def test_other_data_heads_and_metrics_are_named() -> None:
+def test_differing_data_heads_and_metrics_are_named() -> None:
     record = record_of("contact_prediction", "transformer", "test", {"name": "PDB"}, precision_at_l5=0.2)
     found = reasons(record)
     assert found["TAPE LSTM"][0] == "ours is on other data: PDB"
@@ -286,7 +286,7 @@ def page(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> P
     return tmp_path / "report"
 
 
-def test_the_page_is_whole_and_needs_nothing_else(page: Path) -> None:
+def test_the_page_is_well_formed_and_self_contained(page: Path) -> None:
     assert {path.name for path in page.iterdir()} == {"report.html", "table.md", "table.csv"}
     text = (page / "report.html").read_text()
     parsed = Page(text)
@@ -306,7 +306,7 @@ def test_the_page_is_whole_and_needs_nothing_else(page: Path) -> None:
     assert any(a.get("name") == "viewport" for tag, a in parsed.attributes if tag == "meta")
 
 
-def test_only_a_report_is_replaced(results: Path, tmp_path: Path) -> None:
+def test_a_directory_with_other_content_is_not_replaced(results: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match="contains secondary_structure_onehot_onehot, .* which is not part of a report"
     ):
@@ -326,7 +326,9 @@ def test_only_a_report_is_replaced(results: Path, tmp_path: Path) -> None:
         ("3\n", r"metrics\.jsonl, line 1: holds a int, not a JSON object"),
     ],
 )
-def test_a_damaged_history_of_pretraining(results: Path, tmp_path: Path, content: str | None, message: str) -> None:
+def test_a_damaged_pretraining_history_is_refused(
+    results: Path, tmp_path: Path, content: str | None, message: str
+) -> None:
     if content is not None:
         (tmp_path / "metrics.jsonl").write_text(content)
     with pytest.raises(CheckpointError, match=message):
@@ -334,13 +336,13 @@ def test_a_damaged_history_of_pretraining(results: Path, tmp_path: Path, content
     assert not (tmp_path / "report").exists()
 
 
-def test_a_model_without_the_headline_metric_has_its_curve(results: Path, tmp_path: Path) -> None:
+def test_a_model_without_the_primary_metric_is_shown(results: Path, tmp_path: Path) -> None:
     add_run(results, "stability", "transformer", "bare", "test", True, loss=1.0)
     report.main([str(results), "--out", str(tmp_path / "report")])
     assert "bare" in Page((tmp_path / "report" / "report.html").read_text()).words
 
 
-def test_the_page_can_be_heard(page: Path) -> None:
+def test_charts_and_tables_have_accessible_labels(page: Path) -> None:
     parsed = Page((page / "report.html").read_text())
     charts = [a for tag, a in parsed.attributes if tag == "svg"]
     assert len(charts) > 10

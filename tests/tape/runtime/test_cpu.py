@@ -7,7 +7,7 @@ import pytest
 from tape.runtime.cpu import usable_cores
 
 
-def test_cores_that_the_process_is_bound_to_and_else_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usable_cores_follow_the_cpu_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5}, raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     assert usable_cores() == 2

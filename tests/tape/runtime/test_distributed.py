@@ -95,7 +95,7 @@ def outputs(small_data: Path, small_config: Path, tmp_path_factory: pytest.TempP
 
 @pytest.mark.distributed
 @pytest.mark.slow
-def test_two_ranks_train_and_validate_as_one(outputs: list[Path]) -> None:
+def test_two_ranks_train_and_validate_like_one_process(outputs: list[Path]) -> None:
     # bugs 12 and 20 in docs/compatibility.md: the same steps, each protein validated once, metrics over all ranks, and
     # only the main process writes
     runs = [out / "plain" for out in outputs]
@@ -166,7 +166,7 @@ def test_the_launcher_reports_the_errors_of_its_processes(
     assert_clean_error(result, "pfam_train.lmdb, record 1: unknown residue '1'", "training process")
 
 
-def test_one_main_process_over_all_machines() -> None:
+def test_only_one_process_of_all_machines_is_the_main_process() -> None:
     # bug 12 in docs/compatibility.md: the first process of every machine wrote
     contexts = [DistributedContext(rank, world_size=4, local_rank=rank % 2) for rank in range(4)]
     assert [context.is_main for context in contexts] == [True, False, False, False]
@@ -182,7 +182,7 @@ def test_one_process_needs_no_collectives() -> None:
         assert alone == context
 
 
-def test_impossible_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_launches_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         LaunchPlan(nproc_per_node=0)
     with pytest.raises(ConfigError, match="--node_rank must be from 0 to 1, not 2"):

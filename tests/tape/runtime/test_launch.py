@@ -25,20 +25,20 @@ SLURM = {
 }
 
 
-def test_no_launcher() -> None:
+def test_without_a_launcher_there_is_one_process() -> None:
     assert read_launch({}) == Launch()
     # an sbatch script without srun has these too, and is one process
     assert read_launch({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}) == Launch()
 
 
-def test_torchrun_comes_before_the_launcher_of_the_nodes() -> None:
+def test_torchrun_takes_precedence_over_slurm_and_openmpi() -> None:
     environment = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}
     expected = Launch(1, 2, 1, "env://", "torchrun")
     assert read_launch(environment) == expected
     assert read_launch({**OPENMPI, **SLURM, **environment}) == expected
 
 
-def test_finetuning_reads_torchrun_alone() -> None:
+def test_finetuning_reads_only_the_variables_of_torchrun() -> None:
     assert read_torchrun({**OPENMPI, **SLURM}, default_local_rank=1) == Launch(local_rank=1)
     environment = {"RANK": "1", "WORLD_SIZE": "2"}
     assert read_torchrun(environment, default_local_rank=1) == Launch(1, 2, 1, "env://", "torchrun")
@@ -46,7 +46,7 @@ def test_finetuning_reads_torchrun_alone() -> None:
         read_torchrun({"WORLD_SIZE": "2"})
 
 
-def test_openmpi() -> None:
+def test_ranks_are_read_from_openmpi() -> None:
     environment = {**OPENMPI, "MASTER_ADDR": "host", "MASTER_PORT": "1"}
     assert read_launch(environment) == Launch(3, 4, 1, "tcp://host:1", "OpenMPI")
     one_machine = {**OPENMPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}
@@ -55,12 +55,12 @@ def test_openmpi() -> None:
         read_launch(OPENMPI)
 
 
-def test_slurm() -> None:
+def test_ranks_are_read_from_slurm() -> None:
     assert read_launch(SLURM) == Launch(5, 8, 1, "tcp://node03:30067", "Slurm")
     assert read_launch({**SLURM, "SLURM_STEP_NODELIST": "alone"}).rendezvous == "tcp://alone:30067"
 
 
-def test_slurm_without_the_variables_of_a_step() -> None:
+def test_slurm_tasks_without_step_variables_get_ranks_or_an_error() -> None:
     """Tasks in a container that passes the job's variables only; they never become runs of their own unnoticed."""
     tasks = [{"SLURM_NTASKS": "2", "SLURM_NODELIST": "n1", "SLURM_PROCID": r, "SLURM_LOCALID": r} for r in "01"]
     found = [read_launch({**task, "MASTER_ADDR": "n1", "MASTER_PORT": "7"}) for task in tasks]
@@ -72,7 +72,7 @@ def test_slurm_without_the_variables_of_a_step() -> None:
     assert read_launch({**tasks[0], "SLURM_NTASKS": "1", "MASTER_ADDR": "n1"}) == Launch()
 
 
-def test_a_plain_process_of_a_batch_script_is_alone() -> None:
+def test_a_process_of_a_batch_script_without_srun_is_a_single_process() -> None:
     script = {
         "SLURM_NTASKS": "8",
         "SLURM_PROCID": "0",
@@ -86,12 +86,12 @@ def test_a_plain_process_of_a_batch_script_is_alone() -> None:
 
 
 @pytest.mark.parametrize("environment", [{"RANK": "x", "WORLD_SIZE": "2"}, {"RANK": "2", "WORLD_SIZE": "2"}])
-def test_nonsense_is_refused(environment: dict[str, str]) -> None:
+def test_contradicting_variables_are_refused(environment: dict[str, str]) -> None:
     with pytest.raises(ConfigError):
         read_launch(environment)
 
 
-def test_dims_check_themselves() -> None:
+def test_impossible_parallel_dimensions_are_refused() -> None:
     assert ParallelDims(8, 2).data == 4
     assert str(ParallelDims(8, 2)) == "8 processes = data 4 x tensor 2"
     for world, tensor in ((8, 3), (2, 4), (0, 1)):
@@ -112,7 +112,7 @@ def test_backend_follows_the_device() -> None:
     assert "CUDA" in notice
 
 
-def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -33,25 +33,25 @@ def printed_by(code: str) -> int:
     return int(result.stdout)
 
 
-def test_what_was_held_counts_after_it_is_given_back() -> None:
+def test_peak_memory_includes_freed_memory() -> None:
     held = len(b"x" * BLOCK)
     assert process_memory.peak_memory() > held
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems include the parent process")
-def test_what_the_parent_holds_is_not_counted() -> None:
+def test_peak_memory_excludes_the_parent_process() -> None:
     block = b"x" * BLOCK  # written, so resident
     code = f"import runpy; print(runpy.run_path({process_memory.__file__!r})['peak_memory']())"
     assert 0 < printed_by(code) < len(block) / 2
 
 
-def test_where_the_system_has_no_such_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peak_memory_without_proc_is_that_of_getrusage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = process_memory.peak_memory()
     monkeypatch.setattr(process_memory, "_STATUS", tmp_path / "none")
     assert process_memory.peak_memory() > own / 2
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
-def test_large_blocks_are_returned_in_spite_of_small_ones_between_them() -> None:
+def test_freed_large_blocks_are_returned_despite_small_blocks_between_them() -> None:
     held = {returned: printed_by(_HOLES.format(file=process_memory.__file__, returned=returned)) for returned in (0, 1)}
     assert held[1] < 100_000_000 < 200_000_000 < held[0]  # 30 blocks of 8 MiB

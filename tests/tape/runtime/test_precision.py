@@ -11,7 +11,7 @@ from tape.runtime.precision import PRECISIONS, autocast, is_fast, make_scaler
 CPU = torch.device("cpu")
 
 
-def test_products_run_in_the_format_and_weights_stay() -> None:
+def test_matrix_products_use_the_precision_and_weights_stay_fp32() -> None:
     layer = torch.nn.Linear(2, 2)
     expected = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     for precision in PRECISIONS:
@@ -22,7 +22,7 @@ def test_products_run_in_the_format_and_weights_stay() -> None:
         autocast("int8", CPU)
 
 
-def test_formats_without_instructions_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precisions_without_cpu_instructions_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     assert [is_fast(precision, CPU) for precision in PRECISIONS] == [True, False, False]

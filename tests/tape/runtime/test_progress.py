@@ -16,7 +16,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_shows_a_bar_with_the_time_left_and_clears_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_a_bar_with_the_remaining_time_and_clears_it(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     with progress_bar("epoch 1/2", 4, "step") as bar:
@@ -31,7 +31,7 @@ def test_a_terminal_shows_a_bar_with_the_time_left_and_clears_it(monkeypatch: py
     assert stream.getvalue().rstrip("\r").endswith(" ")
 
 
-def test_a_log_file_gets_no_line_of_short_work_and_a_line_per_interval_of_long_work(
+def test_a_log_file_gets_one_line_per_interval(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stream = io.StringIO()

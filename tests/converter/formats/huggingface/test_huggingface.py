@@ -90,7 +90,7 @@ def test_the_directory_is_complete(written: Path) -> None:
     assert report["result"]["files"].keys() >= {"model.safetensors", "tokenizer.json"}
 
 
-def test_verification_without_transformers(
+def test_without_transformers_the_result_is_verified_with_plain_torch(
     tmp_path: Path, tape: Path, written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = open_source(written, SourceOptions())
@@ -135,7 +135,7 @@ def test_another_order_of_tokens_is_mapped_by_name(tmp_path: Path, tape: Path, w
         verify_only(tape, copy, SourceOptions())
 
 
-def test_a_head_with_another_activation(tmp_path: Path) -> None:
+def test_a_head_with_another_activation_is_approximated_or_dropped_on_request(tmp_path: Path) -> None:
     source = tape_model(tmp_path / "tape", hidden_act="gelu_tanh", mlm_hidden_act="gelu")
     with pytest.raises(ConfigError, match=r"one activation.*--lm-head drop .*--lm-head approximate"):
         convert(ConversionRequest(source, tmp_path / "hf", "huggingface"), silent)

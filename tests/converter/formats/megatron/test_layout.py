@@ -117,7 +117,7 @@ def test_ranks_of_different_versions_are_refused(copy: Path) -> None:
         ([1, 2], "contains a list"),
     ],
 )
-def test_other_contents_are_named(tmp_path: Path, content: object, message: str) -> None:
+def test_files_that_are_not_megatron_checkpoints_are_refused(tmp_path: Path, content: object, message: str) -> None:
     torch.save(content, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match=rf"other\.pt.*{message}"):
         read_megatron_checkpoint(tmp_path / "other.pt")
@@ -130,7 +130,7 @@ def test_a_tensor_under_two_names_is_refused(tmp_path: Path) -> None:
         read_megatron_checkpoint(tmp_path / "twice.pt")
 
 
-def test_renamed_keys_of_recent_versions() -> None:
+def test_keys_of_recent_megatron_versions_are_mapped_to_the_old_names() -> None:
     old = "language_model.transformer.layers.3.attention.dense.bias"
     assert canonical_name("language_model.encoder.layers.3.self_attention.dense.bias") == old
     assert canonical_name(old) == old

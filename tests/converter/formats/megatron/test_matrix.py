@@ -45,7 +45,7 @@ def test_all_versions_and_layouts_give_the_same_model(
 
 
 @pytest.mark.parametrize("zip_file", [True, False])
-def test_both_file_formats_of_torch(tmp_path: Path, truth: Truth, zip_file: bool) -> None:
+def test_zip_and_legacy_files_of_torch_give_the_same_model(tmp_path: Path, truth: Truth, zip_file: bool) -> None:
     source = write_megatron(tmp_path / "mega", truth, tp=2, iteration=None, zip_file=zip_file)
     convert(ConversionRequest(source, tmp_path / "out"), progress=lambda line: None)
     assert_same(load_state_dict(tmp_path / "out"), expected_state(truth))
@@ -54,7 +54,9 @@ def test_both_file_formats_of_torch(tmp_path: Path, truth: Truth, zip_file: bool
 @pytest.mark.parametrize(
     ("arguments", "head"), [({"bias_gelu_fusion": True}, "gelu"), ({"openai_gelu": True}, "gelu_tanh")]
 )
-def test_fused_gelu(tmp_path: Path, truth: Truth, arguments: dict[str, bool], head: str) -> None:
+def test_fused_gelu_is_tanh_in_the_blocks_and_follows_the_arguments_in_the_head(
+    tmp_path: Path, truth: Truth, arguments: dict[str, bool], head: str
+) -> None:
     # bug 28 in docs/compatibility.md. Megatron-LM's fused GELU, used in the blocks, is the tanh form; its LM head uses
     # the erf form.
     source = write_megatron(tmp_path / "mega", truth, tp=2, **arguments)

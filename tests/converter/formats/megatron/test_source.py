@@ -101,12 +101,14 @@ def test_bare_file_records_what_was_assumed(tmp_path: Path, written: Path) -> No
     assert origin["gelu"] == origin["hidden_dropout"] == "usual value"
 
 
-def test_file_with_a_version_but_no_arguments(tmp_path: Path, written: Path) -> None:
+def test_the_version_of_a_file_without_arguments_is_used(tmp_path: Path, written: Path) -> None:
     source = open_source(bare(tmp_path, written, keep_version=True), SourceOptions(heads=4, gelu="gelu"))
     assert source.provenance()["checkpoint_version"] == 3.0
 
 
-def test_a_training_file_without_a_version(tmp_path: Path, written: Path, truth: Truth) -> None:
+def test_a_training_file_without_a_version_has_version_0_or_that_of_the_option(
+    tmp_path: Path, written: Path, truth: Truth
+) -> None:
     """It has version 0, unless an option specifies another one."""
     old = write_megatron(tmp_path / "old", truth, version=0)
     assert open_source(old, SourceOptions()).provenance()["checkpoint_version"] == 0.0
@@ -118,7 +120,7 @@ def test_a_training_file_without_a_version(tmp_path: Path, written: Path, truth:
 
 
 @pytest.mark.parametrize("version", [0.5, 4.0, -1])
-def test_unknown_version(tmp_path: Path, truth: Truth, version: float) -> None:
+def test_an_unknown_version_is_refused(tmp_path: Path, truth: Truth, version: float) -> None:
     folder = write_megatron(tmp_path / "mega", truth, version=version)
     with pytest.raises(CheckpointError, match=r"checkpoint_version .* is unknown"):
         open_source(folder, SourceOptions())
@@ -158,7 +160,7 @@ def test_too_few_positions_for_any_protein_are_refused(tmp_path: Path) -> None:
         open_source(folder, SourceOptions())
 
 
-def test_a_vocabulary_file_given_as_option(written: Path) -> None:
+def test_a_vocabulary_option_that_lacks_a_letter_is_refused(written: Path) -> None:
     with pytest.raises(VocabularyMismatchError, match="lacks: Z"):
         open_source(written, SourceOptions(vocabulary=(*SPECIAL, *LETTERS[:-1])))
 

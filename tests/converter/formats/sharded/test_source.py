@@ -111,7 +111,7 @@ def test_another_token_order_is_mapped_by_name(tmp_path: Path) -> None:
     assert torch.equal(words[tokens.index("A")], rows[shuffled.index("A")])
 
 
-def test_a_foreign_vocabulary_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_vocabulary_is_refused(tmp_path: Path) -> None:
     saved = save(tmp_path / "save", [*TAPETokenizer().tokens[:-1], "J"])
     with pytest.raises(VocabularyMismatchError, match="lacks: Z"):
         convert(ConversionRequest(saved.folder, tmp_path / "out"), silent)

@@ -186,7 +186,7 @@ def test_post_layer_norm_equals_bert_of_transformers(tmp_path: Path, tape_05: Pa
     verify_only(tape_05, tmp_path / "hf", SourceOptions())
 
 
-def test_old_names_of_layer_norms_and_a_missing_pooler(tmp_path: Path) -> None:
+def test_old_layer_norm_names_and_a_missing_pooler_are_accepted_for_hugging_face(tmp_path: Path) -> None:
     old = {
         name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
         for name, value in post_ln_state(pooler=False).items()
