@@ -1,8 +1,8 @@
-"""Bad input on the real command lines: a clear line that names file and record, exit code not 0, nothing half-written.
+"""Bad input on the real command lines: one line names file and record, the exit code is not 0, no partial files.
 
-Most cases run the commands in this process, which is quick; `test_commands_print_one_line_and_exit_with_an_error` runs one of each as a user does, and looks
-at the real exit code and at what reached the terminal. The cases of tape_train.py, tape_eval.py and tape-embed are in
-tests/tape/test_bad_input.py. What is replaced instead of refused must be counted and said.
+Most cases call the commands in this process, which is fast. A few run in a process of their own, which shows the real
+exit code and output. tests/tape/test_bad_input.py has the cases of tape_train.py, tape_eval.py and tape-embed. What is
+replaced instead of refused must be counted and reported.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def test_preprocessing_names_the_bad_path(fails: Call, source: str, prefix: str,
 
 
 def test_preprocessing_counts_substitutions(capsys: pytest.CaptureFixture[str]) -> None:
-    """Lower case, gaps, stops and (if allowed) J are no errors, and 40,000 residues are a protein like any other."""
+    """Lower case, gaps, stops, J (up to a fraction) and 40,000 residues are not errors."""
     write("x.fasta", f">a\nmkv\n>b\nAC*\n>c\nA-CJ\n>d\n{LONG}\n>e\n\n")
     preprocess_data.main(["--input", "x.fasta", "--output-prefix", "x", "--skip-empty"])
     shown = capsys.readouterr().out
@@ -225,7 +225,7 @@ def test_pretraining_and_conversion_name_the_damaged_checkpoint_file(
 
 @pytest.fixture(scope="module")
 def convert() -> Callable[[], object]:
-    """The converter's `main`; its file's name is no module's."""
+    """The converter's `main`; its file name is not a module name."""
     import runpy
 
     main: Callable[[], object] = runpy.run_path(str(ROOT / "converter" / "megatron-converter.py"))["main"]
@@ -298,7 +298,7 @@ def test_the_shell_script_prints_one_line_and_exits_with_an_error(assert_clean_e
 def test_two_ranks_print_an_error_once(
     pretrained: Path, damage: Callable[[Path], None] | None, changes: dict[str, object], words: list[str]
 ) -> None:
-    """The launcher adds its own report of which process ended; from our ranks there is one line."""
+    """torchrun adds a report of the process that ended; the ranks themselves print one line."""
     shutil.copytree(pretrained, ".", dirs_exist_ok=True)
     cut(weights_of(Path("run")))
     if damage is not None:

@@ -27,7 +27,7 @@ PICKLE_READERS = {"tape/io/lmdb_store.py"}
 
 
 def repository_files() -> list[Path]:
-    """Every file that belongs to the repository: as listed by git, or all files of our folders in an unpacked archive."""
+    """All files of the repository: as listed by git, or, in an unpacked archive, those of its folders."""
     if (ROOT / ".git").exists() and shutil.which("git"):
         listing = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
