@@ -22,7 +22,7 @@ from pathlib import Path
 # makes the packages importable when the script is called by its path from any directory
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from converter.convert import LM_HEADS, ConversionRequest, convert, summary, verify_only
+from converter.convert import LM_HEADS, ConversionRequest, convert, verify_only
 from converter.formats.base import FORMATS
 from converter.options import SourceOptions, parse_dtype
 from tape.errors import run_cli
@@ -126,7 +126,7 @@ def verify(arguments: argparse.Namespace) -> None:
     """Print the certificate of two models as JSON, and its summary on stderr."""
     one, other = arguments.verify_only
     certificate = verify_only(one, other, source_options(arguments))
-    for line in summary(certificate):
+    for line in certificate.summary():
         print(line, file=sys.stderr)
     show(json.dumps(certificate.as_json(), indent=2))
 

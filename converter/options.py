@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
+from converter.mapping.tables import TOKEN_TYPES
+from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
+from tape.models.lazy_tensors import LazyState
 
-_MEGATRON_ONLY = {
+# options about a Megatron checkpoint; other formats state these settings themselves
+_MEGATRON_SETTINGS = {
     "checkpoint_version": "--checkpoint-version",
     "vocabulary": "--vocab-file",
     "gelu": "--gelu",
@@ -31,6 +36,25 @@ _DTYPES = {
     "double": torch.float64,
     "fp64": torch.float64,
 }
+
+
+MEGATRON_SETTINGS = frozenset(_MEGATRON_SETTINGS)
+
+
+class CheckedSource(Protocol):
+    """What the options are checked against.
+
+    Attributes:
+        path: the checkpoint's path.
+        accepts: names of the Megatron settings that the format leaves open.
+    """
+
+    path: Path
+    accepts: frozenset[str]
+
+    @property
+    def config(self) -> ProteinBertConfig:
+        """Configuration of the TAPE model."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +79,29 @@ class SourceOptions:
     hidden_dropout: float | None = None
     attention_dropout: float | None = None
 
+    def with_token_types_of(self, reference: LazyState | None) -> SourceOptions:
+        """The options for a result with as many token types as the reference checkpoint of ``-dst`` has."""
+        if reference is None or TOKEN_TYPES not in reference:
+            return self
+        return replace(self, token_types=reference[TOKEN_TYPES].shape[0])
 
-def reject_options(options: SourceOptions, path: Path, reason: str, allowed: frozenset[str] = frozenset()) -> None:
-    """Reject options that only apply to Megatron checkpoints.
+    def check(self, source: CheckedSource) -> None:
+        """Check that no option contradicts the source, or states what its format states itself.
 
-    Raises:
-        ConfigError: names the flag of a given option that is not ``allowed``.
-    """
-    for name, flag in _MEGATRON_ONLY.items():
-        if name not in allowed and getattr(options, name) is not None:
-            raise ConfigError(f"{flag} is for Megatron checkpoints; {path} {reason}")
+        Raises:
+            ConfigError: names the flag.
+        """
+        for name, flag in _MEGATRON_SETTINGS.items():
+            if name not in source.accepts and getattr(self, name) is not None:
+                raise ConfigError(f"{flag} is for Megatron checkpoints; {source.path} states its own settings")
+        for flag, given, name in (
+            ("-hidden", self.hidden_size, "hidden_size"),
+            ("-heads", self.heads, "num_attention_heads"),
+            ("-layers", self.layers, "num_hidden_layers"),
+        ):
+            found = getattr(source.config, name)
+            if given is not None and given != found:
+                raise ConfigError(f"{flag} {given} contradicts {source.path}, which has {name} {found}")
 
 
 def parse_dtype(name: str) -> torch.dtype:

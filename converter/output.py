@@ -22,7 +22,8 @@ from tape.errors import ConfigError
 from tape.io.atomic import atomic_directory
 from tape.models.model_directory import BIN_NAME, PROVENANCE_NAME, SAFETENSORS_NAME, VOCABULARY_NAME
 
-RECORD_NAME = "conversion.json"
+from .record import RECORD_NAME
+
 _TAPE_FILES = frozenset({CONFIG_NAME, VOCABULARY_NAME, PROVENANCE_NAME, SAFETENSORS_NAME, BIN_NAME})
 _OURS = frozenset({RECORD_NAME, TRACKER_NAME, RELEASE}) | _TAPE_FILES | HUGGINGFACE_FILES
 

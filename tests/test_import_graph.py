@@ -97,8 +97,8 @@ ALLOWED_IMPORTS: dict[str, tuple[str, ...]] = {
     "pretrain": (*_BASE, "tape.models", "tape.runtime", "tape.cli.types", "pretrain"),
     "converter.pickle_names": (),
     "converter.safe_load": ("tape.errors", "converter.pickle_names"),
-    "converter.options": ("tape.errors",),
     "converter.mapping": (*_BASE, "tape.models"),
+    "converter.options": (*_BASE, "tape.models", "converter.mapping"),
     "converter.verify": (*_BASE, "tape.models"),
     "converter.formats": (
         *_BASE,

@@ -27,9 +27,11 @@ class Source(ComparedModel, Protocol):
     Attributes:
         kind: name of the format.
         path: the checkpoint's path.
+        accepts: names of the :class:`~converter.options.SourceOptions` that the format leaves open.
     """
 
     kind: str
+    accepts: frozenset[str]
 
     @property
     def has_head(self) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from converter.formats.huggingface.source import HuggingFaceSource, is_huggingface
+from converter.formats.huggingface.configuration import is_huggingface
+from converter.formats.huggingface.source import HuggingFaceSource
 from converter.formats.megatron.layout import TRACKER_NAME, read_megatron_checkpoint
 from converter.formats.megatron.source import MegatronSource
 from converter.formats.sharded.source import ShardedSource
@@ -13,7 +14,7 @@ from converter.options import SourceOptions
 from tape.errors import CheckpointError, ConfigError
 
 from .base import Source
-from .model_files import is_model_directory, read_model_files
+from .model_files import open_model_files
 
 SHARDED_METADATA = "metadata.json"
 SHORTEST = 3  # tokens of a protein with one residue
@@ -29,14 +30,7 @@ def open_source(path: Path, options: SourceOptions) -> Source:
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or directory")
     source = _open(path, options)
-    for flag, given, name in (
-        ("-hidden", options.hidden_size, "hidden_size"),
-        ("-heads", options.heads, "num_attention_heads"),
-        ("-layers", options.layers, "num_hidden_layers"),
-    ):
-        found = getattr(source.config, name)
-        if given is not None and given != found:
-            raise ConfigError(f"{flag} {given} contradicts {path}, which has {name} {found}")
+    options.check(source)
     if source.config.max_position_embeddings < SHORTEST:
         raise ConfigError(
             f"{path}: has {source.config.max_position_embeddings} positions, but <cls>, a residue and <sep> need"
@@ -47,11 +41,12 @@ def open_source(path: Path, options: SourceOptions) -> Source:
 
 def _open(path: Path, options: SourceOptions) -> Source:
     if is_sharded(path):
-        return ShardedSource(path, options)
-    if not is_model_directory(path):
-        return MegatronSource(read_megatron_checkpoint(path), options)
-    files = read_model_files(path)
-    return HuggingFaceSource(files, options) if is_huggingface(files.values) else TapeSource(files, options)
+        return ShardedSource(path)
+    files = open_model_files(path)
+    if files is None:
+        checkpoint = read_megatron_checkpoint(path)
+        return MegatronSource(checkpoint, options)
+    return HuggingFaceSource(files, options) if is_huggingface(files.values) else TapeSource(files)
 
 
 def is_sharded(path: Path) -> bool:

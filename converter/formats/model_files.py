@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tape.configs import CONFIG_NAME
-from tape.errors import CheckpointError
+from converter.mapping.tables import PROTEINLM_DROPS
+from tape.configs import CONFIG_NAME, ProteinBertConfig
+from tape.errors import CheckpointError, ConfigError, ProteinLMError
 from tape.io.checksums import sha256_of
 from tape.io.json_files import read_json_object
 from tape.models.lazy_tensors import LazyState
@@ -44,33 +45,65 @@ class ModelFiles:
     def files(self) -> list[Path]:
         return [self.directory / CONFIG_NAME, *weights_files(self.weights)]
 
+    def transformer_config(self, values: dict[str, Any]) -> ProteinBertConfig:
+        """The configuration of a transformer from ``values`` of ``config.json``, translated to TAPE's names.
+
+        Raises:
+            CheckpointError: if a size is missing.
+            ConfigError: if a value is invalid.
+        """
+        file = self.directory / CONFIG_NAME
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
+            if name not in values:
+                raise CheckpointError(f"{file}: has no {name}, so it does not describe a transformer")
+        try:
+            return ProteinBertConfig.from_dict(values)
+        except (ProteinLMError, TypeError) as error:
+            raise ConfigError(f"{file}: {error}") from error
+
     def dtypes(self) -> list[str]:
         return sorted({str(tensor.dtype) for tensor in self.state.values()})
 
 
-def is_model_directory(path: Path) -> bool:
-    """Whether ``path`` is a directory with a configuration and weights, or a weights file with one beside it."""
-    weights = find_weights(path)
-    if weights is None or not weights.is_file() or weights.suffix not in (".safetensors", ".bin", ".json"):
-        return False
-    return (weights.parent / CONFIG_NAME).is_file()
-
-
-def read_model_files(path: Path) -> ModelFiles:
+def open_model_files(path: Path) -> ModelFiles | None:
     """Read the configuration and the names of the tensors.
 
+    Args:
+        path: a directory with a configuration and weights, or a weights file with a configuration beside it.
+
+    Returns:
+        The files; None if ``path`` is neither.
+
     Raises:
-        CheckpointError: if a file is missing or damaged; the message names it.
+        CheckpointError: if a file is damaged; the message names it.
     """
     weights = find_weights(path)
-    assert weights is not None
+    if weights is None or not weights.is_file() or weights.suffix not in (".safetensors", ".bin", ".json"):
+        return None
+    config = weights.parent / CONFIG_NAME
+    if not config.is_file():
+        return None
     state: LazyState = {}
     for name, tensor in open_weights(weights).items():
         modern = modern_name(name)
         if modern in state:
             raise CheckpointError(f"{weights}: {name} occurs twice, under an old and a new name")
         state[modern] = tensor
-    return ModelFiles(path, weights, read_json_object(weights.parent / CONFIG_NAME), state)
+    return ModelFiles(path, weights, read_json_object(config), state)
+
+
+def open_reference(path: Path) -> LazyState:
+    """The parameters of a TAPE checkpoint given by ``-dst``; those of a bare encoder get the prefix ``bert.``.
+
+    Raises:
+        CheckpointError: if there are no weights at ``path``, or they are damaged.
+    """
+    weights = find_weights(path)
+    if weights is None or not weights.is_file():
+        raise CheckpointError(f"{path}: no such model directory or weights file")
+    unused = tuple(pattern.rstrip("*") for pattern in PROTEINLM_DROPS)
+    state = {modern_name(name): tensor for name, tensor in open_weights(weights).items()}
+    return {name: tensor for name, tensor in state.items() if not name.startswith(unused)}
 
 
 def modern_name(name: str) -> str:

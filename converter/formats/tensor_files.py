@@ -42,11 +42,10 @@ class PickledFile:
             CheckpointError: if it is missing, damaged, or refused by :mod:`converter.safe_load`.
         """
         if self._content is None:
-            content = load_checkpoint_file(self.path)
             if self._mapped and not self._checked:
                 check_records(self.path)
                 self._checked = True
-            self._content = content
+            self._content = load_checkpoint_file(self.path)
         return self._content
 
     def release(self) -> None:

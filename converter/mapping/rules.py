@@ -48,6 +48,12 @@ class Mapped:
     dropped: dict[str, str] = field(default_factory=dict)
     filled: dict[str, str] = field(default_factory=dict)
 
+    def without_head(self) -> Mapped:
+        """The encoder alone."""
+        head = {name: "requested by --lm-head drop" for name in self.state if name.startswith("mlm.")}
+        state = {name: tensor for name, tensor in self.state.items() if name not in head}
+        return Mapped(state, self.dropped | head, self.filled)
+
 
 def _numbered(rule: Rule, layers: int) -> list[tuple[str, tuple[str, ...]]]:
     """The keys of a rule for every layer."""
@@ -179,22 +185,6 @@ def check_tied(state: Mapping[str, Shards], copy: str, original: str) -> None:
     for rank, (one, other) in enumerate(zip(state.get(copy, ()), state.get(original, ()), strict=False)):
         if one.shape != other.shape or not torch.equal(one.load(), other.load()):
             raise CheckpointError(f"{copy}: rank {rank} differs from {original}, to which it is tied")
-
-
-def check_complete(state: Mapping[str, LazyTensor], expected: Mapping[str, Sequence[int]]) -> None:
-    """Check that a state dict has exactly the expected keys and shapes.
-
-    Raises:
-        CheckpointError: names the first key that is missing, unknown or has another shape.
-    """
-    for key in expected:
-        if key not in state:
-            raise CheckpointError(f"{key}: required by the model, but missing in the source")
-    for key, tensor in state.items():
-        if key not in expected:
-            raise CheckpointError(f"{key}: present in the source, but the model has no such parameter")
-        if tuple(tensor.shape) != tuple(expected[key]):
-            raise CheckpointError(f"{key}: has shape {tuple(tensor.shape)}, but the model's is {tuple(expected[key])}")
 
 
 def token_rows_by_name(source_tokens: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:

@@ -119,6 +119,18 @@ class Certificate:
     proteins: tuple[str, ...]
     computed_by: tuple[str, str]
 
+    def summary(self) -> list[str]:
+        """Lines that report what was compared and the largest differences."""
+        stage, difference = self.parity.worst
+        lines = [f"  largest difference {difference:.3g} ({stage}), allowed {self.parity.bound:g}"]
+        for name, comparison in (("rounding", self.rounding), ("head", self.approximation)):
+            if comparison is not None:
+                stage, difference = comparison.worst
+                lines.append(f"  {name}: {difference:.3g} of the largest value ({stage}), allowed {comparison.bound:g}")
+        if self.not_compared:
+            lines.append(f"  not compared, because only one side has it: {', '.join(self.not_compared)}")
+        return lines
+
     def as_json(self) -> dict[str, Any]:
         comparisons = {"parity": self.parity, "rounding": self.rounding, "approximation": self.approximation}
         return {

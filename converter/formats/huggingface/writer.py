@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from converter.mapping.rules import invert_rules
 from converter.mapping.tables import HUGGINGFACE_RULES, POST_LN_RULES
 from converter.mapping.transforms import TransformSettings
@@ -21,30 +19,12 @@ from tape.errors import ConfigError
 from tape.io.atomic import atomic_write, write_json, write_text
 from tape.models.lazy_tensors import LazyState, write_safetensors
 from tape.models.model_directory import SAFETENSORS_NAME
-from tape.tokenizers import IUPAC_VOCAB, SPECIAL_TOKENS
 
-from .source import POST_LN_TYPE, PRE_LN_TYPE, TAPE_SETTINGS
+from .configuration import POST_LN_TYPE, configuration
+from .tokenizer import TOKENIZER_FILES, write_tokenizer
 
 CARD_NAME = "README.md"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 FILES = frozenset({CONFIG_NAME, SAFETENSORS_NAME, CARD_NAME, *TOKENIZER_FILES})
-
-# gelu_pytorch_tanh is the torch function that our model calls
-_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "swish": "silu"}
-_TRANSLATED = ("hidden_act", "mlm_hidden_act", "apply_final_ln", "layer_norm_position")
-_SAME_NAMES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "initializer_range",
-    "layer_norm_eps",
-)
 
 
 @dataclass(frozen=True)
@@ -94,69 +74,6 @@ class HuggingFaceTarget:
         write_text(folder / CARD_NAME, model_card(values, source, has_head))
         with atomic_write(folder / SAFETENSORS_NAME) as stream:
             write_safetensors(stream, tensors)
-
-
-def configuration(config: ProteinBertConfig, has_head: bool, dtype: torch.dtype) -> dict[str, Any]:
-    """Content of ``config.json``; settings that transformers lacks are kept under a key of ours."""
-    post = config.layer_norm_position == "post"
-    name = "Bert" if post else "MegatronBert"
-    values = config.to_dict()
-    return {
-        **{key: values[key] for key in _SAME_NAMES},
-        "architectures": [name + ("ForMaskedLM" if has_head else "Model")],
-        "model_type": POST_LN_TYPE if post else PRE_LN_TYPE,
-        "hidden_act": _ACTIVATIONS[config.hidden_act],
-        "pad_token_id": IUPAC_VOCAB["<pad>"],
-        "position_embedding_type": "absolute",
-        "tie_word_embeddings": True,
-        "torch_dtype": str(dtype).removeprefix("torch."),
-        TAPE_SETTINGS: {key: value for key, value in values.items() if key not in (*_SAME_NAMES, *_TRANSLATED)},
-    }
-
-
-def write_tokenizer(folder: Path, longest: int) -> None:
-    """Write a tokenizer with one token per letter between ``<cls>`` and ``<sep>``, which normalizes as TAPE's does."""
-    write_json(folder / "tokenizer.json", tokenizer())
-    names = {f"{token.strip('<>')}_token": token for token in SPECIAL_TOKENS}
-    write_json(folder / "special_tokens_map.json", names)
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest}
-    inputs = {"model_input_names": ["input_ids", "attention_mask"], "clean_up_tokenization_spaces": False}
-    write_json(folder / "tokenizer_config.json", {**settings, **inputs, **names})
-
-
-def tokenizer() -> dict[str, Any]:
-    """``tokenizer.json`` of the ``tokenizers`` library, format 1.0."""
-    upper = [_replace({"String": letter}, letter.upper()) for letter in "abcdefghijklmnopqrstuvwxyz"]
-    rest = [_replace({"String": "J"}, "X"), _replace({"Regex": r"\s"}, "")]
-    cls, sep = ({"SpecialToken": {"id": token, "type_id": 0}} for token in ("<cls>", "<sep>"))
-    first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in ("A", "B"))
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [_added(token) for token in SPECIAL_TOKENS],
-        "normalizer": {"type": "Sequence", "normalizers": upper + rest},
-        "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": False},
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [cls, first, sep],
-            "pair": [cls, first, sep, second, sep],
-            "special_tokens": {
-                token: {"id": token, "ids": [IUPAC_VOCAB[token]], "tokens": [token]} for token in ("<cls>", "<sep>")
-            },
-        },
-        "decoder": {"type": "Fuse"},
-        "model": {"type": "WordLevel", "vocab": dict(IUPAC_VOCAB), "unk_token": "<unk>"},
-    }
-
-
-def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
-    return {"type": "Replace", "pattern": pattern, "content": content}
-
-
-def _added(token: str) -> dict[str, Any]:
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": IUPAC_VOCAB[token], "content": token, "special": True, **flags}
 
 
 def model_card(values: Mapping[str, Any], source: Mapping[str, Any], has_head: bool) -> str:

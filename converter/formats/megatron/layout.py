@@ -7,8 +7,9 @@ all ranks and normalizes the spelling of their keys; it doesn't merge or reorder
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,14 @@ class MegatronCheckpoint:
     Args:
         path: the path given by the user.
         stages: the ranks' files as ``stages[pipeline][tensor]``.
+        shards: the tensor-parallel shards of each key, with layers numbered across all pipeline stages.
+        layers: number of layers of all stages.
     """
 
     path: Path
     stages: tuple[tuple[RankFile, ...], ...]
+    shards: Mapping[str, Shards]
+    layers: int
 
     @property
     def first(self) -> RankFile:
@@ -62,23 +67,6 @@ class MegatronCheckpoint:
         for rank in self.ranks:
             rank.file.release()
 
-    def merged_stages(self) -> dict[str, Shards]:
-        """The tensor-parallel shards of each key, with layers numbered across all pipeline stages.
-
-        Raises:
-            CheckpointError: if two stages have the same key.
-        """
-        merged: dict[str, Shards] = {}
-        offset = 0
-        for stage in self.stages:
-            numbered = {key: _renumber(key, offset) for key in stage[0].tensors}
-            for key, name in numbered.items():
-                if name in merged:
-                    raise CheckpointError(f"{stage[0].path}: {key} belongs to another pipeline stage")
-                merged[name] = tuple(rank.tensors[key] for rank in stage)
-            offset += stage_layers(stage[0])
-        return merged
-
 
 def read_megatron_checkpoint(path: Path) -> MegatronCheckpoint:
     """Read a ``--save`` directory, an ``iter_*`` directory, a directory with a single file, or the file itself.
@@ -89,7 +77,24 @@ def read_megatron_checkpoint(path: Path) -> MegatronCheckpoint:
     files = find_rank_files(path)
     stages = tuple(tuple(read_rank_file(file) for file in stage) for stage in files)
     check_ranks(path, stages)
-    return MegatronCheckpoint(path, stages)
+    offsets = [0, *itertools.accumulate(stage_layers(stage[0]) for stage in stages)]
+    return MegatronCheckpoint(path, stages, _merge_stages(stages, offsets), layers=offsets[-1])
+
+
+def _merge_stages(stages: Sequence[Sequence[RankFile]], offsets: Sequence[int]) -> dict[str, Shards]:
+    """The shards of each key; ``offsets`` are the numbers of the stages' first layers.
+
+    Raises:
+        CheckpointError: if two stages have the same key.
+    """
+    merged: dict[str, Shards] = {}
+    for stage, offset in zip(stages, offsets, strict=False):
+        for key in stage[0].tensors:
+            name = _renumber(key, offset)
+            if name in merged:
+                raise CheckpointError(f"{stage[0].path}: {key} belongs to another pipeline stage")
+            merged[name] = tuple(rank.tensors[key] for rank in stage)
+    return merged
 
 
 def find_rank_files(path: Path) -> list[list[Path]]:

@@ -17,7 +17,6 @@ from converter.mapping.rules import (
     token_rows_by_name,
 )
 from converter.mapping.tables import DECODER, PROTEINLM_DROPS, PROTEINLM_RULES, WORD_EMBEDDINGS
-from converter.options import SourceOptions, reject_options
 from converter.verify.named_forward import PROTEINLM_NAMES, ForwardSettings, NamedForward, TensorShard
 from converter.verify.reference_forward import ReferenceForward
 from tape.configs import ProteinBertConfig
@@ -35,12 +34,12 @@ class ShardedSource:
     """
 
     kind = "proteinlm-sharded"
+    accepts: frozenset[str] = frozenset()
 
-    def __init__(self, path: Path, options: SourceOptions) -> None:
+    def __init__(self, path: Path) -> None:
         # imported here, because torch.distributed.checkpoint takes more than a second and other formats don't need it
         from pretrain.checkpointing import find_checkpoint, model_tensors, read_metadata, verify_files
 
-        reject_options(options, path, "states its own settings")
         found = find_checkpoint(path)
         if found is None:
             raise CheckpointError(f"{path}: no checkpoint found")

@@ -16,11 +16,9 @@ from converter.mapping.tables import (
     TAPE_05_RULES,
     WORD_EMBEDDINGS,
 )
-from converter.options import SourceOptions, reject_options
 from converter.verify.named_forward import TAPE_05_NAMES, ForwardSettings, NamedForward, unsharded
 from converter.verify.reference_forward import ModelForward, ReferenceForward
-from tape.configs import ProteinBertConfig
-from tape.errors import CheckpointError, ConfigError, ProteinLMError
+from tape.errors import CheckpointError
 from tape.io.json_files import read_json_object
 from tape.models.lazy_tensors import LazyState
 from tape.models.model_directory import PROVENANCE_NAME, check_vocabulary
@@ -37,28 +35,21 @@ class TapeSource:
     are recognized by the unused ``bert_tail_dense``, and the head is dropped.
     """
 
-    def __init__(self, files: ModelFiles, options: SourceOptions) -> None:
-        reject_options(options, files.path, "states its own settings")
+    accepts: frozenset[str] = frozenset()
+
+    def __init__(self, files: ModelFiles) -> None:
         self.path = files.path
         self._files = files
+        self._dropped = _untrained_head(files.state)
+        self._state = {name: tensor for name, tensor in files.state.items() if name not in self._dropped}
         post = "bert.embeddings.LayerNorm.weight" in files.state
         # recognized by the names in its blocks, since our own post-layer-norm models have ProteinLM's names
         self._is_05 = post and any(name.endswith("attention.output.dense.weight") for name in files.state)
         self.kind = "tape-proteins-0.5" if self._is_05 else "tape"
         check_vocabulary(files.directory, TAPETokenizer())
-        self.config = read_config({**files.values, "layer_norm_position": "post" if post else "pre"}, files)
+        self.config = files.transformer_config({**files.values, "layer_norm_position": "post" if post else "pre"})
         if self.config.vocab_size != TAPETokenizer().vocab_size:
             raise CheckpointError(f"{files.path}: has {self.config.vocab_size} tokens, but TAPE's vocabulary has 30")
-        self._dropped = self._untrained_head()
-        self._state = {name: tensor for name, tensor in files.state.items() if name not in self._dropped}
-
-    def _untrained_head(self) -> dict[str, str]:
-        state = self._files.state
-        if _TAIL not in state or DECODER not in state:
-            return {}
-        if torch.equal(state[DECODER].load(), state[WORD_EMBEDDINGS].load()):
-            return {}
-        return {name: _UNTRAINED for name in state if name.startswith("mlm.")}
 
     @property
     def has_head(self) -> bool:
@@ -93,26 +84,17 @@ class TapeSource:
         return record | ({"made_from": read_json_object(earlier)} if earlier.is_file() else {})
 
 
+def _untrained_head(state: LazyState) -> dict[str, str]:
+    """The parameters of an untrained masked-LM head, with the reason for dropping them."""
+    if _TAIL not in state or DECODER not in state:
+        return {}
+    if torch.equal(state[DECODER].load(), state[WORD_EMBEDDINGS].load()):
+        return {}
+    return {name: _UNTRAINED for name in state if name.startswith("mlm.")}
+
+
 def with_tied_decoder(state: LazyState) -> LazyState:
     """Add the tied decoder weight to a head that was saved without it."""
     if DECODER in state or "mlm.bias" not in state or WORD_EMBEDDINGS not in state:
         return state
     return state | {DECODER: state[WORD_EMBEDDINGS]}
-
-
-def read_config(values: dict[str, Any], files: ModelFiles) -> ProteinBertConfig:
-    """The configuration of a transformer.
-
-    Raises:
-        CheckpointError: if a size is missing; the message names the file.
-        ConfigError: if a value is invalid.
-    """
-    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
-        if name not in values:
-            raise CheckpointError(
-                f"{files.directory / 'config.json'}: has no {name}, so it does not describe a transformer"
-            )
-    try:
-        return ProteinBertConfig.from_dict(dict(values))
-    except (ProteinLMError, TypeError) as error:
-        raise ConfigError(f"{files.directory / 'config.json'}: {error}") from error

@@ -27,7 +27,7 @@ def copy(tmp_path: Path, written: Path) -> Path:
 
 def test_layers_are_numbered_across_stages(written: Path) -> None:
     checkpoint = read_megatron_checkpoint(written)
-    merged = checkpoint.merged_stages()
+    merged = checkpoint.shards
     assert (checkpoint.tensor_parallel, len(checkpoint.stages)) == (2, 2)
     name = "language_model.transformer.layers.1.mlp.dense_h_to_4h.bias"
     assert torch.equal(

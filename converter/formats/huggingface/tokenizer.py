@@ -1,0 +1,92 @@
+"""The tokenizer files of a Hugging Face directory: reading the vocabulary, and writing TAPE's tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from converter.formats.model_files import ModelFiles
+from tape.errors import CheckpointError
+from tape.io.atomic import write_json
+from tape.io.json_files import read_json_object
+from tape.io.vocabulary_files import read_vocabulary_file
+from tape.tokenizers import IUPAC_VOCAB, SPECIAL_TOKENS, TAPETokenizer
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def read_vocabulary(files: ModelFiles, given: tuple[str, ...] | None) -> tuple[tuple[str, ...], str]:
+    """Tokens by embedding row, and what states them: the option ``given``, or a file.
+
+    Raises:
+        CheckpointError: if neither does.
+    """
+    if given:
+        return given, "option"
+    folder = files.directory
+    if (folder / "tokenizer.json").is_file():
+        return _tokenizer_tokens(read_json_object(folder / "tokenizer.json"), folder), "tokenizer.json"
+    if (folder / "vocab.txt").is_file():
+        return read_vocabulary_file(folder / "vocab.txt").tokens, "vocab.txt"
+    tokenizer = TAPETokenizer()
+    if files.values.get("vocab_size") == tokenizer.vocab_size:
+        return tuple(tokenizer.tokens), "TAPE's order (usual with 30 tokens)"
+    raise CheckpointError(f"{folder}: contains neither tokenizer.json nor vocab.txt: give --vocab-file")
+
+
+def _tokenizer_tokens(values: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
+    try:
+        ids = {str(token): int(number) for token, number in values["model"]["vocab"].items()}
+        ids |= {str(entry["content"]): int(entry["id"]) for entry in values.get("added_tokens", [])}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{folder / 'tokenizer.json'}: contains no list of tokens with ids ({error!r})"
+        ) from error
+    by_id = {number: token for token, number in ids.items()}
+    return tuple(by_id.get(number, "") for number in range(max(by_id, default=-1) + 1))
+
+
+def write_tokenizer(folder: Path, longest: int) -> None:
+    """Write a tokenizer with one token per letter between ``<cls>`` and ``<sep>``, which normalizes as TAPE's does."""
+    write_json(folder / "tokenizer.json", tokenizer())
+    names = {f"{token.strip('<>')}_token": token for token in SPECIAL_TOKENS}
+    write_json(folder / "special_tokens_map.json", names)
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest}
+    inputs = {"model_input_names": ["input_ids", "attention_mask"], "clean_up_tokenization_spaces": False}
+    write_json(folder / "tokenizer_config.json", {**settings, **inputs, **names})
+
+
+def tokenizer() -> dict[str, Any]:
+    """``tokenizer.json`` of the ``tokenizers`` library, format 1.0."""
+    upper = [_replace({"String": letter}, letter.upper()) for letter in "abcdefghijklmnopqrstuvwxyz"]
+    rest = [_replace({"String": "J"}, "X"), _replace({"Regex": r"\s"}, "")]
+    cls, sep = ({"SpecialToken": {"id": token, "type_id": 0}} for token in ("<cls>", "<sep>"))
+    first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in ("A", "B"))
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [_added(token) for token in SPECIAL_TOKENS],
+        "normalizer": {"type": "Sequence", "normalizers": upper + rest},
+        "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": False},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [cls, first, sep],
+            "pair": [cls, first, sep, second, sep],
+            "special_tokens": {
+                token: {"id": token, "ids": [IUPAC_VOCAB[token]], "tokens": [token]} for token in ("<cls>", "<sep>")
+            },
+        },
+        "decoder": {"type": "Fuse"},
+        "model": {"type": "WordLevel", "vocab": dict(IUPAC_VOCAB), "unk_token": "<unk>"},
+    }
+
+
+def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def _added(token: str) -> dict[str, Any]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": IUPAC_VOCAB[token], "content": token, "special": True, **flags}

@@ -1,0 +1,174 @@
+"""Settings of a Megatron-LM checkpoint, from its tensors, the saved arguments and the options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from converter.mapping.tables import MEGATRON_POSITIONS, MEGATRON_TYPES, MEGATRON_VOCABULARY
+from converter.options import SourceOptions
+from tape.configs import ProteinBertConfig
+from tape.errors import CheckpointError, ConfigError
+
+from .layout import MegatronCheckpoint
+
+_VERSIONS = (0.0, 1.0, 2.0, 3.0)
+
+
+@dataclass(frozen=True)
+class MegatronSettings:
+    """The settings of a checkpoint, and the origin of each."""
+
+    config: ProteinBertConfig
+    version: float
+    vocabulary: tuple[str, ...]
+    origin: dict[str, str] = field(default_factory=dict)
+
+
+def resolve_settings(checkpoint: MegatronCheckpoint, options: SourceOptions) -> MegatronSettings:
+    """Determine all settings.
+
+    Raises:
+        CheckpointError: if tensors and arguments contradict each other, or TAPE's model does not support a setting.
+        ConfigError: if an option contradicts the checkpoint, or one is missing.
+    """
+    return _Resolver(checkpoint, options).resolve()
+
+
+class _Resolver:
+    """Determines the settings from tensors, arguments and options, in this order, and records the origin of each."""
+
+    def __init__(self, checkpoint: MegatronCheckpoint, options: SourceOptions) -> None:
+        self._checkpoint = checkpoint
+        self._arguments = checkpoint.arguments
+        self._options = options
+        self._origin: dict[str, str] = {}
+
+    def resolve(self) -> MegatronSettings:
+        self._refuse_other_architectures()
+        hidden, intermediate, positions, token_types = self._sizes()
+        layers = self._checkpoint.layers
+        self._check("num_layers", layers)
+        self._check("hidden_size", hidden)
+        self._check("ffn_hidden_size", intermediate)
+        self._check("max_position_embeddings", positions)
+        body, head = self._activations()
+        values = {
+            "vocab_size": len(MEGATRON_VOCABULARY) - 1,
+            "hidden_size": hidden,
+            "num_hidden_layers": layers,
+            "num_attention_heads": self._heads(hidden),
+            "intermediate_size": intermediate,
+            "hidden_act": body,
+            "max_position_embeddings": positions,
+            "type_vocab_size": token_types,
+            "layer_norm_eps": self._number("layernorm_epsilon", self._options.layernorm_epsilon, 1e-12),
+            "hidden_dropout_prob": self._number("hidden_dropout", self._options.hidden_dropout, 0.1),
+            "attention_probs_dropout_prob": self._number("attention_dropout", self._options.attention_dropout, 0.1),
+            "initializer_range": self._number("init_method_std", None, 0.02),
+        }
+        if head != body:
+            values["mlm_hidden_act"] = head
+        vocabulary = self._options.vocabulary or MEGATRON_VOCABULARY
+        self._origin["vocabulary"] = "option" if self._options.vocabulary else "Megatron's iupac_vocab.txt (usual)"
+        return MegatronSettings(ProteinBertConfig.from_dict(values), self._version(), vocabulary, self._origin)
+
+    def _refuse_other_architectures(self) -> None:
+        for name in ("apply_residual_connection_post_layernorm", "untie_embeddings_and_output_weights", "swiglu"):
+            if self._arguments.get(name):
+                raise CheckpointError(
+                    f"{self._checkpoint.path}: was trained with {name}, which TAPE's model does not support"
+                )
+
+    def _sizes(self) -> tuple[int, int, int, int]:
+        """Hidden size, FFN size, positions and token types, from the shapes of the first stage's tensors."""
+        ranks = self._checkpoint.stages[0]
+        shapes = {key: tensor.shape for key, tensor in ranks[0].tensors.items()}
+        try:
+            positions, hidden = shapes[MEGATRON_POSITIONS]
+            local, _ = shapes["language_model.transformer.layers.0.mlp.dense_h_to_4h.weight"]
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"{ranks[0].path}: {error.args[0]} is missing or not a matrix") from None
+        types = shapes.get(MEGATRON_TYPES, (self._options.token_types or 1,))[0]
+        return hidden, local * len(ranks), positions, types
+
+    def _check(self, name: str, found: int) -> None:
+        """Check that a size in the arguments agrees with the tensors."""
+        declared = self._arguments.get(name)
+        if declared is not None and not isinstance(declared, int):
+            raise self._no_whole_number(name, declared)
+        if declared is not None and declared != found:
+            raise CheckpointError(
+                f"{self._checkpoint.path}: its arguments state {name} {declared}, but its tensors have {found}"
+            )
+
+    def _no_whole_number(self, name: str, value: object) -> CheckpointError:
+        return CheckpointError(
+            f"{self._checkpoint.path}: its arguments have {name} {value!r} ({type(value).__name__}), not a whole number"
+        )
+
+    def _heads(self, hidden: int) -> int:
+        """The number of attention heads, which no tensor shape determines."""
+        heads = self._arguments.get("num_attention_heads")
+        self._origin["num_attention_heads"] = "arguments" if heads is not None else "option"
+        if heads is None:
+            heads = self._options.heads
+        if heads is None:
+            raise ConfigError(f"{self._checkpoint.path} does not state its number of attention heads: give -heads")
+        if not isinstance(heads, int):
+            raise self._no_whole_number("num_attention_heads", heads)
+        if heads < 1 or hidden % heads or heads % self._checkpoint.tensor_parallel:
+            raise ConfigError(
+                f"{self._checkpoint.path}: {heads} attention heads don't divide hidden size {hidden}"
+                f" over {self._checkpoint.tensor_parallel} tensor-parallel ranks"
+            )
+        return heads
+
+    def _number(self, name: str, option: float | None, usual: float) -> float:
+        """A setting from the arguments, else from the option, else the usual value."""
+        argument = self._arguments.get(name)
+        if argument is None:
+            self._origin[name] = "usual value" if option is None else "option"
+            return usual if option is None else option
+        if not isinstance(argument, (int, float)):
+            raise CheckpointError(f"{self._checkpoint.path}: its arguments have {name} {argument!r}, not a number")
+        if option is not None and option != argument:
+            raise ConfigError(f"--{name.replace('_', '-')} {option} contradicts the checkpoint, which has {argument}")
+        self._origin[name] = "arguments"
+        return float(argument)
+
+    def _version(self) -> float:
+        version, given = self._checkpoint.version, self._options.checkpoint_version
+        if version is None and given is None and not self._checkpoint.first.bare:
+            self._origin["checkpoint_version"] = "none stated, which means 0"
+            return 0.0
+        if version is None and given is None:
+            raise ConfigError(
+                f"{self._checkpoint.path} has no checkpoint_version, which determines the order of its"
+                " query/key/value rows: give --checkpoint-version (3.0 for ProteinLM)"
+            )
+        if version is not None and given is not None and given != version:
+            raise ConfigError(f"--checkpoint-version {given} contradicts {self._checkpoint.path}, which has {version}")
+        self._origin["checkpoint_version"] = "option" if version is None else "checkpoint"
+        chosen = given if version is None else version
+        if chosen not in _VERSIONS:
+            raise CheckpointError(
+                f"{self._checkpoint.path}: checkpoint_version {chosen} is unknown; known are 0, 1, 2 and 3"
+            )
+        return float(chosen)
+
+    def _activations(self) -> tuple[str, str]:
+        """Activations of the blocks and of the LM head.
+
+        Megatron-LM's fused bias-GELU is the tanh approximation and is used in the blocks only; its LM head computes erf
+        GELU unless --openai-gelu selects the tanh form everywhere.
+        """
+        given, arguments = self._options.gelu, self._arguments
+        if "bias_gelu_fusion" not in arguments and not arguments.get("openai_gelu"):
+            self._origin["gelu"] = "usual value" if given is None else "option"
+            return (given or "gelu_tanh", "gelu")
+        everywhere = bool(arguments.get("openai_gelu"))
+        body = "gelu_tanh" if everywhere or arguments["bias_gelu_fusion"] else "gelu"
+        if given not in (None, body):
+            raise ConfigError(f"--gelu {given} contradicts the checkpoint's arguments, which specify {body}")
+        self._origin["gelu"] = "arguments"
+        return (body, "gelu_tanh" if everywhere else "gelu")

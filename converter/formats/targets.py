@@ -1,0 +1,28 @@
+"""Choice of the format to write."""
+
+from __future__ import annotations
+
+from converter.formats.huggingface.writer import HuggingFaceTarget
+from converter.formats.megatron.writer import MegatronTarget
+from converter.formats.tape.writer import TapeTarget
+from tape.models.model_directory import SAFETENSORS_NAME
+
+from .base import Target
+
+
+def choose_target(
+    format: str, file: str | None, tensor_parallel: int, pipeline_parallel: int, approximate_head: bool
+) -> Target:
+    """The format to write, with its options.
+
+    Args:
+        format: one of :data:`converter.formats.base.FORMATS`.
+        file: name of the single file to write; None writes a directory.
+        tensor_parallel, pipeline_parallel: parallel sizes of a Megatron-LM checkpoint.
+        approximate_head: whether a Hugging Face head gets the activation of the blocks.
+    """
+    if format == "megatron":
+        return MegatronTarget(tensor_parallel, pipeline_parallel, file)
+    if format == "huggingface":
+        return HuggingFaceTarget(approximate_head)
+    return TapeTarget(file or SAFETENSORS_NAME)
