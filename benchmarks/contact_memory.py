@@ -4,19 +4,19 @@
     python benchmarks/contact_memory.py                     the released model's size, lengths 100 to 1,000
     python benchmarks/contact_memory.py --layers 2 --hidden 128 --lengths 100 200 --heads linear pair_tensor
 
-Each measurement is a process of its own, which builds the model and makes one step with AdamW (forward, backward,
-update; batch of one) and reports the most memory it held (:mod:`tape.runtime.memory`). Heads:
+Each measurement runs in a separate process, which builds the model, takes one AdamW step (forward, backward, update;
+batch of one) and reports its peak memory (:mod:`tape.runtime.memory`). The heads are:
 
-    linear              TAPE's head by its low-rank form, as this repository computes it
-    resnet              ProteinLM's head: 1x1 convolution from the same form, 30 residual blocks
+    linear              TAPE's head in its low-rank form, as this repository computes it
+    resnet              ProteinLM's head: 1x1 convolution in the same form, 30 residual blocks
     resnet_checkpoint   the same with ``contact_checkpoint``: blocks and attention maps recomputed in the backward pass
     pair_tensor         TAPE's head as tape-proteins 0.5 evaluates it, over the L x L x 2H tensor of pair features
 
-A line a measurement, then a table of all: a row a length, a column a head. From the length on where a head's curve
-says that it would exceed ``--limit-gb``, it is left out; a process that reaches the limit all the same ends there, by a
-limit of its own (RLIMIT_DATA), before the machine runs out of memory. The processes use huge pages
-(THP_MEM_ALLOC_ENABLE, which is useful for training as well): tensors of 256 MB are allocated and freed all the time,
-and with pages of 4 KiB the kernel took two fifths of the step at 1,000 residues.
+Prints a line per measurement, then a table with a row per length and a column per head. Lengths at which the
+extrapolated memory of a head exceeds ``--limit-gb`` are skipped. RLIMIT_DATA ends a process that exceeds the limit
+nevertheless, before the machine runs out of memory. The processes use huge pages (THP_MEM_ALLOC_ENABLE, which is useful
+for training as well), because tensors of 256 MB are allocated and freed repeatedly: with pages of 4 KiB, the kernel
+took two fifths of the step at 1,000 residues.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Measurement:
 
 
 class PairTensorHead(nn.Module):
-    """TAPE's contact head, written as its definition reads: every pair's product and difference are built."""
+    """TAPE's contact head in its direct form: the product and the difference of every pair are stored."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ def measure(head: str, length: int, hidden: int, layers: int) -> Measurement:
 
 
 def measure_within(limit_gb: float, head: str, length: int, hidden: int, layers: int) -> int:
-    """Print the measurement as JSON; exit code ``_OVER_LIMIT`` where this process may not have so much memory."""
+    """Print the measurement as JSON; the exit code is ``_OVER_LIMIT`` if it needs more memory than the limit."""
     limit = int(limit_gb * 1e9)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     try:
@@ -123,7 +123,7 @@ def measure_within(limit_gb: float, head: str, length: int, hidden: int, layers:
 
 
 def run_one(head: str, length: int, options: argparse.Namespace) -> Measurement | str:
-    """The same in a process of its own; where it gives no result, what happened."""
+    """Measure in a separate process; without a result, the reason as text."""
     words = ["--one", head, str(length), "--hidden", str(options.hidden), "--layers", str(options.layers)]
     words += ["--limit-gb", str(options.limit_gb)]
     command = [sys.executable, __file__, *words]
@@ -137,7 +137,7 @@ def run_one(head: str, length: int, options: argparse.Namespace) -> Measurement 
 
 
 def expected_gb(curve: list[Measurement], length: int) -> float:
-    """What the next length will take, if memory grows with its square from the last two points."""
+    """Memory at the next length, extrapolated from the last two points with the square of the length."""
     if len(curve) < 2:
         return 0.0
     (x0, y0), (x1, y1) = ((point.length**2, point.peak_gb) for point in curve[-2:])
@@ -145,12 +145,12 @@ def expected_gb(curve: list[Measurement], length: int) -> float:
 
 
 def measure_head(head: str, options: argparse.Namespace) -> list[Measurement]:
-    """The head's curve, up to the limit."""
+    """The measurements of one head, up to the limit."""
     curve: list[Measurement] = []
     for length in sorted(options.lengths):
         expected = expected_gb(curve, length)
         if expected > options.limit_gb:
-            print(f"{head:18}{length:6}  left out: would take about {expected:.0f} GB", flush=True)
+            print(f"{head:18}{length:6}  skipped: would take about {expected:.0f} GB", flush=True)
             break
         point = run_one(head, length, options)
         if isinstance(point, str):
@@ -162,7 +162,7 @@ def measure_head(head: str, options: argparse.Namespace) -> list[Measurement]:
 
 
 def curve_table(points: list[Measurement], heads: list[str], lengths: list[int]) -> str:
-    """Markdown: a row a length, a column a head; peak in GB and seconds of the step, a dash where not measured."""
+    """Markdown table of peak memory and step time: a row per length, a column per head; a dash if not measured."""
     found = {(point.head, point.length): point for point in points}
     lines = ["| residues | " + " | ".join(heads) + " |", "|--:|" + "--:|" * len(heads)]
     for length in sorted(lengths):
@@ -176,10 +176,12 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", nargs="+", type=int, default=list(LENGTHS), help="residues (default %(default)s)")
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
-    parser.add_argument("--hidden", type=int, default=1024, help="default %(default)s")
-    parser.add_argument("--layers", type=int, default=16, help="default %(default)s")
-    parser.add_argument("--limit-gb", type=float, default=12.0, help="of one process; default %(default)s")
-    parser.add_argument("--json", type=Path, help="also write the measurements here")
+    parser.add_argument("--hidden", type=int, default=1024, help="hidden size (default %(default)s)")
+    parser.add_argument("--layers", type=int, default=16, help="layers (default %(default)s)")
+    parser.add_argument(
+        "--limit-gb", type=float, default=12.0, help="memory limit of a process in GB (default %(default)s)"
+    )
+    parser.add_argument("--json", type=Path, help="also write the measurements to this file")
     parser.add_argument("--one", nargs=2, metavar=("HEAD", "LENGTH"), help="measure in this process, print JSON")
     return parser.parse_args(words)
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Peak memory of a conversion, its certificate included, against the model's size in fp32.
+"""Peak memory of a conversion, including its certificate, relative to the model's size in fp32.
 
     python benchmarks/converter_memory.py                      # 1 billion parameters in fp16; 6 GB of disk
     python benchmarks/converter_memory.py --hidden 2560 --layers 38 --folder /scratch     # 3 billion
 
-A synthetic Megatron-LM checkpoint of random weights is written and converted by the converter's command line in a
-process of its own, whose peak resident memory (:mod:`tape.runtime.memory`) is printed, mapped file pages counted in.
+Writes a Megatron-LM checkpoint with random weights, converts it with the converter's command line in a separate
+process, and prints that process's peak resident memory (:mod:`tape.runtime.memory`), which includes mapped file pages.
 """
 
 from __future__ import annotations
@@ -44,10 +44,24 @@ def build_parser() -> argparse.ArgumentParser:
     add("--layers", type=int, default=20, help="layers (default %(default)s: 1.0 billion parameters with 2048)")
     add("--heads", type=int, default=32, help="attention heads (default %(default)s)")
     add("--positions", type=int, default=2176, help="rows of the position table (default %(default)s)")
-    add("--source-dtype", choices=("float16", "float32"), default="float16", help="of the source (default %(default)s)")
-    add("--dtype", default="torch.float32", help="-dtp of the conversion (default %(default)s)")
-    add("--to", choices=("tape", "megatron", "huggingface"), default="tape", help="form to write (default %(default)s)")
-    add("--folder", type=Path, help="where to put both models, removed afterwards (default: the temporary folder)")
+    add(
+        "--source-dtype",
+        choices=("float16", "float32"),
+        default="float16",
+        help="data type of the source (default %(default)s)",
+    )
+    add("--dtype", default="torch.float32", help="data type of the result, the converter's -dtp (default %(default)s)")
+    add(
+        "--to",
+        choices=("tape", "megatron", "huggingface"),
+        default="tape",
+        help="format to write (default %(default)s)",
+    )
+    add(
+        "--folder",
+        type=Path,
+        help="directory for both models, which are removed afterwards (default: the temporary directory)",
+    )
     return parser
 
 
@@ -81,7 +95,7 @@ def synthetic_model(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_source(file: Path, arguments: argparse.Namespace) -> int:
-    """Write the checkpoint; returns the number of its parameters, padding rows of the vocabulary left out."""
+    """Write the checkpoint; returns its number of parameters without the padding rows of the vocabulary."""
     model = synthetic_model(arguments)
     settings = argparse.Namespace(num_attention_heads=arguments.heads, bias_gelu_fusion=arguments.to != "huggingface")
     settings.openai_gelu = False
@@ -96,7 +110,7 @@ def convert(source: Path, out: Path, arguments: argparse.Namespace) -> tuple[int
     """Peak memory in bytes and seconds of the conversion.
 
     Raises:
-        SystemExit: it failed; shows what it wrote.
+        SystemExit: the conversion failed; the message has its output.
     """
     script = ROOT / "converter" / "megatron-converter.py"
     options = ["-src", source, "-out", out, "-dtp", arguments.dtype, "--to", arguments.to]

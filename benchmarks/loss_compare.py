@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Check that a change moves no number: compare all losses, metrics and weights of short runs before and after it.
+"""Check that a change affects no number: compare all losses, metrics and weights of short runs before and after it.
 
     git worktree add /tmp/before COMMIT
     python benchmarks/loss_compare.py record before.json --root /tmp/before
@@ -8,8 +8,8 @@
 
 ``record`` runs the commands of a checkout on the packaged sample, with fixed seeds and dropout: preprocessing, 20 steps
 of pretraining at several layouts, conversion in each direction, 20 steps of finetuning of each task, and evaluation. It
-keeps all that they write, timings aside: numbers in full, corpora, weights and optimizer states as SHA-256 of names and
-bytes. ``compare`` prints a table and exits with 1 when a value differs or is on one side only.
+keeps everything that they write except timings: numbers in full; corpora, weights and optimizer states as SHA-256 of
+names and bytes. ``compare`` prints a table, and exits with 1 if a value differs or exists on one side only.
 
 It relies only on command lines, names of output files and formats, not on modules of the checkout, so that checkouts
 with different modules can be compared. Everything runs on the CPU with one thread per process: two recordings of one
@@ -133,7 +133,7 @@ class Checkout:
         return values_of(self.folder / run) | values_of(self.folder / "logs" / name)
 
     def _run(self, *words: str, processes: int = 1) -> str:
-        """Run ``python WORDS``; its output. A first word ending in ``.py`` lies in the checkout."""
+        """Run ``python WORDS``; its output. A first word ending in ``.py`` is a path in the checkout."""
         launcher = f"-m torch.distributed.run --standalone --nproc-per-node {processes}".split()
         script = str(self.root / words[0]) if words[0].endswith(".py") else words[0]
         command = [sys.executable, *(launcher if processes > 1 else ()), script, *words[1:]]

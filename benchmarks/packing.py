@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Fill of the rows and duration of packing: best fit against next fit, on the lengths of a corpus.
+"""How full the rows are, and how long packing takes: best fit and next fit on the lengths of a corpus.
 
 python benchmarks/packing.py corpus/swissprot_text_document --seq-length 2176 512
 """

@@ -26,7 +26,7 @@ from tape.tokenizers import TAPETokenizer
 
 @dataclass(frozen=True)
 class Speed:
-    """One way of doing it."""
+    """The speed of one implementation."""
 
     name: str
     sequences: int
@@ -41,7 +41,7 @@ class Speed:
 
 
 def plain_loop(source: Path, target: Path) -> Speed:
-    """Letter by letter through a dictionary, ids to a file; no check, no index, no sidecar."""
+    """Look up each letter in a dictionary and write the ids, without checks, index or sidecar."""
     began = time.perf_counter()
     vocabulary = TAPETokenizer().vocab
     sequences = residues = 0

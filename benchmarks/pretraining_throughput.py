@@ -119,8 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--head-size", type=int, default=64)
     parser.add_argument("--micro-batch-size", type=int, default=1)
     parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--steps", type=int, default=5, help="measured, after two that are not")
-    parser.add_argument("--compile", action="store_true", help="blocks by torch.compile, during the steps left out")
+    parser.add_argument("--steps", type=int, default=5, help="measured steps, after two that are not")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the blocks during the steps that are not measured"
+    )
     parser.add_argument("--peak-tflops", type=float, help="of one process; measured when not given")
     options = parser.parse_args(arguments)
     for size in options.sizes:

@@ -152,7 +152,7 @@ def _record_sum(tarball: Path, digest: str) -> None:
 
 
 def _unpack(tarball: Path, folder: str, target: Path) -> None:
-    """Unpack ``folder/...`` of the tarball into ``target``; read to the very end, for gzip's checksum stands there."""
+    """Unpack ``folder/...`` of the tarball into ``target``; read to the end, which verifies gzip's checksum."""
     try:
         with tarball.open("rb") as raw, _reading_bar(raw, tarball) as counted, gzip.GzipFile(fileobj=counted) as stream:
             with tarfile.open(fileobj=stream, mode="r|") as members:

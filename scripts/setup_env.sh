@@ -60,7 +60,7 @@ setup_env_make_venv() {
     printf '%s\n' "$setup_env_venv" >"$setup_env_venv/made_at"
 }
 
-# Changes whenever what is to be installed does: the pins, the package's metadata, the Python, the place.
+# A hash of everything that determines the installation: pins, package metadata, Python and path.
 setup_env_fingerprint() {
     "$setup_env_venv/bin/python" - "$setup_env_root" <<'PYTHON'
 import hashlib, pathlib, sys

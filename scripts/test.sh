@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the linters, builds the documentation, and runs the type checker and the test suite in an environment of its own. Arguments go to pytest:
+# Runs the linters, the documentation build, the type checker and the test suite in a virtual environment.
+# Arguments are passed to pytest:
 #   bash scripts/test.sh                        everything
 #   bash scripts/test.sh tests/tape -k masking  some of the tests
 #   bash scripts/test.sh -m gpu                 the tests that need a CUDA device

@@ -196,10 +196,10 @@ def token_rows_by_name(source_tokens: Sequence[str]) -> tuple[tuple[int, ...], t
     """
     names = [MEGATRON_SPECIAL_TOKENS.get(token, token) for token in source_tokens]
     unused = tuple(token for token in names if token.startswith("[unused") or not token)  # "" is a blank line
-    foreign = [token for token in names if token not in IUPAC_VOCAB and token not in unused]
+    unknown = [token for token in names if token not in IUPAC_VOCAB and token not in unused]
     missing = [token for token in IUPAC_VOCAB if token not in names]
     doubled = sorted({token for token in names if token and names.count(token) > 1})
-    for problem, tokens in (("lacks", missing), ("has without a counterpart", foreign), ("has twice", doubled)):
+    for problem, tokens in (("lacks", missing), ("has tokens that TAPE lacks", unknown), ("has twice", doubled)):
         if tokens:
             raise VocabularyMismatchError(f"the source's vocabulary {problem}: {', '.join(tokens)}")
     return tuple(names.index(token) for token in IUPAC_VOCAB), unused

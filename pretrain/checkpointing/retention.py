@@ -21,8 +21,8 @@ _ITERATION = re.compile(r"iter_([0-9]{7,})")
 class Retention:
     """How many checkpoints to keep, and which of them belong to this run.
 
-    The directory may hold checkpoints of an earlier run that went on to later iterations than the one at which this
-    run starts. This run reaches their iterations one after the other, and deletes them before its own checkpoints.
+    The directory may hold checkpoints of an earlier run that reached later iterations than the one at which this run
+    starts. This run reaches their iterations one after the other, and deletes them before its own checkpoints.
 
     Attributes:
         keep: number of checkpoints to keep.

@@ -2,20 +2,21 @@
 
 Which rank waits for which follows from the collectives that they have started in their process groups
 (pretrain.parallel.collective_counts): of the members of a group, the one that has started more collectives waits for
-those that have started fewer, unless it is computing. A rank that others wait for and that waits for nobody is the one
-that blocks the run. It hangs if it has made no progress for the timeout, and a rank has waited for it for as long. That
-includes a rank that computes: an endless loop can't be told from a slow computation, so a rank that is slower than the
-others by more than the timeout needs a longer one. Ranks that all compute for a long time wait for nobody.
+those that have started fewer, unless it is computing. A rank that others wait for, and that does not itself wait for
+another rank, blocks the run. It hangs if it has made no progress for the timeout, and a rank has waited for it for as
+long. That includes a rank that computes: an endless loop and a slow computation look the same, so a rank that is slower
+than the others by more than the timeout needs a longer one. Ranks that all compute for a long time do not wait for each
+other, and none of them hangs.
 
 Spans may have longer timeouts (pretrain.trace): in the first steps and while torch.compile works, a rank that computes,
 reads or writes is slow but doesn't hang. Ranks that read or write checkpoints or records, or that are blocked in the
 kernel on storage, are left to the timeout of collectives, because cluster file systems stall for minutes.
 
 Two more situations are reported: ranks that wait for each other in a cycle, because they did different things; and
-ranks that all wait within the same collective, because of the network. On NCCL the latter can't be told from a GPU that
-computes and is left to the timeout of collectives. There, a main thread runs ahead of its GPU, counts the collectives
-it launches, and waits for the GPU elsewhere, so the counts matter and the place does not. A hang of a GPU whose main
-thread runs ahead like all others' is not detected here but by NCCL's own timeout and flight recorder.
+ranks that all wait within the same collective, because of the network. On NCCL the latter looks the same as a GPU that
+computes, and is left to the timeout of collectives. There, a main thread runs ahead of its GPU, counts the collectives
+it launches, and waits for the GPU elsewhere, so only the counts are compared, not the place. A hang of a GPU whose main
+thread runs ahead as on all other ranks is detected by NCCL's own timeout and flight recorder, not here.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class RankStatus:
     """The last heartbeat of a rank, and the seconds since then."""
 
     heartbeat: Heartbeat
-    silence: float
+    age: float
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def diagnose(statuses: Sequence[RankStatus], own_rank: int, machine: str, timeou
 
     Args:
         statuses: the status of every rank, including this one, by rank.
-        own_rank: this rank, which is never considered silent.
+        own_rank: this rank, whose heartbeat is never considered missing.
         machine: name of this machine, from this_machine().
         timeout_seconds: hang timeout; infinite disables it.
     """
@@ -91,12 +92,12 @@ def diagnose_lost_ranks(others: Sequence[RankStatus], machine: str, timeout_seco
     gone = tuple(item.heartbeat for item in others if has_ended(item.heartbeat, machine))
     if gone:
         return Diagnosis(f"{_names(gone)} exited without reporting an error (killed?); {_last_operations(gone)}", gone)
-    silent = tuple(item.heartbeat for item in others if item.silence > timeout_seconds)
-    if not silent:
+    missing = tuple(item.heartbeat for item in others if item.age > timeout_seconds)
+    if not missing:
         return None
-    seconds = max(item.silence for item in others)
-    what = f"no heartbeat for {seconds:.0f} s (frozen, dead, or {_machines_of(silent)} unreachable)"
-    return Diagnosis(f"{_names(silent)}: {what}; {_last_operations(silent)}", silent)
+    seconds = max(item.age for item in others)
+    what = f"no heartbeat for {seconds:.0f} s (frozen, dead, or {_machines_of(missing)} unreachable)"
+    return Diagnosis(f"{_names(missing)}: {what}; {_last_operations(missing)}", missing)
 
 
 def diagnose_hangs(heartbeats: Sequence[Heartbeat], timeout_seconds: float) -> Diagnosis | None:

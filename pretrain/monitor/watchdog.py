@@ -1,15 +1,15 @@
 """The hang monitor: ends the run on all ranks when one of them dies, hangs or fails, and reports which one, and where.
 
 Several times per second, every rank publishes a heartbeat (:mod:`.heartbeats`) with what its main thread is doing and
-how far it has come (:mod:`.rank_progress`), and diagnoses those of the others (:mod:`.diagnosis`). A rank is given up
-if
+how far it has come (:mod:`.rank_progress`), and diagnoses those of the others (:mod:`.diagnosis`). The run ends if,
+for any rank,
 
-- its process is gone (detected immediately on the same machine);
-- it has sent no heartbeat for the hang timeout: it is frozen or dead, or its machine is unreachable;
-- its main thread has made no progress for the hang timeout, while another rank has waited for it for as long.
+- the process has exited (detected immediately on the same machine);
+- no heartbeat has arrived for the hang timeout: the process is frozen or dead, or its machine is unreachable;
+- the main thread has made no progress for the hang timeout, while another rank has waited for it for as long.
 
 None of this needs the main thread, which may be blocked in a collective forever. Time is measured only while a process
-runs (:class:`.procfs.AwakeClock`), so that a job that is suspended and continued later finds all ranks as they were.
+runs (:class:`.procfs.AwakeClock`), so a job may be suspended and continued later.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _HEARTBEAT_SECONDS = 0.25
 _RANKS_PER_SECOND = 64  # with more ranks, heartbeats become rarer, because each rank reads those of all others
 _MINIMUM_HEARTBEATS = 4  # per timeout: in each of them, one rank writes and another one reads
 _REQUEST_TIMEOUT = timedelta(seconds=5)
-# A broken connection shows that a rank is gone; silence for this long shows which one.
-_SILENCE_AFTER_DISCONNECT = 4.0
+# A broken connection shows that a rank is gone; the heartbeat that is missing for this long shows which one.
+_MISSING_AFTER_DISCONNECT = 4.0
 # Time for the main thread to report by itself what the monitor has just learned from another rank.
 _GRACE_SECONDS = 3.0
 _EXIT_SECONDS = 30.0
@@ -64,7 +64,7 @@ class Watchdog:
         progress: makes the heartbeats of this rank.
         clock: measures durations.
         store: the heartbeats of all ranks.
-        timeout_seconds: hang timeout; 0 disables it for silent and slow ranks.
+        timeout_seconds: hang timeout; 0: missing heartbeats and slow ranks do not end the run.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Watchdog:
     def explain(self) -> Diagnosis | None:
         """After a broken connection, find the rank that is gone and what it was doing; None if there is none."""
         self._leaving = True
-        timeout_seconds = max(_SILENCE_AFTER_DISCONNECT, 3 * self._interval)
+        timeout_seconds = max(_MISSING_AFTER_DISCONNECT, 3 * self._interval)
         deadline = time.monotonic() + 2 * timeout_seconds
         while time.monotonic() < deadline:
             others = [item for item in self._statuses() if item.heartbeat.rank != self._rank]
@@ -165,9 +165,7 @@ class Watchdog:
     def _is_alive(self, item: RankStatus) -> bool:
         if item.heartbeat.rank == self._rank:
             return True
-        return item.silence < _SILENCE_AFTER_DISCONNECT + self._interval and not has_ended(
-            item.heartbeat, self._machine
-        )
+        return item.age < _MISSING_AFTER_DISCONNECT + self._interval and not has_ended(item.heartbeat, self._machine)
 
     def _with_final_reports(self, diagnosis: Diagnosis) -> Diagnosis:
         """Prefer the error that a process announced before it exited, in a heartbeat that may be unread yet."""

@@ -25,8 +25,8 @@ class OptimizerConfig:
     Attributes:
         name: adam (AdamW, Loshchilov and Hutter 2019: decoupled weight decay) or sgd.
         weight_decay: applies to matrices; biases and layer norms are not decayed.
-        beta1, beta2, eps: of adam.
-        momentum: of sgd.
+        beta1, beta2, eps: hyperparameters of AdamW.
+        momentum: momentum of SGD.
         clip_grad: maximum gradient norm; 0 turns clipping off.
     """
 

@@ -56,7 +56,7 @@ class PrecisionConfig:
         if not is_fast(self.name, device):
             raise ConfigError(
                 f"--compile with --{self.name} needs a device with {self.name} instructions, which this {device.type} "
-                f"does not have; leave out one of the two"
+                f"does not have; omit one of the two"
             )
 
 

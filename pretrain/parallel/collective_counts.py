@@ -1,6 +1,6 @@
-"""How many collectives this rank has begun in each of its process groups, in numbers that ranks can compare.
+"""How many collectives this rank has started in each of its process groups, in numbers that ranks can compare.
 
-Every process group counts its collectives, on gloo and on NCCL, when they begin: of two members the one with the lower
+Every process group counts its collectives, on gloo and on NCCL, when they start: of two members the one with the lower
 count is the one that the other waits for. The count of the pipeline group is that of trace spans instead, since stages
 send each other tensors in pairs, and not equally many each; those are counted one by one (pretrain.trace).
 """

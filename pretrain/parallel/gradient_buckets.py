@@ -180,7 +180,7 @@ def _tied_elements_of(tied: list[Tensor], context: ParallelContext) -> int:
 
 
 def _squared_norm(views: list[Tensor], device: torch.device) -> Tensor:
-    # A norm a tensor, then the sum in float64: one long fp32 sum would lose digits.
+    # One norm per tensor, then their sum in float64: one long fp32 sum would lose digits.
     if not views:
         return torch.zeros((), dtype=torch.float64, device=device)
     return torch.stack(torch._foreach_norm(views)).double().square().sum()

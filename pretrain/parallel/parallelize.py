@@ -62,7 +62,7 @@ def apply_compile(model: ProteinBertForMaskedLM, device: torch.device, backend: 
         ConfigError: there is no C++ compiler, which torch.compile needs on a CPU.
     """
     if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", ""), "g++", "clang++"))):
-        raise ConfigError("--compile needs a C++ compiler on a CPU: install g++, or leave --compile out")
+        raise ConfigError("--compile needs a C++ compiler on a CPU: install g++, or omit --compile")
     for block in stage_blocks(model):
         attention = block.attention.self
         # The module and not only its forward: its hooks (TensorParallelRNG) must not be compiled either.

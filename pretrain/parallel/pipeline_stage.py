@@ -1,9 +1,9 @@
 """A pipeline stage that records its point-to-point operations in the trace.
 
-The stages of a pipeline do different things in different orders, so a single count of operations can't tell which of
-two stages waits for the other; there is a count per direction. torch's schedules request a stage's sends and receives
-just before they start them, and wait only then. They are counted on request, so that a rank that waits for a tensor has
-counted the receive, and a rank that never started the send has not.
+The stages of a pipeline do different things in different orders, so a single count of operations does not show which
+of two stages waits for the other; there is a count per direction. torch's schedules request a stage's sends and
+receives just before they start them, and wait only then. They are counted on request, so that a rank that waits for a
+tensor has counted the receive, and a rank that never started the send has not.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def layouts(world: int) -> list[Layout]:
     ]
 
 
-class MadeUpRows:
+class SyntheticRows:
     """Rows of random proteins with a skewed composition that a model can learn; ``rows[i]`` is row i."""
 
     def __init__(self, seed: int = 1, length: int = SEQ_LENGTH) -> None:
@@ -147,7 +147,7 @@ def run_layout(flags: Sequence[str], launch: Launch, steps: int) -> Curve:
         results = [trainer.train_step(*step) for step in _steps(trainer, steps)]
         dims = processes.dims
         order = EvaluationOrder(_EVALUATION_ROWS, trainer.batch.micro_batch, processes.data_rank, dims.data)
-        rows = MadeUpRows(seed=2)
+        rows = SyntheticRows(seed=2)
         batches = [join_rows([rows[i] for i in numbers]) for numbers in order]
         loss = trainer.evaluate(batches, steps, "valid").validation_loss
     if arguments.parallel.compile:
@@ -157,7 +157,7 @@ def run_layout(flags: Sequence[str], launch: Launch, steps: int) -> Curve:
 
 
 def _steps(trainer: Trainer, steps: int) -> Iterator[tuple[int, list]]:
-    processes, rows = trainer.context, MadeUpRows()
+    processes, rows = trainer.context, SyntheticRows()
     order = iter(TrainingOrder(trainer.batch, 0, steps, processes.data_rank, processes.dims.data))
     for step, (consumed, _) in enumerate(trainer.batch.steps(0, steps), 1):
         number = trainer.batch.micro_batches(processes.dims.data, consumed)

@@ -272,7 +272,7 @@ def _interrupt(number: int, frame: object) -> None:
 def _print_summary(corpus: CorpusSummary) -> None:
     description = corpus.description
     print(f"{corpus.prefix}: {description.documents:,} documents, {description.tokens:,} residues")
-    for title, counts in (("changed", description.substitutions), ("left out", description.filtered)):
+    for title, counts in (("changed", description.substitutions), ("omitted", description.filtered)):
         if counts:
             print(f"  {title}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
     if description.unknown["residues"]:

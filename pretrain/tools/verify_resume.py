@@ -123,7 +123,7 @@ def verify(command: Sequence[str], directory: Path, kills: int, seed: int) -> in
         life = random_moment.uniform(0, startup + 2 * (seconds - startup) / (kills + 1))
         kill = _run_and_kill(command, killed, life, until=iterations * number // (kills + 1))
         if kill is None:
-            print(f"{number:4} | the run was already complete: use a longer one for so many kills", flush=True)
+            print(f"{number:4} | the run was already complete: use a longer run or fewer --kills", flush=True)
             break
         print(_row(number, kill), flush=True)
     _, seconds = _run_to_the_end(command, killed)
@@ -153,7 +153,9 @@ def _run_to_the_end(command: Sequence[str], directory: Path) -> tuple[float, flo
         time.sleep(_POLL_SECONDS)
     if process.returncode != 0:
         lines = (directory / "output.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise ProteinLMError(f"the run ended with exit code {process.returncode}: {lines[-1] if lines else 'silent'}")
+        raise ProteinLMError(
+            f"the run ended with exit code {process.returncode}: {lines[-1] if lines else 'no output'}"
+        )
     seconds = time.monotonic() - began
     return startup or seconds, seconds
 

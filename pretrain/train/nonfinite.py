@@ -1,8 +1,8 @@
 """Non-finite steps, which are skipped: counts consecutive ones and names the proteins in them.
 
-A dynamic loss scale (``--fp16``) is found by overflowing: a step with a finite loss whose gradient overflows while the
-scale can still decrease is part of that search and not counted. A non-finite loss always counts, because it doesn't
-depend on the loss scale.
+A dynamic loss scale (``--fp16``) is lowered until the gradient no longer overflows: a step with a finite loss whose
+gradient overflows while the scale can still decrease is part of that search and not counted. A non-finite loss always
+counts, because it doesn't depend on the loss scale.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class AdamW(Optimizer):
     Args:
         params: parameters or groups.
         lr: learning rate.
-        betas: of the two moments.
+        betas: decay rates of the two moments.
         eps: added to the root of the uncorrected second moment.
         weight_decay: p -= lr * weight_decay * p after each step.
         correct_bias: divide the moments by 1 - beta^step.
@@ -129,8 +129,8 @@ def parameter_groups(
 
     Args:
         model: a task model.
-        weight_decay: of matrices.
-        head_learning_rate: of parameters beside the encoder, which then make two groups of their own, the last ones.
+        weight_decay: weight decay of matrices.
+        head_learning_rate: learning rate of the parameters outside the encoder, which are then the last two groups.
     """
     encoder = encoder_of(model)
     inside = set() if encoder is None else {id(parameter) for parameter in encoder.parameters()}

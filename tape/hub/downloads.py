@@ -29,11 +29,11 @@ class FileKind:
 
     Attributes:
         name: name of the format with its article, for messages.
-        is_begun_by: whether a file of this format can begin with the given bytes.
+        can_begin_with: whether a file of this format can begin with the given bytes.
     """
 
     name: str
-    is_begun_by: Callable[[bytes], bool]
+    can_begin_with: Callable[[bytes], bool]
 
 
 GZIP = FileKind("a .tar.gz archive", lambda block: block.startswith(b"\x1f\x8b"))
@@ -174,7 +174,7 @@ def _receive(
 
 
 def _check_kind(url: str, response: http.client.HTTPResponse, block: bytes, kind: FileKind) -> None:
-    if kind.is_begun_by(block):
+    if kind.can_begin_with(block):
         return
     content = response.headers.get("Content-Type", "no type").split(";")[0]
     text = " ".join(block[:120].decode("utf-8", errors="replace").split())

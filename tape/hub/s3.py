@@ -88,7 +88,7 @@ def _check(uri: str, part: Path, kind: FileKind, size: int) -> None:
     with part.open("rb") as stream:
         beginning = stream.read(64)
     found = part.stat().st_size
-    if found == size and kind.is_begun_by(beginning):
+    if found == size and kind.can_begin_with(beginning):
         return
     part.unlink()
     if found != size:

@@ -1,4 +1,4 @@
-"""Names in and of a run directory, and its pointers ``best.json`` and ``latest.json`` to a saved epoch.
+"""The name of a run directory, and its pointers ``best.json`` and ``latest.json`` to a saved epoch.
 
 A pointer is an object {"epoch", "directory", "metric", "value"}; ``directory`` is the epoch's model directory inside
 the run.
@@ -18,7 +18,7 @@ from .json_files import read_json_object
 ARGUMENTS_NAME = "args.json"
 BEST_NAME = "best.json"
 LATEST_NAME = "latest.json"
-SEED_PREFIX = "seed_"  # of the directories of the runs of --seeds, below the experiment's directory
+SEED_PREFIX = "seed_"  # prefix of the runs' directories with --seeds, inside the experiment's directory
 
 
 def experiment_name(task: str, model_type: str, time_or_name: str = "time", exp_name: str | None = None) -> str:

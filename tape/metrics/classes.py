@@ -101,11 +101,17 @@ def summarize_residues(rows: Sequence[ResidueCounts], bootstrap: Bootstrap | Non
     numerators = np.stack([right, np.nan_to_num(ratio_of_sums(right, counted)), right_of_all], axis=1)
     denominators = np.stack([counted, scored, everything], axis=1)
     definitions = (
-        ("accuracy", "fraction of right residues over all whose valid_mask is 1, where the record has one"),
-        ("accuracy_per_protein", "each protein's fraction of right residues (valid_mask 1), averaged over proteins"),
+        (
+            "accuracy",
+            "fraction of correctly predicted residues among those whose valid_mask is 1, or all without valid_mask",
+        ),
+        (
+            "accuracy_per_protein",
+            "each protein's fraction of correctly predicted residues (valid_mask 1), averaged over proteins",
+        ),
         (
             "accuracy_all_residues",
-            "fraction of right residues over all labeled ones, those outside valid_mask too, as TAPE's code counts",
+            "fraction of correctly predicted residues among all labeled ones, as TAPE's code counts them",
         ),
     )
     values, sizes = ratio_of_sums(numerators.sum(axis=0), denominators.sum(axis=0)), denominators.sum(axis=0)
@@ -122,7 +128,7 @@ def summarize_tokens(rows: Sequence[ResidueCounts], bootstrap: Bootstrap | None 
     counts = _table(rows)[:, :2]
     right, total = counts.sum(axis=0)
     value = float(right / total) if total else float("nan")
-    metric = Metric("accuracy", value, int(total), "fraction of right tokens over all predicted tokens")
+    metric = Metric("accuracy", value, int(total), "fraction of correctly predicted tokens among all predicted tokens")
     return with_intervals([metric], counts[:, :1], counts[:, 1:], bootstrap)
 
 

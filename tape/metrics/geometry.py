@@ -48,7 +48,7 @@ def summarize_geometry(rows: Sequence[GeometryRow], bootstrap: Bootstrap | None 
     right, counted = table[..., 0], table[..., 1]
     values = ratio_of_sums(right.sum(0), counted.sum(0))
     metrics = [
-        Metric(f"accuracy_{name}", float(value), int(n), f"fraction of residue pairs in the right bin of {name}")
+        Metric(f"accuracy_{name}", float(value), int(n), f"fraction of residue pairs in the correct bin of {name}")
         for name, value, n in zip(_IGNORED, values, counted.sum(0), strict=True)
     ]
     metrics = with_intervals(metrics, right, counted, bootstrap)

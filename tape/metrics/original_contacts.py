@@ -71,13 +71,13 @@ def summarize_as_original(rows: Sequence[OriginalCounts], bootstrap: Bootstrap |
         Metric(
             "precision_at_l5_batch_micro",
             *_batch_means(right[order], chosen[order]),
-            f"right pairs among each protein's best L//5 valid pairs at separation 6 or more, j > i: {batched}",
+            f"correct pairs among each protein's best L//5 valid pairs at separation 6 or more, j > i: {batched}",
         ),
         *with_intervals([per_protein], precision[:, None], counted[:, None].astype(np.float64), bootstrap),
         Metric(
             "precision_at_l5_double_counted_batch_micro",
             *_batch_means(right_twice[order], chosen_twice[order]),
-            f"right entries among each protein's best L//5, each pair counted twice: {batched}",
+            f"correct entries among each protein's best L//5, each pair counted twice: {batched}",
         ),
     ]
 

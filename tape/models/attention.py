@@ -104,7 +104,7 @@ def _similar_lengths(sizes: tuple[int, ...]) -> list[list[int]]:
     return groups
 
 
-class _Spread(torch.autograd.Function):
+class _PadTokens(torch.autograd.Function):
     """(T, ...) tokens -> (P, ...) slots. Each token has one real slot, so the gradient is a gather, not a sum."""
 
     @staticmethod
@@ -118,7 +118,7 @@ class _Spread(torch.autograd.Function):
         return gradients[0].index_select(0, slot), None, None
 
 
-class _Collect(torch.autograd.Function):
+class _UnpadTokens(torch.autograd.Function):
     """(P, ...) slots -> (T, ...) tokens. Padding slots get the gradient 0."""
 
     @staticmethod
@@ -192,12 +192,14 @@ def _padded(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, 
 
 def _grouped(query: Tensor, key: Tensor, value: Tensor, packing: PackedLayout, dropout: float) -> Tensor:
     sizes = [group.proteins * group.longest for group in packing._groups]
-    spread = [_Spread.apply(tensor[0], packing._source, packing._slot).split(sizes) for tensor in (query, key, value)]
+    spread = [
+        _PadTokens.apply(tensor[0], packing._source, packing._slot).split(sizes) for tensor in (query, key, value)
+    ]
     contexts = []
     for group, *parts in zip(packing._groups, *spread, strict=True):
         q, k, v = (part.unflatten(0, (group.proteins, group.longest)) for part in parts)
         contexts.append(_padded(q, k, v, group.mask, dropout).flatten(0, 1))
-    return _Collect.apply(torch.cat(contexts), packing._slot).unsqueeze(0)
+    return _UnpadTokens.apply(torch.cat(contexts), packing._slot).unsqueeze(0)
 
 
 def _variable_length(query: Tensor, key: Tensor, value: Tensor, packing: PackedLayout) -> Tensor:

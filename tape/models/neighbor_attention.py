@@ -65,7 +65,7 @@ def neighbor_start(name: str, values: Tensor, heads: int, std: float) -> Tensor:
     if match := _PROJECTION.search(name):
         size = values.shape[1] // heads
         shifts = offsets(int(match[1]), heads) if match[2] == "key" else [0] * heads
-        rotated = _gain(values.shape[1], size) * torch.cat([_turn(size, shift) for shift in shifts])
+        rotated = _gain(values.shape[1], size) * torch.cat([_rotation(size, shift) for shift in shifts])
         return torch.cat((values[:, :-size], values[:, -size:] + rotated.to(values)), dim=1)
     return values
 
@@ -88,7 +88,7 @@ def _sinusoids(positions: int, size: int) -> Tensor:
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
 
 
-def _turn(size: int, shift: int) -> Tensor:
+def _rotation(size: int, shift: int) -> Tensor:
     """(size, size) rotation that maps the sinusoids of position p to those of p - shift."""
     angles = _frequencies(size) * shift
     sine, cosine = angles.sin(), angles.cos()

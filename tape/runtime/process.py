@@ -1,4 +1,4 @@
-"""What surrounds the work of a command in each process: its device and process group, and its log."""
+"""The setup of a command's processes: device, process group and log."""
 
 from __future__ import annotations
 

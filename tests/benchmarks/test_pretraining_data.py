@@ -1,4 +1,4 @@
-"""The benchmarks of pretraining's data and speed run, at tiny sizes, and measure what they say."""
+"""The benchmarks of packing, preprocessing and pretraining throughput, at tiny sizes."""
 
 from __future__ import annotations
 

@@ -57,8 +57,8 @@ def test_classes_of_megatron_are_replaced_by_placeholders(
     tmp_path: Path, zip_file: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Version 0 pickles its loss scaler with the optimizer, releases from 2021 on an enum with the arguments."""
-    scaler = foreign_class(monkeypatch, "megatron.fp16.loss_scaler", "DynamicLossScaler")
-    kind = foreign_class(monkeypatch, "megatron.core.enums", "ModelType", Enum)
+    scaler = class_of_module(monkeypatch, "megatron.fp16.loss_scaler", "DynamicLossScaler")
+    kind = class_of_module(monkeypatch, "megatron.core.enums", "ModelType", Enum)
     loss_scaler = scaler()
     loss_scaler.cur_scale = 65536.0
     state = {
@@ -75,7 +75,7 @@ def test_classes_of_megatron_are_replaced_by_placeholders(
     assert torch.equal(loaded["model"]["w"], torch.ones(2))
 
 
-def foreign_class(monkeypatch: pytest.MonkeyPatch, module: str, name: str, base: type = object) -> Any:
+def class_of_module(monkeypatch: pytest.MonkeyPatch, module: str, name: str, base: type = object) -> Any:
     """A class whose pickle names a class that is not installed."""
     made: Any = Enum(name, {"encoder_or_decoder": 1}) if base is Enum else type(name, (base,), {})
     made.__module__, made.__qualname__ = module, name

@@ -115,7 +115,7 @@ def _check_places(stages: Stages) -> None:
             if found != (place, stage):
                 raise CheckpointError(
                     f"{rank.path}: according to its arguments, rank {number} wrote it, which is tensor-parallel rank"
-                    f" {found[0]} of stage {found[1]}, not {place} of {stage}: directories were exchanged or mixed"
+                    f" {found[0]} of stage {found[1]}, not {place} of {stage}: directories were swapped or mixed"
                 )
 
 

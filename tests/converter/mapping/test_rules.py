@@ -107,7 +107,7 @@ def test_token_rows_are_selected_by_name() -> None:
     [
         (lambda tokens: tokens[:-1], "lacks: Z"),
         (lambda tokens: (*tokens, "A"), "twice: A"),
-        (lambda tokens: (*tokens, "J"), "without a counterpart: J"),
+        (lambda tokens: (*tokens, "J"), "tokens that TAPE lacks: J"),
     ],
 )
 def test_other_vocabularies_are_refused_by_name(change, message: str) -> None:

@@ -16,7 +16,7 @@ from pretrain.config.arguments import PretrainConfig, parse_arguments
 from pretrain.data.samples import MicroBatch, join_rows
 from pretrain.parallel import open_parallel_context
 from pretrain.planning.memory_estimate import RankMemory, StepShape, block_bytes, rank_memory
-from pretrain.tools.compare_layouts import Layout, MadeUpRows
+from pretrain.tools.compare_layouts import Layout, SyntheticRows
 from pretrain.train.trainer import Trainer
 from tape.runtime.launch import Launch
 from tests.support.ranks import compute
@@ -44,7 +44,7 @@ def arguments_of(layout: Layout, recompute: str, optimizer: str, world: int = 2)
 
 
 def micro_batches() -> list[MicroBatch]:
-    rows = MadeUpRows(length=LENGTH)
+    rows = SyntheticRows(length=LENGTH)
     return [join_rows([rows[2 * number], rows[2 * number + 1]]) for number in range(MICRO_BATCHES)]
 
 

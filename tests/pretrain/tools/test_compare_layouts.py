@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pretrain.tools import compare_layouts
-from pretrain.tools.compare_layouts import MODEL, OPTIMIZERS, Curve, Layout, MadeUpRows, layouts, run_all, run_layout
+from pretrain.tools.compare_layouts import MODEL, OPTIMIZERS, Curve, Layout, SyntheticRows, layouts, run_all, run_layout
 from tape.runtime.launch import Launch
 
 STEPS = 20
@@ -99,10 +99,10 @@ def test_activation_checkpointing_changes_nothing(flags: tuple[str, ...]) -> Non
 
 
 def test_rows_are_the_same_every_time() -> None:
-    one, two = MadeUpRows()[3], MadeUpRows()[3]
+    one, two = SyntheticRows()[3], SyntheticRows()[3]
     assert one.lengths == two.lengths
     assert (one.input_ids == two.input_ids).all()
-    assert (MadeUpRows(seed=2)[3].input_ids[:3] != MadeUpRows()[3].input_ids[:3]).any()
+    assert (SyntheticRows(seed=2)[3].input_ids[:3] != SyntheticRows()[3].input_ids[:3]).any()
 
 
 def test_a_process_that_has_ended_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,7 +228,7 @@ def test_duplicates_are_omitted_and_counted(tmp_path: Path, capsys: pytest.Captu
     assert description is not None
     assert description.filtered == {"duplicate": 3}
     assert [source.sequences for source in description.sources] == [5, 3]
-    assert "left out: duplicate 3" in capsys.readouterr().out
+    assert "omitted: duplicate 3" in capsys.readouterr().out
 
 
 def test_without_the_option_duplicates_are_kept(tmp_path: Path) -> None:

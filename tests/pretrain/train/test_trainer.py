@@ -9,14 +9,14 @@ from pretrain.build import build_trainer
 from pretrain.config.arguments import parse_arguments
 from pretrain.data.samples import join_rows
 from pretrain.parallel import open_parallel_context
-from pretrain.tools.compare_layouts import MODEL, OPTIMIZERS, MadeUpRows
+from pretrain.tools.compare_layouts import MODEL, OPTIMIZERS, SyntheticRows
 from tape.runtime.launch import Launch
 
 
 def test_each_step_has_the_gradient_of_its_own_rows() -> None:
     # bug 1 in docs/compatibility.md: with constant weights, the norm of the k-th identical step was k times the first
     arguments = parse_arguments([*MODEL, *OPTIMIZERS["sgd"], "--lr", "1e-30", "--train-iters", "3"])
-    launch, rows = Launch(), MadeUpRows()
+    launch, rows = Launch(), SyntheticRows()
     with open_parallel_context(
         arguments.dims, launch, "gloo", torch.device("cpu"), arguments.parallel.timeout
     ) as context:

@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def raw_put(path: Path, key: bytes, value: bytes | None) -> None:
-    """Write or delete one key as a foreign program would."""
+    """Write or delete one key as another program would."""
     environment = lmdb.open(str(path), map_size=1 << 24)
     with environment.begin(write=True) as transaction:
         transaction.put(key, value) if value is not None else transaction.delete(key)
