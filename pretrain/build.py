@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ from pretrain.train.metrics_logger import MetricsLogger, RunInfo
 from pretrain.train.resume import check_samples, check_schedule
 from pretrain.train.trainer import Trainer
 from tape.io.atomic import write_json
+from tape.io.run_lock import lock_in, run_lock
 from tape.tokenizers import TAPETokenizer
 
 _ARGUMENTS_NAME = "arguments.json"
@@ -75,6 +78,20 @@ def describe_run(config: PretrainConfig, samples: dict[str, Any]) -> RunDescript
         vocabulary_fingerprint=tokenizer.fingerprint,
         samples=samples,
     )
+
+
+@contextmanager
+def save_lock(config: PretrainConfig, context: ParallelContext) -> Iterator[None]:
+    """Keep other runs out of ``--save``; the main process holds the lock for all ranks.
+
+    Raises:
+        ConfigError: another run writes there. Names it.
+    """
+    with ExitStack() as stack:
+        if context.is_main and config.checkpoint.save is not None:
+            save = Path(config.checkpoint.save)
+            stack.enter_context(run_lock(lock_in(save), save, "choose another --save"))
+        yield
 
 
 def check_resume(config: PretrainConfig, samples: dict[str, Any]) -> tuple[PretrainConfig, list[str]]:

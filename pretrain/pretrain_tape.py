@@ -71,15 +71,17 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
     began, timeout = time.monotonic(), config.parallel.timeout
     device = choose_device(launch.local_rank)
     backend, notice = choose_backend(config.parallel.backend, device)
-    splits = open_splits(config.data, config.samples)
-    samples = describe_samples(splits.train, config.given, config.batch.global_batch)
-    config, changes = build.check_resume(config, samples)
     with ExitStack() as stack:
-        signals = stack.enter_context(StopSignals())
         context = stack.enter_context(open_parallel_context(config.dims, launch, backend, device, timeout))
         control_group = open_control_group(context, timeout)
         stack.enter_context(watched(context, launch, control_group, config.parallel.hang_timeout))
+        with trace.span("open corpora and checkpoint", SpanTimeout.COLLECTIVE):
+            stack.enter_context(build.save_lock(config, context))
+            splits = open_splits(config.data, config.samples)
+            samples = describe_samples(splits.train, config.given, config.batch.global_batch)
+            config, changes = build.check_resume(config, samples)
 
+        signals = stack.enter_context(StopSignals())
         with trace.span("build the model", SpanTimeout.BUSY):
             trainer = build.build_trainer(config, context)
             description = build.describe_run(config, samples)

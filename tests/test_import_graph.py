@@ -70,7 +70,7 @@ ALLOWED_IMPORTS: dict[str, tuple[str, ...]] = {
     "pretrain.preemption": (),
     "pretrain.data": (*_BASE, "tape.models", "pretrain.preemption"),
     "pretrain.parallel": (*_BASE, "tape.models", "tape.runtime", "pretrain.trace"),
-    "pretrain.monitor": ("tape.errors", "tape.runtime", "pretrain.trace", "pretrain.parallel"),
+    "pretrain.monitor": ("tape.errors", "tape.io", "tape.runtime", "pretrain.trace", "pretrain.parallel"),
     "pretrain.optim": (*_BASE, "tape.models", "tape.runtime", "pretrain.parallel"),
     "pretrain.checkpointing": (*_BASE, "tape.models", "pretrain.parallel"),
     "pretrain.planning": (

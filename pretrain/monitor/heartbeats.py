@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 from pretrain.trace import SpanTimeout
-
-from .procfs import stat_fields
+from tape.io.process_identity import ProcessIdentity
 
 
 class KeyValueStore(Protocol):
@@ -105,37 +102,11 @@ def parse_heartbeat(text: str | bytes) -> Heartbeat:
     return Heartbeat(**fields | {"timeout": SpanTimeout(fields["timeout"])})
 
 
-def this_machine() -> str:
-    """A name of the process table of this process; containers on one machine have different ones."""
-    namespace = ""
-    with suppress(OSError):
-        namespace = os.readlink("/proc/self/ns/pid")
-    return f"{socket.gethostname()} {namespace}"
-
-
-def start_of(process: int) -> str | None:
-    """Start time of a process on this machine in kernel ticks; None if it is gone or a zombie.
-
-    Raises:
-        OSError: if there is no /proc.
-    """
-    if not Path("/proc/self/stat").exists():
-        raise OSError("no /proc")
-    try:
-        fields = stat_fields(Path(f"/proc/{process}"))  # the state, 18 others, the start time
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in "ZX" else fields[19]
-
-
 def has_ended(heartbeat: Heartbeat, machine: str) -> bool:
     """Whether a rank on this machine has exited; False if that can't be determined."""
     if heartbeat.machine != machine:
         return False
-    try:
-        return start_of(heartbeat.process) != heartbeat.started
-    except OSError:
-        return False
+    return ProcessIdentity(heartbeat.machine, heartbeat.process, heartbeat.started).has_ended()
 
 
 def kill_processes(heartbeats: Sequence[Heartbeat], machine: str) -> None:

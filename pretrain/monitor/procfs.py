@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from tape.io.process_identity import stat_fields
+
 _ROOT = Path(__file__).resolve().parents[2]
 _REPOSITORY = str(_ROOT) + os.sep
 _STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"] + os.sep
@@ -196,13 +198,3 @@ def _fields(folder: Path) -> list[str]:
     with suppress(OSError):
         return stat_fields(folder)
     return []
-
-
-def stat_fields(folder: Path) -> list[str]:
-    """The fields of /proc/.../stat after the name, beginning with the state.
-
-    Raises:
-        OSError: the process has ended, or there is no /proc.
-    """
-    # the name in parentheses may contain anything
-    return (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from pretrain.parallel.collective_counts import Count
 from pretrain.trace import SpanTimeout, Trace
+from tape.io.process_identity import identify
 
-from .heartbeats import FailureReport, Heartbeat, start_of, this_machine
+from .heartbeats import FailureReport, Heartbeat
 from .procfs import AwakeClock, MainThread, ProcessActivity
 
 _INSPECT_AFTER = 1.0  # seconds without progress
@@ -33,8 +34,8 @@ class RankProgress:
         self._main = MainThread()
         self._activity = ProcessActivity(self._main)
         self._waits_are_idle = waits_are_idle
-        started = start_of(os.getpid()) or "" if os.path.exists("/proc/self/stat") else ""
-        self._last = Heartbeat(rank, machine=this_machine(), process=os.getpid(), started=started)
+        process = identify(os.getpid())
+        self._last = Heartbeat(rank, machine=process.machine, process=process.number, started=process.started)
         self._progress_count = -1
         self._progressed_at = self._worked_at = self._computed_at = clock.now()
 

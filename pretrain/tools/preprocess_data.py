@@ -31,6 +31,7 @@ from pretrain.data.indexed_dataset import LAYOUTS, IndexedDatasetWriter
 from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, UNKNOWN_MEANING, Filters, tokenize_batches
 from tape.errors import ConfigError, DataError, run_cli
 from tape.io.checksums import sha256_of
+from tape.io.run_lock import lock_beside, run_lock
 from tape.io.sequences import SEQUENCE_KEYS, SequenceRecord, read_sequences
 from tape.io.text_files import file_size
 from tape.io.vocabulary_files import read_vocabulary_file
@@ -119,9 +120,11 @@ def preprocess(
             raise DataError(f"{path}: a pipe; inputs are read twice, so write it to a file first")
     corpora = []
     with ExitStack() as stack:  # the corpora are published together, when all are complete
-        for key in json_keys:
+        prefixes = {key: Path(f"{os.fspath(output_prefix)}_{key}_{level}") for key in json_keys}
+        for prefix in prefixes.values():
+            stack.enter_context(run_lock(lock_beside(prefix), prefix, "choose another --output-prefix"))
+        for key, prefix in prefixes.items():
             keys = SEQUENCE_KEYS if tuple(json_keys) == (DEFAULT_KEY,) else (key,)
-            prefix = Path(f"{os.fspath(output_prefix)}_{key}_{level}")
             writer = stack.enter_context(IndexedDatasetWriter(prefix, TAPETokenizer().vocab_size, dataset_impl))
             corpora.append(_write_corpus(writer, paths, keys, workers, filters, progress or (lambda line: None)))
             writer.complete()

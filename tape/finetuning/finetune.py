@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from pathlib import Path
 
 from torch import nn
@@ -11,9 +12,10 @@ from tape.datasets.labels import task_type_of
 from tape.evaluation.split import evaluate_split
 from tape.hub.cache import local_model
 from tape.io.run_layout import experiment_name, resolve_model_directory
+from tape.io.run_lock import lock_beside, run_lock
 from tape.models.model_directory import UNTRAINED
 from tape.registry import registry
-from tape.runtime.distributed import DistributedContext, broadcast_object
+from tape.runtime.distributed import DistributedContext, broadcast_object, run_on_main_rank
 from tape.runtime.precision import warn_if_slow
 from tape.tokenizers import TAPETokenizer
 from tape.version import __version__
@@ -64,10 +66,11 @@ def train_run(config: FinetuneConfig, context: DistributedContext) -> Path:
     model = choose_trained_weights(config.model, build_model(config.model, config.task, source)).to(context.device)
     data = fit_training_data(config.data.length, model, data)
     check_eval_splits(config.data, config.eval_splits, spec, model)
-    run = _run_directory(config, source, context)
-    if checkpoint is not None:
-        check_later_epochs(run, checkpoint[1].epoch, config.output.overwrite)
-    with open_run_logger(config, run, data.train, context) as run_logger:
+    with ExitStack() as stack:
+        run = _open_run_directory(config, source, context, stack)
+        if checkpoint is not None:
+            check_later_epochs(run, checkpoint[1].epoch, config.output.overwrite)
+        run_logger = stack.enter_context(open_run_logger(config, run, data.train, context))
         validated = validation_model(config.data.length, model, task_type)
         finetuner = Finetuner(model, data, task_type, config.loop, context, run_logger, validated)
         if checkpoint is not None:
@@ -86,13 +89,22 @@ def _initial_weights(config: FinetuneConfig) -> Path | None:
     return resolve_model_directory(path) if config.resume is None else epoch_to_resume(path)
 
 
-def _run_directory(config: FinetuneConfig, source: Path | None, context: DistributedContext) -> RunDirectory:
-    """The directory of a resumed run, or a new one, created by rank 0."""
-    if config.resume is not None and source is not None:
-        return RunDirectory(source.resolve().parent)
-    path = Path(config.output.output_dir) / _experiment_name(config, context)
-    if context.is_main:
-        RunDirectory.create(path, config.output.overwrite)
+def _open_run_directory(
+    config: FinetuneConfig, source: Path | None, context: DistributedContext, stack: ExitStack
+) -> RunDirectory:
+    """The directory of a resumed run, or a new one; rank 0 locks it until the stack is closed, and creates it."""
+    resumes = config.resume is not None and source is not None
+    if resumes and source is not None:
+        path = source.resolve().parent
+    else:
+        path = Path(config.output.output_dir) / _experiment_name(config, context)
+
+    def lock_and_create() -> None:
+        stack.enter_context(run_lock(lock_beside(path), path, "choose another --exp_name or --time_or_name"))
+        if not resumes:
+            RunDirectory.create(path, config.output.overwrite)
+
+    run_on_main_rank(lock_and_create, context)
     return RunDirectory(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from tape.datasets.labels import task_type_of
 from tape.evaluation.load_model import load_encoder, load_finetuned_model, model_directory
 from tape.evaluation.long_proteins import fit_long_proteins
 from tape.evaluation.results import data_hash, model_hash
+from tape.io.run_lock import lock_beside, run_lock
 from tape.registry import registry
-from tape.runtime.distributed import DistributedContext, all_gather_lists
+from tape.runtime.distributed import DistributedContext, all_gather_lists, run_on_main_rank
 from tape.tasks import TaskType
 
 from .config import EmbedConfig, PredictConfig
@@ -45,7 +47,10 @@ def embed_file(config: EmbedConfig, context: DistributedContext) -> Path:
         length=config.length,
         precision=config.inference.precision,
     )
-    resumed = embed(model, dataset, config.inference, context, path, identity)
+    with ExitStack() as stack:
+        lock = run_lock(lock_beside(path), path, "choose another output file")
+        run_on_main_rank(lambda: stack.enter_context(lock), context)
+        resumed = embed(model, dataset, config.inference, context, path, identity)
     logger.info("wrote %d embeddings to %s (%d of them computed before)", len(dataset), path, resumed)
     return path
 

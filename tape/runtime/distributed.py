@@ -151,6 +151,23 @@ def barrier(context: DistributedContext) -> None:
         broadcast_object(None, context)
 
 
+def run_on_main_rank(action: Callable[[], object], context: DistributedContext) -> None:
+    """Run ``action`` on rank 0 while the other ranks wait.
+
+    Raises:
+        ProteinLMError, OSError: on rank 0, if ``action`` raises it.
+        SystemExit: with code 1 on the other ranks in that case; rank 0 reports the error.
+    """
+    try:
+        if context.is_main:
+            action()
+    except (ProteinLMError, OSError):
+        broadcast_object(True, context)
+        raise
+    if broadcast_object(False, context):
+        raise SystemExit(1)
+
+
 @dataclass(frozen=True)
 class LaunchPlan:
     """How many processes to start, on how many machines.

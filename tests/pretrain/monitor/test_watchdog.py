@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.monitor.heartbeats import Heartbeat, has_ended, kill_processes, start_of, this_machine
+from pretrain.monitor.heartbeats import Heartbeat, has_ended, kill_processes
 from pretrain.monitor.watchdog import effective_timeout, heartbeat_interval
+from tape.io.process_identity import identify, this_machine
 from tests.support.ranks import Rank, start_ranks, wait_for
 
 Flags = Callable[..., list[str]]
@@ -22,7 +23,7 @@ Flags = Callable[..., list[str]]
 
 def test_a_process_that_has_ended_is_detected_at_once() -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    heartbeat = Heartbeat(1, machine=this_machine(), process=child.pid, started=start_of(child.pid) or "")
+    heartbeat = Heartbeat(1, machine=this_machine(), process=child.pid, started=identify(child.pid).started)
     assert not has_ended(heartbeat, this_machine())
     assert not has_ended(heartbeat, "another machine")
     assert has_ended(replace(heartbeat, started="1"), this_machine())  # another process has its id now

@@ -24,7 +24,9 @@ from pretrain.data.tokenization import UNKNOWN_MEANING
 from pretrain.tools.preprocess_data import main, preprocess
 from tape.errors import ConfigError, DataError
 from tape.io.lmdb_store import write_lmdb
+from tape.io.run_lock import lock_beside
 from tape.tokenizers import TAPETokenizer
+from tests.support.run_locks import locked_by_another
 
 SCRIPT = "pretrain/tools/preprocess_data.py"
 PROTEINS = ["MKVLA", "GCTVEDRCLIGMGAILLNGC", "ACDEFGHIKLMNPQRSTVWY"]
@@ -37,6 +39,16 @@ TAPE_JSONL = "".join(json.dumps({"primary": protein}) + "\n" for protein in PROT
 def texts(prefix: Path) -> list[str]:
     corpus = open_corpus(prefix, TAPETokenizer())
     return [TAPETokenizer().decode(corpus.residues(i)) for i in range(len(corpus))]
+
+
+def test_two_commands_do_not_write_the_same_corpus(tmp_path: Path) -> None:
+    source = tmp_path / "a.fasta"
+    source.write_text(FASTA, encoding="utf-8")
+    lock = lock_beside(tmp_path / "out_text_document")
+    with locked_by_another(lock) as owner:
+        with pytest.raises(ConfigError, match=rf"document: in use by process {owner} .*another --output-prefix"):
+            preprocess([source], tmp_path / "out")
+    assert sorted(tmp_path.iterdir()) == [lock, source]
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,10 @@ from tape import ProteinBertModel, TAPETokenizer
 from tape.errors import CheckpointError, ConfigError, DataError
 from tape.inference.embedding_files import embeddings_file
 from tape.inference.embedding_journal import EmbeddingJournal
+from tape.io.run_lock import lock_beside
 from tape.main import run_embed
 from tape.registry import registry
+from tests.support.run_locks import locked_by_another
 
 SEQUENCES = {"first": "ACDEFGHIKL", "second": "MNP", "file": "QRSTVWYAC"}  # `file` is an argument's name in numpy
 
@@ -117,6 +119,15 @@ def test_an_output_name_with_an_unknown_suffix_is_refused(
 )
 def test_npz_is_appended_to_other_names_as_in_tape(name: str, written: str, tmp_path: Path) -> None:
     assert embeddings_file(tmp_path / name) == tmp_path / written
+
+
+def test_two_commands_do_not_write_the_same_file(model_directory: Path, fasta: Path, tmp_path: Path) -> None:
+    words = ["transformer", str(fasta), str(tmp_path / "o.npz"), str(model_directory)]
+    before = set(tmp_path.iterdir())
+    with locked_by_another(lock_beside(tmp_path / "o.npz")) as owner:
+        with pytest.raises(ConfigError, match=rf"o\.npz: in use by process {owner} .*choose another output file"):
+            run_embed(words)
+    assert sorted(set(tmp_path.iterdir()) - before) == [lock_beside(tmp_path / "o.npz")]
 
 
 def test_a_duplicate_id_is_refused(model_directory: Path, tmp_path: Path) -> None:

@@ -1,0 +1,264 @@
+"""The lock of an output directory or file: one command at a time writes there.
+
+The lock is a hidden JSON file that names its owner: host, process, start of the process, command. It is created
+complete, under a temporary name, and gets its own name by link(2), which fails if the name exists, over NFS too. While
+the command runs, a thread renews the modification time every few seconds; at the end, also after an error, the file is
+removed. A killed process leaves it behind. The next command decides by the owner:
+
+- on the same machine, a process that has ended has lost the lock; it is taken over with a notice;
+- a process whose launcher (torchrun) has ended is about to end itself, and is waited for;
+- any other process on the same machine keeps the lock: an error that names it;
+- a process on another machine, or in another container, keeps the lock if the modification time changes while it is
+  watched, and has lost it if the time does not change for a minute. Clocks of different machines are not compared.
+
+A process that finds its own lock in other hands, because it was suspended for more than a minute, ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shlex
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from tape.errors import ConfigError
+
+from .process_identity import ProcessIdentity, find_launcher, identify, this_machine
+
+HEARTBEAT_SECONDS = 5.0
+SILENCE_SECONDS = 60.0
+"""Without a heartbeat for so long, the owner on another machine is taken to be dead."""
+ORPHAN_SECONDS = 330.0
+"""How long to wait for a process whose launcher has ended; see :mod:`tape.runtime.launcher_monitor`."""
+_POLL_SECONDS = 0.5
+_LONGEST_COMMAND = 200
+_LARGEST_LOCK = 1 << 16  # bytes
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LockOwner:
+    """The content of a lock.
+
+    Attributes:
+        token: unique per lock.
+        process: the process that holds it.
+        launcher: the torchrun process that started the owner; None without torchrun.
+        since: UTC time of its creation.
+        command: command line of the process, shortened.
+    """
+
+    token: str
+    process: ProcessIdentity
+    launcher: ProcessIdentity | None
+    since: str
+    command: str
+
+    def __str__(self) -> str:
+        host = self.process.machine.partition(" ")[0]
+        return f"process {self.process.number} on {host} since {self.since} ({self.command})"
+
+
+def lock_in(directory: Path) -> Path:
+    """The lock file of a directory into which a command writes."""
+    return directory / ".lock"
+
+
+def lock_beside(target: Path) -> Path:
+    """The lock file of a file or directory that a command creates or replaces as a whole."""
+    target = target.resolve()
+    return target.with_name(f".{target.name}.lock")
+
+
+@contextmanager
+def run_lock(file: Path, target: Path, advice: str) -> Iterator[None]:
+    """Hold a lock inside the block.
+
+    Args:
+        file: the lock file, from :func:`lock_in` or :func:`lock_beside`; its folder is created if it does not exist.
+        target: what it protects, for messages.
+        advice: what the user can do if another command holds it, such as ``choose another --save``.
+
+    Raises:
+        ConfigError: another command holds it. Names the owner.
+    """
+    is_new = not file.parent.exists()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    owner = _this_process()
+    _acquire(file, target, owner, advice)
+    closed = threading.Event()
+    arguments = (file, target, owner, closed)
+    thread = threading.Thread(target=_renew, args=arguments, name="run lock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        closed.set()
+        thread.join()
+        if _is_owned_by(file, owner):
+            file.unlink(missing_ok=True)
+        if is_new:
+            with suppress(OSError):  # not empty: the command has written something
+                file.parent.rmdir()
+
+
+def read_owner(file: Path) -> LockOwner | None:
+    """The owner of a lock; None if there is no lock, or a damaged one."""
+    try:
+        with file.open("rb") as stream:
+            values = json.loads(stream.read(_LARGEST_LOCK))
+        launcher = values["launcher"] and ProcessIdentity(**values["launcher"])
+        return LockOwner(**values | {"process": ProcessIdentity(**values["process"]), "launcher": launcher})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _this_process() -> LockOwner:
+    command = shlex.join(sys.orig_argv)
+    return LockOwner(
+        token=uuid.uuid4().hex,
+        process=identify(os.getpid()),
+        launcher=find_launcher(os.environ),
+        since=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC"),
+        command=command if len(command) <= _LONGEST_COMMAND else f"{command[:_LONGEST_COMMAND]}...",
+    )
+
+
+def _acquire(file: Path, target: Path, owner: LockOwner, advice: str) -> None:
+    watch = _Watch(file)
+    while not _create(file, owner):
+        found = read_owner(file)
+        if not file.exists():
+            continue
+        if watch.is_abandoned(found):
+            _take_over(file, target, found)
+        elif found is not None and watch.is_held(found):
+            raise ConfigError(
+                f"{target}: in use by {found}. Wait until it ends, or {advice}; if nothing writes there, remove {file}"
+            )
+        else:
+            watch.announce(target, found)
+            time.sleep(_POLL_SECONDS)
+
+
+class _Watch:
+    """Observation of a lock that another process owns."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._began = time.monotonic()
+        self._seen: tuple[str, int] | None = None
+        self._announced = False
+
+    def is_abandoned(self, owner: LockOwner | None) -> bool:
+        """Whether the owner has lost the lock."""
+        if owner is not None and owner.process.has_ended():
+            return True
+        return self._is_unknown(owner) and not self._has_changed(owner) and self._seconds >= SILENCE_SECONDS
+
+    def is_held(self, owner: LockOwner) -> bool:
+        """Whether the owner is alive and is not about to end."""
+        if self._is_unknown(owner):
+            return self._has_changed(owner)
+        orphaned = owner.launcher is not None and owner.launcher.has_ended()
+        return not orphaned or self._seconds >= ORPHAN_SECONDS
+
+    def announce(self, target: Path, owner: LockOwner | None) -> None:
+        """Log once what is being waited for."""
+        if not self._announced:
+            if owner is None or self._is_unknown(owner):
+                text = f"watching for {SILENCE_SECONDS:.0f} s whether it is alive"
+            else:
+                text = f"waiting at most {ORPHAN_SECONDS:.0f} s for it to end, since its launcher has ended"
+            logger.warning("%s: in use by %s; %s", target, owner or "an unknown process", text)
+        self._announced = True
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def _is_unknown(self, owner: LockOwner | None) -> bool:
+        """Whether the owner's process can't be looked at from here."""
+        return owner is None or owner.process.machine != this_machine()
+
+    def _has_changed(self, owner: LockOwner | None) -> bool:
+        """Whether the modification time has changed since this owner was first seen."""
+        try:
+            with self._file.open("rb") as stream:  # opening a file makes NFS ask the server for its attributes
+                now = (owner.token if owner is not None else "", os.fstat(stream.fileno()).st_mtime_ns)
+        except OSError:
+            return False
+        if self._seen is None or self._seen[0] != now[0]:
+            self._seen, self._began = now, time.monotonic()
+        return self._seen != now
+
+
+def _create(file: Path, owner: LockOwner) -> bool:
+    """Create the lock; False if it exists."""
+    descriptor, name = tempfile.mkstemp(prefix=f"{file.name}.", suffix=".tmp", dir=file.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            os.fchmod(stream.fileno(), 0o644)  # other users may see who it is
+            json.dump(asdict(owner), stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        return _link(Path(name), file)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _link(temporary: Path, file: Path) -> bool:
+    """Give a complete file its name, if that is free; False if not."""
+    try:
+        os.link(temporary, file)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        try:
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return False
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(temporary.read_bytes())
+    return True
+
+
+def _take_over(file: Path, target: Path, owner: LockOwner | None) -> None:
+    """Remove the lock of a dead owner, unless another process has done so meanwhile."""
+    with suppress(FileNotFoundError), file.open("rb+") as stream:
+        with suppress(OSError):  # file systems without fcntl locks: two takeovers in the same moment are not excluded
+            fcntl.lockf(stream, fcntl.LOCK_EX)
+        if read_owner(file) == owner and os.fstat(stream.fileno()).st_ino == file.stat().st_ino:
+            logger.warning("%s: %s ended without removing its lock; taken over", target, owner or "an unknown process")
+            file.unlink()
+
+
+def _is_owned_by(file: Path, owner: LockOwner) -> bool:
+    found = read_owner(file)
+    return found is not None and found.token == owner.token
+
+
+def _renew(file: Path, target: Path, owner: LockOwner, closed: threading.Event) -> None:
+    """Renew the modification time until the lock is released; end the process if another one has taken the lock."""
+    while not closed.wait(HEARTBEAT_SECONDS):
+        found = read_owner(file)
+        if found is not None and found.token != owner.token:
+            print(f"error: {target}: taken over by {found}; this process ends", file=sys.stderr, flush=True)
+            os._exit(1)
+        with suppress(OSError):
+            if found is None and not file.exists():
+                _create(file, owner)  # a user has removed it
+            else:
+                os.utime(file)

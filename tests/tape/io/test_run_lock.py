@@ -1,0 +1,188 @@
+"""One command at a time writes an output directory or file."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tape.errors import ConfigError
+from tape.io import run_lock as module
+from tape.io.process_identity import identify
+from tape.io.run_lock import lock_beside, lock_in, read_owner, run_lock
+from tests.support.run_locks import idle_process, owner_of, write_lock
+
+ELSEWHERE = "node9 pid:[1] boot"
+
+
+def test_the_lock_names_this_process_and_is_removed_at_the_end(tmp_path: Path) -> None:
+    with run_lock(lock_in(tmp_path), tmp_path, "choose another"):
+        owner = read_owner(lock_in(tmp_path))
+        assert owner is not None
+        assert owner.process == identify(os.getpid())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_is_removed_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), run_lock(lock_in(tmp_path), tmp_path, "choose another"):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_made_for_the_lock_alone_is_removed(tmp_path: Path) -> None:
+    directory = tmp_path / "new"
+    with run_lock(lock_in(directory), directory, "choose another"):
+        assert directory.is_dir()
+    assert not directory.exists()
+
+
+def test_the_lock_beside_a_file_is_hidden_and_follows_links(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert lock_beside(tmp_path / "link" / "o.npz") == tmp_path.resolve() / "real" / ".o.npz.lock"
+
+
+def test_a_second_command_is_refused_and_the_owner_named(tmp_path: Path) -> None:
+    with idle_process() as child:
+        write_lock(lock_in(tmp_path), owner_of(child.pid))
+        with pytest.raises(ConfigError) as caught, run_lock(lock_in(tmp_path), tmp_path, "choose another --save"):
+            pass
+    for part in (str(tmp_path), f"process {child.pid} on", "pretrain_tape.py --save X", "choose another --save"):
+        assert part in str(caught.value)
+    assert read_owner(lock_in(tmp_path)) is not None  # the owner keeps it
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with idle_process() as child:
+        write_lock(lock_in(tmp_path), owner_of(child.pid))
+    with run_lock(lock_in(tmp_path), tmp_path, "choose another"):
+        owner = read_owner(lock_in(tmp_path))
+    assert owner is not None
+    assert owner.process.number == os.getpid()
+    assert f"process {child.pid} on" in caplog.text
+    assert "ended without removing its lock; taken over" in caplog.text
+
+
+def test_a_process_on_another_machine_that_renews_its_lock_keeps_it(tmp_path: Path) -> None:
+    file = lock_in(tmp_path)
+    write_lock(file, owner_of(1, machine=ELSEWHERE))
+    timer = threading.Timer(0.7, os.utime, (file,))
+    timer.start()
+    with pytest.raises(ConfigError, match="in use by process 1 on node9"), run_lock(file, tmp_path, "choose another"):
+        pass
+    timer.join()
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", '{"process": 1}'])
+def test_a_silent_owner_that_cannot_be_looked_at_loses_its_lock(
+    content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is on another machine, or the lock is damaged."""
+    monkeypatch.setattr(module, "SILENCE_SECONDS", 1.0)
+    write_lock(lock_in(tmp_path), owner_of(1, machine=ELSEWHERE))
+    if content is not None:
+        lock_in(tmp_path).write_text(content, encoding="utf-8")
+    began = time.monotonic()
+    with run_lock(lock_in(tmp_path), tmp_path, "choose another"):
+        assert time.monotonic() - began >= 1.0
+    assert "watching for 1 s whether it is alive" in caplog.text
+
+
+def test_an_owner_whose_launcher_has_ended_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with idle_process() as child:
+        orphan = replace(owner_of(child.pid), launcher=replace(identify(os.getpid()), started="1"))
+        write_lock(lock_in(tmp_path), orphan)
+        timer = threading.Timer(0.7, child.kill)
+        timer.start()
+        with run_lock(lock_in(tmp_path), tmp_path, "choose another"):
+            assert child.wait() < 0
+        timer.join()
+    assert "for it to end, since its launcher has ended" in caplog.text
+
+
+def test_an_orphan_that_does_not_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ORPHAN_SECONDS", 1.0)
+    with idle_process() as child:
+        write_lock(
+            lock_in(tmp_path), replace(owner_of(child.pid), launcher=replace(identify(os.getpid()), started="1"))
+        )
+        with pytest.raises(ConfigError, match="in use by"), run_lock(lock_in(tmp_path), tmp_path, "choose another"):
+            pass
+
+
+def test_without_hard_links_the_lock_is_exclusive_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*arguments: object) -> None:
+        raise PermissionError("no links on this file system")
+
+    monkeypatch.setattr(os, "link", link)
+    with run_lock(lock_in(tmp_path), tmp_path, "choose another"), pytest.raises(ConfigError, match="in use by"):
+        with run_lock(lock_in(tmp_path), tmp_path, "choose another"):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def _contend(folder: str, start: float, results: multiprocessing.Queue[bool]) -> None:
+    time.sleep(max(0.0, start - time.time()))
+    try:
+        with run_lock(lock_in(Path(folder)), Path(folder), "choose another"):
+            time.sleep(1.0)
+        results.put(True)
+    except ConfigError:
+        results.put(False)
+
+
+@pytest.mark.parametrize("stale", [False, True], ids=["free", "stale"])
+def test_of_several_commands_started_at_once_one_gets_the_lock(stale: bool, tmp_path: Path) -> None:
+    if stale:
+        write_lock(lock_in(tmp_path), owner_of(os.getpid(), started="1"))
+    context = multiprocessing.get_context("fork")
+    results: multiprocessing.Queue[bool] = context.Queue()
+    arguments = (str(tmp_path), time.time() + 0.2, results)
+    processes = [context.Process(target=_contend, args=arguments) for _ in range(6)]
+    for process in processes:
+        process.start()
+    outcomes = [results.get(timeout=30) for _ in processes]
+    for process in processes:
+        process.join()
+    assert sorted(outcomes) == [False] * 5 + [True]
+
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from tape.io import run_lock as module
+module.HEARTBEAT_SECONDS = 0.1
+with module.run_lock(Path(sys.argv[1]), Path("X"), ""):
+    print("held", flush=True)
+    time.sleep(20)
+"""
+
+
+def test_a_process_whose_lock_was_taken_over_ends(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _HOLD, str(lock_in(tmp_path))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "held\n"
+        temporary = tmp_path / "other"
+        write_lock(temporary, owner_of(os.getpid()))
+        os.replace(temporary, lock_in(tmp_path))
+        _, shown = child.communicate(timeout=10)
+    assert child.returncode == 1
+    assert f"error: X: taken over by process {os.getpid()}" in shown
+
+
+def test_the_modification_time_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.05)
+    with run_lock(lock_in(tmp_path), tmp_path, "choose another"):
+        os.utime(lock_in(tmp_path), (1, 1))
+        deadline = time.monotonic() + 5
+        while lock_in(tmp_path).stat().st_mtime == 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
