@@ -1,4 +1,4 @@
-"""Fixtures that every room's tests share: where the repository and the real data are, and how to run a script."""
+"""Fixtures for all tests: paths of the repository and of the real data, running scripts, and checking their errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tape.errors import run_cli
 from tests.support.local_site import Site, serving
 
-# One thread per process: the tests start processes of their own, and two cores are all a runner may have.
+# One thread per process: the tests start several processes, and a CI runner may have only two cores.
 # It is set here, before anything imports torch, and subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -26,13 +26,13 @@ DEFAULT_TIMEOUT_SECONDS = 300
 
 @pytest.fixture(scope="session")
 def repository_root() -> Path:
-    """The folder that holds setup.py."""
+    """The directory with setup.py."""
     return REPOSITORY_ROOT
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The real protein data beside the repository. Absent: the test is skipped, or fails under CI=true."""
+    """The real protein data beside the repository; without them, the test is skipped, or fails if CI=true."""
     if SHARED_DATA.is_dir():
         return SHARED_DATA
     reason = f"needs the real data at {SHARED_DATA}"
@@ -46,8 +46,8 @@ def run_script() -> Callable[..., subprocess.CompletedProcess[str]]:
     """`run_script("pretrain/tools/x.py", arg, ..., env={...}, cwd=..., timeout=..., check=False)`.
 
     Runs a Python script (a path relative to the repository root, or absolute) in a fresh interpreter with the
-    repository importable, and returns the CompletedProcess with text output. `env` adds to the environment.
-    With check=True a non-zero exit status fails the test and shows what the script wrote.
+    repository importable, and returns the CompletedProcess with text output. `env` extends the environment.
+    With check=True, a non-zero exit status fails the test and shows the script's output.
     """
 
     def run(
@@ -77,10 +77,10 @@ def run_script() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture(scope="session")
 def assert_clean_error() -> Callable[..., None]:
-    """`assert_clean_error(result, "file.fasta", "record 3")`: the script failed as a user should see it fail.
+    """`assert_clean_error(result, "file.fasta", "record 3")`: the script reported a user error.
 
     That is: exit status not 0, no traceback, a line starting with `error: ` (or argparse's `name: error: `), and each
-    of the given words in what it wrote to stderr.
+    of the given words in its stderr.
     """
 
     def check(result: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -96,20 +96,20 @@ def assert_clean_error() -> Callable[..., None]:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    """A web server on this machine; see tests/support/local_site.py."""
+    """A local web server; see tests/support/local_site.py."""
     with serving() as served:
         yield served
 
 
 @pytest.fixture
 def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every case runs where a user might: a folder of its own, given in relative paths."""
+    """Run every case in an empty working directory, with relative paths."""
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
 def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """`fails(command, *arguments)`: run a command in this process; it must fail cleanly. Returns the error's line."""
+    """`fails(command, *arguments)`: run a command in this process, which must print one error line; returns it."""
 
     def call(command: Callable[[], object], *arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])

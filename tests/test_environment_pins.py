@@ -1,4 +1,4 @@
-"""The dependencies are stated in several places, each for its reader; here they are compared."""
+"""The versions of dependencies, which several files state, agree."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REQUIREMENTS = ROOT / "requirements"
 CONDA_FILES = sorted((ROOT / "conda_env").glob("*.yaml"))
 PACKAGES = ("tape", "pretrain", "converter")
 
-# What a module is called where that is not the distribution's name.
+# Names of modules that differ from those of their distributions.
 DISTRIBUTION_OF = {"yaml": "pyyaml", "mpl_toolkits": "matplotlib", "botocore": "boto3"}
 
 
@@ -58,7 +58,7 @@ def metadata() -> dict[str, Any]:
 
 
 def required(*extras: str) -> dict[str, Requirement]:
-    """Canonical name -> requirement of the package and of the named extras; an extra may name others of ours."""
+    """Canonical name -> requirement of the package and of the named extras; an extra may include other extras."""
     found: dict[str, Requirement] = {}
     texts = [*metadata()["dependencies"]]
     for extra in extras:
@@ -122,8 +122,8 @@ def test_the_python_versions_agree() -> None:
 
 
 def imported_at(tree: ast.Module, *, everywhere: bool) -> set[str]:
-    """Top-level names of absolute imports: of the whole file, or only of what runs on importing it."""
-    # What stands under a `try`, an `if` or a `def` is optional or lazy.
+    """Top-level names of absolute imports: of the entire file, or only of the code that runs on import."""
+    # Imports inside a `try`, an `if` or a `def` are optional or lazy.
     nodes = ast.walk(tree) if everywhere else iter(tree.body)
     names: set[str] = set()
     for node in nodes:
@@ -146,7 +146,7 @@ def test_the_code_imports_only_what_it_declares(package: str) -> None:
         anywhere = distributions(imported_at(tree, everywhere=True))
         assert on_import <= set(required()), f"{path} needs an extra to be imported at all"
         assert anywhere <= set(required("s3", "hf", "plots", "zstd", "lora", "hdf5")), (
-            f"{path} imports what pyproject.toml does not name"
+            f"{path} imports packages that pyproject.toml does not name"
         )
 
 

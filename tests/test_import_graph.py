@@ -1,4 +1,4 @@
-"""Who may import whom, and who may use torch, torch.distributed and argparse.
+"""Which package may import which, and which may use torch, torch.distributed and argparse.
 
 Imports are read from the source with `ast`, those inside functions too: a lazy import is an import, too.
 """
@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("tape", "pretrain", "converter")
 
-# Importable where torch is not: plain Python and numpy.
+# Importable without torch: plain Python and numpy.
 WITHOUT_TORCH = (
     "tape.cli",
     "tape.configs",

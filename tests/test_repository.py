@@ -22,7 +22,7 @@ PACKAGES = ("tape", "pretrain", "converter")
 LONGEST_FILE = 500
 LARGEST_SAMPLE = 2 * 1024 * 1024
 
-# The owners of untrusted pickles: one for data records, one for checkpoints of other programs.
+# The only module that unpickles data; everything else is loaded with weights_only.
 PICKLE_READERS = {"tape/io/lmdb_store.py"}
 
 
@@ -55,14 +55,14 @@ def shown(path: Path) -> str:
 
 
 def calls(path: Path) -> Iterator[tuple[ast.Call, str]]:
-    """Every call in a file with the dotted name of what is called."""
+    """Every call in a file, with the dotted name of the function."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call):
             yield node, ast.unparse(node.func)
 
 
 def keyword_value(call: ast.Call, name: str) -> object:
-    """The literal given to a keyword of a call; None where it is absent or computed."""
+    """The literal value of a keyword argument; None if it is absent or computed."""
     for keyword in call.keywords:
         if keyword.arg == name and isinstance(keyword.value, ast.Constant):
             return keyword.value.value
@@ -223,7 +223,7 @@ def test_every_known_bug_has_a_number() -> None:
 
 
 def test_no_reference_leaves_the_repository() -> None:
-    """A reader has docs/compatibility.md, and no other list of bugs or interfaces."""
+    """docs/compatibility.md is the only list of bugs that the repository refers to."""
     pattern = re.compile(r"\bdefects? \d+|INTERFACE section", re.IGNORECASE)
     found = []
     for path in {*PYTHON_FILES, *SHELL_FILES, *DOCUMENTS} - {Path(__file__)}:

@@ -1,4 +1,4 @@
-"""The downloader against a local server that resumes, breaks off, truncates, sends an error page, or has nothing."""
+"""The downloader against a local server: resume, broken connections, truncated files, error pages, dead links."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded sample: size, marks, disjoint splits, and that the script makes this very sample."""
+"""The embedded sample: size, provenance, disjoint splits, and reproduction by the script."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_no_valid_or_test_chain_is_in_the_corpus(sample: Path) -> None:
     shared = [
         np.mean([sequence[i : i + KMER] in words for i in range(len(sequence) - KMER + 1)]) for sequence in held_out
     ]
-    assert np.mean(shared) < 0.2  # by chance, all training chains together; a single one shares 3 % at most
+    assert np.mean(shared) < 0.2  # by chance, over all training chains; a single one shares at most 3 %
 
 
 def test_chain_lengths_and_split_sizes(sample: Path) -> None:

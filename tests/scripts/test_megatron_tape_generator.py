@@ -1,4 +1,4 @@
-"""megatron-tape-generator.sh: one call from a checkpoint directory to a model that loads."""
+"""megatron-tape-generator.sh: from a checkpoint directory to a model directory in one call."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCRIPT = Path("scripts") / "shells" / "megatron-tape-generator.sh"
 
 
 def generate(root: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the script in ``folder`` with nothing on stdin, so that a prompt would fail it."""
+    """Run the script in ``folder`` without stdin, so that a prompt would fail."""
     return subprocess.run(
         ["bash", str(root / SCRIPT), *arguments],
         cwd=folder,

@@ -1,4 +1,4 @@
-"""Directory in, LMDB folders and corpus out: content, repetition, refusals, and the command line."""
+"""prepare_data.py: content of the LMDB folders and the corpus, repeated runs, errors, and the command line."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_data_sets_of_different_sources_are_not_mixed(source: Path, tmp_path: Pa
     (other / "fluorescence_valid.csv").write_text("primary,log_fluorescence\nMKV,bright\n")
     with pytest.raises(DataError, match="bright"):
         prepare(other, target, Options(overwrite=True))
-    assert len(LMDBReader(target / "fluorescence" / "fluorescence_train.lmdb")) == 2  # the old one is still whole
+    assert len(LMDBReader(target / "fluorescence" / "fluorescence_train.lmdb")) == 2  # the old one is unchanged
     (other / "fluorescence_valid.csv").unlink()
     prepare(other, target, Options(overwrite=True))
     assert sorted(path.name for path in (target / "fluorescence").glob("*.lmdb")) == ["fluorescence_train.lmdb"]

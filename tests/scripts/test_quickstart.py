@@ -1,4 +1,4 @@
-"""The quickstart: its plan, and all its steps on a few proteins of a user's own."""
+"""The quickstart: its plan, and all its steps on a few user-provided proteins."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MACHINE = quickstart.Machine(ranks=2, jobs=2, threads=1, bf16=False)
 
 @pytest.fixture
 def own_data(tmp_path: Path) -> Path:
-    """A directory as a user would have it: FASTA for the corpus, JSON lines and CSV for two tasks."""
+    """A user's data directory: FASTA for the corpus, JSON lines and CSV for two tasks."""
     folder = tmp_path / "proteins"
     folder.mkdir()
     rng = random.Random(0)
@@ -69,7 +69,7 @@ def test_the_bf16_measurement_of_the_first_run_is_reused(tmp_path: Path, monkeyp
     first = quickstart.Machine.found(4, tmp_path / "steps")
     assert first.bf16
     monkeypatch.setattr(low_precision, "fast_bf16", lambda device: False)
-    assert not quickstart.Machine.found(4, tmp_path / "steps").bf16  # found alone keeps nothing
+    assert not quickstart.Machine.found(4, tmp_path / "steps").bf16  # found() alone stores nothing
     first.remember(tmp_path / "steps")
     assert quickstart.Machine.found(4, tmp_path / "steps") == first
 

@@ -1,4 +1,4 @@
-"""scripts/setup_env.sh: finds a Python, says plainly what is missing, installs once. No package is downloaded here."""
+"""scripts/setup_env.sh: chooses a Python, reports what is missing, installs once. Nothing is downloaded here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
-# A venv's Python that notes pip's arguments instead of obeying them; PIP_FAILS makes it fail.
+# The Python of an environment, which records pip's arguments instead of running pip; PIP_FAILS makes it fail.
 RECORDING_PYTHON = """#!/bin/bash
 if [ "${1:-} ${2:-}" = "-m pip" ]; then
     echo "$@" >>"$CALLS"
@@ -51,7 +51,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def setup_env(tree: Path, tmp_path: Path) -> Run:
-    """Runs the copy's script with the given words and environment variables."""
+    """Runs the copied script with the given arguments and environment variables."""
 
     def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("PROTEINLM_", "PIP_"))}

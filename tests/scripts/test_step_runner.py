@@ -35,7 +35,7 @@ def test_a_step_runs_again_only_after_a_change(tmp_path):
 
     assert run() == ["one", "three", "two"]
     assert run() == []
-    (tmp_path / "source").write_text("other data")  # what builds on it runs again, the rest does not
+    (tmp_path / "source").write_text("other data")  # dependent steps run again, the others do not
     assert run() == ["one", "two"]
     (tmp_path / "third").unlink()
     assert run() == ["three"]
@@ -51,8 +51,8 @@ def test_a_changed_command_reruns_its_step_and_all_dependent_steps(tmp_path):
 def test_output_directories_are_cleared_before_a_step_runs_again(tmp_path):
     made = tmp_path / "made"
     step = Step("one", (sys.executable, "-c", f"import os; os.mkdir({str(made)!r})"), (made,))
-    made.mkdir()  # an empty one is in nobody's way
-    with pytest.raises(StepError):  # killed or failed, it has begun to make it
+    made.mkdir()  # an empty directory may be used
+    with pytest.raises(StepError):  # as after a killed or failed run, which had started to write it
         StepRunner([dataclasses.replace(step, command=("false",))], tmp_path / "steps", tmp_path).run()
     made.mkdir()
     (made / "stale").touch()
@@ -99,7 +99,7 @@ def test_a_failed_step_reports_its_command_and_log(tmp_path):
     with pytest.raises(StepError, match=r"exit code 3.*\n.*python -c(.|\n)*\| the reason"):
         StepRunner([failing, later], tmp_path / "steps", tmp_path).run()
     assert not (tmp_path / "later").exists()
-    with pytest.raises(StepError):  # a failed step is not taken for done
+    with pytest.raises(StepError):  # a failed step does not count as completed
         StepRunner([failing], tmp_path / "steps", tmp_path).run()
 
 

@@ -1,4 +1,4 @@
-"""Chains with coordinates: exact round trip, and files that do not fit each other."""
+"""Chains with coordinates: exact round trip, and files that do not match."""
 
 from __future__ import annotations
 

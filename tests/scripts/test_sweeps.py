@@ -1,4 +1,4 @@
-"""para.sh and sweep.sh, with models and data that take seconds."""
+"""para.sh and sweep.sh, with tiny models and data."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def write(path: str, content: str | bytes) -> Path:
 
 
 def cut(path: Path, size: int = 100) -> None:
-    """Take the last bytes of a file away."""
+    """Remove the last bytes of a file."""
     path.write_bytes(path.read_bytes()[:-size])
 
 
@@ -45,7 +45,7 @@ def contains(line: str, words: Iterable[str]) -> None:
 
 
 def records(folder: str = "stability") -> list[dict[str, Any]]:
-    """Six proteins of 3 to 6 residues with labels that are right."""
+    """Six proteins of 3 to 6 residues with valid labels."""
     made = []
     for number in range(6):
         primary = "MKVLAG"[: 3 + number % 4]
@@ -61,7 +61,7 @@ def records(folder: str = "stability") -> list[dict[str, Any]]:
 
 
 def write_data(folder: str = "stability", **changed: Any) -> Path:
-    """`data/` with the splits train, valid and test, in all of which record 3 is changed (None: a field less)."""
+    """Write `data/` with the splits train, valid and test; `changed` replaces fields of record 3 (None removes one)."""
     made = records(folder)
     made[3] = {name: value for name, value in {**made[3], **changed}.items() if value is not None}
     for split in ("train", "valid", "test"):

@@ -114,7 +114,7 @@ def stuck_in_evaluation_on_rank_1(rank: int) -> None:
 
 
 def slow_then_stuck_in_evaluation_on_rank_1(rank: int) -> None:
-    """A step of 6 s on rank 0 and 8 s on rank 1 (in the forward pass, with the processor in use), and then a hang."""
+    """A step of 6 s on rank 0 and 8 s on rank 1, which uses the CPU in the forward pass, followed by a hang."""
 
     def compute(*arguments: object) -> None:
         end = time.monotonic() + (8.0 if rank == 1 else 6.0)

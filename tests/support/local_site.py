@@ -1,4 +1,4 @@
-"""A local web server that supports ranges, cuts connections, redirects, sends error pages, or lacks a file."""
+"""A local web server with range requests, broken connections, redirects, error pages and missing files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ PAGE = b"<!DOCTYPE html><html><body>This bucket has moved</body></html>"
 
 @dataclass
 class Site:
-    """The content of the server, and the requests that it received."""
+    """The files of the server, and the requests that it has received."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     pages: dict[str, bytes] = field(default_factory=dict)  # sent as text/html with status 200
-    breaks_after: dict[str, list[int]] = field(default_factory=dict)  # bytes a request until the connection is cut
+    breaks_after: dict[str, list[int]] = field(default_factory=dict)  # bytes per request until the connection breaks
     redirects: dict[str, str] = field(default_factory=dict)
     ignores_ranges: bool = False
     ranges: list[str | None] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving() -> Iterator[Site]:
-    """A site while the block runs."""
+    """Run a server inside the block."""
     served = Site()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("SiteHandler", (Handler,), {"site": served}))
     served.url = f"http://127.0.0.1:{server.server_address[1]}"

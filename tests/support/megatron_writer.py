@@ -1,6 +1,6 @@
-"""Writes checkpoints as Megatron-LM does, for any version, layout and spelling, from weights kept head by head.
+"""Writes checkpoints as Megatron-LM does, in any version, layout and spelling of keys, from weights per head.
 
-Written from the format's description without a line of the converter: rows are placed one by one.
+Implements the description of the format without code of the converter: rows are placed one by one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TAPE_TOKENS = ["<pad>", "<mask>", "<cls>", "<sep>", "<unk>", *LETTERS]
 
 @dataclass
 class Truth:
-    """A model's weights in the plainest form: one (head size, H) matrix a head, words by token."""
+    """A model's weights in the simplest form: one (head size, H) matrix per head, word embeddings by token."""
 
     hidden: int = 32
     heads: int = 4
@@ -44,7 +44,7 @@ class Truth:
 
 
 def make_truth(seed: int = 0, dtype: torch.dtype = torch.float32, **sizes: int) -> Truth:
-    """Random weights, every one different, layer norms included."""
+    """Random weights, all different, also in the layer norms."""
     truth = Truth(**sizes)
     generator = torch.Generator().manual_seed(seed)
 
@@ -76,7 +76,7 @@ def make_truth(seed: int = 0, dtype: torch.dtype = torch.float32, **sizes: int) 
 
 
 def expected_state(truth: Truth, head: bool = True) -> dict[str, Tensor]:
-    """The TAPE state dict that any faithful conversion of ``truth`` has."""
+    """The TAPE state dict of an exact conversion of ``truth``."""
     state = {name: value for name, value in truth.plain.items() if head or not name.startswith("mlm.")}
     for layer in range(truth.layers):
         for part in ("query", "key", "value"):
@@ -133,7 +133,7 @@ def fused(truth: Truth, layer: int, heads: list[int], version: float, kind: int)
 
 
 def share(tensor: Tensor, rank: int, ranks: int, dimension: int) -> Tensor:
-    """A rank's part of a split tensor, in memory of its own as a training process has it."""
+    """A rank's shard of a tensor, with its own storage as in a training process."""
     return tensor.chunk(ranks, dimension)[rank].clone()
 
 
@@ -161,7 +161,7 @@ def transformer(truth: Truth, layers: range, rank: int, tp: int, version: float,
 
 
 def padded(values: dict[str, Tensor], tp: int) -> Tensor:
-    """Rows in the order of iupac_vocab.txt, padded with noise to 128 a rank."""
+    """Rows in the order of iupac_vocab.txt, padded with noise to 128 per rank."""
     real = torch.stack([values[token] for token in SPECIAL + LETTERS])
     noise = torch.full((128 * tp - len(real), *real.shape[1:]), 7.5, dtype=real.dtype)
     return torch.cat([real, noise])
@@ -205,7 +205,7 @@ def modern_names(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def training_state() -> dict[str, Any]:
-    """Optimizer and random state as a training run saves them."""
+    """Optimizer and random states as in a training checkpoint."""
     return {
         "optimizer": {"optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 1e-4}]}},
         "lr_scheduler": {"start_lr": 1e-4, "num_steps": 12},
@@ -230,7 +230,7 @@ def write_megatron(
     zip_file: bool = True,
     **argument_changes: Any,
 ) -> Path:
-    """A ``--save`` directory; ``iteration`` None writes ``release/``. Version 0 states no version, as old files do."""
+    """A ``--save`` directory; ``iteration`` None writes ``release/``. Version 0 is not recorded, as in old files."""
     name = "release" if iteration is None else f"iter_{iteration:07d}"
     for stage in range(pp):
         for rank in range(tp):
@@ -252,7 +252,7 @@ def write_megatron(
 
 
 def edit(path: Path, change: Any) -> None:
-    """Load a file written here, let ``change`` alter its content in place, and write it again."""
+    """Load a file written by this module, apply ``change`` to its content in place, and write it again."""
     content = torch.load(path, weights_only=False)
     change(content)
     torch.save(content, path)

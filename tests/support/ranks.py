@@ -33,8 +33,8 @@ class Rank:
     """One process of a run.
 
     Attributes:
-        process: to signal and to wait for.
-        log: what it writes, both streams.
+        process: the process, to send signals to and to wait for.
+        log: file with its stdout and stderr.
     """
 
     process: ForkServerProcess
@@ -50,7 +50,7 @@ class Rank:
         return self.process.pid
 
     def end(self, timeout: float = 60.0) -> int:
-        """Wait; the exit code, negative for a signal's."""
+        """Wait for the end; returns the exit code, negative for a signal."""
         self.process.join(timeout)
         code = self.process.exitcode
         if code is None:
@@ -64,9 +64,9 @@ def start_ranks(flags: Sequence[str], folder: Path, world: int = 1, fault: str |
     """Start a run of pretrain_tape.py.
 
     Args:
-        flags: its command line.
-        folder: for the logs.
-        world: processes.
+        flags: the command line.
+        folder: directory of the logs.
+        world: number of processes.
         fault: ``module:function`` of a test, called in each process with its rank before the run begins.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,16 +100,16 @@ def _run(flags: list[str], environment: dict[str, str], log: str, rank: int, fau
 
 
 def compute(function: Callable[[int, str], Any], folder: Path, world: int = 2, seconds: float = 240.0) -> list[Any]:
-    """What ``function(rank, folder)`` returns in each of several processes, which may meet by files of the folder.
+    """Run ``function(rank, folder)`` in several processes, which may rendezvous through files; returns the results.
 
     Args:
-        function: of a test module; returns no tensors (they would be shared by a process that has ended).
-        folder: empty.
-        world: processes.
-        seconds: to wait for each of them.
+        function: function of a test module; must not return tensors, whose memory a process shares until it ends.
+        folder: an empty directory.
+        world: number of processes.
+        seconds: timeout of each process.
 
     Raises:
-        AssertionError: one failed (has its traceback), or gave no answer.
+        AssertionError: a process failed (the message has its traceback) or returned no result.
     """
     channels = [CONTEXT.Pipe(duplex=False) for _ in range(world)]
     processes = [CONTEXT.Process(target=_answer, args=(function, r, str(folder), channels[r][1])) for r in range(world)]
@@ -134,7 +134,7 @@ def _answer(function: Callable[[int, str], Any], rank: int, folder: str, channel
     torch.set_num_threads(1)
     try:
         channel.send((True, function(rank, folder)))
-    except Exception:  # whatever it was, the parent says it
+    except Exception:  # raised in the parent
         channel.send((False, traceback.format_exc()))
 
 
@@ -145,10 +145,10 @@ def free_port() -> int:
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60.0, pause: float = 0.02) -> None:
-    """Until a condition holds.
+    """Wait until a condition holds.
 
     Raises:
-        AssertionError: it doesn't for so long.
+        AssertionError: it does not hold within the timeout.
     """
     deadline = time.monotonic() + seconds
     while not condition():

@@ -1,4 +1,4 @@
-"""Configurations of the built-in architectures that are small enough for tests; all parts are there."""
+"""Configurations of the built-in architectures that are small enough for tests, with all their parts."""
 
 from __future__ import annotations
 

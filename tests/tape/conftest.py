@@ -71,7 +71,7 @@ def write_trrosetta(directory: Path, rng: np.random.Generator) -> None:
 
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory with 10 train and 5 other proteins a split, for every task."""
+    """A data directory for every task, with 10 training proteins and 5 proteins in every other split."""
     directory = tmp_path_factory.mktemp("data")
     write_trrosetta(directory / "trrosetta", np.random.default_rng(9))
     for seed, (folder, splits) in enumerate(SPLITS.items()):
@@ -118,7 +118,7 @@ def write_split(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def free_port() -> int:
-    """A TCP port of this machine that nothing listens on."""
+    """An unused TCP port of this machine."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -127,7 +127,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def train(tmp_path: Path, small_data: Path, small_config: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """``train(model_type, task, *options)`` in a directory of its own; returns the run's directory."""
+    """``train(model_type, task, *options)`` in an empty directory; returns the run's directory."""
     from tape.main import run_train
 
     monkeypatch.chdir(tmp_path)

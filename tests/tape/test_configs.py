@@ -1,4 +1,4 @@
-"""Configurations: defaults of the published ones, extra keys kept, errors that name the file or the field."""
+"""Configurations: published defaults, additional keys, and errors that name the file or the field."""
 
 from __future__ import annotations
 

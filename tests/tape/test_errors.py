@@ -1,4 +1,4 @@
-"""What a user sees of an error."""
+"""How errors are printed to the user."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_exit_codes_of_commands():
         raise KeyboardInterrupt
 
     assert run_cli(interrupt) == 130
-    with pytest.raises(ZeroDivisionError):  # a fault of ours keeps its traceback
+    with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
         run_cli(lambda: 1 // 0)
 
 

@@ -1,4 +1,4 @@
-"""Masking: rates, what is never touched, and that it depends on the generator alone."""
+"""Masking: rates, special tokens, and dependence on the random number generator alone."""
 
 from __future__ import annotations
 

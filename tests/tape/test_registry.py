@@ -15,7 +15,7 @@ from tape.tasks import Task, TaskType
 
 @pytest.fixture
 def registry() -> Registry:
-    """A registry of its own, so that tests leave the shared one alone."""
+    """A separate registry, so that tests do not change the shared one."""
     return Registry()
 
 

@@ -1,4 +1,4 @@
-"""The records of the tasks."""
+"""The built-in tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A third party's dataset and model, registered in their own script, train through the commands."""
+"""A third-party data set and model, registered in a script, are trained by the commands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tape.finetuning.run_directory import read_history
 from tape.main import run_eval
 from tape.registry import registry
 
-# What tape-proteins' documentation tells people to write.
+# Code as in the documentation of tape-proteins.
 SCRIPT = """
 import shutil
 import sys
@@ -144,7 +144,7 @@ def test_a_third_party_task_and_model_train_resume_and_evaluate(
     values, results = pickle.loads((run / "1" / "results.pkl").read_bytes())
     assert set(values) == {"accuracy", "number_of_proteins"}
     assert values["number_of_proteins"] == 5.0
-    assert [result["id"] for result in results] == ["0", "1", "2", "3", "4"]  # their data set tells none
+    assert [result["id"] for result in results] == ["0", "1", "2", "3", "4"]  # this data set has no ids
 
 
 @pytest.mark.distributed
@@ -152,7 +152,7 @@ def test_a_third_party_task_and_model_train_resume_and_evaluate(
 def test_a_third_party_task_trains_in_two_processes(
     script: Path, run_script: Callable[..., Any], small_data: Path, tmp_path: Path, free_port: int
 ) -> None:
-    """The processes of ``run_train_distributed`` know it too; and their model has a parameter that no loss reaches."""
+    """The task exists in the processes of ``run_train_distributed`` too; the model has a parameter without gradient."""
     options = ["--data_dir", small_data, "--num_train_epochs", 1, "--time_or_name", "x", "--batch_size", 4]
     launcher = ["--nproc_per_node", 2, "--master_port", free_port]
     words = ["distributed", "simple_conv", "first_or_second_half", *options, *launcher]
@@ -162,11 +162,11 @@ def test_a_third_party_task_trains_in_two_processes(
     assert read_history(run)[0]["step"] == 3
 
 
-# --- data sets whose examples are not the records of their file one by one ------------------------------------------
+# --- data sets whose examples differ from the records of their file --------------------------------------------------
 
 
 class Theirs(Dataset[Any]):
-    """Written as TAPE's are, with the file as ``self.data``; which records it reads is a subclass's choice."""
+    """A data set like those of TAPE, with the file as ``self.data``; subclasses choose the records."""
 
     longest = 30
     asked: list[int]
@@ -220,7 +220,7 @@ class SelfCropping(Theirs):
 
 
 class Derived(StabilityDataset):
-    """Derived from a built-in one, whose index is that of all records in the order of the file."""
+    """Derived from a built-in data set, whose index has all records in the order of the file."""
 
     asked: list[int]
 
@@ -255,7 +255,7 @@ def test_examples_are_counted_and_named_by_the_third_party_data_set(
 
 
 def test_a_derived_data_set_may_override_index_and_labels(small_data: Path) -> None:
-    class Labeled(SecondaryStructureDataset):  # reads what the built-in one reads, so its methods hold
+    class Labeled(SecondaryStructureDataset):  # reads the same records as the built-in data set
         field = "ss8"
 
     class Half(SecondaryStructureDataset):

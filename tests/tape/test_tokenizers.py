@@ -1,4 +1,4 @@
-"""Vocabularies, encoding, and what is done to sequences as people write them."""
+"""Vocabularies, encoding and normalization of sequences."""
 
 from __future__ import annotations
 

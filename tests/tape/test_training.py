@@ -1,4 +1,4 @@
-"""What code written for tape-proteins 0.5 imports from ``tape.training``, ``tape.optimization`` and ``tape.utils``."""
+"""Imports of tape-proteins 0.5 from ``tape.training``, ``tape.optimization`` and ``tape.utils``."""
 
 from __future__ import annotations
 

@@ -13,14 +13,14 @@ from pretrain.tools.compare_layouts import MODEL, OPTIMIZERS, Curve, Layout, Syn
 from tape.runtime.launch import Launch
 
 STEPS = 20
-SHORT = 5  # at all layouts; the tool itself does 20 at each
+SHORT = 5  # in every layout; the tool itself takes 20
 ALONE = Layout()
 SPLIT = [layout for world in (2, 4) for layout in layouts(world)]
-# With AdamW the layouts that have most at once; with --fp16 those whose ranks must agree on an overflow.
+# AdamW: the layouts with most kinds of parallelism; --fp16: those whose ranks must agree on an overflow.
 COMPOSED = [Layout(2, 2, 1, True, True), Layout(2, 1, 2, True)]
 FP16 = ("--fp16", "--initial-loss-scale", str(2.0**40), "--hysteresis", "1", *OPTIMIZERS["sgd"])
 FP16_STEPS = 4
-SHALLOW = ("--num-layers", "2")  # split matrices take their time on a CPU: half the layers for them
+SHALLOW = ("--num-layers", "2")  # sharded matrices are slow on a CPU, so these layouts have half the layers
 
 
 def with_depth(layout: Layout, flags: tuple[str, ...]) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ def test_sgd_gives_the_same_curve(curves: Curves, layout: Layout) -> None:
     alone, other = (curves[one, with_depth(layout, SGD)] for one in (ALONE, layout))
     assert len(other.losses) == SHORT
     assert alone.losses[-1] < alone.losses[0] - 0.1
-    assert max(alone.norms) > 1.0  # clipping acts
+    assert max(alone.norms) > 1.0  # gradients are clipped
     loss, norm, evaluation = other.difference(alone)
     assert loss <= 1e-5
     assert norm <= 1e-5

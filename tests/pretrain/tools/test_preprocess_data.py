@@ -65,7 +65,9 @@ def test_two_commands_do_not_write_the_same_corpus(tmp_path: Path) -> None:
         ("x.csv", ("id,sequence\n" + "".join(f"{i},{p}\n" for i, p in enumerate(PROTEINS))).encode()),
         ("x.txt", "\n".join(PROTEINS).encode()),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",  # compressed bytes hold the time: no names of tests
+    ids=lambda value: (
+        value if isinstance(value, str) else ""
+    ),  # compressed files contain the time, so parameters have no names
 )
 def test_every_format_gives_the_same_corpus(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)

@@ -40,7 +40,7 @@ def test_average_product_correction_equals_a_calculation_by_hand() -> None:
     np.testing.assert_allclose(corrected, [[1 - 1.2, 2 - 1.8], [3 - 2.8, 4 - 4.2]])
     np.testing.assert_array_equal(average_product_correction(np.zeros((2, 2))), np.zeros((2, 2)))
     both = average_product_correction(np.array([[[1.0, 2.0], [3.0, 4.0]], [[2.0, 4.0], [6.0, 8.0]]]))
-    np.testing.assert_allclose(both[1], 2 * both[0])  # each map by itself
+    np.testing.assert_allclose(both[1], 2 * both[0])  # each map separately
 
 
 def binary_data(inside: tuple[int, int], outside: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +110,7 @@ def test_features_are_the_maps_of_all_heads(small_config: Path) -> None:
 
 
 class Oracle(nn.Module):
-    """Its first head attends to the contacts of the protein whose first residue has this token; its second to noise."""
+    """The first head attends to the contacts of the protein with this first token, the second to random pairs."""
 
     def __init__(self, dataset: Any) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ def test_a_head_that_encodes_the_contacts_gets_the_largest_weight(small_data: Pa
     assert abs(regression.weights[1]) < regression.weights[0] / 10
     assert regression.proteins == tuple(f"proteinnet-{number}" for number in range(10))
     evaluation = evaluate_contacts(model, dataset, regression, CPU, Bootstrap(20))
-    # as high as it can be: every chosen pair a contact, while there are any
+    # the maximum: every selected pair is a contact, as long as there are any
     best = [result["target"] for result in evaluation.results]
     limits = []
     for target in best:

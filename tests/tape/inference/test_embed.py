@@ -58,7 +58,7 @@ def test_mean_over_residues_and_state_of_cls(model_directory: Path, fasta: Path,
             found = arrays[name].item()
             states, pooled = states_of(model_directory, sequence)
             assert set(found) == {"pooled", "avg"}
-            # bug 22 in docs/compatibility.md: <cls> and <sep> are no part of the mean, and the states are normalized
+            # bug 22 in docs/compatibility.md: the mean excludes <cls> and <sep>, and the states are normalized
             np.testing.assert_allclose(found["avg"], states[1:-1].mean(0), rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(found["pooled"], pooled, rtol=1e-4, atol=1e-5)
             assert found["pooled"].std() == pytest.approx(1.0, abs=0.05)
@@ -175,7 +175,7 @@ def test_without_h5py_the_extra_to_install_is_named(
 
 
 def test_a_pooled_vector_may_be_wider_than_the_states(fasta: Path, tmp_path: Path) -> None:
-    """UniRep's is hidden and cell state of the last residue."""
+    """UniRep's pooled output is the hidden and cell state of the last residue."""
     torch.manual_seed(0)
     model = registry.get_task_model("unirep", "embed", hidden_size=12)
     model.save_pretrained(tmp_path / "unirep")
@@ -202,7 +202,7 @@ def many(tmp_path: Path) -> Path:
 
 
 def break_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the run fail when it wants to keep one more batch than that."""
+    """Make the run fail after this number of batches."""
     kept: list[int] = []
     append = EmbeddingJournal.append
 
@@ -228,7 +228,7 @@ def test_an_interrupted_command_resumes_with_identical_embeddings(
     assert not (tmp_path / "o.npz").exists()
     with journal.open("ab") as stream:
         stream.write(b"torn record of a killed process")
-    # with another batch size: it changes no number
+    # another batch size does not change the embeddings
     path = run_embed([*words[:-1], "3"])
     assert "resuming after 12 of 40 proteins" in caplog.text
     assert not journal.exists()
@@ -290,7 +290,7 @@ def test_unfinished_embeddings_of_another_run_are_refused(
 def test_a_killed_process_loses_at_most_one_batch(
     model_directory: Path, tmp_path: Path, repository_root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """SIGKILL in the middle of the work, then the same command."""
+    """SIGKILL during the computation, then the same command again."""
     proteins = tmp_path / "lots.fasta"
     proteins.write_text("".join(f">p{n}\n{'ACDEFGHIKLMNPQRSTVWY'[n % 13 :] * 2}\n" for n in range(3000)))
     words = ["transformer", str(proteins), str(tmp_path / "o.npz"), str(model_directory), "--batch_size", "2"]
@@ -304,7 +304,7 @@ def test_a_killed_process_loses_at_most_one_batch(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "o.npz").exists()
-    record = 24 + 4 * 2 * 16  # a head, and two vectors of 16 numbers
+    record = 24 + 4 * 2 * 16  # a record header, and two vectors of 16 numbers
     whole = (journal.stat().st_size - 500) // record  # the file's header has less than 500 bytes
     with caplog.at_level(logging.INFO), np.load(run_embed([*words[:-1], "512"]), allow_pickle=True) as arrays:
         assert len(arrays.files) == 3000

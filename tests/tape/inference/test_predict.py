@@ -49,7 +49,7 @@ def predict(task: str, model: Path, fasta: Path, *options: object) -> dict[str, 
 
 
 def alone(task: str, model: Path, sequence: str) -> torch.Tensor:
-    """The model's plain output for one protein."""
+    """The output of the model for a single protein."""
     loaded = registry.get_task_spec(task).get_model("transformer").from_pretrained(model)
     with torch.no_grad():
         output: torch.Tensor = loaded(torch.from_numpy(TAPETokenizer().encode(sequence))[None])[0][0]
@@ -60,7 +60,7 @@ def test_values_are_predicted_in_the_order_of_the_file(finetuned: Callable[[str]
     model = finetuned("stability")
     assert predict("stability", model, fasta, "--batch_size", 2) == {"proteins": 3.0}
     rows = list(csv.DictReader((model / "predictions_some.csv").read_text().splitlines()))
-    assert [row["length"] for row in rows] == ["20", "4", "10"]  # the file's order, whatever the batches were
+    assert [row["length"] for row in rows] == ["20", "4", "10"]  # in the order of the file, independent of the batches
     for row, sequence in zip(rows, SEQUENCES.values(), strict=True):
         assert float(row["prediction"]) == pytest.approx(alone("stability", model, sequence).item(), rel=1e-4)
 
@@ -130,7 +130,7 @@ def test_contact_maps_are_written_as_arrays_and_images(
     model, out = finetuned("contact_prediction"), tmp_path / "cc.csv"
     predict("contact_prediction", model, fasta, "--predict_out", out)
     rows = list(csv.DictReader(out.read_text().splitlines()))
-    assert rows[0]["map"] == "cc_maps/000000_sp_P1_a.npz"  # no name of a file outside the folder
+    assert rows[0]["map"] == "cc_maps/000000_sp_P1_a.npz"  # no path outside the folder
     for row, sequence in zip(rows, SEQUENCES.values(), strict=True):
         with np.load(tmp_path / row["map"]) as arrays:
             assert str(arrays["sequence"]) == sequence

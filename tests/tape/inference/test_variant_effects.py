@@ -1,4 +1,4 @@
-"""Scores of variants, by hand for a model of two lines and by plain loops for a small transformer."""
+"""Scores of variants, by hand for a minimal model and by plain loops for a small transformer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 
 class VisibleToken(nn.Module):
-    """Predicts from the token that it sees: p(A) and p(G) are (.7, .3) at A, (.4, .6) at G, (.9, .1) at a mask."""
+    """Predicts from the input token alone: p(A) and p(G) are (.7, .3) at A, (.4, .6) at G, (.9, .1) at a mask."""
 
     config = SimpleNamespace(max_position_embeddings=10)
 
@@ -75,7 +75,7 @@ def model() -> ProteinBertForMaskedLM:
 
 
 def log_p(model: nn.Module, sequence: str, masked: tuple[int, ...] = ()) -> np.ndarray:
-    """log p (L, V) with plain calls, one protein at a time."""
+    """log p (L, V), computed for one protein at a time."""
     ids = torch.from_numpy(TOKENIZER.encode(sequence))
     for position in masked:
         ids[position + 1] = MASK

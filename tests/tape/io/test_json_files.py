@@ -34,7 +34,7 @@ def test_json_objects_and_json_lines_are_read(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"a": [1]}\n')
     assert read_json_object(tmp_path / "x.json") == {"a": [1]}
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n\n{"b": "2\u2028"}\n', encoding="utf-8")
-    assert read_json_lines(tmp_path / "x.jsonl") == [{"a": 1}, {"b": "2\u2028"}]  # no end of a line to JSON
+    assert read_json_lines(tmp_path / "x.jsonl") == [{"a": 1}, {"b": "2\u2028"}]  # U+2028 does not end a line in JSON
 
 
 def test_a_bad_line_is_named(tmp_path: Path) -> None:

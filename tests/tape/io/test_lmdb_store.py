@@ -1,4 +1,4 @@
-"""TAPE's LMDB layout, byte by byte; growth of the map; the restricted unpickler; forks; damaged files."""
+"""TAPE's LMDB layout, growth of the memory map, restricted unpickling, forks, and damaged files."""
 
 from __future__ import annotations
 

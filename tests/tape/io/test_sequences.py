@@ -90,7 +90,7 @@ def test_identifiers_are_read_or_numbered(tmp_path: Path) -> None:
 def test_lmdb_records_are_read_in_order(tmp_path: Path) -> None:
     write_lmdb(tmp_path / "pfam.lmdb", [{"primary": "MKV"}, {"primary": "AC", "id": b"x"}])
     assert pairs(tmp_path / "pfam.lmdb") == [("0", "MKV"), ("x", "AC")]
-    # numbered as the file's keys, in the messages of LMDBReader and here
+    # numbered like the keys of the file, as in the messages of LMDBReader
     places = [record.where for record in read_sequences(tmp_path / "pfam.lmdb")]
     assert places == [f"{tmp_path / 'pfam.lmdb'}, record 0 (0)", f"{tmp_path / 'pfam.lmdb'}, record 1 (x)"]
 

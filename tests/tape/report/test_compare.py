@@ -38,7 +38,7 @@ def add_run(
 
 
 def predictions(wrong: int) -> list[dict[str, Any]]:
-    """Ten residues a protein, of which so many are wrong."""
+    """Predictions for proteins of ten residues, ``wrong`` of which are incorrect."""
     target = np.arange(10) % 3
     guessed = np.where(np.arange(10) < wrong, (target + 1) % 3, target)
     scores = np.eye(3, dtype=np.float32)[guessed]

@@ -143,9 +143,9 @@ def test_the_page_shows_mean_and_standard_deviation_of_seeds(tmp_path: Path) -> 
     text = (tmp_path / "report" / "report.html").read_text()
     words = Page(text).words
     assert words.count("\u00b1 0.354 (2 seeds)") == 3  # the table, beside published numbers, all metrics
-    assert "mine, seed 43" in words  # its own value, curve and hash are there
+    assert "mine, seed 43" in words  # with its own value, curve and hash
     assert text.count('class="points') == 1  # one scatter plot
-    assert text.count('class="line c3') == 2  # a curve a seed
+    assert text.count('class="line c3') == 2  # one curve per seed
     card = ElementTree.fromstring(next(iter(re.findall(r'<svg class="bar".*?</svg>', text))))
     whisker = next(path for path in card.iter("path") if path.get("class") == "whisker")
     low, high = (float(number) for number in re.findall(r"M([\d.]+) 8H([\d.]+)", str(whisker.get("d")))[0])
@@ -236,7 +236,7 @@ def test_common_reasons_are_listed_once() -> None:
 
 
 class Page(HTMLParser):
-    """Checks that elements close in order; collects what a reader's program and a browser need to know."""
+    """Checks that elements are closed in order, and collects text and attributes."""
 
     VOID = frozenset({"meta", "br"})
 
@@ -264,7 +264,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def page(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    """The directory of a report with every kind of picture."""
+    """The directory of a report with every kind of chart."""
     rng = np.random.default_rng(0)
     directory = add_run(results, "contact_prediction", "transformer", "pretrained", "test", False, precision_at_l5=0.2)
     target = np.full((30, 30), -1)

@@ -1,4 +1,4 @@
-"""Finetuning in two processes gives what one process gives."""
+"""Finetuning in two processes gives the same results as in one."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ FASTA = "".join(f">p{n}\n{'ACDEFGHIKLMNPQRSTVWY'[n:]}\n" for n in range(7))
 
 @pytest.fixture(scope="module")
 def outputs(small_data: Path, small_config: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """What the same commands write in one process, and one after another in two.
+    """The output of the same commands in one process and in two processes.
 
-    ``plain`` is a run; ``seeds`` two with a frozen encoder and learned pooling, of which the first makes embeddings
-    ``e.npz`` and predictions ``p.csv``.
+    ``plain`` is a run. ``seeds`` are two runs with a frozen encoder and learned pooling; the first one computes the
+    embeddings ``e.npz`` and the predictions ``p.csv``.
     """
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "several.py").write_text(SEVERAL)
@@ -106,10 +106,10 @@ def test_two_ranks_train_and_validate_like_one_process(outputs: list[Path]) -> N
             assert second[group] == pytest.approx(first[group], rel=2e-3, abs=2e-4)
     weights = [torch.load(run / "1" / "pytorch_model.bin", weights_only=True) for run in runs]
     for name, value in weights[0].items():
-        if not name.endswith("key.bias"):  # its true gradient is 0, and Adam blows its rounding noise up
+        if not name.endswith("key.bias"):  # its gradient is zero except for rounding errors, which Adam amplifies
             torch.testing.assert_close(weights[1][name], value, rtol=1e-2, atol=3e-4, msg=name)
     log = (runs[1] / "log").read_text().splitlines()
-    assert sum("step 1/4" in line for line in log) == 2  # one line an epoch: one process writes
+    assert sum("step 1/4" in line for line in log) == 2  # one line per epoch: only one process writes
 
 
 @pytest.mark.distributed

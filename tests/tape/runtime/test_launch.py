@@ -61,7 +61,7 @@ def test_ranks_are_read_from_slurm() -> None:
 
 
 def test_slurm_tasks_without_step_variables_get_ranks_or_an_error() -> None:
-    """Tasks in a container that passes the job's variables only; they never become runs of their own unnoticed."""
+    """Tasks in a container that passes only the job's variables never become independent runs without an error."""
     tasks = [{"SLURM_NTASKS": "2", "SLURM_NODELIST": "n1", "SLURM_PROCID": r, "SLURM_LOCALID": r} for r in "01"]
     found = [read_launch({**task, "MASTER_ADDR": "n1", "MASTER_PORT": "7"}) for task in tasks]
     assert found == [Launch(rank, 2, rank, "tcp://n1:7", "Slurm") for rank in (0, 1)]

@@ -28,7 +28,7 @@ print(int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize())
 
 
 def printed_by(code: str) -> int:
-    """The number that a process of its own prints."""
+    """The number printed by a separate process."""
     result = subprocess.run([sys.executable, "-I", "-c", code], stdout=subprocess.PIPE, text=True, check=True)
     return int(result.stdout)
 
