@@ -217,9 +217,21 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
-def test_every_known_bug_has_a_number() -> None:
-    text = (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
-    assert re.findall(r"^### Bug (\d+)$", text, re.MULTILINE) == [str(number) for number in range(1, 41)]
+KNOWN_BUGS = re.split(
+    r"^### Bug ", (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8"), flags=re.MULTILINE
+)
+
+
+def test_known_bugs_are_numbered_consecutively() -> None:
+    assert [entry.split(":")[0] for entry in KNOWN_BUGS[1:]] == [str(number) for number in range(1, 41)]
+
+
+@pytest.mark.parametrize("entry", KNOWN_BUGS[1:], ids=lambda entry: entry.split(":")[0])
+def test_tests_of_a_known_bug_refer_to_its_number(entry: str) -> None:
+    number, tests = entry.split(":")[0], re.findall(r"`(tests/[\w/]+\.py)`", entry)
+    reference = re.compile(rf"\bbugs? (?:\d+[a-z]?(?:, | and ))*{number}\b|\bbugs? {number}[a-z]\b")
+    assert tests
+    assert [test for test in tests if not reference.search((ROOT / test).read_text(encoding="utf-8"))] == []
 
 
 def test_no_reference_leaves_the_repository() -> None:
