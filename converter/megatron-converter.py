@@ -84,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="keep, drop, or (huggingface) approximate a head with another activation than the blocks (default keep)",
     )
     add("--overwrite", action="store_true", help="replace an output that is not an earlier conversion")
+    add("--no-verify", action="store_true", help="read a model directory that differs from its SHA256SUMS")
     group = parser.add_argument_group("settings of a Megatron checkpoint that was saved without its arguments")
     add = group.add_argument
     add("--checkpoint-version", type=float, help="0, 1, 2 or 3: order of the query/key/value rows")
@@ -108,6 +109,7 @@ def source_options(arguments: argparse.Namespace) -> SourceOptions:
         layernorm_epsilon=arguments.layernorm_epsilon,
         hidden_dropout=arguments.hidden_dropout,
         attention_dropout=arguments.attention_dropout,
+        verify=not arguments.no_verify,
     )
 
 

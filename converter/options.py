@@ -66,6 +66,7 @@ class SourceOptions:
             ``iupac_vocab.txt``.
         gelu: ``"gelu"`` (erf) or ``"gelu_tanh"``.
         token_types: number of zero rows to write if the source was trained without token types.
+        verify: compare the files of a model directory with its ``SHA256SUMS``, if it has one.
     """
 
     hidden_size: int | None = None
@@ -78,6 +79,7 @@ class SourceOptions:
     layernorm_epsilon: float | None = None
     hidden_dropout: float | None = None
     attention_dropout: float | None = None
+    verify: bool = True
 
     def with_token_types_of(self, reference: LazyState | None) -> SourceOptions:
         """The options for a result with as many token types as the reference checkpoint of ``-dst`` has."""

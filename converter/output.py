@@ -20,11 +20,12 @@ from converter.formats.megatron.writer import RELEASE
 from tape.configs import CONFIG_NAME
 from tape.errors import ConfigError
 from tape.io.atomic import atomic_directory
+from tape.io.checksums import SUMS_NAME
 from tape.models.model_directory import BIN_NAME, PROVENANCE_NAME, SAFETENSORS_NAME, VOCABULARY_NAME
 
 from .record import RECORD_NAME
 
-_TAPE_FILES = frozenset({CONFIG_NAME, VOCABULARY_NAME, PROVENANCE_NAME, SAFETENSORS_NAME, BIN_NAME})
+_TAPE_FILES = frozenset({CONFIG_NAME, VOCABULARY_NAME, PROVENANCE_NAME, SAFETENSORS_NAME, BIN_NAME, SUMS_NAME})
 _OURS = frozenset({RECORD_NAME, TRACKER_NAME, RELEASE}) | _TAPE_FILES | HUGGINGFACE_FILES
 
 # Suffixes by which -out denotes a single file, per format.

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from tape.hub.cache import local_model
+from tape.io.checksums import renew_sum
 from tape.io.json_files import read_json_object
 
 from .errors import ConfigError
@@ -65,7 +66,9 @@ class ProteinConfig:
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
     def to_json_file(self, path: str | os.PathLike[str]) -> None:
+        """Write the configuration, and its sum in the ``SHA256SUMS`` of a model directory."""
         Path(path).write_text(self.to_json_string(), encoding="utf-8")
+        renew_sum(Path(path))
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         self.to_json_file(Path(directory) / CONFIG_NAME)

@@ -241,6 +241,8 @@ class Registry:
         task_name: str,
         config_file: str | os.PathLike[str] | None = None,
         load_dir: str | os.PathLike[str] | None = None,
+        *,
+        verify: bool = True,
         **config_overrides: Any,
     ) -> Any:
         """A model with the task's head: loaded from ``load_dir``, or with random weights from ``config_file``.
@@ -250,6 +252,7 @@ class Registry:
             task_name: a registered task.
             config_file: JSON configuration; None: the defaults of the class. Ignored with ``load_dir``.
             load_dir: model directory, published name or URL (:func:`tape.hub.cache.local_model`).
+            verify: compare the files in ``load_dir`` with their checksums.
             config_overrides: configuration values that replace those of the file, directory or defaults.
 
         Raises:
@@ -262,11 +265,11 @@ class Registry:
         if load_dir is not None:
             load_dir = local_model(load_dir)
         if load_dir is not None and overrides.keys() <= _ALWAYS_ALLOWED:
-            return model_class.from_pretrained(load_dir, **overrides)
+            return model_class.from_pretrained(load_dir, verify=verify, **overrides)
         config = _load_config(config_class, config_file, load_dir)
         _check_known(config, overrides)
         if load_dir is not None:
-            return model_class.from_pretrained(load_dir, **overrides)
+            return model_class.from_pretrained(load_dir, verify=verify, **overrides)
         return model_class(config_class.from_dict({**config.to_dict(), **overrides}))
 
 

@@ -42,7 +42,7 @@ def open_source(path: Path, options: SourceOptions) -> Source:
 def _open(path: Path, options: SourceOptions) -> Source:
     if is_sharded(path):
         return ShardedSource(path)
-    files = open_model_files(path)
+    files = open_model_files(path, options.verify)
     if files is None:
         checkpoint = read_megatron_checkpoint(path)
         return MegatronSource(checkpoint, options)

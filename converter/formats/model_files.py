@@ -13,11 +13,13 @@ from tape.errors import CheckpointError, ConfigError, ProteinLMError
 from tape.io.checksums import sha256_of
 from tape.io.json_files import read_json_object
 from tape.models.lazy_tensors import LazyState
+from tape.models.model_directory import verify_model_directory
 
 from .tensor_files import find_weights, open_weights, weights_files
 
 # TensorFlow's names of layer-norm parameters, which the oldest PyTorch checkpoints use
 _OLD_ENDINGS = ((".gamma", ".weight"), (".beta", ".bias"))
+_TOKENIZER_NAMES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 _ENCODER_PARTS = ("embeddings.", "encoder.", "pooler.", "bert_tail_dense.")
 
 
@@ -65,11 +67,12 @@ class ModelFiles:
         return sorted({str(tensor.dtype) for tensor in self.state.values()})
 
 
-def open_model_files(path: Path) -> ModelFiles | None:
+def open_model_files(path: Path, verify: bool = True) -> ModelFiles | None:
     """Read the configuration and the names of the tensors.
 
     Args:
         path: a directory with a configuration and weights, or a weights file with a configuration beside it.
+        verify: compare the files with the directory's ``SHA256SUMS``, if it has one.
 
     Returns:
         The files; None if ``path`` is neither.
@@ -83,6 +86,9 @@ def open_model_files(path: Path) -> ModelFiles | None:
     config = weights.parent / CONFIG_NAME
     if not config.is_file():
         return None
+    if verify:
+        parts = {weights.name, *(file.name for file in weights_files(weights))}
+        verify_model_directory(weights.parent, [*sorted(parts), *_TOKENIZER_NAMES])
     state: LazyState = {}
     for name, tensor in open_weights(weights).items():
         modern = modern_name(name)

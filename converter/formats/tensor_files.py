@@ -18,10 +18,10 @@ from torch import Tensor
 
 from converter.safe_load import load_checkpoint_file
 from tape.errors import CheckpointError
+from tape.io.checksums import verify_crcs
 from tape.models.lazy_tensors import SAFETENSORS_DTYPES, LazyState, LazyTensor
 
 _MAPPED_BYTES = 1 << 28
-_CHUNK_BYTES = 1 << 20
 _DTYPES = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
 
 
@@ -43,7 +43,7 @@ class PickledFile:
         """
         if self._content is None:
             if self._mapped and not self._checked:
-                check_records(self.path)
+                verify_crcs(self.path)
                 self._checked = True
             self._content = load_checkpoint_file(self.path)
         return self._content
@@ -65,22 +65,6 @@ class PickledFile:
         if self._mapped and self._bytes_read > _MAPPED_BYTES:
             self.release()
         return tensor
-
-
-def check_records(path: Path) -> None:
-    """Verify the CRC-32 of every record of a zip file, which reading through a memory map skips.
-
-    Raises:
-        CheckpointError: names the first damaged record.
-    """
-    with zipfile.ZipFile(path) as archive:
-        for record in archive.infolist():
-            try:
-                with archive.open(record) as stream:
-                    while stream.read(_CHUNK_BYTES):
-                        pass
-            except (zipfile.BadZipFile, OSError, EOFError) as error:
-                raise CheckpointError(f"{path}: record {record.filename} is damaged ({error})") from error
 
 
 def find_weights(path: Path) -> Path | None:

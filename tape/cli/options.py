@@ -56,6 +56,13 @@ def create_base_parser() -> argparse.ArgumentParser:
         "--output_dir", default="./results", help="directory of the run directories (default %(default)s)"
     )
     group.add_argument("--no_cuda", action="store_true", help="compute on the CPU")
+    group.add_argument(
+        "--no-verify",
+        "--no_verify",
+        dest="verify",
+        action="store_false",
+        help="load the model without comparing its files with their checksums",
+    )
     group.add_argument("--seed", type=int, default=42, help="random seed (default %(default)s)")
     group.add_argument("--local_rank", "--local-rank", type=int, default=-1, help="set by old launchers")
     group.add_argument(
@@ -138,7 +145,7 @@ def inference_config(options: Options) -> InferenceConfig:
 
 def model_source(options: Options) -> ModelSource:
     """The trained model of an evaluation or inference command."""
-    return ModelSource(options["model_type"], options["from_pretrained"], options["tokenizer"])
+    return ModelSource(options["model_type"], options["from_pretrained"], options["tokenizer"], options["verify"])
 
 
 def bootstrap_of(options: Options) -> Bootstrap | None:

@@ -124,6 +124,7 @@ def _model_config(options: Options) -> ModelConfig:
         {**dict(options["config"]), **chosen},
         options["freeze"],
         options["lora"],
+        options["verify"],
     )
 
 

@@ -48,11 +48,13 @@ class ModelSource:
         model_type: name of the model type, as registered for the task.
         from_pretrained: model directory, run directory (its best saved epoch), published name or URL.
         tokenizer: name of the vocabulary.
+        verify: compare the model's files with their checksums.
     """
 
     model_type: str
     from_pretrained: str
     tokenizer: str = "iupac"
+    verify: bool = True
 
 
 @dataclass(frozen=True)

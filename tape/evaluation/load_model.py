@@ -35,7 +35,9 @@ def load_finetuned_model(source: ModelSource, spec: TaskSpec, directory: Path) -
     tokenizer = TAPETokenizer(source.tokenizer)
     check_vocabulary(directory, tokenizer)
     model_class = spec.get_model(source.model_type)
-    loaded = model_class.from_pretrained(directory, num_labels=spec.num_labels, output_loading_info=True)
+    loaded = model_class.from_pretrained(
+        directory, num_labels=spec.num_labels, output_loading_info=True, verify=source.verify
+    )
     model: nn.Module = loaded[0]
     missing = loaded[1]["missing_keys"]
     if missing:
@@ -56,7 +58,9 @@ def load_encoder(source: ModelSource, directory: Path, **config_overrides: Any) 
     """
     tokenizer = TAPETokenizer(source.tokenizer)
     check_vocabulary(directory, tokenizer)
-    model: nn.Module = registry.get_task_model(source.model_type, "embed", load_dir=directory, **config_overrides)
+    model: nn.Module = registry.get_task_model(
+        source.model_type, "embed", load_dir=directory, verify=source.verify, **config_overrides
+    )
     check_vocabulary_size(model, tokenizer)
     return model
 

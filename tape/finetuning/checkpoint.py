@@ -94,8 +94,12 @@ def save_epoch(
             torch.save(content, stream)
 
 
-def load_training_state(directory: Path) -> tuple[dict[str, Any], TrainerState]:
+def load_training_state(directory: Path, *, verify: bool = True) -> tuple[dict[str, Any], TrainerState]:
     """Read a saved epoch's ``checkpoint.bin``.
+
+    Args:
+        directory: directory of the epoch.
+        verify: compare the records of the file with their CRCs.
 
     Raises:
         CheckpointError: missing, damaged, or written by TAPE or ProteinLM, which do not save enough to resume.
@@ -103,7 +107,7 @@ def load_training_state(directory: Path) -> tuple[dict[str, Any], TrainerState]:
     file = directory / CHECKPOINT_NAME
     if not file.is_file():
         raise CheckpointError(f"{directory}: no {CHECKPOINT_NAME} there, so training can't be resumed from it")
-    content = load_weights_only(file)
+    content = load_weights_only(file, verify=verify)
     try:
         state = TrainerState(**content["progress"])
         return {name: content[name] for name in STATE_KEYS if name in content}, state

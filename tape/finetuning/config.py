@@ -159,6 +159,7 @@ class ModelConfig:
         overrides: configuration values that replace those of the file, directory or defaults.
         freeze: train the head alone.
         lora: rank of low-rank updates of the encoder's matrices; None: no such updates.
+        verify: compare the files in ``from_pretrained`` with their checksums.
     """
 
     model_type: str
@@ -168,6 +169,7 @@ class ModelConfig:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     freeze: bool = False
     lora: int | None = None
+    verify: bool = True
 
 
 @dataclass(frozen=True)
@@ -254,7 +256,7 @@ class FinetuneConfig:
         loop = self.loop
         return EvalConfig(
             task=self.task,
-            model=ModelSource(self.model.model_type, str(run), self.model.tokenizer),
+            model=ModelSource(self.model.model_type, str(run), self.model.tokenizer, self.model.verify),
             data_dir=self.data.data_dir,
             split=split,
             length=self.data.length,

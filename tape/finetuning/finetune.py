@@ -62,7 +62,9 @@ def train_run(config: FinetuneConfig, context: DistributedContext) -> Path:
     config.loop.batch_size_for(task_type)  # refused before a directory is made
     warn_if_slow(config.loop.precision, context.device)
     source = _initial_weights(config)
-    checkpoint = load_training_state(source) if config.resume is not None and source is not None else None
+    checkpoint = None
+    if config.resume is not None and source is not None:
+        checkpoint = load_training_state(source, verify=config.model.verify)
     model = choose_trained_weights(config.model, build_model(config.model, config.task, source)).to(context.device)
     data = fit_training_data(config.data.length, model, data)
     check_eval_splits(config.data, config.eval_splits, spec, model)

@@ -36,7 +36,9 @@ def build_model(config: ModelConfig, task: str, directory: Path | None) -> nn.Mo
         check_vocabulary(directory, tokenizer)
     elif config.tokenizer != "iupac" and config.config_file is None:
         overrides.setdefault("vocab_size", rows_needed(tokenizer))
-    model: nn.Module = registry.get_task_model(config.model_type, task, config.config_file, directory, **overrides)
+    model: nn.Module = registry.get_task_model(
+        config.model_type, task, config.config_file, directory, verify=config.verify, **overrides
+    )
     check_vocabulary_size(model, tokenizer)
     return model
 

@@ -25,9 +25,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from tape.errors import ConfigError, DataError
 from tape.io.atomic import write_json
-from tape.io.checksums import sha256_of
+from tape.io.checksums import SUMS_NAME, sha256_of
 
-from .downloads import JSON, SAFETENSORS, TORCH, DeadLinkError, FileKind, download
+from .downloads import JSON, SAFETENSORS, SUMS, TORCH, DeadLinkError, FileKind, download
 from .s3 import fetch_object
 
 RECORD_NAME = "download.json"
@@ -35,7 +35,7 @@ _RECORD_VERSION = 1
 _SCHEMES = ("http", "https", "s3")
 _CONFIG = "config.json"
 _WEIGHTS = {"model.safetensors": SAFETENSORS, "pytorch_model.bin": TORCH}
-_OPTIONAL = ("vocabulary.json", "provenance.json")
+_OPTIONAL = {"vocabulary.json": JSON, "provenance.json": JSON, SUMS_NAME: SUMS}
 
 logger = logging.getLogger(__name__)
 
@@ -174,15 +174,18 @@ def _files_of(address: str) -> list[_RemoteFile]:
             _RemoteFile(_CONFIG, (published.config,), JSON),
             _RemoteFile("pytorch_model.bin", (published.weights,), TORCH),
         ]
-    name = urlsplit(address).path.rpartition("/")[2]
-    suffix = Path(name).suffix
-    if suffix not in (".bin", ".pt", ".safetensors"):
+    if not _is_weights_file(address):
         return [_RemoteFile(_CONFIG, (_child_url(address, _CONFIG),), JSON)]
-    weights = "model.safetensors" if suffix == ".safetensors" else "pytorch_model.bin"
+    name = urlsplit(address).path.rpartition("/")[2]
+    weights = "model.safetensors" if Path(name).suffix == ".safetensors" else "pytorch_model.bin"
     prefix = name.removesuffix("pytorch_model.bin").removesuffix("model.safetensors")
     configs = [f"{prefix}{_CONFIG}"] if prefix != name else []  # files of TAPE are named NAME-config.json
     urls = tuple(_sibling_url(address, config) for config in dict.fromkeys([*configs, _CONFIG]))
     return [_RemoteFile(_CONFIG, urls, JSON), _RemoteFile(weights, (address,), _WEIGHTS[weights])]
+
+
+def _is_weights_file(address: str) -> bool:
+    return Path(urlsplit(address).path).suffix in (".bin", ".pt", ".safetensors")
 
 
 def _fetch_weights(address: str, directory: Path, files: dict[str, Any]) -> list[str]:
@@ -195,15 +198,17 @@ def _fetch_weights(address: str, directory: Path, files: dict[str, Any]) -> list
 
 
 def _fetch_optional(address: str, directory: Path, files: dict[str, Any]) -> list[str]:
-    """Download the vocabulary and the provenance, if the model directory has them."""
+    """Download vocabulary, provenance and checksums, if the model directory has them."""
     if address in PUBLISHED_MODELS:
         return []
     config: str = files[_CONFIG]["url"]
     found = []
-    for name in _OPTIONAL:
+    for name, kind in _OPTIONAL.items():
+        if kind is SUMS and _is_weights_file(address):  # in the cache, its name may be another
+            continue
         with contextlib.suppress(DataError):  # some servers answer with a web page instead of an error
             files[name] = {
-                "url": _fetch_first(_RemoteFile(name, (_sibling_url(config, name),), JSON), directory / name)
+                "url": _fetch_first(_RemoteFile(name, (_sibling_url(config, name),), kind), directory / name)
             }
             found.append(name)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import shutil
 import time
 import urllib.error
@@ -39,6 +40,7 @@ class FileKind:
 GZIP = FileKind("a .tar.gz archive", lambda block: block.startswith(b"\x1f\x8b"))
 JSON = FileKind("a JSON object", lambda block: block.lstrip().startswith(b"{"))
 TORCH = FileKind("a PyTorch file", lambda block: block.startswith((b"PK\x03\x04", b"\x80")))  # zip file or pickle
+SUMS = FileKind("a list of checksums", lambda block: re.match(rb"[0-9a-f]{64} ", block) is not None)
 SAFETENSORS = FileKind("a safetensors file", lambda block: block[8:9] == b"{")  # after the length of the header
 
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import IO, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -60,7 +60,13 @@ class LazyTensor:
 LazyState = dict[str, LazyTensor]  # a state dict that is loaded tensor by tensor
 
 
-def write_safetensors(stream: IO[bytes], tensors: Mapping[str, LazyTensor]) -> None:
+class Writable(Protocol):
+    """What tensors are written to: a file, or a stream that also hashes."""
+
+    def write(self, data: Any, /) -> int: ...
+
+
+def write_safetensors(stream: Writable, tensors: Mapping[str, LazyTensor]) -> None:
     """Write ``tensors`` to ``stream``, loading one after the other.
 
     Raises:

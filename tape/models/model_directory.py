@@ -1,14 +1,16 @@
 """Reading and writing model directories: ``config.json``, weights, ``vocabulary.json`` and ``provenance.json``.
 
 The weights are in ``model.safetensors``, or as a plain state dict in ``pytorch_model.bin``. Pickles are loaded with
-``weights_only``, so that an untrusted file can't run code.
+``weights_only``, so that an untrusted file can't run code. ``SHA256SUMS`` has the sums of these files, which are
+verified on loading; directories without it, such as TAPE's and Hugging Face's, load without that check.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from torch import Tensor
 from tape.configs import CONFIG_NAME, ProteinConfig
 from tape.errors import CheckpointError, VocabularyMismatchError
 from tape.io.atomic import atomic_write, write_json
+from tape.io.checksums import SUMS_NAME, HashingStream, is_zip, sha256_of, verify_crcs, verify_sums, write_sums
 from tape.io.json_files import read_json_object
 from tape.tokenizers import TAPETokenizer
 
@@ -32,16 +35,27 @@ UNTRAINED = "untrained"  # ``kind`` in the provenance of a model that was saved 
 
 StateDict = dict[str, Tensor]
 
+logger = logging.getLogger(__name__)
 
-def load_weights_only(path: str | os.PathLike[str]) -> Any:
+
+def load_weights_only(path: str | os.PathLike[str], *, verify: bool = True) -> Any:
     """``torch.load`` on the CPU with ``weights_only``. Reads zip files, the older format and protocol-2 pickles.
 
+    Args:
+        path: the file.
+        verify: compare the records of a zip file with their CRCs. The older format has none, so damage to its numbers
+            can't be noticed; a log line (level INFO) says so.
+
     Raises:
-        CheckpointError: the file is missing, truncated, or contains objects other than data. Names the file.
+        CheckpointError: the file is missing, truncated, damaged, or contains objects other than data. Names the file.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
+    if verify and is_zip(path):
+        verify_crcs(path)
+    elif verify:
+        logger.info("%s: in PyTorch's format before version 1.6, which has no checksums", path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -53,23 +67,44 @@ def load_weights_only(path: str | os.PathLike[str]) -> Any:
         raise CheckpointError(f"{path}: damaged or not a PyTorch file ({reason})") from error
 
 
-def load_state_dict(path: str | os.PathLike[str]) -> StateDict:
+def load_state_dict(path: str | os.PathLike[str], *, verify: bool = True) -> StateDict:
     """Load the state dict of a model directory or of a weights file, on the CPU.
+
+    Args:
+        path: the directory or file.
+        verify: compare the weights with their checksums, see :func:`verify_model_directory`.
 
     Raises:
         CheckpointError: there are no weights, the file is damaged, or an entry is not a tensor.
     """
     file = _weights_file(Path(path))
+    if verify:
+        verify_model_directory(file.parent, [file.name])
     if file.suffix == ".safetensors":
         state = _load_safetensors(file)
     else:
-        state = load_weights_only(file)
+        state = load_weights_only(file, verify=verify)
     if not isinstance(state, dict):
         raise CheckpointError(f"{file}: holds a {type(state).__name__}, not a state dict")
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise CheckpointError(f"{file}: entry {name!r} is a {type(value).__name__}, not a tensor")
     return dict(state)
+
+
+def verify_model_directory(directory: Path, names: Iterable[str]) -> None:
+    """Compare the files of a model directory with its ``SHA256SUMS``, if it has one.
+
+    Args:
+        directory: the model directory.
+        names: files to verify beside the configuration, vocabulary and provenance: the weights, and a tokenizer.
+
+    Raises:
+        CheckpointError: a file is missing or differs. Names it and how to continue.
+    """
+    unlisted = verify_sums(directory, (CONFIG_NAME, VOCABULARY_NAME, PROVENANCE_NAME, *names))
+    if unlisted:
+        logger.warning("%s: does not list %s, so nothing verifies it", directory / SUMS_NAME, ", ".join(unlisted))
 
 
 def save_model_directory(
@@ -81,7 +116,7 @@ def save_model_directory(
     provenance: dict[str, Any] | None = None,
     tokenizer: TAPETokenizer | None = None,
 ) -> None:
-    """Write a model directory. Each file is written atomically, the weights last.
+    """Write a model directory. Each file is written atomically, the weights and the checksums of all files last.
 
     Args:
         directory: the directory, created if it does not exist.
@@ -93,7 +128,9 @@ def save_model_directory(
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    (directory / SUMS_NAME).unlink(missing_ok=True)  # an interrupted replacement of a model must not leave old sums
     tokenizer = tokenizer or TAPETokenizer()
+    names = [CONFIG_NAME, VOCABULARY_NAME]
     with atomic_write(directory / CONFIG_NAME, "w") as stream:
         stream.write(config.to_json_string())
     write_json(
@@ -101,17 +138,21 @@ def save_model_directory(
         {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint, "tokens": tokenizer.vocab},
     )
     if provenance is not None:
+        names.append(PROVENANCE_NAME)
         write_json(directory / PROVENANCE_NAME, {"format_version": FORMAT_VERSION, **provenance})
     with atomic_write(directory / weights) as stream:
-        if weights.endswith(".safetensors"):
-            # One tensor at a time, so that there is never a second copy of a large model in memory.
-            write_safetensors(stream, {name: _as_lazy(value) for name, value in state.items()})
-        else:
-            # torch.save stores the entire storage of a view, so save clones.
-            torch.save(
-                {name: _as_lazy(value).load().detach().cpu().contiguous().clone() for name, value in state.items()},
-                stream,
-            )
+        hashed = HashingStream(stream)
+        _write_weights(hashed, {name: _as_lazy(value) for name, value in state.items()}, Path(weights).suffix)
+    write_sums(directory, {weights: hashed.hexdigest(), **{name: sha256_of(directory / name) for name in names}})
+
+
+def _write_weights(stream: Any, state: Mapping[str, LazyTensor], suffix: str) -> None:
+    if suffix == ".safetensors":
+        # One tensor at a time, so that there is never a second copy of a large model in memory.
+        write_safetensors(stream, state)
+    else:
+        # torch.save stores the entire storage of a view, so save clones.
+        torch.save({name: lazy.load().detach().cpu().contiguous().clone() for name, lazy in state.items()}, stream)
 
 
 def _as_lazy(value: Tensor | LazyTensor) -> LazyTensor:

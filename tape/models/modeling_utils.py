@@ -98,6 +98,7 @@ class ProteinModel(nn.Module):
         output_loading_info: bool = False,
         cache_dir: str | os.PathLike[str] | None = None,
         force_download: bool = False,
+        verify: bool = True,
         **overrides: Any,
     ) -> Any:
         """Build a model from a model directory and load its weights. The model is in evaluation mode.
@@ -112,16 +113,19 @@ class ProteinModel(nn.Module):
             state_dict: replaces the weights of the directory.
             output_loading_info: also return ``{"missing_keys", "unexpected_keys", "error_msgs"}``.
             cache_dir, force_download: cache of downloaded models, and whether to download again.
+            verify: compare the files with their checksums: the directory's ``SHA256SUMS``, if it has one, and the CRCs
+                in a ``.bin``.
             overrides: configuration values to replace, such as ``num_labels``.
 
         Raises:
-            CheckpointError: there is no model, a weight of the encoder is missing, or a shape differs. Names the file.
+            CheckpointError: there is no model, a file is damaged, a weight of the encoder is missing, or a shape
+                differs. Names the file.
             DataError: the model can't be downloaded.
         """
         path = local_model(pretrained_model_name_or_path, cache_dir, force_download)
         if config is None:
             config_file = _config_file(path)  # before the weights, for a better error if the path is wrong
-        state = dict(state_dict) if state_dict is not None else load_state_dict(path)
+        state = dict(state_dict) if state_dict is not None else load_state_dict(path, verify=verify)
         if config is None:
             config = cls._complete_config(config_file, state, overrides)
         model = cls(config)

@@ -46,7 +46,13 @@ def test_the_report_records_parity_source_and_file_hashes(tmp_path: Path, mega: 
     assert report["certificate"]["parity"]["largest_difference"] < 1e-9
     assert report["source"]["tensor_parallel"] == 2
     files = report["result"]["files"]
-    assert files.keys() == {"config.json", "model.safetensors", "provenance.json", "vocabulary.json"}
+    assert files.keys() == {
+        "SHA256SUMS",
+        "config.json",
+        "model.safetensors",
+        "provenance.json",
+        "vocabulary.json",
+    }
     assert all(len(entry["sha256"]) == 64 for entry in files.values())
     assert "Megatron" in report["certificate"]["source_computed_by"]
     assert any("largest difference" in line for line in lines)
@@ -172,7 +178,7 @@ def test_a_weights_file_is_written_with_its_configuration_beside_it(
         folder.mkdir(parents=True)
         (folder / "notes.txt").write_text("kept")
     convert(ConversionRequest(mega, folder / name), silent)
-    expected = {"config.json", "conversion.json", "provenance.json", "vocabulary.json", name}
+    expected = {"SHA256SUMS", "config.json", "conversion.json", "provenance.json", "vocabulary.json", name}
     assert {path.name for path in folder.iterdir()} == expected | ({"notes.txt"} if exists else set())
     assert load_state_dict(folder / name).keys() == expected_state(truth).keys()
 

@@ -17,6 +17,7 @@ from converter.mapping.transforms import TransformSettings
 from tape.configs import CONFIG_NAME, ProteinBertConfig
 from tape.errors import ConfigError
 from tape.io.atomic import atomic_write, write_json, write_text
+from tape.io.checksums import SUMS_NAME, HashingStream, sha256_of, write_sums
 from tape.models.lazy_tensors import LazyState, write_safetensors
 from tape.models.model_directory import SAFETENSORS_NAME
 
@@ -24,7 +25,7 @@ from .configuration import POST_LN_TYPE, configuration
 from .tokenizer import TOKENIZER_FILES, write_tokenizer
 
 CARD_NAME = "README.md"
-FILES = frozenset({CONFIG_NAME, SAFETENSORS_NAME, CARD_NAME, *TOKENIZER_FILES})
+FILES = frozenset({CONFIG_NAME, SAFETENSORS_NAME, CARD_NAME, SUMS_NAME, *TOKENIZER_FILES})
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,10 @@ class HuggingFaceTarget:
         write_tokenizer(folder, config.max_position_embeddings)
         write_text(folder / CARD_NAME, model_card(values, source, has_head))
         with atomic_write(folder / SAFETENSORS_NAME) as stream:
-            write_safetensors(stream, tensors)
+            hashed = HashingStream(stream)
+            write_safetensors(hashed, tensors)
+        sums = {name: sha256_of(folder / name) for name in (CONFIG_NAME, *TOKENIZER_FILES)}
+        write_sums(folder, {SAFETENSORS_NAME: hashed.hexdigest(), **sums})
 
 
 def model_card(values: Mapping[str, Any], source: Mapping[str, Any], has_head: bool) -> str:

@@ -21,6 +21,8 @@ from tape.models.lazy_tensors import LazyTensor
 from tape.models.model_directory import load_state_dict
 from tests.support.megatron_writer import LETTERS, SPECIAL, Truth, expected_state, make_truth, write_megatron
 
+WITHOUT_SUMS = shutil.ignore_patterns("SHA256SUMS")  # of copies that a test changes
+
 PROTEIN = "MQIFVKTLTGKTITLEVEPSD"
 
 
@@ -116,7 +118,7 @@ def check(source: Source, result: Path) -> None:
 
 def corrupt(good: Path, folder: Path, name: str) -> Path:
     """Copy a directory and change one value of one tensor."""
-    copy = Path(shutil.copytree(good, folder / "bad"))
+    copy = Path(shutil.copytree(good, folder / "bad", ignore=WITHOUT_SUMS))
     state = load_file(copy / "model.safetensors")
     state[name].view(-1)[-1] += 0.01
     save_file(state, copy / "model.safetensors")
@@ -132,7 +134,7 @@ def test_every_corrupted_tensor_is_refused(tmp_path: Path, source: Source, good:
 
 
 def test_missing_and_unexpected_weights_are_refused(tmp_path: Path, source: Source, good: Path) -> None:
-    copy = Path(shutil.copytree(good, tmp_path / "bad"))
+    copy = Path(shutil.copytree(good, tmp_path / "bad", ignore=WITHOUT_SUMS))
     state = load_file(copy / "model.safetensors")
     save_file({**state, "bert.extra": torch.zeros(1)}, copy / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"bert\.extra: unknown key"):
@@ -144,7 +146,7 @@ def test_missing_and_unexpected_weights_are_refused(tmp_path: Path, source: Sour
 
 
 def test_truncated_result_is_refused(tmp_path: Path, source: Source, good: Path) -> None:
-    copy = Path(shutil.copytree(good, tmp_path / "bad"))
+    copy = Path(shutil.copytree(good, tmp_path / "bad", ignore=WITHOUT_SUMS))
     content = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(content[:-100])
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):

@@ -65,13 +65,19 @@ def only(cache: Path) -> Path:
 def test_a_directory_at_a_url_is_downloaded_once_and_then_used_offline(
     site: Site, cache: Path, model: Any, files: dict[str, bytes]
 ) -> None:
-    put(site, files, "config.json", "model.safetensors", "vocabulary.json", "provenance.json")
+    put(site, files, "config.json", "model.safetensors", "vocabulary.json", "provenance.json", "SHA256SUMS")
     url = f"{site.url}/models/small"
     assert same(model, ProteinBertForValuePrediction.from_pretrained(url))
     directory = only(cache)
     record = json.loads((directory / RECORD_NAME).read_text())
     assert record["source"] == url
-    assert set(record["files"]) == {"config.json", "model.safetensors", "vocabulary.json", "provenance.json"}
+    assert set(record["files"]) == {
+        "SHA256SUMS",
+        "config.json",
+        "model.safetensors",
+        "vocabulary.json",
+        "provenance.json",
+    }
     assert record["files"]["model.safetensors"]["bytes"] == len(files["model.safetensors"])
     asked = len(site.asked)
     site.files.clear()

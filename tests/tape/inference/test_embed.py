@@ -49,6 +49,19 @@ def states_of(model_directory: Path, sequence: str) -> tuple[np.ndarray, np.ndar
     return states[0].numpy(), pooled[0].numpy()
 
 
+def test_a_changed_model_is_loaded_only_without_verification(
+    model_directory: Path, fasta: Path, tmp_path: Path
+) -> None:
+    file = model_directory / "provenance.json"
+    file.write_text("{}")
+    lines = (model_directory / "SHA256SUMS").read_text()
+    (model_directory / "SHA256SUMS").write_text(lines + f"{'0' * 64}  provenance.json\n")
+    words = ["transformer", str(fasta), str(tmp_path / "out"), str(model_directory)]
+    with pytest.raises(CheckpointError, match=r"provenance\.json: damaged, or changed .* --no-verify"):
+        run_embed(words)
+    assert run_embed([*words, "--no-verify"]).is_file()
+
+
 def test_mean_over_residues_and_state_of_cls(model_directory: Path, fasta: Path, tmp_path: Path) -> None:
     path = run_embed(["transformer", str(fasta), str(tmp_path / "out"), str(model_directory), "--batch_size", "2"])
     assert path == tmp_path / "out.npz"
@@ -179,7 +192,8 @@ def test_a_pooled_vector_may_be_wider_than_the_states(fasta: Path, tmp_path: Pat
     torch.manual_seed(0)
     model = registry.get_task_model("unirep", "embed", hidden_size=12)
     model.save_pretrained(tmp_path / "unirep")
-    (tmp_path / "unirep" / "vocabulary.json").unlink()  # as in TAPE's own directories
+    for name in ("vocabulary.json", "SHA256SUMS"):  # TAPE's own directories have none
+        (tmp_path / "unirep" / name).unlink()
     path = run_embed(["unirep", str(fasta), str(tmp_path / "o"), str(tmp_path / "unirep"), "--tokenizer", "unirep"])
     with np.load(path, allow_pickle=True) as arrays:
         found = arrays["second"].item()

@@ -18,6 +18,7 @@ from converter.formats.huggingface.source import HuggingFaceSource
 from converter.options import SourceOptions
 from converter.verify.reference_forward import LOGITS
 from tape.errors import CheckpointError, ConfigError
+from tape.io.checksums import sha256_of, write_sums
 from tape.models.model_directory import load_state_dict
 from tape.models.modeling_bert import ProteinBertForMaskedLM
 from tape.tokenizers import TAPETokenizer, normalize_sequence
@@ -25,6 +26,8 @@ from tests.converter.test_round_trips import silent, tape_model
 
 transformers = pytest.importorskip("transformers")
 PROTEINS = ["MQIFVKTLTGKTITLEVEPSD", "ABCDEFGHIKLMNOPQRSTUVWXYZ", "m k t\nayJ"]
+
+WITHOUT_SUMS = shutil.ignore_patterns("SHA256SUMS")  # of copies that a test changes
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,6 +77,7 @@ def test_the_tokenizer_returns_the_ids_of_tape(written: Path) -> None:
 def test_the_directory_is_complete(written: Path) -> None:
     assert {path.name for path in written.iterdir()} == {
         "README.md",
+        "SHA256SUMS",
         "config.json",
         "conversion.json",
         "model.safetensors",
@@ -117,8 +121,21 @@ def test_a_model_saved_by_transformers_is_read(tmp_path: Path, tape: Path, writt
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
+def test_the_sums_of_a_sharded_model_are_verified(tmp_path: Path, written: Path) -> None:
+    saved = tmp_path / "saved"
+    transformers.AutoModelForMaskedLM.from_pretrained(written).save_pretrained(saved, max_shard_size="20KB")
+    (saved / "vocab.txt").write_text("\n".join(TAPETokenizer().tokens))
+    write_sums(saved, {file.name: sha256_of(file) for file in saved.iterdir()})
+    open_source(saved, SourceOptions())
+    shard = sorted(saved.glob("model-*.safetensors"))[-1]
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match=f"{shard.name}: damaged, or changed after it was written"):
+        open_source(saved, SourceOptions())
+
+
 def test_another_order_of_tokens_is_mapped_by_name(tmp_path: Path, tape: Path, written: Path) -> None:
-    copy = Path(shutil.copytree(written, tmp_path / "copy"))
+    copy = Path(shutil.copytree(written, tmp_path / "copy", ignore=WITHOUT_SUMS))
     order = [*range(5), *reversed(range(5, 30))]
     state = load_file(copy / "model.safetensors")
     for name in ("bert.embeddings.word_embeddings.weight", "cls.predictions.bias"):
@@ -164,7 +181,7 @@ def test_a_head_with_another_activation_is_approximated_or_dropped_on_request(tm
     ],
 )
 def test_other_configurations_are_refused(tmp_path: Path, written: Path, change: dict[str, Any], words: str) -> None:
-    copy = Path(shutil.copytree(written, tmp_path / "copy"))
+    copy = Path(shutil.copytree(written, tmp_path / "copy", ignore=WITHOUT_SUMS))
     values = json.loads((copy / "config.json").read_text()) | change
     (copy / "config.json").write_text(json.dumps(values))
     with pytest.raises((CheckpointError, ConfigError), match=words):
@@ -172,7 +189,7 @@ def test_other_configurations_are_refused(tmp_path: Path, written: Path, change:
 
 
 def test_an_untied_decoder_is_refused(tmp_path: Path, written: Path) -> None:
-    copy = Path(shutil.copytree(written, tmp_path / "copy"))
+    copy = Path(shutil.copytree(written, tmp_path / "copy", ignore=WITHOUT_SUMS))
     state = load_file(copy / "model.safetensors")
     state["cls.predictions.decoder.weight"] += 1
     save_file(state, copy / "model.safetensors")

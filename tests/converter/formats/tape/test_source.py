@@ -87,8 +87,18 @@ def test_another_vocabulary_is_refused(tmp_path: Path) -> None:
     source = tape_model(tmp_path / "tape")
     record = {"name": "other", "fingerprint": "0" * 16, "tokens": {}}
     (source / "vocabulary.json").write_text(json.dumps(record))
+    (source / "SHA256SUMS").unlink()
     with pytest.raises(VocabularyMismatchError, match="other"):
         open_source(source, SourceOptions())
+
+
+def test_a_directory_that_differs_from_its_sums_is_read_only_without_verification(tmp_path: Path) -> None:
+    source = tape_model(tmp_path / "tape")
+    values = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**values, "hidden_dropout_prob": 0.5}))
+    with pytest.raises(CheckpointError, match=r"config\.json: damaged, or changed after it was written"):
+        open_source(source, SourceOptions())
+    assert open_source(source, SourceOptions(verify=False)).config.hidden_dropout_prob == 0.5
 
 
 def test_megatron_options_are_refused(tmp_path: Path) -> None:
@@ -99,6 +109,7 @@ def test_megatron_options_are_refused(tmp_path: Path) -> None:
 def test_a_configuration_of_another_model_is_refused(tmp_path: Path) -> None:
     source = tape_model(tmp_path / "tape")
     (source / "config.json").write_text('{"num_labels": 2}')
+    (source / "SHA256SUMS").unlink()
     with pytest.raises(CheckpointError, match=r"config\.json: has no hidden_size"):
         open_source(source, SourceOptions())
 
