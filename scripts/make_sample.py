@@ -208,9 +208,9 @@ def _row(name: str, chains: Sequence[Chain], content: str) -> str:
 
 _README = """# Embedded sample
 
-A cut of real protein chains and three simulated sets, small enough to travel with the code. The quickstart runs on it;
-scores on it say that the machinery works, not how good a model is. Made by `python scripts/make_sample.py SOURCE
-tape/sample` (seed {seed}); read by `python scripts/prepare_data.py tape/sample TARGET`.
+A subset of real protein chains and three simulated data sets, small enough to be part of the repository. The quickstart
+runs on them; scores show that the pipeline works, not how good a model is. `python scripts/make_sample.py SOURCE
+tape/sample` wrote this directory (seed {seed}), and `python scripts/prepare_data.py tape/sample TARGET` converts it.
 
 | file | size | content |
 |---|---|---|
@@ -218,13 +218,14 @@ tape/sample` (seed {seed}); read by `python scripts/prepare_data.py tape/sample 
 
 **Provenance and license.** The chains are PDB chains with DSSP states and C-alpha coordinates as distributed in the
 Debian package `promod3-data` 3.2.1+ds-6 (Apache-2.0; content of the Protein Data Bank: CC0). Coordinates are in 0.1
-Angstrom as in the source, moved to the origin; contacts at 8 Angstrom are those of the source. Chains with structure
-have 40 to 150 residues. Train, valid and test of `structures/` share no cluster at 30 % identity. No valid or test
-chain of `structures/` is in the corpus; the corpus' own validation chains share at most 3 % of their 6-mers with any
-one of its training chains. The contact set is a substitute for ProteinNet, not ProteinNet.
+Angstrom as in the source, relative to the center of the chain; contacts at 8 Angstrom are those of the source. Chains
+with structure have 40 to 150 residues. The splits of `structures/` share no cluster at 30 % identity, and no valid or
+test chain of `structures/` is in the corpus. The validation chains of the corpus share at most 3 % of their 6-mers with
+any of its training chains. The contact set is a substitute for ProteinNet, not ProteinNet.
 
-**Simulated.** Fluorescence (mutants of chain {parent}), stability and remote homology come from generative models that
-`scripts/simulated_sets.py` states. They are no measurements; `provenance.json` marks them, and so does every table.
+**Simulated.** Fluorescence (mutants of chain {parent}), stability and remote homology come from the generative models
+described in `scripts/simulated_sets.py`. They contain no measurements, and are marked as simulated in
+`provenance.json` and in every table.
 """
 
 

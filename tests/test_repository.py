@@ -160,6 +160,21 @@ def test_the_changelog_names_this_version() -> None:
     assert headings[1].startswith(__version__)
 
 
+def test_the_citation_names_this_version() -> None:
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_the_installation_page_lists_every_extra_and_command() -> None:
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    section = re.search(r"^\[project\.optional-dependencies\]\n(.*?)^\[", settings, re.MULTILINE | re.DOTALL)
+    assert section is not None
+    text = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
+    extras = re.findall(r"^(\w+) = \[", section.group(1), re.MULTILINE)
+    assert sorted(re.findall(r"^\| `([a-z0-9]+)` \| ", text, re.MULTILINE)) == sorted(extras)
+    commands = re.findall(r"^(tape-[\w-]+) = ", settings, re.MULTILINE)
+    assert [command for command in commands if f"`{command}`" not in text] == []
+
+
 def test_messages_in_troubleshooting_occur_in_the_source() -> None:
     """Each quoted message, or its parts around ``...``, occurs in the source; placeholders of f-strings aside."""
     sources = [
