@@ -93,6 +93,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--layernorm-epsilon", type=float, help="epsilon of the layer norms (default: 1e-12)")
     add("--hidden-dropout", type=float, help="hidden dropout (default: 0.1)")
     add("--attention-dropout", type=float, help="attention dropout (default: 0.1)")
+    add(
+        "--assume-neutral",
+        action="append",
+        metavar="NAME",
+        help="convert although this argument of the checkpoint is unknown or not supported, because it does not change"
+        " what the model computes (repeatable; recorded in conversion.json)",
+    )
     return parser
 
 
@@ -109,8 +116,14 @@ def source_options(arguments: argparse.Namespace) -> SourceOptions:
         layernorm_epsilon=arguments.layernorm_epsilon,
         hidden_dropout=arguments.hidden_dropout,
         attention_dropout=arguments.attention_dropout,
+        assume_neutral=_argument_names(arguments.assume_neutral),
         verify=not arguments.no_verify,
     )
+
+
+def _argument_names(given: list[str] | None) -> tuple[str, ...] | None:
+    """Names as in a checkpoint's arguments, from names or options of Megatron-LM."""
+    return None if given is None else tuple(name.lstrip("-").replace("-", "_") for name in given)
 
 
 def reject_writing_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:

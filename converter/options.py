@@ -21,6 +21,7 @@ _MEGATRON_SETTINGS = {
     "layernorm_epsilon": "--layernorm-epsilon",
     "hidden_dropout": "--hidden-dropout",
     "attention_dropout": "--attention-dropout",
+    "assume_neutral": "--assume-neutral",
 }
 
 _DTYPES = {
@@ -65,6 +66,7 @@ class SourceOptions:
         vocabulary: tokens by embedding row, for a Megatron checkpoint trained with another vocabulary file than
             ``iupac_vocab.txt``.
         gelu: ``"gelu"`` (erf) or ``"gelu_tanh"``.
+        assume_neutral: names of Megatron arguments that do not change what the model computes.
         token_types: number of zero rows to write if the source was trained without token types.
         verify: compare the files of a model directory with its ``SHA256SUMS``, if it has one.
     """
@@ -79,6 +81,7 @@ class SourceOptions:
     layernorm_epsilon: float | None = None
     hidden_dropout: float | None = None
     attention_dropout: float | None = None
+    assume_neutral: tuple[str, ...] | None = None
     verify: bool = True
 
     def with_token_types_of(self, reference: LazyState | None) -> SourceOptions:

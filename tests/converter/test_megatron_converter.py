@@ -139,6 +139,14 @@ def test_a_vocabulary_file_is_accepted(
     assert call(monkeypatch, repository_root, "-src", mega, *options) == 0
 
 
+def test_assume_neutral_takes_names_and_options_of_megatron(
+    tmp_path: Path, truth: Truth, repository_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_megatron(tmp_path / "mega", truth, squared_relu=True, apply_layernorm_1p=True)
+    names = ("--assume-neutral", "squared_relu", "--assume-neutral=--apply-layernorm-1p")
+    assert call(monkeypatch, repository_root, "-src", folder, "-out", tmp_path / "out", *names) == 0
+
+
 def test_a_blank_line_of_the_vocabulary_file_shifts_no_ids(
     tmp_path: Path, mega: Path, truth: Truth, repository_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

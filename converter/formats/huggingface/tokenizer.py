@@ -11,7 +11,7 @@ from tape.errors import CheckpointError
 from tape.io.atomic import write_json
 from tape.io.json_files import read_json_object
 from tape.io.vocabulary_files import read_vocabulary_file
-from tape.tokenizers import IUPAC_VOCAB, SPECIAL_TOKENS, TAPETokenizer
+from tape.tokenizers import IUPAC_VOCAB, SPECIAL_TOKENS
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -29,10 +29,10 @@ def read_vocabulary(files: ModelFiles, given: tuple[str, ...] | None) -> tuple[t
         return _tokenizer_tokens(read_json_object(folder / "tokenizer.json"), folder), "tokenizer.json"
     if (folder / "vocab.txt").is_file():
         return read_vocabulary_file(folder / "vocab.txt").tokens, "vocab.txt"
-    tokenizer = TAPETokenizer()
-    if files.values.get("vocab_size") == tokenizer.vocab_size:
-        return tuple(tokenizer.tokens), "TAPE's order (usual with 30 tokens)"
-    raise CheckpointError(f"{folder}: contains neither tokenizer.json nor vocab.txt: give --vocab-file")
+    raise CheckpointError(
+        f"{folder}: contains neither tokenizer.json nor vocab.txt, so the order of its {files.values.get('vocab_size')}"
+        " tokens is unknown: give --vocab-file with the tokens of the embedding rows, one per line"
+    )
 
 
 def _tokenizer_tokens(values: Mapping[str, Any], folder: Path) -> tuple[str, ...]:

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import Any
 
-from converter.mapping.tables import MEGATRON_POSITIONS, MEGATRON_TYPES, MEGATRON_VOCABULARY
+from converter.mapping.tables import MEGATRON_POSITIONS, MEGATRON_TYPES, MEGATRON_VOCABULARY, MEGATRON_WORDS
 from converter.options import SourceOptions
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, ConfigError
 
+from .arguments import check_arguments
 from .layout import MegatronCheckpoint
 
+_ROWS_MULTIPLE = 128  # default of --make-vocab-size-divisible-by
 _VERSIONS = (0.0, 1.0, 2.0, 3.0)
 
 
 @dataclass(frozen=True)
 class MegatronSettings:
-    """The settings of a checkpoint, and the origin of each."""
+    """The settings of a checkpoint.
+
+    Args:
+        config: the model's configuration.
+        version: checkpoint version, which determines the order of the query/key/value rows.
+        vocabulary: tokens by embedding row.
+        origin: origin of each setting.
+        assumed_neutral: arguments that change the model in general, but were declared not to by the user.
+    """
 
     config: ProteinBertConfig
     version: float
     vocabulary: tuple[str, ...]
     origin: dict[str, str] = field(default_factory=dict)
+    assumed_neutral: dict[str, Any] = field(default_factory=dict)
 
 
 def resolve_settings(checkpoint: MegatronCheckpoint, options: SourceOptions) -> MegatronSettings:
@@ -44,40 +57,36 @@ class _Resolver:
         self._origin: dict[str, str] = {}
 
     def resolve(self) -> MegatronSettings:
-        self._refuse_other_architectures()
+        checkpoint = self._checkpoint
+        assumed = check_arguments(self._arguments, checkpoint.path, self._options.assume_neutral or ())
         hidden, intermediate, positions, token_types = self._sizes()
-        layers = self._checkpoint.layers
-        self._check("num_layers", layers)
+        layers = checkpoint.layers
+        for name in ("num_layers", "encoder_num_layers", "num_unique_layers"):
+            self._check(name, layers)
         self._check("hidden_size", hidden)
         self._check("ffn_hidden_size", intermediate)
         self._check("max_position_embeddings", positions)
+        heads = self._heads(hidden)
+        self._check("kv_channels", hidden // heads)
+        vocabulary = self._vocabulary()
         body, head = self._activations()
         values = {
             "vocab_size": len(MEGATRON_VOCABULARY) - 1,
             "hidden_size": hidden,
             "num_hidden_layers": layers,
-            "num_attention_heads": self._heads(hidden),
+            "num_attention_heads": heads,
             "intermediate_size": intermediate,
             "hidden_act": body,
             "max_position_embeddings": positions,
             "type_vocab_size": token_types,
-            "layer_norm_eps": self._number("layernorm_epsilon", self._options.layernorm_epsilon, 1e-12),
+            "layer_norm_eps": self._number(self._epsilon_name(), self._options.layernorm_epsilon, 1e-12),
             "hidden_dropout_prob": self._number("hidden_dropout", self._options.hidden_dropout, 0.1),
             "attention_probs_dropout_prob": self._number("attention_dropout", self._options.attention_dropout, 0.1),
             "initializer_range": self._number("init_method_std", None, 0.02),
         }
         if head != body:
             values["mlm_hidden_act"] = head
-        vocabulary = self._options.vocabulary or MEGATRON_VOCABULARY
-        self._origin["vocabulary"] = "option" if self._options.vocabulary else "Megatron's iupac_vocab.txt (usual)"
-        return MegatronSettings(ProteinBertConfig.from_dict(values), self._version(), vocabulary, self._origin)
-
-    def _refuse_other_architectures(self) -> None:
-        for name in ("apply_residual_connection_post_layernorm", "untie_embeddings_and_output_weights", "swiglu"):
-            if self._arguments.get(name):
-                raise CheckpointError(
-                    f"{self._checkpoint.path}: was trained with {name}, which TAPE's model does not support"
-                )
+        return MegatronSettings(ProteinBertConfig.from_dict(values), self._version(), vocabulary, self._origin, assumed)
 
     def _sizes(self) -> tuple[int, int, int, int]:
         """Hidden size, FFN size, positions and token types, from the shapes of the first stage's tensors."""
@@ -101,6 +110,15 @@ class _Resolver:
                 f"{self._checkpoint.path}: its arguments state {name} {declared}, but its tensors have {found}"
             )
 
+    def _whole_number(self, name: str, usual: int) -> int:
+        """A positive integer from the arguments, else the usual value."""
+        value = self._arguments.get(name)
+        if value is None:
+            return usual
+        if not isinstance(value, int) or value < 1:
+            raise self._no_whole_number(name, value)
+        return value
+
     def _no_whole_number(self, name: str, value: object) -> CheckpointError:
         return CheckpointError(
             f"{self._checkpoint.path}: its arguments have {name} {value!r} ({type(value).__name__}), not a whole number"
@@ -122,6 +140,31 @@ class _Resolver:
                 f" over {self._checkpoint.tensor_parallel} tensor-parallel ranks"
             )
         return heads
+
+    def _vocabulary(self) -> tuple[str, ...]:
+        """Tokens by embedding row; without an option, those of ProteinLM, if padding explains the number of rows.
+
+        Megatron-LM pads the vocabulary to a multiple that depends on the tensor-parallel size.
+        """
+        if self._options.vocabulary:
+            self._origin["vocabulary"] = "option"
+            return self._options.vocabulary
+        self._origin["vocabulary"] = "Megatron's iupac_vocab.txt (usual)"
+        ranks = self._checkpoint.stages[0]
+        rows = sum(rank.tensors[MEGATRON_WORDS].shape[0] for rank in ranks if MEGATRON_WORDS in rank.tensors)
+        multiple = self._whole_number("make_vocab_size_divisible_by", _ROWS_MULTIPLE) * len(ranks)
+        allowed = math.ceil(len(MEGATRON_VOCABULARY) / multiple) * multiple
+        if rows > allowed:
+            raise CheckpointError(
+                f"{self._checkpoint.path}: its word embeddings have {rows} rows, but ProteinLM's vocabulary of"
+                f" {len(MEGATRON_VOCABULARY)} tokens is padded to {allowed} with {len(ranks)} tensor-parallel ranks; if"
+                " this is a protein model, give --vocab-file with the tokens of the rows, one per line"
+            )
+        return MEGATRON_VOCABULARY
+
+    def _epsilon_name(self) -> str:
+        """The name of layer norm's epsilon, which Megatron-LM changed in September 2023."""
+        return "norm_epsilon" if "norm_epsilon" in self._arguments else "layernorm_epsilon"
 
     def _number(self, name: str, option: float | None, usual: float) -> float:
         """A setting from the arguments, else from the option, else the usual value."""
@@ -159,15 +202,15 @@ class _Resolver:
     def _activations(self) -> tuple[str, str]:
         """Activations of the blocks and of the LM head.
 
-        Megatron-LM's fused bias-GELU is the tanh approximation and is used in the blocks only; its LM head computes erf
-        GELU unless --openai-gelu selects the tanh form everywhere.
+        Megatron-LM's fused bias-GELU, introduced in September 2020, is the tanh approximation and is used in the blocks
+        only; otherwise GELU is the erf form, unless --openai-gelu selects the tanh form everywhere.
         """
         given, arguments = self._options.gelu, self._arguments
-        if "bias_gelu_fusion" not in arguments and not arguments.get("openai_gelu"):
+        if "bias_gelu_fusion" not in arguments and "openai_gelu" not in arguments:
             self._origin["gelu"] = "usual value" if given is None else "option"
             return (given or "gelu_tanh", "gelu")
         everywhere = bool(arguments.get("openai_gelu"))
-        body = "gelu_tanh" if everywhere or arguments["bias_gelu_fusion"] else "gelu"
+        body = "gelu_tanh" if everywhere or arguments.get("bias_gelu_fusion") else "gelu"
         if given not in (None, body):
             raise ConfigError(f"--gelu {given} contradicts the checkpoint's arguments, which specify {body}")
         self._origin["gelu"] = "arguments"

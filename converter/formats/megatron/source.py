@@ -80,6 +80,7 @@ class MegatronSource:
             "pipeline_parallel": len(checkpoint.stages),
             "dtypes": sorted({str(tensor.dtype) for rank in checkpoint.ranks for tensor in rank.tensors.values()}),
             "arguments": as_json(checkpoint.arguments),
+            "assumed_neutral": as_json(self._settings.assumed_neutral),
             "settings_from": self._settings.origin,
             "files": file_hashes([rank.path for rank in checkpoint.ranks]),
             "left_behind": {part: DROPPED_PARTS[part] for part in left},

@@ -147,9 +147,15 @@ def test_another_order_of_tokens_is_mapped_by_name(tmp_path: Path, tape: Path, w
     tokens = TAPETokenizer().tokens
     (copy / "vocab.txt").write_text("\n".join(tokens[number] for number in order))
     verify_only(tape, copy, SourceOptions())
-    (copy / "vocab.txt").unlink()
-    with pytest.raises(CheckpointError, match="do not compute the same as the source"):
-        verify_only(tape, copy, SourceOptions())
+
+
+def test_a_directory_without_tokenizer_needs_a_vocabulary_file(tmp_path: Path, tape: Path, written: Path) -> None:
+    """ProtBert has as many tokens as TAPE, in another order."""
+    copy = Path(shutil.copytree(written, tmp_path / "copy"))
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"copy: .* order of its 30 tokens is unknown: give --vocab-file"):
+        verify_only(copy, tape, SourceOptions())
+    verify_only(copy, tape, SourceOptions(vocabulary=tuple(TAPETokenizer().tokens)))
 
 
 def test_a_head_with_another_activation_is_approximated_or_dropped_on_request(tmp_path: Path) -> None:

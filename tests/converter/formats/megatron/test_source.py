@@ -134,12 +134,14 @@ def test_an_unknown_version_is_refused(tmp_path: Path, truth: Truth, version: fl
         ({"bias_gelu_fusion": False, "onnx_safe": True}, "gelu", "gelu"),
         ({"bias_gelu_fusion": False, "openai_gelu": True}, "gelu_tanh", "gelu_tanh"),
         ({"bias_gelu_fusion": True, "openai_gelu": True}, "gelu_tanh", "gelu_tanh"),
+        ({"bias_gelu_fusion": None}, "gelu", "gelu"),  # an argument since September 2020
     ],
 )
 def test_gelu_form_follows_the_arguments(written: Path, tmp_path: Path, arguments: dict, body: str, head: str) -> None:
     # bug 28. The fused GELU is used in the blocks only; Megatron-LM's LM head has an unfused erf GELU.
     def change(content: dict) -> None:
-        content["args"] = argparse.Namespace(**{**vars(content["args"]), **arguments})
+        values = {**vars(content["args"]), **arguments}
+        content["args"] = argparse.Namespace(**{name: value for name, value in values.items() if value is not None})
 
     (tmp_path / "m.pt").write_bytes(only_rank(written).read_bytes())
     edit(tmp_path / "m.pt", change)
@@ -148,9 +150,35 @@ def test_gelu_form_follows_the_arguments(written: Path, tmp_path: Path, argument
     assert getattr(config, "mlm_hidden_act", None) or config.hidden_act == head
 
 
-def test_other_architectures_are_refused(tmp_path: Path, truth: Truth) -> None:
-    folder = write_megatron(tmp_path / "mega", truth, apply_residual_connection_post_layernorm=True)
-    with pytest.raises(CheckpointError, match="apply_residual_connection_post_layernorm"):
+def test_epsilon_under_its_new_name_is_used(tmp_path: Path, truth: Truth) -> None:
+    """Megatron-LM renamed ``layernorm_epsilon`` in September 2023."""
+    folder = write_megatron(tmp_path / "mega", truth, norm_epsilon=1e-5, layernorm_epsilon=None)
+    assert open_source(folder, SourceOptions()).config.layer_norm_eps == 1e-5
+
+
+@pytest.mark.parametrize("tp", [1, 2])
+def test_more_embedding_rows_than_padding_explains_need_a_vocabulary_file(
+    tmp_path: Path, truth: Truth, tp: int
+) -> None:
+    """An English BERT has 30,592 rows."""
+
+    def change(content: dict) -> None:
+        embedding = content["model"]["language_model"]["embedding"]["word_embeddings"]
+        embedding["weight"] = torch.cat([embedding["weight"]] * 2)
+        content["model"]["lm_head"]["bias"] = torch.cat([content["model"]["lm_head"]["bias"]] * 2)
+
+    folder = write_megatron(tmp_path / "mega", truth, tp=tp)
+    for file in folder.glob("*/mp_rank_*/model_optim_rng.pt"):
+        edit(file, change)
+    message = f"mega: its word embeddings have {256 * tp} rows, .* 31 tokens is padded to {128 * tp} .*--vocab-file"
+    with pytest.raises(CheckpointError, match=message):
+        open_source(folder, SourceOptions())
+    open_source(folder, SourceOptions(vocabulary=(*SPECIAL, *LETTERS)))
+
+
+def test_padding_follows_the_arguments(tmp_path: Path, truth: Truth) -> None:
+    folder = write_megatron(tmp_path / "mega", truth, make_vocab_size_divisible_by=64)
+    with pytest.raises(CheckpointError, match="have 128 rows, .* padded to 64"):
         open_source(folder, SourceOptions())
 
 
