@@ -34,6 +34,7 @@ from pretrain.train.trainer import RunServices
 from tape.errors import ProteinLMError, run_cli
 from tape.runtime.distributed import choose_device
 from tape.runtime.launch import Launch, read_launch
+from tape.runtime.rendezvous import RendezvousError
 
 # seconds in which the launcher ends the other ranks after rank 0 has exited; a busy machine takes long for that
 _WAIT_FOR_RANK_0 = 60.0
@@ -48,8 +49,8 @@ def main() -> None:
             run_pretraining(config, launch)
         elif launch.rank == 0:
             build.print_plan(config, config.dry_run)
-    except LostRankError:
-        raise  # the ranks have agreed on who reports it
+    except (LostRankError, RendezvousError):
+        raise  # the ranks have agreed on who reports it, or can't
     except (ProteinLMError, OSError) as error:
         if launch.rank == 0:
             raise

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from tape.runtime.distributed import join_process_group
 from tape.runtime.launch import Launch
 
 from .parallel_dims import ParallelDims
@@ -180,7 +181,10 @@ def open_parallel_context(
         launch: this process's rank, the world size and the rendezvous address.
         backend: nccl or gloo.
         device: device of this process.
-        timeout: timeout of a collective, and of the rendezvous.
+        timeout: timeout of a collective, and, up to ten minutes, of the rendezvous.
+
+    Raises:
+        RendezvousError: the processes can't find each other. Names MASTER_ADDR and MASTER_PORT.
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -189,14 +193,7 @@ def open_parallel_context(
         return
     if backend == "nccl":
         enable_flight_recorder(os.environ)
-    dist.init_process_group(
-        backend,
-        init_method=launch.rendezvous,
-        rank=launch.rank,
-        world_size=launch.world_size,
-        timeout=timeout,
-        device_id=device if backend == "nccl" else None,
-    )
+    join_process_group(backend, launch, timeout, device if backend == "nccl" else None)
     try:
         names = (PIPELINE_AXIS, DATA_AXIS, TENSOR_AXIS)
         mesh = init_device_mesh(device.type, (dims.pipeline, dims.data, dims.tensor), mesh_dim_names=names)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import timedelta
 
 import torch.distributed as dist
+
+from tape.runtime.rendezvous import RendezvousError
 
 from .context import ParallelContext
 from .control_group import ControlGroup
@@ -23,10 +26,21 @@ def open_heartbeat_store(
         host: address of rank 0's machine.
         control_group: sends the port.
         timeout: timeout of a request.
+
+    Raises:
+        RendezvousError: rank 0's machine does not admit the connection.
     """
     server = _connect(host, 0, timeout) if context.rank == 0 else None
     port = control_group.gather(server.port if server is not None else 0)[0]
-    return server or _connect(host, port, timeout)
+    if server is not None:
+        return server
+    try:
+        return _connect(host, port, timeout)
+    except dist.DistError as error:
+        raise RendezvousError(
+            f"rank {context.rank} on {socket.gethostname()} can't connect to port {port} of {host}, which rank 0 has "
+            "opened: the hosts of a run must admit connections from each other on all ports"
+        ) from error
 
 
 def _connect(host: str, port: int, timeout: timedelta) -> dist.TCPStore:

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -20,9 +21,19 @@ from torch import nn
 
 from tape.errors import ConfigError, ProteinLMError
 
-from .launch import read_torchrun
+from .launch import Launch, independent_processes, read_torchrun
+from .rendezvous import (
+    JOIN_SECONDS,
+    explain_failed_connection,
+    explain_failed_store,
+    find_endpoint,
+    serves_store,
+    wait_for_server,
+)
 
 Value = TypeVar("Value")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,28 +92,59 @@ def distributed_context(no_cuda: bool = False, local_rank: int = -1) -> Iterator
     launch = read_torchrun(os.environ, default_local_rank=max(local_rank, 0))
     device = choose_device(launch.local_rank, no_cuda)
     if launch.world_size == 1:
+        others = independent_processes(os.environ)
+        if others > 1:
+            logger.warning("each of the %d processes started is a run of its own; for one run, use torchrun", others)
         yield DistributedContext(device=device)
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    _init_process_group("nccl" if device.type == "cuda" else "gloo")
+    join_process_group("nccl" if device.type == "cuda" else "gloo", launch)
     try:
         yield DistributedContext(torch.distributed.get_rank(), launch.world_size, launch.local_rank, device)
     finally:
         torch.distributed.destroy_process_group()
 
 
-def _init_process_group(backend: str) -> None:
-    """Initialize the default process group under a store prefix that no earlier group of this program has used.
+def join_process_group(
+    backend: str, launch: Launch, timeout: timedelta | None = None, device: torch.device | None = None
+) -> None:
+    """Initialize the default process group, under a store prefix that no earlier group of this program has used.
 
     The launcher's store outlives a process group, and torch gives every first group the same name. With a shared
     prefix, a second command of one program would sometimes read the addresses that the first one left in the store, and
     hang.
+
+    Args:
+        backend: nccl or gloo.
+        launch: this process.
+        timeout: timeout of a collective; None for torch's default. Processes wait for each other at most as long, and
+            at most ten minutes.
+        device: GPU to bind NCCL to.
+
+    Raises:
+        RendezvousError: the processes can't find each other. Names MASTER_ADDR and MASTER_PORT.
     """
-    store, rank, world_size = next(torch.distributed.rendezvous("env://"))
-    count = store.add(f"proteinlm/joined/{rank}", 1)
+    endpoint = find_endpoint(launch, os.environ)
+    seconds = min(JOIN_SECONDS, timeout.total_seconds() if timeout is not None else JOIN_SECONDS)
+    if not serves_store(launch, os.environ):
+        wait_for_server(endpoint, launch, seconds)
+    try:
+        store, rank, world_size = next(
+            torch.distributed.rendezvous(
+                launch.rendezvous, launch.rank, launch.world_size, timeout=timedelta(seconds=seconds)
+            )
+        )
+        count = store.add(f"proteinlm/joined/{rank}", 1)
+    except torch.distributed.DistError as error:
+        raise explain_failed_store(error, endpoint, launch, seconds) from error
     store = torch.distributed.PrefixStore(f"proteinlm/{count}", store)
-    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+    try:
+        torch.distributed.init_process_group(
+            backend, store=store, rank=rank, world_size=world_size, timeout=timeout, device_id=device
+        )
+    except RuntimeError as error:
+        raise explain_failed_connection(error, launch) from error
 
 
 def all_reduce_sum(values: Sequence[float], context: DistributedContext) -> list[float]:

@@ -1,7 +1,10 @@
-"""Rank and world size of this process, from the environment variables of torchrun, OpenMPI or Slurm.
+"""Rank and world size of this process, from the environment variables of its launcher.
 
 torchrun (and ``python -m torch.distributed.launch``) takes precedence: some sites start it once per node with mpirun or
-srun, and then the outer launcher's variables count nodes.
+srun, and then the outer launcher's variables count nodes. OpenMPI, Slurm, Flux, and the launchers that set PMI's
+variables (MPICH, Intel MPI, Cray PALS) follow in this order, because those named first may set the variables of the
+later ones, too. Variables of other launchers that state more than one process are an error; ignored, they would make N
+runs of one.
 
 srun sets ``SLURM_STEP_NUM_TASKS`` for the tasks of a step. Where a container or a wrapper passes only the variables of
 the job, ``SLURM_NTASKS`` is the world size if this process is known to be a task. ``SLURM_NTASKS`` alone does not show
@@ -19,6 +22,64 @@ from urllib.parse import urlsplit
 from tape.errors import ConfigError
 
 _DEFAULT_PORT = 29500
+
+
+@dataclass(frozen=True)
+class _Variables:
+    """The variables of a launcher that sets no address.
+
+    Attributes:
+        launcher: its name, for messages.
+        rank, world_size: variables of these numbers.
+        local_rank, local_size: variables of the rank on its machine and of the number of processes there; the first
+            that is set counts.
+    """
+
+    launcher: str
+    rank: str
+    world_size: str
+    local_rank: tuple[str, ...]
+    local_size: tuple[str, ...] = ()
+
+
+_OPENMPI = _Variables(
+    "OpenMPI",
+    "OMPI_COMM_WORLD_RANK",
+    "OMPI_COMM_WORLD_SIZE",
+    ("OMPI_COMM_WORLD_LOCAL_RANK",),
+    ("OMPI_COMM_WORLD_LOCAL_SIZE",),
+)
+_FLUX = _Variables("Flux", "FLUX_TASK_RANK", "FLUX_JOB_SIZE", ("FLUX_TASK_LOCAL_ID",))
+_PMI = _Variables(
+    "an MPI launcher (PMI)",
+    "PMI_RANK",
+    "PMI_SIZE",
+    ("MPI_LOCALRANKID", "PALS_LOCAL_RANKID", "PMI_LOCAL_RANK"),
+    ("MPI_LOCALNRANKS", "PALS_LOCAL_SIZE", "PMI_LOCAL_SIZE"),
+)
+# Numbers of processes and ranks that are not read in all combinations, or not at all.
+_SIZES = (
+    "WORLD_SIZE",
+    "FLUX_JOB_SIZE",
+    "JSM_NAMESPACE_SIZE",
+    "MPI_LOCALNRANKS",
+    "MV2_COMM_WORLD_SIZE",
+    "OMPI_COMM_WORLD_LOCAL_SIZE",
+    "PALS_LOCAL_SIZE",
+    "PMI_LOCAL_SIZE",
+    "PMI_SIZE",
+)
+_RANKS = (
+    "RANK",
+    "ALPS_APP_PE",
+    "FLUX_TASK_RANK",
+    "JSM_NAMESPACE_RANK",
+    "MV2_COMM_WORLD_RANK",
+    "OMPI_COMM_WORLD_RANK",
+    "PALS_RANKID",
+    "PMIX_RANK",
+    "PMI_RANK",
+)
 
 
 @dataclass(frozen=True)
@@ -56,10 +117,14 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
     """
     if "RANK" in environment and "WORLD_SIZE" in environment:
         return _checked(_from_torchrun(environment))
-    if "OMPI_COMM_WORLD_SIZE" in environment:
-        return _checked(_from_openmpi(environment))
+    if _OPENMPI.world_size in environment:
+        return _checked(_from_variables(environment, _OPENMPI))
     if _slurm_tasks(environment) > 1:
         return _checked(_from_slurm(environment))
+    for variables in (_FLUX, _PMI):
+        if variables.world_size in environment and variables.rank in environment:
+            return _checked(_from_variables(environment, variables))
+    _refuse_unread(environment, _SIZES, _RANKS)
     return Launch()
 
 
@@ -71,8 +136,49 @@ def read_torchrun(environment: Mapping[str, str], default_local_rank: int = 0) -
         default_local_rank: local rank if LOCAL_RANK is not set, and of a single process.
     """
     if _number(environment, "WORLD_SIZE", 1) == 1:
+        _refuse_unread(environment, (), ("RANK",))
         return Launch(local_rank=default_local_rank)
     return _checked(_from_torchrun(environment, default_local_rank))
+
+
+def independent_processes(environment: Mapping[str, str]) -> int:
+    """The number of processes that a launcher other than torchrun started with this one; 1 without one."""
+    found = [_slurm_tasks(environment)]
+    for variables in (_OPENMPI, _FLUX, _PMI):
+        found.append(_number(environment, variables.world_size, 1))
+    return max(found)
+
+
+def check_address(environment: Mapping[str, str]) -> None:
+    """Check the form of ``MASTER_ADDR`` and ``MASTER_PORT``, where they are set.
+
+    Raises:
+        ConfigError: the first is not a host, or the second not the number of a port.
+    """
+    address = environment.get("MASTER_ADDR", "")
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    is_ipv6 = address.count(":") > 1 and "://" not in address
+    if not is_ipv6 and (":" in address or "/" in address):
+        port = f", and the port as MASTER_PORT={parts.netloc.rpartition(':')[2]}" if ":" in parts.netloc else ""
+        host = parts.hostname or "<host of rank 0>"
+        raise ConfigError(
+            f"MASTER_ADDR={address} is not a host: give its name or address alone, MASTER_ADDR={host}{port}"
+        )
+    if "MASTER_PORT" in environment and not 0 < _number(environment, "MASTER_PORT") < 1 << 16:
+        raise ConfigError(f"MASTER_PORT={environment['MASTER_PORT']} must be from 1 to 65535")
+
+
+def _refuse_unread(environment: Mapping[str, str], sizes: tuple[str, ...], ranks: tuple[str, ...]) -> None:
+    """Refuse variables that state more than one process; the caller takes this one for a single process."""
+    for names, least in ((sizes, 2), (ranks, 1)):
+        for name in names:
+            if environment.get(name, "").isdigit() and int(environment[name]) >= least:
+                raise ConfigError(
+                    f"{name}={environment[name]} is set, so this is one of several processes, but the variables of "
+                    "torchrun, OpenMPI, Slurm, Flux or PMI are incomplete: start with torchrun, or export RANK, "
+                    "WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT to each process; for a single process, unset "
+                    f"{name}"
+                )
 
 
 def _from_torchrun(environment: Mapping[str, str], default_local_rank: int = 0) -> Launch:
@@ -81,15 +187,30 @@ def _from_torchrun(environment: Mapping[str, str], default_local_rank: int = 0) 
     return Launch(rank, world_size, local_rank, "env://", "torchrun", environment.get("MASTER_ADDR", ""))
 
 
-def _from_openmpi(environment: Mapping[str, str]) -> Launch:
-    world = _number(environment, "OMPI_COMM_WORLD_SIZE")
-    one_machine = _number(environment, "OMPI_COMM_WORLD_LOCAL_SIZE", 0) == world
+def _from_variables(environment: Mapping[str, str], variables: _Variables) -> Launch:
+    world = _number(environment, variables.world_size)
+    local_size = _first_number(environment, variables.local_size)
+    one_machine = local_size == world or environment.get("FLUX_JOB_NNODES") == "1"
     address = environment.get("MASTER_ADDR") or ("127.0.0.1" if one_machine else None)
     if address is None:
-        raise ConfigError("mpirun started processes on several machines: add -x MASTER_ADDR=<host of rank 0>")
-    rank = _number(environment, "OMPI_COMM_WORLD_RANK")
-    local = _number(environment, "OMPI_COMM_WORLD_LOCAL_RANK", 0)
-    return Launch(rank, world, local, _init_method(environment, address, _DEFAULT_PORT), "OpenMPI")
+        remedy = "add -x" if variables is _OPENMPI else "export"
+        raise ConfigError(
+            f"{variables.launcher} started {world} processes, perhaps on several machines, and MASTER_ADDR is not set: "
+            f"{remedy} MASTER_ADDR=<host of rank 0>"
+        )
+    local_rank = _first_number(environment, (*variables.local_rank, "LOCAL_RANK"))
+    if local_rank is None and world > 1:
+        raise ConfigError(
+            f"{variables.launcher} set no local rank ({' or '.join(variables.local_rank)}): export LOCAL_RANK, the "
+            "number of the process on its machine, to each process"
+        )
+    rank = _number(environment, variables.rank)
+    rendezvous = _init_method(environment, address, _DEFAULT_PORT)
+    return Launch(rank, world, local_rank or 0, rendezvous, variables.launcher)
+
+
+def _first_number(environment: Mapping[str, str], names: tuple[str, ...]) -> int | None:
+    return next((_number(environment, name) for name in names if name in environment), None)
 
 
 def _slurm_tasks(environment: Mapping[str, str]) -> int:
@@ -119,6 +240,7 @@ def _from_slurm(environment: Mapping[str, str]) -> Launch:
 
 
 def _init_method(environment: Mapping[str, str], address: str, port: int) -> str:
+    check_address(environment)
     return f"tcp://{address}:{_number(environment, 'MASTER_PORT', port)}"
 
 

@@ -8,7 +8,7 @@ from pretrain.parallel import ParallelDims
 from pretrain.parallel.context import choose_backend
 from tape.errors import ConfigError
 from tape.runtime.distributed import choose_device
-from tape.runtime.launch import Launch, read_launch, read_torchrun
+from tape.runtime.launch import Launch, check_address, independent_processes, read_launch, read_torchrun
 
 OPENMPI = {
     "OMPI_COMM_WORLD_RANK": "3",
@@ -83,6 +83,107 @@ def test_a_process_of_a_batch_script_without_srun_is_a_single_process() -> None:
     assert read_launch(script) == Launch()
     assert read_launch({**script, "SLURM_STEP_ID": "batch", "MASTER_ADDR": "n"}) == Launch()
     assert read_launch({**script, "SLURM_STEP_NUM_TASKS": "1", "MASTER_ADDR": "n"}) == Launch()  # srun --ntasks 1
+
+
+MPICH = {"PMI_RANK": "3", "PMI_SIZE": "4", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}
+PALS = {"PMI_RANK": "3", "PMI_SIZE": "4", "PALS_RANKID": "3", "PALS_LOCAL_RANKID": "1", "PALS_LOCAL_SIZE": "2"}
+FLUX = {"FLUX_TASK_RANK": "3", "FLUX_JOB_SIZE": "4", "FLUX_TASK_LOCAL_ID": "1", "FLUX_JOB_NNODES": "2"}
+
+
+@pytest.mark.parametrize("environment", [MPICH, PALS, FLUX], ids=["MPICH and Intel MPI", "PALS", "Flux"])
+def test_launchers_of_clusters(environment: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="started 4 processes, perhaps on several machines, .*export MASTER_ADDR="):
+        read_launch(environment)
+    launch = read_launch({**environment, "MASTER_ADDR": "host", "MASTER_PORT": "1"})
+    assert (launch.rank, launch.world_size, launch.local_rank, launch.rendezvous) == (3, 4, 1, "tcp://host:1")
+
+
+@pytest.mark.parametrize(
+    "environment", [{**MPICH, "MPI_LOCALNRANKS": "4"}, {**FLUX, "FLUX_JOB_NNODES": "1"}], ids=["MPICH", "Flux"]
+)
+def test_processes_of_one_machine_need_no_address(environment: dict[str, str]) -> None:
+    assert read_launch(environment).rendezvous == "tcp://127.0.0.1:29500"
+
+
+def test_the_local_rank_may_come_from_the_user() -> None:
+    environment = {"PMI_RANK": "3", "PMI_SIZE": "4", "MASTER_ADDR": "host"}
+    with pytest.raises(ConfigError, match="MPI_LOCALRANKID or .*export LOCAL_RANK"):
+        read_launch(environment)
+    assert read_launch({**environment, "LOCAL_RANK": "1"}).local_rank == 1
+
+
+def test_srun_comes_before_the_variables_of_its_pmi() -> None:
+    assert read_launch({**SLURM, "PMI_RANK": "5", "PMI_SIZE": "8"}).launcher == "Slurm"
+
+
+@pytest.mark.parametrize(
+    "environment", [{"PMI_RANK": "0", "PMI_SIZE": "1"}, {"FLUX_TASK_RANK": "0", "FLUX_JOB_SIZE": "1"}]
+)
+def test_one_process_of_a_cluster_launcher_is_alone(environment: dict[str, str]) -> None:
+    launch = read_launch({**environment, "MASTER_ADDR": "host"})
+    assert (launch.rank, launch.world_size, launch.local_rank) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"WORLD_SIZE": "2"},
+        {"RANK": "1"},
+        {"PMI_SIZE": "2"},
+        {"PALS_RANKID": "1"},
+        {"PMIX_RANK": "1"},
+        {"ALPS_APP_PE": "1"},
+        {"MV2_COMM_WORLD_RANK": "0", "MV2_COMM_WORLD_SIZE": "2"},
+        {"JSM_NAMESPACE_RANK": "0", "JSM_NAMESPACE_SIZE": "2"},
+        {"FLUX_JOB_SIZE": "2"},
+    ],
+    ids=str,
+)
+def test_several_processes_that_cannot_be_told_apart_are_refused(environment: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"=[12] is set, so this is one of several processes.*start with torchrun"):
+        read_launch(environment)
+
+
+@pytest.mark.parametrize(
+    "environment", [{"RANK": "0"}, {"WORLD_SIZE": "1"}, {"PMIX_RANK": "0"}, {"MPI_LOCALNRANKS": "1"}]
+)
+def test_variables_of_a_single_process_are_harmless(environment: dict[str, str]) -> None:
+    assert read_launch(environment) == Launch()
+
+
+def test_finetuning_does_not_ignore_half_of_torchruns_variables() -> None:
+    with pytest.raises(ConfigError, match="RANK=1 is set"):
+        read_torchrun({"RANK": "1"})
+
+
+def test_processes_that_finetuning_takes_for_runs_of_their_own() -> None:
+    assert independent_processes({}) == 1
+    assert independent_processes(SLURM) == 8
+    assert independent_processes(MPICH) == 4
+
+
+@pytest.mark.parametrize(
+    ("address", "remedy"),
+    [
+        ("tcp://node1:29500", "MASTER_ADDR=node1, and the port as MASTER_PORT=29500"),
+        ("node1:29500", "MASTER_ADDR=node1, and the port as MASTER_PORT=29500"),
+        ("tcp://node1", "MASTER_ADDR=node1"),
+    ],
+)
+def test_an_address_with_more_than_a_host_is_refused(address: str, remedy: str) -> None:
+    with pytest.raises(ConfigError, match=f"MASTER_ADDR={address} is not a host: .*{remedy}$"):
+        read_launch({**MPICH, "MASTER_ADDR": address})
+
+
+@pytest.mark.parametrize("address", ["node1", "10.0.0.1", "fe80::1", "node-1.cluster.example.org"])
+def test_names_and_addresses_of_hosts_are_allowed(address: str) -> None:
+    check_address({"MASTER_ADDR": address, "MASTER_PORT": "29500"})
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "http"])
+def test_a_port_must_be_a_port(port: str) -> None:
+    with pytest.raises(ConfigError, match="MASTER_PORT"):
+        check_address({"MASTER_ADDR": "node1", "MASTER_PORT": port})
 
 
 @pytest.mark.parametrize("environment", [{"RANK": "x", "WORLD_SIZE": "2"}, {"RANK": "2", "WORLD_SIZE": "2"}])
