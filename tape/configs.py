@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from operator import index
 from pathlib import Path
@@ -15,7 +15,7 @@ from tape.hub.cache import local_model
 from tape.io.checksums import renew_sum
 from tape.io.json_files import read_json_object
 
-from .errors import ConfigError
+from .errors import ConfigError, quoted
 
 Config = TypeVar("Config", bound="ProteinConfig")
 
@@ -32,6 +32,8 @@ class ProteinConfig:
         self.output_hidden_states = kwargs.pop("output_hidden_states", False)
         self.torchscript = kwargs.pop("torchscript", False)
         for name, value in kwargs.items():
+            if name.startswith("__") or callable(getattr(type(self), name, None)):
+                raise ConfigError(f"{quoted(name)} can't be the name of a setting: the configuration's class uses it")
             setattr(self, name, value)
 
     @classmethod
@@ -49,7 +51,7 @@ class ProteinConfig:
         values = read_json_object(path)
         try:
             return cls.from_dict(values)
-        except ConfigError as error:
+        except (ConfigError, TypeError) as error:  # TypeError: a setting is missing, or named as Python's own argument
             raise ConfigError(f"{path}: {error}") from error
 
     @classmethod
@@ -86,12 +88,12 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _check_sizes(config: ProteinConfig, names: Iterable[str]) -> None:
-    """Check that fields are positive integers; fields that the configuration does not have are skipped."""
-    for name in names:
-        value = getattr(config, name, 1)
-        if not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{name} must be a positive integer, not {value!r}")
+def _check_counts(config: ProteinConfig, ranges: Mapping[str, tuple[int, int]]) -> None:
+    """Check that fields are integers in their ranges; fields that the configuration does not have are skipped."""
+    for name, (lowest, highest) in ranges.items():
+        value = getattr(config, name, lowest)
+        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+            raise ConfigError(f"{name} must be an integer from {lowest} to {highest:,}, not {quoted(value)}")
 
 
 def _check_probabilities(config: ProteinConfig, names: Iterable[str]) -> None:
@@ -99,24 +101,28 @@ def _check_probabilities(config: ProteinConfig, names: Iterable[str]) -> None:
     for name in names:
         value = getattr(config, name, 0)
         if not _is_number(value) or not 0 <= value <= 1:
-            raise ConfigError(f"{name} must be in [0, 1], not {value!r}")
+            raise ConfigError(f"{name} must be in [0, 1], not {quoted(value)}")
 
 
-_SIZES = (
-    "vocab_size",
-    "input_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "contact_num_blocks",
-    "head_hidden_size",
-)
+# Ranges of the sizes. Each limit is far beyond any model, and low enough that a damaged or hostile file is refused
+# before memory is allocated or layers are built.
+_WIDEST, _DEEPEST = 1 << 20, 1 << 12
+_RANGES: dict[str, tuple[int, int]] = {
+    "vocab_size": (1, 1 << 24),
+    "input_size": (1, _WIDEST),
+    "hidden_size": (1, _WIDEST),
+    "num_hidden_layers": (1, _DEEPEST),
+    "num_attention_heads": (1, _WIDEST),
+    "intermediate_size": (1, 1 << 24),
+    "max_position_embeddings": (1, 1 << 24),
+    "type_vocab_size": (1, _WIDEST),
+    "contact_num_blocks": (1, _DEEPEST),
+    "contact_separations": (0, _WIDEST),
+    "head_hidden_size": (1, _WIDEST),
+    "num_labels": (-1, _WIDEST),  # -1: a task without classes
+}
 _PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "contact_dropout")
 _NOT_NEGATIVE = ("initializer_range", "layer_norm_eps")
-_COUNTS = ("contact_separations",)
 _ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "swish")
 POOLINGS = ("cls", "mean", "attention")
 INITIAL_ATTENTION = ("random", "neighbours")
@@ -125,6 +131,7 @@ _CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "mlm_hidden_act": (None, *_ACTIVATIONS),
     "contact_head": ("resnet", "linear"),
     "contact_checkpoint": (False, True),
+    "apply_final_ln": (False, True),
     "pooling": POOLINGS,
     "layer_norm_position": ("pre", "post"),
     "initial_attention": INITIAL_ATTENTION,
@@ -175,19 +182,16 @@ class EncoderConfig(ProteinConfig):
 
     def _check(self) -> None:
         """Check all values; fields that the architecture does not have are skipped."""
-        _check_sizes(self, _SIZES)
+        _check_counts(self, _RANGES)
         _check_probabilities(self, _PROBABILITIES)
         for name in _NOT_NEGATIVE:
             value = getattr(self, name, 0)
-            if not _is_number(value) or not 0 <= value < math.inf:
-                raise ConfigError(f"{name} must be a non-negative number, not {value!r}")
-        for name in _COUNTS:
-            value = getattr(self, name, 0)
-            if not isinstance(value, int) or value < 0:
-                raise ConfigError(f"{name} must be a non-negative integer, not {value!r}")
+            if not _is_number(value) or not 0 <= value <= sys.float_info.max:
+                raise ConfigError(f"{name} must be a non-negative number, not {quoted(value)}")
         for name, allowed in _CHOICES.items():
             if hasattr(self, name) and getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} must be one of {', '.join(map(str, allowed))}, not {getattr(self, name)!r}")
+                shown = quoted(getattr(self, name))
+                raise ConfigError(f"{name} must be one of {', '.join(map(str, allowed))}, not {shown}")
         if getattr(self, "pruned_heads", None) and not hasattr(self, "num_attention_heads"):
             raise ConfigError("pruned_heads is for transformers; this architecture has no attention heads")
 
@@ -286,12 +290,14 @@ class ProteinBertConfig(EncoderConfig):
         try:  # keys of JSON objects are strings
             gone = {int(layer): {index(head) for head in those} for layer, those in heads.items()}
         except (AttributeError, TypeError, ValueError):
-            raise ConfigError(f"pruned_heads must map layers to heads, such as {{0: [1, 3]}}, not {heads!r}") from None
+            raise ConfigError(
+                f"pruned_heads must map layers to heads, such as {{0: [1, 3]}}, not {quoted(heads)}"
+            ) from None
         count = self.num_attention_heads
         for layer, those in gone.items():
             if layer not in range(self.num_hidden_layers) or not those.issubset(range(count)):
                 raise ConfigError(
-                    f"can't prune heads {sorted(those)} of layer {layer}: the model has layers 0 to"
+                    f"can't prune heads {quoted(sorted(those))} of layer {quoted(layer)}: the model has layers 0 to"
                     f" {self.num_hidden_layers - 1} with heads 0 to {count - 1}"
                 )
             those |= set(self.pruned_heads.get(layer, ()))
@@ -414,7 +420,7 @@ class TRRosettaConfig(ProteinConfig):
         self._check()
 
     def _check(self) -> None:
-        _check_sizes(self, ("num_features", "kernel_size", "num_layers"))
+        _check_counts(self, {"num_features": (1, _WIDEST), "kernel_size": (1, 1 << 10), "num_layers": (1, _DEEPEST)})
         if self.kernel_size % 2 == 0:
             raise ConfigError(f"kernel_size must be odd, not {self.kernel_size}")
         _check_probabilities(self, ("dropout", "msa_cutoff"))

@@ -128,6 +128,7 @@ class ProteinModel(nn.Module):
         state = dict(state_dict) if state_dict is not None else load_state_dict(path, verify=verify)
         if config is None:
             config = cls._complete_config(config_file, state, overrides)
+        cls._check_before_building(config, state, str(path))
         model = cls(config)
         missing, unexpected = model.load_matching(state, str(path))
         model.eval()
@@ -147,28 +148,45 @@ class ProteinModel(nn.Module):
         shown = {name: value for name, value in shown.items() if name in known and name not in stated}
         return cls.config_class.from_dict({**known, **shown, **overrides})
 
+    @classmethod
+    def _check_before_building(cls, config: ProteinConfig, state: StateDict, source: str) -> None:
+        """Compare names and shapes with the weights before memory of the configured sizes is allocated.
+
+        Raises:
+            CheckpointError: see :meth:`load_matching`.
+        """
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device("meta"):
+                model = cls(config)
+        except (RuntimeError, NotImplementedError):  # a third party's model may need real tensors
+            return
+        model._check_weights(model._without_tied(state), source)
+
     def load_matching(self, state: StateDict, source: str) -> tuple[list[str], list[str]]:
         """Load weights by name; return the (missing, unexpected) names.
 
         Raises:
             CheckpointError: a weight of the encoder is missing, or a shape differs. Names ``source``.
         """
-        # The second name of a tied matrix may be missing or outdated (bug 5 in docs/compatibility.md). Its first name,
-        # that of the word embeddings, is the one to load.
-        tied = self._tied_names()
-        state = {name: value for name, value in self._translate(state).items() if name not in tied}
-        self._check_shapes(state, source)
+        state = self._without_tied(state)
+        self._check_weights(state, source)
         missing, unexpected = self.load_state_dict(state, strict=False)
+        tied = self._tied_names()
         missing = [name for name in missing if name not in tied]
-        encoder = [name for name in missing if self._belongs_to_encoder(name)]
-        if encoder:
-            shown = ", ".join(encoder[:5]) + (" ..." if len(encoder) > 5 else "")
-            raise CheckpointError(f"{source}: {len(encoder)} weights of the encoder are missing: {shown}")
         if missing:
             logger.info("%s: newly initialized weights: %s", source, ", ".join(missing))
         if unexpected:
             logger.info("%s: unused weights: %s", source, ", ".join(unexpected))
         return missing, unexpected
+
+    def _without_tied(self, state: StateDict) -> StateDict:
+        """The weights under this model's names, each matrix once.
+
+        The second name of a tied matrix may be missing or outdated (bug 5 in docs/compatibility.md). Its first name,
+        that of the word embeddings, is the one to load.
+        """
+        tied = self._tied_names()
+        return {name: value for name, value in self._translate(state).items() if name not in tied}
 
     def _translate(self, state: StateDict) -> StateDict:
         """Rename old names, drop unused parameters, and add or remove the encoder's prefix as this model needs it."""
@@ -185,7 +203,8 @@ class ProteinModel(nn.Module):
         encoder = self.base_model.state_dict().keys()
         return {prefix + name if name in encoder else name: value for name, value in renamed.items()}
 
-    def _check_shapes(self, state: StateDict, source: str) -> None:
+    def _check_weights(self, state: StateDict, source: str) -> None:
+        """Check shapes, and that the encoder is complete, but for the second names of tied matrices."""
         own = self.state_dict()
         wrong = [
             f"{name} is {tuple(state[name].shape)}, the model has {tuple(value.shape)}"
@@ -194,6 +213,11 @@ class ProteinModel(nn.Module):
         ]
         if wrong:
             raise CheckpointError(f"{source}: {len(wrong)} weights have a different shape: {'; '.join(wrong[:5])}")
+        known = state.keys() | self._tied_names()
+        missing = [name for name in own if name not in known and self._belongs_to_encoder(name)]
+        if missing:
+            shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+            raise CheckpointError(f"{source}: {len(missing)} weights of the encoder are missing: {shown}")
 
     def _belongs_to_encoder(self, name: str) -> bool:
         is_encoder = bool(self.base_model_prefix) and self.base_model is self

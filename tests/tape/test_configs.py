@@ -39,7 +39,7 @@ def test_impossible_values_are_named():
     with pytest.raises(ConfigError, match=r"contact_dropout must be in \[0, 1\], not 2"):
         ProteinOneHotConfig(contact_dropout=2)
     for value in (-1, 2.5, "64"):
-        with pytest.raises(ConfigError, match="contact_separations must be a non-negative integer"):
+        with pytest.raises(ConfigError, match="contact_separations must be an integer from 0 to 1,048,576"):
             ProteinBertConfig(contact_separations=value)
 
 
@@ -90,3 +90,41 @@ def test_bad_files_are_named(tmp_path, text, message):
     assert str(file) in str(caught.value)
     with pytest.raises(CheckpointError, match="No such file"):
         ProteinConfig.from_json_file(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_hidden_layers", 1 << 40),
+        ("hidden_size", 1 << 62),
+        ("intermediate_size", 10**30),
+        ("vocab_size", -1),
+        ("max_position_embeddings", 512.0),
+        ("num_attention_heads", True),
+        ("contact_num_blocks", 1 << 40),
+        ("num_labels", 1 << 62),
+    ],
+)
+def test_sizes_out_of_range_are_refused_before_a_model_is_built(tmp_path, name, value):
+    (tmp_path / "config.json").write_text(json.dumps({name: value}))
+    with pytest.raises(ConfigError, match=rf"config\.json: {name} must be an integer from -?\d+ to [\d,]+, not "):
+        ProteinBertConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["__class__", "__dict__", "to_dict", "_check", "self"])
+def test_names_that_python_or_the_class_uses_are_refused(tmp_path, name):
+    (tmp_path / "config.json").write_text(json.dumps({name: 3}))
+    with pytest.raises(ConfigError, match=rf"config\.json: .*{name}"):
+        ProteinBertConfig.from_pretrained(tmp_path)
+
+
+def test_a_yes_or_no_setting_given_as_text_is_refused():
+    """The text "false" would count as true."""
+    with pytest.raises(ConfigError, match="apply_final_ln must be one of False, True, not 'false'"):
+        ProteinBertConfig(apply_final_ln="false")
+
+
+def test_a_value_of_any_length_is_quoted_shortly():
+    with pytest.raises(ConfigError) as caught:
+        ProteinBertConfig(hidden_act="x" * 10**6)
+    assert len(str(caught.value)) < 500

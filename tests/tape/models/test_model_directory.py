@@ -127,3 +127,33 @@ def test_an_interrupted_replacement_leaves_no_sums_of_the_old_model(
     with pytest.raises(OSError, match="disk full"):
         save_model_directory(tmp_path, model.state_dict(), model.config, weights=weights)
     assert not (tmp_path / "SHA256SUMS").exists()
+
+
+def test_sizes_that_contradict_the_weights_are_found_before_memory_is_allocated(
+    model: ProteinBertModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.save_pretrained(tmp_path)
+    model.config.intermediate_size = 1 << 24
+    model.config.save_pretrained(tmp_path)
+    built: list[torch.device] = []
+    original = ProteinBertModel.__init__
+
+    def recorded(self: ProteinBertModel, config: Any) -> None:
+        built.append(torch.get_default_device())
+        original(self, config)
+
+    monkeypatch.setattr(ProteinBertModel, "__init__", recorded)
+    with pytest.raises(CheckpointError, match=r"the model has \(16777216, 16\)"):
+        ProteinBertModel.from_pretrained(tmp_path)
+    assert built == [torch.device("meta")]
+
+
+def test_loading_draws_no_random_numbers_for_the_check(model: ProteinBertModel, tmp_path: Path) -> None:
+    """The numbers of a new head must not depend on it."""
+    model.save_pretrained(tmp_path)
+    torch.manual_seed(1)
+    ProteinBertModel(model.config)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    ProteinBertModel.from_pretrained(tmp_path)
+    assert torch.equal(torch.rand(3), expected)
