@@ -135,7 +135,7 @@ class Machine:
     device: str = "cpu"
 
     @classmethod
-    def found(cls, heads: int, records: Path) -> Machine:
+    def detect(cls, heads: int, records: Path) -> Machine:
         """This machine: a rank per GPU (as many as divide ``heads``), or two ranks on CPUs.
 
         Whether bf16 is fast is measured, unless an earlier run has stored the result in ``records``: another result
@@ -146,8 +146,8 @@ class Machine:
         from tape.models.low_precision import fast_bf16
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        answer = _bf16_record(records, device)
-        bf16 = answer.read_text(encoding="utf-8") == _YES if answer.is_file() else fast_bf16(device)
+        stored = _bf16_record(records, device)
+        bf16 = stored.read_text(encoding="utf-8") == _YES if stored.is_file() else fast_bf16(device)
         cores = usable_cores()
         if device == "cuda":
             gpus = torch.cuda.device_count()
@@ -156,8 +156,8 @@ class Machine:
         jobs = max(1, min(4, cores))
         return cls(2, jobs, max(1, cores // jobs), bf16, device)
 
-    def remember(self, records: Path) -> None:
-        """Store the result of the measurement in :meth:`found`."""
+    def save_measurement(self, records: Path) -> None:
+        """Store whether bf16 is fast, for :meth:`detect` of a later run."""
         records.mkdir(parents=True, exist_ok=True)
         with atomic_write(_bf16_record(records, self.device), "w") as stream:
             stream.write(_YES if self.bf16 else _NO)
@@ -365,12 +365,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     size = SIZES[options.size]
     out = options.out.resolve()
     records = out / RECORDS
-    machine = Machine.found(size.heads, records)
+    machine = Machine.detect(size.heads, records)
     steps = plan(options.data.resolve(), out, tasks, size, machine)
     if options.dry_run:
         print("\n".join(command_line(step) for step in steps))
         return
-    machine.remember(records)
+    machine.save_measurement(records)
     seconds = StepRunner(steps, records, ROOT, machine.jobs).run()
     print(f"\n{(out / 'report' / 'table.md').read_text()}")
     total = sum(seconds.values())

@@ -1,6 +1,6 @@
 """The table of tasks, models and metrics, open to third parties.
 
-``registry`` knows the built-in tasks by reference only (``"module:Class"``), so importing this module imports neither
+``registry`` refers to the built-in tasks by name only (``"module:Class"``), so importing this module imports neither
 torch nor a model. Third-party code registers classes by decorator or plain call, in any order, before ``run_train()``::
 
     @registry.register_task("my_task", num_labels=4)

@@ -195,16 +195,16 @@ def _dims(options: argparse.Namespace, world_size: int) -> ParallelDims:
 
 
 def _parallel(options: argparse.Namespace) -> ParallelConfig:
-    asked = {
+    requested = {
         "full": options.checkpoint_activations or options.recompute_granularity == "full",
         "selective": options.recompute_activations or options.recompute_granularity == "selective",
     }
-    if all(asked.values()):
+    if all(requested.values()):
         raise ConfigError(
             "--checkpoint-activations (--recompute-granularity full) recomputes entire blocks, --recompute-activations"
             " (--recompute-granularity selective) only the core attention; give one of them"
         )
-    recompute = next((name for name, wanted in asked.items() if wanted), "none")
+    recompute = next((name for name, is_requested in requested.items() if is_requested), "none")
     return ParallelConfig(
         backend=options.distributed_backend,
         timeout_minutes=options.distributed_timeout_minutes,

@@ -267,9 +267,9 @@ def heartbeat_interval(world_size: int) -> float:
     return max(_HEARTBEAT_SECONDS, world_size / _RANKS_PER_SECOND)
 
 
-def effective_timeout(asked: float, world_size: int) -> float:
+def effective_timeout(requested: float, world_size: int) -> float:
     """Hang timeout in seconds: as requested (0: infinite), but at least a few heartbeat intervals."""
-    return max(asked, _MINIMUM_HEARTBEATS * heartbeat_interval(world_size)) if asked else float("inf")
+    return max(requested, _MINIMUM_HEARTBEATS * heartbeat_interval(world_size)) if requested else float("inf")
 
 
 @contextmanager

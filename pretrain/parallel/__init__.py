@@ -1,6 +1,6 @@
 """Parallelism: tensor, sequence, pipeline and data parallel training, replicated or fully sharded.
 
-:func:`parallelize_model` applies a layout (:class:`ParallelDims`) to a model, whose own code knows no process groups.
+:func:`parallelize_model` applies a layout (:class:`ParallelDims`) to a model whose code does not use process groups.
 The training loop uses the collectives of :class:`ParallelContext` and :class:`GradientBuckets`, and runs micro-batches
 through a :class:`ForwardBackward`.
 """

@@ -1,4 +1,4 @@
-"""Parallelizes a model from outside, step by step; the model's own code knows no process groups."""
+"""Parallelizes a model from outside, step by step; the model's code does not use process groups."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class Plan:
         tokens, filled = step * self.tokens_per_row, self.tokens_per_row / self.seq_length
         return [
             *self.corpora,
-            f"parameters: {memory.whole:,}; on the rank with most: {memory.parameters:,}",
+            f"parameters: {memory.model_parameters:,}; on the largest rank: {memory.parameters:,}",
             f"layout: {self.dims}",
             f"memory per rank: {words} = {_gib(memory.total(self.checkpoint_activations))} (estimate) of "
             f"{_gib(available)} ({source})",

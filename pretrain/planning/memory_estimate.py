@@ -40,7 +40,7 @@ class RankMemory:
     """Memory of one rank; in bytes, except for the numbers of parameters.
 
     Attributes:
-        whole: number of parameters of the model.
+        model_parameters: number of parameters of the model.
         parameters: number of parameters on this rank.
         weights: fp32 weights, exact.
         gradients: fp32 gradients, exact.
@@ -51,7 +51,7 @@ class RankMemory:
         checkpointed: the same with --checkpoint-activations.
     """
 
-    whole: int
+    model_parameters: int
     parameters: int
     weights: int
     gradients: int
@@ -154,7 +154,7 @@ def rank_memory(
     inputs = _FP32 * config.hidden_size * kept / _token_parts(dims)
     ends = _end_bytes(config, step) / _token_parts(dims)
     return RankMemory(
-        whole=sum(shape.numel() for shape in shapes.values()),
+        model_parameters=sum(shape.numel() for shape in shapes.values()),
         parameters=sum(held),
         weights=_FP32 * sum(held),
         gradients=_FP32 * sum(held),

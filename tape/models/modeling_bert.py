@@ -13,8 +13,8 @@ and a final layer norm follows the last block. With ``layer_norm_position="post"
 
 with a layer norm after the embeddings, none at the end, and a tanh pooler.
 
-Pretraining and finetuning use the same definition, which knows nothing of process groups. Tensor parallelism is applied
-from outside; attention infers its number of heads from the width of its projections.
+Pretraining and finetuning use the same definition, without process groups. Tensor parallelism is applied from outside;
+attention infers its number of heads from the width of its projections.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Comparison of two finetuned models on the same proteins: how far apart are they, and could it be chance?
+"""Comparison of two finetuned models on the same proteins: differences of metrics, and whether they are significant.
 
     python scripts/compare.py RUN OTHER_RUN [--split SPLIT] [--all_metrics]
 

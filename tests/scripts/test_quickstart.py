@@ -66,12 +66,12 @@ def test_the_bf16_measurement_of_the_first_run_is_reused(tmp_path: Path, monkeyp
     """Another measurement may differ, which would change the commands and run every step again."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(low_precision, "fast_bf16", lambda device: True)
-    first = quickstart.Machine.found(4, tmp_path / "steps")
+    first = quickstart.Machine.detect(4, tmp_path / "steps")
     assert first.bf16
     monkeypatch.setattr(low_precision, "fast_bf16", lambda device: False)
-    assert not quickstart.Machine.found(4, tmp_path / "steps").bf16  # found() alone stores nothing
-    first.remember(tmp_path / "steps")
-    assert quickstart.Machine.found(4, tmp_path / "steps") == first
+    assert not quickstart.Machine.detect(4, tmp_path / "steps").bf16  # detect() stores nothing
+    first.save_measurement(tmp_path / "steps")
+    assert quickstart.Machine.detect(4, tmp_path / "steps") == first
 
 
 def test_a_missing_data_set_is_named(tmp_path, own_data):

@@ -21,7 +21,7 @@ class Site:
     redirects: dict[str, str] = field(default_factory=dict)
     ignores_ranges: bool = False
     ranges: list[str | None] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
     url: str = ""
 
 
@@ -30,21 +30,21 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         name = self.path.lstrip("/")
-        asked = self.headers.get("Range")
-        self.site.ranges.append(asked)
-        self.site.asked.append(name)
+        requested = self.headers.get("Range")
+        self.site.ranges.append(requested)
+        self.site.requested.append(name)
         if name in self.site.redirects:
             self.answer(302, b"", {"Location": f"{self.site.url}/{self.site.redirects[name]}"})
         elif name in self.site.pages:
             self.answer(200, self.site.pages[name], {"Content-Type": "text/html; charset=utf-8"})
         elif name not in self.site.files:
             self.answer(404, PAGE, {"Content-Type": "text/html"})
-        elif asked and not self.site.ignores_ranges:
-            self.answer_range(self.site.files[name], int(asked.removeprefix("bytes=").rstrip("-")), name)
+        elif requested and not self.site.ignores_ranges:
+            self.send_range(self.site.files[name], int(requested.removeprefix("bytes=").rstrip("-")), name)
         else:
             self.answer(200, self.site.files[name], {"Content-Type": "application/x-tar"}, name)
 
-    def answer_range(self, content: bytes, start: int, name: str) -> None:
+    def send_range(self, content: bytes, start: int, name: str) -> None:
         if start >= len(content):
             self.answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
         else:

@@ -169,7 +169,7 @@ class Theirs(Dataset[Any]):
     """A data set like those of TAPE, with the file as ``self.data``; subclasses choose the records."""
 
     longest = 30
-    asked: list[int]
+    requested: list[int]
 
     def __init__(self, data_path: str, split: str, tokenizer: str = "iupac", in_memory: bool = False) -> None:
         self.tokenizer = TAPETokenizer(vocab=tokenizer)
@@ -183,7 +183,7 @@ class Theirs(Dataset[Any]):
         return len(self.chosen)
 
     def __getitem__(self, index: int) -> Any:
-        self.asked.append(index)
+        self.requested.append(index)
         record = self.data[self.chosen[index]]
         ids = self.tokenizer.encode(record["primary"][: self.longest])
         return ids, np.ones_like(ids), self.value(index)
@@ -222,13 +222,13 @@ class SelfCropping(Theirs):
 class Derived(StabilityDataset):
     """Derived from a built-in data set, whose index has all records in the order of the file."""
 
-    asked: list[int]
+    requested: list[int]
 
     def __len__(self) -> int:
         return len(self.data) - 1
 
     def __getitem__(self, index: int) -> Any:
-        self.asked.append(index)
+        self.requested.append(index)
         return super().__getitem__(len(self) - index)
 
     def value(self, index: int) -> float:
@@ -241,11 +241,11 @@ def test_examples_are_counted_and_named_by_the_third_party_data_set(
 ) -> None:
     monkeypatch.setattr(registry, "task_name_mapping", dict(registry.task_name_mapping))
     registry.register_task("theirs", dataset=kind, models={"transformer": ProteinBertForValuePrediction})
-    asked: list[int] = []
-    monkeypatch.setattr(kind, "asked", asked, raising=False)
+    requested: list[int] = []
+    monkeypatch.setattr(kind, "requested", requested, raising=False)
     positions = ("--config", "max_position_embeddings=8") if kind is SelfCropping else ()
     run = train("transformer", "theirs", "--num_train_epochs", 1, "--batch_size", 4, "--eval_freq", 0, *positions)
-    assert set(asked) == set(range(len(kind(small_data, "train"))))
+    assert set(requested) == set(range(len(kind(small_data, "train"))))
     run_eval(["transformer", "theirs", str(run), "--data_dir", str(small_data), "--log_level", "40"])
     _, results = pickle.loads((run / "0" / "results.pkl").read_bytes())
     test = kind(small_data, "test")

@@ -206,9 +206,9 @@ def slurm(folder: Path) -> Slurm:
 def test_an_unfinished_job_is_requeued(slurm: Slurm) -> None:
     assert slurm.run("unfinished 12") == "0: requeued to resume from iteration 12\n"
     assert slurm.requeued
-    asked = next(line for line in slurm.calls.read_text().splitlines() if line.startswith("python"))
-    assert "run_state.py 8 @" in asked  # the number of processes is that of the tasks
-    assert asked.endswith("--data-path c --save save --load save --tensorboard-dir save/tensorboard")
+    requested = next(line for line in slurm.calls.read_text().splitlines() if line.startswith("python"))
+    assert "run_state.py 8 @" in requested  # the number of processes is that of the tasks
+    assert requested.endswith("--data-path c --save save --load save --tensorboard-dir save/tensorboard")
 
 
 @pytest.mark.parametrize(

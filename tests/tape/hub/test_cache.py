@@ -79,11 +79,11 @@ def test_a_directory_at_a_url_is_downloaded_once_and_then_used_offline(
         "provenance.json",
     }
     assert record["files"]["model.safetensors"]["bytes"] == len(files["model.safetensors"])
-    asked = len(site.asked)
+    requested = len(site.requested)
     site.files.clear()
     assert same(model.bert, ProteinBertModel.from_pretrained(url))
     assert ProteinBertConfig.from_pretrained(url).hidden_size == 16
-    assert len(site.asked) == asked
+    assert len(site.requested) == requested
 
 
 def test_weights_at_a_url_are_loaded_with_the_configuration_beside_them(
