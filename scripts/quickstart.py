@@ -81,8 +81,8 @@ class Finetuning:
     """Finetuning schedule of one task; the transformer's is the same with pretrained and with random weights.
 
     The schedules keep the quickstart within ten minutes. Learning rates are the best on the sample's validation sets.
-    The two tasks with real data have few epochs on purpose: with twice as many, random weights catch up with a model
-    pretrained this briefly, and the effect of pretraining could not be seen.
+    The two tasks with real data have few epochs: with twice as many, random weights reach the scores of a model
+    pretrained this briefly, and the effect of pretraining would not be visible.
 
     Attributes:
         epochs: epochs of the transformer.

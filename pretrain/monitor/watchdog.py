@@ -43,7 +43,7 @@ _HEARTBEAT_SECONDS = 0.25
 _RANKS_PER_SECOND = 64  # with more ranks, heartbeats become rarer, because each rank reads those of all others
 _MINIMUM_HEARTBEATS = 4  # per timeout: in each of them, one rank writes and another one reads
 _REQUEST_TIMEOUT = timedelta(seconds=5)
-# A broken connection shows that a rank is gone; the heartbeat that is missing for this long shows which one.
+# A broken connection shows that a rank is lost; the heartbeat that is missing for this long shows which one.
 _MISSING_AFTER_DISCONNECT = 4.0
 # Time for the main thread to report by itself what the monitor has just learned from another rank.
 _GRACE_SECONDS = 3.0
@@ -54,7 +54,7 @@ _SUSPENDED_SECONDS = 2.0
 
 
 class LostRankError(ProteinLMError):
-    """Another rank is gone or hangs."""
+    """Another rank is lost or hangs."""
 
 
 class Watchdog:
@@ -121,7 +121,7 @@ class Watchdog:
         self._store_in_use.acquire(timeout=_REQUEST_TIMEOUT.total_seconds() + 1.0)
 
     def explain(self) -> Diagnosis | None:
-        """After a broken connection, find the rank that is gone and what it was doing; None if there is none."""
+        """After a broken connection, find the lost rank and what it was doing; None if there is none."""
         self._leaving = True
         timeout_seconds = max(_MISSING_AFTER_DISCONNECT, 3 * self._interval)
         deadline = time.monotonic() + 2 * timeout_seconds
@@ -197,7 +197,7 @@ class Watchdog:
 
     def _exchange_heartbeats(self) -> None:
         # The only thread that uses the store: a store that doesn't answer must not block any other. After the end of
-        # the run was announced, the store may be gone, and further requests would only print warnings.
+        # the run was announced, the store may be unreachable, and further requests would only print warnings.
         while not self._closed.is_set() and not (self._no_answer and find_reported_failure(self._all_heartbeats())):
             announces = self._failure is not None or self._report is not None
             # the other thread handles missing heartbeats
@@ -245,7 +245,7 @@ class Watchdog:
         if self._rank in {heartbeat.rank for heartbeat in diagnosis.culprits}:
             time.sleep(
                 _GRACE_SECONDS
-            )  # the others report the reason; if this process exited first, they would only see that it is gone
+            )  # the others report the reason; if this process exited first, they would only see its exit
         os._exit(1)
 
     def _report_failure(self, diagnosis: Diagnosis) -> None:

@@ -64,7 +64,7 @@ def open_control_group(context: ParallelContext, timeout: timedelta) -> ControlG
 
 
 def is_connection_error(error: Exception) -> bool:
-    """Whether a collective failed because another rank is gone."""
+    """Whether a collective failed because another rank is lost."""
     words = ("gloo", "Connection closed", "Connection reset", "Connection refused", "Broken pipe", "imed out")
     return isinstance(error, RuntimeError) and (
         isinstance(error, dist.DistError) or any(word in str(error) for word in words)

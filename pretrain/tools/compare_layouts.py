@@ -151,7 +151,7 @@ def run_layout(flags: Sequence[str], launch: Launch, steps: int) -> Curve:
         batches = [join_rows([rows[i] for i in numbers]) for numbers in order]
         loss = trainer.evaluate(batches, steps, "valid").validation_loss
     if arguments.parallel.compile:
-        torch.compiler.reset()  # the next layout's blocks are others; the compiler gives up after eight
+        torch.compiler.reset()  # blocks differ between layouts; torch.compile stops after eight versions
     losses, norms = tuple(r.loss for r in results), tuple(r.grad_norm for r in results)
     return Curve(losses, norms, loss, sum(r.skipped for r in results))
 

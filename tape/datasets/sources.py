@@ -252,7 +252,7 @@ class NPZDataset(RecordSource):
             with file.open("rb") as stream:  # np.load leaves a file open if it fails to read it
                 record: Record = _npz_fields(stream)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            # The cause's text is left out: for a file that is not an archive, numpy advises to load it unsafely.
+            # Without numpy's message, which recommends unsafe loading for a file that is not an archive.
             raise DataError(f"{file}: truncated, damaged, or not an .npz file without pickled objects") from error
         record["id"] = file.stem
         if "primary" in record:

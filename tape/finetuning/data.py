@@ -52,7 +52,7 @@ def load_training_data(config: FinetuneDataConfig, spec: TaskSpec, validate: boo
     if config.max_length is not None and indices.size < len(lengths):
         left_out = len(lengths) - indices.size
         logger.warning(
-            "--max_length %d: %d of %d training proteins left out", config.max_length, left_out, len(lengths)
+            "--max_length %d: %d of %d training proteins excluded", config.max_length, left_out, len(lengths)
         )
     return TrainingData(train, lengths, indices, valid)
 

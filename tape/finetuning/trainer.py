@@ -147,7 +147,7 @@ class Finetuner:
         trainable = f" ({trained:,} trained)" if trained < size else ""
         left_out = len(data.train) - len(data.indices)
         return (
-            f"{size:,} parameters{trainable}, {len(data.indices):,} proteins ({left_out:,} left out),"
+            f"{size:,} parameters{trainable}, {len(data.indices):,} proteins ({left_out:,} excluded),"
             f" {config.num_train_epochs} epochs of {self.steps_per_epoch} steps of {self.batch_size} proteins,"
             f" {self.schedule.warmup_steps} warm-up steps,"
             f" {config.precision} on {self.context.world_size} x {self.context.device.type}"

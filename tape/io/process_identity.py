@@ -28,7 +28,7 @@ class ProcessIdentity:
     started: str
 
     def has_ended(self) -> bool:
-        """Whether the process is gone; False if it is on another machine, where that can't be determined."""
+        """Whether the process has ended; False if it is on another machine, where that can't be determined."""
         if self.machine != this_machine():
             return False
         try:

@@ -64,14 +64,14 @@ def test_a_data_set_without_an_index_has_no_lengths(small_data: Path) -> None:
 
 
 def test_long_proteins_are_refused_by_name_not_dropped(write_split: Callable[..., Path]) -> None:
-    # bug 16 in docs/compatibility.md: nothing is dropped in silence
+    # bug 16 in docs/compatibility.md: nothing is dropped without an error
     records = [{"primary": "A" * n, "id": f"p{n}", "stability_score": [1.0]} for n in (5, 40, 30)]
     dataset = StabilityDataset(write_split("stability", "train", records), "train")
     check_position_limit(dataset, None)
     check_position_limit(dataset, 42)
-    with pytest.raises(DataError, match=r"--length crop or --length window$"):  # in evaluation none is left out
+    with pytest.raises(DataError, match=r"--length crop or --length window$"):  # evaluation excludes none
         check_position_limit(dataset, 41)
-    with pytest.raises(DataError, match=r"or --max_length N to leave long proteins out of training$"):
+    with pytest.raises(DataError, match=r"or --max_length N to exclude long proteins from training$"):
         check_position_limit(dataset, 41, np.arange(3))
     with pytest.raises(DataError) as error:
         check_position_limit(dataset, 32)
