@@ -55,7 +55,7 @@ MEGATRON_RULES: tuple[Rule, ...] = (
     *_pair(MEGATRON_LAYER + "mlp.dense_h_to_4h", _LAYER + "mlp.dense_h_4h", "rows", bias="rows"),
     *_pair(MEGATRON_LAYER + "mlp.dense_4h_to_h", _LAYER + "mlp.dense_4h_h", "columns"),
     *_pair("language_model.transformer.final_layernorm", "bert.encoder.final_ln"),
-    Rule(MEGATRON_HEAD_BIAS, "token_rows", ("mlm.bias",), HEAD),
+    Rule(MEGATRON_HEAD_BIAS, "token_biases", ("mlm.bias",), HEAD),
     *_pair("lm_head.dense", "mlm.transform.dense", group=HEAD),
     *_pair("lm_head.layernorm", "mlm.transform.LayerNorm", group=HEAD),
 )

@@ -16,6 +16,10 @@ from tape.errors import CheckpointError
 
 Tensors = tuple[Tensor, ...]
 
+# bias of rows without a token: exp(-1e4) is zero in every precision, so that they have no part in a softmax over all
+# rows; fp16 represents it
+PADDING_BIAS = -1e4
+
 _LAST_PLACES = 4  # units in the last place by which replicated values may differ
 
 
@@ -98,8 +102,19 @@ def merge_token_rows(shards: Tensors, layout: TransformSettings) -> Tensors:
 
 def split_token_rows(tensors: Tensors, layout: TransformSettings) -> Tensors:
     """Place the rows by token; rows of the format's other tokens and padding rows are zeros."""
-    (tensor,) = tensors
-    merged = tensor.new_zeros(layout.embedding_rows, *tensor.shape[1:])
+    return _place_rows(tensors[0], 0.0, layout)
+
+
+def split_token_biases(tensors: Tensors, layout: TransformSettings) -> Tensors:
+    """Place the biases of the LM head by token; the format's other tokens and padding get :data:`PADDING_BIAS`.
+
+    Megatron-LM's cross entropy is over all rows of the embedding, so that zeros there would give them probability.
+    """
+    return _place_rows(tensors[0], PADDING_BIAS, layout)
+
+
+def _place_rows(tensor: Tensor, fill: float, layout: TransformSettings) -> Tensors:
+    merged = tensor.new_full((layout.embedding_rows, *tensor.shape[1:]), fill)
     merged[list(layout.token_rows)] = tensor
     return _shares(merged, layout.ranks, 0)
 
@@ -147,6 +162,7 @@ TRANSFORMS: dict[str, Transform] = {
     "rows": Transform(merge_rows, split_rows),
     "columns": Transform(merge_columns, split_columns),
     "token_rows": Transform(merge_token_rows, split_token_rows),
+    "token_biases": Transform(merge_token_rows, split_token_biases),
     "query_key_value": Transform(merge_query_key_value, split_query_key_value),
 }
 

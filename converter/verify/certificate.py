@@ -2,7 +2,8 @@
 
 The result is read back from disk like any source. Fixed and random proteins pass through its reference forward pass and
 through the source's, each computed in float64 from its own files. The certificate compares the output and the keys of
-every block, the final layer norm and the logits, and the embeddings of a protein as long as the position table.
+every block, the final layer norm, the logits and the loss over all rows of the output layer, and the embeddings of a
+protein as long as the position table.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError
 from tape.tokenizers import TAPETokenizer
 
-from .reference_forward import LOGITS, ReferenceForward
+from .reference_forward import LOGITS, LOSS, ReferenceForward, cross_entropy
 
 TOLERANCE = 1e-5
 
@@ -107,6 +108,8 @@ class Certificate:
         parity: comparison with the source's weights rounded to the result's data type.
         rounding: comparison with the source's unrounded weights, if the result is in half precision.
         approximation: comparison of the logits, if the head was written with another activation on request.
+        dropped_rows: largest difference in nats between the source's loss over all rows of its output layer and that
+            over the rows with tokens; rows without a token, such as padding, are dropped by the conversion.
         not_compared: activations that only one side has.
         proteins: the sequences that were used.
         computed_by: implementations of the forward passes of source and result.
@@ -115,6 +118,7 @@ class Certificate:
     parity: Comparison
     rounding: Comparison | None
     approximation: Comparison | None
+    dropped_rows: float
     not_compared: tuple[str, ...]
     proteins: tuple[str, ...]
     computed_by: tuple[str, str]
@@ -127,6 +131,11 @@ class Certificate:
             if comparison is not None:
                 stage, difference = comparison.worst
                 lines.append(f"  {name}: {difference:.3g} of the largest value ({stage}), allowed {comparison.bound:g}")
+        if self.dropped_rows > TOLERANCE:
+            lines.append(
+                f"  rows without a token (padding) raise the source's loss by up to {self.dropped_rows:.3g}; the"
+                " result's loss is that over the tokens"
+            )
         if self.not_compared:
             lines.append(f"  not compared, because only one side has it: {', '.join(self.not_compared)}")
         return lines
@@ -135,6 +144,7 @@ class Certificate:
         comparisons = {"parity": self.parity, "rounding": self.rounding, "approximation": self.approximation}
         return {
             **{name: None if value is None else value.as_json() for name, value in comparisons.items()},
+            "largest_effect_of_dropped_rows_on_loss": self.dropped_rows,
             "not_compared": list(self.not_compared),
             "source_computed_by": self.computed_by[0],
             "result_computed_by": self.computed_by[1],
@@ -175,27 +185,29 @@ def certify(
     longest = random_protein(np.random.default_rng(RANDOM_SEED + 1), positions - 2)
     right = result.reference_forward(None)
 
-    def differences(left: ReferenceForward, relative: bool) -> tuple[dict[str, float], tuple[str, ...]]:
+    def differences(left: ReferenceForward, relative: bool) -> Differences:
         return compare(left, right, proteins, longest, relative, advance)
 
     half = dtype in ROUNDING_BOUNDS
     left = source.reference_forward(dtype if half else None)
-    found, not_compared = differences(left, False)
+    found = differences(left, False)
     computed_by = (left.description, right.description)
     approximation = None
-    if approximate_head and LOGITS in found:
-        del found[LOGITS]
-        apart = differences(source.reference_forward(None), True)[0][LOGITS]
-        approximation = Comparison({LOGITS: apart}, APPROXIMATION_BOUND, True)
-    parity = Comparison(found, TOLERANCE, False)
+    if approximate_head and LOGITS in found.stages:
+        apart = differences(source.reference_forward(None), True).stages
+        approximation = Comparison({name: apart[name] for name in (LOGITS, LOSS)}, APPROXIMATION_BOUND, True)
+        for name in approximation.differences:
+            del found.stages[name]
+    parity = Comparison(found.stages, TOLERANCE, False)
     rounding = None
     if half:
-        found = differences(source.reference_forward(None), True)[0]
-        rounding = Comparison(found, ROUNDING_BOUNDS[dtype], True)
+        stages = differences(source.reference_forward(None), True).stages
+        stages.pop(LOSS, None)  # a function of the logits, and compared exactly above
+        rounding = Comparison(stages, ROUNDING_BOUNDS[dtype], True)
     for comparison, what in ((parity, "weights"), (approximation, "LM head"), (rounding, f"weights, now {dtype},")):
         if comparison is not None and not comparison.passed:
             raise ParityError(_parity_message(comparison, what, result))
-    return Certificate(parity, rounding, approximation, not_compared, proteins, computed_by)
+    return Certificate(parity, rounding, approximation, found.dropped_rows, found.not_compared, proteins, computed_by)
 
 
 def certificate_steps(dtype: torch.dtype, approximate_head: bool) -> int:
@@ -229,6 +241,21 @@ def _check_sizes(source: ComparedModel, result: ComparedModel) -> None:
             raise ParityError(f"{name} is {one} in {source.path}, but {other} in {result.path}")
 
 
+@dataclass
+class Differences:
+    """The differences of two forward passes.
+
+    Args:
+        stages: largest difference of each activation over all proteins.
+        not_compared: activations that only one side has.
+        dropped_rows: see :class:`Certificate`.
+    """
+
+    stages: dict[str, float]
+    not_compared: tuple[str, ...] = ()
+    dropped_rows: float = 0.0
+
+
 def compare(
     source: ReferenceForward,
     result: ReferenceForward,
@@ -236,9 +263,13 @@ def compare(
     longest: str,
     relative: bool,
     advance: Callable[[], None] = lambda: None,
-) -> tuple[dict[str, float], tuple[str, ...]]:
-    """The largest difference of each activation over all proteins, and the activations that one side lacks."""
-    differences: dict[str, float] = {}
+) -> Differences:
+    """Compare the activations of two forward passes, and the loss over all rows of the result's output layer.
+
+    The result's loss is compared with that over the tokens of the source: it must not depend on rows without a token,
+    which a format may add as padding.
+    """
+    differences = Differences({})
 
     def both(function: Callable[[ReferenceForward], Any]) -> tuple[Any, Any]:
         values = []
@@ -247,15 +278,22 @@ def compare(
             advance()
         return values[0], values[1]
 
-    _update(differences, "embeddings", *both(lambda side: side.embeddings(longest)), relative)
+    _update(differences.stages, "embeddings", *both(lambda side: side.embeddings(longest)), relative)
     alone: set[str] = set()
     for batch in _batches(proteins):
         left, right = both(partial(_states, batch))
-        for expected, found in zip(left, right, strict=True):
-            alone |= expected.keys() ^ found.keys()
+        for protein, expected, found in zip(batch, left, right, strict=True):
+            if LOSS in expected:
+                tokens = torch.from_numpy(TAPETokenizer().encode(protein))
+                over_tokens = cross_entropy(expected[LOGITS], tokens)
+                effect = float((expected[LOSS] - over_tokens).abs().max())
+                differences.dropped_rows = max(differences.dropped_rows, effect)
+                expected[LOSS] = over_tokens
+            alone |= (expected.keys() ^ found.keys()) - {LOSS}  # which is not compared only if the logits aren't either
             for name in (name for name in expected if name in found):
-                _update(differences, name, expected[name], found[name], relative)
-    return differences, tuple(sorted(alone))
+                _update(differences.stages, name, expected[name], found[name], relative)
+    differences.not_compared = tuple(sorted(alone))
+    return differences
 
 
 def _states(batch: Sequence[str], side: ReferenceForward) -> list[dict[str, Tensor]]:

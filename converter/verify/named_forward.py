@@ -17,7 +17,7 @@ from tape.configs import ProteinBertConfig
 from tape.models.lazy_tensors import LazyTensor
 from tape.tokenizers import IUPAC_VOCAB
 
-from .reference_forward import FINAL, LOGITS, POOLED, layer_activations, rounded
+from .reference_forward import FINAL, LOGITS, LOSS, POOLED, cross_entropy, layer_activations, rounded
 from .reference_layers import apply_activation, layer_norm, packed_attention
 
 
@@ -155,6 +155,11 @@ class NamedForward:
         """All proteins are packed into one row, each attending to itself, so that every weight is loaded once."""
         lengths = [len(protein) + 2 for protein in proteins]
         stages = self._states(torch.cat([self.embeddings(protein) for protein in proteins]), lengths)
+        if self._names.head_bias in self._weights:
+            scores = self._scores(stages[FINAL])
+            rows = torch.tensor([row for protein in proteins for row in self._rows_of(protein)])
+            stages[LOGITS] = scores[:, list(self._settings.token_rows)]
+            stages[LOSS] = cross_entropy(scores, rows)
         pooled = stages.pop(POOLED, None)
         split = {name: state.split(lengths) for name, state in stages.items()}
         if pooled is not None:
@@ -163,7 +168,7 @@ class NamedForward:
 
     @torch.no_grad()
     def embeddings(self, protein: str) -> Tensor:
-        ids = [self._settings.token_rows[IUPAC_VOCAB[token]] for token in ("<cls>", *protein, "<sep>")]
+        ids = self._rows_of(protein)
         table = "bert.embeddings.{}_embeddings.weight"
         words = self._look_up(table.format("word"), ids)
         types = self._look_up(table.format("token_type"), [0] * len(ids))
@@ -181,9 +186,11 @@ class NamedForward:
         if self._names.pooler and self._names.pooler + ".weight" in self._weights:
             first = hidden[[sum(lengths[:number]) for number in range(len(lengths))]]
             stages[POOLED] = torch.tanh(self._linear(self._names.pooler, first))
-        if self._names.head_bias in self._weights:
-            stages[LOGITS] = self._logits(hidden)
         return stages
+
+    def _rows_of(self, protein: str) -> list[int]:
+        """Embedding rows of a protein's tokens."""
+        return [self._settings.token_rows[IUPAC_VOCAB[token]] for token in ("<cls>", *protein, "<sep>")]
 
     def _block(self, number: int, hidden: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
         """The keys of all heads and the output of a block, both (T, H)."""
@@ -210,12 +217,12 @@ class NamedForward:
             return hidden + part(self._norm(norm, hidden))
         return self._norm(norm, hidden + part(hidden))
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def _scores(self, hidden: Tensor) -> Tensor:
+        """The logits of all rows of the output layer, (T, rows)."""
         features = apply_activation(self._linear(self._names.head_dense, hidden), self._settings.head_activation)
         features = self._norm(self._names.head_norm, features)
         words = "bert.embeddings.word_embeddings.weight"
-        scores = self._multiply(words, features) + self._vector(self._names.head_bias)
-        return scores[:, list(self._settings.token_rows)]
+        return self._multiply(words, features) + self._vector(self._names.head_bias)
 
     def _linear(self, name: str, inputs: Tensor) -> Tensor:
         return self._multiply(name + ".weight", inputs) + self._vector(name + ".bias")

@@ -21,6 +21,7 @@ from tape.tokenizers import TAPETokenizer
 FINAL = "final layer norm"
 POOLED = "pooled"
 LOGITS = "logits"
+LOSS = "loss over all rows"
 
 
 class ReferenceForward(Protocol):
@@ -36,11 +37,19 @@ class ReferenceForward(Protocol):
         """The activations of each protein by name: ``layer 0 keys``, ``layer 0``, ... ``final layer norm``, each (L +
         2, H), and, with a head, ``logits`` (L + 2, 30) in the order of the TAPE vocabulary.
 
+        With a head there is also ``loss over all rows`` (L + 2, 1): the cross entropy of each token, in nats, if all
+        rows of the checkpoint's output layer take part in the softmax, those without a token (padding) included.
+
         Keys are included because the bias of a key cancels in the softmax, so that no later activation depends on it.
         """
 
     def embeddings(self, protein: str) -> Tensor:
         """The sum of the embeddings of a protein, (L + 2, H)."""
+
+
+def cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
+    """The loss of each target in nats, (..., 1), from scores (..., rows) and targets (...)."""
+    return torch.logsumexp(scores, dim=-1, keepdim=True) - scores.gather(-1, targets.unsqueeze(-1))
 
 
 def layer_activations(number: int) -> tuple[str, str]:
@@ -149,10 +158,12 @@ class ModelForward:
     def states(self, proteins: Sequence[str]) -> list[dict[str, Tensor]]:
         ids = [self._ids(protein) for protein in proteins]
         self._recorder.stages = {}
-        output, pooled = self._bert(*pad_batch(ids))[:2]
+        batch, mask = pad_batch(ids)
+        output, pooled = self._bert(batch, mask)[:2]
         stages = self._recorder.stages | {FINAL: output}
         if self._has_head:
             stages[LOGITS] = self._head(output)[0]
+            stages[LOSS] = cross_entropy(stages[LOGITS], batch)
         found = cut_padding(stages, ids)
         if self._bert.config.layer_norm_position == "post":  # in a pre-layer-norm model it is a row of the final states
             for row, states in enumerate(found):

@@ -113,6 +113,8 @@ def test_embedding_rows_are_in_the_order_of_megatrons_vocabulary(tmp_path: Path,
     for row, token in enumerate(SPECIAL + LETTERS):
         assert torch.equal(rows[row], truth.words[token]) or token == "[unused1]"
     assert not rows[31:].any()
+    bias = content["model"]["lm_head"]["bias"]
+    assert torch.equal(bias[[5, *range(31, 128)]], torch.full((98,), -1e4))  # [unused1] and padding
     assert {path.name for path in tmp_path.iterdir()} == {"m.pt", "m.conversion.json"}
     convert(ConversionRequest(tmp_path / "m.pt", tmp_path / "back"), silent)
     assert_same_model(tape, tmp_path / "back")

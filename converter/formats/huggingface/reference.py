@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from converter.verify.reference_forward import (
     FINAL,
     LOGITS,
+    LOSS,
     POOLED,
     ActivationRecorder,
+    cross_entropy,
     cut_padding,
     layer_activations,
     pad_batch,
@@ -100,7 +102,9 @@ class TransformersForward:
         hidden = output[0]
         stages = self._recorder.stages | {FINAL: hidden}
         if self._has_head:
-            stages[LOGITS] = self._head(hidden)[..., self._rows]
+            scores = self._head(hidden)
+            stages[LOGITS] = scores[..., self._rows]
+            stages[LOSS] = cross_entropy(scores, batch)
         found = cut_padding(stages, ids)
         if self._pools:
             for row, states in enumerate(found):

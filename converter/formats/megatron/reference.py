@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from converter.verify.reference_forward import FINAL, LOGITS, layer_activations, rounded
+from converter.verify.reference_forward import FINAL, LOGITS, LOSS, layer_activations, rounded
 from converter.verify.reference_layers import apply_activation, layer_norm, packed_attention
 from tape.tokenizers import IUPAC_VOCAB
 
@@ -66,13 +66,19 @@ class MegatronForward:
         """All proteins are packed into one row, each attending to itself, so that every weight is loaded once."""
         hidden = torch.cat([self.embeddings(protein) for protein in proteins])
         lengths = [len(protein) + 2 for protein in proteins]
-        split = {name: state.split(lengths) for name, state in self._states(hidden, lengths).items()}
+        states = self._states(hidden, lengths)
+        last = self._stages[-1]
+        if "lm_head.dense.weight" in last[0].tensors:
+            shares = self._scores(last, states[FINAL])
+            states[LOGITS] = torch.cat(shares, dim=1)[:, [self._row_of[_plain(token)] for token in IUPAC_VOCAB]]
+            states[LOSS] = _parallel_cross_entropy(shares, torch.cat([self._rows(protein) for protein in proteins]))
+        split = {name: state.split(lengths) for name, state in states.items()}
         return [{name: parts[number] for name, parts in split.items()} for number in range(len(proteins))]
 
     @torch.no_grad()
     def embeddings(self, protein: str) -> Tensor:
         first = self._stages[0]
-        ids = torch.tensor([self._row_of[token] for token in ("CLS", *protein, "SEP")])
+        ids = self._rows(protein)
         embedded = sum((self._lookup(first, rank, ids) for rank in range(len(first))), start=torch.zeros(()))
         embedded = embedded + self._get(first[0], "language_model.embedding.position_embeddings.weight")[: len(ids)]
         types = "language_model.embedding.tokentype_embeddings.weight"
@@ -85,10 +91,12 @@ class MegatronForward:
                 keys, hidden = self._block(stage, f"language_model.transformer.layers.{layer}.", hidden, lengths)
                 states |= zip(layer_activations(len(states) // 2), (keys, hidden), strict=True)
         last = self._stages[-1]
-        states[FINAL] = hidden = self._norm(last[0], "language_model.transformer.final_layernorm", hidden)
-        if "lm_head.dense.weight" in last[0].tensors:
-            states[LOGITS] = self._logits(last, hidden)
+        states[FINAL] = self._norm(last[0], "language_model.transformer.final_layernorm", hidden)
         return states
+
+    def _rows(self, protein: str) -> Tensor:
+        """Embedding rows of a protein's tokens, (L + 2,)."""
+        return torch.tensor([self._row_of[token] for token in ("CLS", *protein, "SEP")])
 
     def _lookup(self, stage: Sequence[RankFile], rank: int, ids: Tensor) -> Tensor:
         """A rank's term of the word embeddings: its own rows, and zeros for the tokens of other ranks."""
@@ -131,8 +139,8 @@ class MegatronForward:
         wide = apply_activation(self._linear(rank, name + "mlp.dense_h_to_4h", normed), self._settings.activation)
         return wide @ self._get(rank, name + "mlp.dense_4h_to_h.weight").T
 
-    def _logits(self, stage: Sequence[RankFile], hidden: Tensor) -> Tensor:
-        """Every rank computes the logits of its vocabulary rows; the columns are then put into TAPE's order."""
+    def _scores(self, stage: Sequence[RankFile], hidden: Tensor) -> list[Tensor]:
+        """The logits that every rank computes, of its vocabulary rows, (T, rows / ranks) each."""
         tied = "word_embeddings_for_head.weight" if len(self._stages) > 1 else None
         shares = []
         for rank in stage:
@@ -140,7 +148,7 @@ class MegatronForward:
             features = self._norm(rank, "lm_head.layernorm", features)
             table = self._get(rank, tied or "language_model.embedding.word_embeddings.weight")
             shares.append(features @ table.T + self._get(rank, "lm_head.bias"))
-        return torch.cat(shares, dim=1)[:, [self._row_of[_plain(token)] for token in IUPAC_VOCAB]]
+        return shares
 
     def _linear(self, rank: RankFile, name: str, inputs: Tensor) -> Tensor:
         return inputs @ self._get(rank, name + ".weight").T + self._get(rank, name + ".bias")
@@ -151,6 +159,21 @@ class MegatronForward:
 
     def _get(self, rank: RankFile, name: str) -> Tensor:
         return rounded(rank.tensors[name], self._rounded_to)
+
+
+def _parallel_cross_entropy(shares: Sequence[Tensor], targets: Tensor) -> Tensor:
+    """Megatron-LM's vocabulary-parallel cross entropy, (T, 1), in which every row takes part, padding included.
+
+    Maximum, sum of exponentials and target logit are reduced over the ranks.
+    """
+    largest = torch.stack([share.amax(dim=1) for share in shares]).amax(dim=0)
+    total = sum((torch.exp(share - largest[:, None]).sum(dim=1) for share in shares), start=torch.zeros(()))
+    target, first = torch.zeros_like(largest), 0
+    for share in shares:
+        here = (targets >= first) & (targets < first + share.shape[1])
+        target = target + share[torch.arange(len(targets)), torch.where(here, targets - first, 0)] * here
+        first += share.shape[1]
+    return (torch.log(total) + largest - target)[:, None]
 
 
 def _plain(token: str) -> str:

@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from converter.convert import ConversionRequest, convert
 from converter.formats.detection import Source, open_source
+from converter.mapping import transforms
 from converter.options import SourceOptions
 from converter.verify.certificate import Comparison, certificate_proteins, certify
-from converter.verify.reference_forward import FINAL, LOGITS, ModelForward
+from converter.verify.reference_forward import FINAL, LOGITS, LOSS, ModelForward
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError
 from tape.models.lazy_tensors import LazyTensor
@@ -95,9 +96,52 @@ def test_the_certificate_covers_every_layer(source: Source, good: Path, truth: T
     certificate = certify(source, open_source(good, SourceOptions()), torch.float32)
     stages = certificate.parity.differences
     layers = [name for n in range(truth.layers) for name in (f"layer {n} keys", f"layer {n}")]
-    assert list(stages) == ["embeddings", *layers, FINAL, LOGITS]
+    assert list(stages) == ["embeddings", *layers, FINAL, LOGITS, LOSS]
     assert max(stages.values()) < 1e-9
     assert certificate.rounding is None
+
+
+def test_the_loss_counts_the_rows_of_padding(source: Source, truth: Truth) -> None:
+    """The reference computes it rank by rank; here it is one matrix with all 256 rows, 225 of them noise."""
+    (states,) = source.reference_forward(None).states([PROTEIN])
+    hidden = oracle(truth).cls.predictions.transform(states[FINAL]).detach()
+    noise = torch.full((225, truth.hidden), 7.5)
+    words = torch.cat([torch.stack([truth.words[token] for token in (*SPECIAL, *LETTERS)]), noise]).double()
+    bias = torch.tensor([*(truth.word_bias[token] for token in (*SPECIAL, *LETTERS)), *[7.5] * 225]).double()
+    rows = torch.tensor([(*SPECIAL, *LETTERS).index(token) for token in ("[CLS]", *PROTEIN, "[SEP]")])
+    expected = torch.nn.functional.cross_entropy(hidden @ words.T + bias, rows, reduction="none")
+    assert torch.allclose(states[LOSS][:, 0], expected, rtol=0, atol=1e-9)
+
+
+def test_the_effect_of_dropped_rows_is_reported(source: Source, good: Path) -> None:
+    certificate = certify(source, open_source(good, SourceOptions()), torch.float32)
+    assert certificate.dropped_rows > 1
+    assert certificate.as_json()["largest_effect_of_dropped_rows_on_loss"] == certificate.dropped_rows
+    assert any("rows without a token" in line for line in certificate.summary())
+    again = certify(open_source(good, SourceOptions()), open_source(good, SourceOptions()), torch.float32)
+    assert again.dropped_rows < 1e-9
+    assert not any("rows without a token" in line for line in again.summary())
+
+
+@pytest.mark.parametrize("tensor_parallel", [1, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_rows_of_padding_do_not_change_megatrons_loss(
+    tmp_path: Path, good: Path, tensor_parallel: int, dtype: torch.dtype
+) -> None:
+    request = ConversionRequest(good, tmp_path / "mega", "megatron", dtype, tensor_parallel)
+    certificate = convert(request, progress=lambda line: None)
+    assert certificate.parity.differences[LOSS] < 1e-9
+    written = open_source(tmp_path / "mega", SourceOptions())
+    assert certify(written, written, dtype).dropped_rows < 1e-9
+
+
+def test_rows_of_padding_with_probability_are_refused(
+    tmp_path: Path, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transforms, "PADDING_BIAS", 0.0)
+    with pytest.raises(CheckpointError, match="loss over all rows differs by"):
+        convert(ConversionRequest(good, tmp_path / "mega", "megatron"), progress=lambda line: None)
+    assert not (tmp_path / "mega").exists()
 
 
 def test_padding_does_not_change_the_states(good: Path) -> None:
