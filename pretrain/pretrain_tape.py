@@ -23,6 +23,7 @@ if __name__ == "__main__":  # importable from any directory without installation
 from pretrain import build, trace
 from pretrain.config.arguments import PretrainConfig, parse_arguments
 from pretrain.data.splits import open_splits
+from pretrain.data.verification import CorpusVerification
 from pretrain.monitor import LostRankError, watched
 from pretrain.parallel import choose_backend, open_control_group, open_parallel_context
 from pretrain.preemption import StopSignals
@@ -109,7 +110,11 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
             StopConditions(signals, writer, control_group, config.training.exit_minutes, began),
             NonFiniteSteps(config.training.max_skipped_steps, order, splits.train, control_group),
         )
-        trainer.fit(state, iter(batches), run)
+        verified = splits.corpora if context.is_main else []
+        with trace.span("verify the corpora", SpanTimeout.BUSY):
+            verification = stack.enter_context(CorpusVerification(verified, config.data.verify))
+        trainer.fit(state, verification.checked(batches), run)
+        verification.finish()
 
 
 if __name__ == "__main__":

@@ -177,7 +177,7 @@ def _data(options: argparse.Namespace) -> DataConfig:
         )
     )
     workers = min(options.num_workers, usable_cores())  # Megatron-LM's large example requests 96
-    return DataConfig(corpora, train, valid, test, options.split, options.vocab_file, workers)
+    return DataConfig(corpora, train, valid, test, options.split, options.vocab_file, workers, options.verify_data)
 
 
 def _samples(options: argparse.Namespace) -> SampleConfig:

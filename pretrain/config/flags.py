@@ -7,6 +7,7 @@ from typing import Any
 
 from pretrain.data.indexed_dataset import LAYOUTS
 from pretrain.data.packing import LONG_DOCUMENT_RULES
+from pretrain.data.verification import VERIFICATION_TIMES
 from pretrain.optim.optimizer import OPTIMIZERS
 from pretrain.parallel import BACKENDS, PIPELINE_SCHEDULES, RECOMPUTATIONS
 from tape.cli.types import fraction, non_negative_float, non_negative_int, positive_float, positive_int
@@ -101,6 +102,15 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--vocab-file", help="vocabulary of a corpus without a .json sidecar, such as one written by Megatron-LM"
+    )
+    group.add_argument(
+        "--verify-data",
+        choices=VERIFICATION_TIMES,
+        nargs="?",
+        const="start",
+        default="background",
+        help="when the corpora are compared with the SHA-256 in their sidecars: in the background of the run, or at its"
+        " start (also without a value), or never",
     )
     group.add_argument(
         "--tokenizer-type",

@@ -49,6 +49,7 @@ class CorpusDescription:
         filtered: number of omitted records, by reason.
         unknown: ``residues``, the number of unknown residues, and ``meaning``, the definition of unknown; empty in
             older corpora.
+        sha256: SHA-256 of the files ``bin`` and ``idx``; empty in older corpora.
     """
 
     documents: int
@@ -59,6 +60,7 @@ class CorpusDescription:
     substitutions: dict[str, int] = field(default_factory=dict)
     filtered: dict[str, int] = field(default_factory=dict)
     unknown: dict[str, Any] = field(default_factory=dict)
+    sha256: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
@@ -82,8 +84,9 @@ def read_description(prefix: str | os.PathLike[str]) -> CorpusDescription | None
         sources = tuple(CorpusSource(**source) for source in values["sources"])
         names = ("documents", "tokens", "tokenizer", "vocabulary_fingerprint", "substitutions", "filtered")
         fields = {name: values[name] for name in names}
-        return CorpusDescription(sources=sources, unknown=values.get("unknown", {}), **fields)
-    except (KeyError, TypeError) as error:
+        sha256 = {str(name): str(digest) for name, digest in values.get("sha256", {}).items()}
+        return CorpusDescription(sources=sources, unknown=values.get("unknown", {}), sha256=sha256, **fields)
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: damaged corpus description ({type(error).__name__}: {error})") from error
 
 

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tape.errors import DataError
+from tape.io.checksums import HashingStream
 
 MMAP_MAGIC = b"MMIDIDX\x00\x00"
 LAZY_MAGIC = b"TNTIDX\x00\x00"
@@ -39,6 +40,7 @@ _DTYPES: dict[int, type[np.integer[Any]]] = {
 }
 _CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
 _UINT16_LIMIT = 65500  # as in Megatron-LM: ids of a smaller vocabulary are stored as uint16
+_LARGEST_TOKENS = 1 << 57  # of a corpus: their bytes stay far from the limit of int64
 _COPY_SEQUENCES = 1 << 20  # sequences per chunk when the index is assembled; bounds memory
 
 
@@ -186,6 +188,11 @@ def _read_lazy_index(path: Path, content: np.ndarray) -> _Index:
     header = struct.unpack_from("<QQQQQQ", content[:_LAZY_HEADER_BYTES].tobytes(), 8)
     version, code, itemsize, sequences, dimensions, boundaries = header
     _check_version(path, version)
+    if itemsize != _dtype_of(path, code).itemsize:
+        raise DataError(
+            f"{path}: damaged: it states {itemsize} bytes per token, its element type {code} has"
+            f" {_dtype_of(path, code).itemsize}"
+        )
     _expect_bytes(path, content, _LAZY_HEADER_BYTES + 8 * (2 * (sequences + 1) + dimensions + boundaries))
     if dimensions != sequences:
         raise DataError(f"{path}: contains items with more than one dimension; only sequences of tokens are supported")
@@ -226,8 +233,12 @@ def _check_index(path: Path, index: _Index) -> None:
         raise DataError(f"{path}: the corpus is empty, it has no sequences")
     if len(documents) < 2 or documents[0] != 0 or documents[-1] != sequences or (np.diff(documents) < 0).any():
         raise DataError(f"{path}: damaged: its document boundaries do not run from 0 to {sequences}")
+    for name, values in (("size", index.sizes), ("start", index.starts)):
+        for place in (int(values.argmin()), int(values.argmax())):
+            if not 0 <= values[place] <= _LARGEST_TOKENS:
+                raise DataError(f"{path}: damaged: sequence {place} has {name} {values[place]}")
     ends = index.starts[:sequences] * index.unit + index.sizes * np.int64(index.dtype.itemsize)
-    if index.starts[0] != 0 or index.sizes.min() < 0 or (index.starts[1:sequences] * index.unit != ends[:-1]).any():
+    if index.starts[0] != 0 or (index.starts[1:sequences] * index.unit != ends[:-1]).any():
         raise DataError(f"{path}: damaged: its sequences are not contiguous")
 
 
@@ -277,6 +288,8 @@ class IndexedDatasetWriter:
         self._folder.mkdir()
         self._complete = False
         self._ids: BinaryIO = (self._folder / "bin").open("wb")
+        self._hashed_ids = HashingStream(self._ids)
+        self._description: dict[str, Any] | None = None
         self._sizes: BinaryIO = (self._folder / "sizes").open("wb")
         self._boundaries: BinaryIO = (self._folder / "documents").open("wb")
         self._boundaries.write(np.zeros(1, dtype="<i8").tobytes())
@@ -295,7 +308,7 @@ class IndexedDatasetWriter:
         """
         if np.sum(sizes) != len(ids) or np.sum(documents) != len(sizes):
             raise ValueError(f"sizes sum to {np.sum(sizes)}, not {len(ids)}, or documents not to {len(sizes)}")
-        self._ids.write(np.asarray(ids, dtype=self.dtype).tobytes())
+        self._hashed_ids.write(np.asarray(ids, dtype=self.dtype).tobytes())
         self._sizes.write(np.asarray(sizes, dtype="<i4").tobytes())
         ends = self.sequences + np.cumsum(documents, dtype="<i8")
         self._boundaries.write(ends.tobytes())
@@ -304,11 +317,8 @@ class IndexedDatasetWriter:
         self.tokens += len(ids)
 
     def describe(self, description: dict[str, Any]) -> None:
-        """Set the content of the sidecar ``PREFIX.json``."""
-        with (self._folder / "json").open("w", encoding="utf-8") as stream:
-            stream.write(json.dumps(description, indent=2, sort_keys=True) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        """Set the content of the sidecar ``PREFIX.json``, to which :meth:`complete` adds the digests of the files."""
+        self._description = dict(description)
 
     def complete(self) -> None:
         """Write the index and flush all files to disk; nothing can be added afterwards."""
@@ -317,7 +327,9 @@ class IndexedDatasetWriter:
                 stream.flush()
                 os.fsync(stream.fileno())
                 stream.close()
-            self._write_index()
+            digests = {"bin": self._hashed_ids.hexdigest(), "idx": self._write_index()}
+            if self._description is not None:
+                self._write_sidecar({**self._description, "sha256": digests})
             self._complete = True
 
     def __exit__(
@@ -337,20 +349,29 @@ class IndexedDatasetWriter:
     def _streams(self) -> tuple[BinaryIO, ...]:
         return self._ids, self._sizes, self._boundaries
 
-    def _write_index(self) -> None:
+    def _write_index(self) -> str:
+        """Write the index; returns its SHA-256."""
         with (self._folder / "idx").open("wb") as stream:
-            (self._write_mmap_index if self.layout == "mmap" else self._write_lazy_index)(stream)
+            hashed = HashingStream(stream)
+            (self._write_mmap_index if self.layout == "mmap" else self._write_lazy_index)(hashed)
+            stream.flush()
+            os.fsync(stream.fileno())
+        return hashed.hexdigest()
+
+    def _write_sidecar(self, description: dict[str, Any]) -> None:
+        with (self._folder / "json").open("w", encoding="utf-8") as stream:
+            stream.write(json.dumps(description, indent=2, sort_keys=True) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
 
-    def _write_mmap_index(self, stream: BinaryIO) -> None:
+    def _write_mmap_index(self, stream: HashingStream) -> None:
         header = struct.pack("<QBQQ", _VERSION, _CODES[self.dtype], self.sequences, self.documents + 1)
         stream.write(MMAP_MAGIC + header)
         self._copy("sizes", stream)
         self._write_starts(stream, self.dtype.itemsize)
         self._copy("documents", stream)
 
-    def _write_lazy_index(self, stream: BinaryIO) -> None:
+    def _write_lazy_index(self, stream: HashingStream) -> None:
         stream.write(LAZY_MAGIC + struct.pack("<QQQ", _VERSION, _CODES[self.dtype], self.dtype.itemsize))
         stream.write(struct.pack("<QQQ", self.sequences, self.sequences, self.documents + 1))
         # Offsets into the list of dimensions: every item has exactly one.
@@ -362,7 +383,7 @@ class IndexedDatasetWriter:
             stream.write(sizes.astype("<i8").tobytes())
         self._copy("documents", stream)
 
-    def _write_starts(self, stream: BinaryIO, unit: int) -> None:
+    def _write_starts(self, stream: HashingStream, unit: int) -> None:
         start = 0
         for sizes in self._stored_sizes():
             ends = start + np.cumsum(sizes, dtype=np.int64)
@@ -374,7 +395,7 @@ class IndexedDatasetWriter:
             while chunk := source.read(4 * _COPY_SEQUENCES):
                 yield np.frombuffer(chunk, dtype="<i4")
 
-    def _copy(self, name: str, stream: BinaryIO) -> None:
+    def _copy(self, name: str, stream: HashingStream) -> None:
         with (self._folder / name).open("rb") as source:
             shutil.copyfileobj(source, stream)
 

@@ -27,6 +27,7 @@ class DataConfig:
         split: proportions of training, validation and test documents in each of ``corpora``; None for 969,30,1.
         vocabulary_file: vocabulary of corpora without a sidecar file.
         workers: data loader processes.
+        verify: when the corpora are compared with their digests: background, start or never.
     """
 
     corpora: Blend | None = None
@@ -36,6 +37,7 @@ class DataConfig:
     split: str | None = None
     vocabulary_file: str | None = None
     workers: int = 2
+    verify: str = "background"
 
     def __post_init__(self) -> None:
         if (self.corpora is None) == (self.train is None):
@@ -57,6 +59,12 @@ class Splits:
     train: Samples
     valid: Samples | None
     test: Samples | None
+
+    @property
+    def corpora(self) -> list[str]:
+        """Path prefixes of all corpora, each once."""
+        samples = [split for split in (self.train, self.valid, self.test) if split is not None]
+        return list(dict.fromkeys(part.corpus.prefix for split in samples for part in split.parts))
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,13 @@ def _describe_corpus(corpus: Corpus) -> dict[str, Any]:
     description = read_description(corpus.prefix)
     hashes = "" if description is None else " ".join(source.sha256 for source in description.sources)
     sources = hashlib.sha256(hashes.encode()).hexdigest()[:16] if hashes else None
-    return {"proteins": len(corpus), "residues": int(corpus.dataset.tokens), "sources": sources}
+    digest = None if description is None else description.sha256.get("bin")
+    return {
+        "proteins": len(corpus),
+        "residues": int(corpus.dataset.tokens),
+        "sources": sources,
+        "digest": None if digest is None else digest[:16],
+    }
 
 
 def check_samples(path: object, saved: Mapping[str, Any], wanted: Mapping[str, Any], allowed: bool) -> list[str]:
@@ -74,7 +80,7 @@ def check_samples(path: object, saved: Mapping[str, Any], wanted: Mapping[str, A
     Raises:
         CheckpointError: if they differ and are not allowed to; names both values of each difference.
     """
-    differences = _differences(saved, wanted)
+    differences = _differences(_with_known_digests(saved, wanted), _with_known_digests(wanted, saved))
     if not differences:
         return []
     if allowed:
@@ -82,6 +88,18 @@ def check_samples(path: object, saved: Mapping[str, Any], wanted: Mapping[str, A
     raise CheckpointError(
         f"{path}: its run used other samples: {differences}. Use its values, or give --allow-other-samples"
     )
+
+
+def _with_known_digests(samples: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """``samples`` without the digests of corpora whose digest in ``others`` is unknown, as in older checkpoints."""
+    corpora, theirs = samples.get("corpora", []), others.get("corpora", [])
+    if len(corpora) != len(theirs):
+        return dict(samples)
+    known = [
+        corpus if corpus.get("digest") and other.get("digest") else {**corpus, "digest": None}
+        for corpus, other in zip(corpora, theirs, strict=True)
+    ]
+    return {**samples, "corpora": known} if corpora else dict(samples)
 
 
 def schedule_options(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,9 +50,6 @@ class HashingStream:
         self._digest.update(data)
         return self._stream.write(data)
 
-    def flush(self) -> None:
-        self._stream.flush()
-
     def hexdigest(self) -> str:
         return self._digest.hexdigest()
 

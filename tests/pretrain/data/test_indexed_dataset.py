@@ -115,6 +115,29 @@ def test_overlapping_sequences_are_an_error(tmp_path: Path) -> None:
         len(IndexedDataset(prefix))
 
 
+@pytest.mark.parametrize("value", [-(2**63), 2**62, 2**61, -1, 2**63 - 1])
+@pytest.mark.parametrize(("slot", "name"), [(1, "start"), (4, "size")])
+def test_sizes_and_starts_whose_bytes_would_overflow_are_an_error(
+    tmp_path: Path, value: int, slot: int, name: str
+) -> None:
+    prefix = write(tmp_path / "x", [[5, 6, 7], [8, 9], [10]], "lazy")
+    index = bytearray((tmp_path / "x.idx").read_bytes())
+    struct.pack_into("<q", index, 56 + 8 * (4 + slot), value)  # 56 bytes of header, 4 offsets of dimensions
+    (tmp_path / "x.idx").write_bytes(index)
+    with pytest.raises(DataError, match=rf"x\.idx: damaged: sequence \d has {name} {value}"):
+        len(IndexedDataset(prefix))
+
+
+@pytest.mark.parametrize("itemsize", [2**63, 0, 2])
+def test_an_element_size_of_another_type_is_an_error(tmp_path: Path, itemsize: int) -> None:
+    prefix = write(tmp_path / "x", [[5, 6, 7]], "lazy")
+    index = bytearray((tmp_path / "x.idx").read_bytes())
+    struct.pack_into("<Q", index, 24, itemsize)
+    (tmp_path / "x.idx").write_bytes(index)
+    with pytest.raises(DataError, match=rf"x\.idx: damaged: it states {itemsize} bytes per token"):
+        len(IndexedDataset(prefix))
+
+
 def test_empty_corpus_is_an_error(tmp_path: Path) -> None:
     prefix = write(tmp_path / "x", [])
     with pytest.raises(DataError, match="no sequence"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,28 @@ def test_a_corpus_may_be_moved(
     for suffix in (".bin", ".idx", ".json"):
         shutil.copy(f"{corpus_prefix}{suffix}", tmp_path / f"moved{suffix}")
     pretrain_here(flags("--load", run, "--data-path", tmp_path / "moved", "--eval-iters", 0, train_iters=6))
+
+
+def test_a_corpus_of_equal_size_with_another_residue_is_refused(
+    run: Path, tmp_path: Path, proteins: list[str], flags: Flags, pretrain_here: Run
+) -> None:
+    changed = ["W" * len(proteins[0]), *proteins[1:]]
+    (tmp_path / "changed.fasta").write_text("".join(f">p{i}\n{protein}\n" for i, protein in enumerate(changed)))
+    other = preprocess([tmp_path / "changed.fasta"], tmp_path / "changed").prefix
+    sources = json.loads(Path(f"{other}.json").read_text())
+    original = json.loads(Path(f"{flags()[flags().index('--data-path') + 1]}.json").read_text())
+    Path(f"{other}.json").write_text(json.dumps({**sources, "sources": original["sources"]}))
+    with pytest.raises(CheckpointError, match="'digest': '[0-9a-f]{16}'.* in the checkpoint"):
+        pretrain_here(flags("--load", run, "--data-path", other, "--eval-iters", 0, train_iters=6))
+
+
+def test_digests_are_compared_where_both_are_known() -> None:
+    corpus = {"proteins": 3, "residues": 9, "sources": "s"}
+    old, new = {"corpora": [corpus]}, {"corpora": [{**corpus, "digest": "a"}]}
+    assert check_samples("x", old, new, allowed=False) == []
+    assert check_samples("x", new, {"corpora": [{**corpus, "digest": None}]}, allowed=False) == []
+    with pytest.raises(CheckpointError, match="its run used other samples"):
+        check_samples("x", new, {"corpora": [{**corpus, "digest": "b"}]}, allowed=False)
 
 
 def test_another_learning_rate_needs_a_flag(
