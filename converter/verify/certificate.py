@@ -9,7 +9,7 @@ protein as long as the position table.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -217,10 +217,15 @@ def certificate_steps(dtype: torch.dtype, approximate_head: bool) -> int:
 
 
 def _parity_message(comparison: Comparison, what: str, result: ComparedModel) -> str:
-    stage, difference = comparison.worst
+    rest = {name: difference for name, difference in comparison.differences.items() if name != LOSS}
+    if rest and not (others := replace(comparison, differences=rest)).passed:
+        (stage, difference), hint = others.worst, ""
+    else:
+        stage, difference = comparison.worst
+        hint = "; its rows without a token (padding) have probability" if stage == LOSS else ""
     return (
         f"{result.path}: the converted {what} do not compute the same as the source: {stage} differs by"
-        f" {difference:.3g} (allowed {comparison.bound:g})"
+        f" {difference:.3g} (allowed {comparison.bound:g}){hint}"
     )
 
 

@@ -145,6 +145,12 @@ def test_verify_only_names_the_differing_tensor(tmp_path: Path, pair: tuple[Path
         verify_only(copy, pair[0], SourceOptions())
 
 
+def test_verify_only_refuses_a_result_whose_padding_has_probability(pair: tuple[Path, Path]) -> None:
+    mega, tape = pair
+    with pytest.raises(ParityError, match=r"loss over all rows differs .* rows without a token \(padding\) have prob"):
+        verify_only(tape, mega, SourceOptions())
+
+
 def test_integer_weights_are_refused(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     copy = Path(shutil.copytree(pair[1], tmp_path / "copy", ignore=WITHOUT_SUMS))
     state = load_file(copy / "model.safetensors")
