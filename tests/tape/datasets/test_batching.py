@@ -165,7 +165,7 @@ def test_evaluation_under_a_token_budget_covers_every_protein_once(world_size: i
     assert sorted(np.concatenate(batches)) == EVERYONE.tolist()
     assert max(map(padded_tokens, batches)) <= 900
     assert max(batch.size for batch in batches) == 7
-    assert len(batches) < EVERYONE.size / 2  # the budget is used: not one protein a pass
+    assert len(batches) < EVERYONE.size / 2  # the budget is used: more than one protein per pass
 
 
 def test_a_token_budget_that_no_plan_can_keep_is_refused() -> None:

@@ -117,7 +117,7 @@ class LargestTensor(TorchDispatchMode):
 @pytest.mark.parametrize("architecture", ["linear", "resnet"])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_no_pair_tensor_is_ever_made(architecture, dropout):  # bug 37 in docs/compatibility.md
-    length, hidden = 100, 128  # so that neither 64 channels a pair nor 64 weighted copies of the states are as large
+    length, hidden = 100, 128  # so that neither 64 channels per pair nor 64 weighted copies of the states are as large
     head = PairwiseContactPredictionHead(hidden, architecture=architecture, num_blocks=1, dropout=dropout).train()
     states = torch.randn(1, length, hidden, requires_grad=True)
     targets = torch.randint(0, 2, (1, length - 2, length - 2))
