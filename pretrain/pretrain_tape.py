@@ -28,6 +28,7 @@ from pretrain.monitor import LostRankError, watched
 from pretrain.parallel import choose_backend, open_control_group, open_parallel_context
 from pretrain.preemption import StopSignals
 from pretrain.trace import SpanTimeout
+from pretrain.train.agreement import check_agreement
 from pretrain.train.nonfinite import NonFiniteSteps
 from pretrain.train.resume import describe_samples
 from pretrain.train.stop_conditions import StopConditions
@@ -79,6 +80,7 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
         stack.enter_context(watched(context, launch, control_group, config.parallel.hang_timeout))
         with trace.span("open corpora and checkpoint", SpanTimeout.COLLECTIVE):
             stack.enter_context(build.save_lock(config, context))
+            check_agreement(config.given, config.data, config.checkpoint, control_group)
             splits = open_splits(config.data, config.samples)
             samples = describe_samples(splits.train, config.given, config.batch.global_batch)
             config, changes = build.check_resume(config, samples)

@@ -148,6 +148,17 @@ def find_checkpoint(directory: str | os.PathLike[str], iteration: int | None = N
     return path
 
 
+def describe_latest(directory: str | os.PathLike[str]) -> str:
+    """The checkpoint that :func:`find_checkpoint` finds, as text that is equal on ranks that see the same one."""
+    try:
+        path = find_checkpoint(directory)
+        if path is None:
+            return "no checkpoint"
+        return f"{path.name} (metadata {sha256_of(path / METADATA_NAME)[:16]})"
+    except (CheckpointError, OSError) as error:
+        return str(error)
+
+
 def read_metadata(path: Path) -> dict[str, Any]:
     """Read a checkpoint's ``metadata.json``.
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from .format import FORMAT, INDEX_NAME, METADATA_NAME, POINTER_NAME, VERSION, Ru
 from .index_reader import without_single_process_warning
 from .retention import Retention, remove_leftovers, remove_old_checkpoints
 
+# NFS clients may take some time to see each other's files
+_CACHE_SECONDS = 10.0
+_POLL_SECONDS = 0.25
 # in errors of the operating system (disk, quota or file size limit), of torch's writer, and of _describe_files
 _DISK_FULL_MESSAGES = ("No space left", "quota", "File too large", "write failed", "were written")
 
@@ -168,7 +172,36 @@ def _metadata(
     }
 
 
+def _check_visible(directory: Path, files: dict[str, dict[str, Any]]) -> None:
+    """Check that rank 0 sees the files of all ranks, before older checkpoints are given up for this one.
+
+    Raises:
+        CheckpointError: it doesn't, because hosts have different disks. Names the file and the rank that wrote it.
+    """
+    deadline = time.monotonic() + _CACHE_SECONDS
+    for name, entry in sorted(files.items()):
+        while (size := _visible_size(directory / name)) != entry["bytes"]:
+            if time.monotonic() >= deadline:
+                writer = re.match(r"__(\d+)_", name)
+                found = "does not see it" if size is None else f"sees {size} bytes"
+                raise CheckpointError(
+                    f"{name}: rank {writer[1] if writer else 0} has written {entry['bytes']} bytes, and rank 0 "
+                    f"{found}; --save must be on a file system that all hosts share"
+                )
+            time.sleep(_POLL_SECONDS)
+
+
+def _visible_size(file: Path) -> int | None:
+    """The size of a file; None if it can't be seen."""
+    try:
+        with file.open("rb") as stream:  # opening a file makes NFS ask the server
+            return os.fstat(stream.fileno()).st_size
+    except OSError:
+        return None
+
+
 def _publish(temporary: Path, target: Path, metadata: dict[str, Any], retention: Retention | None) -> None:
+    _check_visible(temporary, metadata["files"])
     write_json(temporary / METADATA_NAME, metadata)
     sync_folder(temporary)
     replace_directory(temporary, target)  # an earlier run may have saved this iteration, too

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tape.errors import DataError, VocabularyMismatchError
 from tape.io.json_files import read_json_object
+from tape.io.sampled_digest import describe_file
 from tape.io.vocabulary_files import read_vocabulary_file
 from tape.tokenizers import TAPETokenizer
 
@@ -135,6 +137,18 @@ class Corpus:
         return translated
 
 
+def without_suffix(prefix: str | os.PathLike[str]) -> str:
+    """The prefix of a corpus that may be given as the name of one of its files."""
+    name = os.fspath(prefix)
+    return name[:-4] if name.endswith((".bin", ".idx")) else name
+
+
+def describe_corpus_files(prefix: str | os.PathLike[str]) -> str:
+    """The files of a corpus, as text that is equal on ranks that see the same ones. Reads samples of them only."""
+    name = without_suffix(prefix)
+    return ", ".join(f"{suffix} {describe_file(Path(name + suffix))}" for suffix in (".bin", ".idx", ".json"))
+
+
 def open_corpus(
     prefix: str | os.PathLike[str],
     tokenizer: TAPETokenizer,
@@ -151,8 +165,7 @@ def open_corpus(
         VocabularyMismatchError: if the vocabulary of the corpus is another one, or unknown.
         DataError: if a file is missing or damaged.
     """
-    name = os.fspath(prefix)
-    name = name[:-4] if name.endswith((".bin", ".idx")) else name
+    name = without_suffix(prefix)
     dataset = IndexedDataset(name)
     _ = dataset.sizes  # opens the files, so that a damaged one is reported here and not in a data loader worker
     declared = read_vocabulary_file(vocabulary_file) if vocabulary_file is not None else None

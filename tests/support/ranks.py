@@ -60,7 +60,13 @@ class Rank:
         return code
 
 
-def start_ranks(flags: Sequence[str], folder: Path, world: int = 1, fault: str | None = None) -> list[Rank]:
+def start_ranks(
+    flags: Sequence[str],
+    folder: Path,
+    world: int = 1,
+    fault: str | None = None,
+    flags_of_ranks: Sequence[Sequence[object]] | None = None,
+) -> list[Rank]:
     """Start a run of pretrain_tape.py.
 
     Args:
@@ -68,6 +74,7 @@ def start_ranks(flags: Sequence[str], folder: Path, world: int = 1, fault: str |
         folder: directory of the logs.
         world: number of processes.
         fault: ``module:function`` of a test, called in each process with its rank before the run begins.
+        flags_of_ranks: further flags of each rank, such as directories of its own.
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -78,7 +85,8 @@ def start_ranks(flags: Sequence[str], folder: Path, world: int = 1, fault: str |
             environment |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
             environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         log = folder / f"rank_{rank}_{len(list(folder.iterdir()))}.log"
-        process = CONTEXT.Process(target=_run, args=(list(flags), environment, str(log), rank, fault))
+        own = [*flags, *(str(word) for word in (flags_of_ranks[rank] if flags_of_ranks is not None else ()))]
+        process = CONTEXT.Process(target=_run, args=(own, environment, str(log), rank, fault))
         process.start()
         ranks.append(Rank(process, log))
     return ranks

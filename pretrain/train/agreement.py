@@ -1,0 +1,80 @@
+"""What the ranks of a run must agree on before anything is trained: options, corpora, checkpoint and ``--save``.
+
+Each rank reads its own disk and command line. Ranks that read different corpora or resume from different checkpoints
+would train on something that is neither, or wait for each other forever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pretrain.checkpointing import CheckpointConfig, describe_latest
+from pretrain.data.corpus import describe_corpus_files
+from pretrain.data.splits import DataConfig
+from pretrain.parallel import ControlGroup
+from tape.io.sampled_digest import describe_file
+from tape.runtime.agreement import Observation, check_observations, check_shared_directory
+
+# Options that may have different values on different hosts, as long as all of them are given, or none.
+_LOCAL_OPTIONS = frozenset(
+    {
+        "data_path",
+        "train_data_path",
+        "valid_data_path",
+        "test_data_path",
+        "vocab_file",
+        "save",
+        "load",
+        "tensorboard_dir",
+        "num_workers",
+    }
+)
+
+
+def check_agreement(
+    given: Mapping[str, Any], data: DataConfig, checkpoint: CheckpointConfig, control_group: ControlGroup
+) -> None:
+    """Compare options, corpora and checkpoint of all ranks, and try ``--save``; called by all ranks together.
+
+    Args:
+        given: the run's options by name.
+        data: the corpora.
+        checkpoint: ``--load`` and ``--save``.
+        control_group: all ranks.
+
+    Raises:
+        ConfigError: on all ranks, if they differ. Names the ranks, their hosts and what each of them sees.
+    """
+    if control_group.world_size == 1:
+        return
+    check_observations([*_options(given)], control_group.gather)
+    check_observations([*_corpora(data), *_checkpoint(checkpoint)], control_group.gather)
+    if checkpoint.save is not None:
+        check_shared_directory("--save", Path(checkpoint.save), control_group.rank, control_group.gather)
+
+
+def _options(given: Mapping[str, Any]) -> Iterator[Observation]:
+    for name, value in given.items():
+        if name in _LOCAL_OPTIONS:
+            value = "not given" if value is None else "given"
+        yield Observation(f"--{name.replace('_', '-')}", str(value), "Start all ranks with the same options")
+
+
+def _corpora(data: DataConfig) -> Iterator[Observation]:
+    remedy = "Copy the corpus to all hosts, or read it from a file system that all hosts share"
+    blends = {"data-path": data.corpora, "train-data-path": data.train}
+    blends |= {"valid-data-path": data.valid, "test-data-path": data.test}
+    for option, blend in blends.items():
+        for prefix in blend.prefixes if blend is not None else ():
+            yield Observation(f"--{option} {prefix}", describe_corpus_files(prefix), remedy)
+    if data.vocabulary_file is not None:
+        path = Path(data.vocabulary_file)
+        yield Observation(f"--vocab-file {path}", describe_file(path), "Copy the file to all hosts")
+
+
+def _checkpoint(checkpoint: CheckpointConfig) -> Iterator[Observation]:
+    if checkpoint.load is not None:
+        remedy = "--load must be on a file system that all hosts share, or hold the same checkpoint on each of them"
+        yield Observation(f"--load {checkpoint.load}", describe_latest(checkpoint.load), remedy)
