@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -15,14 +16,16 @@ from tape.io.run_layout import experiment_name, resolve_model_directory
 from tape.io.run_lock import lock_beside, run_lock
 from tape.models.model_directory import UNTRAINED
 from tape.registry import registry
-from tape.runtime.distributed import DistributedContext, broadcast_object, run_on_main_rank
+from tape.runtime.distributed import DistributedContext, broadcast_object, run_on_all_ranks, run_on_main_rank
 from tape.runtime.precision import warn_if_slow
+from tape.tasks import TaskType
 from tape.tokenizers import TAPETokenizer
 from tape.version import __version__
 
+from .agreement import check_agreement
 from .checkpoint import TrainerState, load_training_state, save_epoch
 from .config import AdamWConfig, FinetuneConfig
-from .data import check_eval_splits, fit_training_data, load_training_data
+from .data import TrainingData, check_eval_splits, fit_training_data, load_training_data
 from .model import build_model, choose_trained_weights, validation_model
 from .optimizer import make_optimizer
 from .resume import check_later_epochs, epoch_to_resume
@@ -31,6 +34,8 @@ from .run_logger import RunLogger, open_run_logger
 from .seeding import seed_all
 from .seeds import Scores, SeedRun, write_summary
 from .trainer import Finetuner
+
+Checkpoint = tuple[dict[str, Any], TrainerState]
 
 logger = logging.getLogger(__name__)
 
@@ -56,18 +61,8 @@ def finetune(config: FinetuneConfig, context: DistributedContext) -> Path:
 def train_run(config: FinetuneConfig, context: DistributedContext) -> Path:
     """One run: build data, model and trainer, and train; returns the run's directory."""
     seed_all(config.loop.seed)
-    spec = registry.get_task_spec(config.task)
-    data = load_training_data(config.data, spec, validate=config.loop.eval_freq > 0)
-    task_type = task_type_of(spec, data.train)
-    config.loop.batch_size_for(task_type)  # refused before a directory is made
-    warn_if_slow(config.loop.precision, context.device)
-    source = _initial_weights(config)
-    checkpoint = None
-    if config.resume is not None and source is not None:
-        checkpoint = load_training_state(source, verify=config.model.verify)
-    model = choose_trained_weights(config.model, build_model(config.model, config.task, source)).to(context.device)
-    data = fit_training_data(config.data.length, model, data)
-    check_eval_splits(config.data, config.eval_splits, spec, model)
+    data, task_type, source, checkpoint, model = run_on_all_ranks(lambda: _load(config, context), context)
+    run_on_all_ranks(lambda: check_agreement(config, data, source, context), context)
     with ExitStack() as stack:
         run = _open_run_directory(config, source, context, stack)
         if checkpoint is not None:
@@ -81,6 +76,25 @@ def train_run(config: FinetuneConfig, context: DistributedContext) -> Path:
         _log_start(config, finetuner, run, run_logger)
         finetuner.train()
     return run.path
+
+
+def _load(
+    config: FinetuneConfig, context: DistributedContext
+) -> tuple[TrainingData, TaskType, Path | None, Checkpoint | None, nn.Module]:
+    """The data with the type of their task, the model directory to start from, its training state, and the model."""
+    spec = registry.get_task_spec(config.task)
+    data = load_training_data(config.data, spec, validate=config.loop.eval_freq > 0)
+    task_type = task_type_of(spec, data.train)
+    config.loop.batch_size_for(task_type)  # refused before a directory is made
+    warn_if_slow(config.loop.precision, context.device)
+    source = _initial_weights(config)
+    checkpoint = None
+    if config.resume is not None and source is not None:
+        checkpoint = load_training_state(source, verify=config.model.verify)
+    model = choose_trained_weights(config.model, build_model(config.model, config.task, source)).to(context.device)
+    data = fit_training_data(config.data.length, model, data)
+    check_eval_splits(config.data, config.eval_splits, spec, model)
+    return data, task_type, source, checkpoint, model
 
 
 def _initial_weights(config: FinetuneConfig) -> Path | None:

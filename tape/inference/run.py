@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from tape.evaluation.long_proteins import fit_long_proteins
 from tape.evaluation.results import data_hash, model_hash
 from tape.io.run_lock import lock_beside, run_lock
 from tape.registry import registry
-from tape.runtime.distributed import DistributedContext, all_gather_lists, run_on_main_rank
+from tape.runtime.agreement import check_shared_directory
+from tape.runtime.distributed import DistributedContext, all_gather_lists, run_on_all_ranks, run_on_main_rank
 from tape.tasks import TaskType
 
 from .config import EmbedConfig, PredictConfig
@@ -47,12 +49,21 @@ def embed_file(config: EmbedConfig, context: DistributedContext) -> Path:
         length=config.length,
         precision=config.inference.precision,
     )
+    if context.is_distributed:
+        run_on_all_ranks(partial(_check_directory, path.parent, context), context)
     with ExitStack() as stack:
         lock = run_lock(lock_beside(path), path, "choose another output file")
         run_on_main_rank(lambda: stack.enter_context(lock), context)
         resumed = embed(model, dataset, config.inference, context, path, identity)
     logger.info("wrote %d embeddings to %s (%d of them computed before)", len(dataset), path, resumed)
     return path
+
+
+def _check_directory(directory: Path, context: DistributedContext) -> None:
+    """Check that the journals of all ranks are in one directory."""
+    check_shared_directory(
+        "the output directory", directory, context.rank, lambda value: all_gather_lists([value], context)
+    )
 
 
 def predict_file(config: PredictConfig, context: DistributedContext) -> dict[str, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -193,21 +194,36 @@ def barrier(context: DistributedContext) -> None:
         broadcast_object(None, context)
 
 
-def run_on_main_rank(action: Callable[[], object], context: DistributedContext) -> None:
-    """Run ``action`` on rank 0 while the other ranks wait.
+def run_on_all_ranks(action: Callable[[], Value], context: DistributedContext) -> Value:
+    """Run ``action`` on every rank; if it fails on one, rank 0 reports the error and all ranks end.
+
+    Returns:
+        The result on this rank.
 
     Raises:
-        ProteinLMError, OSError: on rank 0, if ``action`` raises it.
-        SystemExit: with code 1 on the other ranks in that case; rank 0 reports the error.
+        ProteinLMError, OSError: on rank 0, its own error or, with rank and host, that of the first rank that failed.
+        SystemExit: with code 1, on the other ranks.
     """
+    failure: ProteinLMError | OSError | None = None
+    result: list[Value] = []
     try:
-        if context.is_main:
-            action()
-    except (ProteinLMError, OSError):
-        broadcast_object(True, context)
-        raise
-    if broadcast_object(False, context):
-        raise SystemExit(1)
+        result.append(action())
+    except (ProteinLMError, OSError) as error:
+        failure = error
+    failures = all_gather_lists([None if failure is None else f"{socket.gethostname()}: {failure}"], context)
+    if not any(failures):
+        return result[0]
+    if not context.is_main:
+        raise SystemExit(1) from failure
+    if failure is not None:
+        raise failure
+    rank, text = next((rank, text) for rank, text in enumerate(failures) if text is not None)
+    raise ProteinLMError(f"rank {rank} on {text}")
+
+
+def run_on_main_rank(action: Callable[[], object], context: DistributedContext) -> None:
+    """Run ``action`` on rank 0 while the other ranks wait; errors as in :func:`run_on_all_ranks`."""
+    run_on_all_ranks(action if context.is_main else lambda: None, context)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,77 @@
+"""What the ranks of a run must agree on before training: options, data, weights, and the directory to write to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tape.io.sampled_digest import describe_file
+from tape.models.model_directory import BIN_NAME, SAFETENSORS_NAME
+from tape.runtime.agreement import Observation, check_observations, check_shared_directory
+from tape.runtime.distributed import DistributedContext, all_gather_lists
+
+from .checkpoint import CHECKPOINT_NAME
+from .config import FinetuneConfig
+from .data import TrainingData
+
+# Options that may differ between hosts; what they name is compared by its content instead.
+_LOCAL_OPTIONS = frozenset(
+    {"data_dir", "output_dir", "log_dir", "from_pretrained", "model_config_file", "local_rank", "num_workers"}
+)
+
+
+def check_agreement(
+    config: FinetuneConfig, data: TrainingData, source: Path | None, context: DistributedContext
+) -> None:
+    """Compare options, data and weights of all ranks, and try the directory; called by all ranks together.
+
+    Args:
+        config: the configuration of the run.
+        data: its data.
+        source: the model directory to start or resume from; None for new weights.
+        context: the ranks.
+
+    Raises:
+        ConfigError: on all ranks, if they differ. Names the ranks, their hosts and what each of them sees.
+    """
+    if not context.is_distributed:
+        return
+    directory = Path(config.output.output_dir)
+    option = "--output_dir"
+    if config.resume is not None and source is not None:
+        directory, option = source.resolve().parent, "--from_pretrained"
+
+    def gather(value: Any) -> list[Any]:
+        return all_gather_lists([value], context)
+
+    check_observations([*_options(config), *_data(config, data), *_weights(source)], gather)
+    if context.is_main:
+        directory.mkdir(parents=True, exist_ok=True)
+    check_shared_directory(option, directory, context.rank, gather)
+
+
+def _options(config: FinetuneConfig) -> Iterator[Observation]:
+    for name, value in config.output.arguments.items():
+        if name not in _LOCAL_OPTIONS:
+            yield Observation(f"--{name}", str(value), "Start all ranks with the same options")
+
+
+def _data(config: FinetuneConfig, data: TrainingData) -> Iterator[Observation]:
+    remedy = "Copy the data to all hosts, or read them from a file system that all hosts share"
+    for split, dataset in (("train", data.train), ("valid", data.valid)):
+        path = getattr(getattr(dataset, "data", None), "path", None)
+        if path is not None:
+            file = Path(path) / "data.mdb" if Path(path).is_dir() else Path(path)
+            yield Observation(f"--data_dir {config.data.data_dir}, {split}", describe_file(file), remedy)
+
+
+def _weights(source: Path | None) -> Iterator[Observation]:
+    if source is None:
+        return
+    names = (CHECKPOINT_NAME, BIN_NAME, SAFETENSORS_NAME)
+    files = [source / name for name in names if (source / name).exists()] if source.is_dir() else [source]
+    seen = ", ".join(f"{source.name}/{file.name} {describe_file(file)}" for file in files) or "no weights"
+    yield Observation(
+        f"--from_pretrained {source}", seen, "All hosts must see the same model; copy it, or share its disk"
+    )

@@ -1,0 +1,90 @@
+"""Two ranks that see different disks: one error on rank 0 that names both, before anything is trained or written."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tape.errors import run_cli
+from tape.main import run_train
+from tests.support.ranks import compute, free_port
+
+Train = Callable[..., Path]
+
+pytestmark = pytest.mark.distributed
+
+
+def _train(rank: int, folder: str) -> tuple[int, str]:
+    """Exit status and messages of the command on one rank."""
+    setup = json.loads((Path(folder) / "setup.json").read_text(encoding="utf-8"))
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "CUDA_VISIBLE_DEVICES": ""}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(setup["port"])}
+    shown = io.StringIO()
+    with contextlib.redirect_stderr(shown):
+        try:
+            code = run_cli(lambda: run_train(setup["words"][rank]))
+        except SystemExit as exit_:
+            code = int(str(exit_.code))
+    return code, shown.getvalue()
+
+
+@pytest.fixture
+def refused(tmp_path: Path, small_data: Path, small_config: Path) -> Callable[..., str]:
+    """`refused([words of rank 0], [words of rank 1])`: the error of rank 0; rank 1 must exit quietly."""
+
+    def run(*of_ranks: list[object]) -> str:
+        common = ["transformer", "stability", "--model_config_file", small_config, "--num_train_epochs", 1]
+        common += ["--data_dir", small_data, "--output_dir", tmp_path / "out", "--log_dir", tmp_path / "logs"]
+        words = [list(map(str, [*common, *own])) for own in of_ranks]
+        folder = tmp_path / "setup"
+        folder.mkdir()
+        (folder / "setup.json").write_text(json.dumps({"port": free_port(), "words": words}), encoding="utf-8")
+        (code, shown), (other_code, other_shown) = compute(_train, folder)
+        assert (code, other_code) == (1, 1), shown + other_shown
+        assert "error:" not in other_shown
+        errors = [line for line in shown.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, shown
+        return errors[0]
+
+    return run
+
+
+def test_other_data_on_one_rank(refused: Callable[..., str], small_data: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(small_data / "stability", tmp_path / "other" / "stability"))
+    shutil.copytree(other / "stability_train.lmdb", other / "stability_valid.lmdb", dirs_exist_ok=True)
+    error = refused([], ["--data_dir", tmp_path / "other"])
+    assert f"--data_dir {small_data}, valid: the ranks see different things: rank 0 on" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_that_one_rank_does_not_have(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    error = refused([], ["--data_dir", tmp_path / "other"])
+    assert "error: rank 1 on" in error
+    assert str(tmp_path / "other") in error
+
+
+def test_disks_of_their_own_to_write_to(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    error = refused(["--output_dir", tmp_path / "a"], ["--output_dir", tmp_path / "b"])
+    assert f"--output_dir {tmp_path}" in error
+    assert "does not see the file that rank" in error
+    assert error.endswith("--output_dir must be on a file system that all hosts share")
+
+
+def test_another_epoch_to_resume_on_one_rank(refused: Callable[..., str], train: Train, tmp_path: Path) -> None:
+    run = train("transformer", "stability", "--exp_name", "mine", "--num_train_epochs", 2, "--output_dir", tmp_path)
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    (other / "latest.json").write_text((other / "latest.json").read_text().replace("1", "0"), encoding="utf-8")
+    shutil.rmtree(other / "1")
+    words: list[object] = ["--resume_from_checkpoint", "--num_train_epochs", 3, "--from_pretrained"]
+    error = refused([*words, run], [*words, other])
+    assert f"--from_pretrained {run / '1'}: the ranks see different things: rank 0 on" in error
+    assert ": 0/checkpoint.bin" in error
