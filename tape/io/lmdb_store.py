@@ -2,16 +2,15 @@
 
 The layout is that of tape-proteins: an LMDB directory with ``data.mdb``, in which ``b"num_examples"`` is the pickled
 number of records, and ``b"0"``, ``b"1"``, ... are the records, pickled dicts. :func:`pickle.loads` would execute
-arbitrary code from a downloaded file, so everything is read with :func:`restricted_loads`.
+arbitrary code from a downloaded file, so everything is read with
+:func:`~tape.io.restricted_pickle.restricted_loads`.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,90 +19,15 @@ from typing import Any
 import lmdb
 import numpy as np
 
-from tape.errors import DataError
+from tape.errors import DataError, quoted
 
 from .atomic import atomic_directory
+from .restricted_pickle import restricted_loads
 
 COUNT_KEY = b"num_examples"
 PICKLE_PROTOCOL = 4  # the newest that Python 3.4 to 3.7, which the original TAPE supports, can read
 _FIRST_MAP_SIZE = 16 << 20
 _BATCH_BYTES = 4 << 20
-
-# --- restricted unpickling ------------------------------------------------------------------------------------------
-
-
-def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
-    """Replacement of ``_codecs.encode``, which protocol-2 pickles of ``bytes`` call. Other codecs are refused."""
-    if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"codec {encoding!r} is not allowed in a data file")
-    return text.encode("latin1")
-
-
-def _numpy_internals() -> dict[str, Any]:
-    """The functions that pickles of numpy objects call, by name.
-
-    They are taken from ``__reduce__`` of an array and a scalar, because their module is ``numpy.core.multiarray`` in
-    numpy 1 and ``numpy._core.multiarray`` in numpy 2.
-    """
-    reductions: dict[str, Any] = {
-        "_reconstruct": np.zeros(1).__reduce__(),
-        "scalar": np.float64(0).__reduce__(),
-        "_frombuffer": np.zeros(1).__reduce_ex__(5),
-    }
-    return {name: reduction[0] for name, reduction in reductions.items()}
-
-
-def _allowed_globals() -> dict[tuple[str, str], Any]:
-    """The allow-list: (module, name) in the pickle -> the object to use."""
-    table: dict[tuple[str, str], Any] = {
-        ("collections", "OrderedDict"): OrderedDict,
-        ("_codecs", "encode"): _encode_latin1,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-    }
-    harmless = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
-    for module in ("builtins", "__builtin__"):
-        table.update({(module, kind.__name__): kind for kind in harmless})
-    internals = _numpy_internals()
-    for core in ("numpy.core", "numpy._core"):
-        for name in ("_reconstruct", "scalar"):
-            table[(f"{core}.multiarray", name)] = internals[name]
-        table[(f"{core}.numeric", "_frombuffer")] = internals["_frombuffer"]
-    scalar_types = (kind for kind in np.sctypeDict.values() if kind is not np.object_)
-    table.update({("numpy", kind.__name__): kind for kind in scalar_types})
-    dtype_classes = {type(np.dtype(kind)) for kind in np.sctypeDict.values()}
-    table.update({("numpy.dtypes", kind.__name__): kind for kind in dtype_classes})
-    return table
-
-
-_ALLOWED = _allowed_globals()
-
-
-class _RestrictedUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED[(module, name)]
-        except KeyError:
-            raise pickle.UnpicklingError(
-                f"it refers to '{module}.{name}', which plain data does not need and which could run code"
-            ) from None
-
-
-def restricted_loads(data: bytes, where: str) -> Any:
-    """Unpickle plain data: containers, numbers, text, numpy arrays, scalars and dtypes, ``OrderedDict``.
-
-    Args:
-        data: a pickle of any protocol.
-        where: file and record, for the error message.
-
-    Raises:
-        DataError: the pickle is damaged or refers to anything else, in which case nothing was executed.
-    """
-    try:
-        return _RestrictedUnpickler(io.BytesIO(data)).load()
-    except Exception as error:  # a damaged pickle can raise anything: EOFError, KeyError, MemoryError, ...
-        raise DataError(f"{where}: refused or damaged pickle: {error or type(error).__name__}") from error
-
 
 # --- writing --------------------------------------------------------------------------------------------------------
 
@@ -253,7 +177,7 @@ class LMDBReader:
             where = f"{self.path}, key 'num_examples'"
             count = restricted_loads(self._get(COUNT_KEY, where), where)
             if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 0:
-                raise DataError(f"{where}: expected a number of records, found {count!r}")
+                raise DataError(f"{where}: expected a number of records, found {quoted(count)}")
             self._length = int(count)
         return self._length
 

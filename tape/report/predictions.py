@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tape.errors import DataError
-from tape.io.lmdb_store import restricted_loads
+from tape.io.restricted_pickle import restricted_loads
 from tape.registry import registry
 from tape.report.rows import Evaluated
 from tape.tasks import TaskType

@@ -163,7 +163,7 @@ def test_plain_data_of_every_pickle_protocol_are_loaded(protocol: int) -> None:
         d=b"1abc\xff",
         e={1, 2},
         f=np.dtype("int16"),
-        g=np.array([b"a", None], dtype=object),
+        g=np.array([[True, False]]).T,
         h=np.bool_(True),
     )
     loaded = restricted_loads(pickle.dumps(data, protocol=protocol), "here")

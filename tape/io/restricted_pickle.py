@@ -1,0 +1,463 @@
+"""Reads pickles from untrusted files. Nothing that a file names is looked up or called.
+
+A pickle is a program for a stack machine, some of whose instructions call any function by name. This module interprets
+the program itself: names are keys of a table of constructors that check their arguments (:mod:`tape.io.pickle_types`,
+:mod:`tape.io.pickled_arrays`), a state is applied only to objects of these constructors, and an instruction that plain
+data doesn't need is an error. Python's own unpickler can't be restricted in this way: it sets attributes of whatever
+lies on its stack, classes and functions included.
+
+Everything is bounded by the size of the file before memory is allocated: declared lengths, the number of objects, the
+bytes that constructors copy, nesting, and the number of values counted as often as they are referred to. A few hundred
+bytes can otherwise hold a list of lists with 2^60 elements.
+"""
+
+from __future__ import annotations
+
+import _compat_pickle
+import codecs
+import mmap
+import pickle
+import re
+import struct
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from tape.errors import DataError, quoted
+
+from .pickle_bounds import check_values
+from .pickle_types import (
+    PYTHON_TYPES,
+    Constructor,
+    ForbiddenNameError,
+    PickleTypes,
+    RefusedPickleError,
+    Unfinished,
+    check_key,
+    described,
+)
+from .pickled_arrays import ARRAY_TYPES
+
+PLAIN_DATA = PYTHON_TYPES | ARRAY_TYPES
+
+_MOST_OBJECTS = 1 << 23
+_CONSTRUCTED = 4  # a constructed object counts as this many containers, by the memory it takes
+_INTEGER_BYTES = 1024
+_INTEGER_DIGITS = 2000
+# What constructors may copy, in bytes, and the number of values counted as often as they are referred to: these and a
+# multiple of the file's size.
+_SPARE_BYTES, _COPIES = 1 << 26, 4
+_SPARE_VALUES, _REPETITIONS = 1 << 22, 64
+_SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
+_TEXT_INTEGER = re.compile(rb"[+-]?\d+L?")
+_TEXT_STRING = re.compile(rb"""(?:[^\\]|\\[\\'"nrt]|\\x[0-9a-fA-F]{2})*""", re.DOTALL)
+
+# Errors of Python that damaged or absurd pickles cause here and in constructors.
+_DAMAGES = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError, struct.error)
+
+Operation = Callable[["RestrictedUnpickler"], None]
+
+
+def restricted_loads(data: bytes, where: str) -> Any:
+    """Unpickle plain data: containers, numbers, text, ``OrderedDict``, and numpy's arrays, scalars and data types.
+
+    Args:
+        data: a pickle of any protocol, also of Python 2, whose byte strings become text.
+        where: file and record, for the error message.
+
+    Raises:
+        DataError: the pickle is damaged or holds anything else, in which case nothing was executed.
+    """
+    try:
+        return RestrictedUnpickler(data).load()
+    except RefusedPickleError as error:
+        raise DataError(f"{where}: refused or damaged pickle: {error}") from error
+
+
+class RestrictedUnpickler:
+    """Interpreter of one or several pickles, one after the other.
+
+    Args:
+        data: the pickles; what follows them is not read.
+        types: what they may contain.
+        persistent_load: returns the object for a persistent id; without it, persistent ids are refused.
+
+    Attributes:
+        position: number of bytes read.
+    """
+
+    def __init__(
+        self,
+        data: bytes | mmap.mmap,
+        types: PickleTypes = PLAIN_DATA,
+        persistent_load: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.position = 0
+        self._data, self._size = data, len(data)
+        self._types = types
+        self._persistent_load = persistent_load
+        self._objects = self._copied = 0
+
+    def load(self) -> Any:
+        """The value of the pickle at :attr:`position`.
+
+        Raises:
+            RefusedPickleError: it is damaged, or holds anything but the allowed types.
+        """
+        self._stack: list[Any] = []
+        self._marked: list[list[Any]] = []
+        self._memo: dict[int, Any] = {}
+        start = self.position
+        try:
+            value = self._run()
+            check_values(value, self._types, _SPARE_VALUES + _REPETITIONS * (self.position - start))
+        except _DAMAGES as error:
+            reason = "not enough memory" if isinstance(error, MemoryError) else f"{type(error).__name__}: {error}"
+            raise RefusedPickleError(f"damaged at byte {self.position} ({reason[:200]})") from error
+        return value
+
+    def _run(self) -> Any:
+        while True:
+            if self.position >= self._size:
+                raise RefusedPickleError(f"truncated: it ends at byte {self._size} without a stop")
+            code = self._data[self.position]
+            self.position += 1
+            if code == _STOP:
+                return self._stack.pop()
+            operation = _OPERATIONS.get(code)
+            if operation is None:
+                raise RefusedPickleError(f"instruction {bytes([code])!r} at byte {self.position - 1} is not allowed")
+            operation(self)
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def _take(self, size: int) -> bytes:
+        end = self.position + size
+        if size < 0 or end > self._size:
+            left = self._size - self.position
+            raise RefusedPickleError(f"truncated: {size} bytes are declared at byte {self.position}, {left} are left")
+        chunk = self._data[self.position : end]
+        self.position = end
+        return chunk
+
+    def _number(self, size: int) -> int:
+        return int.from_bytes(self._take(size), "little")
+
+    def _line(self) -> bytes:
+        end = self._data.find(b"\n", self.position)
+        if end < 0:
+            raise RefusedPickleError(f"truncated: the line at byte {self.position} does not end")
+        line = self._take(end - self.position)
+        self.position += 1
+        return line
+
+    # --- bounds -----------------------------------------------------------------------------------------------------
+
+    def _count(self, objects: int = 1) -> None:
+        self._objects += objects
+        if self._objects > _MOST_OBJECTS:
+            raise RefusedPickleError(f"more than {_MOST_OBJECTS:,} objects")
+
+    def _charge(self, values: Iterable[Any]) -> None:
+        """Bound what constructors copy: a small pickle can pass the same bytes to a thousand of them."""
+        self._count(_CONSTRUCTED)
+        self._copied += sum(len(value) for value in values if isinstance(value, _SIZED))
+        if self._copied > _SPARE_BYTES + _COPIES * self._size:
+            raise RefusedPickleError("its objects are many times larger than the file")
+
+    # --- operations -------------------------------------------------------------------------------------------------
+
+    def protocol(self) -> None:
+        version = self._number(1)
+        if version > pickle.HIGHEST_PROTOCOL:
+            raise RefusedPickleError(f"pickle protocol {version} is unknown")
+
+    def frame(self) -> None:
+        size = self._number(8)
+        if size > self._size - self.position:
+            raise RefusedPickleError(f"truncated: a frame of {size} bytes is declared at byte {self.position}")
+
+    def mark(self) -> None:
+        self._count()
+        self._marked.append(self._stack)
+        self._stack = []
+
+    def pop_mark(self) -> list[Any]:
+        items = self._stack
+        self._stack = self._marked.pop()
+        return items
+
+    def pop(self) -> None:
+        if self._stack:
+            self._stack.pop()
+        else:
+            self.pop_mark()
+
+    def drop_marked(self) -> None:
+        self.pop_mark()
+
+    def duplicate(self) -> None:
+        self._stack.append(self._stack[-1])
+
+    def text_integer(self) -> None:
+        line = self._line()
+        if line in (b"00", b"01"):  # protocol 0's booleans
+            self._stack.append(line == b"01")
+            return
+        if len(line) > _INTEGER_DIGITS or not _TEXT_INTEGER.fullmatch(line):
+            raise RefusedPickleError(f"not an integer of ordinary size: {quoted(line)}")
+        self._stack.append(int(line.rstrip(b"L")))
+
+    def signed_integer(self) -> None:
+        self._stack.append(int.from_bytes(self._take(4), "little", signed=True))
+
+    def long_integer(self, width: int) -> None:
+        size = self._number(width)
+        if size > _INTEGER_BYTES:
+            raise RefusedPickleError(f"an integer of {size} bytes")
+        self._stack.append(int.from_bytes(self._take(size), "little", signed=True))
+
+    def text_float(self) -> None:
+        self._stack.append(float(self._line()[:_INTEGER_DIGITS]))
+
+    def binary_float(self) -> None:
+        self._stack.append(struct.unpack(">d", self._take(8))[0])
+
+    def text_string(self) -> None:
+        """A byte string of Python 2, as text with the same code points."""
+        line = self._line().strip()
+        if len(line) < 2 or line[:1] not in b"'\"" or line[-1:] != line[:1] or not _TEXT_STRING.fullmatch(line):
+            raise RefusedPickleError(f"not a quoted string: {quoted(line)}")
+        content, _ = codecs.escape_decode(line[1:-1])
+        self._stack.append(content.decode("latin1"))
+
+    def text_unicode(self) -> None:
+        text = self._line().decode("raw-unicode-escape")
+        text.encode("utf-8")  # no lone surrogates
+        self._stack.append(text)
+
+    def get(self, index: int) -> None:
+        value = self._memo[index]
+        if isinstance(value, Unfinished):
+            if not value.finished:
+                raise RefusedPickleError("an object refers to itself")
+            value = value.value
+        self._stack.append(value)
+
+    def put(self, index: int) -> None:
+        self._count()
+        self._memo[index] = self._stack[-1]
+
+    def memoize(self) -> None:
+        self.put(len(self._memo))
+
+    def make_tuple(self, size: int) -> None:
+        self._count()
+        start = len(self._stack) - size
+        if start < 0:
+            raise RefusedPickleError(f"damaged at byte {self.position}")
+        self._stack[start:] = [tuple(self._stack[start:])]
+
+    def marked_tuple(self) -> None:
+        items = self.pop_mark()
+        self._count()
+        self._stack.append(tuple(items))
+
+    def container(self, make: Callable[[], Any]) -> None:
+        self._count(_CONSTRUCTED if make is set else 1)  # an empty set takes four times as much as a list
+        self._stack.append(make())
+
+    def marked_list(self) -> None:
+        items = self.pop_mark()
+        self._stack.append(items)
+
+    def marked_dict(self) -> None:
+        items = self.pop_mark()
+        self.container(dict)
+        self._update(items)
+
+    def marked_frozenset(self) -> None:
+        items = self.pop_mark()
+        self._check_keys(items)
+        self._stack.append(frozenset(items))
+
+    def append(self) -> None:
+        item = self._stack.pop()
+        self._top(list).append(item)
+
+    def append_marked(self) -> None:
+        items = self.pop_mark()
+        self._top(list).extend(items)
+
+    def add_marked(self) -> None:
+        items = self.pop_mark()
+        self._check_keys(items)
+        self._top(set).update(items)
+
+    def set_item(self) -> None:
+        value, key = self._stack.pop(), self._stack.pop()
+        self._update([key, value])
+
+    def set_marked(self) -> None:
+        self._update(self.pop_mark())
+
+    def _update(self, items: list[Any]) -> None:
+        keys, values = items[::2], items[1::2]
+        if len(keys) != len(values):
+            raise RefusedPickleError("a dictionary has a key without a value")
+        self._check_keys(keys)
+        self._top(dict).update(zip(keys, values, strict=True))
+
+    def _check_keys(self, keys: Iterable[Any]) -> None:
+        for key in keys:
+            if type(key) is not str:
+                check_key(key, self._types.keys)
+
+    def _top(self, kind: type) -> Any:
+        top = self._stack[-1]
+        if not isinstance(top, kind):
+            raise RefusedPickleError(f"{described(top)} is used as a {kind.__name__}")
+        return top
+
+    def name(self) -> None:
+        self._stack.append(self._find(self._line().decode(), self._line().decode()))
+
+    def computed_name(self) -> None:
+        name, module = self._stack.pop(), self._stack.pop()
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise ForbiddenNameError("a computed name")
+        self._stack.append(self._find(module, name))
+
+    def _find(self, module: str, name: str) -> object:
+        full_name = python3_name(module, name)
+        try:
+            return self._types.names[full_name]
+        except KeyError:
+            raise ForbiddenNameError(full_name) from None
+
+    def construct(self) -> None:
+        arguments, constructor = self._stack.pop(), self._stack.pop()
+        self._construct(constructor, arguments)
+
+    def construct_with_names(self) -> None:
+        names = self._stack.pop()
+        if type(names) is not dict or names:
+            raise RefusedPickleError("an object has arguments by name, which plain data does not need")
+        self.construct()
+
+    def construct_marked(self) -> None:
+        constructor, *arguments = self.pop_mark()
+        self._construct(constructor, tuple(arguments))
+
+    def construct_by_name(self) -> None:
+        constructor = self._find(self._line().decode(), self._line().decode())
+        arguments = tuple(self.pop_mark())
+        self._construct(constructor, arguments)
+
+    def _construct(self, constructor: object, arguments: object) -> None:
+        if not isinstance(constructor, Constructor) or not isinstance(arguments, tuple):
+            raise RefusedPickleError(f"it calls {described(constructor)}")
+        self._charge(arguments)
+        self._stack.append(constructor.build(*arguments))
+
+    def apply_state(self) -> None:
+        state = self._stack.pop()
+        instance = self._stack[-1]
+        self._charge(state if isinstance(state, tuple) else [state])
+        if isinstance(instance, Unfinished) and not instance.finished:
+            instance.value = self._stack[-1] = instance.finish(state)
+            instance.finished = True
+        elif type(instance) in self._types.states:
+            self._types.states[type(instance)](instance, state)
+        else:
+            raise RefusedPickleError(f"it sets attributes of {described(instance)}")
+
+    def persistent(self, identifier: object) -> None:
+        if self._persistent_load is None:
+            raise RefusedPickleError(f"it refers to an object outside the file, {described(identifier)}")
+        self._stack.append(self._persistent_load(identifier))
+
+    def push(self, value: Any) -> None:
+        self._stack.append(value)
+
+    def extension(self) -> None:
+        raise ForbiddenNameError("a registered extension")
+
+
+def python3_name(module: str, name: str) -> str:
+    """``module.name``; names of Python 2 are translated, such as ``commands.call`` to ``subprocess.call``."""
+    if (module, name) in _compat_pickle.NAME_MAPPING:
+        module, name = _compat_pickle.NAME_MAPPING[module, name]
+    return f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"
+
+
+_STOP = pickle.STOP[0]
+_UTF8 = "utf-8"
+_U = RestrictedUnpickler
+_BY_NAME: dict[bytes, Operation] = {
+    pickle.PROTO: _U.protocol,
+    pickle.FRAME: _U.frame,
+    pickle.MARK: _U.mark,
+    pickle.POP: _U.pop,
+    pickle.POP_MARK: _U.drop_marked,
+    pickle.DUP: _U.duplicate,
+    pickle.NONE: lambda self: self.push(None),
+    pickle.NEWTRUE: lambda self: self.push(True),
+    pickle.NEWFALSE: lambda self: self.push(False),
+    pickle.INT: _U.text_integer,
+    pickle.LONG: _U.text_integer,
+    pickle.BININT: _U.signed_integer,
+    pickle.BININT1: lambda self: self.push(self._number(1)),
+    pickle.BININT2: lambda self: self.push(self._number(2)),
+    pickle.LONG1: lambda self: self.long_integer(1),
+    pickle.LONG4: lambda self: self.long_integer(4),
+    pickle.FLOAT: _U.text_float,
+    pickle.BINFLOAT: _U.binary_float,
+    pickle.STRING: _U.text_string,
+    pickle.SHORT_BINSTRING: lambda self: self.push(self._take(self._number(1)).decode("latin1")),
+    pickle.BINSTRING: lambda self: self.push(self._take(self._number(4)).decode("latin1")),
+    pickle.SHORT_BINBYTES: lambda self: self.push(self._take(self._number(1))),
+    pickle.BINBYTES: lambda self: self.push(self._take(self._number(4))),
+    pickle.BINBYTES8: lambda self: self.push(self._take(self._number(8))),
+    pickle.BYTEARRAY8: lambda self: self.push(bytearray(self._take(self._number(8)))),
+    pickle.UNICODE: _U.text_unicode,
+    pickle.SHORT_BINUNICODE: lambda self: self.push(self._take(self._number(1)).decode(_UTF8)),
+    pickle.BINUNICODE: lambda self: self.push(self._take(self._number(4)).decode(_UTF8)),
+    pickle.BINUNICODE8: lambda self: self.push(self._take(self._number(8)).decode(_UTF8)),
+    pickle.EMPTY_TUPLE: lambda self: self.push(()),
+    pickle.TUPLE1: lambda self: self.make_tuple(1),
+    pickle.TUPLE2: lambda self: self.make_tuple(2),
+    pickle.TUPLE3: lambda self: self.make_tuple(3),
+    pickle.TUPLE: _U.marked_tuple,
+    pickle.EMPTY_LIST: lambda self: self.container(list),
+    pickle.EMPTY_DICT: lambda self: self.container(dict),
+    pickle.EMPTY_SET: lambda self: self.container(set),
+    pickle.LIST: _U.marked_list,
+    pickle.DICT: _U.marked_dict,
+    pickle.FROZENSET: _U.marked_frozenset,
+    pickle.APPEND: _U.append,
+    pickle.APPENDS: _U.append_marked,
+    pickle.ADDITEMS: _U.add_marked,
+    pickle.SETITEM: _U.set_item,
+    pickle.SETITEMS: _U.set_marked,
+    pickle.GET: lambda self: self.get(int(self._line()[:_INTEGER_DIGITS])),
+    pickle.BINGET: lambda self: self.get(self._number(1)),
+    pickle.LONG_BINGET: lambda self: self.get(self._number(4)),
+    pickle.PUT: lambda self: self.put(int(self._line()[:_INTEGER_DIGITS])),
+    pickle.BINPUT: lambda self: self.put(self._number(1)),
+    pickle.LONG_BINPUT: lambda self: self.put(self._number(4)),
+    pickle.MEMOIZE: _U.memoize,
+    pickle.GLOBAL: _U.name,
+    pickle.STACK_GLOBAL: _U.computed_name,
+    pickle.REDUCE: _U.construct,
+    pickle.NEWOBJ: _U.construct,
+    pickle.NEWOBJ_EX: _U.construct_with_names,
+    pickle.OBJ: _U.construct_marked,
+    pickle.INST: _U.construct_by_name,
+    pickle.BUILD: _U.apply_state,
+    pickle.PERSID: lambda self: self.persistent(self._line()),
+    pickle.BINPERSID: lambda self: self.persistent(self._stack.pop()),
+    pickle.EXT1: _U.extension,
+    pickle.EXT2: _U.extension,
+    pickle.EXT4: _U.extension,
+}
+_OPERATIONS = {code[0]: operation for code, operation in _BY_NAME.items()}
