@@ -50,6 +50,9 @@ class HashingStream:
         self._digest.update(data)
         return self._stream.write(data)
 
+    def flush(self) -> None:  # torch.save calls it
+        self._stream.flush()
+
     def hexdigest(self) -> str:
         return self._digest.hexdigest()
 
