@@ -47,6 +47,7 @@ gets the same numbers under ``train/``, ``valid/`` and ``test/``.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import sys
@@ -58,6 +59,8 @@ from pretrain.planning.flops import Meter
 from tape.errors import ConfigError
 from tape.io.atomic import atomic_write
 from tape.metrics.classes import perplexity
+
+logger = logging.getLogger(__name__)
 
 METRICS_NAME = "metrics.jsonl"
 SCHEMA, VERSION = "proteinlm-metrics", 2
@@ -305,16 +308,21 @@ def _open_for_appending(path: Path, start: int, evaluation_due: bool) -> TextIO:
 
 
 def _remove_records_after(path: Path, iteration: int, evaluation_due: bool) -> None:
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    kept, damaged = [], []
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
             repeated = evaluation_due and record["kind"] == "evaluation" and record["iteration"] == iteration
             if record["iteration"] <= iteration and not repeated:
-                kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):
-            continue  # the incomplete last line of a run that was killed while it wrote
-    with atomic_write(path, "w") as stream:
+                kept.append(line + b"\n")
+        except (ValueError, KeyError, TypeError, RecursionError):
+            if line.strip() and number < len(lines):  # without a line end: cut off by a kill
+                damaged.append(number)
+    if damaged:
+        shown = ", ".join(map(str, damaged[:5])) + (" ..." if len(damaged) > 5 else "")
+        logger.warning("%s: damaged records are removed (line %s)", path, shown)
+    with atomic_write(path) as stream:
         stream.writelines(kept)
 
 

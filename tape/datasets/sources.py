@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
 from torch.utils.data import Dataset
 
 from tape.errors import DataError
 from tape.io.json_files import read_json_object
 from tape.io.lmdb_store import LMDBReader
+from tape.io.npz_files import read_npz, read_npz_shape
 from tape.io.sequences import (
     IDENTIFIER_KEYS,
     ROW_SUFFIXES,
@@ -183,7 +181,7 @@ def _cell(text: str) -> Any:
     """Parse the text of a table cell."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
         numbers = [float(word) for word in text.replace(",", " ").split()]
@@ -231,41 +229,18 @@ class NPZDataset(RecordSource):
         Raises:
             DataError: no such array, or a damaged file.
         """
-        file = self._files[index]
-        try:
-            with zipfile.ZipFile(file) as archive, archive.open(f"{field}.npy") as stream:
-                version = np.lib.format.read_magic(stream)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape: tuple[int, ...] = read(stream)[0]
-                return shape
-        except KeyError:
-            raise DataError(f"{file}: no field {field!r}") from None
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise DataError(f"{file}: truncated, damaged, or not an .npz file without pickled objects") from error
+        return read_npz_shape(self._files[index], field)
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> Record:
         file = self._files[index]
-        try:
-            with file.open("rb") as stream:  # np.load leaves a file open if it fails to read it
-                record: Record = _npz_fields(stream)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            # Without numpy's message, which recommends unsafe loading for a file that is not an archive.
-            raise DataError(f"{file}: truncated, damaged, or not an .npz file without pickled objects") from error
+        record: Record = dict(read_npz(file))
         record["id"] = file.stem
         if "primary" in record:
             record["primary"] = str(record["primary"])
         return record
-
-
-def _npz_fields(stream: IO[bytes]) -> Record:
-    arrays = np.load(stream, allow_pickle=False)
-    if not isinstance(arrays, np.lib.npyio.NpzFile):
-        raise ValueError("one array, not an archive of arrays")
-    with arrays:
-        return {name: arrays[name] for name in arrays.files}
 
 
 def dataset_factory(data_file: str | os.PathLike[str], *args: Any, **kwargs: Any) -> RecordSource:

@@ -28,7 +28,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tape.errors import CheckpointError
+from tape.errors import CheckpointError, quoted
 from tape.io.atomic import write_json
 from tape.io.json_files import read_json_object
 from tape.metrics.metric import Interval, Metric
@@ -122,11 +122,13 @@ def read_record(path: Path) -> EvaluationRecord:
     """
     content = read_json_object(path)
     if content.get("schema") != SCHEMA:
-        raise CheckpointError(f"{path}: not an evaluation: its schema is {content.get('schema')!r}, not {SCHEMA!r}")
+        raise CheckpointError(
+            f"{path}: not an evaluation: its schema is {quoted(content.get('schema'))}, not {SCHEMA!r}"
+        )
     version = content.get("version")
     if version not in _READABLE:
         known = " and ".join(map(str, _READABLE))
-        raise CheckpointError(f"{path}: version {version!r} of {SCHEMA}; this program reads {known}")
+        raise CheckpointError(f"{path}: version {quoted(version)} of {SCHEMA}; this program reads {known}")
     fields = _checked(path, "", content, _TYPES, version == 1)
     if not isinstance(fields["data"].get("name"), str):
         raise CheckpointError(f"{path}: data has no name")
@@ -155,7 +157,7 @@ def _metric(path: Path, position: int, entry: Any, is_first_version: bool) -> Me
     if not isinstance(entry, dict):
         raise CheckpointError(f"{path}: metrics[{position}] is a {type(entry).__name__}, not an object")
     fields = _checked(path, where, entry, _METRIC_TYPES, is_first_version)
-    value = math.nan if fields["value"] is None else float(fields["value"])
+    value = math.nan if fields["value"] is None else _number(path, f"{where}value", fields["value"])
     return Metric(fields["name"], value, fields["n"], fields["definition"], _interval(path, where, fields["interval"]))
 
 
@@ -163,5 +165,12 @@ def _interval(path: Path, where: str, value: list[Any] | None) -> Interval:
     if value is None:
         return None
     if len(value) != 2 or not all(isinstance(end, (int, float)) for end in value):
-        raise CheckpointError(f"{path}: {where}interval is {value}, not [low, high]")
-    return float(value[0]), float(value[1])
+        raise CheckpointError(f"{path}: {where}interval is {quoted(value)}, not [low, high]")
+    return _number(path, f"{where}interval", value[0]), _number(path, f"{where}interval", value[1])
+
+
+def _number(path: Path, where: str, value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise CheckpointError(f"{path}: {where} is {quoted(value)}, which no float can represent") from None

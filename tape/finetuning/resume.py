@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tape.configs import CONFIG_NAME
-from tape.errors import CheckpointError, ConfigError
+from tape.errors import CheckpointError, ConfigError, quoted
 from tape.io.json_files import read_json_object
 from tape.io.run_layout import ARGUMENTS_NAME, LATEST_NAME, resolve_model_directory
 
@@ -48,6 +48,27 @@ _RESUMED_OPTIONS = (
     "save_freq",
     "patience",
 )
+_OPTION_TYPES: dict[tuple[type, ...], tuple[str, ...]] = {
+    (str,): ("data_dir", "log_dir", "tokenizer", "model_config_file", "contact_head", "pooling", "length"),
+    (bool,): ("freeze", "fp16", "bf16"),
+    (int, str): ("save_freq",),
+    (int, float): ("learning_rate", "head_learning_rate", "weight_decay", "max_grad_norm"),
+    (int,): (
+        "lora",
+        "max_length",
+        "max_tokens",
+        "seed",
+        "warmup_steps",
+        "batch_size",
+        "gradient_accumulation_steps",
+        "num_train_epochs",
+        "num_log_iter",
+        "eval_freq",
+        "patience",
+    ),
+    (list,): ("eval_splits", "given_options"),
+    (dict,): ("config",),
+}
 # The optimizer state and the saved weights depend on these, so a resumed run can't change them.
 _FIXED_OPTIONS = ("contact_head", "pooling", "freeze", "lora", "head_learning_rate")
 
@@ -87,6 +108,7 @@ def complete_options(options: Mapping[str, Any], given: Iterable[str]) -> tuple[
     epoch = epoch_to_resume(Path(options["from_pretrained"])).resolve()
     file = epoch.parent / ARGUMENTS_NAME
     saved = read_json_object(file)
+    _check_types(saved, file)
     for name in ("model_type", "task"):
         if saved.get(name, options[name]) != options[name]:
             raise ConfigError(f"{file}: the run's {name} is {saved[name]}, not {options[name]}")
@@ -123,6 +145,23 @@ def _check_fixed(options: Mapping[str, Any], names: set[str], saved: dict[str, A
 def _model_value(epoch: Path, name: str) -> Any:
     file = epoch / CONFIG_NAME
     return read_json_object(file).get(name) if file.is_file() else None
+
+
+def _check_types(saved: Mapping[str, Any], file: Path) -> None:
+    """Check the types of the options in ``args.json``, which no parser has checked.
+
+    Raises:
+        CheckpointError: a value has another type; names the file and the option.
+    """
+    for types, names in _OPTION_TYPES.items():
+        for name in names:
+            value = saved.get(name)
+            if value is not None and not (isinstance(value, types) and (bool in types or not isinstance(value, bool))):
+                kinds = " or ".join(kind.__name__ for kind in types)
+                raise CheckpointError(f"{file}: {name} must be of type {kinds}, not {quoted(value)}")
+    for name in ("eval_splits", "given_options"):
+        if not all(isinstance(entry, str) for entry in saved.get(name) or ()):
+            raise CheckpointError(f"{file}: {name} must contain texts only, not {quoted(saved[name])}")
 
 
 def _saved_options(saved: dict[str, Any]) -> set[str]:

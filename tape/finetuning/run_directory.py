@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tape.errors import ConfigError
+from tape.errors import CheckpointError, ConfigError, quoted
 from tape.io.atomic import atomic_write, write_json
 from tape.io.json_files import read_json_lines, read_json_object
 from tape.io.run_layout import ARGUMENTS_NAME, BEST_NAME, LATEST_NAME, write_pointer
@@ -86,7 +86,7 @@ class RunDirectory:
                 stream.writelines(json.dumps(record, sort_keys=True) + "\n" for record in kept)
         for name in (BEST_NAME, LATEST_NAME):
             file = self.path / name
-            if file.is_file() and read_json_object(file).get("epoch", -1) > epoch:
+            if file.is_file() and _epoch_in(file) > epoch:
                 file.unlink()
         for number in saved:
             shutil.rmtree(self.epoch_directory(number))
@@ -102,4 +102,12 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     Raises:
         CheckpointError: missing or damaged.
     """
-    return read_json_lines(path / HISTORY_NAME)
+    return read_json_lines(path / HISTORY_NAME, integers=["epoch"])
+
+
+def _epoch_in(pointer: Path) -> int:
+    """The epoch that ``latest.json`` or ``best.json`` names."""
+    epoch = read_json_object(pointer).get("epoch", -1)
+    if not isinstance(epoch, int):
+        raise CheckpointError(f"{pointer}: damaged, 'epoch' must be an integer, not {quoted(epoch)}")
+    return epoch

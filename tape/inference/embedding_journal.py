@@ -26,6 +26,7 @@ from tape.errors import ConfigError, DataError
 _MAGIC = b"PLMEMB01"
 _LENGTH = struct.Struct("<I")
 _RECORD = struct.Struct("<Iqiii")  # crc32 of the rest, index, rows, columns, size of the pooled vector
+_LONGEST_HEADER = 1 << 20  # bytes
 _SUFFIX = ".partial"
 
 Identity = dict[str, Any]
@@ -82,12 +83,15 @@ def _scan(path: Path, identity: Identity) -> tuple[dict[int, StoredEmbedding], i
         if not _same_identity(path, stream, identity):
             return places, 0
         end = stream.tell()
+        left = path.stat().st_size - end  # a damaged record may state any size, for which there would be no memory
         while len(head := stream.read(_RECORD.size)) == _RECORD.size:
             checksum, index, rows, columns, pooled = _RECORD.unpack(head)
-            size = 4 * (rows * columns + pooled)
+            size, left = 4 * (rows * columns + pooled), left - _RECORD.size
             offset = stream.tell()
-            values = stream.read(size) if 0 < size < (1 << 40) else b""
-            if not values or len(values) < size or zlib.crc32(values, zlib.crc32(head[_LENGTH.size :])) != checksum:
+            if min(rows, columns, pooled) < 0 or not 0 < size <= left:
+                break
+            values, left = stream.read(size), left - size
+            if len(values) < size or zlib.crc32(values, zlib.crc32(head[_LENGTH.size :])) != checksum:
                 break
             places[index] = StoredEmbedding(path, offset, rows, columns, pooled)
             end = stream.tell()
@@ -102,10 +106,15 @@ def _same_identity(path: Path, stream: IO[bytes], identity: Identity) -> bool:
     if not start.startswith(_MAGIC):
         raise DataError(f"{path}: not a journal of embeddings; move it away")
     (size,) = _LENGTH.unpack(start[len(_MAGIC) :])
-    text = stream.read(size)
-    if len(text) < size:
+    text = stream.read(size) if size <= _LONGEST_HEADER else b"too long"
+    if len(text) < size <= _LONGEST_HEADER:
         return False
-    found = json.loads(text)
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: its header is damaged; remove it to start over")
     different = sorted(name for name in found.keys() | identity.keys() if found.get(name) != identity.get(name))
     if different:
         raise ConfigError(

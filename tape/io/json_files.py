@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tape.errors import CheckpointError, ProteinLMError
+from tape.errors import CheckpointError, ProteinLMError, quoted
+
+_LARGEST_INTEGER = 1 << 53  # a float has every integer up to this one
 
 
 def read_json_object(path: str | os.PathLike[str], error: type[ProteinLMError] = CheckpointError) -> dict[str, Any]:
@@ -25,15 +28,31 @@ def read_json_object(path: str | os.PathLike[str], error: type[ProteinLMError] =
 
 
 def read_json_lines(
-    path: str | os.PathLike[str], error: type[ProteinLMError] = CheckpointError
+    path: str | os.PathLike[str], error: type[ProteinLMError] = CheckpointError, integers: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Read a file with one JSON object per line; blank lines are skipped.
 
+    Args:
+        path: the file.
+        error: class of the error to raise.
+        integers: fields that every object must have, as integers of at most 53 bits.
+
     Raises:
-        ProteinLMError: of class ``error``, as in :func:`read_json_object`. Names file and line, from 1.
+        ProteinLMError: of class ``error``, as in :func:`read_json_object`, or an integer is missing. Names file and
+            line, from 1.
     """
-    lines = enumerate(_text(Path(path), error).split("\n"), start=1)
-    return [_object(line, f"{path}, line {number}", error) for number, line in lines if line.strip()]
+    objects = []
+    for number, line in enumerate(_text(Path(path), error).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        content = _object(line, where, error)
+        for name in integers:
+            value = content.get(name)
+            if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LARGEST_INTEGER:
+                raise error(f"{where}: {name} must be an integer, not {quoted(value)}")
+        objects.append(content)
+    return objects
 
 
 def _text(path: Path, error: type[ProteinLMError]) -> str:
@@ -42,7 +61,8 @@ def _text(path: Path, error: type[ProteinLMError]) -> str:
     except OSError as reason:
         raise error(f"{path}: {reason.strerror or reason}") from reason
     except UnicodeDecodeError as reason:
-        raise error(f"{path}: not a JSON file ({reason})") from reason
+        line = reason.object[: reason.start].count(b"\n") + 1
+        raise error(f"{path}, line {line}: not UTF-8 text, so not JSON ({reason.reason})") from reason
 
 
 def _object(text: str, where: str, error: type[ProteinLMError]) -> dict[str, Any]:

@@ -7,10 +7,11 @@ the run.
 from __future__ import annotations
 
 import random
+import re
 from datetime import datetime, timezone
 from pathlib import Path
 
-from tape.errors import CheckpointError
+from tape.errors import CheckpointError, quoted
 
 from .atomic import write_json
 from .json_files import read_json_object
@@ -18,6 +19,7 @@ from .json_files import read_json_object
 ARGUMENTS_NAME = "args.json"
 BEST_NAME = "best.json"
 LATEST_NAME = "latest.json"
+_DIRECTORY_NAME = re.compile(r"[\w-][\w.-]{0,200}")
 SEED_PREFIX = "seed_"  # prefix of the runs' directories with --seeds, inside the experiment's directory
 
 
@@ -43,14 +45,15 @@ def resolve_model_directory(path: Path, pointers: tuple[str, ...] = (BEST_NAME, 
     Raises:
         CheckpointError: a pointer is damaged or names a missing directory, or ``path`` holds one run per seed.
     """
-    for name in pointers:
-        file = path / name
+    for pointer_name in pointers:
+        file = path / pointer_name
         if not file.is_file():
             continue
         pointer = read_json_object(file)
-        if "directory" not in pointer:
-            raise CheckpointError(f"{file}: damaged, it has no field 'directory'")
-        directory = path / str(pointer["directory"])
+        name = pointer.get("directory")
+        if not isinstance(name, str) or not _DIRECTORY_NAME.fullmatch(name):
+            raise CheckpointError(f"{file}: damaged, 'directory' must be the name of a directory, not {quoted(name)}")
+        directory = path / name
         if not directory.is_dir():
             raise CheckpointError(f"{file}: names {directory}, which does not exist")
         return directory

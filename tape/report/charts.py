@@ -9,6 +9,7 @@ charts took 142 kB instead of 28 kB, and the confusion matrix, whose colors are 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -23,6 +24,7 @@ from tape.report.seeds import SeedMean
 WIDTH, HEIGHT = 340, 230
 LEFT, RIGHT, TOP, BOTTOM = 60, 10, 12, 40
 MOST_POINTS = 1500
+LARGEST_SHOWN = 1e15  # values beyond it, which only damaged files have, are not drawn
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def _svg(width: float, height: float, title: str, body: Sequence[str], kind: str
 
 def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round numbers between ``low`` and ``high``: steps of 1, 2 or 5 times a power of ten."""
-    if high <= low:
+    if high - low <= 1e-9 * max(abs(low), abs(high), sys.float_info.min):
         return [low]
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
@@ -93,9 +95,9 @@ class Axes:
 
 
 def _widened(span: tuple[float, float]) -> tuple[float, float]:
-    """The range, widened if it has length 0."""
+    """The range, widened if its length is 0 or lost in rounding."""
     low, high = span
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    return (low, high) if high - low > 1e-9 * max(abs(low), abs(high), sys.float_info.min) else (low - 0.5, high + 0.5)
 
 
 def line_chart(series: Sequence[Series], x_label: str, y_label: str, title: str, whole_x: bool = False) -> str:
@@ -196,8 +198,8 @@ def confusion_matrix(counts: np.ndarray, labels: Sequence[str], title: str) -> s
 
 def scatter_chart(true: np.ndarray, predicted: np.ndarray, color: int, title: str) -> str:
     """Predicted against true values, with the diagonal; at most MOST_POINTS proteins, sampled with seed 0."""
-    finite = np.isfinite(true) & np.isfinite(predicted)
-    true, predicted = true[finite], predicted[finite]
+    drawn = (np.abs(true) < LARGEST_SHOWN) & (np.abs(predicted) < LARGEST_SHOWN)  # False for nan
+    true, predicted = true[drawn], predicted[drawn]
     if not true.size:
         return ""
     if true.size > MOST_POINTS:
@@ -241,5 +243,6 @@ def common_span(metrics: Sequence[Metric | None], published: Sequence[float]) ->
     for metric in metrics:
         if metric is not None and math.isfinite(metric.value):
             values += [metric.value, *(whiskers(metric) or ())]
+    values = [min(max(value, -LARGEST_SHOWN), LARGEST_SHOWN) for value in values if math.isfinite(value)]
     low, high = min([0.0, *values]), max([0.1, *values])
     return math.floor(low * 10) / 10, math.ceil(high * 10) / 10

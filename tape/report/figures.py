@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from tape.errors import DataError, quoted
 from tape.io.json_files import read_json_lines
 from tape.report import charts
 from tape.report.predictions import load_results, task_type_of
 from tape.report.rows import Evaluated, columns_in, shown_data, shown_task
 from tape.tasks import TaskType
 
+_MOST_CLASSES = 64  # of a readable confusion matrix
 STATES = {3: "HEC", 8: "GHIBESTC"}
 
 
@@ -32,7 +34,7 @@ def _legend(names: dict[str, int]) -> str:
 
 def curves(evaluations: Sequence[Evaluated], pretraining: Path | None, colors: dict[str, int]) -> str:
     """Figures of the pretraining loss and of each task's validation loss by epoch."""
-    figures = [] if pretraining is None else [_pretraining(read_json_lines(pretraining / "metrics.jsonl"))]
+    figures = [] if pretraining is None else [_pretraining(pretraining / "metrics.jsonl")]
     tasks: dict[tuple[str, str], list[charts.Series]] = {}
     for run, e in {e.run: e for e in evaluations}.items():
         points = _validation_losses(run)
@@ -52,14 +54,36 @@ def curves(evaluations: Sequence[Evaluated], pretraining: Path | None, colors: d
 def _validation_losses(run: Path) -> list[tuple[float, float]]:
     """(epoch counted from 1, validation loss) of a run, for the epochs that have one in its history."""
     file = run / "metrics.jsonl"
-    records = read_json_lines(file) if file.is_file() else []
-    losses = [(record["epoch"] + 1, (record.get("valid") or {}).get("loss")) for record in records]
+    records = read_json_lines(file, integers=["epoch"]) if file.is_file() else []
+    losses = [(record["epoch"] + 1, _validation_loss(file, record)) for record in records]
     return [(epoch, loss) for epoch, loss in losses if loss is not None]
 
 
-def _pretraining(records: Sequence[dict[str, Any]]) -> str:
-    train = [(r["iteration"], r["lm_loss"]) for r in records if r.get("lm_loss") is not None]
-    valid = [(r["iteration"], r["validation_loss"]) for r in records if r.get("validation_loss") is not None]
+def _validation_loss(file: Path, record: dict[str, Any]) -> float | None:
+    """The loss of an epoch's record; None if the epoch was not validated."""
+    valid = record.get("valid") or {}
+    if not isinstance(valid, dict):
+        raise DataError(f"{file}: 'valid' of epoch {record['epoch']} must be an object, not {quoted(valid)}")
+    loss = valid.get("loss")
+    return None if loss is None else _number(file, f"loss of epoch {record['epoch']}", loss)
+
+
+def _number(file: Path, name: str, value: Any) -> float:
+    if not isinstance(value, int | float) or not abs(value) < charts.LARGEST_SHOWN:
+        raise DataError(f"{file}: the {name} must be a number, not {quoted(value)}")
+    return float(value)
+
+
+def _pretraining(file: Path) -> str:
+    records = read_json_lines(file, integers=["iteration"])
+    train, valid = (
+        [
+            (r["iteration"], _number(file, f"{name} of iteration {r['iteration']}", r[name]))
+            for r in records
+            if r.get(name) is not None
+        ]
+        for name in ("lm_loss", "validation_loss")
+    )
     window = max(1, len(train) // 40)
     series = [
         charts.Series("training", charts.thinned(train), 2, faint=True),
@@ -90,14 +114,26 @@ def predictions(groups: Sequence[Sequence[Evaluated]], colors: dict[str, int]) -
 def _pictures(group: Sequence[Evaluated], colors: dict[str, int]) -> str:
     """One figure per column; the first seed represents a model with several."""
     group = [runs[0] for runs in columns_in(group).values()]
-    task_type = task_type_of(group[0].record.task)
-    if task_type == TaskType.RESIDUE_PAIR:
-        return _contact_maps(group, colors)
-    if task_type == TaskType.RESIDUE_CLASS:
-        return "".join(_confusion(e) for e in group)
-    if task_type == TaskType.VALUE:
-        return "".join(_scatter(e, colors[e.column]) for e in group)
-    return ""
+    draw = {
+        TaskType.RESIDUE_PAIR: _contact_maps,
+        TaskType.RESIDUE_CLASS: _confusions,
+        TaskType.VALUE: _scatters,
+    }.get(task_type_of(group[0].record.task))  # type: ignore[arg-type]  # None: a third party's task
+    if draw is None:
+        return ""
+    try:
+        return draw(group, colors)
+    except (TypeError, ValueError, LookupError, OverflowError) as error:
+        files = ", ".join(str(e.results_file) for e in group)
+        raise DataError(f"{files}: predictions or labels don't have the shapes of the task ({error})") from error
+
+
+def _confusions(group: Sequence[Evaluated], colors: dict[str, int]) -> str:
+    return "".join(_confusion(e) for e in group)
+
+
+def _scatters(group: Sequence[Evaluated], colors: dict[str, int]) -> str:
+    return "".join(_scatter(e, colors[e.column]) for e in group)
 
 
 def _contact_maps(group: Sequence[Evaluated], colors: dict[str, int]) -> str:
@@ -126,6 +162,8 @@ def _confusion(evaluation: Evaluated) -> str:
     if not results:
         return ""
     classes = int(np.asarray(results[0]["prediction"]).shape[-1])
+    if classes > _MOST_CLASSES:
+        return ""
     counts = np.zeros((classes, classes), dtype=np.int64)
     for result in results:
         target = np.asarray(result["target"])

@@ -80,6 +80,16 @@ def test_a_resumed_run_has_each_iteration_once(tmp_path: Path) -> None:
     assert [line["iteration"] for line in lines(tmp_path) if line["kind"] == "start"] == [0, 3]
 
 
+@pytest.mark.parametrize("line", [b'{"kind": "\xff"}', b"[" * 100_000, b"3", b'{"iteration": "x", "kind": "train"}'])
+def test_damaged_records_do_not_prevent_a_resume(tmp_path: Path, line: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    run(tmp_path, range(1, 4))
+    first, *rest = (tmp_path / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_bytes(b"".join([first, line + b"\n", *rest]))
+    run(tmp_path, range(3, 6), start=2)
+    assert [line["iteration"] for line in lines(tmp_path) if line["kind"] == "train"] == [1, 2, 3, 4, 5]
+    assert "metrics.jsonl: damaged records are removed (line 2)" in caplog.text
+
+
 def test_a_new_run_keeps_the_records_of_an_earlier_run_in_another_file(tmp_path: Path) -> None:
     run(tmp_path, range(1, 4))
     run(tmp_path, range(1, 3))

@@ -72,6 +72,31 @@ def test_pointers_select_an_epoch(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("name", ["../other", "/etc", "", "a" * 5000, ".", "..", 3, None, "a\0"])
+def test_a_pointer_names_a_directory_of_the_run(tmp_path: Path, name: object) -> None:
+    (tmp_path / BEST_NAME).write_text(json.dumps({"directory": name}))
+    with pytest.raises(
+        CheckpointError, match=r"best\.json: damaged, 'directory' must be the name of a directory, not "
+    ):
+        resolve_model_directory(tmp_path)
+
+
+@pytest.mark.parametrize("epoch", [{"a": 1}, [1], None, "1"])
+def test_a_pointer_without_the_number_of_an_epoch_is_named(tmp_path: Path, epoch: object) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    (run.path / BEST_NAME).write_text(json.dumps({"directory": "1", "epoch": epoch}))
+    with pytest.raises(CheckpointError, match=r"best\.json: damaged, 'epoch' must be an integer"):
+        run.drop_after(1)
+
+
+def test_a_record_without_an_epoch_is_named(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    run.add_history({"epoch": 0})
+    run.add_history({"loss": 1.0})
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl, line 2: epoch must be an integer, not None"):
+        run.drop_after(1)
+
+
 def test_one_of_several_seeds_must_be_selected(tmp_path: Path) -> None:
     for seed in (42, 43):
         (tmp_path / f"seed_{seed}").mkdir()

@@ -15,7 +15,7 @@ from tape.io.json_files import read_json_lines, read_json_object
     ("content", "message"),
     [
         (None, r"x\.json: No such file or directory"),
-        (b"\xff\xfe", r"x\.json: not a JSON file .*can't decode"),
+        (b"\xff\xfe", r"x\.json, line 1: not UTF-8 text, so not JSON"),
         (b'{"a": ', r"x\.json: not valid JSON \(Expecting value"),
         (b"[" * 200_000, r"x\.json: not valid JSON \(maximum recursion"),
         (b"[1]", r"x\.json: holds a list, not a JSON object"),
@@ -41,3 +41,16 @@ def test_a_bad_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n\n3\n')
     with pytest.raises(DataError, match=r"x\.jsonl, line 3: holds a int, not a JSON object"):
         read_json_lines(tmp_path / "x.jsonl", DataError)
+
+
+def test_a_byte_that_is_no_text_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_bytes(b'{"a": 1}\n{"b": "\xe9"}\n')
+    with pytest.raises(DataError, match=r"x\.jsonl, line 2: not UTF-8 text"):
+        read_json_lines(tmp_path / "x.jsonl", DataError)
+
+
+@pytest.mark.parametrize("value", ["null", "1.5", "true", '"3"', "[[1]]", "100000000000000000000"])
+def test_a_required_integer_of_another_type_is_named_with_its_line(tmp_path: Path, value: str) -> None:
+    (tmp_path / "x.jsonl").write_text(f'{{"epoch": 1}}\n\n{{"epoch": {value}}}\n')
+    with pytest.raises(DataError, match=r"x\.jsonl, line 3: epoch must be an integer, not "):
+        read_json_lines(tmp_path / "x.jsonl", DataError, integers=["epoch"])

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tape.errors import CheckpointError, ConfigError
+from tape.errors import CheckpointError, ConfigError, DataError
 from tape.evaluation.records import EvaluationRecord, write_record
 from tape.metrics import Metric
+from tape.report import charts
 from tape.report import command as report
 from tape.report import rows as report_rows
 from tape.report.published import grouped_reasons, load_published, published_beside
@@ -324,6 +325,8 @@ def test_a_directory_with_other_content_is_not_replaced(results: Path, tmp_path:
         (None, r"metrics\.jsonl: No such file"),
         ('{"iteration": 1}\n{"itera', r"metrics\.jsonl, line 2: not valid JSON"),
         ("3\n", r"metrics\.jsonl, line 1: holds a int, not a JSON object"),
+        ('{"lm_loss": 3}', r"metrics\.jsonl, line 1: iteration must be an integer, not None"),
+        ('{"iteration": [[1]], "lm_loss": 3}', r"metrics\.jsonl, line 1: iteration must be an integer, not \[\[1\]\]"),
     ],
 )
 def test_a_damaged_pretraining_history_is_refused(
@@ -334,6 +337,36 @@ def test_a_damaged_pretraining_history_is_refused(
     with pytest.raises(CheckpointError, match=message):
         report.main([str(results), "--pretraining", str(tmp_path), "--out", str(tmp_path / "report")])
     assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize("loss", ['"low"', "[1]", "1e300", "NaN"])
+def test_a_loss_that_is_no_number_is_refused(results: Path, tmp_path: Path, loss: str) -> None:
+    (tmp_path / "metrics.jsonl").write_text(f'{{"iteration": 7, "lm_loss": {loss}}}')
+    with pytest.raises(DataError, match=r"metrics\.jsonl: the lm_loss of iteration 7 must be a number, not "):
+        report.main([str(results), "--pretraining", str(tmp_path), "--out", str(tmp_path / "report")])
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target"),
+    [
+        (np.eye(3), np.array([0, 1, 29541])),
+        (np.eye(3), np.array([0, 1])),
+        (np.zeros((3, 0)), np.array([0, 1, 2])),
+        (np.eye(3), None),
+    ],
+)
+def test_predictions_that_do_not_match_their_labels_are_named(
+    results: Path, tmp_path: Path, prediction: np.ndarray, target: Any
+) -> None:
+    directory = results / "secondary_structure_transformer_pretrained" / "1"
+    add_results(directory, "test", {"id": "x", "prediction": prediction, "target": target})
+    with pytest.raises(DataError, match=r"results_test\.pkl: predictions or labels don't have the shapes of the task"):
+        report.main([str(results), "--out", str(tmp_path / "report")])
+
+
+@pytest.mark.parametrize("span", [(0, 5e-324), (1e308, 1.1e308), (0, 1e308), (-1e15, 1e15), (1e16, 1e16 + 2)])
+def test_ticks_of_any_range_are_few(span: tuple[float, float]) -> None:
+    assert 1 <= len(charts.nice_ticks(*span)) < 20
 
 
 def test_a_model_without_the_primary_metric_is_shown(results: Path, tmp_path: Path) -> None:
