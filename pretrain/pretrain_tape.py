@@ -36,6 +36,7 @@ from pretrain.train.trainer import RunServices
 from tape.errors import ProteinLMError, run_cli
 from tape.runtime.distributed import choose_device
 from tape.runtime.launch import Launch, read_launch
+from tape.runtime.launcher_monitor import end_with_launcher
 from tape.runtime.rendezvous import RendezvousError
 
 # seconds in which the launcher ends the other ranks after rank 0 has exited; a busy machine takes long for that
@@ -75,6 +76,7 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
     device = choose_device(launch.local_rank)
     backend, notice = choose_backend(config.parallel.backend, device)
     with ExitStack() as stack:
+        stack.enter_context(end_with_launcher(os.environ))
         context = stack.enter_context(open_parallel_context(config.dims, launch, backend, device, timeout))
         control_group = open_control_group(context, timeout)
         stack.enter_context(watched(context, launch, control_group, config.parallel.hang_timeout))

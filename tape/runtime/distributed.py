@@ -23,6 +23,7 @@ from torch import nn
 from tape.errors import ConfigError, ProteinLMError
 
 from .launch import Launch, independent_processes, read_torchrun
+from .launcher_monitor import end_with_launcher
 from .rendezvous import (
     JOIN_SECONDS,
     explain_failed_connection,
@@ -96,15 +97,17 @@ def distributed_context(no_cuda: bool = False, local_rank: int = -1) -> Iterator
         others = independent_processes(os.environ)
         if others > 1:
             logger.warning("each of the %d processes started is a run of its own; for one run, use torchrun", others)
-        yield DistributedContext(device=device)
+        with end_with_launcher(os.environ):
+            yield DistributedContext(device=device)
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    join_process_group("nccl" if device.type == "cuda" else "gloo", launch)
-    try:
-        yield DistributedContext(torch.distributed.get_rank(), launch.world_size, launch.local_rank, device)
-    finally:
-        torch.distributed.destroy_process_group()
+    with end_with_launcher(os.environ):
+        join_process_group("nccl" if device.type == "cuda" else "gloo", launch)
+        try:
+            yield DistributedContext(torch.distributed.get_rank(), launch.world_size, launch.local_rank, device)
+        finally:
+            torch.distributed.destroy_process_group()
 
 
 def join_process_group(
