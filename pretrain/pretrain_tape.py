@@ -22,15 +22,16 @@ if __name__ == "__main__":  # importable from any directory without installation
 
 from pretrain import build, trace
 from pretrain.config.arguments import PretrainConfig, parse_arguments
+from pretrain.data.samples import GlobalBatches, TrainingOrder
 from pretrain.data.splits import open_splits
 from pretrain.data.verification import CorpusVerification
 from pretrain.monitor import LostRankError, watched
 from pretrain.parallel import choose_backend, open_control_group, open_parallel_context
 from pretrain.preemption import StopSignals
-from pretrain.trace import SpanTimeout
+from pretrain.resume import plan_start
 from pretrain.train.agreement import check_agreement
+from pretrain.train.evaluation import open_evaluations
 from pretrain.train.nonfinite import NonFiniteSteps
-from pretrain.train.resume import describe_samples
 from pretrain.train.stop_conditions import StopConditions
 from pretrain.train.trainer import RunServices
 from tape.errors import ProteinLMError, run_cli
@@ -72,7 +73,7 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
     Raises:
         ProteinLMError: for user errors.
     """
-    began, timeout = time.monotonic(), config.parallel.timeout
+    began, timeout, iterations = time.monotonic(), config.parallel.timeout, config.training.train_iters
     device = choose_device(launch.local_rank)
     backend, notice = choose_backend(config.parallel.backend, device)
     with ExitStack() as stack:
@@ -80,44 +81,40 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
         context = stack.enter_context(open_parallel_context(config.dims, launch, backend, device, timeout))
         control_group = open_control_group(context, timeout)
         stack.enter_context(watched(context, launch, control_group, config.parallel.hang_timeout))
-        with trace.span("open corpora and checkpoint", SpanTimeout.COLLECTIVE):
+        with trace.span("open corpora and checkpoint", trace.SpanTimeout.COLLECTIVE):
             stack.enter_context(build.save_lock(config, context))
             check_agreement(config.given, config.data, config.checkpoint, control_group)
             splits = open_splits(config.data, config.samples)
-            samples = describe_samples(splits.train, config.given, config.batch.global_batch)
-            config, changes = build.check_resume(config, samples)
+            start = plan_start(config, splits.train)
+            config = start.config
 
         signals = stack.enter_context(StopSignals())
-        with trace.span("build the model", SpanTimeout.BUSY):
+        with trace.span("build the model", trace.SpanTimeout.BUSY):
             trainer = build.build_trainer(config, context)
-            description = build.describe_run(config, samples)
-        with trace.span("load the checkpoint", SpanTimeout.COLLECTIVE):
-            state = build.load_state(config.checkpoint.load, trainer, description)
-            info = build.build_run_info(config, splits.train, context)
-            logger = stack.enter_context(closing(build.build_logger(config, state, info, context)))
-            writer = build.build_writer(config, trainer, description, state.iteration)
-            notices = [*config.notices, *([notice] if notice else []), *changes]
-            introduction = build.introduction(config, info, splits.train, context)
-            warnings = build.disk_warning(config, trainer, control_group)
-            for line in (*notices, *introduction, *warnings, *build.start_notice(config, state)):
+        with trace.span("load the checkpoint", trace.SpanTimeout.COLLECTIVE):
+            state = trainer.load_checkpoint(start.checkpoint, start.description)
+            logger = stack.enter_context(closing(build.build_logger(config, state, splits.train, context)))
+            writer = build.build_writer(config, trainer, start.description, state.iteration)
+            warnings, resuming = build.disk_warning(config, trainer, control_group), build.start_notice(config, state)
+            introduction = build.introduction(config, logger.run_info, splits.train, context)
+            notices = [*config.notices, *([notice] if notice else []), *start.changes]
+            for line in (*notices, *introduction, *warnings, *resuming):
                 logger.note(line)
-            if build.is_finished(config, state):
+            if state.iteration >= iterations and not state.evaluation_due:
+                logger.note(f"nothing to do: {iterations} iterations are complete")
                 return
 
-        order = build.build_training_order(config, state, context)
-        batches = build.build_micro_batches(config, splits.train, order, context)
         build.write_arguments(config, context)
-        run = RunServices(
-            build.build_evaluations(config, splits, context),
-            logger,
-            writer,
-            StopConditions(signals, writer, control_group, config.training.exit_minutes, began),
-            NonFiniteSteps(config.training.max_skipped_steps, order, splits.train, control_group),
-        )
+        evaluations = open_evaluations(config.evaluation, splits, config.batch, config.data.workers, context)
+        remaining = max(0, iterations - state.iteration)
+        order = TrainingOrder(config.batch, state.consumed_samples, remaining, context.data_rank, context.dims.data)
+        batches = GlobalBatches(splits.train, order, config.data.workers, pin_memory=device.type == "cuda")
+        stop = StopConditions(signals, writer, control_group, config.training.exit_minutes, began)
+        nonfinite = NonFiniteSteps(config.training.max_skipped_steps, order, splits.train, control_group)
         verified = splits.corpora if context.is_main else []
-        with trace.span("verify the corpora", SpanTimeout.BUSY):
+        with trace.span("verify the corpora", trace.SpanTimeout.BUSY):
             verification = stack.enter_context(CorpusVerification(verified, config.data.verify))
-        trainer.fit(state, verification.checked(batches), run)
+        trainer.fit(state, verification.checked(batches), RunServices(evaluations, logger, writer, stop, nonfinite))
         verification.finish()
 
 

@@ -78,7 +78,7 @@ class RunDescription:
         model_config: ProteinBertConfig.to_dict().
         arguments: the run's command-line options.
         vocabulary, vocabulary_fingerprint: tokens in the order of their ids, and a hash of them.
-        samples: everything that determines the training rows (:mod:`pretrain.train.resume`).
+        samples: everything that determines the training rows (:mod:`pretrain.resume`).
     """
 
     model_config: dict[str, Any]

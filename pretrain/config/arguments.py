@@ -7,8 +7,8 @@ reason, so that its launch scripts run unchanged.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pretrain.checkpointing import CheckpointConfig
@@ -21,9 +21,9 @@ from pretrain.optim.optimizer import OptimizerConfig
 from pretrain.optim.precision import PrecisionConfig
 from pretrain.parallel import ParallelConfig, ParallelDims
 from pretrain.planning.dry_run import DryRunConfig
+from pretrain.train.evaluation import EvaluationConfig
 from pretrain.train.initialization import InitConfig
 from pretrain.train.metrics_logger import LoggingConfig
-from pretrain.train.resume import schedule_options
 from pretrain.train.trainer import TrainingConfig
 from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
@@ -56,10 +56,9 @@ class PretrainConfig:
     optimizer: OptimizerConfig
     schedule: Schedule
     training: TrainingConfig
+    evaluation: EvaluationConfig
     checkpoint: CheckpointConfig
     logging: LoggingConfig
-    eval_iters: int
-    full_validation: bool
     dry_run: DryRunConfig | None
     given: dict[str, Any]
     notices: tuple[str, ...]
@@ -85,7 +84,7 @@ def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainCo
     dims = _dims(options, world_size)
     _check(options)
     batch = _batch(options, dims)
-    iterations, schedule = run_length(options, batch)
+    iterations, schedule = run_length(vars(options), batch)
     model = _model(options)
     dims.check_model(model)
     return PretrainConfig(
@@ -100,10 +99,9 @@ def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainCo
         optimizer=_optimizer(options),
         schedule=schedule,
         training=_training(options, iterations),
+        evaluation=_evaluation(options, iterations, batch),
         checkpoint=_checkpoint(options),
         logging=LoggingConfig(options.log_interval, options.save, options.tensorboard_dir, options.peak_tflops),
-        eval_iters=options.eval_iters,
-        full_validation=options.full_validation,
         dry_run=dry_run,
         given=vars(options),
         notices=notices,
@@ -266,22 +264,9 @@ def _schedule_of(options: argparse.Namespace) -> str | None:
     return "checkpoint" if options.use_checkpoint_lr_scheduler else None
 
 
-def with_schedule_of(arguments: PretrainConfig, saved: Mapping[str, Any]) -> PretrainConfig:
-    """The configuration with the learning-rate schedule of a checkpoint.
-
-    Args:
-        arguments: the configuration of this start.
-        saved: the options stored in the checkpoint, by name.
-    """
-    given = {**arguments.given, **schedule_options(saved)}
-    _, schedule = run_length(argparse.Namespace(**given), arguments.batch)
-    return replace(arguments, schedule=schedule, given=given)
-
-
 def _training(options: argparse.Namespace, iterations: int) -> TrainingConfig:
     return TrainingConfig(
         train_iters=iterations,
-        eval_interval=options.eval_interval,
         exit_interval=options.exit_interval,
         exit_minutes=options.exit_duration_in_mins,
         max_skipped_steps=options.max_skipped_steps,
@@ -289,3 +274,8 @@ def _training(options: argparse.Namespace, iterations: int) -> TrainingConfig:
         seed=options.seed,
         seq_length=options.seq_length,
     )
+
+
+def _evaluation(options: argparse.Namespace, iterations: int, batch: BatchConfig) -> EvaluationConfig:
+    rows = None if options.full_validation else options.eval_iters * batch.global_batch
+    return EvaluationConfig(options.eval_interval, iterations, rows)

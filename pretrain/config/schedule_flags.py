@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 from pretrain.data.batch_schedule import BatchConfig
 from pretrain.optim.lr_schedule import DECAY_STYLES, SampleScheduleConfig, Schedule, ScheduleConfig
@@ -37,15 +39,19 @@ def add_schedule_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_length(options: argparse.Namespace, batch: BatchConfig) -> tuple[int, Schedule]:
+def run_length(options: Mapping[str, Any], batch: BatchConfig) -> tuple[int, Schedule]:
     """The number of iterations and the learning-rate schedule.
+
+    Args:
+        options: the values of all flags by name, such as ``lr_decay_iters``.
+        batch: batch sizes.
 
     Raises:
         ConfigError: if lengths are given in both units or in none, or contradict each other.
     """
-    if (options.train_iters is None) == (options.train_samples is None):
+    if (options["train_iters"] is None) == (options["train_samples"] is None):
         raise ConfigError("give the length of the run as either --train-iters or --train-samples")
-    unit, other = ("iters", "samples") if options.train_samples is None else ("samples", "iters")
+    unit, other = ("iters", "samples") if options["train_samples"] is None else ("samples", "iters")
     for name in _LENGTHS:
         if _given(options, name, other):
             raise ConfigError(f"--{name}-{other} cannot be combined with --train-{unit}; give --{name}-{unit}")
@@ -53,7 +59,7 @@ def run_length(options: argparse.Namespace, batch: BatchConfig) -> tuple[int, Sc
     assert train is not None
     decay = _given(options, "lr-decay", unit) or train
     warmup = _warmup(options, unit, decay)
-    rates = (options.lr, options.min_lr, options.lr_decay_style)
+    rates = (options["lr"], options["min_lr"], options["lr_decay_style"])
     if unit == "iters":
         return train, ScheduleConfig(*rates, decay, warmup)
     iterations = batch.iterations(train)
@@ -62,8 +68,8 @@ def run_length(options: argparse.Namespace, batch: BatchConfig) -> tuple[int, Sc
     return iterations, SampleScheduleConfig(*rates, decay, warmup, batch.consumed_samples)
 
 
-def _warmup(options: argparse.Namespace, unit: str, decay: int) -> float:
-    fraction, length = options.lr_warmup_fraction, _given(options, "lr-warmup", unit) or 0
+def _warmup(options: Mapping[str, Any], unit: str, decay: int) -> float:
+    fraction, length = options["lr_warmup_fraction"], _given(options, "lr-warmup", unit) or 0
     if fraction is None:
         return length
     if length:
@@ -71,6 +77,6 @@ def _warmup(options: argparse.Namespace, unit: str, decay: int) -> float:
     return float(fraction * decay)
 
 
-def _given(options: argparse.Namespace, name: str, unit: str) -> int | None:
-    value = getattr(options, f"{name.replace('-', '_')}_{unit}")
+def _given(options: Mapping[str, Any], name: str, unit: str) -> int | None:
+    value = options[f"{name.replace('-', '_')}_{unit}"]
     return int(value) if value else None

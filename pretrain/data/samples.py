@@ -352,3 +352,36 @@ class MicroBatches:
             # A worker's error arrives with its whole traceback in the text; its last line is the message.
             text = str(error).strip().splitlines()[-1]
             raise type(error)(text.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")) from None
+
+
+@dataclass(frozen=True)
+class GlobalBatch:
+    """The rows of one optimizer step.
+
+    Attributes:
+        rows: number of rows on all ranks together.
+        micro_batches: this rank's micro-batches.
+    """
+
+    rows: int
+    micro_batches: list[MicroBatch]
+
+
+class GlobalBatches:
+    """Data loader of training: the global batches in order, with this rank's micro-batches.
+
+    Args:
+        dataset: the training samples.
+        order: the order in which this rank receives them.
+        workers, pin_memory: see :class:`MicroBatches`.
+    """
+
+    def __init__(self, dataset: Samples, order: TrainingOrder, workers: int = 0, pin_memory: bool = False) -> None:
+        self._order = order
+        self._loader = MicroBatches(dataset, order, workers, pin_memory)
+
+    def __iter__(self) -> Iterator[GlobalBatch]:
+        batch, micro_batches = self._order.batch, iter(self._loader)
+        for begin, rows in batch.steps(self._order.consumed, self._order.steps):
+            number = batch.micro_batches(self._order.ranks, begin)
+            yield GlobalBatch(rows, [next(micro_batches) for _ in range(number)])

@@ -34,9 +34,9 @@ import torch.multiprocessing as mp
 
 from pretrain.build import build_trainer
 from pretrain.config.arguments import parse_arguments
+from pretrain.data.batch_schedule import BatchConfig
 from pretrain.data.samples import EvaluationOrder, PackedRow, TrainingOrder, join_rows
-from pretrain.parallel import open_parallel_context
-from pretrain.train.trainer import Trainer
+from pretrain.parallel import ParallelContext, open_parallel_context
 from tape.errors import ConfigError, ProteinLMError, run_cli
 from tape.masking import mask_tokens
 from tape.runtime.launch import Launch
@@ -144,23 +144,23 @@ def run_layout(flags: Sequence[str], launch: Launch, steps: int) -> Curve:
         arguments.dims, launch, "gloo", torch.device("cpu"), arguments.parallel.timeout
     ) as processes:
         trainer = build_trainer(arguments, processes)
-        results = [trainer.train_step(*step) for step in _steps(trainer, steps)]
+        results = [trainer.train_step(*step) for step in _steps(arguments.batch, processes, steps)]
         dims = processes.dims
-        order = EvaluationOrder(_EVALUATION_ROWS, trainer.batch.micro_batch, processes.data_rank, dims.data)
+        order = EvaluationOrder(_EVALUATION_ROWS, arguments.batch.micro_batch, processes.data_rank, dims.data)
         rows = SyntheticRows(seed=2)
         batches = [join_rows([rows[i] for i in numbers]) for numbers in order]
-        loss = trainer.evaluate(batches, steps, "valid").validation_loss
+        loss = trainer.evaluator.evaluate(batches, steps, "valid").validation_loss
     if arguments.parallel.compile:
         torch.compiler.reset()  # blocks differ between layouts; torch.compile stops after eight versions
     losses, norms = tuple(r.loss for r in results), tuple(r.grad_norm for r in results)
     return Curve(losses, norms, loss, sum(r.skipped for r in results))
 
 
-def _steps(trainer: Trainer, steps: int) -> Iterator[tuple[int, list]]:
-    processes, rows = trainer.context, SyntheticRows()
-    order = iter(TrainingOrder(trainer.batch, 0, steps, processes.data_rank, processes.dims.data))
-    for step, (consumed, _) in enumerate(trainer.batch.steps(0, steps), 1):
-        number = trainer.batch.micro_batches(processes.dims.data, consumed)
+def _steps(batch: BatchConfig, processes: ParallelContext, steps: int) -> Iterator[tuple[int, list]]:
+    rows = SyntheticRows()
+    order = iter(TrainingOrder(batch, 0, steps, processes.data_rank, processes.dims.data))
+    for step, (consumed, _) in enumerate(batch.steps(0, steps), 1):
+        number = batch.micro_batches(processes.dims.data, consumed)
         yield step, [join_rows([rows[i] for i in next(order)]) for _ in range(number)]
 
 

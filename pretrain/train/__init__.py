@@ -1,1 +1,1 @@
-"""The training loop: the trainer, the masked-LM objective, metrics logging, non-finite steps, resume."""
+"""The training loop: the trainer, the masked-LM objective, metrics logging, evaluation, non-finite steps."""

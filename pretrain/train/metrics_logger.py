@@ -197,7 +197,7 @@ class MetricsLogger:
         self._metrics: TextIO | None = None
         self._tensorboard: Any = None
         self._recent: list[StepRecord] = []
-        self._run_info = run_info
+        self.run_info = run_info
         self._start = start
         self._seconds = 0.0  # duration of all steps since the start
         self._start_recorded = False
@@ -248,7 +248,7 @@ class MetricsLogger:
     def _speed_and_memory(self, record: StepRecord) -> dict[str, Any]:
         """Fields that depend on the speed of this machine: utilization, memory and remaining time."""
         self._seconds += record.seconds
-        meter, steps = self._run_info.meter, record.iteration - self._start
+        meter, steps = self.run_info.meter, record.iteration - self._start
         return {
             "utilisation": meter.utilization(record.tokens_per_second),
             "memory_bytes": meter.memory(),
@@ -259,7 +259,7 @@ class MetricsLogger:
         if self._metrics is None:
             return
         # The start record is written with the first other record, so that a run with nothing to do changes no file.
-        records = [values] if self._start_recorded else [self._run_info.to_dict(self._start), values]
+        records = [values] if self._start_recorded else [self.run_info.to_dict(self._start), values]
         self._start_recorded = True
         for record in records:
             self._metrics.write(json.dumps({name: _jsonable(value) for name, value in record.items()}) + "\n")
@@ -278,7 +278,7 @@ class MetricsLogger:
         total = sum(record.lm_loss * record.predictions for record in records if math.isfinite(record.lm_loss))
         loss = total / predictions if predictions else math.nan
         left = (self._iterations - last.iteration) * seconds / len(records)
-        speed, meter = sum(record.tokens for record in records) / seconds, self._run_info.meter
+        speed, meter = sum(record.tokens for record in records) / seconds, self.run_info.meter
         skipped = f" | skipped {last.skipped_steps}" if last.skipped_steps else ""
         return (
             f"iteration {last.iteration}/{self._iterations} | lm loss {loss:.4f} | ppl {perplexity(loss):.3f} | "

@@ -1,4 +1,4 @@
-"""The trainer: ``fit`` runs the training loop, ``train_step`` one optimizer step, ``evaluate`` one evaluation."""
+"""The trainer: ``fit`` runs the training loop, ``train_step`` one optimizer step."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pretrain import trace
-from pretrain.checkpointing import AsyncCheckpointWriter, RunState
-from pretrain.data.batch_schedule import BatchConfig
-from pretrain.data.samples import MicroBatch, MicroBatches
+from pretrain.checkpointing import AsyncCheckpointWriter, RunDescription, RunState, load_checkpoint
+from pretrain.data.samples import GlobalBatch, MicroBatch
 from pretrain.optim.lr_schedule import NOTHING_SKIPPED, SkippedCounts
 from pretrain.optim.optimizer import Optimizer
-from pretrain.optim.precision import LossScale, PrecisionConfig
+from pretrain.optim.precision import LossScale
 from pretrain.parallel import ForwardBackward, ParallelContext, sum_of
 from pretrain.trace import SpanTimeout
 from tape.errors import ProteinLMError
 
-from .evaluations import Evaluations
+from .evaluation import Evaluations, Evaluator
 from .masked_lm import MaskedLMObjective
-from .metrics_logger import EvaluationLossRecord, MetricsLogger
+from .metrics_logger import MetricsLogger
 from .nonfinite import NonFiniteSteps
 from .step import StepResult, next_state, nonfinite_micro_batches, step_record
 from .stop_conditions import StopConditions
@@ -41,7 +41,6 @@ class TrainingConfig:
 
     Attributes:
         train_iters: number of iterations.
-        eval_interval: iterations between evaluations.
         exit_interval: save a checkpoint and exit after iterations that are a multiple of this; None never does.
         exit_minutes: save a checkpoint and exit after this many minutes; None never does.
         max_skipped_steps: consecutive non-finite steps after which the run stops; 0 never stops.
@@ -51,7 +50,6 @@ class TrainingConfig:
     """
 
     train_iters: int
-    eval_interval: int = 1000
     exit_interval: int | None = None
     exit_minutes: float | None = None
     max_skipped_steps: int = 20
@@ -97,8 +95,7 @@ class Trainer:
         forward_backward: runs micro-batches through it.
         optimizer: the optimizer of its parameters, with the gradient buckets.
         context: the parallel layout.
-        precision: loss scaling.
-        batch: batch sizes.
+        loss_scale: the loss scale.
     """
 
     def __init__(
@@ -108,8 +105,7 @@ class Trainer:
         forward_backward: ForwardBackward[MicroBatch],
         optimizer: Optimizer,
         context: ParallelContext,
-        precision: PrecisionConfig,
-        batch: BatchConfig,
+        loss_scale: LossScale,
     ) -> None:
         self.config = config
         self.objective = objective
@@ -117,40 +113,59 @@ class Trainer:
         self.forward_backward = forward_backward
         self.optimizer = optimizer
         self.context = context
-        self.batch = batch
-        self.loss_scale = LossScale(precision)
-        self._evaluated: set[str] = set()
+        self.loss_scale = loss_scale
+        self.evaluator = Evaluator(objective, forward_backward, context)
+        self._steps = 0  # steps of this process
 
-    def fit(self, state: RunState, micro_batches: Iterator[MicroBatch], run: RunServices) -> RunState:
+    def load_checkpoint(self, checkpoint: Path | None, description: RunDescription) -> RunState:
+        """Load a checkpoint into model, optimizer and loss scale.
+
+        Args:
+            checkpoint: the checkpoint's directory; None keeps the initial values.
+            description: description of the run.
+
+        Returns:
+            The state of the run: that of the checkpoint, or of a new run.
+
+        Raises:
+            CheckpointError: if the checkpoint is damaged or has another model.
+        """
+        if checkpoint is None:
+            return RunState(loss_scale=self.loss_scale.state())
+        state = load_checkpoint(checkpoint, self.model, self.optimizer.state(), description, self.context)
+        self.loss_scale.restore(state.loss_scale)
+        return state
+
+    def fit(self, state: RunState, batches: Iterator[GlobalBatch], run: RunServices) -> RunState:
         """Train from ``state`` to the last iteration, or until there is a reason to stop.
 
         The last checkpoint is complete on return.
 
         Args:
             state: where the run starts or resumes.
-            micro_batches: this rank's micro-batches after the state's consumed samples.
+            batches: the global batches after the state's consumed samples.
             run: evaluations, logging, checkpoints and conditions to stop.
 
         Returns:
             The final state.
         """
         try:
-            return self._fit(state, micro_batches, run)
+            return self._fit(state, batches, run)
         except ProteinLMError:
             trace.failed()
             with suppress(ProteinLMError):  # the first error is reported
                 run.writer.wait()  # a checkpoint that is being written is completed
             raise
 
-    def _fit(self, state: RunState, micro_batches: Iterator[MicroBatch], run: RunServices) -> RunState:
-        saved, warmed_up_at = state, state.iteration + _WARMUP_STEPS
+    def _fit(self, state: RunState, batches: Iterator[GlobalBatch], run: RunServices) -> RunState:
+        saved = state
         self.model.train()
         reason = run.stop.reason(at_start=True)
         state = self._evaluate_due(state, reason, run)
         while state.iteration < self.config.train_iters and reason is None:
-            timeout = SpanTimeout.BUSY if state.iteration < warmed_up_at else SpanTimeout.HANG
+            timeout = SpanTimeout.BUSY if self._steps < _WARMUP_STEPS else SpanTimeout.HANG
             with trace.span(f"iteration {state.iteration + 1}", timeout):
-                state = self._train_iteration(state, micro_batches, run)
+                state = self._train_iteration(state, batches, run)
                 with trace.span("agree on stopping"):
                     reason = run.stop.reason()
                 state = self._evaluate_due(state, reason, run)
@@ -167,21 +182,20 @@ class Trainer:
         self._log_checkpoints(run)
         return state
 
-    def _train_iteration(self, state: RunState, micro_batches: Iterator[MicroBatch], run: RunServices) -> RunState:
+    def _train_iteration(self, state: RunState, batches: Iterator[GlobalBatch], run: RunServices) -> RunState:
         """One step, with its record."""
         began = time.perf_counter()
-        rows = self.batch.batch_size(state.consumed_samples)
-        number = self.batch.micro_batches(self.context.dims.data, state.consumed_samples)
         with trace.span("load micro-batches"):
-            batches = [next(micro_batches) for _ in range(number)]
+            batch = next(batches)
         skipped = SkippedCounts(state.skipped_steps, state.skipped_samples)
-        result = self.train_step(state.iteration + 1, batches, skipped)
+        result = self.train_step(state.iteration + 1, batch.micro_batches, skipped)
         learning_rate = self.optimizer.schedule.rate(state.iteration + 1, skipped)
-        before, state = state, next_state(state, result, rows, self.loss_scale.state())
+        before, state = state, next_state(state, result, batch.rows, self.loss_scale.state())
         # Only the main process writes files and prints, and either may block.
         with trace.span("write records", SpanTimeout.COLLECTIVE):
-            seconds, positions = time.perf_counter() - began, rows * self.config.seq_length
-            run.logger.log_step(step_record(state, result, learning_rate, positions, seconds))
+            seconds, positions = time.perf_counter() - began, batch.rows * self.config.seq_length
+            record = step_record(state, result, learning_rate, positions, seconds)
+            run.logger.log_step(record)
             if warning := run.nonfinite.check(before, state, result):
                 run.logger.note(warning)
         return replace(state, evaluation_due=bool(run.evaluations.due(state.iteration)))
@@ -202,6 +216,7 @@ class Trainer:
         """
         gradients, scale = self.optimizer.gradients, self.loss_scale.value
         counts = self._global_counts(micro_batches)
+        self._steps += 1
         gradients.zero()
         losses = self._forward_backward(iteration, micro_batches, weight=(scale / counts[0]).float())
         total = sum_of(losses, self.context.device)
@@ -252,55 +267,10 @@ class Trainer:
         if not state.evaluation_due or reason is not None:
             return state
         for evaluation in run.evaluations.due(state.iteration):
-            record = self.evaluate(evaluation.micro_batches, state.iteration, evaluation.split)
+            record = self.evaluator.evaluate(evaluation.micro_batches, state.iteration, evaluation.split)
             with trace.span("write records", SpanTimeout.COLLECTIVE):
                 run.logger.log_evaluation(record)
         return replace(state, evaluation_due=False)
-
-    @torch.no_grad()
-    def evaluate(
-        self, micro_batches: MicroBatches | Sequence[MicroBatch], iteration: int, split: str
-    ) -> EvaluationLossRecord:
-        """The mean loss over all predicted positions of a split, all ranks' rows together.
-
-        Args:
-            micro_batches: this rank's micro-batches of the split.
-            iteration: iterations completed, for the record.
-            split: name of the split.
-        """
-        began = time.perf_counter()
-        self.model.eval()
-        # the first evaluation in a process starts data loader workers, and may compile
-        first = split not in self._evaluated
-        self._evaluated.add(split)
-        counts = torch.zeros(2, dtype=torch.float64)  # predictions, rows
-        with trace.span(f"evaluation on {split}", SpanTimeout.BUSY if first else None):
-            total = self.forward_backward.evaluate(self._counted(micro_batches, counts))
-        with trace.span(f"all-reduce loss on {split}"):
-            loss = self.context.all_reduce_losses(total)
-            sums = self.context.all_reduce_over_data(counts.to(self.context.device))
-        self.model.train()
-        loss_sum, predictions, rows = torch.cat([loss.unsqueeze(0), sums]).tolist()
-        seconds = time.perf_counter() - began
-        mean = loss_sum / max(predictions, 1)
-        return EvaluationLossRecord(iteration, split, mean, int(predictions), int(rows), seconds)
-
-    def _counted(self, micro_batches: MicroBatches | Sequence[MicroBatch], counts: Tensor) -> Iterator[MicroBatch]:
-        """The prepared micro-batches; adds their predictions and rows to ``counts``."""
-        for number, micro_batch in enumerate(self._padded_to_longest_rank(micro_batches)):
-            if number == self.context.dims.pipeline:  # a pipeline requests this many before it computes the first
-                trace.warmed_up()
-            trace.mark(f"micro-batch {number + 1}")
-            counts.add_(torch.tensor([micro_batch.predictions, micro_batch.rows]))
-            yield self.objective.prepare(micro_batch)
-
-    def _padded_to_longest_rank(self, micro_batches: MicroBatches | Sequence[MicroBatch]) -> Iterator[MicroBatch]:
-        """The micro-batches, and empty ones if another rank has more: with FSDP, all ranks all-gather together."""
-        # gathered before the first micro-batch, so that it can't be mixed up with FSDP's all-gathers
-        longest = max(self.context.gather(len(micro_batches))) if self.context.dims.fsdp_enabled else 0
-        yield from micro_batches
-        for _ in range(longest - len(micro_batches)):
-            yield MicroBatch.empty()
 
     def _save(self, state: RunState, run: RunServices) -> None:
         # waits for the previous checkpoint, which may take as long as the disk takes

@@ -11,6 +11,7 @@ from typing import Any
 
 from pretrain import trace
 from pretrain.checkpointing import retention, saving
+from pretrain.train import evaluation
 from pretrain.train import step as train_step
 from pretrain.train import trainer as training
 from tape.errors import DataError
@@ -68,11 +69,11 @@ def _hang(*arguments: object) -> None:
         time.sleep(0.01)
 
 
-def _last_layer(trainer: training.Trainer) -> ProteinBertFFN:
+def _last_layer(trainer: training.Trainer | evaluation.Evaluator) -> ProteinBertFFN:
     return [module for module in trainer.model.modules() if isinstance(module, ProteinBertFFN)][-1]
 
 
-def _stuck_in_forward(trainer: training.Trainer) -> None:
+def _stuck_in_forward(trainer: training.Trainer | evaluation.Evaluator) -> None:
     _last_layer(trainer).register_forward_pre_hook(_hang)
 
 
@@ -102,15 +103,15 @@ def stuck_in_first_step_on_rank_1(rank: int) -> None:
 
 def stuck_in_evaluation_on_rank_1(rank: int) -> None:
     """In the second evaluation; the first one is allowed to take long."""
-    evaluate, seen = training.Trainer.evaluate, iter(range(1, 1000))
+    evaluate, seen = evaluation.Evaluator.evaluate, iter(range(1, 1000))
 
-    def faulty(self: training.Trainer, *arguments: Any) -> Any:
+    def faulty(self: evaluation.Evaluator, *arguments: Any) -> Any:
         if next(seen) == 2:
             _stuck_in_forward(self)
         return evaluate(self, *arguments)
 
     if rank == 1:
-        training.Trainer.evaluate = faulty  # type: ignore[method-assign]
+        evaluation.Evaluator.evaluate = faulty  # type: ignore[method-assign]
 
 
 def slow_then_stuck_in_evaluation_on_rank_1(rank: int) -> None:

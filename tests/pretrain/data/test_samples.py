@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.data.batch_schedule import BatchConfig
+from pretrain.data.batch_schedule import BatchConfig, Rampup
 from pretrain.data.corpus import Corpus, open_corpus
 from pretrain.data.samples import (
     EvaluationOrder,
+    GlobalBatches,
     MicroBatch,
     MicroBatches,
     PackedProteins,
@@ -204,3 +205,13 @@ def test_orders_and_masks_of_two_corpora_are_independent() -> None:
     seeds = {SampleConfig(seed=7).for_corpus(number).seed for number in range(5)}
     assert SampleConfig(seed=7).for_corpus(0).seed == 7
     assert len(seeds | {SampleConfig(seed=8).for_corpus(1).seed}) == 6
+
+
+def test_global_batches_grow_with_the_ramp_up_and_consist_of_consecutive_rows(samples: PackedProteins) -> None:
+    order = TrainingOrder(BatchConfig(2, 8, Rampup(4, 4, 8)), consumed=4, steps=3, rank=1, ranks=2)
+    batches = list(GlobalBatches(samples, order))
+    assert [batch.rows for batch in batches] == [4, 8, 8]
+    assert [len(batch.micro_batches) for batch in batches] == [1, 2, 2]
+    first = [batch.micro_batches[0].input_ids for batch in batches]
+    expected = [join_rows([samples[row], samples[row + 1]]).input_ids for row in (4 + 2, 8 + 2, 16 + 2)]
+    assert all(torch.equal(*pair) for pair in zip(first, expected, strict=True))

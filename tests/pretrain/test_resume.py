@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from pretrain.resume import check_samples, schedule_options
 from pretrain.tools.preprocess_data import preprocess
-from pretrain.train.resume import check_samples, schedule_options
 from tape.errors import CheckpointError
 
 Flags = Callable[..., list[str]]

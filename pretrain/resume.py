@@ -1,18 +1,24 @@
-"""Checks that a resume continues the run that wrote the checkpoint: same samples, same batches, same schedule.
+"""How a run starts: from the beginning, or as a resume that continues the run that wrote the checkpoint.
 
-pretrain.checkpointing checks the model. Here, the other settings that determine the loss curve are compared; changing
-them deliberately requires a flag.
+A resume has the same samples, the same batches and the same schedule; changing them deliberately requires a flag.
+pretrain.checkpointing compares the model.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from pretrain.checkpointing import RunDescription, find_checkpoint, read_metadata
+from pretrain.config.arguments import PretrainConfig
+from pretrain.config.schedule_flags import run_length
 from pretrain.data.corpus import Corpus, read_description
 from pretrain.data.samples import Samples
 from tape.errors import CheckpointError
+from tape.tokenizers import TAPETokenizer
 
 # Options that determine the rows of each step and their masks. Paths are not included, because a corpus may be moved.
 _SAMPLE_OPTIONS = (
@@ -35,6 +41,55 @@ SCHEDULE_OPTIONS = (
     "lr_warmup_iters",
     "lr_warmup_samples",
 )
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """How a run starts.
+
+    Attributes:
+        config: the configuration, with the checkpoint's learning-rate schedule if requested.
+        description: the description of the run that its checkpoints contain.
+        checkpoint: the checkpoint to resume from; None: from the beginning.
+        changes: one line per permitted difference from the run that wrote the checkpoint.
+    """
+
+    config: PretrainConfig
+    description: RunDescription
+    checkpoint: Path | None
+    changes: tuple[str, ...]
+
+
+def plan_start(config: PretrainConfig, samples: Samples) -> RunStart:
+    """Describe the run, and compare it with the checkpoint in ``--load``, if there is one.
+
+    Args:
+        config: the run's configuration.
+        samples: the training samples.
+
+    Raises:
+        CheckpointError: if samples or schedule differ, and no flag allows it.
+    """
+    options, described = config.checkpoint, describe_samples(samples, config.given, config.batch.global_batch)
+    path = find_checkpoint(options.load) if options.load is not None else None
+    changes: list[str] = []
+    if path is not None:
+        metadata = read_metadata(path)
+        changes += check_samples(path, metadata.get("samples", {}), described, options.allow_other_samples)
+        if options.schedule_of != "checkpoint":
+            changes += check_schedule(path, metadata["arguments"], config.given, options.schedule_of == "start")
+        else:
+            given = {**config.given, **schedule_options(metadata["arguments"])}
+            config = replace(config, given=given, schedule=run_length(given, config.batch)[1])
+    tokenizer = TAPETokenizer()
+    description = RunDescription(
+        model_config=config.model.to_dict(),
+        arguments=config.given,
+        vocabulary=tokenizer.tokens,
+        vocabulary_fingerprint=tokenizer.fingerprint,
+        samples=described,
+    )
+    return RunStart(config, description, path, tuple(changes))
 
 
 def describe_samples(samples: Samples, given: Mapping[str, Any], global_batch: int) -> dict[str, Any]:
