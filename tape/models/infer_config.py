@@ -7,12 +7,16 @@ bases has only one kind.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from tape.errors import ConfigError
+
 _BLOCK = re.compile(r"predict\.predict\.ResidualBlock(\d+)\.")
+_TASK_HEADS = ("predict.", "classify.")
 _HIDDEN_LAYERS = ("predict.value_prediction.main.0.weight_v", "classify.classify.main.0.weight_v")
 
 
@@ -39,3 +43,28 @@ def infer_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
         if blocks:
             found["contact_num_blocks"] = max(blocks) + 1
     return found
+
+
+def infer_final_layer_norm(names: Collection[str], file: Path) -> bool:
+    """Whether a transformer applies its final layer norm, if its configuration lacks ``apply_final_ln``.
+
+    ProteinLM's finetuning code did not (bug 2 in docs/compatibility.md). All of its models have the unused parameters
+    ``bert_tail_dense``, which this project does not write. Models that were only pretrained have been trained with the
+    final layer norm.
+
+    Args:
+        names: names of all weights.
+        file: the configuration, for the message.
+
+    Raises:
+        ConfigError: the weights are those of a finetuned pre-layer-norm model of unknown origin.
+    """
+    is_finetuned = any(name.startswith(_TASK_HEADS) for name in names)
+    if not is_finetuned or not any(".input_ln." in name for name in names):
+        return True
+    if any("bert_tail_dense." in name for name in names):
+        return False
+    raise ConfigError(
+        f'{file}: add "apply_final_ln", which its weights leave open: false if the model was finetuned with the'
+        " original ProteinLM, whose code skipped the final layer norm, otherwise true"
+    )

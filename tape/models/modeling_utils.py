@@ -20,7 +20,7 @@ from tape.hub.cache import local_model
 
 from .contact_heads import PairwiseContactPredictionHead
 from .heads import MLMHead, SequenceClassificationHead, SequenceToSequenceClassificationHead, ValuePredictionHead
-from .infer_config import infer_config
+from .infer_config import infer_config, infer_final_layer_norm
 from .model_directory import SAFETENSORS_NAME, StateDict, load_state_dict, save_model_directory
 
 __all__ = [
@@ -145,6 +145,8 @@ class ProteinModel(nn.Module):
         stated = ProteinConfig.from_json_file(file).to_dict()
         known = cls.config_class.from_json_file(file).to_dict()  # raises errors that name the file
         shown = {**cls.unstated_config, **infer_config(state)}
+        if "apply_final_ln" in known and not {"apply_final_ln"} & {*stated, *overrides}:
+            shown["apply_final_ln"] = infer_final_layer_norm(state, file)
         shown = {name: value for name, value in shown.items() if name in known and name not in stated}
         return cls.config_class.from_dict({**known, **shown, **overrides})
 

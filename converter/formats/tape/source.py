@@ -18,8 +18,10 @@ from converter.mapping.tables import (
 )
 from converter.verify.named_forward import TAPE_05_NAMES, ForwardSettings, NamedForward, unsharded
 from converter.verify.reference_forward import ModelForward, ReferenceForward
+from tape.configs import CONFIG_NAME
 from tape.errors import CheckpointError
 from tape.io.json_files import read_json_object
+from tape.models.infer_config import infer_final_layer_norm
 from tape.models.lazy_tensors import LazyState
 from tape.models.model_directory import PROVENANCE_NAME, check_vocabulary
 from tape.tokenizers import TAPETokenizer
@@ -47,7 +49,10 @@ class TapeSource:
         self._is_05 = post and any(name.endswith("attention.output.dense.weight") for name in files.state)
         self.kind = "tape-proteins-0.5" if self._is_05 else "tape"
         check_vocabulary(files.directory, TAPETokenizer())
-        self.config = files.transformer_config({**files.values, "layer_norm_position": "post" if post else "pre"})
+        values = {**files.values, "layer_norm_position": "post" if post else "pre"}
+        if "apply_final_ln" not in values:
+            values["apply_final_ln"] = infer_final_layer_norm(files.state, files.directory / CONFIG_NAME)
+        self.config = files.transformer_config(values)
         if self.config.vocab_size != TAPETokenizer().vocab_size:
             raise CheckpointError(f"{files.path}: has {self.config.vocab_size} tokens, but TAPE's vocabulary has 30")
 

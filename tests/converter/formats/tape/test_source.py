@@ -12,6 +12,7 @@ from torch import Tensor
 from converter.convert import ConversionRequest, convert, verify_only
 from converter.formats.detection import open_source
 from converter.options import SourceOptions
+from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, ConfigError, VocabularyMismatchError
 from tape.models.model_directory import load_state_dict
 from tape.models.modeling_bert import ProteinBertForMaskedLM
@@ -66,6 +67,28 @@ def test_a_trained_head_is_kept(tmp_path: Path) -> None:
     assert open_source(tmp_path / "out", SourceOptions()).has_head
 
 
+def finetuned(folder: Path, tail: bool = True, **values: object) -> Path:
+    """A model that was finetuned with ProteinLM's code, with a task head and the unused layer of all its models."""
+    state = expected_state(make_truth(), head=False) | {"classify.classify.main.1.bias": torch.zeros(3)}
+    if tail:
+        state |= {"bert.bert_tail_dense.weight": torch.randn(32, 32), "bert.bert_tail_dense.bias": torch.randn(32)}
+    return write(folder, state, intermediate_size=128, **values)
+
+
+def test_a_model_finetuned_by_proteinlm_has_no_final_layer_norm(tmp_path: Path) -> None:
+    convert(ConversionRequest(finetuned(tmp_path / "theirs"), tmp_path / "out"), silent)
+    assert not ProteinBertConfig.from_pretrained(tmp_path / "out").apply_final_ln
+    stated = open_source(finetuned(tmp_path / "stated", apply_final_ln=True), SourceOptions())
+    assert stated.config.apply_final_ln
+    pretrained = open_source(proteinlm(tmp_path / "pretrained", stale=False), SourceOptions())
+    assert pretrained.config.apply_final_ln
+
+
+def test_a_finetuned_model_of_unknown_origin_must_state_the_final_layer_norm(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r'unknown/config\.json: add "apply_final_ln"'):
+        open_source(finetuned(tmp_path / "unknown", tail=False), SourceOptions())
+
+
 def test_a_stale_decoder_in_a_directory_of_this_repository_is_refused(tmp_path: Path) -> None:
     state = expected_state(make_truth())
     state["mlm.decoder.weight"] = state["mlm.decoder.weight"] + 1
@@ -77,7 +100,7 @@ def test_a_stale_decoder_in_a_directory_of_this_repository_is_refused(tmp_path: 
 def test_task_heads_are_dropped(tmp_path: Path) -> None:
     truth = make_truth()
     state = expected_state(truth, head=False) | {"predict.value_prediction.main.0.bias": torch.zeros(8)}
-    source = write(tmp_path / "finetuned", state, intermediate_size=128)
+    source = write(tmp_path / "finetuned", state, intermediate_size=128, apply_final_ln=True)
     convert(ConversionRequest(source, tmp_path / "out", "megatron"), silent)
     report = json.loads((tmp_path / "out" / "conversion.json").read_text())
     assert report["dropped"] == {"predict.value_prediction.main.0.bias": "head of a finetuning task"}
