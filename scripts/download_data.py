@@ -32,9 +32,10 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 from tqdm import tqdm
 
-from tape.errors import ConfigError, DataError, ProteinLMError, run_cli
+from tape.errors import ConfigError, DataError, ProteinLMError, quoted, run_cli
 from tape.hub.downloads import GZIP, Retries, download
-from tape.io.atomic import atomic_directory, atomic_write, write_json
+from tape.io.atomic import atomic_directory, write_json
+from tape.io.checksums import SUMS_NAME, read_sums, write_sums
 from tape.io.lmdb_store import LMDBReader
 
 DEFAULT_TABLE = Path(__file__).with_name("tape_archives.json")
@@ -76,7 +77,7 @@ def read_table(path: Path = DEFAULT_TABLE) -> tuple[str, dict[str, Archive]]:
         content = json.loads(path.read_text(encoding="utf-8"))
         archives = {folder: Archive(folder, **entry) for folder, entry in content["archives"].items()}
         return content["base_url"], archives
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path}: not a table of archives: {error}") from error
 
 
@@ -125,30 +126,18 @@ def _check_sums(tarball: Path, archive: Archive) -> str:
             "at the source"
         )
     digest = sha256.hexdigest()
-    known = _recorded_sums(_sums_file(tarball)).get(tarball.name, digest)
+    known = read_sums(tarball.parent).get(tarball.name, digest)
     if known != digest:
         raise DataError(
             f"its SHA-256 sum is {digest}, but the first download had {known}; remove the line from "
-            f"{_sums_file(tarball)} if the new one is correct"
+            f"{tarball.parent / SUMS_NAME} if the new one is correct"
         )
     return digest
 
 
-def _sums_file(tarball: Path) -> Path:
-    return tarball.parent / "SHA256SUMS"
-
-
-def _recorded_sums(path: Path) -> dict[str, str]:
-    """SHA-256 sums by file name, from a file in the format of sha256sum; empty if it does not exist."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return {name: known for known, _, name in (line.partition("  ") for line in lines)}
-
-
 def _record_sum(tarball: Path, digest: str) -> None:
     """Record the sum of a verified archive, which later downloads are compared with."""
-    recorded = {**_recorded_sums(_sums_file(tarball)), tarball.name: digest}
-    with atomic_write(_sums_file(tarball), "w") as stream:
-        stream.writelines(f"{known}  {name}\n" for name, known in recorded.items())
+    write_sums(tarball.parent, {**read_sums(tarball.parent), tarball.name: digest})
 
 
 def _unpack(tarball: Path, folder: str, target: Path) -> None:
@@ -160,7 +149,7 @@ def _unpack(tarball: Path, folder: str, target: Path) -> None:
                     _unpack_member(members, member, folder, target)
             while stream.read(_BLOCK_BYTES):
                 pass
-    except (EOFError, tarfile.TarError, zlib.error, gzip.BadGzipFile) as error:
+    except (EOFError, ValueError, OverflowError, tarfile.TarError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"truncated or damaged ({error})") from error
 
 
@@ -174,13 +163,18 @@ def _unpack_member(members: tarfile.TarFile, member: tarfile.TarInfo, folder: st
     """Unpack one file. Members whose path could be outside ``target`` are refused."""
     path = PurePosixPath(member.name)
     parts = tuple(part for part in path.parts if part != ".")
-    if path.is_absolute() or ".." in parts or not (member.isfile() or member.isdir()):
+    if path.is_absolute() or ".." in parts or "\0" in member.name or not (member.isfile() or member.isdir()):
         raise DataError(
-            f"it contains {member.name!r}, which is not a regular file inside the archive; nothing was unpacked"
+            f"it contains {quoted(member.name)}, which is not a regular file inside the archive; nothing was unpacked"
         )
-    if not member.isfile() or parts[-1].startswith("._"):  # metadata files of macOS
+    if not member.isfile():
         return
-    inside = target.joinpath(*(parts[1:] if parts[0] == folder else parts))
+    below = parts[1:] if parts[:1] == (folder,) else parts
+    if not below:
+        raise DataError(f"it contains a file {quoted(member.name)} where the folder of the data should be")
+    if below[-1].startswith("._"):  # metadata files of macOS
+        return
+    inside = target.joinpath(*below)
     inside.parent.mkdir(parents=True, exist_ok=True)
     content = members.extractfile(member)
     assert content is not None  # isfile() was True

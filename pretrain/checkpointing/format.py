@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tape.errors import CheckpointError
+from tape.errors import CheckpointError, quoted
 from tape.io.checksums import sha256_of
 from tape.io.json_files import read_json_object
 
@@ -18,6 +20,15 @@ VERSION = 1
 POINTER_NAME = "latest_checkpointed_iteration.txt"
 METADATA_NAME = "metadata.json"
 INDEX_NAME = ".metadata"  # torch.distributed.checkpoint's
+_CHECKSUM_FIELD = "sha256"  # of all other fields of metadata.json
+_FIELD_TYPES: dict[str, type] = {
+    "iteration": int,
+    "model_config": dict,
+    "arguments": dict,
+    "vocabulary": list,
+    "vocabulary_fingerprint": str,
+    "files": dict,
+}
 MODEL_PREFIX, OPTIMIZER_PREFIX = "model.", "optimizer."
 
 
@@ -170,11 +181,40 @@ def read_metadata(path: Path) -> dict[str, Any]:
     if values.get("format") != FORMAT:
         raise CheckpointError(f"{file}: not a {FORMAT} checkpoint")
     if values.get("version") != VERSION:
-        raise CheckpointError(f"{file}: version {values.get('version')}; this code reads version {VERSION}")
-    missing = {"iteration", "model_config", "arguments", "vocabulary", "files"} - values.keys()
-    if missing or INDEX_NAME not in values["files"]:
-        raise CheckpointError(f"{file}: damaged, {', '.join(sorted(missing)) or 'the index'} missing")
+        raise CheckpointError(f"{file}: version {quoted(values.get('version'))}; this code reads version {VERSION}")
+    recorded = values.pop(_CHECKSUM_FIELD, None)  # absent in checkpoints of earlier versions
+    if recorded is not None and recorded != _checksum(values):
+        raise CheckpointError(f"{file}: damaged, its content is not what was written (its own checksum differs)")
+    _check_fields(file, values)
     return values
+
+
+def with_checksum(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The content of ``metadata.json``: a checkpoint's metadata, and their checksum, which `read_metadata` compares."""
+    return {**metadata, _CHECKSUM_FIELD: _checksum(json.loads(json.dumps(metadata)))}  # keys become text
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _check_fields(file: Path, values: dict[str, Any]) -> None:
+    """Check the types of what is read from the metadata, and that the listed files are in the checkpoint's directory.
+
+    Raises:
+        CheckpointError: names file and field.
+    """
+    for name, kind in _FIELD_TYPES.items():
+        if not isinstance(values.get(name), kind) or isinstance(values.get(name), bool):
+            raise CheckpointError(
+                f"{file}: damaged, {name} must be of type {kind.__name__}, not {quoted(values.get(name))}"
+            )
+    if INDEX_NAME not in values["files"]:
+        raise CheckpointError(f"{file}: damaged, the index is missing")
+    for name, entry in values["files"].items():
+        described = isinstance(entry, dict) and isinstance(entry.get("bytes"), int)
+        if Path(name).name != name or not described or not isinstance(entry.get("sha256"), str):
+            raise CheckpointError(f"{file}: damaged, {quoted(name)} is no file with its size and SHA-256")
 
 
 def verify_files(path: Path, files: dict[str, dict[str, Any]], rank: int = 0, ranks: int = 1) -> None:

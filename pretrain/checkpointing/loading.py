@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from pretrain.parallel import ControlGroup, ParallelContext
 from tape.configs import ProteinBertConfig
-from tape.errors import CheckpointError
+from tape.errors import CheckpointError, ConfigError, quoted
 
 from .collective_errors import run_on_all_ranks
 from .format import (
@@ -61,7 +61,17 @@ def load_checkpoint(
     tensors = named_tensors(model, optimizer_state)
     _check_names(path, tensors)
     load_tensors(tensors, path, single_process=context.mesh is None)
-    return RunState(**{field.name: metadata[field.name] for field in fields(RunState) if field.name in metadata})
+    return _run_state(path, metadata)
+
+
+def _run_state(path: Path, metadata: dict[str, Any]) -> RunState:
+    """The progress of the run; fields that an earlier version did not save have their defaults."""
+    saved = {field.name: metadata[field.name] for field in fields(RunState) if field.name in metadata}
+    for name, value in saved.items():
+        expected = type(getattr(RunState(), name))
+        if type(value) is not expected:
+            raise CheckpointError(f"{path}: {name} must be of type {expected.__name__}, not {quoted(value)}")
+    return RunState(**saved)
 
 
 def _check_same_model(path: Path, metadata: dict[str, Any], description: RunDescription) -> None:
@@ -69,7 +79,11 @@ def _check_same_model(path: Path, metadata: dict[str, Any], description: RunDesc
         raise CheckpointError(f"{path}: trained with another vocabulary ({metadata['vocabulary_fingerprint']})")
     free = {"attention_probs_dropout_prob", "hidden_dropout_prob", "initializer_range", "initial_attention"}
     # Parsed by the class: a field that did not exist yet when the checkpoint was saved gets its default.
-    saved, wanted = ProteinBertConfig.from_dict(metadata["model_config"]).to_dict(), description.model_config
+    try:
+        saved = ProteinBertConfig.from_dict(metadata["model_config"]).to_dict()
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"{path}: its model_config is damaged: {error}") from error
+    wanted = description.model_config
     names = sorted((saved.keys() | wanted.keys()) - free)
     differences = [
         f"{name} is {saved.get(name)} in the checkpoint, {wanted.get(name)} in this run"

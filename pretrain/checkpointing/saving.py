@@ -23,7 +23,17 @@ from tape.io.checksums import sha256_of
 
 from .collective_errors import error_message, run_on_all_ranks, run_on_main_rank
 from .disk_space import check_free_space, checkpoint_bytes, format_bytes, free_bytes
-from .format import FORMAT, INDEX_NAME, METADATA_NAME, POINTER_NAME, VERSION, RunDescription, RunState, named_tensors
+from .format import (
+    FORMAT,
+    INDEX_NAME,
+    METADATA_NAME,
+    POINTER_NAME,
+    VERSION,
+    RunDescription,
+    RunState,
+    named_tensors,
+    with_checksum,
+)
 from .index_reader import without_single_process_warning
 from .retention import Retention, remove_leftovers, remove_old_checkpoints
 
@@ -202,7 +212,7 @@ def _visible_size(file: Path) -> int | None:
 
 def _publish(temporary: Path, target: Path, metadata: dict[str, Any], retention: Retention | None) -> None:
     _check_visible(temporary, metadata["files"])
-    write_json(temporary / METADATA_NAME, metadata)
+    write_json(temporary / METADATA_NAME, with_checksum(metadata))
     sync_folder(temporary)
     replace_directory(temporary, target)  # an earlier run may have saved this iteration, too
     with atomic_write(target.parent / POINTER_NAME, "w") as stream:

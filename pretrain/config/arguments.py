@@ -109,7 +109,11 @@ def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainCo
 
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
-    options = make_parser().parse_args(list(arguments))
+    try:
+        options = make_parser().parse_args(list(arguments))
+    except UnicodeDecodeError as error:
+        files = " or ".join(word.removeprefix("@") for word in arguments if word.startswith("@"))
+        raise ConfigError(f"{files}: not a text file with flags ({error.reason} at byte {error.start})") from error
     notices = []
     for flag, (_, reason) in IGNORED_FLAGS.items():
         name = "ignored_" + flag

@@ -142,7 +142,7 @@ def _is_complete(directory: Path) -> bool:
     try:
         files: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))["files"]
         wrong = [name for name, file in files.items() if not _matches(directory / name, str(file["sha256"]))]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         wrong = [RECORD_NAME]
     if wrong:
         logger.warning("%s: %s changed after the download; downloading again", directory, ", ".join(wrong))

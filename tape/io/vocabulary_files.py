@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tape.errors import DataError
+from tape.errors import DataError, quoted
 from tape.tokenizers import vocabulary_fingerprint
+
+_LARGEST_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,14 @@ def read_vocabulary_file(path: str | os.PathLike[str]) -> VocabularyFile:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise DataError(f"{path}: larger than {_LARGEST_BYTES:,} bytes, so not a vocabulary")
+        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as a vocabulary ({error})") from error
     tokens = tuple(line.strip() for line in lines)
-    while tokens and not tokens[-1]:
-        tokens = tokens[:-1]
-    repeated = sorted({token for token in tokens if token and tokens.count(token) > 1})
+    repeated = sorted(token for token, number in Counter(tokens).items() if token and number > 1)
     if not tokens or repeated:
-        raise DataError(f"{path}: not a vocabulary: " + (f"{repeated} occur twice" if repeated else "it is empty"))
+        problem = f"{quoted(repeated)} occur twice" if repeated else "it is empty"
+        raise DataError(f"{path}: not a vocabulary: {problem}")
     return VocabularyFile(path, tokens)

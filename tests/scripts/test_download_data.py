@@ -195,7 +195,7 @@ def test_a_wrong_checksum_is_refused(
     assert f"MD5 sum is {hashlib.md5(fluorescence).hexdigest()}" in capsys.readouterr().err
     content["archives"]["fluorescence"]["md5"] = hashlib.md5(fluorescence).hexdigest()
     table.write_text(json.dumps(content))
-    (tmp_path / "data" / "downloads" / "SHA256SUMS").write_text("f00  fluorescence.tar.gz\n")
+    (tmp_path / "data" / "downloads" / "SHA256SUMS").write_text(f"{'f00' + 61 * '0'}  fluorescence.tar.gz\n")
     assert run("fluorescence") == 1
     assert "but the first download had f00" in capsys.readouterr().err
 
@@ -258,3 +258,16 @@ def test_the_shell_command_downloads_into_the_target(
     assert "dead link" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert "7.7 GB" in call("--help").stdout
+
+
+@pytest.mark.parametrize("name", [".", "./", "fluorescence", "a\0b"])
+def test_a_file_in_place_of_the_folder_is_refused(
+    run: Run, site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    site.files["fluorescence.tar.gz"] = buffer.getvalue()
+    assert run("fluorescence") == 1
+    assert "fluorescence.tar.gz: " in capsys.readouterr().err
+    assert not (tmp_path / "data" / "fluorescence").exists()

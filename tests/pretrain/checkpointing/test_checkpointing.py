@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -136,6 +137,57 @@ def test_bad_metadata_is_refused(saved: Path, content: str) -> None:
     (saved / "metadata.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"metadata\.json"):
         read_metadata(saved)
+
+
+def edit_metadata(saved: Path, **changes: Any) -> None:
+    """Change fields of metadata.json, without the checksum, as checkpoints of earlier versions are."""
+    values = json.loads((saved / "metadata.json").read_text())
+    del values["sha256"]
+    (saved / "metadata.json").write_text(json.dumps({**values, **changes}))
+
+
+def test_a_changed_number_in_the_metadata_is_found_by_its_checksum(saved: Path) -> None:
+    text = (saved / "metadata.json").read_text()
+    assert '"iteration": 100' in text
+    (saved / "metadata.json").write_text(text.replace('"iteration": 100', '"iteration": 102'))
+    with pytest.raises(CheckpointError, match=r"metadata\.json: damaged, its content is not what was written"):
+        read_metadata(saved)
+
+
+def test_metadata_of_earlier_versions_have_no_checksum(saved: Path) -> None:
+    edit_metadata(saved)
+    assert read_metadata(saved)["iteration"] == 100
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"iteration": "100"},
+        {"files": []},
+        {"files": {".metadata": None}},
+        {"files": {".metadata": {"bytes": 3}}},
+        {"files": {".metadata": {"bytes": 3, "sha256": ""}, "../x": {"bytes": 3, "sha256": ""}}},
+        {"files": {}},
+        {"vocabulary_fingerprint": None},
+        {"model_config": [1]},
+    ],
+)
+def test_fields_of_another_type_are_named(saved: Path, changes: dict[str, Any]) -> None:
+    edit_metadata(saved, **changes)
+    with pytest.raises(CheckpointError, match=r"metadata\.json: damaged, "):
+        read_metadata(saved)
+
+
+def test_progress_of_another_type_is_named(saved: Path) -> None:
+    edit_metadata(saved, consumed_samples="many")
+    with pytest.raises(CheckpointError, match="iter_0000100: consumed_samples must be of type int, not 'many'"):
+        load(saved)
+
+
+def test_a_damaged_model_configuration_is_named(saved: Path) -> None:
+    edit_metadata(saved, model_config={"hidden_size": 1 << 62})
+    with pytest.raises(CheckpointError, match="iter_0000100: its model_config is damaged: hidden_size must be"):
+        load(saved)
 
 
 def test_another_model_is_refused(saved: Path) -> None:

@@ -16,7 +16,8 @@ def checkpoint(root: Path, number: int, **changes: object) -> Path:
     path = root / f"iter_{number:07d}"
     path.mkdir(parents=True)
     metadata = {"format": "proteinlm-sharded", "version": 1, "iteration": number, "model_config": {}}
-    metadata |= {"arguments": {}, "vocabulary": [], "files": {".metadata": {}}, **changes}
+    metadata |= {"arguments": {}, "vocabulary": [], "vocabulary_fingerprint": ""}
+    metadata |= {"files": {".metadata": {"bytes": 0, "sha256": ""}}, **changes}
     (path / "metadata.json").write_text(json.dumps(metadata))
     return path
 

@@ -212,3 +212,9 @@ def test_a_loss_scale_without_fp16_is_ignored_with_a_notice(flags: Callable[...,
         arguments = parse_arguments(flags("--loss-scale", 128, *extra))
         assert arguments.precision.loss_scale == scale
         assert sum("--loss-scale is ignored" in notice for notice in arguments.notices) == notices
+
+
+def test_a_file_of_flags_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "flags.txt").write_bytes(b"--lr 1e-3 \xb2")
+    with pytest.raises(ConfigError, match=r"flags\.txt: not a text file with flags \(invalid start byte at byte 10\)"):
+        parse_arguments([*MINIMAL, f"@{tmp_path}/flags.txt"])

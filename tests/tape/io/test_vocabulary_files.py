@@ -30,3 +30,11 @@ def test_malformed_vocabulary_files_are_refused(tmp_path: Path, text: str, words
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.txt: cannot be read"):
         read_vocabulary_file(tmp_path / "nowhere.txt")
+
+
+def test_a_file_of_many_lines_is_refused_or_read_at_once(tmp_path: Path) -> None:
+    """Neither blank lines nor many tokens take quadratic time."""
+    (tmp_path / "blank.txt").write_text("A\n" + "\n" * 300_000)
+    assert read_vocabulary_file(tmp_path / "blank.txt").tokens == ("A",)
+    (tmp_path / "many.txt").write_text("\n".join(map(str, range(200_000))))
+    assert len(read_vocabulary_file(tmp_path / "many.txt").tokens) == 200_000
