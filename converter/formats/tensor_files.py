@@ -7,7 +7,6 @@ completely.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Mapping
 from functools import partial
@@ -17,8 +16,9 @@ from typing import Any
 from torch import Tensor
 
 from converter.safe_load import load_checkpoint_file
-from tape.errors import CheckpointError
+from tape.errors import CheckpointError, quoted
 from tape.io.checksums import verify_crcs
+from tape.io.json_files import read_json_object
 from tape.models.lazy_tensors import SAFETENSORS_DTYPES, LazyState, LazyTensor
 
 _MAPPED_BYTES = 1 << 28
@@ -151,13 +151,13 @@ def _open_index(file: Path) -> LazyState:
 
 def _weight_map(file: Path) -> dict[str, str]:
     try:
-        weight_map = json.loads(file.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = read_json_object(file)["weight_map"]
         names = set(weight_map.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{file}: not an index of weights files ({error})") from error
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or name.endswith(".json"):
-            raise CheckpointError(f"{file}: lists {name!r}, which is not a weights file in the same directory")
+            raise CheckpointError(f"{file}: lists {quoted(name)}, which is not a weights file in the same directory")
         if not (file.parent / name).is_file():
             raise CheckpointError(f"{file.parent / name}: missing, but {file.name} lists it")
     return dict(weight_map)

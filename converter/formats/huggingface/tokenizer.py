@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from converter.formats.model_files import ModelFiles
-from tape.errors import CheckpointError
+from tape.errors import CheckpointError, quoted
 from tape.io.atomic import write_json
 from tape.io.json_files import read_json_object
 from tape.io.vocabulary_files import read_vocabulary_file
 from tape.tokenizers import IUPAC_VOCAB, SPECIAL_TOKENS
 
+_MOST_TOKENS = 1 << 24  # as in tape.configs; a list of all ids is made
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -39,11 +40,17 @@ def _tokenizer_tokens(values: Mapping[str, Any], folder: Path) -> tuple[str, ...
     try:
         ids = {str(token): int(number) for token, number in values["model"]["vocab"].items()}
         ids |= {str(entry["content"]): int(entry["id"]) for entry in values.get("added_tokens", [])}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(
-            f"{folder / 'tokenizer.json'}: contains no list of tokens with ids ({error!r})"
+            f"{folder / 'tokenizer.json'}: contains no list of tokens with ids ({quoted(error)})"
         ) from error
     by_id = {number: token for token, number in ids.items()}
+    for number, token in by_id.items():
+        if not 0 <= number < _MOST_TOKENS:
+            raise CheckpointError(
+                f"{folder / 'tokenizer.json'}: token {quoted(token)} has id {quoted(number)}, which is not from 0 to"
+                f" {_MOST_TOKENS - 1:,}"
+            )
     return tuple(by_id.get(number, "") for number in range(max(by_id, default=-1) + 1))
 
 

@@ -134,6 +134,16 @@ def test_the_sums_of_a_sharded_model_are_verified(tmp_path: Path, written: Path)
         open_source(saved, SourceOptions())
 
 
+@pytest.mark.parametrize("number", [1 << 40, -1])
+def test_a_token_with_an_impossible_id_is_named(tmp_path: Path, written: Path, number: int) -> None:
+    copy = Path(shutil.copytree(written, tmp_path / "copy", ignore=WITHOUT_SUMS))
+    values = json.loads((copy / "tokenizer.json").read_text())
+    values["model"]["vocab"]["A"] = number
+    (copy / "tokenizer.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=rf"tokenizer\.json: token 'A' has id {number}, which is not from 0 to"):
+        open_source(copy, SourceOptions())
+
+
 def test_another_order_of_tokens_is_mapped_by_name(tmp_path: Path, tape: Path, written: Path) -> None:
     copy = Path(shutil.copytree(written, tmp_path / "copy", ignore=WITHOUT_SUMS))
     order = [*range(5), *reversed(range(5, 30))]
