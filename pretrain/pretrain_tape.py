@@ -87,7 +87,6 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
             splits = open_splits(config.data, config.samples)
             start = plan_start(config, splits.train)
             config = start.config
-
         signals = stack.enter_context(StopSignals())
         with trace.span("build the model", trace.SpanTimeout.BUSY):
             trainer = build.build_trainer(config, context)
@@ -97,8 +96,7 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
             writer = build.build_writer(config, trainer, start.description, state.iteration)
             warnings, resuming = build.disk_warning(config, trainer, control_group), build.start_notice(config, state)
             introduction = build.introduction(config, logger.run_info, splits.train, context)
-            notices = [*config.notices, *([notice] if notice else []), *start.changes]
-            for line in (*notices, *introduction, *warnings, *resuming):
+            for line in (*config.notices, *filter(None, [notice]), *start.changes, *introduction, *warnings, *resuming):
                 logger.note(line)
             if state.iteration >= iterations and not state.evaluation_due:
                 logger.note(f"nothing to do: {iterations} iterations are complete")

@@ -49,8 +49,9 @@ def check_agreement(
     """
     if control_group.world_size == 1:
         return
-    check_observations([*_options(given)], control_group.gather)
-    check_observations([*_corpora(data), *_checkpoint(checkpoint)], control_group.gather)
+    options, files = [*_options(given)], [*_corpora(data), *_checkpoint(checkpoint)]
+    check_observations(options, control_group.gather)  # first, because other options may name other files
+    check_observations(files, control_group.gather)
     if checkpoint.save is not None:
         check_shared_directory("--save", Path(checkpoint.save), control_group.rank, control_group.gather)
 
