@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .finetuning.seeding import seed_all
+from .finetuning.trainer import seed_all
 from .io import lmdb_store
 from .io.run_layout import experiment_name
 

@@ -125,6 +125,16 @@ def parse(parser: argparse.ArgumentParser, arguments: Arguments) -> dict[str, An
     return dict(vars(args))
 
 
+def parse_given(parser: argparse.ArgumentParser, arguments: Arguments) -> tuple[dict[str, Any], list[str]]:
+    """As :func:`parse`, with the sorted names of the given options; of a namespace, those that are not the defaults."""
+    options = parse(parser, arguments)
+    if isinstance(arguments, argparse.Namespace):
+        return options, sorted(name for name, value in options.items() if value != parser.get_default(name))
+    unset = argparse.Namespace(**dict.fromkeys(options))
+    values = vars(parser.parse_args(arguments, unset))
+    return options, sorted(name for name, value in values.items() if value is not None)
+
+
 def process_config(options: Options) -> ProcessConfig:
     """Device and log level of the process."""
     level = logging.DEBUG if options["debug"] else int(options["log_level"])

@@ -33,7 +33,7 @@ from .options import (
     check_task,
     create_base_parser,
     json_arguments,
-    parse,
+    parse_given,
     precision_of,
     process_config,
 )
@@ -54,8 +54,7 @@ def finetune_config(arguments: Arguments = None) -> FinetuneConfig:
         ConfigError: options contradict each other or the task, or a directory can't be used.
         CheckpointError: a run to resume is missing or damaged.
     """
-    parser = create_train_parser()
-    return _finetune_config(parse(parser, arguments), _given_options(parser, arguments))
+    return _finetune_config(*parse_given(create_train_parser(), arguments))
 
 
 def distributed_config(arguments: Arguments = None) -> tuple[FinetuneConfig, LaunchPlan]:
@@ -64,22 +63,12 @@ def distributed_config(arguments: Arguments = None) -> tuple[FinetuneConfig, Lau
     Raises:
         ConfigError, CheckpointError: see :func:`finetune_config`.
     """
-    parser = create_distributed_parser()
-    options, given = parse(parser, arguments), _given_options(parser, arguments)
+    options, given = parse_given(create_distributed_parser(), arguments)
     launcher = {name: options.pop(name) for name in LAUNCHER_OPTIONS}
     config = _finetune_config(options, given)
     from tape.runtime.distributed import LaunchPlan  # imports torch
 
     return config, LaunchPlan(**launcher)
-
-
-def _given_options(parser: argparse.ArgumentParser, arguments: Arguments) -> list[str]:
-    """Names of the given options and positions, sorted; of a namespace, those that differ from the defaults."""
-    if isinstance(arguments, argparse.Namespace):
-        return sorted(name for name, value in vars(arguments).items() if value != parser.get_default(name))
-    unset = argparse.Namespace(**dict.fromkeys(vars(parser.parse_args(arguments))))
-    values = vars(parser.parse_args(arguments, unset))
-    return sorted(name for name, value in values.items() if value is not None)
 
 
 def _finetune_config(options: dict[str, Any], given: list[str]) -> FinetuneConfig:

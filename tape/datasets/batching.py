@@ -11,7 +11,6 @@ includes padding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -176,17 +175,3 @@ def plan_evaluation(
     check_token_budget(lengths, max_tokens)
     order = np.argsort(-lengths, kind="stable")
     return cut_by_tokens(lengths, order, batch_size, max_tokens)[rank::world_size]
-
-
-class PlannedBatches:
-    """Batch sampler that yields the batches of a plan."""
-
-    def __init__(self, batches: list[np.ndarray]) -> None:
-        self._batches = batches
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in self._batches:
-            yield batch.tolist()

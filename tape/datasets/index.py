@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from tape.errors import ConfigError, DataError, UnknownResidueError
-from tape.registry import TaskSpec
 from tape.tokenizers import normalize_sequence
 
 from .sources import Record, RecordSource
@@ -161,45 +160,13 @@ def within_length(lengths: np.ndarray, max_length: int | None) -> np.ndarray:
     return kept
 
 
-def check_position_limit(dataset: Any, max_positions: int | None, indices: np.ndarray | None = None) -> None:
-    """Refuse proteins that exceed a model's position table. None is dropped or cropped silently (bug 16 in
-    docs/compatibility.md).
-
-    Args:
-        dataset: checked if it has an index; otherwise the model raises an error for a long protein.
-        max_positions: rows of the table, two of which are for ``<cls>`` and ``<sep>``; None means no limit.
-        indices: the proteins to use; None means all.
-
-    Raises:
-        DataError: a protein is too long. Names file, record, length and limit.
-    """
-    dataset_index = index_of(dataset)
-    if max_positions is None or dataset_index is None:
-        return
-    without = "" if indices is None else ", or --max_length N to exclude long proteins from training"
-    indices = np.arange(len(dataset_index.lengths)) if indices is None else indices
-    limit = max_positions - 2
-    over = indices[dataset_index.lengths[indices] > limit]
-    if over.size == 0:
-        return
-    worst = int(over[np.argmax(dataset_index.lengths[over])])
-    source = getattr(dataset, "data", None)
-    name = dataset_index.identifiers[worst]
-    where = source.where(worst, {"id": name}) if isinstance(source, RecordSource) else f"record {worst} ({name})"
-    raise DataError(
-        f"{where}: {dataset_index.lengths[worst]} residues, but the model has positions for {limit}"
-        f" ({max_positions} less <cls> and <sep>); {over.size} of {indices.size} proteins are longer than that."
-        f" Use a model with more positions, --length crop or --length window{without}"
-    )
-
-
-def load_split(spec: TaskSpec, data_dir: str, split: str, tokenizer: str) -> Any:
-    """A split of the task; logs how many characters of its sequences were replaced.
+def load_split(dataset_class: Any, data_dir: str, split: str, tokenizer: str) -> Any:
+    """A split of a task, opened by its data set class; logs how many characters of its sequences were replaced.
 
     Raises:
         ProteinLMError: the split is missing or damaged.
     """
-    dataset = spec.dataset_class(data_dir, split, tokenizer)
+    dataset = dataset_class(data_dir, split, tokenizer)
     log_replaced_characters(dataset, split)
     return dataset
 

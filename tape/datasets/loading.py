@@ -13,8 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 from tape.errors import ProteinLMError
 from tape.runtime.cpu import usable_cores
 
-from .batching import PlannedBatches
-
 # Below this number of proteins, starting worker processes takes longer than reading the data.
 _SMALL_DATASET = 2000
 
@@ -31,6 +29,20 @@ def worker_count(requested: int, proteins: int) -> int:
     if proteins < _SMALL_DATASET:
         return 0
     return max(0, min(requested, usable_cores()))
+
+
+class _PlannedBatches:
+    """Batch sampler that yields the batches of a plan."""
+
+    def __init__(self, batches: list[np.ndarray]) -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self._batches:
+            yield batch.tolist()
 
 
 class _ErrorsAsItems(Dataset[Any]):
@@ -71,7 +83,7 @@ def load_batches(
     generator = torch.Generator().manual_seed(seed)
     loader: DataLoader[Any] = DataLoader(
         guarded,
-        batch_sampler=PlannedBatches(batches),
+        batch_sampler=_PlannedBatches(batches),
         collate_fn=guarded.collate,
         num_workers=num_workers,
         generator=generator,

@@ -1,9 +1,10 @@
-"""One pass over a split, in which every protein is seen once, whatever the batch size and the number of ranks."""
+"""One pass over a split, in which every protein is seen once, whatever the batch size and the number of ranks, and the
+metrics that it measures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +18,9 @@ from tape.datasets.index import index_of, lengths_of, unmasked_labels_of
 from tape.datasets.labels import Batch, count_labels, model_inputs, split_proteins
 from tape.datasets.loading import load_batches, worker_count
 from tape.errors import CheckpointError, ConfigError, DataError, ProteinLMError
-from tape.metrics import TASK_TYPE_METRICS, Bootstrap, Metric
+from tape.metrics import NAMED_METRICS, TASK_TYPE_METRICS, Bootstrap, Metric
 from tape.metrics.classes import perplexity
+from tape.registry import registry
 from tape.runtime.distributed import DistributedContext, all_gather_lists, all_reduce_sum
 from tape.runtime.precision import autocast
 from tape.runtime.progress import progress_bar
@@ -26,6 +28,8 @@ from tape.tasks import TASK_TYPE_TRAITS, TaskType
 
 from .config import InferenceConfig
 
+# Names of --metrics that differ from those in an evaluation.
+_METRIC_KEYS = {"L5": "precision_at_l5"}
 _LANGUAGE_MODELS = (TaskType.MASKED_LM, TaskType.LANGUAGE_MODEL)
 
 
@@ -69,6 +73,52 @@ def check_measured(evaluation: Evaluation, source: object) -> None:
         raise DataError(f"{source}: nothing to evaluate on: no record has a valid label")
     if math.isnan(loss.value):
         raise CheckpointError(f"the model's predictions on {source} are not numbers (nan); its weights are damaged")
+
+
+def check_metrics(names: Sequence[str], task: str, task_type: TaskType) -> None:
+    """Check, before anything is computed, that the task has all of the named metrics.
+
+    Raises:
+        ConfigError: it lacks one; the message lists its metrics, with those registered by third parties.
+    """
+    allowed = [
+        name for name in sorted(registry.metric_name_mapping) if task_type in NAMED_METRICS.get(name, {task_type})
+    ]
+    for name in names:
+        if name not in allowed:
+            raise ConfigError(
+                f"--metrics {name}: {task} has no such metric; it has {', '.join(allowed) or 'none by name'}."
+                " Without --metrics all of the task's are computed"
+            )
+
+
+def chosen_metrics(evaluation: Evaluation, names: Sequence[str]) -> dict[str, float]:
+    """The metrics named by ``--metrics``; all metrics if it names none.
+
+    A metric that is not part of the evaluation (``accuracy`` of contacts, a third party's) is computed from the
+    predictions.
+
+    Raises:
+        ConfigError: a metric is unknown, or can't be computed from these predictions.
+    """
+    own = evaluation.values()
+    if not names:
+        return own
+    chosen = {}
+    for name in names:
+        key = _METRIC_KEYS.get(name, name)
+        chosen[key] = own[key] if key in own else _computed(name, evaluation)
+    return chosen
+
+
+def _computed(name: str, evaluation: Evaluation) -> float:
+    metric = registry.get_metric(name)
+    targets = [result["target"] for result in evaluation.results]
+    predictions = [result["prediction"] for result in evaluation.results]
+    try:
+        return float(metric(targets, predictions))
+    except Exception as error:  # a third party's function may raise anything
+        raise ConfigError(f"metric {name} can't be computed from these predictions: {error}") from error
 
 
 @contextmanager

@@ -34,6 +34,7 @@ def load_finetuned_model(source: ModelSource, spec: TaskSpec, directory: Path) -
     """
     tokenizer = TAPETokenizer(source.tokenizer)
     check_vocabulary(directory, tokenizer)
+    provenance = directory_provenance(directory)
     model_class = spec.get_model(source.model_type)
     loaded = model_class.from_pretrained(
         directory, num_labels=spec.num_labels, output_loading_info=True, verify=source.verify
@@ -46,7 +47,7 @@ def load_finetuned_model(source: ModelSource, spec: TaskSpec, directory: Path) -
             f"{' ...' if len(missing) > 4 else ''}; finetune it first"
         )
     check_vocabulary_size(model, tokenizer)
-    _warn_of_other_training(model, spec.name, directory)
+    _warn_of_other_training(model, spec.name, directory, provenance)
     return model
 
 
@@ -85,12 +86,11 @@ def check_vocabulary_size(model: nn.Module, tokenizer: TAPETokenizer) -> None:
         )
 
 
-def _warn_of_other_training(model: nn.Module, task: str, directory: Path) -> None:
+def _warn_of_other_training(model: nn.Module, task: str, directory: Path, provenance: dict[str, Any]) -> None:
     """Warn if a head of the right shape was trained on another task, or not at all."""
     trained = getattr(model.config, "finetuning_task", None)
     if trained not in (None, task):
         logger.warning("%s: finetuned on %s, not on %s", directory, trained, task)
-    provenance = directory_provenance(directory)
     if provenance.get("kind") == UNTRAINED:
         source = provenance.get("initialised_from")
         head = "its head" if source is None else f"a head that {source} lacks"

@@ -12,23 +12,23 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tape.errors import ConfigError
+from torch import nn
+
+from tape.datasets.sources import dataset_provenance
 from tape.io.atomic import atomic_write
 from tape.io.checksums import sha256_of
-from tape.metrics import NAMED_METRICS, Bootstrap
-from tape.registry import registry
-from tape.tasks import TaskType
+from tape.metrics import Bootstrap
 
+from .config import EvalConfig
 from .evaluate import Evaluation
 from .records import EvaluationRecord, write_record
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_METRIC_KEYS = {"L5": "precision_at_l5"}
 
 logger = logging.getLogger(__name__)
 
@@ -50,50 +50,40 @@ def data_hash(dataset: Any) -> str | None:
     return sha256_of(file) if file.is_file() else None
 
 
-def check_metrics(names: Sequence[str], task: str, task_type: TaskType) -> None:
-    """Check, before anything is computed, that the task has all of the named metrics.
+def write_files(
+    config: EvalConfig,
+    directory: Path,
+    dataset: Any,
+    model: nn.Module,
+    evaluation: Evaluation,
+    chosen: Mapping[str, float],
+) -> Path:
+    """Write all files of an evaluation beside the model; returns the path of ``eval_SPLIT.json``.
 
-    Raises:
-        ConfigError: it lacks one; the message lists its metrics, with those registered by third parties.
+    Args:
+        config: task, split and settings.
+        directory: the model directory, or a weights file in it.
+        dataset: the split.
+        model: the model, for its configuration.
+        evaluation: the result.
+        chosen: the metrics named by ``--metrics``, for ``results.pkl``.
     """
-    allowed = [
-        name for name in sorted(registry.metric_name_mapping) if task_type in NAMED_METRICS.get(name, {task_type})
-    ]
-    for name in names:
-        if name not in allowed:
-            raise ConfigError(
-                f"--metrics {name}: {task} has no such metric; it has {', '.join(allowed) or 'none by name'}."
-                " Without --metrics all of the task's are computed"
-            )
-
-
-def chosen_metrics(evaluation: Evaluation, names: Sequence[str]) -> dict[str, float]:
-    """The metrics named by ``--metrics``; all metrics if it names none.
-
-    A metric that is not part of the evaluation (``accuracy`` of contacts, a third party's) is computed from the
-    predictions.
-
-    Raises:
-        ConfigError: a metric is unknown, or can't be computed from these predictions.
-    """
-    own = evaluation.values()
-    if not names:
-        return own
-    chosen = {}
-    for name in names:
-        key = _METRIC_KEYS.get(name, name)
-        chosen[key] = own[key] if key in own else _computed(name, evaluation)
-    return chosen
-
-
-def _computed(name: str, evaluation: Evaluation) -> float:
-    metric = registry.get_metric(name)
-    targets = [result["target"] for result in evaluation.results]
-    predictions = [result["prediction"] for result in evaluation.results]
-    try:
-        return float(metric(targets, predictions))
-    except Exception as error:  # a third party's function may raise anything
-        raise ConfigError(f"metric {name} can't be computed from these predictions: {error}") from error
+    folder = directory if directory.is_dir() else directory.parent
+    write_results(folder, config.split, dict(chosen), evaluation)
+    long_proteins = {} if config.length == "error" else {"long_proteins": config.length}
+    model_config: Any = model.config
+    return write_report(
+        folder,
+        evaluation,
+        task=config.task,
+        model=config.model.model_type,
+        split=config.split,
+        data_sha256=data_hash(dataset),
+        data={**dataset_provenance(dataset), **long_proteins},
+        precision=config.inference.precision,
+        bootstrap=config.bootstrap,
+        config=model_config.to_dict(),
+    )
 
 
 def write_results(directory: Path, split: str, metrics: dict[str, float], evaluation: Evaluation) -> None:

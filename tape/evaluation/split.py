@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
-from typing import Any
-
-from torch import nn
 
 from tape.datasets.index import load_split
 from tape.datasets.labels import task_type_of
-from tape.datasets.sources import dataset_provenance
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext
 from tape.runtime.precision import warn_if_slow
 
 from .config import EvalConfig
-from .evaluate import Evaluation, check_measured, evaluate
+from .evaluate import check_measured, check_metrics, chosen_metrics, evaluate
 from .load_model import load_finetuned_model, model_directory
 from .long_proteins import fit_long_proteins
-from .results import check_metrics, chosen_metrics, data_hash, write_report, write_results
+from .results import write_files
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +30,7 @@ def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str,
     """
     spec = registry.get_task_spec(config.task)
     directory = model_directory(config.model)
-    dataset = load_split(spec, config.data_dir, config.split, config.model.tokenizer)
+    dataset = load_split(spec.dataset_class, config.data_dir, config.split, config.model.tokenizer)
     task_type = task_type_of(spec, dataset)
     check_metrics(config.metrics, config.task, task_type)
     warn_if_slow(config.inference.precision, context.device)
@@ -55,35 +50,8 @@ def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str,
     check_measured(evaluation, getattr(getattr(dataset, "data", None), "path", f"split {config.split}"))
     chosen = chosen_metrics(evaluation, config.metrics)
     if context.is_main:
-        _write_files(config, directory, dataset, model, evaluation, chosen)
+        report = write_files(config, directory, dataset, model, evaluation, chosen)
+        logger.info("%d proteins of %s; wrote %s", evaluation.proteins, config.split, report)
     for name, value in chosen.items():
         logger.info("%s: %.4g", name, value)
     return chosen
-
-
-def _write_files(
-    config: EvalConfig,
-    directory: Path,
-    dataset: Any,
-    model: nn.Module,
-    evaluation: Evaluation,
-    chosen: dict[str, float],
-) -> None:
-    """``results_SPLIT.pkl`` and ``eval_SPLIT.json`` beside the model (``directory`` may be a weights file)."""
-    folder = directory if directory.is_dir() else directory.parent
-    write_results(folder, config.split, chosen, evaluation)
-    long_proteins = {} if config.length == "error" else {"long_proteins": config.length}
-    model_config: Any = model.config
-    report = write_report(
-        folder,
-        evaluation,
-        task=config.task,
-        model=config.model.model_type,
-        split=config.split,
-        data={**dataset_provenance(dataset), **long_proteins},
-        data_sha256=data_hash(dataset),
-        precision=config.inference.precision,
-        bootstrap=config.bootstrap,
-        config=model_config.to_dict(),
-    )
-    logger.info("%d proteins of %s; wrote %s", evaluation.proteins, config.split, report)

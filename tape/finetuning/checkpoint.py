@@ -80,18 +80,14 @@ def save_epoch(
         provenance: origin of the weights.
     """
     config: Any = model.config
+    model_state = plain_state(model)
+    content = {"format_version": FORMAT_VERSION, **training_state, "epoch": state.epoch, "progress": asdict(state)}
     with atomic_directory(directory, overwrite=True) as temporary:
-        save_model_directory(
-            temporary, plain_state(model), config, weights=BIN_NAME, provenance=provenance, tokenizer=tokenizer
-        )
-        content = {
-            "format_version": FORMAT_VERSION,
-            **training_state,
-            "epoch": state.epoch,
-            "progress": asdict(state),
-        }
         with atomic_write(temporary / CHECKPOINT_NAME) as stream:
             torch.save(content, stream)
+        save_model_directory(
+            temporary, model_state, config, weights=BIN_NAME, provenance=provenance, tokenizer=tokenizer
+        )
 
 
 def load_training_state(directory: Path, *, verify: bool = True) -> tuple[dict[str, Any], TrainerState]:

@@ -185,6 +185,12 @@ class WarmupLinearSchedule(LambdaLR):
         self._last_lr = rates
 
 
+def untrained_state(model: nn.Module, config: AdamWConfig) -> dict[str, dict[str, Any]]:
+    """State of an optimizer that has taken no step, and of a schedule without warm-up, as in ``checkpoint.bin``."""
+    optimizer, schedule = make_optimizer(model, AdamWConfig(config.learning_rate, config.weight_decay, 0), 1)
+    return {"optimizer": optimizer.state_dict(), "scheduler": schedule.state_dict()}
+
+
 def make_optimizer(model: nn.Module, config: AdamWConfig, total_steps: int) -> tuple[AdamW, WarmupLinearSchedule]:
     """Optimizer and learning-rate schedule of a run of ``total_steps`` optimizer steps."""
     warmup = config.warmup_steps if config.warmup_steps is not None else default_warmup_steps(total_steps)

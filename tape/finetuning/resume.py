@@ -13,10 +13,9 @@ from typing import Any
 
 from tape.configs import CONFIG_NAME
 from tape.errors import CheckpointError, ConfigError, quoted
+from tape.hub.cache import local_model
 from tape.io.json_files import read_json_object
 from tape.io.run_layout import ARGUMENTS_NAME, LATEST_NAME, resolve_model_directory
-
-from .run_directory import RunDirectory
 
 # Options taken from args.json. Not among them: device and logging of this process, and the names of the run itself.
 _RESUMED_OPTIONS = (
@@ -73,6 +72,18 @@ _OPTION_TYPES: dict[tuple[type, ...], tuple[str, ...]] = {
 _FIXED_OPTIONS = ("contact_head", "pooling", "freeze", "lora", "head_learning_rate")
 
 
+def initial_weights(from_pretrained: str | None, is_resumed: bool) -> Path | None:
+    """The model directory of ``--from_pretrained``: the best epoch of a run, or the latest one to resume.
+
+    Raises:
+        ProteinLMError: the model can't be downloaded, or there is no epoch to resume.
+    """
+    if from_pretrained is None:
+        return None
+    path = local_model(from_pretrained)
+    return epoch_to_resume(path) if is_resumed else resolve_model_directory(path)
+
+
 def epoch_to_resume(path: Path) -> Path:
     """The saved epoch to resume after: ``path`` itself, or the latest one of a run directory.
 
@@ -108,12 +119,13 @@ def complete_options(options: Mapping[str, Any], given: Iterable[str]) -> tuple[
     epoch = epoch_to_resume(Path(options["from_pretrained"])).resolve()
     file = epoch.parent / ARGUMENTS_NAME
     saved = read_json_object(file)
+    model_config = read_json_object(epoch / CONFIG_NAME) if (epoch / CONFIG_NAME).is_file() else {}
     _check_types(saved, file)
     for name in ("model_type", "task"):
         if saved.get(name, options[name]) != options[name]:
             raise ConfigError(f"{file}: the run's {name} is {saved[name]}, not {options[name]}")
     given = set(given)
-    _check_fixed(options, given & saved.keys(), saved, epoch)
+    _check_fixed(options, given & saved.keys(), saved, model_config, file)
     for alternatives in ({"fp16", "bf16"}, {"freeze", "lora"}):
         if given & alternatives:
             given |= alternatives
@@ -131,20 +143,15 @@ def complete_options(options: Mapping[str, Any], given: Iterable[str]) -> tuple[
     return values, changes
 
 
-def _check_fixed(options: Mapping[str, Any], names: set[str], saved: dict[str, Any], epoch: Path) -> None:
+def _check_fixed(
+    options: Mapping[str, Any], names: set[str], saved: dict[str, Any], model_config: dict[str, Any], file: Path
+) -> None:
     """Refuse a change of the fixed options. If the run had a default, the model's configuration has its value."""
     for name in (name for name in _FIXED_OPTIONS if name in names):
-        own = _model_value(epoch, name) if saved[name] is None else saved[name]
+        own = model_config.get(name) if saved[name] is None else saved[name]
         if options[name] != own:
             before = f"with --{name} {saved[name]}" if saved[name] else f"without --{name}"
-            raise ConfigError(
-                f"{epoch.parent / ARGUMENTS_NAME}: the run was started {before}, which can't be changed on resume"
-            )
-
-
-def _model_value(epoch: Path, name: str) -> Any:
-    file = epoch / CONFIG_NAME
-    return read_json_object(file).get(name) if file.is_file() else None
+            raise ConfigError(f"{file}: the run was started {before}, which can't be changed on resume")
 
 
 def _check_types(saved: Mapping[str, Any], file: Path) -> None:
@@ -170,20 +177,3 @@ def _saved_options(saved: dict[str, Any]) -> set[str]:
     if "warmup_steps" not in saved.get("given_options", ("warmup_steps",)):
         names.discard("warmup_steps")
     return names
-
-
-def check_later_epochs(run: RunDirectory, epoch: int, overwrite: bool) -> None:
-    """Refuse to drop the epochs saved after ``epoch`` without ``--overwrite``.
-
-    An epoch that ``latest.json`` does not name yet was interrupted while it was saved, and may be dropped.
-
-    Raises:
-        ConfigError: there are such epochs.
-    """
-    later = run.saved_after(epoch)
-    if not later or overwrite or resolve_model_directory(run.path, (LATEST_NAME,)) == run.epoch_directory(epoch):
-        return
-    raise ConfigError(
-        f"{run.path}: resuming after epoch {epoch} drops its saved epochs {', '.join(map(str, later))}; give"
-        f" --overwrite to drop them, or --from_pretrained {run.path} to resume after the last of them"
-    )

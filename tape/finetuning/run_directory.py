@@ -14,6 +14,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,11 @@ from typing import Any
 from tape.errors import CheckpointError, ConfigError, quoted
 from tape.io.atomic import atomic_write, write_json
 from tape.io.json_files import read_json_lines, read_json_object
-from tape.io.run_layout import ARGUMENTS_NAME, BEST_NAME, LATEST_NAME, write_pointer
+from tape.io.run_layout import ARGUMENTS_NAME, BEST_NAME, LATEST_NAME, resolve_model_directory, write_pointer
+from tape.io.run_lock import lock_beside, run_lock
+from tape.runtime.distributed import DistributedContext, run_on_main_rank
+
+from .config import OutputConfig
 
 HISTORY_NAME = "metrics.jsonl"
 
@@ -55,6 +61,24 @@ class RunDirectory:
         path.mkdir(parents=True, exist_ok=True)
         return cls(path)
 
+    @classmethod
+    def resume(cls, path: Path, epoch: int, overwrite: bool = False) -> RunDirectory:
+        """The directory of a run to resume after ``epoch``. Epochs saved after it are dropped only with ``overwrite``.
+
+        An epoch that ``latest.json`` does not name yet was interrupted while it was saved, and may be dropped.
+
+        Raises:
+            ConfigError: there are later epochs, and ``overwrite`` is False.
+        """
+        run = cls(path)
+        later = run.saved_after(epoch)
+        if later and not overwrite and resolve_model_directory(path, (LATEST_NAME,)) != run.epoch_directory(epoch):
+            raise ConfigError(
+                f"{path}: resuming after epoch {epoch} drops its saved epochs {', '.join(map(str, later))}; give"
+                f" --overwrite to drop them, or --from_pretrained {path} to resume after the last of them"
+            )
+        return run
+
     def epoch_directory(self, epoch: int) -> Path:
         return self.path / str(epoch)
 
@@ -73,27 +97,57 @@ class RunDirectory:
 
     def drop_after(self, epoch: int) -> None:
         """Delete records and saved epochs after ``epoch``, which a resumed run writes again; logs what is dropped."""
-        history = self.path / HISTORY_NAME
         saved = self.saved_after(epoch)
+        history = self.path / HISTORY_NAME
+        records = read_history(self.path) if history.is_file() else []
+        pointers = [self.path / name for name in (BEST_NAME, LATEST_NAME) if (self.path / name).is_file()]
+        later = [pointer for pointer in pointers if _epoch_in(pointer) > epoch]
         if saved:
             logger.warning("%s: saved epochs %s are dropped", self.path, ", ".join(map(str, saved)))
+        kept = [record for record in records if record["epoch"] <= epoch]
+        if len(kept) < len(records):
+            logger.warning("%s: the last %d records are dropped", history, len(records) - len(kept))
         if history.is_file():
-            records = read_history(self.path)
-            kept = [record for record in records if record["epoch"] <= epoch]
-            if len(kept) < len(records):
-                logger.warning("%s: the last %d records are dropped", history, len(records) - len(kept))
             with atomic_write(history, "w") as stream:
                 stream.writelines(json.dumps(record, sort_keys=True) + "\n" for record in kept)
-        for name in (BEST_NAME, LATEST_NAME):
-            file = self.path / name
-            if file.is_file() and _epoch_in(file) > epoch:
-                file.unlink()
+        for pointer in later:
+            pointer.unlink()
         for number in saved:
             shutil.rmtree(self.epoch_directory(number))
 
     def write_pointer(self, name: str, epoch: int, metric: str, value: float | None) -> None:
         """Write ``latest.json`` or ``best.json``, when the epoch's directory is complete."""
         write_pointer(self.path, name, epoch, metric, value)
+
+
+@contextmanager
+def open_run_directory(
+    path: Path, output: OutputConfig, resumed_epoch: int | None, context: DistributedContext
+) -> Iterator[RunDirectory]:
+    """The directory of a run, with ``args.json``, inside the block. Rank 0 locks it, and creates a new one.
+
+    Args:
+        path: directory of the new run, or of the run to resume.
+        output: the run's arguments, and whether saved epochs may be dropped.
+        resumed_epoch: epoch after which the run is resumed; None: a new run.
+        context: the ranks that train together.
+
+    Raises:
+        ConfigError: another process writes to the directory, or see :meth:`RunDirectory.create` and
+            :meth:`RunDirectory.resume`.
+    """
+    with ExitStack() as stack:
+
+        def lock_and_create() -> None:
+            stack.enter_context(run_lock(lock_beside(path), path, "choose another --exp_name or --time_or_name"))
+            if resumed_epoch is None:
+                run = RunDirectory.create(path, output.overwrite)
+            else:
+                run = RunDirectory.resume(path, resumed_epoch, output.overwrite)
+            run.write_arguments(dict(output.arguments))
+
+        run_on_main_rank(lock_and_create, context)
+        yield RunDirectory(path)
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:

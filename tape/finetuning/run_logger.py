@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from .checkpoint import TrainerState, save_epoch
 from .config import FinetuneConfig, OutputConfig
 from .run_directory import RunDirectory
 
+logger = logging.getLogger(__name__)
+
 
 class RunLogger:
     """Writes the metrics and models of a :class:`tape.finetuning.trainer.Finetuner`. Exists on rank 0 alone.
@@ -37,6 +40,19 @@ class RunLogger:
 
         self._run, self._tokenizer, self._provenance = run, tokenizer, provenance
         self._writer = SummaryWriter(str(log_dir / run.path.name))
+
+    def resume_after(self, state: TrainerState, changes: Iterable[str]) -> None:
+        """Drop what was saved after the resumed epoch, and log what changes.
+
+        Args:
+            state: progress of the resumed run.
+            changes: a line for each option that differs from the interrupted run's.
+        """
+        self._run.drop_after(state.epoch)
+        self.write_best(state)
+        logger.info("resuming after epoch %d, step %d, in %s", state.epoch, state.global_step, self._run.path)
+        for change in changes:
+            logger.warning(change)
 
     def log_scalars(self, group: str, values: dict[str, float], step: int) -> None:
         """Write TensorBoard values ``group/name``."""
@@ -75,20 +91,20 @@ class RunLogger:
 
 @contextmanager
 def open_run_logger(
-    config: FinetuneConfig, run: RunDirectory, train: Any, context: DistributedContext
+    config: FinetuneConfig, run: RunDirectory, train: Any, tokenizer: TAPETokenizer, context: DistributedContext
 ) -> Iterator[RunLogger | None]:
-    """Rank 0's logger, with ``args.json`` and the log file, inside the block; None on other ranks.
+    """Rank 0's logger, with the log file, inside the block; None on other ranks.
 
     Args:
         config: configuration of the run.
         run: its directory.
         train: training set, whose provenance is stored with the models.
+        tokenizer: vocabulary that the model is trained with.
         context: the ranks that train together.
     """
     if not context.is_main:
         yield None
         return
-    run.write_arguments(dict(config.output.arguments))
     with log_to_file(run.path / "log"):
         provenance = {
             "kind": "finetuned",
@@ -99,7 +115,7 @@ def open_run_logger(
             "seed": config.loop.seed,
             "code_version": __version__,
         }
-        run_logger = RunLogger(run, _log_dir(config.output, run), TAPETokenizer(config.model.tokenizer), provenance)
+        run_logger = RunLogger(run, _log_dir(config.output, run), tokenizer, provenance)
         try:
             yield run_logger
         finally:

@@ -11,10 +11,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import random
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -36,9 +39,21 @@ from .checkpoint import TrainerState
 from .config import LoopConfig
 from .data import TrainingData
 from .optimizer import make_optimizer
-from .seeding import epoch_seed, seed_all
 
 logger = logging.getLogger(__name__)
+
+
+def seed_all(seed: int) -> None:
+    """Seed PyTorch and, for third parties' data sets, numpy and Python."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def epoch_seed(seed: int, epoch: int, rank: int) -> int:
+    """Seed of everything random in an epoch. It differs between ranks; otherwise all would draw the same dropout masks
+    (bug 12 in docs/compatibility.md)."""
+    return int(np.random.SeedSequence([seed, epoch + 1, rank]).generate_state(1)[0])
 
 
 class EpochLogger(Protocol):
@@ -145,9 +160,9 @@ class Finetuner:
         size = sum(parameter.numel() for parameter in self.model.parameters())
         trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
         trainable = f" ({trained:,} trained)" if trained < size else ""
-        left_out = len(data.train) - len(data.indices)
+        skipped = len(data.train) - len(data.indices)
         return (
-            f"{size:,} parameters{trainable}, {len(data.indices):,} proteins ({left_out:,} excluded),"
+            f"{size:,} parameters{trainable}, {len(data.indices):,} proteins ({skipped:,} skipped),"
             f" {config.num_train_epochs} epochs of {self.steps_per_epoch} steps of {self.batch_size} proteins,"
             f" {self.schedule.warmup_steps} warm-up steps,"
             f" {config.precision} on {self.context.world_size} x {self.context.device.type}"

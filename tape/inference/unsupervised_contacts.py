@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from tape.datasets.index import check_position_limit
 from tape.datasets.sources import dataset_provenance
 from tape.errors import ConfigError
 from tape.evaluation.evaluate import Evaluation
 from tape.evaluation.load_model import load_encoder, model_directory
+from tape.evaluation.long_proteins import check_position_limit
 from tape.evaluation.results import data_hash, write_report, write_results
 from tape.io.atomic import atomic_directory, write_json
 from tape.io.run_layout import ARGUMENTS_NAME, experiment_name

@@ -11,7 +11,7 @@ import pytest
 
 from tape.datasets import ProteinnetDataset, StabilityDataset
 from tape.datasets.batching import check_token_budget, divide_step, draw_batches, plan_epoch, plan_evaluation
-from tape.datasets.index import check_position_limit, index_of, lengths_of, within_length
+from tape.datasets.index import index_of, lengths_of, within_length
 from tape.datasets.loading import load_batches, worker_count
 from tape.errors import ConfigError, DataError
 
@@ -60,24 +60,6 @@ def test_a_data_set_without_an_index_has_no_lengths(small_data: Path) -> None:
     for dataset in (Theirs(), [1, 2, 3]):  # what Theirs does with its file nobody knows
         assert index_of(dataset) is None
         assert lengths_of(dataset).tolist() == [0, 0, 0]
-        check_position_limit(dataset, 3)
-
-
-def test_long_proteins_are_refused_by_name_not_dropped(write_split: Callable[..., Path]) -> None:
-    # bug 16 in docs/compatibility.md: nothing is dropped without an error
-    records = [{"primary": "A" * n, "id": f"p{n}", "stability_score": [1.0]} for n in (5, 40, 30)]
-    dataset = StabilityDataset(write_split("stability", "train", records), "train")
-    check_position_limit(dataset, None)
-    check_position_limit(dataset, 42)
-    with pytest.raises(DataError, match=r"--length crop or --length window$"):  # evaluation excludes none
-        check_position_limit(dataset, 41)
-    with pytest.raises(DataError, match=r"or --max_length N to exclude long proteins from training$"):
-        check_position_limit(dataset, 41, np.arange(3))
-    with pytest.raises(DataError) as error:
-        check_position_limit(dataset, 32)
-    for word in ("stability_train.lmdb, record 1 (p40)", "40 residues", "positions for 30", "1 of 3"):
-        assert word in str(error.value)
-    assert len(dataset) == 3
 
 
 def test_max_length_is_asked_for_and_counted() -> None:

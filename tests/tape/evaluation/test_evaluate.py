@@ -15,8 +15,8 @@ import torch
 from tape.datasets.labels import count_targets, infer_task_type
 from tape.errors import ConfigError, DataError
 from tape.evaluation.config import InferenceConfig
-from tape.evaluation.evaluate import Evaluation, evaluate
-from tape.evaluation.results import chosen_metrics, data_hash, model_hash, write_report, write_results
+from tape.evaluation.evaluate import Evaluation, chosen_metrics, evaluate
+from tape.evaluation.results import data_hash, model_hash, write_report, write_results
 from tape.metrics import Bootstrap, Metric, measure_contacts
 from tape.metrics.contacts import NAMES
 from tape.registry import registry

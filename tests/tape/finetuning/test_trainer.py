@@ -16,8 +16,7 @@ from tape.errors import CheckpointError, ConfigError, DataError, ProteinLMError
 from tape.finetuning.checkpoint import TrainerState
 from tape.finetuning.config import AdamWConfig, LoopConfig
 from tape.finetuning.data import TrainingData
-from tape.finetuning.seeding import epoch_seed
-from tape.finetuning.trainer import Finetuner, RunningMeans
+from tape.finetuning.trainer import Finetuner, RunningMeans, epoch_seed
 from tape.runtime.distributed import DistributedContext
 from tape.tasks import TaskType
 
