@@ -47,8 +47,7 @@ class ProteinnetDataset(TaskDataset):
     task = task_record("contact_prediction")
 
     def __getitem__(self, index: int) -> Item:
-        record = self.data[index]
-        ids, mask = self.encode(index, record)
+        record, ids, mask = self.read_tokens(index)
         length = len(ids) - 2
         positions = self.residue_label(index, record, "tertiary", length, np.float64)
         if positions.shape != (length, 3):

@@ -39,8 +39,7 @@ class EmbedDataset(TaskDataset):
         self.data.has_labels = self.has_labels
 
     def __getitem__(self, index: int) -> Item:
-        record = self.data[index]
-        ids, mask = self.encode(index, record)
+        record, ids, mask = self.read_tokens(index)
         return str(record.get("id", index)), ids, mask
 
     def collate_fn(self, batch: Sequence[Item]) -> dict[str, Any]:

@@ -41,9 +41,9 @@ def count_labels(task_type: TaskType, batch: Batch) -> int:
     return count_targets(batch["targets"])
 
 
-def sum_of(prediction: Tensor | dict[str, Tensor]) -> Tensor:
-    """A finite scalar that depends on the entire prediction. Serves as the loss of a micro-batch without labels, since
-    every rank has to run a backward pass."""
+def placeholder_loss(prediction: Tensor | dict[str, Tensor]) -> Tensor:
+    """Loss of a micro-batch without labels: a finite scalar that depends on the entire prediction, since every rank has
+    to run a backward pass through all of the model."""
     parts = prediction.values() if isinstance(prediction, dict) else [prediction]
     return torch.stack([torch.nan_to_num(part.float()).sum() for part in parts]).sum()
 
@@ -122,7 +122,7 @@ def _sizes(task_type: TaskType, batch: Batch) -> list[int] | None:
     return [int(count) - special for count in tokens.tolist()]
 
 
-def right_labels(task_type: TaskType, prediction: Any, batch: Batch) -> Tensor | None:
+def count_correct(task_type: TaskType, prediction: Any, batch: Batch) -> Tensor | None:
     """Number of correctly predicted labels, as a scalar tensor; None for task types without a training accuracy."""
     if task_type not in _CLASS_TASK_TYPES:
         return None

@@ -52,8 +52,7 @@ class MaskedLanguageModelingDataset(DrawnExamples, _TokenDataset):
         self._seed = seed
 
     def __getitem__(self, index: int) -> Item:
-        record = self.data[index]
-        ids, mask = self.encode(index, record)
+        _, ids, mask = self.read_tokens(index)
         corrupted, labels = mask_tokens(ids, self.tokenizer, self.generator(index))
         return corrupted, mask, labels
 
@@ -64,5 +63,5 @@ class LanguageModelingDataset(_TokenDataset):
     task = task_record("language_modeling")
 
     def __getitem__(self, index: int) -> Item:
-        ids, mask = self.encode(index, self.data[index])
+        _, ids, mask = self.read_tokens(index)
         return ids, mask, ids.copy()

@@ -25,8 +25,7 @@ class SecondaryStructureDataset(TaskDataset):
     field = "ss3"
 
     def __getitem__(self, index: int) -> Item:
-        record = self.data[index]
-        ids, mask = self.encode(index, record)
+        record, ids, mask = self.read_tokens(index)
         length = len(ids) - 2
         labels = self.residue_label(index, record, self.field, length, np.int64).copy()
         if record.get("valid_mask") is not None:

@@ -102,6 +102,12 @@ class TaskDataset(Dataset[Any]):
             raise UnknownResidueError(f"{self.data.where(index, record)}: {error}") from None
         return ids, np.ones_like(ids)
 
+    def read_tokens(self, index: int) -> tuple[Record, np.ndarray, np.ndarray]:
+        """A record, with its token ids and mask; see :meth:`encode`."""
+        record = self.data[index]
+        ids, mask = self.encode(index, record)
+        return record, ids, mask
+
     def label(self, index: int, record: Record, name: str) -> Any:
         """A required field of a record."""
         return field_of(self.data, index, record, name)

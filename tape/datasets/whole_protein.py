@@ -23,8 +23,7 @@ class _ValueDataset(TaskDataset):
     field: str
 
     def __getitem__(self, index: int) -> Item:
-        record = self.data[index]
-        ids, mask = self.encode(index, record)
+        record, ids, mask = self.read_tokens(index)
         return ids, mask, self._value(index, record)
 
     def _value(self, index: int, record: Record) -> float:
@@ -64,8 +63,7 @@ class RemoteHomologyDataset(TaskDataset):
     task = task_record("remote_homology")
 
     def __getitem__(self, index: int) -> Item:
-        record = self.data[index]
-        ids, mask = self.encode(index, record)
+        record, ids, mask = self.read_tokens(index)
         where = self.data.where(index, record)
         try:
             number = float(self.label(index, record, "fold_label"))

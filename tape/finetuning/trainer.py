@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tape.datasets.batching import MicroBatchPlan, Step, plan_epoch
-from tape.datasets.labels import Batch, count_labels, model_inputs, right_labels, sum_of
+from tape.datasets.labels import Batch, count_correct, count_labels, model_inputs, placeholder_loss
 from tape.datasets.loading import load_batches, worker_count
 from tape.errors import CheckpointError, DataError, ProteinLMError
 from tape.evaluation.config import InferenceConfig
@@ -71,26 +71,26 @@ class RunningMeans:
 
     def __init__(self, task_type: TaskType) -> None:
         self._task_type = task_type
-        self._loss = self._right = self._count = 0.0
+        self._loss = self._correct = self._count = 0.0
         self._has_classes = False
 
-    def add(self, loss: float, right: Tensor | None, count: int) -> None:
+    def add(self, loss: float, correct: Tensor | None, count: int) -> None:
         """Add a micro-batch: its mean loss, its number of correct labels (None: no classes) and of labels."""
         self._loss += loss * count
         self._count += count
-        if right is not None:
+        if correct is not None:
             self._has_classes = True
-            self._right += float(right)
+            self._correct += float(correct)
 
     def means(self, context: DistributedContext) -> dict[str, float]:
         """Means over the labels of all ranks (bug 18 in docs/compatibility.md); resets the sums."""
-        loss, right, count = all_reduce_sum([self._loss, self._right, self._count], context)
-        self._loss = self._right = self._count = 0.0
+        loss, correct, count = all_reduce_sum([self._loss, self._correct, self._count], context)
+        self._loss = self._correct = self._count = 0.0
         if count == 0:
             return {}
         values = {"loss": loss / count}
         if self._has_classes:
-            values["accuracy"] = right / count
+            values["accuracy"] = correct / count
         if self._task_type in (TaskType.MASKED_LM, TaskType.LANGUAGE_MODEL):
             values["perplexity"] = perplexity(values["loss"])
         return values
@@ -287,7 +287,7 @@ class Finetuner:
             inputs = model_inputs(batch, device)
             loss, prediction = forward(self._parallel, inputs)
         if count == 0:  # every rank needs a backward pass; the loss itself may be the mean over no label
-            loss, weight = sum_of(prediction), 0.0
+            loss, weight = placeholder_loss(prediction), 0.0
         self.scaler.scale(loss * weight).backward()
         if count == 0:
             return
@@ -296,9 +296,9 @@ class Finetuner:
             raise ProteinLMError(
                 f"the training loss is {value} at step {self.state.global_step}; try a lower --learning_rate"
             )
-        right = right_labels(self.task_type, prediction, inputs)
+        correct = count_correct(self.task_type, prediction, inputs)
         for mean in means:
-            mean.add(value, right, count)
+            mean.add(value, correct, count)
 
     def _update_weights(self) -> float:
         """Clip the gradients, step the optimizer, and zero the gradients (bug 1 in docs/compatibility.md)."""

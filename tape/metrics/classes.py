@@ -17,9 +17,9 @@ TOP_K = (1, 5, 10)
 class ResidueCounts(NamedTuple):
     """Numbers of correct and of scored labels of one protein; the last two include residues outside ``valid_mask``."""
 
-    right: int
+    correct: int
     counted: int
-    right_of_all: int = 0
+    correct_of_all: int = 0
     all: int = 0
 
 
@@ -49,8 +49,8 @@ def _table(rows: Sequence[ResidueCounts]) -> np.ndarray:
 
 def _count_correct(prediction: np.ndarray, target: np.ndarray) -> tuple[int, int]:
     counted = target >= 0
-    right = prediction.argmax(axis=-1)[counted] == target[counted]
-    return int(right.sum()), int(right.size)
+    correct = prediction.argmax(axis=-1)[counted] == target[counted]
+    return int(correct.sum()), int(correct.size)
 
 
 def measure_residues(prediction: np.ndarray, target: np.ndarray, unmasked: np.ndarray | None = None) -> ResidueCounts:
@@ -96,9 +96,9 @@ def summarize_proteins(rows: Sequence[int], bootstrap: Bootstrap | None = None) 
 
 def summarize_residues(rows: Sequence[ResidueCounts], bootstrap: Bootstrap | None = None) -> list[Metric]:
     """Accuracy over residues, mean of the accuracy per protein, and accuracy over all labeled residues."""
-    right, counted, right_of_all, everything = _table(rows).T
+    correct, counted, correct_of_all, everything = _table(rows).T
     scored = (counted > 0).astype(np.float64)
-    numerators = np.stack([right, np.nan_to_num(ratio_of_sums(right, counted)), right_of_all], axis=1)
+    numerators = np.stack([correct, np.nan_to_num(ratio_of_sums(correct, counted)), correct_of_all], axis=1)
     denominators = np.stack([counted, scored, everything], axis=1)
     definitions = (
         (
@@ -126,8 +126,8 @@ def summarize_residues(rows: Sequence[ResidueCounts], bootstrap: Bootstrap | Non
 def summarize_tokens(rows: Sequence[ResidueCounts], bootstrap: Bootstrap | None = None) -> list[Metric]:
     """Accuracy over predicted tokens of a language model."""
     counts = _table(rows)[:, :2]
-    right, total = counts.sum(axis=0)
-    value = float(right / total) if total else float("nan")
+    correct, total = counts.sum(axis=0)
+    value = float(correct / total) if total else float("nan")
     metric = Metric("accuracy", value, int(total), "fraction of correctly predicted tokens among all predicted tokens")
     return with_intervals([metric], counts[:, :1], counts[:, 1:], bootstrap)
 

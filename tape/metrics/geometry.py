@@ -33,8 +33,8 @@ def measure_geometry(prediction: Mapping[str, np.ndarray], target: Mapping[str, 
     counts = []
     for name, ignored in _IGNORED.items():
         counted = target[name] != ignored
-        right = prediction[f"p_{name}"].argmax(-1)[counted] == target[name][counted]
-        counts.append((int(right.sum()), int(right.size)))
+        correct = prediction[f"p_{name}"].argmax(-1)[counted] == target[name][counted]
+        counts.append((int(correct.sum()), int(correct.size)))
     distance = target["dist"]
     contact = np.where(distance == -1, -1, (distance >= _CONTACT_BINS.start) & (distance < _CONTACT_BINS.stop))
     position = np.arange(len(distance))
@@ -45,11 +45,11 @@ def measure_geometry(prediction: Mapping[str, np.ndarray], target: Mapping[str, 
 def summarize_geometry(rows: Sequence[GeometryRow], bootstrap: Bootstrap | None = None) -> list[Metric]:
     """Accuracy of each output over labeled pairs, followed by contact precisions (C-beta within 8 Angstrom)."""
     table = np.array([row.counts for row in rows], dtype=np.float64).reshape(len(rows), len(_IGNORED), 2)
-    right, counted = table[..., 0], table[..., 1]
-    values = ratio_of_sums(right.sum(0), counted.sum(0))
+    correct, counted = table[..., 0], table[..., 1]
+    values = ratio_of_sums(correct.sum(0), counted.sum(0))
     metrics = [
         Metric(f"accuracy_{name}", float(value), int(n), f"fraction of residue pairs in the correct bin of {name}")
         for name, value, n in zip(_IGNORED, values, counted.sum(0), strict=True)
     ]
-    metrics = with_intervals(metrics, right, counted, bootstrap)
+    metrics = with_intervals(metrics, correct, counted, bootstrap)
     return metrics + summarize_contacts([row.contacts for row in rows], bootstrap)

@@ -30,9 +30,9 @@ class OriginalCounts(NamedTuple):
     """Correct and selected pairs of one protein, and correct and selected matrix entries."""
 
     length: int
-    right: int
+    correct: int
     chosen: int
-    right_twice: int
+    correct_twice: int
     chosen_twice: int
 
 
@@ -55,10 +55,10 @@ def count_as_original(above: np.ndarray, below: np.ndarray, labels: np.ndarray, 
 def summarize_as_original(rows: Sequence[OriginalCounts], bootstrap: Bootstrap | None = None) -> list[Metric]:
     """The metrics by the original definitions. Means over batches have no interval, as a resample has no batches."""
     table = np.asarray(rows, dtype=np.float64).reshape(-1, len(OriginalCounts._fields))
-    length, right, chosen, right_twice, chosen_twice = table.T
+    length, correct, chosen, correct_twice, chosen_twice = table.T
     order = np.argsort(length, kind="stable")
     counted = chosen_twice > 0
-    precision = np.divide(right_twice, chosen_twice, out=np.zeros(len(table)), where=counted)
+    precision = np.divide(correct_twice, chosen_twice, out=np.zeros(len(table)), where=counted)
     per_protein = Metric(
         "precision_at_l5_double_counted",
         float(precision[counted].mean()) if counted.any() else float("nan"),
@@ -70,26 +70,26 @@ def summarize_as_original(rows: Sequence[OriginalCounts], bootstrap: Bootstrap |
     return [
         Metric(
             "precision_at_l5_batch_micro",
-            *_batch_means(right[order], chosen[order]),
+            *_batch_means(correct[order], chosen[order]),
             f"correct pairs among each protein's best L//5 valid pairs at separation 6 or more, j > i: {batched}",
         ),
         *with_intervals([per_protein], precision[:, None], counted[:, None].astype(np.float64), bootstrap),
         Metric(
             "precision_at_l5_double_counted_batch_micro",
-            *_batch_means(right_twice[order], chosen_twice[order]),
+            *_batch_means(correct_twice[order], chosen_twice[order]),
             f"correct entries among each protein's best L//5, each pair counted twice: {batched}",
         ),
     ]
 
 
-def _batch_means(right: np.ndarray, chosen: np.ndarray) -> tuple[float, int]:
+def _batch_means(correct: np.ndarray, chosen: np.ndarray) -> tuple[float, int]:
     """Mean over batches of the ratio of sums, and number of proteins with a selected pair."""
-    starts = np.arange(0, len(right), BATCH_SIZE)
+    starts = np.arange(0, len(correct), BATCH_SIZE)
     if not len(starts):
         return float("nan"), 0
-    batch_right, batch_chosen = np.add.reduceat(right, starts), np.add.reduceat(chosen, starts)
+    batch_correct, batch_chosen = np.add.reduceat(correct, starts), np.add.reduceat(chosen, starts)
     kept = batch_chosen > 0
-    value = float(np.mean(batch_right[kept] / batch_chosen[kept])) if kept.any() else float("nan")
+    value = float(np.mean(batch_correct[kept] / batch_chosen[kept])) if kept.any() else float("nan")
     return value, int(np.sum(chosen > 0))
 
 

@@ -19,7 +19,7 @@ def parse_train(*words: str) -> argparse.Namespace:
     return create_train_parser().parse_args(["transformer", "stability", *words])
 
 
-def test_defaults_of_training() -> None:
+def test_default_training_options_are_those_of_the_interface() -> None:
     expected = {
         "model_type": "transformer",
         "task": "stability",
@@ -63,7 +63,7 @@ def test_defaults_of_training() -> None:
 @pytest.mark.parametrize(
     ("text", "level"), [("20", 20), ("10", 10), ("WARN", 30), ("WARNING", 30), ("debug", 10), ("40", 40)]
 )
-def test_log_levels_by_name_and_number(text: str, level: int) -> None:
+def test_log_levels_are_given_by_name_or_number(text: str, level: int) -> None:
     assert parse_train("--log_level", text).log_level == level  # bug 39: the numbers could not be typed
 
 
@@ -79,14 +79,14 @@ def test_log_levels_by_name_and_number(text: str, level: int) -> None:
         ("--num_workers", "-1"),
     ],
 )
-def test_wrong_options_end_with_status_2(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_options_exit_with_status_2(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
         parse_train(*words)
     assert error.value.code == 2
     assert "error: " in capsys.readouterr().err
 
 
-def test_save_frequency_and_overrides() -> None:
+def test_save_frequency_and_configuration_overrides_are_parsed() -> None:
     args = parse_train(
         "--save_freq", "improvement", "--config", "hidden_dropout_prob=0.5", "--config", "hidden_act=relu"
     )
@@ -96,7 +96,7 @@ def test_save_frequency_and_overrides() -> None:
     assert parse_train("--num_workers", "0").num_workers == 0
 
 
-def test_evaluation_and_embedding_and_distributed() -> None:
+def test_options_of_evaluation_embedding_and_distributed_training_are_parsed() -> None:
     args = create_eval_parser().parse_args(["onehot", "contact_prediction", "DIR", "--metrics", "L5", "mse"])
     assert (args.from_pretrained, args.metrics, args.split) == ("DIR", ["L5", "mse"], "test")
     args = create_embed_parser().parse_args(["transformer", "a.fasta", "out", "DIR", "--full_sequence_embed"])
@@ -129,7 +129,7 @@ def test_evaluation_and_embedding_and_distributed() -> None:
         (("--warmup_steps", "-1"), "--warmup_steps"),
     ],
 )
-def test_contradictions(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_contradicting_options_are_refused(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         finetune_config(["transformer", "stability", "--data_dir", str(tmp_path), *words])
 

@@ -38,7 +38,7 @@ def assert_resumes_exactly(train: Train, task: str, *options: object) -> Path:
     return run
 
 
-def test_a_frozen_encoder_stays_and_resumes(train: Train) -> None:
+def test_a_frozen_encoder_is_unchanged_and_resumes_exactly(train: Train) -> None:
     run = assert_resumes_exactly(train, "secondary_structure", "--freeze", "--config", "hidden_dropout_prob=0.5")
     assert json.loads((run / "args.json").read_text())["freeze"] is True
     first, last = weights(run / "0"), weights(run / "2")
@@ -49,7 +49,7 @@ def test_a_frozen_encoder_stays_and_resumes(train: Train) -> None:
     assert len(state["optimizer"]["state"]) == len([name for name in moved if "running" not in name]) - 1  # counter
 
 
-def test_a_head_of_another_rate_resumes_exactly(train: Train) -> None:
+def test_a_head_with_its_own_learning_rate_resumes_exactly(train: Train) -> None:
     # an encoder that stays where it is shows which parameters have which rate
     options = ("--learning_rate", 0, "--head_learning_rate", 0.05, "--config", "contact_separations=8")
     run = assert_resumes_exactly(train, "contact_prediction", *options)
@@ -59,7 +59,7 @@ def test_a_head_of_another_rate_resumes_exactly(train: Train) -> None:
     assert not any(name.startswith("bert.") for name in moved)
 
 
-def test_lora_resumes_exactly_and_its_model_is_ordinary(train: Train, small_data: Path) -> None:
+def test_lora_resumes_exactly_and_saves_merged_weights(train: Train, small_data: Path) -> None:
     run = assert_resumes_exactly(train, "stability", "--lora", 2)
     assert not any("lora" in name or "base_layer" in name for name in weights(run / "2"))
     state = torch.load(run / "2" / "checkpoint.bin", weights_only=True)
@@ -85,7 +85,7 @@ def test_pooling_is_saved_with_the_model(kind: str, train: Train, small_data: Pa
     assert report["proteins"] == 5
 
 
-def test_seeds_give_mean_and_deviation(train: Train, tmp_path: Path) -> None:
+def test_runs_of_several_seeds_are_summarized_by_mean_and_standard_deviation(train: Train, tmp_path: Path) -> None:
     options = (*OPTIONS, "--seeds", 2, "--seed", 7, "--eval_splits", "test", "valid", "--save_freq", "improvement")
     directory = train("onehot", "stability", *options, "--config", "head_hidden_size=8")
     assert directory == Path("results") / "stability_onehot_t"
@@ -105,7 +105,7 @@ def test_seeds_give_mean_and_deviation(train: Train, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "logs" / directory.name).iterdir()} == {"seed_7", "seed_8"}
 
 
-def test_a_token_budget_changes_passes_and_no_number(train: Train, small_data: Path) -> None:
+def test_a_token_budget_does_not_change_steps_and_losses(train: Train, small_data: Path) -> None:
     whole = read_history(train("transformer", "stability", *OPTIONS))
     run = train("transformer", "stability", *OPTIONS, "--max_tokens", 32, "--overwrite")
     for one, other in zip(whole, read_history(run), strict=True):
@@ -117,7 +117,7 @@ def test_a_token_budget_changes_passes_and_no_number(train: Train, small_data: P
         train("transformer", "stability", *OPTIONS, "--max_tokens", 8, "--overwrite")
 
 
-def test_what_contradicts_is_refused(train: Train) -> None:
+def test_contradicting_training_options_are_refused(train: Train) -> None:
     message = "--pooling is for tasks with one value or class per protein, not for secondary_structure"
     with pytest.raises(ConfigError, match=message):
         train("transformer", "secondary_structure", "--pooling", "mean")
@@ -129,7 +129,7 @@ def test_what_contradicts_is_refused(train: Train) -> None:
         train("transformer", "stability", "--force_save", "x", "--seeds", 2)
     with pytest.raises(DataError, match="no split 'casp12'"):
         train("transformer", "stability", *OPTIONS, "--eval_splits", "test", "casp12", "--time_or_name", "split")
-    assert not Path("results/stability_transformer_split").exists()  # said before training
+    assert not Path("results/stability_transformer_split").exists()  # refused before training
     with pytest.raises(ConfigError, match="max_position_embeddings 2 leaves no residue"):
         train("transformer", "stability", "--config", "max_position_embeddings=2", "--length", "crop")
     for words in (("--freeze", "--lora", 2), ("--lora", 0), ("--seeds", "x"), ("--length", "drop")):
@@ -157,7 +157,7 @@ def long_data(request: pytest.FixtureRequest, write_split: Callable[..., Path]) 
 
 
 @pytest.mark.parametrize("policy", ["crop", "window"])
-def test_long_proteins_are_cut_or_read_in_windows_and_all_are_counted(
+def test_long_proteins_are_cropped_or_read_in_windows_and_all_are_evaluated(
     policy: str, long_data: tuple[str, Path], train: Train, caplog: pytest.LogCaptureFixture
 ) -> None:
     # bug 16 in docs/compatibility.md
@@ -175,7 +175,9 @@ def test_long_proteins_are_cut_or_read_in_windows_and_all_are_counted(
         assert counted == (10 + 62 + 62 + 62 if policy == "crop" else 10 + 62 + 63 + 150)
 
 
-def test_embeddings_of_long_proteins(train: Train, write_split: Callable[..., Path], tmp_path: Path) -> None:
+def test_long_proteins_are_embedded_in_windows_or_cropped(
+    train: Train, write_split: Callable[..., Path], tmp_path: Path
+) -> None:
     import numpy as np
 
     run = train("transformer", "stability", "--num_train_epochs", 1)

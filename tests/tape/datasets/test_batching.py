@@ -41,7 +41,7 @@ def test_an_index_counts_changed_characters(write_split: Callable[..., Path]) ->
     assert dataset_index.lengths.tolist() == [3, 2]
 
 
-def test_indexing_finds_bad_records_and_empty_files(write_split: Callable[..., Path]) -> None:
+def test_indexing_refuses_invalid_records_and_empty_files(write_split: Callable[..., Path]) -> None:
     data = write_split("stability", "train", [{"primary": "AC"}, {"primary": "A1"}])
     with pytest.raises(DataError, match=r"stability_train\.lmdb, record 1: unknown residue '1'"):
         StabilityDataset(data, "train").build_index()
@@ -57,19 +57,19 @@ def test_a_data_set_without_an_index_has_no_lengths(small_data: Path) -> None:
         def __len__(self) -> int:
             return 3
 
-    for dataset in (Theirs(), [1, 2, 3]):  # what Theirs does with its file nobody knows
+    for dataset in (Theirs(), [1, 2, 3]):  # Theirs may select records of its file
         assert index_of(dataset) is None
         assert lengths_of(dataset).tolist() == [0, 0, 0]
 
 
-def test_max_length_is_asked_for_and_counted() -> None:
+def test_max_length_selects_proteins_and_refuses_an_empty_selection() -> None:
     assert within_length(np.array([5, 40, 30]), 30).tolist() == [0, 2]
     assert within_length(np.array([5, 40, 30]), None).tolist() == [0, 1, 2]
     with pytest.raises(ConfigError, match="leaves no protein; the shortest has 5"):
         within_length(np.array([5, 40]), 4)
 
 
-def test_an_epoch_holds_every_protein_once_in_batches_of_similar_length() -> None:
+def test_an_epoch_has_every_protein_once_in_batches_of_similar_length() -> None:
     batches = draw_batches(LENGTHS, EVERYONE, 8, seed=1, epoch=0)
     assert sorted(np.concatenate(batches)) == EVERYONE.tolist()
     assert len(batches) == 13  # bug 10 in docs/compatibility.md: ceil(100 / 8), as the schedule counts
@@ -90,13 +90,13 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("accumulation", [1, 2, 5])
-def test_a_step_is_the_same_proteins_on_any_ranks(world_size: int, accumulation: int) -> None:
+def test_a_step_has_the_same_proteins_for_any_world_size_and_accumulation(world_size: int, accumulation: int) -> None:
     options: dict[str, Any] = {"batch_size": 10, "accumulation": accumulation, "world_size": world_size, "seed": 3}
     plans = [plan_epoch(LENGTHS[:52], EVERYONE[:52], rank=rank, **options) for rank in range(world_size)]
     whole = plan_epoch(LENGTHS[:52], EVERYONE[:52], batch_size=10, seed=3)
     for number, ((undivided,),) in enumerate(zip(whole, strict=True)):
         steps = [plan[number] for plan in plans]
-        assert len({len(step) for step in steps}) == 1  # every rank makes the same number of passes
+        assert len({len(step) for step in steps}) == 1  # every rank has the same number of micro-batches
         assert len(steps[0]) <= accumulation
         counted = [micro.indices for step in steps for micro in step if micro.counted]
         assert sorted(np.concatenate(counted)) == sorted(undivided.indices)
@@ -123,7 +123,7 @@ def padded_tokens(indices: np.ndarray) -> int:
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("accumulation", [1, 4])
 @pytest.mark.parametrize("max_tokens", [501, 1300])
-def test_a_token_budget_bounds_every_pass_and_leaves_the_steps_alone(
+def test_a_token_budget_limits_micro_batches_and_keeps_the_steps(
     world_size: int, accumulation: int, max_tokens: int
 ) -> None:
     options: dict[str, Any] = {"batch_size": 10, "accumulation": accumulation, "world_size": world_size, "seed": 3}
@@ -134,14 +134,14 @@ def test_a_token_budget_bounds_every_pass_and_leaves_the_steps_alone(
         steps = [plan[number] for plan in plans]
         assert len({len(step) for step in steps}) == 1
         assert len(steps[0]) >= min(accumulation, -(-undivided.indices.size // world_size))
-        passes = [micro for step in steps for micro in step]
-        assert max(padded_tokens(micro.indices) for micro in passes) <= max_tokens
-        counted = np.concatenate([micro.indices for micro in passes if micro.counted])
+        micro_batches = [micro for step in steps for micro in step]
+        assert max(padded_tokens(micro.indices) for micro in micro_batches) <= max_tokens
+        counted = np.concatenate([micro.indices for micro in micro_batches if micro.counted])
         assert sorted(counted) == sorted(undivided.indices)
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_evaluation_under_a_token_budget_covers_every_protein_once(world_size: int) -> None:
+def test_evaluation_with_a_token_budget_covers_every_protein_once(world_size: int) -> None:
     plans = [plan_evaluation(LENGTHS, 7, rank, world_size, max_tokens=900) for rank in range(world_size)]
     batches = [batch for plan in plans for batch in plan]
     assert sorted(np.concatenate(batches)) == EVERYONE.tolist()
@@ -150,7 +150,7 @@ def test_evaluation_under_a_token_budget_covers_every_protein_once(world_size: i
     assert len(batches) < EVERYONE.size / 2  # the budget is used: more than one protein per pass
 
 
-def test_a_token_budget_that_no_plan_can_keep_is_refused() -> None:
+def test_a_token_budget_below_the_longest_protein_is_refused() -> None:
     longest = int(LENGTHS.max())
     with pytest.raises(ConfigError, match=rf"--max_tokens {longest}.*{longest} residues are {longest + 2} tokens"):
         plan_evaluation(LENGTHS, 7, max_tokens=longest)
@@ -160,7 +160,7 @@ def test_a_token_budget_that_no_plan_can_keep_is_refused() -> None:
     check_token_budget(LENGTHS, None)
 
 
-def test_small_sets_start_no_workers_and_large_ones_no_more_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_data_sets_use_no_workers_and_large_ones_at_most_one_per_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
     assert worker_count(8, 1999) == 0
     assert worker_count(8, 2000) == 2
@@ -169,7 +169,7 @@ def test_small_sets_start_no_workers_and_large_ones_no_more_than_cores(monkeypat
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_arrive_in_order_and_errors_as_they_are(write_split: Callable[..., Path], workers: int) -> None:
+def test_batches_are_in_plan_order_and_errors_have_no_traceback(write_split: Callable[..., Path], workers: int) -> None:
     records = [{"primary": "A" * n, "stability_score": [float(n)]} for n in range(1, 7)]
     data = write_split("stability", "train", [*records, {"primary": "A"}])
     dataset = StabilityDataset(data, "train")

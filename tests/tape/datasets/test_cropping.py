@@ -26,7 +26,7 @@ def crop(dataset: Any, positions: int = 8) -> dict[str, Any]:
     return cropped.collate_fn([cropped[i] for i in range(len(cropped))])
 
 
-def test_tokens_end_with_sep_and_labels_follow(write_split: Callable[..., Path]) -> None:
+def test_cropped_tokens_end_with_sep_and_labels_are_cropped_alike(write_split: Callable[..., Path]) -> None:
     data = write_split("secondary_structure", "train", records(ss3=lambda n: np.arange(n) % 3))
     dataset = SecondaryStructureDataset(data, "train")
     batch, whole = crop(dataset), dataset.collate_fn([dataset[i] for i in range(3)])
@@ -41,7 +41,7 @@ def test_tokens_end_with_sep_and_labels_follow(write_split: Callable[..., Path])
     assert crop(dataset, 16)["input_ids"].shape == (3, 16)  # nothing is too long: untouched
 
 
-def test_contact_maps_and_values(write_split: Callable[..., Path]) -> None:
+def test_contact_maps_are_cropped_and_values_are_kept(write_split: Callable[..., Path]) -> None:
     data = write_split(
         "proteinnet",
         "train",
@@ -57,7 +57,7 @@ def test_contact_maps_and_values(write_split: Callable[..., Path]) -> None:
     assert values["targets"][:, 0].tolist() == [4.0, 14.0, 9.0]
 
 
-def test_the_rest_is_the_data_sets_own(write_split: Callable[..., Path]) -> None:
+def test_other_attributes_are_those_of_the_wrapped_data_set(write_split: Callable[..., Path]) -> None:
     data = write_split("stability", "train", records(stability_score=lambda n: [float(n)]))
     inner = StabilityDataset(data, "train")
     cropped = CroppedDataset(inner, 8)

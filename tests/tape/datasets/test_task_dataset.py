@@ -41,7 +41,7 @@ Writer = Callable[..., Path]
         ("pfam", MaskedLanguageModelingDataset),
     ],
 )
-def test_every_split_of_every_task_holds_its_long_proteins(folder: str, kind: Any, write_split: Writer) -> None:
+def test_every_split_of_every_task_keeps_long_proteins(folder: str, kind: Any, write_split: Writer) -> None:
     # bug 16 in docs/compatibility.md: records with protein_length over 512 were dropped, and the field was required
     length = 600
     labels = {
@@ -58,7 +58,7 @@ def test_every_split_of_every_task_holds_its_long_proteins(folder: str, kind: An
         assert [len(dataset[index][0]) for index in range(len(dataset))] == [length + 2] * 2
 
 
-def test_value_tasks(write_split: Writer) -> None:
+def test_value_tasks_read_and_batch_one_number_per_protein(write_split: Writer) -> None:
     data = write_split("fluorescence", "train", [{"primary": "ACD", "log_fluorescence": [1.5]}, {"primary": "A"}])
     write_split("stability", "train", [{"primary": "AC", "stability_score": np.array([-0.5], np.float32)}])
     dataset = FluorescenceDataset(data, "train")
@@ -76,7 +76,7 @@ def test_value_tasks(write_split: Writer) -> None:
         dataset[1]
 
 
-def test_remote_homology(write_split: Writer) -> None:
+def test_remote_homology_reads_one_class_per_protein(write_split: Writer) -> None:
     records = [{"primary": "ACD", "fold_label": 1194}, {"primary": "ACD", "fold_label": 1195, "id": "d1"}]
     dataset = RemoteHomologyDataset(write_split("remote_homology", "valid", records), "valid")
     batch = dataset.collate_fn([dataset[0]])
@@ -86,7 +86,7 @@ def test_remote_homology(write_split: Writer) -> None:
         dataset[1]
 
 
-def test_secondary_structure_labels(write_split: Writer) -> None:
+def test_secondary_structure_has_one_class_per_residue(write_split: Writer) -> None:
     records = [
         {"primary": "ACD", "ss3": np.array([0, 1, 2]), "valid_mask": np.array([True, False, True])},
         {"primary": "AC", "ss3": [2, 2]},
@@ -108,7 +108,7 @@ def test_secondary_structure_labels(write_split: Writer) -> None:
         ({"ss3": [0, 1, 2], "valid_mask": [1]}, "field 'valid_mask' has 1 entries for 3 residues"),
     ],
 )
-def test_bad_secondary_structure_names_file_record_and_field(
+def test_invalid_secondary_structure_is_refused_with_file_record_and_field(
     write_split: Writer, fields: dict[str, Any], message: str
 ) -> None:
     data = write_split("secondary_structure", "cb513", [{"primary": "ACD", **fields}])
@@ -139,7 +139,7 @@ def test_exactly_8_angstrom_is_no_contact_and_unresolved_is_invalid() -> None:
     assert labels[0, 7] == labels[1, 7] == -1
 
 
-def test_contact_batches(write_split: Writer) -> None:
+def test_contact_batches_are_padded_with_ignored_pairs(write_split: Writer) -> None:
     records = [
         {"primary": "A" * n, "tertiary": np.zeros((n, 3), np.float32), "valid_mask": np.ones(n, bool)} for n in (9, 7)
     ]
@@ -151,7 +151,7 @@ def test_contact_batches(write_split: Writer) -> None:
     assert batch["targets"][1, 0, 6] == 1
 
 
-def test_contact_records_of_wrong_size(write_split: Writer) -> None:
+def test_contact_records_of_the_wrong_size_are_refused(write_split: Writer) -> None:
     records = [
         {"primary": "ACD", "tertiary": np.zeros((3, 2)), "valid_mask": [1, 1, 1]},
         {"primary": "ACD", "tertiary": np.zeros((3, 3))},
@@ -173,7 +173,7 @@ def test_masks_are_a_function_of_seed_epoch_and_record(small_data: Path) -> None
     assert not np.array_equal(before, np.concatenate([first[i][2] for i in range(10)]))
 
 
-def test_masks_of_an_evaluated_split_never_change(small_data: Path) -> None:
+def test_masks_of_an_evaluated_split_are_the_same_in_every_evaluation(small_data: Path) -> None:
     # bug 21 in docs/compatibility.md: validation was measured on new masks each time
     dataset = MaskedLanguageModelingDataset(small_data, "valid")
     batch = dataset.collate_fn([dataset[0], dataset[1]])
@@ -182,7 +182,7 @@ def test_masks_of_an_evaluated_split_never_change(small_data: Path) -> None:
     assert torch.equal(batch["input_ids"], dataset.collate_fn([dataset[0], dataset[1]])["input_ids"])
 
 
-def test_special_tokens_are_neither_predicted_nor_inserted(small_data: Path) -> None:
+def test_special_tokens_are_neither_masked_nor_substituted(small_data: Path) -> None:
     # bug 8 in docs/compatibility.md
     dataset = MaskedLanguageModelingDataset(small_data, "train")
     tokenizer = TAPETokenizer()
@@ -208,19 +208,19 @@ def test_embedding_reads_any_file(tmp_path: Path) -> None:
     assert batch["input_ids"].shape == (2, 5)
 
 
-def test_a_missing_split_names_those_that_are_there(small_data: Path) -> None:
+def test_a_missing_split_is_refused_with_a_list_of_those_that_exist(small_data: Path) -> None:
     with pytest.raises(DataError, match=r"no split 'ts115'; splits there: cb513, train, valid"):
         SecondaryStructureDataset(small_data, "ts115")
     with pytest.raises(DataError, match="no such directory; this task reads stability_test.lmdb"):
         StabilityDataset(small_data / "gone", "test")
 
 
-def test_any_split_on_disk_is_admitted(write_split: Writer) -> None:
+def test_any_split_on_disk_can_be_read(write_split: Writer) -> None:
     data = write_split("stability", "my_own", [{"primary": "AC", "stability_score": [1.0]}])
     assert len(StabilityDataset(data, "my_own")) == 1
 
 
-def test_sequences_as_people_write_them(write_split: Writer) -> None:
+def test_lower_case_and_J_are_normalized_and_gaps_are_refused(write_split: Writer) -> None:
     # bug 39 in docs/compatibility.md: lower case and J were a bare KeyError
     records = [{"primary": sequence, "stability_score": [1.0], "id": "odd"} for sequence in ("acJ", "AC-D", "AC*", "")]
     dataset = StabilityDataset(write_split("stability", "train", records), "train")
@@ -232,14 +232,14 @@ def test_sequences_as_people_write_them(write_split: Writer) -> None:
         dataset[3]
 
 
-def test_tokenizers_by_name_and_as_objects(small_data: Path) -> None:
+def test_a_tokenizer_is_given_by_name_or_as_an_object(small_data: Path) -> None:
     by_name = StabilityDataset(small_data, "train", "unirep")
     as_object = StabilityDataset(small_data, "train", TAPETokenizer("unirep"), in_memory=True)
     assert np.array_equal(by_name[0][0], as_object[0][0])
     assert by_name[0][0][0] == 24
 
 
-def test_provenance_of_the_folder(small_data: Path, write_split: Writer) -> None:
+def test_provenance_is_read_from_the_folder_of_the_data_set(small_data: Path, write_split: Writer) -> None:
     stated = dataset_provenance(StabilityDataset(small_data, "train"))
     assert (stated["name"], stated["simulated"]) == ("toy stability", True)
     data = write_split("stability", "train", [{"primary": "AC", "stability_score": [1.0]}])

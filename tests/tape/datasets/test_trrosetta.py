@@ -1,4 +1,4 @@
-"""trRosetta's data: bins, sampling, windows, and files that can't be used."""
+"""trRosetta's data: bins, sampling, windows, and errors for invalid files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(directory: Path, split: str, name: str, **changes: Any) -> Path:
     return directory
 
 
-def test_bins_by_hand() -> None:
+def test_bins_of_known_distances_and_angles() -> None:
     distance = np.array([[0.0, 1.5, 2.0], [2.5, 0.0, 19.9], [20.0, 0.0, 0.0]])
     angle = np.deg2rad(np.array([[0, -180, -165], [0, 0, 180], [0, 0, 0.0]]))
     planar = np.deg2rad(np.array([[0, 0, 15], [14.9, 0, 180], [0, 0, 0.0]]))
@@ -42,7 +42,7 @@ def test_bins_by_hand() -> None:
     assert bin_geometry(distance, angle, angle, planar)[0][0, 1] == -1
 
 
-def test_training_draws_by_seed_epoch_and_record_and_other_splits_are_complete(tmp_path: Path) -> None:
+def test_training_examples_depend_on_seed_and_epoch_and_other_splits_are_complete(tmp_path: Path) -> None:
     train = TRRosettaDataset(write(tmp_path, "train", "a"), "train", max_seqlen=4)
     assert train.build_index().lengths.tolist() == [4]
     assert train.build_index().identifiers == ["a"]
@@ -63,7 +63,7 @@ def test_training_draws_by_seed_epoch_and_record_and_other_splits_are_complete(t
     assert msa.tobytes() == valid[0][0].tobytes()
 
 
-def test_a_batch_is_padded_with_what_does_not_count(tmp_path: Path) -> None:
+def test_a_batch_is_padded_with_ignored_labels(tmp_path: Path) -> None:
     write(tmp_path, "valid", "long", msa=np.full((2, 6), 20))
     small = {field: np.full((3, 3), 1.0) for field in GEOMETRY}
     write(tmp_path, "valid", "short", msa=np.zeros((3, 3), int), **small)
@@ -87,14 +87,14 @@ def test_a_batch_is_padded_with_what_does_not_count(tmp_path: Path) -> None:
         ({"msa": np.zeros((2, 6))}, "'msa' must be integers"),
     ],
 )
-def test_records_that_can_not_be_used_name_the_file(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_an_invalid_record_is_refused_with_its_file(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     dataset = TRRosettaDataset(write(tmp_path, "valid", "bad", **changes), "valid")
     with pytest.raises(DataError, match=message) as error:
         dataset[0]
     assert "bad" in str(error.value)
 
 
-def test_lists_that_can_not_be_used(tmp_path: Path) -> None:
+def test_invalid_lists_of_files_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "valid", "a")
     with pytest.raises(DataError, match=r"test_files\.txt: no split 'test'; splits there: valid"):
         TRRosettaDataset(tmp_path, "test")
@@ -110,7 +110,7 @@ def test_lists_that_can_not_be_used(tmp_path: Path) -> None:
         TRRosettaDataset(tmp_path, "valid").build_index()
 
 
-def test_geometry_is_measured_by_hand() -> None:
+def test_geometry_metrics_of_a_known_prediction() -> None:
     """8 residues: the pairs (0, 6), (0, 7), (1, 7) can be contacts."""
     target = {name: np.zeros((8, 8), dtype=np.int64) for name in ("dist", "omega", "theta", "phi")}
     np.fill_diagonal(target["dist"], -1)

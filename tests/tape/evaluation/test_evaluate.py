@@ -144,7 +144,7 @@ def test_regression_reports_the_rank_correlation_over_the_split(small_config: Pa
     assert evaluation.value("spearmanr") == pytest.approx(spearman)
 
 
-def test_bf16_evaluation_is_close(small_config: Path, small_data: Path) -> None:
+def test_evaluation_in_bf16_is_close_to_fp32(small_config: Path, small_data: Path) -> None:
     model, dataset, shape = task_of("secondary_structure", small_config, small_data)
     exact, rounded = (
         evaluate(model, dataset, shape, InferenceConfig(3, precision=precision)) for precision in ("fp32", "bf16")
@@ -167,7 +167,7 @@ def test_task_types_are_inferred_from_a_batch() -> None:
         infer_task_type({"input_ids": ids, "targets": torch.zeros(2, 7)})
 
 
-def test_labels_are_counted() -> None:
+def test_labels_are_counted_without_ignored_ones() -> None:
     assert count_targets(torch.tensor([[-1, 0, 2], [1, -1, -1]])) == 3
     assert count_targets(torch.zeros(4, 1)) == 4
 
@@ -186,7 +186,7 @@ def evaluation() -> Evaluation:
     return Evaluation(metrics, 2, results)
 
 
-def test_chosen_metrics(evaluation: Evaluation) -> None:
+def test_chosen_metrics_are_those_of_the_evaluation_or_computed_from_predictions(evaluation: Evaluation) -> None:
     assert list(chosen_metrics(evaluation, [])) == ["loss", "spearmanr"]
     assert chosen_metrics(evaluation, ["mse"]) == {
         "mse": 2.5

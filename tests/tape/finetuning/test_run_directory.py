@@ -54,6 +54,18 @@ def test_resuming_drops_later_epochs_and_their_history(tmp_path: Path) -> None:
         read_history(tmp_path)
 
 
+def test_nothing_is_dropped_if_a_pointer_is_damaged(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    for epoch in range(2):
+        run.add_history({"epoch": epoch, "train": {"loss": 1.0}})
+        run.epoch_directory(epoch).mkdir()
+    (run.path / BEST_NAME).write_text("{")
+    with pytest.raises(CheckpointError, match=r"best\.json: not valid JSON"):
+        run.drop_after(0)
+    assert len(read_history(run.path)) == 2
+    assert run.epoch_directory(1).is_dir()
+
+
 def test_pointers_select_an_epoch(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run")
     for epoch in (0, 1):

@@ -55,7 +55,7 @@ def test_means_and_standard_deviations(tmp_path: Path) -> None:
     assert rows[2]["seed_6"] == ""
 
 
-def test_a_run_without_validation_contributes_its_other_numbers(tmp_path: Path) -> None:
+def test_a_run_without_validation_contributes_its_other_splits(tmp_path: Path) -> None:
     runs = [run(tmp_path, 5, [math.nan], 1.0), run(tmp_path, 6, [2.0], 3.0)]
     assert write_summary(tmp_path, "stability", "onehot", runs) == ["valid loss: 2", "test mse: 2 +- 1.4"]
     rows = list(csv.DictReader((tmp_path / "summary.csv").read_text().splitlines()))

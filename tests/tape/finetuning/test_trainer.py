@@ -200,7 +200,7 @@ def test_every_epoch_is_validated_once() -> None:
         ({"save_freq": 10}, [4]),
     ],
 )
-def test_when_epochs_are_saved(options: dict[str, Any], saved: list[int]) -> None:
+def test_epochs_are_saved_at_the_given_frequency(options: dict[str, Any], saved: list[int]) -> None:
     recorder = Recorded()
     make_trainer(recorder=recorder, num_train_epochs=5, **options).train()
     assert list(recorder.saved) == saved
@@ -338,7 +338,7 @@ def test_every_rank_and_epoch_has_its_own_random_seed() -> None:
     assert epoch_seed(42, 3, 1) == epoch_seed(42, 3, 1)
 
 
-def test_ranks_drop_different_units() -> None:
+def test_ranks_draw_different_dropout_masks() -> None:
     # bug 12 in docs/compatibility.md
     class Noted(Tagger):
         drawn: Tensor | None = None

@@ -47,22 +47,22 @@ def test_correlations_of_resamples_agree_with_scipy_draw_by_draw() -> None:
         assert metric.interval == pytest.approx(np.quantile(table[metric.name], [0.025, 0.975]), abs=1e-12), metric.name
 
 
-def test_ratios_are_taken_of_sums() -> None:
+def test_ratios_are_ratios_of_sums() -> None:
     rows = [ResidueCounts(3, 4), ResidueCounts(1, 10), ResidueCounts(0, 0), ResidueCounts(9, 9)]
     bootstrap = Bootstrap(200, seed=1)
     pooled, mean = [], []
     for chosen in drawn_proteins(4, bootstrap):
         picked = [rows[index] for index in chosen if rows[index].counted]
         if picked:
-            pooled.append(sum(row.right for row in picked) / sum(row.counted for row in picked))
-            mean.append(np.mean([row.right / row.counted for row in picked]))
+            pooled.append(sum(row.correct for row in picked) / sum(row.counted for row in picked))
+            mean.append(np.mean([row.correct / row.counted for row in picked]))
     metrics = {metric.name: metric for metric in summarize_residues(rows, bootstrap)}
     assert metrics["accuracy"].interval == pytest.approx(np.quantile(pooled, [0.025, 0.975]))
     assert metrics["accuracy_per_protein"].interval == pytest.approx(np.quantile(mean, [0.025, 0.975]))
 
 
 def test_the_interval_has_its_nominal_coverage() -> None:
-    # 200 sets of 60 proteins, right with probability 0.3: about 95 % of their intervals hold 0.3
+    # 200 sets of 60 proteins, correct with probability 0.3: about 95 % of their intervals hold 0.3
     rng = np.random.default_rng(2)
     held = 0
     for seed in range(200):
@@ -73,13 +73,13 @@ def test_the_interval_has_its_nominal_coverage() -> None:
     assert 0.90 <= held / 200 <= 0.99
 
 
-def test_one_seed_gives_one_interval() -> None:
-    rows = [ResidueCounts(int(right), 10) for right in np.random.default_rng(4).integers(0, 10, 30)]
+def test_the_interval_is_determined_by_the_seed() -> None:
+    rows = [ResidueCounts(int(correct), 10) for correct in np.random.default_rng(4).integers(0, 10, 30)]
     first, again, other = (summarize_residues(rows, Bootstrap(50, seed))[0].interval for seed in (1, 1, 2))
     assert first == again != other
 
 
-def test_what_has_no_interval() -> None:
+def test_single_proteins_and_undefined_metrics_have_no_interval() -> None:
     assert summarize_proteins([0], Bootstrap(10))[0].interval is None  # one protein does not vary
     constant = summarize_values([(1.0, 2.0)] * 5, Bootstrap(10))
     assert constant[0].interval is None

@@ -1,4 +1,4 @@
-"""Precision of contacts, against a slow reading of its definition and by hand."""
+"""Precision of contacts, against a plain implementation of its definition and known values."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ def test_ties_are_in_the_order_of_their_pairs() -> None:
         assert found[name] == pytest.approx(by_definition(scores, target, *definition)), name
 
 
-def test_depths_by_hand() -> None:
+def test_precision_at_each_depth_of_a_known_ranking() -> None:
     # 20 residues: the best 20 pairs, 10, 4, and always 5
     found = measure(*ranked_protein(20, [True, False, True, True, True, True, False, False, False, False]))
     values = [found[name] for name in ("precision_at_l", "precision_at_l2", "precision_at_l5", "precision_at_5")]
     assert values == [5 / 20, 5 / 10, 3 / 4, 4 / 5]
 
 
-def test_an_invalid_pair_is_never_chosen() -> None:
+def test_an_invalid_pair_is_never_selected() -> None:
     # bug 13 in docs/compatibility.md: the label -1 was summed into the precision, which could be negative
     target = np.full((20, 20), -1)
     target[0, 10] = target[10, 0] = 1
@@ -132,7 +132,7 @@ def test_the_mean_is_over_proteins_that_have_pairs() -> None:
     assert "best 5 valid" in metrics["precision_at_5"].definition
 
 
-def test_intervals_hold_the_value_and_are_there_for_every_mean_over_proteins() -> None:
+def test_every_mean_over_proteins_has_an_interval_around_its_value() -> None:
     rng = np.random.default_rng(3)
     found = summary(*[random_protein(60, rng) for _ in range(12)], bootstrap=Bootstrap(200, seed=1))
     for name, metric in found.items():
@@ -151,13 +151,13 @@ def test_l5_is_a_precision() -> None:
     assert value == pytest.approx(np.mean([by_definition(s, t, 5, 6, None) for s, t in proteins]))
 
 
-def test_short_proteins_take_at_least_one_pair() -> None:
+def test_at_least_one_pair_of_a_short_protein_is_selected() -> None:
     target = np.ones((8, 8), dtype=np.int64)
     found = measure(np.zeros((8, 8)), target)
     assert found["precision_at_l5"] == 1.0
     assert math.isnan(found["precision_at_l5_medium"])
 
 
-def test_no_protein_at_all_is_nan() -> None:
+def test_metrics_of_an_empty_split_are_nan() -> None:
     metrics = summarize_contacts([], Bootstrap(10))
     assert all(math.isnan(metric.value) and metric.n == 0 and metric.interval is None for metric in metrics)

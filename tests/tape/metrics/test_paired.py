@@ -19,11 +19,11 @@ RESIDUES = TASK_TYPE_METRICS[TaskType.RESIDUE_CLASS]
 VALUES = TASK_TYPE_METRICS[TaskType.VALUE]
 
 
-def test_a_difference_that_all_proteins_share_has_no_width() -> None:
+def test_an_equal_difference_on_all_proteins_has_an_interval_of_width_0() -> None:
     """However much the proteins differ from each other, which is the purpose of pairing."""
-    right = np.random.default_rng(1).integers(20, 90, 40).tolist()
-    first = [ResidueCounts(count + 1, 100) for count in right]
-    second = [ResidueCounts(count, 100) for count in right]
+    correct = np.random.default_rng(1).integers(20, 90, 40).tolist()
+    first = [ResidueCounts(count + 1, 100) for count in correct]
+    second = [ResidueCounts(count, 100) for count in correct]
     accuracy = paired_differences([first], [second], RESIDUES, Bootstrap(200))[0]
     assert accuracy.name == "accuracy"
     assert accuracy.value == pytest.approx(0.01)
@@ -33,7 +33,7 @@ def test_a_difference_that_all_proteins_share_has_no_width() -> None:
     assert alone[1] - alone[0] > 0.05
 
 
-def test_the_other_way_round_the_sign_is_the_other() -> None:
+def test_exchanging_the_models_changes_the_sign() -> None:
     rng = np.random.default_rng(2)
     rows = [[ResidueCounts(int(count), 50) for count in rng.integers(0, 50, 30)] for _ in range(2)]
     there = paired_differences([rows[0]], [rows[1]], RESIDUES, Bootstrap(100))[0]
@@ -67,7 +67,7 @@ def test_seeds_are_averaged_inside_each_resample() -> None:
     assert accuracy.interval == pytest.approx((0.3, 0.3))
 
 
-def test_contacts_have_rows_of_other_kinds() -> None:
+def test_contact_metrics_of_two_models_are_compared() -> None:
     contacts = TASK_TYPE_METRICS[TaskType.RESIDUE_PAIR]
     rng = np.random.default_rng(4)
     targets = [rng.integers(0, 2, (30, 30)) for _ in range(6)]
@@ -78,7 +78,7 @@ def test_contacts_have_rows_of_other_kinds() -> None:
     assert found.interval == (1.0, 1.0)
 
 
-def test_what_has_no_interval() -> None:
+def test_undefined_differences_have_no_interval() -> None:
     single = [ResidueCounts(3, 4)]
     assert paired_differences([single], [single], RESIDUES, Bootstrap(10))[0].interval is None
     with pytest.raises(DataError, match=r"not \[1, 2\] of them"):

@@ -32,7 +32,7 @@ def test_correlations_agree_with_scipy(ties: bool) -> None:
     assert pearsonr(true, predicted) == pytest.approx(scipy.stats.pearsonr(true, predicted).statistic, abs=1e-12)
 
 
-def test_errors_by_hand() -> None:
+def test_squared_and_absolute_errors_of_known_values() -> None:
     true, predicted = [np.array([1.0]), np.array([2.0])], [np.array([2.0]), np.array([4.0])]
     assert mean_squared_error(true, predicted) == 2.5
     assert mean_absolute_error(true, predicted) == 1.5
@@ -67,17 +67,17 @@ def test_value_metrics_are_over_the_entire_set() -> None:
     assert {metric.n for metric in metrics.values()} == {4}
 
 
-def test_accuracy_of_proteins_and_of_residues() -> None:
+def test_accuracy_is_a_fraction_of_proteins_or_of_labeled_residues() -> None:
     scores = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
     assert accuracy(np.array([1, 0, 0]), scores) == pytest.approx(2 / 3)
     assert accuracy([np.int64(1), np.int64(0), np.int64(0)], list(scores)) == pytest.approx(2 / 3)
-    # two proteins of 1 and 3 counted residues: 4 labels, 3 right
+    # two proteins of 1 and 3 counted residues: 4 labels, 3 correct
     residues = [np.array([-1, 1]), np.array([0, 0, 1])]
     predictions = [np.array([[1.0, 0], [0, 1]]), np.array([[1.0, 0], [0, 1], [0, 1]])]
     assert accuracy(residues, predictions) == 0.75
 
 
-def test_top_k_accuracy() -> None:
+def test_top_k_accuracy_counts_labels_among_the_k_highest_scores() -> None:
     scores = np.arange(20.0)
     ranks = [measure_protein(scores, np.int64(label)) for label in (19, 16, 11, 0)]
     assert ranks == [0, 3, 8, 19]
@@ -85,7 +85,7 @@ def test_top_k_accuracy() -> None:
     assert values == {"accuracy": 0.25, "top_5_accuracy": 0.5, "top_10_accuracy": 0.75}
 
 
-def test_equal_scores_rank_as_argmax_takes_them() -> None:
+def test_equal_scores_are_ranked_in_the_order_of_argmax() -> None:
     assert [measure_protein(np.zeros(3), np.int64(label)) for label in (0, 1, 2)] == [0, 1, 2]
 
 
@@ -97,7 +97,7 @@ def test_residue_and_protein_averages_differ() -> None:
     assert set(metrics) == {"accuracy", "accuracy_per_protein"}
 
 
-def test_residues_outside_valid_mask_count_under_a_name_of_their_own() -> None:
+def test_residues_outside_valid_mask_are_scored_in_a_separate_metric() -> None:
     scores = np.eye(8)[[0, 1, 7, 3]]  # eight classes; the last residue's label is 4, and wrong
     row = measure_residues(scores, np.array([0, 2, -1, -1]), np.array([0, 2, 7, 4]))
     assert row == (1, 2, 2, 4)
@@ -106,12 +106,12 @@ def test_residues_outside_valid_mask_count_under_a_name_of_their_own() -> None:
     assert (metrics["accuracy_all_residues"].value, metrics["accuracy_all_residues"].n) == (0.6, 5)
 
 
-def test_accuracy_of_tokens() -> None:
+def test_token_accuracy_is_a_fraction_of_predicted_tokens() -> None:
     (metric,) = summarize_tokens([ResidueCounts(1, 4), ResidueCounts(2, 2)])
     assert (metric.value, metric.n) == (0.5, 6)
 
 
-def test_nothing_counted_is_nan_with_n_0() -> None:
+def test_metrics_without_labels_are_nan_with_n_0() -> None:
     for metric in [*summarize_residues([]), *summarize_proteins([]), *summarize_values([]), *summarize_tokens([])]:
         assert math.isnan(metric.value)
         assert metric.n == 0

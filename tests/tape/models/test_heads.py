@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tape.datasets.labels import count_targets, right_labels
+from tape.datasets.labels import count_correct, count_targets
 from tape.metrics.classes import measure_protein, measure_residues
 from tape.metrics.contacts import measure_contacts
 from tape.models.contact_heads import PairwiseContactPredictionHead, pair_projection
@@ -255,13 +255,13 @@ def test_a_third_partys_padding_of_labels_never_counts(kind: Any, options: dict[
     (loss, metrics), logits = head(torch.randn(1, 5, 8), targets)
     expected = nn.functional.cross_entropy(logits[0, 1:3], targets[0, 1:3])
     torch.testing.assert_close(loss, expected)
-    right = int((logits[0, 1:3].argmax(-1) == targets[0, 1:3]).sum())
+    correct = int((logits[0, 1:3].argmax(-1) == targets[0, 1:3]).sum())
     assert count_targets(targets) == 2
-    assert right_labels(TaskType.RESIDUE_CLASS, logits, {"targets": targets}) == right
+    assert count_correct(TaskType.RESIDUE_CLASS, logits, {"targets": targets}) == correct
     if metrics:
-        assert metrics["accuracy"] == right / 2
+        assert metrics["accuracy"] == correct / 2
     found = measure_residues(logits[0].detach().numpy(), targets[0].numpy())
-    assert found[:2] == (right, 2)
+    assert found[:2] == (correct, 2)
 
 
 @pytest.mark.parametrize("padding", [-1, -100])
