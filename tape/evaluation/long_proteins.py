@@ -88,7 +88,7 @@ def check_position_limit(dataset: Any, max_positions: int | None, indices: np.nd
     dataset_index = index_of(dataset)
     if max_positions is None or dataset_index is None:
         return
-    without = "" if indices is None else ", or --max_length N to leave long proteins out of training"
+    without = "" if indices is None else ", or --max_length N to exclude long proteins from training"
     indices = np.arange(len(dataset_index.lengths)) if indices is None else indices
     limit = max_positions - 2
     over = indices[dataset_index.lengths[indices] > limit]

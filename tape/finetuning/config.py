@@ -130,7 +130,7 @@ class FinetuneDataConfig:
     Attributes:
         data_dir: directory with one folder per task.
         tokenizer: name of the vocabulary.
-        max_length: longer proteins, in residues, are skipped in training (never in evaluation); None: no limit.
+        max_length: longer proteins are excluded from training (never from evaluation); None: no limit.
         length: what to do with proteins longer than the model's position table: error, crop or window.
 
     Raises:

@@ -29,7 +29,8 @@ class TrainingData:
         lengths: (N,) residues per protein of the training set.
         indices: indices of the proteins to train on.
         valid: validation set; None: no validation.
-        eval_sets: the ``--eval_splits``, opened before training so that errors in them show at once.
+        eval_sets: the ``--eval_splits``, opened before training so that errors in them show at once; empty after the
+            check of their lengths.
     """
 
     train: Any
@@ -42,7 +43,7 @@ class TrainingData:
 def load_training_data(
     config: FinetuneDataConfig, dataset_class: Any, validate: bool, eval_splits: Sequence[str] = ()
 ) -> TrainingData:
-    """Load the splits of a run; logs how many proteins ``--max_length`` skips.
+    """Load the splits of a run; logs how many proteins ``--max_length`` excludes.
 
     Args:
         config: data directory, vocabulary and ``--max_length``.
@@ -60,8 +61,10 @@ def load_training_data(
     lengths = lengths_of(train)
     indices = within_length(lengths, config.max_length)
     if config.max_length is not None and indices.size < len(lengths):
-        skipped = len(lengths) - indices.size
-        logger.warning("--max_length %d: %d of %d training proteins skipped", config.max_length, skipped, len(lengths))
+        excluded = len(lengths) - indices.size
+        logger.warning(
+            "--max_length %d: %d of %d training proteins excluded", config.max_length, excluded, len(lengths)
+        )
     eval_sets = tuple(dataset_class(config.data_dir, split, config.tokenizer) for split in eval_splits)
     return TrainingData(train, lengths, indices, valid, eval_sets)
 
@@ -81,10 +84,9 @@ def fit_training_data(
     """
     training_policy = "crop" if policy == "window" else policy
     _, train = fit_long_proteins(training_policy, model, data.train, task_type, "train", data.indices)
-    data, validation_model = replace(data, train=train), model
-    if data.valid is not None:
-        validation_model, valid = fit_long_proteins(policy, model, data.valid, task_type, "valid")
-        data = replace(data, valid=valid)
+    validation_model, valid = model, data.valid
+    if valid is not None:
+        validation_model, valid = fit_long_proteins(policy, model, valid, task_type, "valid")
     for eval_set in data.eval_sets if policy == "error" else ():
         check_position_limit(eval_set, position_limit(model))
-    return data, validation_model
+    return replace(data, train=train, valid=valid, eval_sets=()), validation_model

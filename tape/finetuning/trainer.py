@@ -160,9 +160,9 @@ class Finetuner:
         size = sum(parameter.numel() for parameter in self.model.parameters())
         trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
         trainable = f" ({trained:,} trained)" if trained < size else ""
-        skipped = len(data.train) - len(data.indices)
+        excluded = len(data.train) - len(data.indices)
         return (
-            f"{size:,} parameters{trainable}, {len(data.indices):,} proteins ({skipped:,} skipped),"
+            f"{size:,} parameters{trainable}, {len(data.indices):,} proteins ({excluded:,} excluded),"
             f" {config.num_train_epochs} epochs of {self.steps_per_epoch} steps of {self.batch_size} proteins,"
             f" {self.schedule.warmup_steps} warm-up steps,"
             f" {config.precision} on {self.context.world_size} x {self.context.device.type}"

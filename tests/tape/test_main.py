@@ -271,7 +271,7 @@ def test_max_length_restricts_the_training_split_only(
         "transformer", "stability", *options, "--max_length", 20, "--batch_size", 1, "--log_level", 30, data=data
     )
     assert read_history(run)[0]["step"] == 2
-    assert "--max_length 20: 2 of 4 training proteins skipped" in caplog.text
+    assert "--max_length 20: 2 of 4 training proteins excluded" in caplog.text
     write_split("stability", "test", records(10, 40, 50))
     run_eval(["transformer", "stability", str(run), "--data_dir", str(data)])
     assert json.loads((run / "0" / "eval_test.json").read_text())["proteins"] == 3

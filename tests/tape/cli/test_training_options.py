@@ -137,6 +137,11 @@ def test_contradicting_training_options_are_refused(train: Train) -> None:
             train("transformer", "stability", *words)
 
 
+def test_a_missing_eval_split_is_refused_before_the_model_is_loaded(train: Train) -> None:
+    with pytest.raises(DataError, match="no split 'casp12'"):
+        train("transformer", "stability", "--from_pretrained", "no_such_model", "--eval_splits", "casp12")
+
+
 # --- proteins longer than the table of 64 positions -----------------------------------------------------------------
 
 

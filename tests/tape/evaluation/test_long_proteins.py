@@ -36,9 +36,9 @@ def test_proteins_beyond_the_position_table_are_refused_by_name(stability: Stabi
     # bug 16 in docs/compatibility.md: none is dropped without an error
     check_position_limit(stability, None)
     check_position_limit(stability, 42)
-    with pytest.raises(DataError, match=r"--length crop or --length window$"):  # evaluation skips none
+    with pytest.raises(DataError, match=r"--length crop or --length window$"):  # evaluation excludes none
         check_position_limit(stability, 41)
-    with pytest.raises(DataError, match=r"or --max_length N to leave long proteins out of training$"):
+    with pytest.raises(DataError, match=r"or --max_length N to exclude long proteins from training$"):
         check_position_limit(stability, 41, np.arange(3))
     with pytest.raises(DataError) as error:
         check_position_limit(stability, 32)
