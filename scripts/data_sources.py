@@ -19,7 +19,7 @@ from typing import Any
 from scripts.structure_files import coordinate_file
 from tape.errors import DataError
 from tape.io.json_files import read_json_object
-from tape.io.sequences import ROW_SUFFIXES, is_sequence_file
+from tape.io.records import LABELED_SUFFIXES, is_sequence_file
 from tape.io.text_files import split_suffix
 
 CORPUS = "corpus"
@@ -153,7 +153,7 @@ def _is_known(path: Path, source: Path, known: str) -> bool:
 def _find_labeled(source: Path, folder: str, stated: Mapping[str, Any]) -> Dataset:
     splits: dict[str, SplitFiles] = {}
     for path in _files(source, source / "tape", source / folder):
-        if not path.name.startswith(f"{folder}_") or split_suffix(path)[0] not in ROW_SUFFIXES:
+        if not path.name.startswith(f"{folder}_") or split_suffix(path)[0] not in LABELED_SUFFIXES:
             continue
         split = _stem(path).removeprefix(f"{folder}_")
         if split not in SPLITS[folder]:

@@ -22,7 +22,7 @@ test_family_holdout, test_superfamily_holdout. A corpus file ending in _train, _
 split, any other to train.
 
 Columns, in files of any of these suffixes (.jsonl, .json, .csv, .tsv, .fasta, .lmdb; all but the last also with
-.gz, .xz or .zst after it): the sequence under `primary` or `sequence`, an optional `id`, and
+.gz, .bz2, .xz or .zst after it): the sequence under `primary`, `sequence` or `text`, an optional `id`, and
 
   secondary_structure  ss3: letters H E C (or numbers 0 1 2), one per residue; or ss8: DSSP letters G H I B E S T C,
                        which determine ss3. Optional valid_mask: 0 or 1 per residue; 0 excludes it from scores.
@@ -72,7 +72,7 @@ from tape.errors import ConfigError, DataError, UnknownResidueError, run_cli
 from tape.io.atomic import atomic_directory, atomic_write, write_json
 from tape.io.checksums import sha256_of
 from tape.io.lmdb_store import write_lmdb
-from tape.io.sequences import read_rows, read_sequences
+from tape.io.records import RecordOptions, open_records
 from tape.io.text_files import file_size
 from tape.runtime.progress import progress_bar
 from tape.tokenizers import normalize_sequence
@@ -100,7 +100,9 @@ class Options:
         corpus_workers: number of processes that tokenize the corpus.
         overwrite: write everything again, and replace folders that were not written by this command.
         structures_as_labels: take secondary structure from ``structures/`` even if it has files of its own.
-        skip_empty, max_unknown_fraction: options of the corpus, see :func:`pretrain.tools.preprocess_data.preprocess`.
+        skip_empty, max_unknown_fraction, allow_nucleotides: options of the corpus, see
+            :func:`pretrain.tools.preprocess_data.preprocess`.
+        records: columns of the sequence and the id.
     """
 
     tasks: tuple[str, ...] | None = None
@@ -110,6 +112,8 @@ class Options:
     structures_as_labels: bool = False
     skip_empty: bool = False
     max_unknown_fraction: float = DEFAULT_MAX_UNKNOWN_FRACTION
+    allow_nucleotides: bool = False
+    records: RecordOptions = RecordOptions()
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -218,20 +222,25 @@ class _Folder:
         changes: Counter[str] = Counter()
         title = f"{self.dataset.folder} {split}"
         with progress_bar(title, sum(map(file_size, files.paths)), "B") as bar:
-            records = islice(_records(self.dataset.folder, files, changes, bar), self.options.limit)
+            records = islice(
+                _records(self.dataset.folder, files, self.options.records, changes, bar), self.options.limit
+            )
             count = write_lmdb(self._output(split), _at_least_one(records, title, files), overwrite=True)
         return count, changes
 
 
-def _records(folder: str, files: SplitFiles, changes: Counter[str], bar: Any) -> Iterator[dict[str, Any]]:
+def _records(
+    folder: str, files: SplitFiles, options: RecordOptions, changes: Counter[str], bar: Any
+) -> Iterator[dict[str, Any]]:
     """LMDB records of one split of a task."""
     for path in files.paths:
         if files.chains:
             yield from (chain_record(folder, chain, changes) for chain in read_chains(path, bar.update))
         elif folder == "pfam":
-            yield from _unlabeled_records(path, changes, bar)
+            yield from _unlabeled_records(path, options, changes, bar)
         else:
-            yield from (make_record(folder, row.fields, row.where, changes) for row in read_rows(path, bar.update))
+            labeled = open_records(path, options, with_fields=True, progress=bar.update)
+            yield from (make_record(folder, record, changes) for record in labeled)
 
 
 def _at_least_one(records: Iterable[dict[str, Any]], title: str, files: SplitFiles) -> Iterator[dict[str, Any]]:
@@ -244,26 +253,32 @@ def _at_least_one(records: Iterable[dict[str, Any]], title: str, files: SplitFil
         raise DataError(f"{', '.join(map(str, files.paths))}: no records for {title}")
 
 
-def _unlabeled_records(path: Path, changes: Counter[str], bar: Any) -> Iterator[dict[str, Any]]:
+def _unlabeled_records(path: Path, options: RecordOptions, changes: Counter[str], bar: Any) -> Iterator[dict[str, Any]]:
     """Records for TAPE's Pfam folder; clan and family are -1 (unknown)."""
-    for record in read_sequences(path, progress=bar.update):
+    for record in open_records(path, options, progress=bar.update):
         try:
             sequence, counts = normalize_sequence(record.sequence, drop_gaps=True)
         except UnknownResidueError as error:
             raise UnknownResidueError(f"{record.where}: {error}") from error
         changes.update(counts)
-        yield {"id": record.identifier, "primary": sequence, "protein_length": len(sequence), "clan": -1, "family": -1}
+        name = {} if record.identifier is None else {"id": record.identifier}
+        yield {**name, "primary": sequence, "protein_length": len(sequence), "clan": -1, "family": -1}
 
 
 def _write_corpus(files: SplitFiles, prefix: Path, options: Options) -> tuple[int, Counter[str]]:
     """Tokenize one split of the corpus into ``{prefix}_text_document.{bin,idx,json}``."""
-    paths = files.paths if options.limit is None else (_first_sequences(files.paths, prefix, options.limit),)
+    paths, columns = files.paths, options.records
+    if options.limit is not None:
+        paths = (_first_sequences(paths, columns, prefix, options.limit),)
+        columns = RecordOptions()  # of the FASTA file
     with tqdm(desc=f"corpus {prefix.name}", bar_format="{desc} [{elapsed}]{postfix}", disable=None) as bar:
         summary = preprocess(
             paths,
             prefix,
             workers=options.corpus_workers,
             max_unknown_fraction=options.max_unknown_fraction,
+            records=columns,
+            allow_nucleotides=options.allow_nucleotides,
             skip_empty=options.skip_empty,
             progress=bar.set_postfix_str,
         )
@@ -271,12 +286,12 @@ def _write_corpus(files: SplitFiles, prefix: Path, options: Options) -> tuple[in
     return description.documents, Counter(description.substitutions)
 
 
-def _first_sequences(paths: Sequence[Path], prefix: Path, limit: int) -> Path:
+def _first_sequences(paths: Sequence[Path], options: RecordOptions, prefix: Path, limit: int) -> Path:
     """A FASTA file of the first ``limit`` sequences, stored next to the corpus made from it."""
     short = prefix.with_name(f"{prefix.name}_first_{limit}.fasta")
-    records = islice((record for path in paths for record in read_sequences(path)), limit)
+    records = islice((record for path in paths for record in open_records(path, options)), limit)
     with atomic_write(short, "w") as stream:
-        stream.writelines(f">{record.identifier}\n{record.sequence}\n" for record in records)
+        stream.writelines(f">{record.name}\n{record.sequence}\n" for record in records)
     return short
 
 
@@ -335,6 +350,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="F",
         help=f"maximum fraction of the corpus that may be unknown (default %(default)s): {UNKNOWN_MEANING}",
     )
+    parser.add_argument(
+        "--allow-nucleotides", action="store_true", help="accept a corpus of nucleotide sequences, which is refused"
+    )
+    parser.add_argument(
+        "--sequence-column", metavar="NAME", help="column with the sequence (default: primary, sequence or text)"
+    )
+    parser.add_argument("--id-column", metavar="NAME", help="column with the id (default: id, identifier or name)")
     return parser
 
 
@@ -350,6 +372,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.structures_as_labels,
         options.skip_empty,
         options.max_unknown_fraction,
+        options.allow_nucleotides,
+        RecordOptions(None, options.sequence_column, options.id_column),
     )
     try:
         done = prepare(options.source, options.target, chosen)

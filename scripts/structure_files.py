@@ -9,7 +9,7 @@ are resolved.
 from __future__ import annotations
 
 import lzma
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +17,11 @@ import numpy as np
 
 from tape.errors import DataError
 from tape.io.atomic import atomic_write
-from tape.io.sequences import read_rows
+from tape.io.records import open_rows
+from tape.io.records.labels import SS8_LETTERS
 from tape.io.text_files import ReadCallback, explain_errors
 
 ANGSTROM_PER_UNIT = 0.1
-SS8_LETTERS = "GHIBESTC"  # in the order of NetSurfP-2.0 and TAPE; C is DSSP's blank
-SS3_LETTERS = "HEC"  # encoded as 0, 1, 2 in TAPE's LMDB files
-_THREE_STATE = str.maketrans(SS8_LETTERS, "HHHEECCC")
 _XZ_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "pb": 0}]
 
 
@@ -36,11 +34,6 @@ class Chain:
     ss8: str
     tertiary: np.ndarray
     where: str = ""
-
-
-def three_state(ss8: str) -> str:
-    """DSSP's eight states as three: G, H, I -> H; B, E -> E; S, T, C -> C (the convention of NetSurfP-2.0 and TAPE)."""
-    return ss8.translate(_THREE_STATE)
 
 
 def coordinate_file(table: Path) -> Path:
@@ -62,7 +55,7 @@ def read_chains(table: Path, progress: ReadCallback | None = None) -> Iterator[C
         raise DataError(f"{path}: {len(data)} bytes are not three planes of int16")
     planes = np.frombuffer(data, dtype="<i2").reshape(3, -1)
     start = 0
-    for row in read_rows(table, progress):
+    for row in open_rows(table, progress=progress):
         chain = _chain(row.fields, planes[:, start:], row.where, path)
         start += len(chain.primary)
         yield chain
@@ -70,7 +63,7 @@ def read_chains(table: Path, progress: ReadCallback | None = None) -> Iterator[C
         raise DataError(f"{path}: coordinates of {planes.shape[1]} residues, but {table} has {start}")
 
 
-def _chain(fields: dict[str, str], planes: np.ndarray, where: str, path: Path) -> Chain:
+def _chain(fields: Mapping[str, str], planes: np.ndarray, where: str, path: Path) -> Chain:
     missing = [name for name in ("id", "primary", "ss8") if name not in fields]
     if missing:
         raise DataError(f"{where}: missing column {', '.join(missing)}; the columns are {', '.join(fields)}")

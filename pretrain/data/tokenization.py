@@ -14,7 +14,7 @@ from functools import cache, partial
 import numpy as np
 
 from tape.errors import ConfigError, DataError
-from tape.io.sequences import SequenceRecord
+from tape.io.records import Record
 from tape.tokenizers import IUPAC_VOCAB, TAPETokenizer, normalize_sequence
 
 from .deduplication import DigestSet, protein_digest
@@ -55,7 +55,7 @@ class Filters:
         if self.max_length is not None and self.max_length < self.min_length:
             raise ConfigError(f"--max-length {self.max_length} is less than --min-length {self.min_length}")
 
-    def reason(self, length: int, record: SequenceRecord) -> str | None:
+    def reason(self, length: int, record: Record) -> str | None:
         """The reason for omitting a protein of ``length`` residues; None if it is kept.
 
         Raises:
@@ -109,7 +109,7 @@ class TokenizedBatch:
 
 
 def tokenize_batches(
-    batches: Iterable[list[SequenceRecord]], workers: int, filters: Filters
+    batches: Iterable[list[Record]], workers: int, filters: Filters
 ) -> Generator[TokenizedBatch, None, None]:
     """Tokenize batches, in order; memory is bounded, because only a few batches per worker are in flight.
 
@@ -129,7 +129,7 @@ def tokenize_batches(
     yield from map_in_processes(tokenize, batches, workers)
 
 
-def tokenize_batch(records: Sequence[SequenceRecord], filters: Filters) -> TokenizedBatch:
+def tokenize_batch(records: Sequence[Record], filters: Filters) -> TokenizedBatch:
     """Normalize, filter and tokenize a batch of records.
 
     The characters of all records are looked up at once; only records with other characters than upper-case residues
@@ -167,7 +167,7 @@ def _residue_table() -> np.ndarray:
     return table
 
 
-def _normalize(record: SequenceRecord) -> tuple[np.ndarray, Counter[str]]:
+def _normalize(record: Record) -> tuple[np.ndarray, Counter[str]]:
     invalid = "".join(_invalid_characters(record.sequence))
     text = record.sequence.translate(str.maketrans(invalid, "X" * len(invalid)))
     sequence, changed = normalize_sequence(text, drop_gaps=True)
@@ -180,7 +180,7 @@ def _invalid_characters(sequence: str) -> set[str]:
     return {character for character in set(sequence) - _VALID_CHARACTERS if not character.isspace()}
 
 
-def _first_unknown(records: Sequence[SequenceRecord], ids: np.ndarray, sizes: np.ndarray) -> str:
+def _first_unknown(records: Sequence[Record], ids: np.ndarray, sizes: np.ndarray) -> str:
     """File, record, position and character of the first unknown residue; empty if there is none."""
     unknown = np.flatnonzero(ids == _UNKNOWN_ID)
     if not len(unknown):

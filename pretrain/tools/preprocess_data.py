@@ -1,8 +1,9 @@
 #!/usr/bin/env python
 """Tokenize sequence files into a corpus: ``PREFIX_KEY_document.{bin,idx}`` and its sidecar ``.json``.
 
-Reads one or more files in any format of tape.io.sequences (FASTA, Stockholm, JSON lines, JSON, CSV, text, TAPE's LMDB;
-also .gz, .xz and .zst) as a stream: memory does not grow with the corpus. Accepts Megatron-LM's options.
+Reads one or more files in any format of tape.io.records (FASTA, a3m, Stockholm, JSON lines, JSON, CSV, TSV, text,
+TAPE's LMDB; also .gz, .bz2, .xz and .zst), or the standard input, as a stream: memory does not grow with the corpus.
+Accepts Megatron-LM's options.
 
     python pretrain/tools/preprocess_data.py --input swissprot.fasta.xz --output-prefix corpus/swissprot --workers 2
 """
@@ -10,6 +11,7 @@ also .gz, .xz and .zst) as a stream: memory does not grow with the corpus. Accep
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import signal
 import sys
@@ -17,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 if __name__ == "__main__":  # runs from any directory without installation
@@ -31,13 +33,14 @@ from pretrain.data.indexed_dataset import LAYOUTS, IndexedDatasetWriter
 from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, UNKNOWN_MEANING, Filters, tokenize_batches
 from tape.errors import ConfigError, DataError, run_cli
 from tape.io.checksums import sha256_of
+from tape.io.records import FORMATS, Nucleotides, Record, RecordOptions, open_records
 from tape.io.run_lock import lock_beside, run_lock
-from tape.io.sequences import SEQUENCE_KEYS, SequenceRecord, read_sequences
-from tape.io.text_files import file_size
+from tape.io.text_files import display_name, file_size, is_stream
 from tape.io.vocabulary_files import read_vocabulary_file
 from tape.tokenizers import TAPETokenizer
 
 DEFAULT_KEY = "text"
+FORMAT_HELP = f"format of the input, for the standard input and unusual names: {', '.join(FORMATS)} (or with .gz ...)"
 TOKENIZER_TYPES = ("iupac", "BertWordPieceLowerCase", "BertWordPieceCase")
 _BATCH_RESIDUES = 1 << 19
 _PROGRESS_SECONDS = 5.0
@@ -81,6 +84,8 @@ def preprocess(
     workers: int = 1,
     max_unknown_fraction: float = DEFAULT_MAX_UNKNOWN_FRACTION,
     *,
+    records: RecordOptions = RecordOptions(),
+    allow_nucleotides: bool = False,
     level: str = "document",
     dataset_impl: str = "mmap",
     skip_empty: bool = False,
@@ -92,11 +97,13 @@ def preprocess(
     """Tokenize files into ``{output_prefix}_{key}_{level}.{bin,idx,json}``. After an error, no output exists.
 
     Args:
-        inputs: files in any format of tape.io.sequences.
+        inputs: files in any format of tape.io.records; ``-`` is the standard input.
         output_prefix: beginning of the path of the output.
-        json_keys: fields of JSON records; one corpus is written per key. With only the default key, ``primary`` and
-            ``sequence`` are tried too.
+        json_keys: fields of JSON records; one corpus is written per key. With only the default key, the sequence may
+            also be ``primary`` or ``sequence``.
         workers: number of processes that tokenize; 1: this process.
+        records: format of the inputs, and their column with the sequence.
+        allow_nucleotides: read files whose letters are almost all those of nucleotides.
         level: ``document``, or ``sentence`` as in Megatron-LM's ``--split-sentences`` output; in both cases a protein
             is one document with one sequence.
         dataset_impl: layout of the index: mmap, lazy or cached.
@@ -115,32 +122,37 @@ def preprocess(
         raise ConfigError(f"--json-keys {' '.join(json_keys)}: every key makes one corpus; give it only once")
     filters = Filters(min_length, max_length, skip_empty, deduplicate, max_unknown_fraction)
     paths = [Path(path) for path in inputs]
-    for path in paths:
-        if path.is_fifo():  # opening it waits for a writer, and reading it again for its hash would wait forever
-            raise DataError(f"{path}: a pipe; inputs are read twice, so write it to a file first")
+    _check_keys(paths, json_keys, records)
+    nucleotides = Nucleotides.ALLOW if allow_nucleotides else Nucleotides.REFUSE
     corpora = []
     with ExitStack() as stack:  # the corpora are published together, when all are complete
         prefixes = {key: Path(f"{os.fspath(output_prefix)}_{key}_{level}") for key in json_keys}
         for prefix in prefixes.values():
             stack.enter_context(run_lock(lock_beside(prefix), prefix, "choose another --output-prefix"))
         for key, prefix in prefixes.items():
-            keys = SEQUENCE_KEYS if tuple(json_keys) == (DEFAULT_KEY,) else (key,)
+            column = records if tuple(json_keys) == (DEFAULT_KEY,) else replace(records, sequence_column=key)
+            reader = _Reader(paths, column, filters.skip_empty, nucleotides)
             writer = stack.enter_context(IndexedDatasetWriter(prefix, TAPETokenizer().vocab_size, dataset_impl))
-            corpora.append(_write_corpus(writer, paths, keys, workers, filters, progress or (lambda line: None)))
+            corpora.append(_write_corpus(writer, reader, workers, filters, progress or (lambda line: None)))
             writer.complete()
     return PreprocessSummary(tuple(corpora))
 
 
+def _check_keys(paths: Sequence[Path], json_keys: Sequence[str], records: RecordOptions) -> None:
+    if records.sequence_column is not None and tuple(json_keys) != (DEFAULT_KEY,):
+        raise ConfigError(
+            f"--sequence-column {records.sequence_column} and --json-keys {' '.join(json_keys)} both name the column of"
+            " the sequence; give one of them"
+        )
+    streams = [path for path in paths if is_stream(path)]
+    if len(json_keys) > 1 and streams:
+        raise ConfigError(f"{display_name(streams[0])}: can be read only once, but --json-keys names several columns")
+
+
 def _write_corpus(
-    writer: IndexedDatasetWriter,
-    paths: Sequence[Path],
-    keys: Sequence[str],
-    workers: int,
-    filters: Filters,
-    progress: Progress,
+    writer: IndexedDatasetWriter, reader: _Reader, workers: int, filters: Filters, progress: Progress
 ) -> CorpusSummary:
     started = reported = time.monotonic()
-    reader = _Reader(paths, keys, filters.skip_empty)
     changes: Counter[str] = Counter()
     filtered: Counter[str] = Counter()
     seen = DigestSet()
@@ -158,7 +170,7 @@ def _write_corpus(
                 reported = time.monotonic()
                 progress(_progress_line(writer, reader, reported - started))
     filtered.update(+Counter(empty=reader.empty))
-    _check_content(paths, writer.tokens, unknown, first_unknown, filters.max_unknown_fraction)
+    _check_content(reader.paths, writer.tokens, unknown, first_unknown, filters.max_unknown_fraction)
     description = CorpusDescription(
         documents=writer.documents,
         tokens=writer.tokens,
@@ -184,7 +196,7 @@ def _progress_line(writer: IndexedDatasetWriter, reader: _Reader, seconds: float
 
 
 def _check_content(paths: Sequence[Path], residues: int, unknown: int, first_unknown: str, limit: float) -> None:
-    names = ", ".join(str(path) for path in paths[:3]) + (" ..." if len(paths) > 3 else "")
+    names = ", ".join(display_name(path) for path in paths[:3]) + (" ..." if len(paths) > 3 else "")
     if not residues:
         raise DataError(f"{names}: no records, or none that passed the filters")
     if unknown > limit * residues:
@@ -198,17 +210,20 @@ def _check_content(paths: Sequence[Path], residues: int, unknown: int, first_unk
 class _Reader:
     """Yields batches of the records of all files in order, and records the count and hash of every finished file."""
 
-    def __init__(self, paths: Sequence[Path], keys: Sequence[str], skip_empty: bool) -> None:
+    def __init__(
+        self, paths: Sequence[Path], options: RecordOptions, skip_empty: bool, nucleotides: Nucleotides
+    ) -> None:
+        self.paths = paths
         self.sources: list[CorpusSource] = []
         self.empty = 0
-        self._paths, self._keys, self._skip_empty = paths, keys, skip_empty
+        self._options, self._skip_empty, self._nucleotides = options, skip_empty, nucleotides
         self._size = sum(file_size(path) for path in paths if path.exists())
         self._taken = 0
 
-    def __iter__(self) -> Iterator[list[SequenceRecord]]:
-        batch: list[SequenceRecord] = []
+    def __iter__(self) -> Iterator[list[Record]]:
+        batch: list[Record] = []
         residues = 0
-        for path in self._paths:
+        for path in self.paths:
             for record in self._records(path):
                 batch.append(record)
                 residues += len(record.sequence)
@@ -223,15 +238,26 @@ class _Reader:
         """Fraction of the input bytes that have been read."""
         return min(1.0, self._taken / max(1, self._size))
 
-    def _records(self, path: Path) -> Iterator[SequenceRecord]:
+    def _records(self, path: Path) -> Iterator[Record]:
         sequences = 0
-        on_empty = self._note_empty if self._skip_empty else _refuse_empty
-        for record in read_sequences(path, self._keys, self._note_taken, on_empty):
+        digest = hashlib.sha256() if is_stream(path) else None  # files are hashed afterwards, which is faster
+        records = open_records(
+            path,
+            self._options,
+            progress=self._note_taken,
+            on_empty=self._note_empty if self._skip_empty else _refuse_empty,
+            nucleotides=self._nucleotides,
+            digest=digest,
+        )
+        for record in records:
             sequences += 1
             yield record
         if not sequences and not self._skip_empty:
-            raise DataError(f"{path}: no records; omit the file, or give --skip-empty to skip empty files")
-        self.sources.append(CorpusSource(str(path), sha256_of(path / "data.mdb" if path.is_dir() else path), sequences))
+            raise DataError(
+                f"{display_name(path)}: no records; omit the file, or give --skip-empty to skip empty files"
+            )
+        checksum = sha256_of(path / "data.mdb" if path.is_dir() else path) if digest is None else digest.hexdigest()
+        self.sources.append(CorpusSource(str(path), checksum, sequences))
 
     def _note_empty(self, where: str) -> None:
         self.empty += 1
@@ -256,6 +282,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.json_keys,
         options.workers,
         options.max_unknown_fraction,
+        records=RecordOptions(options.format, options.sequence_column),
+        allow_nucleotides=options.allow_nucleotides,
         level="sentence" if options.split_sentences else "document",
         dataset_impl=options.dataset_impl,
         skip_empty=options.skip_empty,
@@ -303,7 +331,21 @@ def _notices(options: argparse.Namespace) -> Iterator[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = parser.add_argument_group("input")
-    data.add_argument("--input", nargs="+", required=True, metavar="FILE", help="one or more files")
+    data.add_argument(
+        "--input", nargs="+", required=True, metavar="FILE", help="one or more files; - is the standard input"
+    )
+    data.add_argument("--format", metavar="FORMAT", help=FORMAT_HELP)
+    data.add_argument(
+        "--sequence-column",
+        "--sequence_column",
+        metavar="NAME",
+        help="column with the sequence in JSON, tables and LMDB (default: text, primary or sequence)",
+    )
+    data.add_argument(
+        "--allow-nucleotides",
+        action="store_true",
+        help="accept files whose letters are almost all A, C, G, T, U and N, and the suffixes .fna .ffn .frn",
+    )
     data.add_argument("--json-keys", nargs="+", default=[DEFAULT_KEY], help="JSON fields; one corpus each")
     data.add_argument("--split-sentences", action="store_true", help="name the output _sentence, as Megatron-LM")
     data.add_argument("--keep-newlines", action="store_true", help="Megatron-LM's; no effect")

@@ -12,12 +12,14 @@ from tape.runtime.process import process_context
 from .options import (
     Arguments,
     add_bootstrap,
+    add_column_options,
     bootstrap_of,
     create_base_parser,
     json_arguments,
     model_source,
     parse,
     process_config,
+    record_options,
 )
 
 
@@ -54,6 +56,7 @@ def contacts_config(arguments: Arguments = None) -> ContactsConfig:
         seed=options["seed"],
         inverse_penalty=options["inverse_penalty"],
         split=options["split"],
+        records=record_options(options),
         bootstrap=bootstrap_of(options),
         arguments=json_arguments(options),
         process=process_config(options),
@@ -83,5 +86,6 @@ def create_contacts_parser() -> argparse.ArgumentParser:
     parser.add_argument("--exp_name", help="complete name of the result directory")
     parser.add_argument("--overwrite", action="store_true", help="replace a result of the same name")
     add_bootstrap(parser)
+    add_column_options(parser.add_argument_group("proteins"))
     parser.set_defaults(task="contact_prediction")
     return parser

@@ -10,12 +10,15 @@ from tape.registry import registry
 
 from .options import (
     Arguments,
+    add_column_options,
+    add_format,
     add_forward_options,
     create_base_parser,
     inference_config,
     model_source,
     parse,
     process_config,
+    record_options,
 )
 
 
@@ -31,6 +34,7 @@ def embed_config(arguments: Arguments = None) -> EmbedConfig:
         model=model_source(options),
         data_file=options["data_file"],
         out_file=Path(options["out_file"]),
+        records=record_options(options),
         full_sequence=options["full_sequence_embed"],
         length=options["length"],
         inference=inference_config(options),
@@ -45,7 +49,8 @@ def create_embed_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "data_file",
-        help=".lmdb, FASTA, .json, .jsonl, or a directory of .npz; a stop * at the end of a protein is removed",
+        help="FASTA, a3m, Stockholm, .csv, .tsv, .json, .jsonl, .txt, .lmdb, a directory of .npz, or - for the standard"
+        " input; a stop * at the end of a protein is removed",
     )
     parser.add_argument(
         "out_file",
@@ -57,6 +62,9 @@ def create_embed_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--full_sequence_embed", action="store_true", help="store the states of all tokens instead of two vectors"
     )
-    add_forward_options(parser.add_argument_group("proteins"))
+    group = parser.add_argument_group("proteins")
+    add_forward_options(group)
+    add_format(group, "data_file")
+    add_column_options(group)
     parser.set_defaults(task="embed")
     return parser

@@ -12,6 +12,8 @@ from tape.registry import registry
 from .options import (
     Arguments,
     add_bootstrap,
+    add_column_options,
+    add_format,
     add_forward_options,
     add_task,
     bootstrap_of,
@@ -22,6 +24,7 @@ from .options import (
     model_source,
     parse,
     process_config,
+    record_options,
 )
 
 
@@ -41,6 +44,7 @@ def eval_config(arguments: Arguments = None) -> EvalConfig | PredictConfig:
         "data_dir": options["data_dir"],
         "split": options["split"],
         "length": options["length"],
+        "records": record_options(options),
         "inference": inference_config(options),
         "process": process_config(options),
     }
@@ -69,12 +73,14 @@ def create_eval_parser() -> argparse.ArgumentParser:
     add_bootstrap(parser)
     group = parser.add_argument_group("proteins")
     add_forward_options(group)
+    add_format(group, "the file of --predict")
+    add_column_options(group)
     group.add_argument(
         "--predict",
         type=Path,
         metavar="FILE",
-        help="instead of evaluating a split, predict for the proteins of FILE (FASTA, JSON lines, CSV, LMDB, ...); a"
-        " stop * at the end of a protein is removed",
+        help="instead of evaluating a split, predict for the proteins of FILE (FASTA, JSON lines, CSV, LMDB, ..., or -"
+        " for the standard input); a stop * at the end of a protein is removed",
     )
     group.add_argument(
         "--predict_out",

@@ -15,6 +15,7 @@ from typing import Any
 
 from tape.errors import ConfigError
 from tape.evaluation.config import LENGTH_POLICIES, InferenceConfig, ModelSource
+from tape.io.records import FORMATS, RecordOptions
 from tape.metrics.bootstrap import Bootstrap
 from tape.registry import TaskSpec, registry
 from tape.runtime.process import ProcessConfig
@@ -105,6 +106,34 @@ def add_forward_options(group: argparse._ArgumentGroup) -> None:
         help="proteins longer than the model's position table: stop with an error (error), keep their first residues"
         " (crop), or average over overlapping windows (window; training crops them). Default %(default)s",
     )
+
+
+def add_column_options(group: argparse._ArgumentGroup) -> None:
+    """Add the options that name the columns of a record's sequence and id."""
+    group.add_argument(
+        "--sequence_column",
+        "--sequence-column",
+        metavar="NAME",
+        help="column with the sequence in JSON, tables and LMDB (default: primary, sequence or text)",
+    )
+    group.add_argument(
+        "--id_column", "--id-column", metavar="NAME", help="column with the id (default: id, identifier or name)"
+    )
+
+
+def add_format(group: argparse._ArgumentGroup, file: str) -> None:
+    """Add the option that names the format of the input."""
+    group.add_argument(
+        "--format",
+        metavar="FORMAT",
+        help=f"format of {file}, for the standard input (-), pipes and unusual names: {', '.join(FORMATS)}, or one of"
+        " these with .gz, .bz2, .xz or .zst after it (default: according to the suffix)",
+    )
+
+
+def record_options(options: Options) -> RecordOptions:
+    """Format and columns of the files of records."""
+    return RecordOptions(options.get("format"), options["sequence_column"], options["id_column"])
 
 
 def add_bootstrap(parser: argparse.ArgumentParser) -> None:

@@ -8,9 +8,19 @@ from pathlib import Path
 from tape.errors import run_cli
 from tape.inference.config import ScoreConfig
 from tape.inference.variants import METHODS
+from tape.io.records import RecordOptions
 from tape.runtime.process import process_context
 
-from .options import Arguments, create_base_parser, inference_config, model_source, parse, process_config
+from .options import (
+    Arguments,
+    add_column_options,
+    add_format,
+    create_base_parser,
+    inference_config,
+    model_source,
+    parse,
+    process_config,
+)
 
 
 def run_score(arguments: Arguments = None) -> Path:
@@ -41,6 +51,9 @@ def score_config(arguments: Arguments = None) -> ScoreConfig:
         wild_type=options["wild_type"],
         methods=tuple(options["methods"]),
         first_residue=options["first_residue"],
+        variants_format=options["format"],
+        mutation_column=options["mutation_column"],
+        wild_type_columns=RecordOptions(None, options["sequence_column"], options["id_column"]),
         compare=options["compare"],
         inference=inference_config(options),
         process=process_config(options),
@@ -74,6 +87,12 @@ def create_score_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--first_residue", type=int, default=1, help="number of the sequence's first residue (default %(default)s)"
     )
+    parser.add_argument(
+        "--mutation_column", metavar="NAME", help="column with the mutations (default: mutations or mutant)"
+    )
+    group = parser.add_argument_group("files")
+    add_format(group, "variants_file")
+    add_column_options(group)  # of the wild type's file
     parser.add_argument("--compare", metavar="COLUMN", help="log Spearman's rho between each score and this column")
     parser.add_argument("--batch_size", type=int, default=32, help="sequences per forward pass (default %(default)s)")
     parser.set_defaults(task="masked_language_modeling")

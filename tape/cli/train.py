@@ -27,6 +27,7 @@ from tape.tasks import TaskType
 from .options import (
     Arguments,
     Options,
+    add_column_options,
     add_forward_options,
     add_task,
     check_directory,
@@ -36,6 +37,7 @@ from .options import (
     parse_given,
     precision_of,
     process_config,
+    record_options,
 )
 from .types import positive_int
 
@@ -80,7 +82,13 @@ def _finetune_config(options: dict[str, Any], given: list[str]) -> FinetuneConfi
     config = FinetuneConfig(
         task=options["task"],
         model=_model_config(options),
-        data=FinetuneDataConfig(options["data_dir"], options["tokenizer"], options["max_length"], options["length"]),
+        data=FinetuneDataConfig(
+            options["data_dir"],
+            options["tokenizer"],
+            options["max_length"],
+            options["length"],
+            record_options(options),
+        ),
         loop=_loop_config(options),
         output=OutputConfig(
             options["output_dir"],
@@ -304,6 +312,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         help="train only on proteins of at most N residues (validation and evaluation always use all)",
     )
     add_forward_options(group)
+    add_column_options(group)
 
 
 def _add_optimization_options(parser: argparse.ArgumentParser) -> None:

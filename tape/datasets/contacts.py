@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tape.errors import DataError
+from tape.io.records.labels import resolved_points
 
+from .sources import Record
 from .task_dataset import IGNORED, TaskDataset, collate_inputs, pad_sequences, task_record
 
 CONTACT_DISTANCE = 8.0  # Angstrom
@@ -42,19 +43,23 @@ def contact_labels(positions: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 class ProteinnetDataset(TaskDataset):
-    """ProteinNet chains (AlQuraishi 2019): ``tertiary`` (L, 3) in Angstrom and ``valid_mask`` (L,)."""
+    """ProteinNet chains (AlQuraishi 2019): ``tertiary`` (L, 3) in Angstrom and, optionally, ``valid_mask`` (L,)."""
 
     task = task_record("contact_prediction")
 
     def __getitem__(self, index: int) -> Item:
         record, ids, mask = self.read_tokens(index)
         length = len(ids) - 2
-        positions = self.residue_label(index, record, "tertiary", length, np.float64)
-        if positions.shape != (length, 3):
-            where = self.data.where(index, record)
-            raise DataError(f"{where}: field 'tertiary' has shape {positions.shape}, not {(length, 3)}")
-        valid = self.residue_label(index, record, "valid_mask", length, np.float64) != 0
-        return ids, mask, contact_labels(positions, valid), length
+        return ids, mask, contact_labels(*self._positions(index, record, length)), length
+
+    def check_labels(self, index: int, record: Record, length: int) -> None:
+        self._positions(index, record, length)
+
+    def _positions(self, index: int, record: Record, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """(L, 3) coordinates, NaN where they are not known, and (L,) bool, whether a residue is valid."""
+        where = self.data.where(index, record)
+        tertiary = self.label(index, record, "tertiary")
+        return resolved_points(tertiary, self.optional_label(record, "valid_mask"), length, where)
 
     def collate_fn(self, batch: Sequence[Item]) -> dict[str, Tensor]:
         """Pad to one batch, with ``targets`` (B, L, L) int64 without special tokens, -1 at padding, and

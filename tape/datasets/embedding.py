@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tape.io.records import RecordOptions
 from tape.tokenizers import TAPETokenizer, as_tokenizer
 
 from .sources import dataset_factory
@@ -23,6 +24,7 @@ class EmbedDataset(TaskDataset):
         data_file: any file that :func:`tape.datasets.dataset_factory` reads.
         tokenizer: a vocabulary's name, or the tokenizer.
         in_memory: cache the records that have been read.
+        options: format and columns of the file.
     """
 
     task = task_record("embed")
@@ -33,9 +35,10 @@ class EmbedDataset(TaskDataset):
         data_file: str | os.PathLike[str],
         tokenizer: str | TAPETokenizer = "iupac",
         in_memory: bool = False,
+        options: RecordOptions = RecordOptions(),
     ) -> None:
         self.tokenizer = as_tokenizer(tokenizer)
-        self.data = dataset_factory(data_file, in_memory=in_memory)
+        self.data = dataset_factory(data_file, in_memory=in_memory, options=options)
         self.data.has_labels = self.has_labels
 
     def __getitem__(self, index: int) -> Item:

@@ -1,12 +1,13 @@
 """The index of a data set: the length and the id of every protein, from one pass over the records.
 
 Batches are planned from these lengths alone. ``__getitem__``, which may compute an L x L contact map, is never called
-only to find a length (bug 36 in docs/compatibility.md). Since the pass reads every sequence, an invalid one is reported
-with file and record before the first training step.
+only to find a length (bug 36 in docs/compatibility.md). Since the pass reads every sequence and its labels, an invalid
+one is reported with file and record before the first training step.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tape.errors import ConfigError, DataError, UnknownResidueError
+from tape.io.records import NucleotideCounter, RecordOptions
 from tape.tokenizers import normalize_sequence
 
 from .sources import Record, RecordSource
@@ -71,30 +73,42 @@ def field_of(source: RecordSource, index: int, record: Record, name: str) -> Any
     return record[name]
 
 
-def build_index(source: RecordSource) -> DatasetIndex:
+LabelCheck = Callable[[int, Record, int], object]  # of a record, given its number and its number of residues
+
+
+def build_index(source: RecordSource, check_labels: LabelCheck | None = None) -> DatasetIndex:
     """Index a file of records. The result is cached, so every file is read once.
+
+    Args:
+        source: the file.
+        check_labels: called with each record; raises a DataError if its labels can't be used.
 
     Raises:
         DataError: the file has no record, or a record is invalid. Names file and record.
     """
     if source.known_index is None:
-        source.known_index = _read_all(source)
+        source.known_index = _read_all(source, check_labels)
     dataset_index: DatasetIndex = source.known_index
     return dataset_index
 
 
-def _read_all(source: RecordSource) -> DatasetIndex:
+def _read_all(source: RecordSource, check_labels: LabelCheck | None) -> DatasetIndex:
     if len(source) == 0:
         raise DataError(f"{source.path}: contains no record")
+    nucleotides = NucleotideCounter()
     lengths = np.empty(len(source), dtype=np.int64)
     identifiers: list[str] = []
     total: Counter[str] = Counter()
     for index in range(len(source)):
         record = source[index]
         sequence, changes = sequence_of(source, index, record)
+        nucleotides.add(sequence)
+        if check_labels is not None:
+            check_labels(index, record, len(sequence))
         lengths[index] = len(sequence)
         identifiers.append(str(record.get("id", index)))
         total.update(changes)
+    nucleotides.warn(source.path)
     return DatasetIndex(lengths, identifiers, total)
 
 
@@ -160,15 +174,34 @@ def within_length(lengths: np.ndarray, max_length: int | None) -> np.ndarray:
     return kept
 
 
-def load_split(dataset_class: Any, data_dir: str, split: str, tokenizer: str) -> Any:
-    """A split of a task, opened by its data set class; logs how many characters of its sequences were replaced.
+def load_split(
+    dataset_class: Any, data_dir: str, split: str, tokenizer: str, records: RecordOptions = RecordOptions()
+) -> Any:
+    """A split of a task, opened by its data set class; its sequences and labels are checked (if it has
+    ``build_index``).
+
+    Logs how many characters of its sequences were replaced.
 
     Raises:
-        ProteinLMError: the split is missing or damaged.
+        ProteinLMError: the split is missing or damaged, or a record is invalid.
     """
-    dataset = dataset_class(data_dir, split, tokenizer)
+    dataset = dataset_class(data_dir, split, tokenizer, **reader_options(dataset_class, records))
     log_replaced_characters(dataset, split)
     return dataset
+
+
+def reader_options(dataset_class: Callable[..., Any], records: RecordOptions) -> dict[str, RecordOptions]:
+    """The keyword argument ``options`` of a data set's constructor; empty if nothing deviates from the default.
+
+    Raises:
+        ConfigError: the class reads its files itself.
+    """
+    if records == RecordOptions():
+        return {}
+    if "options" not in inspect.signature(dataset_class).parameters:
+        name = getattr(dataset_class, "__name__", dataset_class)
+        raise ConfigError(f"{name} reads its files itself: --format, --sequence_column and --id_column can't be used")
+    return {"options": records}
 
 
 def log_replaced_characters(dataset: Any, source: str) -> None:

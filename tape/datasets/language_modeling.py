@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tape.io.records import RecordOptions
 from tape.masking import mask_tokens
 from tape.tokenizers import TAPETokenizer
 
@@ -47,8 +48,9 @@ class MaskedLanguageModelingDataset(DrawnExamples, _TokenDataset):
         tokenizer: str | TAPETokenizer = "iupac",
         in_memory: bool = False,
         seed: int = 42,
+        options: RecordOptions = RecordOptions(),
     ) -> None:
-        super().__init__(data_path, split, tokenizer, in_memory)
+        super().__init__(data_path, split, tokenizer, in_memory, options)
         self._seed = seed
 
     def __getitem__(self, index: int) -> Item:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tape.io.records.labels import SS3_CLASSES, SS8_CLASSES, residue_classes, residue_mask, three_states
+
 from .index import sequence_of
+from .sources import Record
 from .task_dataset import IGNORED, TaskDataset, collate_inputs, pad_sequences, task_record
 
 Item = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -17,22 +20,38 @@ Item = tuple[np.ndarray, np.ndarray, np.ndarray]
 class SecondaryStructureDataset(TaskDataset):
     """Three-state secondary structure: H 0, E 1, C 2 (Klausen et al. 2019).
 
-    If a record has a ``valid_mask``, residues where it is 0 get the label -1. They are scored only in
-    ``accuracy_all_residues``, since TAPE's published code scores them too.
+    Labels are numbers or DSSP letters; see :mod:`tape.io.records.labels`. A record without ``ss3`` may have ``ss8``. If
+    it has a ``valid_mask``, residues where it is 0 get the label -1. They are scored only in ``accuracy_all_residues``,
+    since TAPE's published code scores them too.
     """
 
     task = task_record("secondary_structure")
     field = "ss3"
+    letters: Mapping[str, int] = SS3_CLASSES
 
     def __getitem__(self, index: int) -> Item:
         record, ids, mask = self.read_tokens(index)
-        length = len(ids) - 2
-        labels = self.residue_label(index, record, self.field, length, np.int64).copy()
-        if record.get("valid_mask") is not None:
-            valid = self.residue_label(index, record, "valid_mask", length, np.float64)
-            labels[valid == 0] = IGNORED
-        self.check_classes(self.data.where(index, record), self.field, labels)
+        labels = self._labels(index, record, len(ids) - 2)
         return ids, mask, np.pad(labels, 1, constant_values=IGNORED)
+
+    def check_labels(self, index: int, record: Record, length: int) -> None:
+        self._labels(index, record, length)
+
+    def _labels(self, index: int, record: Record, length: int) -> np.ndarray:
+        """(L,) int64, -1 where a residue is not labeled or not valid."""
+        classes, valid = self._classes(index, record, length)
+        return classes if valid is None else np.where(valid, classes, IGNORED)
+
+    def _classes(self, index: int, record: Record, length: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """(L,) classes regardless of ``valid_mask``, and the mask, (L,) bool; None if there is none."""
+        where = self.data.where(index, record)
+        mask = self.optional_label(record, "valid_mask")
+        valid = None if mask is None else residue_mask(mask, length, "valid_mask", where)
+        eight = self.optional_label(record, "ss8")
+        if self.optional_label(record, self.field) is None and eight is not None:
+            return three_states(residue_classes(eight, SS8_CLASSES, 8, length, "ss8", where, valid)), valid
+        value = self.label(index, record, self.field)
+        return residue_classes(value, self.letters, self.task.num_labels, length, self.field, where, valid), valid
 
     def unmasked_labels(self, index: int) -> np.ndarray:
         """(L + 2,) classes of all residues regardless of ``valid_mask``; -1 at ``<cls>`` and ``<sep>``.
@@ -41,9 +60,7 @@ class SecondaryStructureDataset(TaskDataset):
         """
         record = self.data[index]
         length = len(sequence_of(self.data, index, record)[0])
-        labels = self.residue_label(index, record, self.field, length, np.int64)
-        labels = np.where((labels >= 0) & (labels < self.task.num_labels), labels, IGNORED)
-        return np.pad(labels, 1, constant_values=IGNORED)
+        return np.pad(self._classes(index, record, length)[0], 1, constant_values=IGNORED)
 
     def collate_fn(self, batch: Sequence[Item]) -> dict[str, Tensor]:
         """Pad to one batch, with ``targets`` (B, longest) int64, -1 at ``<cls>``, ``<sep>`` and padding."""
@@ -59,3 +76,4 @@ class EightStateDataset(SecondaryStructureDataset):
 
     task = task_record("secondary_structure_8")
     field = "ss8"
+    letters = SS8_CLASSES

@@ -5,7 +5,9 @@ Class names and constructors are TAPE's. Every record has ``id`` and ``primary``
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,19 +19,17 @@ from tape.errors import DataError
 from tape.io.json_files import read_json_object
 from tape.io.lmdb_store import LMDBReader
 from tape.io.npz_files import read_npz, read_npz_shape
-from tape.io.sequences import (
-    IDENTIFIER_KEYS,
-    ROW_SUFFIXES,
-    SEQUENCE_KEYS,
-    LabeledRow,
-    read_rows,
-    read_sequences,
-    split_suffix,
-)
-from tape.io.text_files import COMPRESSIONS
+from tape.io.records import LABELED_SUFFIXES, Nucleotides, RecordOptions, names_of, open_records
+from tape.io.records import Record as FileRecord
+from tape.io.records.formats import format_of_suffix, parse_format
+from tape.io.text_files import COMPRESSIONS, display_name, is_stream
 
 Record = dict[str, Any]
 PROVENANCE_NAME = "dataset.json"
+# Columns of tables that are read by tape.io.records.labels, where "0121" has four labels.
+_TEXT_COLUMNS = frozenset({"id", "identifier", "name", "ss3", "ss8", "valid_mask", "tertiary"})
+
+logger = logging.getLogger(__name__)
 
 
 class RecordSource(Dataset[Record]):
@@ -40,12 +40,14 @@ class RecordSource(Dataset[Record]):
         has_labels: False if the records have no labels per residue, so that a stop ``*`` at the end may be removed.
         known_index: cached result of :func:`tape.datasets.index.build_index`.
         first_number: number of the first record in messages.
+        sha256: SHA-256 of the bytes read, if they can't be read again, as those of a pipe.
     """
 
     path: Path
     known_index: Any = None
     has_labels = True
     first_number = 1
+    sha256: str | None = None
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -56,7 +58,7 @@ class RecordSource(Dataset[Record]):
     def where(self, index: int, record: Record | None = None) -> str:
         """File, record number and id, for error messages."""
         identifier = "" if record is None or record.get("id") in (None, str(index)) else f" ({record['id']})"
-        return f"{self.path}, record {index + self.first_number}{identifier}"
+        return f"{display_name(self.path)}, record {index + self.first_number}{identifier}"
 
 
 class LMDBDataset(RecordSource):
@@ -65,6 +67,7 @@ class LMDBDataset(RecordSource):
     Args:
         data_file: the LMDB directory.
         in_memory: cache the records that have been read.
+        options: columns to read as ``primary`` and ``id`` instead of those.
 
     Raises:
         DataError: the file is missing or damaged.
@@ -72,10 +75,13 @@ class LMDBDataset(RecordSource):
 
     first_number = 0  # as the keys of the file
 
-    def __init__(self, data_file: str | os.PathLike[str], in_memory: bool = False) -> None:
+    def __init__(
+        self, data_file: str | os.PathLike[str], in_memory: bool = False, options: RecordOptions = RecordOptions()
+    ) -> None:
         self.path = Path(data_file)
         self._reader = LMDBReader(self.path)
         self._cache: dict[int, Record] | None = {} if in_memory else None
+        self._columns = {"primary": options.sequence_column, "id": options.id_column}
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -83,20 +89,44 @@ class LMDBDataset(RecordSource):
     def __getitem__(self, index: int) -> Record:
         index = int(index)
         if self._cache is None:
-            return self._reader[index]
+            return self._read(index)
         if index not in self._cache:
-            self._cache[index] = self._reader[index]
+            self._cache[index] = self._read(index)
         return self._cache[index]
+
+    def _read(self, index: int) -> Record:
+        record = self._reader[index]
+        for name, column in self._columns.items():
+            if column is not None and column not in record:
+                raise DataError(f"{self.where(index, record)}: no field {column!r}; present: {', '.join(record)}")
+            if column is not None:
+                record[name] = record[column]
+        return record
 
 
 class _ListedRecords(RecordSource):
-    """Records in a list in memory."""
+    """Records in a list in memory. Each has ``id``; see :func:`tape.io.records.names_of` for those without one."""
 
-    def __init__(self, path: str | os.PathLike[str], records: Sequence[Record]) -> None:
+    def __init__(self, path: str | os.PathLike[str], options: RecordOptions, with_fields: bool = True) -> None:
         self.path = Path(path)
-        self._records = records
-        if not records:
-            raise DataError(f"{path}: contains no record")
+        digest = hashlib.sha256() if is_stream(path) else None
+        # Nucleotides are reported by build_index, which sees all kinds of sources.
+        found = list(open_records(path, options, with_fields=with_fields, nucleotides=Nucleotides.ALLOW, digest=digest))
+        if not found:
+            raise DataError(f"{display_name(path)}: contains no record")
+        self.sha256 = None if digest is None else digest.hexdigest()
+        self._warn_of_gaps(found)
+        names = names_of(record.identifier for record in found)
+        self._records = [self._record(record, name) for record, name in zip(found, names, strict=True)]
+
+    def _record(self, record: FileRecord, name: str) -> Record:
+        """The dictionary of a record; ``name`` is its id."""
+        return {**record.fields, "id": name, "primary": record.residues}
+
+    def _warn_of_gaps(self, found: Sequence[FileRecord]) -> None:
+        gaps = sum(len(record.sequence) - len(record.residues) for record in found if record.aligned)
+        if gaps:
+            logger.warning("%s: an alignment; %d gaps removed from its sequences", display_name(self.path), gaps)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -107,23 +137,22 @@ class _ListedRecords(RecordSource):
         return self._records[index]
 
 
-def _sequence_records(path: str | os.PathLike[str]) -> list[Record]:
-    return [
-        {"id": record.identifier, "primary": record.sequence, "protein_length": len(record.sequence)}
-        for record in read_sequences(path)
-    ]
-
-
 class FastaDataset(_ListedRecords):
-    """Sequences of a FASTA file, optionally compressed, with the fields ``id``, ``primary`` and ``protein_length``.
+    """Sequences of a FASTA file, or another one without labels, with ``id``, ``primary`` and ``protein_length``.
 
     Args:
-        data_file: the file.
+        data_file: the file, optionally compressed.
         in_memory: accepted for TAPE's signature; the sequences are always in memory.
+        options: format and columns of the file.
     """
 
-    def __init__(self, data_file: str | os.PathLike[str], in_memory: bool = False) -> None:
-        super().__init__(data_file, _sequence_records(data_file))
+    def __init__(
+        self, data_file: str | os.PathLike[str], in_memory: bool = False, options: RecordOptions = RecordOptions()
+    ) -> None:
+        super().__init__(data_file, options, with_fields=False)
+
+    def _record(self, record: FileRecord, name: str) -> Record:
+        return {**super()._record(record, name), "protein_length": len(record.residues)}
 
 
 class JSONDataset(_ListedRecords):
@@ -132,49 +161,41 @@ class JSONDataset(_ListedRecords):
     Args:
         data_file: the file.
         in_memory: accepted for TAPE's signature.
+        options: format and columns of the file.
 
     Raises:
-        DataError: the file is not JSON, or an entry is not an object. Names the record.
+        DataError: the file is not JSON, or an entry is not an object with a sequence. Names the record.
     """
 
-    def __init__(self, data_file: str | os.PathLike[str], in_memory: bool = True) -> None:
-        super().__init__(data_file, _json_records(Path(data_file)))
-
-
-def _json_records(path: Path) -> list[Record]:
-    records = []
-    for index, row in enumerate(read_rows(path)):
-        record = dict(row.fields)
-        record["id"] = str(record.get("id", index))
-        records.append(record)
-    return records
+    def __init__(
+        self, data_file: str | os.PathLike[str], in_memory: bool = True, options: RecordOptions = RecordOptions()
+    ) -> None:
+        super().__init__(data_file, options)
 
 
 class TableDataset(_ListedRecords):
     """Labeled records of a .csv or .tsv file, or of a FASTA file whose headers read ``>id name=value``.
 
     A cell is parsed if it is JSON (a number, a list such as ``[0, 2, 1]``) or consists of numbers separated by blanks
-    or commas; otherwise it stays text. The sequence is in column ``primary``, ``sequence`` or ``text``.
+    or commas; otherwise it stays text, as do labels of residues (``0121``).
 
     Args:
         data_file: the file, optionally compressed.
         in_memory: accepted for TAPE's signature.
+        options: format and columns of the file.
     """
 
-    def __init__(self, data_file: str | os.PathLike[str], in_memory: bool = True) -> None:
-        super().__init__(data_file, [_table_record(index, row) for index, row in enumerate(read_rows(data_file))])
+    def __init__(
+        self, data_file: str | os.PathLike[str], in_memory: bool = True, options: RecordOptions = RecordOptions()
+    ) -> None:
+        super().__init__(data_file, options)
 
-
-def _table_record(index: int, row: LabeledRow) -> Record:
-    record: Record = {}
-    for name, value in row.fields.items():
-        is_text = name in SEQUENCE_KEYS or name in IDENTIFIER_KEYS or not isinstance(value, str)
-        record[name] = value if is_text else _cell(value)
-    sequence = next((record[name] for name in ("primary", *SEQUENCE_KEYS) if name in record), None)
-    if sequence is not None:
-        record["primary"] = sequence
-    record["id"] = str(next((record[name] for name in IDENTIFIER_KEYS if record.get(name) is not None), index))
-    return record
+    def _record(self, record: FileRecord, name: str) -> Record:
+        cells = {
+            column: value if column in _TEXT_COLUMNS or not isinstance(value, str) else _cell(value)
+            for column, value in record.fields.items()
+        }
+        return {**cells, "id": name, "primary": record.residues}
 
 
 def _cell(text: str) -> Any:
@@ -244,33 +265,37 @@ class NPZDataset(RecordSource):
 
 
 def dataset_factory(data_file: str | os.PathLike[str], *args: Any, **kwargs: Any) -> RecordSource:
-    """Open a file of records with the class for its suffix.
+    """Open a file of records with the class for its format.
 
     Args:
-        data_file: .lmdb, .json, .jsonl, FASTA or any other sequence file that :mod:`tape.io.sequences` reads (all but
-            LMDB optionally with .gz, .xz or .zst), or a directory of .npz files.
+        data_file: .lmdb, .json, .jsonl, FASTA or any other file that :mod:`tape.io.records` reads, a pipe, ``-`` for
+            the standard input, or a directory of .npz files.
+        args, kwargs: ``in_memory``, and ``options`` (:class:`tape.io.records.RecordOptions`).
 
     Raises:
         DataError: the file is missing, or its format is unknown.
     """
     path = Path(data_file)
-    if not path.exists():
+    if not is_stream(path) and not path.exists():
         raise DataError(f"{path}: no such file or directory")
-    suffix = split_suffix(path)[0]
-    if suffix == ".lmdb":
+    options: RecordOptions = kwargs.get("options", RecordOptions())
+    name = format_of_suffix(path) if options.format is None else parse_format(options.format)[0]
+    if name == "lmdb":
         return LMDBDataset(path, *args, **kwargs)
-    if suffix in (".json", ".jsonl"):
+    if name in ("json", "jsonl"):
         return JSONDataset(path, *args, **kwargs)
     if path.is_dir():
-        return NPZDataset(path, *args, **kwargs)
-    return FastaDataset(path, *args, **kwargs)  # read_sequences distinguishes the remaining formats
+        return NPZDataset(path, *args, **{name: value for name, value in kwargs.items() if name != "options"})
+    return FastaDataset(path, *args, **kwargs)  # open_records distinguishes the remaining formats
 
 
-def split_source(folder: str | os.PathLike[str], stem: str, in_memory: bool = False) -> RecordSource | None:
+def split_source(
+    folder: str | os.PathLike[str], stem: str, in_memory: bool = False, options: RecordOptions = RecordOptions()
+) -> RecordSource | None:
     """Open the labeled records of ``FOLDER/STEM``; None if there is no such file.
 
-    The file is ``STEM.lmdb``, or ``STEM.json``, ``.jsonl``, ``.csv``, ``.tsv`` or FASTA (optionally with .gz, .xz or
-    .zst), or a directory ``STEM`` of .npz files.
+    The file is ``STEM.lmdb``, or ``STEM.json``, ``.jsonl``, ``.csv``, ``.tsv`` or FASTA (optionally compressed), or a
+    directory ``STEM`` of .npz files.
 
     Raises:
         DataError: the split exists in two formats, or the file is damaged.
@@ -278,7 +303,7 @@ def split_source(folder: str | os.PathLike[str], stem: str, in_memory: bool = Fa
     folder = Path(folder)
     names = [f"{stem}.lmdb", stem]
     names += [
-        f"{stem}{suffix}{packed}" for suffix in ROW_SUFFIXES if suffix != ".lmdb" for packed in ("", *COMPRESSIONS)
+        f"{stem}{suffix}{packed}" for suffix in LABELED_SUFFIXES if suffix != ".lmdb" for packed in ("", *COMPRESSIONS)
     ]
     found = [folder / name for name in names if (folder / name).exists()]
     if len(found) > 1:
@@ -286,10 +311,9 @@ def split_source(folder: str | os.PathLike[str], stem: str, in_memory: bool = Fa
         raise DataError(f"{found[0]}: the same split exists as {others}; keep one of them")
     if not found:
         return None
-    suffix = split_suffix(found[0])[0]
-    if suffix in (".lmdb", ".json", ".jsonl") or found[0].is_dir():
-        return dataset_factory(found[0], in_memory=in_memory)
-    return TableDataset(found[0])
+    if format_of_suffix(found[0]) in ("lmdb", "json", "jsonl") or found[0].is_dir():
+        return dataset_factory(found[0], in_memory=in_memory, options=options)
+    return TableDataset(found[0], options=options)
 
 
 def dataset_provenance(dataset: Any) -> dict[str, Any]:

@@ -13,16 +13,23 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tape.errors import DataError, UnknownResidueError
+from tape.io.records import RecordOptions
 from tape.tasks import TASKS, Task
 from tape.tokenizers import TAPETokenizer, as_tokenizer
 
-from .index import DatasetIndex, build_index, field_of, sequence_of
+from .index import DatasetIndex, build_index, describes_examples, field_of, sequence_of
 from .sources import Record, RecordSource, split_source
 
 IGNORED = -1
 
 
-def open_split(data_path: str | os.PathLike[str], folder: str, split: str, in_memory: bool = False) -> RecordSource:
+def open_split(
+    data_path: str | os.PathLike[str],
+    folder: str,
+    split: str,
+    in_memory: bool = False,
+    options: RecordOptions = RecordOptions(),
+) -> RecordSource:
     """Open ``DATA/folder/folder_SPLIT.lmdb``, or the same in another format
     (:func:`tape.datasets.sources.split_source`). Any name of a split is allowed.
 
@@ -32,7 +39,7 @@ def open_split(data_path: str | os.PathLike[str], folder: str, split: str, in_me
     directory = Path(data_path) / folder
     if not directory.is_dir():
         raise DataError(f"{directory}: no such directory; this task reads {folder}_{split}.lmdb from there")
-    source = split_source(directory, f"{folder}_{split}", in_memory)
+    source = split_source(directory, f"{folder}_{split}", in_memory, options)
     if source is not None:
         return source
     present = {found.name.removeprefix(f"{folder}_").partition(".")[0] for found in directory.glob(f"{folder}_*")}
@@ -67,6 +74,7 @@ class TaskDataset(Dataset[Any]):
         split: name of the split, part of the file name.
         tokenizer: the tokenizer, or the name of its vocabulary.
         in_memory: cache the records that have been read.
+        options: columns of the sequence and the id.
 
     Raises:
         DataError: there is no such split, or the file is damaged.
@@ -81,17 +89,25 @@ class TaskDataset(Dataset[Any]):
         split: str,
         tokenizer: str | TAPETokenizer = "iupac",
         in_memory: bool = False,
+        options: RecordOptions = RecordOptions(),
     ) -> None:
         self.tokenizer = as_tokenizer(tokenizer)
-        self.data: RecordSource = open_split(data_path, self.task.folder, split, in_memory)
+        self.data: RecordSource = open_split(data_path, self.task.folder, split, in_memory, options)
         self.data.has_labels = self.has_labels
 
     def __len__(self) -> int:
         return len(self.data)
 
     def build_index(self) -> DatasetIndex:
-        """Lengths and ids of all records, from one pass over the file."""
-        return build_index(self.data)
+        """Lengths and ids of all records, from one pass over the file, which also checks their labels."""
+        return build_index(self.data, self.check_labels if describes_examples(self, "check_labels") else None)
+
+    def check_labels(self, index: int, record: Record, length: int) -> None:
+        """Check the labels of a record of ``length`` residues; overridden by tasks that have labels.
+
+        Raises:
+            DataError: the labels can't be used. Names file, record and field.
+        """
 
     def encode(self, index: int, record: Record) -> tuple[np.ndarray, np.ndarray]:
         """Token ids (L + 2,) with ``<cls>`` and ``<sep>``, and a mask of ones."""
@@ -112,36 +128,10 @@ class TaskDataset(Dataset[Any]):
         """A required field of a record."""
         return field_of(self.data, index, record, name)
 
-    def residue_label(self, index: int, record: Record, name: str, length: int, dtype: Any) -> np.ndarray:
-        """A field with one number (or row of numbers) per residue.
-
-        Raises:
-            DataError: the field is missing, has another length, or does not contain numbers.
-        """
-        value = self.label(index, record, name)
-        where = self.data.where(index, record)
-        try:
-            numbers = np.asarray(value, dtype=np.float64)  # not ``dtype`` directly, which would turn 0.5 into class 0
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{where}: field {name!r} does not contain numbers ({error})") from None
-        if np.issubdtype(dtype, np.integer) and not (np.isfinite(numbers) & (numbers == np.rint(numbers))).all():
-            raise DataError(f"{where}: field {name!r} does not contain integers")
-        array = numbers.astype(dtype)
-        if array.ndim == 0 or len(array) != length:
-            found = "a single value" if array.ndim == 0 else f"{len(array)} entries"
-            raise DataError(f"{where}: field {name!r} has {found} for {length} residues")
-        return array
-
-    def check_classes(self, where: str, name: str, labels: np.ndarray) -> None:
-        """Check that every class is in [0, num_labels) or -1.
-
-        Raises:
-            DataError: a class is out of range.
-        """
-        wrong = labels[(labels < IGNORED) | (labels >= self.task.num_labels)]
-        if wrong.size:
-            allowed = f"allowed are 0 to {self.task.num_labels - 1}, and -1"
-            raise DataError(f"{where}: field {name!r} has class {int(wrong.flat[0])}; {allowed}")
+    def optional_label(self, record: Record, name: str) -> Any:
+        """A field of a record; None if it has none."""
+        value = record.get(name)
+        return None if isinstance(value, str) and not value else value
 
 
 def collate_inputs(ids: Sequence[np.ndarray], masks: Sequence[np.ndarray], pad_id: int = 0) -> dict[str, Tensor]:

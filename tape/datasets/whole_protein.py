@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tape.errors import DataError
+from tape.io.records.labels import class_of, number_of
 
 from .sources import Record
 from .task_dataset import TaskDataset, collate_inputs, task_record
@@ -18,7 +18,7 @@ Item = tuple[np.ndarray, np.ndarray, Any]
 
 
 class _ValueDataset(TaskDataset):
-    """One number per protein, the first entry of a field."""
+    """One number per protein, or a list with one number, as in TAPE's files."""
 
     field: str
 
@@ -26,15 +26,11 @@ class _ValueDataset(TaskDataset):
         record, ids, mask = self.read_tokens(index)
         return ids, mask, self._value(index, record)
 
+    def check_labels(self, index: int, record: Record, length: int) -> None:
+        self._value(index, record)
+
     def _value(self, index: int, record: Record) -> float:
-        where = self.data.where(index, record)
-        try:
-            value = float(np.asarray(self.label(index, record, self.field), dtype=np.float64).reshape(-1)[0])
-        except (TypeError, ValueError, IndexError):
-            raise DataError(f"{where}: field {self.field!r} does not contain a number") from None
-        if not np.isfinite(value):
-            raise DataError(f"{where}: field {self.field!r} is {value}, not a finite number")
-        return value
+        return number_of(self.label(index, record, self.field), self.field, self.data.where(index, record))
 
     def collate_fn(self, batch: Sequence[Item]) -> dict[str, Tensor]:
         """Pad to one batch, with ``targets`` (B, 1) float32."""
@@ -64,16 +60,14 @@ class RemoteHomologyDataset(TaskDataset):
 
     def __getitem__(self, index: int) -> Item:
         record, ids, mask = self.read_tokens(index)
+        return ids, mask, self._fold(index, record)
+
+    def check_labels(self, index: int, record: Record, length: int) -> None:
+        self._fold(index, record)
+
+    def _fold(self, index: int, record: Record) -> int:
         where = self.data.where(index, record)
-        try:
-            number = float(self.label(index, record, "fold_label"))
-            label = int(number)
-            if label != number:
-                raise ValueError(number)
-        except (TypeError, ValueError, OverflowError):  # nan and inf too
-            raise DataError(f"{where}: field 'fold_label' is not an integer") from None
-        self.check_classes(where, "fold_label", np.asarray([label]))
-        return ids, mask, label
+        return class_of(self.label(index, record, "fold_label"), self.task.num_labels, "fold_label", where)
 
     def collate_fn(self, batch: Sequence[Item]) -> dict[str, Tensor]:
         """Pad to one batch, with ``targets`` (B,) int64."""

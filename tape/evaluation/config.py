@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tape.errors import ConfigError
+from tape.io.records import RecordOptions
 from tape.metrics.bootstrap import Bootstrap
 from tape.runtime.process import ProcessConfig
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
@@ -68,6 +69,7 @@ class EvalConfig:
         split: name of the split.
         metrics: names of the metrics to return; empty: all metrics of the task.
         length: what to do with proteins longer than the model's position table: error, crop or window.
+        records: columns of the sequence and the id.
         inference: batches, workers and precision.
         bootstrap: resampling for the metrics' intervals; None: no intervals.
         process: device and logging.
@@ -79,6 +81,7 @@ class EvalConfig:
     split: str = "test"
     metrics: tuple[str, ...] = ()
     length: str = "error"
+    records: RecordOptions = RecordOptions()
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     bootstrap: Bootstrap | None = None
     process: ProcessConfig = field(default_factory=ProcessConfig)

@@ -43,9 +43,10 @@ def model_hash(directory: Path) -> str | None:
 
 def data_hash(dataset: Any) -> str | None:
     """SHA-256 of the file that a data set reads (``data.mdb`` of an LMDB); None if it is not a single file."""
-    path = getattr(getattr(dataset, "data", None), "path", None)
-    if path is None:
-        return None
+    source = getattr(dataset, "data", None)
+    path = getattr(source, "path", None)
+    if path is None or getattr(source, "sha256", None) is not None:
+        return getattr(source, "sha256", None)
     file = Path(path) / "data.mdb" if Path(path).is_dir() else Path(path)
     return sha256_of(file) if file.is_file() else None
 

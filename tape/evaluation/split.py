@@ -30,7 +30,7 @@ def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str,
     """
     spec = registry.get_task_spec(config.task)
     directory = model_directory(config.model)
-    dataset = load_split(spec.dataset_class, config.data_dir, config.split, config.model.tokenizer)
+    dataset = load_split(spec.dataset_class, config.data_dir, config.split, config.model.tokenizer, config.records)
     task_type = task_type_of(spec, dataset)
     check_metrics(config.metrics, config.task, task_type)
     warn_if_slow(config.inference.precision, context.device)

@@ -10,6 +10,7 @@ from typing import Any
 
 from tape.errors import ConfigError
 from tape.evaluation.config import EvalConfig, InferenceConfig, ModelSource
+from tape.io.records import RecordOptions
 from tape.io.run_layout import SEED_PREFIX
 from tape.metrics.bootstrap import Bootstrap
 from tape.runtime.process import ProcessConfig
@@ -132,6 +133,7 @@ class FinetuneDataConfig:
         tokenizer: name of the vocabulary.
         max_length: longer proteins are excluded from training (never from evaluation); None: no limit.
         length: what to do with proteins longer than the model's position table: error, crop or window.
+        records: columns of the sequence and the id.
 
     Raises:
         ConfigError: a value out of range.
@@ -141,6 +143,7 @@ class FinetuneDataConfig:
     tokenizer: str = "iupac"
     max_length: int | None = None
     length: str = "error"
+    records: RecordOptions = RecordOptions()
 
     def __post_init__(self) -> None:
         if self.max_length is not None and self.max_length < 1:
@@ -260,6 +263,7 @@ class FinetuneConfig:
             data_dir=self.data.data_dir,
             split=split,
             length=self.data.length,
+            records=self.data.records,
             inference=InferenceConfig(loop.batch_size, loop.num_workers, loop.precision, loop.max_tokens),
             bootstrap=Bootstrap(seed=loop.seed),
             process=self.process,

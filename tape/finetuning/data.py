@@ -54,8 +54,10 @@ def load_training_data(
     Raises:
         ProteinLMError: a split is missing or damaged, or no protein is short enough.
     """
-    train = load_split(dataset_class, config.data_dir, "train", config.tokenizer)
-    valid = load_split(dataset_class, config.data_dir, "valid", config.tokenizer) if validate else None
+    train = load_split(dataset_class, config.data_dir, "train", config.tokenizer, config.records)
+    valid = None
+    if validate:
+        valid = load_split(dataset_class, config.data_dir, "valid", config.tokenizer, config.records)
     if index_of(train) is None and config.max_length is not None:
         raise ConfigError(f"{type(train).__name__} has no index of its proteins' lengths, which --max_length needs")
     lengths = lengths_of(train)
@@ -65,7 +67,9 @@ def load_training_data(
         logger.warning(
             "--max_length %d: %d of %d training proteins excluded", config.max_length, excluded, len(lengths)
         )
-    eval_sets = tuple(dataset_class(config.data_dir, split, config.tokenizer) for split in eval_splits)
+    eval_sets = tuple(
+        load_split(dataset_class, config.data_dir, split, config.tokenizer, config.records) for split in eval_splits
+    )
     return TrainingData(train, lengths, indices, valid, eval_sets)
 
 

@@ -22,6 +22,8 @@ _RESUMED_OPTIONS = (
     "data_dir",
     "log_dir",
     "tokenizer",
+    "sequence_column",
+    "id_column",
     "model_config_file",
     "contact_head",
     "pooling",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tape.evaluation.config import InferenceConfig, ModelSource
+from tape.io.records import RecordOptions
 from tape.metrics.bootstrap import Bootstrap
 from tape.runtime.process import ProcessConfig
 
@@ -18,8 +19,9 @@ class EmbedConfig:
 
     Attributes:
         model: the encoder.
-        data_file: sequences.
+        data_file: sequences; ``-`` is the standard input.
         out_file: where embeddings are written.
+        records: format and columns of ``data_file``.
         full_sequence: store the states of all tokens instead of two vectors per protein.
         length: what to do with proteins longer than the model's position table: error, crop or window.
         inference: batches, workers and precision.
@@ -29,6 +31,7 @@ class EmbedConfig:
     model: ModelSource
     data_file: str
     out_file: Path
+    records: RecordOptions = RecordOptions()
     full_sequence: bool = False
     length: str = "error"
     inference: InferenceConfig = field(default_factory=InferenceConfig)
@@ -42,7 +45,8 @@ class PredictConfig:
     Attributes:
         task: a registered task.
         model: the finetuned model.
-        data_file: sequences.
+        data_file: sequences; ``-`` is the standard input.
+        records: format and columns of ``data_file``.
         out_file: .csv or .json to write; None: beside the model.
         data_dir, split: a data set of the task, which shows the task type if the task was registered without one.
         length: what to do with proteins longer than the model's position table: error, crop or window.
@@ -53,6 +57,7 @@ class PredictConfig:
     task: str
     model: ModelSource
     data_file: Path
+    records: RecordOptions = RecordOptions()
     out_file: Path | None = None
     data_dir: str = "./data"
     split: str = "test"
@@ -72,6 +77,9 @@ class ScoreConfig:
         wild_type: sequence file, or the residues of the wild type.
         methods: names of the scores.
         first_residue: number of the first residue of the wild type.
+        variants_format: format of the table; None: according to its suffix.
+        mutation_column: column with the mutations; None: ``mutations`` or ``mutant``.
+        wild_type_columns: columns of the sequence file.
         compare: column with measured effects to correlate the scores with; None: no comparison.
         inference: batch size and precision.
         process: device and logging.
@@ -83,6 +91,9 @@ class ScoreConfig:
     wild_type: str
     methods: tuple[str, ...]
     first_residue: int = 1
+    variants_format: str | None = None
+    mutation_column: str | None = None
+    wild_type_columns: RecordOptions = RecordOptions()
     compare: str | None = None
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
@@ -99,6 +110,7 @@ class ContactsConfig:
         fit_split, fit_proteins, seed: split and number of the proteins to fit on, and the seed of their choice.
         inverse_penalty: weight C of the logistic loss against the L1 penalty.
         split: split to evaluate.
+        records: columns of the sequence and the id.
         bootstrap: resampling for the metrics' intervals; None: no intervals.
         arguments: all options by name, as JSON values, for ``args.json``.
         process: device and logging.
@@ -115,6 +127,7 @@ class ContactsConfig:
     seed: int = 42
     inverse_penalty: float = 0.15
     split: str = "test"
+    records: RecordOptions = RecordOptions()
     bootstrap: Bootstrap | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     process: ProcessConfig = field(default_factory=ProcessConfig)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tape.datasets.embedding import EmbedDataset
-from tape.datasets.index import log_replaced_characters
+from tape.datasets.index import log_replaced_characters, reader_options
 from tape.datasets.labels import task_type_of
+from tape.errors import ConfigError
 from tape.evaluation.load_model import load_encoder, load_finetuned_model, model_directory
 from tape.evaluation.long_proteins import fit_long_proteins
 from tape.evaluation.results import data_hash, model_hash
 from tape.io.run_lock import lock_beside, run_lock
+from tape.io.text_files import display_name, is_stream
 from tape.registry import registry
 from tape.runtime.agreement import check_shared_directory
 from tape.runtime.distributed import DistributedContext, all_gather_lists, run_on_all_ranks, run_on_main_rank
@@ -36,7 +39,9 @@ def embed_file(config: EmbedConfig, context: DistributedContext) -> Path:
         ProteinLMError: data or model can't be used.
     """
     path = embeddings_file(config.out_file)
-    dataset = registry.get_task_spec("embed").dataset_class(config.data_file, config.model.tokenizer)
+    _check_stream(config.data_file, context)
+    dataset_class = registry.get_task_spec("embed").dataset_class
+    dataset = dataset_class(config.data_file, config.model.tokenizer, **reader_options(dataset_class, config.records))
     log_replaced_characters(dataset, config.data_file)
     directory = model_directory(config.model)
     model = load_encoder(config.model, directory).to(context.device)
@@ -48,6 +53,7 @@ def embed_file(config: EmbedConfig, context: DistributedContext) -> Path:
         full_sequence=config.full_sequence,
         length=config.length,
         precision=config.inference.precision,
+        **{name: value for name, value in asdict(config.records).items() if value is not None},
     )
     if context.is_distributed:
         run_on_all_ranks(partial(_check_directory, path.parent, context), context)
@@ -66,6 +72,11 @@ def _check_directory(directory: Path, context: DistributedContext) -> None:
     )
 
 
+def _check_stream(data_file: str | Path, context: DistributedContext) -> None:
+    if context.world_size > 1 and is_stream(data_file):
+        raise ConfigError(f"{display_name(data_file)}: several processes can't read it; write it to a file first")
+
+
 def predict_file(config: PredictConfig, context: DistributedContext) -> dict[str, float]:
     """Write predictions for a file's proteins; returns their number as ``proteins``.
 
@@ -80,7 +91,8 @@ def predict_file(config: PredictConfig, context: DistributedContext) -> dict[str
     check_predicted(config.task, task_type)
     path = config.out_file or _default_out_file(config.data_file, directory)
     files = PredictionFiles(path, config.task, task_type)
-    dataset: Any = EmbedDataset(config.data_file, config.model.tokenizer)
+    _check_stream(config.data_file, context)
+    dataset: Any = EmbedDataset(config.data_file, config.model.tokenizer, options=config.records)
     log_replaced_characters(dataset, str(config.data_file))
     model = load_finetuned_model(config.model, spec, directory).to(context.device)
     model, dataset = fit_long_proteins(config.length, model, dataset, task_type, str(config.data_file))

@@ -10,6 +10,7 @@ from pathlib import Path
 from tape.errors import ConfigError
 from tape.evaluation.load_model import load_finetuned_model, model_directory
 from tape.io.atomic import atomic_write
+from tape.io.records import RecordOptions
 from tape.metrics import spearmanr
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext
@@ -28,8 +29,14 @@ def score_file(config: ScoreConfig, context: DistributedContext) -> Path:
     Raises:
         ProteinLMError: variants or model can't be used.
     """
-    proteins = read_proteins(config.wild_type)
-    variants = read_variants(config.variants_file, proteins, config.first_residue)
+    proteins = read_proteins(config.wild_type, config.wild_type_columns)
+    variants = read_variants(
+        config.variants_file,
+        proteins,
+        config.first_residue,
+        RecordOptions(config.variants_format),
+        config.mutation_column,
+    )
     measured = None if config.compare is None else _numbers(config.compare, variants, config.variants_file)
     spec = registry.get_task_spec("masked_language_modeling")
     model = load_finetuned_model(config.model, spec, model_directory(config.model)).to(context.device)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from tape.datasets.index import load_split
 from tape.datasets.sources import dataset_provenance
 from tape.errors import ConfigError
 from tape.evaluation.evaluate import Evaluation
@@ -38,7 +39,10 @@ def predict_contacts(config: ContactsConfig, context: DistributedContext) -> Pat
     if path.exists() and not config.overwrite:  # refused before the work is done
         raise ConfigError(f"{path} exists already; remove it, choose another name, or give --overwrite")
     splits = (config.fit_split, config.split)
-    fit, test = (spec.dataset_class(config.data_dir, split, config.model.tokenizer) for split in splits)
+    fit, test = (
+        load_split(spec.dataset_class, config.data_dir, split, config.model.tokenizer, config.records)
+        for split in splits
+    )
     model = _attention_model(config, directory).to(context.device)
     positions = getattr(model.config, "max_position_embeddings", None)
     check_position_limit(test, positions)

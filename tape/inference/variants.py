@@ -1,7 +1,7 @@
 """Reading substitution variants such as ``A123G`` or ``A123G:V7L``, and checking them against the wild type.
 
 A file of variants is a table (.csv, .tsv, .jsonl ..., optionally compressed) with the column ``mutations`` (or
-``mutant``, as in ProteinGym) and, if there are several proteins, ``protein``. Other columns are kept.
+``mutant``, as in ProteinGym, but not both) and, if there are several proteins, ``protein``. Other columns are kept.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tape.errors import DataError, UnknownResidueError
-from tape.io.sequences import SequenceRecord, read_rows, read_sequences
+from tape.errors import DataError, UnknownResidueError, quoted
+from tape.io.records import Record, RecordOptions, Row, open_records, open_rows
 from tape.tokenizers import normalize_sequence
 
 # The scores of a variant; :mod:`tape.inference.variant_effects` has their formulas.
@@ -48,11 +48,12 @@ class Variant:
     fields: Mapping[str, Any]
 
 
-def read_proteins(source: str) -> dict[str, str]:
+def read_proteins(source: str, options: RecordOptions = RecordOptions()) -> dict[str, str]:
     """Read wild-type sequences by name.
 
     Args:
         source: a sequence file, or a single sequence.
+        options: format and columns of the file.
 
     Raises:
         DataError: ``source`` is neither a valid file nor a sequence, or two proteins have the same name.
@@ -62,41 +63,45 @@ def read_proteins(source: str) -> dict[str, str]:
     if path.suffix == "" and path.name == source and not os.path.exists(path):
         return {"wild type": normalize_sequence(source, drop_gaps=False, drop_stop=True)[0]}
     proteins: dict[str, str] = {}
-    for record in read_sequences(path):
-        if record.identifier in proteins:
-            raise DataError(f"{record.where}: a second protein named {record.identifier!r}; names must be unique")
-        proteins[record.identifier] = _wild_type(record)
+    for record in open_records(path, options):
+        if record.name in proteins:
+            raise DataError(f"{record.where}: a second protein named {record.name!r}; names must be unique")
+        proteins[record.name] = _wild_type(record)
     if not proteins:
         raise DataError(f"{path}: contains no protein")
     return proteins
 
 
-def _wild_type(record: SequenceRecord) -> str:
+def _wild_type(record: Record) -> str:
     try:
-        return normalize_sequence(record.sequence, drop_gaps=False, drop_stop=True)[0]
+        return normalize_sequence(record.residues, drop_gaps=False, drop_stop=True)[0]
     except UnknownResidueError as error:
         raise UnknownResidueError(f"{record.where}: {error}") from None
 
 
-def read_variants(path: str, proteins: Mapping[str, str], first_residue: int = 1) -> list[Variant]:
+def read_variants(
+    path: str,
+    proteins: Mapping[str, str],
+    first_residue: int = 1,
+    options: RecordOptions = RecordOptions(),
+    mutation_column: str | None = None,
+) -> list[Variant]:
     """Read the variants of a file, in file order.
 
     Args:
         path: the table.
         proteins: wild-type sequences by name.
         first_residue: number of the first residue of a sequence in the notation of the variants.
+        options: format of the table.
+        mutation_column: column with the mutations; None: ``mutations`` or ``mutant``.
 
     Raises:
         DataError: the file or a column is missing, a protein is unknown, or a variant does not match its wild type.
             Names file and record.
     """
     variants = []
-    for row in read_rows(path):
-        column = next((name for name in MUTATION_COLUMNS if row.fields.get(name) is not None), None)
-        if column is None:
-            raise DataError(
-                f"{row.where}: no column {' or '.join(MUTATION_COLUMNS)}; it has {', '.join(map(str, row.fields))}"
-            )
+    for row in open_rows(path, options):
+        column = _mutation_column(row, mutation_column)
         name = _protein_name(row.fields, proteins, row.where)
         where = f"{row.where}, protein {name!r}"
         sequence, positions = apply_mutations(str(row.fields[column]), proteins[name], first_residue, where)
@@ -106,12 +111,25 @@ def read_variants(path: str, proteins: Mapping[str, str], first_residue: int = 1
     return variants
 
 
+def _mutation_column(row: Row, requested: str | None) -> str:
+    allowed = MUTATION_COLUMNS if requested is None else (requested,)
+    present = [name for name in allowed if row.fields.get(name) is not None]
+    if not present:
+        raise DataError(f"{row.where}: no column {' or '.join(allowed)}; it has {', '.join(map(str, row.fields))}")
+    if len(present) > 1:
+        raise DataError(
+            f"{row.where}: {' and '.join(map(repr, present))} may both be the mutations; choose one with"
+            " --mutation_column NAME"
+        )
+    return present[0]
+
+
 def _protein_name(fields: Mapping[str, Any], proteins: Mapping[str, str], where: str) -> str:
     if PROTEIN_COLUMN not in fields and len(proteins) == 1:
         return next(iter(proteins))
     name = fields.get(PROTEIN_COLUMN)
-    if name not in proteins:
-        problem = f"unknown protein {name!r}" if PROTEIN_COLUMN in fields else f"no column {PROTEIN_COLUMN!r}"
+    if not isinstance(name, str | int) or str(name) not in proteins:
+        problem = f"unknown protein {quoted(name)}" if PROTEIN_COLUMN in fields else f"no column {PROTEIN_COLUMN!r}"
         raise DataError(f"{where}: {problem}; there are {', '.join(map(repr, list(proteins)[:10]))}")
     return str(name)
 
@@ -137,7 +155,9 @@ def apply_mutations(text: str, sequence: str, first_residue: int, where: str) ->
     for word in words:
         match = _MUTATION.fullmatch(word.strip())
         if match is None:
-            raise DataError(f"{where}: {word!r} is not a mutation; write A123G, several as A123G:V7L, or WT for none")
+            raise DataError(
+                f"{where}: {quoted(word)} is not a mutation; write A123G, several as A123G:V7L, or WT for none"
+            )
         position = int(match[2]) - first_residue
         if not 0 <= position < len(sequence):
             last = first_residue + len(sequence) - 1

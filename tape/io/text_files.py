@@ -1,36 +1,56 @@
-"""Opening text files, optionally compressed (.gz, .xz, .zst), with errors that name the file and the problem."""
+"""Opening text files, optionally compressed (.gz, .bz2, .xz, .zst), with errors that name the file and the problem.
+
+Text is UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one. Bytes that are not UTF-8 become lone
+surrogates (Python's ``surrogateescape``), so that each format decides whether they are allowed where they are; see
+:func:`check_text`. A line may have :data:`LONGEST_LINE` bytes at most, which is checked while the file is decompressed,
+before the line is in memory.
+"""
 
 from __future__ import annotations
 
+import bz2
+import codecs
 import csv
 import gzip
 import io
 import lzma
 import os
+import stat
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol, cast
 
 from tape.errors import DataError
 
+STANDARD_INPUT = "-"
+LONGEST_LINE = 1 << 27  # bytes; the longest known protein has 35,213 residues, its coordinates take 2 MB of JSON
 _CHUNK_BYTES = 1 << 17
-LONGEST_LINE = 1 << 27  # bytes; 4,000 times the longest known protein
+_ZSTD_CHUNK_BYTES = 1 << 10  # a block of 4 bytes can expand to 128 KiB, so this expands to 32 MiB at most
 
 ReadCallback = Callable[[int], object]  # called with the number of bytes just read from the file
 
 
-class _CountedFile(io.FileIO):
-    """A file that reports the number of bytes read."""
+class Digest(Protocol):
+    """A hash object of :mod:`hashlib`."""
 
-    def __init__(self, path: Path, progress: ReadCallback) -> None:
-        super().__init__(path, "rb")
-        self._progress = progress
+    def update(self, data: memoryview, /) -> None: ...
+
+
+class _ObservedFile(io.FileIO):
+    """A file that reports the number of bytes read, and adds them to a digest."""
+
+    def __init__(self, file: Path | int, progress: ReadCallback | None, digest: Digest | None) -> None:
+        super().__init__(file, "rb", closefd=not isinstance(file, int))
+        self._progress, self._digest = progress, digest
 
     def readinto(self, buffer: Any) -> int:
         size = super().readinto(buffer) or 0
-        self._progress(size)
+        if self._progress is not None:
+            self._progress(size)
+        if self._digest is not None:
+            self._digest.update(memoryview(buffer)[:size])
         return size
 
 
@@ -45,19 +65,19 @@ class _ZstdStream(io.RawIOBase):
         self._source = source
         self._new_frame: Callable[[], Any] = zstandard.ZstdDecompressor().decompressobj
         self._frame: Any = None
-        self._ready = b""
+        self._ready = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
-            data = self._source.read(_CHUNK_BYTES)
+            data = self._source.read(_ZSTD_CHUNK_BYTES)
             if not data:
                 if self._frame is not None:
                     raise EOFError("compressed file ended before the end-of-stream marker was reached")
                 return 0
-            self._ready = self._decompress(data)
+            self._ready = memoryview(self._decompress(data))
         size = min(len(buffer), len(self._ready))
         buffer[:size] = self._ready[:size]
         self._ready = self._ready[size:]
@@ -77,10 +97,6 @@ class _ZstdStream(io.RawIOBase):
         return b"".join(parts)
 
 
-class _LongLineError(Exception):
-    """A line is longer than allowed."""
-
-
 class _BoundedLines(io.BufferedIOBase):
     """Bytes of ``source``, as long as no line is longer than ``longest``.
 
@@ -88,37 +104,47 @@ class _BoundedLines(io.BufferedIOBase):
     in memory. Lines are counted block by block, so the bound costs nothing per line.
     """
 
-    def __init__(self, source: IO[bytes], longest: int) -> None:
-        self._source, self._longest = source, longest
-        self._line, self._length = 1, 0  # the number of the current line, and how many of its bytes were read
+    def __init__(self, source: Any, name: str, longest: int) -> None:
+        self._source, self._name, self._longest = source, name, longest
+        self._lines = self._bytes = 0  # complete lines so far; bytes after the last of them
 
     def readable(self) -> bool:
         return True
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        return self._counted(self._source.read(-1 if size is None else size))
-
     def read1(self, size: int = -1, /) -> bytes:
-        return self._counted(self._source.read(size if size >= 0 else _CHUNK_BYTES))
-
-    def _counted(self, block: bytes) -> bytes:
-        last = max(block.rfind(b"\n"), block.rfind(b"\r"))
-        if last < 0:
-            self._length += len(block)
-        else:
-            self._line += block.count(b"\n")
-            self._length = len(block) - last - 1
-        if self._length > self._longest:
-            raise _LongLineError(f"line {self._line} is longer than {self._longest:,} bytes, which no record is")
+        block: bytes = self._source.read1(max(size, _CHUNK_BYTES))
+        self._lines += block.count(b"\n")
+        end = max(block.rfind(b"\n"), block.rfind(b"\r") if b"\n" not in block else -1)
+        self._bytes = len(block) - end - 1 if end >= 0 else self._bytes + len(block)
+        if self._bytes > self._longest:
+            raise DataError(
+                f"{self._name}, line {self._lines + 1} is longer than {self._longest:,} bytes, which no record is;"
+                " is this a file of proteins?"
+            )
         return block
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        blocks, missing = [], -1 if size is None else size
+        while missing and (block := self.read1(missing)):
+            blocks.append(block)
+            missing = max(0, missing - len(block)) if missing > 0 else missing
+        return b"".join(blocks)
 
 
 _OPENERS: dict[str, Callable[[Any], Any]] = {
     ".gz": gzip.open,
+    ".bz2": bz2.open,
     ".xz": lzma.open,
     ".zst": lambda source: io.BufferedReader(_ZstdStream(source), _CHUNK_BYTES),
 }
 COMPRESSIONS = tuple(_OPENERS)
+_MAGIC_NUMBERS = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
+_BYTE_ORDER_MARKS = {  # UTF-32 before UTF-16, whose little-endian mark is its beginning
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 def split_suffix(path: str | os.PathLike[str]) -> tuple[str, str]:
@@ -128,63 +154,156 @@ def split_suffix(path: str | os.PathLike[str]) -> tuple[str, str]:
     return Path(name.removesuffix(compression)).suffix, compression
 
 
+def display_name(path: str | os.PathLike[str]) -> str:
+    """The name of a file in messages."""
+    return "standard input" if os.fspath(path) == STANDARD_INPUT else os.fspath(path)
+
+
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is the standard input or a pipe, which can be read only once."""
+    if os.fspath(path) == STANDARD_INPUT:
+        return True
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
 @contextmanager
-def explain_errors(path: Path) -> Iterator[None]:
+def explain_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn errors while reading ``path`` into a :class:`DataError` that names it."""
+    name = display_name(path)
     try:
         yield
-    except _LongLineError as error:
-        raise DataError(f"{path}, {error}") from error
     except EOFError as error:
-        raise DataError(f"{path}: truncated: {error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start} of a block: {error.reason})") from error
+        raise DataError(f"{name}: truncated: {error}") from error
+    except UnicodeError as error:  # of UTF-16 and UTF-32; for UTF-8 see check_text
+        raise DataError(f"{name}: has a byte order mark of UTF-16 or UTF-32, but is not in it: {error}") from error
     except (lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: damaged, or not compressed as its suffix indicates: {error}") from error
+        raise DataError(f"{name}: damaged, or not compressed as its suffix indicates: {error}") from error
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
+        if error.errno is None:  # bz2 reports damaged data as an OSError without a number
+            raise DataError(f"{name}: damaged, or not compressed as its suffix indicates: {error}") from error
+        raise DataError(f"{name}: {error.strerror or error}") from error
     except csv.Error as error:
-        raise DataError(f"{path}: not a readable table: {error}") from error
+        raise DataError(f"{name}: not a readable table: {error}") from error
     except Exception as error:
         if type(error).__name__ == "ZstdError":  # zstandard is optional, so its class can't be named above
-            raise DataError(f"{path}: damaged, or not compressed as its suffix indicates: {error}") from error
+            raise DataError(f"{name}: damaged, or not compressed as its suffix indicates: {error}") from error
+        if isinstance(error, ValueError) and "null byte" in str(error):
+            raise DataError(f"{name!r}: not a file name") from error
         raise
+
+
+@contextmanager
+def open_bytes(
+    path: str | os.PathLike[str],
+    progress: ReadCallback | None = None,
+    *,
+    compression: str | None = None,
+    digest: Digest | None = None,
+) -> Iterator[Any]:
+    """Open a file, or the standard input for ``-``, for buffered reading of its decompressed bytes.
+
+    Args:
+        path: the file.
+        progress: called with the number of (compressed) bytes just read.
+        compression: one of :data:`COMPRESSIONS`, or ``""`` for none; None: according to the suffix.
+        digest: hash object to which the bytes of the file are added.
+
+    Raises:
+        DataError: the file is missing, truncated, damaged, or compressed without the suffix; also raised inside the
+            block.
+    """
+    chosen = split_suffix(path)[1] if compression is None else compression
+    opener = _OPENERS.get(chosen, nullcontext)
+    file = 0 if os.fspath(path) == STANDARD_INPUT else Path(path)
+    with explain_errors(path), ExitStack() as stack:
+        raw = stack.enter_context(io.BufferedReader(_ObservedFile(file, progress, digest), _CHUNK_BYTES))
+        first = raw.peek(8)[:8]
+        found = next((suffix for magic, suffix in _MAGIC_NUMBERS.items() if first.startswith(magic)), "")
+        if found and not chosen:
+            raise DataError(f"{display_name(path)}: compressed; its name must end in {found}, or --format in it")
+        yield stack.enter_context(opener(raw))
+
+
+def decode(stream: Any, path: str | os.PathLike[str], longest_line: int | None = LONGEST_LINE) -> IO[str]:
+    """The text of an open file of bytes; see the docstring of this module.
+
+    Args:
+        stream: as :func:`open_bytes` returns it.
+        path: its name, for messages.
+        longest_line: bytes that a line may have; None for a format that is not read line by line.
+    """
+    first = stream.peek(4)[:4]
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if first.startswith(mark)), None)
+    source: IO[bytes] = stream
+    if longest_line is not None:
+        source = cast(IO[bytes], _BoundedLines(stream, display_name(path), longest_line))
+    if encoding is not None:
+        return io.TextIOWrapper(source, encoding=encoding, newline="")
+    return io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 @contextmanager
 def open_text(
     path: str | os.PathLike[str], progress: ReadCallback | None = None, longest_line: int | None = LONGEST_LINE
 ) -> Iterator[IO[str]]:
-    """Open a UTF-8 text file, decompressed according to its suffix.
+    """Open a text file, decompressed according to its suffix; see the docstring of this module.
 
     Args:
         path: the file.
-        progress: called with the number of bytes that were just read from the (compressed) file.
+        progress: called with the number of (compressed) bytes just read.
         longest_line: bytes that a line may have; None for a format that is not read line by line.
 
     Raises:
-        DataError: the file is missing, truncated, damaged or not text, or a line is too long; also raised inside the
+        DataError: the file is missing, truncated or damaged, or has a line that is too long; also raised inside the
             block.
     """
-    path = Path(path)
-    opener = _OPENERS.get(split_suffix(path)[1], nullcontext)
-    with explain_errors(path), _open_bytes(path, progress) as raw, opener(raw) as stream:
-        bounded: Any = stream if longest_line is None else _BoundedLines(stream, longest_line)
-        yield io.TextIOWrapper(bounded, encoding="utf-8-sig", newline="")
+    with open_bytes(path, progress) as stream:
+        yield decode(stream, path, longest_line)
 
 
-def _open_bytes(path: Path, progress: ReadCallback | None) -> IO[bytes]:
-    if progress is None:
-        return path.open("rb")
-    return io.BufferedReader(_CountedFile(path, progress), _CHUNK_BYTES)
+def check_text(text: str, where: str) -> None:
+    """Check that text from :func:`open_text` consists of characters.
+
+    Args:
+        text: one line, or a part of one.
+        where: file and line, for the message.
+
+    Raises:
+        DataError: it has bytes that are not UTF-8, or NUL characters.
+    """
+    if "\0" in text:
+        raise DataError(
+            f"{where}: has NUL characters: a binary file, or UTF-16 without a byte order mark; for the latter, convert"
+            " it with iconv -f UTF-16LE -t UTF-8"
+        )
+    if not text.isascii() and has_undecodable_bytes(text):
+        raise DataError(
+            f"{where}: not UTF-8; if the file is in Latin-1 (ISO 8859-1), convert it with iconv -f LATIN1 -t UTF-8"
+        )
+
+
+def has_undecodable_bytes(text: str) -> bool:
+    """Whether text from :func:`open_text` has bytes that are not UTF-8."""
+    return any("\udc80" <= character <= "\udcff" for character in text)
+
+
+def as_latin1(text: str) -> str:
+    """Text from :func:`open_text` whose bytes are not UTF-8, decoded as Latin-1."""
+    return text.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 def file_size(path: str | os.PathLike[str]) -> int:
-    """Size in bytes of a file, or of ``data.mdb`` of an LMDB directory.
+    """Size in bytes of a file, or of ``data.mdb`` of an LMDB directory; 0 for the standard input and pipes.
 
     Raises:
         DataError: there is no such file.
     """
+    if is_stream(path):
+        return 0
     path = Path(path)
     with explain_errors(path):
         if path.is_dir() and not (path / "data.mdb").is_file():

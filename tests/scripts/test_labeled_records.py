@@ -11,12 +11,14 @@ import pytest
 from scripts.labeled_records import chain_record, make_record
 from scripts.structure_files import Chain
 from tape.errors import DataError
+from tape.io.records import Record
 
 WHERE = "file.csv, record 4"
 
 
 def make(folder: str, **fields: Any) -> dict[str, Any]:
-    return make_record(folder, fields, WHERE, Counter())
+    sequence = fields.pop("primary", fields.pop("sequence", ""))
+    return make_record(folder, Record(fields.pop("id", None), sequence, WHERE, fields=fields), Counter())
 
 
 def test_secondary_structure_from_letters_numbers_and_eight_states() -> None:
@@ -65,7 +67,7 @@ def test_a_chain_becomes_a_structure_record() -> None:
 
 def test_substitutions_are_counted() -> None:
     changes: Counter[str] = Counter()
-    record = make_record("stability", {"primary": "mkJ", "stability_score": 1}, WHERE, changes)
+    record = make_record("stability", Record(None, "mkJ", WHERE, fields={"stability_score": 1}), changes)
     assert record["primary"] == "MKX"
     assert changes == {"lower_case": 2, "J_to_X": 1}
 
@@ -73,35 +75,45 @@ def test_substitutions_are_counted() -> None:
 @pytest.mark.parametrize(
     ("folder", "fields", "message"),
     [
-        ("secondary_structure", {"primary": "MKV", "ss3": "HH"}, "ss3 has 2 values, but the sequence has 3 residues"),
+        ("secondary_structure", {"primary": "MKV", "ss3": "HH"}, "field 'ss3' has 2 entries for 3 residues"),
         (
             "secondary_structure",
             {"primary": "MKV", "ss3": "HHQ"},
-            "ss3 has 'Q' at residue 3; allowed are H E C or 0 to 2",
+            "field 'ss3' has 'Q' at residue 3; allowed are G H I B E S T C L P, 0 to 2",
         ),
-        ("secondary_structure", {"primary": "MKV"}, "missing column ss3 or ss8; the columns are primary"),
-        ("secondary_structure", {"primary": "MKV", "ss3": 5}, "ss3 should have one value per residue, found int"),
-        ("secondary_structure", {"primary": "MK", "ss3": "HH", "valid_mask": "1"}, "valid_mask has 1 values"),
-        ("secondary_structure", {"primary": "MK", "ss3": "HH", "valid_mask": "12"}, "valid_mask has '2' at residue 2"),
+        ("secondary_structure", {"primary": "MKV"}, "missing column ss3 or ss8; the columns are nothing"),
+        ("secondary_structure", {"primary": "MKV", "ss3": 5}, "field 'ss3' has a single value for 3 residues"),
+        (
+            "secondary_structure",
+            {"primary": "MK", "ss3": "HH", "valid_mask": "1"},
+            "field 'valid_mask' has 1 entries for 2 residues",
+        ),
+        (
+            "secondary_structure",
+            {"primary": "MK", "ss3": "HH", "valid_mask": "12"},
+            "field 'valid_mask' has entries other than 0 and 1",
+        ),
         ("proteinnet", {"primary": "MK"}, "missing column tertiary"),
-        ("proteinnet", {"primary": "MK", "tertiary": [[1, 2, 3]]}, "tertiary has 1 values"),
-        ("proteinnet", {"primary": "M", "tertiary": [[1, 2]]}, r"should be 1 points \[x, y, z\]"),
-        ("proteinnet", {"primary": "M", "tertiary": [["a", "b", "c"]]}, "should be 1 points"),
-        ("remote_homology", {"primary": "MK", "fold_label": "1195"}, "a whole number from 0 to 1194, found '1195'"),
-        ("remote_homology", {"primary": "MK", "fold_label": 1.5}, "a whole number from 0 to 1194"),
-        ("fluorescence", {"primary": "MK", "log_fluorescence": "bright"}, "should be a number, found 'bright'"),
-        ("fluorescence", {"primary": "MK", "log_fluorescence": "nan"}, "should be finite"),
+        ("proteinnet", {"primary": "MK", "tertiary": [[1, 2, 3]]}, "field 'tertiary' has 1 entries for 2 residues"),
+        ("proteinnet", {"primary": "M", "tertiary": [[1, 2]]}, r"field 'tertiary' has shape \(1, 2\), not \(1, 3\)"),
+        ("proteinnet", {"primary": "M", "tertiary": [["a", "b", "c"]]}, r"does not contain 1 points \[x, y, z\]"),
+        (
+            "remote_homology",
+            {"primary": "MK", "fold_label": "1195"},
+            "field 'fold_label' has class 1195; allowed are 0 to 1194",
+        ),
+        ("remote_homology", {"primary": "MK", "fold_label": 1.5}, "field 'fold_label' is not an integer, but 1.5"),
+        ("fluorescence", {"primary": "MK", "log_fluorescence": "bright"}, "does not contain a number, but 'bright'"),
+        ("fluorescence", {"primary": "MK", "log_fluorescence": "nan"}, "is 'nan', not a finite number"),
         (
             "fluorescence",
             {"primary": "MK", "score": 1},
-            "missing column log_fluorescence; the columns are primary, score",
+            "missing column log_fluorescence; the columns are score",
         ),
         ("stability", {"primary": "MK", "stability_score": ""}, "missing column stability_score"),
-        ("stability", {"primary": "MK", "stability_score": [1, 2]}, r"should be a number, found \[1, 2\]"),
+        ("stability", {"primary": "MK", "stability_score": [1, 2]}, "has 2 values, where one is meant"),
         ("stability", {"primary": "M-K", "stability_score": 1}, "unknown residue '-' at position 2"),
         ("stability", {"primary": "M1K", "stability_score": 1}, "unknown residue '1' at position 2"),
-        ("stability", {"primary": " ", "stability_score": 1}, "empty record"),
-        ("stability", {"stability_score": 1}, "missing column primary or sequence or text"),
     ],
 )
 def test_bad_rows_are_named(folder: str, fields: dict[str, Any], message: str) -> None:

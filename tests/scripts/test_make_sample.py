@@ -11,7 +11,7 @@ import pytest
 
 from scripts.make_sample import KMER, make_sample
 from scripts.structure_files import read_chains
-from tape.io.sequences import read_rows, read_sequences
+from tape.io.records import open_records, open_rows
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_simulated_data_are_marked(sample: Path) -> None:
 def test_no_valid_or_test_chain_is_in_the_corpus(sample: Path) -> None:
     files = json.loads((sample / "provenance.json").read_text())["corpus_files"]
     corpus = {
-        split: [record.sequence for name in names for record in read_sequences(sample / name)]
+        split: [record.sequence for name in names for record in open_records(sample / name)]
         for split, names in files.items()
     }
     chains = {
@@ -65,7 +65,7 @@ def test_chain_lengths_and_split_sizes(sample: Path) -> None:
         assert all(40 <= len(chain.primary) <= 150 for chain in chains)
     for name in ("fluorescence", "stability"):
         sizes = [
-            sum(1 for _ in read_rows(sample / "tape" / f"{name}_{split}.jsonl.xz"))
+            sum(1 for _ in open_rows(sample / "tape" / f"{name}_{split}.jsonl.xz"))
             for split in ("train", "valid", "test")
         ]
         assert sizes == [600, 100, 200]

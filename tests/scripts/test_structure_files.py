@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.structure_files import Chain, coordinate_file, read_chains, three_state, write_chains
+from scripts.structure_files import Chain, coordinate_file, read_chains, write_chains
 from tape.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -39,10 +39,6 @@ def test_coordinates_survive_a_round_trip(tmp_path: Path) -> None:
         assert (old.identifier, old.primary, old.ss8) == (new.identifier, new.primary, new.ss8)
         np.testing.assert_allclose(distances(old.tertiary), distances(new.tertiary), atol=1e-4)
         assert new.tertiary.dtype == np.float32
-
-
-def test_eight_dssp_states_are_reduced_to_three() -> None:
-    assert three_state("GHIBESTC") == "HHHEECCC"
 
 
 def test_a_wrong_number_of_coordinates_is_refused(table: Path) -> None:

@@ -77,7 +77,7 @@ def test_training_and_evaluation_name_the_bad_record(
         ("secondary_structure", None, {"ss3": [3] * 6}, ["record 3 (p3)", "'ss3' has class 3", "0 to 2"]),
         ("secondary_structure", None, {"valid_mask": [1]}, ["record 3 (p3)", "'valid_mask' has 1 entries"]),
         ("remote_homology", None, {"fold_label": 1195}, ["record 3 (p3)", "1195", "0 to 1194"]),
-        ("remote_homology", None, {"fold_label": float("inf")}, ["record 3 (p3)", "not an integer"]),
+        ("remote_homology", None, {"fold_label": float("inf")}, ["record 3 (p3)", "not a finite number"]),
         ("contact_prediction", "proteinnet", {"tertiary": [[0, 0, 0]]}, ["record 3 (p3)", "'tertiary' has 1 entries"]),
         # six residues have no pair that is six apart: nothing here can be learned
         ("contact_prediction", "proteinnet", {}, ["proteinnet_train.lmdb", "nothing to learn from"]),
@@ -194,7 +194,7 @@ def test_substituted_characters_are_reported(models: Path, monkeypatch, capsys: 
         ("x.fasta", "", ["x.fasta", "no record"]),
         ("x.fasta", f">a\n{LONG}\n", ["x.fasta, record 1 (a)", "40000 residues"]),
         ("x.fasta", ">a\nMK\n>a\nMKV\n", ["x.fasta", "two proteins have the id 'a'"]),
-        ("x.json", '[{"a": 1}]', ["x.json, record 1", "no field 'primary'"]),
+        ("x.json", '[{"a": 1}]', ["x.json, record 1", "no sequence"]),
         ("x/a.npz", b"", ["a.npz"]),
         ("x/a.npz", b"PK\x03\x04junk", ["a.npz"]),
         ("x/a.npz", b"junk", ["a.npz"]),

@@ -20,6 +20,7 @@ from tape.datasets.index import DatasetIndex, index_of, unmasked_labels_of
 from tape.finetuning.run_directory import read_history
 from tape.main import run_eval
 from tape.registry import registry
+from tape.tasks import TASKS
 
 # Code as in the documentation of tape-proteins.
 SCRIPT = """
@@ -257,6 +258,7 @@ def test_examples_are_counted_and_named_by_the_third_party_data_set(
 def test_a_derived_data_set_may_override_index_and_labels(small_data: Path) -> None:
     class Labeled(SecondaryStructureDataset):  # reads the same records as the built-in data set
         field = "ss8"
+        task = TASKS["secondary_structure_8"]
 
     class Half(SecondaryStructureDataset):
         def __len__(self) -> int:

@@ -8,12 +8,12 @@ import pytest
 from pretrain.data.deduplication import DigestSet
 from pretrain.data.tokenization import Filters, tokenize_batch
 from tape.errors import ConfigError
-from tape.io.sequences import SequenceRecord
+from tape.io.records import Record
 from tape.tokenizers import TAPETokenizer, normalize_sequence
 
 
-def records(*sequences: str) -> list[SequenceRecord]:
-    return [SequenceRecord(str(i), sequence, f"x, record {i}") for i, sequence in enumerate(sequences)]
+def records(*sequences: str) -> list[Record]:
+    return [Record(str(i), sequence, f"x, record {i}") for i, sequence in enumerate(sequences)]
 
 
 @pytest.mark.parametrize("fraction", [-1.0, 1.1, float("nan")])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import lzma
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +26,7 @@ from pretrain.data.tokenization import UNKNOWN_MEANING
 from pretrain.tools.preprocess_data import main, preprocess
 from tape.errors import ConfigError, DataError
 from tape.io.lmdb_store import write_lmdb
+from tape.io.records import RecordOptions
 from tape.io.run_lock import lock_beside
 from tape.tokenizers import TAPETokenizer
 from tests.support.run_locks import locked_by_another
@@ -275,10 +278,42 @@ def test_nothing_to_write_is_an_error(tmp_path: Path) -> None:
         preprocess([], tmp_path / "out")
 
 
-def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+def test_a_pipe_is_read_once_and_hashed(tmp_path: Path) -> None:
+    content = b">a\nMKV\n"
     os.mkfifo(tmp_path / "x.fasta")
-    with pytest.raises(DataError, match=r"x\.fasta: a pipe; .*write it to a file first"):
+    writer = threading.Thread(target=(tmp_path / "x.fasta").write_bytes, args=(content,))
+    writer.start()
+    summary = preprocess([tmp_path / "x.fasta"], tmp_path / "out")
+    writer.join()
+    (source,) = summary.corpora[0].description.sources
+    assert (summary.documents, source.sha256) == (1, hashlib.sha256(content).hexdigest())
+    with pytest.raises(ConfigError, match=r"x\.fasta: can be read only once"):
+        preprocess([tmp_path / "x.fasta"], tmp_path / "two", ("text", "other"))
+
+
+def test_the_standard_input_is_read(tmp_path: Path, repository_root: Path) -> None:
+    command = [sys.executable, "pretrain/tools/preprocess_data.py", "--input", "-", "--format", "fasta.gz"]
+    data = gzip.compress(b">a\nMKV\n")
+    subprocess.run([*command, "--output-prefix", str(tmp_path / "x")], input=data, cwd=repository_root, check=True)
+    description = json.loads((tmp_path / "x_text_document.json").read_text())
+    assert description["sources"] == [{"path": "-", "sha256": hashlib.sha256(data).hexdigest(), "sequences": 1}]
+
+
+def test_nucleotides_are_refused_unless_allowed(tmp_path: Path) -> None:
+    (tmp_path / "x.fasta").write_text(">gene\n" + "ATGGCCATTGTAATGGGCCGCTGAAAGGGTGCC" * 3 + "\n")
+    with pytest.raises(DataError, match=r"x\.fasta: almost all letters .*--allow-nucleotides"):
         preprocess([tmp_path / "x.fasta"], tmp_path / "out")
+    assert preprocess([tmp_path / "x.fasta"], tmp_path / "out", allow_nucleotides=True).documents == 1
+
+
+def test_the_column_of_the_sequence_can_be_named(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("text,sequence\nof a protein,MKV\n")
+    with pytest.raises(DataError, match="'text' and 'sequence' may both be the sequence"):
+        preprocess([tmp_path / "x.csv"], tmp_path / "out")
+    summary = preprocess([tmp_path / "x.csv"], tmp_path / "out", records=RecordOptions(sequence_column="sequence"))
+    assert (summary.prefix.name, summary.tokens) == ("out_text_document", 3)
+    with pytest.raises(ConfigError, match="both name the column"):
+        preprocess([tmp_path / "x.csv"], tmp_path / "b", ("a",), records=RecordOptions(sequence_column="sequence"))
 
 
 def test_the_command_of_the_original_pipeline_is_accepted(
@@ -309,7 +344,7 @@ def test_split_sentences_names_the_output(tmp_path: Path, run_script: Callable) 
     ("arguments", "words"),
     [
         (["--input", "none.fasta"], ["none.fasta"]),
-        (["--input", "x.pdf"], ["x.pdf", "suffix"]),
+        (["--input", "x.pdf"], ["x.pdf", "No such file"]),
         (["--input", "x.json", "--vocab-file", "none.txt"], ["none.txt"]),
         (["--input", "x.json", "--tokenizer-type", "GPT2BPETokenizer"], ["byte pairs"]),
     ],
@@ -359,24 +394,11 @@ class _Run:
 
 
 # A pipe lets a test stop a run in the middle of its input. The tool refuses pipes, so this check is disabled.
-_TOOL_THAT_READS_PIPES = """
-import sys
-from pathlib import Path
-
-Path.is_fifo = lambda path: False
-
-from pretrain.tools.preprocess_data import main
-from tape.errors import run_cli
-
-sys.exit(run_cli(main))
-"""
-
-
 @contextmanager
 def _run_that_reads(folder: Path, workers: int) -> Iterator[_Run]:
     """A run in the middle of its input; the input ends with the block."""
     os.mkfifo(folder / "x.txt")
-    command = [sys.executable, "-c", _TOOL_THAT_READS_PIPES, "--input", "x.txt", "--output-prefix", "out"]
+    command = [sys.executable, str(Path(__file__).parents[3] / SCRIPT), "--input", "x.txt", "--output-prefix", "out"]
     expected = workers if workers > 1 else 0  # one worker is the process itself
     process = subprocess.Popen(
         [*command, "--workers", str(workers)],

@@ -42,7 +42,7 @@ def test_an_index_counts_changed_characters(write_split: Callable[..., Path]) ->
 
 
 def test_indexing_refuses_invalid_records_and_empty_files(write_split: Callable[..., Path]) -> None:
-    data = write_split("stability", "train", [{"primary": "AC"}, {"primary": "A1"}])
+    data = write_split("stability", "train", [{"primary": "AC", "stability_score": [1.0]}, {"primary": "A1"}])
     with pytest.raises(DataError, match=r"stability_train\.lmdb, record 1: unknown residue '1'"):
         StabilityDataset(data, "train").build_index()
     with pytest.raises(DataError, match="contains no record"):

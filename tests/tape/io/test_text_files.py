@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tape.errors import DataError
-from tape.io.sequences import read_rows, read_sequences
+from tape.io.records import open_records, open_rows
 from tape.io.text_files import LONGEST_LINE, open_text
 
 
@@ -46,13 +46,13 @@ def test_a_compressed_line_of_any_length_is_not_put_together(tmp_path: Path, suf
         for _ in range(LONGEST_LINE // (1 << 24) + 1):
             stream.write(block)
     with pytest.raises(DataError, match="is longer than 134,217,728 bytes") as caught:
-        list(read_sequences(path))
+        list(open_records(path))
     assert str(path) in str(caught.value)
 
 
 def test_a_json_list_may_be_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is read value by value, so its length is no problem."""
-    monkeypatch.setattr("tape.io.sequences.LONGEST_LINE", 10)
+    monkeypatch.setattr("tape.io.records.reader.LONGEST_LINE", 10)
     path = tmp_path / "x.json"
     path.write_text('[{"id": "a", "primary": "MKVLA"}, {"id": "b", "primary": "GG"}]')
-    assert [row.fields["id"] for row in read_rows(path)] == ["a", "b"]
+    assert [row.fields["id"] for row in open_rows(path)] == ["a", "b"]

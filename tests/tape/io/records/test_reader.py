@@ -11,9 +11,8 @@ import pytest
 import zstandard
 
 from tape.errors import DataError
-from tape.io import sequences as sequence_files
 from tape.io.lmdb_store import write_lmdb
-from tape.io.sequences import is_sequence_file, read_rows, read_sequences
+from tape.io.records import is_sequence_file, json_values, open_records, open_rows
 from tape.io.text_files import file_size, split_suffix
 
 FASTA = ">P1 first protein\nMKV\nLLA\n\n>P2\r\nac-d*J\r\n"
@@ -33,7 +32,7 @@ def write(path: Path, text: str, compression: str = "") -> Path:
 
 
 def pairs(path: Path) -> list[tuple[str, str]]:
-    return [(record.identifier, record.sequence) for record in read_sequences(path)]
+    return [(record.name, record.sequence) for record in open_records(path)]
 
 
 @pytest.mark.parametrize("compression", COMPRESS)
@@ -41,7 +40,7 @@ def pairs(path: Path) -> list[tuple[str, str]]:
 def test_fasta_is_read_with_any_compression(tmp_path: Path, suffix: str, compression: str) -> None:
     path = write(tmp_path / f"x{suffix}", FASTA, compression)
     assert pairs(path) == PAIRS
-    assert [record.where for record in read_sequences(path)] == [f"{path}, record 1 (P1)", f"{path}, record 2 (P2)"]
+    assert [record.where for record in open_records(path)] == [f"{path}, record 1 (P1)", f"{path}, record 2 (P2)"]
 
 
 def test_fasta_may_have_40000_residues_or_no_records(tmp_path: Path) -> None:
@@ -91,12 +90,12 @@ def test_lmdb_records_are_read_in_order(tmp_path: Path) -> None:
     write_lmdb(tmp_path / "pfam.lmdb", [{"primary": "MKV"}, {"primary": "AC", "id": b"x"}])
     assert pairs(tmp_path / "pfam.lmdb") == [("0", "MKV"), ("x", "AC")]
     # numbered like the keys of the file, as in the messages of LMDBReader
-    places = [record.where for record in read_sequences(tmp_path / "pfam.lmdb")]
+    places = [record.where for record in open_records(tmp_path / "pfam.lmdb")]
     assert places == [f"{tmp_path / 'pfam.lmdb'}, record 0 (0)", f"{tmp_path / 'pfam.lmdb'}, record 1 (x)"]
 
 
 def test_json_is_streamed_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sequence_files, "_CHUNK_CHARACTERS", 7)
+    monkeypatch.setattr(json_values, "_BLOCK_CHARACTERS", 7)
     records = [{"id": str(i), "text": "ACDEF" * i} for i in range(1, 30)]
     expected = [(record["id"], record["text"]) for record in records]
     assert pairs(write(tmp_path / "list.json", json.dumps(records, indent=1))) == expected
@@ -121,7 +120,7 @@ def test_empty_record_is_named(tmp_path: Path, name: str, text: str, record: str
 def test_empty_records_can_be_skipped_and_counted(tmp_path: Path) -> None:
     path = write(tmp_path / "e.fasta", ">a\nMK\n>empty\n>c\nA\n")
     places: list[str] = []
-    assert [record.sequence for record in read_sequences(path, on_empty=places.append)] == ["MK", "A"]
+    assert [record.sequence for record in open_records(path, on_empty=places.append)] == ["MK", "A"]
     assert places == [f"{path}, record 2 (empty)"]
 
 
@@ -167,22 +166,24 @@ def test_several_zstd_frames_are_read(tmp_path: Path) -> None:
 def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent\.fasta: No such file"):
         pairs(tmp_path / "absent.fasta")
-    (tmp_path / "binary.fasta").write_bytes(b">a\n\xff\xfe\x00")
-    with pytest.raises(DataError, match=r"binary\.fasta: not UTF-8"):
+    (tmp_path / "binary.fasta").write_bytes(b">a\n\xff\xfe")
+    with pytest.raises(DataError, match=r"binary\.fasta, line 2: not UTF-8"):
         pairs(tmp_path / "binary.fasta")
 
 
 def test_rows_have_the_fields_of_the_header(tmp_path: Path) -> None:
-    rows = list(read_rows(write(tmp_path / "x.csv", "\ufeffprimary, fold_label\nAC, 3\n")))
+    rows = list(open_rows(write(tmp_path / "x.csv", "\ufeffprimary, fold_label\nAC, 3\n")))
     assert rows[0].fields == {"primary": "AC", "fold_label": "3"}
     assert rows[0].where.endswith("x.csv, record 1")
     with pytest.raises(DataError, match="unknown suffix"):
-        read_rows(tmp_path / "x.txt")
+        open_rows(tmp_path / "x.pdb")
+    with pytest.raises(DataError, match="records of text have no fields"):
+        open_rows(tmp_path / "x.txt")
 
 
 def test_fields_are_read_from_fasta_headers(tmp_path: Path) -> None:
     path = write(tmp_path / "x.fasta", ">d1abc_ fold_label=3 ss3=HH\nAC\n>fold_label=4\nD\n")
-    assert [row.fields for row in read_rows(path)] == [
+    assert [row.fields for row in open_rows(path)] == [
         {"id": "d1abc_", "fold_label": "3", "ss3": "HH", "primary": "AC\n"},
         {"fold_label": "4", "primary": "D\n"},
     ]
@@ -192,7 +193,7 @@ def test_fields_are_read_from_fasta_headers(tmp_path: Path) -> None:
 def test_progress_adds_up_to_the_file_size(tmp_path: Path, compression: str) -> None:
     path = write(tmp_path / "x.fasta", "".join(f">{i}\nACD\n" for i in range(500)), compression)
     steps: list[int] = []
-    assert sum(1 for _ in read_sequences(path, progress=steps.append)) == 500
+    assert sum(1 for _ in open_records(path, progress=steps.append)) == 500
     assert sum(steps) == file_size(path)
 
 
@@ -204,7 +205,7 @@ def test_suffixes_are_split_case_insensitively() -> None:
 
 
 def test_the_real_corpus_is_read(shared_data: Path) -> None:
-    first = next(read_sequences(shared_data / "corpus" / "swissprot_train.fasta.xz"))
+    first = next(open_records(shared_data / "corpus" / "swissprot_train.fasta.xz"))
     assert (first.identifier, first.sequence) == ("P83570", "GW")
-    chains = read_sequences(shared_data / "structures" / "pdb_valid.tsv.xz")
+    chains = open_records(shared_data / "structures" / "pdb_valid.tsv.xz")
     assert sum(1 for _ in chains) == 224

@@ -1,0 +1,97 @@
+"""FASTA and a3m.
+
+A record is a header line, which begins with ``>``, and any number of lines with residues. Lines that begin with ``;``
+are comments. The id is the first word of the header, unless that has the form ``name=value``; such words are fields.
+Headers may be in Latin-1.
+
+a3m (HH-suite) is FASTA of an alignment: gaps are ``-`` and ``.``, and lower case marks insertions relative to the first
+sequence. Lines that begin with ``#`` are comments, and records named ``ss_pred``, ``ss_conf``, ``ss_dssp``,
+``sa_dssp``, ``aa_dssp`` and ``aa_pred`` annotate the alignment; both are skipped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import IO
+
+from tape.errors import DataError
+from tape.io.text_files import LONGEST_LINE, as_latin1, check_text, has_undecodable_bytes
+
+from .record import Row
+
+_A3M_ANNOTATIONS = frozenset({"ss_pred", "ss_conf", "ss_dssp", "sa_dssp", "aa_dssp", "aa_pred"})
+_FIELD = re.compile(r"[A-Za-z_][\w.-]*=")
+
+
+def fasta_rows(stream: IO[str], name: str, with_fields: bool = False) -> Iterator[Row]:
+    """Rows with ``primary`` and, if the header has one, ``id``.
+
+    Args:
+        stream: the file.
+        name: its name, for messages.
+        with_fields: also read fields from headers such as ``>id fold_label=3``.
+    """
+    for number, (header, sequence) in enumerate(_entries(stream, name, (";",)), start=1):
+        yield Row(_fields(header, sequence, with_fields), f"{name}, record {number}")
+
+
+def a3m_rows(stream: IO[str], name: str) -> Iterator[Row]:
+    """Rows with ``primary`` and, if the header has one, ``id``; annotations of the alignment are skipped."""
+    number = 0
+    for header, sequence in _entries(stream, name, (";", "#")):
+        fields = _fields(header, sequence, False)
+        if fields.get("id") not in _A3M_ANNOTATIONS:
+            number += 1
+            yield Row(fields, f"{name}, record {number}", aligned=True)
+
+
+def _fields(header: str, sequence: str, with_fields: bool) -> dict[str, str]:
+    words = header.split() if with_fields else header.split(maxsplit=1)[:1]
+    fields = dict(word.split("=", 1) for word in words if _FIELD.match(word)) if with_fields else {}
+    if words and not _FIELD.match(words[0]):
+        fields["id"] = words[0]
+    fields["primary"] = sequence
+    return fields
+
+
+def _entries(stream: IO[str], name: str, comments: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """(header without ``>``, lines of the sequence joined) of each record."""
+    header: str | None = None
+    lines: list[str] = []
+    start = size = 0
+    for number, line in enumerate(stream, start=1):
+        if line.startswith(">"):
+            if header is not None:
+                yield header, _sequence(lines, f"{name}, line", start)
+            header, lines, start, size = _header(line, f"{name}, line {number}"), [], number + 1, 0
+        elif line.startswith(comments):
+            lines.append("")  # keeps the numbers of lines right
+        elif header is not None:
+            size += len(line)
+            if size > LONGEST_LINE:
+                raise DataError(
+                    f"{name}, line {number}: a record of more than {LONGEST_LINE:,} characters, the limit; this is not"
+                    " a file of proteins"
+                )
+            lines.append(line)
+        elif line.strip():
+            check_text(line, f"{name}, line {number}")
+            raise DataError(f"{name}, line {number}: not FASTA: expected a header line starting with '>'")
+    if header is not None:
+        yield header, _sequence(lines, f"{name}, line", start)
+
+
+def _header(line: str, where: str) -> str:
+    if not line.isascii() and has_undecodable_bytes(line):
+        line = as_latin1(line)
+    check_text(line, where)
+    return line[1:]
+
+
+def _sequence(lines: list[str], where: str, start: int) -> str:
+    sequence = "".join(lines)
+    if not sequence.isascii() or "\0" in sequence:
+        for number, line in enumerate(lines, start=start):
+            check_text(line, f"{where} {number}")
+    return sequence

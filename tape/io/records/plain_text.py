@@ -1,0 +1,34 @@
+"""Text files: one sequence per line, optionally with an id before a tab. Empty lines are skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import IO
+
+from tape.errors import DataError
+from tape.io.text_files import check_text
+
+from .record import Row
+
+
+def text_rows(stream: IO[str], name: str) -> Iterator[Row]:
+    """Rows with ``primary`` and, if there is a tab, ``id``.
+
+    Raises:
+        DataError: a line is a header or comment of FASTA.
+    """
+    record = 0
+    for number, line in enumerate(stream, start=1):
+        if not line.strip():
+            continue
+        if "\0" in line or not line.isascii():
+            check_text(line, f"{name}, line {number}")
+        if line.lstrip().startswith((">", ";")):
+            raise DataError(
+                f"{name}, line {number}: begins with {line.lstrip()[0]!r} as a line of FASTA does, but the file is read"
+                " as one sequence per line; --format fasta reads it as FASTA"
+            )
+        record += 1
+        identifier, tab, sequence = line.rstrip("\r\n").partition("\t")
+        fields = {"id": identifier.strip(), "primary": sequence} if tab else {"primary": line}
+        yield Row(fields, f"{name}, record {record}")

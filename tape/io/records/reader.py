@@ -1,0 +1,184 @@
+"""Opening files of records: :func:`open_records` for proteins, :func:`open_rows` for tables without a sequence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+from typing import IO
+
+from tape.errors import DataError
+from tape.io.lmdb_store import LMDBReader
+from tape.io.text_files import (
+    LONGEST_LINE,
+    Digest,
+    ReadCallback,
+    decode,
+    display_name,
+    file_size,
+    open_bytes,
+    split_suffix,
+)
+
+from .fasta import a3m_rows, fasta_rows
+from .formats import (
+    LABELED_FORMATS,
+    LABELED_SUFFIXES,
+    NUCLEOTIDE_SUFFIXES,
+    format_of_content,
+    format_of_suffix,
+    list_suffixes,
+    parse_format,
+)
+from .json_values import json_rows, jsonl_rows
+from .nucleotides import ENOUGH_LETTERS, NucleotideCounter
+from .plain_text import text_rows
+from .record import Record, RecordOptions, Row, record_of
+from .stockholm import stockholm_rows
+from .tables import csv_rows, tsv_rows
+
+_PARSERS: dict[str, Callable[[IO[str], str], Iterator[Row]]] = {
+    "a3m": a3m_rows,
+    "stockholm": stockholm_rows,
+    "jsonl": jsonl_rows,
+    "json": json_rows,
+    "csv": csv_rows,
+    "tsv": tsv_rows,
+    "text": text_rows,
+}
+
+
+class Nucleotides(Enum):
+    """What is done with a file of nucleotide sequences."""
+
+    WARN = "warn"
+    REFUSE = "refuse"
+    ALLOW = "allow"
+
+
+def open_records(
+    path: str | os.PathLike[str],
+    options: RecordOptions = RecordOptions(),
+    *,
+    with_fields: bool = False,
+    progress: ReadCallback | None = None,
+    on_empty: Callable[[str], object] | None = None,
+    nucleotides: Nucleotides = Nucleotides.WARN,
+    digest: Digest | None = None,
+) -> Iterator[Record]:
+    """Yield the proteins of a file in any format of :mod:`tape.io.records`, in file order.
+
+    Args:
+        path: the file, an LMDB directory, a pipe, or ``-`` for the standard input.
+        options: format, and columns of the sequence and the id.
+        with_fields: keep the other columns, such as labels, in the records.
+        progress: called with the number of (compressed) bytes that were just read; they add up to
+            :func:`tape.io.text_files.file_size`.
+        on_empty: called with file and number of an empty record, which is skipped; by default, it is an error.
+        nucleotides: what to do if almost all letters are those of nucleotides.
+        digest: hash object to which the bytes of the file are added; not for LMDB.
+
+    Raises:
+        DataError: the file is missing, damaged or of unknown format, a record is empty, or its sequence or id can't be
+            determined. Names file and record.
+    """
+    rows = _rows(path, options, with_fields, progress, digest)
+    records = (record_of(row, options, number, with_fields) for number, row in enumerate(rows))
+    return _without_nucleotides(_without_empty(records, on_empty or _refuse_empty), path, nucleotides)
+
+
+def open_rows(
+    path: str | os.PathLike[str], options: RecordOptions = RecordOptions(), progress: ReadCallback | None = None
+) -> Iterator[Row]:
+    """Yield all fields of each record of a file with labels; a sequence is not required.
+
+    FASTA headers have fields as ``>id name=value name=value``, and the sequence is the field ``primary``.
+
+    Args:
+        path: .jsonl, .json, .csv, .tsv, FASTA (compressed or not) or .lmdb.
+        options: only the format is used.
+        progress: see :func:`open_records`.
+
+    Raises:
+        DataError: the format has no fields, or the file is invalid. Names file and record.
+    """
+    chosen = format_of_suffix(path) if options.format is None else parse_format(options.format)[0]
+    if chosen is None:
+        raise DataError(
+            f"{display_name(path)}: unknown suffix; records with fields come as {list_suffixes(LABELED_SUFFIXES)};"
+            " --format names the format of a file with another name"
+        )
+    if chosen not in LABELED_FORMATS:
+        raise DataError(
+            f"{display_name(path)}: records of {chosen} have no fields; use {list_suffixes(LABELED_SUFFIXES)}"
+        )
+    return _rows(path, options, True, progress)
+
+
+def _rows(
+    path: str | os.PathLike[str],
+    options: RecordOptions,
+    with_fields: bool,
+    progress: ReadCallback | None,
+    digest: Digest | None = None,
+) -> Iterator[Row]:
+    name, compression = (None, None) if options.format is None else parse_format(options.format)
+    name = name or format_of_suffix(path)
+    if name == "lmdb":
+        yield from _lmdb_rows(Path(path), options, progress)
+        return
+    with open_bytes(path, progress, compression=compression, digest=digest) as source:
+        if name is None or (name == "text" and options.format is None):
+            name = format_of_content(path, source)
+        stream = decode(source, path, None if name == "json" else LONGEST_LINE)
+        shown = display_name(path)
+        yield from fasta_rows(stream, shown, with_fields) if name == "fasta" else _PARSERS[name](stream, shown)
+        if digest is not None:
+            while source.read1():  # what follows the last record, such as a closing bracket
+                pass
+
+
+def _lmdb_rows(path: Path, options: RecordOptions, progress: ReadCallback | None) -> Iterator[Row]:
+    with LMDBReader(path) as reader:
+        share = file_size(path) // max(1, len(reader))  # bytes per record on average
+        for key, fields in enumerate(reader):  # from 0, as the keys of the file and the messages of LMDBReader
+            if "primary" in fields and options.sequence_column is None:  # TAPE's column, whatever else there is
+                fields = {name: value for name, value in fields.items() if name not in ("text", "sequence")}
+            yield Row(fields, f"{path}, record {key}")
+            if progress is not None:
+                progress(share)
+
+
+def _without_empty(records: Iterator[Record], on_empty: Callable[[str], object]) -> Iterator[Record]:
+    for record in records:
+        if record.sequence:
+            yield record
+        else:
+            on_empty(record.where)
+
+
+def _refuse_empty(where: str) -> None:
+    raise DataError(f"{where}: empty record: a header without residues; remove it from the file")
+
+
+def _without_nucleotides(
+    records: Iterator[Record], path: str | os.PathLike[str], nucleotides: Nucleotides
+) -> Iterator[Record]:
+    if nucleotides == Nucleotides.ALLOW:
+        yield from records
+        return
+    counter = NucleotideCounter()
+    report = counter.refuse if nucleotides == Nucleotides.REFUSE else counter.warn
+    is_reported = split_suffix(path)[0] in NUCLEOTIDE_SUFFIXES
+    if is_reported:
+        report(path)
+    for record in records:
+        if not is_reported:
+            counter.add(record.sequence)
+            if counter.letters >= ENOUGH_LETTERS:  # early, before hours of work
+                report(path)
+                is_reported = True
+        yield record
+    if not is_reported:
+        report(path)

@@ -1,0 +1,190 @@
+"""One record of a file of proteins: which of its columns are the sequence and the id, and which ids are allowed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tape.errors import DataError
+
+SEQUENCE_COLUMNS = ("text", "primary", "sequence")
+ID_COLUMNS = ("id", "identifier", "name")
+LONGEST_ID = 4096  # characters
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
+_LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_GAPS = str.maketrans("", "", "-.")
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """How a file of records is read.
+
+    Attributes:
+        format: a name of :data:`tape.io.records.formats.FORMATS`, with the suffix of a compression after it where the
+            file is compressed (``csv.gz``); None: according to the file's suffix.
+        sequence_column: column with the sequence in JSON, tables and LMDB; None: the one of :data:`SEQUENCE_COLUMNS`
+            that exists.
+        id_column: column with the id; None: the first of :data:`ID_COLUMNS` that has a value.
+    """
+
+    format: str | None = None
+    sequence_column: str | None = None
+    id_column: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """All fields of one record, before its sequence and id are chosen.
+
+    Attributes:
+        fields: column -> value: text in tables and FASTA, any JSON value in JSON, any object in LMDB.
+        where: file and number of the record, for messages.
+        aligned: whether the sequence is a row of an alignment, in which ``-`` and ``.`` are gaps.
+    """
+
+    fields: Mapping[str, Any]
+    where: str
+    aligned: bool = False
+
+
+@dataclass(frozen=True)
+class Record:
+    """One protein of a file.
+
+    Attributes:
+        identifier: its id; None if it has none.
+        sequence: the residues as written, without white space. Not empty.
+        where: file, record (from 1) and id for error messages: ``"file.fasta.xz, record 17 (P83570)"``.
+        number: its number in the file, from 0.
+        fields: its other columns, if they were asked for.
+        aligned: whether the sequence is a row of an alignment, in which ``-`` and ``.`` are gaps.
+    """
+
+    identifier: str | None
+    sequence: str
+    where: str
+    number: int = 0
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    aligned: bool = False
+
+    @property
+    def name(self) -> str:
+        """The id, or the number if there is none."""
+        return str(self.number) if self.identifier is None else self.identifier
+
+    @property
+    def residues(self) -> str:
+        """The sequence, without the gaps of an alignment. Insertions (lower case in a3m) are residues."""
+        return self.sequence.translate(_GAPS) if self.aligned else self.sequence
+
+
+def sequence_column(row: Row, options: RecordOptions, allowed: Sequence[str] = SEQUENCE_COLUMNS) -> str:
+    """The column of ``row`` that contains its sequence.
+
+    Raises:
+        DataError: there is none, or several candidates have a value. Names them and the option that chooses one.
+    """
+    if options.sequence_column is not None:
+        if options.sequence_column not in row.fields:
+            raise DataError(f"{row.where}: no column {options.sequence_column!r}; it has {_names(row)}")
+        return options.sequence_column
+    present = [name for name in allowed if name in row.fields]
+    if len(present) > 1:
+        present = [name for name in present if row.fields[name] is not None] or present[:1]
+    if not present:
+        raise DataError(
+            f"{row.where}: no sequence: its fields are {_names(row)}, not {' or '.join(allowed)};"
+            " --sequence-column NAME reads another column"
+        )
+    if len(present) > 1:
+        raise DataError(
+            f"{row.where}: {' and '.join(map(repr, present))} may both be the sequence; choose one with"
+            " --sequence-column NAME"
+        )
+    return present[0]
+
+
+def _names(row: Row) -> str:
+    names = [str(name)[:40] for name in row.fields]
+    return ", ".join(names[:20]) + (" ..." if len(names) > 20 else "") or "none"
+
+
+def identifier_of(row: Row, options: RecordOptions) -> str | None:
+    """The id of a record; None if it has none.
+
+    Raises:
+        DataError: the column that was asked for does not exist, or the id can't be used; see :func:`check_identifier`.
+    """
+    if options.id_column is None:
+        value = next((row.fields[name] for name in ID_COLUMNS if row.fields.get(name) not in (None, "")), None)
+    elif options.id_column not in row.fields:
+        raise DataError(f"{row.where}: no column {options.id_column!r} with ids; it has {_names(row)}")
+    else:
+        value = row.fields[options.id_column]
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, bytes):  # in TAPE's published LMDB files
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise DataError(f"{row.where}: an id is text or a number, not {type(value).__name__}")
+    return check_identifier(str(value).strip(), row.where)
+
+
+def check_identifier(identifier: str, where: str) -> str:
+    """Check that an id can be stored in every output file, and return it.
+
+    Args:
+        identifier: the id.
+        where: file and record, for the message.
+
+    Raises:
+        DataError: it has control characters or half of a surrogate pair, or is longer than :data:`LONGEST_ID`.
+    """
+    if len(identifier) > LONGEST_ID:
+        raise DataError(f"{where}: its id has {len(identifier):,} characters; at most {LONGEST_ID:,} are allowed")
+    if not identifier.isprintable():
+        if _CONTROL_CHARACTER.search(identifier):
+            raise DataError(f"{where}: its id {identifier[:40]!r} has control characters, such as NUL; remove them")
+        if _LONE_SURROGATE.search(identifier):
+            raise DataError(
+                f"{where}: its id {identifier[:40]!r} has half of a surrogate pair, which no file can store"
+            )
+    return identifier
+
+
+def names_of(identifiers: Iterable[str | None]) -> list[str]:
+    """A name for each record: its id, or its number from 0 if it has none.
+
+    A number that is the id of another record gets ``unnamed_`` before it.
+    """
+    identifiers = list(identifiers)
+    given = {identifier for identifier in identifiers if identifier is not None}
+    names = []
+    for number, identifier in enumerate(identifiers):
+        name = str(number) if identifier is None else identifier
+        while identifier is None and name in given:
+            name = f"unnamed_{name}"
+        names.append(name)
+    return names
+
+
+def record_of(row: Row, options: RecordOptions, number: int, with_fields: bool) -> Record:
+    """The record of a row; its sequence may be empty.
+
+    Raises:
+        DataError: it has no sequence, several candidates for it, or an id that can't be used.
+    """
+    column = sequence_column(row, options)
+    sequence = row.fields[column]
+    if not isinstance(sequence, str):
+        raise DataError(f"{row.where}: {column!r} must be text, not {type(sequence).__name__}")
+    identifier = identifier_of(row, options)
+    others = {name: value for name, value in row.fields.items() if name != column} if with_fields else {}
+    where = row.where if identifier is None else f"{row.where} ({_shortened(identifier)})"
+    return Record(identifier, "".join(sequence.split()), where, number, others, row.aligned)
+
+
+def _shortened(identifier: str) -> str:
+    return identifier if len(identifier) <= 80 else f"{identifier[:77]}..."
