@@ -6,6 +6,7 @@
     python converter/megatron-converter.py -src models/out -out mega --to megatron --tensor-model-parallel-size 2
     python converter/megatron-converter.py -src models/out -out hf --to huggingface
     python converter/megatron-converter.py --verify-only models/out hf
+    python converter/megatron-converter.py --check models/out
 
 `-src` is a `--save` directory of pretrain_tape.py, a Megatron-LM checkpoint directory, a single `.pt` file, a TAPE
 model directory (of this project, ProteinLM or tape-proteins 0.5), or a Hugging Face directory of a MegatronBert or Bert
@@ -25,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from converter.convert import LM_HEADS, ConversionRequest, convert, verify_only
 from converter.formats.base import FORMATS
 from converter.options import SourceOptions, parse_dtype
+from converter.record import check_files
 from tape.errors import run_cli
 from tape.io.vocabulary_files import read_vocabulary_file
 from tape.runtime.memory import return_large_blocks
@@ -59,6 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="write nothing; compare two existing models in any formats. Options about the source apply to A, whose"
         " weights are rounded to B's data type if that is half precision",
     )
+    add(
+        "--check",
+        type=Path,
+        metavar="RESULT",
+        help="write nothing; compare the files of a conversion, and of its source, with the hashes in conversion.json",
+    )
     add("-dst", "--dst", type=Path, help="existing TAPE checkpoint whose names and shapes the result must have")
     add(
         "-dtp",
@@ -84,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="keep, drop, or (huggingface) approximate a head with another activation than the blocks (default keep)",
     )
     add("--overwrite", action="store_true", help="replace an output that is not an earlier conversion")
-    add("--no-verify", action="store_true", help="read a model directory that differs from its SHA256SUMS")
+    add("--no-verify", action="store_true", help="read files that differ from SHA256SUMS or conversion.json")
     group = parser.add_argument_group("settings of a Megatron checkpoint that was saved without its arguments")
     add = group.add_argument
     add("--checkpoint-version", type=float, help="0, 1, 2 or 3: order of the query/key/value rows")
@@ -127,10 +135,13 @@ def _argument_names(given: list[str] | None) -> tuple[str, ...] | None:
 
 
 def reject_writing_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Reject options about the result with ``--verify-only``, which would otherwise be ignored silently."""
+    """Reject options about the result where nothing is written, which would otherwise be ignored silently."""
     given = [flag for name, flag in WRITING.items() if getattr(arguments, name) != parser.get_default(name)]
+    if arguments.check and arguments.verify_only:
+        given.append("--verify-only")
     if given:
-        parser.error(f"--verify-only names both models and writes nothing; remove {', '.join(given)}")
+        mode = "--check names the result" if arguments.check else "--verify-only names both models"
+        parser.error(f"{mode} and writes nothing; remove {', '.join(given)}")
 
 
 def show(line: str) -> None:
@@ -146,14 +157,23 @@ def verify(arguments: argparse.Namespace) -> None:
     show(json.dumps(certificate.as_json(), indent=2))
 
 
+def check(result: Path) -> None:
+    """Print whether the files of a conversion are unchanged, one per line."""
+    for line in check_files(result):
+        show(line)
+
+
 def main() -> None:
     parser = build_parser()
     arguments = parser.parse_args()
-    if arguments.verify_only:
+    if arguments.check or arguments.verify_only:
         reject_writing_options(parser, arguments)
+    if arguments.check:
+        return check(arguments.check)
+    if arguments.verify_only:
         return verify(arguments)
     if not arguments.src or not arguments.out:
-        parser.error("give -src and -out, or --verify-only A B")
+        parser.error("give -src and -out, --verify-only A B, or --check RESULT")
     request = ConversionRequest(
         source=arguments.src,
         out=arguments.out,

@@ -116,6 +116,21 @@ def test_verify_only_refuses_output_options(
     assert f"writes nothing; remove {flags}\n" in capsys.readouterr().err
 
 
+def test_check_prints_the_state_of_every_file(
+    tmp_path: Path,
+    mega: Path,
+    repository_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call(monkeypatch, repository_root, "-src", mega, "-out", tmp_path / "out") == 0
+    capsys.readouterr()
+    assert call(monkeypatch, repository_root, "--check", tmp_path / "out") == 0
+    assert "result: model.safetensors: unchanged\n" in capsys.readouterr().out
+    assert call(monkeypatch, repository_root, "--check", tmp_path / "out", "-out", "x") == 2
+    assert "--check names the result and writes nothing; remove -out\n" in capsys.readouterr().err
+
+
 def test_a_truncated_file_is_a_one_line_error(
     tmp_path: Path,
     mega: Path,
