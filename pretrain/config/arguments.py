@@ -79,6 +79,19 @@ def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainCo
     Raises:
         ConfigError: for an unknown flag, an invalid value, or values that contradict each other.
     """
+    files = [word[1:] for word in arguments if word.startswith("@")]
+    try:
+        return _config(arguments, world_size)
+    except UnicodeDecodeError as error:
+        problem = f"not a text file with flags ({error.reason} at byte {error.start})"
+        raise ConfigError(f"{' or '.join(files)}: {problem}") from error
+    except ConfigError as error:
+        if not files:
+            raise
+        raise ConfigError(f"{error}; flags were also read from {', '.join(files)}") from error
+
+
+def _config(arguments: Sequence[str], world_size: int) -> PretrainConfig:
     options, notices = _parse(arguments)
     world_size, dry_run = _dry_run(options, world_size)
     dims = _dims(options, world_size)
@@ -109,11 +122,7 @@ def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainCo
 
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
-    try:
-        options = make_parser().parse_args(list(arguments))
-    except UnicodeDecodeError as error:
-        files = " or ".join(word.removeprefix("@") for word in arguments if word.startswith("@"))
-        raise ConfigError(f"{files}: not a text file with flags ({error.reason} at byte {error.start})") from error
+    options = make_parser().parse_args(list(arguments))
     notices = []
     for flag, (_, reason) in IGNORED_FLAGS.items():
         name = "ignored_" + flag

@@ -21,6 +21,7 @@ from tape.finetuning.config import (
     ResumeConfig,
 )
 from tape.finetuning.resume import complete_options
+from tape.io.run_layout import ARGUMENTS_NAME
 from tape.registry import registry
 from tape.tasks import TaskType
 
@@ -79,6 +80,15 @@ def _finetune_config(options: dict[str, Any], given: list[str]) -> FinetuneConfi
     if resume is not None and options["from_pretrained"] is not None:
         options, changes = complete_options(options, options["given_options"])
         resume = ResumeConfig(tuple(changes))
+        try:
+            return _checked_config(options, resume)
+        except ConfigError as error:
+            run = options["from_pretrained"]
+            raise ConfigError(f"{error}; options that were not given are those of {run} ({ARGUMENTS_NAME})") from error
+    return _checked_config(options, resume)
+
+
+def _checked_config(options: dict[str, Any], resume: ResumeConfig | None) -> FinetuneConfig:
     config = FinetuneConfig(
         task=options["task"],
         model=_model_config(options),

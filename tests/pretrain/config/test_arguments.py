@@ -218,3 +218,10 @@ def test_a_file_of_flags_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "flags.txt").write_bytes(b"--lr 1e-3 \xb2")
     with pytest.raises(ConfigError, match=r"flags\.txt: not a text file with flags \(invalid start byte at byte 10\)"):
         parse_arguments([*MINIMAL, f"@{tmp_path}/flags.txt"])
+
+
+def test_errors_in_a_file_of_flags_name_it(tmp_path: Path) -> None:
+    for text in ("--no-such-flag", "--lr many", "--train-samples 8", "--split 0,0,0 --no-such"):
+        (tmp_path / "flags.txt").write_text(text)
+        with pytest.raises(ConfigError, match=r"flags were also read from .*flags\.txt"):
+            parse_arguments([*MINIMAL, f"@{tmp_path}/flags.txt"])

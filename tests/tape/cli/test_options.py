@@ -172,3 +172,11 @@ def test_the_evaluation_of_a_run_has_its_settings(tmp_path: Path) -> None:
     words = ["--data_dir", str(tmp_path), "--max_tokens", "64", "--length", "crop", "--batch_size", "3", "--seed", "7"]
     of_run = finetune_config(["onehot", "stability", *words]).evaluation_of(Path("run"), "valid")
     assert of_run == eval_config(["onehot", "stability", "run", "--split", "valid", *words])
+
+
+def test_an_option_of_the_resumed_run_that_cannot_be_used_is_attributed_to_it(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "args.json").write_text('{"num_log_iter": -5}')
+    words = ["transformer", "stability", "--from_pretrained", str(tmp_path / "1"), "--resume_from_checkpoint"]
+    with pytest.raises(ConfigError, match=rf"--num_log_iter must be .* are those of {tmp_path / '1'} \(args\.json\)"):
+        finetune_config(words)
