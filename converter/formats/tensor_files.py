@@ -7,7 +7,6 @@ completely.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from converter.safe_load import load_checkpoint_file
 from tape.errors import CheckpointError, quoted
-from tape.io.checksums import verify_crcs
+from tape.io.checksums import is_zip, verify_crcs
 from tape.io.json_files import read_json_object
 from tape.models.lazy_tensors import SAFETENSORS_DTYPES, LazyState, LazyTensor
 
@@ -33,7 +32,7 @@ class PickledFile:
         self._content: Any = None
         self._bytes_read = 0
         self._checked = False
-        self._mapped = zipfile.is_zipfile(path) if path.is_file() else False
+        self._mapped = is_zip(path) if path.is_file() else False
 
     def content(self) -> Any:
         """The content of the file. Its tensors may point into the memory map and must not be kept.

@@ -111,8 +111,8 @@ class RestrictedUnpickler:
             value = self._run()
             check_values(value, self._types, _SPARE_VALUES + _REPETITIONS * (self.position - start))
         except _DAMAGES as error:
-            reason = "not enough memory" if isinstance(error, MemoryError) else f"{type(error).__name__}: {error}"
-            raise RefusedPickleError(f"damaged at byte {self.position} ({reason[:200]})") from error
+            reason = "not enough memory" if isinstance(error, MemoryError) else type(error).__name__
+            raise RefusedPickleError(f"damaged at byte {self.position} ({reason})") from error
         return value
 
     def _run(self) -> Any:

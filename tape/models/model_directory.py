@@ -1,15 +1,14 @@
 """Reading and writing model directories: ``config.json``, weights, ``vocabulary.json`` and ``provenance.json``.
 
-The weights are in ``model.safetensors``, or as a plain state dict in ``pytorch_model.bin``. Pickles are loaded with
-``weights_only``, so that an untrusted file can't run code. ``SHA256SUMS`` has the sums of these files, which are
-verified on loading; directories without it, such as TAPE's and Hugging Face's, load without that check.
+The weights are in ``model.safetensors``, or as a plain state dict in ``pytorch_model.bin``, which is read by
+:mod:`tape.models.torch_files`, so that an untrusted file can't run code. ``SHA256SUMS`` has the sums of these files,
+which are verified on loading; directories without it, such as TAPE's and Hugging Face's, load without that check.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from tape.io.json_files import read_json_object
 from tape.tokenizers import TAPETokenizer
 
 from .lazy_tensors import LazyTensor, write_safetensors
+from .torch_files import load_torch_file
 
 SAFETENSORS_NAME = "model.safetensors"
 BIN_NAME = "pytorch_model.bin"
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_weights_only(path: str | os.PathLike[str], *, verify: bool = True) -> Any:
-    """``torch.load`` on the CPU with ``weights_only``. Reads zip files, the older format and protocol-2 pickles.
+    """Load a file of ``torch.save`` onto the CPU, see :func:`tape.models.torch_files.load_torch_file`.
 
     Args:
         path: the file.
@@ -56,15 +56,7 @@ def load_weights_only(path: str | os.PathLike[str], *, verify: bool = True) -> A
         verify_crcs(path)
     elif verify:
         logger.info("%s: in PyTorch's format before version 1.6, which has no checksums", path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: refused or damaged; only tensors and plain data are loaded") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[
-            0
-        ]  # an empty file raises an error without a message
-        raise CheckpointError(f"{path}: damaged or not a PyTorch file ({reason})") from error
+    return load_torch_file(path)
 
 
 def load_state_dict(path: str | os.PathLike[str], *, verify: bool = True) -> StateDict:

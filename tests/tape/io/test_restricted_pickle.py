@@ -73,6 +73,7 @@ def load(*instructions: bytes) -> Any:
     return restricted_loads(pickled(*instructions), "file, record 3")
 
 
+# bug 35 in docs/compatibility.md
 @pytest.mark.parametrize(
     "hostile",
     [
