@@ -131,7 +131,7 @@ def join_process_group(
     """
     endpoint = find_endpoint(launch, os.environ)
     seconds = min(JOIN_SECONDS, timeout.total_seconds() if timeout is not None else JOIN_SECONDS)
-    if not serves_store(launch, os.environ):
+    if endpoint is not None and not serves_store(launch, os.environ):
         wait_for_server(endpoint, launch, seconds)
     try:
         store, rank, world_size = next(

@@ -32,8 +32,8 @@ class Endpoint:
         return f"MASTER_ADDR={self.host}, MASTER_PORT={self.port}"
 
 
-def find_endpoint(launch: Launch, environment: Mapping[str, str]) -> Endpoint:
-    """The endpoint of a run of several processes.
+def find_endpoint(launch: Launch, environment: Mapping[str, str]) -> Endpoint | None:
+    """The endpoint of a run of several processes; None if they meet in a file (``file://``).
 
     Args:
         launch: this process.
@@ -43,8 +43,10 @@ def find_endpoint(launch: Launch, environment: Mapping[str, str]) -> Endpoint:
         RendezvousError: a variable is missing, or its host can't be resolved here.
         ConfigError: a variable has an invalid form.
     """
-    check_address(environment)
     url = urlsplit(launch.rendezvous)
+    if url.scheme == "file":
+        return None
+    check_address(environment)
     if url.hostname is not None and url.port is not None:
         endpoint = Endpoint(url.hostname, url.port)
     else:
@@ -92,9 +94,16 @@ def wait_for_server(endpoint: Endpoint, launch: Launch, seconds: float) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def explain_failed_store(error: Exception, endpoint: Endpoint, launch: Launch, seconds: float) -> RendezvousError:
+def explain_failed_store(
+    error: Exception, endpoint: Endpoint | None, launch: Launch, seconds: float
+) -> RendezvousError:
     """The error for a store that could not be opened, or that not all processes have joined."""
     text = str(error)
+    if endpoint is None:
+        return RendezvousError(
+            f"rank {launch.rank} on {socket.gethostname()}: not all of the {launch.world_size} processes joined at "
+            f"{launch.rendezvous} within {seconds:.0f} s ({_first_line(error)})"
+        )
     if "EADDRINUSE" in text or "address already in use" in text.lower():
         return RendezvousError(
             f"MASTER_PORT={endpoint.port} is in use on {socket.gethostname()} by another run, or by one that is still "

@@ -41,6 +41,10 @@ def test_a_host_that_cannot_be_resolved_is_named() -> None:
         find_endpoint(TWO, environment)
 
 
+def test_processes_that_meet_in_a_file_have_no_endpoint() -> None:
+    assert find_endpoint(Launch(0, 2, 0, "file:///shared/run", "test"), {}) is None
+
+
 def test_rank_0_listens_unless_torchrun_does() -> None:
     assert serves_store(TWO, {})
     assert not serves_store(Launch(1, 2, 1), {})
