@@ -45,13 +45,18 @@ class Diagnosis:
         text: one line for the user.
         culprits: the ranks that caused it; empty if unknown.
         failed: whether a rank has announced its own failure, and exits by itself.
-        reported: whether another rank has already printed the reason.
+        reported_on: machines on which a rank has already printed the reason.
     """
 
     text: str
     culprits: tuple[Heartbeat, ...]
     failed: bool = False
-    reported: bool = False
+    reported_on: frozenset[str] = frozenset()
+
+    @property
+    def reported(self) -> bool:
+        """Whether a rank has already printed the reason."""
+        return bool(self.reported_on)
 
 
 def diagnose(statuses: Sequence[RankStatus], own_rank: int, machine: str, timeout_seconds: float) -> Diagnosis | None:
@@ -76,10 +81,12 @@ def diagnose(statuses: Sequence[RankStatus], own_rank: int, machine: str, timeou
 
 def find_reported_failure(heartbeats: Sequence[Heartbeat]) -> Diagnosis | None:
     """The reason that another rank has printed."""
-    for heartbeat in heartbeats:
+    reporting = [heartbeat for heartbeat in heartbeats if heartbeat.report is not None]
+    for heartbeat in reporting:
         if heartbeat.report is not None:
             culprits = tuple(other for other in heartbeats if other.rank in heartbeat.report.culprits)
-            return Diagnosis(heartbeat.report.text, culprits, reported=True)
+            machines = frozenset(other.machine for other in reporting)
+            return Diagnosis(heartbeat.report.text, culprits, reported_on=machines)
     return None
 
 
@@ -185,7 +192,9 @@ def _names(heartbeats: Sequence[Heartbeat]) -> str:
 
 
 def _machines_of(heartbeats: Sequence[Heartbeat]) -> str:
-    return "its machine" if len(heartbeats) == 1 else "their machines"
+    hosts = sorted({heartbeat.machine.partition(" ")[0] for heartbeat in heartbeats})
+    names = ", ".join(hosts[:4]) + (" ..." if len(hosts) > 4 else "")
+    return f"{'its machine' if len(heartbeats) == 1 else 'their machines'} {names}".rstrip()
 
 
 def _last_operations(heartbeats: Sequence[Heartbeat]) -> str:

@@ -20,14 +20,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
 from pretrain import trace
 from pretrain.parallel.collective_counts import collective_counts
 from pretrain.parallel.context import ParallelContext
-from pretrain.parallel.control_group import ControlGroup, is_connection_error
+from pretrain.parallel.control_group import ControlGroup, is_broken, is_connection_error
 from pretrain.parallel.heartbeat_store import open_heartbeat_store
 from pretrain.trace import SpanTimeout
 from tape.errors import ProteinLMError
@@ -152,16 +152,29 @@ class Watchdog:
         self._written.wait(2 * self._interval + 1.0)
 
     def reports_failure(self, diagnosis: Diagnosis) -> bool:
-        """Whether this rank prints why the run ends: the lowest rank that is alive, unless a failing rank 0 does so."""
-        """        """
-        culprits = {heartbeat.rank for heartbeat in diagnosis.culprits}
-        if self._has_reported or diagnosis.reported or (diagnosis.failed and 0 in culprits):
-            return False
-        alive = [item.heartbeat.rank for item in self._statuses() if self._is_alive(item)]
-        return self._rank == min(set(alive) - culprits, default=None)
+        """Whether this rank prints why the run ends: the lowest live rank of each machine, if possible not a culprit.
 
-    def rank_0_is_alive(self) -> bool:
-        return self._is_alive(self._statuses()[0])
+        Machines write logs of their own. A failing rank 0 prints its error itself.
+        """
+        culprits = {heartbeat.rank for heartbeat in diagnosis.culprits}
+        if self._has_reported or self._machine in diagnosis.reported_on:
+            return False
+        alive = self._alive_here()
+        if diagnosis.failed and 0 in culprits & set(alive):
+            return False
+        return self._rank == min(set(alive) - culprits or alive, default=None)
+
+    def is_lowest_here(self) -> bool:
+        """Whether this is the lowest rank that is alive on its machine."""
+        return self._rank == min(self._alive_here())
+
+    def _alive_here(self) -> list[int]:
+        """The ranks on this machine that are alive, with this one."""
+        return [
+            item.heartbeat.rank
+            for item in self._statuses()
+            if item.heartbeat.rank == self._rank or (item.heartbeat.machine == self._machine and self._is_alive(item))
+        ]
 
     def _is_alive(self, item: RankStatus) -> bool:
         if item.heartbeat.rank == self._rank:
@@ -200,13 +213,16 @@ class Watchdog:
         # the run was announced, the store may be unreachable, and further requests would only print warnings.
         while not self._closed.is_set() and not (self._no_answer and find_reported_failure(self._all_heartbeats())):
             announces = self._failure is not None or self._report is not None
-            # the other thread handles missing heartbeats
-            with self._store_in_use, suppress(RuntimeError):
-                self._no_answer = True
-                self.heartbeat()
-                self._no_answer = False
-                if announces:
-                    self._written.set()
+            try:
+                with self._store_in_use:
+                    self._no_answer = True
+                    self.heartbeat()
+                    self._no_answer = False
+                    if announces:
+                        self._written.set()
+            except RuntimeError as error:  # the other thread handles missing heartbeats
+                if is_broken(error):
+                    return  # torch would print a stack trace of each further request
             self._closed.wait(self._interval)
 
     def _monitor(self) -> None:
@@ -313,7 +329,7 @@ def watched(
 
 
 def _report_error(watchdog: Watchdog, rank: int, error: Exception) -> None:
-    """Announce the ``error`` with which this rank exits, and make sure that exactly one rank prints the reason."""
+    """Announce the ``error`` with which this rank exits, and make sure that one rank per machine prints the reason."""
     if is_connection_error(error):
         diagnosis = watchdog.explain()
         if diagnosis is None:
@@ -324,6 +340,6 @@ def _report_error(watchdog: Watchdog, rank: int, error: Exception) -> None:
     watchdog.announce(error)
     if rank == 0 or not isinstance(error, (ProteinLMError, OSError)):
         return  # rank 0 prints its own error; and for a bug, the traceback is wanted
-    if watchdog.rank_0_is_alive():
-        raise SystemExit(1) from error  # rank 0 has the same error, or reads it from our heartbeat and prints it
+    if not watchdog.is_lowest_here():
+        raise SystemExit(1) from error  # another rank has the same error, or reads it from our heartbeat and prints it
     raise LostRankError(f"rank {rank}: {error}") from error

@@ -69,3 +69,9 @@ def is_connection_error(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and (
         isinstance(error, dist.DistError) or any(word in str(error) for word in words)
     )
+
+
+def is_broken(error: Exception) -> bool:
+    """Whether the connection to a store is lost for good, unlike after a request that timed out."""
+    words = ("Broken pipe", "Connection reset", "Connection closed", "remote peer")
+    return isinstance(error, dist.DistNetworkError) and any(word in str(error) for word in words)

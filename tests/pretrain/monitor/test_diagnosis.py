@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pretrain.monitor.diagnosis import Diagnosis, RankStatus, diagnose, diagnose_hangs
+from pretrain.monitor.diagnosis import (
+    Diagnosis,
+    RankStatus,
+    diagnose,
+    diagnose_hangs,
+    diagnose_lost_ranks,
+    find_reported_failure,
+)
 from pretrain.monitor.heartbeats import FailureReport, Heartbeat
 from pretrain.trace import SpanTimeout
 
@@ -188,3 +195,19 @@ def test_a_report_of_another_rank_comes_first() -> None:
     found = diagnose(items, 0, "here", TIMEOUT)
     assert found is not None
     assert (found.text, [item.rank for item in found.culprits], found.reported) == ("rank 2 hangs", [2], True)
+
+
+def test_the_host_of_a_silent_rank_is_named() -> None:
+    lost = RankStatus(replace(heartbeat(1), machine="node7 pid:[1]"), 50.0)
+    found = diagnose_lost_ranks([lost], "node6 pid:[1]", TIMEOUT)
+    assert found is not None
+    assert "(frozen, dead, or its machine node7 unreachable)" in found.text
+
+
+def test_the_machines_on_which_the_reason_was_printed() -> None:
+    report = FailureReport("rank 2 hangs", (2,))
+    ranks = [replace(heartbeat(rank), machine=f"node{rank}", report=report if rank < 2 else None) for rank in range(3)]
+    found = find_reported_failure(ranks)
+    assert found is not None
+    assert found.reported_on == {"node0", "node1"}
+    assert [item.rank for item in found.culprits] == [2]
