@@ -7,7 +7,7 @@ tensors and single shards can be read without loading the rest.
 from __future__ import annotations
 
 import io
-import pickle
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,9 +22,12 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 
 from tape.errors import CheckpointError
+from tape.io.pickle_types import RefusedPickleError
+from tape.models.torch_files import load_torch_stream
 
 from .collective_errors import error_message
 from .format import INDEX_NAME, MODEL_PREFIX
+from .index_pickle import load_index
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,12 @@ class StoredShard:
             with self.file.open("rb") as stream:
                 stream.seek(self.start)
                 content = io.BytesIO(stream.read(self.length))
-            tensor: Any = torch.load(content, map_location="cpu", weights_only=True)
-        except Exception as error:  # what a damaged pickle makes the reader raise has no common base
-            raise CheckpointError(f"{self.file}: damaged at byte {self.start} ({type(error).__name__})") from error
+            tensor = load_torch_stream(content)
+        except (OSError, RefusedPickleError) as error:
+            raise CheckpointError(f"{self.file}: damaged at byte {self.start}: {error}") from error
         if not isinstance(tensor, Tensor) or tuple(tensor.shape) != self.sizes:
             raise CheckpointError(f"{self.file}: byte {self.start} doesn't hold a tensor of shape {self.sizes}")
-        return tensor.detach()
+        return tensor
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,13 @@ def model_tensors(path: Path) -> dict[str, StoredTensor]:
         if not fqn.startswith(MODEL_PREFIX) or not isinstance(entry, TensorStorageMetadata):
             continue
         name = fqn.removeprefix(MODEL_PREFIX)
-        shards = tuple(_shard(path, fqn, tuple(chunk.offsets), tuple(chunk.sizes), places) for chunk in entry.chunks)
+        dtype = entry.properties.dtype
+        shards = tuple(
+            _shard(path, fqn, tuple(chunk.offsets), tuple(chunk.sizes), dtype, places) for chunk in entry.chunks
+        )
         if sum(torch.Size(shard.sizes).numel() for shard in shards) != entry.size.numel():
             raise CheckpointError(f"{path}: the shards of {name} don't cover its shape {tuple(entry.size)}")
-        tensors[name] = StoredTensor(name, path, tuple(entry.size), entry.properties.dtype, shards)
+        tensors[name] = StoredTensor(name, path, tuple(entry.size), dtype, shards)
     return tensors
 
 
@@ -105,12 +111,17 @@ def _shard(
     fqn: str,
     offsets: tuple[int, ...],
     sizes: tuple[int, ...],
+    dtype: torch.dtype,
     places: Mapping[tuple[str, tuple[int, ...]], Any],
 ) -> StoredShard:
     info = places.get((fqn, offsets))
     if info is None or Path(info.relative_path).name != info.relative_path:
         raise CheckpointError(f"{path}: the index has no file for the shard of {fqn} at {offsets}")
-    return StoredShard(offsets, sizes, path / info.relative_path, info.offset, info.length)
+    file = path / info.relative_path
+    held = file.stat().st_size - info.offset if file.is_file() else 0
+    if math.prod(sizes) * dtype.itemsize > min(info.length, held):  # before memory is allocated for it
+        raise CheckpointError(f"{file}: too short for the shard of {fqn} at {offsets}, of shape {sizes} and {dtype}")
+    return StoredShard(offsets, sizes, file, info.offset, info.length)
 
 
 SINGLE_PROCESS_WARNING = "torch.distributed is disabled, unavailable or uninitialized"
@@ -125,17 +136,14 @@ def without_single_process_warning() -> Iterator[None]:
 
 
 class IndexReader(dcp.FileSystemReader):
-    """torch's FileSystemReader, which reads the pickled index with an unpickler that admits its own classes only."""
+    """torch's FileSystemReader, which reads the pickled index as untrusted data."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         file = Path(self.path) / INDEX_NAME
         try:
-            with file.open("rb") as stream:
-                metadata = _IndexUnpickler(stream).load()
-        except (OSError, EOFError, pickle.UnpicklingError, AttributeError, ValueError) as error:
-            raise CheckpointError(f"{file}: damaged ({error})") from error
-        if not isinstance(metadata, Metadata):
-            raise CheckpointError(f"{file}: damaged (holds a {type(metadata).__name__})")
+            metadata = load_index(file.read_bytes())
+        except (OSError, RefusedPickleError) as error:
+            raise CheckpointError(f"{file}: refused or damaged: {error}") from error
         others = [
             name for name, entry in metadata.state_dict_metadata.items() if not isinstance(entry, TensorStorageMetadata)
         ]
@@ -144,36 +152,6 @@ class IndexReader(dcp.FileSystemReader):
         metadata.storage_meta = metadata.storage_meta or StorageMeta()
         metadata.storage_meta.load_id = self.load_id
         return metadata
-
-
-class _IndexUnpickler(pickle.Unpickler):
-    """Refuses every class that is not needed for an index of tensors."""
-
-    _ALLOWED = {
-        "torch.serialization": {"_get_layout"},
-        "torch.distributed.checkpoint.metadata": {
-            "_MEM_FORMAT_ENCODING",
-            "BytesStorageMetadata",
-            "ChunkStorageMetadata",
-            "Metadata",
-            "MetadataIndex",
-            "StorageMeta",
-            "TensorProperties",
-            "TensorStorageMetadata",
-        },
-        "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
-        "collections": {"OrderedDict"},
-        "pathlib": {"PosixPath", "WindowsPath"},
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch":  # element types and sizes
-            found = getattr(torch, name, None)
-            if isinstance(found, torch.dtype) or found is torch.Size:
-                return found
-        elif name in self._ALLOWED.get(module, ()):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} does not belong in an index")
 
 
 def load_tensors(tensors: dict[str, Any], path: Path, single_process: bool) -> None:

@@ -1,0 +1,126 @@
+"""The pickled index of a checkpoint: torch's own is read; other content, false fields and sizes are refused."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.filesystem import _StorageInfo
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    StorageMeta,
+    TensorProperties,
+    TensorStorageMetadata,
+)
+
+from pretrain.checkpointing.format import INDEX_NAME, MODEL_PREFIX
+from pretrain.checkpointing.index_pickle import load_index
+from pretrain.checkpointing.index_reader import model_tensors, without_single_process_warning
+from tape.errors import CheckpointError
+from tape.io.pickle_types import RefusedPickleError
+from tests.support.pickle_assembler import NONE, build, call, dict_of, integer, name, pickled, text, tuple_of
+
+MODULE = "torch.distributed.checkpoint.metadata"
+NAME = f"{MODEL_PREFIX}w"
+
+
+def index(**changes: Any) -> Metadata:
+    """An index of one tensor of 2 x 3 in one file; ``changes`` replace fields of the parts."""
+    size = changes.get("size", torch.Size([2, 3]))
+    chunk = ChunkStorageMetadata(torch.Size([0, 0]), size)
+    properties = TensorProperties(torch.float32)
+    return Metadata(
+        state_dict_metadata={NAME: TensorStorageMetadata(properties, size, changes.get("chunks", [chunk]))},
+        planner_data={NAME: ("model", 0)},
+        storage_data={
+            MetadataIndex(NAME, torch.Size([0, 0])): _StorageInfo("__0_0.distcp", 0, changes.get("length", 1000))
+        },
+        storage_meta=StorageMeta(checkpoint_id=changes.get("path", Path("a") / "b"), save_id="x"),
+    )
+
+
+def test_the_index_that_torch_writes_is_read(tmp_path: Path) -> None:
+    with without_single_process_warning():
+        dcp.save({NAME: torch.arange(6.0).view(2, 3)}, checkpoint_id=tmp_path, no_dist=True)
+    data = (tmp_path / INDEX_NAME).read_bytes()
+    expected = pickle.loads(data)
+    found = load_index(data)
+    assert found.state_dict_metadata == expected.state_dict_metadata
+    assert found.storage_data == expected.storage_data
+    assert found.planner_data == expected.planner_data
+    tensors = model_tensors(tmp_path)
+    assert tensors["w"].gather().tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert tensors["w"].shards[0].load().tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_an_index_of_every_protocol_is_read(protocol: int) -> None:
+    found = load_index(pickle.dumps(index(), protocol))
+    assert found.state_dict_metadata == index().state_dict_metadata
+    assert found.storage_data == index().storage_data
+    assert found.storage_meta is not None
+    assert found.storage_meta.checkpoint_id == "a/b"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"chunks": ["x"]},
+        {"chunks": {}},
+        {"size": (2, 3)},
+        {"length": -1},
+        {"length": "x"},
+        {"path": 3},
+    ],
+)
+def test_fields_of_other_types_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(RefusedPickleError, match="unexpected arguments"):
+        load_index(pickle.dumps(index(**changes)))
+
+
+POLLUTION = tuple_of(NONE, dict_of(text("polluted"), integer(1)))
+NEW_METADATA = name(MODULE, "Metadata") + b")\x81"
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        build(name(MODULE, "Metadata"), POLLUTION),
+        build(name("pathlib", "PosixPath"), POLLUTION),
+        build(call(name("pathlib", "PosixPath"), text("a")), POLLUTION),
+        build(NEW_METADATA, POLLUTION),
+        build(NEW_METADATA, dict_of(text("polluted"), integer(1))),
+        build(NEW_METADATA, dict_of()),
+        NEW_METADATA,
+        build(name(MODULE, "MetadataIndex") + b")\x81", dict_of(text("fqn"), integer(1))),
+        build(name(MODULE, "TensorProperties") + b")\x81", tuple_of(NONE)),
+        call(name(MODULE, "_MEM_FORMAT_ENCODING"), integer(1)),
+        call(name("pathlib", "PosixPath"), integer(1)),
+        call(name(MODULE, "create_from_tensor")),
+        name("torch", "Tensor"),
+        call(name("os", "system"), text("true")),
+        text("x"),
+    ],
+)
+def test_anything_but_an_index_is_refused(hostile: bytes) -> None:
+    with pytest.raises(RefusedPickleError):
+        load_index(pickled(hostile))
+    assert not any(hasattr(kind, "polluted") for kind in (Metadata, type(Path()), TensorProperties))
+
+
+def test_a_shape_beyond_the_file_is_refused_before_memory_is_allocated(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    torch.save(torch.zeros(2, 3), stream)
+    (tmp_path / "__0_0.distcp").write_bytes(stream.getvalue())
+    huge = torch.Size([1 << 30, 1 << 20])
+    for written, words in ((index(size=huge, length=1 << 60), "too short"), (index(length=20), "too short")):
+        (tmp_path / INDEX_NAME).write_bytes(pickle.dumps(written))
+        with pytest.raises(CheckpointError, match=words):
+            model_tensors(tmp_path)
