@@ -1,4 +1,4 @@
-"""Inference of ``apply_final_ln``, which ProteinLM's finetuned models do not state."""
+"""Inference of ``apply_final_ln``, which ProteinLM's finetuned models do not state (bug 2 in docs/compatibility.md)."""
 
 from __future__ import annotations
 

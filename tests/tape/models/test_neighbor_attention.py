@@ -62,7 +62,7 @@ def test_random_heads_look_nowhere_in_particular() -> None:
     assert at_offsets(config(initial_attention="random")).max() < 0.01
 
 
-def test_positions_far_along_are_as_good() -> None:
+def test_neighbor_attention_holds_at_late_positions() -> None:
     torch.manual_seed(3)
     model = ProteinBertModel(config()).eval()
     with torch.no_grad():
@@ -71,7 +71,7 @@ def test_positions_far_along_are_as_good() -> None:
         assert first[head].diagonal(offset).mean() > 0.8
 
 
-def test_other_parameters_stay_as_they_were() -> None:
+def test_other_parameters_keep_their_initialization() -> None:
     changed = (
         *("word_embeddings", "position_embeddings", "self.query", "self.key", "mlm.decoder"),
         *("attention.dense", "dense_4h_h"),
@@ -118,6 +118,6 @@ def test_the_configuration_keeps_it(tmp_path: Path) -> None:
         ({"layer_norm_position": "post"}, "requires layer_norm_position pre"),
     ],
 )
-def test_what_it_is_not_for_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_an_unsupported_configuration_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config(**changes)
