@@ -7,12 +7,13 @@ Pretraining, conversion and finetuning all use the ids of this module. Corpora, 
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from .errors import ConfigError, UnknownResidueError
+from .errors import ConfigError, UnknownResidueError, quoted
 
 SPECIAL_TOKENS = ("<pad>", "<mask>", "<cls>", "<sep>", "<unk>")
 # Names of the special tokens in Megatron-LM's vocabulary files.
@@ -55,6 +56,7 @@ class TAPETokenizer:
         self._token_of_id: dict[int, str] = {}
         for token, index in self.vocab.items():
             self._token_of_id.setdefault(index, token)
+        self._letters = frozenset(token for token in self.vocab if len(token) == 1)
         self._table = np.full(256, -1, dtype=np.int64)
         for token, index in self.vocab.items():
             if len(token) == 1:
@@ -133,12 +135,55 @@ class TAPETokenizer:
     def add_special_tokens(self, tokens: list[str]) -> list[str]:
         return [self.start_token, *tokens, self.stop_token]
 
-    def encode(self, text: str) -> np.ndarray:
-        """``<cls> residues <sep>`` as int64 ids, shape (L + 2,)."""
-        ids = np.empty(len(text) + 2, dtype=np.int64)
+    def encode(self, text: str | Sequence[str]) -> np.ndarray:
+        """``<cls> residues <sep>`` as int64 ids, shape (L + 2,).
+
+        As in the commands, lower case is read as upper case, and J as X if the vocabulary has no J; both cause a
+        warning. Gaps, stops and white space are errors, because removing them would shift labels.
+
+        Args:
+            text: the residues of one protein, as text or as the list that :meth:`tokenize` returns.
+
+        Raises:
+            UnknownResidueError: a character is not in the vocabulary. Names it and its position (from 1).
+            ConfigError: ``text`` is neither text nor a list of single residues.
+        """
+        residues = self._joined(text)
+        if not self._has_all(residues):
+            residues = self._normalized(residues)
+        ids = np.empty(len(residues) + 2, dtype=np.int64)
         ids[0], ids[-1] = self.cls_id, self.sep_id
-        ids[1:-1] = self.encode_residues(text)
+        ids[1:-1] = self.encode_residues(residues)
         return ids
+
+    def _joined(self, text: str | Sequence[str]) -> str:
+        if isinstance(text, str):
+            return text
+        if not isinstance(text, Sequence) or not all(isinstance(item, str) for item in text):
+            raise ConfigError(f"encode takes the residues of a protein, as text or a list, not {type(text).__name__}")
+        several = next((item for item in text if len(item) != 1), None)
+        if several is not None:
+            raise ConfigError(
+                f"encode takes one protein, and its list has {quoted(several)} as a residue; for several proteins, call"
+                " encode for each, and pad the results with tape.datasets.pad_sequences"
+            )
+        return "".join(text)
+
+    def _has_all(self, residues: str) -> bool:
+        return self._letters.issuperset(residues)
+
+    def _normalized(self, residues: str) -> str:
+        normalized = residues.translate(_UPPER)
+        if "J" not in self._letters:
+            normalized = normalized.replace("J", "X")
+        if self._has_all(normalized):
+            warnings.warn(
+                "lower-case residues are read as upper case, and J (leucine or isoleucine) as X, if the vocabulary has"
+                " no J",
+                stacklevel=3,
+            )
+            return normalized
+        return normalized  # encode_residues raises the error
 
     def encode_residues(self, text: str) -> np.ndarray:
         """Residues as int64 ids without special tokens, shape (L,).

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tape.errors import ConfigError, DataError, UnknownResidueError
-from tape.io.records import NucleotideCounter, RecordOptions
+from tape.io.records import NucleotideCounter, RecordOptions, check_identifier
 from tape.tokenizers import normalize_sequence
 
 from .sources import Record, RecordSource
@@ -106,7 +106,7 @@ def _read_all(source: RecordSource, check_labels: LabelCheck | None) -> DatasetI
         if check_labels is not None:
             check_labels(index, record, len(sequence))
         lengths[index] = len(sequence)
-        identifiers.append(str(record.get("id", index)))
+        identifiers.append(check_identifier(str(record.get("id", index)), source.where(index)))
         total.update(changes)
     nucleotides.warn(source.path)
     return DatasetIndex(lengths, identifiers, total)

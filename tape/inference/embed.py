@@ -23,7 +23,6 @@ from tape.datasets.embedding import EmbedDataset
 from tape.datasets.index import DatasetIndex
 from tape.datasets.labels import model_inputs
 from tape.datasets.loading import load_batches, worker_count
-from tape.errors import DataError
 from tape.evaluation.config import InferenceConfig
 from tape.evaluation.evaluate import evaluation_mode
 from tape.runtime.distributed import DistributedContext, barrier
@@ -38,13 +37,8 @@ logger = logging.getLogger(__name__)
 
 
 def run_identity(dataset: EmbedDataset, **settings: Any) -> Identity:
-    """What must be identical to resume a run: the given settings, and the ids and lengths of the proteins.
-
-    Raises:
-        DataError: two proteins have the same id.
-    """
+    """What must be identical to resume a run: the given settings, and the ids and lengths of the proteins."""
     dataset_index = dataset.build_index()
-    _check_unique(dataset.data.path, dataset_index)
     digest = hashlib.sha256()
     for identifier, length in zip(dataset_index.identifiers, dataset_index.lengths.tolist(), strict=True):
         digest.update(f"{identifier}\n{length}\n".encode())
@@ -133,11 +127,3 @@ def _embedding(states: torch.Tensor, pooled: torch.Tensor, full_sequence: bool) 
     if full_sequence:
         return states.cpu().numpy(), np.empty(0, np.float32)
     return states[1:-1].mean(0, keepdim=True).cpu().numpy(), pooled.float().cpu().numpy()
-
-
-def _check_unique(path: Path, dataset_index: DatasetIndex) -> None:
-    seen: set[str] = set()
-    for identifier in dataset_index.identifiers:
-        if identifier in seen:
-            raise DataError(f"{path}: two proteins have the id {identifier!r}; embeddings are stored by id")
-        seen.add(identifier)

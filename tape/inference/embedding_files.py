@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from tape.errors import ConfigError
+from tape.errors import ConfigError, DataError
 from tape.io.atomic import atomic_write
+from tape.io.text_files import display_name
 
 from .embedding_journal import Identity, StoredEmbedding
 
@@ -79,6 +80,33 @@ def embeddings_file(path: Path) -> Path:
     if path.suffix in _HDF5_SUFFIXES:
         _import_h5py()
     return path
+
+
+def check_identifiers(path: Path, identifiers: Sequence[str], data_file: str | os.PathLike[str]) -> None:
+    """Check that every protein has a name of its own in the output file. Called before anything is computed.
+
+    Args:
+        path: the output file.
+        identifiers: ids of the proteins.
+        data_file: the file with the proteins, for messages.
+
+    Raises:
+        DataError: two proteins have the same id; or, for .npz, one has the other's id with ``.npy`` after it, which
+            ``numpy.load`` does not distinguish.
+    """
+    seen: set[str] = set()
+    for identifier in identifiers:
+        if identifier in seen:
+            raise DataError(
+                f"{display_name(data_file)}: two proteins have the id {identifier!r}; embeddings are stored by id"
+            )
+        seen.add(identifier)
+    clash = next((name for name in identifiers if name.endswith(".npy") and name.removesuffix(".npy") in seen), None)
+    if path.suffix not in _HDF5_SUFFIXES and clash is not None:
+        raise DataError(
+            f"{display_name(data_file)}: has the ids {clash.removesuffix('.npy')!r} and {clash!r}, which an .npz file"
+            " can't hold both; write .h5, or change one of them"
+        )
 
 
 def write_embeddings(path: Path, proteins: EmbeddedProteins, identity: Identity) -> None:

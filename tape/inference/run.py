@@ -25,7 +25,7 @@ from tape.tasks import TaskType
 
 from .config import EmbedConfig, PredictConfig
 from .embed import embed, run_identity
-from .embedding_files import embeddings_file
+from .embedding_files import check_identifiers, embeddings_file
 from .predict import check_predicted, predict
 from .prediction_files import PredictionFiles
 
@@ -43,6 +43,7 @@ def embed_file(config: EmbedConfig, context: DistributedContext) -> Path:
     dataset_class = registry.get_task_spec("embed").dataset_class
     dataset = dataset_class(config.data_file, config.model.tokenizer, **reader_options(dataset_class, config.records))
     log_replaced_characters(dataset, config.data_file)
+    check_identifiers(path, dataset.build_index().identifiers, config.data_file)
     directory = model_directory(config.model)
     model = load_encoder(config.model, directory).to(context.device)
     model, dataset = fit_long_proteins(config.length, model, dataset, TaskType.EMBEDDING, config.data_file)

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .input_checks import check_targets
+
 IGNORED = -100  # TAPE's and PyTorch's default
 
 HeadOutput = tuple[Any, ...]
@@ -142,6 +144,7 @@ class ValuePredictionHead(nn.Module):
         prediction = self.value_prediction(pooled_output)
         if targets is None:
             return (prediction,)
+        check_targets(targets, prediction.shape[:1])
         loss = F.mse_loss(prediction.float(), targets.float().view_as(prediction))
         return (loss, {}), prediction
 
@@ -227,7 +230,12 @@ class MLMHead(nn.Module):
 
 
 def masked_cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int = IGNORED) -> Tensor:
-    """Mean cross entropy in fp32 over labeled positions (:func:`is_labeled`); 0 (not NaN) if there are none."""
+    """Mean cross entropy in fp32 over labeled positions (:func:`is_labeled`); 0 (not NaN) if there are none.
+
+    Raises:
+        ConfigError: the targets do not have the shape of the logits without the last dimension.
+    """
+    check_targets(targets, logits.shape[:-1])
     real = is_labeled(targets, ignore_index)
     classes = targets.masked_fill(~real, IGNORED).flatten()
     total = F.cross_entropy(logits.flatten(0, -2).float(), classes, ignore_index=IGNORED, reduction="sum")

@@ -32,6 +32,7 @@ from . import task_models
 from .activation_checkpointing import checkpointed
 from .attention import AttentionCore, PackedLayout
 from .heads import activation
+from .input_checks import check_inputs
 from .model_directory import StateDict
 from .modeling_utils import MLMHead, ProteinModel, normal_initialization, tie
 from .neighbor_attention import neighbor_start
@@ -313,10 +314,12 @@ class ProteinBertModel(ProteinBertAbstractModel):
             token, with ``packing`` that of each protein (N, H); in the post arrangement, it goes through the pooler.
 
         Raises:
-            ConfigError: a protein is longer than the position table, or both ``input_mask`` and ``packing`` are given.
+            ConfigError: a protein is longer than the position table, both ``input_mask`` and ``packing`` are given, or
+                see :func:`tape.models.input_checks.check_inputs`.
         """
         if packing is not None and input_mask is not None:
             raise ConfigError("a packed row has no padding: give packing or input_mask, not both")
+        check_inputs(input_ids, input_mask, self.embeddings.word_embeddings.num_embeddings)
         # Boolean, since an additive -10000 is not exact in half precision (bug 3 in docs/compatibility.md).
         key_mask = None if input_mask is None else input_mask != 0
         states: list[Tensor] | None = [] if self.config.output_hidden_states else None

@@ -17,6 +17,7 @@ from tape.configs import ProteinLSTMConfig
 
 from . import task_models
 from .heads import masked_cross_entropy
+from .input_checks import check_inputs
 from .modeling_utils import ProteinModel, normal_initialization
 
 
@@ -125,6 +126,7 @@ class ProteinLSTMModel(ProteinLSTMAbstractModel):
 
     def forward(self, input_ids: Tensor, input_mask: Tensor | None = None) -> tuple[Any, ...]:
         """(B, S) ids -> (states (B, S, 2H), 0 at padding; pooled (B, H)[, all states])."""
+        check_inputs(input_ids, input_mask, self.embed_matrix.num_embeddings)
         mask = torch.ones_like(input_ids) if input_mask is None else input_mask != 0
         output, final, states = self.encoder(self.embed_matrix(input_ids), mask.sum(1))
         outputs: tuple[Any, ...] = (output, self.pooler(final))

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from tape.configs import ProteinOneHotConfig
 
 from . import task_models
+from .input_checks import check_inputs
 from .modeling_utils import ProteinModel
 
 
@@ -30,6 +31,7 @@ class ProteinOneHotModel(ProteinOneHotAbstractModel):
 
     def forward(self, input_ids: Tensor, input_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, S) ids -> (one-hot encoding (B, S, V), pooled (B, V))."""
+        check_inputs(input_ids, input_mask, self.vocab_size)
         indicators = F.one_hot(input_ids, self.vocab_size).float()
         if input_mask is None:
             return indicators, indicators.mean(1)

@@ -16,6 +16,7 @@ from tape.configs import ProteinResNetConfig
 
 from . import task_models
 from .heads import activation
+from .input_checks import check_inputs
 from .modeling_utils import MLMHead, ProteinModel, normal_initialization, tie
 
 
@@ -133,6 +134,7 @@ class ProteinResNetModel(ProteinResNetAbstractModel):
 
     def forward(self, input_ids: Tensor, input_mask: Tensor | None = None) -> tuple[Any, ...]:
         """(B, S) ids -> (states (B, S, H), 0 at padding; pooled (B, H)[, all states])."""
+        check_inputs(input_ids, input_mask, self.embeddings.word_embeddings.num_embeddings)
         real = torch.ones_like(input_ids, dtype=torch.bool) if input_mask is None else input_mask != 0
         features = self.embeddings(input_ids, real).transpose(1, 2)
         mask = real.unsqueeze(1).to(features.dtype)

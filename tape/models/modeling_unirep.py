@@ -16,6 +16,7 @@ from tape.configs import UniRepConfig
 
 from . import task_models
 from .heads import masked_cross_entropy
+from .input_checks import check_inputs
 from .modeling_utils import ProteinModel, normal_initialization
 
 # Logit of a token that is never predicted; representable in fp16.
@@ -130,6 +131,7 @@ class UniRepModel(UniRepAbstractModel):
 
     def forward(self, input_ids: Tensor, input_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, S) ids -> (states (B, S, H), pooled (B, 2H))."""
+        check_inputs(input_ids, input_mask, self.embed_matrix.num_embeddings)
         real = torch.ones_like(input_ids, dtype=torch.bool) if input_mask is None else input_mask != 0
         states, hidden, memory = self.encoder(self.embed_matrix(input_ids), real)
         return states, torch.cat([hidden, memory], 1)

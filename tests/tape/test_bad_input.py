@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tape.configs import ProteinBertConfig
+from tape.io.lmdb_store import write_lmdb
 from tape.main import embed_command, eval_command, train_command
 from tape.models.model_directory import save_model_directory
 from tape.models.modeling_bert import ProteinBertForValuePrediction
@@ -25,6 +26,7 @@ from tests.support.bad_input import (
     cut,
     delete_key,
     evaluation,
+    records,
     training,
     write,
     write_data,
@@ -89,6 +91,17 @@ def test_training_names_the_bad_label(
     write_data(folder or task, **changed)
     contains(fails(train_command, *training(task)), words)
     assert not list(Path("results").glob("*/0"))
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_labels_of_every_split_are_checked_before_training(fails: Call, split: str) -> None:
+    write_data()
+    bad = records()
+    bad[3]["stability_score"] = [1.0, 2.0]
+    write_lmdb(f"data/stability/stability_{split}.lmdb", bad, overwrite=True)
+    line = fails(train_command, *training("stability", "--eval_splits", "test"))
+    contains(line, [f"stability_{split}.lmdb", "record 3 (p3)", "has 2 values, where one is meant"])
+    assert not list(Path("results").glob("*/metrics.jsonl"))
 
 
 DAMAGED_STORES: list[tuple[Callable[[Path, str], object], list[str]]] = [

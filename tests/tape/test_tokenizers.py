@@ -42,15 +42,38 @@ def test_method_names_are_those_of_tape():
     assert (tokenizer.start_token, tokenizer.stop_token, tokenizer.mask_token) == ("<cls>", "<sep>", "<mask>")
 
 
-@pytest.mark.parametrize("text", ["ACJ", "AC-", "ac", "AC*", "ACé", "AC\u4e2d"])
+@pytest.mark.parametrize("text", ["AC-", "AC*", "AC D", "ACé", "acß", "AC\u4e2d", ["A", "C", "1"]])
 def test_unknown_residue_names_character_and_position(text):
     with pytest.raises(UnknownResidueError) as caught:
         TAPETokenizer().encode(text)
     assert isinstance(caught.value, KeyError)
     assert isinstance(caught.value, DataError)
     message = str(caught.value)
-    assert repr(text[0] if text == "ac" else text[2]) in message
-    assert f"position {1 if text == 'ac' else 3}" in message
+    assert repr(text[2]) in message
+    assert "position 3" in message
+
+
+@pytest.mark.parametrize("text", ["acJ", ["a", "C", "J"], ("A", "c", "j")])
+def test_what_the_commands_replace_is_encoded_with_a_warning(text):
+    tokenizer = TAPETokenizer()
+    with pytest.warns(UserWarning, match="read as upper case, and J .* as X"):
+        ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == "ACX"
+    assert tokenizer.encode(tokenizer.tokenize("ACX")).tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (["MKV", "LLA"], "takes one protein, .* has 'MKV'"),
+        (b"MKV", "not bytes"),
+        (5, "not int"),
+        ([5], "list"),
+    ],
+)
+def test_what_is_no_protein_is_named(text, message):
+    with pytest.raises(ConfigError, match=message):
+        TAPETokenizer().encode(text)
 
 
 def test_unirep_ids_are_those_of_tape():  # bug 39 in docs/compatibility.md

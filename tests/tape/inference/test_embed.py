@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import torch
 
 from tape import ProteinBertModel, TAPETokenizer
 from tape.errors import CheckpointError, ConfigError, DataError
-from tape.inference.embedding_files import embeddings_file
+from tape.inference.embedding_files import check_identifiers, embeddings_file
 from tape.inference.embedding_journal import EmbeddingJournal
 from tape.io.run_lock import lock_beside
 from tape.main import run_embed
@@ -147,6 +149,44 @@ def test_a_duplicate_id_is_refused(model_directory: Path, tmp_path: Path) -> Non
     (tmp_path / "b.fasta").write_text(">x\nAC\n>x\nAD\n")
     with pytest.raises(DataError, match=r"b\.fasta: two proteins have the id 'x'"):
         run_embed(["transformer", str(tmp_path / "b.fasta"), str(tmp_path / "o"), str(model_directory)])
+
+
+def test_ids_that_npz_does_not_distinguish_are_refused(tmp_path: Path) -> None:
+    check_identifiers(tmp_path / "x.npz", ["a", "b.npy"], "x.fasta")
+    check_identifiers(tmp_path / "x.h5", ["a", "a.npy"], "x.fasta")
+    with pytest.raises(DataError, match=r"x\.fasta: has the ids 'a' and 'a\.npy', which an \.npz file can't hold both"):
+        check_identifiers(tmp_path / "x.npz", ["a.npy", "a"], "x.fasta")
+
+
+def test_proteins_without_id_do_not_collide_with_numbers(model_directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"id": "1", "text": "MK"}\n{"text": "LLA"}\n{"text": "GG"}\n')
+    out = run_embed(["transformer", str(tmp_path / "x.jsonl"), str(tmp_path / "out"), str(model_directory)])
+    with np.load(out, allow_pickle=True) as arrays:
+        assert sorted(arrays.files) == ["1", "2", "unnamed_1"]
+        np.testing.assert_allclose(arrays["1"][()]["pooled"], states_of(model_directory, "MK")[1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "ids"),
+    [(("--sequence_column", "sequence"), ["p1"]), (("--sequence-column", "sequence", "--id-column", "acc"), ["Q1"])],
+)
+def test_columns_are_named(model_directory: Path, tmp_path: Path, options: tuple[str, ...], ids: list[str]) -> None:
+    (tmp_path / "x.csv").write_text("id,acc,text,sequence\np1,Q1,of a protein,MK\n")
+    words = ["transformer", str(tmp_path / "x.csv"), str(tmp_path / "out"), str(model_directory)]
+    with pytest.raises(DataError, match="'text' and 'sequence' may both be the sequence"):
+        run_embed(words)
+    with np.load(run_embed([*words, *options]), allow_pickle=True) as arrays:
+        assert arrays.files == ids
+
+
+def test_a_pipe_is_embedded(model_directory: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(b"sequence,id\nMK,a\n",))
+    writer.start()
+    words = ["transformer", str(tmp_path / "pipe"), str(tmp_path / "out"), str(model_directory), "--format", "csv"]
+    with np.load(run_embed(words), allow_pickle=True) as arrays:
+        assert arrays.files == ["a"]
+    writer.join()
 
 
 def test_too_long_proteins_and_missing_models_are_refused(model_directory: Path, tmp_path: Path) -> None:
