@@ -55,6 +55,10 @@ def _or_none(check: Check) -> Check:
     return lambda value: value is None or check(value)
 
 
+def _is_file_name(value: object) -> bool:
+    return isinstance(value, str) and value not in ("", ".", "..") and Path(value).name == value
+
+
 _is_shape = _is(torch.Size)
 _is_text = _is(str)
 
@@ -75,10 +79,10 @@ _FIELDS: dict[type, Mapping[str, Check]] = {
         "modules": _list_of(str),
     },
     _StorageInfo: {
-        "relative_path": _is_text,
+        "relative_path": _is_file_name,
         "offset": is_size,
         "length": is_size,
-        "transform_descriptors": _or_none(_list_of(str)),
+        "transform_descriptors": lambda value: not value,  # nothing is compressed
     },
     Metadata: {
         "state_dict_metadata": _dict_of(str, TensorStorageMetadata, BytesStorageMetadata),

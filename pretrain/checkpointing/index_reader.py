@@ -20,6 +20,8 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner
+from torch.futures import Future
 
 from tape.errors import CheckpointError
 from tape.io.pickle_types import RefusedPickleError
@@ -51,16 +53,23 @@ class StoredShard:
         Raises:
             CheckpointError: it is damaged, or does not match the index. Names the file.
         """
-        try:
-            with self.file.open("rb") as stream:
-                stream.seek(self.start)
-                content = io.BytesIO(stream.read(self.length))
-            tensor = load_torch_stream(content)
-        except (OSError, RefusedPickleError) as error:
-            raise CheckpointError(f"{self.file}: damaged at byte {self.start}: {error}") from error
-        if not isinstance(tensor, Tensor) or tuple(tensor.shape) != self.sizes:
+        tensor = _read_tensor(self.file, self.start, self.length)
+        if tuple(tensor.shape) != self.sizes:
             raise CheckpointError(f"{self.file}: byte {self.start} doesn't hold a tensor of shape {self.sizes}")
         return tensor
+
+
+def _read_tensor(file: Path, start: int, length: int) -> Tensor:
+    """The tensor that ``torch.save`` wrote in a part of a file."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(start)
+            tensor = load_torch_stream(io.BytesIO(stream.read(length)))
+    except (OSError, RefusedPickleError) as error:
+        raise CheckpointError(f"{file}: damaged at byte {start}: {error}") from error
+    if not isinstance(tensor, Tensor):
+        raise CheckpointError(f"{file}: byte {start} holds a {type(tensor).__name__} instead of a tensor")
+    return tensor
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,7 @@ def without_single_process_warning() -> Iterator[None]:
 
 
 class IndexReader(dcp.FileSystemReader):
-    """torch's FileSystemReader, which reads the pickled index as untrusted data."""
+    """torch's FileSystemReader, which reads the pickled index and the tensors as untrusted data."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         file = Path(self.path) / INDEX_NAME
@@ -152,6 +161,24 @@ class IndexReader(dcp.FileSystemReader):
         metadata.storage_meta = metadata.storage_meta or StorageMeta()
         metadata.storage_meta.load_id = self.load_id
         return metadata
+
+    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
+        """Copy the parts of tensors that ``plan`` lists into those of the planner."""
+        for item in plan.items:
+            info = self.storage_data[item.storage_index]
+            file = Path(self.path) / info.relative_path
+            tensor = _read_tensor(file, info.offset, info.length)
+            part = tuple(
+                slice(start, start + size) for start, size in zip(item.storage_offsets, item.lengths, strict=True)
+            )
+            target = planner.resolve_tensor(item).detach()
+            if tensor.dim() != len(part) or tensor[part].shape != target.shape:
+                raise CheckpointError(f"{file}: {item.storage_index.fqn} has another shape than the index states")
+            target.copy_(tensor[part])
+            planner.commit_tensor(item, target)
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
 
 
 def load_tensors(tensors: dict[str, Any], path: Path, single_process: bool) -> None:

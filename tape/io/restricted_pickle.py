@@ -116,10 +116,9 @@ class RestrictedUnpickler:
         return value
 
     def _run(self) -> Any:
-        while True:
-            if self.position >= self._size:
-                raise RefusedPickleError(f"truncated: it ends at byte {self._size} without a stop")
-            code = self._data[self.position]
+        data, size = self._data, self._size
+        while self.position < size:
+            code = data[self.position]
             self.position += 1
             if code == _STOP:
                 return self._stack.pop()
@@ -127,6 +126,7 @@ class RestrictedUnpickler:
             if operation is None:
                 raise RefusedPickleError(f"instruction {bytes([code])!r} at byte {self.position - 1} is not allowed")
             operation(self)
+        raise RefusedPickleError(f"truncated: it ends at byte {size} without a stop")
 
     # --- reading ----------------------------------------------------------------------------------------------------
 

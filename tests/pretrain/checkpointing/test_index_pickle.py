@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.metadata import (
 
 from pretrain.checkpointing.format import INDEX_NAME, MODEL_PREFIX
 from pretrain.checkpointing.index_pickle import load_index
-from pretrain.checkpointing.index_reader import model_tensors, without_single_process_warning
+from pretrain.checkpointing.index_reader import load_tensors, model_tensors, without_single_process_warning
 from tape.errors import CheckpointError
 from tape.io.pickle_types import RefusedPickleError
 from tests.support.pickle_assembler import NONE, build, call, dict_of, integer, name, pickled, text, tuple_of
@@ -40,7 +40,9 @@ def index(**changes: Any) -> Metadata:
         state_dict_metadata={NAME: TensorStorageMetadata(properties, size, changes.get("chunks", [chunk]))},
         planner_data={NAME: ("model", 0)},
         storage_data={
-            MetadataIndex(NAME, torch.Size([0, 0])): _StorageInfo("__0_0.distcp", 0, changes.get("length", 1000))
+            MetadataIndex(NAME, torch.Size([0, 0])): _StorageInfo(
+                changes.get("file", "__0_0.distcp"), 0, changes.get("length", 1000)
+            )
         },
         storage_meta=StorageMeta(checkpoint_id=changes.get("path", Path("a") / "b"), save_id="x"),
     )
@@ -78,6 +80,8 @@ def test_an_index_of_every_protocol_is_read(protocol: int) -> None:
         {"length": -1},
         {"length": "x"},
         {"path": 3},
+        {"file": "../__0_0.distcp"},
+        {"file": ".."},
     ],
 )
 def test_fields_of_other_types_are_refused(changes: dict[str, Any]) -> None:
@@ -124,3 +128,28 @@ def test_a_shape_beyond_the_file_is_refused_before_memory_is_allocated(tmp_path:
         (tmp_path / INDEX_NAME).write_bytes(pickle.dumps(written))
         with pytest.raises(CheckpointError, match=words):
             model_tensors(tmp_path)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    with without_single_process_warning():
+        dcp.save({NAME: torch.arange(6.0).view(2, 3)}, checkpoint_id=tmp_path, no_dist=True)
+    return tmp_path
+
+
+def test_tensors_are_loaded_without_torch_load(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "load", None)
+    tensors = {NAME: torch.zeros(2, 3)}
+    load_tensors(tensors, saved, single_process=True)
+    assert tensors[NAME].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize("other", [torch.zeros(3, 2), torch.zeros(6), {"w": torch.zeros(2, 3)}, b"x"])
+def test_a_shard_with_other_content_is_refused(saved: Path, other: Any) -> None:
+    stream = io.BytesIO()
+    torch.save(other, stream)
+    (saved / "__0_0.distcp").write_bytes(stream.getvalue())
+    metadata = index(length=len(stream.getvalue()))
+    (saved / INDEX_NAME).write_bytes(pickle.dumps(metadata))
+    with pytest.raises(CheckpointError, match="another shape than|instead of a tensor"):
+        load_tensors({NAME: torch.zeros(2, 3)}, saved, single_process=True)
