@@ -53,7 +53,7 @@ def write_record(
         dtype: data type of the written weights.
     """
     folder = path.parent
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != SUMS_NAME)
     hashes = {Path(file).relative_to(folder).as_posix(): entry for file, entry in file_hashes(files).items()}
     record = {
         "format": RECORD_FORMAT,

@@ -14,6 +14,7 @@ from converter.options import SourceOptions
 from tape.errors import CheckpointError, ConfigError
 
 from .base import Source
+from .foreign import refuse_foreign_path
 from .model_files import open_model_files
 
 SHARDED_METADATA = "metadata.json"
@@ -40,6 +41,7 @@ def open_source(path: Path, options: SourceOptions) -> Source:
 
 
 def _open(path: Path, options: SourceOptions) -> Source:
+    refuse_foreign_path(path)
     if is_sharded(path):
         return ShardedSource(path)
     files = open_model_files(path, options.verify)

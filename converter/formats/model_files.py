@@ -15,6 +15,7 @@ from tape.io.json_files import read_json_object
 from tape.models.lazy_tensors import LazyState
 from tape.models.model_directory import verify_model_directory
 
+from .foreign import refuse_wrapped_keys
 from .tensor_files import find_weights, open_weights, weights_files
 
 # TensorFlow's names of layer-norm parameters, which the oldest PyTorch checkpoints use
@@ -90,7 +91,9 @@ def open_model_files(path: Path, verify: bool = True) -> ModelFiles | None:
         parts = {weights.name, *(file.name for file in weights_files(weights))}
         verify_model_directory(weights.parent, [*sorted(parts), *_TOKENIZER_NAMES])
     state: LazyState = {}
-    for name, tensor in open_weights(weights).items():
+    tensors = open_weights(weights)
+    refuse_wrapped_keys(tensors, weights)
+    for name, tensor in tensors.items():
         modern = modern_name(name)
         if modern in state:
             raise CheckpointError(f"{weights}: {name} occurs twice, under an old and a new name")

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from converter.safe_load import load_checkpoint_file
@@ -52,7 +53,13 @@ class PickledFile:
         self._content, self._bytes_read = None, 0
 
     def lazy(self, tensor: Tensor, keys: tuple[Any, ...]) -> LazyTensor:
-        """``tensor``, to be loaded later from the path ``keys`` in the content."""
+        """``tensor``, to be loaded later from the path ``keys`` in the content.
+
+        Raises:
+            CheckpointError: if it is sparse or quantized.
+        """
+        if tensor.layout != torch.strided or tensor.is_quantized:
+            raise CheckpointError(f"{self.path}: {'.'.join(map(str, keys))} is a sparse or quantized tensor")
         return LazyTensor(tuple(tensor.shape), tensor.dtype, lambda: self._read(keys))
 
     def _read(self, keys: tuple[Any, ...]) -> Tensor:

@@ -7,9 +7,11 @@ determine shapes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,6 +23,7 @@ from tape.tokenizers import IUPAC_VOCAB, MEGATRON_SPECIAL_TOKENS
 from .transforms import TRANSFORMS, Tensors, Transform, TransformSettings
 
 Shards = tuple[LazyTensor, ...]
+_SHOWN = 10  # tokens listed in a message
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ def apply_rules(
     shards: Mapping[str, Shards],
     layers: int,
     layout: TransformSettings,
+    path: Path,
 ) -> Mapped:
     """Map a checkpoint to the model's state dict, in the source's data types.
 
@@ -89,6 +93,7 @@ def apply_rules(
         shards: the tensors of each key by tensor-parallel rank.
         layers: number of layers.
         layout: settings of the transforms.
+        path: the checkpoint, for messages.
 
     Raises:
         CheckpointError: if a key is unknown or missing, or a tensor doesn't fit its transform; the message names it.
@@ -99,10 +104,11 @@ def apply_rules(
     consumed: set[str] = set()
     for transform, source, targets in _steps(rules, present, layers):
         if source not in shards:
-            raise CheckpointError(f"{source} is missing; it would become {', '.join(targets)}")
-        state |= zip(targets, _lazily(transform.merge, source, targets[0], shards[source], layout), strict=True)
+            raise CheckpointError(f"{path}: {source} is missing; it would become {', '.join(targets)}")
+        merged = _lazily(transform.merge, f"{path}: {source}", targets[0], shards[source], layout)
+        state |= zip(targets, merged, strict=True)
         consumed.add(source)
-    return Mapped(state, _drop(drops, [key for key in shards if key not in consumed]))
+    return Mapped(state, _drop(drops, [key for key in shards if key not in consumed], path))
 
 
 def invert_rules(
@@ -156,7 +162,7 @@ def _lazily(
     return tuple(LazyTensor(tuple(outline.shape), dtype, load(number)) for number, outline in enumerate(outlines))
 
 
-def _drop(drops: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
+def _drop(drops: Mapping[str, str], keys: Sequence[str], path: Path) -> dict[str, str]:
     """The reason for each dropped key.
 
     Raises:
@@ -166,7 +172,9 @@ def _drop(drops: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
     for key in keys:
         reason = next((reason for pattern, reason in drops.items() if fnmatchcase(key, pattern)), None)
         if reason is None:
-            raise CheckpointError(f"{key}: unknown key: there is no rule for it, and it is not in the drop list")
+            raise CheckpointError(
+                f"{path}: {key}: unknown key: there is no rule for it, and it is not in the drop list"
+            )
         dropped[key] = reason
     return dropped
 
@@ -176,30 +184,41 @@ def as_single_rank(state: Mapping[str, LazyTensor]) -> dict[str, Shards]:
     return {key: (tensor,) for key, tensor in state.items()}
 
 
-def check_tied(state: Mapping[str, Shards], copy: str, original: str) -> None:
+def check_tied(state: Mapping[str, Shards], copy: str, original: str, path: Path) -> None:
     """Check that a tied copy, if present, has the same values as the original on every rank.
 
     Raises:
-        CheckpointError: if they differ; the message names both.
+        CheckpointError: if they differ; the message names both, and the checkpoint at ``path``.
     """
     for rank, (one, other) in enumerate(zip(state.get(copy, ()), state.get(original, ()), strict=False)):
         if one.shape != other.shape or not torch.equal(one.load(), other.load()):
-            raise CheckpointError(f"{copy}: rank {rank} differs from {original}, to which it is tied")
+            raise CheckpointError(f"{path}: {copy}: rank {rank} differs from {original}, to which it is tied")
 
 
-def token_rows_by_name(source_tokens: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+def token_rows_by_name(source_tokens: Sequence[str], path: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """The embedding row of each TAPE token in a source with these tokens; and the source's unused tokens, to be
     dropped.
+
+    Args:
+        source_tokens: tokens by embedding row; "" is a row without a token.
+        path: the checkpoint, for messages.
 
     Raises:
         VocabularyMismatchError: if a TAPE token is missing, a token occurs twice, or one has no counterpart in TAPE.
     """
     names = [MEGATRON_SPECIAL_TOKENS.get(token, token) for token in source_tokens]
-    unused = tuple(token for token in names if token.startswith("[unused") or not token)  # "" is a blank line
-    unknown = [token for token in names if token not in IUPAC_VOCAB and token not in unused]
-    missing = [token for token in IUPAC_VOCAB if token not in names]
-    doubled = sorted({token for token in names if token and names.count(token) > 1})
+    counts = Counter(name for name in names if name)
+    unused = tuple(name for name in names if _is_unused(name))
+    unknown = [name for name in names if name not in IUPAC_VOCAB and not _is_unused(name)]
+    missing = [token for token in IUPAC_VOCAB if token not in counts]
+    doubled = sorted(name for name, count in counts.items() if count > 1)
     for problem, tokens in (("lacks", missing), ("has tokens that TAPE lacks", unknown), ("has twice", doubled)):
         if tokens:
-            raise VocabularyMismatchError(f"the source's vocabulary {problem}: {', '.join(tokens)}")
+            more = f" and {len(tokens) - _SHOWN} more" if len(tokens) > _SHOWN else ""
+            shown = ", ".join(token[:40] for token in tokens[:_SHOWN])
+            raise VocabularyMismatchError(f"{path}: its vocabulary {problem}: {shown}{more}")
     return tuple(names.index(token) for token in IUPAC_VOCAB), unused
+
+
+def _is_unused(name: str) -> bool:
+    return not name or name.startswith("[unused")

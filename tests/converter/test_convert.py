@@ -47,7 +47,6 @@ def test_the_report_records_parity_source_and_file_hashes(tmp_path: Path, mega: 
     assert report["source"]["tensor_parallel"] == 2
     files = report["result"]["files"]
     assert files.keys() == {
-        "SHA256SUMS",
         "config.json",
         "model.safetensors",
         "provenance.json",

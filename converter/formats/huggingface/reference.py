@@ -23,6 +23,8 @@ from converter.verify.reference_forward import (
     pad_batch,
     stream_weights,
 )
+from tape.configs import CONFIG_NAME
+from tape.errors import CheckpointError, quoted
 from tape.models.lazy_tensors import LazyTensor
 from tape.tokenizers import TAPETokenizer
 
@@ -68,10 +70,15 @@ class TransformersForward:
         self._pools = "bert.pooler.dense.weight" in weights
         self._has_head = "cls.predictions.bias" in weights
         eager = {"attn_implementation": "eager"}
-        with _quiet(), torch.device("meta"):
-            config = transformers.AutoConfig.from_pretrained(str(directory))
-            with_head = transformers.AutoModelForMaskedLM.from_config(config, **eager)
-            bert = transformers.AutoModel.from_config(config, **eager, add_pooling_layer=self._pools)
+        try:
+            with _quiet(), torch.device("meta"):
+                config = transformers.AutoConfig.from_pretrained(str(directory))
+                with_head = transformers.AutoModelForMaskedLM.from_config(config, **eager)
+                bert = transformers.AutoModel.from_config(config, **eager, add_pooling_layer=self._pools)
+        except Exception as error:  # what transformers raises for invalid values has no common base class
+            raise CheckpointError(
+                f"{directory / CONFIG_NAME}: transformers can't build a model from it ({quoted(error)})"
+            ) from error
         self._bert, self._head = bert.eval().double(), with_head.cls.eval().double()
         self.description = f"transformers {transformers.__version__} {type(with_head).__name__}"
         self._stream(weights, rounded_to)

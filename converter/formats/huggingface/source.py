@@ -41,7 +41,7 @@ class HuggingFaceSource:
         self.kind = f"huggingface-{files.values['model_type']}"
         self._is_post = self.config.layer_norm_position == "post"
         vocabulary, self._vocabulary_from = read_vocabulary(files, options.vocabulary)
-        self._rows, self._unused = token_rows_by_name(vocabulary)
+        self._rows, self._unused = token_rows_by_name(vocabulary, self.path)
 
     @property
     def has_head(self) -> bool:
@@ -50,11 +50,11 @@ class HuggingFaceSource:
     def map(self) -> Mapped:
         layout = TransformSettings(self.config.num_attention_heads, 3.0, self._rows)
         shards = as_single_rank(self._state)
-        check_tied(shards, _DECODER, WORD_EMBEDDINGS)
-        check_tied(shards, _DECODER_BIAS, _BIAS)
+        check_tied(shards, _DECODER, WORD_EMBEDDINGS, self.path)
+        check_tied(shards, _DECODER_BIAS, _BIAS, self.path)
         rules = POST_LN_RULES if self._is_post else HUGGINGFACE_RULES
         drops = POST_LN_DROPS if self._is_post else HUGGINGFACE_DROPS
-        return apply_rules(rules, drops, shards, self.config.num_hidden_layers, layout)
+        return apply_rules(rules, drops, shards, self.config.num_hidden_layers, layout, self.path)
 
     def reference_forward(self, rounded_to: torch.dtype | None) -> ReferenceForward:
         """A forward pass by transformers if it is installed, otherwise in plain torch."""

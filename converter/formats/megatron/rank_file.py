@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from converter.formats.foreign import describe_content, refuse_wrapped_keys
 from converter.formats.tensor_files import PickledFile
 from tape.errors import CheckpointError
 from tape.models.lazy_tensors import LazyState, LazyTensor
@@ -89,8 +90,8 @@ def read_rank_file(path: Path) -> RankFile:
         raise CheckpointError(f"{path}: interleaved pipeline schedules (model0, model1, ...) are not supported")
     model = content["model"] if is_training_checkpoint else content
     if not isinstance(model, Mapping) or "language_model" not in {key.split(".")[0] for key in map(str, model)}:
-        shown = ", ".join(map(str, list(content)[:6]))
-        raise CheckpointError(f"{path}: contains no Megatron language model (its keys: {shown})")
+        refuse_wrapped_keys(model if isinstance(model, Mapping) else (), path)
+        raise CheckpointError(f"{path}: {describe_content(content)}")
     arguments = content.get("args") if is_training_checkpoint else None
     rank = RankFile(
         path=path,

@@ -86,7 +86,11 @@ class _Resolver:
         }
         if head != body:
             values["mlm_hidden_act"] = head
-        return MegatronSettings(ProteinBertConfig.from_dict(values), self._version(), vocabulary, self._origin, assumed)
+        try:
+            config = ProteinBertConfig.from_dict(values)
+        except ConfigError as error:
+            raise ConfigError(f"{checkpoint.path}: {error}") from error
+        return MegatronSettings(config, self._version(), vocabulary, self._origin, assumed)
 
     def _sizes(self) -> tuple[int, int, int, int]:
         """Hidden size, FFN size, positions and token types, from the shapes of the first stage's tensors."""

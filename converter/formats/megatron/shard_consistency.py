@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.mapping.tables import MEGATRON_HEAD_BIAS, MEGATRON_HEAD_WORDS, MEGATRON_WORDS
-from tape.errors import CheckpointError
+from tape.errors import CheckpointError, quoted
 
 from .rank_file import RankFile
 
@@ -90,9 +90,9 @@ def _check_number(path: Path, stages: Stages) -> None:
         ("tensor", tensor, len(stages[0])),
         ("pipeline", arguments.get("pipeline_model_parallel_size"), len(stages)),
     ):
-        if declared is not None and declared != found:
+        if declared is not None and (not isinstance(declared, int) or declared != found):
             raise CheckpointError(
-                f"{path}: written by {declared!r} {name}-parallel ranks, but files of {found} were found"
+                f"{path}: written by {quoted(declared)} {name}-parallel ranks, but files of {found} were found"
             )
 
 

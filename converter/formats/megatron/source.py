@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ class MegatronSource:
         self.path = checkpoint.path
         self._checkpoint = checkpoint
         self._settings = resolve_settings(checkpoint, options)
-        self._rows, self._unused = token_rows_by_name(self._settings.vocabulary)
+        self._rows, self._unused = token_rows_by_name(self._settings.vocabulary, self.path)
 
     @property
     def config(self) -> ProteinBertConfig:
@@ -52,7 +53,9 @@ class MegatronSource:
     def map(self) -> Mapped:
         config = self.config
         layout = TransformSettings(config.num_attention_heads, self._settings.version, self._rows)
-        return map_megatron(self._checkpoint.shards, config.num_hidden_layers, layout, config.type_vocab_size)
+        return map_megatron(
+            self._checkpoint.shards, config.num_hidden_layers, layout, config.type_vocab_size, self.path
+        )
 
     def reference_forward(self, rounded_to: torch.dtype | None) -> ReferenceForward:
         """A forward pass that reads the files again and computes rank by rank as Megatron-LM does."""
@@ -88,10 +91,12 @@ class MegatronSource:
         }
 
 
-def map_megatron(shards: Mapping[str, Shards], layers: int, layout: TransformSettings, token_types: int) -> Mapped:
+def map_megatron(
+    shards: Mapping[str, Shards], layers: int, layout: TransformSettings, token_types: int, path: Path
+) -> Mapped:
     """The state dict of ``ProteinBertForMaskedLM``, or of its encoder if the source has no LM head."""
-    mapped = apply_rules(MEGATRON_RULES, MEGATRON_DROPS, shards, layers, layout)
-    check_tied(shards, MEGATRON_HEAD_WORDS, MEGATRON_WORDS)
+    mapped = apply_rules(MEGATRON_RULES, MEGATRON_DROPS, shards, layers, layout, path)
+    check_tied(shards, MEGATRON_HEAD_WORDS, MEGATRON_WORDS, path)
     if TOKEN_TYPES in mapped.state:
         return mapped
     word = mapped.state[WORD_EMBEDDINGS]

@@ -116,7 +116,7 @@ class MegatronTarget:
             write_text(folder / TRACKER_NAME, RELEASE)
 
     def _shards(self, state: LazyState, config: ProteinBertConfig) -> dict[str, Shards]:
-        rows, _ = token_rows_by_name(MEGATRON_VOCABULARY)
+        rows, _ = token_rows_by_name(MEGATRON_VOCABULARY, Path("iupac_vocab.txt"))
         padded = _ROWS_MULTIPLE * self.tensor
         layout = TransformSettings(config.num_attention_heads, VERSION, rows, ranks=self.tensor, embedding_rows=padded)
         return invert_rules(MEGATRON_RULES, state, config.num_hidden_layers, layout)

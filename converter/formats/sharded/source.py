@@ -20,7 +20,7 @@ from converter.mapping.tables import DECODER, PROTEINLM_DROPS, PROTEINLM_RULES, 
 from converter.verify.named_forward import PROTEINLM_NAMES, ForwardSettings, NamedForward, TensorShard
 from converter.verify.reference_forward import ReferenceForward
 from tape.configs import ProteinBertConfig
-from tape.errors import CheckpointError
+from tape.errors import CheckpointError, ConfigError
 from tape.models.lazy_tensors import LazyTensor
 
 if TYPE_CHECKING:
@@ -48,8 +48,11 @@ class ShardedSource:
         self._metadata = read_metadata(found)
         verify_files(found, self._metadata["files"])
         self._tensors: dict[str, StoredTensor] = model_tensors(found)
-        self._config = ProteinBertConfig.from_dict(dict(self._metadata["model_config"]))
-        self._rows, self._unused = token_rows_by_name(self._metadata["vocabulary"])
+        try:
+            self._config = ProteinBertConfig.from_dict(dict(self._metadata["model_config"]))
+        except ConfigError as error:
+            raise ConfigError(f"{found}: {error}") from error
+        self._rows, self._unused = token_rows_by_name(self._metadata["vocabulary"], found)
 
     @property
     def config(self) -> ProteinBertConfig:
@@ -63,8 +66,8 @@ class ShardedSource:
         layout = TransformSettings(self._config.num_attention_heads, 3.0, self._rows)
         state = {name: LazyTensor(entry.shape, entry.dtype, entry.gather) for name, entry in self._tensors.items()}
         shards = as_single_rank(state)
-        check_tied(shards, DECODER, WORD_EMBEDDINGS)
-        return apply_rules(PROTEINLM_RULES, PROTEINLM_DROPS, shards, self._config.num_hidden_layers, layout)
+        check_tied(shards, DECODER, WORD_EMBEDDINGS, self.path)
+        return apply_rules(PROTEINLM_RULES, PROTEINLM_DROPS, shards, self._config.num_hidden_layers, layout, self.path)
 
     def reference_forward(self, rounded_to: torch.dtype | None) -> ReferenceForward:
         """A forward pass on the ranks' shards of each tensor."""

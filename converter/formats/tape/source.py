@@ -66,8 +66,8 @@ class TapeSource:
         own = PROTEINLM_POST_RULES if config.layer_norm_position == "post" else PROTEINLM_RULES
         rules = TAPE_05_RULES if self._is_05 else own
         shards = as_single_rank(with_tied_decoder(self._state))
-        check_tied(shards, DECODER, WORD_EMBEDDINGS)
-        mapped = apply_rules(rules, PROTEINLM_DROPS, shards, config.num_hidden_layers, layout)
+        check_tied(shards, DECODER, WORD_EMBEDDINGS, self.path)
+        mapped = apply_rules(rules, PROTEINLM_DROPS, shards, config.num_hidden_layers, layout, self.path)
         return Mapped(mapped.state, self._dropped | mapped.dropped)
 
     def reference_forward(self, rounded_to: torch.dtype | None) -> ReferenceForward:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -37,7 +39,8 @@ from tape.models.lazy_tensors import LazyTensor
 from tape.tokenizers import IUPAC_VOCAB
 from tests.support.megatron_writer import Truth, expected_state, make_truth, rank_model
 
-ROWS, _ = token_rows_by_name(MEGATRON_VOCABULARY)
+HERE = Path("checkpoint")
+ROWS, _ = token_rows_by_name(MEGATRON_VOCABULARY, HERE)
 
 
 def shards_of(truth: Truth) -> dict[str, tuple[Tensor, ...]]:
@@ -59,12 +62,12 @@ def loaded(mapped: Mapped) -> dict[str, Tensor]:
 
 
 def convert(shards: dict[str, tuple[Tensor, ...]], truth: Truth) -> Mapped:
-    return map_megatron(lazily(shards), truth.layers, TransformSettings(truth.heads, 3.0, ROWS), token_types=1)
+    return map_megatron(lazily(shards), truth.layers, TransformSettings(truth.heads, 3.0, ROWS), 1, HERE)
 
 
 def map_proteinlm(state: dict[str, Tensor], layout: TransformSettings) -> Mapped:
     shards = as_single_rank({key: LazyTensor.of(value) for key, value in state.items()})
-    return apply_rules(PROTEINLM_RULES, PROTEINLM_DROPS, shards, 2, layout)
+    return apply_rules(PROTEINLM_RULES, PROTEINLM_DROPS, shards, 2, layout, HERE)
 
 
 @pytest.fixture
@@ -97,7 +100,7 @@ def test_token_rows_are_selected_by_name() -> None:
     assert ROWS[:5] == (0, 1, 2, 3, 4)
     assert ROWS[5:] == tuple(range(6, 31))
     shuffled = list(reversed(MEGATRON_VOCABULARY))
-    rows, unused = token_rows_by_name(shuffled)
+    rows, unused = token_rows_by_name(shuffled, HERE)
     assert [shuffled[row] for row in rows][5:] == list(IUPAC_VOCAB)[5:]
     assert unused == ("[unused1]",)
 
@@ -112,7 +115,13 @@ def test_token_rows_are_selected_by_name() -> None:
 )
 def test_other_vocabularies_are_refused_by_name(change, message: str) -> None:
     with pytest.raises(VocabularyMismatchError, match=message):
-        token_rows_by_name(change(MEGATRON_VOCABULARY))
+        token_rows_by_name(change(MEGATRON_VOCABULARY), HERE)
+
+
+def test_a_large_foreign_vocabulary_is_named_in_few_words() -> None:
+    tokens = (*MEGATRON_VOCABULARY, *(f"word{number}" for number in range(30_000)))
+    with pytest.raises(VocabularyMismatchError, match=r"checkpoint: .* lacks: word0, .*, word9 and 29990 more$"):
+        token_rows_by_name(tokens, HERE)
 
 
 def test_every_missing_key_is_an_error_that_names_it(truth: Truth) -> None:
@@ -228,7 +237,7 @@ def test_every_table_produces_the_same_model(rules: tuple, truth: Truth) -> None
     state = {key: LazyTensor.of(value) for key, value in expected_state(truth).items()}
     layout = TransformSettings(truth.heads, 3.0, ROWS, ranks=2, embedding_rows=256)
     shards = invert_rules(rules, state, truth.layers, layout)
-    found = apply_rules(rules, {}, shards, truth.layers, layout)
+    found = apply_rules(rules, {}, shards, truth.layers, layout, HERE)
     assert found.state.keys() == state.keys()
     for key, tensor in found.state.items():
         assert torch.equal(tensor.load(), state[key].load()), key

@@ -22,7 +22,7 @@ from tape.models.lazy_tensors import LazyTensor
 from tape.models.model_directory import load_state_dict
 from tests.support.megatron_writer import LETTERS, SPECIAL, Truth, expected_state, make_truth, write_megatron
 
-WITHOUT_SUMS = shutil.ignore_patterns("SHA256SUMS")  # of copies that a test changes
+WITHOUT_SUMS = shutil.ignore_patterns("SHA256SUMS", "conversion.json")  # of copies that a test changes
 
 PROTEIN = "MQIFVKTLTGKTITLEVEPSD"
 

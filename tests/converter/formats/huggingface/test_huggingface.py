@@ -27,7 +27,7 @@ from tests.converter.test_round_trips import silent, tape_model
 transformers = pytest.importorskip("transformers")
 PROTEINS = ["MQIFVKTLTGKTITLEVEPSD", "ABCDEFGHIKLMNOPQRSTUVWXYZ", "m k t\nayJ"]
 
-WITHOUT_SUMS = shutil.ignore_patterns("SHA256SUMS")  # of copies that a test changes
+WITHOUT_SUMS = shutil.ignore_patterns("SHA256SUMS", "conversion.json")  # of copies that a test changes
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -157,6 +157,17 @@ def test_another_order_of_tokens_is_mapped_by_name(tmp_path: Path, tape: Path, w
     tokens = TAPETokenizer().tokens
     (copy / "vocab.txt").write_text("\n".join(tokens[number] for number in order))
     verify_only(tape, copy, SourceOptions())
+
+
+@pytest.mark.parametrize("changes", [{"__class__": 1.5}, {"torch_dtype": 10**30}])
+def test_a_configuration_that_transformers_refuses_is_named(tmp_path: Path, written: Path, changes: dict) -> None:
+    pytest.importorskip("transformers")
+    copy = Path(shutil.copytree(written, tmp_path / "copy", ignore=WITHOUT_SUMS))
+    values = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**values, **changes}))
+    source = open_source(copy, SourceOptions())
+    with pytest.raises(CheckpointError, match=r"copy/config\.json: transformers can't build a model from it"):
+        source.reference_forward(None)
 
 
 def test_a_directory_without_tokenizer_needs_a_vocabulary_file(tmp_path: Path, tape: Path, written: Path) -> None:
