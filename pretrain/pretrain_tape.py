@@ -85,7 +85,7 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
             stack.enter_context(build.save_lock(config, context))
             check_agreement(config.given, config.data, config.checkpoint, control_group)
             splits = open_splits(config.data, config.samples)
-            start = plan_start(config, splits.train)
+            start = plan_start(config, splits.train, control_group)
             config = start.config
         signals = stack.enter_context(StopSignals())
         with trace.span("build the model", trace.SpanTimeout.BUSY):

@@ -1,23 +1,36 @@
 """How a run starts: from the beginning, or as a resume that continues the run that wrote the checkpoint.
 
 A resume has the same samples, the same batches and the same schedule; changing them deliberately requires a flag.
-pretrain.checkpointing compares the model.
+pretrain.checkpointing compares the model. Every other option that differs is announced, except those that affect
+neither numbers nor checkpoints.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pretrain.checkpointing import RunDescription, find_checkpoint, read_metadata
+from pretrain.checkpointing import (
+    CheckpointConfig,
+    LatestCheckpoint,
+    RunDescription,
+    find_latest,
+    newest_iteration,
+    read_metadata,
+)
 from pretrain.config.arguments import PretrainConfig
+from pretrain.config.flags import make_parser
 from pretrain.config.schedule_flags import run_length
 from pretrain.data.corpus import Corpus, read_description
+from pretrain.data.indexed_dataset import data_path
 from pretrain.data.samples import Samples
+from pretrain.parallel import ControlGroup
 from tape.errors import CheckpointError
+from tape.io.sampled_digest import sampled_digest
 from tape.tokenizers import TAPETokenizer
 
 # Options that determine the rows of each step and their masks. Paths are not included, because a corpus may be moved.
@@ -31,6 +44,7 @@ _SAMPLE_OPTIONS = (
     "no_sep",
     "long_documents",
 )
+_DIGESTS = ("digest", "sampled_digest")  # fields of a corpus that older checkpoints or corpora don't have
 SCHEDULE_OPTIONS = (
     "lr",
     "min_lr",
@@ -40,6 +54,30 @@ SCHEDULE_OPTIONS = (
     "lr_warmup_fraction",
     "lr_warmup_iters",
     "lr_warmup_samples",
+)
+# Options that may differ without a word, because no loss, weight or score depends on them. All others are announced.
+SILENT_OPTIONS = frozenset(
+    {
+        "allow_other_samples",
+        "async_save",
+        "data_path",  # the corpora are compared by their content
+        "distributed_timeout_minutes",
+        "exit_duration_in_mins",
+        "exit_interval",
+        "hang_timeout_seconds",
+        "keep_last",
+        "load",
+        "log_interval",
+        "num_workers",
+        "override_lr_scheduler",
+        "peak_tflops",
+        "save",
+        "save_interval",
+        "tensorboard_dir",
+        "train_data_path",  # as data_path
+        "use_checkpoint_lr_scheduler",
+        "verify_data",
+    }
 )
 
 
@@ -51,7 +89,7 @@ class RunStart:
         config: the configuration, with the checkpoint's learning-rate schedule if requested.
         description: the description of the run that its checkpoints contain.
         checkpoint: the checkpoint to resume from; None: from the beginning.
-        changes: one line per permitted difference from the run that wrote the checkpoint.
+        changes: lines for the user: why this checkpoint, and each permitted difference from the run that wrote it.
     """
 
     config: PretrainConfig
@@ -60,21 +98,24 @@ class RunStart:
     changes: tuple[str, ...]
 
 
-def plan_start(config: PretrainConfig, samples: Samples) -> RunStart:
-    """Describe the run, and compare it with the checkpoint in ``--load``, if there is one.
+def plan_start(config: PretrainConfig, samples: Samples, control_group: ControlGroup) -> RunStart:
+    """Describe the run, and compare it with the checkpoint in ``--load``, if any; called by all ranks together.
 
     Args:
         config: the run's configuration.
         samples: the training samples.
+        control_group: all ranks.
 
     Raises:
-        CheckpointError: if samples or schedule differ, and no flag allows it.
+        CheckpointError: if there is no checkpoint where there should be one, or samples or schedule differ, and no flag
+            allows it.
     """
     options, described = config.checkpoint, describe_samples(samples, config.given, config.batch.global_batch)
-    path = find_checkpoint(options.load) if options.load is not None else None
-    changes: list[str] = []
+    latest = choose_checkpoint(options, control_group)
+    path, changes = latest.path, [*latest.notices]
     if path is not None:
         metadata = read_metadata(path)
+        changes += option_changes(metadata["arguments"], config.given)
         changes += check_samples(path, metadata.get("samples", {}), described, options.allow_other_samples)
         if options.schedule_of != "checkpoint":
             changes += check_schedule(path, metadata["arguments"], config.given, options.schedule_of == "start")
@@ -92,6 +133,59 @@ def plan_start(config: PretrainConfig, samples: Samples) -> RunStart:
     return RunStart(config, description, path, tuple(changes))
 
 
+def choose_checkpoint(options: CheckpointConfig, control_group: ControlGroup) -> LatestCheckpoint:
+    """The checkpoint in ``--load``; called by all ranks together.
+
+    Raises:
+        CheckpointError: there is none, and ``--load`` is not the ``--save`` of this run; or none of them is complete.
+    """
+    notices = () if options.save is None or options.resumes_itself else _foreign_checkpoints(options.save)
+    if options.load is None:
+        return LatestCheckpoint(None, notices)
+    latest = find_latest(options.load, control_group)
+    if latest.path is None and not options.resumes_itself:
+        state = "has no checkpoint" if Path(options.load).is_dir() else "does not exist"
+        raise CheckpointError(
+            f"--load {options.load}: {state}. A run starts from the beginning only without --load, or if --load and "
+            f"--save are the same directory (--save is {options.save or 'not given'})"
+        )
+    return LatestCheckpoint(latest.path, (*latest.notices, *notices))
+
+
+def _foreign_checkpoints(save: str) -> tuple[str, ...]:
+    newest = newest_iteration(save)
+    if newest is None:
+        return ()
+    return (
+        f"WARNING: --save {save} holds checkpoints of another run, up to iteration {newest}, which this run replaces "
+        f"when it reaches their iterations; --load {save} continues that run",
+    )
+
+
+def option_changes(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """A line if options differ from those of the checkpoint's run.
+
+    Args:
+        saved: the options of the checkpoint's run by name; an option that is missing there has its default.
+        given: the options of this start.
+    """
+    compared = {*_SAMPLE_OPTIONS, *SCHEDULE_OPTIONS}  # by check_samples and check_schedule
+    parser = make_parser()
+    differences = []
+    for name in sorted((saved.keys() | given.keys()) - compared - SILENT_OPTIONS):
+        old, new = (_as_json(options.get(name, parser.get_default(name))) for options in (saved, given))
+        if old != new:
+            differences.append(f"--{name.replace('_', '-')} was {old}, is {new}")
+    return (
+        [f"NOTICE: options differ from those of the checkpoint's run: {'; '.join(differences)}"] if differences else []
+    )
+
+
+def _as_json(value: Any) -> Any:
+    """The value as it is read from a checkpoint: tuples are lists there."""
+    return json.loads(json.dumps(value))
+
+
 def describe_samples(samples: Samples, given: Mapping[str, Any], global_batch: int) -> dict[str, Any]:
     """Everything that determines the samples of a run; stored in its checkpoints.
 
@@ -107,7 +201,8 @@ def describe_samples(samples: Samples, given: Mapping[str, Any], global_batch: i
 
 
 def _describe_corpus(corpus: Corpus) -> dict[str, Any]:
-    """Counts, and a digest of the source files if known; independent of the corpus's path."""
+    """Counts, digests of the source files and of ``.bin`` if known, and one of samples of ``.bin``; independent of the
+    corpus's path."""
     description = read_description(corpus.prefix)
     hashes = "" if description is None else " ".join(source.sha256 for source in description.sources)
     sources = hashlib.sha256(hashes.encode()).hexdigest()[:16] if hashes else None
@@ -117,6 +212,7 @@ def _describe_corpus(corpus: Corpus) -> dict[str, Any]:
         "residues": int(corpus.dataset.tokens),
         "sources": sources,
         "digest": None if digest is None else digest[:16],
+        "sampled_digest": sampled_digest(data_path(corpus.prefix)),
     }
 
 
@@ -146,12 +242,12 @@ def check_samples(path: object, saved: Mapping[str, Any], wanted: Mapping[str, A
 
 
 def _with_known_digests(samples: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """``samples`` without the digests of corpora whose digest in ``others`` is unknown, as in older checkpoints."""
+    """``samples`` without the digests of corpora which are unknown in ``others``, as in older checkpoints."""
     corpora, theirs = samples.get("corpora", []), others.get("corpora", [])
     if len(corpora) != len(theirs):
         return dict(samples)
     known = [
-        corpus if corpus.get("digest") and other.get("digest") else {**corpus, "digest": None}
+        {**corpus, **{name: corpus.get(name) if other.get(name) else None for name in _DIGESTS}}
         for corpus, other in zip(corpora, theirs, strict=True)
     ]
     return {**samples, "corpora": known} if corpora else dict(samples)

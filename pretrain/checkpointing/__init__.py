@@ -16,13 +16,13 @@ from .format import (
     FullCheckpoint,
     RunDescription,
     RunState,
-    describe_latest,
     find_checkpoint,
     named_tensors,
     read_metadata,
     verify_files,
 )
 from .index_reader import StoredShard, StoredTensor, model_tensors
+from .latest import LatestCheckpoint, describe_latest, find_latest, newest_iteration
 from .loading import load_checkpoint, load_full_checkpoint
 from .saving import save_checkpoint
 
@@ -30,6 +30,7 @@ __all__ = [
     "AsyncCheckpointWriter",
     "CheckpointConfig",
     "FullCheckpoint",
+    "LatestCheckpoint",
     "RunDescription",
     "RunState",
     "StoredShard",
@@ -38,10 +39,12 @@ __all__ = [
     "describe_latest",
     "early_warning",
     "find_checkpoint",
+    "find_latest",
     "load_checkpoint",
     "load_full_checkpoint",
     "model_tensors",
     "named_tensors",
+    "newest_iteration",
     "read_metadata",
     "save_checkpoint",
     "verify_files",

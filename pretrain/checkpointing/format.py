@@ -38,7 +38,7 @@ class CheckpointConfig:
 
     Attributes:
         save: directory for checkpoints; None: save none.
-        load: directory to resume from; it may be without a checkpoint when a run starts for the first time.
+        load: directory to resume from; if it is ``save``, a run that starts for the first time has no checkpoint there.
         save_interval: iterations between checkpoints; None: save only at the end.
         keep_last: number of newest checkpoints to keep; None: all.
         async_save: write checkpoints in a background thread while training continues.
@@ -54,6 +54,11 @@ class CheckpointConfig:
     async_save: bool = True
     allow_other_samples: bool = False
     schedule_of: str | None = None
+
+    @property
+    def resumes_itself(self) -> bool:
+        """Whether the run resumes from the directory that it saves to."""
+        return None not in (self.save, self.load) and Path(str(self.save)).resolve() == Path(str(self.load)).resolve()
 
 
 @dataclass(frozen=True)
@@ -157,17 +162,6 @@ def find_checkpoint(directory: str | os.PathLike[str], iteration: int | None = N
     if not (path / METADATA_NAME).is_file():
         raise CheckpointError(f"{path}: no checkpoint there ({METADATA_NAME} is missing)")
     return path
-
-
-def describe_latest(directory: str | os.PathLike[str]) -> str:
-    """The checkpoint that :func:`find_checkpoint` finds, as text that is equal on ranks that see the same one."""
-    try:
-        path = find_checkpoint(directory)
-        if path is None:
-            return "no checkpoint"
-        return f"{path.name} (metadata {sha256_of(path / METADATA_NAME)[:16]})"
-    except (CheckpointError, OSError) as error:
-        return str(error)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -36,6 +36,8 @@ def load_checkpoint(
     optimizer_state: dict[str, Tensor],
     description: RunDescription,
     context: ParallelContext,
+    *,
+    verify: bool = True,
 ) -> RunState:
     """Load model and optimizer state in place; called by all ranks together.
 
@@ -45,6 +47,7 @@ def load_checkpoint(
         optimizer_state: this rank's shards of the optimizer state.
         description: description of this run, which must have the same model and vocabulary.
         context: this process and its place in the layout.
+        verify: compare all files with their recorded hashes first.
 
     Returns:
         The progress of the run that saved the checkpoint.
@@ -54,10 +57,11 @@ def load_checkpoint(
     """
     metadata = read_metadata(path)
     _check_same_model(path, metadata, description)
-    group = ControlGroup(context.rank, context.dims.world_size)
-    run_on_all_ranks(
-        group, lambda: verify_files(path, metadata["files"], group.rank, group.world_size), "cannot resume"
-    )
+    if verify:
+        group = ControlGroup(context.rank, context.dims.world_size)
+        run_on_all_ranks(
+            group, lambda: verify_files(path, metadata["files"], group.rank, group.world_size), "cannot resume"
+        )
     tensors = named_tensors(model, optimizer_state)
     _check_names(path, tensors)
     load_tensors(tensors, path, single_process=context.mesh is None)

@@ -64,15 +64,21 @@ def remove_old_checkpoints(root: Path, retention: Retention) -> list[Path]:
 
 def _iteration(path: Path) -> int | None:
     """The iteration of a checkpoint directory; None for anything else."""
-    match = _ITERATION.fullmatch(path.name)
-    number = int(match[1]) if match is not None else 0
-    # Names have seven digits, more from ten million on; a name with other padding was not written by this code.
-    if path.name != f"iter_{number:07d}" or not path.is_dir() or path.is_symlink():
+    number = iteration_of_name(path)
+    if number is None or not path.is_dir() or path.is_symlink():
         return None
     try:
         return number if read_metadata(path)["iteration"] == number else None
     except CheckpointError:
         return None
+
+
+def iteration_of_name(path: Path) -> int | None:
+    """The iteration in the name of a checkpoint directory; None for another name."""
+    match = _ITERATION.fullmatch(path.name)
+    number = int(match[1]) if match is not None else 0
+    # Names have seven digits, more from ten million on; a name with other padding was not written by this code.
+    return number if path.name == f"iter_{number:07d}" else None
 
 
 def remove_leftovers(root: Path) -> None:

@@ -133,6 +133,9 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...
         notices.append(
             "--loss-scale is ignored: gradients are scaled for --fp16 only, other precisions do not underflow"
         )
+    if options.save is None:
+        unused = [flag for flag in ("save_interval", "keep_last") if getattr(options, flag) is not None]
+        notices += [f"WARNING: --{flag.replace('_', '-')} has no effect without --save" for flag in unused]
     del options.local_rank
     return options, tuple(notices)
 

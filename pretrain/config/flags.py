@@ -263,7 +263,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--seed", type=non_negative_int, default=1234, help="seed of weights, sample order, masks and dropout"
     )
     group.add_argument("--save", help="directory for checkpoints and metrics.jsonl")
-    group.add_argument("--load", help="directory to resume from, if it contains a checkpoint")
+    group.add_argument("--load", help="directory of checkpoints to resume from; only that of --save may be without one")
     group.add_argument(
         "--save-interval", type=positive_int, help="iterations between checkpoints; one is also saved at the end"
     )

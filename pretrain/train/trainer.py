@@ -121,7 +121,8 @@ class Trainer:
         """Load a checkpoint into model, optimizer and loss scale.
 
         Args:
-            checkpoint: the checkpoint's directory; None keeps the initial values.
+            checkpoint: the checkpoint's directory, verified by :func:`pretrain.checkpointing.find_latest`; None keeps
+                the initial values.
             description: description of the run.
 
         Returns:
@@ -132,7 +133,8 @@ class Trainer:
         """
         if checkpoint is None:
             return RunState(loss_scale=self.loss_scale.state())
-        state = load_checkpoint(checkpoint, self.model, self.optimizer.state(), description, self.context)
+        tensors = self.optimizer.state()
+        state = load_checkpoint(checkpoint, self.model, tensors, description, self.context, verify=False)
         self.loss_scale.restore(state.loss_scale)
         return state
 

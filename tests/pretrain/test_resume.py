@@ -10,7 +10,18 @@ from typing import Any
 
 import pytest
 
-from pretrain.resume import check_samples, schedule_options
+from pretrain.checkpointing import CheckpointConfig
+from pretrain.config.flags import make_parser
+from pretrain.config.parser import IGNORED_FLAGS
+from pretrain.parallel import ControlGroup
+from pretrain.resume import (
+    SCHEDULE_OPTIONS,
+    SILENT_OPTIONS,
+    check_samples,
+    choose_checkpoint,
+    option_changes,
+    schedule_options,
+)
 from pretrain.tools.preprocess_data import preprocess
 from tape.errors import CheckpointError
 
@@ -118,3 +129,109 @@ def test_the_decay_defaults_to_the_length_of_the_run() -> None:
         "lr": 1,
         "lr_decay_iters": 5,
     }
+
+
+NOT_STORED = {"help", "local_rank", "dry_run", "world_size", "device_memory_gib"} | {
+    "ignored_" + flag for flag in IGNORED_FLAGS
+}
+OPTIONS = sorted({action.dest for action in make_parser()._actions} - NOT_STORED)
+COMPARED = {
+    *SCHEDULE_OPTIONS,
+    *("seed", "global_batch_size", "rampup_batch_size", "split", "seq_length", "mask_prob", "no_sep", "long_documents"),
+}
+
+
+@pytest.mark.parametrize("option", sorted(set(OPTIONS) - SILENT_OPTIONS - COMPARED))
+def test_every_option_that_is_not_listed_as_silent_is_announced(option: str) -> None:
+    (line,) = option_changes({option: "one"}, {option: "other"})
+    assert f"--{option.replace('_', '-')} was one, is other" in line
+
+
+def test_silent_options_are_options_that_no_number_depends_on() -> None:
+    assert set(OPTIONS) >= SILENT_OPTIONS
+    assert option_changes(dict.fromkeys(SILENT_OPTIONS, 1), dict.fromkeys(SILENT_OPTIONS, 2)) == []
+    assert not SILENT_OPTIONS & {
+        "weight_decay",
+        "adam_beta1",
+        "clip_grad",
+        "hidden_dropout",
+        "bf16",
+        "micro_batch_size",
+    }
+
+
+def test_an_option_that_the_checkpoint_does_not_know_has_its_default() -> None:
+    assert option_changes({}, {"weight_decay": 0.01, "rampup": None}) == []
+    assert "--weight-decay was 0.01, is 0.1" in option_changes({}, {"weight_decay": 0.1})[0]
+    assert option_changes({"valid_data_path": ["a"]}, {"valid_data_path": ("a",)}) == []  # lists in JSON
+
+
+def test_other_options_are_announced(
+    run: Path, flags: Flags, pretrain_here: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extra = ("--weight-decay", 0.1, "--adam-beta2", 0.95, "--clip-grad", 0.5, "--hidden-dropout", 0.2, "--bf16")
+    pretrain_here([*flags("--load", run, "--eval-iters", 0, train_iters=6), *map(str, extra)])
+    out = capsys.readouterr().out
+    assert (
+        "NOTICE: options differ from those of the checkpoint's run: --adam-beta2 was 0.999, is 0.95; --bf16 was False, "
+        "is True; --clip-grad was 1.0, is 0.5; --hidden-dropout was 0.0, is 0.2; --weight-decay was 0.01, is 0.1" in out
+    )
+
+
+def test_the_same_options_are_not_announced(
+    run: Path, flags: Flags, pretrain_here: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretrain_here(flags("--load", run, "--eval-iters", 0, "--log-interval", 1, train_iters=6))
+    assert "options differ" not in capsys.readouterr().out
+
+
+def test_a_lost_pointer_neither_restarts_the_run_nor_replaces_its_checkpoint(
+    run: Path, flags: Flags, pretrain_here: Run, records: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "latest_checkpointed_iteration.txt").unlink()
+    before = (run / "iter_0000002" / "metadata.json").read_bytes()
+    pretrain_here(flags("--save", run, "--load", run, "--eval-iters", 0, train_iters=6))
+    assert f"Resuming from {run / 'iter_0000002'}" in capsys.readouterr().out
+    assert (run / "iter_0000002" / "metadata.json").read_bytes() == before
+    assert [record["iteration"] for record in records(run)] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_load_without_checkpoint_is_an_error_unless_it_is_the_save(tmp_path: Path, exists: bool) -> None:
+    load = tmp_path / "load"
+    if exists:
+        load.mkdir()
+    state = "has no checkpoint" if exists else "does not exist"
+    for save in (None, str(tmp_path / "save")):
+        with pytest.raises(CheckpointError, match=f"--load {load}: {state}"):
+            choose_checkpoint(CheckpointConfig(load=str(load), save=save), ControlGroup())
+    save = f"{tmp_path}/x/../load/"
+    assert choose_checkpoint(CheckpointConfig(load=str(load), save=save), ControlGroup()).path is None
+
+
+def test_a_save_with_checkpoints_of_another_run_is_announced(run: Path) -> None:
+    for load in (None, str(run / "iter_0000002")):
+        (notice,) = choose_checkpoint(CheckpointConfig(save=str(run), load=load), ControlGroup()).notices
+        assert f"--save {run} holds checkpoints of another run, up to iteration 2" in notice
+    assert choose_checkpoint(CheckpointConfig(save=str(run), load=str(run)), ControlGroup()).notices == ()
+
+
+def test_an_altered_corpus_without_recorded_digest_is_refused(
+    tmp_path: Path, corpus_prefix: Path, flags: Flags, pretrain_here: Run
+) -> None:
+    """As an older corpus, whose sidecar has no SHA-256."""
+    for suffix in (".bin", ".idx", ".json"):
+        shutil.copy(f"{corpus_prefix}{suffix}", tmp_path / f"old{suffix}")
+    sidecar = tmp_path / "old.json"
+    content = json.loads(sidecar.read_text())
+    del content["sha256"]
+    sidecar.write_text(json.dumps(content))
+    command = flags("--data-path", tmp_path / "old", "--save", tmp_path / "save", "--load", tmp_path / "save")
+    command += ["--eval-iters", "0", "--exit-interval", "1"]
+    pretrain_here(command)
+    altered = bytearray((tmp_path / "old.bin").read_bytes())
+    altered[100:102] = altered[102:104]
+    altered[100] ^= 1
+    (tmp_path / "old.bin").write_bytes(altered)
+    with pytest.raises(CheckpointError, match="its run used other samples: .*sampled_digest"):
+        pretrain_here(command)

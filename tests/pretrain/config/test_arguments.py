@@ -225,3 +225,12 @@ def test_errors_in_a_file_of_flags_name_it(tmp_path: Path) -> None:
         (tmp_path / "flags.txt").write_text(text)
         with pytest.raises(ConfigError, match=r"flags were also read from .*flags\.txt"):
             parse_arguments([*MINIMAL, f"@{tmp_path}/flags.txt"])
+
+
+def test_intervals_of_checkpoints_without_save_are_reported() -> None:
+    notices = parse_arguments([*MINIMAL, "--save-interval", "5", "--keep-last", "2"]).notices
+    assert notices == (
+        "WARNING: --save-interval has no effect without --save",
+        "WARNING: --keep-last has no effect without --save",
+    )
+    assert parse_arguments([*MINIMAL, "--save-interval", "5", "--save", "s"]).notices == ()

@@ -1,0 +1,131 @@
+"""The checkpoint that a run resumes from: the one that the pointer names, or else the newest complete one.
+
+A pointer that was lost, or that names a checkpoint which is missing or damaged, must not make a run start from the
+beginning: it would replace the checkpoints that are left.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pretrain.parallel import ControlGroup
+from tape.errors import CheckpointError
+from tape.io.checksums import sha256_of
+
+from .collective_errors import run_on_all_ranks, run_on_main_rank
+from .format import METADATA_NAME, POINTER_NAME, find_checkpoint, read_metadata, verify_files
+from .other_formats import name_other_format
+from .retention import iteration_of_name
+
+_NOT_A_RUN = (
+    "--load takes the directory that an earlier run of pretrain_tape.py had as --save (iter_... directories and "
+    f"{POINTER_NAME})"
+)
+
+
+@dataclass(frozen=True)
+class LatestCheckpoint:
+    """What a directory of checkpoints holds.
+
+    Attributes:
+        path: the checkpoint to resume from, verified; None: there is none.
+        notices: one line if it is not the checkpoint that the pointer names.
+    """
+
+    path: Path | None
+    notices: tuple[str, ...] = ()
+
+
+def find_latest(directory: str | os.PathLike[str], group: ControlGroup) -> LatestCheckpoint:
+    """Find and verify the checkpoint to resume from; called by all ranks together.
+
+    Each rank compares some of the files with their SHA-256. A checkpoint that any rank can't read is passed over.
+
+    Args:
+        directory: the run's checkpoint directory, or one ``iter_...`` directory in it, which is the only candidate.
+        group: all ranks.
+
+    Raises:
+        CheckpointError: on all ranks: no checkpoint is complete and undamaged, or the directory holds a model of
+            another format.
+    """
+    root = Path(directory)
+    run_on_main_rank(group, lambda: _check_format(root), "cannot resume")
+    if (root / METADATA_NAME).is_file():
+        _verify(root, group)
+        return LatestCheckpoint(root)
+    names, problem = run_on_main_rank(group, lambda: _candidates(root), "cannot resume")
+    problems = [problem] if problem else []
+    for name in names:
+        try:
+            _verify(root / name, group)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        if not problems:
+            return LatestCheckpoint(root / name)
+        found = f"WARNING: {'; '.join(problems)}. Resuming from {root / name}, the newest complete checkpoint"
+        return LatestCheckpoint(root / name, (found,))
+    if problems:
+        raise CheckpointError(
+            f"{root}: no complete checkpoint to resume from: {'; '.join(problems)}. Restore one of them, or remove "
+            f"{POINTER_NAME} and the iter_... directories to start from the beginning"
+        )
+    return LatestCheckpoint(None)
+
+
+def describe_latest(directory: str | os.PathLike[str]) -> str:
+    """The checkpoint in a directory, as text that is equal on ranks that see the same one; reads only its metadata."""
+    root = Path(directory)
+    try:
+        path = find_checkpoint(root)
+        if path is not None:
+            return f"{path.name} (metadata {sha256_of(path / METADATA_NAME)[:16]})"
+        names = [path.name for path in _newest_first(root)]
+    except (CheckpointError, OSError) as error:
+        return str(error)
+    return f"no {POINTER_NAME}, but {', '.join(names)}" if names else "no checkpoint"
+
+
+def newest_iteration(directory: str | os.PathLike[str]) -> int | None:
+    """The last iteration of which a directory holds a checkpoint, complete or not; None: there is none."""
+    newest = next(_newest_first(Path(directory)), None)
+    return None if newest is None else iteration_of_name(newest)
+
+
+def _check_format(root: Path) -> None:
+    if (other := name_other_format(root)) is not None:
+        raise CheckpointError(
+            f"{root}: {other}, which a pretraining run can't resume from. {_NOT_A_RUN}. For finetuning and evaluation, "
+            f"convert it: python converter/megatron-converter.py -src {root} -out MODEL_DIRECTORY"
+        )
+
+
+def _candidates(root: Path) -> tuple[list[str], str | None]:
+    """The checkpoints by their paths below ``root``, the pointer's first, then from new to old; and the pointer's
+    problem."""
+    problem, first = None, None
+    try:
+        first = find_checkpoint(root)
+    except CheckpointError as error:
+        problem = str(error)
+    found = [path for path in _newest_first(root) if path != first]
+    if first is None and problem is None and found:
+        problem = f"{root / POINTER_NAME}: missing"
+    return [str(path.relative_to(root)) for path in (*filter(None, [first]), *found)], problem
+
+
+def _newest_first(root: Path) -> Iterator[Path]:
+    paths = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    numbered = [(number, path) for path in paths if (number := iteration_of_name(path)) is not None]
+    return (path for _, path in sorted(numbered, reverse=True))
+
+
+def _verify(path: Path, group: ControlGroup) -> None:
+    def verify() -> None:
+        verify_files(path, read_metadata(path)["files"], group.rank, group.world_size)
+
+    run_on_all_ranks(group, verify, "cannot resume")
