@@ -23,8 +23,12 @@ _BLOCK_BYTES = 1 << 20
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _LONGEST_SUMS = 1 << 20  # bytes
 _ZIP_MAGIC = b"PK\x03\x04"
-# what reading a damaged zip file can raise; NotImplementedError and RuntimeError: compressed or encrypted records
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, RuntimeError, LookupError)
+# what reading a damaged zip file can raise; NotImplementedError and RuntimeError: compressed or encrypted records;
+# OverflowError, an ArithmeticError: records at positions beyond 2^63
+_ZIP_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError),
+    *(ArithmeticError, LookupError, RuntimeError, ValueError),
+)
 
 
 def sha256_of(path: Path) -> str:

@@ -49,8 +49,11 @@ _EXPANDED_BYTES = 1 << 24  # a tensor with strides of 0 may be this much larger 
 _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 _DEVICE = re.compile(r"[a-z]{2,12}(:\d{1,2})?")
 
-# what reading a damaged zip file can raise; NotImplementedError is a RuntimeError
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, LookupError)
+# what reading a damaged zip file can raise; NotImplementedError is a RuntimeError, OverflowError an ArithmeticError
+_ZIP_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError),
+    *(ArithmeticError, LookupError, RuntimeError, ValueError),
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tape.errors import CheckpointError
+from tape.io.checksums import verify_crcs
 from tape.io.pickle_types import RefusedPickleError
 from tape.models.torch_files import load_torch_file, load_torch_stream
 from tests.support.pickle_assembler import (
@@ -195,6 +196,21 @@ def test_overlapping_records_do_not_multiply_memory(tmp_path: Path) -> None:
     assert (tmp_path / "a.pt").stat().st_size < 2 << 20
     with pytest.raises(CheckpointError, match="does not hold"):
         load_torch_file(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("position", [1 << 40, (1 << 63) + 5])
+@pytest.mark.parametrize("record", [0, 1, 2])
+def test_records_beyond_the_file_are_refused(tmp_path: Path, record: int, position: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        archive.writestr("a/data.pkl", pickled(tensor(storage_of(16), 0, (16,), (1,)), protocol=2))
+        archive.writestr("a/byteorder", b"little")
+        archive.writestr("a/data/0", bytes(64))
+        archive.filelist[record].header_offset = position
+    with pytest.raises(CheckpointError, match=r"a\.pt: damaged"):
+        verify_crcs(tmp_path / "a.pt")
+    for mapped in (False, True):
+        with pytest.raises(CheckpointError, match=r"a\.pt: refused or damaged"):
+            load_torch_file(tmp_path / "a.pt", mapped=mapped)
 
 
 def test_archives_of_other_kinds_are_refused_with_the_reason(tmp_path: Path) -> None:
