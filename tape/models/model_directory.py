@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tape.configs import CONFIG_NAME, ProteinConfig
-from tape.errors import CheckpointError, VocabularyMismatchError
+from tape.errors import CheckpointError, VocabularyMismatchError, quoted
 from tape.io.atomic import atomic_write, write_json
 from tape.io.checksums import SUMS_NAME, HashingStream, is_zip, sha256_of, verify_crcs, verify_sums, write_sums
 from tape.io.json_files import read_json_object
@@ -80,7 +80,7 @@ def load_state_dict(path: str | os.PathLike[str], *, verify: bool = True) -> Sta
         raise CheckpointError(f"{file}: holds a {type(state).__name__}, not a state dict")
     for name, value in state.items():
         if not isinstance(value, Tensor):
-            raise CheckpointError(f"{file}: entry {name!r} is a {type(value).__name__}, not a tensor")
+            raise CheckpointError(f"{file}: entry {quoted(name)} is a {type(value).__name__}, not a tensor")
     return dict(state)
 
 

@@ -35,6 +35,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_MOST_NAMES, _LONGEST_NAME = 50, 200  # of weights in a log line
+
 Model = TypeVar("Model", bound="ProteinModel")
 
 
@@ -176,9 +178,9 @@ class ProteinModel(nn.Module):
         tied = self._tied_names()
         missing = [name for name in missing if name not in tied]
         if missing:
-            logger.info("%s: newly initialized weights: %s", source, ", ".join(missing))
+            logger.info("%s: newly initialized weights: %s", source, _shown_names(missing))
         if unexpected:
-            logger.info("%s: unused weights: %s", source, ", ".join(unexpected))
+            logger.info("%s: unused weights: %s", source, _shown_names(unexpected))
         return missing, unexpected
 
     def _without_tied(self, state: StateDict) -> StateDict:
@@ -233,6 +235,12 @@ class ProteinModel(nn.Module):
             if seen.setdefault(id(parameter), name) != name:
                 names.add(name)
         return frozenset(names)
+
+
+def _shown_names(names: list[str]) -> str:
+    """Names for a log line; a file may have any number of them, of any length."""
+    shown = ", ".join(name[:_LONGEST_NAME] for name in names[:_MOST_NAMES])
+    return shown + (f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else "")
 
 
 def tie(owner: nn.Embedding, follower: nn.Linear) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,3 +105,17 @@ def test_a_run_ends_with_the_error(prefix: str, flags: Flags, pretrain_here: Run
         with pytest.raises(DataError, match=r"copy\.bin: damaged, or changed after it was written"):
             pretrain_here([*command, *extra])
     pretrain_here([*command, "--verify-data", "never"])
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("extra", [[], ["--verify-data"]])
+def test_all_ranks_end_with_the_error_of_the_main_rank(
+    prefix: str, flags: Flags, torchrun: Callable[..., Any], repository_root: Path, extra: list[str]
+) -> None:
+    flip(f"{prefix}.bin")
+    script = repository_root / "pretrain" / "pretrain_tape.py"
+    command = flags("--data-path", prefix, "--eval-iters", 0, "--tensor-model-parallel-size", 2, *extra)
+    result = torchrun(2, script, *command, check=False)
+    assert result.returncode != 0
+    assert f"error: {prefix}.bin: damaged, or changed after it was written" in result.stderr
+    assert f'File "{script}"' not in result.stderr  # no traceback but the launcher's
