@@ -91,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="keep",
         help="keep, drop, or (huggingface) approximate a head with another activation than the blocks (default keep)",
     )
-    add("--overwrite", action="store_true", help="replace an output that is not an earlier conversion")
+    add("--overwrite", action="store_true", help="replace a model that is not an earlier conversion")
     add("--no-verify", action="store_true", help="read files that differ from SHA256SUMS or conversion.json")
     group = parser.add_argument_group("settings of a Megatron checkpoint that was saved without its arguments")
     add = group.add_argument

@@ -7,8 +7,6 @@ that a failed conversion leaves nothing at the output path.
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,14 +17,16 @@ from converter.formats.megatron.layout import TRACKER_NAME
 from converter.formats.megatron.writer import RELEASE
 from tape.configs import CONFIG_NAME
 from tape.errors import ConfigError
-from tape.io.atomic import atomic_directory
+from tape.io.atomic import atomic_directory, remove_leftovers, temporary_directory
 from tape.io.checksums import SUMS_NAME
+from tape.io.output import check_output_directory, check_replaceable, output_errors
 from tape.models.model_directory import BIN_NAME, PROVENANCE_NAME, SAFETENSORS_NAME, VOCABULARY_NAME
 
 from .record import RECORD_NAME
 
 _TAPE_FILES = frozenset({CONFIG_NAME, VOCABULARY_NAME, PROVENANCE_NAME, SAFETENSORS_NAME, BIN_NAME, SUMS_NAME})
 _OURS = frozenset({RECORD_NAME, TRACKER_NAME, RELEASE}) | _TAPE_FILES | HUGGINGFACE_FILES
+_STAGING_NAME = "conversion"
 
 # Suffixes by which -out denotes a single file, per format.
 _FILE_SUFFIXES = {"tape": (".safetensors", ".bin"), "megatron": (".pt",), "huggingface": ()}
@@ -83,7 +83,10 @@ class Output:
         present = {child.name for child in self.directory.iterdir()} if self.directory.is_dir() else set()
         if self.file and self.format == "tape":
             self._check_source_beside(source.resolve())
+        check_output_directory(self.directory, "-out")
         others = sorted(self._conflicting_files(present))
+        if others and self.file is None and self.overwrite:
+            check_replaceable(self.directory, _OURS.__contains__, "--overwrite:")
         if others and not self.overwrite:
             shown = ", ".join(others[:3])
             raise ConfigError(f"{self.directory} already contains {shown}: choose another -out, or give --overwrite")
@@ -113,18 +116,19 @@ class Output:
             with atomic_directory(self.directory, overwrite=True) as folder:
                 yield folder
             return
-        folder = Path(tempfile.mkdtemp(prefix=".conversion.", suffix=".tmp", dir=self.directory))
-        try:
+        remove_leftovers(self.directory, _STAGING_NAME)
+        with output_errors(self.directory), temporary_directory(self.directory, _STAGING_NAME) as folder:
             yield folder
             self._move(folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _move(self, folder: Path) -> None:
-        """Remove the old weights first and publish the new ones last: weights never meet another model's config."""
+        """Remove the old weights first and publish the new ones last: weights never meet another model's config.
+
+        The record comes first, so that the same command replaces what a killed one has left.
+        """
         for name in {SAFETENSORS_NAME, BIN_NAME} if self.format == "tape" else set():
             (self.directory / name).unlink(missing_ok=True)
-        for file in sorted(folder.iterdir(), key=lambda file: file.name == self.file):
+        for file in sorted(folder.iterdir(), key=lambda file: (file.name == self.file, file.name != self.record)):
             os.replace(file, self.directory / file.name)
 
 

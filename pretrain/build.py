@@ -36,6 +36,7 @@ from pretrain.train.masked_lm import MaskedLMObjective
 from pretrain.train.metrics_logger import MetricsLogger, RunInfo
 from pretrain.train.trainer import Trainer
 from tape.io.atomic import write_json
+from tape.io.output import check_output_directory
 from tape.io.run_lock import lock_in, run_lock
 
 _ARGUMENTS_NAME = "arguments.json"
@@ -51,6 +52,7 @@ def save_lock(config: PretrainConfig, context: ParallelContext) -> Iterator[None
     with ExitStack() as stack:
         if context.is_main and config.checkpoint.save is not None:
             save = Path(config.checkpoint.save)
+            check_output_directory(save, "--save")
             stack.enter_context(run_lock(lock_in(save), save, "choose another --save"))
         yield
 

@@ -6,6 +6,7 @@ Commands run inside :func:`run_cli`, which prints that message instead of a trac
 
 from __future__ import annotations
 
+import os
 import reprlib
 import sys
 from collections.abc import Callable
@@ -41,6 +42,23 @@ class ConfigError(ProteinLMError, ValueError):
 
 class CheckpointError(ProteinLMError):
     """A checkpoint or model directory is missing, incomplete or damaged."""
+
+
+class OutputError(ProteinLMError):
+    """A file can't be written, because the disk is full, read-only or failing.
+
+    Args:
+        path: the file or directory.
+        reason: the system's message.
+        space: the bytes that are needed and free, for the message.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str, space: str) -> None:
+        super().__init__(os.fspath(path), reason, space)
+        self.path, self.reason, self.space = os.fspath(path), reason, space
+
+    def __str__(self) -> str:
+        return f"{self.path}: can't be written: {self.reason}; {self.space}"
 
 
 _LONGEST_QUOTE = 200

@@ -8,7 +8,7 @@ from typing import Any
 from torch.distributed.checkpoint.api import CheckpointException
 
 from pretrain.parallel import ControlGroup
-from tape.errors import CheckpointError
+from tape.errors import CheckpointError, OutputError
 
 
 def run_on_all_ranks(control_group: ControlGroup, action: Callable[[], Any], failure: str) -> list[Any]:
@@ -16,7 +16,8 @@ def run_on_all_ranks(control_group: ControlGroup, action: Callable[[], Any], fai
 
     Args:
         control_group: all ranks.
-        action: what to run. OSError and CheckpointError are passed on to the other ranks; other exceptions are not.
+        action: what to run. OSError, OutputError and CheckpointError are passed on to the other ranks; other exceptions
+            are not.
         failure: beginning of the error message.
 
     Returns:
@@ -28,7 +29,7 @@ def run_on_all_ranks(control_group: ControlGroup, action: Callable[[], Any], fai
     result, message = None, None
     try:
         result = action()
-    except (OSError, CheckpointError) as error:
+    except (OSError, OutputError, CheckpointError) as error:
         message = error_message(error)
     outcomes = control_group.gather((result, message))
     messages = [message for _, message in outcomes if message is not None]
@@ -47,6 +48,8 @@ def error_message(error: BaseException) -> str:
     if isinstance(error, CheckpointException) and error.failures:
         rank, (failure, _) = next(iter(error.failures.items()))
         return f"rank {rank}: {error_message(failure)}"
+    if isinstance(error, OutputError):
+        return f"{error.reason} ({error.path})"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f" ({error.filename})" if error.filename else "")
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from torch import Tensor
 
 from pretrain.parallel import ControlGroup
 from tape.errors import CheckpointError
+from tape.io.disk_space import format_bytes, free_bytes
 
 # Overhead of torch's serialization per tensor (measured: 1.2 to 1.6 kB), and of index and metadata per checkpoint.
 _BYTES_PER_TENSOR = 2048
@@ -34,12 +33,6 @@ def checkpoint_bytes(tensors: dict[str, Any], control_group: ControlGroup) -> in
 
 def _tensor_bytes(value: Tensor) -> int:
     return value.numel() * value.element_size()  # a DTensor counts the elements of all its shards
-
-
-def free_bytes(directory: Path) -> int:
-    """Free bytes on the file system of ``directory``, which need not exist yet."""
-    existing: Iterable[Path] = (directory.absolute(), *directory.absolute().parents)
-    return shutil.disk_usage(next(path for path in existing if path.exists())).free
 
 
 def check_free_space(directory: Path, needed: int) -> None:
@@ -68,13 +61,3 @@ def early_warning(directory: Path, needed: int, kept: int) -> str | None:
         f"WARNING: {directory} has {format_bytes(free)} free, too little for {kept} checkpoints of "
         f"{format_bytes(needed)}; free disk space, or keep fewer checkpoints with --keep-last"
     )
-
-
-def format_bytes(number: int) -> str:
-    """A number of bytes for people: ``2470000000`` -> ``2.47 GB``."""
-    value = float(number)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.2f} {unit}"
-        value /= 1000
-    return f"{value:.2f} TB"

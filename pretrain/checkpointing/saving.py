@@ -20,9 +20,10 @@ from pretrain.parallel import ControlGroup, ParallelContext, ParallelDims
 from tape.errors import CheckpointError
 from tape.io.atomic import atomic_write, current_umask, replace_directory, sync_folder, write_json
 from tape.io.checksums import sha256_of
+from tape.io.disk_space import format_bytes, free_bytes
 
 from .collective_errors import error_message, run_on_all_ranks, run_on_main_rank
-from .disk_space import check_free_space, checkpoint_bytes, format_bytes, free_bytes
+from .disk_space import check_free_space, checkpoint_bytes
 from .format import (
     FORMAT,
     INDEX_NAME,

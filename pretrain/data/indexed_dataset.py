@@ -13,7 +13,7 @@ import os
 import shutil
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tape.errors import DataError
+from tape.io.atomic import remove_leftovers, temporary_directory
 from tape.io.checksums import HashingStream
+from tape.io.output import output_errors
 
 MMAP_MAGIC = b"MMIDIDX\x00\x00"
 LAZY_MAGIC = b"TNTIDX\x00\x00"
@@ -282,18 +284,23 @@ class IndexedDatasetWriter:
         self.sequences = self.documents = self.tokens = 0
 
     def __enter__(self) -> IndexedDatasetWriter:
-        self.prefix.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned_folders(self.prefix)
-        self._folder = self.prefix.parent / f".{self.prefix.name}.{os.getpid()}.tmp"
-        self._folder.mkdir()
         self._complete = False
+        with ExitStack() as stack:
+            stack.enter_context(output_errors(self.prefix))
+            self.prefix.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.prefix.parent, self.prefix.name)
+            self._folder = stack.enter_context(temporary_directory(self.prefix.parent, self.prefix.name))
+            self._open_files()
+            self._stack = stack.pop_all()
+        return self
+
+    def _open_files(self) -> None:
         self._ids: BinaryIO = (self._folder / "bin").open("wb")
         self._hashed_ids = HashingStream(self._ids)
         self._description: dict[str, Any] | None = None
         self._sizes: BinaryIO = (self._folder / "sizes").open("wb")
         self._boundaries: BinaryIO = (self._folder / "documents").open("wb")
         self._boundaries.write(np.zeros(1, dtype="<i8").tobytes())
-        return self
 
     def add(self, ids: np.ndarray, sizes: Sequence[int] | np.ndarray, documents: Sequence[int] | np.ndarray) -> None:
         """Append complete documents.
@@ -308,10 +315,11 @@ class IndexedDatasetWriter:
         """
         if np.sum(sizes) != len(ids) or np.sum(documents) != len(sizes):
             raise ValueError(f"sizes sum to {np.sum(sizes)}, not {len(ids)}, or documents not to {len(sizes)}")
-        self._hashed_ids.write(np.asarray(ids, dtype=self.dtype).tobytes())
-        self._sizes.write(np.asarray(sizes, dtype="<i4").tobytes())
         ends = self.sequences + np.cumsum(documents, dtype="<i8")
-        self._boundaries.write(ends.tobytes())
+        with output_errors(data_path(self.prefix)):
+            self._hashed_ids.write(np.asarray(ids, dtype=self.dtype).tobytes())
+            self._sizes.write(np.asarray(sizes, dtype="<i4").tobytes())
+            self._boundaries.write(ends.tobytes())
         self.sequences += len(sizes)
         self.documents += len(documents)
         self.tokens += len(ids)
@@ -322,28 +330,31 @@ class IndexedDatasetWriter:
 
     def complete(self) -> None:
         """Write the index and flush all files to disk; nothing can be added afterwards."""
-        if not self._complete:
+        if self._complete:
+            return
+        with output_errors(data_path(self.prefix)):
             for stream in self._streams:
                 stream.flush()
                 os.fsync(stream.fileno())
                 stream.close()
+        with output_errors(index_path(self.prefix)):
             digests = {"bin": self._hashed_ids.hexdigest(), "idx": self._write_index()}
             if self._description is not None:
                 self._write_sidecar({**self._description, "sha256": digests})
-            self._complete = True
+        self._complete = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self.complete()
-                self._publish()
-        finally:
-            for stream in self._streams:
-                with suppress(OSError):  # close() may fail on the buffered rest; the original error matters more
-                    stream.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+        with self._stack:
+            try:
+                if kind is None:
+                    self.complete()
+                    self._publish()
+            finally:
+                for stream in self._streams:
+                    with suppress(OSError):  # close() may fail on the buffered rest; the original error matters more
+                        stream.close()
 
     @property
     def _streams(self) -> tuple[BinaryIO, ...]:
@@ -407,21 +418,3 @@ class IndexedDatasetWriter:
         if (self._folder / "json").exists():
             os.replace(self._folder / "json", description_path(self.prefix))
         os.replace(self._folder / "idx", index_path(self.prefix))
-
-
-def _remove_abandoned_folders(prefix: Path) -> None:
-    """Remove temporary folders of this prefix whose process has exited."""
-    for folder in prefix.parent.glob(f".{prefix.name}.*.tmp"):
-        owner = folder.name[len(prefix.name) + 2 : -len(".tmp")]
-        if owner.isdigit() and folder.is_dir() and not _is_running(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return process != os.getpid()  # a folder with our own process id was left by an earlier process

@@ -33,6 +33,7 @@ from pretrain.data.indexed_dataset import LAYOUTS, IndexedDatasetWriter
 from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, UNKNOWN_MEANING, Filters, tokenize_batches
 from tape.errors import ConfigError, DataError, run_cli
 from tape.io.checksums import sha256_of
+from tape.io.output import check_output_directory
 from tape.io.records import FORMATS, Nucleotides, Record, RecordOptions, open_records
 from tape.io.run_lock import lock_beside, run_lock
 from tape.io.text_files import display_name, file_size, is_stream
@@ -120,6 +121,7 @@ def preprocess(
         raise ConfigError(f"the number of workers must be at least 1, not {workers}")
     if len(set(json_keys)) < len(json_keys):
         raise ConfigError(f"--json-keys {' '.join(json_keys)}: every key makes one corpus; give it only once")
+    check_output_directory(Path(output_prefix).parent, "--output-prefix: the directory")
     filters = Filters(min_length, max_length, skip_empty, deduplicate, max_unknown_fraction)
     paths = [Path(path) for path in inputs]
     _check_keys(paths, json_keys, records)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tape.errors import run_cli
 from tape.inference.config import ContactsConfig
+from tape.io.run_layout import check_run_names
 from tape.runtime.process import process_context
 
 from .options import (
@@ -44,6 +45,7 @@ def contacts_command() -> int:
 def contacts_config(arguments: Arguments = None) -> ContactsConfig:
     """Configuration of ``tape-contacts``."""
     options = parse(create_contacts_parser(), arguments)
+    check_run_names(options["time_or_name"], options["exp_name"])
     return ContactsConfig(
         model=model_source(options),
         output_dir=options["output_dir"],

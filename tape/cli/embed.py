@@ -16,6 +16,7 @@ from .options import (
     create_base_parser,
     inference_config,
     model_source,
+    note_output_dir,
     parse,
     process_config,
     record_options,
@@ -29,6 +30,7 @@ def embed_config(arguments: Arguments = None) -> EmbedConfig:
         ConfigError: an option can't be used, or there is no such model.
     """
     options = parse(create_embed_parser(), arguments)
+    note_output_dir(options, f"the embeddings are written to {options['out_file']}")
     registry.get_task_spec("embed").get_model(options["model_type"])
     return EmbedConfig(
         model=model_source(options),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tape.evaluation.config import EvalConfig
 from tape.inference.config import PredictConfig
+from tape.io.output import check_output_directory
 from tape.registry import registry
 
 from .options import (
@@ -17,7 +18,6 @@ from .options import (
     add_forward_options,
     add_task,
     bootstrap_of,
-    check_directory,
     check_task,
     create_base_parser,
     inference_config,
@@ -35,7 +35,9 @@ def eval_config(arguments: Arguments = None) -> EvalConfig | PredictConfig:
         ConfigError: an option can't be used, or the task has no such model.
     """
     options = parse(create_eval_parser(), arguments)
-    check_directory("--output_dir", options["output_dir"])
+    output_dir = None if options["output_dir"] is None else Path(options["output_dir"])
+    if output_dir is not None:
+        check_output_directory(output_dir, "--output_dir")
     check_task(options["task"], options["model_type"])
     bootstrap = bootstrap_of(options)
     shared = {
@@ -43,6 +45,7 @@ def eval_config(arguments: Arguments = None) -> EvalConfig | PredictConfig:
         "model": model_source(options),
         "data_dir": options["data_dir"],
         "split": options["split"],
+        "output_dir": output_dir,
         "length": options["length"],
         "records": record_options(options),
         "inference": inference_config(options),
@@ -59,6 +62,7 @@ def create_eval_parser() -> argparse.ArgumentParser:
         prog="tape-eval", description="Evaluate a finetuned model.", parents=[create_base_parser()]
     )
     add_task(parser)
+    parser.set_defaults(output_dir=None)
     parser.add_argument("from_pretrained", help="model directory, or a run directory (its best saved epoch)")
     parser.add_argument("--batch_size", type=int, help="proteins per forward pass; does not change the results")
     parser.add_argument("--data_dir", default="./data", help="directory with one folder per task (default %(default)s)")
@@ -86,7 +90,8 @@ def create_eval_parser() -> argparse.ArgumentParser:
         "--predict_out",
         type=Path,
         metavar="PATH",
-        help="file for the predictions, .csv or .json (default: predictions_FILE.csv beside the model); contact maps"
+        help="file for the predictions, .csv or .json (default: predictions_FILE.csv beside the model, or in"
+        " --output_dir); contact maps"
         " are written to the folder PATH_maps beside it, a .npz and a .png per protein",
     )
     return parser

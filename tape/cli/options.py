@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from .types import non_negative_int, positive_int
 Arguments = argparse.Namespace | Sequence[str] | None
 Options = Mapping[str, Any]  # values of all options by name
 
+DEFAULT_OUTPUT_DIR = "./results"
 _LOG_LEVELS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "WARNING": 30, "ERROR": 40}
 
 
@@ -54,7 +56,7 @@ def create_base_parser() -> argparse.ArgumentParser:
     group.add_argument("--model_config_file", type=existing_file, help="JSON configuration of a model with new weights")
     group.add_argument("--vocab_file", help="accepted and ignored")
     group.add_argument(
-        "--output_dir", default="./results", help="directory of the run directories (default %(default)s)"
+        "--output_dir", default=DEFAULT_OUTPUT_DIR, help="directory of the run directories (default %(default)s)"
     )
     group.add_argument("--no_cuda", action="store_true", help="compute on the CPU")
     group.add_argument(
@@ -214,15 +216,10 @@ def check_task(task: str, model_type: str) -> TaskSpec:
     return spec
 
 
-def check_directory(option: str, path: str | Path) -> None:
-    """Check that a directory can be made at a path.
-
-    Raises:
-        ConfigError: the path, or one of its parents, is a file.
-    """
-    found = next((place for place in (Path(path), *Path(path).parents) if place.exists()), Path())
-    if not found.is_dir():
-        raise ConfigError(f"{option} {path}: {found} is a file; give the name of a directory, which may be a new one")
+def note_output_dir(options: Options, place: str) -> None:
+    """Print a note if ``--output_dir`` is given to a command that writes elsewhere."""
+    if options["output_dir"] not in (None, DEFAULT_OUTPUT_DIR):
+        print(f"note: --output_dir is ignored: {place}", file=sys.stderr)
 
 
 def json_arguments(options: Options) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from .options import (
     create_base_parser,
     inference_config,
     model_source,
+    note_output_dir,
     parse,
     process_config,
 )
@@ -44,6 +45,7 @@ def score_command() -> int:
 def score_config(arguments: Arguments = None) -> ScoreConfig:
     """Configuration of ``tape-score``."""
     options = parse(create_score_parser(), arguments)
+    note_output_dir(options, f"the scores are written to {options['out_file']}")
     return ScoreConfig(
         model=model_source(options),
         variants_file=options["variants_file"],

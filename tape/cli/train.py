@@ -20,8 +20,9 @@ from tape.finetuning.config import (
     OutputConfig,
     ResumeConfig,
 )
-from tape.finetuning.resume import complete_options
-from tape.io.run_layout import ARGUMENTS_NAME
+from tape.finetuning.resume import complete_options, epoch_to_resume
+from tape.io.output import check_output_directory
+from tape.io.run_layout import ARGUMENTS_NAME, check_run_names
 from tape.registry import registry
 from tape.tasks import TaskType
 
@@ -31,7 +32,6 @@ from .options import (
     add_column_options,
     add_forward_options,
     add_task,
-    check_directory,
     check_task,
     create_base_parser,
     json_arguments,
@@ -161,12 +161,18 @@ def _loop_config(options: Options) -> LoopConfig:
 def _check_directories(config: FinetuneConfig) -> None:
     """Check the directories that the command reads and writes."""
     if config.force_save is not None:
-        check_directory("--force_save", config.force_save)
+        check_output_directory(config.force_save, "--force_save")
         return
+    check_run_names(config.output.time_or_name, config.output.exp_name)
     if not Path(config.data.data_dir).is_dir():
         raise ConfigError(f"--data_dir {config.data.data_dir}: no such directory")
-    check_directory("--output_dir", config.output.output_dir)
-    check_directory("--log_dir", config.output.log_dir)
+    if config.resume is not None and config.model.from_pretrained is not None:
+        check_output_directory(
+            epoch_to_resume(Path(config.model.from_pretrained)).resolve().parent, "--from_pretrained"
+        )
+    else:
+        check_output_directory(Path(config.output.output_dir), "--output_dir")
+    check_output_directory(Path(config.output.log_dir), "--log_dir")
 
 
 def _check_pooling(options: Options) -> None:

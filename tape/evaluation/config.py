@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tape.errors import ConfigError
 from tape.io.records import RecordOptions
@@ -67,6 +68,7 @@ class EvalConfig:
         model: the model to evaluate.
         data_dir: directory with one folder per task.
         split: name of the split.
+        output_dir: directory for the results; None: beside the model.
         metrics: names of the metrics to return; empty: all metrics of the task.
         length: what to do with proteins longer than the model's position table: error, crop or window.
         records: columns of the sequence and the id.
@@ -79,6 +81,7 @@ class EvalConfig:
     model: ModelSource
     data_dir: str = "./data"
     split: str = "test"
+    output_dir: Path | None = None
     metrics: tuple[str, ...] = ()
     length: str = "error"
     records: RecordOptions = RecordOptions()

@@ -25,6 +25,11 @@ def model_directory(source: ModelSource) -> Path:
     return resolve_model_directory(local_model(source.from_pretrained))
 
 
+def folder_of(model: Path) -> Path:
+    """A model directory itself, or the directory of a weights file."""
+    return model if model.is_dir() else model.parent
+
+
 def load_finetuned_model(source: ModelSource, spec: TaskSpec, directory: Path) -> nn.Module:
     """A task model with all of its weights. A head with random weights would give meaningless numbers.
 

@@ -10,7 +10,6 @@ content for each split.
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -20,8 +19,11 @@ from typing import Any
 from torch import nn
 
 from tape.datasets.sources import dataset_provenance
-from tape.io.atomic import atomic_write
+from tape.errors import ConfigError
+from tape.io.atomic import atomic_write, link_or_copy
 from tape.io.checksums import sha256_of
+from tape.io.json_files import read_json_object
+from tape.io.output import check_output_directory
 from tape.metrics import Bootstrap
 
 from .config import EvalConfig
@@ -51,25 +53,46 @@ def data_hash(dataset: Any) -> str | None:
     return sha256_of(file) if file.is_file() else None
 
 
+def results_directory(output_dir: Path | None, model: Path) -> Path:
+    """The directory for the results of a model, after a check that they can be written there.
+
+    Args:
+        output_dir: the directory chosen by the user; None: beside the model.
+        model: the directory of the model.
+
+    Raises:
+        ConfigError: the directory can't be written, or contains results of another model.
+    """
+    if output_dir is None:
+        check_output_directory(model, "results in", "give --output_dir to write them elsewhere")
+        return model
+    for file in sorted(output_dir.glob("eval_*.json")):
+        other = read_json_object(file).get("model_dir")
+        if other is not None and Path(str(other)).resolve() != model.resolve():
+            raise ConfigError(f"--output_dir {output_dir} contains the results of {other}; choose another directory")
+    return output_dir
+
+
 def write_files(
     config: EvalConfig,
+    folder: Path,
     directory: Path,
     dataset: Any,
     model: nn.Module,
     evaluation: Evaluation,
     chosen: Mapping[str, float],
 ) -> Path:
-    """Write all files of an evaluation beside the model; returns the path of ``eval_SPLIT.json``.
+    """Write all files of an evaluation; returns the path of ``eval_SPLIT.json``.
 
     Args:
         config: task, split and settings.
-        directory: the model directory, or a weights file in it.
+        folder: directory for the files.
+        directory: the model directory.
         dataset: the split.
         model: the model, for its configuration.
         evaluation: the result.
         chosen: the metrics named by ``--metrics``, for ``results.pkl``.
     """
-    folder = directory if directory.is_dir() else directory.parent
     write_results(folder, config.split, dict(chosen), evaluation)
     long_proteins = {} if config.length == "error" else {"long_proteins": config.length}
     model_config: Any = model.config
@@ -84,6 +107,7 @@ def write_files(
         precision=config.inference.precision,
         bootstrap=config.bootstrap,
         config=model_config.to_dict(),
+        model_dir=directory,
     )
 
 
@@ -92,20 +116,7 @@ def write_results(directory: Path, split: str, metrics: dict[str, float], evalua
     own = directory / f"results_{split}.pkl"
     with atomic_write(own) as stream:
         pickle.dump((metrics, evaluation.results), stream, protocol=4)
-    _same_file(own, directory / "results.pkl")
-
-
-def _same_file(source: Path, target: Path) -> None:
-    """Make ``target`` a hard link to ``source``, since contact maps are large; a copy where links are not possible."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")  # two splits may be evaluated in parallel
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-        os.replace(temporary, target)
-    except OSError:
-        with atomic_write(target) as stream, source.open("rb") as original:
-            while block := original.read(1 << 20):
-                stream.write(block)
+    link_or_copy(own, directory / "results.pkl")  # a link, since contact maps are large
 
 
 def write_report(

@@ -12,9 +12,9 @@ from tape.runtime.precision import warn_if_slow
 
 from .config import EvalConfig
 from .evaluate import check_measured, check_metrics, chosen_metrics, evaluate
-from .load_model import load_finetuned_model, model_directory
+from .load_model import folder_of, load_finetuned_model, model_directory
 from .long_proteins import fit_long_proteins
-from .results import write_files
+from .results import results_directory, write_files
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str,
     """
     spec = registry.get_task_spec(config.task)
     directory = model_directory(config.model)
+    folder = results_directory(config.output_dir, folder_of(directory))
     dataset = load_split(spec.dataset_class, config.data_dir, config.split, config.model.tokenizer, config.records)
     task_type = task_type_of(spec, dataset)
     check_metrics(config.metrics, config.task, task_type)
@@ -50,7 +51,7 @@ def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str,
     check_measured(evaluation, getattr(getattr(dataset, "data", None), "path", f"split {config.split}"))
     chosen = chosen_metrics(evaluation, config.metrics)
     if context.is_main:
-        report = write_files(config, directory, dataset, model, evaluation, chosen)
+        report = write_files(config, folder, folder_of(directory), dataset, model, evaluation, chosen)
         logger.info("%d proteins of %s; wrote %s", evaluation.proteins, config.split, report)
     for name, value in chosen.items():
         logger.info("%s: %.4g", name, value)

@@ -21,15 +21,24 @@ from pathlib import Path
 from typing import Any
 
 from tape.errors import CheckpointError, ConfigError, quoted
-from tape.io.atomic import atomic_write, write_json
+from tape.io.atomic import atomic_write, remove_leftovers, write_json
 from tape.io.json_files import read_json_lines, read_json_object
-from tape.io.run_layout import ARGUMENTS_NAME, BEST_NAME, LATEST_NAME, resolve_model_directory, write_pointer
+from tape.io.output import check_replaceable, output_errors
+from tape.io.run_layout import (
+    ARGUMENTS_NAME,
+    BEST_NAME,
+    LATEST_NAME,
+    is_epoch_file,
+    resolve_model_directory,
+    write_pointer,
+)
 from tape.io.run_lock import lock_beside, run_lock
 from tape.runtime.distributed import DistributedContext, run_on_main_rank
 
 from .config import OutputConfig
 
 HISTORY_NAME = "metrics.jsonl"
+LOG_NAME = "log"
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +51,21 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: Path, overwrite: bool = False) -> RunDirectory:
-        """Create the directory of a new run. The directory of a run that saved no epoch is replaced.
+        """Create the directory of a new run, or empty that of an earlier run that saved no epoch.
+
+        Files that a run does not write, such as notes, remain.
+
+        Args:
+            path: the directory; no other process writes there.
+            overwrite: remove the files of an earlier run that saved epochs, too.
 
         Raises:
-            ConfigError: it holds saved epochs and ``overwrite`` is False, or is not the directory of a run.
+            ConfigError: it holds saved epochs and ``overwrite`` is False, is not the directory of a run, or a saved
+                epoch contains files that no command has written there.
         """
         if path.exists() and not path.is_dir():
             raise ConfigError(f"{path} is a file, so no run's directory can have its name; choose another")
+        remove_leftovers(path)  # of a run that was killed before it wrote its arguments, for example
         if path.is_dir() and any(path.iterdir()):
             if not (path / ARGUMENTS_NAME).is_file():
                 raise ConfigError(f"{path} is not empty and holds no run; choose another name")
@@ -57,8 +74,9 @@ class RunDirectory:
                     f"{path} holds saved epochs already. Choose another --time_or_name or --exp_name, resume it"
                     " with --resume_from_checkpoint, or replace it with --overwrite"
                 )
-            shutil.rmtree(path)
-        path.mkdir(parents=True, exist_ok=True)
+            cls(path)._remove_run()
+        with output_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
         return cls(path)
 
     @classmethod
@@ -79,6 +97,24 @@ class RunDirectory:
             )
         return run
 
+    def _remove_run(self) -> None:
+        """Remove the files of a run except its arguments, which are replaced: they mark it as the directory of one."""
+        saved = self.saved_after(-1)
+        self._check_epochs(saved)
+        for number in saved:
+            shutil.rmtree(self.epoch_directory(number))
+        for name in (HISTORY_NAME, LATEST_NAME, BEST_NAME, LOG_NAME):
+            (self.path / name).unlink(missing_ok=True)
+
+    def _check_epochs(self, numbers: list[int]) -> None:
+        """Check that saved epochs can be removed: no user has stored other files in one of them.
+
+        Raises:
+            ConfigError: there are such files.
+        """
+        for number in numbers:
+            check_replaceable(self.epoch_directory(number), is_epoch_file, "--overwrite:")
+
     def epoch_directory(self, epoch: int) -> Path:
         return self.path / str(epoch)
 
@@ -87,7 +123,8 @@ class RunDirectory:
 
     def add_history(self, record: dict[str, Any]) -> None:
         """Append an epoch's record to ``metrics.jsonl``."""
-        with (self.path / HISTORY_NAME).open("a", encoding="utf-8") as stream:
+        file = self.path / HISTORY_NAME
+        with output_errors(file), file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record, sort_keys=True) + "\n")
 
     def saved_after(self, epoch: int) -> list[int]:
@@ -98,6 +135,7 @@ class RunDirectory:
     def drop_after(self, epoch: int) -> None:
         """Delete records and saved epochs after ``epoch``, which a resumed run writes again; logs what is dropped."""
         saved = self.saved_after(epoch)
+        self._check_epochs(saved)
         history = self.path / HISTORY_NAME
         records = read_history(self.path) if history.is_file() else []
         pointers = [self.path / name for name in (BEST_NAME, LATEST_NAME) if (self.path / name).is_file()]

@@ -20,7 +20,7 @@ from tape.version import __version__
 
 from .checkpoint import TrainerState, save_epoch
 from .config import FinetuneConfig, OutputConfig
-from .run_directory import RunDirectory
+from .run_directory import LOG_NAME, RunDirectory
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def open_run_logger(
     if not context.is_main:
         yield None
         return
-    with log_to_file(run.path / "log"):
+    with log_to_file(run.path / LOG_NAME):
         provenance = {
             "kind": "finetuned",
             "task": config.task,

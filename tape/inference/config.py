@@ -47,7 +47,8 @@ class PredictConfig:
         model: the finetuned model.
         data_file: sequences; ``-`` is the standard input.
         records: format and columns of ``data_file``.
-        out_file: .csv or .json to write; None: beside the model.
+        out_file: .csv or .json to write; None: ``predictions_FILE.csv`` in ``output_dir``.
+        output_dir: directory of the default ``out_file``; None: beside the model.
         data_dir, split: a data set of the task, which shows the task type if the task was registered without one.
         length: what to do with proteins longer than the model's position table: error, crop or window.
         inference: batches, workers and precision.
@@ -59,6 +60,7 @@ class PredictConfig:
     data_file: Path
     records: RecordOptions = RecordOptions()
     out_file: Path | None = None
+    output_dir: Path | None = None
     data_dir: str = "./data"
     split: str = "test"
     length: str = "error"

@@ -22,6 +22,7 @@ import numpy as np
 
 from tape.errors import ConfigError, DataError
 from tape.io.atomic import atomic_write
+from tape.io.output import check_output_file
 from tape.io.text_files import display_name
 
 from .embedding_journal import Identity, StoredEmbedding
@@ -75,8 +76,7 @@ def embeddings_file(path: Path) -> Path:
         path = path.with_name(path.name + ".npz")
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent}: no such directory to write {path.name} to")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ConfigError(f"{path}: not writable")
+    check_output_file(path, "output file")
     if path.suffix in _HDF5_SUFFIXES:
         _import_h5py()
     return path

@@ -1,10 +1,10 @@
 """Journal of embeddings: a file to which finished batches are appended, so that an interrupted run can resume.
 
 ``OUT.partial`` (``OUT.partial.1`` ... for further processes) begins with a magic number, the length of a JSON header,
-and the header, which identifies model, data and options. One record per protein follows, little endian: crc32 of the
-rest, index of the protein, rows and columns of its states, size of its pooled vector, and the float32 values. A batch
-is written at once, so a killed process loses at most the batch that it was computing. The first truncated or damaged
-record ends the journal; the next run overwrites it.
+and the header, which identifies model, data and options; they are written with the first batch. One record per protein
+follows, little endian: crc32 of the rest, index of the protein, rows and columns of its states, size of its pooled
+vector, and the float32 values. A batch is written at once, so a killed process loses at most the batch that it was
+computing. The first truncated or damaged record ends the journal; the next run overwrites it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +23,7 @@ from typing import IO, Any
 import numpy as np
 
 from tape.errors import ConfigError, DataError
+from tape.io.output import output_errors
 
 _MAGIC = b"PLMEMB01"
 _LENGTH = struct.Struct("<I")
@@ -80,7 +82,8 @@ def _scan(path: Path, identity: Identity) -> tuple[dict[int, StoredEmbedding], i
     """The places of one journal, and the end of its last complete record (0 without a complete header)."""
     places: dict[int, StoredEmbedding] = {}
     with path.open("rb") as stream:
-        if not _same_identity(path, stream, identity):
+        found = _read_identity(path, stream)
+        if found is None:
             return places, 0
         end = stream.tell()
         left = path.stat().st_size - end  # a damaged record may state any size, for which there would be no memory
@@ -95,33 +98,33 @@ def _scan(path: Path, identity: Identity) -> tuple[dict[int, StoredEmbedding], i
                 break
             places[index] = StoredEmbedding(path, offset, rows, columns, pooled)
             end = stream.tell()
-    return places, end
+    different = sorted(name for name in found.keys() | identity.keys() if found.get(name) != identity.get(name))
+    if different and places:
+        raise ConfigError(
+            f"{path}: unfinished embeddings of another run ({', '.join(different)} differ); remove it to start over,"
+            " or choose another output file"
+        )
+    return places, 0 if different else end  # without embeddings, the journal of another run has no value
 
 
-def _same_identity(path: Path, stream: IO[bytes], identity: Identity) -> bool:
-    """Whether the header is complete. Raises ConfigError if it is that of another run."""
+def _read_identity(path: Path, stream: IO[bytes]) -> Identity | None:
+    """The header; None if it is incomplete."""
     start = stream.read(len(_MAGIC) + _LENGTH.size)
     if len(start) < len(_MAGIC) + _LENGTH.size:
-        return False  # the process was killed while it wrote the header
+        return None  # the process was killed while it wrote the header
     if not start.startswith(_MAGIC):
         raise DataError(f"{path}: not a journal of embeddings; move it away")
     (size,) = _LENGTH.unpack(start[len(_MAGIC) :])
     text = stream.read(size) if size <= _LONGEST_HEADER else b"too long"
     if len(text) < size <= _LONGEST_HEADER:
-        return False
+        return None
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise DataError(f"{path}: its header is damaged; remove it to start over")
-    different = sorted(name for name in found.keys() | identity.keys() if found.get(name) != identity.get(name))
-    if different:
-        raise ConfigError(
-            f"{path}: unfinished embeddings of another run ({', '.join(different)} differ); remove it to start over,"
-            " or choose another output file"
-        )
-    return True
+    return found
 
 
 class EmbeddingJournal:
@@ -148,10 +151,10 @@ class EmbeddingJournal:
             self._stream.close()
             raise
         self._stream.truncate(end)
+        self._header = b""  # to be written
         if end == 0:
             text = json.dumps(identity, sort_keys=True).encode()
-            self._stream.write(_MAGIC + _LENGTH.pack(len(text)) + text)
-            self._stream.flush()
+            self._header = _MAGIC + _LENGTH.pack(len(text)) + text
 
     def append(self, batch: Iterable[tuple[int, Embedding]]) -> None:
         """Append a batch of (index, embedding) with a single write."""
@@ -160,12 +163,22 @@ class EmbeddingJournal:
             body = b"".join(np.ascontiguousarray(values, dtype="<f4").tobytes() for values in (states, pooled))
             head = _RECORD.pack(0, index, *states.shape, pooled.size)[_LENGTH.size :]
             blocks.append(_LENGTH.pack(zlib.crc32(body, zlib.crc32(head))) + head + body)
-        self._stream.write(b"".join(blocks))
-        self._stream.flush()
+        data = self._header + b"".join(blocks)
+        with output_errors(self.path, len(data)):
+            self._stream.write(data)
+            self._stream.flush()
+        self._header = b""
 
     def __enter__(self) -> EmbeddingJournal:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        os.fsync(self._stream.fileno())
-        self._stream.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                with output_errors(self.path):
+                    os.fsync(self._stream.fileno())
+        finally:
+            with suppress(OSError):  # close writes the buffered rest again, after an error that has been raised
+                self._stream.close()
+            if self.path.stat().st_size == 0:  # nothing to resume
+                self.path.unlink()

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,7 +27,8 @@ from typing import Any
 import numpy as np
 
 from tape.errors import ConfigError
-from tape.io.atomic import atomic_write, write_json, write_text
+from tape.io.atomic import atomic_write, remove_leftovers, write_json, write_text
+from tape.io.output import check_output_file
 from tape.tasks import TaskType
 
 from .predict import Prediction
@@ -64,9 +64,7 @@ class PredictionFiles:
     def __post_init__(self) -> None:
         if self.path.suffix not in (".csv", ".json"):
             raise ConfigError(f"--predict_out {self.path}: give a name that ends in .csv or .json")
-        folder = next(parent for parent in self.path.parents if parent.exists())
-        if self.path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise ConfigError(f"--predict_out {self.path}: not writable")
+        check_output_file(self.path, "--predict_out")
         if self.task_type == TaskType.RESIDUE_PAIR:
             _pyplot()  # raises now, not after the computation
 
@@ -77,10 +75,12 @@ class PredictionFiles:
 
     def keep(self, predictions: Iterable[Prediction]) -> list[Row]:
         """Rows of the table. Contact maps are written immediately."""
+        remove_leftovers(self.maps)
         return [self._row(prediction) for prediction in predictions]
 
     def write(self, rows: list[Row], model_dir: Path) -> None:
         """Write the table."""
+        remove_leftovers(self.path.parent, self.path.name)
         rows = [{name: row[name] for name in row if name != "index"} for row in sorted(rows, key=lambda r: r["index"])]
         if self.path.suffix == ".csv":
             write_text(self.path, _as_csv([self._flat(row) for row in rows]))

@@ -13,7 +13,7 @@ from tape.datasets.embedding import EmbedDataset
 from tape.datasets.index import log_replaced_characters, reader_options
 from tape.datasets.labels import task_type_of
 from tape.errors import ConfigError
-from tape.evaluation.load_model import load_encoder, load_finetuned_model, model_directory
+from tape.evaluation.load_model import folder_of, load_encoder, load_finetuned_model, model_directory
 from tape.evaluation.long_proteins import fit_long_proteins
 from tape.evaluation.results import data_hash, model_hash
 from tape.io.run_lock import lock_beside, run_lock
@@ -90,7 +90,7 @@ def predict_file(config: PredictConfig, context: DistributedContext) -> dict[str
         spec, spec.dataset_class(config.data_dir, config.split, config.model.tokenizer)
     )
     check_predicted(config.task, task_type)
-    path = config.out_file or _default_out_file(config.data_file, directory)
+    path = config.out_file or _default_out_file(config.data_file, config.output_dir, folder_of(directory))
     files = PredictionFiles(path, config.task, task_type)
     _check_stream(config.data_file, context)
     dataset: Any = EmbedDataset(config.data_file, config.model.tokenizer, options=config.records)
@@ -105,7 +105,6 @@ def predict_file(config: PredictConfig, context: DistributedContext) -> dict[str
     return {"proteins": float(len(rows))}
 
 
-def _default_out_file(data_file: Path, directory: Path) -> Path:
-    """``predictions_FILE.csv`` beside the model (``directory`` may be a weights file)."""
-    folder = directory if directory.is_dir() else directory.parent
-    return folder / f"predictions_{data_file.name.split('.')[0]}.csv"
+def _default_out_file(data_file: Path, output_dir: Path | None, model: Path) -> Path:
+    """``predictions_FILE.csv`` in ``--output_dir``, or beside the model."""
+    return (output_dir or model) / f"predictions_{data_file.name.split('.')[0]}.csv"

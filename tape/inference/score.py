@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tape.errors import ConfigError
 from tape.evaluation.load_model import load_finetuned_model, model_directory
-from tape.io.atomic import atomic_write
+from tape.io.atomic import atomic_write, remove_leftovers
+from tape.io.output import check_output_file
 from tape.io.records import RecordOptions
 from tape.metrics import spearmanr
 from tape.registry import registry
@@ -29,6 +30,7 @@ def score_file(config: ScoreConfig, context: DistributedContext) -> Path:
     Raises:
         ProteinLMError: variants or model can't be used.
     """
+    check_output_file(config.out_file, "output file")
     proteins = read_proteins(config.wild_type, config.wild_type_columns)
     variants = read_variants(
         config.variants_file,
@@ -63,11 +65,9 @@ def _numbers(column: str, variants: Sequence[Variant], path: str) -> list[float]
 def _write_scores(path: Path, variants: Sequence[Variant], scores: dict[str, list[float]]) -> None:
     """Write the variants' rows with a column per score, which replaces a column of the same name."""
     names = [name for name in variants[0].fields if name not in scores]
-    try:
-        with atomic_write(path, "w") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow([*names, *scores])
-            for variant, *row in zip(variants, *scores.values(), strict=True):
-                writer.writerow([variant.fields.get(name, "") for name in names] + [f"{value:.6g}" for value in row])
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be written: {error.strerror or error}") from error
+    remove_leftovers(path.parent, path.name)
+    with atomic_write(path, "w") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([*names, *scores])
+        for variant, *row in zip(variants, *scores.values(), strict=True):
+            writer.writerow([variant.fields.get(name, "") for name in names] + [f"{value:.6g}" for value in row])

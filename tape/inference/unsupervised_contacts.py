@@ -16,12 +16,15 @@ from tape.evaluation.load_model import load_encoder, model_directory
 from tape.evaluation.long_proteins import check_position_limit
 from tape.evaluation.results import data_hash, write_report, write_results
 from tape.io.atomic import atomic_directory, write_json
-from tape.io.run_layout import ARGUMENTS_NAME, experiment_name
+from tape.io.output import check_output_directory, check_replaceable
+from tape.io.run_layout import ARGUMENTS_NAME, experiment_name, is_results_file
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext, broadcast_object
 
 from .attention_contacts import TASK_NAME, ContactRegression, choose_proteins, evaluate_contacts, fit_contacts
 from .config import ContactsConfig
+
+_REGRESSION_NAME = "regression.json"
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +36,13 @@ def predict_contacts(config: ContactsConfig, context: DistributedContext) -> Pat
         ProteinLMError: data or model can't be used, or the directory exists.
     """
     spec = registry.get_task_spec("contact_prediction")
-    directory = model_directory(config.model)
     name = experiment_name(TASK_NAME, config.model.model_type, config.time_or_name, config.exp_name)
     path = Path(config.output_dir) / broadcast_object(name, context)
+    check_output_directory(path, "--output_dir")
     if path.exists() and not config.overwrite:  # refused before the work is done
         raise ConfigError(f"{path} exists already; remove it, choose another name, or give --overwrite")
+    check_replaceable(path, _is_output, "--overwrite:")
+    directory = model_directory(config.model)
     splits = (config.fit_split, config.split)
     fit, test = (
         load_split(spec.dataset_class, config.data_dir, split, config.model.tokenizer, config.records)
@@ -55,6 +60,10 @@ def predict_contacts(config: ContactsConfig, context: DistributedContext) -> Pat
         for metric in ("precision_at_l", "precision_at_l5", "precision_at_l_long"):
             logger.info("%s: %.4g", metric, evaluation.value(metric))
     return path
+
+
+def _is_output(name: str) -> bool:
+    return name in (ARGUMENTS_NAME, _REGRESSION_NAME) or is_results_file(name)
 
 
 def _attention_model(config: ContactsConfig, directory: Path) -> nn.Module:
@@ -75,24 +84,21 @@ def _write_files(
 ) -> None:
     """Write ``args.json``, ``regression.json``, ``results_SPLIT.pkl`` and ``eval_SPLIT.json``."""
     model_config: Any = model.config
-    try:
-        with atomic_directory(path, overwrite=config.overwrite) as folder:
-            write_json(folder / ARGUMENTS_NAME, dict(config.arguments))
-            write_json(folder / "regression.json", regression.to_dict())
-            write_results(folder, config.split, evaluation.values(), evaluation)
-            write_report(
-                folder,
-                evaluation,
-                task=TASK_NAME,
-                model=config.model.model_type,
-                split=config.split,
-                data=dataset_provenance(dataset),
-                data_sha256=data_hash(dataset),
-                precision="fp32",
-                bootstrap=config.bootstrap,
-                config=model_config.to_dict(),
-                model_dir=model_dir,
-            )
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be written: {error.strerror or error}") from error
+    with atomic_directory(path, overwrite=config.overwrite) as folder:
+        write_json(folder / ARGUMENTS_NAME, dict(config.arguments))
+        write_json(folder / _REGRESSION_NAME, regression.to_dict())
+        write_results(folder, config.split, evaluation.values(), evaluation)
+        write_report(
+            folder,
+            evaluation,
+            task=TASK_NAME,
+            model=config.model.model_type,
+            split=config.split,
+            data=dataset_provenance(dataset),
+            data_sha256=data_hash(dataset),
+            precision="fp32",
+            bootstrap=config.bootstrap,
+            config=model_config.to_dict(),
+            model_dir=model_dir,
+        )
     logger.info("%d proteins of %s; wrote %s", evaluation.proteins, config.split, path)

@@ -22,6 +22,7 @@ import numpy as np
 from tape.errors import DataError, quoted
 
 from .atomic import atomic_directory
+from .output import output_errors
 from .restricted_pickle import restricted_loads
 
 COUNT_KEY = b"num_examples"
@@ -45,14 +46,16 @@ def write_lmdb(path: str | os.PathLike[str], records: Iterable[Mapping[str, Any]
 
     Raises:
         ConfigError: ``path`` exists and ``overwrite`` is False.
-        DataError: the disk is full.
+        OutputError: the disk is full.
+        DataError: LMDB can't store a record.
     """
     with atomic_directory(path, overwrite=overwrite) as folder:
         environment = lmdb.open(str(folder), map_size=_FIRST_MAP_SIZE, sync=False, metasync=False)
         try:
-            count = _put_records(environment, records)
-            environment.sync(True)
-        except lmdb.Error as error:  # a full disk
+            with output_errors(Path(path)):
+                count = _put_records(environment, records)
+                environment.sync(True)
+        except lmdb.Error as error:
             raise DataError(f"{path}: can't be written ({error})") from error
         finally:
             environment.close()

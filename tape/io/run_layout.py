@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 import re
 from datetime import datetime, timezone
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from tape.errors import CheckpointError, quoted
+from tape.errors import CheckpointError, ConfigError, quoted
 
 from .atomic import write_json
 from .json_files import read_json_object
@@ -20,11 +20,29 @@ ARGUMENTS_NAME = "args.json"
 BEST_NAME = "best.json"
 LATEST_NAME = "latest.json"
 _DIRECTORY_NAME = re.compile(r"[\w-][\w.-]{0,200}")
+_RESULTS = re.compile(r"results\.pkl|results_.+\.pkl|eval_.+\.json")  # of an evaluation
+_PREDICTIONS = re.compile(r"predictions_.+")
+_EPOCH_FILES = frozenset(
+    {
+        "SHA256SUMS",
+        "checkpoint.bin",
+        "config.json",
+        "model.safetensors",
+        "provenance.json",
+        "pytorch_model.bin",
+        "vocabulary.json",
+    }
+)
 SEED_PREFIX = "seed_"  # prefix of the runs' directories with --seeds, inside the experiment's directory
 
 
 def experiment_name(task: str, model_type: str, time_or_name: str = "time", exp_name: str | None = None) -> str:
-    """``TASK_MODEL_SUFFIX``. The suffix is ``time_or_name``, or UTC time and six random digits for "time"."""
+    """``TASK_MODEL_SUFFIX``. The suffix is ``time_or_name``, or UTC time and six random digits for "time".
+
+    Raises:
+        ConfigError: the directory of that name would not be inside ``--output_dir``.
+    """
+    check_run_names(time_or_name, exp_name)
     if exp_name is not None:
         return exp_name
     if time_or_name != "time":
@@ -32,6 +50,33 @@ def experiment_name(task: str, model_type: str, time_or_name: str = "time", exp_
     # SystemRandom, since two runs with the same --seed may be started in the same second
     now = datetime.now(timezone.utc).strftime("%y-%m-%d-%H-%M-%S")
     return f"{task}_{model_type}_{now}_{random.SystemRandom().randrange(10**6):06d}"
+
+
+def check_run_names(time_or_name: str, exp_name: str | None) -> None:
+    """Check that ``--time_or_name`` and ``--exp_name`` name a directory inside ``--output_dir``.
+
+    Raises:
+        ConfigError: a name is empty or absolute, contains ``..``, or can't be that of a directory.
+    """
+    for option, name in (("--time_or_name", time_or_name), ("--exp_name", exp_name)):
+        if name is None:
+            continue
+        path = PurePath(name)
+        if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
+            raise ConfigError(
+                f"{option} {quoted(name)}: the directory is made inside --output_dir, so its name can't be empty or"
+                " absolute or contain '..'; choose another name, or another --output_dir"
+            )
+
+
+def is_results_file(name: str) -> bool:
+    """Whether a file of this name is one that an evaluation writes."""
+    return _RESULTS.fullmatch(name) is not None
+
+
+def is_epoch_file(name: str) -> bool:
+    """Whether a file of this name in a saved epoch is one that training, evaluation or prediction writes."""
+    return name in _EPOCH_FILES or is_results_file(name) or _PREDICTIONS.fullmatch(name) is not None
 
 
 def write_pointer(run: Path, name: str, epoch: int, metric: str, value: float | None) -> None:

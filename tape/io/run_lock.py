@@ -34,6 +34,7 @@ from pathlib import Path
 
 from tape.errors import ConfigError
 
+from .atomic import remove_leftovers
 from .process_identity import ProcessIdentity, find_launcher, identify, this_machine
 
 HEARTBEAT_SECONDS = 5.0
@@ -98,6 +99,7 @@ def run_lock(file: Path, target: Path, advice: str) -> Iterator[None]:
     file.parent.mkdir(parents=True, exist_ok=True)
     owner = _this_process()
     _acquire(file, target, owner, advice)
+    _remove_leftovers(file)
     closed = threading.Event()
     arguments = (file, target, owner, closed)
     thread = threading.Thread(target=_renew, args=arguments, name="run lock", daemon=True)
@@ -112,6 +114,16 @@ def run_lock(file: Path, target: Path, advice: str) -> Iterator[None]:
         if is_new:
             with suppress(OSError):  # not empty: the command has written something
                 file.parent.rmdir()
+
+
+def _remove_leftovers(file: Path) -> None:
+    """Remove what earlier commands that were killed have left of what this lock protects, and of the lock itself."""
+    name = file.name.removeprefix(".").removesuffix(".lock")
+    if file.name == lock_in(file.parent).name:
+        remove_leftovers(file.parent)
+    else:
+        remove_leftovers(file.parent, name)
+        remove_leftovers(file.parent, f"{name}.lock")
 
 
 def read_owner(file: Path) -> LockOwner | None:
@@ -210,11 +222,13 @@ def _create(file: Path, owner: LockOwner) -> bool:
     descriptor, name = tempfile.mkstemp(prefix=f"{file.name}.", suffix=".tmp", dir=file.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            with suppress(OSError):
+                fcntl.flock(stream, fcntl.LOCK_SH)  # no leftover of a killed process
             os.fchmod(stream.fileno(), 0o644)  # other users may see who it is
             json.dump(asdict(owner), stream)
             stream.flush()
             os.fsync(stream.fileno())
-        return _link(Path(name), file)
+            return _link(Path(name), file)
     finally:
         Path(name).unlink(missing_ok=True)
 

@@ -14,8 +14,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tape.errors import ConfigError, run_cli
+from tape.errors import run_cli
 from tape.io.atomic import atomic_directory, write_text
+from tape.io.output import check_output_directory, check_replaceable
 from tape.report.page import page
 from tape.report.rows import csv_table, make_rows, markdown_published, markdown_table, read_evaluations
 
@@ -30,7 +31,8 @@ def report_command() -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the report of the command line's directories and print its table."""
     options = _parser().parse_args(arguments)
-    check_output(options.out)
+    check_replaceable(options.out, {PAGE, TABLE, VALUES}.__contains__, "--out")
+    check_output_directory(options.out, "--out")
     evaluations = read_evaluations(options.results)
     rows = make_rows(evaluations)
     text = markdown_table(rows)
@@ -39,22 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_text(folder / VALUES, csv_table(rows))
         write_text(folder / PAGE, page(evaluations, options.pretraining))
     print(text)
-
-
-def check_output(directory: Path) -> None:
-    """Check that the output directory, which is replaced, contains nothing but an earlier report.
-
-    Raises:
-        ConfigError: it is a file, or contains other files, which the message names.
-    """
-    if directory.exists() and not directory.is_dir():
-        raise ConfigError(f"--out {directory} is a file; it must be the name of a directory")
-    present = {child.name for child in directory.iterdir()} if directory.is_dir() else set()
-    others = sorted(present - {PAGE, TABLE, VALUES})
-    if others:
-        raise ConfigError(
-            f"--out {directory} contains {', '.join(others[:3])}, which is not part of a report; choose another name"
-        )
 
 
 def _parser() -> argparse.ArgumentParser:

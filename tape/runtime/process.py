@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,7 +61,25 @@ def log_to_terminal(level: int) -> Iterator[None]:
 
 def log_to_file(file: Path) -> AbstractContextManager[None]:
     """Append log messages to ``file`` inside the block."""
-    return _handler(logging.FileHandler(file, encoding="utf-8"))
+    return _handler(_LogFile(file, encoding="utf-8"))
+
+
+class _LogFile(logging.FileHandler):
+    """A file handler that prints one line if the disk is full, instead of a traceback per message."""
+
+    _has_failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._has_failed:
+            print(f"warning: {self.baseFilename}: can't be written: {error.strerror}", file=sys.stderr)
+            self._has_failed = True
+
+    def close(self) -> None:
+        with suppress(OSError):  # of the buffered rest
+            super().close()
 
 
 @contextmanager

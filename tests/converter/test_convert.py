@@ -193,7 +193,7 @@ def test_earlier_conversion_is_replaced(tmp_path: Path, mega: Path) -> None:
 @pytest.mark.parametrize(
     ("there", "out"),
     [
-        ("results.pkl", "."),
+        ("config.json", "."),
         ("pytorch_model.bin", "pytorch_model.bin"),
         ("config.json", "pytorch_model.bin"),
         ("model.safetensors", "pytorch_model.bin"),
@@ -211,6 +211,15 @@ def test_files_not_written_by_the_converter_are_not_replaced_without_a_flag(
     assert (folder / there).read_text() == "precious"
     convert(ConversionRequest(mega, folder / out, overwrite=True), silent)
     load_state_dict(folder)
+
+
+def test_files_of_the_user_are_not_replaced_with_overwrite(tmp_path: Path, mega: Path) -> None:
+    out = tmp_path / "out"
+    convert(ConversionRequest(mega, out), silent)
+    (out / "notes.txt").write_text("precious")
+    with pytest.raises(ConfigError, match=r"out contains notes\.txt, which this command does not write"):
+        convert(ConversionRequest(mega, out, overwrite=True), silent)
+    assert (out / "notes.txt").read_text() == "precious"
 
 
 def test_another_conversions_weights_keep_their_configuration(tmp_path: Path, mega: Path) -> None:

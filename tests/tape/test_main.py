@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,12 @@ from typing import Any
 import pytest
 import torch
 
+from tape.cli.contacts import run_contacts
+from tape.cli.score import run_score
 from tape.errors import CheckpointError, ConfigError, DataError, VocabularyMismatchError
+from tape.evaluation.records import read_record
 from tape.finetuning.run_directory import read_history
-from tape.main import eval_command, run_eval, train_command
+from tape.main import eval_command, run_embed, run_eval, run_train, train_command
 
 Train = Callable[..., Path]
 
@@ -341,6 +347,67 @@ def test_a_file_in_place_of_a_directory_is_named(train: Train, small_data: Path,
     with pytest.raises(ConfigError, match=r"--output_dir .*taken: .*taken is a file"):
         run_eval(["transformer", "stability", "x", "--data_dir", str(small_data), "--output_dir", str(file)])
     assert file.read_text() == "mine"
+
+
+def test_evaluation_writes_to_the_output_directory_if_it_is_given(
+    train: Train, small_data: Path, tmp_path: Path
+) -> None:
+    run, other = (train("transformer", "stability", "--num_train_epochs", 1, "--exp_name", name) for name in "ab")
+    out = tmp_path / "evaluated"
+    words = ["--data_dir", str(small_data), "--output_dir", str(out)]
+    run_eval(["transformer", "stability", str(run), *words])
+    assert sorted(path.name for path in out.iterdir()) == ["eval_test.json", "results.pkl", "results_test.pkl"]
+    record = read_record(out / "eval_test.json")
+    assert (record.model_dir, record.model_sha256 is None) == (str(run / "0"), False)
+    assert not (run / "0" / "results.pkl").exists()
+    with pytest.raises(ConfigError, match=r"evaluated contains the results of .*; choose another directory"):
+        run_eval(["transformer", "stability", str(other), *words])
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (run_train, ["transformer", "stability"]),
+        (run_train, ["transformer", "stability", "--force_save", "out"]),
+        (run_eval, ["transformer", "stability", "gone", "--output_dir", "out"]),
+        (run_embed, ["transformer", "gone.fasta", "out.npz", "gone"]),
+        (run_score, ["transformer", "gone.csv", "out.csv", "gone", "--wild_type", "gone.fasta"]),
+        (run_contacts, ["transformer", "gone"]),
+    ],
+)
+def test_every_command_checks_where_it_writes_before_anything_else(
+    command: Callable[[list[str]], object], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(**options: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", fails)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(ConfigError, match=r": can't be written \(Read-only file system\); "):
+        command(words)
+
+
+def test_output_dir_of_a_command_that_writes_elsewhere_is_announced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DataError):
+        run_embed(["transformer", str(tmp_path / "gone.fasta"), str(tmp_path / "o.npz"), "m", "--output_dir", "x"])
+    assert "note: --output_dir is ignored: the embeddings are written to" in capsys.readouterr().err
+
+
+def test_results_that_cannot_be_written_beside_the_model_are_an_error_before_it_is_loaded(
+    train: Train, small_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train("transformer", "stability", "--num_train_epochs", 1)
+
+    def fails(**options: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", fails)
+    monkeypatch.setattr("tape.evaluation.split.load_finetuned_model", lambda *_: pytest.fail("loaded first"))
+    with pytest.raises(ConfigError, match=r"0: can't be written \(Read-only file system\); give --output_dir"):
+        run_eval(["transformer", "stability", str(run), "--data_dir", str(small_data)])
 
 
 def test_a_model_of_another_task_causes_a_warning(

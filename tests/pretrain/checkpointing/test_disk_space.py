@@ -16,7 +16,6 @@ from torch import Tensor
 from pretrain.checkpointing import (
     RunDescription,
     RunState,
-    disk_space,
     find_checkpoint,
     load_full_checkpoint,
     save_checkpoint,
@@ -125,7 +124,7 @@ def test_a_full_disk_ends_the_run_with_one_line(
     def usage(path: Path) -> Any:
         return enough._replace(free=next(free, 1000))
 
-    monkeypatch.setattr(disk_space.shutil, "disk_usage", usage)
+    monkeypatch.setattr(shutil, "disk_usage", usage)
     line = fails(main, *flags("--save", tmp_path, "--save-interval", 2, "--eval-iters", 0, train_iters=100))
     assert "iter_0000004: not saved: the disk is too full" in line
     assert "1.00 kB are free; the checkpoint of iteration 2 is kept" in line
@@ -136,7 +135,7 @@ def test_too_little_space_for_all_kept_checkpoints_is_warned_about_at_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda path: usage._replace(free=5_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5_000_000))
     missing = tmp_path / "not" / "there" / "yet"
     assert early_warning(missing, 1_000_000, 5) is None
     warning = early_warning(missing, 1_000_000, 6)

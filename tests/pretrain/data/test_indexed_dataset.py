@@ -154,7 +154,7 @@ def test_error_while_writing_keeps_the_previous_corpus(tmp_path: Path) -> None:
 
 
 def test_temporary_folders_of_killed_processes_are_removed(tmp_path: Path) -> None:
-    abandoned = tmp_path / ".x.999999999.tmp"
+    abandoned = tmp_path / ".x.abcdefgh.tmp"
     abandoned.mkdir()
     (abandoned / "bin").write_bytes(b"half")
     write(tmp_path / "x", [[5]])

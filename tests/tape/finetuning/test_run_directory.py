@@ -30,7 +30,47 @@ def test_a_run_with_saved_epochs_is_replaced_only_with_overwrite(tmp_path: Path)
     with pytest.raises(ConfigError, match="holds saved epochs already.*--overwrite"):
         RunDirectory.create(tmp_path / "run")
     RunDirectory.create(tmp_path / "run", overwrite=True)
-    assert list((tmp_path / "run").iterdir()) == []
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["args.json"]
+
+
+def test_overwriting_a_run_keeps_files_of_the_user(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    run.write_arguments({"a": 1})
+    run.epoch_directory(0).mkdir()
+    (run.epoch_directory(0) / "config.json").write_text("{}")
+    (run.path / "notes.txt").write_text("precious")
+    (run.path / "plots").mkdir()
+    RunDirectory.create(run.path, overwrite=True)
+    assert sorted(path.name for path in run.path.iterdir()) == ["args.json", "notes.txt", "plots"]
+
+
+def test_a_saved_epoch_with_files_of_the_user_is_not_replaced(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    run.write_arguments({"a": 1})
+    for epoch in (0, 1):
+        run.epoch_directory(epoch).mkdir()
+    (run.epoch_directory(1) / "notes.txt").write_text("precious")
+    with pytest.raises(ConfigError, match=r"1 contains notes\.txt, which this command does not write"):
+        RunDirectory.create(run.path, overwrite=True)
+    assert run.saved_after(-1) == [0, 1]
+    with pytest.raises(ConfigError, match=r"contains notes\.txt"):
+        run.drop_after(0)
+
+
+def test_a_run_killed_before_its_arguments_were_written_does_not_block_its_name(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    (run.path / ".args.json.abcdefgh.tmp").write_text("{")
+    RunDirectory.create(run.path)
+    assert list(run.path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "..", "a/../../x", "", ".", "a\0"])
+def test_the_directory_of_a_run_is_inside_the_output_directory(name: str) -> None:
+    for options in ({"time_or_name": name}, {"exp_name": name}):
+        option = next(iter(options))
+        with pytest.raises(ConfigError, match=rf"--{option} .*inside --output_dir"):
+            experiment_name("stability", "onehot", **options)
+    assert experiment_name("stability", "onehot", exp_name="group/run") == "group/run"
 
 
 def test_a_directory_without_a_run_is_never_removed(tmp_path: Path) -> None:

@@ -113,7 +113,10 @@ def test_the_output_path_is_checked_before_computing(
 
     monkeypatch.setattr("tape.inference.embed.embed", too_late)
     (tmp_path / "taken.npz").mkdir()
-    for name, message in (("gone/o", "gone: no such directory to write o.npz"), ("taken.npz", "not writable")):
+    for name, message in (
+        ("gone/o", "gone: no such directory to write o.npz"),
+        ("taken.npz", "taken.npz: is a directory"),
+    ):
         with pytest.raises(ConfigError, match=message):
             run_embed(["transformer", str(fasta), str(tmp_path / name), str(model_directory)])
 

@@ -308,9 +308,7 @@ def test_the_page_is_well_formed_and_self_contained(page: Path) -> None:
 
 
 def test_a_directory_with_other_content_is_not_replaced(results: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match="contains secondary_structure_onehot_onehot, .* which is not part of a report"
-    ):
+    with pytest.raises(ConfigError, match="contains secondary_structure_onehot_onehot, .* does not write and would"):
         report.main([str(results), "--out", str(results)])
     assert len(rows_of(results)) == 2  # nothing is lost
     for _ in range(2):

@@ -1,0 +1,27 @@
+"""Free space of a file system, and numbers of bytes for people."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes on the file system of ``path``, which need not exist yet."""
+    return shutil.disk_usage(nearest_existing(path)).free
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path itself if it exists, else the nearest of its parents that does."""
+    absolute = path.absolute()
+    return next(place for place in (absolute, *absolute.parents) if place.exists())
+
+
+def format_bytes(number: int) -> str:
+    """A number of bytes for people: ``2470000000`` -> ``2.47 GB``."""
+    value = float(number)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.2f} {unit}"
+        value /= 1000
+    return f"{value:.2f} TB"
