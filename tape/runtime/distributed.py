@@ -18,6 +18,11 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
+
+# Functions of this module have the default process group as a default argument. Imported later, as by
+# DistributedDataParallel, they would keep the group and its threads alive beyond destroy_process_group, until a thread
+# that needs the interpreter's lock at exit aborts the process ("terminate called without an active exception").
+import torch.distributed.nn
 from torch import nn
 
 from tape.errors import ConfigError, ProteinLMError

@@ -190,3 +190,28 @@ def test_impossible_launches_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("WORLD_SIZE", "many")
     with pytest.raises(ConfigError, match="WORLD_SIZE must be an integer, not 'many'"), distributed_context():
         pass
+
+
+THREADS = """
+from pathlib import Path
+import torch
+from tape.runtime.distributed import distributed_context
+
+def train():
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 4))
+    model(torch.ones(2, 4)).sum().backward()
+
+with distributed_context(no_cuda=True):
+    train()
+names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+assert not [name for name in names if "gloo" in name], names
+"""
+
+
+@pytest.mark.distributed
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_no_thread_of_the_process_group_outlives_it(tmp_path: Path) -> None:
+    """One that does may abort the process at exit."""
+    script = tmp_path / "threads.py"
+    script.write_text(THREADS, encoding="utf-8")
+    torchrun(2, tmp_path, script=script)
