@@ -11,6 +11,7 @@ import torch
 from converter.formats.base import Source
 from converter.formats.detection import open_source
 from converter.formats.model_files import open_reference
+from converter.formats.record import write_record
 from converter.formats.targets import choose_target
 from converter.verify.certificate import Certificate, certificate_steps, certify
 from converter.verify.parameters import check_parameters, check_reference
@@ -20,7 +21,6 @@ from tape.runtime.progress import progress_bar
 
 from .options import SourceOptions
 from .output import Output
-from .record import verify_recorded_files, write_record
 from .writing import write_model
 
 LM_HEADS = ("keep", "drop", "approximate")
@@ -92,8 +92,6 @@ def convert(request: ConversionRequest, progress: Callable[[str], None] = print)
     )
     reference = None if request.reference is None else open_reference(request.reference)
     progress(f"reading {request.source}")
-    if request.options.verify:
-        verify_recorded_files(request.source)
     source = open_source(request.source, request.options.with_token_types_of(reference))
     progress(f"  {source.kind}: {_sizes(source.config)}" + ("" if source.has_head else ", no LM head"))
     target.check(source.config, source.has_head and request.lm_head != "drop")
@@ -139,9 +137,6 @@ def verify_only(one: Path, other: Path, options: SourceOptions) -> Certificate:
     Raises:
         ProteinLMError: if one can't be read, or they differ.
     """
-    if options.verify:
-        verify_recorded_files(one)
-        verify_recorded_files(other)
     source, result = open_source(one, options), open_source(other, SourceOptions(verify=options.verify))
     for side in (source, result):
         check_parameters(side.map().state, side)

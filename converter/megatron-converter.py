@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from converter.convert import LM_HEADS, ConversionRequest, convert, verify_only
 from converter.formats.base import FORMATS
+from converter.formats.record import check_files
 from converter.options import SourceOptions, parse_dtype
-from converter.record import check_files
 from tape.errors import run_cli
 from tape.io.vocabulary_files import read_vocabulary_file
 from tape.runtime.memory import return_large_blocks

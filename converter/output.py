@@ -15,14 +15,13 @@ from pathlib import Path
 from converter.formats.huggingface.writer import FILES as HUGGINGFACE_FILES
 from converter.formats.megatron.layout import TRACKER_NAME
 from converter.formats.megatron.writer import RELEASE
+from converter.formats.record import RECORD_NAME
 from tape.configs import CONFIG_NAME
 from tape.errors import ConfigError
 from tape.io.atomic import atomic_directory, remove_leftovers, temporary_directory
 from tape.io.checksums import SUMS_NAME
 from tape.io.output import check_output_directory, check_replaceable, output_errors
 from tape.models.model_directory import BIN_NAME, PROVENANCE_NAME, SAFETENSORS_NAME, VOCABULARY_NAME
-
-from .record import RECORD_NAME
 
 _TAPE_FILES = frozenset({CONFIG_NAME, VOCABULARY_NAME, PROVENANCE_NAME, SAFETENSORS_NAME, BIN_NAME, SUMS_NAME})
 _OURS = frozenset({RECORD_NAME, TRACKER_NAME, RELEASE}) | _TAPE_FILES | HUGGINGFACE_FILES

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from converter.formats.huggingface.configuration import is_huggingface
 from converter.formats.huggingface.source import HuggingFaceSource
-from converter.formats.megatron.layout import TRACKER_NAME, read_megatron_checkpoint
+from converter.formats.megatron.layout import read_megatron_checkpoint
 from converter.formats.megatron.source import MegatronSource
-from converter.formats.sharded.source import ShardedSource
+from converter.formats.sharded.source import ShardedSource, is_sharded
 from converter.formats.tape.source import TapeSource
 from converter.options import SourceOptions
 from tape.errors import CheckpointError, ConfigError
@@ -16,8 +16,8 @@ from tape.errors import CheckpointError, ConfigError
 from .base import Source
 from .foreign import refuse_foreign_path
 from .model_files import open_model_files
+from .record import verify_recorded_files
 
-SHARDED_METADATA = "metadata.json"
 SHORTEST = 3  # tokens of a protein with one residue
 
 
@@ -42,6 +42,8 @@ def open_source(path: Path, options: SourceOptions) -> Source:
 
 def _open(path: Path, options: SourceOptions) -> Source:
     refuse_foreign_path(path)
+    if options.verify:
+        verify_recorded_files(path)
     if is_sharded(path):
         return ShardedSource(path)
     files = open_model_files(path, options.verify)
@@ -49,16 +51,3 @@ def _open(path: Path, options: SourceOptions) -> Source:
         checkpoint = read_megatron_checkpoint(path)
         return MegatronSource(checkpoint, options)
     return HuggingFaceSource(files, options) if is_huggingface(files.values) else TapeSource(files)
-
-
-def is_sharded(path: Path) -> bool:
-    """Whether this is a ``--save`` directory of ``pretrain_tape.py`` or one of its iterations."""
-    if not path.is_dir():
-        return False
-    return any((folder / SHARDED_METADATA).is_file() for folder in (path, *_tracked(path)))
-
-
-def _tracked(path: Path) -> list[Path]:
-    tracker = path / TRACKER_NAME
-    name = tracker.read_text(encoding="utf-8", errors="replace").strip() if tracker.is_file() else ""
-    return [path / f"iter_{int(name):07d}"] if name.isdigit() else []

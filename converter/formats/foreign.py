@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from tape.errors import CheckpointError
-from tape.io.json_files import read_json_object
 
 # prefixes that wrappers of a model give to all of its keys -> the wrapper
 _WRAPPERS = {
@@ -40,8 +39,7 @@ def refuse_foreign_path(path: Path) -> None:
                 f"{folder}: a DeepSpeed checkpoint, which the converter does not read: run zero_to_fp32.py, which"
                 " DeepSpeed saves beside its checkpoints, and convert the state dict that it writes"
             )
-    metadata = path / "metadata.json"
-    if metadata.is_file() and "sharded_backend" in read_json_object(metadata):
+    if (path / "common.pt").is_file() and (path / "metadata.json").is_file():
         raise CheckpointError(
             f"{path}: a distributed checkpoint of Megatron Core, which the converter does not read: save it in the"
             " classic format with Megatron-LM's --ckpt-convert-format torch --ckpt-convert-save"

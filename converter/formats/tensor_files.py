@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from converter.safe_load import load_checkpoint_file
@@ -33,7 +32,7 @@ class PickledFile:
         self._content: Any = None
         self._bytes_read = 0
         self._checked = False
-        self._mapped = is_zip(path) if path.is_file() else False
+        self._mapped = False
 
     def content(self) -> Any:
         """The content of the file. Its tensors may point into the memory map and must not be kept.
@@ -42,8 +41,10 @@ class PickledFile:
             CheckpointError: if it is missing, damaged, or refused by :mod:`converter.safe_load`.
         """
         if self._content is None:
-            if self._mapped and not self._checked:
-                verify_crcs(self.path)
+            if not self._checked and self.path.is_file():
+                self._mapped = is_zip(self.path)
+                if self._mapped:
+                    verify_crcs(self.path)
                 self._checked = True
             self._content = load_checkpoint_file(self.path)
         return self._content
@@ -53,13 +54,7 @@ class PickledFile:
         self._content, self._bytes_read = None, 0
 
     def lazy(self, tensor: Tensor, keys: tuple[Any, ...]) -> LazyTensor:
-        """``tensor``, to be loaded later from the path ``keys`` in the content.
-
-        Raises:
-            CheckpointError: if it is sparse or quantized.
-        """
-        if tensor.layout != torch.strided or tensor.is_quantized:
-            raise CheckpointError(f"{self.path}: {'.'.join(map(str, keys))} is a sparse or quantized tensor")
+        """``tensor``, to be loaded later from the path ``keys`` in the content."""
         return LazyTensor(tuple(tensor.shape), tensor.dtype, lambda: self._read(keys))
 
     def _read(self, keys: tuple[Any, ...]) -> Tensor:

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from pretrain.checkpointing import StoredShard, StoredTensor
 
 
+# names in pretrain.checkpointing, which is imported only when it is needed
+_METADATA_NAME = "metadata.json"
+_TRACKER_NAME = "latest_checkpointed_iteration.txt"
+
+
 class ShardedSource:
     """A sharded checkpoint, which includes its vocabulary and configuration.
 
@@ -87,6 +92,19 @@ class ShardedSource:
             "files": file_hashes(sorted(file for file in self.path.rglob("*") if file.is_file())),
             "unused_tokens": list(self._unused),
         }
+
+
+def is_sharded(path: Path) -> bool:
+    """Whether this is a ``--save`` directory of ``pretrain_tape.py`` or one of its iterations."""
+    if not path.is_dir():
+        return False
+    return any((folder / _METADATA_NAME).is_file() for folder in (path, *_tracked(path)))
+
+
+def _tracked(path: Path) -> list[Path]:
+    tracker = path / _TRACKER_NAME
+    name = tracker.read_text(encoding="utf-8", errors="replace").strip() if tracker.is_file() else ""
+    return [path / f"iter_{int(name):07d}"] if name.isdigit() else []
 
 
 def _part(part: StoredShard, entry: StoredTensor) -> TensorShard:

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from converter.convert import ConversionRequest, convert
-from converter.formats.detection import is_sharded, open_source
+from converter.formats.detection import open_source
+from converter.formats.sharded.source import is_sharded
 from converter.options import SourceOptions
 from pretrain.checkpointing import RunDescription, RunState, save_checkpoint
 from pretrain.parallel import ParallelContext, ParallelDims

@@ -83,8 +83,7 @@ def verify_recorded_files(source: Path) -> None:
     record = _find_record(source)
     if record is None or (record.parent / SUMS_NAME).is_file():
         return
-    for name, expected in _recorded_hashes(record, "result").items():
-        state = _state_of(record.parent / name, expected)
+    for name, state in _states(record, "result", record.parent):
         if state != UNCHANGED:
             raise CheckpointError(
                 f"{record.parent / name}: {state}, according to {record.name} of its conversion; convert or copy it"
@@ -109,8 +108,7 @@ def check_files(result: Path) -> Iterator[str]:
         raise CheckpointError(f"{result}: has no {RECORD_NAME}, which the converter writes beside its results")
     damaged = []
     for part, directory in (("result", record.parent), ("source", Path())):
-        for name, expected in _recorded_hashes(record, part).items():
-            state = _state_of(directory / name, expected)
+        for name, state in _states(record, part, directory):
             yield f"{part}: {name}: {state}"
             if state == CHANGED or (state == MISSING and part == "result"):
                 damaged.append(name)
@@ -146,10 +144,14 @@ def _recorded_hashes(record: Path, part: str) -> dict[str, str]:
     return hashes
 
 
-def _state_of(file: Path, expected: str) -> str:
-    if not file.is_file():
-        return MISSING
-    return UNCHANGED if sha256_of(file) == expected else CHANGED
+def _states(record: Path, part: str, directory: Path) -> Iterator[tuple[str, str]]:
+    """The name and the state of each file of ``result`` or ``source``; names are relative to ``directory``."""
+    for name, expected in _recorded_hashes(record, part).items():
+        file = directory / name
+        if not file.is_file():
+            yield name, MISSING
+        else:
+            yield name, UNCHANGED if sha256_of(file) == expected else CHANGED
 
 
 def _versions() -> dict[str, str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from converter.convert import ConversionRequest, convert, verify_only
+from converter.formats.record import check_files
 from converter.options import SourceOptions
-from converter.record import check_files
 from tape.errors import CheckpointError
 from tests.converter.test_round_trips import silent, tape_model
 from tests.support.megatron_writer import edit
