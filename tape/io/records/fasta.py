@@ -47,9 +47,9 @@ def a3m_rows(stream: IO[str], name: str) -> Iterator[Row]:
 
 
 def _fields(header: str, sequence: str, with_fields: bool) -> dict[str, str]:
-    words = header.split() if with_fields else header.split(maxsplit=1)[:1]
+    words = header.split(None, -1 if with_fields else 1)
     fields = dict(word.split("=", 1) for word in words if _FIELD.match(word)) if with_fields else {}
-    if words and not _FIELD.match(words[0]):
+    if words and not ("=" in words[0] and _FIELD.match(words[0])):
         fields["id"] = words[0]
     fields["primary"] = sequence
     return fields
@@ -63,8 +63,10 @@ def _entries(stream: IO[str], name: str, comments: tuple[str, ...]) -> Iterator[
     for number, line in enumerate(stream, start=1):
         if line.startswith(">"):
             if header is not None:
-                yield header, _sequence(lines, f"{name}, line", start)
-            header, lines, start, size = _header(line, f"{name}, line {number}"), [], number + 1, 0
+                yield header, _sequence(lines, name, start)
+            header, lines, start, size = line[1:], [], number + 1, 0
+            if not line.isascii() or "\0" in line:
+                header = _header(line, f"{name}, line {number}")
         elif line.startswith(comments):
             lines.append("")  # keeps the numbers of lines right
         elif header is not None:
@@ -79,19 +81,19 @@ def _entries(stream: IO[str], name: str, comments: tuple[str, ...]) -> Iterator[
             check_text(line, f"{name}, line {number}")
             raise DataError(f"{name}, line {number}: not FASTA: expected a header line starting with '>'")
     if header is not None:
-        yield header, _sequence(lines, f"{name}, line", start)
+        yield header, _sequence(lines, name, start)
 
 
 def _header(line: str, where: str) -> str:
-    if not line.isascii() and has_undecodable_bytes(line):
+    if has_undecodable_bytes(line):
         line = as_latin1(line)
     check_text(line, where)
     return line[1:]
 
 
-def _sequence(lines: list[str], where: str, start: int) -> str:
+def _sequence(lines: list[str], name: str, start: int) -> str:
     sequence = "".join(lines)
     if not sequence.isascii() or "\0" in sequence:
         for number, line in enumerate(lines, start=start):
-            check_text(line, f"{where} {number}")
+            check_text(line, f"{name}, line {number}")
     return sequence

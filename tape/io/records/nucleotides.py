@@ -19,6 +19,7 @@ LETTERS = "ACGTUN"
 MOST_IN_PROTEINS = 0.95  # fraction of the letters
 _FEWEST_LETTERS = 50  # of a file, below which nothing is concluded
 _LEAST_OF_EACH = 0.01  # fraction of A, C, G, and T or U: poly-alanine is a protein
+_LETTERS_AT_A_TIME = 1 << 16
 ENOUGH_LETTERS = 1 << 20  # of a file, after which the rest is not counted
 
 
@@ -28,17 +29,28 @@ class NucleotideCounter:
     def __init__(self) -> None:
         self.letters = 0
         self._counts = dict.fromkeys(LETTERS, 0)
+        self._pending: list[str] = []  # sequences that are counted together, which is faster
+        self._pending_letters = 0
 
     def add(self, sequence: str) -> None:
         """Count one sequence, unless enough have been counted."""
         if self.letters < ENOUGH_LETTERS:
-            self.letters += len(sequence)
-            for letter in LETTERS:
-                self._counts[letter] += sequence.count(letter) + sequence.count(letter.lower())
+            self._pending.append(sequence)
+            self._pending_letters += len(sequence)
+            if self._pending_letters >= _LETTERS_AT_A_TIME:
+                self._count()
+
+    def _count(self) -> None:
+        text = "".join(self._pending)
+        self.letters += len(text)
+        for letter in LETTERS:
+            self._counts[letter] += text.count(letter) + text.count(letter.lower())
+        self._pending, self._pending_letters = [], 0
 
     @property
     def are_nucleotides(self) -> bool:
         """Whether almost all letters are those of nucleotides, and all kinds of them occur."""
+        self._count()
         counts = self._counts
         kinds = (counts["A"], counts["C"], counts["G"], counts["T"] + counts["U"])
         return (

@@ -84,8 +84,8 @@ def open_records(
             determined. Names file and record.
     """
     rows = _rows(path, options, with_fields, progress, digest)
-    records = (record_of(row, options, number, with_fields) for number, row in enumerate(rows))
-    return _without_nucleotides(_without_empty(records, on_empty or _refuse_empty), path, nucleotides)
+    records = _records(rows, options, with_fields, on_empty or _refuse_empty)
+    return records if nucleotides == Nucleotides.ALLOW else _without_nucleotides(records, path, nucleotides)
 
 
 def open_rows(
@@ -150,8 +150,11 @@ def _lmdb_rows(path: Path, options: RecordOptions, progress: ReadCallback | None
                 progress(share)
 
 
-def _without_empty(records: Iterator[Record], on_empty: Callable[[str], object]) -> Iterator[Record]:
-    for record in records:
+def _records(
+    rows: Iterator[Row], options: RecordOptions, with_fields: bool, on_empty: Callable[[str], object]
+) -> Iterator[Record]:
+    for number, row in enumerate(rows):
+        record = record_of(row, options, number, with_fields)
         if record.sequence:
             yield record
         else:
@@ -165,20 +168,16 @@ def _refuse_empty(where: str) -> None:
 def _without_nucleotides(
     records: Iterator[Record], path: str | os.PathLike[str], nucleotides: Nucleotides
 ) -> Iterator[Record]:
-    if nucleotides == Nucleotides.ALLOW:
-        yield from records
-        return
     counter = NucleotideCounter()
     report = counter.refuse if nucleotides == Nucleotides.REFUSE else counter.warn
     is_reported = split_suffix(path)[0] in NUCLEOTIDE_SUFFIXES
     if is_reported:
         report(path)
-    for record in records:
-        if not is_reported:
-            counter.add(record.sequence)
-            if counter.letters >= ENOUGH_LETTERS:  # early, before hours of work
-                report(path)
-                is_reported = True
+    for record in () if is_reported else records:
+        counter.add(record.sequence)
         yield record
-    if not is_reported:
+        if counter.letters >= ENOUGH_LETTERS:
+            break
+    if not is_reported:  # early, before hours of work
         report(path)
+    yield from records

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from tape.errors import DataError
 
@@ -34,8 +34,7 @@ class RecordOptions:
     id_column: str | None = None
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """All fields of one record, before its sequence and id are chosen.
 
     Attributes:
@@ -49,8 +48,7 @@ class Row:
     aligned: bool = False
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One protein of a file.
 
     Attributes:
@@ -66,7 +64,7 @@ class Record:
     sequence: str
     where: str
     number: int = 0
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = {}
     aligned: bool = False
 
     @property
@@ -91,8 +89,9 @@ def sequence_column(row: Row, options: RecordOptions, allowed: Sequence[str] = S
             raise DataError(f"{row.where}: no column {options.sequence_column!r}; it has {_names(row)}")
         return options.sequence_column
     present = [name for name in allowed if name in row.fields]
-    if len(present) > 1:
-        present = [name for name in present if row.fields[name] is not None] or present[:1]
+    if len(present) == 1:
+        return present[0]
+    present = [name for name in present if row.fields[name] is not None] or present[:1]
     if not present:
         raise DataError(
             f"{row.where}: no sequence: its fields are {_names(row)}, not {' or '.join(allowed)};"
@@ -117,17 +116,24 @@ def identifier_of(row: Row, options: RecordOptions) -> str | None:
     Raises:
         DataError: the column that was asked for does not exist, or the id can't be used; see :func:`check_identifier`.
     """
+    value: Any = None
     if options.id_column is None:
-        value = next((row.fields[name] for name in ID_COLUMNS if row.fields.get(name) not in (None, "")), None)
+        for name in ID_COLUMNS:
+            value = row.fields.get(name)
+            if value is not None and value != "":
+                break
     elif options.id_column not in row.fields:
         raise DataError(f"{row.where}: no column {options.id_column!r} with ids; it has {_names(row)}")
     else:
         value = row.fields[options.id_column]
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if value is None:
         return None
+    if isinstance(value, str):
+        identifier = value.strip()
+        return check_identifier(identifier, row.where) if identifier else None
     if isinstance(value, bytes):  # in TAPE's published LMDB files
         value = value.decode("utf-8", "replace")
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
         raise DataError(f"{row.where}: an id is text or a number, not {type(value).__name__}")
     return check_identifier(str(value).strip(), row.where)
 
@@ -182,9 +188,7 @@ def record_of(row: Row, options: RecordOptions, number: int, with_fields: bool) 
         raise DataError(f"{row.where}: {column!r} must be text, not {type(sequence).__name__}")
     identifier = identifier_of(row, options)
     others = {name: value for name, value in row.fields.items() if name != column} if with_fields else {}
-    where = row.where if identifier is None else f"{row.where} ({_shortened(identifier)})"
+    where = row.where
+    if identifier is not None:
+        where = f"{where} ({identifier if len(identifier) <= 80 else f'{identifier[:77]}...'})"
     return Record(identifier, "".join(sequence.split()), where, number, others, row.aligned)
-
-
-def _shortened(identifier: str) -> str:
-    return identifier if len(identifier) <= 80 else f"{identifier[:77]}..."
