@@ -112,7 +112,7 @@ def check_key(key: object, others: frozenset[type] = frozenset()) -> None:
         RefusedPickleError: the key is not text, a number of ordinary size, a short tuple of text, or of ``others``.
     """
     kind = type(key)
-    if kind in _TEXT_KEYS or kind in others or isinstance(key, np.generic):
+    if kind in _TEXT_KEYS or kind in others or (isinstance(key, np.generic) and key.dtype.kind != "c"):
         return
     if isinstance(key, int) and key.bit_length() <= _KEY_BITS:
         return

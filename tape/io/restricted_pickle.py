@@ -247,6 +247,13 @@ class RestrictedUnpickler:
         self._count()
         self._memo[index] = self._stack[-1]
 
+    def text_index(self) -> int:
+        """A decimal index of the memo; larger ones have computable hash collisions, as keys of dictionaries do."""
+        index = int(self._line()[:_INTEGER_DIGITS])
+        if not 0 <= index < 1 << 32:
+            raise RefusedPickleError("an index of its memo is out of range")
+        return index
+
     def memoize(self) -> None:
         self.put(len(self._memo))
 
@@ -439,10 +446,10 @@ _BY_NAME: dict[bytes, Operation] = {
     pickle.ADDITEMS: _U.add_marked,
     pickle.SETITEM: _U.set_item,
     pickle.SETITEMS: _U.set_marked,
-    pickle.GET: lambda self: self.get(int(self._line()[:_INTEGER_DIGITS])),
+    pickle.GET: lambda self: self.get(self.text_index()),
     pickle.BINGET: lambda self: self.get(self._number(1)),
     pickle.LONG_BINGET: lambda self: self.get(self._number(4)),
-    pickle.PUT: lambda self: self.put(int(self._line()[:_INTEGER_DIGITS])),
+    pickle.PUT: lambda self: self.put(self.text_index()),
     pickle.BINPUT: lambda self: self.put(self._number(1)),
     pickle.LONG_BINPUT: lambda self: self.put(self._number(4)),
     pickle.MEMOIZE: _U.memoize,

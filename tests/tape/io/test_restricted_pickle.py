@@ -208,8 +208,11 @@ def test_lists_that_double_at_every_level_are_refused_at_once(bomb: bytes) -> No
     assert len(str(caught.value)) < 1000
 
 
-def test_an_index_of_the_memo_takes_no_memory() -> None:
+def test_an_index_of_the_memo_takes_no_memory_and_has_32_bits() -> None:
     assert load(b"Nr\xff\xff\xff\xff") is None
+    for index in (b"-1", b"2305843009213693951"):  # 2^61 - 1, whose multiples have equal hashes
+        with pytest.raises(DataError, match="memo"):
+            load(b"Np" + index + b"\n")
 
 
 @pytest.mark.parametrize(
@@ -221,6 +224,7 @@ def test_an_index_of_the_memo_takes_no_memory() -> None:
         tuple_of(*[text("a")] * 1000),
         list_of(),
         call(name("builtins", "frozenset")),
+        call(SCALAR, dtype("c16"), raw(bytes(16))),
     ],
 )
 def test_keys_with_slow_or_predictable_hashes_are_refused(key: bytes) -> None:
