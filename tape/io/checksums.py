@@ -164,7 +164,7 @@ def verify_crcs(path: Path) -> None:
     Raises:
         CheckpointError: a record, or the directory of the records, is damaged. Names file and record.
     """
-    where = "its directory of records"
+    where = ""
     try:
         with zipfile.ZipFile(path) as archive:
             for record in archive.infolist():
@@ -173,4 +173,8 @@ def verify_crcs(path: Path) -> None:
                     while stream.read(_BLOCK_BYTES):
                         pass
     except _ZIP_ERRORS as error:
-        raise CheckpointError(f"{path}: damaged: {where} does not pass its check ({error})") from error
+        if not where:
+            problem = "truncated or damaged: the directory of its records, at its end, can't be read"
+        else:
+            problem = f"damaged: {where} does not pass its check"
+        raise CheckpointError(f"{path}: {problem} ({error})") from error

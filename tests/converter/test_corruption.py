@@ -96,7 +96,7 @@ def change_the_size_of_a_shard(folder: Path) -> None:
         (set_a_value_to_nan, r"layer\.1\.mlp\.dense_h_4h\.bias has values that are not finite"),
         (change_the_tied_embeddings, r"word_embeddings_for_head\.weight: rank 1 differs"),
         (rename_a_key, r"layers\.1\.attention\.dense\.weight is missing"),
-        (truncate_a_shard, r"mp_rank_00_001/model_optim_rng\.pt: damaged"),
+        (truncate_a_shard, r"mp_rank_00_001/model_optim_rng\.pt: truncated or damaged"),
         (
             flip_a_bit,
             r"mp_rank_01_001/model_optim_rng\.pt: damaged: record '.*/data/\d+' does not pass its check \(Bad CRC-32",

@@ -132,6 +132,14 @@ def test_a_flipped_bit_in_a_record_is_named(tmp_path: Path) -> None:
         verify_crcs(tmp_path / "x.bin")
 
 
+def test_a_truncated_zip_file_is_reported_as_such(tmp_path: Path) -> None:
+    content = archive(tmp_path / "x.bin")
+    (tmp_path / "x.bin").write_bytes(content[: len(content) // 2])
+    assert is_zip(tmp_path / "x.bin")
+    with pytest.raises(CheckpointError, match=r"x\.bin: truncated or damaged: the directory of its records"):
+        verify_crcs(tmp_path / "x.bin")
+
+
 def test_damage_anywhere_raises_nothing_but_checkpoint_errors(tmp_path: Path) -> None:
     content = archive(tmp_path / "whole.bin")
     for place in range(0, len(content), 3):
