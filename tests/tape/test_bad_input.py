@@ -164,7 +164,7 @@ def replace_weights(model: Path, name: str, content: bytes) -> None:
     [
         (lambda model: cut(model / "model.safetensors"), ["model.safetensors", "damaged"]),
         (lambda model: (model / "model.safetensors").unlink(), ["model", "contains neither"]),
-        (lambda model: replace_weights(model, "pytorch_model.bin", b""), ["pytorch_model.bin", "damaged"]),
+        (lambda model: replace_weights(model, "pytorch_model.bin", b""), ["pytorch_model.bin", "empty"]),
         (lambda model: replace_weights(model, "pytorch_model.bin", b"junk" * 99), ["pytorch_model.bin", "damaged"]),
         (lambda model: (model / "config.json").unlink(), ["config.json"]),
         (lambda model: (model / "config.json").write_text("{"), ["config.json", "not valid JSON"]),
