@@ -86,7 +86,7 @@ def fetch(archive: Archive, place: DownloadTarget) -> str:
 
     Raises:
         DataError: the download failed, or the file is not the published one; the data set's folder is not created.
-        ConfigError: the folder exists and has other content.
+        ConfigError: the folder exists and has other content, or the disk is too small.
     """
     folder = place.target / archive.folder
     if folder.exists():
@@ -174,6 +174,11 @@ def _unpack_member(members: tarfile.TarFile, member: tarfile.TarInfo, folder: st
         raise DataError(f"it contains a file {quoted(member.name)} where the folder of the data should be")
     if below[-1].startswith("._"):  # metadata files of macOS
         return
+    if member.size > (free := shutil.disk_usage(target).free):
+        raise ConfigError(
+            f"{target.parent}: {free:,} bytes are free, but {quoted(member.name)} of the archive needs {member.size:,};"
+            " choose another --target"
+        )
     inside = target.joinpath(*below)
     inside.parent.mkdir(parents=True, exist_ok=True)
     content = members.extractfile(member)

@@ -1,4 +1,8 @@
-"""Resumable download of a file over HTTP. An unfinished download is kept in ``NAME.part``."""
+"""Resumable download of a file over HTTP.
+
+An unfinished download is kept in ``NAME.part``, and continued only with bytes of the same version of the file; see
+:mod:`tape.hub.partial_downloads`.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,8 @@ from pathlib import Path
 from tape.errors import DataError
 from tape.runtime.progress import progress_bar
 from tape.version import __version__
+
+from .partial_downloads import PartialDownload, RemoteVersion
 
 _BLOCK_BYTES = 1 << 18
 _TIMEOUT_SECONDS = 60.0
@@ -56,13 +62,12 @@ class _Interrupted(Exception):
     """The transfer was interrupted and can be resumed."""
 
 
-def part_file(path: Path) -> Path:
-    """The file for the unfinished download of ``path``."""
-    return path.with_name(f"{path.name}.part")
+class _Changed(Exception):
+    """The server no longer has the version of the file that the download began with."""
 
 
 def download(url: str, path: Path, kind: FileKind, retries: Retries = Retries(), advice: str = "") -> None:
-    """Download ``url`` to ``path``, resuming from ``path.part`` if it exists.
+    """Download ``url`` to ``path``, resuming an earlier download of the same version of the file.
 
     Args:
         url: ``http://`` or ``https://`` address.
@@ -77,12 +82,12 @@ def download(url: str, path: Path, kind: FileKind, retries: Retries = Retries(),
             too often. The part that has arrived is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = part_file(path)
+    partial = PartialDownload(path)
     pause = retries.pause_seconds
     for attempt in range(1, retries.attempts + 1):
         try:
-            _transfer(url, part, kind, advice)
-            part.replace(path)
+            _transfer(url, partial, kind, advice)
+            partial.finish()
             return
         except _Interrupted as error:
             if attempt == retries.attempts:
@@ -92,31 +97,57 @@ def download(url: str, path: Path, kind: FileKind, retries: Retries = Retries(),
             pause *= 2
 
 
-def _transfer(url: str, part: Path, kind: FileKind, advice: str) -> None:
-    """Request the bytes that are missing in ``part``."""
-    start = part.stat().st_size if part.exists() else 0
-    response = _request(url, start, part, advice)
-    if response is None:
+def _transfer(url: str, partial: PartialDownload, kind: FileKind, advice: str) -> None:
+    """Request the bytes that are missing in ``partial``; all, if they are not of its version."""
+    version = partial.version(url)
+    if version is not None and version.size == partial.size:
         return
-    with response:
-        if response.status != http.client.PARTIAL_CONTENT:
-            start = 0  # the server does not support ranges (or none was requested) and sends the entire file
-        expected = _expected_size(response, start)
-        _check_space(part, start, expected)
-        _receive(url, response, part, kind, start, expected)
-    size = part.stat().st_size
+    try:
+        _receive_rest(url, partial, version, kind, advice)
+    except _Changed:
+        print(f"{url}: the file on the server has changed since the download began; starting again")
+        partial.discard()
+        _receive_rest(url, partial, None, kind, advice)
+
+
+def _receive_rest(
+    url: str, partial: PartialDownload, version: RemoteVersion | None, kind: FileKind, advice: str
+) -> None:
+    """Request the bytes after those in ``partial``, which are of ``version``; None: the entire file."""
+    start = 0 if version is None else partial.size
+    with _request(url, start, version, advice) as response:
+        is_rest = response.status == http.client.PARTIAL_CONTENT
+        expected = _expected_size(response, start if is_rest else 0)
+        received = _version_of(url, response, expected)
+        if not is_rest:
+            start = 0  # another version, a server without ranges, or no range was requested: the entire file follows
+            partial.start(received)
+        elif version is None or not _starts_at(response, start) or not version.is_continued_by(received):
+            raise _Changed
+        _check_space(partial.part, start, expected)
+        _receive(url, response, partial.part, kind, start, expected)
+    _check_size(partial, expected)
+
+
+def _version_of(url: str, response: http.client.HTTPResponse, size: int | None) -> RemoteVersion:
+    etag, last_modified, date = (response.headers.get(name, "") for name in ("ETag", "Last-Modified", "Date"))
+    return RemoteVersion.of_response(url, size, etag=etag, last_modified=last_modified, date=date)
+
+
+def _check_size(partial: PartialDownload, expected: int | None) -> None:
+    size = partial.size
     if expected is not None and size < expected:
         raise _Interrupted(f"the transfer was interrupted after {size:,} of {expected:,} bytes")
     if expected is not None and size > expected:
-        part.unlink()
+        partial.discard()
         raise _Interrupted(f"received {size:,} bytes instead of {expected:,}")
 
 
-def _request(url: str, start: int, part: Path, advice: str) -> http.client.HTTPResponse | None:
-    """The server's response; None if ``part`` is complete already."""
+def _request(url: str, start: int, version: RemoteVersion | None, advice: str) -> http.client.HTTPResponse:
+    """The server's response, with the bytes of ``version`` from ``start``, or with the entire file."""
     headers = {"User-Agent": f"ProteinLM/{__version__}", "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
+    if start and version is not None:
+        headers |= {"Range": f"bytes={start}-", "If-Range": version.validator}
     try:
         response: http.client.HTTPResponse = urllib.request.urlopen(
             urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_SECONDS
@@ -125,12 +156,7 @@ def _request(url: str, start: int, part: Path, advice: str) -> http.client.HTTPR
     except urllib.error.HTTPError as error:
         with error:
             if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-                if error.headers.get("Content-Range", "").rpartition("/")[2] == str(start):
-                    return None
-                part.unlink()
-                raise _Interrupted(
-                    "the file on the server has changed since the download began; starting over"
-                ) from None
+                raise _Changed from None
             if error.code >= 500:
                 raise _Interrupted(f"the server responds with HTTP {error.code} {error.reason}") from None
             raise DeadLinkError(
@@ -140,6 +166,11 @@ def _request(url: str, start: int, part: Path, advice: str) -> http.client.HTTPR
         raise DataError(f"{url}: the server can't be reached ({error.reason}). {advice}") from None
     except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
         raise _Interrupted(f"no response ({error or type(error).__name__})") from None
+
+
+def _starts_at(response: http.client.HTTPResponse, start: int) -> bool:
+    """Whether the range in the response is the one that was requested."""
+    return re.match(rf"bytes {start}-", response.headers.get("Content-Range", "")) is not None
 
 
 def _expected_size(response: http.client.HTTPResponse, start: int) -> int | None:
@@ -163,7 +194,7 @@ def _receive(
     """Check the first bytes of the body and append it to ``part``, or overwrite ``part`` if ``start`` is 0."""
     try:
         block = response.read(_BLOCK_BYTES)
-        if not start:
+        if not start and (block or not expected):  # else the connection broke before the first byte
             _check_kind(url, response, block, kind)
         name = url.rpartition("/")[2]
         with part.open("ab" if start else "wb") as stream, progress_bar(name, expected, "B", initial=start) as bar:

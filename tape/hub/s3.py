@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 
 from tape.errors import ConfigError, DataError
 
-from .downloads import DeadLinkError, FileKind, part_file
+from .downloads import DeadLinkError, FileKind
+from .partial_downloads import PartialDownload, RemoteVersion
 
 _BLOCK_BYTES = 1 << 20
 
 
 def fetch_object(uri: str, path: Path, kind: FileKind) -> None:
-    """Download ``s3://BUCKET/KEY`` to ``path``, resuming from ``path.part`` if it exists.
+    """Download ``s3://BUCKET/KEY`` to ``path``, resuming an earlier download of the same version of the object.
 
     Raises:
         DeadLinkError: the bucket or object does not exist.
@@ -30,19 +31,22 @@ def fetch_object(uri: str, path: Path, kind: FileKind) -> None:
     from botocore.exceptions import BotoCoreError, ClientError
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = part_file(path)
+    partial = PartialDownload(path)
     try:
-        size = int(client.head_object(Bucket=bucket, Key=key)["ContentLength"])
-        _receive(client, bucket, key, part, size)
+        head = client.head_object(Bucket=bucket, Key=key)
+        version = RemoteVersion.of_response(uri, int(head["ContentLength"]), etag=head.get("ETag", ""))
+        _receive(client, bucket, key, partial, version)
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
         if code in ("404", "NoSuchKey", "NoSuchBucket", "NotFound"):
             raise DeadLinkError(f"{uri}: no such object") from None
+        if code == "PreconditionFailed":
+            raise DataError(f"{uri}: the object was replaced during the download; run the same command again") from None
         raise DataError(f"{uri}: access denied ({code}); check the credentials") from None
     except BotoCoreError as error:
         raise DataError(f"{uri}: {error}; run the same command again to resume the download") from None
-    _check(uri, part, kind, size)
-    part.replace(path)
+    _check(uri, partial, kind, int(head["ContentLength"]))
+    partial.finish()
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -70,27 +74,31 @@ def _client() -> Any:
     return session.client("s3", config=settings)
 
 
-def _receive(client: Any, bucket: str, key: str, part: Path, size: int) -> None:
-    start = part.stat().st_size if part.exists() else 0
-    if start > size:  # left over from another version of the object
-        part.unlink()
-        start = 0
-    if start == size and size:
+def _receive(client: Any, bucket: str, key: str, partial: PartialDownload, version: RemoteVersion) -> None:
+    before = partial.version(version.url)
+    if before is None or not before.is_continued_by(version):
+        partial.start(version)
+    start = partial.size
+    if start == version.size and start:
         return
-    wanted = {"Range": f"bytes={start}-"} if start else {}
+    wanted = {"IfMatch": version.etag} if version.etag else {}
+    if start:
+        wanted["Range"] = f"bytes={start}-"
     body = client.get_object(Bucket=bucket, Key=key, **wanted)["Body"]
-    with body, part.open("ab" if start else "wb") as stream:
+    with body, partial.part.open("ab") as stream:
         for block in body.iter_chunks(_BLOCK_BYTES):
             stream.write(block)
 
 
-def _check(uri: str, part: Path, kind: FileKind, size: int) -> None:
-    with part.open("rb") as stream:
+def _check(uri: str, partial: PartialDownload, kind: FileKind, size: int) -> None:
+    with partial.part.open("rb") as stream:
         beginning = stream.read(64)
-    found = part.stat().st_size
+    found = partial.size
     if found == size and kind.can_begin_with(beginning):
         return
-    part.unlink()
+    if found < size:
+        raise DataError(f"{uri}: received {found:,} of {size:,} bytes; run the same command again to resume")
+    partial.discard()
     if found != size:
         raise DataError(f"{uri}: received {found:,} bytes instead of {size:,}; run the same command again")
     raise DataError(f"{uri}: not {kind.name}; it begins with {beginning[:40]!r}")

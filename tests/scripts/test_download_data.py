@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -119,20 +120,15 @@ def test_without_range_requests_the_download_restarts(run: Run, fluorescence: by
     assert run("fluorescence") == 0
 
 
-def test_a_complete_partial_file_is_not_downloaded_again(run: Run, fluorescence: bytes, tmp_path: Path) -> None:
-    part = tmp_path / "data" / "downloads" / "fluorescence.tar.gz.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(fluorescence)
-    assert run("fluorescence") == 0
-
-
-def test_a_partial_file_of_another_archive_is_deleted(run: Run, fluorescence: bytes, tmp_path: Path, capsys) -> None:
-    part = tmp_path / "data" / "downloads" / "fluorescence.tar.gz.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(fluorescence + b"more")
+def test_an_archive_that_changes_between_attempts_is_downloaded_from_its_beginning(
+    run: Run, fluorescence: bytes, site: Site, tmp_path: Path
+) -> None:
+    site.breaks_after["fluorescence.tar.gz"] = [700]
     assert run("fluorescence") == 1
-    assert "has changed since the download began" in capsys.readouterr().err
-    assert not part.exists()
+    changed = make_tarball(tmp_path / "changed", "fluorescence")
+    site.files["fluorescence.tar.gz"] = changed
+    assert run("fluorescence", "--keep-archives") == 0
+    assert (tmp_path / "data" / "downloads" / "fluorescence.tar.gz").read_bytes() == changed
 
 
 def test_a_truncated_archive_is_refused_and_deleted(
@@ -270,4 +266,16 @@ def test_a_file_in_place_of_the_folder_is_refused(
     site.files["fluorescence.tar.gz"] = buffer.getvalue()
     assert run("fluorescence") == 1
     assert "fluorescence.tar.gz: " in capsys.readouterr().err
+    assert not (tmp_path / "data" / "fluorescence").exists()
+
+
+def test_an_archive_that_needs_more_than_the_free_disk_space_is_refused(
+    run: Run, site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    member = tarfile.TarInfo("fluorescence/fluorescence_train.lmdb")
+    member.size = 1 << 60
+    header = member.tobuf(format=tarfile.GNU_FORMAT)
+    site.files["fluorescence.tar.gz"] = gzip.compress(header + bytes(10240))
+    assert run("fluorescence") == 1
+    assert "fluorescence_train.lmdb' of the archive needs 1,152,921,504,606,846,976" in capsys.readouterr().err
     assert not (tmp_path / "data" / "fluorescence").exists()

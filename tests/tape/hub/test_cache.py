@@ -16,7 +16,9 @@ import torch
 from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError, DataError
 from tape.hub.cache import PUBLISHED_MODELS, RECORD_NAME, PublishedModel, cache_directory, local_model
-from tape.hub.s3 import split_uri
+from tape.hub.downloads import SAFETENSORS
+from tape.hub.partial_downloads import PartialDownload, RemoteVersion
+from tape.hub.s3 import fetch_object, split_uri
 from tape.main import run_eval, run_train
 from tape.models.modeling_bert import ProteinBertForValuePrediction, ProteinBertModel
 from tape.registry import registry
@@ -241,9 +243,26 @@ def test_an_interrupted_s3_download_resumes_and_is_checked(bucket: Any, cache: P
     content = files["model.safetensors"]
     for path in directory.iterdir():
         path.unlink()
-    (directory / "model.safetensors.part").write_bytes(content[:500])
+    partial = PartialDownload(directory / "model.safetensors")
+    etag = bucket.head_object(Bucket="lab", Key="model.safetensors")["ETag"]
+    partial.start(RemoteVersion("s3://lab/model.safetensors", etag, size=len(content)))
+    kept = content[:100] + b"#" * 400  # differs from the object, to show that it is kept
+    partial.part.write_bytes(kept)
     local_model("s3://lab/model.safetensors")
-    assert (directory / "model.safetensors").read_bytes() == content
+    assert (directory / "model.safetensors").read_bytes() == kept + content[500:]
     bucket.put_object(Bucket="lab", Key="page/config.json", Body=b"<html>")
     with pytest.raises(DataError, match="not a JSON object; it begins with b'<html>'"):
         local_model("s3://lab/page")
+
+
+def test_an_s3_object_that_was_replaced_is_downloaded_from_its_beginning(
+    bucket: Any, tmp_path: Path, files: dict[str, bytes]
+) -> None:
+    content = files["model.safetensors"]
+    bucket.put_object(Bucket="lab", Key="model.safetensors", Body=content)
+    partial = PartialDownload(tmp_path / "model.safetensors")
+    partial.start(RemoteVersion("s3://lab/model.safetensors", '"of another version"', size=len(content)))
+    partial.part.write_bytes(b"#" * 500)
+    fetch_object("s3://lab/model.safetensors", partial.path, SAFETENSORS)
+    assert partial.path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [partial.path]
