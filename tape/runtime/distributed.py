@@ -40,6 +40,8 @@ from .rendezvous import (
 
 Value = TypeVar("Value")
 
+_LAUNCH_SECONDS = 900  # how long the machines of tape-train-distributed wait for each other
+
 logger = logging.getLogger(__name__)
 
 
@@ -273,6 +275,7 @@ def launch(plan: LaunchPlan, worker: Callable[..., None], *arguments: object) ->
 
     Raises:
         ProteinLMError: a process failed; it has printed its own error.
+        RendezvousError: the machines can't find each other, or the port is in use.
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -286,15 +289,19 @@ def launch(plan: LaunchPlan, worker: Callable[..., None], *arguments: object) ->
         run_id="proteinlm",
         rdzv_backend="static",
         rdzv_endpoint=f"{plan.master_addr}:{plan.master_port}",
-        rdzv_configs={"rank": plan.node_rank, "timeout": 900},
+        rdzv_configs={"rank": plan.node_rank, "timeout": _LAUNCH_SECONDS},
         max_restarts=0,
         monitor_interval=0.2,
         start_method="spawn",
     )
     # A failed process has printed its error already; the launcher would add a traceback of its own.
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
+    machine = Launch(plan.node_rank, plan.nnodes)
+    endpoint = find_endpoint(machine, {"MASTER_ADDR": plan.master_addr, "MASTER_PORT": str(plan.master_port)})
     try:
         elastic_launch(config, _run_worker)(worker, *arguments)
+    except torch.distributed.DistError as error:
+        raise explain_failed_store(error, endpoint, machine, _LAUNCH_SECONDS) from None
     except ChildFailedError as error:
         failed = sorted(error.failures)
         raise ProteinLMError(f"training process {failed[0] if failed else '?'} failed; its message is above") from None

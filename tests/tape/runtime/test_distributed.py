@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,7 +25,9 @@ from tape.runtime.distributed import (
     all_reduce_sum,
     broadcast_object,
     distributed_context,
+    launch,
 )
+from tape.runtime.rendezvous import RendezvousError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -215,3 +218,17 @@ def test_no_thread_of_the_process_group_outlives_it(tmp_path: Path) -> None:
     script = tmp_path / "threads.py"
     script.write_text(THREADS, encoding="utf-8")
     torchrun(2, tmp_path, script=script)
+
+
+def test_a_port_in_use_is_named_by_the_launcher() -> None:
+    with socket.socket() as listener:
+        listener.bind(("0.0.0.0", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with pytest.raises(RendezvousError, match=f"MASTER_PORT={port} is in use on"):
+            launch(LaunchPlan(master_port=port), print)
+
+
+def test_an_address_that_is_not_a_host_is_refused_by_the_launcher() -> None:
+    with pytest.raises(ConfigError, match="MASTER_ADDR=tcp://node1 is not a host"):
+        launch(LaunchPlan(master_addr="tcp://node1"), print)
