@@ -158,7 +158,11 @@ def _metric(path: Path, position: int, entry: Any, is_first_version: bool) -> Me
         raise CheckpointError(f"{path}: metrics[{position}] is a {type(entry).__name__}, not an object")
     fields = _checked(path, where, entry, _METRIC_TYPES, is_first_version)
     value = math.nan if fields["value"] is None else _number(path, f"{where}value", fields["value"])
-    return Metric(fields["name"], value, fields["n"], fields["definition"], _interval(path, where, fields["interval"]))
+    reason = entry.get("undefined", "")  # absent for defined values, and in files of earlier versions
+    if not isinstance(reason, str):
+        raise CheckpointError(f"{path}: {where}undefined is a {type(reason).__name__}, not str")
+    interval = _interval(path, where, fields["interval"])
+    return Metric(fields["name"], value, fields["n"], fields["definition"], interval, reason)
 
 
 def _interval(path: Path, where: str, value: list[Any] | None) -> Interval:

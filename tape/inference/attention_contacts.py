@@ -185,7 +185,11 @@ def evaluate_contacts(
     bootstrap: Bootstrap | None = None,
     title: str = "contacts",
 ) -> Evaluation:
-    """Evaluate a split, with the metrics of finetuned contact prediction."""
+    """Evaluate a split, with the metrics of finetuned contact prediction.
+
+    Raises:
+        DataError: no protein has a labeled pair at a separation of 6 or more.
+    """
     rows, results = [], []
     identifiers = dataset.build_index().identifiers
     with evaluation_mode(model), progress_bar(title, len(dataset), "protein") as bar:
@@ -195,4 +199,10 @@ def evaluate_contacts(
             rows.append(measure_contacts(scores, target))
             results.append({"id": identifiers[index], "prediction": scores, "target": target.astype(np.int8)})
             bar.update()
-    return Evaluation(summarize_contacts(rows, bootstrap), len(dataset), results)
+    metrics = summarize_contacts(rows, bootstrap)
+    if not any(metric.n for metric in metrics):
+        raise DataError(
+            f"{dataset.data.path}: nothing to evaluate on: no protein has a labeled pair of residues at a separation of"
+            f" {MINIMUM_SEPARATION} or more"
+        )
+    return Evaluation(metrics, len(dataset), results)

@@ -14,6 +14,14 @@ from .metric import Metric
 TOP_K = (1, 5, 10)
 
 
+class ClassRank(NamedTuple):
+    """Place of a protein's true class: the numbers of classes with a higher score, and with the same one (itself
+    included); the latter is 0 if the protein has no label."""
+
+    higher: int
+    equal: int
+
+
 class ResidueCounts(NamedTuple):
     """Numbers of correct and of scored labels of one protein; the last two include residues outside ``valid_mask``."""
 
@@ -65,29 +73,34 @@ def measure_residues(prediction: np.ndarray, target: np.ndarray, unmasked: np.nd
     return ResidueCounts(*_count_correct(prediction, target), *everything)
 
 
-def measure_protein(prediction: np.ndarray, target: np.ndarray) -> int:
-    """Rank (from 0) of the true class among the scores of one protein; -1 if the protein has no label.
-
-    Ties are ordered by class number, as in ``argmax``.
-    """
+def measure_protein(prediction: np.ndarray, target: np.ndarray) -> ClassRank:
+    """Place of the true class among the scores of one protein."""
     label = int(target)
     if label < 0:
-        return -1
+        return ClassRank(0, 0)
     scores = np.asarray(prediction, dtype=np.float64).reshape(-1)
-    return int(np.sum(scores > scores[label]) + np.sum(scores[:label] == scores[label]))
+    # a score that is not a number is no better than any other
+    higher, equal = int(np.sum(scores > scores[label])), int(np.sum(scores == scores[label]))
+    return ClassRank(higher, equal) if equal else ClassRank(scores.size, 1)
 
 
-def summarize_proteins(rows: Sequence[int], bootstrap: Bootstrap | None = None) -> list[Metric]:
-    """Top-1, top-5 and top-10 accuracy over labeled proteins."""
-    ranks = np.asarray([rank for rank in rows if rank >= 0], dtype=np.int64)
-    hits = (ranks[:, None] < np.asarray(TOP_K)).astype(np.float64)
-    values = ratio_of_sums(hits.sum(axis=0), np.full(len(TOP_K), float(ranks.size)))
+def summarize_proteins(rows: Sequence[ClassRank], bootstrap: Bootstrap | None = None) -> list[Metric]:
+    """Top-1, top-5 and top-10 accuracy over labeled proteins.
+
+    Classes with the same score as the true one may be ranked before or after it: a protein counts with the probability
+    that a random order of them puts the true class among the first k.
+    """
+    higher, equal = np.asarray(rows, dtype=np.float64).reshape(-1, len(ClassRank._fields)).T
+    higher, equal = higher[equal > 0, None], equal[equal > 0, None]
+    hits = np.clip((np.asarray(TOP_K) - higher) / equal, 0.0, 1.0)
+    proteins = len(hits)
+    values = ratio_of_sums(hits.sum(axis=0), np.full(len(TOP_K), float(proteins)))
     metrics = [
         Metric(
             "accuracy" if k == 1 else f"top_{k}_accuracy",
             float(value),
-            ranks.size,
-            f"fraction of proteins whose true class is among the best {k}",
+            proteins,
+            f"fraction of proteins whose true class is among the best {k}, ties by expectation",
         )
         for k, value in zip(TOP_K, values, strict=True)
     ]

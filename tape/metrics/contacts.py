@@ -3,7 +3,8 @@
 P@k of a protein of L residues considers its valid pairs i < j within a range of sequence separations j - i. Among the
 min(k, number of valid pairs) pairs with the highest predicted scores, it is the fraction of true contacts. k is
 max(1, L // d) or 5. A pair is valid if its label is not below 0. A protein without a valid pair in a range (because it
-is too short) is excluded from the mean of that range.
+is too short) is excluded from the mean of that range. If pairs have equal scores, P@k is its expectation over their
+order: with constant scores, the fraction of contacts among all valid pairs.
 
 The ranges are those of the field: short 6-11, medium 12-23, long >= 24. TAPE's paper reports medium and long range
 (>= 12), but TAPE's and ProteinLM's code includes all separations >= 6; the key ``precision_at_l5`` has the range of the
@@ -20,7 +21,7 @@ import numpy as np
 
 from .bootstrap import Bootstrap, with_intervals
 from .metric import Metric
-from .original_contacts import OriginalCounts, count_as_original, summarize_as_original, top_k
+from .original_contacts import OriginalCounts, count_as_original, expected_hits, summarize_as_original
 
 MINIMUM_SEPARATION = 6
 
@@ -40,6 +41,7 @@ DEPTHS: tuple[tuple[str, int | None], ...] = (
     ("precision_at_l5", 5),
     ("precision_at_5", None),
 )
+_NO_PAIR = "no protein has a labeled pair at this separation"
 NAMES = tuple(name + suffix for suffix, _, _ in RANGES for name, _ in DEPTHS)
 
 
@@ -74,8 +76,7 @@ def measure_contacts(prediction: np.ndarray, target: np.ndarray) -> ContactRow:
     row: list[float] = []
     for _, low, high in RANGES:
         inside = (separation >= low) & (separation <= (high if high is not None else length))
-        ranked = labels[inside][top_k(above[inside], max(length, FIXED_DEPTH))]
-        row.extend(_precision(ranked, _depth(length, divisor)) for _, divisor in DEPTHS)
+        row.extend(_precisions(above[inside], labels[inside], length))
     return ContactRow(tuple(row), count_as_original(above, below, labels, length))
 
 
@@ -83,9 +84,13 @@ def _depth(length: int, divisor: int | None) -> int:
     return FIXED_DEPTH if divisor is None else max(1, length // divisor)
 
 
-def _precision(ranked: np.ndarray, k: int) -> float:
-    """Fraction of contacts among the first k labels, or among all if there are fewer."""
-    return float(np.mean(ranked[:k] == 1)) if ranked.size else float("nan")
+def _precisions(scores: np.ndarray, labels: np.ndarray, length: int) -> list[float]:
+    """P@k of the pairs of one range at each depth; ``nan`` without pairs."""
+    if not labels.size:
+        return [float("nan")] * len(DEPTHS)
+    depths = [_depth(length, divisor) for _, divisor in DEPTHS]
+    hits = expected_hits(scores, labels, depths)
+    return [hit / min(depth, labels.size) for hit, depth in zip(hits, depths, strict=True)]
 
 
 def precision_at_l5(target: Any, prediction: Any) -> float:
@@ -105,7 +110,7 @@ def _definition(divisor: int | None, low: int, high: int | None) -> str:
     depth = str(FIXED_DEPTH) if divisor is None else "L" if divisor == 1 else f"L/{divisor}"
     return (
         f"precision of the best {depth} valid pairs at separation {span}, j > i, at least one pair, "
-        "averaged over proteins that have such a pair"
+        "ties by expectation, averaged over proteins that have such a pair"
     )
 
 
@@ -120,6 +125,6 @@ def summarize_contacts(rows: Sequence[ContactRow], bootstrap: Bootstrap | None =
         _, low, high = RANGES[index // len(DEPTHS)]
         value = total / count if count else float("nan")
         definition = _definition(DEPTHS[index % len(DEPTHS)][1], low, high)
-        metrics.append(Metric(NAMES[index], value, count, definition))
+        metrics.append(Metric(NAMES[index], value, count, definition, reason=_NO_PAIR))
     own = with_intervals(metrics, table, defined, bootstrap)
     return own + summarize_as_original([row.original for row in rows], bootstrap)

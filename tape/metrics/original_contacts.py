@@ -10,7 +10,8 @@ There are two definitions, both at separations >= 6 and with k = L // 5 (no pair
   (j, i) are ranked. If the prediction is symmetric, each pair is selected twice, so k entries are only k / 2 pairs.
 
 The original code can also select invalid pairs, and adds their label -1 to the number of correct pairs. Here, only
-valid pairs are selected, all of them if there are fewer than k.
+valid pairs are selected, all of them if there are fewer than k. Ties count by their expectation, see
+:func:`expected_hits`.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ BATCH_SIZE = 8
 
 
 class OriginalCounts(NamedTuple):
-    """Correct and selected pairs of one protein, and correct and selected matrix entries."""
+    """Correct and selected pairs of one protein, and correct and selected matrix entries. Correct ones are expected
+    numbers: whole ones without ties."""
 
     length: int
-    correct: int
+    correct: float
     chosen: int
-    correct_twice: int
+    correct_twice: float
     chosen_twice: int
 
 
@@ -46,10 +48,9 @@ def count_as_original(above: np.ndarray, below: np.ndarray, labels: np.ndarray, 
         length: number of residues.
     """
     k = length // 5
-    once = labels[top_k(above, k)]
-    # Interleaved: (i, j) next to (j, i), so that ties keep the two entries of a pair together.
-    twice = np.repeat(labels, 2)[top_k(np.stack([above, below], axis=1).reshape(-1), k)]
-    return OriginalCounts(length, int(np.sum(once == 1)), once.size, int(np.sum(twice == 1)), twice.size)
+    (once,) = expected_hits(above, labels, [k])
+    (twice,) = expected_hits(np.concatenate([above, below]), np.concatenate([labels, labels]), [k])
+    return OriginalCounts(length, once, min(k, labels.size), twice, min(k, 2 * labels.size))
 
 
 def summarize_as_original(rows: Sequence[OriginalCounts], bootstrap: Bootstrap | None = None) -> list[Metric]:
@@ -93,15 +94,37 @@ def _batch_means(correct: np.ndarray, chosen: np.ndarray) -> tuple[float, int]:
     return value, int(np.sum(chosen > 0))
 
 
-def top_k(scores: np.ndarray, k: int) -> np.ndarray:
-    """(k,) indices of the k highest of (N,) scores, best first; ties keep their order. Faster than a full sort."""
-    if k < 1:
-        return np.empty(0, dtype=np.int64)
-    if scores.size > k:
-        bound = np.partition(scores, -k)[-k]
-        above = np.flatnonzero(scores > bound)
-        level = np.flatnonzero(scores == bound)[: k - above.size]
-        chosen = np.sort(np.concatenate([above, level]))
-    else:
-        chosen = np.arange(scores.size)
-    return chosen[np.argsort(-scores[chosen], kind="stable")]
+def expected_hits(scores: np.ndarray, labels: np.ndarray, depths: Sequence[int]) -> list[float]:
+    """Numbers of contacts among the pairs with the highest scores, as expectations over the order of equal scores.
+
+    If several pairs share the k-th highest score, any of them may be among the first k: each counts with the same
+    fraction, so that the result depends neither on the order of the pairs nor on how a sort breaks ties. With constant
+    scores, it is k times the fraction of contacts.
+
+    Args:
+        scores: (N,) scores, not ``nan``.
+        labels: (N,) in {0, 1}.
+        depths: numbers k of pairs; all pairs are selected if there are fewer.
+
+    Returns:
+        One number per depth; whole numbers unless a tie is at the k-th pair.
+    """
+    deepest = min(max(depths), scores.size)
+    if deepest < 1:
+        return [0.0 for _ in depths]
+    # a partition and a sort of the candidates is faster than a full sort
+    bound = np.partition(scores, -deepest)[-deepest]
+    candidates = np.flatnonzero(scores >= bound)
+    order = candidates[np.argsort(-scores[candidates], kind="stable")]
+    ascending = -scores[order]
+    contacts = np.concatenate([[0], np.cumsum(labels[order] == 1)])
+    hits = []
+    for depth in depths:
+        k = min(depth, scores.size)
+        if k < 1:
+            hits.append(0.0)
+            continue
+        first, last = (int(np.searchsorted(ascending, ascending[k - 1], side)) for side in ("left", "right"))
+        tied = int(contacts[last] - contacts[first])
+        hits.append(float(contacts[first] + (k - first) * tied / (last - first)))
+    return hits

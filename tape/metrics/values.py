@@ -114,6 +114,19 @@ def measure_value(prediction: np.ndarray, target: np.ndarray) -> tuple[float, fl
     return float(np.asarray(prediction).reshape(-1)[0]), float(np.asarray(target).reshape(-1)[0])
 
 
+def _why_undefined(true: np.ndarray, predicted: np.ndarray) -> str:
+    """Why a correlation is undefined; empty if it is defined, or if there is no protein at all."""
+    for name, side in (("targets", true), ("predictions", predicted)):
+        if not np.isfinite(side).all():
+            return f"some {name} are not finite"
+    if true.size == 1:
+        return "a correlation needs at least two proteins"
+    for name, side in (("targets", true), ("predictions", predicted)):
+        if side.size and (side == side[0]).all():
+            return f"all {name} are equal"
+    return ""
+
+
 _UNDEFINED = "undefined when either side is constant"
 _DEFINITIONS = (
     (
@@ -130,7 +143,10 @@ _DEFINITIONS = (
 def summarize_values(rows: Sequence[tuple[float, float]], bootstrap: Bootstrap | None = None) -> list[Metric]:
     """All value metrics over the entire set, since a rank correlation can't be averaged over batches."""
     predicted, true = np.asarray(rows, dtype=np.float64).reshape(-1, 2).T
-    metrics = [Metric(name, function(true, predicted), true.size, text) for name, function, text in _DEFINITIONS]
+    why = _why_undefined(true, predicted)
+    metrics = [
+        Metric(name, function(true, predicted), true.size, text, reason=why) for name, function, text in _DEFINITIONS
+    ]
     finite = bool(np.isfinite(true).all() and np.isfinite(predicted).all())
     if bootstrap is None or true.size < 2 or not finite:
         return metrics

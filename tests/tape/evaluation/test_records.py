@@ -43,8 +43,13 @@ def test_undefined_numbers_are_null(tmp_path: Path, record: EvaluationRecord) ->
     file = tmp_path / "eval_test.json"
     write_record(file, EvaluationRecord("t", "m", "s", {"name": "d"}, 1, (Metric("mse", math.nan, 0, ""),), "fp32"))
     content = json.loads(file.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert content["metrics"] == [{"name": "mse", "value": None, "n": 0, "definition": "", "interval": None}]
-    assert math.isnan(read_record(file).metrics[0].value)
+    why = "there is nothing to measure: n is 0"
+    assert content["metrics"] == [
+        {"name": "mse", "value": None, "n": 0, "definition": "", "interval": None, "undefined": why}
+    ]
+    (again,) = read_record(file).metrics
+    assert math.isnan(again.value)
+    assert again.undefined == why
 
 
 def test_version_1_has_no_confidence_intervals(tmp_path: Path, record: EvaluationRecord) -> None:

@@ -145,6 +145,21 @@ def test_a_head_that_encodes_the_contacts_gets_the_largest_weight(small_data: Pa
     assert all(np.allclose(r["prediction"], r["prediction"].T) for r in evaluation.results)
 
 
+def test_proteins_without_a_pair_to_score_are_refused(small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = registry.get_task_spec("contact_prediction").dataset_class(small_data, "train")
+    model = Oracle(dataset)
+    regression = fit_contacts(model, dataset, range(len(dataset)), 0.15, CPU)
+    whole = type(dataset).__getitem__
+
+    def unlabeled(self: Any, index: int) -> tuple[Any, ...]:
+        ids, mask, target, length = whole(self, index)
+        return ids, mask, np.full_like(target, -1), length
+
+    monkeypatch.setattr(type(dataset), "__getitem__", unlabeled)
+    with pytest.raises(DataError, match=r"proteinnet_train\.lmdb: nothing to evaluate on"):
+        evaluate_contacts(model, dataset, regression, CPU)
+
+
 def test_uninformative_heads_give_a_warning(small_data: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset = registry.get_task_spec("contact_prediction").dataset_class(small_data, "train")
     model = Oracle(dataset)

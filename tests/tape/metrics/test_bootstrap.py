@@ -11,7 +11,7 @@ import scipy.stats
 from tape.errors import ConfigError
 from tape.metrics import Bootstrap
 from tape.metrics.bootstrap import bootstrap_intervals, resampled_counts
-from tape.metrics.classes import ResidueCounts, summarize_proteins, summarize_residues
+from tape.metrics.classes import ClassRank, ResidueCounts, summarize_proteins, summarize_residues
 from tape.metrics.values import summarize_values
 
 
@@ -66,7 +66,7 @@ def test_the_interval_has_its_nominal_coverage() -> None:
     rng = np.random.default_rng(2)
     held = 0
     for seed in range(200):
-        ranks = np.where(rng.random(60) < 0.3, 0, 20).tolist()
+        ranks = [ClassRank(rank, 1) for rank in np.where(rng.random(60) < 0.3, 0, 20).tolist()]
         interval = summarize_proteins(ranks, Bootstrap(300, seed=seed))[0].interval
         assert interval is not None
         held += interval[0] <= 0.3 <= interval[1]
@@ -80,7 +80,7 @@ def test_the_interval_is_determined_by_the_seed() -> None:
 
 
 def test_single_proteins_and_undefined_metrics_have_no_interval() -> None:
-    assert summarize_proteins([0], Bootstrap(10))[0].interval is None  # one protein does not vary
+    assert summarize_proteins([ClassRank(0, 1)], Bootstrap(10))[0].interval is None  # one protein does not vary
     constant = summarize_values([(1.0, 2.0)] * 5, Bootstrap(10))
     assert constant[0].interval is None
     assert constant[2].interval == (1.0, 1.0)

@@ -9,6 +9,7 @@ import pytest
 
 from tape.metrics import Bootstrap, Metric, measure_contacts, precision_at_l5, summarize_contacts
 from tape.metrics.contacts import DEPTHS, NAMES, RANGES
+from tape.metrics.original_contacts import expected_hits
 
 CASES = [(name + suffix, divisor, low, high) for suffix, low, high in RANGES for name, divisor in DEPTHS]
 
@@ -35,9 +36,13 @@ def by_definition(scores: np.ndarray, target: np.ndarray, divisor: int | None, l
         for j in range(i + 1, length)
         if j - i >= low and (high is None or j - i <= high) and target[i, j] != -1
     ]
-    depth = 5 if divisor is None else max(1, length // divisor)
-    chosen = sorted(pairs)[: min(depth, len(pairs))]
-    return float(np.mean([target[i, j] for _, i, j in chosen])) if chosen else math.nan
+    if not pairs:
+        return math.nan
+    depth = min(len(pairs), 5 if divisor is None else max(1, length // divisor))
+    bound = sorted(pairs)[depth - 1][0]
+    above = [target[i, j] for score, i, j in pairs if score < bound]
+    level = [target[i, j] for score, i, j in pairs if score == bound]
+    return float((sum(above) + (depth - len(above)) * np.mean(level)) / depth)
 
 
 def random_protein(length: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -67,13 +72,46 @@ def test_every_range_follows_the_definition(length: int) -> None:
         assert found[name] == pytest.approx(by_definition(scores, target, *definition), nan_ok=True), name
 
 
-def test_ties_are_in_the_order_of_their_pairs() -> None:
+def test_ties_count_by_their_expectation() -> None:
     # half precision gives many equal logits: the numbers must not depend on how a sort breaks ties
     scores, target = random_protein(50, np.random.default_rng(9))
     scores = np.round(scores)
     found = measure(scores, target)
     for name, *definition in CASES:
         assert found[name] == pytest.approx(by_definition(scores, target, *definition)), name
+
+
+def test_constant_scores_have_the_precision_of_the_base_rate() -> None:
+    scores, target = random_protein(60, np.random.default_rng(4))
+    metrics = summary((np.zeros_like(scores), target))
+    for name, _, low, high in CASES:
+        first, second = np.triu_indices(60, low)
+        labels = target[first, second][(second - first <= (high or 60)) & (target[first, second] >= 0)]
+        assert metrics[name].value == pytest.approx(labels.mean()), name
+    first, second = np.triu_indices(60, 6)
+    labels = target[first, second][target[first, second] >= 0]
+    for name in ("batch_micro", "double_counted", "double_counted_batch_micro"):
+        assert metrics[f"precision_at_l5_{name}"].value == pytest.approx(labels.mean())
+
+
+def test_precision_with_ties_is_the_mean_over_random_orders() -> None:
+    rng = np.random.default_rng(5)
+    scores, labels = rng.integers(0, 4, 30).astype(float), rng.integers(0, 2, 30)
+    orders = [np.lexsort((rng.random(30), -scores)) for _ in range(4000)]
+    for k, hits in zip((1, 7, 20, 40), expected_hits(scores, labels, (1, 7, 20, 40)), strict=True):
+        assert hits == pytest.approx(np.mean([labels[order[:k]].sum() for order in orders]), abs=0.1)
+
+
+def test_no_order_of_the_pairs_changes_a_precision() -> None:
+    scores, target = random_protein(40, np.random.default_rng(6))
+    scores = np.round(scores)
+    assert measure(scores[::-1, ::-1].T, target[::-1, ::-1].T) == pytest.approx(measure(scores, target), nan_ok=True)
+
+
+def test_an_undefined_precision_has_its_reason() -> None:
+    metrics = summary(random_protein(10, np.random.default_rng(7)))
+    assert metrics["precision_at_l5_long"].undefined == "no protein has a labeled pair at this separation"
+    assert metrics["precision_at_l5"].undefined is None
 
 
 def test_precision_at_each_depth_of_a_known_ranking() -> None:

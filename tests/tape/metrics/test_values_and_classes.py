@@ -80,13 +80,34 @@ def test_accuracy_is_a_fraction_of_proteins_or_of_labeled_residues() -> None:
 def test_top_k_accuracy_counts_labels_among_the_k_highest_scores() -> None:
     scores = np.arange(20.0)
     ranks = [measure_protein(scores, np.int64(label)) for label in (19, 16, 11, 0)]
-    assert ranks == [0, 3, 8, 19]
+    assert [rank.higher for rank in ranks] == [0, 3, 8, 19]
     values = {metric.name: metric.value for metric in summarize_proteins(ranks)}
     assert values == {"accuracy": 0.25, "top_5_accuracy": 0.5, "top_10_accuracy": 0.75}
 
 
-def test_equal_scores_are_ranked_in_the_order_of_argmax() -> None:
-    assert [measure_protein(np.zeros(3), np.int64(label)) for label in (0, 1, 2)] == [0, 1, 2]
+def test_equal_scores_count_by_the_probability_of_a_hit() -> None:
+    for label in (0, 7, 19):  # whatever the number of the class
+        values = {m.name: m.value for m in summarize_proteins([measure_protein(np.zeros(20), np.int64(label))])}
+        assert values == {"accuracy": 1 / 20, "top_5_accuracy": 5 / 20, "top_10_accuracy": 10 / 20}
+    two_best = measure_protein(np.array([1.0, 3.0, 3.0]), np.int64(2))
+    assert [metric.value for metric in summarize_proteins([two_best])] == [0.5, 1.0, 1.0]
+
+
+def test_scores_that_are_not_numbers_are_no_hit() -> None:
+    rank = measure_protein(np.full(20, np.nan), np.int64(0))
+    assert [metric.value for metric in summarize_proteins([rank])] == [0.0, 0.0, 0.0]
+
+
+def test_an_undefined_correlation_has_its_reason() -> None:
+    def reasons(*rows: tuple[float, float]) -> set[str | None]:
+        return {metric.undefined for metric in summarize_values(rows) if metric.name in ("spearmanr", "pearsonr")}
+
+    assert reasons((1.0, 1.0), (1.0, 2.0)) == {"all predictions are equal"}
+    assert reasons((1.0, 1.0), (2.0, 1.0)) == {"all targets are equal"}
+    assert reasons((1.0, 1.0)) == {"a correlation needs at least two proteins"}
+    assert reasons((math.nan, 1.0), (2.0, 2.0)) == {"some predictions are not finite"}
+    assert reasons() == {"there is nothing to measure: n is 0"}
+    assert reasons((1.0, 1.0), (2.0, 2.0)) == {None}
 
 
 def test_residue_and_protein_averages_differ() -> None:

@@ -279,7 +279,7 @@ def test_a_third_partys_padding_of_pairs_and_proteins_never_counts(padding: int)
     (loss, metrics), logits = SequenceClassificationHead(8, 4, 16)(torch.randn(2, 8), torch.tensor([3, padding]))
     torch.testing.assert_close(loss, nn.functional.cross_entropy(logits[:1], torch.tensor([3])))
     assert metrics["accuracy"] == float(logits[0].argmax() == 3)
-    assert measure_protein(logits[1].detach().numpy(), np.int64(padding)) == -1
+    assert measure_protein(logits[1].detach().numpy(), np.int64(padding)).equal == 0
 
 
 def test_a_class_that_a_head_is_configured_to_ignore() -> None:
