@@ -25,7 +25,8 @@ Columns, in files of any of these suffixes (.jsonl, .json, .csv, .tsv, .fasta, .
 .gz, .bz2, .xz or .zst after it): the sequence under `primary`, `sequence` or `text`, an optional `id`, and
 
   secondary_structure  ss3: letters H E C (or numbers 0 1 2), one per residue; or ss8: DSSP letters G H I B E S T C,
-                       which determine ss3. Optional valid_mask: 0 or 1 per residue; 0 excludes it from scores.
+                       which determine ss3. X, -, a blank, -1 or null: no label. Optional valid_mask: 0 or 1 per
+                       residue; 0 excludes it from scores.
   proteinnet           tertiary: one [x, y, z] per residue, the C-alpha atom in Angstrom, null where unresolved.
                        Optional valid_mask, ss3, ss8.
   remote_homology      fold_label: 0 to 1194
@@ -196,7 +197,12 @@ class _Folder:
         write_json(self.path / "dataset.json", {**self.dataset.describe(counts), **shortened})
 
     def _split(self, split: str, files: SplitFiles) -> PreparedSplit:
-        made_from = {"files": [_fingerprint(path) for path in files.all_paths], "limit": self.options.limit}
+        columns = {name: value for name, value in asdict(self.options.records).items() if value is not None}
+        made_from = {
+            "files": [_fingerprint(path) for path in files.all_paths],
+            "limit": self.options.limit,
+            **({"columns": columns} if columns else {}),
+        }
         entry = self.state["splits"].get(split)
         unchanged = entry is not None and entry["made_from"] == made_from and self._is_written(split)
         if not unchanged:
@@ -354,9 +360,14 @@ def _parser() -> argparse.ArgumentParser:
         "--allow-nucleotides", action="store_true", help="accept a corpus of nucleotide sequences, which is refused"
     )
     parser.add_argument(
-        "--sequence-column", metavar="NAME", help="column with the sequence (default: primary, sequence or text)"
+        "--sequence-column",
+        "--sequence_column",
+        metavar="NAME",
+        help="column with the sequence (default: primary, sequence or text)",
     )
-    parser.add_argument("--id-column", metavar="NAME", help="column with the id (default: id, identifier or name)")
+    parser.add_argument(
+        "--id-column", "--id_column", metavar="NAME", help="column with the id (default: id, identifier or name)"
+    )
     return parser
 
 

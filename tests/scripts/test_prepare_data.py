@@ -13,6 +13,7 @@ from pretrain.data.indexed_dataset import IndexedDataset
 from scripts.prepare_data import Options, main, prepare
 from tape.errors import ConfigError, DataError
 from tape.io.lmdb_store import LMDBReader
+from tape.io.records import RecordOptions
 from tape.tokenizers import TAPETokenizer
 
 
@@ -68,6 +69,22 @@ def test_a_second_run_prepares_only_changed_splits(source: Path, tmp_path: Path)
     assert (target / "fluorescence" / "fluorescence_train.lmdb" / "data.mdb").stat().st_mtime_ns == stamp
     assert json.loads((target / "fluorescence" / "dataset.json").read_text())["splits"] == {"train": 2, "test": 2}
     assert not any(split.unchanged for split in prepare(source, target, Options(overwrite=True)))
+
+
+def test_named_columns_are_read_and_another_name_prepares_again(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    table = "name,accession,text,sequence,stability_score\nx,P1,MK,MKV,1\n"
+    (tmp_path / "source" / "stability_train.csv").write_text(table)
+    with pytest.raises(DataError, match="'text' and 'sequence' may both be the sequence"):
+        prepare(tmp_path / "source", tmp_path / "data")
+    for options, expected in (
+        (RecordOptions(None, "sequence"), ("x", "MKV")),
+        (RecordOptions(None, "text"), ("x", "MK")),
+        (RecordOptions(None, "text", "accession"), ("P1", "MK")),
+    ):
+        prepare(tmp_path / "source", tmp_path / "data", Options(records=options))
+        record = LMDBReader(tmp_path / "data" / "stability" / "stability_train.lmdb")[0]
+        assert (record["id"], record["primary"]) == expected
 
 
 def test_limit_and_tasks_restrict_what_is_prepared(source: Path, tmp_path: Path) -> None:
