@@ -1,7 +1,7 @@
 """Names of Megatron-LM's arguments that do not change what a model computes, given its tensors.
 
 Collected from every revision of ``arguments.py``, ``tasks/main.py`` and ``pretrain_*.py`` of Megatron-LM until core
-0.14, whose classic models have the keys that the converter reads, and from ProteinLM. Arguments that do change it are
+0.15, whose classic models have the keys that the converter reads, and from ProteinLM. Arguments that do change it are
 in :mod:`converter.formats.megatron.arguments`.
 """
 
@@ -19,11 +19,11 @@ _MODEL = """
 _PRECISION = """
     accumulate_allreduce_grads_in_fp32 apply_query_key_layer_scaling attention_softmax_in_fp32 bf16
     disable_bf16_reduced_precision_matmul first_last_layers_bf16 fp16 fp16_lm_cross_entropy fp32_allreduce
-    fp32_embedding fp32_layernorm fp32_residual_connection fp32_tokentypes fp8 fp8_amax_compute_algo
-    fp8_amax_history_len fp8_e4m3 fp8_hybrid fp8_interval fp8_margin fp8_param_gather fp8_recipe fp8_wgrad
-    grad_reduce_in_bf16 hysteresis inference_rng_tracker initial_loss_scale loss_scale loss_scale_window min_loss_scale
-    min_scale num_layers_at_end_in_bf16 num_layers_at_start_in_bf16 reuse_grad_buf_for_mxfp8_param_ag te_rng_tracker
-    transformer_impl
+    fp32_embedding fp32_layernorm fp32_residual_connection fp32_tokentypes fp4 fp4_param fp4_recipe fp8
+    fp8_amax_compute_algo fp8_amax_history_len fp8_e4m3 fp8_hybrid fp8_interval fp8_margin fp8_param_gather fp8_recipe
+    fp8_wgrad grad_reduce_in_bf16 hysteresis inference_rng_tracker initial_loss_scale loss_scale loss_scale_window
+    min_loss_scale min_scale num_layers_at_end_in_bf16 num_layers_at_start_in_bf16 reuse_grad_buf_for_mxfp8_param_ag
+    te_rng_tracker transformer_impl
 """
 
 # optimization, regularization, recomputation, fused kernels, saving and validation
@@ -39,12 +39,16 @@ _TRAINING = """
     cross_entropy_fusion_impl cross_entropy_loss_fusion data_parallel_random_init dataloader_type debug decoupled_lr
     decoupled_min_lr decrease_batch_size_if_needed deep_init deprecated_use_mcore_models deterministic_mode
     disable_tp_comm_bulk_dgrad disable_tp_comm_bulk_wgrad disable_tp_comm_split_ag disable_tp_comm_split_rs
-    dist_ckpt_format dist_ckpt_format_deprecated dist_ckpt_strictness distribute_checkpointed_activations
+    dist_ckpt_format dist_ckpt_format_deprecated dist_ckpt_optim_fully_reshardable dist_ckpt_save_pre_mcore_014
+    dist_ckpt_strictness distrib_optim_fully_reshardable_mem_efficient distribute_checkpointed_activations
     distribute_recomputed_activations distribute_saved_activations embedding_init_method_std enable_gloo_process_groups
     end_wd end_weight_decay error_injection_rate error_injection_type eval_batch_size eval_hf eval_interval eval_iters
     eval_max_preds_per_seq eval_seq_length exit_duration_in_mins exit_interval exit_on_missing_checkpoint
     exit_signal_handler expert_parallel finetune full_validation global_batch_size gradient_accumulation_fusion
-    high_priority_stream_groups init_method_xavier_uniform intermediate_size iterations_to_skip load load_all_rng
+    grpo_clamp_eps_lower grpo_clamp_eps_upper grpo_default_temperature grpo_default_top_p grpo_entropy_term_weight
+    grpo_filter_groups_with_same_reward grpo_group_size grpo_iterations grpo_kl_beta grpo_prompts_per_step
+    high_priority_stream_groups init_method_xavier_uniform intermediate_size iterations_to_skip langrl_env_config
+    langrl_external_server langrl_inference_server_conversation_template langrl_inference_server_type load load_all_rng
     load_main_params_from_ckpt load_model_opt_format load_openai load_optim load_rng log_interval lr lr_decay_iters
     lr_decay_samples lr_decay_style lr_warmup_fraction lr_warmup_init lr_warmup_iters lr_warmup_percent
     lr_warmup_samples lr_wsd_decay_iters lr_wsd_decay_samples lr_wsd_decay_style manual_gc manual_gc_eval
@@ -54,11 +58,15 @@ _TRAINING = """
     non_persistent_global_ckpt_dir non_persistent_local_ckpt_algo non_persistent_local_ckpt_dir
     non_persistent_save_interval num_microbatches num_microbatches_in_minibatch optimizer optimizer_cpu_offload
     optimizer_offload_fraction overlap_cpu_optimizer_d2h_h2d overlapping_eval override_checkpoint_version
-    override_lr_scheduler override_opt_param_scheduler perform_initialization pin_cpu_grads pin_cpu_params
-    pipeline_model_parallel_comm_backend pretrained_bert pretrained_checkpoint profile profile_ranks profile_step_end
-    profile_step_start rampup_batch_size recompute_activations recompute_granularity recompute_method recompute_modules
-    recompute_num_layers record_memory_history rerun_mode result_rejected_tracker_filename resume_dataloader rope_type
-    save save_all_rng save_interval save_iters save_optim save_retain_interval save_rng scaled_masked_softmax_fusion
+    override_lr_scheduler override_opt_param_scheduler perform_initialization perform_rl_step pin_cpu_grads
+    pin_cpu_params pipeline_model_parallel_comm_backend pretrained_bert pretrained_checkpoint profile profile_ranks
+    profile_step_end profile_step_start rampup_batch_size recompute_activations recompute_granularity recompute_method
+    recompute_modules recompute_num_layers record_memory_history rerun_mode result_rejected_tracker_filename
+    resume_dataloader rl_calculate_intra_group_similarity rl_importance_sampling_truncation_coef
+    rl_inference_logprobs_is_correction rl_offload_kv_cache_during_training rl_offload_optimizer_during_inference
+    rl_partial_rollouts rl_prompts_per_eval rl_remove_kv_cache_during_training rl_reset_cuda_graphs
+    rl_sequence_packing_algo rl_sequence_packing_bin_size rl_use_sequence_packing rope_type save save_all_rng
+    save_interval save_iters save_optim save_retain_interval save_rng scaled_masked_softmax_fusion
     scaled_upper_triang_masked_softmax_fusion seed sequence_parallel sft sft_tokenizer_prompt_format sgd_momentum
     skip_train start_wd start_weight_decay strict_fsdp_dtensor_load strict_lambada tensorboard_dir test_mode
     tp_comm_bootstrap_backend tp_comm_bulk_dgrad tp_comm_bulk_wgrad tp_comm_overlap tp_comm_overlap_ag
@@ -76,16 +84,17 @@ _DISTRIBUTED = """
     align_param_gather context_parallel_size cp_comm_type data_parallel_sharding_strategy ddp_average_in_collective
     ddp_bucket_size ddp_num_buckets ddp_pad_buckets_for_high_nccl_busbw deallocate_pipeline_outputs
     decoder_first_pipeline_num_layers decoder_last_pipeline_num_layers defer_embedding_wgrad_compute delay_grad_reduce
-    delay_param_gather disrib_opt_comm_mem_savings distrib_opt_comm_mem_savings distributed_backend
-    distributed_timeout_minutes empty_unused_memory_each_iter empty_unused_memory_level enable_full_sharding_in_hsdp
-    encoder_pipeline_model_parallel_size encoder_tensor_model_parallel_size expert_model_parallel_size
-    fsdp_double_buffer gradient_reduce_div_fusion hierarchical_context_parallel_sizes init_model_with_meta_device
-    inter_layer_model_parallel_size intra_layer_model_parallel_size keep_fp8_transpose_cache
-    keep_fp8_transpose_cache_when_using_custom_fsdp lazy_mpu_init local_rank microbatch_group_size_per_vp_stage
-    nccl_communicator_config_path nccl_ub num_distributed_optimizer_instances num_layers_per_virtual_pipeline_stage
-    num_virtual_stages_per_pipeline_rank overlap_grad_reduce overlap_p2p_comm overlap_p2p_comm_warmup_flush
-    overlap_param_gather overlap_param_gather_with_optimizer_step pipeline_model_parallel_layout
-    pipeline_model_parallel_size pipeline_model_parallel_split_rank replication replication_factor replication_jump
+    delay_param_gather disable_symmetric_registration disrib_opt_comm_mem_savings distrib_opt_comm_mem_savings
+    distributed_backend distributed_timeout_minutes distributed_timeout_seconds_after_init empty_unused_memory_each_iter
+    empty_unused_memory_level enable_full_sharding_in_hsdp encoder_pipeline_model_parallel_size
+    encoder_tensor_model_parallel_size expert_model_parallel_size fsdp_double_buffer gradient_reduce_div_fusion
+    hierarchical_context_parallel_sizes init_model_with_meta_device inter_layer_model_parallel_size
+    intra_layer_model_parallel_size keep_fp8_transpose_cache keep_fp8_transpose_cache_when_using_custom_fsdp
+    lazy_mpu_init local_rank microbatch_group_size_per_vp_stage nccl_communicator_config_path nccl_ub
+    num_distributed_optimizer_instances num_layers_per_virtual_pipeline_stage num_virtual_stages_per_pipeline_rank
+    overlap_grad_reduce overlap_p2p_comm overlap_p2p_comm_warmup_flush overlap_param_gather
+    overlap_param_gather_with_optimizer_step pipeline_model_parallel_layout pipeline_model_parallel_size
+    pipeline_model_parallel_split_rank replication replication_factor replication_jump
     scatter_gather_tensors_in_pipeline sharp_enabled_group standalone_embed_stage standalone_embedding_stage
     suggested_communication_unit_size tensor_model_parallel_size torch_fsdp2_reshard_after_forward
     use_contiguous_buffers_in_ddp use_contiguous_buffers_in_local_ddp use_cpu_initialization use_custom_fsdp
@@ -98,14 +107,15 @@ _DATA = """
     allow_trivial_doc async_indexer block_index_path block_top_k cache_dir cased_data_path cased_vocab
     create_attention_mask_in_dataloader data_args_path data_cache_path data_epochs data_impl data_loader data_path
     decoder_seq_length delim encoder_seq_length eod_mask_loss eval_text_key hash_data_path ict_one_sent
-    index_reload_interval input_data_sizes_file lazy_loader loose_json mask_prob max_num_samples max_preds_per_seq
-    merge_file mid_level_dataset_surplus mmap_bin_files mmap_warmup mock_data model_parallel_size ner_data_path
-    num_dataset_builder_threads num_workers object_storage_cache_path padded_vocab_size per_split_data_args_path
-    presplit_sentences renormalize_blend_weights reset_attention_mask reset_position_ids retriever_seq_length
-    s3_cache_path sample_rate seq_length short_seq_prob shuffle skip_mmap_warmup split test_data test_data_path text_key
-    tiktoken_num_special_tokens tiktoken_pattern tiktoken_special_tokens tokenizer_model tokenizer_model_type
-    tokenizer_path tokenizer_type train_data train_data_path use_npy_data_loader use_random_spans use_regular_masking
-    use_tfrecords val_data_path valid_data valid_data_path vocab vocab_extra_ids vocab_file vocab_size
+    index_reload_interval input_data_sizes_file lazy_loader legacy_tokenizer loose_json mask_prob max_num_samples
+    max_preds_per_seq merge_file mid_level_dataset_surplus mmap_bin_files mmap_warmup mock_data model_parallel_size
+    ner_data_path num_dataset_builder_threads num_workers object_storage_cache_path padded_vocab_size
+    per_split_data_args_path presplit_sentences renormalize_blend_weights reset_attention_mask reset_position_ids
+    retriever_seq_length s3_cache_path sample_rate seq_length short_seq_prob shuffle skip_mmap_warmup split test_data
+    test_data_path text_key tiktoken_num_special_tokens tiktoken_pattern tiktoken_special_tokens tokenizer_metadata
+    tokenizer_model tokenizer_model_type tokenizer_path tokenizer_type train_data train_data_path trust_remote_code
+    use_npy_data_loader use_random_spans use_regular_masking use_tfrecords val_data_path valid_data valid_data_path
+    vocab vocab_extra_ids vocab_file vocab_size
 """
 
 # logging and operations
@@ -121,18 +131,20 @@ _LOGGING = """
     log_straggler log_throughput log_timers_to_tensorboard log_validation_ppl_to_tensorboard
     log_world_size_to_tensorboard log_zeros logging_level one_logger_async one_logger_entity one_logger_project
     one_logger_run_name run_workload_inspector_server straggler_ctrlr_port straggler_minmax_count
-    tensorboard_log_interval tensorboard_queue_size timing_log_level timing_log_option wandb_exp_name wandb_project
-    wandb_save_dir
+    tensorboard_log_interval tensorboard_queue_size timing_log_level timing_log_option wandb_entity wandb_exp_name
+    wandb_project wandb_save_dir
 """
 
 # inference
 _INFERENCE = """
-    bert_embedder_type cuda_graph_scope cuda_graph_warmup_steps enable_cuda_graph external_cuda_graph flash_decode
-    genfile greedy inference_batch_times_seqlen_threshold inference_dynamic_batching
+    bert_embedder_type cuda_graph_impl cuda_graph_scope cuda_graph_warmup_steps decode_only_cuda_graphs
+    disable_chunked_prefill enable_cuda_graph external_cuda_graph flash_decode genfile greedy
+    inference_batch_times_seqlen_threshold inference_dynamic_batching inference_dynamic_batching_block_size
     inference_dynamic_batching_buffer_guaranteed_fraction inference_dynamic_batching_buffer_overflow_factor
     inference_dynamic_batching_buffer_size_gb inference_dynamic_batching_chunk_size
     inference_dynamic_batching_max_requests_override inference_dynamic_batching_max_tokens_override
-    inference_dynamic_batching_num_cuda_graphs inference_max_batch_size inference_max_seq_length max_tokens_to_oom
+    inference_dynamic_batching_num_cuda_graphs inference_dynamic_batching_track_paused_request_events
+    inference_dynamic_batching_unified_memory_level inference_max_batch_size inference_max_seq_length max_tokens_to_oom
     mlp_chunks_for_prefill nccl_all_reduce_for_prefill num_samples out_seq_length output_bert_embeddings recompute
     sample_input_file sample_output_file symmetric_ar_type temperature top_k top_p
 """
@@ -149,10 +161,10 @@ _OTHER_ARCHITECTURES = """
     expert_tensor_parallel_size kv_lora_rank main_grads_dtype main_params_dtype mamba_head_dim mamba_num_groups
     mamba_num_heads mamba_state_dim moe_apply_probs_on_input moe_aux_loss_coeff moe_deepep_num_sms moe_enable_deepep
     moe_expert_capacity_factor moe_extended_tp moe_ffn_hidden_size moe_grouped_gemm moe_input_jitter_eps moe_layer_freq
-    moe_layer_recompute moe_loss_coeff moe_pad_expert_input_to_capacity moe_per_layer_logging moe_permute_fusion
-    moe_router_bias_update_rate moe_router_dtype moe_router_enable_expert_bias moe_router_force_load_balancing
-    moe_router_fusion moe_router_group_topk moe_router_load_balancing_type moe_router_num_groups
-    moe_router_padding_for_fp8 moe_router_pre_softmax moe_router_score_function moe_router_topk
+    moe_layer_recompute moe_loss_coeff moe_pad_expert_input_to_capacity moe_pad_experts_for_cuda_graph_inference
+    moe_per_layer_logging moe_permute_fusion moe_router_bias_update_rate moe_router_dtype moe_router_enable_expert_bias
+    moe_router_force_load_balancing moe_router_fusion moe_router_group_topk moe_router_load_balancing_type
+    moe_router_num_groups moe_router_padding_for_fp8 moe_router_pre_softmax moe_router_score_function moe_router_topk
     moe_router_topk_limited_devices moe_router_topk_scaling_factor moe_router_type moe_shared_expert_intermediate_size
     moe_shared_expert_overlap moe_token_dispatcher_type moe_token_drop_policy moe_token_dropping
     moe_upcycling_granularity moe_use_legacy_grouped_gemm moe_use_upcycling moe_z_loss_coeff mscale mscale_all_dim
