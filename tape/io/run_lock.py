@@ -229,6 +229,8 @@ def _create(file: Path, owner: LockOwner) -> bool:
             stream.flush()
             os.fsync(stream.fileno())
             return _link(Path(name), file)
+    except OSError as error:  # of a full disk, it does not name the file
+        raise OSError(error.errno, error.strerror, str(file)) from error
     finally:
         Path(name).unlink(missing_ok=True)
 

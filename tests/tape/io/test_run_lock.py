@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import subprocess
@@ -125,6 +126,20 @@ def test_without_hard_links_the_lock_is_exclusive_too(tmp_path: Path, monkeypatc
     with run_lock(lock_in(tmp_path), tmp_path, "choose another"), pytest.raises(ConfigError, match="in use by"):
         with run_lock(lock_in(tmp_path), tmp_path, "choose another"):
             pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_reported_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with (
+        pytest.raises(OSError, match="No space left") as caught,
+        run_lock(lock_in(tmp_path), tmp_path, "choose another"),
+    ):
+        pass
+    assert caught.value.filename == str(lock_in(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
