@@ -59,6 +59,7 @@ class _Resolver:
     def resolve(self) -> MegatronSettings:
         checkpoint = self._checkpoint
         assumed = check_arguments(self._arguments, checkpoint.path, self._options.assume_neutral or ())
+        assumed |= self._check_encoder()
         hidden, intermediate, positions, token_types = self._sizes()
         layers = checkpoint.layers
         for name in ("num_layers", "encoder_num_layers", "num_unique_layers"):
@@ -91,6 +92,22 @@ class _Resolver:
         except ConfigError as error:
             raise ConfigError(f"{checkpoint.path}: {error}") from error
         return MegatronSettings(config, self._version(), vocabulary, self._origin, assumed)
+
+    def _check_encoder(self) -> dict[str, Any]:
+        """Check that a model without LM head is no GPT, which has the keys of a BERT but causal attention.
+
+        Only the tokenizer tells them apart. Returns it if it would be refused, but is assumed to be neutral.
+        """
+        tokenizer = str(self._arguments.get("tokenizer_type") or "Bert")
+        if tokenizer.startswith("Bert") or any(key.startswith("lm_head.") for key in self._checkpoint.shards):
+            return {}
+        if "tokenizer_type" not in (self._options.assume_neutral or ()):
+            raise CheckpointError(
+                f"{self._checkpoint.path}: has no BERT LM head, and tokenizer_type {tokenizer[:40]}, so it may be a GPT"
+                " with causal attention, which TAPE's model does not support; if it is a BERT, give --assume-neutral"
+                " tokenizer_type"
+            )
+        return {"tokenizer_type": tokenizer}
 
     def _sizes(self) -> tuple[int, int, int, int]:
         """Hidden size, FFN size, positions and token types, from the shapes of the first stage's tensors."""

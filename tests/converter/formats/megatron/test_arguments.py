@@ -102,6 +102,18 @@ def test_an_assumption_is_recorded(tmp_path: Path, truth: Truth) -> None:
     assert record["source"]["assumed_neutral"] == {"apply_layernorm_1p": True}
 
 
+def test_a_model_without_head_may_be_a_gpt(tmp_path: Path, truth: Truth) -> None:
+    folder = write_megatron(tmp_path / "gpt", truth, head=False, tokenizer_type="GPT2BPETokenizer")
+    with pytest.raises(CheckpointError, match=r"gpt: has no BERT LM head, .* causal attention.*neutral tokenizer_type"):
+        open_source(folder, SourceOptions())
+    source = open_source(folder, SourceOptions(assume_neutral=("tokenizer_type",)))
+    assert source.provenance()["assumed_neutral"] == {"tokenizer_type": "GPT2BPETokenizer"}
+    encoder = write_megatron(tmp_path / "bert", truth, head=False, tokenizer_type="BertWordPieceCase")
+    assert not open_source(encoder, SourceOptions()).has_head
+    with_head = write_megatron(tmp_path / "head", truth, tokenizer_type="NullTokenizer")
+    assert open_source(with_head, SourceOptions()).has_head
+
+
 @pytest.mark.parametrize("name", ["num_unique_layers", "encoder_num_layers", "kv_channels"])
 def test_a_size_that_contradicts_the_tensors_is_refused(tmp_path: Path, truth: Truth, name: str) -> None:
     folder = write_megatron(tmp_path / "mega", truth, **{name: 1})
