@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import count
 from typing import IO, Any
@@ -13,6 +14,9 @@ from tape.io.text_files import LONGEST_LINE, check_text
 from .record import Row
 
 _BLOCK_CHARACTERS = 1 << 20
+_LONGEST_TOKEN = 16  # of true, -Infinity and \\u0000
+_BLANKS = re.compile(r"[ \t\r\n]*")
+_BLANKS_AND_COMMAS = re.compile(r"[ \t\r\n,]*")
 
 
 def jsonl_rows(stream: IO[str], name: str) -> Iterator[Row]:
@@ -53,15 +57,15 @@ def _line_values(stream: IO[str], name: str) -> Iterator[Any]:
 def _values(stream: IO[str], name: str) -> Iterator[Any]:
     """Consecutive JSON values or the elements of one list, without reading the entire file into memory."""
     window = _JsonWindow(stream, name)
-    listed = window.skip(" \t\r\n") == "["
+    listed = window.skip(_BLANKS) == "["
     if listed:
         window.position += 1
     for number in count(start=1):
-        rest = window.skip(" \t\r\n,")
+        rest = window.skip(_BLANKS_AND_COMMAS)
         if rest == ("]" if listed else ""):
             return
         try:
-            yield window.next_value()
+            yield window.next_value(f"{name}, record {number}")
         except json.JSONDecodeError as error:
             raise DataError(f"{name}, record {number}: not valid JSON: {error.msg}") from error
         except (ValueError, RecursionError) as error:  # a number with thousands of digits, thousands of nested lists
@@ -82,26 +86,45 @@ class _JsonWindow:
         self._lines = 1
         self.position = 0
 
-    def skip(self, characters: str) -> str:
+    def skip(self, characters: re.Pattern[str]) -> str:
         """Skip ``characters``; return the first character after them, ``""`` at the end."""
         while True:
-            while self.position < len(self._text) and self._text[self.position] in characters:
-                self.position += 1
+            found = characters.match(self._text, self.position)
+            self.position = found.end() if found else self.position
             if self.position < len(self._text):
                 return self._text[self.position]
             if not self._read():
                 return ""
 
-    def next_value(self) -> Any:
+    def next_value(self, where: str) -> Any:
+        """Decode the value at the position; ``where`` is file and record for messages.
+
+        Raises:
+            DataError: it is longer than :data:`tape.io.text_files.LONGEST_LINE`.
+            ValueError, RecursionError: it is not valid.
+        """
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._text, self.position)
-                if end < len(self._text) or not self._read():  # "12" at the end of the window may be the start of "123"
-                    self.position = end
-                    return value
-            except json.JSONDecodeError:
-                if len(self._text) - self.position > LONGEST_LINE or not self._read():
+            except json.JSONDecodeError as error:
+                if not self._may_be_cut(error):
                     raise
+                self._check_length(len(self._text), where)
+                if not self._read():
+                    raise
+                continue
+            self._check_length(end, where)
+            if end < len(self._text) or not self._read():  # "12" at the end of the window may be the start of "123"
+                self.position = end
+                return value
+
+    def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
+        """Whether the text that follows could make the value valid: it is wrong at the end of the window."""
+        return error.msg.startswith("Unterminated") or error.pos > len(self._text) - _LONGEST_TOKEN
+
+    def _check_length(self, end: int, where: str) -> None:
+        if end - self.position > LONGEST_LINE:
+            raise DataError(f"{where}: longer than {LONGEST_LINE:,} characters, which no record is")
 
     def _read(self) -> bool:
         if self._ended:

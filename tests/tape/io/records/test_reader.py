@@ -103,6 +103,25 @@ def test_json_is_streamed_across_blocks(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
+    "text", ['[{"text": "%s"}]' % ("A" * 300), '[{"text": "' + "A" * 300, '[{"text": [' + "1, " * 300]
+)
+def test_a_value_of_json_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(json_values, "LONGEST_LINE", 200)
+    monkeypatch.setattr(json_values, "_BLOCK_CHARACTERS", 50)
+    with pytest.raises(DataError, match=r"x\.json, record 1: longer than 200 characters"):
+        pairs(write(tmp_path / "x.json", text))
+
+
+def test_json_is_read_no_further_than_its_first_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_values, "_BLOCK_CHARACTERS", 100)
+    steps: list[int] = []
+    path = write(tmp_path / "x.json", '[{"text" "MK"},' + " " * 10_000_000 + "]")
+    with pytest.raises(DataError, match="record 1: not valid JSON: Expecting ':' delimiter"):
+        list(open_records(path, progress=steps.append))
+    assert sum(steps) < 1_000_000
+
+
+@pytest.mark.parametrize(
     ("name", "text", "record"),
     [
         ("e.fasta", ">a\nMK\n>empty\n\n>c\nA\n", r"record 2 \(empty\)"),
