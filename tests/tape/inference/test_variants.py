@@ -8,6 +8,7 @@ import pytest
 
 from tape.errors import DataError, UnknownResidueError
 from tape.inference.variants import apply_mutations, read_proteins, read_variants
+from tape.io.records import RecordOptions
 
 
 def test_a_variant_may_have_several_mutations() -> None:
@@ -90,3 +91,26 @@ def test_a_stop_of_the_wild_type_is_removed_and_gaps_are_refused(tmp_path: Path)
     (tmp_path / "p.fasta").write_text(">one\nVMAK\n>two\nM-VL\n")
     with pytest.raises(DataError, match=r"p\.fasta, record 2 \(two\): unknown residue '-' at position 2"):
         read_proteins(str(tmp_path / "p.fasta"))
+
+
+def test_two_columns_of_mutations_are_refused_unless_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("mutant,mutations\nM1A,K2R\n")
+    with pytest.raises(DataError, match=r"record 1: 'mutations' and 'mutant' may both be .* --mutation_column NAME"):
+        read_variants(str(tmp_path / "x.csv"), {"p": "MKV"})
+    variants = read_variants(str(tmp_path / "x.csv"), {"p": "MKV"}, mutation_column="mutant")
+    assert [variant.sequence for variant in variants] == ["AKV"]
+
+
+def test_format_and_columns_of_the_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "variants").write_text("mutations\tprotein\nM1A\tP1\n")
+    (tmp_path / "wild").write_text("accession,text,sequence\nP1,of a protein,MKV\n")
+    proteins = read_proteins(str(tmp_path / "wild"), RecordOptions("csv", "sequence", "accession"))
+    assert proteins == {"P1": "MKV"}
+    variants = read_variants(str(tmp_path / "variants"), proteins, options=RecordOptions("tsv"))
+    assert [variant.sequence for variant in variants] == ["AKV"]
+
+
+def test_a_protein_that_is_no_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"mutations": "M1A", "protein": ["p"]}\n')
+    with pytest.raises(DataError, match=r"record 1: unknown protein \['p'\]"):
+        read_variants(str(tmp_path / "x.jsonl"), {"p": "MKV"})
