@@ -95,17 +95,24 @@ class TRRosettaDataset(DrawnExamples, TaskDataset):
         self._index: DatasetIndex | None = None
 
     def build_index(self) -> DatasetIndex:
-        """Lengths and names, read from the headers of the alignments."""
+        """Lengths and names, read from the headers of the arrays, whose shapes are checked."""
         if self._index is None:
             shapes = [self.data.shape_of(index, "msa") for index in range(len(self))]
             for index, shape in enumerate(shapes):
                 if len(shape) != 2:
                     raise DataError(f"{self.data.where(index)}: 'msa' has shape {shape}, not (sequences, residues)")
+                self._check_shapes(index, (shape[1], shape[1]))
             lengths = np.array([shape[1] for shape in shapes], dtype=np.int64)
             if self._max_seqlen is not None:
                 lengths = np.minimum(lengths, self._max_seqlen)
             self._index = DatasetIndex(lengths, self.data.names, Counter())
         return self._index
+
+    def _check_shapes(self, index: int, expected: tuple[int, int]) -> None:
+        for name in _GEOMETRY:
+            found = self.data.shape_of(index, name)
+            if found != expected:
+                raise DataError(f"{self.data.where(index)}: field {name!r} has shape {found}, not {expected}")
 
     def __getitem__(self, index: int) -> Item:
         record = self.data[index]

@@ -94,6 +94,12 @@ def test_an_invalid_record_is_refused_with_its_file(changes: dict[str, Any], mes
     assert "bad" in str(error.value)
 
 
+def test_wrong_shapes_are_refused_with_the_index(tmp_path: Path) -> None:
+    dataset = TRRosettaDataset(write(tmp_path, "valid", "a", theta6d=np.zeros((6, 5))), "valid")
+    with pytest.raises(DataError, match=r"field 'theta6d' has shape \(6, 5\), not \(6, 6\)"):
+        dataset.build_index()
+
+
 def test_invalid_lists_of_files_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "valid", "a")
     with pytest.raises(DataError, match=r"test_files\.txt: no split 'test'; splits there: valid"):
