@@ -76,10 +76,11 @@ def distributed_config(arguments: Arguments = None) -> tuple[FinetuneConfig, Lau
 
 def _finetune_config(options: dict[str, Any], given: list[str]) -> FinetuneConfig:
     options = {"given_options": given, **options}
+    allow_other_samples = bool(options["allow_other_samples"])
     resume = ResumeConfig() if options["resume_from_checkpoint"] else None
     if resume is not None and options["from_pretrained"] is not None:
         options, changes = complete_options(options, options["given_options"])
-        resume = ResumeConfig(tuple(changes))
+        resume = ResumeConfig(tuple(changes), allow_other_samples)
         try:
             return _checked_config(options, resume)
         except ConfigError as error:
@@ -285,6 +286,11 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="resume the run whose directory, or saved epoch, --from_pretrained names; options that are not given are"
         " taken from its args.json, and epochs saved after the given one are dropped only with --overwrite",
+    )
+    group.add_argument(
+        "--allow_other_samples",
+        action="store_true",
+        help="allow resuming with other training or validation data",
     )
     group.add_argument(
         "--force_save",

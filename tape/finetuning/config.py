@@ -202,9 +202,11 @@ class ResumeConfig:
 
     Attributes:
         changes: a line for each option that differs from the interrupted run's.
+        allow_other_samples: allow other training or validation data than the interrupted run's.
     """
 
     changes: tuple[str, ...] = ()
+    allow_other_samples: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import nn
 from tape.datasets.index import index_of, lengths_of, load_split, within_length
 from tape.errors import ConfigError
 from tape.evaluation.long_proteins import check_position_limit, fit_long_proteins, position_limit
+from tape.evaluation.results import data_hash
 from tape.tasks import TaskType
 
 from .config import FinetuneDataConfig
@@ -71,6 +72,19 @@ def load_training_data(
         load_split(dataset_class, config.data_dir, split, config.tokenizer, config.records) for split in eval_splits
     )
     return TrainingData(train, lengths, indices, valid, eval_sets)
+
+
+def data_digests(data: TrainingData) -> dict[str, str | None]:
+    """SHA-256 of the files of the splits that determine a run's weights and its best epoch.
+
+    Args:
+        data: the splits, not fitted to a model yet.
+
+    Returns:
+        A digest by split; None for a data set that does not read a single file.
+    """
+    splits = {"train": data.train, **({} if data.valid is None else {"valid": data.valid})}
+    return {name: data_hash(split) for name, split in splits.items()}
 
 
 def fit_training_data(

@@ -12,7 +12,7 @@ from torch import nn
 from tape.datasets.labels import task_type_of
 from tape.evaluation.split import evaluate_split
 from tape.io.run_layout import SEED_PREFIX, experiment_name
-from tape.models.model_directory import UNTRAINED
+from tape.models.model_directory import UNTRAINED, directory_provenance
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext, broadcast_object, run_on_all_ranks
 from tape.runtime.precision import warn_if_slow
@@ -23,10 +23,10 @@ from tape.version import __version__
 from .agreement import check_agreement
 from .checkpoint import TrainerState, load_training_state, save_epoch
 from .config import FinetuneConfig
-from .data import TrainingData, fit_training_data, load_training_data
+from .data import TrainingData, data_digests, fit_training_data, load_training_data
 from .model import build_model, build_trained_model
 from .optimizer import untrained_state
-from .resume import initial_weights
+from .resume import check_data, initial_weights
 from .run_directory import RunDirectory, open_run_directory
 from .run_logger import RunLogger, open_run_logger
 from .seeds import SeedRun, write_summary
@@ -83,6 +83,8 @@ class _RunParts:
         validation_model: the model for validation.
         source: model directory to start or resume from; None: new weights.
         checkpoint: training state and progress of the epoch to resume after; None: a new run.
+        data_sha256: digests of the splits' files.
+        changes: lines on what differs from the interrupted run.
     """
 
     data: TrainingData
@@ -91,6 +93,8 @@ class _RunParts:
     validation_model: nn.Module
     source: Path | None
     checkpoint: tuple[dict[str, Any], TrainerState] | None
+    data_sha256: dict[str, str | None]
+    changes: tuple[str, ...]
 
 
 def train_run(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path, context: DistributedContext) -> Path:
@@ -103,15 +107,15 @@ def train_run(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path,
         directory, resumed_epoch = parts.source.resolve().parent, parts.checkpoint[1].epoch
     with (
         open_run_directory(directory, config.output, resumed_epoch, context) as run,
-        open_run_logger(config, run, parts.data.train, tokenizer, context) as run_logger,
+        open_run_logger(config, run, parts.data.train, parts.data_sha256, tokenizer, context) as run_logger,
     ):
         finetuner = Finetuner(
             parts.model, parts.data, parts.task_type, config.loop, context, run_logger, parts.validation_model
         )
         if parts.checkpoint is not None:
             finetuner.resume(*parts.checkpoint)
-            if run_logger is not None and config.resume is not None:
-                run_logger.resume_after(finetuner.state, config.resume.changes)
+            if run_logger is not None:
+                run_logger.resume_after(finetuner.state, parts.changes)
         _log_start(config, finetuner, run, run_logger)
         finetuner.train()
     return run.path
@@ -124,12 +128,15 @@ def _load(config: FinetuneConfig, tokenizer: TAPETokenizer, context: Distributed
     config.loop.batch_size_for(task_type)  # refused before a directory is made
     warn_if_slow(config.loop.precision, context.device)
     source = initial_weights(config.model.from_pretrained, is_resumed=config.resume is not None)
-    checkpoint = None
+    digests = data_digests(data)
+    checkpoint, changes = None, tuple[str, ...]()
     if config.resume is not None and source is not None:
+        differences = check_data(source, directory_provenance(source), digests, config.resume.allow_other_samples)
+        changes = (*config.resume.changes, *differences)
         checkpoint = load_training_state(source, verify=config.model.verify)
     model = build_trained_model(config.model, config.task, tokenizer, source).to(context.device)
     data, validation_model = fit_training_data(config.data.length, model, task_type, data)
-    return _RunParts(data, task_type, model, validation_model, source, checkpoint)
+    return _RunParts(data, task_type, model, validation_model, source, checkpoint, digests, changes)
 
 
 def _log_start(config: FinetuneConfig, finetuner: Finetuner, run: RunDirectory, run_logger: RunLogger | None) -> None:

@@ -17,7 +17,7 @@ from tape.hub.cache import local_model
 from tape.io.json_files import read_json_object
 from tape.io.run_layout import ARGUMENTS_NAME, LATEST_NAME, resolve_model_directory
 
-# Options taken from args.json. Not among them: device and logging of this process, and the names of the run itself.
+# Options taken from args.json, unless they are given again.
 _RESUMED_OPTIONS = (
     "data_dir",
     "log_dir",
@@ -70,6 +70,28 @@ _OPTION_TYPES: dict[tuple[type, ...], tuple[str, ...]] = {
     (list,): ("eval_splits", "given_options"),
     (dict,): ("config",),
 }
+# Options that may differ without a word: device and logging of this process, and the names of the run itself. All
+# others are taken from the run or announced.
+SILENT_OPTIONS = frozenset(
+    {
+        "allow_other_samples",
+        "debug",
+        "exp_name",
+        "force_save",
+        "from_pretrained",
+        "local_rank",
+        "log_level",
+        "no_cuda",
+        "num_workers",
+        "output_dir",
+        "overwrite",
+        "resume_from_checkpoint",
+        "seeds",
+        "time_or_name",
+        "verify",
+    }
+)
+_COMPARED_APART = frozenset({"config", "given_options", "model_type", "task"})
 # The optimizer state and the saved weights depend on these, so a resumed run can't change them.
 _FIXED_OPTIONS = ("contact_head", "pooling", "freeze", "lora", "head_learning_rate")
 
@@ -112,7 +134,7 @@ def complete_options(options: Mapping[str, Any], given: Iterable[str]) -> tuple[
         given: names of the options on the command line.
 
     Returns:
-        All options, and a line for each given one that differs from the interrupted run's.
+        All options, and a line for each one that differs from the interrupted run's.
 
     Raises:
         CheckpointError: ``--from_pretrained`` names no run, or its ``args.json`` is damaged.
@@ -132,17 +154,54 @@ def complete_options(options: Mapping[str, Any], given: Iterable[str]) -> tuple[
         if given & alternatives:
             given |= alternatives
     values = dict(options)
-    changes = []
-    for name in sorted(_saved_options(saved) & values.keys()):
-        if name not in given:
+    resumed, changes = _saved_options(saved), []
+    for name in sorted(values.keys() - SILENT_OPTIONS - _COMPARED_APART):
+        if name not in given and name in resumed:
             values[name] = saved[name]
-        elif values[name] != saved[name]:
+        elif name in given and name not in saved:
+            changes.append(f"--{name} is {values[name]}, which the run was started without")
+        elif name in saved and values[name] != saved[name] and (name in given or name not in _RESUMED_OPTIONS):
             changes.append(f"--{name} changes from {saved[name]} to {values[name]}")
     config = dict(saved.get("config") or {})
     changes += [f"--config {name} changes to {value}" for name, value in options["config"] if config.get(name) != value]
     values["config"] = [*config.items(), *options["config"]]
     values["given_options"] = sorted({*options["given_options"], *saved.get("given_options", ())})
     return values, changes
+
+
+def check_data(
+    epoch: Path, provenance: Mapping[str, Any], digests: Mapping[str, str | None], allow_other_samples: bool
+) -> list[str]:
+    """Compare the data of a resumed run with those that it was trained on.
+
+    Args:
+        epoch: the saved epoch to resume after, for messages.
+        provenance: its provenance.
+        digests: see :func:`tape.finetuning.data.data_digests`.
+        allow_other_samples: whether other data are allowed.
+
+    Returns:
+        Lines for the user.
+
+    Raises:
+        ConfigError: the data differ and are not allowed to. Names the split.
+    """
+    saved = provenance.get("data_sha256")
+    if not isinstance(saved, Mapping):
+        return [f"{epoch}: saved by an earlier version without digests of its data, which are not compared"]
+    lines = []
+    for split, digest in digests.items():
+        own = saved.get(split)
+        if None in (own, digest) or own == digest:
+            continue
+        difference = f"SHA-256 {str(own)[:16]} of {split} then, {str(digest)[:16]} now"
+        if not allow_other_samples:
+            raise ConfigError(
+                f"{epoch}: the run was trained with other data: {difference}. Resume with the data of the run, or give"
+                " --allow_other_samples"
+            )
+        lines.append(f"from here on, the data differ from those before: {difference}")
+    return lines
 
 
 def _check_fixed(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,12 @@ class RunLogger:
 
 @contextmanager
 def open_run_logger(
-    config: FinetuneConfig, run: RunDirectory, train: Any, tokenizer: TAPETokenizer, context: DistributedContext
+    config: FinetuneConfig,
+    run: RunDirectory,
+    train: Any,
+    data_sha256: Mapping[str, str | None],
+    tokenizer: TAPETokenizer,
+    context: DistributedContext,
 ) -> Iterator[RunLogger | None]:
     """Rank 0's logger, with the log file, inside the block; None on other ranks.
 
@@ -99,6 +104,7 @@ def open_run_logger(
         config: configuration of the run.
         run: its directory.
         train: training set, whose provenance is stored with the models.
+        data_sha256: digests of the data, by which a resumed run recognizes them.
         tokenizer: vocabulary that the model is trained with.
         context: the ranks that train together.
     """
@@ -112,6 +118,7 @@ def open_run_logger(
             "model_type": config.model.model_type,
             "initialised_from": config.model.from_pretrained,
             "data": dataset_provenance(train),
+            "data_sha256": dict(data_sha256),
             "seed": config.loop.seed,
             "code_version": __version__,
         }
