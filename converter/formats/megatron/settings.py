@@ -9,7 +9,7 @@ from typing import Any
 from converter.mapping.tables import MEGATRON_POSITIONS, MEGATRON_TYPES, MEGATRON_VOCABULARY, MEGATRON_WORDS
 from converter.options import SourceOptions
 from tape.configs import ProteinBertConfig
-from tape.errors import CheckpointError, ConfigError
+from tape.errors import CheckpointError, ConfigError, quoted
 
 from .arguments import check_arguments
 from .layout import MegatronCheckpoint
@@ -98,7 +98,8 @@ class _Resolver:
 
         Only the tokenizer tells them apart. Returns it if it would be refused, but is assumed to be neutral.
         """
-        tokenizer = str(self._arguments.get("tokenizer_type") or "Bert")
+        stated = self._arguments.get("tokenizer_type")
+        tokenizer = "Bert" if stated is None else str(stated)
         if tokenizer.startswith("Bert") or any(key.startswith("lm_head.") for key in self._checkpoint.shards):
             return {}
         if "tokenizer_type" not in (self._options.assume_neutral or ()):
@@ -139,6 +140,15 @@ class _Resolver:
         if not isinstance(value, int) or value < 1:
             raise self._no_whole_number(name, value)
         return value
+
+    def _flag(self, name: str) -> bool:
+        """A flag from the arguments; None, the value of an option that was not given, is False."""
+        value = self._arguments.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise CheckpointError(
+                f"{self._checkpoint.path}: its arguments have {name} {quoted(value)}, not True or False"
+            )
+        return bool(value)
 
     def _no_whole_number(self, name: str, value: object) -> CheckpointError:
         return CheckpointError(
@@ -230,8 +240,8 @@ class _Resolver:
         if "bias_gelu_fusion" not in arguments and "openai_gelu" not in arguments:
             self._origin["gelu"] = "usual value" if given is None else "option"
             return (given or "gelu_tanh", "gelu")
-        everywhere = bool(arguments.get("openai_gelu"))
-        body = "gelu_tanh" if everywhere or arguments.get("bias_gelu_fusion") else "gelu"
+        everywhere = self._flag("openai_gelu")
+        body = "gelu_tanh" if everywhere or self._flag("bias_gelu_fusion") else "gelu"
         if given not in (None, body):
             raise ConfigError(f"--gelu {given} contradicts the checkpoint's arguments, which specify {body}")
         self._origin["gelu"] = "arguments"

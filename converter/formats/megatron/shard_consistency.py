@@ -123,7 +123,7 @@ def _ranks_of_a_stage(stages: Stages) -> int | None:
     """Number of processes per pipeline stage, data-parallel replicas included; None if the arguments don't state it."""
     arguments = stages[0][0].arguments
     world = arguments.get("world_size")
-    if not isinstance(world, int) or arguments.get("use_tp_pp_dp_mapping"):
+    if not isinstance(world, int) or arguments.get("use_tp_pp_dp_mapping") is True:
         return None
     each, remainder = divmod(world, len(stages))
     return None if remainder or each % len(stages[0]) else each

@@ -150,6 +150,16 @@ def test_gelu_form_follows_the_arguments(written: Path, tmp_path: Path, argument
     assert getattr(config, "mlm_hidden_act", None) or config.hidden_act == head
 
 
+@pytest.mark.parametrize("name", ["openai_gelu", "bias_gelu_fusion"])
+@pytest.mark.parametrize("value", ["no", 3, torch.zeros(2)])
+def test_a_flag_that_is_neither_true_nor_false_is_refused(
+    tmp_path: Path, truth: Truth, name: str, value: object
+) -> None:
+    folder = write_megatron(tmp_path / "mega", truth, **{"openai_gelu": False, name: value})
+    with pytest.raises(CheckpointError, match=f"mega: its arguments have {name} .*, not True or False"):
+        open_source(folder, SourceOptions())
+
+
 def test_epsilon_under_its_new_name_is_used(tmp_path: Path, truth: Truth) -> None:
     """Megatron-LM renamed ``layernorm_epsilon`` in September 2023."""
     folder = write_megatron(tmp_path / "mega", truth, norm_epsilon=1e-5, layernorm_epsilon=None)
