@@ -27,7 +27,6 @@ from pretrain.data.splits import open_splits
 from pretrain.data.verification import CorpusVerification
 from pretrain.monitor import LostRankError, watched
 from pretrain.parallel import choose_backend, open_control_group, open_parallel_context
-from pretrain.preemption import StopSignals
 from pretrain.resume import plan_start
 from pretrain.train.agreement import check_agreement
 from pretrain.train.evaluation import open_evaluations
@@ -39,6 +38,7 @@ from tape.runtime.distributed import choose_device
 from tape.runtime.launch import Launch, read_launch
 from tape.runtime.launcher_monitor import end_with_launcher
 from tape.runtime.rendezvous import RendezvousError
+from tape.runtime.stop_signals import StopSignals
 
 # seconds in which the launcher ends the other ranks after rank 0 has exited; a busy machine takes long for that
 _WAIT_FOR_RANK_0 = 60.0

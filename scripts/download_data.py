@@ -18,7 +18,6 @@ import gzip
 import hashlib
 import json
 import shutil
-import signal
 import sys
 import tarfile
 import zlib
@@ -216,7 +215,6 @@ def _describe(archive: Archive) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Download the data sets of the command line; the exit code is 1 if one failed."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
     base_url, archives = read_table(options.table)
     unknown = [name for name in options.datasets if name not in archives]
     if unknown:
@@ -235,10 +233,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if failures:
         print(f"error: {failures} of {len(names)} data sets could not be downloaded", file=sys.stderr)
     return 1 if failures else 0
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -50,7 +50,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -374,7 +373,6 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prepare the data sets of the command line."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)  # a terminated run cleans up like an interrupted one
     chosen = Options(
         tuple(options.tasks) if options.tasks else None,
         options.limit,
@@ -391,10 +389,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:  # errors of reading are raised as DataError; this is a full disk or a missing permission
         raise DataError(f"{error.filename or options.target}: {error.strerror or error}") from error
     _print_summary(done, options.target)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 import reprlib
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class ProteinLMError(Exception):
@@ -86,6 +89,31 @@ def quoted(value: object) -> str:
     return text if len(text) <= _LONGEST_QUOTE else f"{text[: _LONGEST_QUOTE - 3]}..."
 
 
+class Terminated(SystemExit):
+    """SIGTERM, as an exception that passes through the blocks that remove temporary files and release locks."""
+
+
+@contextmanager
+def terminated_by_exception() -> Iterator[None]:
+    """Raise :class:`Terminated` at SIGTERM inside the block, once; Python's default ends a process without cleaning up.
+
+    Only in the main thread, and only in place of the default: a handler that the caller has set remains.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def terminate(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # launchers forward a signal that the process may have received already
+        raise Terminated(128 + number)
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def run_cli(main: Callable[[], object]) -> int:
     """Run the ``main`` function of a command, and print user errors as one line on stderr.
 
@@ -94,16 +122,20 @@ def run_cli(main: Callable[[], object]) -> int:
 
     Returns:
         The exit code: 0 or that of ``main``; 1 for a :class:`ProteinLMError` or an ``OSError`` (a full disk, a path
-        that can't be written); 130 for an interrupt (Ctrl-C).
+        that can't be written); 130 for an interrupt (Ctrl-C); 143 for SIGTERM.
     """
     try:
-        result = main()
+        with terminated_by_exception():
+            result = main()
     except ProteinLMError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Terminated as error:
+        print("terminated", file=sys.stderr)
+        return int(error.code or 0)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of the output has exited (`| head`)
         return 1

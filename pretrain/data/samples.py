@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from pretrain.preemption import ignore_stop_signals_in_worker, stop_signals_blocked
 from tape.errors import DataError, ProteinLMError
 from tape.masking import IGNORED, mask_tokens
 from tape.models.attention import PackedLayout
+from tape.runtime.stop_signals import ignore_stop_signals_in_worker, stop_signals_blocked
 from tape.tokenizers import TAPETokenizer
 
 from .batch_schedule import BatchConfig

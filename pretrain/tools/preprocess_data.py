@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import signal
 import sys
 import time
 from collections import Counter
@@ -277,7 +276,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     for line in _notices(options):
         print(line, file=sys.stderr)
-    signal.signal(signal.SIGTERM, _interrupt)  # clean up on SIGTERM as on Ctrl-C
     summary = preprocess(
         options.input,
         options.output_prefix,
@@ -296,10 +294,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     for corpus in summary.corpora:
         _print_summary(corpus)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _print_summary(corpus: CorpusSummary) -> None:

@@ -7,8 +7,8 @@ import time
 
 from pretrain.checkpointing import AsyncCheckpointWriter
 from pretrain.parallel import ControlGroup
-from pretrain.preemption import StopSignals
 from tape.errors import CheckpointError
+from tape.runtime.stop_signals import StopSignals
 
 
 class StopConditions:

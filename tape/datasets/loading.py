@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tape.errors import ProteinLMError
 from tape.runtime.cpu import usable_cores
+from tape.runtime.stop_signals import ignore_stop_signals_in_worker, stop_signals_blocked
 
 # Below this number of proteins, starting worker processes takes longer than reading the data.
 _SMALL_DATASET = 2000
@@ -88,9 +89,12 @@ def load_batches(
         num_workers=num_workers,
         generator=generator,
         pin_memory=pin_memory,
+        worker_init_fn=ignore_stop_signals_in_worker,
     )
     logging.getLogger(__name__).debug("%d batches, %d worker processes", len(batches), num_workers)
-    for batch in loader:
+    with stop_signals_blocked():  # the workers are started here
+        iterator = iter(loader)
+    for batch in iterator:
         if isinstance(batch, ProteinLMError):
             raise batch
         yield batch

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from converter.convert import ConversionRequest, convert
 from converter.options import parse_dtype
 from converter.verify.certificate import ParityError
 from tape.configs import ProteinBertConfig
-from tape.errors import CheckpointError, ConfigError
+from tape.errors import CheckpointError, ConfigError, run_cli
 from tape.models.model_directory import load_state_dict
 from tape.models.modeling_bert import ProteinBertForMaskedLM, ProteinBertForValuePrediction, ProteinBertModel
 from tests.support.megatron_writer import Truth, edit, expected_state, make_truth, only_rank, write_megatron
@@ -308,3 +310,16 @@ def test_other_reference_is_refused_by_key(tmp_path: Path, mega: Path, truth: Tr
     with pytest.raises(ConfigError, match=rf"-dst .*{key}"):
         convert(ConversionRequest(mega, tmp_path / "out", reference=path), silent)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_sigterm_leaves_no_temporary_files(
+    tmp_path: Path, mega: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    if overwrite:
+        convert(ConversionRequest(mega, tmp_path / "out"), progress=silent)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    request = ConversionRequest(mega, tmp_path / "out", overwrite=overwrite)
+    monkeypatch.setattr("os.fsync", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert run_cli(lambda: convert(request, progress=silent)) == 143
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before

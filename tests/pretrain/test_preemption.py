@@ -4,71 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pretrain import preemption
-from pretrain.preemption import STOP_SIGNALS, StopSignals, ignore_stop_signals_in_worker, stop_signals_blocked
+from tape.runtime.stop_signals import STOP_SIGNALS
 from tests.support.ranks import start_ranks, wait_for
 
 Flags = Callable[..., list[str]]
-
-
-@pytest.mark.parametrize("number", STOP_SIGNALS)
-def test_a_signal_is_recorded_and_handlers_are_restored(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with StopSignals() as requests:
-        assert requests.received == 0
-        os.kill(os.getpid(), number)
-        os.kill(os.getpid(), number)  # forwarded by a launcher
-        assert requests.received == number
-    assert signal.getsignal(number) is before
-
-
-def test_the_second_signal_ends_the_process_at_once() -> None:
-    """The second signal must come some seconds after the first; until then it counts as the same request."""
-    with StopSignals() as requests:
-        child = os.fork()
-        if child == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-            requests._first = (requests._first or 0.0) - preemption._SAME_REQUEST_SECONDS
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(5)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status)
-    assert os.WTERMSIG(status) == signal.SIGTERM
-
-
-@pytest.mark.parametrize("number", STOP_SIGNALS)
-def test_only_its_parent_can_end_a_worker(number: signal.Signals) -> None:
-    """From the fork on, a worker ignores signals of other processes; a signal of its parent ends it."""
-    reader, writer = os.pipe()
-    with stop_signals_blocked():
-        child = os.fork()
-        if child == 0:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            ignore_stop_signals_in_worker(0)
-            subprocess.run(["kill", f"-{int(number)}", str(os.getpid())], check=True)
-            time.sleep(0.1)
-            os.write(writer, b"alive")
-            time.sleep(5)
-            os._exit(1)
-    os.close(writer)
-    assert os.read(reader, 5) == b"alive"
-    os.close(reader)
-    os.kill(child, number)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFEXITED(status)
-    assert os.WEXITSTATUS(status) == 0
 
 
 def children(process: int) -> list[int]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from tape.errors import ConfigError, DataError, ProteinLMError, UnknownResidueError, quoted, run_cli
+from tape.io.atomic import atomic_write
 
 
 @pytest.mark.parametrize("kind", [ProteinLMError, DataError, UnknownResidueError, ConfigError])
@@ -29,6 +33,31 @@ def test_exit_codes_of_commands():
     assert run_cli(interrupt) == 130
     with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
         run_cli(lambda: 1 // 0)
+
+
+def test_sigterm_removes_temporary_files_and_gives_exit_code_143(tmp_path, capsys):
+    def terminated() -> None:
+        with atomic_write(tmp_path / "file"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+    assert run_cli(terminated) == 143
+    assert capsys.readouterr().err == "terminated\n"
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_second_sigterm_does_not_end_the_cleanup(tmp_path):
+    def terminated() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            (tmp_path / "cleaned").touch()
+
+    assert run_cli(terminated) == 143
+    assert (tmp_path / "cleaned").exists()
 
 
 def test_operating_system_errors_name_the_path(capsys, tmp_path):

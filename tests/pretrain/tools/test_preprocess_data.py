@@ -363,6 +363,7 @@ def test_a_killed_run_leaves_no_corpus(tmp_path: Path, sent: signal.Signals, wor
     with _run_that_reads(tmp_path, workers) as run:
         run.process.send_signal(sent)
         run.process.wait(30)
+    assert run.process.returncode == {signal.SIGTERM: 143, signal.SIGKILL: -9}[sent]
     assert not list(tmp_path.glob("out*"))
     _wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in run.workers))
     if sent == signal.SIGKILL:

@@ -23,7 +23,7 @@ from tape.errors import CheckpointError, ConfigError, DataError
 from tape.inference.embedding_files import check_identifiers, embeddings_file
 from tape.inference.embedding_journal import EmbeddingJournal
 from tape.io.run_lock import lock_beside
-from tape.main import run_embed
+from tape.main import embed_command, run_embed
 from tape.registry import registry
 from tests.support.run_locks import locked_by_another
 
@@ -368,3 +368,19 @@ def test_a_killed_process_loses_at_most_one_batch(
     (before,) = re.findall(r"resuming after (\d+) of 3000", caplog.text)
     assert int(before) >= whole - 2
     assert not journal.exists()
+
+
+@pytest.mark.parametrize("name", ["o.npz", "o.h5"])
+def test_sigterm_leaves_the_journal_alone(
+    model_directory: Path, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A preempted command resumes from its journal; its temporary file and its lock are removed."""
+    (tmp_path / "out").mkdir()
+    words = ["tape-embed", "transformer", str(fasta), str(tmp_path / "out" / name), str(model_directory), "--no_cuda"]
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.argv", words)
+        patch.setattr("os.replace", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        assert embed_command() == 143
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{name}.partial"]
+    assert run_embed(words[1:]) == tmp_path / "out" / name
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]

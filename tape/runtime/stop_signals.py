@@ -1,8 +1,12 @@
-"""Preemption: at a stop signal the run finishes its step, saves a checkpoint, and the process exits with code 0.
+"""Stop signals: a run finishes its step and saves; another command cleans up and ends.
 
 Schedulers preempt a job with SIGTERM, followed by SIGKILL, or with a signal of the user's choice, mostly SIGUSR1; a
-terminal sends SIGINT. torchrun, Slurm and terminals signal process groups, so the worker processes of the DataLoader
-receive the signal, too. They ignore it, because the run needs batches for the step that it finishes.
+terminal sends SIGINT. Pretraining and finetuning record these signals (:class:`StopSignals`), save after the step, and
+exit with code 0. All other commands end by an exception, which removes their temporary files
+(:func:`tape.errors.run_cli`).
+
+torchrun, Slurm and terminals signal process groups, so the worker processes of the DataLoader receive the signal, too.
+They ignore it, because the run needs batches for the step that it finishes.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ _SAME_REQUEST_SECONDS = 2.0
 class StopSignals:
     """Context manager that records stop signals; a second one, some seconds after the first, ends the process at once.
 
-    Only the main thread may enter it, because Python sets signal handlers in the main thread only.
+    Outside the main thread it records nothing, because Python sets signal handlers in the main thread only.
 
     Args:
         signals: the signals to record.
@@ -41,8 +45,9 @@ class StopSignals:
         self.received = 0
 
     def __enter__(self) -> StopSignals:
-        for number in self._signals:
-            self._before[number] = signal.signal(number, self._record)
+        if threading.current_thread() is threading.main_thread():
+            for number in self._signals:
+                self._before[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(
@@ -50,6 +55,7 @@ class StopSignals:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._before.clear()
 
     def _record(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
