@@ -2,7 +2,7 @@
 
 A step has a name, a command, the steps it depends on and the files it makes. Its stamp file holds a fingerprint of the
 command, its inputs and its dependencies; while the fingerprint agrees and the files exist, the step is not run again.
-Independent steps run at the same time.
+Independent steps run at the same time. All commands end with the runner, also after ``kill -9`` (on Linux).
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from tqdm import tqdm
 
 from tape.errors import ConfigError, ProteinLMError
 from tape.io.atomic import atomic_write
+
+# Time for a command to save and clean up after SIGTERM; torchrun gives its ranks 30 seconds.
+_GRACE_SECONDS = 60.0
+_RUN_WITH_PARENT = Path(__file__).with_name("run_with_parent.py")
 
 
 class StepError(ProteinLMError):
@@ -160,7 +164,7 @@ class StepRunner:
         with log.open("wb") as stream:
             output = None if step.live else stream
             process = subprocess.Popen(
-                step.command,
+                _with_parent(step.command),
                 cwd=self.directory,
                 env=environment,
                 stdout=output,
@@ -232,6 +236,14 @@ class StepRunner:
             self._stopping = True
             for process in self._processes:
                 process.terminate()
+        timer = threading.Timer(_GRACE_SECONDS, self._kill_all)
+        timer.daemon = True
+        timer.start()
+
+    def _kill_all(self) -> None:
+        with self._lock:
+            for process in self._processes:
+                process.kill()
 
     def _stamp(self, step: Step) -> Path:
         return self.records / f"{step.name}.stamp"
@@ -251,6 +263,13 @@ class StepRunner:
         for name in step.after:
             digest.update(self._fingerprints[name].encode())
         return digest.hexdigest()
+
+
+def _with_parent(command: Sequence[str]) -> list[str]:
+    """The command, for Popen: it gets SIGTERM when this process ends."""
+    if sys.platform != "linux":
+        return list(command)
+    return [sys.executable, str(_RUN_WITH_PARENT), str(os.getpid()), *command]
 
 
 def _finished(step: Step, seconds: Mapping[str, float], todo: Mapping[str, Step], elapsed: float) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,6 +13,8 @@ import pytest
 
 from scripts.step_runner import Step, StepError, StepRunner, command_line
 from tape.errors import ConfigError
+from tape.io.process_identity import identify
+from tests.support.ranks import wait_for
 
 
 def write(path: Path, text: str = "x") -> tuple[str, ...]:
@@ -120,3 +124,26 @@ def test_a_step_without_its_output_files_fails(tmp_path):
 def test_commands_are_printed_as_shell_commands():
     step = Step("one", (sys.executable, "a b.py", "--x"), (), environment={"OMP_NUM_THREADS": "1"})
     assert command_line(step) == "OMP_NUM_THREADS=1 python 'a b.py' --x"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="uses the parent-death signal of Linux")
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_commands_end_with_the_runner(tmp_path, repository_root, sent):
+    pid_file = tmp_path / "pid"
+    wait = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid()) + ';'); time.sleep(60)"
+    command = (sys.executable, "-c", wait)
+    code = f"""
+import sys
+from pathlib import Path
+from scripts.step_runner import Step, StepRunner
+from tape.errors import run_cli
+step = Step("long", {command!r}, ())
+sys.exit(run_cli(lambda: StepRunner([step], Path({str(tmp_path / "steps")!r}), Path.cwd()).run()))
+"""
+    with subprocess.Popen([sys.executable, "-c", code], cwd=repository_root) as runner:
+        wait_for(lambda: pid_file.exists() and pid_file.read_text().endswith(";"), "the command", 60)
+        child = identify(int(pid_file.read_text().rstrip(";")))
+        runner.send_signal(sent)
+        status = runner.wait(30)
+    assert status == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[sent]
+    wait_for(child.has_ended, "the end of the command", 10)
