@@ -9,7 +9,7 @@ import torch
 
 from converter.formats.model_files import ModelFiles
 from tape.configs import ProteinBertConfig
-from tape.errors import CheckpointError
+from tape.errors import CheckpointError, quoted
 from tape.tokenizers import IUPAC_VOCAB
 
 PRE_LN_TYPE, POST_LN_TYPE = "megatron-bert", "bert"
@@ -61,13 +61,19 @@ def read_configuration(files: ModelFiles) -> ProteinBertConfig:
     values = files.values
     kind = values["model_type"]
     if kind not in (PRE_LN_TYPE, POST_LN_TYPE):
-        raise CheckpointError(f"{files.path}: has model_type {kind!r}; supported are {PRE_LN_TYPE} and {POST_LN_TYPE}")
+        raise CheckpointError(
+            f"{files.path}: has model_type {quoted(kind)}; supported are {PRE_LN_TYPE} and {POST_LN_TYPE}"
+        )
     for name, expected in (("position_embedding_type", "absolute"), ("is_decoder", False)):
         if values.get(name, expected) != expected:
-            raise CheckpointError(f"{files.path}: {name} is {values[name]!r}, which TAPE's model does not support")
+            raise CheckpointError(
+                f"{files.path}: {name} is {quoted(values[name])}, which TAPE's model does not support"
+            )
     activation = values.get("hidden_act", "gelu")
-    if activation not in _READ_ACTIVATIONS:
-        raise CheckpointError(f"{files.path}: hidden_act {activation!r} is not one of {', '.join(_READ_ACTIVATIONS)}")
+    if not isinstance(activation, str) or activation not in _READ_ACTIVATIONS:
+        raise CheckpointError(
+            f"{files.path}: hidden_act {quoted(activation)} is not one of {', '.join(_READ_ACTIVATIONS)}"
+        )
     kept = values.get(TAPE_SETTINGS)
     translated = {
         "hidden_act": _READ_ACTIVATIONS[activation],

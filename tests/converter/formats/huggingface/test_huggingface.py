@@ -170,6 +170,22 @@ def test_a_configuration_that_transformers_refuses_is_named(tmp_path: Path, writ
         source.reference_forward(None)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hidden_act": [[]]}, r"hidden_act \[\[\]\] is not one of"),
+        ({"model_type": ["bert"]}, r"has model_type \['bert'\]; supported are"),
+        ({"position_embedding_type": {}}, r"position_embedding_type is {}"),
+    ],
+)
+def test_an_unsupported_setting_is_named(tmp_path: Path, written: Path, changes: dict, words: str) -> None:
+    copy = Path(shutil.copytree(written, tmp_path / "copy", ignore=WITHOUT_SUMS))
+    values = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**values, **changes}))
+    with pytest.raises(CheckpointError, match=f"copy: {words}"):
+        open_source(copy, SourceOptions())
+
+
 def test_a_directory_without_tokenizer_needs_a_vocabulary_file(tmp_path: Path, tape: Path, written: Path) -> None:
     """ProtBert has as many tokens as TAPE, in another order."""
     copy = Path(shutil.copytree(written, tmp_path / "copy", ignore=WITHOUT_SUMS))
