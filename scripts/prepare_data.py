@@ -72,6 +72,7 @@ from tape.errors import ConfigError, DataError, UnknownResidueError, run_cli
 from tape.io.atomic import atomic_directory, atomic_write, write_json
 from tape.io.checksums import sha256_of
 from tape.io.lmdb_store import write_lmdb
+from tape.io.output import check_output_directory
 from tape.io.records import RecordOptions, open_records
 from tape.io.text_files import file_size
 from tape.runtime.progress import progress_bar
@@ -384,9 +385,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.allow_nucleotides,
         RecordOptions(None, options.sequence_column, options.id_column),
     )
+    check_output_directory(options.target, "TARGET")
     try:
         done = prepare(options.source, options.target, chosen)
-    except OSError as error:  # errors of reading are raised as DataError; this is a full disk or a missing permission
+    except OSError as error:  # errors of reading are raised as DataError, those of a disk as OutputError
         raise DataError(f"{error.filename or options.target}: {error.strerror or error}") from error
     _print_summary(done, options.target)
 

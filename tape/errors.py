@@ -53,15 +53,15 @@ class OutputError(ProteinLMError):
     Args:
         path: the file or directory.
         reason: the system's message.
-        space: the bytes that are needed and free, for the message.
+        space: the bytes that are needed and free, for the message; empty if the disk is not full.
     """
 
-    def __init__(self, path: str | os.PathLike[str], reason: str, space: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], reason: str, space: str = "") -> None:
         super().__init__(os.fspath(path), reason, space)
         self.path, self.reason, self.space = os.fspath(path), reason, space
 
     def __str__(self) -> str:
-        return f"{self.path}: can't be written: {self.reason}; {self.space}"
+        return f"{self.path}: can't be written: {self.reason}" + (f"; {self.space}" if self.space else "")
 
 
 _LONGEST_QUOTE = 200

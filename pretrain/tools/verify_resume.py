@@ -176,7 +176,7 @@ def _run_and_kill(command: Sequence[str], directory: Path, seconds: float, until
         time.sleep(_POLL_SECONDS)
         if (written := _last_written(directory)) != seen:
             seen, reached_its_share = written, _last_iteration(directory) >= until
-    _kill_family(process.pid)
+    kill_family(process.pid)
     process.wait()
     reached = _last_iteration(directory) if _last_written(directory) != before else None
     saving = bool(set(directory.glob(".iter_*.tmp")) - abandoned)
@@ -190,7 +190,7 @@ def _last_written(directory: Path) -> int | None:
     return None
 
 
-def _kill_family(process: int) -> None:
+def kill_family(process: int) -> None:
     """Kill a process and all its descendants; a process group is not enough, because torchrun's ranks have sessions.
 
     Each process is stopped before its children are listed, so that it cannot start another one in between.
@@ -199,13 +199,13 @@ def _kill_family(process: int) -> None:
     for member in family:
         with suppress(ProcessLookupError):
             os.kill(member, signal.SIGSTOP)
-        family.extend(_children(member))
+        family.extend(_children_of(member))
     for member in family:
         with suppress(ProcessLookupError):
             os.kill(member, signal.SIGKILL)
 
 
-def _children(process: int) -> list[int]:
+def _children_of(process: int) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):

@@ -17,6 +17,7 @@ from torch import nn
 
 from tape.errors import CheckpointError
 from tape.io.atomic import atomic_directory, atomic_write
+from tape.models.lazy_tensors import stored_bytes
 from tape.models.lora import plain_state
 from tape.models.model_directory import BIN_NAME, load_weights_only, save_model_directory
 from tape.tokenizers import TAPETokenizer
@@ -83,7 +84,7 @@ def save_epoch(
     model_state = plain_state(model)
     content = {"format_version": FORMAT_VERSION, **training_state, "epoch": state.epoch, "progress": asdict(state)}
     with atomic_directory(directory, overwrite=True) as temporary:
-        with atomic_write(temporary / CHECKPOINT_NAME) as stream:
+        with atomic_write(temporary / CHECKPOINT_NAME, needed=stored_bytes(content)) as stream:
             torch.save(content, stream)
         save_model_directory(
             temporary, model_state, config, weights=BIN_NAME, provenance=provenance, tokenizer=tokenizer

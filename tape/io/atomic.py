@@ -58,19 +58,18 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", needed: int | N
     with output_errors(path, needed):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        encoding = None if "b" in mode else "utf-8"
-        try:
-            with _held(name):
-                with os.fdopen(descriptor, mode, encoding=encoding) as stream:
-                    yield stream
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                os.chmod(name, 0o666 & ~current_umask())  # mkstemp creates private files
-                os.replace(name, path)
-                sync_folder(path.parent)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+    try:
+        with output_errors(path, needed), _held(name):  # which reads the free space before the file is removed
+            with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(name, 0o666 & ~current_umask())  # mkstemp creates private files
+            os.replace(name, path)
+            sync_folder(path.parent)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

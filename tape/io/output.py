@@ -104,7 +104,7 @@ def output_errors(path: Path, needed: int | None = None) -> Iterator[None]:
         needed: bytes that it takes, if known.
 
     Raises:
-        OutputError: names the file, the reason, the bytes needed if known, and the free space.
+        OutputError: names the file and the reason; for a full disk, also the bytes needed if known and the free space.
     """
     try:
         yield
@@ -116,7 +116,8 @@ def output_errors(path: Path, needed: int | None = None) -> Iterator[None]:
             raise
         if free_bytes(path) < _PROBE_BYTES:  # lmdb and torch report a short write, whatever its reason
             reason = os.strerror(errno.ENOSPC)
-        raise OutputError(path, reason, _space(path, needed)) from error
+        has_no_space = reason not in (os.strerror(errno.EROFS), os.strerror(errno.EIO))
+        raise OutputError(path, reason, _space(path, needed) if has_no_space else "") from error
 
 
 def _disk_error(error: BaseException) -> str | None:

@@ -32,9 +32,10 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from tape.errors import ConfigError
+from tape.errors import ConfigError, OutputError
 
 from .atomic import remove_leftovers
+from .output import output_errors
 from .process_identity import ProcessIdentity, find_launcher, identify, this_machine
 
 HEARTBEAT_SECONDS = 5.0
@@ -221,7 +222,7 @@ def _create(file: Path, owner: LockOwner) -> bool:
     """Create the lock; False if it exists."""
     descriptor, name = tempfile.mkstemp(prefix=f"{file.name}.", suffix=".tmp", dir=file.parent)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        with output_errors(file), os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             with suppress(OSError):
                 fcntl.flock(stream, fcntl.LOCK_SH)  # no leftover of a killed process
             os.fchmod(stream.fileno(), 0o644)  # other users may see who it is
@@ -229,8 +230,6 @@ def _create(file: Path, owner: LockOwner) -> bool:
             stream.flush()
             os.fsync(stream.fileno())
             return _link(Path(name), file)
-    except OSError as error:  # of a full disk, it does not name the file
-        raise OSError(error.errno, error.strerror, str(file)) from error
     finally:
         Path(name).unlink(missing_ok=True)
 
@@ -273,7 +272,7 @@ def _renew(file: Path, target: Path, owner: LockOwner, closed: threading.Event) 
         if found is not None and found.token != owner.token:
             print(f"error: {target}: taken over by {found}; this process ends", file=sys.stderr, flush=True)
             os._exit(1)
-        with suppress(OSError):
+        with suppress(OSError, OutputError):
             if found is None and not file.exists():
                 _create(file, owner)  # a user has removed it
             else:

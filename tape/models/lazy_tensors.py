@@ -57,6 +57,17 @@ class LazyTensor:
         return cls(tuple(tensor.shape), tensor.dtype, lambda: tensor)
 
 
+def stored_bytes(content: object) -> int:
+    """Bytes of all tensors, also lazy ones, in nested dictionaries and lists: about the size of a file with them."""
+    if isinstance(content, Tensor):
+        return content.numel() * content.element_size()
+    if isinstance(content, LazyTensor):
+        return content.bytes
+    if isinstance(content, Mapping):
+        return sum(map(stored_bytes, content.values()))
+    return sum(map(stored_bytes, content)) if isinstance(content, list | tuple) else 0
+
+
 LazyState = dict[str, LazyTensor]  # a state dict that is loaded tensor by tensor
 
 

@@ -23,7 +23,7 @@ from tape.io.checksums import SUMS_NAME, HashingStream, is_zip, sha256_of, verif
 from tape.io.json_files import read_json_object
 from tape.tokenizers import TAPETokenizer
 
-from .lazy_tensors import LazyTensor, write_safetensors
+from .lazy_tensors import LazyTensor, stored_bytes, write_safetensors
 from .torch_files import load_torch_file
 
 SAFETENSORS_NAME = "model.safetensors"
@@ -132,7 +132,7 @@ def save_model_directory(
     if provenance is not None:
         names.append(PROVENANCE_NAME)
         write_json(directory / PROVENANCE_NAME, {"format_version": FORMAT_VERSION, **provenance})
-    with atomic_write(directory / weights) as stream:
+    with atomic_write(directory / weights, needed=stored_bytes(state)) as stream:
         hashed = HashingStream(stream)
         _write_weights(hashed, {name: _as_lazy(value) for name, value in state.items()}, Path(weights).suffix)
     write_sums(directory, {weights: hashed.hexdigest(), **{name: sha256_of(directory / name) for name in names}})

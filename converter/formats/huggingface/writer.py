@@ -18,7 +18,7 @@ from tape.configs import CONFIG_NAME, ProteinBertConfig
 from tape.errors import ConfigError
 from tape.io.atomic import atomic_write, write_json, write_text
 from tape.io.checksums import SUMS_NAME, HashingStream, sha256_of, write_sums
-from tape.models.lazy_tensors import LazyState, write_safetensors
+from tape.models.lazy_tensors import LazyState, stored_bytes, write_safetensors
 from tape.models.model_directory import SAFETENSORS_NAME
 
 from .configuration import POST_LN_TYPE, configuration
@@ -73,7 +73,7 @@ class HuggingFaceTarget:
         write_json(folder / CONFIG_NAME, values)
         write_tokenizer(folder, config.max_position_embeddings)
         write_text(folder / CARD_NAME, model_card(values, source, has_head))
-        with atomic_write(folder / SAFETENSORS_NAME) as stream:
+        with atomic_write(folder / SAFETENSORS_NAME, needed=stored_bytes(tensors)) as stream:
             hashed = HashingStream(stream)
             write_safetensors(hashed, tensors)
         sums = {name: sha256_of(folder / name) for name in (CONFIG_NAME, *TOKENIZER_FILES)}

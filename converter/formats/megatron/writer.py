@@ -28,7 +28,7 @@ from converter.mapping.transforms import TransformSettings
 from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
 from tape.io.atomic import atomic_write, write_text
-from tape.models.lazy_tensors import LazyState
+from tape.models.lazy_tensors import LazyState, stored_bytes
 
 from .layout import RANK_FILE_NAME, TRACKER_NAME
 
@@ -109,7 +109,7 @@ class MegatronTarget:
                     "iteration": source.get("iteration") or 0,
                     "model": self._model(shards, config, stage, rank),
                 }
-                with atomic_write(self._path(folder, stage, rank)) as stream:
+                with atomic_write(self._path(folder, stage, rank), needed=stored_bytes(content)) as stream:
                     torch.save(content, stream)
                 del content
         if self.file is None:

@@ -144,7 +144,6 @@ def test_every_writer_names_the_file_over_the_limit_of_its_size(write: Callable[
     "error",
     [
         OSError(errno.EDQUOT, "x"),
-        OSError(errno.EIO, "x"),
         lmdb.DiskError("mdb_txn_commit: No space left on device"),
         RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 592"),
         RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"),
@@ -154,6 +153,19 @@ def test_errors_of_a_disk_are_recognized(error: Exception, tmp_path: Path) -> No
     with pytest.raises(OutputError, match=r"x\.bin: can't be written: .*; 2\.00 MB are needed, .* are free"):
         with output_errors(tmp_path / "x.bin", 2_000_000):
             raise error
+
+
+def test_the_free_space_of_a_failing_disk_is_not_stated(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="x: can't be written: Input/output error$"), output_errors(tmp_path / "x"):
+        raise OSError(errno.EIO, "x")
+
+
+def test_the_free_space_is_that_at_the_time_of_the_error(tmp_path: Path) -> None:
+    with mounted_tmpfs(tmp_path / "disk", "size=64k") as disk:
+        with pytest.raises(OutputError, match=r"1\.05 MB are needed, 0 bytes are free$"):
+            with atomic_write(disk / "x", needed=1 << 20) as stream:
+                stream.write(bytes(1 << 20))
+        assert list(disk.iterdir()) == []
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), FileNotFoundError(errno.ENOENT, "x"), ConfigError("x")])
