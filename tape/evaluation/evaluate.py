@@ -22,11 +22,13 @@ from tape.metrics import NAMED_METRICS, TASK_TYPE_METRICS, Bootstrap, Metric
 from tape.metrics.classes import perplexity
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext, all_gather_lists, all_reduce_sum
+from tape.runtime.out_of_memory import MemoryRemedies, explain_out_of_memory
 from tape.runtime.precision import autocast
 from tape.runtime.progress import progress_bar
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
 
 from .config import InferenceConfig
+from .windows import pass_lengths
 
 # Names of --metrics that differ from those in an evaluation.
 _METRIC_KEYS = {"L5": "precision_at_l5"}
@@ -133,20 +135,29 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         model.train(before)
 
 
+def batch_shape(inputs: Batch) -> Sequence[int]:
+    """(proteins, tokens of the longest) of a batch."""
+    return tuple((inputs["input_ids"] if "input_ids" in inputs else inputs["msa1hot"][:, 0, :, 0]).shape)
+
+
+def memory_remedies(precision: str) -> MemoryRemedies:
+    """What lowers the memory of a forward pass in evaluation, embedding and prediction.
+
+    Args:
+        precision: that of the pass.
+    """
+    return MemoryRemedies(
+        ("a smaller --batch_size", "--max_tokens N"), ("--bf16",) if precision == "fp32" else ("a smaller model",)
+    )
+
+
 def forward(model: nn.Module, inputs: Batch) -> tuple[Tensor, Any]:
     """Call a model with TAPE's calling convention; returns (loss, prediction).
 
     Raises:
-        ConfigError: the model returns something else, or runs out of GPU memory.
+        ConfigError: the model returns something else.
     """
-    try:
-        outputs = model(**inputs)
-    except torch.OutOfMemoryError as error:
-        size, longest = (inputs["input_ids"] if "input_ids" in inputs else inputs["msa1hot"][:, 0, :, 0]).shape
-        raise ConfigError(
-            f"out of GPU memory with {size} proteins of up to {longest} tokens; give a smaller --batch_size, or in"
-            " training more --gradient_accumulation_steps"
-        ) from error
+    outputs = model(**inputs)
     try:
         (loss, _), prediction = outputs[0], outputs[1]
         return loss.mean(), prediction
@@ -178,9 +189,12 @@ def evaluate(
         bootstrap: resampling for the metrics' intervals; None: no intervals (they take seconds on a large split).
         keep_results: also return every prediction, on every rank.
         title: label of the progress bar.
+
+    Raises:
+        ConfigError: there is not enough memory, or ``max_tokens`` is less than the longest pass.
     """
     context = context or DistributedContext()
-    lengths = lengths_of(dataset)
+    lengths = pass_lengths(model, lengths_of(dataset))
     plan = plan_evaluation(
         lengths, config.batch_size_for(task_type), context.rank, context.world_size, config.max_tokens
     )
@@ -208,9 +222,12 @@ def evaluate(
 
 
 def _predict(model: nn.Module, batch: Batch, precision: str, device: torch.device) -> tuple[float, Any]:
-    with autocast(precision, device):
+    with (
+        explain_out_of_memory("the forward pass", batch_shape(batch), memory_remedies(precision)),
+        autocast(precision, device),
+    ):
         loss, prediction = forward(model, model_inputs(batch, device))
-    return float(loss), prediction
+        return float(loss), prediction
 
 
 def _measured(

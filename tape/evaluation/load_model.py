@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from tape.errors import CheckpointError, ConfigError
@@ -52,6 +53,7 @@ def load_finetuned_model(source: ModelSource, spec: TaskSpec, directory: Path) -
             f"{' ...' if len(missing) > 4 else ''}; finetune it first"
         )
     check_vocabulary_size(model, tokenizer)
+    check_finite(model, directory)
     _warn_of_other_training(model, spec.name, directory, provenance)
     return model
 
@@ -68,7 +70,23 @@ def load_encoder(source: ModelSource, directory: Path, **config_overrides: Any) 
         source.model_type, "embed", load_dir=directory, verify=source.verify, **config_overrides
     )
     check_vocabulary_size(model, tokenizer)
+    check_finite(model, directory)
     return model
+
+
+def check_finite(model: nn.Module, directory: Path) -> None:
+    """Check that all weights are finite numbers; others would give meaningless results for some inputs, or all.
+
+    Raises:
+        CheckpointError: a weight is nan or infinite. Names the first tensor.
+    """
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            count = int((~torch.isfinite(tensor)).sum())
+            raise CheckpointError(
+                f"{directory}: {count:,} of {tensor.numel():,} weights of {name} are nan or infinite; the model is"
+                " damaged, or its training diverged. Use another saved epoch or checkpoint"
+            )
 
 
 def rows_needed(tokenizer: TAPETokenizer) -> int:

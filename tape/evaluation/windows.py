@@ -42,6 +42,16 @@ def window_starts(length: int, size: int) -> list[int]:
     return [int(start) for start in np.rint(np.linspace(0, length - size, count))]
 
 
+def pass_lengths(model: nn.Module, lengths: np.ndarray) -> np.ndarray:
+    """(N,) residues of the longest forward pass over each protein, which a token budget limits.
+
+    Args:
+        model: a model; a :class:`WindowedModel` reads at most one window per row of a batch at a time.
+        lengths: (N,) residues of the proteins.
+    """
+    return np.minimum(lengths, model.size) if isinstance(model, WindowedModel) else lengths
+
+
 class WindowedModel(nn.Module):
     """Wraps a task model or an encoder for proteins of any length. For evaluation only, not for training.
 

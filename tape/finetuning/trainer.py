@@ -26,11 +26,12 @@ from tape.datasets.labels import Batch, count_correct, count_labels, model_input
 from tape.datasets.loading import load_batches, worker_count
 from tape.errors import CheckpointError, DataError, ProteinLMError
 from tape.evaluation.config import InferenceConfig
-from tape.evaluation.evaluate import evaluate, forward
+from tape.evaluation.evaluate import batch_shape, evaluate, forward
 from tape.metrics.classes import perplexity
 from tape.models.freezing import set_training_mode
 from tape.models.lora import adapter_state, load_adapter
 from tape.runtime.distributed import DistributedContext, all_reduce_sum, barrier, broadcast_buffers
+from tape.runtime.out_of_memory import MemoryRemedies, explain_out_of_memory
 from tape.runtime.precision import autocast, make_scaler
 from tape.runtime.progress import progress_bar
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
@@ -148,8 +149,9 @@ class Finetuner:
         dataset = self.data.train
         batch = dataset.collate_fn([dataset[int(self.data.indices[0])]])
         self.model.eval()
-        loss, _ = forward(self.model, model_inputs(batch, self.context.device))
-        loss.backward()
+        with explain_out_of_memory("the first pass", batch_shape(batch), self._remedies()):
+            loss, _ = forward(self.model, model_inputs(batch, self.context.device))
+            loss.backward()
         unused = any(p.requires_grad and p.grad is None for p in self.model.parameters())
         self.model.zero_grad()
         return unused
@@ -282,13 +284,17 @@ class Finetuner:
         DDP averages gradients over ranks, so the weight is the micro-batch's share of the step's labels times the
         number of ranks.
         """
-        device = self.context.device
-        with autocast(self.config.precision, device):
+        device, shape = self.context.device, batch_shape(batch)
+        with (
+            explain_out_of_memory("the forward pass", shape, self._remedies()),
+            autocast(self.config.precision, device),
+        ):
             inputs = model_inputs(batch, device)
             loss, prediction = forward(self._parallel, inputs)
         if count == 0:  # every rank needs a backward pass; the loss itself may be the mean over no label
             loss, weight = placeholder_loss(prediction), 0.0
-        self.scaler.scale(loss * weight).backward()
+        with explain_out_of_memory("the backward pass", shape, self._remedies()):
+            self.scaler.scale(loss * weight).backward()
         if count == 0:
             return
         value = float(loss.detach())
@@ -300,12 +306,30 @@ class Finetuner:
         for mean in means:
             mean.add(value, correct, count)
 
+    def _remedies(self) -> MemoryRemedies:
+        """What lowers the memory of a training step; only options that this run does not use yet."""
+        config = getattr(self.model, "config", None)
+        always = ["--max_length N"]
+        if self.task_type == TaskType.RESIDUE_PAIR and getattr(config, "contact_head", None) == "resnet":
+            checkpointed = getattr(config, "contact_checkpoint", False)
+            always += [] if checkpointed else ["--config contact_checkpoint=true"]
+            always += ["--contact_head linear"]
+        if self.config.precision == "fp32":
+            always.append("--bf16")
+        several = ("more --gradient_accumulation_steps", "--max_tokens N", "a smaller --batch_size")
+        return MemoryRemedies(several, (*always, *self._fewer_parameters()))
+
+    def _fewer_parameters(self) -> tuple[str, ...]:
+        all_trained = all(parameter.requires_grad for parameter in self.model.parameters())
+        return ("--lora RANK", "--freeze") if all_trained else ()
+
     def _update_weights(self) -> float:
         """Clip the gradients, step the optimizer, and zero the gradients (bug 1 in docs/compatibility.md)."""
         self.scaler.unscale_(self.optimizer)
         limit = self.config.optimizer.max_grad_norm
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit if limit > 0 else math.inf)
-        self.scaler.step(self.optimizer)
+        with explain_out_of_memory("the optimizer step", None, MemoryRemedies(always=self._fewer_parameters())):
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
         return float(norm)

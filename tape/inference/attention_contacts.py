@@ -22,6 +22,7 @@ from tape.errors import CheckpointError, ConfigError, DataError
 from tape.evaluation.evaluate import Evaluation, evaluation_mode
 from tape.metrics import Bootstrap, measure_contacts, summarize_contacts
 from tape.metrics.contacts import MINIMUM_SEPARATION
+from tape.runtime.out_of_memory import MemoryRemedies, explain_out_of_memory
 from tape.runtime.progress import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -74,8 +75,12 @@ def attention_features(model: nn.Module, ids: np.ndarray, device: torch.device) 
     Raises:
         CheckpointError: the model does not return attention maps.
     """
-    outputs = model(torch.from_numpy(ids)[None].to(device))
-    layers = outputs[-1]
+    with explain_out_of_memory("the attention maps", (1, len(ids)), MemoryRemedies()):
+        outputs = model(torch.from_numpy(ids)[None].to(device))
+        return _features(model, outputs[-1])
+
+
+def _features(model: nn.Module, layers: Any) -> np.ndarray:
     if not isinstance(layers, tuple) or not layers or layers[0].ndim != 4:
         raise CheckpointError(f"{type(model).__name__} does not return attention maps, which this method needs")
     maps = torch.cat([layer[0, :, 1:-1, 1:-1].float() for layer in layers]).cpu().numpy()

@@ -20,12 +20,13 @@ from torch import nn
 
 from tape.datasets.batching import check_token_budget, cut_by_tokens
 from tape.datasets.embedding import EmbedDataset
-from tape.datasets.index import DatasetIndex
 from tape.datasets.labels import model_inputs
 from tape.datasets.loading import load_batches, worker_count
 from tape.evaluation.config import InferenceConfig
-from tape.evaluation.evaluate import evaluation_mode
+from tape.evaluation.evaluate import batch_shape, evaluation_mode, memory_remedies
+from tape.evaluation.windows import pass_lengths
 from tape.runtime.distributed import DistributedContext, barrier
+from tape.runtime.out_of_memory import explain_out_of_memory
 from tape.runtime.precision import autocast
 from tape.runtime.progress import progress_bar
 from tape.tasks import TaskType
@@ -96,12 +97,15 @@ def _compute(
     journal: EmbeddingJournal,
     identity: Identity,
 ) -> None:
-    plan, missing = _plan(dataset.build_index(), done, config)
+    plan, missing = _plan(pass_lengths(model, dataset.build_index().lengths), done, config)
     plan = plan[context.rank :: context.world_size]
     workers = worker_count(config.num_workers, missing)
     with evaluation_mode(model), progress_bar("embedding", missing, "protein", disable=not context.is_main) as bar:
         for indices, batch in zip(plan, load_batches(dataset, plan, num_workers=workers), strict=True):
-            with autocast(config.precision, context.device):
+            with (
+                explain_out_of_memory("the forward pass", batch_shape(batch), memory_remedies(config.precision)),
+                autocast(config.precision, context.device),
+            ):
                 states, pooled, *_ = model(**model_inputs(batch, context.device))
             tokens = batch["input_mask"].sum(1).tolist()
             journal.append(
@@ -111,14 +115,12 @@ def _compute(
             bar.update(len(tokens) * context.world_size)
 
 
-def _plan(dataset_index: DatasetIndex, done: np.ndarray, config: InferenceConfig) -> tuple[list[np.ndarray], int]:
+def _plan(lengths: np.ndarray, done: np.ndarray, config: InferenceConfig) -> tuple[list[np.ndarray], int]:
     """Batches of the missing proteins, longest first, and the number of these proteins."""
-    check_token_budget(dataset_index.lengths, config.max_tokens)
-    order = np.argsort(-dataset_index.lengths, kind="stable")
+    check_token_budget(lengths, config.max_tokens)
+    order = np.argsort(-lengths, kind="stable")
     order = order[~np.isin(order, done)]
-    return cut_by_tokens(
-        dataset_index.lengths, order, config.batch_size_for(TaskType.EMBEDDING), config.max_tokens
-    ), order.size
+    return cut_by_tokens(lengths, order, config.batch_size_for(TaskType.EMBEDDING), config.max_tokens), order.size
 
 
 def _embedding(states: torch.Tensor, pooled: torch.Tensor, full_sequence: bool) -> Embedding:

@@ -16,8 +16,10 @@ from tape.datasets.labels import model_inputs
 from tape.datasets.loading import load_batches, worker_count
 from tape.errors import ConfigError
 from tape.evaluation.config import InferenceConfig
-from tape.evaluation.evaluate import evaluation_mode
+from tape.evaluation.evaluate import batch_shape, evaluation_mode, memory_remedies
+from tape.evaluation.windows import pass_lengths
 from tape.runtime.distributed import DistributedContext
+from tape.runtime.out_of_memory import explain_out_of_memory
 from tape.runtime.precision import autocast
 from tape.runtime.progress import progress_bar
 from tape.tasks import TaskType
@@ -67,7 +69,7 @@ def predict(
         config: batch size, workers and precision.
         context: the process group among which the proteins are divided.
     """
-    lengths = lengths_of(dataset)
+    lengths = pass_lengths(model, lengths_of(dataset))
     plan = plan_evaluation(
         lengths, config.batch_size_for(task_type), context.rank, context.world_size, config.max_tokens
     )
@@ -81,7 +83,10 @@ def predict(
             tokens = (batch["input_mask"] != 0).sum(1)
             if task_type == TaskType.RESIDUE_PAIR:
                 inputs["protein_length"] = (tokens - 2).to(context.device)
-            with autocast(config.precision, context.device):
+            with (
+                explain_out_of_memory("the forward pass", batch_shape(inputs), memory_remedies(config.precision)),
+                autocast(config.precision, context.device),
+            ):
                 outputs = model(**inputs)[0].float().cpu()
             for row, (index, count) in enumerate(zip(indices.tolist(), tokens.tolist(), strict=True)):
                 residues = dataset.tokenizer.convert_ids_to_tokens(batch["input_ids"][row, 1 : count - 1].tolist())

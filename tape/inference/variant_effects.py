@@ -29,6 +29,7 @@ from torch import nn
 from tape.errors import DataError
 from tape.evaluation.config import InferenceConfig
 from tape.evaluation.evaluate import evaluation_mode
+from tape.runtime.out_of_memory import MemoryRemedies, explain_out_of_memory
 from tape.runtime.precision import autocast
 from tape.runtime.progress import progress_bar
 from tape.tasks import TaskType
@@ -36,6 +37,7 @@ from tape.tokenizers import TAPETokenizer
 
 from .variants import Variant
 
+_HALF = ("--bf16",)
 _PSEUDO = ("pseudo_likelihood_ratio", "pseudo_perplexity")
 
 
@@ -68,6 +70,7 @@ class VariantScorer:
             raise DataError(f"the {tokenizer.name} vocabulary has no mask token, which scoring variants needs")
         self._model, self._tokenizer, self._config, self._device = model, tokenizer, config, device
         self._mask_id = tokenizer.mask_id
+        self._remedies = MemoryRemedies(("a smaller --batch_size",), _HALF if config.precision == "fp32" else ())
 
     def score(
         self, variants: Sequence[Variant], proteins: Mapping[str, str], methods: Sequence[str]
@@ -121,7 +124,10 @@ class VariantScorer:
         with evaluation_mode(self._model), progress_bar(title, len(queries), "pass") as bar:
             for batch in _batches(queries, self._config.batch_size_for(TaskType.MASKED_LM)):
                 ids = torch.from_numpy(np.stack([self._ids(query) for query in batch])).to(self._device)
-                with autocast(self._config.precision, self._device):
+                with (
+                    explain_out_of_memory("the forward pass", ids.shape, self._remedies),
+                    autocast(self._config.precision, self._device),
+                ):
                     logits = self._model(ids)[0]
                 for query, row in zip(batch, logits, strict=True):
                     wanted = row[torch.tensor([i + 1 for i in query.read], dtype=torch.int64, device=row.device)]

@@ -400,6 +400,29 @@ def test_running_out_of_gpu_memory_is_explained() -> None:
         make_trainer(Hungry()).train()
 
 
+class HungryBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes.")
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_running_out_of_memory_in_the_backward_pass_is_explained(batch_size: int) -> None:
+    class Hungry(Tagger):
+        def forward(self, *arguments: Any, **inputs: Any) -> Any:
+            (loss, metrics), prediction = super().forward(*arguments, **inputs)
+            return (HungryBackward.apply(loss), metrics), prediction
+
+    with pytest.raises(ConfigError, match=r"out of memory with .* in the backward pass; give .*--bf16") as raised:
+        make_trainer(Hungry(), batch_size=batch_size).train()
+    assert ("--batch_size" in str(raised.value)) == (batch_size > 1)
+    assert ("--gradient_accumulation_steps" in str(raised.value)) == (batch_size > 1)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -160,6 +160,15 @@ def test_proteins_without_a_pair_to_score_are_refused(small_data: Path, monkeypa
         evaluate_contacts(model, dataset, regression, CPU)
 
 
+def test_running_out_of_memory_is_explained() -> None:
+    class Hungry(nn.Module):
+        def forward(self, ids: torch.Tensor) -> Any:
+            raise MemoryError
+
+    with pytest.raises(ConfigError, match="out of memory with 1 protein of 6 tokens in the attention maps; a smaller"):
+        attention_features(Hungry(), np.array([2, 5, 9, 12, 7, 3]), CPU)
+
+
 def test_uninformative_heads_give_a_warning(small_data: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset = registry.get_task_spec("contact_prediction").dataset_class(small_data, "train")
     model = Oracle(dataset)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from tape.cli.score import run_score, score_command
-from tape.errors import DataError
+from tape.errors import ConfigError, DataError
 from tape.evaluation.config import InferenceConfig
 from tape.inference.variant_effects import VariantScorer
 from tape.inference.variants import METHODS, Variant, apply_mutations
@@ -171,3 +171,12 @@ def test_errors_are_one_line(directory: Path, tmp_path: Path, fails: Callable[..
     words[3] = tmp_path / "stability"
     assert "has no trained weights of the masked_language_modeling model" in fails(score_command, *words)
     assert not out.exists()
+
+
+def test_running_out_of_memory_is_explained() -> None:
+    class Hungry(VisibleToken):
+        def forward(self, ids: torch.Tensor) -> tuple[torch.Tensor]:
+            raise MemoryError
+
+    with pytest.raises(ConfigError, match="out of memory with 1 protein of 5 tokens in the forward pass; give --bf16"):
+        score(Hungry(), "AGA", "A1G", batch_size=1)

@@ -1,0 +1,67 @@
+"""One error for every way in which a model runs out of memory, with the options that help at this point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tape.errors import ConfigError
+
+# in the messages of torch's RuntimeErrors; those of the first kind concern the memory of the CPU
+_CPU_MESSAGES = ("DefaultCPUAllocator", "not enough memory")
+_GPU_MESSAGES = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+_NO_REMEDY = "a smaller model or a machine with more memory is needed"
+
+
+@dataclass(frozen=True)
+class MemoryRemedies:
+    """Options of a command that lower its peak memory.
+
+    Attributes:
+        several: those that help only while several sequences are in one pass.
+        always: those that also help for a single sequence.
+    """
+
+    several: tuple[str, ...] = ()
+    always: tuple[str, ...] = ()
+
+
+@contextmanager
+def explain_out_of_memory(work: str, shape: Sequence[int] | None, remedies: MemoryRemedies) -> Iterator[None]:
+    """Raise one error if the block runs out of memory, on a GPU or on the CPU.
+
+    Args:
+        work: what is computed, such as ``the backward pass``.
+        shape: (sequences, tokens of the longest) of the pass; None if the work does not depend on it.
+        remedies: what the command offers.
+
+    Raises:
+        ConfigError: there is not enough memory. Names the size of the pass, and what helps.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        memory = _memory(error)
+        if memory is None:
+            raise
+        sequences = 1 if shape is None else int(shape[0])
+        helpful = (*(remedies.several if sequences > 1 else ()), *remedies.always)
+        advice = f"give {', or '.join(helpful)}" if helpful else _NO_REMEDY
+        raise ConfigError(f"out of {memory}{_size(shape)} in {work}; {advice}") from error
+
+
+def _size(shape: Sequence[int] | None) -> str:
+    if shape is None:
+        return ""
+    proteins = "1 protein of" if int(shape[0]) == 1 else f"{int(shape[0])} proteins of up to"
+    return f" with {proteins} {int(shape[1])} tokens"
+
+
+def _memory(error: BaseException) -> str | None:
+    """The memory that an error is about; None for any other error."""
+    text = str(error)
+    if isinstance(error, MemoryError) or any(part in text for part in _CPU_MESSAGES):
+        return "memory"
+    return "GPU memory" if any(part in text for part in _GPU_MESSAGES) else None
