@@ -37,7 +37,7 @@ from pretrain.train.metrics_logger import MetricsLogger, RunInfo
 from pretrain.train.trainer import Trainer
 from tape.io.atomic import write_json
 from tape.io.output import check_output_directory
-from tape.io.run_lock import lock_in, run_lock
+from tape.runtime.run_lock import lock_in, run_lock
 
 _ARGUMENTS_NAME = "arguments.json"
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 from pretrain.trace import SpanTimeout
-from tape.io.process_identity import ProcessIdentity
+from tape.runtime.process_identity import ProcessIdentity
 
 
 class KeyValueStore(Protocol):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from tape.io.process_identity import stat_fields
+from tape.runtime.process_identity import stat_fields
 
 _ROOT = Path(__file__).resolve().parents[2]
 _REPOSITORY = str(_ROOT) + os.sep

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pretrain.parallel.collective_counts import Count
 from pretrain.trace import SpanTimeout, Trace
-from tape.io.process_identity import identify
+from tape.runtime.process_identity import identify
 
 from .heartbeats import FailureReport, Heartbeat
 from .procfs import AwakeClock, MainThread, ProcessActivity

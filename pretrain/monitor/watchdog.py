@@ -31,8 +31,8 @@ from pretrain.parallel.control_group import ControlGroup, is_broken, is_connecti
 from pretrain.parallel.heartbeat_store import open_heartbeat_store
 from pretrain.trace import SpanTimeout
 from tape.errors import ProteinLMError
-from tape.io.process_identity import this_machine
 from tape.runtime.launch import Launch
+from tape.runtime.process_identity import this_machine
 
 from .diagnosis import Diagnosis, RankStatus, diagnose, diagnose_hangs, diagnose_lost_ranks, find_reported_failure
 from .heartbeats import FailureReport, Heartbeat, HeartbeatStore, has_ended, kill_processes

@@ -32,8 +32,8 @@ from tape.io.run_layout import (
     resolve_model_directory,
     write_pointer,
 )
-from tape.io.run_lock import lock_beside, run_lock
 from tape.runtime.distributed import DistributedContext, run_on_main_rank
+from tape.runtime.run_lock import lock_beside, run_lock
 
 from .config import OutputConfig
 

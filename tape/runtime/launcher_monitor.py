@@ -17,11 +17,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tape.io.process_identity import ProcessIdentity, find_launcher
+from .process_identity import ProcessIdentity, find_launcher
 
 POLL_SECONDS = 1.0
 GRACE_SECONDS = 300.0
-"""Time to finish a step and to save after SIGTERM; restarted runs wait a little longer (:mod:`tape.io.run_lock`)."""
+"""Time to finish a step and to save after SIGTERM; :mod:`tape.runtime.run_lock` waits a little longer."""
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pretrain.checkpointing import find_checkpoint
-from tape.io.run_lock import lock_in
+from tape.runtime.run_lock import lock_in
 from tests.support.ranks import start_ranks, wait_for
 
 Flags = Callable[..., list[str]]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from pretrain.checkpointing import find_checkpoint
-from tape.io.process_identity import ProcessIdentity, identify
-from tape.io.run_lock import lock_in, read_owner
+from tape.runtime.process_identity import ProcessIdentity, identify
+from tape.runtime.run_lock import lock_in, read_owner
 from tests.support.ranks import wait_for
 
 Flags = Callable[..., list[str]]

@@ -13,7 +13,7 @@ import pytest
 
 from scripts.step_runner import Step, StepError, StepRunner, command_line
 from tape.errors import ConfigError
-from tape.io.process_identity import identify
+from tape.runtime.process_identity import identify
 from tests.support.ranks import wait_for
 
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from tape.io.process_identity import identify
-from tape.io.run_lock import LockOwner
+from tape.runtime.process_identity import identify
+from tape.runtime.run_lock import LockOwner
 
 
 def owner_of(number: int, **changes: str) -> LockOwner:

@@ -15,7 +15,7 @@ import pytest
 
 from pretrain.monitor.heartbeats import Heartbeat, has_ended, kill_processes
 from pretrain.monitor.watchdog import effective_timeout, heartbeat_interval
-from tape.io.process_identity import identify, this_machine
+from tape.runtime.process_identity import identify, this_machine
 from tests.support.ranks import Rank, start_ranks, wait_for
 
 Flags = Callable[..., list[str]]

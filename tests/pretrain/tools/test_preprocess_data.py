@@ -27,7 +27,7 @@ from pretrain.tools.preprocess_data import main, preprocess
 from tape.errors import ConfigError, DataError
 from tape.io.lmdb_store import write_lmdb
 from tape.io.records import RecordOptions
-from tape.io.run_lock import lock_beside
+from tape.runtime.run_lock import lock_beside
 from tape.tokenizers import TAPETokenizer
 from tests.support.run_locks import locked_by_another
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tape.errors import ConfigError
-from tape.io.run_lock import lock_beside
+from tape.runtime.run_lock import lock_beside
 from tests.support.run_locks import locked_by_another
 
 Train = Callable[..., Path]

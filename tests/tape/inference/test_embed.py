@@ -22,9 +22,9 @@ from tape import ProteinBertModel, TAPETokenizer
 from tape.errors import CheckpointError, ConfigError, DataError
 from tape.inference.embedding_files import check_identifiers, embeddings_file
 from tape.inference.embedding_journal import EmbeddingJournal
-from tape.io.run_lock import lock_beside
 from tape.main import embed_command, run_embed
 from tape.registry import registry
+from tape.runtime.run_lock import lock_beside
 from tests.support.run_locks import locked_by_another
 
 SEQUENCES = {"first": "ACDEFGHIKL", "second": "MNP", "file": "QRSTVWYAC"}  # `file` is an argument's name in numpy

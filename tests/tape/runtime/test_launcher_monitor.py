@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tape.io.process_identity import identify
+from tape.runtime.process_identity import identify
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tape.io.process_identity import find_launcher, identify
+from tape.runtime.process_identity import find_launcher, identify
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 
 _PRINT_LAUNCHER = (
-    "import os; from tape.io.process_identity import find_launcher; print(find_launcher(os.environ).number)"
+    "import os; from tape.runtime.process_identity import find_launcher; print(find_launcher(os.environ).number)"
 )
 
 

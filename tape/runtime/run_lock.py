@@ -33,16 +33,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from tape.errors import ConfigError, OutputError
+from tape.io.atomic import remove_leftovers
+from tape.io.output import output_errors
 
-from .atomic import remove_leftovers
-from .output import output_errors
+from .launcher_monitor import GRACE_SECONDS
 from .process_identity import ProcessIdentity, find_launcher, identify, this_machine
 
 HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 60.0
 """Without a heartbeat for so long, the owner on another machine is taken to be dead."""
-ORPHAN_SECONDS = 330.0
-"""How long to wait for a process whose launcher has ended; see :mod:`tape.runtime.launcher_monitor`."""
+ORPHAN_SECONDS = GRACE_SECONDS + 30
+"""How long to wait for a process whose launcher has ended; :mod:`tape.runtime.launcher_monitor` ends it before."""
 _POLL_SECONDS = 0.5
 _LONGEST_COMMAND = 200
 _LARGEST_LOCK = 1 << 16  # bytes

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from tape.errors import ConfigError, OutputError
-from tape.io import run_lock as module
-from tape.io.process_identity import identify
-from tape.io.run_lock import lock_beside, lock_in, read_owner, run_lock
+from tape.runtime import run_lock as module
+from tape.runtime.process_identity import identify
+from tape.runtime.run_lock import lock_beside, lock_in, read_owner, run_lock
 from tests.support.run_locks import idle_process, owner_of, write_lock
 
 ELSEWHERE = "node9 pid:[1] boot"
@@ -171,7 +171,7 @@ def test_of_several_commands_started_at_once_one_gets_the_lock(stale: bool, tmp_
 _HOLD = """
 import sys, time
 from pathlib import Path
-from tape.io import run_lock as module
+from tape.runtime import run_lock as module
 module.HEARTBEAT_SECONDS = 0.1
 with module.run_lock(Path(sys.argv[1]), Path("X"), ""):
     print("held", flush=True)
