@@ -13,8 +13,8 @@ from typing import Any
 from tape.io.pickle_types import PickleTypes, constructors, refuse_arguments
 from tape.models.torch_files import TORCH_TYPES, load_torch_file
 
-# Megatron-LM classes with instances in checkpoints: the loss scaler of fp16 training (2019 and 2020), and the model
-# type in the arguments (since 2021).
+# Megatron-LM classes with instances in checkpoints: the loss scaler of fp16 training (2019 and 2020); in the arguments the
+# model type (since 2021), the attention kernel and CUDA graphs (since core 0.11); the rerun state machine (core 0.10).
 _PLACEHOLDER_CLASSES = (
     "fp16.loss_scaler.LossScaler",
     "fp16.loss_scaler.DynamicLossScaler",
@@ -23,6 +23,11 @@ _PLACEHOLDER_CLASSES = (
     "megatron.enums.ModelType",
     "megatron.model.enums.ModelType",
     "megatron.core.enums.ModelType",
+    "megatron.core.transformer.enums.AttnBackend",
+    "megatron.core.transformer.enums.CudaGraphScope",
+    "megatron.core.rerun_state_machine.RerunMode",
+    "megatron.core.rerun_state_machine.RerunState",
+    "megatron.core.rerun_state_machine.RerunDiagnostic",
 )
 
 

@@ -212,7 +212,6 @@ CHECKPOINTS: list[tuple[Callable[[Path], object], list[str]]] = [
     (lambda run: write(str(run / "iter_0000002/metadata.json"), "{"), ["iter_0000002/metadata.json"]),
     (lambda run: (run / "iter_0000002/metadata.json").unlink(), ["iter_0000002", "metadata.json"]),
     (lambda run: shutil.rmtree(run / "iter_0000002"), ["iter_0000002"]),
-    (lambda run: write(str(run / "latest_checkpointed_iteration.txt"), "x"), ["latest_checkpointed_iteration.txt"]),
 ]
 
 
@@ -224,6 +223,16 @@ def test_pretraining_and_conversion_name_the_damaged_checkpoint_file(
     damage(Path("run"))
     contains(fails(pretrain_tape.main, *pretraining(load="run", train_iters=4)), words)
     contains(fails(convert, "-src", "run", "-out", "model"), words)
+    assert not list(Path().glob("*model*"))
+
+
+def test_conversion_names_the_damaged_pointer_from_which_pretraining_recovers(
+    fails: Call, pretrained: Path, convert: Callable[[], object]
+) -> None:
+    """Pretraining resumes from the newest complete checkpoint; a conversion must not choose one."""
+    shutil.copytree(pretrained, ".", dirs_exist_ok=True)
+    write("run/latest_checkpointed_iteration.txt", "x")
+    contains(fails(convert, "-src", "run", "-out", "model"), ["latest_checkpointed_iteration.txt"])
     assert not list(Path().glob("*model*"))
 
 

@@ -52,6 +52,23 @@ def test_files_of_numpy_1_are_read(tmp_path: Path) -> None:
     assert load_checkpoint_file(tmp_path / "old.pt")["np_rng_state"][0] == "MT19937"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "megatron.core.transformer.enums.AttnBackend",
+        "megatron.core.transformer.enums.CudaGraphScope",
+        "megatron.core.rerun_state_machine.RerunMode",
+    ],
+)
+def test_enums_of_megatron_core_are_replaced_by_placeholders(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = class_of_module(monkeypatch, *name.rsplit(".", 1), Enum)
+    torch.save({"args": argparse.Namespace(num_layers=2, value=kind(1))}, tmp_path / "a.pt")
+    loaded = load_checkpoint_file(tmp_path / "a.pt")["args"]
+    assert (loaded.num_layers, type(loaded.value)) == (2, Placeholder)
+
+
 @pytest.mark.parametrize("zip_file", [True, False])
 def test_classes_of_megatron_are_replaced_by_placeholders(
     tmp_path: Path, zip_file: bool, monkeypatch: pytest.MonkeyPatch
