@@ -50,10 +50,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -72,7 +74,7 @@ from tape.errors import ConfigError, DataError, UnknownResidueError, run_cli
 from tape.io.atomic import atomic_directory, atomic_write, write_json
 from tape.io.checksums import sha256_of
 from tape.io.lmdb_store import write_lmdb
-from tape.io.output import check_output_directory
+from tape.io.output import check_output_directory, check_replaceable
 from tape.io.records import RecordOptions, open_records
 from tape.io.text_files import file_size
 from tape.runtime.progress import progress_bar
@@ -145,9 +147,19 @@ def prepare(source: Path, target: Path, options: Options = Options()) -> list[Pr
 
 def _prepare_folder(path: Path, dataset: Dataset, options: Options) -> list[PreparedSplit]:
     if options.overwrite and path.exists():  # the old content is kept until the new one is complete
+        check_replaceable(path, partial(_is_output, dataset.folder), "--overwrite:")
         with atomic_directory(path, overwrite=True) as fresh:
             return _Folder(fresh, dataset, options).prepare()
     return _Folder(path, dataset, options).prepare()
+
+
+def _is_output(folder: str, name: str) -> bool:
+    """Whether a name in a folder of the target is one that this command, or an archive of TAPE, writes."""
+    if name in (STATE_FILE, "dataset.json"):
+        return True
+    if folder == CORPUS:
+        return re.fullmatch(r".+_text_document\.(bin|idx|json)|.+_first_\d+\.fasta", name) is not None
+    return re.fullmatch(rf"{re.escape(folder)}_.+\.lmdb", name) is not None
 
 
 def _select(source: Path, found: dict[str, Dataset], tasks: Sequence[str] | None) -> list[Dataset]:

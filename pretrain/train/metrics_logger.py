@@ -51,6 +51,7 @@ import logging
 import math
 import os
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -58,7 +59,9 @@ from typing import Any, TextIO
 from pretrain.planning.flops import Meter
 from tape.errors import ConfigError
 from tape.io.atomic import atomic_write
+from tape.io.output import output_errors
 from tape.metrics.classes import perplexity
+from tape.runtime.tensorboard import TensorBoardWriter
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +198,7 @@ class MetricsLogger:
         self._is_main = is_main
         self._stream = stream or sys.stdout
         self._metrics: TextIO | None = None
-        self._tensorboard: Any = None
+        self._tensorboard: TensorBoardWriter | None = None
         self._recent: list[StepRecord] = []
         self.run_info = run_info
         self._start = start
@@ -204,9 +207,7 @@ class MetricsLogger:
         if is_main and config.directory is not None:
             self._metrics = _open_metrics(Path(config.directory) / METRICS_NAME, start, evaluation_due)
         if is_main and config.tensorboard_directory is not None:
-            from tensorboardX import SummaryWriter  # imported here because it takes a second
-
-            self._tensorboard = SummaryWriter(config.tensorboard_directory, purge_step=start + 1)
+            self._tensorboard = TensorBoardWriter(config.tensorboard_directory, purge_step=start + 1)
 
     def note(self, text: str) -> None:
         """Print a line on the console."""
@@ -219,8 +220,7 @@ class MetricsLogger:
             return
         values = {**record.to_dict(), **self._speed_and_memory(record)}
         self._write(values)
-        if self._tensorboard is not None:
-            self._add_scalars("train", values, record.iteration)
+        self._add_scalars("train", values, record.iteration)
         self._recent.append(record)
         if record.iteration % self._config.log_interval == 0 or record.iteration == self._iterations:
             self.note(self._console_line(self._recent))
@@ -231,8 +231,7 @@ class MetricsLogger:
         if not self._is_main:
             return
         self._write(record.to_dict())
-        if self._tensorboard is not None:
-            self._add_scalars(record.split, record.to_dict(), record.iteration)
+        self._add_scalars(record.split, record.to_dict(), record.iteration)
         self.note(
             f"{record.split} at iteration {record.iteration}: loss {record.validation_loss:.4f} | "
             f"ppl {record.perplexity:.3f} | {record.predictions} predictions in {record.rows} rows"
@@ -241,7 +240,8 @@ class MetricsLogger:
     def close(self) -> None:
         """Close the files."""
         if self._metrics is not None:
-            self._metrics.close()
+            with suppress(OSError):  # of what a full disk had no space for, which has been reported
+                self._metrics.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
 
@@ -261,14 +261,16 @@ class MetricsLogger:
         # The start record is written with the first other record, so that a run with nothing to do changes no file.
         records = [values] if self._start_recorded else [self.run_info.to_dict(self._start), values]
         self._start_recorded = True
-        for record in records:
-            self._metrics.write(json.dumps({name: _jsonable(value) for name, value in record.items()}) + "\n")
-        self._metrics.flush()
+        with output_errors(Path(self._metrics.name)):
+            for record in records:
+                self._metrics.write(json.dumps({name: _jsonable(value) for name, value in record.items()}) + "\n")
+            self._metrics.flush()
 
     def _add_scalars(self, group: str, values: dict[str, Any], iteration: int) -> None:
-        for name, value in values.items():
-            if name not in ("kind", "split", "iteration") and math.isfinite(value):
-                self._tensorboard.add_scalar(f"{group}/{name}", value, iteration)
+        if self._tensorboard is not None:
+            omitted = ("kind", "split", "iteration")
+            finite = {name: value for name, value in values.items() if name not in omitted and math.isfinite(value)}
+            self._tensorboard.add_scalars(group, finite, iteration)
 
     def _console_line(self, records: list[StepRecord]) -> str:
         """The means over the iterations of a log interval, for the console."""

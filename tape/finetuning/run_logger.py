@@ -15,6 +15,7 @@ from tape.evaluation.records import finite
 from tape.io.run_layout import BEST_NAME, LATEST_NAME
 from tape.runtime.distributed import DistributedContext
 from tape.runtime.process import log_to_file
+from tape.runtime.tensorboard import TensorBoardWriter
 from tape.tokenizers import TAPETokenizer
 from tape.version import __version__
 
@@ -36,10 +37,8 @@ class RunLogger:
     """
 
     def __init__(self, run: RunDirectory, log_dir: Path, tokenizer: TAPETokenizer, provenance: dict[str, Any]) -> None:
-        from tensorboardX import SummaryWriter  # imported here, since evaluation does not need it
-
         self._run, self._tokenizer, self._provenance = run, tokenizer, provenance
-        self._writer = SummaryWriter(str(log_dir / run.path.name))
+        self._writer = TensorBoardWriter(log_dir / run.path.name)
 
     def resume_after(self, state: TrainerState, changes: Iterable[str]) -> None:
         """Drop what was saved after the resumed epoch, and log what changes.
@@ -56,8 +55,7 @@ class RunLogger:
 
     def log_scalars(self, group: str, values: dict[str, float], step: int) -> None:
         """Write TensorBoard values ``group/name``."""
-        for name, value in values.items():
-            self._writer.add_scalar(f"{group}/{name}", value, step)
+        self._writer.add_scalars(group, values, step)
 
     def log_epoch(self, record: dict[str, Any]) -> None:
         """Append an epoch's record to the history; nan and infinity become null."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tape.errors import DataError
+from tape.io.output import output_errors
 from tape.runtime.progress import progress_bar
 from tape.version import __version__
 
@@ -197,7 +198,11 @@ def _receive(
         if not start and (block or not expected):  # else the connection broke before the first byte
             _check_kind(url, response, block, kind)
         name = url.rpartition("/")[2]
-        with part.open("ab" if start else "wb") as stream, progress_bar(name, expected, "B", initial=start) as bar:
+        with (
+            output_errors(part, expected),
+            part.open("ab" if start else "wb") as stream,
+            progress_bar(name, expected, "B", initial=start) as bar,
+        ):
             while block:
                 stream.write(block)
                 bar.update(len(block))

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tape.errors import ConfigError, DataError
+from tape.io.output import output_errors
 
 from .downloads import DeadLinkError, FileKind
 from .partial_downloads import PartialDownload, RemoteVersion
@@ -85,7 +86,7 @@ def _receive(client: Any, bucket: str, key: str, partial: PartialDownload, versi
     if start:
         wanted["Range"] = f"bytes={start}-"
     body = client.get_object(Bucket=bucket, Key=key, **wanted)["Body"]
-    with body, partial.part.open("ab") as stream:
+    with body, output_errors(partial.part, version.size), partial.part.open("ab") as stream:
         for block in body.iter_chunks(_BLOCK_BYTES):
             stream.write(block)
 
