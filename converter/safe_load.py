@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from tape.io.pickle_types import PickleTypes, constructors, refuse_arguments
+from tape.io.restricted_pickle import PickleTypes, constructors, refuse_arguments
 from tape.models.torch_files import TORCH_TYPES, load_torch_file
 
 # Megatron-LM classes with instances in checkpoints: the loss scaler of fp16 training (2019 and 2020); in the arguments the

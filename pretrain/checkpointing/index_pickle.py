@@ -24,8 +24,16 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
-from tape.io.pickle_types import PickleTypes, RefusedPickleError, Unfinished, constructors, is_size, refuse_arguments
-from tape.io.restricted_pickle import PLAIN_DATA, RestrictedUnpickler
+from tape.io.restricted_pickle import (
+    PLAIN_DATA,
+    PickleTypes,
+    RefusedPickleError,
+    RestrictedUnpickler,
+    Unfinished,
+    constructors,
+    is_size,
+    refuse_arguments,
+)
 from tape.models.torch_files import SHAPE_TYPES
 
 Check = Callable[[Any], bool]

@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner
 from torch.futures import Future
 
 from tape.errors import CheckpointError
-from tape.io.pickle_types import RefusedPickleError
+from tape.io.restricted_pickle import RefusedPickleError
 from tape.models.torch_files import load_torch_stream
 
 from .collective_errors import error_message

@@ -1,1 +1,1 @@
-"""Reading and writing files, without torch: atomic writes, checksums, text, sequences, JSON, LMDB, vocabularies."""
+"""Reading and writing files, without torch: atomic writes, checksums, text, JSON, LMDB, records, restricted pickles."""

@@ -26,18 +26,19 @@ import torch
 from torch import Tensor
 
 from tape.errors import CheckpointError, quoted
-from tape.io.pickle_types import (
+from tape.io.restricted_pickle import (
+    PLAIN_DATA,
     Constructor,
     ForbiddenNameError,
     Name,
     PickleTypes,
     RefusedPickleError,
+    RestrictedUnpickler,
     constructors,
     is_size,
     keys_and_values,
     refuse_arguments,
 )
-from tape.io.restricted_pickle import PLAIN_DATA, RestrictedUnpickler
 
 _PICKLE_NAME = "data.pkl"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field

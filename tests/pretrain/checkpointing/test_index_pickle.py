@@ -24,7 +24,7 @@ from pretrain.checkpointing.format import INDEX_NAME, MODEL_PREFIX
 from pretrain.checkpointing.index_pickle import load_index
 from pretrain.checkpointing.index_reader import load_tensors, model_tensors, without_single_process_warning
 from tape.errors import CheckpointError
-from tape.io.pickle_types import RefusedPickleError
+from tape.io.restricted_pickle import RefusedPickleError
 from tests.support.pickle_assembler import NONE, build, call, dict_of, integer, name, pickled, text, tuple_of
 
 MODULE = "torch.distributed.checkpoint.metadata"

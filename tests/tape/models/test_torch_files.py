@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tape.errors import CheckpointError
 from tape.io.checksums import verify_crcs
-from tape.io.pickle_types import RefusedPickleError
+from tape.io.restricted_pickle import RefusedPickleError
 from tape.models.torch_files import load_torch_file, load_torch_stream
 from tests.support.pickle_assembler import (
     FALSE,

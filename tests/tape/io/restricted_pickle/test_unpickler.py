@@ -15,8 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tape.errors import DataError
-from tape.io import restricted_pickle
-from tape.io.restricted_pickle import restricted_loads
+from tape.io.restricted_pickle import restricted_loads, unpickler
 from tests.support.pickle_assembler import (
     FALSE,
     NONE,
@@ -286,7 +285,7 @@ def test_memory_is_bounded_by_the_size_of_the_file(content: bytes, words: str) -
     "content", [b"\x8f" * 251, b"(" * 1001, b"N" + b"\x94" * 1001, b"]" * 1001, b"N" + b"\x85" * 1001]
 )
 def test_the_number_of_objects_is_bounded(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restricted_pickle, "_MOST_OBJECTS", 1000)
+    monkeypatch.setattr(unpickler, "_MOST_OBJECTS", 1000)
     with pytest.raises(DataError, match="more than 1,000 objects"):
         load(content)
 

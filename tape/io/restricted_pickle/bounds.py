@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .pickle_types import PickleTypes, RefusedPickleError
+from .types import PickleTypes, RefusedPickleError
 
 _MOST_LEVELS = 100
 _TEXTS = (str, bytes, bytearray)

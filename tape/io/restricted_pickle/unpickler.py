@@ -1,8 +1,8 @@
 """Reads pickles from untrusted files. Nothing that a file names is looked up or called.
 
 A pickle is a program for a stack machine, some of whose instructions call any function by name. This module interprets
-the program itself: names are keys of a table of constructors that check their arguments (:mod:`tape.io.pickle_types`,
-:mod:`tape.io.pickled_arrays`), a state is applied only to objects of these constructors, and an instruction that plain
+the program itself: names are keys of a table of constructors that check their arguments (:mod:`.types`,
+:mod:`.arrays`), a state is applied only to objects of these constructors, and an instruction that plain
 data doesn't need is an error. Python's own unpickler can't be restricted in this way: it sets attributes of whatever
 lies on its stack, classes and functions included.
 
@@ -24,8 +24,9 @@ from typing import Any
 
 from tape.errors import DataError, quoted
 
-from .pickle_bounds import check_values
-from .pickle_types import (
+from .arrays import ARRAY_TYPES
+from .bounds import check_values
+from .types import (
     PYTHON_TYPES,
     Constructor,
     ForbiddenNameError,
@@ -35,7 +36,6 @@ from .pickle_types import (
     check_key,
     described,
 )
-from .pickled_arrays import ARRAY_TYPES
 
 PLAIN_DATA = PYTHON_TYPES | ARRAY_TYPES
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .pickle_types import (
+from .types import (
     Name,
     PickleTypes,
     RefusedPickleError,
