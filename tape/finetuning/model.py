@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from tape.evaluation.load_model import check_vocabulary_size, rows_needed
+from tape.evaluation.load_model import check_finite, check_vocabulary_size, rows_needed
 from tape.models.freezing import freeze_encoder
 from tape.models.lora import add_lora
 from tape.models.model_directory import check_vocabulary
@@ -26,7 +26,8 @@ def build_model(config: ModelConfig, task: str, tokenizer: TAPETokenizer, direct
         directory: model directory with the initial weights; None: random weights.
 
     Raises:
-        ProteinLMError: it can't be loaded, has another vocabulary, or an override does not fit it.
+        ProteinLMError: it can't be loaded, has weights that are not finite or another vocabulary, or an override does
+            not fit it.
     """
     overrides = {"finetuning_task": task, **config.overrides}
     if directory is not None:
@@ -37,6 +38,8 @@ def build_model(config: ModelConfig, task: str, tokenizer: TAPETokenizer, direct
         config.model_type, task, config.config_file, directory, verify=config.verify, **overrides
     )
     check_vocabulary_size(model, tokenizer)
+    if directory is not None:
+        check_finite(model, directory)
     return model
 
 

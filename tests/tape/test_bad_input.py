@@ -191,6 +191,9 @@ def test_missing_or_unsuitable_models_and_splits_are_refused(fails: Call, models
     contains(fails(eval_command, *evaluation(models / "good", "--split", "cb513")), ["cb513", "test, train, valid"])
     contains(fails(eval_command, *evaluation(models / "nan")), ["nan:", "are nan or infinite"])
     assert not (models / "nan" / "results.pkl").exists()
+    start = training("stability", "--from_pretrained", models / "nan")
+    contains(fails(train_command, *start), ["nan:", "are nan or infinite"])
+    assert not Path("results").exists()
 
 
 def test_substituted_characters_are_reported(models: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
