@@ -36,6 +36,7 @@ from tape.hub.downloads import GZIP, Retries, download
 from tape.io.atomic import atomic_directory, write_json
 from tape.io.checksums import SUMS_NAME, read_sums, write_sums
 from tape.io.lmdb_store import LMDBReader
+from tape.io.output import check_output_directory
 
 DEFAULT_TABLE = Path(__file__).with_name("tape_archives.json")
 _ADVICE = (
@@ -220,6 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         raise ConfigError(f"unknown data set {', '.join(unknown)}; choose from {', '.join(archives)}")
     names = options.datasets or [name for name in archives if name != "pfam"]
+    check_output_directory(options.target, "--target")
     place = DownloadTarget(
         options.base_url or base_url, options.target, options.keep_archives, Retries(options.attempts)
     )

@@ -23,6 +23,7 @@ from scripts.data_sources import PROVENANCE_FILE, Dataset, find_datasets
 from scripts.step_runner import Step, StepRunner, command_line
 from tape.errors import ConfigError, run_cli
 from tape.io.atomic import atomic_write
+from tape.io.output import check_output_directory
 from tape.runtime.cpu import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -364,6 +365,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tasks = list(dict.fromkeys(TASKS.get(name, name) for name in options.tasks))
     size = SIZES[options.size]
     out = options.out.resolve()
+    if not options.dry_run:
+        check_output_directory(out, "--out")
     records = out / RECORDS
     machine = Machine.detect(size.heads, records)
     steps = plan(options.data.resolve(), out, tasks, size, machine)

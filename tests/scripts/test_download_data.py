@@ -279,3 +279,9 @@ def test_an_archive_that_needs_more_than_the_free_disk_space_is_refused(
     assert run("fluorescence") == 1
     assert "fluorescence_train.lmdb' of the archive needs 1,152,921,504,606,846,976" in capsys.readouterr().err
     assert not (tmp_path / "data" / "fluorescence").exists()
+
+
+def test_the_target_is_checked_before_a_download(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(ConfigError, match=r"--target .*taken/data: .*taken is a file"):
+        main(["--target", str(tmp_path / "taken" / "data")])

@@ -134,3 +134,10 @@ def test_all_steps_run_on_user_data(tmp_path, own_data, monkeypatch):
     assert "| stability | proteins: stability | valid (8) | Spearman's rho |" in table
     assert "| one-hot | random weights | pretrained |" in table
     assert StepRunner(steps, out / "steps", quickstart.ROOT, MACHINE.jobs).run() == {}
+
+
+def test_the_output_directory_is_checked_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "taken").touch()
+    monkeypatch.setattr(quickstart.Machine, "detect", lambda *_: pytest.fail("measured first"))
+    with pytest.raises(ConfigError, match=r"--out .*taken/q: .*taken is a file"):
+        quickstart.main(["--out", str(tmp_path / "taken" / "q")])
