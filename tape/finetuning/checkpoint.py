@@ -1,8 +1,9 @@
 """``checkpoint.bin`` of a saved epoch: what a resumed run needs, beside the model, to reproduce an uninterrupted one.
 
 Keys: ``optimizer``, ``scheduler``, ``epoch`` (as in TAPE), ``scaler`` (fp16 only), ``adapter`` (``--lora`` only, see
-:mod:`tape.models.lora`) and ``progress``, the fields of :class:`TrainerState`. Random states are not saved: order,
-masks and dropout of an epoch are functions of (seed, epoch, rank).
+:mod:`tape.models.lora`) and ``progress``, the fields of :class:`TrainerState`. A complete epoch needs no random states:
+order, masks and dropout of an epoch are functions of (seed, epoch, rank). The state of a run that a stop signal
+interrupted inside an epoch has ``partial_epoch``, too, see :mod:`tape.finetuning.partial_epoch`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tape.tokenizers import TAPETokenizer
 
 CHECKPOINT_NAME = "checkpoint.bin"
 FORMAT_VERSION = 1
-STATE_KEYS = ("optimizer", "scheduler", "scaler", "adapter")
+STATE_KEYS = ("optimizer", "scheduler", "scaler", "adapter", "partial_epoch")
 
 
 @dataclass
@@ -75,7 +76,7 @@ def save_epoch(
     Args:
         directory: directory of the epoch; an existing one is replaced.
         model: has an attribute ``config``.
-        training_state: ``optimizer``, ``scheduler`` and, if used, ``scaler`` and ``adapter``.
+        training_state: ``optimizer``, ``scheduler`` and, if used, ``scaler``, ``adapter`` and ``partial_epoch``.
         state: progress of the run.
         tokenizer: vocabulary that the model was trained with.
         provenance: origin of the weights.

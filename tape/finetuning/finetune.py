@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shlex
+import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
 
@@ -16,6 +18,7 @@ from tape.models.model_directory import UNTRAINED, directory_provenance
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext, broadcast_object, run_on_all_ranks
 from tape.runtime.precision import warn_if_slow
+from tape.runtime.stop_signals import StopSignals
 from tape.tasks import TaskType
 from tape.tokenizers import TAPETokenizer
 from tape.version import __version__
@@ -43,6 +46,7 @@ def finetune(config: FinetuneConfig, context: DistributedContext) -> Path:
 
     Raises:
         ProteinLMError: data or model can't be used.
+        SystemExit: a stop signal has interrupted the training, and its state is saved.
     """
     tokenizer = TAPETokenizer(config.model.tokenizer)
     if config.force_save is not None:
@@ -102,23 +106,47 @@ def train_run(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path,
     seed_all(config.loop.seed)
     parts = run_on_all_ranks(lambda: _load(config, tokenizer, context), context)
     run_on_all_ranks(lambda: check_agreement(config, parts.data, parts.source, context), context)
-    resumed_epoch = None
+    resumed = None
     if parts.checkpoint is not None and parts.source is not None:
-        directory, resumed_epoch = parts.source.resolve().parent, parts.checkpoint[1].epoch
+        resumed = parts.source.resolve(), parts.checkpoint[1].epoch
+        directory = resumed[0].parent
     with (
-        open_run_directory(directory, config.output, resumed_epoch, context) as run,
+        StopSignals() as signals,
+        open_run_directory(directory, config.output, resumed, context) as run,
         open_run_logger(config, run, parts.data.train, parts.data_sha256, tokenizer, context) as run_logger,
     ):
         finetuner = Finetuner(
-            parts.model, parts.data, parts.task_type, config.loop, context, run_logger, parts.validation_model
+            parts.model, parts.data, parts.task_type, config.loop, context, run_logger, parts.validation_model, signals
         )
         if parts.checkpoint is not None:
             finetuner.resume(*parts.checkpoint)
-            if run_logger is not None:
-                run_logger.resume_after(finetuner.state, parts.changes)
+            if run_logger is not None and resumed is not None:
+                run_logger.resume_after(resumed[0], finetuner.state, parts.changes)
         _log_start(config, finetuner, run, run_logger)
         finetuner.train()
+        if finetuner.interrupted:
+            _exit_interrupted(config, finetuner, run)
     return run.path
+
+
+def _exit_interrupted(config: FinetuneConfig, finetuner: Finetuner, run: RunDirectory) -> NoReturn:
+    """End the process with code 0 after a stop signal, as pretraining does.
+
+    An exception, because a caller of :func:`tape.main.run_train` would otherwise go on with its next run.
+    """
+    received, state = finetuner.signals.received, finetuner.state
+    name = signal.Signals(received).name if received else "stop signal on another rank"
+    if finetuner.context.is_main:
+        text = "%s: exiting after step %d of %d; resume with: %s"
+        logger.warning(text, name, state.global_step, finetuner.total_steps, _resume_command(config, run))
+    raise SystemExit(0)
+
+
+def _resume_command(config: FinetuneConfig, run: RunDirectory) -> str:
+    """The command that resumes a run; all options that it doesn't name are taken from ``args.json``."""
+    words = ["tape-train", config.model.model_type, config.task, "--from_pretrained", str(run.path)]
+    words += ["--resume_from_checkpoint", *(["--no_cuda"] if config.process.no_cuda else [])]
+    return shlex.join(words)
 
 
 def _load(config: FinetuneConfig, tokenizer: TAPETokenizer, context: DistributedContext) -> _RunParts:

@@ -7,6 +7,7 @@ OUTPUT_DIR/TASK_MODEL_SUFFIX/
     latest.json      the last saved epoch, see tape.io.run_layout
     best.json        the saved epoch with the lowest validation loss
     0/ 1/ ...        a model directory per saved epoch, with checkpoint.bin (see tape.finetuning.checkpoint)
+    step_N/          the same, after step N of a run that a stop signal interrupted, until the next epoch is saved
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from tape.io.run_layout import (
     ARGUMENTS_NAME,
     BEST_NAME,
     LATEST_NAME,
+    STEP_PREFIX,
     is_epoch_file,
     resolve_model_directory,
     write_pointer,
@@ -69,51 +71,67 @@ class RunDirectory:
         if path.is_dir() and any(path.iterdir()):
             if not (path / ARGUMENTS_NAME).is_file():
                 raise ConfigError(f"{path} is not empty and holds no run; choose another name")
-            if not overwrite and any(child.name.isdigit() for child in path.iterdir()):
+            run = cls(path)
+            if not overwrite and (run.saved_after(-1) or run.interrupted_states()):
                 raise ConfigError(
                     f"{path} holds saved epochs already. Choose another --time_or_name or --exp_name, resume it"
                     " with --resume_from_checkpoint, or replace it with --overwrite"
                 )
-            cls(path)._remove_run()
+            run._remove_run()
         with output_errors(path):
             path.mkdir(parents=True, exist_ok=True)
         return cls(path)
 
     @classmethod
-    def resume(cls, path: Path, epoch: int, overwrite: bool = False) -> RunDirectory:
-        """The directory of a run to resume after ``epoch``. Epochs saved after it are dropped only with ``overwrite``.
+    def resume(cls, source: Path, epoch: int, overwrite: bool = False) -> RunDirectory:
+        """The directory of a run to resume. What was saved later is dropped only with ``overwrite``.
 
-        An epoch that ``latest.json`` does not name yet was interrupted while it was saved, and may be dropped.
+        What ``latest.json`` does not name yet was being saved when the run was killed, and may be dropped.
+
+        Args:
+            source: the saved epoch, or the state of an interrupted run, to resume from.
+            epoch: the last complete epoch in it.
+            overwrite: drop what was saved later.
 
         Raises:
-            ConfigError: there are later epochs, and ``overwrite`` is False.
+            ConfigError: something was saved later, and ``overwrite`` is False.
         """
-        run = cls(path)
-        later = run.saved_after(epoch)
-        if later and not overwrite and resolve_model_directory(path, (LATEST_NAME,)) != run.epoch_directory(epoch):
+        path, run = source.parent, cls(source.parent)
+        later = run._saved_later(source, epoch)
+        if later and not overwrite and resolve_model_directory(path, (LATEST_NAME,)) != source:
+            names = ", ".join(directory.name for directory in later)
             raise ConfigError(
-                f"{path}: resuming after epoch {epoch} drops its saved epochs {', '.join(map(str, later))}; give"
+                f"{path}: resuming after epoch {epoch} drops its saved epochs {names}; give"
                 f" --overwrite to drop them, or --from_pretrained {path} to resume after the last of them"
             )
         return run
 
+    def interrupted_states(self) -> list[Path]:
+        """The directories ``step_N``."""
+        return sorted(child for child in self.path.glob(f"{STEP_PREFIX}*") if child.is_dir())
+
+    def _saved_later(self, source: Path, epoch: int) -> list[Path]:
+        """What a run that resumes from ``source`` saves again."""
+        later = [self.epoch_directory(number) for number in self.saved_after(epoch)]
+        return [*later, *(state for state in self.interrupted_states() if state != source)]
+
     def _remove_run(self) -> None:
         """Remove the files of a run except its arguments, which are replaced: they mark it as the directory of one."""
-        saved = self.saved_after(-1)
+        saved = [*map(self.epoch_directory, self.saved_after(-1)), *self.interrupted_states()]
         self._check_epochs(saved)
-        for number in saved:
-            shutil.rmtree(self.epoch_directory(number))
+        for directory in saved:
+            shutil.rmtree(directory)
         for name in (HISTORY_NAME, LATEST_NAME, BEST_NAME, LOG_NAME):
             (self.path / name).unlink(missing_ok=True)
 
-    def _check_epochs(self, numbers: list[int]) -> None:
+    def _check_epochs(self, directories: list[Path]) -> None:
         """Check that saved epochs can be removed: no user has stored other files in one of them.
 
         Raises:
             ConfigError: there are such files.
         """
-        for number in numbers:
-            check_replaceable(self.epoch_directory(number), is_epoch_file, "--overwrite:")
+        for directory in directories:
+            check_replaceable(directory, is_epoch_file, "--overwrite:")
 
     def epoch_directory(self, epoch: int) -> Path:
         return self.path / str(epoch)
@@ -132,42 +150,59 @@ class RunDirectory:
         names = [child.name for child in self.path.iterdir() if child.is_dir() and child.name.isdigit()]
         return sorted(int(name) for name in names if int(name) > epoch)
 
-    def drop_after(self, epoch: int) -> None:
-        """Delete records and saved epochs after ``epoch``, which a resumed run writes again; logs what is dropped."""
-        saved = self.saved_after(epoch)
-        self._check_epochs(saved)
+    def drop_after(self, source: Path, epoch: int) -> None:
+        """Delete records and models saved after ``source``, which a resumed run writes again; logs what is dropped.
+
+        ``latest.json`` names ``source`` before anything is deleted, so that a run that is killed can be resumed.
+
+        Args:
+            source: the saved epoch, or the state of an interrupted run, to resume from.
+            epoch: the last complete epoch in it.
+        """
+        later = self._saved_later(source, epoch)
+        self._check_epochs(later)
         history = self.path / HISTORY_NAME
         records = read_history(self.path) if history.is_file() else []
-        pointers = [self.path / name for name in (BEST_NAME, LATEST_NAME) if (self.path / name).is_file()]
-        later = [pointer for pointer in pointers if _epoch_in(pointer) > epoch]
-        if saved:
-            logger.warning("%s: saved epochs %s are dropped", self.path, ", ".join(map(str, saved)))
+        best = self.path / BEST_NAME
+        drops_best = best.is_file() and _epoch_in(best) > epoch
         kept = [record for record in records if record["epoch"] <= epoch]
+        write_pointer(self.path, LATEST_NAME, epoch, "loss", _validation_loss(kept, epoch), source.name)
+        if later:
+            names = ", ".join(directory.name for directory in later)
+            logger.warning("%s: saved epochs %s are dropped", self.path, names)
         if len(kept) < len(records):
             logger.warning("%s: the last %d records are dropped", history, len(records) - len(kept))
         if history.is_file():
             with atomic_write(history, "w") as stream:
                 stream.writelines(json.dumps(record, sort_keys=True) + "\n" for record in kept)
-        for pointer in later:
-            pointer.unlink()
-        for number in saved:
-            shutil.rmtree(self.epoch_directory(number))
+        if drops_best:
+            best.unlink()
+        for directory in later:
+            shutil.rmtree(directory)
 
-    def write_pointer(self, name: str, epoch: int, metric: str, value: float | None) -> None:
-        """Write ``latest.json`` or ``best.json``, when the epoch's directory is complete."""
-        write_pointer(self.path, name, epoch, metric, value)
+    def remove_interrupted_states(self, kept: Path | None = None) -> None:
+        """Delete the directories ``step_N`` except ``kept``; ``latest.json`` names none of them."""
+        for directory in self.interrupted_states():
+            if directory != kept:
+                shutil.rmtree(directory)
+
+    def write_pointer(
+        self, name: str, epoch: int, metric: str, value: float | None, directory: str | None = None
+    ) -> None:
+        """Write ``latest.json`` or ``best.json``, when the directory is complete (default: the epoch's)."""
+        write_pointer(self.path, name, epoch, metric, value, directory)
 
 
 @contextmanager
 def open_run_directory(
-    path: Path, output: OutputConfig, resumed_epoch: int | None, context: DistributedContext
+    path: Path, output: OutputConfig, resumed: tuple[Path, int] | None, context: DistributedContext
 ) -> Iterator[RunDirectory]:
     """The directory of a run, with ``args.json``, inside the block. Rank 0 locks it, and creates a new one.
 
     Args:
         path: directory of the new run, or of the run to resume.
         output: the run's arguments, and whether saved epochs may be dropped.
-        resumed_epoch: epoch after which the run is resumed; None: a new run.
+        resumed: the model directory inside ``path`` to resume from, and its last complete epoch; None: a new run.
         context: the ranks that train together.
 
     Raises:
@@ -178,10 +213,10 @@ def open_run_directory(
 
         def lock_and_create() -> None:
             stack.enter_context(run_lock(lock_beside(path), path, "choose another --exp_name or --time_or_name"))
-            if resumed_epoch is None:
+            if resumed is None:
                 run = RunDirectory.create(path, output.overwrite)
             else:
-                run = RunDirectory.resume(path, resumed_epoch, output.overwrite)
+                run = RunDirectory.resume(*resumed, output.overwrite)
             run.write_arguments(dict(output.arguments))
 
         run_on_main_rank(lock_and_create, context)
@@ -195,6 +230,14 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         CheckpointError: missing or damaged.
     """
     return read_json_lines(path / HISTORY_NAME, integers=["epoch"])
+
+
+def _validation_loss(records: list[dict[str, Any]], epoch: int) -> Any:
+    """The validation loss in an epoch's record; None without one."""
+    for record in records:
+        if record["epoch"] == epoch and isinstance(record.get("valid"), dict):
+            return record["valid"].get("loss")
+    return None
 
 
 def _epoch_in(pointer: Path) -> int:

@@ -12,7 +12,7 @@ from torch import nn
 
 from tape.datasets.sources import dataset_provenance
 from tape.evaluation.records import finite
-from tape.io.run_layout import BEST_NAME, LATEST_NAME
+from tape.io.run_layout import BEST_NAME, LATEST_NAME, STEP_PREFIX
 from tape.runtime.distributed import DistributedContext
 from tape.runtime.process import log_to_file
 from tape.runtime.tensorboard import TensorBoardWriter
@@ -40,14 +40,15 @@ class RunLogger:
         self._run, self._tokenizer, self._provenance = run, tokenizer, provenance
         self._writer = TensorBoardWriter(log_dir / run.path.name)
 
-    def resume_after(self, state: TrainerState, changes: Iterable[str]) -> None:
-        """Drop what was saved after the resumed epoch, and log what changes.
+    def resume_after(self, source: Path, state: TrainerState, changes: Iterable[str]) -> None:
+        """Drop what was saved after the resumed state, and log what changes.
 
         Args:
+            source: the model directory to resume from.
             state: progress of the resumed run.
             changes: a line for each option that differs from the interrupted run's.
         """
-        self._run.drop_after(state.epoch)
+        self._run.drop_after(source, state.epoch)
         self.write_best(state)
         logger.info("resuming after epoch %d, step %d, in %s", state.epoch, state.global_step, self._run.path)
         for change in changes:
@@ -76,6 +77,21 @@ class RunLogger:
         )
         self._run.write_pointer(LATEST_NAME, state.epoch, "loss", None if loss is None else finite(loss))
         self.write_best(state)
+        self._run.remove_interrupted_states()
+
+    def save_interrupted(self, model: nn.Module, training_state: dict[str, Any], state: TrainerState) -> None:
+        """Save the state of an interrupted run in ``step_N``, then write ``latest.json``."""
+        directory = self._run.path / f"{STEP_PREFIX}{state.global_step}"
+        save_epoch(
+            directory,
+            model,
+            training_state,
+            state,
+            tokenizer=self._tokenizer,
+            provenance={**self._provenance, "epoch": state.epoch, "step": state.global_step},
+        )
+        self._run.write_pointer(LATEST_NAME, state.epoch, "loss", None, directory.name)
+        self._run.remove_interrupted_states(kept=directory)
 
     def write_best(self, state: TrainerState) -> None:
         """Write ``best.json`` for the saved epoch with the lowest validation loss, if any was validated."""

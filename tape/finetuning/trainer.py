@@ -30,16 +30,18 @@ from tape.evaluation.evaluate import batch_shape, evaluate, forward
 from tape.metrics.classes import perplexity
 from tape.models.freezing import set_training_mode
 from tape.models.lora import adapter_state, load_adapter
-from tape.runtime.distributed import DistributedContext, all_reduce_sum, barrier, broadcast_buffers
+from tape.runtime.distributed import DistributedContext, all_gather_lists, all_reduce_sum, barrier, broadcast_buffers
 from tape.runtime.out_of_memory import MemoryRemedies, explain_out_of_memory
 from tape.runtime.precision import autocast, make_scaler
 from tape.runtime.progress import progress_bar
+from tape.runtime.stop_signals import StopSignals
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
 
 from .checkpoint import TrainerState
 from .config import LoopConfig
 from .data import TrainingData
 from .optimizer import make_optimizer
+from .partial_epoch import PartialEpoch, random_state, set_random_state
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class EpochLogger(Protocol):
     def save(
         self, model: nn.Module, training_state: dict[str, Any], state: TrainerState, loss: float | None
     ) -> None: ...
+    def save_interrupted(self, model: nn.Module, training_state: dict[str, Any], state: TrainerState) -> None: ...
 
 
 class RunningMeans:
@@ -82,6 +85,15 @@ class RunningMeans:
         if correct is not None:
             self._has_classes = True
             self._correct += float(correct)
+
+    def sums(self) -> list[float]:
+        """The sums on this rank, from which :meth:`restore` goes on."""
+        return [self._loss, self._correct, self._count, float(self._has_classes)]
+
+    def restore(self, sums: list[float]) -> None:
+        """Set the sums on this rank."""
+        self._loss, self._correct, self._count = (float(value) for value in sums[:3])
+        self._has_classes = bool(sums[3])
 
     def means(self, context: DistributedContext) -> dict[str, float]:
         """Means over the labels of all ranks (bug 18 in docs/compatibility.md); resets the sums."""
@@ -108,6 +120,10 @@ class Finetuner:
         context: the ranks that train together.
         run_logger: stores metrics and models; None on all ranks but 0.
         validation_model: the model for validation, if it is not ``model`` itself.
+        signals: stop signals of this process: at one, all ranks save after the step.
+
+    Attributes:
+        interrupted: whether a stop signal has ended :meth:`train`.
     """
 
     def __init__(
@@ -119,18 +135,22 @@ class Finetuner:
         context: DistributedContext | None = None,
         run_logger: EpochLogger | None = None,
         validation_model: nn.Module | None = None,
+        signals: StopSignals | None = None,
     ) -> None:
         self.model, self.data, self.task_type, self.config = model, data, task_type, config
         self.batch_size = config.batch_size_for(task_type)
         self.validation_model = validation_model or model
         self.context = context or DistributedContext()
         self.run_logger = run_logger
+        self.signals = signals or StopSignals()
+        self.interrupted = False
         self.state = TrainerState()
         self.steps_per_epoch = -(-len(data.indices) // self.batch_size)
         self.total_steps = self.steps_per_epoch * config.num_train_epochs
         self.optimizer, self.schedule = make_optimizer(model, config.optimizer, self.total_steps)
         self.scaler = make_scaler(config.precision, self.context.device)
         self._learning_rate = 0.0
+        self._partial_epoch: PartialEpoch | None = None  # to go on with
         self._parallel = self._data_parallel()
 
     def _data_parallel(self) -> nn.Module:
@@ -173,21 +193,25 @@ class Finetuner:
     # --- the run ----------------------------------------------------------------------------------------------------
 
     def train(self) -> TrainerState:
-        """Train until the last epoch or early stopping; returns the final state."""
+        """Train until the last epoch, early stopping or a stop signal; returns the final state."""
         first = self.state.epoch + 1
         if first >= self.config.num_train_epochs:
             logger.info("all %d epochs are complete; nothing to train", first)
         for epoch in range(first, self.config.num_train_epochs):
             self._run_epoch(epoch)
+            if self.interrupted:
+                break
             if self._patience_exhausted():
                 logger.info("early stopping: no lower validation loss for %d epochs", epoch - self.state.best_epoch)
                 break
         return self.state
 
     def _run_epoch(self, epoch: int) -> None:
-        """Train, validate, log and save."""
-        start = time.monotonic()
-        train = self.train_epoch(epoch)
+        """Train, validate, log and save; at a stop signal, save only."""
+        start = time.monotonic() - (0.0 if self._partial_epoch is None else self._partial_epoch.seconds)
+        train = self.train_epoch(epoch, start)
+        if train is None:
+            return
         broadcast_buffers(self.model, self.context)
         valid = self.validate() if self._is_due(epoch, self.config.eval_freq) else None
         loss = None if valid is None else valid["loss"]
@@ -202,11 +226,21 @@ class Finetuner:
             "valid": valid,
         }
         self._log_epoch(record)
-        if self._save_is_due(epoch, improved):
+        is_saved = self._save_is_due(epoch, improved)
+        if is_saved:
             self._save(loss)
+        if self._stop_requested():
+            self._interrupt(None, is_saved or self._patience_exhausted())
 
-    def train_epoch(self, epoch: int) -> dict[str, float]:
-        """All optimizer steps of an epoch; returns the means over its labels.
+    def train_epoch(self, epoch: int, start: float) -> dict[str, float] | None:
+        """All optimizer steps of an epoch, or those that an interrupted run has not taken.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            start: its start, on ``time.monotonic()``.
+
+        Returns:
+            The means over the labels of the epoch; None: a stop signal was received, and the position is saved.
 
         Raises:
             DataError: no protein has a label.
@@ -216,23 +250,27 @@ class Finetuner:
         if hasattr(self.data.train, "set_epoch"):
             self.data.train.set_epoch(self.config.seed, epoch)
         plan = self._plan(epoch)
-        batches = self._load(plan, seed)
-        since_log, over_epoch = RunningMeans(self.task_type), RunningMeans(self.task_type)
+        means = since_log, over_epoch = RunningMeans(self.task_type), RunningMeans(self.task_type)
+        done = self._restore_partial_epoch(means, seed)
+        batches = self._load(plan[done:], seed)
         set_training_mode(self.model)
         title = f"epoch {epoch + 1}/{self.config.num_train_epochs}"
-        with progress_bar(title, len(plan), "step", disable=not self.context.is_main) as bar:
-            for number, step in enumerate(plan, start=1):
+        with progress_bar(title, len(plan), "step", initial=done, disable=not self.context.is_main) as bar:
+            for number, step in enumerate(plan[done:], start=done + 1):
                 micro_batches = [(micro, next(batches)) for micro in step]
-                norm = self.train_step(micro_batches, (since_log, over_epoch))
+                norm = self.train_step(micro_batches, means)
                 bar.update()
                 if self.state.global_step % self.config.num_log_iter == 0:
                     bar.clear()
                     self._log_step(epoch, number, since_log.means(self.context), norm)
-        means = over_epoch.means(self.context)
-        if not means:
+                if self._stop_requested():
+                    self._interrupt(self._position(number, time.monotonic() - start, means))
+                    return None
+        values = over_epoch.means(self.context)
+        if not values:
             source = getattr(getattr(self.data.train, "data", None), "path", "the training data")
             raise DataError(f"{source}: nothing to learn from: no record has a valid label")
-        return means
+        return values
 
     def _plan(self, epoch: int) -> list[Step]:
         return plan_epoch(
@@ -342,6 +380,64 @@ class Finetuner:
         model, valid = self.validation_model, self.data.valid
         return evaluate(model, valid, self.task_type, inference, self.context, title="validation").values()
 
+    # --- stop signals -----------------------------------------------------------------------------------------------
+
+    def _stop_requested(self) -> bool:
+        """Whether any rank has received a stop signal; called by all ranks together."""
+        (received,) = all_reduce_sum([float(self.signals.received != 0)], self.context)
+        return received > 0
+
+    def _position(self, steps: int, seconds: float, means: tuple[RunningMeans, ...]) -> PartialEpoch:
+        own = {"random": random_state(self.context.device), "means": [mean.sums() for mean in means]}
+        return PartialEpoch(steps, seconds, self._order(), all_gather_lists([own], self.context))
+
+    def _order(self) -> dict[str, int]:
+        proteins = len(self.data.indices)
+        return {"seed": self.config.seed, "batch_size": self.batch_size, "proteins": proteins}
+
+    def _interrupt(self, position: PartialEpoch | None, is_saved: bool = False) -> None:
+        """End the training, and save its state unless that is done.
+
+        Args:
+            position: position inside the epoch; None: the epoch is complete.
+            is_saved: whether the state is saved already.
+        """
+        self.interrupted = True
+        if is_saved:
+            return
+        if self.run_logger is not None:
+            training_state = self.state_dict()
+            if position is not None:
+                training_state["partial_epoch"] = position.as_state()
+            self.run_logger.save_interrupted(self.model, training_state, self.state)
+        barrier(self.context)
+
+    def _restore_partial_epoch(self, means: tuple[RunningMeans, ...], seed: int) -> int:
+        """Go on where the epoch was interrupted; returns the number of its steps that are done."""
+        partial, self._partial_epoch = self._partial_epoch, None
+        if partial is None:
+            return 0
+        if len(partial.ranks) != self.context.world_size:
+            self._restore_on_other_ranks(partial, means, seed)
+            return partial.steps
+        own = partial.ranks[self.context.rank]
+        set_random_state(own["random"], self.context.device)
+        for mean, part in zip(means, own["means"], strict=True):
+            mean.restore(part)
+        return partial.steps
+
+    def _restore_on_other_ranks(self, partial: PartialEpoch, means: tuple[RunningMeans, ...], seed: int) -> None:
+        """The sums of all ranks go on rank 0; the random generators begin new sequences."""
+        logger.warning(
+            "interrupted on %d ranks and resumed on %d: dropout differs from that of an uninterrupted run",
+            len(partial.ranks),
+            self.context.world_size,
+        )
+        seed_all(seed + partial.steps)
+        for number, mean in enumerate(means if self.context.is_main else ()):
+            parts = [rank["means"][number] for rank in partial.ranks]
+            mean.restore([sum(values) for values in zip(*parts, strict=True)])
+
     # --- when to stop and to save -----------------------------------------------------------------------------------
 
     def _patience_exhausted(self) -> bool:
@@ -378,13 +474,15 @@ class Finetuner:
         return state
 
     def resume(self, training_state: dict[str, Any], state: TrainerState) -> None:
-        """Resume after a saved epoch, with the learning rate, weight decay, batch size and length of this run.
+        """Resume after a saved epoch, or inside an interrupted one, with this run's learning rate, weight decay, batch
+        size and length.
 
         Steps are counted in batches of this run's size; otherwise another batch size would put the schedule at a wrong
         step, even past its end (bug 9 in docs/compatibility.md).
 
         Raises:
             CheckpointError: the optimizer's or the adapter's state does not fit the model.
+            ConfigError: the epoch was interrupted, and this run has another order of proteins.
         """
         load_adapter(self.model, training_state.get("adapter"))
         settings = [(group["weight_decay"], group["initial_lr"]) for group in self.optimizer.param_groups]
@@ -398,6 +496,12 @@ class Finetuner:
             self.scaler.load_state_dict(training_state["scaler"])
         self.state = state
         self.state.global_step = (state.epoch + 1) * self.steps_per_epoch
+        if "partial_epoch" in training_state:
+            self._partial_epoch = PartialEpoch.from_state(training_state["partial_epoch"])
+            self._partial_epoch.check_order(self._order())
+            self.state.global_step += self._partial_epoch.steps
+        self.schedule.set_step(max(0, self.state.global_step - 1))
+        self._learning_rate = float(self.schedule.get_last_lr()[0])  # of the last step
         self.schedule.set_step(self.state.global_step)
 
     # --- logging ----------------------------------------------------------------------------------------------------

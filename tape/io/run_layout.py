@@ -1,7 +1,8 @@
 """The name of a run directory, and its pointers ``best.json`` and ``latest.json`` to a saved epoch.
 
 A pointer is an object {"epoch", "directory", "metric", "value"}; ``directory`` is the epoch's model directory inside
-the run.
+the run. Of a run that a stop signal interrupted, ``latest.json`` names the directory ``step_N``, with the state after
+the run's step N; ``epoch`` is then the last complete epoch, or -1.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _EPOCH_FILES = frozenset(
         "vocabulary.json",
     }
 )
+STEP_PREFIX = "step_"  # prefix of the directory of an interrupted run's state
 SEED_PREFIX = "seed_"  # prefix of the runs' directories with --seeds, inside the experiment's directory
 
 
@@ -79,9 +81,20 @@ def is_epoch_file(name: str) -> bool:
     return name in _EPOCH_FILES or is_results_file(name) or _PREDICTIONS.fullmatch(name) is not None
 
 
-def write_pointer(run: Path, name: str, epoch: int, metric: str, value: float | None) -> None:
-    """Write ``best.json`` or ``latest.json``. To be called when the epoch's directory is complete."""
-    write_json(run / name, {"epoch": epoch, "directory": str(epoch), "metric": metric, "value": value})
+def write_pointer(
+    run: Path, name: str, epoch: int, metric: str, value: float | None, directory: str | None = None
+) -> None:
+    """Write ``best.json`` or ``latest.json``. To be called when the directory is complete.
+
+    Args:
+        run: directory of the run.
+        name: name of the pointer.
+        epoch: last complete epoch in the saved model.
+        metric, value: its validation metric.
+        directory: name of the saved model's directory; None: that of the epoch.
+    """
+    content = {"epoch": epoch, "directory": directory or str(epoch), "metric": metric, "value": value}
+    write_json(run / name, content)
 
 
 def resolve_model_directory(path: Path, pointers: tuple[str, ...] = (BEST_NAME, LATEST_NAME)) -> Path:

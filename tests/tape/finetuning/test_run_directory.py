@@ -54,7 +54,7 @@ def test_a_saved_epoch_with_files_of_the_user_is_not_replaced(tmp_path: Path) ->
         RunDirectory.create(run.path, overwrite=True)
     assert run.saved_after(-1) == [0, 1]
     with pytest.raises(ConfigError, match=r"contains notes\.txt"):
-        run.drop_after(0)
+        run.drop_after(run.epoch_directory(0), 0)
 
 
 def test_a_run_killed_before_its_arguments_were_written_does_not_block_its_name(tmp_path: Path) -> None:
@@ -87,9 +87,9 @@ def test_resuming_drops_later_epochs_and_their_history(tmp_path: Path) -> None:
         run.epoch_directory(epoch).mkdir()
         run.write_pointer(LATEST_NAME, epoch, "loss", None)
     run.write_pointer(BEST_NAME, 1, "loss", 0.5)
-    run.drop_after(1)
+    run.drop_after(run.epoch_directory(1), 1)
     assert [record["epoch"] for record in read_history(run.path)] == [0, 1]
-    assert sorted(path.name for path in run.path.iterdir()) == ["0", "1", "best.json", "metrics.jsonl"]
+    assert sorted(path.name for path in run.path.iterdir()) == ["0", "1", "best.json", "latest.json", "metrics.jsonl"]
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl"):
         read_history(tmp_path)
 
@@ -101,7 +101,7 @@ def test_nothing_is_dropped_if_a_pointer_is_damaged(tmp_path: Path) -> None:
         run.epoch_directory(epoch).mkdir()
     (run.path / BEST_NAME).write_text("{")
     with pytest.raises(CheckpointError, match=r"best\.json: not valid JSON"):
-        run.drop_after(0)
+        run.drop_after(run.epoch_directory(0), 0)
     assert len(read_history(run.path)) == 2
     assert run.epoch_directory(1).is_dir()
 
@@ -138,7 +138,7 @@ def test_a_pointer_without_the_number_of_an_epoch_is_named(tmp_path: Path, epoch
     run = RunDirectory.create(tmp_path / "run")
     (run.path / BEST_NAME).write_text(json.dumps({"directory": "1", "epoch": epoch}))
     with pytest.raises(CheckpointError, match=r"best\.json: damaged, 'epoch' must be an integer"):
-        run.drop_after(1)
+        run.drop_after(run.epoch_directory(1), 1)
 
 
 def test_a_record_without_an_epoch_is_named(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_record_without_an_epoch_is_named(tmp_path: Path) -> None:
     run.add_history({"epoch": 0})
     run.add_history({"loss": 1.0})
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl, line 2: epoch must be an integer, not None"):
-        run.drop_after(1)
+        run.drop_after(run.epoch_directory(1), 1)
 
 
 def test_one_of_several_seeds_must_be_selected(tmp_path: Path) -> None:
@@ -164,3 +164,53 @@ def test_damaged_pointers_are_named(tmp_path: Path) -> None:
     (run.path / BEST_NAME).write_text("{}")
     with pytest.raises(CheckpointError, match=r"best\.json: damaged"):
         resolve_model_directory(run.path)
+
+
+def saved_run(path: Path) -> RunDirectory:
+    """A run with epochs 0 and 1, which was interrupted in epoch 2."""
+    run = RunDirectory.create(path)
+    run.write_arguments({})
+    for epoch in range(2):
+        run.add_history({"epoch": epoch, "valid": {"loss": 0.5 - epoch}})
+        run.epoch_directory(epoch).mkdir()
+    (run.path / "step_7").mkdir()
+    run.write_pointer(LATEST_NAME, 1, "loss", None, "step_7")
+    return run
+
+
+def test_a_resumed_run_that_is_killed_while_it_drops_epochs_can_be_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``latest.json`` names the resumed epoch before anything is deleted."""
+    run = saved_run(tmp_path / "run")
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.drop_after(run.epoch_directory(0), 0)
+    assert resolve_model_directory(run.path, (LATEST_NAME,)) == run.epoch_directory(0)
+    assert json.loads((run.path / LATEST_NAME).read_text())["value"] == 0.5
+    RunDirectory.resume(run.epoch_directory(0), 0)  # what remains of the later epochs is dropped without --overwrite
+
+
+def test_the_state_of_an_interrupted_run_is_dropped_only_with_overwrite(tmp_path: Path) -> None:
+    run = saved_run(tmp_path / "run")
+    with pytest.raises(ConfigError, match="resuming after epoch 1 drops its saved epochs step_7"):
+        RunDirectory.resume(run.epoch_directory(1), 1)
+    RunDirectory.resume(run.path / "step_7", 1)
+    run.drop_after(run.path / "step_7", 1)
+    assert (run.path / "step_7").is_dir()
+    RunDirectory.resume(run.epoch_directory(1), 1, overwrite=True).drop_after(run.epoch_directory(1), 1)
+    assert not (run.path / "step_7").exists()
+
+
+def test_a_run_with_the_state_of_an_interrupted_epoch_is_not_replaced(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    run.write_arguments({})
+    (run.path / "step_3").mkdir()
+    with pytest.raises(ConfigError, match="holds saved epochs already"):
+        RunDirectory.create(run.path)
+    RunDirectory.create(run.path, overwrite=True)
+    assert [path.name for path in run.path.iterdir()] == ["args.json"]
