@@ -3,14 +3,14 @@
 The layout is that of tape-proteins: an LMDB directory with ``data.mdb``, in which ``b"num_examples"`` is the pickled
 number of records, and ``b"0"``, ``b"1"``, ... are the records, pickled dicts. :func:`pickle.loads` would execute
 arbitrary code from a downloaded file, so everything is read with
-:func:`~tape.io.restricted_pickle.restricted_loads`.
+:func:`~tape.io.restricted_pickle.restricted_loads`; damaged pages would crash the LMDB library, so the file is read
+with :mod:`~tape.io.lmdb_pages`.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 from tape.errors import DataError, quoted
 
 from .atomic import atomic_directory
+from .lmdb_pages import LMDBFile
 from .output import output_errors
 from .restricted_pickle import restricted_loads
 
@@ -95,72 +96,18 @@ def _put_batch(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) 
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-def _data_file(path: Path) -> Path:
-    """The data file: ``data.mdb`` of a directory, or the path itself for stores with ``subdir=False``."""
-    return path / "data.mdb" if path.is_dir() else path
-
-
-class _Handle:
-    """One open LMDB environment of this process.
-
-    LMDB allows a process to open a file only once, so all readers of a file share one handle. After a fork, the child
-    opens the file again, because it must not use the parent's memory map.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._open()
-
-    def _open(self) -> None:
-        file = _data_file(self.path)
-        options = {"subdir": self.path.is_dir(), "readonly": True, "lock": False, "readahead": False, "meminit": False}
-        if file.stat().st_size == 0:
-            raise DataError(f"{file}: empty file")
-        try:
-            self.environment = lmdb.open(str(self.path), **options)
-        except lmdb.Error as error:
-            raise DataError(f"{self.path}: not a readable LMDB file ({error})") from error
-        self.process = os.getpid()
-        needed = (self.environment.info()["last_pgno"] + 1) * self.environment.stat()["psize"]
-        if file.stat().st_size < needed:  # the file is memory-mapped: reading beyond its end kills the process
-            self.environment.close()
-            raise DataError(
-                f"{file}: truncated: it has {file.stat().st_size} bytes, but {needed} according to its header"
-            )
-
-    def get(self, key: bytes) -> bytes | None:
-        if self.process != os.getpid():
-            self.environment.close()  # the child's copy only
-            self._open()
-        try:
-            with self.environment.begin() as transaction:
-                value: bytes | None = transaction.get(key)
-                return value
-        except lmdb.Error as error:
-            raise DataError(f"{self.path}: damaged LMDB file at key {key.decode()!r} ({error})") from error
-
-
-# Module-level because of LMDB's restriction, see _Handle. Weak, so that the last reader of a file closes it.
-_open_handles: weakref.WeakValueDictionary[tuple[int, int], _Handle] = weakref.WeakValueDictionary()
-
-
-def _shared_handle(path: Path) -> _Handle:
-    """The handle for the file at ``path``, which is identified by device and inode, as it may be linked or renamed."""
+def _open_file(path: Path) -> LMDBFile:
+    """Open ``data.mdb`` of a directory, or the path itself for stores with ``subdir=False``."""
     try:
-        status = _data_file(path).stat()
+        return LMDBFile(path / "data.mdb" if path.is_dir() else path)
     except OSError as error:
         raise DataError(f"{path}: no LMDB store ({error.strerror})") from error
-    key = (status.st_dev, status.st_ino)
-    handle = _open_handles.get(key)
-    if handle is None:
-        handle = _open_handles[key] = _Handle(path)
-    return handle
 
 
 class LMDBReader:
     """Read-only sequence of the records of a TAPE LMDB file.
 
-    A forked or spawned process opens the file again, so readers can be passed to worker processes.
+    Readers can be passed to worker processes, forked or spawned.
 
     Args:
         path: the LMDB directory (or the file, for stores without a directory).
@@ -171,7 +118,7 @@ class LMDBReader:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._handle: _Handle | None = None
+        self._file: LMDBFile | None = None
         self._length: int | None = None
         self._length = len(self)  # so that a wrong path or file raises here, not during an epoch
 
@@ -203,7 +150,7 @@ class LMDBReader:
 
     def close(self) -> None:
         """Release the file; the next access opens it again."""
-        self._handle = None
+        self._file = None
 
     def __enter__(self) -> LMDBReader:
         return self
@@ -215,9 +162,9 @@ class LMDBReader:
         return partial(LMDBReader, self.path), ()
 
     def _get(self, key: bytes, where: str) -> bytes:
-        if self._handle is None:
-            self._handle = _shared_handle(self.path)
-        value = self._handle.get(key)
+        if self._file is None:
+            self._file = _open_file(self.path)
+        value = self._file.get(key)
         if value is None:
             raise DataError(f"{where}: missing from the file")
         return value
