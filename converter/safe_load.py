@@ -13,9 +13,8 @@ from typing import Any
 from tape.io.restricted_pickle import PickleTypes, constructors, refuse_arguments
 from tape.models.torch_files import TORCH_TYPES, load_torch_file
 
-# Megatron-LM classes with instances in checkpoints: the loss scaler of fp16 training (2019 and 2020); in the arguments
-# the model type (since 2021), the attention kernel and CUDA graphs (since core 0.11); the rerun state machine (core
-# 0.10).
+# Megatron-LM classes with instances in checkpoints: the loss scaler of fp16 training (2019 and 2020); the model type in
+# the arguments (since 2021), attention kernel and CUDA graphs there (core 0.11); the rerun state machine (core 0.10).
 _PLACEHOLDER_CLASSES = (
     "fp16.loss_scaler.LossScaler",
     "fp16.loss_scaler.DynamicLossScaler",
