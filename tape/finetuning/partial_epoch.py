@@ -26,7 +26,7 @@ class PartialEpoch:
         seconds: time that they took.
         order: what the order of the proteins depends on: ``seed``, ``batch_size``, and ``proteins``, their number.
         ranks: per rank, ``random``: see :func:`random_state`, and ``means``: see
-            :meth:`tape.finetuning.trainer.RunningMeans.sums`.
+            :meth:`tape.finetuning.running_means.RunningMeans.sums`.
     """
 
     steps: int

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tape.datasets.batching import MicroBatchPlan, Step, plan_epoch
@@ -27,7 +27,6 @@ from tape.datasets.loading import load_batches, worker_count
 from tape.errors import CheckpointError, DataError, ProteinLMError
 from tape.evaluation.config import InferenceConfig
 from tape.evaluation.evaluate import batch_shape, evaluate, forward
-from tape.metrics.classes import perplexity
 from tape.models.freezing import set_training_mode
 from tape.models.lora import adapter_state, load_adapter
 from tape.runtime.distributed import DistributedContext, all_gather_lists, all_reduce_sum, barrier, broadcast_buffers
@@ -42,6 +41,7 @@ from .config import LoopConfig
 from .data import TrainingData
 from .optimizer import make_optimizer
 from .partial_epoch import PartialEpoch, random_state, set_random_state
+from .running_means import RunningMeans
 
 logger = logging.getLogger(__name__)
 
@@ -68,45 +68,6 @@ class EpochLogger(Protocol):
         self, model: nn.Module, training_state: dict[str, Any], state: TrainerState, loss: float | None
     ) -> None: ...
     def save_interrupted(self, model: nn.Module, training_state: dict[str, Any], state: TrainerState) -> None: ...
-
-
-class RunningMeans:
-    """Means over labels of loss and accuracy, between two log lines or over an epoch."""
-
-    def __init__(self, task_type: TaskType) -> None:
-        self._task_type = task_type
-        self._loss = self._correct = self._count = 0.0
-        self._has_classes = False
-
-    def add(self, loss: float, correct: Tensor | None, count: int) -> None:
-        """Add a micro-batch: its mean loss, its number of correct labels (None: no classes) and of labels."""
-        self._loss += loss * count
-        self._count += count
-        if correct is not None:
-            self._has_classes = True
-            self._correct += float(correct)
-
-    def sums(self) -> list[float]:
-        """The sums on this rank, from which :meth:`restore` goes on."""
-        return [self._loss, self._correct, self._count, float(self._has_classes)]
-
-    def restore(self, sums: list[float]) -> None:
-        """Set the sums on this rank."""
-        self._loss, self._correct, self._count = (float(value) for value in sums[:3])
-        self._has_classes = bool(sums[3])
-
-    def means(self, context: DistributedContext) -> dict[str, float]:
-        """Means over the labels of all ranks (bug 18 in docs/compatibility.md); resets the sums."""
-        loss, correct, count = all_reduce_sum([self._loss, self._correct, self._count], context)
-        self._loss = self._correct = self._count = 0.0
-        if count == 0:
-            return {}
-        values = {"loss": loss / count}
-        if self._has_classes:
-            values["accuracy"] = correct / count
-        if self._task_type in (TaskType.MASKED_LM, TaskType.LANGUAGE_MODEL):
-            values["perplexity"] = perplexity(values["loss"])
-        return values
 
 
 class Finetuner:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import signal
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,108 +14,11 @@ from torch import Tensor, nn
 from tape.errors import CheckpointError, ConfigError, DataError, ProteinLMError
 from tape.finetuning.checkpoint import TrainerState
 from tape.finetuning.config import AdamWConfig, LoopConfig
-from tape.finetuning.data import TrainingData
-from tape.finetuning.trainer import Finetuner, RunningMeans, epoch_seed
+from tape.finetuning.running_means import RunningMeans
+from tape.finetuning.trainer import Finetuner, epoch_seed
 from tape.runtime.distributed import DistributedContext
 from tape.tasks import TaskType
-
-
-class Rows:
-    """Proteins of unequal length with one class per residue: class 1 where the token is odd."""
-
-    def __init__(self, count: int = 12, seed: int = 0, unlabeled: Sequence[int] = ()) -> None:
-        rng = np.random.default_rng(seed)
-        self.ids = [rng.integers(5, 30, int(rng.integers(4, 12))) for _ in range(count)]
-        self.labels = [np.where(np.isin(i, unlabeled), -1, ids % 2) for i, ids in enumerate(self.ids)]
-        self.epochs: list[tuple[int, int]] = []
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def set_epoch(self, seed: int, epoch: int) -> None:
-        self.epochs.append((seed, epoch))
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.ids[index], self.labels[index]
-
-    def collate_fn(self, batch: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Tensor]:
-        def pad(arrays: Sequence[np.ndarray], value: int) -> Tensor:
-            return nn.utils.rnn.pad_sequence([torch.from_numpy(a) for a in arrays], True, value)
-
-        ids, labels = zip(*batch, strict=True)
-        mask = pad([np.ones_like(i) for i in ids], 0)
-        return {"input_ids": pad(ids, 0), "input_mask": mask, "targets": pad(labels, -1)}
-
-
-class Tagger(nn.Module):
-    """Embedding, optional dropout, linear layer; the loss is the mean cross entropy over labels, nan without labels."""
-
-    def __init__(self, dropout: float = 0.0) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.embedding = nn.Embedding(30, 8)
-        self.dropout = nn.Dropout(dropout)
-        self.out = nn.Linear(8, 2)
-
-    def forward(self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None) -> Any:
-        logits = self.out(self.dropout(self.embedding(input_ids)))
-        if targets is None:
-            return (logits,)
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
-        return (loss, {}), logits
-
-
-class Recorded:
-    """A run logger that keeps everything in memory."""
-
-    def __init__(self) -> None:
-        self.epochs: list[dict[str, Any]] = []
-        self.logged: list[tuple[str, int, dict[str, float]]] = []
-        self.saved: dict[int, tuple[dict[str, Tensor], dict[str, Any], TrainerState]] = {}
-
-    def log_scalars(self, group: str, values: dict[str, float], step: int) -> None:
-        self.logged.append((group, step, values))
-
-    def log_epoch(self, record: dict[str, Any]) -> None:
-        self.epochs.append(record)
-
-    def save(
-        self, model: nn.Module, training_state: dict[str, Any], progress: TrainerState, loss: float | None
-    ) -> None:
-        state = copy.deepcopy((model.state_dict(), training_state, progress))
-        self.saved[progress.epoch] = state
-
-    def save_interrupted(self, model: nn.Module, training_state: dict[str, Any], progress: TrainerState) -> None:
-        self.interrupted = copy.deepcopy((model.state_dict(), training_state, progress))
-
-
-def make_trainer(
-    model: nn.Module | None = None,
-    rows: Rows | None = None,
-    valid: Any = None,
-    recorder: Any = None,
-    signals: Any = None,
-    **options: Any,
-) -> Finetuner:
-    rows = rows or Rows()
-    lengths = np.array([len(ids) for ids in rows.ids])
-    options = {"batch_size": 5, "num_train_epochs": 2, "eval_freq": 1 if valid else 0, **options}
-    optimizer = options.pop("optimizer", AdamWConfig(learning_rate=0.05, warmup_steps=0))
-    config = LoopConfig(optimizer=optimizer, **options)
-    data = TrainingData(rows, lengths, np.arange(len(rows)), valid)
-    return Finetuner(model or Tagger(), data, TaskType.RESIDUE_CLASS, config, run_logger=recorder, signals=signals)
-
-
-@dataclass
-class SignalAtLook:
-    """A stop signal that is received before the ``number``-th look; there is one after each step and each epoch."""
-
-    number: int
-
-    @property
-    def received(self) -> int:
-        self.number -= 1
-        return signal.SIGTERM if self.number <= 0 else 0
+from tests.support.small_finetuner import Recorded, Rows, Tagger, make_trainer
 
 
 def final_weights(**options: Any) -> Tensor:
@@ -298,59 +198,6 @@ def test_resuming_is_exact_with_dropout() -> None:
     assert whole.saved[3][2] == rest.saved[3][2]
     without_time = [{k: v for k, v in record.items() if k != "seconds"} for record in whole.epochs[2:]]
     assert [{k: v for k, v in record.items() if k != "seconds"} for record in rest.epochs] == without_time
-
-
-@pytest.mark.parametrize("look", range(1, 13))
-def test_a_run_that_a_signal_interrupted_resumes_exactly(look: int) -> None:
-    """Three steps and the end of the epoch are looks 1 to 4, 5 to 8 and 9 to 12."""
-    options: dict[str, Any] = {"num_train_epochs": 3, "num_log_iter": 2, "valid": Rows(6, seed=1), "patience": 9}
-    straight, first, second = Recorded(), Recorded(), Recorded()
-    uninterrupted = make_trainer(Tagger(dropout=0.3), recorder=straight, **options)
-    uninterrupted.train()
-    trainer = make_trainer(Tagger(dropout=0.3), recorder=first, signals=SignalAtLook(look), save_freq=9, **options)
-    trainer.train()
-    assert trainer.interrupted
-    assert trainer.state.global_step == look - look // 4
-    if look == 12:  # the last epoch is saved in any case
-        assert 2 in first.saved
-        return
-    weights, training_state, progress = first.interrupted
-    model = Tagger(dropout=0.3)
-    model.load_state_dict(weights)
-    resumed = make_trainer(model, recorder=second, **options)
-    resumed.resume(training_state, progress)
-    torch.manual_seed(99)
-    resumed.train()
-    assert not resumed.interrupted
-    for key, value in uninterrupted.model.state_dict().items():
-        assert torch.equal(value, resumed.model.state_dict()[key])
-    records = [
-        [{**record, "seconds": 0} for record in epochs] for epochs in (straight.epochs, first.epochs + second.epochs)
-    ]
-    assert records[0] == records[1]
-    assert straight.logged == first.logged + second.logged
-
-
-def test_an_interrupted_epoch_needs_the_same_order_of_proteins() -> None:
-    recorder = Recorded()
-    make_trainer(recorder=recorder, signals=SignalAtLook(2)).train()
-    _, training_state, progress = recorder.interrupted
-    with pytest.raises(ConfigError, match="interrupted after 2 steps of an epoch, in which --batch_size was 5, not 4"):
-        make_trainer(batch_size=4).resume(copy.deepcopy(training_state), copy.deepcopy(progress))
-    with pytest.raises(ConfigError, match="the number of training proteins was 12, not 10"):
-        make_trainer(rows=Rows(10)).resume(copy.deepcopy(training_state), copy.deepcopy(progress))
-    make_trainer(num_train_epochs=7).resume(training_state, progress)
-
-
-@pytest.mark.parametrize(
-    "value", [None, 3, {}, {"steps": -1, "seconds": 0.0, "order": {}, "ranks": []}, {"steps": 1, "other": 2}]
-)
-def test_a_damaged_position_is_refused(value: Any) -> None:
-    recorder = Recorded()
-    make_trainer(recorder=recorder, signals=SignalAtLook(2)).train()
-    _, training_state, progress = recorder.interrupted
-    with pytest.raises(CheckpointError, match="damaged: 'partial_epoch' must be the position in an epoch"):
-        make_trainer().resume({**training_state, "partial_epoch": value}, progress)
 
 
 def test_a_finished_run_can_be_extended() -> None:
