@@ -14,6 +14,7 @@ TARGET/downloads/SHA256SUMS, and later downloads must have the same sum.
 from __future__ import annotations
 
 import argparse
+import errno
 import gzip
 import hashlib
 import json
@@ -44,6 +45,8 @@ _ADVICE = (
     "pass it with --base-url"
 )
 _BLOCK_BYTES = 1 << 20
+# a name is too long, or one member is both a file and a folder
+_IMPOSSIBLE_NAMES = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,10 @@ def _unpack(tarball: Path, folder: str, target: Path) -> None:
                 pass
     except (EOFError, ValueError, OverflowError, tarfile.TarError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"truncated or damaged ({error})") from error
+    except OSError as error:
+        if error.errno in _IMPOSSIBLE_NAMES:
+            raise DataError(f"it contains a name that no file can have ({error.strerror})") from error
+        raise
 
 
 def _reading_bar(raw: BinaryIO, tarball: Path) -> Any:

@@ -58,8 +58,17 @@ def cache_directory() -> Path:
 
 
 def is_remote(source: str | os.PathLike[str]) -> bool:
-    """Whether ``source`` is a published model's name or an address, not a path."""
-    return isinstance(source, str) and (source in PUBLISHED_MODELS or urlsplit(source).scheme in _SCHEMES)
+    """Whether ``source`` is a published model's name or an address, not a path.
+
+    Raises:
+        ConfigError: it is an address with an invalid host.
+    """
+    if not isinstance(source, str):
+        return False
+    try:
+        return source in PUBLISHED_MODELS or urlsplit(source).scheme in _SCHEMES
+    except ValueError as error:
+        raise ConfigError(f"{source}: not an address ({error})") from error
 
 
 def local_model(
@@ -78,11 +87,13 @@ def local_model(
 
     Raises:
         DataError: the address does not exist, the transfer fails, or the server sends something else.
-        ConfigError: an ``s3://`` address, and boto3 is not installed.
+        ConfigError: the address has no host, or boto3 is not installed for one with ``s3://``.
     """
     if not is_remote(source):
         return Path(source)
     address = str(source)
+    if address not in PUBLISHED_MODELS and not urlsplit(address).netloc:
+        raise ConfigError(f"{address}: an address must have the form https://HOST/PATH or s3://BUCKET/KEY")
     directory = Path(cache_dir or cache_directory()) / _directory_name(address)
     directory.mkdir(parents=True, exist_ok=True)
     with _locked(directory):

@@ -285,3 +285,21 @@ def test_the_target_is_checked_before_a_download(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     with pytest.raises(ConfigError, match=r"--target .*taken/data: .*taken is a file"):
         main(["--target", str(tmp_path / "taken" / "data")])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["fluorescence/x", "fluorescence/x/y"], ["fluorescence/x/y", "fluorescence/x"], ["fluorescence/" + 300 * "n"]],
+    ids=["below a file", "in place of a folder", "too long"],
+)
+def test_impossible_names_in_an_archive_are_refused(
+    run: Run, site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str], names: list[str]
+) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name in names:
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    site.files["fluorescence.tar.gz"] = buffer.getvalue()
+    assert run("fluorescence") == 1
+    assert "fluorescence.tar.gz: it contains a name that no file can have" in capsys.readouterr().err
+    assert not list((tmp_path / "data").glob("*fluorescence*"))

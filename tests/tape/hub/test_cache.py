@@ -205,6 +205,19 @@ def test_s3_without_boto3_names_the_extra_to_install(cache: Path, monkeypatch: p
         split_uri("s3://lab")
 
 
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("http://[::1", r"http://\[::1: not an address"),
+        ("http:///x", "http:///x: an address must have the form"),
+        ("s3://", "s3://: an address must have the form"),
+    ],
+)
+def test_addresses_without_a_host_are_refused(cache: Path, address: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        local_model(address)
+
+
 # --- S3 ---------------------------------------------------------------------------------------------------------------
 
 
