@@ -216,8 +216,9 @@ def inject_full_disks(command: Command, options: argparse.Namespace) -> Tally:
     for _ in range(options.trials):
         share = chance.uniform(0, 0.95)
         shutil.rmtree(out)
-        with _SmallDisk(out, int(share * total)) as disk:
+        with _SmallDisk(out) as disk:
             command.prepare(out)
+            disk.limit(int(share * total))
             run = _Run(command.words(out), None if disk.is_mounted else int(share * largest))
             if run.wait() == 0:
                 tally.finished += 1
@@ -241,13 +242,18 @@ def _is_one_line(output: str) -> bool:
 class _SmallDisk:
     """A tmpfs at a directory inside the block, if it can be mounted; otherwise the directory as it is."""
 
-    def __init__(self, folder: Path, size: int) -> None:
-        self._folder, self._size, self.is_mounted = folder, size, False
+    def __init__(self, folder: Path) -> None:
+        self._folder, self.is_mounted = folder, False
 
     def __enter__(self) -> _SmallDisk:
         self._folder.mkdir()
-        self.is_mounted = shutil.which("mount") is not None and self._mount(f"size={max(4096, self._size)}")
+        self.is_mounted = shutil.which("mount") is not None and self._mount("size=1g")
         return self
+
+    def limit(self, size: int) -> None:
+        """Leave space for so many bytes beside the present content."""
+        if self.is_mounted:
+            self._mount(f"remount,size={shutil.disk_usage(self._folder).used + max(4096, size)}")
 
     def enlarge(self) -> None:
         """Give the disk enough space."""
