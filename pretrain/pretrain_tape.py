@@ -28,9 +28,9 @@ from pretrain.data.verification import CorpusVerification
 from pretrain.monitor import LostRankError, watched
 from pretrain.parallel import choose_backend, open_control_group, open_parallel_context
 from pretrain.resume import plan_start
-from pretrain.train.agreement import check_agreement
 from pretrain.train.evaluation import open_evaluations
 from pretrain.train.nonfinite import NonFiniteSteps
+from pretrain.train.rank_consistency import check_rank_consistency
 from pretrain.train.stop_conditions import StopConditions
 from pretrain.train.trainer import RunServices
 from tape.errors import ProteinLMError, run_cli
@@ -83,7 +83,7 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
         stack.enter_context(watched(context, launch, control_group, config.parallel.hang_timeout))
         with trace.span("open corpora and checkpoint", trace.SpanTimeout.COLLECTIVE):
             stack.enter_context(build.save_lock(config, context))
-            check_agreement(config.given, config.data, config.checkpoint, control_group)
+            check_rank_consistency(config.given, config.data, config.checkpoint, control_group)
             splits = open_splits(config.data, config.samples)
             start = plan_start(config, splits.train, control_group)
             config = start.config

@@ -23,12 +23,12 @@ from tape.tasks import TaskType
 from tape.tokenizers import TAPETokenizer
 from tape.version import __version__
 
-from .agreement import check_agreement
 from .checkpoint import TrainerState, load_training_state, save_epoch
 from .config import FinetuneConfig
 from .data import TrainingData, data_digests, fit_training_data, load_training_data
 from .model import build_model, build_trained_model
 from .optimizer import untrained_state
+from .rank_consistency import check_rank_consistency
 from .resume import check_data, initial_weights
 from .run_directory import RunDirectory, open_run_directory
 from .run_logger import RunLogger, open_run_logger
@@ -105,7 +105,7 @@ def train_run(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path,
     """Build data, model and trainer, and train; returns the run's directory (of a resumed run, its own)."""
     seed_all(config.loop.seed)
     parts = run_on_all_ranks(lambda: _load(config, tokenizer, context), context)
-    run_on_all_ranks(lambda: check_agreement(config, parts.data, parts.source, context), context)
+    run_on_all_ranks(lambda: check_rank_consistency(config, parts.data, parts.source, context), context)
     resumed = None
     if parts.checkpoint is not None and parts.source is not None:
         resumed = parts.source.resolve(), parts.checkpoint[1].epoch

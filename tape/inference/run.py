@@ -18,8 +18,8 @@ from tape.evaluation.long_proteins import fit_long_proteins
 from tape.evaluation.results import data_hash, model_hash
 from tape.io.text_files import display_name, is_stream
 from tape.registry import registry
-from tape.runtime.agreement import check_shared_directory
 from tape.runtime.distributed import DistributedContext, all_gather_lists, run_on_all_ranks, run_on_main_rank
+from tape.runtime.rank_consistency import check_shared_directory
 from tape.runtime.run_lock import lock_beside, run_lock
 from tape.tasks import TaskType
 

@@ -1,4 +1,4 @@
-"""What the ranks of a run must agree on before training: options, data, weights, and the directory to write to."""
+"""What the ranks of a run must see alike before training: options, data, weights, and the directory to write to."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from tape.io.sampled_digest import describe_file
 from tape.models.model_directory import BIN_NAME, SAFETENSORS_NAME
-from tape.runtime.agreement import Observation, check_observations, check_shared_directory
 from tape.runtime.distributed import DistributedContext, all_gather_lists
+from tape.runtime.rank_consistency import Observation, check_observations, check_shared_directory
 
 from .checkpoint import CHECKPOINT_NAME
 from .config import FinetuneConfig
@@ -21,7 +21,7 @@ _LOCAL_OPTIONS = frozenset(
 )
 
 
-def check_agreement(
+def check_rank_consistency(
     config: FinetuneConfig, data: TrainingData, source: Path | None, context: DistributedContext
 ) -> None:
     """Compare options, data and weights of all ranks, and try the directory; called by all ranks together.

@@ -1,4 +1,4 @@
-"""What the ranks of a run must agree on before anything is trained: options, corpora, checkpoint and ``--save``.
+"""What the ranks of a run must see alike before anything is trained: options, corpora, checkpoint and ``--save``.
 
 Each rank reads its own disk and command line. Ranks that read different corpora or resume from different checkpoints
 would train on something that is neither, or wait for each other forever.
@@ -15,7 +15,7 @@ from pretrain.data.corpus import describe_corpus_files
 from pretrain.data.splits import DataConfig
 from pretrain.parallel import ControlGroup
 from tape.io.sampled_digest import describe_file
-from tape.runtime.agreement import Observation, check_observations, check_shared_directory
+from tape.runtime.rank_consistency import Observation, check_observations, check_shared_directory
 
 # Options that may have different values on different hosts, as long as all of them are given, or none.
 _LOCAL_OPTIONS = frozenset(
@@ -33,7 +33,7 @@ _LOCAL_OPTIONS = frozenset(
 )
 
 
-def check_agreement(
+def check_rank_consistency(
     given: Mapping[str, Any], data: DataConfig, checkpoint: CheckpointConfig, control_group: ControlGroup
 ) -> None:
     """Compare options, corpora and checkpoint of all ranks, and try ``--save``; called by all ranks together.

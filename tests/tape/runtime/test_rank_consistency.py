@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tape.errors import ConfigError
-from tape.runtime import agreement
-from tape.runtime.agreement import Gather, Observation, check_observations, check_shared_directory
+from tape.runtime import rank_consistency
+from tape.runtime.rank_consistency import Gather, Observation, check_observations, check_shared_directory
 
 
 def on_ranks(action: Callable[[int, Gather], None], world: int) -> list[str]:
@@ -38,7 +38,7 @@ def on_ranks(action: Callable[[int, Gather], None], world: int) -> list[str]:
 
 
 def errors_of(seen: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(agreement.socket, "gethostname", lambda: "node1")
+    monkeypatch.setattr(rank_consistency.socket, "gethostname", lambda: "node1")
     return on_ranks(
         lambda rank, gather: check_observations([Observation("--load X", seen[rank], "Share X")], gather), len(seen)
     )
@@ -84,7 +84,7 @@ def test_a_shared_directory_is_left_as_it_was(tmp_path: Path) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agreement, "_CACHE_SECONDS", 0.1)
+    monkeypatch.setattr(rank_consistency, "_CACHE_SECONDS", 0.1)
 
 
 @pytest.mark.usefixtures("quick")
@@ -109,6 +109,6 @@ def test_a_directory_that_a_rank_does_not_have_is_found(tmp_path: Path) -> None:
 def test_a_file_that_appears_late_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on NFS."""
     attempts = iter(range(100))
-    can_open = agreement._can_open
-    monkeypatch.setattr(agreement, "_can_open", lambda path: next(attempts) > 3 and can_open(path))
+    can_open = rank_consistency._can_open
+    monkeypatch.setattr(rank_consistency, "_can_open", lambda path: next(attempts) > 3 and can_open(path))
     assert check_directories([tmp_path] * 2) == ["", ""]
