@@ -156,11 +156,11 @@ def check_address(environment: Mapping[str, str]) -> None:
         ConfigError: the first is not a host, or the second not the number of a port.
     """
     address = environment.get("MASTER_ADDR", "")
-    parts = urlsplit(address if "://" in address else f"//{address}")
-    is_ipv6 = address.count(":") > 1 and "://" not in address
-    if not is_ipv6 and (":" in address or "/" in address):
-        port = f", and the port as MASTER_PORT={parts.netloc.rpartition(':')[2]}" if ":" in parts.netloc else ""
-        host = parts.hostname or "<host of rank 0>"
+    is_ipv6 = address.count(":") > 1 and not any(character in address for character in "/[]")
+    if not is_ipv6 and any(character in address for character in ":/[]"):
+        match = re.fullmatch(r"(?:\w+://)?(?:\[([^\[\]]+)\]|([^:/\[\]]+))(?::(\d+))?/?", address)
+        host = (match[1] or match[2]) if match else "<host of rank 0>"
+        port = f", and the port as MASTER_PORT={match[3]}" if match and match[3] else ""
         raise ConfigError(
             f"MASTER_ADDR={address} is not a host: give its name or address alone, MASTER_ADDR={host}{port}"
         )
@@ -172,7 +172,7 @@ def _refuse_unread(environment: Mapping[str, str], sizes: tuple[str, ...], ranks
     """Refuse variables that state more than one process; the caller takes this one for a single process."""
     for names, least in ((sizes, 2), (ranks, 1)):
         for name in names:
-            if environment.get(name, "").isdigit() and int(environment[name]) >= least:
+            if environment.get(name) and _number(environment, name) >= least:
                 raise ConfigError(
                     f"{name}={environment[name]} is set, so this is one of several processes, but the variables of "
                     "torchrun, OpenMPI, Slurm, Flux or PMI are incomplete: start with torchrun, or export RANK, "
@@ -189,6 +189,8 @@ def _from_torchrun(environment: Mapping[str, str], default_local_rank: int = 0) 
 
 def _from_variables(environment: Mapping[str, str], variables: _Variables) -> Launch:
     world = _number(environment, variables.world_size)
+    if world == 1 and "MASTER_ADDR" not in environment:
+        return Launch(_number(environment, variables.rank), launcher=variables.launcher)  # which needs no address
     local_size = _first_number(environment, variables.local_size)
     one_machine = local_size == world or environment.get("FLUX_JOB_NNODES") == "1"
     address = environment.get("MASTER_ADDR") or ("127.0.0.1" if one_machine else None)
@@ -241,7 +243,8 @@ def _from_slurm(environment: Mapping[str, str]) -> Launch:
 
 def _init_method(environment: Mapping[str, str], address: str, port: int) -> str:
     check_address(environment)
-    return f"tcp://{address}:{_number(environment, 'MASTER_PORT', port)}"
+    host = f"[{address}]" if ":" in address else address  # of IPv6
+    return f"tcp://{host}:{_number(environment, 'MASTER_PORT', port)}"
 
 
 def _first_host(nodes: str) -> str:
@@ -264,4 +267,6 @@ def _checked(launch: Launch) -> Launch:
             f"{launch.launcher} set rank {launch.rank} for {launch.world_size} processes; it must be from 0 to"
             f" {launch.world_size - 1}"
         )
+    if launch.local_rank < 0:
+        raise ConfigError(f"{launch.launcher} set local rank {launch.local_rank}; it must be 0 or more")
     return launch

@@ -70,6 +70,10 @@ def _entries(stream: IO[str], name: str, comments: tuple[str, ...]) -> Iterator[
         elif line.startswith(comments):
             lines.append("")  # keeps the numbers of lines right
         elif header is not None:
+            if ">" in line:
+                raise DataError(
+                    f"{name}, line {number}: '>' inside a line of residues; a header has it as its first character"
+                )
             size += len(line)
             if size > LONGEST_LINE:
                 raise DataError(

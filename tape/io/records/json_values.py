@@ -63,6 +63,8 @@ def _values(stream: IO[str], name: str) -> Iterator[Any]:
     for number in count(start=1):
         rest = window.skip(_BLANKS_AND_COMMAS)
         if rest == ("]" if listed else ""):
+            if listed:
+                window.check_end(name)
             return
         try:
             yield window.next_value(f"{name}, record {number}")
@@ -117,6 +119,18 @@ class _JsonWindow:
             if end < len(self._text) or not self._read():  # "12" at the end of the window may be the start of "123"
                 self.position = end
                 return value
+
+    def check_end(self, where: str) -> None:
+        """Check that nothing follows the closing bracket of a list at the position.
+
+        Raises:
+            DataError: something does. Otherwise its records would be lost.
+        """
+        self.position += 1
+        if self.skip(_BLANKS):
+            raise DataError(
+                f"{where}: text follows the list of records; a file has one list, or records without a list around them"
+            )
 
     def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
         """Whether the text that follows could make the value valid: it is wrong at the end of the window."""

@@ -25,6 +25,7 @@ letter               structure                                    of 8    of 3
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,7 @@ UNLABELED = -1
 _UNRESOLVED = (None, None, None)
 _WITHOUT_LABEL = frozenset({"X", "-", "", "-1"})
 _LARGEST = float(np.finfo(np.float32).max)
+_NEGATIVE_NUMBER = re.compile(r"-\d")
 
 
 def three_states(eight: np.ndarray) -> np.ndarray:
@@ -61,8 +63,12 @@ def number_of(value: Any, name: str, where: str) -> float:
     """
     value = _single(_parsed(value), name, where)
     try:
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, str, np.generic)):
+        if isinstance(value, (bool, np.bool_, np.complexfloating)):
             raise TypeError
+        if not isinstance(value, (int, float, str, np.generic)):
+            raise TypeError
+        if isinstance(value, str) and ("_" in value or not value.isascii()):  # float("1_5") is 15
+            raise ValueError
         number = float(value)
     except OverflowError:
         number = float("inf")
@@ -232,7 +238,7 @@ def _entries(value: Any, length: int, name: str, where: str) -> np.ndarray:
     """The entries of a field with one per residue, (L,): numbers, text, or objects if they are mixed."""
     value = _parsed(value)
     if isinstance(value, str):
-        value = list(value if len(value) == length else "".join(value.replace(",", " ").split()))
+        value = _split_text(value, length)
     # Not np.asarray(value) for lists in lists, which can stand for 2**60 numbers.
     is_nested = isinstance(value, (list, tuple)) and any(map(_is_collection, value))
     items = np.empty((0, 0)) if is_nested else np.asarray(value)
@@ -244,6 +250,16 @@ def _entries(value: Any, length: int, name: str, where: str) -> np.ndarray:
         found = "a single value" if items.ndim == 0 else f"{len(items)} entries"
         raise DataError(f"{where}: field {name!r} has {found} for {length} residues")
     return items
+
+
+def _split_text(text: str, length: int) -> list[str]:
+    """Entries of text with a character per residue, or with blanks or commas between entries."""
+    if len(text) == length and not any(character.isspace() and character != " " for character in text):
+        return list(text)  # in which a blank is a residue without a label
+    words = text.replace(",", " ").split()
+    if len(words) == length or any(map(_NEGATIVE_NUMBER.match, words)):  # -1 is one entry, not two
+        return words
+    return list("".join(words))
 
 
 def _is_collection(value: Any) -> bool:

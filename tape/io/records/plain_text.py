@@ -15,7 +15,7 @@ def text_rows(stream: IO[str], name: str) -> Iterator[Row]:
     """Rows with ``primary`` and, if there is a tab, ``id``.
 
     Raises:
-        DataError: a line is a header or comment of FASTA.
+        DataError: a line is a header or comment of FASTA, or has several tabs.
     """
     record = 0
     for number, line in enumerate(stream, start=1):
@@ -30,5 +30,10 @@ def text_rows(stream: IO[str], name: str) -> Iterator[Row]:
             )
         record += 1
         identifier, tab, sequence = line.rstrip("\r\n").partition("\t")
+        if "\t" in sequence.strip():
+            raise DataError(
+                f"{name}, line {number}: more than one tab, but a line is a sequence or id<TAB>sequence; a table"
+                " needs a header line with the names of its columns, and --format tsv"
+            )
         fields = {"id": identifier.strip(), "primary": sequence} if tab else {"primary": line}
         yield Row(fields, f"{name}, record {record}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from pretrain.parallel import ParallelDims
@@ -120,8 +122,9 @@ def test_srun_comes_before_the_variables_of_its_pmi() -> None:
     "environment", [{"PMI_RANK": "0", "PMI_SIZE": "1"}, {"FLUX_TASK_RANK": "0", "FLUX_JOB_SIZE": "1"}]
 )
 def test_one_process_of_a_cluster_launcher_is_alone(environment: dict[str, str]) -> None:
-    launch = read_launch({**environment, "MASTER_ADDR": "host"})
-    assert (launch.rank, launch.world_size, launch.local_rank) == (0, 1, 0)
+    for address in ({}, {"MASTER_ADDR": "host"}):
+        launch = read_launch({**environment, **address})
+        assert (launch.rank, launch.world_size, launch.local_rank) == (0, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -168,16 +171,37 @@ def test_processes_that_finetuning_takes_for_runs_of_their_own() -> None:
         ("tcp://node1:29500", "MASTER_ADDR=node1, and the port as MASTER_PORT=29500"),
         ("node1:29500", "MASTER_ADDR=node1, and the port as MASTER_PORT=29500"),
         ("tcp://node1", "MASTER_ADDR=node1"),
+        ("[fe80::1]", "MASTER_ADDR=fe80::1"),
+        ("tcp://[fe80::1]:7", "MASTER_ADDR=fe80::1, and the port as MASTER_PORT=7"),
+        ("[fe80::1", "MASTER_ADDR=<host of rank 0>"),
     ],
 )
 def test_an_address_with_more_than_a_host_is_refused(address: str, remedy: str) -> None:
-    with pytest.raises(ConfigError, match=f"MASTER_ADDR={address} is not a host: .*{remedy}$"):
+    with pytest.raises(ConfigError, match=f"MASTER_ADDR={re.escape(address)} is not a host: .*{re.escape(remedy)}$"):
         read_launch({**MPICH, "MASTER_ADDR": address})
 
 
 @pytest.mark.parametrize("address", ["node1", "10.0.0.1", "fe80::1", "node-1.cluster.example.org"])
 def test_names_and_addresses_of_hosts_are_allowed(address: str) -> None:
     check_address({"MASTER_ADDR": address, "MASTER_PORT": "29500"})
+
+
+@pytest.mark.parametrize("address", ["fe80::1", "::1", "fe80::1%eth0"])
+def test_an_ipv6_address_is_in_brackets_in_the_rendezvous(address: str) -> None:
+    launch = read_launch({**MPICH, "MASTER_ADDR": address})
+    assert launch.rendezvous == f"tcp://[{address}]:29500"
+    assert launch.host == address
+
+
+@pytest.mark.parametrize("value", ["four", "4.0"])
+def test_a_number_of_processes_that_is_no_number_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match=f"environment variable WORLD_SIZE must be an integer, not '{value}'"):
+        read_launch({"WORLD_SIZE": value})
+
+
+def test_a_negative_local_rank_is_refused() -> None:
+    with pytest.raises(ConfigError, match="torchrun set local rank -1"):
+        read_launch({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "-1"})
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "http"])

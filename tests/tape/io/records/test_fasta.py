@@ -19,6 +19,14 @@ def test_lines_that_begin_with_a_semicolon_are_comments(tmp_path: Path) -> None:
     assert [record.sequence for record in records(tmp_path / "x.fasta")] == ["MKV"]
 
 
+@pytest.mark.parametrize("line", [" >b", "MK>b"])
+def test_headers_are_not_read_as_residues(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "x.fasta"
+    file.write_text(f">a\nMKV\n{line}\nGGG\n")
+    with pytest.raises(DataError, match="line 3: '>' inside a line of residues"):
+        records(file)
+
+
 def test_latin1_is_allowed_in_headers_only(tmp_path: Path) -> None:
     (tmp_path / "x.fasta").write_bytes(">P1|caféine x\nMKV\n;é\n>b\nA\n".encode("latin-1"))
     assert [record.identifier for record in records(tmp_path / "x.fasta")] == ["P1|caféine", "b"]

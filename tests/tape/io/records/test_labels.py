@@ -42,9 +42,23 @@ def test_classes_of_residues_are_read_in_every_form(value: Any) -> None:
     assert states(value) == [2, 0, 0, 1]
 
 
-@pytest.mark.parametrize("value", ["HX-E", "H- E", ["H", None, "", "E"], [0, -1, -1, 1], ["H", "X", -1, "E"]])
+@pytest.mark.parametrize(
+    "value", ["HX-E", "H- E", "0 -1 -1 1", "0,-1,-1,1", ["H", None, "", "E"], [0, -1, -1, 1], ["H", "X", -1, "E"]]
+)
 def test_residues_without_label_are_unlabeled(value: Any) -> None:
     assert states(value) == [0, -1, -1, 1]
+
+
+@pytest.mark.parametrize("value", ["HHE\n", "HHE\t", "0 -1 1", "0,-1,1"])
+def test_line_breaks_and_signs_are_no_entries(value: str) -> None:
+    with pytest.raises(DataError, match="has 3 entries for 4 residues"):
+        states(value)
+
+
+@pytest.mark.parametrize("value", ["1_5", "\u0661", np.complex64(1)])
+def test_only_plain_decimal_numbers_are_numbers(value: Any) -> None:
+    with pytest.raises(DataError, match="does not contain a number"):
+        number_of(value, "y", "x.csv, record 2")
 
 
 def test_letters_of_dssp_map_to_eight_and_three_states() -> None:

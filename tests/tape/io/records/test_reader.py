@@ -149,6 +149,8 @@ def test_empty_records_can_be_skipped_and_counted(tmp_path: Path) -> None:
         ("x.jsonl", '{"text": "A"}\n{"text": ', "record 2: not valid JSON"),
         ("x.json", '[{"text": "A"}, {"text": ', "record 2: not valid JSON"),
         ("y.json", '[{"text": "A"}', "record 2: not valid JSON"),
+        ("x.json", '[{"text": "A"}] [{"text": "C"}]', "text follows the list of records"),
+        ("x.txt", "p1\tMKV\tHHC\n", "line 1: more than one tab"),
         ("x.jsonl", "[1]", "record 1: expected a JSON object, found list"),
         ("x.jsonl", '{"seq": "A"}', "no sequence: its fields are seq, not text or primary or sequence"),
         ("x.jsonl", '{"text": 5}', "'text' must be text, not int"),
