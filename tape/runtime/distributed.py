@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -25,7 +26,7 @@ import torch
 import torch.distributed.nn
 from torch import nn
 
-from tape.errors import ConfigError, ProteinLMError
+from tape.errors import ConfigError, ProteinLMError, Terminated
 
 from .launch import Launch, independent_processes, read_torchrun
 from .launcher_monitor import end_with_launcher
@@ -275,8 +276,10 @@ def launch(plan: LaunchPlan, worker: Callable[..., None], *arguments: object) ->
 
     Raises:
         ProteinLMError: a process failed; it has printed its own error.
+        Terminated, KeyboardInterrupt: this process received SIGTERM or SIGINT, which the processes have received, too.
         RendezvousError: the machines can't find each other, or the port is in use.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -305,6 +308,10 @@ def launch(plan: LaunchPlan, worker: Callable[..., None], *arguments: object) ->
     except ChildFailedError as error:
         failed = sorted(error.failures)
         raise ProteinLMError(f"training process {failed[0] if failed else '?'} failed; its message is above") from None
+    except SignalException as error:  # the processes have received the signal and ended
+        if error.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise Terminated(128 + error.sigval) from None
 
 
 def _run_worker(worker: Callable[..., None], *arguments: object) -> None:

@@ -126,3 +126,25 @@ def test_the_next_seed_is_not_trained(options: list[str], tmp_path: Path, reposi
         assert process.wait(60) == 0
     assert resume_words(log.read_text())[2:4] == ["--from_pretrained", str(tmp_path / "seeds" / "seed_42")]
     assert not (tmp_path / "seeds" / "seed_43").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_tape_train_distributed_passes_the_signal_on(
+    options: list[str], free_port: int, tmp_path: Path, repository_root: Path
+) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    code = "import sys; from tape.main import train_distributed_command; sys.exit(train_distributed_command())"
+    words = [*options, "--exp_name", "run", "--nproc_per_node", "2", "--master_port", str(free_port)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(repository_root)}
+    with log.open("w") as stream:
+        process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=stream, stderr=stream, env=environment)
+    try:
+        history = run / "metrics.jsonl"
+        wait_for(lambda: history.is_file() and history.read_text().count("\n") >= 2, "two epochs", 120)
+        process.terminate()
+        assert process.wait(60) == 143
+    finally:
+        process.kill()
+    assert resolve_model_directory(run, (LATEST_NAME,)).name.startswith("step_")
+    assert "Traceback" not in log.read_text()
