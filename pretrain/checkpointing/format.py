@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tape.errors import CheckpointError, quoted
 from tape.io.checksums import sha256_of
+from tape.io.digits import natural_number
 from tape.io.json_files import read_json_object
 
 FORMAT = "proteinlm-sharded"
@@ -153,9 +154,9 @@ def find_checkpoint(directory: str | os.PathLike[str], iteration: int | None = N
         if not pointer.exists():
             return None
         text = pointer.read_text(encoding="utf-8", errors="replace").strip()
-        if not text.isdigit():
+        iteration = natural_number(text)
+        if iteration is None:
             raise CheckpointError(f"{pointer}: should hold the number of an iteration, not {text[:40]!r}")
-        iteration = int(text)
     path = root / f"iter_{iteration:07d}"
     if not path.exists():  # a process was killed while it replaced this checkpoint
         path = next(root.glob(f".{path.name}.*.old/{path.name}"), path)
@@ -203,6 +204,8 @@ def _check_fields(file: Path, values: dict[str, Any]) -> None:
             raise CheckpointError(
                 f"{file}: damaged, {name} must be of type {kind.__name__}, not {quoted(values.get(name))}"
             )
+    if not all(isinstance(token, str) for token in values["vocabulary"]):
+        raise CheckpointError(f"{file}: damaged, vocabulary must be a list of tokens")
     if INDEX_NAME not in values["files"]:
         raise CheckpointError(f"{file}: damaged, the index is missing")
     for name, entry in values["files"].items():

@@ -23,6 +23,7 @@ from typing import Any
 
 from tape.errors import CheckpointError, ConfigError, quoted
 from tape.io.atomic import atomic_write, remove_leftovers, write_json
+from tape.io.digits import natural_number
 from tape.io.json_files import read_json_lines, read_json_object
 from tape.io.output import check_replaceable, output_errors
 from tape.io.run_layout import (
@@ -147,8 +148,8 @@ class RunDirectory:
 
     def saved_after(self, epoch: int) -> list[int]:
         """Numbers of the epochs saved after ``epoch``, ascending."""
-        names = [child.name for child in self.path.iterdir() if child.is_dir() and child.name.isdigit()]
-        return sorted(int(name) for name in names if int(name) > epoch)
+        numbers = (natural_number(child.name) for child in self.path.iterdir() if child.is_dir())
+        return sorted(number for number in numbers if number is not None and number > epoch)
 
     def drop_after(self, source: Path, epoch: int) -> None:
         """Delete records and models saved after ``source``, which a resumed run writes again; logs what is dropped.

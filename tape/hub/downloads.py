@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tape.errors import DataError
+from tape.io.digits import natural_number
 from tape.io.output import output_errors
 from tape.runtime.progress import progress_bar
 from tape.version import __version__
@@ -177,10 +178,10 @@ def _starts_at(response: http.client.HTTPResponse, start: int) -> bool:
 def _expected_size(response: http.client.HTTPResponse, start: int) -> int | None:
     """Size of the entire file; None if the server does not state it."""
     total = response.headers.get("Content-Range", "").rpartition("/")[2]
-    if total.isdigit():
-        return int(total)
-    length = response.headers.get("Content-Length", "")
-    return start + int(length) if length.isdigit() else None
+    if (size := natural_number(total)) is not None:
+        return size
+    length = natural_number(response.headers.get("Content-Length", ""))
+    return None if length is None else start + length
 
 
 def _check_space(part: Path, start: int, expected: int | None) -> None:

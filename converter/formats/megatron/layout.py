@@ -16,6 +16,7 @@ from typing import Any
 
 from converter.mapping.rules import Shards
 from tape.errors import CheckpointError
+from tape.io.digits import natural_number
 
 from .rank_file import LAYER, RankFile, read_rank_file, stage_layers
 from .shard_consistency import check_ranks
@@ -124,9 +125,10 @@ def _iteration_folder(path: Path) -> Path:
     if not tracker.is_file():
         return path
     name = tracker.read_text(encoding="utf-8", errors="replace").strip()
-    if name != "release" and not name.isdigit():
+    iteration = natural_number(name)
+    if name != "release" and iteration is None:
         raise CheckpointError(f"{tracker}: contains {name[:40]!r}, not an iteration number or 'release'")
-    folder = path / (name if name == "release" else f"iter_{int(name):07d}")
+    folder = path / (name if name == "release" else f"iter_{iteration:07d}")
     if not folder.is_dir():
         raise CheckpointError(f"{tracker}: names {name}, but {folder} is missing")
     return folder

@@ -21,6 +21,7 @@ from converter.verify.named_forward import PROTEINLM_NAMES, ForwardSettings, Nam
 from converter.verify.reference_forward import ReferenceForward
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, ConfigError
+from tape.io.digits import natural_number
 from tape.models.lazy_tensors import LazyTensor
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ def is_sharded(path: Path) -> bool:
 def _tracked(path: Path) -> list[Path]:
     tracker = path / _TRACKER_NAME
     name = tracker.read_text(encoding="utf-8", errors="replace").strip() if tracker.is_file() else ""
-    return [path / f"iter_{int(name):07d}"] if name.isdigit() else []
+    iteration = natural_number(name)
+    return [] if iteration is None else [path / f"iter_{iteration:07d}"]
 
 
 def _part(part: StoredShard, entry: StoredTensor) -> TensorShard:

@@ -56,7 +56,7 @@ def test_without_pointer_the_newest_is_found(root: Path) -> None:
     assert f"{POINTER}: missing. Resuming from {root / 'iter_0000030'}" in notice
 
 
-@pytest.mark.parametrize("content", ["40\n", "", "release\n"])
+@pytest.mark.parametrize("content", ["40\n", "", "release\n", "6\u00b2", "1" * 5000])
 def test_a_pointer_to_a_missing_checkpoint_is_replaced_by_the_newest(root: Path, content: str) -> None:
     (root / POINTER).write_text(content)
     latest = find_latest(root, ControlGroup())

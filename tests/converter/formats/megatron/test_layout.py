@@ -56,7 +56,7 @@ def test_empty_folder_names_the_missing_file(tmp_path: Path) -> None:
         read_megatron_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "soon", "12x"])
+@pytest.mark.parametrize("content", ["", "soon", "12x", "6\u00b2", "1" * 5000])
 def test_a_damaged_tracker_file_is_refused(copy: Path, content: str) -> None:
     (copy / "latest_checkpointed_iteration.txt").write_text(content)
     with pytest.raises(CheckpointError, match=r"latest_checkpointed_iteration\.txt"):
