@@ -20,7 +20,8 @@ def first_sentence(path: Path) -> str:
     """The first sentence of a file's docstring, on one line."""
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     paragraph = " ".join(docstring.split("\n\n")[0].split())
-    return re.split(r"(?<=[.:])\s", paragraph, maxsplit=1)[0].rstrip(":") if paragraph else ""
+    # a capital letter begins the next sentence, so that "et al. 2020" does not end one
+    return re.split(r"(?<=\.)\s(?=[A-Z`])", paragraph, maxsplit=1)[0].rstrip(":") if paragraph else ""
 
 
 def inline_nodes(text: str) -> list[nodes.Node]:

@@ -1,10 +1,10 @@
-"""Reads pickles from untrusted files. Nothing that a file names is looked up or called.
+"""Interpreter of the instructions of a pickle, which calls nothing that the pickle names.
 
 A pickle is a program for a stack machine, some of whose instructions call any function by name. This module interprets
 the program itself: names are keys of a table of constructors that check their arguments (:mod:`.types`,
-:mod:`.arrays`), a state is applied only to objects of these constructors, and an instruction that plain
-data doesn't need is an error. Python's own unpickler can't be restricted in this way: it sets attributes of whatever
-lies on its stack, classes and functions included.
+:mod:`.arrays`), a state is applied only to objects of these constructors, and an instruction that plain data doesn't
+need is an error. Python's own unpickler can't be restricted in this way: it sets attributes of whatever lies on its
+stack, classes and functions included.
 
 Everything is bounded by the size of the file before memory is allocated: declared lengths, the number of objects, the
 bytes that constructors copy, nesting, and the number of values counted as often as they are referred to. A few hundred
