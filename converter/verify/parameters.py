@@ -17,6 +17,11 @@ from .certificate import ComparedModel
 def check_parameters(state: LazyState, source: ComparedModel, pooler_needed: bool = False) -> None:
     """Check that the mapping produces exactly the model's parameters (masked-LM models may lack BERT's pooler).
 
+    Args:
+        state: the mapped state dict.
+        source: the model that it comes from, for its configuration and for messages.
+        pooler_needed: whether the target's format requires BERT's pooler.
+
     Raises:
         CheckpointError: if a key is missing, unknown, has another shape, or is not a floating-point tensor.
     """
@@ -39,7 +44,12 @@ def check_parameters(state: LazyState, source: ComparedModel, pooler_needed: boo
 
 
 def check_reference(state: LazyState, reference: LazyState, path: Path | None) -> None:
-    """Check that the result has the names and shapes of the reference checkpoint at ``path``.
+    """Check that the result has the names and shapes of the reference checkpoint, ``-dst``.
+
+    Args:
+        state: the mapped state dict.
+        reference: the reference checkpoint's tensors.
+        path: where that is, for the message.
 
     Raises:
         ConfigError: names the first difference.

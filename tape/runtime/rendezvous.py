@@ -76,6 +76,11 @@ def serves_store(launch: Launch, environment: Mapping[str, str]) -> bool:
 def wait_for_server(endpoint: Endpoint, launch: Launch, seconds: float) -> None:
     """Wait until somebody listens at the endpoint. torch's client would print its own reports of every attempt.
 
+    Args:
+        endpoint: where rank 0 listens.
+        launch: this process.
+        seconds: how long to wait.
+
     Raises:
         RendezvousError: nobody does for so long.
     """
@@ -97,7 +102,14 @@ def wait_for_server(endpoint: Endpoint, launch: Launch, seconds: float) -> None:
 def explain_failed_store(
     error: Exception, endpoint: Endpoint | None, launch: Launch, seconds: float
 ) -> RendezvousError:
-    """The error for a store that could not be opened, or that not all processes have joined."""
+    """The error for a store that could not be opened, or that not all processes have joined.
+
+    Args:
+        error: torch's error.
+        endpoint: where the store is, or was to be; None for a file (``file://``).
+        launch: this process.
+        seconds: how long it has waited for the others.
+    """
     text = str(error)
     if endpoint is None:
         return RendezvousError(

@@ -80,7 +80,13 @@ def number_of(value: Any, name: str, where: str) -> float:
 
 
 def class_of(value: Any, num_classes: int, name: str, where: str) -> int:
-    """The class in a field that holds one; see :func:`number_of`.
+    """The class in a field that holds one.
+
+    Args:
+        value: the field's value, a number or text that denotes one.
+        num_classes: classes are 0 to ``num_classes`` - 1.
+        name: the field's name, for the message.
+        where: file and record, for the message.
 
     Raises:
         DataError: it is not an integer from 0 to ``num_classes`` - 1.
@@ -138,6 +144,12 @@ def residue_classes(
 def residue_mask(value: Any, length: int, name: str, where: str) -> np.ndarray:
     """One flag per residue, (L,) bool, from 0 and 1, or false and true.
 
+    Args:
+        value: the field's value: a list, an array, or text of either.
+        length: number of residues, L.
+        name: the field's name, for the message.
+        where: file and record, for the message.
+
     Raises:
         DataError: another number of entries, or other values.
     """
@@ -152,6 +164,12 @@ def residue_mask(value: Any, length: int, name: str, where: str) -> np.ndarray:
 
 def residue_points(value: Any, length: int, name: str, where: str) -> np.ndarray:
     """One point [x, y, z] per residue, (L, 3) float64, NaN where a coordinate is null or NaN.
+
+    Args:
+        value: the field's value: a list, an array, or text of either.
+        length: number of residues, L.
+        name: the field's name, for the message.
+        where: file and record, for the message.
 
     Raises:
         DataError: another number of points, or coordinates that are no finite float32 numbers.

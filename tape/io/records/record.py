@@ -81,6 +81,11 @@ class Record(NamedTuple):
 def sequence_column(row: Row, options: RecordOptions, allowed: Sequence[str] = SEQUENCE_COLUMNS) -> str:
     """The column of ``row`` that contains its sequence.
 
+    Args:
+        row: a row of a file.
+        options: may name the column.
+        allowed: names of columns that may be the sequence, unless ``options`` name one.
+
     Raises:
         DataError: there is none, or several candidates have a value. Names them and the option that chooses one.
     """
@@ -178,6 +183,12 @@ def names_of(identifiers: Iterable[str | None]) -> list[str]:
 
 def record_of(row: Row, options: RecordOptions, number: int, with_fields: bool) -> Record:
     """The record of a row; its sequence may be empty.
+
+    Args:
+        row: a row of a file.
+        options: may name the columns of sequence and id.
+        number: number of the record in its file, from 0.
+        with_fields: whether the record keeps the row's other columns.
 
     Raises:
         DataError: it has no sequence, several candidates for it, or an id that can't be used.

@@ -15,6 +15,9 @@ def stockholm_rows(stream: IO[str], name: str) -> Iterator[Row]:
     """Rows with ``id`` and the aligned ``primary``.
 
     One alignment is in memory at a time, since its blocks may interleave.
+
+    Raises:
+        DataError: not Stockholm, or truncated. Names the file, and the line where there is one.
     """
     sequences: dict[str, list[str]] = {}
     inside, records = False, 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 from tape.errors import DataError
@@ -23,7 +23,11 @@ _NUMBERS = re.compile(r"(?:[\s\d\[\](),.+\-eE]|nan|inf|null|true|false)*", re.IG
 
 
 def csv_rows(stream: IO[str], name: str) -> Iterator[Row]:
-    """Rows of a .csv file; all values are text."""
+    """Rows of a .csv file; all values are text.
+
+    Raises:
+        DataError: wrong quoting, two columns of one name, or a record of another width than the header. Names the place.
+    """
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
     reader = csv.reader(_checked_lines(stream, name), strict=True, skipinitialspace=True)
     columns: list[str] | None = None
@@ -48,7 +52,11 @@ def csv_rows(stream: IO[str], name: str) -> Iterator[Row]:
 
 
 def tsv_rows(stream: IO[str], name: str) -> Iterator[Row]:
-    """Rows of a .tsv file; all values are text."""
+    """Rows of a .tsv file; all values are text.
+
+    Raises:
+        DataError: quoting, two columns of one name, or a record of another width than the header. Names the place.
+    """
     columns: list[str] | None = None
     number = 0
     for line in _checked_lines(stream, name):
@@ -75,10 +83,9 @@ def _columns(cells: list[str], name: str) -> list[str]:
     return columns
 
 
-def _row(columns: list[str], cells: list[str], where: str, check: object) -> Row:
+def _row(columns: list[str], cells: list[str], where: str, check: Callable[[str, str], None]) -> Row:
     if len(cells) != len(columns):
         raise DataError(f"{where}: the header has {len(columns)} columns, this record has {len(cells)}")
-    assert callable(check)
     for cell in cells:
         check(cell, where)
     return Row(dict(zip(columns, cells, strict=True)), where)

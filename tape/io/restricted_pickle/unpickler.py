@@ -166,39 +166,39 @@ class RestrictedUnpickler:
 
     # --- operations -------------------------------------------------------------------------------------------------
 
-    def protocol(self) -> None:
+    def _protocol(self) -> None:
         version = self._number(1)
         if version > pickle.HIGHEST_PROTOCOL:
             raise RefusedPickleError(f"pickle protocol {version} is unknown")
 
-    def frame(self) -> None:
+    def _frame(self) -> None:
         size = self._number(8)
         if size > self._size - self.position:
             raise RefusedPickleError(f"truncated: a frame of {size} bytes is declared at byte {self.position}")
 
-    def mark(self) -> None:
+    def _mark(self) -> None:
         self._count()
         self._marked.append(self._stack)
         self._stack = []
 
-    def pop_mark(self) -> list[Any]:
+    def _pop_mark(self) -> list[Any]:
         items = self._stack
         self._stack = self._marked.pop()
         return items
 
-    def pop(self) -> None:
+    def _pop(self) -> None:
         if self._stack:
             self._stack.pop()
         else:
-            self.pop_mark()
+            self._pop_mark()
 
-    def drop_marked(self) -> None:
-        self.pop_mark()
+    def _drop_marked(self) -> None:
+        self._pop_mark()
 
-    def duplicate(self) -> None:
+    def _duplicate(self) -> None:
         self._stack.append(self._stack[-1])
 
-    def text_integer(self) -> None:
+    def _text_integer(self) -> None:
         line = self._line()
         if line in (b"00", b"01"):  # protocol 0's booleans
             self._stack.append(line == b"01")
@@ -207,22 +207,22 @@ class RestrictedUnpickler:
             raise RefusedPickleError(f"not an integer of ordinary size: {quoted(line)}")
         self._stack.append(int(line.rstrip(b"L")))
 
-    def signed_integer(self) -> None:
+    def _signed_integer(self) -> None:
         self._stack.append(int.from_bytes(self._take(4), "little", signed=True))
 
-    def long_integer(self, width: int) -> None:
+    def _long_integer(self, width: int) -> None:
         size = self._number(width)
         if size > _INTEGER_BYTES:
             raise RefusedPickleError(f"an integer of {size} bytes")
         self._stack.append(int.from_bytes(self._take(size), "little", signed=True))
 
-    def text_float(self) -> None:
+    def _text_float(self) -> None:
         self._stack.append(float(self._line()[:_INTEGER_DIGITS]))
 
-    def binary_float(self) -> None:
+    def _binary_float(self) -> None:
         self._stack.append(struct.unpack(">d", self._take(8))[0])
 
-    def text_string(self) -> None:
+    def _text_string(self) -> None:
         """A byte string of Python 2, as text with the same code points."""
         line = self._line().strip()
         if len(line) < 2 or line[:1] not in b"'\"" or line[-1:] != line[:1] or not _TEXT_STRING.fullmatch(line):
@@ -230,12 +230,12 @@ class RestrictedUnpickler:
         content, _ = codecs.escape_decode(line[1:-1])
         self._stack.append(content.decode("latin1"))
 
-    def text_unicode(self) -> None:
+    def _text_unicode(self) -> None:
         text = self._line().decode("raw-unicode-escape")
         text.encode("utf-8")  # no lone surrogates
         self._stack.append(text)
 
-    def get(self, index: int) -> None:
+    def _get(self, index: int) -> None:
         value = self._memo[index]
         if isinstance(value, Unfinished):
             if not value.finished:
@@ -243,69 +243,69 @@ class RestrictedUnpickler:
             value = value.value
         self._stack.append(value)
 
-    def put(self, index: int) -> None:
+    def _put(self, index: int) -> None:
         self._count()
         self._memo[index] = self._stack[-1]
 
-    def text_index(self) -> int:
+    def _text_index(self) -> int:
         """A decimal index of the memo; larger ones have computable hash collisions, as keys of dictionaries do."""
         index = int(self._line()[:_INTEGER_DIGITS])
         if not 0 <= index < 1 << 32:
             raise RefusedPickleError("an index of its memo is out of range")
         return index
 
-    def memoize(self) -> None:
-        self.put(len(self._memo))
+    def _memoize(self) -> None:
+        self._put(len(self._memo))
 
-    def make_tuple(self, size: int) -> None:
+    def _make_tuple(self, size: int) -> None:
         self._count()
         start = len(self._stack) - size
         if start < 0:
             raise RefusedPickleError(f"damaged at byte {self.position}")
         self._stack[start:] = [tuple(self._stack[start:])]
 
-    def marked_tuple(self) -> None:
-        items = self.pop_mark()
+    def _marked_tuple(self) -> None:
+        items = self._pop_mark()
         self._count()
         self._stack.append(tuple(items))
 
-    def container(self, make: Callable[[], Any]) -> None:
+    def _container(self, make: Callable[[], Any]) -> None:
         self._count(_CONSTRUCTED if make is set else 1)  # an empty set takes four times as much as a list
         self._stack.append(make())
 
-    def marked_list(self) -> None:
-        items = self.pop_mark()
+    def _marked_list(self) -> None:
+        items = self._pop_mark()
         self._stack.append(items)
 
-    def marked_dict(self) -> None:
-        items = self.pop_mark()
-        self.container(dict)
+    def _marked_dict(self) -> None:
+        items = self._pop_mark()
+        self._container(dict)
         self._update(items)
 
-    def marked_frozenset(self) -> None:
-        items = self.pop_mark()
+    def _marked_frozenset(self) -> None:
+        items = self._pop_mark()
         self._check_keys(items)
         self._stack.append(frozenset(items))
 
-    def append(self) -> None:
+    def _append(self) -> None:
         item = self._stack.pop()
         self._top(list).append(item)
 
-    def append_marked(self) -> None:
-        items = self.pop_mark()
+    def _append_marked(self) -> None:
+        items = self._pop_mark()
         self._top(list).extend(items)
 
-    def add_marked(self) -> None:
-        items = self.pop_mark()
+    def _add_marked(self) -> None:
+        items = self._pop_mark()
         self._check_keys(items)
         self._top(set).update(items)
 
-    def set_item(self) -> None:
+    def _set_item(self) -> None:
         value, key = self._stack.pop(), self._stack.pop()
         self._update([key, value])
 
-    def set_marked(self) -> None:
-        self._update(self.pop_mark())
+    def _set_marked(self) -> None:
+        self._update(self._pop_mark())
 
     def _update(self, items: list[Any]) -> None:
         keys, values = items[::2], items[1::2]
@@ -325,10 +325,10 @@ class RestrictedUnpickler:
             raise RefusedPickleError(f"{described(top)} is used as a {kind.__name__}")
         return top
 
-    def name(self) -> None:
+    def _global(self) -> None:
         self._stack.append(self._find(self._line().decode(), self._line().decode()))
 
-    def computed_name(self) -> None:
+    def _computed_name(self) -> None:
         name, module = self._stack.pop(), self._stack.pop()
         if not isinstance(module, str) or not isinstance(name, str):
             raise ForbiddenNameError("a computed name")
@@ -341,23 +341,23 @@ class RestrictedUnpickler:
         except KeyError:
             raise ForbiddenNameError(full_name) from None
 
-    def construct(self) -> None:
+    def _reduce(self) -> None:
         arguments, constructor = self._stack.pop(), self._stack.pop()
         self._construct(constructor, arguments)
 
-    def construct_with_names(self) -> None:
+    def _construct_with_names(self) -> None:
         names = self._stack.pop()
         if type(names) is not dict or names:
             raise RefusedPickleError("an object has arguments by name, which plain data does not need")
-        self.construct()
+        self._reduce()
 
-    def construct_marked(self) -> None:
-        constructor, *arguments = self.pop_mark()
+    def _construct_marked(self) -> None:
+        constructor, *arguments = self._pop_mark()
         self._construct(constructor, tuple(arguments))
 
-    def construct_by_name(self) -> None:
+    def _construct_by_name(self) -> None:
         constructor = self._find(self._line().decode(), self._line().decode())
-        arguments = tuple(self.pop_mark())
+        arguments = tuple(self._pop_mark())
         self._construct(constructor, arguments)
 
     def _construct(self, constructor: object, arguments: object) -> None:
@@ -366,7 +366,7 @@ class RestrictedUnpickler:
         self._charge(arguments)
         self._stack.append(constructor.build(*arguments))
 
-    def apply_state(self) -> None:
+    def _apply_state(self) -> None:
         state = self._stack.pop()
         instance = self._stack[-1]
         self._charge(state if isinstance(state, tuple) else [state])
@@ -378,15 +378,15 @@ class RestrictedUnpickler:
         else:
             raise RefusedPickleError(f"it sets attributes of {described(instance)}")
 
-    def persistent(self, identifier: object) -> None:
+    def _persistent(self, identifier: object) -> None:
         if self._persistent_load is None:
             raise RefusedPickleError(f"it refers to an object outside the file, {described(identifier)}")
         self._stack.append(self._persistent_load(identifier))
 
-    def push(self, value: Any) -> None:
+    def _push(self, value: Any) -> None:
         self._stack.append(value)
 
-    def extension(self) -> None:
+    def _extension(self) -> None:
         raise ForbiddenNameError("a registered extension")
 
 
@@ -401,70 +401,70 @@ _STOP = pickle.STOP[0]
 _UTF8 = "utf-8"
 _U = RestrictedUnpickler
 _BY_NAME: dict[bytes, Operation] = {
-    pickle.PROTO: _U.protocol,
-    pickle.FRAME: _U.frame,
-    pickle.MARK: _U.mark,
-    pickle.POP: _U.pop,
-    pickle.POP_MARK: _U.drop_marked,
-    pickle.DUP: _U.duplicate,
-    pickle.NONE: lambda self: self.push(None),
-    pickle.NEWTRUE: lambda self: self.push(True),
-    pickle.NEWFALSE: lambda self: self.push(False),
-    pickle.INT: _U.text_integer,
-    pickle.LONG: _U.text_integer,
-    pickle.BININT: _U.signed_integer,
-    pickle.BININT1: lambda self: self.push(self._number(1)),
-    pickle.BININT2: lambda self: self.push(self._number(2)),
-    pickle.LONG1: lambda self: self.long_integer(1),
-    pickle.LONG4: lambda self: self.long_integer(4),
-    pickle.FLOAT: _U.text_float,
-    pickle.BINFLOAT: _U.binary_float,
-    pickle.STRING: _U.text_string,
-    pickle.SHORT_BINSTRING: lambda self: self.push(self._take(self._number(1)).decode("latin1")),
-    pickle.BINSTRING: lambda self: self.push(self._take(self._number(4)).decode("latin1")),
-    pickle.SHORT_BINBYTES: lambda self: self.push(self._take(self._number(1))),
-    pickle.BINBYTES: lambda self: self.push(self._take(self._number(4))),
-    pickle.BINBYTES8: lambda self: self.push(self._take(self._number(8))),
-    pickle.BYTEARRAY8: lambda self: self.push(bytearray(self._take(self._number(8)))),
-    pickle.UNICODE: _U.text_unicode,
-    pickle.SHORT_BINUNICODE: lambda self: self.push(self._take(self._number(1)).decode(_UTF8)),
-    pickle.BINUNICODE: lambda self: self.push(self._take(self._number(4)).decode(_UTF8)),
-    pickle.BINUNICODE8: lambda self: self.push(self._take(self._number(8)).decode(_UTF8)),
-    pickle.EMPTY_TUPLE: lambda self: self.push(()),
-    pickle.TUPLE1: lambda self: self.make_tuple(1),
-    pickle.TUPLE2: lambda self: self.make_tuple(2),
-    pickle.TUPLE3: lambda self: self.make_tuple(3),
-    pickle.TUPLE: _U.marked_tuple,
-    pickle.EMPTY_LIST: lambda self: self.container(list),
-    pickle.EMPTY_DICT: lambda self: self.container(dict),
-    pickle.EMPTY_SET: lambda self: self.container(set),
-    pickle.LIST: _U.marked_list,
-    pickle.DICT: _U.marked_dict,
-    pickle.FROZENSET: _U.marked_frozenset,
-    pickle.APPEND: _U.append,
-    pickle.APPENDS: _U.append_marked,
-    pickle.ADDITEMS: _U.add_marked,
-    pickle.SETITEM: _U.set_item,
-    pickle.SETITEMS: _U.set_marked,
-    pickle.GET: lambda self: self.get(self.text_index()),
-    pickle.BINGET: lambda self: self.get(self._number(1)),
-    pickle.LONG_BINGET: lambda self: self.get(self._number(4)),
-    pickle.PUT: lambda self: self.put(self.text_index()),
-    pickle.BINPUT: lambda self: self.put(self._number(1)),
-    pickle.LONG_BINPUT: lambda self: self.put(self._number(4)),
-    pickle.MEMOIZE: _U.memoize,
-    pickle.GLOBAL: _U.name,
-    pickle.STACK_GLOBAL: _U.computed_name,
-    pickle.REDUCE: _U.construct,
-    pickle.NEWOBJ: _U.construct,
-    pickle.NEWOBJ_EX: _U.construct_with_names,
-    pickle.OBJ: _U.construct_marked,
-    pickle.INST: _U.construct_by_name,
-    pickle.BUILD: _U.apply_state,
-    pickle.PERSID: lambda self: self.persistent(self._line()),
-    pickle.BINPERSID: lambda self: self.persistent(self._stack.pop()),
-    pickle.EXT1: _U.extension,
-    pickle.EXT2: _U.extension,
-    pickle.EXT4: _U.extension,
+    pickle.PROTO: _U._protocol,
+    pickle.FRAME: _U._frame,
+    pickle.MARK: _U._mark,
+    pickle.POP: _U._pop,
+    pickle.POP_MARK: _U._drop_marked,
+    pickle.DUP: _U._duplicate,
+    pickle.NONE: lambda self: self._push(None),
+    pickle.NEWTRUE: lambda self: self._push(True),
+    pickle.NEWFALSE: lambda self: self._push(False),
+    pickle.INT: _U._text_integer,
+    pickle.LONG: _U._text_integer,
+    pickle.BININT: _U._signed_integer,
+    pickle.BININT1: lambda self: self._push(self._number(1)),
+    pickle.BININT2: lambda self: self._push(self._number(2)),
+    pickle.LONG1: lambda self: self._long_integer(1),
+    pickle.LONG4: lambda self: self._long_integer(4),
+    pickle.FLOAT: _U._text_float,
+    pickle.BINFLOAT: _U._binary_float,
+    pickle.STRING: _U._text_string,
+    pickle.SHORT_BINSTRING: lambda self: self._push(self._take(self._number(1)).decode("latin1")),
+    pickle.BINSTRING: lambda self: self._push(self._take(self._number(4)).decode("latin1")),
+    pickle.SHORT_BINBYTES: lambda self: self._push(self._take(self._number(1))),
+    pickle.BINBYTES: lambda self: self._push(self._take(self._number(4))),
+    pickle.BINBYTES8: lambda self: self._push(self._take(self._number(8))),
+    pickle.BYTEARRAY8: lambda self: self._push(bytearray(self._take(self._number(8)))),
+    pickle.UNICODE: _U._text_unicode,
+    pickle.SHORT_BINUNICODE: lambda self: self._push(self._take(self._number(1)).decode(_UTF8)),
+    pickle.BINUNICODE: lambda self: self._push(self._take(self._number(4)).decode(_UTF8)),
+    pickle.BINUNICODE8: lambda self: self._push(self._take(self._number(8)).decode(_UTF8)),
+    pickle.EMPTY_TUPLE: lambda self: self._push(()),
+    pickle.TUPLE1: lambda self: self._make_tuple(1),
+    pickle.TUPLE2: lambda self: self._make_tuple(2),
+    pickle.TUPLE3: lambda self: self._make_tuple(3),
+    pickle.TUPLE: _U._marked_tuple,
+    pickle.EMPTY_LIST: lambda self: self._container(list),
+    pickle.EMPTY_DICT: lambda self: self._container(dict),
+    pickle.EMPTY_SET: lambda self: self._container(set),
+    pickle.LIST: _U._marked_list,
+    pickle.DICT: _U._marked_dict,
+    pickle.FROZENSET: _U._marked_frozenset,
+    pickle.APPEND: _U._append,
+    pickle.APPENDS: _U._append_marked,
+    pickle.ADDITEMS: _U._add_marked,
+    pickle.SETITEM: _U._set_item,
+    pickle.SETITEMS: _U._set_marked,
+    pickle.GET: lambda self: self._get(self._text_index()),
+    pickle.BINGET: lambda self: self._get(self._number(1)),
+    pickle.LONG_BINGET: lambda self: self._get(self._number(4)),
+    pickle.PUT: lambda self: self._put(self._text_index()),
+    pickle.BINPUT: lambda self: self._put(self._number(1)),
+    pickle.LONG_BINPUT: lambda self: self._put(self._number(4)),
+    pickle.MEMOIZE: _U._memoize,
+    pickle.GLOBAL: _U._global,
+    pickle.STACK_GLOBAL: _U._computed_name,
+    pickle.REDUCE: _U._reduce,
+    pickle.NEWOBJ: _U._reduce,
+    pickle.NEWOBJ_EX: _U._construct_with_names,
+    pickle.OBJ: _U._construct_marked,
+    pickle.INST: _U._construct_by_name,
+    pickle.BUILD: _U._apply_state,
+    pickle.PERSID: lambda self: self._persistent(self._line()),
+    pickle.BINPERSID: lambda self: self._persistent(self._stack.pop()),
+    pickle.EXT1: _U._extension,
+    pickle.EXT2: _U._extension,
+    pickle.EXT4: _U._extension,
 }
 _OPERATIONS = {code[0]: operation for code, operation in _BY_NAME.items()}
