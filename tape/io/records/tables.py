@@ -26,7 +26,7 @@ def csv_rows(stream: IO[str], name: str) -> Iterator[Row]:
     """Rows of a .csv file; all values are text.
 
     Raises:
-        DataError: wrong quoting, two columns of one name, or a record of another width than the header. Names the place.
+        DataError: wrong quoting, two columns of one name, or a record of another width than the header.
     """
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
     reader = csv.reader(_checked_lines(stream, name), strict=True, skipinitialspace=True)
@@ -55,7 +55,7 @@ def tsv_rows(stream: IO[str], name: str) -> Iterator[Row]:
     """Rows of a .tsv file; all values are text.
 
     Raises:
-        DataError: quoting, two columns of one name, or a record of another width than the header. Names the place.
+        DataError: quoting, two columns of one name, or a record of another width than the header.
     """
     columns: list[str] | None = None
     number = 0
