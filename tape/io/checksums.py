@@ -162,13 +162,18 @@ def verify_crcs(path: Path) -> None:
     """Compare the records of a zip file of ``torch.save`` with their CRC-32, which ``torch.load`` does not do.
 
     Raises:
-        CheckpointError: a record, or the directory of the records, is damaged. Names file and record.
+        CheckpointError: a record, or the directory of the records, is damaged, or records are compressed or overlap.
+            Names file and record.
     """
     where = ""
     try:
         with zipfile.ZipFile(path) as archive:
+            left = path.stat().st_size
             for record in archive.infolist():
                 where = f"record {quoted(record.filename)}"
+                left -= record.compress_size
+                if record.compress_type != zipfile.ZIP_STORED or left < 0:  # reading could take any time
+                    raise zipfile.BadZipFile("compressed, or records overlap; torch.save writes neither")
                 with archive.open(record) as stream:
                     while stream.read(_BLOCK_BYTES):
                         pass

@@ -46,6 +46,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
             members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
             if sum(member.file_size for member in members) > MOST_BYTES:
                 raise DataError(f"{path}: its arrays have more than {MOST_BYTES:,} bytes, which no record has")
+            if len({member.filename for member in members}) != len(members):
+                raise DataError(f"{path}: two of its arrays have one name")
             return {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in members}
     except _ERRORS as error:
         raise DataError(f"{path}: truncated, damaged, or not an .npz file without pickled objects") from error

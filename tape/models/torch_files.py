@@ -310,6 +310,8 @@ class _ZipReader:
         self._storages: dict[str, _Storage] = {}
 
     def load(self, types: PickleTypes) -> Any:
+        if len(self._records) != len(self._archive.infolist()):
+            raise RefusedPickleError("two records have one name, so that programs may read different ones")
         names = [name for name in self._records if name.rpartition("/")[2] == _PICKLE_NAME]
         if len(names) != 1:
             raise RefusedPickleError(f"a zip file without {_PICKLE_NAME}, which torch.save writes")

@@ -147,3 +147,19 @@ def test_damage_anywhere_raises_nothing_but_checkpoint_errors(tmp_path: Path) ->
         path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
         with suppress(CheckpointError):
             verify_crcs(path)
+
+
+def test_compressed_records_are_refused_before_they_are_decompressed(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.bin", "w", zipfile.ZIP_DEFLATED) as stream:
+        stream.writestr("data/0", bytes(1 << 20))
+    with pytest.raises(CheckpointError, match=r"x\.bin: damaged: record 'data/0' .*compressed"):
+        verify_crcs(tmp_path / "x.bin")
+
+
+def test_records_that_overlap_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.bin", "w") as stream:
+        stream.writestr("data/0", bytes(1 << 20))
+        for _ in range(3):  # further entries of the directory for the same bytes
+            stream.filelist.append(stream.filelist[0])
+    with pytest.raises(CheckpointError, match=r"x\.bin: damaged: record 'data/0' .*overlap"):
+        verify_crcs(tmp_path / "x.bin")

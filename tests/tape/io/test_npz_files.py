@@ -86,6 +86,15 @@ def test_pickled_objects_and_other_files_are_refused(tmp_path: Path) -> None:
             read_npz(tmp_path / name)
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+def test_two_arrays_of_one_name_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.arange(3))
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("x.npy", archive.read("x.npy"))
+    with pytest.raises(DataError, match=r"a\.npz: two of its arrays have one name"):
+        read_npz(tmp_path / "a.npz")
+
+
 def test_a_missing_array_is_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.zeros(3))
     with pytest.raises(DataError, match=r"x\.npz: no field 'y'"):

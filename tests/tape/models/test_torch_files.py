@@ -213,6 +213,14 @@ def test_records_beyond_the_file_are_refused(tmp_path: Path, record: int, positi
             load_torch_file(tmp_path / "a.pt", mapped=mapped)
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+def test_two_records_of_one_name_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(write_zip(tmp_path / "a.pt", NONE), "a") as archive:
+        archive.writestr("a/data.pkl", pickled(NONE, protocol=2))
+    with pytest.raises(CheckpointError, match=r"a\.pt: .*two records have one name"):
+        load_torch_file(tmp_path / "a.pt")
+
+
 def test_archives_of_other_kinds_are_refused_with_the_reason(tmp_path: Path) -> None:
     for record, data, words in (
         ("constants.pkl", b"", "TorchScript"),
