@@ -73,7 +73,7 @@ def refuse_wrapped_keys(names: Iterable[str], path: Path) -> None:
 
 
 def describe_content(content: Mapping[Any, Any]) -> str:
-    """What a file without a Megatron language model is, as far as its keys tell; else the keys."""
+    """What a file without a Megatron language model is, by its keys; else the keys themselves."""
     if "pytorch-lightning_version" in content:
         return "a PyTorch Lightning checkpoint: save its state_dict alone, without the prefix of its keys"
     if {"model", "optimizer_history"} <= content.keys():

@@ -64,7 +64,7 @@ def _has_model_config(path: Path, huggingface: bool) -> bool:
 
 
 _DIRECTORIES: tuple[tuple[str, Callable[[Path], bool]], ...] = (
-    ("a Megatron-core checkpoint", _is_megatron_core),
+    ("a Megatron Core checkpoint", _is_megatron_core),
     ("a DeepSpeed checkpoint", _is_deepspeed),
     ("a Megatron-LM checkpoint", _is_megatron),
     ("a run directory of tape-train", _is_tape_run),

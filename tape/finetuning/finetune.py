@@ -132,7 +132,7 @@ def train_run(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path,
 def _exit_interrupted(config: FinetuneConfig, finetuner: Finetuner, run: RunDirectory) -> NoReturn:
     """End the process with code 0 after a stop signal, as pretraining does.
 
-    An exception, because a caller of :func:`tape.main.run_train` would otherwise go on with its next run.
+    An exception, because a caller of :func:`tape.main.run_train` would otherwise continue with its next run.
     """
     received, state = finetuner.signals.received, finetuner.state
     name = signal.Signals(received).name if received else "stop signal on another rank"

@@ -26,7 +26,7 @@ class RunningMeans:
             self._correct += float(correct)
 
     def sums(self) -> list[float]:
-        """The sums on this rank, from which :meth:`restore` goes on."""
+        """The sums on this rank, from which :meth:`restore` continues."""
         return [self._loss, self._correct, self._count, float(self._has_classes)]
 
     def restore(self, sums: list[float]) -> None:

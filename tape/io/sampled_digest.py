@@ -1,6 +1,6 @@
 """A digest of a file that is cheap for any size: of its size and of blocks spread over it.
 
-It tells files of different content apart, such as two corpora, but does not notice a few changed bytes in a large file.
+It distinguishes files of different content, such as two corpora, but not files of which a few bytes were changed.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def load_weights_only(path: str | os.PathLike[str], *, verify: bool = True) -> A
     Args:
         path: the file.
         verify: compare the records of a zip file with their CRCs. The older format has none, so damage to its numbers
-            can't be noticed; a log line (level INFO) says so.
+            can't be noticed; a log line (level INFO) reports it.
 
     Raises:
         CheckpointError: the file is missing, truncated, damaged, or contains objects other than data. Names the file.

@@ -1,7 +1,7 @@
 """Ends a process whose launcher has ended.
 
 torchrun starts its workers in sessions of their own. After ``kill -9`` of torchrun alone, or when it runs out of
-memory, they would go on as orphans, and write into the directory of the same command started again. A thread looks at
+memory, they would continue as orphans and write into the directory of the same command started again. A thread looks at
 the launcher once per second, which works through wrapper scripts, too, where a parent-death signal (prctl) would not.
 
 Only torchrun's workers are monitored. A plain process may outlive the shell that started it.

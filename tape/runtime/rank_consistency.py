@@ -57,8 +57,8 @@ def check_observations(observations: Sequence[Observation], gather: Gather) -> N
         for rank, (host, seen) in enumerate(views):
             places.setdefault((host, seen[number] if number < len(seen) else "nothing"), []).append(rank)
         if len({seen for _, seen in places}) > 1:
-            sights = "; ".join(f"{_ranks(ranks)} on {host}: {seen}" for (host, seen), ranks in places.items())
-            raise ConfigError(f"{item.subject}: the ranks see different things: {sights}. {item.remedy}")
+            differences = "; ".join(f"{_ranks(ranks)} on {host}: {seen}" for (host, seen), ranks in places.items())
+            raise ConfigError(f"{item.subject}: the ranks see different things: {differences}. {item.remedy}")
 
 
 def check_shared_directory(option: str, directory: Path, rank: int, gather: Gather) -> None:
@@ -89,15 +89,15 @@ def check_shared_directory(option: str, directory: Path, rank: int, gather: Gath
     hosts = [host for host, _, _ in views]
     for number, (host, failure, unseen) in enumerate(views):
         if failure is not None:
-            sight = f"rank {number} on {host} can't write there ({failure})"
+            finding = f"rank {number} on {host} can't write there ({failure})"
         elif unseen:
             other = unseen[0]
-            sight = (
+            finding = (
                 f"rank {number} on {host} does not see the file that rank {other} on {hosts[other]} has written there"
             )
         else:
             continue
-        raise ConfigError(f"{option} {directory}: {sight}. {option} must be on a file system that all hosts share")
+        raise ConfigError(f"{option} {directory}: {finding}. {option} must be on a file system that all hosts share")
 
 
 def _write_probe(probe: Path) -> str | None:

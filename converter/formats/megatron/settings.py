@@ -96,7 +96,7 @@ class _Resolver:
     def _check_encoder(self) -> dict[str, Any]:
         """Check that a model without LM head is no GPT, which has the keys of a BERT but causal attention.
 
-        Only the tokenizer tells them apart. Returns it if it would be refused, but is assumed to be neutral.
+        Only the tokenizer distinguishes them. Returns it if it would be refused, but is assumed to be neutral.
         """
         stated = self._arguments.get("tokenizer_type")
         tokenizer = "Bert" if stated is None else str(stated)

@@ -2,7 +2,7 @@
 
 Even functions of well-known libraries are not safe to call with arguments from a file: ``numpy.ndarray`` with the data
 type ``object`` takes any bytes for pointers. So a name in a pickle never stands for the object that it names, but for a
-:class:`Constructor`, an :class:`Unfinished` value or a constant of ours.
+:class:`Constructor`, an :class:`Unfinished` value or a constant defined here.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def write(path: Path, content: str = "") -> None:
     [
         ({"latest_checkpointed_iteration.txt": "5", "iter_0000005/mp_rank_00/model_optim_rng.pt": ""}, "Megatron-LM"),
         ({"latest_checkpointed_iteration.txt": "release", "release/mp_rank_00/model_rng.pt": ""}, "Megatron-LM"),
-        ({"iter_0000005/common.pt": "", "iter_0000005/metadata.json": "{}"}, "Megatron-core"),
+        ({"iter_0000005/common.pt": "", "iter_0000005/metadata.json": "{}"}, "Megatron Core"),
         ({"latest": "global_step5", "global_step5/mp_rank_00_model_states.pt": ""}, "DeepSpeed"),
         ({"config.json": '{"model_type": "megatron-bert"}', "model.safetensors": ""}, "Hugging Face"),
         ({"config.json": '{"hidden_size": 8}', "pytorch_model.bin": ""}, "TAPE model"),
