@@ -1,1 +1,1 @@
-"""The runtime of a process: launcher, process group, run lock, precision, progress bars, memory, CPU cores."""
+"""The runtime of a process: launcher, process group, consistency of ranks, run lock, stop signals, precision, memory."""
