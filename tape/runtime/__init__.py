@@ -1,1 +1,1 @@
-"""The runtime of a process: launcher, process group, consistency of ranks, run lock, stop signals, precision, memory."""
+"""The runtime of a process: launcher, process group, rank consistency, run lock, stop signals, precision, memory."""
