@@ -206,6 +206,10 @@ def _check_fields(file: Path, values: dict[str, Any]) -> None:
             )
     if not all(isinstance(token, str) for token in values["vocabulary"]):
         raise CheckpointError(f"{file}: damaged, vocabulary must be a list of tokens")
+    samples = values.get("samples", {})  # absent in checkpoints of earlier versions
+    corpora = samples.get("corpora", []) if isinstance(samples, dict) else None
+    if not isinstance(corpora, list) or not all(isinstance(corpus, dict) for corpus in corpora):
+        raise CheckpointError(f"{file}: damaged, samples must be an object with a list of corpora")
     if INDEX_NAME not in values["files"]:
         raise CheckpointError(f"{file}: damaged, the index is missing")
     for name, entry in values["files"].items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,9 @@ def _run_state(path: Path, metadata: dict[str, Any]) -> RunState:
         expected = type(getattr(RunState(), name))
         if type(value) is not expected:
             raise CheckpointError(f"{path}: {name} must be of type {expected.__name__}, not {quoted(value)}")
+    for name, number in saved.get("loss_scale", {}).items():
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not abs(number) <= sys.float_info.max:
+            raise CheckpointError(f"{path}: {name} of loss_scale must be a finite number, not {quoted(number)}")
     return RunState(**saved)
 
 

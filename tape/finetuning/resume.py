@@ -50,7 +50,17 @@ _RESUMED_OPTIONS = (
     "patience",
 )
 _OPTION_TYPES: dict[tuple[type, ...], tuple[str, ...]] = {
-    (str,): ("data_dir", "log_dir", "tokenizer", "model_config_file", "contact_head", "pooling", "length"),
+    (str,): (
+        "data_dir",
+        "log_dir",
+        "tokenizer",
+        "sequence_column",
+        "id_column",
+        "model_config_file",
+        "contact_head",
+        "pooling",
+        "length",
+    ),
     (bool,): ("freeze", "fp16", "bf16"),
     (int, str): ("save_freq",),
     (int, float): ("learning_rate", "head_learning_rate", "weight_decay", "max_grad_norm"),
@@ -70,6 +80,23 @@ _OPTION_TYPES: dict[tuple[type, ...], tuple[str, ...]] = {
     (list,): ("eval_splits", "given_options"),
     (dict,): ("config",),
 }
+# Options without a value by default, which is null in args.json.
+_OPTIONAL = frozenset(
+    {
+        "batch_size",
+        "config",
+        "contact_head",
+        "head_learning_rate",
+        "id_column",
+        "lora",
+        "max_length",
+        "max_tokens",
+        "model_config_file",
+        "pooling",
+        "sequence_column",
+        "warmup_steps",
+    }
+)
 # Options that may differ without a word: device and logging of this process, and the names of the run itself. All
 # others are taken from the run or announced.
 SILENT_OPTIONS = frozenset(
@@ -224,7 +251,9 @@ def _check_types(saved: Mapping[str, Any], file: Path) -> None:
     for types, names in _OPTION_TYPES.items():
         for name in names:
             value = saved.get(name)
-            if value is not None and not (isinstance(value, types) and (bool in types or not isinstance(value, bool))):
+            if name not in saved or (value is None and name in _OPTIONAL):
+                continue
+            if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
                 kinds = " or ".join(kind.__name__ for kind in types)
                 raise CheckpointError(f"{file}: {name} must be of type {kinds}, not {quoted(value)}")
     for name in ("eval_splits", "given_options"):

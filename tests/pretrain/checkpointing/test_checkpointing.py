@@ -171,6 +171,9 @@ def test_metadata_of_earlier_versions_have_no_checksum(saved: Path) -> None:
         {"vocabulary_fingerprint": None},
         {"model_config": [1]},
         {"vocabulary": ["<pad>", {}]},
+        {"samples": []},
+        {"samples": {"corpora": "one"}},
+        {"samples": {"corpora": [1]}},
     ],
 )
 def test_fields_of_another_type_are_named(saved: Path, changes: dict[str, Any]) -> None:
@@ -182,6 +185,13 @@ def test_fields_of_another_type_are_named(saved: Path, changes: dict[str, Any]) 
 def test_progress_of_another_type_is_named(saved: Path) -> None:
     edit_metadata(saved, consumed_samples="many")
     with pytest.raises(CheckpointError, match="iter_0000100: consumed_samples must be of type int, not 'many'"):
+        load(saved)
+
+
+@pytest.mark.parametrize("value", ["1", None, [], True, float("nan"), pytest.param(10**400, id="10^400")])
+def test_a_loss_scale_that_is_no_number_is_named(saved: Path, value: Any) -> None:
+    edit_metadata(saved, loss_scale={"value": value, "good_steps": 0, "forgiven": 2})
+    with pytest.raises(CheckpointError, match="iter_0000100: value of loss_scale must be a finite number"):
         load(saved)
 
 

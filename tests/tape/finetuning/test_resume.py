@@ -33,6 +33,11 @@ OPTIONS = {action.dest for action in create_train_parser()._actions} - {"help"}
         ("fp16", 1),
         ("seed", True),
         ("data_dir", {}),
+        ("data_dir", None),
+        ("seed", None),
+        ("given_options", None),
+        ("id_column", ["id"]),
+        ("sequence_column", 1),
     ],
 )
 def test_an_option_of_another_type_is_named(tmp_path: Path, name: str, value: Any) -> None:
@@ -55,7 +60,10 @@ def test_every_option_that_is_not_listed_as_silent_is_announced(tmp_path: Path, 
     values = {
         **dict.fromkeys(("eval_splits",), (["valid"], ["test"])),
         **dict.fromkeys(("fp16", "bf16"), (False, True)),
-        **dict.fromkeys(("data_dir", "log_dir", "tokenizer", "model_config_file", "length"), ("one", "other")),
+        **dict.fromkeys(
+            ("data_dir", "log_dir", "tokenizer", "model_config_file", "length", "id_column", "sequence_column"),
+            ("one", "other"),
+        ),
     }
     before, after = values.get(option, (1, 2))
     assert changes(tmp_path, {option: before}, {option: after}, (option,)) == [
