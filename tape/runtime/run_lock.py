@@ -95,7 +95,7 @@ def run_lock(file: Path, target: Path, advice: str) -> Iterator[None]:
         advice: what the user can do if another command holds it, such as ``choose another --save``.
 
     Raises:
-        ConfigError: another command holds it. Names the owner.
+        ConfigError: another command holds it. Names the owner. Or the lock's name belongs to something else.
     """
     is_new = not file.parent.exists()
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -153,6 +153,8 @@ def _this_process() -> LockOwner:
 def _acquire(file: Path, target: Path, owner: LockOwner, advice: str) -> None:
     watch = _Watch(file)
     while not _create(file, owner):
+        if os.path.lexists(file) and (file.is_symlink() or file.is_dir()):
+            raise ConfigError(f"{target}: {file} is not a lock, but a link or a directory; remove it")
         found = read_owner(file)
         if not file.exists():
             continue

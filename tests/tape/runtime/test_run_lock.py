@@ -60,6 +60,16 @@ def test_a_second_command_is_refused_and_the_owner_named(tmp_path: Path) -> None
     assert read_owner(lock_in(tmp_path)) is not None  # the owner keeps it
 
 
+@pytest.mark.parametrize("kind", ["directory", "dangling link"])
+def test_what_is_no_lock_is_named_at_once(tmp_path: Path, kind: str) -> None:
+    if kind == "directory":
+        lock_in(tmp_path).mkdir()
+    else:
+        lock_in(tmp_path).symlink_to(tmp_path / "missing")
+    with pytest.raises(ConfigError, match=r"\.lock is not a lock"), run_lock(lock_in(tmp_path), tmp_path, "wait"):
+        pass
+
+
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with idle_process() as child:
         write_lock(lock_in(tmp_path), owner_of(child.pid))
