@@ -75,6 +75,8 @@ def _sequence(record: Record, changes: Counter[str]) -> str:
 
 def _required(fields: Fields, column: str, where: str) -> Any:
     if not _is_given(fields, column):
+        if any(name in fields for name in column.split(" or ")):
+            raise DataError(f"{where}: column {column} has no value")
         raise DataError(f"{where}: missing column {column}; the columns are {', '.join(map(str, fields)) or 'nothing'}")
     return fields[column]
 
