@@ -142,7 +142,7 @@ def test_a_truncated_file_is_a_one_line_error(
     cut.write_bytes(only_rank(mega).read_bytes()[:5000])
     assert call(monkeypatch, repository_root, "-src", cut, "-out", tmp_path / "out") == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {cut}: damaged")
+    assert line.startswith(f"error: {cut}: truncated or damaged")
 
 
 def test_a_vocabulary_file_is_accepted(

@@ -50,7 +50,8 @@ def test_ranks_end_with_torchrun_and_the_restarted_run_goes_on(
     shown = again.stdout + again.stderr
     assert again.returncode == 0, shown
     assert all(rank.has_ended() for rank in ranks)
-    assert log.read_text().count(f"error: torchrun (process {first.pid}) has ended") == 2
+    # The rank that notices first stops all ranks after the current step, so that the other may end without a message.
+    assert f"error: torchrun (process {first.pid}) has ended" in log.read_text()
     assert "resuming from iteration" in shown
     assert find_checkpoint(save) == save / "iter_0000200"
     iterations = [record["iteration"] for record in records(save)]

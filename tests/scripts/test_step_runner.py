@@ -132,11 +132,13 @@ def test_commands_end_with_the_runner(tmp_path, repository_root, sent):
     pid_file = tmp_path / "pid"
     wait = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid()) + ';'); time.sleep(60)"
     command = (sys.executable, "-c", wait)
+    # A shell starts background jobs, such as a test run with nohup, with SIGINT ignored.
     code = f"""
-import sys
+import signal, sys
 from pathlib import Path
 from scripts.step_runner import Step, StepRunner
 from tape.errors import run_cli
+signal.signal(signal.SIGINT, signal.default_int_handler)
 step = Step("long", {command!r}, ())
 sys.exit(run_cli(lambda: StepRunner([step], Path({str(tmp_path / "steps")!r}), Path.cwd()).run()))
 """
