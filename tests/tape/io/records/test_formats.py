@@ -81,7 +81,9 @@ def test_a_pipe_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("format", "data"), [("fasta.gz", gzip.compress(FASTA)), ("csv", b"primary\nMKV\nLLA\n"), (None, FASTA)]
+    ("format", "data"),
+    [("fasta.gz", gzip.compress(FASTA)), ("csv", b"primary\nMKV\nLLA\n"), (None, FASTA)],
+    ids=["fasta.gz", "csv", "recognized"],  # gzip's data contain the time; ids must be the same in all workers
 )
 def test_standard_input_is_read(repository_root: Path, format: str | None, data: bytes) -> None:
     code = (
