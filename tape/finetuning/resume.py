@@ -18,86 +18,40 @@ from tape.hub.cache import local_model
 from tape.io.json_files import read_json_object
 from tape.io.run_layout import ARGUMENTS_NAME, LATEST_NAME, resolve_model_directory
 
-# Options taken from args.json, unless they are given again.
-_RESUMED_OPTIONS = (
-    "data_dir",
-    "log_dir",
-    "tokenizer",
-    "sequence_column",
-    "id_column",
-    "model_config_file",
-    "contact_head",
-    "pooling",
-    "freeze",
-    "lora",
-    "max_length",
-    "max_tokens",
-    "length",
-    "eval_splits",
-    "seed",
-    "fp16",
-    "bf16",
-    "learning_rate",
-    "head_learning_rate",
-    "weight_decay",
-    "max_grad_norm",
-    "warmup_steps",
-    "batch_size",
-    "gradient_accumulation_steps",
-    "num_train_epochs",
-    "num_log_iter",
-    "eval_freq",
-    "save_freq",
-    "patience",
-)
-_OPTION_TYPES: dict[tuple[type, ...], tuple[str, ...]] = {
-    (str,): (
-        "data_dir",
-        "log_dir",
-        "tokenizer",
-        "sequence_column",
-        "id_column",
-        "model_config_file",
-        "contact_head",
-        "pooling",
-        "length",
-    ),
-    (bool,): ("freeze", "fp16", "bf16"),
-    (int, str): ("save_freq",),
-    (int, float): ("learning_rate", "head_learning_rate", "weight_decay", "max_grad_norm"),
-    (int,): (
-        "lora",
-        "max_length",
-        "max_tokens",
-        "seed",
-        "warmup_steps",
-        "batch_size",
-        "gradient_accumulation_steps",
-        "num_train_epochs",
-        "num_log_iter",
-        "eval_freq",
-        "patience",
-    ),
-    (list,): ("eval_splits", "given_options"),
-    (dict,): ("config",),
+_NONE = type(None)  # null in args.json: an option without a value by default
+# Options taken from args.json, unless they are given again -> their types.
+_RESUMED_OPTIONS: dict[str, tuple[type, ...]] = {
+    "data_dir": (str,),
+    "log_dir": (str,),
+    "tokenizer": (str,),
+    "sequence_column": (str, _NONE),
+    "id_column": (str, _NONE),
+    "model_config_file": (str, _NONE),
+    "contact_head": (str, _NONE),
+    "pooling": (str, _NONE),
+    "freeze": (bool,),
+    "lora": (int, _NONE),
+    "max_length": (int, _NONE),
+    "max_tokens": (int, _NONE),
+    "length": (str,),
+    "eval_splits": (list,),
+    "seed": (int,),
+    "fp16": (bool,),
+    "bf16": (bool,),
+    "learning_rate": (int, float),
+    "head_learning_rate": (int, float, _NONE),
+    "weight_decay": (int, float),
+    "max_grad_norm": (int, float),
+    "warmup_steps": (int, _NONE),
+    "batch_size": (int, _NONE),
+    "gradient_accumulation_steps": (int,),
+    "num_train_epochs": (int,),
+    "num_log_iter": (int,),
+    "eval_freq": (int,),
+    "save_freq": (int, str),
+    "patience": (int,),
 }
-# Options without a value by default, which is null in args.json.
-_OPTIONAL = frozenset(
-    {
-        "batch_size",
-        "config",
-        "contact_head",
-        "head_learning_rate",
-        "id_column",
-        "lora",
-        "max_length",
-        "max_tokens",
-        "model_config_file",
-        "pooling",
-        "sequence_column",
-        "warmup_steps",
-    }
-)
+_OPTION_TYPES = _RESUMED_OPTIONS | {"given_options": (list,), "config": (dict, _NONE)}
 # Options that may differ without a word: device and logging of this process, and the names of the run itself. All
 # others are taken from the run or announced.
 SILENT_OPTIONS = frozenset(
@@ -249,16 +203,15 @@ def _check_types(saved: Mapping[str, Any], file: Path) -> None:
     Raises:
         CheckpointError: a value has another type; names the file and the option.
     """
-    for types, names in _OPTION_TYPES.items():
-        for name in names:
-            value = saved.get(name)
-            if name not in saved or (value is None and name in _OPTIONAL):
-                continue
-            if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-                kinds = " or ".join(kind.__name__ for kind in types)
-                raise CheckpointError(f"{file}: {name} must be of type {kinds}, not {quoted(value)}")
-            if isinstance(value, str) and not _is_argument(value):
-                raise CheckpointError(f"{file}: {name} must be text as on a command line, not {quoted(value)}")
+    for name, types in _OPTION_TYPES.items():
+        if name not in saved:
+            continue
+        value = saved[name]
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            kinds = " or ".join(kind.__name__ for kind in types if kind is not _NONE)
+            raise CheckpointError(f"{file}: {name} must be of type {kinds}, not {quoted(value)}")
+        if isinstance(value, str) and not _is_argument(value):
+            raise CheckpointError(f"{file}: {name} must be text as on a command line, not {quoted(value)}")
     for name in ("eval_splits", "given_options"):
         if not all(isinstance(entry, str) for entry in saved.get(name) or ()):
             raise CheckpointError(f"{file}: {name} must contain texts only, not {quoted(saved[name])}")
@@ -274,7 +227,7 @@ def _is_argument(text: str) -> bool:
 
 def _saved_options(saved: dict[str, Any]) -> set[str]:
     """Names of the options to take from ``args.json``. A default warm-up is computed again from the run's steps."""
-    names = set(_RESUMED_OPTIONS) & saved.keys()
+    names = _RESUMED_OPTIONS.keys() & saved.keys()
     if "warmup_steps" not in saved.get("given_options", ("warmup_steps",)):
         names.discard("warmup_steps")
     return names

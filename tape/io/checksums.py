@@ -23,12 +23,12 @@ _BLOCK_BYTES = 1 << 20
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _LONGEST_SUMS = 1 << 20  # bytes
 _ZIP_MAGIC = b"PK\x03\x04"
-# what reading a damaged zip file can raise; NotImplementedError and RuntimeError: compressed or encrypted records;
-# OverflowError, an ArithmeticError: records at positions beyond 2^63
-_ZIP_ERRORS = (
-    *(zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError),
+ZIP_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError),
     *(ArithmeticError, LookupError, RuntimeError, ValueError),
 )
+"""What reading a damaged zip file can raise, beside OSError. RuntimeError includes NotImplementedError (compressed or
+encrypted records), ArithmeticError includes OverflowError (records at positions beyond 2^63)."""
 
 
 def sha256_of(path: Path) -> str:
@@ -177,7 +177,7 @@ def verify_crcs(path: Path) -> None:
                 with archive.open(record) as stream:
                     while stream.read(_BLOCK_BYTES):
                         pass
-    except _ZIP_ERRORS as error:
+    except (*ZIP_ERRORS, OSError) as error:
         if not where:
             problem = "truncated or damaged: the directory of its records, at its end, can't be read"
         else:

@@ -15,7 +15,6 @@ import mmap
 import re
 import struct
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor
 
 from tape.errors import CheckpointError, quoted
+from tape.io.checksums import ZIP_ERRORS
 from tape.io.restricted_pickle import (
     PLAIN_DATA,
     Constructor,
@@ -49,12 +49,6 @@ _MOST_ELEMENTS = 1 << 62
 _EXPANDED_BYTES = 1 << 24  # a tensor with strides of 0 may be this much larger than its storage
 _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 _DEVICE = re.compile(r"[a-z]{2,12}(:\d{1,2})?")
-
-# what reading a damaged zip file can raise; NotImplementedError is a RuntimeError, OverflowError an ArithmeticError
-_ZIP_ERRORS = (
-    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError),
-    *(ArithmeticError, LookupError, RuntimeError, ValueError),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,7 +270,7 @@ def load_torch_stream(stream: IO[bytes], types: PickleTypes = TORCH_TYPES, *, ma
             return _ZipReader(archive, stream, mapped).load(types)
     except RefusedPickleError:
         raise
-    except _ZIP_ERRORS as error:
+    except ZIP_ERRORS as error:
         raise RefusedPickleError(f"the zip file is damaged ({type(error).__name__}: {str(error)[:200]})") from error
 
 
