@@ -38,7 +38,7 @@ import torch
 from torch import Tensor, nn
 
 from tape.configs import ProteinBertConfig
-from tape.io.atomic import write_json
+from tape.io.writing import write_json
 from tape.models.modeling_bert import ProteinBertForContactPrediction
 from tape.runtime.memory import peak_memory
 

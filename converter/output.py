@@ -18,9 +18,15 @@ from converter.formats.megatron.writer import RELEASE
 from converter.formats.record import RECORD_NAME
 from tape.configs import CONFIG_NAME
 from tape.errors import ConfigError
-from tape.io.atomic import atomic_directory, remove_leftovers, temporary_directory
 from tape.io.checksums import SUMS_NAME
-from tape.io.output import check_output_directory, check_replaceable, output_errors
+from tape.io.writing import (
+    atomic_directory,
+    check_output_directory,
+    check_replaceable,
+    output_errors,
+    remove_leftovers,
+    temporary_directory,
+)
 from tape.models.model_directory import BIN_NAME, PROVENANCE_NAME, SAFETENSORS_NAME, VOCABULARY_NAME
 
 _TAPE_FILES = frozenset({CONFIG_NAME, VOCABULARY_NAME, PROVENANCE_NAME, SAFETENSORS_NAME, BIN_NAME, SUMS_NAME})

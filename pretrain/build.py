@@ -35,8 +35,7 @@ from pretrain.train.initialization import build_model
 from pretrain.train.masked_lm import MaskedLMObjective
 from pretrain.train.metrics_logger import MetricsLogger, RunInfo
 from pretrain.train.trainer import Trainer
-from tape.io.atomic import write_json
-from tape.io.output import check_output_directory
+from tape.io.writing import check_output_directory, write_json
 from tape.runtime.run_lock import lock_in, run_lock
 
 _ARGUMENTS_NAME = "arguments.json"

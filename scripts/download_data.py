@@ -34,10 +34,9 @@ from tqdm import tqdm
 
 from tape.errors import ConfigError, DataError, ProteinLMError, quoted, run_cli
 from tape.hub.downloads import GZIP, Retries, download
-from tape.io.atomic import atomic_directory, write_json
 from tape.io.checksums import SUMS_NAME, read_sums, write_sums
 from tape.io.lmdb_store import LMDBReader
-from tape.io.output import check_output_directory
+from tape.io.writing import atomic_directory, check_output_directory, write_json
 
 DEFAULT_TABLE = Path(__file__).with_name("tape_archives.json")
 _ADVICE = (

@@ -41,7 +41,7 @@ from scripts.simulated_sets import (
 )
 from scripts.structure_files import Chain, read_chains, write_chains
 from tape.errors import ConfigError, run_cli
-from tape.io.atomic import atomic_directory, atomic_write, write_json
+from tape.io.writing import atomic_directory, atomic_write, write_json
 
 SEED = 20240607
 LARGEST_BYTES = 2_000_000

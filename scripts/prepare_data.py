@@ -71,12 +71,11 @@ from scripts.data_sources import CORPUS, Dataset, SplitFiles, find_datasets
 from scripts.labeled_records import chain_record, make_record
 from scripts.structure_files import read_chains
 from tape.errors import ConfigError, DataError, UnknownResidueError, run_cli
-from tape.io.atomic import atomic_directory, atomic_write, write_json
 from tape.io.checksums import sha256_of
 from tape.io.lmdb_store import write_lmdb
-from tape.io.output import check_output_directory, check_replaceable
 from tape.io.records import RecordOptions, open_records
 from tape.io.text_files import file_size
+from tape.io.writing import atomic_directory, atomic_write, check_output_directory, check_replaceable, write_json
 from tape.runtime.progress import progress_bar
 from tape.tokenizers import normalize_sequence
 

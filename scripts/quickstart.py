@@ -22,8 +22,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 from scripts.data_sources import PROVENANCE_FILE, Dataset, find_datasets
 from scripts.step_runner import Step, StepRunner, command_line
 from tape.errors import ConfigError, run_cli
-from tape.io.atomic import atomic_write
-from tape.io.output import check_output_directory
+from tape.io.writing import atomic_write, check_output_directory
 from tape.runtime.cpu import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]

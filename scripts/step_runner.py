@@ -23,7 +23,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tape.errors import ConfigError, ProteinLMError
-from tape.io.atomic import atomic_write
+from tape.io.writing import atomic_write
 
 # Time for a command to save and clean up after SIGTERM; torchrun gives its ranks 30 seconds.
 _GRACE_SECONDS = 60.0

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from tape.errors import DataError
-from tape.io.atomic import atomic_write
 from tape.io.records import open_rows
 from tape.io.records.labels import SS8_LETTERS
 from tape.io.text_files import ReadCallback, explain_errors
+from tape.io.writing import atomic_write
 
 ANGSTROM_PER_UNIT = 0.1
 _XZ_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "pb": 0}]

@@ -21,9 +21,9 @@ from converter.mapping.rules import Mapped
 from converter.verify.certificate import Certificate
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, quoted
-from tape.io.atomic import write_json
 from tape.io.checksums import SUMS_NAME, sha256_of
 from tape.io.json_files import read_json_object
+from tape.io.writing import write_json
 
 RECORD_NAME = "conversion.json"
 RECORD_FORMAT = "proteinlm-conversion"

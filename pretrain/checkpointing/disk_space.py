@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pretrain.parallel import ControlGroup
 from tape.errors import CheckpointError
-from tape.io.disk_space import format_bytes, free_bytes
+from tape.io.writing import describe_space, format_bytes, free_bytes
 
 # Overhead of torch's serialization per tensor (measured: 1.2 to 1.6 kB), and of index and metadata per checkpoint.
 _BYTES_PER_TENSOR = 2048
@@ -41,9 +41,8 @@ def check_free_space(directory: Path, needed: int) -> None:
     Raises:
         CheckpointError: less than ``needed`` bytes are free. States both numbers.
     """
-    free = free_bytes(directory)
-    if free < needed:
-        raise CheckpointError(f"the disk is too full: {format_bytes(needed)} are needed, {format_bytes(free)} are free")
+    if free_bytes(directory) < needed:
+        raise CheckpointError(f"the disk is too full: {describe_space(directory, needed)}")
 
 
 def early_warning(directory: Path, needed: int, kept: int) -> str | None:

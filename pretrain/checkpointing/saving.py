@@ -18,9 +18,16 @@ from torch.distributed.checkpoint.metadata import Metadata
 
 from pretrain.parallel import ControlGroup, ParallelContext, ParallelDims
 from tape.errors import CheckpointError
-from tape.io.atomic import atomic_write, current_umask, replace_directory, sync_folder, write_json
 from tape.io.checksums import sha256_of
-from tape.io.disk_space import format_bytes, free_bytes
+from tape.io.writing import (
+    atomic_write,
+    describe_space,
+    free_bytes,
+    replace_directory,
+    set_default_permissions,
+    sync_folder,
+    write_json,
+)
 
 from .collective_errors import error_message, run_on_all_ranks, run_on_main_rank
 from .disk_space import check_free_space, checkpoint_bytes
@@ -116,7 +123,7 @@ def _temporary_directory(target: Path, needed: int) -> str:
     remove_leftovers(target.parent)
     check_free_space(target.parent, needed)
     temporary = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    os.chmod(temporary, 0o777 & ~current_umask())
+    set_default_permissions(temporary)
     return temporary
 
 
@@ -124,9 +131,8 @@ def _clean_up(problem: str, temporary: Path | None, root: Path, needed: int) -> 
     """Delete what was written; the error message, completed with the free space and the checkpoint that is kept."""
     if temporary is not None:
         shutil.rmtree(temporary, ignore_errors=True)
-        free = free_bytes(root)
-        if free < needed or any(text in problem for text in _DISK_FULL_MESSAGES):
-            problem += f"; {format_bytes(needed)} are needed, {format_bytes(free)} are free"
+        if free_bytes(root) < needed or any(text in problem for text in _DISK_FULL_MESSAGES):
+            problem += f"; {describe_space(root, needed)}"
     pointer = root / POINTER_NAME
     last = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
     return problem + ("" if last is None else f"; the checkpoint of iteration {last} is kept")

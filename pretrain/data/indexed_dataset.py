@@ -22,9 +22,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tape.errors import DataError
-from tape.io.atomic import remove_leftovers, temporary_directory
 from tape.io.checksums import HashingStream
-from tape.io.output import output_errors
+from tape.io.writing import output_errors, remove_leftovers, temporary_directory
 
 MMAP_MAGIC = b"MMIDIDX\x00\x00"
 LAZY_MAGIC = b"TNTIDX\x00\x00"

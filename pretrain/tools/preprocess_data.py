@@ -32,10 +32,10 @@ from pretrain.data.indexed_dataset import LAYOUTS, IndexedDatasetWriter
 from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, UNKNOWN_MEANING, Filters, tokenize_batches
 from tape.errors import ConfigError, DataError, run_cli
 from tape.io.checksums import sha256_of
-from tape.io.output import check_output_directory
 from tape.io.records import FORMATS, Nucleotides, Record, RecordOptions, open_records
 from tape.io.text_files import display_name, file_size, is_stream
 from tape.io.vocabulary_files import read_vocabulary_file
+from tape.io.writing import check_output_directory
 from tape.runtime.run_lock import lock_beside, run_lock
 from tape.tokenizers import TAPETokenizer
 

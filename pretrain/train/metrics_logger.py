@@ -58,8 +58,7 @@ from typing import Any, TextIO
 
 from pretrain.planning.flops import Meter
 from tape.errors import ConfigError
-from tape.io.atomic import atomic_write
-from tape.io.output import output_errors
+from tape.io.writing import atomic_write, output_errors
 from tape.metrics.classes import perplexity
 from tape.runtime.tensorboard import TensorBoardWriter
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tape.evaluation.config import EvalConfig
 from tape.inference.config import PredictConfig
-from tape.io.output import check_output_directory
+from tape.io.writing import check_output_directory
 from tape.registry import registry
 
 from .options import (

@@ -21,8 +21,8 @@ from tape.finetuning.config import (
     ResumeConfig,
 )
 from tape.finetuning.resume import complete_options, epoch_to_resume
-from tape.io.output import check_output_directory
 from tape.io.run_layout import ARGUMENTS_NAME, check_run_names
+from tape.io.writing import check_output_directory
 from tape.registry import registry
 from tape.tasks import TaskType
 

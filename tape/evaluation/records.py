@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from tape.errors import CheckpointError, quoted
-from tape.io.atomic import write_json
 from tape.io.json_files import read_json_object
+from tape.io.writing import write_json
 from tape.metrics.metric import Interval, Metric
 from tape.version import __version__
 

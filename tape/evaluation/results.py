@@ -20,10 +20,9 @@ from torch import nn
 
 from tape.datasets.sources import dataset_provenance
 from tape.errors import ConfigError
-from tape.io.atomic import atomic_write, link_or_copy
 from tape.io.checksums import sha256_of
 from tape.io.json_files import read_json_object
-from tape.io.output import check_output_directory
+from tape.io.writing import atomic_write, check_output_directory, link_or_copy
 from tape.metrics import Bootstrap
 
 from .config import EvalConfig

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from tape.errors import CheckpointError
-from tape.io.atomic import atomic_directory, atomic_write
+from tape.io.writing import atomic_directory, atomic_write
 from tape.models.lazy_tensors import stored_bytes
 from tape.models.lora import plain_state
 from tape.models.model_directory import BIN_NAME, load_weights_only, save_model_directory

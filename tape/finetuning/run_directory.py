@@ -22,10 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from tape.errors import CheckpointError, ConfigError, quoted
-from tape.io.atomic import atomic_write, remove_leftovers, write_json
 from tape.io.digits import natural_number
 from tape.io.json_files import read_json_lines, read_json_object
-from tape.io.output import check_replaceable, output_errors
 from tape.io.run_layout import (
     ARGUMENTS_NAME,
     BEST_NAME,
@@ -35,6 +33,7 @@ from tape.io.run_layout import (
     resolve_model_directory,
     write_pointer,
 )
+from tape.io.writing import atomic_write, check_replaceable, output_errors, remove_leftovers, write_json
 from tape.runtime.distributed import DistributedContext, run_on_main_rank
 from tape.runtime.run_lock import lock_beside, run_lock
 

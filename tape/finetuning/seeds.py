@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tape.evaluation.records import finite
-from tape.io.atomic import write_json, write_text
 from tape.io.run_layout import resolve_model_directory
+from tape.io.writing import write_json, write_text
 
 from .run_directory import read_history
 

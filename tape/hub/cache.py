@@ -24,8 +24,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from tape.errors import ConfigError, DataError
-from tape.io.atomic import write_json
 from tape.io.checksums import SUMS_NAME, sha256_of
+from tape.io.writing import write_json
 
 from .downloads import JSON, SAFETENSORS, SUMS, TORCH, DeadLinkError, FileKind, download
 from .s3 import fetch_object

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tape.errors import DataError
 from tape.io.digits import natural_number
-from tape.io.output import output_errors
+from tape.io.writing import output_errors
 from tape.runtime.progress import progress_bar
 from tape.version import __version__
 

@@ -14,8 +14,8 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from tape.errors import DataError
-from tape.io.atomic import write_json
 from tape.io.json_files import read_json_object
+from tape.io.writing import write_json
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tape.errors import ConfigError, DataError
-from tape.io.output import output_errors
+from tape.io.writing import output_errors
 
 from .downloads import DeadLinkError, FileKind
 from .partial_downloads import PartialDownload, RemoteVersion

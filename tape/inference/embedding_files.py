@@ -21,9 +21,8 @@ from typing import Any
 import numpy as np
 
 from tape.errors import ConfigError, DataError
-from tape.io.atomic import atomic_write
-from tape.io.output import check_output_file
 from tape.io.text_files import display_name
+from tape.io.writing import atomic_write, check_output_file
 
 from .embedding_journal import Identity, StoredEmbedding
 

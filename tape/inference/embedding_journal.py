@@ -23,7 +23,7 @@ from typing import IO, Any
 import numpy as np
 
 from tape.errors import ConfigError, DataError
-from tape.io.output import output_errors
+from tape.io.writing import output_errors
 
 _MAGIC = b"PLMEMB01"
 _LENGTH = struct.Struct("<I")

@@ -27,8 +27,7 @@ from typing import Any
 import numpy as np
 
 from tape.errors import ConfigError
-from tape.io.atomic import atomic_write, remove_leftovers, write_json, write_text
-from tape.io.output import check_output_file
+from tape.io.writing import atomic_write, check_output_file, remove_leftovers, write_json, write_text
 from tape.tasks import TaskType
 
 from .predict import Prediction

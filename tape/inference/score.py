@@ -9,9 +9,8 @@ from pathlib import Path
 
 from tape.errors import ConfigError
 from tape.evaluation.load_model import load_finetuned_model, model_directory
-from tape.io.atomic import atomic_write, remove_leftovers
-from tape.io.output import check_output_file
 from tape.io.records import RecordOptions
+from tape.io.writing import atomic_write, check_output_file, remove_leftovers
 from tape.metrics import spearmanr
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext

@@ -15,9 +15,8 @@ from tape.evaluation.evaluate import Evaluation
 from tape.evaluation.load_model import load_encoder, model_directory
 from tape.evaluation.long_proteins import check_position_limit
 from tape.evaluation.results import data_hash, write_report, write_results
-from tape.io.atomic import atomic_directory, write_json
-from tape.io.output import check_output_directory, check_replaceable
 from tape.io.run_layout import ARGUMENTS_NAME, experiment_name, is_results_file
+from tape.io.writing import atomic_directory, check_output_directory, check_replaceable, write_json
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext, broadcast_object
 

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from tape.errors import CheckpointError, quoted
 
-from .atomic import write_text
+from .writing import write_text
 
 SUMS_NAME = "SHA256SUMS"
 _BLOCK_BYTES = 1 << 20

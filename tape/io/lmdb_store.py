@@ -21,10 +21,9 @@ import numpy as np
 
 from tape.errors import DataError, quoted
 
-from .atomic import atomic_directory
 from .lmdb_pages import LMDBFile
-from .output import output_errors
 from .restricted_pickle import restricted_loads
+from .writing import atomic_directory, output_errors
 
 COUNT_KEY = b"num_examples"
 PICKLE_PROTOCOL = 4  # the newest that Python 3.4 to 3.7, which the original TAPE supports, can read

@@ -14,8 +14,8 @@ from pathlib import Path, PurePath
 
 from tape.errors import CheckpointError, ConfigError, quoted
 
-from .atomic import write_json
 from .json_files import read_json_object
+from .writing import write_json
 
 ARGUMENTS_NAME = "args.json"
 BEST_NAME = "best.json"

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from tape.configs import CONFIG_NAME, ProteinConfig
 from tape.errors import CheckpointError, VocabularyMismatchError, quoted
-from tape.io.atomic import atomic_write, write_json
 from tape.io.checksums import SUMS_NAME, HashingStream, is_zip, sha256_of, verify_crcs, verify_sums, write_sums
 from tape.io.json_files import read_json_object
+from tape.io.writing import atomic_write, write_json
 from tape.tokenizers import TAPETokenizer
 
 from .lazy_tensors import LazyTensor, stored_bytes, write_safetensors

@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tape.errors import run_cli
-from tape.io.atomic import atomic_directory, write_text
-from tape.io.output import check_output_directory, check_replaceable
+from tape.io.writing import atomic_directory, check_output_directory, check_replaceable, write_text
 from tape.report.page import page
 from tape.report.rows import csv_table, make_rows, markdown_published, markdown_table, read_evaluations
 

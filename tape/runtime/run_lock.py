@@ -33,8 +33,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from tape.errors import ConfigError, OutputError
-from tape.io.atomic import remove_leftovers
-from tape.io.output import output_errors
+from tape.io.writing import output_errors, remove_leftovers
 
 from .launcher_monitor import GRACE_SECONDS
 from .process_identity import ProcessIdentity, find_launcher, identify, this_machine

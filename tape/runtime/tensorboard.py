@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tape.io.output import output_errors
+from tape.io.writing import output_errors
 
 _FILE_VERSION = "brain.Event:2"
 

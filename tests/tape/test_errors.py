@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tape.errors import ConfigError, DataError, ProteinLMError, UnknownResidueError, quoted, run_cli
-from tape.io.atomic import atomic_write
+from tape.io.writing import atomic_write
 
 
 @pytest.mark.parametrize("kind", [ProteinLMError, DataError, UnknownResidueError, ConfigError])

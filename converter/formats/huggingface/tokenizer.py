@@ -8,9 +8,9 @@ from typing import Any
 
 from converter.formats.model_files import ModelFiles
 from tape.errors import CheckpointError, quoted
-from tape.io.atomic import write_json
 from tape.io.json_files import read_json_object
 from tape.io.vocabulary_files import read_vocabulary_file
+from tape.io.writing import write_json
 from tape.tokenizers import IUPAC_VOCAB, SPECIAL_TOKENS
 
 _MOST_TOKENS = 1 << 24  # as in tape.configs; a list of all ids is made

@@ -16,8 +16,8 @@ from converter.mapping.tables import HUGGINGFACE_RULES, POST_LN_RULES
 from converter.mapping.transforms import TransformSettings
 from tape.configs import CONFIG_NAME, ProteinBertConfig
 from tape.errors import ConfigError
-from tape.io.atomic import atomic_write, write_json, write_text
 from tape.io.checksums import SUMS_NAME, HashingStream, sha256_of, write_sums
+from tape.io.writing import atomic_write, write_json, write_text
 from tape.models.lazy_tensors import LazyState, stored_bytes, write_safetensors
 from tape.models.model_directory import SAFETENSORS_NAME
 

@@ -27,7 +27,7 @@ from converter.mapping.tables import (
 from converter.mapping.transforms import TransformSettings
 from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
-from tape.io.atomic import atomic_write, write_text
+from tape.io.writing import atomic_write, write_text
 from tape.models.lazy_tensors import LazyState, stored_bytes
 
 from .layout import RANK_FILE_NAME, TRACKER_NAME

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 
 import pytest
 
 from tape.errors import ConfigError
-from tape.io import atomic
-from tape.io.atomic import atomic_directory, atomic_write, link_or_copy, remove_leftovers, write_json
+from tape.io.writing import atomic, atomic_directory, atomic_write, link_or_copy, write_json
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path):
@@ -78,50 +76,6 @@ def test_without_exchange_a_directory_is_replaced_in_two_steps(tmp_path, without
             (folder / "x").write_text(text)
     assert (target / "x").read_text() == "new"
     assert list(tmp_path.iterdir()) == [target]
-
-
-def test_a_directory_that_was_moved_away_gets_its_name_back(tmp_path):
-    aside = tmp_path / ".model.abcdefgh.old"
-    (aside / "model").mkdir(parents=True)
-    (aside / "model" / "x").write_text("old")
-    remove_leftovers(tmp_path, "model")
-    assert (tmp_path / "model" / "x").read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-
-
-def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path):
-    (tmp_path / ".out.abcdefgh.tmp").mkdir()
-    (tmp_path / ".out.abcdefg1.tmp").touch()
-    others = {".out.tmp", ".other.abcdefgh.tmp", "out.abcdefgh.tmp", ".out.abcdefgh.bak", "out"}
-    for name in others:
-        (tmp_path / name).touch()
-    remove_leftovers(tmp_path, "out")
-    assert {path.name for path in tmp_path.iterdir()} == others
-    remove_leftovers(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == others - {".other.abcdefgh.tmp"}
-    remove_leftovers(tmp_path / "missing")
-
-
-def test_what_a_running_process_writes_is_not_removed(tmp_path):
-    with atomic_write(tmp_path / "file") as stream, atomic_directory(tmp_path / "folder") as folder:
-        stream.write(b"1")
-        (folder / "x").touch()
-        remove_leftovers(tmp_path)
-        assert len(list(tmp_path.iterdir())) == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
-
-
-def test_without_file_locks_nothing_is_removed(tmp_path, monkeypatch):
-    def unsupported(*_):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(fcntl, "flock", unsupported)
-    (tmp_path / ".file.abcdefgh.tmp").touch()
-    remove_leftovers(tmp_path)
-    assert len(list(tmp_path.iterdir())) == 1
-    with atomic_write(tmp_path / "file") as stream:
-        stream.write(b"1")
-    assert (tmp_path / "file").read_bytes() == b"1"
 
 
 def test_a_link_replaces_an_earlier_file(tmp_path, monkeypatch):

@@ -1,0 +1,40 @@
+"""Writing files: checks before the work, atomic replacement, and errors of disks under one type.
+
+:mod:`.checks` tries an output place before anything is computed, :mod:`.atomic` writes files and directories that are
+complete or absent, :mod:`.temporary` owns their names until then, :mod:`.disk_errors` names the file that a full or
+read-only disk did not take, and :mod:`.disk_space` states sizes and free space.
+"""
+
+from .atomic import (
+    atomic_directory,
+    atomic_write,
+    link_or_copy,
+    replace_directory,
+    sync_folder,
+    write_json,
+    write_text,
+)
+from .checks import check_output_directory, check_output_file, check_replaceable
+from .disk_errors import output_errors
+from .disk_space import describe_space, format_bytes, free_bytes
+from .temporary import remove_leftovers, set_default_permissions, temporary_directory
+
+__all__ = [
+    "atomic_directory",
+    "atomic_write",
+    "check_output_directory",
+    "check_output_file",
+    "check_replaceable",
+    "describe_space",
+    "format_bytes",
+    "free_bytes",
+    "link_or_copy",
+    "output_errors",
+    "remove_leftovers",
+    "replace_directory",
+    "set_default_permissions",
+    "sync_folder",
+    "temporary_directory",
+    "write_json",
+    "write_text",
+]
