@@ -27,10 +27,10 @@ from pretrain.data.splits import open_splits
 from pretrain.data.verification import CorpusVerification
 from pretrain.monitor import LostRankError, watched
 from pretrain.parallel import choose_backend, open_control_group, open_parallel_context
+from pretrain.rank_consistency import check_rank_consistency
 from pretrain.resume import plan_start
 from pretrain.train.evaluation import open_evaluations
 from pretrain.train.nonfinite import NonFiniteSteps
-from pretrain.train.rank_consistency import check_rank_consistency
 from pretrain.train.stop_conditions import StopConditions
 from pretrain.train.trainer import RunServices
 from tape.errors import ProteinLMError, run_cli

@@ -20,6 +20,7 @@ from .cli.options import Arguments
 from .cli.train import distributed_config, finetune_config
 from .errors import run_cli
 from .inference.config import PredictConfig
+from .runtime.elastic_launch import launch
 from .runtime.process import process_context
 
 if TYPE_CHECKING:
@@ -83,8 +84,6 @@ def run_train_distributed(arguments: Arguments = None) -> None:
         ProteinLMError: options can't be used, or a process failed.
     """
     config, plan = distributed_config(arguments)
-    from .runtime.distributed import launch
-
     launch(plan, _finetune_worker, config)
 
 

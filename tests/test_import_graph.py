@@ -127,8 +127,13 @@ NEVER_IMPORTED = (
     "pretrain.tools",
 )
 
-# The only users of torch.distributed: pretraining, and one module for data-parallel finetuning.
-DISTRIBUTED_PACKAGES = ("pretrain.parallel", "pretrain.checkpointing", "tape.runtime.distributed")
+# The only users of torch.distributed: pretraining, and two modules for data-parallel finetuning.
+DISTRIBUTED_PACKAGES = (
+    "pretrain.parallel",
+    "pretrain.checkpointing",
+    "tape.runtime.distributed",
+    "tape.runtime.elastic_launch",
+)
 
 # Only these parse command lines; all others receive configurations.
 ARGUMENT_PACKAGES = (

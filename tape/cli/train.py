@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tape.configs import POOLINGS
 from tape.errors import ConfigError
@@ -24,6 +24,7 @@ from tape.finetuning.resume import complete_options, epoch_to_resume
 from tape.io.run_layout import ARGUMENTS_NAME, check_run_names
 from tape.io.writing import check_output_directory
 from tape.registry import registry
+from tape.runtime.elastic_launch import LaunchPlan
 from tape.tasks import TaskType
 
 from .options import (
@@ -41,9 +42,6 @@ from .options import (
     record_options,
 )
 from .types import positive_int
-
-if TYPE_CHECKING:
-    from tape.runtime.distributed import LaunchPlan
 
 LAUNCHER_OPTIONS = ("nnodes", "node_rank", "nproc_per_node", "master_addr", "master_port")
 TASK_TYPES_WITHOUT_POOLING = frozenset(TaskType) - {TaskType.VALUE, TaskType.SEQUENCE_CLASS}
@@ -68,10 +66,7 @@ def distributed_config(arguments: Arguments = None) -> tuple[FinetuneConfig, Lau
     """
     options, given = parse_given(create_distributed_parser(), arguments)
     launcher = {name: options.pop(name) for name in LAUNCHER_OPTIONS}
-    config = _finetune_config(options, given)
-    from tape.runtime.distributed import LaunchPlan  # imports torch
-
-    return config, LaunchPlan(**launcher)
+    return _finetune_config(options, given), LaunchPlan(**launcher)
 
 
 def _finetune_config(options: dict[str, Any], given: list[str]) -> FinetuneConfig:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,14 +19,11 @@ from tape.finetuning.run_directory import read_history
 from tape.main import run_embed, run_eval, run_train
 from tape.runtime.distributed import (
     DistributedContext,
-    LaunchPlan,
     all_gather_lists,
     all_reduce_sum,
     broadcast_object,
     distributed_context,
-    launch,
 )
-from tape.runtime.rendezvous import RendezvousError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -39,16 +35,6 @@ def torchrun(processes: int, cwd: Path, *words: object, script: Path = ROOT / "t
     command = [*launcher, str(script), *map(str, words)]
     result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=240)
     assert result.returncode == 0, result.stderr
-
-
-def launch_script(folder: Path) -> Path:
-    """``tape-train-distributed`` as a file, whose processes import it again."""
-    script = folder / "launch.py"
-    script.write_text(
-        "import sys\nfrom tape.main import train_distributed_command\n"
-        "if __name__ == '__main__':\n    sys.exit(train_distributed_command())\n"
-    )
-    return script
 
 
 SEVERAL = """
@@ -118,13 +104,18 @@ def test_two_ranks_train_and_validate_like_one_process(outputs: list[Path]) -> N
 @pytest.mark.distributed
 @pytest.mark.slow
 def test_two_ranks_validate_the_model_that_is_saved(
-    run_script: Callable[..., Any], small_data: Path, small_config: Path, tmp_path: Path, free_port: int
+    run_script: Callable[..., Any],
+    launch_script: Path,
+    small_data: Path,
+    small_config: Path,
+    tmp_path: Path,
+    free_port: int,
 ) -> None:
     """Batch normalization's running statistics differ between ranks until they are shared. By the launcher."""
     words = ["transformer", "secondary_structure", "--data_dir", small_data, "--model_config_file", small_config]
     options = ["--num_train_epochs", 1, "--batch_size", 4, "--learning_rate", 1e-2, "--warmup_steps", 0]
     launcher = ["--nproc_per_node", 2, "--master_port", free_port, "--output_dir", tmp_path, "--exp_name", "run"]
-    result = run_script(launch_script(tmp_path), *words, *options, *launcher, cwd=tmp_path)
+    result = run_script(launch_script, *words, *options, *launcher, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     validated = read_history(tmp_path / "run")[0]["valid"]
     saved = ["transformer", "secondary_structure", str(tmp_path / "run" / "0"), "--data_dir", str(small_data)]
@@ -150,25 +141,6 @@ def test_seeds_evaluation_embeddings_and_predictions_do_not_depend_on_ranks(outp
     assert rest[2] == pytest.approx(values, rel=1e-2, abs=1e-3)
 
 
-@pytest.mark.distributed
-@pytest.mark.slow
-def test_the_launcher_reports_the_errors_of_its_processes(
-    run_script: Callable[..., Any],
-    assert_clean_error: Callable[..., None],
-    small_config: Path,
-    write_split: Callable[..., Path],
-    tmp_path: Path,
-    free_port: int,
-) -> None:
-    script = launch_script(tmp_path)
-    words = ["transformer", "masked_language_modeling", "--model_config_file", small_config, "--num_train_epochs", 1]
-    launcher = ["--nproc_per_node", 2, "--master_port", free_port, "--time_or_name", "d", "--batch_size", 4]
-    write_split("pfam", "train", [{"primary": "AC"}, {"primary": "A1"}])
-    data = write_split("pfam", "valid", [{"primary": "AC"}])
-    result = run_script(script, *words, *launcher, "--data_dir", data, cwd=tmp_path)
-    assert_clean_error(result, "pfam_train.lmdb, record 1: unknown residue '1'", "training process")
-
-
 def test_only_one_process_of_all_machines_is_the_main_process() -> None:
     # bug 12 in docs/compatibility.md: the first process of every machine wrote
     contexts = [DistributedContext(rank, world_size=4, local_rank=rank % 2) for rank in range(4)]
@@ -185,11 +157,7 @@ def test_one_process_needs_no_collectives() -> None:
         assert alone == context
 
 
-def test_impossible_launches_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="at least 1"):
-        LaunchPlan(nproc_per_node=0)
-    with pytest.raises(ConfigError, match="--node_rank must be from 0 to 1, not 2"):
-        LaunchPlan(nnodes=2, node_rank=2)
+def test_a_world_size_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "many")
     with pytest.raises(ConfigError, match="WORLD_SIZE must be an integer, not 'many'"), distributed_context():
         pass
@@ -218,17 +186,3 @@ def test_no_thread_of_the_process_group_outlives_it(tmp_path: Path) -> None:
     script = tmp_path / "threads.py"
     script.write_text(THREADS, encoding="utf-8")
     torchrun(2, tmp_path, script=script)
-
-
-def test_a_port_in_use_is_named_by_the_launcher() -> None:
-    with socket.socket() as listener:
-        listener.bind(("0.0.0.0", 0))
-        listener.listen()
-        port = listener.getsockname()[1]
-        with pytest.raises(RendezvousError, match=f"MASTER_PORT={port} is in use on"):
-            launch(LaunchPlan(master_port=port), print)
-
-
-def test_an_address_that_is_not_a_host_is_refused_by_the_launcher() -> None:
-    with pytest.raises(ConfigError, match="MASTER_ADDR=tcp://node1 is not a host"):
-        launch(LaunchPlan(master_addr="tcp://node1"), print)
