@@ -10,7 +10,7 @@ import torch
 
 from converter.mapping.tables import TOKEN_TYPES
 from tape.configs import ProteinBertConfig
-from tape.errors import ConfigError
+from tape.errors import ConfigError, quoted
 from tape.models.lazy_tensors import LazyState
 
 # options about a Megatron checkpoint; other formats state these settings themselves
@@ -118,4 +118,4 @@ def parse_dtype(name: str) -> torch.dtype:
     try:
         return _DTYPES[name.strip().removeprefix("torch.").lower()]
     except KeyError:
-        raise ConfigError(f"-dtp {name!r} is no known data type; choose one of {', '.join(_DTYPES)}") from None
+        raise ConfigError(f"-dtp {quoted(name)} is no known data type; choose one of {', '.join(_DTYPES)}") from None

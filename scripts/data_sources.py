@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.structure_files import coordinate_file
-from tape.errors import DataError
+from tape.errors import DataError, quoted
 from tape.io.json_files import read_json_object
 from tape.io.records import LABELED_SUFFIXES, is_sequence_file
 from tape.io.text_files import split_suffix
@@ -157,7 +157,7 @@ def _find_labeled(source: Path, folder: str, stated: Mapping[str, Any]) -> Datas
             continue
         split = _stem(path).removeprefix(f"{folder}_")
         if split not in SPLITS[folder]:
-            raise DataError(f"{path}: unknown split {split!r}; {folder} has {', '.join(SPLITS[folder])}")
+            raise DataError(f"{path}: unknown split {quoted(split)}; {folder} has {', '.join(SPLITS[folder])}")
         if split in splits:
             raise DataError(f"{path} and {splits[split].paths[0]} are both {folder}'s {split} split; keep one")
         splits[split] = SplitFiles((path,))

@@ -17,7 +17,6 @@ import argparse
 import errno
 import gzip
 import hashlib
-import json
 import shutil
 import sys
 import tarfile
@@ -35,6 +34,7 @@ from tqdm import tqdm
 from tape.errors import ConfigError, DataError, ProteinLMError, quoted, run_cli
 from tape.hub.downloads import GZIP, Retries, download
 from tape.io.checksums import SUMS_NAME, read_sums, write_sums
+from tape.io.json_files import parse_json
 from tape.io.lmdb_store import LMDBReader
 from tape.io.writing import atomic_directory, check_output_directory, write_json
 
@@ -76,7 +76,7 @@ class DownloadTarget:
 def read_table(path: Path = DEFAULT_TABLE) -> tuple[str, dict[str, Archive]]:
     """Base URL and archives of a table such as scripts/tape_archives.json."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         archives = {folder: Archive(folder, **entry) for folder, entry in content["archives"].items()}
         return content["base_url"], archives
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from scripts.structure_files import Chain
-from tape.errors import DataError, UnknownResidueError
+from tape.errors import DataError, UnknownResidueError, listed
 from tape.io.records import Record
 from tape.io.records.labels import (
     SS3_CLASSES,
@@ -77,7 +77,7 @@ def _required(fields: Fields, column: str, where: str) -> Any:
     if not _is_given(fields, column):
         if any(name in fields for name in column.split(" or ")):
             raise DataError(f"{where}: column {column} has no value")
-        raise DataError(f"{where}: missing column {column}; the columns are {', '.join(map(str, fields)) or 'nothing'}")
+        raise DataError(f"{where}: missing column {column}; the columns are {listed(fields)}")
     return fields[column]
 
 

@@ -49,7 +49,6 @@ A second run writes only what has changed: it skips splits whose files have the 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections import Counter
@@ -70,8 +69,9 @@ from pretrain.tools.preprocess_data import preprocess
 from scripts.data_sources import CORPUS, Dataset, SplitFiles, find_datasets
 from scripts.labeled_records import chain_record, make_record
 from scripts.structure_files import read_chains
-from tape.errors import ConfigError, DataError, UnknownResidueError, run_cli
+from tape.errors import ConfigError, DataError, UnknownResidueError, quoted, run_cli
 from tape.io.checksums import sha256_of
+from tape.io.json_files import parse_json
 from tape.io.lmdb_store import write_lmdb
 from tape.io.records import RecordOptions, open_records
 from tape.io.text_files import file_size
@@ -197,7 +197,7 @@ class _Folder:
         if state is None or state.get("version") != STATE_VERSION:
             raise ConfigError(f"{self.path} was not made by this command; --overwrite replaces it")
         if state["provenance"] != fresh["provenance"]:
-            names = f"{state['provenance']['name']!r}, not {self.dataset.provenance.name!r}"
+            names = f"{quoted(state['provenance']['name'])}, not {self.dataset.provenance.name!r}"
             raise ConfigError(f"{self.path} contains {names}; choose another TARGET, or --overwrite to replace it")
         return state
 
@@ -320,7 +320,7 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

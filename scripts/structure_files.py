@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tape.errors import DataError
+from tape.errors import DataError, listed
 from tape.io.records import open_rows
 from tape.io.records.labels import SS8_LETTERS
 from tape.io.text_files import ReadCallback, explain_errors
@@ -66,7 +66,7 @@ def read_chains(table: Path, progress: ReadCallback | None = None) -> Iterator[C
 def _chain(fields: Mapping[str, str], planes: np.ndarray, where: str, path: Path) -> Chain:
     missing = [name for name in ("id", "primary", "ss8") if name not in fields]
     if missing:
-        raise DataError(f"{where}: missing column {', '.join(missing)}; the columns are {', '.join(fields)}")
+        raise DataError(f"{where}: missing column {', '.join(missing)}; the columns are {listed(fields)}")
     primary, ss8 = fields["primary"], fields["ss8"]
     if len(primary) != len(ss8) or not primary:
         raise DataError(f"{where}: {len(primary)} residues but {len(ss8)} DSSP letters")

@@ -11,8 +11,11 @@ import reprlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
+from pathlib import PurePath
+from typing import Any
 
 
 class ProteinLMError(Exception):
@@ -73,6 +76,29 @@ class _Quotes(reprlib.Repr):
         bits = x.bit_length()
         return f"an integer of {bits:,} bits" if bits > 256 else super().repr_int(x, level)
 
+    def repr_instance(self, x: Any, level: int) -> str:
+        """Of other classes, the library makes the whole repr before it shortens it."""
+        for kind, shorten in self._containers():
+            if isinstance(x, kind):
+                return shorten(x, level)
+        if isinstance(x, (bytes, bytearray, memoryview)):
+            return repr(bytes(x[: self.maxother]))
+        if x is None or isinstance(x, (float, complex, type, PurePath)):
+            return super().repr_instance(x, level)
+        shape = f" of shape {tuple(x.shape)}" if hasattr(x, "shape") else ""
+        return f"{type(x).__name__}{shape}"
+
+    def _containers(self) -> tuple[tuple[type, Callable[[Any, int], str]], ...]:
+        return (
+            (dict, self.repr_dict),
+            (list, self.repr_list),
+            (tuple, self.repr_tuple),
+            (set, self.repr_set),
+            (frozenset, self.repr_frozenset),
+            (str, self.repr_str),
+            (int, self.repr_int),
+        )
+
 
 _QUOTES = _Quotes()
 _QUOTES.maxlevel = 3
@@ -83,10 +109,17 @@ _QUOTES.maxlong = 40
 def quoted(value: object) -> str:
     """``repr`` of a value from a file for a message, with at most 200 characters.
 
-    A plain ``repr`` can be of any length: a pickle of 200 bytes holds lists of lists with 2^60 elements.
+    A plain ``repr`` can be of any length: a pickle of 200 bytes holds lists of lists with 2^60 elements. Objects of
+    other classes than Python's own containers, numbers and texts, such as tensors and namespaces, are shown by class.
     """
     text = _QUOTES.repr(value)
     return text if len(text) <= _LONGEST_QUOTE else f"{text[: _LONGEST_QUOTE - 3]}..."
+
+
+def listed(names: Iterable[object], most: int = 20) -> str:
+    """Names from a file for a message, such as columns: at most ``most`` of them, with at most 40 characters each."""
+    shown = [name if len(name) <= 40 else f"{name[:37]}..." for name in map(str, islice(names, most + 1))]
+    return ", ".join(shown[:most]) + (" ..." if len(shown) > most else "") or "none"
 
 
 class Terminated(SystemExit):

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from tape.hub.cache import local_model
 
-from .errors import ConfigError
+from .errors import ConfigError, listed, quoted
 from .tasks import BUILT_IN_TASKS, Task, TaskType
 
 Registered = TypeVar("Registered", bound=Callable[..., Any])
@@ -77,7 +77,7 @@ def _check_known(config: Any, overrides: Mapping[str, Any]) -> None:
     known = set(config.to_dict())
     unknown = sorted(set(overrides) - known - _ALWAYS_ALLOWED)
     if unknown:
-        raise ConfigError(f"{type(config).__name__} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+        raise ConfigError(f"{type(config).__name__} has no {listed(unknown)}; it has {', '.join(sorted(known))}")
 
 
 @dataclass
@@ -125,7 +125,7 @@ class TaskSpec:
         if model_cls is None:
             return lambda cls: self.register_model(model_name, cls)
         if model_name in self.models and not _same_definition(self.models[model_name], model_cls):
-            raise ConfigError(f"task {self.name} has a model named {model_name!r} already; choose another name")
+            raise ConfigError(f"task {self.name} has a model named {quoted(model_name)} already; choose another name")
         self.models[model_name] = model_cls
         return model_cls
 
@@ -137,7 +137,7 @@ class TaskSpec:
         """
         if model_name not in self.models:
             known = ", ".join(sorted(self.models)) or "none"
-            raise ConfigError(f"task {self.name} has no model {model_name!r}; registered: {known}")
+            raise ConfigError(f"task {self.name} has no model {quoted(model_name)}; registered: {known}")
         return _resolve(self.models[model_name])
 
 
@@ -182,7 +182,7 @@ class Registry:
             return lambda make: self._register_made(task_name, make)
         old = self.task_name_mapping.get(task_name)
         if old is not None and old.is_available and not _same_definition(old.dataset, task_spec.dataset):
-            raise ConfigError(f"a task named {task_name!r} is registered already; choose another name")
+            raise ConfigError(f"a task named {quoted(task_name)} is registered already; choose another name")
         if old is not None:
             task_spec.models = {**old.models, **task_spec.models}
         self.task_name_mapping[task_name] = task_spec
@@ -206,7 +206,7 @@ class Registry:
         def register(function: Registered) -> Registered:
             old = self.metric_name_mapping.get(name)
             if old is not None and not _same_definition(old, function):
-                raise ConfigError(f"a metric named {name!r} is registered already; choose another name")
+                raise ConfigError(f"a metric named {quoted(name)} is registered already; choose another name")
             self.metric_name_mapping[name] = function
             return function
 
@@ -220,7 +220,7 @@ class Registry:
         """
         if task_name not in self.task_name_mapping:
             known = ", ".join(sorted(self.task_name_mapping))
-            raise ConfigError(f"unknown task {task_name!r}; registered: {known}")
+            raise ConfigError(f"unknown task {quoted(task_name)}; registered: {known}")
         return self.task_name_mapping[task_name]
 
     def get_metric(self, name: str) -> Callable[[Any, Any], float]:
@@ -231,7 +231,7 @@ class Registry:
         """
         if name not in self.metric_name_mapping:
             known = ", ".join(sorted(self.metric_name_mapping))
-            raise ConfigError(f"unknown metric {name!r}; registered: {known}")
+            raise ConfigError(f"unknown metric {quoted(name)}; registered: {known}")
         metric: Callable[[Any, Any], float] = _resolve(self.metric_name_mapping[name])
         return metric
 

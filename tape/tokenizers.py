@@ -48,7 +48,7 @@ class TAPETokenizer:
 
     def __init__(self, vocab: str = "iupac") -> None:
         if vocab not in VOCABULARIES:
-            raise ConfigError(f"unknown tokenizer {vocab!r}; choose one of {', '.join(VOCABULARIES)}")
+            raise ConfigError(f"unknown tokenizer {quoted(vocab)}; choose one of {', '.join(VOCABULARIES)}")
         self.name = vocab
         self.vocab = VOCABULARIES[vocab]
         self.tokens = list(self.vocab)
@@ -113,7 +113,7 @@ class TAPETokenizer:
         try:
             return self.vocab[token]
         except KeyError:
-            raise UnknownResidueError(f"unrecognized token {token!r}; {self._allowed()}") from None
+            raise UnknownResidueError(f"unrecognized token {quoted(token)}; {self._allowed()}") from None
 
     def convert_tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
         return [self.convert_token_to_id(token) for token in tokens]

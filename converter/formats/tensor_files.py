@@ -18,7 +18,7 @@ from converter.safe_load import load_checkpoint_file
 from tape.errors import CheckpointError, quoted
 from tape.io.checksums import is_zip, verify_crcs
 from tape.io.json_files import read_json_object
-from tape.models.lazy_tensors import SAFETENSORS_DTYPES, LazyState, LazyTensor
+from tape.models.lazy_tensors import SAFETENSORS_DTYPES, LazyState, LazyTensor, check_safetensors_header
 
 _MAPPED_BYTES = 1 << 28
 _DTYPES = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
@@ -106,7 +106,7 @@ def open_weights(file: Path) -> LazyState:
         raise CheckpointError(f"{file}: contains a {type(content).__name__}, not a state dict")
     for name, value in content.items():
         if not isinstance(value, Tensor):
-            raise CheckpointError(f"{file}: entry {name!r} is a {type(value).__name__}, not a tensor")
+            raise CheckpointError(f"{file}: entry {quoted(name)} is a {type(value).__name__}, not a tensor")
     state = {str(name): pickled.lazy(value, (name,)) for name, value in content.items()}
     del content
     pickled.release()
@@ -125,6 +125,7 @@ def _open_safetensors(file: Path) -> LazyState:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file}: {name}: damaged ({error})") from error
 
+    check_safetensors_header(file)
     state = {}
     try:
         with safe_open(file, framework="pt") as opened:

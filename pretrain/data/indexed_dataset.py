@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tape.errors import DataError
+from tape.errors import DataError, quoted
 from tape.io.checksums import HashingStream
 from tape.io.writing import output_errors, remove_leftovers, temporary_directory
 
@@ -276,7 +276,7 @@ class IndexedDatasetWriter:
 
     def __init__(self, prefix: str | os.PathLike[str], vocab_size: int, layout: str = "mmap") -> None:
         if layout not in LAYOUTS:
-            raise DataError(f"unknown corpus layout {layout!r}; choose one of {', '.join(LAYOUTS)}")
+            raise DataError(f"unknown corpus layout {quoted(layout)}; choose one of {', '.join(LAYOUTS)}")
         self.prefix = Path(prefix)
         self.layout = layout
         self.dtype = token_dtype(vocab_size) if layout == "mmap" else np.dtype(np.int32)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tape.errors import ConfigError, DataError
+from tape.errors import ConfigError, DataError, quoted
 
 LONG_DOCUMENT_RULES = ("split", "truncate")
 # First entry of every seed sequence; it separates the random streams of different purposes.
@@ -41,7 +41,7 @@ class PackingConfig:
     def __post_init__(self) -> None:
         if self.long_documents not in LONG_DOCUMENT_RULES:
             raise ConfigError(
-                f"unknown rule {self.long_documents!r} for long documents; choose one of {LONG_DOCUMENT_RULES}"
+                f"unknown rule {quoted(self.long_documents)} for long documents; choose one of {LONG_DOCUMENT_RULES}"
             )
         if self.capacity < 1:
             raise ConfigError(f"seq_length {self.seq_length} leaves no room for a residue")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from tape.errors import ConfigError, DataError
+from tape.errors import ConfigError, DataError, quoted
 from tape.tokenizers import TAPETokenizer
 
 from .blending import Blend, BlendedProteins
@@ -142,12 +142,12 @@ def split_by_documents(split: str, documents: int) -> list[tuple[int, int]]:
     try:
         weights = [float(part) for part in split.replace("/", ",").split(",")]
     except ValueError:
-        raise ConfigError(f"--split takes numbers such as 969,30,1, not {split!r}") from None
+        raise ConfigError(f"--split takes numbers such as 969,30,1, not {quoted(split)}") from None
     weights = [*weights, 0.0, 0.0][:3]
     if not math.isfinite(sum(weights)):
-        raise ConfigError(f"--split takes finite numbers such as 969,30,1, not {split!r}")
+        raise ConfigError(f"--split takes finite numbers such as 969,30,1, not {quoted(split)}")
     if min(weights) < 0 or sum(weights) <= 0:
-        raise ConfigError(f"--split takes proportions, at least one above 0, not {split!r}")
+        raise ConfigError(f"--split takes proportions, at least one above 0, not {quoted(split)}")
     bounds = [0]
     for weight in weights:
         bounds.append(bounds[-1] + round(weight / sum(weights) * documents))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tape.errors import ConfigError
+from tape.errors import ConfigError, quoted
 
 DECAY_STYLES = ("constant", "linear", "cosine")
 
@@ -55,7 +55,7 @@ def learning_rate(done: float, lr: float, min_lr: float, style: str, decay: floa
 
 def _check(lr: float, min_lr: float, style: str, decay: float, warmup: float, unit: str) -> None:
     if style not in DECAY_STYLES:
-        raise ConfigError(f"unknown --lr-decay-style {style!r}; choose one of {', '.join(DECAY_STYLES)}")
+        raise ConfigError(f"unknown --lr-decay-style {quoted(style)}; choose one of {', '.join(DECAY_STYLES)}")
     if not 0 <= min_lr <= lr:
         raise ConfigError(f"--min-lr {min_lr} should be between 0 and --lr {lr}")
     if decay < 1 or not 0 <= warmup < decay:

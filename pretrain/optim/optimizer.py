@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pretrain.parallel import GradientBuckets, LocalParameter
-from tape.errors import ConfigError
+from tape.errors import ConfigError, quoted
 
 from .lr_schedule import NOTHING_SKIPPED, Schedule, SkippedCounts
 
@@ -122,4 +122,4 @@ def _make(config: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.
         return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=config.eps, fused=True)
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, foreach=True)
-    raise ConfigError(f"unknown --optimizer {config.name!r}; choose one of {', '.join(OPTIMIZERS)}")
+    raise ConfigError(f"unknown --optimizer {quoted(config.name)}; choose one of {', '.join(OPTIMIZERS)}")

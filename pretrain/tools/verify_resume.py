@@ -19,7 +19,6 @@ running process. Choose a run of about a minute whose ``--save-interval`` is sho
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -41,6 +40,7 @@ import torch
 from pretrain.checkpointing import find_checkpoint, load_full_checkpoint
 from pretrain.train.metrics_logger import METRICS_NAME, TIMING_FIELDS
 from tape.errors import ConfigError, ProteinLMError, run_cli
+from tape.io.json_files import parse_json
 
 _SCRIPT = Path(__file__).resolve().parents[1] / "pretrain_tape.py"
 _POLL_SECONDS = 0.01
@@ -221,7 +221,7 @@ def _records(directory: Path) -> list[dict[str, Any]]:
     records = []
     for line in _text(directory / METRICS_NAME).splitlines():
         with suppress(ValueError):
-            record = json.loads(line)
+            record = parse_json(line)
             if record["kind"] != "start":  # every start of the run writes one
                 records.append({name: value for name, value in record.items() if name not in TIMING_FIELDS})
     return records

@@ -58,6 +58,7 @@ from typing import Any, TextIO
 
 from pretrain.planning.flops import Meter
 from tape.errors import ConfigError
+from tape.io.json_files import parse_json
 from tape.io.writing import atomic_write, output_errors
 from tape.metrics.classes import perplexity
 from tape.runtime.tensorboard import TensorBoardWriter
@@ -313,7 +314,7 @@ def _remove_records_after(path: Path, iteration: int, evaluation_due: bool) -> N
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             repeated = evaluation_due and record["kind"] == "evaluation" and record["iteration"] == iteration
             if record["iteration"] <= iteration and not repeated:
                 kept.append(line + b"\n")

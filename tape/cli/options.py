@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tape.errors import ConfigError
+from tape.errors import ConfigError, quoted
 from tape.evaluation.config import LENGTH_POLICIES, InferenceConfig, ModelSource
 from tape.io.records import FORMATS, RecordOptions
 from tape.metrics.bootstrap import Bootstrap
@@ -44,7 +44,7 @@ def log_level(text: str) -> int:
 def existing_file(text: str) -> Path:
     """The path of a file that exists."""
     if not Path(text).is_file():
-        raise argparse.ArgumentTypeError(f"{text!r} is not an existing file")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not an existing file")
     return Path(text)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from tape.finetuning.config import (
     ResumeConfig,
 )
 from tape.finetuning.resume import complete_options, epoch_to_resume
+from tape.io.json_files import RepeatedKeyError, parse_json
 from tape.io.run_layout import ARGUMENTS_NAME, check_run_names
 from tape.io.writing import check_output_directory
 from tape.registry import registry
@@ -196,7 +196,9 @@ def config_override(text: str) -> tuple[str, Any]:
     if not equals or not key.isidentifier():
         raise argparse.ArgumentTypeError(f"must be KEY=VALUE, not {text}")
     try:
-        return key, json.loads(value)
+        return key, parse_json(value)
+    except RepeatedKeyError as error:
+        raise argparse.ArgumentTypeError(f"{key}: {error}") from None
     except ValueError:
         return key, value
 

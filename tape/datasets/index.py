@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tape.errors import ConfigError, DataError, UnknownResidueError
+from tape.errors import ConfigError, DataError, UnknownResidueError, listed, quoted
 from tape.io.records import NucleotideCounter, RecordOptions, check_identifier
 from tape.tokenizers import normalize_sequence
 
@@ -68,8 +68,8 @@ def field_of(source: RecordSource, index: int, record: Record, name: str) -> Any
         DataError: the field is missing. Names file, record, field and the fields that the record has.
     """
     if name not in record:
-        present = ", ".join(sorted(map(str, record)))
-        raise DataError(f"{source.where(index, record)}: no field {name!r}; present: {present}")
+        present = listed(sorted(map(str, record)))
+        raise DataError(f"{source.where(index, record)}: no field {quoted(name)}; present: {present}")
     return record[name]
 
 

@@ -6,7 +6,6 @@ Class names and constructors are TAPE's. Every record has ``id`` and ``primary``
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -15,8 +14,8 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from tape.errors import DataError
-from tape.io.json_files import read_json_object
+from tape.errors import DataError, listed, quoted
+from tape.io.json_files import parse_json, read_json_object
 from tape.io.lmdb_store import LMDBReader
 from tape.io.npz_files import read_npz, read_npz_shape
 from tape.io.records import LABELED_SUFFIXES, Nucleotides, RecordOptions, names_of, open_records
@@ -98,7 +97,7 @@ class LMDBDataset(RecordSource):
         record = self._reader[index]
         for name, column in self._columns.items():
             if column is not None and column not in record:
-                raise DataError(f"{self.where(index, record)}: no field {column!r}; present: {', '.join(record)}")
+                raise DataError(f"{self.where(index, record)}: no field {quoted(column)}; present: {listed(record)}")
             if column is not None:
                 record[name] = record[column]
         return record
@@ -201,7 +200,7 @@ class TableDataset(_ListedRecords):
 def _cell(text: str) -> Any:
     """Parse the text of a table cell."""
     try:
-        return json.loads(text)
+        return parse_json(text)
     except (ValueError, RecursionError):
         pass
     try:

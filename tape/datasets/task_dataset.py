@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tape.errors import DataError, UnknownResidueError
+from tape.errors import DataError, UnknownResidueError, quoted
 from tape.io.records import RecordOptions
 from tape.tasks import TASKS, Task
 from tape.tokenizers import TAPETokenizer, as_tokenizer
@@ -44,7 +44,7 @@ def open_split(
         return source
     present = {found.name.removeprefix(f"{folder}_").partition(".")[0] for found in directory.glob(f"{folder}_*")}
     path = directory / f"{folder}_{split}.lmdb"
-    raise DataError(f"{path}: no split {split!r}; splits there: {', '.join(sorted(present)) or 'none'}")
+    raise DataError(f"{path}: no split {quoted(split)}; splits there: {', '.join(sorted(present)) or 'none'}")
 
 
 class DrawnExamples:

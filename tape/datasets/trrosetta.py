@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tape.errors import DataError
+from tape.errors import DataError, quoted
 from tape.tokenizers import TAPETokenizer, as_tokenizer
 
 from .index import DatasetIndex
@@ -160,7 +160,7 @@ def _listed(folder: Path, split: str) -> list[str]:
     file = folder / f"{split}_files.txt"
     if not file.is_file():
         present = sorted(path.name.removesuffix("_files.txt") for path in folder.glob("*_files.txt"))
-        raise DataError(f"{file}: no split {split!r}; splits there: {', '.join(present) or 'none'}")
+        raise DataError(f"{file}: no split {quoted(split)}; splits there: {', '.join(present) or 'none'}")
     names = [Path(name).name.removesuffix(".npz") for name in file.read_text(encoding="utf-8").split()]
     if not names:
         raise DataError(f"{file}: lists no protein")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tape.errors import ConfigError
+from tape.errors import ConfigError, quoted
 from tape.evaluation.config import EvalConfig, InferenceConfig, ModelSource
 from tape.io.records import RecordOptions
 from tape.io.run_layout import SEED_PREFIX
@@ -96,7 +96,7 @@ class LoopConfig:
         if self.seed < 0:
             raise ConfigError(f"--seed must not be negative, but is {self.seed}")
         if isinstance(self.save_freq, str) and self.save_freq != IMPROVEMENT:
-            raise ConfigError(f"--save_freq must be a number of epochs or 'improvement', not {self.save_freq!r}")
+            raise ConfigError(f"--save_freq must be a number of epochs or 'improvement', not {quoted(self.save_freq)}")
         if isinstance(self.save_freq, int) and self.save_freq < 1:
             raise ConfigError(f"--save_freq must be at least 1, not {self.save_freq}")
         if self.eval_freq <= 0 and (self.save_freq == IMPROVEMENT or self.patience > 0):

@@ -38,6 +38,7 @@ _RESUMED_OPTIONS: dict[str, tuple[type, ...]] = {
     "seed": (int,),
     "fp16": (bool,),
     "bf16": (bool,),
+    "loss_scale": (int, float),
     "learning_rate": (int, float),
     "head_learning_rate": (int, float, _NONE),
     "weight_decay": (int, float),
@@ -71,6 +72,7 @@ SILENT_OPTIONS = frozenset(
         "seeds",
         "time_or_name",
         "verify",
+        "vocab_file",
     }
 )
 _COMPARED_APART = frozenset({"config", "given_options", "model_type", "task"})
@@ -129,7 +131,7 @@ def complete_options(options: Mapping[str, Any], given: Iterable[str]) -> tuple[
     _check_types(saved, file)
     for name in ("model_type", "task"):
         if saved.get(name, options[name]) != options[name]:
-            raise ConfigError(f"{file}: the run's {name} is {saved[name]}, not {options[name]}")
+            raise ConfigError(f"{file}: the run's {name} is {quoted(saved[name])}, not {options[name]}")
     given = set(given)
     _check_fixed(options, given & saved.keys(), saved, model_config, file)
     for alternatives in ({"fp16", "bf16"}, {"freeze", "lora"}):
@@ -141,11 +143,13 @@ def complete_options(options: Mapping[str, Any], given: Iterable[str]) -> tuple[
         if name not in given and name in resumed:
             values[name] = saved[name]
         elif name in given and name not in saved:
-            changes.append(f"--{name} is {values[name]}, which the run was started without")
+            changes.append(f"--{name} is {_shown(values[name])}, which the run was started without")
         elif name in saved and values[name] != saved[name] and (name in given or name not in _RESUMED_OPTIONS):
-            changes.append(f"--{name} changes from {saved[name]} to {values[name]}")
+            changes.append(f"--{name} changes from {_shown(saved[name])} to {_shown(values[name])}")
     config = dict(saved.get("config") or {})
-    changes += [f"--config {name} changes to {value}" for name, value in options["config"] if config.get(name) != value]
+    changes += [
+        f"--config {name} changes to {_shown(value)}" for name, value in options["config"] if config.get(name) != value
+    ]
     values["config"] = [*config.items(), *options["config"]]
     values["given_options"] = sorted({*options["given_options"], *saved.get("given_options", ())})
     return values, changes
@@ -193,8 +197,13 @@ def _check_fixed(
     for name in (name for name in _FIXED_OPTIONS if name in names):
         own = model_config.get(name) if saved[name] is None else saved[name]
         if options[name] != own:
-            before = f"with --{name} {saved[name]}" if saved[name] else f"without --{name}"
+            before = f"with --{name} {_shown(saved[name])}" if saved[name] else f"without --{name}"
             raise ConfigError(f"{file}: the run was started {before}, which can't be changed on resume")
+
+
+def _shown(value: object) -> str:
+    """A value as on the command line, shortened like other values in messages."""
+    return value if isinstance(value, str) and len(value) <= 80 and value.isprintable() else quoted(value)
 
 
 def _check_types(saved: Mapping[str, Any], file: Path) -> None:

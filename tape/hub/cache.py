@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import re
@@ -25,6 +24,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from tape.errors import ConfigError, DataError
 from tape.io.checksums import SUMS_NAME, sha256_of
+from tape.io.json_files import parse_json
 from tape.io.writing import write_json
 
 from .downloads import JSON, SAFETENSORS, SUMS, TORCH, DeadLinkError, FileKind, download
@@ -151,7 +151,7 @@ def _is_complete(directory: Path) -> bool:
     if not record.is_file():
         return False
     try:
-        files: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))["files"]
+        files: dict[str, Any] = parse_json(record.read_text(encoding="utf-8"))["files"]
         wrong = [name for name, file in files.items() if not _matches(directory / name, str(file["sha256"]))]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         wrong = [RECORD_NAME]

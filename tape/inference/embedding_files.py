@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from tape.errors import ConfigError, DataError
+from tape.errors import ConfigError, DataError, quoted
 from tape.io.text_files import display_name
 from tape.io.writing import atomic_write, check_output_file
 
@@ -97,14 +97,14 @@ def check_identifiers(path: Path, identifiers: Sequence[str], data_file: str | o
     for identifier in identifiers:
         if identifier in seen:
             raise DataError(
-                f"{display_name(data_file)}: two proteins have the id {identifier!r}; embeddings are stored by id"
+                f"{display_name(data_file)}: two proteins have the id {quoted(identifier)}; embeddings are stored by id"
             )
         seen.add(identifier)
     clash = next((name for name in identifiers if name.endswith(".npy") and name.removesuffix(".npy") in seen), None)
     if path.suffix not in _HDF5_SUFFIXES and clash is not None:
         raise DataError(
-            f"{display_name(data_file)}: has the ids {clash.removesuffix('.npy')!r} and {clash!r}, which an .npz file"
-            " can't hold both; write .h5, or change one of them"
+            f"{display_name(data_file)}: has the ids {quoted(clash.removesuffix('.npy'))} and {quoted(clash)}, which an"
+            " .npz file can't hold both; write .h5, or change one of them"
         )
 
 

@@ -23,6 +23,7 @@ from typing import IO, Any
 import numpy as np
 
 from tape.errors import ConfigError, DataError
+from tape.io.json_files import parse_json
 from tape.io.writing import output_errors
 
 _MAGIC = b"PLMEMB01"
@@ -119,7 +120,7 @@ def _read_identity(path: Path, stream: IO[bytes]) -> Identity | None:
     if len(text) < size <= _LONGEST_HEADER:
         return None
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):

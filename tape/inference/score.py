@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from tape.errors import ConfigError
+from tape.errors import ConfigError, listed, quoted
 from tape.evaluation.load_model import load_finetuned_model, model_directory
 from tape.io.records import RecordOptions
 from tape.io.writing import atomic_write, check_output_file, remove_leftovers
@@ -56,9 +56,9 @@ def _numbers(column: str, variants: Sequence[Variant], path: str) -> list[float]
     try:
         return [float(variant.fields[column]) for variant in variants]
     except KeyError:
-        raise ConfigError(f"{path}: no column {column!r}; it has {', '.join(variants[0].fields)}") from None
+        raise ConfigError(f"{path}: no column {quoted(column)}; it has {listed(variants[0].fields)}") from None
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: column {column!r} does not hold numbers ({error})") from None
+        raise ConfigError(f"{path}: column {quoted(column)} does not hold numbers ({error})") from None
 
 
 def _write_scores(path: Path, variants: Sequence[Variant], scores: dict[str, list[float]]) -> None:

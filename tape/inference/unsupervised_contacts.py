@@ -10,7 +10,7 @@ from torch import nn
 
 from tape.datasets.index import load_split
 from tape.datasets.sources import dataset_provenance
-from tape.errors import ConfigError
+from tape.errors import ConfigError, quoted
 from tape.evaluation.evaluate import Evaluation
 from tape.evaluation.load_model import load_encoder, model_directory
 from tape.evaluation.long_proteins import check_position_limit
@@ -68,7 +68,9 @@ def _is_output(name: str) -> bool:
 def _attention_model(config: ContactsConfig, directory: Path) -> nn.Module:
     """The encoder with its attention maps as outputs."""
     if config.model.model_type != "transformer":
-        raise ConfigError(f"model type {config.model.model_type!r} has no attention maps; only transformer has them")
+        raise ConfigError(
+            f"model type {quoted(config.model.model_type)} has no attention maps; only transformer has them"
+        )
     return load_encoder(config.model, directory, output_attentions=True)
 
 

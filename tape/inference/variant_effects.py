@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tape.errors import DataError
+from tape.errors import DataError, quoted
 from tape.evaluation.config import InferenceConfig
 from tape.evaluation.evaluate import evaluation_mode
 from tape.runtime.out_of_memory import MemoryRemedies, explain_out_of_memory
@@ -98,7 +98,9 @@ class VariantScorer:
         for name in dict.fromkeys(variant.protein for variant in variants):
             length = len(proteins[name])
             if positions is not None and length > positions - 2:
-                raise DataError(f"protein {name!r}: {length} residues, but the model has positions for {positions - 2}")
+                raise DataError(
+                    f"protein {quoted(name)}: {length} residues, but the model has positions for {positions - 2}"
+                )
 
     def _marginals(self, method: str, variants: Sequence[Variant], proteins: Mapping[str, str]) -> list[float]:
         queries = [_marginal_query(method, variant, proteins[variant.protein]) for variant in variants]

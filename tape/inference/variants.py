@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tape.errors import DataError, UnknownResidueError, quoted
+from tape.errors import DataError, UnknownResidueError, listed, quoted
 from tape.io.records import Record, RecordOptions, Row, open_records, open_rows
 from tape.tokenizers import normalize_sequence
 
@@ -65,7 +65,7 @@ def read_proteins(source: str, options: RecordOptions = RecordOptions()) -> dict
     proteins: dict[str, str] = {}
     for record in open_records(path, options):
         if record.name in proteins:
-            raise DataError(f"{record.where}: a second protein named {record.name!r}; names must be unique")
+            raise DataError(f"{record.where}: a second protein named {quoted(record.name)}; names must be unique")
         proteins[record.name] = _wild_type(record)
     if not proteins:
         raise DataError(f"{path}: contains no protein")
@@ -103,7 +103,7 @@ def read_variants(
     for row in open_rows(path, options):
         column = _mutation_column(row, mutation_column)
         name = _protein_name(row.fields, proteins, row.where)
-        where = f"{row.where}, protein {name!r}"
+        where = f"{row.where}, protein {quoted(name)}"
         sequence, positions = apply_mutations(str(row.fields[column]), proteins[name], first_residue, where)
         variants.append(Variant(name, sequence, positions, row.fields))
     if not variants:
@@ -115,7 +115,8 @@ def _mutation_column(row: Row, requested: str | None) -> str:
     allowed = MUTATION_COLUMNS if requested is None else (requested,)
     present = [name for name in allowed if row.fields.get(name) is not None]
     if not present:
-        raise DataError(f"{row.where}: no column {' or '.join(allowed)}; it has {', '.join(map(str, row.fields))}")
+        names = " or ".join(MUTATION_COLUMNS) if requested is None else quoted(requested)
+        raise DataError(f"{row.where}: no column {names}; it has {listed(row.fields)}")
     if len(present) > 1:
         raise DataError(
             f"{row.where}: {' and '.join(map(repr, present))} may both be the mutations; choose one with"
@@ -130,7 +131,7 @@ def _protein_name(fields: Mapping[str, Any], proteins: Mapping[str, str], where:
     name = fields.get(PROTEIN_COLUMN)
     if not isinstance(name, str | int) or str(name) not in proteins:
         problem = f"unknown protein {quoted(name)}" if PROTEIN_COLUMN in fields else f"no column {PROTEIN_COLUMN!r}"
-        raise DataError(f"{where}: {problem}; there are {', '.join(map(repr, list(proteins)[:10]))}")
+        raise DataError(f"{where}: {problem}; there are {listed(map(quoted, proteins), 10)}")
     return str(name)
 
 

@@ -1,9 +1,14 @@
-"""Reading JSON objects from files, with errors that name the file."""
+"""Reading JSON, with errors that name the file.
+
+All JSON that is read as data or configuration is parsed by :func:`parse_json`, which refuses repeated keys: Python's
+own parser keeps the last value of a key without a notice (RFC 8259, section 4, leaves the meaning open).
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,34 @@ from typing import Any
 from tape.errors import CheckpointError, ProteinLMError, quoted
 
 _LARGEST_INTEGER = 1 << 53  # a float has every integer up to this one
+
+
+class RepeatedKeyError(ValueError):
+    """A JSON object has a key twice."""
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The ``object_pairs_hook`` of :mod:`json` that refuses repeated keys.
+
+    Raises:
+        RepeatedKeyError: names the key.
+    """
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        (repeated, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise RepeatedKeyError(f"the key {quoted(repeated)} is repeated; remove one of its values")
+    return content
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is not valid JSON, a number has thousands of digits, or (``RepeatedKeyError``) an object has a
+            key twice.
+        RecursionError: it has thousands of nested lists.
+    """
+    return json.loads(text, object_pairs_hook=unique_keys)
 
 
 def read_json_object(path: str | os.PathLike[str], error: type[ProteinLMError] = CheckpointError) -> dict[str, Any]:
@@ -67,7 +100,7 @@ def _text(path: Path, error: type[ProteinLMError]) -> str:
 
 def _object(text: str, where: str, error: type[ProteinLMError]) -> dict[str, Any]:
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except (ValueError, RecursionError) as reason:
         raise error(f"{where}: not valid JSON ({reason})") from reason
     if not isinstance(content, dict):

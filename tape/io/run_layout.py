@@ -20,6 +20,7 @@ from .writing import write_json
 ARGUMENTS_NAME = "args.json"
 BEST_NAME = "best.json"
 LATEST_NAME = "latest.json"
+_LONGEST_NAME = 200  # bytes, of the 255 that file systems allow; task, model and suffixes of temporary files are added
 _DIRECTORY_NAME = re.compile(r"[\w-][\w.-]{0,200}")
 _RESULTS = re.compile(r"results\.pkl|results_.+\.pkl|eval_.+\.json")  # of an evaluation
 _PREDICTIONS = re.compile(r"predictions_.+")
@@ -58,12 +59,16 @@ def check_run_names(time_or_name: str, exp_name: str | None) -> None:
     """Check that ``--time_or_name`` and ``--exp_name`` name a directory inside ``--output_dir``.
 
     Raises:
-        ConfigError: a name is empty or absolute, contains ``..``, or can't be that of a directory.
+        ConfigError: a name is empty, too long or absolute, contains ``..``, or can't be that of a directory.
     """
     for option, name in (("--time_or_name", time_or_name), ("--exp_name", exp_name)):
         if name is None:
             continue
         path = PurePath(name)
+        if any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in path.parts):
+            raise ConfigError(
+                f"{option} {quoted(name)}: the name of a run has at most {_LONGEST_NAME} bytes; choose a shorter one"
+            )
         if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
             raise ConfigError(
                 f"{option} {quoted(name)}: the directory is made inside --output_dir, so its name can't be empty or"

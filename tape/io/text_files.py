@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
-from tape.errors import DataError
+from tape.errors import DataError, quoted
 
 STANDARD_INPUT = "-"
 LONGEST_LINE = 1 << 27  # bytes; the longest known protein has 35,213 residues, its coordinates take 2 MB of JSON
@@ -192,7 +192,7 @@ def explain_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         if type(error).__name__ == "ZstdError":  # zstandard is optional, so its class can't be named above
             raise DataError(f"{name}: damaged, or not compressed as its suffix indicates: {error}") from error
         if isinstance(error, ValueError) and "null byte" in str(error):
-            raise DataError(f"{name!r}: not a file name") from error
+            raise DataError(f"{quoted(name)}: not a file name") from error
         raise
 
 

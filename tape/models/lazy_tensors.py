@@ -12,12 +12,14 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from tape.errors import CheckpointError
+from tape.io.json_files import RepeatedKeyError, parse_json
 
 SAFETENSORS_DTYPES = {
     torch.float64: "F64",
@@ -32,6 +34,8 @@ SAFETENSORS_DTYPES = {
     torch.bool: "BOOL",
 }
 _ALIGNMENT = 8
+_LENGTH_BYTES = 8
+_LARGEST_HEADER = 100_000_000  # bytes, the limit of the library
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,24 @@ class Writable(Protocol):
     """What tensors are written to: a file, or a stream that also hashes."""
 
     def write(self, data: Any, /) -> int: ...
+
+
+def check_safetensors_header(file: Path) -> None:
+    """Refuse a safetensors file that has two tensors of one name; the library returns the last of them.
+
+    All other errors are left to the library.
+
+    Raises:
+        CheckpointError: names the file and the tensor.
+    """
+    try:
+        with file.open("rb") as stream:
+            size = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+            parse_json(stream.read(min(size, _LARGEST_HEADER)))
+    except RepeatedKeyError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    except (OSError, ValueError, RecursionError):
+        return
 
 
 def write_safetensors(stream: Writable, tensors: Mapping[str, LazyTensor]) -> None:

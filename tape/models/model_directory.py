@@ -23,7 +23,7 @@ from tape.io.json_files import read_json_object
 from tape.io.writing import atomic_write, write_json
 from tape.tokenizers import TAPETokenizer
 
-from .lazy_tensors import LazyTensor, stored_bytes, write_safetensors
+from .lazy_tensors import LazyTensor, check_safetensors_header, stored_bytes, write_safetensors
 from .torch_files import load_torch_file
 
 SAFETENSORS_NAME = "model.safetensors"
@@ -197,6 +197,7 @@ def _load_safetensors(file: Path) -> StateDict:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_safetensors_header(file)
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:

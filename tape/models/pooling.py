@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tape.configs import POOLINGS
-from tape.errors import ConfigError
+from tape.errors import ConfigError, quoted
 
 
 def residue_mask(states: Tensor, input_mask: Tensor | None) -> Tensor:
@@ -44,7 +44,7 @@ class ProteinPooling(nn.Module):
     def __init__(self, kind: str, hidden_size: int) -> None:
         super().__init__()
         if kind not in POOLINGS:
-            raise ConfigError(f"pooling must be one of {', '.join(POOLINGS)}, not {kind!r}")
+            raise ConfigError(f"pooling must be one of {', '.join(POOLINGS)}, not {quoted(kind)}")
         self.kind = kind
         if kind == "attention":
             self.query = nn.Parameter(torch.zeros(hidden_size))

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from tape.errors import ConfigError
+from tape.errors import ConfigError, quoted
 
 _DEFAULT_PORT = 29500
 
@@ -258,7 +258,7 @@ def _number(environment: Mapping[str, str], name: str, default: int | None = Non
     try:
         return int(text)  # type: ignore[arg-type]  # None is refused as other text is
     except (TypeError, ValueError):
-        raise ConfigError(f"environment variable {name} must be an integer, not {text!r}") from None
+        raise ConfigError(f"environment variable {name} must be an integer, not {quoted(text)}") from None
 
 
 def _checked(launch: Launch) -> Launch:

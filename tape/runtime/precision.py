@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from tape.errors import ConfigError
+from tape.errors import ConfigError, quoted
 from tape.models import low_precision
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -23,7 +23,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Non
         ConfigError: unknown precision.
     """
     if precision not in PRECISIONS:
-        raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+        raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, not {quoted(precision)}")
     if precision == "fp32":
         return torch.autocast(device.type, enabled=False)
     return low_precision.autocast(device.type, DTYPES[precision])

@@ -81,7 +81,7 @@ def test_substitutions_are_counted() -> None:
             {"primary": "MKV", "ss3": "HHQ"},
             "field 'ss3' has 'Q' at residue 3; allowed are G H I B E S T C L P, 0 to 2",
         ),
-        ("secondary_structure", {"primary": "MKV"}, "missing column ss3 or ss8; the columns are nothing"),
+        ("secondary_structure", {"primary": "MKV"}, "missing column ss3 or ss8; the columns are none"),
         ("secondary_structure", {"primary": "MKV", "ss3": 5}, "field 'ss3' has a single value for 3 residues"),
         (
             "secondary_structure",

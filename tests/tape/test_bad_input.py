@@ -154,6 +154,17 @@ def test_training_names_the_bad_option(fails: Call, extra: tuple[str, ...], word
     contains(fails(train_command, *training("stability", *extra)), words)
 
 
+@pytest.mark.parametrize("option", ["--id_column", "--sequence_column", "--exp_name", "--time_or_name"])
+def test_long_values_of_options_are_shortened_in_messages(fails: Call, option: str) -> None:
+    write_data()
+    write("data/stability/stability_train.csv", "primary,stability_score\nMKV,1\n")
+    shutil.rmtree("data/stability/stability_train.lmdb")
+    value = "x" * 5000
+    line = fails(train_command, *training("stability"), option, value)
+    contains(line, [value[:20]])
+    assert len(line) < 500
+
+
 def replace_weights(model: Path, name: str, content: bytes) -> None:
     (model / "model.safetensors").unlink()
     (model / name).write_bytes(content)

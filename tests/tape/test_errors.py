@@ -7,10 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
+from collections import OrderedDict
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tape.errors import ConfigError, DataError, ProteinLMError, UnknownResidueError, quoted, run_cli
+from tape.errors import ConfigError, DataError, ProteinLMError, UnknownResidueError, listed, quoted, run_cli
 from tape.io.writing import atomic_write
 
 
@@ -90,3 +94,32 @@ def test_quotes_of_values_from_files_are_short():
         nested = [nested, nested]  # 2^60 elements in its repr
     for value in (nested, "a" * 10**6, 10**5000, list(range(10**6)), dict.fromkeys(range(10**5)), bytes(10**6)):
         assert len(quoted(value)) <= 200
+
+
+class _Unprintable:
+    def __repr__(self) -> str:
+        raise AssertionError("the whole repr was made")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (OrderedDict(a=_Unprintable()), "{'a': _Unprintable}"),
+        (Namespace(a=1), "Namespace"),
+        (np.zeros((2, 3)), "ndarray of shape (2, 3)"),
+        (np.str_("relu"), "'relu'"),
+        (True, "True"),
+        (b"PK", "b'PK'"),
+        (1e-5, "1e-05"),
+        (Path("a"), f"{Path('a')!r}"),
+    ],
+)
+def test_the_repr_of_other_classes_is_not_made(value, expected):
+    assert quoted(value) == expected
+
+
+def test_listed_names_are_bounded():
+    assert listed([]) == "none"
+    assert listed(["id", "text"]) == "id, text"
+    assert listed(["x" * 5000]) == "x" * 37 + "..."
+    assert listed(map(str, range(30)), 3) == "0, 1, 2 ..."

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from converter.formats.foreign import describe_content, refuse_wrapped_keys
 from converter.formats.tensor_files import PickledFile
-from tape.errors import CheckpointError
+from tape.errors import CheckpointError, quoted
 from tape.models.lazy_tensors import LazyState, LazyTensor
 
 LAYER = re.compile(r"\.layers\.(\d+)\.")
@@ -125,7 +125,7 @@ def _version(content: Mapping[str, Any], path: Path) -> float | None:
     if version is None:
         return None
     if not isinstance(version, (int, float)):
-        raise CheckpointError(f"{path}: checkpoint_version is {version!r}, not a number")
+        raise CheckpointError(f"{path}: checkpoint_version is {quoted(version)}, not a number")
     return float(version)
 
 

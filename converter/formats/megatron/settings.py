@@ -152,7 +152,8 @@ class _Resolver:
 
     def _no_whole_number(self, name: str, value: object) -> CheckpointError:
         return CheckpointError(
-            f"{self._checkpoint.path}: its arguments have {name} {value!r} ({type(value).__name__}), not a whole number"
+            f"{self._checkpoint.path}: its arguments have {name} {quoted(value)} ({type(value).__name__}), not a whole"
+            " number"
         )
 
     def _heads(self, hidden: int) -> int:
@@ -204,7 +205,9 @@ class _Resolver:
             self._origin[name] = "usual value" if option is None else "option"
             return usual if option is None else option
         if not isinstance(argument, (int, float)):
-            raise CheckpointError(f"{self._checkpoint.path}: its arguments have {name} {argument!r}, not a number")
+            raise CheckpointError(
+                f"{self._checkpoint.path}: its arguments have {name} {quoted(argument)}, not a number"
+            )
         if option is not None and option != argument:
             raise ConfigError(f"--{name.replace('_', '-')} {option} contradicts the checkpoint, which has {argument}")
         self._origin[name] = "arguments"

@@ -9,6 +9,7 @@ from itertools import count
 from typing import IO, Any
 
 from tape.errors import DataError
+from tape.io.json_files import parse_json, unique_keys
 from tape.io.text_files import LONGEST_LINE, check_text
 
 from .record import Row
@@ -46,7 +47,7 @@ def _line_values(stream: IO[str], name: str) -> Iterator[Any]:
         if not line.isascii():
             check_text(line, f"{name}, line {number}")
         try:
-            yield json.loads(line)
+            yield parse_json(line)
         except json.JSONDecodeError as error:
             check_text(line, f"{name}, line {number}")
             raise DataError(f"{name}, record {record}: not valid JSON: {error}") from error
@@ -82,7 +83,7 @@ class _JsonWindow:
 
     def __init__(self, stream: IO[str], name: str) -> None:
         self._stream, self._name = stream, name
-        self._decoder = json.JSONDecoder()
+        self._decoder = json.JSONDecoder(object_pairs_hook=unique_keys)
         self._text = ""
         self._ended = False
         self._lines = 1

@@ -24,7 +24,6 @@ letter               structure                                    of 8    of 3
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -32,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from tape.errors import DataError, quoted
+from tape.io.json_files import parse_json
 
 SS8_LETTERS = "GHIBESTC"  # in the order of NetSurfP-2.0 and TAPE
 SS3_LETTERS = "HEC"  # 0, 1, 2 in TAPE's LMDB files
@@ -234,7 +234,7 @@ def _parsed(value: Any) -> Any:
         value = value.decode("latin-1")
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            return json.loads(value)
+            return parse_json(value)
         except (ValueError, RecursionError):
             return value
     return value

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tape.errors import DataError
+from tape.errors import DataError, listed, quoted
 
 SEQUENCE_COLUMNS = ("text", "primary", "sequence")
 ID_COLUMNS = ("id", "identifier", "name")
@@ -91,7 +91,7 @@ def sequence_column(row: Row, options: RecordOptions, allowed: Sequence[str] = S
     """
     if options.sequence_column is not None:
         if options.sequence_column not in row.fields:
-            raise DataError(f"{row.where}: no column {options.sequence_column!r}; it has {_names(row)}")
+            raise DataError(f"{row.where}: no column {quoted(options.sequence_column)}; it has {listed(row.fields)}")
         return options.sequence_column
     present = [name for name in allowed if name in row.fields]
     if len(present) == 1:
@@ -99,7 +99,7 @@ def sequence_column(row: Row, options: RecordOptions, allowed: Sequence[str] = S
     present = [name for name in present if row.fields[name] is not None] or present[:1]
     if not present:
         raise DataError(
-            f"{row.where}: no sequence: its fields are {_names(row)}, not {' or '.join(allowed)};"
+            f"{row.where}: no sequence: its fields are {listed(row.fields)}, not {' or '.join(allowed)};"
             " --sequence-column NAME reads another column"
         )
     if len(present) > 1:
@@ -108,11 +108,6 @@ def sequence_column(row: Row, options: RecordOptions, allowed: Sequence[str] = S
             " --sequence-column NAME"
         )
     return present[0]
-
-
-def _names(row: Row) -> str:
-    names = [str(name)[:40] for name in row.fields]
-    return ", ".join(names[:20]) + (" ..." if len(names) > 20 else "") or "none"
 
 
 def identifier_of(row: Row, options: RecordOptions) -> str | None:
@@ -128,7 +123,7 @@ def identifier_of(row: Row, options: RecordOptions) -> str | None:
             if value is not None and value != "":
                 break
     elif options.id_column not in row.fields:
-        raise DataError(f"{row.where}: no column {options.id_column!r} with ids; it has {_names(row)}")
+        raise DataError(f"{row.where}: no column {quoted(options.id_column)} with ids; it has {listed(row.fields)}")
     else:
         value = row.fields[options.id_column]
     if value is None:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tape.errors import ConfigError
+from tape.errors import ConfigError, quoted
 
 from .disk_space import BLOCK_BYTES, nearest_existing
 
@@ -49,7 +49,7 @@ def check_output_directory(path: Path, option: str, advice: str = _ADVICE) -> No
 
 def _check_directory(directory: Path, shown: str, advice: str) -> None:
     if "\0" in shown:
-        raise ConfigError(f"{shown!r}: a path can't contain a NUL character")
+        raise ConfigError(f"{quoted(shown)}: a path can't contain a NUL character")
     try:
         existing = nearest_existing(directory)
         if not existing.is_dir():

@@ -12,7 +12,14 @@ import pytest
 
 from tape.cli.train import create_train_parser
 from tape.errors import CheckpointError, ConfigError
-from tape.finetuning.resume import _FIXED_OPTIONS, SILENT_OPTIONS, check_data, complete_options
+from tape.finetuning.resume import (
+    _FIXED_OPTIONS,
+    _RESUMED_OPTIONS,
+    SILENT_OPTIONS,
+    check_data,
+    complete_options,
+)
+from tape.main import train_command
 
 Train = Callable[..., Path]
 COMPARED_APART = {"help", "config", "model_type", "task", *_FIXED_OPTIONS}
@@ -50,6 +57,24 @@ def test_an_option_of_another_type_is_named(tmp_path: Path, name: str, value: An
         complete_options(options, [])
 
 
+@pytest.mark.parametrize("name", ["task", "model_type"])
+def test_a_long_value_of_args_json_is_shortened_in_the_message(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"args\.json: the run's {name} is 'xxx.*xxx', not") as error:
+        changes(tmp_path, {name: "x" * 5000}, {})
+    assert len(str(error.value)) < 500
+
+
+def test_a_long_tokenizer_in_args_json_is_shortened_in_the_message(
+    train: Train, fails: Callable[..., str], tmp_path: Path
+) -> None:
+    run = train("onehot", "stability", "--num_train_epochs", 1, "--output_dir", tmp_path)
+    arguments = json.loads((run / "args.json").read_text())
+    (run / "args.json").write_text(json.dumps({**arguments, "tokenizer": "x" * 5000}))
+    line = fails(train_command, "onehot", "stability", "--resume_from_checkpoint", "--from_pretrained", run)
+    assert "unknown tokenizer 'xxx" in line
+    assert len(line) < 500
+
+
 def changes(folder: Path, saved: dict[str, Any], now: dict[str, Any], given: tuple[str, ...] = ()) -> list[str]:
     (folder / "1").mkdir()
     (folder / "args.json").write_text(json.dumps(saved))
@@ -71,6 +96,10 @@ def test_every_option_that_is_not_listed_as_silent_is_announced(tmp_path: Path, 
     assert changes(tmp_path, {option: before}, {option: after}, (option,)) == [
         f"--{option} changes from {before} to {after}"
     ]
+
+
+def test_every_option_of_training_is_resumed_or_silent() -> None:
+    assert SILENT_OPTIONS | _RESUMED_OPTIONS.keys() >= OPTIONS - COMPARED_APART
 
 
 def test_silent_options_are_options() -> None:

@@ -73,6 +73,13 @@ def test_the_directory_of_a_run_is_inside_the_output_directory(name: str) -> Non
     assert experiment_name("stability", "onehot", exp_name="group/run") == "group/run"
 
 
+@pytest.mark.parametrize("name", ["x" * 201, "group/" + "\u00e9" * 101])
+def test_the_name_of_a_run_leaves_room_for_temporary_names(name: str) -> None:
+    with pytest.raises(ConfigError, match="at most 200 bytes"):
+        experiment_name("stability", "onehot", exp_name=name)
+    experiment_name("secondary_structure_8", "transformer", time_or_name="x" * 200)
+
+
 def test_a_directory_without_a_run_is_never_removed(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ConfigError, match="holds no run"):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tape.errors import CheckpointError, DataError
 from tape.io.json_files import read_json_lines, read_json_object
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize("error", [CheckpointError, DataError])
@@ -18,6 +21,7 @@ from tape.io.json_files import read_json_lines, read_json_object
         (b"\xff\xfe", r"x\.json, line 1: not UTF-8 text, so not JSON"),
         (b'{"a": ', r"x\.json: not valid JSON \(Expecting value"),
         (b"[" * 200_000, r"x\.json: not valid JSON \(maximum recursion"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', r"x\.json: not valid JSON \(the key 'c' is repeated"),
         (b"[1]", r"x\.json: holds a list, not a JSON object"),
     ],
 )
@@ -54,3 +58,24 @@ def test_a_required_integer_of_another_type_is_named_with_its_line(tmp_path: Pat
     (tmp_path / "x.jsonl").write_text(f'{{"epoch": 1}}\n\n{{"epoch": {value}}}\n')
     with pytest.raises(DataError, match=r"x\.jsonl, line 3: epoch must be an integer, not "):
         read_json_lines(tmp_path / "x.jsonl", DataError, integers=["epoch"])
+
+
+# What these parse is a default of the project, or was written by this process or another of its run.
+OTHER_PARSERS = {
+    "pretrain/checkpointing/format.py",
+    "pretrain/monitor/heartbeats.py",
+    "pretrain/resume.py",
+    "tape/io/json_files.py",
+    "tape/report/published.py",
+    "tape/runtime/run_lock.py",
+}
+
+
+def test_json_is_parsed_by_the_function_that_refuses_repeated_keys() -> None:
+    files = (file for folder in ("tape", "pretrain", "converter", "scripts") for file in (ROOT / folder).rglob("*.py"))
+    found = {
+        file.relative_to(ROOT).as_posix()
+        for file in files
+        if re.search(r"json\.loads?\b|JSONDecoder\(\)", file.read_text(encoding="utf-8"))
+    }
+    assert found == OTHER_PARSERS

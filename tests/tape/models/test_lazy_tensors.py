@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from converter.formats.tensor_files import open_weights
 from tape.configs import ProteinOneHotConfig
 from tape.errors import CheckpointError
 from tape.models.lazy_tensors import LazyTensor, write_safetensors
@@ -77,3 +78,13 @@ def test_a_model_directory_takes_tied_views_and_lazy_tensors(tmp_path: Path, wei
     assert torch.equal(read["d"], torch.ones(2))
     if weights.endswith(".bin"):
         assert read["c"].untyped_storage().nbytes() == read["c"].nbytes
+
+
+def test_two_tensors_of_one_name_are_refused(tmp_path: Path) -> None:
+    entry = '{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+    header = f'{{"bias":{entry},"bias":{entry}}}'.encode()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    for read in (load_state_dict, open_weights):
+        with pytest.raises(CheckpointError, match=r"model\.safetensors: the key 'bias' is repeated"):
+            read(file)

@@ -151,6 +151,8 @@ def test_empty_records_can_be_skipped_and_counted(tmp_path: Path) -> None:
         ("y.json", '[{"text": "A"}', "record 2: not valid JSON"),
         ("x.json", '[{"text": "A"}] [{"text": "C"}]', "text follows the list of records"),
         ("x.txt", "p1\tMKV\tHHC\n", "line 1: more than one tab"),
+        ("x.jsonl", '{"text": "A", "text": "C"}', "record 1: JSON that can't be read: the key 'text' is repeated"),
+        ("x.json", '[{"text": "A"}, {"text": "A", "text": "C"}]', "record 2: .* the key 'text' is repeated"),
         ("x.jsonl", "[1]", "record 1: expected a JSON object, found list"),
         ("x.jsonl", '{"seq": "A"}', "no sequence: its fields are seq, not text or primary or sequence"),
         ("x.jsonl", '{"text": 5}', "'text' must be text, not int"),
