@@ -1,0 +1,76 @@
+"""Worker of transformers: BERT, ESM and Megatron BERT. Runs in the environment of the peers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from .padded_training import Batch, MaskedProteins, PaddedTrainer, pretraining_answers
+from .protocol import Answer, Message, serve
+
+_VOCABULARY = {"vocab_size": 30, "pad_token_id": 0, "mask_token_id": 1}
+
+
+def config_of(setup: Message) -> Any:
+    """The configuration of the model family ``setup["tool"]`` with these sizes; everything else as it is by default."""
+    family = setup["tool"].removesuffix("ForMaskedLM")
+    sizes = {
+        "hidden_size": setup["hidden"],
+        "num_hidden_layers": setup["layers"],
+        "num_attention_heads": setup["heads"],
+        "intermediate_size": 4 * setup["hidden"],
+        "max_position_embeddings": setup["positions"],
+        "hidden_dropout_prob": setup["dropout"],
+        "attention_probs_dropout_prob": setup["dropout"],
+    }
+    own: dict[str, Any] = {"type_vocab_size": 1}
+    if family == "Esm":  # as in the published ESM-2 models
+        own = {"position_embedding_type": "rotary", "token_dropout": True, "emb_layer_norm_before": False}
+    return getattr(transformers, f"{family}Config")(**_VOCABULARY, **sizes, **own)
+
+
+def attention_of(model_class: Any) -> str:
+    """The fastest attention that the class supports on a CPU."""
+    return "sdpa" if model_class._supports_sdpa else "eager"
+
+
+def build(setup: Message, suffix: str = "ForMaskedLM", **fields: Any) -> Any:
+    """A model with random weights."""
+    family = setup["tool"].removesuffix("ForMaskedLM")
+    model_class = getattr(transformers, family + suffix)
+    torch.manual_seed(0)
+    return model_class._from_config(config_of(setup), attn_implementation=attention_of(model_class), **fields)
+
+
+def open_pretraining(setup: Message) -> tuple[Message, Answer]:
+    model = build(setup)
+    forward = torch.compile(model, dynamic=True) if setup["compile"] else model
+
+    def loss_of(batch: Batch) -> Tensor:
+        loss: Tensor = forward(**batch).loss
+        return loss
+
+    trainer = PaddedTrainer(model, loss_of, setup["precision"])
+    proteins = MaskedProteins(Path(setup["data"]), ignored=-100)
+    return describe(model), pretraining_answers(trainer, proteins)
+
+
+def describe(model: nn.Module) -> Message:
+    config: Any = model.config
+    return {
+        "version": f"transformers {transformers.__version__}",
+        "attention": config._attn_implementation,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "threads": torch.get_num_threads(),
+    }
+
+
+WORK = {"pretraining": open_pretraining}
+
+
+if __name__ == "__main__":
+    serve(lambda setup: WORK[setup["work"]](setup))

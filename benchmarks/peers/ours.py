@@ -1,0 +1,99 @@
+"""Worker of this repository: the training step of ``pretrain/pretrain_tape.py``."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+
+from pretrain.build import build_trainer
+from pretrain.config.arguments import PretrainConfig, parse_arguments
+from pretrain.data.samples import join_rows
+from pretrain.parallel import choose_backend, open_parallel_context
+from pretrain.planning.flops import flops_per_token, measured_peak
+from pretrain.planning.memory_estimate import parameter_count
+from tape.runtime.distributed import choose_device
+from tape.runtime.launch import Launch
+from tape.version import __version__
+
+from .padded_training import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY
+from .proteins import load_rows
+from .protocol import Answer, Message, serve
+
+
+def pretraining_config(setup: Message) -> PretrainConfig:
+    """The configuration of a run with these sizes, from the flags that a user would give."""
+    values = {
+        "--num-layers": setup["layers"],
+        "--hidden-size": setup["hidden"],
+        "--num-attention-heads": setup["heads"],
+        "--seq-length": setup["seq_length"],
+        "--max-position-embeddings": setup["positions"],
+        "--attention-dropout": setup["dropout"],
+        "--hidden-dropout": setup["dropout"],
+        "--micro-batch-size": 1,
+        "--train-iters": 1_000_000,
+        "--lr": LEARNING_RATE,
+        "--lr-decay-style": "constant",
+        "--weight-decay": WEIGHT_DECAY,
+        "--clip-grad": MAX_GRAD_NORM,
+        "--data-path": setup["data"],
+    }
+    switches = [f"--{setup['precision']}"] if setup["precision"] != "fp32" else []
+    switches += ["--compile"] if setup["compile"] else []
+    return parse_arguments([*(str(word) for pair in values.items() for word in pair), *switches])
+
+
+def open_pretraining(setup: Message) -> tuple[Message, Answer]:
+    config, device = pretraining_config(setup), choose_device(0)
+    stack = ExitStack()  # a single process has no process groups to destroy
+    backend, _ = choose_backend(None, device)
+    context = stack.enter_context(
+        open_parallel_context(config.dims, Launch(), backend, device, config.parallel.timeout)
+    )
+    trainer = build_trainer(config, context)
+    trainer.model.train()
+    rows = load_rows(Path(setup["data"]))
+    tokens = sum(len(row.input_ids) for row in rows)
+    iteration = 0
+
+    def answer(request: Message) -> Message:
+        nonlocal iteration
+        number = request["batch_size"]
+        batches = [join_rows(rows[first : first + number]) for first in range(0, len(rows), number)]
+        batches = batches[:1] if request.get("warm_up") and not setup["compile"] else batches
+        losses = []
+        began = time.perf_counter()
+        for batch in batches:
+            iteration += 1
+            losses.append(trainer.train_step(iteration, [batch]).loss)
+        seconds = time.perf_counter() - began
+        reply = {"seconds": seconds, "loss": sum(losses) / len(losses), "steps": len(losses)}
+        if request.get("warm_up"):
+            return reply
+        return {
+            **reply,
+            "tokens": tokens,
+            "padded_tokens": tokens,
+            "peak_flops": measured_peak(config.precision, device),
+        }
+
+    lengths = torch.tensor([length for row in rows for length in row.lengths], dtype=torch.float64)
+    attended = float((lengths**2).sum() / lengths.sum())
+    description = {
+        "version": f"proteinlm {__version__}",
+        "attention": "packed",
+        "parameters": parameter_count(config.model),
+        "threads": torch.get_num_threads(),
+        "flops_per_token": flops_per_token(config.model, attended, config.samples.mask_prob),
+    }
+    return description, answer
+
+
+WORK = {"pretraining": open_pretraining}
+
+
+if __name__ == "__main__":
+    serve(lambda setup: WORK[setup["work"]](setup))
