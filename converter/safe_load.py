@@ -1,45 +1,73 @@
 """Loads untrusted ``.pt`` files of Megatron-LM without executing anything in them.
 
-A training checkpoint contains more than tensors: the argument namespace, numpy's random state, and objects of a few
-Megatron-LM classes, which are discarded.
+A training checkpoint contains more than tensors: the argument namespace, numpy's random state, and objects of
+Megatron-LM's own classes, which are replaced by placeholders without looking up the classes.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tape.io.restricted_pickle import PickleTypes, constructors, refuse_arguments
+from tape.io.restricted_pickle import Constructor, PickleTypes, constructors, refuse_arguments
 from tape.models.torch_files import TORCH_TYPES, load_torch_file
 
-# Megatron-LM classes with instances in checkpoints: the loss scaler of fp16 training (2019 and 2020); the model type in
-# the arguments (since 2021), attention kernel and CUDA graphs there (core 0.11); the rerun state machine (core 0.10).
+# Classes outside the package megatron with instances in checkpoints: the loss scaler of fp16 training (2019 and 2020);
+# the signal that ends a run (core 0.16), an enum; the buffers of Transformer Engine's extra state.
 _PLACEHOLDER_CLASSES = (
     "fp16.loss_scaler.LossScaler",
     "fp16.loss_scaler.DynamicLossScaler",
-    "megatron.fp16.loss_scaler.LossScaler",
-    "megatron.fp16.loss_scaler.DynamicLossScaler",
-    "megatron.enums.ModelType",
-    "megatron.model.enums.ModelType",
-    "megatron.core.enums.ModelType",
-    "megatron.core.transformer.enums.AttnBackend",
-    "megatron.core.transformer.enums.CudaGraphScope",
-    "megatron.core.rerun_state_machine.RerunMode",
-    "megatron.core.rerun_state_machine.RerunState",
-    "megatron.core.rerun_state_machine.RerunDiagnostic",
+    "signal.Signals",
+    "_io.BytesIO",
 )
+# enums of arguments, the rerun state machine, and whatever else a version pickles with the arguments
+_MEGATRON_NAME = re.compile(r"megatron(\.[A-Za-z_]\w*)+", re.ASCII)
+_MEMBER = "builtins.getattr"
 
 
 class Placeholder:
-    """Replaces an instance of a Megatron-LM class; its constructor arguments and state are discarded."""
+    """Replaces an instance of a class of Megatron-LM, which is not looked up; arguments and state are discarded.
+
+    Args:
+        name: what it replaces, for messages.
+    """
+
+    def __init__(self, name: str = "a discarded object") -> None:
+        self._name = name
 
     def __repr__(self) -> str:
-        return "a discarded Megatron-LM object"
+        return self._name
 
 
-def _placeholder(*arguments: object) -> Placeholder:
-    return Placeholder()
+def _placeholders_of(name: str) -> Constructor:
+    def build(*arguments: object) -> Placeholder:
+        value = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], (int, str)) else ""
+        return Placeholder(f"{name}({str(value)[:40]})")
+
+    return Constructor(name, build)
+
+
+def _member(kind: object, name: object) -> Placeholder:
+    """Member of an enum by name, as Python 3.11.0 to 3.11.3 pickles them."""
+    if not isinstance(kind, Constructor) or not _is_placeholder(kind.name) or not isinstance(name, str):
+        raise refuse_arguments(_MEMBER, (kind, name))
+    return Placeholder(f"{kind.name}.{name[:40]}")
+
+
+def _is_placeholder(name: str) -> bool:
+    return name in _PLACEHOLDER_CLASSES or _MEGATRON_NAME.fullmatch(name) is not None
+
+
+class _Names(dict[str, object]):
+    """The allowed names, and every name of the package megatron, which stands for placeholders."""
+
+    def __missing__(self, name: str) -> Constructor:
+        if not _is_placeholder(name):
+            raise KeyError(name)
+        return _placeholders_of(name)
 
 
 def _discard(placeholder: Placeholder, state: object) -> None:
@@ -52,17 +80,13 @@ def _set_arguments(namespace: argparse.Namespace, state: object) -> None:
     vars(namespace).update(state)
 
 
-MEGATRON_TYPES = TORCH_TYPES | PickleTypes(
-    names=constructors(
-        [
-            ("argparse.Namespace", lambda: argparse.Namespace()),
-            *((name, _placeholder) for name in _PLACEHOLDER_CLASSES),
-        ]
-    ),
+_TYPES = TORCH_TYPES | PickleTypes(
+    names=constructors([("argparse.Namespace", lambda: argparse.Namespace()), (_MEMBER, _member)]),
     values=frozenset({Placeholder}),
     contents={argparse.Namespace: lambda namespace: vars(namespace).values()},
     states={argparse.Namespace: _set_arguments, Placeholder: _discard},
 )
+MEGATRON_TYPES = replace(_TYPES, names=_Names(_TYPES.names))
 
 
 def load_checkpoint_file(path: str | Path) -> Any:

@@ -1,178 +1,264 @@
-"""Names of Megatron-LM's arguments that do not change what a model computes, given its tensors.
+"""Megatron-LM's arguments that do not change what a model computes, given its tensors, at any value; with the reasons.
 
 Collected from every revision of ``arguments.py``, ``tasks/main.py`` and ``pretrain_*.py`` of Megatron-LM until core
-0.15, whose classic models have the keys that the converter reads, and from ProteinLM. Arguments that do change it are
-in :mod:`converter.formats.megatron.arguments`.
+0.20 (August 2026), from the fields of Megatron Core's ``TransformerConfig`` and ``ModelParallelConfig``, and from
+ProteinLM. Arguments that do change it are in :mod:`converter.formats.megatron.arguments`.
 """
 
 from __future__ import annotations
 
-# of the model group, without effect on the function: kernels, and settings of features whose switch is checked
-_MODEL = """
-    attention_backend bert_binary_head decoder_num_layers embedding_weights_in_fp32 erf_gelu
-    moe_frequency mtp_loss_scaling_factor num_query_groups onnx_safe param_sharing_style relative_attention_max_distance
-    relative_attention_num_buckets rope_scaling_factor rotary_base rotary_interleaved rotary_percent
-    rotary_seq_len_interpolation_factor
+_UNUSED_FEATURES = """
+    bert_binary_head decoder_num_layers moe_frequency mtp_loss_scaling_factor num_query_groups param_sharing_style
+    relative_attention_max_distance relative_attention_num_buckets rope_scaling_factor rotary_base rotary_interleaved
+    rotary_percent rotary_seq_len_interpolation_factor
 """
 
-# floating-point formats and their kernels
+_KERNELS = """
+    apply_rope_fusion attention_backend bias_dropout_fusion bias_swiglu_fusion cross_entropy_fusion_impl
+    cross_entropy_loss_fusion cuda_graph_modules cuda_graph_retain_backward_graph cuda_graph_scope_deprecated
+    cuda_graph_use_single_mempool disable_jit_fuser embedding_weights_in_fp32 erf_gelu flash_attention_version
+    fused_residual_rmsnorm fused_single_qkv_rope gradient_accumulation_fusion masked_softmax_fusion
+    memory_efficient_layer_norm mlp_chunks_for_training no_persist_layer_norm
+    num_microbatches_with_partial_activation_checkpoints onnx_safe persist_layer_norm scaled_masked_softmax_fusion
+    scaled_upper_triang_masked_softmax_fusion use_flash_attn use_fused_weighted_squared_relu use_te_rng_tracker
+"""
+
 _PRECISION = """
-    accumulate_allreduce_grads_in_fp32 apply_query_key_layer_scaling attention_softmax_in_fp32 bf16
-    disable_bf16_reduced_precision_matmul first_last_layers_bf16 fp16 fp16_lm_cross_entropy fp32_allreduce
-    fp32_embedding fp32_layernorm fp32_residual_connection fp32_tokentypes fp4 fp4_param fp4_recipe fp8
-    fp8_amax_compute_algo fp8_amax_history_len fp8_e4m3 fp8_hybrid fp8_interval fp8_margin fp8_param_gather fp8_recipe
-    fp8_wgrad grad_reduce_in_bf16 hysteresis inference_rng_tracker initial_loss_scale loss_scale loss_scale_window
-    min_loss_scale min_scale num_layers_at_end_in_bf16 num_layers_at_start_in_bf16 reuse_grad_buf_for_mxfp8_param_ag
-    te_rng_tracker transformer_impl
+    accumulate_allreduce_grads_in_fp32 activation_func_fp8_input_store apply_query_key_layer_scaling
+    attention_softmax_in_fp32 autocast_dtype batch_invariant_backend batch_invariant_mode bf16
+    ddp_param_name_patterns_for_fp32_local_accumulation ddp_reduce_scatter_with_fp32_accumulation
+    disable_bf16_reduced_precision_matmul disable_parameter_transpose_cache enable_autocast first_last_layers_bf16 fp16
+    fp16_lm_cross_entropy fp32_allreduce fp32_embedding fp32_layernorm fp32_residual_connection fp32_tokentypes fp4
+    fp4_param fp4_param_gather fp4_quantizer_factory fp4_recipe fp8 fp8_amax_compute_algo fp8_amax_history_len
+    fp8_dot_product_attention fp8_e4m3 fp8_hybrid fp8_interval fp8_margin fp8_multi_head_attention fp8_output_proj
+    fp8_param fp8_param_gather fp8_quantizer_factory fp8_recipe fp8_wgrad grad_reduce_in_bf16
+    gtp_remat_reduce_scatter_with_fp32_accumulation hysteresis inference_rng_tracker initial_loss_scale logit_dtype
+    logits_save_dtype loss_scale loss_scale_window megatron_fsdp_grad_comm_dtype megatron_fsdp_main_grads_dtype
+    megatron_fsdp_main_params_dtype min_loss_scale min_scale muon_fp32_matmul_prec num_layers_at_end_in_bf16
+    num_layers_at_start_in_bf16 pipeline_dtype reuse_grad_buf_for_mxfp8_param_ag te_precision_config_file te_rng_tracker
+    tp_only_amax_red
 """
 
-# optimization, regularization, recomputation, fused kernels, saving and validation
 _TRAINING = """
     activations_checkpoint_method activations_checkpoint_num_layers adam_beta1 adam_beta2 adam_eps add_qkv_bias
-    adlr_autoresume adlr_autoresume_interval apply_rope_fusion async_save async_tensor_model_parallel_allreduce
-    async_tensor_parallel_allreduce auto_detect_ckpt_format batch_size bias_dropout_fusion bias_swiglu_fusion
-    calculate_per_token_loss check_for_large_grads check_for_nan_in_loss_and_grad check_for_spiky_loss
+    adlr_autoresume adlr_autoresume_interval apply_wd_to_qk_layernorm async_ckpt_cpu_priority async_ckpt_io_priority
+    async_ckpt_use_cpu_shm async_save async_strategy async_tensor_model_parallel_allreduce
+    async_tensor_parallel_allreduce auto_detect_ckpt_format batch_size calculate_per_token_loss chat_template
+    check_for_large_grads check_for_nan_in_loss_and_grad check_for_spiky_loss
     check_weight_hash_across_dp_replicas_interval checkpoint_activations checkpoint_attention checkpoint_granularity
     checkpoint_method checkpoint_num_layers ckpt_assume_constant_structure ckpt_convert_format ckpt_convert_save
-    ckpt_convert_update_legacy_dist_opt_format ckpt_format ckpt_fully_parallel_load ckpt_fully_parallel_save
-    ckpt_fully_parallel_save_deprecated ckpt_step clip_grad clone_scatter_output_in_embedding cloze_eval
-    cross_entropy_fusion_impl cross_entropy_loss_fusion data_parallel_random_init dataloader_type debug decoupled_lr
-    decoupled_min_lr decrease_batch_size_if_needed deep_init deprecated_use_mcore_models deterministic_mode
-    disable_tp_comm_bulk_dgrad disable_tp_comm_bulk_wgrad disable_tp_comm_split_ag disable_tp_comm_split_rs
-    dist_ckpt_format dist_ckpt_format_deprecated dist_ckpt_optim_fully_reshardable dist_ckpt_save_pre_mcore_014
-    dist_ckpt_strictness distrib_optim_fully_reshardable_mem_efficient distribute_checkpointed_activations
-    distribute_recomputed_activations distribute_saved_activations embedding_init_method_std enable_gloo_process_groups
-    end_wd end_weight_decay error_injection_rate error_injection_type eval_batch_size eval_hf eval_interval eval_iters
-    eval_max_preds_per_seq eval_seq_length exit_duration_in_mins exit_interval exit_on_missing_checkpoint
-    exit_signal_handler expert_parallel finetune full_validation global_batch_size gradient_accumulation_fusion
-    grpo_clamp_eps_lower grpo_clamp_eps_upper grpo_default_temperature grpo_default_top_p grpo_entropy_term_weight
-    grpo_filter_groups_with_same_reward grpo_group_size grpo_iterations grpo_kl_beta grpo_prompts_per_step
-    high_priority_stream_groups init_method_xavier_uniform intermediate_size iterations_to_skip langrl_env_config
-    langrl_external_server langrl_inference_server_conversation_template langrl_inference_server_type load load_all_rng
-    load_main_params_from_ckpt load_model_opt_format load_openai load_optim load_rng log_interval lr lr_decay_iters
-    lr_decay_samples lr_decay_style lr_warmup_fraction lr_warmup_init lr_warmup_iters lr_warmup_percent
-    lr_warmup_samples lr_wsd_decay_iters lr_wsd_decay_samples lr_wsd_decay_style manual_gc manual_gc_eval
-    manual_gc_interval masked_softmax_fusion max_training_rank memory_snapshot_path micro_batch_size min_lr
-    model_parallel_memory_opt multiple_validation_sets no_async_tensor_model_parallel_allreduce no_load_optim
-    no_load_rng no_manual_gc_eval no_persist_layer_norm no_save_optim no_save_rng non_persistent_ckpt_type
-    non_persistent_global_ckpt_dir non_persistent_local_ckpt_algo non_persistent_local_ckpt_dir
-    non_persistent_save_interval num_microbatches num_microbatches_in_minibatch optimizer optimizer_cpu_offload
-    optimizer_offload_fraction overlap_cpu_optimizer_d2h_h2d overlapping_eval override_checkpoint_version
-    override_lr_scheduler override_opt_param_scheduler perform_initialization perform_rl_step pin_cpu_grads
-    pin_cpu_params pipeline_model_parallel_comm_backend pretrained_bert pretrained_checkpoint profile profile_ranks
-    profile_step_end profile_step_start rampup_batch_size recompute_activations recompute_granularity recompute_method
-    recompute_modules recompute_num_layers record_memory_history rerun_mode result_rejected_tracker_filename
-    resume_dataloader rl_calculate_intra_group_similarity rl_importance_sampling_truncation_coef
-    rl_inference_logprobs_is_correction rl_offload_kv_cache_during_training rl_offload_optimizer_during_inference
-    rl_partial_rollouts rl_prompts_per_eval rl_remove_kv_cache_during_training rl_reset_cuda_graphs
-    rl_sequence_packing_algo rl_sequence_packing_bin_size rl_use_sequence_packing rope_type save save_all_rng
-    save_interval save_iters save_optim save_retain_interval save_rng scaled_masked_softmax_fusion
-    scaled_upper_triang_masked_softmax_fusion seed sequence_parallel sft sft_tokenizer_prompt_format sgd_momentum
-    skip_train start_wd start_weight_decay strict_fsdp_dtensor_load strict_lambada tensorboard_dir test_mode
-    tp_comm_bootstrap_backend tp_comm_bulk_dgrad tp_comm_bulk_wgrad tp_comm_overlap tp_comm_overlap_ag
-    tp_comm_overlap_cfg tp_comm_overlap_rs tp_comm_overlap_rs_dgrad tp_comm_split_ag tp_comm_split_rs train_iters
-    train_samples train_sync_interval use_checkpoint_args use_checkpoint_lr_scheduler use_checkpoint_opt_param_scheduler
-    use_dist_ckpt use_dist_ckpt_deprecated use_flash_attn use_fused_weighted_squared_relu use_legacy_models use_mcore
+    ckpt_convert_update_legacy_dist_opt_format ckpt_drop_redundant_extra_state ckpt_format ckpt_fully_parallel_load
+    ckpt_fully_parallel_load_exchange_algo ckpt_fully_parallel_load_per_rank_objects
+    ckpt_fully_parallel_load_process_group ckpt_fully_parallel_save ckpt_fully_parallel_save_deprecated
+    ckpt_fully_parallel_save_process_group ckpt_load_validate_sharding_integrity ckpt_pg_tensors_cache_create
+    ckpt_pg_tensors_cache_path ckpt_step clip_grad clone_scatter_output_in_embedding cloze_eval
+    data_parallel_random_init dataloader_type debug decoupled_lr decoupled_min_lr decrease_batch_size_if_needed
+    deep_init deprecated_use_mcore_models deterministic_mode disable_tp_comm_bulk_dgrad disable_tp_comm_bulk_wgrad
+    disable_tp_comm_split_ag disable_tp_comm_split_rs dist_ckpt_format dist_ckpt_format_deprecated
+    dist_ckpt_optim_fully_reshardable dist_ckpt_save_pre_mcore_014 dist_ckpt_strictness dist_ckpt_workers
+    distrib_optim_fully_reshardable_mem_efficient distribute_checkpointed_activations distribute_recomputed_activations
+    distribute_saved_activations embedding_init_method embedding_init_method_std enable_gloo_process_groups end_wd
+    end_weight_decay error_injection_rate error_injection_type eval_batch_size eval_global_batch_size eval_hf
+    eval_interval eval_iters eval_max_preds_per_seq eval_seq_length exit_duration_in_mins exit_interval
+    exit_on_missing_checkpoint exit_signal_handler expert_parallel finetune freeze_all_layers full_validation
+    global_batch_size grad_scale_func grpo_clamp_eps_lower grpo_clamp_eps_upper grpo_default_temperature
+    grpo_default_top_p grpo_entropy_term_weight grpo_filter_groups_with_same_reward grpo_group_size grpo_iterations
+    grpo_kl_beta grpo_prompts_per_step hetereogenous_dist_checkpoint high_priority_stream_groups init_method
+    init_method_xavier_uniform intermediate_size iterations_to_skip langrl_env_config langrl_external_server
+    langrl_inference_server_conversation_template langrl_inference_server_type lion_beta1 lion_beta2 load load_all_rng
+    load_main_params_from_ckpt load_model_opt_format load_openai load_optim load_rng log_interval
+    log_max_attention_logit lr lr_decay_iters lr_decay_samples lr_decay_style lr_warmup_fraction lr_warmup_init
+    lr_warmup_iters lr_warmup_percent lr_warmup_samples lr_wsd_decay_iters lr_wsd_decay_samples lr_wsd_decay_style
+    manual_gc manual_gc_eval manual_gc_interval max_training_rank memory_snapshot_path micro_batch_size min_lr
+    model_parallel_memory_opt multiple_validation_sets muon_coefficient_type muon_extra_scale_factor muon_momentum
+    muon_nesterov muon_num_ns_steps muon_scalar_optimizer muon_scale_mode muon_split_qkv muon_tp_mode muon_use_nesterov
+    muon_use_syrk no_async_tensor_model_parallel_allreduce no_load_optim no_load_rng no_manual_gc_eval no_save_optim
+    no_save_rng no_weight_decay_cond_type non_persistent_ckpt_type non_persistent_global_ckpt_dir
+    non_persistent_local_ckpt_algo non_persistent_local_ckpt_dir non_persistent_save_interval num_microbatches
+    num_microbatches_in_minibatch optimizer optimizer_cpu_offload optimizer_cuda_graph optimizer_offload_fraction
+    output_layer_init_method overlap_cpu_optimizer_d2h_h2d overlapping_eval override_checkpoint_version
+    override_ckpt_iteration override_lr_scheduler override_opt_param_scheduler perform_initialization perform_rl_step
+    pin_cpu_grads pin_cpu_params pipeline_model_parallel_comm_backend pretrained_bert pretrained_checkpoint profile
+    profile_ranks profile_step_end profile_step_start qk_clip qk_clip_alpha qk_clip_threshold rampup_batch_size
+    recompute_activations recompute_granularity recompute_method recompute_modules recompute_num_layers
+    record_memory_history refit_method rerun_mode result_rejected_tracker_filename resume_dataloader
+    rl_calculate_intra_group_similarity rl_consumption_granularity rl_default_temperature rl_default_top_k
+    rl_default_top_p rl_durable_rollout_bank rl_generation_batch_size rl_generation_lag
+    rl_importance_sampling_truncation_coef rl_inference_logprobs_is_correction rl_kv_cache_management_mode
+    rl_max_inflight_requests rl_num_parallel_generation_batches rl_num_parallel_generations
+    rl_offload_inference_model_weights_when_idle rl_offload_kv_cache_during_training
+    rl_offload_optimizer_during_inference rl_parallel_generation_tasks rl_partial_rollouts rl_persist_cuda_graphs
+    rl_profile rl_profile_dir rl_prompts_per_eval rl_remove_kv_cache_during_training rl_reset_cuda_graphs
+    rl_rollout_bank_dir rl_rollout_bank_max_bytes rl_sequence_packing_algo rl_sequence_packing_bin_size
+    rl_sequence_packing_max_sequences_per_bin rl_skip_bos_token rl_submission_granularity rl_training_cuda_graphs
+    rl_use_sequence_packing rl_verify_model_weights_swap rope_type save save_all_rng save_interval save_iters save_optim
+    save_retain_interval save_rng seed sequence_parallel sft sft_tokenizer_prompt_format sgd_momentum skip_train
+    start_eval_at_iter start_wd start_weight_decay step_batch_size_schedule stream_ckpt_dequant strict_fsdp_dtensor_load
+    strict_lambada tensorboard_dir test_mode tp_comm_bootstrap_backend tp_comm_bulk_dgrad tp_comm_bulk_wgrad
+    tp_comm_overlap tp_comm_overlap_ag tp_comm_overlap_cfg tp_comm_overlap_rs tp_comm_overlap_rs_dgrad tp_comm_split_ag
+    tp_comm_split_rs train_iters train_samples train_sync_interval use_checkpoint_args use_checkpoint_lr_scheduler
+    use_checkpoint_opt_param_scheduler use_dist_ckpt use_dist_ckpt_deprecated use_legacy_models use_mcore
     use_mcore_models use_mp_args_from_checkpoint_args use_persistent_ckpt_worker use_pytorch_profiler
-    use_tokenizer_model_from_checkpoint_args use_torch_optimizer_for_cpu_offload validate_model_load warmup
-    wd_incr_style weight_decay weight_decay_incr_style
+    use_tokenizer_model_from_checkpoint_args use_torch_optimizer_for_cpu_offload validate_model_load verify_integrity
+    warmup wd_incr_style weight_decay weight_decay_incr_style
 """
 
-# parallelism
 _DISTRIBUTED = """
-    DDP_impl account_for_embedding_in_pipeline_split account_for_loss_in_pipeline_split align_grad_reduce
-    align_param_gather context_parallel_size cp_comm_type data_parallel_sharding_strategy ddp_average_in_collective
-    ddp_bucket_size ddp_num_buckets ddp_pad_buckets_for_high_nccl_busbw deallocate_pipeline_outputs
-    decoder_first_pipeline_num_layers decoder_last_pipeline_num_layers defer_embedding_wgrad_compute delay_grad_reduce
-    delay_param_gather disable_symmetric_registration disrib_opt_comm_mem_savings distrib_opt_comm_mem_savings
-    distributed_backend distributed_timeout_minutes distributed_timeout_seconds_after_init empty_unused_memory_each_iter
-    empty_unused_memory_level enable_full_sharding_in_hsdp encoder_pipeline_model_parallel_size
-    encoder_tensor_model_parallel_size expert_model_parallel_size fsdp_double_buffer gradient_reduce_div_fusion
-    hierarchical_context_parallel_sizes init_model_with_meta_device inter_layer_model_parallel_size
-    intra_layer_model_parallel_size keep_fp8_transpose_cache keep_fp8_transpose_cache_when_using_custom_fsdp
-    lazy_mpu_init local_rank microbatch_group_size_per_vp_stage nccl_communicator_config_path nccl_ub
-    num_distributed_optimizer_instances num_layers_per_virtual_pipeline_stage num_virtual_stages_per_pipeline_rank
-    overlap_grad_reduce overlap_p2p_comm overlap_p2p_comm_warmup_flush overlap_param_gather
-    overlap_param_gather_with_optimizer_step pipeline_model_parallel_layout pipeline_model_parallel_size
+    _cpu_offloading_context account_for_embedding_in_pipeline_split account_for_loss_in_pipeline_split
+    activation_offload_fraction align_grad_reduce align_param_gather batch_p2p_comm batch_p2p_sync context_parallel_size
+    cp_comm_type cpu_offloading cpu_offloading_activations cpu_offloading_double_buffering cpu_offloading_num_layers
+    cpu_offloading_retain_pinned_cpu_buffers cpu_offloading_weights create_all_gather_group
+    data_parallel_sharding_strategy ddp_average_in_collective ddp_bucket_size DDP_impl ddp_num_buckets
+    ddp_pad_buckets_for_high_nccl_busbw deallocate_pipeline_outputs decoder_first_pipeline_num_layers
+    decoder_last_pipeline_num_layers defer_embedding_wgrad_compute delay_grad_reduce delay_offload_until_cuda_graph
+    delay_param_gather delta_offload_bytes_across_pp_ranks disable_symmetric_registration disrib_opt_comm_mem_savings
+    distrib_opt_comm_mem_savings distributed_backend distributed_timeout_minutes distributed_timeout_seconds_after_init
+    empty_unused_memory_each_iter empty_unused_memory_level enable_full_sharding_in_hsdp
+    encoder_pipeline_model_parallel_size encoder_tensor_model_parallel_size expert_model_parallel_size
+    fake_process_group finalize_model_grads_func fine_grained_activation_offloading
+    fine_grained_offloading_max_inflight_offloads fsdp_db_use_persist_buf_on_alloc_fail fsdp_double_buffer
+    fsdp_manual_registration grad_sync_func gradient_reduce_div_fusion gtp_remat_nccl_ub gtp_remat_opt_in_modules
+    hierarchical_context_parallel_sizes high_priority_a2a_comm_stream hybrid_context_parallel
+    init_model_with_meta_device inter_layer_model_parallel_size intra_layer_model_parallel_size keep_fp8_transpose_cache
+    keep_fp8_transpose_cache_when_using_custom_fsdp lazy_mpu_init local_rank max_seqlen_per_dp_cp_rank
+    megatron_fsdp_enable_fine_grained_param_gather megatron_fsdp_max_pool_double_buffer megatron_fsdp_version
+    microbatch_group_size_per_vp_stage min_offloaded_tensor_size nccl_communicator_config_path nccl_ub no_sync_func
+    num_distributed_optimizer_instances num_layers_in_first_pipeline_stage num_layers_in_last_pipeline_stage
+    num_layers_per_virtual_pipeline_stage num_virtual_stages_per_pipeline_rank offload_modules
+    outer_dp_sharding_strategy overlap_grad_reduce overlap_p2p_comm overlap_p2p_comm_warmup_flush overlap_param_gather
+    overlap_param_gather_with_optimizer_step param_sync_func pipeline_model_parallel_layout pipeline_model_parallel_size
     pipeline_model_parallel_split_rank replication replication_factor replication_jump
     scatter_gather_tensors_in_pipeline sharp_enabled_group standalone_embed_stage standalone_embedding_stage
-    suggested_communication_unit_size tensor_model_parallel_size torch_fsdp2_reshard_after_forward
-    use_contiguous_buffers_in_ddp use_contiguous_buffers_in_local_ddp use_cpu_initialization use_custom_fsdp
-    use_distributed_optimizer use_gpu_initialization use_megatron_fsdp use_pipelining use_ring_exchange_p2p use_sharp
-    use_torch_fsdp2 use_tp_pp_dp_mapping virtual_pipeline_model_parallel_size wgrad_deferral_limit
+    suggested_communication_unit_size tensor_model_parallel_size torch_fsdp2_reshard_after_forward tp_comm_atomic_ag
+    tp_comm_atomic_rs tp_comm_overlap_disable_fc1 tp_comm_overlap_disable_qkv use_contiguous_buffers_in_ddp
+    use_contiguous_buffers_in_local_ddp use_cpu_initialization use_custom_fsdp use_distributed_optimizer
+    use_gloo_process_groups use_gpu_initialization use_layer_wise_param_layout use_megatron_fsdp use_pipelining
+    use_ring_exchange_p2p use_sharp use_torch_fsdp2 use_tp_pp_dp_mapping virtual_pipeline_model_parallel_size
+    wgrad_deferral_limit
 """
 
-# data and tokenizer
 _DATA = """
-    allow_trivial_doc async_indexer block_index_path block_top_k cache_dir cased_data_path cased_vocab
-    create_attention_mask_in_dataloader data_args_path data_cache_path data_epochs data_impl data_loader data_path
-    decoder_seq_length delim encoder_seq_length eod_mask_loss eval_text_key hash_data_path ict_one_sent
-    index_reload_interval input_data_sizes_file lazy_loader legacy_tokenizer loose_json mask_prob max_num_samples
-    max_preds_per_seq merge_file mid_level_dataset_surplus mmap_bin_files mmap_warmup mock_data model_parallel_size
-    ner_data_path num_dataset_builder_threads num_workers object_storage_cache_path padded_vocab_size
-    per_split_data_args_path presplit_sentences renormalize_blend_weights reset_attention_mask reset_position_ids
-    retriever_seq_length s3_cache_path sample_rate seq_length short_seq_prob shuffle skip_mmap_warmup split test_data
-    test_data_path text_key tiktoken_num_special_tokens tiktoken_pattern tiktoken_special_tokens tokenizer_metadata
-    tokenizer_model tokenizer_model_type tokenizer_path tokenizer_type train_data train_data_path trust_remote_code
+    _is_global_batch_size_explicitly_specified allow_ambiguous_pad_tokens allow_trivial_doc async_indexer
+    block_index_path block_top_k cache_dir cased_data_path cased_vocab create_attention_mask_in_dataloader
+    data_args_path data_cache_path data_epochs data_impl data_loader data_path dataloader_defer_npy_index_mmap
+    dataloader_fast_cache_load dataloader_inter_document_masking decoder_seq_length delim encoder_seq_length
+    eod_mask_loss eval_text_key exit_signal_handler_for_dataloader fim_data fim_eod_token fim_fragment_rate
+    fim_middle_token fim_no_prefix fim_pad_token fim_prefix_token fim_rate fim_split_sample fim_spm_rate
+    fim_suffix_token hash_data_path ict_one_sent index_reload_interval input_data_sizes_file lazy_loader
+    legacy_tokenizer loose_json mask_prob max_num_samples max_preds_per_seq merge_file metadata_path
+    mid_level_dataset_surplus mmap_bin_files mmap_warmup mock_data model_parallel_size ner_data_path
+    null_tokenizer_eod_id null_tokenizer_pad_id num_dataset_builder_threads num_workers object_storage_cache_path
+    offset_sampling_seed_by_dp_rank pad_vocab_size padded_vocab_size per_dataset_sequences_path per_split_data_args_path
+    phase_transition_iterations presplit_sentences renormalize_blend_weights reset_attention_mask reset_position_ids
+    retriever_seq_length s3_cache_path sample_rate save_tokenizer_assets seq_length short_seq_prob shuffle
+    skip_mmap_warmup special_tokens split test_data test_data_path text_key tiktoken_num_special_tokens tiktoken_pattern
+    tiktoken_special_tokens tokenizer_hf_include_special_tokens tokenizer_hf_no_include_special_tokens
+    tokenizer_hf_no_use_fast tokenizer_hf_use_fast tokenizer_metadata tokenizer_model tokenizer_model_type
+    tokenizer_path tokenizer_sentencepiece_ignore_extra_whitespaces tokenizer_sentencepiece_legacy
+    tokenizer_special_tokens tokenizer_type train_data train_data_path trust_remote_code use_gigatoken
     use_npy_data_loader use_random_spans use_regular_masking use_tfrecords val_data_path valid_data valid_data_path
-    vocab vocab_extra_ids vocab_file vocab_size
+    validation_set_names vocab vocab_extra_ids vocab_file vocab_size
 """
 
-# logging and operations
 _LOGGING = """
-    app_tag_run_name app_tag_run_version barrier_with_L1_time calc_ft_timeouts config_logger_dir
-    disable_straggler_on_startup enable_ft_package enable_msc enable_one_logger enable_onelogger
-    inprocess_active_world_size inprocess_barrier_timeout inprocess_completion_timeout inprocess_empty_cuda_cache
-    inprocess_granularity inprocess_hard_timeout inprocess_heartbeat_interval inprocess_heartbeat_timeout
-    inprocess_last_call_wait inprocess_max_iterations inprocess_monitor_process_interval
-    inprocess_monitor_thread_interval inprocess_progress_watchdog_interval inprocess_restart inprocess_soft_timeout
-    inprocess_termination_grace_time log_batch_size_to_tensorboard log_energy log_learning_rate_to_tensorboard
-    log_loss_scale_to_tensorboard log_memory_to_tensorboard log_num_zeros_in_grad log_params_norm log_progress
-    log_straggler log_throughput log_timers_to_tensorboard log_validation_ppl_to_tensorboard
-    log_world_size_to_tensorboard log_zeros logging_level one_logger_async one_logger_entity one_logger_project
-    one_logger_run_name run_workload_inspector_server straggler_ctrlr_port straggler_minmax_count
-    tensorboard_log_interval tensorboard_queue_size timing_log_level timing_log_option wandb_entity wandb_exp_name
-    wandb_project wandb_save_dir
+    app_tag_run_name app_tag_run_version barrier_with_L1_time calc_ft_timeouts config_logger_dir disable_msc_deprecated
+    disable_straggler_on_startup dump_param_to_param_group_map enable_ft_package enable_msc enable_one_logger
+    enable_onelogger exit_signal exit_signal_handler_for_training fault_injector_delay_start_iteration
+    fault_injector_fault_delay fault_injector_fault_probabilities fault_injector_fault_types fault_injector_mtti_seconds
+    fault_injector_num_ranks fault_injector_offset_seconds fault_injector_ranks fault_injector_seed
+    flight_recorder_dump_on_timeout flight_recorder_dump_path flight_recorder_extra_dump_on_exec
+    flight_recorder_include_only_active flight_recorder_include_stack_trace flight_recorder_trace_buffer_size
+    ft_num_warmup_iters gpu_sniff_test_interval inprocess_active_world_size inprocess_barrier_timeout
+    inprocess_completion_timeout inprocess_empty_cuda_cache inprocess_granularity inprocess_hard_timeout
+    inprocess_heartbeat_interval inprocess_heartbeat_timeout inprocess_last_call_wait inprocess_max_iterations
+    inprocess_monitor_process_interval inprocess_monitor_thread_interval inprocess_progress_watchdog_interval
+    inprocess_restart inprocess_soft_timeout inprocess_termination_grace_time log_batch_size_to_tensorboard
+    log_device_memory_used log_energy log_learning_rate_to_tensorboard log_loss_scale_to_tensorboard log_memory_interval
+    log_memory_to_tensorboard log_num_zeros_in_grad log_params_norm log_progress log_straggler log_throughput
+    log_timers_to_tensorboard log_validation_ppl_to_tensorboard log_world_size_to_tensorboard log_zeros logging_level
+    logits_load_decode_threads logits_load_dir logits_load_ignore_errors logits_load_kd_loss_alpha
+    logits_load_msc_prefetch_depth logits_load_prefetch_factor logits_save_dir logits_save_top_k logits_save_top_p
+    logits_save_top_p_min_k nvtx_ranges one_logger_async one_logger_entity one_logger_project one_logger_run_name
+    otel_enabled otel_service_name otel_span_groups pytorch_profiler_collect_callstack pytorch_profiler_collect_chakra
+    pytorch_profiler_collect_shapes record_shapes run_workload_inspector_server save_activations_interval
+    save_dgrads_interval save_params_interval save_wgrads_interval straggler_ctrlr_port straggler_minmax_count
+    tensorboard_log_interval tensorboard_queue_size timers timing_log_level timing_log_option wandb_entity
+    wandb_exp_name wandb_project wandb_save_dir
 """
 
-# inference
 _INFERENCE = """
     bert_embedder_type cuda_graph_impl cuda_graph_scope cuda_graph_warmup_steps decode_only_cuda_graphs
-    disable_chunked_prefill enable_cuda_graph external_cuda_graph flash_decode genfile greedy
-    inference_batch_times_seqlen_threshold inference_dynamic_batching inference_dynamic_batching_block_size
-    inference_dynamic_batching_buffer_guaranteed_fraction inference_dynamic_batching_buffer_overflow_factor
-    inference_dynamic_batching_buffer_size_gb inference_dynamic_batching_chunk_size
-    inference_dynamic_batching_max_requests_override inference_dynamic_batching_max_tokens_override
-    inference_dynamic_batching_num_cuda_graphs inference_dynamic_batching_track_paused_request_events
-    inference_dynamic_batching_unified_memory_level inference_max_batch_size inference_max_seq_length max_tokens_to_oom
-    mlp_chunks_for_prefill nccl_all_reduce_for_prefill num_samples out_seq_length output_bert_embeddings recompute
-    sample_input_file sample_output_file symmetric_ar_type temperature top_k top_p
+    disable_chunked_prefill enable_chunked_prefill enable_cuda_graph external_cuda_graph flash_decode genfile greedy
+    inference_batch_times_seqlen_threshold inference_coordinator_port inference_cuda_graph_all_prefills
+    inference_cuda_graph_max_tokens inference_cuda_graph_scope inference_disable_ep_consensus
+    inference_disable_triton_nvls_kernels inference_dynamic_batching inference_dynamic_batching_async_sched_mode
+    inference_dynamic_batching_block_size inference_dynamic_batching_buffer_guaranteed_fraction
+    inference_dynamic_batching_buffer_overflow_factor inference_dynamic_batching_buffer_size_gb
+    inference_dynamic_batching_chunk_size inference_dynamic_batching_cuda_graph_max_tokens
+    inference_dynamic_batching_cuda_graph_mixed_prefill_count inference_dynamic_batching_cuda_graph_sizing_distribution
+    inference_dynamic_batching_enable_prefix_caching inference_dynamic_batching_logprobs_mode
+    inference_dynamic_batching_mamba_memory_ratio inference_dynamic_batching_max_requests
+    inference_dynamic_batching_max_requests_override inference_dynamic_batching_max_tokens
+    inference_dynamic_batching_max_tokens_override inference_dynamic_batching_num_cuda_graphs
+    inference_dynamic_batching_paused_buffer_size_gb inference_dynamic_batching_prefix_caching_coordinator_policy
+    inference_dynamic_batching_prefix_caching_eviction_policy inference_dynamic_batching_prefix_caching_mamba_gb
+    inference_dynamic_batching_prefix_caching_routing_alpha inference_dynamic_batching_sampling_backend
+    inference_dynamic_batching_track_generated_token_events inference_dynamic_batching_track_paused_request_events
+    inference_dynamic_batching_unified_memory_level inference_fuse_tp_communication inference_grouped_gemm_backend
+    inference_logging_step_interval inference_max_batch_size inference_max_requests inference_max_seq_length
+    inference_moe_disable_fused_quant_kernels inference_moe_token_dispatcher_type inference_sampling_seed
+    inference_shards inference_text_gen_server_logging inference_use_synchronous_zmq_collectives inference_wandb_logging
+    max_tokens_to_oom mlp_chunks_for_prefill nccl_all_reduce_for_prefill num_samples num_speculative_tokens
+    out_seq_length output_bert_embeddings recompute rl_inference_expert_model_parallel_size
+    rl_inference_expert_tensor_model_parallel_size rl_inference_model_unified_memory_level rl_inference_parsers
+    rl_inference_pipeline_model_parallel_size rl_inference_tensor_model_parallel_size sample_input_file
+    sample_output_file symmetric_ar_type temperature top_k top_p use_inference_optimized_layers use_legacy_static_engine
 """
 
-# finetuning tasks, ProteinLM's included
 _TASKS = """
     epochs eval_micro_batch_size faiss_match faiss_topk_retrievals keep_last qa_data_dev qa_data_test
     skip_seq_longer_than task train_hard_neg train_with_neg val_av_rank_hard_neg val_av_rank_other_neg
 """
 
-# experts, latent attention and state-space layers, whose switches are checked
 _OTHER_ARCHITECTURES = """
-    cache_mla_latents delay_wgrad_compute disable_mamba_mem_eff_path enable_experimental exp_avg_dtype exp_avg_sq_dtype
-    expert_tensor_parallel_size kv_lora_rank main_grads_dtype main_params_dtype mamba_head_dim mamba_num_groups
-    mamba_num_heads mamba_state_dim moe_apply_probs_on_input moe_aux_loss_coeff moe_deepep_num_sms moe_enable_deepep
-    moe_expert_capacity_factor moe_extended_tp moe_ffn_hidden_size moe_grouped_gemm moe_input_jitter_eps moe_layer_freq
-    moe_layer_recompute moe_loss_coeff moe_pad_expert_input_to_capacity moe_pad_experts_for_cuda_graph_inference
-    moe_per_layer_logging moe_permute_fusion moe_router_bias_update_rate moe_router_dtype moe_router_enable_expert_bias
-    moe_router_force_load_balancing moe_router_fusion moe_router_group_topk moe_router_load_balancing_type
-    moe_router_num_groups moe_router_padding_for_fp8 moe_router_pre_softmax moe_router_score_function moe_router_topk
-    moe_router_topk_limited_devices moe_router_topk_scaling_factor moe_router_type moe_shared_expert_intermediate_size
-    moe_shared_expert_overlap moe_token_dispatcher_type moe_token_drop_policy moe_token_dropping
-    moe_upcycling_granularity moe_use_legacy_grouped_gemm moe_use_upcycling moe_z_loss_coeff mscale mscale_all_dim
+    cache_mla_latents delay_wgrad_compute disable_mamba_mem_eff_path dsa_indexer_head_dim dsa_indexer_k_norm_epsilon
+    dsa_indexer_k_norm_fp32 dsa_indexer_loss_coeff dsa_indexer_n_heads dsa_indexer_rope_interleaved
+    dsa_indexer_rotate_activation dsa_indexer_scoring_relu dsa_indexer_skip_topk_offset dsa_indexer_topk
+    dsa_indexer_topk_freq dsa_indexer_use_sparse_loss dsa_kernel_backend enable_experimental
+    ep_overlap_early_attn_memory_release exp_avg_dtype exp_avg_sq_dtype experimental_attention_variant_loss_scale_func
+    expert_tensor_parallel_size gdp_cutedsl_kernel gdp_num_chunk_states_to_recompute gdp_num_householder
+    gtp_expert_remat_nccl_ub kitchen_attention_backend kv_lora_rank linear_conv_kernel_dim linear_key_head_dim
+    linear_num_key_heads linear_num_value_heads linear_value_head_dim main_grads_dtype main_params_dtype mamba_head_dim
+    mamba_inference_conv_states_dtype mamba_inference_ssm_states_dtype mamba_num_groups mamba_num_heads mamba_state_dim
+    mamba_training_ssm_states_dtype mhc_init_gating_factor mhc_num_residual_streams mhc_recompute_layer_num
+    mhc_sinkhorn_iterations mla_down_proj_fusion moe_apply_probs_on_input moe_aux_loss_coeff moe_combine_bwd_dtype
+    moe_deepep_num_sms moe_dispatch_fwd_dtype moe_enable_deepep moe_enable_routing_replay moe_expert_capacity_factor
+    moe_expert_rank_capacity_factor moe_extended_tp moe_ffn_hidden_size moe_flex_dispatcher_backend
+    moe_flex_dispatcher_num_sms moe_grad_scale_func moe_grouped_gemm moe_hybridep_num_blocks_permute
+    moe_hybridep_num_blocks_unpermute moe_hybridep_num_sms moe_hybridep_num_sms_preprocessing
+    moe_hybridep_pad_uneven_dispatch_inputs moe_input_jitter_eps moe_latent_size moe_layer_freq moe_layer_recompute
+    moe_loss_coeff moe_mlp_glu_interleave_size moe_ncclep_static_shape moe_ncclep_zero_copy
+    moe_pad_expert_input_to_capacity moe_pad_experts_for_cuda_graph_inference moe_paged_stash
+    moe_paged_stash_buffer_size_factor_cpu moe_paged_stash_buffer_size_factor_cuda moe_paged_stash_page_size
+    moe_per_layer_logging moe_permute_fusion moe_permute_fusion_into_hybridep moe_router_bias_update_rate
+    moe_router_dtype moe_router_enable_expert_bias moe_router_force_biased moe_router_force_load_balancing
+    moe_router_fusion moe_router_group_topk moe_router_load_balancing_type moe_router_num_groups
+    moe_router_padding_for_fp8 moe_router_padding_for_quantization moe_router_pre_softmax
+    moe_router_quantile_balancing_ema moe_router_score_function moe_router_topk moe_router_topk_limited_devices
+    moe_router_topk_scaling_factor moe_router_type moe_routing_trace_capture_hidden_states
+    moe_routing_trace_capture_logits moe_routing_trace_dump_weights moe_routing_trace_max_training_iters
+    moe_routing_trace_path moe_shared_expert_gate moe_shared_expert_glu_interleave_size
+    moe_shared_expert_intermediate_size moe_shared_expert_overlap moe_single_grouped_bias moe_single_grouped_weight
+    moe_token_dispatcher_type moe_token_drop_policy moe_token_dropping moe_upcycling_granularity moe_use_grouped_tensor
+    moe_use_legacy_grouped_gemm moe_use_upcycling moe_z_loss_coeff mscale mscale_all_dim mtp_detach_heads
+    mtp_grad_scale_func mtp_hsm mtp_standalone mtp_use_repeated_layer mup_attn_scale_power mup_base_head_dim
+    mup_base_hidden_size mup_embedding_mult mup_output_mult mup_width_mult overlap_dispatch_backward_with_experts_wgrad
     overlap_moe_expert_parallel_comm q_lora_rank qk_head_dim qk_pos_emb_head_dim rotary_scaling_factor
-    use_precision_aware_optimizer v_head_dim yaml_cfg
+    save_tokens_per_expert_interval use_grouped_gemm_for_dense_mlp use_grouped_gemm_for_shared_expert
+    use_mamba_mem_eff_path use_precision_aware_optimizer v_head_dim yaml_cfg yarn_beta_fast yarn_beta_slow
+    yarn_correction_range_round_to_int yarn_original_max_position_embeddings
 """
 
-# vision and retrieval models
 _VISION_AND_RETRIEVAL = """
     bert_load biencoder_projection_dim biencoder_shared_query_context_model block_data_path classes_fraction
     data_per_class_fraction data_sharding dino_bottleneck_size dino_freeze_last_layer dino_head_hidden_size
@@ -187,7 +273,6 @@ _VISION_AND_RETRIEVAL = """
     use_one_sent_docs vision_backbone_type vision_pretraining vision_pretraining_type vit_load
 """
 
-# values that Megatron-LM adds to its options
 _COMPUTED = """
     allow_transformer_engine blendable_index_path consumed_train_samples consumed_valid_samples curr_iteration
     data_parallel_size dataset_impl do_test do_train do_valid dynamic_loss_scale iteration model_type
@@ -197,20 +282,26 @@ _COMPUTED = """
     world_size
 """
 
-NEUTRAL_NAMES = frozenset(
-    " ".join(
-        (
-            _MODEL,
-            _PRECISION,
-            _TRAINING,
-            _DISTRIBUTED,
-            _DATA,
-            _LOGGING,
-            _INFERENCE,
-            _TASKS,
-            _OTHER_ARCHITECTURES,
-            _VISION_AND_RETRIEVAL,
-            _COMPUTED,
-        )
-    ).split()
-)
+# reason -> names
+_GROUPS = {
+    (
+        "settings of rotary and relative positions and other features, whose switches are in SUPPORTED_VALUES"
+    ): _UNUSED_FEATURES,
+    "kernels of the same function, and how activations are recomputed or kept": _KERNELS,
+    "floating-point formats of training; the converter computes in float64": _PRECISION,
+    "optimization, regularization, reinforcement learning, recomputation, saving and validation": _TRAINING,
+    "how ranks share the work; the layout of the tensors is read from the files": _DISTRIBUTED,
+    "data and tokenizer; the vocabulary is checked by the number of embedding rows": _DATA,
+    "logging, profiling, fault tolerance and knowledge distillation": _LOGGING,
+    "how a served model generates text": _INFERENCE,
+    "finetuning tasks, ProteinLM's included": _TASKS,
+    (
+        "settings of experts, latent, sparse and linear attention, state-space layers and multi-token "
+        "prediction, whose switches are in SUPPORTED_VALUES or which add tensors"
+    ): _OTHER_ARCHITECTURES,
+    "vision and retrieval models": _VISION_AND_RETRIEVAL,
+    "values that Megatron-LM adds to its options": _COMPUTED,
+}
+
+# name -> why it is neutral at any value
+NEUTRAL_NAMES = {name: reason for reason, names in _GROUPS.items() for name in names.split()}

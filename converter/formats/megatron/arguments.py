@@ -8,6 +8,7 @@ tables nor the parity certificate could notice them. Every argument must therefo
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,78 +16,111 @@ from tape.errors import CheckpointError, ConfigError
 
 from .argument_names import NEUTRAL_NAMES
 
-# arguments from which the settings are derived, or that are checked against the tensors
-USED_NAMES = frozenset(
-    {
-        "attention_dropout",
-        "bias_gelu_fusion",
-        "encoder_num_layers",
-        "ffn_hidden_size",
-        "hidden_dropout",
-        "hidden_size",
-        "init_method_std",
-        "kv_channels",
-        "layernorm_epsilon",
-        "make_vocab_size_divisible_by",
-        "max_position_embeddings",
-        "norm_epsilon",
-        "num_attention_heads",
-        "num_layers",
-        "num_tokentypes",
-        "num_unique_layers",
-        "openai_gelu",
-    }
-)
+# Arguments that the converter uses -> for what
+USED_NAMES = {
+    "attention_dropout": "the configuration",
+    "bias_gelu_fusion": "the form of GELU",
+    "encoder_num_layers": "checked against the tensors",
+    "ffn_hidden_size": "checked against the tensors",
+    "hidden_dropout": "the configuration",
+    "hidden_size": "checked against the tensors",
+    "init_method_std": "the configuration",
+    "kv_channels": "checked against the tensors",
+    "layernorm_epsilon": "epsilon of the layer norms",
+    "make_vocab_size_divisible_by": "checked against the tensors",
+    "max_position_embeddings": "checked against the tensors",
+    "norm_epsilon": "epsilon of the layer norms",
+    "num_attention_heads": "the order of the query, key and value rows",
+    "num_layers": "checked against the tensors",
+    "num_tokentypes": "read from the tensors",
+    "num_unique_layers": "checked against the tensors",
+    "openai_gelu": "the form of GELU",
+    "transformer_impl": "the form of GELU",
+}
 
-# Arguments that change what a model computes -> values with which it is TAPE's model: learned absolute positions,
-# pre-layer-norm blocks of full multi-head attention and an FFN with GELU, layer norms, biases, tied embeddings. None
-# always means that an option isn't used. Some are fields of Megatron Core's TransformerConfig, or options of forks.
-SUPPORTED_VALUES: dict[str, tuple[object, ...]] = {
-    "activation_func": (),
-    "activation_func_clamp_value": (),
-    "add_bias_linear": (True,),
-    "add_position_embedding": (True,),
-    "apply_layernorm_1p": (False,),
-    "apply_residual_connection_post_layernorm": (False,),
-    "embed_layernorm": (False,),
-    "gated_linear_unit": (False,),
-    "glu_activation": (),
-    "glu_linear_offset": (0,),
-    "group_query_attention": (False,),
-    "heterogeneous_layers_config_encoded_json": (),
-    "heterogeneous_layers_config_path": (),
-    "hybrid_attention_ratio": (0,),
-    "hybrid_mlp_ratio": (0,),
-    "hybrid_override_pattern": (),
-    "is_hybrid_model": (False,),
-    "kitchen_config_file": (),
-    "kitchen_recipe_number": (),
-    "layernorm_zero_centered_gamma": (False,),
-    "model_spec": (),
-    "mrope_section": (),
-    "mtp_num_layers": (0,),
-    "multi_latent_attention": (False,),
-    "multi_query_attention": (False,),
-    "no_rope_freq": (),
-    "normalization": ("LayerNorm",),
-    "num_experts": (),
-    "position_embedding_type": ("learned_absolute",),
-    "qk_l2_norm": (False,),
-    "qk_layernorm": (False,),
-    "quick_geglu": (False,),
-    "retro_add_retriever": (False,),
-    "softmax_scale": (),
-    "softmax_type": ("vanilla",),
-    "spec": (),
-    "squared_relu": (False,),
-    "swiglu": (False,),
-    "untie_embeddings_and_output_weights": (False,),
-    "use_alibi_position_embeddings": (False,),
-    "use_rope_scaling": (False,),
-    "use_rotary_position_embeddings": (False,),
-    "use_te_activation_func": (False,),
-    "window_attn_skip_freq": (),
-    "window_size": (),
+
+@dataclass(frozen=True)
+class Supported:
+    """Values of an argument that changes what a model computes.
+
+    Args:
+        values: with these it is TAPE's model; None always is, because it means that an option isn't used.
+        otherwise: what the model has with other values, for the message.
+    """
+
+    values: tuple[object, ...]
+    otherwise: str
+
+
+# TAPE's model has learned absolute positions, pre-layer-norm blocks of full multi-head attention and an FFN with GELU,
+# layer norms, biases and tied embeddings. Some names are fields of Megatron Core's TransformerConfig, or options of
+# forks.
+SUPPORTED_VALUES: dict[str, Supported] = {
+    "activation_func": Supported((), "another activation"),
+    "activation_func_clamp_value": Supported((), "clamped activations"),
+    "add_bias_linear": Supported((True,), "no biases"),
+    "add_position_embedding": Supported((True,), "no position embeddings"),
+    "apply_layernorm_1p": Supported((False,), "layer norms with weight + 1"),
+    "apply_residual_connection_post_layernorm": Supported((False,), "residual connections after the layer norm"),
+    "attention_output_gate": Supported((False,), "a gate on the attention output"),
+    "bias_activation_fusion": Supported((False,), "the tanh form of GELU; Megatron-LM's option is bias_gelu_fusion"),
+    "embed_layernorm": Supported((False,), "a layer norm after the embeddings"),
+    "enable_mhc_connections": Supported((False,), "several residual streams"),
+    "experimental_attention_variant": Supported((), "another attention"),
+    "expert_gtp_weight_remat_size": Supported((1,), "weights sharded over more ranks than the files have"),
+    "expert_tensor_parallel_num_weight_shards": Supported((1,), "weights sharded over more ranks than the files have"),
+    "gated_linear_unit": Supported((False,), "a gated FFN"),
+    "glu_activation": Supported((), "a gated FFN"),
+    "glu_linear_offset": Supported((0,), "a gated FFN"),
+    "group_query_attention": Supported((False,), "shared keys and values"),
+    "gtp_weight_remat_size": Supported((1,), "weights sharded over more ranks than the files have"),
+    "heterogeneous_block_specs": Supported((False,), "layers that differ"),
+    "heterogeneous_layers_config_encoded_json": Supported((), "layers that differ"),
+    "heterogeneous_layers_config_path": Supported((), "layers that differ"),
+    "hybrid_attention_ratio": Supported((0,), "state-space layers"),
+    "hybrid_layer_pattern": Supported((), "state-space layers"),
+    "hybrid_mlp_ratio": Supported((0,), "state-space layers"),
+    "hybrid_override_pattern": Supported((), "state-space layers"),
+    "is_hybrid_model": Supported((False,), "state-space layers"),
+    "kitchen_config_file": Supported((), "quantized arithmetic"),
+    "kitchen_recipe_number": Supported((), "quantized arithmetic"),
+    "layernorm_zero_centered_gamma": Supported((False,), "layer norms with weight + 1"),
+    "linear_attention_freq": Supported((), "linear attention"),
+    "model_spec": Supported((), "layers defined elsewhere"),
+    "mrope_section": Supported((), "rotary positions"),
+    "mtp_hybrid_override_pattern": Supported((), "state-space layers"),
+    "mtp_num_layers": Supported((0,), "multi-token prediction"),
+    "multi_latent_attention": Supported((False,), "latent attention"),
+    "multi_query_attention": Supported((False,), "shared keys and values"),
+    "no_rope_freq": Supported((), "rotary positions"),
+    "normalization": Supported(("LayerNorm",), "another normalization"),
+    "num_experts": Supported((), "experts"),
+    "num_moe_experts": Supported((), "experts"),
+    "position_embedding_type": Supported(("learned_absolute",), "other positions"),
+    "qk_l2_norm": Supported((False,), "normalized queries and keys"),
+    "qk_layernorm": Supported((False,), "normalized queries and keys"),
+    "quant_recipe": Supported((), "quantized arithmetic"),
+    "quick_geglu": Supported((False,), "a gated FFN"),
+    "retro_add_retriever": Supported((False,), "retrieval"),
+    "softmax_scale": Supported((), "another scale of the attention scores"),
+    "softmax_type": Supported(("vanilla",), "another softmax in attention"),
+    "spec": Supported((["local"],), "layers defined elsewhere; local is Megatron Core's own"),
+    "squared_relu": Supported((False,), "another activation"),
+    "swiglu": Supported((False,), "a gated FFN"),
+    "tensor_parallel_num_weight_shards": Supported((1,), "weights sharded over more ranks than the files have"),
+    "untie_embeddings_and_output_weights": Supported((False,), "an output layer of its own"),
+    "use_alibi_position_embeddings": Supported((False,), "other positions"),
+    "use_kitchen": Supported((False,), "quantized arithmetic"),
+    "use_kitchen_attention": Supported((False,), "quantized arithmetic"),
+    "use_mup": Supported((False,), "scaled embeddings, logits and attention scores"),
+    "use_rope_scaling": Supported((False,), "rotary positions"),
+    "use_rotary_position_embeddings": Supported((False,), "rotary positions"),
+    "use_te_activation_func": Supported((False,), "Transformer Engine's activations, whose GELU is the tanh form"),
+    "use_transformer_engine_op_fuser": Supported(
+        (False,), "Transformer Engine's activations, whose GELU is the tanh form"
+    ),
+    "window_attn_skip_freq": Supported((), "attention within a window"),
+    "window_size": Supported((), "attention within a window"),
 }
 
 _OFF: tuple[object, ...] = (None, False, "", (), [], {})  # an option that isn't used
@@ -123,7 +157,7 @@ def check_arguments(arguments: Mapping[str, Any], path: Path, assumed: Collectio
 
 
 def _is_supported(name: str, value: object) -> bool:
-    return name not in SUPPORTED_VALUES or value is None or _is_one_of(value, SUPPORTED_VALUES[name])
+    return name not in SUPPORTED_VALUES or value is None or _is_one_of(value, SUPPORTED_VALUES[name].values)
 
 
 def _is_known(name: str, value: object) -> bool:
@@ -139,8 +173,12 @@ def _is_one_of(value: object, allowed: Collection[object]) -> bool:
 def _refuse(refused: Mapping[str, Any], assumed: Collection[str], start: str, reason: str) -> None:
     rest = {name: value for name, value in sorted(refused.items()) if name not in assumed}
     if rest:
-        shown = ", ".join(f"{name} {str(value)[:40]}" for name, value in rest.items())
+        shown = ", ".join(f"{name} {str(value)[:40]}{_effect(name)}" for name, value in rest.items())
         options = " ".join(f"--assume-neutral {name}" for name in rest)
         raise CheckpointError(
             f"{start} {shown}, {reason}; if it makes no difference in this checkpoint, give {options}"
         )
+
+
+def _effect(name: str) -> str:
+    return f" ({SUPPORTED_VALUES[name].otherwise})" if name in SUPPORTED_VALUES else ""

@@ -18,6 +18,8 @@ from tape.errors import CheckpointError, ConfigError
 from tests.support.megatron_writer import Truth, make_truth, write_megatron
 
 HERE = Path("mega")
+# the arguments of pretrain_bert.py with their defaults in each version, and the fields of TransformerConfig
+RECORDED = json.loads((Path(__file__).parent / "data" / "megatron_arguments.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +32,15 @@ def truth() -> Truth:
     [
         ("add_bias_linear", False),
         ("apply_layernorm_1p", True),
+        ("attention_output_gate", True),
+        ("enable_mhc_connections", True),
         ("apply_residual_connection_post_layernorm", True),
         ("multi_latent_attention", True),
         ("normalization", "RMSNorm"),
         ("num_experts", 8),
         ("position_embedding_type", "rope"),
         ("qk_layernorm", True),
+        ("spec", ["megatron.core.models.gpt.gpt_layer_specs", "x"]),
         ("softmax_type", "off-by-one"),
         ("squared_relu", True),
         ("swiglu", True),
@@ -87,9 +92,37 @@ def test_an_assumed_name_that_the_checkpoint_lacks_is_an_error() -> None:
         check_arguments({"swiglu": True}, HERE, ("swigl",))
 
 
-def test_every_name_is_in_one_list() -> None:
-    assert not NEUTRAL_NAMES & USED_NAMES
-    assert not (NEUTRAL_NAMES | USED_NAMES) & SUPPORTED_VALUES.keys()
+def test_every_name_is_in_one_table() -> None:
+    assert not NEUTRAL_NAMES.keys() & USED_NAMES.keys()
+    assert not (NEUTRAL_NAMES.keys() | USED_NAMES.keys()) & SUPPORTED_VALUES.keys()
+
+
+def test_every_argument_of_megatron_core_is_in_a_table() -> None:
+    known = NEUTRAL_NAMES.keys() | USED_NAMES.keys() | SUPPORTED_VALUES.keys()
+    assert not set(RECORDED["defaults"]) - known
+    assert not set(RECORDED["fields_of_transformer_config"]) - known
+
+
+def test_the_defaults_of_all_versions_of_megatron_core_are_accepted() -> None:
+    for name, values in RECORDED["defaults"].items():
+        for value in values:
+            assert check_arguments({name: value}, HERE, ()) == {}
+
+
+def test_the_options_of_megatron_cores_bert_example_are_accepted(tmp_path: Path, truth: Truth) -> None:
+    options = {
+        "attention_backend": 5,
+        "ckpt_format": "torch",
+        "spec": ["local"],
+        "transformer_impl": "local",
+        "use_mcore_models": True,
+    }
+    assert open_source(write_megatron(tmp_path / "mega", truth, **options), SourceOptions()).has_head
+
+
+def test_the_message_names_what_the_argument_changes() -> None:
+    with pytest.raises(CheckpointError, match=r"use_mup True \(scaled embeddings, logits and attention scores\)"):
+        check_arguments({"use_mup": True}, HERE, ())
 
 
 def test_an_assumption_is_recorded(tmp_path: Path, truth: Truth) -> None:
