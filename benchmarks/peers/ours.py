@@ -63,7 +63,7 @@ def open_pretraining(setup: Message) -> tuple[Message, Answer]:
         nonlocal iteration
         number = request["batch_size"]
         batches = [join_rows(rows[first : first + number]) for first in range(0, len(rows), number)]
-        batches = batches[:1] if request.get("warm_up") and not setup["compile"] else batches
+        batches = batches[:1] if request["warm_up"] and not setup["compile"] else batches
         losses = []
         began = time.perf_counter()
         for batch in batches:
@@ -71,7 +71,7 @@ def open_pretraining(setup: Message) -> tuple[Message, Answer]:
             losses.append(trainer.train_step(iteration, [batch]).loss)
         seconds = time.perf_counter() - began
         reply = {"seconds": seconds, "loss": sum(losses) / len(losses), "steps": len(losses)}
-        if request.get("warm_up"):
+        if request["warm_up"]:
             return reply
         return {
             **reply,

@@ -92,12 +92,18 @@ class MaskedProteins:
 
 
 def pretraining_answers(trainer: PaddedTrainer, proteins: MaskedProteins) -> Callable[[Message], Message]:
-    """Answers requests with a ``batch_size``: a pass over all proteins, or one step if it is a ``warm_up``."""
+    """Answers requests with a ``batch_size``: a pass over all proteins, or one step if it is a ``warm_up``.
+
+    A request may also have another ``precision`` than the setup.
+    """
+
+    precision = trainer.precision
 
     def answer(request: Message) -> Message:
         batches = proteins.batches(request["batch_size"])
+        trainer.precision = request.get("precision", precision)
         padded = sum(batch["input_ids"].numel() for batch in batches)
-        if request.get("warm_up"):
+        if request["warm_up"]:
             return trainer.measure(batches[:1])
         return {**trainer.measure(batches), "tokens": proteins.tokens, "padded_tokens": padded}
 

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from .protocol import Message, Worker, WorkerError
 
@@ -39,11 +32,13 @@ class Series:
     """The replies of one variant, one per round; each has ``seconds``.
 
     Attributes:
+        warm_up: the reply of the warm-up.
         error: why it has no further replies; None if it has all.
     """
 
     variant: Variant
     replies: list[Message] = field(default_factory=list)
+    warm_up: Message = field(default_factory=dict)
     error: str | None = None
 
     @property
@@ -55,36 +50,35 @@ class Series:
         return statistics.median(self.seconds)
 
 
-def interleave(
-    variants: Sequence[Variant], workers: Mapping[str, Worker | str], rounds: int, warm_up: Mapping[str, Any]
-) -> list[Series]:
+def interleave(variants: Sequence[Variant], workers: Mapping[str, Worker | str], rounds: int) -> list[Series]:
     """Measure all variants in each round, after a warm-up of each; the order is reversed in every second round.
 
     Args:
         variants: what to measure.
         workers: the worker of each tool, or the reason why there is none.
         rounds: number of rounds.
-        warm_up: fields that make a request a warm-up, whose reply is not used.
     """
     series = [Series(variant) for variant in variants]
     for one in series:
-        _ask(one, workers, warm_up)
-        one.replies.clear()
+        one.warm_up = _ask(one, workers[one.variant.tool], warm_up=True) or {}
     for number in range(rounds):
         for one in series if number % 2 == 0 else series[::-1]:
-            _ask(one, workers, {})
+            reply = _ask(one, workers[one.variant.tool], warm_up=False)
+            if reply is not None:
+                one.replies.append(reply)
     return series
 
 
-def _ask(series: Series, workers: Mapping[str, Worker | str], fields: Mapping[str, Any]) -> None:
-    worker = workers[series.variant.tool]
+def _ask(series: Series, worker: Worker | str, warm_up: bool) -> Message | None:
+    """The reply to the request of a variant; None, with the error in the series, if there is none."""
     if isinstance(worker, str):
         series.error = worker
-    if series.error is None and isinstance(worker, Worker):
+    elif series.error is None:
         try:
-            series.replies.append(worker.ask({**series.variant.request, **fields}))
+            return worker.ask({**series.variant.request, "warm_up": warm_up})
         except WorkerError as error:
             series.error = str(error)
+    return None
 
 
 def best_of(series: Sequence[Series], tool: str) -> Series | None:
@@ -115,22 +109,3 @@ def ratios_of(series: Sequence[Series]) -> list[Ratio | None]:
     """The ratio of each variant to the best setting of this repository; None if either has no complete series."""
     ours = best_of(series, OURS)
     return [None if ours is None or one.error is not None else ratio(one, ours) for one in series]
-
-
-def machine() -> dict[str, Any]:
-    """The machine and the date, for the result file."""
-    name = platform.processor() or platform.machine()
-    flags: list[str] = []
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        fields = dict(line.split(":", 1) for line in lines if ":" in line)
-        values = {key.strip(): value.strip() for key, value in fields.items()}
-        name, flags = values.get("model name", name), values.get("flags", "").split()
-    wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-    return {
-        "processor": name,
-        "instructions": [flag for flag in wanted if flag in flags],
-        "torch": torch.__version__,
-        "python": sys.version.split()[0],
-        "date": date.today().isoformat(),
-    }

@@ -26,10 +26,10 @@ def test_our_side_is_measured_and_absent_peers_are_skipped_with_the_reason(
     assert f"skipped: {absent} has no environment with peers_requirements.txt" in shown
     written = json.loads(result.read_text())
     ours, bert = written["results"][0]["measurements"]
-    assert len(ours["passes"]) == 2
-    median = np.median([one["seconds"] for one in ours["passes"]])
+    assert len(ours["replies"]) == 2
+    median = np.median([one["seconds"] for one in ours["replies"]])
     assert ours["median_tokens_per_second"] == pytest.approx(written["data"]["tokens"] / median)
-    assert all(2.5 < one["loss"] < 3.5 for one in ours["passes"])  # ln 30 and falling
+    assert all(2.5 < one["loss"] < 3.5 for one in ours["replies"])  # ln 30 and falling
     assert bert["median_tokens_per_second"] is None
     assert written["results"][0]["tools"][OURS]["threads"] == 1
 
@@ -83,14 +83,14 @@ def worker_of(folder: Path, program: str) -> Worker:
 def test_rounds_alternate_their_order(tmp_path: Path) -> None:
     with worker_of(tmp_path, "{'seconds': 1.0, 'at': __import__('time').monotonic()}") as worker:
         assert worker.description == {"seen": 1}
-        first, second = interleave([Variant("tool", {}), Variant("tool", {})], {"tool": worker}, 2, {})
+        first, second = interleave([Variant("tool", {}), Variant("tool", {})], {"tool": worker}, 2)
     assert first.replies[0]["at"] < second.replies[0]["at"] < second.replies[1]["at"] < first.replies[1]["at"]
 
 
 def test_a_failing_or_absent_worker_does_not_end_the_others(tmp_path: Path) -> None:
     with worker_of(tmp_path, "{'seconds': 1.0}") as good, worker_of(tmp_path, "{}['missing']") as bad:
         workers = {"good": good, "bad": bad, "absent": "not installed"}
-        found = interleave([Variant(tool, {}) for tool in workers], workers, 2, {})
+        found = interleave([Variant(tool, {}) for tool in workers], workers, 2)
     assert [(one.error, len(one.replies)) for one in found] == [
         (None, 2),
         ("KeyError: 'missing'", 0),
