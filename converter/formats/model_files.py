@@ -87,11 +87,12 @@ def open_model_files(path: Path, verify: bool = True) -> ModelFiles | None:
     config = weights.parent / CONFIG_NAME
     if not config.is_file():
         return None
+    verified: frozenset[str] = frozenset()
     if verify:
         parts = {weights.name, *(file.name for file in weights_files(weights))}
-        verify_model_directory(weights.parent, [*sorted(parts), *_TOKENIZER_NAMES])
+        verified = verify_model_directory(weights.parent, [*sorted(parts), *_TOKENIZER_NAMES])
     state: LazyState = {}
-    tensors = open_weights(weights)
+    tensors = open_weights(weights, verified)
     refuse_wrapped_keys(tensors, weights)
     for name, tensor in tensors.items():
         modern = modern_name(name)

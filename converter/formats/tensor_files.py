@@ -7,7 +7,7 @@ completely.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from converter.safe_load import load_checkpoint_file
 from tape.errors import CheckpointError, quoted
-from tape.io.checksums import is_zip, verify_crcs
 from tape.io.json_files import read_json_object
+from tape.io.zip_files import is_zip, verify_crcs
 from tape.models.lazy_tensors import SAFETENSORS_DTYPES, LazyState, LazyTensor, check_safetensors_header
 
 _MAPPED_BYTES = 1 << 28
@@ -25,14 +25,19 @@ _DTYPES = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
 
 
 class PickledFile:
-    """A file written by ``torch.save``, open only while it is being read."""
+    """A file written by ``torch.save``, open only while it is being read.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file.
+        verified: whether its SHA-256 was compared, so that the CRCs in it need not be.
+    """
+
+    def __init__(self, path: Path, verified: bool = False) -> None:
         self.path = path
+        self._verified = verified
         self._content: Any = None
         self._bytes_read = 0
-        self._checked = False
-        self._mapped = False
+        self._mapped: bool | None = None
 
     def content(self) -> Any:
         """The content of the file. Its tensors may point into the memory map and must not be kept.
@@ -41,11 +46,10 @@ class PickledFile:
             CheckpointError: if it is missing, damaged, or refused by :mod:`converter.safe_load`.
         """
         if self._content is None:
-            if not self._checked and self.path.is_file():
+            if self._mapped is None and self.path.is_file():
                 self._mapped = is_zip(self.path)
-                if self._mapped:
+                if self._mapped and not self._verified:
                     verify_crcs(self.path)
-                self._checked = True
             self._content = load_checkpoint_file(self.path)
         return self._content
 
@@ -90,17 +94,21 @@ def weights_files(file: Path) -> list[Path]:
     return [file]
 
 
-def open_weights(file: Path) -> LazyState:
+def open_weights(file: Path, verified: Collection[str] = ()) -> LazyState:
     """Names, shapes and data types in a weights file; the tensors are read on demand.
+
+    Args:
+        file: the file, or an index of several.
+        verified: names of the files whose SHA-256 was compared; the CRCs in others are.
 
     Raises:
         CheckpointError: if it is damaged, refused, or not a plain dictionary of tensors.
     """
     if file.name.endswith(".index.json"):
-        return _open_index(file)
+        return _open_index(file, verified)
     if file.suffix == ".safetensors":
         return _open_safetensors(file)
-    pickled = PickledFile(file)
+    pickled = PickledFile(file, file.name in verified)
     content = pickled.content()
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{file}: contains a {type(content).__name__}, not a state dict")
@@ -142,9 +150,9 @@ def _open_safetensors(file: Path) -> LazyState:
     return state
 
 
-def _open_index(file: Path) -> LazyState:
+def _open_index(file: Path, verified: Collection[str]) -> LazyState:
     weight_map = _weight_map(file)
-    parts = {name: open_weights(file.parent / name) for name in sorted(set(weight_map.values()))}
+    parts = {name: open_weights(file.parent / name, verified) for name in sorted(set(weight_map.values()))}
     for tensor, name in weight_map.items():
         if tensor not in parts[name]:
             raise CheckpointError(f"{file}: {tensor} is not in {name}, where the index places it")

@@ -1,4 +1,4 @@
-"""Checksums of files: SHA-256 sums, the file ``SHA256SUMS`` of a directory, and the CRCs in zip files of torch.save.
+"""SHA-256 of files, and the file ``SHA256SUMS`` of a directory.
 
 ``SHA256SUMS`` has the format of the command sha256sum, so that ``sha256sum -c SHA256SUMS`` checks the directory too.
 """
@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,13 +20,6 @@ SUMS_NAME = "SHA256SUMS"
 _BLOCK_BYTES = 1 << 20
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _LONGEST_SUMS = 1 << 20  # bytes
-_ZIP_MAGIC = b"PK\x03\x04"
-ZIP_ERRORS = (
-    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError),
-    *(ArithmeticError, LookupError, RuntimeError, ValueError),
-)
-"""What reading a damaged zip file can raise, beside OSError. RuntimeError includes NotImplementedError (compressed or
-encrypted records), ArithmeticError includes OverflowError (records at positions beyond 2^63)."""
 
 
 def sha256_of(path: Path) -> str:
@@ -100,7 +91,21 @@ def read_sums(directory: Path) -> dict[str, str]:
     return sums
 
 
-def verify_sums(directory: Path, names: Iterable[str]) -> list[str]:
+@dataclass(frozen=True)
+class VerifiedSums:
+    """What was compared with ``SHA256SUMS``.
+
+    Attributes:
+        verified: names of the files that are as they were written.
+        unlisted: names of the files that are there, but not listed, so that nothing is known of them; empty without
+            ``SHA256SUMS``.
+    """
+
+    verified: frozenset[str] = frozenset()
+    unlisted: tuple[str, ...] = ()
+
+
+def verify_sums(directory: Path, names: Iterable[str]) -> VerifiedSums:
     """Compare files with ``SHA256SUMS`` of their directory, if there is one.
 
     Args:
@@ -108,16 +113,13 @@ def verify_sums(directory: Path, names: Iterable[str]) -> list[str]:
         names: files that are going to be read. Listed ones must exist; files that are neither listed nor present are
             skipped.
 
-    Returns:
-        Names of files that are not listed, so that nothing is known of them; empty without ``SHA256SUMS``.
-
     Raises:
         CheckpointError: a file is missing or differs. Names it, both sums and how to continue.
     """
     sums = read_sums(directory)
     if not sums:
-        return []
-    unlisted = []
+        return VerifiedSums()
+    verified, unlisted = [], []
     for name in names:
         file = directory / name
         if name not in sums:
@@ -131,7 +133,8 @@ def verify_sums(directory: Path, names: Iterable[str]) -> list[str]:
                 f"{file}: damaged, or changed after it was written: its SHA-256 is {found}, {SUMS_NAME} beside it has"
                 f" {sums[name]}; {_remedy(directory, sums)}"
             )
-    return unlisted
+        verified.append(name)
+    return VerifiedSums(frozenset(verified), tuple(unlisted))
 
 
 def _remedy(directory: Path, sums: Mapping[str, str]) -> str:
@@ -147,39 +150,3 @@ def renew_sum(path: Path) -> None:
     sums = read_sums(path.parent)
     if path.name in sums:
         write_sums(path.parent, {**sums, path.name: sha256_of(path)})
-
-
-def is_zip(path: Path) -> bool:
-    """Whether a file of ``torch.save`` is a zip file, by its first bytes, as torch itself decides.
-
-    Files of the older format (torch before 1.6) have no checksums.
-    """
-    with path.open("rb") as stream:
-        return stream.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
-
-
-def verify_crcs(path: Path) -> None:
-    """Compare the records of a zip file of ``torch.save`` with their CRC-32, which ``torch.load`` does not do.
-
-    Raises:
-        CheckpointError: a record, or the directory of the records, is damaged, or records are compressed or overlap.
-            Names file and record.
-    """
-    where = ""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            left = path.stat().st_size
-            for record in archive.infolist():
-                where = f"record {quoted(record.filename)}"
-                left -= record.compress_size
-                if record.compress_type != zipfile.ZIP_STORED or left < 0:  # reading could take any time
-                    raise zipfile.BadZipFile("compressed, or records overlap; torch.save writes neither")
-                with archive.open(record) as stream:
-                    while stream.read(_BLOCK_BYTES):
-                        pass
-    except (*ZIP_ERRORS, OSError) as error:
-        if not where:
-            problem = "truncated or damaged: the directory of its records, at its end, can't be read"
-        else:
-            problem = f"damaged: {where} does not pass its check"
-        raise CheckpointError(f"{path}: {problem} ({error})") from error

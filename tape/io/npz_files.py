@@ -6,7 +6,6 @@ import ast
 import struct
 import tokenize
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO
 
@@ -15,24 +14,13 @@ from numpy.lib import format as npy
 
 from tape.errors import DataError
 
+from .zip_files import ZIP_ERRORS
+
 MOST_BYTES = 1 << 32  # of the arrays of one file, when decompressed
 _LONGEST_HEADER = 10_000  # characters; numpy's own limit
 _KINDS = "biufcSU"  # numbers, and texts of a fixed length
-# What zipfile and numpy raise for damaged files; SyntaxError, TokenError and RecursionError come from array headers.
-_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    tokenize.TokenError,
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    SyntaxError,
-    RuntimeError,
-    MemoryError,
-    LookupError,
-)
+# ZIP_ERRORS, and what numpy's array headers cause (RecursionError, which they do, too, is a RuntimeError)
+_ERRORS = (*ZIP_ERRORS, OSError, tokenize.TokenError, SyntaxError, TypeError, MemoryError)
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:

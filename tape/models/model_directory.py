@@ -18,9 +18,10 @@ from torch import Tensor
 
 from tape.configs import CONFIG_NAME, ProteinConfig
 from tape.errors import CheckpointError, VocabularyMismatchError, quoted
-from tape.io.checksums import SUMS_NAME, HashingStream, is_zip, sha256_of, verify_crcs, verify_sums, write_sums
+from tape.io.checksums import SUMS_NAME, HashingStream, sha256_of, verify_sums, write_sums
 from tape.io.json_files import read_json_object
 from tape.io.writing import atomic_write, write_json
+from tape.io.zip_files import is_zip, verify_crcs
 from tape.tokenizers import TAPETokenizer
 
 from .lazy_tensors import LazyTensor, check_safetensors_header, stored_bytes, write_safetensors
@@ -64,18 +65,18 @@ def load_state_dict(path: str | os.PathLike[str], *, verify: bool = True) -> Sta
 
     Args:
         path: the directory or file.
-        verify: compare the weights with their checksums, see :func:`verify_model_directory`.
+        verify: compare the weights with their SHA-256, see :func:`verify_model_directory`, or without one with the
+            CRCs of a zip file.
 
     Raises:
         CheckpointError: there are no weights, the file is damaged, or an entry is not a tensor.
     """
     file = _weights_file(Path(path))
-    if verify:
-        verify_model_directory(file.parent, [file.name])
+    verified = verify_model_directory(file.parent, [file.name]) if verify else ()
     if file.suffix == ".safetensors":
         state = _load_safetensors(file)
     else:
-        state = load_weights_only(file, verify=verify)
+        state = load_weights_only(file, verify=verify and file.name not in verified)
     if not isinstance(state, dict):
         raise CheckpointError(f"{file}: holds a {type(state).__name__}, not a state dict")
     for name, value in state.items():
@@ -84,19 +85,23 @@ def load_state_dict(path: str | os.PathLike[str], *, verify: bool = True) -> Sta
     return dict(state)
 
 
-def verify_model_directory(directory: Path, names: Iterable[str]) -> None:
+def verify_model_directory(directory: Path, names: Iterable[str]) -> frozenset[str]:
     """Compare the files of a model directory with its ``SHA256SUMS``, if it has one.
 
     Args:
         directory: the model directory.
         names: files to verify beside the configuration, vocabulary and provenance: the weights, and a tokenizer.
 
+    Returns:
+        Names of the files that were compared, whose other checksums need no look.
+
     Raises:
         CheckpointError: a file is missing or differs. Names it and how to continue.
     """
-    unlisted = verify_sums(directory, (CONFIG_NAME, VOCABULARY_NAME, PROVENANCE_NAME, *names))
-    if unlisted:
-        logger.warning("%s: does not list %s, so nothing verifies it", directory / SUMS_NAME, ", ".join(unlisted))
+    sums = verify_sums(directory, (CONFIG_NAME, VOCABULARY_NAME, PROVENANCE_NAME, *names))
+    if sums.unlisted:
+        logger.warning("%s: does not list %s, so nothing verifies it", directory / SUMS_NAME, ", ".join(sums.unlisted))
+    return sums.verified
 
 
 def save_model_directory(

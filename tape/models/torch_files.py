@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from tape.errors import CheckpointError, quoted
-from tape.io.checksums import ZIP_ERRORS
 from tape.io.restricted_pickle import (
     PLAIN_DATA,
     Constructor,
@@ -39,6 +38,7 @@ from tape.io.restricted_pickle import (
     keys_and_values,
     refuse_arguments,
 )
+from tape.io.zip_files import ZIP_ERRORS
 
 _PICKLE_NAME = "data.pkl"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field
@@ -292,7 +292,7 @@ def _storage_arguments(identifier: Any) -> tuple[_StorageType, str, int]:
 class _ZipReader:
     """The zip format: ``data.pkl``, and a record per storage in ``data/``; nothing is compressed.
 
-    The CRCs of the storages are not compared, see :func:`tape.io.checksums.verify_crcs`.
+    The CRCs of the storages are not compared, see :func:`tape.io.zip_files.verify_crcs`.
     """
 
     def __init__(self, archive: zipfile.ZipFile, stream: IO[bytes], mapped: Path | None) -> None:

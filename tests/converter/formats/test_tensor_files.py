@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from converter.formats import tensor_files
+from converter.formats.model_files import open_model_files
 from converter.formats.tensor_files import PickledFile, find_weights, open_weights, weights_files
 from tape.errors import CheckpointError
+from tape.io.checksums import sha256_of, write_sums
 from tests.converter.test_safe_load import Runs
 
 
@@ -94,3 +96,25 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.safetensors").write_bytes(content[:-5])
     with pytest.raises(CheckpointError, match=r"m\.safetensors"):
         open_weights(tmp_path / "m.safetensors")
+
+
+def test_crcs_are_compared_once_and_only_without_a_sha256(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(state(), tmp_path / "m.bin")
+    checked: list[Path] = []
+    monkeypatch.setattr(tensor_files, "verify_crcs", checked.append)
+    open_weights(tmp_path / "m.bin", {"m.bin"})["a"].load()
+    assert checked == []
+    open_weights(tmp_path / "m.bin", {"other.bin"})["a"].load()
+    assert checked == [tmp_path / "m.bin"]
+
+
+def test_a_verified_model_directory_is_not_read_for_its_crcs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(state(), tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text("{}")
+    write_sums(tmp_path, {name: sha256_of(tmp_path / name) for name in ("pytorch_model.bin", "config.json")})
+    checked: list[Path] = []
+    monkeypatch.setattr(tensor_files, "verify_crcs", checked.append)
+    assert open_model_files(tmp_path) is not None
+    assert checked == []
+    assert open_model_files(tmp_path, verify=False) is not None
+    assert checked == [tmp_path / "pytorch_model.bin"]

@@ -56,6 +56,7 @@ def array_file(shape: str, content: bytes = b"", descr: str = "'<f4'") -> bytes:
         array_file("(1,)", bytes(4), "'|O'"),
         array_file("(1,)", bytes(4), "'<U1000000000'"),
         array_file("(1,)", bytes(4), "[('a', '<f4')]"),
+        array_file("(1,)", bytes(4), "{'names': ['a'], 'formats': ['<f4'], 'offsets': [1180591620717411303424]}"),
         array_file("(" * 5000),
         array_file("(1,)", bytes(4), "'"),
         b"\x93NUMPY\x02\x00" + b"\xff" * 4,

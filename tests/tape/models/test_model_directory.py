@@ -157,3 +157,16 @@ def test_loading_draws_no_random_numbers_for_the_check(model: ProteinBertModel, 
     torch.manual_seed(1)
     ProteinBertModel.from_pretrained(tmp_path)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_weights_with_a_sha256_are_not_read_for_their_crcs_again(
+    model: ProteinBertModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.save_pretrained(tmp_path, weights="pytorch_model.bin")
+    checked: list[Path] = []
+    monkeypatch.setattr("tape.models.model_directory.verify_crcs", checked.append)
+    load_state_dict(tmp_path)
+    assert checked == []
+    (tmp_path / "SHA256SUMS").unlink()
+    load_state_dict(tmp_path)
+    assert checked == [tmp_path / "pytorch_model.bin"]

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tape.errors import CheckpointError
-from tape.io.checksums import verify_crcs
 from tape.io.restricted_pickle import RefusedPickleError
+from tape.io.zip_files import verify_crcs
 from tape.models.torch_files import load_torch_file, load_torch_stream
 from tests.support.pickle_assembler import (
     FALSE,
