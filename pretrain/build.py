@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from pretrain.checkpointing import (
@@ -24,6 +25,7 @@ from pretrain.parallel import (
     ControlGroup,
     GradientBuckets,
     ParallelContext,
+    choose_attention_backend,
     local_parameters,
     make_forward_backward,
     open_control_group,
@@ -54,6 +56,13 @@ def save_lock(config: PretrainConfig, context: ParallelContext) -> Iterator[None
             check_output_directory(save, "--save")
             stack.enter_context(run_lock(lock_in(save), save, "choose another --save"))
         yield
+
+
+def choose_attention(config: PretrainConfig, context: ParallelContext) -> tuple[PretrainConfig, str | None]:
+    """The configuration with the attention backend of this device, and a notice if it is not the fast one."""
+    dtype, requested = config.precision.product_dtype(context.device), config.parallel.attention_backend
+    backend, notice = choose_attention_backend(requested, config.model, dtype, context)
+    return replace(config, parallel=replace(config.parallel, attention_backend=backend)), notice
 
 
 def build_trainer(config: PretrainConfig, context: ParallelContext) -> Trainer:

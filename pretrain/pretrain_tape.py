@@ -75,7 +75,7 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
     """
     began, timeout, iterations = time.monotonic(), config.parallel.timeout, config.training.train_iters
     device = choose_device(launch.local_rank)
-    backend, notice = choose_backend(config.parallel.backend, device)
+    backend, backend_notice = choose_backend(config.parallel.backend, device)
     with ExitStack() as stack:
         stack.enter_context(end_with_launcher(os.environ))
         context = stack.enter_context(open_parallel_context(config.dims, launch, backend, device, timeout))
@@ -86,7 +86,7 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
             check_rank_consistency(config.given, config.data, config.checkpoint, control_group)
             splits = open_splits(config.data, config.samples)
             start = plan_start(config, splits.train, control_group)
-            config = start.config
+            config, attention_notice = build.choose_attention(start.config, context)
         signals = stack.enter_context(StopSignals())
         with trace.span("build the model", trace.SpanTimeout.BUSY):
             trainer = build.build_trainer(config, context)
@@ -96,7 +96,8 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
             writer = build.build_writer(config, trainer, start.description, state.iteration)
             warnings, resuming = build.disk_warning(config, trainer, control_group), build.start_notice(config, state)
             introduction = build.introduction(config, logger.run_info, splits.train, context)
-            for line in (*config.notices, *filter(None, [notice]), *start.changes, *introduction, *warnings, *resuming):
+            notices = [*config.notices, *filter(None, [backend_notice, attention_notice])]
+            for line in (*notices, *start.changes, *introduction, *warnings, *resuming):
                 logger.note(line)
             if state.iteration >= iterations and not state.evaluation_due:
                 logger.note(f"nothing to do: {iterations} iterations are complete")

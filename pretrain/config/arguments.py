@@ -226,6 +226,7 @@ def _parallel(options: argparse.Namespace) -> ParallelConfig:
         pipeline_schedule=options.pipeline_schedule,
         recompute=recompute,
         compile=options.compile,
+        attention_backend=options.attention_backend,
     )
 
 

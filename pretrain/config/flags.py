@@ -9,7 +9,7 @@ from pretrain.data.indexed_dataset import LAYOUTS
 from pretrain.data.packing import LONG_DOCUMENT_RULES
 from pretrain.data.verification import VERIFICATION_TIMES
 from pretrain.optim.optimizer import OPTIMIZERS
-from pretrain.parallel import BACKENDS, PIPELINE_SCHEDULES, RECOMPUTATIONS
+from pretrain.parallel import ATTENTION_BACKENDS, BACKENDS, PIPELINE_SCHEDULES, RECOMPUTATIONS
 from tape.cli.types import fraction, non_negative_float, non_negative_int, positive_float, positive_int
 from tape.configs import INITIAL_ATTENTION
 
@@ -244,6 +244,13 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
         "--compile",
         action="store_true",
         help="torch.compile every block except its core attention; needs a C++ compiler on CPUs",
+    )
+    group.add_argument(
+        "--attention-backend",
+        choices=ATTENTION_BACKENDS,
+        default="auto",
+        help="attention of packed rows: FlashAttention on GPUs in half precision, or proteins padded in groups of"
+        " similar length; auto: flash where a check at the start finds that it computes the same",
     )
     group.add_argument("--distributed-backend", choices=BACKENDS, help="default: nccl on GPUs, gloo on CPUs")
     group.add_argument(

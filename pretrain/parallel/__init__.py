@@ -5,6 +5,7 @@ The training loop uses the collectives of :class:`ParallelContext` and :class:`G
 through a :class:`ForwardBackward`.
 """
 
+from .attention_backend import ATTENTION_BACKENDS, choose_attention_backend
 from .context import BACKENDS, ParallelConfig, ParallelContext, choose_backend, open_parallel_context
 from .control_group import ControlGroup, open_control_group
 from .fsdp import apply_fsdp
@@ -15,6 +16,7 @@ from .parameters import TIED_NAME, LocalParameter, local_parameters
 from .pipeline import PIPELINE_SCHEDULES, ForwardBackward, make_forward_backward, sum_of
 
 __all__ = [
+    "ATTENTION_BACKENDS",
     "BACKENDS",
     "PIPELINE_SCHEDULES",
     "RECOMPUTATIONS",
@@ -27,6 +29,7 @@ __all__ = [
     "ParallelContext",
     "ParallelDims",
     "apply_fsdp",
+    "choose_attention_backend",
     "choose_backend",
     "local_parameters",
     "make_forward_backward",

@@ -42,6 +42,7 @@ class ParallelConfig:
         pipeline_schedule: 1f1b or gpipe.
         recompute: activation checkpointing: none, selective (core attention) or full (transformer blocks).
         compile: whether to compile transformer blocks with torch.compile.
+        attention_backend: how packed rows compute attention: auto, flash or padded.
     """
 
     backend: str | None = None
@@ -50,6 +51,7 @@ class ParallelConfig:
     pipeline_schedule: str = "1f1b"
     recompute: str = "none"
     compile: bool = False
+    attention_backend: str = "auto"
 
     @property
     def timeout(self) -> timedelta:

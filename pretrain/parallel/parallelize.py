@@ -39,6 +39,7 @@ def parallelize_model(model: ProteinBertForMaskedLM, context: ParallelContext, c
             apply_tensor_parallel(block, context.tensor_mesh, context.dims.sequence_parallel_enabled)
     apply_tensor_parallel_rng(model, context)
     apply_activation_checkpointing(model, config.recompute)
+    apply_attention_backend(model, config.attention_backend)
     if config.compile:
         apply_compile(model, context.device)
     for block in blocks:
@@ -51,6 +52,13 @@ def apply_activation_checkpointing(model: ProteinBertForMaskedLM, granularity: s
     for module in model.modules():
         if isinstance(module, AttentionCore):
             module.recompute = granularity == "selective"
+
+
+def apply_attention_backend(model: ProteinBertForMaskedLM, backend: str) -> None:
+    """Set how packed rows compute attention: ``auto``, ``flash`` or ``padded``."""
+    for module in model.modules():
+        if isinstance(module, AttentionCore):
+            module.backend = backend
 
 
 def apply_compile(model: ProteinBertForMaskedLM, device: torch.device, backend: str = "inductor") -> None:

@@ -1,9 +1,9 @@
 """Softmax attention within each protein, for padded batches and for packed rows.
 
 A padded batch has a (B, S) key mask. A packed row, in which many proteins are concatenated along the sequence axis, has
-a :class:`PackedLayout`. No S x S mask is built. Packed rows use variable-length attention on CUDA in half precision
-without dropout. Otherwise, proteins of similar length are gathered into short padded groups for the attention alone,
-which computes exactly the same.
+a :class:`PackedLayout`. No S x S mask is built. Packed rows use the variable-length kernel of
+:mod:`tape.models.flash_attention` on CUDA in half precision. Otherwise, proteins of similar length are gathered into
+short padded groups for the attention alone, which computes the same.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from tape.errors import ConfigError
 
+from . import flash_attention
 from .activation_checkpointing import checkpointed
 
 # The time of attention grows with the square of the padded length. A group ends where its shortest protein would be
@@ -139,12 +140,14 @@ class AttentionCore(nn.Module):
 
     This is a separate module, without parameters, so that tensor parallelism can use a different random stream on every
     rank for this dropout. ``recompute`` is selective activation checkpointing (Korthikanti et al. 2022): the scores,
-    the probabilities and their dropout mask are large, but cheap to recompute.
+    the probabilities and their dropout mask are large, but cheap to recompute. ``backend`` computes packed rows:
+    ``flash`` in one kernel, ``padded`` in padded groups, ``auto`` in one kernel where it can be used.
     """
 
     def __init__(self, dropout: float) -> None:
         super().__init__()
         self.dropout = dropout
+        self.backend = "auto"
         self.recompute = False
 
     def forward(
@@ -170,9 +173,15 @@ class AttentionCore(nn.Module):
         dropout = self.dropout if self.training else 0.0
         if packing is None:
             return _padded(query, key, value, key_mask, dropout)
-        if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and dropout == 0.0:
-            return _variable_length(query, key, value, packing)
+        if self._is_flash(query, dropout):
+            return _flash(query, key, value, packing, dropout)
         return _grouped(query, key, value, packing, dropout)
+
+    def _is_flash(self, query: Tensor, dropout: float) -> bool:
+        if self.backend != "auto":
+            return self.backend == "flash"
+        reason = flash_attention.unusable_reason(query.device, query.dtype, query.shape[-1], dropout)
+        return reason is None
 
     def probabilities(self, query: Tensor, key: Tensor, key_mask: Tensor | None) -> Tensor:
         """Attention maps (B, heads, S, S) without dropout, for padded batches only."""
@@ -202,10 +211,7 @@ def _grouped(query: Tensor, key: Tensor, value: Tensor, packing: PackedLayout, d
     return _UnpadTokens.apply(torch.cat(contexts), packing._slot).unsqueeze(0)
 
 
-def _variable_length(query: Tensor, key: Tensor, value: Tensor, packing: PackedLayout) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
+def _flash(query: Tensor, key: Tensor, value: Tensor, packing: PackedLayout, dropout: float) -> Tensor:
     longest = max(packing.lengths)
-    context = varlen_attn(query[0], key[0], value[0], packing.cumulative, packing.cumulative, longest, longest)
-    assert isinstance(context, Tensor)
+    context = flash_attention.flash_attention(query[0], key[0], value[0], packing.cumulative, longest, dropout)
     return context.unsqueeze(0)
