@@ -18,7 +18,7 @@ import numpy as np
 from tape.errors import DataError, listed
 from tape.io.records import open_rows
 from tape.io.records.labels import SS8_LETTERS
-from tape.io.text_files import ReadCallback, explain_errors
+from tape.io.text_files import ReadCallback, open_bytes
 from tape.io.writing import atomic_write
 
 ANGSTROM_PER_UNIT = 0.1
@@ -48,9 +48,8 @@ def read_chains(table: Path, progress: ReadCallback | None = None) -> Iterator[C
         DataError: a file is missing or damaged, or the two files do not match.
     """
     path = coordinate_file(table)
-    with explain_errors(path):
-        with lzma.open(path) as stream:
-            data = stream.read()
+    with open_bytes(path) as stream:
+        data = stream.read()
     if len(data) % 6:
         raise DataError(f"{path}: {len(data)} bytes are not three planes of int16")
     planes = np.frombuffer(data, dtype="<i2").reshape(3, -1)

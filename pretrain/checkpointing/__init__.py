@@ -22,7 +22,7 @@ from .format import (
     verify_files,
 )
 from .index_reader import StoredShard, StoredTensor, model_tensors
-from .latest import LatestCheckpoint, describe_latest, find_latest, newest_iteration
+from .latest import LatestCheckpoint, describe_latest, find_latest, find_readable, newest_iteration
 from .loading import load_checkpoint, load_full_checkpoint
 from .saving import save_checkpoint
 
@@ -40,6 +40,7 @@ __all__ = [
     "early_warning",
     "find_checkpoint",
     "find_latest",
+    "find_readable",
     "load_checkpoint",
     "load_full_checkpoint",
     "model_tensors",

@@ -77,6 +77,27 @@ def find_latest(directory: str | os.PathLike[str], group: ControlGroup) -> Lates
     return LatestCheckpoint(None)
 
 
+def find_readable(directory: str | os.PathLike[str]) -> Path | None:
+    """The checkpoint that a run would resume from, judged by its metadata alone; None: there is none.
+
+    Raises:
+        CheckpointError: there are checkpoints, but none with readable metadata.
+    """
+    root = Path(directory)
+    names, problem = _candidates(root)
+    problems = [problem] if problem else []
+    for name in names:
+        try:
+            read_metadata(root / name)
+        except CheckpointError as error:
+            problems.append(str(error))
+        else:
+            return root / name
+    if problems:
+        raise CheckpointError("; ".join(problems))
+    return None
+
+
 def describe_latest(directory: str | os.PathLike[str]) -> str:
     """The checkpoint in a directory, as text that is equal on ranks that see the same one; reads only its metadata."""
     root = Path(directory)

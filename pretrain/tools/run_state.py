@@ -10,7 +10,8 @@ checkpoint in ``--save``:
     finished 500000     all iterations and their evaluations are done
     stopped 1000        the run exited at an --exit-interval; the user restarts it
 
-A run without a checkpoint is unfinished at iteration 0.
+A run without a checkpoint is unfinished at iteration 0. If the pointer file is lost, the newest checkpoint counts, from
+which the run would resume.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from pretrain.checkpointing import find_checkpoint, read_metadata
+from pretrain.checkpointing import find_readable, read_metadata
 from pretrain.config.arguments import parse_arguments
 from tape.errors import ConfigError, run_cli
 
@@ -50,7 +51,7 @@ def state_of(flags: Sequence[str], processes: int) -> tuple[str, int]:
     save, training = arguments.checkpoint.save, arguments.training
     if save is None:
         raise ConfigError("a run without --save has no checkpoint to resume from")
-    path = find_checkpoint(save)
+    path = find_readable(save)
     metadata = read_metadata(path) if path is not None else {"iteration": 0}
     iteration = int(metadata["iteration"])
     if iteration >= training.train_iters and not metadata.get("evaluation_due", False):

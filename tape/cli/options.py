@@ -16,6 +16,7 @@ from typing import Any
 
 from tape.errors import ConfigError, quoted
 from tape.evaluation.config import LENGTH_POLICIES, InferenceConfig, ModelSource
+from tape.io.credentials import without_credentials
 from tape.io.records import FORMATS, RecordOptions
 from tape.metrics.bootstrap import Bootstrap
 from tape.registry import TaskSpec, registry
@@ -226,4 +227,6 @@ def json_arguments(options: Options) -> dict[str, Any]:
     """All options as JSON values, for ``args.json``."""
     values = dict(options)
     values["config"] = dict(values.get("config") or ())
+    if isinstance(values.get("from_pretrained"), str):
+        values["from_pretrained"] = without_credentials(values["from_pretrained"])
     return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}

@@ -52,8 +52,9 @@ class ProteinnetDataset(TaskDataset):
         length = len(ids) - 2
         return ids, mask, contact_labels(*self._positions(index, record, length)), length
 
-    def check_labels(self, index: int, record: Record, length: int) -> None:
-        self._positions(index, record, length)
+    def check_labels(self, index: int, record: Record, length: int) -> int:
+        _, valid = self._positions(index, record, length)
+        return int((~valid).sum())
 
     def _positions(self, index: int, record: Record, length: int) -> tuple[np.ndarray, np.ndarray]:
         """(L, 3) coordinates, NaN where they are not known, and (L,) bool, whether a residue is valid."""

@@ -34,11 +34,13 @@ class DatasetIndex:
         identifiers: id of each protein.
         changes: number of characters that were replaced (``lower_case``, ``J_to_X``) or, in records without labels,
             removed at the end (``stop_removed``), over all records.
+        unlabeled: number of residues without a label, over all records; 0 for tasks without labels of residues.
     """
 
     lengths: np.ndarray
     identifiers: Sequence[str]
     changes: Counter[str]
+    unlabeled: int = 0
 
 
 def sequence_of(source: RecordSource, index: int, record: Record) -> tuple[str, Counter[str]]:
@@ -81,7 +83,8 @@ def build_index(source: RecordSource, check_labels: LabelCheck | None = None) ->
 
     Args:
         source: the file.
-        check_labels: called with each record; raises a DataError if its labels can't be used.
+        check_labels: called with each record; raises a DataError if its labels can't be used, and may return the number
+            of residues without a label.
 
     Raises:
         DataError: the file has no record, or a record is invalid. Names file and record.
@@ -99,17 +102,19 @@ def _read_all(source: RecordSource, check_labels: LabelCheck | None) -> DatasetI
     lengths = np.empty(len(source), dtype=np.int64)
     identifiers: list[str] = []
     total: Counter[str] = Counter()
+    unlabeled = 0
     for index in range(len(source)):
         record = source[index]
         sequence, changes = sequence_of(source, index, record)
         nucleotides.add(sequence)
         if check_labels is not None:
-            check_labels(index, record, len(sequence))
+            found = check_labels(index, record, len(sequence))
+            unlabeled += found if isinstance(found, int) else 0
         lengths[index] = len(sequence)
         identifiers.append(check_identifier(str(record.get("id", index)), source.where(index)))
         total.update(changes)
     nucleotides.warn(source.path)
-    return DatasetIndex(lengths, identifiers, total)
+    return DatasetIndex(lengths, identifiers, total, unlabeled)
 
 
 def describes_examples(dataset: Any, method: str) -> bool:
@@ -187,7 +192,15 @@ def load_split(
     """
     dataset = dataset_class(data_dir, split, tokenizer, **reader_options(dataset_class, records))
     log_replaced_characters(dataset, split)
+    _log_unlabeled_residues(dataset, split)
     return dataset
+
+
+def _log_unlabeled_residues(dataset: Any, split: str) -> None:
+    dataset_index = index_of(dataset)
+    if dataset_index is not None and dataset_index.unlabeled:
+        residues = int(dataset_index.lengths.sum())
+        logger.info("%s: %d of %d residues have no label", split, dataset_index.unlabeled, residues)
 
 
 def reader_options(dataset_class: Callable[..., Any], records: RecordOptions) -> dict[str, RecordOptions]:

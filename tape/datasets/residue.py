@@ -34,8 +34,8 @@ class SecondaryStructureDataset(TaskDataset):
         labels = self._labels(index, record, len(ids) - 2)
         return ids, mask, np.pad(labels, 1, constant_values=IGNORED)
 
-    def check_labels(self, index: int, record: Record, length: int) -> None:
-        self._labels(index, record, length)
+    def check_labels(self, index: int, record: Record, length: int) -> int:
+        return int((self._labels(index, record, length) == IGNORED).sum())
 
     def _labels(self, index: int, record: Record, length: int) -> np.ndarray:
         """(L,) int64, -1 where a residue is not labeled or not valid."""

@@ -102,12 +102,16 @@ class TaskDataset(Dataset[Any]):
         """Lengths and ids of all records, from one pass over the file, which also checks their labels."""
         return build_index(self.data, self.check_labels if describes_examples(self, "check_labels") else None)
 
-    def check_labels(self, index: int, record: Record, length: int) -> None:
+    def check_labels(self, index: int, record: Record, length: int) -> int | None:
         """Check the labels of a record of ``length`` residues; overridden by tasks that have labels.
+
+        Returns:
+            The number of residues without a label; None if labels are not per residue.
 
         Raises:
             DataError: the labels can't be used. Names file, record and field.
         """
+        return None
 
     def encode(self, index: int, record: Record) -> tuple[np.ndarray, np.ndarray]:
         """Token ids (L + 2,) with ``<cls>`` and ``<sep>``, and a mask of ones."""

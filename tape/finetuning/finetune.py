@@ -13,6 +13,7 @@ from torch import nn
 
 from tape.datasets.labels import task_type_of
 from tape.evaluation.split import evaluate_split
+from tape.io.credentials import without_credentials
 from tape.io.run_layout import SEED_PREFIX, experiment_name
 from tape.models.model_directory import UNTRAINED, directory_provenance
 from tape.registry import registry
@@ -194,7 +195,7 @@ def _save_untrained(
         provenance = {
             "kind": UNTRAINED,
             "task": config.task,
-            "initialised_from": config.model.from_pretrained,
+            "initialised_from": without_credentials(config.model.from_pretrained or "") or None,
             "seed": config.loop.seed,
             "code_version": __version__,
         }

@@ -12,6 +12,7 @@ from torch import nn
 
 from tape.datasets.sources import dataset_provenance
 from tape.evaluation.records import finite
+from tape.io.credentials import without_credentials
 from tape.io.run_layout import BEST_NAME, LATEST_NAME, STEP_PREFIX
 from tape.runtime.distributed import DistributedContext
 from tape.runtime.process import log_to_file
@@ -130,7 +131,7 @@ def open_run_logger(
             "kind": "finetuned",
             "task": config.task,
             "model_type": config.model.model_type,
-            "initialised_from": config.model.from_pretrained,
+            "initialised_from": without_credentials(config.model.from_pretrained or "") or None,
             "data": dataset_provenance(train),
             "data_sha256": dict(data_sha256),
             "seed": config.loop.seed,

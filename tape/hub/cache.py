@@ -11,6 +11,7 @@ The names of published models, and the addresses of their files, are those of ta
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -24,6 +25,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from tape.errors import ConfigError, DataError
 from tape.io.checksums import SUMS_NAME, sha256_of
+from tape.io.credentials import without_credentials, without_user
 from tape.io.json_files import parse_json
 from tape.io.writing import write_json
 
@@ -32,6 +34,7 @@ from .s3 import fetch_object
 
 RECORD_NAME = "download.json"
 _RECORD_VERSION = 1
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _SCHEMES = ("http", "https", "s3")
 _CONFIG = "config.json"
 _WEIGHTS = {"model.safetensors": SAFETENSORS, "pytorch_model.bin": TORCH}
@@ -68,7 +71,7 @@ def is_remote(source: str | os.PathLike[str]) -> bool:
     try:
         return source in PUBLISHED_MODELS or urlsplit(source).scheme in _SCHEMES
     except ValueError as error:
-        raise ConfigError(f"{source}: not an address ({error})") from error
+        raise ConfigError(f"{without_credentials(source)}: not an address ({error})") from None
 
 
 def local_model(
@@ -93,7 +96,9 @@ def local_model(
         return Path(source)
     address = str(source)
     if address not in PUBLISHED_MODELS and not urlsplit(address).netloc:
-        raise ConfigError(f"{address}: an address must have the form https://HOST/PATH or s3://BUCKET/KEY")
+        raise ConfigError(
+            f"{without_credentials(address)}: an address must have the form https://HOST/PATH or s3://BUCKET/KEY"
+        )
     directory = Path(cache_dir or cache_directory()) / _directory_name(address)
     directory.mkdir(parents=True, exist_ok=True)
     with _locked(directory):
@@ -105,8 +110,10 @@ def local_model(
 
 
 def _directory_name(address: str) -> str:
+    """A readable name of an address, without its credentials: whoever has them finds the model under this name, too."""
+    address = without_user(address)
     digest = hashlib.sha256(address.encode()).hexdigest()[:16]
-    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", address.rpartition("://")[2].rstrip("/"))[-60:]
+    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", address.partition("?")[0].rpartition("://")[2].rstrip("/"))[-60:]
     return f"{readable}-{digest}"
 
 
@@ -120,6 +127,11 @@ def _locked(directory: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX)
         except ImportError:  # not on Windows
             pass
+        except OSError as error:  # such as NFS without its lock service
+            if error.errno not in _NO_LOCKS:
+                raise
+            text = "%s: its file system has no locks (%s); let one process download the model before others use it"
+            logger.warning(text, directory.parent, error.strerror)
         yield
 
 
@@ -166,7 +178,7 @@ def _matches(path: Path, digest: str) -> bool:
 
 
 def _fetch(address: str, directory: Path) -> None:
-    logger.info("downloading %s to %s", address, directory)
+    logger.info("downloading %s to %s", without_credentials(address), directory)
     files: dict[str, dict[str, Any]] = {}
     for file in _files_of(address):
         files[file.name] = {"url": _fetch_first(file, directory / file.name)}
@@ -174,7 +186,9 @@ def _fetch(address: str, directory: Path) -> None:
     for name in (_CONFIG, *weights, *_fetch_optional(address, directory, files)):
         path = directory / name
         files[name].update(sha256=sha256_of(path), bytes=path.stat().st_size)
-    write_json(directory / RECORD_NAME, {"version": _RECORD_VERSION, "source": address, "files": files})
+    recorded = {name: {**file, "url": without_credentials(file["url"])} for name, file in files.items()}
+    content = {"version": _RECORD_VERSION, "source": without_credentials(address), "files": recorded}
+    write_json(directory / RECORD_NAME, content)
 
 
 def _files_of(address: str) -> list[_RemoteFile]:
@@ -205,7 +219,7 @@ def _fetch_weights(address: str, directory: Path, files: dict[str, Any]) -> list
         with contextlib.suppress(DeadLinkError):
             files[name] = {"url": _fetch_first(_RemoteFile(name, (_child_url(address, name),), kind), directory / name)}
             return [name]
-    raise DeadLinkError(f"{address}: has neither {' nor '.join(_WEIGHTS)}")
+    raise DeadLinkError(f"{without_credentials(address)}: has neither {' nor '.join(_WEIGHTS)}")
 
 
 def _fetch_optional(address: str, directory: Path, files: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ An unfinished download is kept in ``NAME.part``, and continued only with bytes o
 
 from __future__ import annotations
 
+import base64
 import http.client
 import re
 import shutil
@@ -15,8 +16,10 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
 from tape.errors import DataError
+from tape.io.credentials import without_credentials
 from tape.io.digits import natural_number
 from tape.io.writing import output_errors
 from tape.runtime.progress import progress_bar
@@ -93,21 +96,25 @@ def download(url: str, path: Path, kind: FileKind, retries: Retries = Retries(),
             return
         except _Interrupted as error:
             if attempt == retries.attempts:
-                raise DataError(f"{url}: {error}; run the same command again to resume the download") from None
-            print(f"{url}: {error}; resuming")
+                raise DataError(
+                    f"{without_credentials(url)}: {error}; run the same command again to resume the download"
+                ) from None
+            print(f"{without_credentials(url)}: {error}; resuming")
             time.sleep(pause)
             pause *= 2
 
 
 def _transfer(url: str, partial: PartialDownload, kind: FileKind, advice: str) -> None:
     """Request the bytes that are missing in ``partial``; all, if they are not of its version."""
-    version = partial.version(url)
+    version = partial.version(without_credentials(url))
     if version is not None and version.size == partial.size:
         return
     try:
         _receive_rest(url, partial, version, kind, advice)
     except _Changed:
-        print(f"{url}: the file on the server has changed since the download began; starting again")
+        print(
+            f"{without_credentials(url)}: the file on the server has changed since the download began; starting again"
+        )
         partial.discard()
         _receive_rest(url, partial, None, kind, advice)
 
@@ -133,7 +140,8 @@ def _receive_rest(
 
 def _version_of(url: str, response: http.client.HTTPResponse, size: int | None) -> RemoteVersion:
     etag, last_modified, date = (response.headers.get(name, "") for name in ("ETag", "Last-Modified", "Date"))
-    return RemoteVersion.of_response(url, size, etag=etag, last_modified=last_modified, date=date)
+    shown = without_credentials(url)
+    return RemoteVersion.of_response(shown, size, etag=etag, last_modified=last_modified, date=date)
 
 
 def _check_size(partial: PartialDownload, expected: int | None) -> None:
@@ -150,10 +158,9 @@ def _request(url: str, start: int, version: RemoteVersion | None, advice: str) -
     headers = {"User-Agent": f"ProteinLM/{__version__}", "Accept-Encoding": "identity"}
     if start and version is not None:
         headers |= {"Range": f"bytes={start}-", "If-Range": version.validator}
+    request = _with_credentials(url, headers)
     try:
-        response: http.client.HTTPResponse = urllib.request.urlopen(
-            urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_SECONDS
-        )
+        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
         return response
     except urllib.error.HTTPError as error:
         with error:
@@ -162,12 +169,24 @@ def _request(url: str, start: int, version: RemoteVersion | None, advice: str) -
             if error.code >= 500:
                 raise _Interrupted(f"the server responds with HTTP {error.code} {error.reason}") from None
             raise DeadLinkError(
-                f"{url}: dead link: the server responds with HTTP {error.code} {error.reason}. {advice}"
+                f"{without_credentials(url)}: dead link: the server responds with HTTP {error.code} {error.reason}."
+                f" {advice}"
             ) from None
     except urllib.error.URLError as error:
-        raise DataError(f"{url}: the server can't be reached ({error.reason}). {advice}") from None
+        raise DataError(f"{without_credentials(url)}: the server can't be reached ({error.reason}). {advice}") from None
     except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
         raise _Interrupted(f"no response ({error or type(error).__name__})") from None
+
+
+def _with_credentials(url: str, headers: dict[str, str]) -> urllib.request.Request:
+    """A request with the user name and password of the address in its header, which other hosts don't receive."""
+    parts = urlsplit(url)
+    user, separator, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(urlunsplit(parts._replace(netloc=host)), headers=headers)
+    if separator:
+        encoded = base64.b64encode(unquote_to_bytes(user)).decode("ascii")
+        request.add_unredirected_header("Authorization", f"Basic {encoded}")
+    return request
 
 
 def _starts_at(response: http.client.HTTPResponse, start: int) -> bool:
@@ -198,7 +217,7 @@ def _receive(
         block = response.read(_BLOCK_BYTES)
         if not start and (block or not expected):  # else the connection broke before the first byte
             _check_kind(url, response, block, kind)
-        name = url.rpartition("/")[2]
+        name = urlsplit(url).path.rpartition("/")[2]
         with (
             output_errors(part, expected),
             part.open("ab" if start else "wb") as stream,
@@ -219,4 +238,6 @@ def _check_kind(url: str, response: http.client.HTTPResponse, block: bytes, kind
     text = " ".join(block[:120].decode("utf-8", errors="replace").split())
     is_page = "html" in content or text.lower().startswith(("<!doctype", "<html", "<?xml"))
     what = "a web page" if is_page else f"something else ({content})"
-    raise DataError(f"{url}: the server sent {what} instead of {kind.name}; it begins with {text[:80]!r}")
+    raise DataError(
+        f"{without_credentials(url)}: the server sent {what} instead of {kind.name}; it begins with {text[:80]!r}"
+    )

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tape.errors import ConfigError, DataError
+from tape.io.credentials import without_credentials
 from tape.io.writing import output_errors
 
 from .downloads import DeadLinkError, FileKind
@@ -28,6 +29,7 @@ def fetch_object(uri: str, path: Path, kind: FileKind) -> None:
         DataError: access is denied, the store can't be reached, or the object does not have the expected format.
     """
     bucket, key = split_uri(uri)
+    uri = without_credentials(uri)
     client = _client()
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -45,7 +47,9 @@ def fetch_object(uri: str, path: Path, kind: FileKind) -> None:
             raise DataError(f"{uri}: the object was replaced during the download; run the same command again") from None
         raise DataError(f"{uri}: access denied ({code}); check the credentials") from None
     except BotoCoreError as error:
-        raise DataError(f"{uri}: {error}; run the same command again to resume the download") from None
+        raise DataError(
+            f"{uri}: {without_credentials(str(error))}; run the same command again to resume the download"
+        ) from None
     _check(uri, partial, kind, int(head["ContentLength"]))
     partial.finish()
 
@@ -58,8 +62,13 @@ def split_uri(uri: str) -> tuple[str, str]:
     """
     parts = urlsplit(uri)
     bucket, key = parts.netloc, parts.path.lstrip("/")
+    if "@" in bucket:
+        raise ConfigError(
+            f"{without_credentials(uri)}: an s3:// address has no user name and password; boto3 reads them from the"
+            " environment (AWS_PROFILE, AWS_ACCESS_KEY_ID ...)"
+        )
     if not bucket or not key:
-        raise ConfigError(f"{uri}: an address must have the form s3://BUCKET/KEY")
+        raise ConfigError(f"{without_credentials(uri)}: an address must have the form s3://BUCKET/KEY")
     return bucket, key
 
 

@@ -27,6 +27,7 @@ from tape.errors import DataError, quoted
 STANDARD_INPUT = "-"
 LONGEST_LINE = 1 << 27  # bytes; the longest known protein has 35,213 residues, its coordinates take 2 MB of JSON
 _CHUNK_BYTES = 1 << 17
+_XZ_MEMORY_BYTES = 1 << 28  # for dictionaries of up to about 256 MiB; that of xz -9 has 64
 _ZSTD_CHUNK_BYTES = 1 << 10  # a block of 4 bytes can expand to 128 KiB, so this expands to 32 MiB at most
 
 ReadCallback = Callable[[int], object]  # called with the number of bytes just read from the file
@@ -97,6 +98,44 @@ class _ZstdStream(io.RawIOBase):
         return b"".join(parts)
 
 
+class _XzStream(io.RawIOBase):
+    """Decompressed bytes of a .xz file, of one or several streams.
+
+    Python's ``lzma.open`` has no limit of memory, so that a file of some bytes can allocate a dictionary of 4 GiB.
+    """
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self._stream = self._new_stream()
+        self._has_begun = True  # whether the present stream has bytes; a file has one stream at least
+
+    @staticmethod
+    def _new_stream() -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(lzma.FORMAT_AUTO, memlimit=_XZ_MEMORY_BYTES)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            data = b""
+            if self._stream.eof:
+                data = self._stream.unused_data.lstrip(b"\0")  # the padding of a stream
+                self._stream, self._has_begun = self._new_stream(), bool(data)
+            if self._stream.needs_input and not data:
+                data = self._source.read(_CHUNK_BYTES)
+                data = data if self._has_begun else data.lstrip(b"\0")
+                if not data and not self._source.peek(1):  # type: ignore[attr-defined]
+                    if self._has_begun:
+                        raise EOFError("compressed file ended before the end-of-stream marker was reached")
+                    return 0
+                self._has_begun = self._has_begun or bool(data)
+            decompressed = self._stream.decompress(data, len(buffer))
+            if decompressed:
+                buffer[: len(decompressed)] = decompressed
+                return len(decompressed)
+
+
 class _BoundedLines(io.BufferedIOBase):
     """Bytes of ``source``, as long as no line is longer than ``longest``.
 
@@ -134,7 +173,7 @@ class _BoundedLines(io.BufferedIOBase):
 _OPENERS: dict[str, Callable[[Any], Any]] = {
     ".gz": gzip.open,
     ".bz2": bz2.open,
-    ".xz": lzma.open,
+    ".xz": lambda source: io.BufferedReader(_XzStream(source), _CHUNK_BYTES),
     ".zst": lambda source: io.BufferedReader(_ZstdStream(source), _CHUNK_BYTES),
 }
 COMPRESSIONS = tuple(_OPENERS)
@@ -181,6 +220,11 @@ def explain_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     except UnicodeError as error:  # of UTF-16 and UTF-32; for UTF-8 see check_text
         raise DataError(f"{name}: has a byte order mark of UTF-16 or UTF-32, but is not in it: {error}") from error
     except (lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        if "emory usage limit" in str(error):
+            raise DataError(
+                f"{name}: decompressing it needs more than {_XZ_MEMORY_BYTES >> 20} MiB of memory (files of xz -9 need"
+                " 65); compress it again: xz -dc FILE | xz -9 > NEW"
+            ) from error
         raise DataError(f"{name}: damaged, or not compressed as its suffix indicates: {error}") from error
     except OSError as error:
         if error.errno is None:  # bz2 reports damaged data as an OSError without a number

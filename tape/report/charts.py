@@ -19,6 +19,7 @@ import numpy as np
 
 from tape.metrics import Metric
 from tape.metrics.contacts import MINIMUM_SEPARATION, contact_scores
+from tape.metrics.original_contacts import expected_hits
 from tape.report.seeds import SeedMean
 
 WIDTH, HEIGHT = 340, 230
@@ -139,17 +140,19 @@ def contact_map(result: dict[str, Any], column: str, color: int) -> tuple[str, f
     """Contact map of one protein: true contacts below the diagonal, the L best-scored pairs above (filled: correct).
 
     Returns:
-        The chart and the precision of those pairs (``nan`` if there are none).
+        The chart and the precision of those pairs (``nan`` if there are none). Of pairs that share the L-th highest
+        score, the first are drawn; the precision is the expectation over their order, as in the tables.
     """
     target = np.asarray(result["target"])
     length = target.shape[0]
-    scores = contact_scores(np.asarray(result["prediction"], dtype=np.float32))
+    scores = np.nan_to_num(contact_scores(np.asarray(result["prediction"], dtype=np.float32)), nan=-np.inf)
     rows, columns = np.triu_indices(length, MINIMUM_SEPARATION)
     counted = target[rows, columns] >= 0
     rows, columns = rows[counted], columns[counted]
     best = np.argsort(-scores[rows, columns], kind="stable")[:length]
     right = target[rows[best], columns[best]] == 1
-    precision = float(right.mean()) if right.size else math.nan
+    (expected,) = expected_hits(scores[rows, columns], target[rows, columns], [length])
+    precision = expected / right.size if right.size else math.nan
     size = 300.0
     cell = size / length
     below = np.argwhere(np.tril(target == 1))
@@ -161,8 +164,7 @@ def contact_map(result: dict[str, Any], column: str, color: int) -> tuple[str, f
         f'<path class="open c{color}" d="{_squares(columns[best[~right]], rows[best[~right]], cell)}"/>',
     ]
     title = (
-        f"Contact map of {result.get('id', '')} by {column}: {int(right.sum())} of the {right.size} best pairs are"
-        " contacts"
+        f"Contact map of {result.get('id', '')} by {column}: {expected:.4g} of the {right.size} best pairs are contacts"
     )
     return _svg(size, size, title, body, "map"), precision
 

@@ -33,6 +33,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from tape.errors import ConfigError, OutputError
+from tape.io.credentials import without_credentials
 from tape.io.writing import output_errors, remove_leftovers
 
 from .launcher_monitor import GRACE_SECONDS
@@ -139,7 +140,7 @@ def read_owner(file: Path) -> LockOwner | None:
 
 
 def _this_process() -> LockOwner:
-    command = shlex.join(sys.orig_argv)
+    command = without_credentials(shlex.join(sys.orig_argv))
     return LockOwner(
         token=uuid.uuid4().hex,
         process=identify(os.getpid()),

@@ -25,6 +25,7 @@ class Site:
     ignores_conditions: bool = False  # If-Range, as some proxies do
     ranges: list[str | None] = field(default_factory=list)
     requested: list[str] = field(default_factory=list)
+    authorizations: list[str | None] = field(default_factory=list)
     url: str = ""
 
     def validators(self, name: str) -> dict[str, str]:
@@ -40,6 +41,7 @@ class Handler(BaseHTTPRequestHandler):
         requested = self.headers.get("Range")
         self.site.ranges.append(requested)
         self.site.requested.append(name)
+        self.site.authorizations.append(self.headers.get("Authorization"))
         if name in self.site.redirects:
             self.answer(302, b"", {"Location": f"{self.site.url}/{self.site.redirects[name]}"})
         elif name in self.site.pages:

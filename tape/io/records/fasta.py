@@ -33,7 +33,7 @@ def fasta_rows(stream: IO[str], name: str, with_fields: bool = False) -> Iterato
         with_fields: also read fields from headers such as ``>id fold_label=3``.
     """
     for number, (header, sequence) in enumerate(_entries(stream, name, (";",)), start=1):
-        yield Row(_fields(header, sequence, with_fields), f"{name}, record {number}")
+        yield Row(_fields(header, sequence, with_fields), f"{name}, record {number}", has_header=True)
 
 
 def a3m_rows(stream: IO[str], name: str) -> Iterator[Row]:
@@ -43,7 +43,7 @@ def a3m_rows(stream: IO[str], name: str) -> Iterator[Row]:
         fields = _fields(header, sequence, False)
         if fields.get("id") not in _A3M_ANNOTATIONS:
             number += 1
-            yield Row(fields, f"{name}, record {number}", aligned=True)
+            yield Row(fields, f"{name}, record {number}", aligned=True, has_header=True)
 
 
 def _fields(header: str, sequence: str, with_fields: bool) -> dict[str, str]:

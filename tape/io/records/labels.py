@@ -121,6 +121,8 @@ def residue_classes(
     Raises:
         DataError: another number of entries, or an entry that is no class.
     """
+    value = _parsed(value)
+    _refuse_booleans(value, name, where)
     items = _entries(value, length, name, where)
     if items.dtype.kind in "OU":
         codes = [_code(item, letters) for item in items.tolist()]
@@ -184,6 +186,8 @@ def residue_points(value: Any, length: int, name: str, where: str) -> np.ndarray
         value = [_UNRESOLVED if point is None else point for point in value]
         if any(isinstance(point, (list, tuple)) and any(map(_is_collection, point)) for point in value):
             value = None
+    for point in value if isinstance(value, (list, tuple)) else [value]:
+        _refuse_booleans(point, name, where)
     try:
         points = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -278,6 +282,18 @@ def _split_text(text: str, length: int) -> list[str]:
     if len(words) == length or any(map(_NEGATIVE_NUMBER.match, words)):  # -1 is one entry, not two
         return words
     return list("".join(words))
+
+
+def _refuse_booleans(value: Any, name: str, where: str) -> None:
+    """Refuse true and false in a list or array of numbers, where numpy takes them as 1 and 0."""
+    if isinstance(value, np.ndarray):
+        place = 0 if value.dtype.kind == "b" and value.size else None
+    else:
+        items = value if isinstance(value, (list, tuple)) else ()
+        place = next((i for i, item in enumerate(items) if isinstance(item, (bool, np.bool_))), None)
+    if place is not None:
+        found = quoted(bool(np.ravel(value)[place]) if isinstance(value, np.ndarray) else bool(value[place]))
+        raise DataError(f"{where}: field {name!r} has {found} at position {place + 1}, which is not a number")
 
 
 def _is_collection(value: Any) -> bool:

@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import IO
 
-from tape.errors import DataError
+from tape.errors import DataError, quoted
 from tape.io.lmdb_store import LMDBReader
 from tape.io.text_files import (
     LONGEST_LINE,
@@ -34,7 +34,7 @@ from .formats import (
 from .json_values import json_rows, jsonl_rows
 from .nucleotides import ENOUGH_LETTERS, NucleotideCounter
 from .plain_text import text_rows
-from .record import Record, RecordOptions, Row, record_of
+from .record import Record, RecordOptions, Row, record_of, sequence_column
 from .stockholm import stockholm_rows
 from .tables import csv_rows, tsv_rows
 
@@ -84,7 +84,7 @@ def open_records(
             determined. Names file and record.
     """
     rows = _rows(path, options, with_fields, progress, digest)
-    records = _records(rows, options, with_fields, on_empty or _refuse_empty)
+    records = _records(rows, options, with_fields, on_empty)
     return records if nucleotides == Nucleotides.ALLOW else _without_nucleotides(records, path, nucleotides)
 
 
@@ -151,18 +151,18 @@ def _lmdb_rows(path: Path, options: RecordOptions, progress: ReadCallback | None
 
 
 def _records(
-    rows: Iterator[Row], options: RecordOptions, with_fields: bool, on_empty: Callable[[str], object]
+    rows: Iterator[Row], options: RecordOptions, with_fields: bool, on_empty: Callable[[str], object] | None
 ) -> Iterator[Record]:
     for number, row in enumerate(rows):
         record = record_of(row, options, number, with_fields)
         if record.sequence:
             yield record
-        else:
+        elif on_empty is not None:
             on_empty(record.where)
-
-
-def _refuse_empty(where: str) -> None:
-    raise DataError(f"{where}: empty record: a header without residues; remove it from the file")
+        else:
+            column = "" if row.has_header else quoted(sequence_column(row, options))
+            found = f"no residues in column {column}" if column else "a header without residues"
+            raise DataError(f"{record.where}: empty record: {found}; remove it from the file")
 
 
 def _without_nucleotides(

@@ -41,11 +41,13 @@ class Row(NamedTuple):
         fields: column -> value: text in tables and FASTA, any JSON value in JSON, any object in LMDB.
         where: file and number of the record, for messages.
         aligned: whether the sequence is a row of an alignment, in which ``-`` and ``.`` are gaps.
+        has_header: whether the record is a header with the residues after it, as in FASTA.
     """
 
     fields: Mapping[str, Any]
     where: str
     aligned: bool = False
+    has_header: bool = False
 
 
 class Record(NamedTuple):

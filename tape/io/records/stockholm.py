@@ -32,7 +32,9 @@ def stockholm_rows(stream: IO[str], name: str) -> Iterator[Row]:
         elif words == ["//"]:
             for key, parts in sequences.items():
                 records += 1
-                yield Row({"id": key, "primary": "".join(parts)}, f"{name}, record {records}", aligned=True)
+                yield Row(
+                    {"id": key, "primary": "".join(parts)}, f"{name}, record {records}", aligned=True, has_header=True
+                )
             sequences, inside = {}, False
         elif words and not line.startswith("#"):
             check_text(line, where)

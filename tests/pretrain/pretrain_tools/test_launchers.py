@@ -255,9 +255,15 @@ def test_run_state_of_an_interrupted_and_a_finished_run(
     assert state_of([*words, "--exit-interval", "2"], 1) == ("stopped", 2)
     assert state_of([*words, "--train-iters", "2"], 1) == ("finished", 2)
 
+    pointer = save / "latest_checkpointed_iteration.txt"
+    content = pointer.read_text()
+    pointer.unlink()  # the run would resume from the newest checkpoint
+    assert state_of(words, 1) == ("unfinished", 2)
+    pointer.write_text(content)
+
     (slurm.folder / "mine.txt").write_text("\n".join(words))
-    (save / "latest_checkpointed_iteration.txt").rename(save / "pointer")
-    slurm.program("srun", "mv save/pointer save/latest_checkpointed_iteration.txt")
+    save.rename(slurm.folder / "progress")
+    slurm.program("srun", "mv progress save")
     (slurm.folder / "bin" / "python").unlink()
     command = ["bash", str(TOOLS / "nodes_sbatch.sh"), "mine.txt", words[words.index("--data-path") + 1], str(save)]
     environment = slurm.environment | {"PYTHON": sys.executable, "SLURM_NTASKS": "1"}

@@ -23,6 +23,7 @@ from tape.datasets import (
     StabilityDataset,
 )
 from tape.datasets.contacts import contact_labels
+from tape.datasets.index import load_split
 from tape.datasets.sources import dataset_provenance
 from tape.errors import DataError, UnknownResidueError
 from tape.tokenizers import TAPETokenizer
@@ -248,3 +249,11 @@ def test_provenance_is_read_from_the_folder_of_the_data_set(small_data: Path, wr
     with pytest.raises(DataError, match=r"dataset\.json: not valid JSON"):
         dataset_provenance(StabilityDataset(data, "train"))
     assert dataset_provenance(object())["name"] == "object"
+
+
+def test_the_number_of_unlabeled_residues_is_logged(write_split: Writer, caplog: pytest.LogCaptureFixture) -> None:
+    data = write_split("secondary_structure", "train", [{"primary": "MKVL", "ss3": [0, -1, 2, 1]}] * 2)
+    with caplog.at_level("INFO"):
+        dataset = load_split(SecondaryStructureDataset, data, "train", "iupac")
+    assert dataset.build_index().unlabeled == 2
+    assert "train: 2 of 8 residues have no label" in caplog.messages

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import logging
 import os
@@ -279,3 +281,37 @@ def test_an_s3_object_that_was_replaced_is_downloaded_from_its_beginning(
     fetch_object("s3://lab/model.safetensors", partial.path, SAFETENSORS)
     assert partial.path.read_bytes() == content
     assert list(tmp_path.iterdir()) == [partial.path]
+
+
+def test_credentials_are_sent_but_neither_shown_nor_stored(
+    site: Site, files: dict[str, bytes], cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(site, files, "config.json", "model.safetensors")
+    address = f"{site.url.replace('://', '://me:s%40cret@')}/models/small"
+    with caplog.at_level(logging.INFO):
+        directory = local_model(address)
+    assert site.authorizations[-1] == "Basic bWU6c0BjcmV0"  # me:s@cret
+    assert local_model(f"{site.url}/models/small") == directory
+    with pytest.raises(DataError) as error:
+        local_model(f"{address}/absent")
+    shown = [caplog.text, str(error.value), (directory / RECORD_NAME).read_text(), *map(str, cache.rglob("*"))]
+    assert not [text for text in shown if "cret" in text or "me:" in text]
+
+
+def test_an_s3_address_with_a_password_is_refused_without_showing_it() -> None:
+    with pytest.raises(ConfigError, match=r"^s3://bucket/key: an s3:// address has no user name"):
+        split_uri("s3://me:secret@bucket/key")
+
+
+def test_a_file_system_without_locks_is_announced(
+    site: Site, files: dict[str, bytes], cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    put(site, files, "config.json", "model.safetensors")
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    directory = local_model(f"{site.url}/models/small")
+    assert (directory / "model.safetensors").is_file()
+    assert "has no locks (No locks available)" in caplog.text
+    assert [path for path in cache.iterdir() if path.name.endswith((".new", ".tmp"))] == []

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import lzma
+import zlib
 from pathlib import Path
 
 import pytest
 
 from tape.errors import DataError
 from tape.io.records import open_records, open_rows
-from tape.io.text_files import LONGEST_LINE, open_text
+from tape.io.text_files import LONGEST_LINE, open_bytes, open_text
 
 
 def test_lines_up_to_the_bound_are_read(tmp_path: Path) -> None:
@@ -56,3 +58,23 @@ def test_a_json_list_may_be_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = tmp_path / "x.json"
     path.write_text('[{"id": "a", "primary": "MKVLA"}, {"id": "b", "primary": "GG"}]')
     assert [row.fields["id"] for row in open_rows(path)] == ["a", "b"]
+
+
+def test_an_xz_file_of_several_streams_with_padding_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "x.xz"
+    file.write_bytes(lzma.compress(b"one\n") + bytes(8) + lzma.compress(b"two\n" * 10**5) + bytes(4))
+    with open_bytes(file) as stream:
+        assert stream.read() == b"one\n" + b"two\n" * 10**5
+
+
+def test_an_xz_file_with_a_huge_dictionary_is_refused(tmp_path: Path) -> None:
+    """A header of some bytes asks for 1.5 GiB."""
+    file = tmp_path / "x.fasta.xz"
+    small = lzma.compress(b">a\nMK\n", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 20}])
+    header = bytearray(small[12:20])
+    assert header[2] == lzma.FILTER_LZMA2
+    header[4] = 39  # 3 * 2^30 bytes
+    file.write_bytes(small[:12] + bytes(header) + zlib.crc32(header).to_bytes(4, "little") + small[24:])
+    with pytest.raises(DataError, match=r"x\.fasta\.xz: decompressing it needs more than 256 MiB .*compress it again"):
+        with open_bytes(file) as stream:
+            stream.read()

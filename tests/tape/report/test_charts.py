@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tape.metrics import Metric
+from tape.metrics.contacts import NAMES, measure_contacts
 from tape.report import charts
 
 
@@ -58,6 +59,18 @@ def test_a_contact_map_counts_the_l_highest_scoring_pairs() -> None:
     drawing, precision = charts.contact_map({"id": "x", "prediction": scores, "target": target}, "mine", 2)
     assert precision == pytest.approx(0.2)  # 10 pairs at separation 6 or more, two of them contacts
     assert "2 of the 10 best pairs are contacts" in drawing
+
+
+def test_a_contact_map_counts_equal_scores_by_expectation() -> None:
+    """As P@L of the tables does: of 15 pairs with one score, 10 are counted, whichever they are."""
+    target = np.zeros((11, 11), dtype=int)
+    target[0, 6] = target[0, 7] = target[0, 8] = 1
+    result = {"id": "x", "prediction": np.zeros((11, 11)), "target": target}
+    drawing, precision = charts.contact_map(result, "mine", 2)
+    row = measure_contacts(result["prediction"], target)
+    assert precision == pytest.approx(row.precisions[NAMES.index("precision_at_l")])
+    assert precision == pytest.approx(3 / 15)
+    assert "2.2 of the 11 best pairs are contacts" in drawing
 
 
 def test_a_confusion_matrix_shows_shares_of_the_true_class() -> None:

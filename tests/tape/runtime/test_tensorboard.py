@@ -34,8 +34,8 @@ def test_scalars_are_in_the_file_at_once(tmp_path: Path) -> None:
     writer.close()
 
 
-def test_a_full_disk_is_an_error_that_names_the_directory(tmp_path: Path) -> None:
-    with mounted_tmpfs(tmp_path / "disk", "size=8k") as disk:
+def test_a_full_disk_is_an_error_that_names_the_directory() -> None:
+    with mounted_tmpfs("size=8k") as disk:
         writer = TensorBoardWriter(disk / "run")
         with pytest.raises(OutputError, match=r"disk/run: can't be written: No space left on device; 0 bytes are free"):
             writer.add_scalars("train", {f"loss_{number}": 1.0 for number in range(1000)}, 1)

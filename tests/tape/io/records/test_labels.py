@@ -25,6 +25,18 @@ def states(value: Any, length: int = 4, valid: np.ndarray | None = None) -> list
     return residue_classes(value, SS3_CLASSES, 3, length, "ss3", "x.csv, record 2", valid).tolist()
 
 
+@pytest.mark.parametrize("value", [[True, False, 0, 1], [2, None, True, 0], "[2, 0, true, 1]", np.ones(4, dtype=bool)])
+def test_booleans_are_no_classes(value: Any) -> None:
+    with pytest.raises(DataError, match=r"x\.csv, record 2: field 'ss3' has (True|False) at position \d"):
+        states(value)
+
+
+@pytest.mark.parametrize("value", [[[0, 0, True]], np.ones((1, 3), dtype=bool)])
+def test_booleans_are_no_coordinates(value: Any) -> None:
+    with pytest.raises(DataError, match="field 'tertiary' has True at position"):
+        residue_points(value, 1, "tertiary", "x.csv, record 2")
+
+
 @pytest.mark.parametrize(
     "value",
     [

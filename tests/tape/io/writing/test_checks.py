@@ -44,14 +44,14 @@ def test_a_place_that_cannot_be_written_is_refused_with_the_reason(
         check_output_directory(tmp_path / "new", "--out")
 
 
-def test_a_read_only_disk_is_refused(tmp_path: Path) -> None:
-    with mounted_tmpfs(tmp_path / "disk", "ro") as disk:
+def test_a_read_only_disk_is_refused() -> None:
+    with mounted_tmpfs("ro") as disk:
         with pytest.raises(ConfigError, match="Read-only file system"):
             check_output_file(disk / "x.csv", "output file")
 
 
-def test_a_full_disk_is_refused_although_empty_files_can_be_created(tmp_path: Path) -> None:
-    with mounted_tmpfs(tmp_path / "disk", "size=64k") as disk:
+def test_a_full_disk_is_refused_although_empty_files_can_be_created() -> None:
+    with mounted_tmpfs("size=64k") as disk:
         (disk / "full").write_bytes(bytes(64 << 10))
         with pytest.raises(ConfigError, match="No space left on device"):
             check_output_directory(disk, "--out")

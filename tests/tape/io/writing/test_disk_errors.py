@@ -67,8 +67,8 @@ WRITERS = (_torch, _safetensors, _npz, _hdf5, _lmdb, _text)
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_every_writer_names_the_file_on_a_full_disk(write: Callable[[Path], None], tmp_path: Path) -> None:
-    with mounted_tmpfs(tmp_path / "disk", "size=256k") as disk:
+def test_every_writer_names_the_file_on_a_full_disk(write: Callable[[Path], None]) -> None:
+    with mounted_tmpfs("size=256k") as disk:
         with pytest.raises(OutputError, match=r"disk/out.*: can't be written: No space left on device; .* are free"):
             write(disk / "out")
         assert [path for path in disk.iterdir() if path.name != "out"] == []
@@ -101,8 +101,8 @@ def test_the_free_space_of_a_failing_disk_is_not_stated(tmp_path: Path) -> None:
         raise OSError(errno.EIO, "x")
 
 
-def test_the_free_space_is_that_at_the_time_of_the_error(tmp_path: Path) -> None:
-    with mounted_tmpfs(tmp_path / "disk", "size=64k") as disk:
+def test_the_free_space_is_that_at_the_time_of_the_error() -> None:
+    with mounted_tmpfs("size=64k") as disk:
         with pytest.raises(OutputError, match=r"1\.05 MB are needed, 0 bytes are free$"):
             with atomic_write(disk / "x", needed=1 << 20) as stream:
                 stream.write(bytes(1 << 20))

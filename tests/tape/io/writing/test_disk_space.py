@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tape.io.writing import describe_space, format_bytes
@@ -18,6 +16,6 @@ def test_bytes_are_stated_in_decimal_units(number: int, text: str) -> None:
     assert format_bytes(number) == text
 
 
-def test_the_space_of_a_directory_that_does_not_exist_yet_is_that_of_its_disk(tmp_path: Path) -> None:
-    with mounted_tmpfs(tmp_path / "disk", "size=64k") as disk:
+def test_the_space_of_a_directory_that_does_not_exist_yet_is_that_of_its_disk() -> None:
+    with mounted_tmpfs("size=64k") as disk:
         assert describe_space(disk / "new" / "deep", 2_000_000) == "2.00 MB are needed, 65.54 kB are free"
