@@ -11,7 +11,6 @@ The names of published models, and the addresses of their files, are those of ta
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import logging
 import os
@@ -26,6 +25,7 @@ from urllib.parse import urlsplit, urlunsplit
 from tape.errors import ConfigError, DataError
 from tape.io.checksums import SUMS_NAME, sha256_of
 from tape.io.credentials import without_credentials, without_user
+from tape.io.file_locks import lock_file
 from tape.io.json_files import parse_json
 from tape.io.writing import write_json
 
@@ -34,7 +34,6 @@ from .s3 import fetch_object
 
 RECORD_NAME = "download.json"
 _RECORD_VERSION = 1
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _SCHEMES = ("http", "https", "s3")
 _CONFIG = "config.json"
 _WEIGHTS = {"model.safetensors": SAFETENSORS, "pytorch_model.bin": TORCH}
@@ -121,17 +120,7 @@ def _directory_name(address: str) -> str:
 def _locked(directory: Path) -> Iterator[None]:
     """Lock the directory, since all ranks of a run request their model at the same time."""
     with (directory.parent / f".{directory.name}.lock").open("w") as lock:
-        try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except ImportError:  # not on Windows
-            pass
-        except OSError as error:  # such as NFS without its lock service
-            if error.errno not in _NO_LOCKS:
-                raise
-            text = "%s: its file system has no locks (%s); let one process download the model before others use it"
-            logger.warning(text, directory.parent, error.strerror)
+        lock_file(lock, directory.parent, "let one process download the model before others use it")
         yield
 
 

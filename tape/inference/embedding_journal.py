@@ -9,7 +9,6 @@ computing. The first truncated or damaged record ends the journal; the next run 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import struct
@@ -23,6 +22,7 @@ from typing import IO, Any
 import numpy as np
 
 from tape.errors import ConfigError, DataError
+from tape.io.file_locks import lock_file
 from tape.io.json_files import parse_json
 from tape.io.writing import output_errors
 
@@ -143,9 +143,9 @@ class EmbeddingJournal:
         self.path = path
         self._stream = path.open("ab")
         try:
-            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(self._stream, path, "let no other command write these embeddings", wait=False)
             end = _scan(path, identity)[1]
-        except OSError as error:
+        except BlockingIOError as error:
             self._stream.close()
             raise ConfigError(f"{path}: another process is writing these embeddings") from error
         except BaseException:

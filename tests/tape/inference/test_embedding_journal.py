@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import struct
 from pathlib import Path
 
@@ -53,3 +55,16 @@ def test_a_header_of_any_length_is_not_read(out_file: Path) -> None:
     path.write_bytes(b"PLMEMB01" + struct.pack("<I", 2**32 - 1) + b"{}")
     with pytest.raises(DataError, match="its header is damaged"):
         read_places(out_file, IDENTITY)
+
+
+def test_a_file_system_without_locks_is_announced(
+    out_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with EmbeddingJournal(journal_file(out_file), IDENTITY):
+        pass
+    assert "has no locks (Operation not supported); let no other command write these embeddings" in caplog.text
+    assert sorted(read_places(out_file, IDENTITY)) == [0, 1, 2]
