@@ -4,12 +4,18 @@ A padded batch has a (B, S) key mask. A packed row, in which many proteins are c
 a :class:`PackedLayout`. No S x S mask is built. Packed rows use the variable-length kernel of
 :mod:`tape.models.flash_attention` on CUDA in half precision. Otherwise, proteins of similar length are gathered into
 short padded groups for the attention alone, which computes the same.
+
+On a CPU, two implementations compute the same attention, as in transformers: ``eager`` keeps the probabilities for the
+backward pass and consists of batched matrix products; ``sdpa`` is torch's fused kernel, which recomputes them. The
+fused kernel needs less memory for long proteins, and two to five times as long for short ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,12 +24,20 @@ from torch.nn import functional as F
 
 from tape.errors import ConfigError
 
-from . import flash_attention
+from . import flash_attention, low_precision
 from .activation_checkpointing import checkpointed
 
 # The time of attention grows with the square of the padded length. A group ends where its shortest protein would be
-# padded by more than this factor: smaller groups waste less arithmetic, but need more kernel launches.
+# padded by more than this factor: smaller groups waste less arithmetic, but need more kernel launches. For proteins of
+# more tokens than the second number, the launches don't matter: they are grouped with proteins of equal length only.
 _GROUP_LENGTH_RATIO = 1.25
+_GROUP_LONGEST = 256
+# Eager attention is used up to one of these lengths. It keeps S probabilities per head and token, which at the first
+# length take as much memory as the other activations of a block with heads of size 64.
+_EAGER_LONGEST = (1024, 2176)
+# A processor's choice is stable as long as no measured ratio is near this one, so that it is the same after a resume.
+# At the first length the ratio (fused / eager) was 1.0 to 5 on the processors measured, at the second 1.0 to 1.8.
+_MARGIN, _TRIES = 1.3, 3
 
 
 @dataclass(frozen=True)
@@ -95,10 +109,11 @@ class PackedLayout:
 
 
 def _similar_lengths(sizes: tuple[int, ...]) -> list[list[int]]:
-    """Group proteins by length, such that the longest of a group is at most the ratio times its shortest."""
+    """Group short proteins of similar length, and long proteins of equal length."""
     groups: list[list[int]] = []
     for protein in sorted(range(len(sizes)), key=lambda index: sizes[index]):
-        if groups and sizes[protein] <= sizes[groups[-1][0]] * _GROUP_LENGTH_RATIO:
+        shortest = sizes[groups[-1][0]] if groups else 0
+        if sizes[protein] == shortest or sizes[protein] <= min(shortest * _GROUP_LENGTH_RATIO, _GROUP_LONGEST):
             groups[-1].append(protein)
         else:
             groups.append([protein])
@@ -192,6 +207,63 @@ class AttentionCore(nn.Module):
 
 
 def _padded(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, dropout: float) -> Tensor:
+    if query.device.type == "cpu" and query.shape[1] <= eager_longest(query.dtype):
+        return _eager(query, key, value, key_mask, dropout)
+    return _sdpa(query, key, value, key_mask, dropout)
+
+
+def eager_longest(dtype: torch.dtype) -> int:
+    """Number of tokens up to which attention on this CPU uses the eager implementation; chosen by measurement."""
+    # Products that are emulated in fp32 (low_precision) must not be computed in their format, as eager attention does.
+    is_native = dtype.itemsize >= torch.float32.itemsize or low_precision.is_fast("cpu", dtype)
+    return _measured_longest(dtype) if is_native else 0
+
+
+@lru_cache
+def _measured_longest(dtype: torch.dtype) -> int:
+    short, long = _EAGER_LONGEST
+    if _sdpa_over_eager(dtype, proteins=4, length=272) < 1 / _MARGIN:
+        return 0
+    return long if _sdpa_over_eager(dtype, proteins=1, length=short) > _MARGIN else short
+
+
+def _sdpa_over_eager(dtype: torch.dtype, proteins: int, length: int) -> float:
+    """Time of fused attention over that of eager attention, both passes, for 4 heads of size 64."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn((3, proteins, length, 4, 64), generator=generator).to(dtype)
+    return _seconds(_sdpa, *inputs) / _seconds(_eager, *inputs)
+
+
+def _seconds(attention: Callable[..., Tensor], *arguments: Tensor) -> float:
+    """Shortest of several measured times of a forward and backward pass."""
+    inputs = [tensor.detach().requires_grad_() for tensor in arguments]
+    times = []
+    with torch.enable_grad():
+        for _ in range(_TRIES):
+            start = time.perf_counter()
+            attention(*inputs, None, 0.0).sum().backward()
+            times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _eager(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, dropout: float) -> Tensor:
+    proteins, length, heads, size = query.shape
+    q, k, v = (tensor.transpose(1, 2).reshape(-1, length, size) for tensor in (query, key, value))
+    nothing = query.new_empty(()).expand(proteins * heads, length, length)
+    scores = torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=size**-0.5)
+    if key_mask is not None:
+        # the lowest number, not -inf: a row without any real token is then finite, as in the fused kernel
+        lowest = torch.finfo(scores.dtype).min
+        ignored = torch.zeros_like(key_mask, dtype=scores.dtype).masked_fill_(~key_mask, lowest)
+        scores.view(proteins, heads, length, length).add_(ignored[:, None, None, :])
+    probabilities = scores.softmax(-1)
+    if dropout:
+        probabilities = F.dropout(probabilities, dropout)
+    context = torch.bmm(probabilities, v)
+    return context.view(proteins, heads, length, size).transpose(1, 2)
+
+
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, dropout: float) -> Tensor:
     mask = None if key_mask is None else key_mask[:, None, None, :]
     context = F.scaled_dot_product_attention(
         query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask, dropout_p=dropout

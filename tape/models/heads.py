@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .activations import activation
 from .input_checks import check_targets
 
 IGNORED = -100  # TAPE's and PyTorch's default
@@ -245,17 +246,6 @@ def masked_cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int = IG
 def is_labeled(targets: Tensor, ignore_index: int = IGNORED) -> Tensor:
     """True where a target is a class: from 0 on, and not ``ignore_index``. Bool, in the shape of ``targets``."""
     return (targets >= 0) & (targets != ignore_index)
-
-
-def activation(name: str) -> nn.Module:
-    """The module for a configuration's ``hidden_act``."""
-    modules: dict[str, nn.Module] = {
-        "gelu": nn.GELU(),
-        "gelu_tanh": nn.GELU(approximate="tanh"),
-        "relu": nn.ReLU(),
-        "swish": nn.SiLU(),
-    }
-    return modules[name]
 
 
 def _accuracy(logits: Tensor, targets: Tensor, ignore_index: int = IGNORED) -> Tensor:

@@ -30,8 +30,8 @@ from tape.errors import ConfigError
 
 from . import task_models
 from .activation_checkpointing import checkpointed
+from .activations import activation
 from .attention import AttentionCore, PackedLayout
-from .heads import activation
 from .input_checks import check_inputs
 from .model_directory import StateDict
 from .modeling_utils import MLMHead, ProteinModel, normal_initialization, tie

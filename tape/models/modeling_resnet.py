@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tape.configs import ProteinResNetConfig
 
 from . import task_models
-from .heads import activation
+from .activations import activation
 from .input_checks import check_inputs
 from .modeling_utils import MLMHead, ProteinModel, normal_initialization, tie
 

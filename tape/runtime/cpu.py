@@ -1,10 +1,33 @@
-"""Number of CPU cores that this process may use."""
+"""The CPU: number of cores that this process may use, and reuse of its memory."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+
+# Parameters of glibc's mallopt (malloc.h), and the environment variables that set them.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+_NEVER = 2**31 - 1
 
 
 def usable_cores() -> int:
     """Number of CPU cores in the affinity mask (set by ``taskset``, Slurm or a container), or else of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def reuse_freed_memory() -> None:
+    """Make this process reuse freed memory instead of returning it to the system, with glibc.
+
+    glibc maps large blocks anew for every allocation, and the system then zeroes each page at its first use. In a
+    training step on a CPU, this takes as long as the operations that write the blocks. A user's settings of the
+    allocator in the environment, and allocators other than glibc's, are left as they are.
+    """
+    if any(name in os.environ for name in _VARIABLES):
+        return
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # musl, macOS
+        return
+    set_option(_M_MMAP_MAX, 0)
+    set_option(_M_TRIM_THRESHOLD, _NEVER)

@@ -1,4 +1,4 @@
-"""Attention over packed rows against a dense reference: one S x S softmax with a block-diagonal mask, in float64."""
+"""Attention against a dense reference in float64: one S x S softmax, with a block-diagonal mask for packed rows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tape.models import attention, low_precision
 from tape.models.attention import AttentionCore, PackedLayout
 
 LENGTHS = [[1], [5, 3, 9], [16, 16, 16, 16], [2, 40, 7, 7, 33, 1], [61]]
@@ -46,6 +47,80 @@ def test_packed_rows_on_the_cpu(lengths: list[int], dtype: torch.dtype, toleranc
     reference = results(lengths, False, "cpu", torch.float64)
     for ours, expected in zip(results(lengths, True, "cpu", dtype), reference, strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("implementation", ["_eager", "_sdpa"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.1)])
+def test_both_cpu_implementations_ignore_padding(implementation: str, dtype: torch.dtype, tolerance: float) -> None:
+    lengths, longest = [7, 12, 1], 12
+    inputs = torch.randn(4, 3, longest, HEADS, SIZE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    query, key, value, gradient = inputs.to(dtype).double()
+    mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
+    gradient[~mask] = 0
+    own = [tensor.to(dtype).requires_grad_() for tensor in (query, key, value)]
+    context = getattr(attention, implementation)(*own, mask, 0.0)
+    context.backward(gradient.to(dtype))
+    for number, length in enumerate(lengths):
+        reference = [tensor[number : number + 1, :length].requires_grad_() for tensor in (query, key, value)]
+        expected = dense(*reference, [length])
+        gradients = torch.autograd.grad(expected, reference, gradient[number : number + 1, :length])
+        torch.testing.assert_close(context[number, :length].double(), expected[0], rtol=0, atol=tolerance)
+        for tensor, wanted in zip(own, gradients, strict=True):
+            assert tensor.grad is not None
+            torch.testing.assert_close(tensor.grad[number, :length].double(), wanted[0], rtol=0, atol=tolerance)
+            assert not tensor.grad[number, length:].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_eager_attention_without_any_real_token_is_finite(dtype: torch.dtype) -> None:
+    inputs = torch.randn(3, 1, 5, HEADS, SIZE, generator=torch.Generator().manual_seed(1)).to(dtype)
+    assert attention._eager(*inputs, torch.zeros(1, 5, dtype=torch.bool), 0.0).isfinite().all()
+
+
+def test_eager_attention_drops_probabilities_and_rescales_the_others() -> None:
+    torch.manual_seed(0)
+    equal = torch.zeros(1, 400, HEADS, SIZE)
+    context = attention._eager(equal, equal, torch.ones_like(equal), None, 0.25)
+    kept = context[..., 0] * 400 * 0.75  # numbers of probabilities that were not dropped
+    torch.testing.assert_close(kept, kept.round(), rtol=0, atol=1e-2)
+    assert kept.unique().numel() > 10
+    assert kept.mean() == pytest.approx(300, abs=2)
+
+
+def test_long_proteins_are_not_padded_to_others_of_similar_length() -> None:
+    layout = PackedLayout.from_lengths([300, 290, 300, 100, 90, 20])
+    assert sorted((group.proteins, group.longest) for group in layout._groups) == [
+        (1, 20),
+        (1, 290),
+        (2, 100),
+        (2, 300),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("short", "long", "longest"), [(0.7, 3.0, 0), (0.9, 0.9, 1024), (3.0, 1.2, 1024), (3.0, 1.6, 2176)]
+)
+def test_eager_attention_is_used_up_to_the_measured_length(
+    short: float, long: float, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_sdpa_over_eager", lambda dtype, proteins, length: short if length < 500 else long)
+    monkeypatch.setattr(low_precision, "is_fast", lambda device_type, dtype: True)
+    attention._measured_longest.cache_clear()
+    try:
+        assert attention.eager_longest(torch.bfloat16) == longest
+        calls: list[int] = []
+        monkeypatch.setattr(attention, "_eager", lambda query, *rest: calls.append(query.shape[1]) or query)
+        for length in (16, 1100):
+            inputs = torch.randn(3, 1, length, 1, 8).bfloat16()
+            AttentionCore(0.0)(*inputs, None, None)
+        assert calls == [length for length in (16, 1100) if length <= longest]
+    finally:
+        attention._measured_longest.cache_clear()
+
+
+def test_emulated_precisions_never_use_eager_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(low_precision, "is_fast", lambda device_type, dtype: False)
+    assert attention.eager_longest(torch.bfloat16) == 0
 
 
 @pytest.mark.gpu

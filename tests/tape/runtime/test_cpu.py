@@ -1,10 +1,54 @@
-"""The number of usable CPU cores."""
+"""The number of usable CPU cores, and reuse of freed memory."""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import resource
+import subprocess
+import sys
+
 import pytest
 
-from tape.runtime.cpu import usable_cores
+from tape.runtime import cpu
+from tape.runtime.cpu import reuse_freed_memory, usable_cores
+
+# Page faults of 20 allocations of 40 MB that are freed in turn; 10,000 pages each.
+_PAGE_FAULTS = """
+import resource, sys
+from tape.runtime.cpu import reuse_freed_memory
+if sys.argv[1] == "reuse":
+    reuse_freed_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+bytearray(40_000_000)
+before = faults()
+for _ in range(20):
+    b"x" * 40_000_000
+print(faults() - before)
+"""
+
+
+def _page_faults(mode: str, **variables: str) -> int:
+    environment = {name: value for name, value in os.environ.items() if name not in cpu._VARIABLES} | variables
+    command = [sys.executable, "-c", _PAGE_FAULTS, mode]
+    return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="only glibc has mallopt")
+def test_freed_memory_is_used_again() -> None:
+    huge_pages = resource.getpagesize() > 4096
+    assert _page_faults("default") > (300 if huge_pages else 5000)
+    assert _page_faults("reuse") < 300
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="only glibc has mallopt")
+def test_settings_of_the_allocator_in_the_environment_stay() -> None:
+    assert _page_faults("reuse", MALLOC_MMAP_THRESHOLD_="1000000") > 5000
+
+
+def test_other_allocators_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu.ctypes, "CDLL", lambda name: object())
+    reuse_freed_memory()
 
 
 def test_usable_cores_follow_the_cpu_affinity(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,81 @@
+"""Activation functions by their names in a configuration.
+
+On a CPU, torch's GELU in the tanh form takes up to three times as long as in the erf form, since it computes the tanh.
+Because tanh(z) = 2 sigmoid(2 z) - 1, it equals x sigmoid(2 z), whose exponential is faster. The forward pass also
+computes the derivative and keeps it instead of its input, so that the backward pass is a single product.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+# GELU(x) = x / 2 (1 + tanh z) with z = sqrt(2 / pi) (x + 0.044715 x^3) (Hendrycks and Gimpel 2016, section 2)
+_SCALE = 2 * math.sqrt(2 / math.pi)
+_CUBIC = 0.044715
+# The chain of elementwise operations runs over blocks of this many elements, whose intermediate values stay in cache.
+_BLOCK = 1 << 18
+
+
+class TanhGELU(nn.Module):
+    """GELU in the tanh form."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        if values.device.type != "cpu" or values.dtype == torch.float64 or torch.compiler.is_compiling():
+            return F.gelu(values, approximate="tanh")
+        output: Tensor = _TanhGELU.apply(values, torch.is_grad_enabled() and values.requires_grad)
+        return output
+
+
+class _TanhGELU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, needs_derivative: bool) -> Tensor:
+        values = values.contiguous()
+        output = torch.empty_like(values)
+        derivative = torch.empty_like(values) if needs_derivative else None
+        _compute(values.view(-1), output.view(-1), None if derivative is None else derivative.view(-1))
+        if derivative is not None:
+            ctx.save_for_backward(derivative)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (derivative,) = ctx.saved_tensors
+        return gradient * derivative, None
+
+
+def _compute(values: Tensor, output: Tensor, derivative: Tensor | None) -> None:
+    """Write GELU of ``values`` to ``output``, and its derivative; all one-dimensional."""
+    buffers = torch.empty(4, min(_BLOCK, values.numel()))
+    scale = torch.tensor(_SCALE)
+    for start in range(0, values.numel(), _BLOCK):
+        block = slice(start, min(start + _BLOCK, values.numel()))
+        x, square, y, sigmoid = buffers[:, : block.stop - block.start]
+        x.copy_(values[block])
+        torch.mul(x, x, out=square)
+        torch.add(scale, square, alpha=_SCALE * _CUBIC, out=y).mul_(x)  # 2 z
+        torch.sigmoid(y, out=sigmoid)
+        torch.mul(x, sigmoid, out=y)
+        output[block] = y
+        if derivative is not None:
+            # s + y (1 - s) d(2 z)/dx
+            torch.add(scale, square, alpha=3 * _SCALE * _CUBIC, out=square)
+            torch.addcmul(y, y, sigmoid, value=-1, out=y)
+            derivative[block] = torch.addcmul(sigmoid, y, square, out=y)
+
+
+def activation(name: str) -> nn.Module:
+    """The module for a configuration's ``hidden_act``."""
+    modules: dict[str, nn.Module] = {
+        "gelu": nn.GELU(),
+        "gelu_tanh": TanhGELU(),
+        "relu": nn.ReLU(),
+        "swish": nn.SiLU(),
+    }
+    return modules[name]

@@ -1,0 +1,62 @@
+"""Activation functions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tape.models import activations
+from tape.models.activations import TanhGELU, activation
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 4e-6), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("shape", [(1, 7, 64), (3,), (0, 4)])
+def test_tanh_gelu_and_its_gradient(
+    dtype: torch.dtype, tolerance: float, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activations, "_BLOCK", 50)  # several blocks, the last one smaller
+    generator = torch.Generator().manual_seed(0)
+    values, gradient = (4 * torch.randn(2, *shape, generator=generator)).to(dtype)
+    own, reference = values.clone().requires_grad_(), values.double().requires_grad_()
+    output, expected = TanhGELU()(own), F.gelu(reference, approximate="tanh")
+    output.backward(gradient)
+    expected.backward(gradient.double())
+    assert output.dtype == dtype
+    assert own.grad is not None
+    assert reference.grad is not None
+    torch.testing.assert_close(output.double(), expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(own.grad.double(), reference.grad, rtol=tolerance, atol=4 * tolerance)
+
+
+def test_tanh_gelu_of_extreme_values() -> None:
+    values = torch.tensor([-1e4, -20.0, 0.0, 20.0, 1e4], requires_grad=True)
+    output = TanhGELU()(values)
+    output.sum().backward()
+    assert output.tolist() == [0.0, 0.0, 0.0, 20.0, 1e4]
+    assert values.grad is not None
+    assert values.grad.tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
+
+
+def test_tanh_gelu_of_values_that_are_not_contiguous() -> None:
+    values = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).t()
+    torch.testing.assert_close(TanhGELU()(values), F.gelu(values, approximate="tanh"))
+
+
+def test_tanh_gelu_keeps_nothing_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    derivatives: list[object] = []
+    monkeypatch.setattr(activations, "_compute", lambda values, output, derivative: derivatives.append(derivative))
+    with torch.no_grad():
+        TanhGELU()(torch.ones(3, requires_grad=True))
+    TanhGELU()(torch.ones(3))
+    assert derivatives == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("gelu", F.gelu), ("gelu_tanh", nn.GELU("tanh")), ("relu", F.relu), ("swish", F.silu)],
+)
+def test_activations_by_name(name: str, expected: nn.Module) -> None:
+    values = torch.linspace(-3, 3, 13)
+    torch.testing.assert_close(activation(name)(values), expected(values))
