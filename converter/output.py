@@ -7,6 +7,7 @@ that a failed conversion leaves nothing at the output path.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from tape.io.writing import (
     check_replaceable,
     output_errors,
     remove_leftovers,
+    replace_directory,
     temporary_directory,
 )
 from tape.models.model_directory import BIN_NAME, PROVENANCE_NAME, SAFETENSORS_NAME, VOCABULARY_NAME
@@ -122,9 +124,36 @@ class Output:
                 yield folder
             return
         remove_leftovers(self.directory, _STAGING_NAME)
+        remove_leftovers(self.directory.parent, self.directory.name)
         with output_errors(self.directory), temporary_directory(self.directory, _STAGING_NAME) as folder:
             yield folder
-            self._move(folder)
+            if self.format != "tape" or not self._exchange_directory(folder):
+                self._move(folder)
+
+    def _exchange_directory(self, folder: Path) -> bool:
+        """Exchange the directory for one with the new files and links to its other files, in one step.
+
+        There is a complete model at any time then. False where it is not possible: the directory has subdirectories or
+        is the working directory of this process, or the file system has no hard links.
+        """
+        new = {file.name for file in folder.iterdir()}
+        others = [child for child in self.directory.iterdir() if child != folder]
+        if not all(child.is_file() for child in others):
+            return False
+        kept = [child for child in others if child.name not in new | {SAFETENSORS_NAME, BIN_NAME}]
+        try:
+            if self.directory.resolve() == Path.cwd():
+                return False
+            with temporary_directory(self.directory.parent, self.directory.name) as whole:
+                for file in (*kept, *folder.iterdir()):
+                    os.link(file, whole / file.name, follow_symlinks=False)
+                shutil.copymode(self.directory, whole)
+                replace_directory(whole, self.directory)
+        except OSError:
+            if not folder.exists():  # exchanged already
+                raise
+            return False
+        return True
 
     def _move(self, folder: Path) -> None:
         """Remove the old weights first and publish the new ones last: weights never meet another model's config.

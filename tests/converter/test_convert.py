@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import converter.mapping.transforms
+from converter import output
 from converter.convert import ConversionRequest, convert
 from converter.options import parse_dtype
 from converter.verify.certificate import ParityError
@@ -190,6 +193,48 @@ def test_earlier_conversion_is_replaced(tmp_path: Path, mega: Path) -> None:
         convert(ConversionRequest(mega, out, dtype=torch.float16), silent)
         state = load_state_dict(out)
         assert {value.dtype for value in state.values()} == {torch.float16}
+
+
+def test_a_weights_file_is_replaced_without_a_moment_without_weights(
+    tmp_path: Path, mega: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever a name changes, the directory has all files of the old or of the new model."""
+    out = tmp_path / "model" / "pytorch_model.bin"
+    convert(ConversionRequest(mega, out), silent)
+    (out.parent / "notes.txt").write_text("kept")
+    seen = []
+
+    def watched(call: Callable[..., object]) -> Callable[..., object]:
+        def wrapped(*arguments: Any, **options: Any) -> object:
+            result = call(*arguments, **options)
+            seen.append({value.dtype for value in load_state_dict(out.parent).values()})
+            return result
+
+        return wrapped
+
+    for module, name in (
+        (os, "replace"),
+        (os, "unlink"),
+        (os, "link"),
+        (Path, "unlink"),
+        (output, "replace_directory"),
+    ):
+        monkeypatch.setattr(module, name, watched(getattr(module, name)))
+    convert(ConversionRequest(mega, out, dtype=torch.float16), silent)
+    monkeypatch.undo()
+    assert seen[-1] == {torch.float16}
+    assert all(types in ({torch.float32}, {torch.float16}) for types in seen)
+    assert (out.parent / "notes.txt").read_text() == "kept"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_weights_file_is_replaced_where_directories_cannot_be_exchanged(tmp_path: Path, mega: Path) -> None:
+    out = tmp_path / "model" / "pytorch_model.bin"
+    convert(ConversionRequest(mega, out), silent)
+    (out.parent / "plots").mkdir()
+    convert(ConversionRequest(mega, out, dtype=torch.float16), silent)
+    assert {value.dtype for value in load_state_dict(out.parent).values()} == {torch.float16}
+    assert (out.parent / "plots").is_dir()
 
 
 @pytest.mark.parametrize(
