@@ -17,13 +17,8 @@ from tape.io.checksums import sha256_of
 
 from .collective_errors import run_on_all_ranks, run_on_main_rank
 from .format import METADATA_NAME, POINTER_NAME, find_checkpoint, read_metadata, verify_files
-from .other_formats import name_other_format
+from .other_formats import refuse_other_format
 from .retention import iteration_of_name
-
-_NOT_A_RUN = (
-    "--load takes the directory that an earlier run of pretrain_tape.py had as --save (iter_... directories and "
-    f"{POINTER_NAME})"
-)
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ def find_latest(directory: str | os.PathLike[str], group: ControlGroup) -> Lates
             another format.
     """
     root = Path(directory)
-    run_on_main_rank(group, lambda: _check_format(root), "cannot resume")
+    run_on_main_rank(group, lambda: refuse_other_format(root), "cannot resume")
     if (root / METADATA_NAME).is_file():
         _verify(root, group)
         return LatestCheckpoint(root)
@@ -115,14 +110,6 @@ def newest_iteration(directory: str | os.PathLike[str]) -> int | None:
     """The last iteration of which a directory holds a checkpoint, complete or not; None: there is none."""
     newest = next(_newest_first(Path(directory)), None)
     return None if newest is None else iteration_of_name(newest)
-
-
-def _check_format(root: Path) -> None:
-    if (other := name_other_format(root)) is not None:
-        raise CheckpointError(
-            f"{root}: {other}, which a pretraining run can't resume from. {_NOT_A_RUN}. For finetuning and evaluation, "
-            f"convert it: python converter/megatron-converter.py -src {root} -out MODEL_DIRECTORY"
-        )
 
 
 def _candidates(root: Path) -> tuple[list[str], str | None]:

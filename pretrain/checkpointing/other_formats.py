@@ -1,73 +1,44 @@
-"""Names the format of a model or checkpoint that is not a pretraining run's; by file names, nothing is loaded."""
+"""Refuses ``--load`` of a model or checkpoint that is not a pretraining run's, and names the way on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from tape.errors import CheckpointError
-from tape.io.json_files import read_json_object
+from tape.io.checkpoint_formats import CheckpointFormat, recognize_format
 
-from .format import METADATA_NAME
+from .format import METADATA_NAME, POINTER_NAME
 
-_CONFIG_NAME = "config.json"
-_SINGLE_FILES = {
-    ".pt": "a PyTorch file",
-    ".pth": "a PyTorch file",
-    ".ckpt": "a PyTorch file",
-    ".bin": "a PyTorch file (or a tokenized corpus)",
-    ".safetensors": "a safetensors file",
-}
-
-
-def name_other_format(path: Path) -> str | None:
-    """What ``path`` is, as words with an article, if it is a model or checkpoint of another format.
-
-    Args:
-        path: a file or directory; it may be missing.
-
-    Returns:
-        Such as ``a Megatron-LM checkpoint``; None for a directory of none of the known formats.
-    """
-    if path.is_file():
-        return _SINGLE_FILES.get(path.suffix, "a file, not a directory of checkpoints")
-    if not path.is_dir() or (path / METADATA_NAME).is_file():
-        return None
-    return next((name for name, matches in _DIRECTORIES if matches(path)), None)
-
-
-def _is_megatron_core(path: Path) -> bool:
-    return any((folder / "common.pt").is_file() for folder in _iterations(path))
-
-
-def _is_megatron(path: Path) -> bool:
-    return any(next(folder.glob("mp_rank_*"), None) is not None for folder in _iterations(path))
-
-
-def _iterations(path: Path) -> list[Path]:
-    return [path, path / "release", *path.glob("iter_*")]
-
-
-def _is_deepspeed(path: Path) -> bool:
-    return (path / "latest").is_file() and next(path.glob("global_step*"), None) is not None
-
-
-def _is_tape_run(path: Path) -> bool:
-    return (path / "args.json").is_file() and any((path / name).is_file() for name in ("latest.json", "best.json"))
-
-
-def _has_model_config(path: Path, huggingface: bool) -> bool:
-    try:
-        return ("model_type" in read_json_object(path / _CONFIG_NAME)) == huggingface
-    except CheckpointError:
-        return False
-
-
-_DIRECTORIES: tuple[tuple[str, Callable[[Path], bool]], ...] = (
-    ("a Megatron Core checkpoint", _is_megatron_core),
-    ("a DeepSpeed checkpoint", _is_deepspeed),
-    ("a Megatron-LM checkpoint", _is_megatron),
-    ("a run directory of tape-train", _is_tape_run),
-    ("a Hugging Face model directory", lambda path: _has_model_config(path, huggingface=True)),
-    ("a TAPE model directory", lambda path: _has_model_config(path, huggingface=False)),
+_EXPECTED = (
+    "--load takes the directory that an earlier run of pretrain_tape.py had as --save (iter_... directories and "
+    f"{POINTER_NAME})"
 )
+
+
+def refuse_other_format(path: Path) -> None:
+    """Refuse files, and directories of a known format other than pretraining's. Directories of no format pass.
+
+    Raises:
+        CheckpointError: names the format, and what reads it.
+    """
+    if (path / METADATA_NAME).is_file() and not (path / "common.pt").is_file():
+        return
+    found = recognize_format(path)
+    if found is not None:
+        raise CheckpointError(
+            f"{path}: {found.name}, which a pretraining run can't resume from. {_EXPECTED}. {_next_step(found, path)}"
+        )
+    if path.is_file():
+        raise CheckpointError(f"{path}: a file, not a directory of checkpoints. {_EXPECTED}")
+
+
+def _next_step(found: CheckpointFormat, path: Path) -> str:
+    """What can be done with it instead."""
+    if not found.is_model:
+        return "A corpus is given as --data-path, without the suffix"
+    if found.reader is not None:
+        return f"{found.reader}; to pretrain a new model, leave out --load"
+    convert = "convert it: python converter/megatron-converter.py -src {} -out MODEL_DIRECTORY"
+    if found.export is not None:
+        return f"For finetuning and evaluation, {found.export}"
+    return f"For finetuning and evaluation, {convert.format(path)}"

@@ -22,15 +22,15 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tape.errors import DataError, quoted
+from tape.io.checkpoint_formats import LAZY_INDEX_MAGIC, MMAP_INDEX_MAGIC
 from tape.io.checksums import HashingStream
 from tape.io.writing import output_errors, remove_leftovers, temporary_directory
 
-MMAP_MAGIC = b"MMIDIDX\x00\x00"
-LAZY_MAGIC = b"TNTIDX\x00\x00"
 LAYOUTS = ("mmap", "lazy", "cached")
 _VERSION = 1
 _MMAP_HEADER_BYTES = 34
 _LAZY_HEADER_BYTES = 56
+_FAIRSEQ_MMAP_HEADER_BYTES, _FAIRSEQ_LAZY_HEADER_BYTES = 26, 48
 _DTYPES: dict[int, type[np.integer[Any]]] = {
     1: np.uint8,
     2: np.int8,
@@ -150,14 +150,36 @@ def _read_index(path: Path) -> _Index:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as a corpus index ({error})") from error
     magic = content[:9].tobytes()
-    if magic == MMAP_MAGIC:
+    _refuse_fairseq(path, content)
+    if magic == MMAP_INDEX_MAGIC:
         index = _read_mmap_index(path, content)
-    elif magic[:8] == LAZY_MAGIC:
+    elif magic[:8] == LAZY_INDEX_MAGIC:
         index = _read_lazy_index(path, content)
     else:
         raise DataError(f"{path}: not a corpus index (it starts with neither MMIDIDX nor TNTIDX)")
     _check_index(path, index)
     return index
+
+
+def _refuse_fairseq(path: Path, content: np.ndarray) -> None:
+    """Refuse an index of fairseq, which has Megatron-LM's signatures, but neither documents nor their number.
+
+    Its size follows from its header, and no index with documents of as many sequences has that size.
+    """
+    header = content[:_LAZY_HEADER_BYTES].tobytes()
+    if header.startswith(MMAP_INDEX_MAGIC) and len(header) >= _FAIRSEQ_MMAP_HEADER_BYTES:
+        (sequences,) = struct.unpack_from("<Q", header, _FAIRSEQ_MMAP_HEADER_BYTES - 8)
+        expected = _FAIRSEQ_MMAP_HEADER_BYTES + 12 * sequences
+    elif header.startswith(LAZY_INDEX_MAGIC) and len(header) >= _FAIRSEQ_LAZY_HEADER_BYTES:
+        sequences, dimensions = struct.unpack_from("<QQ", header, _FAIRSEQ_LAZY_HEADER_BYTES - 16)
+        expected = _FAIRSEQ_LAZY_HEADER_BYTES + 8 * (2 * (sequences + 1) + dimensions)
+    else:
+        return
+    if len(content) == expected:
+        raise DataError(
+            f"{path}: an index of fairseq-preprocess, whose ids are those of its dict.txt; tokenize the sequences that"
+            " it was made from again: python pretrain/tools/preprocess_data.py --input FILE --output-prefix PREFIX"
+        )
 
 
 def _similar_prefixes(path: Path) -> str:
@@ -376,13 +398,13 @@ class IndexedDatasetWriter:
 
     def _write_mmap_index(self, stream: HashingStream) -> None:
         header = struct.pack("<QBQQ", _VERSION, _CODES[self.dtype], self.sequences, self.documents + 1)
-        stream.write(MMAP_MAGIC + header)
+        stream.write(MMAP_INDEX_MAGIC + header)
         self._copy("sizes", stream)
         self._write_starts(stream, self.dtype.itemsize)
         self._copy("documents", stream)
 
     def _write_lazy_index(self, stream: HashingStream) -> None:
-        stream.write(LAZY_MAGIC + struct.pack("<QQQ", _VERSION, _CODES[self.dtype], self.dtype.itemsize))
+        stream.write(LAZY_INDEX_MAGIC + struct.pack("<QQQ", _VERSION, _CODES[self.dtype], self.dtype.itemsize))
         stream.write(struct.pack("<QQQ", self.sequences, self.sequences, self.documents + 1))
         # Offsets into the list of dimensions: every item has exactly one.
         for first in range(0, self.sequences + 1, _COPY_SEQUENCES):

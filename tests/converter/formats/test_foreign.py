@@ -51,7 +51,7 @@ def saved(content: object) -> Callable[[Path], Path]:
     [
         (nemo, r"bert\.nemo: a NeMo archive"),
         (index, r"corpus\.idx: the index of a pretraining corpus"),
-        (deepspeed, r"global_step10: a DeepSpeed checkpoint, .*zero_to_fp32\.py"),
+        (deepspeed, r"a DeepSpeed checkpoint, .*zero_to_fp32\.py"),
         (megatron_core, "a distributed checkpoint of Megatron Core, .*--ckpt-convert-format torch"),
         (saved({"state_dict": {}, "pytorch-lightning_version": "2.0"}), r"m\.pt: a PyTorch Lightning checkpoint"),
         (saved({"model": {}, "optimizer_history": []}), r"m\.pt: a fairseq checkpoint"),

@@ -1,4 +1,4 @@
-"""--load of a model or checkpoint of another format is an error that names the format and the converter."""
+"""--load of a model or checkpoint of another format is an error that names the format and what reads it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from pathlib import Path
 import pytest
 
 from pretrain.checkpointing import find_latest
-from pretrain.checkpointing.other_formats import name_other_format
 from pretrain.parallel import ControlGroup
-from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError
-from tape.models.modeling_bert import ProteinBertModel
 
 
 def write(path: Path, content: str = "") -> None:
@@ -19,44 +16,52 @@ def write(path: Path, content: str = "") -> None:
     path.write_text(content)
 
 
+CONVERT = "convert it: python converter/megatron-converter.py -src .* -out MODEL_DIRECTORY"
+
+
 @pytest.mark.parametrize(
-    ("files", "name"),
+    ("files", "words"),
     [
-        ({"latest_checkpointed_iteration.txt": "5", "iter_0000005/mp_rank_00/model_optim_rng.pt": ""}, "Megatron-LM"),
-        ({"latest_checkpointed_iteration.txt": "release", "release/mp_rank_00/model_rng.pt": ""}, "Megatron-LM"),
-        ({"iter_0000005/common.pt": "", "iter_0000005/metadata.json": "{}"}, "Megatron Core"),
-        ({"latest": "global_step5", "global_step5/mp_rank_00_model_states.pt": ""}, "DeepSpeed"),
-        ({"config.json": '{"model_type": "megatron-bert"}', "model.safetensors": ""}, "Hugging Face"),
-        ({"config.json": '{"hidden_size": 8}', "pytorch_model.bin": ""}, "TAPE model"),
-        ({"args.json": "{}", "latest.json": "{}", "log": ""}, "run directory of tape-train"),
+        ({"iter_0000005/mp_rank_00/model_optim_rng.pt": ""}, f"a Megatron-LM checkpoint, .*{CONVERT}"),
+        ({"iter_0000005/common.pt": "", "iter_0000005/metadata.json": "{}"}, "Megatron Core, .*--ckpt-convert-save"),
+        ({"common.pt": "", "metadata.json": "{}"}, "Megatron Core, .*--ckpt-convert-save"),
+        ({"global_step5/mp_rank_00_model_states.pt": ""}, r"a DeepSpeed checkpoint, .*zero_to_fp32\.py"),
+        ({"config.json": '{"model_type": "bert"}'}, f"a Hugging Face model directory, .*{CONVERT}"),
+        ({"config.json": '{"hidden_size": 8}'}, "a TAPE model directory, .*tape-train finetunes it .*leave out --load"),
+        ({"args.json": "{}", "latest.json": "{}"}, "run directory of tape-train, .*--resume_from_checkpoint"),
     ],
 )
-def test_directories_are_named(tmp_path: Path, files: dict[str, str], name: str) -> None:
+def test_directories_are_named_with_what_reads_them(tmp_path: Path, files: dict[str, str], words: str) -> None:
     for file, content in files.items():
         write(tmp_path / file, content)
-    with pytest.raises(CheckpointError, match=f"{tmp_path}: an? {name}.*megatron-converter.py -src {tmp_path} -out"):
+    with pytest.raises(CheckpointError, match=f"{tmp_path}: .*{words}"):
         find_latest(tmp_path, ControlGroup())
 
 
 @pytest.mark.parametrize(
-    ("file", "name"),
-    [("m.pt", "a PyTorch file"), ("m.safetensors", "a safetensors file"), ("m.txt", "a file, not a directory")],
+    ("file", "content", "words"),
+    [
+        ("m.pt", "", f"a PyTorch file, .*{CONVERT}"),
+        ("m.nemo", "", "a NeMo archive, .*export a Megatron-LM checkpoint"),
+        ("corpus.idx", "MMIDIDX\0\0", "the index of a pretraining corpus .*--data-path"),
+        ("m.txt", "", "a file, not a directory of checkpoints"),
+    ],
 )
-def test_files_are_named(tmp_path: Path, file: str, name: str) -> None:
-    write(tmp_path / file)
-    with pytest.raises(CheckpointError, match=f"{file}: {name}"):
+def test_files_are_named_with_what_reads_them(tmp_path: Path, file: str, content: str, words: str) -> None:
+    write(tmp_path / file, content)
+    with pytest.raises(CheckpointError, match=f"{file}: {words}"):
         find_latest(tmp_path / file, ControlGroup())
 
 
-def test_a_model_directory_as_tape_writes_it(tmp_path: Path) -> None:
-    config = ProteinBertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
-    ProteinBertModel(config).save_pretrained(tmp_path)
-    assert name_other_format(tmp_path) == "a TAPE model directory"
+def test_no_conversion_is_advised_for_a_tape_model(tmp_path: Path) -> None:
+    write(tmp_path / "config.json", "{}")
+    with pytest.raises(CheckpointError) as caught:
+        find_latest(tmp_path, ControlGroup())
+    assert "megatron-converter" not in str(caught.value)
 
 
 @pytest.mark.parametrize("files", [(), ("metrics.jsonl", "arguments.json"), (".lock",)])
 def test_a_run_that_has_not_saved_yet_has_no_other_format(tmp_path: Path, files: tuple[str, ...]) -> None:
     for file in files:
         write(tmp_path / file, "{}")
-    assert name_other_format(tmp_path) is None
     assert find_latest(tmp_path, ControlGroup()).path is None

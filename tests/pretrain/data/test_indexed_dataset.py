@@ -43,6 +43,19 @@ def test_lazy_layout_equals_megatrons(tmp_path: Path) -> None:
     assert [sequence.tolist() for sequence in IndexedDataset(prefix)] == [[5, 6, 7], [8, 9]]
 
 
+MMAP_OF_FAIRSEQ = b"MMIDIDX\0\0" + struct.pack("<QBQ2i2q", 1, 4, 2, 36, 27, 0, 144)
+LAZY_OF_FAIRSEQ = b"TNTIDX\0\0" + struct.pack("<5Q3q3q2q", 1, 4, 4, 2, 2, 0, 1, 2, 0, 3, 5, 3, 2)
+
+
+@pytest.mark.parametrize("content", [MMAP_OF_FAIRSEQ, LAZY_OF_FAIRSEQ], ids=["mmap", "lazy"])
+def test_an_index_of_fairseq_is_named_with_the_next_step(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "train.idx").write_bytes(content)
+    with pytest.raises(
+        DataError, match=r"train\.idx: an index of fairseq-preprocess, .*dict\.txt; .*preprocess_data\.py"
+    ):
+        len(IndexedDataset(tmp_path / "train"))
+
+
 @pytest.mark.parametrize("code", [(1, "u1"), (2, "i1"), (3, "<i2"), (4, "<i4"), (5, "<i8"), (8, "<u2")])
 def test_every_integer_type_is_read(tmp_path: Path, code: tuple[int, str]) -> None:
     tokens = np.array([5, 6, 7, 8], dtype=code[1])
