@@ -17,7 +17,7 @@ from pretrain.checkpointing import (
 )
 from pretrain.config.arguments import PretrainConfig
 from pretrain.data.blending import describe
-from pretrain.data.samples import Samples
+from pretrain.data.samples import GlobalBatches, Samples, TrainingOrder
 from pretrain.data.splits import open_splits
 from pretrain.optim.optimizer import Optimizer
 from pretrain.optim.precision import LossScale
@@ -102,6 +102,13 @@ def build_logger(config: PretrainConfig, state: RunState, samples: Samples, cont
     info = RunInfo(context.dims.world_size, parameter_count(config.model), meter)
     iterations, due = config.training.train_iters, state.evaluation_due
     return MetricsLogger(config.logging, iterations, state.iteration, info, context.is_main, evaluation_due=due)
+
+
+def build_batches(config: PretrainConfig, state: RunState, samples: Samples, context: ParallelContext) -> GlobalBatches:
+    """The batches of the remaining iterations, with this rank's micro-batches."""
+    remaining = max(0, config.training.train_iters - state.iteration)
+    order = TrainingOrder(config.batch, state.consumed_samples, remaining, context.data_rank, context.dims.data)
+    return GlobalBatches(samples, order, config.data.workers, pin_memory=context.device.type == "cuda")
 
 
 def build_writer(

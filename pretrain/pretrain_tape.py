@@ -22,7 +22,6 @@ if __name__ == "__main__":  # importable from any directory without installation
 
 from pretrain import build, trace
 from pretrain.config.arguments import PretrainConfig, parse_arguments
-from pretrain.data.samples import GlobalBatches, TrainingOrder
 from pretrain.data.splits import open_splits
 from pretrain.data.verification import CorpusVerification
 from pretrain.monitor import LostRankError, watched
@@ -108,11 +107,9 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
 
         build.write_arguments(config, context)
         evaluations = open_evaluations(config.evaluation, splits, config.batch, config.data.workers, context)
-        remaining = max(0, iterations - state.iteration)
-        order = TrainingOrder(config.batch, state.consumed_samples, remaining, context.data_rank, context.dims.data)
-        batches = GlobalBatches(splits.train, order, config.data.workers, pin_memory=device.type == "cuda")
+        batches = build.build_batches(config, state, splits.train, context)
         stop = StopConditions(signals, writer, control_group, config.training.exit_minutes, began)
-        nonfinite = NonFiniteSteps(config.training.max_skipped_steps, order, splits.train, control_group)
+        nonfinite = NonFiniteSteps(config.training.max_skipped_steps, batches.order, splits.train, control_group)
         verified = splits.corpora if context.is_main else []
         with trace.span("verify the corpora", trace.SpanTimeout.BUSY):
             verification = stack.enter_context(CorpusVerification(verified, config.data.verify))

@@ -377,11 +377,11 @@ class GlobalBatches:
     """
 
     def __init__(self, dataset: Samples, order: TrainingOrder, workers: int = 0, pin_memory: bool = False) -> None:
-        self._order = order
+        self.order = order
         self._loader = MicroBatches(dataset, order, workers, pin_memory)
 
     def __iter__(self) -> Iterator[GlobalBatch]:
-        batch, micro_batches = self._order.batch, iter(self._loader)
-        for begin, rows in batch.steps(self._order.consumed, self._order.steps):
-            number = batch.micro_batches(self._order.ranks, begin)
+        batch, micro_batches = self.order.batch, iter(self._loader)
+        for begin, rows in batch.steps(self.order.consumed, self.order.steps):
+            number = batch.micro_batches(self.order.ranks, begin)
             yield GlobalBatch(rows, [next(micro_batches) for _ in range(number)])

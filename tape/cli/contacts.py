@@ -14,6 +14,8 @@ from .options import (
     Arguments,
     add_bootstrap,
     add_column_options,
+    add_model_directory,
+    add_run_name,
     bootstrap_of,
     create_base_parser,
     json_arguments,
@@ -72,7 +74,7 @@ def create_contacts_parser() -> argparse.ArgumentParser:
         description="Contacts from a pretrained model's attention maps by logistic regression (Rao et al. 2021).",
         parents=[create_base_parser()],
     )
-    parser.add_argument("from_pretrained", help="model directory")
+    add_model_directory(parser)
     parser.add_argument("--data_dir", default="./data", help="parent of the folder proteinnet (default %(default)s)")
     parser.add_argument("--fit_split", default="train", help="split to fit on (default %(default)s)")
     parser.add_argument("--fit_proteins", type=int, default=20, help="proteins to fit on (default %(default)s)")
@@ -84,8 +86,7 @@ def create_contacts_parser() -> argparse.ArgumentParser:
         help="weight of the logistic loss against the L1 penalty (default %(default)s)",
     )
     parser.add_argument("--split", default="test", help="split to evaluate (default %(default)s)")
-    parser.add_argument("--time_or_name", default="time", metavar="NAME", help="suffix of the result directory's name")
-    parser.add_argument("--exp_name", help="complete name of the result directory")
+    add_run_name(parser, "result directory")
     parser.add_argument("--overwrite", action="store_true", help="replace a result of the same name")
     add_bootstrap(parser)
     add_column_options(parser.add_argument_group("proteins"))

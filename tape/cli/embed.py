@@ -10,9 +10,11 @@ from tape.registry import registry
 
 from .options import (
     Arguments,
+    add_batch_size,
     add_column_options,
     add_format,
     add_forward_options,
+    add_model_directory,
     create_base_parser,
     inference_config,
     model_source,
@@ -59,8 +61,8 @@ def create_embed_parser() -> argparse.ArgumentParser:
         help=".npz (TAPE's layout; appended to a name without a suffix) or .h5 (pip install 'proteinlm[hdf5]'); the"
         " same command resumes an interrupted one",
     )
-    parser.add_argument("from_pretrained", help="model directory")
-    parser.add_argument("--batch_size", type=int, help="proteins per forward pass; does not change the results")
+    add_model_directory(parser)
+    add_batch_size(parser)
     parser.add_argument(
         "--full_sequence_embed", action="store_true", help="store the states of all tokens instead of two vectors"
     )

@@ -12,10 +12,12 @@ from tape.registry import registry
 
 from .options import (
     Arguments,
+    add_batch_size,
     add_bootstrap,
     add_column_options,
     add_format,
     add_forward_options,
+    add_model_directory,
     add_task,
     bootstrap_of,
     check_task,
@@ -63,8 +65,8 @@ def create_eval_parser() -> argparse.ArgumentParser:
     )
     add_task(parser)
     parser.set_defaults(output_dir=None)
-    parser.add_argument("from_pretrained", help="model directory, or a run directory (its best saved epoch)")
-    parser.add_argument("--batch_size", type=int, help="proteins per forward pass; does not change the results")
+    add_model_directory(parser, "model directory, or a run directory (its best saved epoch)")
+    add_batch_size(parser)
     parser.add_argument("--data_dir", default="./data", help="directory with one folder per task (default %(default)s)")
     parser.add_argument(
         "--metrics",

@@ -94,6 +94,27 @@ def add_task(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", choices=tasks, metavar="task", help=", ".join(tasks))
 
 
+def add_model_directory(parser: argparse.ArgumentParser, kinds: str = "model directory") -> None:
+    """Add the position ``from_pretrained``."""
+    parser.add_argument("from_pretrained", help=kinds)
+
+
+def add_batch_size(parser: argparse.ArgumentParser) -> None:
+    """Add the number of proteins per forward pass of a command that does not train."""
+    parser.add_argument("--batch_size", type=int, help="proteins per forward pass; does not change the results")
+
+
+def add_run_name(group: argparse._ActionsContainer, directory: str) -> None:
+    """Add the two options that name the directory of a run or a result."""
+    group.add_argument("--exp_name", help=f"complete name of the {directory}")
+    group.add_argument(
+        "--time_or_name",
+        default="time",
+        metavar="NAME",
+        help=f"suffix of the {directory} TASK_MODEL_NAME (default: time and a random number)",
+    )
+
+
 def add_forward_options(group: argparse._ArgumentGroup) -> None:
     """Add the limits of a forward pass."""
     group.add_argument(

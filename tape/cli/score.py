@@ -15,6 +15,7 @@ from .options import (
     Arguments,
     add_column_options,
     add_format,
+    add_model_directory,
     create_base_parser,
     inference_config,
     model_source,
@@ -74,7 +75,7 @@ def create_score_parser() -> argparse.ArgumentParser:
         help="table with a column mutations (or mutant), such as A123G:V7L, and a column protein if there are several",
     )
     parser.add_argument("out_file", help=".csv to write: the table with a column per method")
-    parser.add_argument("from_pretrained", help="model directory")
+    add_model_directory(parser)
     parser.add_argument(
         "--wild_type", required=True, metavar="FILE|SEQUENCE", help="FASTA or other sequence file, or the residues"
     )

@@ -32,6 +32,7 @@ from .options import (
     Options,
     add_column_options,
     add_forward_options,
+    add_run_name,
     add_task,
     check_task,
     create_base_parser,
@@ -232,13 +233,7 @@ def create_distributed_parser() -> argparse.ArgumentParser:
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
     group.add_argument("--data_dir", default="./data", help="directory with one folder per task (default %(default)s)")
-    group.add_argument("--exp_name", help="complete name of the run directory")
-    group.add_argument(
-        "--time_or_name",
-        default="time",
-        metavar="NAME",
-        help="suffix of the run directory TASK_MODEL_NAME (default: time and a random number)",
-    )
+    add_run_name(group, "run directory")
     group.add_argument(
         "--overwrite",
         action="store_true",
