@@ -118,6 +118,12 @@ def test_eager_attention_is_used_up_to_the_measured_length(
         attention._measured_longest.cache_clear()
 
 
+@pytest.mark.parametrize("inference", [torch.inference_mode, torch.no_grad])
+def test_implementations_can_be_measured_during_inference(inference: type[torch.no_grad]) -> None:
+    with inference():
+        assert attention._sdpa_over_eager(torch.float32, proteins=1, length=16) > 0
+
+
 def test_emulated_precisions_never_use_eager_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(low_precision, "is_fast", lambda device_type, dtype: False)
     assert attention.eager_longest(torch.bfloat16) == 0
