@@ -39,6 +39,7 @@ from tape.runtime.launch import Launch, read_launch
 from tape.runtime.launcher_monitor import end_with_launcher
 from tape.runtime.rendezvous import RendezvousError
 from tape.runtime.stop_signals import StopSignals
+from tape.runtime.worker_exit import WorkerExitError, explain_worker_exit
 
 # seconds in which the launcher ends the other ranks after rank 0 has exited; a busy machine takes long for that
 _WAIT_FOR_RANK_0 = 60.0
@@ -50,11 +51,12 @@ def main() -> None:
     try:
         config = parse_arguments(sys.argv[1:], launch.world_size)
         if config.dry_run is None:
-            run_pretraining(config, launch)
+            with explain_worker_exit():
+                run_pretraining(config, launch)
         elif launch.rank == 0:
             build.print_plan(config, config.dry_run)
-    except (LostRankError, RendezvousError):
-        raise  # the ranks have agreed on who reports it, or can't
+    except (LostRankError, RendezvousError, WorkerExitError):
+        raise  # the ranks have agreed on who reports it, or can't, or it is one rank's alone
     except (ProteinLMError, OSError) as error:
         if launch.rank == 0:
             raise

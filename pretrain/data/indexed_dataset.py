@@ -2,8 +2,10 @@
 
 The index has one of two layouts, both little endian and described in docs/data-formats.md: ``mmap`` (magic
 ``MMIDIDX``), which is the default and identical, byte for byte, to what Megatron-LM writes, and the older ``lazy`` or
-``cached`` (magic ``TNTIDX``). Files are memory-mapped, so that opening is instant, a corpus of any size needs no
-memory of its own, and worker processes share pages. Special tokens are not stored.
+``cached`` (magic ``TNTIDX``). The index is memory-mapped and tokens are read when they are needed, so that opening is
+instant, a corpus of any size needs no memory of its own, and worker processes share pages. Tokens are not mapped: a
+``.bin`` that is shortened under a run, or on a disk that fails, would end the process by SIGBUS instead of an error.
+Special tokens are not stored.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import os
 import shutil
 import struct
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -75,7 +78,7 @@ class _Index:
 
 
 class IndexedDataset:
-    """Reader of one corpus. ``dataset[i]`` is sequence i as a read-only view of the memory map.
+    """Reader of one corpus. ``dataset[i]`` is sequence i as a read-only array.
 
     The files are opened on first use, and opened again after unpickling in worker processes.
 
@@ -83,12 +86,13 @@ class IndexedDataset:
         prefix: path without ``.bin`` and ``.idx``.
 
     Raises:
-        DataError: on first use, if a file is missing, truncated or of another format, or if the two do not match.
+        DataError: on first use, if a file is missing, truncated or of another format, or if the two do not match;
+            later, if the tokens can't be read.
     """
 
     def __init__(self, prefix: str | os.PathLike[str]) -> None:
         self.prefix = os.fspath(prefix)
-        self._opened: tuple[_Index, np.ndarray] | None = None
+        self._opened: tuple[_Index, _TokenFile] | None = None
 
     def __getstate__(self) -> dict[str, str]:
         return {"prefix": self.prefix}
@@ -109,12 +113,12 @@ class IndexedDataset:
 
     def read(self, sequence: int, start: int = 0, length: int | None = None) -> np.ndarray:
         """Ids ``start`` to ``start + length`` of a sequence, by default all, in the dtype of the file."""
-        index, ids = self._open()
+        index, tokens = self._open()
         if not 0 <= sequence < len(index.sizes):
             raise IndexError(f"sequence {sequence} is out of range: {self.prefix} has {len(index.sizes)} sequences")
         first = int(index.starts[sequence]) * index.unit // index.dtype.itemsize
         stop = int(index.sizes[sequence]) if length is None else start + length
-        return ids[first + start : first + stop]
+        return tokens.read(first + start, first + stop)
 
     @property
     def sizes(self) -> np.ndarray:
@@ -135,11 +139,60 @@ class IndexedDataset:
         """Number of tokens of the corpus."""
         return len(self._open()[1])
 
-    def _open(self) -> tuple[_Index, np.ndarray]:
+    def _open(self) -> tuple[_Index, _TokenFile]:
         if self._opened is None:
             index = _read_index(index_path(self.prefix))
-            self._opened = index, _map_tokens(data_path(self.prefix), index)
+            self._opened = index, _TokenFile(data_path(self.prefix), index)
         return self._opened
+
+
+class _TokenFile:
+    """The ``.bin`` of a corpus, open for reading; processes that are forked share it.
+
+    Raises:
+        DataError: the file is missing or empty, or its size is not that of the index.
+    """
+
+    def __init__(self, path: Path, index: _Index) -> None:
+        self._path, self._dtype = path, index.dtype
+        self._bytes = int(index.starts[len(index.sizes) - 1]) * index.unit + int(index.sizes[-1]) * index.dtype.itemsize
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, self._descriptor)
+            actual = os.fstat(self._descriptor).st_size
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}") from error
+        if actual != self._bytes:
+            problem = "one of the two is truncated" if actual < self._bytes else "the two belong to different corpora"
+            raise DataError(f"{path}: it has {actual} bytes, its .idx requires {self._bytes}; {problem}")
+        if not self._bytes:
+            raise DataError(f"{path}: the corpus is empty, it has no tokens")
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+        return self._bytes // self._dtype.itemsize
+
+    def read(self, first: int, stop: int) -> np.ndarray:
+        """The tokens from ``first`` to ``stop``, at most to the end of the corpus.
+
+        Raises:
+            DataError: the file has been shortened since it was opened, or can't be read.
+        """
+        itemsize = self._dtype.itemsize
+        offset, needed = first * itemsize, max(0, min(stop, len(self)) - first) * itemsize
+        content = b""
+        while len(content) < needed:
+            try:
+                part = os.pread(self._descriptor, needed - len(content), offset + len(content))
+            except OSError as error:
+                raise DataError(f"{self._path}: can't be read ({error.strerror})") from error
+            if not part:
+                raise DataError(
+                    f"{self._path}: truncated after it was opened: it had {self._bytes} bytes and has"
+                    f" {os.fstat(self._descriptor).st_size} now; restore it, and don't change a corpus that is in use"
+                )
+            content = content + part if content else part
+        return np.frombuffer(content, dtype=self._dtype)
 
 
 def _read_index(path: Path) -> _Index:
@@ -263,20 +316,6 @@ def _check_index(path: Path, index: _Index) -> None:
     ends = index.starts[:sequences] * index.unit + index.sizes * np.int64(index.dtype.itemsize)
     if index.starts[0] != 0 or (index.starts[1:sequences] * index.unit != ends[:-1]).any():
         raise DataError(f"{path}: damaged: its sequences are not contiguous")
-
-
-def _map_tokens(path: Path, index: _Index) -> np.ndarray:
-    expected = int(index.starts[len(index.sizes) - 1]) * index.unit + int(index.sizes[-1]) * index.dtype.itemsize
-    try:
-        actual = path.stat().st_size
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from error
-    if actual != expected:
-        problem = "one of the two is truncated" if actual < expected else "the two belong to different corpora"
-        raise DataError(f"{path}: it has {actual} bytes, its .idx requires {expected}; {problem}")
-    if not expected:
-        raise DataError(f"{path}: the corpus is empty, it has no tokens")
-    return np.memmap(path, dtype=index.dtype, mode="r")
 
 
 class IndexedDatasetWriter:

@@ -262,6 +262,7 @@ class MetricsLogger:
         records = [values] if self._start_recorded else [self.run_info.to_dict(self._start), values]
         self._start_recorded = True
         with output_errors(Path(self._metrics.name)):
+            self._metrics = _reopened_if_removed(self._metrics)
             for record in records:
                 self._metrics.write(json.dumps({name: _jsonable(value) for name, value in record.items()}) + "\n")
             self._metrics.flush()
@@ -306,6 +307,22 @@ def _open_for_appending(path: Path, start: int, evaluation_due: bool) -> TextIO:
             os.replace(path, _unused_name(path))
         else:
             _remove_records_after(path, start, evaluation_due)
+    return path.open("a", encoding="utf-8")
+
+
+def _reopened_if_removed(metrics: TextIO) -> TextIO:
+    """The open file, or a new one of the same name if that no longer leads to it.
+
+    Somebody who removes ``--save`` under a run loses its records so far, but not those that follow: the checkpoints
+    that follow are complete, too.
+    """
+    path = Path(metrics.name)
+    with suppress(FileNotFoundError):
+        if os.path.samestat(path.stat(), os.fstat(metrics.fileno())):
+            return metrics
+    logger.warning("%s: removed or replaced during the run; the records before this are not in it", path)
+    metrics.close()
+    path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("a", encoding="utf-8")
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .worker_exit import explain_worker_exit
+
 if TYPE_CHECKING:
     from .distributed import DistributedContext
 
@@ -38,10 +40,11 @@ def process_context(config: ProcessConfig) -> Iterator[DistributedContext]:
 
     Raises:
         ConfigError: see :func:`tape.runtime.distributed.distributed_context`.
+        WorkerExitError: a worker process of a data loader ended inside the block.
     """
     from .distributed import distributed_context  # imports torch, which parsing options does not need
 
-    with distributed_context(config.no_cuda, config.local_rank) as context:
+    with distributed_context(config.no_cuda, config.local_rank) as context, explain_worker_exit():
         with log_to_terminal(config.log_level if context.is_main else logging.WARNING):
             yield context
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import struct
 from pathlib import Path
@@ -90,6 +91,16 @@ def test_error_names_the_truncated_file(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(path.read_bytes()[:-2])
     with pytest.raises(DataError, match=rf"x{suffix}: .*(truncated|bytes)"):
         IndexedDataset(prefix)[0]
+
+
+def test_a_file_that_is_shortened_while_it_is_open_is_an_error(tmp_path: Path) -> None:  # of a map: SIGBUS
+    prefix = write(tmp_path / "x", [[5, 6], [7, 8]])
+    dataset = IndexedDataset(prefix)
+    assert dataset[1].tolist() == [7, 8]
+    os.truncate(tmp_path / "x.bin", 5)
+    assert dataset[0].tolist() == [5, 6]
+    with pytest.raises(DataError, match=r"x\.bin: truncated after it was opened: it had 8 bytes and has 5 now"):
+        _ = dataset[1]
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".idx"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,18 @@ def test_damaged_records_do_not_prevent_a_resume(tmp_path: Path, line: bytes, ca
     run(tmp_path, range(3, 6), start=2)
     assert [line["iteration"] for line in lines(tmp_path) if line["kind"] == "train"] == [1, 2, 3, 4, 5]
     assert "metrics.jsonl: damaged records are removed (line 2)" in caplog.text
+
+
+def test_records_after_a_removal_of_the_directory_are_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    directory = tmp_path / "save"
+    logger = MetricsLogger(LoggingConfig(9, str(directory)), 3, 0, RUN_INFO, True, io.StringIO())
+    logger.log_step(record(1))
+    shutil.rmtree(directory)
+    logger.log_step(record(2))
+    logger.log_step(record(3))
+    logger.close()
+    assert [line["iteration"] for line in lines(directory)] == [2, 3]
+    assert caplog.text.count("metrics.jsonl: removed or replaced during the run") == 1
 
 
 def test_a_new_run_keeps_the_records_of_an_earlier_run_in_another_file(tmp_path: Path) -> None:
