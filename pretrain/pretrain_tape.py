@@ -33,7 +33,7 @@ from pretrain.train.nonfinite import NonFiniteSteps
 from pretrain.train.stop_conditions import StopConditions
 from pretrain.train.trainer import RunServices
 from tape.errors import ProteinLMError, run_cli
-from tape.runtime.cpu import reuse_freed_memory
+from tape.runtime.cpu import configure_cpu
 from tape.runtime.distributed import choose_device
 from tape.runtime.launch import Launch, read_launch
 from tape.runtime.launcher_monitor import end_with_launcher
@@ -78,7 +78,7 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
     began, timeout, iterations = time.monotonic(), config.parallel.timeout, config.training.train_iters
     device = choose_device(launch.local_rank)
     if device.type == "cpu":
-        reuse_freed_memory()
+        configure_cpu()
     backend, backend_notice = choose_backend(config.parallel.backend, device)
     with ExitStack() as stack:
         stack.enter_context(end_with_launcher(os.environ))

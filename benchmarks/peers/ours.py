@@ -14,7 +14,7 @@ from pretrain.data.samples import join_rows
 from pretrain.parallel import choose_backend, open_parallel_context
 from pretrain.planning.flops import flops_per_token, measured_peak
 from pretrain.planning.memory_estimate import parameter_count
-from tape.runtime.cpu import reuse_freed_memory
+from tape.runtime.cpu import configure_cpu
 from tape.runtime.distributed import choose_device
 from tape.runtime.launch import Launch
 from tape.version import __version__
@@ -50,7 +50,7 @@ def pretraining_config(setup: Message) -> PretrainConfig:
 def open_pretraining(setup: Message) -> tuple[Message, Answer]:
     config, device = pretraining_config(setup), choose_device(0)
     if device.type == "cpu":
-        reuse_freed_memory()  # as pretrain_tape.py does
+        configure_cpu()  # as pretrain_tape.py does
     stack = ExitStack()  # a single process has no process groups to destroy
     backend, _ = choose_backend(None, device)
     context = stack.enter_context(

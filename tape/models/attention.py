@@ -12,10 +12,8 @@ fused kernel needs less memory for long proteins, and two to five times as long 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -26,18 +24,19 @@ from tape.errors import ConfigError
 
 from . import flash_attention, low_precision
 from .activation_checkpointing import checkpointed
+from .dropout import dropout as drop
 
 # The time of attention grows with the square of the padded length. A group ends where its shortest protein would be
 # padded by more than this factor: smaller groups waste less arithmetic, but need more kernel launches. For proteins of
 # more tokens than the second number, the launches don't matter: they are grouped with proteins of equal length only.
 _GROUP_LENGTH_RATIO = 1.25
 _GROUP_LONGEST = 256
-# Eager attention is used up to one of these lengths. It keeps S probabilities per head and token, which at the first
-# length take as much memory as the other activations of a block with heads of size 64.
-_EAGER_LONGEST = (1024, 2176)
-# A processor's choice is stable as long as no measured ratio is near this one, so that it is the same after a resume.
-# At the first length the ratio (fused / eager) was 1.0 to 5 on the processors measured, at the second 1.0 to 1.8.
-_MARGIN, _TRIES = 1.3, 3
+# Eager attention keeps S probabilities per head and token. At this length they take as much memory as the other
+# activations of a block with heads of size 64. Up to it, eager attention was 0.95 to 5 times as fast as the fused
+# kernel on each processor and in each precision measured (docs/benchmarks.md). It is not measured at the start of a
+# run, since the run's last digits would then depend on the load of the machine at that moment.
+_EAGER_LONGEST = 1024
+_EAGER_SCORES = 1 << 25  # in inference, at most so many scores are computed at a time
 
 
 @dataclass(frozen=True)
@@ -207,47 +206,28 @@ class AttentionCore(nn.Module):
 
 
 def _padded(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, dropout: float) -> Tensor:
-    if query.device.type == "cpu" and query.shape[1] <= eager_longest(query.dtype):
+    # With dropout, torch has no fused kernel on a CPU and keeps the probabilities at any length.
+    is_eager = query.shape[1] <= _EAGER_LONGEST or dropout > 0
+    if is_eager and query.device.type == "cpu" and _is_native(query.dtype):
         return _eager(query, key, value, key_mask, dropout)
     return _sdpa(query, key, value, key_mask, dropout)
 
 
-def eager_longest(dtype: torch.dtype) -> int:
-    """Number of tokens up to which attention on this CPU uses the eager implementation; chosen by measurement."""
-    # Products that are emulated in fp32 (low_precision) must not be computed in their format, as eager attention does.
-    is_native = dtype.itemsize >= torch.float32.itemsize or low_precision.is_fast("cpu", dtype)
-    return _measured_longest(dtype) if is_native else 0
-
-
-@lru_cache
-def _measured_longest(dtype: torch.dtype) -> int:
-    short, long = _EAGER_LONGEST
-    if _sdpa_over_eager(dtype, proteins=4, length=272) < 1 / _MARGIN:
-        return 0
-    return long if _sdpa_over_eager(dtype, proteins=1, length=short) > _MARGIN else short
-
-
-def _sdpa_over_eager(dtype: torch.dtype, proteins: int, length: int) -> float:
-    """Time of fused attention over that of eager attention, both passes, for 4 heads of size 64."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.inference_mode(False), torch.enable_grad():  # also at the first use, if that is inference
-        inputs = torch.randn((3, proteins, length, 4, 64), generator=generator).to(dtype)
-        return _seconds(_sdpa, *inputs) / _seconds(_eager, *inputs)
-
-
-def _seconds(attention: Callable[..., Tensor], *arguments: Tensor) -> float:
-    """Shortest of several measured times of a forward and backward pass."""
-    inputs = [tensor.detach().requires_grad_() for tensor in arguments]
-    times = []
-    for _ in range(_TRIES):
-        start = time.perf_counter()
-        attention(*inputs, None, 0.0).sum().backward()
-        times.append(time.perf_counter() - start)
-    return min(times)
+def _is_native(dtype: torch.dtype) -> bool:
+    """Whether this CPU multiplies matrices in a format, or else low_precision emulates fused attention in it."""
+    return dtype.itemsize >= torch.float32.itemsize or low_precision.is_fast("cpu", dtype)
 
 
 def _eager(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, dropout: float) -> Tensor:
     proteins, length, heads, size = query.shape
+    part = max(1, _EAGER_SCORES // (heads * length**2))
+    if part < proteins and not torch.is_grad_enabled():
+        contexts = []
+        for first in range(0, proteins, part):
+            some = slice(first, first + part)
+            mask = None if key_mask is None else key_mask[some]
+            contexts.append(_eager(query[some], key[some], value[some], mask, dropout))
+        return torch.cat(contexts)
     q, k, v = (tensor.transpose(1, 2).reshape(-1, length, size) for tensor in (query, key, value))
     nothing = query.new_empty(()).expand(proteins * heads, length, length)
     scores = torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=size**-0.5)
@@ -258,7 +238,7 @@ def _eager(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, d
         scores.view(proteins, heads, length, length).add_(ignored[:, None, None, :])
     probabilities = scores.softmax(-1)
     if dropout:
-        probabilities = F.dropout(probabilities, dropout)
+        probabilities = drop(probabilities, dropout)
     context = torch.bmm(probabilities, v)
     return context.view(proteins, heads, length, size).transpose(1, 2)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .activations import activation
+from .dropout import Dropout
 from .input_checks import check_targets
 
 IGNORED = -100  # TAPE's and PyTorch's default
@@ -97,7 +98,7 @@ class SimpleMLP(nn.Module):
     def __init__(self, in_dim: int, hid_dim: int, out_dim: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.main = nn.Sequential(
-            WeightNormLinear(in_dim, hid_dim), nn.ReLU(), nn.Dropout(dropout), WeightNormLinear(hid_dim, out_dim)
+            WeightNormLinear(in_dim, hid_dim), nn.ReLU(), Dropout(dropout), WeightNormLinear(hid_dim, out_dim)
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -116,7 +117,7 @@ class SimpleConv(nn.Module):
             MaskedBatchNorm(in_dim),
             WeightNormConv1d(in_dim, hid_dim, 5),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             WeightNormConv1d(hid_dim, out_dim, 3),
         )
 

@@ -32,10 +32,12 @@ from . import task_models
 from .activation_checkpointing import checkpointed
 from .activations import activation
 from .attention import AttentionCore, PackedLayout
+from .dropout import Dropout
 from .input_checks import check_inputs
 from .model_directory import StateDict
 from .modeling_utils import MLMHead, ProteinModel, normal_initialization, tie
 from .neighbor_attention import neighbor_start
+from .unpadding import Unpadding
 
 # Names of the parts of a block in tape-proteins 0.5 -> our names.
 _POST_NAMES = (
@@ -59,7 +61,7 @@ class ProteinBertEmbeddings(nn.Module):
             self.LayerNorm: nn.Module = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         else:
             self.LayerNorm = nn.Identity()
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.max_positions = config.max_position_embeddings
 
     def forward(self, input_ids: Tensor, position_ids: Tensor | None, packing: PackedLayout | None) -> Tensor:
@@ -164,7 +166,7 @@ class ProteinBertLayer(nn.Module):
         self.mlp = ProteinBertFFN(config)
         if self.is_post:
             self.output_ln = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(
         self,
@@ -324,8 +326,16 @@ class ProteinBertModel(ProteinBertAbstractModel):
         key_mask = None if input_mask is None else input_mask != 0
         states: list[Tensor] | None = [] if self.config.output_hidden_states else None
         maps: list[Tensor] | None = [] if self.config.output_attentions else None
-        hidden = self.embeddings(input_ids, position_ids, packing)
-        output = self.encoder(hidden, key_mask, packing, states, maps)
+        unpadding = None
+        if key_mask is not None and position_ids is None and maps is None:
+            unpadding = Unpadding.of(key_mask)
+        if unpadding is not None:
+            hidden = self.embeddings(unpadding.unpad(input_ids), None, unpadding.layout)
+            output = unpadding.pad(self.encoder(hidden, None, unpadding.layout, states))
+            states = None if states is None else [unpadding.pad(state) for state in states]
+        else:
+            hidden = self.embeddings(input_ids, position_ids, packing)
+            output = self.encoder(hidden, key_mask, packing, states, maps)
         pooled = output[:, 0] if packing is None else output[0, packing.cumulative[:-1].long()]
         outputs: tuple[Any, ...] = (output, self.pooler(pooled))
         if states is not None:

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from tape.configs import ProteinLSTMConfig
 
 from . import task_models
+from .dropout import Dropout
 from .heads import masked_cross_entropy
 from .input_checks import check_inputs
 from .modeling_utils import ProteinModel, normal_initialization
@@ -26,7 +27,7 @@ class ProteinLSTMLayer(nn.Module):
 
     def __init__(self, input_size: int, hidden_size: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.lstm = nn.LSTM(input_size, hidden_size, batch_first=True)
 
     def forward(self, inputs: PackedSequence) -> tuple[PackedSequence, Tensor]:

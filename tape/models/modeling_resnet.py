@@ -16,6 +16,7 @@ from tape.configs import ProteinResNetConfig
 
 from . import task_models
 from .activations import activation
+from .dropout import Dropout
 from .input_checks import check_inputs
 from .modeling_utils import MLMHead, ProteinModel, normal_initialization, tie
 
@@ -62,7 +63,7 @@ class ProteinResNetEmbeddings(nn.Module):
         even = torch.arange(0.0, config.hidden_size, 2.0)
         self.register_buffer("inverse_frequency", 1 / (10000 ** (even / config.hidden_size)))
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, real: Tensor) -> Tensor:
         """(B, S) ids and (B, S) bool, True at real tokens -> (B, S, H)."""

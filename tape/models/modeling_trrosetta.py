@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from tape.configs import TRRosettaConfig
 
+from .dropout import Dropout
 from .modeling_utils import ProteinModel
 
 SYMBOLS = 21  # 20 amino acids and the gap
@@ -124,7 +125,7 @@ class DilatedResidualBlock(nn.Module):
         padding = (kernel_size - 1) * dilation // 2
         self.conv1 = nn.Conv2d(num_features, num_features, kernel_size, padding=padding, dilation=dilation)
         self.norm1 = PairInstanceNorm(num_features)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv2 = nn.Conv2d(num_features, num_features, kernel_size, padding=padding, dilation=dilation)
         self.norm2 = PairInstanceNorm(num_features)
 
@@ -156,7 +157,7 @@ class TRRosettaPredictor(TRRosettaAbstractModel):
     def __init__(self, config: TRRosettaConfig) -> None:
         super().__init__(config)
         width = config.num_features
-        stem = [nn.Conv2d(_FEATURES, width, 1), PairInstanceNorm(width), nn.ELU(), nn.Dropout(config.dropout)]
+        stem = [nn.Conv2d(_FEATURES, width, 1), PairInstanceNorm(width), nn.ELU(), Dropout(config.dropout)]
         dilations = [2 ** (index % (_LARGEST_DILATION.bit_length())) for index in range(config.num_layers)]
         blocks = [DilatedResidualBlock(width, config.kernel_size, dilation, config.dropout) for dilation in dilations]
         self.resnet = nn.Sequential(*stem, *blocks)

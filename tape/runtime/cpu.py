@@ -1,4 +1,4 @@
-"""The CPU: number of cores that this process may use, and reuse of its memory."""
+"""The CPU: number of cores that this process may use, and settings of its allocator and matrix library."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import os
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 _NEVER = 2**31 - 1
+# oneDNN compiles a kernel for each shape (about 1 ms) and keeps 1024 of them, but the lengths of proteins make more.
+_KERNELS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 
 def usable_cores() -> int:
@@ -16,7 +18,13 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def reuse_freed_memory() -> None:
+def configure_cpu() -> None:
+    """Settings of this process for computing on a CPU, before it computes; those of the environment have priority."""
+    os.environ.setdefault(*_KERNELS)
+    _reuse_freed_memory()
+
+
+def _reuse_freed_memory() -> None:
     """Make this process reuse freed memory instead of returning it to the system, with glibc.
 
     glibc maps large blocks anew for every allocation, and the system then zeroes each page at its first use. In a

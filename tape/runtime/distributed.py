@@ -25,7 +25,7 @@ from torch import nn
 
 from tape.errors import ConfigError, ProteinLMError
 
-from .cpu import reuse_freed_memory
+from .cpu import configure_cpu
 from .launch import Launch, independent_processes, read_torchrun
 from .launcher_monitor import end_with_launcher
 from .rendezvous import (
@@ -98,7 +98,7 @@ def distributed_context(no_cuda: bool = False, local_rank: int = -1) -> Iterator
     launch = read_torchrun(os.environ, default_local_rank=max(local_rank, 0))
     device = choose_device(launch.local_rank, no_cuda)
     if device.type == "cpu":
-        reuse_freed_memory()
+        configure_cpu()
     if launch.world_size == 1:
         others = independent_processes(os.environ)
         if others > 1:

@@ -77,6 +77,22 @@ def test_eager_attention_without_any_real_token_is_finite(dtype: torch.dtype) ->
     assert attention._eager(*inputs, torch.zeros(1, 5, dtype=torch.bool), 0.0).isfinite().all()
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_eager_attention_computes_few_scores_at_a_time_in_inference(
+    masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = torch.randn(3, 5, 7, HEADS, SIZE, generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(7) < torch.tensor([7, 2, 3, 7, 5])[:, None] if masked else None
+    expected = attention._eager(*inputs, mask, 0.0)
+    scores: list[int] = []
+    softmax = Tensor.softmax
+    monkeypatch.setattr(Tensor, "softmax", lambda tensor, dim: scores.append(tensor.numel()) or softmax(tensor, dim))
+    monkeypatch.setattr(attention, "_EAGER_SCORES", 2 * HEADS * 7 * 7)
+    with torch.no_grad():
+        torch.testing.assert_close(attention._eager(*inputs, mask, 0.0), expected)
+    assert scores == [2 * HEADS * 49, 2 * HEADS * 49, HEADS * 49]
+
+
 def test_eager_attention_drops_probabilities_and_rescales_the_others() -> None:
     torch.manual_seed(0)
     equal = torch.zeros(1, 400, HEADS, SIZE)
@@ -97,36 +113,18 @@ def test_long_proteins_are_not_padded_to_others_of_similar_length() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("short", "long", "longest"), [(0.7, 3.0, 0), (0.9, 0.9, 1024), (3.0, 1.2, 1024), (3.0, 1.6, 2176)]
-)
-def test_eager_attention_is_used_up_to_the_measured_length(
-    short: float, long: float, longest: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_native", [True, False])
+@pytest.mark.parametrize(("dropout", "eager"), [(0.0, [16]), (0.1, [16, 1100])])
+def test_implementation_by_length_and_dropout(
+    is_native: bool, dropout: float, eager: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "_sdpa_over_eager", lambda dtype, proteins, length: short if length < 500 else long)
-    monkeypatch.setattr(low_precision, "is_fast", lambda device_type, dtype: True)
-    attention._measured_longest.cache_clear()
-    try:
-        assert attention.eager_longest(torch.bfloat16) == longest
-        calls: list[int] = []
-        monkeypatch.setattr(attention, "_eager", lambda query, *rest: calls.append(query.shape[1]) or query)
-        for length in (16, 1100):
-            inputs = torch.randn(3, 1, length, 1, 8).bfloat16()
-            AttentionCore(0.0)(*inputs, None, None)
-        assert calls == [length for length in (16, 1100) if length <= longest]
-    finally:
-        attention._measured_longest.cache_clear()
-
-
-@pytest.mark.parametrize("inference", [torch.inference_mode, torch.no_grad])
-def test_implementations_can_be_measured_during_inference(inference: type[torch.no_grad]) -> None:
-    with inference():
-        assert attention._sdpa_over_eager(torch.float32, proteins=1, length=16) > 0
-
-
-def test_emulated_precisions_never_use_eager_attention(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(low_precision, "is_fast", lambda device_type, dtype: False)
-    assert attention.eager_longest(torch.bfloat16) == 0
+    """Emulated precisions always use the fused kernel, which low_precision replaces."""
+    lengths: list[int] = []
+    monkeypatch.setattr(attention, "_eager", lambda query, *rest: lengths.append(query.shape[1]) or query)
+    monkeypatch.setattr(low_precision, "is_fast", lambda device_type, dtype: is_native)
+    for length in (16, 1100):
+        AttentionCore(dropout)(*torch.randn(3, 1, length, 1, 8).bfloat16(), None, None)
+    assert lengths == (eager if is_native else [])
 
 
 @pytest.mark.gpu

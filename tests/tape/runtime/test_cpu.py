@@ -11,14 +11,14 @@ import sys
 import pytest
 
 from tape.runtime import cpu
-from tape.runtime.cpu import reuse_freed_memory, usable_cores
+from tape.runtime.cpu import configure_cpu, usable_cores
 
 # Page faults of 20 allocations of 40 MB that are freed in turn; 10,000 pages each.
 _PAGE_FAULTS = """
 import resource, sys
-from tape.runtime.cpu import reuse_freed_memory
+from tape.runtime.cpu import configure_cpu
 if sys.argv[1] == "reuse":
-    reuse_freed_memory()
+    configure_cpu()
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 bytearray(40_000_000)
 before = faults()
@@ -47,8 +47,22 @@ def test_settings_of_the_allocator_in_the_environment_stay() -> None:
 
 
 def test_other_allocators_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_KERNELS", ("HOME", ""))
     monkeypatch.setattr(cpu.ctypes, "CDLL", lambda name: object())
-    reuse_freed_memory()
+    configure_cpu()
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "8192"), ("10", "10")])
+def test_capacity_of_the_kernel_cache(given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setattr(cpu, "_reuse_freed_memory", lambda: None)
+    monkeypatch.setenv(name, "")  # restored after the test
+    if given is None:
+        monkeypatch.delenv(name)
+    else:
+        monkeypatch.setenv(name, given)
+    configure_cpu()
+    assert os.environ[name] == expected
 
 
 def test_usable_cores_follow_the_cpu_affinity(monkeypatch: pytest.MonkeyPatch) -> None:

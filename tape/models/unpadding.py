@@ -1,0 +1,51 @@
+"""Padded batches without computation on padding: the encoder receives one packed row of the real tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .attention import PackedLayout
+
+
+@dataclass(frozen=True)
+class Unpadding:
+    """The real tokens of a padded batch of B proteins with S slots each, T of them in total.
+
+    Attributes:
+        shape: (B, S).
+        layout: layout of the packed row of the real tokens.
+    """
+
+    shape: torch.Size
+    layout: PackedLayout
+    _real: Tensor  # (T,) int64, index of each real token among the B S slots
+
+    @classmethod
+    def of(cls, mask: Tensor) -> Unpadding | None:
+        """The unpadding of a batch; None where the padded batch is computed as it is.
+
+        That is the case without padding, if padding is not at the end of each protein, if a protein has no token, and
+        on accelerators, where the lengths would have to be copied from the device before anything is computed.
+
+        Args:
+            mask: (B, S) bool, True at real tokens.
+        """
+        if mask.device.type != "cpu" or torch.compiler.is_compiling() or not mask.numel():
+            return None
+        lengths = mask.sum(1)
+        is_at_end = torch.equal(mask, torch.arange(mask.shape[1]) < lengths[:, None])
+        if not is_at_end or int(lengths.min()) in (0, mask.shape[1]):
+            return None
+        return cls(mask.shape, PackedLayout.from_lengths(lengths.tolist()), mask.flatten().nonzero().squeeze(1))
+
+    def unpad(self, values: Tensor) -> Tensor:
+        """(B, S, ...) -> (1, T, ...)."""
+        return values.flatten(0, 1).index_select(0, self._real).unsqueeze(0)
+
+    def pad(self, tokens: Tensor) -> Tensor:
+        """(1, T, ...) -> (B, S, ...), 0 at padding."""
+        slots = tokens.new_zeros(self.shape.numel(), *tokens.shape[2:])
+        return slots.index_copy(0, self._real, tokens[0]).unflatten(0, self.shape)
