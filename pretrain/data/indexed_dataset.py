@@ -377,7 +377,7 @@ class IndexedDatasetWriter:
             raise ValueError(f"sizes sum to {np.sum(sizes)}, not {len(ids)}, or documents not to {len(sizes)}")
         ends = self.sequences + np.cumsum(documents, dtype="<i8")
         with output_errors(data_path(self.prefix)):
-            self._hashed_ids.write(np.asarray(ids, dtype=self.dtype).tobytes())
+            self._hashed_ids.write(np.ascontiguousarray(ids, dtype=self.dtype).data)
             self._sizes.write(np.asarray(sizes, dtype="<i4").tobytes())
             self._boundaries.write(ends.tobytes())
         self.sequences += len(sizes)

@@ -14,7 +14,7 @@ from functools import cache, partial
 import numpy as np
 
 from tape.errors import ConfigError, DataError
-from tape.io.records import Record
+from tape.io.records import LINE_ENDS, Record, ResidueBlock
 from tape.tokenizers import IUPAC_VOCAB, TAPETokenizer, normalize_sequence
 
 from .deduplication import DigestSet, protein_digest
@@ -109,12 +109,12 @@ class TokenizedBatch:
 
 
 def tokenize_batches(
-    batches: Iterable[list[Record]], workers: int, filters: Filters
+    batches: Iterable[list[Record] | ResidueBlock], workers: int, filters: Filters
 ) -> Generator[TokenizedBatch, None, None]:
     """Tokenize batches, in order; memory is bounded, because only a few batches per worker are in flight.
 
     Args:
-        batches: batches of records.
+        batches: batches of records, or blocks of a FASTA file.
         workers: number of processes; 1: this process.
         filters: rules that omit records.
 
@@ -122,11 +122,39 @@ def tokenize_batches(
         DataError: if a record is empty and that is not allowed; the message names file and record.
         WorkerExitedError: if a worker process exits before its work is done.
     """
-    tokenize = partial(tokenize_batch, filters=filters)
+    tokenize = partial(_tokenize, filters=filters)
     if workers == 1:
         yield from map(tokenize, batches)
         return
     yield from map_in_processes(tokenize, batches, workers)
+
+
+def _tokenize(batch: list[Record] | ResidueBlock, filters: Filters) -> TokenizedBatch:
+    return tokenize_block(batch, filters) if isinstance(batch, ResidueBlock) else tokenize_batch(batch, filters)
+
+
+def tokenize_block(block: ResidueBlock, filters: Filters) -> TokenizedBatch:
+    """Filter and tokenize a block of a FASTA file; as :func:`tokenize_batch` of its records, but all at once."""
+    content = block.lines.translate(_translation_table(), LINE_ENDS)
+    if bytes([_NEEDS_NORMALIZATION]) in content:
+        return tokenize_batch(list(block.records()), filters)
+    ids, sizes = np.frombuffer(content, dtype=np.uint8), block.sizes.astype(np.int32)
+    filtered = Counter[str]()
+    kept = np.ones(len(sizes), dtype=bool)
+    for reason, omitted in (("too_short", sizes < filters.min_length), ("too_long", sizes > _longest(filters))):
+        filtered += Counter({reason: int(omitted.sum())})
+        kept &= ~omitted
+    if not kept.all():
+        ids, sizes = ids[np.repeat(kept, sizes)], sizes[kept]
+    proteins = np.split(ids, np.cumsum(sizes)[:-1]) if filters.deduplicate else []
+    digests = b"".join(map(protein_digest, proteins)) if len(sizes) else b""
+    unknown = _first_with_unknown(ids, sizes)
+    first_unknown = "" if unknown is None else _unknown_in(block.record(int(np.flatnonzero(kept)[unknown])))
+    return TokenizedBatch(ids, sizes, Counter(), filtered, digests, first_unknown)
+
+
+def _longest(filters: Filters) -> int:
+    return np.iinfo(np.int32).max if filters.max_length is None else filters.max_length
 
 
 def tokenize_batch(records: Sequence[Record], filters: Filters) -> TokenizedBatch:
@@ -154,7 +182,9 @@ def tokenize_batch(records: Sequence[Record], filters: Filters) -> TokenizedBatc
     sizes = np.array([len(protein) for protein in kept], dtype=np.int32)
     digests = b"".join(map(protein_digest, kept)) if filters.deduplicate else b""
     joined = np.concatenate(kept) if kept else np.zeros(0, dtype=np.uint8)
-    return TokenizedBatch(joined, sizes, changes, filtered, digests, _first_unknown(origins, joined, sizes))
+    unknown = _first_with_unknown(joined, sizes)
+    first_unknown = "" if unknown is None else _unknown_in(origins[unknown])
+    return TokenizedBatch(joined, sizes, changes, filtered, digests, first_unknown)
 
 
 @cache
@@ -165,6 +195,11 @@ def _residue_table() -> np.ndarray:
     for residue in tokenizer.residue_ids.tolist():
         table[ord(tokenizer.tokens[residue])] = residue
     return table
+
+
+@cache
+def _translation_table() -> bytes:
+    return _residue_table().tobytes()
 
 
 def _normalize(record: Record) -> tuple[np.ndarray, Counter[str]]:
@@ -180,12 +215,16 @@ def _invalid_characters(sequence: str) -> set[str]:
     return {character for character in set(sequence) - _VALID_CHARACTERS if not character.isspace()}
 
 
-def _first_unknown(records: Sequence[Record], ids: np.ndarray, sizes: np.ndarray) -> str:
-    """File, record, position and character of the first unknown residue; empty if there is none."""
-    unknown = np.flatnonzero(ids == _UNKNOWN_ID)
-    if not len(unknown):
-        return ""
-    record = records[int(np.searchsorted(np.cumsum(sizes), unknown[0], side="right"))]
+def _first_with_unknown(ids: np.ndarray, sizes: np.ndarray) -> int | None:
+    """Number of the first protein with an unknown residue."""
+    position = int((ids == _UNKNOWN_ID).argmax()) if len(ids) else 0
+    if not len(ids) or ids[position] != _UNKNOWN_ID:
+        return None
+    return int(np.searchsorted(np.cumsum(sizes), position, side="right"))
+
+
+def _unknown_in(record: Record) -> str:
+    """File, record, position and character of the first unknown residue of a record that has one."""
     letters = _invalid_characters(record.sequence) | set("XxJj")
     position = next(number for number, letter in enumerate(record.sequence) if letter in letters)
     return f"{record.where}: {record.sequence[position]!r} at position {position + 1}"

@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,10 +29,10 @@ import numpy as np
 from pretrain.data.corpus import CorpusDescription, CorpusSource
 from pretrain.data.deduplication import DigestSet
 from pretrain.data.indexed_dataset import LAYOUTS, IndexedDatasetWriter
+from pretrain.data.prefetching import prefetched
 from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, UNKNOWN_MEANING, Filters, tokenize_batches
 from tape.errors import ConfigError, DataError, run_cli
-from tape.io.checksums import sha256_of
-from tape.io.records import FORMATS, Nucleotides, Record, RecordOptions, open_records
+from tape.io.records import FORMATS, Nucleotides, Record, RecordOptions, ResidueBlock, open_blocks
 from tape.io.text_files import display_name, file_size, is_stream
 from tape.io.vocabulary_files import read_vocabulary_file
 from tape.io.writing import check_output_directory
@@ -43,6 +43,7 @@ DEFAULT_KEY = "text"
 FORMAT_HELP = f"format of the input, for the standard input and unusual names: {', '.join(FORMATS)} (or with .gz ...)"
 TOKENIZER_TYPES = ("iupac", "BertWordPieceLowerCase", "BertWordPieceCase")
 _BATCH_RESIDUES = 1 << 19
+_BATCHES_AHEAD = 4  # read by a thread while earlier ones are tokenized
 _PROGRESS_SECONDS = 5.0
 
 Progress = Callable[[str], None]
@@ -158,7 +159,10 @@ def _write_corpus(
     filtered: Counter[str] = Counter()
     seen = DigestSet()
     unknown, first_unknown = 0, ""
-    with closing(tokenize_batches(reader, workers, filters)) as batches:  # an error here also kills the workers
+    with (
+        closing(reader.batches()) as read,
+        closing(tokenize_batches(read, workers, filters)) as batches,  # an error here also kills the workers
+    ):
         for batch in batches:
             batch = batch.without_duplicates(seen) if filters.deduplicate else batch
 
@@ -221,16 +225,26 @@ class _Reader:
         self._size = sum(file_size(path) for path in paths if path.exists())
         self._taken = 0
 
-    def __iter__(self) -> Iterator[list[Record]]:
+    def batches(self) -> Generator[list[Record] | ResidueBlock, None, None]:
+        """The records of all files, in order; read by a thread, unless a pipe could make it wait forever."""
+        if any(map(is_stream, self.paths)):
+            yield from self._batches()
+        else:
+            yield from prefetched(self._batches(), _BATCHES_AHEAD)
+
+    def _batches(self) -> Iterator[list[Record] | ResidueBlock]:
         batch: list[Record] = []
         residues = 0
         for path in self.paths:
-            for record in self._records(path):
-                batch.append(record)
-                residues += len(record.sequence)
-                if residues >= _BATCH_RESIDUES:
+            for item in self._items(path):
+                if isinstance(item, Record):
+                    batch.append(item)
+                    residues += len(item.sequence)
+                if batch and (residues >= _BATCH_RESIDUES or isinstance(item, ResidueBlock)):
                     yield batch
                     batch, residues = [], 0
+                if isinstance(item, ResidueBlock):
+                    yield item
         if batch:
             yield batch
 
@@ -239,10 +253,10 @@ class _Reader:
         """Fraction of the input bytes that have been read."""
         return min(1.0, self._taken / max(1, self._size))
 
-    def _records(self, path: Path) -> Iterator[Record]:
+    def _items(self, path: Path) -> Iterator[Record | ResidueBlock]:
         sequences = 0
-        digest = hashlib.sha256() if is_stream(path) else None  # files are hashed afterwards, which is faster
-        records = open_records(
+        digest = hashlib.sha256()
+        items = open_blocks(
             path,
             self._options,
             progress=self._note_taken,
@@ -250,15 +264,14 @@ class _Reader:
             nucleotides=self._nucleotides,
             digest=digest,
         )
-        for record in records:
-            sequences += 1
-            yield record
+        for item in items:
+            sequences += 1 if isinstance(item, Record) else len(item)
+            yield item
         if not sequences and not self._skip_empty:
             raise DataError(
                 f"{display_name(path)}: no records; omit the file, or give --skip-empty to skip empty files"
             )
-        checksum = sha256_of(path / "data.mdb" if path.is_dir() else path) if digest is None else digest.hexdigest()
-        self.sources.append(CorpusSource(str(path), checksum, sequences))
+        self.sources.append(CorpusSource(str(path), digest.hexdigest(), sequences))
 
     def _note_empty(self, where: str) -> None:
         self.empty += 1

@@ -141,17 +141,26 @@ class _BoundedLines(io.BufferedIOBase):
 
     A few megabytes of a compressed file can hold a line of many gigabytes, which a reader of lines would put together
     in memory. Lines are counted block by block, so the bound costs nothing per line.
+
+    Args:
+        source: the file.
+        name: its name, for messages.
+        longest: bytes that a line may have.
+        taken: bytes that were read from ``source`` already, and that come first.
+        lines: number of lines before ``taken``.
     """
 
-    def __init__(self, source: Any, name: str, longest: int) -> None:
+    def __init__(self, source: Any, name: str, longest: int, taken: bytes = b"", lines: int = 0) -> None:
         self._source, self._name, self._longest = source, name, longest
-        self._lines = self._bytes = 0  # complete lines so far; bytes after the last of them
+        self._taken = taken
+        self._lines, self._bytes = lines, 0  # complete lines so far; bytes after the last of them
 
     def readable(self) -> bool:
         return True
 
     def read1(self, size: int = -1, /) -> bytes:
-        block: bytes = self._source.read1(max(size, _CHUNK_BYTES))
+        block: bytes = self._taken or self._source.read1(max(size, _CHUNK_BYTES))
+        self._taken = b""
         self._lines += block.count(b"\n")
         end = max(block.rfind(b"\n"), block.rfind(b"\r") if b"\n" not in block else -1)
         self._bytes = len(block) - end - 1 if end >= 0 else self._bytes + len(block)
@@ -272,19 +281,37 @@ def open_bytes(
         yield stack.enter_context(opener(raw))
 
 
-def decode(stream: Any, path: str | os.PathLike[str], longest_line: int | None = LONGEST_LINE) -> IO[str]:
+def _wide_encoding(stream: Any) -> str | None:
+    first = stream.peek(4)[:4]
+    return next((name for mark, name in _BYTE_ORDER_MARKS.items() if first.startswith(mark)), None)
+
+
+def has_wide_encoding(stream: Any) -> bool:
+    """Whether an open file of bytes begins with the byte order mark of UTF-16 or UTF-32."""
+    return _wide_encoding(stream) is not None
+
+
+def decode(
+    stream: Any,
+    path: str | os.PathLike[str],
+    longest_line: int | None = LONGEST_LINE,
+    *,
+    taken: bytes = b"",
+    lines: int = 0,
+) -> IO[str]:
     """The text of an open file of bytes; see the docstring of this module.
 
     Args:
         stream: as :func:`open_bytes` returns it.
         path: its name, for messages.
         longest_line: bytes that a line may have; None for a format that is not read line by line.
+        taken: UTF-8 that was read from ``stream`` already, and that comes first.
+        lines: number of lines before ``taken``.
     """
-    first = stream.peek(4)[:4]
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if first.startswith(mark)), None)
+    encoding = None if taken else _wide_encoding(stream)
     source: IO[bytes] = stream
     if longest_line is not None:
-        source = cast(IO[bytes], _BoundedLines(stream, display_name(path), longest_line))
+        source = cast(IO[bytes], _BoundedLines(stream, display_name(path), longest_line, taken, lines))
     if encoding is not None:
         return io.TextIOWrapper(source, encoding=encoding, newline="")
     return io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape", newline="")

@@ -22,23 +22,27 @@ line or record has a limit.
 
 from .formats import FORMATS, LABELED_SUFFIXES, SEQUENCE_SUFFIXES, is_sequence_file
 from .nucleotides import NucleotideCounter
-from .reader import Nucleotides, open_records, open_rows
+from .reader import Nucleotides, open_blocks, open_records, open_rows
 from .record import ID_COLUMNS, SEQUENCE_COLUMNS, Record, RecordOptions, Row, check_identifier, names_of
+from .residue_blocks import LINE_ENDS, ResidueBlock
 
 __all__ = [
     "FORMATS",
     "ID_COLUMNS",
     "LABELED_SUFFIXES",
+    "LINE_ENDS",
     "SEQUENCE_COLUMNS",
     "SEQUENCE_SUFFIXES",
     "NucleotideCounter",
     "Nucleotides",
     "Record",
     "RecordOptions",
+    "ResidueBlock",
     "Row",
     "check_identifier",
     "is_sequence_file",
     "names_of",
+    "open_blocks",
     "open_records",
     "open_rows",
 ]

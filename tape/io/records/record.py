@@ -196,7 +196,12 @@ def record_of(row: Row, options: RecordOptions, number: int, with_fields: bool) 
         raise DataError(f"{row.where}: {column!r} must be text, not {type(sequence).__name__}")
     identifier = identifier_of(row, options)
     others = {name: value for name, value in row.fields.items() if name != column} if with_fields else {}
-    where = row.where
-    if identifier is not None:
-        where = f"{where} ({identifier if len(identifier) <= 80 else f'{identifier[:77]}...'})"
+    where = with_identifier(row.where, identifier)
     return Record(identifier, "".join(sequence.split()), where, number, others, row.aligned)
+
+
+def with_identifier(where: str, identifier: str | None) -> str:
+    """File, record and id for error messages; see :attr:`Record.where`."""
+    if identifier is None:
+        return where
+    return f"{where} ({identifier if len(identifier) <= 80 else f'{identifier[:77]}...'})"

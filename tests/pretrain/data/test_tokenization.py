@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from pretrain.data.deduplication import DigestSet
-from pretrain.data.tokenization import Filters, tokenize_batch
+from pretrain.data.tokenization import Filters, tokenize_batch, tokenize_block
 from tape.errors import ConfigError
-from tape.io.records import Record
+from tape.io.records import Record, ResidueBlock, open_blocks
 from tape.tokenizers import TAPETokenizer, normalize_sequence
 
 
@@ -63,3 +65,16 @@ def test_invalid_characters_become_x_and_the_first_is_recorded() -> None:
 def test_unknown_residues_of_duplicates_are_not_counted() -> None:
     batch = tokenize_batch(records("MXV", "MXV", "GG"), Filters(deduplicate=True))
     assert (batch.unknown, batch.without_duplicates(DigestSet()).unknown) == (2, 1)
+
+
+@pytest.mark.parametrize("sequences", [["MKV", "ACX", "MKV", "G"], ["MKV", "acd", "GX-"], ["A"]])
+@pytest.mark.parametrize("filters", [Filters(), Filters(2, 3, deduplicate=True)], ids=["all", "filtered"])
+def test_a_block_is_tokenized_as_its_records(tmp_path: Path, sequences: list[str], filters: Filters) -> None:
+    records = "".join(f">{number}\n{text}\n" for number, text in enumerate(sequences))
+    (tmp_path / "x.fasta").write_text(f"{records}>last\nA\n")
+    block = next(open_blocks(tmp_path / "x.fasta"))
+    assert isinstance(block, ResidueBlock)
+    one, other = tokenize_block(block, filters), tokenize_batch(list(block.records()), filters)
+    assert (one.ids.tolist(), one.sizes.tolist()) == (other.ids.tolist(), other.sizes.tolist())
+    assert (one.changes, one.filtered, one.digests) == (other.changes, other.filtered, other.digests)
+    assert one.first_unknown == other.first_unknown

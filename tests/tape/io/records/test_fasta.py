@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tape.errors import DataError
-from tape.io.records import Record, fasta, open_records
+from tape.io.records import Record, ResidueBlock, fasta, fasta_blocks, open_blocks, open_records
 
 
 def records(path: Path, with_fields: bool = False) -> list[Record]:
@@ -43,6 +43,8 @@ def test_names_with_an_equals_sign_are_fields(tmp_path: Path) -> None:
 
 def test_a_record_of_any_number_of_lines_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fasta, "LONGEST_LINE", 100)
+    monkeypatch.setattr(fasta_blocks, "_BLOCK_BYTES", 16)
+    monkeypatch.setattr(fasta_blocks, "_LONGEST_BLOCK", 32)
     (tmp_path / "x.fasta").write_text(">a\n" + "ACDEFGHIK\n" * 11)
     with pytest.raises(DataError, match=r"x\.fasta, line 12: a record of more than 100 characters"):
         records(tmp_path / "x.fasta")
@@ -64,3 +66,52 @@ def test_rows_of_stockholm_are_aligned(tmp_path: Path) -> None:
 def test_gaps_of_fasta_are_kept_for_the_tokenizer_to_refuse(tmp_path: Path) -> None:
     (tmp_path / "x.fasta").write_text(">a\nM-K\n")
     assert records(tmp_path / "x.fasta")[0].residues == "M-K"
+
+
+PLAIN = b">a first\nMKV\nLA\n>b\nAC\n>c|(1->3)\nGGG\n"
+
+
+@pytest.mark.parametrize(
+    "special",
+    [
+        b">d\nM K\n",
+        b">d\n;x\nMK\n",
+        b">d\r\nMK\r\n",
+        b">d\rMK\n",
+        b">caf\xe9\nMK\n",
+        b">d\x01\nMK\n",
+        b">d \t\x7f\nMK\n",
+    ],
+)
+def test_blocks_are_read_as_single_lines_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, special: bytes) -> None:
+    """Whatever else a block has, its records, their numbers and the error are those of reading line by line."""
+    path = tmp_path / "x.fasta"
+    path.write_bytes(PLAIN + special + PLAIN)
+
+    def outcome() -> list[Record] | str:
+        try:
+            return records(path)
+        except DataError as error:
+            return str(error)
+
+    monkeypatch.setattr(fasta_blocks, "_BLOCK_BYTES", 16)
+    in_blocks = outcome()
+    monkeypatch.setattr(fasta_blocks, "parse_block", lambda content, comments: None)
+    assert in_blocks == outcome()
+
+
+def test_lines_are_numbered_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fasta_blocks, "_BLOCK_BYTES", 16)
+    (tmp_path / "x.fasta").write_bytes(PLAIN * 3 + b">d\nM\0K\n")
+    with pytest.raises(DataError, match=r"x\.fasta, line 23: has NUL characters"):
+        records(tmp_path / "x.fasta")
+
+
+def test_almost_all_records_come_in_blocks(tmp_path: Path) -> None:
+    """The speed of preprocessing depends on it."""
+    (tmp_path / "x.fasta").write_bytes(PLAIN)
+    block, last = open_blocks(tmp_path / "x.fasta")  # of the last record, the end is known only at that of the file
+    assert isinstance(block, ResidueBlock)
+    assert isinstance(last, ResidueBlock)
+    assert (block.sizes.tolist(), block.residues, last.residues) == ([5, 2], "MKVLAAC", "GGG")
+    assert [block.record(0), block.record(1), last.record(0)] == records(tmp_path / "x.fasta")

@@ -1,0 +1,169 @@
+"""Blocks of FASTA: many records at a time, whose lines are found and checked by numpy instead of one by one.
+
+Almost all files consist of nothing but headers and residues in ASCII. Their blocks are parsed as a whole. Anything
+else (comments, Latin-1, lines that end in a carriage return alone, ``>`` among residues, records of megabytes) is left
+to the parser of lines in :mod:`.fasta`, which also reports errors.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+
+from tape.io.text_files import decode, has_wide_encoding
+
+_BLOCK_BYTES = 1 << 20
+_LONGEST_BLOCK = 1 << 23  # bytes without the beginning of a record, after which the file is read line by line
+_UTF8_MARK = b"\xef\xbb\xbf"
+_NEWLINE, _HEADER = b"\n>"
+
+
+@dataclass(frozen=True)
+class FastaBlock:
+    """Consecutive records, n of them, in ASCII and without comments.
+
+    Attributes:
+        content: header lines and lines of residues.
+        headers: (n,) position of each ``>`` that begins a header.
+        starts: (n,) position of the first line after each header.
+        line_ends: (n,) number of bytes that end the lines of residues of each record.
+    """
+
+    content: bytes
+    headers: np.ndarray
+    starts: np.ndarray
+    line_ends: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.headers)
+
+    @property
+    def stops(self) -> np.ndarray:
+        """(n,) position after the last line of each record."""
+        return np.append(self.headers[1:], len(self.content))
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(n,) number of characters of each sequence, without the ends of its lines."""
+        return self.stops - self.starts - self.line_ends
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """Header without ``>``, and lines of residues, of each record."""
+        content = self.content.decode("ascii")
+        bounds = zip(self.starts.tolist(), self.stops.tolist(), strict=True)
+        return zip(self.header_lines(), (content[start:stop] for start, stop in bounds), strict=True)
+
+    def entry(self, index: int) -> tuple[str, str]:
+        """Header without ``>``, and lines of residues, of one record."""
+        header, start, stop = int(self.headers[index]) + 1, int(self.starts[index]), int(self.stops[index])
+        return self.content[header:start].decode("ascii"), self.content[start:stop].decode("ascii")
+
+    def header_lines(self) -> list[str]:
+        """(n,) the headers without ``>``."""
+        content = self.content.decode("ascii")
+        return [
+            content[start:stop] for start, stop in zip((self.headers + 1).tolist(), self.starts.tolist(), strict=True)
+        ]
+
+    def lines(self) -> bytes:
+        """The lines of residues of all records, without headers."""
+        content = self.content
+        bounds = zip(self.starts.tolist(), self.stops.tolist(), strict=True)
+        return b"".join([content[start:stop] for start, stop in bounds])
+
+
+@dataclass(frozen=True)
+class FastaLines:
+    """Records that are read line by line.
+
+    Attributes:
+        stream: their text.
+        first: number of the first line in its file, from 1.
+    """
+
+    stream: IO[str]
+    first: int
+
+
+def fasta_parts(source: Any, name: str, comments: bytes) -> Iterator[FastaBlock | FastaLines]:
+    """The parts of a FASTA file, in order. Each must be read before the next.
+
+    Args:
+        source: the file, opened with :func:`tape.io.text_files.open_bytes`.
+        name: its name, for messages.
+        comments: first characters of comment lines.
+    """
+    if has_wide_encoding(source):
+        yield FastaLines(decode(source, name), 1)
+        return
+    pending, line = source.read(len(_UTF8_MARK)).removeprefix(_UTF8_MARK), 1
+    while content := source.read(_BLOCK_BYTES):
+        pending += content
+        end = _last_record(pending)
+        if end:
+            yield _part(pending[:end], line, comments)
+            line += _count_lines(pending[:end])
+            pending = pending[end:]
+        elif len(pending) > _LONGEST_BLOCK:
+            yield FastaLines(decode(source, name, taken=pending, lines=line - 1), line)
+            return
+    if pending:
+        yield _part(pending, line, comments)
+
+
+def _part(content: bytes, line: int, comments: bytes) -> FastaBlock | FastaLines:
+    block = parse_block(content, comments)
+    if block is not None:
+        return block
+    return FastaLines(io.TextIOWrapper(io.BytesIO(content), "utf-8", "surrogateescape", newline=""), line)
+
+
+def _count_lines(content: bytes) -> int:
+    return content.count(b"\n") + (content.count(b"\r") - content.count(b"\r\n") if b"\r" in content else 0)
+
+
+def _last_record(content: bytes) -> int:
+    """Position of the last ``>`` that begins a line, except for the first line; 0 if there is none."""
+    end = content.rfind(b"\n>")
+    return (end if end >= 0 else content.rfind(b"\r>")) + 1
+
+
+def parse_block(content: bytes, comments: bytes) -> FastaBlock | None:
+    """Find the records of a block.
+
+    Args:
+        content: lines, the first of which is that of a record.
+        comments: first characters of comment lines.
+
+    Returns:
+        None if it has anything but headers and residues in ASCII, in lines that end alike.
+    """
+    if content[0] != _HEADER or not content.isascii() or b"\0" in content:
+        return None
+    codes = np.frombuffer(content, dtype=np.uint8)
+    ends = np.flatnonzero(codes == _NEWLINE)
+    complete, width = len(ends), 1
+    if b"\r" in content:
+        if not content.count(b"\r\n") == content.count(b"\r") == complete:
+            return None
+        width = 2
+    if content[-1] != _NEWLINE:
+        ends = np.append(ends, len(codes))
+    lines = np.append(0, ends[:-1] + 1)  # their first characters
+    kinds = codes[lines]
+    headers = np.flatnonzero(kinds == _HEADER)
+    if any((kinds == comment).any() for comment in comments) or not _are_in_lines(codes, _HEADER, headers, ends):
+        return None
+    starts = np.minimum(ends[headers] + 1, len(codes))
+    line_ends = (np.append(headers[1:], complete) - headers - 1).clip(0) * width
+    return FastaBlock(content, lines[headers], starts, line_ends)
+
+
+def _are_in_lines(codes: np.ndarray, code: int, allowed: np.ndarray, ends: np.ndarray) -> bool:
+    """Whether a character, which is in each of these lines, is in no other."""
+    positions = np.flatnonzero(codes == code)
+    return len(positions) == len(allowed) or bool(np.isin(np.searchsorted(ends, positions), allowed).all())
