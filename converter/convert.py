@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from converter.formats.base import Source
+from converter.formats.base import MEGATRON_FORMATS, Source
 from converter.formats.detection import open_source
 from converter.formats.model_files import open_reference
 from converter.formats.record import write_record
@@ -33,9 +33,9 @@ class ConversionRequest:
     Args:
         source: path of the checkpoint to convert, in any format (:mod:`converter.formats.detection`).
         out: a directory, or a file with one of the format's suffixes (:mod:`converter.output`).
-        format: format to write: ``tape``, ``megatron`` or ``huggingface``.
+        format: format to write, one of :data:`converter.formats.base.FORMATS`.
         dtype: data type of the written weights.
-        tensor_parallel, pipeline_parallel: parallel sizes of a written Megatron-LM checkpoint.
+        tensor_parallel, pipeline_parallel: parallel sizes of a written Megatron-LM or Megatron Core checkpoint.
         lm_head: ``keep``; ``drop`` omits the LM head; ``approximate`` gives a Hugging Face head the activation of the
             blocks.
         reference: an existing TAPE checkpoint with the names and shapes that the result must have.
@@ -58,8 +58,10 @@ class ConversionRequest:
     options: SourceOptions = field(default_factory=SourceOptions)
 
     def __post_init__(self) -> None:
-        if self.format != "megatron" and (self.tensor_parallel, self.pipeline_parallel) != (1, 1):
-            raise ConfigError("--tensor-model-parallel-size and --pipeline-model-parallel-size require --to megatron")
+        if self.format not in MEGATRON_FORMATS and (self.tensor_parallel, self.pipeline_parallel) != (1, 1):
+            raise ConfigError(
+                "--tensor-model-parallel-size and --pipeline-model-parallel-size require --to megatron or megatron-core"
+            )
         if self.format != "tape" and self.reference is not None:
             raise ConfigError(
                 "-dst requires --to tape: it names a TAPE checkpoint whose names and shapes the result must have"

@@ -51,7 +51,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("-src", "--src", type=Path, help="the model to convert: a directory, or a .pt, .bin or .safetensors file")
-    add("-out", "--out", type=Path, help="directory to write, or a .bin, .safetensors (tape) or .pt (megatron) file")
+    add(
+        "-out",
+        "--out",
+        type=Path,
+        help="directory to write, or a .bin, .safetensors (tape) or .pt (megatron, megatron-core) file",
+    )
     add("--to", choices=FORMATS, default="tape", help="format to write (default %(default)s)")
     add(
         "--verify-only",
@@ -83,8 +88,13 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"attention heads: {checked}; required if the checkpoint does not state it",
     )
     add("-layers", "--num_layers", type=int, help=f"layers: {checked}")
-    add("--tensor-model-parallel-size", type=int, default=1, help="tensor-parallel ranks of --to megatron (default 1)")
-    add("--pipeline-model-parallel-size", type=int, default=1, help="pipeline stages of --to megatron (default 1)")
+    add(
+        "--tensor-model-parallel-size",
+        type=int,
+        default=1,
+        help="tensor-parallel ranks of a Megatron result (default 1)",
+    )
+    add("--pipeline-model-parallel-size", type=int, default=1, help="pipeline stages of a Megatron result (default 1)")
     add(
         "--lm-head",
         choices=LM_HEADS,

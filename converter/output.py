@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from converter.formats.base import MEGATRON_FORMATS
 from converter.formats.huggingface.writer import FILES as HUGGINGFACE_FILES
 from converter.formats.megatron.layout import TRACKER_NAME
 from converter.formats.megatron.writer import RELEASE
@@ -36,7 +37,7 @@ _OURS = frozenset({RECORD_NAME, TRACKER_NAME, RELEASE}) | _TAPE_FILES | HUGGINGF
 _STAGING_NAME = "conversion"
 
 # Suffixes by which -out denotes a single file, per format.
-_FILE_SUFFIXES = {"tape": (".safetensors", ".bin"), "megatron": (".pt",), "huggingface": ()}
+_FILE_SUFFIXES = {"tape": (".safetensors", ".bin"), "huggingface": (), **dict.fromkeys(MEGATRON_FORMATS, (".pt",))}
 _WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -47,7 +48,7 @@ class Output:
     Args:
         directory: the directory to write.
         file: name of the single file to write, leaving the others in place; None replaces the entire directory.
-        format: ``tape``, ``megatron`` or ``huggingface``.
+        format: one of :data:`converter.formats.base.FORMATS`.
         overwrite: whether to replace files that are not an earlier conversion.
     """
 
@@ -74,7 +75,9 @@ class Output:
     @property
     def record(self) -> str:
         """Name of the conversion record. A single Megatron file has its own, since there may be others beside it."""
-        return f"{Path(self.file).stem}.{RECORD_NAME}" if self.file and self.format == "megatron" else RECORD_NAME
+        if self.file and self.format in MEGATRON_FORMATS:
+            return f"{Path(self.file).stem}.{RECORD_NAME}"
+        return RECORD_NAME
 
     def check(self, source: Path) -> None:
         """Check the output path before any work is done.

@@ -1,7 +1,8 @@
 """The interfaces of checkpoint formats: a source is read, a target is written.
 
-Formats that are read: Megatron-LM's classic checkpoints, sharded checkpoints of ``pretrain_tape.py``, TAPE model
-directories (of this project, ProteinLM and tape-proteins 0.5) and Hugging Face model directories.
+Formats that are read: Megatron-LM's checkpoints of classic models and of Megatron Core, sharded checkpoints of
+``pretrain_tape.py``, TAPE model directories (of this project, ProteinLM and tape-proteins 0.5) and Hugging Face model
+directories.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from converter.verify.certificate import ComparedModel
 from tape.configs import ProteinBertConfig
 from tape.models.lazy_tensors import LazyState
 
-FORMATS = ("tape", "megatron", "huggingface")  # those that are written
+FORMATS = ("tape", "megatron", "megatron-core", "huggingface")  # those that are written
+MEGATRON_FORMATS = ("megatron", "megatron-core")  # of Megatron-LM's files, one per rank
 
 
 class Source(ComparedModel, Protocol):

@@ -7,7 +7,7 @@ from converter.formats.megatron.writer import MegatronTarget
 from converter.formats.tape.writer import TapeTarget
 from tape.models.model_directory import SAFETENSORS_NAME
 
-from .base import Target
+from .base import MEGATRON_FORMATS, Target
 
 
 def choose_target(
@@ -21,8 +21,8 @@ def choose_target(
         tensor_parallel, pipeline_parallel: parallel sizes of a Megatron-LM checkpoint.
         approximate_head: whether a Hugging Face head gets the activation of the blocks.
     """
-    if format == "megatron":
-        return MegatronTarget(tensor_parallel, pipeline_parallel, file)
+    if format in MEGATRON_FORMATS:
+        return MegatronTarget(tensor_parallel, pipeline_parallel, file, core=format == "megatron-core")
     if format == "huggingface":
         return HuggingFaceTarget(approximate_head)
     return TapeTarget(file or SAFETENSORS_NAME)

@@ -1,8 +1,8 @@
 """Megatron-LM's classic checkpoint directories: the files and what each rank's file contains.
 
 ``latest_checkpointed_iteration.txt`` names ``iter_0001000/`` or ``release/``, which contains
-``mp_rank_TT[_PPP]/model_optim_rng.pt`` for every tensor-parallel rank TT of every pipeline stage PPP. This module reads
-all ranks and normalizes the spelling of their keys; it doesn't merge or reorder tensors.
+``mp_rank_TT[_PPP]/model_optim_rng.pt`` (or ``model_rng.pt``) for every tensor-parallel rank TT of every pipeline stage
+PPP. This module reads all ranks and normalizes the spelling of their keys; it doesn't merge or reorder tensors.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from .shard_consistency import check_ranks
 
 TRACKER_NAME = "latest_checkpointed_iteration.txt"
 RANK_FILE_NAME = "model_optim_rng.pt"
+# with a distributed optimizer, from March 2022 to May 2023: its state is in mp_rank_TT[_PPP]_DDD/optim.pt, where the
+# last number is the data-parallel rank
+_MODEL_FILE_NAME = "model_rng.pt"
+_OPTIMIZER_FILE_NAME = "optim.pt"
 _RANK_FOLDER = re.compile(r"mp_rank_(\d+)(?:_(\d+))?$")
 
 
@@ -106,8 +110,8 @@ def find_rank_files(path: Path) -> list[list[Path]]:
     ranks: dict[tuple[int, int], Path] = {}
     for child in sorted(folder.iterdir()):
         match = _RANK_FOLDER.match(child.name)
-        if match:
-            ranks[int(match[2] or 0), int(match[1])] = child / RANK_FILE_NAME
+        if match and not _is_optimizer(child):
+            ranks[int(match[2] or 0), int(match[1])] = _rank_file(child)
     if not ranks:
         return [[_only_file(folder)]]
     pipeline, tensor = (max(rank[axis] for rank in ranks) + 1 for axis in (0, 1))
@@ -117,6 +121,17 @@ def find_rank_files(path: Path) -> list[list[Path]]:
                 shown = f"mp_rank_{rank:02d}" + (f"_{stage:03d}" if pipeline > 1 else "")
                 raise CheckpointError(f"{folder}: {shown} of {tensor} x {pipeline} ranks is missing")
     return [[ranks[stage, rank] for rank in range(tensor)] for stage in range(pipeline)]
+
+
+def _rank_file(folder: Path) -> Path:
+    older = folder / _MODEL_FILE_NAME
+    return older if older.is_file() else folder / RANK_FILE_NAME
+
+
+def _is_optimizer(folder: Path) -> bool:
+    """Whether this directory has the state of a distributed optimizer alone."""
+    has_model = (folder / _MODEL_FILE_NAME).is_file() or (folder / RANK_FILE_NAME).is_file()
+    return not has_model and (folder / _OPTIMIZER_FILE_NAME).is_file()
 
 
 def _iteration_folder(path: Path) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,9 @@ from converter.formats.tensor_files import PickledFile
 from tape.errors import CheckpointError, quoted
 from tape.models.lazy_tensors import LazyState, LazyTensor
 
-LAYER = re.compile(r"\.layers\.(\d+)\.")
+from .key_names import EXTRA_STATE, Form, canonical_name, form_of
 
-# key components that newer releases of Megatron-LM renamed, new -> old
-_RENAMED = (
-    ("language_model.encoder.", "language_model.transformer."),
-    (".self_attention.", ".attention."),
-    (".input_norm.", ".input_layernorm."),
-    (".post_attention_norm.", ".post_attention_layernorm."),
-    (".final_norm.", ".final_layernorm."),
-    ("lm_head.norm.", "lm_head.layernorm."),
-)
+LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 # Parts of a training checkpoint that a finetuning model doesn't need, with a description
 DROPPED_PARTS = {
@@ -62,6 +54,9 @@ class RankFile:
         bare: whether the file contains the model dictionary alone.
         iteration: training iteration, or None.
         dropped: names of the parts that are not converted.
+        form: who computes the layers.
+        own_names: the key in the file of each of ``tensors``.
+        extra_states: number of extra states (of fp8 kernels) that are not read, of whatever type.
         file: the open file, to load tensors from.
     """
 
@@ -73,6 +68,9 @@ class RankFile:
     iteration: int | None
     dropped: tuple[str, ...]
     file: PickledFile
+    form: Form = Form.CLASSIC
+    own_names: Mapping[str, str] = field(default_factory=dict)
+    extra_states: int = 0
 
 
 def read_rank_file(path: Path) -> RankFile:
@@ -89,19 +87,30 @@ def read_rank_file(path: Path) -> RankFile:
     if "model0" in content:
         raise CheckpointError(f"{path}: interleaved pipeline schedules (model0, model1, ...) are not supported")
     model = content["model"] if is_training_checkpoint else content
-    if not isinstance(model, Mapping) or "language_model" not in {key.split(".")[0] for key in map(str, model)}:
-        refuse_wrapped_keys(model if isinstance(model, Mapping) else (), path)
+    if not isinstance(model, Mapping):
+        raise CheckpointError(f"{path}: {describe_content(content)}")
+    leaves = {".".join(map(str, keys)): (keys, value) for keys, value in _leaves(model, ())}
+    form = form_of([*leaves, *(f"{key}." for key in model)])
+    if form is None:
+        refuse_wrapped_keys(model, path)
         raise CheckpointError(f"{path}: {describe_content(content)}")
     arguments = content.get("args") if is_training_checkpoint else None
+    prefix = ("model",) if is_training_checkpoint else ()
+    extra = [key for key in leaves if EXTRA_STATE in key.split(".")]
+    weights = {key: leaf for key, leaf in leaves.items() if key not in extra}
+    tensors, own_names = _tensors(weights, form, pickled, prefix)
     rank = RankFile(
         path=path,
-        tensors=_flatten(model, pickled, ("model",) if is_training_checkpoint else ()),
+        tensors=tensors,
         arguments=_namespace_values(arguments),
         version=_version(content, path) if is_training_checkpoint else None,
         bare=not is_training_checkpoint,
         iteration=_iteration(content) if is_training_checkpoint else None,
         dropped=_dropped(content, path) if is_training_checkpoint else (),
         file=pickled,
+        form=form,
+        own_names=own_names,
+        extra_states=len(extra),
     )
     pickled.release()  # tensors are read again one by one when needed
     return rank
@@ -140,17 +149,21 @@ def _namespace_values(arguments: object) -> Mapping[str, Any]:
     return dict(arguments) if isinstance(arguments, Mapping) else {}
 
 
-def _flatten(model: Mapping[Any, Any], file: PickledFile, prefix: tuple[str, ...]) -> LazyState:
+def _tensors(
+    leaves: Mapping[str, tuple[tuple[Any, ...], Any]], form: Form, file: PickledFile, prefix: tuple[str, ...]
+) -> tuple[LazyState, dict[str, str]]:
+    """The tensors by their names of 2020, and the keys in the file by these names."""
     tensors: LazyState = {}
-    for keys, value in _leaves(model, ()):
-        key = ".".join(map(str, keys))
-        name = canonical_name(key)
+    own_names: dict[str, str] = {}
+    for key, (keys, value) in leaves.items():
+        name = canonical_name(key, form)
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise CheckpointError(f"{file.path}: {key} is {_shown(value)}, not a tensor of weights")
         if name in tensors:
             raise CheckpointError(f"{file.path}: {key} occurs twice, under an old and a new name")
         tensors[name] = file.lazy(value, prefix + keys)
-    return tensors
+        own_names[name] = key
+    return tensors, own_names
 
 
 def _shown(value: object) -> str:
@@ -163,13 +176,6 @@ def _leaves(tree: Mapping[Any, Any], above: tuple[Any, ...]) -> Iterator[tuple[t
             yield from _leaves(value, (*above, key))
         else:
             yield (*above, key), value
-
-
-def canonical_name(key: str) -> str:
-    """The spelling of a key in Megatron-LM of 2020."""
-    for new, old in _RENAMED:
-        key = key.replace(new, old)
-    return key
 
 
 def stage_layers(rank: RankFile) -> int:

@@ -1,12 +1,13 @@
 """The reference forward pass of a Megatron-LM checkpoint, computed from its own shards, rank by rank.
 
-It follows Shoeybi et al. 2019, section 3, and is independent of the rule tables: no tensors are merged or reordered.
-Every tensor-parallel rank looks up its embedding rows, computes its attention heads and adds its partial sums. There is
-no dropout.
+It follows Shoeybi et al. 2019, section 3, and is independent of the rule tables: no tensors are merged or reordered,
+and those of Megatron Core are found by their own names. Every tensor-parallel rank looks up its embedding rows,
+computes its attention heads and adds its partial sums. There is no dropout.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,10 @@ from torch import Tensor
 
 from converter.verify.reference_forward import FINAL, LOGITS, LOSS, layer_activations, rounded
 from converter.verify.reference_layers import apply_activation, layer_norm, packed_attention
+from tape.models.lazy_tensors import LazyTensor
 from tape.tokenizers import IUPAC_VOCAB
 
+from .key_names import Form
 from .layout import MegatronCheckpoint
 from .rank_file import RankFile, stage_layers
 
@@ -158,7 +161,46 @@ class MegatronForward:
         return layer_norm(inputs, weight, bias, self._settings.epsilon)
 
     def _get(self, rank: RankFile, name: str) -> Tensor:
-        return rounded(rank.tensors[name], self._rounded_to)
+        return rounded(_own_tensor(rank, name), self._rounded_to)
+
+
+# Names in this module -> names in Megatron Core's BertModel, with its local layers and with Transformer Engine's. The
+# rules' translation of names is not used, so that the certificate would notice an error in it.
+_CORE_NAMES = (
+    (r"language_model\.embedding\.(.*)", (r"embedding.\1",)),
+    (r"language_model\.transformer\.final_layernorm\.(.*)", (r"encoder.final_layernorm.\1",)),
+    (
+        r"language_model\.transformer\.(layers\.\d+\.)input_layernorm\.(.*)",
+        (r"encoder.\1input_layernorm.\2", r"encoder.\1self_attention.linear_qkv.layer_norm_\2"),
+    ),
+    (
+        r"language_model\.transformer\.(layers\.\d+\.)post_attention_layernorm\.(.*)",
+        (r"encoder.\1pre_mlp_layernorm.\2", r"encoder.\1mlp.linear_fc1.layer_norm_\2"),
+    ),
+    (
+        r"language_model\.transformer\.(layers\.\d+\.)attention\.query_key_value\.(.*)",
+        (r"encoder.\1self_attention.linear_qkv.\2",),
+    ),
+    (
+        r"language_model\.transformer\.(layers\.\d+\.)attention\.dense\.(.*)",
+        (r"encoder.\1self_attention.linear_proj.\2",),
+    ),
+    (r"language_model\.transformer\.(layers\.\d+\.)mlp\.dense_h_to_4h\.(.*)", (r"encoder.\1mlp.linear_fc1.\2",)),
+    (r"language_model\.transformer\.(layers\.\d+\.)mlp\.dense_4h_to_h\.(.*)", (r"encoder.\1mlp.linear_fc2.\2",)),
+    (r"lm_head\.layernorm\.(.*)", (r"lm_head.layer_norm.\1",)),
+    (r"lm_head\.bias", ("output_layer.bias",)),
+    (r"word_embeddings_for_head\.weight", ("output_layer.weight",)),
+    (r"lm_head\.dense\.(.*)", (r"lm_head.dense.\1",)),
+)
+
+
+def _own_tensor(rank: RankFile, name: str) -> LazyTensor:
+    """A tensor by its name in this module."""
+    if rank.form is not Form.CORE:
+        return rank.tensors[name]
+    pattern, names = next((pattern, names) for pattern, names in _CORE_NAMES if re.fullmatch(pattern, name))
+    stored = {own: rank.tensors[canonical] for canonical, own in rank.own_names.items()}
+    return next(stored[own] for own in (re.sub(pattern, core, name) for core in names) if own in stored)
 
 
 def _parallel_cross_entropy(shares: Sequence[Tensor], targets: Tensor) -> Tensor:

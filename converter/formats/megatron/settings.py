@@ -12,6 +12,7 @@ from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, ConfigError, quoted
 
 from .arguments import check_arguments
+from .key_names import Form
 from .layout import MegatronCheckpoint
 
 _ROWS_MULTIPLE = 128  # default of --make-vocab-size-divisible-by
@@ -237,13 +238,20 @@ class _Resolver:
         """Activations of the blocks and of the LM head.
 
         Megatron-LM's fused bias-GELU, introduced in September 2020, is the tanh approximation and is used in the blocks
-        only; otherwise GELU is the erf form, unless --openai-gelu selects the tanh form everywhere.
+        only; otherwise GELU is the erf form, unless --openai-gelu selects the tanh form everywhere. The fused
+        layers of Transformer Engine have the tanh form. Megatron Core ignores --openai-gelu; its LM head has the erf
+        form.
         """
-        given, arguments = self._options.gelu, self._arguments
+        given, arguments, form = self._options.gelu, self._arguments, self._checkpoint.first.form
+        if form is Form.TRANSFORMER_ENGINE:
+            if given == "gelu":
+                raise ConfigError(f"--gelu erf contradicts {self._checkpoint.path}, whose layers have the tanh form")
+            self._origin["gelu"] = "layers of Transformer Engine"
+            return ("gelu_tanh", "gelu_tanh" if self._flag("openai_gelu") else "gelu")
         if "bias_gelu_fusion" not in arguments and "openai_gelu" not in arguments:
             self._origin["gelu"] = "usual value" if given is None else "option"
             return (given or "gelu_tanh", "gelu")
-        everywhere = self._flag("openai_gelu")
+        everywhere = self._flag("openai_gelu") and form is Form.CLASSIC
         body = "gelu_tanh" if everywhere or self._flag("bias_gelu_fusion") else "gelu"
         if given not in (None, body):
             raise ConfigError(f"--gelu {given} contradicts the checkpoint's arguments, which specify {body}")

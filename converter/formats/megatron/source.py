@@ -24,6 +24,7 @@ from converter.verify.reference_forward import ReferenceForward
 from tape.configs import ProteinBertConfig
 from tape.models.lazy_tensors import LazyTensor
 
+from .key_names import Form
 from .layout import MegatronCheckpoint
 from .rank_file import DROPPED_PARTS
 from .reference import MegatronForward, MegatronForwardSettings
@@ -31,13 +32,13 @@ from .settings import resolve_settings
 
 
 class MegatronSource:
-    """A classic Megatron-LM checkpoint directory or a single file of one."""
+    """A checkpoint directory of Megatron-LM, or a single file of one, of classic models or of Megatron Core."""
 
-    kind = "megatron-classic"
     accepts = MEGATRON_SETTINGS
 
     def __init__(self, checkpoint: MegatronCheckpoint, options: SourceOptions) -> None:
         self.path = checkpoint.path
+        self.kind = "megatron-core" if checkpoint.first.form is Form.CORE else "megatron-classic"
         self._checkpoint = checkpoint
         self._settings = resolve_settings(checkpoint, options)
         self._rows, self._unused = token_rows_by_name(self._settings.vocabulary, self.path)
@@ -76,6 +77,7 @@ class MegatronSource:
         left = sorted({part for rank in checkpoint.ranks for part in rank.dropped})
         return {
             "kind": self.kind,
+            "form": checkpoint.first.form.value,
             "path": str(self.path),
             "iteration": checkpoint.first.iteration,
             "checkpoint_version": self._settings.version,
@@ -86,6 +88,7 @@ class MegatronSource:
             "assumed_neutral": as_json(self._settings.assumed_neutral),
             "settings_from": self._settings.origin,
             "files": file_hashes([rank.path for rank in checkpoint.ranks]),
+            "extra_states_not_read": sum(rank.extra_states for rank in checkpoint.ranks),
             "left_behind": {part: DROPPED_PARTS[part] for part in left},
             "unused_tokens": list(self._unused),
         }

@@ -1,4 +1,4 @@
-"""Writes Megatron-LM's classic checkpoint format, version 3.0, at any tensor- and pipeline-parallel size.
+"""Writes Megatron-LM's checkpoints, version 3.0, at any tensor- and pipeline-parallel size.
 
 The directory is a ``release``: weights without optimizer state, random state or iteration, from which Megatron-LM
 starts a finetuning. The files of the ranks are written one at a time.
@@ -30,20 +30,33 @@ from tape.errors import ConfigError
 from tape.io.writing import atomic_write, write_text
 from tape.models.lazy_tensors import LazyState, stored_bytes
 
+from .key_names import core_name, extra_state_of
 from .layout import RANK_FILE_NAME, TRACKER_NAME
 
 RELEASE = "release"
 VERSION = 3.0
 _ROWS_MULTIPLE = 128
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
+# options with which Megatron-LM's pretrain_bert.py builds Megatron Core's model with its local layers
+_CORE_ARGUMENTS: dict[str, object] = {
+    "use_mcore_models": True,
+    "transformer_impl": "local",
+    "spec": ["local"],
+    "ckpt_format": "torch",
+    "bert_binary_head": False,
+    "normalization": "LayerNorm",
+    "position_embedding_type": "learned_absolute",
+    "untie_embeddings_and_output_weights": False,
+}
 _FLAT = ("language_model.transformer.", "lm_head.")  # below these names, keys stay dotted in a flat dictionary
 
 
 @dataclass(frozen=True)
 class MegatronTarget:
-    """A classic Megatron-LM checkpoint.
+    """A Megatron-LM checkpoint of a classic model, or of Megatron Core's ``BertModel`` with its local layers.
 
     Args:
+        core: whether to write Megatron Core's form.
         tensor: tensor-parallel size.
         pipeline: pipeline-parallel size.
         file: name of a single-file checkpoint; None writes a directory.
@@ -52,6 +65,11 @@ class MegatronTarget:
     tensor: int = 1
     pipeline: int = 1
     file: str | None = None
+    core: bool = False
+
+    @property
+    def _option(self) -> str:
+        return "--to megatron-core" if self.core else "--to megatron"
 
     def check(self, config: ProteinBertConfig, has_head: bool) -> None:
         """Make sure that Megatron-LM can represent the model at these parallel sizes.
@@ -61,21 +79,21 @@ class MegatronTarget:
         """
         if config.layer_norm_position == "post":
             raise ConfigError(
-                "--to megatron: this model is post-layer-norm, as in tape-proteins 0.5, but Megatron-LM is"
+                f"{self._option}: this model is post-layer-norm, as in tape-proteins 0.5, but Megatron-LM is"
                 " pre-layer-norm; use --to tape or --to huggingface"
             )
         if config.pruned_heads:
             raise ConfigError(
-                "--to megatron: Megatron-LM does not support pruned heads, which this model has; use --to tape"
+                f"{self._option}: Megatron-LM does not support pruned heads, which this model has; use --to tape"
             )
         if not config.apply_final_ln:
             raise ConfigError(
-                "--to megatron: Megatron-LM always applies the final layer norm, which this model does not"
+                f"{self._option}: Megatron-LM always applies the final layer norm, which this model does not"
             )
-        if _gelu_arguments(config) is None:
+        if _gelu_arguments(config, self.core) is None:
             head = config.mlm_hidden_act or config.hidden_act
             raise ConfigError(
-                f"--to megatron: Megatron-LM can't combine {config.hidden_act} blocks with a {head} LM head"
+                f"{self._option}: Megatron-LM can't combine {config.hidden_act} blocks with a {head} LM head"
             )
         if self.file is not None and self.tensor * self.pipeline > 1:
             raise ConfigError(f"-out {self.file}: a single file contains one rank; give a directory for several")
@@ -128,16 +146,26 @@ class MegatronTarget:
         return folder / RELEASE / name / RANK_FILE_NAME
 
     def _model(self, shards: Mapping[str, Shards], config: ProteinBertConfig, stage: int, rank: int) -> dict[str, Any]:
-        """The ``model`` entry of a rank's file: nested dictionaries, flat for transformer and LM head."""
+        """The ``model`` entry of a rank's file: flat for Megatron Core, else nested above transformer and LM head."""
         per_stage = config.num_hidden_layers // self.pipeline
         model: dict[str, Any] = {}
         for key, tensors in shards.items():
             if self._stage_of(key, per_stage) == stage:
                 local = _LAYER.sub(lambda match: f".layers.{int(match[1]) - stage * per_stage}.", key)
-                _insert(model, local, _own(tensors[rank].load()))
+                self._insert(model, local, _own(tensors[rank].load()))
         if self.pipeline > 1 and stage == self.pipeline - 1:
-            _insert(model, MEGATRON_HEAD_WORDS, _own(shards[MEGATRON_WORDS][rank].load()))
+            self._insert(model, MEGATRON_HEAD_WORDS, _own(shards[MEGATRON_WORDS][rank].load()))
         return model
+
+    def _insert(self, model: dict[str, Any], key: str, tensor: Tensor) -> None:
+        if not self.core:
+            _insert_nested(model, key, tensor)
+            return
+        name = core_name(key)
+        model[name] = tensor
+        extra_state = extra_state_of(name)
+        if extra_state is not None:
+            model[extra_state] = None
 
     def _stage_of(self, key: str, per_stage: int) -> int:
         if key.startswith("language_model.embedding."):
@@ -159,7 +187,8 @@ class MegatronTarget:
             hidden_dropout=config.hidden_dropout_prob,
             attention_dropout=config.attention_probs_dropout_prob,
             init_method_std=config.initializer_range,
-            **(_gelu_arguments(config) or {}),
+            **(_gelu_arguments(config, self.core) or {}),
+            **(_CORE_ARGUMENTS | {"norm_epsilon": config.layer_norm_eps} if self.core else {}),
             onnx_safe=None,
             apply_residual_connection_post_layernorm=False,
             num_tokentypes=token_types,
@@ -176,16 +205,16 @@ class MegatronTarget:
         )
 
 
-def _gelu_arguments(config: ProteinBertConfig) -> dict[str, bool] | None:
+def _gelu_arguments(config: ProteinBertConfig, core: bool) -> dict[str, bool] | None:
     """Megatron-LM's flags for the activations of blocks and LM head; None if it can't combine them."""
     pair = (config.hidden_act, config.mlm_hidden_act or config.hidden_act)
     known = {("gelu", "gelu"): (False, False), ("gelu_tanh", "gelu"): (True, False), ("gelu_tanh",) * 2: (False, True)}
-    if pair not in known:
+    if pair not in known or (core and known[pair][1]):
         return None
     return dict(zip(("bias_gelu_fusion", "openai_gelu"), known[pair], strict=True))
 
 
-def _insert(model: dict[str, Any], key: str, tensor: Tensor) -> None:
+def _insert_nested(model: dict[str, Any], key: str, tensor: Tensor) -> None:
     flat = next((prefix for prefix in _FLAT if key.startswith(prefix)), None)
     last = key.removeprefix(flat) if flat else key.rpartition(".")[2]
     for name in key.removesuffix(last).rstrip(".").split("."):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from converter.formats.megatron.key_names import Form, canonical_name
 from converter.formats.megatron.layout import find_rank_files, read_megatron_checkpoint
-from converter.formats.megatron.rank_file import canonical_name
 from tape.errors import CheckpointError
 from tests.support.megatron_writer import edit, make_truth, only_rank, write_megatron
 
@@ -132,9 +132,24 @@ def test_a_tensor_under_two_names_is_refused(tmp_path: Path) -> None:
 
 def test_keys_of_recent_megatron_versions_are_mapped_to_the_old_names() -> None:
     old = "language_model.transformer.layers.3.attention.dense.bias"
-    assert canonical_name("language_model.encoder.layers.3.self_attention.dense.bias") == old
-    assert canonical_name(old) == old
+    assert canonical_name("language_model.encoder.layers.3.self_attention.dense.bias", Form.CLASSIC) == old
+    assert canonical_name(old, Form.CLASSIC) == old
     assert (
-        canonical_name("language_model.encoder.final_norm.weight")
+        canonical_name("language_model.encoder.final_norm.weight", Form.CLASSIC)
         == "language_model.transformer.final_layernorm.weight"
     )
+
+
+def test_optimizer_directories_of_data_parallel_ranks_are_not_pipeline_stages(tmp_path: Path) -> None:
+    """With a distributed optimizer, from March 2022 to May 2023."""
+    truth = make_truth()
+    folder = write_megatron(tmp_path / "mega", truth, tp=2)
+    for rank in (0, 1):
+        place = folder / "iter_0001000" / f"mp_rank_{rank:02d}"
+        (place / "model_optim_rng.pt").rename(place / "model_rng.pt")
+        for data_rank in range(2):
+            optimizer = place.with_name(f"{place.name}_{data_rank:03d}")
+            optimizer.mkdir()
+            torch.save({"optimizer": {}}, optimizer / "optim.pt")
+    checkpoint = read_megatron_checkpoint(folder)
+    assert (checkpoint.tensor_parallel, len(checkpoint.stages)) == (2, 1)
