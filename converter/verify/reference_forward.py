@@ -108,8 +108,21 @@ def pad_batch(ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def cut_padding(stages: Mapping[str, Tensor], ids: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-    """The activations of each protein without padding."""
-    return [{name: state[row, : len(ids[row])] for name, state in stages.items()} for row in range(len(ids))]
+    """The activations of each protein without padding.
+
+    Args:
+        stages: activations by name, (B, S, H), or (1, T, H) where the model has removed the padding itself.
+        ids: the token ids of each protein, T in total.
+    """
+    lengths = [len(row) for row in ids]
+
+    def proteins(state: Tensor) -> Sequence[Tensor]:
+        if state.shape[:2] == (1, sum(lengths)):
+            return state[0].split(lengths)
+        return [state[row, :length] for row, length in enumerate(lengths)]
+
+    split = {name: proteins(state) for name, state in stages.items()}
+    return [{name: parts[row] for name, parts in split.items()} for row in range(len(ids))]
 
 
 class ModelForward:
