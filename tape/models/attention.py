@@ -6,8 +6,9 @@ a :class:`PackedLayout`. No S x S mask is built. Packed rows use the variable-le
 short padded groups for the attention alone, which computes the same.
 
 On a CPU, two implementations compute the same attention, as in transformers: ``eager`` keeps the probabilities for the
-backward pass and consists of batched matrix products; ``sdpa`` is torch's fused kernel, which recomputes them. The
-fused kernel needs less memory for long proteins, and two to five times as long for short ones.
+backward pass and consists of batched matrix products; ``sdpa`` is torch's fused kernel, which recomputes them. In fp32
+they take equally long, and the fused kernel needs less memory. In bf16, it takes two to five times as long for proteins
+of usual length. With dropout, torch has no fused kernel on a CPU.
 """
 
 from __future__ import annotations
@@ -32,9 +33,8 @@ from .dropout import dropout as drop
 _GROUP_LENGTH_RATIO = 1.25
 _GROUP_LONGEST = 256
 # Eager attention keeps S probabilities per head and token. At this length they take as much memory as the other
-# activations of a block with heads of size 64. Up to it, eager attention was 0.95 to 5 times as fast as the fused
-# kernel on each processor and in each precision measured (docs/benchmarks.md). It is not measured at the start of a
-# run, since the run's last digits would then depend on the load of the machine at that moment.
+# activations of a block with heads of size 64, and on a processor with AMX the fused kernel is as fast in bf16.
+# The choice is not measured at the start of a run, whose last digits would then depend on the load of the machine.
 _EAGER_LONGEST = 1024
 _EAGER_SCORES = 1 << 25  # in inference, at most so many scores are computed at a time
 
@@ -206,16 +206,15 @@ class AttentionCore(nn.Module):
 
 
 def _padded(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, dropout: float) -> Tensor:
-    # With dropout, torch has no fused kernel on a CPU and keeps the probabilities at any length.
-    is_eager = query.shape[1] <= _EAGER_LONGEST or dropout > 0
+    is_eager = dropout > 0 or (query.dtype.itemsize < 4 and query.shape[1] <= _EAGER_LONGEST)
     if is_eager and query.device.type == "cpu" and _is_native(query.dtype):
         return _eager(query, key, value, key_mask, dropout)
     return _sdpa(query, key, value, key_mask, dropout)
 
 
 def _is_native(dtype: torch.dtype) -> bool:
-    """Whether this CPU multiplies matrices in a format, or else low_precision emulates fused attention in it."""
-    return dtype.itemsize >= torch.float32.itemsize or low_precision.is_fast("cpu", dtype)
+    """Whether this CPU multiplies matrices in a format; low_precision emulates fused attention where it does not."""
+    return dtype.itemsize >= 4 or low_precision.is_fast("cpu", dtype)
 
 
 def _eager(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, dropout: float) -> Tensor:

@@ -113,18 +113,26 @@ def test_long_proteins_are_not_padded_to_others_of_similar_length() -> None:
     ]
 
 
-@pytest.mark.parametrize("is_native", [True, False])
-@pytest.mark.parametrize(("dropout", "eager"), [(0.0, [16]), (0.1, [16, 1100])])
-def test_implementation_by_length_and_dropout(
-    is_native: bool, dropout: float, eager: list[int], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("dtype", "is_native", "dropout", "eager"),
+    [
+        (torch.bfloat16, True, 0.0, [16]),
+        (torch.bfloat16, True, 0.1, [16, 1100]),
+        (torch.bfloat16, False, 0.0, []),  # low_precision replaces the fused kernel
+        (torch.bfloat16, False, 0.1, []),
+        (torch.float32, False, 0.0, []),
+        (torch.float32, False, 0.1, [16, 1100]),
+    ],
+)
+def test_implementation_by_precision_length_and_dropout(
+    dtype: torch.dtype, is_native: bool, dropout: float, eager: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Emulated precisions always use the fused kernel, which low_precision replaces."""
     lengths: list[int] = []
     monkeypatch.setattr(attention, "_eager", lambda query, *rest: lengths.append(query.shape[1]) or query)
     monkeypatch.setattr(low_precision, "is_fast", lambda device_type, dtype: is_native)
     for length in (16, 1100):
-        AttentionCore(dropout)(*torch.randn(3, 1, length, 1, 8).bfloat16(), None, None)
-    assert lengths == (eager if is_native else [])
+        AttentionCore(dropout)(*torch.randn(3, 1, length, 1, 8).to(dtype), None, None)
+    assert lengths == eager
 
 
 @pytest.mark.gpu
