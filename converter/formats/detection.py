@@ -6,6 +6,7 @@ from pathlib import Path
 
 from converter.formats.huggingface.configuration import is_huggingface
 from converter.formats.huggingface.source import HuggingFaceSource
+from converter.formats.megatron.distributed import is_distributed, read_distributed_checkpoint
 from converter.formats.megatron.layout import read_megatron_checkpoint
 from converter.formats.megatron.source import MegatronSource
 from converter.formats.sharded.source import ShardedSource, is_sharded
@@ -44,6 +45,8 @@ def _open(path: Path, options: SourceOptions) -> Source:
     refuse_foreign_path(path)
     if options.verify:
         verify_recorded_files(path)
+    if is_distributed(path):
+        return MegatronSource(read_distributed_checkpoint(path), options)
     if is_sharded(path):
         return ShardedSource(path)
     files = open_model_files(path, options.verify)

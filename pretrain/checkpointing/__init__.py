@@ -21,7 +21,7 @@ from .format import (
     read_metadata,
     verify_files,
 )
-from .index_reader import StoredShard, StoredTensor, model_tensors
+from .index_reader import StoredShard, StoredTensor, model_tensors, tensors_and_others
 from .latest import LatestCheckpoint, describe_latest, find_latest, find_readable, newest_iteration
 from .loading import load_checkpoint, load_full_checkpoint
 from .saving import save_checkpoint
@@ -48,5 +48,6 @@ __all__ = [
     "newest_iteration",
     "read_metadata",
     "save_checkpoint",
+    "tensors_and_others",
     "verify_files",
 ]

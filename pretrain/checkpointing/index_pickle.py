@@ -37,6 +37,7 @@ from tape.io.restricted_pickle import (
 from tape.models.torch_files import SHAPE_TYPES
 
 Check = Callable[[Any], bool]
+_PLANNER = "torch.distributed.checkpoint.planner"
 _MODULE = "torch.distributed.checkpoint.metadata"
 
 
@@ -78,7 +79,6 @@ _FIELDS: dict[type, Mapping[str, Check]] = {
         "size": _is_shape,
         "chunks": _list_of(ChunkStorageMetadata),
     },
-    BytesStorageMetadata: {},
     MetadataIndex: {"fqn": _is_text, "offset": _or_none(_is_shape), "index": _or_none(is_size)},
     StorageMeta: {
         "checkpoint_id": _or_none(_is_text),
@@ -102,6 +102,10 @@ _FIELDS: dict[type, Mapping[str, Check]] = {
 }
 
 
+# attributes that Megatron Core adds to the index
+_IGNORED_FIELDS: dict[type, frozenset[str]] = {Metadata: frozenset({"all_local_plans", "mcore_data"})}
+
+
 class _Object(Unfinished):
     """An instance of one of these classes, whose fields are its state."""
 
@@ -109,7 +113,9 @@ class _Object(Unfinished):
         self._kind = kind
 
     def finish(self, state: Any) -> Any:
-        checks = _FIELDS[self._kind]
+        checks, ignored = _FIELDS[self._kind], _IGNORED_FIELDS.get(self._kind, frozenset())
+        if isinstance(state, dict):
+            state = {name: value for name, value in state.items() if name not in ignored}
         if not isinstance(state, dict) or not all(name in checks and checks[name](state[name]) for name in state):
             raise refuse_arguments(self._kind.__name__, state)
         try:
@@ -126,6 +132,17 @@ class _Properties(Unfinished):
             case (torch.dtype() as dtype, torch.layout(), bool(), torch.memory_format(), bool()):
                 return TensorProperties(dtype=dtype)
         raise refuse_arguments("TensorProperties", state)
+
+
+class _Discarded(Unfinished):
+    """A part of the plan by which ranks have written a checkpoint, which reading does not need."""
+
+    def finish(self, state: Any) -> None:
+        return None
+
+
+def _discarded_enum(value: object) -> None:
+    return None
 
 
 def _memory_format(number: object) -> torch.memory_format:
@@ -152,12 +169,15 @@ INDEX_TYPES = (
         names=constructors(
             [
                 *((f"{kind.__module__}.{kind.__name__}", partial(_Object, kind)) for kind in _FIELDS),
+                (f"{_MODULE}.BytesStorageMetadata", lambda: BytesStorageMetadata()),  # pickled without a state
                 (f"{_MODULE}.TensorProperties", _Properties),
                 (f"{_MODULE}._MEM_FORMAT_ENCODING", _memory_format),
                 *((name, _path) for name in _PATHS),
+                *((f"{_PLANNER}.{name}", _Discarded) for name in ("SavePlan", "WriteItem", "TensorWriteData")),
+                (f"{_PLANNER}.WriteItemType", _discarded_enum),
             ]
         ),
-        values=frozenset({*_FIELDS, TensorProperties, torch.memory_format} - {Metadata}),
+        values=frozenset({*_FIELDS, BytesStorageMetadata, TensorProperties, torch.memory_format} - {Metadata}),
         contents={Metadata: _fields},
         keys=frozenset({MetadataIndex}),
     )

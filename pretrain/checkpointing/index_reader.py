@@ -99,12 +99,34 @@ def model_tensors(path: Path) -> dict[str, StoredTensor]:
         CheckpointError: the index is damaged, or a tensor's shards don't cover it.
     """
     index = IndexReader(path).read_metadata()
+    return _stored_tensors(path, index, MODEL_PREFIX)
+
+
+def tensors_and_others(path: Path) -> tuple[dict[str, StoredTensor], list[str]]:
+    """All tensors of a directory of torch.distributed.checkpoint by name, whoever wrote it; and the other entries.
+
+    The others are pickles, and are not read. Shards can be loaded, but :meth:`StoredTensor.gather` is for checkpoints
+    of ``pretrain_tape.py``.
+
+    Raises:
+        CheckpointError: the index is damaged, or a tensor's shards don't cover it.
+    """
+    file = path / INDEX_NAME
+    try:
+        index = load_index(file.read_bytes())
+    except (OSError, RefusedPickleError) as error:
+        raise CheckpointError(f"{file}: refused or damaged: {error}") from error
+    tensors = _stored_tensors(path, index, "")
+    return tensors, [name for name in index.state_dict_metadata if name not in tensors]
+
+
+def _stored_tensors(path: Path, index: Metadata, prefix: str) -> dict[str, StoredTensor]:
     places = {(key.fqn, tuple(key.offset or ())): info for key, info in (index.storage_data or {}).items()}
     tensors = {}
     for fqn, entry in index.state_dict_metadata.items():
-        if not fqn.startswith(MODEL_PREFIX) or not isinstance(entry, TensorStorageMetadata):
+        if not fqn.startswith(prefix) or not isinstance(entry, TensorStorageMetadata):
             continue
-        name = fqn.removeprefix(MODEL_PREFIX)
+        name = fqn.removeprefix(prefix)
         dtype = entry.properties.dtype
         shards = tuple(
             _shard(path, fqn, tuple(chunk.offsets), tuple(chunk.sizes), dtype, places) for chunk in entry.chunks

@@ -45,10 +45,7 @@ TAPE_MODEL = CheckpointFormat(
 )
 HUGGINGFACE = CheckpointFormat("a Hugging Face model directory")
 MEGATRON = CheckpointFormat("a Megatron-LM checkpoint")
-MEGATRON_CORE = CheckpointFormat(
-    "a distributed checkpoint of Megatron Core",
-    "save it in the classic format with Megatron-LM's --ckpt-convert-format torch --ckpt-convert-save",
-)
+MEGATRON_CORE = CheckpointFormat("a distributed checkpoint of Megatron Core")
 DEEPSPEED = CheckpointFormat(
     "a DeepSpeed checkpoint",
     "run zero_to_fp32.py, which DeepSpeed saves beside its checkpoints, and convert the state dict that it writes",

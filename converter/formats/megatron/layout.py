@@ -39,12 +39,16 @@ class MegatronCheckpoint:
         stages: the ranks' files as ``stages[pipeline][tensor]``.
         shards: the tensor-parallel shards of each key, with layers numbered across all pipeline stages.
         layers: number of layers of all stages.
+        files: the files, if not one per rank.
+        padded_for: number of ranks for which the vocabulary is padded, if not those of the files.
     """
 
     path: Path
     stages: tuple[tuple[RankFile, ...], ...]
     shards: Mapping[str, Shards]
     layers: int
+    files: tuple[Path, ...] = ()
+    padded_for: int = 0
 
     @property
     def first(self) -> RankFile:
@@ -106,7 +110,7 @@ def find_rank_files(path: Path) -> list[list[Path]]:
     """The ranks' files as ``[pipeline][tensor]``."""
     if not path.is_dir():
         return [[path]]
-    folder = _iteration_folder(path)
+    folder = iteration_folder(path)
     ranks: dict[tuple[int, int], Path] = {}
     for child in sorted(folder.iterdir()):
         match = _RANK_FOLDER.match(child.name)
@@ -134,7 +138,7 @@ def _is_optimizer(folder: Path) -> bool:
     return not has_model and (folder / _OPTIMIZER_FILE_NAME).is_file()
 
 
-def _iteration_folder(path: Path) -> Path:
+def iteration_folder(path: Path) -> Path:
     """The directory that the tracker file names, or ``path`` if there is no tracker."""
     tracker = path / TRACKER_NAME
     if not tracker.is_file():

@@ -37,6 +37,7 @@ DROPPED_PARTS = {
     "grad_scaler": "loss scale of half-precision training",
     "rerun_state_machine": "record of repeated iterations",
     "tokens": "training counter",
+    "content_metadata": "how Megatron Core has sharded the checkpoint",
     "num_floating_point_operations_so_far": "training counter",
 }
 _READ_PARTS = frozenset({"args", "checkpoint_version", "iteration", "total_iters", "model"})
@@ -102,11 +103,11 @@ def read_rank_file(path: Path) -> RankFile:
     rank = RankFile(
         path=path,
         tensors=tensors,
-        arguments=_namespace_values(arguments),
-        version=_version(content, path) if is_training_checkpoint else None,
+        arguments=argument_values(arguments),
+        version=stated_version(content, path) if is_training_checkpoint else None,
         bare=not is_training_checkpoint,
-        iteration=_iteration(content) if is_training_checkpoint else None,
-        dropped=_dropped(content, path) if is_training_checkpoint else (),
+        iteration=stated_iteration(content) if is_training_checkpoint else None,
+        dropped=dropped_parts(content, path) if is_training_checkpoint else (),
         file=pickled,
         form=form,
         own_names=own_names,
@@ -116,7 +117,7 @@ def read_rank_file(path: Path) -> RankFile:
     return rank
 
 
-def _dropped(content: Mapping[Any, Any], path: Path) -> tuple[str, ...]:
+def dropped_parts(content: Mapping[Any, Any], path: Path) -> tuple[str, ...]:
     """Names of the parts that are dropped deliberately.
 
     Raises:
@@ -129,7 +130,7 @@ def _dropped(content: Mapping[Any, Any], path: Path) -> tuple[str, ...]:
     return tuple(others)
 
 
-def _version(content: Mapping[str, Any], path: Path) -> float | None:
+def stated_version(content: Mapping[str, Any], path: Path) -> float | None:
     version = content.get("checkpoint_version")
     if version is None:
         return None
@@ -138,12 +139,12 @@ def _version(content: Mapping[str, Any], path: Path) -> float | None:
     return float(version)
 
 
-def _iteration(content: Mapping[str, Any]) -> int | None:
+def stated_iteration(content: Mapping[str, Any]) -> int | None:
     value = content.get("iteration", content.get("total_iters"))
     return value if isinstance(value, int) else None
 
 
-def _namespace_values(arguments: object) -> Mapping[str, Any]:
+def argument_values(arguments: object) -> Mapping[str, Any]:
     if isinstance(arguments, argparse.Namespace):
         return dict(vars(arguments))
     return dict(arguments) if isinstance(arguments, Mapping) else {}

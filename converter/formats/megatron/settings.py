@@ -185,12 +185,13 @@ class _Resolver:
         self._origin["vocabulary"] = "Megatron's iupac_vocab.txt (usual)"
         ranks = self._checkpoint.stages[0]
         rows = sum(rank.tensors[MEGATRON_WORDS].shape[0] for rank in ranks if MEGATRON_WORDS in rank.tensors)
-        multiple = self._whole_number("make_vocab_size_divisible_by", _ROWS_MULTIPLE) * len(ranks)
+        split = self._checkpoint.padded_for or len(ranks)
+        multiple = self._whole_number("make_vocab_size_divisible_by", _ROWS_MULTIPLE) * split
         allowed = math.ceil(len(MEGATRON_VOCABULARY) / multiple) * multiple
         if rows > allowed:
             raise CheckpointError(
                 f"{self._checkpoint.path}: its word embeddings have {rows} rows, but ProteinLM's vocabulary of"
-                f" {len(MEGATRON_VOCABULARY)} tokens is padded to {allowed} with {len(ranks)} tensor-parallel ranks; if"
+                f" {len(MEGATRON_VOCABULARY)} tokens is padded to {allowed} with {split} tensor-parallel ranks; if"
                 " this is a protein model, give --vocab-file with the tokens of the rows, one per line"
             )
         return MEGATRON_VOCABULARY

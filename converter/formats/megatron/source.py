@@ -87,7 +87,7 @@ class MegatronSource:
             "arguments": as_json(checkpoint.arguments),
             "assumed_neutral": as_json(self._settings.assumed_neutral),
             "settings_from": self._settings.origin,
-            "files": file_hashes([rank.path for rank in checkpoint.ranks]),
+            "files": file_hashes(checkpoint.files or [rank.path for rank in checkpoint.ranks]),
             "extra_states_not_read": sum(rank.extra_states for rank in checkpoint.ranks),
             "left_behind": {part: DROPPED_PARTS[part] for part in left},
             "unused_tokens": list(self._unused),

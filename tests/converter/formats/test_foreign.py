@@ -52,7 +52,7 @@ def saved(content: object) -> Callable[[Path], Path]:
         (nemo, r"bert\.nemo: a NeMo archive"),
         (index, r"corpus\.idx: the index of a pretraining corpus"),
         (deepspeed, r"a DeepSpeed checkpoint, .*zero_to_fp32\.py"),
-        (megatron_core, "a distributed checkpoint of Megatron Core, .*--ckpt-convert-format torch"),
+        (megatron_core, "a distributed checkpoint of Megatron Core without .*--ckpt-convert-format torch"),
         (saved({"state_dict": {}, "pytorch-lightning_version": "2.0"}), r"m\.pt: a PyTorch Lightning checkpoint"),
         (saved({"model": {}, "optimizer_history": []}), r"m\.pt: a fairseq checkpoint"),
         (saved({"module": {}, "ds_version": "0.14"}), r"m\.pt: a DeepSpeed checkpoint: .*zero_to_fp32\.py"),

@@ -23,8 +23,8 @@ CONVERT = "convert it: python converter/megatron-converter.py -src .* -out MODEL
     ("files", "words"),
     [
         ({"iter_0000005/mp_rank_00/model_optim_rng.pt": ""}, f"a Megatron-LM checkpoint, .*{CONVERT}"),
-        ({"iter_0000005/common.pt": "", "iter_0000005/metadata.json": "{}"}, "Megatron Core, .*--ckpt-convert-save"),
-        ({"common.pt": "", "metadata.json": "{}"}, "Megatron Core, .*--ckpt-convert-save"),
+        ({"iter_0000005/common.pt": "", "iter_0000005/metadata.json": "{}"}, f"Megatron Core, .*{CONVERT}"),
+        ({"common.pt": "", "metadata.json": "{}"}, f"Megatron Core, .*{CONVERT}"),
         ({"global_step5/mp_rank_00_model_states.pt": ""}, r"a DeepSpeed checkpoint, .*zero_to_fp32\.py"),
         ({"config.json": '{"model_type": "bert"}'}, f"a Hugging Face model directory, .*{CONVERT}"),
         ({"config.json": '{"hidden_size": 8}'}, "a TAPE model directory, .*tape-train finetunes it .*leave out --load"),

@@ -1,0 +1,113 @@
+"""Distributed checkpoints (torch_dist) of Megatron Core: the weights are read, and nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import pickle
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.metadata import MetadataIndex
+from torch.distributed.checkpoint.planner import SavePlan, WriteItem, WriteItemType
+
+from converter.convert import ConversionRequest, convert
+from converter.formats.detection import open_source
+from converter.options import SourceOptions
+from pretrain.checkpointing.index_reader import without_single_process_warning
+from tape.errors import CheckpointError
+from tests.support.megatron_writer import Truth, arguments_of, expected_state, make_truth, only_rank, write_megatron
+
+
+def silent(line: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def truth() -> Truth:
+    return make_truth()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, truth: Truth) -> dict[str, Any]:
+    """The tensors of Megatron Core's model, with the keys of Transformer Engine's layers, as in these checkpoints."""
+    folder = tmp_path_factory.mktemp("core")
+    mega = write_megatron(folder / "mega", truth, bias_gelu_fusion=True)
+    convert(ConversionRequest(mega, folder / "core", "megatron-core"), silent)
+    content = torch.load(only_rank(folder / "core"), weights_only=False)["model"]
+    fused = (
+        (".input_layernorm.", ".self_attention.linear_qkv.layer_norm_"),
+        (".pre_mlp_layernorm.", ".mlp.linear_fc1.layer_norm_"),
+    )
+    model = {}
+    for key, value in content.items():
+        for old, new in fused:
+            key = key.replace(old, new)
+        if value is not None:
+            model[key] = value
+    return model
+
+
+def stacked(model: dict[str, Any], layers: int) -> dict[str, Any]:
+    result = {key: value for key, value in model.items() if not key.startswith("encoder.layers.")}
+    for key in model:
+        if key.startswith("encoder.layers.0."):
+            parts = [model[key.replace(".0.", f".{layer}.", 1)] for layer in range(layers)]
+            result[key.replace(".0.", ".", 1)] = torch.stack(parts)
+    return result
+
+
+def write(folder: Path, model: dict[str, Any], truth: Truth) -> Path:
+    """A ``--save`` directory with all that a training run stores."""
+    place = folder / "iter_0000007"
+    state = {
+        **model,
+        "optimizer.state.exp_avg.encoder.final_layernorm.weight": torch.ones(truth.hidden),
+        "encoder.layers.self_attention.linear_qkv._extra_state/shard_0_2": io.BytesIO(b"scales"),
+        "rng_state/shard_0.0_1.1": io.BytesIO(b"state"),
+    }
+    with without_single_process_warning():
+        dcp.save(state, checkpoint_id=place, no_dist=True)
+    metadata = pickle.loads((place / ".metadata").read_bytes())
+    item = WriteItem(MetadataIndex("rng_state/shard_0.0_1.1"), WriteItemType.BYTE_IO)
+    metadata.all_local_plans = [SavePlan([item])]
+    metadata.mcore_data = {"optimizer.state": {"nd_reformulated_orig_global_shape": (1, 32)}}
+    (place / ".metadata").write_bytes(pickle.dumps(metadata))
+    arguments = arguments_of(truth, 1, 1, 3.0, bias_gelu_fusion=True, exit_signal=signal.SIGTERM, ckpt_format="x")
+    common = {"args": arguments, "checkpoint_version": 3.0, "iteration": 7, "content_metadata": {"fsdp": False}}
+    torch.save(common, place / "common.pt")
+    (place / "metadata.json").write_text('{"sharded_backend": "torch_dist", "sharded_backend_version": 1}')
+    (folder / "latest_checkpointed_iteration.txt").write_text("7")
+    return folder
+
+
+@pytest.mark.parametrize("stack", [True, False])
+def test_the_weights_are_read_with_layers_stacked_or_not(
+    tmp_path: Path, truth: Truth, model: dict[str, Any], stack: bool
+) -> None:
+    folder = write(tmp_path / "dist", stacked(model, truth.layers) if stack else model, truth)
+    source = open_source(folder, SourceOptions())
+    state = source.map().state
+    for name, value in expected_state(truth).items():
+        torch.testing.assert_close(state[name].load(), value, rtol=0, atol=0)
+    provenance = source.provenance()
+    assert (provenance["kind"], provenance["iteration"], provenance["extra_states_not_read"]) == ("megatron-core", 7, 1)
+    certificate = convert(ConversionRequest(folder, tmp_path / "out"), silent)
+    assert certificate.parity.worst[1] < 1e-12
+
+
+def test_another_backend_is_named(tmp_path: Path) -> None:
+    (tmp_path / "common.pt").touch()
+    with pytest.raises(CheckpointError, match=r"of another backend than torch_dist: .*--ckpt-convert-format torch"):
+        open_source(tmp_path, SourceOptions())
+
+
+def test_an_index_that_names_code_is_refused(tmp_path: Path, truth: Truth, model: dict[str, Any]) -> None:
+    folder = write(tmp_path / "dist", model, truth)
+    (folder / "iter_0000007" / ".metadata").write_bytes(pickle.dumps(argparse.ArgumentParser))
+    with pytest.raises(CheckpointError, match=r"\.metadata: refused or damaged"):
+        open_source(folder, SourceOptions())
