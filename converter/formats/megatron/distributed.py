@@ -7,6 +7,7 @@ stay unread. Usually one tensor contains those of all layers: ``encoder.layers.m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -100,12 +101,12 @@ def _model_tensors(stored: Mapping[str, StoredTensor], folder: Path) -> LazyStat
             continue
         if not entry.dtype.is_floating_point:
             raise CheckpointError(f"{folder}: {name} is a {entry.dtype} tensor, not a tensor of weights")
+        if not entry.shape or 0 in entry.shape:  # an index of a few bytes could state any number of empty layers
+            raise CheckpointError(f"{folder}: {quoted(name)} has shape {entry.shape}, which no weight has")
         part = name.removeprefix(_LAYERS)
         if part == name or part.partition(".")[0].isdigit():
             tensors[name] = LazyTensor(entry.shape, entry.dtype, partial(_gather, entry, None))
             continue
-        if not entry.shape:
-            raise CheckpointError(f"{folder}: {quoted(name)} has no dimension of layers")
         for layer in range(entry.shape[0]):
             load = partial(_gather, entry, layer)
             tensors[f"{_LAYERS}{layer}.{part}"] = LazyTensor(entry.shape[1:], entry.dtype, load)
@@ -113,8 +114,8 @@ def _model_tensors(stored: Mapping[str, StoredTensor], folder: Path) -> LazyStat
 
 
 def _gather(entry: StoredTensor, layer: int | None) -> Tensor:
-    """A tensor, or one layer of it, from those shards that contain it."""
-    whole = torch.empty(entry.shape if layer is None else entry.shape[1:], dtype=entry.dtype)
+    """A tensor, or one layer of it, from the shards that contain it; NaN, which no format accepts, where none does."""
+    whole = torch.full(entry.shape if layer is None else entry.shape[1:], math.nan, dtype=entry.dtype)
     for shard in entry.shards:
         places = [slice(start, start + size) for start, size in zip(shard.offsets, shard.sizes, strict=True)]
         if layer is None:

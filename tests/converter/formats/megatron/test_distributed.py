@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import pickle
 import signal
 from pathlib import Path
@@ -17,7 +18,9 @@ from torch.distributed.checkpoint.planner import SavePlan, WriteItem, WriteItemT
 
 from converter.convert import ConversionRequest, convert
 from converter.formats.detection import open_source
+from converter.formats.megatron.distributed import _gather, _model_tensors
 from converter.options import SourceOptions
+from pretrain.checkpointing import StoredShard, StoredTensor
 from pretrain.checkpointing.index_reader import without_single_process_warning
 from tape.errors import CheckpointError
 from tests.support.megatron_writer import Truth, arguments_of, expected_state, make_truth, only_rank, write_megatron
@@ -98,6 +101,25 @@ def test_the_weights_are_read_with_layers_stacked_or_not(
     assert (provenance["kind"], provenance["iteration"], provenance["extra_states_not_read"]) == ("megatron-core", 7, 1)
     certificate = convert(ConversionRequest(folder, tmp_path / "out"), silent)
     assert certificate.parity.worst[1] < 1e-12
+
+
+def test_a_layer_is_assembled_from_the_shards_of_its_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = torch.arange(2 * 4 * 6.0).reshape(2, 4, 6)
+    places = itertools.product((0, 1), (0, 2), (0, 3))
+    parts = {(i, j, k): whole[i : i + 1, j : j + 2, k : k + 3] for i, j, k in places}
+    shards = tuple(StoredShard(place, (1, 2, 3), Path("x"), 0, 0) for place in parts)
+    monkeypatch.setattr(StoredShard, "load", lambda shard: parts[shard.offsets])
+    entry = StoredTensor("w", Path("x"), (2, 4, 6), torch.float32, shards)
+    assert torch.equal(_gather(entry, 1), whole[1])
+    assert torch.equal(_gather(entry, None), whole)
+    hole = StoredTensor("w", Path("x"), (2, 4, 6), torch.float32, shards[1:])
+    assert bool(_gather(hole, 0).isnan().any())
+
+
+def test_any_number_of_empty_layers_is_refused() -> None:
+    entry = StoredTensor("w", Path("x"), (1 << 40, 0), torch.float32, ())
+    with pytest.raises(CheckpointError, match="which no weight has"):
+        _model_tensors({"encoder.layers.mlp.linear_fc1.weight": entry}, Path("x"))
 
 
 def test_another_backend_is_named(tmp_path: Path) -> None:
