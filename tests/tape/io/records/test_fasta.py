@@ -78,7 +78,7 @@ PLAIN = b">a first\nMKV\nLA\n>b\nAC\n>c|(1->3)\nGGG\n"
         b">d\n;x\nMK\n",
         b">d\r\nMK\r\n",
         b">d\rMK\n",
-        b">caf\xe9\nMK\n",
+        b">\xe9t\xe9\nMK\n",
         b">d\x01\nMK\n",
         b">d \t\x7f\nMK\n",
     ],
