@@ -35,6 +35,7 @@ from benchmarks.peers.comparison import (
     add_options,
     descriptions_of,
     open_worker,
+    parse_options,
     parse_size,
     records,
     table,
@@ -117,10 +118,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[8, 16, 32], help="proteins per step of a peer")
     parser.add_argument("--compile", action="store_true", help="--compile, and torch.compile for transformers")
     add_options(parser, PEERS)
-    options = parser.parse_args(words)
-    if options.quick:
-        vars(options).update(QUICK)
-    return options
+    return parse_options(parser, words, QUICK)
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -45,6 +45,17 @@ def add_options(parser: argparse.ArgumentParser, peers: Sequence[str], rounds: i
     parser.add_argument("--json", type=Path, help="also write all measurements to this file")
 
 
+def parse_options(
+    parser: argparse.ArgumentParser, words: Sequence[str] | None, quick: Mapping[str, Any]
+) -> argparse.Namespace:
+    """Parse a command line; ``quick`` are the defaults of the options under ``--quick``."""
+    options = parser.parse_args(words)
+    if options.quick:
+        parser.set_defaults(**quick)
+        options = parser.parse_args(words)
+    return options
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Hidden size and layers of ``512x8``.
 

@@ -9,7 +9,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from .padded_training import Batch, MaskedProteins, PaddedTrainer, pretraining_answers
+from .padded_training import Batch, LabeledProteins, MaskedProteins, PaddedTrainer, answers
 from .protocol import Answer, Message, serve
 
 _VOCABULARY = {"vocab_size": 30, "pad_token_id": 0, "mask_token_id": 1}
@@ -39,11 +39,13 @@ def attention_of(model_class: Any) -> str:
 
 
 def build(setup: Message, suffix: str = "ForMaskedLM", **fields: Any) -> Any:
-    """A model with random weights."""
+    """A model with random weights and the head of this name; ``fields`` replace values of its configuration."""
     family = setup["tool"].removesuffix("ForMaskedLM")
     model_class = getattr(transformers, family + suffix)
     torch.manual_seed(0)
-    return model_class._from_config(config_of(setup), attn_implementation=attention_of(model_class), **fields)
+    config = config_of(setup)
+    config.update(fields)
+    return model_class._from_config(config, attn_implementation=attention_of(model_class))
 
 
 def open_pretraining(setup: Message) -> tuple[Message, Answer]:
@@ -56,7 +58,31 @@ def open_pretraining(setup: Message) -> tuple[Message, Answer]:
 
     trainer = PaddedTrainer(model, loss_of, setup["precision"])
     proteins = MaskedProteins(Path(setup["data"]), ignored=-100)
-    return describe(model), pretraining_answers(trainer, proteins)
+    return describe(model), answers(trainer, proteins.batches)
+
+
+# head and fields of its configuration; contacts have none
+_HEADS: dict[str, tuple[str, dict[str, Any]]] = {
+    "secondary_structure": ("ForTokenClassification", {"num_labels": 3}),
+    "remote_homology": ("ForSequenceClassification", {"num_labels": 1195}),
+    "fluorescence": ("ForSequenceClassification", {"num_labels": 1, "problem_type": "regression"}),
+    "stability": ("ForSequenceClassification", {"num_labels": 1, "problem_type": "regression"}),
+}
+
+
+def open_finetuning(setup: Message) -> tuple[Message, Answer]:
+    if setup["task"] not in _HEADS:
+        raise ValueError(f"transformers has no head for {setup['task']}")
+    head, fields = _HEADS[setup["task"]]
+    model = build(setup, head, **fields)
+
+    def loss_of(batch: Batch) -> Tensor:
+        loss: Tensor = model(batch["input_ids"], batch["attention_mask"], labels=batch["targets"]).loss
+        return loss
+
+    trainer = PaddedTrainer(model, loss_of, setup["precision"])
+    proteins = LabeledProteins(Path(setup["data"]) / "proteins.npz", ignored=-100)
+    return describe(model), answers(trainer, proteins.batches)
 
 
 def describe(model: nn.Module) -> Message:
@@ -69,7 +95,7 @@ def describe(model: nn.Module) -> Message:
     }
 
 
-WORK = {"pretraining": open_pretraining}
+WORK = {"pretraining": open_pretraining, "finetuning": open_finetuning}
 
 
 if __name__ == "__main__":

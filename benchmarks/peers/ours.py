@@ -1,8 +1,9 @@
-"""Worker of this repository: the training step of ``pretrain/pretrain_tape.py``."""
+"""Worker of this repository: the training steps of ``pretrain/pretrain_tape.py`` and ``tape-train``."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,11 +15,22 @@ from pretrain.data.samples import join_rows
 from pretrain.parallel import choose_backend, open_parallel_context
 from pretrain.planning.flops import flops_per_token, measured_peak
 from pretrain.planning.memory_estimate import parameter_count
+from tape.datasets.batching import MicroBatchPlan
+from tape.datasets.labels import Batch, task_type_of
+from tape.finetuning.config import AdamWConfig, FinetuneDataConfig, LoopConfig, ModelConfig
+from tape.finetuning.data import load_training_data
+from tape.finetuning.model import build_trained_model
+from tape.finetuning.running_means import RunningMeans
+from tape.finetuning.trainer import Finetuner, seed_all
+from tape.models.freezing import set_training_mode
+from tape.registry import registry
 from tape.runtime.cpu import configure_cpu
-from tape.runtime.distributed import choose_device
+from tape.runtime.distributed import choose_device, distributed_context
 from tape.runtime.launch import Launch
+from tape.tokenizers import TAPETokenizer
 from tape.version import __version__
 
+from .memory import peak_above_the_model
 from .padded_training import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY
 from .proteins import load_rows
 from .protocol import Answer, Message, serve
@@ -95,7 +107,57 @@ def open_pretraining(setup: Message) -> tuple[Message, Answer]:
     return description, answer
 
 
-WORK = {"pretraining": open_pretraining}
+def open_finetuning(setup: Message) -> tuple[Message, Answer]:
+    task, tokenizer = setup["task"], TAPETokenizer()
+    context = ExitStack().enter_context(distributed_context(no_cuda=True))  # lasts as long as the process
+    seed_all(0)
+    spec = registry.get_task_spec(task)
+    data = load_training_data(FinetuneDataConfig(setup["data"]), spec.dataset_class, validate=False)
+    sizes = {
+        "hidden_size": setup["hidden"],
+        "num_hidden_layers": setup["layers"],
+        "num_attention_heads": setup["heads"],
+        "intermediate_size": 4 * setup["hidden"],
+        "max_position_embeddings": setup["positions"],
+        "hidden_dropout_prob": setup["dropout"],
+        "attention_probs_dropout_prob": setup["dropout"],
+        "type_vocab_size": 1,
+    }
+    head = {"contact_head": setup["contact_head"]} if task == "contact_prediction" else {}
+    model = build_trained_model(ModelConfig("transformer", overrides={**sizes, **head}), task, tokenizer, None)
+    optimizer = AdamWConfig(LEARNING_RATE, WEIGHT_DECAY, warmup_steps=0, max_grad_norm=MAX_GRAD_NORM)
+    loop = LoopConfig(num_train_epochs=1_000_000, num_workers=0, precision=setup["precision"], optimizer=optimizer)
+    finetuner = Finetuner(model, data, task_type_of(spec, data.train), loop, context)
+    set_training_mode(model)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+
+    def take(steps: Sequence[tuple[MicroBatchPlan, Batch]]) -> float:
+        means = RunningMeans(finetuner.task_type)
+        for step in steps:
+            finetuner.train_step([step], (means,))
+        return means.means(context)["loss"]
+
+    def answer(request: Message) -> Message:
+        number = request["batch_size"]
+        plans = [MicroBatchPlan(data.indices[first : first + number]) for first in range(0, len(data.indices), number)]
+        steps = [(plan, data.train.collate_fn([data.train[int(index)] for index in plan.indices])) for plan in plans]
+        if request["warm_up"]:
+            return {"memory_bytes": peak_above_the_model(parameters, lambda: take(steps[:1]))}
+        began = time.perf_counter()
+        loss = take(steps)
+        seconds = time.perf_counter() - began
+        tokens = int(data.lengths.sum()) + 2 * len(data.lengths)
+        return {"seconds": seconds, "loss": loss, "steps": len(steps), "tokens": tokens}
+
+    description = {
+        "version": f"proteinlm {__version__}",
+        "parameters": parameters,
+        "threads": torch.get_num_threads(),
+    }
+    return description, answer
+
+
+WORK = {"pretraining": open_pretraining, "finetuning": open_finetuning}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from .memory import peak_above_the_model
 from .protocol import Message
 
 Batch = dict[str, Tensor]
@@ -62,6 +63,49 @@ class PaddedTrainer:
         return {"seconds": time.perf_counter() - began, "loss": sum(losses) / len(losses), "steps": len(losses)}
 
 
+class LabeledProteins:
+    """Proteins with labels, from a file of :func:`benchmarks.peers.labeled_proteins.write_task`.
+
+    Args:
+        path: the file.
+        ignored: label of padding, for the model.
+    """
+
+    def __init__(self, path: Path, ignored: int = -1) -> None:
+        with np.load(path) as arrays:
+            ids, lengths, targets = (torch.from_numpy(arrays[name]) for name in ("input_ids", "lengths", "targets"))
+        self.ids = ids.split(lengths.tolist())
+        self.ignored = ignored
+        count = len(lengths)
+        pairs = ((lengths - 2) ** 2).tolist()
+        if targets.numel() == count:  # one per protein
+            self.targets = list(targets.split(1))
+        elif targets.numel() == int(lengths.sum()):  # one per token
+            self.targets = [torch.where(part == -1, ignored, part) for part in targets.split(lengths.tolist())]
+        else:
+            parts = zip(targets.split(pairs), lengths.tolist(), strict=True)
+            self.targets = [part.view(length - 2, length - 2) for part, length in parts]
+
+    def batches(self, size: int) -> list[Batch]:
+        """Padded batches of ``size`` consecutive proteins."""
+        return [self._pad(slice(first, first + size)) for first in range(0, len(self.ids), size)]
+
+    def _pad(self, part: slice) -> Batch:
+        ids, targets = self.ids[part], self.targets[part]
+        lengths = torch.tensor([len(protein) - 2 for protein in ids])
+        mask = pad_sequence([torch.ones_like(protein) for protein in ids], batch_first=True)
+        if targets[0].dim() == 2 and len(targets) > 1:
+            raise ValueError("pairs of residues are measured in batches of one protein")
+        if targets[0].dim() == 2:
+            joined = targets[0][None]
+        elif targets[0].numel() == 1:
+            joined = torch.stack(targets) if targets[0].is_floating_point() else torch.cat(targets)
+        else:
+            joined = pad_sequence(targets, batch_first=True, padding_value=self.ignored)
+        padded = pad_sequence(list(ids), batch_first=True)
+        return {"input_ids": padded, "attention_mask": mask, "targets": joined, "protein_length": lengths}
+
+
 class MaskedProteins:
     """Proteins with masked residues, from a file of :func:`benchmarks.peers.proteins.write_rows`.
 
@@ -77,7 +121,6 @@ class MaskedProteins:
         ends = np.cumsum(lengths)[:-1]
         proteins = zip(np.split(ids, ends), np.split(labels, ends), strict=True)
         self.proteins = sorted(proteins, key=lambda protein: -len(protein[0]))
-        self.tokens = int(lengths.sum())
         self.ignored = ignored
 
     def batches(self, size: int) -> list[Batch]:
@@ -91,20 +134,25 @@ class MaskedProteins:
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def pretraining_answers(trainer: PaddedTrainer, proteins: MaskedProteins) -> Callable[[Message], Message]:
-    """Answers requests with a ``batch_size``: a pass over all proteins, or one step if it is a ``warm_up``.
+def answers(trainer: PaddedTrainer, batches_of: Callable[[int], list[Batch]]) -> Callable[[Message], Message]:
+    """Answers requests with a ``batch_size``: a pass over all batches, or one step if it is a ``warm_up``.
 
     A request may also have another ``precision`` than the setup.
-    """
 
+    Args:
+        trainer: trains the model.
+        batches_of: the batches of a size, the largest first.
+    """
     precision = trainer.precision
+    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
 
     def answer(request: Message) -> Message:
-        batches = proteins.batches(request["batch_size"])
+        batches = batches_of(request["batch_size"])
         trainer.precision = request.get("precision", precision)
-        padded = sum(batch["input_ids"].numel() for batch in batches)
         if request["warm_up"]:
-            return trainer.measure(batches[:1])
-        return {**trainer.measure(batches), "tokens": proteins.tokens, "padded_tokens": padded}
+            return {"memory_bytes": peak_above_the_model(parameters, lambda: trainer.step(batches[0]))}
+        tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+        padded = sum(batch["attention_mask"].numel() for batch in batches)
+        return {**trainer.measure(batches), "tokens": tokens, "padded_tokens": padded}
 
     return answer

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from .padded_training import Batch, MaskedProteins, PaddedTrainer, pretraining_answers
+from .padded_training import Batch, LabeledProteins, MaskedProteins, PaddedTrainer, answers
 from .protocol import ROOT, Answer, Message, serve
 
 
@@ -49,7 +50,68 @@ def open_pretraining(setup: Message) -> tuple[Message, Answer]:
 
     trainer = PaddedTrainer(model, loss_of, setup["precision"])
     proteins = MaskedProteins(Path(setup["data"]), ignored=-1)
-    return describe(model), pretraining_answers(trainer, proteins)
+    return describe(model), answers(trainer, proteins.batches)
+
+
+class ConvolutionalHead(nn.Module):
+    """ProteinLM's contact head over the pair features as that repository computes them: L x L x 2H values.
+
+    Dropout, a 1 x 1 convolution to 64 channels, 30 residual blocks and a linear map; with the loss alone.
+    """
+
+    def __init__(self, hidden: int, channels: int = 64, blocks: int = 30) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+        self.project = nn.Conv2d(2 * hidden, channels, 1)
+        self.blocks = nn.ModuleList(self._block(channels) for _ in range(blocks))
+        self.linear = nn.Linear(channels, 2)
+
+    @staticmethod
+    def _block(channels: int) -> nn.Sequential:
+        parts: list[nn.Module] = []
+        for _ in range(2):
+            parts += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+        return nn.Sequential(*parts[:-1])
+
+    def forward(self, states: Tensor, lengths: Tensor, targets: Tensor) -> tuple[tuple[Tensor, dict[str, Tensor]]]:
+        left, right = states[:, :, None], states[:, None]
+        pairs = self.project(self.dropout(torch.cat((left * right, left - right), -1)).permute(0, 3, 1, 2))
+        for block in self.blocks:
+            pairs = functional.relu(pairs + block(pairs))
+        logits = self.linear(pairs.permute(0, 2, 3, 1))
+        logits = ((logits + logits.transpose(1, 2)) / 2)[:, 1:-1, 1:-1]
+        loss = functional.cross_entropy(logits.reshape(-1, 2), targets.view(-1), ignore_index=-1)
+        return ((loss, {}),)
+
+
+# class and fields of its configuration
+_HEADS: dict[str, tuple[str, dict[str, Any]]] = {
+    "secondary_structure": ("ProteinBertForSequenceToSequenceClassification", {"num_labels": 3}),
+    "remote_homology": ("ProteinBertForSequenceClassification", {"num_labels": 1195}),
+    "fluorescence": ("ProteinBertForValuePrediction", {}),
+    "stability": ("ProteinBertForValuePrediction", {}),
+    "contact_prediction": ("ProteinBertForContactPrediction", {}),
+}
+
+
+def open_finetuning(setup: Message) -> tuple[Message, Answer]:
+    name, fields = _HEADS[setup["task"]]
+    model = build(setup, name, **fields)
+    is_contacts = setup["task"] == "contact_prediction"
+    if is_contacts and setup["contact_head"] == "resnet":
+        model.predict = ConvolutionalHead(setup["hidden"])
+
+    def loss_of(batch: Batch) -> Tensor:
+        inputs = {"input_ids": batch["input_ids"], "input_mask": batch["attention_mask"], "targets": batch["targets"]}
+        if is_contacts:
+            inputs["protein_length"] = batch["protein_length"]
+        first = model(**inputs)[0]
+        loss: Tensor = first[0] if isinstance(first, tuple) else first
+        return loss
+
+    trainer = PaddedTrainer(model, loss_of, setup["precision"])
+    proteins = LabeledProteins(Path(setup["data"]) / "proteins.npz")
+    return describe(model), answers(trainer, proteins.batches)
 
 
 def describe(model: nn.Module) -> Message:
@@ -61,7 +123,7 @@ def describe(model: nn.Module) -> Message:
     }
 
 
-WORK = {"pretraining": open_pretraining}
+WORK = {"pretraining": open_pretraining, "finetuning": open_finetuning}
 
 
 if __name__ == "__main__":
