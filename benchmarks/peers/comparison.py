@@ -84,8 +84,8 @@ def open_worker(stack: ExitStack, tool: str, setup: Message, options: argparse.N
 def table(series: Sequence[Series]) -> list[str]:
     """A Markdown table with a line per variant; the fastest setting of each tool is bold.
 
-    The replies have ``tokens`` without padding, optionally ``padded_tokens``, and those of a warm-up optionally
-    ``memory_bytes``.
+    The replies have ``tokens`` without padding, and optionally ``padded_tokens`` and ``memory_bytes``, whose maximum is
+    shown.
     """
     lines = [
         "| tool | setting | tokens/s | min - max | unpadded | memory | time / ours |",
@@ -111,8 +111,9 @@ def _speeds(series: Series, is_best: bool) -> list[str]:
 
 
 def _memory(series: Series) -> str:
-    memory = series.warm_up.get("memory_bytes")
-    return "" if memory is None else f"{memory / 1e9:.2f} GB"
+    found = [reply.get("memory_bytes") for reply in [series.warm_up, *series.replies]]
+    known = [memory for memory in found if memory is not None]
+    return f"{max(known) / 1e9:.2f} GB" if known else ""
 
 
 def records(series: Sequence[Series]) -> list[dict[str, Any]]:

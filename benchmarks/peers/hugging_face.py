@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
 
-from .padded_training import Batch, LabeledProteins, MaskedProteins, PaddedTrainer, answers
+from .inference import TEST, WARM_UP, inference_answers
+from .padded_training import Batch, LabeledProteins, MaskedProteins, PaddedTrainer, answers, autocast
 from .protocol import Answer, Message, serve
 
 _VOCABULARY = {"vocab_size": 30, "pad_token_id": 0, "mask_token_id": 1}
@@ -85,6 +87,31 @@ def open_finetuning(setup: Message) -> tuple[Message, Answer]:
     return describe(model), answers(trainer, proteins.batches)
 
 
+def open_inference(setup: Message) -> tuple[Message, Answer]:
+    """Embedding (mean over the residues) or accuracy of secondary structure, in batches of similar length."""
+    is_embedding = setup["command"] == "embed"
+    head, fields = ("Model", {}) if is_embedding else _HEADS["secondary_structure"]
+    model = build(setup, head, **fields).eval()
+    passes = {split: LabeledProteins(Path(setup["data"]) / f"{split}.npz", ignored=-100) for split in (WARM_UP, TEST)}
+
+    def run(split: str, batch_size: int, target: Path) -> None:
+        batches = passes[split].batches(batch_size)
+        results = [part for batch in batches for part in result_of(batch)]
+        np.savez(target, **{str(number): result for number, result in enumerate(results)})
+
+    @torch.inference_mode()
+    def result_of(batch: Batch) -> list[np.ndarray]:
+        mask = batch["attention_mask"]
+        with autocast(setup["precision"]):
+            output = model(batch["input_ids"], mask)
+        if not is_embedding:
+            return [labels.numpy() for labels in output.logits.float().argmax(-1)]
+        summed = (output.last_hidden_state.float() * mask[:, :, None]).sum(1)
+        return [mean.numpy() for mean in summed / mask.sum(1, keepdim=True)]
+
+    return describe(model), inference_answers(setup, run)
+
+
 def describe(model: nn.Module) -> Message:
     config: Any = model.config
     return {
@@ -95,7 +122,7 @@ def describe(model: nn.Module) -> Message:
     }
 
 
-WORK = {"pretraining": open_pretraining, "finetuning": open_finetuning}
+WORK = {"pretraining": open_pretraining, "finetuning": open_finetuning, "inference": open_inference}
 
 
 if __name__ == "__main__":

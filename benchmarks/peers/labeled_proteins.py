@@ -16,6 +16,7 @@ import numpy as np
 
 from tape.datasets.contacts import contact_labels
 from tape.errors import ConfigError
+from tape.io.lmdb_store import write_lmdb
 from tape.tasks import TASKS
 from tape.tokenizers import TAPETokenizer
 
@@ -74,25 +75,57 @@ def choose(proteins: Sequence[str], length: int | None, number: int, group: int)
 
 
 def write_task(folder: Path, task: str, proteins: Sequence[str]) -> None:
-    """Write the training split of a task for this repository, and ``proteins.npz`` for the peers.
-
-    The latter has ``input_ids`` of all proteins, one after another, ``lengths`` with special tokens, and ``targets``,
-    whose number per protein depends on the task: 1, one per token, or one per pair of residues.
-    """
-    generator = np.random.default_rng(SEED)
-    labels = [_labels(task, len(protein), generator) for protein in proteins]
+    """Write the training split of a task for this repository, and ``proteins.npz`` for the peers."""
+    labels = _random_labels(task, proteins)
     directory = folder / TASKS[task].folder
     directory.mkdir()
     with (directory / f"{directory.name}_train.jsonl").open("w", encoding="utf-8") as stream:
         for protein, (fields, _) in zip(proteins, labels, strict=True):
             print(json.dumps({"primary": protein, **fields}), file=stream)
+    _write_arrays(folder / "proteins.npz", proteins, labels)
+
+
+def write_split(folder: Path, task: str, split: str, proteins: Sequence[str]) -> None:
+    """Write proteins in every form that evaluation and embedding read.
+
+    Args:
+        folder: receives ``SPLIT.fasta``, ``SPLIT.npz`` for transformers, and the task's LMDB directory of this split,
+            which tape-proteins and this repository read.
+        task: the task of the labels.
+        split: name of the split.
+        proteins: the sequences.
+    """
+    labels = _random_labels(task, proteins)
+    entries = [f">protein{number}\n{protein}\n" for number, protein in enumerate(proteins)]
+    (folder / f"{split}.fasta").write_text("".join(entries), encoding="ascii")
+    directory = folder / TASKS[task].folder
+    directory.mkdir(exist_ok=True)
+    records = [
+        {"id": f"protein{number}", "primary": protein, "protein_length": len(protein), **fields}
+        for number, (protein, (fields, _)) in enumerate(zip(proteins, labels, strict=True))
+    ]
+    write_lmdb(directory / f"{directory.name}_{split}.lmdb", records)
+    order = sorted(range(len(proteins)), key=lambda number: -len(proteins[number]))
+    _write_arrays(folder / f"{split}.npz", [proteins[n] for n in order], [labels[n] for n in order])
+
+
+def _write_arrays(path: Path, proteins: Sequence[str], labels: Sequence[tuple[dict[str, Any], np.ndarray]]) -> None:
+    """Write ``input_ids`` of all proteins, one after another, ``lengths`` with special tokens, and ``targets``.
+
+    The number of targets per protein depends on the task: 1, one per token, or one per pair of residues.
+    """
     encoded = [TAPETokenizer().encode(protein) for protein in proteins]
     np.savez(
-        folder / "proteins.npz",
+        path,
         input_ids=np.concatenate(encoded),
         lengths=np.array([len(ids) for ids in encoded]),
         targets=np.concatenate([targets.ravel() for _, targets in labels]),
     )
+
+
+def _random_labels(task: str, proteins: Sequence[str]) -> list[tuple[dict[str, Any], np.ndarray]]:
+    generator = np.random.default_rng(SEED)
+    return [_labels(task, len(protein), generator) for protein in proteins]
 
 
 def _labels(task: str, length: int, generator: np.random.Generator) -> tuple[dict[str, Any], np.ndarray]:

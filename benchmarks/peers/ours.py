@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,6 +23,7 @@ from tape.finetuning.data import load_training_data
 from tape.finetuning.model import build_trained_model
 from tape.finetuning.running_means import RunningMeans
 from tape.finetuning.trainer import Finetuner, seed_all
+from tape.main import run_embed, run_eval
 from tape.models.freezing import set_training_mode
 from tape.registry import registry
 from tape.runtime.cpu import configure_cpu
@@ -30,6 +32,7 @@ from tape.runtime.launch import Launch
 from tape.tokenizers import TAPETokenizer
 from tape.version import __version__
 
+from .inference import inference_answers
 from .memory import peak_above_the_model
 from .padded_training import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY
 from .proteins import load_rows
@@ -107,13 +110,9 @@ def open_pretraining(setup: Message) -> tuple[Message, Answer]:
     return description, answer
 
 
-def open_finetuning(setup: Message) -> tuple[Message, Answer]:
-    task, tokenizer = setup["task"], TAPETokenizer()
-    context = ExitStack().enter_context(distributed_context(no_cuda=True))  # lasts as long as the process
-    seed_all(0)
-    spec = registry.get_task_spec(task)
-    data = load_training_data(FinetuneDataConfig(setup["data"]), spec.dataset_class, validate=False)
-    sizes = {
+def model_sizes(setup: Message) -> dict[str, Any]:
+    """Values of the model's configuration."""
+    return {
         "hidden_size": setup["hidden"],
         "num_hidden_layers": setup["layers"],
         "num_attention_heads": setup["heads"],
@@ -123,8 +122,17 @@ def open_finetuning(setup: Message) -> tuple[Message, Answer]:
         "attention_probs_dropout_prob": setup["dropout"],
         "type_vocab_size": 1,
     }
+
+
+def open_finetuning(setup: Message) -> tuple[Message, Answer]:
+    task, tokenizer = setup["task"], TAPETokenizer()
+    context = ExitStack().enter_context(distributed_context(no_cuda=True))  # lasts as long as the process
+    seed_all(0)
+    spec = registry.get_task_spec(task)
+    data = load_training_data(FinetuneDataConfig(setup["data"]), spec.dataset_class, validate=False)
     head = {"contact_head": setup["contact_head"]} if task == "contact_prediction" else {}
-    model = build_trained_model(ModelConfig("transformer", overrides={**sizes, **head}), task, tokenizer, None)
+    overrides = {**model_sizes(setup), **head}
+    model = build_trained_model(ModelConfig("transformer", overrides=overrides), task, tokenizer, None)
     optimizer = AdamWConfig(LEARNING_RATE, WEIGHT_DECAY, warmup_steps=0, max_grad_norm=MAX_GRAD_NORM)
     loop = LoopConfig(num_train_epochs=1_000_000, num_workers=0, precision=setup["precision"], optimizer=optimizer)
     finetuner = Finetuner(model, data, task_type_of(spec, data.train), loop, context)
@@ -157,7 +165,28 @@ def open_finetuning(setup: Message) -> tuple[Message, Answer]:
     return description, answer
 
 
-WORK = {"pretraining": open_pretraining, "finetuning": open_finetuning}
+def open_inference(setup: Message) -> tuple[Message, Answer]:
+    """``tape-embed`` or ``tape-eval``."""
+    folder, saved = setup["data"], f"{setup['scratch']}/model"
+    task = "embed" if setup["command"] == "embed" else "secondary_structure"
+    seed_all(0)
+    model = registry.get_task_model("transformer", task, None, None, **model_sizes(setup))
+    model.save_pretrained(saved)
+    switches = ["--no_cuda", "--log_level", "ERROR", *(["--bf16"] if setup["precision"] == "bf16" else [])]
+
+    def run(split: str, batch_size: int, target: Path) -> None:
+        options = ["--batch_size", str(batch_size), *switches]
+        if setup["command"] == "embed":
+            run_embed(["transformer", f"{folder}/{split}.fasta", f"{target}.npz", saved, *options])
+        else:
+            data = ["--data_dir", folder, "--split", split, "--output_dir", str(target)]
+            run_eval(["transformer", task, saved, *data, *options])
+
+    description = {"version": f"proteinlm {__version__}", "threads": torch.get_num_threads()}
+    return description, inference_answers(setup, run)
+
+
+WORK = {"pretraining": open_pretraining, "finetuning": open_finetuning, "inference": open_inference}
 
 
 if __name__ == "__main__":

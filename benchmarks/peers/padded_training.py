@@ -64,7 +64,7 @@ class PaddedTrainer:
 
 
 class LabeledProteins:
-    """Proteins with labels, from a file of :func:`benchmarks.peers.labeled_proteins.write_task`.
+    """Proteins with labels, from an ``.npz`` file of :mod:`benchmarks.peers.labeled_proteins`.
 
     Args:
         path: the file.

@@ -5,11 +5,17 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from .protocol import Message, Worker, WorkerError
+from .protocol import Message, WorkerError
 
 OURS = "proteinlm"
+
+
+class Measuring(Protocol):
+    """Measures on request: a :class:`benchmarks.peers.protocol.Worker`, or what takes its place."""
+
+    def ask(self, request: Message) -> Message: ...
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Series:
         return statistics.median(self.seconds)
 
 
-def interleave(variants: Sequence[Variant], workers: Mapping[str, Worker | str], rounds: int) -> list[Series]:
+def interleave(variants: Sequence[Variant], workers: Mapping[str, Measuring | str], rounds: int) -> list[Series]:
     """Measure all variants in each round, after a warm-up of each; the order is reversed in every second round.
 
     Args:
@@ -69,7 +75,7 @@ def interleave(variants: Sequence[Variant], workers: Mapping[str, Worker | str],
     return series
 
 
-def _ask(series: Series, worker: Worker | str, warm_up: bool) -> Message | None:
+def _ask(series: Series, worker: Measuring | str, warm_up: bool) -> Message | None:
     """The reply to the request of a variant; None, with the error in the series, if there is none."""
     if isinstance(worker, str):
         series.error = worker

@@ -1,8 +1,12 @@
-"""Worker of tape-proteins 0.5. Runs in the environment of the peers, where ``tape`` is that package."""
+"""Worker of tape-proteins 0.5. Runs in the environment of the peers, where ``tape`` is that package.
+
+``python -m benchmarks.peers.tape_proteins train ARGUMENTS`` is its ``tape-train``.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .inference import inference_answers
 from .padded_training import Batch, LabeledProteins, MaskedProteins, PaddedTrainer, answers
 from .protocol import ROOT, Answer, Message, serve
 
@@ -20,6 +25,15 @@ def models() -> Any:
     """The module ``tape.models.modeling_bert`` of tape-proteins: this repository's own ``tape`` must not be found."""
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
     return import_module("tape.models.modeling_bert")
+
+
+def training() -> Any:
+    """The module ``tape.training`` with the two changes without which it doesn't run on a CPU with a current torch."""
+    models()
+    setattr(torch.cuda, "IntTensor", torch.IntTensor)  # noqa: B010  # of a buffer that only apex needs
+    sampler = import_module("tape.utils._sampler").SortedSampler.__mro__[1]
+    sampler.__init__ = lambda self, data_source=None: None  # torch removed the argument
+    return import_module("tape.training")
 
 
 def build(setup: Message, name: str, **fields: Any) -> Any:
@@ -114,6 +128,32 @@ def open_finetuning(setup: Message) -> tuple[Message, Answer]:
     return describe(model), answers(trainer, proteins.batches)
 
 
+def open_inference(setup: Message) -> tuple[Message, Answer]:
+    """``tape-embed`` or ``tape-eval``, which compute in fp32 only."""
+    module, folder, saved = training(), setup["data"], Path(setup["scratch"]) / "model"
+    name, fields = ("ProteinBertModel", {}) if setup["command"] == "embed" else _HEADS["secondary_structure"]
+    model = build(setup, name, **fields)
+    saved.mkdir()
+    model.save_pretrained(saved)
+
+    def run(split: str, batch_size: int, target: Path) -> None:
+        options = {"batch_size": batch_size, "no_cuda": True, "num_workers": 0, "log_level": "ERROR"}
+        if setup["command"] == "embed":
+            module.run_embed("transformer", f"{folder}/{split}.fasta", f"{target}.npz", str(saved), **options)
+        else:
+            data = {"split": split, "data_dir": folder, "metrics": ("accuracy",)}
+            module.run_eval("transformer", "secondary_structure", str(saved), **data, **options)
+
+    return describe(model), inference_answers(setup, run)
+
+
+def train(words: Sequence[str]) -> None:
+    """``tape-train`` with the changes of :func:`training`."""
+    training()
+    sys.argv[1:] = words
+    import_module("tape.main").run_train()
+
+
 def describe(model: nn.Module) -> Message:
     return {
         "version": f"tape-proteins {version('tape-proteins')}",
@@ -123,8 +163,11 @@ def describe(model: nn.Module) -> Message:
     }
 
 
-WORK = {"pretraining": open_pretraining, "finetuning": open_finetuning}
+WORK = {"pretraining": open_pretraining, "finetuning": open_finetuning, "inference": open_inference}
 
 
 if __name__ == "__main__":
-    serve(lambda setup: WORK[setup["work"]](setup))
+    if sys.argv[1:2] == ["train"]:
+        train(sys.argv[2:])
+    else:
+        serve(lambda setup: WORK[setup["work"]](setup))
