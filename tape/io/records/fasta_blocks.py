@@ -31,12 +31,16 @@ class FastaBlock:
         headers: (n,) position of each ``>`` that begins a header.
         starts: (n,) position of the first line after each header.
         line_ends: (n,) number of bytes that end the lines of residues of each record.
+        newlines: number of complete lines.
+        all_line_ends: number of bytes that end lines, those of headers included.
     """
 
     content: bytes
     headers: np.ndarray
     starts: np.ndarray
     line_ends: np.ndarray
+    newlines: int
+    all_line_ends: int
 
     def __len__(self) -> int:
         return len(self.headers)
@@ -105,8 +109,9 @@ def fasta_parts(source: Any, name: str, comments: bytes) -> Iterator[FastaBlock 
         pending += content
         end = _last_record(pending)
         if end:
-            yield _part(pending[:end], line, comments)
-            line += _count_lines(pending[:end])
+            part = _part(pending[:end], line, comments)
+            yield part
+            line += part.newlines if isinstance(part, FastaBlock) else _count_lines(pending[:end])
             pending = pending[end:]
         elif len(pending) > _LONGEST_BLOCK:
             yield FastaLines(decode(source, name, taken=pending, lines=line - 1), line)
@@ -160,7 +165,7 @@ def parse_block(content: bytes, comments: bytes) -> FastaBlock | None:
         return None
     starts = np.minimum(ends[headers] + 1, len(codes))
     line_ends = (np.append(headers[1:], complete) - headers - 1).clip(0) * width
-    return FastaBlock(content, lines[headers], starts, line_ends)
+    return FastaBlock(content, lines[headers], starts, line_ends, complete, complete * width)
 
 
 def _are_in_lines(codes: np.ndarray, code: int, allowed: np.ndarray, ends: np.ndarray) -> bool:

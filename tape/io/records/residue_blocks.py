@@ -78,8 +78,8 @@ def residue_block(part: FastaBlock | FastaLines, name: str, first: int) -> Resid
     if not isinstance(part, FastaBlock):
         return None
     content = part.content
-    line_ends = content.count(b"\n") + content.count(b"\r")
-    if np.count_nonzero(np.frombuffer(content, dtype=np.uint8) < _FIRST_PRINTABLE) != line_ends or _DELETE in content:
+    controls = np.count_nonzero(np.frombuffer(content, dtype=np.uint8) < _FIRST_PRINTABLE)
+    if controls != part.all_line_ends or _DELETE in content:
         return None
     if (part.starts - part.headers).max() > LONGEST_ID or not part.sizes.all():
         return None
