@@ -17,15 +17,16 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from pretrain.config.arguments import parse_arguments
+from pretrain.config.arguments import PretrainConfig, parse_arguments
 from pretrain.pretrain_tape import run_pretraining
+from pretrain.train.metrics_logger import METRICS_NAME
 from tape.errors import ConfigError, run_cli
 from tape.runtime.launch import read_launch
 
@@ -51,14 +52,65 @@ class Throughput:
         )
 
 
-def measure(options: argparse.Namespace, size: str, precision: str) -> Throughput | None:
-    """One short run; None on ranks that do not report."""
-    hidden, layers = _size(size)
+@dataclass(frozen=True)
+class Setting:
+    """A run to measure.
+
+    Attributes:
+        corpus: prefix of the corpus, without .bin.
+        hidden, layers, head_size: sizes of the model.
+        precision: fp32, bf16 or fp16.
+        micro_batch_size, seq_length: rows of a step on each process, and their tokens.
+        dropout: of attention and residual stream.
+        steps: measured steps, after some that are not.
+        peak_tflops: of one process; None: measured.
+        workers: processes that load data.
+        flags: further flags of pretrain_tape.py.
+    """
+
+    corpus: str
+    hidden: int
+    layers: int
+    head_size: int = 64
+    precision: str = "fp32"
+    micro_batch_size: int = 1
+    seq_length: int = 2176
+    dropout: float = 0.0
+    steps: int = 5
+    peak_tflops: float | None = None
+    workers: int = 1
+    flags: tuple[str, ...] = ()
+
+    def config(self, world_size: int) -> PretrainConfig:
+        """The configuration of the run, from the flags that a user would give."""
+        values = {
+            "--num-layers": self.layers,
+            "--hidden-size": self.hidden,
+            "--num-attention-heads": max(1, self.hidden // self.head_size),
+            "--seq-length": self.seq_length,
+            "--max-position-embeddings": self.seq_length,
+            "--attention-dropout": self.dropout,
+            "--hidden-dropout": self.dropout,
+            "--micro-batch-size": self.micro_batch_size,
+            "--train-iters": _LEFT_OUT + self.steps,
+            "--data-path": self.corpus,
+            "--split": "1,0,0",
+            "--log-interval": 1,
+            "--num-workers": self.workers,
+            **({} if self.peak_tflops is None else {"--peak-tflops": self.peak_tflops}),
+        }
+        switches = [] if self.precision == "fp32" else [f"--{self.precision}"]
+        words = [str(word) for pair in values.items() for word in pair]
+        return parse_arguments([*words, *switches, *self.flags], world_size)
+
+
+def measure(setting: Setting) -> Throughput | None:
+    """One short run, without a checkpoint; None on ranks that do not report."""
     launch = read_launch(os.environ)
     with tempfile.TemporaryDirectory() as folder:
-        arguments = parse_arguments([*_flags(options, hidden, layers, precision), "--save", folder], launch.world_size)
-        run_pretraining(arguments, launch)
-        metrics = Path(folder) / "metrics.jsonl"
+        config = setting.config(launch.world_size)
+        run_pretraining(replace(config, logging=replace(config.logging, directory=folder)), launch)
+        metrics = Path(folder) / METRICS_NAME
         if not metrics.exists():
             return None
         start, *steps = map(json.loads, metrics.read_text(encoding="utf-8").splitlines())
@@ -68,9 +120,9 @@ def measure(options: argparse.Namespace, size: str, precision: str) -> Throughpu
         return statistics.median(step[name] for step in steps)
 
     return Throughput(
-        hidden,
-        layers,
-        precision,
+        setting.hidden,
+        setting.layers,
+        setting.precision,
         median("tokens_per_second"),
         median("utilisation"),
         start["peak_flops"],
@@ -83,31 +135,6 @@ def _size(text: str) -> tuple[int, int]:
     if not (hidden.isdigit() and layers.isdigit()):
         raise ConfigError(f"--sizes takes HIDDENxLAYERS such as 512x8, not {text}")
     return int(hidden), int(layers)
-
-
-def _flags(options: argparse.Namespace, hidden: int, layers: int, precision: str) -> list[str]:
-    values = {
-        "--num-layers": layers,
-        "--hidden-size": hidden,
-        "--num-attention-heads": max(1, hidden // options.head_size),
-        "--seq-length": options.seq_length,
-        "--max-position-embeddings": options.seq_length,
-        "--attention-dropout": options.dropout,
-        "--hidden-dropout": options.dropout,
-        "--micro-batch-size": options.micro_batch_size,
-        "--train-iters": _LEFT_OUT + options.steps,
-        "--data-path": options.corpus,
-        "--split": "1,0,0",
-        "--log-interval": 1,
-        "--num-workers": 1,
-    }
-    stated = [] if options.peak_tflops is None else ["--peak-tflops", str(options.peak_tflops)]
-    return (
-        [str(word) for pair in values.items() for word in pair]
-        + stated
-        + ([f"--{precision}"] if precision != "fp32" else [])
-        + (["--compile"] if options.compile else [])
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -127,7 +154,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     for size in options.sizes:
         for precision in options.precisions:
-            result = measure(options, size, precision)
+            setting = Setting(
+                options.corpus,
+                *_size(size),
+                options.head_size,
+                precision,
+                options.micro_batch_size,
+                options.seq_length,
+                options.dropout,
+                options.steps,
+                options.peak_tflops,
+                flags=("--compile",) if options.compile else (),
+            )
+            result = measure(setting)
             if result is not None:
                 print(result.line(), flush=True)
 

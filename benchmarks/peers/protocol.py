@@ -103,6 +103,10 @@ class Worker:
             raise WorkerError(reply["error"])
         return reply
 
+    def kill(self) -> None:
+        """End the process at once; a request that waits for its reply raises :class:`WorkerError`."""
+        self._process.kill()
+
     def close(self) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -1,0 +1,377 @@
+"""The measurements of ``gpu.py``, in a worker process of their own: an error on the GPU ends a process for good."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.peers.comparison import SAMPLE, machine
+from benchmarks.peers.protocol import Answer, Message, serve
+from benchmarks.pretraining_throughput import Setting, measure
+from pretrain import build
+from pretrain.data.samples import GlobalBatches, TrainingOrder
+from pretrain.data.splits import open_splits
+from pretrain.optim.precision import PrecisionConfig
+from pretrain.parallel import ParallelContext, ParallelDims
+from pretrain.planning.flops import measured_peak, memory_reader
+from pretrain.tools.preprocess_data import preprocess
+from scripts.prepare_data import main as prepare_data
+from tape.configs import ProteinBertConfig
+from tape.datasets.embedding import EmbedDataset
+from tape.datasets.labels import task_type_of
+from tape.evaluation.config import InferenceConfig
+from tape.finetuning.config import FinetuneDataConfig, LoopConfig, ModelConfig
+from tape.finetuning.data import load_training_data
+from tape.finetuning.model import build_trained_model
+from tape.finetuning.trainer import Finetuner
+from tape.inference.embed import embed, run_identity
+from tape.io.records import open_records
+from tape.models.flash_attention import unusable_reason
+from tape.models.modeling_bert import ProteinBertModel
+from tape.registry import registry
+from tape.runtime.cpu import usable_cores
+from tape.runtime.distributed import DistributedContext, choose_device
+from tape.tokenizers import TAPETokenizer
+
+_WORKERS = 6  # processes that load data: one prepares some 300,000 tokens/s
+_WARM_UP_STEPS, _PROFILED_STEPS, _LISTED_KERNELS = 4, 2, 10
+_TASKS = ("secondary_structure", "contact_prediction")
+_ALL_REDUCED = 64 << 20  # values, 256 MiB
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model, and how much of it is measured.
+
+    Attributes:
+        hidden, layers, head_size: sizes of the model.
+        micro_batch_size: rows of a pretraining step; halved while they don't fit into memory.
+    """
+
+    hidden: int
+    layers: int
+    head_size: int = 64
+    micro_batch_size: int = 8
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes of all measurements.
+
+    Attributes:
+        sizes: models by name.
+        seq_length: tokens of a row.
+        steps: measured steps of a pretraining run.
+        finetuned: proteins of a finetuning epoch.
+        longest: tokens of the longest protein in finetuning.
+        embedded: embedded proteins.
+        all_reduced: values of the all-reduce.
+    """
+
+    sizes: dict[str, Size]
+    seq_length: int = 2176
+    steps: int = 20
+    finetuned: int = 400
+    longest: int = 500
+    embedded: int = 5000
+    all_reduced: int = _ALL_REDUCED
+
+
+FULL = Scale({"35M": Size(512, 11, micro_batch_size=16), "200M": Size(1024, 16), "650M": Size(1280, 33)})
+TINY = Scale({name: Size(32, 1, 16, 1) for name in FULL.sizes}, 512, 1, 4, 60, 8, 1 << 10)
+
+
+class Stages:
+    """All measurements by name; :meth:`run` does one and returns JSON values.
+
+    Args:
+        scale: sizes of all measurements.
+        corpus: prefix of the corpus for pretraining; None: the packaged sample.
+        folder: directory for prepared data.
+    """
+
+    def __init__(self, scale: Scale, corpus: str | None, folder: Path) -> None:
+        self.scale, self.folder = scale, folder
+        self.device = choose_device(0)
+        is_gpu = self.device.type == "cuda"
+        self.precision = "bf16" if is_gpu else "fp32"
+        self.workers = min(_WORKERS, usable_cores()) if is_gpu else 0
+        self._corpus = corpus
+
+    def run(self, name: str) -> Message:
+        """Run one of :func:`stage_names`."""
+        torch.compiler.reset()  # a model of another size is compiled as in a new process
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        kind, *arguments = name.split("/")
+        method: Callable[..., Message] = getattr(self, kind)
+        return method(*arguments)
+
+    def environment(self) -> Message:
+        """Device, versions, and whether the attention kernel passes its check."""
+        gpu = torch.cuda.get_device_name() if self.device.type == "cuda" else None
+        memory = torch.cuda.get_device_properties(0).total_memory if self.device.type == "cuda" else None
+        checks = {
+            f"{dtype}, dropout {dropout}": unusable_reason(self.device, dtype, 64, dropout)
+            for dtype in (torch.bfloat16, torch.float16)
+            for dropout in (0.0, 0.1)
+        }
+        versions = {"cuda": torch.version.cuda, "gpu": gpu, "gpu_memory": memory}
+        return {**machine(), **versions, "attention_kernel_unusable": checks}
+
+    def matrix_rate(self) -> Message:
+        """FLOP/s of square matrix products: the peak of the model FLOP utilizations."""
+        peak = measured_peak(PrecisionConfig(self.precision), self.device, seconds=2.0)
+        self._store("peak", peak)
+        return {"flops_per_second": peak, "precision": self.precision}
+
+    def nccl(self) -> Message:
+        """Collectives with one rank: whether they return what they must, and the time of an all-reduce."""
+        backend = "nccl" if self.device.type == "cuda" else "gloo"
+        with tempfile.TemporaryDirectory() as folder:
+            dist.init_process_group(backend, init_method=f"file://{folder}/rendezvous", rank=0, world_size=1)
+            try:
+                return {"backend": backend, **self._collectives()}
+            finally:
+                dist.destroy_process_group()
+
+    def _collectives(self) -> Message:
+        values = torch.arange(self.scale.all_reduced, device=self.device, dtype=torch.float32)
+        expected, gathered, part = values.clone(), torch.empty_like(values), torch.empty_like(values)
+        dist.all_reduce(values)
+        dist.all_gather_into_tensor(gathered, values)
+        dist.reduce_scatter_tensor(part, values)
+        dist.broadcast(values, 0)
+        objects: list[Any] = [None]
+        dist.all_gather_object(objects, "rank 0")
+        dist.barrier()
+        correct = all(torch.equal(one, expected) for one in (values, gathered, part)) and objects == ["rank 0"]
+        return {"correct": correct, "all_reduce_seconds": self._seconds(lambda: dist.all_reduce(values))}
+
+    def pretrain(self, size: str, *switches: str) -> Message:
+        """Tokens/s and utilization of pretraining; switches: see :func:`_flags_of`."""
+        rows = self.scale.sizes[size].micro_batch_size
+        while True:
+            try:
+                result = measure(self._setting(size, rows, switches))
+                break
+            except torch.OutOfMemoryError:
+                if rows == 1:
+                    raise
+                rows //= 2
+            torch.cuda.empty_cache()
+        assert result is not None  # a single process reports
+        print(size, *switches, result.line(), flush=True)
+        return {**asdict(result), "micro_batch_size": rows}
+
+    def _setting(self, size: str, rows: int, switches: Sequence[str]) -> Setting:
+        model, peak = self.scale.sizes[size], self._stored("peak")
+        return Setting(
+            self._prepared_corpus(),
+            model.hidden,
+            model.layers,
+            model.head_size,
+            self.precision,
+            rows,
+            self.scale.seq_length,
+            0.0 if "dropout 0" in switches else 0.1,
+            self.scale.steps,
+            None if peak is None else peak / 1e12,
+            self.workers,
+            tuple(flag for switch in switches for flag in _flags_of(switch)),
+        )
+
+    def profile(self, size: str) -> Message:
+        """The kernels that take most of the time of a training step."""
+        config = self._setting(size, self.scale.sizes[size].micro_batch_size, ()).config(1)
+        context = ParallelContext(ParallelDims(), 0, self.device, None)
+        config, _ = build.choose_attention(config, context)
+        trainer = build.build_trainer(config, context)
+        trainer.model.train()
+        steps = _WARM_UP_STEPS + _PROFILED_STEPS
+        samples = open_splits(config.data, config.samples).train
+        batches = GlobalBatches(samples, TrainingOrder(config.batch, 0, steps, 0, 1), 0)
+        rows = [batch.micro_batches for batch in islice(batches, steps)]
+        for number, micro_batches in enumerate(rows[:_WARM_UP_STEPS], start=1):
+            trainer.train_step(number, micro_batches)
+        activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if self.device.type == "cuda" else [])
+        with profile(activities=activities) as profiler:
+            began = time.perf_counter()
+            for number, micro_batches in enumerate(rows[_WARM_UP_STEPS:], start=_WARM_UP_STEPS + 1):
+                trainer.train_step(number, micro_batches)
+            seconds = time.perf_counter() - began
+        return {"step_seconds": seconds / _PROFILED_STEPS, **_top_kernels(profiler, self.device.type == "cuda")}
+
+    def finetune(self, task: str) -> Message:
+        """Proteins/s and tokens/s of a finetuning epoch of the 200M model, after one that isn't counted."""
+        data_dir = self.folder / "tasks"
+        if not data_dir.exists():
+            prepare_data([str(SAMPLE.parents[1]), str(data_dir), "--tasks", *_TASKS])
+        spec, tokenizer = registry.get_task_spec(task), TAPETokenizer()
+        options = FinetuneDataConfig(str(data_dir), max_length=self.scale.longest)
+        data = load_training_data(options, spec.dataset_class, validate=False)
+        data = replace(data, indices=data.indices[: self.scale.finetuned])
+        config = ModelConfig("transformer", config_file=self._model_file())
+        model = build_trained_model(config, task, tokenizer, None).to(self.device)
+        loop = LoopConfig(num_train_epochs=2, eval_freq=0, num_workers=self.workers, precision=self.precision)
+        context = DistributedContext(device=self.device)
+        finetuner = Finetuner(model, data, task_type_of(spec, data.train), loop, context)
+        finetuner.train_epoch(0, time.monotonic())
+        began = time.perf_counter()
+        means = finetuner.train_epoch(1, time.monotonic())
+        seconds = time.perf_counter() - began
+        lengths = data.lengths[data.indices]
+        assert means is not None  # no stop signal
+        return {**self._rates(lengths, seconds), "batch_size": finetuner.batch_size, "loss": means["loss"]}
+
+    def embed(self) -> Message:
+        """Proteins/s and tokens/s of embedding with the 200M model."""
+        proteins = [record.sequence for record in islice(open_records(SAMPLE), self.scale.embedded)]
+        fasta = self.folder / "embedded.fasta"
+        fasta.write_text("".join(f">{number}\n{protein}\n" for number, protein in enumerate(proteins)))
+        dataset = EmbedDataset(fasta)
+        model = ProteinBertModel(ProteinBertConfig.from_json_file(str(self._model_file()))).to(self.device)
+        config = InferenceConfig(num_workers=self.workers, precision=self.precision)
+        context, out_file = DistributedContext(device=self.device), self.folder / "embeddings.npz"
+        run = partial(embed, model, dataset, config, context, out_file, run_identity(dataset, full_sequence=False))
+        began = time.perf_counter()
+        run()
+        seconds = time.perf_counter() - began
+        return self._rates(np.array([len(protein) for protein in proteins]), seconds)
+
+    def _rates(self, lengths: np.ndarray, seconds: float) -> Message:
+        """Rates of a pass over proteins with these numbers of residues; a token is a residue, <cls> or <sep>."""
+        return {
+            "proteins": len(lengths),
+            "seconds": seconds,
+            "proteins_per_second": len(lengths) / seconds,
+            "tokens_per_second": float((lengths + 2).sum()) / seconds,
+            "memory_bytes": memory_reader(self.device)(),
+        }
+
+    def _seconds(self, function: Callable[[], Any]) -> float:
+        """Median time of a function, waiting for the device."""
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            function()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - began)
+        return float(np.median(times))
+
+    def _prepared_corpus(self) -> str:
+        if self._corpus is not None:
+            return self._corpus
+        prefix = self.folder / "sample"
+        if not (self.folder / "sample_text_document.bin").exists():
+            preprocess([SAMPLE], prefix)
+        return f"{prefix}_text_document"
+
+    def _model_file(self) -> Path:
+        size = self.scale.sizes["200M"]
+        path = self.folder / "model.json"
+        config = ProteinBertConfig(
+            hidden_size=size.hidden,
+            num_hidden_layers=size.layers,
+            num_attention_heads=size.hidden // size.head_size,
+            intermediate_size=4 * size.hidden,
+            max_position_embeddings=self.scale.seq_length,
+        )
+        path.write_text(json.dumps(config.to_dict()))
+        return path
+
+    def _store(self, name: str, value: float) -> None:
+        """Keep a value for another worker, which replaces this one after an error."""
+        (self.folder / f"{name}.json").write_text(json.dumps(value))
+
+    def _stored(self, name: str) -> float | None:
+        path = self.folder / f"{name}.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+
+def stage_names() -> list[str]:
+    """The stages in the order in which they run: what has never been measured, and what the targets ask for, first."""
+    return [
+        "environment",
+        "matrix_rate",
+        "tests",
+        "nccl",
+        "pretrain/200M",
+        "pretrain/200M/compile",
+        "pretrain/650M",
+        "pretrain/650M/compile",
+        "profile/200M",
+        "pretrain/200M/padded attention",
+        "pretrain/200M/checkpointing",
+        "finetune/secondary_structure",
+        "finetune/contact_prediction",
+        "embed",
+        "pretrain/35M",
+        "pretrain/35M/compile",
+        "pretrain/650M/checkpointing",
+        "pretrain/650M/compile/checkpointing",
+        "pretrain/200M/dropout 0",
+        "pretrain/200M/compile/checkpointing",
+        "pretrain/35M/checkpointing",
+        "pretrain/35M/compile/checkpointing",
+    ]
+
+
+def _flags_of(switch: str) -> tuple[str, ...]:
+    flags = {
+        "compile": ("--compile",),
+        "checkpointing": ("--checkpoint-activations",),
+        "padded attention": ("--attention-backend", "padded"),
+        "dropout 0": (),
+    }
+    return flags[switch]
+
+
+def _top_kernels(profiler: profile, is_gpu: bool) -> Message:
+    """The kernels with the longest total time; without a GPU, the operators."""
+
+    def microseconds(event: Any) -> float:
+        return float(event.self_device_time_total if is_gpu else event.self_cpu_time_total)
+
+    events = [
+        event
+        for event in profiler.key_averages()
+        # kernels, not the operators that start them, nor named ranges such as that of the optimizer's step
+        if not event.is_user_annotation and (not is_gpu or event.device_type != torch.autograd.DeviceType.CPU)
+    ]
+    total = sum(map(microseconds, events)) or 1.0
+    top = sorted(events, key=microseconds, reverse=True)[:_LISTED_KERNELS]
+    kernels = [
+        {
+            "name": event.key,
+            "calls_per_step": event.count / _PROFILED_STEPS,
+            "seconds_per_step": microseconds(event) / 1e6 / _PROFILED_STEPS,
+            "share": microseconds(event) / total,
+        }
+        for event in top
+    ]
+    return {"kernel_seconds": total / 1e6 / _PROFILED_STEPS, "kernels": kernels}
+
+
+def open_stages(setup: Message) -> tuple[Message, Answer]:
+    """The worker's side of the protocol."""
+    stages = Stages(TINY if setup["tiny"] else FULL, setup["corpus"], Path(setup["folder"]))
+    return {}, lambda request: stages.run(request["stage"])
+
+
+if __name__ == "__main__":
+    serve(open_stages)
