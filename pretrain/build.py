@@ -38,6 +38,8 @@ from pretrain.train.masked_lm import MaskedLMObjective
 from pretrain.train.metrics_logger import MetricsLogger, RunInfo
 from pretrain.train.trainer import Trainer
 from tape.io.writing import check_output_directory, write_json
+from tape.runtime.distributed import choose_device
+from tape.runtime.precision_choice import AUTO, choose_precision
 from tape.runtime.run_lock import lock_in, run_lock
 
 _ARGUMENTS_NAME = "arguments.json"
@@ -164,19 +166,23 @@ def print_plan(config: PretrainConfig, dry_run: DryRunConfig) -> None:
     Raises:
         ConfigError: if the run doesn't fit into memory.
     """
+    notices, precision = [*config.notices], config.precision.name
+    if precision == AUTO:
+        precision, line = choose_precision(choose_device(0).type)
+        notices.append(line)
     plan = make_plan(
         config.model,
         config.dims,
         config.batch,
         config.training.train_iters,
         open_splits(config.data, config.samples).train,
-        config.precision.name,
+        precision,
         config.optimizer,
         config.checkpoint_activations,
         is_for_gpus(dry_run),
     )
     available, source = available_memory(dry_run, config.dims.world_size)
-    for line in (*config.notices, *plan.lines(available, source)):
+    for line in (*notices, *plan.lines(available, source)):
         print(line)
     plan.check(available)
     print("it fits")

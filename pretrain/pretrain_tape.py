@@ -89,7 +89,7 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
             stack.enter_context(build.save_lock(config, context))
             check_rank_consistency(config.given, config.data, config.checkpoint, control_group)
             splits = open_splits(config.data, config.samples)
-            start = plan_start(config, splits.train, control_group)
+            start = plan_start(config, splits.train, control_group, device)
             config, attention_notice = build.choose_attention(start.config, context)
         signals = stack.enter_context(StopSignals())
         with trace.span("build the model", trace.SpanTimeout.BUSY):

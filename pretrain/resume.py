@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pretrain.checkpointing import (
     CheckpointConfig,
     LatestCheckpoint,
@@ -31,6 +33,7 @@ from pretrain.data.samples import Samples
 from pretrain.parallel import ControlGroup
 from tape.errors import CheckpointError
 from tape.io.sampled_digest import sampled_digest
+from tape.runtime.precision_choice import AUTO, choose_precision
 from tape.tokenizers import TAPETokenizer
 
 # Options that determine the rows of each step and their masks. Paths are not included, because a corpus may be moved.
@@ -98,13 +101,14 @@ class RunStart:
     changes: tuple[str, ...]
 
 
-def plan_start(config: PretrainConfig, samples: Samples, control_group: ControlGroup) -> RunStart:
+def plan_start(config: PretrainConfig, samples: Samples, control_group: ControlGroup, device: torch.device) -> RunStart:
     """Describe the run, and compare it with the checkpoint in ``--load``, if any; called by all ranks together.
 
     Args:
         config: the run's configuration.
         samples: the training samples.
         control_group: all ranks.
+        device: this rank's device, for ``--precision auto``.
 
     Raises:
         CheckpointError: if there is no checkpoint where there should be one, or samples or schedule differ, and no flag
@@ -112,9 +116,10 @@ def plan_start(config: PretrainConfig, samples: Samples, control_group: ControlG
     """
     options, described = config.checkpoint, describe_samples(samples, config.given, config.batch.global_batch)
     latest = choose_checkpoint(options, control_group)
-    path, changes = latest.path, [*latest.notices]
+    path, metadata = latest.path, {} if latest.path is None else read_metadata(latest.path)
+    config, notices = with_precision(config, metadata.get("arguments"), control_group, device)
+    changes = [*latest.notices, *notices]
     if path is not None:
-        metadata = read_metadata(path)
         changes += option_changes(metadata["arguments"], config.given)
         changes += check_samples(path, metadata.get("samples", {}), described, options.allow_other_samples)
         if options.schedule_of != "checkpoint":
@@ -131,6 +136,39 @@ def plan_start(config: PretrainConfig, samples: Samples, control_group: ControlG
         samples=described,
     )
     return RunStart(config, description, path, tuple(changes))
+
+
+def with_precision(
+    config: PretrainConfig, saved: Mapping[str, Any] | None, control_group: ControlGroup, device: torch.device
+) -> tuple[PretrainConfig, list[str]]:
+    """The configuration with the choice of ``--precision auto``, which the run's checkpoints record.
+
+    Args:
+        config: the run's configuration.
+        saved: the options of the checkpoint's run, whose precision holds; None: a run from the beginning.
+        control_group: all ranks; they use the choice of rank 0.
+        device: this rank's device.
+
+    Returns:
+        The configuration, and a line for the user if there was a choice.
+    """
+    if config.precision.name != AUTO:
+        return config, []
+    if saved is None:
+        name, line = control_group.gather(choose_precision(device.type))[0]
+    else:
+        name = _with_one_precision(saved)["precision"]
+        line = f"--precision auto: {name}, as before in this run"
+    given = {**config.given, "precision": name}
+    return replace(config, given=given, precision=replace(config.precision, name=name)), [line]
+
+
+def _with_one_precision(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with ``precision``, for which earlier versions had ``bf16`` and ``fp16``."""
+    switches = ("bf16", "fp16")
+    switched_on = next((name for name in switches if options.get(name)), "fp32")
+    others = {name: value for name, value in options.items() if name not in switches}
+    return {"precision": switched_on, **others}
 
 
 def choose_checkpoint(options: CheckpointConfig, control_group: ControlGroup) -> LatestCheckpoint:
@@ -170,7 +208,7 @@ def option_changes(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[s
         given: the options of this start.
     """
     compared = {*_SAMPLE_OPTIONS, *SCHEDULE_OPTIONS}  # by check_samples and check_schedule
-    parser = make_parser()
+    parser, saved, given = make_parser(), _with_one_precision(saved), _with_one_precision(given)
     differences = []
     for name in sorted((saved.keys() | given.keys()) - compared - SILENT_OPTIONS):
         old, new = (_as_json(options.get(name, parser.get_default(name))) for options in (saved, given))

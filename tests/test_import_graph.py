@@ -33,6 +33,7 @@ WITHOUT_TORCH = (
     "tape.runtime.launch",
     "tape.runtime.launcher_monitor",
     "tape.runtime.memory",
+    "tape.runtime.precision_choice",
     "tape.runtime.process",
     "tape.runtime.process_identity",
     "tape.runtime.progress",

@@ -123,13 +123,14 @@ def _config(arguments: Sequence[str], world_size: int) -> PretrainConfig:
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
     options = make_parser().parse_args(list(arguments))
+    options.precision = options.precision or "fp32"  # not the parser's default, which would not exclude --bf16
     notices = []
     for flag, (_, reason) in IGNORED_FLAGS.items():
         name = "ignored_" + flag
         if getattr(options, name) is not None:
             notices.append(f"{flag} is ignored: {reason}")
         delattr(options, name)
-    if options.loss_scale is not None and not options.fp16:
+    if options.loss_scale is not None and options.precision != "fp16":
         notices.append(
             "--loss-scale is ignored: gradients are scaled for --fp16 only, other precisions do not underflow"
         )
@@ -151,8 +152,6 @@ def _dry_run(options: argparse.Namespace, world_size: int) -> tuple[int, DryRunC
 
 
 def _check(options: argparse.Namespace) -> None:
-    if options.fp16 and options.bf16:
-        raise ConfigError("--fp16 and --bf16 are mutually exclusive")
     if options.max_position_embeddings < options.seq_length:
         raise ConfigError(
             f"--seq-length {options.seq_length} exceeds --max-position-embeddings {options.max_position_embeddings}"
@@ -240,8 +239,8 @@ def _batch(options: argparse.Namespace, dims: ParallelDims) -> BatchConfig:
 
 def _precision(options: argparse.Namespace) -> PrecisionConfig:
     return PrecisionConfig(
-        name="fp16" if options.fp16 else "bf16" if options.bf16 else "fp32",
-        loss_scale=options.loss_scale if options.fp16 else None,
+        name=options.precision,
+        loss_scale=options.loss_scale if options.precision == "fp16" else None,
         initial_loss_scale=options.initial_loss_scale,
         min_loss_scale=options.min_loss_scale,
         window=options.loss_scale_window,

@@ -12,6 +12,7 @@ from pretrain.optim.optimizer import OPTIMIZERS
 from pretrain.parallel import ATTENTION_BACKENDS, BACKENDS, PIPELINE_SCHEDULES, RECOMPUTATIONS
 from tape.cli.types import fraction, non_negative_float, non_negative_int, positive_float, positive_int
 from tape.configs import INITIAL_ATTENTION
+from tape.runtime.precision_choice import PRECISION_CHOICES
 
 from .parser import IGNORED_FLAGS, HelpFormatter, Parser
 from .schedule_flags import add_schedule_flags
@@ -191,14 +192,21 @@ def _add_optimizer(parser: argparse.ArgumentParser) -> None:
 
 def _add_precision(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("precision")
-    group.add_argument(
-        "--bf16", action="store_true", help="forward and backward pass in bfloat16, master weights in fp32"
+    precision = group.add_mutually_exclusive_group()
+    precision.add_argument(
+        "--precision",
+        choices=PRECISION_CHOICES,
+        help="precision of the forward and backward pass; master weights are fp32. auto: bf16 where a measurement finds"
+        " it faster than fp32 (default: fp32)",
     )
-    group.add_argument(
-        "--fp16",
-        action="store_true",
-        help="forward and backward pass in float16 with loss scaling, master weights in fp32",
-    )
+    for name, meaning in (("bf16", "bfloat16"), ("fp16", "float16 with loss scaling")):
+        precision.add_argument(
+            f"--{name}",
+            dest="precision",
+            action="store_const",
+            const=name,
+            help=f"same as --precision {name}: {meaning}",
+        )
     group.add_argument("--loss-scale", type=positive_float, help="static loss scale of --fp16 (default: dynamic)")
     group.add_argument("--initial-loss-scale", type=positive_float, default=2.0**32, help="initial dynamic loss scale")
     group.add_argument("--min-loss-scale", type=positive_float, default=1.0, help="minimum dynamic loss scale")

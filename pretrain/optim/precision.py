@@ -23,7 +23,7 @@ class PrecisionConfig:
     """Precision of the forward pass, and Megatron-LM's loss scaling, which only fp16 uses.
 
     Attributes:
-        name: fp32, bf16 or fp16.
+        name: fp32, bf16 or fp16; auto until pretrain.resume has chosen one.
         loss_scale: static loss scale; None: dynamic loss scale.
         initial_loss_scale, min_loss_scale: initial and minimum dynamic loss scale.
         window: number of consecutive steps without overflow after which the dynamic loss scale doubles.

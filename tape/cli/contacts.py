@@ -21,6 +21,7 @@ from .options import (
     json_arguments,
     model_source,
     parse,
+    precision_of,
     process_config,
     record_options,
 )
@@ -62,6 +63,7 @@ def contacts_config(arguments: Arguments = None) -> ContactsConfig:
         split=options["split"],
         records=record_options(options),
         bootstrap=bootstrap_of(options),
+        precision=precision_of(options),
         arguments=json_arguments(options),
         process=process_config(options),
     )

@@ -20,6 +20,7 @@ from tape.io.credentials import without_credentials
 from tape.io.records import FORMATS, RecordOptions
 from tape.metrics.bootstrap import Bootstrap
 from tape.registry import TaskSpec, registry
+from tape.runtime.precision_choice import PRECISION_CHOICES
 from tape.runtime.process import ProcessConfig
 from tape.tasks import TaskType
 
@@ -83,8 +84,14 @@ def create_base_parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--debug", action="store_true", help="set the log level to DEBUG")
     precision = group.add_mutually_exclusive_group()
-    precision.add_argument("--fp16", action="store_true", help="mixed precision in fp16 with dynamic loss scaling")
-    precision.add_argument("--bf16", action="store_true", help="mixed precision in bf16")
+    precision.add_argument(
+        "--precision",
+        choices=PRECISION_CHOICES,
+        help="fp32, or mixed precision in bf16, or in fp16 with dynamic loss scaling; auto: bf16 where a measurement"
+        " finds it faster than fp32 (default fp32)",
+    )
+    precision.add_argument("--fp16", action="store_true", help="same as --precision fp16")
+    precision.add_argument("--bf16", action="store_true", help="same as --precision bf16")
     return parser
 
 
@@ -195,8 +202,8 @@ def process_config(options: Options) -> ProcessConfig:
 
 
 def precision_of(options: Options) -> str:
-    """Name of the number format."""
-    return "fp16" if options["fp16"] else "bf16" if options["bf16"] else "fp32"
+    """One of PRECISION_CHOICES."""
+    return options["precision"] or ("fp16" if options["fp16"] else "bf16" if options["bf16"] else "fp32")
 
 
 def inference_config(options: Options) -> InferenceConfig:

@@ -21,7 +21,7 @@ class InferenceConfig:
     Attributes:
         batch_size: proteins per forward pass; None: the default of the task type.
         num_workers: processes that read data; see :func:`tape.datasets.loading.worker_count`.
-        precision: fp32, fp16 or bf16.
+        precision: fp32, fp16 or bf16; auto until the command has chosen one.
         max_tokens: maximum tokens per forward pass, padding included; None: no limit.
 
     Raises:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from tape.datasets.index import load_split
 from tape.datasets.labels import task_type_of
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext
 from tape.runtime.precision import warn_if_slow
+from tape.runtime.precision_choice import resolve_precision
 
 from .config import EvalConfig
 from .evaluate import check_measured, check_metrics, chosen_metrics, evaluate
@@ -34,7 +36,9 @@ def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str,
     dataset = load_split(spec.dataset_class, config.data_dir, config.split, config.model.tokenizer, config.records)
     task_type = task_type_of(spec, dataset)
     check_metrics(config.metrics, config.task, task_type)
-    warn_if_slow(config.inference.precision, context.device)
+    inference = replace(config.inference, precision=resolve_precision(config.inference.precision, context))
+    config = replace(config, inference=inference)
+    warn_if_slow(inference.precision, context.device)
     model = load_finetuned_model(config.model, spec, directory).to(context.device)
     model, dataset = fit_long_proteins(config.length, model, dataset, task_type, config.split)
     title = f"{config.task} {config.split}"
@@ -42,7 +46,7 @@ def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str,
         model,
         dataset,
         task_type,
-        config.inference,
+        inference,
         context,
         bootstrap=config.bootstrap,
         keep_results=True,

@@ -67,7 +67,7 @@ class LoopConfig:
         patience: stop after this many epochs without a lower validation loss; -1: no early stopping.
         seed: seed of the order of the proteins, of masks and of dropout.
         num_workers: processes that read data; see :func:`tape.datasets.loading.worker_count`.
-        precision: fp32, fp16 or bf16.
+        precision: fp32, fp16 or bf16; auto until the command has chosen one.
         max_tokens: maximum tokens per forward pass, padding included; larger micro-batches are divided. None: no limit.
         optimizer: optimizer and learning-rate schedule.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +19,7 @@ from tape.models.model_directory import UNTRAINED, directory_provenance
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext, broadcast_object, run_on_all_ranks
 from tape.runtime.precision import warn_if_slow
+from tape.runtime.precision_choice import AUTO, resolve_precision
 from tape.runtime.stop_signals import StopSignals
 from tape.tasks import TaskType
 from tape.tokenizers import TAPETokenizer
@@ -52,6 +53,7 @@ def finetune(config: FinetuneConfig, context: DistributedContext) -> Path:
     tokenizer = TAPETokenizer(config.model.tokenizer)
     if config.force_save is not None:
         return _save_untrained(config, tokenizer, config.force_save / "0", context)
+    config = replace(config, loop=replace(config.loop, precision=resolve_precision(config.loop.precision, context)))
     output, model_type = config.output, config.model.model_type
     name = experiment_name(config.task, model_type, output.time_or_name, output.exp_name)
     name = broadcast_object(name, context)
@@ -169,10 +171,12 @@ def _load(config: FinetuneConfig, tokenizer: TAPETokenizer, context: Distributed
 
 
 def _log_start(config: FinetuneConfig, finetuner: Finetuner, run: RunDirectory, run_logger: RunLogger | None) -> None:
-    """Write ``args.json`` with the resolved batch size and warm-up, and log what is trained."""
+    """Write ``args.json`` with the resolved batch size, warm-up and precision, and log what is trained."""
     warmup_steps = finetuner.schedule.warmup_steps
     if run_logger is not None:
-        resolved = {"batch_size": finetuner.batch_size, "warmup_steps": warmup_steps}
+        resolved: dict[str, Any] = {"batch_size": finetuner.batch_size, "warmup_steps": warmup_steps}
+        if config.output.arguments.get("precision") == AUTO:
+            resolved["precision"] = config.loop.precision
         run.write_arguments({**config.output.arguments, **resolved})
     logger.info("%s on %s in %s, %s", config.model.model_type, config.task, run.path, finetuner.describe())
     if warmup_steps >= finetuner.total_steps:

@@ -17,6 +17,7 @@ from tape.errors import CheckpointError, ConfigError, quoted
 from tape.hub.cache import local_model
 from tape.io.json_files import read_json_object
 from tape.io.run_layout import ARGUMENTS_NAME, LATEST_NAME, resolve_model_directory
+from tape.runtime.precision_choice import AUTO
 
 _NONE = type(None)  # null in args.json: an option without a value by default
 # Options taken from args.json, unless they are given again -> their types.
@@ -36,6 +37,7 @@ _RESUMED_OPTIONS: dict[str, tuple[type, ...]] = {
     "length": (str,),
     "eval_splits": (list,),
     "seed": (int,),
+    "precision": (str, _NONE),
     "fp16": (bool,),
     "bf16": (bool,),
     "loss_scale": (int, float),
@@ -76,6 +78,8 @@ SILENT_OPTIONS = frozenset(
     }
 )
 _COMPARED_APART = frozenset({"config", "given_options", "model_type", "task"})
+_SWITCHES = ("fp16", "bf16")
+_PRECISION_OPTIONS = ("precision", *_SWITCHES)
 # The optimizer state and the saved weights depend on these, so a resumed run can't change them.
 _FIXED_OPTIONS = ("contact_head", "pooling", "freeze", "lora", "head_learning_rate")
 
@@ -134,10 +138,11 @@ def complete_options(options: Mapping[str, Any], given: Iterable[str]) -> tuple[
             raise ConfigError(f"{file}: the run's {name} is {quoted(saved[name])}, not {options[name]}")
     given = set(given)
     _check_fixed(options, given & saved.keys(), saved, model_config, file)
-    for alternatives in ({"fp16", "bf16"}, {"freeze", "lora"}):
-        if given & alternatives:
-            given |= alternatives
-    values = dict(options)
+    if given & {"freeze", "lora"}:
+        given |= {"freeze", "lora"}
+    saved, values = _with_one_precision(saved), _with_one_precision(options)
+    if given & set(_PRECISION_OPTIONS):
+        given = given.difference(_PRECISION_OPTIONS) | ({"precision"} if values["precision"] != AUTO else set())
     resumed, changes = _saved_options(saved), []
     for name in sorted(values.keys() - SILENT_OPTIONS - _COMPARED_APART):
         if name not in given and name in resumed:
@@ -151,8 +156,18 @@ def complete_options(options: Mapping[str, Any], given: Iterable[str]) -> tuple[
         f"--config {name} changes to {_shown(value)}" for name, value in options["config"] if config.get(name) != value
     ]
     values["config"] = [*config.items(), *options["config"]]
+    values |= {name: values["precision"] == name for name in _SWITCHES if name in options}
     values["given_options"] = sorted({*options["given_options"], *saved.get("given_options", ())})
     return values, changes
+
+
+def _with_one_precision(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with the precision under one name; ``--fp16`` and ``--bf16`` are short for ``--precision``."""
+    if not options.keys() & set(_PRECISION_OPTIONS):
+        return dict(options)
+    switched_on = next((name for name in _SWITCHES if options.get(name)), "fp32")
+    others = {name: value for name, value in options.items() if name not in _PRECISION_OPTIONS}
+    return {**others, "precision": options.get("precision") or switched_on}
 
 
 def check_data(

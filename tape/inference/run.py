@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from tape.evaluation.results import data_hash, model_hash
 from tape.io.text_files import display_name, is_stream
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext, all_gather_lists, run_on_all_ranks, run_on_main_rank
+from tape.runtime.precision_choice import resolve_precision
 from tape.runtime.rank_consistency import check_shared_directory
 from tape.runtime.run_lock import lock_beside, run_lock
 from tape.tasks import TaskType
@@ -47,13 +48,14 @@ def embed_file(config: EmbedConfig, context: DistributedContext) -> Path:
     directory = model_directory(config.model)
     model = load_encoder(config.model, directory).to(context.device)
     model, dataset = fit_long_proteins(config.length, model, dataset, TaskType.EMBEDDING, config.data_file)
+    inference = replace(config.inference, precision=resolve_precision(config.inference.precision, context))
     identity = run_identity(
         dataset,
         model_sha256=model_hash(directory),
         data_sha256=data_hash(dataset),
         full_sequence=config.full_sequence,
         length=config.length,
-        precision=config.inference.precision,
+        precision=inference.precision,
         **{name: value for name, value in asdict(config.records).items() if value is not None},
     )
     if context.is_distributed:
@@ -61,7 +63,7 @@ def embed_file(config: EmbedConfig, context: DistributedContext) -> Path:
     with ExitStack() as stack:
         lock = run_lock(lock_beside(path), path, "choose another output file")
         run_on_main_rank(lambda: stack.enter_context(lock), context)
-        resumed = embed(model, dataset, config.inference, context, path, identity)
+        resumed = embed(model, dataset, inference, context, path, identity)
     logger.info("wrote %d embeddings to %s (%d of them computed before)", len(dataset), path, resumed)
     return path
 
@@ -97,7 +99,8 @@ def predict_file(config: PredictConfig, context: DistributedContext) -> dict[str
     log_replaced_characters(dataset, str(config.data_file))
     model = load_finetuned_model(config.model, spec, directory).to(context.device)
     model, dataset = fit_long_proteins(config.length, model, dataset, task_type, str(config.data_file))
-    predictions = predict(model, dataset, task_type, config.inference, context)
+    inference = replace(config.inference, precision=resolve_precision(config.inference.precision, context))
+    predictions = predict(model, dataset, task_type, inference, context)
     rows = all_gather_lists(files.keep(predictions), context)
     if context.is_main:
         files.write(rows, directory)

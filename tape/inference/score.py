@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tape.errors import ConfigError, listed, quoted
@@ -14,6 +15,7 @@ from tape.io.writing import atomic_write, check_output_file, remove_leftovers
 from tape.metrics import spearmanr
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext
+from tape.runtime.precision_choice import resolve_precision
 from tape.tokenizers import TAPETokenizer
 
 from .config import ScoreConfig
@@ -41,7 +43,8 @@ def score_file(config: ScoreConfig, context: DistributedContext) -> Path:
     measured = None if config.compare is None else _numbers(config.compare, variants, config.variants_file)
     spec = registry.get_task_spec("masked_language_modeling")
     model = load_finetuned_model(config.model, spec, model_directory(config.model)).to(context.device)
-    scorer = VariantScorer(model, TAPETokenizer(config.model.tokenizer), config.inference, context.device)
+    inference = replace(config.inference, precision=resolve_precision(config.inference.precision, context))
+    scorer = VariantScorer(model, TAPETokenizer(config.model.tokenizer), inference, context.device)
     scores = scorer.score(variants, proteins, list(dict.fromkeys(config.methods)))
     if context.is_main:
         _write_scores(config.out_file, variants, scores)

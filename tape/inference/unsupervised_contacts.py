@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from tape.io.run_layout import ARGUMENTS_NAME, experiment_name, is_results_file
 from tape.io.writing import atomic_directory, check_output_directory, check_replaceable, write_json
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext, broadcast_object
+from tape.runtime.precision import autocast, warn_if_slow
+from tape.runtime.precision_choice import resolve_precision
 
 from .attention_contacts import TASK_NAME, ContactRegression, choose_proteins, evaluate_contacts, fit_contacts
 from .config import ContactsConfig
@@ -51,9 +54,12 @@ def predict_contacts(config: ContactsConfig, context: DistributedContext) -> Pat
     positions = getattr(model.config, "max_position_embeddings", None)
     check_position_limit(test, positions)
     chosen = choose_proteins(fit, config.fit_proteins, config.seed, positions and positions - 2)
-    regression = fit_contacts(model, fit, chosen, config.inverse_penalty, context.device)
-    title = f"contacts {config.split}"
-    evaluation = evaluate_contacts(model, test, regression, context.device, config.bootstrap, title)
+    config = replace(config, precision=resolve_precision(config.precision, context))
+    warn_if_slow(config.precision, context.device)
+    with autocast(config.precision, context.device):
+        regression = fit_contacts(model, fit, chosen, config.inverse_penalty, context.device)
+        title = f"contacts {config.split}"
+        evaluation = evaluate_contacts(model, test, regression, context.device, config.bootstrap, title)
     if context.is_main:
         _write_files(config, path, directory, test, model, regression, evaluation)
         for metric in ("precision_at_l", "precision_at_l5", "precision_at_l_long"):
@@ -97,7 +103,7 @@ def _write_files(
             split=config.split,
             data=dataset_provenance(dataset),
             data_sha256=data_hash(dataset),
-            precision="fp32",
+            precision=config.precision,
             bootstrap=config.bootstrap,
             config=model_config.to_dict(),
             model_dir=model_dir,

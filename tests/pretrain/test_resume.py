@@ -24,6 +24,7 @@ from pretrain.resume import (
 )
 from pretrain.tools.preprocess_data import preprocess
 from tape.errors import CheckpointError
+from tape.models import low_precision
 
 Flags = Callable[..., list[str]]
 Run = Callable[[list[str]], None]
@@ -155,7 +156,7 @@ def test_silent_options_are_options_that_no_number_depends_on() -> None:
         "adam_beta1",
         "clip_grad",
         "hidden_dropout",
-        "bf16",
+        "precision",
         "micro_batch_size",
     }
 
@@ -166,6 +167,39 @@ def test_an_option_that_the_checkpoint_does_not_know_has_its_default() -> None:
     assert option_changes({"valid_data_path": ["a"]}, {"valid_data_path": ("a",)}) == []  # lists in JSON
 
 
+def test_the_precision_of_earlier_checkpoints_is_that_of_their_switches() -> None:
+    assert option_changes({"bf16": True, "fp16": False}, {"precision": "bf16"}) == []
+    assert option_changes({"bf16": False, "fp16": False}, {"precision": "fp32"}) == []
+    (line,) = option_changes({"bf16": False, "fp16": True}, {"precision": "fp32"})
+    assert "--precision was fp16, is fp32" in line
+
+
+@pytest.mark.parametrize("first", ["bf16", "fp32"])
+def test_a_resumed_run_keeps_the_automatic_choice_of_its_precision(
+    first: str,
+    flags: Flags,
+    pretrain_here: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also if the measurement differs, on another machine."""
+    monkeypatch.setattr(low_precision, "fast_bf16", lambda device: first == "bf16")
+    run = tmp_path / "run"
+    words = flags("--save", run, "--load", run, "--eval-iters", 0, "--exit-interval", 2, train_iters=6)
+    pretrain_here([*words, "--precision", "auto"])
+    assert f"--precision auto: {first}, " in capsys.readouterr().out
+    assert json.loads((run / "arguments.json").read_text())["precision"] == first
+    monkeypatch.setattr(low_precision, "fast_bf16", lambda device: first == "fp32")
+    pretrain_here([*words, "--precision", "auto"])
+    resumed = capsys.readouterr().out
+    assert f"--precision auto: {first}, as before in this run" in resumed
+    assert f"; cpu, {first}" in resumed
+    assert "options differ" not in resumed
+    pretrain_here([*words, "--fp16"])
+    assert f"--precision was {first}, is fp16" in capsys.readouterr().out
+
+
 def test_other_options_are_announced(
     run: Path, flags: Flags, pretrain_here: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,8 +207,9 @@ def test_other_options_are_announced(
     pretrain_here([*flags("--load", run, "--eval-iters", 0, train_iters=6), *map(str, extra)])
     out = capsys.readouterr().out
     assert (
-        "NOTICE: options differ from those of the checkpoint's run: --adam-beta2 was 0.999, is 0.95; --bf16 was False, "
-        "is True; --clip-grad was 1.0, is 0.5; --hidden-dropout was 0.0, is 0.2; --weight-decay was 0.01, is 0.1" in out
+        "NOTICE: options differ from those of the checkpoint's run: --adam-beta2 was 0.999, is 0.95; --clip-grad was "
+        "1.0, is 0.5; --hidden-dropout was 0.0, is 0.2; --precision was fp32, is bf16; --weight-decay was 0.01, is 0.1"
+        in out
     )
 
 

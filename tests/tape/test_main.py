@@ -20,6 +20,7 @@ from tape.errors import CheckpointError, ConfigError, DataError, VocabularyMisma
 from tape.evaluation.records import read_record
 from tape.finetuning.run_directory import read_history
 from tape.main import eval_command, run_embed, run_eval, run_train, train_command
+from tape.models import low_precision
 
 Train = Callable[..., Path]
 
@@ -153,7 +154,7 @@ def test_only_a_run_can_be_resumed(train: Train, tmp_path: Path) -> None:
     assert not (run / "log").exists()
     assert {path.name for path in tmp_path.iterdir()} == before
     (run / "args.json").write_text(json.dumps({"task": "fluorescence"}))
-    with pytest.raises(ConfigError, match="the run's task is fluorescence, not stability"):
+    with pytest.raises(ConfigError, match="the run's task is 'fluorescence', not stability"):
         resume(train, run / "0")
 
 
@@ -189,6 +190,25 @@ def test_the_contact_head_can_be_chosen(head: str, train: Train, small_data: Pat
     values = run_eval(["transformer", "contact_prediction", str(run), "--data_dir", str(small_data), *metrics])
     assert set(values) == {"accuracy", "precision_at_l5"}
     assert all(0.0 <= value <= 1.0 for value in values.values())
+
+
+def test_the_automatic_precision_is_that_of_training_evaluation_and_the_resumed_run(
+    train: Train, small_data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(low_precision, "fast_bf16", lambda device: True)
+    options = ("--batch_size", 6, "--precision", "auto", "--log_level", 20)
+    run = train("transformer", "stability", *options, "--num_train_epochs", 1, "--eval_splits", "valid")
+    assert json.loads((run / "args.json").read_text())["precision"] == "bf16"
+    assert read_record(run / "0" / "eval_valid.json").precision == "bf16"
+    assert caplog.text.count("--precision auto: bf16") == 1
+    monkeypatch.setattr(low_precision, "fast_bf16", lambda device: False)  # as on another machine
+    caplog.clear()
+    resume(train, run, "--num_train_epochs", 2, "--precision", "auto", "--log_level", 20)
+    assert json.loads((run / "args.json").read_text())["precision"] == "bf16"
+    assert "--precision" not in caplog.text
+    assert ", bf16 on 1 x cpu" in caplog.text
+    run_eval(["transformer", "stability", str(run), "--data_dir", str(small_data), "--precision", "auto"])
+    assert read_record(run / "1" / "eval_test.json").precision == "fp32"
 
 
 def test_mixed_precision_and_gradient_accumulation_train(train: Train) -> None:

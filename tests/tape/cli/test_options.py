@@ -76,6 +76,8 @@ def test_log_levels_are_given_by_name_or_number(text: str, level: int) -> None:
         ("--config", "no_value"),
         ("--tokenizer", "wordpiece"),
         ("--fp16", "--bf16"),
+        ("--precision", "fp32", "--bf16"),
+        ("--precision", "fp8"),
         ("--num_workers", "-1"),
     ],
 )

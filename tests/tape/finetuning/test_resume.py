@@ -22,7 +22,7 @@ from tape.finetuning.resume import (
 from tape.main import train_command
 
 Train = Callable[..., Path]
-COMPARED_APART = {"help", "config", "model_type", "task", *_FIXED_OPTIONS}
+COMPARED_APART = {"help", "config", "model_type", "task", "precision", "fp16", "bf16", *_FIXED_OPTIONS}
 OPTIONS = {action.dest for action in create_train_parser()._actions} - {"help"}
 
 
@@ -86,7 +86,6 @@ def changes(folder: Path, saved: dict[str, Any], now: dict[str, Any], given: tup
 def test_every_option_that_is_not_listed_as_silent_is_announced(tmp_path: Path, option: str) -> None:
     values = {
         **dict.fromkeys(("eval_splits",), (["valid"], ["test"])),
-        **dict.fromkeys(("fp16", "bf16"), (False, True)),
         **dict.fromkeys(
             ("data_dir", "log_dir", "tokenizer", "model_config_file", "length", "id_column", "sequence_column"),
             ("one", "other"),
@@ -100,6 +99,35 @@ def test_every_option_that_is_not_listed_as_silent_is_announced(tmp_path: Path, 
 
 def test_every_option_of_training_is_resumed_or_silent() -> None:
     assert SILENT_OPTIONS | _RESUMED_OPTIONS.keys() >= OPTIONS - COMPARED_APART
+
+
+NO_PRECISION = {"precision": None, "fp16": False, "bf16": False}
+
+
+@pytest.mark.parametrize(
+    ("saved", "now", "expected"),
+    [
+        ({"fp16": False, "bf16": True}, {"precision": "bf16"}, []),
+        ({"precision": "bf16"}, {"bf16": True}, []),
+        ({"bf16": False}, {"bf16": True}, ["--precision changes from fp32 to bf16"]),
+        ({"bf16": True}, {"fp16": True}, ["--precision changes from bf16 to fp16"]),
+        ({"precision": "bf16"}, {"precision": "fp32"}, ["--precision changes from bf16 to fp32"]),
+    ],
+)
+def test_a_change_of_the_precision_is_announced_whichever_option_states_it(
+    tmp_path: Path, saved: dict[str, Any], now: dict[str, Any], expected: list[str]
+) -> None:
+    assert changes(tmp_path, {**NO_PRECISION, **saved}, {**NO_PRECISION, **now}, tuple(now)) == expected
+
+
+@pytest.mark.parametrize("now", [{}, {"precision": "auto"}])
+def test_a_resumed_run_keeps_its_precision(tmp_path: Path, now: dict[str, Any]) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "args.json").write_text(json.dumps({**NO_PRECISION, "precision": "bf16"}))
+    own = {"from_pretrained": str(tmp_path / "1"), "model_type": "onehot", "task": "stability"}
+    options = {"config": [], "given_options": [], **NO_PRECISION, **now, **own}
+    completed, announced = complete_options(options, now)
+    assert (completed["precision"], completed["bf16"], completed["fp16"], announced) == ("bf16", True, False, [])
 
 
 def test_silent_options_are_options() -> None:

@@ -195,6 +195,21 @@ def test_proteins_are_sampled_by_seed_among_those_short_enough(small_data: Path)
         choose_proteins(dataset, 0, 0, None)
 
 
+def test_the_attention_maps_have_the_precision_of_the_command(
+    small_config: Path, small_data: Path, tmp_path: Path
+) -> None:
+    registry.get_task_model("transformer", "masked_language_modeling", small_config).save_pretrained(tmp_path / "model")
+    words = ["transformer", tmp_path / "model", "--data_dir", small_data, "--output_dir", tmp_path / "results"]
+    words += ["--fit_proteins", 8, "--split", "valid", "--bootstrap", 0, "--no_cuda"]
+    words += ["--inverse_penalty", 1000]  # no weight is 0
+    weights = []
+    for precision in ("fp32", "bf16"):
+        path = run_contacts([*map(str, words), "--time_or_name", precision, "--precision", precision])
+        assert read_record(path / "eval_valid.json").precision == precision
+        weights.append(json.loads((path / "regression.json").read_text())["weights"])
+    assert weights[0] != weights[1]
+
+
 def test_the_command_fits_evaluates_and_writes_a_record(
     small_config: Path, small_data: Path, tmp_path: Path, fails: Callable[..., str]
 ) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from tape.errors import ConfigError
 from tape.main import run_embed, run_eval
+from tape.models import low_precision
 from tape.models.modeling_bert import ProteinBertModel
 from tape.registry import registry
 
@@ -56,6 +57,18 @@ def test_a_token_budget_limits_the_windows_and_not_the_proteins(
         np.testing.assert_allclose(limited[name], whole[name], rtol=1e-5, atol=1e-6)
     with pytest.raises(ConfigError, match="--max_tokens 11 is too small"):
         embedded(directory, fasta, tmp_path / "refused.npz", "--max_tokens", 11)
+
+
+def test_the_automatic_precision_is_bf16_where_that_is_faster(
+    model: Callable[[str], Path], fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, found = model("embed"), {}
+    for name, fast in (("fp32", False), ("bf16", True)):
+        monkeypatch.setattr(low_precision, "fast_bf16", lambda device, fast=fast: fast)
+        stated = embedded(directory, fasta, tmp_path / f"{name}.npz", "--precision", name)
+        found[name] = embedded(directory, fasta, tmp_path / f"auto_{name}.npz", "--precision", "auto")
+        np.testing.assert_array_equal(stated["long"], found[name]["long"])
+    assert (found["fp32"]["long"] != found["bf16"]["long"]).any()
 
 
 def test_predictions_have_the_same_budget(model: Callable[[str], Path], fasta: Path, tmp_path: Path) -> None:
