@@ -10,14 +10,15 @@ from pathlib import Path
 from .memory import peak_above_the_model
 from .protocol import Answer, Message
 
-WARM_UP, TEST = "warm_up", "test"  # splits, and names of FASTA files
+# splits, and names of FASTA files; tape-proteins reads no splits of other names
+WARM_UP, TEST = "valid", "cb513"
 
 
 def inference_answers(setup: Message, run: Callable[[str, int, Path], object]) -> Answer:
-    """Answers requests with a ``batch_size``: a pass over the proteins of ``test``, or of ``warm_up``.
+    """Answers requests with a ``batch_size``: a pass over the proteins of ``TEST``, or of ``WARM_UP``.
 
     Args:
-        setup: the worker's setup, with the number of ``tokens`` of ``test`` and an empty directory ``scratch``.
+        setup: the worker's setup, with the number of ``tokens`` of ``TEST`` and an empty directory ``scratch``.
         run: computes a split with a batch size and writes its results to a path that doesn't exist yet.
     """
     numbers = count()

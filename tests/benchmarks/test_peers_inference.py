@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks import peers_inference
+from benchmarks.peers.inference import TEST, WARM_UP
 from benchmarks.peers.protocol import WorkerError
 from benchmarks.peers.rounds import OURS
 from benchmarks.peers.startup import Command, Stopwatch, our_commands, tape_proteins_commands
+from tape.tasks import TASKS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -34,6 +36,10 @@ def test_our_side_is_measured_and_absent_peers_are_skipped_with_the_reason(
     assert (ours["tool"], len(ours["replies"]), ours["error"]) == (OURS, 2, None)
     assert ours["replies"][0]["tokens"] == written["data"]["residues"] + 2 * 9
     assert peer["error"].startswith(f"{absent} has no environment")
+
+
+def test_splits_have_names_that_tape_proteins_reads() -> None:
+    assert {WARM_UP, TEST} <= set(TASKS[peers_inference.TASK].splits)  # the published ones
 
 
 def test_starts_are_timed_in_turns_and_compared_by_name(
