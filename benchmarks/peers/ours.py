@@ -55,10 +55,10 @@ def pretraining_config(setup: Message) -> PretrainConfig:
         "--lr-decay-style": "constant",
         "--weight-decay": WEIGHT_DECAY,
         "--clip-grad": MAX_GRAD_NORM,
+        "--precision": setup["precision"],
         "--data-path": setup["data"],
     }
-    switches = [f"--{setup['precision']}"] if setup["precision"] != "fp32" else []
-    switches += ["--compile"] if setup["compile"] else []
+    switches = ["--compile"] if setup["compile"] else []
     return parse_arguments([*(str(word) for pair in values.items() for word in pair), *switches])
 
 
@@ -172,7 +172,7 @@ def open_inference(setup: Message) -> tuple[Message, Answer]:
     seed_all(0)
     model = registry.get_task_model("transformer", task, None, None, **model_sizes(setup))
     model.save_pretrained(saved)
-    switches = ["--no_cuda", "--log_level", "ERROR", *(["--bf16"] if setup["precision"] == "bf16" else [])]
+    switches = ["--no_cuda", "--log_level", "ERROR", "--precision", setup["precision"]]
 
     def run(split: str, batch_size: int, target: Path) -> None:
         options = ["--batch_size", str(batch_size), *switches]
