@@ -60,7 +60,7 @@ def test_recomputation_changes_no_loss(recomputation: str, backend: str) -> None
     assert losses("cuda", *flags, recomputation) == pytest.approx(losses("cuda", *flags), rel=1e-3)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch.compile's own
+@pytest.mark.filterwarnings("ignore")  # of the compiler, on its own code
 def test_compiled_blocks_are_close_to_plain_ones() -> None:
     flags = (*WITHOUT_DROPOUT, "--bf16")
     assert losses("cuda", *flags, "--compile") == pytest.approx(losses("cuda", *flags), rel=1e-2)
