@@ -143,7 +143,7 @@ def make_plan(
         attended_length=samples.attended_length,
         mask_prob=config.mask_prob,
         precision=precision,
-        fused_attention=fused_attention or model.attention_probs_dropout_prob == 0,
+        fused_attention=fused_attention or (model.attention_probs_dropout_prob == 0 and precision == "fp32"),
         micro_batches=batch.micro_batches(dims.data),
     )
     return Plan(

@@ -76,7 +76,7 @@ class StepShape:
         attended_length: mean number of tokens that a token attends to.
         mask_prob: fraction of positions that the head predicts.
         precision: fp32, bf16 or fp16.
-        fused_attention: whether attention probabilities are never materialized (GPUs, or no attention dropout).
+        fused_attention: whether no attention probabilities are kept (GPUs, or fp32 without attention dropout).
         micro_batches: micro-batches per step on one rank.
     """
 
@@ -203,7 +203,9 @@ def block_bytes(config: ProteinBertConfig, dims: ParallelDims, step: StepShape) 
     whole = (2 * _FP32 * hidden + masks) / _token_parts(dims) + casts * width * hidden
     split = width * (3 * _GROUP_PADDING * hidden + _GROUP_PADDING * hidden + hidden + 2 * wide)
     if not step.fused_attention:
-        split += config.num_attention_heads * step.attended_length * _GROUP_PADDING * (3 * _FP32)
+        # the probabilities; with dropout, also its mask and its result
+        kept = 2 * width + 1 if config.attention_probs_dropout_prob > 0 else width
+        split += config.num_attention_heads * step.attended_length * _GROUP_PADDING * kept
     return whole + split / dims.tensor
 
 

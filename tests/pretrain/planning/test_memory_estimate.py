@@ -23,6 +23,7 @@ from pretrain.planning.memory_estimate import (
 )
 from pretrain.train.initialization import InitConfig, build_model
 from tape.configs import ProteinBertConfig
+from tape.models import low_precision
 from tape.models.attention import PackedLayout
 from tape.models.modeling_bert import ProteinBertForMaskedLM
 
@@ -118,9 +119,10 @@ def kept_bytes(model: ProteinBertForMaskedLM, precision: str) -> int:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(("dropout", "attention_dropout"), [(0.0, 0.0), (0.1, 0.0), (0.1, 0.1)])
 def test_the_saved_activations_of_a_block_are_near_the_estimate(
-    precision: str, dropout: float, attention_dropout: float
+    precision: str, dropout: float, attention_dropout: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The difference between five blocks and one excludes the embeddings and the head."""
+    monkeypatch.setattr(low_precision, "is_fast", lambda device_type, dtype: True)
     measured = []
     for layers in (1, 5):
         torch.manual_seed(0)
@@ -128,7 +130,7 @@ def test_the_saved_activations_of_a_block_are_near_the_estimate(
         measured.append(kept_bytes(model, precision))
     tokens = sum(LENGTHS)
     attended = sum(length**2 for length in LENGTHS) / tokens
-    shape = StepShape(tokens, attended, 0.15, precision, fused_attention=attention_dropout == 0)
+    shape = StepShape(tokens, attended, 0.15, precision, fused_attention=attention_dropout == 0 and precision == "fp32")
     estimated = tokens * block_bytes(config(dropout, attention_dropout), ParallelDims(), shape)
     assert 1 / FACTOR < estimated / ((measured[1] - measured[0]) / 4) < FACTOR
 
