@@ -45,6 +45,7 @@ _DTYPES: dict[int, type[np.integer[Any]]] = {
 _CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
 _UINT16_LIMIT = 65500  # as in Megatron-LM: ids of a smaller vocabulary are stored as uint16
 _LARGEST_TOKENS = 1 << 57  # of a corpus: their bytes stay far from the limit of int64
+_WRITEBACK_BYTES = 1 << 23  # tokens that the system is asked to write to disk at a time
 _COPY_SEQUENCES = 1 << 20  # sequences per chunk when the index is assembled; bounds memory
 
 
@@ -357,6 +358,7 @@ class IndexedDatasetWriter:
     def _open_files(self) -> None:
         self._ids: BinaryIO = (self._folder / "bin").open("wb")
         self._hashed_ids = HashingStream(self._ids)
+        self._written_back = 0
         self._description: dict[str, Any] | None = None
         self._sizes: BinaryIO = (self._folder / "sizes").open("wb")
         self._boundaries: BinaryIO = (self._folder / "documents").open("wb")
@@ -378,11 +380,23 @@ class IndexedDatasetWriter:
         ends = self.sequences + np.cumsum(documents, dtype="<i8")
         with output_errors(data_path(self.prefix)):
             self._hashed_ids.write(np.ascontiguousarray(ids, dtype=self.dtype).data)
+            self._start_writeback()
             self._sizes.write(np.asarray(sizes, dtype="<i4").tobytes())
             self._boundaries.write(ends.tobytes())
         self.sequences += len(sizes)
         self.documents += len(documents)
         self.tokens += len(ids)
+
+    def _start_writeback(self) -> None:
+        """Let the system write tokens to disk while more are computed, so that the last fsync has little to wait for.
+
+        Linux begins to write modified pages when they are declared as not needed, and keeps them in memory until then.
+        """
+        start, stop = self._written_back, self._ids.tell()
+        if stop - start >= _WRITEBACK_BYTES and hasattr(os, "posix_fadvise"):  # not on macOS
+            with suppress(OSError):  # only a hint; errors of the disk are reported by fsync
+                os.posix_fadvise(self._ids.fileno(), start, stop - start, os.POSIX_FADV_DONTNEED)
+            self._written_back = stop
 
     def describe(self, description: dict[str, Any]) -> None:
         """Set the content of the sidecar ``PREFIX.json``, to which :meth:`complete` adds the digests of the files."""
@@ -393,9 +407,9 @@ class IndexedDatasetWriter:
         if self._complete:
             return
         with output_errors(data_path(self.prefix)):
-            for stream in self._streams:
-                stream.flush()
-                os.fsync(stream.fileno())
+            self._ids.flush()
+            os.fsync(self._ids.fileno())
+            for stream in self._streams:  # the others are temporary, so they need not reach the disk
                 stream.close()
         with output_errors(index_path(self.prefix)):
             digests = {"bin": self._hashed_ids.hexdigest(), "idx": self._write_index()}

@@ -14,7 +14,7 @@ from functools import cache, partial
 import numpy as np
 
 from tape.errors import ConfigError, DataError
-from tape.io.records import LINE_ENDS, Record, ResidueBlock
+from tape.io.records import Record, ResidueBlock
 from tape.tokenizers import IUPAC_VOCAB, TAPETokenizer, normalize_sequence
 
 from .deduplication import DigestSet, protein_digest
@@ -135,10 +135,9 @@ def _tokenize(batch: list[Record] | ResidueBlock, filters: Filters) -> Tokenized
 
 def tokenize_block(block: ResidueBlock, filters: Filters) -> TokenizedBatch:
     """Filter and tokenize a block of a FASTA file; as :func:`tokenize_batch` of its records, but all at once."""
-    content = block.lines.translate(_translation_table(), LINE_ENDS)
-    if bytes([_NEEDS_NORMALIZATION]) in content:
+    ids, sizes = _residue_ids(block.codes), block.sizes.astype(np.int32)
+    if ids is None:
         return tokenize_batch(list(block.records()), filters)
-    ids, sizes = np.frombuffer(content, dtype=np.uint8), block.sizes.astype(np.int32)
     filtered = Counter[str]()
     kept = np.ones(len(sizes), dtype=bool)
     for reason, omitted in (("too_short", sizes < filters.min_length), ("too_long", sizes > _longest(filters))):
@@ -197,9 +196,31 @@ def _residue_table() -> np.ndarray:
     return table
 
 
+def _residue_ids(codes: np.ndarray) -> np.ndarray | None:
+    """Ids of upper-case residues; None if there are other characters.
+
+    The ids of the residues follow the alphabet, so that they are a difference, which numpy computes three times as fast
+    as it looks them up.
+
+    Args:
+        codes: uint8 codes of one character or more, in ASCII.
+    """
+    first, last, omitted = _residue_letters()
+    if codes.min() < first or codes.max() > last or any((codes == letter).any() for letter in omitted):
+        return None
+    ids = codes - (first - _residue_table()[first])
+    for letter in omitted:
+        ids -= (codes > letter).view(np.uint8)
+    return ids
+
+
 @cache
-def _translation_table() -> bytes:
-    return _residue_table().tobytes()
+def _residue_letters() -> tuple[np.uint8, np.uint8, tuple[np.uint8, ...]]:
+    """Codes of the first and the last letter that are residues, and of those between them that are not."""
+    table = _residue_table()
+    letters = np.flatnonzero(table != _NEEDS_NORMALIZATION).astype(np.uint8)
+    omitted = np.setdiff1d(np.arange(letters[0], letters[-1], dtype=np.uint8), letters)
+    return letters[0], letters[-1], tuple(omitted)
 
 
 def _normalize(record: Record) -> tuple[np.ndarray, Counter[str]]:

@@ -24,13 +24,12 @@ from .formats import FORMATS, LABELED_SUFFIXES, SEQUENCE_SUFFIXES, is_sequence_f
 from .nucleotides import NucleotideCounter
 from .reader import Nucleotides, open_blocks, open_records, open_rows
 from .record import ID_COLUMNS, SEQUENCE_COLUMNS, Record, RecordOptions, Row, check_identifier, names_of
-from .residue_blocks import LINE_ENDS, ResidueBlock
+from .residue_blocks import ResidueBlock
 
 __all__ = [
     "FORMATS",
     "ID_COLUMNS",
     "LABELED_SUFFIXES",
-    "LINE_ENDS",
     "SEQUENCE_COLUMNS",
     "SEQUENCE_SUFFIXES",
     "NucleotideCounter",

@@ -16,7 +16,7 @@ import numpy as np
 
 from tape.io.text_files import decode, has_wide_encoding
 
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 21
 _LONGEST_BLOCK = 1 << 23  # bytes without the beginning of a record, after which the file is read line by line
 _UTF8_MARK = b"\xef\xbb\xbf"
 _NEWLINE, _HEADER = b"\n>"
@@ -24,36 +24,49 @@ _NEWLINE, _HEADER = b"\n>"
 
 @dataclass(frozen=True)
 class FastaBlock:
-    """Consecutive records, n of them, in ASCII and without comments.
+    """Consecutive records, n of them in m lines, in ASCII and without comments.
 
     Attributes:
         content: header lines and lines of residues.
-        headers: (n,) position of each ``>`` that begins a header.
-        starts: (n,) position of the first line after each header.
-        line_ends: (n,) number of bytes that end the lines of residues of each record.
-        newlines: number of complete lines.
-        all_line_ends: number of bytes that end lines, those of headers included.
+        lines: (m + 1,) position of the first character of each line, then the number of characters.
+        ends: (m,) position after the last character of each line, not counting those that end it.
+        headers: (n,) number of each line that is a header, from 0.
     """
 
     content: bytes
+    lines: np.ndarray
+    ends: np.ndarray
     headers: np.ndarray
-    starts: np.ndarray
-    line_ends: np.ndarray
-    newlines: int
-    all_line_ends: int
 
     def __len__(self) -> int:
         return len(self.headers)
 
     @property
+    def starts(self) -> np.ndarray:
+        """(n,) position of the first line after each header."""
+        return self.lines[self.headers + 1]
+
+    @property
     def stops(self) -> np.ndarray:
         """(n,) position after the last line of each record."""
-        return np.append(self.headers[1:], len(self.content))
+        return self.lines[np.append(self.headers[1:], len(self.ends))]
+
+    @property
+    def newlines(self) -> int:
+        """Number of complete lines."""
+        return len(self.ends) - int(self.ends[-1] == len(self.content))
+
+    @property
+    def line_ends(self) -> int:
+        """Number of characters that end lines."""
+        return int((self.lines[1:] - self.ends).sum())
 
     @property
     def sizes(self) -> np.ndarray:
         """(n,) number of characters of each sequence, without the ends of its lines."""
-        return self.stops - self.starts - self.line_ends
+        lengths = self.ends - self.lines[:-1]
+        lengths[self.headers] = 0
+        return np.add.reduceat(lengths, self.headers)
 
     def entries(self) -> Iterator[tuple[str, str]]:
         """Header without ``>``, and lines of residues, of each record."""
@@ -63,21 +76,22 @@ class FastaBlock:
 
     def entry(self, index: int) -> tuple[str, str]:
         """Header without ``>``, and lines of residues, of one record."""
-        header, start, stop = int(self.headers[index]) + 1, int(self.starts[index]), int(self.stops[index])
+        header = int(self.lines[self.headers[index]]) + 1
+        start, stop = int(self.starts[index]), int(self.stops[index])
         return self.content[header:start].decode("ascii"), self.content[start:stop].decode("ascii")
 
     def header_lines(self) -> list[str]:
         """(n,) the headers without ``>``."""
         content = self.content.decode("ascii")
-        return [
-            content[start:stop] for start, stop in zip((self.headers + 1).tolist(), self.starts.tolist(), strict=True)
-        ]
+        bounds = zip((self.lines[self.headers] + 1).tolist(), self.starts.tolist(), strict=True)
+        return [content[start:stop] for start, stop in bounds]
 
-    def lines(self) -> bytes:
-        """The lines of residues of all records, without headers."""
-        content = self.content
-        bounds = zip(self.starts.tolist(), self.stops.tolist(), strict=True)
-        return b"".join([content[start:stop] for start, stop in bounds])
+    def residues(self) -> np.ndarray:
+        """(sum of sizes,) uint8: codes of the characters of all sequences, without the ends of lines."""
+        kept = np.tile([True, False], (len(self.ends), 1))  # characters of each line, and those that end it
+        kept[self.headers, 0] = False
+        counts = np.stack([self.ends - self.lines[:-1], self.lines[1:] - self.ends], axis=1)
+        return np.frombuffer(self.content, dtype=np.uint8)[np.repeat(kept.ravel(), counts.ravel())]
 
 
 @dataclass(frozen=True)
@@ -150,25 +164,26 @@ def parse_block(content: bytes, comments: bytes) -> FastaBlock | None:
     if content[0] != _HEADER or not content.isascii() or b"\0" in content:
         return None
     codes = np.frombuffer(content, dtype=np.uint8)
-    ends = np.flatnonzero(codes == _NEWLINE)
-    complete, width = len(ends), 1
+    after = np.flatnonzero(codes == _NEWLINE) + 1  # positions after complete lines
+    width = 1
     if b"\r" in content:
-        if not content.count(b"\r\n") == content.count(b"\r") == complete:
+        if not content.count(b"\r\n") == content.count(b"\r") == len(after):
             return None
         width = 2
+    ends = after - width
     if content[-1] != _NEWLINE:
-        ends = np.append(ends, len(codes))
-    lines = np.append(0, ends[:-1] + 1)  # their first characters
-    kinds = codes[lines]
+        after, ends = np.append(after, len(codes)), np.append(ends, len(codes))
+    lines = np.append(0, after)
+    kinds = codes[lines[:-1]]
     headers = np.flatnonzero(kinds == _HEADER)
     if any((kinds == comment).any() for comment in comments) or not _are_in_lines(codes, _HEADER, headers, ends):
         return None
-    starts = np.minimum(ends[headers] + 1, len(codes))
-    line_ends = (np.append(headers[1:], complete) - headers - 1).clip(0) * width
-    return FastaBlock(content, lines[headers], starts, line_ends, complete, complete * width)
+    return FastaBlock(content, lines, ends, headers)
 
 
 def _are_in_lines(codes: np.ndarray, code: int, allowed: np.ndarray, ends: np.ndarray) -> bool:
     """Whether a character, which is in each of these lines, is in no other."""
-    positions = np.flatnonzero(codes == code)
-    return len(positions) == len(allowed) or bool(np.isin(np.searchsorted(ends, positions), allowed).all())
+    found = codes == code
+    if np.count_nonzero(found) == len(allowed):
+        return True
+    return bool(np.isin(np.searchsorted(ends, np.flatnonzero(found)), allowed).all())

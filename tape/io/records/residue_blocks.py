@@ -12,8 +12,7 @@ from .fasta import COMMENTS, identifier_in, rows_of_part
 from .fasta_blocks import FastaBlock, FastaLines, fasta_parts
 from .record import LONGEST_ID, Record, Row, with_identifier
 
-LINE_ENDS = b"\r\n"
-_FIRST_PRINTABLE = 32  # of ASCII: the space
+_SPACE = _FIRST_PRINTABLE = 32  # of ASCII
 _DELETE = b"\x7f"  # the control character beyond the printable ones
 
 
@@ -24,14 +23,13 @@ class ResidueBlock:
     Attributes:
         name: name of the file, for messages.
         first: number of the first record in its file, from 0.
-        lines: the lines of residues of all records, in ASCII, with their ends :data:`LINE_ENDS` but without other
-            white space.
+        codes: (sum of sizes,) uint8: ASCII codes of the residues of all records, without white space.
         sizes: (n,) number of residues of each record.
     """
 
     name: str
     first: int
-    lines: bytes
+    codes: np.ndarray
     sizes: np.ndarray
     _content: FastaBlock
 
@@ -41,7 +39,7 @@ class ResidueBlock:
     @property
     def residues(self) -> str:
         """The sequences, one after the other."""
-        return self.lines.translate(None, LINE_ENDS).decode("ascii")
+        return self.codes.tobytes().decode("ascii")
 
     def records(self) -> Iterator[Record]:
         """The records one by one."""
@@ -77,14 +75,14 @@ def residue_block(part: FastaBlock | FastaLines, name: str, first: int) -> Resid
     """
     if not isinstance(part, FastaBlock):
         return None
-    content = part.content
+    content, sizes = part.content, part.sizes
     controls = np.count_nonzero(np.frombuffer(content, dtype=np.uint8) < _FIRST_PRINTABLE)
-    if controls != part.all_line_ends or _DELETE in content:
+    if controls != part.line_ends or _DELETE in content:
         return None
-    if (part.starts - part.headers).max() > LONGEST_ID or not part.sizes.all():
+    if (part.starts - part.lines[part.headers]).max() > LONGEST_ID or not sizes.all():
         return None
-    lines = part.lines()
-    return None if b" " in lines else ResidueBlock(name, first, lines, part.sizes, part)
+    codes = part.residues()
+    return None if codes.min() == _SPACE else ResidueBlock(name, first, codes, sizes, part)
 
 
 def fasta_blocks(source: Any, name: str) -> Iterator[Row | ResidueBlock]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pretrain.data import indexed_dataset
 from pretrain.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from tape.errors import DataError
 
@@ -183,3 +184,17 @@ def test_temporary_folders_of_killed_processes_are_removed(tmp_path: Path) -> No
     (abandoned / "bin").write_bytes(b"half")
     write(tmp_path / "x", [[5]])
     assert not abandoned.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system has no posix_fadvise")
+def test_tokens_begin_to_reach_the_disk_before_the_last_are_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the last fsync waits for the whole corpus."""
+    ranges: list[tuple[int, int]] = []
+    monkeypatch.setattr(indexed_dataset, "_WRITEBACK_BYTES", 12)
+    monkeypatch.setattr(os, "posix_fadvise", lambda descriptor, start, size, advice: ranges.append((start, size)))
+    with IndexedDatasetWriter(tmp_path / "corpus", vocab_size=30) as writer:
+        for size in (5, 2, 8):  # of 2 bytes each
+            writer.add(np.arange(size), [size], [1])
+    assert ranges == [(0, 14), (14, 16)]

@@ -78,3 +78,12 @@ def test_a_block_is_tokenized_as_its_records(tmp_path: Path, sequences: list[str
     assert (one.ids.tolist(), one.sizes.tolist()) == (other.ids.tolist(), other.sizes.tolist())
     assert (one.changes, one.filtered, one.digests) == (other.changes, other.filtered, other.digests)
     assert one.first_unknown == other.first_unknown
+
+
+@pytest.mark.parametrize("letter", [chr(code) for code in range(ord("!"), 127) if chr(code) != ">"])
+def test_every_character_of_a_block_is_tokenized_as_in_a_record(tmp_path: Path, letter: str) -> None:
+    (tmp_path / "x.fasta").write_text(f">a\nM{letter}K\n")
+    block = next(open_blocks(tmp_path / "x.fasta"))
+    assert isinstance(block, ResidueBlock)
+    one, other = tokenize_block(block, Filters()), tokenize_batch(list(block.records()), Filters())
+    assert (one.ids.tolist(), one.changes) == (other.ids.tolist(), other.changes)

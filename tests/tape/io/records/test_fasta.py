@@ -115,3 +115,13 @@ def test_almost_all_records_come_in_blocks(tmp_path: Path) -> None:
     assert isinstance(last, ResidueBlock)
     assert (block.sizes.tolist(), block.residues, last.residues) == ([5, 2], "MKVLAAC", "GGG")
     assert [block.record(0), block.record(1), last.record(0)] == records(tmp_path / "x.fasta")
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+@pytest.mark.parametrize("last", [b"", b"GGG"], ids=["terminated", "unterminated"])
+def test_residues_of_a_block_are_those_of_all_lines(tmp_path: Path, line_end: bytes, last: bytes) -> None:
+    (tmp_path / "x.fasta").write_bytes((PLAIN + b">d\nMK\nVL\n\nA\n").replace(b"\n", line_end) + last)
+    blocks = list(open_blocks(tmp_path / "x.fasta"))
+    assert all(isinstance(block, ResidueBlock) for block in blocks)
+    assert "".join(block.residues for block in blocks) == "MKVLAACGGGMKVLA" + last.decode()  # type: ignore[union-attr]
+    assert [size for block in blocks for size in block.sizes] == [5, 2, 3, 5 + len(last)]  # type: ignore[union-attr]
