@@ -23,8 +23,6 @@ from .options import SourceOptions
 from .output import Output
 from .writing import write_model
 
-LM_HEADS = ("keep", "drop", "approximate")
-
 
 @dataclass(frozen=True)
 class ConversionRequest:
@@ -33,7 +31,7 @@ class ConversionRequest:
     Args:
         source: path of the checkpoint to convert, in any format (:mod:`converter.formats.detection`).
         out: a directory, or a file with one of the format's suffixes (:mod:`converter.output`).
-        format: format to write, one of :data:`converter.formats.base.FORMATS`.
+        format: format to write, one of :data:`converter.options.FORMATS`.
         dtype: data type of the written weights.
         tensor_parallel, pipeline_parallel: parallel sizes of a written Megatron-LM or Megatron Core checkpoint.
         lm_head: ``keep``; ``drop`` omits the LM head; ``approximate`` gives a Hugging Face head the activation of the

@@ -23,13 +23,12 @@ from pathlib import Path
 # makes the packages importable when the script is called by its path from any directory
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from converter.convert import LM_HEADS, ConversionRequest, convert, verify_only
-from converter.formats.base import FORMATS
-from converter.formats.record import check_files
-from converter.options import SourceOptions, parse_dtype
+from converter.options import FORMATS, LM_HEADS, SourceOptions, parse_dtype
 from tape.errors import run_cli
 from tape.io.vocabulary_files import read_vocabulary_file
 from tape.runtime.memory import return_large_blocks
+
+# torch is imported inside the functions, so that ``--help`` and errors in options need no time.
 
 # options that only apply when a result is written
 WRITING = {
@@ -160,6 +159,8 @@ def show(line: str) -> None:
 
 def verify(arguments: argparse.Namespace) -> None:
     """Print the certificate of two models as JSON, and its summary on stderr."""
+    from converter.convert import verify_only
+
     one, other = arguments.verify_only
     certificate = verify_only(one, other, source_options(arguments))
     for line in certificate.summary():
@@ -169,6 +170,8 @@ def verify(arguments: argparse.Namespace) -> None:
 
 def check(result: Path) -> None:
     """Print whether the files of a conversion are unchanged, one per line."""
+    from converter.formats.record import check_files
+
     for line in check_files(result):
         show(line)
 
@@ -184,6 +187,8 @@ def main() -> None:
         return verify(arguments)
     if not arguments.src or not arguments.out:
         parser.error("give -src and -out, --verify-only A B, or --check RESULT")
+    from converter.convert import ConversionRequest, convert
+
     request = ConversionRequest(
         source=arguments.src,
         out=arguments.out,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-
-from converter.mapping.tables import TOKEN_TYPES
 from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError, quoted
-from tape.models.lazy_tensors import LazyState
+
+if TYPE_CHECKING:
+    import torch
+
+    from tape.models.lazy_tensors import LazyState
+
+FORMATS = ("tape", "megatron", "megatron-core", "huggingface")  # those that are written
+LM_HEADS = ("keep", "drop", "approximate")
 
 # options about a Megatron checkpoint; other formats state these settings themselves
 _MEGATRON_SETTINGS = {
@@ -24,18 +28,19 @@ _MEGATRON_SETTINGS = {
     "assume_neutral": "--assume-neutral",
 }
 
+# by name, so that --help needs no torch
 _DTYPES = {
-    "float16": torch.float16,
-    "half": torch.float16,
-    "fp16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "bf16": torch.bfloat16,
-    "float32": torch.float32,
-    "float": torch.float32,
-    "fp32": torch.float32,
-    "float64": torch.float64,
-    "double": torch.float64,
-    "fp64": torch.float64,
+    "float16": "float16",
+    "half": "float16",
+    "fp16": "float16",
+    "bfloat16": "bfloat16",
+    "bf16": "bfloat16",
+    "float32": "float32",
+    "float": "float32",
+    "fp32": "float32",
+    "float64": "float64",
+    "double": "float64",
+    "fp64": "float64",
 }
 
 
@@ -86,6 +91,8 @@ class SourceOptions:
 
     def with_token_types_of(self, reference: LazyState | None) -> SourceOptions:
         """The options for a result with as many token types as the reference checkpoint of ``-dst`` has."""
+        from converter.mapping.tables import TOKEN_TYPES
+
         if reference is None or TOKEN_TYPES not in reference:
             return self
         return replace(self, token_types=reference[TOKEN_TYPES].shape[0])
@@ -116,6 +123,9 @@ def parse_dtype(name: str) -> torch.dtype:
         ConfigError: if the name is unknown.
     """
     try:
-        return _DTYPES[name.strip().removeprefix("torch.").lower()]
+        found = _DTYPES[name.strip().removeprefix("torch.").lower()]
     except KeyError:
         raise ConfigError(f"-dtp {quoted(name)} is no known data type; choose one of {', '.join(_DTYPES)}") from None
+    import torch
+
+    return getattr(torch, found)

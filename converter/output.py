@@ -48,7 +48,7 @@ class Output:
     Args:
         directory: the directory to write.
         file: name of the single file to write, leaving the others in place; None replaces the entire directory.
-        format: one of :data:`converter.formats.base.FORMATS`.
+        format: one of :data:`converter.options.FORMATS`.
         overwrite: whether to replace files that are not an earlier conversion.
     """
 

@@ -19,6 +19,11 @@ from pathlib import Path
 
 if __name__ == "__main__":  # importable from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    if {"-h", "--help"} & set(sys.argv[1:]):  # before the imports below, which take seconds
+        from pretrain.config.flags import make_parser
+
+        make_parser().print_help()
+        sys.exit()
 
 from pretrain import build, trace
 from pretrain.config.arguments import PretrainConfig, parse_arguments

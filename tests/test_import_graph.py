@@ -15,6 +15,11 @@ from pathlib import Path
 
 import pytest
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("tape", "pretrain", "converter")
 
@@ -44,6 +49,22 @@ WITHOUT_TORCH = (
     "tape.tasks",
     "tape.tokenizers",
     "tape.version",
+    "pretrain.choices",
+    "pretrain.config.flags",
+)
+# Commands start in a fraction of a second: these libraries take 0.2 to 3 seconds to import.
+SLOW_LIBRARIES = ("torch", "scipy", "pandas", "sympy", "boto3", "safetensors", "tensorboard", "transformers")
+COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+SCRIPTS_WITHOUT_TORCH = (
+    "tape_train.py",
+    "tape_eval.py",
+    "scripts/compare.py",
+    "scripts/prepare_data.py",
+    "scripts/quickstart.py",
+    "scripts/report.py",
+    "pretrain/pretrain_tape.py",
+    "pretrain/tools/preprocess_data.py",
+    "converter/megatron-converter.py",
 )
 _FILES = ("tape.errors", "tape.io", "tape.tokenizers", "tape.version")
 _BASE = (*_FILES, "tape.configs", "tape.hub", "tape.masking")
@@ -74,10 +95,11 @@ ALLOWED_IMPORTS: dict[str, tuple[str, ...]] = {
     "tape.cli": (*_LIBRARY, "tape.evaluation", "tape.finetuning", "tape.inference"),
     "tape": ("tape",),
     "pretrain.trace": (),
+    "pretrain.choices": (),
     "pretrain.data": (*_BASE, "tape.models", "tape.runtime.stop_signals"),
-    "pretrain.parallel": (*_BASE, "tape.models", "tape.runtime", "pretrain.trace"),
+    "pretrain.parallel": (*_BASE, "tape.models", "tape.runtime", "pretrain.trace", "pretrain.choices"),
     "pretrain.monitor": ("tape.errors", "tape.io", "tape.runtime", "pretrain.trace", "pretrain.parallel"),
-    "pretrain.optim": (*_BASE, "tape.models", "tape.runtime", "pretrain.parallel"),
+    "pretrain.optim": (*_BASE, "tape.models", "tape.runtime", "pretrain.choices", "pretrain.parallel"),
     "pretrain.checkpointing": (*_BASE, "tape.models", "pretrain.parallel"),
     "pretrain.planning": (
         *_BASE,
@@ -279,6 +301,31 @@ for name in {modules_without_torch()!r}:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("command", ["import tape", *sorted(COMMANDS), *SCRIPTS_WITHOUT_TORCH])
+def test_help_imports_neither_torch_nor_other_slow_libraries(command: str) -> None:
+    if command == "import tape":
+        run, slow = command, (*SLOW_LIBRARIES, "numpy")
+    elif command in COMMANDS:
+        module, _, function = COMMANDS[command].partition(":")
+        run, slow = f"from {module} import {function}; {function}()", SLOW_LIBRARIES
+    else:
+        run, slow = f"import runpy; runpy.run_path({str(ROOT / command)!r}, run_name='__main__')", SLOW_LIBRARIES
+    code = f"""
+import sys
+sys.argv = [{command!r}, "--help"]
+try:
+    {run}
+except SystemExit as end:
+    assert not end.code, end.code
+print("imported:", *(name for name in {slow!r} if name in sys.modules))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "imported:"
+    assert command == "import tape" or result.stdout.startswith("usage:")
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))

@@ -16,7 +16,6 @@ from converter.verify.certificate import ComparedModel
 from tape.configs import ProteinBertConfig
 from tape.models.lazy_tensors import LazyState
 
-FORMATS = ("tape", "megatron", "megatron-core", "huggingface")  # those that are written
 MEGATRON_FORMATS = ("megatron", "megatron-core")  # of Megatron-LM's files, one per rank
 
 

@@ -16,7 +16,7 @@ def choose_target(
     """The format to write, with its options.
 
     Args:
-        format: one of :data:`converter.formats.base.FORMATS`.
+        format: one of :data:`converter.options.FORMATS`.
         file: name of the single file to write; None writes a directory.
         tensor_parallel, pipeline_parallel: parallel sizes of a Megatron-LM checkpoint.
         approximate_head: whether a Hugging Face head gets the activation of the blocks.

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pretrain.choices import ATTENTION_BACKENDS, BACKENDS, OPTIMIZERS, PIPELINE_SCHEDULES, RECOMPUTATIONS
 from pretrain.data.indexed_dataset import LAYOUTS
 from pretrain.data.packing import LONG_DOCUMENT_RULES
 from pretrain.data.verification import VERIFICATION_TIMES
-from pretrain.optim.optimizer import OPTIMIZERS
-from pretrain.parallel import ATTENTION_BACKENDS, BACKENDS, PIPELINE_SCHEDULES, RECOMPUTATIONS
 from tape.cli.types import fraction, non_negative_float, non_negative_int, positive_float, positive_int
 from tape.configs import INITIAL_ATTENTION
 from tape.runtime.precision_choice import PRECISION_CHOICES

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pretrain.choices import OPTIMIZERS
 from pretrain.parallel import GradientBuckets, LocalParameter
 from tape.errors import ConfigError, quoted
 
 from .lr_schedule import NOTHING_SKIPPED, Schedule, SkippedCounts
 
-OPTIMIZERS = ("adam", "sgd")
 _CLIP_EPSILON = 1e-6  # Megatron's and torch's
 
 

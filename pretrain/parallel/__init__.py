@@ -5,21 +5,17 @@ The training loop uses the collectives of :class:`ParallelContext` and :class:`G
 through a :class:`ForwardBackward`.
 """
 
-from .attention_backend import ATTENTION_BACKENDS, choose_attention_backend
-from .context import BACKENDS, ParallelConfig, ParallelContext, choose_backend, open_parallel_context
+from .attention_backend import choose_attention_backend
+from .context import ParallelConfig, ParallelContext, choose_backend, open_parallel_context
 from .control_group import ControlGroup, open_control_group
 from .fsdp import apply_fsdp
 from .gradient_buckets import GradientBuckets
 from .parallel_dims import ParallelDims
-from .parallelize import RECOMPUTATIONS, parallelize_model
+from .parallelize import parallelize_model
 from .parameters import TIED_NAME, LocalParameter, local_parameters
-from .pipeline import PIPELINE_SCHEDULES, ForwardBackward, make_forward_backward, sum_of
+from .pipeline import ForwardBackward, make_forward_backward, sum_of
 
 __all__ = [
-    "ATTENTION_BACKENDS",
-    "BACKENDS",
-    "PIPELINE_SCHEDULES",
-    "RECOMPUTATIONS",
     "TIED_NAME",
     "ControlGroup",
     "ForwardBackward",

@@ -10,8 +10,6 @@ from tape.models.flash_attention import unusable_reason
 
 from .context import ParallelContext
 
-ATTENTION_BACKENDS = ("auto", "flash", "padded")
-
 
 def choose_attention_backend(
     requested: str, model: ProteinBertConfig, dtype: torch.dtype, context: ParallelContext
@@ -22,7 +20,7 @@ def choose_attention_backend(
     must keep equal.
 
     Args:
-        requested: one of :data:`ATTENTION_BACKENDS`.
+        requested: one of :data:`pretrain.choices.ATTENTION_BACKENDS`.
         model: the model; its head size and attention dropout determine which kernel is needed.
         dtype: data type of matrix products.
         context: the parallel layout.

@@ -20,7 +20,6 @@ from tape.runtime.launch import Launch
 from .parallel_dims import ParallelDims
 
 PIPELINE_AXIS, DATA_AXIS, TENSOR_AXIS = "pipeline", "data", "tensor"
-BACKENDS = ("nccl", "gloo")
 
 Value = TypeVar("Value")
 

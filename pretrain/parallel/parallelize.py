@@ -17,8 +17,6 @@ from .pipeline_split import remove_other_stages, stage_blocks
 from .tensor_parallel import apply_tensor_parallel
 from .tensor_parallel_rng import apply_tensor_parallel_rng
 
-RECOMPUTATIONS = ("full", "selective")
-
 
 def parallelize_model(model: ProteinBertForMaskedLM, context: ParallelContext, config: ParallelConfig) -> None:
     """Reduce the model to what this rank computes, in place. Names in the state dict stay.

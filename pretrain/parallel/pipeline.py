@@ -18,13 +18,12 @@ from torch.distributed.pipelining import Schedule1F1B, ScheduleGPipe
 from torch.distributed.pipelining.schedules import PipelineScheduleSingle
 
 from pretrain import trace
+from pretrain.choices import PIPELINE_SCHEDULES
 
 from .context import ParallelContext
 from .fsdp import apply_fsdp, finalize_shards, no_gradient_sync
 from .gradient_buckets import GradientBuckets
 from .pipeline_stage import InstrumentedStage
-
-PIPELINE_SCHEDULES = ("1f1b", "gpipe")
 
 Batch = TypeVar("Batch")
 AnyBatch = TypeVar("AnyBatch", contravariant=True)

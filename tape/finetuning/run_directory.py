@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tape.errors import CheckpointError, ConfigError, quoted
 from tape.io.digits import natural_number
@@ -34,10 +34,12 @@ from tape.io.run_layout import (
     write_pointer,
 )
 from tape.io.writing import atomic_write, check_replaceable, output_errors, remove_leftovers, write_json
-from tape.runtime.distributed import DistributedContext, run_on_main_rank
 from tape.runtime.run_lock import lock_beside, run_lock
 
 from .config import OutputConfig
+
+if TYPE_CHECKING:
+    from tape.runtime.distributed import DistributedContext
 
 HISTORY_NAME = "metrics.jsonl"
 LOG_NAME = "log"
@@ -209,6 +211,8 @@ def open_run_directory(
         ConfigError: another process writes to the directory, or see :meth:`RunDirectory.create` and
             :meth:`RunDirectory.resume`.
     """
+    from tape.runtime.distributed import run_on_main_rank
+
     with ExitStack() as stack:
 
         def lock_and_create() -> None:
