@@ -1,11 +1,13 @@
 #!/usr/bin/env python
-"""From proteins to a table of results: corpus, tensor-parallel pretraining, conversion, five finetuned tasks, report.
+"""From proteins to a table of results: corpus, pretraining, conversion, five finetuned tasks, report.
 
     python scripts/quickstart.py [--data DIR] [--out DIR] [--tasks TASK ...] [--size tiny|small|base]
 
 Every step is a plain command of this repository and is printed before it runs, so that it can be repeated by hand. Each
 task is finetuned from the converted model and from the same model with random weights, with the same settings, and with
-TAPE's one-hot baseline. A second run repeats only what has changed.
+TAPE's one-hot baseline. Pretraining takes the fastest layout of the machine, one process or data parallelism over the
+GPUs; 20 steps on one process and with tensor parallelism over two show that the layout does not change the losses. A
+second run repeats only what has changed.
 """
 
 from __future__ import annotations
@@ -68,12 +70,13 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(128, 4, 4, 256, 16, 450, 2e-3, init_std=0.08),
+    "tiny": Size(128, 4, 4, 256, 32, 675, 2e-3, init_std=0.08),
     "small": Size(256, 6, 8, 512, 32, 4000, 1e-3, init_std=0.06),
     "base": Size(512, 8, 8, 2176, 16, 20000, 5e-4),
 }
 # Size of the position table: finetuning does not split proteins. ProteinLM's value, so that its data sets fit.
 POSITIONS = 2176
+_COMPARED_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class Machine:
     """Properties of the machine that the commands depend on.
 
     Attributes:
-        ranks: number of tensor-parallel ranks for pretraining.
+        ranks: number of data-parallel processes for pretraining.
         jobs: number of finetuning runs at the same time.
         threads: CPU threads per finetuning run.
         bf16: whether matrix products are faster in bf16 than in fp32.
@@ -135,8 +138,8 @@ class Machine:
     device: str = "cpu"
 
     @classmethod
-    def detect(cls, heads: int, records: Path) -> Machine:
-        """This machine: a rank per GPU (as many as divide ``heads``), or two ranks on CPUs.
+    def detect(cls, rows: int, records: Path) -> Machine:
+        """This machine: a process per GPU (as many as divide the batch of ``rows``), or one with all CPU cores.
 
         Whether bf16 is fast is measured, unless an earlier run has stored the result in ``records``: another result
         would change the commands, and all steps would run again.
@@ -151,10 +154,10 @@ class Machine:
         cores = usable_cores()
         if device == "cuda":
             gpus = torch.cuda.device_count()
-            ranks = max(number for number in range(1, gpus + 1) if heads % number == 0)
+            ranks = max(number for number in range(1, gpus + 1) if rows % number == 0)
             return cls(ranks, 1, cores, bf16, device)
         jobs = max(1, min(4, cores))
-        return cls(2, jobs, max(1, cores // jobs), bf16, device)
+        return cls(1, jobs, max(1, cores // jobs), bf16, device)
 
     def save_measurement(self, records: Path) -> None:
         """Store whether bf16 is fast, for :meth:`detect` of a later run."""
@@ -190,6 +193,7 @@ def plan(data: Path, out: Path, tasks: Sequence[str], size: Size, machine: Machi
         if not {"train", "valid"} <= set(splits):
             raise ConfigError(f"{data}: {task} needs the splits train and valid, but has {', '.join(splits)}")
         steps.append(_prepare(data, out, task, found[FOLDERS[task]]))
+    steps += _compare_layouts(out, size, machine)
     steps += [_pretrain(out, size, machine, "valid" in found["corpus"].splits), *_models(out)]
     for task in tasks:
         tests = [split for split in found[FOLDERS[task]].splits if split not in ("train", "valid")] or ["valid"]
@@ -203,10 +207,12 @@ def plan(data: Path, out: Path, tasks: Sequence[str], size: Size, machine: Machi
             "report",
             (
                 *(sys.executable, "scripts/report.py", *runs),
-                *("--pretraining", str(out / "checkpoints"), "--out", str(report)),
+                *("--pretraining", str(out / "checkpoints")),
+                *("--layouts", *map(str, _layout_runs(out))),
+                *("--out", str(report)),
             ),
             (report,),
-            after=evaluations,
+            after=(*evaluations, "compare_layouts"),
             title="report",
             weight=5,
         )
@@ -229,20 +235,59 @@ def _prepare(data: Path, out: Path, task: str, dataset: Dataset) -> Step:
     )
 
 
-def _pretrain(out: Path, size: Size, machine: Machine, has_valid: bool) -> Step:
-    corpus = out / "data" / "corpus"
-    valid = ("--valid-data-path", str(corpus / "valid_text_document")) if has_valid else ()
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(machine.ranks))
-    command = (
-        *launcher,
+def _pretraining_command(processes: int, size: Size) -> tuple[str, ...]:
+    """The start of a pretraining command, with the options of the model."""
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
+    return (
+        sys.executable,
+        *(torchrun if processes > 1 else ()),
         "pretrain/pretrain_tape.py",
-        *("--tensor-model-parallel-size", str(machine.ranks)),
         *("--num-layers", str(size.layers), "--hidden-size", str(size.hidden)),
         *("--num-attention-heads", str(size.heads)),
         *("--seq-length", str(size.tokens), "--max-position-embeddings", str(POSITIONS)),
         *("--init-method-std", str(size.init_std)),
         *("--hidden-dropout", "0.0", "--attention-dropout", "0.0"),
-        *("--micro-batch-size", str(size.rows), "--global-batch-size", str(size.rows)),
+    )
+
+
+def _layout_runs(out: Path) -> list[Path]:
+    """The ``--save`` directories of the runs with tensor-parallel sizes 1 and 2."""
+    return [out / "tensor_parallel" / f"tp{size}" for size in (1, 2)]
+
+
+def _compare_layouts(out: Path, size: Size, machine: Machine) -> list[Step]:
+    """A few steps in fp32 with tensor-parallel sizes 1 and 2, and the comparison of their losses."""
+    one_gpu = machine.device == "cuda" and machine.ranks == 1  # two ranks need two GPUs, or the CPU
+    environment = {"OMP_NUM_THREADS": "1"} | ({"CUDA_VISIBLE_DEVICES": ""} if one_gpu else {})
+    runs = _layout_runs(out)
+    steps = []
+    for processes, run in enumerate(runs, 1):
+        command = (
+            *_pretraining_command(processes, size),
+            *("--tensor-model-parallel-size", str(processes)),
+            *("--micro-batch-size", "4", "--global-batch-size", "4"),
+            *("--data-path", str(out / "data" / "corpus" / "train_text_document")),
+            *("--lr", str(size.learning_rate), "--lr-decay-style", "constant"),
+            *("--train-iters", str(_COMPARED_STEPS), "--log-interval", "1", "--eval-iters", "0"),
+            *("--save", str(run)),
+        )
+        title = f"{_COMPARED_STEPS} steps of pretraining with tensor-parallel size {processes}"
+        steps.append(
+            Step(run.name, command, (run,), after=("prepare_corpus",), title=title, weight=8, environment=environment)
+        )
+    compare = (sys.executable, "scripts/compare_losses.py", *map(str, runs))
+    after = tuple(run.name for run in runs)
+    title = "the same losses in both layouts"
+    return [*steps, Step("compare_layouts", compare, (), after=after, title=title, live=True, weight=1)]
+
+
+def _pretrain(out: Path, size: Size, machine: Machine, has_valid: bool) -> Step:
+    corpus = out / "data" / "corpus"
+    valid = ("--valid-data-path", str(corpus / "valid_text_document")) if has_valid else ()
+    layout = f"{machine.ranks} data-parallel processes" if machine.ranks > 1 else "one process"
+    command = (
+        *_pretraining_command(machine.ranks, size),
+        *("--micro-batch-size", str(size.rows // machine.ranks), "--global-batch-size", str(size.rows)),
         *("--data-path", str(corpus / "train_text_document"), *valid),
         *("--lr", str(size.learning_rate), "--min-lr", str(size.learning_rate / 20)),
         *("--lr-decay-style", "cosine", "--lr-warmup-fraction", "0.1", "--adam-beta2", "0.98"),
@@ -256,7 +301,7 @@ def _pretrain(out: Path, size: Size, machine: Machine, has_valid: bool) -> Step:
         command,
         (out / "checkpoints",),
         after=("prepare_corpus",),
-        title=f"masked-language-model pretraining on {machine.ranks} tensor-parallel ranks",
+        title=f"masked-language-model pretraining in {layout}",
         live=True,
         weight=220,
         environment={"OMP_NUM_THREADS": str(max(1, machine.jobs * machine.threads // machine.ranks))},
@@ -367,7 +412,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.dry_run:
         check_output_directory(out, "--out")
     records = out / RECORDS
-    machine = Machine.detect(size.heads, records)
+    machine = Machine.detect(size.rows, records)
     steps = plan(options.data.resolve(), out, tasks, size, machine)
     if options.dry_run:
         print("\n".join(command_line(step) for step in steps))

@@ -38,7 +38,12 @@ def flops_per_token(config: ProteinBertConfig, attended_length: float, mask_prob
     return 6.0 * (blocks + mask_prob * head) + 12.0 * layers * hidden * attended_length
 
 
-def measured_peak(precision: PrecisionConfig, device: torch.device, seconds: float = _PEAK_SECONDS) -> float:
+def measured_peak(
+    precision: PrecisionConfig,
+    device: torch.device,
+    seconds: float = _PEAK_SECONDS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """Measure the peak FLOP/s of one process: the fastest of many square matrix products.
 
     Args:
@@ -46,10 +51,11 @@ def measured_peak(precision: PrecisionConfig, device: torch.device, seconds: flo
             the peak is that of fp32.
         device: the device to measure.
         seconds: approximate duration of the measurement.
+        clock: see :func:`best_rate`.
     """
     dtype = precision.product_dtype(device)
     sizes = _PEAK_SIZES.get(device.type, _PEAK_SIZES["cpu"])
-    return best_rate([_square_product(size, dtype, device) for size in sizes], seconds)
+    return best_rate([_square_product(size, dtype, device) for size in sizes], seconds, clock)
 
 
 def best_rate(

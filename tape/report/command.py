@@ -1,6 +1,6 @@
 """The report's command line: evaluations -> one HTML page and tables, beside published numbers.
 
-    python scripts/report.py RESULTS... [--pretraining SAVE_DIR] --out DIR
+    python scripts/report.py RESULTS... [--pretraining SAVE_DIR] [--layouts SAVE_DIR ...] --out DIR
 
 RESULTS are run directories, searched for eval_SPLIT.json. DIR gets report.html (one file that opens offline, on a phone
 and in print: results, curves, contact maps, confusion matrices and scatter plots), table.md (the table, and the
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tape.errors import run_cli
 from tape.io.writing import atomic_directory, check_output_directory, check_replaceable, write_text
+from tape.report.layouts import read_layout_losses
 from tape.report.page import page
 from tape.report.rows import csv_table, make_rows, markdown_published, markdown_table, read_evaluations
 
@@ -33,12 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_replaceable(options.out, {PAGE, TABLE, VALUES}.__contains__, "--out")
     check_output_directory(options.out, "--out")
     evaluations = read_evaluations(options.results)
+    layouts = None if options.layouts is None else read_layout_losses(options.layouts)
     rows = make_rows(evaluations)
     text = markdown_table(rows)
     with atomic_directory(options.out, overwrite=True) as folder:
         write_text(folder / TABLE, text + markdown_published(evaluations))
         write_text(folder / VALUES, csv_table(rows))
-        write_text(folder / PAGE, page(evaluations, options.pretraining))
+        write_text(folder / PAGE, page(evaluations, options.pretraining, layouts))
     print(text)
 
 
@@ -47,6 +49,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="directories of finetuning runs")
     parser.add_argument(
         "--pretraining", type=Path, metavar="SAVE_DIR", help="pretraining's --save directory, with its metrics.jsonl"
+    )
+    parser.add_argument(
+        "--layouts",
+        nargs="+",
+        type=Path,
+        metavar="SAVE_DIR",
+        help="--save directories of pretraining runs in different parallel layouts, to show their losses side by side",
     )
     parser.add_argument(
         "--out",

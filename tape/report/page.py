@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 
 from tape.report.figures import curves, predictions
+from tape.report.layouts import LayoutLosses
 from tape.report.rows import COLUMNS, Evaluated, groups_of, make_rows
 from tape.report.tables import all_metrics, origin, published_cards, result_table
 
@@ -14,8 +15,14 @@ STYLE = Path(__file__).with_name("report.css")
 _PRINTING = "addEventListener('beforeprint',()=>document.querySelectorAll('details').forEach(d=>d.open=true))"
 
 
-def page(evaluations: Sequence[Evaluated], pretraining: Path | None) -> str:
-    """The HTML page of the evaluations; ``pretraining`` is a directory with pretraining's metrics.jsonl."""
+def page(evaluations: Sequence[Evaluated], pretraining: Path | None, layouts: LayoutLosses | None = None) -> str:
+    """The HTML page of the evaluations.
+
+    Args:
+        evaluations: what to show.
+        pretraining: directory with pretraining's metrics.jsonl.
+        layouts: losses of pretraining by parallel layout.
+    """
     rows = make_rows(evaluations)
     groups = groups_of(evaluations)
     colors = _colors([e.column for e in evaluations])
@@ -23,6 +30,7 @@ def page(evaluations: Sequence[Evaluated], pretraining: Path | None) -> str:
         ("results", "Results", result_table(rows)),
         ("published", "Beside published numbers", published_cards(groups, colors)),
         ("curves", "Training", curves(evaluations, pretraining, colors)),
+        ("layouts", "Parallel layouts", "" if layouts is None else layouts.html()),
         ("predictions", "Predictions", predictions(groups, colors)),
         ("metrics", "Every metric", all_metrics(groups)),
         ("origin", "Where the numbers come from", origin(evaluations)),

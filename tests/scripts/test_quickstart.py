@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from scripts.step_runner import StepRunner, command_line
 from tape.errors import ConfigError
 from tape.models import low_precision
 
-MACHINE = quickstart.Machine(ranks=2, jobs=2, threads=1, bf16=False)
+MACHINE = quickstart.Machine(ranks=1, jobs=2, threads=1, bf16=False)
 
 
 @pytest.fixture
@@ -48,11 +49,11 @@ def test_plan_covers_every_task_and_variant(tmp_path):
     )
     names = [step.name for step in steps]
     folders = ("corpus", *quickstart.FOLDERS.values())
-    assert names[:9] == [*(f"prepare_{folder}" for folder in folders), "pretrain", "convert", "random"]
+    comparison = ["tp1", "tp2", "compare_layouts"]
+    assert names[:12] == [*(f"prepare_{folder}" for folder in folders), *comparison, "pretrain", "convert", "random"]
     assert names[-1] == "report"
-    assert len(names) == len(set(names)) == 9 + 5 * 3 * 2 + 1
+    assert len(names) == len(set(names)) == 12 + 5 * 3 * 2 + 1
     commands = {step.name: command_line(step) for step in steps}
-    assert "--nproc-per-node 2 pretrain/pretrain_tape.py --tensor-model-parallel-size 2" in commands["pretrain"]
     assert "--split test_fold_holdout" in commands["evaluate_remote_homology_onehot_test_fold_holdout"]
     pretrained, scratch = (commands[f"finetune_stability_{name}"] for name in ("pretrained", "random"))
     same = scratch.replace("random/0", "model").replace("--time_or_name random", "--time_or_name pretrained")
@@ -60,6 +61,28 @@ def test_plan_covers_every_task_and_variant(tmp_path):
     assert "--num_train_epochs 30 --batch_size 16 --learning_rate 0.01" in commands["finetune_stability_onehot"]
     assert "--head_learning_rate 0.03 --contact_head linear" in commands["finetune_contact_prediction_random"]
     assert "--head_learning_rate" not in commands["finetune_contact_prediction_onehot"]
+
+
+@pytest.mark.parametrize(("gpus", "processes"), [(0, 1), (1, 1), (3, 2), (8, 8)])
+def test_pretraining_takes_the_fastest_layout(
+    gpus: int, processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All cores in one process, or data parallelism over the GPUs, never tensor parallelism."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(low_precision, "fast_bf16", lambda device: False)
+    monkeypatch.setattr(quickstart, "usable_cores", lambda: 6)
+    size = dataclasses.replace(quickstart.SIZES["tiny"], rows=32)
+    machine = quickstart.Machine.detect(size.rows, tmp_path)
+    steps = {step.name: step for step in quickstart.plan(quickstart.SAMPLE, tmp_path, ["stability"], size, machine)}
+    command = command_line(steps["pretrain"])
+    assert "--tensor-model-parallel-size" not in command
+    assert (f"--nproc-per-node {processes} " in command) == (processes > 1)
+    assert f"--micro-batch-size {32 // processes} --global-batch-size 32 " in command
+    if gpus == 0:
+        assert command.startswith("OMP_NUM_THREADS=4 ")
+    on_cpu = "CUDA_VISIBLE_DEVICES=''" in command_line(steps["tp2"])
+    assert on_cpu == (gpus == 1)  # two ranks need two GPUs
 
 
 def test_the_bf16_measurement_of_the_first_run_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +152,8 @@ def test_all_steps_run_on_user_data(tmp_path, own_data, monkeypatch):
     steps = quickstart.plan(own_data, out, tasks, size, MACHINE)
     ran = StepRunner(steps, out / "steps", quickstart.ROOT, MACHINE.jobs).run()
     assert set(ran) == {step.name for step in steps}
+    page = (out / "report" / "report.html").read_text()
+    assert float(re.search(r"losses of tp1 and tp2: (\S+?)\.<", page)[1]) < 1e-5
     table = (out / "report" / "table.md").read_text()
     assert "| secondary_structure | proteins: secondary_structure | cb513 (4) | 3-class accuracy |" in table
     assert "| stability | proteins: stability | valid (8) | Spearman's rho |" in table
