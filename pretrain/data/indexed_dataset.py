@@ -2,10 +2,9 @@
 
 The index has one of two layouts, both little endian and described in docs/data-formats.md: ``mmap`` (magic
 ``MMIDIDX``), which is the default and identical, byte for byte, to what Megatron-LM writes, and the older ``lazy`` or
-``cached`` (magic ``TNTIDX``). The index is memory-mapped and tokens are read when they are needed, so that opening is
-instant, a corpus of any size needs no memory of its own, and worker processes share pages. Tokens are not mapped: a
-``.bin`` that is shortened under a run, or on a disk that fails, would end the process by SIGBUS instead of an error.
-Special tokens are not stored.
+``cached`` (magic ``TNTIDX``). The index is loaded (20 bytes per protein, which forked data loader workers share), and
+tokens are read when they are needed. Neither file is memory-mapped: one that is shortened under a run, or on a disk
+that fails, would end the process by SIGBUS instead of an error. Special tokens are not stored.
 """
 
 from __future__ import annotations
@@ -46,6 +45,10 @@ _CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
 _UINT16_LIMIT = 65500  # as in Megatron-LM: ids of a smaller vocabulary are stored as uint16
 _LARGEST_TOKENS = 1 << 57  # of a corpus: their bytes stay far from the limit of int64
 _WRITEBACK_BYTES = 1 << 23  # tokens that the system is asked to write to disk at a time
+_TOKENIZE_AGAIN = (
+    "tokenize the sequences that it was made from again: "
+    "python pretrain/tools/preprocess_data.py --input FILE --output-prefix PREFIX"
+)
 _COPY_SEQUENCES = 1 << 20  # sequences per chunk when the index is assembled; bounds memory
 
 
@@ -196,31 +199,67 @@ class _TokenFile:
         return np.frombuffer(content, dtype=self._dtype)
 
 
+class _IndexFile:
+    """An ``.idx`` that is being read.
+
+    Attributes:
+        path: its name, for messages.
+        header: its first bytes, as many as the longest header has.
+    """
+
+    def __init__(self, path: Path, stream: BinaryIO) -> None:
+        self.path, self._stream = path, stream
+        self.header = stream.read(_LAZY_HEADER_BYTES)
+        self._size = os.fstat(stream.fileno()).st_size
+
+    def __len__(self) -> int:
+        """Its size in bytes."""
+        return self._size
+
+    def expect_bytes(self, needed: int) -> None:
+        """Raise a :class:`DataError` if it has fewer bytes."""
+        if self._size < needed:
+            raise DataError(f"{self.path}: truncated: it has {self._size} bytes, at least {needed} are required")
+
+    def section(self, offset: int, dtype: np.dtype[Any], count: int) -> np.ndarray:
+        """``count`` values that begin at byte ``offset``; the caller has checked that there are so many."""
+        self._stream.seek(offset)
+        content = self._stream.read(count * dtype.itemsize)
+        if len(content) < count * dtype.itemsize:
+            raise DataError(f"{self.path}: truncated while it was read: it had {self._size} bytes")
+        return np.frombuffer(content, dtype=dtype)
+
+
 def _read_index(path: Path) -> _Index:
     try:
-        content = np.memmap(path, dtype=np.uint8, mode="r")
+        with path.open("rb") as stream:
+            index = _parse_index(_IndexFile(path, stream))
     except FileNotFoundError:
+        _refuse_directory(path.parent if path.name == ".idx" else path.with_suffix(""))
         raise DataError(f"{path}: no such file{_similar_prefixes(path)}") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as a corpus index ({error})") from error
-    magic = content[:9].tobytes()
-    _refuse_fairseq(path, content)
-    if magic == MMAP_INDEX_MAGIC:
-        index = _read_mmap_index(path, content)
-    elif magic[:8] == LAZY_INDEX_MAGIC:
-        index = _read_lazy_index(path, content)
-    else:
-        raise DataError(f"{path}: not a corpus index (it starts with neither MMIDIDX nor TNTIDX)")
+    except MemoryError:
+        raise DataError(f"{path}: the index of the corpus does not fit into memory; divide the corpus") from None
     _check_index(path, index)
     return index
 
 
-def _refuse_fairseq(path: Path, content: np.ndarray) -> None:
+def _parse_index(file: _IndexFile) -> _Index:
+    _refuse_fairseq(file)
+    if file.header.startswith(MMAP_INDEX_MAGIC):
+        return _read_mmap_index(file)
+    if file.header.startswith(LAZY_INDEX_MAGIC):
+        return _read_lazy_index(file)
+    raise DataError(f"{file.path}: not a corpus index (it starts with neither MMIDIDX nor TNTIDX)")
+
+
+def _refuse_fairseq(file: _IndexFile) -> None:
     """Refuse an index of fairseq, which has Megatron-LM's signatures, but neither documents nor their number.
 
     Its size follows from its header, and no index with documents of as many sequences has that size.
     """
-    header = content[:_LAZY_HEADER_BYTES].tobytes()
+    header = file.header
     if header.startswith(MMAP_INDEX_MAGIC) and len(header) >= _FAIRSEQ_MMAP_HEADER_BYTES:
         (sequences,) = struct.unpack_from("<Q", header, _FAIRSEQ_MMAP_HEADER_BYTES - 8)
         expected = _FAIRSEQ_MMAP_HEADER_BYTES + 12 * sequences
@@ -229,68 +268,75 @@ def _refuse_fairseq(path: Path, content: np.ndarray) -> None:
         expected = _FAIRSEQ_LAZY_HEADER_BYTES + 8 * (2 * (sequences + 1) + dimensions)
     else:
         return
-    if len(content) == expected:
+    if len(file) == expected:
         raise DataError(
-            f"{path}: an index of fairseq-preprocess, whose ids are those of its dict.txt; tokenize the sequences that"
-            " it was made from again: python pretrain/tools/preprocess_data.py --input FILE --output-prefix PREFIX"
+            f"{file.path}: an index of fairseq-preprocess, whose ids are those of its dict.txt; {_TOKENIZE_AGAIN}"
         )
+
+
+def _refuse_directory(prefix: Path) -> None:
+    """Refuse a directory as a prefix, such as ``data-bin``, which fairseq-train takes."""
+    if not prefix.is_dir():
+        return
+    if (prefix / "dict.txt").is_file():
+        raise DataError(
+            f"{prefix}: a directory of fairseq-preprocess, whose ids are those of dict.txt; {_TOKENIZE_AGAIN}"
+        )
+    raise DataError(
+        f"{prefix}: a directory; give the prefix of a corpus, the path of its .idx file without this suffix"
+        f"{_similar_prefixes(prefix / '.idx')}"
+    )
 
 
 def _similar_prefixes(path: Path) -> str:
     """Suggest prefixes for a missing file: the suffix that preprocess_data.py appends is easily forgotten."""
-    found = sorted(path.parent.glob(f"{path.stem}*.idx"))[:3] if path.parent.is_dir() else []
+    start = "" if path.name == ".idx" else path.stem
+    found = sorted(path.parent.glob(f"{start}*.idx"))[:3] if path.parent.is_dir() else []
     return "; did you mean " + " or ".join(str(other.with_suffix("")) for other in found) + "?" if found else ""
 
 
-def _read_mmap_index(path: Path, content: np.ndarray) -> _Index:
-    _expect_bytes(path, content, _MMAP_HEADER_BYTES)
-    version, code, sequences, boundaries = struct.unpack_from("<QBQQ", content[:_MMAP_HEADER_BYTES].tobytes(), 9)
-    _check_version(path, version)
+def _read_mmap_index(file: _IndexFile) -> _Index:
+    file.expect_bytes(_MMAP_HEADER_BYTES)
+    version, code, sequences, boundaries = struct.unpack_from("<QBQQ", file.header, 9)
+    _check_version(file.path, version)
     needed = _MMAP_HEADER_BYTES + 12 * sequences + 8 * boundaries
-    _expect_bytes(path, content, needed)
-    if len(content) not in (needed, needed + sequences):  # recent Megatron-LM may add one mode byte per sequence
-        raise DataError(f"{path}: damaged: it has {len(content)} bytes, its header requires {needed}")
+    file.expect_bytes(needed)
+    if len(file) not in (needed, needed + sequences):  # recent Megatron-LM may add one mode byte per sequence
+        raise DataError(f"{file.path}: damaged: it has {len(file)} bytes, its header requires {needed}")
     starts = _MMAP_HEADER_BYTES + 4 * sequences
     return _Index(
-        dtype=_dtype_of(path, code),
-        sizes=_section(content, _MMAP_HEADER_BYTES, np.dtype("<i4"), sequences),
-        starts=_section(content, starts, np.dtype("<i8"), sequences),
+        dtype=_dtype_of(file.path, code),
+        sizes=file.section(_MMAP_HEADER_BYTES, np.dtype("<i4"), sequences),
+        starts=file.section(starts, np.dtype("<i8"), sequences),
         unit=1,
-        documents=_section(content, starts + 8 * sequences, np.dtype("<i8"), boundaries),
+        documents=file.section(starts + 8 * sequences, np.dtype("<i8"), boundaries),
     )
 
 
-def _read_lazy_index(path: Path, content: np.ndarray) -> _Index:
-    _expect_bytes(path, content, _LAZY_HEADER_BYTES)
-    header = struct.unpack_from("<QQQQQQ", content[:_LAZY_HEADER_BYTES].tobytes(), 8)
+def _read_lazy_index(file: _IndexFile) -> _Index:
+    file.expect_bytes(_LAZY_HEADER_BYTES)
+    header = struct.unpack_from("<QQQQQQ", file.header, 8)
     version, code, itemsize, sequences, dimensions, boundaries = header
-    _check_version(path, version)
-    if itemsize != _dtype_of(path, code).itemsize:
+    _check_version(file.path, version)
+    if itemsize != _dtype_of(file.path, code).itemsize:
         raise DataError(
-            f"{path}: damaged: it states {itemsize} bytes per token, its element type {code} has"
-            f" {_dtype_of(path, code).itemsize}"
+            f"{file.path}: damaged: it states {itemsize} bytes per token, its element type {code} has"
+            f" {_dtype_of(file.path, code).itemsize}"
         )
-    _expect_bytes(path, content, _LAZY_HEADER_BYTES + 8 * (2 * (sequences + 1) + dimensions + boundaries))
+    file.expect_bytes(_LAZY_HEADER_BYTES + 8 * (2 * (sequences + 1) + dimensions + boundaries))
     if dimensions != sequences:
-        raise DataError(f"{path}: contains items with more than one dimension; only sequences of tokens are supported")
+        raise DataError(
+            f"{file.path}: contains items with more than one dimension; only sequences of tokens are supported"
+        )
     starts = _LAZY_HEADER_BYTES + 8 * (sequences + 1)
     sizes = starts + 8 * (sequences + 1)
     return _Index(
-        dtype=_dtype_of(path, code),
-        sizes=_section(content, sizes, np.dtype("<i8"), sequences),
-        starts=_section(content, starts, np.dtype("<i8"), sequences + 1),
+        dtype=_dtype_of(file.path, code),
+        sizes=file.section(sizes, np.dtype("<i8"), sequences),
+        starts=file.section(starts, np.dtype("<i8"), sequences + 1),
         unit=itemsize,
-        documents=_section(content, sizes + 8 * sequences, np.dtype("<i8"), boundaries),
+        documents=file.section(sizes + 8 * sequences, np.dtype("<i8"), boundaries),
     )
-
-
-def _section(content: np.ndarray, offset: int, dtype: np.dtype[Any], count: int) -> np.ndarray:
-    return np.frombuffer(content, dtype=dtype, count=count, offset=offset)
-
-
-def _expect_bytes(path: Path, content: np.ndarray, needed: int) -> None:
-    if len(content) < needed:
-        raise DataError(f"{path}: truncated: it has {len(content)} bytes, at least {needed} are required")
 
 
 def _check_version(path: Path, version: int) -> None:

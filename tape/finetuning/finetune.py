@@ -26,7 +26,7 @@ from tape.tokenizers import TAPETokenizer
 from tape.version import __version__
 
 from .checkpoint import TrainerState, load_training_state, save_epoch
-from .config import FinetuneConfig
+from .config import FinetuneConfig, LoopConfig, OutputConfig
 from .data import TrainingData, data_digests, fit_training_data, load_training_data
 from .model import build_model, build_trained_model
 from .optimizer import untrained_state
@@ -146,9 +146,17 @@ def _exit_interrupted(config: FinetuneConfig, finetuner: Finetuner, run: RunDire
 
 
 def _resume_command(config: FinetuneConfig, run: RunDirectory) -> str:
-    """The command that resumes a run; all options that it doesn't name are taken from ``args.json``."""
+    """The command that resumes a run; all options that it doesn't name are taken from ``args.json``.
+
+    Those that describe the machine or the place of the results are not, and are named if they differ from the defaults.
+    ``--output_dir`` determines the place of the TensorBoard files in ``--log_dir``.
+    """
     words = ["tape-train", config.model.model_type, config.task, "--from_pretrained", str(run.path)]
     words += ["--resume_from_checkpoint", *(["--no_cuda"] if config.process.no_cuda else [])]
+    if config.output.output_dir != OutputConfig.output_dir:
+        words += ["--output_dir", config.output.output_dir]
+    if config.loop.num_workers != LoopConfig.num_workers:
+        words += ["--num_workers", str(config.loop.num_workers)]
     return shlex.join(words)
 
 

@@ -104,6 +104,32 @@ def test_a_file_that_is_shortened_while_it_is_open_is_an_error(tmp_path: Path) -
         _ = dataset[1]
 
 
+def test_an_index_that_is_shortened_while_it_is_open_has_been_loaded(tmp_path: Path) -> None:  # of a map: SIGBUS
+    sequences = [[number] for number in range(2000)]
+    dataset = IndexedDataset(write(tmp_path / "x", sequences))
+    assert dataset[0].tolist() == [0]
+    os.truncate(tmp_path / "x.idx", 0)
+    assert dataset[1999].tolist() == [1999]
+    assert dataset.sizes.tolist() == [1] * 2000
+    assert dataset.document_index[-1] == 2000
+
+
+def test_a_directory_of_fairseq_is_named_with_the_next_step(tmp_path: Path) -> None:
+    (tmp_path / "data-bin").mkdir()
+    (tmp_path / "data-bin" / "dict.txt").write_text("A 1\n")
+    for prefix in (tmp_path / "data-bin", f"{tmp_path}/data-bin/"):
+        with pytest.raises(
+            DataError, match=r"data-bin: a directory of fairseq-preprocess.*preprocess_data\.py --input"
+        ):
+            len(IndexedDataset(prefix))
+
+
+def test_a_directory_as_prefix_suggests_the_corpora_in_it(tmp_path: Path) -> None:
+    write(tmp_path / "corpora" / "x", [[5, 6]])
+    with pytest.raises(DataError, match=r"corpora: a directory; give the prefix.*did you mean .*corpora/x\?"):
+        len(IndexedDataset(tmp_path / "corpora"))
+
+
 @pytest.mark.parametrize("suffix", [".bin", ".idx"])
 def test_error_names_the_missing_file(tmp_path: Path, suffix: str) -> None:
     prefix = write(tmp_path / "x", [[5, 6], [7]])

@@ -99,6 +99,7 @@ def test_an_interrupted_run_resumes_exactly(
     trained(python, repository_root, resume_words(log), tmp_path / "resumed.log")
     trained(python, repository_root, [*options, "--exp_name", "straight"], tmp_path / "straight.log")
     check_equal(run, tmp_path / "straight")
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["run", "straight"]
 
 
 @pytest.mark.slow
@@ -124,7 +125,9 @@ def test_the_next_seed_is_not_trained(options: list[str], tmp_path: Path, reposi
         wait_for(lambda: history.is_file() and history.read_text() != "", "an epoch", 120)
         process.terminate()
         assert process.wait(60) == 0
-    assert resume_words(log.read_text())[2:4] == ["--from_pretrained", str(tmp_path / "seeds" / "seed_42")]
+    resume = resume_words(log.read_text())
+    assert resume[2:4] == ["--from_pretrained", str(tmp_path / "seeds" / "seed_42")]
+    assert resume[-4:] == ["--output_dir", str(tmp_path), "--num_workers", "0"]
     assert not (tmp_path / "seeds" / "seed_43").exists()
 
 
