@@ -117,8 +117,12 @@ def _replace_in_two_steps(temporary: Path, path: Path) -> None:
         os.replace(path, aside / path.name)
         try:
             os.replace(temporary, path)
-        except BaseException:
-            os.replace(aside / path.name, path)
+        except BaseException as error:
+            try:
+                os.replace(aside / path.name, path)
+            except OSError:
+                reason = f"not replaced ({error}); the earlier one is kept as {aside / path.name}, move it back"
+                raise OutputError(str(path), reason) from error
             raise
 
 

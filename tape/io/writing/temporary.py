@@ -23,13 +23,17 @@ _LEFTOVER = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.(?P<kind>tmp|old)")
 
 @contextmanager
 def temporary_directory(parent: Path, name: str, kind: Literal["tmp", "old"] = "tmp") -> Iterator[Path]:
-    """A hidden directory ``.NAME.XXXXXXXX.KIND`` inside the block; removed at its end, unless it was renamed."""
+    """A hidden directory ``.NAME.XXXXXXXX.KIND`` inside the block; removed at its end, unless it was renamed.
+
+    One of kind ``old`` is kept if nothing has the final name at the end, since it may hold the only copy.
+    """
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=f".{kind}", dir=parent))
     with held(temporary):
         try:
             yield temporary
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if kind == "tmp" or (parent / name).exists():
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:

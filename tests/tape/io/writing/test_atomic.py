@@ -8,8 +8,8 @@ import os
 
 import pytest
 
-from tape.errors import ConfigError
-from tape.io.writing import atomic, atomic_directory, atomic_write, link_or_copy, write_json
+from tape.errors import ConfigError, OutputError
+from tape.io.writing import atomic, atomic_directory, atomic_write, link_or_copy, remove_leftovers, write_json
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path):
@@ -75,6 +75,27 @@ def test_without_exchange_a_directory_is_replaced_in_two_steps(tmp_path, without
         with atomic_directory(target, overwrite=True) as folder:
             (folder / "x").write_text(text)
     assert (target / "x").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_only_copy_is_kept_if_it_can_not_be_moved_back(tmp_path, without_exchange, monkeypatch):
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "weights").write_text("old")
+    replace = os.replace
+
+    def fail_to_give_the_name(source, destination):
+        if str(destination) == str(target):
+            raise OSError(errno.EIO, "Input/output error")
+        replace(source, destination)
+
+    monkeypatch.setattr(os, "replace", fail_to_give_the_name)
+    with pytest.raises(OutputError, match=r"model: .*not replaced .*kept as .*\.old/model"):
+        with atomic_directory(target, overwrite=True) as temporary:
+            (temporary / "weights").write_text("new")
+    monkeypatch.undo()
+    remove_leftovers(tmp_path)
+    assert (target / "weights").read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
 
