@@ -9,6 +9,7 @@ python benchmarks/preprocessing.py swissprot.fasta.xz --workers 1 2 --runs 3
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -100,9 +101,11 @@ def reading(source: Path) -> Speed:
 
 
 def measure(source: Path, workers: Sequence[int], runs: int = 1) -> list[Speed]:
-    """Medians, the plain loop first; all must write the same bytes of ids."""
-    with tempfile.TemporaryDirectory() as folder:
-        measured = [_measure_once(source, workers, Path(folder)) for _ in range(runs)]
+    """Medians, the plain loop first; all write new files, with the same bytes of ids."""
+    measured = []
+    for _ in range(runs):
+        with tempfile.TemporaryDirectory() as folder:
+            measured.append(_measure_once(source, workers, Path(folder)))
     return [sorted(speeds, key=lambda speed: speed.seconds)[runs // 2] for speeds in zip(*measured, strict=True)]
 
 
@@ -112,6 +115,7 @@ def _measure_once(source: Path, workers: Sequence[int], folder: Path) -> list[Sp
     speeds = []
     for number in workers:
         prefix = folder / f"ours{number}"
+        os.sync()  # otherwise preprocess_data waits for the disk to take what the one before it has left in memory
         speeds.append(ours(source, prefix, number))
         if Path(f"{prefix}_text_document.bin").read_bytes() != plain.read_bytes():
             raise AssertionError(f"{number} workers: other ids than the plain loop's")

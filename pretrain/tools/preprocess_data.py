@@ -5,7 +5,10 @@ Reads one or more files in any format of tape.io.records (FASTA, a3m, Stockholm,
 TAPE's LMDB; also .gz, .bz2, .xz and .zst), or the standard input, as a stream: memory does not grow with the corpus.
 Accepts Megatron-LM's options.
 
-    python pretrain/tools/preprocess_data.py --input swissprot.fasta.xz --output-prefix corpus/swissprot --workers 2
+    python pretrain/tools/preprocess_data.py --input swissprot.fasta.xz --output-prefix corpus/swissprot
+
+One process is fastest for FASTA, because a thread reads it while its residues are tokenized; more ``--workers`` are for
+files that are tokenized record by record.
 """
 
 from __future__ import annotations
@@ -379,7 +382,7 @@ def _parser() -> argparse.ArgumentParser:
     output = parser.add_argument_group("output")
     output.add_argument("--output-prefix", required=True, help="output path without _KEY_document and suffix")
     output.add_argument("--dataset-impl", choices=sorted(LAYOUTS), default="mmap")
-    output.add_argument("--workers", type=int, default=1, help="processes that tokenize")
+    output.add_argument("--workers", type=int, default=1, help="processes that tokenize; 1 is fastest for FASTA")
     output.add_argument("--log-interval", type=int, default=100, help="no effect; progress is shown every 5 seconds")
     return parser
 

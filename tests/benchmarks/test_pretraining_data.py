@@ -31,10 +31,12 @@ def test_packing_benchmark_counts_rows_and_used_positions(fasta: Path, capsys: p
 
 def test_preprocessing_benchmark_compares_with_a_plain_loop(fasta: Path, capsys: pytest.CaptureFixture[str]) -> None:
     preprocessing.main([str(fasta), "--workers", "1"])
-    plain, ours = capsys.readouterr().out.splitlines()
+    plain, ours, decompression, reading = capsys.readouterr().out.splitlines()
     assert plain.startswith("plain Python loop")
     assert plain.endswith("1.00 x")
     assert "preprocess_data, 1 worker" in ours
+    assert decompression.startswith("decompression alone")
+    assert reading.startswith("reading alone")
 
 
 def test_throughput_benchmark_prints_model_flops_utilization(fasta: Path, capsys: pytest.CaptureFixture[str]) -> None:
