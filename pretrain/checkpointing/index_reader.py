@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata, StorageMeta, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner
 from torch.futures import Future
 
@@ -128,6 +129,12 @@ def _stored_tensors(path: Path, index: Metadata, prefix: str) -> dict[str, Store
             continue
         name = fqn.removeprefix(prefix)
         dtype = entry.properties.dtype
+        for chunk in entry.chunks:
+            if not _is_inside(chunk, entry.size):
+                raise CheckpointError(
+                    f"{path}: a shard of {name} at {tuple(chunk.offsets)} of shape {tuple(chunk.sizes)} is not inside"
+                    f" its shape {tuple(entry.size)}"
+                )
         shards = tuple(
             _shard(path, fqn, tuple(chunk.offsets), tuple(chunk.sizes), dtype, places) for chunk in entry.chunks
         )
@@ -135,6 +142,13 @@ def _stored_tensors(path: Path, index: Metadata, prefix: str) -> dict[str, Store
             raise CheckpointError(f"{path}: the shards of {name} don't cover its shape {tuple(entry.size)}")
         tensors[name] = StoredTensor(name, path, tuple(entry.size), dtype, shards)
     return tensors
+
+
+def _is_inside(chunk: ChunkStorageMetadata, shape: torch.Size) -> bool:
+    return len(chunk.offsets) == len(chunk.sizes) == len(shape) and all(
+        0 <= start <= start + size <= whole
+        for start, size, whole in zip(chunk.offsets, chunk.sizes, shape, strict=True)
+    )
 
 
 def _shard(
@@ -149,7 +163,7 @@ def _shard(
     if info is None or Path(info.relative_path).name != info.relative_path:
         raise CheckpointError(f"{path}: the index has no file for the shard of {fqn} at {offsets}")
     file = path / info.relative_path
-    held = file.stat().st_size - info.offset if file.is_file() else 0
+    held = file.stat().st_size - info.offset if os.path.isfile(file) else 0  # False for a name that no file can have
     if math.prod(sizes) * dtype.itemsize > min(info.length, held):  # before memory is allocated for it
         raise CheckpointError(f"{file}: too short for the shard of {fqn} at {offsets}, of shape {sizes} and {dtype}")
     return StoredShard(offsets, sizes, file, info.offset, info.length)

@@ -305,7 +305,7 @@ def decode(
         stream: as :func:`open_bytes` returns it.
         path: its name, for messages.
         longest_line: bytes that a line may have; None for a format that is not read line by line.
-        taken: UTF-8 that was read from ``stream`` already, and that comes first.
+        taken: UTF-8 that was read from ``stream`` already, and that comes first; without a byte order mark.
         lines: number of lines before ``taken``.
     """
     encoding = None if taken else _wide_encoding(stream)
@@ -314,7 +314,7 @@ def decode(
         source = cast(IO[bytes], _BoundedLines(stream, display_name(path), longest_line, taken, lines))
     if encoding is not None:
         return io.TextIOWrapper(source, encoding=encoding, newline="")
-    return io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    return io.TextIOWrapper(source, encoding="utf-8" if taken else "utf-8-sig", errors="surrogateescape", newline="")
 
 
 @contextmanager

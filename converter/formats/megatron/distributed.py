@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 COMMON_NAME = "common.pt"
 _INDEX_NAME = ".metadata"
 _LAYERS = "encoder.layers."
+_MOST_LAYERS = 1 << 12  # as in tape.configs; each becomes an object
 _NOT_THE_MODEL = ("optimizer.", "chained_", "rng_state", "rerun_state_machine", "opt_param_scheduler")
 
 
@@ -107,6 +108,8 @@ def _model_tensors(stored: Mapping[str, StoredTensor], folder: Path) -> LazyStat
         if part == name or part.partition(".")[0].isdigit():
             tensors[name] = LazyTensor(entry.shape, entry.dtype, partial(_gather, entry, None))
             continue
+        if entry.shape[0] > _MOST_LAYERS:
+            raise CheckpointError(f"{folder}: {quoted(name)} has {entry.shape[0]:,} layers, more than {_MOST_LAYERS:,}")
         for layer in range(entry.shape[0]):
             load = partial(_gather, entry, layer)
             tensors[f"{_LAYERS}{layer}.{part}"] = LazyTensor(entry.shape[1:], entry.dtype, load)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.checkpoint.metadata import Metadata
 
 from pretrain.checkpointing import RunDescription, RunState, model_tensors, save_checkpoint
 from pretrain.parallel import ParallelContext, ParallelDims
@@ -46,3 +50,39 @@ def test_a_damaged_shard_is_named(saved: Path) -> None:
     shard.file.write_bytes(content)
     with pytest.raises(CheckpointError, match=rf"{shard.file.name}: damaged at byte {shard.start}"):
         shard.load()
+
+
+NAME = "model.bert.encoder.final_ln.weight"
+
+
+def edit_index(saved: Path, change: Callable[[Metadata], None]) -> None:
+    index = pickle.loads((saved / ".metadata").read_bytes())
+    change(index)
+    (saved / ".metadata").write_bytes(pickle.dumps(index))
+
+
+@pytest.mark.parametrize(("offsets", "sizes"), [((3,), (16,)), ((0,), (4, 4)), ((0, 0), (16,))])
+def test_a_shard_that_is_not_inside_its_tensor_is_refused(
+    saved: Path, offsets: tuple[int, ...], sizes: tuple[int, ...]
+) -> None:
+    def move(index: Metadata) -> None:
+        (chunk,) = index.state_dict_metadata[NAME].chunks
+        chunk.offsets, chunk.sizes = torch.Size(offsets), torch.Size(sizes)
+
+    edit_index(saved, move)
+    with pytest.raises(
+        CheckpointError, match=rf"{saved.name}: a shard of bert\.encoder\.final_ln\.weight at .* not inside"
+    ):
+        model_tensors(saved)
+
+
+@pytest.mark.parametrize("file", ["n" * 300, "a\0b"])
+def test_the_name_of_a_file_that_cannot_exist_is_refused(saved: Path, file: str) -> None:
+    def rename(index: Metadata) -> None:
+        index.storage_data = {
+            key: dataclasses.replace(place, relative_path=file) for key, place in index.storage_data.items()
+        }
+
+    edit_index(saved, rename)
+    with pytest.raises(CheckpointError, match="too short for the shard"):
+        model_tensors(saved)

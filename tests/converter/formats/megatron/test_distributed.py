@@ -122,6 +122,12 @@ def test_any_number_of_empty_layers_is_refused() -> None:
         _model_tensors({"encoder.layers.mlp.linear_fc1.weight": entry}, Path("x"))
 
 
+def test_the_number_of_layers_is_bounded() -> None:
+    entry = StoredTensor("w", Path("x"), (1 << 40, 1), torch.float32, ())
+    with pytest.raises(CheckpointError, match=r"has 1,099,511,627,776 layers, more than 4,096"):
+        _model_tensors({"encoder.layers.mlp.linear_fc1.weight": entry}, Path("x"))
+
+
 def test_another_backend_is_named(tmp_path: Path) -> None:
     (tmp_path / "common.pt").touch()
     with pytest.raises(CheckpointError, match=r"of another backend than torch_dist: .*--ckpt-convert-format torch"):

@@ -50,6 +50,19 @@ def test_a_record_of_any_number_of_lines_is_bounded(tmp_path: Path, monkeypatch:
         records(tmp_path / "x.fasta")
 
 
+@pytest.mark.parametrize("longest_block", [8, 1 << 20])
+def test_one_byte_order_mark_is_skipped_whatever_the_length_of_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest_block: int
+) -> None:
+    monkeypatch.setattr(fasta_blocks, "_BLOCK_BYTES", 8)
+    monkeypatch.setattr(fasta_blocks, "_LONGEST_BLOCK", longest_block)
+    (tmp_path / "x.fasta").write_bytes(b"\xef\xbb\xbf>a\nACDEFGHIKLMN\n")
+    assert [record.sequence for record in records(tmp_path / "x.fasta")] == ["ACDEFGHIKLMN"]
+    (tmp_path / "y.fasta").write_bytes(b"\xef\xbb\xbf" * 2 + b">a\nACDEFGHIKLMN\n")
+    with pytest.raises(DataError, match=r"y\.fasta, line 1: not FASTA"):
+        records(tmp_path / "y.fasta")
+
+
 def test_gaps_of_a3m_are_removed_and_insertions_are_residues(tmp_path: Path) -> None:
     text = "#A3M#\n>ss_pred\nCCC\n>query\nMKV\n>hit\nM-acV.\n"
     (tmp_path / "x.a3m").write_text(text)
