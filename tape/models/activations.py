@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from .graph_capture import is_building_graph
+
 # GELU(x) = x / 2 (1 + tanh z) with z = sqrt(2 / pi) (x + 0.044715 x^3) (Hendrycks and Gimpel 2016, section 2)
 _SCALE = 2 * math.sqrt(2 / math.pi)
 _CUBIC = 0.044715
@@ -26,7 +28,7 @@ class TanhGELU(nn.Module):
     """GELU in the tanh form."""
 
     def forward(self, values: Tensor) -> Tensor:
-        if values.device.type != "cpu" or values.dtype != torch.bfloat16 or torch.compiler.is_compiling():
+        if values.device.type != "cpu" or values.dtype != torch.bfloat16 or is_building_graph():
             return F.gelu(values, approximate="tanh")
         output: Tensor = _TanhGELU.apply(values, torch.is_grad_enabled() and values.requires_grad)
         return output
@@ -52,8 +54,9 @@ class _TanhGELU(torch.autograd.Function):
 
 def _compute(values: Tensor, output: Tensor, derivative: Tensor | None) -> None:
     """Write GELU of ``values`` to ``output``, and its derivative; all one-dimensional."""
-    buffers = torch.empty(4, min(_BLOCK, values.numel()))
-    scale = torch.tensor(_SCALE)
+    # explicit, since torch.set_default_dtype and torch.set_default_device are the user's
+    buffers = torch.empty(4, min(_BLOCK, values.numel()), dtype=torch.float32, device=values.device)
+    scale = torch.tensor(_SCALE, dtype=torch.float32, device=values.device)
     for start in range(0, values.numel(), _BLOCK):
         block = slice(start, min(start + _BLOCK, values.numel()))
         x, square, y, sigmoid = buffers[:, : block.stop - block.start]

@@ -69,20 +69,25 @@ class PackedLayout:
     def from_lengths(cls, lengths: Sequence[int], device: torch.device | str | None = None) -> PackedLayout:
         """Build the layout of proteins with these numbers of tokens.
 
+        Args:
+            lengths: number of tokens of each protein, including special tokens.
+            device: device of the tensors; None is the CPU.
+
         Raises:
             ConfigError: there is no protein, or one without tokens.
         """
         sizes = tuple(int(length) for length in lengths)
         if not sizes or min(sizes) < 1:
             raise ConfigError("a packed row needs at least one protein, and every protein at least one token")
-        length = torch.tensor(sizes)
-        start = torch.cat([torch.zeros(1, dtype=torch.int64), length.cumsum(0)])
-        positions = torch.arange(int(start[-1])) - torch.repeat_interleave(start[:-1], length)
+        length = torch.tensor(sizes, device="cpu")  # whatever torch.set_default_device is
+        start = torch.cat([length.new_zeros(1), length.cumsum(0)])
+        positions = torch.arange(int(start[-1]), device="cpu") - torch.repeat_interleave(start[:-1], length)
         groups, source, real = [], [], []
         for members in _similar_lengths(sizes):
             longest = sizes[members[-1]]
-            mask = torch.arange(longest) < length[members][:, None]
-            source.append(torch.where(mask, start[members][:, None] + torch.arange(longest), 0).flatten())
+            place = torch.arange(longest, device="cpu")
+            mask = place < length[members][:, None]
+            source.append(torch.where(mask, start[members][:, None] + place, 0).flatten())
             real.append(mask.flatten())
             groups.append(_Group(len(members), longest, None if bool(mask.all()) else mask))
         index, is_real = torch.cat(source), torch.cat(real)

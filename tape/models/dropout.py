@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from .graph_capture import is_building_graph
+
 _LEVELS = 1 << 16  # a rate is rounded to a multiple of 1 / 65,536
 _PER_WORD = 4  # elements per 64-bit random word
 _SEEDS = 1 << 62
@@ -36,7 +38,7 @@ def dropout(values: Tensor, rate: float) -> Tensor:
         rate: from 0 to 1; on a CPU rounded to a multiple of 1 / 65,536.
     """
     levels = round(rate * _LEVELS)
-    if values.device.type != "cpu" or torch.compiler.is_compiling() or not 0 < levels < _LEVELS:
+    if values.device.type != "cpu" or is_building_graph() or not 0 < levels < _LEVELS:
         return F.dropout(values, rate)
     output: Tensor = _Dropout.apply(values, levels)
     return output
@@ -59,7 +61,7 @@ class _Dropout(torch.autograd.Function):
 
 def _random_mask(number: int, levels: int) -> Tensor:
     """(number,) uint8, 0 with probability ``levels`` / 65,536 and otherwise 1."""
-    generator = np.random.SFC64(int(torch.randint(_SEEDS, ())))
+    generator = np.random.SFC64(int(torch.randint(_SEEDS, (), device="cpu")))
     words = generator.random_raw(-(-number // _PER_WORD))
     kept = words.view(np.uint16)[:number] >= levels
     return torch.from_numpy(kept.view(np.uint8))

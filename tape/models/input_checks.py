@@ -34,6 +34,8 @@ def check_inputs(input_ids: Any, input_mask: Any, vocab_size: int) -> None:
     if torch.compiler.is_compiling():
         return
     _check_shape(input_ids)
+    if not input_ids.shape[1]:
+        raise ConfigError("input_ids has no tokens: even an empty protein has <cls> and <sep>")
     if input_mask is not None and getattr(input_mask, "shape", None) != input_ids.shape:
         shape = tuple(getattr(input_mask, "shape", ()))
         raise ConfigError(f"input_mask has shape {shape}, not that of input_ids, {tuple(input_ids.shape)}")

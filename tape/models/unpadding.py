@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .attention import PackedLayout
+from .graph_capture import is_building_graph
 
 
 @dataclass(frozen=True)
@@ -27,19 +28,21 @@ class Unpadding:
     def of(cls, mask: Tensor) -> Unpadding | None:
         """The unpadding of a batch; None where the padded batch is computed as it is.
 
-        That is the case without padding, if padding is not at the end of each protein, if a protein has no token, and
-        on accelerators, where the lengths would have to be copied from the device before anything is computed.
+        That is the case without padding, if padding is not at the end of each protein, if a protein has no token, on
+        accelerators, where the lengths would have to be copied from the device before anything is computed, and while
+        the model is compiled or traced, since the lengths would become constants of the graph.
 
         Args:
             mask: (B, S) bool, True at real tokens.
         """
-        if mask.device.type != "cpu" or torch.compiler.is_compiling() or not mask.numel():
+        if mask.device.type != "cpu" or is_building_graph() or not mask.numel():
             return None
         lengths = mask.sum(1)
-        is_at_end = torch.equal(mask, torch.arange(mask.shape[1]) < lengths[:, None])
+        is_at_end = torch.equal(mask, torch.arange(mask.shape[1], device=mask.device) < lengths[:, None])
         if not is_at_end or int(lengths.min()) in (0, mask.shape[1]):
             return None
-        return cls(mask.shape, PackedLayout.from_lengths(lengths.tolist()), mask.flatten().nonzero().squeeze(1))
+        layout = PackedLayout.from_lengths(lengths.tolist(), mask.device)
+        return cls(mask.shape, layout, mask.flatten().nonzero().squeeze(1))
 
     def unpad(self, values: Tensor) -> Tensor:
         """(B, S, ...) -> (1, T, ...)."""

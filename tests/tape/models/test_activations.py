@@ -30,6 +30,24 @@ def test_tanh_gelu_and_its_gradient(
     torch.testing.assert_close(own.grad.double(), reference.grad, rtol=tolerance, atol=4 * tolerance)
 
 
+@pytest.mark.parametrize("default", [torch.device("meta"), torch.bfloat16], ids=str)
+def test_tanh_gelu_does_not_depend_on_torch_s_defaults(
+    default: torch.device | torch.dtype,
+) -> None:
+    values = torch.randn(1000, generator=torch.Generator().manual_seed(0)).bfloat16()
+    expected = TanhGELU()(values)
+    if isinstance(default, torch.device):
+        with default:
+            output = TanhGELU()(values)
+    else:
+        torch.set_default_dtype(default)
+        try:
+            output = TanhGELU()(values)
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert torch.equal(output, expected)
+
+
 def test_tanh_gelu_of_extreme_values() -> None:
     values = torch.tensor([-1e4, -20.0, 0.0, 20.0, 1e4], dtype=torch.bfloat16, requires_grad=True)
     output = TanhGELU()(values)

@@ -59,6 +59,16 @@ def test_masks_follow_torch_s_generator() -> None:
     assert not torch.equal(first, second)
 
 
+def test_masks_do_not_depend_on_the_default_device() -> None:
+    values = torch.ones(1000)
+    torch.manual_seed(5)
+    expected = dropout(values, 0.5)
+    torch.manual_seed(5)
+    with torch.device("meta"):
+        output = dropout(values, 0.5)
+    assert torch.equal(output, expected)
+
+
 def test_activation_checkpointing_draws_the_same_mask_again() -> None:
     torch.manual_seed(0)
     values = torch.randn(300, requires_grad=True)

@@ -54,6 +54,7 @@ def bert(tiny_config: Callable[..., Any]) -> torch.nn.Module:
         ("MKV", "input_ids must be a tensor .*, not str"),
         (torch.tensor([[2, 30, 3]]), "has the token id 30, but the model has the tokens 0 to 29"),
         (torch.tensor([[2, -1, 3]]), "has the token id -1"),
+        (IDS[:, :0], "input_ids has no tokens"),
     ],
 )
 def test_wrong_token_ids_are_named(bert: torch.nn.Module, input_ids: Any, message: str) -> None:

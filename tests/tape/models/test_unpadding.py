@@ -69,3 +69,21 @@ def test_the_model_computes_the_same_and_only_on_real_tokens(position: str, monk
             ours, expected = ours[_mask()], expected[_mask()]
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_a_traced_model_computes_batches_of_other_lengths() -> None:
+    config = ProteinBertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    model = ProteinBertModel(config).eval()
+    first, second = _mask(), _mask((4, 14, 11))
+    traced = torch.jit.trace(model, (5 * first.long(), first), check_trace=False)
+    states, expected = traced(5 * second.long(), second)[0], model(5 * second.long(), second)[0]
+    torch.testing.assert_close(states[second], expected[second])
+
+
+def test_the_default_device_does_not_matter() -> None:
+    mask = _mask()
+    with torch.device("meta"):
+        unpadding = Unpadding.of(mask)
+    assert unpadding is not None
+    torch.testing.assert_close(unpadding.pad(unpadding.unpad(mask)), mask)
