@@ -30,6 +30,10 @@ def _reuse_freed_memory() -> None:
     glibc maps large blocks anew for every allocation, and the system then zeroes each page at its first use. In a
     training step on a CPU, this takes as long as the operations that write the blocks. A user's settings of the
     allocator in the environment, and allocators other than glibc's, are left as they are.
+
+    The price is memory: freed blocks that are too small for the next request stay in the process. Batches of random
+    lengths need as much as before; batches that grow in length throughout a run needed 2.4 times as much.
+    ``MALLOC_TRIM_THRESHOLD_=131072`` in the environment keeps glibc's own behavior.
     """
     if any(name in os.environ for name in _VARIABLES):
         return
