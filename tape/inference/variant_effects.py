@@ -105,7 +105,7 @@ class VariantScorer:
     def _marginals(self, method: str, variants: Sequence[Variant], proteins: Mapping[str, str]) -> list[float]:
         queries = [_marginal_query(method, variant, proteins[variant.protein]) for variant in variants]
         wanted = set(queries)
-        rows = dict(self.log_probabilities(sorted(wanted, key=_by_length), method))
+        rows = dict(self.log_probabilities(sorted(wanted, key=_by_length, reverse=True), method))
         scores = []
         for variant, query in zip(variants, queries, strict=True):
             row: dict[int, np.ndarray] = dict(zip(query.read, rows[query], strict=True))
@@ -114,7 +114,7 @@ class VariantScorer:
         return scores
 
     def _pseudo_likelihoods(self, sequences: Mapping[str, None]) -> dict[str, float]:
-        queries = [Query(s, (i,), (i,)) for s in sorted(sequences, key=len) for i in range(len(s))]
+        queries = [Query(s, (i,), (i,)) for s in sorted(sequences, key=len, reverse=True) for i in range(len(s))]
         found = dict.fromkeys(sequences, 0.0)
         ids = {sequence: self._tokenizer.encode_residues(sequence) for sequence in sequences}
         for query, row in self.log_probabilities(queries, "pseudo-likelihood"):

@@ -33,7 +33,7 @@ def _reuse_freed_memory() -> None:
 
     The price is memory: freed blocks that are too small for the next request stay in the process. Batches of random
     lengths need as much as before; batches that grow in length throughout a run needed 2.4 times as much.
-    ``MALLOC_TRIM_THRESHOLD_=131072`` in the environment keeps glibc's own behavior.
+    ``MALLOC_TRIM_THRESHOLD_=131072`` in the environment keeps returning freed memory to the system.
     """
     if any(name in os.environ for name in _VARIABLES):
         return
