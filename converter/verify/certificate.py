@@ -206,7 +206,7 @@ def certify(
         rounding = Comparison(stages, ROUNDING_BOUNDS[dtype], True)
     for comparison, what in ((parity, "weights"), (approximation, "LM head"), (rounding, f"weights, now {dtype},")):
         if comparison is not None and not comparison.passed:
-            raise ParityError(_parity_message(comparison, what, result))
+            raise ParityError(_parity_message(comparison, what, source))
     return Certificate(parity, rounding, approximation, found.dropped_rows, found.not_compared, proteins, computed_by)
 
 
@@ -216,7 +216,8 @@ def certificate_steps(dtype: torch.dtype, approximate_head: bool) -> int:
     return 2 * batches * (1 + (dtype in ROUNDING_BOUNDS) + approximate_head)
 
 
-def _parity_message(comparison: Comparison, what: str, result: ComparedModel) -> str:
+def _parity_message(comparison: Comparison, what: str, source: ComparedModel) -> str:
+    # It names the source: the result is in a temporary directory, which is removed.
     rest = {name: difference for name, difference in comparison.differences.items() if name != LOSS}
     if rest and not (others := replace(comparison, differences=rest)).passed:
         (stage, difference), hint = others.worst, ""
@@ -224,7 +225,7 @@ def _parity_message(comparison: Comparison, what: str, result: ComparedModel) ->
         stage, difference = comparison.worst
         hint = "; its rows without a token (padding) have probability" if stage == LOSS else ""
     return (
-        f"{result.path}: the converted {what} do not compute the same as the source: {stage} differs by"
+        f"{source.path}: the converted {what} do not compute the same as the source: {stage} differs by"
         f" {difference:.3g} (allowed {comparison.bound:g}){hint}"
     )
 

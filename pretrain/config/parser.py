@@ -26,7 +26,7 @@ IGNORED_FLAGS: dict[str, tuple[bool, str]] = {
     "--make-vocab-size-divisible-by": (True, "the 30 embedding rows are not split and need no padding"),
     "--merge-file": (True, "proteins are not split into byte pairs"),
     "--short-seq-prob": (True, "proteins are packed into rows, not shortened"),
-    "--mmap-warmup": (False, "the corpus is memory-mapped without a warm-up"),
+    "--mmap-warmup": (False, "the corpus is read as it is needed"),
     "--reset-position-ids": (False, "positions always restart at each protein"),
     "--reset-attention-mask": (False, "attention never crosses proteins"),
     "--eod-mask-loss": (False, "the loss is computed on masked residues only"),

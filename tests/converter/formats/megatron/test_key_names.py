@@ -156,8 +156,9 @@ def test_the_certificate_notices_an_error_in_the_names(
         return next((name.replace(old, new) for old, new in swapped.items() if old in name), name)
 
     monkeypatch.setattr("converter.formats.megatron.writer.core_name", wrong)
-    with pytest.raises(ParityError, match="do not compute the same"):
+    with pytest.raises(ParityError, match="do not compute the same") as raised:
         convert(ConversionRequest(mega, tmp_path / "core", "megatron-core"), silent)
+    assert str(raised.value).startswith(f"{mega}: ")  # the result's temporary directory is gone
 
 
 def test_a_gpt_of_megatron_core_is_no_bert(core: Path) -> None:
