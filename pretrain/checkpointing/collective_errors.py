@@ -44,9 +44,15 @@ def run_on_main_rank(control_group: ControlGroup, action: Callable[[], Any], fai
 
 
 def error_message(error: BaseException) -> str:
-    """The first line of an error's message; of torch.distributed.checkpoint's errors, that of the first failed rank."""
+    """The first line of an error's message; of torch.distributed.checkpoint's errors, that of the first failed rank.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: the one that torch.distributed.checkpoint has caught, to end the process as usual.
+    """
     if isinstance(error, CheckpointException) and error.failures:
         rank, (failure, _) = next(iter(error.failures.items()))
+        if isinstance(failure, KeyboardInterrupt | SystemExit):
+            raise failure
         return f"rank {rank}: {error_message(failure)}"
     if isinstance(error, OutputError):
         return f"{error.reason} ({error.path})"

@@ -12,10 +12,11 @@ import torch
 from torch.distributed.checkpoint.metadata import Metadata
 
 from pretrain.checkpointing import RunDescription, RunState, model_tensors, save_checkpoint
+from pretrain.checkpointing.index_reader import IndexReader, load_tensors
 from pretrain.parallel import ParallelContext, ParallelDims
 from pretrain.train.initialization import InitConfig, build_model
 from tape.configs import ProteinBertConfig
-from tape.errors import CheckpointError
+from tape.errors import CheckpointError, Terminated
 from tape.tokenizers import TAPETokenizer
 
 ALONE = ParallelContext(ParallelDims(), 0, torch.device("cpu"), None)
@@ -50,6 +51,20 @@ def test_a_damaged_shard_is_named(saved: Path) -> None:
     shard.file.write_bytes(content)
     with pytest.raises(CheckpointError, match=rf"{shard.file.name}: damaged at byte {shard.start}"):
         shard.load()
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, Terminated])
+def test_an_interrupt_while_tensors_are_loaded_is_no_damage(
+    saved: Path, interrupt: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch.distributed.checkpoint puts every exception of a rank into its own."""
+
+    def interrupted(self: IndexReader, plan: object, planner: object) -> None:
+        raise interrupt
+
+    monkeypatch.setattr(IndexReader, "read_data", interrupted)
+    with pytest.raises(interrupt):
+        load_tensors({"model.mlm.bias": torch.empty(30)}, saved, single_process=True)
 
 
 NAME = "model.bert.encoder.final_ln.weight"
