@@ -47,7 +47,7 @@ def error_message(error: BaseException) -> str:
     """The first line of an error's message; of torch.distributed.checkpoint's errors, that of the first failed rank.
 
     Raises:
-        KeyboardInterrupt, SystemExit: the one that torch.distributed.checkpoint has caught, to end the process as usual.
+        KeyboardInterrupt, SystemExit: the one that torch.distributed.checkpoint has caught; it ends the process.
     """
     if isinstance(error, CheckpointException) and error.failures:
         rank, (failure, _) = next(iter(error.failures.items()))
