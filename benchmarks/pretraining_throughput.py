@@ -24,10 +24,11 @@ from typing import Any
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from benchmarks.peers.comparison import parse_size
 from pretrain.config.arguments import PretrainConfig, parse_arguments
 from pretrain.pretrain_tape import run_pretraining
 from pretrain.train.metrics_logger import METRICS_NAME
-from tape.errors import ConfigError, run_cli
+from tape.errors import run_cli
 from tape.runtime.launch import read_launch
 
 _LEFT_OUT = 2  # steps that allocate and warm up
@@ -130,13 +131,6 @@ def measure(setting: Setting) -> Throughput | None:
     )
 
 
-def _size(text: str) -> tuple[int, int]:
-    hidden, _, layers = text.partition("x")
-    if not (hidden.isdigit() and layers.isdigit()):
-        raise ConfigError(f"--sizes takes HIDDENxLAYERS such as 512x8, not {text}")
-    return int(hidden), int(layers)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", help="prefix of a corpus (without .bin)")
@@ -156,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for precision in options.precisions:
             setting = Setting(
                 options.corpus,
-                *_size(size),
+                *parse_size(size),
                 options.head_size,
                 precision,
                 options.micro_batch_size,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .inference import TEST, WARM_UP, inference_answers
 from .padded_training import Batch, LabeledProteins, MaskedProteins, PaddedTrainer, answers, autocast
-from .protocol import Answer, Message, serve
+from .protocol import Answer, Message, model_sizes, serve
 
 _VOCABULARY = {"vocab_size": 30, "pad_token_id": 0, "mask_token_id": 1}
 
@@ -20,19 +20,10 @@ _VOCABULARY = {"vocab_size": 30, "pad_token_id": 0, "mask_token_id": 1}
 def config_of(setup: Message) -> Any:
     """The configuration of the model family ``setup["tool"]`` with these sizes; everything else as it is by default."""
     family = setup["tool"].removesuffix("ForMaskedLM")
-    sizes = {
-        "hidden_size": setup["hidden"],
-        "num_hidden_layers": setup["layers"],
-        "num_attention_heads": setup["heads"],
-        "intermediate_size": 4 * setup["hidden"],
-        "max_position_embeddings": setup["positions"],
-        "hidden_dropout_prob": setup["dropout"],
-        "attention_probs_dropout_prob": setup["dropout"],
-    }
     own: dict[str, Any] = {"type_vocab_size": 1}
     if family == "Esm":  # as in the published ESM-2 models
         own = {"position_embedding_type": "rotary", "token_dropout": True, "emb_layer_norm_before": False}
-    return getattr(transformers, f"{family}Config")(**_VOCABULARY, **sizes, **own)
+    return getattr(transformers, f"{family}Config")(**_VOCABULARY, **model_sizes(setup), **own)
 
 
 def attention_of(model_class: Any) -> str:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -36,7 +35,9 @@ from .inference import inference_answers
 from .memory import peak_above_the_model
 from .padded_training import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY
 from .proteins import load_rows
-from .protocol import Answer, Message, serve
+from .protocol import Answer, Message, model_sizes, serve
+
+_ONE_TYPE = {"type_vocab_size": 1}
 
 
 def pretraining_config(setup: Message) -> PretrainConfig:
@@ -110,20 +111,6 @@ def open_pretraining(setup: Message) -> tuple[Message, Answer]:
     return description, answer
 
 
-def model_sizes(setup: Message) -> dict[str, Any]:
-    """Values of the model's configuration."""
-    return {
-        "hidden_size": setup["hidden"],
-        "num_hidden_layers": setup["layers"],
-        "num_attention_heads": setup["heads"],
-        "intermediate_size": 4 * setup["hidden"],
-        "max_position_embeddings": setup["positions"],
-        "hidden_dropout_prob": setup["dropout"],
-        "attention_probs_dropout_prob": setup["dropout"],
-        "type_vocab_size": 1,
-    }
-
-
 def open_finetuning(setup: Message) -> tuple[Message, Answer]:
     task, tokenizer = setup["task"], TAPETokenizer()
     context = ExitStack().enter_context(distributed_context(no_cuda=True))  # lasts as long as the process
@@ -131,7 +118,7 @@ def open_finetuning(setup: Message) -> tuple[Message, Answer]:
     spec = registry.get_task_spec(task)
     data = load_training_data(FinetuneDataConfig(setup["data"]), spec.dataset_class, validate=False)
     head = {"contact_head": setup["contact_head"]} if task == "contact_prediction" else {}
-    overrides = {**model_sizes(setup), **head}
+    overrides = {**model_sizes(setup), **_ONE_TYPE, **head}
     model = build_trained_model(ModelConfig("transformer", overrides=overrides), task, tokenizer, None)
     optimizer = AdamWConfig(LEARNING_RATE, WEIGHT_DECAY, warmup_steps=0, max_grad_norm=MAX_GRAD_NORM)
     loop = LoopConfig(num_train_epochs=1_000_000, num_workers=0, precision=setup["precision"], optimizer=optimizer)
@@ -170,7 +157,7 @@ def open_inference(setup: Message) -> tuple[Message, Answer]:
     folder, saved = setup["data"], f"{setup['scratch']}/model"
     task = "embed" if setup["command"] == "embed" else "secondary_structure"
     seed_all(0)
-    model = registry.get_task_model("transformer", task, None, None, **model_sizes(setup))
+    model = registry.get_task_model("transformer", task, None, None, **model_sizes(setup), **_ONE_TYPE)
     model.save_pretrained(saved)
     switches = ["--no_cuda", "--log_level", "ERROR", "--precision", setup["precision"]]
 

@@ -24,6 +24,19 @@ Message = dict[str, Any]
 Answer = Callable[[Message], Message]
 
 
+def model_sizes(setup: Message) -> dict[str, Any]:
+    """The fields of a configuration that BERT models of every tool have, from a setup."""
+    return {
+        "hidden_size": setup["hidden"],
+        "num_hidden_layers": setup["layers"],
+        "num_attention_heads": setup["heads"],
+        "intermediate_size": 4 * setup["hidden"],
+        "max_position_embeddings": setup["positions"],
+        "hidden_dropout_prob": setup["dropout"],
+        "attention_probs_dropout_prob": setup["dropout"],
+    }
+
+
 class WorkerError(Exception):
     """A worker could not do what it was asked; the message is the last line of its error."""
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from .inference import inference_answers
 from .padded_training import Batch, LabeledProteins, MaskedProteins, PaddedTrainer, answers
-from .protocol import ROOT, Answer, Message, serve
+from .protocol import ROOT, Answer, Message, model_sizes, serve
 
 
 def models() -> Any:
@@ -40,13 +40,7 @@ def build(setup: Message, name: str, **fields: Any) -> Any:
     """A model with random weights."""
     module = models()
     config = module.ProteinBertConfig(
-        hidden_size=setup["hidden"],
-        num_hidden_layers=setup["layers"],
-        num_attention_heads=setup["heads"],
-        intermediate_size=4 * setup["hidden"],
-        max_position_embeddings=setup["positions"],
-        hidden_dropout_prob=setup["dropout"],
-        attention_probs_dropout_prob=setup["dropout"],
+        **model_sizes(setup),
         type_vocab_size=1,
         **fields,
     )

@@ -23,8 +23,8 @@ FLAGS = (
     f" --seq-length {ROW} --max-position-embeddings {ROW} --micro-batch-size {ROWS}"
     " --train-iters 100 --lr 1e-4 --lr-decay-style constant --data-path none"
 )
-# Measured on one core of a busy machine with AMX on 2026-11-28: 74 to 76 % in fp32, 54 to 58 % in bf16. The bounds are
-# a third of that, in bf16 an eighth, because the rate of its products is higher on an idle machine.
+# Measured on one core of a busy machine (Zen 4, without AMX) on 2026-11-28: 74 to 76 % in fp32, 54 to 58 % in bf16. The
+# bounds are a third of that, in bf16 an eighth, because the rate of its products is higher on an idle machine.
 LEAST_UTILIZATION = {"fp32": 0.24, "bf16": 0.07}
 
 
