@@ -1,18 +1,22 @@
 #!/usr/bin/env python
-"""Interrupt commands by ``kill -9`` or a full disk, start them again, and compare the result with an undisturbed one.
+"""Interrupt commands by signals or a full disk, start them again, and compare the result with an undisturbed one.
 
-    python benchmarks/fault_injection.py kill --kills 20               every command, 20 kills each
+    python benchmarks/fault_injection.py kill --kills 20               every command, 20 times kill -9 each
+    python benchmarks/fault_injection.py kill --signals TERM INT HUP --kills 10
     python benchmarks/fault_injection.py kill --commands train embed --kills 5 --seed 7
     python benchmarks/fault_injection.py disk-full --trials 8
 
-The commands run on the packaged sample with tiny models: ``preprocess``, ``pretrain``, ``convert`` (to a new
-directory), ``replace`` (over another model), ``train`` and ``embed``; ``quickstart`` only if it is named, since it
-takes minutes. Each command runs once without interruption. Then:
+The commands run on the packaged sample with tiny models: ``prepare``, ``preprocess``, ``download`` (from a local web
+server), ``pretrain``, ``convert`` (to a new directory), ``replace`` (over another model), ``train``, ``embed``,
+``predict``, ``score``, ``contacts``, ``evaluate`` and ``report``; ``quickstart`` only if it is named, since it takes
+minutes. Each command runs once without interruption. Then:
 
-- ``kill``: its process and all descendants are killed, half of the times at a random moment, half of the times right
-  after a temporary file has appeared, and the same command is started again (for ``train`` with
-  ``--resume_from_checkpoint`` once an epoch has been saved). When a run ends by itself, its result is compared, and the
-  next run starts from nothing.
+- ``kill``: it gets a signal, half of the times at a random moment, half of the times right after a temporary file has
+  appeared, and the same command is started again (for ``train`` with ``--resume_from_checkpoint`` once an epoch has
+  been saved). When a run ends by itself, its result is compared, and the next run starts from nothing. ``kill -9``
+  goes to the process and all its descendants. Another signal goes to the process alone, as a scheduler's, or to its
+  process group, as a terminal's; the command must end with the exit code 128 + the signal's number (0 if it has saved
+  its state or finished), one line, no traceback, no temporary file and no process that outlives it.
 - ``disk-full``: it runs where only a random part of its output fits: on a tmpfs of that size with root, else with a
   limit on the size of files (``RLIMIT_FSIZE``). It must end with one ``error:`` line that names a file and the free
   space. Then it is started again with enough space.
@@ -31,14 +35,19 @@ import os
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 if __name__ == "__main__":  # runs from any directory without installation
@@ -47,6 +56,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 from benchmarks.loss_compare import leaves, load
 from pretrain.tools.verify_resume import kill_family
 from tape.errors import ConfigError, run_cli
+from tape.runtime.process_identity import ProcessIdentity, identify, stat_fields
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "tape" / "sample"
@@ -55,10 +65,15 @@ MODEL = """--num-layers 2 --hidden-size 32 --num-attention-heads 2 --seq-length 
     --micro-batch-size 2 --global-batch-size 4 --lr 1e-3 --split 90,10,0 --eval-iters 1 --num-workers 0 --peak-tflops 1
     --data-path inputs/corpus_text_document"""
 EMBEDDED, TRAINED = 300, 64  # proteins
+CONTACT_PROTEINS = 24
+SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT, "HUP": signal.SIGHUP}
 _DELAYS = (0.0, 0.0, 0.001, 0.003, 0.01, 0.03, 0.1)  # seconds from a new temporary file to the kill
 _POLL_SECONDS = 0.001
 _LIMIT_SECONDS = 1800.0  # of one run
 _MOST_RESTARTS = 3
+_END_SECONDS = 120.0  # from a signal to the end of a command
+_LAST_LINES = ("interrupted", "terminated", "hangup")
+_ORPHAN_SECONDS = 5.0  # from the end of a command to that of its last descendant
 
 Files = dict[str, str]  # name -> SHA-256 of what is compared
 
@@ -114,10 +129,41 @@ def _train(out: Path) -> list[str]:
     return _script("tape_train.py", "transformer", "stability", *new, "--num_train_epochs", 4, *words)
 
 
+def _installed(module: str, function: str, *words: object) -> list[str]:
+    """A command that has no script of its own, as pip's wrapper starts it."""
+    code = f"import sys; from {module} import {function}; sys.exit({function}())"
+    return [sys.executable, "-c", code, *map(str, words), "--no_cuda"]
+
+
 def _embed(out: Path) -> list[str]:
     words = ["transformer", "inputs/proteins.fasta", out / "embeddings.npz", "inputs/model", "--batch_size", 8]
-    code = "import sys; from tape.main import embed_command; sys.exit(embed_command())"
-    return [sys.executable, "-c", code, *map(str, words), "--num_workers", "0", "--no_cuda"]
+    return _installed("tape.main", "embed_command", *words, "--num_workers", 0)
+
+
+def _predict(out: Path) -> list[str]:
+    words = ["--predict", "inputs/proteins.fasta", "--predict_out", out / "predictions.csv", "--batch_size", 8]
+    return _script("tape_eval.py", "transformer", "stability", "inputs/finetuned", *words, "--no_cuda")
+
+
+def _score(out: Path) -> list[str]:
+    words = ["transformer", "inputs/variants.csv", out / "scores.csv", "inputs/model", "--batch_size", 8]
+    methods = ["--methods", "masked_marginal", "pseudo_perplexity"]
+    return _installed("tape.cli.score", "score_command", *words, "--wild_type", "inputs/wild_type.fasta", *methods)
+
+
+def _contacts(out: Path) -> list[str]:
+    words = ["transformer", "inputs/model", "--data_dir", "inputs/data", "--output_dir", out, "--exp_name", "contacts"]
+    return _installed("tape.cli.contacts", "contacts_command", *words, "--overwrite", "--split", "valid")
+
+
+def _evaluate(out: Path) -> list[str]:
+    words = ["--data_dir", "inputs/data", "--output_dir", out / "results", "--split", "valid", "--batch_size", 4]
+    return _script("tape_eval.py", "transformer", "stability", "inputs/finetuned", *words, "--no_cuda")
+
+
+def _download(out: Path) -> list[str]:
+    words = ["stability", "--target", out / "data", "--table", "inputs/site/table.json", "--base-url"]
+    return _script("scripts/download_data.py", *words, Path("inputs/site/url").read_text(encoding="utf-8"))
 
 
 def _convert(out: Path) -> list[str]:
@@ -132,6 +178,11 @@ COMMANDS = {
     command.name: command
     for command in (
         Command(
+            "prepare",
+            lambda out: _script("scripts/prepare_data.py", SAMPLE, out / "data", "--tasks", "stability", "corpus"),
+            needs_inputs=False,
+        ),
+        Command(
             "preprocess",
             lambda out: _script("pretrain/tools/preprocess_data.py", "--input", CORPUS, "--output-prefix", out / "x"),
             needs_inputs=False,
@@ -141,6 +192,15 @@ COMMANDS = {
         Command("replace", _convert, _other_model),
         Command("train", _train),
         Command("embed", _embed),
+        Command("predict", _predict),
+        Command("score", _score),
+        Command("contacts", _contacts),
+        Command("evaluate", _evaluate),
+        Command("download", _download),
+        Command(
+            "report",
+            lambda out: _script("scripts/report.py", "inputs/finetuned", "--out", out / "report"),
+        ),
         Command(
             "quickstart",
             lambda out: _script("scripts/quickstart.py", "--out", out / "q", "--tasks", "st"),
@@ -156,9 +216,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="fault_injection_") as scratch, _working_directory(scratch):
         chosen = [COMMANDS[name] for name in options.commands]
-        if any(command.needs_inputs for command in chosen):
-            make_inputs()
-        tallies = [options.run(command, options) for command in chosen]
+        with _local_site() as url:
+            if any(command.needs_inputs for command in chosen):
+                make_inputs(url)
+            tallies = [options.run(command, options) for command in chosen]
     print(f"\n| command | {options.title} | while writing | ended by itself | results |\n|:--|--:|--:|--:|:--|")
     for tally in tallies:
         print(tally.row())
@@ -167,24 +228,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if problems else 0
 
 
-def make_inputs() -> None:
-    """Write corpus, checkpoint, models, labeled data and proteins for all commands to ``inputs``."""
+def make_inputs(url: str) -> None:
+    """Write corpus, checkpoint, models, labeled data, proteins and a download for all commands to ``inputs``.
+
+    Args:
+        url: address of the web server for ``inputs/site``.
+    """
     _check(_script("pretrain/tools/preprocess_data.py", "--input", CORPUS, "--output-prefix", "inputs/corpus"))
     for seed, save in ((1, "inputs/save"), (2, "inputs/other_save")):
         words = ["--train-iters", 2, "--seed", seed, "--save", save]
         _check(_script("pretrain/pretrain_tape.py", *MODEL.split(), *words))
     for save, model in (("inputs/save", "inputs/model"), ("inputs/other_save", "inputs/other")):
         _check(_script("converter/megatron-converter.py", "-src", save, "-out", model))
-    _check(_script("scripts/prepare_data.py", SAMPLE, "inputs/data", "--tasks", "stability", "--limit", TRAINED))
+    for task, limit in (("stability", TRAINED), ("contact_prediction", CONTACT_PROTEINS)):
+        _check(_script("scripts/prepare_data.py", SAMPLE, "inputs/data", "--tasks", task, "--limit", limit))
+    _check([*_train(Path("inputs")), "--eval_splits", "valid"])
+    Path("inputs/results/run").rename("inputs/finetuned")
     random_residues = random.Random(0)
     with Path("inputs/proteins.fasta").open("w", encoding="utf-8") as stream:
         for number in range(EMBEDDED):
             residues = "".join(random_residues.choices("ACDEFGHIKLMNPQRSTVWY", k=100))
             stream.write(f">p{number}\n{residues}\n")
+    Path("inputs/wild_type.fasta").write_text(f">p\n{residues}\n", encoding="utf-8")
+    mutations = [f"{residue}{number}A" for number, residue in enumerate(residues, 1) if residue != "A"]
+    Path("inputs/variants.csv").write_text("\n".join(["mutations", *mutations, ""]), encoding="utf-8")
+    _make_site(Path("inputs/site"), url)
+
+
+def _make_site(folder: Path, url: str) -> None:
+    """An archive of labeled data as TAPE's, with the table that describes it."""
+    folder.mkdir()
+    with tarfile.open(folder / "stability.tar.gz", "w:gz") as archive:
+        for path in sorted(Path("inputs/data/stability").glob("*.lmdb")):
+            archive.add(path, f"stability/{path.name}")
+    described = json.loads(Path("inputs/data/stability/dataset.json").read_text(encoding="utf-8"))
+    entry = {"md5": None, "splits": described["splits"], "name": "sample", "source": "sample"}
+    table = {"base_url": url, "archives": {"stability": entry}}
+    (folder / "table.json").write_text(json.dumps(table), encoding="utf-8")
+    (folder / "url").write_text(url, encoding="utf-8")
+
+
+class _QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *values: object) -> None:
+        """Not logged."""
+
+
+@contextmanager
+def _local_site() -> Iterator[str]:
+    """A web server for ``inputs/site`` inside the block; its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_QuietHandler, directory="inputs/site")) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def inject_kills(command: Command, options: argparse.Namespace) -> Tally:
-    """Kill a command ``options.kills`` times, each time in a run that continues the one before."""
+    """Send signals to a command ``options.kills`` times, each time in a run that continues the one before."""
     tally, chance = Tally(command.name), random.Random(f"{command.name} {options.seed}")
     out = Path(command.name)
     began = time.monotonic()
@@ -193,16 +296,23 @@ def inject_kills(command: Command, options: argparse.Namespace) -> Tally:
     _start_over(command, out)
     while tally.interrupted < options.kills:
         moment = chance.uniform(0.1, 1.05 * seconds) if chance.random() < 0.5 else None
+        number, to_group = SIGNALS[chance.choice(options.signals)], chance.random() < 0.5
         run = _Run(command.words(out))
-        if run.kill_at(moment, out, chance.choice(_DELAYS)):
+        if run.wait_for(moment, out, chance.choice(_DELAYS)):
             tally.interrupted += 1
             tally.writing += moment is None
+            if number == signal.SIGKILL:
+                run.kill()
+            else:
+                when = "while writing" if moment is None else f"after {moment:.2f} s"
+                problems = run.stop(number, to_group) + [f"{path} is left" for path in _temporary_files(out)]
+                tally.problems += [f"{number.name} {when}: {problem}" for problem in problems]
             continue
         tally.finished += 1
         tally.problems += _examine(run, out, expected)
         _start_over(command, out)
     tally.problems += _finish(command, out, expected)
-    print(f"{command.name}: {tally.interrupted} kills, {len(tally.problems)} problems", flush=True)
+    print(f"{command.name}: {tally.interrupted} signals, {len(tally.problems)} problems", flush=True)
     return tally
 
 
@@ -287,7 +397,12 @@ class _Run:
         with self._log.open("wb") as log:
             pipe = subprocess.PIPE if largest_file is not None else log  # the limit would cut the log as well
             self._process = subprocess.Popen(
-                words, stdout=pipe, stderr=subprocess.STDOUT, env=os.environ | own, preexec_fn=limit
+                words,
+                stdout=pipe,
+                stderr=subprocess.STDOUT,
+                env=os.environ | own,
+                preexec_fn=limit,
+                start_new_session=True,  # signals to its process group must not reach this process
             )
 
     def wait(self) -> int:
@@ -300,13 +415,13 @@ class _Run:
     def output(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
-    def kill_at(self, moment: float | None, out: Path, delay: float) -> bool:
-        """Kill it and its descendants; False if it ended before.
+    def wait_for(self, moment: float | None, out: Path, delay: float) -> bool:
+        """Wait for the moment of an interruption; False if it ends before.
 
         Args:
             moment: seconds from now; None: ``delay`` seconds after a temporary file has appeared in ``out``.
             out: the output directory.
-            delay: seconds from the temporary file to the kill.
+            delay: seconds from the temporary file to the interruption.
         """
         began, before = time.monotonic(), set(_temporary_files(out))
         while self._process.poll() is None:
@@ -316,11 +431,68 @@ class _Run:
                 time.sleep(delay)
                 break
             time.sleep(_POLL_SECONDS)
-        if self._process.poll() is not None:
-            return False
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """Kill it and its descendants."""
         kill_family(self._process.pid)
         self._process.wait()
-        return True
+
+    def stop(self, number: signal.Signals, to_group: bool) -> list[str]:
+        """Send a signal to it, or to its process group, and wait for its end; descriptions of problems."""
+        descendants = _descendants(self._process.pid)
+        (os.killpg if to_group else os.kill)(self._process.pid, number)
+        try:
+            code = self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return [f"runs on for {_END_SECONDS:.0f} s"]
+        output, problems = self.output(), []
+        if code not in (0, -number, 128 + number):
+            problems.append(f"exit code {code}: {output[-400:]!r}")
+        if "Traceback" in output or "Exception ignored" in output:
+            problems.append(f"traceback: {output[-2000:]!r}")
+        if code == 128 + number and sum(line in _LAST_LINES for line in output.splitlines()) != 1:
+            problems.append(f"not one line: {output[-400:]!r}")
+        return problems + [f"process {process} outlives it" for process in self._survivors(descendants)]
+
+    def _survivors(self, descendants: set[ProcessIdentity]) -> list[int]:
+        """Processes that go on after the end: descendants from before the signal, and others of its session."""
+        end = time.monotonic() + _ORPHAN_SECONDS
+        while True:
+            others = {process for process in _processes() if _session_of(process.number) == self._process.pid}
+            running = [process.number for process in descendants | others if not process.has_ended()]
+            if not running or time.monotonic() > end:
+                return running
+            time.sleep(_POLL_SECONDS)
+
+
+def _descendants(leader: int) -> set[ProcessIdentity]:
+    """The descendants of a process on this machine."""
+    parents = {process: _parent_of(process.number) for process in _processes()}
+    family = {leader}
+    while found := {process.number for process, parent in parents.items() if parent in family} - family:
+        family |= found
+    return {process for process in parents if process.number in family - {leader}}
+
+
+def _processes() -> list[ProcessIdentity]:
+    return [identify(int(path.name)) for path in Path("/proc").glob("[0-9]*")]
+
+
+def _parent_of(process: int) -> int | None:
+    return _stat_number(process, 1)
+
+
+def _session_of(process: int) -> int | None:
+    return _stat_number(process, 3)
+
+
+def _stat_number(process: int, field_number: int) -> int | None:
+    """A number from /proc/PID/stat; None for a process that has ended."""
+    with suppress(OSError):
+        return int(stat_fields(Path(f"/proc/{process}"))[field_number])
+    return None
 
 
 def _temporary_files(out: Path) -> Iterator[Path]:
@@ -416,9 +588,17 @@ def _working_directory(path: str) -> Iterator[None]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    kill = commands.add_parser("kill", help="kill -9 at random moments")
-    kill.add_argument("--kills", type=int, default=20, metavar="N", help="kills per command (default %(default)s)")
-    kill.set_defaults(run=inject_kills, title="kills")
+    kill = commands.add_parser("kill", help="signals at random moments")
+    kill.add_argument("--kills", type=int, default=20, metavar="N", help="signals per command (default %(default)s)")
+    kill.add_argument(
+        "--signals",
+        nargs="+",
+        choices=SIGNALS,
+        default=["KILL"],
+        metavar="SIGNAL",
+        help=f"signals to choose from: {', '.join(SIGNALS)} (default KILL)",
+    )
+    kill.set_defaults(run=inject_kills, title="signals")
     disk = commands.add_parser("disk-full", help="too little space on the disk")
     disk.add_argument("--trials", type=int, default=8, metavar="N", help="runs per command (default %(default)s)")
     disk.set_defaults(run=inject_full_disks, title="full disks")

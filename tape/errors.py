@@ -11,8 +11,8 @@ import reprlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import PurePath
 from typing import Any
@@ -123,28 +123,67 @@ def listed(names: Iterable[object], most: int = 20) -> str:
 
 
 class Terminated(SystemExit):
-    """SIGTERM, as an exception that passes through the blocks that remove temporary files and release locks."""
+    """SIGTERM or SIGHUP as an exception, which passes through the blocks that remove files and release locks."""
 
 
-@contextmanager
-def terminated_by_exception() -> Iterator[None]:
-    """Raise :class:`Terminated` at SIGTERM inside the block, once; Python's default ends a process without cleaning up.
+SAME_REQUEST_SECONDS = 2.0
+"""Time in which another stop signal is the same request: launchers forward signals that a process may have already."""
 
-    Only in the main thread, and only in place of the default: a handler that the caller has set remains.
+_LAST_LINES = {signal.SIGTERM: "terminated", signal.SIGHUP: "hangup", signal.SIGINT: "interrupted"}
+
+
+class StopByException:
+    """Context manager that raises the first stop signal as an exception; Python's defaults end a process uncleaned.
+
+    SIGINT is raised as KeyboardInterrupt, SIGTERM and SIGHUP as :class:`Terminated`. Further signals are ignored for
+    two seconds, so that the cleanup is not interrupted; a later one ends the process at once. An exception that Python
+    discards, because it was raised in a destructor or a callback, is raised again.
+
+    Only in the main thread, and only in place of Python's defaults: a handler that the caller has set remains, and
+    signals that are ignored (nohup, background jobs of a shell) stay so.
+
+    Attributes:
+        received: number of the first signal; 0: none yet.
     """
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
 
-    def terminate(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_IGN)  # launchers forward a signal that the process may have received already
-        raise Terminated(128 + number)
+    def __init__(self) -> None:
+        self.received = 0
+        self._first = 0.0
+        self._before: dict[int, Any] = {}
 
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    def __enter__(self) -> StopByException:
+        self._hook = sys.unraisablehook
+        if threading.current_thread() is threading.main_thread():
+            for number in _LAST_LINES:
+                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                    self._before[number] = signal.signal(number, self._receive)
+        if self._before:
+            sys.unraisablehook = self._raise_again
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self._before:
+            sys.unraisablehook = self._hook
+        self._before.clear()
+
+    def _receive(self, number: int, frame: object) -> None:
+        now = time.monotonic()
+        if not self.received:
+            self.received, self._first = number, now
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(128 + number)
+        if now - self._first >= SAME_REQUEST_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    def _raise_again(self, unraisable: Any) -> None:
+        if not self.received or not isinstance(unraisable.exc_value, (KeyboardInterrupt, Terminated)):
+            self._hook(unraisable)
+            return
+        number, self.received = self.received, 0
+        # from another thread, because an exception raised here would be discarded as well
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
 
 
 def run_cli(main: Callable[[], object]) -> int:
@@ -155,25 +194,37 @@ def run_cli(main: Callable[[], object]) -> int:
 
     Returns:
         The exit code: 0 or that of ``main``; 1 for a :class:`ProteinLMError` or an ``OSError`` (a full disk, a path
-        that can't be written); 130 for an interrupt (Ctrl-C); 143 for SIGTERM.
+        that can't be written); 128 and the number of a stop signal: 129 for SIGHUP, 130 for SIGINT (Ctrl-C), 143 for
+        SIGTERM.
     """
+    stop = StopByException()
     try:
-        with terminated_by_exception():
+        with stop:
             result = main()
-    except ProteinLMError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return _report_stop(signal.SIGINT)
     except Terminated as error:
-        print("terminated", file=sys.stderr)
-        return int(error.code or 0)
-    except BrokenPipeError:
+        return _report_stop(int(error.code or 0) - 128)
+    except Exception as error:
+        # libraries turn the exception of a signal into others, such as an ImportError, or fail as its consequence
+        return _report_stop(stop.received) if stop.received else _report_error(error)
+    return result if isinstance(result, int) else 0
+
+
+def _report_stop(number: int) -> int:
+    print(_LAST_LINES.get(signal.Signals(number), signal.Signals(number).name), file=sys.stderr)
+    return 128 + number
+
+
+def _report_error(error: Exception) -> int:
+    """Print a user's error; any other is raised."""
+    if isinstance(error, BrokenPipeError):
         sys.stderr.close()  # the reader of the output has exited (`| head`)
-        return 1
-    except OSError as error:
+    elif isinstance(error, ProteinLMError):
+        print(f"error: {error}", file=sys.stderr)
+    elif isinstance(error, OSError):
         path = error.filename if error.filename2 is None else error.filename2  # the new name of a rename
         print(f"error: {'' if path is None else f'{path}: '}{error.strerror or error}", file=sys.stderr)
-        return 1
-    return result if isinstance(result, int) else 0
+    else:
+        raise error
+    return 1

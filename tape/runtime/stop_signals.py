@@ -1,9 +1,9 @@
 """Stop signals: a run finishes its step and saves; another command cleans up and ends.
 
 Schedulers preempt a job with SIGTERM, followed by SIGKILL, or with a signal of the user's choice, mostly SIGUSR1; a
-terminal sends SIGINT. Pretraining and finetuning record these signals (:class:`StopSignals`), save after the step, and
-exit with code 0. All other commands end by an exception, which removes their temporary files
-(:func:`tape.errors.run_cli`).
+terminal sends SIGINT, and SIGHUP when it is closed. Pretraining and finetuning record these signals
+(:class:`StopSignals`), save after the step, and exit with code 0. All other commands end by an exception, which removes
+their temporary files (:class:`tape.errors.StopByException`).
 
 torchrun, Slurm and terminals signal process groups, so the worker processes of the DataLoader receive the signal, too.
 They ignore it, because the run needs batches for the step that it finishes.
@@ -21,15 +21,16 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-# Launchers forward signals that their processes have received already: one request may arrive twice.
-_SAME_REQUEST_SECONDS = 2.0
+from tape.errors import SAME_REQUEST_SECONDS
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 class StopSignals:
-    """Context manager that records stop signals; a second one, some seconds after the first, ends the process at once.
+    """Context manager that records stop signals; a second one, two seconds after the first, ends the process at once.
 
-    Outside the main thread it records nothing, because Python sets signal handlers in the main thread only.
+    Outside the main thread it records nothing, because Python sets signal handlers in the main thread only. SIGHUP is
+    ignored if nohup has set that.
 
     Args:
         signals: the signals to record.
@@ -47,7 +48,8 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             for number in self._signals:
-                self._before[number] = signal.signal(number, self._record)
+                if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(
@@ -61,7 +63,7 @@ class StopSignals:
         now = time.monotonic()
         if self._first is None:
             self._first, self.received = now, number
-        elif now - self._first >= _SAME_REQUEST_SECONDS:
+        elif now - self._first >= SAME_REQUEST_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 

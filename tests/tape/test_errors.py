@@ -9,6 +9,7 @@ import sys
 import time
 from argparse import Namespace
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,29 +40,99 @@ def test_exit_codes_of_commands():
         run_cli(lambda: 1 // 0)
 
 
-def test_sigterm_removes_temporary_files_and_gives_exit_code_143(tmp_path, capsys):
-    def terminated() -> None:
+STOPS = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted", signal.SIGHUP: "hangup"}
+
+
+@pytest.fixture(autouse=True)
+def default_handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Those of a process that was started from a terminal; nohup and background jobs of a shell ignore signals."""
+    before = {number: signal.getsignal(number) for number in STOPS}
+    for number in STOPS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def stop_here(number: int) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(5)
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_stop_signal_removes_temporary_files_and_gives_its_exit_code(tmp_path, capsys, number):
+    before = signal.getsignal(number)
+
+    def stopped() -> None:
         with atomic_write(tmp_path / "file"):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(5)
+            stop_here(number)
 
-    assert run_cli(terminated) == 143
-    assert capsys.readouterr().err == "terminated\n"
+    assert run_cli(stopped) == 128 + number
+    assert capsys.readouterr().err == f"{STOPS[number]}\n"
     assert list(tmp_path.iterdir()) == []
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(number) == before
 
 
-def test_a_second_sigterm_does_not_end_the_cleanup(tmp_path):
-    def terminated() -> None:
+@pytest.mark.parametrize("second", STOPS)
+@pytest.mark.parametrize("first", STOPS)
+def test_a_second_signal_does_not_end_the_cleanup(tmp_path, first, second):
+    def stopped() -> None:
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(5)
+            stop_here(first)
         finally:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), second)
             (tmp_path / "cleaned").touch()
 
-    assert run_cli(terminated) == 143
+    assert run_cli(stopped) == 128 + first
     assert (tmp_path / "cleaned").exists()
+
+
+def test_a_cleanup_that_hangs_is_ended_by_a_later_signal(monkeypatch):
+    monkeypatch.setattr("tape.errors.SAME_REQUEST_SECONDS", 0.0)
+
+    def hangs() -> None:
+        try:
+            stop_here(signal.SIGTERM)
+        finally:
+            stop_here(signal.SIGTERM)
+
+    child = os.fork()
+    if child == 0:
+        run_cli(hangs)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_signal_during_a_destructor_is_not_lost(capsys, number):
+    class Destroyed:
+        def __del__(self) -> None:
+            stop_here(number)
+
+    def command() -> None:
+        Destroyed()
+        time.sleep(5)
+
+    assert run_cli(command) == 128 + number
+    assert capsys.readouterr().err == f"{STOPS[number]}\n"
+
+
+def test_an_error_that_a_signal_causes_is_not_reported(capsys):
+    """numpy reports an interrupt while it is imported as an ImportError."""
+
+    def command() -> None:
+        try:
+            stop_here(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("numpy's extensions can't be imported") from None
+
+    assert run_cli(command) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_nohup_is_respected():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert run_cli(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 0
 
 
 def test_operating_system_errors_name_the_path(capsys, tmp_path):

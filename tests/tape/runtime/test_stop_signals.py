@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tape.runtime import stop_signals
+from tape.errors import SAME_REQUEST_SECONDS
 from tape.runtime.stop_signals import STOP_SIGNALS, StopSignals, ignore_stop_signals_in_worker, stop_signals_blocked
 
 
@@ -31,7 +31,7 @@ def test_the_second_signal_ends_the_process_at_once() -> None:
         child = os.fork()
         if child == 0:
             os.kill(os.getpid(), signal.SIGTERM)
-            requests._first = (requests._first or 0.0) - stop_signals._SAME_REQUEST_SECONDS
+            requests._first = (requests._first or 0.0) - SAME_REQUEST_SECONDS
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(5)
             os._exit(0)
