@@ -29,6 +29,10 @@ from typing import Any, BinaryIO
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+    from tape.errors import end_quietly_on_interrupt
+
+    end_quietly_on_interrupt()
+
 from tqdm import tqdm
 
 from tape.errors import ConfigError, DataError, ProteinLMError, quoted, run_cli

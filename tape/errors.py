@@ -186,6 +186,15 @@ class StopByException:
         threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
 
 
+def end_quietly_on_interrupt() -> None:
+    """Let Ctrl-C end the process without a traceback outside :func:`run_cli`: during a script's imports and its exit.
+
+    Scripts call it before they import anything else; torch alone takes seconds.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # not if it is ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run_cli(main: Callable[[], object]) -> int:
     """Run the ``main`` function of a command, and print user errors as one line on stderr.
 

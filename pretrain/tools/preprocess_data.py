@@ -27,6 +27,10 @@ from pathlib import Path
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+    from tape.errors import end_quietly_on_interrupt
+
+    end_quietly_on_interrupt()
+
 import numpy as np
 
 from pretrain.data.corpus import CorpusDescription, CorpusSource
