@@ -571,6 +571,10 @@ def _values(path: Path) -> Iterator[tuple[str, bytes | float]]:
                 yield from leaves(record, "metrics")
     elif path.match("conversion.json"):
         yield from leaves(json.loads(path.read_text(encoding="utf-8"))["certificate"], "certificate")
+    elif path.suffix in (".csv", ".md") or path.name == "regression.json":
+        yield path.name, path.read_bytes()
+    elif path.name == "data.mdb":
+        yield from leaves(load(path.parent), path.parent.name)
     else:
         yield from leaves(load(path), path.name)
 

@@ -6,6 +6,7 @@ Commands run inside :func:`run_cli`, which prints that message instead of a trac
 
 from __future__ import annotations
 
+import atexit
 import os
 import reprlib
 import signal
@@ -217,6 +218,9 @@ def run_cli(main: Callable[[], object]) -> int:
     except Exception as error:
         # libraries turn the exception of a signal into others, such as an ImportError, or fail as its consequence
         return _report_stop(stop.received) if stop.received else _report_error(error)
+    finally:  # among functions of torch that take long at the exit, the last registered is called first
+        atexit.unregister(end_quietly_on_interrupt)
+        atexit.register(end_quietly_on_interrupt)
     return result if isinstance(result, int) else 0
 
 

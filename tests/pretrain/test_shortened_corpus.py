@@ -39,9 +39,7 @@ def assert_error_names(file: Path, run: Rank) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".idx", ".bin"])
-def test_a_shortened_file_is_named_at_the_start(
-    copied_prefix: Path, tmp_path: Path, flags: Flags, suffix: str
-) -> None:
+def test_a_shortened_file_is_named_at_the_start(copied_prefix: Path, tmp_path: Path, flags: Flags, suffix: str) -> None:
     file = shorten(copied_prefix, suffix)
     (run,) = start_ranks(flags("--data-path", copied_prefix), tmp_path / "logs")
     assert_error_names(file, run)

@@ -127,18 +127,19 @@ def test_commands_are_printed_as_shell_commands():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="uses the parent-death signal of Linux")
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_commands_end_with_the_runner(tmp_path, repository_root, sent):
     pid_file = tmp_path / "pid"
     wait = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid()) + ';'); time.sleep(60)"
     command = (sys.executable, "-c", wait)
-    # A shell starts background jobs, such as a test run with nohup, with SIGINT ignored.
+    # A shell starts background jobs, such as a test run with nohup, with SIGINT or SIGHUP ignored.
     code = f"""
 import signal, sys
 from pathlib import Path
 from scripts.step_runner import Step, StepRunner
 from tape.errors import run_cli
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 step = Step("long", {command!r}, ())
 sys.exit(run_cli(lambda: StepRunner([step], Path({str(tmp_path / "steps")!r}), Path.cwd()).run()))
 """
@@ -147,5 +148,5 @@ sys.exit(run_cli(lambda: StepRunner([step], Path({str(tmp_path / "steps")!r}), P
         child = identify(int(pid_file.read_text().rstrip(";")))
         runner.send_signal(sent)
         status = runner.wait(30)
-    assert status == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[sent]
+    assert status == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGKILL: -9}[sent]
     wait_for(child.has_ended, "the end of the command", 10)
