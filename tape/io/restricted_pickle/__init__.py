@@ -5,6 +5,7 @@
 own types to :data:`PLAIN_DATA`; see :mod:`tape.models.torch_files` and :mod:`pretrain.checkpointing.index_pickle`.
 """
 
+from .python_types import keys_and_values
 from .types import (
     Constructor,
     ForbiddenNameError,
@@ -14,7 +15,6 @@ from .types import (
     Unfinished,
     constructors,
     is_size,
-    keys_and_values,
     refuse_arguments,
 )
 from .unpickler import PLAIN_DATA, RestrictedUnpickler, restricted_loads

@@ -33,6 +33,11 @@ _LAST_CODE_POINT = 0x10FFFF
 _NDARRAY = Name("numpy.ndarray")
 
 
+# Patterns such as int(size) would cost more than the array: Python looks for attributes of int that it lacks.
+def _is_one_of(value: object, numbers: tuple[int, ...]) -> bool:
+    return isinstance(value, int) and value in numbers
+
+
 class _DataType(Unfinished):
     """``numpy.dtype(code, align, copy)``; its state may set nothing but the byte order."""
 
@@ -43,10 +48,11 @@ class _DataType(Unfinished):
 
     def finish(self, state: Any) -> np.dtype[Any]:
         dtype = self._dtype
-        sizes = {dtype.itemsize, -1}
         match state:
-            case (3, "<" | ">" | "|" | "=" as order, None, None, None, int(size), int(alignment), int(flags)) if (
-                size in sizes and alignment in (dtype.alignment, -1) and flags in (0, _TEXT_FLAGS)
+            case (3, "<" | ">" | "|" | "=" as order, None, None, None, size, alignment, flags) if (
+                _is_one_of(size, (dtype.itemsize, -1))
+                and _is_one_of(alignment, (dtype.alignment, -1))
+                and _is_one_of(flags, (0, _TEXT_FLAGS))
             ):
                 return dtype.newbyteorder(order)
         raise refuse_arguments(f"numpy's data type {dtype.str!r}", state)
@@ -61,7 +67,9 @@ class _Array(Unfinished):
 
     def finish(self, state: Any) -> np.ndarray[Any, Any]:
         match state:
-            case (1, tuple(shape), np.dtype() as dtype, int(fortran), data):
+            case (1, shape, dtype, fortran, data) if (
+                isinstance(shape, tuple) and isinstance(dtype, np.dtype) and isinstance(fortran, int)
+            ):
                 return _build(data, dtype, shape, "F" if fortran else "C")
         raise refuse_arguments("numpy.ndarray", state)
 

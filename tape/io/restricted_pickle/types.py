@@ -8,11 +8,8 @@ type ``object`` takes any bytes for pointers. So a name in a pickle never stands
 from __future__ import annotations
 
 import pickle
-from abc import ABC, abstractmethod
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,7 +20,7 @@ from tape.errors import quoted
 _KEY_BITS = 60
 _LONGEST_KEY = 16  # elements of a tuple
 _TEXT_KEYS: frozenset[type] = frozenset({str, bytes, bool, float, type(None)})
-_ATOMS: frozenset[type] = frozenset({*_TEXT_KEYS, int, complex, bytearray})
+ATOMS: frozenset[type] = frozenset({*_TEXT_KEYS, int, complex, bytearray})
 _BYTES = (bytes, bytearray)
 
 
@@ -63,18 +60,19 @@ class Constructor(Name):
     build: Callable[..., Any]
 
 
-class Unfinished(ABC):
+class Unfinished:
     """An object between its construction and the state that completes it.
 
-    It never becomes part of the result: the value made by :meth:`finish` takes its place.
+    It never becomes part of the result: the value made by :meth:`finish` takes its place. (Not an ABC, for which
+    ``isinstance``, called for every reference to the memo, takes several times as long.)
     """
 
     value: Any = None
     finished = False
 
-    @abstractmethod
     def finish(self, state: Any) -> Any:
         """Make the value from its state, which comes from the file and must be checked."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -105,6 +103,11 @@ class PickleTypes:
         )
 
 
+def constructors(functions: Iterable[tuple[str, Callable[..., Any]]]) -> dict[str, Constructor]:
+    """Entries of :attr:`PickleTypes.names`."""
+    return {name: Constructor(name, function) for name, function in functions}
+
+
 def check_key(key: object, others: frozenset[type] = frozenset()) -> None:
     """Refuse keys whose hash is slow or predictable: nested tuples, huge integers, complex numbers.
 
@@ -125,10 +128,10 @@ def described(value: object) -> str:
     """A short text for a value that was not checked yet: atoms and names themselves, the types of all others."""
     if isinstance(value, Name):
         return value.name
-    if type(value) in _ATOMS:
+    if type(value) in ATOMS:
         return quoted(value)
     if isinstance(value, tuple):
-        return f"({', '.join(quoted(part) if type(part) in _ATOMS else type(part).__name__ for part in value[:8])})"
+        return f"({', '.join(quoted(part) if type(part) in ATOMS else type(part).__name__ for part in value[:8])})"
     return f"a {type(value).__name__}"
 
 
@@ -153,92 +156,3 @@ def bytes_of(data: object) -> bytes:
 def is_size(value: object) -> bool:
     """Whether a value is a non-negative integer of at most 62 bits."""
     return type(value) is int and 0 <= value < 1 << 62
-
-
-# --- Python's own types ---------------------------------------------------------------------------------------------
-
-
-def _encode(text: object, encoding: object = "latin1") -> bytes:
-    """``_codecs.encode``, which pickles of ``bytes`` up to protocol 2 call."""
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise refuse_arguments("_codecs.encode", (text, encoding))
-    return text.encode("latin1")
-
-
-def _bytes(*arguments: object) -> bytes:
-    if arguments:  # b"" is the only one that is written so
-        raise refuse_arguments("bytes", arguments)
-    return b""
-
-
-def _bytearray(data: object = b"", encoding: object = "latin1") -> bytearray:
-    if not isinstance(data, (str, bytes)) or encoding not in ("latin1", "latin-1"):
-        raise refuse_arguments("bytearray", (data, encoding))
-    return bytearray(bytes_of(data))
-
-
-def _complex(real: object, imaginary: object) -> complex:
-    if not isinstance(real, float) or not isinstance(imaginary, float):
-        raise refuse_arguments("complex", (real, imaginary))
-    return complex(real, imaginary)
-
-
-def _items(name: str, values: object) -> list[Any]:
-    if not isinstance(values, (list, tuple)):
-        raise refuse_arguments(name, values)
-    for value in values:
-        check_key(value)
-    return list(values)
-
-
-def _set(values: object = ()) -> set[Any]:
-    return set(_items("set", values))
-
-
-def _frozenset(values: object = ()) -> frozenset[Any]:
-    return frozenset(_items("frozenset", values))
-
-
-def _ordered_dict(pairs: object = ()) -> OrderedDict[Any, Any]:
-    if not isinstance(pairs, (list, tuple)):
-        raise refuse_arguments("OrderedDict", pairs)
-    for pair in pairs:
-        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise refuse_arguments("OrderedDict", pair)
-        check_key(pair[0])
-    return OrderedDict(pairs)
-
-
-def ignore_state(instance: object, state: object) -> None:
-    """Accept a state that is not needed, such as ``_metadata`` of a state dict, which is an attribute."""
-
-
-def constructors(functions: Iterable[tuple[str, Callable[..., Any]]]) -> dict[str, Constructor]:
-    """Entries of :attr:`PickleTypes.names`."""
-    return {name: Constructor(name, function) for name, function in functions}
-
-
-def keys_and_values(mapping: Mapping[Any, Any]) -> Iterator[Any]:
-    """The contents of a dictionary."""
-    return chain(mapping, mapping.values())
-
-
-PYTHON_TYPES = PickleTypes(
-    names=constructors(
-        [
-            ("_codecs.encode", _encode),
-            ("builtins.bytes", _bytes),
-            ("builtins.bytearray", _bytearray),
-            ("builtins.complex", _complex),
-            ("builtins.set", _set),
-            ("builtins.frozenset", _frozenset),
-            ("collections.OrderedDict", _ordered_dict),
-        ]
-    ),
-    values=_ATOMS,
-    contents={
-        **{kind: iter for kind in (list, tuple, set, frozenset)},
-        **{kind: keys_and_values for kind in (dict, OrderedDict)},
-    },
-    states={OrderedDict: ignore_state},
-)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import pickletools
 import resource
 import sys
 from collections import OrderedDict
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tape.errors import DataError
-from tape.io.restricted_pickle import restricted_loads, unpickler
+from tape.io.restricted_pickle import bounds, restricted_loads, unpickler
 from tests.support.pickle_assembler import (
     FALSE,
     NONE,
@@ -189,6 +190,14 @@ def test_other_instructions_are_refused(code: bytes) -> None:
         load(code)
 
 
+def test_every_instruction_is_in_one_table_but_those_of_buffers_outside_the_file() -> None:
+    tables = (unpickler._OPERATIONS, unpickler._LITERALS, unpickler._ARGUMENT_OPERATIONS, {unpickler._STOP})
+    known = sorted(code for table in tables for code in table)
+    assert known == sorted(
+        {ord(opcode.code) for opcode in pickletools.opcodes} - {*pickle.NEXT_BUFFER, *pickle.READONLY_BUFFER}
+    )
+
+
 @pytest.mark.parametrize(
     "bomb",
     [
@@ -285,7 +294,7 @@ def test_memory_is_bounded_by_the_size_of_the_file(content: bytes, words: str) -
     "content", [b"\x8f" * 251, b"(" * 1001, b"N" + b"\x94" * 1001, b"]" * 1001, b"N" + b"\x85" * 1001]
 )
 def test_the_number_of_objects_is_bounded(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpickler, "_MOST_OBJECTS", 1000)
+    monkeypatch.setattr(bounds, "_MOST_OBJECTS", 1000)
     with pytest.raises(DataError, match="more than 1,000 objects"):
         load(content)
 
