@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.pipelining import Schedule1F1B, ScheduleGPipe
-from torch.distributed.pipelining.schedules import PipelineScheduleSingle
 
 from pretrain import trace
 from pretrain.choices import PIPELINE_SCHEDULES
@@ -23,7 +21,11 @@ from pretrain.choices import PIPELINE_SCHEDULES
 from .context import ParallelContext
 from .fsdp import apply_fsdp, finalize_shards, no_gradient_sync
 from .gradient_buckets import GradientBuckets
-from .pipeline_stage import InstrumentedStage
+
+if TYPE_CHECKING:
+    from torch.distributed.pipelining.schedules import PipelineScheduleSingle
+
+    from .pipeline_stage import InstrumentedStage
 
 Batch = TypeVar("Batch")
 AnyBatch = TypeVar("AnyBatch", contravariant=True)
@@ -153,6 +155,9 @@ class Pipeline(Generic[Batch]):
         return self._part.losses
 
     def _schedule_of(self, number: int, training: bool) -> PipelineScheduleSingle:
+        # With torch.distributed.pipelining comes torch._dynamo, whose import takes longer than that of torch.
+        from torch.distributed.pipelining import Schedule1F1B, ScheduleGPipe
+
         if (number, training) not in self._schedules:
             pipelined = self._schedule == "1f1b" and number >= self._context.dims.pipeline
             kind = Schedule1F1B if pipelined else ScheduleGPipe
@@ -161,6 +166,8 @@ class Pipeline(Generic[Batch]):
 
     def _stage(self) -> InstrumentedStage:
         """A stage with given shapes of inputs and outputs, so that torch doesn't run the model to infer them."""
+        from .pipeline_stage import InstrumentedStage
+
         context = self._context
         stream = torch.empty(self._shape, device=context.device, requires_grad=True)
         return InstrumentedStage(
