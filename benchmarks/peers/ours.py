@@ -96,7 +96,7 @@ def open_pretraining(setup: Message) -> tuple[Message, Answer]:
             **reply,
             "tokens": tokens,
             "padded_tokens": tokens,
-            "peak_flops": measured_peak(config.precision, device),
+            "peak_flops": measured_peak(config.precision, device, seconds=0.8),
         }
 
     lengths = torch.tensor([length for row in rows for length in row.lengths], dtype=torch.float64)

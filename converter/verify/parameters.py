@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from tape.errors import CheckpointError, ConfigError
 from tape.models.lazy_tensors import LazyState, LazyTensor
+from tape.models.meta_device import on_meta_device
 from tape.models.modeling_bert import ProteinBertForMaskedLM, ProteinBertModel
 
 from .certificate import ComparedModel
@@ -31,7 +30,7 @@ def check_parameters(state: LazyState, source: ComparedModel, pooler_needed: boo
                 f"{source.path}: {name} has the data type {tensor.dtype}, but weights must be floating-point numbers"
             )
     has_head = "mlm.bias" in state
-    with torch.device("meta"):
+    with on_meta_device():
         model = (ProteinBertForMaskedLM if has_head else ProteinBertModel)(source.config)
     prefix = "" if has_head else "bert."
     expected = {prefix + key: tuple(value.shape) for key, value in model.state_dict().items()}

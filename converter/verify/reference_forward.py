@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tape.configs import ProteinBertConfig
 from tape.models.lazy_tensors import LazyTensor
+from tape.models.meta_device import on_meta_device
 from tape.models.modeling_bert import ProteinBertForMaskedLM, ProteinBertLayer, ProteinBertModel
 from tape.tokenizers import TAPETokenizer
 
@@ -141,7 +142,7 @@ class ModelForward:
     ) -> None:
         self._has_head = any(name.startswith("mlm.") for name in weights)
         self._recorder = ActivationRecorder()
-        with torch.device("meta"):
+        with on_meta_device():
             model = ProteinBertForMaskedLM(config).eval().double()
         self._bert, self._head = model.bert, model.mlm
         self._stream(model, weights, rounded_to)

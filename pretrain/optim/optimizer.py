@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from tape.errors import ConfigError, quoted
 from .lr_schedule import NOTHING_SKIPPED, Schedule, SkippedCounts
 
 _CLIP_EPSILON = 1e-6  # Megatron's and torch's
+_WRAPPED_METHODS = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
 
 
 @dataclass(frozen=True)
@@ -116,10 +119,21 @@ def decay_groups(parameters: Sequence[LocalParameter], weight_decay: float) -> l
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
+@cache
+def _without_compiler(optimizer: type[torch.optim.Optimizer]) -> Any:
+    """A subclass that computes the same without importing torch._dynamo, which takes as long as importing torch.
+
+    torch wraps these methods so that their first call imports it, to keep them out of compiled functions.
+    """
+    methods = {name: inspect.unwrap(getattr(optimizer, name)) for name in _WRAPPED_METHODS}
+    step = torch.no_grad()(inspect.unwrap(optimizer.step))
+    return type(optimizer.__name__, (optimizer,), {**methods, "step": step})
+
+
 def _make(config: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     if config.name == "adam":
         betas = (config.beta1, config.beta2)
-        return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=config.eps, fused=True)
+        return _without_compiler(torch.optim.AdamW)(groups, lr=0.0, betas=betas, eps=config.eps, fused=True)
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, foreach=True)
+        return _without_compiler(torch.optim.SGD)(groups, lr=0.0, momentum=config.momentum, foreach=True)
     raise ConfigError(f"unknown --optimizer {quoted(config.name)}; choose one of {', '.join(OPTIMIZERS)}")

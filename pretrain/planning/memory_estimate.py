@@ -17,6 +17,7 @@ import torch
 from pretrain.optim.optimizer import OptimizerConfig
 from pretrain.parallel import TIED_NAME, ParallelDims
 from tape.configs import ProteinBertConfig
+from tape.models.meta_device import on_meta_device
 from tape.models.modeling_bert import ProteinBertForMaskedLM
 
 _SPLIT_ROWS = (
@@ -90,7 +91,7 @@ class StepShape:
 
 def parameter_shapes(config: ProteinBertConfig) -> dict[str, torch.Size]:
     """Shape of every parameter of the pretraining model, by name; computed on the meta device."""
-    with torch.device("meta"):
+    with on_meta_device():
         model = ProteinBertForMaskedLM(config)
     return {name: parameter.shape for name, parameter in model.named_parameters()}
 

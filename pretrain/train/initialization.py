@@ -14,6 +14,7 @@ from torch import Tensor
 from pretrain.parallel import ParallelConfig, ParallelContext, parallelize_model
 from pretrain.parallel.parameters import DECODER_NAME, TIED_NAME, copy_shard
 from tape.configs import ProteinBertConfig
+from tape.models.meta_device import on_meta_device
 from tape.models.modeling_bert import ProteinBertForMaskedLM
 from tape.models.neighbor_attention import OUTPUT_PROJECTIONS, neighbor_start
 
@@ -49,7 +50,7 @@ def build_model(
     Raises:
         ConfigError: if the model cannot be split as the layout requires, or if there is no compiler.
     """
-    with torch.device("meta"):
+    with on_meta_device():
         model = ProteinBertForMaskedLM(config)
     parallelize_model(model, context, parallel)
     model.to_empty(device=context.device)

@@ -21,6 +21,7 @@ from tape.hub.cache import local_model
 from .contact_heads import PairwiseContactPredictionHead
 from .heads import MLMHead, SequenceClassificationHead, SequenceToSequenceClassificationHead, ValuePredictionHead
 from .infer_config import infer_config, infer_final_layer_norm
+from .meta_device import on_meta_device
 from .model_directory import SAFETENSORS_NAME, StateDict, load_state_dict, save_model_directory
 
 __all__ = [
@@ -160,7 +161,7 @@ class ProteinModel(nn.Module):
             CheckpointError: see :meth:`load_matching`.
         """
         try:
-            with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            with on_meta_device():
                 model = cls(config)
         except (RuntimeError, NotImplementedError):  # a third party's model may need real tensors
             return

@@ -293,3 +293,15 @@ def test_resuming_with_other_samples_is_refused_or_reported(
     pretrain_here(flags("--save", single, "--load", single, "--mask-prob", 0.2, "--allow-other-samples"))
     assert "the samples differ" in (out := capsys.readouterr().out)
     assert "mask-prob is 0.15 in the checkpoint, 0.2 now" in out
+
+
+def test_a_run_without_compile_and_pipelines_does_not_import_the_compiler(flags: Flags) -> None:
+    """The import of torch._dynamo takes as long as that of torch."""
+    code = """
+import sys
+from pretrain.pretrain_tape import main
+main()
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", code, *flags(train_iters=1)], check=False)
+    assert result.returncode == 0

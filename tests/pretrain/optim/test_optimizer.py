@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -78,3 +80,20 @@ def test_gradients_are_zeroed_and_stay_in_their_bucket() -> None:  # bug 1 in do
         sum(p.square().sum() for p in model.parameters()).backward()
         expected = torch.sqrt(sum(4 * p.detach().double().square().sum() for p in model.parameters()))
         assert float(optimizer.gradients.norm()) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_the_optimizer_does_not_import_the_compiler(name: str) -> None:
+    """torch._dynamo doubles the start-up time of a command, and torch's methods import it."""
+    code = f"""
+import sys, torch
+from pretrain.optim.optimizer import OptimizerConfig, _make
+weight = torch.ones(2, 2, requires_grad=True)
+optimizer = _make(OptimizerConfig(name={name!r}), [{{"params": [weight], "weight_decay": 0.1}}])
+weight.sum().backward()
+optimizer.param_groups[0]["lr"] = 1.0
+optimizer.step()
+assert not weight.equal(torch.ones(2, 2))
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
