@@ -63,7 +63,10 @@ SCRIPTS_WITHOUT_TORCH = (
     "scripts/quickstart.py",
     "scripts/report.py",
     "pretrain/pretrain_tape.py",
+    "pretrain/tools/compare_layouts.py",
     "pretrain/tools/preprocess_data.py",
+    "pretrain/tools/run_state.py",
+    "pretrain/tools/verify_resume.py",
     "converter/megatron-converter.py",
 )
 _FILES = ("tape.errors", "tape.io", "tape.tokenizers", "tape.version")

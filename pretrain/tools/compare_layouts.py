@@ -20,27 +20,28 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from pathlib import Path
 from queue import Empty
+from typing import TYPE_CHECKING
 
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 import numpy as np
-import torch
-import torch.multiprocessing as mp
 
-from pretrain.build import build_trainer
-from pretrain.config.arguments import parse_arguments
 from pretrain.data.batch_schedule import BatchConfig
-from pretrain.data.samples import EvaluationOrder, PackedRow, TrainingOrder, join_rows
-from pretrain.parallel import ParallelContext, open_parallel_context
 from tape.errors import ConfigError, ProteinLMError, run_cli
 from tape.masking import mask_tokens
 from tape.runtime.launch import Launch
 from tape.tokenizers import TAPETokenizer
+
+# The modules that use torch are imported where they are needed, so that --help takes a fraction of a second.
+if TYPE_CHECKING:
+    from pretrain.data.samples import PackedRow
+    from pretrain.parallel import ParallelContext
 
 SEQ_LENGTH = 48
 _EVALUATION_ROWS = 11  # not divisible, so that ranks have different numbers of rows in every layout
@@ -118,6 +119,8 @@ class SyntheticRows:
         self._weights = np.random.default_rng(0).dirichlet(np.ones(20) * 0.5)
 
     def __getitem__(self, number: int) -> PackedRow:
+        from pretrain.data.samples import PackedRow
+
         generator = np.random.default_rng([self._seed, number])
         lengths: list[int] = []
         while (left := self._length - sum(lengths)) >= 4:
@@ -139,6 +142,13 @@ def run_layout(flags: Sequence[str], launch: Launch, steps: int) -> Curve:
         launch: rank and rendezvous of this process.
         steps: number of optimizer steps.
     """
+    import torch
+
+    from pretrain.build import build_trainer
+    from pretrain.config.arguments import parse_arguments
+    from pretrain.data.samples import EvaluationOrder, join_rows
+    from pretrain.parallel import open_parallel_context
+
     arguments = parse_arguments([*flags, "--train-iters", str(max(steps, 1))], launch.world_size)
     with open_parallel_context(
         arguments.dims, launch, "gloo", torch.device("cpu"), arguments.parallel.timeout
@@ -157,6 +167,8 @@ def run_layout(flags: Sequence[str], launch: Launch, steps: int) -> Curve:
 
 
 def _steps(batch: BatchConfig, processes: ParallelContext, steps: int) -> Iterator[tuple[int, list]]:
+    from pretrain.data.samples import TrainingOrder, join_rows
+
     rows = SyntheticRows()
     order = iter(TrainingOrder(batch, 0, steps, processes.data_rank, processes.dims.data))
     for step, (consumed, _) in enumerate(batch.steps(0, steps), 1):
@@ -174,7 +186,7 @@ def run_all(runs: Sequence[Run], processes: int) -> Iterator[Curve]:
         ProteinLMError: if a run fails; the message has the traceback.
     """
     with tempfile.TemporaryDirectory() as folder:
-        context = mp.get_context("spawn")
+        context = get_context("spawn")
         queue: Queue[Curve | str] = context.Queue()
         ranks = [context.Process(target=_rank, args=(rank, runs, folder, queue)) for rank in range(processes)]
         for rank in ranks:
@@ -205,6 +217,8 @@ def _next_curve(queue: Queue[Curve | str], ranks: Sequence[BaseProcess]) -> Curv
 
 
 def _rank(rank: int, runs: Sequence[Run], folder: str, queue: Queue[Curve | str]) -> None:
+    import torch
+
     torch.set_num_threads(1)
     for number, (layout, flags, steps) in enumerate(runs):
         if rank >= layout.world:

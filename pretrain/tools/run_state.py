@@ -23,13 +23,14 @@ from pathlib import Path
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from pretrain.checkpointing import find_readable, read_metadata
-from pretrain.config.arguments import parse_arguments
 from tape.errors import ConfigError, run_cli
 
 
 def main() -> None:
     """Print the state of the run that the command line describes."""
+    if {"-h", "--help"} & set(sys.argv[1:2]):
+        print(f"usage: run_state.py PROCESSES FLAG ...\n\n{__doc__}")
+        return
     if len(sys.argv) < 3 or not sys.argv[1].isdigit() or int(sys.argv[1]) < 1:
         raise ConfigError("give the number of processes, followed by the flags of pretrain_tape.py")
     state, iteration = state_of(sys.argv[2:], int(sys.argv[1]))
@@ -47,6 +48,9 @@ def state_of(flags: Sequence[str], processes: int) -> tuple[str, int]:
         ConfigError: if the flags are invalid, or --save is missing.
         CheckpointError: if the checkpoint is damaged.
     """
+    from pretrain.checkpointing import find_readable, read_metadata
+    from pretrain.config.arguments import parse_arguments
+
     arguments = parse_arguments(flags, processes)
     save, training = arguments.checkpoint.save, arguments.training
     if save is None:

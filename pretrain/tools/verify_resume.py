@@ -35,12 +35,10 @@ from typing import Any
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-import torch
-
-from pretrain.checkpointing import find_checkpoint, load_full_checkpoint
-from pretrain.train.metrics_logger import METRICS_NAME, TIMING_FIELDS
 from tape.errors import ConfigError, ProteinLMError, run_cli
 from tape.io.json_files import parse_json
+
+# The modules that use torch are imported where they are needed, so that --help takes a fraction of a second.
 
 _SCRIPT = Path(__file__).resolve().parents[1] / "pretrain_tape.py"
 _POLL_SECONDS = 0.01
@@ -145,6 +143,8 @@ def _start(command: Sequence[str], directory: Path) -> subprocess.Popen[bytes]:
 
 def _run_to_the_end(command: Sequence[str], directory: Path) -> tuple[float, float]:
     """Seconds until the first record and until the end."""
+    from pretrain.train.metrics_logger import METRICS_NAME
+
     began, startup = time.monotonic(), None
     process = _start(command, directory)
     while process.poll() is None:
@@ -162,6 +162,8 @@ def _run_to_the_end(command: Sequence[str], directory: Path) -> tuple[float, flo
 
 def _run_and_kill(command: Sequence[str], directory: Path, seconds: float, until: int) -> Kill | None:
     """Run for some seconds or until an iteration, and kill all processes of the run; None if it finished before."""
+    from pretrain.checkpointing import find_checkpoint
+
     checkpoint = find_checkpoint(directory)
     began_at = int(checkpoint.name.removeprefix("iter_")) if checkpoint is not None else 0
     before = _last_written(directory)
@@ -185,6 +187,8 @@ def _run_and_kill(command: Sequence[str], directory: Path, seconds: float, until
 
 def _last_written(directory: Path) -> int | None:
     """Modification time of metrics.jsonl in nanoseconds; None if it does not exist."""
+    from pretrain.train.metrics_logger import METRICS_NAME
+
     with suppress(FileNotFoundError):
         return (directory / METRICS_NAME).stat().st_mtime_ns
     return None
@@ -218,6 +222,8 @@ def _children_of(process: int) -> list[int]:
 def _records(directory: Path) -> list[dict[str, Any]]:
     """Records of steps and evaluations in metrics.jsonl without timings; incomplete lines of killed processes are
     skipped."""
+    from pretrain.train.metrics_logger import METRICS_NAME, TIMING_FIELDS
+
     records = []
     for line in _text(directory / METRICS_NAME).splitlines():
         with suppress(ValueError):
@@ -240,6 +246,10 @@ def _last_iteration(directory: Path) -> int:
 
 
 def _compare(straight: Path, killed: Path) -> int:
+    import torch
+
+    from pretrain.checkpointing import find_checkpoint, load_full_checkpoint
+
     one, two = _records(straight), _records(killed)
     differing = [(a, b) for a, b in zip(one, two, strict=False) if a != b]
     weights = [path for path in (straight, killed) if find_checkpoint(path) is not None]
