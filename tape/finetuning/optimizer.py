@@ -92,9 +92,11 @@ class AdamW(Optimizer):
         beta1, beta2 = group["betas"]
         # The kernel's denominator is sqrt(v / c2) + eps, c2 = 1 - beta2^step; BERT's is (sqrt(v) + eps) / sqrt(c2).
         correction = math.sqrt(1.0 - beta2 ** (done + 1))
-        lr = group["lr"]
+        lr, decay = group["lr"], group["lr"] * group["weight_decay"]
         if not group["correct_bias"]:
             lr = lr * (1.0 - beta1 ** (done + 1)) / correction
+        # The kernel's decay precedes the step: (1 - d) p - lr' u. BERT's follows it: (1 - d) (p - lr u).
+        lr *= 1.0 - decay
         parameters: list[Tensor] = list(members)
         adamw(
             parameters,
@@ -109,14 +111,12 @@ class AdamW(Optimizer):
             beta1=beta1,
             beta2=beta2,
             lr=lr,
-            weight_decay=0.0,
+            weight_decay=decay / lr if decay else 0.0,  # the kernel multiplies it by its learning rate
             eps=group["eps"] / correction,
             maximize=False,
         )
         for state in states:
             state["step"] = done + 1
-        if group["weight_decay"] > 0.0:
-            torch._foreach_mul_(parameters, 1.0 - group["lr"] * group["weight_decay"])
 
 
 def parameter_groups(

@@ -14,6 +14,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -100,6 +101,9 @@ class Finetuner:
     ) -> None:
         self.model, self.data, self.task_type, self.config = model, data, task_type, config
         self.batch_size = config.batch_size_for(task_type)
+        self._parameters = list(model.parameters())  # listing them takes as long as several operations of a small model
+        all_trained = all(parameter.requires_grad for parameter in self._parameters)
+        self._fewer_parameters = ("--lora RANK", "--freeze") if all_trained else ()
         self.validation_model = validation_model or model
         self.context = context or DistributedContext()
         self.run_logger = run_logger
@@ -130,18 +134,18 @@ class Finetuner:
         dataset = self.data.train
         batch = dataset.collate_fn([dataset[int(self.data.indices[0])]])
         self.model.eval()
-        with explain_out_of_memory("the first pass", batch_shape(batch), self._remedies()):
+        with explain_out_of_memory("the first pass", batch_shape(batch), self._remedies):
             loss, _ = forward(self.model, model_inputs(batch, self.context.device))
             loss.backward()
-        unused = any(p.requires_grad and p.grad is None for p in self.model.parameters())
+        unused = any(p.requires_grad and p.grad is None for p in self._parameters)
         self.model.zero_grad()
         return unused
 
     def describe(self) -> str:
         """One line about the run."""
         config, data = self.config, self.data
-        size = sum(parameter.numel() for parameter in self.model.parameters())
-        trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+        size = sum(parameter.numel() for parameter in self._parameters)
+        trained = sum(parameter.numel() for parameter in self._parameters if parameter.requires_grad)
         trainable = f" ({trained:,} trained)" if trained < size else ""
         excluded = len(data.train) - len(data.indices)
         return (
@@ -285,14 +289,14 @@ class Finetuner:
         """
         device, shape = self.context.device, batch_shape(batch)
         with (
-            explain_out_of_memory("the forward pass", shape, self._remedies()),
+            explain_out_of_memory("the forward pass", shape, self._remedies),
             autocast(self.config.precision, device),
         ):
             inputs = model_inputs(batch, device)
             loss, prediction = forward(self._parallel, inputs)
         if count == 0:  # every rank needs a backward pass; the loss itself may be the mean over no label
             loss, weight = placeholder_loss(prediction), 0.0
-        with explain_out_of_memory("the backward pass", shape, self._remedies()):
+        with explain_out_of_memory("the backward pass", shape, self._remedies):
             self.scaler.scale(loss * weight).backward()
         if count == 0:
             return
@@ -305,6 +309,7 @@ class Finetuner:
         for mean in means:
             mean.add(value, correct, count)
 
+    @cached_property
     def _remedies(self) -> MemoryRemedies:
         """What lowers the memory of a training step; only options that this run does not use yet."""
         config = getattr(self.model, "config", None)
@@ -316,18 +321,14 @@ class Finetuner:
         if self.config.precision == "fp32":
             always.append("--bf16")
         several = ("more --gradient_accumulation_steps", "--max_tokens N", "a smaller --batch_size")
-        return MemoryRemedies(several, (*always, *self._fewer_parameters()))
-
-    def _fewer_parameters(self) -> tuple[str, ...]:
-        all_trained = all(parameter.requires_grad for parameter in self.model.parameters())
-        return ("--lora RANK", "--freeze") if all_trained else ()
+        return MemoryRemedies(several, (*always, *self._fewer_parameters))
 
     def _update_weights(self) -> float:
         """Clip the gradients, step the optimizer, and zero the gradients (bug 1 in docs/compatibility.md)."""
         self.scaler.unscale_(self.optimizer)
         limit = self.config.optimizer.max_grad_norm
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit if limit > 0 else math.inf)
-        with explain_out_of_memory("the optimizer step", None, MemoryRemedies(always=self._fewer_parameters())):
+        norm = nn.utils.clip_grad_norm_(self._parameters, limit if limit > 0 else math.inf)
+        with explain_out_of_memory("the optimizer step", None, MemoryRemedies(always=self._fewer_parameters)):
             self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()

@@ -176,10 +176,10 @@ class ProteinBertLayer(nn.Module):
         maps: list[Tensor] | None = None,
     ) -> Tensor:
         if self.is_post:
-            hidden = self.post_attn_ln(hidden + self.dropout(self.attention(hidden, key_mask, packing, maps)))
-            return self.output_ln(hidden + self.dropout(self.mlp(hidden)))
-        hidden = hidden + self.dropout(self.attention(self.input_ln(hidden), key_mask, packing, maps))
-        return hidden + self.dropout(self.mlp(self.post_attn_ln(hidden)))
+            hidden = self.post_attn_ln(self.dropout.add(hidden, self.attention(hidden, key_mask, packing, maps)))
+            return self.output_ln(self.dropout.add(hidden, self.mlp(hidden)))
+        hidden = self.dropout.add(hidden, self.attention(self.input_ln(hidden), key_mask, packing, maps))
+        return self.dropout.add(hidden, self.mlp(self.post_attn_ln(hidden)))
 
 
 class ProteinBertEncoder(nn.Module):

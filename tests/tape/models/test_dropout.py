@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from tape.models.dropout import Dropout, dropout
+from tape.models.dropout import Dropout, dropout, dropout_add
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.003])
@@ -89,3 +89,28 @@ def test_the_module_does_nothing_in_evaluation() -> None:
     values = torch.ones(100)
     assert not torch.equal(module(values), values)
     assert torch.equal(module.eval()(values), values)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_with_a_residual_connection_is_their_sum(dtype: torch.dtype) -> None:
+    residual, values = torch.randn(40, 30, requires_grad=True), torch.randn(40, 30).to(dtype).requires_grad_()
+    weights = torch.randn(40, 30)
+    results = []
+    for function in (lambda: residual + dropout(values, 0.25), lambda: dropout_add(residual, values, 0.25)):
+        torch.manual_seed(7)
+        output = function()
+        results.append((output.detach(), *torch.autograd.grad(output, (residual, values), weights)))
+    for expected, found in zip(*results, strict=True):
+        assert found.dtype == expected.dtype
+        tolerance = {torch.float32: 1e-6, torch.bfloat16: 4e-3}[dtype]
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_a_residual_connection_keeps_torch_s_type_promotion() -> None:
+    residual, values = torch.ones(3, dtype=torch.bfloat16), torch.ones(3)
+    assert dropout_add(residual, values, 0.5).dtype == torch.float32
+
+
+def test_the_module_adds_everything_in_evaluation() -> None:
+    residual, values = torch.randn(5), torch.randn(5)
+    assert torch.equal(Dropout(0.9).eval().add(residual, values), residual + values)
