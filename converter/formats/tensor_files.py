@@ -156,6 +156,11 @@ def _open_index(file: Path, verified: Collection[str]) -> LazyState:
     for tensor, name in weight_map.items():
         if tensor not in parts[name]:
             raise CheckpointError(f"{file}: {tensor} is not in {name}, where the index places it")
+    for name, part in parts.items():
+        for tensor in part:
+            if weight_map.get(tensor) != name:
+                place = f"places in {weight_map[tensor]}" if tensor in weight_map else "doesn't list"
+                raise CheckpointError(f"{file}: {name} contains {quoted(tensor)}, which the index {place}")
     return {tensor: parts[name][tensor] for tensor, name in weight_map.items()}
 
 

@@ -10,7 +10,7 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +20,18 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner
 from torch.futures import Future
 
-from tape.errors import CheckpointError
+from tape.errors import CheckpointError, quoted
 from tape.io.restricted_pickle import RefusedPickleError
 from tape.models.torch_files import load_torch_stream
 
 from .collective_errors import error_message
 from .format import INDEX_NAME, MODEL_PREFIX
 from .index_pickle import load_index
+from .shard_coverage import check_coverage
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,11 @@ class StoredShard:
         Raises:
             CheckpointError: it is damaged, or does not match the index. Names the file.
         """
-        tensor = _read_tensor(self.file, self.start, self.length)
-        if tuple(tensor.shape) != self.sizes:
-            raise CheckpointError(f"{self.file}: byte {self.start} doesn't hold a tensor of shape {self.sizes}")
-        return tensor
+        return _read_tensor(self.file, self.start, self.length, self.sizes)
 
 
-def _read_tensor(file: Path, start: int, length: int) -> Tensor:
-    """The tensor that ``torch.save`` wrote in a part of a file."""
+def _read_tensor(file: Path, start: int, length: int, shape: Sequence[int]) -> Tensor:
+    """The tensor of this shape that ``torch.save`` wrote in a part of a file."""
     try:
         with file.open("rb") as stream:
             stream.seek(start)
@@ -70,6 +68,8 @@ def _read_tensor(file: Path, start: int, length: int) -> Tensor:
         raise CheckpointError(f"{file}: damaged at byte {start}: {error}") from error
     if not isinstance(tensor, Tensor):
         raise CheckpointError(f"{file}: byte {start} holds a {type(tensor).__name__} instead of a tensor")
+    if tuple(tensor.shape) != tuple(shape):
+        raise CheckpointError(f"{file}: byte {start} doesn't hold a tensor of shape {tuple(shape)}")
     return tensor
 
 
@@ -112,13 +112,23 @@ def tensors_and_others(path: Path) -> tuple[dict[str, StoredTensor], list[str]]:
     Raises:
         CheckpointError: the index is damaged, or a tensor's shards don't cover it.
     """
+    index = _read_index(path)
+    tensors = _stored_tensors(path, index, "")
+    return tensors, [name for name in index.state_dict_metadata if name not in tensors]
+
+
+def _read_index(path: Path) -> Metadata:
+    """The index of a directory, whose tensors are covered by their shards."""
     file = path / INDEX_NAME
     try:
         index = load_index(file.read_bytes())
     except (OSError, RefusedPickleError) as error:
         raise CheckpointError(f"{file}: refused or damaged: {error}") from error
-    tensors = _stored_tensors(path, index, "")
-    return tensors, [name for name in index.state_dict_metadata if name not in tensors]
+    for name, entry in index.state_dict_metadata.items():
+        if isinstance(entry, TensorStorageMetadata):
+            shards = [(chunk.offsets, chunk.sizes) for chunk in entry.chunks]
+            check_coverage(f"{path}: {quoted(name)}", entry.size, shards)
+    return index
 
 
 def _stored_tensors(path: Path, index: Metadata, prefix: str) -> dict[str, StoredTensor]:
@@ -129,26 +139,11 @@ def _stored_tensors(path: Path, index: Metadata, prefix: str) -> dict[str, Store
             continue
         name = fqn.removeprefix(prefix)
         dtype = entry.properties.dtype
-        for chunk in entry.chunks:
-            if not _is_inside(chunk, entry.size):
-                raise CheckpointError(
-                    f"{path}: a shard of {name} at {tuple(chunk.offsets)} of shape {tuple(chunk.sizes)} is not inside"
-                    f" its shape {tuple(entry.size)}"
-                )
         shards = tuple(
             _shard(path, fqn, tuple(chunk.offsets), tuple(chunk.sizes), dtype, places) for chunk in entry.chunks
         )
-        if sum(torch.Size(shard.sizes).numel() for shard in shards) != entry.size.numel():
-            raise CheckpointError(f"{path}: the shards of {name} don't cover its shape {tuple(entry.size)}")
         tensors[name] = StoredTensor(name, path, tuple(entry.size), dtype, shards)
     return tensors
-
-
-def _is_inside(chunk: ChunkStorageMetadata, shape: torch.Size) -> bool:
-    return len(chunk.offsets) == len(chunk.sizes) == len(shape) and all(
-        0 <= start <= start + size <= whole
-        for start, size, whole in zip(chunk.offsets, chunk.sizes, shape, strict=True)
-    )
 
 
 def _shard(
@@ -184,32 +179,37 @@ class IndexReader(dcp.FileSystemReader):
     """torch's FileSystemReader, which reads the pickled index and the tensors as untrusted data."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        file = Path(self.path) / INDEX_NAME
-        try:
-            metadata = load_index(file.read_bytes())
-        except (OSError, RefusedPickleError) as error:
-            raise CheckpointError(f"{file}: refused or damaged: {error}") from error
+        metadata = _read_index(Path(self.path))
         others = [
             name for name, entry in metadata.state_dict_metadata.items() if not isinstance(entry, TensorStorageMetadata)
         ]
         if others:
+            file = Path(self.path) / INDEX_NAME
             raise CheckpointError(f"{file}: {others[0]} is not a tensor; other entries are pickles and are not read")
         metadata.storage_meta = metadata.storage_meta or StorageMeta()
         metadata.storage_meta.load_id = self.load_id
         return metadata
 
+    def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
+        super().set_up_storage_reader(metadata, is_coordinator, *args, **kwargs)
+        self._shapes: dict[tuple[str, torch.Size | None], torch.Size] = {
+            (name, chunk.offsets): chunk.sizes
+            for name, entry in metadata.state_dict_metadata.items()
+            if isinstance(entry, TensorStorageMetadata)
+            for chunk in entry.chunks
+        }
+
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         """Copy the parts of tensors that ``plan`` lists into those of the planner."""
         for item in plan.items:
-            info = self.storage_data[item.storage_index]
+            index = item.storage_index
+            info = self.storage_data[index]
             file = Path(self.path) / info.relative_path
-            tensor = _read_tensor(file, info.offset, info.length)
+            tensor = _read_tensor(file, info.offset, info.length, self._shapes[index.fqn, index.offset])
             part = tuple(
                 slice(start, start + size) for start, size in zip(item.storage_offsets, item.lengths, strict=True)
             )
             target = planner.resolve_tensor(item).detach()
-            if tensor.dim() != len(part) or tensor[part].shape != target.shape:
-                raise CheckpointError(f"{file}: {item.storage_index.fqn} has another shape than the index states")
             target.copy_(tensor[part])
             planner.commit_tensor(item, target)
         done: Future[None] = Future()

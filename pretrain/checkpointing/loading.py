@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from pretrain.parallel import ControlGroup, ParallelContext
 from tape.configs import ProteinBertConfig
@@ -28,7 +27,7 @@ from .format import (
     read_metadata,
     verify_files,
 )
-from .index_reader import IndexReader, load_tensors
+from .index_reader import IndexReader, load_tensors, model_tensors
 
 
 def load_checkpoint(
@@ -131,9 +130,7 @@ def load_full_checkpoint(
     if verify:
         verify_files(path, metadata["files"])
     tensors = {
-        name: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for name, entry in IndexReader(path).read_metadata().state_dict_metadata.items()
-        if name.startswith(MODEL_PREFIX) and isinstance(entry, TensorStorageMetadata)
+        MODEL_PREFIX + name: torch.empty(entry.shape, dtype=entry.dtype) for name, entry in model_tensors(path).items()
     }
     load_tensors(tensors, path, single_process=True)
     return FullCheckpoint(

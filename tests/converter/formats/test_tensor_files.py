@@ -55,6 +55,18 @@ def test_files_listed_in_an_index_are_read_as_one_state_dict(tmp_path: Path, suf
         open_weights(index)
 
 
+def test_an_index_lists_each_tensor_of_its_files_once(tmp_path: Path) -> None:
+    save_file(state(), tmp_path / "one.safetensors")
+    save_file({"b": torch.zeros(3)}, tmp_path / "two.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "one.safetensors"}}))
+    with pytest.raises(CheckpointError, match=r"one\.safetensors contains 'b', which the index doesn't list"):
+        open_weights(index)
+    index.write_text(json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}))
+    with pytest.raises(CheckpointError, match=r"one\.safetensors contains 'b', which the index places in two\."):
+        open_weights(index)
+
+
 @pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "x.json", 3, "missing.safetensors"])
 def test_an_index_may_name_only_weights_files_in_its_own_directory(tmp_path: Path, name: object) -> None:
     index = tmp_path / "model.safetensors.index.json"

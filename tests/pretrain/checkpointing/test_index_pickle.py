@@ -151,5 +151,5 @@ def test_a_shard_with_other_content_is_refused(saved: Path, other: Any) -> None:
     (saved / "__0_0.distcp").write_bytes(stream.getvalue())
     metadata = index(length=len(stream.getvalue()))
     (saved / INDEX_NAME).write_bytes(pickle.dumps(metadata))
-    with pytest.raises(CheckpointError, match="another shape than|instead of a tensor"):
+    with pytest.raises(CheckpointError, match=r"hold a tensor of shape \(2, 3\)|instead of a tensor"):
         load_tensors({NAME: torch.zeros(2, 3)}, saved, single_process=True)
