@@ -37,6 +37,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 import torch
 from torch import Tensor, nn
 
+from tape.cli.parser import ArgumentParser
 from tape.configs import ProteinBertConfig
 from tape.io.writing import write_json
 from tape.models.modeling_bert import ProteinBertForContactPrediction
@@ -173,7 +174,7 @@ def curve_table(points: list[Measurement], heads: list[str], lengths: list[int])
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", nargs="+", type=int, default=list(LENGTHS), help="residues (default %(default)s)")
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
     parser.add_argument("--hidden", type=int, default=1024, help="hidden size (default %(default)s)")

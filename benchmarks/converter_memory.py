@@ -21,7 +21,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # runs from any directory without installation
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import torch
+
+from tape.cli.parser import ArgumentParser
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,7 +43,7 @@ except SystemExit as stopped:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--hidden", type=int, default=2048, help="hidden size (default %(default)s)")
     add("--layers", type=int, default=20, help="layers (default %(default)s: 1.0 billion parameters with 2048)")

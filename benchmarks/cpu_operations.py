@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tape.cli.parser import ArgumentParser
 from tape.errors import run_cli
 from tape.models import attention
 from tape.models.activations import TanhGELU
@@ -143,7 +144,7 @@ def measure_setting(operation: str, precision: str, repeats: int) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7, help="counted passes (default: 7)")
     parser.add_argument("--tokens", type=int, default=_TOKENS, help="tokens of a pass (default: 2176)")
     parser.add_argument("--json", type=Path, help="also write the times to this file")

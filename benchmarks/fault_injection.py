@@ -51,6 +51,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 from benchmarks.faults.commands import COMMANDS, DEFAULT, Command, local_site, make_inputs
 from benchmarks.faults.runs import Run, check, temporary_files
 from benchmarks.loss_compare import leaves, load
+from tape.cli.parser import ArgumentParser
 from tape.errors import run_cli
 
 SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT, "HUP": signal.SIGHUP}
@@ -269,7 +270,7 @@ def _working_directory(path: str) -> Iterator[None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     kill = commands.add_parser("kill", help="signals at random moments")
     kill.add_argument("--kills", type=int, default=20, metavar="N", help="signals per command (default %(default)s)")

@@ -32,6 +32,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 from benchmarks.gpu_stages import stage_names
 from benchmarks.peers.protocol import ROOT, Worker, WorkerError
+from tape.cli.parser import ArgumentParser
 from tape.errors import ProteinLMError, run_cli
 from tape.io.writing import write_json
 from tape.runtime.cpu import usable_cores
@@ -136,7 +137,7 @@ def _line(result: dict[str, Any]) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, help="file for the results")
     parser.add_argument("--budget", type=float, default=_BUDGET, metavar="SECONDS", help="default: %(default)s")
     parser.add_argument("--corpus", help="prefix of a corpus for pretraining (without .bin)")

@@ -33,11 +33,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # runs from any directory without installation
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import lmdb
 import torch
 from safetensors.torch import load_file
 from tensorboardX.proto.event_pb2 import Event
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+from tape.cli.parser import ArgumentParser
 
 ROOT = Path(__file__).resolve().parents[1]
 Values = dict[str, float | str]
@@ -248,7 +253,7 @@ def largest(one: Values, two: Values) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("record", "compare"))
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE.json", help="record: one; compare: two")
     parser.add_argument("--root", type=Path, default=ROOT, help="checkout to record (default: this one)")

@@ -20,6 +20,7 @@ import numpy as np
 
 from pretrain.data.corpus import open_corpus
 from pretrain.data.packing import EpochPlanner, PackingConfig
+from tape.cli.parser import ArgumentParser
 from tape.errors import run_cli
 from tape.tokenizers import TAPETokenizer
 
@@ -64,7 +65,7 @@ def next_fit(sizes: np.ndarray, seq_length: int) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", help="prefix of a corpus (without .bin)")
     parser.add_argument("--seq-length", type=int, nargs="+", default=[2176, 512])
     options = parser.parse_args(arguments)

@@ -47,6 +47,7 @@ from benchmarks.peers.comparison import (
 from benchmarks.peers.labeled_proteins import WORKLOADS, Workload, choose, write_task
 from benchmarks.peers.proteins import read_proteins
 from benchmarks.peers.rounds import OURS, Variant, interleave
+from tape.cli.parser import ArgumentParser
 from tape.errors import run_cli
 
 PEERS = ("Bert", "Esm", "MegatronBert", "tape-proteins")
@@ -108,7 +109,7 @@ def _variants(options: argparse.Namespace, workload: Workload, peers: Sequence[s
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("fasta", nargs="?", type=Path, default=SAMPLE, help="proteins (default: the packaged sample)")
     parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS), choices=list(WORKLOADS), metavar="WORKLOAD")
     parser.add_argument("--size", default="512x8", metavar="HIDDENxLAYERS")

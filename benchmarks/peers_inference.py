@@ -51,6 +51,7 @@ from benchmarks.peers.labeled_proteins import write_split
 from benchmarks.peers.proteins import SEED, read_proteins
 from benchmarks.peers.rounds import OURS, Ratio, Series, Variant, interleave, ratio
 from benchmarks.peers.startup import Stopwatch, our_commands, tape_proteins_commands
+from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, run_cli
 
 PEERS = ("Bert", "Esm", "MegatronBert", "tape-proteins")
@@ -159,7 +160,7 @@ def _first_step(folder: Path, proteins: Sequence[str]) -> list[str]:
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("fasta", nargs="?", type=Path, default=SAMPLE, help="proteins (default: the packaged sample)")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--size", default="512x8", metavar="HIDDENxLAYERS")

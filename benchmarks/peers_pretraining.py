@@ -44,6 +44,7 @@ from benchmarks.peers.comparison import (
 from benchmarks.peers.proteins import packed_rows, read_proteins, similar_lengths, write_rows
 from benchmarks.peers.protocol import Message
 from benchmarks.peers.rounds import OURS, Series, Variant, best_of, interleave
+from tape.cli.parser import ArgumentParser
 from tape.errors import run_cli
 
 PEERS = ("BertForMaskedLM", "EsmForMaskedLM", "MegatronBertForMaskedLM", "tape-proteins")
@@ -107,7 +108,7 @@ def _utilization(series: Sequence[Series], description: Message) -> str:
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("fasta", nargs="?", type=Path, default=SAMPLE, help="proteins (default: the packaged sample)")
     parser.add_argument("--sizes", nargs="+", default=["128x4", "256x6", "512x8"], metavar="HIDDENxLAYERS")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=("fp32", "bf16"))

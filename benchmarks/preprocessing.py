@@ -24,6 +24,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 import numpy as np
 
 from pretrain.tools.preprocess_data import preprocess
+from tape.cli.parser import ArgumentParser
 from tape.errors import run_cli
 from tape.io.records import Record, open_blocks
 from tape.io.text_files import open_bytes, open_text
@@ -125,7 +126,7 @@ def _measure_once(source: Path, workers: Sequence[int], folder: Path) -> list[Sp
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("fasta", type=Path)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--runs", type=int, default=3, help="the median of this many runs is printed")

@@ -28,6 +28,7 @@ from benchmarks.peers.comparison import parse_size
 from pretrain.config.arguments import PretrainConfig, parse_arguments
 from pretrain.pretrain_tape import run_pretraining
 from pretrain.train.metrics_logger import METRICS_NAME
+from tape.cli.parser import ArgumentParser
 from tape.errors import run_cli
 from tape.runtime.launch import read_launch
 
@@ -132,7 +133,7 @@ def measure(setting: Setting) -> Throughput | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", help="prefix of a corpus (without .bin)")
     parser.add_argument("--sizes", nargs="+", default=["512x8", "1024x16"], metavar="HIDDENxLAYERS")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=("fp32", "bf16", "fp16"))

@@ -24,6 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from converter.options import FORMATS, LM_HEADS, SourceOptions, parse_dtype
+from tape.cli.parser import ArgumentParser
 from tape.errors import run_cli
 from tape.io.vocabulary_files import read_vocabulary_file
 from tape.runtime.memory import return_large_blocks
@@ -45,7 +46,7 @@ WRITING = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument

@@ -14,12 +14,13 @@ from pathlib import Path
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from tape.cli.parser import ArgumentParser
 from tape.errors import run_cli
 from tape.report.layouts import read_layout_losses
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="SAVE_DIR", help="--save directories of the runs")
     print(read_layout_losses(parser.parse_args(arguments).runs).text())
 

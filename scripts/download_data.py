@@ -35,6 +35,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 from tqdm import tqdm
 
+from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, DataError, ProteinLMError, quoted, run_cli
 from tape.hub.downloads import GZIP, Retries, download
 from tape.io.checksums import SUMS_NAME, read_sums, write_sums
@@ -248,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="download_data.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("datasets", nargs="*", metavar="DATASET", help="names of folders (default: all but pfam)")

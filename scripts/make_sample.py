@@ -40,6 +40,7 @@ from scripts.simulated_sets import (
     simulate_stability,
 )
 from scripts.structure_files import Chain, read_chains, write_chains
+from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, run_cli
 from tape.io.writing import atomic_directory, atomic_write, write_json
 
@@ -238,7 +239,7 @@ def _check_size(folder: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the sample of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="directory with structures/")
     parser.add_argument("target", type=Path, metavar="TARGET", help="directory to write, tape/sample")
     parser.add_argument("--seed", type=int, default=SEED, help=f"random seed (default {SEED})")

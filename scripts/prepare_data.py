@@ -73,6 +73,7 @@ from pretrain.tools.preprocess_data import preprocess
 from scripts.data_sources import CORPUS, Dataset, SplitFiles, find_datasets
 from scripts.labeled_records import chain_record, make_record
 from scripts.structure_files import read_chains
+from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, DataError, UnknownResidueError, quoted, run_cli
 from tape.io.checksums import sha256_of
 from tape.io.json_files import parse_json
@@ -343,7 +344,7 @@ def _print_summary(done: Sequence[PreparedSplit], target: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="directory of the input files")
     parser.add_argument("target", type=Path, metavar="TARGET", help="directory to write to, such as data/")
     parser.add_argument(

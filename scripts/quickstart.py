@@ -27,6 +27,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 from scripts.data_sources import PROVENANCE_FILE, Dataset, find_datasets
 from scripts.step_runner import Step, StepRunner, command_line
+from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, run_cli
 from tape.io.writing import atomic_write, check_output_directory
 from tape.runtime.cpu import usable_cores
@@ -389,7 +390,7 @@ def _finetune(out: Path, task: str, variant: str, tests: list[str], size: Size, 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--data", type=Path, default=SAMPLE, help="directory of proteins (default: the embedded sample)"
     )

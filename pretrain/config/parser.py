@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from typing import NoReturn
 
+from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError
 
 _ALWAYS = "this is always the case here"
@@ -52,17 +52,12 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
-class Parser(argparse.ArgumentParser):
-    """Raises errors as ConfigError, so that a single rank reports them, and suggests the closest flag."""
+class Parser(ArgumentParser):
+    """Raises errors as ConfigError, so that a single rank reports them."""
 
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
         """The flags on one line of an ``@FILE``, without its comment."""
         return arg_line.split("#", 1)[0].split()
 
     def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ")
-        if unknown != message:
-            flag = unknown.split()[0]
-            near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
-            message = f"unknown flag {flag}" + (f"; did you mean {near[0]}?" if near else "")
-        raise ConfigError(f"{message} (see --help)")
+        raise ConfigError(f"{self.readable(message)} (see --help)")

@@ -33,6 +33,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 import numpy as np
 
 from pretrain.data.batch_schedule import BatchConfig
+from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, ProteinLMError, run_cli
 from tape.masking import mask_tokens
 from tape.runtime.launch import Launch
@@ -234,7 +235,7 @@ def _rank(rank: int, runs: Sequence[Run], folder: str, queue: Queue[Curve | str]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=4, help="largest number of processes; runs powers of two (4)")
     parser.add_argument("--steps", type=int, default=20, help="optimizer steps (20)")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, nargs="+", default=list(OPTIMIZERS), help="default: both")

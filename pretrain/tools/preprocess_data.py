@@ -38,6 +38,7 @@ from pretrain.data.deduplication import DigestSet
 from pretrain.data.indexed_dataset import LAYOUTS, IndexedDatasetWriter
 from pretrain.data.prefetching import prefetched
 from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, UNKNOWN_MEANING, Filters, tokenize_batches
+from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, DataError, run_cli
 from tape.io.records import FORMATS, Nucleotides, Record, RecordOptions, ResidueBlock, open_blocks
 from tape.io.text_files import display_name, file_size, is_stream
@@ -345,7 +346,7 @@ def _notices(options: argparse.Namespace) -> Iterator[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = parser.add_argument_group("input")
     data.add_argument(
         "--input", nargs="+", required=True, metavar="FILE", help="one or more files; - is the standard input"

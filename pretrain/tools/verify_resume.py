@@ -35,6 +35,7 @@ from typing import Any
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, ProteinLMError, run_cli
 from tape.io.json_files import parse_json
 
@@ -70,7 +71,7 @@ def main() -> int:
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     own, separator, command = _divide(list(arguments))
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="verify_resume.py",
         description="Verify that a pretraining run resumes exactly after kill -9.",
         usage="%(prog)s [--kills N] [--seed S] [--directory D] -- FLAGS or COMMAND",

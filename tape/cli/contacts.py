@@ -25,6 +25,7 @@ from .options import (
     process_config,
     record_options,
 )
+from .parser import ArgumentParser
 
 
 def run_contacts(arguments: Arguments = None) -> Path:
@@ -71,7 +72,7 @@ def contacts_config(arguments: Arguments = None) -> ContactsConfig:
 
 def create_contacts_parser() -> argparse.ArgumentParser:
     """``model_type from_pretrained`` and the options of the regression."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="tape-contacts",
         description="Contacts from a pretrained model's attention maps by logistic regression (Rao et al. 2021).",
         parents=[create_base_parser()],

@@ -23,6 +23,7 @@ from .options import (
     process_config,
     record_options,
 )
+from .parser import ArgumentParser
 
 
 def embed_config(arguments: Arguments = None) -> EmbedConfig:
@@ -48,7 +49,7 @@ def embed_config(arguments: Arguments = None) -> EmbedConfig:
 
 def create_embed_parser() -> argparse.ArgumentParser:
     """``model_type data_file out_file from_pretrained`` and the options of embedding."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="tape-embed", description="Write embeddings of proteins.", parents=[create_base_parser()]
     )
     parser.add_argument(

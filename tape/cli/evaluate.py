@@ -28,6 +28,7 @@ from .options import (
     process_config,
     record_options,
 )
+from .parser import ArgumentParser
 
 
 def eval_config(arguments: Arguments = None) -> EvalConfig | PredictConfig:
@@ -60,9 +61,7 @@ def eval_config(arguments: Arguments = None) -> EvalConfig | PredictConfig:
 
 def create_eval_parser() -> argparse.ArgumentParser:
     """``model_type task from_pretrained`` and the options of evaluation."""
-    parser = argparse.ArgumentParser(
-        prog="tape-eval", description="Evaluate a finetuned model.", parents=[create_base_parser()]
-    )
+    parser = ArgumentParser(prog="tape-eval", description="Evaluate a finetuned model.", parents=[create_base_parser()])
     add_task(parser)
     parser.set_defaults(output_dir=None)
     add_model_directory(parser, "model directory, or a run directory (its best saved epoch)")

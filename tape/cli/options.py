@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from tape.runtime.precision_choice import PRECISION_CHOICES
 from tape.runtime.process import ProcessConfig
 from tape.tasks import TaskType
 
+from .parser import ArgumentParser
 from .types import non_negative_int, positive_int
 
 # Arguments of a command: a parsed namespace, the words of a command line, or None for sys.argv.
@@ -40,19 +42,19 @@ def log_level(text: str) -> int:
         return int(text)
     if text.upper() in _LOG_LEVELS:
         return _LOG_LEVELS[text.upper()]
-    raise argparse.ArgumentTypeError(f"must be one of {', '.join(_LOG_LEVELS)}, 10, 20, 30, 40, not {text}")
+    raise argparse.ArgumentTypeError(f"must be one of {', '.join(_LOG_LEVELS)}, 10, 20, 30, 40, not {quoted(text)}")
 
 
 def existing_file(text: str) -> Path:
     """The path of a file that exists."""
-    if not Path(text).is_file():
+    if not os.path.isfile(text):  # False for a name that no file can have
         raise argparse.ArgumentTypeError(f"{quoted(text)} is not an existing file")
     return Path(text)
 
 
 def create_base_parser() -> argparse.ArgumentParser:
     """Options of all commands."""
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = ArgumentParser(add_help=False)
     parser.add_argument("model_type", help="model type registered for the task, such as transformer or onehot")
     group = parser.add_argument_group("general")
     group.add_argument("--model_config_file", type=existing_file, help="JSON configuration of a model with new weights")

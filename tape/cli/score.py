@@ -23,6 +23,7 @@ from .options import (
     parse,
     process_config,
 )
+from .parser import ArgumentParser
 
 
 def run_score(arguments: Arguments = None) -> Path:
@@ -65,7 +66,7 @@ def score_config(arguments: Arguments = None) -> ScoreConfig:
 
 def create_score_parser() -> argparse.ArgumentParser:
     """``model_type variants_file out_file from_pretrained`` and the options of scoring."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="tape-score",
         description="Score variants of a protein with a pretrained model (Meier et al. 2021).",
         parents=[create_base_parser()],

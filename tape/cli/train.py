@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tape.configs import POOLINGS
-from tape.errors import ConfigError
+from tape.errors import ConfigError, quoted
 from tape.finetuning.config import (
     IMPROVEMENT,
     AdamWConfig,
@@ -42,6 +42,7 @@ from .options import (
     process_config,
     record_options,
 )
+from .parser import ArgumentParser
 from .types import positive_int
 
 LAUNCHER_OPTIONS = ("nnodes", "node_rank", "nproc_per_node", "master_addr", "master_port")
@@ -188,25 +189,25 @@ def save_frequency(text: str) -> int | str:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number of epochs or {IMPROVEMENT!r}, not {text}") from None
+        raise argparse.ArgumentTypeError(f"must be a number of epochs or {IMPROVEMENT!r}, not {quoted(text)}") from None
 
 
 def config_override(text: str) -> tuple[str, Any]:
     """``KEY=VALUE``. The value is parsed as JSON, or else is plain text."""
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
-        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, not {text}")
+        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, not {quoted(text)}")
     try:
         return key, parse_json(value)
     except RepeatedKeyError as error:
-        raise argparse.ArgumentTypeError(f"{key}: {error}") from None
+        raise argparse.ArgumentTypeError(f"{quoted(key)}: {error}") from None
     except ValueError:
         return key, value
 
 
 def create_train_parser(parents: Sequence[argparse.ArgumentParser] = ()) -> argparse.ArgumentParser:
     """``model_type task`` and the options of training."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="tape-train", description="Train a model on a task.", parents=list(parents) or [create_base_parser()]
     )
     add_task(parser)

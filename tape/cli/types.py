@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import math
 
+from tape.errors import quoted
+
 
 def positive_int(text: str) -> int:
     """A whole number of at least 1."""
@@ -23,7 +25,7 @@ def positive_float(text: str) -> float:
     """A finite number above 0."""
     value = _number(text)
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {quoted(text)}")
     return value
 
 
@@ -31,7 +33,7 @@ def non_negative_float(text: str) -> float:
     """A finite number of at least 0."""
     value = _number(text)
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number of at least 0, not {text}")
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0, not {quoted(text)}")
     return value
 
 
@@ -39,7 +41,7 @@ def fraction(text: str) -> float:
     """A number of at least 0 and below 1, such as a dropout probability."""
     value = _number(text)
     if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"must be in [0, 1), not {text}")
+        raise argparse.ArgumentTypeError(f"must be in [0, 1), not {quoted(text)}")
     return value
 
 
@@ -49,7 +51,7 @@ def _whole_number(text: str, minimum: int) -> int:
     except ValueError:
         value = minimum - 1
     if value < minimum:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least {minimum}, not {text}")
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least {minimum}, not {quoted(text)}")
     return value
 
 

@@ -14,6 +14,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from tape.cli.parser import ArgumentParser
 from tape.errors import run_cli
 from tape.io.writing import atomic_directory, check_output_directory, check_replaceable, write_text
 from tape.report.layouts import read_layout_losses
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="directories of finetuning runs")
     parser.add_argument(
         "--pretraining", type=Path, metavar="SAVE_DIR", help="pretraining's --save directory, with its metrics.jsonl"

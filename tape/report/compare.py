@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, DataError, run_cli
 from tape.metrics import TASK_TYPE_METRICS, Bootstrap, TaskTypeMetrics
 from tape.metrics.paired import Difference, paired_differences
@@ -167,7 +168,7 @@ class _Measured:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("first", type=Path, metavar="RUN", help="directory of a run")
     parser.add_argument("second", type=Path, metavar="OTHER_RUN", help="directory of another run of the same task")
     parser.add_argument("--split", help="compare on this split only (default: all splits that both were evaluated on)")

@@ -214,7 +214,7 @@ def test_it_runs_as_a_script_from_any_directory(tmp_path: Path, flags: Flags, re
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        (["--nun-layers", "2"], ["unknown flag --nun-layers", "--num-layers"]),
+        (["--nun-layers", "2"], ["unrecognized arguments: --nun-layers", "--num-layers"]),
         (["--data-path", "nowhere/x"], ["nowhere/x.idx", "no such file"]),
         (["--tensor-model-parallel-size", "2"], ["--tensor-model-parallel-size 2", "torchrun"]),
     ],

@@ -106,8 +106,8 @@ def test_the_rank_flag_of_old_launchers_is_accepted(flag: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "world", "message"),
     [
-        (["--num-layer", "3"], 1, "unknown flag --num-layer; did you mean --num-layers"),
-        (["--frobnicate"], 1, "unknown flag --frobnicate"),
+        (["--num-layer", "3"], 1, "unrecognized arguments: --num-layer 3; did you mean --num-layers"),
+        (["--frobnicate"], 1, "unrecognized arguments: --frobnicate"),
         (["--lr", "x"], 1, "--lr: invalid float"),
         (["--micro-batch-size", "0"], 1, "at least 1"),
         (["--seq-length", "100"], 1, "exceeds --max-position-embeddings 64"),
@@ -153,7 +153,7 @@ def test_contradicting_flags_are_refused(arguments: list[str], world: int, messa
 
 
 def test_abbreviations_are_not_guessed() -> None:
-    with pytest.raises(ConfigError, match="unknown flag --num-lay"):
+    with pytest.raises(ConfigError, match="unrecognized arguments: --num-lay"):
         parse_arguments([*MINIMAL, "--num-lay", "3"])
 
 

@@ -43,4 +43,4 @@ def test_any_other_text_is_refused_with_the_range_and_the_text(
     for text in texts:
         with pytest.raises(argparse.ArgumentTypeError) as error:
             convert(text)
-        assert str(error.value) == message + text
+        assert str(error.value) == message + repr(text)

@@ -1,0 +1,69 @@
+"""The argument parser of all commands: argparse's, with short and printable messages and suggestions.
+
+A value of the command line can have any length and any characters, and argparse repeats many as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from tape.errors import quoted
+
+_LONGEST_MESSAGE = 1000
+_LONGEST_SUGGESTED = 80
+_UNRECOGNIZED = "unrecognized arguments: "
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """``argparse.ArgumentParser`` whose messages are short and printable, and suggest the closest option or choice."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(self.readable(message))
+
+    def readable(self, message: str) -> str:
+        """A message with the closest options to those that are unknown, in at most 1,000 printable characters."""
+        unknown = message.removeprefix(_UNRECOGNIZED)
+        words = unknown.split() if unknown != message else []
+        options = [word.partition("=")[0] for word in words if word.startswith("-")]
+        return _shortened(message) + _suggestion(options[:1], self._option_string_actions)
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError as error:
+            error.message = error.message.replace(repr(arg_string), quoted(arg_string))
+            raise
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError:
+            choices = [str(choice) for choice in action.choices or ()]
+            shown = ", ".join(map(repr, choices))
+            message = f"invalid choice: {quoted(value)} (choose from {shown}){_suggestion([str(value)], choices)}"
+            raise argparse.ArgumentError(action, message) from None
+
+
+def _suggestion(words: Iterable[str], known: Iterable[str]) -> str:
+    """The known word that is closest to one of ``words``, as the end of a message; empty if none is close."""
+    for word in words:
+        if len(word) <= _LONGEST_SUGGESTED:
+            for near in difflib.get_close_matches(word, known, n=1):
+                return f"; did you mean {near}?"
+    return ""
+
+
+def _shortened(message: str) -> str:
+    """A message without its middle if it is long, and with escapes for characters that terminals interpret."""
+    if len(message) > 2 * _LONGEST_MESSAGE:
+        message = message[:_LONGEST_MESSAGE] + message[-_LONGEST_MESSAGE:]
+    printable = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in message
+    )
+    if len(printable) <= _LONGEST_MESSAGE:
+        return printable
+    end = _LONGEST_MESSAGE // 4
+    return f"{printable[: _LONGEST_MESSAGE - end - 5]} ... {printable[-end:]}"
