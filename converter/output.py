@@ -140,7 +140,7 @@ class Output:
         is the working directory of this process, or the file system has no hard links.
         """
         new = {file.name for file in folder.iterdir()}
-        others = [child for child in self.directory.iterdir() if child != folder]
+        others = [child for child in self.directory.iterdir() if child != folder.parent]
         if not all(child.is_file() for child in others):
             return False
         kept = [child for child in others if child.name not in new | {SAFETENSORS_NAME, BIN_NAME}]

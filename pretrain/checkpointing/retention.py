@@ -1,16 +1,15 @@
-"""Which checkpoints a run keeps: the newest ones. Also removes what killed processes left half-written."""
+"""Which checkpoints a run keeps: the newest ones."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from tape.errors import CheckpointError
+from tape.io.writing import temporary_directory
 
 from .format import POINTER_NAME, read_metadata
 
@@ -55,9 +54,8 @@ def remove_old_checkpoints(root: Path, retention: Retention) -> list[Path]:
     removed = []
     for _, _, path in older[: max(0, len(older) - (retention.keep - 1))]:
         with contextlib.suppress(OSError):  # training need not stop because an old checkpoint can't be deleted
-            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=root))
-            os.replace(path, temporary / path.name)
-            shutil.rmtree(temporary, ignore_errors=True)
+            with temporary_directory(root, path.name) as temporary:
+                os.replace(path, temporary)
             removed.append(path)
     return removed
 
@@ -79,18 +77,3 @@ def iteration_of_name(path: Path) -> int | None:
     number = int(match[1]) if match is not None else 0
     # Names have seven digits, more from ten million on; a name with other padding was not written by this code.
     return number if path.name == f"iter_{number:07d}" else None
-
-
-def remove_leftovers(root: Path) -> None:
-    """Remove half-written, half-deleted and replaced checkpoints, which a killed process has left.
-
-    To replace a checkpoint, the old one is moved aside before the new one takes its name. If the process was killed in
-    between, the old one is moved back.
-    """
-    for abandoned in root.glob(".iter_*.tmp"):
-        shutil.rmtree(abandoned, ignore_errors=True)
-    for aside in root.glob(".iter_*.old"):
-        for path in aside.iterdir():
-            if not (root / path.name).exists():
-                os.replace(path, root / path.name)
-        shutil.rmtree(aside, ignore_errors=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from tape.io.writing import (
     atomic_write,
     describe_space,
     free_bytes,
+    remove_leftovers,
     replace_directory,
-    set_default_permissions,
     sync_folder,
+    temporary_directory,
     write_json,
 )
 
@@ -43,7 +44,7 @@ from .format import (
     with_checksum,
 )
 from .index_reader import without_single_process_warning
-from .retention import Retention, remove_leftovers, remove_old_checkpoints
+from .retention import Retention, remove_old_checkpoints
 
 # NFS clients may take some time to see each other's files
 _CACHE_SECONDS = 10.0
@@ -106,33 +107,36 @@ def write_checkpoint(
     target = root / f"iter_{state.iteration:07d}"
     needed = checkpoint_bytes(tensors, control_group)
     failure, temporary = f"{target}: not saved", None
-    try:
-        temporary = Path(run_on_main_rank(control_group, lambda: _temporary_directory(target, needed), failure))
-        files = _write_files(temporary, tensors, control_group, failure)
-        metadata = _metadata(state, description, dims, files)
-        run_on_main_rank(control_group, lambda: _publish(temporary, target, metadata, retention), failure)
-    except CheckpointError as error:
-        problem = str(error)
-        message = run_on_main_rank(control_group, lambda: _clean_up(problem, temporary, root, needed), problem)
-        raise CheckpointError(message) from None
+    with ExitStack() as owned:  # of rank 0: the directory in which all ranks write, locked until it is published
+        try:
+            temporary = run_on_main_rank(
+                control_group, lambda: owned.enter_context(_temporary_directory(target, needed)), failure
+            )
+            files = _write_files(temporary, tensors, control_group, failure)
+            metadata = _metadata(state, description, dims, files)
+            run_on_main_rank(control_group, lambda: _publish(temporary, target, metadata, retention), failure)
+        except CheckpointError as error:
+            problem, began = str(error), temporary is not None
+            owned.close()
+            message = run_on_main_rank(control_group, lambda: _explain(problem, root, needed, began), problem)
+            raise CheckpointError(message) from None
     return target
 
 
-def _temporary_directory(target: Path, needed: int) -> str:
+@contextmanager
+def _temporary_directory(target: Path, needed: int) -> Iterator[Path]:
+    """The temporary directory of a checkpoint; what killed processes have left is removed before."""
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target.parent)
     check_free_space(target.parent, needed)
-    temporary = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    set_default_permissions(temporary)
-    return temporary
+    with temporary_directory(target.parent, target.name) as temporary:
+        yield temporary
 
 
-def _clean_up(problem: str, temporary: Path | None, root: Path, needed: int) -> str:
-    """Delete what was written; the error message, completed with the free space and the checkpoint that is kept."""
-    if temporary is not None:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if free_bytes(root) < needed or any(text in problem for text in _DISK_FULL_MESSAGES):
-            problem += f"; {describe_space(root, needed)}"
+def _explain(problem: str, root: Path, needed: int, began: bool) -> str:
+    """The error message, completed with the free space, if writing has begun, and the checkpoint that is kept."""
+    if began and (free_bytes(root) < needed or any(text in problem for text in _DISK_FULL_MESSAGES)):
+        problem += f"; {describe_space(root, needed)}"
     pointer = root / POINTER_NAME
     last = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
     return problem + ("" if last is None else f"; the checkpoint of iteration {last} is kept")

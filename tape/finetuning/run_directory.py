@@ -69,7 +69,7 @@ class RunDirectory:
         """
         if path.exists() and not path.is_dir():
             raise ConfigError(f"{path} is a file, so no run's directory can have its name; choose another")
-        remove_leftovers(path)  # of a run that was killed before it wrote its arguments, for example
+        remove_leftovers(path, exclusive=True)  # of a run that was killed before it wrote its arguments, for example
         if path.is_dir() and any(path.iterdir()):
             if not (path / ARGUMENTS_NAME).is_file():
                 raise ConfigError(f"{path} is not empty and holds no run; choose another name")

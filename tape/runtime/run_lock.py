@@ -16,13 +16,12 @@ A process that finds its own lock in other hands, because it was suspended for m
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import json
 import logging
 import os
 import shlex
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -34,7 +33,8 @@ from pathlib import Path
 
 from tape.errors import ConfigError, OutputError
 from tape.io.credentials import without_credentials
-from tape.io.writing import output_errors, remove_leftovers
+from tape.io.file_locks import lock_file
+from tape.io.writing import output_errors, remove_leftovers, temporary_file
 
 from .launcher_monitor import GRACE_SECONDS
 from .process_identity import ProcessIdentity, find_launcher, identify, this_machine
@@ -122,9 +122,9 @@ def _remove_leftovers(file: Path) -> None:
     """Remove what earlier commands that were killed have left of what this lock protects, and of the lock itself."""
     name = file.name.removeprefix(".").removesuffix(".lock")
     if file.name == lock_in(file.parent).name:
-        remove_leftovers(file.parent)
+        remove_leftovers(file.parent, exclusive=True)
     else:
-        remove_leftovers(file.parent, name)
+        remove_leftovers(file.parent, name, exclusive=True)
         remove_leftovers(file.parent, f"{name}.lock")
 
 
@@ -223,44 +223,43 @@ class _Watch:
 
 def _create(file: Path, owner: LockOwner) -> bool:
     """Create the lock; False if it exists."""
-    descriptor, name = tempfile.mkstemp(prefix=f"{file.name}.", suffix=".tmp", dir=file.parent)
-    try:
-        with output_errors(file), os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            with suppress(OSError):
-                fcntl.flock(stream, fcntl.LOCK_SH)  # no leftover of a killed process
-            os.fchmod(stream.fileno(), 0o644)  # other users may see who it is
-            json.dump(asdict(owner), stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-            return _link(Path(name), file)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    content = json.dumps(asdict(owner))
+    with output_errors(file), temporary_file(file.parent, file.name.removeprefix("."), "w") as (temporary, stream):
+        os.fchmod(stream.fileno(), 0o644)  # other users may see who it is
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+        return _link(temporary, file, content)
 
 
-def _link(temporary: Path, file: Path) -> bool:
+def _link(temporary: Path, file: Path, content: str) -> bool:
     """Give a complete file its name, if that is free; False if not."""
     try:
         os.link(temporary, file)
-    except FileExistsError:
+    except (FileExistsError, FileNotFoundError):  # not found: without file locks, the owner takes it for a leftover
         return False
     except OSError:  # a file system without hard links
         try:
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             return False
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(temporary.read_bytes())
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(content)
     return True
 
 
 def _take_over(file: Path, target: Path, owner: LockOwner | None) -> None:
     """Remove the lock of a dead owner, unless another process has done so meanwhile."""
-    with suppress(FileNotFoundError), file.open("rb+") as stream:
-        with suppress(OSError):  # file systems without fcntl locks: two takeovers in the same moment are not excluded
-            fcntl.lockf(stream, fcntl.LOCK_EX)
-        if read_owner(file) == owner and os.fstat(stream.fileno()).st_ino == file.stat().st_ino:
-            logger.warning("%s: %s ended without removing its lock; taken over", target, owner or "an unknown process")
-            file.unlink()
+    try:
+        with file.open("rb+") as stream:
+            lock_file(stream, file, "do not start two commands that write there at the same moment")
+            if read_owner(file) == owner and os.path.samestat(os.fstat(stream.fileno()), file.stat()):
+                found = owner or "an unknown process"
+                logger.warning("%s: %s ended without removing its lock; taken over", target, found)
+                file.unlink()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESTALE):  # another process has removed it (ESTALE: on NFS)
+            raise
 
 
 def _is_owned_by(file: Path, owner: LockOwner) -> bool:

@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from pretrain import trace
-from pretrain.checkpointing import retention, saving
+from pretrain.checkpointing import saving
 from pretrain.train import evaluation
 from pretrain.train import step as train_step
 from pretrain.train import trainer as training
 from tape.errors import DataError
+from tape.io.writing import remove_leftovers
 from tape.models.modeling_bert import ProteinBertFFN
 
 
@@ -137,12 +141,33 @@ def _on_save(number: int, patch: Callable[[], None]) -> None:
     """Apply a patch before the n-th checkpoint is written."""
     write, seen = saving._temporary_directory, iter(range(1, 1000))
 
-    def counting(*arguments: Any) -> str:
+    def counting(*arguments: Any) -> AbstractContextManager[Path]:
         if next(seen) == number:
             patch()
         return write(*arguments)
 
     saving._temporary_directory = counting
+
+
+def _also_on_save(action: Callable[[Path], None]) -> None:
+    """Pass the checkpoint's temporary directory to ``action`` before this rank writes its tensors there."""
+    write = saving._write_tensors
+
+    def acting(directory: Path, *arguments: Any) -> Any:
+        action(directory)
+        return write(directory, *arguments)
+
+    saving._write_tensors = acting
+
+
+def leftovers_removed_during_each_save(rank: int) -> None:
+    """As a second run does at its start, if it does not see the lock of the first."""
+    _also_on_save(lambda directory: remove_leftovers(directory.parent.parent))
+
+
+def rank_0_killed_in_the_second_save(rank: int) -> None:
+    if rank == 0:
+        _also_on_save(lambda directory: _die() if directory.name == "iter_0000004" else None)
 
 
 def killed_before_the_tensors(rank: int) -> None:
@@ -179,4 +204,4 @@ def killed_before_the_pointer(rank: int) -> None:
 
 def killed_among_the_old(rank: int) -> None:
     """While older checkpoints are being deleted."""
-    _on_save(2, lambda: setattr(retention.shutil, "rmtree", _die))
+    _on_save(2, lambda: setattr(shutil, "rmtree", _die))

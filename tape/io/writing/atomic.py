@@ -12,7 +12,6 @@ import errno
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import IO, Any
 from tape.errors import ConfigError, OutputError
 
 from .disk_errors import output_errors
-from .temporary import held, remove_leftovers, set_default_permissions, temporary_directory
+from .temporary import remove_leftovers, set_default_permissions, temporary_directory, temporary_file
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2(2)
 _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -51,24 +50,19 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", needed: int | N
     path = Path(path)
     with output_errors(path, needed):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with output_errors(path, needed), held(name):  # which reads the free space before the file is removed
-            with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as stream:
+        with temporary_file(path.parent, path.name, mode) as (temporary, stream):
+            with output_errors(path, needed):  # which reads the free space before the file is removed
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
-            set_default_permissions(name)
-            os.replace(name, path)
-            sync_folder(path.parent)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+                set_default_permissions(temporary)
+                os.replace(temporary, path)
+                sync_folder(path.parent)
 
 
 @contextmanager
 def atomic_directory(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary sibling directory that is renamed to ``path`` if the block ends without an error.
+    """Yield a temporary directory that is renamed to ``path`` if the block ends without an error.
 
     Raises:
         ConfigError: ``path`` exists and ``overwrite`` is False.
@@ -83,7 +77,6 @@ def atomic_directory(path: str | os.PathLike[str], overwrite: bool = False) -> I
         with temporary_directory(path.parent, path.name) as temporary:
             with _final_names(temporary, path):
                 yield temporary
-            set_default_permissions(temporary)
             replace_directory(temporary, path)
 
 
@@ -97,7 +90,7 @@ def _final_names(temporary: Path, path: Path) -> Iterator[None]:
 
 
 def replace_directory(temporary: Path, path: Path) -> None:
-    """Give ``temporary`` the name ``path`` in the same folder, and delete a directory that has this name.
+    """Give ``temporary`` the name ``path`` on the same file system, and delete a directory that has this name.
 
     There is a complete directory at ``path`` at any time; on file systems that can't exchange two names, it is missing
     for a moment between two renames.
@@ -114,14 +107,14 @@ def replace_directory(temporary: Path, path: Path) -> None:
 def _replace_in_two_steps(temporary: Path, path: Path) -> None:
     """Move the old directory away first, since rename(2) does not replace one with contents; after an error, back."""
     with temporary_directory(path.parent, path.name, kind="old") as aside:
-        os.replace(path, aside / path.name)
+        os.replace(path, aside)
         try:
             os.replace(temporary, path)
         except BaseException as error:
             try:
-                os.replace(aside / path.name, path)
+                os.replace(aside, path)
             except OSError:
-                reason = f"not replaced ({error}); the earlier one is kept as {aside / path.name}, move it back"
+                reason = f"not replaced ({error}); the earlier one is kept as {aside}, move it back"
                 raise OutputError(str(path), reason) from error
             raise
 

@@ -233,7 +233,7 @@ def test_a_failed_save_keeps_the_last_checkpoint(saved: Path, monkeypatch: pytes
 
 
 def test_leftovers_of_a_killed_save_are_removed(saved: Path) -> None:
-    abandoned = saved.parent / ".iter_0000200.x.tmp"
+    abandoned = saved.parent / ".iter_0000200.abcdefgh.tmp"
     abandoned.mkdir()
     model = build_model(CONFIG, InitConfig(seed=3), ALONE)
     again = save_checkpoint(saved.parent, model, {}, STATE, DESCRIPTION, ALONE)  # the same iteration, replaced

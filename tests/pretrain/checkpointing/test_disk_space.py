@@ -103,7 +103,7 @@ def test_a_truncated_file_is_detected(
 
     def loses_the_end(tensors: dict[str, Tensor], **options: Any) -> Any:
         index = write(tensors, **options)
-        (file,) = tmp_path.glob(".iter_0000020.*.tmp/__0_0.distcp")
+        (file,) = tmp_path.glob(".iter_0000020.*.tmp/iter_0000020/__0_0.distcp")
         with file.open("r+b") as stream:
             stream.truncate(file.stat().st_size - 100)
         return index

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pretrain.checkpointing import find_checkpoint
-from pretrain.checkpointing.retention import Retention, remove_leftovers, remove_old_checkpoints
+from pretrain.checkpointing.retention import Retention, remove_old_checkpoints
+from tape.io.writing import remove_leftovers
 
 
 def checkpoint(root: Path, number: int, **changes: object) -> Path:
@@ -68,7 +69,7 @@ def test_checkpoints_of_ten_million_iterations_and_more_are_ordered_by_number(tm
     left = {"iter_00000005", "iter_10000001", "iter_100000000"}
     assert set(names(tmp_path)) == left
     assert find_checkpoint(tmp_path) == tmp_path / "iter_10000001"
-    (tmp_path / ".iter_10000002.x.tmp").mkdir()
+    (tmp_path / ".iter_10000002.abcdefgh.tmp").mkdir()
     remove_leftovers(tmp_path)
     assert set(names(tmp_path)) == left
 
@@ -87,15 +88,15 @@ def test_other_directories_are_not_deleted(root: Path) -> None:
 
 
 def test_leftovers_of_a_killed_process_are_removed(root: Path) -> None:
-    (root / ".iter_0000050.x.tmp").mkdir()
-    (root / ".iter_0000020.y.tmp").mkdir()
+    (root / ".iter_0000050.abcdefgh.tmp").mkdir()
+    (root / ".iter_0000020.abcdefgh.tmp").mkdir()
     remove_leftovers(root)
     assert [path.name for path in root.iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_checkpoint_that_was_moved_aside_is_found_and_moved_back(root: Path) -> None:
     """The process was killed between the two renames that replace an iteration."""
-    aside = root / ".iter_0000030.z.old"
+    aside = root / ".iter_0000030.abcdefgh.old"
     aside.mkdir()
     os.replace(root / "iter_0000030", aside / "iter_0000030")
     assert find_checkpoint(root) == aside / "iter_0000030"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import multiprocessing
 import os
 import subprocess
@@ -10,11 +11,13 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
 
 from tape.errors import ConfigError, OutputError
+from tape.io import file_locks
 from tape.runtime import run_lock as module
 from tape.runtime.process_identity import identify
 from tape.runtime.run_lock import lock_beside, lock_in, read_owner, run_lock
@@ -139,6 +142,61 @@ def test_without_hard_links_the_lock_is_exclusive_too(tmp_path: Path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+def _refuse_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(file_locks, "_announced", set())
+
+
+def test_a_takeover_without_file_locks_is_announced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise, the lock's owner need not be found by file locks."""
+    _refuse_locks(monkeypatch)
+    with run_lock(lock_in(tmp_path), tmp_path, "choose another"):
+        assert caplog.messages == []
+    with idle_process() as child:
+        write_lock(lock_in(tmp_path), owner_of(child.pid))
+    with run_lock(lock_in(tmp_path), tmp_path, "choose another"):
+        pass
+    assert "has no locks (Function not implemented); do not start two commands" in caplog.messages[0]
+    assert "taken over" in caplog.messages[1]
+
+
+def test_without_file_locks_a_run_removes_the_leftovers_of_earlier_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _refuse_locks(monkeypatch)
+    (tmp_path / ".iter_0000002.abcdefgh.tmp").mkdir()
+    (tmp_path / ".iter_0000002.abcdefgh.tmp" / "lock").touch()
+    (tmp_path / ".model.abcdefgh.tmp").touch()
+    with run_lock(lock_in(tmp_path), tmp_path, "choose another"):
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    (tmp_path / ".model.abcdefgh.tmp").touch()
+    with run_lock(lock_beside(tmp_path / "model"), tmp_path / "model", "choose another"):
+        assert [path.name for path in tmp_path.iterdir()] == [".model.lock"]
+
+
+def test_a_command_whose_unfinished_lock_was_removed_as_a_leftover_tries_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the owner of the lock, on a file system without file locks."""
+    link, removed = os.link, []
+
+    def remove_first(source: Path, target: Path) -> None:
+        if not removed:
+            removed.append(source)
+            source.unlink()
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", remove_first)
+    with run_lock(lock_in(tmp_path), tmp_path, "choose another"):
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert len(removed) == 1
+
+
 def test_a_full_disk_is_reported_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fsync(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -152,12 +210,12 @@ def test_a_full_disk_is_reported_with_the_file(tmp_path: Path, monkeypatch: pyte
     assert list(tmp_path.iterdir()) == []
 
 
-def _contend(folder: str, start: float, results: multiprocessing.Queue[bool]) -> None:
+def _contend(folder: str, start: float, results: multiprocessing.Queue[bool], end: Event) -> None:
     time.sleep(max(0.0, start - time.time()))
     try:
         with run_lock(lock_in(Path(folder)), Path(folder), "choose another"):
-            time.sleep(1.0)
-        results.put(True)
+            results.put(True)
+            end.wait(30)
     except ConfigError:
         results.put(False)
 
@@ -168,11 +226,13 @@ def test_of_several_commands_started_at_once_one_gets_the_lock(stale: bool, tmp_
         write_lock(lock_in(tmp_path), owner_of(os.getpid(), started="1"))
     context = multiprocessing.get_context("fork")
     results: multiprocessing.Queue[bool] = context.Queue()
-    arguments = (str(tmp_path), time.time() + 0.2, results)
+    end = context.Event()
+    arguments = (str(tmp_path), time.time() + 0.2, results, end)
     processes = [context.Process(target=_contend, args=arguments) for _ in range(6)]
     for process in processes:
         process.start()
     outcomes = [results.get(timeout=30) for _ in processes]
+    end.set()
     for process in processes:
         process.join()
     assert sorted(outcomes) == [False] * 5 + [True]
