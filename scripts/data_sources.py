@@ -140,6 +140,12 @@ def _provenance(
         names = {"name", "source", "licence", "simulated"}
         if not isinstance(entry, dict) or set(entry) - names or "name" not in entry:
             raise DataError(f"{source / PROVENANCE_FILE}: datasets.{folder} needs name, and may have {sorted(names)}")
+        for name, value in entry.items():
+            kind, text = (bool, "true or false") if name == "simulated" else (str, "text")
+            if not isinstance(value, kind):
+                raise DataError(
+                    f"{source / PROVENANCE_FILE}: datasets.{folder}.{name} must be {text}, not {quoted(value)}"
+                )
         return Provenance(**{"source": "not stated", "licence": "not stated", **entry})
     if known in _KNOWN and all(_is_known(path, source, known) for files in splits.values() for path in files.paths):
         return _KNOWN[known]

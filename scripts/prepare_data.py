@@ -52,7 +52,7 @@ import argparse
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -198,12 +198,21 @@ class _Folder:
         fresh = {"version": STATE_VERSION, "provenance": asdict(self.dataset.provenance), "splits": {}}
         if not self.path.exists() or not any(self.path.iterdir()):
             return fresh
-        state = _read_json(self.path / STATE_FILE)
-        if state is None or state.get("version") != STATE_VERSION:
+        file = self.path / STATE_FILE
+        if not file.exists():
             raise ConfigError(f"{self.path} was not made by this command; --overwrite replaces it")
-        if state["provenance"] != fresh["provenance"]:
-            names = f"{quoted(state['provenance']['name'])}, not {self.dataset.provenance.name!r}"
-            raise ConfigError(f"{self.path} contains {names}; choose another TARGET, or --overwrite to replace it")
+        state = _read_json(file)
+        if state is None or not _is_state(state):
+            raise ConfigError(f"{file}: damaged, or of another version; --overwrite writes the folder again")
+        differences = [
+            f"{'' if name == 'name' else f'{name} '}{quoted(state['provenance'].get(name))}, not {quoted(value)}"
+            for name, value in fresh["provenance"].items()
+            if state["provenance"].get(name) != value
+        ]
+        if differences:
+            raise ConfigError(
+                f"{self.path} contains {'; '.join(differences)}: choose another TARGET, or --overwrite to replace it"
+            )
         return state
 
     def _save(self) -> None:
@@ -326,9 +335,30 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def _is_state(content: Mapping[str, Any]) -> bool:
+    """Whether the content of a state file is of this version, with the fields that this command writes."""
+    splits = content.get("splits")
+    return (
+        content.get("version") == STATE_VERSION
+        and isinstance(content.get("provenance"), dict)
+        and isinstance(splits, dict)
+        and all(isinstance(entry, dict) and _is_entry(entry) for entry in splits.values())
+    )
+
+
+def _is_entry(entry: Mapping[str, Any]) -> bool:
+    """Whether it has the fields of a split."""
+    substitutions = entry.get("substitutions")
+    return (
+        isinstance(entry.get("made_from"), dict)
+        and isinstance(substitutions, dict)
+        and all(type(number) is int for number in (entry.get("records"), *substitutions.values()))
+    )
 
 
 def _print_summary(done: Sequence[PreparedSplit], target: Path) -> None:

@@ -155,7 +155,7 @@ class Machine:
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         stored = _bf16_record(records, device)
-        bf16 = stored.read_text(encoding="utf-8") == _YES if stored.is_file() else fast_bf16(device)
+        bf16 = stored.read_bytes() == _YES.encode() if stored.is_file() else fast_bf16(device)
         cores = usable_cores()
         if device == "cuda":
             gpus = torch.cuda.device_count()

@@ -213,7 +213,7 @@ class StepRunner:
 
     def _recorded_paths(self, step: Step) -> list[str]:
         record = self._paths_record(step)
-        return record.read_text(encoding="utf-8").splitlines() if record.is_file() else []
+        return record.read_text(encoding="utf-8", errors="replace").splitlines() if record.is_file() else []
 
     def _paths_record(self, step: Step) -> Path:
         return self.records / f"{step.name}.makes"
@@ -251,7 +251,7 @@ class StepRunner:
     def _up_to_date(self, step: Step) -> bool:
         stamp = self._stamp(step)
         made = all(path.exists() for path in step.makes)
-        return made and stamp.is_file() and stamp.read_text() == self._fingerprints[step.name]
+        return made and stamp.is_file() and stamp.read_bytes() == self._fingerprints[step.name].encode()
 
     def _fingerprint(self, step: Step) -> str:
         digest = hashlib.sha256(repr((step.command, sorted(step.environment.items()))).encode())

@@ -7,6 +7,7 @@ completely.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
@@ -173,6 +174,6 @@ def _weight_map(file: Path) -> dict[str, str]:
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or name.endswith(".json"):
             raise CheckpointError(f"{file}: lists {quoted(name)}, which is not a weights file in the same directory")
-        if not (file.parent / name).is_file():
+        if not os.path.isfile(file.parent / name):  # False for a name that no file can have
             raise CheckpointError(f"{file.parent / name}: missing, but {file.name} lists it")
     return dict(weight_map)

@@ -138,7 +138,7 @@ def _explain(problem: str, root: Path, needed: int, began: bool) -> str:
     if began and (free_bytes(root) < needed or any(text in problem for text in _DISK_FULL_MESSAGES)):
         problem += f"; {describe_space(root, needed)}"
     pointer = root / POINTER_NAME
-    last = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
+    last = pointer.read_text(encoding="utf-8", errors="replace").strip() if pointer.is_file() else None
     return problem + ("" if last is None else f"; the checkpoint of iteration {last} is kept")
 
 

@@ -330,4 +330,10 @@ def dataset_provenance(dataset: Any) -> dict[str, Any]:
     file = Path(path).parent / PROVENANCE_NAME
     if not file.is_file():
         return {"name": Path(path).parent.name, "simulated": None}
-    return {"name": Path(path).parent.name, "simulated": None, **read_json_object(file, DataError)}
+    described = {"name": Path(path).parent.name, "simulated": None, **read_json_object(file, DataError)}
+    if not isinstance(described["name"], str) or not isinstance(described["simulated"], bool | None):
+        raise DataError(
+            f"{file}: name must be text, and simulated true or false, not {quoted(described['name'])} and"
+            f" {quoted(described['simulated'])}"
+        )
+    return described

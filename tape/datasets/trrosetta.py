@@ -161,14 +161,18 @@ def _listed(folder: Path, split: str) -> list[str]:
     if not file.is_file():
         present = sorted(path.name.removesuffix("_files.txt") for path in folder.glob("*_files.txt"))
         raise DataError(f"{file}: no split {quoted(split)}; splits there: {', '.join(present) or 'none'}")
-    names = [Path(name).name.removesuffix(".npz") for name in file.read_text(encoding="utf-8").split()]
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    names = [Path(name).name.removesuffix(".npz") for name in text.split()]
     if not names:
         raise DataError(f"{file}: lists no protein")
-    missing = [name for name in names if not (folder / "npz" / f"{name}.npz").is_file()]
+    # os.path.isfile is False for a name that no file can have
+    missing = [name for name in names if not os.path.isfile(folder / "npz" / f"{name}.npz")]
     if missing:
-        raise DataError(
-            f"{file}: {len(missing)} of {len(names)} files are not in {folder / 'npz'}: {missing[0]}.npz ..."
-        )
+        first = quoted(f"{missing[0]}.npz")
+        raise DataError(f"{file}: {len(missing)} of {len(names)} files are not in {folder / 'npz'}: {first} ...")
     return names
 
 

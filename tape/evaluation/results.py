@@ -19,7 +19,7 @@ from typing import Any
 from torch import nn
 
 from tape.datasets.sources import dataset_provenance
-from tape.errors import ConfigError
+from tape.errors import ConfigError, quoted
 from tape.io.checksums import sha256_of
 from tape.io.json_files import read_json_object
 from tape.io.writing import atomic_write, check_output_directory, link_or_copy
@@ -67,9 +67,19 @@ def results_directory(output_dir: Path | None, model: Path) -> Path:
         return model
     for file in sorted(output_dir.glob("eval_*.json")):
         other = read_json_object(file).get("model_dir")
-        if other is not None and Path(str(other)).resolve() != model.resolve():
-            raise ConfigError(f"--output_dir {output_dir} contains the results of {other}; choose another directory")
+        if other is not None and not _is_same_directory(str(other), model):
+            raise ConfigError(
+                f"--output_dir {output_dir} contains the results of {quoted(other)} ({file.name}); choose another"
+                " directory"
+            )
     return output_dir
+
+
+def _is_same_directory(name: str, model: Path) -> bool:
+    try:
+        return Path(name).resolve() == model.resolve()
+    except ValueError:  # a name that no directory can have
+        return False
 
 
 def write_files(

@@ -163,7 +163,7 @@ def _is_complete(directory: Path) -> bool:
 
 
 def _matches(path: Path, digest: str) -> bool:
-    return path.is_file() and sha256_of(path) == digest
+    return os.path.isfile(path) and sha256_of(path) == digest  # isfile: False for a name that no file can have
 
 
 def _fetch(address: str, directory: Path) -> None:

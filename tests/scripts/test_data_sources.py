@@ -75,7 +75,15 @@ def test_provenance_is_read_from_the_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"datasets": {"stability": {"title": "x"}}}', '{"datasets": {"stability": {}}}']
+    "text",
+    [
+        "{",
+        "[]",
+        '{"datasets": {"stability": {"title": "x"}}}',
+        '{"datasets": {"stability": {}}}',
+        '{"datasets": {"stability": {"name": 3}}}',
+        '{"datasets": {"stability": {"name": "x", "simulated": "no"}}}',
+    ],
 )
 def test_malformed_provenance_is_refused(tmp_path: Path, text: str) -> None:
     touch(tmp_path, "stability_train.csv")

@@ -108,6 +108,38 @@ def test_limit_and_tasks_restrict_what_is_prepared(source: Path, tmp_path: Path)
         Options(limit=0)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"provenance": []},
+        {"splits": None},
+        {"splits": {"train": {"made_from": {}, "records": 2}}},
+        {"splits": {"train": {"made_from": {}, "records": "2", "substitutions": {}}}},
+        {"splits": {"train": {"made_from": {}, "records": 2, "substitutions": {"J": "2"}}}},
+    ],
+)
+def test_a_damaged_state_is_named_and_replaced_on_request(
+    source: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    target, options = tmp_path / "data", Options(tasks=("fluorescence",))
+    prepare(source, target, options)
+    state = target / "fluorescence" / "prepared.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | changes))
+    with pytest.raises(ConfigError, match=r"prepared\.json: damaged, .*--overwrite"):
+        prepare(source, target, options)
+    prepare(source, target, Options(tasks=("fluorescence",), overwrite=True))
+    assert json.loads(state.read_text())["splits"]["train"]["records"] == 2
+
+
+def test_a_difference_in_the_license_alone_is_named(source: Path, tmp_path: Path) -> None:
+    stated = {"datasets": {"fluorescence": {"name": "x", "licence": "CC0"}}}
+    (source / "provenance.json").write_text(json.dumps(stated))
+    prepare(source, tmp_path / "data", Options(tasks=("fluorescence",)))
+    (source / "provenance.json").write_text(json.dumps(stated).replace("CC0", "MIT"))
+    with pytest.raises(ConfigError, match="contains licence 'CC0', not 'MIT'"):
+        prepare(source, tmp_path / "data", Options(tasks=("fluorescence",)))
+
+
 def test_data_sets_of_different_sources_are_not_mixed(source: Path, tmp_path: Path) -> None:
     target, other = tmp_path / "data", tmp_path / "other"
     prepare(source, target, Options(tasks=("fluorescence",)))

@@ -52,6 +52,15 @@ def test_a_changed_command_reruns_its_step_and_all_dependent_steps(tmp_path):
     assert sorted(StepRunner(steps, tmp_path / "steps", tmp_path).run()) == ["one", "two"]
 
 
+def test_a_step_with_a_damaged_stamp_runs_again(tmp_path):
+    step = Step("one", write(tmp_path / "made"), (tmp_path / "made",))
+    StepRunner([step], tmp_path / "steps", tmp_path).run()
+    (tmp_path / "steps" / "one.stamp").write_bytes(b"\xff")
+    with (tmp_path / "steps" / "one.makes").open("ab") as stream:
+        stream.write(b"\xff\n")
+    assert list(StepRunner([step], tmp_path / "steps", tmp_path).run()) == ["one"]
+
+
 def test_output_directories_are_cleared_before_a_step_runs_again(tmp_path):
     made = tmp_path / "made"
     step = Step("one", (sys.executable, "-c", f"import os; os.mkdir({str(made)!r})"), (made,))

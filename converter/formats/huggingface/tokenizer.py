@@ -44,8 +44,14 @@ def _tokenizer_tokens(values: Mapping[str, Any], folder: Path) -> tuple[str, ...
         raise CheckpointError(
             f"{folder / 'tokenizer.json'}: contains no list of tokens with ids ({quoted(error)})"
         ) from error
-    by_id = {number: token for token, number in ids.items()}
-    for number, token in by_id.items():
+    by_id: dict[int, str] = {}
+    for token, number in ids.items():
+        if number in by_id:
+            raise CheckpointError(
+                f"{folder / 'tokenizer.json'}: tokens {quoted(by_id[number])} and {quoted(token)} have the same id"
+                f" {quoted(number)}"
+            )
+        by_id[number] = token
         if not 0 <= number < _MOST_TOKENS:
             raise CheckpointError(
                 f"{folder / 'tokenizer.json'}: token {quoted(token)} has id {quoted(number)}, which is not from 0 to"

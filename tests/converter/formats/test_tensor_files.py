@@ -67,7 +67,9 @@ def test_an_index_lists_each_tensor_of_its_files_once(tmp_path: Path) -> None:
         open_weights(index)
 
 
-@pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "x.json", 3, "missing.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["../x.safetensors", "/etc/passwd", "x.json", 3, "missing.safetensors", "n" * 300, "\0"]
+)
 def test_an_index_may_name_only_weights_files_in_its_own_directory(tmp_path: Path, name: object) -> None:
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": name}}))

@@ -22,6 +22,7 @@ from pretrain.checkpointing import (
     saving,
 )
 from pretrain.checkpointing.disk_space import checkpoint_bytes, early_warning, format_bytes
+from pretrain.checkpointing.format import POINTER_NAME
 from pretrain.parallel import ControlGroup, ParallelContext, ParallelDims
 from pretrain.pretrain_tape import main
 from pretrain.train.initialization import InitConfig, build_model
@@ -92,6 +93,9 @@ def test_a_disk_that_fills_up_while_saving_keeps_the_last_checkpoint(
     assert "the checkpoint of iteration 10 is kept" in text
     assert content(small_disk) == ONE_CHECKPOINT
     assert load_full_checkpoint(small_disk).iteration == 10
+    (small_disk / POINTER_NAME).write_bytes(b"\xff")
+    with pytest.raises(CheckpointError, match="iter_0000020: not saved"):
+        save(small_disk, model, 20)
 
 
 def test_a_truncated_file_is_detected(

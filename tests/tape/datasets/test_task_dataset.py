@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -249,6 +250,14 @@ def test_provenance_is_read_from_the_folder_of_the_data_set(small_data: Path, wr
     with pytest.raises(DataError, match=r"dataset\.json: not valid JSON"):
         dataset_provenance(StabilityDataset(data, "train"))
     assert dataset_provenance(object())["name"] == "object"
+
+
+@pytest.mark.parametrize("fields", [{"name": 3}, {"simulated": "no"}, {"simulated": 0}])
+def test_provenance_of_another_type_is_refused(fields: dict[str, object], write_split: Writer) -> None:
+    data = write_split("stability", "train", [{"primary": "AC", "stability_score": [1.0]}])
+    (data / "stability" / "dataset.json").write_text(json.dumps(fields))
+    with pytest.raises(DataError, match=r"dataset\.json: name must be text, and simulated true or false"):
+        dataset_provenance(StabilityDataset(data, "train"))
 
 
 def test_the_number_of_unlabeled_residues_is_logged(write_split: Writer, caplog: pytest.LogCaptureFixture) -> None:

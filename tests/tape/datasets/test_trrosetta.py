@@ -105,10 +105,16 @@ def test_invalid_lists_of_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"test_files\.txt: no split 'test'; splits there: valid"):
         TRRosettaDataset(tmp_path, "test")
     (tmp_path / "trrosetta" / "valid_files.txt").write_text("a b c")
-    with pytest.raises(DataError, match=r"2 of 3 files are not in .*npz: b\.npz"):
+    with pytest.raises(DataError, match=r"2 of 3 files are not in .*npz: 'b\.npz'"):
         TRRosettaDataset(tmp_path, "valid")
     (tmp_path / "trrosetta" / "valid_files.txt").write_text("\n")
     with pytest.raises(DataError, match="lists no protein"):
+        TRRosettaDataset(tmp_path, "valid")
+    (tmp_path / "trrosetta" / "valid_files.txt").write_bytes(b"a\n\xe9\n")
+    with pytest.raises(DataError, match=r"valid_files\.txt: not UTF-8 text \(.* at byte 2\)"):
+        TRRosettaDataset(tmp_path, "valid")
+    (tmp_path / "trrosetta" / "valid_files.txt").write_text("n" * 300)
+    with pytest.raises(DataError, match="1 of 1 files are not in"):
         TRRosettaDataset(tmp_path, "valid")
     (tmp_path / "trrosetta" / "npz" / "a.npz").write_bytes(b"PK junk")
     (tmp_path / "trrosetta" / "valid_files.txt").write_text("a")

@@ -137,8 +137,9 @@ def test_a_changed_file_in_the_cache_is_downloaded_again(
         local_model(f"{site.url}/models/small")
     assert "model.safetensors changed after the download" in caplog.text
     assert (directory / "model.safetensors").read_bytes() == files["model.safetensors"]
-    (directory / RECORD_NAME).write_text("{")
-    assert local_model(f"{site.url}/models/small") == directory
+    for damaged in ("{", json.dumps({"files": {"n" * 300: {"sha256": "0"}}})):
+        (directory / RECORD_NAME).write_text(damaged)
+        assert local_model(f"{site.url}/models/small") == directory
 
 
 def test_force_download_replaces_the_cached_files(site: Site, cache: Path, files: dict[str, bytes]) -> None:

@@ -144,6 +144,15 @@ def test_a_token_with_an_impossible_id_is_named(tmp_path: Path, written: Path, n
         open_source(copy, SourceOptions())
 
 
+def test_two_tokens_with_one_id_are_refused(tmp_path: Path, written: Path) -> None:
+    copy = Path(shutil.copytree(written, tmp_path / "copy", ignore=WITHOUT_SUMS))
+    values = json.loads((copy / "tokenizer.json").read_text())
+    values["model"]["vocab"]["C"] = values["model"]["vocab"]["A"]
+    (copy / "tokenizer.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: tokens 'A' and 'C' have the same id 5"):
+        open_source(copy, SourceOptions())
+
+
 def test_another_order_of_tokens_is_mapped_by_name(tmp_path: Path, tape: Path, written: Path) -> None:
     copy = Path(shutil.copytree(written, tmp_path / "copy", ignore=WITHOUT_SUMS))
     order = [*range(5), *reversed(range(5, 30))]
