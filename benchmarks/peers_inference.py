@@ -4,12 +4,18 @@
     python benchmarks/peers_inference.py swissprot.fasta.xz --json inference.json
     python benchmarks/peers_inference.py --quick             a toy size, in a minute, on the packaged sample
     python benchmarks/peers_inference.py --parts start
+    python benchmarks/peers_inference.py swissprot.fasta.xz --parts memory
 
 ``embed`` writes the mean over the residues of each protein, ``evaluate`` predicts secondary structure (random labels).
 This repository and tape-proteins run their commands tape-embed and tape-eval, in a process that has imported them,
 including reading, metrics and writing; transformers runs a loop over batches sorted by length, which writes its results
 to one file. Tools take turns (benchmarks/peers/rounds.py), each in several batch sizes; its fastest counts. In bf16,
 transformers runs under autocast; tape-proteins has only fp32. The memory is the peak above that before a pass.
+``--measured N`` runs on N of the proteins: groups of neighbors in the order of length, in random order, so that batches
+sorted by length have the lengths and the padding of all ``--proteins``.
+
+``memory`` is the peak of tape-embed and tape-eval, the model included, on a quarter, half, and all of the proteins, the
+longest of which is in each part. Each measurement is in a process of its own.
 
 ``start`` is the time from the start of a process: of ``import tape``, of every command's ``--help``, and of a
 finetuning run (128 x 4, stability, 8 proteins) up to the log line of its first step. Files are in the system's cache.
@@ -36,6 +42,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 from benchmarks.peers.comparison import (
     SAMPLE,
+    WORKER_OF_OURS,
     add_options,
     descriptions_of,
     open_worker,
@@ -48,34 +55,25 @@ from benchmarks.peers.comparison import (
 from benchmarks.peers.environment import peers_python
 from benchmarks.peers.inference import TEST, WARM_UP
 from benchmarks.peers.labeled_proteins import write_split
-from benchmarks.peers.proteins import SEED, read_proteins
+from benchmarks.peers.proteins import SEED, read_proteins, similar_lengths
+from benchmarks.peers.protocol import Worker
 from benchmarks.peers.rounds import OURS, Ratio, Series, Variant, interleave, ratio
 from benchmarks.peers.startup import Stopwatch, our_commands, tape_proteins_commands
 from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, run_cli
 
 PEERS = ("Bert", "Esm", "MegatronBert", "tape-proteins")
-PARTS = ("embed", "evaluate", "start")
+PARTS = ("embed", "evaluate", "start", "memory")
 POSITIONS = 2176
 TASK = "secondary_structure"
 QUICK = {"size": "64x2", "precisions": ["fp32"], "proteins": 16, "batch_sizes": [8], "rounds": 2}
 _PROTEINS_OF_WARM_UP = 8
+_SHARES = (4, 2, 1)  # of the proteins, for the memory
 
 
 def compare(options: argparse.Namespace, command: str, precision: str, proteins: Sequence[str]) -> dict[str, Any]:
     """Measure all tools on embedding or evaluation in one precision, print their table, and return the results."""
-    hidden, layers = parse_size(options.size)
-    setup = {
-        "work": "inference",
-        "command": command,
-        "tokens": sum(len(protein) + 2 for protein in proteins),
-        "hidden": hidden,
-        "layers": layers,
-        "heads": max(1, hidden // options.head_size),
-        "positions": POSITIONS,
-        "precision": precision,
-        "dropout": 0.0,
-    }
+    setup = _setup(options, command, precision, proteins)
     with tempfile.TemporaryDirectory() as data, ExitStack() as stack:
         write_split(Path(data), TASK, TEST, proteins)
         write_split(Path(data), TASK, WARM_UP, proteins[:_PROTEINS_OF_WARM_UP])
@@ -91,10 +89,47 @@ def compare(options: argparse.Namespace, command: str, precision: str, proteins:
         ]
         series = interleave(variants, workers, options.rounds)
         descriptions = descriptions_of(workers)
-    print(f"\n{command}, {hidden} x {layers}, {precision}: {len(proteins)} proteins, {setup['tokens']:,} tokens")
+    print(f"\n{command}, {options.size}, {precision}: {len(proteins)} proteins, {setup['tokens']:,} tokens")
     for line in table(series):
         print(line, flush=True)
     return {"part": command, "precision": precision, "tools": descriptions, "measurements": records(series)}
+
+
+def _setup(options: argparse.Namespace, command: str, precision: str, proteins: Sequence[str]) -> dict[str, Any]:
+    hidden, layers = parse_size(options.size)
+    return {
+        "work": "inference",
+        "command": command,
+        "tokens": sum(len(protein) + 2 for protein in proteins),
+        "hidden": hidden,
+        "layers": layers,
+        "heads": max(1, hidden // options.head_size),
+        "positions": POSITIONS,
+        "precision": precision,
+        "dropout": 0.0,
+    }
+
+
+def measure_memory(
+    options: argparse.Namespace, command: str, precision: str, proteins: Sequence[str]
+) -> dict[str, Any]:
+    """Measure the peak memory of this repository's command by the number of proteins, and print it."""
+    print(f"\n{command}, {options.size}, {precision}: peak memory above that of the process before the command")
+    longest = max(proteins, key=len)
+    measurements = []
+    for share in _SHARES:
+        some = [longest, *proteins[: len(proteins) // share - 1]]
+        with tempfile.TemporaryDirectory() as data:
+            write_split(Path(data), TASK, TEST, some)
+            scratch = Path(data) / "scratch"
+            scratch.mkdir()
+            setup = {**_setup(options, command, precision, some), "data": data, "scratch": str(scratch)}
+            with Worker(WORKER_OF_OURS, Path(sys.executable), setup, options.threads) as worker:
+                reply = worker.ask({"batch_size": options.batch_sizes[0], "warm_up": False})
+        memory = reply["memory_bytes"]
+        print(f"{len(some):,} proteins: {'unknown' if memory is None else f'{memory / 1e6:.0f} MB'}", flush=True)
+        measurements.append({"proteins": len(some), **reply})
+    return {"part": "memory", "command": command, "precision": precision, "measurements": measurements}
 
 
 def compare_starts(options: argparse.Namespace, proteins: Sequence[str]) -> dict[str, Any]:
@@ -167,6 +202,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=("fp32", "bf16"))
     parser.add_argument("--head-size", type=int, default=64)
     parser.add_argument("--proteins", type=int, default=5000, help="drawn from the file (default: %(default)s)")
+    parser.add_argument("--measured", type=int, help="so many of them, with their lengths (default: all)")
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[8, 32], help="proteins per forward pass")
     add_options(parser, PEERS)
     return parse_options(parser, words, QUICK)
@@ -179,13 +215,22 @@ def main(words: Sequence[str] | None = None) -> None:
         raise ConfigError(f"{options.fasta} has {len(everything)} proteins; --proteins asks for {options.proteins}")
     drawn = random.Random(SEED).sample(everything, options.proteins)
     proteins = [protein[: POSITIONS - 2] for protein in drawn]
-    print(f"{len(proteins)} proteins of {options.fasta.name}; {options.threads} threads")
+    if options.measured is not None:
+        proteins = similar_lengths(sorted(proteins, key=len), options.measured, max(options.batch_sizes))
+        random.Random(SEED).shuffle(proteins)
+    print(f"{len(proteins)} of {options.proteins} proteins of {options.fasta.name}; {options.threads} threads")
     results = [
         compare(options, part, precision, proteins)
         for part in ("embed", "evaluate")
         if part in options.parts
         for precision in options.precisions
     ]
+    if "memory" in options.parts:
+        results += [
+            measure_memory(options, command, precision, proteins)
+            for command in ("embed", "evaluate")
+            for precision in options.precisions
+        ]
     if "start" in options.parts:
         results.append(compare_starts(options, proteins))
     residues = sum(len(protein) for protein in proteins)

@@ -23,7 +23,7 @@ from .protocol import ROOT, Message, Worker, WorkerError
 from .rounds import OURS, Series, best_of, ratios_of
 
 SAMPLE = ROOT / "tape" / "sample" / "corpus" / "chains_train.fasta.xz"
-_WORKER_OF_OURS = "benchmarks.peers.ours"
+WORKER_OF_OURS = "benchmarks.peers.ours"
 _WORKER_OF = {"tape-proteins": "benchmarks.peers.tape_proteins"}
 _WORKER_OF_OTHERS = "benchmarks.peers.hugging_face"
 
@@ -72,7 +72,7 @@ def open_worker(stack: ExitStack, tool: str, setup: Message, options: argparse.N
     """The worker of a tool, closed with ``stack``, or the reason why there is none."""
     try:
         if tool == OURS:
-            python, module = Path(sys.executable), _WORKER_OF_OURS
+            python, module = Path(sys.executable), WORKER_OF_OURS
         else:
             python = peers_python(options.peers_env.absolute(), options.install)
             module = _WORKER_OF.get(tool, _WORKER_OF_OTHERS)

@@ -7,7 +7,7 @@ its data sets, the peers from an ``.npz`` file.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,12 +101,17 @@ def write_split(folder: Path, task: str, split: str, proteins: Sequence[str]) ->
     directory = folder / TASKS[task].folder
     directory.mkdir(exist_ok=True)
     records = [
-        {"id": f"protein{number}", "primary": protein, "protein_length": len(protein), **fields}
+        {"id": f"protein{number}", "primary": protein, "protein_length": len(protein), **_as_arrays(fields)}
         for number, (protein, (fields, _)) in enumerate(zip(proteins, labels, strict=True))
     ]
     write_lmdb(directory / f"{directory.name}_{split}.lmdb", records)
     order = sorted(range(len(proteins)), key=lambda number: -len(proteins[number]))
     _write_arrays(folder / f"{split}.npz", [proteins[n] for n in order], [labels[n] for n in order])
+
+
+def _as_arrays(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Labels as in the published LMDB files and in those of ``scripts/prepare_data.py``."""
+    return {name: np.asarray(value) for name, value in fields.items()}
 
 
 def _write_arrays(path: Path, proteins: Sequence[str], labels: Sequence[tuple[dict[str, Any], np.ndarray]]) -> None:

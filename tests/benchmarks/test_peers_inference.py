@@ -38,6 +38,25 @@ def test_our_side_is_measured_and_absent_peers_are_skipped_with_the_reason(
     assert peer["error"].startswith(f"{absent} has no environment")
 
 
+def test_memory_is_measured_by_the_number_of_proteins(tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    words = ["--quick", "--parts", "memory", "--threads", "1", "--proteins", "16", "--json", str(result)]
+    peers_inference.main(words)
+    embed, evaluate = json.loads(result.read_text())["results"]
+    assert [one["proteins"] for one in embed["measurements"]] == [4, 8, 16]
+    assert all(0 < one["memory_bytes"] < 1e9 for one in [*embed["measurements"], *evaluate["measurements"]])
+
+
+def test_a_part_has_the_lengths_of_all_proteins(tmp_path: Path) -> None:
+    fasta, result = tmp_path / "proteins.fasta", tmp_path / "result.json"
+    fasta.write_text("".join(f">{n}\n{'ACDE' * n}\n" for n in range(1, 101)))
+    words = [str(fasta), "--quick", "--parts", "embed", "--peers", "--proteins", "100", "--batch-sizes", "2"]
+    peers_inference.main([*words, "--measured", "20", "--threads", "1", "--json", str(result)])
+    written = json.loads(result.read_text())["data"]
+    assert written["proteins"] == 20
+    assert written["residues"] / 20 == pytest.approx(4 * 50.5, rel=0.02)
+
+
 def test_splits_have_names_that_tape_proteins_reads() -> None:
     assert {WARM_UP, TEST} <= set(TASKS[peers_inference.TASK].splits)  # the published ones
 
