@@ -32,6 +32,7 @@ import numpy as np
 
 from benchmarks.peers.comparison import machine, parse_size
 from benchmarks.peers.protocol import ROOT, model_sizes
+from tape.cli.parser import ArgumentParser
 from tape.datasets.index import load_split
 from tape.errors import ConfigError, run_cli
 from tape.finetuning.run_directory import HISTORY_NAME
@@ -183,7 +184,7 @@ def compare(options: argparse.Namespace, task: str) -> tuple[Comparison, dict[st
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data_dir", type=Path, help="directory with one folder per task, as for tape-train")
     parser.add_argument("--tasks", nargs="+", default=list(SCHEDULES), choices=list(SCHEDULES), metavar="TASK")
     parser.add_argument("--size", default="128x3", metavar="HIDDENxLAYERS")

@@ -195,7 +195,8 @@ class _Folder:
         return done
 
     def _read_state(self) -> dict[str, Any]:
-        fresh = {"version": STATE_VERSION, "provenance": asdict(self.dataset.provenance), "splits": {}}
+        provenance = asdict(self.dataset.provenance)
+        fresh = {"version": STATE_VERSION, "provenance": provenance, "splits": {}}
         if not self.path.exists() or not any(self.path.iterdir()):
             return fresh
         file = self.path / STATE_FILE
@@ -206,7 +207,7 @@ class _Folder:
             raise ConfigError(f"{file}: damaged, or of another version; --overwrite writes the folder again")
         differences = [
             f"{'' if name == 'name' else f'{name} '}{quoted(state['provenance'].get(name))}, not {quoted(value)}"
-            for name, value in fresh["provenance"].items()
+            for name, value in provenance.items()
             if state["provenance"].get(name) != value
         ]
         if differences:
