@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -49,6 +51,8 @@ def test_tanh_gelu_does_not_depend_on_torch_s_defaults(
 
 
 def test_tanh_gelu_of_extreme_values() -> None:
+    extreme = torch.tensor([-1e30, -1e4, 0.0, 1e4, 1e30, math.inf])
+    assert TanhGELU()(extreme).tolist() == [0.0, 0.0, 0.0, 1e4, pytest.approx(1e30), math.inf]
     values = torch.tensor([-1e4, -20.0, 0.0, 20.0, 1e4], dtype=torch.bfloat16, requires_grad=True)
     output = TanhGELU()(values)
     output.sum().backward()
@@ -69,6 +73,19 @@ def test_tanh_gelu_keeps_nothing_without_gradients(monkeypatch: pytest.MonkeyPat
         TanhGELU()(torch.ones(3, dtype=torch.bfloat16, requires_grad=True))
     TanhGELU()(torch.ones(3, dtype=torch.bfloat16))
     assert derivatives == [None, None]
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (7, 64), (3, 5, 2)])
+def test_tanh_gelu_in_fp32_without_gradients(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activations, "_BLOCK", 50)  # several blocks, the last one smaller
+    values = 4 * torch.randn(*shape, generator=torch.Generator().manual_seed(0)).transpose(0, 1)
+    before = values.clone()
+    with torch.no_grad():
+        output = TanhGELU()(values.requires_grad_())
+    assert output.shape == values.shape
+    assert not output.requires_grad
+    torch.testing.assert_close(output, F.gelu(before, approximate="tanh"), rtol=2e-6, atol=1e-6)
+    assert torch.equal(values, before)
 
 
 @pytest.mark.parametrize(
