@@ -9,10 +9,11 @@
 ``embed`` writes the mean over the residues of each protein, ``evaluate`` predicts secondary structure (random labels).
 This repository and tape-proteins run their commands tape-embed and tape-eval, in a process that has imported them,
 including reading, metrics and writing; transformers runs a loop over batches sorted by length, which writes its results
-to one file. Tools take turns (benchmarks/peers/rounds.py), each in several batch sizes; its fastest counts. In bf16,
-transformers runs under autocast; tape-proteins has only fp32. The memory is the peak above that before a pass.
-``--measured N`` runs on N of the proteins: groups of neighbors in the order of length, in random order, so that batches
-sorted by length have the lengths and the padding of all ``--proteins``.
+to one file. Every pass loads the model from disk. Residues are classified by TAPE's convolutions in this repository and
+in tape-proteins, by one linear layer in transformers. Tools take turns (benchmarks/peers/rounds.py), each in several
+batch sizes; its fastest counts. In bf16, transformers runs under autocast; tape-proteins has only fp32. The memory is
+the peak above that before a pass. ``--measured N`` runs on N of the proteins: groups of neighbors in the order of
+length, in random order, so that batches sorted by length have the lengths and the padding of all ``--proteins``.
 
 ``memory`` is the peak of tape-embed and tape-eval, the model included, on a quarter, half, and all of the proteins, the
 longest of which is in each part. Each measurement is in a process of its own.

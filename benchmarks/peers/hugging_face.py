@@ -82,19 +82,23 @@ def open_inference(setup: Message) -> tuple[Message, Answer]:
     """Embedding (mean over the residues) or accuracy of secondary structure, in batches of similar length."""
     is_embedding = setup["command"] == "embed"
     head, fields = ("Model", {}) if is_embedding else _HEADS["secondary_structure"]
-    model = build(setup, head, **fields).eval()
+    model = build(setup, head, **fields)
+    saved = f"{setup['scratch']}/model"
+    model.save_pretrained(saved)
     passes = {split: LabeledProteins(Path(setup["data"]) / f"{split}.npz", ignored=-100) for split in (WARM_UP, TEST)}
 
     def run(split: str, batch_size: int, target: Path) -> None:
+        model_class = type(model)
+        loaded = model_class.from_pretrained(saved, attn_implementation=attention_of(model_class)).eval()
         batches = passes[split].batches(batch_size)
-        results = [part for batch in batches for part in result_of(batch)]
+        results = [part for batch in batches for part in result_of(loaded, batch)]
         np.savez(target, **{str(number): result for number, result in enumerate(results)})
 
     @torch.inference_mode()
-    def result_of(batch: Batch) -> list[np.ndarray]:
+    def result_of(loaded: Any, batch: Batch) -> list[np.ndarray]:
         mask = batch["attention_mask"]
         with autocast(setup["precision"]):
-            output = model(batch["input_ids"], mask)
+            output = loaded(batch["input_ids"], mask)
         if not is_embedding:
             return [labels.numpy() for labels in output.logits.float().argmax(-1)]
         summed = (output.last_hidden_state.float() * mask[:, :, None]).sum(1)
