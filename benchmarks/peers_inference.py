@@ -15,8 +15,8 @@ batch sizes; its fastest counts. In bf16, transformers runs under autocast; tape
 the peak above that before a pass. ``--measured N`` runs on N of the proteins: groups of neighbors in the order of
 length, in random order, so that batches sorted by length have the lengths and the padding of all ``--proteins``.
 
-``memory`` is the peak of tape-embed and tape-eval, the model included, on a quarter, half, and all of the proteins, the
-longest of which is in each part. Each measurement is in a process of its own.
+``memory`` is the peak of tape-embed and tape-eval, the model included, on a quarter, half, and all of the proteins, in
+processes of their own; each part has the longest batch.
 
 ``start`` is the time from the start of a process: of ``import tape``, of every command's ``--help``, and of a
 finetuning run (128 x 4, stability, 8 proteins) up to the log line of its first step. Files are in the system's cache.
@@ -116,17 +116,19 @@ def measure_memory(
 ) -> dict[str, Any]:
     """Measure the peak memory of this repository's command by the number of proteins, and print it."""
     print(f"\n{command}, {options.size}, {precision}: peak memory above that of the process before the command")
-    longest = max(proteins, key=len)
+    by_length, size = sorted(proteins, key=len), options.batch_sizes[0]
+    longest, others = by_length[-size:], by_length[:-size]
+    random.Random(SEED).shuffle(others)
     measurements = []
     for share in _SHARES:
-        some = [longest, *proteins[: len(proteins) // share - 1]]
+        some = [*longest, *others[: max(0, len(proteins) // share - size)]]
         with tempfile.TemporaryDirectory() as data:
             write_split(Path(data), TASK, TEST, some)
             scratch = Path(data) / "scratch"
             scratch.mkdir()
             setup = {**_setup(options, command, precision, some), "data": data, "scratch": str(scratch)}
             with Worker(WORKER_OF_OURS, Path(sys.executable), setup, options.threads) as worker:
-                reply = worker.ask({"batch_size": options.batch_sizes[0], "warm_up": False})
+                reply = worker.ask({"batch_size": size, "warm_up": False})
         memory = reply["memory_bytes"]
         print(f"{len(some):,} proteins: {'unknown' if memory is None else f'{memory / 1e6:.0f} MB'}", flush=True)
         measurements.append({"proteins": len(some), **reply})

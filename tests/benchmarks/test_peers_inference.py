@@ -40,8 +40,8 @@ def test_our_side_is_measured_and_absent_peers_are_skipped_with_the_reason(
 
 def test_memory_is_measured_by_the_number_of_proteins(tmp_path: Path) -> None:
     result = tmp_path / "result.json"
-    words = ["--quick", "--parts", "memory", "--threads", "1", "--proteins", "16", "--json", str(result)]
-    peers_inference.main(words)
+    words = ["--quick", "--parts", "memory", "--threads", "1", "--proteins", "16", "--batch-sizes", "2"]
+    peers_inference.main([*words, "--json", str(result)])
     embed, evaluate = json.loads(result.read_text())["results"]
     assert [one["proteins"] for one in embed["measurements"]] == [4, 8, 16]
     assert all(0 < one["memory_bytes"] < 1e9 for one in [*embed["measurements"], *evaluate["measurements"]])
