@@ -26,6 +26,7 @@ from torch.futures import Future
 
 from tape.errors import CheckpointError, quoted
 from tape.io.restricted_pickle import RefusedPickleError
+from tape.io.zip_files import verify_stream_crcs
 from tape.models.torch_files import load_torch_stream
 
 from .collective_errors import error_message
@@ -40,22 +41,33 @@ class StoredShard:
 
     Attributes:
         offsets, sizes: its position in the full tensor and its shape.
+        dtype: its data type.
         file, start, length: the bytes that ``torch.save`` wrote for it.
     """
 
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
+    dtype: torch.dtype
     file: Path
     start: int
     length: int
 
     def load(self) -> Tensor:
-        """Read the shard alone.
+        """Read the shard alone, and compare it with its CRC-32, since other programs' checkpoints have no SHA-256.
 
         Raises:
             CheckpointError: it is damaged, or does not match the index. Names the file.
         """
-        return _read_tensor(self.file, self.start, self.length, self.sizes)
+        tensor = _read_tensor(self.file, self.start, self.length, self.sizes)
+        try:
+            with self.file.open("rb") as stream:
+                stream.seek(self.start)
+                verify_stream_crcs(io.BytesIO(stream.read(self.length)), f"{self.file}, byte {self.start}")
+        except OSError as error:
+            raise CheckpointError(f"{self.file}: can't be read ({error})") from error
+        if tensor.dtype != self.dtype:
+            raise CheckpointError(f"{self.file}: byte {self.start} holds {tensor.dtype}, not {self.dtype} as the index")
+        return tensor
 
 
 def _read_tensor(file: Path, start: int, length: int, shape: Sequence[int]) -> Tensor:
@@ -161,7 +173,7 @@ def _shard(
     held = file.stat().st_size - info.offset if os.path.isfile(file) else 0  # False for a name that no file can have
     if math.prod(sizes) * dtype.itemsize > min(info.length, held):  # before memory is allocated for it
         raise CheckpointError(f"{file}: too short for the shard of {fqn} at {offsets}, of shape {sizes} and {dtype}")
-    return StoredShard(offsets, sizes, file, info.offset, info.length)
+    return StoredShard(offsets, sizes, dtype, file, info.offset, info.length)
 
 
 SINGLE_PROCESS_WARNING = "torch.distributed is disabled, unavailable or uninitialized"

@@ -7,7 +7,6 @@ docs/compatibility.md).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -234,19 +233,11 @@ def _check_types(saved: Mapping[str, Any], file: Path) -> None:
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             kinds = " or ".join(kind.__name__ for kind in types if kind is not _NONE)
             raise CheckpointError(f"{file}: {name} must be of type {kinds}, not {quoted(value)}")
-        if isinstance(value, str) and not _is_argument(value):
+        if isinstance(value, str) and "\0" in value:
             raise CheckpointError(f"{file}: {name} must be text as on a command line, not {quoted(value)}")
     for name in ("eval_splits", "given_options"):
         if not all(isinstance(entry, str) for entry in saved.get(name) or ()):
             raise CheckpointError(f"{file}: {name} must contain texts only, not {quoted(saved[name])}")
-
-
-def _is_argument(text: str) -> bool:
-    """Whether a command line, and thus a file's name, can hold the text: no NUL, no half of a surrogate pair."""
-    try:
-        return b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:
-        return False
 
 
 def _saved_options(saved: dict[str, Any]) -> set[str]:

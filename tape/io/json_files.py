@@ -39,11 +39,18 @@ def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: it is not valid JSON, a number has thousands of digits, or (``RepeatedKeyError``) an object has a
-            key twice.
+        ValueError: it is not valid JSON, a number has thousands of digits, a text has half of a surrogate pair (which
+            no file could store), or (``RepeatedKeyError``) an object has a key twice.
         RecursionError: it has thousands of nested lists.
     """
-    return json.loads(text, object_pairs_hook=unique_keys)
+    content = json.loads(text, object_pairs_hook=unique_keys)
+    # only an escape, or bytes, from which json.loads decodes them, can have half of a pair
+    if "\\u" in text if isinstance(text, str) else b"\\u" in text or not text.isascii():
+        try:
+            json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"a text has half of a surrogate pair, {error.object[error.start]!r}") from error
+    return content
 
 
 def read_json_object(path: str | os.PathLike[str], error: type[ProteinLMError] = CheckpointError) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
 import zlib
 from pathlib import Path
+from typing import IO
 
 from tape.errors import CheckpointError, quoted
 
@@ -35,21 +37,39 @@ def verify_crcs(path: Path) -> None:
         CheckpointError: a record, or the directory of the records, is damaged, or records are compressed or overlap.
             Names file and record.
     """
+    try:
+        with path.open("rb") as stream:
+            verify_stream_crcs(stream, str(path))
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read ({error})") from error
+
+
+def verify_stream_crcs(stream: IO[bytes], name: str) -> None:
+    """:func:`verify_crcs` of an open zip file.
+
+    Args:
+        stream: the file, which can be sought.
+        name: what messages call it.
+
+    Raises:
+        CheckpointError: as :func:`verify_crcs`.
+        OSError: it can't be read.
+    """
     where = ""
     try:
-        with zipfile.ZipFile(path) as archive:
-            left = path.stat().st_size
+        with zipfile.ZipFile(stream) as archive:
+            left = stream.seek(0, os.SEEK_END)
             for record in archive.infolist():
                 where = f"record {quoted(record.filename)}"
                 left -= record.compress_size
                 if record.compress_type != zipfile.ZIP_STORED or left < 0:  # reading could take any time
                     raise zipfile.BadZipFile("compressed, or records overlap; torch.save writes neither")
-                with archive.open(record) as stream:
-                    while stream.read(_BLOCK_BYTES):
+                with archive.open(record) as content:
+                    while content.read(_BLOCK_BYTES):
                         pass
-    except (*ZIP_ERRORS, OSError) as error:
+    except ZIP_ERRORS as error:
         if not where:
             problem = "truncated or damaged: the directory of its records, at its end, can't be read"
         else:
             problem = f"damaged: {where} does not pass its check"
-        raise CheckpointError(f"{path}: {problem} ({error})") from error
+        raise CheckpointError(f"{name}: {problem} ({error})") from error

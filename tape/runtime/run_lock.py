@@ -135,7 +135,7 @@ def read_owner(file: Path) -> LockOwner | None:
             values = json.loads(stream.read(_LARGEST_LOCK))
         launcher = values["launcher"] and ProcessIdentity(**values["launcher"])
         return LockOwner(**values | {"process": ProcessIdentity(**values["process"]), "launcher": launcher})
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

@@ -385,7 +385,7 @@ def test_evaluation_writes_to_the_output_directory_if_it_is_given(
         run_eval(["transformer", "stability", str(other), *words])
 
 
-@pytest.mark.parametrize("name", ["a\0b", "\ud800", 3])
+@pytest.mark.parametrize("name", ["a\0b", 3])
 def test_results_of_a_model_whose_name_no_directory_can_have_are_not_overwritten(tmp_path: Path, name: object) -> None:
     (tmp_path / "eval_test.json").write_text(json.dumps({"model_dir": name}))
     with pytest.raises(ConfigError, match=r"contains the results of .* \(eval_test\.json\); choose another"):

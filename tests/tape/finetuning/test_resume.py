@@ -43,7 +43,6 @@ OPTIONS = {action.dest for action in create_train_parser()._actions} - {"help"}
         ("data_dir", None),
         ("seed", None),
         ("log_dir", "a\0b"),
-        ("log_dir", "\ud800"),
         ("given_options", None),
         ("id_column", ["id"]),
         ("sequence_column", 1),

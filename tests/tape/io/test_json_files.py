@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tape.errors import CheckpointError, DataError
-from tape.io.json_files import read_json_lines, read_json_object
+from tape.io.json_files import parse_json, read_json_lines, read_json_object
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
         (b'{"a": ', r"x\.json: not valid JSON \(Expecting value"),
         (b"[" * 200_000, r"x\.json: not valid JSON \(maximum recursion"),
         (b'{"a": 1, "b": {"c": 1, "c": 2}}', r"x\.json: not valid JSON \(the key 'c' is repeated"),
+        (rb'{"a": ["\ud800"]}', r"x\.json: not valid JSON \(a text has half of a surrogate pair, '\\ud800'"),
         (b"[1]", r"x\.json: holds a list, not a JSON object"),
     ],
 )
@@ -39,6 +40,14 @@ def test_json_objects_and_json_lines_are_read(tmp_path: Path) -> None:
     assert read_json_object(tmp_path / "x.json") == {"a": [1]}
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n\n{"b": "2\u2028"}\n', encoding="utf-8")
     assert read_json_lines(tmp_path / "x.jsonl") == [{"a": 1}, {"b": "2\u2028"}]  # U+2028 does not end a line in JSON
+
+
+def test_whole_surrogate_pairs_are_read_and_halves_refused() -> None:
+    assert parse_json(r'"\ud83e\uddec \u00e9"') == "\U0001f9ec \xe9"
+    assert parse_json('"\U0001f9ec"'.encode()) == "\U0001f9ec"
+    for half in (r'"\uDFFF"', rb'{"\udfff": 1}', b'"\xed\xa0\x80"'):
+        with pytest.raises(ValueError, match="has half of a surrogate pair"):
+            parse_json(half)
 
 
 def test_a_bad_line_is_named(tmp_path: Path) -> None:

@@ -84,6 +84,12 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path, caplog: pyte
     assert "ended without removing its lock; taken over" in caplog.text
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b'{"process": 1}'])
+def test_a_damaged_lock_has_no_known_owner(tmp_path: Path, content: bytes) -> None:
+    lock_in(tmp_path).write_bytes(content)
+    assert read_owner(lock_in(tmp_path)) is None
+
+
 def test_a_process_on_another_machine_that_renews_its_lock_keeps_it(tmp_path: Path) -> None:
     file = lock_in(tmp_path)
     write_lock(file, owner_of(1, machine=ELSEWHERE))

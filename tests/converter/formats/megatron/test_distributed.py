@@ -17,6 +17,7 @@ from torch.distributed.checkpoint.metadata import MetadataIndex
 from torch.distributed.checkpoint.planner import SavePlan, WriteItem, WriteItemType
 
 from converter.convert import ConversionRequest, convert
+from converter.formats.base import Source
 from converter.formats.detection import open_source
 from converter.formats.megatron.distributed import _gather, _model_tensors
 from converter.options import SourceOptions
@@ -107,7 +108,7 @@ def test_a_layer_is_assembled_from_the_shards_of_its_ranks(monkeypatch: pytest.M
     whole = torch.arange(2 * 4 * 6.0).reshape(2, 4, 6)
     places = itertools.product((0, 1), (0, 2), (0, 3))
     parts = {(i, j, k): whole[i : i + 1, j : j + 2, k : k + 3] for i, j, k in places}
-    shards = tuple(StoredShard(place, (1, 2, 3), Path("x"), 0, 0) for place in parts)
+    shards = tuple(StoredShard(place, (1, 2, 3), torch.float32, Path("x"), 0, 0) for place in parts)
     monkeypatch.setattr(StoredShard, "load", lambda shard: parts[shard.offsets])
     entry = StoredTensor("w", Path("x"), (2, 4, 6), torch.float32, shards)
     assert torch.equal(_gather(entry, 1), whole[1])
@@ -132,6 +133,34 @@ def test_another_backend_is_named(tmp_path: Path) -> None:
     (tmp_path / "common.pt").touch()
     with pytest.raises(CheckpointError, match=r"of another backend than torch_dist: .*--ckpt-convert-format torch"):
         open_source(tmp_path, SourceOptions())
+
+
+def load_all(source: Source) -> list[torch.Tensor]:
+    return [tensor.load() for tensor in source.map().state.values()]
+
+
+def test_a_flipped_bit_in_a_weight_is_refused(tmp_path: Path, truth: Truth, model: dict[str, Any]) -> None:
+    folder = write(tmp_path / "dist", model, truth)
+    file = folder / "iter_0000007" / "__0_0.distcp"
+    content = file.read_bytes()
+    place = content.index(model["encoder.final_layernorm.weight"].numpy().tobytes())
+    file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    source = open_source(folder, SourceOptions())
+    with pytest.raises(CheckpointError, match=r"__0_0\.distcp, byte \d+: damaged: record '.*data/0'"):
+        load_all(source)
+
+
+def test_a_weight_of_another_type_than_the_index_has_is_refused(
+    tmp_path: Path, truth: Truth, model: dict[str, Any]
+) -> None:
+    folder = write(tmp_path / "dist", model, truth)
+    index = folder / "iter_0000007" / ".metadata"
+    metadata = pickle.loads(index.read_bytes())
+    metadata.state_dict_metadata["encoder.final_layernorm.weight"].properties.dtype = torch.float16
+    index.write_bytes(pickle.dumps(metadata))
+    source = open_source(folder, SourceOptions())
+    with pytest.raises(CheckpointError, match=r"holds torch\.float32, not torch\.float16 as the index"):
+        load_all(source)
 
 
 def test_an_index_that_names_code_is_refused(tmp_path: Path, truth: Truth, model: dict[str, Any]) -> None:
