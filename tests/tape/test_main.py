@@ -18,7 +18,6 @@ from tape.cli.contacts import run_contacts
 from tape.cli.score import run_score
 from tape.errors import CheckpointError, ConfigError, DataError, VocabularyMismatchError
 from tape.evaluation.records import read_record
-from tape.evaluation.results import results_directory
 from tape.finetuning.run_directory import read_history
 from tape.main import eval_command, run_embed, run_eval, run_train, train_command
 from tape.models import low_precision
@@ -383,13 +382,6 @@ def test_evaluation_writes_to_the_output_directory_if_it_is_given(
     assert not (run / "0" / "results.pkl").exists()
     with pytest.raises(ConfigError, match=r"evaluated contains the results of .*; choose another directory"):
         run_eval(["transformer", "stability", str(other), *words])
-
-
-@pytest.mark.parametrize("name", ["a\0b", 3])
-def test_results_of_a_model_whose_name_no_directory_can_have_are_not_overwritten(tmp_path: Path, name: object) -> None:
-    (tmp_path / "eval_test.json").write_text(json.dumps({"model_dir": name}))
-    with pytest.raises(ConfigError, match=r"contains the results of .* \(eval_test\.json\); choose another"):
-        results_directory(tmp_path, tmp_path / "model")
 
 
 @pytest.mark.parametrize(
