@@ -397,8 +397,10 @@ class _LegacyReader:
         except (OSError, ValueError):  # not a file
             data = self._stream.read()
         unpickler = RestrictedUnpickler(data, self._types, self._storage)
-        if unpickler.load() != _LEGACY_MAGIC or unpickler.load() != _LEGACY_VERSION:
-            raise RefusedPickleError("its first two pickles are not torch.save's magic number and version")
+        for expected in (_LEGACY_MAGIC, _LEGACY_VERSION):
+            found = unpickler.load()
+            if not isinstance(found, int) or found != expected:  # a tensor can't be compared with the magic number
+                raise RefusedPickleError("its first two pickles are not torch.save's magic number and version")
         system = unpickler.load()
         if not isinstance(system, dict) or system.get("little_endian") is not True:
             raise RefusedPickleError("written on a machine with another byte order")

@@ -268,6 +268,11 @@ def test_storages_of_the_older_format_must_be_complete(keys: list[Any], storages
         load_torch_stream(io.BytesIO(legacy(LEGACY_TENSOR, keys=keys, storages=storages)))
 
 
+def test_a_file_that_begins_with_a_tensor_is_refused() -> None:
+    with pytest.raises(RefusedPickleError, match="magic number"):
+        load_torch_stream(io.BytesIO(pickled(LEGACY_TENSOR, protocol=2)))
+
+
 def test_memory_for_the_older_format_is_bounded_by_the_file() -> None:
     huge = tensor(storage_of(1 << 40)[:-2] + NONE + b"tQ", 0, (2,), (1,))
     with pytest.raises(RefusedPickleError, match="does not hold"):
