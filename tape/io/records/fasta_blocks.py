@@ -16,7 +16,7 @@ import numpy as np
 
 from tape.io.text_files import decode, has_wide_encoding
 
-_BLOCK_BYTES = 1 << 21
+_BLOCK_BYTES = 1 << 20
 _LONGEST_BLOCK = 1 << 23  # bytes without the beginning of a record, after which the file is read line by line
 _UTF8_MARK = b"\xef\xbb\xbf"
 _NEWLINE, _HEADER = b"\n>"
@@ -123,10 +123,10 @@ def fasta_parts(source: Any, name: str, comments: bytes) -> Iterator[FastaBlock 
         pending += content
         end = _last_record(pending)
         if end:
-            part = _part(pending[:end], line, comments)
+            content, pending = pending[:end], pending[end:]
+            part = _part(content, line, comments)
             yield part
-            line += part.newlines if isinstance(part, FastaBlock) else _count_lines(pending[:end])
-            pending = pending[end:]
+            line += part.newlines if isinstance(part, FastaBlock) else _count_lines(content)
         elif len(pending) > _LONGEST_BLOCK:
             yield FastaLines(decode(source, name, taken=pending, lines=line - 1), line)
             return
