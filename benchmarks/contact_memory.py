@@ -30,18 +30,17 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import torch
-from torch import Tensor, nn
-
 from tape.cli.parser import ArgumentParser
-from tape.configs import ProteinBertConfig
 from tape.io.writing import write_json
-from tape.models.modeling_bert import ProteinBertForContactPrediction
 from tape.runtime.memory import peak_memory
+
+if TYPE_CHECKING:  # imports torch, which --help doesn't need
+    from tape.models.modeling_bert import ProteinBertForContactPrediction
 
 HEADS = ("linear", "resnet", "resnet_checkpoint", "pair_tensor")
 LENGTHS = (100, 200, 400, 700, 1000)
@@ -58,27 +57,11 @@ class Measurement:
     seconds: float
 
 
-class PairTensorHead(nn.Module):
-    """TAPE's contact head in its direct form: the product and the difference of every pair are stored."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(0.5)
-        self.linear = nn.Linear(2 * hidden_size, 2)
-
-    def forward(
-        self, states: Tensor, lengths: Tensor | None, targets: Tensor, input_mask: Tensor | None = None
-    ) -> tuple[tuple[Tensor, dict[str, Tensor]], Tensor]:
-        product = states[:, :, None, :] * states[:, None, :, :]
-        difference = states[:, :, None, :] - states[:, None, :, :]
-        logits = self.linear(self.dropout(torch.cat([product, difference], -1)))
-        logits = ((logits + logits.transpose(1, 2)) / 2)[:, 1:-1, 1:-1].contiguous()
-        loss = nn.functional.cross_entropy(logits.view(-1, 2), targets.view(-1), ignore_index=-1)
-        return (loss, {}), logits
-
-
 def build_model(head: str, hidden: int, layers: int, length: int) -> ProteinBertForContactPrediction:
     """A transformer with this head, in training mode."""
+    from tape.configs import ProteinBertConfig
+    from tape.models.modeling_bert import ProteinBertForContactPrediction
+
     config = ProteinBertConfig(
         hidden_size=hidden,
         num_hidden_layers=layers,
@@ -91,12 +74,16 @@ def build_model(head: str, hidden: int, layers: int, length: int) -> ProteinBert
     )
     model = ProteinBertForContactPrediction(config)
     if head == "pair_tensor":
+        from benchmarks.pair_tensor_head import PairTensorHead
+
         model.predict = PairTensorHead(hidden)  # type: ignore[assignment]  # the same call
     return model.train()
 
 
 def measure(head: str, length: int, hidden: int, layers: int) -> Measurement:
     """One training step in this process."""
+    import torch
+
     torch.manual_seed(0)
     model = build_model(head, hidden, layers, length)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)

@@ -19,14 +19,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import torch
-
 from tape.cli.parser import ArgumentParser
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -72,6 +73,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def synthetic_model(arguments: argparse.Namespace) -> dict[str, Any]:
     """The ``model`` entry of a checkpoint of one rank, in Megatron's names."""
+    import torch  # here: --help doesn't need it
+
     hidden, wide = arguments.hidden, 4 * arguments.hidden
     dtype = getattr(torch, arguments.source_dtype)
     generator = torch.Generator().manual_seed(0)
@@ -101,6 +104,8 @@ def synthetic_model(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def write_source(file: Path, arguments: argparse.Namespace) -> int:
     """Write the checkpoint; returns its number of parameters without the padding rows of the vocabulary."""
+    import torch
+
     model = synthetic_model(arguments)
     settings = argparse.Namespace(num_attention_heads=arguments.heads, bias_gelu_fusion=arguments.to != "huggingface")
     settings.openai_gelu = False
@@ -131,6 +136,8 @@ def convert(source: Path, out: Path, arguments: argparse.Namespace) -> tuple[int
 
 def main() -> None:
     arguments = build_parser().parse_args()
+    import torch
+
     folder = Path(tempfile.mkdtemp(prefix="converter_memory.", dir=arguments.folder))
     try:
         source = folder / "model_optim_rng.pt"

@@ -13,134 +13,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
-
 from tape.cli.parser import ArgumentParser
 from tape.errors import run_cli
-from tape.models import attention
-from tape.models.activations import TanhGELU
-from tape.models.dropout import dropout
 from tape.runtime.cpu import configure_cpu
 
-_PROBABILITY = 0.1
 _TOKENS = 2176
-_NEW_SHAPES = range(200, 400)
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Milliseconds of one operation in two implementations."""
-
-    operation: str
-    precision: str
-    torch: float
-    ours: float
-
-    def line(self) -> str:
-        ratio = self.torch / self.ours
-        return f"| {self.operation} | {self.precision} | {self.torch:.2f} | {self.ours:.2f} | {ratio:.2f} |"
-
-
-def passes(function: Callable[..., Tensor], *inputs: Tensor) -> Callable[[], None]:
-    """A forward and backward pass of ``function``."""
-
-    def run() -> None:
-        leaves = [tensor.detach().requires_grad_() for tensor in inputs]
-        output = function(*leaves)
-        output.backward(torch.ones_like(output))
-
-    return run
-
-
-def milliseconds(alternatives: Sequence[Callable[[], None]], repeats: int) -> list[float]:
-    """Shortest time of each function; they take turns, after one pass that isn't counted."""
-    best = [float("inf")] * len(alternatives)
-    for repeat in range(repeats + 1):
-        for number, run in enumerate(alternatives):
-            start = time.perf_counter()
-            run()
-            if repeat:
-                best[number] = min(best[number], 1e3 * (time.perf_counter() - start))
-    return best
-
-
-def compare_operations(tokens: int, repeats: int) -> Iterator[Comparison]:
-    """Operations on ``tokens`` tokens that take no settings of the process."""
-
-    def compare(
-        name: str, precision: str, theirs: Callable[..., Tensor], ours: Callable[..., Tensor], *inputs: Tensor
-    ) -> Comparison:
-        tensors = [tensor.to(DTYPES[precision]) for tensor in inputs]
-        return Comparison(name, precision, *milliseconds([passes(theirs, *tensors), passes(ours, *tensors)], repeats))
-
-    generator = torch.Generator().manual_seed(0)
-    for precision in DTYPES:
-        for length in (68, 272, 1088, 2176):
-            if length > tokens:
-                continue
-            shape = (3, tokens // length, length, 8, 64)
-            qkv = torch.randn(shape, generator=generator)
-            for rate in (0.0, _PROBABILITY):
-                sdpa = partial(_attend, attention._sdpa, rate)
-                eager = partial(_attend, attention._eager, rate)
-                name = f"attention, 8 heads of 64, {length} tokens" + (", dropout" if rate else "")
-                yield compare(name, precision, sdpa, eager, *qkv)
-        values = torch.randn(tokens, 2048, generator=generator)
-        yield compare("GELU, tanh form", precision, lambda x: F.gelu(x, approximate="tanh"), TanhGELU(), values)
-        theirs, ours = (lambda x: F.dropout(x, _PROBABILITY)), (lambda x: dropout(x, _PROBABILITY))
-        yield compare("dropout", precision, theirs, ours, values)
-
-
-def _attend(implementation: Callable[..., Tensor], rate: float, *qkv: Tensor) -> Tensor:
-    return implementation(*qkv, None, rate)
-
-
-def compare_settings(repeats: int) -> Iterator[Comparison]:
-    """Operations that depend on settings of the process, measured in processes of their own."""
-    for precision in DTYPES:
-        for operation in ("linear map of 8,704 tokens", "products of 200 new shapes"):
-            results = [_in_new_process(operation, precision, repeats, configured) for configured in (False, True)]
-            yield Comparison(operation, precision, *results)
-
-
-def _in_new_process(operation: str, precision: str, repeats: int, configured: bool) -> float:
-    command = [sys.executable, os.path.abspath(__file__), "--repeats", str(repeats), "--measure", operation, precision]
-    command += ["--configure"] * configured
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-
-
-def measure_setting(operation: str, precision: str, repeats: int) -> float:
-    """Milliseconds of an operation with the settings of this process."""
-    dtype = DTYPES[precision]
-    if operation.startswith("linear"):
-        values, weight = torch.randn(8704, 512).to(dtype), torch.randn(2048, 512).to(dtype)
-        return milliseconds([passes(F.linear, values, weight)], repeats)[0]
-    # more shapes than torch's cache of kernels has room for, of which the second round repeats some
-    heads = [torch.randn(8, length, 64).to(dtype) for length in range(_NEW_SHAPES.start, _NEW_SHAPES.stop)]
-    products = [lambda x: x @ x.mT, lambda x: x[:, :, :48] @ x.mT[:, :48], lambda x: x.mT @ x]
-    products += [lambda x, n=n: x[:, :, :n] @ x.mT[:, :n] for n in (8, 16, 24)]
-
-    def run() -> None:
-        for values in heads:
-            for product in products:
-                product(values)
-
-    return milliseconds([run], 1)[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -151,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--configure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    import torch
+
+    from benchmarks.cpu_timing import compare_operations, compare_settings, measure_setting
+
     if options.measure is not None:
         if options.configure:
             configure_cpu()

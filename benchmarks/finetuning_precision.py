@@ -33,12 +33,9 @@ import numpy as np
 from benchmarks.peers.comparison import machine, parse_size
 from benchmarks.peers.protocol import ROOT, model_sizes
 from tape.cli.parser import ArgumentParser
-from tape.datasets.index import load_split
 from tape.errors import ConfigError, run_cli
-from tape.finetuning.run_directory import HISTORY_NAME
 from tape.io.json_files import read_json_lines
 from tape.io.writing import write_json
-from tape.registry import registry
 from tape.runtime.cpu import usable_cores
 from tape.tasks import TASKS
 from tape.tokenizers import TAPETokenizer
@@ -116,6 +113,9 @@ def draw(data_dir: Path, task: str, numbers: Mapping[str, int], target: Path) ->
     Returns:
         Split -> number of proteins written.
     """
+    from tape.datasets.index import load_split  # here: --help needs no torch
+    from tape.registry import registry
+
     folder = target / TASKS[task].folder
     folder.mkdir()
     written = {}
@@ -142,6 +142,8 @@ def score(options: argparse.Namespace, task: str, precision: str, seed: int, dat
     """
     schedule, name = SCHEDULES[task], f"{precision}_{seed}"
     epochs = options.epochs or schedule.epochs
+    from tape.finetuning.run_directory import HISTORY_NAME
+
     values = {
         "--model_config_file": data / "config.json",
         "--data_dir": data,

@@ -111,7 +111,7 @@ class Stages:
         self._corpus = corpus
 
     def run(self, name: str) -> Message:
-        """Run one of :func:`stage_names`."""
+        """Run one of :func:`benchmarks.gpu_stage_names.stage_names`."""
         torch.compiler.reset()  # a model of another size is compiled as in a new process
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -301,34 +301,6 @@ class Stages:
     def _stored(self, name: str) -> float | None:
         path = self.folder / f"{name}.json"
         return json.loads(path.read_text()) if path.exists() else None
-
-
-def stage_names() -> list[str]:
-    """The stages in the order in which they run: what has never been measured, and what the targets ask for, first."""
-    return [
-        "environment",
-        "matrix_rate",
-        "tests",
-        "nccl",
-        "pretrain/200M",
-        "pretrain/200M/compile",
-        "pretrain/650M",
-        "pretrain/650M/compile",
-        "profile/200M",
-        "pretrain/200M/padded attention",
-        "pretrain/200M/checkpointing",
-        "finetune/secondary_structure",
-        "finetune/contact_prediction",
-        "embed",
-        "pretrain/35M",
-        "pretrain/35M/compile",
-        "pretrain/650M/checkpointing",
-        "pretrain/650M/compile/checkpointing",
-        "pretrain/200M/dropout 0",
-        "pretrain/200M/compile/checkpointing",
-        "pretrain/35M/checkpointing",
-        "pretrain/35M/compile/checkpointing",
-    ]
 
 
 def _flags_of(switch: str) -> tuple[str, ...]:

@@ -30,17 +30,12 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-import lmdb
-import torch
-from safetensors.torch import load_file
-from tensorboardX.proto.event_pb2 import Event
-from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from tape.cli.parser import ArgumentParser
 
@@ -168,15 +163,23 @@ def values_of(folder: Path) -> Values:
 def load(path: Path) -> Any:
     """Nested tensors, bytes and numbers; None of a file that isn't compared."""
     if path.suffix == ".safetensors":
+        from safetensors.torch import load_file  # here: --help needs none of these libraries
+
         return load_file(path)
     if path.name == ".metadata":  # of a sharded checkpoint
+        from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
         with tempfile.TemporaryDirectory() as folder:
             dcp_to_torch_save(path.parent, f"{folder}/whole.pt")
             return load(Path(folder, "whole.pt"))
     if path.suffix in (".pt", ".bin") and zipfile.is_zipfile(path):
+        import torch
+
         with torch.serialization.safe_globals([argparse.Namespace]):  # Megatron's arguments
             return torch.load(path, map_location="cpu", weights_only=True)
     if path.suffix == ".lmdb":
+        import lmdb
+
         with lmdb.open(str(path), readonly=True, lock=False) as store, store.begin() as reading:
             return {key.hex(): value for key, value in reading.cursor()}
     if path.name == "metrics.jsonl":
@@ -191,6 +194,8 @@ def load(path: Path) -> Any:
 
 def scalars(events: bytes) -> Iterator[tuple[str, float]]:
     """Values of a TensorBoard file; in fp32, as losses and gradient norms of finetuning are."""
+    from tensorboardX.proto.event_pb2 import Event
+
     position = 0
     while position < len(events):  # length (8 bytes), its checksum (4), an event, its checksum (4)
         (length,) = struct.unpack_from("<Q", events, position)
@@ -201,6 +206,8 @@ def scalars(events: bytes) -> Iterator[tuple[str, float]]:
 
 def leaves(content: Any, name: str) -> Iterator[tuple[str, bytes | float]]:
     """Numbers, bytes and the bytes of tensors, each with its path; a tensor's has its type and shape as well."""
+    import torch
+
     if isinstance(content, torch.Tensor):
         flat = content.detach().contiguous().reshape(-1).view(torch.uint8)
         yield f"{name} {content.dtype} {tuple(content.shape)}", flat.numpy().tobytes()
@@ -218,7 +225,7 @@ def record(out: Path, root: Path) -> int:
         runs = Checkout(root, Path(folder)).record()
     git = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True)
     seconds = round(time.monotonic() - began)
-    about = {"root": str(root), "commit": git.stdout.strip(), "torch": torch.__version__, "seconds": seconds}
+    about = {"root": str(root), "commit": git.stdout.strip(), "torch": version("torch"), "seconds": seconds}
     out.write_text(json.dumps({"about": about, "runs": runs}, indent=1) + "\n", encoding="utf-8")
     print(f"{out}: {sum(map(len, runs.values())):,} values of {len(runs)} runs in {seconds} s")
     return 0

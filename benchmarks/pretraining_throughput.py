@@ -19,18 +19,18 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.peers.comparison import parse_size
-from pretrain.config.arguments import PretrainConfig, parse_arguments
-from pretrain.pretrain_tape import run_pretraining
-from pretrain.train.metrics_logger import METRICS_NAME
 from tape.cli.parser import ArgumentParser
 from tape.errors import run_cli
 from tape.runtime.launch import read_launch
+
+if TYPE_CHECKING:  # imports torch, which --help doesn't need
+    from pretrain.config.arguments import PretrainConfig
 
 _LEFT_OUT = 2  # steps that allocate and warm up
 
@@ -103,11 +103,16 @@ class Setting:
         }
         switches = [] if self.precision == "fp32" else [f"--{self.precision}"]
         words = [str(word) for pair in values.items() for word in pair]
+        from pretrain.config.arguments import parse_arguments
+
         return parse_arguments([*words, *switches, *self.flags], world_size)
 
 
 def measure(setting: Setting) -> Throughput | None:
     """One short run, without a checkpoint; None on ranks that do not report."""
+    from pretrain.pretrain_tape import run_pretraining
+    from pretrain.train.metrics_logger import METRICS_NAME
+
     launch = read_launch(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         config = setting.config(launch.world_size)

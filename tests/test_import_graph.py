@@ -56,6 +56,19 @@ WITHOUT_TORCH = (
 SLOW_LIBRARIES = ("torch", "scipy", "pandas", "sympy", "boto3", "safetensors", "tensorboard", "transformers")
 COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 SCRIPTS_WITHOUT_TORCH = (
+    "benchmarks/contact_memory.py",
+    "benchmarks/converter_memory.py",
+    "benchmarks/cpu_operations.py",
+    "benchmarks/fault_injection.py",
+    "benchmarks/finetuning_precision.py",
+    "benchmarks/gpu.py",
+    "benchmarks/loss_compare.py",
+    "benchmarks/packing.py",
+    "benchmarks/peers_finetuning.py",
+    "benchmarks/peers_inference.py",
+    "benchmarks/peers_pretraining.py",
+    "benchmarks/preprocessing.py",
+    "benchmarks/pretraining_throughput.py",
     "tape_train.py",
     "tape_eval.py",
     "scripts/compare.py",

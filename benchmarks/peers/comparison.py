@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from tape.errors import ConfigError
 from tape.io.writing import write_json
@@ -155,7 +154,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": fields.get("model name") or platform.processor() or platform.machine(),
         "instructions": [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags],
-        "torch": torch.__version__,
+        "torch": version("torch"),
         "python": platform.python_version(),
         "date": date.today().isoformat(),
     }

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from tape.datasets.contacts import contact_labels
 from tape.errors import ConfigError
 from tape.io.lmdb_store import write_lmdb
 from tape.tasks import TASKS
@@ -145,6 +144,8 @@ def _labels(task: str, length: int, generator: np.random.Generator) -> tuple[dic
         positions = np.cumsum(generator.normal(size=(length, 3)) * _STEP / np.sqrt(3), axis=0).round(3)
         valid = np.ones(length, dtype=bool)
         fields = {"tertiary": positions.tolist(), "valid_mask": valid.tolist()}
+        from tape.datasets.contacts import contact_labels  # imports torch, which --help doesn't need
+
         return fields, contact_labels(positions, valid)
     value = [round(float(generator.normal()), 3)]
     field = {"fluorescence": "log_fluorescence", "stability": "stability_score"}[task]

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pretrain.data.packing import EpochPlanner, PackingConfig
-from pretrain.data.samples import PackedRow
 from tape.errors import ConfigError
 from tape.io.records import open_records
 from tape.masking import mask_tokens
 from tape.tokenizers import TAPETokenizer
+
+if TYPE_CHECKING:  # imports torch, which --help of the comparisons doesn't need
+    from pretrain.data.samples import PackedRow
 
 SEED = 1234
 

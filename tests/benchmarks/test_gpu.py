@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from benchmarks import gpu
-from benchmarks.gpu_stages import FULL, Stages, stage_names
+from benchmarks.gpu_stage_names import stage_names
+from benchmarks.gpu_stages import FULL, Stages
 from tape.errors import ProteinLMError
 
 STAGES = (
