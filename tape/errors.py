@@ -11,12 +11,14 @@ import os
 import reprlib
 import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import PurePath
 from typing import Any
+
+from .interrupts import StopByException, Terminated
+
+_LAST_LINES = {signal.SIGTERM: "terminated", signal.SIGHUP: "hangup", signal.SIGINT: "interrupted"}
 
 
 class ProteinLMError(Exception):
@@ -121,70 +123,6 @@ def listed(names: Iterable[object], most: int = 20) -> str:
     """Names from a file for a message, such as columns: at most ``most`` of them, with at most 40 characters each."""
     shown = [name if len(name) <= 40 else f"{name[:37]}..." for name in map(str, islice(names, most + 1))]
     return ", ".join(shown[:most]) + (" ..." if len(shown) > most else "") or "none"
-
-
-class Terminated(SystemExit):
-    """SIGTERM or SIGHUP as an exception, which passes through the blocks that remove files and release locks."""
-
-
-SAME_REQUEST_SECONDS = 2.0
-"""Time in which another stop signal is the same request: launchers forward signals that a process may have already."""
-
-_LAST_LINES = {signal.SIGTERM: "terminated", signal.SIGHUP: "hangup", signal.SIGINT: "interrupted"}
-
-
-class StopByException:
-    """Context manager that raises the first stop signal as an exception; Python's defaults end a process uncleaned.
-
-    SIGINT is raised as KeyboardInterrupt, SIGTERM and SIGHUP as :class:`Terminated`. Further signals are ignored for
-    two seconds, so that the cleanup is not interrupted; a later one ends the process at once. An exception that Python
-    discards, because it was raised in a destructor or a callback, is raised again.
-
-    Only in the main thread, and only in place of Python's defaults: a handler that the caller has set remains, and
-    signals that are ignored (nohup, background jobs of a shell) stay so.
-
-    Attributes:
-        received: number of the first signal; 0: none yet.
-    """
-
-    def __init__(self) -> None:
-        self.received = 0
-        self._first = 0.0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopByException:
-        self._hook = sys.unraisablehook
-        if threading.current_thread() is threading.main_thread():
-            for number in _LAST_LINES:
-                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-                    self._before[number] = signal.signal(number, self._receive)
-        if self._before:
-            sys.unraisablehook = self._raise_again
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        if self._before:
-            sys.unraisablehook = self._hook
-        self._before.clear()
-
-    def _receive(self, number: int, frame: object) -> None:
-        now = time.monotonic()
-        if not self.received:
-            self.received, self._first = number, now
-            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(128 + number)
-        if now - self._first >= SAME_REQUEST_SECONDS:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-
-    def _raise_again(self, unraisable: Any) -> None:
-        if not self.received or not isinstance(unraisable.exc_value, (KeyboardInterrupt, Terminated)):
-            self._hook(unraisable)
-            return
-        number, self.received = self.received, 0
-        # from another thread, because an exception raised here would be discarded as well
-        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
 
 
 def end_quietly_on_interrupt() -> None:

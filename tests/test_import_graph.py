@@ -32,6 +32,7 @@ WITHOUT_TORCH = (
     "tape.finetuning.config",
     "tape.hub",
     "tape.inference.config",
+    "tape.interrupts",
     "tape.io",
     "tape.masking",
     "tape.runtime.cpu",
@@ -82,7 +83,7 @@ SCRIPTS_WITHOUT_TORCH = (
     "pretrain/tools/verify_resume.py",
     "converter/megatron-converter.py",
 )
-_FILES = ("tape.errors", "tape.io", "tape.tokenizers", "tape.version")
+_FILES = ("tape.errors", "tape.interrupts", "tape.io", "tape.tokenizers", "tape.version")
 _BASE = (*_FILES, "tape.configs", "tape.hub", "tape.masking")
 _DATA = (*_BASE, "tape.tasks", "tape.registry", "tape.runtime")
 _LIBRARY = (*_DATA, "tape.datasets", "tape.metrics", "tape.models")
@@ -91,12 +92,13 @@ _LIBRARY = (*_DATA, "tape.datasets", "tape.metrics", "tape.models")
 # its submodules, unless they have an entry of their own. Imports go upward in this table only.
 ALLOWED_IMPORTS: dict[str, tuple[str, ...]] = {
     "tape.version": (),
-    "tape.errors": (),
+    "tape.interrupts": (),
+    "tape.errors": ("tape.interrupts",),
     "tape.tasks": (),
     "tape.runtime.progress": (),
     "tape.cli.parser": ("tape.errors",),
     "tape.tokenizers": ("tape.errors",),
-    "tape.io": ("tape.errors", "tape.tokenizers"),
+    "tape.io": ("tape.errors", "tape.interrupts", "tape.tokenizers"),
     "tape.hub": (*_FILES, "tape.runtime.progress"),
     "tape.configs": (*_FILES, "tape.hub"),
     "tape.masking": _FILES,

@@ -40,7 +40,7 @@ IGNORED_FLAGS: dict[str, tuple[bool, str]] = {
     "--recompute-num-layers": (True, "--recompute-granularity full recomputes every layer"),
     "--recompute-method": (True, "--recompute-granularity full recomputes every layer"),
     "--distribute-checkpointed-activations": (False, "--checkpoint-activations recomputes every layer"),
-    "--exit-signal-handler": (False, "SIGTERM, SIGINT and SIGUSR1 always end a run with a checkpoint"),
+    "--exit-signal-handler": (False, "SIGTERM, SIGINT, SIGHUP and SIGUSR1 always end a run with a checkpoint"),
     "--log-params-norm": (False, "the norm of the parameters is not logged"),
 }
 

@@ -15,7 +15,6 @@ import itertools
 import math
 import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -35,6 +34,7 @@ import numpy as np
 from pretrain.data.batch_schedule import BatchConfig
 from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, ProteinLMError, run_cli
+from tape.io.writing import scratch_directory
 from tape.masking import mask_tokens
 from tape.runtime.launch import Launch
 from tape.tokenizers import TAPETokenizer
@@ -186,14 +186,14 @@ def run_all(runs: Sequence[Run], processes: int) -> Iterator[Curve]:
     Raises:
         ProteinLMError: if a run fails; the message has the traceback.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_directory("compare_layouts_") as folder:
         context = get_context("spawn")
         queue: Queue[Curve | str] = context.Queue()
         ranks = [context.Process(target=_rank, args=(rank, runs, folder, queue)) for rank in range(processes)]
-        for rank in ranks:
-            rank.start()
         done = False
         try:
+            for rank in ranks:
+                rank.start()
             for layout, _, _ in runs:
                 curve = _next_curve(queue, ranks)
                 if isinstance(curve, str):
@@ -202,6 +202,8 @@ def run_all(runs: Sequence[Run], processes: int) -> Iterator[Curve]:
             done = True
         finally:
             for rank in ranks:
+                if rank.pid is None:  # not started
+                    continue
                 if not done:
                     rank.terminate()
                 rank.join()
@@ -217,7 +219,7 @@ def _next_curve(queue: Queue[Curve | str], ranks: Sequence[BaseProcess]) -> Curv
                 return f"rank {number} ended with exit code {rank.exitcode}"
 
 
-def _rank(rank: int, runs: Sequence[Run], folder: str, queue: Queue[Curve | str]) -> None:
+def _rank(rank: int, runs: Sequence[Run], folder: Path, queue: Queue[Curve | str]) -> None:
     import torch
 
     torch.set_num_threads(1)

@@ -24,7 +24,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -38,6 +37,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, ProteinLMError, run_cli
 from tape.io.json_files import parse_json
+from tape.io.writing import scratch_directory
 
 # The modules that use torch are imported where they are needed, so that --help takes a fraction of a second.
 
@@ -64,7 +64,7 @@ class Kill:
 
 def main() -> int:
     options, command = _parse(sys.argv[1:])
-    with tempfile.TemporaryDirectory(prefix="verify_resume_") as scratch:
+    with scratch_directory("verify_resume_") as scratch:
         directory = Path(options.directory or scratch)
         return verify(command, directory, options.kills, options.seed)
 

@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from tape.errors import ConfigError, DataError
+from tape.interrupts import stop_allowed, stop_deferred
 from tape.io.checksums import SUMS_NAME, sha256_of
 from tape.io.credentials import without_credentials, without_user
 from tape.io.file_locks import lock_file
@@ -128,14 +129,16 @@ def _replace(address: str, directory: Path) -> None:
     """Download again, and keep the old files until the download is complete."""
     fresh = directory.with_name(f".{directory.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    try:
-        _fetch(address, fresh)
-        _empty(directory)
-        for path in sorted(fresh.iterdir(), key=lambda path: path.name == RECORD_NAME):  # download.json last
-            path.replace(directory / path.name)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    with stop_deferred():
+        fresh.mkdir()
+        try:
+            with stop_allowed():
+                _fetch(address, fresh)
+            _empty(directory)
+            for path in sorted(fresh.iterdir(), key=lambda path: path.name == RECORD_NAME):  # download.json last
+                path.replace(directory / path.name)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _empty(directory: Path) -> None:

@@ -13,7 +13,8 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tape.errors import ConfigError, ProteinLMError, Terminated
+from tape.errors import ConfigError, ProteinLMError
+from tape.interrupts import Terminated
 
 from .launch import Launch
 from .rendezvous import explain_failed_store, find_endpoint

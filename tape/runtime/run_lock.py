@@ -32,6 +32,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from tape.errors import ConfigError, OutputError
+from tape.interrupts import stop_allowed, stop_deferred
 from tape.io.credentials import without_credentials
 from tape.io.file_locks import lock_file
 from tape.io.writing import output_errors, remove_leftovers, temporary_file
@@ -98,24 +99,37 @@ def run_lock(file: Path, target: Path, advice: str) -> Iterator[None]:
         ConfigError: another command holds it. Names the owner. Or the lock's name belongs to something else.
     """
     is_new = not file.parent.exists()
-    file.parent.mkdir(parents=True, exist_ok=True)
     owner = _this_process()
-    _acquire(file, target, owner, advice)
-    _remove_leftovers(file)
+    with stop_deferred():
+        try:
+            with stop_allowed():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                _acquire(file, target, owner, advice)
+                _remove_leftovers(file)
+                with _renewed(file, target, owner):
+                    yield
+        finally:
+            if _is_owned_by(file, owner):
+                file.unlink(missing_ok=True)
+            if is_new:
+                with suppress(OSError):  # not empty: the command has written something
+                    file.parent.rmdir()
+
+
+@contextmanager
+def _renewed(file: Path, target: Path, owner: LockOwner) -> Iterator[None]:
+    """Renew the modification time of a lock inside the block."""
     closed = threading.Event()
     arguments = (file, target, owner, closed)
     thread = threading.Thread(target=_renew, args=arguments, name="run lock", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        closed.set()
-        thread.join()
-        if _is_owned_by(file, owner):
-            file.unlink(missing_ok=True)
-        if is_new:
-            with suppress(OSError):  # not empty: the command has written something
-                file.parent.rmdir()
+    with stop_deferred():
+        thread.start()
+        try:
+            with stop_allowed():
+                yield
+        finally:
+            closed.set()
+            thread.join()
 
 
 def _remove_leftovers(file: Path) -> None:
@@ -223,8 +237,8 @@ class _Watch:
 
 def _create(file: Path, owner: LockOwner) -> bool:
     """Create the lock; False if it exists."""
-    content = json.dumps(asdict(owner))
-    with output_errors(file), temporary_file(file.parent, file.name.removeprefix("."), "w") as (temporary, stream):
+    content, name = json.dumps(asdict(owner)), file.name.removeprefix(".")
+    with stop_deferred(), output_errors(file), temporary_file(file.parent, name, "w") as (temporary, stream):
         os.fchmod(stream.fileno(), 0o644)  # other users may see who it is
         stream.write(content)
         stream.flush()
@@ -239,12 +253,21 @@ def _link(temporary: Path, file: Path, content: str) -> bool:
     except (FileExistsError, FileNotFoundError):  # not found: without file locks, the owner takes it for a leftover
         return False
     except OSError:  # a file system without hard links
-        try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return False
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        return _create_without_links(file, content)
+    return True
+
+
+def _create_without_links(file: Path, content: str) -> bool:
+    try:
+        stream = file.open("x", encoding="utf-8")
+    except FileExistsError:
+        return False
+    try:
+        with stream:
             stream.write(content)
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
     return True
 
 

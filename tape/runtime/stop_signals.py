@@ -3,7 +3,7 @@
 Schedulers preempt a job with SIGTERM, followed by SIGKILL, or with a signal of the user's choice, mostly SIGUSR1; a
 terminal sends SIGINT, and SIGHUP when it is closed. Pretraining and finetuning record these signals
 (:class:`StopSignals`), save after the step, and exit with code 0. All other commands end by an exception, which removes
-their temporary files (:class:`tape.errors.StopByException`).
+their temporary files (:class:`tape.interrupts.StopByException`).
 
 torchrun, Slurm and terminals signal process groups, so the worker processes of the DataLoader receive the signal, too.
 They ignore it, because the run needs batches for the step that it finishes.
@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-from tape.errors import SAME_REQUEST_SECONDS
+from tape.interrupts import SAME_REQUEST_SECONDS
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 

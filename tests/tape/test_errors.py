@@ -88,7 +88,7 @@ def test_a_second_signal_does_not_end_the_cleanup(tmp_path, first, second):
 
 
 def test_a_cleanup_that_hangs_is_ended_by_a_later_signal(monkeypatch):
-    monkeypatch.setattr("tape.errors.SAME_REQUEST_SECONDS", 0.0)
+    monkeypatch.setattr("tape.interrupts.SAME_REQUEST_SECONDS", 0.0)
 
     def hangs() -> None:
         try:

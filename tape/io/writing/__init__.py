@@ -17,7 +17,7 @@ from .atomic import (
 from .checks import check_output_directory, check_output_file, check_replaceable
 from .disk_errors import output_errors
 from .disk_space import describe_space, format_bytes, free_bytes
-from .temporary import remove_leftovers, temporary_directory, temporary_file
+from .temporary import remove_leftovers, scratch_directory, temporary_directory, temporary_file
 
 __all__ = [
     "atomic_directory",
@@ -32,6 +32,7 @@ __all__ = [
     "output_errors",
     "remove_leftovers",
     "replace_directory",
+    "scratch_directory",
     "sync_folder",
     "temporary_directory",
     "temporary_file",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tape.errors import ConfigError, OutputError
+from tape.interrupts import stop_deferred
 
 from .disk_errors import output_errors
 from .temporary import remove_leftovers, set_default_permissions, temporary_directory, temporary_file
@@ -106,7 +107,7 @@ def replace_directory(temporary: Path, path: Path) -> None:
 
 def _replace_in_two_steps(temporary: Path, path: Path) -> None:
     """Move the old directory away first, since rename(2) does not replace one with contents; after an error, back."""
-    with temporary_directory(path.parent, path.name, kind="old") as aside:
+    with temporary_directory(path.parent, path.name, kind="old") as aside, stop_deferred():
         os.replace(path, aside)
         try:
             os.replace(temporary, path)

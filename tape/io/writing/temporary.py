@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from tape.interrupts import stop_allowed, stop_deferred
 from tape.io.file_locks import lock_file
 
 # tempfile's names have eight of these characters; those of version 0.1.0 had the number of the process
@@ -49,19 +50,33 @@ def temporary_file(folder: Path, name: str, mode: str = "wb") -> Iterator[tuple[
     Yields:
         Its path and the open file.
     """
+    with stop_deferred():
+        path, stream = _create_locked_file(folder, name, mode)
+        try:
+            with stop_allowed():
+                yield path, stream
+        finally:
+            _remove_file(path, stream)
+
+
+def _create_locked_file(folder: Path, name: str, mode: str) -> tuple[Path, IO[Any]]:
     while True:
         descriptor, created = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
         path, stream = Path(created), os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8")
-        if _lock_new(stream, path):
-            break
+        try:
+            if _lock_new(stream, path):
+                return path, stream
+        except BaseException:
+            _remove_file(path, stream)
+            raise
         stream.close()
-    try:
-        yield path, stream
-    finally:
-        with suppress(OSError):  # after an error of the disk, which is raised already, closing would raise another
-            stream.close()
-        with suppress(OSError):  # renamed, as a rule; what can't be removed now is removed by the next command
-            path.unlink()
+
+
+def _remove_file(path: Path, stream: IO[Any]) -> None:
+    with suppress(OSError):  # after an error of the disk, which is raised already, closing would raise another
+        stream.close()
+    with suppress(OSError):  # renamed, as a rule; what can't be removed now is removed by the next command
+        path.unlink()
 
 
 @contextmanager
@@ -74,18 +89,31 @@ def temporary_directory(parent: Path, name: str, kind: Literal["tmp", "old"] = "
         kind: ``"old"``: only the name is yielded, for a directory that the block moves there. It is kept if nothing
             has the final name at the end, since it may hold the only copy.
     """
-    folder, lock = _create_locked(parent, name, kind)
-    try:
-        if kind == "tmp":
-            (folder / name).mkdir()
-        yield folder / name
-    finally:
-        lock.close()  # before its removal: NFS keeps deleted files that are open, and their directory with them
-        if kind == "tmp" or (parent / name).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+    with stop_deferred():
+        folder, lock = _create_locked_directory(parent, name, kind)
+        try:
+            if kind == "tmp":
+                (folder / name).mkdir()
+            with stop_allowed():
+                yield folder / name
+        finally:
+            lock.close()  # before its removal: NFS keeps deleted files that are open, and their directory with them
+            if kind == "tmp" or (parent / name).exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
-def _create_locked(parent: Path, name: str, kind: str) -> tuple[Path, IO[bytes]]:
+@contextmanager
+def scratch_directory(prefix: str) -> Iterator[Path]:
+    """A directory among the system's temporary files inside the block; removed at its end with all that it contains.
+
+    Args:
+        prefix: beginning of its name.
+    """
+    with stop_deferred(), tempfile.TemporaryDirectory(prefix=prefix) as folder, stop_allowed():
+        yield Path(folder)
+
+
+def _create_locked_directory(parent: Path, name: str, kind: str) -> tuple[Path, IO[bytes]]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=f".{kind}", dir=parent))
         try:

@@ -24,7 +24,8 @@ from pretrain.checkpointing.index_reader import IndexReader, load_tensors
 from pretrain.parallel import ParallelContext, ParallelDims
 from pretrain.train.initialization import InitConfig, build_model
 from tape.configs import ProteinBertConfig
-from tape.errors import CheckpointError, Terminated
+from tape.errors import CheckpointError
+from tape.interrupts import Terminated
 from tape.tokenizers import TAPETokenizer
 
 ALONE = ParallelContext(ParallelDims(), 0, torch.device("cpu"), None)

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tape.errors import SAME_REQUEST_SECONDS
+from tape.interrupts import SAME_REQUEST_SECONDS
 from tape.runtime.stop_signals import STOP_SIGNALS, StopSignals, ignore_stop_signals_in_worker, stop_signals_blocked
 
 

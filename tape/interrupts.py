@@ -1,0 +1,139 @@
+"""Stop signals as exceptions, so that an interrupted command removes its temporary files and releases its locks.
+
+:func:`.errors.run_cli` runs commands inside :class:`StopByException`. What a command creates, and removes at its end,
+it creates inside :func:`stop_deferred`, so that no signal gets between the creation and the ``try`` whose ``finally``
+removes it:
+
+.. code-block:: python
+
+    with stop_deferred():
+        path = create()
+        try:
+            with stop_allowed():
+                yield path
+        finally:
+            remove(path)
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Terminated(SystemExit):
+    """SIGTERM or SIGHUP as an exception, which passes through the blocks that remove files and release locks."""
+
+
+SAME_REQUEST_SECONDS = 2.0
+"""Time in which another stop signal is the same request: launchers forward signals that a process may have already."""
+
+_NUMBERS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
+class _Deferral(threading.local):
+    """State of a thread; Python raises the exceptions of signals in the main thread only.
+
+    Attributes:
+        depth: blocks of :func:`stop_deferred` without one of :func:`stop_allowed` inside.
+        pending: the signal whose exception is to be raised when the depth is 0 again; 0: none.
+    """
+
+    depth = 0
+    pending = 0
+
+    def raise_pending(self) -> None:
+        if self.pending and self.depth <= 0:
+            number, self.pending = self.pending, 0
+            raise _exception_of(number)
+
+
+_deferral = _Deferral()
+
+
+@contextmanager
+def stop_deferred() -> Iterator[None]:
+    """Let a stop signal inside the block raise its exception at the end of the block."""
+    _deferral.depth += 1
+    try:
+        yield
+    finally:
+        _deferral.depth -= 1
+        _deferral.raise_pending()
+
+
+@contextmanager
+def stop_allowed() -> Iterator[None]:
+    """Suspend the innermost :func:`stop_deferred`; a signal that has arrived meanwhile is raised at the beginning."""
+    _deferral.depth -= 1
+    try:
+        _deferral.raise_pending()
+        yield
+    finally:
+        _deferral.depth += 1
+
+
+def _exception_of(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(128 + number)
+
+
+class StopByException:
+    """Context manager that raises the first stop signal as an exception; Python's defaults end a process uncleaned.
+
+    SIGINT is raised as KeyboardInterrupt, SIGTERM and SIGHUP as :class:`Terminated`. Further signals are ignored for
+    two seconds, so that the cleanup is not interrupted; a later one ends the process at once. An exception that Python
+    discards, because it was raised in a destructor or a callback, is raised again.
+
+    Only in the main thread, and only in place of Python's defaults: a handler that the caller has set remains, and
+    signals that are ignored (nohup, background jobs of a shell) stay so.
+
+    Attributes:
+        received: number of the first signal; 0: none yet.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._first = 0.0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopByException:
+        self._hook = sys.unraisablehook
+        _deferral.depth = _deferral.pending = 0  # of an earlier command in this process that a signal has ended
+        if threading.current_thread() is threading.main_thread():
+            for number in _NUMBERS:
+                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                    self._before[number] = signal.signal(number, self._receive)
+        if self._before:
+            sys.unraisablehook = self._raise_again
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self._before:
+            sys.unraisablehook = self._hook
+        self._before.clear()
+
+    def _receive(self, number: int, frame: object) -> None:
+        now = time.monotonic()
+        if not self.received:
+            self.received, self._first = number, now
+            _deferral.pending = number
+            _deferral.raise_pending()
+        elif now - self._first >= SAME_REQUEST_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    def _raise_again(self, unraisable: Any) -> None:
+        if not self.received or not isinstance(unraisable.exc_value, (KeyboardInterrupt, Terminated)):
+            self._hook(unraisable)
+            return
+        number, self.received = self.received, 0
+        # from another thread, because an exception raised here would be discarded as well
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()

@@ -1,0 +1,201 @@
+"""A stop signal at any line of the code that creates and removes temporary files and locks leaves none behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from tape import interrupts
+from tape.errors import run_cli
+from tape.hub import cache
+from tape.interrupts import stop_allowed, stop_deferred
+from tape.io.writing import atomic, atomic_directory, atomic_write, link_or_copy, scratch_directory, temporary
+from tape.runtime import run_lock as locks
+from tape.runtime.run_lock import lock_beside, run_lock
+
+Trace = Callable[[FrameType, str, Any], Any]
+TRACED = {module.__file__ for module in (atomic, cache, contextlib, interrupts, locks, tempfile, temporary)}
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def default_handlers() -> Iterator[None]:
+    """Those of a process that a terminal has started."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def stop(number: int = signal.SIGTERM) -> None:
+    os.kill(os.getpid(), number)
+
+
+def write(path: Path) -> AbstractContextManager[object]:
+    return atomic_write(path / "out")
+
+
+def directory(path: Path) -> AbstractContextManager[object]:
+    return atomic_directory(path / "out")
+
+
+def replacement(path: Path) -> AbstractContextManager[object]:
+    (path / "out").mkdir(exist_ok=True)
+    return atomic_directory(path / "out", overwrite=True)
+
+
+def lock(path: Path) -> AbstractContextManager[object]:
+    return run_lock(lock_beside(path / "new" / "out"), path / "new" / "out", "wait")
+
+
+def scratch(path: Path) -> AbstractContextManager[object]:
+    return scratch_directory("out_")
+
+
+@contextlib.contextmanager
+def link(path: Path) -> Iterator[None]:
+    source = path.parent / "source"
+    source.touch()
+    link_or_copy(source, path / "out")
+    yield
+
+
+@contextlib.contextmanager
+def download(path: Path) -> Iterator[None]:
+    (path / "out").mkdir(exist_ok=True)
+    cache._replace("somewhere", path / "out")
+    yield
+
+
+class _StopAtLine:
+    """A trace function that sends a signal before the n-th line that runs in the traced files."""
+
+    def __init__(self, line: int, number: int) -> None:
+        self._left, self._number = line, number
+        self.reached = False
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> Trace | None:
+        if frame.f_code.co_filename not in TRACED or frame.f_code.co_name == "_receive":
+            return None
+        if event == "line":
+            self._left -= 1
+            if self._left == 0:
+                self.reached = True
+                stop(self._number)
+        return self
+
+
+def run_with_signal_at(line: int, number: int, create: Callable[[], AbstractContextManager[object]]) -> bool:
+    """Whether the line was reached."""
+    tracer = _StopAtLine(line, number)
+
+    def command() -> None:
+        before = sys.gettrace()
+        sys.settrace(tracer)
+        try:
+            with create():
+                pass
+        finally:
+            sys.settrace(before)
+
+    assert run_cli(command) == (128 + number if tracer.reached else 0)
+    return tracer.reached
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("without_exchange", [False, True])
+@pytest.mark.parametrize("create", [write, directory, replacement, lock, scratch, link, download])
+def test_a_signal_at_any_line_leaves_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    create: Callable[[Path], AbstractContextManager[object]],
+    without_exchange: bool,
+) -> None:
+    if without_exchange:  # and without hard links
+        monkeypatch.setattr(atomic, "_exchange", lambda *_: False)
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links")))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # slow
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "out"))
+    monkeypatch.setattr(cache, "_fetch", lambda address, folder: (folder / "model.bin").touch())
+    folder = tmp_path / "out"
+    folder.mkdir()
+    lines = 1
+    while run_with_signal_at(lines, SIGNALS[lines % 3], lambda: create(folder)):
+        assert {path.name for path in folder.iterdir()} <= {"out"}, f"before line {lines}"
+        assert create is not replacement or (folder / "out").is_dir()
+        if (folder / "out").is_dir():
+            shutil.rmtree(folder / "out")
+        (folder / "out").unlink(missing_ok=True)
+        lines += 1
+    assert lines > 20
+
+
+def test_a_deferred_signal_is_raised_at_the_end_of_the_block() -> None:
+    passed = []
+
+    def command() -> None:
+        with stop_deferred():
+            stop()
+            passed.append("inside")
+        passed.append("after")
+
+    assert run_cli(command) == 143
+    assert passed == ["inside"]
+
+
+def test_a_deferred_signal_is_raised_where_stops_are_allowed_again() -> None:
+    passed = []
+
+    def command() -> None:
+        with stop_deferred():
+            stop()
+            try:
+                with stop_allowed():
+                    passed.append("allowed")
+            finally:
+                passed.append("removed")
+
+    assert run_cli(command) == 143
+    assert passed == ["removed"]
+
+
+def test_the_outer_block_counts() -> None:
+    passed = []
+
+    def command() -> None:
+        with stop_deferred():
+            with stop_deferred(), stop_allowed():
+                stop()
+                passed.append("inner")
+            passed.append("outer")
+
+    assert run_cli(command) == 143
+    assert passed == ["inner", "outer"]
+
+
+def test_a_later_signal_ends_a_block_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tape.interrupts.SAME_REQUEST_SECONDS", 0.0)
+
+    def hangs() -> None:
+        with stop_deferred():
+            stop()
+            stop()
+
+    child = os.fork()
+    if child == 0:
+        run_cli(hangs)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
