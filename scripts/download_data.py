@@ -17,6 +17,7 @@ import argparse
 import errno
 import gzip
 import hashlib
+import os
 import shutil
 import sys
 import tarfile
@@ -36,7 +37,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 from tqdm import tqdm
 
 from tape.cli.parser import ArgumentParser
-from tape.errors import ConfigError, DataError, ProteinLMError, quoted, run_cli
+from tape.errors import ConfigError, DataError, OutputError, ProteinLMError, quoted, run_cli
 from tape.hub.downloads import GZIP, Retries, download
 from tape.io.checksums import SUMS_NAME, read_sums, write_sums
 from tape.io.json_files import parse_json
@@ -185,12 +186,10 @@ def _unpack_member(members: tarfile.TarFile, member: tarfile.TarInfo, folder: st
         raise DataError(f"it contains a file {quoted(member.name)} where the folder of the data should be")
     if below[-1].startswith("._"):  # metadata files of macOS
         return
-    if member.size > (free := shutil.disk_usage(target).free):
-        raise ConfigError(
-            f"{target.parent}: {free:,} bytes are free, but {quoted(member.name)} of the archive needs {member.size:,};"
-            " choose another --target"
-        )
     inside = target.joinpath(*below)
+    if member.size > (free := shutil.disk_usage(target).free):
+        space = f"{free:,} bytes are free, but it needs {member.size:,}; choose another --target"
+        raise OutputError(inside, os.strerror(errno.ENOSPC), space)
     inside.parent.mkdir(parents=True, exist_ok=True)
     content = members.extractfile(member)
     assert content is not None  # isfile() was True
@@ -243,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (ProteinLMError, OSError) as error:  # the other data sets are still downloaded
             print(f"error: {error}", file=sys.stderr, flush=True)
             failures += 1
-    if failures:
+    if failures and len(names) > 1:
         print(f"error: {failures} of {len(names)} data sets could not be downloaded", file=sys.stderr)
     return 1 if failures else 0
 

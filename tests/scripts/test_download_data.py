@@ -277,7 +277,13 @@ def test_an_archive_that_needs_more_than_the_free_disk_space_is_refused(
     header = member.tobuf(format=tarfile.GNU_FORMAT)
     site.files["fluorescence.tar.gz"] = gzip.compress(header + bytes(10240))
     assert run("fluorescence") == 1
-    assert "fluorescence_train.lmdb' of the archive needs 1,152,921,504,606,846,976" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    file = tmp_path / "data" / "fluorescence" / "fluorescence_train.lmdb"
+    assert error.startswith(f"error: {file}: can't be written: No space left on device; ")
+    assert "bytes are free, but it needs 1,152,921,504,606,846,976; choose another --target" in error
+    assert error.count("error:") == 1
+    assert "damaged" not in error
+    assert (tmp_path / "data" / "downloads" / "fluorescence.tar.gz").exists()  # need not be downloaded again
     assert not (tmp_path / "data" / "fluorescence").exists()
 
 
