@@ -37,6 +37,7 @@ def test_every_seed_is_finetuned_in_both_precisions(
         "--seeds",
         "0",
         "1",
+        "2",
         "--train",
         "4",
         "--epochs",
@@ -44,8 +45,10 @@ def test_every_seed_is_finetuned_in_both_precisions(
     ]
     status = finetuning_precision.main([*words, "--epochs", "2", "--threads", "1", "--json", str(result)])
     (written,) = json.loads(result.read_text())["results"]
-    assert [len(written[precision]) for precision in ("fp32", "bf16")] == [2, 2]
-    assert written["fp32"][0] != written["fp32"][1]
+    assert [len(written[precision]) for precision in ("fp32", "bf16")] == [3, 3]
+    assert (
+        len({*written["fp32"], *written["bf16"]}) > 1
+    )  # of six proteins; two seeds can have the same rank correlation
     assert written["proteins"] == {"train": 4, "valid": 6}
     shown = capsys.readouterr().out
     assert "| stability | spearmanr | " in shown
