@@ -55,6 +55,8 @@ def packed_rows(proteins: Sequence[str], seq_length: int) -> list[PackedRow]:
         proteins: the sequences; what is longer than a row is truncated.
         seq_length: tokens per row.
     """
+    from pretrain.data.samples import PackedRow
+
     packing = PackingConfig(seq_length, long_documents="truncate", seed=SEED)
     tokenizer, generator = TAPETokenizer(), np.random.default_rng(SEED)
     encoded = [tokenizer.encode(protein[: packing.capacity]) for protein in proteins]
@@ -88,6 +90,8 @@ def write_rows(path: Path, rows: Sequence[PackedRow]) -> None:
 
 def load_rows(path: Path) -> list[PackedRow]:
     """Read what :func:`write_rows` has written."""
+    from pretrain.data.samples import PackedRow
+
     with np.load(path) as arrays:
         ids, labels, lengths, proteins = (arrays[name] for name in ("input_ids", "labels", "lengths", "proteins"))
     lengths_of_rows = np.split(lengths, np.cumsum(proteins)[:-1])
