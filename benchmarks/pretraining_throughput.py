@@ -25,6 +25,7 @@ if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.peers.comparison import parse_size
+from pretrain.train.metrics_schema import METRICS_NAME
 from tape.cli.parser import ArgumentParser
 from tape.errors import run_cli
 from tape.runtime.launch import read_launch
@@ -111,7 +112,6 @@ class Setting:
 def measure(setting: Setting) -> Throughput | None:
     """One short run, without a checkpoint; None on ranks that do not report."""
     from pretrain.pretrain_tape import run_pretraining
-    from pretrain.train.metrics_logger import METRICS_NAME
 
     launch = read_launch(os.environ)
     with tempfile.TemporaryDirectory() as folder:

@@ -53,6 +53,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -76,7 +77,7 @@ from scripts.structure_files import read_chains
 from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, DataError, UnknownResidueError, quoted, run_cli
 from tape.io.checksums import sha256_of
-from tape.io.json_files import parse_json
+from tape.io.json_files import read_json_object
 from tape.io.lmdb_store import write_lmdb
 from tape.io.records import RecordOptions, open_records
 from tape.io.text_files import file_size
@@ -334,11 +335,10 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
+    """The JSON object in a file; None if there is none."""
+    with suppress(DataError):
+        return read_json_object(path, DataError)
+    return None
 
 
 def _is_state(content: Mapping[str, Any]) -> bool:

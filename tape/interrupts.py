@@ -79,6 +79,12 @@ def stop_allowed() -> Iterator[None]:
         _deferral.depth += 1
 
 
+def end_at_once(number: int) -> None:
+    """End this process by a signal, without cleaning up."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
 def _exception_of(number: int) -> BaseException:
     return KeyboardInterrupt() if number == signal.SIGINT else Terminated(128 + number)
 
@@ -127,8 +133,7 @@ class StopByException:
             _deferral.pending = number
             _deferral.raise_pending()
         elif now - self._first >= SAME_REQUEST_SECONDS:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            end_at_once(number)
 
     def _raise_again(self, unraisable: Any) -> None:
         if not self.received or not isinstance(unraisable.exc_value, (KeyboardInterrupt, Terminated)):

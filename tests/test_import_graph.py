@@ -52,6 +52,7 @@ WITHOUT_TORCH = (
     "tape.version",
     "pretrain.choices",
     "pretrain.config.flags",
+    "pretrain.train.metrics_schema",
 )
 # Commands start in a fraction of a second: these libraries take 0.2 to 3 seconds to import.
 SLOW_LIBRARIES = ("torch", "scipy", "pandas", "sympy", "boto3", "safetensors", "tensorboard", "transformers")

@@ -58,24 +58,27 @@ class StoredShard:
         Raises:
             CheckpointError: it is damaged, or does not match the index. Names the file.
         """
-        tensor = _read_tensor(self.file, self.start, self.length, self.sizes)
-        try:
-            with self.file.open("rb") as stream:
-                stream.seek(self.start)
-                verify_stream_crcs(io.BytesIO(stream.read(self.length)), f"{self.file}, byte {self.start}")
-        except OSError as error:
-            raise CheckpointError(f"{self.file}: can't be read ({error})") from error
+        content = _read_bytes(self.file, self.start, self.length)
+        tensor = _tensor_in(content, self.file, self.start, self.sizes)
+        verify_stream_crcs(io.BytesIO(content), f"{self.file}, byte {self.start}")
         if tensor.dtype != self.dtype:
             raise CheckpointError(f"{self.file}: byte {self.start} holds {tensor.dtype}, not {self.dtype} as the index")
         return tensor
 
 
-def _read_tensor(file: Path, start: int, length: int, shape: Sequence[int]) -> Tensor:
-    """The tensor of this shape that ``torch.save`` wrote in a part of a file."""
+def _read_bytes(file: Path, start: int, length: int) -> bytes:
     try:
         with file.open("rb") as stream:
             stream.seek(start)
-            tensor = load_torch_stream(io.BytesIO(stream.read(length)))
+            return stream.read(length)
+    except OSError as error:
+        raise CheckpointError(f"{file}: damaged at byte {start}: {error}") from error
+
+
+def _tensor_in(content: bytes, file: Path, start: int, shape: Sequence[int]) -> Tensor:
+    """The tensor of this shape that ``torch.save`` wrote in ``content``, a part of a file."""
+    try:
+        tensor = load_torch_stream(io.BytesIO(content))
     except (OSError, RefusedPickleError) as error:
         raise CheckpointError(f"{file}: damaged at byte {start}: {error}") from error
     if not isinstance(tensor, Tensor):
@@ -217,7 +220,8 @@ class IndexReader(dcp.FileSystemReader):
             index = item.storage_index
             info = self.storage_data[index]
             file = Path(self.path) / info.relative_path
-            tensor = _read_tensor(file, info.offset, info.length, self._shapes[index.fqn, index.offset])
+            content = _read_bytes(file, info.offset, info.length)
+            tensor = _tensor_in(content, file, info.offset, self._shapes[index.fqn, index.offset])
             part = tuple(
                 slice(start, start + size) for start, size in zip(item.storage_offsets, item.lengths, strict=True)
             )

@@ -34,6 +34,7 @@ from typing import Any
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+from pretrain.train.metrics_schema import METRICS_NAME, TIMING_FIELDS
 from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, ProteinLMError, run_cli
 from tape.io.json_files import parse_json
@@ -144,8 +145,6 @@ def _start(command: Sequence[str], directory: Path) -> subprocess.Popen[bytes]:
 
 def _run_to_the_end(command: Sequence[str], directory: Path) -> tuple[float, float]:
     """Seconds until the first record and until the end."""
-    from pretrain.train.metrics_logger import METRICS_NAME
-
     began, startup = time.monotonic(), None
     process = _start(command, directory)
     while process.poll() is None:
@@ -188,8 +187,6 @@ def _run_and_kill(command: Sequence[str], directory: Path, seconds: float, until
 
 def _last_written(directory: Path) -> int | None:
     """Modification time of metrics.jsonl in nanoseconds; None if it does not exist."""
-    from pretrain.train.metrics_logger import METRICS_NAME
-
     with suppress(FileNotFoundError):
         return (directory / METRICS_NAME).stat().st_mtime_ns
     return None
@@ -223,8 +220,6 @@ def _children_of(process: int) -> list[int]:
 def _records(directory: Path) -> list[dict[str, Any]]:
     """Records of steps and evaluations in metrics.jsonl without timings; incomplete lines of killed processes are
     skipped."""
-    from pretrain.train.metrics_logger import METRICS_NAME, TIMING_FIELDS
-
     records = []
     for line in _text(directory / METRICS_NAME).splitlines():
         with suppress(ValueError):

@@ -63,12 +63,9 @@ from tape.io.writing import atomic_write, output_errors
 from tape.metrics.classes import perplexity
 from tape.runtime.tensorboard import TensorBoardWriter
 
-logger = logging.getLogger(__name__)
+from .metrics_schema import METRICS_NAME, SCHEMA, VERSION
 
-METRICS_NAME = "metrics.jsonl"
-SCHEMA, VERSION = "proteinlm-metrics", 2
-# The fields that differ between two runs of the same computation; all others are equal, bit for bit.
-TIMING_FIELDS = frozenset({"seconds", "tokens_per_second", "utilisation", "memory_bytes", "seconds_left"})
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

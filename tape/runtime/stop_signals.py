@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-from tape.interrupts import SAME_REQUEST_SECONDS
+from tape.interrupts import SAME_REQUEST_SECONDS, end_at_once
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
@@ -64,8 +64,7 @@ class StopSignals:
         if self._first is None:
             self._first, self.received = now, number
         elif now - self._first >= SAME_REQUEST_SECONDS:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            end_at_once(number)
 
 
 @contextmanager

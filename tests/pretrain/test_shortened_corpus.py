@@ -29,6 +29,14 @@ def shorten(prefix: Path, suffix: str) -> Path:
     return file
 
 
+def training_run(flags: Flags, prefix: Path, workers: int) -> Rank:
+    """A long run after its first steps; without the comparison of digests, so that only reading can find a change."""
+    options = ("--data-path", prefix, "--num-workers", workers, "--verify-data", "never", "--log-interval", 1)
+    (run,) = start_ranks(flags(*options, train_iters=100_000), prefix.parent / "logs")
+    wait_for(lambda: "iteration 4/" in run.text, "the first steps", 120)
+    return run
+
+
 def assert_error_names(file: Path, run: Rank) -> None:
     assert run.end(120) == 1, run.text
     (line,) = re.findall(r"^error: .*", run.text, re.MULTILINE)
@@ -46,23 +54,16 @@ def test_a_shortened_file_is_named_at_the_start(copied_prefix: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_tokens_that_are_shortened_under_a_run_are_named(
-    copied_prefix: Path, tmp_path: Path, flags: Flags, workers: int
-) -> None:
-    """Without the comparison of digests, so that the error is the one of reading the tokens."""
-    options = ("--data-path", copied_prefix, "--num-workers", workers, "--verify-data", "never", "--log-interval", 1)
-    (run,) = start_ranks(flags(*options, train_iters=100_000), tmp_path / "logs")
-    wait_for(lambda: "iteration 4/" in run.text, "the first steps", 120)
+def test_tokens_that_are_shortened_under_a_run_are_named(copied_prefix: Path, flags: Flags, workers: int) -> None:
+    run = training_run(flags, copied_prefix, workers)
     assert_error_names(shorten(copied_prefix, ".bin"), run)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_index_that_is_shortened_under_a_run_has_been_loaded(
-    copied_prefix: Path, tmp_path: Path, flags: Flags, workers: int
+    copied_prefix: Path, flags: Flags, workers: int
 ) -> None:
-    options = ("--data-path", copied_prefix, "--num-workers", workers, "--verify-data", "never", "--log-interval", 1)
-    (run,) = start_ranks(flags(*options, train_iters=100_000), tmp_path / "logs")
-    wait_for(lambda: "iteration 4/" in run.text, "the first steps", 120)
+    run = training_run(flags, copied_prefix, workers)
     shorten(copied_prefix, ".idx")
     last = max(map(int, re.findall(r"iteration (\d+)/", run.text)))
     wait_for(lambda: f"iteration {last + 40}/" in run.text, "more steps than were prepared", 120)

@@ -17,6 +17,7 @@ import pytest
 
 from tape.errors import ConfigError, DataError, ProteinLMError, UnknownResidueError, listed, quoted, run_cli
 from tape.io.writing import atomic_write
+from tests.support.terminal_signals import LAST_LINES, terminal_handlers
 
 
 @pytest.mark.parametrize("kind", [ProteinLMError, DataError, UnknownResidueError, ConfigError])
@@ -40,18 +41,10 @@ def test_exit_codes_of_commands():
         run_cli(lambda: 1 // 0)
 
 
-STOPS = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted", signal.SIGHUP: "hangup"}
-
-
 @pytest.fixture(autouse=True)
-def default_handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Those of a process that was started from a terminal; nohup and background jobs of a shell ignore signals."""
-    before = {number: signal.getsignal(number) for number in STOPS}
-    for number in STOPS:
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+def default_handlers() -> Iterator[None]:
+    with terminal_handlers():
+        yield
 
 
 def stop_here(number: int) -> None:
@@ -59,7 +52,7 @@ def stop_here(number: int) -> None:
     time.sleep(5)
 
 
-@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("number", LAST_LINES)
 def test_a_stop_signal_removes_temporary_files_and_gives_its_exit_code(tmp_path, capsys, number):
     before = signal.getsignal(number)
 
@@ -68,13 +61,13 @@ def test_a_stop_signal_removes_temporary_files_and_gives_its_exit_code(tmp_path,
             stop_here(number)
 
     assert run_cli(stopped) == 128 + number
-    assert capsys.readouterr().err == f"{STOPS[number]}\n"
+    assert capsys.readouterr().err == f"{LAST_LINES[number]}\n"
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(number) == before
 
 
-@pytest.mark.parametrize("second", STOPS)
-@pytest.mark.parametrize("first", STOPS)
+@pytest.mark.parametrize("second", LAST_LINES)
+@pytest.mark.parametrize("first", LAST_LINES)
 def test_a_second_signal_does_not_end_the_cleanup(tmp_path, first, second):
     def stopped() -> None:
         try:
@@ -103,7 +96,7 @@ def test_a_cleanup_that_hangs_is_ended_by_a_later_signal(monkeypatch):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
 
 
-@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("number", LAST_LINES)
 def test_a_signal_during_a_destructor_is_not_lost(capsys, number):
     class Destroyed:
         def __del__(self) -> None:
@@ -114,7 +107,7 @@ def test_a_signal_during_a_destructor_is_not_lost(capsys, number):
         time.sleep(5)
 
     assert run_cli(command) == 128 + number
-    assert capsys.readouterr().err == f"{STOPS[number]}\n"
+    assert capsys.readouterr().err == f"{LAST_LINES[number]}\n"
 
 
 def test_an_error_that_a_signal_causes_is_not_reported(capsys):

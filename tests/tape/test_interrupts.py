@@ -23,21 +23,17 @@ from tape.interrupts import stop_allowed, stop_deferred
 from tape.io.writing import atomic, atomic_directory, atomic_write, link_or_copy, scratch_directory, temporary
 from tape.runtime import run_lock as locks
 from tape.runtime.run_lock import lock_beside, run_lock
+from tests.support.terminal_signals import LAST_LINES, terminal_handlers
 
 Trace = Callable[[FrameType, str, Any], Any]
 TRACED = {module.__file__ for module in (atomic, cache, contextlib, interrupts, locks, tempfile, temporary)}
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SIGNALS = tuple(LAST_LINES)
 
 
 @pytest.fixture(autouse=True)
 def default_handlers() -> Iterator[None]:
-    """Those of a process that a terminal has started."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number in SIGNALS:
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    with terminal_handlers():
+        yield
 
 
 def stop(number: int = signal.SIGTERM) -> None:

@@ -11,7 +11,6 @@ import io
 import json
 import os
 import re
-import signal
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,9 +29,9 @@ from tape.main import run_eval
 from tape.registry import registry
 from tape.report import command as report
 from tests.support.local_site import Site
+from tests.support.terminal_signals import LAST_LINES, terminal_handlers
 
 FASTA = ">p\nMKVLAAGIRE\n>q\nACDEFGHIKL\n"
-LINES = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted", signal.SIGHUP: "hangup"}
 Action = Callable[[], Any]
 
 
@@ -59,12 +58,8 @@ def inputs(
     site.files["stability.tar.gz"] = content.getvalue()
     entry = {"md5": None, "splits": {"train": 10, "valid": 5, "test": 5}, "name": "toy", "source": "a test"}
     Path("table.json").write_text(json.dumps({"base_url": site.url, "archives": {"stability": entry}}))
-    before = {number: signal.getsignal(number) for number in LINES}
-    for number in LINES:
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    with terminal_handlers():
+        yield
 
 
 def evaluation(folder: str) -> list[str]:
@@ -108,7 +103,7 @@ def test_a_signal_while_writing_leaves_nothing(
     expected = written()
     Path("out").rename("undisturbed")
     Path("out").mkdir()
-    number = list(LINES)[list(COMMANDS).index(name) % len(LINES)]
+    number = list(LAST_LINES)[list(COMMANDS).index(name) % len(LAST_LINES)]
 
     def stop(*_: object) -> None:
         os.kill(os.getpid(), number)
@@ -118,7 +113,7 @@ def test_a_signal_while_writing_leaves_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(f"os.{call}", stop)
         assert run_cli(COMMANDS[name]) == 128 + number
-    assert capsys.readouterr().err.splitlines()[-1] == LINES[number]
+    assert capsys.readouterr().err.splitlines()[-1] == LAST_LINES[number]
     assert set(written()) <= KEPT
     assert run_cli(COMMANDS[name]) == 0
     assert written() == expected

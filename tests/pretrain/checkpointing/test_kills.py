@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pretrain.checkpointing import find_checkpoint, load_full_checkpoint
-from pretrain.train.metrics_logger import TIMING_FIELDS
+from pretrain.train.metrics_schema import TIMING_FIELDS
 from tests.support import fault_injection
 from tests.support.ranks import start_ranks, wait_for
 
