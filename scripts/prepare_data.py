@@ -43,7 +43,8 @@ for contact_prediction, and for secondary_structure if that has no file of its o
 SOURCE/provenance.json may be {"datasets": {folder: {"name": ..., "source": ..., "licence": ..., "simulated": true}}};
 it is stored in dataset.json and shown with every score.
 
-A second run writes only what has changed: it skips splits whose files have the same SHA-256 sums.
+A second run writes only what has changed: it skips splits that were completed with the same options, if the SHA-256
+sums of their input and output files are those of that time.
 """
 
 from __future__ import annotations
@@ -224,33 +225,55 @@ class _Folder:
         write_json(self.path / "dataset.json", {**self.dataset.describe(counts), **shortened})
 
     def _split(self, split: str, files: SplitFiles) -> PreparedSplit:
-        columns = {name: value for name, value in asdict(self.options.records).items() if value is not None}
-        made_from = {
-            "files": [_fingerprint(path) for path in files.all_paths],
-            "limit": self.options.limit,
-            **({"columns": columns} if columns else {}),
-        }
+        made_from = self._made_from(files)
         entry = self.state["splits"].get(split)
-        unchanged = entry is not None and entry["made_from"] == made_from and self._is_written(split)
+        unchanged = entry is not None and entry["made_from"] == made_from and self._is_as_written(split, entry)
         if not unchanged:
             records, substitutions = self._write(split, files)
-            entry = {"made_from": made_from, "records": records, "substitutions": dict(sorted(substitutions.items()))}
+            entry = {
+                "made_from": made_from,
+                "written": [_fingerprint(path) for path in self._outputs(split)],
+                "records": records,
+                "substitutions": dict(sorted(substitutions.items())),
+            }
             self.state["splits"][split] = entry
             self._save()
         return PreparedSplit(self.dataset.folder, split, entry["records"], unchanged, entry["substitutions"])
 
-    def _output(self, split: str) -> Path:
-        name = split if self.dataset.folder == CORPUS else f"{self.dataset.folder}_{split}.lmdb"
-        return self.path / name
+    def _made_from(self, files: SplitFiles) -> dict[str, Any]:
+        """The input files of a split, and the options on which its content depends."""
+        columns = {name: value for name, value in asdict(self.options.records).items() if value is not None}
+        of_corpus = ("skip_empty", "max_unknown_fraction", "allow_nucleotides") if self._is_corpus else ()
+        return {
+            "files": [_fingerprint(path) for path in files.all_paths],
+            "limit": self.options.limit,
+            **({"columns": columns} if columns else {}),
+            **{name: getattr(self.options, name) for name in of_corpus},
+        }
 
-    def _is_written(self, split: str) -> bool:
+    @property
+    def _is_corpus(self) -> bool:
+        return self.dataset.folder == CORPUS
+
+    def _output(self, split: str) -> Path:
+        return self.path / (split if self._is_corpus else f"{self.dataset.folder}_{split}.lmdb")
+
+    def _outputs(self, split: str) -> list[Path]:
+        """The files and LMDB directories of a split."""
         output = self._output(split)
-        if self.dataset.folder == CORPUS:
-            return all(output.with_name(f"{split}_text_document.{end}").exists() for end in ("bin", "idx", "json"))
-        return (output / "data.mdb").exists()
+        if not self._is_corpus:
+            return [output]
+        return [output.with_name(f"{output.name}_text_document.{end}") for end in ("bin", "idx", "json")]
+
+    def _is_as_written(self, split: str, entry: Mapping[str, Any]) -> bool:
+        """Whether the outputs are those of the entry; not if a killed run or another command replaced them since."""
+        try:
+            return entry.get("written") == [_fingerprint(path) for path in self._outputs(split)]
+        except (OSError, DataError):  # missing, or not readable
+            return False
 
     def _write(self, split: str, files: SplitFiles) -> tuple[int, Counter[str]]:
-        if self.dataset.folder == CORPUS:
+        if self._is_corpus:
             return _write_corpus(files, self._output(split), self.options)
         changes: Counter[str] = Counter()
         title = f"{self.dataset.folder} {split}"

@@ -71,6 +71,67 @@ def test_a_second_run_prepares_only_changed_splits(source: Path, tmp_path: Path)
     assert not any(split.unchanged for split in prepare(source, target, Options(overwrite=True)))
 
 
+def _damage(file: Path, keep: int) -> None:
+    """Shorten a file to ``keep`` bytes, or change its last byte if it has no more."""
+    content = file.read_bytes()
+    file.write_bytes(content[:keep] if keep < len(content) else content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.parametrize("keep", [0, 4096, 1 << 30], ids=["empty", "half", "one_byte"])
+@pytest.mark.parametrize(
+    "file",
+    ["fluorescence/fluorescence_train.lmdb/data.mdb", *(f"corpus/train_text_document.{e}" for e in ("bin", "idx"))],
+)
+def test_outputs_that_are_not_as_they_were_written_are_prepared_again(
+    source: Path, tmp_path: Path, file: str, keep: int
+) -> None:
+    target = tmp_path / "data"
+    prepare(source, target)
+    written = (target / file).read_bytes()
+    _damage(target / file, keep)
+    again = [(split.folder, split.split) for split in prepare(source, target) if not split.unchanged]
+    assert again == [(file.partition("/")[0], "train")]
+    assert (target / file).read_bytes() == written
+    assert all(split.unchanged for split in prepare(source, target))
+
+
+def test_a_split_replaced_by_a_run_that_was_killed_before_its_record_is_prepared_again(
+    source: Path, tmp_path: Path
+) -> None:
+    target, options = tmp_path / "data", Options(tasks=("fluorescence",))
+    prepare(source, target, options)
+    state, table = target / "fluorescence" / "prepared.json", source / "fluorescence_train.csv"
+    recorded, content = state.read_text(), table.read_text()
+    table.write_text(content.replace("3.5", "4.5"))
+    prepare(source, target, options)
+    state.write_text(recorded)  # killed after the LMDB directory was renamed
+    table.write_text(content)
+    prepare(source, target, options)
+    record = LMDBReader(target / "fluorescence" / "fluorescence_train.lmdb")[0]
+    assert record["log_fluorescence"] == [3.5]
+
+
+def test_a_state_of_an_earlier_version_without_output_sums_is_prepared_again(source: Path, tmp_path: Path) -> None:
+    target, options = tmp_path / "data", Options(tasks=("fluorescence",))
+    prepare(source, target, options)
+    state = target / "fluorescence" / "prepared.json"
+    content = json.loads(state.read_text())
+    for entry in content["splits"].values():
+        del entry["written"]
+    state.write_text(json.dumps(content))
+    assert not any(split.unchanged for split in prepare(source, target, options))
+
+
+def test_another_option_of_the_corpus_prepares_it_again(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "data"
+    (source / "corpus_train.fasta").write_text(">a\nMKVL\n>b\n\n")
+    prepare(source, target, Options(tasks=("corpus", "fluorescence"), skip_empty=True))
+    again = prepare(source, target, Options(tasks=("fluorescence",)))
+    assert all(split.unchanged for split in again)  # labeled records don't depend on it
+    with pytest.raises(DataError, match="empty"):
+        prepare(source, target, Options(tasks=("corpus",)))
+
+
 def test_named_columns_are_read_and_another_name_prepares_again(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     table = "name,accession,text,sequence,stability_score\nx,P1,MK,MKV,1\n"
