@@ -19,7 +19,7 @@ from typing import Any
 from scripts.structure_files import coordinate_file
 from tape.errors import DataError, quoted
 from tape.io.json_files import read_json_object
-from tape.io.records import LABELED_SUFFIXES, is_sequence_file
+from tape.io.records import LABELED_SUFFIXES, is_sequence_file, list_suffixes
 from tape.io.text_files import split_suffix
 
 CORPUS = "corpus"
@@ -158,8 +158,12 @@ def _is_known(path: Path, source: Path, known: str) -> bool:
 
 def _find_labeled(source: Path, folder: str, stated: Mapping[str, Any]) -> Dataset:
     splits: dict[str, SplitFiles] = {}
+    unread: list[Path] = []
     for path in _files(source, source / "tape", source / folder):
-        if not path.name.startswith(f"{folder}_") or split_suffix(path)[0] not in LABELED_SUFFIXES:
+        if not path.name.startswith(f"{folder}_"):
+            continue
+        if split_suffix(path)[0] not in LABELED_SUFFIXES:
+            unread.append(path)
             continue
         split = _stem(path).removeprefix(f"{folder}_")
         if split not in SPLITS[folder]:
@@ -167,6 +171,11 @@ def _find_labeled(source: Path, folder: str, stated: Mapping[str, Any]) -> Datas
         if split in splits:
             raise DataError(f"{path} and {splits[split].paths[0]} are both {folder}'s {split} split; keep one")
         splits[split] = SplitFiles((path,))
+    for path in unread:  # not if the split is there in another format, as with checksums beside it
+        if (split := path.name.removeprefix(f"{folder}_").partition(".")[0]) in SPLITS[folder] and split not in splits:
+            raise DataError(
+                f"{path}: labels can't be read from this format; it must be {list_suffixes(LABELED_SUFFIXES)}"
+            )
     ordered = {split: splits[split] for split in SPLITS[folder] if split in splits}
     return Dataset(folder, _provenance(source, folder, stated, f"tape/{folder}", ordered), ordered)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tape.errors import DataError, UnknownResidueError, quoted
-from tape.io.records import RecordOptions
+from tape.io.records import LABELED_SUFFIXES, RecordOptions, list_suffixes
 from tape.tasks import TASKS, Task
 from tape.tokenizers import TAPETokenizer, as_tokenizer
 
@@ -34,7 +35,7 @@ def open_split(
     (:func:`tape.datasets.sources.split_source`). Any name of a split is allowed.
 
     Raises:
-        DataError: there is no such split. Lists the splits that exist.
+        DataError: there is no such split, or its file has a format without labels. Lists what exists or is allowed.
     """
     directory = Path(data_path) / folder
     if not directory.is_dir():
@@ -42,6 +43,12 @@ def open_split(
     source = split_source(directory, f"{folder}_{split}", in_memory, options)
     if source is not None:
         return source
+    unread = sorted(found.name for found in directory.glob(f"{glob.escape(f'{folder}_{split}')}.*"))
+    if unread:
+        raise DataError(
+            f"{directory / unread[0]}: labels can't be read from this format; it must be"
+            f" {list_suffixes(LABELED_SUFFIXES)}, or a directory {folder}_{split} of .npz files"
+        )
     present = {found.name.removeprefix(f"{folder}_").partition(".")[0] for found in directory.glob(f"{folder}_*")}
     path = directory / f"{folder}_{split}.lmdb"
     raise DataError(f"{path}: no split {quoted(split)}; splits there: {', '.join(sorted(present)) or 'none'}")

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from .activations import activation
 from .dropout import Dropout
-from .input_checks import check_targets
+from .input_checks import check_classes, check_targets
 
 IGNORED = -100  # TAPE's and PyTorch's default
 
@@ -235,9 +235,10 @@ def masked_cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int = IG
     """Mean cross entropy in fp32 over labeled positions (:func:`is_labeled`); 0 (not NaN) if there are none.
 
     Raises:
-        ConfigError: the targets do not have the shape of the logits without the last dimension.
+        ConfigError: the targets do not have the shape of the logits without the last dimension, or are not classes
+            of the logits.
     """
-    check_targets(targets, logits.shape[:-1])
+    check_classes(targets, logits.shape[:-1], logits.shape[-1])
     real = is_labeled(targets, ignore_index)
     classes = targets.masked_fill(~real, IGNORED).flatten()
     total = F.cross_entropy(logits.flatten(0, -2).float(), classes, ignore_index=IGNORED, reduction="sum")

@@ -74,7 +74,7 @@ def _check_values(input_ids: Tensor, vocab_size: int) -> None:
         )
 
 
-def check_targets(targets: Tensor, expected: torch.Size) -> None:
+def check_targets(targets: Any, expected: torch.Size) -> None:
     """Check the shape of targets.
 
     Args:
@@ -82,8 +82,10 @@ def check_targets(targets: Tensor, expected: torch.Size) -> None:
         expected: their shape.
 
     Raises:
-        ConfigError: another shape. Names both.
+        ConfigError: not a tensor, or another shape. Names both shapes.
     """
+    if not isinstance(targets, Tensor):
+        raise ConfigError(f"targets must be a tensor of shape {tuple(expected)}, not {type(targets).__name__}")
     if targets.shape in (expected, torch.Size((*expected, 1))):
         return
     message = f"targets have the shape {tuple(targets.shape)}, but the predictions are for {tuple(expected)}"
@@ -92,3 +94,27 @@ def check_targets(targets: Tensor, expected: torch.Size) -> None:
     elif len(expected) == 3 and targets.shape == (expected[0], expected[1] + 2, expected[2] + 2):
         message += "; pairs of residues have no rows and columns for <cls> and <sep>"
     raise ConfigError(message)
+
+
+def check_classes(targets: Any, expected: torch.Size, num_classes: int) -> None:
+    """Check targets that are classes. Like those of token ids, their values are checked on the CPU only.
+
+    Args:
+        targets: int64, the class of each prediction; negative where there is none.
+        expected: their shape; a last dimension of size 1 is allowed in addition.
+        num_classes: the number of classes.
+
+    Raises:
+        ConfigError: wrong type or shape, or a class that the model does not have.
+    """
+    check_targets(targets, expected)
+    if targets.dtype != torch.int64:
+        raise ConfigError(f"targets are classes, so they must be torch.int64 (targets.long()), not {targets.dtype}")
+    if torch.compiler.is_compiling() or targets.device.type != "cpu" or not targets.numel():
+        return
+    highest = int(targets.max())
+    if highest >= num_classes:
+        raise ConfigError(
+            f"targets have the class {highest}, but the model has the classes 0 to {num_classes - 1}; negative numbers"
+            " mark what has no label"
+        )

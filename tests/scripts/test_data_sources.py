@@ -92,6 +92,14 @@ def test_malformed_provenance_is_refused(tmp_path: Path, text: str) -> None:
         find_datasets(tmp_path)
 
 
+def test_a_split_in_a_format_without_labels_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "fluorescence_train.csv", "fluorescence_train.csv.sha256", "fluorescence_notes.txt")
+    assert list(find_datasets(tmp_path)["fluorescence"].splits) == ["train"]
+    touch(tmp_path, "fluorescence_test.txt")
+    with pytest.raises(DataError, match=r"fluorescence_test\.txt: labels can't be read from this format; .*\.csv"):
+        find_datasets(tmp_path)
+
+
 def test_unknown_and_duplicate_splits_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "fluorescence_validation.csv")
     with pytest.raises(DataError, match="unknown split 'validation'; fluorescence has train, valid, test"):

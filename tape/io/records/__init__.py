@@ -20,7 +20,7 @@ is left to :func:`tape.tokenizers.normalize_sequence`. Files are streamed: memor
 line or record has a limit.
 """
 
-from .formats import FORMATS, LABELED_SUFFIXES, SEQUENCE_SUFFIXES, is_sequence_file
+from .formats import FORMATS, LABELED_SUFFIXES, SEQUENCE_SUFFIXES, is_sequence_file, list_suffixes
 from .nucleotides import NucleotideCounter
 from .reader import Nucleotides, open_blocks, open_records, open_rows
 from .record import ID_COLUMNS, SEQUENCE_COLUMNS, Record, RecordOptions, Row, check_identifier, names_of
@@ -40,6 +40,7 @@ __all__ = [
     "Row",
     "check_identifier",
     "is_sequence_file",
+    "list_suffixes",
     "names_of",
     "open_blocks",
     "open_records",

@@ -217,6 +217,14 @@ def test_a_missing_split_is_refused_with_a_list_of_those_that_exist(small_data: 
         StabilityDataset(small_data / "gone", "test")
 
 
+@pytest.mark.parametrize("suffix", [".txt", ".a3m", ".xlsx"])
+def test_a_split_in_a_format_without_labels_is_named(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "stability").mkdir()
+    (tmp_path / "stability" / f"stability_train{suffix}").write_text(">a stability_score=1\nMKV\n")
+    with pytest.raises(DataError, match=rf"stability_train\{suffix}: labels can't be read from this format; .*\.csv"):
+        StabilityDataset(tmp_path, "train")
+
+
 def test_any_split_on_disk_can_be_read(write_split: Writer) -> None:
     data = write_split("stability", "my_own", [{"primary": "AC", "stability_score": [1.0]}])
     assert len(StabilityDataset(data, "my_own")) == 1

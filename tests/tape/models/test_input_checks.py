@@ -104,5 +104,22 @@ def test_values_of_another_number_are_named(tiny_config: Callable[..., Any]) -> 
         assert torch.isfinite(model(IDS, targets=targets)[0][0])
 
 
+@pytest.mark.parametrize("model", [ProteinBertForSequenceToSequenceClassification, ProteinBertForMaskedLM])
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (torch.full((2, 5), 30), "targets have the class 30, but the model has the classes 0 to "),
+        (torch.zeros(2, 5), r"they must be torch\.int64 \(targets\.long\(\)\), not torch\.float32"),
+        (torch.zeros(2, 5, dtype=torch.bool), r"must be torch\.int64"),
+        ([[0] * 5] * 2, r"targets must be a tensor of shape \(2, 5\), not list"),
+    ],
+)
+def test_targets_that_are_not_classes_are_named(
+    tiny_config: Callable[..., Any], model: Any, targets: Any, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        model(tiny_config())(IDS, targets=targets)
+
+
 def test_an_encoded_protein_is_accepted(bert: torch.nn.Module) -> None:
     assert bert(torch.from_numpy(TAPETokenizer().encode("MKV"))[None])[0].shape[:2] == (1, 5)
