@@ -2,12 +2,7 @@
 
 import sys
 
-if __name__ == "__main__":
-    from tape.errors import end_quietly_on_interrupt
-
-    end_quietly_on_interrupt()
-
-from tape.main import train_command
+from tape.commands import train_command
 
 if __name__ == "__main__":
     sys.exit(train_command())

@@ -48,6 +48,10 @@ from pathlib import Path
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+    from tape.interrupts import exit_on_stop_signals
+
+    exit_on_stop_signals()
+
 from benchmarks.faults.commands import COMMANDS, DEFAULT, Command, local_site, make_inputs
 from benchmarks.faults.runs import Run, check, temporary_files
 from benchmarks.loss_compare import leaves, load

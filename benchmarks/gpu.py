@@ -30,6 +30,10 @@ from typing import Any
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+    from tape.interrupts import exit_on_stop_signals
+
+    exit_on_stop_signals()
+
 from benchmarks.gpu_stage_names import stage_names
 from benchmarks.peers.protocol import ROOT, Worker, WorkerError
 from tape.cli.parser import ArgumentParser

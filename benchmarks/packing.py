@@ -16,6 +16,10 @@ from pathlib import Path
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+    from tape.interrupts import exit_on_stop_signals
+
+    exit_on_stop_signals()
+
 import numpy as np
 
 from pretrain.data.corpus import open_corpus

@@ -33,6 +33,10 @@ from typing import Any
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+    from tape.interrupts import exit_on_stop_signals
+
+    exit_on_stop_signals()
+
 from benchmarks.peers.comparison import (
     SAMPLE,
     add_options,

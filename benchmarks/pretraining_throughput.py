@@ -24,6 +24,10 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+    from tape.interrupts import exit_on_stop_signals
+
+    exit_on_stop_signals()
+
 from benchmarks.peers.comparison import parse_size
 from pretrain.train.metrics_schema import METRICS_NAME
 from tape.cli.parser import ArgumentParser

@@ -23,6 +23,11 @@ from pathlib import Path
 # makes the packages importable when the script is called by its path from any directory
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":
+    from tape.interrupts import exit_on_stop_signals
+
+    exit_on_stop_signals()
+
 from converter.options import FORMATS, LM_HEADS, SourceOptions, parse_dtype
 from tape.cli.parser import ArgumentParser
 from tape.errors import run_cli

@@ -20,9 +20,9 @@ from pathlib import Path
 if __name__ == "__main__":  # importable from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-    from tape.errors import end_quietly_on_interrupt
+    from tape.interrupts import exit_on_stop_signals
 
-    end_quietly_on_interrupt()
+    exit_on_stop_signals()
     if {"-h", "--help"} & set(sys.argv[1:]):  # before the imports below, which take seconds
         from pretrain.config.flags import make_parser
 

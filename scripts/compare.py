@@ -7,11 +7,7 @@ from pathlib import Path
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-    from tape.errors import end_quietly_on_interrupt
-
-    end_quietly_on_interrupt()
-
-from tape.report.compare import compare_command
+from tape.commands import compare_command
 
 if __name__ == "__main__":
     sys.exit(compare_command())

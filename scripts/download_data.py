@@ -30,9 +30,9 @@ from typing import Any, BinaryIO
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-    from tape.errors import end_quietly_on_interrupt
+    from tape.interrupts import exit_on_stop_signals
 
-    end_quietly_on_interrupt()
+    exit_on_stop_signals()
 
 from tqdm import tqdm
 

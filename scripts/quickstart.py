@@ -21,9 +21,9 @@ from pathlib import Path
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-    from tape.errors import end_quietly_on_interrupt
+    from tape.interrupts import exit_on_stop_signals
 
-    end_quietly_on_interrupt()
+    exit_on_stop_signals()
 
 from scripts.data_sources import PROVENANCE_FILE, Dataset, find_datasets
 from scripts.step_runner import Step, StepRunner, command_line

@@ -7,11 +7,7 @@ from pathlib import Path
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-    from tape.errors import end_quietly_on_interrupt
-
-    end_quietly_on_interrupt()
-
-from tape.report.command import report_command
+from tape.commands import report_command
 
 if __name__ == "__main__":
     sys.exit(report_command())

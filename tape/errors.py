@@ -16,9 +16,7 @@ from itertools import islice
 from pathlib import PurePath
 from typing import Any
 
-from .interrupts import StopByException, Terminated
-
-_LAST_LINES = {signal.SIGTERM: "terminated", signal.SIGHUP: "hangup", signal.SIGINT: "interrupted"}
+from .interrupts import LAST_LINES, StopByException, Terminated, has_default_handler
 
 
 class ProteinLMError(Exception):
@@ -125,13 +123,11 @@ def listed(names: Iterable[object], most: int = 20) -> str:
     return ", ".join(shown[:most]) + (" ..." if len(shown) > most else "") or "none"
 
 
-def end_quietly_on_interrupt() -> None:
-    """Let Ctrl-C end the process without a traceback outside :func:`run_cli`: during a script's imports and its exit.
-
-    Scripts call it before they import anything else; torch alone takes seconds.
-    """
-    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # not if it is ignored
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _end_quietly_on_stop_signals() -> None:
+    """Let a stop signal end the process at once and without a traceback during its exit."""
+    for number in LAST_LINES:
+        if has_default_handler(number):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def run_cli(main: Callable[[], object]) -> int:
@@ -157,13 +153,13 @@ def run_cli(main: Callable[[], object]) -> int:
         # libraries turn the exception of a signal into others, such as an ImportError, or fail as its consequence
         return _report_stop(stop.received) if stop.received else _report_error(error)
     finally:  # among functions of torch that take long at the exit, the last registered is called first
-        atexit.unregister(end_quietly_on_interrupt)
-        atexit.register(end_quietly_on_interrupt)
+        atexit.unregister(_end_quietly_on_stop_signals)
+        atexit.register(_end_quietly_on_stop_signals)
     return result if isinstance(result, int) else 0
 
 
 def _report_stop(number: int) -> int:
-    print(_LAST_LINES.get(signal.Signals(number), signal.Signals(number).name), file=sys.stderr)
+    print(LAST_LINES.get(signal.Signals(number), signal.Signals(number).name), file=sys.stderr)
     return 128 + number
 
 

@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 
@@ -34,7 +34,8 @@ class Terminated(SystemExit):
 SAME_REQUEST_SECONDS = 2.0
 """Time in which another stop signal is the same request: launchers forward signals that a process may have already."""
 
-_NUMBERS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+LAST_LINES = {signal.SIGTERM: "terminated", signal.SIGHUP: "hangup", signal.SIGINT: "interrupted"}
+"""What a command prints when a stop signal ends it."""
 
 
 class _Deferral(threading.local):
@@ -85,6 +86,28 @@ def end_at_once(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
+def exit_on_stop_signals() -> None:
+    """Let a stop signal print its line and end the process, during the imports of a script; torch takes seconds.
+
+    Scripts call it before they import anything else; :func:`.errors.run_cli` takes over. There is nothing to clean up
+    yet, and the module that is being imported might catch an exception.
+    """
+    for number in LAST_LINES:
+        if has_default_handler(number):
+            signal.signal(number, _exit)
+
+
+def _exit(number: int, frame: object) -> None:
+    with suppress(OSError):  # closed
+        os.write(2, f"{LAST_LINES[signal.Signals(number)]}\n".encode())
+    os._exit(128 + number)
+
+
+def has_default_handler(number: int) -> bool:
+    """Whether Python's handler is in place, or that of a script's imports; not one of a caller, and not nohup's."""
+    return signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler, _exit)
+
+
 def _exception_of(number: int) -> BaseException:
     return KeyboardInterrupt() if number == signal.SIGINT else Terminated(128 + number)
 
@@ -96,8 +119,8 @@ class StopByException:
     two seconds, so that the cleanup is not interrupted; a later one ends the process at once. An exception that Python
     discards, because it was raised in a destructor or a callback, is raised again.
 
-    Only in the main thread, and only in place of Python's defaults: a handler that the caller has set remains, and
-    signals that are ignored (nohup, background jobs of a shell) stay so.
+    Only in the main thread, and only in place of Python's defaults and of :func:`exit_on_stop_signals`: a handler that
+    the caller has set remains, and signals that are ignored (nohup, background jobs of a shell) stay so.
 
     Attributes:
         received: number of the first signal; 0: none yet.
@@ -112,8 +135,8 @@ class StopByException:
         self._hook = sys.unraisablehook
         _deferral.depth = _deferral.pending = 0  # of an earlier command in this process that a signal has ended
         if threading.current_thread() is threading.main_thread():
-            for number in _NUMBERS:
-                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            for number in LAST_LINES:
+                if has_default_handler(number):
                     self._before[number] = signal.signal(number, self._receive)
         if self._before:
             sys.unraisablehook = self._raise_again

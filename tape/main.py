@@ -2,8 +2,7 @@
 
 Each parses its options into a configuration (:mod:`tape.cli`) and runs what it describes. Arguments are a parsed
 namespace, the words of a command line, or None for ``sys.argv``. Tasks and models that third parties register in the
-same process are known to all of them. The ``*_command`` functions are for the shell: they print an error as one line
-and return an exit code.
+same process are known to all of them. For the shell, :mod:`tape.commands` prints their errors as one line.
 
 torch is imported inside the functions, so that ``--help`` and errors in options need no time.
 """
@@ -91,25 +90,5 @@ def _finetune_worker(config: FinetuneConfig) -> None:
     sys.exit(run_cli(lambda: _finetune(config)))
 
 
-def train_command() -> int:
-    """``tape-train`` and ``tape_train.py``."""
-    return run_cli(run_train)
-
-
-def eval_command() -> int:
-    """``tape-eval`` and ``tape_eval.py``."""
-    return run_cli(run_eval)
-
-
-def embed_command() -> int:
-    """``tape-embed``."""
-    return run_cli(run_embed)
-
-
-def train_distributed_command() -> int:
-    """``tape-train-distributed``."""
-    return run_cli(run_train_distributed)
-
-
 if __name__ == "__main__":
-    sys.exit(train_command())
+    sys.exit(run_cli(run_train))

@@ -62,15 +62,15 @@ def _train(out: Path) -> list[str]:
     return _script("tape_train.py", "transformer", "stability", *new, "--num_train_epochs", 4, *words)
 
 
-def _installed(module: str, function: str, *words: object) -> list[str]:
+def _installed(function: str, *words: object) -> list[str]:
     """A command that has no script of its own, as pip's wrapper starts it."""
-    code = f"import sys; from {module} import {function}; sys.exit({function}())"
+    code = f"import sys; from tape.commands import {function}; sys.exit({function}())"
     return [sys.executable, "-c", code, *map(str, words), "--no_cuda"]
 
 
 def _embed(out: Path) -> list[str]:
     words = ["transformer", "inputs/proteins.fasta", out / "embeddings.npz", "inputs/model", "--batch_size", 8]
-    return _installed("tape.main", "embed_command", *words, "--num_workers", 0)
+    return _installed("embed_command", *words, "--num_workers", 0)
 
 
 def _predict(out: Path) -> list[str]:
@@ -81,12 +81,12 @@ def _predict(out: Path) -> list[str]:
 def _score(out: Path) -> list[str]:
     words = ["transformer", "inputs/variants.csv", out / "scores.csv", "inputs/model", "--batch_size", 8]
     methods = ["--methods", "masked_marginal", "pseudo_perplexity"]
-    return _installed("tape.cli.score", "score_command", *words, "--wild_type", "inputs/wild_type.fasta", *methods)
+    return _installed("score_command", *words, "--wild_type", "inputs/wild_type.fasta", *methods)
 
 
 def _contacts(out: Path) -> list[str]:
     words = ["transformer", "inputs/model", "--data_dir", "inputs/data", "--output_dir", out, "--exp_name", "contacts"]
-    return _installed("tape.cli.contacts", "contacts_command", *words, "--overwrite", "--split", "valid")
+    return _installed("contacts_command", *words, "--overwrite", "--split", "valid")
 
 
 def _evaluate(out: Path) -> list[str]:

@@ -19,14 +19,14 @@ _LINES_OF_ERROR = 3
 
 # commands of pyproject.toml, and scripts
 _FUNCTIONS = {
-    "tape-train": "tape.main:train_command",
-    "tape-eval": "tape.main:eval_command",
-    "tape-embed": "tape.main:embed_command",
-    "tape-score": "tape.cli.score:score_command",
-    "tape-contacts": "tape.cli.contacts:contacts_command",
-    "tape-report": "tape.report.command:report_command",
-    "tape-compare": "tape.report.compare:compare_command",
-    "tape-train-distributed": "tape.main:train_distributed_command",
+    "tape-train": "tape.commands:train_command",
+    "tape-eval": "tape.commands:eval_command",
+    "tape-embed": "tape.commands:embed_command",
+    "tape-score": "tape.commands:score_command",
+    "tape-contacts": "tape.commands:contacts_command",
+    "tape-report": "tape.commands:report_command",
+    "tape-compare": "tape.commands:compare_command",
+    "tape-train-distributed": "tape.commands:train_distributed_command",
 }
 _SCRIPTS = (
     "pretrain/pretrain_tape.py",

@@ -29,6 +29,10 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+    from tape.interrupts import exit_on_stop_signals
+
+    exit_on_stop_signals()
+
 import numpy as np
 
 from pretrain.data.batch_schedule import BatchConfig

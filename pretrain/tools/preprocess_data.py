@@ -27,9 +27,9 @@ from pathlib import Path
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-    from tape.errors import end_quietly_on_interrupt
+    from tape.interrupts import exit_on_stop_signals
 
-    end_quietly_on_interrupt()
+    exit_on_stop_signals()
 
 import numpy as np
 

@@ -34,6 +34,10 @@ from typing import Any
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+    from tape.interrupts import exit_on_stop_signals
+
+    exit_on_stop_signals()
+
 from pretrain.train.metrics_schema import METRICS_NAME, TIMING_FIELDS
 from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, ProteinLMError, run_cli

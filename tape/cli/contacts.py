@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tape.errors import run_cli
 from tape.inference.config import ContactsConfig
 from tape.io.run_layout import check_run_names
 from tape.runtime.process import process_context
@@ -39,11 +38,6 @@ def run_contacts(arguments: Arguments = None) -> Path:
 
     with process_context(config.process) as context:
         return predict_contacts(config, context)
-
-
-def contacts_command() -> int:
-    """``tape-contacts`` for the shell."""
-    return run_cli(run_contacts)
 
 
 def contacts_config(arguments: Arguments = None) -> ContactsConfig:

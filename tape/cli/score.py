@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tape.errors import run_cli
 from tape.inference.config import ScoreConfig
 from tape.inference.variants import METHODS
 from tape.io.records import RecordOptions
@@ -37,11 +36,6 @@ def run_score(arguments: Arguments = None) -> Path:
 
     with process_context(config.process) as context:
         return score_file(config, context)
-
-
-def score_command() -> int:
-    """``tape-score`` for the shell."""
-    return run_cli(run_score)
 
 
 def score_config(arguments: Arguments = None) -> ScoreConfig:

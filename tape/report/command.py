@@ -15,18 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tape.cli.parser import ArgumentParser
-from tape.errors import run_cli
 from tape.io.writing import atomic_directory, check_output_directory, check_replaceable, write_text
 from tape.report.layouts import read_layout_losses
 from tape.report.page import page
 from tape.report.rows import csv_table, make_rows, markdown_published, markdown_table, read_evaluations
 
 PAGE, TABLE, VALUES = "report.html", "table.md", "table.csv"
-
-
-def report_command() -> int:
-    """``tape-report`` and ``scripts/report.py``."""
-    return run_cli(main)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tape.cli.parser import ArgumentParser
-from tape.errors import ConfigError, DataError, run_cli
+from tape.errors import ConfigError, DataError
 from tape.metrics import TASK_TYPE_METRICS, Bootstrap, TaskTypeMetrics
 from tape.metrics.paired import Difference, paired_differences
 from tape.report.predictions import load_results, task_type_of
@@ -34,11 +34,6 @@ _TOLERANCE = 1e-6
 _COLUMNS = ("task", "data", "split (proteins)", "metric", "first", "second", "difference", "interval")
 
 Seeds = list[Evaluated]
-
-
-def compare_command() -> int:
-    """``tape-compare`` and ``scripts/compare.py``."""
-    return run_cli(main)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from tape.commands import embed_command, eval_command, train_command
 from tape.configs import ProteinBertConfig
 from tape.io.lmdb_store import write_lmdb
-from tape.main import embed_command, eval_command, train_command
 from tape.models.model_directory import save_model_directory
 from tape.models.modeling_bert import ProteinBertForValuePrediction
 from tape.tokenizers import TAPETokenizer

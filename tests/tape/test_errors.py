@@ -123,40 +123,6 @@ def test_an_error_that_a_signal_causes_is_not_reported(capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
-IMPORTS = """
-import os, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.argv = [sys.argv[1], "--help"]
-class Interrupting:
-    def find_spec(self, name, *_):
-        if name.startswith(("pretrain.", "scripts.", "tape.main", "tape.report", "tape.io")):
-            os.kill(os.getpid(), signal.SIGINT)
-sys.meta_path.insert(0, Interrupting())
-import runpy
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-@pytest.mark.parametrize(
-    "script",
-    [
-        "tape_train.py",
-        "tape_eval.py",
-        "pretrain/pretrain_tape.py",
-        "pretrain/tools/preprocess_data.py",
-        "scripts/prepare_data.py",
-        "scripts/download_data.py",
-        "scripts/quickstart.py",
-        "scripts/report.py",
-        "scripts/compare.py",
-    ],
-)
-def test_an_interrupt_during_the_imports_of_a_script_has_no_traceback(script, repository_root):
-    words = [sys.executable, "-c", IMPORTS, str(repository_root / script)]
-    result = subprocess.run(words, capture_output=True, text=True, cwd=repository_root, check=False)
-    assert (result.returncode, result.stderr) == (-signal.SIGINT, "")
-
-
 def test_an_interrupt_at_the_exit_of_a_command_has_no_traceback():
     code = """
 import atexit, os, signal, sys, time

@@ -16,10 +16,11 @@ import torch
 
 from tape.cli.contacts import run_contacts
 from tape.cli.score import run_score
+from tape.commands import eval_command, train_command
 from tape.errors import CheckpointError, ConfigError, DataError, VocabularyMismatchError
 from tape.evaluation.records import read_record
 from tape.finetuning.run_directory import read_history
-from tape.main import eval_command, run_embed, run_eval, run_train, train_command
+from tape.main import run_embed, run_eval, run_train
 from tape.models import low_precision
 
 Train = Callable[..., Path]

@@ -137,7 +137,7 @@ def test_tape_train_distributed_passes_the_signal_on(
     options: list[str], free_port: int, tmp_path: Path, repository_root: Path
 ) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
-    code = "import sys; from tape.main import train_distributed_command; sys.exit(train_distributed_command())"
+    code = "import sys; from tape.commands import train_distributed_command; sys.exit(train_distributed_command())"
     words = [*options, "--exp_name", "run", "--nproc_per_node", "2", "--master_port", str(free_port)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(repository_root)}
     with log.open("w") as stream:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tape.cli.train import create_train_parser
+from tape.commands import train_command
 from tape.errors import CheckpointError, ConfigError
 from tape.finetuning.resume import (
     _FIXED_OPTIONS,
@@ -19,7 +20,6 @@ from tape.finetuning.resume import (
     check_data,
     complete_options,
 )
-from tape.main import train_command
 
 Train = Callable[..., Path]
 COMPARED_APART = {"help", "config", "model_type", "task", "precision", "fp16", "bf16", *_FIXED_OPTIONS}

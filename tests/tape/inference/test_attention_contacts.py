@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from tape.cli.contacts import contacts_command, run_contacts
+from tape.cli.contacts import run_contacts
+from tape.commands import contacts_command
 from tape.errors import CheckpointError, ConfigError, DataError
 from tape.evaluation.records import read_record
 from tape.inference.attention_contacts import (

@@ -19,10 +19,11 @@ import pytest
 import torch
 
 from tape import ProteinBertModel, TAPETokenizer
+from tape.commands import embed_command
 from tape.errors import CheckpointError, ConfigError, DataError
 from tape.inference.embedding_files import check_identifiers, embeddings_file
 from tape.inference.embedding_journal import EmbeddingJournal
-from tape.main import embed_command, run_embed
+from tape.main import run_embed
 from tape.registry import registry
 from tape.runtime.run_lock import lock_beside
 from tests.support.run_locks import locked_by_another

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from tape.cli.score import run_score, score_command
+from tape.cli.score import run_score
+from tape.commands import score_command
 from tape.errors import ConfigError, DataError
 from tape.evaluation.config import InferenceConfig
 from tape.inference.variant_effects import VariantScorer

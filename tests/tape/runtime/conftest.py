@@ -12,7 +12,7 @@ def launch_script(tmp_path: Path) -> Path:
     """``tape-train-distributed`` as a file, whose processes import it again."""
     script = tmp_path / "launch.py"
     script.write_text(
-        "import sys\nfrom tape.main import train_distributed_command\n"
+        "import sys\nfrom tape.commands import train_distributed_command\n"
         "if __name__ == '__main__':\n    sys.exit(train_distributed_command())\n"
     )
     return script
