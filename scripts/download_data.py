@@ -39,8 +39,9 @@ from tqdm import tqdm
 from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, DataError, OutputError, ProteinLMError, quoted, run_cli
 from tape.hub.downloads import GZIP, Retries, download
+from tape.interrupts import stop_allowed, stop_deferred
 from tape.io.checksums import SUMS_NAME, read_sums, write_sums
-from tape.io.json_files import parse_json
+from tape.io.json_files import parse_json, read_json_object
 from tape.io.lmdb_store import LMDBReader
 from tape.io.writing import atomic_directory, check_output_directory, write_json
 
@@ -49,6 +50,8 @@ _ADVICE = (
     "TAPE has moved its files before: see https://github.com/songlab-cal/tape#lmdb-data for the present address and "
     "pass it with --base-url"
 )
+_DESCRIPTION_NAME = "dataset.json"
+_DIGEST = "archive_sha256"  # a field of it
 _BLOCK_BYTES = 1 << 20
 # a name is too long, or one member is both a file and a folder
 _IMPOSSIBLE_NAMES = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
@@ -97,28 +100,47 @@ def fetch(archive: Archive, place: DownloadTarget) -> str:
         ConfigError: the folder exists and has other content, or the disk is too small.
     """
     folder = place.target / archive.folder
+    tarball = place.downloads / f"{archive.folder}.tar.gz"
     if folder.exists():
         try:
-            return f"{folder}: already complete, {_check_splits(folder, archive)}"
+            found = _check_splits(folder, archive)
         except DataError as error:
             message = f"{folder} is not the published set ({error}); it is not changed, move it away to download again"
             raise ConfigError(message) from error
-    tarball = place.downloads / f"{archive.folder}.tar.gz"
+        _finish_killed_download(folder, tarball, place)
+        return f"{folder}: already complete, {found}"
     if not tarball.exists():
         download(f"{place.base_url.rstrip('/')}/{tarball.name}", tarball, GZIP, place.retries, _ADVICE)
     try:
         digest = _check_sums(tarball, archive)
-        with atomic_directory(folder) as unpacked:
-            _unpack(tarball, archive.folder, unpacked)
-            found = _check_splits(unpacked, archive)
-            write_json(unpacked / "dataset.json", _describe(archive))
+        with stop_deferred():  # from the name of the folder to the sum of the archive
+            with atomic_directory(folder) as unpacked, stop_allowed():
+                _unpack(tarball, archive.folder, unpacked)
+                found = _check_splits(unpacked, archive)
+                write_json(unpacked / _DESCRIPTION_NAME, _describe(archive, digest))
+            _leave_archive(tarball, digest, place)
     except DataError as error:
         tarball.unlink()  # or the next run would use it
         raise DataError(f"{tarball}: {error}. The archive was deleted; run the command again") from error
-    _record_sum(tarball, digest)
-    if not place.keep_archives:
-        tarball.unlink()
     return f"{folder}: {found}"
+
+
+def _leave_archive(tarball: Path, digest: str, place: DownloadTarget) -> None:
+    """Remove an unpacked archive unless it is to be kept, and record its sum, which later downloads must have.
+
+    In this order, so that an archive without a recorded sum is none that the user has kept.
+    """
+    if not place.keep_archives:
+        tarball.unlink(missing_ok=True)
+    write_sums(tarball.parent, {**read_sums(tarball.parent), tarball.name: digest})
+
+
+def _finish_killed_download(folder: Path, tarball: Path, place: DownloadTarget) -> None:
+    """Do what is left if a command was killed after it had unpacked the archive."""
+    description = folder / _DESCRIPTION_NAME
+    digest = read_json_object(description, DataError).get(_DIGEST) if description.exists() else None
+    if isinstance(digest, str) and tarball.name not in read_sums(tarball.parent):
+        _leave_archive(tarball, digest, place)
 
 
 def _check_sums(tarball: Path, archive: Archive) -> str:
@@ -141,11 +163,6 @@ def _check_sums(tarball: Path, archive: Archive) -> str:
             f"{tarball.parent / SUMS_NAME} if the new one is correct"
         )
     return digest
-
-
-def _record_sum(tarball: Path, digest: str) -> None:
-    """Record the sum of a verified archive, which later downloads are compared with."""
-    write_sums(tarball.parent, {**read_sums(tarball.parent), tarball.name: digest})
 
 
 def _unpack(tarball: Path, folder: str, target: Path) -> None:
@@ -212,14 +229,15 @@ def _check_splits(folder: Path, archive: Archive) -> str:
     return "verified: " + ", ".join(counts)
 
 
-def _describe(archive: Archive) -> dict[str, Any]:
-    """The content of dataset.json."""
+def _describe(archive: Archive, digest: str) -> dict[str, Any]:
+    """The content of dataset.json; ``digest``: SHA-256 of the archive."""
     return {
         "name": archive.name,
         "simulated": False,
         "source": archive.source,
         "licence": "see https://github.com/songlab-cal/tape#citation-guidelines",
         "splits": archive.splits,
+        _DIGEST: digest,
     }
 
 

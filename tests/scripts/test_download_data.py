@@ -6,6 +6,8 @@ import gzip
 import hashlib
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -15,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from scripts.download_data import DEFAULT_TABLE, main, read_table
-from tape.errors import ConfigError
+from tape.errors import ConfigError, run_cli
 from tape.io.lmdb_store import LMDBReader, write_lmdb
 from tests.support.local_site import PAGE, Site
+from tests.support.terminal_signals import terminal_handlers
 
 SPLITS = {"train": 40, "valid": 3}
 
@@ -102,6 +105,39 @@ def test_an_interrupted_transfer_resumes_in_the_next_run(
     assert run("fluorescence", "--keep-archives") == 0
     assert site.ranges == [None, "bytes=700-"]
     assert (tmp_path / "data" / "downloads" / "fluorescence.tar.gz").read_bytes() == fluorescence
+
+
+@pytest.mark.parametrize("archive_is_left", [True, False])
+def test_a_download_killed_after_unpacking_is_finished_by_the_next_run(
+    run: Run, fluorescence: bytes, tmp_path: Path, archive_is_left: bool
+) -> None:
+    assert run("fluorescence") == 0
+    downloads = tmp_path / "data" / "downloads"
+    (downloads / "SHA256SUMS").unlink()
+    if archive_is_left:
+        (downloads / "fluorescence.tar.gz").write_bytes(fluorescence)
+    assert run("fluorescence") == 0
+    assert [path.name for path in downloads.iterdir()] == ["SHA256SUMS"]
+    assert (downloads / "SHA256SUMS").read_text().startswith(hashlib.sha256(fluorescence).hexdigest())
+
+
+def test_an_archive_that_was_kept_is_not_removed_by_a_later_run(run: Run, fluorescence: bytes, tmp_path: Path) -> None:
+    assert run("fluorescence", "--keep-archives") == 0
+    assert run("fluorescence") == 0
+    assert (tmp_path / "data" / "downloads" / "fluorescence.tar.gz").exists()
+
+
+def test_a_stop_signal_after_unpacking_does_not_leave_the_archive(
+    run: Run, fluorescence: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replace_and_stop(temporary: Path, path: Path) -> None:
+        temporary.rename(path)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("tape.io.writing.atomic.replace_directory", replace_and_stop)
+    with terminal_handlers():
+        assert run_cli(lambda: run("fluorescence")) == 143
+    assert [path.name for path in (tmp_path / "data" / "downloads").iterdir()] == ["SHA256SUMS"]
 
 
 def test_an_interrupted_transfer_is_retried_within_a_run(
