@@ -25,6 +25,7 @@ from tape.io.writing import (
     atomic_directory,
     check_output_directory,
     check_replaceable,
+    final_names,
     output_errors,
     remove_leftovers,
     replace_directory,
@@ -129,7 +130,8 @@ class Output:
         remove_leftovers(self.directory, _STAGING_NAME)
         remove_leftovers(self.directory.parent, self.directory.name)
         with output_errors(self.directory), temporary_directory(self.directory, _STAGING_NAME) as folder:
-            yield folder
+            with final_names(folder, self.directory):
+                yield folder
             if self.format != "tape" or not self._exchange_directory(folder):
                 self._move(folder)
 

@@ -175,9 +175,10 @@ def choose_checkpoint(options: CheckpointConfig, control_group: ControlGroup) ->
     """The checkpoint in ``--load``; called by all ranks together.
 
     Raises:
-        CheckpointError: there is none, and ``--load`` is not the ``--save`` of this run; or none of them is complete.
+        CheckpointError: there is none, and ``--load`` is not the ``--save`` of this run; or none of them is complete;
+            or ``--save`` holds checkpoints of another run.
     """
-    notices = () if options.save is None or options.resumes_itself else _foreign_checkpoints(options.save)
+    notices = () if options.save is None or options.resumes_itself else _foreign_checkpoints(options.save, options.load)
     if options.load is None:
         return LatestCheckpoint(None, notices)
     latest = find_latest(options.load, control_group)
@@ -190,13 +191,23 @@ def choose_checkpoint(options: CheckpointConfig, control_group: ControlGroup) ->
     return LatestCheckpoint(latest.path, (*latest.notices, *notices))
 
 
-def _foreign_checkpoints(save: str) -> tuple[str, ...]:
+def _foreign_checkpoints(save: str, load: str | None) -> tuple[str, ...]:
+    """A notice if ``--save`` has checkpoints that a run from one of them, named by ``--load``, will replace.
+
+    Raises:
+        CheckpointError: they are those of another run.
+    """
     newest = newest_iteration(save)
     if newest is None:
         return ()
-    return (
-        f"WARNING: --save {save} holds checkpoints of another run, up to iteration {newest}, which this run replaces "
-        f"when it reaches their iterations; --load {save} continues that run",
+    if load is not None and Path(save).resolve() in Path(load).resolve().parents:
+        return (
+            f"WARNING: --save {save} holds checkpoints up to iteration {newest}; those after {load} are replaced when"
+            " this run reaches their iterations",
+        )
+    raise CheckpointError(
+        f"--save {save}: holds checkpoints of another run, up to iteration {newest}, which this run would replace."
+        f" --load {save} continues that run; to begin another one, choose another --save, or remove them"
     )
 
 

@@ -12,9 +12,11 @@ from typing import Any, NoReturn
 from torch import nn
 
 from tape.datasets.labels import task_type_of
+from tape.errors import ConfigError
 from tape.evaluation.split import evaluate_split
 from tape.io.credentials import without_credentials
-from tape.io.run_layout import SEED_PREFIX, experiment_name
+from tape.io.run_layout import SEED_PREFIX, experiment_name, is_epoch_file
+from tape.io.writing import check_replaceable
 from tape.models.model_directory import UNTRAINED, directory_provenance
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext, broadcast_object, run_on_all_ranks
@@ -196,10 +198,26 @@ def _log_start(config: FinetuneConfig, finetuner: Finetuner, run: RunDirectory, 
         )
 
 
+def _check_untrained(directory: Path, overwrite: bool) -> None:
+    """Check that ``directory`` may be replaced by an untrained model; an earlier one has nothing to lose."""
+    is_occupied = directory.is_dir() and any(directory.iterdir())
+    if is_occupied and not overwrite and directory_provenance(directory).get("kind") != UNTRAINED:
+        raise ConfigError(
+            f"--force_save: {directory} exists, and is not a model that --force_save has written; choose another"
+            " directory, or replace it with --overwrite"
+        )
+    check_replaceable(directory, is_epoch_file, "--force_save:")
+
+
 def _save_untrained(
     config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path, context: DistributedContext
 ) -> Path:
-    """``--force_save``: save the initial model with its optimizer. No data are read."""
+    """``--force_save``: save the initial model with its optimizer. No data are read.
+
+    Raises:
+        ConfigError: the directory holds a trained model and ``--overwrite`` is not given, or other files.
+    """
+    _check_untrained(directory, config.output.overwrite)
     seed_all(config.loop.seed)
     source = initial_weights(config.model.from_pretrained, is_resumed=config.resume is not None)
     model = build_model(config.model, config.task, tokenizer, source)

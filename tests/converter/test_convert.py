@@ -20,10 +20,11 @@ from converter.convert import ConversionRequest, convert
 from converter.options import parse_dtype
 from converter.verify.certificate import ParityError
 from tape.configs import ProteinBertConfig
-from tape.errors import CheckpointError, ConfigError, run_cli
+from tape.errors import CheckpointError, ConfigError, OutputError, run_cli
 from tape.models.model_directory import load_state_dict
 from tape.models.modeling_bert import ProteinBertForMaskedLM, ProteinBertForValuePrediction, ProteinBertModel
 from tests.support.megatron_writer import Truth, edit, expected_state, make_truth, only_rank, write_megatron
+from tests.support.small_disk import mounted_tmpfs
 
 REPORT_KEYS = {"certificate", "date", "dropped", "dtype", "filled", "format", "lm_head", "result", "source", "versions"}
 
@@ -368,3 +369,11 @@ def test_sigterm_leaves_no_temporary_files(
     monkeypatch.setattr("os.fsync", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     assert run_cli(lambda: convert(request, progress=silent)) == 143
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("name", ["model", "pytorch_model.bin"])
+def test_a_full_disk_is_reported_with_the_final_name_of_the_file(mega: Path, name: str) -> None:
+    with mounted_tmpfs("size=64k") as disk:
+        with pytest.raises(OutputError, match=rf"^{disk / name}.*: can't be written: No space left on device"):
+            convert(ConversionRequest(mega, disk / name), silent)
+        assert not list(disk.iterdir())

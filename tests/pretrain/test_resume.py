@@ -244,10 +244,24 @@ def test_a_load_without_checkpoint_is_an_error_unless_it_is_the_save(tmp_path: P
     assert choose_checkpoint(CheckpointConfig(load=str(load), save=save), ControlGroup()).path is None
 
 
-def test_a_save_with_checkpoints_of_another_run_is_announced(run: Path) -> None:
-    for load in (None, str(run / "iter_0000002")):
-        (notice,) = choose_checkpoint(CheckpointConfig(save=str(run), load=load), ControlGroup()).notices
-        assert f"--save {run} holds checkpoints of another run, up to iteration 2" in notice
+@pytest.mark.parametrize("pointer", [True, False])
+def test_a_save_with_checkpoints_of_another_run_is_refused(run: Path, tmp_path: Path, pointer: bool) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    if not pointer:
+        (run / "latest_checkpointed_iteration.txt").unlink()
+    for load in (None, str(other)):
+        with pytest.raises(
+            CheckpointError, match=rf"--save {run}: holds .* up to iteration 2, .*--load {run} continues"
+        ):
+            choose_checkpoint(CheckpointConfig(save=str(run), load=load), ControlGroup())
+    assert choose_checkpoint(CheckpointConfig(save=str(run), load=f"{run}/."), ControlGroup()).path is not None
+
+
+def test_a_run_that_goes_back_to_an_earlier_checkpoint_of_its_own_announces_what_it_replaces(run: Path) -> None:
+    options = CheckpointConfig(save=str(run), load=str(run / "iter_0000002"))
+    (notice,) = choose_checkpoint(options, ControlGroup()).notices
+    assert f"--save {run} holds checkpoints up to iteration 2; those after {run}/iter_0000002 are replaced" in notice
     assert choose_checkpoint(CheckpointConfig(save=str(run), load=str(run)), ControlGroup()).notices == ()
 
 

@@ -8,6 +8,7 @@ read-only disk did not take, and :mod:`.disk_space` states sizes and free space.
 from .atomic import (
     atomic_directory,
     atomic_write,
+    final_names,
     link_or_copy,
     replace_directory,
     sync_folder,
@@ -26,6 +27,7 @@ __all__ = [
     "check_output_file",
     "check_replaceable",
     "describe_space",
+    "final_names",
     "format_bytes",
     "free_bytes",
     "link_or_copy",

@@ -76,14 +76,22 @@ def atomic_directory(path: str | os.PathLike[str], overwrite: bool = False) -> I
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent, path.name)
         with temporary_directory(path.parent, path.name) as temporary:
-            with _final_names(temporary, path):
+            with final_names(temporary, path):
                 yield temporary
             replace_directory(temporary, path)
 
 
 @contextmanager
-def _final_names(temporary: Path, path: Path) -> Iterator[None]:
-    """Let errors of writers inside the block name the files as they would be called at the end."""
+def final_names(temporary: Path, path: Path) -> Iterator[None]:
+    """Let errors of writers inside the block name the files as they would be called at the end.
+
+    Args:
+        temporary: the directory that they write to.
+        path: its final name.
+
+    Raises:
+        OutputError: that of a writer, with the final name of the file.
+    """
     try:
         yield
     except OutputError as error:

@@ -88,8 +88,9 @@ def test_the_search_for_a_loss_scale_is_not_counted(
     tmp_path: Path, flags: Flags, pretrain_here: Run, records: Records, fails: Callable[..., str]
 ) -> None:
     """The search for a dynamic loss scale may take more overflows in a row than are allowed with a fixed one."""
-    extra = ("--save", tmp_path, "--fp16", "--max-skipped-steps", 2, "--eval-iters", 0)
-    pretrain_here(flags(*extra, "--initial-loss-scale", 2.0**28, "--hysteresis", 1, train_iters=24))
+    extra = ("--fp16", "--max-skipped-steps", 2, "--eval-iters", 0)
+    dynamic = ("--save", tmp_path, "--initial-loss-scale", 2.0**28, "--hysteresis", 1)
+    pretrain_here(flags(*extra, *dynamic, train_iters=24))
     skipped = [record["skipped"] for record in records(tmp_path)]
     assert skipped.count(True) > 2
     assert not skipped[-1]

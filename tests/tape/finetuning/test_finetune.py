@@ -1,4 +1,4 @@
-"""Finetuning as a whole: one run at a time in a directory."""
+"""Finetuning as a whole: one run at a time in a directory, and what --force_save replaces."""
 
 from __future__ import annotations
 
@@ -28,3 +28,20 @@ def test_a_second_run_of_the_same_name_is_refused(train: Train, tmp_path: Path) 
 def test_the_lock_is_gone_when_the_run_ends(train: Train) -> None:
     run = train("transformer", "stability", "--exp_name", "mine", "--num_train_epochs", 1)
     assert not lock_beside(run).exists()
+
+
+def test_force_save_replaces_neither_trained_models_nor_other_files(train: Train, tmp_path: Path) -> None:
+    run = train("onehot", "stability", "--num_train_epochs", 1, "--exp_name", "run")
+    weights = (run / "0" / "pytorch_model.bin").read_bytes()
+    with pytest.raises(ConfigError, match=rf"--force_save: {run / '0'} exists, .*--overwrite"):
+        train("onehot", "stability", "--force_save", run)
+    assert (run / "0" / "pytorch_model.bin").read_bytes() == weights
+    saved = train("onehot", "stability", "--force_save", tmp_path / "untrained")
+    assert train("onehot", "stability", "--force_save", tmp_path / "untrained") == saved
+    (saved / "notes.txt").write_text("mine")
+    for more in ([], ["--overwrite"]):
+        with pytest.raises(ConfigError, match=r"--force_save: .* contains notes\.txt, .* would delete"):
+            train("onehot", "stability", "--force_save", tmp_path / "untrained", *more)
+    assert (saved / "notes.txt").read_text() == "mine"
+    train("onehot", "stability", "--force_save", run, "--overwrite")
+    assert (run / "0" / "pytorch_model.bin").read_bytes() != weights
