@@ -37,7 +37,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 from tqdm import tqdm
 
 from tape.cli.parser import ArgumentParser
-from tape.errors import ConfigError, DataError, OutputError, ProteinLMError, quoted, run_cli
+from tape.errors import ConfigError, DataError, OutputError, ProteinLMError, print_error, quoted, run_cli
 from tape.hub.downloads import GZIP, Retries, download
 from tape.interrupts import stop_allowed, stop_deferred
 from tape.io.checksums import SUMS_NAME, read_sums, write_sums
@@ -258,10 +258,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             print(fetch(archives[name], place), flush=True)
         except (ProteinLMError, OSError) as error:  # the other data sets are still downloaded
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            print_error(str(error))
             failures += 1
     if failures and len(names) > 1:
-        print(f"error: {failures} of {len(names)} data sets could not be downloaded", file=sys.stderr)
+        print_error(f"{failures} of {len(names)} data sets could not be downloaded")
     return 1 if failures else 0
 
 

@@ -12,6 +12,12 @@ import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # runs from any directory without installation
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from tape.errors import print_error
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -25,7 +31,8 @@ def main() -> None:
     try:
         os.execvp(command[0], command)
     except OSError as error:
-        sys.exit(f"error: {command[0]}: {error.strerror}")
+        print_error(f"{command[0]}: {error.strerror}")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -173,12 +173,12 @@ class StepRunner:
             )
             self._wait_for(process)
         if process.returncode:
-            raise StepError(
-                f"this command failed (exit code {process.returncode}):\n  {command_line(step)}{_end_of(log)}"
-            )
+            text = f"this command failed (exit code {process.returncode}):"
+            raise StepError(text, details=[f"  {command_line(step)}", *_end_of(log)])
         missing = [str(path) for path in step.makes if not path.exists()]
         if missing:
-            raise StepError(f"{command_line(step)}\n  succeeded but did not write {', '.join(missing)}")
+            text = f"this command succeeded but did not write {', '.join(missing)}:"
+            raise StepError(text, details=[f"  {command_line(step)}"])
         with atomic_write(self._stamp(step), "w") as stamp:
             stamp.write(self._fingerprints[step.name])
         return time.monotonic() - start
@@ -287,6 +287,6 @@ def command_line(step: Step) -> str:
     return " ".join([*variables, shlex.join(command)])
 
 
-def _end_of(log: Path, lines: int = 15) -> str:
+def _end_of(log: Path, lines: int = 15) -> list[str]:
     text = log.read_text(errors="replace").splitlines()
-    return "".join(f"\n  | {line}" for line in text[-lines:]) + (f"\n  full log: {log}" if text else "")
+    return [*(f"  | {line.expandtabs()}" for line in text[-lines:]), *([f"  full log: {log}"] if text else [])]

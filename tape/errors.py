@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import reprlib
+import select
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import PurePath
 from typing import Any
@@ -20,7 +24,18 @@ from .interrupts import LAST_LINES, StopByException, Terminated, has_default_han
 
 
 class ProteinLMError(Exception):
-    """Base class of all errors that are caused by the user's files or options."""
+    """Base class of all errors that are caused by the user's files or options.
+
+    Args:
+        parts: the message, which is printed as one line.
+        details: lines that are printed below the message, such as the end of a log.
+    """
+
+    details: Sequence[str] = ()
+
+    def __init__(self, *parts: object, details: Sequence[str] = ()) -> None:
+        super().__init__(*parts)
+        self.details = details
 
     def __str__(self) -> str:
         # KeyError would return the repr of the message.
@@ -69,6 +84,9 @@ class OutputError(ProteinLMError):
 
 
 _LONGEST_QUOTE = 200
+_LONGEST_MESSAGE = 4000  # lists of options that differ are long
+_LONGEST_WORD = 500
+_LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}")
 
 
 class _Quotes(reprlib.Repr):
@@ -123,6 +141,43 @@ def listed(names: Iterable[object], most: int = 20) -> str:
     return ", ".join(shown[:most]) + (" ..." if len(shown) > most else "") or "none"
 
 
+def readable(message: str, longest: int = _LONGEST_MESSAGE) -> str:
+    """A message as one line of limited length, with escapes for characters that terminals interpret.
+
+    File names and texts from files can have any length and any characters.
+
+    Args:
+        message: the message, with such names and texts.
+        longest: the largest number of characters, at least 100; the middle of longer messages and words is left out.
+    """
+    if len(message) > 2 * longest:
+        message = message[:longest] + message[-longest:]
+    printable = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in message
+    )
+    words = _LONG_WORD.sub(lambda word: _without_middle(word.group(), _LONGEST_WORD, "..."), printable)
+    return _without_middle(words, longest, " ... ")
+
+
+def _without_middle(text: str, longest: int, ellipsis: str) -> str:
+    if len(text) <= longest:
+        return text
+    end = longest // 4
+    return f"{text[: longest - end - len(ellipsis)]}{ellipsis}{text[-end:]}"
+
+
+def print_error(message: str, details: Iterable[str] = ()) -> None:
+    """Print a :func:`readable` message after ``error:`` on stderr, with details in lines below it."""
+    _print_to_stderr("\n".join([f"error: {readable(message)}", *map(readable, details)]))
+
+
+def _print_to_stderr(text: str) -> None:
+    """Print a text unless stderr is closed, or what showed it has exited."""
+    if sys.stderr is not None:  # print would write to stdout
+        with suppress(OSError, ValueError):
+            print(text, file=sys.stderr, flush=True)
+
+
 def _end_quietly_on_stop_signals() -> None:
     """Let a stop signal end the process at once and without a traceback during its exit."""
     for number in LAST_LINES:
@@ -138,13 +193,14 @@ def run_cli(main: Callable[[], object]) -> int:
 
     Returns:
         The exit code: 0 or that of ``main``; 1 for a :class:`ProteinLMError` or an ``OSError`` (a full disk, a path
-        that can't be written); 128 and the number of a stop signal: 129 for SIGHUP, 130 for SIGINT (Ctrl-C), 143 for
-        SIGTERM.
+        that can't be written), and, without a message, if the reader of stdout has exited (``| head``); 128 and the
+        number of a stop signal: 129 for SIGHUP, 130 for SIGINT (Ctrl-C), 143 for SIGTERM.
     """
     stop = StopByException()
+    _escape_unencodable_output()
     try:
         with stop:
-            result = main()
+            result = _run_and_flush(main)
     except KeyboardInterrupt:
         return _report_stop(signal.SIGINT)
     except Terminated as error:
@@ -158,20 +214,72 @@ def run_cli(main: Callable[[], object]) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _escape_unencodable_output() -> None:
+    """File names may have bytes that are no characters, which can't be printed; Python escapes them on stderr only."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _run_and_flush(main: Callable[[], object]) -> object:
+    """Run ``main`` and write what stdout has buffered; at the exit of the process, errors of that are tracebacks."""
+    try:
+        result = main()
+    except SystemExit:  # --help
+        _flush_output()
+        raise
+    _flush_output()
+    return result
+
+
+def _flush_output() -> None:
+    try:
+        if sys.stdout is not None and not sys.stdout.closed:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError("the standard output", error.strerror or str(error)) from None
+
+
+def _discard_broken_output() -> bool:
+    """Whether stdout can't be written; its buffer is then discarded, which would raise an error at the exit."""
+    try:
+        _flush_output()
+        broken = _reader_has_exited()
+    except (BrokenPipeError, OutputError):
+        broken = True
+    if broken:
+        with suppress(OSError), open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
+    return broken
+
+
+def _reader_has_exited() -> bool:
+    """Whether stdout is a pipe that nothing reads any more."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)  # errors alone
+        return bool(poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # no poll on this system; stdout is closed, or no file
+        return False
+
+
 def _report_stop(number: int) -> int:
-    print(LAST_LINES.get(signal.Signals(number), signal.Signals(number).name), file=sys.stderr)
+    _discard_broken_output()
+    _print_to_stderr(LAST_LINES.get(signal.Signals(number), signal.Signals(number).name))
     return 128 + number
 
 
 def _report_error(error: Exception) -> int:
     """Print a user's error; any other is raised."""
-    if isinstance(error, BrokenPipeError):
-        sys.stderr.close()  # the reader of the output has exited (`| head`)
-    elif isinstance(error, ProteinLMError):
-        print(f"error: {error}", file=sys.stderr)
+    broken = _discard_broken_output()
+    if isinstance(error, BrokenPipeError) and broken:
+        return 1
+    if isinstance(error, ProteinLMError):
+        print_error(str(error), error.details)
     elif isinstance(error, OSError):
         path = error.filename if error.filename2 is None else error.filename2  # the new name of a rename
-        print(f"error: {'' if path is None else f'{path}: '}{error.strerror or error}", file=sys.stderr)
+        print_error(f"{'' if path is None else f'{path}: '}{error.strerror or error}")
     else:
         raise error
     return 1

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -30,7 +30,7 @@ from pretrain.parallel.context import ParallelContext
 from pretrain.parallel.control_group import ControlGroup, is_broken, is_connection_error
 from pretrain.parallel.heartbeat_store import open_heartbeat_store
 from pretrain.trace import SpanTimeout
-from tape.errors import ProteinLMError
+from tape.errors import ProteinLMError, print_error
 from tape.runtime.launch import Launch
 from tape.runtime.process_identity import this_machine
 
@@ -265,8 +265,9 @@ class Watchdog:
         os._exit(1)
 
     def _report_failure(self, diagnosis: Diagnosis) -> None:
-        sys.stdout.flush()
-        print(f"error: {diagnosis.text}", file=sys.stderr, flush=True)
+        with suppress(OSError, ValueError, AttributeError):  # closed
+            sys.stdout.flush()
+        print_error(diagnosis.text)
         self._report = FailureReport(diagnosis.text, tuple(heartbeat.rank for heartbeat in diagnosis.culprits))
         self._wait_until_written()
         time.sleep(2 * self._interval)  # the others need time to read it while the store exists

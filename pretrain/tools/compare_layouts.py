@@ -188,7 +188,7 @@ def run_all(runs: Sequence[Run], processes: int) -> Iterator[Curve]:
     """Run all layouts in one set of processes, each on as many as it needs, and yield every curve when it is complete.
 
     Raises:
-        ProteinLMError: if a run fails; the message has the traceback.
+        ProteinLMError: if a run fails; its details have the traceback.
     """
     with scratch_directory("compare_layouts_") as folder:
         context = get_context("spawn")
@@ -201,7 +201,7 @@ def run_all(runs: Sequence[Run], processes: int) -> Iterator[Curve]:
             for layout, _, _ in runs:
                 curve = _next_curve(queue, ranks)
                 if isinstance(curve, str):
-                    raise ProteinLMError(f"{layout} failed:\n{curve}")
+                    raise ProteinLMError(f"{layout} failed:", details=curve.splitlines())
                 yield curve
             done = True
         finally:

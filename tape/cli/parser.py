@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from tape.errors import quoted
+from tape.errors import quoted, readable
 
 _LONGEST_MESSAGE = 1000
 _LONGEST_SUGGESTED = 80
@@ -28,7 +28,7 @@ class ArgumentParser(argparse.ArgumentParser):
         unknown = message.removeprefix(_UNRECOGNIZED)
         words = unknown.split() if unknown != message else []
         options = [word.partition("=")[0] for word in words if word.startswith("-")]
-        return _shortened(message) + _suggestion(options[:1], self._option_string_actions)
+        return readable(message, _LONGEST_MESSAGE) + _suggestion(options[:1], self._option_string_actions)
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         try:
@@ -54,16 +54,3 @@ def _suggestion(words: Iterable[str], known: Iterable[str]) -> str:
             for near in difflib.get_close_matches(word, known, n=1):
                 return f"; did you mean {near}?"
     return ""
-
-
-def _shortened(message: str) -> str:
-    """A message without its middle if it is long, and with escapes for characters that terminals interpret."""
-    if len(message) > 2 * _LONGEST_MESSAGE:
-        message = message[:_LONGEST_MESSAGE] + message[-_LONGEST_MESSAGE:]
-    printable = "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in message
-    )
-    if len(printable) <= _LONGEST_MESSAGE:
-        return printable
-    end = _LONGEST_MESSAGE // 4
-    return f"{printable[: _LONGEST_MESSAGE - end - 5]} ... {printable[-end:]}"

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from tape.errors import print_error
 
 from .process_identity import ProcessIdentity, find_launcher
 
@@ -49,9 +50,7 @@ def _monitor(launcher: ProcessIdentity, closed: threading.Event) -> None:
     while not _has_ended(launcher):
         if closed.wait(POLL_SECONDS):
             return
-    with suppress(OSError, ValueError):  # whatever showed the launcher's output may be gone, too
-        text = f"error: torchrun (process {launcher.number}) has ended, so this process ends"
-        print(text, file=sys.stderr, flush=True)
+    print_error(f"torchrun (process {launcher.number}) has ended, so this process ends")
     os.kill(os.getpid(), signal.SIGTERM)
     if not closed.wait(GRACE_SECONDS):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -31,7 +31,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from tape.errors import ConfigError, OutputError
+from tape.errors import ConfigError, OutputError, print_error
 from tape.interrupts import stop_allowed, stop_deferred
 from tape.io.credentials import without_credentials
 from tape.io.file_locks import lock_file
@@ -295,7 +295,7 @@ def _renew(file: Path, target: Path, owner: LockOwner, closed: threading.Event) 
     while not closed.wait(HEARTBEAT_SECONDS):
         found = read_owner(file)
         if found is not None and found.token != owner.token:
-            print(f"error: {target}: taken over by {found}; this process ends", file=sys.stderr, flush=True)
+            print_error(f"{target}: taken over by {found}; this process ends")
             os._exit(1)
         with suppress(OSError, OutputError):
             if found is None and not file.exists():

@@ -109,8 +109,11 @@ def test_a_step_that_would_overwrite_an_input_is_refused(tmp_path, made):
 def test_a_failed_step_reports_its_command_and_log(tmp_path):
     failing = Step("bad", (sys.executable, "-c", "print('the reason'); raise SystemExit(3)"), ())
     later = Step("later", write(tmp_path / "later"), (tmp_path / "later",), after=("bad",))
-    with pytest.raises(StepError, match=r"exit code 3.*\n.*python -c(.|\n)*\| the reason"):
+    with pytest.raises(StepError, match=r"exit code 3") as raised:
         StepRunner([failing, later], tmp_path / "steps", tmp_path).run()
+    command, end, log = raised.value.details
+    assert command.startswith("  python -c")
+    assert (end, log) == ("  | the reason", f"  full log: {tmp_path / 'steps' / 'bad.log'}")
     assert not (tmp_path / "later").exists()
     with pytest.raises(StepError):  # a failed step does not count as completed
         StepRunner([failing], tmp_path / "steps", tmp_path).run()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tape.errors import ConfigError, DataError, ProteinLMError, UnknownResidueError, listed, quoted, run_cli
+from tape.errors import ConfigError, DataError, ProteinLMError, UnknownResidueError, listed, quoted, readable, run_cli
 from tape.io.writing import atomic_write
 from tests.support.terminal_signals import LAST_LINES, terminal_handlers
 
@@ -149,6 +151,89 @@ def test_operating_system_errors_name_the_path(capsys, tmp_path):
     first, second = capsys.readouterr().err.splitlines()
     assert first == f"error: {tmp_path / 'file' / 'x'}: Not a directory"
     assert second == f"error: {tmp_path / 'absent' / 'y'}: No such file or directory"
+
+
+HOSTILE = "\x1b]0;title\x07\udc80\n"
+ESCAPED = r"\x1b]0;title\x07\udc80\n"
+
+
+@pytest.mark.parametrize(
+    "error", [DataError(f"{HOSTILE}: empty"), FileNotFoundError(2, "empty", HOSTILE), OSError(f"{HOSTILE}: empty")]
+)
+def test_names_in_messages_are_escaped(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise error
+
+    assert run_cli(fail) == 1
+    assert capsys.readouterr().err == f"error: {ESCAPED}: empty\n"
+
+
+def test_details_are_printed_below_the_message(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise DataError("a step failed:", details=["  | one", f"  | {HOSTILE}"])
+
+    assert run_cli(fail) == 1
+    assert capsys.readouterr().err == f"error: a step failed:\n  | one\n  | {ESCAPED}\n"
+
+
+def test_details_survive_the_way_to_another_process() -> None:
+    assert pickle.loads(pickle.dumps(DataError("a", details=["b"]))).details == ["b"]
+
+
+def test_long_names_lose_their_middle_and_the_message_nothing() -> None:
+    message = readable(f"{'x' * 70_000}: empty; {'choose another file, ' * 20}")
+    assert re.fullmatch(r"x+\.\.\.x+: empty; (choose another file, ){20}", message)
+    assert len(message.split(" ")[0]) == 500  # the colon is the last
+    assert readable("a list of options, " * 100) == "a list of options, " * 100
+
+
+def test_a_message_has_at_most_4000_characters() -> None:
+    assert len(readable("word " * 20_000)) == 4000
+    assert len(readable("\x1b" * 70_000)) <= 4000
+
+
+def run_with(main: str, redirection: str, *, unbuffered: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run a function with access to ``sys`` and ``os`` by run_cli, with redirected output."""
+    code = f"import os, sys\nfrom tape.errors import DataError, run_cli\n{main}\nsys.exit(run_cli(main))"
+    words = f'"$0" -c "$1" {redirection}'
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1" if unbuffered else ""}
+    command = ["bash", "-c", f"set -o pipefail; {words}", sys.executable, code]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("unbuffered", [False, True])
+@pytest.mark.parametrize("end", ["", "; raise SystemExit(0)", "; raise DataError('bad')"])
+def test_a_reader_that_has_exited_ends_a_command_quietly(end: str, unbuffered: bool) -> None:
+    main = f"def main():\n    os.read(0, 1); print('a line'){end}"
+    result = run_with(main, "< <(sleep 0.3; echo) | true", unbuffered=unbuffered)
+    assert result.returncode == 1
+    assert result.stderr == ("error: bad\n" if "Data" in end and not unbuffered else "")
+
+
+def test_another_broken_pipe_is_an_error() -> None:
+    result = run_with("def main(): raise BrokenPipeError(32, 'Broken pipe', 'fifo')", "")
+    assert (result.returncode, result.stderr) == (1, "error: fifo: Broken pipe\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_of_the_standard_output_is_an_error() -> None:
+    result = run_with("def main(): print('a line')", ">/dev/full")
+    assert result.returncode == 1
+    assert result.stderr == "error: the standard output: can't be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_output_does_not_change_the_exit_code(redirection: str) -> None:
+    done = run_with("def main(): print('a line')", redirection)
+    assert (done.returncode, done.stderr) == (0, "")
+    failed = run_with("def main(): raise DataError('bad')", redirection)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert failed.stderr == ("" if "2" in redirection else "error: bad\n")
+
+
+def test_names_that_are_no_text_can_be_printed() -> None:
+    result = run_with("def main(): print('a\\udc80')", "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "a\\udc80\n", "")
 
 
 def test_base_modules_do_not_import_torch():
