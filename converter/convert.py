@@ -17,6 +17,7 @@ from converter.verify.certificate import Certificate, certificate_steps, certify
 from converter.verify.parameters import check_parameters, check_reference
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, ConfigError
+from tape.runtime.out_of_memory import MemoryRemedies, explain_out_of_memory
 from tape.runtime.progress import progress_bar
 
 from .options import SourceOptions
@@ -74,6 +75,7 @@ class ConversionRequest:
         return self.lm_head == "approximate"
 
 
+@explain_out_of_memory("the conversion", None, MemoryRemedies())
 def convert(request: ConversionRequest, progress: Callable[[str], None] = print) -> Certificate:
     """Convert a checkpoint and publish the result only if both compute the same.
 
@@ -129,6 +131,7 @@ def _certify(source: Source, result: Source, request: ConversionRequest) -> Cert
         return certify(source, result, request.dtype, approximate_head=approximate, advance=bar.update)
 
 
+@explain_out_of_memory("the comparison", None, MemoryRemedies())
 def verify_only(one: Path, other: Path, options: SourceOptions) -> Certificate:
     """Certify two existing models in any formats.
 

@@ -39,6 +39,7 @@ from pretrain.train.metrics_logger import MetricsLogger, RunInfo
 from pretrain.train.trainer import Trainer
 from tape.io.writing import check_output_directory, write_json
 from tape.runtime.distributed import choose_device
+from tape.runtime.out_of_memory import MemoryRemedies
 from tape.runtime.precision_choice import AUTO, choose_precision
 from tape.runtime.run_lock import lock_in, run_lock
 
@@ -158,6 +159,14 @@ def write_arguments(config: PretrainConfig, context: ParallelContext) -> None:
     """Save the run's options beside its checkpoints."""
     if context.is_main and config.checkpoint.save is not None:
         write_json(Path(config.checkpoint.save) / _ARGUMENTS_NAME, config.given)
+
+
+def memory_remedies(config: PretrainConfig) -> MemoryRemedies:
+    """What lowers the memory of a rank; only options that the run does not use yet."""
+    advice = ["a smaller --micro-batch-size"] if config.batch.micro_batch > 1 else []
+    advice += [] if config.checkpoint_activations else ["--checkpoint-activations"]
+    advice += ["--bf16"] if config.precision.name == "fp32" else []
+    return MemoryRemedies(always=(*advice, "a larger --tensor-model-parallel-size"))
 
 
 def print_plan(config: PretrainConfig, dry_run: DryRunConfig) -> None:

@@ -46,6 +46,7 @@ from tape.runtime.cpu import configure_cpu
 from tape.runtime.distributed import choose_device
 from tape.runtime.launch import Launch, read_launch
 from tape.runtime.launcher_monitor import end_with_launcher
+from tape.runtime.out_of_memory import OutOfMemoryError, explain_out_of_memory
 from tape.runtime.rendezvous import RendezvousError
 from tape.runtime.stop_signals import StopSignals
 from tape.runtime.worker_exit import WorkerExitError, explain_worker_exit
@@ -60,11 +61,11 @@ def main() -> None:
     try:
         config = parse_arguments(sys.argv[1:], launch.world_size)
         if config.dry_run is None:
-            with explain_worker_exit():
+            with explain_worker_exit(), explain_out_of_memory("pretraining", None, build.memory_remedies(config)):
                 run_pretraining(config, launch)
         elif launch.rank == 0:
             build.print_plan(config, config.dry_run)
-    except (LostRankError, RendezvousError, WorkerExitError):
+    except (LostRankError, OutOfMemoryError, RendezvousError, WorkerExitError):
         raise  # the ranks have agreed on who reports it, or can't, or it is one rank's alone
     except (ProteinLMError, OSError) as error:
         if launch.rank == 0:

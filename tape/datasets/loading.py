@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tape.errors import ProteinLMError
 from tape.runtime.cpu import usable_cores
+from tape.runtime.out_of_memory import MemoryRemedies, explain_out_of_memory
 from tape.runtime.stop_signals import ignore_stop_signals_in_worker, stop_signals_blocked
 
 # Below this number of proteins, starting worker processes takes longer than reading the data.
@@ -78,7 +79,7 @@ def load_batches(
         pin_memory: page-lock the batches, for faster copies to a GPU.
 
     Raises:
-        ProteinLMError: raised by the data set.
+        ProteinLMError: raised by the data set, or out of memory.
     """
     guarded = _ErrorsAsItems(dataset)
     generator = torch.Generator().manual_seed(seed)
@@ -94,7 +95,10 @@ def load_batches(
     logging.getLogger(__name__).debug("%d batches, %d worker processes", len(batches), num_workers)
     with stop_signals_blocked():  # the workers are started here
         iterator = iter(loader)
-    for batch in iterator:
+    remedies = MemoryRemedies(always=("a smaller --batch_size",) if max(map(len, batches), default=0) > 1 else ())
+    for _ in batches:
+        with explain_out_of_memory("the data loader", None, remedies):
+            batch = next(iterator)
         if isinstance(batch, ProteinLMError):
             raise batch
         yield batch

@@ -10,8 +10,10 @@ pickles followed by the numbers, which has no checksums.
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
+import os
 import re
 import struct
 import zipfile
@@ -262,6 +264,7 @@ def load_torch_stream(stream: IO[bytes], types: PickleTypes = TORCH_TYPES, *, ma
 
     Raises:
         RefusedPickleError: it is damaged, or holds anything but the allowed types.
+        MemoryError: it can't be mapped.
     """
     if stream.read(len(_LOCAL_SIGNATURE)) != _LOCAL_SIGNATURE:
         return _LegacyReader(stream, types).load()
@@ -271,6 +274,8 @@ def load_torch_stream(stream: IO[bytes], types: PickleTypes = TORCH_TYPES, *, ma
     except RefusedPickleError:
         raise
     except ZIP_ERRORS as error:
+        if os.strerror(errno.ENOMEM) in str(error):  # torch's error of mmap(2)
+            raise MemoryError(str(error)) from error
         raise RefusedPickleError(f"the zip file is damaged ({type(error).__name__}: {str(error)[:200]})") from error
 
 

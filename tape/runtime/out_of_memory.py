@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from tape.errors import ConfigError
 
 # in the messages of torch's RuntimeErrors; those of the first kind concern the memory of the CPU
-_CPU_MESSAGES = ("DefaultCPUAllocator", "not enough memory")
+# (MemoryError: raised in a data loader's worker process)
+_CPU_MESSAGES = ("DefaultCPUAllocator", "not enough memory", "MemoryError")
 _GPU_MESSAGES = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 _NO_REMEDY = "a smaller model or a machine with more memory is needed"
+
+
+class OutOfMemoryError(ConfigError):
+    """This process has not enough memory for what the options ask for."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ def explain_out_of_memory(work: str, shape: Sequence[int] | None, remedies: Memo
         remedies: what the command offers.
 
     Raises:
-        ConfigError: there is not enough memory. Names the size of the pass, and what helps.
+        OutOfMemoryError: there is not enough memory. Names the size of the pass, and what helps.
     """
     try:
         yield
@@ -49,7 +54,7 @@ def explain_out_of_memory(work: str, shape: Sequence[int] | None, remedies: Memo
         sequences = 1 if shape is None else int(shape[0])
         helpful = (*(remedies.several if sequences > 1 else ()), *remedies.always)
         advice = f"give {', or '.join(helpful)}" if helpful else _NO_REMEDY
-        raise ConfigError(f"out of {memory}{_size(shape)} in {work}; {advice}") from error
+        raise OutOfMemoryError(f"out of {memory}{_size(shape)} in {work}; {advice}") from error
 
 
 def _size(shape: Sequence[int] | None) -> str:

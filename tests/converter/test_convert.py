@@ -23,6 +23,7 @@ from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, ConfigError, OutputError, run_cli
 from tape.models.model_directory import load_state_dict
 from tape.models.modeling_bert import ProteinBertForMaskedLM, ProteinBertForValuePrediction, ProteinBertModel
+from tape.runtime.out_of_memory import OutOfMemoryError
 from tests.support.megatron_writer import Truth, edit, expected_state, make_truth, only_rank, write_megatron
 from tests.support.small_disk import mounted_tmpfs
 
@@ -377,3 +378,13 @@ def test_a_full_disk_is_reported_with_the_final_name_of_the_file(mega: Path, nam
         with pytest.raises(OutputError, match=rf"^{disk / name}.*: can't be written: No space left on device"):
             convert(ConversionRequest(mega, disk / name), silent)
         assert not list(disk.iterdir())
+
+
+def test_a_conversion_without_memory_is_one_error(mega: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        torch.empty(1 << 60)
+
+    monkeypatch.setattr("converter.convert.write_model", fail)
+    with pytest.raises(OutOfMemoryError, match="out of memory in the conversion; a smaller model or a machine with"):
+        convert(ConversionRequest(mega, tmp_path / "out"), silent)
+    assert not list(tmp_path.iterdir())

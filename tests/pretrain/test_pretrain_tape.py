@@ -305,3 +305,18 @@ sys.exit("torch._dynamo" in sys.modules)
 """
     result = subprocess.run([sys.executable, "-c", code, *flags(train_iters=1)], check=False)
     assert result.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "advice"), [(1, "give --checkpoint-activations"), (8, "give a smaller --micro-batch")]
+)
+def test_a_run_out_of_memory_is_one_error_with_the_options_that_help(
+    flags: Flags, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch, rows: int, advice: str
+) -> None:
+    def allocate(*arguments: Any, **options: Any) -> None:
+        torch.empty(1 << 60)
+
+    monkeypatch.setattr(torch.autograd, "backward", allocate)
+    monkeypatch.setattr(torch.Tensor, "backward", allocate)
+    line = fails(main, *flags("--micro-batch-size", rows, "--global-batch-size", 8))
+    assert line.startswith(f"error: out of memory in pretraining; {advice}")

@@ -14,6 +14,7 @@ from tape.datasets.batching import check_token_budget, divide_step, draw_batches
 from tape.datasets.index import index_of, lengths_of, within_length
 from tape.datasets.loading import load_batches, worker_count
 from tape.errors import ConfigError, DataError
+from tape.runtime.out_of_memory import OutOfMemoryError
 
 LENGTHS = np.random.default_rng(0).integers(10, 500, 100)
 EVERYONE = np.arange(100)
@@ -180,3 +181,17 @@ def test_batches_are_in_plan_order_and_errors_have_no_traceback(write_split: Cal
         list(load_batches(dataset, [np.array([0, 6])], num_workers=workers))
     assert "record 6: no field 'stability_score'" in str(error.value)
     assert "Traceback" not in str(error.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_data_set_that_runs_out_of_memory_is_one_error(
+    write_split: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    def fail(*arguments: Any) -> Any:
+        return np.empty(1 << 55)
+
+    data = write_split("stability", "train", [{"primary": "A", "stability_score": [1.0]}] * 2)
+    monkeypatch.setattr(StabilityDataset, "__getitem__", fail)
+    dataset = StabilityDataset(data, "train")
+    with pytest.raises(OutOfMemoryError, match="out of memory in the data loader; give a smaller --batch_size"):
+        list(load_batches(dataset, [np.array([0, 1])], num_workers=workers))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import io
+import os
 import pickle
 import zipfile
 from collections import Counter, OrderedDict
@@ -293,3 +295,15 @@ def test_altered_files_raise_nothing_but_the_refusal(zip_file: bool, changes: li
         data = data[:start] + replacement + data[start + removed :]
     with contextlib.suppress(RefusedPickleError):
         repr(load_torch_stream(io.BytesIO(data)))
+
+
+def test_a_file_that_cannot_be_mapped_for_lack_of_memory_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError(f"unable to mmap 9 bytes from file <a.pt>: {os.strerror(errno.ENOMEM)} (12)")
+
+    torch.save({"a": torch.zeros(3)}, tmp_path / "a.pt")
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", fail)
+    with pytest.raises(MemoryError, match="unable to mmap"):
+        load_torch_file(tmp_path / "a.pt", mapped=True)

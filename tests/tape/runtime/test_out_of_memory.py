@@ -19,6 +19,7 @@ CPU = (
     [
         (MemoryError(), "memory"),
         (RuntimeError(CPU), "memory"),
+        (RuntimeError("Caught _ArrayMemoryError in DataLoader worker process 0."), "memory"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "GPU memory"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "GPU memory"),
     ],
