@@ -17,6 +17,7 @@ removes it:
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 
@@ -33,6 +35,9 @@ class Terminated(SystemExit):
 
 SAME_REQUEST_SECONDS = 2.0
 """Time in which another stop signal is the same request: launchers forward signals that a process may have already."""
+
+_LONGEST_IMPORT_SECONDS = 30.0
+_POLL_SECONDS = 0.005
 
 LAST_LINES = {signal.SIGTERM: "terminated", signal.SIGHUP: "hangup", signal.SIGINT: "interrupted"}
 """What a command prints when a stop signal ends it."""
@@ -56,15 +61,18 @@ class _Deferral(threading.local):
 
 
 _deferral = _Deferral()
+_open_blocks: list[int] = []  # one element per block of stop_deferred in all threads: what is to be cleaned up
 
 
 @contextmanager
 def stop_deferred() -> Iterator[None]:
     """Let a stop signal inside the block raise its exception at the end of the block."""
     _deferral.depth += 1
+    _open_blocks.append(_deferral.depth)
     try:
         yield
     finally:
+        _open_blocks.pop()
         _deferral.depth -= 1
         _deferral.raise_pending()
 
@@ -119,6 +127,10 @@ class StopByException:
     two seconds, so that the cleanup is not interrupted; a later one ends the process at once. An exception that Python
     discards, because it was raised in a destructor or a callback, is raised again.
 
+    No exception is raised during an import: modules catch exceptions of what they import, and extension modules in C++
+    abort the process. If there is nothing to clean up, the process ends as by :func:`exit_on_stop_signals`, else the
+    exception waits for the end of the import.
+
     Only in the main thread, and only in place of Python's defaults and of :func:`exit_on_stop_signals`: a handler that
     the caller has set remains, and signals that are ignored (nohup, background jobs of a shell) stay so.
 
@@ -129,9 +141,12 @@ class StopByException:
     def __init__(self) -> None:
         self.received = 0
         self._first = 0.0
+        self._waiting_since: float | None = None  # for the end of an import
         self._before: dict[int, Any] = {}
+        self._caller: FrameType | None = None
 
     def __enter__(self) -> StopByException:
+        self._caller = sys._getframe(1)
         self._hook = sys.unraisablehook
         _deferral.depth = _deferral.pending = 0  # of an earlier command in this process that a signal has ended
         if threading.current_thread() is threading.main_thread():
@@ -148,15 +163,38 @@ class StopByException:
         if self._before:
             sys.unraisablehook = self._hook
         self._before.clear()
+        self._caller = None
 
-    def _receive(self, number: int, frame: object) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if not self.received:
+        if self.received:
+            if now - self._first >= SAME_REQUEST_SECONDS:
+                end_at_once(number)
+        elif self._is_importing(frame) and now - (self._waiting_since or now) < _LONGEST_IMPORT_SECONDS:
+            if not _open_blocks:
+                _exit(number, frame)
+            if self._waiting_since is None:
+                self._waiting_since = now
+                _thread.start_new_thread(self._send_again, (number,))
+        else:
             self.received, self._first = number, now
             _deferral.pending = number
             _deferral.raise_pending()
-        elif now - self._first >= SAME_REQUEST_SECONDS:
-            end_at_once(number)
+
+    def _is_importing(self, frame: FrameType | None) -> bool:
+        """Whether an import that has begun inside the block is running."""
+        while frame is not None and frame is not self._caller:
+            if frame.f_code.co_filename.startswith("<frozen importlib._bootstrap"):
+                return True
+            frame = frame.f_back
+        return False
+
+    def _send_again(self, number: int) -> None:
+        """Send this process a signal until its exception has been raised, or the block has ended; in a thread."""
+        while self._before and not self.received:
+            time.sleep(_POLL_SECONDS)
+            if self._before and not self.received:
+                os.kill(os.getpid(), number)
 
     def _raise_again(self, unraisable: Any) -> None:
         if not self.received or not isinstance(unraisable.exc_value, (KeyboardInterrupt, Terminated)):
@@ -164,4 +202,4 @@ class StopByException:
             return
         number, self.received = self.received, 0
         # from another thread, because an exception raised here would be discarded as well
-        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+        _thread.start_new_thread(self._send_again, (number,))

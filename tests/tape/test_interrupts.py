@@ -8,8 +8,10 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -189,6 +191,69 @@ def test_the_outer_block_counts() -> None:
 
     assert run_cli(command) == 143
     assert passed == ["inner", "outer"]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_during_an_import_is_raised_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "importing.py").write_text(f"import os; os.kill(os.getpid(), {int(number)}); ended = True\n")
+    monkeypatch.delitem(sys.modules, "importing", raising=False)
+    passed = []
+
+    def command() -> None:
+        with atomic_write(tmp_path / "out"):
+            passed.append(import_module("importing").ended)
+            time.sleep(5)
+
+    assert run_cli(command) == 128 + number
+    assert passed == [True]
+    assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_during_an_import_ends_a_process_without_temporary_files_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], number: int
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "catching.py").write_text(
+        f"import os\ntry:\n    os.kill(os.getpid(), {int(number)})\nexcept BaseException:\n    os._exit(3)\n"
+    )
+    assert exit_code_of_child(lambda: run_cli(lambda: import_module("catching"))) == 128 + number
+    assert capfd.readouterr().err == f"{LAST_LINES[signal.Signals(number)]}\n"
+
+
+def test_a_signal_during_an_import_that_hangs_is_raised_after_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tape.interrupts._LONGEST_IMPORT_SECONDS", 0.1)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "hanging.py").write_text("import os, time; os.kill(os.getpid(), 15); time.sleep(5)\n")
+
+    def command() -> None:
+        with stop_deferred(), stop_allowed():
+            import_module("hanging")
+
+    began = time.monotonic()
+    assert run_cli(command) == 143
+    assert time.monotonic() - began < 4
+
+
+def test_a_command_that_is_run_by_an_import_is_interrupted_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "running.py").write_text(
+        "import os, time\n"
+        "from tape.errors import run_cli\n"
+        "began = time.monotonic()\n"
+        "code = run_cli(lambda: [os.kill(os.getpid(), 15), time.sleep(5)])\n"
+        "seconds = time.monotonic() - began\n"
+    )
+    module = import_module("running")
+    assert module.code == 143
+    assert module.seconds < 4
 
 
 def test_a_later_signal_ends_a_block_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
