@@ -18,7 +18,7 @@ from contextlib import suppress
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TextIO
 
 from .interrupts import LAST_LINES, StopByException, Terminated, has_default_handler
 
@@ -197,7 +197,7 @@ def run_cli(main: Callable[[], object]) -> int:
         number of a stop signal: 129 for SIGHUP, 130 for SIGINT (Ctrl-C), 143 for SIGTERM.
     """
     stop = StopByException()
-    _escape_unencodable_output()
+    _open_output()
     try:
         with stop:
             result = _run_and_flush(main)
@@ -208,14 +208,22 @@ def run_cli(main: Callable[[], object]) -> int:
     except Exception as error:
         # libraries turn the exception of a signal into others, such as an ImportError, or fail as its consequence
         return _report_stop(stop.received) if stop.received else _report_error(error)
-    finally:  # among functions of torch that take long at the exit, the last registered is called first
+    finally:
+        _discard_if_broken(sys.stderr)
+        # among functions of torch that take long at the exit, the last registered is called first
         atexit.unregister(_end_quietly_on_stop_signals)
         atexit.register(_end_quietly_on_stop_signals)
     return result if isinstance(result, int) else 0
 
 
-def _escape_unencodable_output() -> None:
-    """File names may have bytes that are no characters, which can't be printed; Python escapes them on stderr only."""
+def _open_output() -> None:
+    """Open closed streams, because libraries expect them and the next file would get their number; set up stdout.
+
+    File names may have bytes that are no characters, which can't be printed; Python escapes them on stderr only.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the exit
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -233,7 +241,7 @@ def _run_and_flush(main: Callable[[], object]) -> object:
 
 def _flush_output() -> None:
     try:
-        if sys.stdout is not None and not sys.stdout.closed:
+        if not sys.stdout.closed:
             sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -241,38 +249,40 @@ def _flush_output() -> None:
         raise OutputError("the standard output", error.strerror or str(error)) from None
 
 
-def _discard_broken_output() -> bool:
-    """Whether stdout can't be written; its buffer is then discarded, which would raise an error at the exit."""
+def _discard_if_broken(stream: TextIO) -> bool:
+    """Whether a stream can't be written; its buffer is then discarded, which would raise an error at the exit."""
     try:
-        _flush_output()
-        broken = _reader_has_exited()
-    except (BrokenPipeError, OutputError):
+        stream.flush()
+        broken = _reader_has_exited(stream)
+    except OSError:
         broken = True
+    except ValueError:  # closed
+        return False
     if broken:
         with suppress(OSError), open(os.devnull, "wb") as nothing:
-            os.dup2(nothing.fileno(), sys.stdout.fileno())
+            os.dup2(nothing.fileno(), stream.fileno())
     return broken
 
 
-def _reader_has_exited() -> bool:
-    """Whether stdout is a pipe that nothing reads any more."""
+def _reader_has_exited(stream: TextIO) -> bool:
+    """Whether a stream is a pipe that nothing reads any more."""
     try:
         poll = select.poll()
-        poll.register(sys.stdout.fileno(), 0)  # errors alone
+        poll.register(stream.fileno(), 0)  # errors alone
         return bool(poll.poll(0))
-    except (AttributeError, OSError, ValueError):  # no poll on this system; stdout is closed, or no file
+    except (AttributeError, OSError, ValueError):  # no poll on this system; the stream is closed, or no file
         return False
 
 
 def _report_stop(number: int) -> int:
-    _discard_broken_output()
+    _discard_if_broken(sys.stdout)
     _print_to_stderr(LAST_LINES.get(signal.Signals(number), signal.Signals(number).name))
     return 128 + number
 
 
 def _report_error(error: Exception) -> int:
     """Print a user's error; any other is raised."""
-    broken = _discard_broken_output()
+    broken = _discard_if_broken(sys.stdout)
     if isinstance(error, BrokenPipeError) and broken:
         return 1
     if isinstance(error, ProteinLMError):

@@ -197,15 +197,19 @@ def run_with(main: str, redirection: str, *, unbuffered: bool = False) -> subpro
     code = f"import os, sys\nfrom tape.errors import DataError, run_cli\n{main}\nsys.exit(run_cli(main))"
     words = f'"$0" -c "$1" {redirection}'
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1" if unbuffered else ""}
-    command = ["bash", "-c", f"set -o pipefail; {words}", sys.executable, code]
+    command = ["bash", "-c", words, sys.executable, code]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def without_reader(descriptor: int) -> str:
+    """Statements that make an output stream a pipe whose reader has exited."""
+    return f"ends = os.pipe(); os.close(ends[0]); os.dup2(ends[1], {descriptor})"
 
 
 @pytest.mark.parametrize("unbuffered", [False, True])
 @pytest.mark.parametrize("end", ["", "; raise SystemExit(0)", "; raise DataError('bad')"])
 def test_a_reader_that_has_exited_ends_a_command_quietly(end: str, unbuffered: bool) -> None:
-    main = f"def main():\n    os.read(0, 1); print('a line'){end}"
-    result = run_with(main, "< <(sleep 0.3; echo) | true", unbuffered=unbuffered)
+    result = run_with(f"def main(): {without_reader(1)}; print('a line'){end}", "", unbuffered=unbuffered)
     assert result.returncode == 1
     assert result.stderr == ("error: bad\n" if "Data" in end and not unbuffered else "")
 
@@ -229,6 +233,24 @@ def test_closed_output_does_not_change_the_exit_code(redirection: str) -> None:
     failed = run_with("def main(): raise DataError('bad')", redirection)
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr == ("" if "2" in redirection else "error: bad\n")
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_opened_for_libraries(redirection: str) -> None:
+    main = "def main(): assert os.fstat(2) and not sys.stderr.isatty() and not sys.stdout.isatty()"
+    assert run_with(main, redirection).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ("print('a', file=sys.stderr, flush=True)", 1),
+        ("raise DataError('bad')", 1),
+        ("sys.stderr.buffer.write(b'a')", 0),
+    ],
+)
+def test_errors_that_nobody_reads_do_not_change_the_exit_code(end: str, code: int) -> None:
+    assert run_with(f"def main(): {without_reader(2)}; {end}", "").returncode == code
 
 
 def test_names_that_are_no_text_can_be_printed() -> None:
