@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tape.errors import CheckpointError
 from tape.io.checkpoint_formats import DEEPSPEED, recognize_format
-
-# prefixes that wrappers of a model give to all of its keys -> the wrapper
-_WRAPPERS = {
-    "module.": "DistributedDataParallel or DeepSpeed",
-    "_orig_mod.": "torch.compile",
-    "model.": "PyTorch Lightning, NeMo or another wrapper",
-    "_forward_module.": "Lightning Fabric",
-}
 
 
 def refuse_foreign_path(path: Path) -> None:
@@ -31,21 +23,6 @@ def refuse_foreign_path(path: Path) -> None:
         raise CheckpointError(f"{path}: {found.name}, not a model")
     if found.export is not None:
         raise CheckpointError(f"{path}: {found.name}, which the converter does not read: {found.export}")
-
-
-def refuse_wrapped_keys(names: Iterable[str], path: Path) -> None:
-    """Refuse a state dict in which all keys have the prefix of a wrapper.
-
-    Raises:
-        CheckpointError: names the prefix and how to remove it.
-    """
-    names = [str(name) for name in names]
-    for prefix, wrapper in _WRAPPERS.items():
-        if names and all(name.startswith(prefix) for name in names):
-            raise CheckpointError(
-                f"{path}: all keys have the prefix {prefix!r} of {wrapper}: remove it, for example with"
-                f" {{key.removeprefix({prefix!r}): value for key, value in state.items()}}, and save the result"
-            )
 
 
 def describe_content(content: Mapping[Any, Any]) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 from converter.mapping.tables import PROTEINLM_DROPS
 from tape.configs import CONFIG_NAME, ProteinBertConfig
 from tape.errors import CheckpointError, ConfigError, ProteinLMError
+from tape.io.checkpoint_formats import refuse_wrapped_keys
 from tape.io.checksums import sha256_of
 from tape.io.json_files import read_json_object
 from tape.models.lazy_tensors import LazyState
 from tape.models.model_directory import verify_model_directory
 
-from .foreign import refuse_wrapped_keys
 from .tensor_files import find_weights, open_weights, weights_files
 
 # TensorFlow's names of layer-norm parameters, which the oldest PyTorch checkpoints use

@@ -1,11 +1,11 @@
 """Recognition of checkpoints and models of other formats by names and first bytes of files; nothing is loaded.
 
-Pretraining and the converter read different formats. Each refuses the others by the names defined here.
+Pretraining, finetuning and the converter read different formats. Each refuses the others by the names defined here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,14 @@ _SUFFIXES = {
     ".ckpt": PYTORCH_FILE,
     ".bin": BIN_FILE,
     ".safetensors": SAFETENSORS_FILE,
+}
+
+# prefixes that wrappers of a model give to all of its keys -> the wrapper
+_WRAPPERS = {
+    "module.": "DistributedDataParallel or DeepSpeed",
+    "_orig_mod.": "torch.compile",
+    "model.": "PyTorch Lightning, NeMo or another wrapper",
+    "_forward_module.": "Lightning Fabric",
 }
 
 
@@ -129,3 +137,18 @@ _DIRECTORIES: tuple[tuple[CheckpointFormat, Callable[[Path], bool]], ...] = (
     (HUGGINGFACE, lambda path: _has_model_config(path, huggingface=True)),
     (TAPE_MODEL, lambda path: _has_model_config(path, huggingface=False)),
 )
+
+
+def refuse_wrapped_keys(names: Iterable[str], path: Path) -> None:
+    """Refuse a state dict in which all keys have the prefix of a wrapper.
+
+    Raises:
+        CheckpointError: names the prefix and how to remove it.
+    """
+    names = [str(name) for name in names]
+    for prefix, wrapper in _WRAPPERS.items():
+        if names and all(name.startswith(prefix) for name in names):
+            raise CheckpointError(
+                f"{path}: all keys have the prefix {prefix!r} of {wrapper}: remove it, for example with"
+                f" {{key.removeprefix({prefix!r}): value for key, value in state.items()}}, and save the result"
+            )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tape.configs import CONFIG_NAME, ProteinConfig
 from tape.errors import CheckpointError, ConfigError
 from tape.hub.cache import local_model
+from tape.io.checkpoint_formats import recognize_format, refuse_wrapped_keys
 
 from .contact_heads import PairwiseContactPredictionHead
 from .heads import MLMHead, SequenceClassificationHead, SequenceToSequenceClassificationHead, ValuePredictionHead
@@ -221,6 +222,7 @@ class ProteinModel(nn.Module):
         known = state.keys() | self._tied_names()
         missing = [name for name in own if name not in known and self._belongs_to_encoder(name)]
         if missing:
+            refuse_wrapped_keys(state, Path(source))
             shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
             raise CheckpointError(f"{source}: {len(missing)} weights of the encoder are missing: {shown}")
 
@@ -275,5 +277,19 @@ def _config_file(path: Path) -> Path:
     if not path.exists():
         raise CheckpointError(f"{path}: no such model directory or weights file")
     if not file.is_file():
-        raise CheckpointError(f"{path}: no {CONFIG_NAME} there")
+        raise CheckpointError(f"{path}: {_describe_other(path)}")
     return file
+
+
+def _describe_other(path: Path) -> str:
+    """What a path without configuration is, and how to make a model directory of it."""
+    found = recognize_format(path)
+    if found is not None and not found.is_model:
+        return f"{found.name}, not a model"
+    if found is not None and found.export is not None:
+        return f"{found.name}, not a model directory: {found.export}"
+    name = "" if found is None else f"{found.name} with "
+    return (
+        f"{name}no {CONFIG_NAME} there, so not a model directory; checkpoints become one with python"
+        f" converter/megatron-converter.py -src {path} -out MODEL_DIRECTORY"
+    )

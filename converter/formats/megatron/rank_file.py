@@ -14,9 +14,10 @@ from typing import Any
 
 from torch import Tensor
 
-from converter.formats.foreign import describe_content, refuse_wrapped_keys
+from converter.formats.foreign import describe_content
 from converter.formats.tensor_files import PickledFile
 from tape.errors import CheckpointError, quoted
+from tape.io.checkpoint_formats import refuse_wrapped_keys
 from tape.models.lazy_tensors import LazyState, LazyTensor
 
 from .key_names import EXTRA_STATE, Form, canonical_name, form_of

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,47 @@ def test_weights_with_a_sha256_are_not_read_for_their_crcs_again(
     (tmp_path / "SHA256SUMS").unlink()
     load_state_dict(tmp_path)
     assert checked == [tmp_path / "pytorch_model.bin"]
+
+
+def _nemo(folder: Path) -> Path:
+    (folder / "bert.nemo").write_bytes(b"")
+    return folder / "bert.nemo"
+
+
+def _deepspeed(folder: Path) -> Path:
+    (folder / "mp_rank_00_model_states.pt").write_bytes(b"")
+    return folder
+
+
+def _fairseq_index(folder: Path) -> Path:
+    (folder / "train.idx").write_bytes(b"MMIDIDX\x00\x00")
+    return folder / "train.idx"
+
+
+def _pretraining(folder: Path) -> Path:
+    (folder / "iter_0000002").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_nemo, r"bert\.nemo: a NeMo archive, not a model directory: export"),
+        (_deepspeed, r"a DeepSpeed checkpoint, not a model directory: run zero_to_fp32\.py"),
+        (_fairseq_index, r"train\.idx: the index of a pretraining corpus .*, not a model"),
+        (_pretraining, r"no config\.json there, so not a model directory; .* converter/megatron-converter\.py -src"),
+    ],
+)
+def test_paths_without_configuration_are_named_with_what_to_do(
+    tmp_path: Path, make: Callable[[Path], Path], message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        ProteinBertModel.from_pretrained(make(tmp_path))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod."])
+def test_the_prefix_of_a_wrapped_model_is_named(model: ProteinBertModel, tmp_path: Path, prefix: str) -> None:
+    model.config.save_pretrained(tmp_path)
+    torch.save({prefix + name: value for name, value in model.state_dict().items()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=rf"all keys have the prefix '{prefix}' of .*removeprefix"):
+        ProteinBertModel.from_pretrained(tmp_path)
