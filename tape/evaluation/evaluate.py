@@ -6,7 +6,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from tape.datasets.batching import plan_evaluation
 from tape.datasets.index import index_of, lengths_of, unmasked_labels_of
 from tape.datasets.labels import Batch, count_labels, model_inputs, split_proteins
 from tape.datasets.loading import load_batches, worker_count
-from tape.errors import CheckpointError, ConfigError, DataError, ProteinLMError
+from tape.errors import CheckpointError, ConfigError, DataError
 from tape.metrics import NAMED_METRICS, TASK_TYPE_METRICS, Bootstrap, Metric
 from tape.metrics.classes import perplexity
 from tape.registry import registry
@@ -28,6 +29,7 @@ from tape.runtime.progress import progress_bar
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
 
 from .config import InferenceConfig
+from .spooled_results import Result, SpooledResults
 from .windows import pass_lengths
 
 # Names of --metrics that differ from those in an evaluation.
@@ -42,13 +44,13 @@ class Evaluation:
     Attributes:
         metrics: ``loss`` first, then ``perplexity`` for language models, then the metrics of the task type.
         proteins: number of proteins evaluated.
-        results: {"id", "prediction", "target"} of each protein without padding, in the order of the data set; empty
-            without ``keep_results``.
+        results: {"id", "prediction", "target"} of each protein without padding, in the order of the data set, read from
+            disk one at a time; empty without ``keep_results``.
     """
 
     metrics: list[Metric]
     proteins: int
-    results: list[dict[str, Any]] = field(default_factory=list)
+    results: Sequence[Result] = ()
 
     def value(self, name: str) -> float:
         """The value of a metric; raises ``KeyError`` for an unknown name."""
@@ -176,6 +178,7 @@ def evaluate(
     *,
     bootstrap: Bootstrap | None = None,
     keep_results: bool = False,
+    folder: Path | None = None,
     title: str = "evaluation",
 ) -> Evaluation:
     """Loss and all metrics of a split in a single pass.
@@ -188,10 +191,12 @@ def evaluate(
         context: the ranks among which the split is divided.
         bootstrap: resampling for the metrics' intervals; None: no intervals (they take seconds on a large split).
         keep_results: also return every prediction, on every rank.
+        folder: on whose disk the predictions are kept; None: the system's folder for temporary files.
         title: label of the progress bar.
 
     Raises:
         ConfigError: there is not enough memory, or ``max_tokens`` is less than the longest pass.
+        OutputError: the disk on which the predictions are kept is full.
     """
     context = context or DistributedContext()
     lengths = pass_lengths(model, lengths_of(dataset))
@@ -200,7 +205,7 @@ def evaluate(
     )
     workers = worker_count(config.num_workers, len(dataset))
     rows: list[tuple[int, Any]] = []
-    kept: list[tuple[int, Any, Any]] = []
+    results = SpooledResults(len(dataset), folder) if keep_results else None
     loss_sum, count_sum = 0.0, 0
     with evaluation_mode(model), progress_bar(title, len(dataset), "protein", disable=not context.is_main) as bar:
         for indices, batch in zip(plan, load_batches(dataset, plan, num_workers=workers), strict=True):
@@ -210,14 +215,16 @@ def evaluate(
                 loss_sum, count_sum = loss_sum + loss * count, count_sum + count
             proteins = split_proteins(task_type, prediction, batch)
             rows.extend(_measured(dataset, task_type, indices, proteins))
-            if keep_results:
-                kept.extend(_results(task_type, indices, proteins))
+            if results is not None:
+                _add_results(results, dataset, task_type, indices, proteins)
             bar.update(len(indices) * context.world_size)
     loss_sum, counted = all_reduce_sum([loss_sum, count_sum], context)
     measured = [row for _, row in sorted(all_gather_lists(rows, context), key=lambda indexed: indexed[0])]
     metrics = _loss_metrics(task_type, loss_sum, int(counted))
     metrics += TASK_TYPE_METRICS[task_type].summarize(measured, bootstrap)
-    results = _in_order(dataset, all_gather_lists(kept, context)) if keep_results else []
+    if results is None:
+        return Evaluation(metrics, len(dataset))
+    results.exchange(context)
     return Evaluation(metrics, len(dataset), results)
 
 
@@ -240,8 +247,15 @@ def _measured(
         yield index, measure(*protein) if unmasked is None else measure(*protein, unmasked(index))
 
 
-def _results(task_type: TaskType, indices: np.ndarray, proteins: list[tuple[Any, Any]]) -> list[tuple[int, Any, Any]]:
-    kept = []
+def _add_results(
+    results: SpooledResults,
+    dataset: Any,
+    task_type: TaskType,
+    indices: np.ndarray,
+    proteins: list[tuple[Any, Any]],
+) -> None:
+    """Add the proteins of a batch with their ids (bug 19 in docs/compatibility.md)."""
+    dataset_index = index_of(dataset)
     for index, (prediction, target) in zip(indices.tolist(), proteins, strict=True):
         if task_type in _LANGUAGE_MODELS:
             prediction = prediction.argmax(-1)  # the logits of every token of Pfam would fill a disk
@@ -251,24 +265,8 @@ def _results(task_type: TaskType, indices: np.ndarray, proteins: list[tuple[Any,
             prediction = {
                 name.removeprefix("p_"): value.argmax(-1).astype(np.int8) for name, value in prediction.items()
             }
-        kept.append((index, prediction, target))
-    return kept
-
-
-def _in_order(dataset: Any, kept: list[tuple[int, Any, Any]]) -> list[dict[str, Any]]:
-    """Results in the order of the data set, with the proteins' ids (bug 19 in docs/compatibility.md)."""
-    dataset_index = index_of(dataset)
-    ordered = sorted(kept, key=lambda result: result[0])
-    if [index for index, _, _ in ordered] != list(range(len(dataset))):
-        raise ProteinLMError(f"evaluated {len(ordered)} of {len(dataset)} proteins")  # the evaluation plan is wrong
-    return [
-        {
-            "id": str(index) if dataset_index is None else dataset_index.identifiers[index],
-            "prediction": prediction,
-            "target": target,
-        }
-        for index, prediction, target in ordered
-    ]
+        identifier = str(index) if dataset_index is None else dataset_index.identifiers[index]
+        results.add(index, {"id": identifier, "prediction": prediction, "target": target})
 
 
 def _loss_metrics(task_type: TaskType, loss_sum: float, counted: int) -> list[Metric]:

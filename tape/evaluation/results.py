@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from torch import nn
 
@@ -28,7 +28,9 @@ from tape.metrics import Bootstrap
 from .config import EvalConfig
 from .evaluate import Evaluation
 from .records import EvaluationRecord, write_record
+from .spooled_results import Result
 
+_PROTOCOL = 3  # of results.pkl; see _dump
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 logger = logging.getLogger(__name__)
@@ -124,8 +126,25 @@ def write_results(directory: Path, split: str, metrics: dict[str, float], evalua
     """Write ``results_SPLIT.pkl``, and ``results.pkl`` with the same content."""
     own = directory / f"results_{split}.pkl"
     with atomic_write(own) as stream:
-        pickle.dump((metrics, evaluation.results), stream, protocol=4)
+        _dump(metrics, evaluation.results, stream)
     link_or_copy(own, directory / "results.pkl")  # a link, since contact maps are large
+
+
+def _dump(metrics: dict[str, float], results: Sequence[Result], stream: IO[bytes]) -> None:
+    """Pickle the pair (metrics, list of results), with one result in memory at a time.
+
+    The pickle of each result becomes part of the list's, without its header and STOP. Up to protocol 3, the objects
+    that a pickle refers to again have explicit numbers, and each result reuses those of the one before.
+    """
+    header = pickle.PROTO + bytes([_PROTOCOL])
+
+    def body(value: object) -> bytes:
+        return pickle.dumps(value, _PROTOCOL)[len(header) : -len(pickle.STOP)]
+
+    stream.write(header + body(metrics) + pickle.EMPTY_LIST)
+    for result in results:
+        stream.write(body(result) + pickle.APPEND)
+    stream.write(pickle.TUPLE2 + pickle.STOP)
 
 
 def write_report(

@@ -50,6 +50,7 @@ def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str,
         context,
         bootstrap=config.bootstrap,
         keep_results=True,
+        folder=folder,
         title=title,
     )
     check_measured(evaluation, getattr(getattr(dataset, "data", None), "path", f"split {config.split}"))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import nn
 
 from tape.errors import CheckpointError, ConfigError, DataError
 from tape.evaluation.evaluate import Evaluation, evaluation_mode
+from tape.evaluation.spooled_results import SpooledResults
 from tape.metrics import Bootstrap, measure_contacts, summarize_contacts
 from tape.metrics.contacts import MINIMUM_SEPARATION
 from tape.runtime.out_of_memory import MemoryRemedies, explain_out_of_memory
@@ -189,20 +191,31 @@ def evaluate_contacts(
     device: torch.device,
     bootstrap: Bootstrap | None = None,
     title: str = "contacts",
+    folder: Path | None = None,
 ) -> Evaluation:
     """Evaluate a split, with the metrics of finetuned contact prediction.
 
+    Args:
+        model: the encoder, with attention maps as outputs.
+        dataset: the split.
+        regression: fitted by :func:`fit_contacts`.
+        device: that of the model.
+        bootstrap: resampling for the metrics' intervals; None: no intervals.
+        title: label of the progress bar.
+        folder: on whose disk the predictions are kept; None: the system's folder for temporary files.
+
     Raises:
+        OutputError: that disk is full.
         DataError: no protein has a labeled pair at a separation of 6 or more.
     """
-    rows, results = [], []
+    rows, results = [], SpooledResults(len(dataset), folder)
     identifiers = dataset.build_index().identifiers
     with evaluation_mode(model), progress_bar(title, len(dataset), "protein") as bar:
         for index in range(len(dataset)):
             ids, _, target, _ = dataset[index]
             scores = regression.scores(attention_features(model, ids, device)).astype(np.float32)
             rows.append(measure_contacts(scores, target))
-            results.append({"id": identifiers[index], "prediction": scores, "target": target.astype(np.int8)})
+            results.add(index, {"id": identifiers[index], "prediction": scores, "target": target.astype(np.int8)})
             bar.update()
     metrics = summarize_contacts(rows, bootstrap)
     if not any(metric.n for metric in metrics):

@@ -59,7 +59,7 @@ def predict_contacts(config: ContactsConfig, context: DistributedContext) -> Pat
     with autocast(config.precision, context.device):
         regression = fit_contacts(model, fit, chosen, config.inverse_penalty, context.device)
         title = f"contacts {config.split}"
-        evaluation = evaluate_contacts(model, test, regression, context.device, config.bootstrap, title)
+        evaluation = evaluate_contacts(model, test, regression, context.device, config.bootstrap, title, path.parent)
     if context.is_main:
         _write_files(config, path, directory, test, model, regression, evaluation)
         for metric in ("precision_at_l", "precision_at_l5", "precision_at_l_long"):
