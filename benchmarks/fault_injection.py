@@ -31,6 +31,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
@@ -43,6 +44,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from mmap import PAGESIZE
 from pathlib import Path
 
 if __name__ == "__main__":  # runs from any directory without installation
@@ -133,15 +135,15 @@ def inject_full_disks(command: Command, options: argparse.Namespace) -> Tally:
     tally, chance = Tally(command.name), random.Random(f"{command.name} {options.seed}")
     out = Path(command.name)
     expected = _undisturbed(command, out)
-    total = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    largest = max(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
+    pages = sum(math.ceil(size / PAGESIZE) for size in sizes)
     for _ in range(options.trials):
         share = chance.uniform(0, 0.95)
         shutil.rmtree(out)
         with _SmallDisk(out) as disk:
             command.prepare(out)
-            disk.limit(int(share * total))
-            run = Run(command.words(out), None if disk.is_mounted else int(share * largest))
+            disk.limit(int(share * pages))
+            run = Run(command.words(out), None if disk.is_mounted else int(share * max(sizes)))
             if run.wait() == 0:
                 tally.finished += 1
                 tally.problems += _examine(run, out, expected)
@@ -170,12 +172,15 @@ class _SmallDisk:
     def __enter__(self) -> _SmallDisk:
         self._folder.mkdir()
         self.is_mounted = shutil.which("mount") is not None and self._mount("size=1g")
+        if self.is_mounted:
+            self._used = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # an empty tmpfs can't be full
+            self._used.write(bytes(PAGESIZE))
         return self
 
-    def limit(self, size: int) -> None:
-        """Leave space for so many bytes beside the present content."""
+    def limit(self, pages: int) -> None:
+        """Leave space for so many pages beside the present content."""
         if self.is_mounted:
-            self._mount(f"remount,size={shutil.disk_usage(self._folder).used + max(4096, size)}")
+            self._mount(f"remount,size={shutil.disk_usage(self._folder).used + pages * PAGESIZE}")
 
     def enlarge(self) -> None:
         """Give the disk enough space."""
@@ -188,6 +193,7 @@ class _SmallDisk:
 
     def __exit__(self, *_: object) -> None:
         if self.is_mounted:
+            self._used.close()
             subprocess.run(["umount", "-l", str(self._folder)], check=True)
 
 

@@ -44,10 +44,11 @@ def test_commands_that_do_not_survive_a_kill_are_reported(
     assert re.search(problem, capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("size", [1 << 20, 10])
 def test_an_error_without_the_name_of_the_file_is_reported(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], size: int
 ) -> None:
-    program = "(out / 'x.bin').write_bytes(bytes(1 << 20))"
+    program = f"(out / 'x.bin').write_bytes(bytes({size}))"
     monkeypatch.setitem(fault_injection.COMMANDS, "faulty", command_of(program))
     assert fault_injection.main(["disk-full", "--commands", "faulty", "--trials", "1"]) == 1
     assert "Traceback" in capsys.readouterr().out
