@@ -39,11 +39,18 @@ def read_vocabulary(files: ModelFiles, given: tuple[str, ...] | None) -> tuple[t
 def _tokenizer_tokens(values: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
     try:
         ids = {str(token): int(number) for token, number in values["model"]["vocab"].items()}
-        ids |= {str(entry["content"]): int(entry["id"]) for entry in values.get("added_tokens", [])}
+        added = {str(entry["content"]): int(entry["id"]) for entry in values.get("added_tokens", [])}
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(
             f"{folder / 'tokenizer.json'}: contains no list of tokens with ids ({quoted(error)})"
         ) from error
+    differing = next((token for token, number in added.items() if ids.get(token, number) != number), None)
+    if differing is not None:
+        raise CheckpointError(
+            f"{folder / 'tokenizer.json'}: token {quoted(differing)} has id {quoted(ids[differing])} in model.vocab,"
+            f" but {quoted(added[differing])} in added_tokens"
+        )
+    ids |= added
     by_id: dict[int, str] = {}
     for token, number in ids.items():
         if number in by_id:

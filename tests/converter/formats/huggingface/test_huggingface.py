@@ -134,6 +134,15 @@ def test_the_sums_of_a_sharded_model_are_verified(tmp_path: Path, written: Path)
         open_source(saved, SourceOptions())
 
 
+def test_a_token_with_two_ids_is_named(tmp_path: Path, written: Path) -> None:
+    copy = Path(shutil.copytree(written, tmp_path / "copy", ignore=WITHOUT_SUMS))
+    values = json.loads((copy / "tokenizer.json").read_text())
+    values["model"]["vocab"]["<mask>"] = 29
+    (copy / "tokenizer.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"token '<mask>' has id 29 in model\.vocab, but 1 in added_tokens"):
+        open_source(copy, SourceOptions())
+
+
 @pytest.mark.parametrize("number", [1 << 40, -1])
 def test_a_token_with_an_impossible_id_is_named(tmp_path: Path, written: Path, number: int) -> None:
     copy = Path(shutil.copytree(written, tmp_path / "copy", ignore=WITHOUT_SUMS))
