@@ -16,7 +16,8 @@ minutes. Each command runs once without interruption. Then:
   been saved). When a run ends by itself, its result is compared, and the next run starts from nothing. ``kill -9``
   goes to the process and all its descendants. Another signal goes to the process alone, as a scheduler's, or to its
   process group, as a terminal's; the command must end with the exit code 128 + the signal's number (0 if it has saved
-  its state or finished), one line, no traceback, no temporary file and no process that outlives it.
+  its state or finished; by the signal itself while Python starts or exits), one line, no traceback, no temporary file
+  and no process that outlives it.
 - ``disk-full``: it runs where only a random part of its output fits: on a tmpfs of that size with root, else with a
   limit on the size of files (``RLIMIT_FSIZE``). It must end with one ``error:`` line that names a file and the free
   space. Then it is started again with enough space.
