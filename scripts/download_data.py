@@ -43,7 +43,7 @@ from tape.interrupts import stop_allowed, stop_deferred
 from tape.io.checksums import SUMS_NAME, read_sums, write_sums
 from tape.io.json_files import parse_json, read_json_object
 from tape.io.lmdb_store import LMDBReader
-from tape.io.writing import atomic_directory, check_output_directory, write_json
+from tape.io.writing import atomic_directory, check_output_directory, remove_leftovers, write_json
 
 DEFAULT_TABLE = Path(__file__).with_name("tape_archives.json")
 _ADVICE = (
@@ -101,6 +101,8 @@ def fetch(archive: Archive, place: DownloadTarget) -> str:
     """
     folder = place.target / archive.folder
     tarball = place.downloads / f"{archive.folder}.tar.gz"
+    remove_leftovers(place.target, archive.folder)
+    remove_leftovers(place.downloads)
     if folder.exists():
         try:
             found = _check_splits(folder, archive)

@@ -121,6 +121,18 @@ def test_a_download_killed_after_unpacking_is_finished_by_the_next_run(
     assert (downloads / "SHA256SUMS").read_text().startswith(hashlib.sha256(fluorescence).hexdigest())
 
 
+def test_temporary_files_of_a_killed_download_are_removed(run: Run, fluorescence: bytes, tmp_path: Path) -> None:
+    assert run("fluorescence") == 0
+    downloads, folder = tmp_path / "data" / "downloads", tmp_path / "data" / ".fluorescence.abcdefgh.tmp"
+    (downloads / ".SHA256SUMS.abcdefgh.tmp").touch()
+    (downloads / ".fluorescence.tar.gz.part.json.abcdefgh.tmp").touch()
+    folder.mkdir()
+    (folder / "lock").touch()
+    assert run("fluorescence") == 0
+    assert [path.name for path in downloads.iterdir()] == ["SHA256SUMS"]
+    assert not folder.exists()
+
+
 def test_an_archive_that_was_kept_is_not_removed_by_a_later_run(run: Run, fluorescence: bytes, tmp_path: Path) -> None:
     assert run("fluorescence", "--keep-archives") == 0
     assert run("fluorescence") == 0
