@@ -22,7 +22,7 @@ from tape.io.checkpoint_formats import recognize_format, refuse_wrapped_keys
 from .contact_heads import PairwiseContactPredictionHead
 from .heads import MLMHead, SequenceClassificationHead, SequenceToSequenceClassificationHead, ValuePredictionHead
 from .infer_config import infer_config, infer_final_layer_norm
-from .meta_device import on_meta_device
+from .meta_device import allocate, on_meta_device
 from .model_directory import SAFETENSORS_NAME, StateDict, load_state_dict, save_model_directory
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _MOST_NAMES, _LONGEST_NAME = 50, 200  # of weights in a log line
+_WITHOUT_OTHER_TENSORS = ("tape", "torch")  # packages whose modules have no tensors beside parameters and buffers
 
 Model = TypeVar("Model", bound="ProteinModel")
 
@@ -132,8 +133,8 @@ class ProteinModel(nn.Module):
         state = dict(state_dict) if state_dict is not None else load_state_dict(path, verify=verify)
         if config is None:
             config = cls._complete_config(config_file, state, overrides)
-        cls._check_before_building(config, state, str(path))
-        model = cls(config)
+        outline = cls._check_before_building(config, state, str(path))
+        model = cls(config) if outline is None or not outline._is_complete(state) else outline._allocated()
         missing, unexpected = model.load_matching(state, str(path))
         model.eval()
         if output_loading_info:
@@ -155,8 +156,11 @@ class ProteinModel(nn.Module):
         return cls.config_class.from_dict({**known, **shown, **overrides})
 
     @classmethod
-    def _check_before_building(cls, config: ProteinConfig, state: StateDict, source: str) -> None:
+    def _check_before_building(cls: type[Model], config: ProteinConfig, state: StateDict, source: str) -> Model | None:
         """Compare names and shapes with the weights before memory of the configured sizes is allocated.
+
+        Returns:
+            The model on the meta device; None if it can't be built there.
 
         Raises:
             CheckpointError: see :meth:`load_matching`.
@@ -165,8 +169,25 @@ class ProteinModel(nn.Module):
             with on_meta_device():
                 model = cls(config)
         except (RuntimeError, NotImplementedError):  # a third party's model may need real tensors
-            return
+            return None
         model._check_weights(model._without_tied(state), source)
+        return model
+
+    def _is_complete(self, state: StateDict) -> bool:
+        """Whether ``state`` has every value of this model, so that none has to be initialized.
+
+        A third party's module may set tensors in its constructor that are in no state dict.
+        """
+        if not all(type(module).__module__.partition(".")[0] in _WITHOUT_OTHER_TENSORS for module in self.modules()):
+            return False
+        own = {name for name, _ in self.named_parameters()} | {name for name, _ in self.named_buffers()}
+        return own <= self._without_tied(state).keys()
+
+    def _allocated(self: Model) -> Model:
+        """This model, built on the meta device, with memory for its weights; random initial values take longer."""
+        allocate(self, torch.get_default_device())
+        self.tie_weights()  # the memory of tied matrices has been allocated twice
+        return self
 
     def load_matching(self, state: StateDict, source: str) -> tuple[list[str], list[str]]:
         """Load weights by name; return the (missing, unexpected) names.

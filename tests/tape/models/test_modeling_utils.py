@@ -1,0 +1,78 @@
+"""Loading models: what is initialized and what is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tape.configs import ProteinConfig
+from tape.models.modeling_bert import ProteinBertForMaskedLM, ProteinBertForValuePrediction, ProteinBertModel
+from tape.models.modeling_utils import ProteinModel
+from tape.registry import registry
+from tape.tasks import BUILT_IN_TASKS
+from tests.support.small_models import SMALL_CONFIGS
+
+PAIRS = [(task.name, model) for task in BUILT_IN_TASKS for model in task.models]
+
+
+def build(task: str, model: str) -> Any:
+    model_class = registry.get_task_spec(task).get_model(model)
+    return model_class(model_class.config_class.from_dict(SMALL_CONFIGS[model]))
+
+
+@pytest.mark.parametrize(("task", "model"), PAIRS)
+def test_a_complete_model_is_loaded_without_drawing_initial_weights(task: str, model: str, tmp_path: Path) -> None:
+    saved = build(task, model)
+    saved.save_pretrained(tmp_path)
+    before = torch.get_rng_state()
+    loaded = type(saved).from_pretrained(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    expected = {**dict(saved.named_parameters()), **dict(saved.named_buffers())}
+    found = {**dict(loaded.named_parameters()), **dict(loaded.named_buffers())}
+    assert list(found) == list(expected)  # tied weights have one name
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert [type(module) for module in loaded.modules()] == [type(module) for module in saved.modules()]
+
+
+def test_a_new_head_has_the_values_of_the_seed(tmp_path: Path) -> None:
+    encoder: ProteinBertModel = build("embed", "transformer")
+    encoder.save_pretrained(tmp_path)
+    torch.manual_seed(3)
+    expected = ProteinBertForValuePrediction(encoder.config)
+    torch.manual_seed(3)
+    loaded = ProteinBertForValuePrediction.from_pretrained(tmp_path)
+    for name, value in expected.predict.state_dict().items():
+        assert torch.equal(loaded.predict.state_dict()[name], value), name
+
+
+def test_pruned_models_are_loaded_without_drawing_initial_weights(tmp_path: Path) -> None:
+    saved: ProteinBertForMaskedLM = build("masked_language_modeling", "transformer")
+    saved.prune_heads({0: [1]})
+    saved.save_pretrained(tmp_path)
+    before = torch.get_rng_state()
+    loaded = ProteinBertForMaskedLM.from_pretrained(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    ids = torch.tensor([[2, 5, 6, 3]])
+    torch.testing.assert_close(loaded(ids)[0], saved.eval()(ids)[0])
+
+
+class Scaled(ProteinModel):
+    """A third party's model with a value that is in no state dict."""
+
+    def __init__(self, config: ProteinConfig) -> None:
+        super().__init__(config)
+        self.linear = torch.nn.Linear(2, 2)
+        self.scale = torch.empty(1)
+        torch.nn.init.constant_(self.scale, 4.0)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.scale * self.linear(values)
+
+
+def test_a_third_partys_constructor_runs_with_values(tmp_path: Path) -> None:
+    Scaled(ProteinConfig()).save_pretrained(tmp_path)
+    assert Scaled.from_pretrained(tmp_path).scale.tolist() == [4.0]
