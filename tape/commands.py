@@ -41,6 +41,11 @@ def contacts_command() -> int:
     return run_cli(lambda: import_module("tape.cli.contacts").run_contacts())
 
 
+def leakage_command() -> int:
+    """``tape-leakage``."""
+    return run_cli(lambda: import_module("tape.cli.leakage").run_leakage())
+
+
 def report_command() -> int:
     """``tape-report`` and ``scripts/report.py``."""
     return run_cli(lambda: import_module("tape.report.command").main())

@@ -24,6 +24,11 @@ COMMANDS: dict[str, tuple[Callable[[], object], Callable[[str], tuple[object, ..
     "embed, output": (commands.embed_command, lambda name: ("transformer", "x.fasta", f"file/{name}.npz", "model")),
     "score": (commands.score_command, lambda name: ("transformer", name, "o.csv", "model", "--wild_type", name)),
     "contacts": (commands.contacts_command, lambda name: ("transformer", name)),
+    "leakage": (commands.leakage_command, lambda name: (name, "--against", "x.fasta", "--output", "o.tsv")),
+    "leakage, output": (
+        commands.leakage_command,
+        lambda n: ("x.fasta", "--against", "x.fasta", "--output", f"file/{n}"),
+    ),
     "report": (commands.report_command, lambda name: (name, "--out", "report")),
     "report, output": (commands.report_command, lambda name: ("results", "--out", f"file/{name}")),
     "compare": (commands.compare_command, lambda name: (name, name)),

@@ -45,6 +45,14 @@ def fraction(text: str) -> float:
     return value
 
 
+def unit_interval(text: str) -> float:
+    """A number from 0 to 1."""
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {quoted(text)}")
+    return value
+
+
 def _whole_number(text: str, minimum: int) -> int:
     try:
         value = int(text)

@@ -7,7 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from tape.cli.types import fraction, non_negative_float, non_negative_int, positive_float, positive_int
+from tape.cli.types import (
+    fraction,
+    non_negative_float,
+    non_negative_int,
+    positive_float,
+    positive_int,
+    unit_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +27,8 @@ from tape.cli.types import fraction, non_negative_float, non_negative_int, posit
         (non_negative_float, "0", 0.0),
         (fraction, "0", 0.0),
         (fraction, "0.999", 0.999),
+        (unit_interval, "0", 0.0),
+        (unit_interval, "1", 1.0),
     ],
 )
 def test_a_value_in_range_is_converted(convert: Callable[[str], float], text: str, value: float) -> None:
@@ -34,6 +43,7 @@ def test_a_value_in_range_is_converted(convert: Callable[[str], float], text: st
         (non_negative_int, ["-1", "1.5", "two", ""], "must be a whole number of at least 0, not "),
         (positive_float, ["0", "-1", "inf", "nan", "two"], "must be a number above 0, not "),
         (non_negative_float, ["-0.1", "inf", "nan", "two"], "must be a number of at least 0, not "),
+        (unit_interval, ["-0.1", "1.1", "nan", "two"], "must be from 0 to 1, not "),
         (fraction, ["-0.1", "1", "inf", "nan", "two"], r"must be in [0, 1), not "),
     ],
 )
