@@ -30,7 +30,7 @@ if __name__ == "__main__":
 
 from converter.options import FORMATS, LM_HEADS, SourceOptions, parse_dtype
 from tape.cli.parser import ArgumentParser
-from tape.errors import run_cli
+from tape.errors import print_notice, run_cli
 from tape.io.vocabulary_files import read_vocabulary_file
 from tape.runtime.memory import return_large_blocks
 
@@ -170,7 +170,7 @@ def verify(arguments: argparse.Namespace) -> None:
     one, other = arguments.verify_only
     certificate = verify_only(one, other, source_options(arguments))
     for line in certificate.summary():
-        print(line, file=sys.stderr)
+        print_notice(line)
     show(json.dumps(certificate.as_json(), indent=2))
 
 

@@ -89,6 +89,21 @@ _LONGEST_WORD = 500
 _LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}")
 
 
+# in the messages of torch's RuntimeErrors, and of errors in a data loader's worker process
+_MEMORY_MESSAGES = ("DefaultCPUAllocator", "not enough memory", "MemoryError")
+_GPU_MEMORY_MESSAGES = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+def exhausted_memory(error: BaseException) -> str | None:
+    """The memory that an error reports as exhausted, ``memory`` or ``GPU memory``; None for any other error."""
+    if isinstance(error, MemoryError):
+        return "memory"
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    if any(part in text for part in _MEMORY_MESSAGES):
+        return "memory"
+    return "GPU memory" if any(part in text for part in _GPU_MEMORY_MESSAGES) else None
+
+
 class _Quotes(reprlib.Repr):
     def repr_int(self, x: int, level: int) -> str:
         """Python refuses to write integers of more than 4,300 digits."""
@@ -171,6 +186,11 @@ def print_error(message: str, details: Iterable[str] = ()) -> None:
     _print_to_stderr("\n".join([f"error: {readable(message)}", *map(readable, details)]))
 
 
+def print_notice(message: str) -> None:
+    """Print a :func:`readable` message on stderr."""
+    _print_to_stderr(readable(message))
+
+
 def _print_to_stderr(text: str) -> None:
     """Print a text unless stderr is closed, or what showed it has exited."""
     if sys.stderr is not None:  # print would write to stdout
@@ -192,9 +212,9 @@ def run_cli(main: Callable[[], object]) -> int:
         main: the command, without arguments. It may return an exit code.
 
     Returns:
-        The exit code: 0 or that of ``main``; 1 for a :class:`ProteinLMError` or an ``OSError`` (a full disk, a path
-        that can't be written), and, without a message, if the reader of stdout has exited (``| head``); 128 and the
-        number of a stop signal: 129 for SIGHUP, 130 for SIGINT (Ctrl-C), 143 for SIGTERM.
+        The exit code: 0 or that of ``main``; 1 for a :class:`ProteinLMError`, an ``OSError`` (a full disk, a path that
+        can't be written) or a lack of memory, and, without a message, if the reader of stdout has exited (``| head``);
+        128 and the number of a stop signal: 129 for SIGHUP, 130 for SIGINT (Ctrl-C), 143 for SIGTERM.
     """
     stop = StopByException()
     _open_output()
@@ -290,6 +310,8 @@ def _report_error(error: Exception) -> int:
     elif isinstance(error, OSError):
         path = error.filename if error.filename2 is None else error.filename2  # the new name of a rename
         print_error(f"{'' if path is None else f'{path}: '}{error.strerror or error}")
+    elif (memory := exhausted_memory(error)) is not None:
+        print_error(f"out of {memory}; a smaller model or a machine with more memory is needed")
     else:
         raise error
     return 1

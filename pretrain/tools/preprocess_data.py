@@ -39,7 +39,7 @@ from pretrain.data.indexed_dataset import LAYOUTS, IndexedDatasetWriter
 from pretrain.data.prefetching import prefetched
 from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, UNKNOWN_MEANING, Filters, tokenize_batches
 from tape.cli.parser import ArgumentParser
-from tape.errors import ConfigError, DataError, run_cli
+from tape.errors import ConfigError, DataError, print_notice, run_cli
 from tape.io.records import FORMATS, Nucleotides, Record, RecordOptions, ResidueBlock, open_blocks
 from tape.io.text_files import display_name, file_size, is_stream
 from tape.io.vocabulary_files import read_vocabulary_file
@@ -296,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     options = _parser().parse_args(arguments)
     for line in _notices(options):
-        print(line, file=sys.stderr)
+        print_notice(line)
     summary = preprocess(
         options.input,
         options.output_prefix,
@@ -311,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         min_length=options.min_length,
         max_length=options.max_length,
         deduplicate=options.deduplicate,
-        progress=lambda line: print(line, file=sys.stderr, flush=True),
+        progress=print_notice,
     )
     for corpus in summary.corpora:
         _print_summary(corpus)

@@ -57,7 +57,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pretrain.planning.flops import Meter
-from tape.errors import ConfigError
+from tape.errors import ConfigError, readable
 from tape.io.json_files import parse_json
 from tape.io.writing import atomic_write, output_errors
 from tape.metrics.classes import perplexity
@@ -209,7 +209,7 @@ class MetricsLogger:
     def note(self, text: str) -> None:
         """Print a line on the console."""
         if self._is_main:
-            print(text, file=self._stream, flush=True)
+            print(readable(text), file=self._stream, flush=True)
 
     def log_step(self, record: StepRecord) -> None:
         """Log a completed iteration."""

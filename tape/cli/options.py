@@ -10,12 +10,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tape.errors import ConfigError, quoted
+from tape.errors import ConfigError, print_notice, quoted
 from tape.evaluation.config import LENGTH_POLICIES, InferenceConfig, ModelSource
 from tape.io.credentials import without_credentials
 from tape.io.records import FORMATS, RecordOptions
@@ -250,7 +249,7 @@ def check_task(task: str, model_type: str) -> TaskSpec:
 def note_output_dir(options: Options, place: str) -> None:
     """Print a note if ``--output_dir`` is given to a command that writes elsewhere."""
     if options["output_dir"] not in (None, DEFAULT_OUTPUT_DIR):
-        print(f"note: --output_dir is ignored: {place}", file=sys.stderr)
+        print_notice(f"note: --output_dir is ignored: {place}")
 
 
 def json_arguments(options: Options) -> dict[str, Any]:

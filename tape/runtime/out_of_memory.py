@@ -6,12 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tape.errors import ConfigError
-
-# in the messages of torch's RuntimeErrors; those of the first kind concern the memory of the CPU
-# (MemoryError: raised in a data loader's worker process)
-_CPU_MESSAGES = ("DefaultCPUAllocator", "not enough memory", "MemoryError")
-_GPU_MESSAGES = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+from tape.errors import ConfigError, exhausted_memory
 
 _NO_REMEDY = "a smaller model or a machine with more memory is needed"
 
@@ -48,7 +43,7 @@ def explain_out_of_memory(work: str, shape: Sequence[int] | None, remedies: Memo
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        memory = _memory(error)
+        memory = exhausted_memory(error)
         if memory is None:
             raise
         sequences = 1 if shape is None else int(shape[0])
@@ -62,11 +57,3 @@ def _size(shape: Sequence[int] | None) -> str:
         return ""
     proteins = "1 protein of" if int(shape[0]) == 1 else f"{int(shape[0])} proteins of up to"
     return f" with {proteins} {int(shape[1])} tokens"
-
-
-def _memory(error: BaseException) -> str | None:
-    """The memory that an error is about; None for any other error."""
-    text = str(error)
-    if isinstance(error, MemoryError) or any(part in text for part in _CPU_MESSAGES):
-        return "memory"
-    return "GPU memory" if any(part in text for part in _GPU_MESSAGES) else None

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tape.errors import print_notice, readable
+
 from .worker_exit import explain_worker_exit
 
 if TYPE_CHECKING:
@@ -67,6 +69,14 @@ def log_to_file(file: Path) -> AbstractContextManager[None]:
     return _handler(_LogFile(file, encoding="utf-8"))
 
 
+class _Formatter(logging.Formatter):
+    """Shows names and texts from files with escapes, and messages in limited length."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = readable(record.message)
+        return super().formatMessage(record)
+
+
 class _LogFile(logging.FileHandler):
     """A file handler that prints one line if the disk is full, instead of a traceback per message."""
 
@@ -77,7 +87,7 @@ class _LogFile(logging.FileHandler):
         if not isinstance(error, OSError):
             super().handleError(record)
         elif not self._has_failed:
-            print(f"warning: {self.baseFilename}: can't be written: {error.strerror}", file=sys.stderr)
+            print_notice(f"warning: {self.baseFilename}: can't be written: {error.strerror}")
             self._has_failed = True
 
     def close(self) -> None:
@@ -89,7 +99,7 @@ class _LogFile(logging.FileHandler):
 def _handler(handler: logging.Handler) -> Iterator[None]:
     """Attach a handler to the root logger inside the block."""
     root = logging.getLogger()
-    handler.setFormatter(logging.Formatter(LOG_FORMAT, DATE_FORMAT))
+    handler.setFormatter(_Formatter(LOG_FORMAT, DATE_FORMAT))
     root.addHandler(handler)
     try:
         yield

@@ -43,6 +43,34 @@ def test_exit_codes_of_commands():
         run_cli(lambda: 1 // 0)
 
 
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (MemoryError(), "memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 4 bytes"), "memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), "GPU memory"),
+    ],
+)
+def test_a_lack_of_memory_is_printed_on_one_line(
+    error: Exception, memory: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load() -> None:
+        raise error
+
+    assert run_cli(load) == 1
+    line = f"error: out of {memory}; a smaller model or a machine with more memory is needed\n"
+    assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("not enough memory")])
+def test_other_errors_are_no_lack_of_memory(error: Exception) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        run_cli(fail)
+
+
 @pytest.fixture(autouse=True)
 def default_handlers() -> Iterator[None]:
     with terminal_handlers():

@@ -36,3 +36,12 @@ def test_handlers_and_level_are_restored(tmp_path: Path) -> None:
         assert root.level == logging.DEBUG
         assert len(root.handlers) == len(before[0]) + 2
     assert (root.handlers, root.level) == before
+
+
+def test_names_in_messages_are_shown_with_escapes_and_in_limited_length(tmp_path: Path) -> None:
+    with log_to_file(tmp_path / "log"):
+        logging.getLogger("some.module").warning("%s: skipped", "a\x1b[31m\nname" + 9000 * "x")
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert line.partition(" -   ")[2].startswith(r"a\x1b[31m\nname")
+    assert line.endswith("xxx: skipped")
+    assert len(line) < 700
