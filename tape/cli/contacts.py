@@ -13,6 +13,7 @@ from .options import (
     Arguments,
     add_bootstrap,
     add_column_options,
+    add_leakage,
     add_model_directory,
     add_run_name,
     bootstrap_of,
@@ -58,6 +59,7 @@ def contacts_config(arguments: Arguments = None) -> ContactsConfig:
         split=options["split"],
         records=record_options(options),
         bootstrap=bootstrap_of(options),
+        leakage=options["leakage"],
         precision=precision_of(options),
         arguments=json_arguments(options),
         process=process_config(options),
@@ -86,6 +88,7 @@ def create_contacts_parser() -> argparse.ArgumentParser:
     add_run_name(parser, "result directory")
     parser.add_argument("--overwrite", action="store_true", help="replace a result of the same name")
     add_bootstrap(parser)
+    add_leakage(parser)
     add_column_options(parser.add_argument_group("proteins"))
     parser.set_defaults(task="contact_prediction")
     return parser

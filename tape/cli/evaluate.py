@@ -17,6 +17,7 @@ from .options import (
     add_column_options,
     add_format,
     add_forward_options,
+    add_leakage,
     add_model_directory,
     add_task,
     bootstrap_of,
@@ -56,7 +57,8 @@ def eval_config(arguments: Arguments = None) -> EvalConfig | PredictConfig:
     }
     if options["predict"] is not None:
         return PredictConfig(data_file=options["predict"], out_file=options["predict_out"], **shared)
-    return EvalConfig(metrics=tuple(options["metrics"]), bootstrap=bootstrap, **shared)
+    metrics = tuple(options["metrics"])
+    return EvalConfig(metrics=metrics, bootstrap=bootstrap, leakage=options["leakage"], **shared)
 
 
 def create_eval_parser() -> argparse.ArgumentParser:
@@ -76,6 +78,7 @@ def create_eval_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--split", default="test", help="split to evaluate (default %(default)s)")
     add_bootstrap(parser)
+    add_leakage(parser)
     group = parser.add_argument_group("proteins")
     add_forward_options(group)
     add_format(group, "the file of --predict")

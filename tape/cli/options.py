@@ -180,6 +180,17 @@ def add_bootstrap(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_leakage(parser: argparse.ArgumentParser) -> None:
+    """Add the option for metrics in bins of identity to training data."""
+    parser.add_argument(
+        "--leakage",
+        type=existing_file,
+        metavar="FILE",
+        help="table of tape-leakage for the split; adds the metrics in bins of the proteins' identity to training data"
+        " (default: leakage_SPLIT.tsv beside the split, if it exists)",
+    )
+
+
 def parse(parser: argparse.ArgumentParser, arguments: Arguments) -> dict[str, Any]:
     """Values of all options by name."""
     args = arguments if isinstance(arguments, argparse.Namespace) else parser.parse_args(arguments)

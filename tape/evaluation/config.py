@@ -74,6 +74,7 @@ class EvalConfig:
         records: columns of the sequence and the id.
         inference: batches, workers and precision.
         bootstrap: resampling for the metrics' intervals; None: no intervals.
+        leakage: table of ``tape-leakage`` for metrics in bins of identity; None: the one beside the split, if any.
         process: device and logging.
     """
 
@@ -87,4 +88,5 @@ class EvalConfig:
     records: RecordOptions = RecordOptions()
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     bootstrap: Bootstrap | None = None
+    leakage: Path | None = None
     process: ProcessConfig = field(default_factory=ProcessConfig)

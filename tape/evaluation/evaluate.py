@@ -46,11 +46,14 @@ class Evaluation:
         proteins: number of proteins evaluated.
         results: {"id", "prediction", "target"} of each protein without padding, in the order of the data set, read from
             disk one at a time; empty without ``keep_results``.
+        measured: measurements of each protein (:data:`tape.metrics.TASK_TYPE_METRICS`), in the same order, from which
+            the metrics of some of the proteins can be computed.
     """
 
     metrics: list[Metric]
     proteins: int
     results: Sequence[Result] = ()
+    measured: Sequence[Any] = ()
 
     def value(self, name: str) -> float:
         """The value of a metric; raises ``KeyError`` for an unknown name."""
@@ -223,9 +226,9 @@ def evaluate(
     metrics = _loss_metrics(task_type, loss_sum, int(counted))
     metrics += TASK_TYPE_METRICS[task_type].summarize(measured, bootstrap)
     if results is None:
-        return Evaluation(metrics, len(dataset))
+        return Evaluation(metrics, len(dataset), measured=measured)
     results.exchange(context)
-    return Evaluation(metrics, len(dataset), results)
+    return Evaluation(metrics, len(dataset), results, measured)
 
 
 def _predict(model: nn.Module, batch: Batch, precision: str, device: torch.device) -> tuple[float, Any]:

@@ -1,6 +1,6 @@
 """``eval_SPLIT.json``: metrics, data and model of an evaluation; written by tape-eval, read by reports.
 
-Schema "proteinlm-eval", version 2::
+Schema "proteinlm-eval", version 3::
 
     schema, version
     task, model, split             positions of tape-eval; model is the model type
@@ -14,16 +14,20 @@ Schema "proteinlm-eval", version 2::
     precision                      fp32, bf16 or fp16
     model_dir, model_sha256        the evaluated directory and SHA-256 of its weights file (null: no such file)
     data_sha256                    SHA-256 of the data file (null: not a single file)
+    leakage                        metrics in bins of the proteins' identity to training data (null: not computed):
+                                   {file_sha256, search, references: [{name, path, sha256, proteins, bins: [{low, high,
+                                   proteins, no_hit, metrics}]}]}: SHA-256 and search of the table of tape-leakage, its
+                                   files, and metrics as above, without definition
     code_version, date             of this package; UTC, ISO 8601
 
-Version 1 has no interval, bootstrap and config.
+Version 1 has no interval, bootstrap and config, and versions 1 and 2 have no leakage.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -31,12 +35,16 @@ from typing import Any
 from tape.errors import CheckpointError, quoted
 from tape.io.json_files import read_json_object
 from tape.io.writing import write_json
+from tape.leakage.bins import IdentityBin
+from tape.leakage.table import ProteinFile
 from tape.metrics.metric import Interval, Metric
 from tape.version import __version__
 
+from .leakage_scores import BinScores, Leakage, ReferenceScores
+
 SCHEMA = "proteinlm-eval"
-SCHEMA_VERSION = 2
-_READABLE = (1, SCHEMA_VERSION)
+SCHEMA_VERSION = 3
+_READABLE = (1, 2, SCHEMA_VERSION)
 
 
 def _now() -> str:
@@ -59,6 +67,7 @@ class EvaluationRecord:
     model_dir: str | None = None
     model_sha256: str | None = None
     data_sha256: str | None = None
+    leakage: Leakage | None = None
     code_version: str = __version__
     date: str = field(default_factory=_now)
 
@@ -78,8 +87,27 @@ class EvaluationRecord:
 def write_record(path: Path, record: EvaluationRecord) -> None:
     """Write a record atomically."""
     values = {name: getattr(record, name) for name in record.__dataclass_fields__}
-    metrics = [{**metric.to_dict(), "value": finite(metric.value)} for metric in record.metrics]
-    write_json(path, {"schema": SCHEMA, "version": SCHEMA_VERSION, **values, "metrics": metrics})
+    values["metrics"] = [_metric_fields(metric) for metric in record.metrics]
+    values["leakage"] = None if record.leakage is None else _leakage_fields(record.leakage)
+    write_json(path, {"schema": SCHEMA, "version": SCHEMA_VERSION, **values})
+
+
+def _metric_fields(metric: Metric) -> dict[str, Any]:
+    return {**metric.to_dict(), "value": finite(metric.value)}
+
+
+def _leakage_fields(leakage: Leakage) -> dict[str, Any]:
+    references = [
+        {**asdict(scores.reference), "bins": [_bin_fields(one) for one in scores.bins]} for scores in leakage.references
+    ]
+    return {"file_sha256": leakage.file_sha256, "search": leakage.search, "references": references}
+
+
+def _bin_fields(scores: BinScores) -> dict[str, Any]:
+    """The fields of a bin; its metrics have no definition, which is that of the evaluation's metric of this name."""
+    fields = [_metric_fields(metric) for metric in scores.metrics]
+    metrics = [{name: value for name, value in metric.items() if name != "definition"} for metric in fields]
+    return {**asdict(scores.identity), "proteins": scores.proteins, "no_hit": scores.no_hit, "metrics": metrics}
 
 
 def finite(value: float) -> float | None:
@@ -87,7 +115,7 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-# field -> types that it may have; a version 1 file may lack those of _LATER
+# field -> types that it may have; files of earlier versions may lack those of _LATER
 _TYPES: dict[str, tuple[type, ...]] = {
     "task": (str,),
     "model": (str,),
@@ -101,6 +129,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "model_dir": (str, type(None)),
     "model_sha256": (str, type(None)),
     "data_sha256": (str, type(None)),
+    "leakage": (dict, type(None)),
     "code_version": (str,),
     "date": (str,),
 }
@@ -111,7 +140,29 @@ _METRIC_TYPES: dict[str, tuple[type, ...]] = {
     "definition": (str,),
     "interval": (list, type(None)),
 }
-_LATER: dict[str, Any] = {"bootstrap": None, "config": {}, "interval": None}
+_BIN_METRIC_TYPES = {name: types for name, types in _METRIC_TYPES.items() if name != "definition"}
+_LEAKAGE_TYPES: dict[str, tuple[type, ...]] = {"file_sha256": (str,), "search": (dict,), "references": (list,)}
+_REFERENCE_TYPES: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "path": (str,),
+    "sha256": (str,),
+    "proteins": (int,),
+    "bins": (list,),
+}
+_BIN_TYPES: dict[str, tuple[type, ...]] = {
+    "low": (int, float),
+    "high": (int, float),
+    "proteins": (int,),
+    "no_hit": (int,),
+    "metrics": (list,),
+}
+# field -> the first version that has it, and its value in files of earlier versions
+_LATER: dict[str, tuple[int, Any]] = {
+    "bootstrap": (2, None),
+    "config": (2, {}),
+    "interval": (2, None),
+    "leakage": (3, None),
+}
 
 
 def read_record(path: Path) -> EvaluationRecord:
@@ -127,24 +178,29 @@ def read_record(path: Path) -> EvaluationRecord:
         )
     version = content.get("version")
     if version not in _READABLE:
-        known = " and ".join(map(str, _READABLE))
+        known = f"{', '.join(map(str, _READABLE[:-1]))} and {_READABLE[-1]}"
         raise CheckpointError(f"{path}: version {quoted(version)} of {SCHEMA}; this program reads {known}")
-    fields = _checked(path, "", content, _TYPES, version == 1)
+    fields = _checked(path, "", content, _TYPES, version)
     if not isinstance(fields["data"].get("name"), str):
         raise CheckpointError(f"{path}: data has no name")
-    metrics = tuple(_metric(path, position, entry, version == 1) for position, entry in enumerate(fields["metrics"]))
-    return EvaluationRecord(**{**fields, "metrics": metrics})
+    metrics = _metrics(path, "metrics", fields["metrics"], version)
+    definitions = {metric.name: metric.definition for metric in metrics}
+    leakage = None if fields["leakage"] is None else _leakage(path, fields["leakage"], definitions)
+    return EvaluationRecord(**{**fields, "metrics": metrics, "leakage": leakage})
 
 
 def _checked(
-    path: Path, where: str, content: Mapping[str, Any], types: Mapping[str, tuple[type, ...]], is_first_version: bool
+    path: Path, where: str, content: Any, types: Mapping[str, tuple[type, ...]], version: int = SCHEMA_VERSION
 ) -> dict[str, Any]:
     """The known fields of an object, after a check of their types."""
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: {where.rstrip('.')} is a {type(content).__name__}, not an object")
     fields = {}
     for name, allowed in types.items():
-        if name not in content and not (is_first_version and name in _LATER):
+        first, default = _LATER.get(name, (0, None))
+        if name not in content and version >= first:
             raise CheckpointError(f"{path}: not an evaluation: {where}{name} is missing")
-        value = content.get(name, _LATER.get(name))
+        value = content.get(name, default)
         if not isinstance(value, allowed) or isinstance(value, bool):
             kinds = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
             raise CheckpointError(f"{path}: {where}{name} is a {type(value).__name__}, not {kinds}")
@@ -152,17 +208,48 @@ def _checked(
     return fields
 
 
-def _metric(path: Path, position: int, entry: Any, is_first_version: bool) -> Metric:
-    where = f"metrics[{position}]."
-    if not isinstance(entry, dict):
-        raise CheckpointError(f"{path}: metrics[{position}] is a {type(entry).__name__}, not an object")
-    fields = _checked(path, where, entry, _METRIC_TYPES, is_first_version)
+def _metrics(
+    path: Path, where: str, entries: list[Any], version: int, definitions: Mapping[str, str] | None = None
+) -> tuple[Metric, ...]:
+    """The metrics of a list.
+
+    Args:
+        path: the file, for messages.
+        where: name of the list, for messages.
+        entries: the list.
+        version: version of the file.
+        definitions: name of a metric -> its definition; None: the entries contain it.
+    """
+    return tuple(_metric(path, f"{where}[{i}].", entry, version, definitions) for i, entry in enumerate(entries))
+
+
+def _metric(path: Path, where: str, entry: Any, version: int, definitions: Mapping[str, str] | None) -> Metric:
+    fields = _checked(path, where, entry, _METRIC_TYPES if definitions is None else _BIN_METRIC_TYPES, version)
+    definition = fields["definition"] if definitions is None else definitions.get(fields["name"], "")
     value = math.nan if fields["value"] is None else _number(path, f"{where}value", fields["value"])
     reason = entry.get("undefined", "")  # absent for defined values, and in files of earlier versions
     if not isinstance(reason, str):
         raise CheckpointError(f"{path}: {where}undefined is a {type(reason).__name__}, not str")
     interval = _interval(path, where, fields["interval"])
-    return Metric(fields["name"], value, fields["n"], fields["definition"], interval, reason)
+    return Metric(fields["name"], value, fields["n"], definition, interval, reason)
+
+
+def _leakage(path: Path, content: Any, definitions: Mapping[str, str]) -> Leakage:
+    fields = _checked(path, "leakage.", content, _LEAKAGE_TYPES)
+    references = []
+    for position, entry in enumerate(fields["references"]):
+        where = f"leakage.references[{position}]."
+        reference = _checked(path, where, entry, _REFERENCE_TYPES)
+        bins = [_bin(path, f"{where}bins[{i}].", one, definitions) for i, one in enumerate(reference.pop("bins"))]
+        references.append(ReferenceScores(ProteinFile(**reference), tuple(bins)))
+    return Leakage(fields["file_sha256"], fields["search"], tuple(references))
+
+
+def _bin(path: Path, where: str, content: Any, definitions: Mapping[str, str]) -> BinScores:
+    fields = _checked(path, where, content, _BIN_TYPES)
+    metrics = _metrics(path, f"{where}metrics", fields["metrics"], SCHEMA_VERSION, definitions)
+    identity = IdentityBin(_number(path, f"{where}low", fields["low"]), _number(path, f"{where}high", fields["high"]))
+    return BinScores(identity, fields["proteins"], fields["no_hit"], metrics)
 
 
 def _interval(path: Path, where: str, value: list[Any] | None) -> Interval:

@@ -27,6 +27,7 @@ from tape.metrics import Bootstrap
 
 from .config import EvalConfig
 from .evaluate import Evaluation
+from .leakage_scores import Leakage
 from .records import EvaluationRecord, write_record
 from .spooled_results import Result
 
@@ -92,6 +93,7 @@ def write_files(
     model: nn.Module,
     evaluation: Evaluation,
     chosen: Mapping[str, float],
+    leakage: Leakage | None = None,
 ) -> Path:
     """Write all files of an evaluation; returns the path of ``eval_SPLIT.json``.
 
@@ -103,6 +105,7 @@ def write_files(
         model: the model, for its configuration.
         evaluation: the result.
         chosen: the metrics named by ``--metrics``, for ``results.pkl``.
+        leakage: the metrics in bins of identity to training data.
     """
     write_results(folder, config.split, dict(chosen), evaluation)
     long_proteins = {} if config.length == "error" else {"long_proteins": config.length}
@@ -119,6 +122,7 @@ def write_files(
         bootstrap=config.bootstrap,
         config=model_config.to_dict(),
         model_dir=directory,
+        leakage=leakage,
     )
 
 
@@ -160,6 +164,7 @@ def write_report(
     bootstrap: Bootstrap | None = None,
     config: Mapping[str, Any] | None = None,
     model_dir: Path | None = None,
+    leakage: Leakage | None = None,
 ) -> Path:
     """Write ``eval_SPLIT.json`` with all metrics, not only those of ``--metrics``; returns its path.
 
@@ -173,6 +178,7 @@ def write_report(
         bootstrap: resampling of the intervals.
         config: the model's configuration.
         model_dir: the model's directory, if it is not ``directory``.
+        leakage: the metrics in bins of identity to training data.
     """
     model_dir = model_dir or directory
     record = EvaluationRecord(
@@ -188,6 +194,7 @@ def write_report(
         model_dir=str(model_dir),
         model_sha256=model_hash(model_dir),
         data_sha256=data_sha256,
+        leakage=leakage,
     )
     path = directory / f"eval_{split}.json"
     write_record(path, record)

@@ -14,6 +14,7 @@ from tape.runtime.precision_choice import resolve_precision
 
 from .config import EvalConfig
 from .evaluate import check_measured, check_metrics, chosen_metrics, evaluate
+from .leakage import find_identities, scores_in_bins
 from .load_model import folder_of, load_finetuned_model, model_directory
 from .long_proteins import fit_long_proteins
 from .results import results_directory, write_files
@@ -36,6 +37,7 @@ def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str,
     dataset = load_split(spec.dataset_class, config.data_dir, config.split, config.model.tokenizer, config.records)
     task_type = task_type_of(spec, dataset)
     check_metrics(config.metrics, config.task, task_type)
+    identities = find_identities(dataset, config.split, config.leakage)
     inference = replace(config.inference, precision=resolve_precision(config.inference.precision, context))
     config = replace(config, inference=inference)
     warn_if_slow(inference.precision, context.device)
@@ -56,7 +58,10 @@ def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str,
     check_measured(evaluation, getattr(getattr(dataset, "data", None), "path", f"split {config.split}"))
     chosen = chosen_metrics(evaluation, config.metrics)
     if context.is_main:
-        report = write_files(config, folder, folder_of(directory), dataset, model, evaluation, chosen)
+        leakage = None
+        if identities is not None:
+            leakage = scores_in_bins(identities, evaluation.measured, task_type, config.bootstrap)
+        report = write_files(config, folder, folder_of(directory), dataset, model, evaluation, chosen, leakage)
         logger.info("%d proteins of %s; wrote %s", evaluation.proteins, config.split, report)
     for name, value in chosen.items():
         logger.info("%s: %.4g", name, value)

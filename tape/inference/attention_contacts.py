@@ -223,4 +223,4 @@ def evaluate_contacts(
             f"{dataset.data.path}: nothing to evaluate on: no protein has a labeled pair of residues at a separation of"
             f" {MINIMUM_SEPARATION} or more"
         )
-    return Evaluation(metrics, len(dataset), results)
+    return Evaluation(metrics, len(dataset), results, rows)

@@ -13,6 +13,7 @@ from tape.datasets.index import load_split
 from tape.datasets.sources import dataset_provenance
 from tape.errors import ConfigError, quoted
 from tape.evaluation.evaluate import Evaluation
+from tape.evaluation.leakage import SplitIdentities, find_identities, scores_in_bins
 from tape.evaluation.load_model import load_encoder, model_directory
 from tape.evaluation.long_proteins import check_position_limit
 from tape.evaluation.results import data_hash, write_report, write_results
@@ -22,6 +23,7 @@ from tape.registry import registry
 from tape.runtime.distributed import DistributedContext, broadcast_object
 from tape.runtime.precision import autocast, warn_if_slow
 from tape.runtime.precision_choice import resolve_precision
+from tape.tasks import TaskType
 
 from .attention_contacts import TASK_NAME, ContactRegression, choose_proteins, evaluate_contacts, fit_contacts
 from .config import ContactsConfig
@@ -50,6 +52,7 @@ def predict_contacts(config: ContactsConfig, context: DistributedContext) -> Pat
         load_split(spec.dataset_class, config.data_dir, split, config.model.tokenizer, config.records)
         for split in splits
     )
+    identities = find_identities(test, config.split, config.leakage)
     model = _attention_model(config, directory).to(context.device)
     positions = getattr(model.config, "max_position_embeddings", None)
     check_position_limit(test, positions)
@@ -61,7 +64,7 @@ def predict_contacts(config: ContactsConfig, context: DistributedContext) -> Pat
         title = f"contacts {config.split}"
         evaluation = evaluate_contacts(model, test, regression, context.device, config.bootstrap, title, path.parent)
     if context.is_main:
-        _write_files(config, path, directory, test, model, regression, evaluation)
+        _write_files(config, path, directory, test, model, regression, evaluation, identities)
         for metric in ("precision_at_l", "precision_at_l5", "precision_at_l_long"):
             logger.info("%s: %.4g", metric, evaluation.value(metric))
     return path
@@ -88,9 +91,13 @@ def _write_files(
     model: nn.Module,
     regression: ContactRegression,
     evaluation: Evaluation,
+    identities: SplitIdentities | None,
 ) -> None:
     """Write ``args.json``, ``regression.json``, ``results_SPLIT.pkl`` and ``eval_SPLIT.json``."""
     model_config: Any = model.config
+    leakage = None
+    if identities is not None:
+        leakage = scores_in_bins(identities, evaluation.measured, TaskType.RESIDUE_PAIR, config.bootstrap)
     with atomic_directory(path, overwrite=config.overwrite) as folder:
         write_json(folder / ARGUMENTS_NAME, dict(config.arguments))
         write_json(folder / _REGRESSION_NAME, regression.to_dict())
@@ -107,5 +114,6 @@ def _write_files(
             bootstrap=config.bootstrap,
             config=model_config.to_dict(),
             model_dir=model_dir,
+            leakage=leakage,
         )
     logger.info("%d proteins of %s; wrote %s", evaluation.proteins, config.split, path)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tape.report.figures import curves, predictions
 from tape.report.layouts import LayoutLosses
+from tape.report.leakage import leakage_table
 from tape.report.rows import COLUMNS, Evaluated, groups_of, make_rows
 from tape.report.tables import all_metrics, origin, published_cards, result_table
 
@@ -29,6 +30,7 @@ def page(evaluations: Sequence[Evaluated], pretraining: Path | None, layouts: La
     sections = [
         ("results", "Results", result_table(rows)),
         ("published", "Beside published numbers", published_cards(groups, colors)),
+        ("leakage", "By identity to training data", leakage_table(evaluations)),
         ("curves", "Training", curves(evaluations, pretraining, colors)),
         ("layouts", "Parallel layouts", "" if layouts is None else layouts.html()),
         ("predictions", "Predictions", predictions(groups, colors)),

@@ -193,8 +193,12 @@ def columns_in(group: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
 
 def measured(runs: Sequence[Evaluated], name: str) -> Metric | None:
     """A metric of one run, or its mean over several seeds; None if no run has it."""
-    found = [run.record.metric(name) for run in runs]
-    return found[0] if len(runs) == 1 else mean_over_seeds(found)
+    return mean_of([run.record.metric(name) for run in runs])
+
+
+def mean_of(metrics: Sequence[Metric | None]) -> Metric | None:
+    """The metric of one run, or its mean over several seeds; None if no run has it."""
+    return metrics[0] if len(metrics) == 1 else mean_over_seeds(metrics)
 
 
 def headlines_of(group: Sequence[Evaluated]) -> tuple[tuple[str, str], ...]:
@@ -221,7 +225,12 @@ def make_rows(evaluations: Sequence[Evaluated]) -> list[ReportRow]:
 
 def columns_of(rows: Sequence[ReportRow]) -> list[str]:
     """The columns of the table: the known ones in the order of COLUMNS, then the others in order of appearance."""
-    met = dict.fromkeys(column for row in rows for column in row.values)
+    return in_known_order(column for row in rows for column in row.values)
+
+
+def in_known_order(columns: Iterable[str]) -> list[str]:
+    """Different columns: the known ones in the order of COLUMNS, then the others in order of appearance."""
+    met = dict.fromkeys(columns)
     known = [column for column in COLUMNS.values() if column in met]
     return known + [column for column in met if column not in known]
 

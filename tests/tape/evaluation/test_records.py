@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tape.errors import CheckpointError
+from tape.evaluation.leakage_scores import BinScores, Leakage, ReferenceScores
 from tape.evaluation.records import EvaluationRecord, read_record, write_record
+from tape.leakage.bins import IdentityBin
+from tape.leakage.table import ProteinFile
 from tape.metrics import Metric
+
+LEAKAGE = {"file_sha256": "", "search": {}, "references": []}
+REFERENCE = {"name": "", "path": "", "sha256": "", "proteins": 1}
+
+
+def leakage() -> Leakage:
+    """Two bins, of which the second is empty."""
+    metrics = (Metric("mse", 0.5, 7, "an error", (0.25, 0.75)), Metric("spearmanr", 0.1, 7, "a correlation"))
+    bins = (BinScores(IdentityBin(0.0, 20.0), 7, 3, metrics), BinScores(IdentityBin(20.0, 100.0), 0, 0))
+    reference = ReferenceScores(ProteinFile("train.lmdb", "data/train.lmdb", "cd", 10), bins)
+    return Leakage("ef", {"tool": "MMseqs2"}, (reference,))
 
 
 @pytest.fixture
@@ -27,6 +42,7 @@ def record() -> EvaluationRecord:
         bootstrap={"resamples": 10, "seed": 1, "level": 0.95},
         config={"hidden_size": 16},
         model_sha256="ab",
+        leakage=leakage(),
     )
 
 
@@ -37,6 +53,18 @@ def test_records_are_read_as_written(tmp_path: Path, record: EvaluationRecord) -
     assert (again.data_name, again.is_simulated) == ("toy", True)
     assert again.metric("mse") == record.metrics[0]
     assert again.metric("none") is None
+
+
+def test_version_2_has_no_leakage(tmp_path: Path, record: EvaluationRecord) -> None:
+    file = tmp_path / "eval_test.json"
+    write_record(file, record)
+    content = json.loads(file.read_text())
+    del content["leakage"]
+    file.write_text(json.dumps({**content, "version": 2}))
+    assert read_record(file) == replace(record, leakage=None)
+    file.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"eval_test\.json: not an evaluation: leakage is missing"):
+        read_record(file)
 
 
 def test_undefined_numbers_are_null(tmp_path: Path, record: EvaluationRecord) -> None:
@@ -73,9 +101,12 @@ def test_version_1_has_no_confidence_intervals(tmp_path: Path, record: Evaluatio
     ("change", "message"),
     [
         ({"schema": "other"}, "its schema is 'other', not 'proteinlm-eval'"),
-        ({"version": 3}, "version 3 of proteinlm-eval; this program reads 1 and 2"),
+        ({"version": 4}, "version 4 of proteinlm-eval; this program reads 1, 2 and 3"),
         ({"proteins": "7"}, "proteins is a str, not int"),
         ({"data": {}}, "data has no name"),
+        ({"leakage": {"search": {}, "references": []}}, "leakage.file_sha256 is missing"),
+        ({"leakage": {**LEAKAGE, "references": [1]}}, r"leakage\.references\[0\] is a int, not an object"),
+        ({"leakage": {**LEAKAGE, "references": [{**REFERENCE, "bins": [{}]}]}}, r"\[0\]\.bins\[0\]\.low is missing"),
         ({"metrics": [1]}, r"metrics\[0\] is a int, not an object"),
         ({"metrics": [{"name": "mse"}]}, r"metrics\[0\]\.value is missing"),
         (

@@ -27,6 +27,7 @@ from tape.inference.attention_contacts import (
 )
 from tape.metrics import Bootstrap
 from tape.registry import registry
+from tests.support.leakage_tables import write_leakage
 
 CPU = torch.device("cpu")
 
@@ -228,6 +229,12 @@ def test_the_command_fits_evaluates_and_writes_a_record(
     assert (len(saved["weights"]), len(saved["proteins"]), saved["c"]) == (4, 8, 0.15)
     assert (path / "results.pkl").is_file()
     assert "exists already" in fails(contacts_command, *words, "--data_dir", tmp_path)  # before any data are read
-    assert run_contacts([*map(str, words), "--overwrite"]) == path
+    assert record.leakage is None
+    write_leakage(small_data / "proteinnet" / "proteinnet_valid.lmdb", tmp_path / "leakage.tsv", [100.0] * 5)
+    assert run_contacts([*map(str, words), "--overwrite", "--leakage", str(tmp_path / "leakage.tsv")]) == path
+    found = read_record(path / "eval_valid.json").leakage
+    assert found is not None
+    (scores,) = found.references
+    assert repr(scores.bins[3].metrics) == repr(record.metrics)
     words[0] = "onehot"
     assert "'onehot' has no attention maps" in fails(contacts_command, *words)
