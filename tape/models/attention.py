@@ -13,8 +13,9 @@ of usual length. With dropout, torch has no fused kernel on a CPU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -32,6 +33,9 @@ from .dropout import dropout as drop
 # more tokens than the second number, the launches don't matter: they are grouped with proteins of equal length only.
 _GROUP_LENGTH_RATIO = 1.25
 _GROUP_LONGEST = 256
+# oneDNN compiles a kernel for each shape of a product in half precision, and keeps 0.2 to 0.7 MB for it. There, slots
+# per protein are rounded up to this multiple, so that proteins of similar length share kernels.
+_SLOT_MULTIPLE = 16
 # Eager attention keeps S probabilities per head and token. At this length they take as much memory as the other
 # activations of a block with heads of size 64, and on a processor with AMX the fused kernel is as fast in bf16.
 # The choice is not measured at the start of a run, whose last digits would then depend on the load of the machine.
@@ -41,11 +45,57 @@ _EAGER_SCORES = 1 << 25  # in inference, at most so many scores are computed at 
 
 @dataclass(frozen=True)
 class _Group:
-    """Proteins of similar length, padded to the longest of them."""
+    """Proteins of similar length, padded to the same number of slots.
+
+    Attributes:
+        proteins: number of proteins.
+        longest: tokens of the longest protein.
+        slots: slots per protein; no protein has tokens in those from ``longest`` on.
+        mask: (proteins, slots) bool, True at real tokens; None if all have the same length.
+    """
 
     proteins: int
     longest: int
-    mask: Tensor | None  # (proteins, longest) bool, True at real tokens; None if all have the same length
+    slots: int
+    mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Padding:
+    """Where the T tokens of a row are in P slots of padded groups.
+
+    Attributes:
+        groups: the groups.
+        source: (P,) int64, token of the row in each slot; token 0 for padding.
+        slot: (T,) int64, slot of each token of the row.
+    """
+
+    groups: tuple[_Group, ...]
+    source: Tensor
+    slot: Tensor
+
+    @classmethod
+    def of(cls, sizes: tuple[int, ...], multiple: int = 1) -> _Padding:
+        """Group proteins of these lengths; slots of proteins with eager attention are rounded up to ``multiple``."""
+        length = torch.tensor(sizes, device="cpu")  # whatever torch.set_default_device is
+        start = length.cumsum(0) - length
+        groups, source, real = [], [], []
+        for members in _similar_lengths(sizes):
+            shortest, longest = sizes[members[0]], sizes[members[-1]]
+            slots = longest + (-longest % multiple if longest <= _EAGER_LONGEST else 0)
+            place = torch.arange(slots, device="cpu")
+            mask = place < length[members][:, None]
+            source.append(torch.where(mask, start[members][:, None] + place, 0).flatten())
+            real.append(mask.flatten())
+            groups.append(_Group(len(members), longest, slots, None if shortest == longest else mask))
+        index, is_real = torch.cat(source), torch.cat(real)
+        slot = torch.empty(sum(sizes), dtype=torch.int64, device="cpu")
+        slot[index[is_real]] = is_real.nonzero().squeeze(1)
+        return cls(tuple(groups), index, slot)
+
+    def to(self, move: Callable[[Tensor], Tensor]) -> _Padding:
+        groups = tuple(replace(group, mask=None if group.mask is None else move(group.mask)) for group in self.groups)
+        return _Padding(groups, move(self.source), move(self.slot))
 
 
 @dataclass(frozen=True)
@@ -61,9 +111,7 @@ class PackedLayout:
     lengths: tuple[int, ...]
     positions: Tensor
     cumulative: Tensor
-    _groups: tuple[_Group, ...]
-    _source: Tensor  # (P,) int64, token of the row in each slot of all padded groups; token 0 for padding
-    _slot: Tensor  # (T,) int64, slot of each token of the row
+    _padding: _Padding
 
     @classmethod
     def from_lengths(cls, lengths: Sequence[int], device: torch.device | str | None = None) -> PackedLayout:
@@ -82,18 +130,7 @@ class PackedLayout:
         length = torch.tensor(sizes, device="cpu")  # whatever torch.set_default_device is
         start = torch.cat([length.new_zeros(1), length.cumsum(0)])
         positions = torch.arange(int(start[-1]), device="cpu") - torch.repeat_interleave(start[:-1], length)
-        groups, source, real = [], [], []
-        for members in _similar_lengths(sizes):
-            longest = sizes[members[-1]]
-            place = torch.arange(longest, device="cpu")
-            mask = place < length[members][:, None]
-            source.append(torch.where(mask, start[members][:, None] + place, 0).flatten())
-            real.append(mask.flatten())
-            groups.append(_Group(len(members), longest, None if bool(mask.all()) else mask))
-        index, is_real = torch.cat(source), torch.cat(real)
-        slot = torch.empty_like(positions)
-        slot[index[is_real]] = is_real.nonzero().squeeze(1)
-        layout = cls(sizes, positions, start.to(torch.int32), tuple(groups), index, slot)
+        layout = cls(sizes, positions, start.to(torch.int32), _Padding.of(sizes))
         return layout if device is None else layout.to(device)
 
     @property
@@ -104,12 +141,12 @@ class PackedLayout:
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=non_blocking)
 
-        groups = tuple(
-            _Group(group.proteins, group.longest, None if group.mask is None else move(group.mask))
-            for group in self._groups
-        )
-        tensors = (move(self.positions), move(self.cumulative), groups, move(self._source), move(self._slot))
-        return PackedLayout(self.lengths, *tensors)
+        return PackedLayout(self.lengths, move(self.positions), move(self.cumulative), self._padding.to(move))
+
+    @cached_property
+    def _few_shapes(self) -> _Padding:
+        """Padding on the CPU in which products have few shapes."""
+        return _Padding.of(self.lengths, _SLOT_MULTIPLE)
 
 
 def _similar_lengths(sizes: tuple[int, ...]) -> list[list[int]]:
@@ -210,10 +247,12 @@ class AttentionCore(nn.Module):
         return scores.softmax(-1)
 
 
-def _padded(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, dropout: float) -> Tensor:
+def _padded(
+    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, dropout: float, longest: int | None = None
+) -> Tensor:
     is_eager = dropout > 0 or (query.dtype.itemsize < 4 and query.shape[1] <= _EAGER_LONGEST)
     if is_eager and query.device.type == "cpu" and _is_native(query.dtype):
-        return _eager(query, key, value, key_mask, dropout)
+        return _eager(query, key, value, key_mask, dropout, longest)
     return _sdpa(query, key, value, key_mask, dropout)
 
 
@@ -222,7 +261,10 @@ def _is_native(dtype: torch.dtype) -> bool:
     return dtype.itemsize >= 4 or low_precision.is_fast("cpu", dtype)
 
 
-def _eager(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, dropout: float) -> Tensor:
+def _eager(
+    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, dropout: float, longest: int | None = None
+) -> Tensor:
+    """Without a mask, all proteins have ``longest`` tokens; by default as many as slots."""
     proteins, length, heads, size = query.shape
     part = max(1, _EAGER_SCORES // (heads * length**2))
     if part < proteins and not torch.is_grad_enabled():
@@ -230,16 +272,18 @@ def _eager(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, d
         for first in range(0, proteins, part):
             some = slice(first, first + part)
             mask = None if key_mask is None else key_mask[some]
-            contexts.append(_eager(query[some], key[some], value[some], mask, dropout))
+            contexts.append(_eager(query[some], key[some], value[some], mask, dropout, longest))
         return torch.cat(contexts)
     q, k, v = (tensor.transpose(1, 2).reshape(-1, length, size) for tensor in (query, key, value))
     nothing = query.new_empty(()).expand(proteins * heads, length, length)
     scores = torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=size**-0.5)
+    # the lowest number, not -inf: a row without any real token is then finite, as in the fused kernel
+    lowest = torch.finfo(scores.dtype).min
     if key_mask is not None:
-        # the lowest number, not -inf: a row without any real token is then finite, as in the fused kernel
-        lowest = torch.finfo(scores.dtype).min
         ignored = torch.zeros_like(key_mask, dtype=scores.dtype).masked_fill_(~key_mask, lowest)
         scores.view(proteins, heads, length, length).add_(ignored[:, None, None, :])
+    elif longest is not None and longest < length:
+        scores.detach()[:, :, longest:] = lowest  # the gradient there is 0 in any case, since the probability is
     probabilities = scores.softmax(-1)
     if dropout:
         probabilities = drop(probabilities, dropout)
@@ -256,15 +300,15 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, dr
 
 
 def _grouped(query: Tensor, key: Tensor, value: Tensor, packing: PackedLayout, dropout: float) -> Tensor:
-    sizes = [group.proteins * group.longest for group in packing._groups]
-    spread = [
-        _PadTokens.apply(tensor[0], packing._source, packing._slot).split(sizes) for tensor in (query, key, value)
-    ]
+    few_shapes = query.device.type == "cpu" and query.dtype.itemsize < 4 and _is_native(query.dtype)
+    padding = packing._few_shapes if few_shapes else packing._padding
+    sizes = [group.proteins * group.slots for group in padding.groups]
+    spread = [_PadTokens.apply(tensor[0], padding.source, padding.slot).split(sizes) for tensor in (query, key, value)]
     contexts = []
-    for group, *parts in zip(packing._groups, *spread, strict=True):
-        q, k, v = (part.unflatten(0, (group.proteins, group.longest)) for part in parts)
-        contexts.append(_padded(q, k, v, group.mask, dropout).flatten(0, 1))
-    return _UnpadTokens.apply(torch.cat(contexts), packing._slot).unsqueeze(0)
+    for group, *parts in zip(padding.groups, *spread, strict=True):
+        q, k, v = (part.unflatten(0, (group.proteins, group.slots)) for part in parts)
+        contexts.append(_padded(q, k, v, group.mask, dropout, group.longest).flatten(0, 1))
+    return _UnpadTokens.apply(torch.cat(contexts), padding.slot).unsqueeze(0)
 
 
 def _flash(query: Tensor, key: Tensor, value: Tensor, packing: PackedLayout, dropout: float) -> Tensor:

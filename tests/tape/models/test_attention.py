@@ -28,12 +28,12 @@ def states(lengths: list[int]) -> list[Tensor]:
     return [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4)]
 
 
-def results(lengths: list[int], packed: bool, device: str, dtype: torch.dtype) -> list[Tensor]:
+def results(lengths: list[int], packed: bool, device: str, dtype: torch.dtype, dropout: float = 0.0) -> list[Tensor]:
     """Context, and the gradients of query, key and value; in float64 on the CPU."""
     *inputs, gradient = states(lengths)
     inputs = [tensor.to(device, dtype).requires_grad_() for tensor in inputs]
     if packed:
-        context = AttentionCore(0.0)(*inputs, None, PackedLayout.from_lengths(lengths, device))
+        context = AttentionCore(dropout)(*inputs, None, PackedLayout.from_lengths(lengths, device))
     else:
         context = dense(*inputs, lengths)
     context.backward(gradient.to(device, dtype))
@@ -47,6 +47,31 @@ def test_packed_rows_on_the_cpu(lengths: list[int], dtype: torch.dtype, toleranc
     reference = results(lengths, False, "cpu", torch.float64)
     for ours, expected in zip(results(lengths, True, "cpu", dtype), reference, strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("lengths", [*LENGTHS, [300, 301, 290], [17] * 3], ids=str)
+@pytest.mark.parametrize("dropout", [0.0, 1e-12])
+def test_packed_rows_with_rounded_slots(lengths: list[int], dropout: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_is_native", lambda dtype: True)
+    reference = results(lengths, False, "cpu", torch.float64)
+    for ours, expected in zip(results(lengths, True, "cpu", torch.bfloat16, dropout), reference, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=0.1)
+
+
+def test_products_in_half_precision_have_few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_is_native", lambda dtype: True)
+    shapes = set()
+    original = torch.bmm
+
+    def recorded(left: Tensor, right: Tensor) -> Tensor:
+        shapes.add((*left.shape, right.shape[-1]))
+        return original(left, right)
+
+    monkeypatch.setattr(torch, "bmm", recorded)
+    for length in range(257, 353):
+        query, key, value, _ = (tensor.bfloat16() for tensor in states([length]))
+        AttentionCore(0.0)(query, key, value, None, PackedLayout.from_lengths([length]))
+    assert shapes == {(HEADS, slots, slots, SIZE) for slots in range(272, 353, 16)}
 
 
 @pytest.mark.parametrize("implementation", ["_eager", "_sdpa"])
@@ -105,7 +130,7 @@ def test_eager_attention_drops_probabilities_and_rescales_the_others() -> None:
 
 def test_long_proteins_are_not_padded_to_others_of_similar_length() -> None:
     layout = PackedLayout.from_lengths([300, 290, 300, 100, 90, 20])
-    assert sorted((group.proteins, group.longest) for group in layout._groups) == [
+    assert sorted((group.proteins, group.longest) for group in layout._padding.groups) == [
         (1, 20),
         (1, 290),
         (2, 100),
