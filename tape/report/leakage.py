@@ -132,8 +132,8 @@ def leakage_table(evaluations: Sequence[Evaluated]) -> str:
     if not rows:
         return ""
     columns = _columns_of(rows)
-    names = ("task, metric", "training data", "identity", "proteins")
-    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    names = (("task, metric", ""), ("training data", ""), ("identity", ""), ("proteins", ' class="n"'))
+    head = "".join(f'<th scope="col"{kind}>{name}</th>' for name, kind in names)
     head += "".join(f'<th scope="col" class="n">{escape(column)}</th>' for column in columns)
     lines = []
     for row in rows:
