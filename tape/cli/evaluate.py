@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tape.errors import ConfigError
 from tape.evaluation.config import EvalConfig
 from tape.inference.config import PredictConfig
 from tape.io.writing import check_output_directory
@@ -56,6 +57,8 @@ def eval_config(arguments: Arguments = None) -> EvalConfig | PredictConfig:
         "process": process_config(options),
     }
     if options["predict"] is not None:
+        if options["leakage"] is not None:
+            raise ConfigError("--leakage: predictions have no metrics; it belongs to an evaluation, without --predict")
         return PredictConfig(data_file=options["predict"], out_file=options["predict_out"], **shared)
     metrics = tuple(options["metrics"])
     return EvalConfig(metrics=metrics, bootstrap=bootstrap, leakage=options["leakage"], **shared)

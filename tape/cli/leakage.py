@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from tape.errors import ConfigError
 from tape.leakage.config import METHODS, LeakageConfig, SearchSettings
 from tape.registry import registry
 from tape.runtime.cpu import usable_cores
@@ -18,7 +19,7 @@ from .options import (
     add_column_options,
     add_format,
     log_level,
-    parse,
+    parse_given,
     record_options,
 )
 from .parser import ArgumentParser
@@ -44,8 +45,15 @@ def run_leakage(arguments: Arguments = None) -> Path | None:
 
 
 def leakage_config(arguments: Arguments = None) -> LeakageConfig:
-    """Configuration of ``tape-leakage``."""
-    options = parse(create_leakage_parser(), arguments)
+    """Configuration of ``tape-leakage``.
+
+    Raises:
+        ConfigError: an option belongs to another that is missing.
+    """
+    options, given = parse_given(create_leakage_parser(), arguments)
+    unused = [f"--{name}" for name in ("split", "data_dir") if name in given]
+    if options["task"] is None and unused:
+        raise ConfigError(f"{' and '.join(unused)}: only with --task, which is missing")
     defaults = SearchSettings()
     settings = SearchSettings(
         e_value=options["e_value"],

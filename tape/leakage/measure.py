@@ -40,16 +40,18 @@ def measure_leakage(config: LeakageConfig) -> Path:
     method = _choose_method(config.method)
     proteins, sha256 = read_test_proteins(test, config.records)
     places = {residues: place for place, residues in enumerate(dict.fromkeys(p.residues for p in proteins))}
+    described = _described(config, method)
     hits = []
     for reference in references:
-        logger.info("%d proteins of %s against %s", len(proteins), display_name(test), reference.path)
+        names = len(proteins), display_name(test), reference.path, described["tool"], described["tool_version"]
+        logger.info("%d proteins of %s against %s with %s %s", *names)
         found = _search(config, method, list(places), reference)
         hits.append([found[places[protein.residues]] for protein in proteins])
         if reference.sha256 == sha256:
             logger.warning("%s is the file of the test proteins itself", reference.path)
     files = [ProteinFile(r.name, str(r.path), r.sha256, r.proteins) for r in references]
-    described = {"path": display_name(test), "sha256": sha256, "proteins": len(proteins)}
-    head = LeakageHead(described, tuple(files), _described(config, method))
+    tested = {"path": display_name(test), "sha256": sha256, "proteins": len(proteins)}
+    head = LeakageHead(tested, tuple(files), described)
     write_table(output, head, proteins, hits)
     for reference, found in zip(references, hits, strict=True):
         logger.info("proteins by identity to %s: %s", reference.name, summary(found))

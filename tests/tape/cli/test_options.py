@@ -13,6 +13,7 @@ from tape.cli.evaluate import create_eval_parser, eval_config
 from tape.cli.options import json_arguments
 from tape.cli.train import LAUNCHER_OPTIONS, create_distributed_parser, create_train_parser, finetune_config
 from tape.errors import ConfigError
+from tape.evaluation.config import EvalConfig
 
 
 def parse_train(*words: str) -> argparse.Namespace:
@@ -182,3 +183,13 @@ def test_an_option_of_the_resumed_run_that_cannot_be_used_is_attributed_to_it(tm
     words = ["transformer", "stability", "--from_pretrained", str(tmp_path / "1"), "--resume_from_checkpoint"]
     with pytest.raises(ConfigError, match=rf"--num_log_iter must be .* are those of {tmp_path / '1'} \(args\.json\)"):
         finetune_config(words)
+
+
+def test_a_table_of_leakage_is_refused_for_predictions(tmp_path: Path) -> None:
+    (tmp_path / "leakage.tsv").touch()
+    words = ["transformer", "stability", "model", "--leakage", str(tmp_path / "leakage.tsv")]
+    evaluation = eval_config(words)
+    assert isinstance(evaluation, EvalConfig)
+    assert evaluation.leakage == tmp_path / "leakage.tsv"
+    with pytest.raises(ConfigError, match="--leakage: predictions have no metrics"):
+        eval_config([*words, "--predict", "x.fasta"])

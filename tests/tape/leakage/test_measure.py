@@ -58,6 +58,7 @@ def test_each_protein_has_its_best_hit_in_each_file(
     assert "-s 7.5 -e 0.001 -c 0.5" in head.search["options"]
     expected = "identity to train.csv: < 20 %: 1, 20 to 30 %: 0, 30 to 50 %: 0, >= 50 %: 2 (1 without a hit)"
     assert expected in caplog.text
+    assert f"3 proteins of {tmp_path}/test.fasta against {tmp_path}/train.csv with MMseqs2 {VERSION}" in caplog.text
     assert (fake_mmseqs.parent / "arguments").read_text().splitlines()[-1] == "3"
 
 
@@ -118,6 +119,10 @@ def test_the_test_file_itself_is_announced(fake_mmseqs: Path, tmp_path: Path, ca
         (
             ["a.fasta", "--against", "b.fasta", "--against", "c/b.fasta", "--output", "o.tsv"],
             "are named b.fasta",
+        ),
+        (
+            ["a.fasta", "--split", "test", "--data_dir", "x"],
+            "--split and --data_dir: only with --task, which is missing",
         ),
         (["--task", "embed"], "task embed has no folder of data"),
     ],
