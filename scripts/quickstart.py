@@ -16,6 +16,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":  # runs from any directory without installation
@@ -26,6 +27,7 @@ if __name__ == "__main__":  # runs from any directory without installation
     exit_on_stop_signals()
 
 from scripts.data_sources import PROVENANCE_FILE, Dataset, find_datasets
+from scripts.run_progress import missing_epochs, missing_iterations
 from scripts.step_runner import Step, StepRunner, command_line
 from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, run_cli
@@ -278,7 +280,16 @@ def _compare_layouts(out: Path, size: Size, machine: Machine) -> list[Step]:
         )
         title = f"{_COMPARED_STEPS} steps of pretraining with tensor-parallel size {processes}"
         steps.append(
-            Step(run.name, command, (run,), after=("prepare_corpus",), title=title, weight=8, environment=environment)
+            Step(
+                run.name,
+                command,
+                (run,),
+                after=("prepare_corpus",),
+                title=title,
+                weight=8,
+                environment=environment,
+                missing=partial(missing_iterations, run, _COMPARED_STEPS),
+            )
         )
     compare = (sys.executable, "scripts/compare_losses.py", *map(str, runs))
     after = tuple(run.name for run in runs)
@@ -310,6 +321,7 @@ def _pretrain(out: Path, size: Size, machine: Machine, has_valid: bool) -> Step:
         live=True,
         weight=220,
         environment={"OMP_NUM_THREADS": str(max(1, machine.jobs * machine.threads // machine.ranks))},
+        missing=partial(missing_iterations, out / "checkpoints", size.iterations),
     )
 
 
@@ -349,13 +361,13 @@ def _finetune(out: Path, task: str, variant: str, tests: list[str], size: Size, 
     model = _model(variant)
     run = _run_directory(out, task, variant)
     start = {"pretrained": out / "model", "random": out / "random" / "0"}.get(variant)
-    epochs = setting.epochs if start else setting.onehot_epochs
+    epochs = max(1, round((setting.epochs if start else setting.onehot_epochs) * size.epoch_scale))
     rate = setting.learning_rate if start else setting.onehot_learning_rate
     train = (
         *(sys.executable, "tape_train.py", model, task, "--data_dir", str(out / "data")),
         *(("--from_pretrained", str(start)) if start else ()),
         *("--output_dir", str(out / "results"), "--log_dir", str(out / "logs"), "--time_or_name", variant),
-        *("--num_train_epochs", str(max(1, round(epochs * size.epoch_scale)))),
+        *("--num_train_epochs", str(epochs)),
         *("--batch_size", str(setting.batch), "--learning_rate", str(rate), "--save_freq", "improvement"),
         *(("--head_learning_rate", str(setting.head_learning_rate)) if start and setting.head_learning_rate else ()),
         *setting.options,
@@ -371,6 +383,7 @@ def _finetune(out: Path, task: str, variant: str, tests: list[str], size: Size, 
         title=f"{task} from {VARIANTS[variant]}",
         weight=15 if start else 8,
         environment=environment,
+        missing=partial(missing_epochs, run, epochs),
     )
     steps = [finetune]
     for split in tests:

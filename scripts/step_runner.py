@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +48,8 @@ class Step:
         live: show the output on the terminal instead of writing it to a log; the step then runs alone.
         weight: expected share of the total time, for the estimate of the remaining time.
         environment: environment variables to set.
+        missing: what the results lack after exit code 0, as text, for a command that saves its state and ends with it
+            after a stop signal; empty: they are complete.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Step:
     live: bool = False
     weight: float = 1.0
     environment: Mapping[str, str] = field(default_factory=dict)
+    missing: Callable[[], str] = str
 
 
 @dataclass
@@ -179,6 +182,10 @@ class StepRunner:
         if missing:
             text = f"this command succeeded but did not write {', '.join(missing)}:"
             raise StepError(text, details=[f"  {command_line(step)}"])
+        lacking = step.missing()
+        if lacking:
+            text = f"this command was stopped before its end ({lacking}):"
+            raise StepError(text, details=[f"  {command_line(step)}", "  the next run starts it again"])
         with atomic_write(self._stamp(step), "w") as stamp:
             stamp.write(self._fingerprints[step.name])
         return time.monotonic() - start

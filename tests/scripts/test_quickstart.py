@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from scripts import quickstart
+from scripts.run_progress import missing_epochs, missing_iterations
 from scripts.step_runner import StepRunner, command_line
 from tape.errors import ConfigError
 from tape.models import low_precision
@@ -58,6 +59,9 @@ def test_plan_covers_every_task_and_variant(tmp_path):
     pretrained, scratch = (commands[f"finetune_stability_{name}"] for name in ("pretrained", "random"))
     same = scratch.replace("random/0", "model").replace("--time_or_name random", "--time_or_name pretrained")
     assert same == pretrained  # one setting for both
+    # these save their state and end with exit code 0 after a stop signal
+    checked = {step.name for step in steps if step.missing()}
+    assert checked == {"tp1", "tp2", "pretrain"} | {name for name in names if name.startswith("finetune")}
     assert "--num_train_epochs 30 --batch_size 16 --learning_rate 0.01" in commands["finetune_stability_onehot"]
     assert "--head_learning_rate 0.03 --contact_head linear" in commands["finetune_contact_prediction_random"]
     assert "--head_learning_rate" not in commands["finetune_contact_prediction_onehot"]
@@ -159,6 +163,8 @@ def test_all_steps_run_on_user_data(tmp_path, own_data, monkeypatch):
     assert "| stability | proteins: stability | valid (8) | Spearman's rho |" in table
     assert "| one-hot | random weights | pretrained |" in table
     assert StepRunner(steps, out / "steps", quickstart.ROOT, MACHINE.jobs).run() == {}
+    assert missing_iterations(out / "checkpoints", 4) == "the last checkpoint is of iteration 3 of 4"
+    assert missing_epochs(out / "results" / "stability_transformer_random", 2) == "1 of 2 epochs"
 
 
 def test_the_output_directory_is_checked_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,21 @@ def test_a_step_with_a_damaged_stamp_runs_again(tmp_path):
     assert list(StepRunner([step], tmp_path / "steps", tmp_path).run()) == ["one"]
 
 
+def test_a_command_that_was_stopped_and_saved_its_state_has_not_finished(tmp_path):
+    made = tmp_path / "made"
+
+    def lacks() -> str:
+        return "" if made.read_text() == "xx" else "1 of 2 epochs"
+
+    step = Step("one", write(made), (made,), missing=lacks)
+    for _ in range(2):  # no stamp
+        with pytest.raises(StepError, match=r"was stopped before its end \(1 of 2 epochs\)"):
+            StepRunner([step], tmp_path / "steps", tmp_path).run()
+    complete = dataclasses.replace(step, command=write(made, "xx"))
+    assert list(StepRunner([complete], tmp_path / "steps", tmp_path).run()) == ["one"]
+    assert list(StepRunner([complete], tmp_path / "steps", tmp_path).run()) == []
+
+
 def test_output_directories_are_cleared_before_a_step_runs_again(tmp_path):
     made = tmp_path / "made"
     step = Step("one", (sys.executable, "-c", f"import os; os.mkdir({str(made)!r})"), (made,))
