@@ -26,6 +26,7 @@ _FUNCTIONS = {
     "tape-contacts": "tape.commands:contacts_command",
     "tape-report": "tape.commands:report_command",
     "tape-compare": "tape.commands:compare_command",
+    "tape-leakage": "tape.commands:leakage_command",
     "tape-train-distributed": "tape.commands:train_distributed_command",
 }
 _SCRIPTS = (
