@@ -8,12 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tape.errors import ProteinLMError
-from tape.io.json_files import read_json_lines
-
-# Names in the --save directory of pretraining and in a finetuning run; the modules that write them import torch.
-_POINTER_NAME = "latest_checkpointed_iteration.txt"
-_HISTORY_NAME = "metrics.jsonl"
+from tape.errors import CheckpointError
 
 
 def missing_iterations(save: Path, iterations: int) -> str:
@@ -23,9 +18,14 @@ def missing_iterations(save: Path, iterations: int) -> str:
         save: its ``--save`` directory.
         iterations: the value of ``--train-iters``.
     """
-    pointer = save / _POINTER_NAME
-    text = pointer.read_text(encoding="utf-8", errors="replace").strip() if pointer.is_file() else ""
-    done = int(text) if text.isdecimal() and text.isascii() else 0
+    from pretrain.checkpointing.format import find_checkpoint  # imports torch, which printing the plan does not need
+    from pretrain.checkpointing.retention import iteration_of_name
+
+    try:
+        latest = find_checkpoint(save)
+    except CheckpointError:
+        latest = None
+    done = 0 if latest is None else iteration_of_name(latest) or 0
     return "" if done >= iterations else f"the last checkpoint is of iteration {done} of {iterations}"
 
 
@@ -36,9 +36,11 @@ def missing_epochs(run: Path, epochs: int) -> str:
         run: directory of the run.
         epochs: the value of ``--num_train_epochs``.
     """
+    from tape.finetuning.run_directory import read_history  # imports torch
+
     try:
-        history = read_json_lines(run / _HISTORY_NAME, integers=["epoch"])
-    except ProteinLMError:
+        history = read_history(run)
+    except CheckpointError:
         history = []
     done = history[-1]["epoch"] + 1 if history else 0
     return "" if done >= epochs else f"{done} of {epochs} epochs"

@@ -92,6 +92,7 @@ _LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}")
 # in the messages of torch's RuntimeErrors, and of errors in a data loader's worker process
 _MEMORY_MESSAGES = ("DefaultCPUAllocator", "not enough memory", "MemoryError")
 _GPU_MEMORY_MESSAGES = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+NO_MEMORY_REMEDY = "a smaller model or a machine with more memory is needed"
 
 
 def exhausted_memory(error: BaseException) -> str | None:
@@ -311,7 +312,7 @@ def _report_error(error: Exception) -> int:
         path = error.filename if error.filename2 is None else error.filename2  # the new name of a rename
         print_error(f"{'' if path is None else f'{path}: '}{error.strerror or error}")
     elif (memory := exhausted_memory(error)) is not None:
-        print_error(f"out of {memory}; a smaller model or a machine with more memory is needed")
+        print_error(f"out of {memory}; {NO_MEMORY_REMEDY}")
     else:
         raise error
     return 1

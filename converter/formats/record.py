@@ -6,7 +6,6 @@ is verified on every loading, covers them.
 
 from __future__ import annotations
 
-import datetime
 import importlib.metadata
 import platform
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, quoted
 from tape.io.checksums import SUMS_NAME, sha256_of
 from tape.io.json_files import read_json_object
+from tape.io.timestamps import utc_now
 from tape.io.writing import write_json
 
 RECORD_NAME = "conversion.json"
@@ -58,7 +58,7 @@ def write_record(
     record = {
         "format": RECORD_FORMAT,
         "version": RECORD_VERSION,
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": utc_now(),
         "result": {"kind": result.kind, "files": hashes, "config": config.to_dict()},
         "dropped": mapped.dropped,
         "filled": mapped.filled,

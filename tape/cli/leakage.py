@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
-from tape.errors import ConfigError
+from tape.errors import ConfigError, print_notice
 from tape.leakage.config import METHODS, LeakageConfig, SearchSettings
 from tape.registry import registry
 from tape.runtime.cpu import usable_cores
@@ -36,7 +35,7 @@ def run_leakage(arguments: Arguments = None) -> Path | None:
     """
     config = leakage_config(arguments)
     if read_launch(os.environ).rank != 0:
-        print("note: tape-leakage runs in the first process only", file=sys.stderr)
+        print_notice("note: tape-leakage runs in the first process only")
         return None
     from tape.leakage.measure import measure_leakage
 

@@ -28,12 +28,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from tape.errors import CheckpointError, quoted
 from tape.io.json_files import read_json_object
+from tape.io.timestamps import utc_now
 from tape.io.writing import write_json
 from tape.leakage.bins import IdentityBin
 from tape.leakage.table import ProteinFile
@@ -45,10 +45,6 @@ from .leakage_scores import BinScores, Leakage, ReferenceScores
 SCHEMA = "proteinlm-eval"
 SCHEMA_VERSION = 3
 _READABLE = (1, 2, SCHEMA_VERSION)
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ class EvaluationRecord:
     data_sha256: str | None = None
     leakage: Leakage | None = None
     code_version: str = __version__
-    date: str = field(default_factory=_now)
+    date: str = field(default_factory=utc_now)
 
     def metric(self, name: str) -> Metric | None:
         """The metric with this name, if it was measured."""

@@ -21,7 +21,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from tape.errors import DataError, quoted
 from tape.io.checksums import sha256_of
 from tape.io.json_files import parse_json
 from tape.io.text_files import LONGEST_LINE, decode, open_bytes
+from tape.io.timestamps import utc_now
 from tape.io.writing import atomic_write, remove_leftovers
 from tape.version import __version__
 
@@ -42,10 +42,6 @@ SCHEMA_VERSION = 1
 COLUMNS = ("id", "length", "sequence_sha256", "reference", "hit", "identity", "coverage")
 _HEAD = {"test": dict, "references": list, "search": dict, "code_version": str, "date": str}
 _REFERENCE = {"name": str, "path": str, "sha256": str, "proteins": int}
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ class LeakageHead:
     references: tuple[ProteinFile, ...]
     search: Mapping[str, Any]
     code_version: str = __version__
-    date: str = field(default_factory=_now)
+    date: str = field(default_factory=utc_now)
 
 
 @dataclass(frozen=True)

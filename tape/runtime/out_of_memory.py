@@ -6,9 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tape.errors import ConfigError, exhausted_memory
-
-_NO_REMEDY = "a smaller model or a machine with more memory is needed"
+from tape.errors import NO_MEMORY_REMEDY, ConfigError, exhausted_memory
 
 
 class OutOfMemoryError(ConfigError):
@@ -48,7 +46,7 @@ def explain_out_of_memory(work: str, shape: Sequence[int] | None, remedies: Memo
             raise
         sequences = 1 if shape is None else int(shape[0])
         helpful = (*(remedies.several if sequences > 1 else ()), *remedies.always)
-        advice = f"give {', or '.join(helpful)}" if helpful else _NO_REMEDY
+        advice = f"give {', or '.join(helpful)}" if helpful else NO_MEMORY_REMEDY
         raise OutOfMemoryError(f"out of {memory}{_size(shape)} in {work}; {advice}") from error
 
 

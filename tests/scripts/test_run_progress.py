@@ -16,6 +16,9 @@ from scripts.run_progress import missing_epochs, missing_iterations
 def test_missing_iterations(tmp_path: Path, pointer: str | None, expected: str) -> None:
     if pointer is not None:
         (tmp_path / "latest_checkpointed_iteration.txt").write_text(pointer)
+        folder = tmp_path / f"iter_{int(pointer) if pointer.strip().isdigit() else 12:07d}"
+        folder.mkdir()
+        (folder / "metadata.json").touch()
     found = missing_iterations(tmp_path, 20)
     assert found.endswith(expected)
     assert bool(found) == bool(expected)
