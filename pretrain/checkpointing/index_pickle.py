@@ -39,6 +39,8 @@ from tape.models.torch_files import SHAPE_TYPES
 Check = Callable[[Any], bool]
 _PLANNER = "torch.distributed.checkpoint.planner"
 _MODULE = "torch.distributed.checkpoint.metadata"
+_MEMORY_FORMAT = f"{_MODULE}._MEM_FORMAT_ENCODING"
+_WRITE_ITEM_TYPE = f"{_PLANNER}.WriteItemType"
 
 
 def _is(*kinds: type) -> Check:
@@ -151,6 +153,15 @@ def _memory_format(number: object) -> torch.memory_format:
     return torch.contiguous_format
 
 
+def _enum_member(enum: object, name: object) -> torch.memory_format | None:
+    """What Python 3.11.0 to 3.11.3 pickles for a member of an enumeration: its class and name. Nothing is looked up."""
+    if enum is INDEX_TYPES.names[_MEMORY_FORMAT] and name == _MEM_FORMAT_ENCODING.TORCH_CONTIGUOUS_FORMAT.name:
+        return torch.contiguous_format
+    if enum is INDEX_TYPES.names[_WRITE_ITEM_TYPE] and isinstance(name, str):
+        return None
+    raise refuse_arguments("a member of an enumeration", name)
+
+
 def _path(*parts: object) -> str:
     if not all(isinstance(part, str) for part in parts):
         raise refuse_arguments("a path", parts)
@@ -171,10 +182,11 @@ INDEX_TYPES = (
                 *((f"{kind.__module__}.{kind.__name__}", partial(_Object, kind)) for kind in _FIELDS),
                 (f"{_MODULE}.BytesStorageMetadata", lambda: BytesStorageMetadata()),  # pickled without a state
                 (f"{_MODULE}.TensorProperties", _Properties),
-                (f"{_MODULE}._MEM_FORMAT_ENCODING", _memory_format),
+                (_MEMORY_FORMAT, _memory_format),
                 *((name, _path) for name in _PATHS),
                 *((f"{_PLANNER}.{name}", _Discarded) for name in ("SavePlan", "WriteItem", "TensorWriteData")),
-                (f"{_PLANNER}.WriteItemType", _discarded_enum),
+                (_WRITE_ITEM_TYPE, _discarded_enum),
+                ("builtins.getattr", _enum_member),
             ]
         ),
         values=frozenset({*_FIELDS, BytesStorageMetadata, TensorProperties, torch.memory_format} - {Metadata}),

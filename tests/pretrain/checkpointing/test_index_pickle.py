@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,15 @@ def test_an_index_of_every_protocol_is_read(protocol: int) -> None:
     assert found.storage_meta.checkpoint_id == "a/b"
 
 
+def test_an_index_of_python_3_11_0_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, members of enumerations are pickled by their name."""
+    enum = sys.modules[MODULE]._MEM_FORMAT_ENCODING
+    monkeypatch.setattr(enum, "__reduce_ex__", lambda self, protocol: (getattr, (type(self), self.name)))
+    data = pickle.dumps(index())
+    assert b"getattr" in data
+    assert load_index(data).state_dict_metadata == index().state_dict_metadata
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -106,6 +116,9 @@ NEW_METADATA = name(MODULE, "Metadata") + b")\x81"
         build(name(MODULE, "MetadataIndex") + b")\x81", dict_of(text("fqn"), integer(1))),
         build(name(MODULE, "TensorProperties") + b")\x81", tuple_of(NONE)),
         call(name(MODULE, "_MEM_FORMAT_ENCODING"), integer(1)),
+        call(name("builtins", "getattr"), name(MODULE, "_MEM_FORMAT_ENCODING"), text("__class__")),
+        call(name("builtins", "getattr"), name(MODULE, "Metadata"), text("TORCH_CONTIGUOUS_FORMAT")),
+        call(name("builtins", "getattr"), text("x"), text("TORCH_CONTIGUOUS_FORMAT")),
         call(name("pathlib", "PosixPath"), integer(1)),
         call(name(MODULE, "create_from_tensor")),
         name("torch", "Tensor"),
