@@ -125,6 +125,7 @@ _PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "contac
 _NOT_NEGATIVE = ("initializer_range", "layer_norm_eps")
 _ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "swish")
 POOLINGS = ("cls", "mean", "attention")
+POOLED_NORMS = ("none", "batch")
 INITIAL_ATTENTION = ("random", "neighbours")
 _CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "hidden_act": _ACTIVATIONS,
@@ -133,6 +134,7 @@ _CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "contact_checkpoint": (False, True),
     "apply_final_ln": (False, True),
     "pooling": POOLINGS,
+    "pooled_norm": POOLED_NORMS,
     "layer_norm_position": ("pre", "post"),
     "initial_attention": INITIAL_ATTENTION,
     "resnet_pooler": ("attention", "sum"),
@@ -155,6 +157,8 @@ class EncoderConfig(ProteinConfig):
         pooling: input of the value and class heads: the model's own pooled output (``cls``; the state of ``<cls>`` of a
             transformer), the ``mean`` over residues, or a learned weighted mean (``attention``); see
             :mod:`tape.models.pooling`.
+        pooled_norm: ``batch`` for batch normalization of that input, see :mod:`tape.models.task_models`; TAPE and
+            ProteinLM have ``none``.
 
     Raises:
         ConfigError: a value is invalid.
@@ -169,6 +173,7 @@ class EncoderConfig(ProteinConfig):
         contact_checkpoint: bool = False,
         contact_dropout: float = 0.5,
         contact_separations: int = 0,
+        pooled_norm: str = "none",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -179,6 +184,7 @@ class EncoderConfig(ProteinConfig):
         self.contact_checkpoint = contact_checkpoint
         self.contact_dropout = contact_dropout
         self.contact_separations = contact_separations
+        self.pooled_norm = pooled_norm
 
     def _check(self) -> None:
         """Check all values; fields that the architecture does not have are skipped."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tape.configs import POOLINGS
+from tape.configs import POOLED_NORMS, POOLINGS
 from tape.errors import ConfigError, quoted
 from tape.finetuning.config import (
     IMPROVEMENT,
@@ -47,6 +47,7 @@ from .types import positive_int
 
 LAUNCHER_OPTIONS = ("nnodes", "node_rank", "nproc_per_node", "master_addr", "master_port")
 TASK_TYPES_WITHOUT_POOLING = frozenset(TaskType) - {TaskType.VALUE, TaskType.SEQUENCE_CLASS}
+_POOLING_OPTIONS = ("pooling", "pooled_norm")
 _NO_FORCE_SAVE = "FALSE"  # ProteinLM's default of --force_save
 
 
@@ -119,7 +120,7 @@ def _checked_config(options: dict[str, Any], resume: ResumeConfig | None) -> Fin
 
 
 def _model_config(options: Options) -> ModelConfig:
-    chosen = {name: options[name] for name in ("contact_head", "pooling") if options[name] is not None}
+    chosen = {name: options[name] for name in ("contact_head", *_POOLING_OPTIONS) if options[name] is not None}
     config_file = options["model_config_file"]
     return ModelConfig(
         options["model_type"],
@@ -175,8 +176,10 @@ def _check_directories(config: FinetuneConfig) -> None:
 
 def _check_pooling(options: Options) -> None:
     task = options["task"]
-    if options["pooling"] is not None and registry.get_task_spec(task).task_type in TASK_TYPES_WITHOUT_POOLING:
-        raise ConfigError(f"--pooling is for tasks with one value or class per protein, not for {task}")
+    if registry.get_task_spec(task).task_type in TASK_TYPES_WITHOUT_POOLING:
+        for name in _POOLING_OPTIONS:
+            if options[name] is not None:
+                raise ConfigError(f"--{name} is for tasks with one value or class per protein, not for {task}")
 
 
 # --- parsers --------------------------------------------------------------------------------------------------------
@@ -302,6 +305,12 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "--pooling",
         choices=POOLINGS,
         help="input of value and class heads: the state of <cls>, or a mean or learned weighted mean over residues",
+    )
+    group.add_argument(
+        "--pooled_norm",
+        choices=POOLED_NORMS,
+        help="normalization of that input: none as in TAPE (default), or batch, with which heads learn small "
+        "differences between variants of one protein",
     )
     encoder = group.add_mutually_exclusive_group()
     encoder.add_argument("--freeze", action="store_true", help="train only the head, on a frozen encoder")

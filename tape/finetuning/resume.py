@@ -29,6 +29,7 @@ _RESUMED_OPTIONS: dict[str, tuple[type, ...]] = {
     "model_config_file": (str, _NONE),
     "contact_head": (str, _NONE),
     "pooling": (str, _NONE),
+    "pooled_norm": (str, _NONE),
     "freeze": (bool,),
     "lora": (int, _NONE),
     "max_length": (int, _NONE),
@@ -80,7 +81,7 @@ _COMPARED_APART = frozenset({"config", "given_options", "model_type", "task"})
 _SWITCHES = ("fp16", "bf16")
 _PRECISION_OPTIONS = ("precision", *_SWITCHES)
 # The optimizer state and the saved weights depend on these, so a resumed run can't change them.
-_FIXED_OPTIONS = ("contact_head", "pooling", "freeze", "lora", "head_learning_rate")
+_FIXED_OPTIONS = ("contact_head", "pooling", "pooled_norm", "freeze", "lora", "head_learning_rate")
 
 
 def initial_weights(from_pretrained: str | None, is_resumed: bool) -> Path | None:

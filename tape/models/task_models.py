@@ -7,14 +7,22 @@ A class of an architecture inherits from one of these and from the architecture'
 
 The encoder becomes the attribute ``base_model_prefix``. It returns ``(states, pooled, ...)`` for ``(input_ids,
 input_mask)``, whose sizes are its attributes ``state_size`` and ``pooled_size``.
+
+Value and class heads have one vector per protein as input. In sets of variants of one protein, these vectors are nearly
+equal: a mutation changes the mean over L residues by 1 / L of a residue's state. The heads therefore compute in fp32,
+also under autocast, and ``config.pooled_norm="batch"`` normalizes their input over the batch (Ioffe and Szegedy 2015),
+as TAPE's head for residues does with the states. The differences between proteins then have unit variance from the
+first step on, which weights of a head otherwise take thousands of steps to amplify.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from .heads import MaskedBatchNorm
 from .modeling_utils import (
     PairwiseContactPredictionHead,
     ProteinModel,
@@ -40,16 +48,22 @@ class _TaskModel(ProteinModel):
 
 
 class _PooledTaskModel(_TaskModel):
-    """A model whose head has one vector per protein as input, chosen by ``config.pooling``."""
+    """A model whose head has one vector per protein as input; see ``pooling`` and ``pooled_norm`` of its config."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.pooling = ProteinPooling(config.pooling, self._encoder_size("state_size"))
         self.vector_size = self._encoder_size("pooled_size" if config.pooling == "cls" else "state_size")
+        self.pooled_norm = MaskedBatchNorm(self.vector_size) if config.pooled_norm == "batch" else nn.Identity()
 
-    def _pooled(self, input_ids: Tensor, input_mask: Tensor | None) -> tuple[Tensor, tuple[Any, ...]]:
+    def _predict(
+        self, head: nn.Module, input_ids: Tensor, input_mask: Tensor | None, targets: Tensor | None
+    ) -> tuple[Any, ...]:
         states, pooled, *others = self.base_model(input_ids, input_mask)
-        return self.pooling(states, pooled, input_mask), tuple(others)
+        vectors = self.pooling(states, pooled, input_mask)
+        with torch.autocast(vectors.device.type, enabled=False):
+            vectors = vectors.to(next(head.parameters()).dtype)  # fp32, unless the entire model has been cast
+            return head(self.pooled_norm(vectors), targets) + tuple(others)
 
 
 class ForValuePrediction(_PooledTaskModel):
@@ -62,8 +76,7 @@ class ForValuePrediction(_PooledTaskModel):
     def forward(
         self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None
     ) -> tuple[Any, ...]:
-        pooled, others = self._pooled(input_ids, input_mask)
-        return self.predict(pooled, targets) + others
+        return self._predict(self.predict, input_ids, input_mask, targets)
 
 
 class ForSequenceClassification(_PooledTaskModel):
@@ -78,8 +91,7 @@ class ForSequenceClassification(_PooledTaskModel):
     def forward(
         self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None
     ) -> tuple[Any, ...]:
-        pooled, others = self._pooled(input_ids, input_mask)
-        return self.classify(pooled, targets) + others
+        return self._predict(self.classify, input_ids, input_mask, targets)
 
 
 class ForSequenceToSequenceClassification(_TaskModel):

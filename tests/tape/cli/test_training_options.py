@@ -85,6 +85,18 @@ def test_pooling_is_saved_with_the_model(kind: str, train: Train, small_data: Pa
     assert report["proteins"] == 5
 
 
+def test_batch_normalization_of_the_head_is_trained_on_a_frozen_encoder_and_saved(train: Train) -> None:
+    run = train("transformer", "stability", *OPTIONS, "--pooled_norm", "batch", "--freeze")
+    assert json.loads((run / "2" / "config.json").read_text())["pooled_norm"] == "batch"
+    first, last = weights(run / "0"), weights(run / "2")
+    names = {name for name in last if name.startswith("pooled_norm.")}
+    assert names == {
+        f"pooled_norm.{name}" for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    }
+    assert not any(first[name].equal(last[name]) for name in names)
+    assert all(first[name].equal(last[name]) for name in last if name.startswith("bert."))
+
+
 def test_runs_of_several_seeds_are_summarized_by_mean_and_standard_deviation(train: Train, tmp_path: Path) -> None:
     options = (*OPTIONS, "--seeds", 2, "--seed", 7, "--eval_splits", "test", "valid", "--save_freq", "improvement")
     directory = train("onehot", "stability", *options, "--config", "head_hidden_size=8")
@@ -121,6 +133,8 @@ def test_contradicting_training_options_are_refused(train: Train) -> None:
     message = "--pooling is for tasks with one value or class per protein, not for secondary_structure"
     with pytest.raises(ConfigError, match=message):
         train("transformer", "secondary_structure", "--pooling", "mean")
+    with pytest.raises(ConfigError, match=message.replace("pooling", "pooled_norm")):
+        train("transformer", "secondary_structure", "--pooled_norm", "batch")
     with pytest.raises(ConfigError, match="has no encoder with weights"):
         train("onehot", "stability", "--freeze")
     with pytest.raises(ConfigError, match="give it without --seeds"):

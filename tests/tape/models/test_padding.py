@@ -45,6 +45,8 @@ def cases() -> list[Any]:
                 pytest.param(model, task, {"pooling": pooling}, id=f"{model}-{task.name}-{pooling}")
                 for pooling in ("mean", "attention")
             ]
+            normalized = {"pooling": "mean", "pooled_norm": "batch"}
+            found.append(pytest.param(model, task, normalized, id=f"{model}-{task.name}-normalized"))
     return found
 
 

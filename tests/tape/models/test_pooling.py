@@ -81,3 +81,41 @@ def test_other_names_are_refused() -> None:
         ProteinBertConfig(pooling="max")
     with pytest.raises(ConfigError, match="not 'max'"):
         ProteinPooling("max", 4)
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize("model_class", [ProteinBertForValuePrediction, ProteinBertForSequenceClassification])
+def test_heads_under_autocast_resolve_single_mutations_of_long_proteins(model_class: type, norm: str) -> None:
+    torch.manual_seed(0)
+    config = ProteinBertConfig(**SMALL | {"max_position_embeddings": 512}, pooling="mean", pooled_norm=norm)
+    model = model_class(config).eval()
+    wild_type = torch.randint(5, 25, (1, 400))
+    wild_type[:, 0], wild_type[:, -1] = 2, 3
+    variants = wild_type.repeat(4, 1)
+    for row in range(1, 4):
+        variants[row, 100 * row] = 5 + (int(wild_type[0, 100 * row]) - 4) % 20
+    with torch.no_grad():
+        exact = model(variants)[0]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded = model(variants)[0]
+    assert rounded.dtype == torch.float32
+    effects, expected = rounded[1:] - rounded[:1], exact[1:] - exact[:1]
+    assert (effects - expected).norm() < 0.1 * expected.norm()
+
+
+def test_batch_normalization_gives_the_head_differences_of_unit_variance() -> None:
+    torch.manual_seed(0)
+    model = ProteinBertForValuePrediction(ProteinBertConfig(**SMALL, pooling="mean", pooled_norm="batch"))
+    inputs: list[torch.Tensor] = []
+    model.predict.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0].detach()))
+    ids = torch.randint(5, 25, (32, 12))
+    model(ids)
+    assert inputs[0].mean(0) == pytest.approx(0, abs=1e-5)
+    assert inputs[0].var(0, unbiased=False) == pytest.approx(1, abs=0.05)
+    model.eval()(ids[:1])  # with the running statistics: a single protein is not its own mean
+    assert inputs[1].abs().sum() > 0
+
+
+def test_a_model_cast_to_bf16_predicts() -> None:
+    model = ProteinBertForValuePrediction(ProteinBertConfig(**SMALL, pooling="mean", pooled_norm="batch"))
+    assert model.to(torch.bfloat16).eval()(torch.tensor([[2, 5, 6, 7, 3]]))[0].dtype == torch.bfloat16
