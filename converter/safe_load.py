@@ -25,7 +25,10 @@ _PLACEHOLDER_CLASSES = (
 )
 # enums of arguments, the rerun state machine, and whatever else a version pickles with the arguments
 _MEGATRON_NAME = re.compile(r"megatron(\.[A-Za-z_]\w*)+", re.ASCII)
-_MEMBER = "builtins.getattr"
+# A signal as Python before 3.11.4 pickles it: a constant, while later versions call Signals with its number.
+_SIGNAL_NAME = re.compile(r"signal\.SIG[A-Z0-9]+", re.ASCII)
+# How Python 3.11.0 to 3.11.3 pickles members of enums, and combinations of flags.
+_MEMBER, _COMBINATION = "builtins.getattr", "_operator.or_"
 
 
 class Placeholder:
@@ -51,10 +54,17 @@ def _placeholders_of(name: str) -> Constructor:
 
 
 def _member(kind: object, name: object) -> Placeholder:
-    """Member of an enum by name, as Python 3.11.0 to 3.11.3 pickles them."""
+    """Member of an enum, by its class and name."""
     if not isinstance(kind, Constructor) or not _is_placeholder(kind.name) or not isinstance(name, str):
         raise refuse_arguments(_MEMBER, (kind, name))
     return Placeholder(f"{kind.name}.{name[:40]}")
+
+
+def _combination(one: object, other: object) -> Placeholder:
+    """Combination of two members of a flag."""
+    if not isinstance(one, Placeholder) or not isinstance(other, Placeholder):
+        raise refuse_arguments(_COMBINATION, (one, other))
+    return Placeholder(f"{one!r:.100} | {other!r:.100}")
 
 
 def _is_placeholder(name: str) -> bool:
@@ -62,9 +72,11 @@ def _is_placeholder(name: str) -> bool:
 
 
 class _Names(dict[str, object]):
-    """The allowed names, and every name of the package megatron, which stands for placeholders."""
+    """The allowed names; those of the package megatron and of signals stand for placeholders."""
 
-    def __missing__(self, name: str) -> Constructor:
+    def __missing__(self, name: str) -> Constructor | Placeholder:
+        if _SIGNAL_NAME.fullmatch(name):
+            return Placeholder(name)
         if not _is_placeholder(name):
             raise KeyError(name)
         return _placeholders_of(name)
@@ -81,7 +93,9 @@ def _set_arguments(namespace: argparse.Namespace, state: object) -> None:
 
 
 _TYPES = TORCH_TYPES | PickleTypes(
-    names=constructors([("argparse.Namespace", lambda: argparse.Namespace()), (_MEMBER, _member)]),
+    names=constructors(
+        [("argparse.Namespace", lambda: argparse.Namespace()), (_MEMBER, _member), (_COMBINATION, _combination)]
+    ),
     values=frozenset({Placeholder}),
     contents={argparse.Namespace: lambda namespace: vars(namespace).values()},
     states={argparse.Namespace: _set_arguments, Placeholder: _discard},

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import io
+import operator
 import os
 import pickle
-import signal
+import re
 import subprocess
 import sys
 import types
+import zipfile
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,20 @@ def test_files_of_numpy_1_are_read(tmp_path: Path) -> None:
     assert load_checkpoint_file(tmp_path / "old.pt")["np_rng_state"][0] == "MT19937"
 
 
+# A member with the value 1 and the name a, and a combination of flags, as Python up to 3.10 and from 3.11.4 on pickles
+# them, and as 3.11.0 to 3.11.3 does. CLASS stands for the class.
+PICKLED_MEMBERS = {
+    "by value": (b"cCLASS\nK\x01\x85R", "CLASS(1)"),
+    "by name": (b"c__builtin__\ngetattr\n(cCLASS\nX\x01\x00\x00\x00atR", "CLASS.a"),
+    "combined": (
+        b"c_operator\nor_\n(c__builtin__\ngetattr\n(cCLASS\nX\x01\x00\x00\x00atRc__builtin__\ngetattr\n"
+        b"(cCLASS\nX\x01\x00\x00\x00btRtR",
+        "CLASS.a | CLASS.b",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", PICKLED_MEMBERS)
 @pytest.mark.parametrize(
     "name",
     [
@@ -63,38 +79,55 @@ def test_files_of_numpy_1_are_read(tmp_path: Path) -> None:
         "megatron.training.any_later_module.SomeMode",
     ],
 )
-def test_enums_of_megatron_core_are_replaced_by_placeholders(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kind = class_of_module(monkeypatch, *name.rsplit(".", 1), Enum)
+def test_enums_of_megatron_core_are_replaced_by_placeholders(tmp_path: Path, name: str, form: str) -> None:
+    code, text = PICKLED_MEMBERS[form]
+    write_pickle(tmp_path / "a.pt", code.replace(b"CLASS", "\n".join(name.rsplit(".", 1)).encode()))
+    value = load_checkpoint_file(tmp_path / "a.pt")
+    assert type(value) is Placeholder
+    assert repr(value) == text.replace("CLASS", name)
+
+
+def test_enums_as_this_python_pickles_them_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = class_of_module(monkeypatch, "megatron.core.transformer.enums", "AttnBackend", Enum)
     torch.save({"args": argparse.Namespace(num_layers=2, value=kind(1))}, tmp_path / "a.pt")
     loaded = load_checkpoint_file(tmp_path / "a.pt")["args"]
     assert (loaded.num_layers, type(loaded.value)) == (2, Placeholder)
-    assert repr(loaded.value) == f"{name}(1)"
 
 
-def test_an_enum_pickled_by_its_name_is_replaced_by_a_placeholder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As Python 3.11.0 to 3.11.3 pickle enums."""
-    kind = class_of_module(monkeypatch, "megatron.core.transformer.enums", "AttnBackend")
-    torch.save({"args": argparse.Namespace(backend=Runs(getattr, kind, "flash"))}, tmp_path / "a.pt")
-    backend = load_checkpoint_file(tmp_path / "a.pt")["args"].backend
-    assert repr(backend) == "megatron.core.transformer.enums.AttnBackend.flash"
-
-
-def test_getattr_of_anything_else_is_refused(tmp_path: Path) -> None:
-    torch.save({"args": Runs(getattr, torch.ones(1), "data")}, tmp_path / "evil.pt")
-    with pytest.raises(CheckpointError, match=r"evil\.pt: refused.*builtins\.getattr"):
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("builtins.getattr", Runs(getattr, torch.ones(1), "data")),
+        ("_operator.or_", Runs(operator.or_, 1, 2)),
+        ("_operator.or_", Runs(operator.or_, set(), set())),
+    ],
+)
+def test_operations_on_anything_else_than_members_are_refused(tmp_path: Path, name: str, call: Runs) -> None:
+    torch.save({"args": call}, tmp_path / "evil.pt")
+    with pytest.raises(CheckpointError, match=rf"evil\.pt: refused.*{re.escape(name)}"):
         load_checkpoint_file(tmp_path / "evil.pt")
 
 
-def test_the_signal_of_a_run_and_buffers_of_transformer_engine_are_replaced(tmp_path: Path) -> None:
-    state = {"args": argparse.Namespace(exit_signal=signal.SIGTERM), "extra": io.BytesIO(b"state")}
-    torch.save(state, tmp_path / "a.pt")
-    loaded = load_checkpoint_file(tmp_path / "a.pt")
-    assert repr(loaded["args"].exit_signal) == "signal.Signals(15)"
-    assert type(loaded["extra"]) is Placeholder
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [(b"csignal\nSIGTERM\n", "signal.SIGTERM"), (b"csignal\nSignals\nK\x0f\x85R", "signal.Signals(15)")],
+    ids=["before 3.11.4", "from 3.11.4 on"],
+)
+def test_the_signal_of_a_run_is_replaced(tmp_path: Path, code: bytes, text: str) -> None:
+    write_pickle(tmp_path / "a.pt", code)
+    assert repr(load_checkpoint_file(tmp_path / "a.pt")) == text
+
+
+@pytest.mark.parametrize("name", ["signal", "alarm", "SIGTERM.__class__", "pthread_kill"])
+def test_other_names_of_the_signal_module_are_refused(tmp_path: Path, name: str) -> None:
+    write_pickle(tmp_path / "a.pt", b"csignal\n%s\n" % name.encode())
+    with pytest.raises(CheckpointError, match=re.escape(f"refers to signal.{name}")):
+        load_checkpoint_file(tmp_path / "a.pt")
+
+
+def test_buffers_of_transformer_engine_are_replaced(tmp_path: Path) -> None:
+    torch.save({"extra": io.BytesIO(b"state")}, tmp_path / "a.pt")
+    assert type(load_checkpoint_file(tmp_path / "a.pt")["extra"]) is Placeholder
 
 
 @pytest.mark.parametrize("zip_file", [True, False])
@@ -118,6 +151,16 @@ def test_classes_of_megatron_are_replaced_by_placeholders(
     assert type(loaded["optimizer"]["loss_scaler"]) is Placeholder
     assert "cur_scale" not in vars(loaded["optimizer"]["loss_scaler"])
     assert torch.equal(loaded["model"]["w"], torch.ones(2))
+
+
+def write_pickle(path: Path, code: bytes) -> None:
+    """A file of torch.save with a pickle of these instructions."""
+    torch.save(0, path)
+    content = io.BytesIO()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(content, "w") as changed:
+        for name in archive.namelist():
+            changed.writestr(name, b"\x80\x02" + code + b"." if name.endswith("/data.pkl") else archive.read(name))
+    path.write_bytes(content.getvalue())
 
 
 def class_of_module(monkeypatch: pytest.MonkeyPatch, module: str, name: str, base: type = object) -> Any:
