@@ -65,6 +65,8 @@ class ConversionRequest:
             raise ConfigError(
                 "-dst requires --to tape: it names a TAPE checkpoint whose names and shapes the result must have"
             )
+        if self.format == "pretraining" and self.dtype != torch.float32:
+            raise ConfigError("--to pretraining writes float32, the data type of master weights; leave out -dtp")
         if self.format != "huggingface" and self.approximate_head:
             raise ConfigError(
                 "--lm-head approximate requires --to huggingface; the other formats represent every head exactly"

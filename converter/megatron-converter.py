@@ -5,6 +5,7 @@
     python converter/megatron-converter.py -src model_optim_rng.pt -out models/out/pytorch_model.bin -dtp torch.float16
     python converter/megatron-converter.py -src models/out -out mega --to megatron --tensor-model-parallel-size 2
     python converter/megatron-converter.py -src models/out -out hf --to huggingface
+    python converter/megatron-converter.py -src models/out -out weights --to pretraining
     python converter/megatron-converter.py --verify-only models/out hf
     python converter/megatron-converter.py --check models/out
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tape.models.lazy_tensors import LazyState
 
-FORMATS = ("tape", "megatron", "megatron-core", "huggingface")  # those that are written
+FORMATS = ("tape", "megatron", "megatron-core", "huggingface", "pretraining")  # those that are written
 LM_HEADS = ("keep", "drop", "approximate")
 
 # options about a Megatron checkpoint; other formats state these settings themselves

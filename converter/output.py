@@ -18,6 +18,7 @@ from converter.formats.huggingface.writer import FILES as HUGGINGFACE_FILES
 from converter.formats.megatron.layout import TRACKER_NAME
 from converter.formats.megatron.writer import RELEASE
 from converter.formats.record import RECORD_NAME
+from converter.formats.sharded.writer import DIRECTORY as PRETRAINING_DIRECTORY
 from tape.configs import CONFIG_NAME
 from tape.errors import ConfigError
 from tape.io.checksums import SUMS_NAME
@@ -34,11 +35,16 @@ from tape.io.writing import (
 from tape.models.model_directory import BIN_NAME, PROVENANCE_NAME, SAFETENSORS_NAME, VOCABULARY_NAME
 
 _TAPE_FILES = frozenset({CONFIG_NAME, VOCABULARY_NAME, PROVENANCE_NAME, SAFETENSORS_NAME, BIN_NAME, SUMS_NAME})
-_OURS = frozenset({RECORD_NAME, TRACKER_NAME, RELEASE}) | _TAPE_FILES | HUGGINGFACE_FILES
+_OURS = frozenset({RECORD_NAME, TRACKER_NAME, RELEASE, PRETRAINING_DIRECTORY}) | _TAPE_FILES | HUGGINGFACE_FILES
 _STAGING_NAME = "conversion"
 
 # Suffixes by which -out denotes a single file, per format.
-_FILE_SUFFIXES = {"tape": (".safetensors", ".bin"), "huggingface": (), **dict.fromkeys(MEGATRON_FORMATS, (".pt",))}
+_FILE_SUFFIXES = {
+    "tape": (".safetensors", ".bin"),
+    "huggingface": (),
+    "pretraining": (),
+    **dict.fromkeys(MEGATRON_FORMATS, (".pt",)),
+}
 _WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 

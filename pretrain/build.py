@@ -78,7 +78,8 @@ def build_trainer(config: PretrainConfig, context: ParallelContext) -> Trainer:
     loss_scale = LossScale(config.precision)
     if config.parallel.compile:
         config.precision.check_compiled(context.device)
-    model = build_model(config.model, config.init, context, config.parallel)
+    weights = None if config.pretrained is None else config.pretrained.state
+    model = build_model(config.model, config.init, context, config.parallel, weights)
     row_tokens = config.batch.micro_batch * config.samples.seq_length
     objective = MaskedLMObjective(model, context, config.precision, row_tokens)
     # FSDP shards the remaining parameters here; gradient buckets and optimizer need the final shards
@@ -138,10 +139,12 @@ def disk_warning(config: PretrainConfig, trainer: Trainer, control_group: Contro
 
 
 def start_notice(config: PretrainConfig, state: RunState) -> list[str]:
-    """A line on where the run starts, if a checkpoint was requested."""
+    """Lines on where the run starts, if a checkpoint was requested."""
     load = config.checkpoint.load
     if state.iteration:
         return [f"resuming from iteration {state.iteration} of {load}"]
+    if config.pretrained is not None:
+        return config.pretrained.notices()
     return [f"no checkpoint in {load} yet: starting from the beginning"] if load is not None else []
 
 

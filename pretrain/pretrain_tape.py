@@ -97,7 +97,7 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
         stack.enter_context(watched(context, launch, control_group, config.parallel.hang_timeout))
         with trace.span("open corpora and checkpoint", trace.SpanTimeout.COLLECTIVE):
             stack.enter_context(build.save_lock(config, context))
-            check_rank_consistency(config.given, config.data, config.checkpoint, control_group)
+            check_rank_consistency(config, control_group)
             splits = open_splits(config.data, config.samples)
             start = plan_start(config, splits.train, control_group, device)
             config, attention_notice = build.choose_attention(start.config, context)

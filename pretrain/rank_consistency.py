@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.checkpointing import CheckpointConfig, describe_latest
+from pretrain.config.arguments import PretrainConfig
 from pretrain.data.corpus import describe_corpus_files
 from pretrain.data.splits import DataConfig
 from pretrain.parallel import ControlGroup
@@ -27,21 +28,19 @@ _LOCAL_OPTIONS = frozenset(
         "vocab_file",
         "save",
         "load",
+        "pretrained_checkpoint",
         "tensorboard_dir",
         "num_workers",
     }
 )
 
 
-def check_rank_consistency(
-    given: Mapping[str, Any], data: DataConfig, checkpoint: CheckpointConfig, control_group: ControlGroup
-) -> None:
-    """Compare options, corpora and checkpoint of all ranks, and try ``--save``; called by all ranks together.
+def check_rank_consistency(config: PretrainConfig, control_group: ControlGroup) -> None:
+    """Compare options, corpora, checkpoint and the model to start from, and try ``--save``; called by all ranks
+    together.
 
     Args:
-        given: the run's options by name.
-        data: the corpora.
-        checkpoint: ``--load`` and ``--save``.
+        config: the run's configuration.
         control_group: all ranks.
 
     Raises:
@@ -49,7 +48,8 @@ def check_rank_consistency(
     """
     if control_group.world_size == 1:
         return
-    options, files = [*_options(given)], [*_corpora(data), *_checkpoint(checkpoint)]
+    checkpoint = config.checkpoint
+    options, files = [*_options(config.given)], [*_corpora(config.data), *_checkpoint(checkpoint), *_pretrained(config)]
     check_observations(options, control_group.gather)  # first, because other options may name other files
     check_observations(files, control_group.gather)
     if checkpoint.save is not None:
@@ -79,3 +79,9 @@ def _checkpoint(checkpoint: CheckpointConfig) -> Iterator[Observation]:
     if checkpoint.load is not None:
         remedy = "--load must be on a file system that all hosts share, or hold the same checkpoint on each of them"
         yield Observation(f"--load {checkpoint.load}", describe_latest(checkpoint.load), remedy)
+
+
+def _pretrained(config: PretrainConfig) -> Iterator[Observation]:
+    if config.pretrained is not None:
+        remedy = "It must be on a file system that all hosts share, or be the same model on each of them"
+        yield Observation(f"model to start from {config.pretrained.path}", config.pretrained.digest, remedy)

@@ -67,6 +67,7 @@ SILENT_OPTIONS = frozenset(
         "distributed_timeout_minutes",
         "exit_duration_in_mins",
         "exit_interval",
+        "finetune",  # as pretrained_checkpoint
         "hang_timeout_seconds",
         "keep_last",
         "load",
@@ -74,6 +75,8 @@ SILENT_OPTIONS = frozenset(
         "num_workers",
         "override_lr_scheduler",
         "peak_tflops",
+        "pretrained_checkpoint",  # no part in a run that is resumed
+        "resize_positions",  # the model is compared
         "save",
         "save_interval",
         "tensorboard_dir",
@@ -134,8 +137,18 @@ def plan_start(config: PretrainConfig, samples: Samples, control_group: ControlG
         vocabulary=tokenizer.tokens,
         vocabulary_fingerprint=tokenizer.fingerprint,
         samples=described,
+        initial_weights=_initial_weights(config, metadata),
     )
+    if path is not None:
+        config = replace(config, pretrained=None)
     return RunStart(config, description, path, tuple(changes))
+
+
+def _initial_weights(config: PretrainConfig, metadata: Mapping[str, Any]) -> dict[str, str]:
+    """The model whose weights the run started from, which its checkpoints pass on."""
+    if metadata:
+        return dict(metadata.get("initial_weights", {}))  # absent in checkpoints of earlier versions
+    return {} if config.pretrained is None else config.pretrained.describe()
 
 
 def with_precision(

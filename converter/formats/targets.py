@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from converter.formats.huggingface.writer import HuggingFaceTarget
 from converter.formats.megatron.writer import MegatronTarget
+from converter.formats.sharded.writer import ShardedTarget
 from converter.formats.tape.writer import TapeTarget
 from tape.models.model_directory import SAFETENSORS_NAME
 
@@ -25,4 +26,6 @@ def choose_target(
         return MegatronTarget(tensor_parallel, pipeline_parallel, file, core=format == "megatron-core")
     if format == "huggingface":
         return HuggingFaceTarget(approximate_head)
+    if format == "pretraining":
+        return ShardedTarget()
     return TapeTarget(file or SAFETENSORS_NAME)

@@ -8,7 +8,7 @@ Every shard multiplies its columns of the input and adds to its rows of the outp
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -90,6 +90,14 @@ _POST = {
     "embedding_norm": "bert.embeddings.LayerNorm",
     "pooler": "bert.pooler.dense",
 }
+PROTEINLM_POST_NAMES = replace(
+    PROTEINLM_NAMES,
+    first_norm="post_attn_ln",
+    second_norm="output_ln",
+    final_norm="",
+    embedding_norm="bert.embeddings.LayerNorm",
+    pooler="bert.pooler.dense",
+)
 TAPE_05_NAMES = TensorNames(**_POST, **_TAPE_HEAD)
 POST_LN_NAMES = TensorNames(**_POST, **_HEAD)
 

@@ -24,7 +24,7 @@ from .format import (
 from .index_reader import StoredShard, StoredTensor, model_tensors, tensors_and_others
 from .latest import LatestCheckpoint, describe_latest, find_latest, find_readable, newest_iteration
 from .loading import load_checkpoint, load_full_checkpoint
-from .saving import save_checkpoint
+from .saving import save_checkpoint, save_weights
 
 __all__ = [
     "AsyncCheckpointWriter",
@@ -48,6 +48,7 @@ __all__ = [
     "newest_iteration",
     "read_metadata",
     "save_checkpoint",
+    "save_weights",
     "tensors_and_others",
     "verify_files",
 ]

@@ -96,6 +96,8 @@ class RunDescription:
         arguments: the run's command-line options.
         vocabulary, vocabulary_fingerprint: tokens in the order of their ids, and a hash of them.
         samples: everything that determines the training rows (:mod:`pretrain.resume`).
+        initial_weights: path, format and digest of the model whose weights the run started from; empty for random ones.
+        weights_only: whether this is a converted model, without optimizer state, and not a checkpoint of a run.
     """
 
     model_config: dict[str, Any]
@@ -103,6 +105,8 @@ class RunDescription:
     vocabulary: list[str]
     vocabulary_fingerprint: str
     samples: dict[str, Any] = field(default_factory=dict)
+    initial_weights: dict[str, str] = field(default_factory=dict)
+    weights_only: bool = False
 
 
 @dataclass(frozen=True)

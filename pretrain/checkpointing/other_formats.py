@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tape.errors import CheckpointError
-from tape.io.checkpoint_formats import CheckpointFormat, recognize_format
+from tape.io.checkpoint_formats import TAPE_RUN, CheckpointFormat, recognize_format
 
 from .format import METADATA_NAME, POINTER_NAME
 
@@ -13,6 +13,7 @@ _EXPECTED = (
     "--load takes the directory that an earlier run of pretrain_tape.py had as --save (iter_... directories and "
     f"{POINTER_NAME})"
 )
+_CONVERT = "python converter/megatron-converter.py -src {} -out MODEL_DIRECTORY"
 
 
 def refuse_other_format(path: Path) -> None:
@@ -36,9 +37,11 @@ def _next_step(found: CheckpointFormat, path: Path) -> str:
     """What can be done with it instead."""
     if not found.is_model:
         return "A corpus is given as --data-path, without the suffix"
-    if found.reader is not None:
+    if found is TAPE_RUN:
         return f"{found.reader}; to pretrain a new model, leave out --load"
-    convert = "convert it: python converter/megatron-converter.py -src {} -out MODEL_DIRECTORY"
     if found.export is not None:
-        return f"For finetuning and evaluation, {found.export}"
-    return f"For finetuning and evaluation, {convert.format(path)}"
+        return f"To start from its weights, {found.export}, and add --finetune"
+    start = "To start a new run with its weights, add --finetune"
+    if found.reader is not None:
+        return f"{start}; {found.reader}"
+    return f"{start}; for finetuning and evaluation, convert it: {_CONVERT.format(path)}"

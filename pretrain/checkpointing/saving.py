@@ -29,6 +29,7 @@ from tape.io.writing import (
     temporary_directory,
     write_json,
 )
+from tape.tokenizers import TAPETokenizer
 
 from .collective_errors import error_message, run_on_all_ranks, run_on_main_rank
 from .disk_space import check_free_space, checkpoint_bytes
@@ -36,6 +37,7 @@ from .format import (
     FORMAT,
     INDEX_NAME,
     METADATA_NAME,
+    MODEL_PREFIX,
     POINTER_NAME,
     VERSION,
     RunDescription,
@@ -80,6 +82,37 @@ def save_checkpoint(
     tensors = named_tensors(model, optimizer_state)
     with without_single_process_warning():
         return write_checkpoint(Path(directory), tensors, state, description, context.dims, control_group)
+
+
+def save_weights(
+    directory: str | os.PathLike[str], weights: dict[str, Tensor], model_config: dict[str, Any], origin: dict[str, str]
+) -> Path:
+    """Write weights as a checkpoint without optimizer state, from which a run starts at iteration 0.
+
+    Args:
+        directory: directory of the checkpoint and its pointer.
+        weights: fp32 tensors by parameter name, with TAPE's vocabulary.
+        model_config: ProteinBertConfig.to_dict().
+        origin: path and format of the model that they come from.
+
+    Returns:
+        The checkpoint's directory.
+
+    Raises:
+        CheckpointError: the weights could not be written.
+    """
+    tokenizer = TAPETokenizer()
+    description = RunDescription(
+        model_config=model_config,
+        arguments={},
+        vocabulary=tokenizer.tokens,
+        vocabulary_fingerprint=tokenizer.fingerprint,
+        initial_weights=origin,
+        weights_only=True,
+    )
+    tensors = {MODEL_PREFIX + name: value for name, value in weights.items()}
+    with without_single_process_warning():
+        return write_checkpoint(Path(directory), tensors, RunState(), description, ParallelDims(), ControlGroup())
 
 
 def write_checkpoint(

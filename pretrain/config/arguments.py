@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pretrain.checkpointing import CheckpointConfig
+from pretrain.checkpointing import CheckpointConfig, find_readable, read_metadata
 from pretrain.data.batch_schedule import BatchConfig, Rampup
 from pretrain.data.blending import Blend
 from pretrain.data.samples import SampleConfig
@@ -26,13 +27,16 @@ from pretrain.train.initialization import InitConfig
 from pretrain.train.metrics_logger import LoggingConfig
 from pretrain.train.trainer import TrainingConfig
 from tape.configs import ProteinBertConfig
-from tape.errors import ConfigError
+from tape.errors import CheckpointError, ConfigError
 from tape.runtime.cpu import usable_cores
-from tape.tokenizers import TAPETokenizer
 
 from .flags import make_parser
+from .model_flags import check_model_flags, model_config, with_model_of
 from .parser import IGNORED_FLAGS
 from .schedule_flags import run_length
+
+if TYPE_CHECKING:
+    from pretrain.pretrained_model import PretrainedModel
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,14 @@ class PretrainConfig:
     """The complete configuration of a run, one field per component.
 
     Attributes:
+        pretrained: the model whose weights the run starts from; None: random weights.
         dry_run: settings of a dry run; None starts the run.
         given: all options by name as parsed; saved in the checkpoint.
         notices: one line per flag that has no effect, with the reason.
     """
 
     model: ProteinBertConfig
+    pretrained: PretrainedModel | None
     init: InitConfig
     data: DataConfig
     samples: SampleConfig
@@ -77,7 +83,9 @@ def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainCo
         world_size: number of processes; determines the parallel layout and the default global batch size.
 
     Raises:
-        ConfigError: for an unknown flag, an invalid value, or values that contradict each other.
+        ConfigError: for an unknown flag, an invalid value, or values that contradict each other or the model to start
+            from.
+        CheckpointError: the model to start from can't be read.
     """
     files = [word[1:] for word in arguments if word.startswith("@")]
     try:
@@ -95,13 +103,17 @@ def _config(arguments: Sequence[str], world_size: int) -> PretrainConfig:
     options, notices = _parse(arguments)
     world_size, dry_run = _dry_run(options, world_size)
     dims = _dims(options, world_size)
+    load, pretrained = _start(options)
+    source = _model_of_run(load) if pretrained is None else pretrained.config
+    options = argparse.Namespace(**with_model_of(vars(options), source))
     _check(options)
     batch = _batch(options, dims)
     iterations, schedule = run_length(vars(options), batch)
-    model = _model(options)
+    model = model_config(vars(options), source)
     dims.check_model(model)
     return PretrainConfig(
         model=model,
+        pretrained=None if pretrained is None else pretrained.with_positions(model.max_position_embeddings),
         init=InitConfig(options.seed, options.init_method_std),
         data=_data(options),
         samples=_samples(options),
@@ -113,7 +125,7 @@ def _config(arguments: Sequence[str], world_size: int) -> PretrainConfig:
         schedule=schedule,
         training=_training(options, iterations),
         evaluation=_evaluation(options, iterations, batch),
-        checkpoint=_checkpoint(options),
+        checkpoint=_checkpoint(options, load),
         logging=LoggingConfig(options.log_interval, options.save, options.tensorboard_dir, options.peak_tflops),
         dry_run=dry_run,
         given=vars(options),
@@ -151,6 +163,50 @@ def _dry_run(options: argparse.Namespace, world_size: int) -> tuple[int, DryRunC
     return given or world_size, DryRunConfig(memory) if wanted else None
 
 
+def _start(options: argparse.Namespace) -> tuple[str | None, PretrainedModel | None]:
+    """The directory to resume from, and the model whose weights a new run starts from.
+
+    Raises:
+        ConfigError: the flags contradict each other or the model.
+        CheckpointError: the model can't be read.
+    """
+    load, model = options.load, options.pretrained_checkpoint
+    if options.finetune and load is None:
+        raise ConfigError("--finetune starts from the weights in --load, which is missing")
+    if options.finetune and model is not None:
+        raise ConfigError("--finetune starts from --load, --pretrained-checkpoint from its own model: give one of them")
+    if options.finetune or _metadata_of_run(load).get("weights_only"):
+        load, model = None, load
+    if model is None:
+        if options.resize_positions and load is None:
+            raise ConfigError("--resize-positions is for a model to start from (--finetune, --pretrained-checkpoint)")
+        return load, None
+    # imported here, because it imports the converter, which most runs don't need
+    from pretrain.pretrained_model import open_pretrained_model
+
+    pretrained = open_pretrained_model(Path(model))
+    check_model_flags(vars(options), pretrained.config, pretrained.path)
+    return load, pretrained
+
+
+def _metadata_of_run(load: str | None) -> dict[str, Any]:
+    """The metadata of the checkpoint in ``--load``; empty if there is none, which is checked when the run starts."""
+    try:
+        path = None if load is None else find_readable(load)
+        return {} if path is None else read_metadata(path)
+    except (CheckpointError, OSError):
+        return {}
+
+
+def _model_of_run(load: str | None) -> ProteinBertConfig | None:
+    """The model of the checkpoint in ``--load``, if there is one."""
+    metadata = _metadata_of_run(load)
+    try:
+        return ProteinBertConfig.from_dict(metadata["model_config"]) if metadata else None
+    except (ConfigError, TypeError):
+        return None  # reported when the checkpoint is loaded
+
+
 def _check(options: argparse.Namespace) -> None:
     if options.max_position_embeddings < options.seq_length:
         raise ConfigError(
@@ -158,25 +214,6 @@ def _check(options: argparse.Namespace) -> None:
         )
     if not 0.0 < options.mask_prob <= 1.0:
         raise ConfigError(f"--mask-prob must lie in (0, 1], not {options.mask_prob}")
-
-
-def _model(options: argparse.Namespace) -> ProteinBertConfig:
-    return ProteinBertConfig(
-        vocab_size=TAPETokenizer().vocab_size,
-        hidden_size=options.hidden_size,
-        num_hidden_layers=options.num_layers,
-        num_attention_heads=options.num_attention_heads,
-        intermediate_size=options.ffn_hidden_size or 4 * options.hidden_size,
-        hidden_act="gelu" if options.no_bias_gelu_fusion else "gelu_tanh",
-        mlm_hidden_act="gelu",  # Megatron-LM fuses bias and tanh GELU in the blocks only; its head computes erf GELU
-        hidden_dropout_prob=options.hidden_dropout,
-        attention_probs_dropout_prob=options.attention_dropout,
-        max_position_embeddings=options.max_position_embeddings,
-        type_vocab_size=1,
-        initializer_range=options.init_method_std,
-        initial_attention=options.initial_attention,
-        layer_norm_eps=options.layernorm_epsilon,
-    )
 
 
 def _data(options: argparse.Namespace) -> DataConfig:
@@ -260,10 +297,10 @@ def _optimizer(options: argparse.Namespace) -> OptimizerConfig:
     )
 
 
-def _checkpoint(options: argparse.Namespace) -> CheckpointConfig:
+def _checkpoint(options: argparse.Namespace, load: str | None) -> CheckpointConfig:
     return CheckpointConfig(
         save=options.save,
-        load=options.load,
+        load=load,
         save_interval=options.save_interval,
         keep_last=options.keep_last,
         async_save=options.async_save,

@@ -10,9 +10,9 @@ from pretrain.data.indexed_dataset import LAYOUTS
 from pretrain.data.packing import LONG_DOCUMENT_RULES
 from pretrain.data.verification import VERIFICATION_TIMES
 from tape.cli.types import fraction, non_negative_float, non_negative_int, positive_float, positive_int
-from tape.configs import INITIAL_ATTENTION
 from tape.runtime.precision_choice import PRECISION_CHOICES
 
+from .model_flags import add_model_flags
 from .parser import IGNORED_FLAGS, HelpFormatter, Parser
 from .schedule_flags import add_schedule_flags
 
@@ -29,7 +29,7 @@ def make_parser() -> Parser:
         formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
-    for add in (_add_model, _add_data, _add_batch, _add_optimizer, _add_precision, _add_layout, _add_run):
+    for add in (add_model_flags, _add_data, _add_batch, _add_optimizer, _add_precision, _add_layout, _add_run):
         add(parser)
     add_schedule_flags(parser)
     for flag, (takes_value, _) in IGNORED_FLAGS.items():
@@ -38,46 +38,6 @@ def make_parser() -> Parser:
     # torch.distributed.launch passes it; LOCAL_RANK in the environment has the same value
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     return parser
-
-
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("model")
-    group.add_argument("--num-layers", type=positive_int, required=True, help="transformer blocks")
-    group.add_argument("--hidden-size", type=positive_int, required=True, help="width of the residual stream")
-    group.add_argument(
-        "--num-attention-heads",
-        type=positive_int,
-        required=True,
-        help="must divide --hidden-size and be divisible by --tensor-model-parallel-size",
-    )
-    group.add_argument("--ffn-hidden-size", type=positive_int, help="width of the MLP (default: 4 x --hidden-size)")
-    group.add_argument(
-        "--max-position-embeddings",
-        type=positive_int,
-        required=True,
-        help="size of the position embedding table, at least --seq-length",
-    )
-    group.add_argument("--attention-dropout", type=fraction, default=0.1, help="dropout of attention probabilities")
-    group.add_argument(
-        "--hidden-dropout", type=fraction, default=0.1, help="dropout after embeddings, attention and MLP"
-    )
-    group.add_argument("--layernorm-epsilon", type=positive_float, default=1e-5, help="epsilon of every layer norm")
-    group.add_argument(
-        "--init-method-std",
-        type=positive_float,
-        default=0.02,
-        help="standard deviation of initial weights; output projections use it divided by sqrt(2 x --num-layers)",
-    )
-    group.add_argument(
-        "--initial-attention",
-        choices=INITIAL_ATTENTION,
-        default="random",
-        help="neighbours: attention heads start out attending to nearby residues, which small models do not learn"
-        " within millions of tokens; see tape/models/neighbor_attention.py",
-    )
-    group.add_argument(
-        "--no-bias-gelu-fusion", action="store_true", help="use the erf form of GELU instead of the tanh approximation"
-    )
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -278,6 +238,17 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--save", help="directory for checkpoints and metrics.jsonl")
     group.add_argument("--load", help="directory of checkpoints to resume from; only that of --save may be without one")
+    group.add_argument(
+        "--finetune",
+        action="store_true",
+        help="start at iteration 0 with the weights in --load, from a run or from a model in any format that the"
+        " converter reads; optimizer and learning-rate schedule are new",
+    )
+    group.add_argument(
+        "--pretrained-checkpoint",
+        metavar="MODEL",
+        help="the same with the weights of this model, as long as --load has no checkpoint",
+    )
     group.add_argument(
         "--save-interval", type=positive_int, help="iterations between checkpoints; one is also saved at the end"
     )

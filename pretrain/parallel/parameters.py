@@ -45,8 +45,8 @@ class LocalParameter:
 
 
 def local_parameters(model: nn.Module, context: ParallelContext) -> list[LocalParameter]:
-    """This rank's shards of all parameters of its pipeline stage; tied parameters appear once."""
-    return [_local(name, parameter, context) for name, parameter in model.named_parameters()]
+    """This rank's shards of all trained parameters of its pipeline stage; tied parameters appear once."""
+    return [_local(name, parameter, context) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
 def _local(name: str, parameter: nn.Parameter, context: ParallelContext) -> LocalParameter:

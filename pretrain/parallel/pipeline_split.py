@@ -34,6 +34,7 @@ def remove_other_stages(model: ProteinBertForMaskedLM, context: ParallelContext)
         model.bert.embeddings = OnOtherStage()  # type: ignore[assignment]
     if not context.is_last_stage:
         model.bert.encoder.final_ln = OnOtherStage()  # type: ignore[assignment]
+        model.bert.pooler = OnOtherStage()  # type: ignore[assignment]
         model.mlm = OnOtherStage()  # type: ignore[assignment]
 
 

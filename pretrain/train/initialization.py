@@ -1,11 +1,13 @@
-"""Initial weights: each parameter is drawn from its own generator, seeded by (seed, parameter name).
+"""Initial weights: those of a given model, or drawn.
 
-A parameter therefore has the same initial values at every layout, on every device and in models of any depth.
+Each parameter is drawn from its own generator, seeded by (seed, parameter name). A parameter therefore has the same
+initial values at every layout, on every device and in models of any depth.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 from pretrain.parallel import ParallelConfig, ParallelContext, parallelize_model
 from pretrain.parallel.parameters import DECODER_NAME, TIED_NAME, copy_shard
 from tape.configs import ProteinBertConfig
+from tape.models.lazy_tensors import LazyTensor
 from tape.models.meta_device import on_meta_device
 from tape.models.modeling_bert import ProteinBertForMaskedLM
 from tape.models.neighbor_attention import OUTPUT_PROJECTIONS, neighbor_start
@@ -35,7 +38,11 @@ class InitConfig:
 
 
 def build_model(
-    config: ProteinBertConfig, init: InitConfig, context: ParallelContext, parallel: ParallelConfig = DEFAULT_PARALLEL
+    config: ProteinBertConfig,
+    init: InitConfig,
+    context: ParallelContext,
+    parallel: ParallelConfig = DEFAULT_PARALLEL,
+    weights: Mapping[str, LazyTensor] | None = None,
 ) -> ProteinBertForMaskedLM:
     """Build this rank's part of the model, with initial weights, on its device.
 
@@ -46,6 +53,7 @@ def build_model(
         init: settings of the initialization.
         context: the device mesh and this rank's coordinates in it.
         parallel: settings of activation checkpointing and compilation.
+        weights: fp32 tensors by parameter name to start from; parameters that it lacks are drawn.
 
     Raises:
         ConfigError: if the model cannot be split as the layout requires, or if there is no compiler.
@@ -56,21 +64,30 @@ def build_model(
     model.to_empty(device=context.device)
     if context.dims.pipeline == 1:
         model.tie_weights()  # to_empty has allocated the tied matrix twice
-    initialize_parameters(model, config, init, context)
+    # The masked-LM objective does not use BERT's pooler: it is kept for finetuning as it is.
+    model.bert.pooler.requires_grad_(False)
+    initialize_parameters(model, config, init, context, weights or {})
     return model
 
 
 @torch.no_grad()
 def initialize_parameters(
-    model: ProteinBertForMaskedLM, config: ProteinBertConfig, init: InitConfig, context: ParallelContext
+    model: ProteinBertForMaskedLM,
+    config: ProteinBertConfig,
+    init: InitConfig,
+    context: ParallelContext,
+    weights: Mapping[str, LazyTensor],
 ) -> None:
-    """Set this rank's shards of all parameters to their initial values."""
+    """Set this rank's shards of all parameters to their initial values, one parameter after the other."""
     for name, parameter in model.named_parameters():
         # The last stage's replica of the word embeddings has the same initial values as the first stage's.
         source = TIED_NAME if name == DECODER_NAME else name
-        full = initial_values(source, parameter.shape, config.num_hidden_layers, init)
-        if config.initial_attention == "neighbours":
-            full = neighbor_start(source, full, config.num_attention_heads, init.std)
+        if source in weights:
+            full = weights[source].load()
+        else:
+            full = initial_values(source, parameter.shape, config.num_hidden_layers, init)
+            if config.initial_attention == "neighbours":
+                full = neighbor_start(source, full, config.num_attention_heads, init.std)
         copy_shard(parameter, full, context)
 
 

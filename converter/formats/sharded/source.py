@@ -16,8 +16,20 @@ from converter.mapping.rules import (
     check_tied,
     token_rows_by_name,
 )
-from converter.mapping.tables import DECODER, PROTEINLM_DROPS, PROTEINLM_RULES, WORD_EMBEDDINGS
-from converter.verify.named_forward import PROTEINLM_NAMES, ForwardSettings, NamedForward, TensorShard
+from converter.mapping.tables import (
+    DECODER,
+    PROTEINLM_DROPS,
+    PROTEINLM_POST_RULES,
+    PROTEINLM_RULES,
+    WORD_EMBEDDINGS,
+)
+from converter.verify.named_forward import (
+    PROTEINLM_NAMES,
+    PROTEINLM_POST_NAMES,
+    ForwardSettings,
+    NamedForward,
+    TensorShard,
+)
 from converter.verify.reference_forward import ReferenceForward
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, ConfigError
@@ -58,6 +70,7 @@ class ShardedSource:
             self._config = ProteinBertConfig.from_dict(dict(self._metadata["model_config"]))
         except ConfigError as error:
             raise ConfigError(f"{found}: {error}") from error
+        self._is_post = self._config.layer_norm_position == "post"
         self._rows, self._unused = token_rows_by_name(self._metadata["vocabulary"], found)
 
     @property
@@ -73,14 +86,16 @@ class ShardedSource:
         state = {name: LazyTensor(entry.shape, entry.dtype, entry.gather) for name, entry in self._tensors.items()}
         shards = as_single_rank(state)
         check_tied(shards, DECODER, WORD_EMBEDDINGS, self.path)
-        return apply_rules(PROTEINLM_RULES, PROTEINLM_DROPS, shards, self._config.num_hidden_layers, layout, self.path)
+        rules = PROTEINLM_POST_RULES if self._is_post else PROTEINLM_RULES
+        return apply_rules(rules, PROTEINLM_DROPS, shards, self._config.num_hidden_layers, layout, self.path)
 
     def reference_forward(self, rounded_to: torch.dtype | None) -> ReferenceForward:
         """A forward pass on the ranks' shards of each tensor."""
         settings = ForwardSettings.of(self._config, self._rows)
         parts = {name: tuple(_part(part, entry) for part in entry.shards) for name, entry in self._tensors.items()}
         description = "plain torch on the ranks' shards of each tensor (converter.verify.named_forward)"
-        return NamedForward(parts, PROTEINLM_NAMES, settings, description, rounded_to)
+        names = PROTEINLM_POST_NAMES if self._is_post else PROTEINLM_NAMES
+        return NamedForward(parts, names, settings, description, rounded_to)
 
     def provenance(self) -> dict[str, Any]:
         return {
@@ -88,6 +103,7 @@ class ShardedSource:
             "path": str(self.path),
             "iteration": self._metadata["iteration"],
             "layout": self._metadata.get("layout"),
+            "initial_weights": self._metadata.get("initial_weights"),
             "largest_number_of_parts": max(len(entry.shards) for entry in self._tensors.values()),
             "arguments": as_json(self._metadata["arguments"]),
             "files": file_hashes(sorted(file for file in self.path.rglob("*") if file.is_file())),

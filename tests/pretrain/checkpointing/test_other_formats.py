@@ -16,7 +16,7 @@ def write(path: Path, content: str = "") -> None:
     path.write_text(content)
 
 
-CONVERT = "convert it: python converter/megatron-converter.py -src .* -out MODEL_DIRECTORY"
+CONVERT = "add --finetune; .*convert it: python converter/megatron-converter.py -src .* -out MODEL_DIRECTORY"
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ CONVERT = "convert it: python converter/megatron-converter.py -src .* -out MODEL
         ({"common.pt": "", "metadata.json": "{}"}, f"Megatron Core, .*{CONVERT}"),
         ({"global_step5/mp_rank_00_model_states.pt": ""}, r"a DeepSpeed checkpoint, .*zero_to_fp32\.py"),
         ({"config.json": '{"model_type": "bert"}'}, f"a Hugging Face model directory, .*{CONVERT}"),
-        ({"config.json": '{"hidden_size": 8}'}, "a TAPE model directory, .*tape-train finetunes it .*leave out --load"),
+        ({"config.json": '{"hidden_size": 8}'}, "a TAPE model directory, .*add --finetune; tape-train finetunes it"),
         ({"args.json": "{}", "latest.json": "{}"}, "run directory of tape-train, .*--resume_from_checkpoint"),
     ],
 )
