@@ -57,6 +57,9 @@ SCHEDULE_OPTIONS = (
     "lr_warmup_fraction",
     "lr_warmup_iters",
     "lr_warmup_samples",
+    "lr_wsd_decay_style",
+    "lr_wsd_decay_iters",
+    "lr_wsd_decay_samples",
 )
 # Options that may differ without a word, because no loss, weight or score depends on them. All others are announced.
 SILENT_OPTIONS = frozenset(

@@ -177,6 +177,31 @@ def test_schedules_in_samples_follow_the_batch_ramp_up() -> None:
     assert consumed[-1] + 8 <= 60
 
 
+def test_warmup_stable_decay_is_given_by_megatrons_flags() -> None:
+    extra = "--lr 1 --lr-decay-style WSD --lr-wsd-decay-iters 4 --lr-wsd-decay-style linear --lr-warmup-iters 2"
+    schedule = parse_arguments([*MINIMAL, *extra.split()]).schedule
+    assert [schedule.rate(i) for i in (2, 3, 7, 9, 11)] == [0.5, 1.0, 1.0, 0.5, 0.0]
+    extra = "--lr 1 --global-batch-size 2 --train-samples 100 --lr-decay-style WSD --lr-wsd-decay-samples 50"
+    schedule = parse_arguments([*BY_SAMPLES, *extra.split()]).schedule
+    assert [schedule.rate(i) for i in (26, 51)] == [1.0, 0.0]
+    assert schedule.rate(38) == pytest.approx(2 * 0.5 ** (24 / 50) - 1)  # exponential, Megatron-LM's default
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("--lr-decay-style WSD", "need each other"),
+        ("--lr-wsd-decay-iters 5", "need each other"),
+        ("--lr-wsd-decay-style linear", "--lr-wsd-decay-style linear needs --lr-wsd-decay-iters"),
+        ("--lr-decay-style WSD --lr-wsd-decay-samples 5", "--lr-wsd-decay-samples cannot be combined with"),
+        ("--lr-decay-style WSD --lr-wsd-decay-iters 8 --lr-warmup-iters 3", "does not fit between the warm-up and"),
+    ],
+)
+def test_contradicting_flags_of_warmup_stable_decay_are_refused(extra: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_arguments([*MINIMAL, *extra.split()])
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from pretrain.optim.lr_schedule import SampleScheduleConfig, ScheduleConfig, SkippedCounts
+from pretrain.optim.lr_schedule import SampleScheduleConfig, ScheduleConfig, SkippedCounts, WSDDecay
 from tape.errors import ConfigError
 
 
@@ -28,6 +28,46 @@ def test_warmup_and_decay_of_each_style(style: str, expected: list[float]) -> No
 def test_cosine_decay_is_half_a_cosine() -> None:
     schedule = ScheduleConfig(lr=1.0, style="cosine", decay_iters=100)
     assert schedule.rate(26) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+
+
+@pytest.mark.parametrize(
+    ("style", "half", "quarter"),
+    [
+        ("linear", 0.5, 0.75),
+        ("cosine", 0.5, (1 + math.sqrt(0.5)) / 2),
+        ("exponential", math.sqrt(2) - 1, 2 ** (3 / 4) - 1),
+        ("minus_sqrt", 1 - math.sqrt(0.5), 0.5),
+    ],
+)
+def test_warmup_stable_decay(style: str, half: float, quarter: float) -> None:
+    """Constant from the end of the warm-up until 20 iterations before the end, then decay to the minimum."""
+    schedule = ScheduleConfig(1.0, 0.1, "WSD", 100, 10, WSDDecay(20, style))
+    assert [schedule.rate(done + 1) for done in (5, 10, 11, 50, 80)] == [0.5, 1.0, 1.0, 1.0, 1.0]
+    left = [(schedule.rate(done + 1) - 0.1) / 0.9 for done in (85, 90, 100, 101)]
+    assert left == pytest.approx([quarter, half, 0.0, 0.0])
+
+
+def test_inverse_square_root_continues_the_warmup_until_the_minimum() -> None:
+    schedule = ScheduleConfig(1.0, 0.2, "inverse-square-root", 10_000, 16)
+    assert [schedule.rate(done + 1) for done in (8, 16, 64, 256, 1000, 10_001)] == [0.5, 1.0, 0.5, 0.25, 0.2, 0.2]
+    assert ScheduleConfig(1.0, 0.0, "inverse-square-root", 100).rate(5) == 0.5  # as if after a step of warm-up
+
+
+@pytest.mark.parametrize(
+    ("style", "warmup", "wsd", "message"),
+    [
+        ("WSD", 0, None, "--lr-decay-style WSD and the length of its decay, --lr-wsd-decay-iters, need each other"),
+        ("linear", 0, WSDDecay(5), "need each other"),
+        ("WSD", 60, WSDDecay(50), "--lr-wsd-decay-iters 50 does not fit between the warm-up and --lr-decay-iters 100"),
+    ],
+)
+def test_contradicting_warmup_stable_decay_is_refused(
+    style: str, warmup: int, wsd: WSDDecay | None, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ScheduleConfig(1.0, 0.0, style, 100, warmup, wsd)
+    with pytest.raises(ConfigError, match=message.replace("iters", "samples")):
+        SampleScheduleConfig(1.0, 0.0, style, 100, warmup, int, wsd)
 
 
 def test_without_warmup_the_first_learning_rate_is_the_maximum() -> None:
