@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tape.hub.cache import local_model
+from tape.hub.cache import local_model, no_such_model
 
 from .errors import ConfigError, listed, quoted
 from .tasks import BUILT_IN_TASKS, Task, TaskType
@@ -57,10 +57,13 @@ def _load_config(config_class: Any, config_file: Any, load_dir: Any) -> Any:
     """The configuration without overrides.
 
     Raises:
+        CheckpointError: there is no such directory or weights file.
         ConfigError: neither file nor directory is given, and the class has no defaults.
     """
     if load_dir is not None:
         path = Path(load_dir)
+        if not path.exists():
+            raise no_such_model(path)
         return config_class.from_pretrained(path if path.is_dir() else path.parent)
     if config_file is not None:
         return config_class.from_json_file(config_file)
@@ -251,7 +254,7 @@ class Registry:
             model_name: model type registered for the task.
             task_name: a registered task.
             config_file: JSON configuration; None: the defaults of the class. Ignored with ``load_dir``.
-            load_dir: model directory, published name or URL (:func:`tape.hub.cache.local_model`).
+            load_dir: model directory, bundled or published name, or URL (:func:`tape.hub.cache.local_model`).
             verify: compare the files in ``load_dir`` with their checksums.
             config_overrides: configuration values that replace those of the file, directory or defaults.
 

@@ -272,12 +272,15 @@ def test_the_readme_shows_the_two_commands() -> None:
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A wheel and an sdist of a copy of the tree, built without network: {"wheel": path, "sdist": path}."""
+    """A wheel and an sdist of a copy of the tree with a bundled model, built without network: {"wheel", "sdist"}."""
+    from tests.support.bundled_models import small_language_model
+
     tree = tmp_path_factory.mktemp("tree")
     for path in FILES:
         copy = tree / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy)
+    small_language_model().save_pretrained(tree / "tape" / "pretrained" / "test-model", provenance={"kind": "test"})
     code = "from setuptools import build_meta as b; print(b.build_sdist('dist')); print(b.build_wheel('dist'))"
     built = subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
@@ -312,6 +315,26 @@ def test_the_wheel_works_outside_the_repository(distributions: dict[str, Path], 
         f"assert callable(importlib.import_module({module!r}).{function})" for module, function in entries
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_a_bundled_model_loads_from_the_wheel(distributions: dict[str, Path], tmp_path: Path) -> None:
+    with zipfile.ZipFile(distributions["wheel"]) as archive:
+        archive.extractall(tmp_path / "site")
+    with tarfile.open(distributions["sdist"]) as archive:
+        assert any(name.endswith("tape/pretrained/test-model/model.safetensors") for name in archive.getnames())
+    code = f"""if True:
+        import tape
+        assert tape.__file__.startswith({str(tmp_path)!r})
+        from tape import ProteinBertModel
+        assert ProteinBertModel.from_pretrained("test-model").config.hidden_size == 16
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "PROTEINLM_PRETRAINED"}
+    environment["PYTHONPATH"] = str(tmp_path / "site")
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

@@ -14,13 +14,13 @@ from .options import (
     add_bootstrap,
     add_column_options,
     add_leakage,
-    add_model_directory,
+    add_optional_model_directory,
     add_run_name,
     bootstrap_of,
     create_base_parser,
     json_arguments,
     model_source,
-    parse,
+    parse_with_default_model,
     precision_of,
     process_config,
     record_options,
@@ -43,7 +43,7 @@ def run_contacts(arguments: Arguments = None) -> Path:
 
 def contacts_config(arguments: Arguments = None) -> ContactsConfig:
     """Configuration of ``tape-contacts``."""
-    options = parse(create_contacts_parser(), arguments)
+    options = parse_with_default_model(create_contacts_parser(), arguments)
     check_run_names(options["time_or_name"], options["exp_name"])
     return ContactsConfig(
         model=model_source(options),
@@ -67,13 +67,13 @@ def contacts_config(arguments: Arguments = None) -> ContactsConfig:
 
 
 def create_contacts_parser() -> argparse.ArgumentParser:
-    """``model_type from_pretrained`` and the options of the regression."""
+    """``model_type [from_pretrained]`` and the options of the regression."""
     parser = ArgumentParser(
         prog="tape-contacts",
         description="Contacts from a pretrained model's attention maps by logistic regression (Rao et al. 2021).",
         parents=[create_base_parser()],
     )
-    add_model_directory(parser)
+    add_optional_model_directory(parser)
     parser.add_argument("--data_dir", default="./data", help="parent of the folder proteinnet (default %(default)s)")
     parser.add_argument("--fit_split", default="train", help="split to fit on (default %(default)s)")
     parser.add_argument("--fit_proteins", type=int, default=20, help="proteins to fit on (default %(default)s)")

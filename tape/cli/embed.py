@@ -14,12 +14,12 @@ from .options import (
     add_column_options,
     add_format,
     add_forward_options,
-    add_model_directory,
+    add_optional_model_directory,
     create_base_parser,
     inference_config,
     model_source,
     note_output_dir,
-    parse,
+    parse_with_default_model,
     process_config,
     record_options,
 )
@@ -32,7 +32,7 @@ def embed_config(arguments: Arguments = None) -> EmbedConfig:
     Raises:
         ConfigError: an option can't be used, or there is no such model.
     """
-    options = parse(create_embed_parser(), arguments)
+    options = parse_with_default_model(create_embed_parser(), arguments)
     note_output_dir(options, f"the embeddings are written to {options['out_file']}")
     registry.get_task_spec("embed").get_model(options["model_type"])
     return EmbedConfig(
@@ -48,7 +48,7 @@ def embed_config(arguments: Arguments = None) -> EmbedConfig:
 
 
 def create_embed_parser() -> argparse.ArgumentParser:
-    """``model_type data_file out_file from_pretrained`` and the options of embedding."""
+    """``model_type data_file out_file [from_pretrained]`` and the options of embedding."""
     parser = ArgumentParser(
         prog="tape-embed", description="Write embeddings of proteins.", parents=[create_base_parser()]
     )
@@ -62,7 +62,7 @@ def create_embed_parser() -> argparse.ArgumentParser:
         help=".npz (TAPE's layout; appended to a name without a suffix) or .h5 (pip install 'proteinlm[hdf5]'); the"
         " same command resumes an interrupted one",
     )
-    add_model_directory(parser)
+    add_optional_model_directory(parser)
     add_batch_size(parser)
     parser.add_argument(
         "--full_sequence_embed", action="store_true", help="store the states of all tokens instead of two vectors"

@@ -16,6 +16,7 @@ from typing import Any
 
 from tape.errors import ConfigError, print_notice, quoted
 from tape.evaluation.config import LENGTH_POLICIES, InferenceConfig, ModelSource
+from tape.hub.bundled import DEFAULT_MODEL, default_model
 from tape.io.credentials import without_credentials
 from tape.io.records import FORMATS, RecordOptions
 from tape.metrics.bootstrap import Bootstrap
@@ -107,6 +108,15 @@ def add_model_directory(parser: argparse.ArgumentParser, kinds: str = "model dir
     parser.add_argument("from_pretrained", help=kinds)
 
 
+def add_optional_model_directory(parser: argparse.ArgumentParser) -> None:
+    """Add the position ``from_pretrained`` of a command that uses the bundled model if none is given."""
+    parser.add_argument(
+        "from_pretrained",
+        nargs="?",
+        help=f"model directory, run directory (its best saved epoch), name or URL (default: {DEFAULT_MODEL})",
+    )
+
+
 def add_batch_size(parser: argparse.ArgumentParser) -> None:
     """Add the number of proteins per forward pass of a command that does not train."""
     parser.add_argument("--batch_size", type=int, help="proteins per forward pass; does not change the results")
@@ -195,6 +205,22 @@ def parse(parser: argparse.ArgumentParser, arguments: Arguments) -> dict[str, An
     """Values of all options by name."""
     args = arguments if isinstance(arguments, argparse.Namespace) else parser.parse_args(arguments)
     return dict(vars(args))
+
+
+def parse_with_default_model(parser: argparse.ArgumentParser, arguments: Arguments) -> dict[str, Any]:
+    """As :func:`parse`, for a parser with :func:`add_optional_model_directory`; without a model, the bundled one.
+
+    Raises:
+        ConfigError: no model is given, and there is no bundled one for the model type, or the output file is a
+            directory, as when it was left out instead of the model.
+    """
+    options = parse(parser, arguments)
+    if options["from_pretrained"] is None:
+        if os.path.isdir(options.get("out_file", "")):
+            raise ConfigError(f"{options['out_file']} is a directory; give the output file before the model")
+        options["from_pretrained"] = default_model(options["model_type"])
+        print_notice(f"note: no model is given; using the bundled model {options['from_pretrained']}")
+    return options
 
 
 def parse_given(parser: argparse.ArgumentParser, arguments: Arguments) -> tuple[dict[str, Any], list[str]]:

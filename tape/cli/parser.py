@@ -20,6 +20,12 @@ _UNRECOGNIZED = "unrecognized arguments: "
 class ArgumentParser(argparse.ArgumentParser):
     """``argparse.ArgumentParser`` whose messages are short and printable, and suggest the closest option or choice."""
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, but a position that may be left out can also come after an option."""
+        if any(action.nargs == "?" for action in self._get_positional_actions()):
+            return self.parse_intermixed_args(args, namespace)
+        return super().parse_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         super().error(self.readable(message))
 

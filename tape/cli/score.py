@@ -14,12 +14,12 @@ from .options import (
     Arguments,
     add_column_options,
     add_format,
-    add_model_directory,
+    add_optional_model_directory,
     create_base_parser,
     inference_config,
     model_source,
     note_output_dir,
-    parse,
+    parse_with_default_model,
     process_config,
 )
 from .parser import ArgumentParser
@@ -40,7 +40,7 @@ def run_score(arguments: Arguments = None) -> Path:
 
 def score_config(arguments: Arguments = None) -> ScoreConfig:
     """Configuration of ``tape-score``."""
-    options = parse(create_score_parser(), arguments)
+    options = parse_with_default_model(create_score_parser(), arguments)
     note_output_dir(options, f"the scores are written to {options['out_file']}")
     return ScoreConfig(
         model=model_source(options),
@@ -59,7 +59,7 @@ def score_config(arguments: Arguments = None) -> ScoreConfig:
 
 
 def create_score_parser() -> argparse.ArgumentParser:
-    """``model_type variants_file out_file from_pretrained`` and the options of scoring."""
+    """``model_type variants_file out_file [from_pretrained]`` and the options of scoring."""
     parser = ArgumentParser(
         prog="tape-score",
         description="Score variants of a protein with a pretrained model (Meier et al. 2021).",
@@ -70,7 +70,7 @@ def create_score_parser() -> argparse.ArgumentParser:
         help="table with a column mutations (or mutant), such as A123G:V7L, and a column protein if there are several",
     )
     parser.add_argument("out_file", help=".csv to write: the table with a column per method")
-    add_model_directory(parser)
+    add_optional_model_directory(parser)
     parser.add_argument(
         "--wild_type", required=True, metavar="FILE|SEQUENCE", help="FASTA or other sequence file, or the residues"
     )

@@ -1,4 +1,4 @@
-"""Cache of downloaded models: a published model's name, a URL or an ``s3://`` address -> a local model directory.
+"""Local directories of models: bundled ones by name, and a cache of downloads by published name, URL or ``s3://``.
 
 The cache is ``PROTEINLM_CACHE``, or ``proteinlm`` under ``XDG_CACHE_HOME``, or ``~/.cache/proteinlm``. It has a
 directory per address, with ``config.json``, the weights, and ``download.json``, which is written last and has the
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from tape.errors import ConfigError, DataError
+from tape.errors import CheckpointError, ConfigError, DataError
 from tape.interrupts import stop_allowed, stop_deferred
 from tape.io.checksums import SUMS_NAME, sha256_of
 from tape.io.credentials import without_credentials, without_user
@@ -30,6 +30,7 @@ from tape.io.file_locks import lock_file
 from tape.io.json_files import parse_json
 from tape.io.writing import write_json
 
+from .bundled import bundled_model, bundled_names
 from .downloads import JSON, SAFETENSORS, SUMS, TORCH, DeadLinkError, FileKind, download
 from .s3 import fetch_object
 
@@ -82,16 +83,22 @@ def local_model(
     """Local path of a model, which is downloaded to the cache if it is remote.
 
     Args:
-        source: a path; a name in :data:`PUBLISHED_MODELS`; or an ``http://``, ``https://`` or ``s3://`` address of a
-            model directory, or of a weights file with ``config.json`` beside it. For a local directory with the name
-            of a published model, write ``./NAME``.
+        source: a path; the name of a bundled model (:mod:`tape.hub.bundled`); a name in :data:`PUBLISHED_MODELS`; or an
+            ``http://``, ``https://`` or ``s3://`` address of a model directory, or of a weights file with
+            ``config.json`` beside it. Names have precedence over paths: for a local directory with the name of a
+            model, write ``./NAME``.
         cache_dir: replaces :func:`cache_directory`.
         force_download: download the model even if it is cached.
 
     Raises:
         DataError: the address does not exist, the transfer fails, or the server sends something else.
         ConfigError: the address has no host, or boto3 is not installed for one with ``s3://``.
+        CheckpointError: the bundled model is incomplete.
     """
+    if source in model_names() and os.path.exists(source):
+        logger.warning("%s is the name of a model; for the local directory of this name, write ./%s", source, source)
+    if isinstance(source, str) and source in bundled_names():
+        return bundled_model(source)
     if not is_remote(source):
         return Path(source)
     address = str(source)
@@ -107,6 +114,20 @@ def local_model(
         elif not _is_complete(directory):
             _fetch(address, directory)
     return directory
+
+
+def model_names() -> tuple[str, ...]:
+    """Names that :func:`local_model` knows: bundled models, then published ones."""
+    return tuple(dict.fromkeys((*bundled_names(), *PUBLISHED_MODELS)))
+
+
+def no_such_model(path: Path) -> CheckpointError:
+    """The error for a path where nothing is; if it could be a name, with the names of models."""
+    message = f"{path}: no such model directory or weights file"
+    if len(path.parts) != 1:
+        return CheckpointError(message)
+    bundled = f"bundled {', '.join(bundled_names())}" if bundled_names() else "no bundled model in this installation"
+    return CheckpointError(f"{message}; known by name: published {', '.join(PUBLISHED_MODELS)}; {bundled}")
 
 
 def _directory_name(address: str) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tape.configs import CONFIG_NAME, ProteinConfig
 from tape.errors import CheckpointError, ConfigError
-from tape.hub.cache import local_model
+from tape.hub.cache import local_model, no_such_model
 from tape.io.checkpoint_formats import recognize_format, refuse_wrapped_keys
 
 from .contact_heads import PairwiseContactPredictionHead
@@ -113,7 +113,7 @@ class ProteinModel(nn.Module):
 
         Args:
             pretrained_model_name_or_path: a model directory, a weights file beside its ``config.json``, the name of a
-                published model, a URL, or an ``s3://`` address; see :func:`tape.hub.cache.local_model`.
+                bundled or published model, a URL, or an ``s3://`` address; see :func:`tape.hub.cache.local_model`.
             config: replaces ``config.json``.
             state_dict: replaces the weights of the directory.
             output_loading_info: also return ``{"missing_keys", "unexpected_keys", "error_msgs"}``.
@@ -296,7 +296,7 @@ def _modern_name(name: str) -> str:
 def _config_file(path: Path) -> Path:
     file = path / CONFIG_NAME if path.is_dir() else path.parent / CONFIG_NAME
     if not path.exists():
-        raise CheckpointError(f"{path}: no such model directory or weights file")
+        raise no_such_model(path)
     if not file.is_file():
         raise CheckpointError(f"{path}: {_describe_other(path)}")
     return file

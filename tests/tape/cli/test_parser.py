@@ -167,3 +167,12 @@ def test_the_middle_of_a_long_message_is_left_out(parser: ArgumentParser) -> Non
 def test_values_that_are_valid_are_parsed_as_by_argparse(parser: ArgumentParser) -> None:
     options = parser.parse_args(["--precision", "bf16", "--seed", "3"])
     assert options == argparse.Namespace(precision="bf16", seed=3, batch_size=None)
+
+
+@pytest.mark.parametrize("words", [["a", "b", "--seed", "1"], ["a", "--seed", "1", "b"], ["--seed", "1", "a", "b"]])
+def test_a_position_that_may_be_left_out_can_come_after_an_option(words: list[str], parser: ArgumentParser) -> None:
+    parser.add_argument("first")
+    parser.add_argument("second", nargs="?")
+    options = parser.parse_args(words)
+    assert (options.first, options.second, options.seed) == ("a", "b", 1)
+    assert parser.parse_args(["a", "--seed", "1"]).second is None
