@@ -32,11 +32,13 @@ from tape.runtime.cpu import usable_cores
 
 from .flags import make_parser
 from .model_flags import check_model_flags, model_config, with_model_of
-from .parser import IGNORED_FLAGS
+from .parser import IGNORED_FLAGS, MEGATRON_BACKENDS
 from .schedule_flags import run_length
 
 if TYPE_CHECKING:
     from pretrain.pretrained_model import PretrainedModel
+
+_BACKENDS = "it selects kernels of Megatron-LM, and PyTorch's are used"
 
 
 @dataclass(frozen=True)
@@ -142,14 +144,19 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...
         if getattr(options, name) is not None:
             notices.append(f"{flag} is ignored: {reason}")
         delattr(options, name)
+    if options.attention_backend in MEGATRON_BACKENDS:
+        notices.append(f"--attention-backend {options.attention_backend} is taken as auto: {_BACKENDS}")
+        options.attention_backend = "auto"
     if options.loss_scale is not None and options.precision != "fp16":
         notices.append(
             "--loss-scale is ignored: gradients are scaled for --fp16 only, other precisions do not underflow"
         )
+    if options.no_load_optim and not (options.finetune or options.pretrained_checkpoint):
+        raise ConfigError("--no-load-optim requires --finetune: a run is resumed with its optimizer state")
     if options.save is None:
         unused = [flag for flag in ("save_interval", "keep_last") if getattr(options, flag) is not None]
         notices += [f"WARNING: --{flag.replace('_', '-')} has no effect without --save" for flag in unused]
-    del options.local_rank
+    del options.local_rank, options.no_load_optim
     return options, tuple(notices)
 
 

@@ -13,7 +13,7 @@ from tape.cli.types import fraction, non_negative_float, non_negative_int, posit
 from tape.runtime.precision_choice import PRECISION_CHOICES
 
 from .model_flags import add_model_flags
-from .parser import IGNORED_FLAGS, HelpFormatter, Parser
+from .parser import IGNORED_FLAGS, MEGATRON_BACKENDS, HelpFormatter, Parser
 from .schedule_flags import add_schedule_flags
 
 TOKENIZER_TYPES = ("iupac", "BertWordPieceLowerCase", "BertWordPieceCase")
@@ -214,10 +214,11 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--attention-backend",
-        choices=ATTENTION_BACKENDS,
+        choices=(*ATTENTION_BACKENDS, *MEGATRON_BACKENDS),
         default="auto",
         help="attention of packed rows: FlashAttention on GPUs in half precision, or proteins padded in groups of"
-        " similar length; auto: flash where a check at the start finds that it computes the same",
+        " similar length; auto: flash where a check at the start finds that it computes the same; Megatron-LM's"
+        " fused, unfused and local are taken as auto",
     )
     group.add_argument("--distributed-backend", choices=BACKENDS, help="default: nccl on GPUs, gloo on CPUs")
     group.add_argument(
@@ -243,6 +244,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="start at iteration 0 with the weights in --load, from a run or from a model in any format that the"
         " converter reads; optimizer and learning-rate schedule are new",
+    )
+    group.add_argument(
+        "--no-load-optim",
+        action="store_true",
+        help="of Megatron-LM: accepted with --finetune, which never loads the optimizer state",
     )
     group.add_argument(
         "--pretrained-checkpoint",

@@ -11,6 +11,8 @@ from tape.errors import ConfigError
 _ALWAYS = "this is always the case here"
 _BUILT_IN = "PyTorch's own fused kernels are used"
 _ONE_REDUCTION = "gradients are always all-reduced in fp32 buckets, overlapped with the backward pass"
+_ONE_MODEL = "the model has one implementation, which computes the same as those of Megatron-LM"
+_LOGGED = "it is always logged"
 # Flag -> (whether it takes a value, why it has no effect).
 IGNORED_FLAGS: dict[str, tuple[bool, str]] = {
     "--DDP-impl": (True, _ONE_REDUCTION),
@@ -42,7 +44,42 @@ IGNORED_FLAGS: dict[str, tuple[bool, str]] = {
     "--distribute-checkpointed-activations": (False, "--checkpoint-activations recomputes every layer"),
     "--exit-signal-handler": (False, "SIGTERM, SIGINT, SIGHUP and SIGUSR1 always end a run with a checkpoint"),
     "--log-params-norm": (False, "the norm of the parameters is not logged"),
+    "--use-mcore-models": (False, _ONE_MODEL),
+    "--use-legacy-models": (False, _ONE_MODEL),
+    "--transformer-impl": (True, _ONE_MODEL),
+    "--spec": (True, _ONE_MODEL),
+    "--ckpt-format": (
+        True,
+        "checkpoints are saved with torch.distributed.checkpoint; the converter writes Megatron-LM's",
+    ),
+    "--dist-ckpt-format": (True, "checkpoints are saved with torch.distributed.checkpoint"),
+    "--use-dist-ckpt": (False, _ALWAYS),
+    "--use-flash-attn": (False, "--attention-backend auto uses FlashAttention where it computes the same"),
+    "--use-distributed-optimizer": (False, "--data-parallel-sharding shards the optimizer state, and more"),
+    "--overlap-grad-reduce": (False, _ALWAYS),
+    "--overlap-param-gather": (False, "--data-parallel-sharding gathers parameters ahead by itself"),
+    "--no-async-tensor-model-parallel-allreduce": (False, "it does not change any result"),
+    "--no-gradient-accumulation-fusion": (False, _BUILT_IN),
+    "--no-persist-layer-norm": (False, _BUILT_IN),
+    "--no-bias-swiglu-fusion": (False, "the model has no SwiGLU"),
+    "--no-rope-fusion": (False, "the model has no rotary positions"),
+    "--dataloader-type": (True, "the order of the samples is a function of the seed and the epoch"),
+    "--data-cache-path": (True, "no index of samples is written"),
+    "--no-create-attention-mask-in-dataloader": (False, _ALWAYS),
+    "--no-mmap-bin-files": (False, _ALWAYS),
+    "--no-load-rng": (False, "checkpoints have no state of random number generators"),
+    "--no-save-rng": (False, "checkpoints have no state of random number generators"),
+    "--log-throughput": (False, _LOGGED),
+    "--log-progress": (False, _LOGGED),
+    "--log-memory-to-tensorboard": (False, _LOGGED),
+    "--log-timers-to-tensorboard": (False, "time per step is logged, not that of its parts"),
+    "--log-validation-ppl-to-tensorboard": (False, _LOGGED),
+    "--timing-log-level": (True, "time per step is logged, not that of its parts"),
+    "--tensorboard-log-interval": (True, "every iteration is logged"),
+    "--tensorboard-queue-size": (True, "it does not change any result"),
 }
+# values of --attention-backend that select kernels of Megatron-LM
+MEGATRON_BACKENDS = ("fused", "unfused", "local")
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

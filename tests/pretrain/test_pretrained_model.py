@@ -166,6 +166,7 @@ def test_settings_without_a_flag_come_from_the_model(models: dict[str, tuple[Pat
     assert (config.model.hidden_act, config.model.mlm_hidden_act) == ("gelu_tanh", "gelu")
     assert (config.given["num_layers"], config.given["max_position_embeddings"]) == (4, 64)
     assert config.checkpoint.load is None
+    assert parse_arguments(start(path, "--no-load-optim", "--no-load-rng")).model == config.model
     assert parse_arguments(start(path, "--num-layers", 4, "--layernorm-epsilon", 1e-3)).model == config.model
 
 

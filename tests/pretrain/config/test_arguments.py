@@ -53,6 +53,35 @@ def test_flags_of_the_original_scripts_are_parsed(script: str, world: int) -> No
     assert arguments.checkpoint.save == arguments.checkpoint.load == "s"
 
 
+def test_flags_of_megatron_cores_bert_example_are_parsed() -> None:
+    """Those of examples/bert in Megatron-LM of 2024 and later, and what its users add for the local layers."""
+    present = (
+        "--num-layers 24 --hidden-size 1024 --num-attention-heads 16 --seq-length 512 --max-position-embeddings 512 "
+        "--attention-backend auto --micro-batch-size 4 --global-batch-size 32 --train-iters 1000000 "
+        "--weight-decay 1e-2 --clip-grad 1.0 --fp16 --lr 0.0001 --lr-decay-iters 990000 --lr-decay-style linear --min-lr 1.0e-5 "
+        "--lr-warmup-fraction .01 --tensor-model-parallel-size 2 --pipeline-model-parallel-size 4 --data-path PREFIX "
+        "--vocab-file V --split 949,50,1 --log-interval 100 --save-interval 10000 --eval-interval 1000 "
+        "--save s --load s --eval-iters 10 --tensorboard-dir t"
+    )
+    assert parse_arguments(present.split(), 8).notices == ()
+    added = "--use-mcore-models --transformer-impl local --spec local --ckpt-format torch"
+    notices = parse_arguments(f"{present} {added}".split(), 8).notices
+    assert [notice.split(" is ignored: ")[0] for notice in notices] == added.replace(" local", "").split()[:-1]
+
+
+@pytest.mark.parametrize("backend", ["fused", "unfused", "local"])
+def test_attention_kernels_of_megatron_are_taken_as_auto(backend: str) -> None:
+    arguments = parse_arguments([*MINIMAL, "--attention-backend", backend])
+    assert arguments.parallel.attention_backend == arguments.given["attention_backend"] == "auto"
+    (notice,) = arguments.notices
+    assert notice.startswith(f"--attention-backend {backend} is taken as auto")
+
+
+def test_a_resume_without_optimizer_state_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--no-load-optim requires --finetune"):
+        parse_arguments([*MINIMAL, "--no-load-optim"])
+
+
 def test_no_more_workers_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
     assert parse_arguments(f"{COMMON} {LARGE}".split(), 32).data.workers == 3
