@@ -100,6 +100,10 @@ def convert(request: ConversionRequest, progress: Callable[[str], None] = print)
     progress(f"  {source.kind}: {_sizes(source.config)}" + ("" if source.has_head else ", no LM head"))
     target.check(source.config, source.has_head and request.lm_head != "drop")
     mapped = source.map().without_head() if request.lm_head == "drop" else source.map()
+    if request.format == "tape":
+        mapped = mapped.with_pooler(source.config)
+    for line in mapped.summary():
+        progress(f"  {line}")
     check_parameters(mapped.state, source, pooler_needed=request.format == "tape")
     if reference is not None:
         check_reference(mapped.state, reference, request.reference)

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, VocabularyMismatchError
 from tape.models.lazy_tensors import LazyState, LazyTensor
 from tape.tokenizers import IUPAC_VOCAB, MEGATRON_SPECIAL_TOKENS
@@ -24,6 +25,7 @@ from .transforms import TRANSFORMS, Tensors, Transform, TransformSettings
 
 Shards = tuple[LazyTensor, ...]
 _SHOWN = 10  # tokens listed in a message
+POOLER_WEIGHT, POOLER_BIAS = "bert.pooler.dense.weight", "bert.pooler.dense.bias"
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,36 @@ class Mapped:
     dropped: dict[str, str] = field(default_factory=dict)
     filled: dict[str, str] = field(default_factory=dict)
 
+    def summary(self) -> Iterator[str]:
+        """A line for each reason for which keys were dropped or filled in."""
+        for action, keys in (("dropped", self.dropped), ("filled in", self.filled)):
+            for reason in dict.fromkeys(keys.values()):
+                names = [name for name in keys if keys[name] == reason]
+                more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+                yield f"{action}: {', '.join(names[:_SHOWN])}{more} ({reason})"
+
     def without_head(self) -> Mapped:
         """The encoder alone."""
         head = {name: "requested by --lm-head drop" for name in self.state if name.startswith("mlm.")}
         state = {name: tensor for name, tensor in self.state.items() if name not in head}
         return Mapped(state, self.dropped | head, self.filled)
+
+    def with_pooler(self, config: ProteinBertConfig) -> Mapped:
+        """The model with a new pooler, if it is post-layer-norm and has none, as transformers' ``BertForMaskedLM``."""
+        if config.layer_norm_position != "post" or POOLER_WEIGHT in self.state:
+            return self
+        size = config.hidden_size
+
+        def weight() -> Tensor:
+            generator = torch.Generator().manual_seed(0)
+            return torch.empty(size, size).normal_(0.0, config.initializer_range, generator=generator)
+
+        pooler = {
+            POOLER_WEIGHT: LazyTensor((size, size), torch.float32, weight),
+            POOLER_BIAS: LazyTensor((size,), torch.float32, lambda: torch.zeros(size)),
+        }
+        reasons = dict.fromkeys(pooler, "initial values as of a new model: the source has no pooler")
+        return Mapped({**self.state, **pooler}, self.dropped, self.filled | reasons)
 
 
 def _numbered(rule: Rule, layers: int) -> list[tuple[str, tuple[str, ...]]]:

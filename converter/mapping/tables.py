@@ -92,6 +92,8 @@ HUGGINGFACE_DROPS: dict[str, str] = {
     "bert.pooler.*": "TAPE pools by the state of the first token",
     "cls.seq_relationship.*": "next-sentence head, unused with proteins",
     "bert.embeddings.position_ids": "the numbers 0, 1, 2, ...",
+    "classifier.*": "head of a finetuning task, of which TAPE's has other layers",
+    "qa_outputs.*": "head of question answering",
 }
 
 PROTEINLM_DROPS: dict[str, str] = {

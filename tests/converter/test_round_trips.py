@@ -105,6 +105,21 @@ def test_files_written_for_megatron_have_its_keys_and_shapes(tmp_path: Path, tap
     )
 
 
+@pytest.mark.parametrize("form", ["megatron", "megatron-core"])
+def test_keys_are_in_the_order_of_the_modules(tmp_path: Path, tape: Path, form: str) -> None:
+    """transformers' conversion of Megatron-LM's BERT expects a bias of queries, keys and values after its weight."""
+    convert(ConversionRequest(tape, tmp_path / "m.pt", form), silent)
+    model = load_checkpoint_file(tmp_path / "m.pt")["model"]
+    layers = model["language_model"]["transformer"] if form == "megatron" else model
+    keys = [key.removeprefix("encoder.") for key in layers if "layer" in key]
+    numbers = [int(key.split(".")[1]) for key in keys if key.startswith("layers.")]
+    assert numbers == sorted(numbers)
+    fused = [place for place, key in enumerate(keys) if key.endswith(("query_key_value.weight", "linear_qkv.weight"))]
+    assert len(fused) == 4
+    assert [keys[place + 1] for place in fused] == [keys[place].replace("weight", "bias") for place in fused]
+    assert keys[0].startswith("layers.0.input_layernorm")
+
+
 def test_embedding_rows_are_in_the_order_of_megatrons_vocabulary(tmp_path: Path, tape: Path) -> None:
     convert(ConversionRequest(tape, tmp_path / "m.pt", "megatron"), silent)
     content = load_checkpoint_file(tmp_path / "m.pt")

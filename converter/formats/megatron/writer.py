@@ -149,7 +149,8 @@ class MegatronTarget:
         """The ``model`` entry of a rank's file: flat for Megatron Core, else nested above transformer and LM head."""
         per_stage = config.num_hidden_layers // self.pipeline
         model: dict[str, Any] = {}
-        for key, tensors in shards.items():
+        for key in sorted(shards, key=_module_order):
+            tensors = shards[key]
             if self._stage_of(key, per_stage) == stage:
                 local = _LAYER.sub(lambda match: f".layers.{int(match[1]) - stage * per_stage}.", key)
                 self._insert(model, local, _own(tensors[rank].load()))
@@ -203,6 +204,18 @@ class MegatronTarget:
             consumed_train_samples=0,
             consumed_valid_samples=0,
         )
+
+
+def _module_order(key: str) -> tuple[int, int]:
+    """Sorts keys as those of a model's state dict: embeddings, the layers one after the other, the rest.
+
+    The order within a layer is that of the rules. Programs rely on it: transformers' conversion of Megatron-LM's BERT
+    expects the bias of a layer's queries, keys and values right after their weight.
+    """
+    layer = _LAYER.search(key)
+    if layer is not None:
+        return 1, int(layer[1])
+    return (0, 0) if key.startswith("language_model.embedding.") else (2, 0)
 
 
 def _gelu_arguments(config: ProteinBertConfig, core: bool) -> dict[str, bool] | None:

@@ -58,8 +58,9 @@ def test_flags_of_megatron_cores_bert_example_are_parsed() -> None:
     present = (
         "--num-layers 24 --hidden-size 1024 --num-attention-heads 16 --seq-length 512 --max-position-embeddings 512 "
         "--attention-backend auto --micro-batch-size 4 --global-batch-size 32 --train-iters 1000000 "
-        "--weight-decay 1e-2 --clip-grad 1.0 --fp16 --lr 0.0001 --lr-decay-iters 990000 --lr-decay-style linear --min-lr 1.0e-5 "
-        "--lr-warmup-fraction .01 --tensor-model-parallel-size 2 --pipeline-model-parallel-size 4 --data-path PREFIX "
+        "--weight-decay 1e-2 --clip-grad 1.0 --fp16 --lr 0.0001 --lr-decay-iters 990000 --lr-decay-style linear "
+        "--min-lr 1.0e-5 --lr-warmup-fraction .01 --tensor-model-parallel-size 2 --pipeline-model-parallel-size 4 "
+        "--data-path PREFIX "
         "--vocab-file V --split 949,50,1 --log-interval 100 --save-interval 10000 --eval-interval 1000 "
         "--save s --load s --eval-iters 10 --tensorboard-dir t"
     )

@@ -267,3 +267,42 @@ def test_a_model_that_hugging_face_cannot_represent_is_refused(tmp_path: Path) -
         convert(ConversionRequest(pruned, tmp_path / "hf", "huggingface"), silent)
     with pytest.raises(ConfigError, match=r"give a directory \(--to huggingface\)"):
         convert(ConversionRequest(source, tmp_path / "hf.safetensors", "huggingface"), silent)
+
+
+def saved_by_transformers(folder: Path, kind: str) -> Path:
+    """A small random model that transformers has saved, with TAPE's tokens."""
+    family = kind.partition("For")[0]
+    sizes = {"vocab_size": 30, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = getattr(transformers, f"{family}Config")(**sizes, intermediate_size=64, max_position_embeddings=40)
+    getattr(transformers, kind)(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(TAPETokenizer().tokens))
+    return folder
+
+
+def test_a_bert_without_pooler_gets_a_new_one(tmp_path: Path) -> None:
+    """As the Trainer of transformers saves it; TAPE's value and class heads need a pooler."""
+    source = saved_by_transformers(tmp_path / "hf", "BertForMaskedLM")
+    lines: list[str] = []
+    for name in ("one", "two"):
+        convert(ConversionRequest(source, tmp_path / name), lines.append)
+    model, info = ProteinBertForMaskedLM.from_pretrained(tmp_path / "one", output_loading_info=True)
+    assert not any(info.values()), info
+    weight = model.bert.pooler.dense.weight.detach()
+    assert float(weight.std()) == pytest.approx(0.02, rel=0.1)
+    assert torch.equal(weight, load_state_dict(tmp_path / "two")["bert.pooler.dense.weight"])
+    report = json.loads((tmp_path / "one" / "conversion.json").read_text())
+    assert report["filled"].keys() == {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
+    assert any(line.startswith("  filled in: bert.pooler.dense.weight") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "kind", ["BertForTokenClassification", "BertForSequenceClassification", "MegatronBertForSequenceClassification"]
+)
+def test_the_head_of_a_finetuned_model_is_dropped_by_name(tmp_path: Path, kind: str) -> None:
+    """A linear map, which none of TAPE's heads is."""
+    lines: list[str] = []
+    convert(ConversionRequest(saved_by_transformers(tmp_path / "hf", kind), tmp_path / "out"), lines.append)
+    assert not any(name.startswith("classifier.") for name in load_state_dict(tmp_path / "out"))
+    dropped = json.loads((tmp_path / "out" / "conversion.json").read_text())["dropped"]
+    assert {"classifier.weight", "classifier.bias"} <= dropped.keys()
+    assert any(line.startswith("  dropped: classifier.") and "head of a finetuning task" in line for line in lines)
