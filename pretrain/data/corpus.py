@@ -7,6 +7,7 @@ then translated by token name.
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from .vocabulary import checked_translation_table, id_translation_table
 
 FORMAT = "proteinlm-corpus"
 VERSION = 1
+logger = logging.getLogger(__name__)
 _CHECKED_TOKENS = 200_000  # read from a corpus without sidecar, to check the vocabulary declared for it
 
 
@@ -168,6 +170,13 @@ def open_corpus(
     name = without_suffix(prefix)
     dataset = IndexedDataset(name)
     _ = dataset.sizes  # opens the files, so that a damaged one is reported here and not in a data loader worker
+    if not dataset.states_documents:
+        logger.warning(
+            "%s.idx: has no document boundaries, as corpora that were merged by Megatron-LM before 2023: each of its %d"
+            " sequences is a document",
+            name,
+            len(dataset),
+        )
     declared = read_vocabulary_file(vocabulary_file) if vocabulary_file is not None else None
     description = read_description(name)
     if description is None:

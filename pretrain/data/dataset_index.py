@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,6 +42,7 @@ class DatasetIndex:
     starts: np.ndarray  # (n,) or (n + 1,) start of each sequence in the .bin, in multiples of `unit` bytes
     unit: int
     documents: np.ndarray  # (d + 1,) int64, first sequence of each document, then n
+    states_documents: bool = True  # False: the file has no boundaries, and each sequence is a document
 
 
 class _IndexFile:
@@ -91,6 +92,9 @@ def read_index(path: Path) -> DatasetIndex:
         raise DataError(f"{path}: cannot be read as a corpus index ({error})") from error
     except MemoryError:
         raise DataError(f"{path}: the index of the corpus does not fit into memory; divide the corpus") from None
+    if len(index.documents) == 1 and index.documents[0] == 0 and len(index.sizes):
+        # merge_file_ of Megatron-LM before 2023 copied the sequences of the merged corpora, but not their documents
+        index = replace(index, documents=np.arange(len(index.sizes) + 1), states_documents=False)
     _check_index(path, index)
     return index
 

@@ -107,6 +107,11 @@ class IndexedDataset:
         return self._open()[0].documents
 
     @property
+    def states_documents(self) -> bool:
+        """Whether the index has document boundaries; without, each sequence is a document."""
+        return self._open()[0].states_documents
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         return self._open()[0].dtype
 

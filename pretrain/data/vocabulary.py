@@ -53,6 +53,29 @@ def id_translation_table(declared: VocabularyFile, tokenizer: TAPETokenizer) -> 
     return np.array([tokenizer.vocab.get(name, UNMAPPED) for name in names], dtype=np.int64)
 
 
+def id_output_table(declared: VocabularyFile, tokenizer: TAPETokenizer) -> np.ndarray:
+    """Map each residue id of ``tokenizer`` to the id of the token of the same name in another vocabulary.
+
+    Args:
+        declared: the vocabulary of the ids to write.
+        tokenizer: the vocabulary of the ids that are mapped.
+
+    Returns:
+        (largest residue id + 1,) int64; :data:`UNMAPPED` for ids that represent no residue.
+
+    Raises:
+        VocabularyMismatchError: if ``declared`` lacks a residue of ``tokenizer``.
+    """
+    names = {index: name for name, index in tokenizer.vocab.items()}
+    missing = [names[index] for index in tokenizer.residue_ids if names[index] not in declared.tokens]
+    if missing:
+        raise VocabularyMismatchError(f"{declared.path}: lacks the residues {' '.join(missing)}")
+    table = np.full(max(tokenizer.residue_ids) + 1, UNMAPPED, dtype=np.int64)
+    for index in tokenizer.residue_ids:
+        table[index] = declared.tokens.index(names[index])
+    return table
+
+
 def checked_translation_table(
     declared: VocabularyFile, tokenizer: TAPETokenizer, prefix: str, ids: np.ndarray
 ) -> np.ndarray:

@@ -38,11 +38,12 @@ from pretrain.data.deduplication import DigestSet
 from pretrain.data.indexed_dataset import LAYOUTS, IndexedDatasetWriter
 from pretrain.data.prefetching import prefetched
 from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, UNKNOWN_MEANING, Filters, tokenize_batches
+from pretrain.data.vocabulary import id_output_table
 from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, DataError, print_notice, run_cli
 from tape.io.records import FORMATS, Nucleotides, Record, RecordOptions, ResidueBlock, open_blocks
 from tape.io.text_files import display_name, file_size, is_stream
-from tape.io.vocabulary_files import read_vocabulary_file
+from tape.io.vocabulary_files import VocabularyFile, read_vocabulary_file
 from tape.io.writing import check_output_directory
 from tape.runtime.run_lock import lock_beside, run_lock
 from tape.tokenizers import TAPETokenizer
@@ -55,6 +56,39 @@ _BATCHES_AHEAD = 4  # read by a thread while earlier ones are tokenized
 _PROGRESS_SECONDS = 5.0
 
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class OutputIds:
+    """The ids in which residues are stored.
+
+    Attributes:
+        name, fingerprint: the vocabulary, recorded in the sidecar.
+        vocab_size: its number of tokens.
+        table: the stored id of each id of TAPE's; None if they are the same.
+    """
+
+    name: str
+    fingerprint: str
+    vocab_size: int
+    table: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, vocabulary: VocabularyFile | None) -> OutputIds:
+        """The ids of a vocabulary file; None: TAPE's.
+
+        Raises:
+            VocabularyMismatchError: if it lacks a residue.
+        """
+        tokenizer = TAPETokenizer()
+        if vocabulary is None or vocabulary.fingerprint == tokenizer.fingerprint:
+            return cls("iupac", tokenizer.fingerprint, tokenizer.vocab_size)
+        table = id_output_table(vocabulary, tokenizer)
+        return cls(vocabulary.path.name, vocabulary.fingerprint, len(vocabulary.tokens), table)
+
+    def of_residues(self, ids: np.ndarray) -> np.ndarray:
+        """The stored ids of TAPE's residue ids."""
+        return ids if self.table is None else self.table[ids]
 
 
 @dataclass(frozen=True)
@@ -97,6 +131,7 @@ def preprocess(
     allow_nucleotides: bool = False,
     level: str = "document",
     dataset_impl: str = "mmap",
+    vocabulary: VocabularyFile | None = None,
     skip_empty: bool = False,
     min_length: int = 1,
     max_length: int | None = None,
@@ -116,6 +151,7 @@ def preprocess(
         level: ``document``, or ``sentence`` as in Megatron-LM's ``--split-sentences`` output; in both cases a protein
             is one document with one sequence.
         dataset_impl: layout of the index: mmap, lazy or cached.
+        vocabulary: the vocabulary of the ids to write, for another program; None: TAPE's.
         max_unknown_fraction, skip_empty, min_length, max_length, deduplicate: see :class:`Filters`.
         progress: called with a line of text every few seconds.
 
@@ -134,7 +170,7 @@ def preprocess(
     paths = [Path(path) for path in inputs]
     _check_keys(paths, json_keys, records)
     nucleotides = Nucleotides.ALLOW if allow_nucleotides else Nucleotides.REFUSE
-    corpora = []
+    corpora, ids = [], OutputIds.of(vocabulary)
     with ExitStack() as stack:  # the corpora are published together, when all are complete
         prefixes = {key: Path(f"{os.fspath(output_prefix)}_{key}_{level}") for key in json_keys}
         for prefix in prefixes.values():
@@ -142,8 +178,8 @@ def preprocess(
         for key, prefix in prefixes.items():
             column = records if tuple(json_keys) == (DEFAULT_KEY,) else replace(records, sequence_column=key)
             reader = _Reader(paths, column, filters.skip_empty, nucleotides)
-            writer = stack.enter_context(IndexedDatasetWriter(prefix, TAPETokenizer().vocab_size, dataset_impl))
-            corpora.append(_write_corpus(writer, reader, workers, filters, progress or (lambda line: None)))
+            writer = stack.enter_context(IndexedDatasetWriter(prefix, ids.vocab_size, dataset_impl))
+            corpora.append(_write_corpus(writer, reader, workers, filters, ids, progress or (lambda line: None)))
             writer.complete()
     return PreprocessSummary(tuple(corpora))
 
@@ -160,7 +196,7 @@ def _check_keys(paths: Sequence[Path], json_keys: Sequence[str], records: Record
 
 
 def _write_corpus(
-    writer: IndexedDatasetWriter, reader: _Reader, workers: int, filters: Filters, progress: Progress
+    writer: IndexedDatasetWriter, reader: _Reader, workers: int, filters: Filters, output: OutputIds, progress: Progress
 ) -> CorpusSummary:
     started = reported = time.monotonic()
     changes: Counter[str] = Counter()
@@ -173,8 +209,7 @@ def _write_corpus(
     ):
         for batch in batches:
             batch = batch.without_duplicates(seen) if filters.deduplicate else batch
-
-            writer.add(batch.ids, batch.sizes, np.ones(len(batch.sizes), dtype=np.int64))
+            writer.add(output.of_residues(batch.ids), batch.sizes, np.ones(len(batch.sizes), dtype=np.int64))
             changes.update(batch.changes)
             filtered.update(batch.filtered)
             unknown += batch.unknown
@@ -187,8 +222,8 @@ def _write_corpus(
     description = CorpusDescription(
         documents=writer.documents,
         tokens=writer.tokens,
-        tokenizer="iupac",
-        vocabulary_fingerprint=TAPETokenizer().fingerprint,
+        tokenizer=output.name,
+        vocabulary_fingerprint=output.fingerprint,
         sources=tuple(reader.sources),
         substitutions=dict(sorted(changes.items())),
         filtered=dict(sorted(filtered.items())),
@@ -294,7 +329,10 @@ def _refuse_empty(where: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.vocab_file_ids and options.vocab_file is None:
+        parser.error("--vocab-file-ids writes the ids of --vocab-file, which is missing")
     for line in _notices(options):
         print_notice(line)
     summary = preprocess(
@@ -307,6 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         allow_nucleotides=options.allow_nucleotides,
         level="sentence" if options.split_sentences else "document",
         dataset_impl=options.dataset_impl,
+        vocabulary=read_vocabulary_file(options.vocab_file) if options.vocab_file_ids else None,
         skip_empty=options.skip_empty,
         min_length=options.min_length,
         max_length=options.max_length,
@@ -330,12 +369,12 @@ def _print_summary(corpus: CorpusSummary) -> None:
 
 def _notices(options: argparse.Namespace) -> Iterator[str]:
     """One line per option that has no effect, with the reason."""
-    if options.vocab_file is not None:
+    if options.vocab_file is not None and not options.vocab_file_ids:
         vocabulary = read_vocabulary_file(options.vocab_file)
         if vocabulary.fingerprint != TAPETokenizer().fingerprint:
             yield (
                 f"note: {options.vocab_file} has {len(vocabulary.tokens)} tokens; the ids written are those of TAPE's "
-                f"{TAPETokenizer().vocab_size}, by token name"
+                f"{TAPETokenizer().vocab_size}, by token name (--vocab-file-ids writes those of the file)"
             )
     ignored = {
         "--merge-file": (options.merge_file, "proteins are not split into byte pairs"),
@@ -381,7 +420,12 @@ def _parser() -> argparse.ArgumentParser:
     tokens.add_argument(
         "--tokenizer-type", choices=(*TOKENIZER_TYPES, "GPT2BPETokenizer"), type=_tokenizer, default="iupac"
     )
-    tokens.add_argument("--vocab-file", default=None, help="checked; the ids written are always TAPE's")
+    tokens.add_argument("--vocab-file", default=None, help="checked; the ids written are TAPE's")
+    tokens.add_argument(
+        "--vocab-file-ids",
+        action="store_true",
+        help="write the ids of --vocab-file instead, for Megatron-LM; pretrain_tape.py then needs the same file",
+    )
     tokens.add_argument("--merge-file", default=None, help="Megatron-LM's; no effect")
     tokens.add_argument("--append-eod", action="store_true", help="Megatron-LM's; no effect")
     output = parser.add_argument_group("output")

@@ -123,6 +123,15 @@ def test_too_few_residues_to_check_the_vocabulary_cause_a_warning(
     assert message == f"{prefix}: too few residues to distinguish {MEGATRON} from TAPE's 30 tokens"
 
 
+def test_a_corpus_without_documents_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    prefix = write_ours(tmp_path / "merged", NATURAL)
+    index = bytearray((tmp_path / "merged.idx").read_bytes()[:-8])
+    index[26:34] = (1).to_bytes(8, "little")
+    (tmp_path / "merged.idx").write_bytes(index)
+    assert len(open_corpus(prefix, TOKENIZER, PROTEIN_TOOLS / "iupac_vocab.txt")) == 1
+    assert f"{prefix}.idx: has no document boundaries" in caplog.messages[0]
+
+
 def test_long_runs_of_x_do_not_affect_the_vocabulary_check(tmp_path: Path) -> None:
     protein = NATURAL[:20] + "X" * 500 + NATURAL[20:] + "Q" * 40
     prefix = write_megatron(tmp_path / "old", [protein])

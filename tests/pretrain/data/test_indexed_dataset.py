@@ -77,6 +77,22 @@ def test_documents_of_several_sequences(tmp_path: Path) -> None:
     assert (len(dataset), dataset.tokens, dataset.sizes.tolist()) == (3, 4, [1, 2, 1])
 
 
+@pytest.mark.parametrize("layout", ["mmap", "lazy"])
+def test_an_index_without_documents_has_one_per_sequence(tmp_path: Path, layout: str) -> None:
+    """As merge_file_ of Megatron-LM before 2023 wrote it: the documents of the merged corpora were lost."""
+    prefix = write(tmp_path / "x", [[5], [6, 7], [8]], layout)
+    assert IndexedDataset(prefix).states_documents
+    index = bytearray((tmp_path / "x.idx").read_bytes()[: -3 * 8])
+    place = 26 if layout == "mmap" else 48
+    assert struct.unpack_from("<Q", index, place) == (4,)
+    struct.pack_into("<Q", index, place, 1)
+    (tmp_path / "x.idx").write_bytes(index)
+    dataset = IndexedDataset(prefix)
+    assert dataset.document_index.tolist() == [0, 1, 2, 3]
+    assert not dataset.states_documents
+    assert [sequence.tolist() for sequence in dataset] == [[5], [6, 7], [8]]
+
+
 def test_reader_can_be_pickled(tmp_path: Path) -> None:  # bug 33 in docs/compatibility.md
     dataset = IndexedDataset(write(tmp_path / "x", [[5, 6], [7]]))
     assert dataset[0].tolist() == [5, 6]

@@ -24,9 +24,10 @@ from pretrain.data.corpus import open_corpus, read_description
 from pretrain.data.indexed_dataset import IndexedDataset
 from pretrain.data.tokenization import UNKNOWN_MEANING
 from pretrain.tools.preprocess_data import main, preprocess
-from tape.errors import ConfigError, DataError
+from tape.errors import ConfigError, DataError, VocabularyMismatchError
 from tape.io.lmdb_store import write_lmdb
 from tape.io.records import RecordOptions
+from tape.io.vocabulary_files import read_vocabulary_file
 from tape.runtime.run_lock import lock_beside
 from tape.tokenizers import TAPETokenizer
 from tests.support.run_locks import locked_by_another
@@ -333,6 +334,29 @@ def test_the_command_of_the_original_pipeline_is_accepted(
     assert "3 documents, 45 residues" in result.stdout
 
 
+def test_the_ids_of_a_vocabulary_file_can_be_written(tmp_path: Path, repository_root: Path) -> None:
+    """Megatron's 31 tokens: the ids of the residues are shifted by one; tokens are 16-bit in both vocabularies."""
+    (tmp_path / "x.fasta").write_text(FASTA)
+    vocabulary = repository_root / "pretrain" / "protein_tools" / "megatron_iupac_vocab.txt"
+    tokens = vocabulary.read_text().split()
+    files = ["--input", str(tmp_path / "x.fasta"), "--vocab-file", str(vocabulary)]
+    main([*files, "--output-prefix", str(tmp_path / "out"), "--vocab-file-ids"])
+    prefix = tmp_path / "out_text_document"
+    assert ["".join(tokens[index] for index in ids) for ids in IndexedDataset(prefix)] == PROTEINS
+    corpus = open_corpus(prefix, TAPETokenizer(), vocabulary)
+    assert TAPETokenizer().decode(corpus.residues(1)) == PROTEINS[1]
+    with pytest.raises(VocabularyMismatchError, match=r"written with vocabulary megatron_iupac_vocab\.txt"):
+        texts(prefix)
+
+
+def test_ids_of_a_vocabulary_file_without_all_residues_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.fasta").write_text(FASTA)
+    (tmp_path / "v.txt").write_text("\n".join(["[PAD]", *"ACDEFGHIKLMNPQRSTVWYBUXZ"]))
+    vocabulary = read_vocabulary_file(tmp_path / "v.txt")
+    with pytest.raises(VocabularyMismatchError, match=r"v\.txt: lacks the residues O"):
+        preprocess([tmp_path / "x.fasta"], tmp_path / "out", vocabulary=vocabulary)
+
+
 def test_split_sentences_names_the_output(tmp_path: Path, run_script: Callable) -> None:
     (tmp_path / "x.json").write_text(SPACED)
     result = run_script(SCRIPT, "--input", "x.json", "--output-prefix", "out", "--split-sentences", cwd=tmp_path)
@@ -346,6 +370,7 @@ def test_split_sentences_names_the_output(tmp_path: Path, run_script: Callable) 
         (["--input", "none.fasta"], ["none.fasta"]),
         (["--input", "x.pdf"], ["x.pdf", "No such file"]),
         (["--input", "x.json", "--vocab-file", "none.txt"], ["none.txt"]),
+        (["--input", "x.json", "--vocab-file-ids"], ["--vocab-file-ids", "--vocab-file, which is missing"]),
         (["--input", "x.json", "--tokenizer-type", "GPT2BPETokenizer"], ["byte pairs"]),
     ],
 )
