@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from tape.hub.cache import local_model
 from tape.io.checksums import renew_sum
 from tape.io.json_files import read_json_object
+from tape.io.run_layout import resolve_model_directory
 
 from .errors import ConfigError, quoted
 
@@ -56,8 +57,8 @@ class ProteinConfig:
 
     @classmethod
     def from_pretrained(cls: type[Config], path: str | os.PathLike[str], **overrides: Any) -> Config:
-        """Configuration of a model directory, a JSON file or a remote model, with ``overrides`` replaced."""
-        path = local_model(path)
+        """Configuration of a model or run directory, a JSON file or a remote model, with ``overrides`` replaced."""
+        path = resolve_model_directory(local_model(path))
         config = cls.from_json_file(path / CONFIG_NAME if path.is_dir() else path)
         return cls.from_dict({**config.to_dict(), **overrides})
 

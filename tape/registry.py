@@ -12,6 +12,7 @@ torch nor a model. Third-party code registers classes by decorator or plain call
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from .errors import ConfigError, listed, quoted
 from .tasks import BUILT_IN_TASKS, Task, TaskType
 
 Registered = TypeVar("Registered", bound=Callable[..., Any])
+
+logger = logging.getLogger(__name__)
 
 _BUILT_IN_METRICS = {
     "mse": "tape.metrics:mean_squared_error",
@@ -40,6 +43,15 @@ def _resolve(entry: Any) -> Any:
         return entry
     module, _, name = entry.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def _may_replace(old: Any, new: Any, name: str) -> bool:
+    """Whether ``new`` may be registered where ``old`` is: it is the same, or ``old`` is built in, which is logged."""
+    if _same_definition(old, new):
+        return True
+    if isinstance(old, str):
+        logger.warning("the built-in %s is replaced by %s", name, getattr(new, "__qualname__", new))
+    return isinstance(old, str)
 
 
 def _same_definition(old: Any, new: Any) -> bool:
@@ -120,14 +132,15 @@ class TaskSpec:
         return _resolve(self.dataset)
 
     def register_model(self, model_name: str, model_cls: Any = None) -> Any:
-        """Register a model class; without one, returns a decorator.
+        """Register a model class, also instead of a built-in one; without a class, returns a decorator.
 
         Raises:
-            ConfigError: the name is taken by another class.
+            ConfigError: the name is taken by another class that was registered.
         """
         if model_cls is None:
             return lambda cls: self.register_model(model_name, cls)
-        if model_name in self.models and not _same_definition(self.models[model_name], model_cls):
+        old = self.models.get(model_name, model_cls)
+        if not _may_replace(old, model_cls, f"model {model_name} of task {self.name}"):
             raise ConfigError(f"task {self.name} has a model named {quoted(model_name)} already; choose another name")
         self.models[model_name] = model_cls
         return model_cls
@@ -163,6 +176,8 @@ class Registry:
     ) -> Any:
         """Register a task and its dataset class; without ``dataset``, returns a decorator for that class.
 
+        A task of the name of a built-in one replaces it, but for the models that are not registered again.
+
         Args:
             task_name: name of the task on the command line.
             num_labels: number of classes; -1 if the task has none.
@@ -171,7 +186,7 @@ class Registry:
             task_type: what is predicted (``"residue class"`` ...); None infers it from the targets of the first batch.
 
         Raises:
-            ConfigError: the name is taken.
+            ConfigError: the name is taken by another task that was registered.
         """
         if dataset is None:
             return lambda cls: self.register_task(task_name, num_labels, cls, models, task_type)
@@ -184,7 +199,11 @@ class Registry:
         if task_spec is None:
             return lambda make: self._register_made(task_name, make)
         old = self.task_name_mapping.get(task_name)
-        if old is not None and old.is_available and not _same_definition(old.dataset, task_spec.dataset):
+        if (
+            old is not None
+            and old.is_available
+            and not _may_replace(old.dataset, task_spec.dataset, f"task {task_name}")
+        ):
             raise ConfigError(f"a task named {quoted(task_name)} is registered already; choose another name")
         if old is not None:
             task_spec.models = {**old.models, **task_spec.models}
@@ -208,7 +227,7 @@ class Registry:
 
         def register(function: Registered) -> Registered:
             old = self.metric_name_mapping.get(name)
-            if old is not None and not _same_definition(old, function):
+            if old is not None and not _may_replace(old, function, f"metric {name}"):
                 raise ConfigError(f"a metric named {quoted(name)} is registered already; choose another name")
             self.metric_name_mapping[name] = function
             return function

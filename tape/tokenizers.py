@@ -135,18 +135,19 @@ class TAPETokenizer:
     def add_special_tokens(self, tokens: list[str]) -> list[str]:
         return [self.start_token, *tokens, self.stop_token]
 
-    def encode(self, text: str | Sequence[str]) -> np.ndarray:
+    def encode(self, text: str | Sequence[str] | np.ndarray) -> np.ndarray:
         """``<cls> residues <sep>`` as int64 ids, shape (L + 2,).
 
         As in the commands, lower case is read as upper case, and J as X if the vocabulary has no J; both cause a
         warning. Gaps, stops and white space are errors, because removing them would shift labels.
 
         Args:
-            text: the residues of one protein, as text or as the list that :meth:`tokenize` returns.
+            text: the residues of one protein, as text, as the list that :meth:`tokenize` returns, or as an array of
+                single letters.
 
         Raises:
             UnknownResidueError: a character is not in the vocabulary. Names it and its position (from 1).
-            ConfigError: ``text`` is neither text nor a list of single residues.
+            ConfigError: ``text`` is neither text nor a list or array of single residues.
         """
         residues = self._joined(text)
         if not self._has_all(residues):
@@ -156,9 +157,11 @@ class TAPETokenizer:
         ids[1:-1] = self.encode_residues(residues)
         return ids
 
-    def _joined(self, text: str | Sequence[str]) -> str:
+    def _joined(self, text: str | Sequence[str] | np.ndarray) -> str:
         if isinstance(text, str):
             return text
+        if isinstance(text, np.ndarray) and text.ndim == 1:
+            text = text.tolist()
         if not isinstance(text, Sequence) or not all(isinstance(item, str) for item in text):
             raise ConfigError(f"encode takes the residues of a protein, as text or a list, not {type(text).__name__}")
         several = next((item for item in text if len(item) != 1), None)

@@ -65,7 +65,7 @@ def create_embed_parser() -> argparse.ArgumentParser:
     add_optional_model_directory(parser)
     add_batch_size(parser)
     parser.add_argument(
-        "--full_sequence_embed", action="store_true", help="store the states of all tokens instead of two vectors"
+        "--full_sequence_embed", action="store_true", help="store the states of all tokens instead of their mean"
     )
     group = parser.add_argument_group("proteins")
     add_forward_options(group)

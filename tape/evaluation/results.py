@@ -2,7 +2,8 @@
 
 ``results.pkl`` has TAPE's format: a pickled pair (dict name -> float, list of {"id", "prediction", "target"}) in the
 order of the data set, without padding. Evaluating another split overwrites it; ``results_SPLIT.pkl`` keeps the same
-content for each split.
+content for each split. If the model was given by its run's directory, ``results.pkl`` is there, too, where scripts for
+TAPE read it.
 
 :mod:`tape.evaluation.records` describes and reads ``eval_SPLIT.json``.
 """
@@ -22,6 +23,7 @@ from tape.datasets.sources import dataset_provenance
 from tape.errors import ConfigError, quoted
 from tape.io.checksums import sha256_of
 from tape.io.json_files import read_json_object
+from tape.io.run_layout import RESULTS_NAME
 from tape.io.writing import atomic_write, check_output_directory, link_or_copy
 from tape.metrics import Bootstrap
 
@@ -108,6 +110,9 @@ def write_files(
         leakage: the metrics in bins of identity to training data.
     """
     write_results(folder, config.split, dict(chosen), evaluation)
+    run = Path(config.model.from_pretrained)
+    if config.output_dir is None and run.is_dir() and not run.samefile(directory):
+        link_or_copy(folder / RESULTS_NAME, run / RESULTS_NAME)
     long_proteins = {} if config.length == "error" else {"long_proteins": config.length}
     model_config: Any = model.config
     return write_report(
@@ -131,7 +136,7 @@ def write_results(directory: Path, split: str, metrics: dict[str, float], evalua
     own = directory / f"results_{split}.pkl"
     with atomic_write(own) as stream:
         _dump(metrics, evaluation.results, stream)
-    link_or_copy(own, directory / "results.pkl")  # a link, since contact maps are large
+    link_or_copy(own, directory / RESULTS_NAME)  # a link, since contact maps are large
 
 
 def _dump(metrics: dict[str, float], results: Sequence[Result], stream: IO[bytes]) -> None:

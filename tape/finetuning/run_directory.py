@@ -28,6 +28,7 @@ from tape.io.run_layout import (
     ARGUMENTS_NAME,
     BEST_NAME,
     LATEST_NAME,
+    RESULTS_NAME,
     STEP_PREFIX,
     is_epoch_file,
     resolve_model_directory,
@@ -123,7 +124,7 @@ class RunDirectory:
         self._check_epochs(saved)
         for directory in saved:
             shutil.rmtree(directory)
-        for name in (HISTORY_NAME, LATEST_NAME, BEST_NAME, LOG_NAME):
+        for name in (HISTORY_NAME, LATEST_NAME, BEST_NAME, LOG_NAME, RESULTS_NAME):
             (self.path / name).unlink(missing_ok=True)
 
     def _check_epochs(self, directories: list[Path]) -> None:

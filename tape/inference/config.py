@@ -22,7 +22,7 @@ class EmbedConfig:
         data_file: sequences; ``-`` is the standard input.
         out_file: where embeddings are written.
         records: format and columns of ``data_file``.
-        full_sequence: store the states of all tokens instead of two vectors per protein.
+        full_sequence: store the states of all tokens instead of their mean over residues.
         length: what to do with proteins longer than the model's position table: error, crop or window.
         inference: batches, workers and precision.
         process: device and logging.

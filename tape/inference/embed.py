@@ -1,7 +1,7 @@
 """Embeddings of the proteins of a file (``tape-embed``).
 
 An embedding is ``pooled`` (H,), the model's own pooled output (the state of ``<cls>``), and ``avg`` (H,), the mean over
-residues without ``<cls>`` and ``<sep>`` (bug 22 in docs/compatibility.md); or all states. It does not depend on
+residues without ``<cls>`` and ``<sep>`` (bug 22 in docs/compatibility.md), or all states. It does not depend on
 batches, ranks or interruptions. Computed embeddings are kept in a journal (:mod:`tape.inference.embedding_journal`), so
 that the same command resumes an interrupted run. At the end, the output file is written from the journal
 (:mod:`tape.inference.embedding_files`).
@@ -34,6 +34,8 @@ from tape.tasks import TaskType
 from .embedding_files import EmbeddedProteins, write_embeddings
 from .embedding_journal import Embedding, EmbeddingJournal, Identity, journal_file, journal_files, read_places
 
+_JOURNAL_VERSION = 2  # of what is kept per protein; 1 had no pooled output beside all states
+
 logger = logging.getLogger(__name__)
 
 
@@ -43,7 +45,8 @@ def run_identity(dataset: EmbedDataset, **settings: Any) -> Identity:
     digest = hashlib.sha256()
     for identifier, length in zip(dataset_index.identifiers, dataset_index.lengths.tolist(), strict=True):
         digest.update(f"{identifier}\n{length}\n".encode())
-    return {**settings, "proteins": len(dataset_index.lengths), "proteins_sha256": digest.hexdigest()}
+    proteins = {"proteins": len(dataset_index.lengths), "proteins_sha256": digest.hexdigest()}
+    return {**settings, "version": _JOURNAL_VERSION, **proteins}
 
 
 def embed(
@@ -62,7 +65,7 @@ def embed(
         config: batch size, workers and precision.
         context: the process group among which the proteins are divided.
         out_file: the file, as returned by :func:`tape.inference.embedding_files.embeddings_file`.
-        identity: identity of the run. Its ``full_sequence`` selects all states instead of the two vectors.
+        identity: identity of the run. Its ``full_sequence`` selects all states instead of their mean.
 
     Returns:
         Number of proteins that had been embedded by an interrupted run.
@@ -124,8 +127,7 @@ def _plan(lengths: np.ndarray, done: np.ndarray, config: InferenceConfig) -> tup
 
 
 def _embedding(states: torch.Tensor, pooled: torch.Tensor, full_sequence: bool) -> Embedding:
-    """All states; or their mean over residues and the pooled output, whose size may differ from that of the states."""
+    """All states, or their mean over residues; and the pooled output, whose size may differ from that of the states."""
     states = states.float()
-    if full_sequence:
-        return states.cpu().numpy(), np.empty(0, np.float32)
-    return states[1:-1].mean(0, keepdim=True).cpu().numpy(), pooled.float().cpu().numpy()
+    kept = states if full_sequence else states[1:-1].mean(0, keepdim=True)
+    return kept.cpu().numpy(), pooled.float().cpu().numpy()

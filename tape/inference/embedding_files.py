@@ -1,7 +1,7 @@
 """Output files of embeddings: TAPE's .npz, or HDF5.
 
 .npz (TAPE's layout): one 0-d object array per protein, named by its id. It contains a dictionary with ``pooled`` (P,)
-and ``avg`` (H,), or ``seq`` (L + 2, H). Reading it requires ``allow_pickle=True``.
+and ``avg`` (H,), or ``pooled`` and ``seq`` (L + 2, H). Reading it requires ``allow_pickle=True``.
 
 HDF5 (.h5): ``ids`` (N,) strings and ``lengths`` (N,) residues in the order of the input; ``pooled`` (N, P) and ``avg``
 (N, H), or ``states`` (tokens of all proteins, H) with ``offsets`` (N + 1,): protein i has the rows offsets[i] to
@@ -44,7 +44,7 @@ class EmbeddedProteins:
     Attributes:
         identifiers: N unique ids.
         lengths: (N,) number of residues.
-        places: for each protein, where its mean and pooled vector are stored, or its (L + 2, H) states.
+        places: for each protein, where its pooled vector is stored, and its mean or its (L + 2, H) states.
         full_sequence: True for the states.
     """
 
@@ -125,7 +125,8 @@ def _write_npz(stream: Any, proteins: EmbeddedProteins) -> None:
         for identifier, place in zip(proteins.identifiers, proteins.places, strict=True):
             states, pooled = place.read()
             array = np.empty((), dtype=object)
-            array[()] = {"seq": states} if proteins.full_sequence else {"pooled": pooled, "avg": states[0]}
+            kept = {"seq": states} if proteins.full_sequence else {"avg": states[0]}
+            array[()] = {"pooled": pooled, **kept}
             with archive.open(f"{identifier}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=True)
 

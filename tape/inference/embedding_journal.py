@@ -33,7 +33,7 @@ _LONGEST_HEADER = 1 << 20  # bytes
 _SUFFIX = ".partial"
 
 Identity = dict[str, Any]
-Embedding = tuple[np.ndarray, np.ndarray]  # states (rows, columns), or their mean as one row; pooled vector, or (0,)
+Embedding = tuple[np.ndarray, np.ndarray]  # states (rows, columns), or their mean as one row; pooled vector
 
 
 @dataclass(frozen=True)

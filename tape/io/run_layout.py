@@ -20,6 +20,7 @@ from .writing import write_json
 ARGUMENTS_NAME = "args.json"
 BEST_NAME = "best.json"
 LATEST_NAME = "latest.json"
+RESULTS_NAME = "results.pkl"
 _LONGEST_NAME = 200  # bytes, of the 255 that file systems allow; task, model and suffixes of temporary files are added
 _DIRECTORY_NAME = re.compile(r"[\w-][\w.-]{0,200}")
 _RESULTS = re.compile(r"results\.pkl|results_.+\.pkl|eval_.+\.json")  # of an evaluation

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .activation_checkpointing import checkpointed_chain
-from .heads import IGNORED, HeadOutput, MaskedBatchNorm, masked_cross_entropy
+from .heads import IGNORED, HeadOutput, MaskedBatchNorm, is_labeled, masked_cross_entropy
 
 _CHANNELS = 64
+_MINIMUM_SEPARATION = 6  # of the pairs of P@L/5
 
 
 def pair_projection(states: Tensor, weight: Tensor, bias: Tensor, dropout: float = 0.0) -> Tensor:
@@ -150,12 +151,12 @@ class PairwiseContactPredictionHead(nn.Module):
 
         Args:
             inputs: (B, L + 2, H) states, including ``<cls>`` and ``<sep>``.
-            sequence_lengths: (B,) number of residues; unused, part of TAPE's signature.
+            sequence_lengths: (B,) number of residues, for P@L/5; default: according to ``input_mask``.
             targets: (B, L, L) in {0, 1}; below 0 or ``ignore_index`` if there is no label.
             input_mask: (B, L + 2), 1 at real tokens.
 
         Returns:
-            ``(logits,)`` with logits (B, L, L, 2), or ``((loss, {}), logits)``.
+            ``(logits,)`` with logits (B, L, L, 2), or ``((loss, {"precision_at_l5": P@L/5 of the batch}), logits)``.
         """
         mask = None if input_mask is None else _pair_mask(input_mask.bool())
         pairs = self.predict["1"](inputs, self.dropout if self.training else 0.0)
@@ -167,7 +168,11 @@ class PairwiseContactPredictionHead(nn.Module):
         logits = symmetric.permute(0, 2, 3, 1)[:, 1:-1, 1:-1].contiguous()
         if targets is None:
             return (logits,)
-        return (masked_cross_entropy(logits, targets, self.ignore_index), {}), logits
+        loss = masked_cross_entropy(logits, targets, self.ignore_index)
+        if sequence_lengths is None:
+            sequence_lengths = (torch.ones_like(inputs[..., 0]) if input_mask is None else input_mask != 0).sum(1) - 2
+        precision = _precision_at_l5(logits, targets, sequence_lengths, self.ignore_index)
+        return (loss, {"precision_at_l5": precision}), logits
 
     def _tower(self, pairs: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:
@@ -179,6 +184,21 @@ class PairwiseContactPredictionHead(nn.Module):
             for block in blocks:
                 pairs = block(pairs, mask)
         return self.linear(pairs.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+@torch.no_grad()
+def _precision_at_l5(logits: Tensor, targets: Tensor, lengths: Tensor, ignore_index: int) -> Tensor:
+    """P@L/5 at separations >= 6, averaged over the proteins that have such a pair; 0 if none has.
+
+    The definition is that of :mod:`tape.metrics.contacts`, except that the order of equal scores is arbitrary.
+    """
+    valid = is_labeled(targets, ignore_index).triu(_MINIMUM_SEPARATION)
+    scores = (logits[..., 1] - logits[..., 0]).masked_fill(~valid, float("-inf"))
+    best = scores.flatten(1).topk(max(1, targets.shape[-1] // 5)).indices
+    count = torch.minimum((lengths // 5).clamp(min=1), valid.sum((1, 2)))
+    chosen = torch.arange(best.shape[1], device=best.device) < count.unsqueeze(1)
+    correct = (targets.flatten(1).gather(1, best) * chosen).sum(1)
+    return (correct / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
 
 
 def _pair_mask(mask: Tensor) -> Tensor | None:

@@ -126,7 +126,7 @@ class SimpleConv(nn.Module):
         hidden = dropout(activation(first(norm(features.transpose(1, 2), mask))))
         if mask is not None:
             hidden = hidden * mask.unsqueeze(1)
-        return last(hidden).transpose(1, 2)
+        return last(hidden).transpose(1, 2).contiguous()  # callers ``view`` the logits, as in TAPE's examples
 
 
 class ValuePredictionHead(nn.Module):

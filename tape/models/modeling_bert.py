@@ -34,7 +34,6 @@ from .activations import activation
 from .attention import AttentionCore, PackedLayout
 from .dropout import Dropout
 from .input_checks import check_inputs
-from .model_directory import StateDict
 from .modeling_utils import MLMHead, ProteinModel, normal_initialization, tie
 from .neighbor_attention import neighbor_start
 from .unpadding import Unpadding
@@ -64,7 +63,9 @@ class ProteinBertEmbeddings(nn.Module):
         self.dropout = Dropout(config.hidden_dropout_prob)
         self.max_positions = config.max_position_embeddings
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor | None, packing: PackedLayout | None) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor | None = None, packing: PackedLayout | None = None
+    ) -> Tensor:
         longest = input_ids.shape[1] if packing is None else max(packing.lengths)
         if longest > self.max_positions:
             raise ConfigError(
@@ -272,17 +273,13 @@ class ProteinBertAbstractModel(ProteinModel):
             if isinstance(module, ProteinBertEncoder):
                 module.prune(self.config.pruned_heads)
 
-    def _translate(self, state: StateDict) -> StateDict:
+    def _our_name(self, name: str) -> str:
+        name = super()._our_name(name)
         if self.config.layer_norm_position == "post":
-            state = {_our_name(name): value for name, value in state.items()}
-        return super()._translate(state)
-
-
-def _our_name(name: str) -> str:
-    for theirs, ours in _POST_NAMES:
-        if theirs in name:
-            return name.replace(theirs, ours)
-    return name
+            for theirs, ours in _POST_NAMES:
+                if theirs in name:
+                    return name.replace(theirs, ours)
+        return name
 
 
 class ProteinBertModel(ProteinBertAbstractModel):

@@ -21,6 +21,13 @@ from .input_checks import check_inputs
 from .modeling_utils import MLMHead, ProteinModel, normal_initialization, tie
 
 
+class MaskedConv1d(nn.Conv1d):
+    """Convolution over (B, C, L) whose input is set to 0 at padding; ``input_mask`` (B, 1, L) is 0 there."""
+
+    def forward(self, input: Tensor, input_mask: Tensor | None = None) -> Tensor:
+        return super().forward(input if input_mask is None else input * input_mask)
+
+
 class ProteinResNetLayerNorm(nn.Module):
     """Layer norm over the channels of (B, C, L)."""
 
@@ -40,15 +47,15 @@ class ProteinResNetBlock(nn.Module):
 
     def __init__(self, config: ProteinResNetConfig) -> None:
         super().__init__()
-        self.conv1 = nn.Conv1d(config.hidden_size, config.hidden_size, 3, padding=1, bias=False)
+        self.conv1 = MaskedConv1d(config.hidden_size, config.hidden_size, 3, padding=1, bias=False)
         self.bn1 = ProteinResNetLayerNorm(config)
-        self.conv2 = nn.Conv1d(config.hidden_size, config.hidden_size, 3, padding=1, bias=False)
+        self.conv2 = MaskedConv1d(config.hidden_size, config.hidden_size, 3, padding=1, bias=False)
         self.bn2 = ProteinResNetLayerNorm(config)
         self.activation_fn = activation(config.hidden_act)
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        hidden = self.activation_fn(self.bn1(self.conv1(features * mask)))
-        hidden = self.bn2(self.conv2(hidden * mask))
+        hidden = self.activation_fn(self.bn1(self.conv1(features, mask)))
+        hidden = self.bn2(self.conv2(hidden, mask))
         return self.activation_fn(features + hidden)
 
 
@@ -65,8 +72,9 @@ class ProteinResNetEmbeddings(nn.Module):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, input_ids: Tensor, real: Tensor) -> Tensor:
-        """(B, S) ids and (B, S) bool, True at real tokens -> (B, S, H)."""
+    def forward(self, input_ids: Tensor, real: Tensor | None = None) -> Tensor:
+        """(B, S) ids and (B, S) bool, True at real tokens (default: all) -> (B, S, H)."""
+        real = torch.ones_like(input_ids, dtype=torch.bool) if real is None else real
         position = torch.arange(input_ids.shape[1], device=input_ids.device)
         distance = real.sum(1, keepdim=True) - 1 - position
         angle = distance.unsqueeze(-1).to(self.inverse_frequency.dtype) * self.inverse_frequency

@@ -149,17 +149,24 @@ class UniRepForLM(UniRepAbstractModel):
     def forward(
         self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None
     ) -> tuple[Any, ...]:
-        """Logits (B, S, V) of each token, from the tokens before it.
+        """Predict the next tokens.
 
         Args:
             input_ids: (B, S).
             input_mask: (B, S), nonzero at real tokens.
             targets: (B, S) the token ids; -1 where nothing is predicted.
+
+        Returns:
+            Without targets, ``(logits,)`` as in tape-proteins 0.5: (B, S, V - 1), at each position those of the token
+            after it, and in column c that of token c + 1. With targets, ``((loss, {}), logits)``, whose logits
+            (B, S, V) are aligned with the targets: at each position those of the token itself, from the ones before.
         """
         states = self.unirep(input_ids, input_mask)[0]
+        if targets is None:
+            return (self.feedforward(states),)
         logits = self.feedforward(F.pad(states[:, :-1], (0, 0, 1, 0)))
         logits = F.pad(logits, (1, 0), value=_NEVER)
-        return (logits,) if targets is None else ((masked_cross_entropy(logits, targets), {}), logits)
+        return (masked_cross_entropy(logits, targets), {}), logits
 
 
 class UniRepForValuePrediction(task_models.ForValuePrediction, UniRepAbstractModel):

@@ -18,12 +18,14 @@ from tape.configs import CONFIG_NAME, ProteinConfig
 from tape.errors import CheckpointError, ConfigError
 from tape.hub.cache import local_model, no_such_model
 from tape.io.checkpoint_formats import recognize_format, refuse_wrapped_keys
+from tape.io.run_layout import resolve_model_directory
 
 from .contact_heads import PairwiseContactPredictionHead
 from .heads import MLMHead, SequenceClassificationHead, SequenceToSequenceClassificationHead, ValuePredictionHead
 from .infer_config import infer_config, infer_final_layer_norm
 from .meta_device import allocate, on_meta_device
 from .model_directory import SAFETENSORS_NAME, StateDict, load_state_dict, save_model_directory
+from .token_embeddings import resize_token_embeddings
 
 __all__ = [
     "MLMHead",
@@ -94,6 +96,25 @@ class ProteinModel(nn.Module):
         """
         raise ConfigError(f"{type(self).__name__} has no attention heads to prune")
 
+    def resize_token_embeddings(self, new_num_tokens: int | None = None) -> nn.Embedding:
+        """Change the number of tokens, in the configuration too: remove the last rows, or append new ones.
+
+        Args:
+            new_num_tokens: None: change nothing.
+
+        Returns:
+            The token embeddings.
+
+        Raises:
+            ConfigError: the number is not positive, or this architecture has no token embeddings.
+        """
+        config: Any = self.config
+        count = getattr(config, "vocab_size", 1) if new_num_tokens is None else new_num_tokens
+        embedding = resize_token_embeddings(self, count, self._init_weights)
+        config.vocab_size = count
+        self.tie_weights()
+        return embedding
+
     @classmethod
     def from_pretrained(
         cls: type[Model],
@@ -112,8 +133,9 @@ class ProteinModel(nn.Module):
         that of another, whose head is then newly initialized. All weights of the encoder must be present.
 
         Args:
-            pretrained_model_name_or_path: a model directory, a weights file beside its ``config.json``, the name of a
-                bundled or published model, a URL, or an ``s3://`` address; see :func:`tape.hub.cache.local_model`.
+            pretrained_model_name_or_path: a model directory, a run directory (its best saved epoch), a weights file
+                beside its ``config.json``, the name of a bundled or published model, a URL, or an ``s3://`` address;
+                see :func:`tape.hub.cache.local_model`.
             config: replaces ``config.json``.
             state_dict: replaces the weights of the directory.
             output_loading_info: also return ``{"missing_keys", "unexpected_keys", "error_msgs"}``.
@@ -127,7 +149,7 @@ class ProteinModel(nn.Module):
                 differs. Names the file.
             DataError: the model can't be downloaded.
         """
-        path = local_model(pretrained_model_name_or_path, cache_dir, force_download)
+        path = resolve_model_directory(local_model(pretrained_model_name_or_path, cache_dir, force_download))
         if config is None:
             config_file = _config_file(path)  # before the weights, for a better error if the path is wrong
         state = dict(state_dict) if state_dict is not None else load_state_dict(path, verify=verify)
@@ -222,13 +244,28 @@ class ProteinModel(nn.Module):
             bare = name.removeprefix(f"{self.base_model_prefix}.")
             if any(bare.startswith(unused) for unused in self.unused_parameters):
                 continue
-            renamed[_modern_name(name)] = value
+            renamed[self._our_name(name)] = value
         # Compare entire names: ``bert_tail_dense`` is not a name under ``bert.`` (bug 4 in docs/compatibility.md).
         prefix = f"{self.base_model_prefix}."
         if self.base_model is self:
             return {name.removeprefix(prefix): value for name, value in renamed.items()}
         encoder = self.base_model.state_dict().keys()
         return {prefix + name if name in encoder else name: value for name, value in renamed.items()}
+
+    def _our_name(self, name: str) -> str:
+        """The name of a parameter of older programs in this model: PyTorch's names of TensorFlow's layer norms."""
+        for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+            if name.endswith(old):
+                return name.removesuffix(old) + new
+        return name
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """``load_state_dict``, also of a state of tape-proteins 0.5; inside other modules, too."""
+        for name in [name for name in state_dict if name.startswith(prefix)]:
+            renamed = prefix + self._our_name(name.removeprefix(prefix))
+            if renamed != name:
+                state_dict[renamed] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def _check_weights(self, state: StateDict, source: str) -> None:
         """Check shapes, and that the encoder is complete, but for the second names of tied matrices."""
@@ -283,14 +320,6 @@ def normal_initialization(module: nn.Module, std: float) -> None:
         bias = getattr(module, "bias", None)
         if isinstance(module, nn.Linear | nn.LayerNorm) and isinstance(bias, Tensor):
             bias.zero_()
-
-
-def _modern_name(name: str) -> str:
-    """Replace TensorFlow's names of layer-norm parameters by PyTorch's."""
-    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
-        if name.endswith(old):
-            return name.removesuffix(old) + new
-    return name
 
 
 def _config_file(path: Path) -> Path:

@@ -70,10 +70,33 @@ def test_a_name_can_be_registered_again_only_with_the_same_definition(registry: 
     registry.register_task("mine", dataset=SomeDataset)
     with pytest.raises(ConfigError, match="'mine' is registered already"):
         registry.register_task("mine", dataset=SomeModel)
-    with pytest.raises(ConfigError, match="has a model named 'transformer' already"):
-        registry.register_task_model("stability", "transformer", SomeModel)
-    with pytest.raises(ConfigError, match="metric named 'mse'"):
-        registry.register_metric("mse")(lambda target, prediction: 0.0)
+    registry.register_task_model("stability", "mine", SomeModel)
+    with pytest.raises(ConfigError, match="has a model named 'mine' already"):
+        registry.register_task_model("stability", "mine", SomeDataset)
+    registry.register_metric("mine")(len)
+    with pytest.raises(ConfigError, match="metric named 'mine'"):
+        registry.register_metric("mine")(max)
+
+
+def test_a_registration_replaces_a_built_in_one_with_a_log_line(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TAPE's tutorial registers ``secondary_structure_8``, which is built in here."""
+    registry.register_task("secondary_structure_8", num_labels=8)(SomeDataset)
+    registry.register_task_model("secondary_structure_8", "transformer", SomeModel)
+    registry.register_metric("mse")(max)
+    spec = registry.get_task_spec("secondary_structure_8")
+    assert (spec.dataset_class, spec.get_model("transformer"), registry.get_metric("mse")) == (
+        SomeDataset,
+        SomeModel,
+        max,
+    )
+    assert spec.get_model("onehot").__name__ == "ProteinOneHotForSequenceToSequenceClassification"
+    assert [record.getMessage() for record in caplog.records] == [
+        "the built-in task secondary_structure_8 is replaced by SomeDataset",
+        "the built-in model transformer of task secondary_structure_8 is replaced by SomeModel",
+        "the built-in metric mse is replaced by max",
+    ]
 
 
 def test_a_task_without_a_data_set_may_be_registered_later(registry: Registry) -> None:

@@ -53,7 +53,7 @@ def test_unknown_residue_names_character_and_position(text):
     assert "position 3" in message
 
 
-@pytest.mark.parametrize("text", ["acJ", ["a", "C", "J"], ("A", "c", "j")])
+@pytest.mark.parametrize("text", ["acJ", ["a", "C", "J"], ("A", "c", "j"), np.array(["a", "c", "J"])])
 def test_what_the_commands_replace_is_encoded_with_a_warning(text):
     tokenizer = TAPETokenizer()
     with pytest.warns(UserWarning, match="read as upper case, and J .* as X"):
@@ -69,6 +69,8 @@ def test_what_the_commands_replace_is_encoded_with_a_warning(text):
         (b"MKV", "not bytes"),
         (5, "not int"),
         ([5], "list"),
+        (np.array([5]), "list"),
+        (np.array([["A"], ["C"]]), "not ndarray"),
     ],
 )
 def test_what_is_no_protein_is_named(text, message):

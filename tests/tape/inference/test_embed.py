@@ -88,7 +88,10 @@ def test_full_sequence_embeddings_are_the_states_of_all_tokens(
     )
     with np.load(path, allow_pickle=True) as arrays:
         found = arrays["second"].item()
-    np.testing.assert_allclose(found["seq"], states_of(model_directory, "MNP")[0], rtol=1e-4, atol=1e-5)
+    states, pooled = states_of(model_directory, "MNP")
+    assert list(found) == ["pooled", "seq"]
+    np.testing.assert_allclose(found["seq"], states, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["pooled"], pooled, rtol=1e-4, atol=1e-5)
 
 
 def test_a_stop_at_the_end_is_removed(model_directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

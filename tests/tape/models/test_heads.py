@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from tape.datasets.labels import count_correct, count_targets
 from tape.metrics.classes import measure_protein, measure_residues
-from tape.metrics.contacts import measure_contacts
+from tape.metrics.contacts import measure_contacts, summarize_contacts
 from tape.models.contact_heads import PairwiseContactPredictionHead, pair_projection
 from tape.models.heads import (
     MaskedBatchNorm,
@@ -280,6 +280,33 @@ def test_a_third_partys_padding_of_pairs_and_proteins_never_counts(padding: int)
     torch.testing.assert_close(loss, nn.functional.cross_entropy(logits[:1], torch.tensor([3])))
     assert metrics["accuracy"] == float(logits[0].argmax() == 3)
     assert measure_protein(logits[1].detach().numpy(), np.int64(padding)).equal == 0
+
+
+def test_the_contact_head_gives_the_precision_of_the_batch() -> None:
+    """Lengths come from TAPE's argument, or the mask; a protein too short for a pair at separation 6 is left out."""
+    torch.manual_seed(0)
+    head = PairwiseContactPredictionHead(8, architecture="linear").eval()
+    lengths = torch.tensor([40, 6, 23])
+    mask = torch.arange(42) < lengths[:, None] + 2
+    targets = torch.randint(-1, 2, (3, 40, 40))
+    for target, length in zip(targets, lengths.tolist(), strict=True):
+        target[length:] = target[:, length:] = -1
+    states = torch.randn(3, 42, 8)
+    (_, metrics), logits = head(states, lengths, targets)
+    rows = [
+        measure_contacts(logits[row, :length, :length].detach().numpy(), targets[row, :length, :length].numpy())
+        for row, length in enumerate(lengths.tolist())
+    ]
+    expected = {metric.name: metric.value for metric in summarize_contacts(rows)}["precision_at_l5"]
+    assert 0 < expected < 1
+    assert float(metrics["precision_at_l5"]) == pytest.approx(expected)
+    (_, masked), _ = head(states, targets=targets, input_mask=mask.long())
+    assert float(masked["precision_at_l5"]) == pytest.approx(expected)
+
+
+def test_residue_logits_can_be_viewed_as_rows() -> None:
+    _, logits = SequenceToSequenceClassificationHead(8, 3)(torch.randn(2, 5, 8), torch.zeros(2, 5, dtype=torch.long))
+    assert logits.view(-1, 3).shape == (10, 3)
 
 
 def test_a_class_that_a_head_is_configured_to_ignore() -> None:

@@ -127,6 +127,26 @@ def test_tapes_post_layer_norm_checkpoint_equals_transformers_bert(tiny_config, 
     torch.testing.assert_close(pooled, expected.pooler_output)
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_load_state_dict_takes_the_names_of_tape(tiny_config, tmp_path, inside):
+    _, state = tape_bert(tiny_config, tmp_path, "")
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    model = ProteinBertModel.from_pretrained(tmp_path)
+    other = ProteinBertModel(model.config)
+    if inside:
+        wrapper = nn.ModuleDict({"encoder": other})
+        wrapper.load_state_dict({f"encoder.{name}": value for name, value in state.items()})
+    else:
+        other.load_state_dict(state)
+    assert all(torch.equal(other.state_dict()[name], value) for name, value in model.state_dict().items())
+
+
+def test_embeddings_are_computed_alone(tiny_config, proteins):
+    model = ProteinBertModel(tiny_config(output_hidden_states=True)).eval()
+    ids, mask = proteins(9)
+    torch.testing.assert_close(model.embeddings(ids), model(ids, mask)[2][0])
+
+
 def test_tapes_finetuned_checkpoint_keeps_its_heads(tiny_config, proteins, tmp_path):
     """tape-proteins 0.5: heads of 512, one linear map for contacts; config.json states neither."""
     _, encoder = tape_bert(tiny_config, tmp_path, "bert.")

@@ -10,7 +10,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from tape.configs import ProteinResNetConfig
-from tape.models.modeling_resnet import ProteinResNetForMaskedLM, ProteinResNetForValuePrediction, ProteinResNetModel
+from tape.models.modeling_resnet import (
+    MaskedConv1d,
+    ProteinResNetForMaskedLM,
+    ProteinResNetForValuePrediction,
+    ProteinResNetModel,
+)
 
 LENGTHS = (9, 3, 17)
 
@@ -58,6 +63,21 @@ def test_states_and_pooled_are_those_of_each_protein_alone(proteins, pooler):
         torch.testing.assert_close(states[row, :length], alone, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(pooled[row], vector, rtol=1e-4, atol=1e-5)
         assert states[row, length:].abs().sum() == 0
+
+
+def test_masked_convolution_ignores_what_is_at_padding():
+    """Used as by third-party models that import it: a mask (B, 1, L), or none."""
+    convolution = MaskedConv1d(3, 4, 3, padding=1)
+    features, mask = torch.randn(2, 3, 6), torch.tensor([[[1, 1, 1, 1, 0, 0]], [[1] * 6]])
+    cleared = features.clone()
+    cleared[0, :, 4:] = 0
+    torch.testing.assert_close(convolution(features, mask), convolution(cleared))
+
+
+def test_embeddings_are_computed_alone(proteins):
+    embeddings = ProteinResNetModel(small()).eval().embeddings
+    ids, _ = proteins(9)
+    torch.testing.assert_close(embeddings(ids), embeddings(ids, torch.ones_like(ids, dtype=torch.bool)))
 
 
 def test_masked_language_model_decodes_with_its_word_embeddings(proteins):

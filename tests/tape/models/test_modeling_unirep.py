@@ -78,9 +78,20 @@ def test_the_language_model_predicts_the_next_token(proteins):
     assert logits.softmax(-1)[..., 0].max() == 0
     changed = ids.clone()
     changed[0, 4] = 5 + (changed[0, 4] - 4) % 20
-    moved = (model(changed, mask)[0] - logits)[0].abs().sum(-1)
+    moved = (model(changed, mask, targets)[1] - logits)[0].abs().sum(-1)
     assert moved[:5].sum() == 0
     assert moved[5] > 0
+
+
+def test_without_targets_the_language_model_gives_the_logits_of_tape(proteins):
+    """At each position 25 logits of the next token, in column c that of token c + 1."""
+    model = UniRepForLM(small()).eval()
+    widen(model)
+    ids, mask = unirep_proteins(proteins)
+    (found,) = model(ids, mask)
+    _, aligned = model(ids, mask, ids)
+    assert found.shape == (3, 12, 25)
+    torch.testing.assert_close(found[:, :-1], aligned[:, 1:, 1:])
 
 
 def test_half_precision_reads_too(proteins):
