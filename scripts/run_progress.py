@@ -1,4 +1,4 @@
-"""How far pretraining and finetuning have come, by their own records.
+"""How far pretraining and finetuning have come, by their own records, and the options that continue them.
 
 Both commands end with exit code 0 after a stop signal, because their state is saved; only their records show that they
 have not finished.
@@ -7,8 +7,10 @@ have not finished.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tape.errors import CheckpointError
+from tape.io.run_layout import LATEST_NAME
 
 
 def missing_iterations(save: Path, iterations: int) -> str:
@@ -18,6 +20,16 @@ def missing_iterations(save: Path, iterations: int) -> str:
         save: its ``--save`` directory.
         iterations: the value of ``--train-iters``.
     """
+    done = _saved_iterations(save)
+    return "" if done >= iterations else f"the last checkpoint is of iteration {done} of {iterations}"
+
+
+def resume_pretraining(save: Path) -> tuple[str, ...] | None:
+    """The options that continue pretraining from its last checkpoint in ``save``; None if there is none."""
+    return ("--load", str(save)) if _saved_iterations(save) else None
+
+
+def _saved_iterations(save: Path) -> int:
     from pretrain.checkpointing.format import find_checkpoint  # imports torch, which printing the plan does not need
     from pretrain.checkpointing.retention import iteration_of_name
 
@@ -25,16 +37,21 @@ def missing_iterations(save: Path, iterations: int) -> str:
         latest = find_checkpoint(save)
     except CheckpointError:
         latest = None
-    done = 0 if latest is None else iteration_of_name(latest) or 0
-    return "" if done >= iterations else f"the last checkpoint is of iteration {done} of {iterations}"
+    return 0 if latest is None else iteration_of_name(latest) or 0
 
 
-def missing_epochs(run: Path, epochs: int) -> str:
-    """What finetuning without early stopping has not done of its epochs, as text; empty if it has finished.
+def resume_finetuning(run: Path) -> tuple[str, ...] | None:
+    """The options that continue the finetuning run in this directory; None if it has not saved a state."""
+    return ("--from_pretrained", str(run), "--resume_from_checkpoint") if (run / LATEST_NAME).is_file() else None
+
+
+def missing_epochs(run: Path, epochs: int, patience: int = -1) -> str:
+    """What finetuning has not done of its epochs, as text; empty if it has finished.
 
     Args:
         run: directory of the run.
         epochs: the value of ``--num_train_epochs``.
+        patience: the value of ``--patience``, after which the run has stopped early; not positive: it does not.
     """
     from tape.finetuning.run_directory import read_history  # imports torch
 
@@ -43,4 +60,11 @@ def missing_epochs(run: Path, epochs: int) -> str:
     except CheckpointError:
         history = []
     done = history[-1]["epoch"] + 1 if history else 0
-    return "" if done >= epochs else f"{done} of {epochs} epochs"
+    if done >= epochs or 0 < patience <= _epochs_without_improvement(history):
+        return ""
+    return f"{done} of {epochs} epochs"
+
+
+def _epochs_without_improvement(history: list[dict[str, Any]]) -> int:
+    losses = {record["epoch"]: record["valid"]["loss"] for record in history if record.get("valid")}
+    return history[-1]["epoch"] - min(losses, key=lambda epoch: losses[epoch]) if losses else 0

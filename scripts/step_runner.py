@@ -2,7 +2,8 @@
 
 A step has a name, a command, the steps it depends on and the files it makes. Its stamp file holds a fingerprint of the
 command, its inputs and its dependencies; while the fingerprint agrees and the files exist, the step is not run again.
-Independent steps run at the same time. All commands end with the runner, also after ``kill -9`` (on Linux).
+Independent steps run at the same time. All commands end with the runner, also after ``kill -9`` (on Linux). A step that
+was interrupted continues from the state that its command has saved, or else starts again.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
+from scripts.step_records import StepRecords
 from tape.errors import ConfigError, ProteinLMError
-from tape.io.writing import atomic_write
 
 # Time for a command to save and clean up after SIGTERM; torchrun gives its ranks 30 seconds.
 _GRACE_SECONDS = 60.0
@@ -31,7 +32,11 @@ _RUN_WITH_PARENT = Path(__file__).with_name("run_with_parent.py")
 
 
 class StepError(ProteinLMError):
-    """A command failed, or did not write its files."""
+    """A command failed, did not write its files, or was stopped before its end."""
+
+
+def start_again() -> None:
+    """The ``resume`` of a step whose command saves no state."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,10 @@ class Step:
         environment: environment variables to set.
         missing: what the results lack after exit code 0, as text, for a command that saves its state and ends with it
             after a stop signal; empty: they are complete.
+        resume: options to add to the command after an interruption, so that it continues from its saved state; None:
+            there is no such state, and the command starts again.
+        stage: name of the group of steps that can be chosen, and that a time limit applies to.
+        is_partial: runs even if steps of ``after`` were not finished within their time limit.
     """
 
     name: str
@@ -62,6 +71,9 @@ class Step:
     weight: float = 1.0
     environment: Mapping[str, str] = field(default_factory=dict)
     missing: Callable[[], str] = str
+    resume: Callable[[], Sequence[str] | None] = start_again
+    stage: str = ""
+    is_partial: bool = False
 
 
 @dataclass
@@ -73,6 +85,8 @@ class StepRunner:
         records: directory of the stamp and log files.
         directory: working directory of the commands.
         jobs: maximum number of steps at the same time.
+        time_limits: stage -> seconds after the start of its first step, at which its commands get SIGTERM and no
+            further one of them is started.
 
     Raises:
         ConfigError: a step would overwrite an input of a step.
@@ -82,33 +96,44 @@ class StepRunner:
     records: Path
     directory: Path
     jobs: int = 1
+    time_limits: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._fingerprints: dict[str, str] = {}
         for step in self.steps:
             self._fingerprints[step.name] = self._fingerprint(step)
         self._check_inputs()
-        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._kept = StepRecords(self.records)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
         self._stopping = False
+        self._resumed: dict[str, tuple[str, ...]] = {}  # options by the name of the step
+        self._stage_starts: dict[str, float] = {}
+        self._ended_stages: set[str] = set()
+        self._unfinished: dict[str, str] = {}  # why, by the name of the step
 
-    def run(self) -> dict[str, float]:
+    def run(self, stages: Collection[str] = ()) -> dict[str, float]:
         """Run the steps that are not up to date; returns the duration of each in seconds.
+
+        Args:
+            stages: run only the steps of these stages and those that they depend on; empty: all.
 
         Raises:
             ConfigError: a step would overwrite a file that it has not made; no step has run.
             StepError: a command failed, and the other commands were terminated. The message has the command and the
-                end of its log.
+                end of its log. Or steps were not finished within the time limit of their stage.
         """
-        todo = {step.name: step for step in self.steps if not self._up_to_date(step)}
-        for step in self.steps:  # the dependents of a step that runs run again too
-            if any(before in todo for before in step.after):
-                todo.setdefault(step.name, step)
+        outdated = self._outdated()
+        wanted = self._with_dependencies(stages)
+        todo = {name: step for name, step in outdated.items() if name in wanted}
         for step in todo.values():
             self._check_overwriting(step)
-        skipped = len(self.steps) - len(todo)
+        self._resumed = self._resumable(todo.values(), outdated)
+        for name, step in outdated.items():  # they stay outdated if this run is interrupted
+            self._kept.invalidate(name, keep_start=not any(before in outdated for before in step.after))
+        skipped = len(wanted) - len(todo)
         if skipped:
-            print(f"{skipped} of {len(self.steps)} steps are up to date (stamps in {self.records})", flush=True)
+            print(f"{skipped} of {len(wanted)} steps are up to date (stamps in {self.records})", flush=True)
         seconds: dict[str, float] = {}
         total = sum(step.weight for step in todo.values())
         layout = "all steps {percentage:3.0f}%|{bar:24}| {elapsed} elapsed, about {remaining} left"
@@ -117,7 +142,43 @@ class StepRunner:
             total=total, bar_format=layout, disable=not (todo and sys.stderr.isatty()), dynamic_ncols=True
         ) as bar:
             self._run_all(todo, seconds, bar)
+        if self._unfinished:
+            raise StepError(
+                "not finished within the time limit of their stage (the same command continues them):",
+                details=[f"  {s.name}: {self._unfinished[s.name]}" for s in self.steps if s.name in self._unfinished],
+            )
         return seconds
+
+    # --- what runs --------------------------------------------------------------------------------------------------
+
+    def _outdated(self) -> dict[str, Step]:
+        """The steps that are not up to date, and those that depend on them."""
+        outdated: dict[str, Step] = {}
+        for step in self.steps:
+            if not self._up_to_date(step) or any(before in outdated for before in step.after):
+                outdated[step.name] = step
+        return outdated
+
+    def _with_dependencies(self, stages: Collection[str]) -> set[str]:
+        """Names of the steps of these stages, or of all, and of the steps that they depend on."""
+        found = {step.name for step in self.steps if not stages or step.stage in stages}
+        for step in reversed(self.steps):
+            if step.name in found:
+                found.update(step.after)
+        return found
+
+    def _resumable(self, steps: Collection[Step], outdated: Collection[str]) -> dict[str, tuple[str, ...]]:
+        """The options of the interrupted steps that continue from a saved state.
+
+        Their last start was with the same command, and the steps that they depend on have not run since.
+        """
+        found = {}
+        for step in steps:
+            is_same = self._kept.was_started(step.name, self._fingerprints[step.name])
+            options = step.resume() if is_same and not any(before in outdated for before in step.after) else None
+            if options is not None:
+                found[step.name] = tuple(options)
+        return found
 
     def _run_all(self, todo: dict[str, Step], seconds: dict[str, float], bar: tqdm) -> None:
         waiting = dict(todo)
@@ -126,22 +187,62 @@ class StepRunner:
         with ThreadPoolExecutor(self.jobs) as pool:
             try:
                 while waiting or running:
+                    self._apply_time_limits(waiting, running)
                     for step in self._startable(waiting, running, seconds, todo):
                         del waiting[step.name]
+                        self._stage_starts.setdefault(step.stage, time.monotonic())
                         tqdm.write(f"\n[{len(todo) - len(waiting)}/{len(todo)}] {step.title or step.name}")
-                        tqdm.write(f"  $ {command_line(step)}")
+                        tqdm.write(f"  $ {command_line(self._with_options(step))}")
                         running[pool.submit(self._run_one, step)] = step
                     done, _ = wait(running, return_when=FIRST_COMPLETED, timeout=1.0)
                     bar.refresh()  # updates the elapsed time while a step runs
                     for future in done:
                         step = running.pop(future)
-                        seconds[step.name] = future.result()
                         bar.update(step.weight)
+                        if self._is_cut_off(step, future):
+                            continue
+                        seconds[step.name] = future.result()
                         if bar.disable:
                             print(_finished(step, seconds, todo, time.monotonic() - start), flush=True)
             except BaseException:
                 self._terminate_all()
                 raise
+
+    # --- time limits ------------------------------------------------------------------------------------------------
+
+    def _apply_time_limits(self, waiting: dict[str, Step], running: Mapping[Future[float], Step]) -> None:
+        """Terminate the steps of stages at their limit; drop those that wait, and what depends on unfinished ones."""
+        for stage, began in self._stage_starts.items():
+            limit = self.time_limits.get(stage)
+            if limit is not None and stage not in self._ended_stages and time.monotonic() - began >= limit:
+                self._end_stage(stage, [step for step in running.values() if step.stage == stage])
+        for name, step in list(waiting.items()):
+            lost = [before for before in step.after if before in self._unfinished]
+            if step.stage in self._ended_stages:
+                self._unfinished[name] = "not started"
+            elif lost and not step.is_partial:
+                self._unfinished[name] = f"needs {lost[0]}"
+            else:
+                continue
+            del waiting[name]
+
+    def _end_stage(self, stage: str, running: Sequence[Step]) -> None:
+        self._ended_stages.add(stage)
+        if running:
+            print(f"{stage}: at its time limit of {self.time_limits[stage]:g} seconds", flush=True)
+        with self._lock:
+            for step in running:
+                if step.name in self._processes:
+                    self._processes[step.name].terminate()
+
+    def _is_cut_off(self, step: Step, future: Future[float]) -> bool:
+        """Whether a step has ended before its end because of the time limit of its stage."""
+        if step.stage not in self._ended_stages or not isinstance(future.exception(), StepError):
+            return False
+        self._unfinished[step.name] = "interrupted"
+        return True
+
+    # --- one step ---------------------------------------------------------------------------------------------------
 
     def _startable(
         self,
@@ -153,42 +254,45 @@ class StepRunner:
         """Steps whose dependencies have finished, as many as may start now."""
         if any(step.live for step in running.values()):
             return []
-        ready = [step for step in waiting.values() if all(name in finished or name not in todo for name in step.after)]
+        ended = {*finished, *self._unfinished}
+        ready = [step for step in waiting.values() if all(name in ended or name not in todo for name in step.after)]
         if ready and ready[0].live:
             return ready[:1] if not running else []
         return [step for step in ready if not step.live][: self.jobs - len(running)]
 
+    def _with_options(self, step: Step) -> Step:
+        """The step with the options that continue it."""
+        return replace(step, command=(*step.command, *self._resumed.get(step.name, ())))
+
     def _run_one(self, step: Step) -> float:
-        self._stamp(step).unlink(missing_ok=True)
-        self._remove_results(step)
-        log = self.records / f"{step.name}.log"
         start = time.monotonic()
-        environment = {**os.environ, **step.environment}
-        with log.open("wb") as stream:
+        if step.name not in self._resumed:
+            _remove(step.makes)
+            self._kept.start(step.name, self._fingerprints[step.name], step.makes)
+        step = self._with_options(step)
+        self._execute(step)
+        _check_results(step)
+        if not any(before in self._unfinished for before in step.after):
+            self._kept.stamp(step.name, self._fingerprints[step.name])
+        return time.monotonic() - start
+
+    def _execute(self, step: Step) -> None:
+        """Run the command of a step, with its output on the terminal or in the log."""
+        log = self._kept.log(step.name)
+        with log.open("ab" if step.name in self._resumed else "wb") as stream:
             output = None if step.live else stream
             process = subprocess.Popen(
                 _with_parent(step.command),
                 cwd=self.directory,
-                env=environment,
+                env={**os.environ, **step.environment},
                 stdout=output,
                 stderr=output,
                 stdin=subprocess.DEVNULL,
             )
-            self._wait_for(process)
+            self._wait_for(step, process)
         if process.returncode:
             text = f"this command failed (exit code {process.returncode}):"
             raise StepError(text, details=[f"  {command_line(step)}", *_end_of(log)])
-        missing = [str(path) for path in step.makes if not path.exists()]
-        if missing:
-            text = f"this command succeeded but did not write {', '.join(missing)}:"
-            raise StepError(text, details=[f"  {command_line(step)}"])
-        lacking = step.missing()
-        if lacking:
-            text = f"this command was stopped before its end ({lacking}):"
-            raise StepError(text, details=[f"  {command_line(step)}", "  the next run starts it again"])
-        with atomic_write(self._stamp(step), "w") as stamp:
-            stamp.write(self._fingerprints[step.name])
-        return time.monotonic() - start
 
     def _check_inputs(self) -> None:
         inputs = {path.resolve() for step in self.steps for path in step.inputs}
@@ -203,45 +307,24 @@ class StepRunner:
         """Refuse to remove files that, according to the records, this step has not made."""
         for path in step.makes:
             empty = path.is_dir() and not any(path.iterdir())
-            if path.exists() and not empty and self._relative(path) not in self._recorded_paths(step):
+            if path.exists() and not empty and not self._kept.has_made(step.name, path):
                 raise ConfigError(
                     f"{path} exists and was not made by this program; choose another output directory, or move it"
                 )
 
-    def _remove_results(self, step: Step) -> None:
-        """Remove the results of an earlier run, and record the paths that this one will make."""
-        for path in step.makes:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        with atomic_write(self._paths_record(step), "w") as stream:
-            stream.writelines(f"{self._relative(path)}\n" for path in step.makes)
-
-    def _recorded_paths(self, step: Step) -> list[str]:
-        record = self._paths_record(step)
-        return record.read_text(encoding="utf-8", errors="replace").splitlines() if record.is_file() else []
-
-    def _paths_record(self, step: Step) -> Path:
-        return self.records / f"{step.name}.makes"
-
-    def _relative(self, path: Path) -> str:
-        """The path relative to the records, so that results and records can be moved together."""
-        return os.path.relpath(path, self.records)
-
-    def _wait_for(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait_for(self, step: Step, process: subprocess.Popen[bytes]) -> None:
         with self._lock:
-            self._processes.add(process)
-            if self._stopping:
+            self._processes[step.name] = process
+            if self._stopping or step.stage in self._ended_stages:
                 process.terminate()
         process.wait()
         with self._lock:
-            self._processes.discard(process)
+            del self._processes[step.name]
 
     def _terminate_all(self) -> None:
         with self._lock:
             self._stopping = True
-            for process in self._processes:
+            for process in self._processes.values():
                 process.terminate()
         timer = threading.Timer(_GRACE_SECONDS, self._kill_all)
         timer.daemon = True
@@ -249,16 +332,12 @@ class StepRunner:
 
     def _kill_all(self) -> None:
         with self._lock:
-            for process in self._processes:
+            for process in self._processes.values():
                 process.kill()
 
-    def _stamp(self, step: Step) -> Path:
-        return self.records / f"{step.name}.stamp"
-
     def _up_to_date(self, step: Step) -> bool:
-        stamp = self._stamp(step)
         made = all(path.exists() for path in step.makes)
-        return made and stamp.is_file() and stamp.read_bytes() == self._fingerprints[step.name].encode()
+        return made and self._kept.is_stamped(step.name, self._fingerprints[step.name])
 
     def _fingerprint(self, step: Step) -> str:
         digest = hashlib.sha256(repr((step.command, sorted(step.environment.items()))).encode())
@@ -270,6 +349,32 @@ class StepRunner:
         for name in step.after:
             digest.update(self._fingerprints[name].encode())
         return digest.hexdigest()
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    """Remove the results of an earlier run."""
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _check_results(step: Step) -> None:
+    """Check that the command has finished; some save their state after a stop signal and end with exit code 0.
+
+    Raises:
+        StepError: files are missing, or the results are not complete.
+    """
+    missing = [str(path) for path in step.makes if not path.exists()]
+    if missing:
+        text = f"this command succeeded but did not write {', '.join(missing)}:"
+        raise StepError(text, details=[f"  {command_line(step)}"])
+    lacking = step.missing()
+    if lacking:
+        next_run = "starts it again" if step.resume() is None else "continues it"
+        text = f"this command was stopped before its end ({lacking}):"
+        raise StepError(text, details=[f"  {command_line(step)}", f"  the next run {next_run}"])
 
 
 def _with_parent(command: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.run_progress import missing_epochs, missing_iterations
+from scripts.run_progress import missing_epochs, missing_iterations, resume_finetuning, resume_pretraining
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,23 @@ def test_missing_epochs(tmp_path: Path, history: str | None, expected: str) -> N
     if history is not None:
         (tmp_path / "metrics.jsonl").write_text(history)
     assert missing_epochs(tmp_path, 2) == expected
+
+
+@pytest.mark.parametrize(("losses", "is_finished"), [((3, 1, 2, 2), True), ((3, 1, 2), False), ((1, 2, 0.5), False)])
+def test_a_run_that_stopped_early_has_finished(tmp_path: Path, losses: tuple[float, ...], is_finished: bool) -> None:
+    lines = [f'{{"epoch": {epoch}, "valid": {{"loss": {loss}}}}}\n' for epoch, loss in enumerate(losses)]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    assert (missing_epochs(tmp_path, 9, patience=2) == "") == is_finished
+    assert missing_epochs(tmp_path, 9) == f"{len(losses)} of 9 epochs"
+
+
+def test_only_runs_with_a_saved_state_are_resumed(tmp_path: Path) -> None:
+    assert resume_pretraining(tmp_path) is None
+    assert resume_finetuning(tmp_path) is None
+    folder = tmp_path / "iter_0000012"
+    folder.mkdir()
+    (folder / "metadata.json").touch()
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("12")
+    (tmp_path / "latest.json").touch()
+    assert resume_pretraining(tmp_path) == ("--load", str(tmp_path))
+    assert resume_finetuning(tmp_path) == ("--from_pretrained", str(tmp_path), "--resume_from_checkpoint")

@@ -153,6 +153,87 @@ def test_commands_are_printed_as_shell_commands():
     assert command_line(step) == "OMP_NUM_THREADS=1 python 'a b.py' --x"
 
 
+def resumable(folder: Path, writes: str = "x") -> Step:
+    """A command that writes one letter per run, until there are two; ``--go-on`` continues it."""
+    made, options = folder / "made", folder / "options"
+    code = f"import sys; open({str(options)!r}, 'a').write(' '.join(sys.argv[1:]))"
+    code += f"; open({str(made)!r}, 'a').write({writes!r})"
+    return Step(
+        "one",
+        (sys.executable, "-c", code),
+        (made,),
+        missing=lambda: "" if made.read_text() == "xx" else "1 of 2 epochs",
+        resume=lambda: ["--go-on"] if made.exists() else None,
+    )
+
+
+def test_an_interrupted_command_continues_from_its_saved_state(tmp_path):
+    step, records = resumable(tmp_path), tmp_path / "steps"
+    with pytest.raises(StepError, match="was stopped before its end") as raised:
+        StepRunner([step], records, tmp_path).run()
+    assert raised.value.details[-1] == "  the next run continues it"
+    assert list(StepRunner([step], records, tmp_path).run()) == ["one"]
+    assert (tmp_path / "options").read_text() == "--go-on"
+    assert StepRunner([step], records, tmp_path).run() == {}
+
+
+def test_an_interrupted_command_starts_again_after_a_change(tmp_path):
+    step, records = resumable(tmp_path), tmp_path / "steps"
+    with pytest.raises(StepError):
+        StepRunner([step], records, tmp_path).run()
+    changed = resumable(tmp_path, writes="xx")
+    StepRunner([changed], records, tmp_path).run()
+    assert (tmp_path / "options").read_text() == ""
+
+
+def test_an_interrupted_command_starts_again_if_a_step_before_it_has_run_since(tmp_path):
+    first = Step("first", write(tmp_path / "source"), (tmp_path / "source",))
+    step, records = dataclasses.replace(resumable(tmp_path), after=("first",)), tmp_path / "steps"
+    with pytest.raises(StepError):
+        StepRunner([first, step], records, tmp_path).run()
+    (tmp_path / "source").unlink()
+    with pytest.raises(StepError):
+        StepRunner([first, step], records, tmp_path).run()
+    assert (tmp_path / "options").read_text() == ""
+
+
+def test_steps_after_one_that_ran_again_stay_outdated_if_the_run_is_interrupted(tmp_path):
+    (tmp_path / "source").touch()
+    steps, records = make_chain(tmp_path), tmp_path / "steps"
+    StepRunner(steps, records, tmp_path).run()
+    (tmp_path / "first").unlink()
+    failing = [steps[0], Step("bad", ("false",), ()), *steps[1:]]
+    with pytest.raises(StepError):
+        StepRunner(failing, records, tmp_path).run()
+    assert "two" in StepRunner(steps, records, tmp_path).run()
+
+
+def test_chosen_stages_run_with_the_steps_that_they_depend_on(tmp_path):
+    (tmp_path / "source").touch()
+    steps = [dataclasses.replace(step, stage=step.name) for step in make_chain(tmp_path)]
+    assert list(StepRunner(steps, tmp_path / "steps", tmp_path).run(["two"])) == ["one", "two"]
+    assert not (tmp_path / "third").exists()
+    assert list(StepRunner(steps, tmp_path / "steps", tmp_path).run()) == ["three"]
+
+
+def test_a_stage_ends_at_its_time_limit_and_the_next_run_continues_it(tmp_path):
+    slow = Step("slow", (sys.executable, "-c", "import time; time.sleep(60)"), (), stage="train")
+    second = Step("second", write(tmp_path / "second"), (), stage="train")
+    needs = Step("needs", write(tmp_path / "needs"), (), after=("slow",))
+    report = Step("report", write(tmp_path / "report"), (tmp_path / "report",), after=("slow",), is_partial=True)
+    other = Step("other", write(tmp_path / "other"), (tmp_path / "other",))
+    steps, records = [slow, second, needs, report, other], tmp_path / "steps"
+    start = time.monotonic()
+    with pytest.raises(StepError, match="not finished within the time limit") as raised:
+        StepRunner(steps, records, tmp_path, time_limits={"train": 1}).run()
+    assert time.monotonic() - start < 30
+    assert raised.value.details == ["  slow: interrupted", "  second: not started", "  needs: needs slow"]
+    assert (tmp_path / "report").exists()
+    assert (tmp_path / "other").exists()
+    steps[0] = dataclasses.replace(slow, command=("true",))
+    assert list(StepRunner(steps, records, tmp_path).run()) == ["slow", "second", "needs", "report"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="uses the parent-death signal of Linux")
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_commands_end_with_the_runner(tmp_path, repository_root, sent):
