@@ -8,10 +8,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from . import installation
 from .version import __version__
 
 if TYPE_CHECKING:
     from tape.models.modeling_bert import (
+        ProteinBertAbstractModel,
         ProteinBertForContactPrediction,
         ProteinBertForMaskedLM,
         ProteinBertForSequenceClassification,
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
         ProteinBertModel,
     )
     from tape.models.modeling_lstm import (
+        ProteinLSTMAbstractModel,
         ProteinLSTMForContactPrediction,
         ProteinLSTMForLM,
         ProteinLSTMForSequenceClassification,
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
         ProteinLSTMModel,
     )
     from tape.models.modeling_onehot import (
+        ProteinOneHotAbstractModel,
         ProteinOneHotForContactPrediction,
         ProteinOneHotForSequenceClassification,
         ProteinOneHotForSequenceToSequenceClassification,
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
         ProteinOneHotModel,
     )
     from tape.models.modeling_resnet import (
+        ProteinResNetAbstractModel,
         ProteinResNetForContactPrediction,
         ProteinResNetForMaskedLM,
         ProteinResNetForSequenceClassification,
@@ -42,8 +47,9 @@ if TYPE_CHECKING:
         ProteinResNetForValuePrediction,
         ProteinResNetModel,
     )
-    from tape.models.modeling_trrosetta import TRRosetta
+    from tape.models.modeling_trrosetta import TRRosetta, TRRosettaAbstractModel, TRRosettaPredictor
     from tape.models.modeling_unirep import (
+        UniRepAbstractModel,
         UniRepForContactPrediction,
         UniRepForLM,
         UniRepForSequenceClassification,
@@ -75,6 +81,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "UniRepConfig",
     ),
     "models.modeling_bert": (
+        "ProteinBertAbstractModel",
         "ProteinBertForContactPrediction",
         "ProteinBertForMaskedLM",
         "ProteinBertForSequenceClassification",
@@ -83,6 +90,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ProteinBertModel",
     ),
     "models.modeling_lstm": (
+        "ProteinLSTMAbstractModel",
         "ProteinLSTMForContactPrediction",
         "ProteinLSTMForLM",
         "ProteinLSTMForSequenceClassification",
@@ -91,6 +99,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ProteinLSTMModel",
     ),
     "models.modeling_onehot": (
+        "ProteinOneHotAbstractModel",
         "ProteinOneHotForContactPrediction",
         "ProteinOneHotForSequenceClassification",
         "ProteinOneHotForSequenceToSequenceClassification",
@@ -98,6 +107,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ProteinOneHotModel",
     ),
     "models.modeling_resnet": (
+        "ProteinResNetAbstractModel",
         "ProteinResNetForContactPrediction",
         "ProteinResNetForMaskedLM",
         "ProteinResNetForSequenceClassification",
@@ -105,8 +115,9 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ProteinResNetForValuePrediction",
         "ProteinResNetModel",
     ),
-    "models.modeling_trrosetta": ("TRRosetta",),
+    "models.modeling_trrosetta": ("TRRosetta", "TRRosettaAbstractModel", "TRRosettaPredictor"),
     "models.modeling_unirep": (
+        "UniRepAbstractModel",
         "UniRepForContactPrediction",
         "UniRepForLM",
         "UniRepForSequenceClassification",
@@ -117,16 +128,20 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "models.modeling_utils": ("ProteinModel",),
     "tokenizers": ("TAPETokenizer",),
 }
+# Modules that are attributes of the package, without an import of their own
+_SUBMODULES = frozenset({"datasets", "metrics", "models", "registry", "tokenizers"})
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *sorted(_MODULE_OF)]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f".{name}", __name__)
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_SUBMODULES})

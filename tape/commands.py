@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from . import installation  # noqa: F401 - first, since the next import fails in a mixed installation
 from .errors import run_cli
 
 

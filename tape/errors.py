@@ -66,6 +66,10 @@ class CheckpointError(ProteinLMError):
     """A checkpoint or model directory is missing, incomplete or damaged."""
 
 
+class EarlyStopping(Exception):
+    """Stops a training loop, in code written for TAPE; this library does not raise it."""
+
+
 class OutputError(ProteinLMError):
     """A file can't be written, because the disk is full, read-only or failing.
 

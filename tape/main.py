@@ -17,6 +17,13 @@ from .cli.embed import embed_config
 from .cli.evaluate import eval_config
 from .cli.options import Arguments
 from .cli.train import distributed_config, finetune_config
+from .compatibility.parsers import (
+    create_base_parser,
+    create_distributed_parser,
+    create_embed_parser,
+    create_eval_parser,
+    create_train_parser,
+)
 from .errors import run_cli
 from .inference.config import PredictConfig
 from .runtime.elastic_launch import launch
@@ -24,6 +31,18 @@ from .runtime.process import process_context
 
 if TYPE_CHECKING:
     from .finetuning.config import FinetuneConfig
+
+__all__ = [
+    "create_base_parser",
+    "create_distributed_parser",
+    "create_embed_parser",
+    "create_eval_parser",
+    "create_train_parser",
+    "run_embed",
+    "run_eval",
+    "run_train",
+    "run_train_distributed",
+]
 
 
 def run_train(arguments: Arguments = None) -> Path:

@@ -13,7 +13,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from .compatibility.names import names_of
 from .errors import ConfigError, UnknownResidueError, quoted
+
+__getattr__ = names_of(__name__)  # of tape-proteins 0.5
 
 SPECIAL_TOKENS = ("<pad>", "<mask>", "<cls>", "<sep>", "<unk>")
 # Names of the special tokens in Megatron-LM's vocabulary files.

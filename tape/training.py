@@ -1,4 +1,4 @@
-"""Compatibility: the functions of tape-proteins 0.5's ``tape.training``, with options as keyword arguments.
+"""Compatibility: tape-proteins 0.5's ``tape.training``: the commands with options as keyword arguments, and runners.
 
 New code calls :mod:`tape.main`, or :func:`tape.finetuning.finetune.finetune` with a configuration.
 """
@@ -13,7 +13,20 @@ from . import main
 from .cli.embed import create_embed_parser
 from .cli.evaluate import create_eval_parser
 from .cli.train import create_distributed_parser, create_train_parser
+from .compatibility.runners import BackwardRunner, ForwardRunner, run_eval_epoch, run_train_epoch, run_valid_epoch
 from .errors import ConfigError
+
+__all__ = [
+    "BackwardRunner",
+    "ForwardRunner",
+    "run_embed",
+    "run_eval",
+    "run_eval_epoch",
+    "run_train",
+    "run_train_distributed",
+    "run_train_epoch",
+    "run_valid_epoch",
+]
 
 
 def run_train(model_type: str, task: str, **options: Any) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from tape.inference.config import EmbedConfig
@@ -47,10 +48,10 @@ def embed_config(arguments: Arguments = None) -> EmbedConfig:
     )
 
 
-def create_embed_parser() -> argparse.ArgumentParser:
+def create_embed_parser(parents: Sequence[argparse.ArgumentParser] = ()) -> argparse.ArgumentParser:
     """``model_type data_file out_file [from_pretrained]`` and the options of embedding."""
     parser = ArgumentParser(
-        prog="tape-embed", description="Write embeddings of proteins.", parents=[create_base_parser()]
+        prog="tape-embed", description="Write embeddings of proteins.", parents=list(parents) or [create_base_parser()]
     )
     parser.add_argument(
         "data_file",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from tape.errors import ConfigError
@@ -64,9 +65,11 @@ def eval_config(arguments: Arguments = None) -> EvalConfig | PredictConfig:
     return EvalConfig(metrics=metrics, bootstrap=bootstrap, leakage=options["leakage"], **shared)
 
 
-def create_eval_parser() -> argparse.ArgumentParser:
+def create_eval_parser(parents: Sequence[argparse.ArgumentParser] = ()) -> argparse.ArgumentParser:
     """``model_type task from_pretrained`` and the options of evaluation."""
-    parser = ArgumentParser(prog="tape-eval", description="Evaluate a finetuned model.", parents=[create_base_parser()])
+    parser = ArgumentParser(
+        prog="tape-eval", description="Evaluate a finetuned model.", parents=list(parents) or [create_base_parser()]
+    )
     add_task(parser)
     parser.set_defaults(output_dir=None)
     add_model_directory(parser, "model directory, or a run directory (its best saved epoch)")

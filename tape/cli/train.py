@@ -225,13 +225,18 @@ def create_distributed_parser() -> argparse.ArgumentParser:
     parser = create_train_parser()
     parser.prog = "tape-train-distributed"
     parser.description = "Train a model on a task in several processes (data parallel)."
+    add_launcher_options(parser)
+    return parser
+
+
+def add_launcher_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of :class:`tape.runtime.elastic_launch.LaunchPlan`."""
     group = parser.add_argument_group("processes")
     group.add_argument("--nnodes", type=int, default=1, help="number of machines (default %(default)s)")
     group.add_argument("--node_rank", type=int, default=0, help="number of this machine, from 0")
     group.add_argument("--nproc_per_node", type=int, default=1, help="processes per machine (default %(default)s)")
     group.add_argument("--master_addr", default="127.0.0.1", help="address of machine 0 (default %(default)s)")
     group.add_argument("--master_port", type=int, default=29500, help="port on machine 0 (default %(default)s)")
-    return parser
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from tape import installation
+from tape.compatibility.names import names_of
+
 from .contacts import ProteinnetDataset
 from .embedding import EmbedDataset
 from .language_modeling import LanguageModelingDataset, MaskedLanguageModelingDataset
@@ -29,3 +32,5 @@ __all__ = [
     "dataset_factory",
     "pad_sequences",
 ]
+
+__getattr__ = names_of(__name__)  # of tape-proteins 0.5

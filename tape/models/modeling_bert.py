@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tape.compatibility.names import names_of
 from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
 
@@ -37,6 +38,8 @@ from .input_checks import check_inputs
 from .modeling_utils import MLMHead, ProteinModel, normal_initialization, tie
 from .neighbor_attention import neighbor_start
 from .unpadding import Unpadding
+
+__getattr__ = names_of(__name__)  # of tape-proteins 0.5
 
 # Names of the parts of a block in tape-proteins 0.5 -> our names.
 _POST_NAMES = (

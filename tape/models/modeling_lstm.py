@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from tape.compatibility.names import names_of
 from tape.configs import ProteinLSTMConfig
 
 from . import task_models
@@ -20,6 +21,8 @@ from .dropout import Dropout
 from .heads import masked_cross_entropy
 from .input_checks import check_inputs
 from .modeling_utils import ProteinModel, normal_initialization
+
+__getattr__ = names_of(__name__)  # of tape-proteins 0.5
 
 
 class ProteinLSTMLayer(nn.Module):

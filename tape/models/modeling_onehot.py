@@ -5,11 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from tape.compatibility.names import names_of
 from tape.configs import ProteinOneHotConfig
 
 from . import task_models
 from .input_checks import check_inputs
 from .modeling_utils import ProteinModel
+
+__getattr__ = names_of(__name__)  # of tape-proteins 0.5
 
 
 class ProteinOneHotAbstractModel(ProteinModel):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tape.compatibility.names import names_of
 from tape.configs import ProteinResNetConfig
 
 from . import task_models
@@ -19,6 +20,8 @@ from .activations import activation
 from .dropout import Dropout
 from .input_checks import check_inputs
 from .modeling_utils import MLMHead, ProteinModel, normal_initialization, tie
+
+__getattr__ = names_of(__name__)  # of tape-proteins 0.5
 
 
 class MaskedConv1d(nn.Conv1d):

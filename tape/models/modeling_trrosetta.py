@@ -14,10 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tape.compatibility.names import names_of
 from tape.configs import TRRosettaConfig
 
 from .dropout import Dropout
 from .modeling_utils import ProteinModel
+
+__getattr__ = names_of(__name__)  # of tape-proteins 0.5
 
 SYMBOLS = 21  # 20 amino acids and the gap
 _AMINO_ACIDS = 20

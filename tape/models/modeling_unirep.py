@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tape.compatibility.names import names_of
 from tape.configs import UniRepConfig
 
 from . import task_models
 from .heads import masked_cross_entropy
 from .input_checks import check_inputs
 from .modeling_utils import ProteinModel, normal_initialization
+
+__getattr__ = names_of(__name__)  # of tape-proteins 0.5
 
 # Logit of a token that is never predicted; representable in fp16.
 _NEVER = -1e4

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from tape.compatibility.names import names_of
 from tape.configs import CONFIG_NAME, ProteinConfig
 from tape.errors import CheckpointError, ConfigError
 from tape.hub.cache import local_model, no_such_model
@@ -26,6 +27,8 @@ from .infer_config import infer_config, infer_final_layer_norm
 from .meta_device import allocate, on_meta_device
 from .model_directory import SAFETENSORS_NAME, StateDict, load_state_dict, save_model_directory
 from .token_embeddings import resize_token_embeddings
+
+__getattr__ = names_of(__name__)  # of tape-proteins 0.5
 
 __all__ = [
     "MLMHead",

@@ -35,7 +35,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 class SignalAtImport:
-    before = ("tape.version", "tape.errors", "tape.interrupts", "tape.commands")  # few milliseconds
+    # few milliseconds
+    before = ("tape.installation", "tape.version", "tape.errors", "tape.interrupts", "tape.commands")
 
     def find_spec(self, name, *_):
         if name.startswith(("tape.", "pretrain.", "converter.", "scripts.", "benchmarks.")) and name not in self.before:
