@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +54,7 @@ from tape.version import __version__
 LARGEST_WEIGHTS = 16 << 20  # bytes
 LARGEST_LOG = 2 << 20
 _SHA256 = "{sha256}"
+_ABSOLUTE_PATH = re.compile(r"(?<![\w.:/~-])/[^\s'\",\[\]]+")  # alone or in the text of a list; not in an address
 
 
 def bundle_model(source: Path, name: str, card: Path, log: Path, overwrite: bool = False) -> Path:
@@ -144,11 +146,14 @@ def checked_provenance(source: Path) -> dict[str, Any]:
 
 
 def without_folders(value: Any) -> Any:
-    """Provenance without the folders of the machine: absolute paths become relative to the folder that has them all."""
+    """Provenance without the folders of the machine: of absolute paths, the last part remains.
+
+    Those of a list of files, which are keys, become relative to the folder that has them all.
+    """
     if isinstance(value, list):
         return [without_folders(item) for item in value]
     if isinstance(value, str):
-        return os.path.basename(value.rstrip("/")) if os.path.isabs(value) else value
+        return _ABSOLUTE_PATH.sub(lambda match: os.path.basename(match[0].rstrip("/")), value)
     if not isinstance(value, dict):
         return value
     absolute = [key for key in value if os.path.isabs(key)]

@@ -30,9 +30,13 @@ from scripts.data_sources import PROVENANCE_FILE, Dataset, find_datasets
 from scripts.run_progress import missing_epochs, missing_iterations
 from scripts.step_runner import Step, StepRunner, command_line
 from tape.cli.parser import ArgumentParser
-from tape.errors import ConfigError, run_cli
+from tape.errors import ConfigError, print_notice, run_cli
+from tape.hub.bundled import DEFAULT_MODEL, bundled_model, bundled_names
+from tape.io.checksums import SUMS_NAME
+from tape.io.json_files import read_json_object
 from tape.io.writing import atomic_write, check_output_directory
 from tape.runtime.cpu import usable_cores
+from tape.tokenizers import TAPETokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 _YES, _NO = "yes\n", "no\n"
@@ -47,7 +51,7 @@ TASKS = {
     "st": "stability",
 }
 FOLDERS = {task: "proteinnet" if task == "contact_prediction" else task for task in TASKS.values()}
-VARIANTS = {"pretrained": "pretrained", "random": "random weights", "onehot": "one-hot"}
+VARIANTS = {"pretrained": "pretrained", "random": "random weights", "onehot": "one-hot", "bundled": "the bundled model"}
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,9 @@ SIZES = {
 # Size of the position table: finetuning does not split proteins. ProteinLM's value, so that its data sets fit.
 POSITIONS = 2176
 _COMPARED_STEPS = 20
+_LARGEST_BUNDLED = (
+    4  # times the weights of the blocks of ``--size``; finetuning a larger model would take most of the time
+)
 
 
 @dataclass(frozen=True)
@@ -202,12 +209,13 @@ def plan(data: Path, out: Path, tasks: Sequence[str], size: Size, machine: Machi
         steps.append(_prepare(data, out, task, found[FOLDERS[task]]))
     steps += _compare_layouts(out, size, machine)
     steps += [_pretrain(out, size, machine, "valid" in found["corpus"].splits), *_models(out)]
+    variants = variants_of(size)
     for task in tasks:
         tests = [split for split in found[FOLDERS[task]].splits if split not in ("train", "valid")] or ["valid"]
-        for variant in VARIANTS:
+        for variant in variants:
             steps += _finetune(out, task, variant, tests, size, machine)
     evaluations = tuple(step.name for step in steps if step.name.startswith("evaluate"))
-    runs = [str(_run_directory(out, task, variant)) for task in tasks for variant in VARIANTS]
+    runs = [str(_run_directory(out, task, variant)) for task in tasks for variant in variants]
     report = out / "report"
     steps.append(
         Step(
@@ -225,6 +233,26 @@ def plan(data: Path, out: Path, tasks: Sequence[str], size: Size, machine: Machi
         )
     )
     return steps
+
+
+def variants_of(size: Size) -> list[str]:
+    """The model variants of a run: the bundled model is one if it is installed and comparable with ``size``."""
+    without = [variant for variant in VARIANTS if variant != "bundled"]
+    if DEFAULT_MODEL not in bundled_names():
+        return without
+    directory = bundled_model(DEFAULT_MODEL)
+    config = read_json_object(directory / "config.json")
+    blocks = config["num_hidden_layers"] * config["hidden_size"] ** 2
+    if read_json_object(directory / "vocabulary.json")["fingerprint"] != TAPETokenizer().fingerprint:
+        reason = "another vocabulary"
+    elif config["max_position_embeddings"] < POSITIONS:
+        reason = f"a position table of {config['max_position_embeddings']:,} instead of {POSITIONS:,} tokens"
+    elif blocks > _LARGEST_BUNDLED * size.layers * size.hidden**2:
+        reason = f"more than {_LARGEST_BUNDLED} times the weights of this --size"
+    else:
+        return list(VARIANTS)
+    print_notice(f"note: no start from the bundled model {DEFAULT_MODEL}, which has {reason}")
+    return without
 
 
 def _prepare(data: Path, out: Path, task: str, dataset: Dataset) -> Step:
@@ -360,7 +388,8 @@ def _finetune(out: Path, task: str, variant: str, tests: list[str], size: Size, 
     setting = FINETUNING[task]
     model = _model(variant)
     run = _run_directory(out, task, variant)
-    start = {"pretrained": out / "model", "random": out / "random" / "0"}.get(variant)
+    own = {"pretrained": out / "model", "random": out / "random" / "0"}
+    start = DEFAULT_MODEL if variant == "bundled" else own.get(variant)
     epochs = max(1, round((setting.epochs if start else setting.onehot_epochs) * size.epoch_scale))
     rate = setting.learning_rate if start else setting.onehot_learning_rate
     train = (
@@ -379,7 +408,8 @@ def _finetune(out: Path, task: str, variant: str, tests: list[str], size: Size, 
         f"finetune_{name}",
         train,
         (run,),
-        after=(f"prepare_{FOLDERS[task]}", *(("random",) if start else ())),
+        inputs=(bundled_model(DEFAULT_MODEL) / SUMS_NAME,) if variant == "bundled" else (),
+        after=(f"prepare_{FOLDERS[task]}", *(("random",) if variant in own else ())),
         title=f"{task} from {VARIANTS[variant]}",
         weight=15 if start else 8,
         environment=environment,

@@ -13,6 +13,7 @@ from tape.report.rows import COLUMNS, Evaluated, groups_of, make_rows
 from tape.report.tables import all_metrics, origin, published_cards, result_table
 
 STYLE = Path(__file__).with_name("report.css")
+_COLORS = 7  # c0 to c6 in report.css
 _PRINTING = "addEventListener('beforeprint',()=>document.querySelectorAll('details').forEach(d=>d.open=true))"
 
 
@@ -54,7 +55,8 @@ def _colors(columns: Sequence[str]) -> dict[str, int]:
     known = list(COLUMNS.values())
     others = dict.fromkeys(column for column in columns if column not in known)
     fixed = {column: index for index, column in enumerate(known)}
-    return {**fixed, **{column: 3 + index % 4 for index, column in enumerate(others)}}
+    remaining = _COLORS - len(known)
+    return {**fixed, **{column: len(known) + index % remaining for index, column in enumerate(others)}}
 
 
 def _summary(evaluations: Sequence[Evaluated]) -> str:

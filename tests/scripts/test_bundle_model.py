@@ -22,7 +22,8 @@ PROVENANCE = {
     "source": {
         "path": "/scratch/user/run",
         "files": {"/scratch/user/run/iter_7/a.bin": {"bytes": 1}, "/scratch/user/run/iter_7/b.bin": {"bytes": 2}},
-        "arguments": {"save": "/scratch/user/run", "data_path": ["corpus/pfam", "/scratch/user/corpus"], "lr": 0.5},
+        "arguments": {"save": "/scratch/user/run", "data_path": "['/scratch/user/a', 'b/c']", "lr": 0.5},
+        "read_from": ["https://host/data", "/scratch/user/corpus/"],
     },
 }
 CARD = "# Model card\n\n{parameters} parameters, {bytes} bytes, SHA-256 {sha256}.\n"
@@ -79,7 +80,8 @@ def test_provenance_has_no_folders_of_the_machine(words: list[str], installed: P
     assert "/scratch" not in text
     source = json.loads(text)["source"]
     assert source["files"] == {"iter_7/a.bin": {"bytes": 1}, "iter_7/b.bin": {"bytes": 2}}
-    assert source["arguments"] == {"save": "run", "data_path": ["corpus/pfam", "corpus"], "lr": 0.5}
+    assert source["arguments"] == {"save": "run", "data_path": "['a', 'b/c']", "lr": 0.5}
+    assert source["read_from"] == ["https://host/data", "corpus"]
     assert json.loads(text)["bundled"]["source_sha256"] == sha256_of(Path(words[0]) / "model.safetensors")
 
 

@@ -7,6 +7,7 @@ import json
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +16,19 @@ from scripts import quickstart
 from scripts.run_progress import missing_epochs, missing_iterations
 from scripts.step_runner import StepRunner, command_line
 from tape.errors import ConfigError
+from tape.hub.bundled import DEFAULT_MODEL, FOLDER_VARIABLE
 from tape.models import low_precision
+from tape.tokenizers import TAPETokenizer
 
+TINY = quickstart.SIZES["tiny"]
 MACHINE = quickstart.Machine(ranks=1, jobs=2, threads=1, bf16=False)
+
+
+@pytest.fixture(autouse=True)
+def bundled_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the bundled models, without any."""
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "bundled"))
+    return tmp_path / "bundled"
 
 
 @pytest.fixture
@@ -65,6 +76,50 @@ def test_plan_covers_every_task_and_variant(tmp_path):
     assert "--num_train_epochs 30 --batch_size 16 --learning_rate 0.01" in commands["finetune_stability_onehot"]
     assert "--head_learning_rate 0.03 --contact_head linear" in commands["finetune_contact_prediction_random"]
     assert "--head_learning_rate" not in commands["finetune_contact_prediction_onehot"]
+
+
+def bundle(folder: Path, **config: Any) -> None:
+    """A bundled model of the quickstart's own size, but for ``config``; nothing reads its weights."""
+    values = {"hidden_size": TINY.hidden, "num_hidden_layers": TINY.layers, "max_position_embeddings": 2176}
+    vocabulary = {"fingerprint": TAPETokenizer(config.pop("vocabulary", "iupac")).fingerprint}
+    files = {
+        "config.json": {**values, **config},
+        "vocabulary.json": vocabulary,
+        "model.safetensors": 0,
+        "SHA256SUMS": 0,
+    }
+    (folder / DEFAULT_MODEL).mkdir(parents=True)
+    for name, content in files.items():
+        (folder / DEFAULT_MODEL / name).write_text(json.dumps(content))
+
+
+def test_the_bundled_model_is_a_further_start(tmp_path: Path, bundled_folder: Path) -> None:
+    bundle(bundled_folder)
+    steps = {step.name: step for step in quickstart.plan(quickstart.SAMPLE, tmp_path, ["stability"], TINY, MACHINE)}
+    step = steps["finetune_stability_bundled"]
+    scratch = command_line(steps["finetune_stability_random"])
+    same = scratch.replace(str(tmp_path / "random" / "0"), DEFAULT_MODEL).replace("_name random", "_name bundled")
+    assert command_line(step) == same
+    assert step.after == ("prepare_stability",)
+    assert step.inputs == (bundled_folder / DEFAULT_MODEL / "SHA256SUMS",)  # another model repeats it
+    assert "evaluate_stability_bundled_test" in steps
+    assert f"{tmp_path}/results/stability_transformer_bundled" in command_line(steps["report"])
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"vocabulary": "unirep"}, "another vocabulary"),
+        ({"max_position_embeddings": 1024}, "a position table of 1,024 instead of 2,176 tokens"),
+        ({"hidden_size": 512}, "more than 4 times the weights of this --size"),
+    ],
+)
+def test_a_bundled_model_that_is_not_comparable_is_left_out(
+    config: dict[str, Any], reason: str, bundled_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle(bundled_folder, **config)
+    assert quickstart.variants_of(TINY) == ["pretrained", "random", "onehot"]
+    assert capsys.readouterr().err == f"note: no start from the bundled model {DEFAULT_MODEL}, which has {reason}\n"
 
 
 @pytest.mark.parametrize(("gpus", "processes"), [(0, 1), (1, 1), (3, 2), (8, 8)])

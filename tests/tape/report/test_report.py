@@ -23,6 +23,7 @@ from tape.evaluation.records import EvaluationRecord, write_record
 from tape.metrics import Metric
 from tape.report import charts
 from tape.report import command as report
+from tape.report import page as report_page
 from tape.report import rows as report_rows
 from tape.report.published import grouped_reasons, load_published, published_beside
 
@@ -410,3 +411,11 @@ def test_every_chart_is_well_formed(page: Path) -> None:
     kinds = [ElementTree.fromstring(drawing).get("class") for drawing in drawings]
     assert {"bar", "chart", "map"} <= set(kinds)
     assert not any("nan" in drawing or "inf" in drawing.replace("information", "") for drawing in drawings)
+
+
+def test_other_columns_have_none_of_the_colors_of_the_known_ones() -> None:
+    known = list(report_rows.COLUMNS.values())
+    colors = report_page._colors([*known, "mine", "yours", "theirs"])
+    assert len(set(colors.values())) == len(known) + 3
+    defined = set(map(int, re.findall(r"\.c(\d) ", report_page.STYLE.read_text(encoding="utf-8"))))
+    assert set(colors.values()) <= defined
