@@ -4,6 +4,6 @@ from __future__ import annotations
 
 ATTENTION_BACKENDS = ("auto", "flash", "padded")
 BACKENDS = ("nccl", "gloo")
-OPTIMIZERS = ("adam", "sgd")
+OPTIMIZERS = ("adam", "sgd", "muon")
 PIPELINE_SCHEDULES = ("1f1b", "gpipe")
 RECOMPUTATIONS = ("full", "selective")

@@ -301,6 +301,10 @@ def _optimizer(options: argparse.Namespace) -> OptimizerConfig:
         eps=options.adam_eps,
         momentum=options.sgd_momentum,
         clip_grad=options.clip_grad,
+        muon_momentum=options.muon_momentum,
+        muon_nesterov=options.muon_nesterov,
+        muon_num_ns_steps=options.muon_num_ns_steps,
+        muon_extra_scale_factor=options.muon_extra_scale_factor,
     )
 
 

@@ -131,7 +131,12 @@ def _add_batch(parser: argparse.ArgumentParser) -> None:
 
 def _add_optimizer(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("optimizer")
-    group.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="adam is AdamW")
+    group.add_argument(
+        "--optimizer",
+        choices=OPTIMIZERS,
+        default="adam",
+        help="adam is AdamW; muon is Muon for the matrices of the transformer blocks, and AdamW for the others",
+    )
     group.add_argument(
         "--weight-decay",
         type=non_negative_float,
@@ -147,6 +152,17 @@ def _add_optimizer(parser: argparse.ArgumentParser) -> None:
         "--adam-eps", type=positive_float, default=1e-8, help="epsilon in the denominator of Adam's update"
     )
     group.add_argument("--sgd-momentum", type=fraction, default=0.9, help="momentum of --optimizer sgd")
+    group.add_argument("--muon-momentum", type=fraction, default=0.95, help="momentum of --optimizer muon")
+    group.add_argument("--muon-nesterov", action="store_true", help="Nesterov momentum in --optimizer muon")
+    group.add_argument(
+        "--muon-num-ns-steps", type=positive_int, default=5, help="Newton-Schulz iterations of --optimizer muon"
+    )
+    group.add_argument(
+        "--muon-extra-scale-factor",
+        type=positive_float,
+        default=1.0,
+        help="factor on the update of --optimizer muon; with 0.2, it has the size of AdamW's at the same --lr",
+    )
 
 
 def _add_precision(parser: argparse.ArgumentParser) -> None:

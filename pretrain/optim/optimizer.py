@@ -1,4 +1,4 @@
-"""The optimizer step: gradient clipping by norm, then AdamW or SGD on this rank's shards of the parameters."""
+"""The optimizer step: gradient clipping by norm, then AdamW, SGD or Muon on this rank's shards of the parameters."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pretrain.parallel import GradientBuckets, LocalParameter
 from tape.errors import ConfigError, quoted
 
 from .lr_schedule import NOTHING_SKIPPED, Schedule, SkippedCounts
+from .muon import Muon
 
 _CLIP_EPSILON = 1e-6  # Megatron's and torch's
 _WRAPPED_METHODS = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
@@ -26,10 +27,12 @@ class OptimizerConfig:
     """The optimizer and its hyperparameters, apart from the learning-rate schedule.
 
     Attributes:
-        name: adam (AdamW, Loshchilov and Hutter 2019: decoupled weight decay) or sgd.
+        name: adam (AdamW, Loshchilov and Hutter 2019: decoupled weight decay), sgd, or muon (for the matrices of the
+            transformer blocks, with AdamW for all other parameters).
         weight_decay: applies to matrices; biases and layer norms are not decayed.
         beta1, beta2, eps: hyperparameters of AdamW.
         momentum: momentum of SGD.
+        muon_momentum, muon_nesterov, muon_num_ns_steps, muon_extra_scale_factor: see :class:`pretrain.optim.muon.Muon`.
         clip_grad: maximum gradient norm; 0 turns clipping off.
     """
 
@@ -40,12 +43,16 @@ class OptimizerConfig:
     eps: float = 1e-8
     momentum: float = 0.9
     clip_grad: float = 1.0
+    muon_momentum: float = 0.95
+    muon_nesterov: bool = False
+    muon_num_ns_steps: int = 5
+    muon_extra_scale_factor: float = 1.0
 
 
 class Optimizer:
     """Updates this rank's shard of every parameter.
 
-    It holds the local tensors of the model's DTensors, so that one fused kernel updates all of them.
+    It holds the local tensors of the model's DTensors, so that AdamW updates all of them in one fused kernel.
 
     Args:
         parameters: this rank's shards of the parameters (:func:`pretrain.parallel.local_parameters`).
@@ -65,8 +72,13 @@ class Optimizer:
         self.gradients = gradients
         self.config = config
         self.schedule = schedule
-        self._optimizer = _make(config, decay_groups(parameters, config.weight_decay))
-        self._make_state()
+        matrices = [p for p in parameters if config.name == "muon" and has_muon(p.name, p.full.dim())]
+        others = [p for p in parameters if p not in matrices]
+        groups = decay_groups(others, config.weight_decay)
+        self._optimizers: list[torch.optim.Optimizer | Muon] = [_make(config, groups)]
+        self._make_state(others)
+        if config.name == "muon":
+            self._optimizers.append(_make_muon(config, matrices))
 
     def step(
         self, iteration: int, norm: float, loss_scale: float = 1.0, skipped: SkippedCounts = NOTHING_SKIPPED
@@ -84,9 +96,11 @@ class Optimizer:
             factor *= self.config.clip_grad / (norm + _CLIP_EPSILON)
         if factor != 1.0:
             self.gradients.scale(factor)
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.schedule.rate(iteration, skipped)
-        self._optimizer.step()
+        rate = self.schedule.rate(iteration, skipped)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
 
     def state(self) -> dict[str, Tensor]:
         """The optimizer state by ``PARAMETER.STATE``, for example ``mlm.bias.exp_avg``; not copied.
@@ -96,20 +110,27 @@ class Optimizer:
         return {
             f"{parameter.name}.{name}": parameter.as_global(value)
             for parameter in self.parameters
-            for name, value in self._optimizer.state[parameter.local].items()
+            for optimizer in self._optimizers
+            if parameter.local in optimizer.state
+            for name, value in optimizer.state[parameter.local].items()
         }
 
-    def _make_state(self) -> None:
-        """Allocate the state, which torch does in the first step, so that a checkpoint can be loaded into it."""
-        for parameter in self.parameters:
+    def _make_state(self, parameters: Sequence[LocalParameter]) -> None:
+        """Allocate torch's state, which it does in the first step, so that a checkpoint can be loaded into it."""
+        for parameter in parameters:
             local = parameter.local
-            state: dict[str, Any] = self._optimizer.state[local]
-            if self.config.name == "adam":
+            state: dict[str, Any] = self._optimizers[0].state[local]
+            if self.config.name != "sgd":
                 state["step"] = torch.zeros((), dtype=torch.float32, device=local.device)
                 state["exp_avg"] = torch.zeros_like(local)
                 state["exp_avg_sq"] = torch.zeros_like(local)
             elif self.config.momentum:
                 state["momentum_buffer"] = torch.zeros_like(local)
+
+
+def has_muon(name: str, dimensions: int) -> bool:
+    """Whether ``--optimizer muon`` updates a parameter by Muon: a matrix of a transformer block."""
+    return dimensions == 2 and ".layer." in name
 
 
 def decay_groups(parameters: Sequence[LocalParameter], weight_decay: float) -> list[dict[str, Any]]:
@@ -131,9 +152,20 @@ def _without_compiler(optimizer: type[torch.optim.Optimizer]) -> Any:
 
 
 def _make(config: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    if config.name == "adam":
+    if config.name in ("adam", "muon"):
         betas = (config.beta1, config.beta2)
         return _without_compiler(torch.optim.AdamW)(groups, lr=0.0, betas=betas, eps=config.eps, fused=True)
     if config.name == "sgd":
         return _without_compiler(torch.optim.SGD)(groups, lr=0.0, momentum=config.momentum, foreach=True)
     raise ConfigError(f"unknown --optimizer {quoted(config.name)}; choose one of {', '.join(OPTIMIZERS)}")
+
+
+def _make_muon(config: OptimizerConfig, matrices: Sequence[LocalParameter]) -> Muon:
+    return Muon(
+        matrices,
+        config.weight_decay,
+        config.muon_momentum,
+        config.muon_nesterov,
+        config.muon_num_ns_steps,
+        config.muon_extra_scale_factor,
+    )

@@ -71,23 +71,29 @@ def _is_shard(place: object) -> bool:
     return isinstance(place, Shard) or type(place).__name__ == "_StridedShard"  # FSDP's, no subclass of Shard
 
 
-def copy_shard(parameter: Tensor, full: Tensor, context: ParallelContext) -> None:
+def copy_shard(parameter: Tensor, full: Tensor) -> None:
     """Copy this rank's shard of the ``full`` values into ``parameter``."""
     if not isinstance(parameter, DTensor):
         parameter.copy_(full)
         return
+    local = parameter.to_local()
+    local.copy_(own_shard(full, parameter).to(local.device))
+
+
+def own_shard(full: Tensor, parameter: DTensor) -> Tensor:
+    """This rank's shard of the ``full`` values, sharded as ``parameter`` is; a view."""
     shard = full
     # Tensor parallelism sharded first, FSDP second: the order matters where both shard the same dimension.
-    for axis, rank in ((TENSOR_AXIS, context.tensor_rank), (DATA_AXIS, context.data_rank)):
-        shard = _chunk(shard, parameter, axis, rank)
-    local = parameter.to_local()
-    local.copy_(shard.to(local.device))
+    for axis in (TENSOR_AXIS, DATA_AXIS):
+        shard = _chunk(shard, parameter, axis)
+    return shard
 
 
-def _chunk(values: Tensor, parameter: DTensor, axis: str, rank: int) -> Tensor:
-    axes = parameter.device_mesh.mesh_dim_names or ()
+def _chunk(values: Tensor, parameter: DTensor, axis: str) -> Tensor:
+    mesh = parameter.device_mesh
+    axes = mesh.mesh_dim_names or ()
     dimension = getattr(parameter.placements[axes.index(axis)], "dim", None) if axis in axes else None
     if dimension is None:
         return values
-    chunks = torch.chunk(values, parameter.device_mesh[axis].size(), dimension)
+    chunks, rank = torch.chunk(values, mesh[axis].size(), dimension), mesh.get_local_rank(axis)
     return chunks[rank] if rank < len(chunks) else values.narrow(dimension, 0, 0)

@@ -9,12 +9,12 @@ gradients of FSDP are an estimate, too. Kernel workspaces, fragmentation and the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 
-from pretrain.optim.optimizer import OptimizerConfig
+from pretrain.optim.optimizer import OptimizerConfig, has_muon
 from pretrain.parallel import TIED_NAME, ParallelDims
 from tape.configs import ProteinBertConfig
 from tape.models.meta_device import on_meta_device
@@ -101,7 +101,7 @@ def parameter_count(config: ProteinBertConfig) -> int:
     return sum(shape.numel() for shape in parameter_shapes(config).values())
 
 
-def rank_parameters(shapes: Mapping[str, torch.Size], layers: int, dims: ParallelDims) -> list[int]:
+def rank_parameters(shapes: Mapping[str, torch.Size], layers: int, dims: ParallelDims) -> dict[str, int]:
     """Elements of each parameter on the rank that holds most; in a pipeline it is on the first or the last stage.
 
     Args:
@@ -109,8 +109,8 @@ def rank_parameters(shapes: Mapping[str, torch.Size], layers: int, dims: Paralle
         layers: number of transformer blocks.
         dims: parallel layout.
     """
-    stages = ([_part(name, shapes[name], dims) for name in _names(shapes, layers, dims, s)] for s in _ends(dims))
-    return max(stages, key=sum)
+    stages = ({name: _part(name, shapes[name], dims) for name in _names(shapes, layers, dims, s)} for s in _ends(dims))
+    return max(stages, key=lambda stage: sum(stage.values()))
 
 
 def _ends(dims: ParallelDims) -> set[int]:
@@ -149,6 +149,7 @@ def rank_memory(
     """
     shapes = parameter_shapes(config)
     held = rank_parameters(shapes, config.num_hidden_layers, dims)
+    elements = sum(held.values())
     # The first stage has the most blocks, and under 1F1B as many micro-batches in flight as there are stages.
     kept = len(dims.layers_of(0, config.num_hidden_layers)) * dims.pipeline
     blocks = block_bytes(config, dims, step) * kept
@@ -156,21 +157,22 @@ def rank_memory(
     ends = _end_bytes(config, step) / _token_parts(dims)
     return RankMemory(
         model_parameters=sum(shape.numel() for shape in shapes.values()),
-        parameters=sum(held),
-        weights=_FP32 * sum(held),
-        gradients=_FP32 * sum(held),
-        optimizer=_optimizer_bytes(held, optimizer),
+        parameters=elements,
+        weights=_FP32 * elements,
+        gradients=_FP32 * elements,
+        optimizer=sum(_state_bytes(size, has_muon(n, len(shapes[n])), optimizer) for n, size in held.items()),
         gathered=_gathered_bytes(shapes, config.num_hidden_layers, dims, step.micro_batches),
-        low_precision=0 if step.precision == "fp32" else 2 * sum(held),
+        low_precision=0 if step.precision == "fp32" else 2 * elements,
         activations=round(step.tokens * (blocks + ends)),
         checkpointed=round(step.tokens * (inputs + block_bytes(config, dims, step) + ends)),
     )
 
 
-def _optimizer_bytes(held: Sequence[int], optimizer: OptimizerConfig) -> int:
-    if optimizer.name == "adam":
-        return _FP32 * (2 * sum(held) + len(held))  # two moments, and one step counter per parameter
-    return _FP32 * sum(held) if optimizer.momentum else 0
+def _state_bytes(elements: int, is_block_matrix: bool, optimizer: OptimizerConfig) -> int:
+    """Optimizer state of a parameter with ``elements`` on this rank."""
+    if optimizer.name == "adam" or (optimizer.name == "muon" and not is_block_matrix):
+        return _FP32 * (2 * elements + 1)  # two moments and a step counter
+    return _FP32 * elements if optimizer.name == "muon" or optimizer.momentum else 0
 
 
 def _gathered_bytes(shapes: Mapping[str, torch.Size], layers: int, dims: ParallelDims, micro_batches: int) -> int:

@@ -59,6 +59,10 @@ MODEL = (
 OPTIMIZERS = {
     "sgd": ("--optimizer", "sgd", "--lr", "0.1", "--lr-decay-style", "constant"),
     "adam": ("--optimizer", "adam", "--lr", "3e-3", "--lr-decay-style", "constant"),
+    "muon": (
+        *("--optimizer", "muon", "--muon-extra-scale-factor", "0.2"),
+        *("--lr", "3e-3", "--lr-decay-style", "constant"),
+    ),
 }
 _POLL_SECONDS = 1.0
 
@@ -244,7 +248,7 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=4, help="largest number of processes; runs powers of two (4)")
     parser.add_argument("--steps", type=int, default=20, help="optimizer steps (20)")
-    parser.add_argument("--optimizer", choices=OPTIMIZERS, nargs="+", default=list(OPTIMIZERS), help="default: both")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, nargs="+", default=list(OPTIMIZERS), help="default: all")
     parser.add_argument("flags", nargs="*", help="flags of pretrain_tape.py, after --")
     options = parser.parse_args()
     if options.steps < 1 or options.processes < 1:

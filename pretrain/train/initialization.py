@@ -66,7 +66,7 @@ def build_model(
         model.tie_weights()  # to_empty has allocated the tied matrix twice
     # The masked-LM objective does not use BERT's pooler: it is kept for finetuning as it is.
     model.bert.pooler.requires_grad_(False)
-    initialize_parameters(model, config, init, context, weights or {})
+    initialize_parameters(model, config, init, weights or {})
     return model
 
 
@@ -75,7 +75,6 @@ def initialize_parameters(
     model: ProteinBertForMaskedLM,
     config: ProteinBertConfig,
     init: InitConfig,
-    context: ParallelContext,
     weights: Mapping[str, LazyTensor],
 ) -> None:
     """Set this rank's shards of all parameters to their initial values, one parameter after the other."""
@@ -88,7 +87,7 @@ def initialize_parameters(
             full = initial_values(source, parameter.shape, config.num_hidden_layers, init)
             if config.initial_attention == "neighbours":
                 full = neighbor_start(source, full, config.num_attention_heads, init.std)
-        copy_shard(parameter, full, context)
+        copy_shard(parameter, full)
 
 
 def initial_values(name: str, shape: torch.Size, layers: int, init: InitConfig) -> Tensor:

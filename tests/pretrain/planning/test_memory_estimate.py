@@ -55,7 +55,8 @@ def fake_ranks() -> Iterator[None]:
 
 def test_the_count_equals_that_of_a_built_model() -> None:
     built = sum(parameter.numel() for parameter in ProteinBertForMaskedLM(config()).parameters())
-    assert parameter_count(config()) == sum(rank_parameters(parameter_shapes(config()), 2, ParallelDims())) == built
+    held = rank_parameters(parameter_shapes(config()), 2, ParallelDims())
+    assert parameter_count(config()) == sum(held.values()) == built
 
 
 def test_the_released_model_has_205_9_million_parameters() -> None:
@@ -80,7 +81,7 @@ def test_the_count_of_a_rank_equals_that_of_its_shards(fake_ranks: None, tensor:
     context = ParallelContext(dims, 0, torch.device("cpu"), mesh)
     model = build_model(config(), InitConfig(), context)
     apply_fsdp(model, context)
-    held = [parameter.local.numel() for parameter in local_parameters(model, context)]
+    held = {parameter.name: parameter.local.numel() for parameter in local_parameters(model, context)}
     assert held == rank_parameters(parameter_shapes(config()), 2, dims)
 
 
@@ -92,7 +93,7 @@ def test_parameter_count_of_the_largest_pipeline_stage() -> None:
     embeddings = sum(size for name, size in sizes.items() if name.startswith("bert.embeddings."))
     head = sum(sizes.values()) - 2 * block - embeddings
     expected = block + max(embeddings, head + sizes["bert.embeddings.word_embeddings.weight"])
-    assert sum(rank_parameters(shapes, 2, ParallelDims(2, pipeline=2))) == expected
+    assert sum(rank_parameters(shapes, 2, ParallelDims(2, pipeline=2)).values()) == expected
 
 
 def kept_bytes(model: ProteinBertForMaskedLM, precision: str) -> int:
@@ -143,6 +144,11 @@ def test_weights_gradients_and_states_are_counted() -> None:
     for momentum, expected in ((0.9, 4 * count), (0.0, 0)):
         optimizer = OptimizerConfig("sgd", momentum=momentum)
         assert rank_memory(config(), ParallelDims(), shape, optimizer).optimizer == expected
+    shapes = parameter_shapes(config())
+    block_matrices = [shape for name, shape in shapes.items() if ".layer." in name and len(shape) == 2]
+    saved = sum(shape.numel() + 1 for shape in block_matrices)  # a moment and a step counter less than AdamW
+    muon = rank_memory(config(), ParallelDims(), shape, OptimizerConfig("muon"))
+    assert muon.optimizer == memory.optimizer - 4 * saved
     assert memory.total(False) - memory.total(True) == memory.activations - memory.checkpointed > 0
 
 

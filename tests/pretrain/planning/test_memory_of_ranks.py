@@ -24,13 +24,13 @@ from tests.support.ranks import compute
 LENGTH, MICRO_BATCHES, LAYERS = 96, 2, 4
 LAYOUTS = (Layout(2), Layout(2, sequence=True), Layout(data=2, sharded=True), Layout(pipeline=2))
 RECOMPUTE = ("none", "full")
-OPTIMIZERS = {"adam": (), "sgd": ("--optimizer", "sgd")}
+OPTIMIZERS = {"adam": (), "sgd": ("--optimizer", "sgd"), "muon": ("--optimizer", "muon")}
 FACTOR = 1.25  # accuracy of the activation estimate that the documentation states
 
 
 Case = tuple[Layout, str, str]
 CASES: list[Case] = [(layout, recompute, "adam") for layout in LAYOUTS for recompute in RECOMPUTE]
-CASES.append((LAYOUTS[2], "none", "sgd"))
+CASES += [(LAYOUTS[2], "none", "sgd"), (LAYOUTS[2], "none", "muon")]
 
 
 def arguments_of(layout: Layout, recompute: str, optimizer: str, world: int = 2) -> PretrainConfig:

@@ -16,7 +16,7 @@ STEPS = 20
 SHORT = 5  # in every layout; the tool itself takes 20
 ALONE = Layout()
 SPLIT = [layout for world in (2, 4) for layout in layouts(world)]
-# AdamW: the layouts with most kinds of parallelism; --fp16: those whose ranks must agree on an overflow.
+# AdamW and Muon: the layouts with most kinds of parallelism; --fp16: those whose ranks must agree on an overflow.
 COMPOSED = [Layout(2, 2, 1, True, True), Layout(2, 1, 2, True)]
 FP16 = ("--fp16", "--initial-loss-scale", str(2.0**40), "--hysteresis", "1", *OPTIMIZERS["sgd"])
 FP16_STEPS = 4
@@ -28,11 +28,11 @@ def with_depth(layout: Layout, flags: tuple[str, ...]) -> tuple[str, ...]:
     return (*flags, *SHALLOW) if layout.tensor > 1 else flags
 
 
-SGD, ADAM = OPTIMIZERS["sgd"], OPTIMIZERS["adam"]
+SGD, ADAM, MUON = (OPTIMIZERS[name] for name in ("sgd", "adam", "muon"))
 RUNS = [
     *((ALONE, flags, SHORT) for flags in (SGD, (*SGD, *SHALLOW))),
     *((layout, with_depth(layout, SGD), SHORT) for layout in SPLIT),
-    *((layout, (*ADAM, *SHALLOW), STEPS) for layout in (ALONE, *COMPOSED)),
+    *((layout, (*flags, *SHALLOW), STEPS) for layout in (ALONE, *COMPOSED) for flags in (ADAM, MUON)),
     *((layout, (*FP16, *SHALLOW), FP16_STEPS) for layout in (ALONE, *COMPOSED[1:])),
 ]
 
@@ -72,9 +72,10 @@ def test_sgd_gives_the_same_curve(curves: Curves, layout: Layout) -> None:
 
 @pytest.mark.slow
 @pytest.mark.distributed
+@pytest.mark.parametrize("flags", [ADAM, MUON], ids=["adamw", "muon"])
 @pytest.mark.parametrize("layout", COMPOSED, ids=str)
-def test_adamw_gives_the_same_curve(curves: Curves, layout: Layout) -> None:
-    alone, other = (curves[one, with_depth(layout, ADAM)] for one in (ALONE, layout))
+def test_other_optimizers_give_the_same_curve(curves: Curves, layout: Layout, flags: tuple[str, ...]) -> None:
+    alone, other = (curves[one, with_depth(layout, flags)] for one in (ALONE, layout))
     assert len(other.losses) == STEPS
     loss, _, evaluation = other.difference(alone)
     assert loss <= 1e-4
