@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
-from pretrain.parallel import LocalParameter, own_shard
+from pretrain.parallel import LocalParameter
 
 # Coefficients of the quintic iteration of Jordan et al.: steep at 0, and bounded near 1 without converging to it.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
@@ -64,19 +63,11 @@ class Muon:
             assert gradient is not None
             momentum = self.state[local]["momentum_buffer"].lerp_(gradient, 1.0 - self._momentum)
             update = gradient.lerp(momentum, self._momentum) if self._nesterov else momentum
-            update = self._orthogonalized(parameter, update)
+            update = parameter.shard_of(orthogonalize(parameter.gather(update), self._steps))
             local.mul_(1.0 - group["lr"] * group["weight_decay"])
             # An orthogonalized matrix has root mean square 1 / sqrt(its longer side).
             size = max(parameter.full.shape) ** 0.5
             local.add_(update, alpha=-group["lr"] * self._scale * size)
-
-    def _orthogonalized(self, parameter: LocalParameter, update: Tensor) -> Tensor:
-        shard = parameter.as_global(update)
-        if not isinstance(shard, DTensor):
-            return orthogonalize(update, self._steps)
-        full = orthogonalize(shard.full_tensor(), self._steps)
-        assert isinstance(parameter.full, DTensor)
-        return own_shard(full, parameter.full)
 
 
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:

@@ -12,7 +12,7 @@ from .fsdp import apply_fsdp
 from .gradient_buckets import GradientBuckets
 from .parallel_dims import ParallelDims
 from .parallelize import parallelize_model
-from .parameters import TIED_NAME, LocalParameter, local_parameters, own_shard
+from .parameters import TIED_NAME, LocalParameter, local_parameters
 from .pipeline import ForwardBackward, make_forward_backward, sum_of
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "make_forward_backward",
     "open_control_group",
     "open_parallel_context",
-    "own_shard",
     "parallelize_model",
     "sum_of",
 ]

@@ -43,6 +43,15 @@ class LocalParameter:
         shape, stride = self.full.shape, self.full.stride()
         return DTensor.from_local(values, mesh, placements, run_check=False, shape=shape, stride=stride)
 
+    def gather(self, values: Tensor) -> Tensor:
+        """The full values from the shards of all ranks, which call it together; the inverse of :meth:`shard_of`."""
+        shard = self.as_global(values)
+        return shard.full_tensor() if isinstance(shard, DTensor) else values
+
+    def shard_of(self, full: Tensor) -> Tensor:
+        """This rank's shard of full values; a view."""
+        return _own_shard(full, self.full) if isinstance(self.full, DTensor) else full
+
 
 def local_parameters(model: nn.Module, context: ParallelContext) -> list[LocalParameter]:
     """This rank's shards of all trained parameters of its pipeline stage; tied parameters appear once."""
@@ -77,11 +86,10 @@ def copy_shard(parameter: Tensor, full: Tensor) -> None:
         parameter.copy_(full)
         return
     local = parameter.to_local()
-    local.copy_(own_shard(full, parameter).to(local.device))
+    local.copy_(_own_shard(full, parameter).to(local.device))
 
 
-def own_shard(full: Tensor, parameter: DTensor) -> Tensor:
-    """This rank's shard of the ``full`` values, sharded as ``parameter`` is; a view."""
+def _own_shard(full: Tensor, parameter: DTensor) -> Tensor:
     shard = full
     # Tensor parallelism sharded first, FSDP second: the order matters where both shard the same dimension.
     for axis in (TENSOR_AXIS, DATA_AXIS):

@@ -3,7 +3,8 @@
 An optimizer step sees ``batch_size`` proteins, divided over accumulation steps and ranks. Its gradient is that of the
 mean loss over all labels of those proteins, however they are divided: each micro-batch is weighted by its number of
 labels. One thing depends on the division: batch normalization (in the heads of secondary structure and contacts) takes
-its statistics from each micro-batch alone, and its running statistics from the micro-batches of rank 0.
+its statistics from each micro-batch alone, and its running statistics from the micro-batches of rank 0 (those of
+``pooled_norm`` from up to 2,048 proteins after each epoch).
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from tape.tasks import TASK_TYPE_TRAITS, TaskType
 from .checkpoint import TrainerState
 from .config import LoopConfig
 from .data import TrainingData
+from .norm_statistics import PROTEINS, pooled_norm_of, update_statistics
 from .optimizer import make_optimizer
 from .partial_epoch import PartialEpoch, random_state, set_random_state
 from .running_means import RunningMeans
@@ -177,6 +179,7 @@ class Finetuner:
         train = self.train_epoch(epoch, start)
         if train is None:
             return
+        self._update_norm_statistics(epoch)
         broadcast_buffers(self.model, self.context)
         valid = self.validate() if self._is_due(epoch, self.config.eval_freq) else None
         loss = None if valid is None else valid["loss"]
@@ -236,6 +239,13 @@ class Finetuner:
             source = getattr(getattr(self.data.train, "data", None), "path", "the training data")
             raise DataError(f"{source}: nothing to learn from: no record has a valid label")
         return values
+
+    def _update_norm_statistics(self, epoch: int) -> None:
+        if (norm := pooled_norm_of(self.model)) is None:
+            return
+        plan = self._plan(epoch)[: -(-PROTEINS // self.batch_size)]
+        batches = load_batches(self.data.train, [micro.indices for step in plan for micro in step], num_workers=0)
+        update_statistics(self.model, norm, batches, self.config.precision, self.context)
 
     def _plan(self, epoch: int) -> list[Step]:
         return plan_epoch(

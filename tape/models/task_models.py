@@ -12,7 +12,8 @@ Value and class heads have one vector per protein as input. In sets of variants 
 equal: a mutation changes the mean over L residues by 1 / L of a residue's state. The heads therefore compute in fp32,
 also under autocast, and ``config.pooled_norm="batch"`` normalizes their input over the batch (Ioffe and Szegedy 2015),
 as TAPE's head for residues does with the states. The differences between proteins then have unit variance from the
-first step on, which weights of a head otherwise take thousands of steps to amplify.
+first step on, which weights of a head otherwise take thousands of steps to amplify. After each epoch, the statistics
+for evaluation are computed with the weights as they are (:mod:`tape.finetuning.norm_statistics`).
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ class _TaskModel(ProteinModel):
         return size
 
 
+# The variance of features over variants of a protein of 1,000 residues is about 1e-6, below torch's epsilon of 1e-5.
+_NORM_EPSILON = 1e-10
+
+
 class _PooledTaskModel(_TaskModel):
     """A model whose head has one vector per protein as input; see ``pooling`` and ``pooled_norm`` of its config."""
 
@@ -54,7 +59,9 @@ class _PooledTaskModel(_TaskModel):
         super().__init__(config)
         self.pooling = ProteinPooling(config.pooling, self._encoder_size("state_size"))
         self.vector_size = self._encoder_size("pooled_size" if config.pooling == "cls" else "state_size")
-        self.pooled_norm = MaskedBatchNorm(self.vector_size) if config.pooled_norm == "batch" else nn.Identity()
+        self.pooled_norm: nn.Module = nn.Identity()
+        if config.pooled_norm == "batch":
+            self.pooled_norm = MaskedBatchNorm(self.vector_size, eps=_NORM_EPSILON)
 
     def _predict(
         self, head: nn.Module, input_ids: Tensor, input_mask: Tensor | None, targets: Tensor | None
