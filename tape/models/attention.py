@@ -41,6 +41,9 @@ _SLOT_MULTIPLE = 16
 # The choice is not measured at the start of a run, whose last digits would then depend on the load of the machine.
 _EAGER_LONGEST = 1024
 _EAGER_SCORES = 1 << 25  # in inference, at most so many scores are computed at a time
+# In training, groups of long proteins with more scores than this, 128 MiB of probabilities per block, use the fused
+# kernel: for 32 proteins of 1,000 residues, 3 blocks of 8 heads then need 0.9 GiB instead of 3.2, and less time.
+_EAGER_KEPT_SCORES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -250,7 +253,9 @@ class AttentionCore(nn.Module):
 def _padded(
     query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, dropout: float, longest: int | None = None
 ) -> Tensor:
-    is_eager = dropout > 0 or (query.dtype.itemsize < 4 and query.shape[1] <= _EAGER_LONGEST)
+    proteins, slots, heads, _ = query.shape
+    is_large = slots > _EAGER_LONGEST or (torch.is_grad_enabled() and proteins * heads * slots**2 > _EAGER_KEPT_SCORES)
+    is_eager = dropout > 0 or (query.dtype.itemsize < 4 and not is_large)
     if is_eager and query.device.type == "cpu" and _is_native(query.dtype):
         return _eager(query, key, value, key_mask, dropout, longest)
     return _sdpa(query, key, value, key_mask, dropout)

@@ -160,6 +160,24 @@ def test_implementation_by_precision_length_and_dropout(
     assert lengths == eager
 
 
+@pytest.mark.parametrize(("dropout", "trained"), [(0.0, []), (0.1, [16])])
+def test_large_batches_do_not_keep_their_probabilities_in_training(
+    dropout: float, trained: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+    monkeypatch.setattr(attention, "_eager", lambda query, *rest: lengths.append(query.shape[1]) or query)
+    monkeypatch.setattr(attention, "_EAGER_KEPT_SCORES", 4 * 2 * 16 * 16)
+    monkeypatch.setattr(low_precision, "is_fast", lambda device_type, dtype: True)
+    core = AttentionCore(dropout)
+    core(*torch.randn(3, 4, 16, 2, 8).bfloat16(), None, None)
+    assert lengths == [16]  # at the limit
+    core(*torch.randn(3, 5, 16, 2, 8).bfloat16(), None, None)
+    assert lengths == [16, *trained]
+    with torch.no_grad():
+        core(*torch.randn(3, 5, 16, 2, 8).bfloat16(), None, None)
+    assert lengths == [16, *trained, 16]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="variable-length attention needs CUDA")
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
