@@ -78,8 +78,11 @@ def build_trainer(config: PretrainConfig, context: ParallelContext) -> Trainer:
     loss_scale = LossScale(config.precision)
     if config.parallel.compile:
         config.precision.check_compiled(context.device)
-    weights = None if config.pretrained is None else config.pretrained.state
+    pretrained = config.pretrained
+    weights = None if pretrained is None else pretrained.state
     model = build_model(config.model, config.init, context, config.parallel, weights)
+    if pretrained is not None:
+        pretrained.release()
     row_tokens = config.batch.micro_batch * config.samples.seq_length
     objective = MaskedLMObjective(model, context, config.precision, row_tokens)
     # FSDP shards the remaining parameters here; gradient buckets and optimizer need the final shards

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,20 +38,18 @@ class PretrainedModel:
         kind: its format.
         config: its configuration, with TAPE's vocabulary.
         state: its weights in fp32, by the names of ``ProteinBertForMaskedLM``, loaded one at a time.
+        missing: the parts that pretraining needs and the model lacks; they start from random weights.
     """
 
     path: Path
     kind: str
     config: ProteinBertConfig
     state: LazyState
+    missing: tuple[str, ...] = ()
 
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """The parts that pretraining needs and the model lacks; they start from random weights."""
-        parts = {"mlm.": "language-model head"}
-        if self.config.layer_norm_position == "post":
-            parts["bert.pooler."] = "pooler"
-        return tuple(part for prefix, part in parts.items() if not any(name.startswith(prefix) for name in self.state))
+    def release(self) -> None:
+        """Forget the weights, when a model has them; files that can't be memory-mapped are in memory until then."""
+        self.state.clear()
 
     @property
     def digest(self) -> str:
@@ -113,7 +112,15 @@ def open_pretrained_model(path: Path) -> PretrainedModel:
     if source.config.pruned_heads:
         raise ConfigError(f"{path}: attention heads were pruned, and pretraining does not support such models")
     named = {name: _checked(name, tensor, path) for name, tensor in state.items()}
-    return PretrainedModel(source.path, source.kind, source.config, named)
+    return PretrainedModel(source.path, source.kind, source.config, named, _missing(source.config, named))
+
+
+def _missing(config: ProteinBertConfig, names: Iterable[str]) -> tuple[str, ...]:
+    parts = {"mlm.": "language-model head"}
+    if config.layer_norm_position == "post":
+        parts["bert.pooler."] = "pooler"
+    present = {prefix for prefix in parts for name in names if name.startswith(prefix)}
+    return tuple(part for prefix, part in parts.items() if prefix not in present)
 
 
 def _converter_advice(message: str, path: Path) -> str:

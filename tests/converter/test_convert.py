@@ -104,6 +104,19 @@ def test_data_type_is_looked_up_and_never_evaluated(name: str, tmp_path: Path, m
     assert not list(tmp_path.iterdir())
 
 
+def test_a_configuration_that_is_copied_over_the_result_is_refused(
+    tmp_path: Path, mega: Path, repository_root: Path
+) -> None:
+    """As the original's generator script does after the conversion: its config.json has another GELU and epsilon."""
+    convert(ConversionRequest(mega, tmp_path / "out" / "pytorch_model.bin"), silent)
+    config = tmp_path / "out" / "config.json"
+    config.write_text(repository_root.joinpath("converter", "config.json").read_text())
+    with pytest.raises(CheckpointError, match=rf"{config}: damaged, or changed after it was written"):
+        ProteinBertForMaskedLM.from_pretrained(tmp_path / "out")
+    with pytest.raises(CheckpointError, match=rf"{config}: damaged, or changed after it was written"):
+        convert(ConversionRequest(tmp_path / "out", tmp_path / "again"), silent)
+
+
 def test_value_too_large_for_half_precision_is_named(tmp_path: Path) -> None:
     truth = make_truth()
     truth.plain["bert.encoder.final_ln.weight"][3] = 1e5

@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from converter.convert import ConversionRequest, convert
+from pretrain.build import build_trainer
 from pretrain.checkpointing import load_full_checkpoint, read_metadata
 from pretrain.config.arguments import parse_arguments
+from pretrain.parallel import ParallelContext
 from pretrain.pretrained_model import open_pretrained_model
 from pretrain.tools.compare_layouts import SEQ_LENGTH, SyntheticRows, run_layout
 from tape.configs import ProteinBertConfig
@@ -168,6 +170,23 @@ def test_settings_without_a_flag_come_from_the_model(models: dict[str, tuple[Pat
     assert config.checkpoint.load is None
     assert parse_arguments(start(path, "--no-load-optim", "--no-load-rng")).model == config.model
     assert parse_arguments(start(path, "--num-layers", 4, "--layernorm-epsilon", 1e-3)).model == config.model
+
+
+def test_the_plan_of_a_dry_run_is_that_of_the_model(models: dict[str, tuple[Path, float]]) -> None:
+    path, _ = models["megatron"]
+    config = parse_arguments(start(path, "--dry-run"))
+    assert (config.model.num_hidden_layers, config.model.hidden_size) == (4, 32)
+
+
+def test_the_weights_are_forgotten_when_the_model_has_them(models: dict[str, tuple[Path, float]]) -> None:
+    """A file that can't be memory-mapped would stay in memory during the run."""
+    config = parse_arguments(start(models["megatron"][0]))
+    assert config.pretrained is not None
+    alone = ParallelContext(config.dims, 0, torch.device("cpu"), None)
+    trainer = build_trainer(config, alone)
+    assert config.pretrained.state == {}
+    words = expected_state(make_truth(layers=4, positions=64))["bert.embeddings.word_embeddings.weight"]
+    assert torch.equal(trainer.model.bert.embeddings.word_embeddings.weight, words)
 
 
 @pytest.mark.parametrize(
