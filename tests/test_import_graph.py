@@ -64,6 +64,7 @@ SLOW_LIBRARIES = ("torch", "scipy", "pandas", "sympy", "boto3", "safetensors", "
 COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 SCRIPTS_WITHOUT_TORCH = (
     "benchmarks/contact_memory.py",
+    "benchmarks/continued_pretraining.py",
     "benchmarks/converter_memory.py",
     "benchmarks/cpu_operations.py",
     "benchmarks/fault_injection.py",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pretrain.checkpointing import CheckpointConfig, find_readable, read_metadata
+from pretrain.checkpointing import CheckpointConfig, find_readable, read_metadata, refuse_other_format
 from pretrain.data.batch_schedule import BatchConfig, Rampup
 from pretrain.data.blending import Blend
 from pretrain.data.samples import SampleConfig
@@ -87,7 +87,8 @@ def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainCo
     Raises:
         ConfigError: for an unknown flag, an invalid value, or values that contradict each other or the model to start
             from.
-        CheckpointError: the model to start from can't be read.
+        CheckpointError: the model to start from can't be read, or ``--load`` is of another format without
+            ``--finetune``.
     """
     files = [word[1:] for word in arguments if word.startswith("@")]
     try:
@@ -107,6 +108,8 @@ def _config(arguments: Sequence[str], world_size: int) -> PretrainConfig:
     dims = _dims(options, world_size)
     load, pretrained = _start(options)
     source = _model_of_run(load) if pretrained is None else pretrained.config
+    if source is None and load is not None:
+        refuse_other_format(Path(load))
     options = argparse.Namespace(**with_model_of(vars(options), source))
     _check(options)
     batch = _batch(options, dims)

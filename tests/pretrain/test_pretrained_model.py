@@ -209,6 +209,14 @@ def test_a_flag_that_contradicts_the_model_is_an_error(
         parse_arguments(start(models["tape"][0], *extra))
 
 
+@pytest.mark.parametrize("name", ["megatron", "tape", "huggingface"])
+def test_a_model_without_finetune_is_named_with_it(models: dict[str, tuple[Path, float]], name: str) -> None:
+    """Also if the flags of the model are left out, which would otherwise be missing."""
+    words = [word for word in start(models[name][0]) if word != "--finetune"]
+    with pytest.raises(CheckpointError, match="which a pretraining run can't resume from.*add --finetune"):
+        parse_arguments(words)
+
+
 @pytest.mark.parametrize(
     ("flags_given", "words"),
     [
