@@ -178,6 +178,7 @@ class SequenceToSequenceClassificationHead(nn.Module):
     def __init__(self, hidden_size: int, num_labels: int, ignore_index: int = IGNORED) -> None:
         super().__init__()
         self.classify = SimpleConv(hidden_size, 512, num_labels)
+        self.num_labels = num_labels
         self.ignore_index = ignore_index
 
     def forward(
@@ -228,7 +229,8 @@ class MLMHead(nn.Module):
         logits = self.logits(sequence_output)
         if targets is None:
             return (logits,)
-        return (masked_cross_entropy(logits, targets, self.ignore_index), {}), logits
+        loss = masked_cross_entropy(logits, targets, self.ignore_index)
+        return (loss, {"perplexity": loss.detach().exp()}), logits
 
 
 def masked_cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int = IGNORED) -> Tensor:

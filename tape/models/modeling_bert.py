@@ -49,6 +49,8 @@ _POST_NAMES = (
     (".output.dense.", ".mlp.dense_4h_h."),
     (".output.LayerNorm.", ".output_ln."),
 )
+# layer_norm_position -> parts of names that only models with the other one have
+_ONLY_WITH_OTHER_POSITION = {"pre": (".attention.output.dense.", ".output_ln."), "post": (".input_ln.",)}
 
 
 class ProteinBertEmbeddings(nn.Module):
@@ -276,6 +278,20 @@ class ProteinBertAbstractModel(ProteinModel):
             if isinstance(module, ProteinBertEncoder):
                 module.prune(self.config.pruned_heads)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """As in the base class, but weights of the other arrangement are an error, even if some may be missing."""
+        position = self.config.layer_norm_position
+        names = [name for name in state_dict if name.startswith(prefix)]
+        if any(part in name for part in _ONLY_WITH_OTHER_POSITION[position] for name in names):
+            other = "pre" if position == "post" else "post"
+            error = (
+                f"the weights are those of a {other}-layer-norm model, but this one has"
+                f" layer_norm_position={position!r}: build it with {other!r}, or use from_pretrained"
+            )
+            errors: list[str] = others[-1]
+            errors += [] if error in errors else [error]
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
     def _our_name(self, name: str) -> str:
         name = super()._our_name(name)
         if self.config.layer_norm_position == "post":
@@ -370,7 +386,10 @@ class ProteinBertForMaskedLM(ProteinBertAbstractModel):
         position_ids: Tensor | None = None,
         packing: PackedLayout | None = None,
     ) -> tuple[Any, ...]:
-        """Return ``(logits, ...)``, or ``((loss, {}), logits, ...)`` with the mean loss over targets from 0 on."""
+        """Return ``(logits, ...)``, or ``((loss, metrics), logits, ...)``.
+
+        The loss is the mean over targets from 0 on, and the metric ``perplexity`` its exponential.
+        """
         outputs = self.bert(input_ids, input_mask, position_ids, packing)
         return self.mlm(outputs[0], targets) + outputs[2:]
 

@@ -258,7 +258,7 @@ def test_a_third_partys_padding_of_labels_never_counts(kind: Any, options: dict[
     correct = int((logits[0, 1:3].argmax(-1) == targets[0, 1:3]).sum())
     assert count_targets(targets) == 2
     assert count_correct(TaskType.RESIDUE_CLASS, logits, {"targets": targets}) == correct
-    if metrics:
+    if "accuracy" in metrics:
         assert metrics["accuracy"] == correct / 2
     found = measure_residues(logits[0].detach().numpy(), targets[0].numpy())
     assert found[:2] == (correct, 2)
@@ -304,9 +304,16 @@ def test_the_contact_head_gives_the_precision_of_the_batch() -> None:
     assert float(masked["precision_at_l5"]) == pytest.approx(expected)
 
 
+def test_the_language_model_head_gives_the_perplexity_of_the_batch() -> None:
+    (loss, metrics), _ = MLMHead(8, 30)(torch.randn(2, 5, 8), torch.randint(0, 30, (2, 5)))
+    assert float(metrics["perplexity"]) == pytest.approx(float(loss.detach().exp()))
+    assert not metrics["perplexity"].requires_grad
+
+
 def test_residue_logits_can_be_viewed_as_rows() -> None:
-    _, logits = SequenceToSequenceClassificationHead(8, 3)(torch.randn(2, 5, 8), torch.zeros(2, 5, dtype=torch.long))
-    assert logits.view(-1, 3).shape == (10, 3)
+    head = SequenceToSequenceClassificationHead(8, 3)
+    _, logits = head(torch.randn(2, 5, 8), torch.zeros(2, 5, dtype=torch.long))
+    assert logits.view(-1, head.num_labels).shape == (10, 3)
 
 
 def test_a_class_that_a_head_is_configured_to_ignore() -> None:

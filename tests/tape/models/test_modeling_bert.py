@@ -141,6 +141,16 @@ def test_load_state_dict_takes_the_names_of_tape(tiny_config, tmp_path, inside):
     assert all(torch.equal(other.state_dict()[name], value) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize(("position", "other"), [("pre", "post"), ("post", "pre")])
+def test_load_state_dict_refuses_weights_of_the_other_arrangement(tiny_config, position, other):
+    """Without ``strict``, the blocks would keep random weights."""
+    model = ProteinBertForMaskedLM(tiny_config(layer_norm_position=position))
+    state = ProteinBertForMaskedLM(tiny_config(layer_norm_position=other)).state_dict()
+    with pytest.raises(RuntimeError, match=f"are those of a {other}-layer-norm model, but .*='{position}'") as caught:
+        model.load_state_dict(state, strict=False)
+    assert str(caught.value).count("layer-norm model") == 1
+
+
 def test_embeddings_are_computed_alone(tiny_config, proteins):
     model = ProteinBertModel(tiny_config(output_hidden_states=True)).eval()
     ids, mask = proteins(9)
