@@ -77,6 +77,7 @@ SILENT_OPTIONS = frozenset(
         "vocab_file",
     }
 )
+_TRAINING_STATE = "checkpoint.bin"  # of tape.finetuning.checkpoint, which imports torch
 _COMPARED_APART = frozenset({"config", "given_options", "model_type", "task"})
 _SWITCHES = ("fp16", "bf16")
 _PRECISION_OPTIONS = ("precision", *_SWITCHES)
@@ -107,6 +108,11 @@ def epoch_to_resume(path: Path) -> Path:
         raise CheckpointError(f"{path}: no such directory, so training can't be resumed from it")
     arguments = source.resolve().parent / ARGUMENTS_NAME
     if not arguments.is_file():
+        if (source / ARGUMENTS_NAME).is_file() and (source / _TRAINING_STATE).is_file():
+            raise CheckpointError(
+                f"{path}: a run of tape-proteins 0.5 or ProteinLM, whose {_TRAINING_STATE} lacks what a resume"
+                " needs; start a new run from this model without --resume_from_checkpoint"
+            )
         raise CheckpointError(
             f"{path}: neither a run with saved epochs nor one of them ({arguments} is missing), so training can't be"
             " resumed from it; start a new run from this model without --resume_from_checkpoint"
