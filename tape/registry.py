@@ -21,8 +21,11 @@ from typing import Any, TypeVar
 
 from tape.hub.cache import local_model, no_such_model
 
+from .compatibility.names import names_of
 from .errors import ConfigError, listed, quoted
 from .tasks import BUILT_IN_TASKS, Task, TaskType
+
+__getattr__ = names_of(__name__)  # of tape-proteins 0.5
 
 Registered = TypeVar("Registered", bound=Callable[..., Any])
 
@@ -97,10 +100,16 @@ def _check_known(config: Any, overrides: Mapping[str, Any]) -> None:
 
 @dataclass
 class TaskSpec:
-    """A registered task with its dataset class and the models that have its head."""
+    """A registered task with its dataset class and the models that have its head.
+
+    Attributes:
+        task: name, number of classes and type.
+        dataset_entry: the dataset class, or the ``"module:Class"`` of a built-in one; None or empty without any.
+        models: model type -> class or ``"module:Class"``.
+    """
 
     task: Task
-    dataset: Any = None
+    dataset_entry: Any = None
     models: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -118,7 +127,7 @@ class TaskSpec:
     @property
     def is_available(self) -> bool:
         """False for a task of the original system that has neither data nor models here."""
-        return bool(self.dataset != "")
+        return bool(self.dataset_entry != "")
 
     @property
     def dataset_class(self) -> Any:
@@ -127,9 +136,14 @@ class TaskSpec:
         Raises:
             ConfigError: none was registered.
         """
-        if self.dataset is None or self.dataset == "":
+        if self.dataset_entry is None or self.dataset_entry == "":
             raise ConfigError(f"task {self.name} has no dataset: register one with registry.register_task")
-        return _resolve(self.dataset)
+        return _resolve(self.dataset_entry)
+
+    @property
+    def dataset(self) -> Any:
+        """TAPE's name of :attr:`dataset_class`."""
+        return self.dataset_class
 
     def register_model(self, model_name: str, model_cls: Any = None) -> Any:
         """Register a model class, also instead of a built-in one; without a class, returns a decorator.
@@ -202,7 +216,7 @@ class Registry:
         if (
             old is not None
             and old.is_available
-            and not _may_replace(old.dataset, task_spec.dataset, f"task {task_name}")
+            and not _may_replace(old.dataset_entry, task_spec.dataset_entry, f"task {task_name}")
         ):
             raise ConfigError(f"a task named {quoted(task_name)} is registered already; choose another name")
         if old is not None:
@@ -296,5 +310,3 @@ class Registry:
 
 
 registry = Registry()
-
-TAPETaskSpec = TaskSpec  # TAPE's name

@@ -36,6 +36,7 @@ def _of_architecture(prefix: str) -> dict[str, str]:
 
 # module -> name -> the module that defines it
 NAMES: dict[str, dict[str, str]] = {
+    "tape.registry": {"TAPETaskSpec": "tape.compatibility.task_specs", "ProteinModel": "tape.models.modeling_utils"},
     "tape.datasets": {"TAPETokenizer": "tape.tokenizers", "registry": "tape.registry"},
     "tape.tokenizers": {"IUPAC_CODES": "tape.compatibility.residue_codes"},
     "tape.models.modeling_utils": {

@@ -9,7 +9,7 @@ import pytest
 
 from tape import ProteinBertForValuePrediction, ProteinConfig, ProteinModel, ProteinOneHotForValuePrediction
 from tape.errors import ConfigError
-from tape.registry import Registry, TaskSpec
+from tape.registry import Registry, TAPETaskSpec, TaskSpec
 from tape.tasks import Task, TaskType
 
 
@@ -58,6 +58,15 @@ def test_a_complete_task_spec_is_registered(registry: Registry) -> None:
 
     assert registry.get_task_spec("whole").num_labels == 2
     assert registry.get_task_spec("made").num_labels == 5
+
+
+def test_a_spec_of_tape_is_registered_and_makes_its_data_set(registry: Registry, small_data: Path) -> None:
+    spec = TAPETaskSpec("theirs", dataset=SomeDataset, num_labels=3, models={"m": SomeModel})
+    registry.register_task_spec("theirs", spec)
+    found = registry.get_task_spec("theirs")
+    assert (found.name, found.num_labels, found.dataset, found.get_model("m")) == ("theirs", 3, SomeDataset, SomeModel)
+    built_in = registry.get_task_spec("stability").dataset(small_data, "train", "iupac")
+    assert type(built_in).__name__ == "StabilityDataset"
 
 
 def test_a_task_type_may_be_given(registry: Registry) -> None:
