@@ -21,7 +21,8 @@ from tape.finetuning.config import AdamWConfig, FinetuneDataConfig, LoopConfig, 
 from tape.finetuning.data import load_training_data
 from tape.finetuning.model import build_trained_model
 from tape.finetuning.running_means import RunningMeans
-from tape.finetuning.trainer import Finetuner, seed_all
+from tape.finetuning.seeding import seed_all
+from tape.finetuning.trainer import Finetuner
 from tape.main import run_embed, run_eval
 from tape.models.freezing import set_training_mode
 from tape.registry import registry

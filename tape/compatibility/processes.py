@@ -17,7 +17,7 @@ from tape.cli.options import log_level as level_of
 from tape.errors import ConfigError
 from tape.finetuning.config import AdamWConfig
 from tape.finetuning.optimizer import AdamW, parameter_groups
-from tape.finetuning.trainer import seed_all
+from tape.finetuning.seeding import seed_all
 from tape.runtime.distributed import choose_device
 from tape.runtime.out_of_memory import MemoryRemedies, explain_out_of_memory
 from tape.runtime.process import DATE_FORMAT, LOG_FORMAT

@@ -36,8 +36,9 @@ from .rank_consistency import check_rank_consistency
 from .resume import check_data, initial_weights
 from .run_directory import RunDirectory, open_run_directory
 from .run_logger import RunLogger, open_run_logger
+from .seeding import seed_all
 from .seeds import SeedRun, write_summary
-from .trainer import Finetuner, seed_all
+from .trainer import Finetuner
 
 logger = logging.getLogger(__name__)
 

@@ -12,14 +12,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import random
 import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, Protocol
 
-import numpy as np
-import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -45,21 +42,9 @@ from .norm_statistics import PROTEINS, pooled_norm_of, update_statistics
 from .optimizer import make_optimizer
 from .partial_epoch import PartialEpoch, random_state, set_random_state
 from .running_means import RunningMeans
+from .seeding import epoch_seed, seed_all
 
 logger = logging.getLogger(__name__)
-
-
-def seed_all(seed: int) -> None:
-    """Seed PyTorch and, for third parties' data sets, numpy and Python."""
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
-
-
-def epoch_seed(seed: int, epoch: int, rank: int) -> int:
-    """Seed of everything random in an epoch. It differs between ranks; otherwise all would draw the same dropout masks
-    (bug 12 in docs/compatibility.md)."""
-    return int(np.random.SeedSequence([seed, epoch + 1, rank]).generate_state(1)[0])
 
 
 class EpochLogger(Protocol):

@@ -15,7 +15,8 @@ from tape.errors import CheckpointError, ConfigError, DataError, ProteinLMError
 from tape.finetuning.checkpoint import TrainerState
 from tape.finetuning.config import AdamWConfig, LoopConfig
 from tape.finetuning.running_means import RunningMeans
-from tape.finetuning.trainer import Finetuner, epoch_seed
+from tape.finetuning.seeding import epoch_seed
+from tape.finetuning.trainer import Finetuner
 from tape.runtime.distributed import DistributedContext
 from tape.tasks import TaskType
 from tests.support.small_finetuner import Recorded, Rows, Tagger, make_trainer
