@@ -21,6 +21,14 @@ if TYPE_CHECKING:
         ProteinBertForValuePrediction,
         ProteinBertModel,
     )
+    from tape.models.modeling_huggingface import (
+        ProteinHuggingFaceForContactPrediction,
+        ProteinHuggingFaceForMaskedLM,
+        ProteinHuggingFaceForSequenceClassification,
+        ProteinHuggingFaceForSequenceToSequenceClassification,
+        ProteinHuggingFaceForValuePrediction,
+        ProteinHuggingFaceModel,
+    )
     from tape.models.modeling_lstm import (
         ProteinLSTMAbstractModel,
         ProteinLSTMForContactPrediction,
@@ -88,6 +96,14 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ProteinBertForSequenceToSequenceClassification",
         "ProteinBertForValuePrediction",
         "ProteinBertModel",
+    ),
+    "models.modeling_huggingface": (
+        "ProteinHuggingFaceForContactPrediction",
+        "ProteinHuggingFaceForMaskedLM",
+        "ProteinHuggingFaceForSequenceClassification",
+        "ProteinHuggingFaceForSequenceToSequenceClassification",
+        "ProteinHuggingFaceForValuePrediction",
+        "ProteinHuggingFaceModel",
     ),
     "models.modeling_lstm": (
         "ProteinLSTMAbstractModel",

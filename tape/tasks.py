@@ -56,6 +56,7 @@ TASK_TYPE_TRAITS: dict[TaskType, TaskTypeTraits] = {
 # model_type -> module and prefix of its class names
 MODEL_FAMILIES: dict[str, tuple[str, str]] = {
     "transformer": ("tape.models.modeling_bert", "ProteinBert"),
+    "huggingface": ("tape.models.modeling_huggingface", "ProteinHuggingFace"),
     "lstm": ("tape.models.modeling_lstm", "ProteinLSTM"),
     "onehot": ("tape.models.modeling_onehot", "ProteinOneHot"),
     "resnet": ("tape.models.modeling_resnet", "ProteinResNet"),
@@ -95,8 +96,8 @@ class Task:
         return {name: "{}:{}{}".format(*MODEL_FAMILIES[name], head) for name in self.models}
 
 
-_ENCODERS = ("transformer", "lstm", "resnet", "unirep")
-_LABELED = ("transformer", "lstm", "onehot", "resnet", "unirep")
+_ENCODERS = ("transformer", "lstm", "resnet", "unirep", "huggingface")
+_LABELED = ("transformer", "lstm", "onehot", "resnet", "unirep", "huggingface")
 
 BUILT_IN_TASKS: tuple[Task, ...] = (
     Task("embed", task_type=TaskType.EMBEDDING, dataset="tape.datasets.embedding:EmbedDataset", models=_ENCODERS),
@@ -106,7 +107,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         splits=("train", "valid", "holdout"),
         task_type=TaskType.MASKED_LM,
         dataset="tape.datasets.language_modeling:MaskedLanguageModelingDataset",
-        models=("transformer", "resnet"),
+        models=("transformer", "resnet", "huggingface"),
     ),
     Task(
         "language_modeling",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tape.errors import CheckpointError, ConfigError
+from tape.errors import CheckpointError, ConfigError, VocabularyMismatchError
 from tape.hub.cache import local_model
 from tape.io.run_layout import resolve_model_directory
 from tape.models.model_directory import UNTRAINED, check_vocabulary, directory_provenance
@@ -99,7 +99,13 @@ def check_vocabulary_size(model: nn.Module, tokenizer: TAPETokenizer) -> None:
 
     Raises:
         ConfigError: it has fewer; the message names the vocabulary that fits, if there is one.
+        VocabularyMismatchError: its table of ids is for another vocabulary.
     """
+    expected = getattr(model.config, "tape_vocabulary", tokenizer.name)
+    if expected != tokenizer.name:
+        raise VocabularyMismatchError(
+            f"{type(model).__name__} translates ids of the {expected} vocabulary; give --tokenizer {expected}"
+        )
     size, needed = getattr(model.config, "vocab_size", None), rows_needed(tokenizer)
     if isinstance(size, int) and size < needed:
         fitting = next((name for name in VOCABULARIES if rows_needed(TAPETokenizer(name)) == size), None)

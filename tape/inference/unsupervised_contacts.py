@@ -29,6 +29,7 @@ from .attention_contacts import TASK_NAME, ContactRegression, choose_proteins, e
 from .config import ContactsConfig
 
 _REGRESSION_NAME = "regression.json"
+_WITH_ATTENTION_MAPS = ("transformer", "huggingface")
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +77,10 @@ def _is_output(name: str) -> bool:
 
 def _attention_model(config: ContactsConfig, directory: Path) -> nn.Module:
     """The encoder with its attention maps as outputs."""
-    if config.model.model_type != "transformer":
+    if config.model.model_type not in _WITH_ATTENTION_MAPS:
         raise ConfigError(
-            f"model type {quoted(config.model.model_type)} has no attention maps; only transformer has them"
+            f"model type {quoted(config.model.model_type)} has no attention maps; only"
+            f" {' and '.join(_WITH_ATTENTION_MAPS)} have them"
         )
     return load_encoder(config.model, directory, output_attentions=True)
 

@@ -33,6 +33,7 @@ def test_the_task_type_selects_the_head() -> None:
         "onehot": "tape.models.modeling_onehot:ProteinOneHotForValuePrediction",
         "resnet": "tape.models.modeling_resnet:ProteinResNetForValuePrediction",
         "unirep": "tape.models.modeling_unirep:UniRepForValuePrediction",
+        "huggingface": "tape.models.modeling_huggingface:ProteinHuggingFaceForValuePrediction",
     }
     assert Task("a third party's").model_references == {}
 

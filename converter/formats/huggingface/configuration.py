@@ -62,7 +62,9 @@ def read_configuration(files: ModelFiles) -> ProteinBertConfig:
     kind = values["model_type"]
     if kind not in (PRE_LN_TYPE, POST_LN_TYPE):
         raise CheckpointError(
-            f"{files.path}: has model_type {quoted(kind)}; supported are {PRE_LN_TYPE} and {POST_LN_TYPE}"
+            f"{files.path}: has model_type {quoted(kind)}; supported are {PRE_LN_TYPE} and {POST_LN_TYPE}. Encoders of"
+            " other types need no conversion: python tape_train.py huggingface TASK --from_pretrained"
+            f" {files.directory}"
         )
     for name, expected in (("position_embedding_type", "absolute"), ("is_decoder", False)):
         if values.get(name, expected) != expected:

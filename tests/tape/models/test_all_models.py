@@ -44,7 +44,7 @@ def words(model: str, task: str, *options: object) -> list[str]:
 
 
 def test_the_table_of_tasks_and_models_is_complete() -> None:
-    encoders = {"transformer", "lstm", "resnet", "unirep"}
+    encoders = {"transformer", "lstm", "resnet", "unirep", "huggingface"}
     labeled = dict.fromkeys(
         ("fluorescence", "stability", "remote_homology", "contact_prediction", "secondary_structure"),
         encoders | {"onehot"},
@@ -52,7 +52,7 @@ def test_the_table_of_tasks_and_models_is_complete() -> None:
     expected = {
         **labeled,
         "embed": encoders,
-        "masked_language_modeling": {"transformer", "resnet"},
+        "masked_language_modeling": {"transformer", "resnet", "huggingface"},
         "language_modeling": {"lstm", "unirep"},
         "trrosetta": {"trrosetta"},
     }

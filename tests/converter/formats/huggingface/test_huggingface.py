@@ -193,6 +193,10 @@ def test_a_configuration_that_transformers_refuses_is_named(tmp_path: Path, writ
     [
         ({"hidden_act": [[]]}, r"hidden_act \[\[\]\] is not one of"),
         ({"model_type": ["bert"]}, r"has model_type \['bert'\]; supported are"),
+        (
+            {"model_type": "esm"},
+            r"has model_type .esm.*need no conversion: python tape_train.py huggingface TASK --from_pretrained \S+copy",
+        ),
         ({"position_embedding_type": {}}, r"position_embedding_type is {}"),
     ],
 )
