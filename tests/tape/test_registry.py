@@ -118,7 +118,7 @@ def test_a_task_without_a_data_set_may_be_registered_later(registry: Registry) -
 def test_an_unknown_name_lists_the_registered_ones(registry: Registry) -> None:
     with pytest.raises(ConfigError, match="unknown task 'nope'; registered: contact_prediction"):
         registry.get_task_spec("nope")
-    with pytest.raises(ConfigError, match="no model 'gru'; registered: lstm, onehot, resnet"):
+    with pytest.raises(ConfigError, match="no model 'gru'; registered: huggingface, lstm, onehot, resnet"):
         registry.get_task_spec("stability").get_model("gru")
     with pytest.raises(ConfigError, match="unknown metric 'nope'"):
         registry.get_metric("nope")
