@@ -85,7 +85,9 @@ _KNOWN: dict[str, Provenance] = {
         "Apache-2.0 (PDB content CC0)",
     ),
     "corpus/swissprot": Provenance(
-        "Swiss-Prot 2014_01", "UniProt via the Debian package metastudent-data 2.0.1-8", "GPL-2+ (UniProt)"
+        "Swiss-Prot 2014_01",
+        "UniProt via the Debian package metastudent-data 2.0.1-8",
+        "GPL-2+ (content of UniProt: CC BY 4.0)",
     ),
 }
 

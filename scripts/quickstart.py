@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -190,28 +190,13 @@ def plan(data: Path, out: Path, tasks: Sequence[str], size: Size, machine: Machi
     Raises:
         ConfigError: ``data`` contains no corpus, or a task lacks a split that training needs.
     """
-    found = find_datasets(data)
-    if "corpus" not in found:
-        raise ConfigError(
-            f"{data}: no corpus found (corpus*.fasta or another format; see scripts/prepare_data.py --help)"
-        )
-    if data == (out / "data").resolve():
-        raise ConfigError(
-            f"--out {out}: the prepared data would be written to {data}, which is --data; choose another --out"
-        )
-    steps = [_prepare(data, out, "corpus", found["corpus"])]
-    for task in tasks:
-        if FOLDERS[task] not in found:
-            raise ConfigError(f"{data}: no data of {task} found; select tasks that have data with --tasks")
-        splits = list(found[FOLDERS[task]].splits)
-        if not {"train", "valid"} <= set(splits):
-            raise ConfigError(f"{data}: {task} needs the splits train and valid, but has {', '.join(splits)}")
-        steps.append(_prepare(data, out, task, found[FOLDERS[task]]))
+    found = check_datasets(data, out, tasks)
+    steps = [prepare_step(data, out, name, found) for name in ("corpus", *tasks)]
     steps += _compare_layouts(out, size, machine)
     steps += [_pretrain(out, size, machine, "valid" in found["corpus"].splits), *_models(out)]
     variants = variants_of(size)
     for task in tasks:
-        tests = [split for split in found[FOLDERS[task]].splits if split not in ("train", "valid")] or ["valid"]
+        tests = evaluated_splits(found[FOLDERS[task]])
         for variant in variants:
             steps += _finetune(out, task, variant, tests, size, machine)
     evaluations = tuple(step.name for step in steps if step.name.startswith("evaluate"))
@@ -255,8 +240,38 @@ def variants_of(size: Size) -> list[str]:
     return without
 
 
-def _prepare(data: Path, out: Path, task: str, dataset: Dataset) -> Step:
-    """One step per data set, so that another choice of tasks repeats nothing."""
+def check_datasets(data: Path, out: Path, tasks: Sequence[str]) -> dict[str, Dataset]:
+    """The data sets in ``data`` by folder name, with a corpus and what training on the tasks needs.
+
+    Raises:
+        ConfigError: one is missing or lacks a split, or the prepared data would be written to ``data``.
+    """
+    found = find_datasets(data)
+    if "corpus" not in found:
+        raise ConfigError(
+            f"{data}: no corpus found (corpus*.fasta or another format; see scripts/prepare_data.py --help)"
+        )
+    if data == (out / "data").resolve():
+        raise ConfigError(
+            f"--out {out}: the prepared data would be written to {data}, which is --data; choose another --out"
+        )
+    for task in tasks:
+        if FOLDERS[task] not in found:
+            raise ConfigError(f"{data}: no data of {task} found; select tasks that have data with --tasks")
+        splits = list(found[FOLDERS[task]].splits)
+        if not {"train", "valid"} <= set(splits):
+            raise ConfigError(f"{data}: {task} needs the splits train and valid, but has {', '.join(splits)}")
+    return found
+
+
+def evaluated_splits(dataset: Dataset) -> list[str]:
+    """The splits to evaluate on: those that training does not use, or ``valid`` if there are no others."""
+    return [split for split in dataset.splits if split not in ("train", "valid")] or ["valid"]
+
+
+def prepare_step(data: Path, out: Path, task: str, found: Mapping[str, Dataset]) -> Step:
+    """One step per data set, the corpus or that of a task, so that another choice of tasks repeats nothing."""
+    dataset = found[FOLDERS.get(task, task)]
     command = (sys.executable, "scripts/prepare_data.py", str(data), str(out / "data"), "--tasks", task)
     files = [path for files in dataset.splits.values() for path in files.all_paths]
     return Step(
@@ -353,26 +368,31 @@ def _pretrain(out: Path, size: Size, machine: Machine, has_valid: bool) -> Step:
     )
 
 
+def convert_step(out: Path) -> Step:
+    """The conversion of the checkpoint to a TAPE model."""
+    convert = (sys.executable, "converter/megatron-converter.py", "-src", str(out / "checkpoints"), "-out")
+    return Step(
+        "convert",
+        (*convert, str(out / "model")),
+        (out / "model",),
+        after=("pretrain",),
+        title="sharded checkpoint -> TAPE model, with a parity check",
+        live=True,
+        weight=8,
+    )
+
+
 def _models(out: Path) -> list[Step]:
     """The converted model, and the same configuration with random weights."""
-    converted, random = out / "model", out / "random"
-    convert = (sys.executable, "converter/megatron-converter.py", "-src", str(out / "checkpoints"), "-out")
+    random = out / "random"
     untrained = (
         *(sys.executable, "tape_train.py", "transformer", "masked_language_modeling"),
-        *("--model_config_file", str(converted / "config.json"), "--force_save", str(random)),
+        *("--model_config_file", str(out / "model" / "config.json"), "--force_save", str(random)),
     )
-    return [
-        Step(
-            "convert",
-            (*convert, str(converted)),
-            (converted,),
-            after=("pretrain",),
-            title="sharded checkpoint -> TAPE model, with a parity check",
-            live=True,
-            weight=8,
-        ),
-        Step("random", untrained, (random,), after=("convert",), title="the same model, random weights", weight=6),
-    ]
+    random_step = Step(
+        "random", untrained, (random,), after=("convert",), title="the same model, random weights", weight=6
+    )
+    return [convert_step(out), random_step]
 
 
 def _model(variant: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tape.errors import CheckpointError
+from tape.errors import CheckpointError, ConfigError
 from tape.io.run_layout import LATEST_NAME
 
 
@@ -22,6 +22,18 @@ def missing_iterations(save: Path, iterations: int) -> str:
     """
     done = _saved_iterations(save)
     return "" if done >= iterations else f"the last checkpoint is of iteration {done} of {iterations}"
+
+
+def measured_iterations(file: Path) -> int:
+    """The value of ``--train-iters`` in a file of scripts/measure_iterations.py.
+
+    Raises:
+        ConfigError: the file is not one of them.
+    """
+    words = file.read_text(encoding="utf-8").split()
+    if len(words) != 2 or words[0] != "--train-iters" or not words[1].isdecimal():
+        raise ConfigError(f"{file}: must contain --train-iters and a number; remove the file to measure it again")
+    return int(words[1])
 
 
 def resume_pretraining(save: Path) -> tuple[str, ...] | None:

@@ -1,6 +1,6 @@
 """Comparison of two finetuned models on the same proteins: differences of metrics, and whether they are significant.
 
-    python scripts/compare.py RUN OTHER_RUN [--split SPLIT] [--all_metrics]
+    python scripts/compare.py RUN OTHER_RUN [--split SPLIT] [--all_metrics] [--out FILE]
 
 Both runs must have been evaluated on the split (tape_eval.py or --eval_splits, which write eval_SPLIT.json and
 results_SPLIT.pkl). Prints each metric of both runs, recomputed from the predictions, and the difference RUN minus
@@ -21,6 +21,7 @@ import numpy as np
 
 from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, DataError
+from tape.io.writing import check_output_directory, write_text
 from tape.metrics import TASK_TYPE_METRICS, Bootstrap, TaskTypeMetrics
 from tape.metrics.paired import Difference, paired_differences
 from tape.report.predictions import load_results, task_type_of
@@ -40,7 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the comparison of the command line's two runs."""
     options = _parser().parse_args(arguments)
     bootstrap = Bootstrap(options.bootstrap, options.seed)
-    print(table(pairs_of(options.first, options.second, options.split), bootstrap, options.all_metrics))
+    if options.out is not None:
+        check_output_directory(options.out.parent, "--out")
+    text = table(pairs_of(options.first, options.second, options.split), bootstrap, options.all_metrics)
+    if options.out is not None:
+        write_text(options.out, f"{text}\n")
+    print(text)
 
 
 def table(pairs: Sequence[tuple[Seeds, Seeds]], bootstrap: Bootstrap, all_metrics: bool) -> str:
@@ -176,5 +182,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--bootstrap", type=int, default=1000, metavar="N", help="number of bootstrap resamples (default %(default)s)"
     )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file that also gets the table")
     parser.add_argument("--seed", type=int, default=42, help="seed of the bootstrap resamples (default %(default)s)")
     return parser

@@ -13,7 +13,7 @@ from tape.report.rows import COLUMNS, Evaluated, groups_of, make_rows
 from tape.report.tables import all_metrics, origin, published_cards, result_table
 
 STYLE = Path(__file__).with_name("report.css")
-_COLORS = 7  # c0 to c6 in report.css
+_COLORS = 8  # c0 to c7 in report.css
 _PRINTING = "addEventListener('beforeprint',()=>document.querySelectorAll('details').forEach(d=>d.open=true))"
 
 

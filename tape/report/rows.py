@@ -38,7 +38,13 @@ HEADLINES: dict[str, tuple[tuple[str, str], ...]] = {
     "language_modeling": (("perplexity", "perplexity"), ("accuracy", "accuracy")),
 }
 # suffix of a run's directory -> column of the table; other suffixes are the column's name
-COLUMNS = {"onehot": "one-hot", "random": "random weights", "pretrained": "pretrained", "bundled": "bundled model"}
+COLUMNS = {
+    "onehot": "one-hot",
+    "random": "random weights",
+    "pretrained": "pretrained",
+    "bundled": "bundled model",
+    "frozen": "pretrained, frozen",
+}
 # directory of one run of --seeds N, below the common directory
 _SEED = re.compile(r"seed_(\d+)")
 SEEDS_NOTE = "\N{PLUS-MINUS SIGN} is the sample standard deviation over the seeds counted beside it"

@@ -56,6 +56,12 @@ def test_difference_and_interval_of_two_runs(tmp_path: Path, capsys: pytest.Capt
     assert cells[3:] == ["3-class accuracy", "0.800", "0.500", "+0.300", "[+0.300, +0.300]"]
 
 
+def test_the_table_is_also_written_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [str(add_run(tmp_path, name, predictions(wrong))) for name, wrong in (("a", 2), ("b", 5))]
+    compare.main([*runs, "--bootstrap", "50", "--out", str(tmp_path / "tables" / "ab.md")])
+    assert (tmp_path / "tables" / "ab.md").read_text() == capsys.readouterr().out
+
+
 def test_comparison_can_be_restricted_to_a_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = []
     for name, wrong in (("a", 2), ("b", 5)):

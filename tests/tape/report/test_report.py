@@ -147,7 +147,7 @@ def test_the_page_shows_mean_and_standard_deviation_of_seeds(tmp_path: Path) -> 
     assert words.count("\u00b1 0.354 (2 seeds)") == 3  # the table, beside published numbers, all metrics
     assert "mine, seed 43" in words  # with its own value, curve and hash
     assert text.count('class="points') == 1  # one scatter plot
-    assert text.count('class="line c4') == 2  # one curve per seed
+    assert text.count('class="line c5') == 2  # one curve per seed
     card = ElementTree.fromstring(next(iter(re.findall(r'<svg class="bar".*?</svg>', text))))
     whisker = next(path for path in card.iter("path") if path.get("class") == "whisker")
     low, high = (float(number) for number in re.findall(r"M([\d.]+) 8H([\d.]+)", str(whisker.get("d")))[0])

@@ -1,0 +1,310 @@
+"""The settings of a scale of ``scripts/reproduce.sh``: a TOML file whose options are those of the commands.
+
+    [run]                     tasks, variants, seeds, data, and optionally splits = {TASK = [...]}, jobs, launcher
+    [pretrain]                options of pretrain/pretrain_tape.py
+    [measure]                 instead of pretrain.train-iters: minutes of training, and steps to measure the speed with
+    [finetune]                options of tape_train.py, for all runs
+    [finetune.TASK]           for the runs of a task
+    [finetune.TASK.VARIANT]   for those of a task and variant
+    [leakage]                 options of tape-leakage; without the table, identities to training data are not searched
+    [evaluate]                options of tape_eval.py
+    [time-limit]              seconds per stage
+
+Options have the names of the command line without the leading dashes. Lists are several values, true is an option
+without a value. Everything is compared with the commands' own parsers before anything runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tape.errors import ConfigError, quoted
+
+STAGES = ("prepare", "pretrain", "convert", "finetune", "leakage", "evaluate", "report", "card")
+VARIANTS = {
+    "onehot": "one-hot",
+    "random": "random weights",
+    "frozen": "pretrained, frozen",
+    "pretrained": "pretrained, finetuned",
+}
+_TABLES = ("run", "pretrain", "measure", "finetune", "leakage", "evaluate", "time-limit")
+# Set by the plan of the steps.
+_PLANNED = {
+    "pretrain": {"data-path", "train-data-path", "valid-data-path", "test-data-path", "save", "load", "dry-run"},
+    "finetune": {
+        *("data_dir", "output_dir", "log_dir", "exp_name", "time_or_name", "overwrite", "resume_from_checkpoint"),
+        *("from_pretrained", "model_config_file", "force_save", "freeze", "seed", "seeds", "eval_splits"),
+    },
+    "leakage": {"task", "split", "data_dir", "against", "corpus", "output"},
+    "evaluate": {"data_dir", "split", "output_dir", "predict", "predict_out", "leakage"},
+}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How the number of iterations is found: ``minutes`` of training at the speed of a run of ``steps`` iterations."""
+
+    minutes: float
+    steps: int = 50
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The settings of one scale.
+
+    Attributes:
+        file: where they were read.
+        tasks: names of the tasks.
+        variants: some of VARIANTS.
+        seeds: seeds of the finetuning runs.
+        data: directory of the input files.
+        splits: task -> test splits; a task without an entry is evaluated on all.
+        jobs: number of finetuning runs at the same time.
+        launcher: words before the command of pretraining, such as those of ``srun`` or ``torchrun``.
+        pretrain: command-line words of pretraining.
+        measure: how the number of iterations is found; None: it is in ``pretrain``.
+        finetune: (task, variant) -> command-line words.
+        epochs: (task, variant) -> values of ``--num_train_epochs`` and ``--patience``.
+        leakage: command-line words; None: identities are not searched.
+        evaluate: command-line words.
+        time_limits: stage -> seconds.
+    """
+
+    file: Path
+    tasks: tuple[str, ...]
+    variants: tuple[str, ...]
+    seeds: tuple[int, ...]
+    data: Path
+    splits: Mapping[str, tuple[str, ...]]
+    jobs: int
+    launcher: tuple[str, ...]
+    pretrain: tuple[str, ...]
+    measure: Measure | None
+    finetune: Mapping[tuple[str, str], tuple[str, ...]]
+    epochs: Mapping[tuple[str, str], tuple[int, int]]
+    leakage: tuple[str, ...] | None
+    evaluate: tuple[str, ...]
+    time_limits: Mapping[str, float]
+
+    @property
+    def name(self) -> str:
+        """The name of the file without its suffix."""
+        return self.file.stem
+
+    @property
+    def iterations(self) -> int | None:
+        """The value of ``--train-iters``; None if it is measured."""
+        words = self.pretrain
+        return int(words[words.index("--train-iters") + 1]) if "--train-iters" in words else None
+
+
+def read_scale(file: Path, tasks: Collection[str]) -> Scale:
+    """Read and check the settings of a scale.
+
+    Args:
+        file: the TOML file.
+        tasks: names of the known tasks.
+
+    Raises:
+        ConfigError: the file is not TOML, or a table, an option or a value is not known. Names the key and what is
+            allowed.
+    """
+    content = _parse(file)
+    tables = _Tables(file)
+    tables.check_names("", content, _TABLES)
+    for name in content:
+        if not isinstance(content[name], dict):
+            raise tables.error(name, "must be a table")
+    return tables.scale(content, tuple(tasks))
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        try:
+            import tomli as tomllib
+        except ImportError:
+            raise ConfigError("settings of scales need Python 3.11 or later, or `pip install tomli`") from None
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{file}: not valid TOML: {error}") from error
+
+
+class _Tables:
+    """Converts and checks the tables of one file."""
+
+    def __init__(self, file: Path) -> None:
+        from pretrain.config.flags import make_parser
+        from tape.cli.evaluate import create_eval_parser
+        from tape.cli.leakage import create_leakage_parser
+        from tape.cli.train import create_train_parser
+
+        self.file = file
+        self.parsers = {
+            "pretrain": make_parser(),
+            "finetune": create_train_parser(),
+            "leakage": create_leakage_parser(),
+            "evaluate": create_eval_parser(),
+        }
+
+    def error(self, key: str, text: str) -> ConfigError:
+        return ConfigError(f"{self.file}: {key} {text}")
+
+    def check_names(self, where: str, table: Mapping[str, Any], allowed: Collection[str]) -> None:
+        for name in table:
+            if name not in allowed:
+                close = difflib.get_close_matches(name, list(allowed), n=1)
+                hint = f" (did you mean {close[0]}?)" if close else ""
+                raise self.error(f"{where}{name}", f"is not known{hint}; allowed: {', '.join(allowed)}")
+
+    def scale(self, content: Mapping[str, Any], tasks: Sequence[str]) -> Scale:
+        run = self._run(content.get("run", {}), tasks)
+        measure = self._measure(content.get("measure"))
+        pretrain = content.get("pretrain", {})
+        self._check_required(pretrain, measure)
+        finetune = self._finetune(content.get("finetune", {}), run["tasks"], run["variants"], tasks)
+        limits = content.get("time-limit", {})
+        self.check_names("time-limit.", limits, STAGES)
+        for name, value in limits.items():
+            self._check_type(f"time-limit.{name}", value, (int, float), "a number of seconds")
+        leakage = content.get("leakage")
+        return Scale(
+            file=self.file,
+            **run,
+            pretrain=self.words("pretrain", pretrain),
+            measure=measure,
+            finetune={
+                key: self.words("finetune", table, f"finetune.{'.'.join(key)}") for key, table in finetune.items()
+            },
+            epochs={key: _epochs(table) for key, table in finetune.items()},
+            leakage=None if leakage is None else self.words("leakage", leakage),
+            evaluate=self.words("evaluate", content.get("evaluate", {})),
+            time_limits=limits,
+        )
+
+    def _run(self, table: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
+        self.check_names("run.", table, ("tasks", "variants", "seeds", "data", "splits", "jobs", "launcher"))
+        tasks = self._list("run.tasks", table.get("tasks", list(known)), str, known)
+        variants = self._list("run.variants", table.get("variants", list(VARIANTS)), str, tuple(VARIANTS))
+        splits = table.get("splits", {})
+        self._check_type("run.splits", splits, (dict,), "a table of lists by task")
+        self.check_names("run.splits.", splits, known)
+        data, jobs = table.get("data", "data"), table.get("jobs", 1)
+        self._check_type("run.data", data, (str,), "the name of a directory")
+        self._check_type("run.jobs", jobs, (int,), "a number")
+        return {
+            "tasks": tasks,
+            "variants": variants,
+            "seeds": self._list("run.seeds", table.get("seeds", [42]), int),
+            "data": Path(data),
+            "splits": {task: self._list(f"run.splits.{task}", names, str) for task, names in splits.items()},
+            "jobs": jobs,
+            "launcher": self._list("run.launcher", table.get("launcher", []), str, may_be_empty=True),
+        }
+
+    def _list(
+        self, key: str, value: Any, kind: type, allowed: Sequence[str] = (), may_be_empty: bool = False
+    ) -> tuple[Any, ...]:
+        if not isinstance(value, list) or not (value or may_be_empty) or any(type(one) is not kind for one in value):
+            raise self.error(key, f"must be a list of {kind.__name__}, not {quoted(value)}")
+        unknown = [one for one in value if allowed and one not in allowed]
+        if unknown or (len(set(value)) < len(value) and not may_be_empty):
+            raise self.error(key, f"must have each value once, out of {', '.join(allowed)}, not {quoted(value)}")
+        return tuple(value)
+
+    def _check_type(self, key: str, value: Any, kinds: tuple[type, ...], meaning: str) -> None:
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise self.error(key, f"must be {meaning}, not {quoted(value)}")
+
+    def _measure(self, table: Mapping[str, Any] | None) -> Measure | None:
+        if table is None:
+            return None
+        self.check_names("measure.", table, ("minutes", "steps"))
+        for name, value in table.items():
+            self._check_type(f"measure.{name}", value, (int, float) if name == "minutes" else (int,), "a number")
+            if value <= 0:
+                raise self.error(f"measure.{name}", f"must be positive, not {value}")
+        if "minutes" not in table:
+            raise self.error("measure.minutes", "is missing")
+        return Measure(**table)
+
+    def _check_required(self, pretrain: Mapping[str, Any], measure: Measure | None) -> None:
+        for action in self.parsers["pretrain"]._actions:
+            if action.required and not any(name.lstrip("-") in pretrain for name in action.option_strings):
+                raise self.error(f"pretrain.{action.option_strings[0].lstrip('-')}", "is missing")
+        if ("train-iters" in pretrain) == (measure is not None):
+            raise self.error("pretrain.train-iters", "is needed, unless there is a table [measure], and only then")
+
+    def _finetune(
+        self, table: Mapping[str, Any], tasks: Sequence[str], variants: Sequence[str], known: Sequence[str]
+    ) -> dict[tuple[str, str], dict[str, Any]]:
+        """(task, variant) -> options; those of a variant replace those of the task, and these the common ones."""
+        common = {name: value for name, value in table.items() if not isinstance(value, dict)}
+        by_task = {name: value for name, value in table.items() if isinstance(value, dict)}
+        self.check_names("finetune.", by_task, known)
+        for task, options in by_task.items():
+            nested = {name: value for name, value in options.items() if isinstance(value, dict)}
+            self.check_names(f"finetune.{task}.", nested, tuple(VARIANTS))
+        found = {}
+        for task in tasks:
+            own = by_task.get(task, {})
+            for variant in variants:
+                of_task = {name: value for name, value in own.items() if not isinstance(value, dict)}
+                found[task, variant] = {**common, **of_task, **own.get(variant, {})}
+        return found
+
+    def words(self, command: str, table: Mapping[str, Any], where: str = "") -> tuple[str, ...]:
+        """The options of a table as words of a command line."""
+        where = where or command
+        actions = self.parsers[command]._option_string_actions
+        words: list[str] = []
+        for name, value in table.items():
+            action = actions.get(f"--{name}")
+            if action is None or action.help == argparse.SUPPRESS:
+                known = sorted(option.lstrip("-") for option in actions if option.startswith("--"))
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f" (did you mean {close[0]}?)" if close else ""
+                raise self.error(f"{where}.{name}", f"is not an option of {self.parsers[command].prog}{hint}")
+            if name in _PLANNED[command]:
+                raise self.error(f"{where}.{name}", "is set by reproduce.sh, not by the scale")
+            words += self._option(f"{where}.{name}", f"--{name}", action, value, f"--no-{name}" in actions)
+        return tuple(words)
+
+    def _option(self, key: str, option: str, action: argparse.Action, value: Any, negatable: bool) -> list[str]:
+        if action.nargs == 0:
+            if not isinstance(value, bool):
+                raise self.error(key, f"must be true or false, not {quoted(value)}")
+            return [option] if value else [f"--no-{option[2:]}"] if negatable else []
+        values = value if isinstance(value, list) else [value]
+        repeated = isinstance(action, argparse._AppendAction)
+        if not (values or repeated) or any(isinstance(one, bool | dict | list) for one in values):
+            raise self.error(key, f"must be a value of {option}, not {quoted(value)}")
+        if isinstance(value, list) and not repeated and action.nargs is None:
+            raise self.error(key, f"must be one value of {option}, not {quoted(value)}")
+        texts = [str(one) for one in values]
+        for text in texts:
+            self._check_value(key, action, text)
+        return [word for text in texts for word in (option, text)] if repeated else [option, *texts]
+
+    def _check_value(self, key: str, action: argparse.Action, text: str) -> None:
+        try:
+            parsed = action.type(text) if callable(action.type) else text
+        except (argparse.ArgumentTypeError, TypeError, ValueError) as error:
+            reason = str(error) if isinstance(error, argparse.ArgumentTypeError) else "is of the wrong type"
+            raise self.error(key, f"{quoted(text)}: {reason}") from None
+        if action.choices is not None and parsed not in action.choices:
+            raise self.error(key, f"must be one of {', '.join(map(str, action.choices))}, not {quoted(text)}")
+
+
+def _epochs(options: Mapping[str, Any]) -> tuple[int, int]:
+    return options.get("num_train_epochs", 10), options.get("patience", -1)

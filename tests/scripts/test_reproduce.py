@@ -1,0 +1,189 @@
+"""The steps of scripts/reproduce.sh: their commands, and an interrupted run from proteins to the model card."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scripts import reproduce
+from scripts.quickstart import ROOT, SAMPLE, TASKS
+from scripts.scale_settings import Measure, Scale, read_scale
+from scripts.step_runner import Step, StepRunner, command_line
+from tape.errors import ConfigError
+
+NAMES = list(TASKS.values())
+
+
+@pytest.fixture
+def toy() -> Scale:
+    return read_scale(reproduce.scale_file("toy"), NAMES)
+
+
+def commands(scale: Scale, out: Path) -> dict[str, str]:
+    return {step.name: command_line(step) for step in reproduce.plan(scale, SAMPLE, out, jobs=1)}
+
+
+def fingerprints(scale: Scale, out: Path) -> dict[str, str]:
+    return StepRunner(reproduce.plan(scale, SAMPLE, out, jobs=1), out / "steps", ROOT)._fingerprints
+
+
+def test_each_task_variant_and_seed_has_its_run(tmp_path: Path, toy: Scale) -> None:
+    steps = reproduce.plan(replace(toy, seeds=(1, 2)), SAMPLE, tmp_path, jobs=1)
+    by_stage: dict[str, list[Step]] = {}
+    for step in steps:
+        by_stage.setdefault(step.stage, []).append(step)
+    numbers = {stage: len(of_stage) for stage, of_stage in by_stage.items()}
+    assert numbers == {
+        "prepare": 3,
+        "pretrain": 1,
+        "convert": 1,
+        "finetune": 2 * 4 * 2,
+        "evaluate": 2 * 4 * 2,
+        "report": 3,
+        "card": 1,
+    }
+    assert all(step.missing() for step in (*by_stage["pretrain"], *by_stage["finetune"]))  # nothing has run
+
+
+def test_the_variants_differ_in_their_initial_weights_only(tmp_path: Path, toy: Scale) -> None:
+    found = commands(toy, tmp_path)
+    random, frozen, pretrained = (
+        found[f"finetune_stability_{variant}_42"].replace(f"_{variant}/", "_X/")
+        for variant in ("random", "frozen", "pretrained")
+    )
+    assert frozen == pretrained.replace("/model --seed", "/model --freeze --seed")
+    assert random == pretrained.replace("--from_pretrained", "--model_config_file").replace(
+        "/model --seed", "/model/config.json --seed"
+    )
+    assert "--exp_name stability_transformer_frozen/seed_42 " in found["finetune_stability_frozen_42"]
+    assert found["evaluate_stability_onehot_42_test"].endswith(
+        "tape_eval.py onehot stability"
+        f" {tmp_path}/results/stability_onehot_onehot/seed_42 --data_dir {tmp_path}/data --split test --bootstrap 100"
+    )
+
+
+def test_evaluations_follow_the_search_for_relatives(tmp_path: Path, toy: Scale) -> None:
+    steps = {
+        step.name: step
+        for step in reproduce.plan(replace(toy, leakage=("--method", "exact")), SAMPLE, tmp_path, jobs=1)
+    }
+    search = steps["leakage_stability_test"]
+    assert search.makes == (tmp_path / "data" / "stability" / "leakage_test.tsv",)
+    assert f"--corpus {SAMPLE}/corpus/chains_train.fasta.xz --corpus" in command_line(search)
+    assert command_line(search).endswith("--method exact")
+    assert search.name in steps["evaluate_stability_random_42_test"].after
+
+
+def test_a_measured_number_of_iterations_is_read_from_its_file(tmp_path: Path, toy: Scale) -> None:
+    words = toy.pretrain
+    place = words.index("--train-iters")
+    measured = replace(toy, pretrain=words[:place] + words[place + 2 :], measure=Measure(13, 60))
+    found = commands(measured, tmp_path)
+    assert f" --minutes 13 --steps 60 --out {tmp_path}/train_iters.txt -- python pretrain" in found["measure"]
+    assert found["pretrain"].endswith(f"--save {tmp_path}/checkpoints @{tmp_path}/train_iters.txt")
+
+
+def test_a_changed_setting_affects_only_what_depends_on_it(tmp_path: Path, toy: Scale) -> None:
+    before = fingerprints(toy, tmp_path)
+
+    def changed_by(scale: Scale) -> set[str]:
+        return {name for name, value in fingerprints(scale, tmp_path).items() if value != before[name]}
+
+    key = ("stability", "onehot")
+    one_run = replace(toy, finetune={**toy.finetune, key: (*toy.finetune[key], "--patience", "3")})
+    run = {"finetune_stability_onehot_42", "evaluate_stability_onehot_42_test"}
+    assert changed_by(one_run) == run | {"report", "card"}
+    pretraining = changed_by(replace(toy, pretrain=(*toy.pretrain, "--bf16")))
+    assert {"pretrain", "convert", "finetune_stability_random_42"} <= pretraining
+    assert not pretraining & {"prepare_corpus", "prepare_stability", *run}
+
+
+def test_launchers_precede_the_command_of_pretraining(
+    tmp_path: Path, toy: Scale, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    srun = commands(replace(toy, launcher=("srun", "--ntasks-per-node=8")), tmp_path)["pretrain"]
+    assert srun.startswith("srun --ntasks-per-node=8 python pretrain/pretrain_tape.py --num-layers")
+    monkeypatch.setenv("NODES", "3")
+    torchrun = commands(replace(toy, launcher=("torchrun", "--nnodes", "$NODES")), tmp_path)["pretrain"]
+    assert torchrun.startswith("python -m torch.distributed.run --nnodes 3 pretrain/pretrain_tape.py --num-layers")
+    monkeypatch.delenv("NODES")
+    with pytest.raises(ConfigError, match=r"run\.launcher: \$NODES is not set"):
+        commands(replace(toy, launcher=("torchrun", "--nnodes", "$NODES")), tmp_path)
+
+
+def test_a_split_that_the_data_lack_is_refused(tmp_path: Path, toy: Scale) -> None:
+    with pytest.raises(ConfigError, match=r"toy\.toml: run\.splits\.stability: .*sample has no casp12, only train"):
+        commands(replace(toy, splits={"stability": ("casp12",)}), tmp_path)
+
+
+def test_a_dry_run_prints_the_commands_of_the_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reproduce.main(["toy", "--out", str(tmp_path / "out"), "--dry-run", "convert"])
+    out = tmp_path / "out"
+    command = f"python converter/megatron-converter.py -src {out}/checkpoints -out {out}/model\n"
+    assert capsys.readouterr().out == command
+    assert not out.exists()
+
+
+_SHORT = """
+[run]
+tasks = ["stability"]
+variants = ["random", "pretrained"]
+[pretrain]
+num-layers = 1
+hidden-size = 16
+num-attention-heads = 2
+seq-length = 128
+max-position-embeddings = 256
+micro-batch-size = 2
+train-iters = 120
+save-interval = 20
+eval-iters = 1
+[finetune]
+num_train_epochs = 6
+batch_size = 8
+[evaluate]
+bootstrap = 20
+"""
+
+
+def _kill_when(command: list[str], log: Path, is_time: str) -> None:
+    """Start a command, and kill it with SIGKILL as soon as a pattern of files exists."""
+    with log.open("wb") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as process:
+        limit = time.monotonic() + 120
+        while not list(log.parent.glob(is_time)):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < limit, log.read_text()
+            time.sleep(0.02)
+        process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="uses the parent-death signal of Linux")
+def test_a_run_that_was_killed_twice_continues_to_the_model_card(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = tmp_path / "short.toml"
+    settings.write_text(_SHORT)
+    arguments = [str(settings), "--data", str(SAMPLE), "--out", str(tmp_path / "out")]
+    command = [sys.executable, str(ROOT / "scripts" / "reproduce.py"), *arguments]
+    _kill_when(command, tmp_path / "1.log", "out/checkpoints/iter_*")
+    _kill_when(command, tmp_path / "2.log", "out/results/stability_transformer_random/seed_42/latest.json")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "--load" in (tmp_path / "2.log").read_text()
+    assert "seed_42 --resume_from_checkpoint" in done.stdout
+    assert (tmp_path / "out" / "comparisons" / "stability.md").exists()
+    card = (tmp_path / "out" / "model_card.md").read_text()
+    assert "| iterations | 120 |" in card
+    assert re.search(r"\| stability \| simulated stability \| test \(200\) \| Spearman's rho \| \S+ \[", card)
+    settings.write_text(_SHORT.replace("bootstrap = 20", "bootstrap = 30"))
+    reproduce.main([*arguments, "report"])
+    repeated = capfd.readouterr().out
+    assert repeated.count("tape_eval.py") == 2
+    assert "tape_train.py" not in repeated

@@ -1,0 +1,104 @@
+"""Settings of scales: the committed files, inheritance of options, and messages about mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scripts.quickstart import TASKS
+from scripts.reproduce import SCALES, scale_file
+from scripts.scale_settings import Scale, read_scale
+from tape.errors import ConfigError
+
+NAMES = list(TASKS.values())
+PRETRAIN = """
+[pretrain]
+num-layers = 1
+hidden-size = 16
+num-attention-heads = 2
+seq-length = 64
+max-position-embeddings = 64
+micro-batch-size = 2
+"""
+COMPLETE = f"{PRETRAIN}train-iters = 3\n"
+
+
+def read(tmp_path: Path, text: str) -> Scale:
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    return read_scale(file, NAMES)
+
+
+@pytest.mark.parametrize("file", sorted(SCALES.glob("*.toml")), ids=lambda file: file.stem)
+def test_the_committed_scales_have_only_options_of_the_commands(file: Path) -> None:
+    scale = read_scale(file, NAMES)
+    assert set(scale.finetune) == {(task, variant) for task in scale.tasks for variant in scale.variants}
+    assert (scale.iterations is None) == (scale.measure is not None)
+
+
+def test_options_of_a_variant_replace_those_of_the_task_and_the_common_ones(tmp_path: Path) -> None:
+    scale = read(
+        tmp_path,
+        COMPLETE
+        + """
+[run]
+tasks = ["stability", "fluorescence"]
+variants = ["onehot", "random"]
+[finetune]
+bf16 = true
+learning_rate = 1e-3
+config = ["hidden_dropout_prob=0.1", "head_hidden_size=64"]
+[finetune.stability]
+num_train_epochs = 7
+learning_rate = 2e-3
+[finetune.stability.onehot]
+learning_rate = 0.1
+bf16 = false
+config = []
+""",
+    )
+    config = ("--config", "hidden_dropout_prob=0.1", "--config", "head_hidden_size=64")
+    assert scale.finetune["fluorescence", "random"] == ("--bf16", "--learning_rate", "0.001", *config)
+    assert scale.finetune["stability", "random"][:3] == ("--bf16", "--learning_rate", "0.002")
+    assert scale.finetune["stability", "onehot"] == ("--learning_rate", "0.1", "--num_train_epochs", "7")
+    assert scale.epochs["stability", "onehot"] == (7, -1)
+    assert scale.epochs["fluorescence", "onehot"] == (10, -1)
+    assert scale.iterations == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[pretrain", "not valid TOML"),
+        (f"{COMPLETE}[trian]\n", r"trian is not known \(did you mean pretrain\?\); allowed: run, pretrain"),
+        (f"{COMPLETE}learning-rate = 1\n", r"pretrain\.learning-rate is not an option of pretrain_tape\.py"),
+        (f"{COMPLETE}hidden-dropuot = 0.1\n", r"did you mean hidden-dropout\?"),
+        (f"{COMPLETE}lr = true\n", r"pretrain\.lr must be a value of --lr, not True"),
+        (f"{COMPLETE}lr = [1, 2]\n", r"pretrain\.lr must be one value of --lr"),
+        (f"{COMPLETE}bf16 = 1\n", r"pretrain\.bf16 must be true or false, not 1"),
+        (f"{COMPLETE}save-interval = 0\n", r"pretrain\.save-interval '0': "),
+        (f"{COMPLETE}lr-decay-style = 'cosin'\n", r"pretrain\.lr-decay-style must be one of .*cosine"),
+        (f"{COMPLETE}save = 'x'\n", r"pretrain\.save is set by reproduce\.sh"),
+        (PRETRAIN, r"pretrain\.train-iters is needed, unless there is a table \[measure\]"),
+        (f"{COMPLETE}[measure]\nminutes = 2\n", r"pretrain\.train-iters is needed, .* and only then"),
+        (f"{PRETRAIN}[measure]\nsteps = 2\n", r"measure\.minutes is missing"),
+        (f"{COMPLETE.replace('seq-length = 64', '')}", r"pretrain\.seq-length is missing"),
+        (f"{COMPLETE}[finetune.folding]\n", r"finetune\.folding is not known; allowed: secondary_structure"),
+        (f"{COMPLETE}[finetune.stability.tuned]\n", r"finetune\.stability\.tuned is not known; allowed: onehot"),
+        (f"{COMPLETE}[finetune]\nfreeze = true\n", r"freeze is set by reproduce\.sh"),
+        (f"{COMPLETE}[run]\ntasks = ['folding']\n", r"run\.tasks must have each value once, out of secondary_struct"),
+        (f"{COMPLETE}[run]\nseeds = [1, 1]\n", r"run\.seeds must have each value once"),
+        (f"{COMPLETE}[run]\nseeds = 3\n", r"run\.seeds must be a list of int, not 3"),
+        (f"{COMPLETE}[time-limit]\ntrain = 3\n", r"time-limit\.train is not known .*; allowed: prepare, pretrain"),
+    ],
+)
+def test_a_mistake_is_named_with_the_file_and_what_is_allowed(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as raised:
+        read(tmp_path, text)
+    assert str(raised.value).startswith(f"{tmp_path / 'mine.toml'}: ")
+
+
+def test_an_unknown_scale_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"no such file; scales are 200m, cpu, h100-30min, toy, or a TOML file"):
+        scale_file("gpu")
