@@ -127,16 +127,22 @@ def model_card(sources: CardSources) -> str:
         _data(sources, evaluations),
         _compute(sources, run),
         _scores(evaluations),
-        *(f"### Pretrained minus random weights\n\n{_text(file)}" for file in sources.comparisons),
+        _comparisons(sources.comparisons),
         _limits(evaluations),
         _files(sources),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _text(file: Path) -> str:
-    with explain_errors(file):
-        return file.read_text(encoding="utf-8").strip()
+def _comparisons(files: Sequence[Path]) -> str:
+    """The tables of the comparisons under one heading, without the directories of the runs."""
+    tables = []
+    for file in files:
+        with explain_errors(file):
+            lines = file.read_text(encoding="utf-8").splitlines()
+        tables += ["", *(line for line in lines if line.startswith("|"))]
+    heading = "### Pretrained (first) minus random weights (second), on the same proteins"
+    return "\n".join([heading, *tables]) if tables else ""
 
 
 def _model(sources: CardSources, run: PretrainingRun) -> str:

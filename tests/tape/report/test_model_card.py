@@ -92,9 +92,10 @@ def test_a_template_leaves_the_checksum_to_the_bundled_model(sources: CardSource
 
 
 def test_comparisons_are_part_of_the_card(sources: CardSources, tmp_path: Path) -> None:
-    (tmp_path / "stability.md").write_text("| the comparison |\n")
+    (tmp_path / "stability.md").write_text("first: /here, second: /there\n\n| the comparison |\n")
     card = model_card(dataclasses.replace(sources, comparisons=(tmp_path / "stability.md",)))
-    assert "### Pretrained minus random weights\n\n| the comparison |\n\n## Limits" in card
+    assert "random weights (second), on the same proteins\n\n| the comparison |\n\n## Limits" in card
+    assert "/here" not in card
 
 
 def test_a_card_without_evaluations_has_no_scores(sources: CardSources) -> None:
