@@ -310,7 +310,7 @@ def test_max_length_restricts_the_training_split_only(
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
-        (("gru", "stability"), ConfigError, "task stability has no model 'gru'; registered: lstm, onehot, resnet"),
+        (("gru", "stability"), ConfigError, "task stability has no model 'gru'; registered: huggingface, lstm, onehot"),
         (("transformer", "embed"), ConfigError, "use tape-embed"),
         (("transformer", "trrosetta"), ConfigError, "registered: trrosetta"),
         (("transformer", "language_modeling"), ConfigError, "registered: lstm, unirep"),

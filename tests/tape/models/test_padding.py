@@ -29,7 +29,7 @@ def small_model(model_type: str, task: str, **changes: Any) -> torch.nn.Module:
         for name, value in [*model.named_parameters(), *model.named_buffers()]:
             if name.endswith(("running_mean", "running_var")) or value.dim() < 2:
                 value.copy_(torch.rand_like(value) + 0.5 if value.is_floating_point() else value)
-            elif "inverse_frequency" not in name:
+            elif value.is_floating_point() and "inverse_frequency" not in name:
                 value.mul_(3.0)
     return model
 
