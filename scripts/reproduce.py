@@ -90,7 +90,7 @@ class Plan:
         ]
         steps += self._pretraining()
         steps.append(replace(convert_step(self.out), stage="convert"))
-        steps += [self._leakage(task, split) for task in tasks for split in self._splits(task) if self._has_leakage]
+        steps += [self._leakage(task, split) for task in self.scale.leakage_tasks for split in self._splits(task)]
         for task in tasks:
             for variant in self.scale.variants:
                 for seed in self.scale.seeds:
@@ -163,10 +163,6 @@ class Plan:
                 raise ConfigError(f"{self.scale.file}: run.splits.{task}: {self.data} has no {split}, only {known}")
         return chosen or evaluated_splits(dataset)
 
-    @property
-    def _has_leakage(self) -> bool:
-        return self.scale.leakage is not None
-
     def _leakage(self, task: str, split: str) -> Step:
         corpus = [word for path in self.datasets[CORPUS].splits["train"].paths for word in ("--corpus", str(path))]
         folder = FOLDERS[task]
@@ -174,7 +170,7 @@ class Plan:
             f"leakage_{task}_{split}",
             (
                 *(sys.executable, "scripts/leakage.py", "--task", task, "--split", split),
-                *("--data_dir", str(self.out / "data"), *corpus, *(self.scale.leakage or ())),
+                *("--data_dir", str(self.out / "data"), *corpus, *self.scale.leakage),
             ),
             (self.out / "data" / folder / f"leakage_{split}.tsv",),
             after=(f"prepare_{folder}",),
@@ -219,7 +215,7 @@ class Plan:
                     *self.scale.evaluate,
                 ),
                 (),
-                after=(finetune.name, *((f"leakage_{task}_{split}",) if self._has_leakage else ())),
+                after=(finetune.name, *((f"leakage_{task}_{split}",) if task in self.scale.leakage_tasks else ())),
                 title=f"{title}: {split}",
                 weight=5,
                 environment=environment,

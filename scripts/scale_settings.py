@@ -6,7 +6,8 @@
     [finetune]                options of tape_train.py, for all runs
     [finetune.TASK]           for the runs of a task
     [finetune.TASK.VARIANT]   for those of a task and variant
-    [leakage]                 options of tape-leakage; without the table, identities to training data are not searched
+    [leakage]                 options of tape-leakage, and optionally tasks, by default all; without the table,
+                              identities to training data are not searched
     [evaluate]                options of tape_eval.py
     [time-limit]              seconds per stage
 
@@ -71,7 +72,8 @@ class Scale:
         measure: how the number of iterations is found; None: it is in ``pretrain``.
         finetune: (task, variant) -> command-line words.
         epochs: (task, variant) -> values of ``--num_train_epochs`` and ``--patience``.
-        leakage: command-line words; None: identities are not searched.
+        leakage: command-line words of the search for relatives.
+        leakage_tasks: tasks with this search.
         evaluate: command-line words.
         time_limits: stage -> seconds.
     """
@@ -88,7 +90,8 @@ class Scale:
     measure: Measure | None
     finetune: Mapping[tuple[str, str], tuple[str, ...]]
     epochs: Mapping[tuple[str, str], tuple[int, int]]
-    leakage: tuple[str, ...] | None
+    leakage: tuple[str, ...]
+    leakage_tasks: tuple[str, ...]
     evaluate: tuple[str, ...]
     time_limits: Mapping[str, float]
 
@@ -177,7 +180,7 @@ class _Tables:
         self.check_names("time-limit.", limits, STAGES)
         for name, value in limits.items():
             self._check_type(f"time-limit.{name}", value, (int, float), "a number of seconds")
-        leakage = content.get("leakage")
+        leakage_tasks, leakage = self._leakage(content.get("leakage"), run["tasks"])
         return Scale(
             file=self.file,
             **run,
@@ -187,7 +190,8 @@ class _Tables:
                 key: self.words("finetune", table, f"finetune.{'.'.join(key)}") for key, table in finetune.items()
             },
             epochs={key: _epochs(table) for key, table in finetune.items()},
-            leakage=None if leakage is None else self.words("leakage", leakage),
+            leakage=leakage,
+            leakage_tasks=leakage_tasks,
             evaluate=self.words("evaluate", content.get("evaluate", {})),
             time_limits=limits,
         )
@@ -237,6 +241,15 @@ class _Tables:
         if "minutes" not in table:
             raise self.error("measure.minutes", "is missing")
         return Measure(**table)
+
+    def _leakage(
+        self, table: Mapping[str, Any] | None, tasks: Sequence[str]
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The tasks with a search for relatives, and its command-line words."""
+        if table is None:
+            return (), ()
+        searched = self._list("leakage.tasks", table.get("tasks", list(tasks)), str, tasks)
+        return searched, self.words("leakage", {name: value for name, value in table.items() if name != "tasks"})
 
     def _check_required(self, pretrain: Mapping[str, Any], measure: Measure | None) -> None:
         for action in self.parsers["pretrain"]._actions:

@@ -71,13 +71,17 @@ def test_the_variants_differ_in_their_initial_weights_only(tmp_path: Path, toy: 
 def test_evaluations_follow_the_search_for_relatives(tmp_path: Path, toy: Scale) -> None:
     steps = {
         step.name: step
-        for step in reproduce.plan(replace(toy, leakage=("--method", "exact")), SAMPLE, tmp_path, jobs=1)
+        for step in reproduce.plan(
+            replace(toy, leakage=("--method", "exact"), leakage_tasks=("stability",)), SAMPLE, tmp_path, jobs=1
+        )
     }
     search = steps["leakage_stability_test"]
     assert search.makes == (tmp_path / "data" / "stability" / "leakage_test.tsv",)
     assert f"--corpus {SAMPLE}/corpus/chains_train.fasta.xz --corpus" in command_line(search)
     assert command_line(search).endswith("--method exact")
     assert search.name in steps["evaluate_stability_random_42_test"].after
+    assert [name for name in steps if name.startswith("leakage_")] == [search.name]
+    assert not any("leakage" in name for name in steps["evaluate_secondary_structure_random_42_test"].after)
 
 
 def test_a_measured_number_of_iterations_is_read_from_its_file(tmp_path: Path, toy: Scale) -> None:

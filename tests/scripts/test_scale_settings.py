@@ -37,6 +37,16 @@ def test_the_committed_scales_have_only_options_of_the_commands(file: Path) -> N
     assert (scale.iterations is None) == (scale.measure is not None)
 
 
+def test_relatives_are_searched_for_the_listed_tasks_by_default_for_all(tmp_path: Path) -> None:
+    run = '[run]\ntasks = ["stability", "fluorescence"]\n'
+    assert read(tmp_path, COMPLETE + run).leakage_tasks == ()
+    assert read(tmp_path, f"{COMPLETE}{run}[leakage]\n").leakage_tasks == ("stability", "fluorescence")
+    scale = read(tmp_path, f'{COMPLETE}{run}[leakage]\nthreads = 2\ntasks = ["stability"]\n')
+    assert (scale.leakage, scale.leakage_tasks) == (("--threads", "2"), ("stability",))
+    with pytest.raises(ConfigError, match="leakage.tasks must have each value once, out of stability, fluorescence"):
+        read(tmp_path, f'{COMPLETE}{run}[leakage]\ntasks = ["remote_homology"]\n')
+
+
 def test_options_of_a_variant_replace_those_of_the_task_and_the_common_ones(tmp_path: Path) -> None:
     scale = read(
         tmp_path,
