@@ -81,7 +81,7 @@ config = []
     ("text", "message"),
     [
         ("[pretrain", "not valid TOML"),
-        (f"{COMPLETE}[trian]\n", r"trian is not known \(did you mean pretrain\?\); allowed: run, pretrain"),
+        (f"{COMPLETE}[pretrains]\n", r"pretrains is not known \(did you mean pretrain\?\); allowed: run, pretrain"),
         (f"{COMPLETE}learning-rate = 1\n", r"pretrain\.learning-rate is not an option of pretrain_tape\.py"),
         (f"{COMPLETE}hidden-dropuot = 0.1\n", r"did you mean hidden-dropout\?"),
         (f"{COMPLETE}lr = true\n", r"pretrain\.lr must be a value of --lr, not True"),
