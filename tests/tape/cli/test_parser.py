@@ -67,7 +67,8 @@ def parser_of(command: str, monkeypatch: pytest.MonkeyPatch) -> ArgumentParser:
         raise Built
 
     with monkeypatch.context() as patched, contextlib.suppress(Built):
-        patched.setattr(ArgumentParser, "parse_args", stop)
+        for method in ("parse_args", "parse_intermixed_args"):
+            patched.setattr(ArgumentParser, method, stop)
         patched.setattr(sys, "argv", [command])
         patched.setattr(sys, "path", [str(ROOT), *sys.path])
         if command in COMMANDS:
