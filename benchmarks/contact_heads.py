@@ -15,7 +15,6 @@ weights, over the difference of the opposite cells. A cell whose runs are comple
 from __future__ import annotations
 
 import argparse
-import shutil
 import statistics
 import subprocess
 import sys
@@ -33,7 +32,7 @@ if __name__ == "__main__":  # runs from any directory without installation
     exit_on_stop_signals()
 
 from benchmarks.finetuning_precision import draw
-from benchmarks.peers.comparison import machine
+from benchmarks.peers.comparison import machine, option_values
 from benchmarks.peers.protocol import ROOT
 from tape.cli.parser import ArgumentParser
 from tape.cli.types import positive_int
@@ -46,7 +45,6 @@ from tape.hub.cache import local_model, no_such_model
 from tape.io.json_files import read_json_object
 from tape.io.run_layout import resolve_model_directory
 from tape.io.writing import check_output_file, scratch_directory, write_json
-from tape.tasks import TASKS
 
 HEADS = ("linear", "resnet")
 STARTS = ("random", "pretrained")
@@ -148,11 +146,8 @@ def check_settings(options: argparse.Namespace, model: Path) -> None:
     Raises:
         ConfigError: the directory has runs with other settings.
     """
-    settings: dict[str, Any] = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(options).items()
-        if name not in ("json", "output_dir", "no_cuda")
-    }
+    ignored = ("json", "output_dir", "no_cuda")
+    settings = {name: value for name, value in option_values(options).items() if name not in ignored}
     settings["model_sha256"] = model_hash(model)
     path = options.output_dir / _SETTINGS_NAME
     if path.is_file():
@@ -171,10 +166,6 @@ def drawn_data(options: argparse.Namespace, stack: ExitStack) -> tuple[Path, dic
         return options.data_dir, {}
     target = stack.enter_context(scratch_directory("contact_heads"))
     drawn = draw(options.data_dir, TASK, {split: number or _ALL for split, number in numbers.items()}, target)
-    folder = TASKS[TASK].folder
-    provenance = options.data_dir / folder / "dataset.json"
-    if provenance.is_file():
-        shutil.copyfile(provenance, target / folder / provenance.name)
     return target, drawn
 
 
@@ -194,7 +185,8 @@ def report(options: argparse.Namespace) -> list[dict[str, Any]]:
     results = []
     for metric, separation in METRICS.items():
         scores = read_scores(options, metric)
-        found, share = differences(scores), share_of_head(differences(scores))
+        found = differences(scores)
+        share = share_of_head(found)
         range_of = f"P@L/5, separation >= {separation}, {options.split}"
         print(f"\n{range_of}, mean (minimum - maximum) over {options.seeds} seeds")
         print("| weights | linear head | convolutional head |\n|:--|--:|--:|")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -34,7 +35,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 import numpy as np
 
-from benchmarks.peers.comparison import machine, parse_size
+from benchmarks.peers.comparison import machine, option_values, parse_size
 from benchmarks.peers.protocol import ROOT, model_sizes
 from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, run_cli
@@ -106,7 +107,7 @@ def _shown(scores: Sequence[float]) -> str:
 
 
 def draw(data_dir: Path, task: str, numbers: Mapping[str, int], target: Path) -> dict[str, int]:
-    """Write proteins of a task, drawn at random, as JSON lines.
+    """Write proteins of a task, drawn at random, as JSON lines, and the description of their data set.
 
     Args:
         data_dir: directory with one folder per task, as for ``tape-train``.
@@ -118,10 +119,14 @@ def draw(data_dir: Path, task: str, numbers: Mapping[str, int], target: Path) ->
         Split -> number of proteins written.
     """
     from tape.datasets.index import load_split  # here: --help needs no torch
+    from tape.datasets.sources import PROVENANCE_NAME
     from tape.registry import registry
 
     folder = target / TASKS[task].folder
     folder.mkdir()
+    description = data_dir / folder.name / PROVENANCE_NAME
+    if description.is_file():
+        shutil.copyfile(description, folder / PROVENANCE_NAME)
     written = {}
     for split, number in numbers.items():
         source = load_split(registry.get_task_spec(task).dataset_class, str(data_dir), split, TAPETokenizer()).data
@@ -215,12 +220,11 @@ def main(words: Sequence[str] | None = None) -> int:
         print(comparison.line(), flush=True)
         results.append((comparison, numbers))
     if options.json is not None:
-        settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
         runs = [
             {**asdict(comparison), "difference": comparison.difference, "noise": comparison.noise, "proteins": numbers}
             for comparison, numbers in results
         ]
-        write_json(options.json, {"machine": machine(), "options": settings, "results": runs})
+        write_json(options.json, {"machine": machine(), "options": option_values(options), "results": runs})
     return int(not all(comparison.is_within_noise for comparison, _ in results))
 
 

@@ -32,7 +32,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 import numpy as np
 
-from benchmarks.peers.comparison import machine
+from benchmarks.peers.comparison import machine, option_values
 from benchmarks.variant_families import Families, Family, find_families
 from tape.cli.parser import ArgumentParser
 from tape.datasets.index import load_split
@@ -254,8 +254,7 @@ def main(words: Sequence[str] | None = None) -> None:
         print("|:--|--:|--:|--:|--:|--:|--:|", flush=True)
         results = [measure(options, task, scorer, tokenizer) for task in options.tasks]
     if options.json is not None:
-        settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
-        record = {"machine": machine(), "device": str(context.device), "options": settings}
+        record = {"machine": machine(), "device": str(context.device), "options": option_values(options)}
         write_json(options.json, {**record, "model_sha256": model_hash(directory), "results": results})
 
 

@@ -140,8 +140,13 @@ def descriptions_of(workers: Mapping[str, Worker | str]) -> dict[str, Message]:
 def write_results(options: argparse.Namespace, data: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
     """Write the result file, if one was asked for: machine, options, data and results."""
     if options.json is not None:
-        given = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
-        write_json(options.json, {"machine": machine(), "options": given, "data": data, "results": results})
+        record = {"machine": machine(), "options": option_values(options)}
+        write_json(options.json, {**record, "data": data, "results": results})
+
+
+def option_values(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of a command as JSON values."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
 
 
 def machine() -> dict[str, Any]:

@@ -40,10 +40,10 @@ class Muon:
         self,
         parameters: Sequence[LocalParameter],
         weight_decay: float,
-        momentum: float = 0.95,
-        nesterov: bool = False,
-        steps: int = 5,
-        scale: float = 1.0,
+        momentum: float,
+        nesterov: bool,
+        steps: int,
+        scale: float,
     ) -> None:
         self._parameters = parameters
         self._momentum, self._nesterov, self._steps, self._scale = momentum, nesterov, steps, scale

@@ -72,8 +72,11 @@ class Optimizer:
         self.gradients = gradients
         self.config = config
         self.schedule = schedule
-        matrices = [p for p in parameters if config.name == "muon" and has_muon(p.name, p.full.dim())]
-        others = [p for p in parameters if p not in matrices]
+        matrices: list[LocalParameter] = []
+        others: list[LocalParameter] = []
+        for parameter in parameters:
+            is_matrix = config.name == "muon" and has_muon(parameter.name, parameter.full.dim())
+            (matrices if is_matrix else others).append(parameter)
         groups = decay_groups(others, config.weight_decay)
         self._optimizers: list[torch.optim.Optimizer | Muon] = [_make(config, groups)]
         self._make_state(others)
