@@ -23,6 +23,9 @@ class EmbedConfig:
         out_file: where embeddings are written.
         records: format and columns of ``data_file``.
         full_sequence: store the states of all tokens instead of their mean over residues.
+        layers: numbers of the layers (:mod:`tape.inference.hidden_layers`); None: all.
+        dtype: type of the values in ``out_file``: float32 or float16.
+        hdf5_layout: layout of an HDF5 file (:mod:`tape.inference.embedding_hdf5`); None: its default.
         length: what to do with proteins longer than the model's position table: error, crop or window.
         inference: batches, workers and precision.
         process: device and logging.
@@ -33,6 +36,9 @@ class EmbedConfig:
     out_file: Path
     records: RecordOptions = RecordOptions()
     full_sequence: bool = False
+    layers: tuple[int, ...] | None = (-1,)
+    dtype: str = "float32"
+    hdf5_layout: str | None = None
     length: str = "error"
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)

@@ -1,10 +1,10 @@
 """Embeddings of the proteins of a file (``tape-embed``).
 
 An embedding is ``pooled`` (H,), the model's own pooled output (the state of ``<cls>``), and ``avg`` (H,), the mean over
-residues without ``<cls>`` and ``<sep>`` (bug 22 in docs/compatibility.md), or all states. It does not depend on
-batches, ranks or interruptions. Computed embeddings are kept in a journal (:mod:`tape.inference.embedding_journal`), so
-that the same command resumes an interrupted run. At the end, the output file is written from the journal
-(:mod:`tape.inference.embedding_files`).
+residues without ``<cls>`` and ``<sep>`` (bug 22 in docs/compatibility.md), or all states; of the encoder's output, or
+of chosen layers (:mod:`tape.inference.hidden_layers`). It does not depend on batches, ranks or interruptions. Computed
+embeddings are kept in a journal (:mod:`tape.inference.embedding_journal`), so that the same command resumes an
+interrupted run. At the end, the output file is written from the journal (:mod:`tape.inference.embedding_files`).
 """
 
 from __future__ import annotations
@@ -31,8 +31,18 @@ from tape.runtime.precision import autocast
 from tape.runtime.progress import progress_bar
 from tape.tasks import TaskType
 
-from .embedding_files import EmbeddedProteins, write_embeddings
-from .embedding_journal import Embedding, EmbeddingJournal, Identity, journal_file, journal_files, read_places
+from .embedded_proteins import EmbeddedProteins
+from .embedding_files import write_embeddings
+from .embedding_journal import (
+    Embedding,
+    EmbeddingJournal,
+    Identity,
+    StoredEmbedding,
+    journal_file,
+    journal_files,
+    read_places,
+)
+from .hidden_layers import LAST
 
 _JOURNAL_VERSION = 2  # of what is kept per protein; 1 had no pooled output beside all states
 
@@ -56,6 +66,9 @@ def embed(
     context: DistributedContext,
     out_file: Path,
     identity: Identity,
+    *,
+    dtype: str = "float32",
+    hdf5_layout: str | None = None,
 ) -> int:
     """Compute the missing embeddings, and write the output file.
 
@@ -65,7 +78,10 @@ def embed(
         config: batch size, workers and precision.
         context: the process group among which the proteins are divided.
         out_file: the file, as returned by :func:`tape.inference.embedding_files.embeddings_file`.
-        identity: identity of the run. Its ``full_sequence`` selects all states instead of their mean.
+        identity: identity of the run. Its ``full_sequence`` selects all states instead of their mean; its ``layers``,
+            if given, are those that the model returns.
+        dtype: type of the values in the output file.
+        hdf5_layout: layout of an HDF5 file.
 
     Returns:
         Number of proteins that had been embedded by an interrupted run.
@@ -80,15 +96,27 @@ def embed(
     barrier(context)
     if context.is_main:
         places = read_places(out_file, identity)
-        whole = [places[index] for index in range(len(dataset_index.lengths))]
-        proteins = EmbeddedProteins(
-            dataset_index.identifiers, dataset_index.lengths, whole, bool(identity["full_sequence"])
-        )
-        write_embeddings(out_file, proteins, identity)
+        proteins = _proteins(dataset, places, identity, dtype)
+        write_embeddings(out_file, proteins, str(identity.get("model_sha256")), hdf5_layout)
         for path in journal_files(out_file):
             path.unlink()
     barrier(context)
     return len(done)
+
+
+def _proteins(
+    dataset: EmbedDataset, places: dict[int, StoredEmbedding], identity: Identity, dtype: str
+) -> EmbeddedProteins:
+    dataset_index = dataset.build_index()
+    return EmbeddedProteins(
+        identifiers=dataset_index.identifiers,
+        sequence=lambda number: str(dataset.data[number]["primary"]),
+        lengths=dataset_index.lengths,
+        places=[places[number] for number in range(len(dataset_index.lengths))],
+        full_sequence=bool(identity["full_sequence"]),
+        layers=tuple(identity.get("layers", LAST)),
+        dtype=dtype,
+    )
 
 
 def _compute(

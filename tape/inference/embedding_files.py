@@ -1,12 +1,8 @@
-"""Output files of embeddings: TAPE's .npz, or HDF5.
+"""Output files of embeddings: TAPE's .npz, HDF5 and Parquet. Each format has a module of its own, except .npz.
 
 .npz (TAPE's layout): one 0-d object array per protein, named by its id. It contains a dictionary with ``pooled`` (P,)
-and ``avg`` (H,), or ``pooled`` and ``seq`` (L + 2, H). Reading it requires ``allow_pickle=True``.
-
-HDF5 (.h5): ``ids`` (N,) strings and ``lengths`` (N,) residues in the order of the input; ``pooled`` (N, P) and ``avg``
-(N, H), or ``states`` (tokens of all proteins, H) with ``offsets`` (N + 1,): protein i has the rows offsets[i] to
-offsets[i + 1], including ``<cls>`` and ``<sep>``. Attributes: ``schema`` "proteinlm-embeddings", ``version``,
-``model_sha256``.
+and ``avg`` (H,), or ``pooled`` and ``seq`` (L + 2, H). Several layers are the first dimension: ``avg`` (K, H), ``seq``
+(K, L + 2, H). Reading it requires ``allow_pickle=True``.
 """
 
 from __future__ import annotations
@@ -14,7 +10,6 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,42 +19,23 @@ from tape.errors import ConfigError, DataError, quoted
 from tape.io.text_files import display_name
 from tape.io.writing import atomic_write, check_output_file
 
-from .embedding_journal import Identity, StoredEmbedding
+from .embedded_proteins import EmbeddedProteins
+from .embedding_hdf5 import HDF5_SUFFIXES, check_hdf5_identifiers, import_h5py, write_hdf5
+from .embedding_parquet import PARQUET_SUFFIX, import_pyarrow, write_parquet
 
-SCHEMA = "proteinlm-embeddings"
-SCHEMA_VERSION = 1
-_HDF5_SUFFIXES = (".h5", ".hdf5")
-_SUFFIXES = (".npz", *_HDF5_SUFFIXES)
+_SUFFIXES = (".npz", *HDF5_SUFFIXES, PARQUET_SUFFIX)
 # Suffixes of other formats, which are refused. Any other suffix is treated as a part of the name.
-_ARRAY_FORMATS = {".arrow", ".avro", ".bin", ".feather", ".mat", ".nc", ".npy", ".parquet", ".pt", ".pth", ".zarr"}
+_ARRAY_FORMATS = {".arrow", ".avro", ".bin", ".feather", ".mat", ".nc", ".npy", ".pt", ".pth", ".zarr"}
 _TEXT_FORMATS = {".csv", ".fasta", ".json", ".jsonl", ".tsv", ".txt", ".xls", ".xlsx"}
 _OTHER_FORMATS = {".gz", ".lmdb", ".pickle", ".pkl", ".safetensors", ".tar", ".xz", ".zip", ".zst"}
-_BLOCK = 1024  # proteins written to HDF5 at a time
-
-
-@dataclass(frozen=True)
-class EmbeddedProteins:
-    """The embeddings to write.
-
-    Attributes:
-        identifiers: N unique ids.
-        lengths: (N,) number of residues.
-        places: for each protein, where its pooled vector is stored, and its mean or its (L + 2, H) states.
-        full_sequence: True for the states.
-    """
-
-    identifiers: Sequence[str]
-    lengths: np.ndarray
-    places: Sequence[StoredEmbedding]
-    full_sequence: bool
 
 
 def embeddings_file(path: Path) -> Path:
     """The output file: ``path``, with ``.npz`` added if it has no known suffix. Called before anything is computed.
 
     Raises:
-        ConfigError: ``path`` has the suffix of another format, its folder does not exist or is not writable, or h5py is
-            not installed.
+        ConfigError: ``path`` has the suffix of another format, its folder does not exist or is not writable, or the
+            library of its format is not installed.
     """
     if path.suffix not in _SUFFIXES and path.suffix.lower() in {
         *_ARRAY_FORMATS,
@@ -68,30 +44,52 @@ def embeddings_file(path: Path) -> Path:
         *_SUFFIXES,
     }:
         raise ConfigError(
-            f"{path}: can't write embeddings as {path.suffix}; give a name that ends in .npz (TAPE's layout), .h5"
-            " or .hdf5, or one without a suffix, to which .npz is added"
+            f"{path}: can't write embeddings as {path.suffix}; give a name that ends in .npz (TAPE's layout), .h5,"
+            " .hdf5 or .parquet, or one without a suffix, to which .npz is added"
         )
     if path.suffix not in _SUFFIXES:
         path = path.with_name(path.name + ".npz")
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent}: no such directory to write {path.name} to")
     check_output_file(path, "output file")
-    if path.suffix in _HDF5_SUFFIXES:
-        _import_h5py()
+    if path.suffix in HDF5_SUFFIXES:
+        import_h5py()
+    elif path.suffix == PARQUET_SUFFIX:
+        import_pyarrow()
     return path
 
 
-def check_identifiers(path: Path, identifiers: Sequence[str], data_file: str | os.PathLike[str]) -> None:
+def check_layout(path: Path, layout: str | None, layer_count: int) -> None:
+    """Check the layout that was given for HDF5. Called before anything is computed.
+
+    Args:
+        path: the output file.
+        layout: one of :data:`tape.inference.embedding_hdf5.LAYOUTS`; None: not given.
+        layer_count: number of layers per protein.
+
+    Raises:
+        ConfigError: the file is not HDF5, or the layout has no place for several layers.
+    """
+    if layout is not None and path.suffix not in HDF5_SUFFIXES:
+        raise ConfigError(f"{path}: --hdf5_layout is for .h5 and .hdf5; leave it out, or give such a name")
+    if layout == "table" and layer_count > 1:
+        raise ConfigError("--hdf5_layout table holds one layer; choose one, or the default layout")
+
+
+def check_identifiers(
+    path: Path, identifiers: Sequence[str], data_file: str | os.PathLike[str], layout: str | None = None
+) -> None:
     """Check that every protein has a name of its own in the output file. Called before anything is computed.
 
     Args:
         path: the output file.
         identifiers: ids of the proteins.
         data_file: the file with the proteins, for messages.
+        layout: layout of an HDF5 file.
 
     Raises:
         DataError: two proteins have the same id; or, for .npz, one has the other's id with ``.npy`` after it, which
-            ``numpy.load`` does not distinguish.
+            ``numpy.load`` does not distinguish; or an id can't be the name of an HDF5 data set, as the layout needs.
     """
     seen: set[str] = set()
     for identifier in identifiers:
@@ -101,20 +99,32 @@ def check_identifiers(path: Path, identifiers: Sequence[str], data_file: str | o
             )
         seen.add(identifier)
     clash = next((name for name in identifiers if name.endswith(".npy") and name.removesuffix(".npy") in seen), None)
-    if path.suffix not in _HDF5_SUFFIXES and clash is not None:
+    if path.suffix == ".npz" and clash is not None:
         raise DataError(
             f"{display_name(data_file)}: has the ids {quoted(clash.removesuffix('.npy'))} and {quoted(clash)}, which an"
             " .npz file can't hold both; write .h5, or change one of them"
         )
+    if path.suffix in HDF5_SUFFIXES:
+        check_hdf5_identifiers(identifiers, data_file, layout)
 
 
-def write_embeddings(path: Path, proteins: EmbeddedProteins, identity: Identity) -> None:
-    """Write the output file atomically, with one protein in memory at a time."""
+def write_embeddings(path: Path, proteins: EmbeddedProteins, model_sha256: str, layout: str | None = None) -> None:
+    """Write the output file atomically, with few proteins in memory at a time.
+
+    Args:
+        path: the file, of any of the three formats.
+        proteins: the embeddings.
+        model_sha256: hash of the model, which HDF5 and Parquet record.
+        layout: layout of an HDF5 file.
+
+    Raises:
+        ConfigError: a value is too large for the file's type.
+    """
     with atomic_write(path, "w+b") as stream:  # HDF5 reads from the file that it writes
-        if path.suffix in _HDF5_SUFFIXES:
-            with _import_h5py().File(stream, "w") as file:
-                file.attrs.update(schema=SCHEMA, version=SCHEMA_VERSION, model_sha256=str(identity["model_sha256"]))
-                _fill_hdf5(file, proteins)
+        if path.suffix in HDF5_SUFFIXES:
+            write_hdf5(stream, proteins, model_sha256, layout)
+        elif path.suffix == PARQUET_SUFFIX:
+            write_parquet(stream, proteins, model_sha256)
         else:
             _write_npz(stream, proteins)
 
@@ -122,37 +132,9 @@ def write_embeddings(path: Path, proteins: EmbeddedProteins, identity: Identity)
 def _write_npz(stream: Any, proteins: EmbeddedProteins) -> None:
     """As ``np.savez``, whose keyword arguments do not allow the name ``file``."""
     with zipfile.ZipFile(stream, "w", allowZip64=True) as archive:
-        for identifier, place in zip(proteins.identifiers, proteins.places, strict=True):
-            states, pooled = place.read()
+        for number, identifier in enumerate(proteins.identifiers):
+            values, pooled = proteins.read(number)
             array = np.empty((), dtype=object)
-            kept = {"seq": states} if proteins.full_sequence else {"avg": states[0]}
-            array[()] = {"pooled": pooled, **kept}
+            array[()] = {"pooled": pooled, ("seq" if proteins.full_sequence else "avg"): values}
             with archive.open(f"{identifier}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=True)
-
-
-def _fill_hdf5(file: Any, proteins: EmbeddedProteins) -> None:
-    file.create_dataset("ids", data=list(proteins.identifiers), dtype=_import_h5py().string_dtype())
-    file.create_dataset("lengths", data=proteins.lengths.astype(np.int64))
-    if proteins.full_sequence:
-        offsets = np.concatenate([[0], np.cumsum([place.rows for place in proteins.places])]).astype(np.int64)
-        file.create_dataset("offsets", data=offsets)
-        states = file.create_dataset("states", (int(offsets[-1]), proteins.places[0].columns), dtype="<f4")
-        for start, place in zip(offsets, proteins.places, strict=False):
-            states[start : start + place.rows] = place.read()[0]
-        return
-    first = proteins.places[0]
-    pooled = file.create_dataset("pooled", (len(proteins.places), first.pooled), dtype="<f4")
-    mean = file.create_dataset("avg", (len(proteins.places), first.columns), dtype="<f4")
-    for start in range(0, len(proteins.places), _BLOCK):
-        block = [place.read() for place in proteins.places[start : start + _BLOCK]]
-        mean[start : start + len(block)] = np.stack([states[0] for states, _ in block])
-        pooled[start : start + len(block)] = np.stack([vector for _, vector in block])
-
-
-def _import_h5py() -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise ConfigError(f"HDF5 needs the package h5py ({error}): pip install 'proteinlm[hdf5]'") from error
-    return h5py

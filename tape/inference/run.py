@@ -26,7 +26,8 @@ from tape.tasks import TaskType
 
 from .config import EmbedConfig, PredictConfig
 from .embed import embed, run_identity
-from .embedding_files import check_identifiers, embeddings_file
+from .embedding_files import check_identifiers, check_layout, embeddings_file
+from .hidden_layers import LAST, select_layers
 from .predict import check_predicted, predict
 from .prediction_files import PredictionFiles
 
@@ -44,9 +45,12 @@ def embed_file(config: EmbedConfig, context: DistributedContext) -> Path:
     dataset_class = registry.get_task_spec("embed").dataset_class
     dataset = dataset_class(config.data_file, config.model.tokenizer, **reader_options(dataset_class, config.records))
     log_replaced_characters(dataset, config.data_file)
-    check_identifiers(path, dataset.build_index().identifiers, config.data_file)
+    check_identifiers(path, dataset.build_index().identifiers, config.data_file, config.hdf5_layout)
     directory = model_directory(config.model)
-    model = load_encoder(config.model, directory).to(context.device)
+    states = {} if config.layers == LAST else {"output_hidden_states": True}
+    model = load_encoder(config.model, directory, **states).to(context.device)
+    model, layers = select_layers(model, config.layers, dataset.tokenizer)
+    check_layout(path, config.hdf5_layout, len(layers))
     model, dataset = fit_long_proteins(config.length, model, dataset, TaskType.EMBEDDING, config.data_file)
     inference = replace(config.inference, precision=resolve_precision(config.inference.precision, context))
     identity = run_identity(
@@ -54,6 +58,7 @@ def embed_file(config: EmbedConfig, context: DistributedContext) -> Path:
         model_sha256=model_hash(directory),
         data_sha256=data_hash(dataset),
         full_sequence=config.full_sequence,
+        layers=list(layers),
         length=config.length,
         precision=inference.precision,
         **{name: value for name, value in asdict(config.records).items() if value is not None},
@@ -63,7 +68,16 @@ def embed_file(config: EmbedConfig, context: DistributedContext) -> Path:
     with ExitStack() as stack:
         lock = run_lock(lock_beside(path), path, "choose another output file")
         run_on_main_rank(lambda: stack.enter_context(lock), context)
-        resumed = embed(model, dataset, inference, context, path, identity)
+        resumed = embed(
+            model,
+            dataset,
+            inference,
+            context,
+            path,
+            identity,
+            dtype=config.dtype,
+            hdf5_layout=config.hdf5_layout,
+        )
     logger.info("wrote %d embeddings to %s (%d of them computed before)", len(dataset), path, resumed)
     return path
 

@@ -22,6 +22,7 @@ from tape import ProteinBertModel, TAPETokenizer
 from tape.commands import embed_command
 from tape.errors import CheckpointError, ConfigError, DataError
 from tape.inference.embedding_files import check_identifiers, embeddings_file
+from tape.inference.embedding_hdf5 import sequence_hash
 from tape.inference.embedding_journal import EmbeddingJournal
 from tape.main import run_embed
 from tape.registry import registry
@@ -125,12 +126,14 @@ def test_the_output_path_is_checked_before_computing(
             run_embed(["transformer", str(fasta), str(tmp_path / name), str(model_directory)])
 
 
-@pytest.mark.parametrize("name", ["o.parquet", "o.csv", "o.pt", "o.PKL", "o.npy", "o.avro", "o.xlsx", "o.zst", "o.H5"])
+@pytest.mark.parametrize("name", ["o.csv", "o.pt", "o.PKL", "o.npy", "o.avro", "o.xlsx", "o.zst", "o.H5"])
 def test_an_output_name_with_an_unknown_suffix_is_refused(
     name: str, model_directory: Path, fasta: Path, tmp_path: Path
 ) -> None:
     before = set(tmp_path.iterdir())
-    refused = rf"{name}: can't write embeddings as \.{name[2:]}; give a name that ends in \.npz .*, \.h5 or \.hdf5"
+    refused = (
+        rf"{name}: can't write embeddings as \.{name[2:]}; give a name that ends in \.npz .*, \.h5, \.hdf5 or \.parquet"
+    )
     with pytest.raises(ConfigError, match=refused):
         run_embed(["transformer", str(fasta), str(tmp_path / name), str(model_directory)])
     assert set(tmp_path.iterdir()) == before
@@ -208,22 +211,25 @@ def test_too_long_proteins_and_missing_models_are_refused(model_directory: Path,
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_hdf5_has_ids_lengths_and_embeddings(full: bool, model_directory: Path, fasta: Path, tmp_path: Path) -> None:
+def test_hdf5_has_a_data_set_per_protein(full: bool, model_directory: Path, fasta: Path, tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     options = ["--full_sequence_embed"] if full else []
     path = run_embed(["transformer", str(fasta), str(tmp_path / "o.h5"), str(model_directory), *options])
     with h5py.File(path) as file:
-        assert dict(file.attrs)["schema"] == "proteinlm-embeddings"
-        assert [name.decode() for name in file["ids"][:]] == list(SEQUENCES)
-        assert file["lengths"][:].tolist() == [10, 3, 9]
-        for number, sequence in enumerate(SEQUENCES.values()):
-            states, pooled = states_of(model_directory, sequence)
-            if full:
-                first, last = file["offsets"][number : number + 2]
-                np.testing.assert_allclose(file["states"][first:last], states, rtol=1e-4, atol=1e-5)
-            else:
-                np.testing.assert_allclose(file["pooled"][number], pooled, rtol=1e-4, atol=1e-5)
-                np.testing.assert_allclose(file["avg"][number], states[1:-1].mean(0), rtol=1e-4, atol=1e-5)
+        assert [file[name].attrs["original_id"] for name in file] == list(SEQUENCES)
+        for sequence in SEQUENCES.values():
+            states = states_of(model_directory, sequence)[0][1:-1]
+            expected = states if full else states.mean(0)
+            np.testing.assert_allclose(file[sequence_hash(sequence)][:], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_hash_is_that_of_the_sequence_as_the_file_has_it(model_directory: Path, tmp_path: Path) -> None:
+    """Biotrainer hashes what it reads, which is neither in upper case nor without a stop."""
+    h5py = pytest.importorskip("h5py")
+    (tmp_path / "x.fasta").write_text(">a\nmkV*\n")
+    words = ["transformer", str(tmp_path / "x.fasta"), str(tmp_path / "o.h5"), str(model_directory)]
+    with h5py.File(run_embed(words)) as file:
+        assert list(file) == [sequence_hash("mkV*")]
 
 
 def test_without_h5py_the_extra_to_install_is_named(
@@ -374,7 +380,7 @@ def test_a_killed_process_loses_at_most_one_batch(
     assert not journal.exists()
 
 
-@pytest.mark.parametrize("name", ["o.npz", "o.h5"])
+@pytest.mark.parametrize("name", ["o.npz", "o.h5", "o.parquet"])
 def test_sigterm_leaves_the_journal_alone(
     model_directory: Path, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
