@@ -130,7 +130,7 @@ def transformers_config(values: Mapping[str, Any]) -> Any:
         )
     try:
         config = transformers.CONFIG_MAPPING[kind].from_dict(dict(values))
-    except _INVALID as error:
+    except Exception as error:  # transformers 5 checks types, with errors that derive from Exception alone
         raise ConfigError(f"transformers refuses its values for {kind} ({quoted(error)})") from error
     if config.is_encoder_decoder or config.is_decoder:
         raise ConfigError(f"{kind} is a decoder or has one here; only encoders are supported")

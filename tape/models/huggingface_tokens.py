@@ -12,6 +12,7 @@ from tape.tokenizers import IUPAC_VOCAB, SPECIAL_TOKENS
 _RESIDUES = tuple(token for token in IUPAC_VOCAB if token not in SPECIAL_TOKENS)
 _AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 _REQUIRED = ("<pad>", "<cls>", "<sep>")
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model")
 _SHOWN_TOKENS = 8  # of a wrong encoding, in its error
 
 
@@ -82,6 +83,8 @@ def replaced_residues(token_ids: Mapping[str, int]) -> list[str]:
 def _load_tokenizer(directory: Path) -> Any:
     transformers = import_transformers()
     try:
+        if not any(file for pattern in _TOKENIZER_FILES for file in directory.glob(pattern)):
+            raise FileNotFoundError(f"no {', '.join(_TOKENIZER_FILES)}")  # transformers 5 makes an empty tokenizer then
         return transformers.AutoTokenizer.from_pretrained(
             str(directory), local_files_only=True, trust_remote_code=False
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converter.mapping.rules import invert_rules
+from converter.mapping.rules import POOLER_WEIGHT, invert_rules
 from converter.mapping.tables import HUGGINGFACE_RULES, POST_LN_RULES
 from converter.mapping.transforms import TransformSettings
 from tape.configs import CONFIG_NAME, ProteinBertConfig
@@ -26,6 +26,11 @@ from .tokenizer import TOKENIZER_FILES, write_tokenizer
 
 CARD_NAME = "README.md"
 FILES = frozenset({CONFIG_NAME, SAFETENSORS_NAME, CARD_NAME, SUMS_NAME, *TOKENIZER_FILES})
+
+_NO_POOLER = """**`pooler_output` is untrained**: the model has no pooler, and `AutoModel` adds one with random weights.
+Load it with `AutoModel.from_pretrained("THIS DIRECTORY", add_pooling_layer=False)`, and use `last_hidden_state`."""
+_SOURCE_POOLER = """`pooler_output` is that of the source's pooler, which masked-language-model pretraining **does not
+train**. Unless the source was finetuned with it, use `last_hidden_state`."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class HuggingFaceTarget:
         values = configuration(config, has_head, dtype)
         write_json(folder / CONFIG_NAME, values)
         write_tokenizer(folder, config.max_position_embeddings)
-        write_text(folder / CARD_NAME, model_card(values, source, has_head))
+        write_text(folder / CARD_NAME, model_card(values, source, has_head, POOLER_WEIGHT in tensors))
         with atomic_write(folder / SAFETENSORS_NAME, needed=stored_bytes(tensors)) as stream:
             hashed = HashingStream(stream)
             write_safetensors(hashed, tensors)
@@ -80,13 +85,14 @@ class HuggingFaceTarget:
         write_sums(folder, {SAFETENSORS_NAME: hashed.hexdigest(), **sums})
 
 
-def model_card(values: Mapping[str, Any], source: Mapping[str, Any], has_head: bool) -> str:
+def model_card(values: Mapping[str, Any], source: Mapping[str, Any], has_head: bool, has_pooler: bool) -> str:
     """``README.md``: what the model is, where it comes from, how to call it."""
     order = "after" if values["model_type"] == POST_LN_TYPE else "before"
     loader = "AutoModelForMaskedLM" if has_head else "AutoModel"
     task = "\npipeline_tag: fill-mask" if has_head else ""
     iteration = f", iteration {source['iteration']}" if source.get("iteration") else ""
     head = "With its masked-language-model head." if has_head else "The encoder alone, without a language-model head."
+    pooler = _SOURCE_POOLER if has_pooler else _NO_POOLER
     names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "max_position_embeddings")
     count = values["vocab_size"]
     sizes = " | ".join(str(values[name]) for name in names)
@@ -98,6 +104,8 @@ tags: [protein, masked-language-model]
 
 A BERT over amino-acid sequences, layer norms {order} its sub-layers; one token per residue, {count} tokens.
 {head}
+
+{pooler}
 
 | layers | hidden size | attention heads | positions, with `<cls>` and `<sep>` |
 |--:|--:|--:|--:|

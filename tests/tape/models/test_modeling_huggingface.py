@@ -141,9 +141,13 @@ def test_saved_models_load_without_the_original_directory(kind: str, tmp_path: P
     assert torch.equal(logits(again, PROTEINS[0]), logits(model, PROTEINS[0]))
 
 
-@pytest.mark.parametrize("options", [{"safe_serialization": False}, {"max_shard_size": "10KB"}])
-def test_every_form_of_weights_is_read(options: dict[str, Any], esm: Path, tmp_path: Path) -> None:
-    save_model(tmp_path / "other", "esm", **options)
+@pytest.mark.parametrize("form", ["pytorch_model.bin", "shards"])
+def test_every_form_of_weights_is_read(form: str, esm: Path, tmp_path: Path) -> None:
+    options = {"max_shard_size": "10KB"} if form == "shards" else {}
+    model = save_model(tmp_path / "other", "esm", **options)
+    if form == "pytorch_model.bin":  # as transformers 4 could save it
+        torch.save(model.state_dict(), tmp_path / "other" / form)
+        (tmp_path / "other/model.safetensors").unlink()
     assert not (tmp_path / "other/model.safetensors").exists()
     one, other = (ProteinHuggingFaceForMaskedLM.from_pretrained(folder) for folder in (esm, tmp_path / "other"))
     assert torch.equal(logits(one, "MKV"), logits(other, "MKV"))
@@ -247,7 +251,10 @@ def test_ids_beyond_the_embeddings_are_refused(tmp_path: Path) -> None:
         ({"model_type": "bart"}, "bart is a decoder or has one"),
         ({"is_decoder": True}, "esm is a decoder or has one"),
         ({"model_type": "of my own"}, "'of my own' is not an encoder"),
-        ({"num_attention_heads": "many"}, "config.json: transformers can't build an encoder esm of it"),
+        (
+            {"num_attention_heads": "many"},
+            "config.json: transformers (can't build an encoder|refuses its values for) esm",
+        ),
     ],
 )
 def test_other_architectures_are_refused(changes: dict[str, Any], message: str, esm: Path) -> None:

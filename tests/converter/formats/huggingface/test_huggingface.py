@@ -94,6 +94,15 @@ def test_the_directory_is_complete(written: Path) -> None:
     assert report["result"]["files"].keys() >= {"model.safetensors", "tokenizer.json"}
 
 
+def test_the_card_names_an_untrained_pooler(written: Path) -> None:
+    card = (written / "README.md").read_text()
+    assert "**`pooler_output` is untrained**: the model has no pooler" in card
+    assert 'AutoModel.from_pretrained("THIS DIRECTORY", add_pooling_layer=False)' in card
+    encoder, info = transformers.AutoModel.from_pretrained(written, add_pooling_layer=False, output_loading_info=True)
+    assert encoder.pooler is None
+    assert not info["missing_keys"]
+
+
 def test_without_transformers_the_result_is_verified_with_plain_torch(
     tmp_path: Path, tape: Path, written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,6 +290,14 @@ def saved_by_transformers(folder: Path, kind: str) -> Path:
     getattr(transformers, kind)(config).save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(TAPETokenizer().tokens))
     return folder
+
+
+def test_the_card_of_a_bert_is_about_the_pooler_of_its_source(tmp_path: Path) -> None:
+    """tape-proteins 0.5's models have one, which a masked language model's loss does not reach."""
+    source = saved_by_transformers(tmp_path / "hf", "BertForMaskedLM")
+    convert(ConversionRequest(source, tmp_path / "tape"), silent)
+    convert(ConversionRequest(tmp_path / "tape", tmp_path / "again", "huggingface"), silent)
+    assert "`pooler_output` is that of the source's pooler" in (tmp_path / "again" / "README.md").read_text()
 
 
 def test_a_bert_without_pooler_gets_a_new_one(tmp_path: Path) -> None:
