@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from operator import index
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from tape.hub.cache import local_model
 from tape.io.checksums import renew_sum
@@ -24,7 +24,14 @@ CONFIG_NAME = "config.json"
 
 
 class ProteinConfig:
-    """Base class of all configurations, also of third-party models. Unknown keys are kept as attributes."""
+    """Base class of all configurations, also of third-party models. Unknown keys are kept as attributes.
+
+    Attributes:
+        settings_beside_weights: names of the settings that change what the weights compute, although their shapes don't
+            show them; see :func:`settings_beside_weights`.
+    """
+
+    settings_beside_weights: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, **kwargs: Any) -> None:
         self.finetuning_task = kwargs.pop("finetuning_task", None)
@@ -83,6 +90,15 @@ class ProteinConfig:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string().strip()}"
+
+
+def settings_beside_weights(config: ProteinConfig) -> dict[str, Any]:
+    """The settings, as JSON values, that change what the weights compute, although their shapes don't show them."""
+    values = config.to_dict()
+    found: dict[str, Any] = json.loads(
+        json.dumps({name: values[name] for name in config.settings_beside_weights if name in values})
+    )
+    return found
 
 
 def _is_number(value: object) -> bool:
@@ -165,6 +181,8 @@ class EncoderConfig(ProteinConfig):
         ConfigError: a value is invalid.
     """
 
+    settings_beside_weights: ClassVar[tuple[str, ...]] = ("pooling",)
+
     def __init__(
         self,
         contact_head: str = "resnet",
@@ -223,6 +241,15 @@ class ProteinBertConfig(EncoderConfig):
         ConfigError: a value is invalid.
     """
 
+    settings_beside_weights = (
+        "apply_final_ln",
+        "hidden_act",
+        "layer_norm_eps",
+        "layer_norm_position",
+        "mlm_hidden_act",
+        "num_attention_heads",
+        *EncoderConfig.settings_beside_weights,
+    )
     pruned_heads: Mapping[int, list[int]] = MappingProxyType(
         {}
     )  # class attribute, so that it is written only if there are any
@@ -343,6 +370,13 @@ class ProteinResNetConfig(EncoderConfig):
             tape-proteins 0.5 does, where the softmax is over an axis of size 1.
     """
 
+    settings_beside_weights = (
+        "hidden_act",
+        "layer_norm_eps",
+        "resnet_pooler",
+        *EncoderConfig.settings_beside_weights,
+    )
+
     def __init__(
         self,
         vocab_size: int = 30,
@@ -404,6 +438,8 @@ class TRRosettaConfig(ProteinConfig):
     Raises:
         ConfigError: a value is invalid.
     """
+
+    settings_beside_weights = ("msa_cutoff", "penalty_coeff")
 
     def __init__(
         self,

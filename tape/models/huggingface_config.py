@@ -52,6 +52,7 @@ class HuggingFaceConfig(EncoderConfig):
     """
 
     tape_vocabulary = "iupac"  # of the input ids, for any encoder
+    settings_beside_weights = ("encoder", "token_ids", *EncoderConfig.settings_beside_weights)
 
     def __init__(
         self,

@@ -99,15 +99,34 @@ def check_safetensors_header(file: Path) -> None:
         return
 
 
-def write_safetensors(stream: Writable, tensors: Mapping[str, LazyTensor]) -> None:
+def safetensors_metadata(file: Path) -> dict[str, str]:
+    """What the header of a safetensors file says beside its tensors; empty if nothing, or if it can't be read."""
+    try:
+        with file.open("rb") as stream:
+            size = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+            header = parse_json(stream.read(min(size, _LARGEST_HEADER)))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    found = header.get("__metadata__") if isinstance(header, dict) else None
+    return {name: value for name, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
+
+
+def write_safetensors(
+    stream: Writable, tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write ``tensors`` to ``stream``, loading one after the other.
+
+    Args:
+        stream: the file.
+        tensors: the tensors by name.
+        metadata: what the header has beside them.
 
     Raises:
         CheckpointError: the format has no such data type, or a loaded tensor does not have the declared shape and type.
     """
     # Wide types come first, so that every tensor starts at a multiple of its item size.
     ordered = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize)
-    stream.write(_header(ordered))
+    stream.write(_header(ordered, metadata or {}))
     for name, lazy in ordered:
         tensor = lazy.load().detach().cpu().contiguous()
         if tuple(tensor.shape) != lazy.shape or tensor.dtype != lazy.dtype:
@@ -117,8 +136,8 @@ def write_safetensors(stream: Writable, tensors: Mapping[str, LazyTensor]) -> No
         stream.write(_little_endian(tensor.reshape(-1)).view(torch.uint8).numpy().data)
 
 
-def _header(ordered: list[tuple[str, LazyTensor]]) -> bytes:
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+def _header(ordered: list[tuple[str, LazyTensor]], metadata: Mapping[str, str]) -> bytes:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
     end = 0
     for name, lazy in ordered:
         if lazy.dtype not in SAFETENSORS_DTYPES:

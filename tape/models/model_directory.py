@@ -3,28 +3,38 @@
 The weights are in ``model.safetensors``, or as a plain state dict in ``pytorch_model.bin``, which is read by
 :mod:`tape.models.torch_files`, so that an untrusted file can't run code. ``SHA256SUMS`` has the sums of these files,
 which are verified on loading; directories without it, such as TAPE's and Hugging Face's, load without that check.
+
+The header of ``model.safetensors`` has the settings that change what the weights compute although no weight shows them,
+such as the activation, so that the ``config.json`` of another model beside it is noticed.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tape.configs import CONFIG_NAME, ProteinConfig
+from tape.configs import CONFIG_NAME, ProteinConfig, settings_beside_weights
 from tape.errors import CheckpointError, VocabularyMismatchError, quoted
 from tape.io.checksums import SUMS_NAME, HashingStream, sha256_of, verify_sums, write_sums
-from tape.io.json_files import read_json_object
+from tape.io.json_files import parse_json, read_json_object
 from tape.io.writing import atomic_write, write_json
 from tape.io.zip_files import is_zip, verify_crcs
 from tape.tokenizers import TAPETokenizer
 
-from .lazy_tensors import LazyTensor, check_safetensors_header, stored_bytes, write_safetensors
+from .lazy_tensors import (
+    LazyTensor,
+    check_safetensors_header,
+    safetensors_metadata,
+    stored_bytes,
+    write_safetensors,
+)
 from .torch_files import load_torch_file
 
 SAFETENSORS_NAME = "model.safetensors"
@@ -32,6 +42,7 @@ BIN_NAME = "pytorch_model.bin"
 VOCABULARY_NAME = "vocabulary.json"
 PROVENANCE_NAME = "provenance.json"
 FORMAT_VERSION = 1
+ARCHITECTURE_KEY = "proteinlm_architecture"  # in the header of model.safetensors: a JSON object
 UNTRAINED = "untrained"  # ``kind`` in the provenance of a model that was saved before any training
 
 StateDict = dict[str, Tensor]
@@ -139,14 +150,55 @@ def save_model_directory(
         write_json(directory / PROVENANCE_NAME, {"format_version": FORMAT_VERSION, **provenance})
     with atomic_write(directory / weights, needed=stored_bytes(state)) as stream:
         hashed = HashingStream(stream)
-        _write_weights(hashed, {name: _as_lazy(value) for name, value in state.items()}, Path(weights).suffix)
+        lazy = {name: _as_lazy(value) for name, value in state.items()}
+        _write_weights(hashed, lazy, Path(weights).suffix, architecture_metadata(config))
     write_sums(directory, {weights: hashed.hexdigest(), **{name: sha256_of(directory / name) for name in names}})
 
 
-def _write_weights(stream: Any, state: Mapping[str, LazyTensor], suffix: str) -> None:
+def architecture_metadata(config: ProteinConfig) -> dict[str, str]:
+    """What the header of a safetensors file has about the model, see :func:`check_architecture`."""
+    settings = settings_beside_weights(config)
+    return {ARCHITECTURE_KEY: json.dumps(settings, sort_keys=True)} if settings else {}
+
+
+def check_architecture(
+    path: Path, config: ProteinConfig, config_file: Path, replaced: Container[str] = frozenset()
+) -> None:
+    """Compare a configuration with that of its weights, if they are in a safetensors file that has it in its header.
+
+    Args:
+        path: a model directory or a weights file.
+        config: the configuration.
+        config_file: the file that it is from.
+        replaced: names of settings that the user has replaced.
+
+    Raises:
+        CheckpointError: a setting differs, so that the weights would compute something else. Names both values.
+    """
+    file = _weights_file(path)
+    text = safetensors_metadata(file).get(ARCHITECTURE_KEY) if file.suffix == ".safetensors" else None
+    if text is None:
+        return
+    try:
+        stored = parse_json(text.encode())
+    except (ValueError, RecursionError):
+        stored = None
+    if not isinstance(stored, dict):
+        raise CheckpointError(f"{file}: {ARCHITECTURE_KEY} in its header is not a JSON object; the file is damaged")
+    stated = settings_beside_weights(config)
+    for name in sorted(stored.keys() & stated.keys()):
+        if name not in replaced and stored[name] != stated[name]:
+            raise CheckpointError(
+                f"{config_file}: {name} is {quoted(stated[name])}, but {file.name} was saved with"
+                f" {quoted(stored[name])}; it is the configuration of another model, or has been changed: restore that"
+                " of these weights"
+            )
+
+
+def _write_weights(stream: Any, state: Mapping[str, LazyTensor], suffix: str, metadata: Mapping[str, str]) -> None:
     if suffix == ".safetensors":
         # One tensor at a time, so that there is never a second copy of a large model in memory.
-        write_safetensors(stream, state)
+        write_safetensors(stream, state, metadata)
     else:
         # torch.save stores the entire storage of a view, so save clones.
         torch.save({name: lazy.load().detach().cpu().contiguous().clone() for name, lazy in state.items()}, stream)

@@ -25,7 +25,7 @@ from .contact_heads import PairwiseContactPredictionHead
 from .heads import MLMHead, SequenceClassificationHead, SequenceToSequenceClassificationHead, ValuePredictionHead
 from .infer_config import infer_config, infer_final_layer_norm
 from .meta_device import allocate, on_meta_device
-from .model_directory import SAFETENSORS_NAME, StateDict, load_state_dict, save_model_directory
+from .model_directory import SAFETENSORS_NAME, StateDict, check_architecture, load_state_dict, save_model_directory
 from .token_embeddings import resize_token_embeddings
 
 __getattr__ = names_of(__name__)  # of tape-proteins 0.5
@@ -148,8 +148,8 @@ class ProteinModel(nn.Module):
             overrides: configuration values to replace, such as ``num_labels``.
 
         Raises:
-            CheckpointError: there is no model, a file is damaged, a weight of the encoder is missing, or a shape
-                differs. Names the file.
+            CheckpointError: there is no model, a file is damaged, a weight of the encoder is missing, a shape
+                differs, or ``config.json`` is not that of the weights. Names the file.
             DataError: the model can't be downloaded.
         """
         path = resolve_model_directory(local_model(pretrained_model_name_or_path, cache_dir, force_download))
@@ -158,6 +158,8 @@ class ProteinModel(nn.Module):
         state = dict(state_dict) if state_dict is not None else load_state_dict(path, verify=verify)
         if config is None:
             config = cls._complete_config(config_file, state, overrides)
+            if state_dict is None:
+                check_architecture(path, config, config_file, overrides)
         outline = cls._check_before_building(config, state, str(path))
         model = cls(config) if outline is None or not outline._is_complete(state) else outline._allocated()
         missing, unexpected = model.load_matching(state, str(path))

@@ -19,7 +19,9 @@ from converter.mapping.tables import HUGGINGFACE_DROPS, HUGGINGFACE_RULES, POST_
 from converter.options import SourceOptions
 from converter.verify.named_forward import HUGGINGFACE_NAMES, POST_LN_NAMES, ForwardSettings, NamedForward, unsharded
 from converter.verify.reference_forward import ReferenceForward
+from tape.configs import CONFIG_NAME
 from tape.models.lazy_tensors import LazyState
+from tape.models.model_directory import check_architecture
 
 from .configuration import read_configuration
 from .reference import TransformersForward, transformers_available
@@ -38,6 +40,7 @@ class HuggingFaceSource:
         self.path, self._files = files.path, files
         self._state = _with_tied_copies(files.state)
         self.config = read_configuration(files)
+        check_architecture(files.weights, self.config, files.directory / CONFIG_NAME)
         self.kind = f"huggingface-{files.values['model_type']}"
         self._is_post = self.config.layer_norm_position == "post"
         vocabulary, self._vocabulary_from = read_vocabulary(files, options.vocabulary)

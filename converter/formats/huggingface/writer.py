@@ -19,7 +19,7 @@ from tape.errors import ConfigError
 from tape.io.checksums import SUMS_NAME, HashingStream, sha256_of, write_sums
 from tape.io.writing import atomic_write, write_json, write_text
 from tape.models.lazy_tensors import LazyState, stored_bytes, write_safetensors
-from tape.models.model_directory import SAFETENSORS_NAME
+from tape.models.model_directory import SAFETENSORS_NAME, architecture_metadata
 
 from .configuration import POST_LN_TYPE, configuration
 from .tokenizer import TOKENIZER_FILES, write_tokenizer
@@ -80,9 +80,14 @@ class HuggingFaceTarget:
         write_text(folder / CARD_NAME, model_card(values, source, has_head, POOLER_WEIGHT in tensors))
         with atomic_write(folder / SAFETENSORS_NAME, needed=stored_bytes(tensors)) as stream:
             hashed = HashingStream(stream)
-            write_safetensors(hashed, tensors)
+            write_safetensors(hashed, tensors, architecture_metadata(_without_own_head(config)))
         sums = {name: sha256_of(folder / name) for name in (CONFIG_NAME, *TOKENIZER_FILES)}
         write_sums(folder, {SAFETENSORS_NAME: hashed.hexdigest(), **sums})
+
+
+def _without_own_head(config: ProteinBertConfig) -> ProteinBertConfig:
+    """The configuration as it is read again: transformers has one activation."""
+    return ProteinBertConfig.from_dict({**config.to_dict(), "mlm_hidden_act": None})
 
 
 def model_card(values: Mapping[str, Any], source: Mapping[str, Any], has_head: bool, has_pooler: bool) -> str:

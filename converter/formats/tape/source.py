@@ -23,7 +23,7 @@ from tape.errors import CheckpointError
 from tape.io.json_files import read_json_object
 from tape.models.infer_config import infer_final_layer_norm
 from tape.models.lazy_tensors import LazyState
-from tape.models.model_directory import PROVENANCE_NAME, check_vocabulary
+from tape.models.model_directory import PROVENANCE_NAME, check_architecture, check_vocabulary
 from tape.tokenizers import TAPETokenizer
 
 _TAIL = "bert.bert_tail_dense.weight"
@@ -53,6 +53,7 @@ class TapeSource:
         if "apply_final_ln" not in values:
             values["apply_final_ln"] = infer_final_layer_norm(files.state, files.directory / CONFIG_NAME)
         self.config = files.transformer_config(values)
+        check_architecture(files.weights, self.config, files.directory / CONFIG_NAME)
         if self.config.vocab_size != TAPETokenizer().vocab_size:
             raise CheckpointError(f"{files.path}: has {self.config.vocab_size} tokens, but TAPE's vocabulary has 30")
 

@@ -14,6 +14,7 @@ import torch
 
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError
+from tape.models.lazy_tensors import safetensors_metadata
 from tape.models.model_directory import load_state_dict, load_weights_only, save_model_directory
 from tape.models.modeling_bert import ProteinBertModel
 
@@ -203,4 +204,60 @@ def test_the_prefix_of_a_wrapped_model_is_named(model: ProteinBertModel, tmp_pat
     model.config.save_pretrained(tmp_path)
     torch.save({prefix + name: value for name, value in model.state_dict().items()}, tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=rf"all keys have the prefix '{prefix}' of .*removeprefix"):
+        ProteinBertModel.from_pretrained(tmp_path)
+
+
+# --- the settings that no weight shows --------------------------------------------------------------------------------
+
+
+def change_config(directory: Path, **changes: Any) -> None:
+    """Another ``config.json``, as a script that knows nothing of ``SHA256SUMS`` writes it."""
+    (directory / "SHA256SUMS").unlink(missing_ok=True)
+    values = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**values, **changes}))
+
+
+def test_the_header_of_the_weights_has_the_settings_that_no_weight_shows(
+    model: ProteinBertModel, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    stated = json.loads(safetensors_metadata(tmp_path / "model.safetensors")["proteinlm_architecture"])
+    assert stated == {
+        "apply_final_ln": True,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+        "layer_norm_position": "pre",
+        "mlm_hidden_act": None,
+        "num_attention_heads": 2,
+        "pooling": "cls",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("hidden_act", "gelu_tanh"), ("layer_norm_eps", 1e-5), ("num_attention_heads", 4), ("apply_final_ln", False)],
+)
+def test_a_config_that_contradicts_the_weights_is_refused(
+    name: str, value: Any, model: ProteinBertModel, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    change_config(tmp_path, **{name: value})
+    with pytest.raises(CheckpointError, match=rf"config\.json: {name} is .*model\.safetensors was saved with"):
+        ProteinBertModel.from_pretrained(tmp_path, verify=False)
+    replaced = ProteinBertModel.from_pretrained(tmp_path, **{name: value})  # the user's own choice
+    assert getattr(replaced.config, name) == value
+
+
+def test_other_settings_may_change(model: ProteinBertModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    change_config(tmp_path, hidden_dropout_prob=0.5, num_labels=7)
+    assert ProteinBertModel.from_pretrained(tmp_path).config.hidden_dropout_prob == 0.5
+
+
+def test_a_damaged_statement_of_the_architecture_is_refused(model: ProteinBertModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    change_config(tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes().replace(rb"{\"apply_final_ln", rb"[\"apply_final_ln"))
+    with pytest.raises(CheckpointError, match=r"proteinlm_architecture in its header is not a JSON object"):
         ProteinBertModel.from_pretrained(tmp_path)

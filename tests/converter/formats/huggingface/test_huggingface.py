@@ -327,3 +327,13 @@ def test_the_head_of_a_finetuned_model_is_dropped_by_name(tmp_path: Path, kind: 
     dropped = json.loads((tmp_path / "out" / "conversion.json").read_text())["dropped"]
     assert {"classifier.weight", "classifier.bias"} <= dropped.keys()
     assert any(line.startswith("  dropped: classifier.") and "head of a finetuning task" in line for line in lines)
+
+
+def test_a_config_that_contradicts_the_weights_is_refused(written: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(written, tmp_path / "copy", ignore=WITHOUT_SUMS))
+    values = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**values, "layer_norm_eps": 0.5}))
+    with pytest.raises(
+        CheckpointError, match=r"config\.json: layer_norm_eps is 0\.5, but model\.safetensors was saved"
+    ):
+        convert(ConversionRequest(copy, tmp_path / "out"), silent)
