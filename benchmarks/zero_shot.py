@@ -43,7 +43,7 @@ from tape.evaluation.load_model import load_finetuned_model, model_directory
 from tape.evaluation.records import finite
 from tape.evaluation.results import data_hash, model_hash
 from tape.hub.bundled import DEFAULT_MODEL, default_model
-from tape.inference.variant_effects import Query, VariantScorer
+from tape.inference.variant_effects import VariantScorer
 from tape.io.writing import check_output_file, write_json
 from tape.metrics.bootstrap import Bootstrap, bootstrap_intervals
 from tape.metrics.metric import Interval
@@ -101,18 +101,11 @@ def read_split(dataset: Any) -> tuple[list[np.ndarray], np.ndarray]:
     return [np.asarray(item[0])[1:-1] for item in items], np.array([float(item[2]) for item in items])
 
 
-def masked_log_probabilities(scorer: VariantScorer, wild_type: str) -> np.ndarray:
-    """(L, V) log p at each position of the wild type with only this position masked."""
-    queries = [Query(wild_type, (position,), (position,)) for position in range(len(wild_type))]
-    rows = {query.read[0]: row[0] for query, row in scorer.log_probabilities(queries, "masked positions")}
-    return np.stack([rows[position] for position in range(len(wild_type))])
-
-
 def additive_scores(table: np.ndarray, wild_type: np.ndarray, variants: np.ndarray) -> np.ndarray:
     """(N,) sums of log p(variant) - log p(wild type) over the positions.
 
     Args:
-        table: (L, V) from :func:`masked_log_probabilities`.
+        table: (L, V) log p at each position of the wild type with only this position masked.
         wild_type: (L,) token ids.
         variants: (N, L) token ids.
     """
@@ -130,7 +123,7 @@ def score_families(
     """Score all variants of the families."""
     parts = []
     for number, family in enumerate(found.families):
-        table = masked_log_probabilities(scorer, shown_residues(family, tokenizer))
+        table = scorer.position_log_probabilities(shown_residues(family, tokenizer), masked=True)
         scores = additive_scores(table, family.wild_type, np.stack([proteins[index] for index in family.members]))
         parts.append((np.full(len(scores), number), labels[family.members], scores, family.substitutions))
     return VariantSet(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

@@ -80,15 +80,19 @@ class ScoreConfig:
 
     Attributes:
         model: the masked language model.
-        variants_file: table of variants.
+        variants_file: table of variants, or with ``all_singles`` the proteins: a file, or the residues of one.
         out_file: .csv to write.
-        wild_type: sequence file, or the residues of the wild type.
+        wild_type: sequence file, or the residues of the wild type; not used with ``all_singles``.
         methods: names of the scores.
+        all_singles: score all single substitutions of the proteins.
+        plot: .png or .svg of a heat map of all single substitutions; None: no heat map.
+        strict: refuse variants that can't be scored, instead of marking them.
         first_residue: number of the first residue of the wild type.
-        variants_format: format of the table; None: according to its suffix.
-        mutation_column: column with the mutations; None: ``mutations`` or ``mutant``.
+        variants_format: format of ``variants_file``; None: according to its suffix.
+        mutation_column: column with the mutations; None: the one that exists.
         wild_type_columns: columns of the sequence file.
         compare: column with measured effects to correlate the scores with; None: no comparison.
+        length: what to do with proteins longer than the model's position table: error or window.
         inference: batch size and precision.
         process: device and logging.
     """
@@ -98,11 +102,15 @@ class ScoreConfig:
     out_file: Path
     wild_type: str
     methods: tuple[str, ...]
+    all_singles: bool = False
+    plot: Path | None = None
+    strict: bool = False
     first_residue: int = 1
     variants_format: str | None = None
     mutation_column: str | None = None
     wild_type_columns: RecordOptions = RecordOptions()
     compare: str | None = None
+    length: str = "window"
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
 

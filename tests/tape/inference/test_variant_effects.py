@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from tape.cli.score import run_score
-from tape.commands import score_command
 from tape.errors import ConfigError, DataError
 from tape.evaluation.config import InferenceConfig
-from tape.inference.variant_effects import VariantScorer
-from tape.inference.variants import METHODS, Variant, apply_mutations
+from tape.inference.mutation_notation import apply_mutations
+from tape.inference.variant_effects import VariantScorer, nearest_windows
+from tape.inference.variants import METHODS, Variant
 from tape.models.modeling_bert import ProteinBertForMaskedLM
-from tape.registry import registry
 from tape.tokenizers import TAPETokenizer
 
 TOKENIZER = TAPETokenizer()
@@ -43,11 +37,13 @@ class VisibleToken(nn.Module):
 
 
 def variants_of(sequence: str, *mutations: str) -> list[Variant]:
-    return [Variant("p", *apply_mutations(text, sequence, 1, "here"), {}) for text in mutations]
+    return [Variant("p", *apply_mutations(text, sequence), {}) for text in mutations]
 
 
-def score(model: nn.Module, sequence: str, *mutations: str, batch_size: int = 3) -> dict[str, list[float]]:
-    scorer = VariantScorer(model, TOKENIZER, InferenceConfig(batch_size), CPU)
+def score(
+    model: nn.Module, sequence: str, *mutations: str, batch_size: int = 3, length: str = "window"
+) -> dict[str, np.ndarray]:
+    scorer = VariantScorer(model, TOKENIZER, InferenceConfig(batch_size), CPU, length)
     return scorer.score(variants_of(sequence, *mutations), {"p": sequence}, METHODS)
 
 
@@ -130,48 +126,43 @@ def test_no_forward_pass_is_repeated(model: ProteinBertForMaskedLM, monkeypatch:
 
 def test_too_long_proteins_and_vocabularies_without_mask_are_refused(model: ProteinBertForMaskedLM) -> None:
     with pytest.raises(DataError, match="protein 'p': 19 residues, but the model has positions for 18"):
-        score(model, "A" * 19, "A1G")
+        score(model, "A" * 19, "A1G", length="error")
     with pytest.raises(DataError, match="unirep vocabulary has no mask token"):
         VariantScorer(model, TAPETokenizer("unirep"), InferenceConfig(1), CPU)
 
 
-@pytest.fixture
-def directory(model: ProteinBertForMaskedLM, tmp_path: Path) -> Path:
-    model.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+def test_insertions_and_deletions_have_pseudo_likelihoods_only(model: ProteinBertForMaskedLM) -> None:
+    found = score(model, "MKVLAGWY", "p.Lys2_Leu4del", "M1A", "p.Leu4_Ala5insTrp")
+    expected = [likelihood(model, sequence) - likelihood(model, "MKVLAGWY") for sequence in ("MAGWY", "MKVLWAGWY")]
+    assert found["pseudo_likelihood_ratio"][[0, 2]] == pytest.approx(expected, abs=1e-4)
+    for method in ("wild_type_marginal", "masked_marginal", "mutant_marginal"):
+        assert np.isnan(found[method]).tolist() == [True, False, True], method
 
 
-def test_the_command_keeps_the_table_and_adds_the_scores(
-    model: ProteinBertForMaskedLM, directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "p.fasta").write_text(">one\nMKVLAGWY\n>two\nACDEFG\n")
-    (tmp_path / "v.csv").write_text("protein,mutant,measured\none,M10A,0.5\ntwo,C11A,-1\none,G15P,2\n")
-    words = ["transformer", tmp_path / "v.csv", tmp_path / "out.csv", directory, "--wild_type", tmp_path / "p.fasta"]
-    options = ["--first_residue", "10", "--compare", "measured", "--no_cuda"]
-    assert run_score([*map(str, words), *options]) == tmp_path / "out.csv"
-    with (tmp_path / "out.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["protein", "mutant", "measured", "wild_type_marginal", "masked_marginal"]
-    assert [row["mutant"] for row in rows] == ["M10A", "C11A", "G15P"]
-    table = log_p(model, "ACDEFG", (1,))
-    expected = table[1, TOKENIZER.vocab["A"]] - table[1, TOKENIZER.vocab["C"]]
-    assert float(rows[1]["masked_marginal"]) == pytest.approx(expected, rel=1e-4)
-    assert "Spearman's rho of masked_marginal and measured" in caplog.text
+def test_each_residue_is_read_in_the_window_with_the_nearest_middle() -> None:
+    assert nearest_windows(range(10), [0, 3, 6], 4) == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]  # middles 1.5, 4.5, 7.5
 
 
-def test_errors_are_one_line(directory: Path, tmp_path: Path, fails: Callable[..., str], small_config: Path) -> None:
-    (tmp_path / "v.csv").write_text("mutant,measured\nM1A,high\nK1A,1\n")
-    out = tmp_path / "out.csv"
-    words: list[Any] = ["transformer", tmp_path / "v.csv", out, directory, "--wild_type", "MKVL", "--no_cuda"]
-    assert "v.csv, record 2, protein 'wild type': K1A: residue 1 is M, not K" in fails(score_command, *words)
-    (tmp_path / "v.csv").write_text("mutant,measured\nM1A,high\n")
-    assert "column 'measured' does not hold numbers" in fails(score_command, *words, "--compare", "measured")
-    assert "no column 'x'; it has mutant, measured" in fails(score_command, *words, "--compare", "x")
-    headless = registry.get_task_model("transformer", "stability", small_config)
-    headless.save_pretrained(tmp_path / "stability")
-    words[3] = tmp_path / "stability"
-    assert "has no trained weights of the masked_language_modeling model" in fails(score_command, *words)
-    assert not out.exists()
+def test_long_proteins_are_scored_in_windows(model: ProteinBertForMaskedLM, caplog: pytest.LogCaptureFixture) -> None:
+    """The model has positions for 18 residues; 30 residues are three windows, from residues 0, 6 and 12."""
+    wild_type = "MKVLAGWYACDEFGHIKLMNPQRSTVWYAC"
+    found = score(model, wild_type, "K2R", "P21A:C30W")
+    assert "1 of 1 proteins are read in windows of 18" in caplog.text
+    first, last = wild_type[:18], wild_type[12:]
+    row = log_p(model, first, (1,))[1]
+    assert found["masked_marginal"][0] == pytest.approx(row[TOKENIZER.vocab["R"]] - row[TOKENIZER.vocab["K"]], abs=1e-5)
+    table = log_p(model, last, (8, 17))
+    expected = sum(
+        table[i, TOKENIZER.vocab[new]] - table[i, TOKENIZER.vocab[old]]
+        for i, old, new in ((8, "P", "A"), (17, "C", "W"))
+    )
+    assert found["masked_marginal"][1] == pytest.approx(expected, abs=1e-5)
+    ids = TOKENIZER.encode_residues(wild_type)
+    nearest = [0] * 12 + [6] * 6 + [12] * 12
+    windows = [(wild_type[start : start + 18], i - start, ids[i]) for i, start in enumerate(nearest)]
+    own = sum(log_p(model, residues, (place,))[place, wanted] for residues, place, wanted in windows)
+    scorer = VariantScorer(model, TOKENIZER, InferenceConfig(3), CPU)
+    assert scorer.pseudo_likelihoods([wild_type])[wild_type] == pytest.approx(own, abs=1e-4)
 
 
 def test_running_out_of_memory_is_explained() -> None:

@@ -1,4 +1,4 @@
-"""Notation of variants, and errors for invalid ones."""
+"""Reading tables of variants, and errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -7,30 +7,8 @@ from pathlib import Path
 import pytest
 
 from tape.errors import DataError, UnknownResidueError
-from tape.inference.variants import apply_mutations, read_proteins, read_variants
+from tape.inference.variants import compare_sequences, read_proteins, read_variants
 from tape.io.records import RecordOptions
-
-
-def test_a_variant_may_have_several_mutations() -> None:
-    assert apply_mutations("A3G:V1L", "VMAK", 1, "here") == ("LMGK", (0, 2))
-    assert apply_mutations("a103g", "VMAK", 101, "here") == ("VMGK", (2,))
-    assert apply_mutations("WT", "VMAK", 1, "here") == ("VMAK", ())
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("A3", "'A3' is not a mutation; write A123G"),
-        ("", "'' is not a mutation"),
-        ("V3G", "here: V3G: residue 3 is A, not V"),
-        ("A5G", "A5G: no residue 5; the protein has 1 to 4"),
-        ("A0G", "no residue 0"),
-        ("A3G:A3V", "residue 3 is substituted twice"),
-    ],
-)
-def test_a_variant_that_contradicts_its_protein_is_refused(text: str, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        apply_mutations(text, "VMAK", 1, "here")
 
 
 def test_long_residue_strings_are_not_taken_for_file_names() -> None:
@@ -66,7 +44,10 @@ def test_malformed_tables_of_variants_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"v\.csv, record 2, protein 'p': K3A: residue 3 is A, not K"):
         read_variants(str(file), {"p": "VMAK"})
     file.write_text("change\nA3G\n")
-    with pytest.raises(DataError, match=r"v\.csv, record 1: no column mutations or mutant; it has change"):
+    with pytest.raises(
+        DataError,
+        match=r"v\.csv, record 1: no column mutations or mutation or mutant or mutated_sequence; it has change",
+    ):
         read_variants(str(file), {"p": "VMAK"})
     file.write_text("mutations\n")
     with pytest.raises(DataError, match="contains no variant"):
@@ -114,3 +95,62 @@ def test_a_protein_that_is_no_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"mutations": "M1A", "protein": ["p"]}\n')
     with pytest.raises(DataError, match=r"record 1: unknown protein \['p'\]"):
         read_variants(str(tmp_path / "x.jsonl"), {"p": "MKV"})
+
+
+def test_a_variant_that_cannot_be_scored_is_marked_unless_strict(tmp_path: Path) -> None:
+    (tmp_path / "v.csv").write_text('mutant\nA3G\nK3A\nV1*\n""\n')
+    variants = read_variants(str(tmp_path / "v.csv"), {"p": "VMAK"}, strict=False)
+    assert [variant.sequence for variant in variants] == ["VMGK", "", "", ""]
+    assert [variant.problem.partition(";")[0] for variant in variants] == [
+        "",
+        "K3A: residue 3 is A, not K",
+        "V1*: can't be scored, because models have no token for a stop",
+        "'' is not a mutation",
+    ]
+    with pytest.raises(DataError, match=r"v\.csv, record 2, protein 'p': K3A: residue 3 is A, not K"):
+        read_variants(str(tmp_path / "v.csv"), {"p": "VMAK"}, strict=True)
+
+
+def test_a_table_without_any_scored_variant_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "v.csv").write_text("mutant\nA1G\nK3A\n")
+    with pytest.raises(DataError, match=r"none of its 2 variants can be scored; the first: .*v\.csv, record 1"):
+        read_variants(str(tmp_path / "v.csv"), {"p": "VMAK"}, strict=False)
+
+
+def test_an_unknown_protein_is_a_variant_that_cannot_be_scored(tmp_path: Path) -> None:
+    (tmp_path / "v.csv").write_text("protein,mutant\none,V1A\nthree,V1A\n")
+    variants = read_variants(str(tmp_path / "v.csv"), {"one": "VMAK", "two": "MKVL"}, strict=False)
+    assert [variant.problem for variant in variants] == ["", "unknown protein 'three'; there are 'one', 'two'"]
+
+
+def test_a_later_record_without_mutations_is_marked(tmp_path: Path) -> None:
+    (tmp_path / "v.jsonl").write_text('{"mutant": "V1A"}\n{"note": "none"}\n{"mutant": 7}\n')
+    variants = read_variants(str(tmp_path / "v.jsonl"), {"p": "VMAK"}, strict=False)
+    assert ["no column mutations" in variants[1].problem, variants[2].problem] == [
+        True,
+        "'mutant' must be text, not int",
+    ]
+
+
+def test_mutated_sequences_are_compared_with_the_wild_type(tmp_path: Path) -> None:
+    (tmp_path / "v.csv").write_text("mutated_sequence\nVMGK\nvmak*\nVMK\nV*AK\n")
+    variants = read_variants(str(tmp_path / "v.csv"), {"p": "VMAK"}, strict=False)
+    assert [(v.sequence, v.positions) for v in variants] == [("VMGK", (2,)), ("VMAK", ()), ("VMK", None), ("", None)]
+    assert variants[3].problem.startswith("mutated_sequence: unknown residue '*' at position 2")
+    assert compare_sequences("GMAG", "VMAK") == ("GMAG", (0, 3))
+
+
+def test_a_mutated_sequence_must_be_what_the_mutations_make(tmp_path: Path) -> None:
+    (tmp_path / "v.csv").write_text("mutant,mutated_sequence\nA3G,VMGK\nA3G,VMCK\n")
+    variants = read_variants(str(tmp_path / "v.csv"), {"p": "VMAK"}, strict=False)
+    assert [v.problem for v in variants] == ["", "mutated_sequence is not what A3G makes of the wild type"]
+    chosen = read_variants(str(tmp_path / "v.csv"), {"p": "VMAK"}, mutation_column="mutated_sequence")
+    assert [v.sequence for v in chosen] == ["VMGK", "VMCK"]
+
+
+def test_a_column_of_mutations_may_have_sequences_as_in_indel_tables_of_proteingym(tmp_path: Path) -> None:
+    wild_type = "MKVLAGWYACDEFG"
+    (tmp_path / "v.csv").write_text(f"mutant\n{wild_type[1:]}\nWT\nhigh\n")
+    variants = read_variants(str(tmp_path / "v.csv"), {"p": wild_type}, strict=False)
+    assert [(v.sequence, v.positions) for v in variants[:2]] == [(wild_type[1:], None), (wild_type, ())]
+    assert variants[2].problem.startswith("'high' is not a mutation")

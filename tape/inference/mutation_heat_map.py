@@ -1,0 +1,88 @@
+"""Heat map of the scores of all single substitutions of a protein: residues by positions, wild type marked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tape.errors import ConfigError
+from tape.io.writing import atomic_write
+
+from .all_singles import AMINO_ACIDS, SingleScores
+
+SUFFIXES = (".png", ".svg")
+# Grouped by property, so that similar substitutions are neighbors: aliphatic, aromatic, small and polar, charged
+ROWS = "GAVLIMCPFWYSTNQHKRDE"
+_RESIDUES_PER_PANEL = 100
+_MOST_PANELS = 40  # a panel of longer proteins has more residues
+_INCHES_PER_RESIDUE, _PANEL_HEIGHT = 0.115, 2.9
+_SHOWN_QUANTILE = 0.99  # of the absolute scores; stronger ones have the strongest color
+
+
+def check_heat_map_file(path: Path) -> None:
+    """Check that a heat map can be drawn into a file of this name.
+
+    Raises:
+        ConfigError: the name has another suffix, or matplotlib is not installed.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ConfigError(f"--plot {path}: give a name that ends in {' or '.join(SUFFIXES)}")
+    _figure_class()
+
+
+def draw_heat_map(path: Path, scores: SingleScores, first_residue: int = 1) -> None:
+    """Draw the scores of a protein, in panels of 100 residues below each other.
+
+    Args:
+        path: .png or .svg to write.
+        scores: the scores.
+        first_residue: number of the first residue.
+
+    Raises:
+        ConfigError: see :func:`check_heat_map_file`.
+    """
+    check_heat_map_file(path)
+    length = len(scores.sequence)
+    width = max(min(_RESIDUES_PER_PANEL, length), -(-length // _MOST_PANELS))
+    panels = -(-length // width)
+    size = (max(5.0, 1.6 + _INCHES_PER_RESIDUE * min(width, _RESIDUES_PER_PANEL)), 0.9 + _PANEL_HEIGHT * panels)
+    figure = _figure_class()(figsize=size, layout="constrained")
+    limit = float(np.quantile(np.abs(scores.values), _SHOWN_QUANTILE)) or 1.0
+    for number, axes in enumerate(figure.subplots(panels, 1, squeeze=False)[:, 0]):
+        image = _draw_panel(axes, scores, number * width, width, first_residue, limit)
+    axes.set_xlabel("position")
+    figure.suptitle(f"{scores.protein[:60]}: single substitutions (dots: wild type)", fontsize=11)
+    bar = figure.colorbar(image, ax=figure.axes, extend="both", shrink=min(1.0, 1.5 / panels), aspect=25)
+    bar.set_label(f"{scores.method.replace('_', ' ')}\nlog p(substituted) / p(wild type)", fontsize=9)
+    with atomic_write(path) as stream:
+        figure.savefig(stream, format=path.suffix[1:], dpi=120)
+
+
+def _draw_panel(axes: Any, scores: SingleScores, start: int, width: int, first_residue: int, limit: float) -> Any:
+    """Draw the residues from ``start`` (from 0); a last panel has the scale of the others and is empty at its end."""
+    residues = scores.sequence[start : start + width]
+    table = scores.values[start : start + width, [AMINO_ACIDS.index(row) for row in ROWS]].T
+    first = start + first_residue
+    edges = (first - 0.5, first + len(residues) - 0.5, len(ROWS) - 0.5, -0.5)
+    image = axes.imshow(
+        table, cmap="RdBu", vmin=-limit, vmax=limit, extent=edges, aspect="auto", interpolation="nearest"
+    )
+    wild_type = [(first + place, ROWS.index(residue)) for place, residue in enumerate(residues) if residue in ROWS]
+    if wild_type:
+        axes.plot(*zip(*wild_type, strict=True), "k.", markersize=3)
+    axes.set_xlim(first - 0.5, first + width - 0.5)
+    axes.set_yticks(range(len(ROWS)), list(ROWS), fontsize=6, family="monospace")
+    axes.set_ylabel("substituted by")
+    axes.spines[:].set_visible(False)
+    return image
+
+
+def _figure_class() -> Any:
+    """matplotlib's Figure, which needs no display and, unlike pyplot, does not keep figures."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError(f"--plot needs matplotlib ({error}): pip install 'proteinlm[plots]'") from error
+    return Figure
