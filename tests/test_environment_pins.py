@@ -145,9 +145,9 @@ def test_the_code_imports_only_what_it_declares(package: str) -> None:
         on_import = distributions(imported_at(tree, everywhere=False))
         anywhere = distributions(imported_at(tree, everywhere=True))
         assert on_import <= set(required()), f"{path} needs an extra to be imported at all"
-        assert anywhere <= set(required("s3", "hf", "plots", "zstd", "lora", "hdf5", "parquet", "leakage")), (
-            f"{path} imports packages that pyproject.toml does not name"
-        )
+        assert anywhere <= set(
+            required("s3", "hf", "plots", "zstd", "lora", "hdf5", "parquet", "leakage", "structures")
+        ), f"{path} imports packages that pyproject.toml does not name"
 
 
 def test_the_project_environment_has_the_pinned_versions() -> None:
