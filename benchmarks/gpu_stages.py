@@ -21,13 +21,13 @@ from benchmarks.peers.comparison import SAMPLE, machine
 from benchmarks.peers.protocol import Answer, Message, serve
 from benchmarks.pretraining_throughput import Setting, measure
 from pretrain import build
+from pretrain.data.preprocessing import preprocess
 from pretrain.data.samples import GlobalBatches, TrainingOrder
 from pretrain.data.splits import open_splits
 from pretrain.optim.precision import PrecisionConfig
 from pretrain.parallel import ParallelContext, ParallelDims
 from pretrain.planning.flops import measured_peak, memory_reader
-from pretrain.tools.preprocess_data import preprocess
-from scripts.prepare_data import main as prepare_data
+from proteinlm.data.prepare_data import main as prepare_data
 from tape.configs import ProteinBertConfig
 from tape.datasets.embedding import EmbedDataset
 from tape.datasets.labels import task_type_of

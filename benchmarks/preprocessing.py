@@ -27,7 +27,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 import numpy as np
 
-from pretrain.tools.preprocess_data import preprocess
+from pretrain.data.preprocessing import preprocess
 from tape.cli.parser import ArgumentParser
 from tape.errors import run_cli
 from tape.io.records import Record, open_blocks

@@ -21,10 +21,9 @@ import json
 import sys
 from pathlib import Path
 
-# makes the packages importable when the script is called by its path from any directory
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if __name__ == "__main__":  # runs from any directory without installation
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-if __name__ == "__main__":
     from tape.interrupts import exit_on_stop_signals
 
     exit_on_stop_signals()
@@ -51,7 +50,8 @@ WRITING = {
 }
 
 
-def build_parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -184,7 +184,9 @@ def check(result: Path) -> None:
 
 
 def main() -> None:
-    parser = build_parser()
+    """The command line."""
+    return_large_blocks()
+    parser = make_parser()
     arguments = parser.parse_args()
     if arguments.check or arguments.verify_only:
         reject_writing_options(parser, arguments)
@@ -212,5 +214,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    return_large_blocks()
     sys.exit(run_cli(main))

@@ -36,6 +36,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 import numpy as np
 
+from proteinlm.data.structure_files import Chain, read_chains, write_chains
 from scripts.simulated_sets import (
     RESIDUES,
     Records,
@@ -43,7 +44,6 @@ from scripts.simulated_sets import (
     simulate_remote_homology,
     simulate_stability,
 )
-from scripts.structure_files import Chain, read_chains, write_chains
 from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, run_cli
 from tape.io.writing import atomic_directory, atomic_write, write_json

@@ -1,66 +1,18 @@
 #!/usr/bin/env python
-"""Writes the model card of a pretrained model, from the files of its pretraining, conversion and evaluations.
+"""The model card of a pretrained model.
 
-python scripts/model_card.py MODEL_DIR --pretraining SAVE_DIR --data_dir DATA --results RESULTS --out CARD.md
+    python scripts/model_card.py MODEL_DIR ...
+
+The installed command is ``proteinlm model-card``.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 if __name__ == "__main__":  # runs from any directory without installation
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-    from tape.interrupts import exit_on_stop_signals
-
-    exit_on_stop_signals()
-
-from tape.cli.parser import ArgumentParser
-from tape.errors import run_cli
-from tape.io.writing import check_output_directory, write_text
-from tape.report.model_card import CardSources, model_card
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, metavar="MODEL_DIR", help="model directory written by the converter")
-    parser.add_argument("--pretraining", type=Path, required=True, metavar="SAVE_DIR", help="its --save directory")
-    parser.add_argument(
-        "--data_dir", type=Path, required=True, metavar="DATA", help="data that scripts/prepare_data.py has written"
-    )
-    parser.add_argument("--results", type=Path, nargs="+", default=[], help="directories of finetuning runs")
-    parser.add_argument("--comparisons", type=Path, nargs="+", default=[], metavar="FILE", help="of tape-compare --out")
-    parser.add_argument("--command", default="", help="the command that makes the model")
-    parser.add_argument("--license", default="Apache-2.0", help="license of the weights (default %(default)s)")
-    parser.add_argument("--machine", default="", help="description of the machine")
-    parser.add_argument(
-        "--template", action="store_true", help="leave the checksum open, for scripts/bundle_model.py --card"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the card of the command line's model."""
-    options = _parser().parse_args(arguments)
-    check_output_directory(options.out.parent, "--out")
-    sources = CardSources(
-        options.model,
-        options.pretraining,
-        options.data_dir,
-        tuple(options.results),
-        tuple(options.comparisons),
-        options.command,
-        options.license,
-        options.machine,
-        options.template,
-    )
-    write_text(options.out, model_card(sources))
-    print(options.out)
-
+from proteinlm.command import run_command
 
 if __name__ == "__main__":
-    sys.exit(run_cli(main))
+    sys.exit(run_command("model-card"))

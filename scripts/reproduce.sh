@@ -7,7 +7,7 @@
 #   bash scripts/reproduce.sh 200m pretrain --dry-run      ProteinLM's size; prints the commands of a stage
 #   bash scripts/reproduce.sh --help
 #
-# The settings are in scripts/scales/. After an interruption, the same command continues.
+# The settings are in proteinlm/workflow/scales/. After an interruption, the same command continues.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" >/dev/null && pwd)"
 # shellcheck source=scripts/setup_env.sh

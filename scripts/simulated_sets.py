@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.structure_files import Chain
+from proteinlm.data.structure_files import Chain
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 _SCALES = {  # residue: hydropathy, volume, helix propensity, charge

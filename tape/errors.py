@@ -90,6 +90,7 @@ class OutputError(ProteinLMError):
 _LONGEST_QUOTE = 200
 _LONGEST_MESSAGE = 4000  # lists of options that differ are long
 _LONGEST_WORD = 500
+_LONGEST_SUGGESTED = 80  # the search takes time
 _LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}")
 
 
@@ -159,6 +160,18 @@ def listed(names: Iterable[object], most: int = 20) -> str:
     """Names from a file for a message, such as columns: at most ``most`` of them, with at most 40 characters each."""
     shown = [name if len(name) <= 40 else f"{name[:37]}..." for name in map(str, islice(names, most + 1))]
     return ", ".join(shown[:most]) + (" ..." if len(shown) > most else "") or "none"
+
+
+def did_you_mean(words: Iterable[str], known: Iterable[str]) -> str:
+    """The known name that is closest to one of ``words``, as the end of a message; empty if none is close."""
+    import difflib  # only errors need it
+
+    names = list(known)
+    for word in words:
+        if len(word) <= _LONGEST_SUGGESTED:
+            for near in difflib.get_close_matches(word, names, n=1):
+                return f"; did you mean {near}?"
+    return ""
 
 
 def readable(message: str, longest: int = _LONGEST_MESSAGE) -> str:

@@ -31,7 +31,7 @@ def find_mixture(site_packages: str | os.PathLike[str]) -> str | None:
 def _is_command() -> bool:
     """Whether the program is one of the installed commands, which print errors without a traceback."""
     file = getattr(sys.modules.get("__main__"), "__file__", None) or ""
-    return os.path.basename(file).startswith("tape-")
+    return os.path.basename(file).startswith(("tape-", "proteinlm"))
 
 
 if (_mixture := find_mixture(_SITE_PACKAGES)) is not None:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from tape.hub.cache import local_model, no_such_model
 
 from .compatibility.names import names_of
-from .errors import ConfigError, listed, quoted
+from .errors import ConfigError, did_you_mean, listed, quoted
 from .tasks import BUILT_IN_TASKS, Task, TaskType
 
 __getattr__ = names_of(__name__)  # of tape-proteins 0.5
@@ -167,7 +167,8 @@ class TaskSpec:
         """
         if model_name not in self.models:
             known = ", ".join(sorted(self.models)) or "none"
-            raise ConfigError(f"task {self.name} has no model {quoted(model_name)}; registered: {known}")
+            near = did_you_mean([model_name], self.models)
+            raise ConfigError(f"task {self.name} has no model {quoted(model_name)}; registered: {known}{near}")
         return _resolve(self.models[model_name])
 
 

@@ -22,7 +22,7 @@ import torch
 
 from pretrain import pretrain_tape
 from pretrain.tools import preprocess_data
-from scripts import prepare_data
+from proteinlm.data import prepare_data
 from tests.support.bad_input import CSV, FASTA, LONG, contains, cut, delete_key, evaluation, training, write, write_data
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -23,7 +23,7 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 CONDA_FILES = sorted((ROOT / "conda_env").glob("*.yaml"))
-PACKAGES = ("tape", "pretrain", "converter")
+PACKAGES = ("tape", "pretrain", "converter", "proteinlm")
 
 # Names of modules that differ from those of their distributions.
 DISTRIBUTION_OF = {"yaml": "pyyaml", "mpl_toolkits": "matplotlib", "botocore": "boto3", "Bio": "biopython"}
@@ -146,7 +146,7 @@ def test_the_code_imports_only_what_it_declares(package: str) -> None:
         anywhere = distributions(imported_at(tree, everywhere=True))
         assert on_import <= set(required()), f"{path} needs an extra to be imported at all"
         assert anywhere <= set(
-            required("s3", "hf", "plots", "zstd", "lora", "hdf5", "parquet", "leakage", "structures")
+            required("s3", "hf", "plots", "zstd", "lora", "hdf5", "parquet", "leakage", "structures", "completion")
         ), f"{path} imports packages that pyproject.toml does not name"
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pretrain.tools import preprocess_data, run_state
-from scripts import compare_losses, download_data, prepare_data, quickstart
+from proteinlm.data import download_data, prepare_data
+from proteinlm.workflow import compare_losses, quickstart
 from tape import commands
 
 Call = Callable[..., str]

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pretrain.tools.preprocess_data import preprocess
-from scripts.labeled_records import make_record
+from pretrain.data.preprocessing import preprocess
+from proteinlm.data.labeled_records import make_record
 from tape.datasets.sources import dataset_factory, split_source
 from tape.inference.variants import read_proteins
 from tape.io.lmdb_store import write_lmdb

@@ -18,7 +18,7 @@ import pytest
 from tape.version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("tape", "pretrain", "converter")
+PACKAGES = ("tape", "pretrain", "converter", "proteinlm")
 LONGEST_FILE = 500
 LARGEST_SAMPLE = 2 * 1024 * 1024
 
@@ -168,7 +168,7 @@ def test_the_installation_page_lists_every_extra_and_command() -> None:
     text = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
     extras = re.findall(r"^(\w+) = \[", section.group(1), re.MULTILINE)
     assert sorted(re.findall(r"^\| `([a-z0-9]+)` \| ", text, re.MULTILINE)) == sorted(extras)
-    commands = re.findall(r"^(tape-[\w-]+) = ", settings, re.MULTILINE)
+    commands = re.findall(r"^(tape-[\w-]+|proteinlm) = ", settings, re.MULTILINE)
     assert [command for command in commands if f"`{command}`" not in text] == []
 
 
@@ -176,7 +176,7 @@ def test_messages_in_troubleshooting_occur_in_the_source() -> None:
     """Each quoted message, or its parts around ``...``, occurs in the source; placeholders of f-strings aside."""
     sources = [
         path.read_text(encoding="utf-8")
-        for folder in ("tape", "pretrain", "converter", "scripts")
+        for folder in (*PACKAGES, "scripts")
         for path in (ROOT / folder).rglob("*")
         if path.suffix in {".py", ".sh"}
     ]
@@ -306,9 +306,13 @@ def test_the_wheel_works_outside_the_repository(distributions: dict[str, Path], 
         archive.extractall(tmp_path / "site")
     information = next((tmp_path / "site").glob("*.dist-info"))
     entries = re.findall(
-        r"^tape-[\w-]+ = ([\w.]+):(\w+)$", (information / "entry_points.txt").read_text(), re.MULTILINE
+        r"^(?:tape-[\w-]+|proteinlm) = ([\w.]+):(\w+)$", (information / "entry_points.txt").read_text(), re.MULTILINE
     )
-    declared = re.findall(r"^tape-[\w-]+ = ", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    declared = re.findall(
+        r"^(?:tape-[\w-]+|proteinlm) = (?=\"\w+\.\w+:)",
+        (ROOT / "pyproject.toml").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
     assert len(entries) == len(declared) >= 6
     assert f"Version: {__version__}" in (information / "METADATA").read_text(encoding="utf-8")
     code = f"import importlib, tape\nassert tape.__file__.startswith({str(tmp_path)!r})\n" + "\n".join(
@@ -319,6 +323,33 @@ def test_the_wheel_works_outside_the_repository(distributions: dict[str, Path], 
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_the_quickstart_of_the_wheel_runs_installed_commands(distributions: dict[str, Path], tmp_path: Path) -> None:
+    """Without a clone, its steps are sub-commands of proteinlm, and the sample is that of the wheel."""
+    with zipfile.ZipFile(distributions["wheel"]) as archive:
+        archive.extractall(tmp_path / "site")
+    (tmp_path / "user").mkdir()
+    (tmp_path / "user" / "pretrain.py").write_text("raise SystemExit('the user's own')\n", encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    for words, lines in (
+        (
+            ("quickstart", "--dry-run", "--tasks", "st"),
+            ("proteinlm prepare {site}/tape/sample", " -m proteinlm pretrain "),
+        ),
+        (("reproduce", "toy", "--dry-run"), ("proteinlm prepare {site}/tape/sample", "proteinlm model-card ")),
+    ):
+        result = subprocess.run(
+            [sys.executable, "-m", "proteinlm", *words],
+            cwd=tmp_path / "user",
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        assert [line for line in lines if line.format(site=tmp_path / "site") not in result.stdout] == []
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The argument parser of all commands: argparse's, with short and printable messages and suggestions.
+"""The argument parser of all commands: argparse's, with short and printable messages, suggestions and ``--version``.
 
 A value of the command line can have any length and any characters, and argparse repeats many as they are.
 """
@@ -6,19 +6,33 @@ A value of the command line can have any length and any characters, and argparse
 from __future__ import annotations
 
 import argparse
-import difflib
-from collections.abc import Iterable
+import sys
 from typing import Any, NoReturn
 
-from tape.errors import quoted, readable
+from tape.errors import did_you_mean, quoted, readable
+from tape.version import __version__
 
 _LONGEST_MESSAGE = 1000
-_LONGEST_SUGGESTED = 80
 _UNRECOGNIZED = "unrecognized arguments: "
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """``argparse.ArgumentParser`` whose messages are short and printable, and suggest the closest option or choice."""
+    """``argparse.ArgumentParser`` whose messages are short and printable, and suggest the closest option or choice.
+
+    Every parser with ``--help`` has ``--version``. Usage lines name the command that runs: that of ``proteinlm``, which
+    is the program name of the process, or ``prog``.
+    """
+
+    def __init__(self, prog: str | None = None, **options: Any) -> None:
+        program = sys.argv[0] if sys.argv and sys.argv[0].startswith("proteinlm ") else prog
+        super().__init__(program, **options)
+        if self.add_help:
+            self.add_argument(
+                "--version",
+                action="version",
+                version=f"proteinlm {__version__}",
+                help="show the version of this project and exit",
+            )
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, but a position that may be left out can also come after an option."""
@@ -34,7 +48,7 @@ class ArgumentParser(argparse.ArgumentParser):
         unknown = message.removeprefix(_UNRECOGNIZED)
         words = unknown.split() if unknown != message else []
         options = [word.partition("=")[0] for word in words if word.startswith("-")]
-        return readable(message, _LONGEST_MESSAGE) + _suggestion(options[:1], self._option_string_actions)
+        return readable(message, _LONGEST_MESSAGE) + did_you_mean(options[:1], self._option_string_actions)
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         try:
@@ -49,14 +63,5 @@ class ArgumentParser(argparse.ArgumentParser):
         except argparse.ArgumentError:
             choices = [str(choice) for choice in action.choices or ()]
             shown = ", ".join(map(repr, choices))
-            message = f"invalid choice: {quoted(value)} (choose from {shown}){_suggestion([str(value)], choices)}"
+            message = f"invalid choice: {quoted(value)} (choose from {shown}){did_you_mean([str(value)], choices)}"
             raise argparse.ArgumentError(action, message) from None
-
-
-def _suggestion(words: Iterable[str], known: Iterable[str]) -> str:
-    """The known word that is closest to one of ``words``, as the end of a message; empty if none is close."""
-    for word in words:
-        if len(word) <= _LONGEST_SUGGESTED:
-            for near in difflib.get_close_matches(word, known, n=1):
-                return f"; did you mean {near}?"
-    return ""

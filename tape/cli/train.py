@@ -208,10 +208,12 @@ def config_override(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def create_train_parser(parents: Sequence[argparse.ArgumentParser] = ()) -> argparse.ArgumentParser:
+def create_train_parser(
+    parents: Sequence[argparse.ArgumentParser] = (), prog: str = "tape-train"
+) -> argparse.ArgumentParser:
     """``model_type task`` and the options of training."""
     parser = ArgumentParser(
-        prog="tape-train", description="Train a model on a task.", parents=list(parents) or [create_base_parser()]
+        prog=prog, description="Train a model on a task.", parents=list(parents) or [create_base_parser()]
     )
     add_task(parser)
     _add_run_options(parser)
@@ -222,8 +224,7 @@ def create_train_parser(parents: Sequence[argparse.ArgumentParser] = ()) -> argp
 
 def create_distributed_parser() -> argparse.ArgumentParser:
     """The options of training and of the launcher."""
-    parser = create_train_parser()
-    parser.prog = "tape-train-distributed"
+    parser = create_train_parser(prog="tape-train-distributed")
     parser.description = "Train a model on a task in several processes (data parallel)."
     add_launcher_options(parser)
     return parser

@@ -27,7 +27,7 @@ PAGE, TABLE, VALUES, LEAKAGE = "report.html", "table.md", "table.csv", "leakage.
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the report of the command line's directories and print its table."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     check_replaceable(options.out, {PAGE, TABLE, VALUES, LEAKAGE}.__contains__, "--out")
     check_output_directory(options.out, "--out")
     evaluations = read_evaluations(options.results)
@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(text)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="directories of finetuning runs")
     parser.add_argument(

@@ -39,7 +39,7 @@ Seeds = list[Evaluated]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the comparison of the command line's two runs."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     bootstrap = Bootstrap(options.bootstrap, options.seed)
     if options.out is not None:
         check_output_directory(options.out.parent, "--out")
@@ -168,7 +168,8 @@ class _Measured:
     rows: list[Any]
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("first", type=Path, metavar="RUN", help="directory of a run")
     parser.add_argument("second", type=Path, metavar="OTHER_RUN", help="directory of another run of the same task")

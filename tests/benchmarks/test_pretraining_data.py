@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import packing, preprocessing, pretraining_throughput
-from pretrain.tools.preprocess_data import preprocess
+from pretrain.data.preprocessing import preprocess
 
 
 @pytest.fixture(scope="module")

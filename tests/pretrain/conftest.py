@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from pretrain.config.arguments import parse_arguments
+from pretrain.data.preprocessing import preprocess
 from pretrain.pretrain_tape import run_pretraining
-from pretrain.tools.preprocess_data import preprocess
 from tape.runtime.launch import Launch
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"

@@ -13,6 +13,7 @@ import pytest
 from pretrain.checkpointing import CheckpointConfig
 from pretrain.config.flags import make_parser
 from pretrain.config.parser import IGNORED_FLAGS
+from pretrain.data.preprocessing import preprocess
 from pretrain.parallel import ControlGroup
 from pretrain.resume import (
     SCHEDULE_OPTIONS,
@@ -22,7 +23,6 @@ from pretrain.resume import (
     option_changes,
     schedule_options,
 )
-from pretrain.tools.preprocess_data import preprocess
 from tape.errors import CheckpointError
 from tape.models import low_precision
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from proteinlm.data.structure_files import read_chains
 from scripts.make_sample import KMER, make_sample
-from scripts.structure_files import read_chains
 from tape.io.records import open_records, open_rows
 
 

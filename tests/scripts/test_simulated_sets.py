@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from proteinlm.data.structure_files import Chain
 from scripts.simulated_sets import (
     RESIDUES,
     simulate_fluorescence,
@@ -12,7 +13,6 @@ from scripts.simulated_sets import (
     simulate_stability,
     stability_score,
 )
-from scripts.structure_files import Chain
 
 SIZES = {"train": 60, "valid": 20, "test": 40}
 

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from pretrain.tools import preprocess_data
-from scripts import download_data, prepare_data
+from proteinlm.data import download_data, prepare_data
 from tape.cli.contacts import run_contacts
 from tape.cli.score import run_score
 from tape.errors import run_cli

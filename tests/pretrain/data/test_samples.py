@@ -14,6 +14,7 @@ import torch
 
 from pretrain.data.batch_schedule import BatchConfig, Rampup
 from pretrain.data.corpus import Corpus, open_corpus
+from pretrain.data.preprocessing import preprocess
 from pretrain.data.samples import (
     EvaluationOrder,
     GlobalBatches,
@@ -25,7 +26,6 @@ from pretrain.data.samples import (
     TrainingOrder,
     join_rows,
 )
-from pretrain.tools.preprocess_data import preprocess
 from tape.errors import ConfigError, DataError
 from tape.tokenizers import TAPETokenizer
 

@@ -22,8 +22,9 @@ import pytest
 
 from pretrain.data.corpus import open_corpus, read_description
 from pretrain.data.indexed_dataset import IndexedDataset
+from pretrain.data.preprocessing import preprocess
 from pretrain.data.tokenization import UNKNOWN_MEANING
-from pretrain.tools.preprocess_data import main, preprocess
+from pretrain.tools.preprocess_data import main
 from tape.errors import ConfigError, DataError, VocabularyMismatchError
 from tape.io.lmdb_store import write_lmdb
 from tape.io.records import RecordOptions

@@ -14,13 +14,14 @@ from importlib import import_module
 
 import pytest
 
+from proteinlm.command import COMMANDS as SUBCOMMANDS
 from tape.cli import parser as parsers
 from tape.cli.parser import ArgumentParser
 from tape.cli.types import positive_int
 from tape.errors import ConfigError
-from tests.test_import_graph import COMMANDS, ROOT
+from tests.test_import_graph import COMMANDS, PACKAGES, ROOT
 
-FOLDERS = ("tape", "pretrain", "converter", "scripts", "benchmarks")
+FOLDERS = (*PACKAGES, "scripts", "benchmarks")
 SOURCES = [*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")))]
 SCRIPTS = sorted(
     str(path.relative_to(ROOT))
@@ -69,10 +70,10 @@ def parser_of(command: str, monkeypatch: pytest.MonkeyPatch) -> ArgumentParser:
     with monkeypatch.context() as patched, contextlib.suppress(Built):
         for method in ("parse_args", "parse_intermixed_args"):
             patched.setattr(ArgumentParser, method, stop)
-        patched.setattr(sys, "argv", [command])
+        patched.setattr(sys, "argv", command.split())
         patched.setattr(sys, "path", [str(ROOT), *sys.path])
-        if command in COMMANDS:
-            module, _, function = COMMANDS[command].partition(":")
+        if (program := command.split()[0]) in COMMANDS:
+            module, _, function = COMMANDS[program].partition(":")
             getattr(import_module(module), function)()
         else:
             runpy.run_path(str(ROOT / command), run_name="__main__")
@@ -109,13 +110,15 @@ def hostile_command_lines(parser: ArgumentParser) -> Iterator[list[str]]:
     positions = [action for action in parser._actions if not action.option_strings]
     yield from ([*["x"] * number, HOSTILE] for number in range(len(positions) + 1))
     for action in parser._actions:
-        for option in [] if isinstance(action, argparse._HelpAction) else action.option_strings[:1]:
+        for option in (
+            [] if isinstance(action, (argparse._HelpAction, argparse._VersionAction)) else action.option_strings[:1]
+        ):
             yield [option, *[HOSTILE] * (action.nargs if isinstance(action.nargs, int) else 1)]
             yield [f"{option}={HOSTILE}"]
             yield [f"{option[:3]}={HOSTILE}"]  # an ambiguous abbreviation
 
 
-@pytest.mark.parametrize("command", [*sorted(COMMANDS), *SCRIPTS])
+@pytest.mark.parametrize("command", [*sorted(COMMANDS), *(f"proteinlm {name}" for name in SUBCOMMANDS), *SCRIPTS])
 def test_messages_of_every_command_are_short_and_printable(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parser = parser_of(command, monkeypatch)
     messages = [message_of(parser, words) for words in hostile_command_lines(parser)]

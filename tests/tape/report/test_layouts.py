@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import compare_losses
+from proteinlm.workflow import compare_losses
 from tape.errors import ConfigError, DataError
 from tape.report.layouts import read_layout_losses
 

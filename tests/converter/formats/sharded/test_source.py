@@ -153,7 +153,7 @@ def test_damaged_metadata_is_named(tmp_path: Path) -> None:
 def test_a_tensor_parallel_run_is_verified_shard_by_shard(tmp_path: Path, repository_root: Path) -> None:
     """The shards of two ranks are gathered for the conversion; the reference forward pass reads them separately."""
     from pretrain.checkpointing import model_tensors
-    from pretrain.tools.preprocess_data import preprocess
+    from pretrain.data.preprocessing import preprocess
 
     (tmp_path / "p.fasta").write_text("".join(f">p{n}\nMKTAYIAKQRQISFVKSHFSRQ\n" for n in range(40)))
     prefix = preprocess([tmp_path / "p.fasta"], tmp_path / "corpus").prefix

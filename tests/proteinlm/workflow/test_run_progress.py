@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.run_progress import missing_epochs, missing_iterations, resume_finetuning, resume_pretraining
+from proteinlm.workflow.run_progress import missing_epochs, missing_iterations, resume_finetuning, resume_pretraining
 
 
 @pytest.mark.parametrize(

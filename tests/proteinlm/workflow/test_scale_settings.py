@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts.quickstart import TASKS
-from scripts.reproduce import SCALES, scale_file
-from scripts.scale_settings import Scale, read_scale
+from proteinlm.workflow.quickstart import TASKS
+from proteinlm.workflow.reproduce import SCALES, scale_file
+from proteinlm.workflow.scale_settings import Scale, read_scale
 from tape.errors import ConfigError
 
 NAMES = list(TASKS.values())

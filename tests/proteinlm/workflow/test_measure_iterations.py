@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import measure_iterations
-from scripts.run_progress import measured_iterations
+from proteinlm.workflow import measure_iterations
+from proteinlm.workflow.run_progress import measured_iterations
 from tape.errors import ConfigError
 
 # Writes the log of a run whose iterations take half a second after a warm-up.

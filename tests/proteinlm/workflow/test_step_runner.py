@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.step_runner import Step, StepError, StepRunner, command_line
+from proteinlm.workflow.step_runner import Step, StepError, StepRunner, command_line
 from tape.errors import ConfigError
 from tape.runtime.process_identity import identify
 from tests.support.ranks import wait_for
@@ -244,7 +244,7 @@ def test_commands_end_with_the_runner(tmp_path, repository_root, sent):
     code = f"""
 import signal, sys
 from pathlib import Path
-from scripts.step_runner import Step, StepRunner
+from proteinlm.workflow.step_runner import Step, StepRunner
 from tape.errors import run_cli
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

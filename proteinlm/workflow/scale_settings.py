@@ -131,10 +131,7 @@ def _parse(file: Path) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
-        try:
-            import tomli as tomllib
-        except ImportError:
-            raise ConfigError("settings of scales need Python 3.11 or later, or `pip install tomli`") from None
+        import tomli as tomllib
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pretrain.data.indexed_dataset import IndexedDataset
-from scripts.prepare_data import Options, main, prepare
+from proteinlm.data.prepare_data import Options, main, prepare
 from tape.errors import ConfigError, DataError
 from tape.io.lmdb_store import LMDBReader
 from tape.io.records import RecordOptions

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.structure_files import coordinate_file
+from proteinlm.data.structure_files import coordinate_file
 from tape.errors import DataError, quoted
 from tape.io.json_files import read_json_object
 from tape.io.records import LABELED_SUFFIXES, is_sequence_file, list_suffixes

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Runs a command that gets SIGTERM when the process that started it ends, by kill -9 too (Linux).
 
-    python scripts/run_with_parent.py PID COMMAND ...
+    python run_with_parent.py PID COMMAND ...
 
 PID is the process that starts this one. The command replaces this process; the parent-death signal outlasts that.
 """
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":  # runs from any directory without installation
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from tape.errors import print_error
 

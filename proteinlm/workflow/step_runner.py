@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from scripts.step_records import StepRecords
+from proteinlm.workflow.step_records import StepRecords
 from tape.errors import ConfigError, ProteinLMError
 
 # Time for a command to save and clean up after SIGTERM; torchrun gives its ranks 30 seconds.
@@ -395,7 +395,10 @@ def _finished(step: Step, seconds: Mapping[str, float], todo: Mapping[str, Step]
 def command_line(step: Step) -> str:
     """The command as a user would type it, with its environment variables."""
     variables = [f"{name}={shlex.quote(value)}" for name, value in step.environment.items()]
-    command = ["python" if word == sys.executable else word for word in step.command]
+    words = list(step.command)
+    if tuple(words[:3]) == (sys.executable, "-m", "proteinlm"):
+        words[:3] = ["proteinlm"]
+    command = ["python" if word == sys.executable else word for word in words]
     return " ".join([*variables, shlex.join(command)])
 
 

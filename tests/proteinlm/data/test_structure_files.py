@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.structure_files import Chain, coordinate_file, read_chains, write_chains
+from proteinlm.data.structure_files import Chain, coordinate_file, read_chains, write_chains
 from tape.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.structure_files import Chain
+from proteinlm.data.structure_files import Chain
 from tape.errors import DataError, UnknownResidueError, listed
 from tape.io.records import Record
 from tape.io.records.labels import (

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts import reproduce
-from scripts.quickstart import ROOT, SAMPLE, TASKS
-from scripts.scale_settings import Measure, Scale, read_scale
-from scripts.step_runner import Step, StepRunner, command_line
+from proteinlm.workflow import reproduce
+from proteinlm.workflow.quickstart import ROOT, SAMPLE, TASKS
+from proteinlm.workflow.scale_settings import Measure, Scale, read_scale
+from proteinlm.workflow.step_runner import Step, StepRunner, command_line
 from tape.errors import ConfigError
 
 NAMES = list(TASKS.values())

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from scripts import quickstart
-from scripts.run_progress import missing_epochs, missing_iterations
-from scripts.step_runner import StepRunner, command_line
+from proteinlm.workflow import quickstart
+from proteinlm.workflow.run_progress import missing_epochs, missing_iterations
+from proteinlm.workflow.step_runner import StepRunner, command_line
 from tape.errors import ConfigError
 from tape.hub.bundled import DEFAULT_MODEL, FOLDER_VARIABLE
 from tape.models import low_precision

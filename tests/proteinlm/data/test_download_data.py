@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.download_data import DEFAULT_TABLE, main, read_table
+from proteinlm.data.download_data import DEFAULT_TABLE, main, read_table
 from tape.errors import ConfigError, run_cli
 from tape.io.lmdb_store import LMDBReader, write_lmdb
 from tests.support.local_site import PAGE, Site

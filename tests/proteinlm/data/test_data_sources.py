@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.data_sources import find_datasets
+from proteinlm.data.data_sources import find_datasets
 from tape.errors import DataError
 
 

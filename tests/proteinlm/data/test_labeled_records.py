@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scripts.labeled_records import chain_record, make_record
-from scripts.structure_files import Chain
+from proteinlm.data.labeled_records import chain_record, make_record
+from proteinlm.data.structure_files import Chain
 from tape.errors import DataError
 from tape.io.records import Record
 

@@ -1,0 +1,1 @@
+"""Protein files and published data sets to training data."""

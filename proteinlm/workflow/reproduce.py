@@ -1,0 +1,365 @@
+"""The table of downstream results from the repository and the data, at one of several scales.
+
+    proteinlm reproduce SCALE [STAGE ...] [--data DIR] [--out DIR] [--jobs N] [--dry-run]
+
+In a clone, it is bash scripts/reproduce.sh. SCALE is toy, cpu, h100-30min or 200m, whose settings are in
+proteinlm/workflow/scales/, or a TOML file of your own. Stages are prepare, pretrain, convert, finetune, leakage,
+evaluate, report and card; a stage runs with those that it depends on. Every step is a plain command of this project and
+is printed before it runs.
+
+After an interruption (also by kill -9), the same command continues where it stopped; pretraining and finetuning resume
+from their own checkpoints. After a change of settings or data, it repeats the steps that depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from proteinlm.data.data_sources import CORPUS, Dataset
+from proteinlm.workflow.programs import ROOT, is_clone, launched, program, working_directory
+from proteinlm.workflow.quickstart import (
+    FOLDERS,
+    SAMPLE,
+    TASKS,
+    check_datasets,
+    convert_step,
+    evaluated_splits,
+    prepare_step,
+)
+from proteinlm.workflow.run_progress import (
+    measured_iterations,
+    missing_epochs,
+    missing_iterations,
+    resume_finetuning,
+    resume_pretraining,
+)
+from proteinlm.workflow.scale_settings import STAGES, VARIANTS, Scale, read_scale
+from proteinlm.workflow.step_runner import Step, StepRunner, command_line
+from tape.cli.parser import ArgumentParser
+from tape.cli.types import positive_int
+from tape.errors import ConfigError, quoted
+from tape.io.writing import check_output_directory
+from tape.runtime.cpu import usable_cores
+
+SCALES = Path(__file__).with_name("scales")
+RECORDS = "steps"  # below --out: stamps and logs of the steps
+CARD = "model_card.md"
+_COMMAND = "bash scripts/reproduce.sh" if is_clone() else "proteinlm reproduce"
+
+
+def scale_file(name: str) -> Path:
+    """The file of a scale: one of SCALES by its name, or a TOML file.
+
+    Raises:
+        ConfigError: there is no such scale.
+    """
+    file = Path(name) if name.endswith(".toml") else SCALES / f"{name}.toml"
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem for path in SCALES.glob("*.toml")))
+        raise ConfigError(f"{file}: no such file; scales are {known}, or a TOML file")
+    return file
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Makes the steps of a scale.
+
+    Attributes:
+        scale: its settings.
+        data: directory of the input files.
+        out: directory of the results.
+        datasets: the data sets in ``data``.
+        threads: CPU threads of each finetuning run.
+    """
+
+    scale: Scale
+    data: Path
+    out: Path
+    datasets: dict[str, Dataset]
+    threads: int
+
+    def steps(self) -> list[Step]:
+        """All steps, each after those it depends on."""
+        tasks = self.scale.tasks
+        steps = [
+            replace(prepare_step(self.data, self.out, name, self.datasets), stage="prepare")
+            for name in (CORPUS, *tasks)
+        ]
+        steps += self._pretraining()
+        steps.append(replace(convert_step(self.out), stage="convert"))
+        steps += [self._leakage(task, split) for task in self.scale.leakage_tasks for split in self._splits(task)]
+        for task in tasks:
+            for variant in self.scale.variants:
+                for seed in self.scale.seeds:
+                    steps += self._finetune(task, variant, seed)
+        comparisons = self._comparisons(steps)
+        return [*steps, *comparisons, self._report(steps), self._card(comparisons)]
+
+    # --- pretraining ------------------------------------------------------------------------------------------------
+
+    @property
+    def _save(self) -> Path:
+        return self.out / "checkpoints"
+
+    def _pretraining(self) -> list[Step]:
+        corpus = self.out / "data" / "corpus"
+        has_valid = "valid" in self.datasets[CORPUS].splits
+        command = (
+            *_launched(self.scale.launcher),
+            *self.scale.pretrain,
+            *("--data-path", str(corpus / "train_text_document")),
+            *(("--valid-data-path", str(corpus / "valid_text_document")) if has_valid else ()),
+        )
+        environment = {} if self.scale.launcher else {"OMP_NUM_THREADS": str(usable_cores())}
+        measured, steps = self.out / "train_iters.txt", []
+        iterations: int | Path = measured
+        if self.scale.iterations is not None:
+            iterations = self.scale.iterations
+        elif self.scale.measure is not None:
+            steps.append(self._measure(command, measured, environment))
+        train = Step(
+            "pretrain",
+            (*command, "--save", str(self._save), *((f"@{measured}",) if steps else ())),
+            (self._save,),
+            after=("prepare_corpus", *(step.name for step in steps)),
+            title="masked-language-model pretraining",
+            live=True,
+            weight=200,
+            environment=environment,
+            missing=partial(_missing_iterations, self._save, iterations),
+            resume=partial(resume_pretraining, self._save),
+            stage="pretrain",
+        )
+        return [*steps, train]
+
+    def _measure(self, command: Sequence[str], file: Path, environment: dict[str, str]) -> Step:
+        assert self.scale.measure is not None
+        minutes, steps = self.scale.measure.minutes, self.scale.measure.steps
+        options = ("--minutes", f"{minutes:g}", "--steps", str(steps), "--out", str(file), "--", *command)
+        return Step(
+            "measure",
+            (*program("measure-iterations"), *options),
+            (file,),
+            after=("prepare_corpus",),
+            title=f"the number of iterations in {minutes:g} minutes",
+            live=True,
+            weight=10,
+            environment=environment,
+            stage="pretrain",
+        )
+
+    # --- one task ---------------------------------------------------------------------------------------------------
+
+    def _splits(self, task: str) -> Sequence[str]:
+        """The test splits of a task: those in the scale, or all."""
+        dataset = self.datasets[FOLDERS[task]]
+        chosen = self.scale.splits.get(task, ())
+        for split in chosen:
+            if split not in dataset.splits:
+                known = ", ".join(dataset.splits)
+                raise ConfigError(f"{self.scale.file}: run.splits.{task}: {self.data} has no {split}, only {known}")
+        return chosen or evaluated_splits(dataset)
+
+    def _leakage(self, task: str, split: str) -> Step:
+        corpus = [word for path in self.datasets[CORPUS].splits["train"].paths for word in ("--corpus", str(path))]
+        folder = FOLDERS[task]
+        return Step(
+            f"leakage_{task}_{split}",
+            (
+                *(*program("leakage"), "--task", task, "--split", split),
+                *("--data_dir", str(self.out / "data"), *corpus, *self.scale.leakage),
+            ),
+            (self.out / "data" / folder / f"leakage_{split}.tsv",),
+            after=(f"prepare_{folder}",),
+            title=f"{task}: relatives of {split} in the training data and the corpus",
+            weight=20,
+            stage="leakage",
+        )
+
+    def _run(self, task: str, variant: str) -> Path:
+        """The directory of the runs of all seeds."""
+        return self.out / "results" / f"{task}_{_model(variant)}_{variant}"
+
+    def _finetune(self, task: str, variant: str, seed: int) -> list[Step]:
+        """Finetuning and evaluation of one model."""
+        directory, model = self._run(task, variant), _model(variant)
+        run = directory / f"seed_{seed}"
+        name, title = f"{task}_{variant}_{seed}", f"{task} from {VARIANTS[variant]}, seed {seed}"
+        data = ("--data_dir", str(self.out / "data"))
+        train = (
+            *(*program("train"), model, task, *data, *self._start(variant), "--seed", str(seed)),
+            *("--output_dir", str(directory.parent), "--exp_name", f"{directory.name}/{run.name}"),
+            *("--log_dir", str(self.out / "logs"), *self.scale.finetune[task, variant]),
+        )
+        environment = {"OMP_NUM_THREADS": str(self.threads)}
+        finetune = Step(
+            f"finetune_{name}",
+            train,
+            (run,),
+            after=(f"prepare_{FOLDERS[task]}", *(() if variant == "onehot" else ("convert",))),
+            title=title,
+            weight=20,
+            environment=environment,
+            missing=partial(missing_epochs, run, *self.scale.epochs[task, variant]),
+            resume=partial(resume_finetuning, run),
+            stage="finetune",
+        )
+        evaluations = [
+            Step(
+                f"evaluate_{name}_{split}",
+                (
+                    *(*program("eval"), model, task, str(run), *data, "--split", split),
+                    *self.scale.evaluate,
+                ),
+                (),
+                after=(finetune.name, *((f"leakage_{task}_{split}",) if task in self.scale.leakage_tasks else ())),
+                title=f"{title}: {split}",
+                weight=5,
+                environment=environment,
+                stage="evaluate",
+            )
+            for split in self._splits(task)
+        ]
+        return [finetune, *evaluations]
+
+    def _start(self, variant: str) -> tuple[str, ...]:
+        """The options of the initial weights."""
+        if variant == "onehot":
+            return ()
+        if variant == "random":  # other weights for each seed
+            return ("--model_config_file", str(self.out / "model" / "config.json"))
+        return ("--from_pretrained", str(self.out / "model"), *(("--freeze",) if variant == "frozen" else ()))
+
+    # --- results ----------------------------------------------------------------------------------------------------
+
+    def _comparisons(self, steps: Sequence[Step]) -> list[Step]:
+        """Paired comparisons of pretrained and random weights."""
+        if not {"pretrained", "random"} <= set(self.scale.variants):
+            return []
+        found = []
+        for task in self.scale.tasks:
+            runs = [str(self._run(task, variant)) for variant in ("pretrained", "random")]
+            file = self.out / "comparisons" / f"{task}.md"
+            prefixes = tuple(f"evaluate_{task}_{variant}_" for variant in ("pretrained", "random"))
+            found.append(
+                Step(
+                    f"compare_{task}",
+                    (*program("compare"), *runs, "--out", str(file)),
+                    (file,),
+                    after=tuple(step.name for step in steps if step.name.startswith(prefixes)),
+                    title=f"{task}: pretrained minus random weights",
+                    weight=3,
+                    stage="report",
+                )
+            )
+        return found
+
+    def _report(self, steps: Sequence[Step]) -> Step:
+        command = (*program("report"), str(self.out / "results"), "--pretraining", str(self._save))
+        return Step(
+            "report",
+            (*command, "--out", str(self.out / "report")),
+            (self.out / "report",),
+            after=tuple(step.name for step in steps if step.stage == "evaluate"),
+            title="report",
+            weight=5,
+            stage="report",
+            is_partial=True,
+        )
+
+    def _card(self, comparisons: Sequence[Step]) -> Step:
+        files = [str(path) for step in comparisons for path in step.makes]
+        return Step(
+            "card",
+            (
+                *(*program("model-card"), str(self.out / "model")),
+                *("--pretraining", str(self._save), "--data_dir", str(self.out / "data")),
+                *("--results", str(self.out / "results"), *(("--comparisons", *files) if files else ())),
+                *("--command", f"{_COMMAND} {self.scale.name}", "--out", str(self.out / CARD)),
+            ),
+            (self.out / CARD,),
+            after=("report", *(step.name for step in comparisons)),
+            title="model card",
+            weight=1,
+            stage="card",
+        )
+
+
+def _launched(launcher: Sequence[str]) -> tuple[str, ...]:
+    """The start of the command of pretraining: the launcher, with the values of variables in it, and the program.
+
+    Raises:
+        ConfigError: a variable is not set.
+    """
+    words = [os.path.expandvars(word) for word in launcher]
+    unset = [word for word in words if "$" in word]
+    if unset:
+        raise ConfigError(f"run.launcher: {unset[0]} is not set in this environment")
+    if words and words[0] == "torchrun":
+        return (sys.executable, "-m", "torch.distributed.run", *words[1:], *launched("pretrain"))
+    return (*words, *program("pretrain"))
+
+
+def _missing_iterations(save: Path, iterations: int | Path) -> str:
+    number = iterations if isinstance(iterations, int) else measured_iterations(iterations)
+    return missing_iterations(save, number)
+
+
+def _model(variant: str) -> str:
+    return "onehot" if variant == "onehot" else "transformer"
+
+
+def plan(scale: Scale, data: Path, out: Path, jobs: int) -> list[Step]:
+    """All steps of a scale.
+
+    Raises:
+        ConfigError: ``data`` lacks what the scale needs.
+    """
+    datasets = check_datasets(data, out, scale.tasks)
+    return Plan(scale, data, out, datasets, max(1, usable_cores() // jobs)).steps()
+
+
+def _data(name: Path) -> Path:
+    """The directory of ``run.data``: relative to the clone, or, installed, to the working directory; or the sample."""
+    return ROOT / name if is_clone() or ROOT / name == SAMPLE else name
+
+
+def _stage(text: str) -> str:
+    if text not in STAGES:
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(STAGES)}, not {quoted(text)}")
+    return text
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scale", metavar="SCALE", help="name of a scale, or a TOML file")
+    parser.add_argument("stages", nargs="*", type=_stage, metavar="STAGE", help="what to run (default: all stages)")
+    parser.add_argument("--data", type=Path, help="directory of proteins (default: run.data of the scale)")
+    parser.add_argument("--out", type=Path, help="output directory (default: reproduce/SCALE)")
+    parser.add_argument("--jobs", type=positive_int, help="finetuning runs at the same time (default: run.jobs)")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and exit")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run, or with ``--dry-run`` print, the steps of the command line."""
+    options = make_parser().parse_intermixed_args(arguments)  # stages may follow options
+    scale = read_scale(scale_file(options.scale), list(TASKS.values()))
+    data = options.data or _data(scale.data)
+    out = (options.out or Path("reproduce") / scale.name).resolve()
+    jobs = options.jobs or scale.jobs
+    steps = plan(scale, data.resolve(), out, jobs)
+    if options.dry_run:
+        chosen = [step for step in steps if not options.stages or step.stage in options.stages]
+        print("\n".join(command_line(step) for step in chosen))
+        return
+    check_output_directory(out, "--out")
+    seconds = StepRunner(steps, out / RECORDS, working_directory(out), jobs, scale.time_limits).run(options.stages)
+    print(f"Ran {len(seconds)} steps ({sum(seconds.values()):.0f} s of work). Results: {out}")
