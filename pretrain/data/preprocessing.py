@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tape.errors import ConfigError, DataError
+from tape.errors import ConfigError, DataError, print_notice
 from tape.io.records import Nucleotides, Record, RecordOptions, ResidueBlock, open_blocks
 from tape.io.text_files import display_name, file_size, is_stream
 from tape.io.vocabulary_files import VocabularyFile
@@ -25,13 +25,22 @@ from .corpus import CorpusDescription, CorpusSource
 from .deduplication import DigestSet
 from .indexed_dataset import IndexedDatasetWriter
 from .prefetching import prefetched
-from .tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, UNKNOWN_MEANING, Filters, tokenize_batches
+from .tokenization import (
+    DEFAULT_MAX_UNKNOWN_FRACTION,
+    DEFAULT_MAX_X_FRACTION,
+    REPLACED_MEANING,
+    UNKNOWN_MEANING,
+    Filters,
+    replaced_in,
+    tokenize_batches,
+)
 from .vocabulary import id_output_table
 
 DEFAULT_KEY = "text"
 _BATCH_RESIDUES = 1 << 19
 _BATCHES_AHEAD = 4  # read by a thread while earlier ones are tokenized
 _PROGRESS_SECONDS = 5.0
+SMALL_CORPUS = 1_000_000  # residues; below, a few proteins with masked regions change the fraction of X
 
 Progress = Callable[[str], None]
 
@@ -114,7 +123,9 @@ def preprocess(
     min_length: int = 1,
     max_length: int | None = None,
     deduplicate: bool = False,
+    max_x_fraction: float | None = None,
     progress: Progress | None = None,
+    notify: Progress = print_notice,
 ) -> PreprocessSummary:
     """Tokenize files into ``{output_prefix}_{key}_{level}.{bin,idx,json}``. After an error, no output exists.
 
@@ -130,12 +141,14 @@ def preprocess(
             is one document with one sequence.
         dataset_impl: layout of the index: mmap, lazy or cached.
         vocabulary: the vocabulary of the ids to write, for another program; None: TAPE's.
-        max_unknown_fraction, skip_empty, min_length, max_length, deduplicate: see :class:`Filters`.
+        max_unknown_fraction, max_x_fraction, skip_empty, min_length, max_length, deduplicate: see :class:`Filters`.
         progress: called with a line of text every few seconds.
+        notify: called with a notice, such as that of many X in a small corpus.
 
     Raises:
         ConfigError: if an argument is invalid.
-        DataError: if a file or record is invalid, or too many residues are unknown; the message names file and record.
+        DataError: if a file or record is invalid, or too many characters are no residue or are X; the message names
+            file and record.
     """
     if not inputs:
         raise ConfigError("no input files")
@@ -144,11 +157,11 @@ def preprocess(
     if len(set(json_keys)) < len(json_keys):
         raise ConfigError(f"--json-keys {' '.join(json_keys)}: every key makes one corpus; give it only once")
     check_output_directory(Path(output_prefix).parent, "--output-prefix: the directory")
-    filters = Filters(min_length, max_length, skip_empty, deduplicate, max_unknown_fraction)
+    filters = Filters(min_length, max_length, skip_empty, deduplicate, max_unknown_fraction, max_x_fraction)
     paths = [Path(path) for path in inputs]
     _check_keys(paths, json_keys, records)
     nucleotides = Nucleotides.ALLOW if allow_nucleotides else Nucleotides.REFUSE
-    corpora, ids = [], OutputIds.of(vocabulary)
+    corpora, ids, report = [], OutputIds.of(vocabulary), progress or (lambda line: None)
     with ExitStack() as stack:  # the corpora are published together, when all are complete
         prefixes = {key: Path(f"{os.fspath(output_prefix)}_{key}_{level}") for key in json_keys}
         for prefix in prefixes.values():
@@ -157,7 +170,9 @@ def preprocess(
             column = records if tuple(json_keys) == (DEFAULT_KEY,) else replace(records, sequence_column=key)
             reader = _Reader(paths, column, filters.skip_empty, nucleotides)
             writer = stack.enter_context(IndexedDatasetWriter(prefix, ids.vocab_size, dataset_impl))
-            corpora.append(_write_corpus(writer, reader, workers, filters, ids, progress or (lambda line: None)))
+            corpora.append(
+                _write_corpus(writer, reader, workers, filters, ids, progress or (lambda line: None), notify)
+            )
             writer.complete()
     return PreprocessSummary(tuple(corpora))
 
@@ -174,13 +189,19 @@ def _check_keys(paths: Sequence[Path], json_keys: Sequence[str], records: Record
 
 
 def _write_corpus(
-    writer: IndexedDatasetWriter, reader: _Reader, workers: int, filters: Filters, output: OutputIds, progress: Progress
+    writer: IndexedDatasetWriter,
+    reader: _Reader,
+    workers: int,
+    filters: Filters,
+    output: OutputIds,
+    progress: Progress,
+    notify: Progress,
 ) -> CorpusSummary:
     started = reported = time.monotonic()
     changes: Counter[str] = Counter()
     filtered: Counter[str] = Counter()
     seen = DigestSet()
-    unknown, first_unknown = 0, ""
+    unknown, first_x, first_replaced = 0, "", ""
     with (
         closing(reader.batches()) as read,
         closing(tokenize_batches(read, workers, filters)) as batches,  # an error here also kills the workers
@@ -191,12 +212,18 @@ def _write_corpus(
             changes.update(batch.changes)
             filtered.update(batch.filtered)
             unknown += batch.unknown
-            first_unknown = first_unknown or batch.first_unknown
+            first_x = first_x or batch.first_x
+            first_replaced = first_replaced or batch.first_replaced
             if time.monotonic() - reported >= _PROGRESS_SECONDS:
                 reported = time.monotonic()
                 progress(_progress_line(writer, reader, reported - started))
     filtered.update(+Counter(empty=reader.empty))
-    _check_content(reader.paths, writer.tokens, unknown, first_unknown, filters.max_unknown_fraction)
+    names = ", ".join(display_name(path) for path in reader.paths[:3]) + (" ..." if len(reader.paths) > 3 else "")
+    if not writer.tokens:
+        raise DataError(f"{names}: no records, or none that passed the filters")
+    replaced = min(unknown, replaced_in(changes))  # duplicates that were omitted are among the changes only
+    _check_replaced(names, writer.tokens, replaced, first_replaced, filters.max_unknown_fraction)
+    _check_x(names, writer.tokens, unknown - replaced, first_x, filters.max_x_fraction, notify)
     description = CorpusDescription(
         documents=writer.documents,
         tokens=writer.tokens,
@@ -221,16 +248,26 @@ def _progress_line(writer: IndexedDatasetWriter, reader: _Reader, seconds: float
     )
 
 
-def _check_content(paths: Sequence[Path], residues: int, unknown: int, first_unknown: str, limit: float) -> None:
-    names = ", ".join(display_name(path) for path in paths[:3]) + (" ..." if len(paths) > 3 else "")
-    if not residues:
-        raise DataError(f"{names}: no records, or none that passed the filters")
-    if unknown > limit * residues:
+def _check_replaced(names: str, residues: int, replaced: int, first: str, limit: float) -> None:
+    """Refuse files with too many characters that are no residue, such as those of another alphabet."""
+    if replaced > limit * residues:
         raise DataError(
-            f"{names}: {unknown:,} of {residues:,} residues ({unknown / residues:.2%}) are unknown, more than "
-            f"{limit:.2%}; the first is in {first_unknown} (unknown are {UNKNOWN_MEANING}); if this is intended, "
+            f"{names}: {replaced:,} of {residues:,} residues ({replaced / residues:.2%}) are unknown, more than "
+            f"{limit:.2%}; the first is in {first} (unknown are {REPLACED_MEANING}); if this is intended, "
             "increase --max-unknown-fraction"
         )
+
+
+def _check_x(names: str, residues: int, count: int, first: str, limit: float | None, notify: Progress) -> None:
+    """Refuse a corpus with too many X, or, if it is small and no limit is given, give notice of them."""
+    allowed = DEFAULT_MAX_X_FRACTION if limit is None else limit
+    if count <= allowed * residues:
+        return
+    text = f"{names}: {count:,} of {residues:,} residues ({count / residues:.2%}) are X, more than {allowed:.2%}; the"
+    if limit is None and residues < SMALL_CORPUS:
+        notify(f"note: {text} first is in {first}; --max-x-fraction makes a limit of it")
+    else:
+        raise DataError(f"{text} first is in {first}; if this is intended, increase --max-x-fraction")
 
 
 class _Reader:

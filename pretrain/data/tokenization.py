@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import string
 from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -21,7 +21,10 @@ from .deduplication import DigestSet, protein_digest
 from .worker_processes import map_in_processes
 
 DEFAULT_MAX_UNKNOWN_FRACTION = 0.001
+DEFAULT_MAX_X_FRACTION = 0.01
 UNKNOWN_MEANING = "residues stored as X: X in the input, J, and characters other than letters, gaps and stops"
+REPLACED_MEANING = "J and characters other than letters, gaps and stops, which are stored as X"
+_REPLACED = ("J_to_X", "other_to_X")  # changes that store another character as X
 _NEEDS_NORMALIZATION = 255
 _UNKNOWN_ID = IUPAC_VOCAB["X"]
 _VALID_CHARACTERS = frozenset(string.ascii_letters + "-.*")  # input of normalize_sequence; X and J are unknown
@@ -36,8 +39,10 @@ class Filters:
         max_length: maximum number of residues; longer proteins are omitted. None: no maximum.
         skip_empty: omit empty records and empty files, instead of ending with an error at the first.
         deduplicate: omit proteins whose residues are all equal to those of an earlier one.
-        max_unknown_fraction: maximum fraction of unknown residues: X, and what is stored as X because the vocabulary
-            has no token for it (:data:`UNKNOWN_MEANING`).
+        max_unknown_fraction: maximum fraction of characters that are stored as X because the vocabulary has no token
+            for them (:data:`REPLACED_MEANING`). X in the input is none of them.
+        max_x_fraction: maximum fraction of X in the input, which is a legal residue; None: DEFAULT_MAX_X_FRACTION, and
+            a small corpus with more of them causes a notice instead of an error.
 
     Raises:
         ConfigError: if a value is out of range.
@@ -48,10 +53,12 @@ class Filters:
     skip_empty: bool = False
     deduplicate: bool = False
     max_unknown_fraction: float = DEFAULT_MAX_UNKNOWN_FRACTION
+    max_x_fraction: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.max_unknown_fraction <= 1.0:  # false for nan too
-            raise ConfigError(f"--max-unknown-fraction must lie in [0, 1], not {self.max_unknown_fraction}")
+        for option, value in (("unknown", self.max_unknown_fraction), ("x", self.max_x_fraction)):
+            if value is not None and not 0.0 <= value <= 1.0:  # false for nan too
+                raise ConfigError(f"--max-{option}-fraction must lie in [0, 1], not {value}")
         if self.max_length is not None and self.max_length < self.min_length:
             raise ConfigError(f"--max-length {self.max_length} is less than --min-length {self.min_length}")
 
@@ -82,8 +89,8 @@ class TokenizedBatch:
         changes: residues that ``normalize_sequence`` changed, by kind of change.
         filtered: number of omitted records, by reason.
         digests: concatenated digests of the proteins; empty without deduplication.
-        first_unknown: file, record and position of the first unknown residue, for an error message; empty if there is
-            none.
+        first_x, first_replaced: file, record and position of the first X of the input, and of the first other
+            character that is stored as X, for messages; empty if there is none.
     """
 
     ids: np.ndarray
@@ -91,11 +98,12 @@ class TokenizedBatch:
     changes: Counter[str]
     filtered: Counter[str]
     digests: bytes = b""
-    first_unknown: str = ""
+    first_x: str = ""
+    first_replaced: str = ""
 
     @property
     def unknown(self) -> int:
-        """Number of unknown residues."""
+        """Number of unknown residues: X in the input, and other characters that are stored as X."""
         return int(np.count_nonzero(self.ids == _UNKNOWN_ID))
 
     def without_duplicates(self, seen: DigestSet) -> TokenizedBatch:
@@ -147,9 +155,9 @@ def tokenize_block(block: ResidueBlock, filters: Filters) -> TokenizedBatch:
         ids, sizes = ids[np.repeat(kept, sizes)], sizes[kept]
     proteins = np.split(ids, np.cumsum(sizes)[:-1]) if filters.deduplicate else []
     digests = b"".join(map(protein_digest, proteins)) if len(sizes) else b""
-    unknown = _first_with_unknown(ids, sizes)
-    first_unknown = "" if unknown is None else _unknown_in(block.record(int(np.flatnonzero(kept)[unknown])))
-    return TokenizedBatch(ids, sizes, Counter(), filtered, digests, first_unknown)
+    unknown = _first_with_unknown(ids, sizes)  # an X: all characters of the block are residues
+    first_x = "" if unknown is None else _place_of(_is_x, block.record(int(np.flatnonzero(kept)[unknown])))
+    return TokenizedBatch(ids, sizes, Counter(), filtered, digests, first_x)
 
 
 def _longest(filters: Filters) -> int:
@@ -181,9 +189,16 @@ def tokenize_batch(records: Sequence[Record], filters: Filters) -> TokenizedBatc
     sizes = np.array([len(protein) for protein in kept], dtype=np.int32)
     digests = b"".join(map(protein_digest, kept)) if filters.deduplicate else b""
     joined = np.concatenate(kept) if kept else np.zeros(0, dtype=np.uint8)
-    unknown = _first_with_unknown(joined, sizes)
-    first_unknown = "" if unknown is None else _unknown_in(origins[unknown])
-    return TokenizedBatch(joined, sizes, changes, filtered, digests, first_unknown)
+    first_x = first_replaced = ""
+    if (unknown := _first_with_unknown(joined, sizes)) is not None:
+        first_x = _first_place(_is_x, origins[unknown:])
+        first_replaced = _first_place(_is_replaced, origins[unknown:]) if replaced_in(changes) else ""
+    return TokenizedBatch(joined, sizes, changes, filtered, digests, first_x, first_replaced)
+
+
+def replaced_in(changes: Mapping[str, int]) -> int:
+    """The number of characters that were replaced by X, among changes of residues by kind."""
+    return sum(changes.get(kind, 0) for kind in _REPLACED)
 
 
 @cache
@@ -244,8 +259,21 @@ def _first_with_unknown(ids: np.ndarray, sizes: np.ndarray) -> int | None:
     return int(np.searchsorted(np.cumsum(sizes), position, side="right"))
 
 
-def _unknown_in(record: Record) -> str:
-    """File, record, position and character of the first unknown residue of a record that has one."""
-    letters = _invalid_characters(record.sequence) | set("XxJj")
-    position = next(number for number, letter in enumerate(record.sequence) if letter in letters)
-    return f"{record.where}: {record.sequence[position]!r} at position {position + 1}"
+def _is_x(character: str) -> bool:
+    return character in "Xx"
+
+
+def _is_replaced(character: str) -> bool:
+    return character in "Jj" or (character not in _VALID_CHARACTERS and not character.isspace())
+
+
+def _first_place(condition: Callable[[str], bool], records: Iterable[Record]) -> str:
+    """File, record, position and character of the first character of that kind; empty if there is none."""
+    places = (_place_of(condition, record) for record in records if any(map(condition, set(record.sequence))))
+    return next(places, "")
+
+
+def _place_of(condition: Callable[[str], bool], record: Record) -> str:
+    """File, record, position and character of the first character of that kind in a record that has one."""
+    position, letter = next((number, letter) for number, letter in enumerate(record.sequence, 1) if condition(letter))
+    return f"{record.where}: {letter!r} at position {position}"

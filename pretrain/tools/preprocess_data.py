@@ -26,8 +26,8 @@ if __name__ == "__main__":  # runs from any directory without installation
     exit_on_stop_signals()
 
 from pretrain.data.indexed_dataset import LAYOUTS
-from pretrain.data.preprocessing import DEFAULT_KEY, CorpusSummary, preprocess
-from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, UNKNOWN_MEANING
+from pretrain.data.preprocessing import DEFAULT_KEY, SMALL_CORPUS, CorpusSummary, preprocess
+from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, DEFAULT_MAX_X_FRACTION, REPLACED_MEANING
 from tape.cli.parser import ArgumentParser
 from tape.errors import print_notice, run_cli
 from tape.io.records import FORMATS, RecordOptions
@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         min_length=options.min_length,
         max_length=options.max_length,
         deduplicate=options.deduplicate,
+        max_x_fraction=options.max_x_fraction,
         progress=print_notice,
     )
     for corpus in summary.corpora:
@@ -126,7 +127,14 @@ def make_parser() -> argparse.ArgumentParser:
         type=float,
         default=DEFAULT_MAX_UNKNOWN_FRACTION,
         metavar="F",
-        help=f"maximum fraction of unknown residues (default %(default)s): {UNKNOWN_MEANING}",
+        help=f"maximum fraction of unknown residues (default %(default)s): {REPLACED_MEANING}",
+    )
+    data.add_argument(
+        "--max-x-fraction",
+        type=float,
+        metavar="F",
+        help=f"maximum fraction of X in the input (default: {DEFAULT_MAX_X_FRACTION}; in a corpus of less than"
+        f" {SMALL_CORPUS:,} residues, more of them cause a notice)",
     )
     tokens = parser.add_argument_group("vocabulary")
     tokens.add_argument(

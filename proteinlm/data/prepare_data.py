@@ -61,8 +61,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pretrain.data.preprocessing import preprocess
-from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, UNKNOWN_MEANING
+from pretrain.data.preprocessing import SMALL_CORPUS, preprocess
+from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, DEFAULT_MAX_X_FRACTION, REPLACED_MEANING
 from proteinlm.data.data_sources import CORPUS, Dataset, SplitFiles, find_datasets
 from proteinlm.data.labeled_records import chain_record, make_record
 from proteinlm.data.structure_files import read_chains
@@ -100,7 +100,7 @@ class Options:
         corpus_workers: number of processes that tokenize the corpus.
         overwrite: write everything again, and replace folders that were not written by this command.
         structures_as_labels: take secondary structure from ``structures/`` even if it has files of its own.
-        skip_empty, max_unknown_fraction, allow_nucleotides: options of the corpus, see
+        skip_empty, max_unknown_fraction, max_x_fraction, allow_nucleotides: options of the corpus, see
             :func:`pretrain.data.preprocessing.preprocess`.
         records: columns of the sequence and the id.
     """
@@ -113,6 +113,7 @@ class Options:
     skip_empty: bool = False
     max_unknown_fraction: float = DEFAULT_MAX_UNKNOWN_FRACTION
     allow_nucleotides: bool = False
+    max_x_fraction: float | None = None
     records: RecordOptions = RecordOptions()
 
     def __post_init__(self) -> None:
@@ -235,10 +236,12 @@ class _Folder:
         """The input files of a split, and the options on which its content depends."""
         columns = {name: value for name, value in asdict(self.options.records).items() if value is not None}
         of_corpus = ("skip_empty", "max_unknown_fraction", "allow_nucleotides") if self._is_corpus else ()
+        x_limit = self.options.max_x_fraction if self._is_corpus else None
         return {
             "files": [_fingerprint(path) for path in files.all_paths],
             "limit": self.options.limit,
             **({"columns": columns} if columns else {}),
+            **({} if x_limit is None else {"max_x_fraction": x_limit}),
             **{name: getattr(self.options, name) for name in of_corpus},
         }
 
@@ -327,6 +330,7 @@ def _write_corpus(files: SplitFiles, prefix: Path, options: Options) -> tuple[in
             records=columns,
             allow_nucleotides=options.allow_nucleotides,
             skip_empty=options.skip_empty,
+            max_x_fraction=options.max_x_fraction,
             progress=bar.set_postfix_str,
         )
     description = summary.corpora[0].description
@@ -416,7 +420,14 @@ def make_parser() -> argparse.ArgumentParser:
         type=float,
         default=DEFAULT_MAX_UNKNOWN_FRACTION,
         metavar="F",
-        help=f"maximum fraction of the corpus that may be unknown (default %(default)s): {UNKNOWN_MEANING}",
+        help=f"maximum fraction of the corpus that may be unknown (default %(default)s): {REPLACED_MEANING}",
+    )
+    parser.add_argument(
+        "--max-x-fraction",
+        type=float,
+        metavar="F",
+        help=f"maximum fraction of X in the corpus (default: {DEFAULT_MAX_X_FRACTION}; in a corpus of less than"
+        f" {SMALL_CORPUS:,} residues, more of them cause a notice)",
     )
     parser.add_argument(
         "--allow-nucleotides", action="store_true", help="accept a corpus of nucleotide sequences, which is refused"
@@ -445,6 +456,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.skip_empty,
         options.max_unknown_fraction,
         options.allow_nucleotides,
+        options.max_x_fraction,
         RecordOptions(None, options.sequence_column, options.id_column),
     )
     check_output_directory(options.target, "TARGET")

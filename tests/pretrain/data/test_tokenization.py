@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pretrain.data.deduplication import DigestSet
-from pretrain.data.tokenization import Filters, tokenize_batch, tokenize_block
+from pretrain.data.tokenization import Filters, replaced_in, tokenize_batch, tokenize_block
 from tape.errors import ConfigError
 from tape.io.records import Record, ResidueBlock, open_blocks
 from tape.tokenizers import TAPETokenizer, normalize_sequence
@@ -22,6 +22,8 @@ def records(*sequences: str) -> list[Record]:
 def test_max_unknown_fraction_must_be_a_fraction(fraction: float) -> None:
     with pytest.raises(ConfigError, match=r"\[0, 1\]"):
         Filters(max_unknown_fraction=fraction)
+    with pytest.raises(ConfigError, match="--max-x-fraction"):
+        Filters(max_x_fraction=fraction)
 
 
 def test_max_length_below_min_length_is_an_error() -> None:
@@ -56,10 +58,20 @@ def test_invalid_characters_become_x_and_the_first_is_recorded() -> None:
     assert TAPETokenizer().decode(batch.ids.astype(np.int64)) == "MKVACXXGXXGG"
     assert batch.sizes.tolist() == [3, 4, 3, 2]
     assert batch.changes == {"lower_case": 1, "gap_removed": 1, "other_to_X": 3}
-    assert (batch.unknown, batch.first_unknown) == (4, "x, record 1: '\u4e00' at position 4")
-    batch = tokenize_batch(records("J", "MK", "GAX"), Filters(min_length=2))
-    assert (batch.unknown, batch.first_unknown) == (1, "x, record 2: 'X' at position 3")
-    assert tokenize_batch(records("MKV"), Filters()).first_unknown == ""
+    assert (batch.unknown, replaced_in(batch.changes)) == (4, 3)
+    assert batch.first_x == "x, record 2: 'X' at position 2"
+    assert batch.first_replaced == "x, record 1: '\u4e00' at position 4"
+
+
+def test_unknown_residues_of_omitted_proteins_are_not_recorded() -> None:
+    batch = tokenize_batch(records("J", "X", "MK", "GAX"), Filters(min_length=2))
+    assert (batch.unknown, replaced_in(batch.changes), batch.first_replaced) == (1, 0, "")
+    assert batch.first_x == "x, record 3: 'X' at position 3"
+
+
+def test_a_batch_without_unknown_residues_has_no_first_one() -> None:
+    batch = tokenize_batch(records("MKV"), Filters())
+    assert (batch.first_x, batch.first_replaced) == ("", "")
 
 
 def test_unknown_residues_of_duplicates_are_not_counted() -> None:
@@ -77,7 +89,7 @@ def test_a_block_is_tokenized_as_its_records(tmp_path: Path, sequences: list[str
     one, other = tokenize_block(block, filters), tokenize_batch(list(block.records()), filters)
     assert (one.ids.tolist(), one.sizes.tolist()) == (other.ids.tolist(), other.sizes.tolist())
     assert (one.changes, one.filtered, one.digests) == (other.changes, other.filtered, other.digests)
-    assert one.first_unknown == other.first_unknown
+    assert (one.first_x, one.first_replaced) == (other.first_x, other.first_replaced)
 
 
 @pytest.mark.parametrize("letter", [chr(code) for code in range(ord("!"), 127) if chr(code) != ">"])
