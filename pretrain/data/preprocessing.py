@@ -170,9 +170,7 @@ def preprocess(
             column = records if tuple(json_keys) == (DEFAULT_KEY,) else replace(records, sequence_column=key)
             reader = _Reader(paths, column, filters.skip_empty, nucleotides)
             writer = stack.enter_context(IndexedDatasetWriter(prefix, ids.vocab_size, dataset_impl))
-            corpora.append(
-                _write_corpus(writer, reader, workers, filters, ids, progress or (lambda line: None), notify)
-            )
+            corpora.append(_write_corpus(writer, reader, workers, filters, ids, report, notify))
             writer.complete()
     return PreprocessSummary(tuple(corpora))
 
