@@ -1,9 +1,11 @@
 """Finds the data sets in a directory of protein files, with their splits and provenance.
 
-A data set may be stored in the directory SOURCE in three ways:
+A data set may be stored in the directory SOURCE in four ways:
 
 - ``SOURCE/tape/{folder}_{split}.jsonl.xz``: TAPE's data sets as JSON lines (their provenance is known);
 - ``SOURCE/structures/NAME_{split}.tsv.xz`` and ``.ca.i2.xz``: chains with coordinates (scripts/structure_files.py);
+- ``SOURCE/structures/{split}/``: structure files (tape.io.structures), also without the folder of a split, or in SOURCE
+  itself; then the chains are divided into splits by :mod:`proteinlm.data.structure_splits`;
 - ``SOURCE/{folder}_{split}.SUFFIX`` or ``SOURCE/{folder}/{folder}_{split}.SUFFIX``: the user's own data.
 
 ``SOURCE/provenance.json`` may state their provenance, see :func:`_read_provenance`.
@@ -17,9 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from proteinlm.data.structure_files import coordinate_file
+from proteinlm.data.structure_splits import STRUCTURE_SPLITS
 from tape.errors import DataError, quoted
 from tape.io.json_files import read_json_object
 from tape.io.records import LABELED_SUFFIXES, is_sequence_file, list_suffixes
+from tape.io.structures import find_structure_files, is_structure_file
+from tape.io.structures.dssp import find_dssp
 from tape.io.text_files import split_suffix
 
 CORPUS = "corpus"
@@ -46,10 +51,19 @@ class Provenance:
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """The files of one split; ``chains`` is set if they are tables with coordinates."""
+    """The files of one split.
+
+    Attributes:
+        paths: the files.
+        chains: whether they are tables with coordinates.
+        structures: whether they are structure files.
+        share: of structure files that are not divided into folders, the split whose chains are meant; None: all.
+    """
 
     paths: tuple[Path, ...]
     chains: bool = False
+    structures: bool = False
+    share: str | None = None
 
     @property
     def all_paths(self) -> tuple[Path, ...]:
@@ -107,10 +121,18 @@ def find_datasets(source: Path, structures_as_labels: bool = False) -> dict[str,
     stated = _read_provenance(source)
     found = {folder: _find_labeled(source, folder, stated) for folder in SPLITS}
     chains = _find_chains(source)
+    structures = _find_structures(source)
+    if chains and structures:
+        both = next(iter(chains.values())).paths[0], next(iter(structures.values())).paths[0]
+        raise DataError(f"{source}: has chains both as tables ({both[0]}) and as structure files ({both[1]}); keep one")
     for folder in ("proteinnet", "secondary_structure"):
         forced = folder == "secondary_structure" and structures_as_labels
-        if chains and (forced or not found[folder].splits):
+        if not forced and found[folder].splits:
+            continue
+        if chains:
             found[folder] = Dataset(folder, _provenance(source, folder, stated, "structures/pdb", chains), chains)
+        elif structures and (folder == "proteinnet" or find_dssp() is not None):
+            found[folder] = Dataset(folder, _provenance(source, folder, stated, "", structures), structures)
     found[CORPUS] = _find_corpus(source, stated)
     return {folder: dataset for folder, dataset in found.items() if dataset.splits}
 
@@ -194,6 +216,27 @@ def _find_chains(source: Path) -> dict[str, SplitFiles]:
                     )
                 found[split] = SplitFiles((path,), chains=True)
     return found
+
+
+def _find_structures(source: Path) -> dict[str, SplitFiles]:
+    """Structure files by split: those of ``structures/{split}``, or else those of ``structures`` and ``source``."""
+    folders = {split: source / "structures" / split for split in STRUCTURE_SPLITS}
+    folders = {split: folder for split, folder in folders.items() if folder.is_dir()}
+    loose = [path for path in _files(source / "structures", source) if path.is_file() and is_structure_file(path)]
+    if not folders and not loose:
+        return {}
+    if folders and loose:
+        raise DataError(
+            f"{loose[0]}: is in no split, while {next(iter(folders.values()))} is one; move all structure files into"
+            f" folders of splits ({', '.join(STRUCTURE_SPLITS)}), or none"
+        )
+    files = tuple(find_structure_files([*folders.values(), *loose]))
+    if not folders:
+        return {split: SplitFiles(files, structures=True, share=split) for split in STRUCTURE_SPLITS}
+    return {
+        split: SplitFiles(tuple(path for path in files if path.is_relative_to(folder)), structures=True)
+        for split, folder in folders.items()
+    }
 
 
 def _find_corpus(source: Path, stated: Mapping[str, Any]) -> Dataset:

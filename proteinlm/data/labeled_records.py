@@ -32,6 +32,7 @@ from tape.io.records.labels import (
     resolved_points,
     three_states,
 )
+from tape.io.structures import ProteinChain
 from tape.tokenizers import normalize_sequence
 
 FOLDS = 1195  # TAPE's number of classes
@@ -58,9 +59,10 @@ def make_record(folder: str, record: Record, changes: Counter[str]) -> dict[str,
     return made
 
 
-def chain_record(folder: str, chain: Chain, changes: Counter[str]) -> dict[str, Any]:
+def chain_record(folder: str, chain: Chain | ProteinChain, changes: Counter[str]) -> dict[str, Any]:
     """The LMDB record of a PDB chain, for ``proteinnet`` (with coordinates) or ``secondary_structure`` (without)."""
-    fields = {"ss8": chain.ss8, "tertiary": chain.tertiary}
+    states = {} if chain.ss8 is None else {"ss8": chain.ss8}
+    fields = {**states, "tertiary": chain.tertiary}
     return make_record(folder, Record(chain.identifier, chain.primary, chain.where, fields=fields), changes)
 
 

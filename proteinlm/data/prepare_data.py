@@ -37,8 +37,14 @@ Columns, in files of any of these suffixes (.jsonl, .json, .csv, .tsv, .fasta, .
   remote_homology_train.fasta >d1abc_ fold_label=51             corpus_train.fasta.gz
                               PKKVLTGVVVSD                      any FASTA, Stockholm, JSON lines, CSV or text file
 
-structures/NAME_{split}.tsv.xz with NAME_{split}.ca.i2.xz contains chains with DSSP states and coordinates. It is used
-for contact_prediction, and for secondary_structure if that has no file of its own (or with --structures-as-labels).
+structures/ contains chains for contact_prediction, and for secondary_structure if that has no file of its own (or with
+--structures-as-labels):
+
+  structures/{split}/*.cif    structure files: .pdb, .ent, .cif, .mmcif, .bcif (extra structures). Files that are in
+                              structures/ or SOURCE itself are divided 80 : 10 : 10, with equal sequences in one split.
+                              Secondary structure is by DSSP 4, if mkdssp or dssp is on the PATH.
+  structures/NAME_{split}.tsv.xz, NAME_{split}.ca.i2.xz    tables of chains with DSSP states, and their coordinates
+
 SOURCE/provenance.json may be {"datasets": {folder: {"name": ..., "source": ..., "licence": ..., "simulated": true}}};
 it is stored in dataset.json and shown with every score.
 
@@ -52,8 +58,7 @@ import argparse
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -65,13 +70,16 @@ from pretrain.data.preprocessing import SMALL_CORPUS, preprocess
 from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, DEFAULT_MAX_X_FRACTION, REPLACED_MEANING
 from proteinlm.data.data_sources import CORPUS, Dataset, SplitFiles, find_datasets
 from proteinlm.data.labeled_records import chain_record, make_record
+from proteinlm.data.prepared_state import STATE_FILE, STATE_VERSION, fingerprint, is_state, read_json_if_any
 from proteinlm.data.structure_files import read_chains
+from proteinlm.data.structure_splits import ChainReader
 from tape.cli.parser import ArgumentParser
-from tape.errors import ConfigError, DataError, UnknownResidueError, quoted
-from tape.io.checksums import sha256_of
-from tape.io.json_files import read_json_object
+from tape.errors import ConfigError, DataError, UnknownResidueError, print_notice, quoted
 from tape.io.lmdb_store import write_lmdb
 from tape.io.records import RecordOptions, open_records
+from tape.io.structures import ATOMS, StructureOptions
+from tape.io.structures.dssp import INSTALL as DSSP_INSTALL
+from tape.io.structures.dssp import UNASSIGNED, find_dssp
 from tape.io.text_files import file_size
 from tape.io.writing import atomic_directory, atomic_write, check_output_directory, check_replaceable, write_json
 from tape.runtime.progress import progress_bar
@@ -86,8 +94,6 @@ FOLDERS = {  # task -> folder
     "stability": "stability",
     "masked_language_modeling": "pfam",
 }
-STATE_FILE = "prepared.json"
-STATE_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,7 @@ class Options:
         skip_empty, max_unknown_fraction, max_x_fraction, allow_nucleotides: options of the corpus, see
             :func:`pretrain.data.preprocessing.preprocess`.
         records: columns of the sequence and the id.
+        structures: atom and chains of structure files.
     """
 
     tasks: tuple[str, ...] | None = None
@@ -115,6 +122,7 @@ class Options:
     allow_nucleotides: bool = False
     max_x_fraction: float | None = None
     records: RecordOptions = RecordOptions()
+    structures: StructureOptions = StructureOptions()
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -139,8 +147,26 @@ def prepare(source: Path, target: Path, options: Options = Options()) -> list[Pr
         DataError: a file or record is invalid; the message names both.
         ConfigError: a folder in ``target`` contains other data and ``options.overwrite`` is not set.
     """
-    datasets = _select(source, find_datasets(source, options.structures_as_labels), options.tasks)
+    found = find_datasets(source, options.structures_as_labels)
+    _announce_missing_dssp(source, found, options.tasks)
+    datasets = _select(source, found, options.tasks)
     return [split for dataset in datasets for split in _prepare_folder(target / dataset.folder, dataset, options)]
+
+
+def _announce_missing_dssp(source: Path, found: Mapping[str, Dataset], tasks: Sequence[str] | None) -> None:
+    """Explain why structure files give no secondary structure.
+
+    Raises:
+        DataError: it is asked for.
+    """
+    contacts = found.get("proteinnet")
+    if contacts is None or "secondary_structure" in found or not any(f.structures for f in contacts.splits.values()):
+        return
+    message = f"secondary structure of structure files needs DSSP 4 on the PATH: {DSSP_INSTALL}"
+    if tasks is not None and "secondary_structure" in tasks:
+        raise DataError(f"{source}: {message}")
+    if tasks is None:
+        print_notice(f"note: {message}; only contact_prediction is written")
 
 
 def _prepare_folder(path: Path, dataset: Dataset, options: Options) -> list[PreparedSplit]:
@@ -181,6 +207,8 @@ class _Folder:
         self.dataset = dataset
         self.options = options
         self.state: dict[str, Any] = self._read_state()
+        dssp = find_dssp() if dataset.folder == "secondary_structure" else None
+        self.chains = ChainReader(replace(options.structures, dssp=dssp))
 
     def prepare(self) -> list[PreparedSplit]:
         self._save()  # marks the folder as written by this command, even if this run is killed
@@ -196,8 +224,8 @@ class _Folder:
         file = self.path / STATE_FILE
         if not file.exists():
             raise ConfigError(f"{self.path} was not made by this command; --overwrite replaces it")
-        state = _read_json(file)
-        if state is None or not _is_state(state):
+        state = read_json_if_any(file)
+        if state is None or not is_state(state):
             raise ConfigError(f"{file}: damaged, or of another version; --overwrite writes the folder again")
         differences = [
             f"{'' if name == 'name' else f'{name} '}{quoted(state['provenance'].get(name))}, not {quoted(value)}"
@@ -224,7 +252,7 @@ class _Folder:
             records, substitutions = self._write(split, files)
             entry = {
                 "made_from": made_from,
-                "written": [_fingerprint(path) for path in self._outputs(split)],
+                "written": [fingerprint(path) for path in self._outputs(split)],
                 "records": records,
                 "substitutions": dict(sorted(substitutions.items())),
             }
@@ -238,11 +266,22 @@ class _Folder:
         of_corpus = ("skip_empty", "max_unknown_fraction", "allow_nucleotides") if self._is_corpus else ()
         x_limit = self.options.max_x_fraction if self._is_corpus else None
         return {
-            "files": [_fingerprint(path) for path in files.all_paths],
+            "files": [fingerprint(path) for path in files.all_paths],
             "limit": self.options.limit,
             **({"columns": columns} if columns else {}),
             **({} if x_limit is None else {"max_x_fraction": x_limit}),
+            **({"structures": self._of_structures(files)} if files.structures else {}),
             **{name: getattr(self.options, name) for name in of_corpus},
+        }
+
+    def _of_structures(self, files: SplitFiles) -> dict[str, Any]:
+        options = self.options.structures
+        states = self.dataset.folder == "secondary_structure"
+        return {
+            "atom": options.atom,
+            "chains": options.chains and list(options.chains),
+            "dssp": states,
+            "share": files.share,
         }
 
     @property
@@ -262,7 +301,7 @@ class _Folder:
     def _is_as_written(self, split: str, entry: Mapping[str, Any]) -> bool:
         """Whether the outputs are those of the entry; not if a killed run or another command replaced them since."""
         try:
-            return entry.get("written") == [_fingerprint(path) for path in self._outputs(split)]
+            return entry.get("written") == [fingerprint(path) for path in self._outputs(split)]
         except (OSError, DataError):  # missing, or not readable
             return False
 
@@ -272,14 +311,25 @@ class _Folder:
         changes: Counter[str] = Counter()
         title = f"{self.dataset.folder} {split}"
         with progress_bar(title, sum(map(file_size, files.paths)), "B") as bar:
-            records = islice(
-                _records(self.dataset.folder, files, self.options.records, changes, bar), self.options.limit
-            )
+            records = islice(self._records(files, changes, bar), self.options.limit)
             count = write_lmdb(self._output(split), _at_least_one(records, title, files), overwrite=True)
         return count, changes
 
+    def _records(self, files: SplitFiles, changes: Counter[str], bar: Any) -> Iterator[dict[str, Any]]:
+        folder, without_states = self.dataset.folder, 0
+        if not files.structures:
+            yield from _records_of_files(folder, files, self.options.records, changes, bar)
+            return
+        for chain in self.chains.read(files.paths, files.share, bar.update):
+            if chain.ss8 is not None and not chain.ss8.strip(UNASSIGNED):
+                without_states += 1
+            else:
+                yield chain_record(folder, chain, changes)
+        if without_states:
+            print_notice(f"note: {folder}: {without_states} chains to which DSSP assigned no state are left out")
 
-def _records(
+
+def _records_of_files(
     folder: str, files: SplitFiles, options: RecordOptions, changes: Counter[str], bar: Any
 ) -> Iterator[dict[str, Any]]:
     """LMDB records of one split of a task."""
@@ -346,40 +396,6 @@ def _first_sequences(paths: Sequence[Path], options: RecordOptions, prefix: Path
     return short
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
-    """Name, size and SHA-256 sum of a file (of ``data.mdb`` for an LMDB directory)."""
-    file = path / "data.mdb" if path.is_dir() else path
-    return {"name": path.name, "bytes": file_size(path), "sha256": sha256_of(file)}
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None if there is none."""
-    with suppress(DataError):
-        return read_json_object(path, DataError)
-    return None
-
-
-def _is_state(content: Mapping[str, Any]) -> bool:
-    """Whether the content of a state file is of this version, with the fields that this command writes."""
-    splits = content.get("splits")
-    return (
-        content.get("version") == STATE_VERSION
-        and isinstance(content.get("provenance"), dict)
-        and isinstance(splits, dict)
-        and all(isinstance(entry, dict) and _is_entry(entry) for entry in splits.values())
-    )
-
-
-def _is_entry(entry: Mapping[str, Any]) -> bool:
-    """Whether it has the fields of a split."""
-    substitutions = entry.get("substitutions")
-    return (
-        isinstance(entry.get("made_from"), dict)
-        and isinstance(substitutions, dict)
-        and all(type(number) is int for number in (entry.get("records"), *substitutions.values()))
-    )
-
-
 def _print_summary(done: Sequence[PreparedSplit], target: Path) -> None:
     for split in done:
         state = "unchanged" if split.unchanged else "written"
@@ -387,7 +403,7 @@ def _print_summary(done: Sequence[PreparedSplit], target: Path) -> None:
         notes = f"{state}; substitutions: {changed}" if changed else state
         print(f"{split.folder:<20} {split.split:<24} {split.records:>11,} records  {notes}")
     for folder in dict.fromkeys(split.folder for split in done):
-        description = _read_json(target / folder / "dataset.json") or {}
+        description = read_json_if_any(target / folder / "dataset.json") or {}
         kind = "  SIMULATED" if description.get("simulated") else ""
         print(f"{target / folder}: {description.get('name')}{kind}")
 
@@ -413,6 +429,16 @@ def make_parser() -> argparse.ArgumentParser:
         "--structures-as-labels",
         action="store_true",
         help="secondary structure from structures/ even if there are secondary_structure files",
+    )
+    parser.add_argument(
+        "--chain", nargs="+", metavar="NAME", help="chains to take from each structure file (default: all proteins)"
+    )
+    parser.add_argument(
+        "--atom",
+        choices=ATOMS,
+        default="CA",
+        help="atom whose position is that of a residue of a structure file: C-alpha, as in TAPE, or C-beta (C-alpha of"
+        " glycine), as in CASP (default %(default)s)",
     )
     parser.add_argument("--skip-empty", action="store_true", help="skip and count empty records of the corpus")
     parser.add_argument(
@@ -458,6 +484,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.allow_nucleotides,
         options.max_x_fraction,
         RecordOptions(None, options.sequence_column, options.id_column),
+        StructureOptions(options.atom, None if options.chain is None else tuple(options.chain)),
     )
     check_output_directory(options.target, "TARGET")
     try:

@@ -14,7 +14,9 @@ from proteinlm.data.prepare_data import Options, main, prepare
 from tape.errors import ConfigError, DataError
 from tape.io.lmdb_store import LMDBReader
 from tape.io.records import RecordOptions
+from tape.io.structures.dssp import find_dssp
 from tape.tokenizers import TAPETokenizer
+from tests.support.structure_files import new_structure, write_structure
 
 
 @pytest.fixture
@@ -287,3 +289,86 @@ def test_the_real_data_are_prepared(shared_data: Path, tmp_path: Path) -> None:
     assert not masked["valid_mask"][0]
     assert masked["valid_mask"].sum() == 95
     assert "ss8" in LMDBReader(folder / "secondary_structure_cb513.lmdb")[0]
+
+
+def structures(folder: Path, *sequences: str, suffix: str = "pdb") -> Path:
+    folder.mkdir(parents=True)
+    for number, sequence in enumerate(sequences):
+        write_structure(folder / f"{folder.name}{number}.{suffix}", new_structure({"A": sequence}))
+    return folder
+
+
+@pytest.fixture
+def no_dssp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("no_dssp")
+def test_structure_files_in_folders_of_splits_become_contacts(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source, target = tmp_path / "mine", tmp_path / "data"
+    for split, sequence in (("train", "MKVLAGIW"), ("test", "ACDEFGHI")):
+        structures(source / "structures" / split, sequence, suffix="cif")
+    assert counts(prepare(source, target)) == {("proteinnet", "train"): 1, ("proteinnet", "test"): 1}
+    record = LMDBReader(target / "proteinnet" / "proteinnet_test.lmdb")[0]
+    assert (record["id"], record["primary"], "ss3" in record) == ("test0-A", "ACDEFGHI", False)
+    assert (record["tertiary"].shape, record["valid_mask"].all()) == ((8, 3), True)
+    assert "secondary structure of structure files needs DSSP 4 on the PATH" in capfd.readouterr().err
+    with pytest.raises(DataError, match="mine: secondary structure of structure files needs DSSP 4"):
+        prepare(source, target, Options(tasks=("secondary_structure",)))
+
+
+@pytest.mark.usefixtures("no_dssp")
+def test_a_folder_of_structure_files_is_divided_by_sequence(tmp_path: Path) -> None:
+    sequences = [f"MK{a}{b}LAGIWYTR" for a in "ACDE" for b in "FGHIK"]
+    source = structures(tmp_path / "mine", *sequences, *sequences[:3])
+    done = prepare(source, tmp_path / "data")
+    assert [(split.split, split.unchanged) for split in done] == [("train", False), ("valid", False), ("test", False)]
+    parts = [set(), set(), set()]
+    for part, split in zip(parts, done, strict=True):
+        reader = LMDBReader(tmp_path / "data" / "proteinnet" / f"proteinnet_{split.split}.lmdb")
+        part |= {reader[i]["primary"] for i in range(len(reader))}
+    assert [len(part) for part in parts] == [16, 2, 2]
+    assert set.union(*parts) == set(sequences)
+    assert sum(split.records for split in done) == 23
+    assert all(split.unchanged for split in prepare(source, tmp_path / "data"))
+
+
+@pytest.mark.usefixtures("no_dssp")
+def test_options_of_structure_files_change_what_is_prepared(tmp_path: Path) -> None:
+    folder = structures(tmp_path / "mine" / "structures" / "train", "MKVLAGIW")
+    write_structure(folder / "two.pdb", new_structure({"A": "MKV", "B": "ACD"}))
+    words = [str(tmp_path / "mine"), str(tmp_path / "data")]
+    main(words)
+    reader = LMDBReader(tmp_path / "data" / "proteinnet" / "proteinnet_train.lmdb")
+    before = reader[0]["tertiary"]
+    main([*words, "--chain", "A", "--atom", "CB"])
+    reader = LMDBReader(tmp_path / "data" / "proteinnet" / "proteinnet_train.lmdb")
+    assert [reader[i]["id"] for i in range(len(reader))] == ["train0-A", "two-A"]
+    distances = np.linalg.norm(reader[0]["tertiary"] - before, axis=1)
+    np.testing.assert_allclose(distances, [0 if letter == "G" else 1.53 for letter in "MKVLAGIW"], atol=2e-3)
+
+
+@pytest.mark.skipif(find_dssp() is None, reason="needs DSSP: apt install dssp")
+def test_secondary_structure_is_that_of_dssp(tmp_path: Path) -> None:
+    folder = structures(tmp_path / "mine" / "structures" / "train", "MKVLAGIWYT")
+    source, target = folder.parents[1], tmp_path / "data"
+    assert counts(prepare(source, target)) == {("secondary_structure", "train"): 1, ("proteinnet", "train"): 1}
+    record = LMDBReader(target / "secondary_structure" / "secondary_structure_train.lmdb")[0]
+    np.testing.assert_array_equal(record["ss3"], [2, *[0] * 8, 2])
+
+
+@pytest.mark.usefixtures("no_dssp")
+def test_layouts_of_structure_files_that_leave_a_doubt_are_refused(tmp_path: Path) -> None:
+    few = structures(tmp_path / "few", "MKV", "ACD", "MKV")
+    with pytest.raises(DataError, match="few: 2 different protein chains, too few for the splits train, valid, test"):
+        prepare(few, tmp_path / "data")
+    mixed = structures(tmp_path / "mixed", "MKV")
+    structures(mixed / "structures" / "train", "MKV")
+    with pytest.raises(DataError, match=r"mixed0\.pdb: is in no split, while .*train is one"):
+        prepare(mixed, tmp_path / "data")
+    (mixed / "mixed0.pdb").unlink()
+    (mixed / "structures" / "pdb_train.tsv.xz").touch()
+    with pytest.raises(DataError, match="mixed: has chains both as tables .* and as structure files"):
+        prepare(mixed, tmp_path / "data")
