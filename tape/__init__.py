@@ -76,6 +76,7 @@ if TYPE_CHECKING:
         TRRosettaConfig,
         UniRepConfig,
     )
+    from .loaded_model import LoadedModel, load
     from .tokenizers import TAPETokenizer
 
 _HOMES: dict[str, tuple[str, ...]] = {
@@ -88,6 +89,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "TRRosettaConfig",
         "UniRepConfig",
     ),
+    "loaded_model": ("LoadedModel", "load"),
     "models.modeling_bert": (
         "ProteinBertAbstractModel",
         "ProteinBertForContactPrediction",

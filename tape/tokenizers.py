@@ -10,6 +10,7 @@ import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -137,6 +138,47 @@ class TAPETokenizer:
 
     def add_special_tokens(self, tokens: list[str]) -> list[str]:
         return [self.start_token, *tokens, self.stop_token]
+
+    def __call__(self, text: str | Iterable[str]) -> dict[str, np.ndarray]:
+        """Encode one or many proteins as a padded batch, see :meth:`encode`.
+
+        Args:
+            text: the residues of a protein, or of N proteins.
+
+        Returns:
+            ``input_ids`` and ``input_mask``, both (N, S) int64, where S is the number of tokens of the longest protein:
+            its residues, ``<cls>`` and ``<sep>``. The mask is 1 at tokens and 0 at padding. One protein is a batch of
+            one, as models expect; ``torch.from_numpy`` makes their tensors.
+
+        Raises:
+            UnknownResidueError: a character is not in the vocabulary. Names the protein, from 1.
+            ConfigError: ``text`` is neither text nor texts, or there is no protein.
+        """
+        proteins = [text] if isinstance(text, str) else self._texts(text)
+        encoded = []
+        for number, protein in enumerate(proteins, start=1):
+            try:
+                encoded.append(self.encode(protein))
+            except UnknownResidueError as error:
+                raise UnknownResidueError(f"protein {number}: {error}") from None
+        lengths = [len(ids) for ids in encoded]
+        input_ids = np.full((len(encoded), max(lengths)), self.pad_id, dtype=np.int64)
+        for row, ids in zip(input_ids, encoded, strict=True):
+            row[: len(ids)] = ids
+        input_mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
+        return {"input_ids": input_ids, "input_mask": input_mask}
+
+    def _texts(self, texts: Any) -> list[str]:
+        proteins = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, bytes) else [texts]
+        if not proteins:
+            raise ConfigError("there are no proteins to encode")
+        for protein in proteins:
+            if not isinstance(protein, str):
+                found = type(protein).__name__
+                raise ConfigError(
+                    f"the tokenizer takes the residues of a protein as text, or a list of these, not {found}"
+                )
+        return proteins
 
     def encode(self, text: str | Sequence[str] | np.ndarray) -> np.ndarray:
         """``<cls> residues <sep>`` as int64 ids, shape (L + 2,).

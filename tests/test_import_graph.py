@@ -133,6 +133,7 @@ ALLOWED_IMPORTS: dict[str, tuple[str, ...]] = {
     "tape.evaluation": (*_LIBRARY, "tape.leakage"),
     "tape.finetuning": (*_LIBRARY, "tape.evaluation"),
     "tape.inference": (*_LIBRARY, "tape.leakage", "tape.evaluation"),
+    "tape.loaded_model": (*_LIBRARY, "tape.leakage", "tape.evaluation", "tape.inference"),
     "tape.report": (*_LIBRARY, "tape.leakage", "tape.evaluation", "tape.finetuning", "tape.cli.parser"),
     "tape.cli": (*_LIBRARY, "tape.leakage", "tape.evaluation", "tape.finetuning", "tape.inference"),
     "tape.compatibility": (*_LIBRARY, "tape.evaluation", "tape.finetuning", "tape.cli"),

@@ -11,7 +11,7 @@ import numpy as np
 from tape.io.records import RecordOptions
 from tape.tokenizers import TAPETokenizer, as_tokenizer
 
-from .sources import dataset_factory
+from .sources import RecordSource, dataset_factory
 from .task_dataset import TaskDataset, collate_inputs, task_record
 
 Item = tuple[str, np.ndarray, np.ndarray]
@@ -21,7 +21,7 @@ class EmbedDataset(TaskDataset):
     """Proteins of one file, without labels.
 
     Args:
-        data_file: any file that :func:`tape.datasets.dataset_factory` reads.
+        data_file: any file that :func:`tape.datasets.dataset_factory` reads, or records that are open already.
         tokenizer: a vocabulary's name, or the tokenizer.
         in_memory: cache the records that have been read.
         options: format and columns of the file.
@@ -32,13 +32,17 @@ class EmbedDataset(TaskDataset):
 
     def __init__(
         self,
-        data_file: str | os.PathLike[str],
+        data_file: str | os.PathLike[str] | RecordSource,
         tokenizer: str | TAPETokenizer = "iupac",
         in_memory: bool = False,
         options: RecordOptions = RecordOptions(),
     ) -> None:
         self.tokenizer = as_tokenizer(tokenizer)
-        self.data = dataset_factory(data_file, in_memory=in_memory, options=options)
+        self.data = (
+            data_file
+            if isinstance(data_file, RecordSource)
+            else dataset_factory(data_file, in_memory=in_memory, options=options)
+        )
         self.data.has_labels = self.has_labels
 
     def __getitem__(self, index: int) -> Item:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ def embed(
     if done and context.is_main:
         logger.info("resuming after %d of %d proteins", len(done), len(dataset_index.lengths))
     with EmbeddingJournal(journal_file(out_file, context.rank), identity) as journal:
-        _compute(model, dataset, config, context, np.asarray(list(done), dtype=np.int64), journal, identity)
+        for batch in embedded_batches(model, dataset, config, context, bool(identity["full_sequence"]), list(done)):
+            journal.append(batch)
     barrier(context)
     if context.is_main:
         places = read_places(out_file, identity)
@@ -119,15 +121,21 @@ def _proteins(
     )
 
 
-def _compute(
+def embedded_batches(
     model: nn.Module,
     dataset: EmbedDataset,
     config: InferenceConfig,
     context: DistributedContext,
-    done: np.ndarray,
-    journal: EmbeddingJournal,
-    identity: Identity,
-) -> None:
+    full_sequence: bool,
+    done: Sequence[int] = (),
+) -> Iterator[list[tuple[int, Embedding]]]:
+    """Yield this rank's batches of proteins, longest first: their numbers and embeddings.
+
+    Args:
+        model, dataset, config, context: see :func:`embed`.
+        full_sequence: all states instead of their mean over residues.
+        done: numbers of the proteins to leave out.
+    """
     plan, missing = _plan(pass_lengths(model, dataset.build_index().lengths), done, config)
     plan = plan[context.rank :: context.world_size]
     workers = worker_count(config.num_workers, missing)
@@ -139,18 +147,18 @@ def _compute(
             ):
                 states, pooled, *_ = model(**model_inputs(batch, context.device))
             tokens = batch["input_mask"].sum(1).tolist()
-            journal.append(
-                (index, _embedding(states[row, :count], pooled[row], bool(identity["full_sequence"])))
+            yield [
+                (index, _embedding(states[row, :count], pooled[row], full_sequence))
                 for row, (index, count) in enumerate(zip(indices.tolist(), tokens, strict=True))
-            )
+            ]
             bar.update(len(tokens) * context.world_size)
 
 
-def _plan(lengths: np.ndarray, done: np.ndarray, config: InferenceConfig) -> tuple[list[np.ndarray], int]:
+def _plan(lengths: np.ndarray, done: Sequence[int], config: InferenceConfig) -> tuple[list[np.ndarray], int]:
     """Batches of the missing proteins, longest first, and the number of these proteins."""
     check_token_budget(lengths, config.max_tokens)
     order = np.argsort(-lengths, kind="stable")
-    order = order[~np.isin(order, done)]
+    order = order[~np.isin(order, np.asarray(done, dtype=np.int64))]
     return cut_by_tokens(lengths, order, config.batch_size_for(TaskType.EMBEDDING), config.max_tokens), order.size
 
 

@@ -52,18 +52,13 @@ class EmbeddedProteins:
             ConfigError: a value is too large for the type.
         """
         stored, pooled = self.places[number].read()
-        values = stored.reshape(len(stored), len(self.layers), -1).transpose(1, 0, 2)
-        return self._cast(number, self._squeeze(values)), self._cast(number, pooled)
+        values = split_layers(stored, len(self.layers), self.full_sequence)
+        return self._cast(number, values), self._cast(number, pooled)
 
     def residues(self, number: int) -> np.ndarray:
         """As the first value of :meth:`read`, but states without those of ``<cls>`` and ``<sep>``: (L, H)."""
         values = self.read(number)[0]
         return values[..., 1:-1, :] if self.full_sequence else values
-
-    def _squeeze(self, values: np.ndarray) -> np.ndarray:
-        """(K, rows, H) without the rows of a mean, and without a single layer."""
-        values = values if self.full_sequence else values[:, 0]
-        return values[0] if len(self.layers) == 1 else values
 
     def _cast(self, number: int, values: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
@@ -74,3 +69,19 @@ class EmbeddedProteins:
                 f" {self.dtype} can't hold; give --dtype float32 (nothing is computed again)"
             )
         return cast
+
+
+def split_layers(stored: np.ndarray, layers: int, full_sequence: bool) -> np.ndarray:
+    """Vectors of K layers, one after the other, as an array with the layers as its first dimension.
+
+    Args:
+        stored: (L + 2, K * H), or (1, K * H) without ``full_sequence``.
+        layers: K.
+        full_sequence: whether there is a row for each token.
+
+    Returns:
+        (K, L + 2, H) or (K, H); without the first dimension if K is 1.
+    """
+    values = stored.reshape(len(stored), layers, -1).transpose(1, 0, 2)
+    kept: np.ndarray = values if full_sequence else values[:, 0]
+    return kept[0] if layers == 1 else kept

@@ -39,6 +39,7 @@ CONTACT_SEPARATION = 6  # pairs that are closer in sequence have no labels
 _LETTERS = {"secondary_structure": "HEC", "secondary_structure_8": "GHIBESTC"}
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _DIGITS_KEPT = 4
+_EXACT = ("prediction", "classes")  # fields that are no probabilities
 
 Row = dict[str, Any]
 
@@ -89,26 +90,12 @@ class PredictionFiles:
 
     def _row(self, prediction: Prediction) -> Row:
         row: Row = {"index": prediction.index, "id": prediction.identifier, "length": len(prediction.sequence)}
-        values = prediction.values
-        if self.task_type == TaskType.VALUE:
-            return {**row, "prediction": float(f"{float(values[0]):.6g}")}
         if self.task_type == TaskType.RESIDUE_PAIR:
             return {**row, **self._save_map(prediction)}
-        if self.task_type == TaskType.SEQUENCE_CLASS:
-            best = int(values.argmax())
-            top = {"prediction": best, "probability": _rounded(values[best])}
-            return {**row, **top, "probabilities": _rounded(values)}
-        letters = self._letters(values.shape[-1])
-        text = "".join(letters[number] for number in values.argmax(-1))
-        return {**row, "prediction": text, "classes": letters, "probabilities": _rounded(values)}
-
-    def _letters(self, count: int) -> str:
-        letters = _LETTERS.get(self.task, _DIGITS)[:count]
-        if len(letters) < count:
-            raise ConfigError(
-                f"--predict can write at most {len(_DIGITS)} classes per residue, and {self.task} has {count}"
-            )
-        return letters
+        fields = prediction_fields(prediction, self.task, self.task_type)
+        if self.task_type == TaskType.VALUE:
+            return {**row, "prediction": float(f"{fields['prediction']:.6g}")}
+        return {**row, **{name: value if name in _EXACT else _rounded(value) for name, value in fields.items()}}
 
     def _flat(self, row: Row) -> Row:
         """A row for CSV, without lists."""
@@ -124,8 +111,42 @@ class PredictionFiles:
             np.savez_compressed(stream, probabilities=chances, sequence=prediction.sequence, id=prediction.identifier)
         with atomic_write(self.maps / f"{name}.png") as stream:
             draw_map(stream, chances, prediction.identifier)
-        far = np.triu(chances, CONTACT_SEPARATION)
-        return {"contacts": int((far > 0.5).sum()), "map": f"{self.maps.name}/{name}.npz"}
+        return {"contacts": _count_contacts(chances), "map": f"{self.maps.name}/{name}.npz"}
+
+
+def prediction_fields(prediction: Prediction, task: str, task_type: TaskType) -> Row:
+    """The fields of a prediction, with probabilities as arrays.
+
+    Returns:
+        ``prediction``: the value, the number of the class, or the letters of the residues' classes; or ``contacts``,
+        the number of pairs with a probability above 0.5 at separations >= 6. Except for values, ``probabilities`` in
+        addition: of the classes (C,), of the classes of each residue (L, C), or of a contact of each pair (L, L).
+
+    Raises:
+        ConfigError: there are more classes of residues than letters.
+    """
+    values = prediction.values
+    if task_type == TaskType.VALUE:
+        return {"prediction": float(values[0])}
+    if task_type == TaskType.RESIDUE_PAIR:
+        return {"contacts": _count_contacts(values), "probabilities": values}
+    if task_type == TaskType.SEQUENCE_CLASS:
+        best = int(values.argmax())
+        return {"prediction": best, "probability": float(values[best]), "probabilities": values}
+    letters = _letters(task, values.shape[-1])
+    text = "".join(letters[number] for number in values.argmax(-1))
+    return {"prediction": text, "classes": letters, "probabilities": values}
+
+
+def _letters(task: str, count: int) -> str:
+    letters = _LETTERS.get(task, _DIGITS)[:count]
+    if len(letters) < count:
+        raise ConfigError(f"--predict can write at most {len(_DIGITS)} classes per residue, and {task} has {count}")
+    return letters
+
+
+def _count_contacts(chances: np.ndarray) -> int:
+    return int((np.triu(chances, CONTACT_SEPARATION) > 0.5).sum())
 
 
 def draw_map(stream: Any, chances: np.ndarray, title: str) -> None:

@@ -36,9 +36,14 @@ def check_inputs(input_ids: Any, input_mask: Any, vocab_size: int) -> None:
     _check_shape(input_ids)
     if not input_ids.shape[1]:
         raise ConfigError("input_ids has no tokens: even an empty protein has <cls> and <sep>")
-    if input_mask is not None and getattr(input_mask, "shape", None) != input_ids.shape:
-        shape = tuple(getattr(input_mask, "shape", ()))
-        raise ConfigError(f"input_mask has shape {shape}, not that of input_ids, {tuple(input_ids.shape)}")
+    if input_mask is not None and not isinstance(input_mask, Tensor):
+        raise ConfigError(
+            f"input_mask must be a tensor of shape {tuple(input_ids.shape)}, not {type(input_mask).__name__}"
+        )
+    if input_mask is not None and input_mask.shape != input_ids.shape:
+        raise ConfigError(
+            f"input_mask has shape {tuple(input_mask.shape)}, not that of input_ids, {tuple(input_ids.shape)}"
+        )
     if input_ids.numel() and (input_mask is None or input_ids.device.type == "cpu"):
         _check_values(input_ids, vocab_size)
         if input_mask is None and bool((input_ids[:, -1] == _PAD_ID).any()):
@@ -52,8 +57,8 @@ def check_inputs(input_ids: Any, input_mask: Any, vocab_size: int) -> None:
 def _check_shape(input_ids: Any) -> None:
     if not isinstance(input_ids, Tensor):
         raise ConfigError(
-            f"input_ids must be a tensor (proteins, tokens), not {type(input_ids).__name__}; for one protein:"
-            " torch.from_numpy(TAPETokenizer().encode(sequence))[None]"
+            f"input_ids must be a tensor (proteins, tokens), not {type(input_ids).__name__}: of one protein,"
+            " torch.from_numpy(TAPETokenizer().encode(residues))[None]; tape.load(MODEL).embed takes residues as text"
         )
     if input_ids.is_floating_point() or input_ids.dtype == torch.bool:
         raise ConfigError(f"input_ids must be integers, not {input_ids.dtype}")

@@ -332,11 +332,11 @@ def _config_file(path: Path) -> Path:
     if not path.exists():
         raise no_such_model(path)
     if not file.is_file():
-        raise CheckpointError(f"{path}: {_describe_other(path)}")
+        raise CheckpointError(f"{path}: {describe_other(path)}")
     return file
 
 
-def _describe_other(path: Path) -> str:
+def describe_other(path: Path) -> str:
     """What a path without configuration is, and how to make a model directory of it."""
     found = recognize_format(path)
     if found is not None and not found.is_model:

@@ -141,3 +141,34 @@ def test_stops_and_gaps_between_residues_are_refused(text, place):
 def test_characters_that_are_not_residues_are_refused():
     with pytest.raises(UnknownResidueError, match="'4' at position 3"):
         normalize_sequence("AC4", drop_gaps=True)
+
+
+def test_several_proteins_are_a_padded_batch():
+    tokenizer = TAPETokenizer()
+    batch = tokenizer(["MKT", "MK"])
+    np.testing.assert_array_equal(batch["input_ids"], [tokenizer.encode("MKT"), [*tokenizer.encode("MK"), 0]])
+    np.testing.assert_array_equal(batch["input_mask"], [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]])
+    assert {array.dtype for array in batch.values()} == {np.dtype("int64")}
+
+
+def test_one_protein_is_a_batch_of_one():
+    tokenizer = TAPETokenizer("unirep")
+    batch = tokenizer("MKT")
+    np.testing.assert_array_equal(batch["input_ids"], tokenizer.encode("MKT")[None])
+    np.testing.assert_array_equal(batch["input_mask"], [[1, 1, 1, 1, 1]])
+
+
+@pytest.mark.parametrize(
+    ("proteins", "message"),
+    [
+        (5, "takes the residues of a protein as text, or a list of these, not int"),
+        (None, "not NoneType"),
+        (b"MK", "not bytes"),
+        (["MK", None], "not NoneType"),
+        ([], "there are no proteins to encode"),
+        (["MK", "M1"], "protein 2: unknown residue '1' at position 2"),
+    ],
+)
+def test_a_batch_of_something_else_is_refused(proteins, message):
+    with pytest.raises((ConfigError, UnknownResidueError), match=message):
+        TAPETokenizer()(proteins)

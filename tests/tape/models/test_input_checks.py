@@ -49,7 +49,7 @@ def bert(tiny_config: Callable[..., Any]) -> torch.nn.Module:
         (IDS[None], r"not \(1, 2, 5\)"),
         (IDS.float(), "input_ids must be integers, not torch.float32"),
         (IDS > 2, "input_ids must be integers, not torch.bool"),
-        ([[2, 5, 3]], "input_ids must be a tensor .*, not list; .*TAPETokenizer"),
+        ([[2, 5, 3]], "input_ids must be a tensor .*, not list: .*TAPETokenizer"),
         (np.array([[2, 5, 3]]), "input_ids must be a tensor .*, not ndarray"),
         ("MKV", "input_ids must be a tensor .*, not str"),
         (torch.tensor([[2, 30, 3]]), "has the token id 30, but the model has the tokens 0 to 29"),
@@ -65,6 +65,12 @@ def test_wrong_token_ids_are_named(bert: torch.nn.Module, input_ids: Any, messag
 def test_a_mask_of_another_shape_is_named(bert: torch.nn.Module) -> None:
     with pytest.raises(ConfigError, match=r"input_mask has shape \(2, 4\), not that of input_ids, \(2, 5\)"):
         bert(IDS, torch.ones(2, 4))
+
+
+@pytest.mark.parametrize("mask", [[[1] * 5] * 2, np.ones((2, 5)), "MKV"], ids=["list", "array", "text"])
+def test_a_mask_that_is_no_tensor_is_named(bert: torch.nn.Module, mask: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"input_mask must be a tensor of shape \(2, 5\), not {type(mask).__name__}"):
+        bert(IDS, mask)
 
 
 def test_padding_without_a_mask_causes_a_warning(bert: torch.nn.Module) -> None:
