@@ -5,8 +5,9 @@
 Both runs must have been evaluated on the split (tape_eval.py or --eval_splits, which write eval_SPLIT.json and
 results_SPLIT.pkl). Prints each metric of both runs, recomputed from the predictions, and the difference RUN minus
 OTHER_RUN with its 95 % interval from a paired bootstrap over the proteins. A run of --seeds N counts as the mean of its
-N models. The intervals do not cover the variation between training runs; to estimate that, train several seeds. The
-installed command is `tape-compare`.
+N models. The intervals do not cover the variation between training runs; to estimate that, train several seeds.
+Proteins without a label, or for which a model has no finite prediction, are left out of both runs and counted below the
+table. The installed command is `tape-compare`.
 """
 
 from __future__ import annotations
@@ -57,12 +58,19 @@ def table(pairs: Sequence[tuple[Seeds, Seeds]], bootstrap: Bootstrap, all_metric
     """
     names = [f"{name}: {_shown_model(seeds)}" for name, seeds in zip(("first", "second"), pairs[0], strict=True)]
     lines = [", ".join(names), "", f"| {' | '.join(_COLUMNS)} |", f"|{':--|' * 4}{'--:|' * 4}"]
+    notes = []
     for first, second in pairs:
-        titles = dict(headlines_of(first))
-        for difference in compared(first, second, bootstrap):
+        titles, record = dict(headlines_of(first)), first[0].record
+        comparison = compared(first, second, bootstrap)
+        for difference in comparison.differences:
             if all_metrics or difference.name in titles:
                 lines.append(_line(first[0], titles.get(difference.name, difference.name), difference))
-    return "\n".join(lines)
+        if comparison.left_out:
+            notes.append(
+                f"{record.task}, {record.split}: {comparison.left_out:,} of {record.proteins:,} proteins left out,"
+                " without a label or a finite prediction"
+            )
+    return "\n".join([*lines, *(["", *notes] if notes else [])])
 
 
 def _shown_model(seeds: Seeds) -> str:
@@ -109,12 +117,26 @@ def _groups_of_one_run(directory: Path) -> dict[tuple[str, str, str], Seeds]:
     return {(r.task, r.data_name, r.split): group for group in groups_of(evaluations) for r in [group[0].record]}
 
 
-def compared(first: Seeds, second: Seeds, bootstrap: Bootstrap) -> list[Difference]:
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the proteins of one split.
+
+    Attributes:
+        differences: of every metric.
+        left_out: number of proteins without a label, or without a finite prediction of one of the models.
+    """
+
+    differences: list[Difference]
+    left_out: int
+
+
+def compared(first: Seeds, second: Seeds, bootstrap: Bootstrap) -> Comparison:
     """Difference of every metric between two models on one split, each model with one seed or several.
 
     Raises:
         ConfigError: the task's predictions cannot be compared, or there are none.
-        DataError: the predictions are damaged, or are not for the same proteins with the same labels.
+        DataError: the predictions are damaged, are not for the same proteins with the same labels, or have no protein
+            with a label and finite predictions in common.
     """
     task = first[0].record.task
     task_type = task_type_of(task)
@@ -124,6 +146,7 @@ def compared(first: Seeds, second: Seeds, bootstrap: Bootstrap) -> list[Differen
         raise ConfigError(f"{first[0].file}: no scores are stored for {task}, but a comparison needs them")
     metrics = TASK_TYPE_METRICS[task_type]
     reference: _Measured | None = None
+    complete: np.ndarray | None = None
     rows: list[list[Any]] = []
     for evaluation in (*first, *second):  # one at a time: contact maps are large, their measurements small
         measured = _measured(evaluation, metrics)
@@ -134,7 +157,14 @@ def compared(first: Seeds, second: Seeds, bootstrap: Bootstrap) -> list[Differen
                 " labels in the same order"
             )
         rows.append(measured.rows)
-    return paired_differences(rows[: len(first)], rows[len(first) :], metrics, bootstrap)
+        complete = measured.complete if complete is None else complete & measured.complete
+    assert complete is not None  # there are two models
+    if not complete.any():
+        raise DataError(f"{first[0].results_file}: no protein has a label and a finite prediction of both models")
+    kept = np.flatnonzero(complete)
+    rows = [[own[number] for number in kept] for own in rows]
+    differences = paired_differences(rows[: len(first)], rows[len(first) :], metrics, bootstrap)
+    return Comparison(differences, complete.size - kept.size)
 
 
 def _measured(evaluation: Evaluated, metrics: TaskTypeMetrics) -> _Measured:
@@ -152,11 +182,19 @@ def _measured(evaluation: Evaluated, metrics: TaskTypeMetrics) -> _Measured:
                 f"{evaluation.results_file} gives {metric.name} {metric.value:.6f}, but {evaluation.file.name} records"
                 f" {written.value:.6f}: they are from different evaluations; evaluate the run again"
             )
-    return _Measured([str(r["id"]) for r in results], [np.asarray(r["target"]) for r in results], rows)
+    targets = [np.asarray(result["target"]) for result in results]
+    predicted = [bool(np.isfinite(np.asarray(result["prediction"], dtype=np.float64)).all()) for result in results]
+    labeled = [bool(np.isfinite(target.astype(np.float64)).any()) for target in targets]
+    return _Measured([str(r["id"]) for r in results], targets, rows, np.array(predicted) & np.array(labeled))
 
 
 def _same_proteins(one: _Measured, other: _Measured) -> bool:
-    return one.identifiers == other.identifiers and all(map(np.array_equal, one.targets, other.targets))
+    return one.identifiers == other.identifiers and all(map(_same_labels, one.targets, other.targets))
+
+
+def _same_labels(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two arrays are equal; missing values (nan) are."""
+    return np.array_equal(one, other, equal_nan=one.dtype.kind == other.dtype.kind == "f")
 
 
 @dataclass(frozen=True)
@@ -166,6 +204,7 @@ class _Measured:
     identifiers: list[str]
     targets: list[np.ndarray]
     rows: list[Any]
+    complete: np.ndarray  # (N,) whether a protein has a label and a finite prediction
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -145,3 +145,47 @@ def test_user_errors_are_one_line(tmp_path: Path, run_script: Callable, assert_c
     assert_clean_error(run_script("scripts/compare.py", run, run, "--seed", -1), "seed must not be negative")
     (run / "eval_cb513.json").write_text(json.dumps({"schema": "other"}))
     assert_clean_error(run_script("scripts/compare.py", run, run), "eval_cb513.json", "schema")
+
+
+def values(*predicted: float, labels: list[float]) -> list[dict[str, Any]]:
+    """Predictions of a value for each protein."""
+    pairs = enumerate(zip(predicted, labels, strict=True))
+    return [
+        {"id": f"p{index}", "prediction": np.float32([one]), "target": np.float32([label])}
+        for index, (one, label) in pairs
+    ]
+
+
+def add_values(root: Path, name: str, results: list[dict[str, Any]]) -> Path:
+    run = root / f"stability_transformer_{name}"
+    run.mkdir()
+    (run / "args.json").write_text("{}")
+    data = {"name": "proteins", "simulated": False}
+    metrics = (Metric("unknown_here", 0.5, 5, "a fraction"),)
+    write_record(
+        run / "eval_test.json",
+        EvaluationRecord("stability", "transformer", "test", data, len(results), metrics, "fp32"),
+    )
+    with (run / "results_test.pkl").open("wb") as stream:
+        pickle.dump(({}, results), stream, protocol=4)
+    return run
+
+
+def test_proteins_without_label_or_prediction_are_left_out_of_both_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, nan = [1.0, 2.0, 3.0, float("nan"), 5.0], float("nan")
+    first = add_values(tmp_path, "a", values(1, 2, nan, 4, 5, labels=labels))
+    second = add_values(tmp_path, "b", values(2, 3, 4, 5, 6, labels=labels))
+    compare.main([str(first), str(second), "--bootstrap", "20", "--all_metrics"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "stability, test: 2 of 5 proteins left out, without a label or a finite prediction"
+    cells = next(line for line in lines if "| mse |" in line).split("|")
+    assert [cell.strip() for cell in cells[5:8]] == ["0.000", "1.000", "-1.000"]
+
+
+def test_runs_without_a_complete_protein_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nan = float("nan")
+    runs = [add_values(tmp_path, name, values(nan, 2, labels=[1, nan])) for name in "ab"]
+    with pytest.raises(DataError, match="no protein has a label and a finite prediction of both models"):
+        compare.main([*map(str, runs)])
