@@ -92,13 +92,13 @@ def search_mmseqs(
                 query.write_text("".join(f">{place}\n{queries[place]}\n" for place in unknown), encoding="ascii")
             files = [str(query), str(target), str(result), str(folder / "work")]
             output = ["--format-output", ",".join(_COLUMNS), "--threads", f"{settings.threads}"]
-            _run([program, "easy-search", *files, *mmseqs_options(settings), *output], folder / "log")
+            run_mmseqs([program, "easy-search", *files, *mmseqs_options(settings), *output], folder / "log")
             for place, hit in _read_hits(result):
                 hits[place] = better_hit(hits[place], hit)
     return hits
 
 
-def _run(command: Sequence[str], log: Path) -> None:
+def run_mmseqs(command: Sequence[str], log: Path) -> None:
     """Run a command to its end; a stop signal ends it and the processes that it has started."""
     with log.open("wb") as stream, stop_deferred():
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
