@@ -1,4 +1,4 @@
-"""The virtual environment of the peers: ``benchmarks/peers_requirements.txt``, installed once."""
+"""Virtual environments of other programs, such as ``benchmarks/peers_requirements.txt``, installed once."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ DEFAULT_FOLDER = ROOT / "build" / "peers"
 _STAMP = "installed.sha256"
 
 
-def peers_python(folder: Path, install: bool = True) -> Path:
+def peers_python(folder: Path, install: bool = True, requirements: Path = REQUIREMENTS) -> Path:
     """The Python of the environment, which is created or updated if it doesn't have the pinned versions.
 
     Args:
         folder: the environment.
         install: False to use it only if it is complete.
+        requirements: the pinned versions.
 
     Raises:
         ConfigError: it is not complete and must not be installed, or pip failed. The message is the reason.
     """
     python, stamp = folder / "bin" / "python", folder / _STAMP
-    pins = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+    pins = hashlib.sha256(requirements.read_bytes()).hexdigest()
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == pins:
         return python
     if not install:
-        raise ConfigError(f"{folder} has no environment with {REQUIREMENTS.name}; omit --no-install to create it")
+        raise ConfigError(f"{folder} has no environment with {requirements.name}; omit --no-install to create it")
     if folder.exists() and not (folder / "pyvenv.cfg").is_file():
         raise ConfigError(f"{folder} exists and is not a virtual environment; choose another --peers-env")
-    print(f"installing {REQUIREMENTS.name} into {folder}", file=sys.stderr, flush=True)
+    print(f"installing {requirements.name} into {folder}", file=sys.stderr, flush=True)
     _run([sys.executable, "-m", "venv", "--clear", str(folder)])
-    _run([str(python), "-m", "pip", "install", "--quiet", "--requirement", str(REQUIREMENTS)])
+    _run([str(python), "-m", "pip", "install", "--quiet", "--requirement", str(requirements)])
     stamp.write_text(pins, encoding="utf-8")
     return python
 
