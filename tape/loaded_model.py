@@ -20,6 +20,7 @@ from tape.evaluation.load_model import load_encoder, load_finetuned_model, model
 from tape.evaluation.long_proteins import fit_long_proteins
 from tape.evaluation.model_type import model_type_of, read_config, vocabulary_of
 from tape.inference.all_singles import AMINO_ACIDS, single_scores
+from tape.inference.contact_models import load_contact_model
 from tape.inference.embed import embedded_batches
 from tape.inference.embedded_proteins import split_layers
 from tape.inference.hidden_layers import LAST, select_layers
@@ -185,12 +186,15 @@ class LoadedModel:
         given = given_proteins(proteins, self.tokenizer)
         rows = [
             {"id": one.identifier, "length": len(one.sequence), **prediction_fields(one, spec.name, task_type)}
-            for one in self._predictions(given, spec, task_type, length)
+            for one in self._predictions(given, self._task_model(spec), task_type, length)
         ]
         return pandas.DataFrame(rows)
 
     def contacts(self, sequence: str, *, length: str = "error") -> np.ndarray:
-        """Probabilities of contacts from a model that was finetuned on contact prediction.
+        """Probabilities of contacts, as of ``tape-contacts --predict``.
+
+        They are those of the head of a finetuned model, or of the regression on attention maps that ``tape-contacts``
+        has kept with the model.
 
         Args:
             sequence: the residues of a protein.
@@ -200,13 +204,12 @@ class LoadedModel:
             (L, L) float32: the probability that the residues i and j (from 0) are less than 8 Angstrom apart.
 
         Raises:
-            ConfigError: the model was not finetuned on contacts.
+            ConfigError: the model was finetuned on another task than contacts, or has no regression.
             DataError: the protein can't be used.
         """
-        spec, task_type = self._finetuned()
-        if task_type != TaskType.RESIDUE_PAIR:
-            raise ConfigError(f"{self.directory}: finetuned on {spec.name}, which has no contacts")
-        (prediction,) = self._predictions(given_proteins(_one(sequence), self.tokenizer), spec, task_type, length)
+        given = given_proteins(_one(sequence), self.tokenizer)
+        model = self._model("contacts", lambda: load_contact_model(self._source, self.directory))
+        (prediction,) = self._predictions(given, model, TaskType.RESIDUE_PAIR, length)
         return prediction.values
 
     def score(
@@ -316,9 +319,11 @@ class LoadedModel:
         check_predicted(self.task, spec.task_type)
         return spec, spec.task_type
 
-    def _predictions(self, given: GivenProteins, spec: TaskSpec, task_type: TaskType, length: str) -> list[Prediction]:
+    def _predictions(
+        self, given: GivenProteins, model: nn.Module, task_type: TaskType, length: str
+    ) -> list[Prediction]:
         _check_length(length, LENGTH_POLICIES)
-        model, dataset = fit_long_proteins(length, self._task_model(spec), given.dataset, task_type, given.name)
+        model, dataset = fit_long_proteins(length, model, given.dataset, task_type, given.name)
         found = predict(model, dataset, task_type, self._inference, self._context)
         return sorted(found, key=lambda prediction: prediction.index)
 

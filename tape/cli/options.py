@@ -117,7 +117,7 @@ def add_optional_model_directory(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_batch_size(parser: argparse.ArgumentParser) -> None:
+def add_batch_size(parser: argparse._ActionsContainer) -> None:
     """Add the number of proteins per forward pass of a command that does not train."""
     parser.add_argument("--batch_size", type=int, help="proteins per forward pass; does not change the results")
 
@@ -215,12 +215,21 @@ def parse_with_default_model(parser: argparse.ArgumentParser, arguments: Argumen
             directory, as when it was left out instead of the model.
     """
     options = parse(parser, arguments)
+    fill_default_model(options)
+    return options
+
+
+def fill_default_model(options: dict[str, Any]) -> None:
+    """Set ``from_pretrained`` to the bundled model, with a notice, if no model is given.
+
+    Raises:
+        ConfigError: see :func:`parse_with_default_model`.
+    """
     if options["from_pretrained"] is None:
         if os.path.isdir(options.get("out_file", "")):
             raise ConfigError(f"{options['out_file']} is a directory; give the output file before the model")
         options["from_pretrained"] = default_model(options["model_type"])
         print_notice(f"note: no model is given; using the bundled model {options['from_pretrained']}")
-    return options
 
 
 def parse_given(parser: argparse.ArgumentParser, arguments: Arguments) -> tuple[dict[str, Any], list[str]]:

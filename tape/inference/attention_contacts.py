@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,35 +26,11 @@ from tape.metrics.contacts import MINIMUM_SEPARATION
 from tape.runtime.out_of_memory import MemoryRemedies, explain_out_of_memory
 from tape.runtime.progress import progress_bar
 
+from .contact_regression import ContactRegression
+
 logger = logging.getLogger(__name__)
 
 TASK_NAME = "unsupervised_contact_prediction"
-
-
-@dataclass(frozen=True)
-class ContactRegression:
-    """A fitted regression.
-
-    Attributes:
-        weights: (layers * heads) weight of each head's map, ordered by layer.
-        intercept: b.
-        proteins: ids of the proteins of the fit.
-        pairs: number of residue pairs of the fit.
-        c: weight of the loss relative to the penalty.
-    """
-
-    weights: np.ndarray
-    intercept: float
-    proteins: tuple[str, ...]
-    pairs: int
-    c: float
-
-    def scores(self, features: np.ndarray) -> np.ndarray:
-        """Logits (...) of features (..., layers * heads)."""
-        return np.asarray(features @ self.weights.astype(features.dtype) + self.intercept)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "weights": self.weights.tolist(), "proteins": list(self.proteins)}
 
 
 def average_product_correction(maps: np.ndarray) -> np.ndarray:

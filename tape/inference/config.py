@@ -116,6 +116,26 @@ class ScoreConfig:
 
 
 @dataclass(frozen=True)
+class ContactMapsConfig:
+    """Contacts of unlabeled proteins (``tape-contacts --predict``).
+
+    Attributes:
+        prediction: proteins, model and output; the task is contact prediction.
+        regression: file of a regression on attention maps; None: the model's own head or regression.
+        plot: draw the maps.
+    """
+
+    prediction: PredictConfig
+    regression: Path | None = None
+    plot: bool = False
+
+    @property
+    def process(self) -> ProcessConfig:
+        """Device and logging."""
+        return self.prediction.process
+
+
+@dataclass(frozen=True)
 class ContactsConfig:
     """Contacts from attention maps by logistic regression (``tape-contacts``).
 

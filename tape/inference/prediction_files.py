@@ -1,4 +1,4 @@
-"""Output files of predictions: a .csv or .json table, and for contacts also a .npz and a .png per protein.
+"""Output files of predictions: a .csv or .json table, and for contacts also a map per protein.
 
 The table has a record per protein, in the order of the input file: ``id``, ``length`` and, depending on the task,
 
@@ -8,7 +8,7 @@ The table has a record per protein, in the order of the input file: ``id``, ``le
   ``probabilities`` is a list per residue, in the order of the letters in ``classes``. In CSV, there is a column
   ``probability_LETTER`` per class, with numbers separated by blanks;
 - for contacts: ``contacts``, the number of pairs with a probability above 0.5 at separations >= 6, and ``map``, a .npz
-  in the folder OUT_maps with ``probabilities`` (L, L) float32, ``sequence`` and ``id``.
+  in the folder OUT_maps; :mod:`.contact_maps` describes the files in it.
 
 The JSON file is {schema "proteinlm-predictions", version, task, model_dir, predictions}. Probabilities are rounded to 4
 digits, values to 6 significant digits.
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +26,14 @@ from typing import Any
 import numpy as np
 
 from tape.errors import ConfigError
-from tape.io.writing import atomic_write, check_output_file, remove_leftovers, write_json, write_text
+from tape.io.writing import check_output_file, remove_leftovers, write_json, write_text
 from tape.tasks import TaskType
 
+from .contact_maps import ContactMapFiles, count_contacts
 from .predict import Prediction
 
 SCHEMA = "proteinlm-predictions"
 SCHEMA_VERSION = 1
-CONTACT_SEPARATION = 6  # pairs that are closer in sequence have no labels
 # Letters of the classes in the order of their numbers; the classes of other tasks are written as digits.
 _LETTERS = {"secondary_structure": "HEC", "secondary_structure_8": "GHIBESTC"}
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -52,21 +51,28 @@ class PredictionFiles:
         path: the table, .csv or .json.
         task: name of the task.
         task_type: type of the task.
+        pairs, plot: tables and pictures of contact maps, see :class:`.contact_maps.ContactMapFiles`.
 
     Raises:
-        ConfigError: ``path`` has another suffix or is not writable, or matplotlib is not installed.
+        ConfigError: ``path`` has another suffix or is not writable, or pictures need matplotlib.
     """
 
     path: Path
     task: str
     task_type: TaskType
+    pairs: bool = False
+    plot: bool | None = None
 
     def __post_init__(self) -> None:
         if self.path.suffix not in (".csv", ".json"):
             raise ConfigError(f"--predict_out {self.path}: give a name that ends in .csv or .json")
         check_output_file(self.path, "--predict_out")
         if self.task_type == TaskType.RESIDUE_PAIR:
-            _pyplot()  # raises now, not after the computation
+            self._contacts.announce()
+
+    @property
+    def _contacts(self) -> ContactMapFiles:
+        return ContactMapFiles(self.maps, self.pairs, self.plot)
 
     @property
     def maps(self) -> Path:
@@ -91,7 +97,7 @@ class PredictionFiles:
     def _row(self, prediction: Prediction) -> Row:
         row: Row = {"index": prediction.index, "id": prediction.identifier, "length": len(prediction.sequence)}
         if self.task_type == TaskType.RESIDUE_PAIR:
-            return {**row, **self._save_map(prediction)}
+            return {**row, **self._contacts.write(prediction)}
         fields = prediction_fields(prediction, self.task, self.task_type)
         if self.task_type == TaskType.VALUE:
             return {**row, "prediction": float(f"{fields['prediction']:.6g}")}
@@ -103,15 +109,6 @@ class PredictionFiles:
         for number, letter in enumerate(row.get("classes", "")):
             flat[f"probability_{letter}"] = " ".join(str(chances[number]) for chances in row["probabilities"])
         return flat
-
-    def _save_map(self, prediction: Prediction) -> Row:
-        chances = prediction.values
-        name = f"{prediction.index:06d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', prediction.identifier)[:80]}"
-        with atomic_write(self.maps / f"{name}.npz") as stream:
-            np.savez_compressed(stream, probabilities=chances, sequence=prediction.sequence, id=prediction.identifier)
-        with atomic_write(self.maps / f"{name}.png") as stream:
-            draw_map(stream, chances, prediction.identifier)
-        return {"contacts": _count_contacts(chances), "map": f"{self.maps.name}/{name}.npz"}
 
 
 def prediction_fields(prediction: Prediction, task: str, task_type: TaskType) -> Row:
@@ -129,7 +126,7 @@ def prediction_fields(prediction: Prediction, task: str, task_type: TaskType) ->
     if task_type == TaskType.VALUE:
         return {"prediction": float(values[0])}
     if task_type == TaskType.RESIDUE_PAIR:
-        return {"contacts": _count_contacts(values), "probabilities": values}
+        return {"contacts": count_contacts(values), "probabilities": values}
     if task_type == TaskType.SEQUENCE_CLASS:
         best = int(values.argmax())
         return {"prediction": best, "probability": float(values[best]), "probabilities": values}
@@ -143,31 +140,6 @@ def _letters(task: str, count: int) -> str:
     if len(letters) < count:
         raise ConfigError(f"--predict can write at most {len(_DIGITS)} classes per residue, and {task} has {count}")
     return letters
-
-
-def _count_contacts(chances: np.ndarray) -> int:
-    return int((np.triu(chances, CONTACT_SEPARATION) > 0.5).sum())
-
-
-def draw_map(stream: Any, chances: np.ndarray, title: str) -> None:
-    """Draw a .png of contact probabilities (L, L), with residues numbered from 1."""
-    figure = _pyplot()(figsize=(5, 4.4), layout="constrained")
-    axes = figure.add_subplot()
-    length = len(chances)
-    edges = (0.5, length + 0.5, length + 0.5, 0.5)
-    image = axes.imshow(chances, vmin=0, vmax=1, cmap="Blues", extent=edges, interpolation="nearest")
-    axes.set(xlabel="residue", ylabel="residue", title=title[:60])
-    figure.colorbar(image, label="probability of contact (< 8 Å)")
-    figure.savefig(stream, format="png", dpi=120)
-
-
-def _pyplot() -> Any:
-    """matplotlib's Figure class, which needs no display and, unlike pyplot, does not keep figures."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError(f"contact maps need matplotlib ({error}): pip install 'proteinlm[plots]'") from error
-    return Figure
 
 
 def _rounded(values: Any) -> Any:

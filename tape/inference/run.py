@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from tape.datasets.embedding import EmbedDataset
 from tape.datasets.index import log_replaced_characters, reader_options
@@ -24,7 +27,8 @@ from tape.runtime.rank_consistency import check_shared_directory
 from tape.runtime.run_lock import lock_beside, run_lock
 from tape.tasks import TaskType
 
-from .config import EmbedConfig, PredictConfig
+from .config import ContactMapsConfig, EmbedConfig, PredictConfig
+from .contact_models import load_contact_model
 from .embed import embed, run_identity
 from .embedding_files import check_identifiers, check_layout, embeddings_file
 from .hidden_layers import LAST, select_layers
@@ -108,20 +112,49 @@ def predict_file(config: PredictConfig, context: DistributedContext) -> dict[str
     check_predicted(config.task, task_type)
     path = config.out_file or _default_out_file(config.data_file, config.output_dir, folder_of(directory))
     files = PredictionFiles(path, config.task, task_type)
+    return _write_predictions(
+        config, files, directory, lambda: load_finetuned_model(config.model, spec, directory), context
+    )
+
+
+def predict_contact_maps(config: ContactMapsConfig, context: DistributedContext) -> Path:
+    """Write contact maps of a file's proteins; returns the table that names them.
+
+    Raises:
+        ProteinLMError: data, model or regression can't be used, or there is no regression.
+    """
+    given = config.prediction
+    directory = model_directory(given.model)
+    path = given.out_file or _default_out_file(given.data_file, given.output_dir, folder_of(directory), "contacts")
+    files = PredictionFiles(path, given.task, TaskType.RESIDUE_PAIR, pairs=True, plot=config.plot)
+    _write_predictions(
+        given, files, directory, lambda: load_contact_model(given.model, directory, config.regression), context
+    )
+    return path
+
+
+def _write_predictions(
+    config: PredictConfig,
+    files: PredictionFiles,
+    directory: Path,
+    load_model: Callable[[], nn.Module],
+    context: DistributedContext,
+) -> dict[str, float]:
+    """Write predictions of a model, which is loaded when the proteins have been read."""
     _check_stream(config.data_file, context)
     dataset: Any = EmbedDataset(config.data_file, config.model.tokenizer, options=config.records)
     log_replaced_characters(dataset, str(config.data_file))
-    model = load_finetuned_model(config.model, spec, directory).to(context.device)
-    model, dataset = fit_long_proteins(config.length, model, dataset, task_type, str(config.data_file))
+    model = load_model().to(context.device)
+    model, dataset = fit_long_proteins(config.length, model, dataset, files.task_type, str(config.data_file))
     inference = replace(config.inference, precision=resolve_precision(config.inference.precision, context))
-    predictions = predict(model, dataset, task_type, inference, context)
+    predictions = predict(model, dataset, files.task_type, inference, context)
     rows = all_gather_lists(files.keep(predictions), context)
     if context.is_main:
         files.write(rows, directory)
-        logger.info("wrote %d predictions to %s", len(rows), path)
+        logger.info("wrote %d predictions to %s", len(rows), files.path)
     return {"proteins": float(len(rows))}
 
 
-def _default_out_file(data_file: Path, output_dir: Path | None, model: Path) -> Path:
+def _default_out_file(data_file: Path, output_dir: Path | None, model: Path, kind: str = "predictions") -> Path:
     """``predictions_FILE.csv`` in ``--output_dir``, or beside the model."""
-    return (output_dir or model) / f"predictions_{data_file.name.split('.')[0]}.csv"
+    return (output_dir or model) / f"{kind}_{data_file.name.split('.')[0]}.csv"

@@ -11,12 +11,12 @@ from torch import nn
 
 from tape.datasets.index import load_split
 from tape.datasets.sources import dataset_provenance
-from tape.errors import ConfigError, quoted
+from tape.errors import ConfigError
 from tape.evaluation.evaluate import Evaluation
 from tape.evaluation.leakage import SplitIdentities, find_identities, scores_in_bins
-from tape.evaluation.load_model import load_encoder, model_directory
+from tape.evaluation.load_model import folder_of, model_directory
 from tape.evaluation.long_proteins import check_position_limit
-from tape.evaluation.results import data_hash, write_report, write_results
+from tape.evaluation.results import data_hash, model_hash, write_report, write_results
 from tape.io.run_layout import ARGUMENTS_NAME, experiment_name, is_results_file
 from tape.io.writing import atomic_directory, check_output_directory, check_replaceable, write_json
 from tape.registry import registry
@@ -25,11 +25,12 @@ from tape.runtime.precision import autocast, warn_if_slow
 from tape.runtime.precision_choice import resolve_precision
 from tape.tasks import TaskType
 
-from .attention_contacts import TASK_NAME, ContactRegression, choose_proteins, evaluate_contacts, fit_contacts
+from .attention_contacts import TASK_NAME, choose_proteins, evaluate_contacts, fit_contacts
 from .config import ContactsConfig
+from .contact_models import load_attention_encoder
+from .contact_regression import ContactRegression, keep_with_model, write_regression
 
 _REGRESSION_NAME = "regression.json"
-_WITH_ATTENTION_MAPS = ("transformer", "huggingface")
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def predict_contacts(config: ContactsConfig, context: DistributedContext) -> Pat
         for split in splits
     )
     identities = find_identities(test, config.split, config.leakage)
-    model = _attention_model(config, directory).to(context.device)
+    model = load_attention_encoder(config.model, directory).to(context.device)
     positions = getattr(model.config, "max_position_embeddings", None)
     check_position_limit(test, positions)
     chosen = choose_proteins(fit, config.fit_proteins, config.seed, positions and positions - 2)
@@ -66,6 +67,7 @@ def predict_contacts(config: ContactsConfig, context: DistributedContext) -> Pat
         evaluation = evaluate_contacts(model, test, regression, context.device, config.bootstrap, title, path.parent)
     if context.is_main:
         _write_files(config, path, directory, test, model, regression, evaluation, identities)
+        _keep_with_model(config, directory, path, regression)
         for metric in ("precision_at_l", "precision_at_l5", "precision_at_l_long"):
             logger.info("%s: %.4g", metric, evaluation.value(metric))
     return path
@@ -75,14 +77,16 @@ def _is_output(name: str) -> bool:
     return name in (ARGUMENTS_NAME, _REGRESSION_NAME) or is_results_file(name)
 
 
-def _attention_model(config: ContactsConfig, directory: Path) -> nn.Module:
-    """The encoder with its attention maps as outputs."""
-    if config.model.model_type not in _WITH_ATTENTION_MAPS:
-        raise ConfigError(
-            f"model type {quoted(config.model.model_type)} has no attention maps; only"
-            f" {' and '.join(_WITH_ATTENTION_MAPS)} have them"
-        )
-    return load_encoder(config.model, directory, output_attentions=True)
+def _keep_with_model(config: ContactsConfig, directory: Path, path: Path, regression: ContactRegression) -> None:
+    """Keep the regression in the directory of the model, if that is the user's own."""
+    folder = folder_of(directory)
+    given = Path(config.model.from_pretrained).absolute()
+    is_own = given in (folder.absolute(), *folder.absolute().parents, directory.absolute())
+    kept = keep_with_model(folder, regression, model_hash(folder)) if is_own else None
+    if kept is None:
+        logger.info("tape-contacts --predict uses this regression with --regression %s", path / _REGRESSION_NAME)
+    else:
+        logger.info("kept the regression with the model: %s; tape-contacts --predict uses it", kept)
 
 
 def _write_files(
@@ -102,7 +106,7 @@ def _write_files(
         leakage = scores_in_bins(identities, evaluation.measured, TaskType.RESIDUE_PAIR, config.bootstrap)
     with atomic_directory(path, overwrite=config.overwrite) as folder:
         write_json(folder / ARGUMENTS_NAME, dict(config.arguments))
-        write_json(folder / _REGRESSION_NAME, regression.to_dict())
+        write_regression(folder / _REGRESSION_NAME, regression, model_hash(folder_of(model_dir)))
         write_results(folder, config.split, evaluation.values(), evaluation)
         write_report(
             folder,

@@ -21,6 +21,7 @@ ARGUMENTS_NAME = "args.json"
 BEST_NAME = "best.json"
 LATEST_NAME = "latest.json"
 RESULTS_NAME = "results.pkl"
+REGRESSION_NAME = "contact_regression.json"
 _LONGEST_NAME = 200  # bytes, of the 255 that file systems allow; task, model and suffixes of temporary files are added
 _DIRECTORY_NAME = re.compile(r"[\w-][\w.-]{0,200}")
 _RESULTS = re.compile(r"results\.pkl|results_.+\.pkl|eval_.+\.json")  # of an evaluation
@@ -30,6 +31,7 @@ _EPOCH_FILES = frozenset(
         "SHA256SUMS",
         "checkpoint.bin",
         "config.json",
+        REGRESSION_NAME,
         "model.safetensors",
         "provenance.json",
         "pytorch_model.bin",

@@ -220,7 +220,7 @@ def test_a_checkpoint_of_pretraining_is_refused_with_its_conversion(tmp_path: Pa
     ("call", "error", "message"),
     [
         (lambda model: model.predict("MKV"), ConfigError, "not finetuned, so it predicts no labels"),
-        (lambda model: model.contacts("MKV"), ConfigError, "not finetuned"),
+        (lambda model: model.contacts("MKV"), ConfigError, "has neither a head for contacts nor a regression"),
         (lambda model: model.embed(5), ConfigError, "proteins are text, a list of texts, .*, not int"),
         (lambda model: model.embed([]), ConfigError, "there are no proteins"),
         (lambda model: model.embed(["MKV", 5]), DataError, "protein 2: 'primary' must be text, not int"),
@@ -268,5 +268,5 @@ def test_a_model_without_the_wanted_head_is_named(finetuned: Callable[[str], Pat
     model = loaded(finetuned("stability"))
     with pytest.raises(CheckpointError, match="no trained weights of the masked_language_modeling model"):
         model.score("MKV", "K2A")
-    with pytest.raises(ConfigError, match="finetuned on stability, which has no contacts"):
+    with pytest.raises(ConfigError, match="has neither a head for contacts nor a regression"):
         model.contacts("MKV")

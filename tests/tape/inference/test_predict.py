@@ -155,7 +155,7 @@ def test_long_proteins_are_refused_cropped_or_predicted_in_windows(
 
 
 def test_tasks_and_models_without_predictions_are_refused(
-    finetuned: Callable[[str], Path], fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finetuned: Callable[[str], Path], fasta: Path, tmp_path: Path
 ) -> None:
     model = finetuned("masked_language_modeling")
     with pytest.raises(ConfigError, match="masked_language_modeling does not"):
@@ -168,6 +168,13 @@ def test_tasks_and_models_without_predictions_are_refused(
         ConfigError, match=r"--predict_out .*x\.csv: .* is a file"
     ):  # raised before anything is computed
         predict("stability", model, fasta, "--predict_out", fasta / "x.csv")
+
+
+def test_contact_maps_without_matplotlib_have_no_pictures_with_a_notice(
+    finetuned: Callable[[str], Path], fasta: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ConfigError, match=r"pip install 'proteinlm\[plots\]'"):
-        predict("contact_prediction", model, fasta)
+    model = finetuned("contact_prediction")
+    predict("contact_prediction", model, fasta, "--log_level", "30")
+    assert {path.suffix for path in (model / "predictions_some_maps").iterdir()} == {".npz"}
+    assert "without pictures, which need matplotlib: pip install 'proteinlm[plots]'" in caplog.text

@@ -1,0 +1,125 @@
+"""Files of predicted contacts of a protein: the map (.npz), a table of pairs (.csv) and a picture (.png).
+
+- ``.npz``: ``probabilities`` (L, L) float32, ``sequence`` and ``id``;
+- ``.csv``: columns ``i``, ``j``, ``probability``, ``separation`` for the pairs i < j of a separation j - i of at least
+  6, most probable first; residues are numbered from 1;
+- ``.png``: the probabilities as colors.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tape.datasets.contacts import MINIMUM_SEPARATION
+from tape.errors import ConfigError
+from tape.io.writing import atomic_write
+
+from .predict import Prediction
+
+_INSTALL = "pip install 'proteinlm[plots]'"
+_LONGEST_NAME = 80
+_DECIMALS = 4
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ContactMapFiles:
+    """Writer of the files of contact maps.
+
+    Attributes:
+        folder: the folder of the files.
+        pairs: whether to write tables of pairs.
+        plot: whether to draw pictures; None: if matplotlib is installed.
+
+    Raises:
+        ConfigError: ``plot`` is True and matplotlib is not installed.
+    """
+
+    folder: Path
+    pairs: bool = False
+    plot: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.plot:
+            figure_class()  # raises now, not after the computation
+
+    def announce(self) -> None:
+        """Log that pictures are left out because matplotlib is missing, if they are."""
+        if self.plot is None and not has_matplotlib():
+            logger.warning("contact maps are written without pictures, which need matplotlib: %s", _INSTALL)
+
+    def write(self, prediction: Prediction) -> dict[str, Any]:
+        """Write the files of a protein.
+
+        Returns:
+            ``contacts``, the number of pairs with a probability above 0.5, and ``map``, the path of the .npz from the
+            parent of the folder.
+        """
+        chances = prediction.values
+        readable_id = re.sub(r"[^A-Za-z0-9._-]+", "_", prediction.identifier)[:_LONGEST_NAME]
+        path = self.folder / f"{prediction.index:06d}_{readable_id}"
+        with atomic_write(path.with_name(f"{path.name}.npz")) as stream:
+            np.savez_compressed(stream, probabilities=chances, sequence=prediction.sequence, id=prediction.identifier)
+        if self.pairs:
+            with atomic_write(path.with_name(f"{path.name}.csv"), "w") as stream:
+                stream.write(pairs_table(chances))
+        if self.plot or (self.plot is None and has_matplotlib()):
+            with atomic_write(path.with_name(f"{path.name}.png")) as stream:
+                draw_map(stream, chances, prediction.identifier)
+        return {"contacts": count_contacts(chances), "map": f"{self.folder.name}/{path.name}.npz"}
+
+
+def count_contacts(chances: np.ndarray) -> int:
+    """Number of pairs with a probability above 0.5 at a separation of at least 6, in a map (L, L)."""
+    return int((np.triu(chances, MINIMUM_SEPARATION) > 0.5).sum())
+
+
+def pairs_table(chances: np.ndarray) -> str:
+    """CSV of the pairs of a map (L, L), see the docstring of this module."""
+    first, second = np.triu_indices(len(chances), k=MINIMUM_SEPARATION)
+    values = chances[first, second]
+    order = np.argsort(-values, kind="stable")  # equal probabilities in the order of the residues
+    rows = zip(first[order] + 1, second[order] + 1, values[order], strict=True)
+    lines = [f"{i},{j},{value:.{_DECIMALS}f},{j - i}\n" for i, j, value in rows]
+    return "".join(["i,j,probability,separation\n", *lines])
+
+
+def draw_map(stream: Any, chances: np.ndarray, title: str) -> None:
+    """Draw a .png of contact probabilities (L, L), with residues numbered from 1."""
+    figure = figure_class()(figsize=(5, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    length = len(chances)
+    edges = (0.5, length + 0.5, length + 0.5, 0.5)
+    image = axes.imshow(chances, vmin=0, vmax=1, cmap="Blues", extent=edges, interpolation="nearest")
+    axes.set(xlabel="residue", ylabel="residue", title=title[:60])
+    figure.colorbar(image, label="probability of contact (< 8 Å)")
+    figure.savefig(stream, format="png", dpi=120)
+
+
+def has_matplotlib() -> bool:
+    """Whether matplotlib can be imported."""
+    try:
+        figure_class()
+    except ConfigError:
+        return False
+    return True
+
+
+def figure_class() -> Any:
+    """matplotlib's Figure class, which needs no display and, unlike pyplot, does not keep figures.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError(f"--plot needs matplotlib ({error}): {_INSTALL}") from error
+    return Figure

@@ -1,0 +1,59 @@
+"""Files of contact maps."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tape.errors import ConfigError
+from tape.inference.contact_maps import ContactMapFiles, draw_map, pairs_table
+from tape.inference.predict import Prediction
+
+
+def symmetric(length: int) -> np.ndarray:
+    values = np.random.default_rng(0).random((length, length)).astype(np.float32)
+    return (values + values.T) / 2
+
+
+def test_pairs_are_listed_from_the_most_probable_one() -> None:
+    chances = np.zeros((9, 9), dtype=np.float32)
+    chances[0, 7] = chances[1, 8] = 0.25
+    chances[1, 7] = 0.98765
+    chances[0, 5] = 1.0  # too close in sequence
+    assert pairs_table(chances).splitlines() == [
+        "i,j,probability,separation",
+        "2,8,0.9876,6",
+        "1,8,0.2500,7",
+        "2,9,0.2500,7",
+        "1,7,0.0000,6",
+        "1,9,0.0000,8",
+        "3,9,0.0000,6",
+    ]
+
+
+def test_the_files_of_a_protein_are_named_by_number_and_id(tmp_path: Path) -> None:
+    chances = symmetric(12)
+    files = ContactMapFiles(tmp_path / "maps", pairs=True, plot=False)
+    row = files.write(Prediction(3, "sp|P1|a/b", "ACDEFGHIKLMN", chances))
+    assert row == {"contacts": int((np.triu(chances, 6) > 0.5).sum()), "map": "maps/000003_sp_P1_a_b.npz"}
+    stored = np.load(tmp_path / row["map"])
+    np.testing.assert_array_equal(stored["probabilities"], chances)
+    assert (str(stored["sequence"]), str(stored["id"])) == ("ACDEFGHIKLMN", "sp|P1|a/b")
+    assert sorted(path.suffix for path in (tmp_path / "maps").iterdir()) == [".csv", ".npz"]
+
+
+def test_a_picture_is_a_png() -> None:
+    pytest.importorskip("matplotlib")
+    stream = io.BytesIO()
+    draw_map(stream, symmetric(12), "protein")
+    assert stream.getvalue().startswith(b"\x89PNG")
+
+
+def test_pictures_that_are_asked_for_need_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ConfigError, match=r"--plot needs matplotlib .*pip install 'proteinlm\[plots\]'"):
+        ContactMapFiles(tmp_path, plot=True)
