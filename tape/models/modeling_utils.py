@@ -63,6 +63,8 @@ class ProteinModel(nn.Module):
 
     def __init__(self, config: ProteinConfig, *inputs: Any, **kwargs: Any) -> None:
         super().__init__()
+        if type(config) is ProteinConfig and self.config_class is not ProteinConfig:
+            _specialize(config, self.config_class)
         self.config = config
 
     @property
@@ -301,6 +303,19 @@ class ProteinModel(nn.Module):
             if seen.setdefault(id(parameter), name) != name:
                 names.add(name)
         return frozenset(names)
+
+
+def _specialize(config: ProteinConfig, config_class: type[ProteinConfig]) -> None:
+    """Make a configuration of the base class, as ``ProteinConfig.from_pretrained`` returns, that of an architecture.
+
+    It is changed in place, since the constructors of models go on with the object that they were given.
+
+    Raises:
+        ConfigError: a value is invalid.
+    """
+    complete = config_class.from_dict(config.to_dict())
+    config.__class__ = config_class
+    vars(config).update(vars(complete))
 
 
 def _shown_names(names: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tape.configs import ProteinConfig
+from tape.errors import ConfigError
 from tape.models.modeling_bert import ProteinBertForMaskedLM, ProteinBertForValuePrediction, ProteinBertModel
 from tape.models.modeling_utils import ProteinModel
 from tape.registry import registry
@@ -77,3 +79,22 @@ class Scaled(ProteinModel):
 def test_a_third_partys_constructor_runs_with_values(tmp_path: Path) -> None:
     Scaled(ProteinConfig()).save_pretrained(tmp_path)
     assert Scaled.from_pretrained(tmp_path).scale.tolist() == [4.0]
+
+
+@pytest.mark.parametrize(("task", "model"), [("embed", name) for name in ("transformer", "lstm", "resnet", "unirep")])
+def test_a_configuration_of_the_base_class_builds_a_model(task: str, model: str, tmp_path: Path) -> None:
+    """As in public code: ``ProteinBertModel(ProteinConfig.from_pretrained(FILE))``."""
+    model_class = registry.get_task_spec(task).get_model(model)
+    (tmp_path / "config.json").write_text(json.dumps({**SMALL_CONFIGS[model], "own_key": 1}))
+    config = ProteinConfig.from_pretrained(tmp_path / "config.json")
+    built = model_class(config)
+    expected = model_class.config_class.from_pretrained(tmp_path / "config.json")
+    assert built.config is config
+    assert type(config) is model_class.config_class
+    assert config == expected
+    assert list(built.state_dict()) == list(model_class(expected).state_dict())
+
+
+def test_an_invalid_configuration_of_the_base_class_is_refused() -> None:
+    with pytest.raises(ConfigError, match="hidden_size 30 is not a multiple of num_attention_heads 4"):
+        ProteinBertModel(ProteinConfig(hidden_size=30, num_attention_heads=4))
