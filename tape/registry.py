@@ -34,8 +34,16 @@ logger = logging.getLogger(__name__)
 _BUILT_IN_METRICS = {
     "mse": "tape.metrics:mean_squared_error",
     "mae": "tape.metrics:mean_absolute_error",
+    "rmse": "tape.metrics:root_mean_squared_error",
+    "r2": "tape.metrics:r_squared",
     "spearmanr": "tape.metrics:spearmanr",
+    "pearsonr": "tape.metrics:pearsonr",
     "accuracy": "tape.metrics:accuracy",
+    "balanced_accuracy": "tape.metrics:balanced_accuracy",
+    "macro_f1": "tape.metrics:macro_f1",
+    "mcc": "tape.metrics:matthews_correlation",
+    "auroc": "tape.metrics:auroc",
+    "auprc": "tape.metrics:auprc",
     "L5": "tape.metrics:precision_at_l5",
 }
 

@@ -77,6 +77,7 @@ class Task:
         task_type: what is predicted; None: inferred from the first batch of a third party's task.
         dataset: ``"module:Class"``.
         models: model families that have the head.
+        class_names: names of the classes; empty if they have none.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Task:
     task_type: TaskType | None = None
     dataset: str = ""
     models: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
 
     @property
     def model_references(self) -> dict[str, str]:
@@ -158,6 +160,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         task_type=TaskType.RESIDUE_CLASS,
         dataset="tape.datasets.residue:SecondaryStructureDataset",
         models=_LABELED,
+        class_names=tuple("HEC"),
     ),
     Task(
         "secondary_structure_8",
@@ -167,6 +170,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         task_type=TaskType.RESIDUE_CLASS,
         dataset="tape.datasets.residue:EightStateDataset",
         models=_LABELED,
+        class_names=tuple("GHIBESTC"),
     ),
     Task(
         "trrosetta",

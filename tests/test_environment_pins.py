@@ -26,7 +26,13 @@ CONDA_FILES = sorted((ROOT / "conda_env").glob("*.yaml"))
 PACKAGES = ("tape", "pretrain", "converter", "proteinlm")
 
 # Names of modules that differ from those of their distributions.
-DISTRIBUTION_OF = {"yaml": "pyyaml", "mpl_toolkits": "matplotlib", "botocore": "boto3", "Bio": "biopython"}
+DISTRIBUTION_OF = {
+    "yaml": "pyyaml",
+    "mpl_toolkits": "matplotlib",
+    "botocore": "boto3",
+    "Bio": "biopython",
+    "sklearn": "scikit-learn",
+}
 
 
 def lines_of(path: Path) -> list[str]:

@@ -48,12 +48,14 @@ class Evaluation:
             disk one at a time; empty without ``keep_results``.
         measured: measurements of each protein (:data:`tape.metrics.TASK_TYPE_METRICS`), in the same order, from which
             the metrics of some of the proteins can be computed.
+        confusions: (C, C) labeled items by true and predicted class; None for a task without classes or without labels.
     """
 
     metrics: list[Metric]
     proteins: int
     results: Sequence[Result] = ()
     measured: Sequence[Any] = ()
+    confusions: np.ndarray | None = None
 
     def value(self, name: str) -> float:
         """The value of a metric; raises ``KeyError`` for an unknown name."""
@@ -224,11 +226,13 @@ def evaluate(
     loss_sum, counted = all_reduce_sum([loss_sum, count_sum], context)
     measured = [row for _, row in sorted(all_gather_lists(rows, context), key=lambda indexed: indexed[0])]
     metrics = _loss_metrics(task_type, loss_sum, int(counted))
-    metrics += TASK_TYPE_METRICS[task_type].summarize(measured, bootstrap)
+    of_type = TASK_TYPE_METRICS[task_type]
+    metrics += of_type.summarize(measured, bootstrap)
+    confusions = None if of_type.confusions is None else of_type.confusions(measured)
     if results is None:
-        return Evaluation(metrics, len(dataset), measured=measured)
+        return Evaluation(metrics, len(dataset), measured=measured, confusions=confusions)
     results.exchange(context)
-    return Evaluation(metrics, len(dataset), results, measured)
+    return Evaluation(metrics, len(dataset), results, measured, confusions)
 
 
 def _predict(model: nn.Module, batch: Batch, precision: str, device: torch.device) -> tuple[float, Any]:

@@ -1,6 +1,6 @@
 """``eval_SPLIT.json``: metrics, data and model of an evaluation; written by tape-eval, read by reports.
 
-Schema "proteinlm-eval", version 3::
+Schema "proteinlm-eval", version 4::
 
     schema, version
     task, model, split             positions of tape-eval; model is the model type
@@ -18,9 +18,14 @@ Schema "proteinlm-eval", version 3::
                                    {file_sha256, search, references: [{name, path, sha256, proteins, bins: [{low, high,
                                    proteins, no_hit, metrics}]}]}: SHA-256 and search of the table of tape-leakage, its
                                    files, and metrics as above, without definition
+    confusion                      true and predicted classes (null: the task has none): {classes, names, counts, pairs}
+                                   with the number of classes, and their names and counts [[...]] by true (row) and
+                                   predicted class (column); with more than 50 classes, names and counts are empty, and
+                                   pairs has those confused most often: [{true, predicted, count, of}], at most 50, with
+                                   names of the classes, and how many of the proteins or residues of the true one
     code_version, date             of this package; UTC, ISO 8601
 
-Version 1 has no interval, bootstrap and config, and versions 1 and 2 have no leakage.
+Version 1 has no interval, bootstrap and config, versions 1 and 2 have no leakage, and versions 1 to 3 no confusion.
 """
 
 from __future__ import annotations
@@ -37,14 +42,15 @@ from tape.io.timestamps import utc_now
 from tape.io.writing import write_json
 from tape.leakage.bins import IdentityBin
 from tape.leakage.table import ProteinFile
+from tape.metrics.confusion import ConfusedPair, Confusion
 from tape.metrics.metric import Interval, Metric
 from tape.version import __version__
 
 from .leakage_scores import BinScores, Leakage, ReferenceScores
 
 SCHEMA = "proteinlm-eval"
-SCHEMA_VERSION = 3
-_READABLE = (1, 2, SCHEMA_VERSION)
+SCHEMA_VERSION = 4
+_READABLE = (1, 2, 3, SCHEMA_VERSION)
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class EvaluationRecord:
     model_sha256: str | None = None
     data_sha256: str | None = None
     leakage: Leakage | None = None
+    confusion: Confusion | None = None
     code_version: str = __version__
     date: str = field(default_factory=utc_now)
 
@@ -84,6 +91,7 @@ def write_record(path: Path, record: EvaluationRecord) -> None:
     """Write a record atomically."""
     values = {name: getattr(record, name) for name in record.__dataclass_fields__}
     values["metrics"] = [_metric_fields(metric) for metric in record.metrics]
+    values["confusion"] = None if record.confusion is None else asdict(record.confusion)
     values["leakage"] = None if record.leakage is None else _leakage_fields(record.leakage)
     write_json(path, {"schema": SCHEMA, "version": SCHEMA_VERSION, **values})
 
@@ -126,6 +134,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "model_sha256": (str, type(None)),
     "data_sha256": (str, type(None)),
     "leakage": (dict, type(None)),
+    "confusion": (dict, type(None)),
     "code_version": (str,),
     "date": (str,),
 }
@@ -152,12 +161,20 @@ _BIN_TYPES: dict[str, tuple[type, ...]] = {
     "no_hit": (int,),
     "metrics": (list,),
 }
+_CONFUSION_TYPES: dict[str, tuple[type, ...]] = {
+    "classes": (int,),
+    "names": (list,),
+    "counts": (list,),
+    "pairs": (list,),
+}
+_PAIR_TYPES: dict[str, tuple[type, ...]] = {"true": (str,), "predicted": (str,), "count": (int,), "of": (int,)}
 # field -> the first version that has it, and its value in files of earlier versions
 _LATER: dict[str, tuple[int, Any]] = {
     "bootstrap": (2, None),
     "config": (2, {}),
     "interval": (2, None),
     "leakage": (3, None),
+    "confusion": (4, None),
 }
 
 
@@ -182,7 +199,8 @@ def read_record(path: Path) -> EvaluationRecord:
     metrics = _metrics(path, "metrics", fields["metrics"], version)
     definitions = {metric.name: metric.definition for metric in metrics}
     leakage = None if fields["leakage"] is None else _leakage(path, fields["leakage"], definitions)
-    return EvaluationRecord(**{**fields, "metrics": metrics, "leakage": leakage})
+    confusion = None if fields["confusion"] is None else _confusion(path, fields["confusion"])
+    return EvaluationRecord(**{**fields, "metrics": metrics, "leakage": leakage, "confusion": confusion})
 
 
 def _checked(
@@ -246,6 +264,19 @@ def _bin(path: Path, where: str, content: Any, definitions: Mapping[str, str]) -
     metrics = _metrics(path, f"{where}metrics", fields["metrics"], SCHEMA_VERSION, definitions)
     identity = IdentityBin(_number(path, f"{where}low", fields["low"]), _number(path, f"{where}high", fields["high"]))
     return BinScores(identity, fields["proteins"], fields["no_hit"], metrics)
+
+
+def _confusion(path: Path, content: Any) -> Confusion:
+    fields = _checked(path, "confusion.", content, _CONFUSION_TYPES)
+    pairs = [_checked(path, f"confusion.pairs[{i}].", one, _PAIR_TYPES) for i, one in enumerate(fields["pairs"])]
+    classes, names, counts = fields["classes"], fields["names"], fields["counts"]
+    sizes = {len(names), len(counts), *(len(row) if isinstance(row, list) else -1 for row in counts)}
+    if sizes != ({classes} if counts else {0}) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"{path}: confusion: names and counts don't match the number of classes, {classes}")
+    cells = [count for row in counts for count in row]
+    if not all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in cells):
+        raise CheckpointError(f"{path}: confusion.counts: every count must be a number of items, 0 or more")
+    return Confusion(classes, tuple(names), tuple(map(tuple, counts)), tuple(ConfusedPair(**pair) for pair in pairs))
 
 
 def _interval(path: Path, where: str, value: list[Any] | None) -> Interval:

@@ -26,6 +26,8 @@ from tape.io.json_files import read_json_object
 from tape.io.run_layout import RESULTS_NAME
 from tape.io.writing import atomic_write, check_output_directory, link_or_copy
 from tape.metrics import Bootstrap
+from tape.metrics.confusion import confusion_of
+from tape.registry import registry
 
 from .config import EvalConfig
 from .evaluate import Evaluation
@@ -131,6 +133,15 @@ def write_files(
     )
 
 
+def class_names(task: str, config: Mapping[str, Any] | None) -> Sequence[str]:
+    """Names of the classes: those in the model's configuration, otherwise the task's; empty without any."""
+    names = (config or {}).get("class_names")
+    if isinstance(names, list | tuple):
+        return [str(name) for name in names]
+    spec = registry.task_name_mapping.get(task)
+    return () if spec is None else spec.task.class_names
+
+
 def write_results(directory: Path, split: str, metrics: dict[str, float], evaluation: Evaluation) -> None:
     """Write ``results_SPLIT.pkl``, and ``results.pkl`` with the same content."""
     own = directory / f"results_{split}.pkl"
@@ -200,6 +211,9 @@ def write_report(
         model_sha256=model_hash(model_dir),
         data_sha256=data_sha256,
         leakage=leakage,
+        confusion=None
+        if evaluation.confusions is None
+        else confusion_of(evaluation.confusions, class_names(task, config)),
     )
     path = directory / f"eval_{split}.json"
     write_record(path, record)

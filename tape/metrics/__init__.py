@@ -7,7 +7,15 @@ from .by_task_type import NAMED_METRICS, TASK_TYPE_METRICS, TaskTypeMetrics
 from .classes import accuracy
 from .contacts import measure_contacts, precision_at_l5, summarize_contacts
 from .metric import Metric
-from .values import mean_absolute_error, mean_squared_error, pearsonr, spearmanr
+from .named import auprc, auroc, balanced_accuracy, macro_f1, matthews_correlation, micro_f1
+from .values import (
+    mean_absolute_error,
+    mean_squared_error,
+    pearsonr,
+    r_squared,
+    root_mean_squared_error,
+    spearmanr,
+)
 
 __all__ = [
     "NAMED_METRICS",
@@ -16,11 +24,19 @@ __all__ = [
     "Metric",
     "TaskTypeMetrics",
     "accuracy",
+    "auprc",
+    "auroc",
+    "balanced_accuracy",
+    "macro_f1",
+    "matthews_correlation",
     "mean_absolute_error",
     "mean_squared_error",
     "measure_contacts",
+    "micro_f1",
     "pearsonr",
     "precision_at_l5",
+    "r_squared",
+    "root_mean_squared_error",
     "spearmanr",
     "summarize_contacts",
 ]

@@ -1,9 +1,9 @@
 """Bootstrap confidence intervals over proteins (Efron 1979, percentile intervals).
 
 A resample draws N of N proteins with replacement. It is represented by the number of times each protein was drawn, so
-that a statistic of all resamples is a matrix product instead of a loop. All metrics of an evaluation use the same seed
-and therefore the same resamples. Rows must be in the order of the data set, so that intervals do not depend on batches
-or ranks.
+that a statistic of all resamples is a matrix product, or a sum along values that were sorted once, instead of a loop.
+All metrics of an evaluation use the same seed and therefore the same resamples. Rows must be in the order of the data
+set, so that intervals do not depend on batches or ranks.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from .metric import Interval, Metric
 
 # Elements of one block of resamples, which bounds its memory to 8 MB.
 _BLOCK = 1 << 20
+
+# Maps counts (resamples, proteins) to values (resamples, metrics), nan where undefined.
+Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,7 @@ def resampled_counts(proteins: int, bootstrap: Bootstrap) -> Iterator[np.ndarray
         yield np.bincount(drawn.reshape(-1), minlength=rows * proteins).reshape(rows, proteins).astype(np.float64)
 
 
-def bootstrap_intervals(
-    statistic: Callable[[np.ndarray], np.ndarray], proteins: int, bootstrap: Bootstrap
-) -> list[Interval]:
+def bootstrap_intervals(statistic: Statistic, proteins: int, bootstrap: Bootstrap) -> list[Interval]:
     """Percentile intervals of a statistic.
 
     Args:
@@ -88,22 +89,57 @@ def ratio_of_sums(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarra
     return np.divide(numerators, denominators, out=np.full(numerators.shape, np.nan), where=denominators != 0)
 
 
-def with_intervals(
-    metrics: Sequence[Metric], numerators: np.ndarray, denominators: np.ndarray, bootstrap: Bootstrap | None
-) -> list[Metric]:
-    """Add intervals to metrics that are ratios of sums over proteins. (A mean has denominators of 1.)
+@dataclass(frozen=True)
+class Estimates:
+    """Metrics of a set of proteins, with the statistic that computes all of them for resamples of the proteins.
+
+    Attributes:
+        metrics: M metrics without interval.
+        proteins: N, the number of proteins that are resampled.
+        prepare: makes the statistic, which maps counts (resamples, N) to values (resamples, M). Sorting and summing
+            that do not depend on the resample are done here, once.
+    """
+
+    metrics: list[Metric]
+    proteins: int
+    prepare: Callable[[], Statistic]
+
+    def with_intervals(self, bootstrap: Bootstrap | None) -> list[Metric]:
+        """The metrics with bootstrap intervals; without them if ``bootstrap`` is None."""
+        if bootstrap is None or self.proteins < 2:
+            return list(self.metrics)
+        intervals = bootstrap_intervals(self.prepare(), self.proteins, bootstrap)
+        return [metric.with_interval(interval) for metric, interval in zip(self.metrics, intervals, strict=True)]
+
+
+def joined(estimates: Sequence[Estimates]) -> Estimates:
+    """Several estimates of the same proteins as one, in which all metrics share the resamples."""
+    (proteins,) = {one.proteins for one in estimates}
+
+    def prepare() -> Statistic:
+        statistics = [one.prepare() for one in estimates]
+        return lambda counts: np.concatenate([statistic(counts) for statistic in statistics], axis=1)
+
+    return Estimates([metric for one in estimates for metric in one.metrics], proteins, prepare)
+
+
+def ratios(metrics: Sequence[Metric], numerators: np.ndarray, denominators: np.ndarray) -> Estimates:
+    """Estimates of metrics that are ratios of sums over proteins. (A mean has denominators of 1.)
 
     Args:
         metrics: M metrics without interval.
         numerators: (proteins, M).
         denominators: (proteins, M); 0 where a protein is not counted.
-        bootstrap: None returns the metrics unchanged.
     """
-    if bootstrap is None:
-        return list(metrics)
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         return ratio_of_sums(counts @ numerators, counts @ denominators)
 
-    intervals = bootstrap_intervals(statistic, len(numerators), bootstrap) or [None] * len(metrics)
-    return [metric.with_interval(interval) for metric, interval in zip(metrics, intervals, strict=True)]
+    return Estimates(list(metrics), len(numerators), lambda: statistic)
+
+
+def with_intervals(
+    metrics: Sequence[Metric], numerators: np.ndarray, denominators: np.ndarray, bootstrap: Bootstrap | None
+) -> list[Metric]:
+    """Add intervals to metrics that are ratios of sums over proteins, as in :func:`ratios`; None adds none."""
+    return ratios(metrics, numerators, denominators).with_intervals(bootstrap)

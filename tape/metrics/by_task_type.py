@@ -10,14 +10,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from tape.tasks import TaskType
 
-from .bootstrap import Bootstrap
-from .classes import measure_protein, measure_residues, summarize_proteins, summarize_residues, summarize_tokens
+from .bootstrap import Bootstrap, Estimates
+from .classes import (
+    count_confusions,
+    estimate_proteins,
+    estimate_residues,
+    measure_protein,
+    measure_residues,
+    measure_tokens,
+    summarize_proteins,
+    summarize_residues,
+    summarize_tokens,
+)
 from .contacts import measure_contacts, summarize_contacts
 from .geometry import measure_geometry, summarize_geometry
 from .metric import Metric
-from .values import measure_value, summarize_values
+from .values import estimate_values, measure_value, summarize_values
 
 
 class Summary(Protocol):
@@ -34,35 +46,36 @@ class TaskTypeMetrics:
         measure: maps (prediction, target[, unmasked labels]) of one protein, without padding, to a small picklable row.
             The third argument is given if the data set has ``unmasked_labels(index)``.
         summarize: maps the rows of all proteins to metrics.
+        estimate: the same metrics with the statistic that computes them for resamples; None: the metrics of a resample
+            are summarized from its rows.
+        confusions: maps the rows to a confusion matrix (C, C) of true and predicted classes, None without a label; None
+            for a task type without classes.
     """
 
     measure: Callable[..., Any]
     summarize: Summary
+    estimate: Callable[[Sequence[Any]], Estimates] | None = None
+    confusions: Callable[[Sequence[Any]], np.ndarray | None] | None = None
 
 
 TASK_TYPE_METRICS: dict[TaskType, TaskTypeMetrics] = {
-    TaskType.VALUE: TaskTypeMetrics(measure_value, summarize_values),
-    TaskType.SEQUENCE_CLASS: TaskTypeMetrics(measure_protein, summarize_proteins),
-    TaskType.RESIDUE_CLASS: TaskTypeMetrics(measure_residues, summarize_residues),
+    TaskType.VALUE: TaskTypeMetrics(measure_value, summarize_values, estimate_values),
+    TaskType.SEQUENCE_CLASS: TaskTypeMetrics(measure_protein, summarize_proteins, estimate_proteins, count_confusions),
+    TaskType.RESIDUE_CLASS: TaskTypeMetrics(measure_residues, summarize_residues, estimate_residues, count_confusions),
     TaskType.RESIDUE_PAIR: TaskTypeMetrics(measure_contacts, summarize_contacts),
-    TaskType.MASKED_LM: TaskTypeMetrics(measure_residues, summarize_tokens),
-    TaskType.LANGUAGE_MODEL: TaskTypeMetrics(measure_residues, summarize_tokens),
+    TaskType.MASKED_LM: TaskTypeMetrics(measure_tokens, summarize_tokens),
+    TaskType.LANGUAGE_MODEL: TaskTypeMetrics(measure_tokens, summarize_tokens),
     TaskType.PAIR_GEOMETRY: TaskTypeMetrics(measure_geometry, summarize_geometry),
 }
 
-# Metrics that can be selected by name, as in TAPE and ProteinLM, and the task types that have them.
+_VALUES = frozenset({TaskType.VALUE})
+_CLASSES = frozenset({TaskType.SEQUENCE_CLASS, TaskType.RESIDUE_CLASS})
+
+# Metrics that can be selected by name, and the task types that have them. TAPE's and ProteinLM's are "mse", "mae",
+# "spearmanr", "accuracy" and "L5".
 NAMED_METRICS: dict[str, frozenset[TaskType]] = {
-    "mse": frozenset({TaskType.VALUE}),
-    "mae": frozenset({TaskType.VALUE}),
-    "spearmanr": frozenset({TaskType.VALUE}),
-    "accuracy": frozenset(
-        {
-            TaskType.SEQUENCE_CLASS,
-            TaskType.RESIDUE_CLASS,
-            TaskType.RESIDUE_PAIR,
-            TaskType.MASKED_LM,
-            TaskType.LANGUAGE_MODEL,
-        }
-    ),
+    **dict.fromkeys(("mse", "mae", "rmse", "r2", "spearmanr", "pearsonr"), _VALUES),
+    "accuracy": _CLASSES | {TaskType.RESIDUE_PAIR, TaskType.MASKED_LM, TaskType.LANGUAGE_MODEL},
+    **dict.fromkeys(("balanced_accuracy", "macro_f1", "mcc", "auroc", "auprc"), _CLASSES),
     "L5": frozenset({TaskType.RESIDUE_PAIR, TaskType.PAIR_GEOMETRY}),
 }

@@ -1,4 +1,5 @@
-"""Metrics of predicted classes per protein, per residue and per token."""
+"""Metrics of predicted classes per protein, per residue and per token: accuracies, and those of
+:mod:`tape.metrics.confusion` and :mod:`tape.metrics.curves`."""
 
 from __future__ import annotations
 
@@ -8,27 +9,43 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .bootstrap import Bootstrap, ratio_of_sums, with_intervals
+from .bootstrap import Bootstrap, Estimates, joined, ratio_of_sums, ratios, with_intervals
+from .class_scores import ClassScores, LabeledItems, class_scores, labeled_items
+from .confusion import confusion_counts, confusion_metrics
+from .curves import class_curves
 from .metric import Metric
 
 TOP_K = (1, 5, 10)
 
 
 class ClassRank(NamedTuple):
-    """Place of a protein's true class: the numbers of classes with a higher score, and with the same one (itself
-    included); the latter is 0 if the protein has no label."""
+    """Place of a protein's true class.
+
+    Attributes:
+        higher, equal: numbers of classes with a higher score, and with the same one (itself included); the latter is 0
+            if the protein has no label.
+        scores: its label and scores; None if it has no label.
+    """
 
     higher: int
     equal: int
+    scores: ClassScores | None = None
 
 
 class ResidueCounts(NamedTuple):
-    """Numbers of correct and of scored labels of one protein; the last two include residues outside ``valid_mask``."""
+    """Labels of one protein's residues or tokens.
+
+    Attributes:
+        correct, counted: numbers of correct and of scored labels.
+        correct_of_all, all: the same, including residues outside ``valid_mask``.
+        scores: the scored labels and their scores; None for tokens.
+    """
 
     correct: int
     counted: int
     correct_of_all: int = 0
     all: int = 0
+    scores: ClassScores | None = None
 
 
 def accuracy(target: Any, prediction: Any) -> float:
@@ -43,16 +60,16 @@ def accuracy(target: Any, prediction: Any) -> float:
         return float("nan")
     if all(np.ndim(label) == 0 for label in labels):
         # With one label per protein, a single array instead of a loop over Python objects.
-        rows = [measure_residues(np.asarray(prediction), np.asarray(labels))]
+        rows = [measure_tokens(np.asarray(prediction), np.asarray(labels))]
     else:
-        rows = [measure_residues(np.asarray(p), np.asarray(t)) for t, p in zip(labels, prediction, strict=True)]
+        rows = [measure_tokens(np.asarray(p), np.asarray(t)) for t, p in zip(labels, prediction, strict=True)]
     counts = _table(rows).sum(axis=0)
     return float(counts[0] / counts[1]) if counts[1] else float("nan")
 
 
 def _table(rows: Sequence[ResidueCounts]) -> np.ndarray:
-    """(proteins, 4) float64."""
-    return np.asarray(rows, dtype=np.float64).reshape(-1, len(ResidueCounts._fields))
+    """(proteins, 4) float64 numbers of labels."""
+    return np.asarray([row[:4] for row in rows], dtype=np.float64).reshape(-1, 4)
 
 
 def _count_correct(prediction: np.ndarray, target: np.ndarray) -> tuple[int, int]:
@@ -62,15 +79,22 @@ def _count_correct(prediction: np.ndarray, target: np.ndarray) -> tuple[int, int
 
 
 def measure_residues(prediction: np.ndarray, target: np.ndarray, unmasked: np.ndarray | None = None) -> ResidueCounts:
-    """Count the correct labels of one protein.
+    """Count the correct labels of one protein, and keep what other metrics of classes need.
 
     Args:
-        prediction: (..., classes) scores.
+        prediction: (..., classes) logits.
         target: (...) classes; labels below 0 are ignored.
         unmasked: (...) classes including residues outside ``valid_mask``, if the data set has them.
     """
     everything = (0, 0) if unmasked is None else _count_correct(prediction, unmasked)
-    return ResidueCounts(*_count_correct(prediction, target), *everything)
+    labeled = target >= 0
+    scores = class_scores(prediction[labeled], target[labeled])
+    return ResidueCounts(*_count_correct(prediction, target), *everything, scores=scores)
+
+
+def measure_tokens(prediction: np.ndarray, target: np.ndarray) -> ResidueCounts:
+    """Count the correct tokens of one protein; arguments as in :func:`measure_residues`."""
+    return ResidueCounts(*_count_correct(prediction, target))
 
 
 def measure_protein(prediction: np.ndarray, target: np.ndarray) -> ClassRank:
@@ -79,22 +103,25 @@ def measure_protein(prediction: np.ndarray, target: np.ndarray) -> ClassRank:
     if label < 0:
         return ClassRank(0, 0)
     scores = np.asarray(prediction, dtype=np.float64).reshape(-1)
+    kept = class_scores(scores[None], np.array([label]))
     # a score that is not a number is no better than any other
     higher, equal = int(np.sum(scores > scores[label])), int(np.sum(scores == scores[label]))
-    return ClassRank(higher, equal) if equal else ClassRank(scores.size, 1)
+    return ClassRank(higher, equal, kept) if equal else ClassRank(scores.size, 1, kept)
 
 
-def summarize_proteins(rows: Sequence[ClassRank], bootstrap: Bootstrap | None = None) -> list[Metric]:
-    """Top-1, top-5 and top-10 accuracy over labeled proteins.
+def estimate_proteins(rows: Sequence[ClassRank]) -> Estimates:
+    """Top-1, top-5 and top-10 accuracy over labeled proteins, and the metrics of confusion matrix and scores.
 
     Classes with the same score as the true one may be ranked before or after it: a protein counts with the probability
-    that a random order of them puts the true class among the first k.
+    that a random order of them puts the true class among the first k. The top k of k classes or fewer are no metric.
     """
-    higher, equal = np.asarray(rows, dtype=np.float64).reshape(-1, len(ClassRank._fields)).T
-    higher, equal = higher[equal > 0, None], equal[equal > 0, None]
-    hits = np.clip((np.asarray(TOP_K) - higher) / equal, 0.0, 1.0)
+    rows = [row for row in rows if row.equal > 0]
+    items = labeled_items([row.scores for row in rows])
+    top_k = [k for k in TOP_K if k == 1 or items is None or k < items.classes]
+    higher, equal = np.asarray([row[:2] for row in rows], dtype=np.float64).reshape(-1, 2).T
+    hits = np.clip((np.asarray(top_k) - higher[:, None]) / equal[:, None], 0.0, 1.0)
     proteins = len(hits)
-    values = ratio_of_sums(hits.sum(axis=0), np.full(len(TOP_K), float(proteins)))
+    values = ratio_of_sums(hits.sum(axis=0), np.full(len(top_k), float(proteins)))
     metrics = [
         Metric(
             "accuracy" if k == 1 else f"top_{k}_accuracy",
@@ -102,13 +129,33 @@ def summarize_proteins(rows: Sequence[ClassRank], bootstrap: Bootstrap | None = 
             proteins,
             f"fraction of proteins whose true class is among the best {k}, ties by expectation",
         )
-        for k, value in zip(TOP_K, values, strict=True)
+        for k, value in zip(top_k, values, strict=True)
     ]
-    return with_intervals(metrics, hits, np.ones_like(hits), bootstrap)
+    return joined([ratios(metrics, hits, np.ones_like(hits)), *_estimates_of(items, "proteins")])
 
 
-def summarize_residues(rows: Sequence[ResidueCounts], bootstrap: Bootstrap | None = None) -> list[Metric]:
-    """Accuracy over residues, mean of the accuracy per protein, and accuracy over all labeled residues."""
+def _estimates_of(items: LabeledItems | None, counted: str) -> list[Estimates]:
+    """The metrics of confusion matrix and scores; none without a label, or if no scores were kept."""
+    if items is None:
+        return []
+    curves = class_curves(items, counted)
+    return [confusion_metrics(items, counted), *([] if curves is None else [curves])]
+
+
+def summarize_proteins(rows: Sequence[ClassRank], bootstrap: Bootstrap | None = None) -> list[Metric]:
+    """The metrics of :func:`estimate_proteins`, with intervals if there is a bootstrap."""
+    return estimate_proteins(rows).with_intervals(bootstrap)
+
+
+def count_confusions(rows: Sequence[ClassRank] | Sequence[ResidueCounts]) -> np.ndarray | None:
+    """(C, C) labeled items by true class (row) and predicted class (column); None if there are none."""
+    items = labeled_items([row.scores for row in rows])
+    return None if items is None else confusion_counts(items)
+
+
+def estimate_residues(rows: Sequence[ResidueCounts]) -> Estimates:
+    """Accuracy over residues, mean of the accuracy per protein, accuracy over all labeled residues, and the metrics of
+    confusion matrix and scores."""
     correct, counted, correct_of_all, everything = _table(rows).T
     scored = (counted > 0).astype(np.float64)
     numerators = np.stack([correct, np.nan_to_num(ratio_of_sums(correct, counted)), correct_of_all], axis=1)
@@ -133,7 +180,13 @@ def summarize_residues(rows: Sequence[ResidueCounts], bootstrap: Bootstrap | Non
         for (name, text), value, size in zip(definitions, values, sizes, strict=True)
     ]
     shown = 3 if everything.sum() else 2
-    return with_intervals(metrics[:shown], numerators[:, :shown], denominators[:, :shown], bootstrap)
+    accuracies = ratios(metrics[:shown], numerators[:, :shown], denominators[:, :shown])
+    return joined([accuracies, *_estimates_of(labeled_items([row.scores for row in rows]), "residues")])
+
+
+def summarize_residues(rows: Sequence[ResidueCounts], bootstrap: Bootstrap | None = None) -> list[Metric]:
+    """The metrics of :func:`estimate_residues`, with intervals if there is a bootstrap."""
+    return estimate_residues(rows).with_intervals(bootstrap)
 
 
 def summarize_tokens(rows: Sequence[ResidueCounts], bootstrap: Bootstrap | None = None) -> list[Metric]:

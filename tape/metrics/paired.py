@@ -17,7 +17,7 @@ import numpy as np
 
 from tape.errors import DataError
 
-from .bootstrap import Bootstrap, bootstrap_intervals
+from .bootstrap import Bootstrap, Estimates, bootstrap_intervals
 from .by_task_type import TaskTypeMetrics
 from .metric import Interval, Metric
 
@@ -62,35 +62,36 @@ def paired_differences(
     sizes = {len(rows) for model in (first, second) for rows in model}
     if len(sizes) != 1 or not (first and second):
         raise DataError(f"only the same proteins can be compared, not {sorted(sizes)} of them")
-    proteins = sizes.pop()
     names = [metric.name for metric in metrics.summarize(first[0])]
-    models = [[_array(rows) for rows in model] for model in (first, second)]
-
-    def values(drawn: np.ndarray) -> np.ndarray:
-        """(2, metrics) for the drawn proteins."""
-        return np.array([_mean([metrics.summarize(rows[drawn]) for rows in model], names) for model in models])
+    estimates = [[_estimates(rows, metrics, names) for rows in model] for model in (first, second)]
+    statistics = [[seed.prepare() for seed in model] for model in estimates]
 
     def statistic(counts: np.ndarray) -> np.ndarray:
-        resampled = np.array([values(np.repeat(np.arange(proteins), times.astype(np.int64))) for times in counts])
-        return resampled[:, 0] - resampled[:, 1]
+        one, other = (np.mean([seed(counts) for seed in model], axis=0) for model in statistics)
+        return np.asarray(one - other)
 
-    whole = values(np.arange(proteins))
+    one, other = (_mean([seed.metrics for seed in model], names) for model in estimates)
     with np.errstate(invalid="ignore"):  # differences of infinite predictions, and their intervals, are undefined
-        intervals = bootstrap_intervals(statistic, proteins, bootstrap) or [None] * len(names)
+        intervals = bootstrap_intervals(statistic, estimates[0][0].proteins, bootstrap) or [None] * len(names)
     return [
-        Difference(name, one, other, interval if math.isfinite(one - other) else None)
-        for name, one, other, interval in zip(names, *whole.tolist(), intervals, strict=True)
+        Difference(name, *values, interval if math.isfinite(values[0] - values[1]) else None)
+        for name, values, interval in zip(names, zip(one.tolist(), other.tolist(), strict=True), intervals, strict=True)
     ]
 
 
-def _array(rows: Sequence[Any]) -> np.ndarray:
-    """Rows as an array for fast indexing: a table of numbers, or an array of objects."""
-    first = rows[0] if rows and isinstance(rows[0], tuple) else rows[:1]
-    if all(isinstance(number, (int, float)) for number in first):
-        return np.asarray(rows)
-    objects = np.empty(len(rows), dtype=object)
-    objects[:] = rows
-    return objects
+def _estimates(rows: Sequence[Any], metrics: TaskTypeMetrics, names: Sequence[str]) -> Estimates:
+    """The metrics of one seed, which must have the given names, with their statistic."""
+    if metrics.estimate is not None:
+        found = metrics.estimate(rows)
+        if [metric.name for metric in found.metrics] != list(names):
+            raise DataError("only models with the same metrics can be compared; their numbers of classes differ")
+        return found
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        drawn = (np.repeat(np.arange(len(rows)), times.astype(np.int64)).tolist() for times in counts)
+        return np.array([_mean([metrics.summarize([rows[index] for index in chosen])], names) for chosen in drawn])
+
+    return Estimates(metrics.summarize(rows), len(rows), lambda: statistic)
 
 
 def _mean(seeds: Sequence[Sequence[Metric]], names: Sequence[str]) -> np.ndarray:

@@ -1,13 +1,14 @@
-"""Metrics of predicted values: squared and absolute error, Pearson and Spearman correlation.
+"""Metrics of predicted values: squared and absolute error, R2, Pearson and Spearman correlation.
 
 Functions have TAPE's signature ``metric(target, prediction) -> float``. Both arguments may be lists of one-element
 arrays, as in ``results.pkl``. The correlations are weighted: the weights are 1 for the metric itself, and the number of
 times that each protein was drawn for a bootstrap resample, which then needs no sorting. scipy.stats has no weighted
-correlations; the tests compare the unweighted ones with it.
+correlations; the tests compare the unweighted ones with it. R2 is scikit-learn's.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from tape.errors import DataError
 
-from .bootstrap import Bootstrap, bootstrap_intervals
+from .bootstrap import Bootstrap, Estimates, Statistic
 from .metric import Metric
 
 
@@ -36,6 +37,21 @@ def mean_squared_error(target: Any, prediction: Any) -> float:
 def mean_absolute_error(target: Any, prediction: Any) -> float:
     true, predicted = _pairs(target, prediction)
     return float(np.mean(np.abs(true - predicted))) if true.size else float("nan")
+
+
+def root_mean_squared_error(target: Any, prediction: Any) -> float:
+    return math.sqrt(mean_squared_error(target, prediction))
+
+
+def r_squared(target: Any, prediction: Any) -> float:
+    """Coefficient of determination; ``nan`` if the targets are constant, a side is not finite, or there are fewer than
+    two values."""
+    from sklearn.metrics import r2_score
+
+    true, predicted = _pairs(target, prediction)
+    if true.size < 2 or not (np.isfinite(true).all() and np.isfinite(predicted).all()) or (true == true[0]).all():
+        return float("nan")
+    return float(r2_score(true, predicted))
 
 
 def weighted_correlation(true: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -120,7 +136,7 @@ def _why_undefined(true: np.ndarray, predicted: np.ndarray) -> str:
         if not np.isfinite(side).all():
             return f"some {name} are not finite"
     if true.size == 1:
-        return "a correlation needs at least two proteins"
+        return "it takes at least two proteins"
     for name, side in (("targets", true), ("predictions", predicted)):
         if side.size and (side == side[0]).all():
             return f"all {name} are equal"
@@ -137,25 +153,46 @@ _DEFINITIONS = (
     ("pearsonr", pearsonr, f"Pearson's correlation over all proteins at once; {_UNDEFINED}"),
     ("mse", mean_squared_error, "mean squared error over proteins"),
     ("mae", mean_absolute_error, "mean absolute error over proteins"),
+    ("rmse", root_mean_squared_error, "square root of the mean squared error over proteins"),
+    (
+        "r2",
+        r_squared,
+        "coefficient of determination: 1 - squared error / squared error of the mean target; undefined when the targets"
+        " are constant",
+    ),
 )
 
 
-def summarize_values(rows: Sequence[tuple[float, float]], bootstrap: Bootstrap | None = None) -> list[Metric]:
+def estimate_values(rows: Sequence[tuple[float, float]]) -> Estimates:
     """All value metrics over the entire set, since a rank correlation can't be averaged over batches."""
     predicted, true = np.asarray(rows, dtype=np.float64).reshape(-1, 2).T
     why = _why_undefined(true, predicted)
     metrics = [
         Metric(name, function(true, predicted), true.size, text, reason=why) for name, function, text in _DEFINITIONS
     ]
-    finite = bool(np.isfinite(true).all() and np.isfinite(predicted).all())
-    if bootstrap is None or true.size < 2 or not finite:
-        return metrics
+    return Estimates(metrics, true.size, lambda: _resampled(true, predicted))
+
+
+def summarize_values(rows: Sequence[tuple[float, float]], bootstrap: Bootstrap | None = None) -> list[Metric]:
+    """The metrics of :func:`estimate_values`, with intervals if there is a bootstrap."""
+    return estimate_values(rows).with_intervals(bootstrap)
+
+
+def _resampled(true: np.ndarray, predicted: np.ndarray) -> Statistic:
+    """All value metrics of resamples, in the order of ``_DEFINITIONS``; all undefined if a value is not finite."""
+    if not (np.isfinite(true).all() and np.isfinite(predicted).all()):
+        return lambda counts: np.full((len(counts), len(_DEFINITIONS)), np.nan)
     spearman, pearson = _spearman(true, predicted), _pearson(true, predicted)
     errors = np.stack([np.square(true - predicted), np.abs(true - predicted)], axis=1)
+    deviations = true - true.mean()
+    moments = np.stack([deviations, np.square(deviations)], axis=1)
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         means = counts @ errors / true.size
-        return np.column_stack([spearman(counts), pearson(counts), means])
+        mean, square = (counts @ moments / true.size).T
+        variance = square - np.square(mean)
+        varies = variance > 1e-13 * square  # the variance of a constant is a rounding error, not exactly 0
+        unexplained = np.divide(means[:, 0], variance, out=np.full(len(counts), np.nan), where=varies)
+        return np.column_stack([spearman(counts), pearson(counts), means, np.sqrt(means[:, 0]), 1 - unexplained])
 
-    intervals = bootstrap_intervals(statistic, true.size, bootstrap)
-    return [metric.with_interval(interval) for metric, interval in zip(metrics, intervals, strict=True)]
+    return statistic

@@ -16,8 +16,10 @@ from tape.datasets.labels import count_targets, infer_task_type
 from tape.errors import ConfigError, DataError
 from tape.evaluation.config import InferenceConfig
 from tape.evaluation.evaluate import Evaluation, chosen_metrics, evaluate
+from tape.evaluation.records import read_record
 from tape.evaluation.results import data_hash, model_hash, write_report, write_results
 from tape.metrics import Bootstrap, Metric, measure_contacts
+from tape.metrics.confusion import confusion_of
 from tape.metrics.contacts import NAMES
 from tape.registry import registry
 from tape.tasks import TaskType
@@ -230,7 +232,7 @@ def test_the_report_has_the_documented_schema(tmp_path: Path, evaluation: Evalua
     assert path.name == "eval_test.json"
     assert (report["schema"], report["version"], report["task"], report["proteins"]) == (
         "proteinlm-eval",
-        3,
+        4,
         "stability",
         2,
     )
@@ -242,6 +244,24 @@ def test_the_report_has_the_documented_schema(tmp_path: Path, evaluation: Evalua
     assert report["model_sha256"] == model_hash(tmp_path)
     assert len(report["data_sha256"]) == len(report["model_sha256"]) == 64
     assert {"model_dir", "code_version", "date", "precision", "split", "model"} <= set(report)
+
+
+def test_the_confusion_matrix_has_the_names_of_the_model_or_of_the_task(tmp_path: Path) -> None:
+    counts = np.array([[3, 1, 0], [0, 2, 0], [0, 0, 4]])
+    measured = Evaluation([Metric("loss", 2.5, 2, "a loss")], 2, confusions=counts)
+    for config, names in (({"class_names": ["in", "out", "both"]}, ("in", "out", "both")), ({}, ("H", "E", "C"))):
+        path = write_report(
+            tmp_path,
+            measured,
+            task="secondary_structure",
+            model="onehot",
+            split="test",
+            data={"name": "toy"},
+            data_sha256=None,
+            precision="fp32",
+            config=config,
+        )
+        assert read_record(path).confusion == confusion_of(counts, names)
 
 
 def test_a_damaged_record_ends_the_evaluation(small_config: Path, write_split: Any) -> None:

@@ -16,8 +16,10 @@ from tape.evaluation.records import EvaluationRecord, read_record, write_record
 from tape.leakage.bins import IdentityBin
 from tape.leakage.table import ProteinFile
 from tape.metrics import Metric
+from tape.metrics.confusion import ConfusedPair, Confusion
 
 LEAKAGE = {"file_sha256": "", "search": {}, "references": []}
+CONFUSION = {"classes": 2, "names": ["a", "b"], "counts": [[1, 0], [2, 3]], "pairs": []}
 REFERENCE = {"name": "", "path": "", "sha256": "", "proteins": 1}
 
 
@@ -43,6 +45,7 @@ def record() -> EvaluationRecord:
         config={"hidden_size": 16},
         model_sha256="ab",
         leakage=leakage(),
+        confusion=Confusion(2, ("soluble", "not"), ((3, 1), (0, 3))),
     )
 
 
@@ -59,12 +62,31 @@ def test_version_2_has_no_leakage(tmp_path: Path, record: EvaluationRecord) -> N
     file = tmp_path / "eval_test.json"
     write_record(file, record)
     content = json.loads(file.read_text())
-    del content["leakage"]
+    del content["leakage"], content["confusion"]
     file.write_text(json.dumps({**content, "version": 2}))
-    assert read_record(file) == replace(record, leakage=None)
+    assert read_record(file) == replace(record, leakage=None, confusion=None)
     file.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=r"eval_test\.json: not an evaluation: leakage is missing"):
         read_record(file)
+
+
+def test_version_3_has_no_confusion_matrix(tmp_path: Path, record: EvaluationRecord) -> None:
+    file = tmp_path / "eval_test.json"
+    write_record(file, record)
+    content = json.loads(file.read_text())
+    del content["confusion"]
+    file.write_text(json.dumps({**content, "version": 3}))
+    assert read_record(file) == replace(record, confusion=None)
+    file.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"eval_test\.json: not an evaluation: confusion is missing"):
+        read_record(file)
+
+
+def test_the_most_confused_of_many_classes_are_read_as_written(tmp_path: Path, record: EvaluationRecord) -> None:
+    pairs = (ConfusedPair("1", "7", 3, 9), ConfusedPair("0", "7", 1, 2))
+    many = replace(record, confusion=Confusion(1195, pairs=pairs))
+    write_record(tmp_path / "eval_test.json", many)
+    assert read_record(tmp_path / "eval_test.json") == many
 
 
 def test_undefined_numbers_are_null(tmp_path: Path, record: EvaluationRecord) -> None:
@@ -101,12 +123,16 @@ def test_version_1_has_no_confidence_intervals(tmp_path: Path, record: Evaluatio
     ("change", "message"),
     [
         ({"schema": "other"}, "its schema is 'other', not 'proteinlm-eval'"),
-        ({"version": 4}, "version 4 of proteinlm-eval; this program reads 1, 2 and 3"),
+        ({"version": 5}, "version 5 of proteinlm-eval; this program reads 1, 2, 3 and 4"),
         ({"proteins": "7"}, "proteins is a str, not int"),
         ({"data": {}}, "data has no name"),
         ({"leakage": {"search": {}, "references": []}}, "leakage.file_sha256 is missing"),
         ({"leakage": {**LEAKAGE, "references": [1]}}, r"leakage\.references\[0\] is a int, not an object"),
         ({"leakage": {**LEAKAGE, "references": [{**REFERENCE, "bins": [{}]}]}}, r"\[0\]\.bins\[0\]\.low is missing"),
+        ({"confusion": {**CONFUSION, "classes": 3}}, "names and counts don't match the number of classes, 3"),
+        ({"confusion": {**CONFUSION, "counts": [[1], [2, 3]]}}, "names and counts don't match"),
+        ({"confusion": {**CONFUSION, "counts": [[1, -1], [2, 3]]}}, "every count must be a number of items"),
+        ({"confusion": {**CONFUSION, "pairs": [{"true": 1}]}}, r"confusion\.pairs\[0\]\.true is a int, not str"),
         ({"metrics": [1]}, r"metrics\[0\] is a int, not an object"),
         ({"metrics": [{"name": "mse"}]}, r"metrics\[0\]\.value is missing"),
         (

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
+import sklearn.metrics
 
 from tape.errors import ConfigError
 from tape.metrics import Bootstrap
@@ -36,13 +37,15 @@ def test_correlations_of_resamples_agree_with_scipy_draw_by_draw() -> None:
     rng = np.random.default_rng(0)
     true, predicted = np.round(rng.normal(size=(2, 40)), 1)  # with ties, and each resample has more
     bootstrap = Bootstrap(100, seed=5)
-    table: dict[str, list[float]] = {"spearmanr": [], "pearsonr": [], "mse": [], "mae": []}
+    table: dict[str, list[float]] = {"spearmanr": [], "pearsonr": [], "mse": [], "mae": [], "rmse": [], "r2": []}
     for chosen in drawn_proteins(40, bootstrap):
         t, p = true[chosen], predicted[chosen]
         table["spearmanr"].append(scipy.stats.spearmanr(t, p).statistic)
         table["pearsonr"].append(scipy.stats.pearsonr(t, p).statistic)
         table["mse"].append(np.mean((t - p) ** 2))
         table["mae"].append(np.mean(abs(t - p)))
+        table["rmse"].append(np.sqrt(np.mean((t - p) ** 2)))
+        table["r2"].append(sklearn.metrics.r2_score(t, p))
     for metric in summarize_values(list(zip(predicted, true, strict=True)), bootstrap):
         assert metric.interval == pytest.approx(np.quantile(table[metric.name], [0.025, 0.975]), abs=1e-12), metric.name
 

@@ -8,10 +8,20 @@ import warnings
 import numpy as np
 import pytest
 import scipy.stats
+import sklearn.metrics
 
 from tape.errors import DataError
-from tape.metrics import accuracy, mean_absolute_error, mean_squared_error, pearsonr, spearmanr
+from tape.metrics import (
+    accuracy,
+    mean_absolute_error,
+    mean_squared_error,
+    pearsonr,
+    r_squared,
+    root_mean_squared_error,
+    spearmanr,
+)
 from tape.metrics.classes import (
+    ClassRank,
     ResidueCounts,
     measure_protein,
     measure_residues,
@@ -36,6 +46,21 @@ def test_squared_and_absolute_errors_of_known_values() -> None:
     true, predicted = [np.array([1.0]), np.array([2.0])], [np.array([2.0]), np.array([4.0])]
     assert mean_squared_error(true, predicted) == 2.5
     assert mean_absolute_error(true, predicted) == 1.5
+
+
+def test_root_mean_square_and_r_squared_agree_with_scikit_learn() -> None:
+    true, predicted = np.round(np.random.default_rng(1).normal(size=(2, 90)), 1)
+    assert root_mean_squared_error(true, predicted) == pytest.approx(
+        sklearn.metrics.root_mean_squared_error(true, predicted)
+    )
+    assert r_squared(true, predicted) == pytest.approx(sklearn.metrics.r2_score(true, predicted), abs=1e-12)
+    assert r_squared(true, [true.mean()] * 90) == pytest.approx(0.0)  # constant predictions have an R2
+
+
+def test_r_squared_of_equal_targets_is_undefined() -> None:
+    assert math.isnan(r_squared([2.0, 2.0, 2.0], [1.0, 2.0, 3.0]))
+    assert math.isnan(r_squared([2.0], [1.0]))
+    assert math.isnan(r_squared([2.0, 1.0], [1.0, math.inf]))
 
 
 def test_a_constant_prediction_has_no_correlation_and_no_warning() -> None:
@@ -77,25 +102,41 @@ def test_accuracy_is_a_fraction_of_proteins_or_of_labeled_residues() -> None:
     assert accuracy(residues, predictions) == 0.75
 
 
+def top_k(ranks: list[ClassRank]) -> dict[str, float]:
+    """The accuracies among the metrics of protein classes."""
+    return {m.name: m.value for m in summarize_proteins(ranks) if m.name == "accuracy" or m.name.startswith("top_")}
+
+
 def test_top_k_accuracy_counts_labels_among_the_k_highest_scores() -> None:
     scores = np.arange(20.0)
     ranks = [measure_protein(scores, np.int64(label)) for label in (19, 16, 11, 0)]
     assert [rank.higher for rank in ranks] == [0, 3, 8, 19]
-    values = {metric.name: metric.value for metric in summarize_proteins(ranks)}
-    assert values == {"accuracy": 0.25, "top_5_accuracy": 0.5, "top_10_accuracy": 0.75}
+    assert top_k(ranks) == {"accuracy": 0.25, "top_5_accuracy": 0.5, "top_10_accuracy": 0.75}
 
 
 def test_equal_scores_count_by_the_probability_of_a_hit() -> None:
     for label in (0, 7, 19):  # whatever the number of the class
-        values = {m.name: m.value for m in summarize_proteins([measure_protein(np.zeros(20), np.int64(label))])}
-        assert values == {"accuracy": 1 / 20, "top_5_accuracy": 5 / 20, "top_10_accuracy": 10 / 20}
-    two_best = measure_protein(np.array([1.0, 3.0, 3.0]), np.int64(2))
-    assert [metric.value for metric in summarize_proteins([two_best])] == [0.5, 1.0, 1.0]
+        assert top_k([measure_protein(np.zeros(20), np.int64(label))]) == {
+            "accuracy": 1 / 20,
+            "top_5_accuracy": 5 / 20,
+            "top_10_accuracy": 10 / 20,
+        }
+    two_best = measure_protein(np.array([1.0, 3.0, 3.0, *[0.0] * 8]), np.int64(2))
+    assert list(top_k([two_best]).values()) == [0.5, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"), [(2, ["accuracy"]), (5, ["accuracy"]), (6, ["accuracy", "top_5_accuracy"])]
+)
+def test_the_top_k_of_k_classes_are_no_metric(classes: int, expected: list[str]) -> None:
+    assert list(top_k([measure_protein(np.arange(float(classes)), np.int64(0))])) == expected
 
 
 def test_scores_that_are_not_numbers_are_no_hit() -> None:
     rank = measure_protein(np.full(20, np.nan), np.int64(0))
-    assert [metric.value for metric in summarize_proteins([rank])] == [0.0, 0.0, 0.0]
+    assert list(top_k([rank]).values()) == [0.0, 0.0, 0.0]
+    (area,) = (metric for metric in summarize_proteins([rank]) if metric.name == "auroc")
+    assert area.undefined == "a prediction is not a number"
 
 
 def test_an_undefined_correlation_has_its_reason() -> None:
@@ -104,7 +145,7 @@ def test_an_undefined_correlation_has_its_reason() -> None:
 
     assert reasons((1.0, 1.0), (1.0, 2.0)) == {"all predictions are equal"}
     assert reasons((1.0, 1.0), (2.0, 1.0)) == {"all targets are equal"}
-    assert reasons((1.0, 1.0)) == {"a correlation needs at least two proteins"}
+    assert reasons((1.0, 1.0)) == {"it takes at least two proteins"}
     assert reasons((math.nan, 1.0), (2.0, 2.0)) == {"some predictions are not finite"}
     assert reasons() == {"there is nothing to measure: n is 0"}
     assert reasons((1.0, 1.0), (2.0, 2.0)) == {None}
@@ -121,7 +162,7 @@ def test_residue_and_protein_averages_differ() -> None:
 def test_residues_outside_valid_mask_are_scored_in_a_separate_metric() -> None:
     scores = np.eye(8)[[0, 1, 7, 3]]  # eight classes; the last residue's label is 4, and wrong
     row = measure_residues(scores, np.array([0, 2, -1, -1]), np.array([0, 2, 7, 4]))
-    assert row == (1, 2, 2, 4)
+    assert row[:4] == (1, 2, 2, 4)
     metrics = {metric.name: metric for metric in summarize_residues([row, ResidueCounts(0, 0, 1, 1)])}
     assert (metrics["accuracy"].value, metrics["accuracy"].n) == (0.5, 2)
     assert (metrics["accuracy_all_residues"].value, metrics["accuracy_all_residues"].n) == (0.6, 5)
