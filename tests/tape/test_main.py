@@ -222,8 +222,8 @@ def test_mixed_precision_and_gradient_accumulation_train(train: Train) -> None:
 @pytest.mark.parametrize(
     ("task", "name", "allowed"),
     [
-        ("fluorescence", "accuracy", "mae, mse, spearmanr"),
-        ("fluorescence", "L5", "mae, mse, spearmanr"),
+        ("fluorescence", "accuracy", "mae, mse, pearsonr, r2, rmse, spearmanr"),
+        ("fluorescence", "L5", "mae, mse, pearsonr, r2, rmse, spearmanr"),
         ("secondary_structure", "mse", "accuracy"),
         ("remote_homology", "spearmanr", "accuracy"),
         ("contact_prediction", "mae", "L5, accuracy"),
