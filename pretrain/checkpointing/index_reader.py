@@ -9,10 +9,13 @@ from __future__ import annotations
 import io
 import math
 import os
+import struct
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,8 @@ from .collective_errors import error_message
 from .format import INDEX_NAME, MODEL_PREFIX
 from .index_pickle import load_index
 from .shard_coverage import check_coverage
+
+_LOCAL_LENGTHS = struct.Struct("<26xHH")  # of the name and the extra field, at the end of a zip record's local header
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,44 @@ class StoredShard:
         if tensor.dtype != self.dtype:
             raise CheckpointError(f"{self.file}: byte {self.start} holds {tensor.dtype}, not {self.dtype} as the index")
         return tensor
+
+    def load_row(self, row: int) -> Tensor:
+        """One row of the first dimension. The whole shard is read and verified for the first one alone.
+
+        Raises:
+            CheckpointError: as :meth:`load`.
+        """
+        start = _verified_start(self)
+        if start is None:
+            return self.load()[row]
+        shape = self.sizes[1:]
+        length = math.prod(shape) * self.dtype.itemsize
+        content = _read_bytes(self.file, start + row * length, length)
+        if len(content) < length:
+            raise CheckpointError(f"{self.file}: truncated at byte {start + row * length}")
+        return torch.frombuffer(bytearray(content), dtype=self.dtype).reshape(shape)
+
+
+@lru_cache(maxsize=1 << 14)
+def _verified_start(shard: StoredShard) -> int | None:
+    """Position in the file of a shard's numbers, which are verified; None if they are not there as they are in memory.
+
+    Raises:
+        CheckpointError: as :meth:`StoredShard.load`.
+    """
+    numbers = shard.load().reshape(-1).view(torch.uint8)
+    content = _read_bytes(shard.file, shard.start, shard.length)
+    if not zipfile.is_zipfile(io.BytesIO(content)) or not numbers.numel():
+        return None
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        records = [record for record in archive.infolist() if record.file_size == numbers.numel()]
+    for record in records:
+        name, extra = _LOCAL_LENGTHS.unpack_from(content, record.header_offset)
+        start = record.header_offset + _LOCAL_LENGTHS.size + int(name) + int(extra)
+        found = torch.frombuffer(bytearray(content[start : start + numbers.numel()]), dtype=torch.uint8)
+        if torch.equal(found, numbers):
+            return shard.start + start
+    return None
 
 
 def _read_bytes(file: Path, start: int, length: int) -> bytes:

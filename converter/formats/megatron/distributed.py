@@ -124,5 +124,5 @@ def _gather(entry: StoredTensor, layer: int | None) -> Tensor:
         if layer is None:
             whole[tuple(places)] = shard.load()
         elif places[0].start <= layer < places[0].stop:
-            whole[tuple(places[1:])] = shard.load()[layer - places[0].start]
+            whole[tuple(places[1:])] = shard.load_row(layer - places[0].start)
     return whole

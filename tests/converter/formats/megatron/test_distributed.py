@@ -21,7 +21,7 @@ from converter.formats.base import Source
 from converter.formats.detection import open_source
 from converter.formats.megatron.distributed import _gather, _model_tensors
 from converter.options import SourceOptions
-from pretrain.checkpointing import StoredShard, StoredTensor
+from pretrain.checkpointing import StoredShard, StoredTensor, index_reader, tensors_and_others
 from pretrain.checkpointing.index_reader import without_single_process_warning
 from tape.errors import CheckpointError
 from tests.support.megatron_writer import Truth, arguments_of, expected_state, make_truth, only_rank, write_megatron
@@ -110,11 +110,38 @@ def test_a_layer_is_assembled_from_the_shards_of_its_ranks(monkeypatch: pytest.M
     parts = {(i, j, k): whole[i : i + 1, j : j + 2, k : k + 3] for i, j, k in places}
     shards = tuple(StoredShard(place, (1, 2, 3), torch.float32, Path("x"), 0, 0) for place in parts)
     monkeypatch.setattr(StoredShard, "load", lambda shard: parts[shard.offsets])
+    monkeypatch.setattr(StoredShard, "load_row", lambda shard, row: parts[shard.offsets][row])
     entry = StoredTensor("w", Path("x"), (2, 4, 6), torch.float32, shards)
     assert torch.equal(_gather(entry, 1), whole[1])
     assert torch.equal(_gather(entry, None), whole)
     hole = StoredTensor("w", Path("x"), (2, 4, 6), torch.float32, shards[1:])
     assert bool(_gather(hole, 0).isnan().any())
+
+
+def test_stacked_layers_are_read_once(
+    tmp_path: Path, truth: Truth, model: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To be verified, and then only the bytes of each layer."""
+    layers = 12
+    first = {key: value for key, value in model.items() if key.startswith("encoder.layers.0.")}
+    deep = {
+        key.replace(".0.", f".{layer}.", 1): value + layer for key, value in first.items() for layer in range(layers)
+    }
+    folder = write(tmp_path / "dist", stacked({**model, **deep}, layers), truth)
+    read = 0
+
+    def counted(file: Path, start: int, length: int) -> bytes:
+        nonlocal read
+        read += length
+        return read_bytes(file, start, length)
+
+    read_bytes = index_reader._read_bytes
+    monkeypatch.setattr(index_reader, "_read_bytes", counted)
+    stored, _ = tensors_and_others(folder / "iter_0000007")
+    tensors = _model_tensors(stored, folder)
+    for key, value in deep.items():
+        assert torch.equal(tensors[key].load(), value), key
+    assert read < 4 * sum(file.stat().st_size for file in folder.glob("iter_*/*.distcp"))
 
 
 def test_any_number_of_empty_layers_is_refused() -> None:
