@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .compatibility.visualizers import DummyVisualizer, TAPEVisualizer, TBVisualizer, get
+from .compatibility.visualizers import DummyVisualizer, TAPEVisualizer, TBVisualizer, WandBVisualizer, get
 
-__all__ = ["DummyVisualizer", "TAPEVisualizer", "TBVisualizer", "get"]
+__all__ = ["DummyVisualizer", "TAPEVisualizer", "TBVisualizer", "WandBVisualizer", "get"]

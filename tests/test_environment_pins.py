@@ -152,7 +152,9 @@ def test_the_code_imports_only_what_it_declares(package: str) -> None:
         anywhere = distributions(imported_at(tree, everywhere=True))
         assert on_import <= set(required()), f"{path} needs an extra to be imported at all"
         assert anywhere <= set(
-            required("s3", "hf", "plots", "zstd", "lora", "hdf5", "parquet", "leakage", "structures", "completion")
+            required(
+                "s3", "hf", "plots", "zstd", "lora", "hdf5", "parquet", "leakage", "structures", "completion", "wandb"
+            )
         ), f"{path} imports packages that pyproject.toml does not name"
 
 

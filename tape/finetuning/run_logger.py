@@ -1,4 +1,4 @@
-"""Stores the metrics and models of a run in its directory, and its metrics for TensorBoard."""
+"""Stores the metrics and models of a run in its directory, and its metrics for TensorBoard and wandb."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -17,6 +18,7 @@ from tape.io.run_layout import BEST_NAME, LATEST_NAME, STEP_PREFIX
 from tape.runtime.distributed import DistributedContext
 from tape.runtime.process import log_to_file
 from tape.runtime.tensorboard import TensorBoardWriter
+from tape.runtime.wandb_log import WandBWriter, import_wandb
 from tape.tokenizers import TAPETokenizer
 from tape.version import __version__
 
@@ -32,14 +34,24 @@ class RunLogger:
 
     Args:
         run: directory of the run.
-        log_dir: TensorBoard files are written to ``log_dir/NAME_OF_THE_RUN``.
+        log_dir: TensorBoard files are written to ``log_dir/NAME_OF_THE_RUN``, those of wandb to ``log_dir/wandb``.
         tokenizer: vocabulary that the model is trained with.
         provenance: origin of the weights; each saved epoch adds its number.
+        arguments: all options by name, for wandb.
     """
 
-    def __init__(self, run: RunDirectory, log_dir: Path, tokenizer: TAPETokenizer, provenance: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        run: RunDirectory,
+        log_dir: Path,
+        tokenizer: TAPETokenizer,
+        provenance: dict[str, Any],
+        arguments: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self._run, self._tokenizer, self._provenance = run, tokenizer, provenance
         self._writer = TensorBoardWriter(log_dir / run.path.name)
+        wandb = import_wandb()
+        self._wandb = None if wandb is None else WandBWriter(wandb, log_dir, run.path.name, arguments)
 
     def resume_after(self, source: Path, state: TrainerState, changes: Iterable[str]) -> None:
         """Drop what was saved after the resumed state, and log what changes.
@@ -56,8 +68,10 @@ class RunLogger:
             logger.warning(change)
 
     def log_scalars(self, group: str, values: dict[str, float], step: int) -> None:
-        """Write TensorBoard values ``group/name``."""
+        """Write TensorBoard values ``group/name``, and those of wandb."""
         self._writer.add_scalars(group, values, step)
+        if self._wandb is not None:
+            self._wandb.add_scalars(group, values, step)
 
     def log_epoch(self, record: dict[str, Any]) -> None:
         """Append an epoch's record to the history; nan and infinity become null."""
@@ -100,8 +114,10 @@ class RunLogger:
             self._run.write_pointer(BEST_NAME, state.best_saved_epoch, "loss", state.best_saved_loss)
 
     def close(self) -> None:
-        """Close the TensorBoard file."""
+        """Close the TensorBoard file, and end the run of wandb."""
         self._writer.close()
+        if self._wandb is not None:
+            self._wandb.close()
 
 
 @contextmanager
@@ -137,7 +153,7 @@ def open_run_logger(
             "seed": config.loop.seed,
             "code_version": __version__,
         }
-        run_logger = RunLogger(run, _log_dir(config.output, run), tokenizer, provenance)
+        run_logger = RunLogger(run, _log_dir(config.output, run), tokenizer, provenance, config.output.arguments)
         try:
             yield run_logger
         finally:
