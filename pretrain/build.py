@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -39,11 +40,14 @@ from pretrain.train.metrics_logger import MetricsLogger, RunInfo
 from pretrain.train.trainer import Trainer
 from tape.io.writing import check_output_directory, write_json
 from tape.runtime.distributed import choose_device
+from tape.runtime.launch import Launch
 from tape.runtime.out_of_memory import MemoryRemedies
 from tape.runtime.precision_choice import AUTO, choose_precision
 from tape.runtime.run_lock import lock_in, run_lock
 
 _ARGUMENTS_NAME = "arguments.json"
+
+_STARTS_ANEW = ("--finetune", "--no-load-optim")  # flags of a run from other weights, which its resumes do not have
 
 
 @contextmanager
@@ -149,6 +153,27 @@ def start_notice(config: PretrainConfig, state: RunState) -> list[str]:
     if config.pretrained is not None:
         return config.pretrained.notices()
     return [f"no checkpoint in {load} yet: starting from the beginning"] if load is not None else []
+
+
+def resume_notice(config: PretrainConfig, state: RunState, launch: Launch, words: Sequence[str]) -> list[str]:
+    """The line with the command that resumes an unfinished run; none if the run is complete or saves nothing.
+
+    Args:
+        config: configuration of the run.
+        state: where it has ended.
+        launch: this process among all.
+        words: the words of its command line, from the program on.
+    """
+    save = config.checkpoint.save
+    if save is None or (state.iteration >= config.training.train_iters and not state.evaluation_due):
+        return []
+    options = list(words[1:])
+    if not config.checkpoint.resumes_itself:  # of options that are given twice, the last counts
+        options = [word for word in options if word not in _STARTS_ANEW] + ["--load", str(save)]
+    if launch.world_size > 1:
+        return [f"resume with the same launcher and {words[0]} {shlex.join(options)}"]
+    program = words[0] if words[0].startswith("proteinlm ") else f"python {shlex.quote(words[0])}"
+    return [f"resume with: {program} {shlex.join(options)}"]
 
 
 def introduction(config: PretrainConfig, info: RunInfo, samples: Samples, context: ParallelContext) -> list[str]:

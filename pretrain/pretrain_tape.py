@@ -125,8 +125,13 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
         verified = splits.corpora if context.is_main else []
         with trace.span("verify the corpora", trace.SpanTimeout.BUSY):
             verification = stack.enter_context(CorpusVerification(verified, config.data.verify))
-        trainer.fit(state, verification.checked(batches), RunServices(evaluations, logger, writer, stop, nonfinite))
+        state = trainer.fit(
+            state, verification.checked(batches), RunServices(evaluations, logger, writer, stop, nonfinite)
+        )
         verification.finish()
+        logger.draw_curves()
+        for line in build.resume_notice(config, state, launch, sys.argv):
+            logger.note(line)
 
 
 if __name__ == "__main__":

@@ -57,10 +57,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pretrain.planning.flops import Meter
-from tape.errors import ConfigError, readable
+from tape.errors import ConfigError, ProteinLMError, readable
 from tape.io.json_files import parse_json
 from tape.io.writing import atomic_write, output_errors
 from tape.metrics.classes import perplexity
+from tape.report.training_curves import CURVES_NAME, draw_pretraining
 from tape.runtime.tensorboard import TensorBoardWriter
 
 from .metrics_schema import METRICS_NAME, SCHEMA, VERSION
@@ -233,6 +234,18 @@ class MetricsLogger:
             f"{record.split} at iteration {record.iteration}: loss {record.validation_loss:.4f} | "
             f"ppl {record.perplexity:.3f} | {record.predictions} predictions in {record.rows} rows"
         )
+
+    def draw_curves(self) -> None:
+        """Draw the training curves beside metrics.jsonl; an error is printed, because the checkpoint is saved."""
+        if self._metrics is None:
+            return
+        metrics = Path(self._metrics.name)
+        picture = metrics.with_name(CURVES_NAME)
+        try:
+            if draw_pretraining(metrics, self._iterations, picture):
+                self.note(f"training curves: {picture}")
+        except (ProteinLMError, OSError) as error:
+            self.note(f"no picture of the training curves: {error}")
 
     def close(self) -> None:
         """Close the files."""

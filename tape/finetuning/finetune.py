@@ -130,6 +130,8 @@ def train_run(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path,
                 run_logger.resume_after(resumed[0], finetuner.state, parts.changes)
         _log_start(config, finetuner, run, run_logger)
         finetuner.train()
+        if run_logger is not None:
+            run_logger.draw_curves()
         if finetuner.interrupted:
             _exit_interrupted(config, finetuner, run)
     return run.path

@@ -3,6 +3,7 @@
 OUTPUT_DIR/TASK_MODEL_SUFFIX/
     args.json        all arguments of the run, with its resolved batch size and warm-up
     log              log messages
+    curves.svg       the loss and the metrics by epoch, drawn at the end (see tape.report.training_curves)
     metrics.jsonl    a record per epoch: {"epoch", "step", "learning_rate", "seconds", "train": {}, "valid": {} or null}
     latest.json      the last saved epoch, see tape.io.run_layout
     best.json        the saved epoch with the lowest validation loss
@@ -35,6 +36,7 @@ from tape.io.run_layout import (
     write_pointer,
 )
 from tape.io.writing import atomic_write, check_replaceable, output_errors, remove_leftovers, write_json
+from tape.report.training_curves import CURVES_NAME, draw_finetuning
 from tape.runtime.run_lock import lock_beside, run_lock
 
 from .config import OutputConfig
@@ -124,7 +126,7 @@ class RunDirectory:
         self._check_epochs(saved)
         for directory in saved:
             shutil.rmtree(directory)
-        for name in (HISTORY_NAME, LATEST_NAME, BEST_NAME, LOG_NAME, RESULTS_NAME):
+        for name in (HISTORY_NAME, LATEST_NAME, BEST_NAME, LOG_NAME, RESULTS_NAME, CURVES_NAME):
             (self.path / name).unlink(missing_ok=True)
 
     def _check_epochs(self, directories: list[Path]) -> None:
@@ -147,6 +149,12 @@ class RunDirectory:
         file = self.path / HISTORY_NAME
         with output_errors(file), file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record, sort_keys=True) + "\n")
+
+    def draw_curves(self) -> Path | None:
+        """Draw the history; returns the picture, or None if nothing was recorded."""
+        history = read_history(self.path) if (self.path / HISTORY_NAME).is_file() else []
+        picture = self.path / CURVES_NAME
+        return picture if draw_finetuning(history, picture) else None
 
     def saved_after(self, epoch: int) -> list[int]:
         """Numbers of the epochs saved after ``epoch``, ascending."""

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from tape.datasets.sources import dataset_provenance
+from tape.errors import ProteinLMError
 from tape.evaluation.records import finite
 from tape.io.credentials import without_credentials
 from tape.io.run_layout import BEST_NAME, LATEST_NAME, STEP_PREFIX
@@ -112,6 +113,16 @@ class RunLogger:
         """Write ``best.json`` for the saved epoch with the lowest validation loss, if any was validated."""
         if state.best_saved_loss is not None:
             self._run.write_pointer(BEST_NAME, state.best_saved_epoch, "loss", state.best_saved_loss)
+
+    def draw_curves(self) -> None:
+        """Draw the training curves in the run's directory; an error is logged, because the model is saved."""
+        try:
+            picture = self._run.draw_curves()
+        except (ProteinLMError, OSError) as error:
+            logger.warning("no picture of the training curves: %s", error)
+            return
+        if picture is not None:
+            logger.info("training curves: %s", picture)
 
     def close(self) -> None:
         """Close the TensorBoard file, and end the run of wandb."""

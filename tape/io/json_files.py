@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,14 @@ def read_json_object(path: str | os.PathLike[str], error: type[ProteinLMError] =
 def read_json_lines(
     path: str | os.PathLike[str], error: type[ProteinLMError] = CheckpointError, integers: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """Read a file with one JSON object per line; blank lines are skipped.
+    """Read a file with one JSON object per line; see :func:`iterate_json_lines`."""
+    return list(iterate_json_lines(path, error, integers))
+
+
+def iterate_json_lines(
+    path: str | os.PathLike[str], error: type[ProteinLMError] = CheckpointError, integers: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """The objects of a file with one JSON object per line, read one by one; blank lines are skipped.
 
     Args:
         path: the file.
@@ -81,18 +88,26 @@ def read_json_lines(
         ProteinLMError: of class ``error``, as in :func:`read_json_object`, or an integer is missing. Names file and
             line, from 1.
     """
-    objects = []
-    for number, line in enumerate(_text(Path(path), error).split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        content = _object(line, where, error)
-        for name in integers:
-            value = content.get(name)
-            if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LARGEST_INTEGER:
-                raise error(f"{where}: {name} must be an integer, not {quoted(value)}")
-        objects.append(content)
-    return objects
+    try:
+        with open(path, "rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield _line_object(line, f"{path}, line {number}", error, integers)
+    except OSError as reason:
+        raise error(f"{path}: {reason.strerror or reason}") from reason
+
+
+def _line_object(line: bytes, where: str, error: type[ProteinLMError], integers: Sequence[str]) -> dict[str, Any]:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as reason:
+        raise error(f"{where}: not UTF-8 text, so not JSON ({reason.reason})") from reason
+    content = _object(text, where, error)
+    for name in integers:
+        value = content.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LARGEST_INTEGER:
+            raise error(f"{where}: {name} must be an integer, not {quoted(value)}")
+    return content
 
 
 def _text(path: Path, error: type[ProteinLMError]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tape.errors import DataError, quoted
 from tape.io.json_files import read_json_lines
-from tape.report import charts
+from tape.report import charts, line_charts
 from tape.report.predictions import load_results, task_type_of
 from tape.report.rows import Evaluated, columns_in, shown_data, shown_task
 from tape.tasks import TaskType
@@ -35,16 +35,16 @@ def _legend(names: dict[str, int]) -> str:
 def curves(evaluations: Sequence[Evaluated], pretraining: Path | None, colors: dict[str, int]) -> str:
     """Figures of the pretraining loss and of each task's validation loss by epoch."""
     figures = [] if pretraining is None else [_pretraining(pretraining / "metrics.jsonl")]
-    tasks: dict[tuple[str, str], list[charts.Series]] = {}
+    tasks: dict[tuple[str, str], list[line_charts.Series]] = {}
     for run, e in {e.run: e for e in evaluations}.items():
         points = _validation_losses(run)
         if points:
-            series = charts.Series(e.column, points, colors[e.column], dots=True)
+            series = line_charts.Series(e.column, points, colors[e.column], dots=True)
             data = shown_data(e.record.data_name, e.record.is_simulated)
             tasks.setdefault((shown_task(e.record.task), data), []).append(series)
     for (task, data), shown in tasks.items():
         title = f"Validation loss of {task} ({data}) by epoch"
-        chart = charts.line_chart(shown, "epoch", "validation loss", title, whole_x=True)
+        chart = line_charts.line_chart(shown, "epoch", "validation loss", title, whole_x=True)
         figures.append(_figure(chart, f"<b>{escape(task)}</b>: {escape(data)}"))
     seen = {one.name for shown in tasks.values() for one in shown}
     legend = _legend({column: color for column, color in colors.items() if column in seen}) if seen else ""
@@ -69,7 +69,7 @@ def _validation_loss(file: Path, record: dict[str, Any]) -> float | None:
 
 
 def _number(file: Path, name: str, value: Any) -> float:
-    if not isinstance(value, int | float) or not abs(value) < charts.LARGEST_SHOWN:
+    if not isinstance(value, int | float) or not abs(value) < line_charts.LARGEST_SHOWN:
         raise DataError(f"{file}: the {name} must be a number, not {quoted(value)}")
     return float(value)
 
@@ -86,11 +86,13 @@ def _pretraining(file: Path) -> str:
     )
     window = max(1, len(train) // 40)
     series = [
-        charts.Series("training", charts.thinned(train), 2, faint=True),
-        charts.Series("training, smoothed", charts.thinned(charts.smoothed(train, window)), 2),
-        charts.Series("validation", valid, 1, dots=True),
+        line_charts.Series("training", line_charts.thinned(train), 2, faint=True),
+        line_charts.Series("training, smoothed", line_charts.thinned(line_charts.smoothed(train, window)), 2),
+        line_charts.Series("validation", valid, 1, dots=True),
     ]
-    chart = charts.line_chart(series, "iteration", "masked-residue loss (nats)", "Loss of pretraining by iteration")
+    chart = line_charts.line_chart(
+        series, "iteration", "masked-residue loss (nats)", "Loss of pretraining by iteration"
+    )
     text = f"Pretraining. Thin: training loss; thick: its mean over {window} iterations"
     return _figure(chart, text + ("; dots: validation." if valid else "."))
 

@@ -1,13 +1,19 @@
-"""One run at a time writes a directory of checkpoints."""
+"""One run at a time writes a directory of checkpoints, and names the command that resumes it."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from pretrain.checkpointing import find_checkpoint
+import pytest
+
+from pretrain import build
+from pretrain.checkpointing import RunState, find_checkpoint
+from pretrain.config.arguments import parse_arguments
+from tape.runtime.launch import Launch
 from tape.runtime.run_lock import lock_in
 from tests.support.ranks import start_ranks, wait_for
 
@@ -57,3 +63,47 @@ def test_a_run_after_a_killed_one_takes_over_its_lock(tmp_path: Path, flags: Fla
     assert second.end() == 0, second.text
     assert f"process {first.pid} on" in second.text
     assert "ended without removing its lock; taken over" in second.text
+
+
+def resume_notice(flags: list[str], state: RunState, world_size: int = 1, program: str = "a b.py") -> str:
+    words = [str(flag) for flag in flags]
+    config = parse_arguments([word for word in words if word != "--finetune"], world_size)  # which opens a model
+    return "".join(build.resume_notice(config, state, Launch(world_size=world_size), [program, *words]))
+
+
+def test_an_unfinished_run_names_the_command_that_resumes_it(tmp_path: Path, flags: Flags) -> None:
+    words = flags("--save", tmp_path / "run", train_iters=10)
+    line = resume_notice(words, RunState(iteration=4))
+    assert line == f"resume with: python 'a b.py' {shlex.join(map(str, words))} --load {tmp_path / 'run'}"
+
+
+def test_a_run_that_resumes_itself_has_the_same_command(tmp_path: Path, flags: Flags) -> None:
+    words = flags("--save", tmp_path / "run", "--load", tmp_path / "run", train_iters=10)
+    line = resume_notice(words, RunState(iteration=4), program="proteinlm pretrain")
+    assert line == f"resume with: proteinlm pretrain {shlex.join(map(str, words))}"
+
+
+def test_a_run_from_other_weights_is_resumed_without_them(tmp_path: Path, flags: Flags) -> None:
+    words = flags("--save", tmp_path / "run", "--load", tmp_path / "model", "--finetune", train_iters=10)
+    line = resume_notice(words, RunState(iteration=4))
+    assert line.endswith(f" --load {tmp_path / 'model'} --load {tmp_path / 'run'}")
+    assert "--finetune" not in line
+
+
+def test_several_processes_are_resumed_with_their_launcher(tmp_path: Path, flags: Flags) -> None:
+    words = flags("--save", tmp_path / "run", train_iters=10)
+    line = resume_notice(words, RunState(iteration=4), world_size=2)
+    assert line.startswith("resume with the same launcher and a b.py ")
+
+
+@pytest.mark.parametrize(("save", "iteration"), [(True, 10), (False, 4)])
+def test_a_finished_run_and_one_that_saves_nothing_name_none(
+    tmp_path: Path, flags: Flags, save: bool, iteration: int
+) -> None:
+    words = flags(*(("--save", tmp_path / "run") if save else ()), train_iters=10)
+    assert resume_notice(words, RunState(iteration=iteration)) == ""
+
+
+def test_a_run_whose_last_evaluation_is_due_is_unfinished(tmp_path: Path, flags: Flags) -> None:
+    words = flags("--save", tmp_path / "run", train_iters=10)
+    assert resume_notice(words, RunState(iteration=10, evaluation_due=True)).startswith("resume with: ")

@@ -150,3 +150,33 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"--save .*file/save: cannot be written"):
         MetricsLogger(LoggingConfig(1, str(tmp_path / "file" / "save")), 2, 0, RUN_INFO, True)
+
+
+def test_the_curves_are_drawn_beside_the_records(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    logger = MetricsLogger(LoggingConfig(2, str(tmp_path)), 2, 0, RUN_INFO, True, stream)
+    logger.log_step(record(1))
+    logger.log_step(record(2))
+    logger.draw_curves()
+    logger.close()
+    assert stream.getvalue().endswith(f"training curves: {tmp_path / 'curves.svg'}\n")
+    assert (tmp_path / "curves.svg").read_text().startswith("<svg ")
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_end_the_run(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    logger = MetricsLogger(LoggingConfig(2, str(tmp_path)), 2, 0, RUN_INFO, True, stream)
+    logger.log_step(record(1))
+    (tmp_path / "curves.svg").mkdir()
+    logger.draw_curves()
+    logger.close()
+    assert "no picture of the training curves: " in stream.getvalue()
+
+
+def test_a_run_without_a_directory_has_no_picture() -> None:
+    stream = io.StringIO()
+    logger = MetricsLogger(LoggingConfig(2, None), 2, 0, RUN_INFO, True, stream)
+    logger.log_step(record(1))
+    logger.draw_curves()
+    logger.close()
+    assert "curves" not in stream.getvalue()

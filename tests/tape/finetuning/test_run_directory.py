@@ -44,6 +44,19 @@ def test_overwriting_a_run_keeps_files_of_the_user(tmp_path: Path) -> None:
     assert sorted(path.name for path in run.path.iterdir()) == ["args.json", "notes.txt", "plots"]
 
 
+def test_overwriting_a_run_removes_its_picture(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    run.write_arguments({"a": 1})
+    run.add_history({"epoch": 0, "train": {"loss": 1.0}, "valid": None})
+    assert run.draw_curves() == run.path / "curves.svg"
+    RunDirectory.create(run.path, overwrite=True)
+    assert [path.name for path in run.path.iterdir()] == ["args.json"]
+
+
+def test_a_run_without_history_has_no_picture(tmp_path: Path) -> None:
+    assert RunDirectory.create(tmp_path / "run").draw_curves() is None
+
+
 def test_a_saved_epoch_with_files_of_the_user_is_not_replaced(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run")
     run.write_arguments({"a": 1})

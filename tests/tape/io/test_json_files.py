@@ -74,6 +74,7 @@ OTHER_PARSERS = {
     "pretrain/checkpointing/format.py",
     "pretrain/monitor/heartbeats.py",
     "pretrain/resume.py",
+    "tape/configs.py",
     "tape/io/json_files.py",
     "tape/report/published.py",
     "tape/runtime/run_lock.py",
@@ -81,7 +82,11 @@ OTHER_PARSERS = {
 
 
 def test_json_is_parsed_by_the_function_that_refuses_repeated_keys() -> None:
-    files = (file for folder in ("tape", "pretrain", "converter", "scripts") for file in (ROOT / folder).rglob("*.py"))
+    files = (
+        file
+        for folder in ("tape", "pretrain", "converter", "proteinlm", "scripts")
+        for file in (ROOT / folder).rglob("*.py")
+    )
     found = {
         file.relative_to(ROOT).as_posix()
         for file in files

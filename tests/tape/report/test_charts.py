@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -11,30 +10,6 @@ import pytest
 from tape.metrics import Metric
 from tape.metrics.contacts import NAMES, measure_contacts
 from tape.report import charts
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "ticks"),
-    [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (0.7, 12, [2, 4, 6, 8, 10, 12]), (-30, 40, [-20, 0, 20, 40]), (3, 3, [3])],
-)
-def test_ticks_are_round_numbers_within_the_range(low: float, high: float, ticks: list[float]) -> None:
-    assert charts.nice_ticks(low, high) == pytest.approx(ticks)
-
-
-def test_axes_map_corners_to_corners() -> None:
-    axes = charts.Axes((0, 10), (-1, 1))
-    assert axes.at(0, -1) == (charts.LEFT, charts.HEIGHT - charts.BOTTOM)
-    assert axes.at(10, 1) == (charts.WIDTH - charts.RIGHT, charts.TOP)
-    assert math.isfinite(charts.Axes((2, 2), (5, 5)).at(2, 5)[0])  # one point is no range
-
-
-def test_curves_are_smoothed_and_thinned() -> None:
-    points = [(float(i), float(i * i)) for i in range(4)]
-    assert charts.smoothed(points, 2) == [(1.0, 0.5), (2.0, 2.5), (3.0, 6.5)]
-    assert charts.smoothed(points, 9) == points
-    kept = charts.thinned([(float(i), 0.0) for i in range(1000)], 400)
-    assert len(kept) <= 401
-    assert (kept[0][0], kept[-1][0]) == (0.0, 999.0)
 
 
 def test_a_bar_begins_at_zero_and_ends_at_the_value() -> None:
@@ -83,4 +58,3 @@ def test_scatter_charts_of_many_proteins_show_a_sample() -> None:
     values = np.linspace(0, 1, charts.MOST_POINTS + 500)
     assert charts.scatter_chart(values, values, 1, "title").count("h0") == charts.MOST_POINTS
     assert charts.scatter_chart(np.array([np.nan]), np.array([1.0]), 1, "title") == ""
-    assert charts.line_chart([charts.Series("a", [], 1)], "x", "y", "title") == ""

@@ -21,8 +21,8 @@ import pytest
 from tape.errors import CheckpointError, ConfigError, DataError
 from tape.evaluation.records import EvaluationRecord, write_record
 from tape.metrics import Metric
-from tape.report import charts
 from tape.report import command as report
+from tape.report import line_charts
 from tape.report import page as report_page
 from tape.report import rows as report_rows
 from tape.report.published import grouped_reasons, load_published, published_beside
@@ -365,7 +365,7 @@ def test_predictions_that_do_not_match_their_labels_are_named(
 
 @pytest.mark.parametrize("span", [(0, 5e-324), (1e308, 1.1e308), (0, 1e308), (-1e15, 1e15), (1e16, 1e16 + 2)])
 def test_ticks_of_any_range_are_few(span: tuple[float, float]) -> None:
-    assert 1 <= len(charts.nice_ticks(*span)) < 20
+    assert 1 <= len(line_charts.nice_ticks(*span)) < 20
 
 
 def test_a_model_without_the_primary_metric_is_shown(results: Path, tmp_path: Path) -> None:
