@@ -350,7 +350,8 @@ def _at_least_one(records: Iterable[dict[str, Any]], title: str, files: SplitFil
         count += 1
         yield record
     if not count:
-        raise DataError(f"{', '.join(map(str, files.paths))}: no records for {title}")
+        others = f" and {len(files.paths) - 1} other files" if len(files.paths) > 1 else ""
+        raise DataError(f"{files.paths[0]}{others}: no records for {title}; --tasks leaves data sets out")
 
 
 def _unlabeled_records(path: Path, options: RecordOptions, changes: Counter[str], bar: Any) -> Iterator[dict[str, Any]]:

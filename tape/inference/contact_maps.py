@@ -3,7 +3,7 @@
 - ``.npz``: ``probabilities`` (L, L) float32, ``sequence`` and ``id``;
 - ``.csv``: columns ``i``, ``j``, ``probability``, ``separation`` for the pairs i < j of a separation j - i of at least
   6, most probable first; residues are numbered from 1;
-- ``.png``: the probabilities as colors.
+- ``.png``: the probabilities as colors, and the L most probable pairs as dots.
 """
 
 from __future__ import annotations
@@ -92,14 +92,27 @@ def pairs_table(chances: np.ndarray) -> str:
 
 
 def draw_map(stream: Any, chances: np.ndarray, title: str) -> None:
-    """Draw a .png of contact probabilities (L, L), with residues numbered from 1."""
-    figure = figure_class()(figsize=(5, 4.4), layout="constrained")
+    """Draw a .png of contact probabilities (L, L), with residues numbered from 1.
+
+    Pairs less than 6 apart are blank. The colors end at the highest probability, since those of weak models are all
+    low. Below the diagonal, dots mark the L most probable pairs, the predicted contacts of P@L.
+    """
+    figure = figure_class()(figsize=(5.6, 4.9), layout="constrained")
     axes = figure.add_subplot()
     length = len(chances)
+    first, second = np.triu_indices(length, k=MINIMUM_SEPARATION)
+    shown = np.full((length, length), np.nan)
+    shown[first, second] = chances[first, second]
     edges = (0.5, length + 0.5, length + 0.5, 0.5)
-    image = axes.imshow(chances, vmin=0, vmax=1, cmap="Blues", extent=edges, interpolation="nearest")
+    highest = float(chances[first, second].max(initial=0.0)) or 1.0
+    image = axes.imshow(shown, vmin=0, vmax=highest, cmap="Blues", extent=edges, interpolation="nearest")
+    best = np.argsort(-chances[first, second], kind="stable")[:length]
+    size = min(12.0, max(1.0, 1500 / length**1.3))
+    axes.scatter(first[best] + 1, second[best] + 1, s=size, color="tab:orange", linewidths=0)
+    axes.plot([0.5, length + 0.5], [0.5, length + 0.5], color="0.8", linewidth=0.6)
     axes.set(xlabel="residue", ylabel="residue", title=title[:60])
-    figure.colorbar(image, label="probability of contact (< 8 Å)")
+    figure.colorbar(image, label="probability of contact (< 8 Å)", shrink=0.85)
+    figure.text(0.01, 0.005, f"dots: the {min(length, len(best))} most probable pairs", fontsize=7, color="tab:orange")
     figure.savefig(stream, format="png", dpi=120)
 
 

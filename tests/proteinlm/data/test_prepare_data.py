@@ -372,3 +372,23 @@ def test_layouts_of_structure_files_that_leave_a_doubt_are_refused(tmp_path: Pat
     (mixed / "structures" / "pdb_train.tsv.xz").touch()
     with pytest.raises(DataError, match="mixed: has chains both as tables .* and as structure files"):
         prepare(mixed, tmp_path / "data")
+
+
+@pytest.mark.skipif(find_dssp() is None, reason="needs DSSP: apt install dssp")
+def test_structures_without_a_backbone_have_no_secondary_structure(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mine" / "structures" / "train"
+    folder.mkdir(parents=True)
+    for name in ("a", "b"):
+        trace = new_structure({"A": "MKVLAGIW"})
+        for residue in trace[0]["A"]:
+            for atom in ("N", "C", "O", "CB"):
+                if atom in residue:
+                    residue.remove_atom(atom, "\0", residue[atom][0].element)
+        write_structure(folder / f"{name}.pdb", trace)
+    with pytest.raises(DataError, match=r"a\.pdb and 1 other files: no records for .*; --tasks leaves data sets out"):
+        prepare(tmp_path / "mine", tmp_path / "data")
+    assert "secondary_structure: 2 chains to which DSSP assigned no state are left out" in capfd.readouterr().err
+    only = Options(tasks=("contact_prediction",))
+    assert counts(prepare(tmp_path / "mine", tmp_path / "data", only)) == {("proteinnet", "train"): 2}

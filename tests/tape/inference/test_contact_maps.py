@@ -46,10 +46,11 @@ def test_the_files_of_a_protein_are_named_by_number_and_id(tmp_path: Path) -> No
     assert sorted(path.suffix for path in (tmp_path / "maps").iterdir()) == [".csv", ".npz"]
 
 
-def test_a_picture_is_a_png() -> None:
+@pytest.mark.parametrize("chances", [symmetric(40), symmetric(5), np.zeros((9, 9))], ids=["usual", "short", "zero"])
+def test_a_picture_is_a_png(chances: np.ndarray) -> None:
     pytest.importorskip("matplotlib")
     stream = io.BytesIO()
-    draw_map(stream, symmetric(12), "protein")
+    draw_map(stream, chances, "protein")
     assert stream.getvalue().startswith(b"\x89PNG")
 
 
