@@ -16,9 +16,10 @@ PDB_SUFFIXES = (".pdb", ".ent")
 MMCIF_SUFFIXES = (".cif", ".mmcif")
 BINARY_CIF_SUFFIXES = (".bcif",)
 STRUCTURE_SUFFIXES = PDB_SUFFIXES + MMCIF_SUFFIXES + BINARY_CIF_SUFFIXES
-LARGEST_FILE = (
-    1 << 29
-)  # bytes after decompression; the largest mmCIF file of the PDB (3J3Q, 2.4 million atoms) has 250 MB
+# Bytes after decompression. The largest structure of the PDB, 3J3Q, has 2.4 million atoms, which take about 100 bytes
+# each in mmCIF and 10 in BinaryCIF, where objects of MessagePack can take sixty times their bytes in memory.
+LARGEST_FILE = 1 << 28
+LARGEST_BINARY_CIF = 1 << 26
 _WWPDB_PREFIX = "pdb"  # of file names in the archive of the wwPDB: pdb1abc.ent.gz
 
 
@@ -112,10 +113,11 @@ def read_structure(path: Path, progress: ReadCallback | None = None) -> Any:
 
 
 def _read_bytes(path: Path, progress: ReadCallback | None) -> bytes:
+    largest = LARGEST_BINARY_CIF if split_suffix(path)[0] in BINARY_CIF_SUFFIXES else LARGEST_FILE
     with open_bytes(path, progress) as stream:
-        content: bytes = stream.read(LARGEST_FILE + 1)
-    if len(content) > LARGEST_FILE:
-        raise DataError(f"{path}: larger than {LARGEST_FILE >> 20} MiB after decompression, which no structure is")
+        content: bytes = stream.read(largest + 1)
+    if len(content) > largest:
+        raise DataError(f"{path}: larger than {largest >> 20} MiB after decompression, which no structure is")
     return content
 
 

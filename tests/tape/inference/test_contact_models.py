@@ -24,6 +24,7 @@ from tape.inference.contact_regression import ContactRegression
 from tape.models.model_directory import verify_model_directory
 from tape.registry import registry
 from tape.tasks import TaskType
+from tests.support.bundled_models import install_model
 
 PROTEINS = {"sp|P1|a": "ACDEFGHIKLMNPQRS", "b": "MNPQWYACDEFGH"}
 
@@ -115,6 +116,18 @@ def test_the_regression_of_a_result_is_used_if_it_is_of_the_model(
     other.save_pretrained(tmp_path / "other")
     with pytest.raises(CheckpointError, match="regression.json: was fitted to a model with other weights"):
         run_contacts(words_of(tmp_path / "other", fasta, tmp_path, "--regression", result))
+
+
+def test_the_directory_of_a_bundled_model_is_not_changed(
+    small_data: Path, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_model(tmp_path / "bundled", monkeypatch, "small")
+    before = sorted(path.name for path in (tmp_path / "bundled" / "small").iterdir())
+    words = ["transformer", "small", "--data_dir", small_data, "--output_dir", tmp_path / "results", "--no_cuda"]
+    path = run_contacts([*map(str, [*words, "--fit_proteins", 8, "--split", "valid", "--bootstrap", 0])])
+    assert sorted(path.name for path in (tmp_path / "bundled" / "small").iterdir()) == before
+    given = ["--regression", path / "regression.json"]
+    assert run_contacts(words_of(Path("small"), fasta, tmp_path, *given)).is_file()
 
 
 def test_pictures_are_drawn_if_asked_for(

@@ -90,11 +90,13 @@ def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
 def test_files_that_are_too_large_after_decompression_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(structure_files, "LARGEST_FILE", 1 << 20)
-    path = tmp_path / "bomb.pdb.gz"
-    path.write_bytes(gzip.compress(b"\n" * (1 << 24)))
-    with pytest.raises(DataError, match=r"bomb\.pdb\.gz: larger than 1 MiB after decompression"):
-        list(read_structures([path]))
+    monkeypatch.setattr(structure_files, "LARGEST_FILE", 1 << 21)
+    monkeypatch.setattr(structure_files, "LARGEST_BINARY_CIF", 1 << 20)
+    for suffix, limit in (("pdb", 2), ("bcif", 1)):
+        path = tmp_path / f"bomb.{suffix}.gz"
+        path.write_bytes(gzip.compress(b"\n" * (1 << 24)))
+        with pytest.raises(DataError, match=rf"bomb\.{suffix}\.gz: larger than {limit} MiB after decompression"):
+            list(read_structures([path]))
 
 
 def test_without_gemmi_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
