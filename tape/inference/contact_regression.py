@@ -6,15 +6,15 @@ The file is {schema "proteinlm-contact-regression", version, model_sha256, weigh
 
 from __future__ import annotations
 
+import logging
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tape.errors import CheckpointError, quoted
+from tape.errors import CheckpointError, OutputError, quoted
 from tape.io.checksums import read_sums, sha256_of, verify_sums, write_sums
 from tape.io.json_files import read_json_object
 from tape.io.run_layout import REGRESSION_NAME
@@ -22,6 +22,8 @@ from tape.io.writing import write_json
 
 SCHEMA = "proteinlm-contact-regression"
 SCHEMA_VERSION = 1
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,14 @@ def keep_with_model(directory: Path, regression: ContactRegression, model_sha256
     Returns:
         The file; None if the directory can't be written.
     """
-    if not os.access(directory, os.W_OK):
-        return None
     path = directory / REGRESSION_NAME
-    write_regression(path, regression, model_sha256)
-    if sums := read_sums(directory):
-        write_sums(directory, {**sums, path.name: sha256_of(path)})
+    try:
+        write_regression(path, regression, model_sha256)
+        if sums := read_sums(directory):
+            write_sums(directory, {**sums, path.name: sha256_of(path)})
+    except (OutputError, OSError) as error:
+        logger.warning("%s", error)
+        return None
     return path
 
 

@@ -78,12 +78,18 @@ def _is_output(name: str) -> bool:
 
 
 def _keep_with_model(config: ContactsConfig, directory: Path, path: Path, regression: ContactRegression) -> None:
-    """Keep the regression in the directory of the model, if that is the user's own."""
+    """Keep the regression in the directory of the model, if that is the user's own.
+
+    One whose weights are all 0, of which a warning was logged, does not replace another.
+    """
     folder = folder_of(directory)
     given = Path(config.model.from_pretrained).absolute()
     is_own = given in (folder.absolute(), *folder.absolute().parents, directory.absolute())
-    kept = keep_with_model(folder, regression, model_hash(folder)) if is_own else None
-    if kept is None:
+    is_useful = bool(regression.weights.any())
+    kept = keep_with_model(folder, regression, model_hash(folder)) if is_own and is_useful else None
+    if not is_useful:
+        logger.warning("the regression is not kept with the model, since all of its scores are equal")
+    elif kept is None:
         logger.info("tape-contacts --predict uses this regression with --regression %s", path / _REGRESSION_NAME)
     else:
         logger.info("kept the regression with the model: %s; tape-contacts --predict uses it", kept)

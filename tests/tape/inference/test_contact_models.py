@@ -82,6 +82,17 @@ def test_probabilities_are_those_of_the_regression_kept_with_the_model(
     assert {path.suffix for path in (table.parent / "contacts_new_maps").iterdir()} == {".npz", ".csv"}
 
 
+def test_a_regression_without_weights_does_not_replace_the_one_kept_with_the_model(
+    fitted: Path, small_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = (fitted / "contact_regression.json").read_text()
+    words = ["transformer", fitted, "--data_dir", small_data, "--output_dir", tmp_path / "again", "--no_cuda"]
+    words += ["--fit_proteins", 8, "--split", "valid", "--bootstrap", 0, "--inverse_penalty", 1e-9]  # all weights are 0
+    run_contacts([*map(str, words)])
+    assert "not kept with the model, since all of its scores are equal" in caplog.text
+    assert (fitted / "contact_regression.json").read_text() == kept
+
+
 def test_the_head_of_a_finetuned_model_predicts(small_config: Path, fasta: Path, tmp_path: Path) -> None:
     torch.manual_seed(5)
     model = registry.get_task_model(

@@ -63,3 +63,11 @@ def test_damaged_files_are_refused_by_field(tmp_path: Path, field: str, value: o
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
     with pytest.raises(CheckpointError, match=rf"r\.json: .*{message}"):
         read_regression(path, None)
+
+
+def test_a_directory_that_can_not_be_written_is_left_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "contact_regression.json").mkdir()  # which a file can't replace, not even for root
+    assert keep_with_model(tmp_path, REGRESSION, "abc") is None
+    assert "contact_regression.json" in caplog.text
