@@ -27,8 +27,8 @@ from tape.io.run_layout import RESULTS_NAME
 from tape.io.writing import atomic_write, check_output_directory, link_or_copy
 from tape.metrics import Bootstrap
 from tape.metrics.confusion import confusion_of
-from tape.registry import registry
 
+from .class_names import class_names
 from .config import EvalConfig
 from .evaluate import Evaluation
 from .leakage_scores import Leakage
@@ -131,15 +131,6 @@ def write_files(
         model_dir=directory,
         leakage=leakage,
     )
-
-
-def class_names(task: str, config: Mapping[str, Any] | None) -> Sequence[str]:
-    """Names of the classes: those in the model's configuration, otherwise the task's; empty without any."""
-    names = (config or {}).get("class_names")
-    if isinstance(names, list | tuple):
-        return [str(name) for name in names]
-    spec = registry.task_name_mapping.get(task)
-    return () if spec is None else spec.task.class_names
 
 
 def write_results(directory: Path, split: str, metrics: dict[str, float], evaluation: Evaluation) -> None:

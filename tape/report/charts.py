@@ -1,9 +1,10 @@
 """The report's charts of predictions and metrics as inline SVG: maps, confusion matrices, scatter plots and bars.
 
-The charts are written as plain text, so the page needs no library and no network. Colors are classes of the page's
-style sheet (``c0``, ``c1`` ...), which defines them for light, dark and printed pages. Screen readers read each chart's
-title. A prototype with matplotlib's SVG was about 80 lines shorter, but matplotlib is an optional dependency, five
-charts took 142 kB instead of 28 kB, and the confusion matrix, whose colors are fixed, was illegible in dark mode.
+The charts are written as plain text, so the page needs no library and no network. Colors and dashes are classes of the
+page's style sheet (``c0``, ``d1`` ...), which defines them for light, dark and printed pages. Screen readers read each
+chart's title; a pointer over a point, a line or a cell shows what it is. A prototype with matplotlib's SVG was
+about 80 lines shorter, but matplotlib is an optional dependency, five charts took 142 kB instead of 28 kB, and the
+confusion matrix, whose colors are fixed, was illegible in dark mode.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ import numpy as np
 from tape.metrics import Metric
 from tape.metrics.contacts import MINIMUM_SEPARATION, contact_scores
 from tape.metrics.original_contacts import expected_hits
-from tape.report.line_charts import HEIGHT, LARGEST_SHOWN, WIDTH, Axes, svg
+from tape.report.line_charts import COLORS, HEIGHT, LARGEST_SHOWN, WIDTH, Axes, hover, svg
 from tape.report.seeds import SeedMean
 
-MOST_POINTS = 1500
+MOST_POINTS = 1000
+LONGEST_LABEL = 18  # characters of a class in a confusion matrix
+SMALLEST_NUMBERED_CELL = 17.0  # pixels
 
 
-def contact_map(result: dict[str, Any], column: str, color: int) -> tuple[str, float]:
+def contact_map(result: dict[str, Any], column: str, style: int) -> tuple[str, float]:
     """Contact map of one protein: true contacts below the diagonal, the L best-scored pairs above (filled: correct).
 
     Returns:
@@ -41,7 +44,7 @@ def contact_map(result: dict[str, Any], column: str, color: int) -> tuple[str, f
     right = target[rows[best], columns[best]] == 1
     (expected,) = expected_hits(scores[rows, columns], target[rows, columns], [length])
     precision = expected / right.size if right.size else math.nan
-    size = 300.0
+    size, color = 300.0, style % COLORS
     cell = size / length
     below = np.argwhere(np.tril(target == 1))
     body = [
@@ -65,44 +68,75 @@ def _squares(x: np.ndarray, y: np.ndarray, cell: float) -> str:
 
 
 def confusion_matrix(counts: np.ndarray, labels: Sequence[str], title: str) -> str:
-    """Rows are true classes, columns predicted ones; shade and number are the share of the row, in percent."""
-    number, cell, left, top = len(labels), 280.0 / len(labels), 44.0, 34.0
+    """Rows are true classes, columns predicted ones; shade and number are the share of the row, in percent.
+
+    The numbers are left out, and the labels small, if the cells of many classes are too small for them.
+    """
+    number, cell, top = len(labels), 280.0 / len(labels), 34.0
+    shown = [
+        label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}\N{HORIZONTAL ELLIPSIS}"
+        for label in labels
+    ]
+    font = min(11.0, cell)
+    longest = 0.62 * font * max(map(len, shown))
+    left, turned = 32.0 + longest, longest > cell
+    top = 22.0 + (longest if turned else font)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    body = [f'<text x="{left + 140}" y="11" text-anchor="middle">predicted</text>']
-    body.append(f'<text x="10" y="{top + 140}" text-anchor="middle" transform="rotate(-90 10 {top + 140})">true</text>')
-    for index, label in enumerate(labels):
+    body = [f'<text x="{left + 140:.1f}" y="11" text-anchor="middle">predicted</text>']
+    place = f'x="10" y="{top + 140:.1f}" transform="rotate(-90 10 {top + 140:.1f})"'
+    body.append(f'<text {place} text-anchor="middle">true</text>')
+    size = f'style="font-size:{font:.1f}px"'
+    for index, label in enumerate(map(escape, shown)):
         middle = (index + 0.5) * cell
-        body.append(f'<text x="{left + middle:.1f}" y="{top - 6}" text-anchor="middle">{escape(label)}</text>')
-        body.append(f'<text x="{left - 8}" y="{top + middle + 4:.1f}" text-anchor="end">{escape(label)}</text>')
+        x, y = left + middle, top - 6
+        if turned:
+            at = f'x="{x + font / 3:.1f}" y="{y:.1f}" transform="rotate(-90 {x + font / 3:.1f} {y:.1f})"'
+        else:
+            at = f'x="{x:.1f}" y="{y:.1f}" text-anchor="middle"'
+        body.append(f"<text {at} {size}>{label}</text>")
+        body.append(
+            f'<text x="{left - 6:.1f}" y="{top + middle + font / 3:.1f}" text-anchor="end" {size}>{label}</text>'
+        )
     for row in range(number):
         for column in range(number):
             share = float(shares[row, column])
             x, y = left + column * cell, top + row * cell
-            size = f'width="{cell - 1:.1f}" height="{cell - 1:.1f}"'
-            body.append(f'<rect class="cell" x="{x:.1f}" y="{y:.1f}" {size} fill-opacity="{share:.2f}"/>')
-            shade = " on" if share > 0.8 else ""
-            place = f'x="{x + cell / 2:.1f}" y="{y + cell / 2 + 4:.1f}" text-anchor="middle"'
-            body.append(f'<text class="number{shade}" {place}>{100 * share:.0f}</text>')
+            square = f'x="{x:.1f}" y="{y:.1f}" width="{cell * 0.97:.1f}" height="{cell * 0.97:.1f}"'
+            text = f"{labels[row]} predicted as {labels[column]}: {counts[row, column]:,} of {counts[row].sum():,}"
+            body.append(f'<rect class="cell" {square} fill-opacity="{share:.2f}">{hover(text)}</rect>')
+            if cell >= SMALLEST_NUMBERED_CELL:
+                place = f'x="{x + cell / 2:.1f}" y="{y + cell / 2 + 4:.1f}" text-anchor="middle"'
+                shade = " on" if share > 0.8 else ""
+                body.append(f'<text class="number{shade}" {place}>{100 * share:.0f}</text>')
     return svg(left + 282, top + 282, title, body, "map")
 
 
-def scatter_chart(true: np.ndarray, predicted: np.ndarray, color: int, title: str) -> str:
-    """Predicted against true values, with the diagonal; at most MOST_POINTS proteins, sampled with seed 0."""
-    drawn = (np.abs(true) < LARGEST_SHOWN) & (np.abs(predicted) < LARGEST_SHOWN)  # False for nan
-    true, predicted = true[drawn], predicted[drawn]
-    if not true.size:
+def scatter_chart(true: np.ndarray, predicted: np.ndarray, style: int, title: str, names: Sequence[str]) -> str:
+    """Predicted against true values, with the diagonal; at most MOST_POINTS proteins, sampled with seed 0.
+
+    Args:
+        true, predicted: (N,) values.
+        style: style number.
+        title: title of the chart.
+        names: names of the N proteins, which a pointer over their points shows.
+    """
+    drawn = np.flatnonzero((np.abs(true) < LARGEST_SHOWN) & (np.abs(predicted) < LARGEST_SHOWN))  # not nan
+    if not drawn.size:
         return ""
-    if true.size > MOST_POINTS:
-        chosen = np.sort(np.random.default_rng(0).choice(true.size, MOST_POINTS, replace=False))
-        true, predicted = true[chosen], predicted[chosen]
+    if drawn.size > MOST_POINTS:
+        drawn = np.sort(np.random.default_rng(0).choice(drawn, MOST_POINTS, replace=False))
+    true, predicted = true[drawn], predicted[drawn]
     low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
     axes = Axes((low, high), (low, high))  # one scale for both axes, or a constant prediction would look spread out
     (x0, y0), (x1, y1) = axes.at(low, low), axes.at(high, high)
     body = axes.frame("true", "predicted")
     body.append(f'<path class="equal" d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}"/>')
-    places = [axes.at(x, y) for x, y in zip(true.tolist(), predicted.tolist(), strict=True)]
-    dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in places)
-    body.append(f'<path class="points c{color}" d="{dots}"/>')
+    body.append(f'<g class="points c{style % COLORS}">')
+    for number, x, y in zip(drawn.tolist(), true.tolist(), predicted.tolist(), strict=True):
+        across, down = axes.at(x, y)
+        text = f"{names[number]}: true {x:.4g}, predicted {y:.4g}"
+        body.append(f'<circle cx="{across:.1f}" cy="{down:.1f}" r="2">{hover(text)}</circle>')
+    body.append("</g>")
     return svg(WIDTH, HEIGHT, title, body)
 
 

@@ -1,4 +1,4 @@
-"""The report's command line: evaluations -> one HTML page and tables, beside published numbers.
+"""The report's command line: evaluations -> one HTML page and tables.
 
     python scripts/report.py RESULTS... [--pretraining SAVE_DIR] [--layouts SAVE_DIR ...] --out DIR
 
@@ -6,7 +6,8 @@ RESULTS are run directories, searched for eval_SPLIT.json. DIR gets report.html 
 and in print: results, curves, contact maps, confusion matrices and scatter plots), table.md (the table, and the
 published numbers with the reasons why they are not comparable) and table.csv (full precision, with intervals). Metrics
 in bins of identity to training data (tape-leakage), if there are any, are in the page, in table.md and in leakage.csv.
-Simulated data are marked wherever they are shown. The installed command is `tape-report`.
+Simulated data are marked wherever they are shown, and published numbers are beside evaluations on the same data only.
+The installed command is `tape-report`.
 """
 
 from __future__ import annotations

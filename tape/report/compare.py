@@ -139,7 +139,7 @@ def compared(first: Seeds, second: Seeds, bootstrap: Bootstrap) -> Comparison:
             with a label and finite predictions in common.
     """
     task = first[0].record.task
-    task_type = task_type_of(task)
+    task_type = task_type_of(first[0].record)
     if task_type is None:
         raise ConfigError(f"{first[0].file}: {task} is not a known task")
     if task_type not in _TASK_TYPES:

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from tape.errors import DataError, quoted
+from tape.evaluation.class_names import class_names
 from tape.io.json_files import read_json_lines
+from tape.metrics import TASK_TYPE_METRICS
+from tape.metrics.confusion import Confusion, confusion_of
 from tape.report import charts, line_charts
 from tape.report.predictions import load_results, task_type_of
 from tape.report.rows import Evaluated, columns_in, shown_data, shown_task
 from tape.tasks import TaskType
 
-_MOST_CLASSES = 64  # of a readable confusion matrix
-STATES = {3: "HEC", 8: "GHIBESTC"}
+_SHOWN_PAIRS = 12  # of the classes that were confused most often
 
 
 def _figure(chart: str, caption: str) -> str:
@@ -25,7 +27,7 @@ def _figure(chart: str, caption: str) -> str:
 
 
 def _legend(names: dict[str, int]) -> str:
-    items = "".join(f'<span><i class="key c{color}"></i>{escape(name)}</span>' for name, color in names.items())
+    items = "".join(f"<span>{line_charts.key(style)}{escape(name)}</span>" for name, style in names.items())
     return f'<p class="legend">{items}</p>'
 
 
@@ -44,7 +46,7 @@ def curves(evaluations: Sequence[Evaluated], pretraining: Path | None, colors: d
             tasks.setdefault((shown_task(e.record.task), data), []).append(series)
     for (task, data), shown in tasks.items():
         title = f"Validation loss of {task} ({data}) by epoch"
-        chart = line_charts.line_chart(shown, "epoch", "validation loss", title, whole_x=True)
+        chart = line_charts.line_chart(shown, "epoch", "validation loss", title, whole_x=True, decades=True)
         figures.append(_figure(chart, f"<b>{escape(task)}</b>: {escape(data)}"))
     seen = {one.name for shown in tasks.values() for one in shown}
     legend = _legend({column: color for column, color in colors.items() if column in seen}) if seen else ""
@@ -91,7 +93,7 @@ def _pretraining(file: Path) -> str:
         line_charts.Series("validation", valid, 1, dots=True),
     ]
     chart = line_charts.line_chart(
-        series, "iteration", "masked-residue loss (nats)", "Loss of pretraining by iteration"
+        series, "iteration", "masked-residue loss (nats)", "Loss of pretraining by iteration", decades=True
     )
     text = f"Pretraining. Thin: training loss; thick: its mean over {window} iterations"
     return _figure(chart, text + ("; dots: validation." if valid else "."))
@@ -119,8 +121,9 @@ def _pictures(group: Sequence[Evaluated], colors: dict[str, int]) -> str:
     draw = {
         TaskType.RESIDUE_PAIR: _contact_maps,
         TaskType.RESIDUE_CLASS: _confusions,
+        TaskType.SEQUENCE_CLASS: _confusions,
         TaskType.VALUE: _scatters,
-    }.get(task_type_of(group[0].record.task))  # type: ignore[arg-type]  # None: a third party's task
+    }.get(task_type_of(group[0].record))  # type: ignore[arg-type]  # None: a third party's task
     if draw is None:
         return ""
     try:
@@ -160,23 +163,40 @@ def _contact_maps(group: Sequence[Evaluated], colors: dict[str, int]) -> str:
 
 
 def _confusion(evaluation: Evaluated) -> str:
-    results = load_results(evaluation)
-    if not results:
+    confusion = evaluation.record.confusion or _confusion_of_results(evaluation)
+    if confusion is None:
         return ""
-    classes = int(np.asarray(results[0]["prediction"]).shape[-1])
-    if classes > _MOST_CLASSES:
-        return ""
-    counts = np.zeros((classes, classes), dtype=np.int64)
-    for result in results:
-        target = np.asarray(result["target"])
-        counted = target >= 0
-        predicted = np.asarray(result["prediction"]).argmax(-1)[counted]
-        np.add.at(counts, (target[counted], predicted), 1)
-    labels = STATES.get(classes) or [str(number) for number in range(classes)]
+    if not confusion.counts:
+        return _figure(_pairs_table(confusion), f"<b>{escape(evaluation.label)}</b>: the classes confused most often.")
     title = f"Confusion matrix of {shown_task(evaluation.record.task)} by {evaluation.label}"
-    chart = charts.confusion_matrix(counts, list(labels), title)
-    text = f"<b>{escape(evaluation.label)}</b>: of each true state (row), percent predicted as (column)."
+    chart = charts.confusion_matrix(np.array(confusion.counts), confusion.names, title)
+    text = f"<b>{escape(evaluation.label)}</b>: of each true class (row), percent predicted as (column)."
     return _figure(chart, text)
+
+
+def _confusion_of_results(evaluation: Evaluated) -> Confusion | None:
+    """The confusion matrix of the predictions, for files of earlier versions; None without predictions."""
+    task_type = task_type_of(evaluation.record)
+    results = load_results(evaluation)
+    if task_type is None or not results:
+        return None
+    metrics = TASK_TYPE_METRICS[task_type]
+    rows = [metrics.measure(np.asarray(r["prediction"]), np.asarray(r["target"])) for r in results]
+    counts = None if metrics.confusions is None else metrics.confusions(rows)
+    record = evaluation.record
+    return None if counts is None else confusion_of(counts, class_names(record.task, record.config))
+
+
+def _pairs_table(confusion: Confusion) -> str:
+    """The pairs of classes that were confused most often, as a table."""
+    lines = [
+        f'<tr><th scope="row">{escape(pair.true)}</th><td>{escape(pair.predicted)}</td>'
+        f'<td class="n" data-value="{pair.count}">{pair.count:,} of {pair.of:,}</td></tr>'
+        for pair in confusion.pairs[:_SHOWN_PAIRS]
+    ]
+    names = (("true class", ""), ("predicted as", ""), ("proteins", ' class="n"'))
+    head = "".join(f'<th scope="col"{kind}>{name}</th>' for name, kind in names)
+    return f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
 
 
 def _scatter(evaluation: Evaluated, color: int) -> str:
@@ -187,7 +207,7 @@ def _scatter(evaluation: Evaluated, color: int) -> str:
         np.array([float(np.asarray(r[key]).reshape(-1)[0]) for r in results]) for key in ("target", "prediction")
     )
     title = f"Predicted against true values of {shown_task(evaluation.record.task)} by {evaluation.label}"
-    chart = charts.scatter_chart(true, predicted, color, title)
+    chart = charts.scatter_chart(true, predicted, color, title, [str(r["id"]) for r in results])
     sampled = f", {charts.MOST_POINTS:,} of them drawn" if len(results) > charts.MOST_POINTS else ""
     text = f"<b>{escape(evaluation.label)}</b>: {len(results):,} proteins{sampled}; dashed: predicted = true."
     return _figure(chart, text)

@@ -1,6 +1,6 @@
 """Line charts as SVG, without a library: axes with round ticks, lines, and the smoothing of noisy curves.
 
-Colors are classes (``c0``, ``c1`` ...) of the style sheet around a chart.
+Colors and dashes are classes (``c0``, ``d1`` ...) of the style sheet around a chart.
 """
 
 from __future__ import annotations
@@ -15,18 +15,38 @@ import numpy as np
 
 WIDTH, HEIGHT = 340, 230
 LEFT, RIGHT, TOP, BOTTOM = 60, 10, 12, 40
+COLORS = 8  # c0 to c7 in report.css
+DASHES = 4  # a solid line, and d1 to d3
+LOGARITHMIC = 30.0  # ratio of the largest to the smallest value from which an axis may be logarithmic
 LARGEST_SHOWN = 1e15  # values beyond it, which only damaged files have, are not drawn
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart: points (x, y), name in the legend, color number, and whether it is thin and pale."""
+    """One line of a chart: points (x, y), name in the legend, style number, and whether it is thin and pale."""
 
     name: str
     points: Sequence[tuple[float, float]]
-    color: int
+    style: int
     faint: bool = False
     dots: bool = False
+
+
+def style_class(style: int) -> str:
+    """The style sheet's classes of a style number: every color first as a solid line, then dashed in several ways."""
+    dash = style // COLORS % DASHES
+    return f"c{style % COLORS}" + (f" d{dash}" if dash else "")
+
+
+def key(style: int) -> str:
+    """A short line in a style, for legends."""
+    line = f'<path class="line {style_class(style)}" d="M0 4H28"/>'
+    return f'<svg class="key" viewBox="0 0 28 8" aria-hidden="true">{line}</svg>'
+
+
+def hover(text: str) -> str:
+    """What a pointer over the enclosing element shows."""
+    return f"<title>{escape(text)}</title>"
 
 
 def svg(width: float, height: float, title: str, body: Sequence[str], kind: str = "chart") -> str:
@@ -46,6 +66,15 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten between ``low`` and ``high``, with 2 and 5 times them if they are few; all positive."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    factors = (1, 2, 5) if len(decades) <= 4 else (1,)
+    step = max(1, len(decades) // 6)
+    ticks = [factor * 10.0**power for power in decades[::step] for factor in factors]
+    return [tick for tick in ticks if low <= tick <= high]
+
+
 def _number(value: float) -> str:
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k"
@@ -56,15 +85,24 @@ def _number(value: float) -> str:
 
 
 class Axes:
-    """The axes of a chart: the mapping from data to pixels, the grid, ticks and labels."""
+    """The axes of a chart: the mapping from data to pixels, the grid, ticks and labels.
 
-    def __init__(self, x: tuple[float, float], y: tuple[float, float], width: float = WIDTH, height: float = HEIGHT):
-        self._x, self._y = _widened(x), _widened(y)
-        self.width, self.height = width, height
+    Args:
+        x, y: ranges of the data; ``y`` is positive if ``log_y``.
+        log_y: whether the vertical axis is logarithmic.
+    """
+
+    def __init__(self, x: tuple[float, float], y: tuple[float, float], log_y: bool = False):
+        self._x = _widened(x)
+        self._y = (math.log10(y[0]), math.log10(y[1])) if log_y else _widened(y)
+        self._y_ticks = log_ticks(*y) if log_y else nice_ticks(*self._y)
+        self._log_y = log_y
+        self.width, self.height = WIDTH, HEIGHT
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """The position of a data point, in pixels."""
         right, bottom = self.width - RIGHT, self.height - BOTTOM
+        y = math.log10(y) if self._log_y else y
         across = LEFT + (x - self._x[0]) / (self._x[1] - self._x[0]) * (right - LEFT)
         return across, bottom - (y - self._y[0]) / (self._y[1] - self._y[0]) * (bottom - TOP)
 
@@ -72,12 +110,12 @@ class Axes:
         """SVG elements of the grid, the ticks and the labels."""
         bottom = self.height - BOTTOM
         parts = []
-        for tick in nice_ticks(*self._y):
+        for tick in self._y_ticks:
             _, y = self.at(self._x[0], tick)
             parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{self.width - RIGHT}"/>')
             parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(round(tick, 10))}</text>')
         for tick in nice_ticks(*self._x) if x_ticks is None else x_ticks:
-            x, _ = self.at(tick, self._y[0])
+            x, _ = self.at(tick, 1.0)
             parts.append(f'<path class="axis" d="M{x:.1f} {bottom}v4"/>')
             parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{_number(round(tick, 10))}</text>')
         middle = (LEFT + self.width - RIGHT) / 2
@@ -95,23 +133,41 @@ def _widened(span: tuple[float, float]) -> tuple[float, float]:
     return (low, high) if high - low > 1e-9 * max(abs(low), abs(high), sys.float_info.min) else (low - 0.5, high + 0.5)
 
 
-def line_chart(series: Sequence[Series], x_label: str, y_label: str, title: str, whole_x: bool = False) -> str:
-    """Lines on common axes; an empty string if no series has a point."""
+def line_chart(
+    series: Sequence[Series], x_label: str, y_label: str, title: str, whole_x: bool = False, decades: bool = False
+) -> str:
+    """Lines on common axes; an empty string if no series has a point.
+
+    Args:
+        series: the lines.
+        x_label, y_label, title: names of the axes and of the chart.
+        whole_x: whether only whole numbers have ticks on the horizontal axis.
+        decades: whether the vertical axis is logarithmic if all values are positive and the largest is at least
+            LOGARITHMIC times the smallest.
+    """
     shown = [one for one in series if one.points]
     if not shown:
         return ""
     xs = [x for one in shown for x, _ in one.points]
     ys = [y for one in shown for _, y in one.points]
-    margin = 0.05 * ((max(ys) - min(ys)) or 1)
-    axes = Axes((min(xs), max(xs)), (min(ys) - margin, max(ys) + margin))
+    low, high = min(ys), max(ys)
+    log_y = decades and low > 0 and high / low >= LOGARITHMIC
+    margin = 0.05 * ((high - low) or 1)
+    axes = Axes((min(xs), max(xs)), (low / 1.2, high * 1.2) if log_y else (low - margin, high + margin), log_y)
+    y_label = f"{y_label}, log scale" if log_y else y_label
     ticks = [t for t in nice_ticks(min(xs), max(xs)) if t == int(t)] if whole_x else None
     body = axes.frame(x_label, y_label, ticks)
     for one in shown:
         places = [axes.at(x, y) for x, y in one.points]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-        body.append(f'<path class="line c{one.color}{" faint" if one.faint else ""}" d="{path}"/>')
+        kind = f"line {style_class(one.style)}{' faint' if one.faint else ''}"
+        body.append(f'<path class="{kind}" d="{path}">{hover(one.name)}</path>')
         if one.dots:
-            body += [f'<circle class="dot c{one.color}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in places]
+            body += [
+                f'<circle class="dot c{one.style % COLORS}" cx="{a:.1f}" cy="{b:.1f}" r="3">'
+                f"{hover(f'{one.name}, {x_label} {x:g}: {y:.4g}')}</circle>"
+                for (a, b), (x, y) in zip(places, one.points, strict=True)
+            ]
     return svg(WIDTH, HEIGHT, title, body)
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from tape.report.figures import curves, predictions
 from tape.report.layouts import LayoutLosses
 from tape.report.leakage import leakage_table
+from tape.report.line_charts import COLORS
 from tape.report.rows import COLUMNS, Evaluated, groups_of, make_rows
 from tape.report.tables import all_metrics, origin, published_cards, result_table
 
 STYLE = Path(__file__).with_name("report.css")
-_COLORS = 8  # c0 to c7 in report.css
-_PRINTING = "addEventListener('beforeprint',()=>document.querySelectorAll('details').forEach(d=>d.open=true))"
+SCRIPT = Path(__file__).with_name("report.js")  # sorting of tables; the page is complete without it
 
 
 def page(evaluations: Sequence[Evaluated], pretraining: Path | None, layouts: LayoutLosses | None = None) -> str:
@@ -30,7 +30,7 @@ def page(evaluations: Sequence[Evaluated], pretraining: Path | None, layouts: La
     colors = _colors([e.column for e in evaluations])
     sections = [
         ("results", "Results", result_table(rows)),
-        ("published", "Beside published numbers", published_cards(groups, colors)),
+        ("published", "Published numbers", published_cards(groups, colors)),
         ("leakage", "By identity to training data", leakage_table(evaluations)),
         ("curves", "Training", curves(evaluations, pretraining, colors)),
         ("layouts", "Parallel layouts", "" if layouts is None else layouts.html()),
@@ -46,17 +46,18 @@ def page(evaluations: Sequence[Evaluated], pretraining: Path | None, layouts: La
         '<meta name="color-scheme" content="light dark">'
         f"<title>ProteinLM: results</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style></head>\n"
         f"<body><header><h1>ProteinLM: results</h1>{_summary(evaluations)}<nav>{links}</nav></header>\n"
-        f"<main>{body}</main>\n<script>{_PRINTING}</script></body></html>\n"
+        f"<main>{body}</main>\n<script>\n{SCRIPT.read_text(encoding='utf-8')}</script></body></html>\n"
     )
 
 
 def _colors(columns: Sequence[str]) -> dict[str, int]:
-    """Color number of each column: fixed for the known columns, the remaining colors for the others."""
+    """Style number of each column: fixed for the known columns, the others first get the remaining colors."""
     known = list(COLUMNS.values())
     others = dict.fromkeys(column for column in columns if column not in known)
-    fixed = {column: index for index, column in enumerate(known)}
-    remaining = _COLORS - len(known)
-    return {**fixed, **{column: len(known) + index % remaining for index, column in enumerate(others)}}
+    used = {index for index, column in enumerate(known) if column in columns}
+    free = [number for number in (*range(len(known), COLORS), *range(1, len(known)), 0) if number not in used]
+    styles = [*free, *range(COLORS, COLORS + len(others))]
+    return {**{column: known.index(column) for column in known}, **dict(zip(others, styles, strict=False))}
 
 
 def _summary(evaluations: Sequence[Evaluated]) -> str:

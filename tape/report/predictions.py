@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tape.errors import DataError
+from tape.evaluation.records import EvaluationRecord
 from tape.io.restricted_pickle import restricted_loads
 from tape.registry import registry
 from tape.report.rows import Evaluated
@@ -17,12 +18,23 @@ _KEYS = {"id", "prediction", "target"}
 _FORM = "metrics, and a list of id, prediction and target of each protein"
 
 
-def task_type_of(task: str) -> TaskType | None:
-    """The type of a task; None for a third party's task that is not registered."""
-    if task == UNSUPERVISED_CONTACTS:
+# A metric that only one type of task has, for tasks that are not registered here.
+_TYPE_OF_METRIC = {
+    "precision_at_l5": TaskType.RESIDUE_PAIR,
+    "accuracy_per_protein": TaskType.RESIDUE_CLASS,
+    "balanced_accuracy": TaskType.SEQUENCE_CLASS,
+    "spearmanr": TaskType.VALUE,
+}
+
+
+def task_type_of(record: EvaluationRecord) -> TaskType | None:
+    """The type of an evaluation's task, of a task that is not registered by its metrics; None if they don't show it."""
+    if record.task == UNSUPERVISED_CONTACTS:
         return TaskType.RESIDUE_PAIR
-    spec = registry.task_name_mapping.get(task)
-    return None if spec is None else spec.task_type
+    spec = registry.task_name_mapping.get(record.task)
+    if spec is not None:
+        return spec.task_type
+    return next((kind for name, kind in _TYPE_OF_METRIC.items() if record.metric(name)), None)
 
 
 def load_results(evaluation: Evaluated) -> Results:

@@ -62,6 +62,12 @@ def published_beside(record: EvaluationRecord) -> list[Published]:
     return found
 
 
+def on_published_data(record: EvaluationRecord) -> bool:
+    """Whether an evaluation is on the data set that the published numbers of its task are on."""
+    task = load_published()["tasks"].get(record.task)
+    return task is not None and not record.is_simulated and record.data_name in task["data"]
+
+
 def grouped_reasons(published: Sequence[Published]) -> list[tuple[list[str], list[str]]]:
     """(models, reasons): first the reasons that apply to "all", then the others, with the models that share them."""
     if not published:

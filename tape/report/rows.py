@@ -37,6 +37,16 @@ HEADLINES: dict[str, tuple[tuple[str, str], ...]] = {
     "masked_language_modeling": (("perplexity", "perplexity"), ("accuracy", "accuracy")),
     "language_modeling": (("perplexity", "perplexity"), ("accuracy", "accuracy")),
 }
+# The same for tasks that are not in HEADLINES: the first of these that were all measured.
+_OTHER_HEADLINES: tuple[tuple[tuple[str, str], ...], ...] = (
+    (("precision_at_l5", "P@L/5, separation >= 6"), ("precision_at_l5_medium_long", "P@L/5, separation >= 12")),
+    (("spearmanr", "Spearman's rho"), ("r2", "R2"), ("mae", "MAE"), ("rmse", "RMSE")),
+    (("accuracy", "accuracy"), ("macro_f1", "macro F1"), ("mcc", "MCC"), ("auroc", "AUROC"), ("auprc", "AUPRC")),
+    (("accuracy", "accuracy"), ("macro_f1", "macro F1"), ("mcc", "MCC")),
+    (("macro_f1", "macro F1"), ("micro_f1", "micro F1"), ("auroc", "AUROC"), ("auprc", "AUPRC")),
+)
+# A table with more models has a row per model instead of a column.
+MOST_COLUMNS = 5
 # suffix of a run's directory -> column of the table; other suffixes are the column's name
 COLUMNS = {
     "onehot": "one-hot",
@@ -48,8 +58,8 @@ COLUMNS = {
 # directory of one run of --seeds N, below the common directory
 _SEED = re.compile(r"seed_(\d+)")
 SEEDS_NOTE = "\N{PLUS-MINUS SIGN} is the sample standard deviation over the seeds counted beside it"
-# metrics for which lower is better
-_LOSSES = ("perplexity", "loss")
+# titles of the metrics for which lower is better
+_LOSSES = ("perplexity", "loss", "MAE", "RMSE")
 
 
 @dataclass(frozen=True)
@@ -208,10 +218,17 @@ def mean_of(metrics: Sequence[Metric | None]) -> Metric | None:
 
 
 def headlines_of(group: Sequence[Evaluated]) -> tuple[tuple[str, str], ...]:
-    """Metrics in the table for a group's task; for a third party's task, the first metric other than the loss."""
+    """Metrics in the table for a group's task, as (key, title).
+
+    For a task of the user's own, they are the usual ones of its type; if these were not measured, the first metric
+    other than the loss.
+    """
     record = group[0].record
     if record.task in HEADLINES:
         return HEADLINES[record.task]
+    for headlines in _OTHER_HEADLINES:
+        if all(record.metric(key) for key, _ in headlines):
+            return headlines
     name = next((metric.name for metric in record.metrics if metric.name != "loss"), "loss")
     return ((name, name.replace("_", " ")),)
 
@@ -265,8 +282,13 @@ def shown_spread(metric: Metric | None) -> str:
 
 
 def markdown_table(rows: Sequence[ReportRow]) -> str:
-    """The table; the best value of a row with several is bold, and a note explains means over seeds."""
+    """The table; the best value of a row with several is bold, and a note explains means over seeds.
+
+    With more than MOST_COLUMNS models, each has a row of its own.
+    """
     columns = columns_of(rows)
+    if len(columns) > MOST_COLUMNS:
+        return _markdown_by_model(rows)
     lines = [
         "| task | data | split (proteins) | metric | " + " | ".join(columns) + " |",
         "|:--|:--|:--|:--|" + "--:|" * len(columns),
@@ -276,6 +298,17 @@ def markdown_table(rows: Sequence[ReportRow]) -> str:
         cells = [_cell(row.values.get(column), best) for column in columns]
         place = f"| {row.task} | {row.data_label} | {row.split} ({row.proteins}) | {row.metric} | "
         lines.append(place + " | ".join(cells) + " |")
+    if has_means(rows):
+        lines += ["", f"{SEEDS_NOTE}."]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_by_model(rows: Sequence[ReportRow]) -> str:
+    lines = ["| task | data | split (proteins) | metric | model | value |", "|:--|:--|:--|:--|:--|--:|"]
+    for row in rows:
+        best = best_of(row)
+        place = f"| {row.task} | {row.data_label} | {row.split} ({row.proteins}) | {row.metric} | "
+        lines += [f"{place}{column} | {_cell(row.values[column], best)} |" for column in columns_of([row])]
     if has_means(rows):
         lines += ["", f"{SEEDS_NOTE}."]
     return "\n".join(lines) + "\n"

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from tape.metrics import Metric
-from tape.report import charts
-from tape.report.published import Published, grouped_reasons, load_published, published_beside
+from tape.report import charts, line_charts
+from tape.report.published import (
+    Published,
+    grouped_reasons,
+    load_published,
+    on_published_data,
+    published_beside,
+)
 from tape.report.rows import (
+    MOST_COLUMNS,
     SEEDS_NOTE,
     Evaluated,
     ReportRow,
@@ -33,23 +40,54 @@ def scrolling(table: str, name: str) -> str:
 
 
 def result_table(rows: Sequence[ReportRow]) -> str:
-    """The table of all rows, with one column per model."""
+    """The table of all rows with one column per model; of many models, a table per data set with one row per model."""
     columns = columns_of(rows)
+    if len(columns) > MOST_COLUMNS:
+        places = dict.fromkeys((row.task, row.data, row.simulated, row.split) for row in rows)
+        return f'<p class="note">{_result_note(rows)}</p>' + "".join(
+            _model_table([row for row in rows if (row.task, row.data, row.simulated, row.split) == place])
+            for place in places
+        )
     head = "".join(f'<th scope="col" class="n">{escape(column)}</th>' for column in columns)
     lines = []
     for row in rows:
         best = best_of(row)
         place = f"{escape(row.data_label)}<br><small>{escape(row.split)}, {row.proteins:,} proteins</small>"
         cells = "".join(_value_cell(row.values.get(column), best, column) for column in columns)
-        metric = escape(row.metric.replace(">=", "\N{GREATER-THAN OR EQUAL TO}"))
-        name = f"{escape(shown_task(row.task))}<br><small>{metric}</small>"
+        name = f"{escape(shown_task(row.task))}<br><small>{_shown_metric(row.metric)}</small>"
         lines.append(f'<tr><th scope="row">{name}</th><td class="data">{place}</td>{cells}</tr>')
-    best_note = "The best value of each row is bold; lower is better for a perplexity or a loss only."
-    note = f" {SEEDS_NOTE}." if has_means(rows) else ""
-    caption = f"<caption>{best_note}{note}</caption>"
+    caption = f"<caption>{_result_note(rows)}</caption>"
     head = f'<thead><tr><th scope="col">task, metric</th><th scope="col">data</th>{head}</tr></thead>'
-    table = f'<table class="folding">{caption}{head}<tbody>{"".join(lines)}</tbody></table>'
+    table = f'<table class="folding sortable">{caption}{head}<tbody>{"".join(lines)}</tbody></table>'
     return scrolling(table, "results")
+
+
+def _result_note(rows: Sequence[ReportRow]) -> str:
+    best = (
+        "The best value of each metric is bold; lower is better for losses, perplexities and errors (MAE, RMSE) only."
+    )
+    return f"{best} {SEEDS_NOTE}." if has_means(rows) else best
+
+
+def _model_table(rows: Sequence[ReportRow]) -> str:
+    """The metrics of one data set and split, with one row per model."""
+    first = rows[0]
+    head = "".join(f'<th scope="col" class="n">{_shown_metric(row.metric)}</th>' for row in rows)
+    lines = [
+        f'<tr><th scope="row">{escape(column)}</th>'
+        + "".join(_value_cell(row.values.get(column), best_of(row), row.metric) for row in rows)
+        + "</tr>"
+        for column in columns_of(rows)
+    ]
+    title = f"{escape(shown_task(first.task))}: {escape(first.data_label)}"
+    place = f'<p class="place">{escape(first.split)}, {first.proteins:,} proteins</p>'
+    head = f'<thead><tr><th scope="col">model</th>{head}</tr></thead>'
+    table = f'<table class="sortable models">{head}<tbody>{"".join(lines)}</tbody></table>'
+    return f"<h3>{title}</h3>{place}" + scrolling(table, f"results of {shown_task(first.task)}, {first.split}")
+
+
+def _shown_metric(title: str) -> str:
+    return escape(title.replace(">=", "\N{GREATER-THAN OR EQUAL TO}"))
 
 
 def _range(metric: Metric | None) -> str:
@@ -60,32 +98,62 @@ def _range(metric: Metric | None) -> str:
 
 
 def _value_cell(metric: Metric | None, best: float | None, column: str) -> str:
-    """A cell with a value and its range; narrow screens show the column's name above it."""
+    """A cell with a value, by which the table is sorted, and its range; narrow screens show the column's name above."""
     text = shown_value(metric)
     if metric is not None and metric.value == best:
         text = f"<strong>{text}</strong>"
     spread = _range(metric)
     small = f"<br><small>{spread}</small>" if spread else ""
-    return f'<td class="n" data-column="{escape(column)}">{text}{small}</td>'
+    value = "" if metric is None or math.isnan(metric.value) else f' data-value="{metric.value!r}"'
+    return f'<td class="n" data-column="{escape(column)}"{value}>{text}{small}</td>'
 
 
 # --- beside published numbers ---------------------------------------------------------------------------------------
 
 
 def published_cards(groups: Sequence[Sequence[Evaluated]], colors: dict[str, int]) -> str:
-    """A card for each group of evaluations whose task has published numbers."""
-    return "".join(_card(group, colors) for group in groups)
+    """A card for each group of evaluations on the data of published numbers.
+
+    Numbers on other data are not shown beside published ones: only these and the reasons, collapsed.
+    """
+    known = [group for group in groups if published_beside(described_by(group))]
+    same = [group for group in known if on_published_data(group[0].record)]
+    cards = "".join(_card(group, colors) for group in same)
+    return cards + _published_elsewhere([group for group in known if group not in same])
+
+
+def _published_elsewhere(groups: Sequence[Sequence[Evaluated]]) -> str:
+    """The published numbers of tasks that were evaluated on other data."""
+    if not groups:
+        return ""
+    models = [model["name"] for model in load_published()["models"]]
+    lines = []
+    for task in dict.fromkeys(group[0].record.task for group in groups):
+        record = next(group[0].record for group in groups if group[0].record.task == task)
+        values = {entry.model: f"{entry.value:.2f}" for entry in published_beside(record)}
+        title = f"{escape(shown_task(task))}<br><small>{escape(load_published()['tasks'][task]['title'])}</small>"
+        cells = "".join(f'<td class="n" data-column="{escape(m)}">{values.get(m, "-")}</td>' for m in models)
+        lines.append(f'<tr><th scope="row">{title}</th>{cells}</tr>')
+    head = "".join(f'<th scope="col" class="n">{escape(model)}</th>' for model in models)
+    table = (
+        f'<table class="folding"><thead><tr><th scope="col">task, metric</th>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table>"
+    )
+    reasons = "".join(
+        f"<h4>{escape(shown_task(record.task))}, {escape(record.split)}</h4>{_reasons(published_beside(record))}"
+        for record in map(described_by, groups)
+    )
+    text = "Published numbers of these tasks are on other data than the results above and are not comparable with them"
+    return f'<details class="wide"><summary>{text}</summary>{scrolling(table, "published numbers")}{reasons}</details>'
 
 
 def _card(group: Sequence[Evaluated], colors: dict[str, int]) -> str:
     """Our numbers, the published numbers, and the reasons why they are not comparable."""
     record = described_by(group)
     published = published_beside(record)
-    if not published:
-        return ""
     metrics = {column: comparison(runs) for column, runs in columns_in(group).items()}
     span = charts.common_span(list(metrics.values()), [entry.value for entry in published])
-    lines = [_bar_line(c, m, _range(m), f"c{colors[c]}", span) for c, m in metrics.items()]
+    lines = [_bar_line(c, m, _range(m), f"c{colors[c] % line_charts.COLORS}", span) for c, m in metrics.items()]
     lines.append('<tr class="rule"><th scope="rowgroup" colspan="3">published</th></tr>')
     for entry in published:
         lines.append(_bar_line(entry.model, Metric("", entry.value, 0, ""), "", "pub", span, digits=2))
@@ -130,20 +198,47 @@ def all_metrics(groups: Sequence[Sequence[Evaluated]]) -> str:
 
 def _details(group: Sequence[Evaluated]) -> str:
     record = group[0].record
-    names = dict.fromkeys(metric.name for e in group for metric in e.record.metrics)
     columns = _with_seeds(group)
+    names = dict.fromkeys(metric.name for e in group for metric in e.record.metrics)
+    found = {name: {column: measured(runs, name) for column, runs in columns.items()} for name in names}
+    title = f"{shown_task(record.task)}, {record.split}, {shown_data(record.data_name, record.is_simulated)}"
+    table = _metrics_by_model(found, columns) if len(columns) > MOST_COLUMNS else _metrics_by_name(found, columns)
+    return f"<details><summary>{escape(title)}</summary>{scrolling(table, title)}</details>"
+
+
+def _defined_as(values: dict[str, Metric | None]) -> str:
+    one = next(metric for metric in values.values() if metric is not None)
+    return f"{escape(one.definition)} (n = {one.n:,})"
+
+
+def _metrics_by_name(found: dict[str, dict[str, Metric | None]], columns: Iterable[str]) -> str:
+    """A table with one row per metric and one column per model."""
     head = "".join(f'<th scope="col" class="n">{escape(column)}</th>' for column in columns)
     lines = []
-    for name in names:
-        found = {column: measured(runs, name) for column, runs in columns.items()}
-        cells = "".join(_value_cell(metric, None, column) for column, metric in found.items())
-        one = next(metric for metric in found.values() if metric is not None)
-        text = f'<td class="definition">{escape(one.definition)} (n = {one.n:,})</td>'
+    for name, values in found.items():
+        cells = "".join(_value_cell(metric, None, column) for column, metric in values.items())
+        text = f'<td class="definition">{_defined_as(values)}</td>'
         lines.append(f'<tr><th scope="row"><code>{escape(name)}</code></th>{cells}{text}</tr>')
     head = f'<thead><tr><th scope="col">metric</th>{head}<th scope="col">definition</th></tr></thead>'
-    title = f"{shown_task(record.task)}, {record.split}, {shown_data(record.data_name, record.is_simulated)}"
-    table = scrolling(f"<table>{head}<tbody>{''.join(lines)}</tbody></table>", title)
-    return f"<details><summary>{escape(title)}</summary>{table}</details>"
+    return f'<table class="sortable">{head}<tbody>{"".join(lines)}</tbody></table>'
+
+
+def _metrics_by_model(found: dict[str, dict[str, Metric | None]], columns: Iterable[str]) -> str:
+    """A table with one row per model and one column per metric, whose definition a pointer over its name shows."""
+    head = "".join(
+        f'<th scope="col" class="n" title="{_defined_as(values)}"><code>{escape(name)}</code></th>'
+        for name, values in found.items()
+    )
+    lines = [
+        f'<tr><th scope="row">{escape(column)}</th>'
+        + "".join(_value_cell(values[column], None, name) for name, values in found.items())
+        + "</tr>"
+        for column in columns
+    ]
+    head = f'<thead><tr><th scope="col">model</th>{head}</tr></thead>'
+    definitions = "".join(f"<dt><code>{escape(n)}</code></dt><dd>{_defined_as(v)}</dd>" for n, v in found.items())
+    table = f'<table class="sortable models">{head}<tbody>{"".join(lines)}</tbody></table>'
+    return f'{table}<dl class="note">{definitions}</dl>'
 
 
 def _with_seeds(group: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
@@ -169,7 +264,7 @@ def origin(evaluations: Sequence[Evaluated]) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     sources = load_published()["sources"].values()
     cited = "; ".join(f'<a href="{escape(s["url"])}">{escape(s["title"])}</a>' for s in sources)
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    table = f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
     return scrolling(table, "origin") + f'<p class="note">Published numbers: {cited}.</p>'
 
 

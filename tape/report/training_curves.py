@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 from tape.io.json_files import iterate_json_lines
 from tape.io.writing import write_text
-from tape.report.line_charts import HEIGHT, LARGEST_SHOWN, WIDTH, Series, line_chart, smoothed, thinned
+from tape.report.line_charts import HEIGHT, LARGEST_SHOWN, WIDTH, Series, line_chart, smoothed, style_class, thinned
 
 CURVES_NAME = "curves.svg"
 _TRAINING, _VALIDATION = 2, 1  # color numbers, as in the report
@@ -23,10 +23,10 @@ svg { overflow: visible; background: #fff; }
 text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 text { fill: #57606a; font-size: 11px; } .grid { stroke: #d5dae1; fill: none; } .axis { stroke: #57606a; fill: none; }
 .line { fill: none; stroke-width: 2; stroke-linejoin: round; } .faint { stroke-width: 1; opacity: .35; }
-.c1 { stroke: #c26a00; } .c2 { stroke: #0072b2; } .dot.c1 { fill: #c26a00; } .dot.c2 { fill: #0072b2; }
+.c1 { stroke: #c91b00; } .c2 { stroke: #113b67; } .dot.c1 { fill: #c91b00; } .dot.c2 { fill: #113b67; }
 @media (prefers-color-scheme: dark) { svg { background: #14171b; } text { fill: #a3acb8; } .grid { stroke: #353c45; }
-.axis { stroke: #a3acb8; } .c1 { stroke: #f0a030; } .c2 { stroke: #56b4e9; } .dot.c1 { fill: #f0a030; }
-.dot.c2 { fill: #56b4e9; } }
+.axis { stroke: #a3acb8; } .c1 { stroke: #f5e61f; } .c2 { stroke: #94c7ff; } .dot.c1 { fill: #f5e61f; }
+.dot.c2 { fill: #94c7ff; } }
 """
 
 
@@ -167,7 +167,9 @@ def _legend(panels: Sequence[Panel]) -> list[str]:
     shown = {series.name: series for panel in panels for series in panel.series if series.points}
     parts, x = [], 20
     for name, series in shown.items():
-        parts.append(f'<path class="line c{series.color}{" faint" if series.faint else ""}" d="M{x} 14h16"/>')
+        parts.append(
+            f'<path class="line {style_class(series.style)}{" faint" if series.faint else ""}" d="M{x} 14h16"/>'
+        )
         parts.append(f'<text x="{x + 22}" y="18">{escape(name)}</text>')
         x += 40 + 7 * len(name)
     return parts

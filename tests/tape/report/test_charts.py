@@ -54,7 +54,29 @@ def test_a_confusion_matrix_shows_shares_of_the_true_class() -> None:
     assert numbers == ["75", "25", "0", "0"]
 
 
+def test_a_pointer_over_a_point_shows_the_protein() -> None:
+    values = np.array([np.nan, 1.0, 2.0])
+    drawing = ElementTree.fromstring(charts.scatter_chart(values, values / 2, 1, "title", ["P0", "<P1>", "P2"]))
+    shown = [circle.findtext("title") for circle in drawing.iter("circle")]
+    assert shown == ["<P1>: true 1, predicted 0.5", "P2: true 2, predicted 1"]
+
+
+def test_a_pointer_over_a_cell_shows_its_count() -> None:
+    matrix = ElementTree.fromstring(charts.confusion_matrix(np.array([[30, 10], [0, 2]]), ["in", "out"], "title"))
+    assert "in predicted as out: 10 of 40" in [cell.findtext("title") for cell in matrix.iter("rect")]
+
+
+def test_many_or_long_class_names_fit_into_a_confusion_matrix() -> None:
+    names = ["endoplasmic reticulum membrane", *(f"class {number}" for number in range(39))]
+    drawing = ElementTree.fromstring(charts.confusion_matrix(np.eye(40), names, "title"))
+    texts = [text for text in drawing.iter("text") if text.get("style")]
+    assert [text.text for text in texts[:2]] == ["endoplasmic retic\N{HORIZONTAL ELLIPSIS}"] * 2
+    assert "rotate" in str(texts[0].get("transform"))  # a label is longer than its column is wide
+    assert not [text for text in drawing.iter("text") if "number" in str(text.get("class"))]
+
+
 def test_scatter_charts_of_many_proteins_show_a_sample() -> None:
     values = np.linspace(0, 1, charts.MOST_POINTS + 500)
-    assert charts.scatter_chart(values, values, 1, "title").count("h0") == charts.MOST_POINTS
-    assert charts.scatter_chart(np.array([np.nan]), np.array([1.0]), 1, "title") == ""
+    names = [f"P{number}" for number in range(values.size)]
+    assert charts.scatter_chart(values, values, 1, "title", names).count("<circle") == charts.MOST_POINTS
+    assert charts.scatter_chart(np.array([np.nan]), np.array([1.0]), 1, "title", ["P0"]) == ""

@@ -6,12 +6,10 @@ import csv
 import io
 import json
 import math
-import pickle
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -19,38 +17,13 @@ import numpy as np
 import pytest
 
 from tape.errors import CheckpointError, ConfigError, DataError
-from tape.evaluation.records import EvaluationRecord, write_record
-from tape.metrics import Metric
+from tape.evaluation.records import EvaluationRecord
 from tape.report import command as report
 from tape.report import line_charts
 from tape.report import page as report_page
 from tape.report import rows as report_rows
 from tape.report.published import grouped_reasons, load_published, published_beside
-
-
-def record_of(task: str, model: str, split: str, data: dict[str, Any], **values: float) -> EvaluationRecord:
-    metrics = [
-        Metric(name, value, 5, f"what {name} is", (value - 0.05, value + 0.05)) for name, value in values.items()
-    ]
-    config = {"contact_head": "linear", "head_hidden_size": 512}
-    return EvaluationRecord(task, model, split, data, 5, tuple(metrics), "fp32", config=config, model_sha256="ab" * 32)
-
-
-def add_run(root: Path, task: str, model: str, suffix: str, split: str, simulated: bool, **values: float) -> Path:
-    run = root / f"{task}_{model}_{suffix}"
-    directory = run / "1"
-    directory.mkdir(parents=True, exist_ok=True)
-    (run / "args.json").write_text("{}")
-    history = [{"epoch": e, "train": {"loss": 1.0}, "valid": {"loss": 1.0 / (e + 1)}} for e in range(2)]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in history))
-    record = record_of(task, model, split, {"name": "a <set>", "simulated": simulated}, **values)
-    write_record(directory / f"eval_{split}.json", record)
-    return directory
-
-
-def add_results(directory: Path, split: str, *entries: dict[str, Any]) -> None:
-    with (directory / f"results_{split}.pkl").open("wb") as stream:
-        pickle.dump(({}, list(entries)), stream, protocol=4)
+from tests.support.evaluated_runs import Page, add_results, add_run, record_of
 
 
 @pytest.fixture
@@ -110,11 +83,11 @@ def test_directories_may_overlap(results: Path) -> None:
     assert rows_of(results, run) == rows_of(results)
 
 
-def add_seeds(root: Path, suffix: str, values: Sequence[float]) -> Path:
+def add_seeds(root: Path, suffix: str, values: Sequence[float], data: str = "a <set>") -> Path:
     """A directory as --seeds writes it, of stability; returns it."""
     directory = root / f"stability_transformer_{suffix}"
     for seed, value in enumerate(values, start=42):
-        one = add_run(directory, "stability", "transformer", str(seed), "test", False, spearmanr=value)
+        one = add_run(directory, "stability", "transformer", str(seed), "test", False, data, spearmanr=value)
         one.parent.rename(directory / f"seed_{seed}")
         values = [{"id": "x", "prediction": np.array([p]), "target": np.array([p / 2])} for p in (1.0, 2.0, 4.0)]
         add_results(directory / f"seed_{seed}" / one.name, "test", *values)
@@ -140,14 +113,14 @@ def test_several_seeds_are_reported_by_mean_and_standard_deviation(tmp_path: Pat
 
 
 def test_the_page_shows_mean_and_standard_deviation_of_seeds(tmp_path: Path) -> None:
-    add_seeds(tmp_path, "mine", (0.25, 0.75))
+    add_seeds(tmp_path, "mine", (0.25, 0.75), "TAPE stability")
     report.main([str(tmp_path), "--out", str(tmp_path / "report")])
     text = (tmp_path / "report" / "report.html").read_text()
     words = Page(text).words
     assert words.count("\u00b1 0.354 (2 seeds)") == 3  # the table, beside published numbers, all metrics
     assert "mine, seed 43" in words  # with its own value, curve and hash
     assert text.count('class="points') == 1  # one scatter plot
-    assert text.count('class="line c5') == 2  # one curve per seed
+    assert text.count('class="line c5') == 3  # one curve per seed, and the legend
     card = ElementTree.fromstring(next(iter(re.findall(r'<svg class="bar".*?</svg>', text))))
     whisker = next(path for path in card.iter("path") if path.get("class") == "whisker")
     low, high = (float(number) for number in re.findall(r"M([\d.]+) 8H([\d.]+)", str(whisker.get("d")))[0])
@@ -237,36 +210,10 @@ def test_common_reasons_are_listed_once() -> None:
 # --- the page -------------------------------------------------------------------------------------------------------
 
 
-class Page(HTMLParser):
-    """Checks that elements are closed in order, and collects text and attributes."""
-
-    VOID = frozenset({"meta", "br"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.attributes: list[tuple[str, dict[str, str | None]]] = []
-        self.words = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words += data
-
-
 @pytest.fixture
 def page(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     """The directory of a report with every kind of chart."""
+    add_run(results, "fluorescence", "transformer", "pretrained", "test", False, "TAPE fluorescence", spearmanr=0.6)
     rng = np.random.default_rng(0)
     directory = add_run(results, "contact_prediction", "transformer", "pretrained", "test", False, precision_at_l5=0.2)
     target = np.full((30, 30), -1)
@@ -406,10 +353,27 @@ def test_the_page_shows_the_content_of_the_files(page: Path) -> None:
     assert "- stability, test, all: ours is on simulated data (a <set>)" in markdown
 
 
+def test_only_evaluations_on_the_published_data_are_beside_published_numbers(results: Path, tmp_path: Path) -> None:
+    def shown(*directories: Path) -> tuple[int, str]:
+        report.main([*map(str, directories), "--out", str(tmp_path / "report")])
+        text = (tmp_path / "report" / "report.html").read_text()
+        return text.count('<article class="card">'), Page(text).words
+
+    cards, words = shown(results)
+    assert cards == 0
+    assert "Published numbers of these tasks are on other data" in words
+    assert "TAPE LSTM" in words
+    add_run(tmp_path / "own", "my_task", "transformer", "x", "test", False, accuracy=0.5)
+    cards, words = shown(tmp_path / "own")
+    assert (cards, "TAPE LSTM" in words) == (0, False)
+    add_run(tmp_path / "tape", "stability", "transformer", "x", "test", False, "TAPE stability", spearmanr=0.5)
+    assert shown(tmp_path / "tape")[0] == 1
+
+
 def test_every_chart_is_well_formed(page: Path) -> None:
     drawings = re.findall(r"<svg.*?</svg>", (page / "report.html").read_text(), re.DOTALL)
     kinds = [ElementTree.fromstring(drawing).get("class") for drawing in drawings]
-    assert {"bar", "chart", "map"} <= set(kinds)
+    assert {"bar", "chart", "key", "map"} <= set(kinds)
     assert not any("nan" in drawing or "inf" in drawing.replace("information", "") for drawing in drawings)
 
 
@@ -418,4 +382,13 @@ def test_other_columns_have_none_of_the_colors_of_the_known_ones() -> None:
     colors = report_page._colors([*known, "mine", "yours", "theirs"])
     assert len(set(colors.values())) == len(known) + 3
     defined = set(map(int, re.findall(r"\.c(\d) ", report_page.STYLE.read_text(encoding="utf-8"))))
-    assert set(colors.values()) <= defined
+    assert set(colors.values()) <= defined == set(range(line_charts.COLORS))
+
+
+def test_many_columns_have_styles_of_their_own() -> None:
+    names = [f"run {number}" for number in range(20)]
+    colors = report_page._colors(["pretrained", *names])
+    used = [colors[name] for name in ("pretrained", *names)]
+    assert len(set(used)) == 21
+    # no dashes before all colors are used
+    assert sorted(used)[: line_charts.COLORS] == list(range(line_charts.COLORS))

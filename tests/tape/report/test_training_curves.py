@@ -18,7 +18,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def titles(picture: Path) -> list[str | None]:
     """The titles of the charts of a picture."""
-    return [title.text for title in ElementTree.parse(picture).getroot().iter(f"{SVG}title")]
+    return [title.text for title in ElementTree.parse(picture).getroot().findall(f"{SVG}svg/{SVG}title")]
 
 
 def texts(picture: Path) -> list[str | None]:

@@ -1,0 +1,60 @@
+"""The rows of a report's table: the metrics of tasks of one's own, and many models."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from tape.report import command as report
+from tape.report import rows as report_rows
+from tests.support.evaluated_runs import Page, add_run
+
+
+def rows_of(directory: Path) -> list[report_rows.ReportRow]:
+    return report_rows.make_rows(report_rows.read_evaluations([directory]))
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected"),
+    [
+        (("spearmanr", "pearsonr", "mse", "mae", "rmse", "r2"), ["Spearman's rho", "R2", "MAE", "RMSE"]),
+        (("accuracy", "macro_f1", "mcc", "auroc", "auprc"), ["accuracy", "macro F1", "MCC", "AUROC", "AUPRC"]),
+        (("accuracy", "top_5_accuracy", "macro_f1", "mcc"), ["accuracy", "macro F1", "MCC"]),
+        (("macro_f1", "micro_f1", "auroc", "auprc"), ["macro F1", "micro F1", "AUROC", "AUPRC"]),
+    ],
+)
+def test_a_task_of_ones_own_is_reported_by_the_metrics_of_its_type(
+    tmp_path: Path, measured: tuple[str, ...], expected: list[str]
+) -> None:
+    add_run(tmp_path, "my_task", "transformer", "x", "test", False, loss=1.0, **dict.fromkeys(measured, 0.5))
+    assert [row.metric for row in rows_of(tmp_path)] == expected
+
+
+def test_the_lowest_error_is_the_best(tmp_path: Path) -> None:
+    for name, error in (("x", 3.0), ("y", 2.0)):
+        values = {"spearmanr": 0.5, "r2": 0.1, "mae": error, "rmse": error}
+        add_run(tmp_path, "my_task", "transformer", name, "test", False, **values)
+    assert [report_rows.best_of(row) for row in rows_of(tmp_path)] == [0.5, 0.1, 2.0, 2.0]
+
+
+def add_many_runs(root: Path, number: int) -> Path:
+    for run in range(number):
+        values = {"accuracy": run / 100, "macro_f1": 0.5, "mcc": 0.4 if run else math.nan}
+        add_run(root, "my_task", "transformer", f"run {run}", "test", False, **values)
+    return root
+
+
+def test_many_models_have_rows_instead_of_columns(tmp_path: Path) -> None:
+    few = add_many_runs(tmp_path / "few", report_rows.MOST_COLUMNS)
+    assert "| metric | run 0 | run 1 |" in report_rows.markdown_table(rows_of(few))
+    many = add_many_runs(tmp_path / "many", report_rows.MOST_COLUMNS + 1)
+    text = report_rows.markdown_table(rows_of(many))
+    assert "| my_task | a <set> | test (5) | accuracy | run 5 | **0.050** |" in text
+    report.main([str(many), "--out", str(tmp_path / "report")])
+    parsed = Page((tmp_path / "report" / "report.html").read_text())
+    heads = [a.get("title") for tag, a in parsed.attributes if tag == "th" and a.get("title")]
+    assert heads == [f"what {name} is (n = 5)" for name in ("accuracy", "macro_f1", "mcc")]  # in the table of all
+    values = [a.get("data-value") for tag, a in parsed.attributes if tag == "td" and a.get("data-column") == "MCC"]
+    assert values == [None, *["0.4"] * report_rows.MOST_COLUMNS]  # sorted as numbers, the undefined one last
