@@ -249,7 +249,10 @@ def test_the_report_has_the_documented_schema(tmp_path: Path, evaluation: Evalua
 def test_the_confusion_matrix_has_the_names_of_the_model_or_of_the_task(tmp_path: Path) -> None:
     counts = np.array([[3, 1, 0], [0, 2, 0], [0, 0, 4]])
     measured = Evaluation([Metric("loss", 2.5, 2, "a loss")], 2, confusions=counts)
-    for config, names in (({"class_names": ["in", "out", "both"]}, ("in", "out", "both")), ({}, ("H", "E", "C"))):
+    for config, names in (
+        ({"target": {"classes": ["in", "out", "both"]}}, ("in", "out", "both")),
+        ({}, ("H", "E", "C")),
+    ):
         path = write_report(
             tmp_path,
             measured,
