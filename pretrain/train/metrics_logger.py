@@ -62,6 +62,7 @@ from tape.io.json_files import parse_json
 from tape.io.writing import atomic_write, output_errors
 from tape.metrics.classes import perplexity
 from tape.report.training_curves import CURVES_NAME, draw_pretraining
+from tape.runtime.progress import duration
 from tape.runtime.tensorboard import TensorBoardWriter
 
 from .metrics_schema import METRICS_NAME, SCHEMA, VERSION
@@ -298,7 +299,7 @@ class MetricsLogger:
             f"lr {last.learning_rate:.3e} | grad norm {last.grad_norm:.3f} | "
             f"{speed:,.0f} tokens/s | {last.positions_used:.1%} of positions | "
             f"{meter.utilization(speed):.1%} of {meter.peak_source} peak | "
-            f"{meter.memory() / (1 << 30):.2f} GiB{skipped} | {_duration(left)} left"
+            f"{meter.memory() / (1 << 30):.2f} GiB{skipped} | {duration(left)} left"
         )
 
 
@@ -364,9 +365,3 @@ def _unused_name(path: Path) -> Path:
 
 def _jsonable(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _duration(seconds: float) -> str:
-    hours, rest = divmod(int(seconds), 3600)
-    minutes, seconds = divmod(rest, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"

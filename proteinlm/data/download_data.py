@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, DataError, OutputError, ProteinLMError, print_error, quoted

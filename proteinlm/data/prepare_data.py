@@ -64,7 +64,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from pretrain.data.preprocessing import SMALL_CORPUS, preprocess
 from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, DEFAULT_MAX_X_FRACTION, REPLACED_MEANING
@@ -382,7 +382,7 @@ def _write_corpus(files: SplitFiles, prefix: Path, options: Options) -> tuple[in
             allow_nucleotides=options.allow_nucleotides,
             skip_empty=options.skip_empty,
             max_x_fraction=options.max_x_fraction,
-            progress=bar.set_postfix_str,
+            progress=print_notice if bar.disable else bar.set_postfix_str,
         )
     description = summary.corpora[0].description
     return description.documents, Counter(description.substitutions)

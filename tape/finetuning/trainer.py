@@ -31,7 +31,7 @@ from tape.models.lora import adapter_state, load_adapter
 from tape.runtime.distributed import DistributedContext, all_gather_lists, all_reduce_sum, barrier, broadcast_buffers
 from tape.runtime.out_of_memory import MemoryRemedies, explain_out_of_memory
 from tape.runtime.precision import autocast, make_scaler
-from tape.runtime.progress import progress_bar
+from tape.runtime.progress import Throughput, progress_bar
 from tape.runtime.stop_signals import StopSignals
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
 
@@ -207,15 +207,16 @@ class Finetuner:
         done = self._restore_partial_epoch(means, seed)
         batches = self._load(plan[done:], seed)
         set_training_mode(self.model)
-        title = f"epoch {epoch + 1}/{self.config.num_train_epochs}"
+        title, speed = f"epoch {epoch + 1}/{self.config.num_train_epochs}", Throughput("proteins")
         with progress_bar(title, len(plan), "step", initial=done, disable=not self.context.is_main) as bar:
             for number, step in enumerate(plan[done:], start=done + 1):
                 micro_batches = [(micro, next(batches)) for micro in step]
                 norm = self.train_step(micro_batches, means)
                 bar.update()
+                speed.add(self.context.world_size * sum(len(micro.indices) for micro in step))
                 if self.state.global_step % self.config.num_log_iter == 0:
                     bar.clear()
-                    self._log_step(epoch, number, since_log.means(self.context), norm)
+                    self._log_step(epoch, number, since_log.means(self.context), norm, speed)
                 if self._stop_requested():
                     self._interrupt(self._position(number, time.monotonic() - start, means))
                     return None
@@ -463,19 +464,20 @@ class Finetuner:
 
     # --- logging ----------------------------------------------------------------------------------------------------
 
-    def _log_step(self, epoch: int, number: int, means: dict[str, float], norm: float) -> None:
+    def _log_step(self, epoch: int, number: int, means: dict[str, float], norm: float, speed: Throughput) -> None:
         """One log line, and TensorBoard's ``train/`` values."""
         if self.run_logger is None:
             return
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
         logger.info(
-            "epoch %d, step %d/%d: %s, learning rate %.3g, gradient norm %.3g",
+            "epoch %d, step %d/%d: %s, learning rate %.3g, gradient norm %.3g; %s",
             epoch,
             number,
             self.steps_per_epoch,
             numbers or "no labels",
             self._learning_rate,
             norm,
+            speed.text(self.total_steps - self.state.global_step),
         )
         values = {**means, "learning_rate": self._learning_rate, "gradient_norm": norm}
         self.run_logger.log_scalars("train", values, self.state.global_step)

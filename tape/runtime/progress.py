@@ -1,8 +1,13 @@
-"""Progress bars with tqdm: a bar in a terminal and in a notebook, one line every 30 seconds in a log file."""
+"""Progress bars with tqdm: a bar in a terminal and in a notebook, one line every 30 seconds in a log file.
+
+Also the throughput and the time left, for lines of a log.
+"""
 
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from tqdm.auto import tqdm
@@ -60,3 +65,35 @@ def progress_bar(
     if not sys.stderr.isatty() and not issubclass(tqdm, tqdm_notebook):
         options |= {"file": _LogFile(sys.stderr), "mininterval": line_seconds, "delay": line_seconds}
     return _ProgressBar(**options)
+
+
+def duration(seconds: float) -> str:
+    """A time as ``minutes:seconds``, or from an hour on ``hours:minutes:seconds``."""
+    hours, rest = divmod(int(seconds), 3600)
+    minutes, whole = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{whole:02d}" if hours else f"{minutes:02d}:{whole:02d}"
+
+
+class Throughput:
+    """Counts steps and units of work between two log lines.
+
+    Args:
+        unit: name of the units, in the plural.
+        clock: returns the time in seconds.
+    """
+
+    def __init__(self, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._unit, self._clock = unit, clock
+        self._start, self._steps, self._units = clock(), 0, 0
+
+    def add(self, units: int) -> None:
+        """Count a step with so many units."""
+        self._steps, self._units = self._steps + 1, self._units + units
+
+    def text(self, steps_left: int) -> str:
+        """``120 proteins/s, 02:10 left``, of the steps since the last call, and for the steps that are left."""
+        now = self._clock()
+        seconds, steps, units = max(now - self._start, 1e-9), max(self._steps, 1), self._units
+        self._start, self._steps, self._units = now, 0, 0
+        rate = units / seconds
+        return f"{rate:,.{0 if rate >= 10 else 2}f} {self._unit}/s, {duration(steps_left * seconds / steps)} left"

@@ -124,6 +124,13 @@ def test_a_state_of_an_earlier_version_without_output_sums_is_prepared_again(sou
     assert not any(split.unchanged for split in prepare(source, target, options))
 
 
+def test_a_log_file_has_the_throughput_of_the_corpus(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(source, tmp_path / "data", Options(tasks=("corpus",)))
+    assert "100% | 2 sequences, 9 residues | " in capsys.readouterr().err
+
+
 def test_another_option_of_the_corpus_prepares_it_again(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "data"
     (source / "corpus_train.fasta").write_text(">a\nMKVL\n>b\n\n")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -99,6 +101,14 @@ def test_training_learns_and_logs() -> None:
     assert [step for group, step, _ in recorder.logged if group == "val"] == list(range(3, 25, 3))
     assert set(recorder.epochs[0]) == {"epoch", "step", "learning_rate", "seconds", "train", "valid"}
     assert trainer.data.train.epochs == [(42, epoch) for epoch in range(8)]  # bug 12: set_epoch is called
+
+
+def test_log_lines_have_throughput_and_time_left(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    make_trainer(recorder=Recorded(), num_train_epochs=1, num_log_iter=1).train()
+    lines = [record.getMessage() for record in caplog.records if "gradient norm" in record.getMessage()]
+    assert lines
+    assert [line for line in lines if not re.search(r"; [\d,.]+ proteins/s, \d\d:\d\d left$", line)] == []
 
 
 def test_every_epoch_is_validated_once() -> None:

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from tape.runtime.progress import progress_bar
+from tape.runtime.progress import Throughput, duration, progress_bar
 
 
 class Terminal(io.StringIO):
@@ -73,3 +73,18 @@ def test_no_thread_is_left_for_forked_workers_to_inherit() -> None:
     before = threading.active_count()
     with progress_bar("work", 1):
         assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "00:00"), (61.9, "01:01"), (3600, "1:00:00"), (90061, "25:01:01")])
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_throughput_and_time_left_are_those_of_the_steps_since_the_last_line() -> None:
+    times = iter([0.0, 10.0, 12.0])
+    speed = Throughput("proteins", lambda: next(times))
+    for _ in range(4):
+        speed.add(30)
+    assert speed.text(steps_left=40) == "12 proteins/s, 01:40 left"
+    speed.add(30)
+    assert speed.text(steps_left=39) == "15 proteins/s, 01:18 left"
