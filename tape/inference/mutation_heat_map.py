@@ -11,6 +11,7 @@ from tape.errors import ConfigError
 from tape.io.writing import atomic_write
 
 from .all_singles import AMINO_ACIDS, SingleScores
+from .contact_maps import figure_class
 
 SUFFIXES = (".png", ".svg")
 # Grouped by property, so that similar substitutions are neighbors: aliphatic, aromatic, small and polar, charged
@@ -29,7 +30,7 @@ def check_heat_map_file(path: Path) -> None:
     """
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"--plot {path}: give a name that ends in {' or '.join(SUFFIXES)}")
-    _figure_class()
+    figure_class()
 
 
 def draw_heat_map(path: Path, scores: SingleScores, first_residue: int = 1) -> None:
@@ -48,7 +49,7 @@ def draw_heat_map(path: Path, scores: SingleScores, first_residue: int = 1) -> N
     width = max(min(_RESIDUES_PER_PANEL, length), -(-length // _MOST_PANELS))
     panels = -(-length // width)
     size = (max(5.0, 1.6 + _INCHES_PER_RESIDUE * min(width, _RESIDUES_PER_PANEL)), 0.9 + _PANEL_HEIGHT * panels)
-    figure = _figure_class()(figsize=size, layout="constrained")
+    figure = figure_class()(figsize=size, layout="constrained")
     limit = float(np.quantile(np.abs(scores.values), _SHOWN_QUANTILE)) or 1.0
     for number, axes in enumerate(figure.subplots(panels, 1, squeeze=False)[:, 0]):
         image = _draw_panel(axes, scores, number * width, width, first_residue, limit)
@@ -77,12 +78,3 @@ def _draw_panel(axes: Any, scores: SingleScores, start: int, width: int, first_r
     axes.set_ylabel("substituted by")
     axes.spines[:].set_visible(False)
     return image
-
-
-def _figure_class() -> Any:
-    """matplotlib's Figure, which needs no display and, unlike pyplot, does not keep figures."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError(f"--plot needs matplotlib ({error}): pip install 'proteinlm[plots]'") from error
-    return Figure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ import torch
 
 import tape
 from tape import LoadedModel
+from tape.cli.contacts import run_contacts
 from tape.cli.score import run_score
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, ConfigError, DataError
+from tape.evaluation.results import model_hash
+from tape.inference.contact_regression import ContactRegression, keep_with_model
 from tape.main import run_embed, run_eval
 from tape.models.modeling_bert import ProteinBertForMaskedLM
 from tape.registry import registry
@@ -131,6 +135,22 @@ def test_contacts_are_the_predictions_of_one_protein(finetuned: Callable[[str], 
     contacts = model.contacts(PROTEINS["a"])
     assert contacts.shape == (17, 17)
     np.testing.assert_array_equal(contacts, model.predict(PROTEINS["a"])["probabilities"][0])
+
+
+def test_contacts_of_a_regression_are_those_of_the_command(language_model: Path, fasta: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(language_model, directory)
+    weights = np.random.default_rng(0).normal(size=4)  # 2 layers of 2 heads
+    keep_with_model(directory, ContactRegression(weights, -0.5, ("p",), 9, 0.15), model_hash(directory))
+    run_contacts(
+        words("transformer", directory, "--predict", fasta, "--predict_out", tmp_path / "o.csv", "--length", "window")
+    )
+    model = loaded(directory)
+    with (tmp_path / "o.csv").open() as stream:
+        for row in csv.DictReader(stream):
+            with np.load(tmp_path / row["map"]) as arrays:
+                expected = arrays["probabilities"]
+            np.testing.assert_array_equal(model.contacts(PROTEINS[row["id"]], length="window"), expected)
 
 
 def test_scores_are_those_of_the_command(language_model: Path, tmp_path: Path) -> None:

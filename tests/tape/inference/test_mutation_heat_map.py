@@ -29,9 +29,9 @@ def test_every_amino_acid_has_a_row() -> None:
 def test_colors_and_marks_are_at_their_residues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two panels of the positions 11 to 110 and 111 to 130; the wild type is marked, and the cell of 0."""
     figures = []
-    make = mutation_heat_map._figure_class()
+    make = mutation_heat_map.figure_class()
     monkeypatch.setattr(
-        mutation_heat_map, "_figure_class", lambda: lambda **options: figures.append(make(**options)) or figures[-1]
+        mutation_heat_map, "figure_class", lambda: lambda **options: figures.append(make(**options)) or figures[-1]
     )
     shown = scores("ACDEFGHIKLMNPQRSTVWY" * 6)
     draw_heat_map(tmp_path / "x.png", shown, 11)
