@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from tqdm.auto import tqdm
 from tqdm.notebook import tqdm_notebook
+
+with warnings.catch_warnings():
+    # of tqdm in a notebook without ipywidgets, where its bar is one of text
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    from tqdm.auto import tqdm
 
 _LINE_SECONDS = 30.0
 
