@@ -3,7 +3,7 @@
     python scripts/report.py RESULTS... [--pretraining SAVE_DIR] [--layouts SAVE_DIR ...] --out DIR
 
 RESULTS are run directories, searched for eval_SPLIT.json. DIR gets report.html (one file that opens offline, on a phone
-and in print: results, curves, contact maps, confusion matrices and scatter plots), table.md (the table, and the
+and in print: results, curves, contact maps, confusion matrices, scatter and strip charts), table.md (the table, and the
 published numbers with the reasons why they are not comparable) and table.csv (full precision, with intervals). Metrics
 in bins of identity to training data (tape-leakage), if there are any, are in the page, in table.md and in leakage.csv.
 Simulated data are marked wherever they are shown, and published numbers are beside evaluations on the same data only.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from tape.errors import DataError, quoted
 from tape.evaluation.class_names import class_names
 from tape.io.json_files import read_json_lines
 from tape.metrics import TASK_TYPE_METRICS
+from tape.metrics.classes import measure_tokens
 from tape.metrics.confusion import Confusion, confusion_of
+from tape.metrics.contacts import NAMES, measure_contacts
 from tape.report import charts, line_charts
 from tape.report.predictions import load_results, task_type_of
 from tape.report.rows import Evaluated, columns_in, shown_data, shown_task
+from tape.report.strip_charts import MOST_DOTS, Strip, strip_chart
 from tape.tasks import TaskType
 
 _SHOWN_PAIRS = 12  # of the classes that were confused most often
@@ -119,8 +123,8 @@ def _pictures(group: Sequence[Evaluated], colors: dict[str, int]) -> str:
     """One figure per column; the first seed represents a model with several."""
     group = [runs[0] for runs in columns_in(group).values()]
     draw = {
-        TaskType.RESIDUE_PAIR: _contact_maps,
-        TaskType.RESIDUE_CLASS: _confusions,
+        TaskType.RESIDUE_PAIR: _contacts,
+        TaskType.RESIDUE_CLASS: _residues,
         TaskType.SEQUENCE_CLASS: _confusions,
         TaskType.VALUE: _scatters,
     }.get(task_type_of(group[0].record))  # type: ignore[arg-type]  # None: a third party's task
@@ -131,6 +135,43 @@ def _pictures(group: Sequence[Evaluated], colors: dict[str, int]) -> str:
     except (TypeError, ValueError, LookupError, OverflowError) as error:
         files = ", ".join(str(e.results_file) for e in group)
         raise DataError(f"{files}: predictions or labels don't have the shapes of the task ({error})") from error
+
+
+def _residues(group: Sequence[Evaluated], colors: dict[str, int]) -> str:
+    return _confusions(group, colors) + _strips(group, colors, _residue_accuracy, "fraction of correct residues")
+
+
+def _contacts(group: Sequence[Evaluated], colors: dict[str, int]) -> str:
+    return _contact_maps(group, colors) + _strips(group, colors, _contact_precision, "P@L/5, separation 6 or more")
+
+
+def _residue_accuracy(result: dict[str, Any]) -> float:
+    counts = measure_tokens(np.asarray(result["prediction"]), np.asarray(result["target"]))
+    return counts.correct / counts.counted if counts.counted else math.nan
+
+
+def _contact_precision(result: dict[str, Any]) -> float:
+    row = measure_contacts(np.asarray(result["prediction"]), np.asarray(result["target"]))
+    return row.precisions[NAMES.index("precision_at_l5")]
+
+
+def _strips(
+    group: Sequence[Evaluated], colors: dict[str, int], measure: Callable[[dict[str, Any]], float], label: str
+) -> str:
+    """The value of each protein, in a strip per model."""
+    strips = []
+    for e in group:
+        results = load_results(e)
+        if results:
+            values = np.array([measure(result) for result in results])
+            strips.append(Strip(e.label, colors[e.column], [str(result["id"]) for result in results], values))
+    if not strips:
+        return ""
+    title = f"{label} of each protein of {shown_task(group[0].record.task)}"
+    text = f"<b>Each protein</b>: {label}; the bar is the median."
+    if any(strip.values.size > MOST_DOTS for strip in strips):
+        text += f" Of each model, {MOST_DOTS} proteins are drawn."
+    return _figure(strip_chart(strips, label, title), text)
 
 
 def _confusions(group: Sequence[Evaluated], colors: dict[str, int]) -> str:
