@@ -265,7 +265,8 @@ def origin(evaluations: Sequence[Evaluated]) -> str:
     sources = load_published()["sources"].values()
     cited = "; ".join(f'<a href="{escape(s["url"])}">{escape(s["title"])}</a>' for s in sources)
     table = f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
-    return scrolling(table, "origin") + f'<p class="note">Published numbers: {cited}.</p>'
+    shown = any(published_beside(e.record) for e in evaluations)
+    return scrolling(table, "origin") + (f'<p class="note">Published numbers: {cited}.</p>' if shown else "")
 
 
 def _hash_cell(value: str | None) -> str:

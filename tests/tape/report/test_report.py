@@ -365,7 +365,7 @@ def test_only_evaluations_on_the_published_data_are_beside_published_numbers(res
     assert "TAPE LSTM" in words
     add_run(tmp_path / "own", "my_task", "transformer", "x", "test", False, accuracy=0.5)
     cards, words = shown(tmp_path / "own")
-    assert (cards, "TAPE LSTM" in words) == (0, False)
+    assert (cards, "TAPE LSTM" in words, "Published numbers" in words) == (0, False, False)
     add_run(tmp_path / "tape", "stability", "transformer", "x", "test", False, "TAPE stability", spearmanr=0.5)
     assert shown(tmp_path / "tape")[0] == 1
 
