@@ -17,6 +17,7 @@ from tape.io.json_files import read_json_object
 from tape.io.run_layout import resolve_model_directory
 
 from .errors import ConfigError, quoted
+from .targets import Target
 
 Config = TypeVar("Config", bound="ProteinConfig")
 
@@ -29,6 +30,7 @@ class ProteinConfig:
     Attributes:
         settings_beside_weights: names of the settings that change what the weights compute, although their shapes don't
             show them; see :func:`settings_beside_weights`.
+        target: fields of a :class:`tape.targets.Target`; absent for models that were not trained on a user's table.
     """
 
     settings_beside_weights: ClassVar[tuple[str, ...]] = ()
@@ -39,6 +41,9 @@ class ProteinConfig:
         self.output_attentions = kwargs.pop("output_attentions", False)
         self.output_hidden_states = kwargs.pop("output_hidden_states", False)
         self.torchscript = kwargs.pop("torchscript", False)
+        target = kwargs.pop("target", None)
+        if target is not None:  # of a user's table; otherwise not written
+            self.target = Target.from_dict(target).to_dict()
         for name, value in kwargs.items():
             if name.startswith("__") or callable(getattr(type(self), name, None)):
                 raise ConfigError(f"{quoted(name)} can't be the name of a setting: the configuration's class uses it")
@@ -181,7 +186,7 @@ class EncoderConfig(ProteinConfig):
         ConfigError: a value is invalid.
     """
 
-    settings_beside_weights: ClassVar[tuple[str, ...]] = ("pooling",)
+    settings_beside_weights: ClassVar[tuple[str, ...]] = ("pooling", "target")
 
     def __init__(
         self,

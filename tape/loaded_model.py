@@ -33,6 +33,7 @@ from tape.registry import TaskSpec, registry
 from tape.runtime.cpu import configure_cpu
 from tape.runtime.distributed import DistributedContext, choose_device
 from tape.runtime.precision_choice import PRECISION_CHOICES, resolve_precision
+from tape.targets import Target
 from tape.tasks import TaskType
 from tape.tokenizers import TAPETokenizer, normalize_sequence
 
@@ -183,9 +184,10 @@ class LoadedModel:
         import pandas
 
         spec, task_type = self._finetuned()
+        classes = () if spec.target is None else spec.target.classes
         given = given_proteins(proteins, self.tokenizer)
         rows = [
-            {"id": one.identifier, "length": len(one.sequence), **prediction_fields(one, spec.name, task_type)}
+            {"id": one.identifier, "length": len(one.sequence), **prediction_fields(one, spec.name, task_type, classes)}
             for one in self._predictions(given, self._task_model(spec), task_type, length)
         ]
         return pandas.DataFrame(rows)
@@ -313,6 +315,8 @@ class LoadedModel:
     def _finetuned(self) -> tuple[TaskSpec, TaskType]:
         if self.task is None:
             raise ConfigError(f"{self.directory}: not finetuned, so it predicts no labels; finetune it with tape-train")
+        if (fields := read_config(self.directory).get("target")) is not None:
+            registry.register_target(Target.from_dict(fields))
         spec = registry.get_task_spec(self.task)
         if spec.task_type is None:
             raise ConfigError(f"{self.directory}: the task {self.task} is registered without a task type")

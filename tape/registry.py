@@ -23,7 +23,8 @@ from tape.hub.cache import local_model, no_such_model
 
 from .compatibility.names import names_of
 from .errors import ConfigError, did_you_mean, listed, quoted
-from .tasks import BUILT_IN_TASKS, Task, TaskType
+from .targets import Target
+from .tasks import BUILT_IN_TASKS, LABELED_MODELS, Task, TaskType
 
 __getattr__ = names_of(__name__)  # of tape-proteins 0.5
 
@@ -73,7 +74,7 @@ def _same_definition(old: Any, new: Any) -> bool:
 
 
 # Set by the commands, whether or not a third party's configuration has them.
-_ALWAYS_ALLOWED = frozenset({"finetuning_task", "num_labels"})
+_ALWAYS_ALLOWED = frozenset({"finetuning_task", "num_labels", "target"})
 
 
 def _load_config(config_class: Any, config_file: Any, load_dir: Any) -> Any:
@@ -114,11 +115,13 @@ class TaskSpec:
         task: name, number of classes and type.
         dataset_entry: the dataset class, or the ``"module:Class"`` of a built-in one; None or empty without any.
         models: model type -> class or ``"module:Class"``.
+        target: the target of a user's table; None for all other tasks.
     """
 
     task: Task
     dataset_entry: Any = None
     models: dict[str, Any] = field(default_factory=dict)
+    target: Target | None = None
 
     @property
     def name(self) -> str:
@@ -232,6 +235,30 @@ class Registry:
             task_spec.models = {**old.models, **task_spec.models}
         self.task_name_mapping[task_name] = task_spec
         return task_spec
+
+    def register_target(self, target: Target, dataset: Any = None) -> TaskSpec:
+        """Register the task of a user's table, in place of an earlier one of its name.
+
+        Args:
+            target: name, type and classes of the task.
+            dataset: called as a data set class; None: the model is used for predictions only.
+
+        Raises:
+            ConfigError: another kind of task has this name.
+        """
+        old = self.task_name_mapping.get(target.task)
+        if old is not None and old.target is None:
+            raise ConfigError(f"a task named {quoted(target.task)} is registered already; rename the table")
+        task = Task(
+            target.task,
+            num_labels=target.num_labels,
+            task_type=target.task_type,
+            models=LABELED_MODELS,
+            class_names=target.classes,
+        )
+        spec = TaskSpec(task, dataset, dict(task.model_references), target)
+        self.task_name_mapping[target.task] = spec
+        return spec
 
     def _register_made(self, task_name: str, make: Callable[[], TaskSpec]) -> Callable[[], TaskSpec]:
         self.register_task_spec(task_name, make())

@@ -99,7 +99,7 @@ class Task:
 
 
 _ENCODERS = ("transformer", "lstm", "resnet", "unirep", "huggingface")
-_LABELED = ("transformer", "lstm", "onehot", "resnet", "unirep", "huggingface")
+LABELED_MODELS = ("transformer", "lstm", "onehot", "resnet", "unirep", "huggingface")
 
 BUILT_IN_TASKS: tuple[Task, ...] = (
     Task("embed", task_type=TaskType.EMBEDDING, dataset="tape.datasets.embedding:EmbedDataset", models=_ENCODERS),
@@ -125,7 +125,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         splits=("train", "valid", "test"),
         task_type=TaskType.VALUE,
         dataset="tape.datasets.whole_protein:FluorescenceDataset",
-        models=_LABELED,
+        models=LABELED_MODELS,
     ),
     Task(
         "stability",
@@ -133,7 +133,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         splits=("train", "valid", "test"),
         task_type=TaskType.VALUE,
         dataset="tape.datasets.whole_protein:StabilityDataset",
-        models=_LABELED,
+        models=LABELED_MODELS,
     ),
     Task(
         "remote_homology",
@@ -142,7 +142,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         splits=("train", "valid", "test_fold_holdout", "test_family_holdout", "test_superfamily_holdout"),
         task_type=TaskType.SEQUENCE_CLASS,
         dataset="tape.datasets.whole_protein:RemoteHomologyDataset",
-        models=_LABELED,
+        models=LABELED_MODELS,
     ),
     Task(
         "contact_prediction",
@@ -150,7 +150,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         splits=("train", "train_unfiltered", "valid", "test"),
         task_type=TaskType.RESIDUE_PAIR,
         dataset="tape.datasets.contacts:ProteinnetDataset",
-        models=_LABELED,
+        models=LABELED_MODELS,
     ),
     Task(
         "secondary_structure",
@@ -159,7 +159,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         splits=("train", "valid", "casp12", "ts115", "cb513"),
         task_type=TaskType.RESIDUE_CLASS,
         dataset="tape.datasets.residue:SecondaryStructureDataset",
-        models=_LABELED,
+        models=LABELED_MODELS,
         class_names=tuple("HEC"),
     ),
     Task(
@@ -169,7 +169,7 @@ BUILT_IN_TASKS: tuple[Task, ...] = (
         splits=("train", "valid", "casp12", "ts115", "cb513"),
         task_type=TaskType.RESIDUE_CLASS,
         dataset="tape.datasets.residue:EightStateDataset",
-        models=_LABELED,
+        models=LABELED_MODELS,
         class_names=tuple("GHIBESTC"),
     ),
     Task(

@@ -52,6 +52,8 @@ WITHOUT_TORCH = (
     "tape.runtime.rendezvous",
     "tape.runtime.run_lock",
     "tape.runtime.stop_signals",
+    "tape.tables",
+    "tape.targets",
     "tape.tasks",
     "tape.tokenizers",
     "tape.version",
@@ -104,9 +106,9 @@ _FILES = (
     "tape.tokenizers",
     "tape.version",
 )
-_BASE = (*_FILES, "tape.configs", "tape.hub", "tape.masking")
+_BASE = (*_FILES, "tape.configs", "tape.hub", "tape.masking", "tape.targets")
 _DATA = (*_BASE, "tape.tasks", "tape.registry", "tape.runtime")
-_LIBRARY = (*_DATA, "tape.datasets", "tape.metrics", "tape.models")
+_LIBRARY = (*_DATA, "tape.tables", "tape.datasets", "tape.metrics", "tape.models")
 
 # Package or module -> the packages and modules of this repository that it may import, besides itself. A name includes
 # its submodules, unless they have an entry of their own. Imports go upward in this table only.
@@ -117,21 +119,23 @@ ALLOWED_IMPORTS: dict[str, tuple[str, ...]] = {
     "tape.interrupts": (),
     "tape.errors": ("tape.interrupts",),
     "tape.tasks": (),
+    "tape.targets": ("tape.errors", "tape.tasks"),
     "tape.runtime.progress": (),
     "tape.cli.parser": ("tape.errors", "tape.version"),
     "tape.tokenizers": ("tape.errors", "tape.compatibility.names"),
     "tape.io": ("tape.errors", "tape.interrupts", "tape.tokenizers"),
     "tape.hub": (*_FILES, "tape.runtime.progress"),
-    "tape.configs": (*_FILES, "tape.hub"),
+    "tape.configs": (*_FILES, "tape.hub", "tape.targets"),
     "tape.masking": _FILES,
     "tape.report.line_charts": (),
     "tape.report.training_curves": (*_FILES, "tape.report.line_charts"),
     "tape.registry": (*_BASE, "tape.tasks"),
     "tape.models": _BASE,
     "tape.runtime": (*_BASE, "tape.models.low_precision"),
-    "tape.datasets": _DATA,
+    "tape.tables": _DATA,
+    "tape.datasets": (*_DATA, "tape.tables"),
     "tape.metrics": _DATA,
-    "tape.leakage": (*_DATA, "tape.datasets"),
+    "tape.leakage": (*_DATA, "tape.tables", "tape.datasets"),
     "tape.evaluation": (*_LIBRARY, "tape.leakage"),
     "tape.finetuning": (*_LIBRARY, "tape.evaluation", "tape.report.training_curves"),
     "tape.inference": (*_LIBRARY, "tape.leakage", "tape.evaluation"),

@@ -31,6 +31,7 @@ from .options import (
     process_config,
     record_options,
 )
+from .own_table import add_data, evaluated_table, with_task
 from .parser import ArgumentParser
 
 
@@ -40,11 +41,14 @@ def eval_config(arguments: Arguments = None) -> EvalConfig | PredictConfig:
     Raises:
         ConfigError: an option can't be used, or the task has no such model.
     """
-    options = parse(create_eval_parser(), arguments)
+    parser = create_eval_parser()
+    options = with_task(parser, parse(parser, arguments))
     output_dir = None if options["output_dir"] is None else Path(options["output_dir"])
     if output_dir is not None:
         check_output_directory(output_dir, "--output_dir")
-    check_task(options["task"], options["model_type"])
+    table = evaluated_table(options) if options["predict"] is None else None
+    if options["task"] in registry.task_name_mapping:
+        check_task(options["task"], options["model_type"])
     bootstrap = bootstrap_of(options)
     shared = {
         "task": options["task"],
@@ -62,7 +66,7 @@ def eval_config(arguments: Arguments = None) -> EvalConfig | PredictConfig:
             raise ConfigError("--leakage: predictions have no metrics; it belongs to an evaluation, without --predict")
         return PredictConfig(data_file=options["predict"], out_file=options["predict_out"], **shared)
     metrics = tuple(options["metrics"])
-    return EvalConfig(metrics=metrics, bootstrap=bootstrap, leakage=options["leakage"], **shared)
+    return EvalConfig(metrics=metrics, bootstrap=bootstrap, leakage=options["leakage"], table=table, **shared)
 
 
 def create_eval_parser(parents: Sequence[argparse.ArgumentParser] = ()) -> argparse.ArgumentParser:
@@ -70,11 +74,12 @@ def create_eval_parser(parents: Sequence[argparse.ArgumentParser] = ()) -> argpa
     parser = ArgumentParser(
         prog="tape-eval", description="Evaluate a finetuned model.", parents=list(parents) or [create_base_parser()]
     )
-    add_task(parser)
+    add_task(parser, own=True)
     parser.set_defaults(output_dir=None)
     add_model_directory(parser, "model directory, or a run directory (its best saved epoch)")
     add_batch_size(parser)
     parser.add_argument("--data_dir", default="./data", help="directory with one folder per task (default %(default)s)")
+    add_data(parser)
     parser.add_argument(
         "--metrics",
         nargs="*",
@@ -82,7 +87,12 @@ def create_eval_parser(parents: Sequence[argparse.ArgumentParser] = ()) -> argpa
         choices=sorted(registry.metric_name_mapping),
         help="metrics to log and to store in results.pkl (default: all metrics of the task)",
     )
-    parser.add_argument("--split", default="test", help="split to evaluate (default %(default)s)")
+    parser.add_argument(
+        "--split",
+        default="test",
+        help="split to evaluate; of your own table also all, or new for proteins that the run does not have (default"
+        " %(default)s)",
+    )
     add_bootstrap(parser)
     add_leakage(parser)
     group = parser.add_argument_group("proteins")

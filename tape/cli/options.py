@@ -97,10 +97,21 @@ def create_base_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_task(parser: argparse.ArgumentParser) -> None:
-    """Add the position ``task``."""
-    tasks = sorted(registry.task_name_mapping)
-    parser.add_argument("task", choices=tasks, metavar="task", help=", ".join(tasks))
+def add_task(parser: argparse.ArgumentParser, own: bool = False) -> None:
+    """Add the position ``task``, which may be left out for a user's own table.
+
+    Args:
+        parser: the parser.
+        own: whether it may be the name of such a table's task, too, which :func:`.own_table.with_task` checks.
+    """
+    tasks = sorted(name for name, spec in registry.task_name_mapping.items() if spec.target is None)
+    parser.add_argument(
+        "task",
+        nargs="?",
+        choices=None if own else tasks,
+        metavar="task",
+        help=f"{', '.join(tasks)}; left out for your own table (--data) or a model of it",
+    )
 
 
 def add_model_directory(parser: argparse.ArgumentParser, kinds: str = "model directory") -> None:

@@ -19,6 +19,7 @@ from .options import (
     create_base_parser,
     parse,
 )
+from .own_table import with_task
 from .parser import ArgumentParser
 
 
@@ -42,7 +43,8 @@ def predict_config(arguments: Arguments = None) -> PredictConfig:
     Raises:
         ConfigError: an option can't be used, or the task has no such model.
     """
-    config = eval_config(argparse.Namespace(**parse(create_predict_parser(), arguments)))
+    parser = create_predict_parser()
+    config = eval_config(argparse.Namespace(**with_task(parser, parse(parser, arguments))))
     assert isinstance(config, PredictConfig)  # the parser sets predict
     return config
 
@@ -52,7 +54,7 @@ def create_predict_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog="proteinlm predict", description="Predict for the proteins of a file.", parents=[create_base_parser()]
     )
-    add_task(parser)
+    add_task(parser, own=True)
     add_model_directory(parser, "model directory, or a run directory (its best saved epoch)")
     parser.add_argument(
         "predict",
@@ -77,5 +79,6 @@ def create_predict_parser() -> argparse.ArgumentParser:
     add_format(group, "the file of proteins")
     add_column_options(group)
     # of an evaluation, which this is not
-    parser.set_defaults(output_dir=None, data_dir="./data", split="test", metrics=[], bootstrap=0, leakage=None)
+    parser.set_defaults(output_dir=None, data_dir="./data", data=None, split="test", metrics=[], bootstrap=0)
+    parser.set_defaults(leakage=None)
     return parser

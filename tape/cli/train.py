@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,14 @@ from tape.finetuning.config import (
 )
 from tape.finetuning.resume import complete_options, epoch_to_resume
 from tape.io.json_files import RepeatedKeyError, parse_json
+from tape.io.records import RecordOptions
 from tape.io.run_layout import ARGUMENTS_NAME, check_run_names
 from tape.io.writing import check_output_directory
 from tape.registry import registry
 from tape.runtime.elastic_launch import LaunchPlan
+from tape.tables.options import TableOptions
+from tape.tables.splits import SPLITS_NAME
+from tape.tables.table import table_for_training
 from tape.tasks import TaskType
 
 from .options import (
@@ -42,6 +47,7 @@ from .options import (
     process_config,
     record_options,
 )
+from .own_table import add_table_options, complete_for_table, table_options
 from .parser import ArgumentParser
 from .types import positive_int
 
@@ -88,6 +94,28 @@ def _finetune_config(options: dict[str, Any], given: list[str]) -> FinetuneConfi
 
 
 def _checked_config(options: dict[str, Any], resume: ResumeConfig | None) -> FinetuneConfig:
+    table = table_options(options)
+    if table is None:
+        return _config_of(options, resume, None, ())
+    if resume is not None and options["from_pretrained"] is not None:
+        run = epoch_to_resume(Path(options["from_pretrained"])).resolve().parent
+        table = replace(table, splits_file=run / SPLITS_NAME)
+    loaded = table_for_training(table)
+    notices: tuple[str, ...] = ()
+    if resume is None:
+        options, line = complete_for_table(options, loaded, options["given_options"])
+        notices = (line,)
+    return _config_of({**options, "task": loaded.target.task}, resume, table, notices, loaded.target.task_type)
+
+
+def _config_of(
+    options: dict[str, Any],
+    resume: ResumeConfig | None,
+    table: TableOptions | None,
+    notices: tuple[str, ...],
+    task_type: TaskType | None = None,
+) -> FinetuneConfig:
+    """The configuration of a task, or of a table, whose task has been inferred and is not registered yet."""
     config = FinetuneConfig(
         task=options["task"],
         model=_model_config(options),
@@ -96,7 +124,8 @@ def _checked_config(options: dict[str, Any], resume: ResumeConfig | None) -> Fin
             options["tokenizer"],
             options["max_length"],
             options["length"],
-            record_options(options),
+            RecordOptions() if table is not None else record_options(options),
+            table,
         ),
         loop=_loop_config(options),
         output=OutputConfig(
@@ -112,10 +141,12 @@ def _checked_config(options: dict[str, Any], resume: ResumeConfig | None) -> Fin
         eval_splits=tuple(options["eval_splits"]),
         force_save=None if options["force_save"] == _NO_FORCE_SAVE else Path(options["force_save"]),
         process=process_config(options),
+        notices=notices,
     )
     _check_directories(config)
-    _check_pooling(options)
-    check_task(config.task, config.model.model_type)
+    _check_pooling(options, registry.get_task_spec(config.task).task_type if table is None else task_type)
+    if table is None:
+        check_task(config.task, config.model.model_type)
     return config
 
 
@@ -163,7 +194,7 @@ def _check_directories(config: FinetuneConfig) -> None:
         check_output_directory(config.force_save, "--force_save")
         return
     check_run_names(config.output.time_or_name, config.output.exp_name)
-    if not Path(config.data.data_dir).is_dir():
+    if config.data.table is None and not Path(config.data.data_dir).is_dir():
         raise ConfigError(f"--data_dir {config.data.data_dir}: no such directory")
     if config.resume is not None and config.model.from_pretrained is not None:
         check_output_directory(
@@ -174,9 +205,9 @@ def _check_directories(config: FinetuneConfig) -> None:
     check_output_directory(Path(config.output.log_dir), "--log_dir")
 
 
-def _check_pooling(options: Options) -> None:
+def _check_pooling(options: Options, task_type: TaskType | None) -> None:
     task = options["task"]
-    if registry.get_task_spec(task).task_type in TASK_TYPES_WITHOUT_POOLING:
+    if task_type in TASK_TYPES_WITHOUT_POOLING:
         for name in _POOLING_OPTIONS:
             if options[name] is not None:
                 raise ConfigError(f"--{name} is for tasks with one value or class per protein, not for {task}")
@@ -216,6 +247,7 @@ def create_train_parser(
         prog=prog, description="Train a model on a task.", parents=list(parents) or [create_base_parser()]
     )
     add_task(parser)
+    add_table_options(parser)
     _add_run_options(parser)
     _add_model_options(parser)
     _add_optimization_options(parser)

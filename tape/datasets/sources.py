@@ -324,7 +324,10 @@ def dataset_provenance(dataset: Any) -> dict[str, Any]:
     Raises:
         DataError: ``dataset.json`` is damaged.
     """
-    path = getattr(getattr(dataset, "data", None), "path", None)
+    source = getattr(dataset, "data", None)
+    path, provenance = getattr(source, "path", None), getattr(source, "provenance", None)
+    if provenance is not None:
+        return dict(provenance)
     if path is None:
         return {"name": type(dataset).__name__, "simulated": None}
     file = Path(path).parent / PROVENANCE_NAME

@@ -9,6 +9,7 @@ from tape.errors import ConfigError
 from tape.io.records import RecordOptions
 from tape.metrics.bootstrap import Bootstrap
 from tape.runtime.process import ProcessConfig
+from tape.tables.options import TableOptions
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
 
 LENGTH_POLICIES = ("error", "crop", "window")
@@ -72,6 +73,7 @@ class EvalConfig:
         metrics: names of the metrics to return; empty: all metrics of the task.
         length: what to do with proteins longer than the model's position table: error, crop or window.
         records: columns of the sequence and the id.
+        table: a user's own table, instead of ``data_dir``.
         inference: batches, workers and precision.
         bootstrap: resampling for the metrics' intervals; None: no intervals.
         leakage: table of ``tape-leakage`` for metrics in bins of identity; None: the one beside the split, if any.
@@ -86,6 +88,7 @@ class EvalConfig:
     metrics: tuple[str, ...] = ()
     length: str = "error"
     records: RecordOptions = RecordOptions()
+    table: TableOptions | None = None
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     bootstrap: Bootstrap | None = None
     leakage: Path | None = None

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from tape.configs import CONFIG_NAME, ProteinConfig
 from tape.errors import CheckpointError, ConfigError, VocabularyMismatchError
 from tape.hub.cache import local_model
 from tape.io.run_layout import resolve_model_directory
 from tape.models.model_directory import UNTRAINED, check_vocabulary, directory_provenance
 from tape.registry import TaskSpec, registry
+from tape.targets import Target, target_of
 from tape.tokenizers import VOCABULARIES, TAPETokenizer
 
 from .config import ModelSource
@@ -29,6 +31,16 @@ def model_directory(source: ModelSource) -> Path:
 def folder_of(model: Path) -> Path:
     """A model directory itself, or the directory of a weights file."""
     return model if model.is_dir() else model.parent
+
+
+def stored_target(directory: Path) -> Target | None:
+    """The target of a model that was trained on a user's own table; None for other models, and without a config.json.
+
+    Raises:
+        ConfigError: ``config.json`` is invalid.
+    """
+    file = folder_of(directory) / CONFIG_NAME
+    return target_of(ProteinConfig.from_json_file(file)) if file.is_file() else None
 
 
 def load_finetuned_model(source: ModelSource, spec: TaskSpec, directory: Path) -> nn.Module:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 from tape.datasets.index import load_split
 from tape.datasets.labels import task_type_of
+from tape.datasets.own_table import register_table
+from tape.errors import ConfigError
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext
 from tape.runtime.precision import warn_if_slow
 from tape.runtime.precision_choice import resolve_precision
+from tape.tables.splits import SPLITS_NAME
+from tape.tables.table import Table, table_for_evaluation
 
 from .config import EvalConfig
 from .evaluate import check_measured, check_metrics, chosen_metrics, evaluate
 from .leakage import find_identities, scores_in_bins
-from .load_model import folder_of, load_finetuned_model, model_directory
+from .load_model import folder_of, load_finetuned_model, model_directory, stored_target
 from .long_proteins import fit_long_proteins
 from .results import results_directory, write_files
 
@@ -31,8 +36,10 @@ def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str,
     Raises:
         ProteinLMError: data or model can't be used, or the task lacks a metric.
     """
-    spec = registry.get_task_spec(config.task)
     directory = model_directory(config.model)
+    if config.table is not None:
+        register_table(_table_of(config, directory))
+    spec = registry.get_task_spec(config.task)
     folder = results_directory(config.output_dir, folder_of(directory))
     dataset = load_split(spec.dataset_class, config.data_dir, config.split, config.model.tokenizer, config.records)
     task_type = task_type_of(spec, dataset)
@@ -66,3 +73,19 @@ def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str,
     for name, value in chosen.items():
         logger.info("%s: %.4g", name, value)
     return chosen
+
+
+def _table_of(config: EvalConfig, directory: Path) -> Table:
+    """The table of an evaluation, with the splits of the model's run.
+
+    Raises:
+        ProteinLMError: the model was not trained on a table, or the table does not have its target.
+    """
+    assert config.table is not None
+    target = stored_target(directory)
+    if target is None:
+        raise ConfigError(f"--data: {directory} was trained on a task of TAPE, whose data are in --data_dir")
+    table = table_for_evaluation(config.table, target, folder_of(directory).parent / SPLITS_NAME)
+    for line in table.notices:
+        logger.info(line)
+    return table

@@ -14,6 +14,7 @@ from tape.io.records import RecordOptions
 from tape.io.run_layout import SEED_PREFIX
 from tape.metrics.bootstrap import Bootstrap
 from tape.runtime.process import ProcessConfig
+from tape.tables.options import TableOptions
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
 
 IMPROVEMENT = "improvement"
@@ -134,6 +135,7 @@ class FinetuneDataConfig:
         max_length: longer proteins are excluded from training (never from evaluation); None: no limit.
         length: what to do with proteins longer than the model's position table: error, crop or window.
         records: columns of the sequence and the id.
+        table: a user's own table, instead of ``data_dir``.
 
     Raises:
         ConfigError: a value out of range.
@@ -144,6 +146,7 @@ class FinetuneDataConfig:
     max_length: int | None = None
     length: str = "error"
     records: RecordOptions = RecordOptions()
+    table: TableOptions | None = None
 
     def __post_init__(self) -> None:
         if self.max_length is not None and self.max_length < 1:
@@ -224,6 +227,7 @@ class FinetuneConfig:
         eval_splits: splits on which the best saved epoch is evaluated after training.
         force_save: save the untrained model in this directory instead of training.
         process: device and logging.
+        notices: lines to log at the start.
     """
 
     task: str
@@ -236,6 +240,7 @@ class FinetuneConfig:
     eval_splits: tuple[str, ...] = ()
     force_save: Path | None = None
     process: ProcessConfig = field(default_factory=ProcessConfig)
+    notices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.resume is not None and self.seeds is not None:
@@ -266,6 +271,7 @@ class FinetuneConfig:
             split=split,
             length=self.data.length,
             records=self.data.records,
+            table=self.data.table,
             inference=InferenceConfig(loop.batch_size, loop.num_workers, loop.precision, loop.max_tokens),
             bootstrap=Bootstrap(seed=loop.seed),
             process=self.process,

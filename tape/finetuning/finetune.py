@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from torch import nn
 
 from tape.datasets.labels import task_type_of
+from tape.datasets.own_table import register_table, table_of
 from tape.errors import ConfigError
 from tape.evaluation.split import evaluate_split
 from tape.io.credentials import without_credentials
@@ -23,6 +24,8 @@ from tape.runtime.distributed import DistributedContext, broadcast_object, run_o
 from tape.runtime.precision import warn_if_slow
 from tape.runtime.precision_choice import AUTO, resolve_precision
 from tape.runtime.stop_signals import StopSignals
+from tape.tables.splits import SPLITS_NAME, write_splits
+from tape.tables.table import Table, table_for_training
 from tape.tasks import TaskType
 from tape.tokenizers import TAPETokenizer
 from tape.version import __version__
@@ -54,6 +57,8 @@ def finetune(config: FinetuneConfig, context: DistributedContext) -> Path:
         SystemExit: a stop signal has interrupted the training, and its state is saved.
     """
     tokenizer = TAPETokenizer(config.model.tokenizer)
+    if config.data.table is not None:
+        register_table(table_for_training(config.data.table))
     if config.force_save is not None:
         return _save_untrained(config, tokenizer, config.force_save / "0", context)
     config = replace(config, loop=replace(config.loop, precision=resolve_precision(config.loop.precision, context)))
@@ -128,6 +133,9 @@ def train_run(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path,
             finetuner.resume(*parts.checkpoint)
             if run_logger is not None and resumed is not None:
                 run_logger.resume_after(resumed[0], finetuner.state, parts.changes)
+        table = table_of(registry.get_task_spec(config.task))
+        if run_logger is not None and table is not None:
+            _log_table(table, run)
         _log_start(config, finetuner, run, run_logger)
         finetuner.train()
         if run_logger is not None:
@@ -156,7 +164,8 @@ def _resume_command(config: FinetuneConfig, run: RunDirectory) -> str:
     Those that describe the machine or the place of the results are not, and are named if they differ from the defaults.
     ``--output_dir`` determines the place of the TensorBoard files in ``--log_dir``.
     """
-    words = ["tape-train", config.model.model_type, config.task, "--from_pretrained", str(run.path)]
+    task = [config.task] if config.data.table is None else []  # the table is in args.json
+    words = ["tape-train", config.model.model_type, *task, "--from_pretrained", str(run.path)]
     words += ["--resume_from_checkpoint", *(["--no_cuda"] if config.process.no_cuda else [])]
     if config.output.output_dir != OutputConfig.output_dir:
         words += ["--output_dir", config.output.output_dir]
@@ -183,6 +192,13 @@ def _load(config: FinetuneConfig, tokenizer: TAPETokenizer, context: Distributed
     return _RunParts(data, task_type, model, validation_model, source, checkpoint, digests, changes)
 
 
+def _log_table(table: Table, run: RunDirectory) -> None:
+    """Log what was inferred from a user's table, and write its splits."""
+    for line in table.notices:
+        logger.info(line)
+    write_splits(run.path / SPLITS_NAME, table.identifiers, table.digests, table.splits)
+
+
 def _log_start(config: FinetuneConfig, finetuner: Finetuner, run: RunDirectory, run_logger: RunLogger | None) -> None:
     """Write ``args.json`` with the resolved batch size, warm-up and precision, and log what is trained."""
     warmup_steps = finetuner.schedule.warmup_steps
@@ -191,6 +207,8 @@ def _log_start(config: FinetuneConfig, finetuner: Finetuner, run: RunDirectory, 
         if config.output.arguments.get("precision") == AUTO:
             resolved["precision"] = config.loop.precision
         run.write_arguments({**config.output.arguments, **resolved})
+    for line in config.notices:
+        logger.info(line)
     logger.info("%s on %s in %s, %s", config.model.model_type, config.task, run.path, finetuner.describe())
     if warmup_steps >= finetuner.total_steps:
         logger.warning(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from tape.evaluation.load_model import check_finite, check_vocabulary_size, rows_needed
+from tape.evaluation.load_model import check_finite, check_vocabulary_size, rows_needed, stored_target
 from tape.models.freezing import freeze_encoder
 from tape.models.lora import add_lora
 from tape.models.model_directory import check_vocabulary
@@ -30,6 +30,11 @@ def build_model(config: ModelConfig, task: str, tokenizer: TAPETokenizer, direct
             not fit it.
     """
     overrides = {"finetuning_task": task, **config.overrides}
+    target = registry.get_task_spec(task).target
+    if target is not None:
+        overrides["target"] = target.to_dict()
+    elif directory is not None and stored_target(directory) is not None:
+        overrides["target"] = None  # that of the model's own task
     if directory is not None:
         check_vocabulary(directory, tokenizer)
     elif tokenizer.name != "iupac" and config.config_file is None:

@@ -22,6 +22,12 @@ _NONE = type(None)  # null in args.json: an option without a value by default
 # Options taken from args.json, unless they are given again -> their types.
 _RESUMED_OPTIONS: dict[str, tuple[type, ...]] = {
     "data_dir": (str,),
+    "data": (str, _NONE),
+    "target": (str, _NONE),
+    "task_type": (str, _NONE),
+    "split": (str, _NONE),
+    "split_column": (str, _NONE),
+    "standardize": (bool, _NONE),
     "log_dir": (str,),
     "tokenizer": (str,),
     "sequence_column": (str, _NONE),
@@ -82,7 +88,10 @@ _COMPARED_APART = frozenset({"config", "given_options", "model_type", "task"})
 _SWITCHES = ("fp16", "bf16")
 _PRECISION_OPTIONS = ("precision", *_SWITCHES)
 # The optimizer state and the saved weights depend on these, so a resumed run can't change them.
-_FIXED_OPTIONS = ("contact_head", "pooling", "pooled_norm", "freeze", "lora", "head_learning_rate")
+_FIXED_OPTIONS = (
+    *("contact_head", "pooling", "pooled_norm", "freeze", "lora", "head_learning_rate"),
+    *("target", "task_type", "split", "split_column", "standardize"),
+)
 
 
 def initial_weights(from_pretrained: str | None, is_resumed: bool) -> Path | None:
@@ -140,7 +149,7 @@ def complete_options(options: Mapping[str, Any], given: Iterable[str]) -> tuple[
     model_config = read_json_object(epoch / CONFIG_NAME) if (epoch / CONFIG_NAME).is_file() else {}
     _check_types(saved, file)
     for name in ("model_type", "task"):
-        if saved.get(name, options[name]) != options[name]:
+        if options[name] is not None and saved.get(name, options[name]) != options[name]:
             raise ConfigError(f"{file}: the run's {name} is {quoted(saved[name])}, not {options[name]}")
     given = set(given)
     _check_fixed(options, given & saved.keys(), saved, model_config, file)

@@ -3,7 +3,9 @@
 The table has a record per protein, in the order of the input file: ``id``, ``length`` and, depending on the task,
 
 - for a value: ``prediction``;
-- for a class: ``prediction`` (its number) and ``probability``; in JSON also ``probabilities`` of all classes;
+- for a class: ``prediction`` (its number) and ``probability``; in JSON also ``probabilities`` of all classes. A model
+  of a user's table has names of classes: ``prediction`` is one of them, JSON lists them in ``classes``, and CSV has a
+  column ``probability_NAME`` for each;
 - for a class per residue: ``prediction``, with one letter (or digit) per residue, and the probabilities. In JSON,
   ``probabilities`` is a list per residue, in the order of the letters in ``classes``. In CSV, there is a column
   ``probability_LETTER`` per class, with numbers separated by blanks;
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,7 @@ class PredictionFiles:
         path: the table, .csv or .json.
         task: name of the task.
         task_type: type of the task.
+        classes: names of the classes of a user's table; empty: those of the task.
         pairs, plot: tables and pictures of contact maps, see :class:`.contact_maps.ContactMapFiles`.
 
     Raises:
@@ -62,6 +65,7 @@ class PredictionFiles:
     task_type: TaskType
     pairs: bool = False
     plot: bool | None = None
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.path.suffix not in (".csv", ".json"):
@@ -98,7 +102,7 @@ class PredictionFiles:
         row: Row = {"index": prediction.index, "id": prediction.identifier, "length": len(prediction.sequence)}
         if self.task_type == TaskType.RESIDUE_PAIR:
             return {**row, **self._contacts.write(prediction)}
-        fields = prediction_fields(prediction, self.task, self.task_type)
+        fields = prediction_fields(prediction, self.task, self.task_type, self.classes)
         if self.task_type == TaskType.VALUE:
             return {**row, "prediction": float(f"{fields['prediction']:.6g}")}
         return {**row, **{name: value if name in _EXACT else _rounded(value) for name, value in fields.items()}}
@@ -106,16 +110,23 @@ class PredictionFiles:
     def _flat(self, row: Row) -> Row:
         """A row for CSV, without lists."""
         flat = {name: value for name, value in row.items() if name not in ("probabilities", "classes")}
-        for number, letter in enumerate(row.get("classes", "")):
-            flat[f"probability_{letter}"] = " ".join(str(chances[number]) for chances in row["probabilities"])
+        for number, name in enumerate(row.get("classes", "")):
+            chances = np.asarray(row["probabilities"])[..., number]
+            flat[f"probability_{name}"] = " ".join(map(str, np.atleast_1d(chances).tolist()))
         return flat
 
 
-def prediction_fields(prediction: Prediction, task: str, task_type: TaskType) -> Row:
+def prediction_fields(prediction: Prediction, task: str, task_type: TaskType, classes: Sequence[str] = ()) -> Row:
     """The fields of a prediction, with probabilities as arrays.
 
+    Args:
+        prediction: the prediction.
+        task, task_type: name and type of the task.
+        classes: names of the classes of a user's table; empty: those of the task.
+
     Returns:
-        ``prediction``: the value, the number of the class, or the letters of the residues' classes; or ``contacts``,
+        ``prediction``: the value, the number or name of the class, or the letters of the residues' classes (names of
+        more than one letter have blanks between them); or ``contacts``,
         the number of pairs with a probability above 0.5 at separations >= 6. Except for values, ``probabilities`` in
         addition: of the classes (C,), of the classes of each residue (L, C), or of a contact of each pair (L, L).
 
@@ -129,10 +140,14 @@ def prediction_fields(prediction: Prediction, task: str, task_type: TaskType) ->
         return {"contacts": count_contacts(values), "probabilities": values}
     if task_type == TaskType.SEQUENCE_CLASS:
         best = int(values.argmax())
+        if classes:
+            named = {"classes": list(classes), "probabilities": values}
+            return {"prediction": classes[best], "probability": float(values[best]), **named}
         return {"prediction": best, "probability": float(values[best]), "probabilities": values}
-    letters = _letters(task, values.shape[-1])
-    text = "".join(letters[number] for number in values.argmax(-1))
-    return {"prediction": text, "classes": letters, "probabilities": values}
+    letters = classes or _letters(task, values.shape[-1])
+    between = "" if all(len(letter) == 1 for letter in letters) else " "
+    text = between.join(letters[number] for number in values.argmax(-1))
+    return {"prediction": text, "classes": list(letters) if classes else letters, "probabilities": values}
 
 
 def _letters(task: str, count: int) -> str:

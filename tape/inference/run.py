@@ -16,7 +16,13 @@ from tape.datasets.embedding import EmbedDataset
 from tape.datasets.index import log_replaced_characters, reader_options
 from tape.datasets.labels import task_type_of
 from tape.errors import ConfigError
-from tape.evaluation.load_model import folder_of, load_encoder, load_finetuned_model, model_directory
+from tape.evaluation.load_model import (
+    folder_of,
+    load_encoder,
+    load_finetuned_model,
+    model_directory,
+    stored_target,
+)
 from tape.evaluation.long_proteins import fit_long_proteins
 from tape.evaluation.results import data_hash, model_hash
 from tape.io.text_files import display_name, is_stream
@@ -104,14 +110,17 @@ def predict_file(config: PredictConfig, context: DistributedContext) -> dict[str
     Raises:
         ProteinLMError: data or model can't be used, or the task has no predictions for single sequences.
     """
-    spec = registry.get_task_spec(config.task)
     directory = model_directory(config.model)
+    target = stored_target(directory)
+    if target is not None and target.task == config.task:
+        registry.register_target(target)
+    spec = registry.get_task_spec(config.task)
     task_type = spec.task_type or task_type_of(
         spec, spec.dataset_class(config.data_dir, config.split, config.model.tokenizer)
     )
     check_predicted(config.task, task_type)
     path = config.out_file or _default_out_file(config.data_file, config.output_dir, folder_of(directory))
-    files = PredictionFiles(path, config.task, task_type)
+    files = PredictionFiles(path, config.task, task_type, classes=() if target is None else target.classes)
     return _write_predictions(
         config, files, directory, lambda: load_finetuned_model(config.model, spec, directory), context
     )

@@ -130,24 +130,37 @@ class SimpleConv(nn.Module):
 
 
 class ValuePredictionHead(nn.Module):
-    """One value per protein: (B, H) -> (B, 1). The loss is the mean squared error.
+    """One value per protein: (B, H) -> (B, 1). The loss is the mean squared error, in units of ``std``.
 
     Args:
         hidden_size: H.
         dropout: dropout probability inside the MLP.
         head_hidden_size: hidden size of the MLP; 1024 in ProteinLM, 512 in TAPE.
+        mean, std: the MLP predicts ``(value - mean) / std``; predictions and targets are values.
     """
 
-    def __init__(self, hidden_size: int, dropout: float = 0.0, head_hidden_size: int = 1024) -> None:
+    def __init__(
+        self,
+        hidden_size: int,
+        dropout: float = 0.0,
+        head_hidden_size: int = 1024,
+        mean: float = 0.0,
+        std: float = 1.0,
+    ) -> None:
         super().__init__()
         self.value_prediction = SimpleMLP(hidden_size, head_hidden_size, 1, dropout)
+        self.mean, self.std = mean, std
 
     def forward(self, pooled_output: Tensor, targets: Tensor | None = None) -> HeadOutput:
-        prediction = self.value_prediction(pooled_output)
+        standardized = self.value_prediction(pooled_output)
+        prediction = standardized
+        if (self.mean, self.std) != (0.0, 1.0):
+            prediction = standardized * self.std + self.mean
         if targets is None:
             return (prediction,)
         check_targets(targets, prediction.shape[:1])
-        loss = F.mse_loss(prediction.float(), targets.float().view_as(prediction))
+        scaled = (targets.float().view_as(prediction) - self.mean) / self.std
+        loss = F.mse_loss(standardized.float(), scaled)
         return (loss, {}), prediction
 
 

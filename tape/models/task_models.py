@@ -23,6 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tape.targets import target_of
+
 from .heads import MaskedBatchNorm
 from .modeling_utils import (
     PairwiseContactPredictionHead,
@@ -74,11 +76,17 @@ class _PooledTaskModel(_TaskModel):
 
 
 class ForValuePrediction(_PooledTaskModel):
-    """Predicts one value per protein."""
+    """Predicts one value per protein, in the unit of the target."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.predict = ValuePredictionHead(self.vector_size, head_hidden_size=config.head_hidden_size)
+        target = target_of(config)
+        self.predict = ValuePredictionHead(
+            self.vector_size,
+            head_hidden_size=config.head_hidden_size,
+            mean=0.0 if target is None else target.mean,
+            std=1.0 if target is None else target.std,
+        )
 
     def forward(
         self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None

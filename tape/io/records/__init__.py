@@ -9,15 +9,16 @@ a3m           .a3m                                    alignment; gaps are remove
 stockholm     .sto .stk .stockholm                    alignments; gaps are removed
 jsonl, json   .jsonl .json                            JSON objects, one per line or in a list
 csv, tsv      .csv .tsv                               tables with a header line; see :mod:`.tables`
+parquet       .parquet                                tables with columns of any type; see :mod:`.parquet`
 text          .txt .tab                               one sequence per line, or ``id<TAB>sequence``
 lmdb          .lmdb                                   TAPE's LMDB directories
 ============  ======================================  ==========================================================
 
-All but LMDB may be compressed, with the additional suffix .gz, .bz2, .xz or .zst (which needs the package
-``zstandard``). In JSON, tables and LMDB, the sequence is the column ``text``, ``primary`` or ``sequence``; a file with
-several of them is refused, unless one is named. White space inside a sequence ("G C T V") is removed; everything else
-is left to :func:`tape.tokenizers.normalize_sequence`. Files are streamed: memory does not grow with their size, and a
-line or record has a limit.
+All but Parquet and LMDB may be compressed, with the additional suffix .gz, .bz2, .xz or .zst (which needs the package
+``zstandard``). In JSON, tables, Parquet and LMDB, the sequence is the column ``text``, ``primary`` or
+``sequence``; a file with several of them is refused, unless one is named. White space inside a sequence ("G C T V") is
+removed; everything else is left to :func:`tape.tokenizers.normalize_sequence`. Files are streamed: memory does not grow
+with their size (but for Parquet), and a line or record has a limit.
 """
 
 from .formats import FORMATS, LABELED_SUFFIXES, SEQUENCE_SUFFIXES, is_sequence_file, list_suffixes

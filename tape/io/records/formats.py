@@ -17,12 +17,13 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "json": (".json",),
     "csv": (".csv",),
     "tsv": (".tsv",),
+    "parquet": (".parquet",),
     "text": (".txt", ".tab"),
     "lmdb": (".lmdb",),
 }
 NUCLEOTIDE_SUFFIXES = (".fna", ".ffn", ".frn")
 # Formats whose records can have labels beside the sequence.
-LABELED_FORMATS = ("fasta", "jsonl", "json", "csv", "tsv", "lmdb")
+LABELED_FORMATS = ("fasta", "jsonl", "json", "csv", "tsv", "parquet", "lmdb")
 _FORMAT_OF = {suffix: name for name, suffixes in FORMATS.items() for suffix in suffixes}
 SEQUENCE_SUFFIXES = tuple(_FORMAT_OF)
 LABELED_SUFFIXES = tuple(suffix for suffix, name in _FORMAT_OF.items() if name in LABELED_FORMATS)

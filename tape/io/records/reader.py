@@ -34,6 +34,7 @@ from .formats import (
 )
 from .json_values import json_rows, jsonl_rows
 from .nucleotides import ENOUGH_LETTERS, NucleotideCounter
+from .parquet import parquet_rows
 from .plain_text import text_rows
 from .record import Record, RecordOptions, Row, record_of, sequence_column
 from .residue_blocks import ResidueBlock, fasta_blocks
@@ -162,6 +163,12 @@ def _rows(
     name = name or format_of_suffix(path)
     if name == "lmdb":
         yield from _lmdb_rows(Path(path), options, progress, digest)
+        return
+    if name == "parquet":
+        with open_bytes(path, progress, compression="", digest=digest) as source:
+            while source.read(_DIGEST_BYTES) and (progress is not None or digest is not None):
+                pass
+        yield from parquet_rows(path)
         return
     with open_bytes(path, progress, compression=compression, digest=digest) as source:
         if name is None or (name == "text" and options.format is None):

@@ -23,7 +23,7 @@ from tape.finetuning.resume import (
 
 Train = Callable[..., Path]
 COMPARED_APART = {"help", "config", "model_type", "task", "precision", "fp16", "bf16", *_FIXED_OPTIONS}
-OPTIONS = {action.dest for action in create_train_parser()._actions} - {"help"}
+OPTIONS = {action.dest for action in create_train_parser()._actions} - {"help", "version"}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_every_option_that_is_not_listed_as_silent_is_announced(tmp_path: Path, 
     values = {
         **dict.fromkeys(("eval_splits",), (["valid"], ["test"])),
         **dict.fromkeys(
-            ("data_dir", "log_dir", "tokenizer", "model_config_file", "length", "id_column", "sequence_column"),
+            ("data", "data_dir", "log_dir", "tokenizer", "model_config_file", "length", "id_column", "sequence_column"),
             ("one", "other"),
         ),
     }

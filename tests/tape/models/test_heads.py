@@ -320,3 +320,14 @@ def test_a_class_that_a_head_is_configured_to_ignore() -> None:
     logits, targets = torch.randn(1, 4, 3), torch.tensor([[0, 1, 2, -1]])
     expected = nn.functional.cross_entropy(logits[0, 1:3], targets[0, 1:3])
     torch.testing.assert_close(masked_cross_entropy(logits, targets, ignore_index=0), expected)
+
+
+def test_a_standardized_value_head_learns_z_scores_and_returns_values() -> None:
+    torch.manual_seed(0)
+    plain, scaled = ValuePredictionHead(8), ValuePredictionHead(8, mean=57.0, std=6.0)
+    scaled.load_state_dict(plain.state_dict())
+    features, targets = torch.randn(3, 8), torch.tensor([[51.0], [57.0], [66.0]])
+    torch.testing.assert_close(scaled(features)[0], plain(features)[0] * 6 + 57)
+    (loss, _), prediction = scaled(features, targets)
+    torch.testing.assert_close(loss, plain(features, (targets - 57) / 6)[0][0])
+    torch.testing.assert_close(prediction, scaled(features)[0])

@@ -1,0 +1,195 @@
+"""Options of a user's own table, and the task that a model or a table stands for."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tape.configs import ProteinConfig
+from tape.errors import ConfigError, ProteinLMError, did_you_mean, quoted
+from tape.io.json_files import read_json_object
+from tape.io.records import RecordOptions
+from tape.io.run_layout import ARGUMENTS_NAME, resolve_model_directory
+from tape.registry import registry
+from tape.tables.options import TableOptions
+from tape.tables.table import Table
+from tape.targets import OWN_TASK_TYPES, Target, target_of
+from tape.tasks import LABELED_MODELS, TaskType
+
+from .options import Options, record_options
+
+_TABLE_ONLY = ("target", "task_type", "split", "split_column", "standardize")
+# Settings for tables, which have tens to thousands of proteins; see docs/finetuning.md.
+_STEPS = 1500
+_FEWEST_EPOCHS, _MOST_EPOCHS = 5, 60
+_SMALL_BATCH, _BATCH = 16, 32
+_SMALL_TABLE = 500  # training proteins
+_HEAD_FACTOR = 10  # a new head learns faster than a pretrained encoder
+
+
+def split_fractions(text: str) -> str:
+    """``TRAIN,VALID,TEST``, which is kept as text for ``args.json``."""
+    try:
+        parts = [float(part) for part in text.split(",")]
+    except ValueError:
+        parts = []
+    if len(parts) != 3:
+        raise argparse.ArgumentTypeError(f"must be TRAIN,VALID,TEST, such as 80,10,10, not {quoted(text)}")
+    return text
+
+
+def add_table_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a table to train on."""
+    group = parser.add_argument_group("your own table (instead of a task)")
+    add_data(group)
+    group.add_argument("--target", metavar="COLUMN", help="column to predict")
+    group.add_argument(
+        "--task-type",
+        "--task_type",
+        choices=tuple(OWN_TASK_TYPES),
+        help="a value or a class per protein, or a class per residue (default: inferred from the values)",
+    )
+    group.add_argument(
+        "--split-column",
+        "--split_column",
+        metavar="COLUMN",
+        help="column with train, valid and test (default: the column split, if there is one)",
+    )
+    group.add_argument(
+        "--split",
+        type=split_fractions,
+        metavar="TRAIN,VALID,TEST",
+        help="proportions of a random split by --seed, copies of a sequence together (default: 80,10,10)",
+    )
+    group.add_argument(
+        "--standardize",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="learn values relative to their mean and deviation on the training split; predictions and metrics keep"
+        " the unit of the column (default: yes)",
+    )
+
+
+def add_data(group: argparse._ActionsContainer) -> None:
+    """Add the option that names the table."""
+    group.add_argument(
+        "--data",
+        metavar="FILE",
+        help="table with a sequence and a label per protein: CSV, TSV, JSON lines, Parquet, FASTA with name=value in"
+        " its headers",
+    )
+
+
+def table_options(options: Options) -> TableOptions | None:
+    """The table to train on; None for a task of the registry.
+
+    Raises:
+        ConfigError: neither a task nor a table is given, both are, or options of tables are given with a task.
+    """
+    if options["data"] is None:
+        given = [name for name in _TABLE_ONLY if options[name] is not None]
+        if options["task"] is None:
+            raise ConfigError("give a task, or your own table: --data FILE --target COLUMN")
+        if given:
+            raise ConfigError(f"--{given[0].replace('_', '-')} is for your own table; give --data FILE with it")
+        return None
+    if options["task"] is not None:
+        raise ConfigError(f"--data {options['data']} is a task of its own; leave out {options['task']}")
+    if options["model_type"] not in LABELED_MODELS:
+        raise ConfigError(f"{options['model_type']} can't be trained on a table; {', '.join(LABELED_MODELS)} can")
+    fractions = None if options["split"] is None else tuple(float(part) for part in options["split"].split(","))
+    return TableOptions(
+        path=Path(options["data"]),
+        target=options["target"],
+        kind=options["task_type"],
+        split_column=options["split_column"],
+        fractions=None if fractions is None else (fractions[0], fractions[1], fractions[2]),
+        seed=options["seed"],
+        standardize=options["standardize"] is not False,
+        records=record_options(options),
+    )
+
+
+def complete_for_table(options: dict[str, Any], table: Table, given: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """The options with defaults for a table of this size, and a line that states them.
+
+    Args:
+        options: all options by name.
+        table: the table.
+        given: names of the options that the user has given, which stay as they are.
+    """
+    proteins = table.count("train")
+    batch_size = options["batch_size"] or (_SMALL_BATCH if proteins < _SMALL_TABLE else _BATCH)
+    steps = -(-proteins // batch_size)
+    epochs = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, -(-_STEPS // steps)))
+    head = _HEAD_FACTOR * options["learning_rate"]
+    defaults: dict[str, Any] = {"batch_size": batch_size, "num_train_epochs": epochs, "head_learning_rate": head}
+    if options["eval_freq"] > 0:
+        defaults |= {"patience": max(_FEWEST_EPOCHS, epochs // 4), "save_freq": "improvement"}
+    if table.target.task_type in (TaskType.VALUE, TaskType.SEQUENCE_CLASS):
+        defaults["pooling"] = "mean"
+        if options["model_type"] != "onehot":  # of which residues absent from the training split have no variance
+            defaults["pooled_norm"] = "batch"
+    if table.count("test"):
+        defaults["eval_splits"] = ["test"]
+    chosen = {name: value for name, value in defaults.items() if name not in given}
+    shown = [f"--{name} {' '.join(value) if isinstance(value, list) else value}" for name, value in chosen.items()]
+    return {**options, **chosen}, f"defaults for {proteins} training proteins: {' '.join(shown)}"
+
+
+def own_target(from_pretrained: str) -> Target | None:
+    """The target of a model on this machine; None if there is none, or it was trained on a task of TAPE."""
+    try:
+        return target_of(ProteinConfig.from_pretrained(Path(from_pretrained)))
+    except (ProteinLMError, OSError):
+        return None
+
+
+def with_task(parser: argparse.ArgumentParser, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of an evaluation or prediction, whose task may be left out for a model of a user's own table.
+
+    Exits as argparse does if the task is unknown, or left out for another model.
+    """
+    task, model = options["task"], options["from_pretrained"]
+    if task in registry.task_name_mapping and registry.get_task_spec(task).target is None:
+        return options
+    target = own_target(model)
+    if target is not None and task in (None, target.task):
+        return {**options, "task": target.task}
+    if task is None:
+        if model in registry.task_name_mapping and not Path(model).exists():
+            parser.error("the following arguments are required: from_pretrained")
+        parser.error(f"{quoted(model)} is no model of your own table; give a task, one of {_task_names()}")
+    own = "" if target is None else f"; the model's own task is {target.task}"
+    near = did_you_mean([task], registry.task_name_mapping)
+    parser.error(f"argument task: invalid choice: {quoted(task)} (choose from {_task_names()}){near}{own}")
+
+
+def _task_names() -> str:
+    return ", ".join(repr(name) for name, spec in sorted(registry.task_name_mapping.items()) if spec.target is None)
+
+
+def evaluated_table(options: Options) -> TableOptions | None:
+    """The table of an evaluation: ``--data``, or for a model of a user's table, that of its run.
+
+    Raises:
+        ConfigError: the table of the run can't be found.
+    """
+    target = own_target(options["from_pretrained"])
+    if options["data"] is not None:
+        return TableOptions(Path(options["data"]), records=record_options(options))
+    if target is None or target.task != options["task"]:
+        return None
+    run = resolve_model_directory(Path(options["from_pretrained"])).resolve().parent
+    arguments = read_json_object(run / ARGUMENTS_NAME) if (run / ARGUMENTS_NAME).is_file() else {}
+    data = arguments.get("data")
+    if not isinstance(data, str) or not Path(data).exists():
+        raise ConfigError(f"{options['from_pretrained']}: the table of its run is not here ({data}); give --data FILE")
+    records = record_options(options)
+    if records == RecordOptions():
+        columns = {name: arguments.get(name) for name in ("sequence_column", "id_column")}
+        records = replace(records, **{name: value for name, value in columns.items() if isinstance(value, str)})
+    return TableOptions(Path(data), records=records)

@@ -1,0 +1,105 @@
+"""Splits of a user's own table as data sets, and its task in the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tape.registry import TaskSpec, registry
+from tape.tables.table import Table
+from tape.tasks import TaskType
+from tape.tokenizers import TAPETokenizer, as_tokenizer
+
+from .sources import Record, RecordSource
+from .task_dataset import IGNORED, TaskDataset, collate_inputs, pad_sequences
+
+Item = tuple[np.ndarray, np.ndarray, Any]
+
+
+class TableSplit(RecordSource):
+    """The proteins of one split of a table, with ``id``, ``primary`` and ``label``."""
+
+    def __init__(self, table: Table, split: str) -> None:
+        self.path = table.path
+        self.provenance = {"name": table.path.name, "simulated": None}
+        self._table, self._places = table, table.places(split)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Record:
+        if not 0 <= index < len(self._places):
+            raise IndexError(index)
+        place, table = self._places[index], self._table
+        return {"id": table.identifiers[place], "primary": table.sequences[place], "label": table.labels[place]}
+
+
+class TableDataset(TaskDataset):
+    """One split of a table as model inputs.
+
+    Args:
+        table: the table.
+        split: name of the split; ``all`` for all of its proteins.
+        tokenizer: the tokenizer, or the name of its vocabulary.
+
+    Raises:
+        DataError: no protein is in the split.
+    """
+
+    def __init__(self, table: Table, split: str, tokenizer: str | TAPETokenizer = "iupac") -> None:
+        self.tokenizer = as_tokenizer(tokenizer)
+        self.data = TableSplit(table, split)
+        self._task_type = table.target.task_type
+
+    def __getitem__(self, index: int) -> Item:
+        record, ids, mask = self.read_tokens(index)
+        label = record["label"]
+        if self._task_type == TaskType.RESIDUE_CLASS:
+            label = np.pad(label, 1, constant_values=IGNORED)
+        return ids, mask, label
+
+    def check_labels(self, index: int, record: Record, length: int) -> int | None:
+        """The labels have been checked by :mod:`tape.tables`; returns the number of residues without one."""
+        return int((record["label"] == IGNORED).sum()) if self._task_type == TaskType.RESIDUE_CLASS else None
+
+    def collate_fn(self, batch: Sequence[Item]) -> dict[str, Tensor]:
+        """Pad to one batch, with ``targets``: (B, 1) float32 values, (B,) int64 classes, or (B, longest) int64 classes
+        of residues, -1 where there is none."""
+        ids, masks, labels = zip(*batch, strict=True)
+        if self._task_type == TaskType.VALUE:
+            targets = torch.tensor(labels, dtype=torch.float32).unsqueeze(1)
+        elif self._task_type == TaskType.SEQUENCE_CLASS:
+            targets = torch.tensor(labels, dtype=torch.int64)
+        else:
+            targets = torch.from_numpy(pad_sequences(labels, IGNORED))
+        return {**collate_inputs(ids, masks), "targets": targets}
+
+
+class TableSplits:
+    """Opens the splits of a table as a task's data set class does. The data directory is not used.
+
+    Attributes:
+        table: the table.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def __call__(
+        self, data_path: str, split: str, tokenizer: str | TAPETokenizer = "iupac", in_memory: bool = False
+    ) -> TableDataset:
+        return TableDataset(self.table, split, tokenizer)
+
+
+def table_of(spec: TaskSpec) -> Table | None:
+    """The table of a task; None for a task of the registry."""
+    return spec.dataset_entry.table if isinstance(spec.dataset_entry, TableSplits) else None
+
+
+def register_table(table: Table) -> TaskSpec:
+    """Register the task of a table, in place of an earlier one of its name."""
+    return registry.register_target(table.target, TableSplits(table))

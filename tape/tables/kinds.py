@@ -1,0 +1,201 @@
+"""The kind of a target column, inferred from its values, and the labels in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tape.errors import ConfigError, DataError, listed, quoted
+from tape.io.json_files import parse_json
+from tape.io.records import Record
+from tape.io.records.labels import number_of
+from tape.targets import Target
+from tape.tasks import TaskType
+
+MOST_INTEGER_CLASSES = 20
+_MISSING_NUMBERS = frozenset({"na", "n/a", "nan", "null", "none", "-", "?"})
+_RESIDUE_UNLABELED = "-"
+
+Label = float | int | np.ndarray
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """The kind of a column, and why it was inferred."""
+
+    kind: str
+    reason: str
+
+
+def value_of(record: Record, column: str) -> Any:
+    """A cell: stripped text, another JSON value, or None if it is empty.
+
+    Raises:
+        DataError: the record lacks the column.
+    """
+    if column not in record.fields:
+        raise DataError(f"{record.where}: no column {quoted(column)}; it has {listed(record.fields)}")
+    value = record.fields[column]
+    if isinstance(value, str):
+        return value.strip() or None
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def infer_kind(records: Sequence[Record], column: str) -> Inferred:
+    """The kind of a target column.
+
+    Text of the length of the sequence in every record is a class per residue, decimal numbers and more than 20
+    different integers are values, and anything else are classes.
+
+    Raises:
+        DataError: the column is empty, or has almost as many different texts as proteins.
+    """
+    values = [value_of(record, column) for record in records]
+    pairs = [(record, value) for record, value in zip(records, values, strict=True) if value is not None]
+    if not pairs:
+        raise DataError(f"column {quoted(column)} has no value in any of {len(records)} records")
+    if all(_is_residue_text(record, value) for record, value in pairs):
+        return Inferred("residue", "every value has the length of its sequence")
+    present = [value for _, value in pairs if not _is_missing_number(value)]
+    if present and all(_is_number(value) for value in present):
+        return _kind_of_numbers(present)
+    names = {class_name(value, record.where, column) for record, value in pairs}
+    if len(names) > max(2, len(pairs) // 2):
+        raise DataError(
+            f"column {quoted(column)} has {len(names)} different texts in {len(pairs)} records, such as"
+            f" {listed(sorted(names), 3)}: too many for classes. Choose another --target, or give --task-type"
+        )
+    return Inferred("classification", f"{len(names)} different texts")
+
+
+def _kind_of_numbers(values: Sequence[Any]) -> Inferred:
+    if all(isinstance(value, bool) for value in values):
+        return Inferred("classification", "its values are true and false")
+    different = {str(value) for value in values}
+    decimal = next((value for value in values if not _is_integer(value)), None)
+    if decimal is not None:
+        return Inferred("regression", f"it has decimal numbers, such as {decimal}")
+    if len(different) > MOST_INTEGER_CLASSES:
+        return Inferred("regression", f"it has {len(different)} different integers")
+    return Inferred("classification", f"it has {len(different)} different integers")
+
+
+def _is_residue_text(record: Record, value: Any) -> bool:
+    return isinstance(value, str) and len(value) > 1 and len(value) == len(record.residues)
+
+
+def _is_missing_number(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value.lower() in _MISSING_NUMBERS)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool | int | float):
+        return True
+    try:
+        return isinstance(value, str) and "_" not in value and math.isfinite(float(value))
+    except ValueError:
+        return False
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and value.lstrip("+-").isdigit())
+
+
+def class_name(value: Any, where: str, column: str) -> str:
+    """The name of a class: text, or an integer or Boolean value as text.
+
+    Raises:
+        DataError: it is no such value.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int) or (isinstance(value, float) and value.is_integer()):
+        return str(int(value)) if isinstance(value, float) else str(value)
+    raise DataError(f"{where}: column {quoted(column)} has {quoted(value)}, which is no name of a class")
+
+
+def make_target(records: Sequence[Record], column: str, kind: str, task: str) -> Target:
+    """The target of a column: of classes, those of all records.
+
+    Raises:
+        ConfigError: there is only one class.
+        DataError: a value does not have this kind.
+    """
+    if kind == "regression":
+        return Target(task, TaskType.VALUE, column)
+    names = _residue_names(records, column) if kind == "residue" else _class_names(records, column)
+    if len(names) < 2:
+        raise ConfigError(f"column {quoted(column)} has {len(names)} classes ({listed(names)}); at least 2 are needed")
+    task_type = TaskType.RESIDUE_CLASS if kind == "residue" else TaskType.SEQUENCE_CLASS
+    return Target(task, task_type, column, tuple(_sorted(names)))
+
+
+def _class_names(records: Sequence[Record], column: str) -> set[str]:
+    values = [(record, value_of(record, column)) for record in records]
+    return {class_name(value, record.where, column) for record, value in values if value is not None}
+
+
+def _residue_names(records: Sequence[Record], column: str) -> set[str]:
+    values = [(record, value_of(record, column)) for record in records]
+    names = {name for record, value in values if value is not None for name in _entries(value, record, column)}
+    return names - {_RESIDUE_UNLABELED}
+
+
+def _sorted(names: set[str]) -> list[str]:
+    """Numbers in their order, texts in that of the alphabet."""
+    if all(_is_integer(name) for name in names):
+        return sorted(names, key=int)
+    return sorted(names)
+
+
+def label_of(record: Record, target: Target) -> Label | None:
+    """The label of a record: a value, the number of a class, or (L,) int64 with -1 at residues without one.
+
+    Returns:
+        None if the cell is empty or, of a value, ``NA``, ``nan``, ``null``, ``none``, ``-`` or ``?``.
+
+    Raises:
+        DataError: it is no value or class of the target. Names file, record and column.
+    """
+    value = value_of(record, target.column)
+    if target.task_type == TaskType.VALUE:
+        return None if _is_missing_number(value) else number_of(value, target.column, record.where)
+    if value is None:
+        return None
+    numbers = {name: number for number, name in enumerate(target.classes)}
+    if target.task_type == TaskType.SEQUENCE_CLASS:
+        return _number(class_name(value, record.where, target.column), numbers, record, target)
+    labels = [
+        -1 if name == _RESIDUE_UNLABELED else _number(name, numbers, record, target)
+        for name in _entries(value, record, target.column)
+    ]
+    return np.array(labels, dtype=np.int64)
+
+
+def _number(name: str, numbers: dict[str, int], record: Record, target: Target) -> int:
+    if name not in numbers:
+        raise DataError(
+            f"{record.where}: column {quoted(target.column)} has {quoted(name)}, which is none of the model's classes:"
+            f" {listed(target.classes)}"
+        )
+    return numbers[name]
+
+
+def _entries(value: Any, record: Record, column: str) -> list[str]:
+    """The class of each residue by name: the characters of text, or the entries of a list or its JSON text."""
+    if isinstance(value, str) and value.startswith("[") and len(value) != len(record.residues):
+        try:
+            value = parse_json(value)
+        except ValueError:
+            raise DataError(f"{record.where}: column {quoted(column)} is neither text nor a JSON list") from None
+    if not isinstance(value, str | list):
+        raise DataError(f"{record.where}: column {quoted(column)} has {quoted(value)}, not a class per residue")
+    if len(value) != len(record.residues):
+        raise DataError(
+            f"{record.where}: column {quoted(column)} has {len(value)} entries for {len(record.residues)} residues"
+        )
+    return [_RESIDUE_UNLABELED if entry is None else class_name(entry, record.where, column) for entry in value]

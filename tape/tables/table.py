@@ -1,0 +1,218 @@
+"""A user's own table with the labels of its target and its splits."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tape.errors import ConfigError, DataError, UnknownResidueError, listed
+from tape.io.records import Nucleotides, Record, names_of, open_records
+from tape.targets import Target
+from tape.tasks import TASKS, TaskType
+
+from .kinds import Label, infer_kind, label_of, make_target
+from .options import TableOptions
+from .splits import (
+    ALL_PROTEINS,
+    DEFAULT_FRACTIONS,
+    NEW_PROTEINS,
+    SPLIT_COLUMN,
+    describe_splits,
+    digest_of,
+    draw_splits,
+    read_splits,
+    splits_of_column,
+)
+
+_FEWEST = 10  # proteins with a label
+
+
+@dataclass(frozen=True)
+class Table:
+    """The labeled proteins of a table.
+
+    Attributes:
+        path: the file.
+        target: what is predicted.
+        identifiers, sequences, labels, digests, splits: of each protein; see :func:`tape.tables.kinds.label_of` and
+            :func:`tape.tables.splits.digest_of`.
+        notices: lines on what was inferred, left out and drawn.
+    """
+
+    path: Path
+    target: Target
+    identifiers: tuple[str, ...]
+    sequences: tuple[str, ...]
+    labels: tuple[Label, ...]
+    digests: tuple[str, ...]
+    splits: tuple[str, ...]
+    notices: tuple[str, ...] = ()
+
+    def places(self, split: str) -> list[int]:
+        """Numbers of the proteins of a split; of all proteins for ``all``.
+
+        Raises:
+            DataError: there is none. Lists the splits of the table.
+        """
+        found = [place for place, name in enumerate(self.splits) if split in (name, ALL_PROTEINS)]
+        if not found:
+            raise DataError(
+                f"{self.path}: no protein of split {split}; it has {describe_splits(self.splits)}"
+                f" ({ALL_PROTEINS}: every protein)"
+            )
+        return found
+
+    def count(self, split: str) -> int:
+        """Number of proteins of a split."""
+        return sum(name == split for name in self.splits)
+
+
+def table_for_training(options: TableOptions) -> Table:
+    """The table of a run: its target is that of ``options``, its splits are those of a column or drawn.
+
+    Raises:
+        ProteinLMError: the file can't be read, the target can't be learned, or a split can't be used.
+    """
+    if options.target is None:
+        raise ConfigError(f"--data {options.path}: give the column to predict, --target NAME")
+    records = _read(options)
+    inferred = None if options.kind else infer_kind(records, options.target)
+    kind = options.kind or (inferred.kind if inferred else "")
+    target = make_target(records, options.target, kind, task_name(options.path, options.target))
+    notices = [f"{options.path}: {kind} of {options.target}" + (f", since {inferred.reason}" if inferred else "")]
+    records, labels, missing = _labeled(records, target)
+    if missing:
+        notices.append(f"{missing} of {missing + len(records)} proteins are left out: they have no {options.target}")
+    if len(records) < _FEWEST:
+        raise DataError(f"{options.path}: {len(records)} proteins with a label; at least {_FEWEST} are needed")
+    digests = _digests(records)
+    splits, how = _training_splits(options, records, digests, labels, target)
+    notices.append(f"splits {how}: {describe_splits(splits)}")
+    for needed in ("train", "valid"):
+        if needed not in splits:
+            raise DataError(f"{options.path}: no protein is in split {needed} ({how}); the table is too small")
+    notices += _absent_classes(labels, splits, target)
+    if target.task_type == TaskType.VALUE and options.standardize:
+        target = _standardized(target, labels, splits)
+        notices.append(f"{options.target} is standardized by its mean {target.mean:.6g} and deviation {target.std:.6g}")
+    return _table(options.path, target, records, labels, digests, splits, notices)
+
+
+def table_for_evaluation(options: TableOptions, target: Target, splits_file: Path) -> Table:
+    """A table for a model's evaluation. Proteins of the run have its splits, all others that of the column ``split``,
+    or else ``new``.
+
+    Args:
+        options: the file and its columns.
+        target: that of the model.
+        splits_file: ``splits.tsv`` of the model's run.
+
+    Raises:
+        ProteinLMError: the file can't be read, or a label is none of the target's.
+    """
+    records, labels, missing = _labeled(_read(options), target)
+    if not records:
+        raise DataError(f"{options.path}: no protein has a value in column {target.column!r}")
+    digests, known = _digests(records), read_splits(splits_file)
+    splits = [known.get(digest, _own_split(record)) for digest, record in zip(digests, records, strict=True)]
+    notices = [f"{missing} proteins are left out: they have no {target.column}"] if missing else []
+    return _table(options.path, target, records, labels, digests, splits, notices)
+
+
+def task_name(path: Path, target: str) -> str:
+    """Name of a table's task: ``FILE_TARGET``; never that of a built-in task."""
+    name = re.sub(r"[^A-Za-z0-9.-]+", "_", f"{path.name.split('.')[0]}_{target}").strip("_.-") or "table"
+    return f"{name}_table" if name in TASKS else name
+
+
+def _read(options: TableOptions) -> list[Record]:
+    records = list(open_records(options.path, options.records, with_fields=True, nucleotides=Nucleotides.WARN))
+    if not records:
+        raise DataError(f"{options.path}: contains no record")
+    return records
+
+
+def _labeled(records: Sequence[Record], target: Target) -> tuple[list[Record], list[Label], int]:
+    """The records with a label, their labels, and the number of other records."""
+    pairs = [(record, label_of(record, target)) for record in records]
+    kept = [(record, label) for record, label in pairs if label is not None]
+    return [record for record, _ in kept], [label for _, label in kept], len(pairs) - len(kept)
+
+
+def _digests(records: Sequence[Record]) -> list[str]:
+    digests = []
+    for record in records:
+        try:
+            digests.append(digest_of(record.residues))
+        except UnknownResidueError as error:
+            raise UnknownResidueError(f"{record.where}: {error}") from None
+    return digests
+
+
+def _training_splits(
+    options: TableOptions, records: Sequence[Record], digests: Sequence[str], labels: Sequence[Label], target: Target
+) -> tuple[list[str], str]:
+    """The splits, and where they are from."""
+    if options.splits_file is not None:
+        return _splits_of_run(records, digests, options.splits_file), f"of {options.splits_file}"
+    column = options.split_column
+    if column is None and options.fractions is None and all(SPLIT_COLUMN in record.fields for record in records):
+        column = SPLIT_COLUMN
+    if column is not None:
+        return splits_of_column(records, digests, column, options.seed), f"of column {column}"
+    fractions = options.fractions or DEFAULT_FRACTIONS
+    classes = labels if target.task_type == TaskType.SEQUENCE_CLASS else [0] * len(records)
+    shown = ",".join(f"{part:g}" for part in fractions)
+    return draw_splits(digests, classes, fractions, options.seed), f"drawn {shown} with seed {options.seed}"
+
+
+def _splits_of_run(records: Sequence[Record], digests: Sequence[str], file: Path) -> list[str]:
+    known = read_splits(file)
+    for record, digest in zip(records, digests, strict=True):
+        if digest not in known:
+            raise DataError(f"{record.where}: not in {file}; a run is resumed with the table that it was started with")
+    return [known[digest] for digest in digests]
+
+
+def _own_split(record: Record) -> str:
+    value = record.fields.get(SPLIT_COLUMN)
+    return value.strip().lower() if isinstance(value, str) and value.strip() else NEW_PROTEINS
+
+
+def _absent_classes(labels: Sequence[Label], splits: Sequence[str], target: Target) -> list[str]:
+    """A notice about the classes that can't be learned."""
+    seen: Counter[int] = Counter()
+    for label, split in zip(labels, splits, strict=True):
+        if split == "train" and target.classes:
+            seen.update(np.unique(np.asarray(label)).tolist())
+    absent = [name for number, name in enumerate(target.classes) if not seen[number]]
+    return [f"classes without a training protein, which can't be learned: {listed(absent)}"] if absent else []
+
+
+def _standardized(target: Target, labels: Sequence[Label], splits: Sequence[str]) -> Target:
+    values = np.array(
+        [label for label, split in zip(labels, splits, strict=True) if split == "train"], dtype=np.float64
+    )
+    std = float(values.std())
+    if not std > 1e-12 * float(np.abs(values).max(initial=0)):
+        raise DataError(f"column {target.column!r} is {values[0]:g} for all training proteins: nothing to learn")
+    return replace(target, mean=float(values.mean()), std=std)
+
+
+def _table(
+    path: Path,
+    target: Target,
+    records: Sequence[Record],
+    labels: Sequence[Label],
+    digests: Sequence[str],
+    splits: Sequence[str],
+    notices: Sequence[str],
+) -> Table:
+    names = names_of(record.identifier for record in records)
+    sequences = tuple(record.residues for record in records)
+    return Table(path, target, tuple(names), sequences, tuple(labels), tuple(digests), tuple(splits), tuple(notices))

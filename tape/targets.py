@@ -1,0 +1,96 @@
+"""The target of a model that was trained on a user's own table: its task, names of columns and classes, and scale.
+
+Stored as ``target`` in the model's ``config.json``, so that evaluation and prediction need nothing but the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import ConfigError, quoted
+from .tasks import TaskType
+
+OWN_TASK_TYPES: dict[str, TaskType] = {
+    "regression": TaskType.VALUE,
+    "classification": TaskType.SEQUENCE_CLASS,
+    "residue": TaskType.RESIDUE_CLASS,
+}
+_KIND_OF = {task_type: kind for kind, task_type in OWN_TASK_TYPES.items()}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a model predicts.
+
+    Attributes:
+        task: name of the task.
+        task_type: type of the task: a value or class per protein, or a class per residue.
+        column: column of the table.
+        classes: names of the classes in the order of their numbers; empty for values.
+        mean, std: of a value over the training split. The head predicts ``(value - mean) / std``, and the model
+            returns the value.
+
+    Raises:
+        ConfigError: the scale is not finite, or there are fewer than two classes.
+    """
+
+    task: str
+    task_type: TaskType
+    column: str
+    classes: tuple[str, ...] = ()
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
+            raise ConfigError(f"target: mean {self.mean} and std {self.std} are no scale; std must be positive")
+        if self.task_type != TaskType.VALUE and len(self.classes) < 2:
+            raise ConfigError(f"target {self.column}: {len(self.classes)} classes; at least 2 are needed")
+
+    @property
+    def kind(self) -> str:
+        """The value of ``--task-type``."""
+        return _KIND_OF[self.task_type]
+
+    @property
+    def num_labels(self) -> int:
+        """Number of classes; -1 for values."""
+        return len(self.classes) or -1
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values for ``config.json``; without classes of values, and without the scale of classes."""
+        fields: dict[str, Any] = {"task": self.task, "type": self.kind, "column": self.column}
+        if self.task_type == TaskType.VALUE:
+            return {**fields, "mean": self.mean, "std": self.std}
+        return {**fields, "classes": list(self.classes)}
+
+    @classmethod
+    def from_dict(cls, fields: Any) -> Target:
+        """The target in a ``config.json``.
+
+        Raises:
+            ConfigError: a field is missing or of another type.
+        """
+        if not isinstance(fields, Mapping):
+            raise ConfigError(f"target must be an object, not {quoted(fields)}")
+        names = [fields.get(name) for name in ("task", "type", "column")]
+        classes, scale = fields.get("classes", []), (fields.get("mean", 0.0), fields.get("std", 1.0))
+        if not all(isinstance(name, str) for name in names) or names[1] not in OWN_TASK_TYPES:
+            raise ConfigError(
+                f"target needs the texts task, column and type ({', '.join(OWN_TASK_TYPES)}), not {quoted(fields)}"
+            )
+        if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
+            raise ConfigError(f"target: classes must be a list of names, not {quoted(classes)}")
+        if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in scale):
+            raise ConfigError(f"target: mean and std must be numbers, not {quoted(scale)}")
+        task, kind, column = map(str, names)
+        return cls(task, OWN_TASK_TYPES[kind], column, tuple(classes), float(scale[0]), float(scale[1]))
+
+
+def target_of(config: Any) -> Target | None:
+    """The target of a model's configuration; None if it was not trained on a table."""
+    fields = getattr(config, "target", None)
+    return None if fields is None else Target.from_dict(fields)

@@ -1,0 +1,178 @@
+"""A user's own table from training to evaluation and prediction, by the commands."""
+
+from __future__ import annotations
+
+import csv
+import json
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tape.cli.evaluate import eval_config
+from tape.cli.train import finetune_config
+from tape.errors import ConfigError
+from tape.main import run_eval, run_train
+from tape.models.modeling_onehot import ProteinOneHotForValuePrediction
+
+RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """40 proteins whose values, classes and residue labels follow from their alanines."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    lines = ["id,sequence,Tm,place,sites"]
+    for number in range(40):
+        sequence = "".join(rng.choice(list(RESIDUES if number % 2 else "AAAG"), 12))
+        share = sequence.count("A") / 12
+        sites = sequence.replace("A", "*")
+        sites = "".join(letter if letter == "*" else "o" for letter in sites)
+        lines.append(f"p{number},{sequence},{57 + 6 * share:.3f},{'rich' if share > 0.3 else 'poor'},{sites}")
+    path = tmp_path / "my.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+Train = Callable[..., Path]
+
+
+@pytest.fixture
+def train_table(table: Path) -> Train:
+    def run(target: str, *options: object) -> Path:
+        words = ["onehot", "--data", str(table), "--target", target, "--time_or_name", "t", "--log_level", "40"]
+        return run_train([*words, *map(str, options)])
+
+    return run
+
+
+def evaluate(run: Path, *options: object) -> dict[str, float]:
+    return run_eval(["onehot", str(run), "--log_level", "40", "--bootstrap", "20", *map(str, options)])
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_values_are_learned_and_reported_in_their_unit(train_table: Train, table: Path, tmp_path: Path) -> None:
+    run = train_table("Tm", "--learning_rate", "1e-2", "--num_train_epochs", 40)
+    assert run.name == "my_Tm_onehot_t"
+    metrics, results = pickle.loads((run / "results.pkl").read_bytes())  # --eval_splits test by default
+    assert metrics["mae"] < 1.0
+    assert all(55 < result["prediction"].item() < 65 for result in results)
+    run_eval(["onehot", str(run), "--predict", str(table), "--predict_out", "p.csv", "--log_level", "40"])
+    predicted = {row["id"]: float(row["prediction"]) for row in rows_of(tmp_path / "p.csv")}
+    assert len(predicted) == 40
+    assert predicted[results[0]["id"]] == pytest.approx(results[0]["prediction"].item(), rel=1e-5)
+
+
+def test_an_evaluation_uses_the_splits_of_the_run(train_table: Train, table: Path) -> None:
+    run = train_table("Tm", "--num_train_epochs", 1, "--split", "60,20,20")
+    with (run / "splits.tsv").open(encoding="utf-8") as stream:
+        test = {row["id"] for row in csv.DictReader(stream, delimiter="\t") if row["split"] == "test"}
+    assert len(test) == 8
+    for options in ((), ("--data", table)):
+        evaluate(run, *options)
+        assert {result["id"] for result in pickle.loads((run / "results.pkl").read_bytes())[1]} == test
+    record = json.loads((run / "0" / "eval_test.json").read_text(encoding="utf-8"))
+    assert (record["task"], record["data"]["name"], record["proteins"]) == ("my_Tm", "my.csv", 8)
+
+
+def test_classes_have_names_in_predictions(train_table: Train, table: Path, tmp_path: Path) -> None:
+    run = train_table("place", "--num_train_epochs", 1)
+    evaluate(run, "--predict", table, "--predict_out", "p.csv")
+    row = rows_of(tmp_path / "p.csv")[0]
+    assert row["prediction"] in {"poor", "rich"}
+    assert float(row["probability_poor"]) + float(row["probability_rich"]) == pytest.approx(1, abs=2e-4)
+    evaluate(run, "--predict", table, "--predict_out", "p.json")
+    predictions = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))["predictions"]
+    assert predictions[0]["classes"] == ["poor", "rich"]
+
+
+def test_residue_labels_keep_their_letters(train_table: Train, table: Path, tmp_path: Path) -> None:
+    run = train_table("sites", "--num_train_epochs", 1)
+    evaluate(run, "--predict", table, "--predict_out", "p.csv")
+    row = rows_of(tmp_path / "p.csv")[0]
+    assert len(row["prediction"]) == 12
+    assert set(row["prediction"]) <= {"*", "o"}
+
+
+def test_a_saved_model_is_loaded_by_from_pretrained_alone(train_table: Train) -> None:
+    run = train_table("Tm", "--num_train_epochs", 1)
+    model = ProteinOneHotForValuePrediction.from_pretrained(run)
+    assert 50 < model(torch.tensor([[2, 5, 6, 3]]))[0].item() < 70
+
+
+def test_a_run_on_another_task_does_not_keep_the_target(train_table: Train, train: Train) -> None:
+    run = train_table("Tm", "--num_train_epochs", 1)
+    other = train("onehot", "stability", "--from_pretrained", run, "--num_train_epochs", 1)
+    assert "target" not in json.loads((other / "0" / "config.json").read_text(encoding="utf-8"))
+
+
+def test_a_run_is_resumed_with_its_table_and_splits(train_table: Train) -> None:
+    run = train_table("Tm", "--num_train_epochs", 1, "--split", "60,20,20", "--save_freq", 1)
+    splits = (run / "splits.tsv").read_bytes()
+    words = ["onehot", "--from_pretrained", str(run), "--resume_from_checkpoint", "--log_level", "40"]
+    assert run_train([*words, "--num_train_epochs", "2"]) == run.resolve()
+    assert (run / "1").is_dir()
+    assert (run / "splits.tsv").read_bytes() == splits
+    with pytest.raises(ConfigError, match="started with --target Tm, which can't be changed"):
+        run_train([*words, "--target", "place"])
+
+
+def test_options_of_the_user_win_over_defaults(table: Path) -> None:
+    words = ["lstm", "--data", str(table), "--target", "Tm"]
+    config = finetune_config([*words, "--batch_size", "4", "--pooling", "cls", "--num_train_epochs", "3"])
+    assert (config.loop.batch_size, config.loop.num_train_epochs) == (4, 3)
+    assert config.model.overrides == {"pooling": "cls", "pooled_norm": "batch"}
+    assert config.loop.optimizer.head_learning_rate == pytest.approx(1e-3)
+    assert (config.loop.save_freq, config.eval_splits) == ("improvement", ("test",))
+    assert finetune_config([*words, "--eval_freq", "0"]).loop.patience == -1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["onehot"], "give a task, or your own table"),
+        (["onehot", "--data", "my.csv"], "give the column to predict, --target NAME"),
+        (["onehot", "stability", "--target", "Tm"], "--target is for your own table"),
+        (["onehot", "stability", "--data", "my.csv"], "a task of its own; leave out stability"),
+        (["trrosetta", "--data", "my.csv", "--target", "Tm"], "trrosetta can't be trained on a table"),
+        (["onehot", "--data", "my.csv", "--target", "sites", "--pooling", "mean"], "--pooling is for tasks with one"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(words: list[str], message: str, table: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        finetune_config(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["stability"], "the following arguments are required: from_pretrained"),
+        (["stabilty", "somewhere"], "invalid choice: 'stabilty' .*; did you mean stability?"),
+        (["somewhere"], "'somewhere' is no model of your own table; give a task"),
+    ],
+)
+def test_the_task_of_an_evaluation_is_checked(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[Any]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        eval_config(["onehot", *words])
+    assert stopped.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_the_table_of_a_moved_run_has_to_be_named(train_table: Train, table: Path) -> None:
+    run = train_table("Tm", "--num_train_epochs", 1)
+    table.rename(table.with_name("moved.csv"))
+    with pytest.raises(ConfigError, match="the table of its run is not here .*; give --data FILE"):
+        evaluate(run)
+    assert evaluate(run, "--data", table.with_name("moved.csv"))["mae"] > 0
