@@ -8,10 +8,10 @@ Six tables of 50, 300 and 3,000 proteins are drawn: the stability of designed pr
 frequent folds, a classification with 5, 10 and 20 classes. A fifth of each is ``valid``. The test split is 1,000
 further proteins of the same source, so that scores of all sizes are comparable; these are no published splits.
 
-The transformer is trained by ``tape-train --data TABLE --target COLUMN`` with the defaults for tables of that size, from
-MODEL or from random weights of ``--config`` values. The linear models are scikit-learn's ridge and logistic regression
-on the fractions of the 20 amino acids and the logarithm of the length; their penalty is chosen on ``valid``. All scores
-are of the test split, as mean (minimum - maximum) over the seeds, which also draw other proteins.
+The transformer is trained by ``tape-train --data TABLE --target COLUMN`` with the defaults for tables of that size,
+from MODEL or from random weights of ``--config`` values. The linear models are scikit-learn's ridge and logistic
+regression on the fractions of the 20 amino acids and the logarithm of the length; their penalty is chosen on ``valid``.
+All scores are of the test split, as mean (minimum - maximum) over the seeds, which also draw other proteins.
 """
 
 from __future__ import annotations
@@ -166,7 +166,8 @@ def linear_score(splits: Splits, kind: TableKind) -> float:
     features = {split: composition(splits[split]) for split in SPLITS}
     labels = {split: np.asarray([one.label for one in splits[split]]) for split in SPLITS}
     models = [
-        make_pipeline(StandardScaler(), create(penalty)).fit(features["train"], labels["train"]) for penalty in PENALTIES
+        make_pipeline(StandardScaler(), create(penalty)).fit(features["train"], labels["train"])
+        for penalty in PENALTIES
     ]
 
     def score(model: Any, split: str) -> float:

@@ -73,6 +73,7 @@ SCRIPTS_WITHOUT_TORCH = (
     "benchmarks/finetuning_precision.py",
     "benchmarks/gpu.py",
     "benchmarks/loss_compare.py",
+    "benchmarks/own_tables.py",
     "benchmarks/packing.py",
     "benchmarks/peers_finetuning.py",
     "benchmarks/peers_inference.py",

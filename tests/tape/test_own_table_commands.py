@@ -157,7 +157,7 @@ def test_options_that_contradict_each_other_are_refused(words: list[str], messag
     ("words", "message"),
     [
         (["stability"], "the following arguments are required: from_pretrained"),
-        (["stabilty", "somewhere"], "invalid choice: 'stabilty' .*; did you mean stability?"),
+        (["stabilit", "somewhere"], "invalid choice: 'stabilit' .*; did you mean stability?"),
         (["somewhere"], "'somewhere' is no model of your own table; give a task"),
     ],
 )
