@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         UniRepConfig,
     )
     from .loaded_model import LoadedModel, load
+    from .own_table import finetune
     from .tokenizers import TAPETokenizer
 
 _HOMES: dict[str, tuple[str, ...]] = {
@@ -144,6 +145,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "UniRepModel",
     ),
     "models.modeling_utils": ("ProteinModel",),
+    "own_table": ("finetune",),
     "tokenizers": ("TAPETokenizer",),
 }
 # Modules that are attributes of the package, without an import of their own

@@ -143,6 +143,7 @@ ALLOWED_IMPORTS: dict[str, tuple[str, ...]] = {
     "tape.loaded_model": (*_LIBRARY, "tape.leakage", "tape.evaluation", "tape.inference"),
     "tape.report": (*_LIBRARY, "tape.leakage", "tape.evaluation", "tape.finetuning", "tape.cli.parser"),
     "tape.cli": (*_LIBRARY, "tape.leakage", "tape.evaluation", "tape.finetuning", "tape.inference"),
+    "tape.own_table": (*_LIBRARY, "tape.loaded_model", "tape.finetuning", "tape.cli"),
     "tape.compatibility": (*_LIBRARY, "tape.evaluation", "tape.finetuning", "tape.cli"),
     "tape": ("tape",),
     "pretrain.trace": (),

@@ -9,7 +9,7 @@ import argparse
 import sys
 from typing import Any, NoReturn
 
-from tape.errors import did_you_mean, quoted, readable
+from tape.errors import ConfigError, did_you_mean, quoted, readable
 from tape.version import __version__
 
 _LONGEST_MESSAGE = 1000
@@ -21,7 +21,12 @@ class ArgumentParser(argparse.ArgumentParser):
 
     Every parser with ``--help`` has ``--version``. Usage lines name the command that runs: that of ``proteinlm``, which
     is the program name of the process, or ``prog``.
+
+    Attributes:
+        raises_errors: raise a ConfigError for wrong options, for calls from Python, instead of ending the process.
     """
+
+    raises_errors = False
 
     def __init__(self, prog: str | None = None, **options: Any) -> None:
         program = sys.argv[0] if sys.argv and sys.argv[0].startswith("proteinlm ") else prog
@@ -41,6 +46,8 @@ class ArgumentParser(argparse.ArgumentParser):
         return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
+        if self.raises_errors:
+            raise ConfigError(self.readable(message))
         super().error(self.readable(message))
 
     def readable(self, message: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from tape.tables.splits import SPLITS_NAME
 from tape.tables.table import table_for_training
 from tape.tasks import TaskType
 
+from .keywords import words_of
 from .options import (
     Arguments,
     Options,
@@ -51,6 +52,8 @@ from .own_table import add_table_options, complete_for_table, table_options
 from .parser import ArgumentParser
 from .types import positive_int
 
+# of several models, no model, or a command that was started before
+NOT_IN_PYTHON = ("seeds", "force_save", "resume_from_checkpoint", "allow_other_samples", "local_rank")
 LAUNCHER_OPTIONS = ("nnodes", "node_rank", "nproc_per_node", "master_addr", "master_port")
 TASK_TYPES_WITHOUT_POOLING = frozenset(TaskType) - {TaskType.VALUE, TaskType.SEQUENCE_CLASS}
 _POOLING_OPTIONS = ("pooling", "pooled_norm")
@@ -65,6 +68,22 @@ def finetune_config(arguments: Arguments = None) -> FinetuneConfig:
         CheckpointError: a run to resume is missing or damaged.
     """
     return _finetune_config(*parse_given(create_train_parser(), arguments))
+
+
+def keyword_config(model_type: str, options: Mapping[str, Any]) -> FinetuneConfig:
+    """Configuration of ``tape-train`` on a table, with its options as keyword arguments.
+
+    Args:
+        model_type: the model type.
+        options: value by name of the option; see :func:`.keywords.words_of`.
+
+    Raises:
+        ConfigError, CheckpointError: see :func:`finetune_config`. Suggests the closest option to an unknown one.
+    """
+    parser = create_train_parser()
+    parser.raises_errors = True
+    words = words_of(parser, options, NOT_IN_PYTHON)
+    return _finetune_config(*parse_given(parser, [model_type, *words]))
 
 
 def distributed_config(arguments: Arguments = None) -> tuple[FinetuneConfig, LaunchPlan]:
@@ -239,9 +258,7 @@ def config_override(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def create_train_parser(
-    parents: Sequence[argparse.ArgumentParser] = (), prog: str = "tape-train"
-) -> argparse.ArgumentParser:
+def create_train_parser(parents: Sequence[argparse.ArgumentParser] = (), prog: str = "tape-train") -> ArgumentParser:
     """``model_type task`` and the options of training."""
     parser = ArgumentParser(
         prog=prog, description="Train a model on a task.", parents=list(parents) or [create_base_parser()]

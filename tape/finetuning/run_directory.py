@@ -5,6 +5,7 @@ OUTPUT_DIR/TASK_MODEL_SUFFIX/
     log              log messages
     curves.svg       the loss and the metrics by epoch, drawn at the end (see tape.report.training_curves)
     metrics.jsonl    a record per epoch: {"epoch", "step", "learning_rate", "seconds", "train": {}, "valid": {} or null}
+    table.jsonl      of a user's table in Python: the table, which is here before the run, see tape.own_table
     splits.tsv       of a user's table: the split of each protein, see tape.tables.splits
     latest.json      the last saved epoch, see tape.io.run_layout
     best.json        the saved epoch with the lowest validation loss
@@ -32,6 +33,7 @@ from tape.io.run_layout import (
     LATEST_NAME,
     RESULTS_NAME,
     STEP_PREFIX,
+    TABLE_NAME,
     is_epoch_file,
     resolve_model_directory,
     write_pointer,
@@ -75,7 +77,7 @@ class RunDirectory:
         if path.exists() and not path.is_dir():
             raise ConfigError(f"{path} is a file, so no run's directory can have its name; choose another")
         remove_leftovers(path, exclusive=True)  # of a run that was killed before it wrote its arguments, for example
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and any(child.name != TABLE_NAME for child in path.iterdir()):
             if not (path / ARGUMENTS_NAME).is_file():
                 raise ConfigError(f"{path} is not empty and holds no run; choose another name")
             run = cls(path)

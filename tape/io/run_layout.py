@@ -22,6 +22,7 @@ BEST_NAME = "best.json"
 LATEST_NAME = "latest.json"
 RESULTS_NAME = "results.pkl"
 REGRESSION_NAME = "contact_regression.json"
+TABLE_NAME = "table.jsonl"  # the table of a run that was started in Python
 _LONGEST_NAME = 200  # bytes, of the 255 that file systems allow; task, model and suffixes of temporary files are added
 _DIRECTORY_NAME = re.compile(r"[\w-][\w.-]{0,200}")
 _RESULTS = re.compile(r"results\.pkl|results_.+\.pkl|eval_.+\.json")  # of an evaluation

@@ -1,0 +1,175 @@
+"""``tape.finetune``: the run is that of ``tape-train --data``."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+
+import tape
+from tape import LoadedModel
+from tape.errors import CheckpointError, ConfigError, DataError
+from tape.main import run_eval, run_train
+
+RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
+OPTIONS: dict[str, Any] = {"num_train_epochs": 2, "learning_rate": 1e-2, "no_cuda": True, "log_level": "ERROR"}
+WORDS = ["--num_train_epochs", "2", "--learning_rate", "1e-2", "--no_cuda", "--log_level", "ERROR"]
+
+
+@pytest.fixture
+def frame() -> pandas.DataFrame:
+    """40 proteins whose values, classes and residue labels follow from their alanines."""
+    rng = np.random.default_rng(0)
+    sequences = ["".join(rng.choice(list(RESIDUES if number % 2 else "AAAG"), 12)) for number in range(40)]
+    shares = [sequence.count("A") / 12 for sequence in sequences]
+    return pandas.DataFrame(
+        {
+            "id": [f"p{number}" for number in range(40)],
+            "sequence": sequences,
+            "Tm": [round(57 + 6 * share, 3) for share in shares],
+            "place": ["rich" if share > 0.3 else "poor" for share in shares],
+            "sites": ["".join("*" if letter == "A" else "o" for letter in sequence) for sequence in sequences],
+        }
+    )
+
+
+@pytest.fixture
+def table(frame: pandas.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    frame.to_csv("my.csv", index=False)
+    return Path("my.csv")
+
+
+@pytest.fixture
+def finetune(table: Path) -> Callable[..., LoadedModel]:
+    def run(data: Any, target: str = "Tm", **options: Any) -> LoadedModel:
+        return tape.finetune(data, **{"target": target, "model": "onehot", **OPTIONS, **options})
+
+    return run
+
+
+Finetune = Callable[..., LoadedModel]
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in lines]
+
+
+def arguments(run: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((run / "args.json").read_text(encoding="utf-8"))
+    return read
+
+
+@pytest.mark.parametrize("target", ["Tm", "place", "sites"])
+def test_a_run_is_that_of_the_command(finetune: Finetune, frame: pandas.DataFrame, target: str) -> None:
+    command = run_train(["onehot", "--data", "my.csv", "--target", target, "--time_or_name", "command", *WORDS])
+    finetune("my.csv", target, time_or_name="file")
+    finetune(frame, target, time_or_name="frame")
+    runs = Path(f"results/my_{target}_onehot_file"), Path(f"results/table_{target}_onehot_frame")
+    for run in runs:
+        assert history(run) == history(command)
+        assert (run / "splits.tsv").read_bytes() == (command / "splits.tsv").read_bytes()
+    named = {"time_or_name"}
+    differing = {name for name, value in arguments(runs[0]).items() if value != arguments(command)[name]}
+    assert differing == named
+
+
+@pytest.mark.parametrize("target", ["Tm", "place", "sites"])
+def test_predictions_are_those_of_the_command(finetune: Finetune, table: Path, target: str) -> None:
+    model = finetune("my.csv", target, time_or_name="t")
+    predicted = model.predict("my.csv")
+    words = [f"results/my_{target}_onehot_t", "--predict", "my.csv", "--predict_out", "p.csv", "--log_level", "ERROR"]
+    run_eval(["onehot", *words, "--no_cuda"])
+    with Path("p.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert predicted["id"].tolist() == [row["id"] for row in rows]
+    if target == "Tm":
+        np.testing.assert_allclose(predicted["prediction"], [float(row["prediction"]) for row in rows], rtol=1e-5)
+    else:
+        assert predicted["prediction"].tolist() == [row["prediction"] for row in rows]
+
+
+def test_a_model_has_the_names_of_classes_and_all_probabilities(finetune: Finetune, frame: pandas.DataFrame) -> None:
+    predicted = finetune(frame, "place").predict(frame)
+    assert set(predicted["prediction"]) <= {"poor", "rich"}
+    assert predicted["classes"].tolist() == [["poor", "rich"]] * 40
+    probabilities = np.stack(predicted["probabilities"].tolist())
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-3)
+
+
+def test_values_are_predicted_in_the_unit_of_the_column(finetune: Finetune, frame: pandas.DataFrame) -> None:
+    predicted = finetune(frame, num_train_epochs=40).predict(frame)
+    assert np.abs(predicted["prediction"] - frame["Tm"]).mean() < 1
+
+
+def test_a_frame_is_kept_in_the_run_directory(finetune: Finetune, frame: pandas.DataFrame) -> None:
+    finetune(frame, time_or_name="t")
+    run = Path("results/table_Tm_onehot_t")
+    assert arguments(run)["data"] == str(run / "table.jsonl")
+    metrics = run_eval(["onehot", str(run), "--split", "test", "--log_level", "ERROR", "--no_cuda"])
+    assert metrics["mae"] > 0
+
+
+def test_a_frame_may_have_missing_labels_dates_and_an_index_of_ids(finetune: Finetune, frame: pandas.DataFrame) -> None:
+    given = frame.drop(columns="id").set_index(pandas.Index([f"x{number}" for number in range(40)]))
+    given["measured"] = pandas.Timestamp("2020-01-02")
+    given.loc["x3", "Tm"] = np.nan
+    finetune(given, time_or_name="t")
+    rows = (Path("results/table_Tm_onehot_t") / "table.jsonl").read_text(encoding="utf-8").splitlines()
+    third = json.loads(rows[3])
+    assert (third["id"], third["Tm"], third["measured"]) == ("x3", None, "2020-01-02 00:00:00")
+
+
+def test_a_finetuned_model_is_started_from(finetune: Finetune, frame: pandas.DataFrame) -> None:
+    first = finetune(frame, time_or_name="first")
+    second = finetune(frame, time_or_name="second", from_pretrained=first.directory)
+    provenance = json.loads((second.directory / "provenance.json").read_text(encoding="utf-8"))
+    assert provenance["initialised_from"] == str(first.directory)
+
+
+def test_a_run_of_the_same_name_is_not_replaced(finetune: Finetune, frame: pandas.DataFrame) -> None:
+    finetune(frame, time_or_name="t")
+    run = Path("results/table_Tm_onehot_t")
+    before = (run / "table.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match="results/table_Tm_onehot_t exists; choose another time_or_name"):
+        finetune(frame.head(20), time_or_name="t")
+    assert (run / "table.jsonl").read_bytes() == before
+    finetune(frame.head(20), time_or_name="t", overwrite=True)
+    assert len((run / "table.jsonl").read_text(encoding="utf-8").splitlines()) == 20
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"target": "Tn"}, DataError, "Tn"),
+        ({"learning_rat": 1e-3}, ConfigError, "did you mean learning_rate?"),
+        ({"batch_size": "many"}, ConfigError, "argument --batch_size: invalid int value: 'many'"),
+        ({"freeze": True, "lora": 2}, ConfigError, "not allowed with argument"),
+        ({"seeds": 2}, ConfigError, "there is no option 'seeds'"),
+        ({"from_pretrained": "nowhere/model"}, CheckpointError, "nowhere/model"),
+        ({"model": "onehott"}, ConfigError, "onehott can't be trained on a table"),
+    ],
+)
+def test_a_call_that_fails_leaves_no_directory(
+    finetune: Finetune, frame: pandas.DataFrame, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        finetune(frame, **options)
+    assert not list(Path("results").glob("*"))
+
+
+def test_other_data_are_refused(finetune: Finetune) -> None:
+    with pytest.raises(ConfigError, match="data is the path of a table or a pandas DataFrame, not list"):
+        finetune([1, 2])
+
+
+def test_columns_of_the_same_name_are_refused(finetune: Finetune, frame: pandas.DataFrame) -> None:
+    with pytest.raises(ConfigError, match="two columns of the table have the same name"):
+        finetune(pandas.concat([frame, frame["Tm"]], axis=1))
