@@ -11,6 +11,7 @@ from typing import Any
 from tape.configs import POOLED_NORMS, POOLINGS
 from tape.errors import ConfigError, quoted
 from tape.finetuning.config import (
+    BALANCED,
     IMPROVEMENT,
     AdamWConfig,
     FinetuneConfig,
@@ -19,6 +20,7 @@ from tape.finetuning.config import (
     ModelConfig,
     OutputConfig,
     ResumeConfig,
+    check_class_weights,
 )
 from tape.finetuning.resume import complete_options, epoch_to_resume
 from tape.io.json_files import RepeatedKeyError, parse_json
@@ -161,9 +163,13 @@ def _config_of(
         force_save=None if options["force_save"] == _NO_FORCE_SAVE else Path(options["force_save"]),
         process=process_config(options),
         notices=notices,
+        class_weights=options["class_weights"],
     )
     _check_directories(config)
-    _check_pooling(options, registry.get_task_spec(config.task).task_type if table is None else task_type)
+    task_type = registry.get_task_spec(config.task).task_type if table is None else task_type
+    _check_pooling(options, task_type)
+    if config.class_weights is not None and task_type is not None:
+        check_class_weights(config.task, task_type)
     if table is None:
         check_task(config.task, config.model.model_type)
     return config
@@ -407,6 +413,13 @@ def _add_optimization_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="proteins per optimizer step, over all GPUs and accumulation steps (default: contacts 8, classes 32, "
         "values and language models 64)",
+    )
+    group.add_argument(
+        "--class_weights",
+        "--class-weights",
+        choices=(BALANCED,),
+        help="weights of the classes in the loss; balanced: inversely proportional to their numbers in the training"
+        " split (default: 1)",
     )
     group.add_argument("--num_train_epochs", type=int, default=10, help="number of epochs (default %(default)s)")
     group.add_argument(

@@ -18,6 +18,7 @@ from tape.tables.options import TableOptions
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
 
 IMPROVEMENT = "improvement"
+BALANCED = "balanced"
 
 
 @dataclass(frozen=True)
@@ -228,6 +229,7 @@ class FinetuneConfig:
         force_save: save the untrained model in this directory instead of training.
         process: device and logging.
         notices: lines to log at the start.
+        class_weights: ``balanced``: classes are weighted in the loss; see :mod:`tape.finetuning.class_weights`.
     """
 
     task: str
@@ -241,6 +243,7 @@ class FinetuneConfig:
     force_save: Path | None = None
     process: ProcessConfig = field(default_factory=ProcessConfig)
     notices: tuple[str, ...] = ()
+    class_weights: str | None = None
 
     def __post_init__(self) -> None:
         if self.resume is not None and self.seeds is not None:
@@ -249,6 +252,8 @@ class FinetuneConfig:
             raise ConfigError("--resume_from_checkpoint needs --from_pretrained, the run or saved epoch to resume")
         if self.force_save is not None and self.seeds is not None:
             raise ConfigError("--force_save saves one model and trains none; give it without --seeds")
+        if self.force_save is not None and self.class_weights is not None:
+            raise ConfigError("--class_weights are those of the training split, which --force_save does not read")
 
     def with_seed(self, seed: int, name: str) -> FinetuneConfig:
         """The run with one of the ``--seeds``, in ``NAME/seed_SEED``."""
@@ -276,3 +281,13 @@ class FinetuneConfig:
             bootstrap=Bootstrap(seed=loop.seed),
             process=self.process,
         )
+
+
+def check_class_weights(task: str, task_type: TaskType) -> None:
+    """Check that a task has classes, which ``--class_weights`` weights.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if task_type not in (TaskType.SEQUENCE_CLASS, TaskType.RESIDUE_CLASS):
+        raise ConfigError(f"--class_weights is for tasks with a class per protein or residue, not for {task}")

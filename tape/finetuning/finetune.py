@@ -31,7 +31,8 @@ from tape.tokenizers import TAPETokenizer
 from tape.version import __version__
 
 from .checkpoint import TrainerState, load_training_state, save_epoch
-from .config import FinetuneConfig, LoopConfig, OutputConfig
+from .class_weights import balanced_class_weights, describe_weights
+from .config import FinetuneConfig, LoopConfig, ModelConfig, OutputConfig, check_class_weights
 from .data import TrainingData, data_digests, fit_training_data, load_training_data
 from .model import build_model, build_trained_model
 from .optimizer import untrained_state
@@ -187,9 +188,21 @@ def _load(config: FinetuneConfig, tokenizer: TAPETokenizer, context: Distributed
         differences = check_data(source, directory_provenance(source), digests, config.resume.allow_other_samples)
         changes = (*config.resume.changes, *differences)
         checkpoint = load_training_state(source, verify=config.model.verify)
-    model = build_trained_model(config.model, config.task, tokenizer, source).to(context.device)
+    model_config = _with_class_weights(config, data, task_type)
+    model = build_trained_model(model_config, config.task, tokenizer, source).to(context.device)
     data, validation_model = fit_training_data(config.data.length, model, task_type, data)
     return _RunParts(data, task_type, model, validation_model, source, checkpoint, digests, changes)
+
+
+def _with_class_weights(config: FinetuneConfig, data: TrainingData, task_type: TaskType) -> ModelConfig:
+    """The model's configuration with the weights of the classes, if ``--class_weights`` is given."""
+    if config.class_weights is None:
+        return config.model
+    check_class_weights(config.task, task_type)
+    spec = registry.get_task_spec(config.task)
+    weights = balanced_class_weights(data, spec.num_labels)
+    logger.info(describe_weights(weights, spec.task.class_names))
+    return replace(config.model, overrides={**config.model.overrides, "class_weights": weights})
 
 
 def _log_table(table: Table, run: RunDirectory) -> None:

@@ -34,6 +34,7 @@ _RESUMED_OPTIONS: dict[str, tuple[type, ...]] = {
     "id_column": (str, _NONE),
     "model_config_file": (str, _NONE),
     "contact_head": (str, _NONE),
+    "class_weights": (str, _NONE),
     "pooling": (str, _NONE),
     "pooled_norm": (str, _NONE),
     "freeze": (bool,),
@@ -89,7 +90,7 @@ _SWITCHES = ("fp16", "bf16")
 _PRECISION_OPTIONS = ("precision", *_SWITCHES)
 # The optimizer state and the saved weights depend on these, so a resumed run can't change them.
 _FIXED_OPTIONS = (
-    *("contact_head", "pooling", "pooled_norm", "freeze", "lora", "head_learning_rate"),
+    *("contact_head", "pooling", "pooled_norm", "freeze", "lora", "head_learning_rate", "class_weights"),
     *("target", "task_type", "split", "split_column", "standardize"),
 )
 

@@ -10,11 +10,15 @@ in tape-proteins. A head's ``ignore_index`` is one more target that is ignored.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from tape.errors import ConfigError, quoted
 
 from .activations import activation
 from .dropout import Dropout
@@ -165,17 +169,31 @@ class ValuePredictionHead(nn.Module):
 
 
 class SequenceClassificationHead(nn.Module):
-    """One class per protein: (B, H) -> (B, num_labels). The loss is the cross entropy over targets from 0 on."""
+    """One class per protein: (B, H) -> (B, num_labels). The loss is the cross entropy over targets from 0 on.
 
-    def __init__(self, hidden_size: int, num_labels: int, head_hidden_size: int = 1024) -> None:
+    Args:
+        hidden_size: H.
+        num_labels: number of classes.
+        head_hidden_size: hidden size of the MLP.
+        class_weights: weight of each class in the loss, see :func:`masked_cross_entropy`; None: 1.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_labels: int,
+        head_hidden_size: int = 1024,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.classify = SimpleMLP(hidden_size, head_hidden_size, num_labels)
+        self.class_weights = _checked_weights(class_weights, num_labels)
 
     def forward(self, pooled_output: Tensor, targets: Tensor | None = None) -> HeadOutput:
         logits = self.classify(pooled_output)
         if targets is None:
             return (logits,)
-        loss = masked_cross_entropy(logits, targets)
+        loss = masked_cross_entropy(logits, targets, class_weights=self.class_weights)
         return (loss, {"accuracy": _accuracy(logits, targets)}), logits
 
 
@@ -186,10 +204,18 @@ class SequenceToSequenceClassificationHead(nn.Module):
         hidden_size: H.
         num_labels: number of classes.
         ignore_index: a target that is ignored, besides all targets below 0.
+        class_weights: weight of each class in the loss, see :func:`masked_cross_entropy`; None: 1.
     """
 
-    def __init__(self, hidden_size: int, num_labels: int, ignore_index: int = IGNORED) -> None:
+    def __init__(
+        self,
+        hidden_size: int,
+        num_labels: int,
+        ignore_index: int = IGNORED,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
+        self.class_weights = _checked_weights(class_weights, num_labels)
         self.classify = SimpleConv(hidden_size, 512, num_labels)
         self.num_labels = num_labels
         self.ignore_index = ignore_index
@@ -200,7 +226,7 @@ class SequenceToSequenceClassificationHead(nn.Module):
         logits = self.classify(sequence_output, None if input_mask is None else input_mask.bool())
         if targets is None:
             return (logits,)
-        loss = masked_cross_entropy(logits, targets, self.ignore_index)
+        loss = masked_cross_entropy(logits, targets, self.ignore_index, self.class_weights)
         return (loss, {"accuracy": _accuracy(logits, targets, self.ignore_index)}), logits
 
 
@@ -246,8 +272,19 @@ class MLMHead(nn.Module):
         return (loss, {"perplexity": loss.detach().exp()}), logits
 
 
-def masked_cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int = IGNORED) -> Tensor:
+def masked_cross_entropy(
+    logits: Tensor, targets: Tensor, ignore_index: int = IGNORED, class_weights: Sequence[float] | None = None
+) -> Tensor:
     """Mean cross entropy in fp32 over labeled positions (:func:`is_labeled`); 0 (not NaN) if there are none.
+
+    With weights, each position is multiplied by that of its class. The sum is divided by the number of positions, not
+    by the sum of their weights, so that the gradient of a batch does not depend on its division into micro-batches.
+
+    Args:
+        logits: (..., C).
+        targets: (...) classes.
+        ignore_index: a target that is ignored, besides all targets below 0.
+        class_weights: (C,); None: 1.
 
     Raises:
         ConfigError: the targets do not have the shape of the logits without the last dimension, or are not classes
@@ -256,8 +293,28 @@ def masked_cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int = IG
     check_classes(targets, logits.shape[:-1], logits.shape[-1])
     real = is_labeled(targets, ignore_index)
     classes = targets.masked_fill(~real, IGNORED).flatten()
-    total = F.cross_entropy(logits.flatten(0, -2).float(), classes, ignore_index=IGNORED, reduction="sum")
+    weight = None if class_weights is None else torch.tensor(class_weights, device=logits.device)
+    total = F.cross_entropy(logits.flatten(0, -2).float(), classes, weight, ignore_index=IGNORED, reduction="sum")
     return total / real.sum().clamp(min=1)
+
+
+def _checked_weights(weights: Sequence[float] | None, num_labels: int) -> tuple[float, ...] | None:
+    """The weights of the classes.
+
+    Raises:
+        ConfigError: there is not a positive number for each class.
+    """
+    if weights is None:
+        return None
+    if not isinstance(weights, list | tuple) or not all(map(_is_weight, weights)):
+        raise ConfigError(f"class_weights must be a list of positive numbers, not {quoted(weights)}")
+    if len(weights) != num_labels:
+        raise ConfigError(f"class_weights has {len(weights)} weights for {num_labels} classes")
+    return tuple(map(float, weights))
+
+
+def _is_weight(weight: object) -> bool:
+    return isinstance(weight, int | float) and not isinstance(weight, bool) and 0 < weight < math.inf
 
 
 def is_labeled(targets: Tensor, ignore_index: int = IGNORED) -> Tensor:

@@ -100,7 +100,10 @@ class ForSequenceClassification(_PooledTaskModel):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.classify = SequenceClassificationHead(
-            self.vector_size, config.num_labels, head_hidden_size=config.head_hidden_size
+            self.vector_size,
+            config.num_labels,
+            head_hidden_size=config.head_hidden_size,
+            class_weights=getattr(config, "class_weights", None),
         )
 
     def forward(
@@ -114,7 +117,9 @@ class ForSequenceToSequenceClassification(_TaskModel):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.classify = SequenceToSequenceClassificationHead(self._encoder_size("state_size"), config.num_labels)
+        self.classify = SequenceToSequenceClassificationHead(
+            self._encoder_size("state_size"), config.num_labels, class_weights=getattr(config, "class_weights", None)
+        )
 
     def forward(
         self, input_ids: Tensor, input_mask: Tensor | None = None, targets: Tensor | None = None

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tape.datasets.labels import count_correct, count_targets
+from tape.errors import ConfigError
 from tape.metrics.classes import measure_protein, measure_residues
 from tape.metrics.contacts import measure_contacts, summarize_contacts
 from tape.models.contact_heads import PairwiseContactPredictionHead, pair_projection
@@ -331,3 +333,39 @@ def test_a_standardized_value_head_learns_z_scores_and_returns_values() -> None:
     (loss, _), prediction = scaled(features, targets)
     torch.testing.assert_close(loss, plain(features, (targets - 57) / 6)[0][0])
     torch.testing.assert_close(prediction, scaled(features)[0])
+
+
+def test_class_weights_multiply_the_loss_of_each_label_as_in_pytorch() -> None:
+    logits, targets, weights = torch.randn(6, 3), torch.tensor([0, 1, 2, 2, -1, 1]), [0.5, 2.0, 3.0]
+    own = masked_cross_entropy(logits, targets, class_weights=weights)
+    known = targets >= 0
+    expected = F.cross_entropy(logits[known], targets[known], torch.tensor(weights), reduction="sum") / known.sum()
+    torch.testing.assert_close(own, expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [(SequenceClassificationHead, (4,)), (SequenceToSequenceClassificationHead, (4, 5))]
+)
+def test_class_weights_change_the_loss_of_a_head_alone(kind: Any, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    features, targets = torch.randn(*shape, 8), torch.randint(0, 3, shape)
+    plain, weighted = kind(8, 3), kind(8, 3, class_weights=[2.0, 2.0, 2.0])
+    weighted.load_state_dict(plain.state_dict())
+    (loss, metrics), logits = plain(features, targets)
+    (twice, same), others = weighted(features, targets)
+    torch.testing.assert_close(twice, 2 * loss)
+    assert torch.equal(logits, others)
+    assert metrics["accuracy"] == same["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0, 2.0], "class_weights has 2 weights for 3 classes"),
+        ([1.0, 0.0, 1.0], "must be a list of positive numbers, not"),
+        ("abc", "must be a list of positive numbers, not 'abc'"),
+    ],
+)
+def test_class_weights_are_checked(weights: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SequenceClassificationHead(8, 3, class_weights=weights)
