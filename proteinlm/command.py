@@ -1,7 +1,8 @@
 """The command ``proteinlm``: one sub-command for each program of this project.
 
 ``proteinlm pretrain ...`` is the same program as ``pretrain/pretrain_tape.py ...`` in a clone, with the same options.
-Modules are imported when their sub-command runs.
+Modules are imported when their sub-command runs, inside :func:`tape.errors.run_cli`, so that Ctrl-C during the imports
+ends it as at any later time.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from importlib import import_module
 from typing import Any
 
 from tape import installation  # noqa: F401 - first, since the next import fails in a mixed installation
-from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, did_you_mean, quoted, run_cli
 
 
@@ -159,6 +159,8 @@ def _run() -> object:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from tape.cli.parser import ArgumentParser
+
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
     parser = ArgumentParser(
@@ -192,6 +194,8 @@ def completion(shell: str) -> str:
         raise ConfigError(
             "--print-completion needs shtab: pip install shtab, or install with the extra completion"
         ) from None
+    from tape.cli.parser import ArgumentParser
+
     parser = ArgumentParser("proteinlm")
     subparsers = parser.add_subparsers()
     for name, command in COMMANDS.items():

@@ -15,7 +15,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if __name__ == "__main__":  # runs from any directory without installation
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+    from tape.interrupts import exit_on_stop_signals
+
+    exit_on_stop_signals()
 
 from tape.cli.parser import ArgumentParser
 from tape.errors import DataError, run_cli

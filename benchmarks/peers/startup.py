@@ -19,6 +19,7 @@ _LINES_OF_ERROR = 3
 
 # commands of pyproject.toml, and scripts
 _FUNCTIONS = {
+    "proteinlm": "proteinlm.command:main",
     "tape-train": "tape.commands:train_command",
     "tape-eval": "tape.commands:eval_command",
     "tape-embed": "tape.commands:embed_command",
