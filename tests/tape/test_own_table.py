@@ -173,3 +173,17 @@ def test_other_data_are_refused(finetune: Finetune) -> None:
 def test_columns_of_the_same_name_are_refused(finetune: Finetune, frame: pandas.DataFrame) -> None:
     with pytest.raises(ConfigError, match="two columns of the table have the same name"):
         finetune(pandas.concat([frame, frame["Tm"]], axis=1))
+
+
+def test_a_run_of_a_frame_is_resumed_by_the_command(finetune: Finetune, frame: pandas.DataFrame) -> None:
+    finetune(frame, time_or_name="t", save_freq=1)
+    run = Path("results/table_Tm_onehot_t")
+    words = ["--resume_from_checkpoint", "--num_train_epochs", "3", "--no_cuda", "--log_level", "ERROR"]
+    run_train(["onehot", "--from_pretrained", str(run), *words])
+    assert [record["epoch"] for record in history(run)] == [0, 1, 2]
+
+
+def test_a_list_of_classes_per_residue_is_a_label(finetune: Finetune, frame: pandas.DataFrame) -> None:
+    frame["sites"] = [[f"class {letter}" for letter in sites] for sites in frame["sites"]]
+    prediction = finetune(frame, "sites", task_type="residue").predict(frame)["prediction"][0]
+    assert set(prediction.replace("class ", "").split()) <= {"*", "o"}
