@@ -42,6 +42,7 @@ _BUILT_IN_METRICS = {
     "accuracy": "tape.metrics:accuracy",
     "balanced_accuracy": "tape.metrics:balanced_accuracy",
     "macro_f1": "tape.metrics:macro_f1",
+    "micro_f1": "tape.metrics:micro_f1",
     "mcc": "tape.metrics:matthews_correlation",
     "auroc": "tape.metrics:auroc",
     "auprc": "tape.metrics:auprc",

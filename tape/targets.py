@@ -13,9 +13,11 @@ from typing import Any
 from .errors import ConfigError, quoted
 from .tasks import TaskType
 
+LABEL_SEPARATOR = ";"  # between the labels of a protein in text
 OWN_TASK_TYPES: dict[str, TaskType] = {
     "regression": TaskType.VALUE,
     "classification": TaskType.SEQUENCE_CLASS,
+    "multilabel": TaskType.MULTILABEL,
     "residue": TaskType.RESIDUE_CLASS,
 }
 _KIND_OF = {task_type: kind for kind, task_type in OWN_TASK_TYPES.items()}
@@ -27,7 +29,7 @@ class Target:
 
     Attributes:
         task: name of the task.
-        task_type: type of the task: a value or class per protein, or a class per residue.
+        task_type: type of the task: a value, class or labels per protein, or a class per residue.
         column: column of the table.
         classes: names of the classes in the order of their numbers; empty for values.
         mean, std: of a value over the training split. The head predicts ``(value - mean) / std``, and the model
@@ -54,6 +56,11 @@ class Target:
     def kind(self) -> str:
         """The value of ``--task-type``."""
         return _KIND_OF[self.task_type]
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether any number of the classes can apply to a protein."""
+        return self.task_type == TaskType.MULTILABEL
 
     @property
     def num_labels(self) -> int:

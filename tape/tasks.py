@@ -14,6 +14,7 @@ class TaskType(str, Enum):
 
     VALUE = "value"  # one number per protein
     SEQUENCE_CLASS = "sequence class"  # one class per protein
+    MULTILABEL = "multilabel"  # any number of labels per protein
     RESIDUE_CLASS = "residue class"  # one class per residue
     RESIDUE_PAIR = "residue pair"  # contact or not, per pair of residues
     MASKED_LM = "masked lm"  # the masked residues
@@ -43,6 +44,7 @@ class TaskTypeTraits:
 TASK_TYPE_TRAITS: dict[TaskType, TaskTypeTraits] = {
     TaskType.VALUE: TaskTypeTraits("ForValuePrediction", 64, "proteins", ("loss", "spearmanr")),
     TaskType.SEQUENCE_CLASS: TaskTypeTraits("ForSequenceClassification", 32, "proteins", ("loss", "accuracy")),
+    TaskType.MULTILABEL: TaskTypeTraits("ForSequenceClassification", 32, "labels of proteins", ("loss", "macro_f1")),
     TaskType.RESIDUE_CLASS: TaskTypeTraits("ForSequenceToSequenceClassification", 32, "residues", ("loss", "accuracy")),
     TaskType.RESIDUE_PAIR: TaskTypeTraits(
         "ForContactPrediction", 8, "residue pairs", ("loss", "precision_at_l5", "precision_at_l5_medium_long")

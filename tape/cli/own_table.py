@@ -50,7 +50,8 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
         "--task-type",
         "--task_type",
         choices=tuple(OWN_TASK_TYPES),
-        help="a value or a class per protein, or a class per residue (default: inferred from the values)",
+        help="a value, a class or any number of labels per protein, or a class per residue (default: inferred from the"
+        " values)",
     )
     group.add_argument(
         "--split-column",
@@ -129,7 +130,7 @@ def complete_for_table(options: dict[str, Any], table: Table, given: Sequence[st
     defaults: dict[str, Any] = {"batch_size": batch_size, "num_train_epochs": epochs, "head_learning_rate": head}
     if options["eval_freq"] > 0:
         defaults |= {"patience": max(_FEWEST_EPOCHS, epochs // 4), "save_freq": "improvement"}
-    if table.target.task_type in (TaskType.VALUE, TaskType.SEQUENCE_CLASS):
+    if table.target.task_type in (TaskType.VALUE, TaskType.SEQUENCE_CLASS, TaskType.MULTILABEL):
         defaults["pooling"] = "mean"
         if options["model_type"] != "onehot":  # of which residues absent from the training split have no variance
             defaults["pooled_norm"] = "batch"

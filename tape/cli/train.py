@@ -57,7 +57,7 @@ from .types import positive_int
 # of several models, no model, or a command that was started before
 NOT_IN_PYTHON = ("seeds", "force_save", "resume_from_checkpoint", "allow_other_samples", "local_rank")
 LAUNCHER_OPTIONS = ("nnodes", "node_rank", "nproc_per_node", "master_addr", "master_port")
-TASK_TYPES_WITHOUT_POOLING = frozenset(TaskType) - {TaskType.VALUE, TaskType.SEQUENCE_CLASS}
+TASK_TYPES_WITHOUT_POOLING = frozenset(TaskType) - {TaskType.VALUE, TaskType.SEQUENCE_CLASS, TaskType.MULTILABEL}
 _POOLING_OPTIONS = ("pooling", "pooled_norm")
 _NO_FORCE_SAVE = "FALSE"  # ProteinLM's default of --force_save
 

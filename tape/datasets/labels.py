@@ -111,7 +111,7 @@ def _split_geometry(prediction: dict[str, Tensor], batch: Batch) -> list[tuple[A
 
 def _sizes(task_type: TaskType, batch: Batch) -> list[int] | None:
     """Number of tokens (of residues, for pairs) of each protein; None if a protein has one label."""
-    if task_type in (TaskType.VALUE, TaskType.SEQUENCE_CLASS):
+    if task_type in (TaskType.VALUE, TaskType.SEQUENCE_CLASS, TaskType.MULTILABEL):
         return None
     if task_type == TaskType.RESIDUE_PAIR and "protein_length" in batch:
         lengths: list[int] = batch["protein_length"].tolist()

@@ -67,13 +67,15 @@ class TableDataset(TaskDataset):
         return int((record["label"] == IGNORED).sum()) if self._task_type == TaskType.RESIDUE_CLASS else None
 
     def collate_fn(self, batch: Sequence[Item]) -> dict[str, Tensor]:
-        """Pad to one batch, with ``targets``: (B, 1) float32 values, (B,) int64 classes, or (B, longest) int64 classes
-        of residues, -1 where there is none."""
+        """Pad to one batch, with ``targets``: (B, 1) float32 values, (B,) int64 classes, (B, labels) int64 0 or 1, or
+        (B, longest) int64 classes of residues, -1 where there is none."""
         ids, masks, labels = zip(*batch, strict=True)
         if self._task_type == TaskType.VALUE:
             targets = torch.tensor(labels, dtype=torch.float32).unsqueeze(1)
         elif self._task_type == TaskType.SEQUENCE_CLASS:
             targets = torch.tensor(labels, dtype=torch.int64)
+        elif self._task_type == TaskType.MULTILABEL:
+            targets = torch.from_numpy(np.stack(labels))
         else:
             targets = torch.from_numpy(pad_sequences(labels, IGNORED))
         return {**collate_inputs(ids, masks), "targets": targets}

@@ -1,8 +1,8 @@
 """Overlapping windows over proteins that are longer than a model's position table (``--length window``).
 
 The windows are as long as the position table allows, overlap by about half, and are spread evenly over the protein.
-Predicted values are averaged. For classes, the probabilities are averaged, and their logarithms are returned as logits.
-The average is over all windows of a protein, or over the windows that contain a residue or a pair of residues. Pairs
+Predicted values are averaged. For classes and labels, the probabilities are averaged, and returned as logits. The
+average is over all windows of a protein, or over the windows that contain a residue or a pair of residues. Pairs
 that are too far apart for any window get the lowest contact probability of the other pairs, so that they rank last.
 Shorter proteins have a single window, and their prediction is that of the model.
 """
@@ -18,8 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tape.models.heads import masked_cross_entropy
+from tape.models.heads import masked_binary_cross_entropy, masked_cross_entropy
 from tape.tasks import TaskType
+
+_PER_PROTEIN = (TaskType.VALUE, TaskType.SEQUENCE_CLASS, TaskType.MULTILABEL)
+_LEAST = 1e-6  # probability of a label that has a logit in fp32
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class WindowedModel(nn.Module):
         first = outputs[0][number].float()
         if self.task_type == TaskType.RESIDUE_PAIR:
             return (first[: window.length, : window.length],)
-        if self.task_type in (TaskType.VALUE, TaskType.SEQUENCE_CLASS):
+        if self.task_type in _PER_PROTEIN:
             return (first,)
         states = first[: window.length + 2]
         return (states, outputs[1][number].float()) if self.task_type == TaskType.EMBEDDING else (states,)
@@ -128,7 +131,7 @@ class WindowedModel(nn.Module):
 
     def _stitch(self, parts: Parts, lengths: list[int]) -> Tensor:
         rows = [self._combine([(w, out[0]) for w, out in parts[row]], n) for row, n in enumerate(lengths)]
-        if self.task_type in (TaskType.VALUE, TaskType.SEQUENCE_CLASS):
+        if self.task_type in _PER_PROTEIN:
             return torch.stack(rows)
         longest = max(len(row) for row in rows)
         if self.task_type == TaskType.RESIDUE_PAIR:
@@ -141,6 +144,8 @@ class WindowedModel(nn.Module):
             return parts[0][1]
         if self.task_type == TaskType.VALUE:
             return torch.stack([value for _, value in parts]).mean(0)
+        if self.task_type == TaskType.MULTILABEL:
+            return torch.stack([logits.sigmoid() for _, logits in parts]).mean(0).logit(_LEAST)
         chances = [(window, logits.softmax(-1)) for window, logits in parts]
         if self.task_type == TaskType.SEQUENCE_CLASS:
             return _log(torch.stack([chance for _, chance in chances]).mean(0))
@@ -157,6 +162,8 @@ class WindowedModel(nn.Module):
     def _loss(self, prediction: Tensor, targets: Tensor) -> Tensor:
         if self.task_type == TaskType.VALUE:
             return F.mse_loss(prediction, targets.float().view_as(prediction))
+        if self.task_type == TaskType.MULTILABEL:
+            return masked_binary_cross_entropy(prediction, targets)
         return masked_cross_entropy(prediction, targets)
 
 

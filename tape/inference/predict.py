@@ -24,7 +24,13 @@ from tape.runtime.precision import autocast
 from tape.runtime.progress import progress_bar
 from tape.tasks import TaskType
 
-PREDICTED_TASK_TYPES = (TaskType.VALUE, TaskType.SEQUENCE_CLASS, TaskType.RESIDUE_CLASS, TaskType.RESIDUE_PAIR)
+PREDICTED_TASK_TYPES = (
+    TaskType.VALUE,
+    TaskType.SEQUENCE_CLASS,
+    TaskType.MULTILABEL,
+    TaskType.RESIDUE_CLASS,
+    TaskType.RESIDUE_PAIR,
+)
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,8 @@ def probabilities(task_type: TaskType, output: Tensor, length: int) -> np.ndarra
         values = output
     elif task_type == TaskType.SEQUENCE_CLASS:
         values = output.softmax(-1)
+    elif task_type == TaskType.MULTILABEL:
+        values = output.sigmoid()
     elif task_type == TaskType.RESIDUE_CLASS:
         values = output[1 : length + 1].softmax(-1)
     else:

@@ -6,6 +6,8 @@ The table has a record per protein, in the order of the input file: ``id``, ``le
 - for a class: ``prediction`` (its number) and ``probability``; in JSON also ``probabilities`` of all classes. A model
   of a user's table has names of classes: ``prediction`` is one of them, JSON lists them in ``classes``, and CSV has a
   column ``probability_NAME`` for each;
+- for labels: ``prediction``, the names of those with a probability above 0.5 (in CSV with ``;`` between them), and the
+  probabilities of all as those of classes;
 - for a class per residue: ``prediction``, with one letter (or digit) per residue, and the probabilities. In JSON,
   ``probabilities`` is a list per residue, in the order of the letters in ``classes``. In CSV, there is a column
   ``probability_LETTER`` per class, with numbers separated by blanks;
@@ -29,6 +31,7 @@ import numpy as np
 
 from tape.errors import ConfigError
 from tape.io.writing import check_output_file, remove_leftovers, write_json, write_text
+from tape.targets import LABEL_SEPARATOR
 from tape.tasks import TaskType
 
 from .contact_maps import ContactMapFiles, count_contacts
@@ -110,6 +113,8 @@ class PredictionFiles:
     def _flat(self, row: Row) -> Row:
         """A row for CSV, without lists."""
         flat = {name: value for name, value in row.items() if name not in ("probabilities", "classes")}
+        if isinstance(flat.get("prediction"), list):
+            flat["prediction"] = LABEL_SEPARATOR.join(flat["prediction"])
         for number, name in enumerate(row.get("classes", "")):
             chances = np.asarray(row["probabilities"])[..., number]
             flat[f"probability_{name}"] = " ".join(map(str, np.atleast_1d(chances).tolist()))
@@ -125,10 +130,10 @@ def prediction_fields(prediction: Prediction, task: str, task_type: TaskType, cl
         classes: names of the classes of a user's table; empty: those of the task.
 
     Returns:
-        ``prediction``: the value, the number or name of the class, or the letters of the residues' classes (names of
-        more than one letter have blanks between them); or ``contacts``,
-        the number of pairs with a probability above 0.5 at separations >= 6. Except for values, ``probabilities`` in
-        addition: of the classes (C,), of the classes of each residue (L, C), or of a contact of each pair (L, L).
+        ``prediction``: the value, the number or name of the class, the list of labels, or the letters of the residues'
+        classes (names of more than one letter have blanks between them); or ``contacts``, the number of pairs with a
+        probability above 0.5 at separations >= 6. Except for values, ``probabilities`` in addition: of the classes or
+        labels (C,), of the classes of each residue (L, C), or of a contact of each pair (L, L).
 
     Raises:
         ConfigError: there are more classes of residues than letters.
@@ -144,6 +149,9 @@ def prediction_fields(prediction: Prediction, task: str, task_type: TaskType, cl
             named = {"classes": list(classes), "probabilities": values}
             return {"prediction": classes[best], "probability": float(values[best]), **named}
         return {"prediction": best, "probability": float(values[best]), "probabilities": values}
+    if task_type == TaskType.MULTILABEL:
+        likely = [name for name, chance in zip(classes, values, strict=True) if chance > 0.5]
+        return {"prediction": likely, "classes": list(classes), "probabilities": values}
     letters = classes or _letters(task, values.shape[-1])
     between = "" if all(len(letter) == 1 for letter in letters) else " "
     text = between.join(letters[number] for number in values.argmax(-1))

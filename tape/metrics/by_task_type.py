@@ -29,6 +29,7 @@ from .classes import (
 from .contacts import measure_contacts, summarize_contacts
 from .geometry import measure_geometry, summarize_geometry
 from .metric import Metric
+from .multilabel import estimate_labels, measure_labels, summarize_labels
 from .values import estimate_values, measure_value, summarize_values
 
 
@@ -61,6 +62,7 @@ class TaskTypeMetrics:
 TASK_TYPE_METRICS: dict[TaskType, TaskTypeMetrics] = {
     TaskType.VALUE: TaskTypeMetrics(measure_value, summarize_values, estimate_values),
     TaskType.SEQUENCE_CLASS: TaskTypeMetrics(measure_protein, summarize_proteins, estimate_proteins, count_confusions),
+    TaskType.MULTILABEL: TaskTypeMetrics(measure_labels, summarize_labels, estimate_labels),
     TaskType.RESIDUE_CLASS: TaskTypeMetrics(measure_residues, summarize_residues, estimate_residues, count_confusions),
     TaskType.RESIDUE_PAIR: TaskTypeMetrics(measure_contacts, summarize_contacts),
     TaskType.MASKED_LM: TaskTypeMetrics(measure_tokens, summarize_tokens),
@@ -76,6 +78,8 @@ _CLASSES = frozenset({TaskType.SEQUENCE_CLASS, TaskType.RESIDUE_CLASS})
 NAMED_METRICS: dict[str, frozenset[TaskType]] = {
     **dict.fromkeys(("mse", "mae", "rmse", "r2", "spearmanr", "pearsonr"), _VALUES),
     "accuracy": _CLASSES | {TaskType.RESIDUE_PAIR, TaskType.MASKED_LM, TaskType.LANGUAGE_MODEL},
-    **dict.fromkeys(("balanced_accuracy", "macro_f1", "mcc", "auroc", "auprc"), _CLASSES),
+    **dict.fromkeys(("balanced_accuracy", "mcc"), _CLASSES),
+    **dict.fromkeys(("macro_f1", "auroc", "auprc"), _CLASSES | {TaskType.MULTILABEL}),
+    "micro_f1": frozenset({TaskType.MULTILABEL}),
     "L5": frozenset({TaskType.RESIDUE_PAIR, TaskType.PAIR_GEOMETRY}),
 }

@@ -171,11 +171,15 @@ class ValuePredictionHead(nn.Module):
 class SequenceClassificationHead(nn.Module):
     """One class per protein: (B, H) -> (B, num_labels). The loss is the cross entropy over targets from 0 on.
 
+    With ``multilabel``, any number of labels per protein: targets are (B, num_labels) int64, 1 where a label applies, 0
+    where it does not and below 0 where it is unknown. The loss is the mean binary cross entropy over the known ones.
+
     Args:
         hidden_size: H.
         num_labels: number of classes.
         head_hidden_size: hidden size of the MLP.
         class_weights: weight of each class in the loss, see :func:`masked_cross_entropy`; None: 1.
+        multilabel: whether the classes are labels, each of which applies or not.
     """
 
     def __init__(
@@ -184,8 +188,10 @@ class SequenceClassificationHead(nn.Module):
         num_labels: int,
         head_hidden_size: int = 1024,
         class_weights: Sequence[float] | None = None,
+        multilabel: bool = False,
     ) -> None:
         super().__init__()
+        self.multilabel = multilabel
         self.classify = SimpleMLP(hidden_size, head_hidden_size, num_labels)
         self.class_weights = _checked_weights(class_weights, num_labels)
 
@@ -193,6 +199,8 @@ class SequenceClassificationHead(nn.Module):
         logits = self.classify(pooled_output)
         if targets is None:
             return (logits,)
+        if self.multilabel:
+            return (masked_binary_cross_entropy(logits, targets), {}), logits
         loss = masked_cross_entropy(logits, targets, class_weights=self.class_weights)
         return (loss, {"accuracy": _accuracy(logits, targets)}), logits
 
@@ -296,6 +304,24 @@ def masked_cross_entropy(
     weight = None if class_weights is None else torch.tensor(class_weights, device=logits.device)
     total = F.cross_entropy(logits.flatten(0, -2).float(), classes, weight, ignore_index=IGNORED, reduction="sum")
     return total / real.sum().clamp(min=1)
+
+
+def masked_binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean binary cross entropy in fp32 over known labels; 0 (not NaN) if there are none.
+
+    Args:
+        logits: (B, T).
+        targets: (B, T), 1 where a label applies, 0 where it does not, below 0 where it is unknown.
+
+    Raises:
+        ConfigError: the targets have another shape.
+    """
+    check_targets(targets, logits.shape)
+    known = targets >= 0
+    total = F.binary_cross_entropy_with_logits(
+        logits.float(), targets.clamp(min=0).float(), known.float(), reduction="sum"
+    )
+    return total / known.sum().clamp(min=1)
 
 
 def _checked_weights(weights: Sequence[float] | None, num_labels: int) -> tuple[float, ...] | None:

@@ -95,15 +95,17 @@ class ForValuePrediction(_PooledTaskModel):
 
 
 class ForSequenceClassification(_PooledTaskModel):
-    """Predicts one class per protein."""
+    """Predicts one class per protein; for a user's table with labels, which of them apply."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
+        target = target_of(config)
         self.classify = SequenceClassificationHead(
             self.vector_size,
             config.num_labels,
             head_hidden_size=config.head_hidden_size,
             class_weights=getattr(config, "class_weights", None),
+            multilabel=target is not None and target.is_multilabel,
         )
 
     def forward(

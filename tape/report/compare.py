@@ -30,7 +30,13 @@ from tape.report.rows import Evaluated, groups_of, headlines_of, read_evaluation
 from tape.tasks import TaskType
 
 # For other task types results_SPLIT.pkl contains only the best classes, not the scores that the metrics need.
-_TASK_TYPES = (TaskType.VALUE, TaskType.SEQUENCE_CLASS, TaskType.RESIDUE_CLASS, TaskType.RESIDUE_PAIR)
+_TASK_TYPES = (
+    TaskType.VALUE,
+    TaskType.SEQUENCE_CLASS,
+    TaskType.MULTILABEL,
+    TaskType.RESIDUE_CLASS,
+    TaskType.RESIDUE_PAIR,
+)
 # Allowed difference between a recomputed metric and the recorded one: floating-point sums in another order.
 _TOLERANCE = 1e-6
 _COLUMNS = ("task", "data", "split (proteins)", "metric", "first", "second", "difference", "interval")

@@ -22,6 +22,7 @@ _FORM = "metrics, and a list of id, prediction and target of each protein"
 _TYPE_OF_METRIC = {
     "precision_at_l5": TaskType.RESIDUE_PAIR,
     "accuracy_per_protein": TaskType.RESIDUE_CLASS,
+    "micro_f1": TaskType.MULTILABEL,
     "balanced_accuracy": TaskType.SEQUENCE_CLASS,
     "spearmanr": TaskType.VALUE,
 }

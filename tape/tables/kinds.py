@@ -13,7 +13,7 @@ from tape.errors import ConfigError, DataError, listed, quoted
 from tape.io.json_files import parse_json
 from tape.io.records import Record
 from tape.io.records.labels import number_of
-from tape.targets import Target
+from tape.targets import LABEL_SEPARATOR, OWN_TASK_TYPES, Target
 from tape.tasks import TaskType
 
 MOST_INTEGER_CLASSES = 20
@@ -48,8 +48,8 @@ def value_of(record: Record, column: str) -> Any:
 def infer_kind(records: Sequence[Record], column: str) -> Inferred:
     """The kind of a target column.
 
-    Text of the length of the sequence in every record is a class per residue, decimal numbers and more than 20
-    different integers are values, and anything else are classes.
+    Text or a list of the length of the sequence in every record is a class per residue, other lists are labels, decimal
+    numbers and more than 20 different integers are values, and anything else are classes.
 
     Raises:
         DataError: the column is empty, or has almost as many different texts as proteins.
@@ -60,6 +60,10 @@ def infer_kind(records: Sequence[Record], column: str) -> Inferred:
         raise DataError(f"column {quoted(column)} has no value in any of {len(records)} records")
     if all(_is_residue_text(record, value) for record, value in pairs):
         return Inferred("residue", "every value has the length of its sequence")
+    if all(_list_of(value) is not None for _, value in pairs):
+        if all(len(_list_of(value) or ()) == len(record.residues) for record, value in pairs):
+            return Inferred("residue", "every value is a list with the length of its sequence")
+        return Inferred("multilabel", "every value is a list")
     present = [value for _, value in pairs if not _is_missing_number(value)]
     if present and all(_is_number(value) for value in present):
         return _kind_of_numbers(present)
@@ -86,6 +90,16 @@ def _kind_of_numbers(values: Sequence[Any]) -> Inferred:
 
 def _is_residue_text(record: Record, value: Any) -> bool:
     return isinstance(value, str) and len(value) > 1 and len(value) == len(record.residues)
+
+
+def _list_of(value: Any) -> list[Any] | None:
+    """A list, or that in a JSON text; None for other values."""
+    if isinstance(value, str) and value.startswith("["):
+        try:
+            value = parse_json(value)
+        except (ValueError, RecursionError):
+            return None
+    return value if isinstance(value, list) else None
 
 
 def _is_missing_number(value: Any) -> bool:
@@ -127,11 +141,11 @@ def make_target(records: Sequence[Record], column: str, kind: str, task: str) ->
     """
     if kind == "regression":
         return Target(task, TaskType.VALUE, column)
-    names = _residue_names(records, column) if kind == "residue" else _class_names(records, column)
+    find = {"residue": _residue_names, "multilabel": _label_names}.get(kind, _class_names)
+    names = find(records, column)
     if len(names) < 2:
         raise ConfigError(f"column {quoted(column)} has {len(names)} classes ({listed(names)}); at least 2 are needed")
-    task_type = TaskType.RESIDUE_CLASS if kind == "residue" else TaskType.SEQUENCE_CLASS
-    return Target(task, task_type, column, tuple(_sorted(names)))
+    return Target(task, OWN_TASK_TYPES[kind], column, tuple(_sorted(names)))
 
 
 def _class_names(records: Sequence[Record], column: str) -> set[str]:
@@ -145,6 +159,26 @@ def _residue_names(records: Sequence[Record], column: str) -> set[str]:
     return names - {_RESIDUE_UNLABELED}
 
 
+def _label_names(records: Sequence[Record], column: str) -> set[str]:
+    values = [(record, value_of(record, column)) for record in records]
+    return {name for record, value in values if value is not None for name in _labels(value, record, column)}
+
+
+def _labels(value: Any, record: Record, column: str) -> list[str]:
+    """The labels of a protein: the entries of a list or its JSON text, or the parts of text between semicolons.
+
+    Raises:
+        DataError: a label is no name, or empty.
+    """
+    parts = _list_of(value)
+    if parts is None:
+        parts = value.split(LABEL_SEPARATOR) if isinstance(value, str) else [value]
+    names = [class_name(part, record.where, column).strip() for part in parts]
+    if "" in names:
+        raise DataError(f"{record.where}: column {quoted(column)} has an empty label in {quoted(value)}")
+    return names
+
+
 def _sorted(names: set[str]) -> list[str]:
     """Numbers in their order, texts in that of the alphabet."""
     if all(_is_integer(name) for name in names):
@@ -153,7 +187,8 @@ def _sorted(names: set[str]) -> list[str]:
 
 
 def label_of(record: Record, target: Target) -> Label | None:
-    """The label of a record: a value, the number of a class, or (L,) int64 with -1 at residues without one.
+    """The label of a record: a value, the number of a class, (C,) int64 with 1 at the labels that apply and 0
+    elsewhere, or (L,) int64 with -1 at residues without one.
 
     Returns:
         None if the cell is empty or, of a value, ``NA``, ``nan``, ``null``, ``none``, ``-`` or ``?``.
@@ -169,6 +204,10 @@ def label_of(record: Record, target: Target) -> Label | None:
     numbers = {name: number for number, name in enumerate(target.classes)}
     if target.task_type == TaskType.SEQUENCE_CLASS:
         return _number(class_name(value, record.where, target.column), numbers, record, target)
+    if target.task_type == TaskType.MULTILABEL:
+        applied = np.zeros(len(numbers), dtype=np.int64)
+        applied[[_number(name, numbers, record, target) for name in _labels(value, record, target.column)]] = 1
+        return applied
     labels = [
         -1 if name == _RESIDUE_UNLABELED else _number(name, numbers, record, target)
         for name in _entries(value, record, target.column)

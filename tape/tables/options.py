@@ -17,7 +17,7 @@ class TableOptions:
     Attributes:
         path: the file: CSV, TSV, JSON, JSON lines, Parquet, FASTA with ``name=value`` in its headers, or LMDB.
         target: column to predict; None only where a model states its own.
-        kind: regression, classification or residue; None: inferred from the values.
+        kind: regression, classification, multilabel or residue; None: inferred from the values.
         split_column: column with the split of each protein; None: the column ``split``, if there is one.
         fractions: proportions of train, valid and test in a random split; None: 80, 10, 10 without a split column.
         seed: seed of the random split.

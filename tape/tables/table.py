@@ -189,7 +189,8 @@ def _absent_classes(labels: Sequence[Label], splits: Sequence[str], target: Targ
     seen: Counter[int] = Counter()
     for label, split in zip(labels, splits, strict=True):
         if split == "train" and target.classes:
-            seen.update(np.unique(np.asarray(label)).tolist())
+            is_set = target.task_type == TaskType.MULTILABEL
+            seen.update((np.flatnonzero(label) if is_set else np.unique(np.asarray(label))).tolist())
     absent = [name for number, name in enumerate(target.classes) if not seen[number]]
     return [f"classes without a training protein, which can't be learned: {listed(absent)}"] if absent else []
 

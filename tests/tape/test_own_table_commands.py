@@ -28,13 +28,14 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """40 proteins whose values, classes and residue labels follow from their alanines."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    lines = ["id,sequence,Tm,place,sites"]
+    lines = ["id,sequence,Tm,place,sites,terms"]
     for number in range(40):
         sequence = "".join(rng.choice(list(RESIDUES if number % 2 else "AAAG"), 12))
         share = sequence.count("A") / 12
         sites = sequence.replace("A", "*")
         sites = "".join(letter if letter == "*" else "o" for letter in sites)
-        lines.append(f"p{number},{sequence},{57 + 6 * share:.3f},{'rich' if share > 0.3 else 'poor'},{sites}")
+        terms = "all;rich" if share > 0.3 else "all"
+        lines.append(f"p{number},{sequence},{57 + 6 * share:.3f},{'rich' if share > 0.3 else 'poor'},{sites},{terms}")
     path = tmp_path / "my.csv"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
@@ -94,6 +95,18 @@ def test_classes_have_names_in_predictions(train_table: Train, table: Path, tmp_
     evaluate(run, "--predict", table, "--predict_out", "p.json")
     predictions = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))["predictions"]
     assert predictions[0]["classes"] == ["poor", "rich"]
+
+
+def test_several_labels_per_protein(train_table: Train, table: Path, tmp_path: Path) -> None:
+    options = ("--task-type", "multilabel", "--num_train_epochs", 30, "--learning_rate", "1e-2")
+    run = train_table("terms", *options)
+    found = evaluate(run)
+    assert found["micro_f1"] == found["auroc"] == 1
+    assert "accuracy" not in found
+    evaluate(run, "--predict", table, "--predict_out", "p.csv")
+    rows = rows_of(tmp_path / "p.csv")
+    assert {row["prediction"] for row in rows} == {"all", "all;rich"}
+    assert all((float(row["probability_rich"]) > 0.5) == ("rich" in row["prediction"]) for row in rows)
 
 
 def test_residue_labels_keep_their_letters(train_table: Train, table: Path, tmp_path: Path) -> None:

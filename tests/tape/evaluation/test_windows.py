@@ -40,6 +40,8 @@ class PositionModel(nn.Module):
             return torch.stack([values, place], -1), values.sum(1, keepdim=True)
         if self.task_type == TaskType.VALUE:
             prediction = values.sum(1, keepdim=True)
+        elif self.task_type == TaskType.MULTILABEL:
+            prediction = torch.stack([values.sum(1) / 50, -values.sum(1) / 90], -1)
         elif self.task_type == TaskType.SEQUENCE_CLASS:
             prediction = torch.stack([values.sum(1) / 50, torch.zeros(len(values))], -1)
         elif self.task_type == TaskType.RESIDUE_CLASS:
@@ -96,6 +98,16 @@ def test_values_and_classes_are_means_over_windows() -> None:
     found = windowed(TaskType.SEQUENCE_CLASS)(ids, mask)[0].softmax(-1)[0, 0].item()
     expected = torch.sigmoid(torch.tensor([first / 50, second / 50])).mean().item()
     assert found == pytest.approx(expected)
+
+
+def test_probabilities_of_labels_are_means_over_windows() -> None:
+    ids, mask = batch(9)
+    sums = torch.tensor([sum(range(5, 11)) + 5.0, sum(range(8, 14)) + 5.0])
+    expected = torch.stack([torch.sigmoid(sums / 50).mean(), torch.sigmoid(-sums / 90).mean()])
+    targets = torch.tensor([[1, 0]])
+    (loss, _), logits = windowed(TaskType.MULTILABEL)(ids, mask, targets)
+    torch.testing.assert_close(logits[0].sigmoid(), expected)
+    torch.testing.assert_close(loss, F.binary_cross_entropy(expected, targets[0].float()))
 
 
 def test_residue_probabilities_are_means_over_windows() -> None:

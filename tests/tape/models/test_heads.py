@@ -26,6 +26,7 @@ from tape.models.heads import (
     ValuePredictionHead,
     WeightNormConv1d,
     WeightNormLinear,
+    masked_binary_cross_entropy,
     masked_cross_entropy,
 )
 from tape.tasks import TaskType
@@ -369,3 +370,11 @@ def test_class_weights_change_the_loss_of_a_head_alone(kind: Any, shape: tuple[i
 def test_class_weights_are_checked(weights: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         SequenceClassificationHead(8, 3, class_weights=weights)
+
+
+def test_the_loss_of_labels_is_the_mean_over_known_ones() -> None:
+    logits, targets = torch.randn(3, 4), torch.tensor([[1, 0, -1, 1], [0, 0, 0, 1], [-1, -1, -1, -1]])
+    known = targets >= 0
+    expected = F.binary_cross_entropy_with_logits(logits[known], targets[known].float())
+    torch.testing.assert_close(masked_binary_cross_entropy(logits, targets), expected)
+    assert masked_binary_cross_entropy(logits[2:], targets[2:]) == 0

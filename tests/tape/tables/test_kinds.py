@@ -78,3 +78,18 @@ def test_labels_of_residues_have_any_alphabet() -> None:
     np.testing.assert_array_equal(label_of(rows[1], target), [1, -1, 2, 2, 2, 1])
     with pytest.raises(DataError, match="3 entries for 4 residues"):
         label_of(records("xxx")[0], target)
+
+
+def test_labels_are_lists_or_announced_text() -> None:
+    rows = records(["b", "a"], '["c"]', "[]", None)
+    assert infer_kind(rows, "y").kind == "multilabel"
+    target = make_target(rows, "y", "multilabel", "t")
+    assert target.classes == ("a", "b", "c")
+    labels = [label_of(row, target) for row in rows]
+    assert [None if label is None else label.tolist() for label in labels] == [[1, 1, 0], [0, 0, 1], [0, 0, 0], None]
+    np.testing.assert_array_equal(label_of(records("c; a")[0], target), [1, 0, 1])
+    assert infer_kind(records("a;b", "b", "a;b", "b"), "y").kind == "classification"
+    with pytest.raises(DataError, match="an empty label in 'a;;b'"):
+        label_of(records("a;;b")[0], target)
+    with pytest.raises(DataError, match="'d', which is none of the model's classes: a, b, c"):
+        label_of(records(["d"])[0], target)
