@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -33,7 +32,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 
 from benchmarks.finetuning_precision import draw
 from benchmarks.peers.comparison import machine, option_values
-from benchmarks.peers.protocol import ROOT
+from benchmarks.training import mean_and_range, train
 from tape.cli.parser import ArgumentParser
 from tape.cli.types import positive_int
 from tape.configs import CONFIG_NAME
@@ -122,12 +121,7 @@ def finetune(options: argparse.Namespace, cell: Cell, model: Path, data: Path, s
         **({"--from_pretrained": model} if start == "pretrained" else {"--model_config_file": model / CONFIG_NAME}),
         **({"--max_length": options.max_length} if options.max_length else {}),
     }
-    words = [str(word) for pair in values.items() for word in pair]
-    words += [word for value in options.config for word in ("--config", value)]
-    words += ["--no_cuda"] if options.no_cuda else []
-    command = [sys.executable, str(ROOT / "tape_train.py"), "transformer", TASK, *words, "--overwrite"]
-    if subprocess.run(command, check=False).returncode:
-        raise ConfigError(f"{' '.join(command)} failed; its error is above")
+    train(["transformer", TASK], values, options.config, options.no_cuda)
 
 
 def name_of(cell: Cell) -> str:
@@ -191,7 +185,7 @@ def report(options: argparse.Namespace) -> list[dict[str, Any]]:
         print(f"\n{range_of}, mean (minimum - maximum) over {options.seeds} seeds")
         print("| weights | linear head | convolutional head |\n|:--|--:|--:|")
         for start in STARTS:
-            print(f"| {start} | {' | '.join(shown(scores[head, start]) for head in HEADS)} |")
+            print(f"| {start} | {' | '.join(mean_and_range(scores[head, start], 4) for head in HEADS)} |")
         for difference in found:
             print(f"{difference.name}: {difference}")
         print(f"share of the head: {'undefined' if share is None else f'{share:.2f}'}", flush=True)
@@ -205,11 +199,6 @@ def report(options: argparse.Namespace) -> list[dict[str, Any]]:
             }
         )
     return results
-
-
-def shown(values: Sequence[float]) -> str:
-    """Mean and range of a cell."""
-    return f"{statistics.fmean(values):.4f} ({min(values):.4f} - {max(values):.4f})"
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:

@@ -17,8 +17,6 @@ All scores are of the test split, as mean (minimum - maximum) over the seeds, wh
 from __future__ import annotations
 
 import argparse
-import statistics
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -37,7 +35,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 import numpy as np
 
 from benchmarks.peers.comparison import machine, option_values
-from benchmarks.peers.protocol import ROOT
+from benchmarks.training import mean_and_range, train
 from tape.cli.parser import ArgumentParser
 from tape.cli.types import positive_int
 from tape.errors import ConfigError, run_cli
@@ -197,12 +195,7 @@ def finetune(options: argparse.Namespace, table: Path, kind: TableKind, run: str
         "--num_workers": 0,
         **({"--from_pretrained": options.from_pretrained} if options.from_pretrained else {}),
     }
-    words = [str(word) for pair in values.items() for word in pair]
-    words += [word for value in options.config for word in ("--config", value)]
-    words += ["--no_cuda"] if options.no_cuda else []
-    command = [sys.executable, str(ROOT / "tape_train.py"), "transformer", *words, "--overwrite"]
-    if subprocess.run(command, check=False).returncode:
-        raise ConfigError(f"{' '.join(command)} failed; its error is above")
+    train(["transformer"], values, options.config, options.no_cuda)
     metrics = read_json_object(options.output_dir / run / "eval_test.json")["metrics"]
     (value,) = [metric["value"] for metric in metrics if metric["name"] == kind.metric]
     return float("nan") if value is None else float(value)
@@ -223,11 +216,6 @@ def measure(options: argparse.Namespace) -> Iterator[Score]:
                 transformer.append(finetune(options, table, kind, name, seed))
             seconds = time.perf_counter() - start
             yield Score(kind.name, size, kind.metric, tuple(transformer), tuple(linear), seconds)
-
-
-def shown(values: Sequence[float]) -> str:
-    """Mean and range."""
-    return f"{statistics.fmean(values):.3f} ({min(values):.3f} - {max(values):.3f})"
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -255,7 +243,8 @@ def main(words: Sequence[str] | None = None) -> None:
     print("| target | proteins in train and valid | metric | transformer | linear, composition | time per run |")
     print("|:--|--:|:--|--:|--:|--:|")
     for one in scores:
-        cells = (one.kind, f"{one.size:,}", one.metric, shown(one.transformer), shown(one.linear))
+        ranges = (mean_and_range(values, 3) for values in (one.transformer, one.linear))
+        cells = (one.kind, f"{one.size:,}", one.metric, *ranges)
         print(f"| {' | '.join(cells)} | {one.seconds / options.seeds:.0f} s |")
     if options.json is not None:
         results = [asdict(one) for one in scores]

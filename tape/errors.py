@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from importlib import import_module
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import PurePath
@@ -160,6 +161,23 @@ def listed(names: Iterable[object], most: int = 20) -> str:
     """Names from a file for a message, such as columns: at most ``most`` of them, with at most 40 characters each."""
     shown = [name if len(name) <= 40 else f"{name[:37]}..." for name in map(str, islice(names, most + 1))]
     return ", ".join(shown[:most]) + (" ..." if len(shown) > most else "") or "none"
+
+
+def import_extra(module: str, need: str, extra: str) -> Any:
+    """A module of an optional package, imported when it is needed.
+
+    Args:
+        module: its name.
+        need: what needs which package, the beginning of the message.
+        extra: the extra of this project that installs the package.
+
+    Raises:
+        ConfigError: it can't be imported. Names the extra.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ConfigError(f"{need} ({error}): pip install 'proteinlm[{extra}]'") from error
 
 
 def did_you_mean(words: Iterable[str], known: Iterable[str]) -> str:

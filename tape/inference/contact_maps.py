@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tape.datasets.contacts import MINIMUM_SEPARATION
-from tape.errors import ConfigError
+from tape.errors import ConfigError, import_extra
 from tape.io.writing import atomic_write
 
 from .predict import Prediction
@@ -131,8 +131,4 @@ def figure_class() -> Any:
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError(f"--plot needs matplotlib ({error}): {_INSTALL}") from error
-    return Figure
+    return import_extra("matplotlib.figure", "--plot needs matplotlib", "plots").Figure

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from tape.errors import ConfigError, DataError, quoted
+from tape.errors import DataError, import_extra, quoted
 from tape.io.text_files import display_name
 
 from .embedded_proteins import SCHEMA, EmbeddedProteins
@@ -118,8 +118,4 @@ def import_h5py() -> Any:
     Raises:
         ConfigError: it is not installed.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise ConfigError(f"HDF5 needs the package h5py ({error}): pip install 'proteinlm[hdf5]'") from error
-    return h5py
+    return import_extra("h5py", "HDF5 needs the package h5py", "hdf5")

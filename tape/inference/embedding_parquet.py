@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tape.errors import ConfigError
+from tape.errors import import_extra
 
 from .embedded_proteins import SCHEMA, EmbeddedProteins
 
@@ -70,9 +70,5 @@ def import_pyarrow() -> tuple[Any, Any]:
     Raises:
         ConfigError: it is not installed.
     """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ConfigError(f"Parquet needs the package pyarrow ({error}): pip install 'proteinlm[parquet]'") from error
-    return pyarrow, pyarrow.parquet
+    need = "Parquet needs the package pyarrow"
+    return import_extra("pyarrow", need, "parquet"), import_extra("pyarrow.parquet", need, "parquet")

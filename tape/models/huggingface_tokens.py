@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tape.errors import CheckpointError, ConfigError, quoted
+from tape.errors import CheckpointError, import_extra, quoted
 from tape.tokenizers import IUPAC_VOCAB, SPECIAL_TOKENS
 
 _RESIDUES = tuple(token for token in IUPAC_VOCAB if token not in SPECIAL_TOKENS)
@@ -22,13 +22,7 @@ def import_transformers() -> Any:
     Raises:
         ConfigError: it is not installed.
     """
-    try:
-        import transformers
-    except ImportError as error:
-        raise ConfigError(
-            f"the model type huggingface needs the package transformers ({error}): pip install 'proteinlm[hf]'"
-        ) from error
-    return transformers
+    return import_extra("transformers", "the model type huggingface needs the package transformers", "hf")
 
 
 def read_token_ids(directory: Path) -> dict[str, int]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tape.errors import CheckpointError, ConfigError
+from tape.errors import CheckpointError, ConfigError, import_extra
 
 from .freezing import encoder_of
 
@@ -22,14 +22,6 @@ _ADAPTER = "default"  # peft's name for the only adapter
 _BASE = ".base_layer."
 
 StateDict = dict[str, Tensor]
-
-
-def _import_peft() -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise ConfigError(f"--lora needs the package peft ({error}): pip install 'proteinlm[lora]'") from error
-    return peft
 
 
 def add_lora(model: nn.Module, rank: int) -> None:
@@ -49,7 +41,7 @@ def add_lora(model: nn.Module, rank: int) -> None:
         raise ConfigError(
             f"--lora {rank}: the narrowest of the encoder's linear maps has rank {most}; give 1 to {most}"
         )
-    peft = _import_peft()
+    peft = import_extra("peft", "--lora needs the package peft", "lora")
     config = peft.LoraConfig(
         r=rank, lora_alpha=ALPHA_OVER_RANK * rank, target_modules=[*maps], lora_dropout=0.0, bias="none"
     )

@@ -84,7 +84,7 @@ def test_each_table_is_trained_on_and_its_scores_are_reported(
         )
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(own_tables.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     result, runs = tmp_path / "result.json", tmp_path / "runs"
     words = [str(data), "--output-dir", str(runs), "--sizes", "50", "--seeds", "2", "--json", str(result)]
     own_tables.main([*words, "--config", "hidden_size=64"])
@@ -101,8 +101,6 @@ def test_each_table_is_trained_on_and_its_scores_are_reported(
 
 
 def test_a_failed_training_is_an_error(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        own_tables.subprocess, "run", lambda command, **options: subprocess.CompletedProcess(command, 1)
-    )
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: subprocess.CompletedProcess(command, 1))
     with pytest.raises(ConfigError, match="failed; its error is above"):
         own_tables.main([str(data), "--output-dir", str(tmp_path / "runs"), "--sizes", "50", "--seeds", "1"])

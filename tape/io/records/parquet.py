@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tape.errors import ConfigError, DataError
+from tape.errors import DataError, import_extra
 from tape.io.text_files import display_name
 
 from .record import Row
@@ -28,11 +28,9 @@ def parquet_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
 
 
 def _read(path: str | os.PathLike[str], shown: str) -> Iterator[dict[str, Any]]:
-    try:
-        import pandas
-        import pyarrow
-    except ImportError as error:
-        raise ConfigError(f"Parquet files need pyarrow ({error}): pip install 'proteinlm[parquet]'") from error
+    pyarrow = import_extra("pyarrow", "Parquet files need pyarrow", "parquet")
+    import pandas
+
     try:
         frame = pandas.read_parquet(path, engine="pyarrow", dtype_backend="pyarrow")
     except (pyarrow.ArrowException, ValueError, TypeError) as error:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tape.errors import ConfigError, DataError, quoted
+from tape.errors import DataError, import_extra, quoted
 
 MOST_ROWS = 1 << 24  # of a category, such as atoms
 _MOST_CHARACTERS = 1 << 28  # of the strings of a column
@@ -62,10 +62,7 @@ def binary_cif_block(content: bytes, where: str) -> Any:
 
 
 def _unpack(content: bytes, where: str) -> Any:
-    try:
-        import msgpack
-    except ImportError as error:
-        raise ConfigError(f".bcif files need msgpack ({error}): pip install 'proteinlm[structures]'") from error
+    msgpack = import_extra("msgpack", ".bcif files need msgpack", "structures")
     try:
         return msgpack.unpackb(content, max_str_len=_MOST_CHARACTERS)
     except (ValueError, msgpack.UnpackException) as error:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tape.errors import ConfigError, DataError
+from tape.errors import DataError, import_extra
 from tape.io.text_files import ReadCallback, open_bytes, split_suffix
 
 from .binary_cif import binary_cif_block
@@ -78,11 +78,7 @@ def require_gemmi() -> Any:
     Raises:
         ConfigError: it is not installed. Names the extra.
     """
-    try:
-        import gemmi
-    except ImportError as error:
-        raise ConfigError(f"structure files need gemmi ({error}): pip install 'proteinlm[structures]'") from error
-    return gemmi
+    return import_extra("gemmi", "structure files need gemmi", "structures")
 
 
 def read_structure(path: Path, progress: ReadCallback | None = None) -> Any:
