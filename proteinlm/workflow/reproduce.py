@@ -94,9 +94,9 @@ class Plan:
         steps += self._pretraining()
         steps.append(replace(convert_step(self.out), stage="convert"))
         steps += [self._leakage(task, split) for task in self.scale.leakage_tasks for split in self._splits(task)]
-        for task in tasks:
-            for variant in self.scale.variants:
-                for seed in self.scale.seeds:
+        for seed in self.scale.seeds:  # outermost, so that an interrupted run has all cells with fewer seeds
+            for task in tasks:
+                for variant in self.scale.variants:
                     steps += self._finetune(task, variant, seed)
         comparisons = self._comparisons(steps)
         return [*steps, *comparisons, self._report(steps), self._card(comparisons)]
