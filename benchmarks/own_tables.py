@@ -41,6 +41,7 @@ from tape.cli.types import positive_int
 from tape.errors import ConfigError, run_cli
 from tape.io.json_files import read_json_object
 from tape.io.records import open_records
+from tape.io.run_layout import resolve_model_directory
 from tape.io.writing import check_output_file, write_json, write_text
 from tape.metrics.values import spearmanr
 
@@ -196,7 +197,8 @@ def finetune(options: argparse.Namespace, table: Path, kind: TableKind, run: str
         **({"--from_pretrained": options.from_pretrained} if options.from_pretrained else {}),
     }
     train(["transformer"], values, options.config, options.no_cuda)
-    metrics = read_json_object(options.output_dir / run / "eval_test.json")["metrics"]
+    best = resolve_model_directory(options.output_dir / run)
+    metrics = read_json_object(best / "eval_test.json")["metrics"]
     (value,) = [metric["value"] for metric in metrics if metric["name"] == kind.metric]
     return float("nan") if value is None else float(value)
 

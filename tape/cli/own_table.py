@@ -10,6 +10,7 @@ from typing import Any
 
 from tape.configs import ProteinConfig
 from tape.errors import ConfigError, ProteinLMError, did_you_mean, quoted
+from tape.hub.bundled import DEFAULT_MODEL, DEFAULT_MODEL_TYPE, bundled_names
 from tape.io.json_files import read_json_object
 from tape.io.records import RecordOptions
 from tape.io.run_layout import ARGUMENTS_NAME, resolve_model_directory
@@ -28,6 +29,10 @@ _FEWEST_EPOCHS, _MOST_EPOCHS = 5, 60
 _SMALL_BATCH, _BATCH = 16, 32
 _SMALL_TABLE = 500  # training proteins
 _HEAD_FACTOR = 10  # a new head learns faster than a pretrained encoder
+_HEAD_RATE = 1e-3
+_RATE_TIMES_WIDTH = 0.128  # the best rate of the matrices falls with 1 / hidden size (Yang et al. 2022, section 3)
+_HIGHEST_RATE = 1e-3
+_CLASS_DROPOUT = 0.1  # not for values: its noise exceeds the effect of a mutation
 
 
 def split_fractions(text: str) -> str:
@@ -126,8 +131,11 @@ def complete_for_table(options: dict[str, Any], table: Table, given: Sequence[st
     batch_size = options["batch_size"] or (_SMALL_BATCH if proteins < _SMALL_TABLE else _BATCH)
     steps = -(-proteins // batch_size)
     epochs = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, -(-_STEPS // steps)))
-    head = _HEAD_FACTOR * options["learning_rate"]
-    defaults: dict[str, Any] = {"batch_size": batch_size, "num_train_epochs": epochs, "head_learning_rate": head}
+    defaults: dict[str, Any] = {"batch_size": batch_size, "num_train_epochs": epochs, **_model_defaults(options, table)}
+    if "learning_rate" in given:
+        defaults["head_learning_rate"] = _HEAD_FACTOR * options["learning_rate"]
+    else:
+        defaults |= _rate_defaults({**options, **defaults})
     if options["eval_freq"] > 0:
         defaults |= {"patience": max(_FEWEST_EPOCHS, epochs // 4), "save_freq": "improvement"}
     if table.target.task_type in (TaskType.VALUE, TaskType.SEQUENCE_CLASS, TaskType.MULTILABEL):
@@ -137,8 +145,48 @@ def complete_for_table(options: dict[str, Any], table: Table, given: Sequence[st
     if table.count("test"):
         defaults["eval_splits"] = ["test"]
     chosen = {name: value for name, value in defaults.items() if name not in given}
-    shown = [f"--{name} {' '.join(value) if isinstance(value, list) else value}" for name, value in chosen.items()]
+    shown = [f"--{name} {_shown(value)}" for name, value in chosen.items()]
     return {**options, **chosen}, f"defaults for {proteins} training proteins: {' '.join(shown)}"
+
+
+def _model_defaults(options: Options, table: Table) -> dict[str, Any]:
+    """The bundled model, if none is chosen, and dropout for classes; nothing where a configuration is given."""
+    found: dict[str, Any] = {}
+    if options["model_type"] != DEFAULT_MODEL_TYPE or options["config"]:
+        return found
+    if options["from_pretrained"] is None and options["model_config_file"] is None and DEFAULT_MODEL in bundled_names():
+        found["from_pretrained"] = DEFAULT_MODEL
+    if table.target.task_type is not TaskType.VALUE:
+        found["config"] = [("hidden_dropout_prob", _CLASS_DROPOUT)]
+    return found
+
+
+def _rate_defaults(options: Options) -> dict[str, Any]:
+    """The learning rates of the head and, where its hidden size is known, of the encoder."""
+    hidden_size = _hidden_size(options)
+    rates: dict[str, Any] = {"head_learning_rate": _HEAD_RATE}
+    if hidden_size is not None:
+        rates["learning_rate"] = min(_HIGHEST_RATE, float(f"{_RATE_TIMES_WIDTH / hidden_size:.3g}"))
+    return rates
+
+
+def _hidden_size(options: Options) -> int | None:
+    """The hidden size of the model; None if it is not stated or can't be read, which the run reports."""
+    size = dict(options["config"]).get("hidden_size")
+    source = options["from_pretrained"] or options["model_config_file"]
+    if size is None and source is not None:
+        try:
+            size = ProteinConfig.from_pretrained(source).to_dict().get("hidden_size")
+        except (ProteinLMError, OSError):
+            return None
+    return size if type(size) is int and size > 0 else None
+
+
+def _shown(value: Any) -> str:
+    """A value as on the command line."""
+    if isinstance(value, list):
+        return " ".join(f"{one[0]}={one[1]}" if isinstance(one, tuple) else str(one) for one in value)
+    return str(value)
 
 
 def own_target(from_pretrained: str) -> Target | None:

@@ -73,18 +73,20 @@ def test_each_table_is_trained_on_and_its_scores_are_reported(
 ) -> None:
     trained: list[dict[str, Any]] = []
 
-    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    def train(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         given = vars(create_train_parser().parse_args(command[2:]))
         trained.append(given)
         metric = STABILITY.metric if given["exp_name"].startswith("stability") else FOLD.metric
-        folder = Path(given["output_dir"]) / given["exp_name"]
+        run = Path(given["output_dir"]) / given["exp_name"]
+        folder = run / "3"
         folder.mkdir(parents=True)
+        write_json(run / "best.json", {"directory": folder.name})
         write_json(
             folder / "eval_test.json", {"metrics": [{"name": "loss", "value": 1}, {"name": metric, "value": SCORE}]}
         )
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", train)
     result, runs = tmp_path / "result.json", tmp_path / "runs"
     words = [str(data), "--output-dir", str(runs), "--sizes", "50", "--seeds", "2", "--json", str(result)]
     own_tables.main([*words, "--config", "hidden_size=64"])
@@ -104,3 +106,19 @@ def test_a_failed_training_is_an_error(data: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(subprocess, "run", lambda command, **options: subprocess.CompletedProcess(command, 1))
     with pytest.raises(ConfigError, match="failed; its error is above"):
         own_tables.main([str(data), "--output-dir", str(tmp_path / "runs"), "--sizes", "50", "--seeds", "1"])
+
+
+def test_the_score_is_that_of_the_best_epoch_of_a_real_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_tables, "KINDS", (STABILITY,))
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = [word for name, value in small.items() for word in ("--config", f"{name}={value}")]
+    result, runs = tmp_path / "result.json", tmp_path / "runs"
+    words = [str(data), "--output-dir", str(runs), "--sizes", "50", "--seeds", "1", "--no-cuda", "--precision", "fp32"]
+    own_tables.main([*words, *config, "--json", str(result)])
+    run = runs / "stability_50_seed_42"
+    best = json.loads((run / "best.json").read_text())["directory"]
+    metrics = json.loads((run / best / "eval_test.json").read_text())["metrics"]
+    expected = next(one["value"] for one in metrics if one["name"] == "spearmanr")
+    assert json.loads(result.read_text())["results"][0]["transformer"] == [expected]

@@ -16,9 +16,12 @@ import torch
 
 from tape.cli.evaluate import eval_config
 from tape.cli.train import finetune_config
+from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
+from tape.hub.bundled import DEFAULT_MODEL
 from tape.main import run_eval, run_train
 from tape.models.modeling_onehot import ProteinOneHotForValuePrediction
+from tests.support.bundled_models import install_model
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 
@@ -148,6 +151,31 @@ def test_options_of_the_user_win_over_defaults(table: Path) -> None:
     assert config.loop.optimizer.head_learning_rate == pytest.approx(1e-3)
     assert (config.loop.save_freq, config.eval_splits) == ("improvement", ("test",))
     assert finetune_config([*words, "--eval_freq", "0"]).loop.patience == -1
+
+
+def test_the_default_learning_rate_follows_from_the_hidden_size(table: Path) -> None:
+    rates = {}
+    for hidden_size in (64, 128, 1024):
+        ProteinBertConfig(hidden_size=hidden_size, num_attention_heads=4).save_pretrained(table.parent)
+        words = ["transformer", "--data", str(table), "--target", "Tm", "--model_config_file", "config.json"]
+        optimizer = finetune_config(words).loop.optimizer
+        rates[hidden_size] = optimizer.learning_rate, optimizer.head_learning_rate
+    assert rates == {64: (1e-3, 1e-3), 128: (1e-3, 1e-3), 1024: (1.25e-4, 1e-3)}
+    optimizer = finetune_config([*words, "--learning_rate", "2e-5"]).loop.optimizer
+    assert (optimizer.learning_rate, optimizer.head_learning_rate) == (2e-5, pytest.approx(2e-4))
+
+
+def test_the_default_model_of_a_table_is_the_bundled_one(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_model(table.parent / "models", monkeypatch)
+    words = ["transformer", "--data", str(table), "--target"]
+    values, classes = (finetune_config([*words, target]) for target in ("Tm", "place"))
+    assert values.model.from_pretrained == classes.model.from_pretrained == DEFAULT_MODEL
+    assert "hidden_dropout_prob" not in values.model.overrides
+    assert classes.model.overrides["hidden_dropout_prob"] == 0.1
+    assert all(f"--from_pretrained {DEFAULT_MODEL}" in config.notices[0] for config in (values, classes))
+    for own in (["--config", "hidden_size=32"], ["--from_pretrained", "models/a"]):
+        assert finetune_config([*words, "Tm", *own]).model.from_pretrained != DEFAULT_MODEL
+    assert finetune_config(["onehot", *words[1:], "Tm"]).model.from_pretrained is None
 
 
 @pytest.mark.parametrize(
