@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tape.models.heads import masked_binary_cross_entropy, masked_cross_entropy
+from tape.models.task_models import TaskModel
 from tape.tasks import TaskType
 
 _PER_PROTEIN = (TaskType.VALUE, TaskType.SEQUENCE_CLASS, TaskType.MULTILABEL)
@@ -160,7 +161,9 @@ class WindowedModel(nn.Module):
         return torch.stack([F.pad(s, (0, 0, 0, longest - len(s))) for s in states]), torch.stack(pooled)
 
     def _loss(self, prediction: Tensor, targets: Tensor) -> Tensor:
-        if self.task_type == TaskType.VALUE:
+        if isinstance(self.model, TaskModel):
+            return self.model.loss(prediction, targets)
+        if self.task_type == TaskType.VALUE:  # a model of a user's own
             return F.mse_loss(prediction, targets.float().view_as(prediction))
         if self.task_type == TaskType.MULTILABEL:
             return masked_binary_cross_entropy(prediction, targets)

@@ -168,11 +168,15 @@ class PairwiseContactPredictionHead(nn.Module):
         logits = symmetric.permute(0, 2, 3, 1)[:, 1:-1, 1:-1].contiguous()
         if targets is None:
             return (logits,)
-        loss = masked_cross_entropy(logits, targets, self.ignore_index)
+        loss = self.loss(logits, targets)
         if sequence_lengths is None:
             sequence_lengths = (torch.ones_like(inputs[..., 0]) if input_mask is None else input_mask != 0).sum(1) - 2
         precision = _precision_at_l5(logits, targets, sequence_lengths, self.ignore_index)
         return (loss, {"precision_at_l5": precision}), logits
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of logits (B, L, L, 2)."""
+        return masked_cross_entropy(logits, targets, self.ignore_index)
 
     def _tower(self, pairs: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:

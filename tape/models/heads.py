@@ -163,9 +163,15 @@ class ValuePredictionHead(nn.Module):
         if targets is None:
             return (prediction,)
         check_targets(targets, prediction.shape[:1])
-        scaled = (targets.float().view_as(prediction) - self.mean) / self.std
-        loss = F.mse_loss(standardized.float(), scaled)
-        return (loss, {}), prediction
+        return (self._loss(standardized, targets), {}), prediction
+
+    def loss(self, prediction: Tensor, targets: Tensor) -> Tensor:
+        """The loss of predictions (B, 1) in the unit of the targets."""
+        return self._loss((prediction - self.mean) / self.std, targets)
+
+    def _loss(self, standardized: Tensor, targets: Tensor) -> Tensor:
+        scaled = (targets.float().view_as(standardized) - self.mean) / self.std
+        return F.mse_loss(standardized.float(), scaled)
 
 
 class SequenceClassificationHead(nn.Module):
@@ -199,10 +205,14 @@ class SequenceClassificationHead(nn.Module):
         logits = self.classify(pooled_output)
         if targets is None:
             return (logits,)
+        metrics = {} if self.multilabel else {"accuracy": _accuracy(logits, targets)}
+        return (self.loss(logits, targets), metrics), logits
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of logits (B, num_labels)."""
         if self.multilabel:
-            return (masked_binary_cross_entropy(logits, targets), {}), logits
-        loss = masked_cross_entropy(logits, targets, class_weights=self.class_weights)
-        return (loss, {"accuracy": _accuracy(logits, targets)}), logits
+            return masked_binary_cross_entropy(logits, targets)
+        return masked_cross_entropy(logits, targets, class_weights=self.class_weights)
 
 
 class SequenceToSequenceClassificationHead(nn.Module):
@@ -234,8 +244,12 @@ class SequenceToSequenceClassificationHead(nn.Module):
         logits = self.classify(sequence_output, None if input_mask is None else input_mask.bool())
         if targets is None:
             return (logits,)
-        loss = masked_cross_entropy(logits, targets, self.ignore_index, self.class_weights)
-        return (loss, {"accuracy": _accuracy(logits, targets, self.ignore_index)}), logits
+        accuracy = _accuracy(logits, targets, self.ignore_index)
+        return (self.loss(logits, targets), {"accuracy": accuracy}), logits
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of logits (B, S, num_labels)."""
+        return masked_cross_entropy(logits, targets, self.ignore_index, self.class_weights)
 
 
 class PredictionHeadTransform(nn.Module):

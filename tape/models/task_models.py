@@ -36,14 +36,20 @@ from .modeling_utils import (
 from .pooling import ProteinPooling
 
 
-class _TaskModel(ProteinModel):
+class TaskModel(ProteinModel):
     """A model with an encoder."""
 
     encoder_class: type[nn.Module]
+    head_name = "predict"
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         setattr(self, self.base_model_prefix, self.encoder_class(config))
+
+    def loss(self, prediction: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a prediction that was not made by one forward pass, such as a mean over windows of a protein."""
+        loss: Tensor = getattr(self, self.head_name).loss(prediction, targets)
+        return loss
 
     def _encoder_size(self, name: str) -> int:
         size: int = getattr(self.base_model, name)
@@ -54,7 +60,7 @@ class _TaskModel(ProteinModel):
 _NORM_EPSILON = 1e-10
 
 
-class _PooledTaskModel(_TaskModel):
+class _PooledTaskModel(TaskModel):
     """A model whose head has one vector per protein as input; see ``pooling`` and ``pooled_norm`` of its config."""
 
     def __init__(self, config: Any) -> None:
@@ -97,6 +103,8 @@ class ForValuePrediction(_PooledTaskModel):
 class ForSequenceClassification(_PooledTaskModel):
     """Predicts one class per protein; for a user's table with labels, which of them apply."""
 
+    head_name = "classify"
+
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         target = target_of(config)
@@ -114,8 +122,10 @@ class ForSequenceClassification(_PooledTaskModel):
         return self._predict(self.classify, input_ids, input_mask, targets)
 
 
-class ForSequenceToSequenceClassification(_TaskModel):
+class ForSequenceToSequenceClassification(TaskModel):
     """Predicts one class per residue."""
+
+    head_name = "classify"
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -130,7 +140,7 @@ class ForSequenceToSequenceClassification(_TaskModel):
         return self.classify(states, targets, input_mask) + tuple(others)
 
 
-class ForContactPrediction(_TaskModel):
+class ForContactPrediction(TaskModel):
     """Predicts the contacts of residue pairs."""
 
     def __init__(self, config: Any) -> None:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tape.configs import ProteinBertConfig
 from tape.evaluation.windows import WindowedModel, window_starts
+from tape.registry import registry
 from tape.tasks import TaskType
 
 SIZE = 6  # residues per window
@@ -163,3 +165,45 @@ def test_the_loss_is_computed_from_the_averaged_prediction() -> None:
     values = torch.tensor([[1.0], [2.0]])
     (loss, _), prediction = windowed(TaskType.VALUE)(ids, mask, values)
     assert loss.item() == pytest.approx(((prediction - values) ** 2).mean().item())
+
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+def windowed_pair(task: str, **overrides: Any) -> tuple[nn.Module, WindowedModel]:
+    """A model with a position table for nine residues, and one with the same weights whose windows have six."""
+    torch.manual_seed(0)
+    config = ProteinBertConfig(**SMALL, max_position_embeddings=11, **overrides)
+    model = registry.get_task_model("transformer", task, **vars(config)).eval()
+    task_type = registry.get_task_spec(task).task_type
+    return model, WindowedModel(model, task_type, POSITIONS)
+
+
+@pytest.mark.parametrize(
+    ("task", "overrides", "targets"),
+    [
+        (
+            "stability",
+            {"target": {"task": "my_Tm", "type": "regression", "column": "Tm", "mean": 50.0, "std": 7.0}},
+            torch.tensor([[52.0], [31.0]]),
+        ),
+        ("remote_homology", {"num_labels": 3, "class_weights": [0.5, 1.0, 9.0]}, torch.tensor([2, 0])),
+        ("secondary_structure", {"num_labels": 3, "class_weights": [0.1, 3.0, 5.0]}, torch.tensor([[-1, *[0, 1, 2] * 3, -1]] * 2)),
+    ],
+)
+def test_the_loss_of_windows_is_that_of_the_model(task: str, overrides: dict[str, Any], targets: Tensor) -> None:
+    model, windows = windowed_pair(task, **overrides)
+    ids, mask = batch(9, 9)
+    with torch.no_grad():
+        (loss, _), prediction = windows(ids, mask, targets)[:2]
+        (whole, _), expected = model(ids, mask, targets)[:2]
+    assert not torch.allclose(prediction, expected)  # windows were used
+    if task == "stability":
+        by_hand = (((prediction - targets) / 7) ** 2).mean()
+    else:
+        labels = targets.flatten()
+        log_probability = prediction.log_softmax(-1).flatten(0, -2)[labels >= 0, labels[labels >= 0]]
+        weight = torch.tensor(overrides["class_weights"])[labels[labels >= 0]]
+        by_hand = -(weight * log_probability).sum() / (labels >= 0).sum()
+    assert loss.item() == pytest.approx(by_hand.item(), rel=1e-5)
+    assert model.loss(expected, targets).item() == pytest.approx(whole.item(), rel=1e-5)
