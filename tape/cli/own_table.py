@@ -13,7 +13,7 @@ from tape.errors import ConfigError, ProteinLMError, did_you_mean, quoted
 from tape.hub.bundled import DEFAULT_MODEL, DEFAULT_MODEL_TYPE, bundled_names
 from tape.io.json_files import read_json_object
 from tape.io.records import RecordOptions
-from tape.io.run_layout import ARGUMENTS_NAME, resolve_model_directory
+from tape.io.run_layout import ARGUMENTS_NAME, TABLE_NAME, resolve_model_directory
 from tape.registry import registry
 from tape.tables.options import TableOptions
 from tape.tables.table import Table
@@ -235,6 +235,8 @@ def evaluated_table(options: Options) -> TableOptions | None:
     run = resolve_model_directory(Path(options["from_pretrained"])).resolve().parent
     arguments = read_json_object(run / ARGUMENTS_NAME) if (run / ARGUMENTS_NAME).is_file() else {}
     data = arguments.get("data")
+    if (run / TABLE_NAME).is_file():  # of a DataFrame; the run may have been moved
+        data = str(run / TABLE_NAME)
     if not isinstance(data, str) or not Path(data).exists():
         raise ConfigError(f"{options['from_pretrained']}: the table of its run is not here ({data}); give --data FILE")
     records = record_options(options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +102,8 @@ def distributed_config(arguments: Arguments = None) -> tuple[FinetuneConfig, Lau
 
 def _finetune_config(options: dict[str, Any], given: list[str]) -> FinetuneConfig:
     options = {"given_options": given, **options}
+    if options["data"] is not None:  # args.json names the table for evaluations in any working directory
+        options["data"] = os.path.abspath(options["data"])
     allow_other_samples = bool(options["allow_other_samples"])
     resume = ResumeConfig() if options["resume_from_checkpoint"] else None
     if resume is not None and options["from_pretrained"] is not None:

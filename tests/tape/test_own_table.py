@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,9 +113,12 @@ def test_values_are_predicted_in_the_unit_of_the_column(finetune: Finetune, fram
 def test_a_frame_is_kept_in_the_run_directory(finetune: Finetune, frame: pandas.DataFrame) -> None:
     finetune(frame, time_or_name="t")
     run = Path("results/table_Tm_onehot_t")
-    assert arguments(run)["data"] == str(run / "table.jsonl")
-    metrics = run_eval(["onehot", str(run), "--split", "test", "--log_level", "ERROR", "--no_cuda"])
+    assert arguments(run)["data"] == str(run.resolve() / "table.jsonl")
+    words = ["--split", "test", "--log_level", "ERROR", "--no_cuda"]
+    metrics = run_eval(["onehot", str(run), *words])
     assert metrics["mae"] > 0
+    shutil.move(run, "moved")
+    assert run_eval(["onehot", "moved", *words]) == metrics
 
 
 def test_a_frame_may_have_missing_labels_dates_and_an_index_of_ids(finetune: Finetune, frame: pandas.DataFrame) -> None:

@@ -89,6 +89,16 @@ def test_an_evaluation_uses_the_splits_of_the_run(train_table: Train, table: Pat
     assert (record["task"], record["data"]["name"], record["proteins"]) == ("my_Tm", "my.csv", 8)
 
 
+def test_a_run_finds_its_table_from_another_directory(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_train(["onehot", "--data", "my.csv", "--target", "Tm", "--num_train_epochs", "2", "--log_level", "40"])
+    here = evaluate(run.resolve(), "--split", "valid")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert evaluate(tmp_path / run, "--split", "valid") == here
+
+
 def test_classes_have_names_in_predictions(train_table: Train, table: Path, tmp_path: Path) -> None:
     run = train_table("place", "--num_train_epochs", 1)
     evaluate(run, "--predict", table, "--predict_out", "p.csv")

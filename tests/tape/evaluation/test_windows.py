@@ -170,6 +170,9 @@ def test_the_loss_is_computed_from_the_averaged_prediction() -> None:
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
 
+RESIDUE_CLASSES = torch.tensor([[-1, *[0, 1, 2] * 3, -1]] * 2)
+
+
 def windowed_pair(task: str, **overrides: Any) -> tuple[nn.Module, WindowedModel]:
     """A model with a position table for nine residues, and one with the same weights whose windows have six."""
     torch.manual_seed(0)
@@ -188,7 +191,11 @@ def windowed_pair(task: str, **overrides: Any) -> tuple[nn.Module, WindowedModel
             torch.tensor([[52.0], [31.0]]),
         ),
         ("remote_homology", {"num_labels": 3, "class_weights": [0.5, 1.0, 9.0]}, torch.tensor([2, 0])),
-        ("secondary_structure", {"num_labels": 3, "class_weights": [0.1, 3.0, 5.0]}, torch.tensor([[-1, *[0, 1, 2] * 3, -1]] * 2)),
+        (
+            "secondary_structure",
+            {"num_labels": 3, "class_weights": [0.1, 3.0, 5.0]},
+            RESIDUE_CLASSES,
+        ),
     ],
 )
 def test_the_loss_of_windows_is_that_of_the_model(task: str, overrides: dict[str, Any], targets: Tensor) -> None:
