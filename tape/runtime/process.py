@@ -53,12 +53,14 @@ def process_context(config: ProcessConfig) -> Iterator[DistributedContext]:
 
 @contextmanager
 def log_to_terminal(level: int) -> Iterator[None]:
-    """Log messages of at least ``level`` to stderr inside the block."""
+    """Log messages of at least ``level`` to stderr inside the block. Files of :func:`log_to_file` get INFO at least."""
     root = logging.getLogger()
     before = root.level
-    root.setLevel(level)
+    root.setLevel(min(level, logging.INFO))
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setLevel(level)
     try:
-        with _handler(logging.StreamHandler(sys.stderr)):
+        with _handler(terminal):
             yield
     finally:
         root.setLevel(before)

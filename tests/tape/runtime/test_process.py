@@ -29,6 +29,13 @@ def test_the_terminal_gets_messages_of_the_level_and_above(capsys: pytest.Captur
     assert output.err.count("\n") == 1
 
 
+def test_the_level_of_the_terminal_is_not_that_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with log_to_terminal(logging.ERROR), log_to_file(tmp_path / "log"):
+        logging.getLogger("some.module").info("a message")
+    assert capsys.readouterr().err == ""
+    assert "a message" in (tmp_path / "log").read_text()
+
+
 def test_handlers_and_level_are_restored(tmp_path: Path) -> None:
     root = logging.getLogger()
     before = (list(root.handlers), root.level)
