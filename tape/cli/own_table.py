@@ -139,9 +139,7 @@ def complete_for_table(options: dict[str, Any], table: Table, given: Sequence[st
     if options["eval_freq"] > 0:
         defaults |= {"patience": max(_FEWEST_EPOCHS, epochs // 4), "save_freq": "improvement"}
     if table.target.task_type in (TaskType.VALUE, TaskType.SEQUENCE_CLASS, TaskType.MULTILABEL):
-        defaults["pooling"] = "mean"
-        if options["model_type"] != "onehot":  # of which residues absent from the training split have no variance
-            defaults["pooled_norm"] = "batch"
+        defaults |= {"pooling": "mean", "pooled_norm": "batch"}
     if table.count("test"):
         defaults["eval_splits"] = ["test"]
     chosen = {name: value for name, value in defaults.items() if name not in given}

@@ -21,6 +21,7 @@ from tape.runtime.distributed import DistributedContext, all_reduce_sum
 from tape.runtime.precision import autocast
 
 PROTEINS = 2048  # enough for a standard error of 2 % of a standard deviation
+LEAST_VARIANCE = 1e-4  # of the median over features; see _usable
 
 
 def pooled_norm_of(model: nn.Module) -> MaskedBatchNorm | None:
@@ -34,6 +35,8 @@ def update_statistics(
     model: nn.Module, norm: MaskedBatchNorm, batches: Iterable[Batch], precision: str, context: DistributedContext
 ) -> None:
     """Set the running mean and variance to those of proteins; called by all ranks together.
+
+    A feature that hardly varies gets the median variance.
 
     Args:
         model: the model, in any mode; afterwards in evaluation mode.
@@ -58,7 +61,20 @@ def update_statistics(
     assert norm.running_mean is not None
     assert norm.running_var is not None
     norm.running_mean.copy_(mean)
-    norm.running_var.copy_((squares - total * mean).clamp(min=0) / (count - 1))
+    norm.running_var.copy_(_usable((squares - total * mean).clamp(min=0) / (count - 1)))
+
+
+def _usable(variance: Tensor) -> Tensor:
+    """(H,) variances, with the median instead of those that are much smaller.
+
+    A feature that hardly varies in these proteins, such as the frequency of a rare residue in one-hot vectors, would be
+    amplified without limit in a protein where it does.
+    """
+    varying = variance[variance > 0]
+    if not len(varying):
+        return torch.ones_like(variance)
+    median = varying.median()
+    return torch.where(variance < LEAST_VARIANCE * median, median, variance)
 
 
 class _Sums:

@@ -77,6 +77,17 @@ def test_values_are_learned_and_reported_in_their_unit(train_table: Train, table
     assert predicted[results[0]["id"]] == pytest.approx(results[0]["prediction"].item(), rel=1e-5)
 
 
+def test_residues_that_training_has_not_seen_do_not_explode(train_table: Train, table: Path, tmp_path: Path) -> None:
+    lines = table.read_text(encoding="utf-8").splitlines()
+    unseen = [line.replace("W", "A") for line in lines]
+    table.write_text("\n".join(unseen) + "\n", encoding="utf-8")
+    run = train_table("Tm")
+    (tmp_path / "new.fasta").write_text(">seen\nAAAGAAAGAAAG\n>unseen\nAAAGAWAGAAAG\n", encoding="utf-8")
+    evaluate(run, "--predict", "new.fasta", "--predict_out", "new.csv")
+    values = [float(row["prediction"]) for row in rows_of(tmp_path / "new.csv")]
+    assert all(50 < value < 70 for value in values), values
+
+
 def test_an_evaluation_uses_the_splits_of_the_run(train_table: Train, table: Path) -> None:
     run = train_table("Tm", "--num_train_epochs", 1, "--split", "60,20,20")
     with (run / "splits.tsv").open(encoding="utf-8") as stream:
