@@ -239,6 +239,7 @@ def fill_default_model(options: dict[str, Any]) -> None:
     if options["from_pretrained"] is None:
         if os.path.isdir(options.get("out_file", "")):
             raise ConfigError(f"{options['out_file']} is a directory; give the output file before the model")
+        registry.get_task_spec("embed").get_model(options["model_type"])  # an unknown type has its own error
         options["from_pretrained"] = default_model(options["model_type"])
         print_notice(f"note: no model is given; using the bundled model {options['from_pretrained']}")
 

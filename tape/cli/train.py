@@ -140,6 +140,8 @@ def _config_of(
     task_type: TaskType | None = None,
 ) -> FinetuneConfig:
     """The configuration of a task, or of a table, whose task has been inferred and is not registered yet."""
+    if table is None:
+        check_task(options["task"], options["model_type"])  # before its data and directories
     config = FinetuneConfig(
         task=options["task"],
         model=_model_config(options),
@@ -173,8 +175,6 @@ def _config_of(
     _check_pooling(options, task_type)
     if config.class_weights is not None and task_type is not None:
         check_class_weights(config.task, task_type)
-    if table is None:
-        check_task(config.task, config.model.model_type)
     return config
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from tape.errors import CheckpointError, ConfigError, DataError
+from tape.errors import CheckpointError, ConfigError, DataError, did_you_mean
 from tape.interrupts import stop_allowed, stop_deferred
 from tape.io.checksums import SUMS_NAME, sha256_of
 from tape.io.credentials import without_credentials, without_user
@@ -127,7 +127,8 @@ def no_such_model(path: Path) -> CheckpointError:
     if len(path.parts) != 1:
         return CheckpointError(message)
     bundled = f"bundled {', '.join(bundled_names())}" if bundled_names() else "no bundled model in this installation"
-    return CheckpointError(f"{message}; known by name: published {', '.join(PUBLISHED_MODELS)}; {bundled}")
+    near = did_you_mean([path.name], [*PUBLISHED_MODELS, *bundled_names()])
+    return CheckpointError(f"{message}; known by name: published {', '.join(PUBLISHED_MODELS)}; {bundled}{near}")
 
 
 def _directory_name(address: str) -> str:
