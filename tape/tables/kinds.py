@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tape.errors import ConfigError, DataError, listed, quoted
+from tape.errors import ConfigError, DataError, did_you_mean, listed, quoted
 from tape.io.json_files import parse_json
 from tape.io.records import Record
 from tape.io.records.labels import number_of
@@ -38,7 +38,8 @@ def value_of(record: Record, column: str) -> Any:
         DataError: the record lacks the column.
     """
     if column not in record.fields:
-        raise DataError(f"{record.where}: no column {quoted(column)}; it has {listed(record.fields)}")
+        near = did_you_mean([column], record.fields)
+        raise DataError(f"{record.where}: no column {quoted(column)} to predict; it has {listed(record.fields)}{near}")
     value = record.fields[column]
     if isinstance(value, str):
         return value.strip() or None

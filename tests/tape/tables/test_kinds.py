@@ -46,7 +46,7 @@ def test_a_column_of_names_is_no_target() -> None:
 
 
 def test_a_column_that_is_missing_or_empty_is_refused() -> None:
-    with pytest.raises(DataError, match=r"t\.csv, record 0: no column 'z'; it has y"):
+    with pytest.raises(DataError, match=r"t\.csv, record 0: no column 'z' to predict; it has y"):
         infer_kind(records("1"), "z")
     with pytest.raises(DataError, match="column 'y' has no value in any of 2 records"):
         infer_kind(records("", None), "y")
