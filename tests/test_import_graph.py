@@ -52,6 +52,7 @@ WITHOUT_TORCH = (
     "tape.runtime.rendezvous",
     "tape.runtime.run_lock",
     "tape.runtime.stop_signals",
+    "tape.similarity",
     "tape.tables",
     "tape.targets",
     "tape.tasks",
@@ -109,7 +110,7 @@ _FILES = (
 )
 _BASE = (*_FILES, "tape.configs", "tape.hub", "tape.masking", "tape.targets")
 _DATA = (*_BASE, "tape.tasks", "tape.registry", "tape.runtime")
-_LIBRARY = (*_DATA, "tape.tables", "tape.datasets", "tape.metrics", "tape.models")
+_LIBRARY = (*_DATA, "tape.similarity", "tape.tables", "tape.datasets", "tape.metrics", "tape.models")
 
 # Package or module -> the packages and modules of this repository that it may import, besides itself. A name includes
 # its submodules, unless they have an entry of their own. Imports go upward in this table only.
@@ -133,10 +134,11 @@ ALLOWED_IMPORTS: dict[str, tuple[str, ...]] = {
     "tape.registry": (*_BASE, "tape.tasks"),
     "tape.models": _BASE,
     "tape.runtime": (*_BASE, "tape.models.low_precision"),
-    "tape.tables": _DATA,
+    "tape.similarity": ("tape.errors", "tape.interrupts", "tape.io", "tape.runtime.progress"),
+    "tape.tables": (*_DATA, "tape.similarity"),
     "tape.datasets": (*_DATA, "tape.tables"),
     "tape.metrics": _DATA,
-    "tape.leakage": (*_DATA, "tape.tables", "tape.datasets"),
+    "tape.leakage": (*_DATA, "tape.similarity", "tape.tables", "tape.datasets"),
     "tape.evaluation": (*_LIBRARY, "tape.leakage"),
     "tape.finetuning": (*_LIBRARY, "tape.evaluation", "tape.report.training_curves"),
     "tape.inference": (*_LIBRARY, "tape.leakage", "tape.evaluation"),
@@ -199,7 +201,7 @@ ALLOWED_IMPORTS: dict[str, tuple[str, ...]] = {
     ),
     "converter": (*_BASE, "tape.models", "tape.runtime", "tape.cli.parser", "converter"),
     "proteinlm.own_packages": (),
-    "proteinlm.data": (*_DATA, "tape.cli.parser", "pretrain.data"),
+    "proteinlm.data": (*_DATA, "tape.similarity", "tape.cli.parser", "pretrain.data"),
     "proteinlm.workflow": ("tape", "pretrain", "proteinlm.data"),
     # imports the functions that the sub-commands run
     "proteinlm": ("tape", "pretrain", "converter", "proteinlm"),

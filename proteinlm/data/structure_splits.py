@@ -1,21 +1,22 @@
 """Divides the chains of structure files that are not in folders of splits.
 
-Different sequences are put in the order of their SHA-256, which is a fixed random order, and divided 80 : 10 : 10. So
-copies of a chain, such as those of a homodimer, are never in two splits. Relatives may be: ``tape-leakage`` finds them.
+The splits are drawn 80 : 10 : 10 from the different sequences, always with the same seed. So copies of a chain, such as
+those of a homodimer, are never in two splits. Relatives may be: ``tape-leakage`` finds them.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tape.errors import DataError
+from tape.errors import DataError, print_notice
 from tape.io.structures import ProteinChain, StructureOptions, read_structures
 from tape.io.text_files import ReadCallback
+from tape.similarity.splits import DEFAULT_FRACTIONS, SPLITS, draw_splits
 
-STRUCTURE_SPLITS = ("train", "valid", "test")
-_HELD_OUT = 10  # percent of the different sequences in each of valid and test
+STRUCTURE_SPLITS = SPLITS
+_SEED = 42
 
 
 class ChainReader:
@@ -29,6 +30,7 @@ class ChainReader:
         self._options = options
         self._files: tuple[Path, ...] = ()
         self._chains: list[ProteinChain] = []  # of these files, since all splits of an undivided folder read them
+        self._split_of: dict[str, str] = {}  # sequence -> its split
 
     def read(self, files: tuple[Path, ...], split: str | None, progress: ReadCallback) -> Iterator[ProteinChain]:
         """Yield the chains of one split, in the order of the files.
@@ -46,19 +48,18 @@ class ChainReader:
             return
         if files != self._files:
             self._files, self._chains = files, list(read_structures(files, self._options, progress))
-        split_of = _divide({chain.primary for chain in self._chains}, files[0].parent)
-        yield from (chain for chain in self._chains if split_of[chain.primary] == split)
+            self._split_of = _draw({chain.primary for chain in self._chains}, files[0].parent)
+        yield from (chain for chain in self._chains if self._split_of[chain.primary] == split)
 
 
-def _divide(sequences: Iterable[str], folder: Path) -> dict[str, str]:
-    """Sequence -> its split."""
-    ordered = sorted(sequences, key=lambda sequence: hashlib.sha256(sequence.encode()).digest())
-    if len(ordered) < len(STRUCTURE_SPLITS):
-        raise DataError(
-            f"{folder}: {len(ordered)} different protein chains, too few for the splits {', '.join(STRUCTURE_SPLITS)};"
-            " put the files into folders of these names"
-        )
-    held_out = max(1, len(ordered) * _HELD_OUT // 100)
-    names = ["valid"] * held_out + ["test"] * held_out
-    names += ["train"] * (len(ordered) - len(names))
-    return dict(zip(ordered, names, strict=True))
+def _draw(sequences: Iterable[str], folder: Path) -> dict[str, str]:
+    """Sequence -> its split; prints how many are in each."""
+    ordered = sorted(sequences)
+    try:
+        split_of = dict(zip(ordered, draw_splits(ordered, DEFAULT_FRACTIONS, _SEED), strict=True))
+    except DataError as error:
+        raise DataError(f"{folder}: {error}; put the files into folders of these names") from None
+    counts = Counter(split_of.values())
+    drawn = ", ".join(f"{name} {counts[name]}" for name in SPLITS)
+    print_notice(f"note: {folder}: drew the splits of {len(ordered)} different sequences: {drawn}")
+    return split_of

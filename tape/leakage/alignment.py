@@ -11,10 +11,10 @@ from typing import Any
 
 from tape.errors import ConfigError
 from tape.runtime.progress import progress_bar
+from tape.similarity.mmseqs import INSTALL
 
 from .config import SearchSettings
 from .hits import Hit, better_hit
-from .mmseqs import INSTALL
 from .proteins import Protein
 
 # Karlin and Altschul's parameters of BLOSUM62 with gap costs 11 and 1 (Altschul et al. 1997)

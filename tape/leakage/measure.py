@@ -13,12 +13,13 @@ from tape.errors import ConfigError, listed
 from tape.io.text_files import display_name
 from tape.io.writing import check_output_file
 from tape.registry import registry
+from tape.similarity.mmseqs import INSTALL, find_mmseqs, mmseqs_version
 
 from .alignment import biopython_version, search_exact
 from .bins import BINS, bin_numbers
 from .config import LeakageConfig
 from .hits import Hit
-from .mmseqs import INSTALL, find_mmseqs, mmseqs_options, mmseqs_version, search_mmseqs
+from .mmseqs import mmseqs_options, search_mmseqs
 from .proteins import ReferenceFile, read_test_proteins
 from .table import LeakageHead, ProteinFile, is_table, write_table
 

@@ -1,46 +1,20 @@
-"""Searching with MMseqs2 (Steinegger and Soeding 2017), the program ``mmseqs`` on the PATH."""
+"""Searching for the relatives of test proteins with MMseqs2."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import subprocess
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from tape.errors import ProteinLMError, quoted
-from tape.interrupts import stop_allowed, stop_deferred
 from tape.io.writing import output_errors
 from tape.io.writing.temporary import scratch_directory
+from tape.similarity.mmseqs import run_mmseqs
 
 from .config import SearchSettings
 from .hits import Hit, better_hit
 from .proteins import Protein
 
-PROGRAM = "mmseqs"
-INSTALL = "apt install mmseqs2, brew install mmseqs2, or conda install -c bioconda mmseqs2"
 _COLUMNS = ("query", "nident", "alnlen", "qcov", "theader")
-_LAST_LINES = 10
-
-
-def find_mmseqs() -> str | None:
-    """Path of the program; None if it is not installed."""
-    return shutil.which(PROGRAM)
-
-
-def mmseqs_version(program: str) -> str:
-    """The version that the program prints.
-
-    Raises:
-        ProteinLMError: it can't be run.
-    """
-    try:
-        printed = subprocess.run([program, "version"], capture_output=True, text=True, check=True, errors="replace")
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise ProteinLMError(f"{program} version: can't be run ({error}); install MMseqs2 again: {INSTALL}") from error
-    return printed.stdout.strip()
 
 
 def mmseqs_options(settings: SearchSettings) -> list[str]:
@@ -96,24 +70,6 @@ def search_mmseqs(
             for place, hit in _read_hits(result):
                 hits[place] = better_hit(hits[place], hit)
     return hits
-
-
-def run_mmseqs(command: Sequence[str], log: Path) -> None:
-    """Run a command to its end; a stop signal ends it and the processes that it has started."""
-    with log.open("wb") as stream, stop_deferred():
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
-        try:
-            with stop_allowed():
-                code = process.wait()
-        finally:
-            if process.poll() is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-    if code:
-        end = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
-        how = f"exit code {code}" if code > 0 else f"signal {-code}"
-        raise ProteinLMError(f"MMseqs2 failed ({how}): {' '.join(command[:2])}; the end of its output:", details=end)
 
 
 def _read_hits(path: Path) -> Iterable[tuple[int, Hit]]:

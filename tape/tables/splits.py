@@ -11,18 +11,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from tape.errors import CheckpointError, DataError, listed, quoted
 from tape.io.records import Record, open_rows
 from tape.io.writing import write_text
+from tape.similarity.splits import draw_splits
 from tape.tokenizers import normalize_sequence
 
 SPLITS_NAME = "splits.tsv"
 SPLIT_COLUMN = "split"
-DEFAULT_FRACTIONS = (80.0, 10.0, 10.0)
 NEW_PROTEINS, ALL_PROTEINS = "new", "all"  # splits of an evaluation
-_NAMES = ("train", "valid", "test")
 _SYNONYMS = {"training": "train", "val": "valid", "validation": "valid", "dev": "valid", "testing": "test"}
 _CARVED = 0.1  # of train, if a split column has no valid
 
@@ -30,30 +27,6 @@ _CARVED = 0.1  # of train, if a split column has no valid
 def digest_of(sequence: str) -> str:
     """SHA-256 of a normalized sequence."""
     return hashlib.sha256(normalize_sequence(sequence, drop_gaps=False, drop_stop=False)[0].encode()).hexdigest()
-
-
-def draw_splits(
-    digests: Sequence[str], classes: Sequence[object], fractions: tuple[float, float, float], seed: int
-) -> list[str]:
-    """Draw the split of each protein; classes have nearly equal shares of every split.
-
-    Args:
-        digests: digest of each sequence; equal ones get one split.
-        classes: class of each protein; one value for all if there are no classes.
-        fractions: proportions of train, valid and test.
-        seed: seed of the order.
-    """
-    first = {digest: place for place, digest in reversed(list(enumerate(digests)))}
-    groups = list(dict.fromkeys(digests))
-    order = np.random.default_rng(seed).permutation(len(groups)).tolist()
-    order.sort(key=lambda group: str(classes[first[groups[group]]]))  # stable: random inside a class
-    shares, counts = np.asarray(fractions) / sum(fractions), np.zeros(3)
-    split_of: dict[str, str] = {}
-    for taken, group in enumerate(order, start=1):
-        chosen = int(np.argmax(shares * taken - counts))
-        counts[chosen] += 1
-        split_of[groups[group]] = _NAMES[chosen]
-    return [split_of[digest] for digest in digests]
 
 
 def splits_of_column(records: Sequence[Record], digests: Sequence[str], column: str, seed: int) -> list[str]:
@@ -69,7 +42,7 @@ def splits_of_column(records: Sequence[Record], digests: Sequence[str], column: 
         raise DataError(f"column {quoted(column)} has no split train, but {listed(sorted(set(splits)))}")
     if "valid" not in splits:
         train = [place for place, split in enumerate(splits) if split == "train"]
-        drawn = draw_splits([digests[place] for place in train], [0] * len(train), (1 - _CARVED, _CARVED, 0), seed)
+        drawn = draw_splits([digests[place] for place in train], (1 - _CARVED, _CARVED, 0), seed)
         for place, split in zip(train, drawn, strict=True):
             splits[place] = split
     _check_copies(records, digests, splits)

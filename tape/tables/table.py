@@ -12,6 +12,7 @@ import numpy as np
 
 from tape.errors import ConfigError, DataError, UnknownResidueError, listed
 from tape.io.records import Nucleotides, Record, names_of, open_records
+from tape.similarity.splits import DEFAULT_FRACTIONS, draw_splits
 from tape.targets import Target
 from tape.tasks import TASKS, TaskType
 
@@ -19,12 +20,10 @@ from .kinds import Label, infer_kind, label_of, make_target
 from .options import TableOptions
 from .splits import (
     ALL_PROTEINS,
-    DEFAULT_FRACTIONS,
     NEW_PROTEINS,
     SPLIT_COLUMN,
     describe_splits,
     digest_of,
-    draw_splits,
     read_splits,
     splits_of_column,
 )
@@ -166,9 +165,9 @@ def _training_splits(
     if column is not None:
         return splits_of_column(records, digests, column, options.seed), f"of column {column}"
     fractions = options.fractions or DEFAULT_FRACTIONS
-    classes = labels if target.task_type == TaskType.SEQUENCE_CLASS else [0] * len(records)
+    classes = labels if target.task_type == TaskType.SEQUENCE_CLASS else None
     shown = ",".join(f"{part:g}" for part in fractions)
-    return draw_splits(digests, classes, fractions, options.seed), f"drawn {shown} with seed {options.seed}"
+    return draw_splits(digests, fractions, options.seed, classes=classes), f"drawn {shown} with seed {options.seed}"
 
 
 def _splits_of_run(records: Sequence[Record], digests: Sequence[str], file: Path) -> list[str]:

@@ -327,10 +327,11 @@ def test_structure_files_in_folders_of_splits_become_contacts(
 
 
 @pytest.mark.usefixtures("no_dssp")
-def test_a_folder_of_structure_files_is_divided_by_sequence(tmp_path: Path) -> None:
+def test_a_folder_of_structure_files_is_divided_by_sequence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     sequences = [f"MK{a}{b}LAGIWYTR" for a in "ACDE" for b in "FGHIK"]
     source = structures(tmp_path / "mine", *sequences, *sequences[:3])
     done = prepare(source, tmp_path / "data")
+    assert "drew the splits of 20 different sequences: train 16, valid 2, test 2" in capfd.readouterr().err
     assert [(split.split, split.unchanged) for split in done] == [("train", False), ("valid", False), ("test", False)]
     parts = [set(), set(), set()]
     for part, split in zip(parts, done, strict=True):
@@ -369,7 +370,7 @@ def test_secondary_structure_is_that_of_dssp(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_dssp")
 def test_layouts_of_structure_files_that_leave_a_doubt_are_refused(tmp_path: Path) -> None:
     few = structures(tmp_path / "few", "MKV", "ACD", "MKV")
-    with pytest.raises(DataError, match="few: 2 different protein chains, too few for the splits train, valid, test"):
+    with pytest.raises(DataError, match=r"few: 3 splits \(train, valid, test\) can't be drawn from 2"):
         prepare(few, tmp_path / "data")
     mixed = structures(tmp_path / "mixed", "MKV")
     structures(mixed / "structures" / "train", "MKV")

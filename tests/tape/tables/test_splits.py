@@ -9,9 +9,7 @@ import pytest
 
 from tape.errors import CheckpointError, DataError
 from tape.io.records import Record
-from tape.tables.splits import draw_splits, read_splits, splits_of_column, write_splits
-
-FRACTIONS = (80.0, 10.0, 10.0)
+from tape.tables.splits import read_splits, splits_of_column, write_splits
 
 
 def records(*splits: str) -> list[Record]:
@@ -20,25 +18,6 @@ def records(*splits: str) -> list[Record]:
 
 def digests(count: int) -> list[str]:
     return [f"d{i}" for i in range(count)]
-
-
-def test_a_drawn_split_has_the_proportions_and_depends_on_the_seed() -> None:
-    first, again, other = (draw_splits(digests(50), [0] * 50, FRACTIONS, seed) for seed in (1, 1, 2))
-    assert Counter(first) == {"train": 40, "valid": 5, "test": 5}
-    assert first == again
-    assert first != other
-
-
-def test_copies_of_a_sequence_are_in_one_split() -> None:
-    names = [f"d{i % 20}" for i in range(60)]
-    splits = draw_splits(names, [0] * 60, FRACTIONS, 3)
-    assert len(set(zip(names, splits, strict=True))) == 20
-
-
-def test_each_split_has_its_share_of_a_rare_class() -> None:
-    classes = ["rare"] * 10 + ["common"] * 90
-    splits = draw_splits(digests(100), classes, FRACTIONS, 5)
-    assert Counter(splits[:10]) == {"train": 8, "valid": 1, "test": 1}
 
 
 def test_a_column_has_the_usual_names_of_splits() -> None:

@@ -95,12 +95,6 @@ def cluster_proteins(
     return Clusters(labels[places], f"connected components of {name}")
 
 
-def identical_proteins(sequences: Sequence[str]) -> np.ndarray:
-    """(N,) int64, the same number for equal sequences, in the order in which they first occur."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(sequence, len(numbers)) for sequence in sequences], dtype=np.int64)
-
-
 def _kmer_links(sequences: Sequence[str], identity: float) -> tuple[np.ndarray, np.ndarray]:
     from scipy import sparse
     from scipy.stats import poisson

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tape.errors import ConfigError, ProteinLMError
-from tape.leakage import clusters
-from tape.leakage.clusters import cluster_proteins, identical_proteins
-from tape.leakage.mmseqs import find_mmseqs
+from tape.similarity import clusters
+from tape.similarity.clusters import cluster_proteins
+from tape.similarity.mmseqs import find_mmseqs
 from tests.support.known_identities import QUERY, mutated, random_sequence
 
 METHODS = (
@@ -54,10 +54,6 @@ def test_equal_sequences_are_in_one_cluster_whatever_their_length(method: str) -
 
 def test_no_proteins_are_no_clusters() -> None:
     assert cluster_proteins([], method="kmers").count == 0
-
-
-def test_identical_proteins_have_one_number() -> None:
-    assert identical_proteins(["B", "A", "B", "C"]).tolist() == [0, 1, 0, 2]
 
 
 def test_the_method_is_that_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
