@@ -15,14 +15,14 @@ from tape.io.json_files import read_json_object
 from tape.io.records import RecordOptions
 from tape.io.run_layout import ARGUMENTS_NAME, TABLE_NAME, resolve_model_directory
 from tape.registry import registry
-from tape.tables.options import TableOptions
+from tape.tables.options import SPLIT_UNITS, TableOptions
 from tape.tables.table import Table
 from tape.targets import OWN_TASK_TYPES, Target, target_of
 from tape.tasks import LABELED_MODELS, TaskType
 
 from .options import Options, record_options
 
-_TABLE_ONLY = ("target", "task_type", "split", "split_column", "standardize")
+_TABLE_ONLY = ("target", "task_type", "split", "split_by", "split_identity", "split_column", "standardize")
 # Settings for tables, which have tens to thousands of proteins; see docs/finetuning.md.
 _STEPS = 1500
 _FEWEST_EPOCHS, _MOST_EPOCHS = 5, 60
@@ -68,7 +68,22 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
         "--split",
         type=split_fractions,
         metavar="TRAIN,VALID,TEST",
-        help="proportions of a random split by --seed, copies of a sequence together (default: 80,10,10)",
+        help="proportions of a random split by --seed (default: 80,10,10)",
+    )
+    group.add_argument(
+        "--split-by",
+        "--split_by",
+        choices=SPLIT_UNITS,
+        help="what stays together in a random split: the copies of a sequence (default), or whole clusters of related"
+        " proteins, found by MMseqs2 if it is installed, or else by shared k-mers",
+    )
+    group.add_argument(
+        "--split-identity",
+        "--split_identity",
+        type=float,
+        metavar="FRACTION",
+        help="with --split-by identity: lowest identity of two proteins that stay together, from 0 to 1 (default: 0.3"
+        " with MMseqs2, 0.5 with k-mers, which find no more distant relatives)",
     )
     group.add_argument(
         "--standardize",
@@ -113,6 +128,8 @@ def table_options(options: Options) -> TableOptions | None:
         kind=options["task_type"],
         split_column=options["split_column"],
         fractions=None if fractions is None else (fractions[0], fractions[1], fractions[2]),
+        split_by=options["split_by"],
+        split_identity=options["split_identity"],
         seed=options["seed"],
         standardize=options["standardize"] is not False,
         records=record_options(options),
@@ -142,6 +159,8 @@ def complete_for_table(options: dict[str, Any], table: Table, given: Sequence[st
         defaults |= {"pooling": "mean", "pooled_norm": "batch"}
     if table.count("test"):
         defaults["eval_splits"] = ["test"]
+    if table.division is not None and table.division.clusters is not None:
+        defaults["split_identity"] = table.division.clusters.identity
     chosen = {name: value for name, value in defaults.items() if name not in given}
     shown = [f"--{name} {_shown(value)}" for name, value in chosen.items()]
     return {**options, **chosen}, f"defaults for {proteins} training proteins: {' '.join(shown)}"

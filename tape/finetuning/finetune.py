@@ -24,7 +24,6 @@ from tape.runtime.distributed import DistributedContext, broadcast_object, run_o
 from tape.runtime.precision import warn_if_slow
 from tape.runtime.precision_choice import AUTO, resolve_precision
 from tape.runtime.stop_signals import StopSignals
-from tape.tables.splits import SPLITS_NAME, write_splits
 from tape.tables.table import Table, table_for_training
 from tape.tasks import TaskType
 from tape.tokenizers import TAPETokenizer
@@ -209,7 +208,8 @@ def _log_table(table: Table, run: RunDirectory) -> None:
     """Log what was inferred from a user's table, and write its splits."""
     for line in table.notices:
         logger.info(line)
-    write_splits(run.path / SPLITS_NAME, table.identifiers, table.digests, table.splits)
+    assert table.division is not None  # a table for training
+    table.division.write(run.path, table.identifiers, table.digests)
 
 
 def _log_start(config: FinetuneConfig, finetuner: Finetuner, run: RunDirectory, run_logger: RunLogger | None) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tape.datasets.own_table import table_of
 from tape.io.sampled_digest import describe_file
 from tape.models.model_directory import BIN_NAME, SAFETENSORS_NAME
+from tape.registry import registry
 from tape.runtime.distributed import DistributedContext, all_gather_lists
 from tape.runtime.rank_consistency import Observation, check_observations, check_shared_directory
 
@@ -45,7 +48,7 @@ def check_rank_consistency(
     def gather(value: Any) -> list[Any]:
         return all_gather_lists([value], context)
 
-    check_observations([*_options(config), *_data(config, data), *_weights(source)], gather)
+    check_observations([*_options(config), *_data(config, data), *_splits(config), *_weights(source)], gather)
     if context.is_main:
         directory.mkdir(parents=True, exist_ok=True)
     check_shared_directory(option, directory, context.rank, gather)
@@ -64,6 +67,17 @@ def _data(config: FinetuneConfig, data: TrainingData) -> Iterator[Observation]:
         if path is not None:
             file = Path(path) / "data.mdb" if Path(path).is_dir() else Path(path)
             yield Observation(f"--data_dir {config.data.data_dir}, {split}", describe_file(file), remedy)
+
+
+def _splits(config: FinetuneConfig) -> Iterator[Observation]:
+    """The splits of a user's own table, which depend on the program that finds related proteins."""
+    table = table_of(registry.get_task_spec(config.task))
+    if table is not None and table.division is not None:
+        clusters = table.division.clusters
+        method = "" if clusters is None else f" by {clusters.method}"
+        seen = hashlib.sha256("\n".join(table.splits).encode()).hexdigest()[:16]
+        remedy = "Install the same version of MMseqs2 on all hosts, or read the splits from a --split-column"
+        yield Observation(f"splits of --data {table.path}", f"SHA-256 {seen}{method}", remedy)
 
 
 def _weights(source: Path | None) -> Iterator[Observation]:

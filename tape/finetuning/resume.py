@@ -26,6 +26,8 @@ _RESUMED_OPTIONS: dict[str, tuple[type, ...]] = {
     "target": (str, _NONE),
     "task_type": (str, _NONE),
     "split": (str, _NONE),
+    "split_by": (str, _NONE),
+    "split_identity": (int, float, _NONE),
     "split_column": (str, _NONE),
     "standardize": (bool, _NONE),
     "log_dir": (str,),
@@ -91,7 +93,7 @@ _PRECISION_OPTIONS = ("precision", *_SWITCHES)
 # The optimizer state and the saved weights depend on these, so a resumed run can't change them.
 _FIXED_OPTIONS = (
     *("contact_head", "pooling", "pooled_norm", "freeze", "lora", "head_learning_rate", "class_weights"),
-    *("target", "task_type", "split", "split_column", "standardize"),
+    *("target", "task_type", "split", "split_by", "split_identity", "split_column", "standardize"),
 )
 
 

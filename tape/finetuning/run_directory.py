@@ -7,6 +7,7 @@ OUTPUT_DIR/TASK_MODEL_SUFFIX/
     metrics.jsonl    a record per epoch: {"epoch", "step", "learning_rate", "seconds", "train": {}, "valid": {} or null}
     table.jsonl      of a user's table in Python: the table, which is here before the run, see tape.own_table
     splits.tsv       of a user's table: the split of each protein, see tape.tables.splits
+    splits.json      where these splits are from
     latest.json      the last saved epoch, see tape.io.run_layout
     best.json        the saved epoch with the lowest validation loss
     0/ 1/ ...        a model directory per saved epoch, with checkpoint.bin (see tape.finetuning.checkpoint)
@@ -41,7 +42,7 @@ from tape.io.run_layout import (
 from tape.io.writing import atomic_write, check_replaceable, output_errors, remove_leftovers, write_json
 from tape.report.training_curves import CURVES_NAME, draw_finetuning
 from tape.runtime.run_lock import lock_beside, run_lock
-from tape.tables.splits import SPLITS_NAME
+from tape.tables.splits import ORIGIN_NAME, SPLITS_NAME
 
 from .config import OutputConfig
 
@@ -130,7 +131,7 @@ class RunDirectory:
         self._check_epochs(saved)
         for directory in saved:
             shutil.rmtree(directory)
-        written = (HISTORY_NAME, LATEST_NAME, BEST_NAME, LOG_NAME, RESULTS_NAME, CURVES_NAME, SPLITS_NAME)
+        written = (HISTORY_NAME, LATEST_NAME, BEST_NAME, LOG_NAME, RESULTS_NAME, CURVES_NAME, SPLITS_NAME, ORIGIN_NAME)
         for name in written:
             (self.path / name).unlink(missing_ok=True)
 

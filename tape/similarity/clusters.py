@@ -42,15 +42,22 @@ class Clusters:
     Attributes:
         labels: (N,) int64, number of each protein's cluster, in the order in which clusters first occur.
         method: program or method, identity and coverage, for logs and records.
+        identity: lowest identity of two linked proteins, between 0 and 1.
     """
 
     labels: np.ndarray
     method: str
+    identity: float
 
     @property
     def count(self) -> int:
         """Number of clusters."""
         return int(self.labels.max()) + 1 if self.labels.size else 0
+
+    @property
+    def largest(self) -> int:
+        """Number of proteins of the largest cluster."""
+        return int(np.bincount(self.labels).max()) if self.labels.size else 0
 
 
 def cluster_proteins(
@@ -92,7 +99,7 @@ def cluster_proteins(
         )
     labels = _components(len(unique), first, second)
     places = np.fromiter((unique[sequence] for sequence in sequences), dtype=np.int64, count=len(sequences))
-    return Clusters(labels[places], f"connected components of {name}")
+    return Clusters(labels[places], f"connected components of {name}", identity)
 
 
 def _kmer_links(sequences: Sequence[str], identity: float) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from tape.errors import ConfigError
 from tape.io.records import RecordOptions
 
+SPLIT_UNITS = ("sequence", "identity")  # what stays together: copies of a sequence, or clusters of related ones
+
 
 @dataclass(frozen=True)
 class TableOptions:
@@ -20,6 +22,9 @@ class TableOptions:
         kind: regression, classification, multilabel or residue; None: inferred from the values.
         split_column: column with the split of each protein; None: the column ``split``, if there is one.
         fractions: proportions of train, valid and test in a random split; None: 80, 10, 10 without a split column.
+        split_by: what stays together in a random split, one of SPLIT_UNITS; None: copies of a sequence.
+        split_identity: lowest identity of two proteins that stay together, between 0 and 1; None: that of
+            :data:`tape.similarity.clusters.DEFAULT_IDENTITY`.
         seed: seed of the random split.
         splits_file: ``splits.tsv`` of a run to resume, whose splits are used instead; None: a new run.
         standardize: whether values are standardized by their mean and deviation on the training split.
@@ -34,18 +39,32 @@ class TableOptions:
     kind: str | None = None
     split_column: str | None = None
     fractions: tuple[float, float, float] | None = None
+    split_by: str | None = None
+    split_identity: float | None = None
     seed: int = 42
     splits_file: Path | None = None
     standardize: bool = True
     records: RecordOptions = RecordOptions()
 
     def __post_init__(self) -> None:
-        if self.fractions is not None and self.split_column is not None:
-            raise ConfigError("--split draws a split, and --split-column reads one; give one of them")
-        if self.fractions is None:
-            return
-        shown = ",".join(f"{part:g}" for part in self.fractions)
-        if not all(math.isfinite(part) and part >= 0 for part in self.fractions) or not self.fractions[0]:
+        for option, value in (("--split", self.fractions), ("--split-by", self.split_by)):
+            if value is not None and self.split_column is not None:
+                raise ConfigError(f"{option} draws a split, and --split-column reads one; give one of them")
+        if self.split_identity is not None:
+            self._check_identity(self.split_identity)
+        if self.fractions is not None:
+            self._check_fractions(self.fractions)
+
+    def _check_identity(self, identity: float) -> None:
+        if self.split_by != "identity":
+            raise ConfigError("--split-identity is for --split-by identity; give both")
+        if not 0 < identity <= 1:
+            raise ConfigError(f"--split-identity {identity:g}: a fraction above 0 and at most 1, such as 0.3")
+
+    @staticmethod
+    def _check_fractions(fractions: tuple[float, float, float]) -> None:
+        shown = ",".join(f"{part:g}" for part in fractions)
+        if not all(math.isfinite(part) and part >= 0 for part in fractions) or not fractions[0]:
             raise ConfigError(f"--split {shown}: proportions must be numbers of at least 0, and that of train above 0")
-        if not self.fractions[1]:
+        if not fractions[1]:
             raise ConfigError(f"--split {shown}: the best epoch is chosen on valid, so its proportion must be above 0")

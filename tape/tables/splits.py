@@ -1,7 +1,12 @@
 """The splits of a table: from a column, or drawn with a seed. Copies of a sequence are always in one split.
 
 ``splits.tsv`` in the directory of a run has the columns ``id``, ``split`` and ``sha256``, the digest of the normalized
-sequence, by which an evaluation recognizes the proteins of the run in any table.
+sequence, by which an evaluation recognizes the proteins of the run in any table; and, if whole clusters were kept
+together, ``cluster``, the number of the protein's cluster.
+
+``splits.json`` beside it has the schema "proteinlm-splits", version 1, and where the splits are from: ``column``; or
+the ``fractions`` and the ``seed`` that they were drawn with, and ``clusters`` {method, identity, count, largest}, each
+null if it does not apply; and ``proteins``, the number of proteins by split.
 """
 
 from __future__ import annotations
@@ -9,24 +14,152 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from tape.errors import CheckpointError, DataError, listed, quoted
+from tape.errors import CheckpointError, ConfigError, DataError, listed, quoted
 from tape.io.records import Record, open_rows
-from tape.io.writing import write_text
-from tape.similarity.splits import draw_splits
+from tape.io.writing import write_json, write_text
+from tape.runtime.cpu import usable_cores
+from tape.similarity.clusters import Clusters, cluster_proteins
+from tape.similarity.mmseqs import INSTALL, find_mmseqs
+from tape.similarity.splits import DEFAULT_FRACTIONS, draw_splits
 from tape.tokenizers import normalize_sequence
 
-SPLITS_NAME = "splits.tsv"
+from .options import TableOptions
+
+SPLITS_NAME, ORIGIN_NAME = "splits.tsv", "splits.json"
 SPLIT_COLUMN = "split"
 NEW_PROTEINS, ALL_PROTEINS = "new", "all"  # splits of an evaluation
 _SYNONYMS = {"training": "train", "val": "valid", "validation": "valid", "dev": "valid", "testing": "test"}
 _CARVED = 0.1  # of train, if a split column has no valid
 
 
+@dataclass(frozen=True)
+class Division:
+    """The splits of N proteins, and where they are from.
+
+    Attributes:
+        splits: N names of splits.
+        column: the column that has them.
+        fractions, seed: what they were drawn with; of a column without ``valid``, the seed of its part of ``train``.
+        clusters: the clusters that were kept together.
+        file: ``splits.tsv`` of the resumed run that they are taken from.
+    """
+
+    splits: list[str]
+    column: str | None = None
+    fractions: tuple[float, float, float] | None = None
+    seed: int | None = None
+    clusters: Clusters | None = None
+    file: Path | None = None
+
+    @property
+    def origin(self) -> str:
+        """Where the splits are from, in words."""
+        if self.file is not None:
+            return f"of {self.file}"
+        if self.fractions is None:
+            return f"of column {self.column}"
+        shown = ",".join(f"{part:g}" for part in self.fractions)
+        return f"drawn {shown} with seed {self.seed}" + (", clusters together" if self.clusters else "")
+
+    @property
+    def notices(self) -> list[str]:
+        """Lines for the log."""
+        lines = [f"splits {self.origin}: {describe_splits(self.splits)}"]
+        if self.clusters is not None:
+            found = self.clusters
+            lines.append(
+                f"{found.count} clusters of {len(self.splits)} proteins, the largest of {found.largest}: {found.method}"
+            )
+            if find_mmseqs() is None:
+                lines.append(f"MMseqs2, which also finds more distant relatives, is not installed ({INSTALL})")
+        return lines
+
+    def write(self, folder: Path, identifiers: Sequence[str], digests: Sequence[str]) -> None:
+        """Write ``splits.tsv`` and ``splits.json`` into the directory of a run; of a resumed one, they are there."""
+        if self.file is not None:
+            return
+        found = self.clusters
+        clusters = None if found is None else [str(number) for number in found.labels.tolist()]
+        write_splits(folder / SPLITS_NAME, identifiers, digests, self.splits, clusters)
+        content = {
+            "schema": "proteinlm-splits",
+            "version": 1,
+            "column": self.column,
+            "fractions": self.fractions,
+            "seed": self.seed,
+            "clusters": None
+            if found is None
+            else {"method": found.method, "identity": found.identity, "count": found.count, "largest": found.largest},
+            "proteins": Counter(self.splits),
+        }
+        write_json(folder / ORIGIN_NAME, content)
+
+
 def digest_of(sequence: str) -> str:
     """SHA-256 of a normalized sequence."""
-    return hashlib.sha256(normalize_sequence(sequence, drop_gaps=False, drop_stop=False)[0].encode()).hexdigest()
+    return hashlib.sha256(_normalized(sequence).encode()).hexdigest()
+
+
+def _normalized(sequence: str) -> str:
+    return normalize_sequence(sequence, drop_gaps=False, drop_stop=False)[0]
+
+
+def divide_records(
+    records: Sequence[Record], digests: Sequence[str], classes: Sequence[object] | None, options: TableOptions
+) -> Division:
+    """The splits of the records of a table for training.
+
+    Args:
+        records: N records.
+        digests: digest of each sequence; see :func:`digest_of`.
+        classes: class of each record; None if there are none.
+        options: the options of the table, which name a column, or state how splits are drawn.
+
+    Raises:
+        ProteinLMError: the column can't be used, a cluster or its program fails, or there are too few proteins or
+            clusters for the splits.
+    """
+    if options.splits_file is not None:
+        return Division(_splits_of_run(records, digests, options.splits_file), file=options.splits_file)
+    column = options.split_column
+    if column is None and options.fractions is None and all(SPLIT_COLUMN in record.fields for record in records):
+        if options.split_by is not None:
+            raise ConfigError(
+                f"{options.path}: has a column {SPLIT_COLUMN}, and --split-by draws splits; leave out --split-by to use"
+                " the column, or give --split TRAIN,VALID,TEST, too, to draw them anyway"
+            )
+        column = SPLIT_COLUMN
+    if column is not None:
+        return Division(splits_of_column(records, digests, column, options.seed), column, seed=options.seed)
+    clusters, remedy = None, ""
+    if options.split_by == "identity":
+        residues = tuple(_normalized(record.residues) for record in records)
+        clusters, remedy = _clusters_of(residues, options.split_identity, find_mmseqs()), "a higher --split-identity, "
+    fractions, seed = options.fractions or DEFAULT_FRACTIONS, options.seed
+    try:
+        numbers = None if clusters is None else clusters.labels.tolist()
+        return Division(draw_splits(digests, fractions, seed, numbers, classes), None, fractions, seed, clusters)
+    except DataError as error:
+        raise DataError(
+            f"{options.path}: {error}; give {remedy}fewer splits (a proportion of 0), or a --split-column"
+        ) from None
+
+
+@lru_cache(maxsize=1)  # a command reads its table twice: for its options, and for the run
+def _clusters_of(sequences: tuple[str, ...], identity: float | None, program: str | None) -> Clusters:
+    return cluster_proteins(sequences, identity, "kmers" if program is None else "mmseqs2", usable_cores())
+
+
+def _splits_of_run(records: Sequence[Record], digests: Sequence[str], file: Path) -> list[str]:
+    known = read_splits(file)
+    for record, digest in zip(records, digests, strict=True):
+        if digest not in known:
+            raise DataError(f"{record.where}: not in {file}; a run is resumed with the table that it was started with")
+    return [known[digest] for digest in digests]
 
 
 def splits_of_column(records: Sequence[Record], digests: Sequence[str], column: str, seed: int) -> list[str]:
@@ -73,9 +206,18 @@ def describe_splits(splits: Sequence[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in Counter(splits).items())
 
 
-def write_splits(path: Path, identifiers: Sequence[str], digests: Sequence[str], splits: Sequence[str]) -> None:
-    """Write ``splits.tsv``."""
-    rows = [("id", "split", "sha256"), *zip(identifiers, splits, digests, strict=True)]
+def write_splits(
+    path: Path,
+    identifiers: Sequence[str],
+    digests: Sequence[str],
+    splits: Sequence[str],
+    clusters: Sequence[str] | None = None,
+) -> None:
+    """Write ``splits.tsv``, with the numbers of the clusters if there are any."""
+    columns = {"id": identifiers, "split": splits, "sha256": digests}
+    if clusters is not None:
+        columns["cluster"] = clusters
+    rows = [tuple(columns), *zip(*columns.values(), strict=True)]
     write_text(path, "".join("\t".join(row) + "\n" for row in rows))
 
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from tape.errors import ConfigError, DataError, UnknownResidueError, listed
 from tape.io.records import Nucleotides, Record, names_of, open_records
-from tape.similarity.splits import DEFAULT_FRACTIONS, draw_splits
 from tape.targets import Target
 from tape.tasks import TASKS, TaskType
 
@@ -22,10 +21,11 @@ from .splits import (
     ALL_PROTEINS,
     NEW_PROTEINS,
     SPLIT_COLUMN,
+    Division,
     describe_splits,
     digest_of,
+    divide_records,
     read_splits,
-    splits_of_column,
 )
 
 _FEWEST = 10  # proteins with a label
@@ -41,6 +41,7 @@ class Table:
         identifiers, sequences, labels, digests, splits: of each protein; see :func:`tape.tables.kinds.label_of` and
             :func:`tape.tables.splits.digest_of`.
         notices: lines on what was inferred, left out and drawn.
+        division: where the splits are from; None: a table for an evaluation.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Table:
     digests: tuple[str, ...]
     splits: tuple[str, ...]
     notices: tuple[str, ...] = ()
+    division: Division | None = None
 
     def places(self, split: str) -> list[int]:
         """Numbers of the proteins of a split; of all proteins for ``all``.
@@ -90,16 +92,21 @@ def table_for_training(options: TableOptions) -> Table:
     if len(records) < _FEWEST:
         raise DataError(f"{options.path}: {len(records)} proteins with a label; at least {_FEWEST} are needed")
     digests = _digests(records)
-    splits, how = _training_splits(options, records, digests, labels, target)
-    notices.append(f"splits {how}: {describe_splits(splits)}")
+    division = divide_records(
+        records, digests, labels if target.task_type == TaskType.SEQUENCE_CLASS else None, options
+    )
+    splits = division.splits
+    notices += division.notices
     for needed in ("train", "valid"):
         if needed not in splits:
-            raise DataError(f"{options.path}: no protein is in split {needed} ({how}); the table is too small")
+            raise DataError(
+                f"{options.path}: no protein is in split {needed} ({division.origin}); the table is too small"
+            )
     notices += _absent_classes(labels, splits, target)
     if target.task_type == TaskType.VALUE and options.standardize:
         target = _standardized(target, labels, splits)
         notices.append(f"{options.target} is standardized by its mean {target.mean:.6g} and deviation {target.std:.6g}")
-    return _table(options.path, target, records, labels, digests, splits, notices)
+    return replace(_table(options.path, target, records, labels, digests, splits, notices), division=division)
 
 
 def table_for_evaluation(options: TableOptions, target: Target, splits_file: Path) -> Table:
@@ -151,31 +158,6 @@ def _digests(records: Sequence[Record]) -> list[str]:
         except UnknownResidueError as error:
             raise UnknownResidueError(f"{record.where}: {error}") from None
     return digests
-
-
-def _training_splits(
-    options: TableOptions, records: Sequence[Record], digests: Sequence[str], labels: Sequence[Label], target: Target
-) -> tuple[list[str], str]:
-    """The splits, and where they are from."""
-    if options.splits_file is not None:
-        return _splits_of_run(records, digests, options.splits_file), f"of {options.splits_file}"
-    column = options.split_column
-    if column is None and options.fractions is None and all(SPLIT_COLUMN in record.fields for record in records):
-        column = SPLIT_COLUMN
-    if column is not None:
-        return splits_of_column(records, digests, column, options.seed), f"of column {column}"
-    fractions = options.fractions or DEFAULT_FRACTIONS
-    classes = labels if target.task_type == TaskType.SEQUENCE_CLASS else None
-    shown = ",".join(f"{part:g}" for part in fractions)
-    return draw_splits(digests, fractions, options.seed, classes=classes), f"drawn {shown} with seed {options.seed}"
-
-
-def _splits_of_run(records: Sequence[Record], digests: Sequence[str], file: Path) -> list[str]:
-    known = read_splits(file)
-    for record, digest in zip(records, digests, strict=True):
-        if digest not in known:
-            raise DataError(f"{record.where}: not in {file}; a run is resumed with the table that it was started with")
-    return [known[digest] for digest in digests]
 
 
 def _own_split(record: Record) -> str:

@@ -23,6 +23,16 @@ folder = Path(__file__).parent
 if (folder / "fail").exists():
     print("Can not allocate memory")
     sys.exit(3)
+if sys.argv[1] == "easy-cluster":
+    identity = float(sys.argv[sys.argv.index("--min-seq-id") + 1])
+    proteins, lines = list(entries(sys.argv[2])), []
+    for number, (name, sequence) in enumerate(proteins):
+        for other, representative in proteins[: number + 1]:
+            same = sum(a == b for a, b in zip(sequence, representative))
+            if same >= identity * min(len(sequence), len(representative)):
+                lines.append(f"{{other}}\\t{{name}}\\n")
+    Path(sys.argv[3] + "_cluster.tsv").write_text("".join(lines))
+    sys.exit()
 query, target, output = sys.argv[2:5]
 lines = []
 for name, sequence in entries(query):
@@ -38,7 +48,7 @@ Path(output).write_text("".join(lines))
 def install_fake_mmseqs(folder: Path) -> Path:
     """Write the program ``mmseqs`` into a folder and return it.
 
-    A file ``fail`` beside it makes it fail; ``arguments`` has those of its last search, one per line.
+    A file ``fail`` beside it makes it fail; ``arguments`` has those of its last search or clustering, one per line.
     """
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / "mmseqs"

@@ -164,6 +164,23 @@ def test_a_run_is_resumed_with_its_table_and_splits(train_table: Train) -> None:
         run_train([*words, "--target", "place"])
 
 
+def test_clusters_stay_together_and_a_resumed_run_keeps_them(
+    train_table: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")  # without MMseqs2
+    run = train_table("Tm", "--num_train_epochs", 1, "--split-by", "identity", "--save_freq", 1)
+    arguments = json.loads((run / "args.json").read_text(encoding="utf-8"))
+    assert (arguments["split_by"], arguments["split_identity"]) == ("identity", 0.5)
+    files = [run / "splits.tsv", run / "splits.json"]
+    before = [file.read_bytes() for file in files]
+    assert before[0].startswith(b"id\tsplit\tsha256\tcluster\n")
+    words = ["onehot", "--from_pretrained", str(run), "--resume_from_checkpoint", "--log_level", "40"]
+    run_train([*words, "--num_train_epochs", "2"])
+    assert [file.read_bytes() for file in files] == before
+    with pytest.raises(ConfigError, match="started with --split_identity 0.5, which can't be changed"):
+        run_train([*words, "--split-identity", "0.6"])
+
+
 def test_options_of_the_user_win_over_defaults(table: Path) -> None:
     words = ["lstm", "--data", str(table), "--target", "Tm"]
     config = finetune_config([*words, "--batch_size", "4", "--pooling", "cls", "--num_train_epochs", "3"])
@@ -205,6 +222,7 @@ def test_the_default_model_of_a_table_is_the_bundled_one(table: Path, monkeypatc
         (["onehot"], "give a task, or your own table"),
         (["onehot", "--data", "my.csv"], "give the column to predict, --target NAME"),
         (["onehot", "stability", "--target", "Tm"], "--target is for your own table"),
+        (["onehot", "stability", "--split-by", "identity"], "--split-by is for your own table"),
         (["onehot", "stability", "--data", "my.csv"], "a task of its own; leave out stability"),
         (["trrosetta", "--data", "my.csv", "--target", "Tm"], "trrosetta can't be trained on a table"),
         (["onehot", "--data", "my.csv", "--target", "sites", "--pooling", "mean"], "--pooling is for tasks with one"),

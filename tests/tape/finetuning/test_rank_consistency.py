@@ -7,13 +7,15 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from tape.errors import run_cli
 from tape.main import run_train
+from tests.support.fake_mmseqs import install_fake_mmseqs
+from tests.support.known_identities import mutated, random_sequence
 from tests.support.ranks import compute, free_port
 
 Train = Callable[..., Path]
@@ -25,7 +27,7 @@ def _train(rank: int, folder: str) -> tuple[int, str]:
     """Exit status and messages of the command on one rank."""
     setup = json.loads((Path(folder) / "setup.json").read_text(encoding="utf-8"))
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "CUDA_VISIBLE_DEVICES": ""}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(setup["port"])}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(setup["port"]), "PATH": setup["paths"][rank]}
     shown = io.StringIO()
     with contextlib.redirect_stderr(shown):
         try:
@@ -39,13 +41,14 @@ def _train(rank: int, folder: str) -> tuple[int, str]:
 def refused(tmp_path: Path, small_data: Path, small_config: Path) -> Callable[..., str]:
     """`refused([words of rank 0], [words of rank 1])`: the error of rank 0; rank 1 must exit quietly."""
 
-    def run(*of_ranks: list[object]) -> str:
-        common = ["transformer", "stability", "--model_config_file", small_config, "--num_train_epochs", 1]
+    def run(*of_ranks: list[object], task: Sequence[object] = ("stability",), paths: Sequence[str] = ()) -> str:
+        common = ["transformer", *task, "--model_config_file", small_config, "--num_train_epochs", 1]
         common += ["--data_dir", small_data, "--output_dir", tmp_path / "out", "--log_dir", tmp_path / "logs"]
         words = [list(map(str, [*common, *own])) for own in of_ranks]
         folder = tmp_path / "setup"
         folder.mkdir()
-        (folder / "setup.json").write_text(json.dumps({"port": free_port(), "words": words}), encoding="utf-8")
+        setup = {"port": free_port(), "words": words, "paths": [*paths] or [os.environ["PATH"]] * 2}
+        (folder / "setup.json").write_text(json.dumps(setup), encoding="utf-8")
         (code, shown), (other_code, other_shown) = compute(_train, folder)
         assert (code, other_code) == (1, 1), shown + other_shown
         assert "error:" not in other_shown
@@ -69,6 +72,20 @@ def test_data_that_one_rank_does_not_have(refused: Callable[..., str], tmp_path:
     error = refused([], ["--data_dir", tmp_path / "other"])
     assert "error: rank 1 on" in error
     assert str(tmp_path / "other") in error
+
+
+def test_splits_by_another_program_on_one_rank(refused: Callable[..., str], tmp_path: Path) -> None:
+    """The stand-in for MMseqs2 compares without gaps, so it does not find the relatives with an insertion."""
+    founders = [random_sequence(60, seed) for seed in range(20)]
+    proteins = [*founders, *(f"M{founder}" for founder in founders), *(mutated(founder, 9) for founder in founders)]
+    lines = [f"{protein},{number / 2}" for number, protein in enumerate(proteins)]
+    (tmp_path / "my.csv").write_text("\n".join(["sequence,Tm", *lines]) + "\n", encoding="utf-8")
+    words = ["--data", tmp_path / "my.csv", "--target", "Tm", "--split-by", "identity", "--split-identity", "0.6"]
+    paths = [str(tmp_path / "empty"), str(install_fake_mmseqs(tmp_path / "bin").parent)]
+    error = refused(words, words, task=(), paths=paths)
+    assert f"splits of --data {tmp_path / 'my.csv'}: the ranks see different things: rank 0 on" in error
+    assert "by connected components of shared 4-mers" in error
+    assert error.endswith("Install the same version of MMseqs2 on all hosts, or read the splits from a --split-column")
 
 
 def test_disks_of_their_own_to_write_to(refused: Callable[..., str], tmp_path: Path) -> None:
