@@ -32,7 +32,8 @@ def finetune(data: Any, *, target: str, model: str = "transformer", **options: A
 
     Args:
         data: the table: a file that the command reads, or a pandas DataFrame with a column of sequences, which is
-            written to the run's directory as ``table.jsonl``.
+            written to the run's directory as ``table.jsonl``; with ``labels="labels.csv"``, a file of proteins, such as
+            FASTA, whose labels are in that table, by id.
         target: column to predict.
         model: model type, such as ``transformer``, or ``onehot`` for a baseline.
         **options: the options of ``tape-train`` with underscores, such as ``from_pretrained="models/out"``,
@@ -49,6 +50,9 @@ def finetune(data: Any, *, target: str, model: str = "transformer", **options: A
         DataError: the table can't be read, or its target can't be learned. Names the record.
         SystemExit: a stop signal has interrupted the training. The log names the command that resumes it.
     """
+    labels = options.get("labels")
+    if not isinstance(labels, str | os.PathLike | None):
+        raise ConfigError(f"labels is the path of a table, not {type(labels).__name__}; merge it with data")
     given = {**options, "target": target}
     with _table_file(data, target, model, given) as settings:
         config = keyword_config(model, settings)

@@ -9,6 +9,7 @@ from pathlib import Path
 from tape.errors import ConfigError
 from tape.evaluation.config import EvalConfig
 from tape.inference.config import PredictConfig
+from tape.io.records import RecordOptions
 from tape.io.writing import check_output_directory
 from tape.registry import registry
 
@@ -57,13 +58,18 @@ def eval_config(arguments: Arguments = None) -> EvalConfig | PredictConfig:
         "split": options["split"],
         "output_dir": output_dir,
         "length": options["length"],
-        "records": record_options(options),
+        "records": RecordOptions() if table is not None else record_options(options),
         "inference": inference_config(options),
         "process": process_config(options),
     }
     if options["predict"] is not None:
         if options["leakage"] is not None:
             raise ConfigError("--leakage: predictions have no metrics; it belongs to an evaluation, without --predict")
+        for name in ("data", "labels"):
+            if options[name] is not None:
+                raise ConfigError(
+                    f"--{name}: predictions need no labels; it belongs to an evaluation, without --predict"
+                )
         return PredictConfig(data_file=options["predict"], out_file=options["predict_out"], **shared)
     metrics = tuple(options["metrics"])
     return EvalConfig(metrics=metrics, bootstrap=bootstrap, leakage=options["leakage"], table=table, **shared)

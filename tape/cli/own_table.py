@@ -22,7 +22,9 @@ from tape.tasks import LABELED_MODELS, TaskType
 
 from .options import Options, record_options
 
-_TABLE_ONLY = ("target", "task_type", "split", "split_by", "split_identity", "split_column", "standardize")
+_TABLE_ONLY = (
+    *("labels", "target", "task_type", "split", "split_by", "split_identity", "split_column", "standardize"),
+)
 # Settings for tables, which have tens to thousands of proteins; see docs/finetuning.md.
 _STEPS = 1500
 _FEWEST_EPOCHS, _MOST_EPOCHS = 5, 60
@@ -95,12 +97,17 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data(group: argparse._ActionsContainer) -> None:
-    """Add the option that names the table."""
+    """Add the options that name the table."""
     group.add_argument(
         "--data",
         metavar="FILE",
         help="table with a sequence and a label per protein: CSV, TSV, JSON lines, Parquet, FASTA with name=value in"
         " its headers",
+    )
+    group.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="table with the labels, by id, of the proteins of --data, which may then be in any format, such as FASTA",
     )
 
 
@@ -125,6 +132,7 @@ def table_options(options: Options) -> TableOptions | None:
     return TableOptions(
         path=Path(options["data"]),
         target=options["target"],
+        labels=None if options["labels"] is None else Path(options["labels"]),
         kind=options["task_type"],
         split_column=options["split_column"],
         fractions=None if fractions is None else (fractions[0], fractions[1], fractions[2]),
@@ -242,22 +250,26 @@ def evaluated_table(options: Options) -> TableOptions | None:
     """The table of an evaluation: ``--data``, or for a model of a user's table, that of its run.
 
     Raises:
-        ConfigError: the table of the run can't be found.
+        ConfigError: the table of the run can't be found, or ``--labels`` is given without ``--data``.
     """
     target = own_target(options["from_pretrained"])
+    records, labels = record_options(options), options["labels"]
     if options["data"] is not None:
-        return TableOptions(Path(options["data"]), records=record_options(options))
+        return TableOptions(Path(options["data"]), labels=None if labels is None else Path(labels), records=records)
+    if labels is not None:
+        raise ConfigError(f"--labels {labels} belongs to the proteins of a file; give --data FILE with it")
     if target is None or target.task != options["task"]:
         return None
     run = resolve_model_directory(Path(options["from_pretrained"])).resolve().parent
     arguments = read_json_object(run / ARGUMENTS_NAME) if (run / ARGUMENTS_NAME).is_file() else {}
-    data = arguments.get("data")
+    data, own_labels = arguments.get("data"), arguments.get("labels")
     if (run / TABLE_NAME).is_file():  # of a DataFrame; the run may have been moved
         data = str(run / TABLE_NAME)
-    if not isinstance(data, str) or not Path(data).exists():
-        raise ConfigError(f"{options['from_pretrained']}: the table of its run is not here ({data}); give --data FILE")
-    records = record_options(options)
+    for file in (data, *([] if own_labels is None else [own_labels])):
+        if not isinstance(file, str) or not Path(file).exists():
+            give = "--data FILE" if own_labels is None else "--data FILE and --labels FILE"
+            raise ConfigError(f"{options['from_pretrained']}: the table of its run is not here ({file}); give {give}")
     if records == RecordOptions():
         columns = {name: arguments.get(name) for name in ("sequence_column", "id_column")}
         records = replace(records, **{name: value for name, value in columns.items() if isinstance(value, str)})
-    return TableOptions(Path(data), records=records)
+    return TableOptions(Path(str(data)), labels=None if own_labels is None else Path(own_labels), records=records)

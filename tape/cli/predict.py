@@ -80,5 +80,5 @@ def create_predict_parser() -> argparse.ArgumentParser:
     add_column_options(group)
     # of an evaluation, which this is not
     parser.set_defaults(output_dir=None, data_dir="./data", data=None, split="test", metrics=[], bootstrap=0)
-    parser.set_defaults(leakage=None)
+    parser.set_defaults(leakage=None, labels=None)
     return parser

@@ -102,8 +102,9 @@ def distributed_config(arguments: Arguments = None) -> tuple[FinetuneConfig, Lau
 
 def _finetune_config(options: dict[str, Any], given: list[str]) -> FinetuneConfig:
     options = {"given_options": given, **options}
-    if options["data"] is not None:  # args.json names the table for evaluations in any working directory
-        options["data"] = os.path.abspath(options["data"])
+    for name in ("data", "labels"):  # args.json names the table for evaluations in any working directory
+        if options[name] is not None:
+            options[name] = os.path.abspath(options[name])
     allow_other_samples = bool(options["allow_other_samples"])
     resume = ResumeConfig() if options["resume_from_checkpoint"] else None
     if resume is not None and options["from_pretrained"] is not None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tape.io.checksums import sha256_of
 from tape.registry import TaskSpec, registry
 from tape.tables.table import Table
 from tape.tasks import TaskType
@@ -25,7 +26,12 @@ class TableSplit(RecordSource):
 
     def __init__(self, table: Table, split: str) -> None:
         self.path = table.path
-        self.provenance = {"name": table.path.name, "simulated": None}
+        name = table.path.name
+        if table.labels_file is not None:
+            file = self.path / "data.mdb" if self.path.is_dir() else self.path
+            self.sha256 = sha256_of(file, table.labels_file)
+            name = f"{name} with {table.labels_file.name}"
+        self.provenance = {"name": name, "simulated": None}
         self._table, self._places = table, table.places(split)
 
     def __len__(self) -> int:

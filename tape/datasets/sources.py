@@ -39,7 +39,8 @@ class RecordSource(Dataset[Record]):
         has_labels: False if the records have no labels per residue, so that a stop ``*`` at the end may be removed.
         known_index: cached result of :func:`tape.datasets.index.build_index`.
         first_number: number of the first record in messages.
-        sha256: SHA-256 of the bytes read, if they can't be read again, as those of a pipe.
+        sha256: SHA-256 of the bytes read, if they are not those of one file that can be read again: of a pipe, or of a
+            file of sequences and the table of its labels after it.
     """
 
     path: Path

@@ -22,6 +22,7 @@ from .data import TrainingData
 _LOCAL_OPTIONS = frozenset(
     {"data_dir", "output_dir", "log_dir", "from_pretrained", "model_config_file", "local_rank", "num_workers"}
 )
+_COPY = "Copy the data to all hosts, or read them from a file system that all hosts share"
 
 
 def check_rank_consistency(
@@ -48,7 +49,7 @@ def check_rank_consistency(
     def gather(value: Any) -> list[Any]:
         return all_gather_lists([value], context)
 
-    check_observations([*_options(config), *_data(config, data), *_splits(config), *_weights(source)], gather)
+    check_observations([*_options(config), *_data(config, data), *_table(config), *_weights(source)], gather)
     if context.is_main:
         directory.mkdir(parents=True, exist_ok=True)
     check_shared_directory(option, directory, context.rank, gather)
@@ -61,17 +62,18 @@ def _options(config: FinetuneConfig) -> Iterator[Observation]:
 
 
 def _data(config: FinetuneConfig, data: TrainingData) -> Iterator[Observation]:
-    remedy = "Copy the data to all hosts, or read them from a file system that all hosts share"
     for split, dataset in (("train", data.train), ("valid", data.valid)):
         path = getattr(getattr(dataset, "data", None), "path", None)
         if path is not None:
             file = Path(path) / "data.mdb" if Path(path).is_dir() else Path(path)
-            yield Observation(f"--data_dir {config.data.data_dir}, {split}", describe_file(file), remedy)
+            yield Observation(f"--data_dir {config.data.data_dir}, {split}", describe_file(file), _COPY)
 
 
-def _splits(config: FinetuneConfig) -> Iterator[Observation]:
-    """The splits of a user's own table, which depend on the program that finds related proteins."""
+def _table(config: FinetuneConfig) -> Iterator[Observation]:
+    """The labels of a user's own table, and its splits, which depend on the program that finds related proteins."""
     table = table_of(registry.get_task_spec(config.task))
+    if table is not None and table.labels_file is not None:
+        yield Observation(f"--labels {table.labels_file}", describe_file(table.labels_file), _COPY)
     if table is not None and table.division is not None:
         clusters = table.division.clusters
         method = "" if clusters is None else f" by {clusters.method}"

@@ -23,6 +23,7 @@ _NONE = type(None)  # null in args.json: an option without a value by default
 _RESUMED_OPTIONS: dict[str, tuple[type, ...]] = {
     "data_dir": (str,),
     "data": (str, _NONE),
+    "labels": (str, _NONE),
     "target": (str, _NONE),
     "task_type": (str, _NONE),
     "split": (str, _NONE),

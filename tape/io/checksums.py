@@ -22,12 +22,13 @@ _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _LONGEST_SUMS = 1 << 20  # bytes
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in hex, read in blocks."""
+def sha256_of(*paths: Path) -> str:
+    """SHA-256 of a file, or of several one after the other, in hex, read in blocks."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            digest.update(block)
+    for path in paths:
+        with path.open("rb") as stream:
+            while block := stream.read(_BLOCK_BYTES):
+                digest.update(block)
     return digest.hexdigest()
 
 

@@ -9,13 +9,11 @@ from pathlib import Path
 
 from tape.errors import ConfigError, DataError, UnknownResidueError
 from tape.io.records import Record, RecordOptions, names_of, open_records
-from tape.io.records.formats import format_of_suffix
+from tape.io.records.formats import format_of_suffix, has_columns
 from tape.io.text_files import display_name
 from tape.tokenizers import normalize_sequence
 
 _CORPUS_SUFFIXES = (".bin", ".idx")
-# formats in which options can name the columns
-_TABLES = ("jsonl", "json", "csv", "tsv", "lmdb")
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,7 @@ class ReferenceFile:
     def __init__(self, path: Path, options: RecordOptions = RecordOptions()) -> None:
         _check_format(path)
         self.path, self.proteins = path, 0
-        columns = format_of_suffix(path) in _TABLES
-        self._options = replace(options, format=None) if columns else RecordOptions()
+        self._options = replace(options, format=None) if has_columns(path) else RecordOptions()
         self._digest = hashlib.sha256()
 
     @property

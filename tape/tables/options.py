@@ -17,7 +17,9 @@ class TableOptions:
     """A table and how it is used.
 
     Attributes:
-        path: the file: CSV, TSV, JSON, JSON lines, Parquet, FASTA with ``name=value`` in its headers, or LMDB.
+        path: the file: CSV, TSV, JSON, JSON lines, Parquet, FASTA with ``name=value`` in its headers, or LMDB; with
+            ``labels`` any format of :mod:`tape.io.records`.
+        labels: table with the labels of the proteins of ``path``, by id; None: they are in ``path``.
         target: column to predict; None only where a model states its own.
         kind: regression, classification, multilabel or residue; None: inferred from the values.
         split_column: column with the split of each protein; None: the column ``split``, if there is one.
@@ -36,6 +38,7 @@ class TableOptions:
 
     path: Path
     target: str | None = None
+    labels: Path | None = None
     kind: str | None = None
     split_column: str | None = None
     fractions: tuple[float, float, float] | None = None

@@ -16,6 +16,7 @@ from tape.targets import Target
 from tape.tasks import TASKS, TaskType
 
 from .kinds import Label, infer_kind, label_of, make_target
+from .label_table import read_with_labels
 from .options import TableOptions
 from .splits import (
     ALL_PROTEINS,
@@ -42,6 +43,7 @@ class Table:
             :func:`tape.tables.splits.digest_of`.
         notices: lines on what was inferred, left out and drawn.
         division: where the splits are from; None: a table for an evaluation.
+        labels_file: the table of the labels; None: they are in ``path``.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class Table:
     splits: tuple[str, ...]
     notices: tuple[str, ...] = ()
     division: Division | None = None
+    labels_file: Path | None = None
 
     def places(self, split: str) -> list[int]:
         """Numbers of the proteins of a split; of all proteins for ``all``.
@@ -81,11 +84,12 @@ def table_for_training(options: TableOptions) -> Table:
     """
     if options.target is None:
         raise ConfigError(f"--data {options.path}: give the column to predict, --target NAME")
-    records = _read(options)
+    records, unlabeled = _read(options)
     inferred = None if options.kind else infer_kind(records, options.target)
     kind = options.kind or (inferred.kind if inferred else "")
     target = make_target(records, options.target, kind, task_name(options.path, options.target))
     notices = [f"{options.path}: {kind} of {options.target}" + (f", since {inferred.reason}" if inferred else "")]
+    notices += unlabeled
     records, labels, missing = _labeled(records, target)
     if missing:
         notices.append(f"{missing} of {missing + len(records)} proteins are left out: they have no {options.target}")
@@ -106,7 +110,7 @@ def table_for_training(options: TableOptions) -> Table:
     if target.task_type == TaskType.VALUE and options.standardize:
         target = _standardized(target, labels, splits)
         notices.append(f"{options.target} is standardized by its mean {target.mean:.6g} and deviation {target.std:.6g}")
-    return replace(_table(options.path, target, records, labels, digests, splits, notices), division=division)
+    return replace(_table(options, target, records, labels, digests, splits, notices), division=division)
 
 
 def table_for_evaluation(options: TableOptions, target: Target, splits_file: Path) -> Table:
@@ -121,13 +125,15 @@ def table_for_evaluation(options: TableOptions, target: Target, splits_file: Pat
     Raises:
         ProteinLMError: the file can't be read, or a label is none of the target's.
     """
-    records, labels, missing = _labeled(_read(options), target)
+    records, notices = _read(options)
+    records, labels, missing = _labeled(records, target)
     if not records:
         raise DataError(f"{options.path}: no protein has a value in column {target.column!r}")
     digests, known = _digests(records), read_splits(splits_file)
     splits = [known.get(digest, _own_split(record)) for digest, record in zip(digests, records, strict=True)]
-    notices = [f"{missing} proteins are left out: they have no {target.column}"] if missing else []
-    return _table(options.path, target, records, labels, digests, splits, notices)
+    if missing:
+        notices.append(f"{missing} proteins are left out: they have no {target.column}")
+    return _table(options, target, records, labels, digests, splits, notices)
 
 
 def task_name(path: Path, target: str) -> str:
@@ -136,11 +142,14 @@ def task_name(path: Path, target: str) -> str:
     return f"{name}_table" if name in TASKS else name
 
 
-def _read(options: TableOptions) -> list[Record]:
+def _read(options: TableOptions) -> tuple[list[Record], list[str]]:
+    """The records with the fields that have the labels, and notices about proteins left out."""
+    if options.labels is not None:
+        return read_with_labels(options.path, options.labels, options.records)
     records = list(open_records(options.path, options.records, with_fields=True, nucleotides=Nucleotides.WARN))
     if not records:
         raise DataError(f"{options.path}: contains no record")
-    return records
+    return records, []
 
 
 def _labeled(records: Sequence[Record], target: Target) -> tuple[list[Record], list[Label], int]:
@@ -187,7 +196,7 @@ def _standardized(target: Target, labels: Sequence[Label], splits: Sequence[str]
 
 
 def _table(
-    path: Path,
+    options: TableOptions,
     target: Target,
     records: Sequence[Record],
     labels: Sequence[Label],
@@ -195,6 +204,14 @@ def _table(
     splits: Sequence[str],
     notices: Sequence[str],
 ) -> Table:
-    names = names_of(record.identifier for record in records)
-    sequences = tuple(record.residues for record in records)
-    return Table(path, target, tuple(names), sequences, tuple(labels), tuple(digests), tuple(splits), tuple(notices))
+    return Table(
+        path=options.path,
+        target=target,
+        identifiers=tuple(names_of(record.identifier for record in records)),
+        sequences=tuple(record.residues for record in records),
+        labels=tuple(labels),
+        digests=tuple(digests),
+        splits=tuple(splits),
+        notices=tuple(notices),
+        labels_file=options.labels,
+    )

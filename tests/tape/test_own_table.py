@@ -169,6 +169,17 @@ def test_a_call_that_fails_leaves_no_directory(
     assert not list(Path("results").glob("*"))
 
 
+def test_labels_may_be_in_a_table_beside_the_sequences(finetune: Finetune, frame: pandas.DataFrame) -> None:
+    rows = zip(frame["id"], frame["sequence"], strict=True)
+    Path("proteins.fasta").write_text("".join(f">{name} x\n{sequence}\n" for name, sequence in rows), encoding="utf-8")
+    frame.drop(columns="sequence")[::-1].to_csv("labels.csv", index=False)
+    beside = finetune("proteins.fasta", labels=Path("labels.csv"), time_or_name="t").predict("proteins.fasta")
+    whole = finetune("my.csv", time_or_name="t").predict("my.csv")
+    pandas.testing.assert_frame_equal(beside, whole)
+    with pytest.raises(ConfigError, match="labels is the path of a table, not DataFrame"):
+        finetune("proteins.fasta", labels=frame)
+
+
 def test_other_data_are_refused(finetune: Finetune) -> None:
     with pytest.raises(ConfigError, match="data is the path of a table or a pandas DataFrame, not list"):
         finetune([1, 2])

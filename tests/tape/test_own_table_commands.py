@@ -110,6 +110,14 @@ def test_a_run_finds_its_table_from_another_directory(
     assert evaluate(tmp_path / run, "--split", "valid") == here
 
 
+def test_an_evaluation_may_name_the_columns(train_table: Train, table: Path) -> None:
+    run = train_table("Tm", "--num_train_epochs", 1)
+    renamed = table.with_name("renamed.csv")
+    renamed.write_text(table.read_text(encoding="utf-8").replace("id,sequence,", "protein,chain,"), encoding="utf-8")
+    options = ("--data", renamed, "--sequence_column", "chain", "--id_column", "protein")
+    assert evaluate(run, *options) == evaluate(run)
+
+
 def test_classes_have_names_in_predictions(train_table: Train, table: Path, tmp_path: Path) -> None:
     run = train_table("place", "--num_train_epochs", 1)
     evaluate(run, "--predict", table, "--predict_out", "p.csv")
@@ -222,6 +230,7 @@ def test_the_default_model_of_a_table_is_the_bundled_one(table: Path, monkeypatc
         (["onehot"], "give a task, or your own table"),
         (["onehot", "--data", "my.csv"], "give the column to predict, --target NAME"),
         (["onehot", "stability", "--target", "Tm"], "--target is for your own table"),
+        (["onehot", "stability", "--labels", "labels.csv"], "--labels is for your own table"),
         (["onehot", "stability", "--split-by", "identity"], "--split-by is for your own table"),
         (["onehot", "stability", "--data", "my.csv"], "a task of its own; leave out stability"),
         (["trrosetta", "--data", "my.csv", "--target", "Tm"], "trrosetta can't be trained on a table"),
@@ -231,6 +240,53 @@ def test_the_default_model_of_a_table_is_the_bundled_one(table: Path, monkeypatc
 def test_options_that_contradict_each_other_are_refused(words: list[str], message: str, table: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         finetune_config(words)
+
+
+@pytest.fixture
+def fasta(table: Path) -> tuple[Path, Path]:
+    """The sequences of the table as FASTA, and its labels in another order."""
+    rows = rows_of(table)
+    proteins, labels = table.with_name("proteins.fasta"), table.with_name("labels.tsv")
+    proteins.write_text("".join(f">{row['id']} from a gel\n{row['sequence']}\n" for row in rows), encoding="utf-8")
+    lines = ["Tm\tprotein", *(f"{row['Tm']}\t{row['id']}" for row in reversed(rows))]
+    labels.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return proteins, labels
+
+
+def test_a_label_table_beside_a_fasta_file(train_table: Train, fasta: tuple[Path, Path], table: Path) -> None:
+    """The numbers are those of one table, in training, evaluation, a resumed run, and a prediction of the file."""
+    proteins, labels = fasta
+    same = ("--num_train_epochs", 1, "--save_freq", 1)
+    words = ("--data", proteins.name, "--labels", labels.name, "--id_column", "protein", *same)
+    run, whole = train_table("Tm", *words), train_table("Tm", *same)
+    assert run.name == "proteins_Tm_onehot_t"
+    assert (run / "splits.tsv").read_bytes() == (whole / "splits.tsv").read_bytes()
+    arguments = json.loads((run / "args.json").read_text(encoding="utf-8"))
+    assert (arguments["data"], arguments["labels"]) == (str(proteins.resolve()), str(labels.resolve()))
+    assert evaluate(run) == evaluate(whole)
+    again = evaluate(run, "--data", proteins, "--labels", labels, "--id_column", "protein", "--split", "all")
+    assert again == evaluate(whole, "--data", table, "--split", "all")
+    record = json.loads((run / "0" / "eval_all.json").read_text(encoding="utf-8"))
+    assert (record["data"]["name"], record["proteins"]) == ("proteins.fasta with labels.tsv", 40)
+    resume = ["onehot", "--from_pretrained", str(run), "--resume_from_checkpoint", "--log_level", "40"]
+    run_train([*resume, "--num_train_epochs", "2"])
+    labels.write_text(labels.read_text(encoding="utf-8").replace("57.", "58."), encoding="utf-8")
+    with pytest.raises(ConfigError, match="the run was trained with other data"):
+        run_train([*resume, "--num_train_epochs", "3"])
+    labels.unlink()
+    with pytest.raises(ConfigError, match=r"not here \(.*labels\.tsv\); give --data FILE and --labels FILE"):
+        evaluate(run)
+    evaluate(run, "--predict", proteins, "--predict_out", "p.csv")
+    assert len(rows_of(table.with_name("p.csv"))) == 40
+
+
+def test_labels_belong_to_data_and_not_to_predictions(train_table: Train, fasta: tuple[Path, Path]) -> None:
+    run, (proteins, labels) = train_table("Tm", "--num_train_epochs", 1), fasta
+    with pytest.raises(ConfigError, match="--labels .* give --data FILE with it"):
+        evaluate(run, "--labels", labels)
+    for option in ("--data", "--labels"):
+        with pytest.raises(ConfigError, match=f"{option}: predictions need no labels"):
+            evaluate(run, "--predict", proteins, option, labels)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,17 @@ def format_of_suffix(path: str | os.PathLike[str]) -> str | None:
     return _FORMAT_OF.get(split_suffix(path)[0])
 
 
+def has_columns(path: str | os.PathLike[str], chosen: str | None = None) -> bool:
+    """Whether the records of a file have columns with names, unlike those of FASTA and alignments.
+
+    Args:
+        path: the file.
+        chosen: value of ``--format``; None: the format is that of the suffix.
+    """
+    name = format_of_suffix(path) if chosen is None else parse_format(chosen)[0]
+    return name in LABELED_FORMATS and name != "fasta"
+
+
 def is_sequence_file(path: str | os.PathLike[str]) -> bool:
     """Whether ``path`` has a suffix that :func:`tape.io.records.open_records` can read."""
     return format_of_suffix(path) is not None

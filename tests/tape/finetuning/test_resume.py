@@ -97,7 +97,10 @@ def test_every_option_that_is_not_listed_as_silent_is_announced(tmp_path: Path, 
     values = {
         **dict.fromkeys(("eval_splits",), (["valid"], ["test"])),
         **dict.fromkeys(
-            ("data", "data_dir", "log_dir", "tokenizer", "model_config_file", "length", "id_column", "sequence_column"),
+            (
+                *("data", "labels", "data_dir", "log_dir", "tokenizer", "model_config_file", "length", "id_column"),
+                "sequence_column",
+            ),
             ("one", "other"),
         ),
     }

@@ -33,6 +33,14 @@ def test_columns_are_those_of_tables_only(tmp_path: Path) -> None:
     assert list(ReferenceFile(fasta, options)) == [Protein("y", "GG")]
 
 
+def test_columns_of_parquet_can_be_named(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    pandas.DataFrame({"key": ["x"], "aa": ["ACD"]}).to_parquet(tmp_path / "a.parquet")
+    options = RecordOptions(None, "aa", "key")
+    assert list(ReferenceFile(tmp_path / "a.parquet", options)) == [Protein("x", "ACD")]
+
+
 def test_the_sha256_of_a_split_is_that_of_its_database(tmp_path: Path) -> None:
     path = tmp_path / "a.lmdb"
     write_lmdb(path, [{"id": "x", "primary": "ACD"}])

@@ -14,6 +14,7 @@ import pytest
 
 from tape.errors import DataError
 from tape.io.records import RecordOptions, open_records
+from tape.io.records.formats import has_columns
 
 FASTA = b">a first\nMKV\n>b\nLLA\n"
 
@@ -27,6 +28,24 @@ def test_more_suffixes_of_fasta_are_read(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"x{suffix}"
     path.write_bytes(bz2.compress(FASTA) if suffix.endswith(".bz2") else FASTA)
     assert sequences(path) == ["MKV", "LLA"]
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen", "expected"),
+    [
+        ("x.csv.gz", None, True),
+        ("x.parquet", None, True),
+        ("x.lmdb", None, True),
+        ("x.fasta", None, False),
+        ("x.a3m", None, False),
+        ("x.txt", None, False),
+        ("x", None, False),
+        ("x.txt", "tsv", True),
+        ("x.csv", "fasta.gz", False),
+    ],
+)
+def test_tables_have_columns(name: str, chosen: str | None, expected: bool) -> None:
+    assert has_columns(name, chosen) == expected
 
 
 @pytest.mark.parametrize("name", ["x.txt", "x.tab", "x", "x.txt.gz"])
