@@ -20,7 +20,7 @@ from tape.evaluation.load_model import load_encoder, load_finetuned_model, model
 from tape.evaluation.long_proteins import fit_long_proteins
 from tape.evaluation.model_type import model_type_of, read_config, vocabulary_of
 from tape.inference.all_singles import AMINO_ACIDS, single_scores
-from tape.inference.contact_models import load_contact_model
+from tape.inference.contact_models import CONTACT_TASK, load_contact_model
 from tape.inference.embed import embedded_batches
 from tape.inference.embedded_proteins import split_layers
 from tape.inference.hidden_layers import LAST, select_layers
@@ -210,7 +210,8 @@ class LoadedModel:
             DataError: the protein can't be used.
         """
         given = given_proteins(_one(sequence), self.tokenizer)
-        model = self._model("contacts", lambda: load_contact_model(self._source, self.directory))
+        name = CONTACT_TASK if self.task == CONTACT_TASK else "contacts"  # its head is also that of predict
+        model = self._model(name, lambda: load_contact_model(self._source, self.directory))
         (prediction,) = self._predictions(given, model, TaskType.RESIDUE_PAIR, length)
         return prediction.values
 

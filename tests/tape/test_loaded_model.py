@@ -135,6 +135,7 @@ def test_contacts_are_the_predictions_of_one_protein(finetuned: Callable[[str], 
     contacts = model.contacts(PROTEINS["a"])
     assert contacts.shape == (17, 17)
     np.testing.assert_array_equal(contacts, model.predict(PROTEINS["a"])["probabilities"][0])
+    assert list(model._models) == ["contact_prediction"]  # one model for both
 
 
 def test_contacts_of_a_regression_are_those_of_the_command(language_model: Path, fasta: Path, tmp_path: Path) -> None:
