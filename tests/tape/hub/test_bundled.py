@@ -96,7 +96,8 @@ def test_names_can_be_no_paths(name: str, valid: bool) -> None:
 
 def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_model(tmp_path, monkeypatch)
-    message = rf"proteinlm-maxi: no such model .* known by name: published bert-base, .*; bundled {DEFAULT_MODEL}; did you mean {DEFAULT_MODEL}\?"
+    known = f"published bert-base, .*; bundled {DEFAULT_MODEL}"
+    message = rf"proteinlm-maxi: no such model .* known by name: {known}; did you mean {DEFAULT_MODEL}\?"
     with pytest.raises(CheckpointError, match=message):
         ProteinBertModel.from_pretrained("proteinlm-maxi")
     with pytest.raises(CheckpointError, match=message):  # with an override, the configuration is read first
@@ -157,5 +158,5 @@ def test_embeddings_of_the_default_are_those_of_its_directory(tmp_path: Path, mo
 
 
 def test_an_unknown_model_type_is_no_missing_model(empty: Path) -> None:
-    with pytest.raises(ConfigError, match=r"transfomer.*did you mean transformer\?"):
-        embed_config(["transfomer", "a.fasta", "out.npz"])
+    with pytest.raises(ConfigError, match=r"transformers.*did you mean transformer\?"):
+        embed_config(["transformers", "a.fasta", "out.npz"])
