@@ -12,6 +12,7 @@ pretraining run. The directory tape/pretrained/NAME appears complete and verifie
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -29,6 +30,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 import torch
 
 from tape.cli.parser import ArgumentParser
+from tape.cli.types import positive_int
 from tape.errors import CheckpointError, ConfigError, DataError, quoted, run_cli
 from tape.evaluation.config import ModelSource
 from tape.evaluation.load_model import load_finetuned_model
@@ -53,11 +55,14 @@ from tape.version import __version__
 
 LARGEST_WEIGHTS = 16 << 20  # bytes
 LARGEST_LOG = 2 << 20
+LOG_EVERY = 20  # training steps per line of the log
 _SHA256 = "{sha256}"
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.:/~-])/[^\s'\",\[\]]+")  # alone or in the text of a list; not in an address
 
 
-def bundle_model(source: Path, name: str, card: Path, log: Path, overwrite: bool = False) -> Path:
+def bundle_model(
+    source: Path, name: str, card: Path, log: Path, overwrite: bool = False, log_every: int = LOG_EVERY
+) -> Path:
     """Write the directory of a bundled model; returns it.
 
     Args:
@@ -66,6 +71,7 @@ def bundle_model(source: Path, name: str, card: Path, log: Path, overwrite: bool
         card: text of the model card, in Markdown.
         log: metrics of the pretraining run, as JSON lines.
         overwrite: replace a bundled model of this name.
+        log_every: training steps per line of the bundled log.
 
     Raises:
         ConfigError: the name can't be used, or the model exists.
@@ -77,7 +83,7 @@ def bundle_model(source: Path, name: str, card: Path, log: Path, overwrite: bool
             f"{quoted(name)} can't be the name of a bundled model: it has lower-case letters and digits, with dots and"
             f" hyphens between them, and is none of {', '.join(PUBLISHED_MODELS)}"
         )
-    text, lines = read_card(card), read_log(log)
+    text, lines = read_card(card), read_log(log, log_every)
     spec = registry.get_task_spec("masked_language_modeling")
     model: Any = load_finetuned_model(ModelSource(DEFAULT_MODEL_TYPE, str(source)), spec, source)
     origin = checked_provenance(source)
@@ -114,18 +120,22 @@ def read_card(path: Path) -> str:
     return text
 
 
-def read_log(path: Path) -> str:
-    """The text of a training log.
+def read_log(path: Path, every: int) -> str:
+    """The lines of a training log: of the training steps every one that is divisible by ``every``, and all others.
 
     Raises:
         DataError: it is not a file of JSON lines, is empty, or is too large.
     """
-    if not read_json_lines(path, DataError):
+    records = read_json_lines(path, DataError)
+    if not records:
         raise DataError(f"{path}: empty; give the metrics.jsonl of the pretraining run")
-    size = path.stat().st_size
-    if size > LARGEST_LOG:
-        raise DataError(f"{path}: {size:,} bytes, more than the {LARGEST_LOG:,} of a bundled log; keep fewer lines")
-    return path.read_text(encoding="utf-8")
+    kept = [record for record in records if record.get("kind") != "train" or record.get("iteration", 0) % every == 0]
+    text = "".join(f"{json.dumps(record)}\n" for record in kept)
+    if len(text) > LARGEST_LOG:
+        raise DataError(
+            f"{path}: {len(text):,} bytes, more than the {LARGEST_LOG:,} of a bundled log; give a larger --log-every"
+        )
+    return text
 
 
 def checked_provenance(source: Path) -> dict[str, Any]:
@@ -193,9 +203,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("name", help="name for from_pretrained, such as proteinlm-mini")
     parser.add_argument("--card", type=Path, required=True, help="model card, with {sha256} in the place of the sum")
     parser.add_argument("--log", type=Path, required=True, help="metrics.jsonl of the pretraining run")
+    parser.add_argument(
+        "--log-every", type=positive_int, default=LOG_EVERY, help="training steps per line (default: %(default)s)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a bundled model of this name")
     options = parser.parse_args(arguments)
-    target = bundle_model(options.model_dir, options.name, options.card, options.log, options.overwrite)
+    target = bundle_model(
+        options.model_dir, options.name, options.card, options.log, options.overwrite, options.log_every
+    )
     print(f"wrote {target}: {(target / SAFETENSORS_NAME).stat().st_size:,} bytes of weights")
 
 

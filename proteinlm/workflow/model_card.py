@@ -30,6 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--template", action="store_true", help="leave the checksum open, for scripts/bundle_model.py --card"
     )
+    parser.add_argument("--name", default="", help="name by which the model is loaded (default: its directory's)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
     return parser
 
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.license,
         options.machine,
         options.template,
+        options.name,
     )
     write_text(options.out, model_card(sources))
     print(options.out)

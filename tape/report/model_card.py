@@ -46,6 +46,7 @@ class CardSources:
         licence: license of the weights.
         machine: description of the machine; empty: not stated.
         is_template: leave the checksum of the weights open, for ``scripts/bundle_model.py``.
+        name: name of the model; empty: that of its directory.
     """
 
     model: Path
@@ -57,6 +58,7 @@ class CardSources:
     licence: str = "Apache-2.0"
     machine: str = ""
     is_template: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,9 @@ def model_card(sources: CardSources) -> str:
     evaluations = read_evaluations(sources.results) if sources.results else []
     run = read_pretraining(sources.pretraining / "metrics.jsonl")
     parts = [
-        f"# {sources.model.resolve().name}: a protein language model",
+        f"# {sources.name or sources.model.resolve().name}: a protein language model",
         _model(sources, run),
+        _use(sources.name),
         _data(sources, evaluations),
         _compute(sources, run),
         _scores(evaluations),
@@ -132,6 +135,13 @@ def model_card(sources: CardSources) -> str:
         _files(sources),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _use(name: str) -> str:
+    """How a model with a name is loaded."""
+    if not name:
+        return ""
+    return f'```python\nimport tape\n\nmodel = tape.load("{name}")\nmodel.embed(["MKTAYIAKQR"])\n```'
 
 
 def _comparisons(files: Sequence[Path]) -> str:

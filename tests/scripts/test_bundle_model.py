@@ -139,7 +139,7 @@ def test_names_that_can_not_be_bundled_are_refused(name: str, words: list[str], 
         ("card.md", "# Model card\n", "write {sha256} in its place"),
         ("metrics.jsonl", "", "empty; give the metrics.jsonl"),
         ("metrics.jsonl", "not JSON\n", "line 1: not valid JSON"),
-        ("metrics.jsonl", '{"loss": 3.0}\n' * 200_000, "keep fewer lines"),
+        ("metrics.jsonl", '{"loss": 3.0}\n' * 200_000, "give a larger --log-every"),
     ],
 )
 def test_a_card_or_log_that_can_not_be_used_is_refused(
@@ -148,6 +148,18 @@ def test_a_card_or_log_that_can_not_be_used_is_refused(
     (tmp_path / file).write_text(content)
     with pytest.raises(DataError, match=message):
         bundle_model.main(words)
+
+
+def test_the_log_has_some_of_the_training_steps_and_all_validations(
+    words: list[str], installed: Path, tmp_path: Path
+) -> None:
+    steps = [{"kind": "train", "iteration": number, "lm_loss": 2.5} for number in range(1, 101)]
+    others = [{"kind": "start", "iteration": 0}, {"kind": "validation", "iteration": 77, "validation_loss": 2.6}]
+    records = [others[0], *steps[:77], others[1], *steps[77:]]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    bundle_model.main([*words, "--log-every", "50"])
+    (log,) = installed.glob("*/training_log.jsonl")
+    assert [json.loads(line) for line in log.read_text().splitlines()] == [others[0], steps[49], others[1], steps[99]]
 
 
 def test_a_checkpoint_must_be_converted_first(words: list[str], installed: Path, tmp_path: Path) -> None:

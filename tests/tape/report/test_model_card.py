@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,13 @@ def sources(tmp_path: Path) -> CardSources:
     write_record(run / "eval_test.json", EvaluationRecord("stability", "x", "test", data, 9, (metric,), "fp32"))
     (run / "args.json").write_text("{}")
     return CardSources(model, tmp_path / "checkpoints", tmp_path / "data", (tmp_path / "results",), command="make it")
+
+
+def test_a_model_with_a_name_is_loaded_by_it(sources: CardSources) -> None:
+    card = model_card(replace(sources, name="small-1"))
+    assert card.startswith("# small-1: a protein language model\n")
+    assert 'tape.load("small-1")' in card
+    assert "tape.load" not in model_card(sources)
 
 
 def test_a_card_has_data_compute_scores_and_checksums(sources: CardSources) -> None:
