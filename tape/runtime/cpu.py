@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
+import time
+from collections.abc import Callable
+
+from .memory import resident_memory
 
 # Parameters of glibc's mallopt (malloc.h), and the environment variables that set them.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 _NEVER = 2**31 - 1
+_SECONDS, _SMALLEST = 20.0, 1 << 30  # between releases, and bytes of memory from which on there are any
+_RELEASING = "release of free memory"
 # oneDNN compiles a kernel for each shape (about 1 ms) and keeps 1024 of them, but the lengths of proteins make more.
 _KERNELS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
@@ -31,15 +38,27 @@ def _reuse_freed_memory() -> None:
     training step on a CPU, this takes as long as the operations that write the blocks. A user's settings of the
     allocator in the environment, and allocators other than glibc's, are left as they are.
 
-    The price is memory: freed blocks that are too small for the next request stay in the process. Batches of random
-    lengths need as much as before; batches that grow in length throughout a run needed 2.4 times as much.
-    ``MALLOC_TRIM_THRESHOLD_=131072`` in the environment keeps returning freed memory to the system.
+    The price is memory: freed blocks that are too small for the next request stay in the process. Finetuning a model of
+    a million parameters on proteins of random lengths grew from 2 to 7 GB in half an hour. A thread therefore returns
+    what is free every 20 seconds, which the next step maps again. ``MALLOC_TRIM_THRESHOLD_=131072`` in the environment
+    returns freed memory at once.
     """
     if any(name in os.environ for name in _VARIABLES):
         return
     try:
-        set_option = ctypes.CDLL(None).mallopt
+        library = ctypes.CDLL(None)
+        set_option, release = library.mallopt, library.malloc_trim
     except (OSError, AttributeError):  # musl, macOS
         return
     set_option(_M_MMAP_MAX, 0)
     set_option(_M_TRIM_THRESHOLD, _NEVER)
+    if not any(thread.name == _RELEASING for thread in threading.enumerate()):
+        threading.Thread(target=_release, args=(release,), name=_RELEASING, daemon=True).start()
+
+
+def _release(release: Callable[[int], int]) -> None:
+    """Return free memory of a large process from time to time; ``ctypes`` lets other threads run meanwhile."""
+    while True:
+        time.sleep(_SECONDS)
+        if resident_memory() > _SMALLEST:
+            release(0)

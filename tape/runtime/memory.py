@@ -30,6 +30,12 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def resident_memory() -> int:
+    """Resident set size of this process in bytes; 0 where the system does not tell."""
+    lines = _STATUS.read_text(encoding="utf-8").splitlines() if _STATUS.is_file() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), 0)
+
+
 def return_large_blocks() -> None:
     """Make glibc return freed blocks of 1 MiB and more to the system; no effect with other C libraries.
 

@@ -46,6 +46,33 @@ def test_settings_of_the_allocator_in_the_environment_stay() -> None:
     assert _page_faults("reuse", MALLOC_MMAP_THRESHOLD_="1000000") > 5000
 
 
+# Blocks between others that are in use, which the heap can't return by shrinking.
+_RELEASE = """
+import sys, time
+from tape.runtime import cpu
+from tape.runtime.memory import resident_memory
+cpu._SECONDS, cpu._SMALLEST = 0.05, int(sys.argv[1])
+cpu.configure_cpu()
+cpu.configure_cpu()
+blocks = [bytearray(b"x" * size) for _ in range(200) for size in (1_000_000, 1_000)]
+used = resident_memory()
+del blocks[::2]
+end = time.monotonic() + float(sys.argv[2])
+while resident_memory() > used / 2 and time.monotonic() < end:
+    time.sleep(0.05)
+print(resident_memory() < used / 2)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="only glibc has malloc_trim")
+@pytest.mark.parametrize(("smallest", "seconds", "expected"), [(1, 20, "True"), (1 << 40, 1, "False")])
+def test_free_memory_of_a_large_process_is_returned(smallest: int, seconds: float, expected: str) -> None:
+    command = [sys.executable, "-c", _RELEASE, str(smallest), str(seconds)]
+    environment = {name: value for name, value in os.environ.items() if name not in cpu._VARIABLES}
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == expected
+
+
 def test_other_allocators_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "_KERNELS", ("HOME", ""))
     monkeypatch.setattr(cpu.ctypes, "CDLL", lambda name: object())
