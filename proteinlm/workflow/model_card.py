@@ -31,6 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--template", action="store_true", help="leave the checksum open, for scripts/bundle_model.py --card"
     )
     parser.add_argument("--name", default="", help="name by which the model is loaded (default: its directory's)")
+    parser.add_argument("--limits", nargs="+", default=[], metavar="TEXT", help="what else the model can't do")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
     return parser
 
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.machine,
         options.template,
         options.name,
+        tuple(options.limits),
     )
     write_text(options.out, model_card(sources))
     print(options.out)

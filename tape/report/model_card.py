@@ -47,6 +47,7 @@ class CardSources:
         machine: description of the machine; empty: not stated.
         is_template: leave the checksum of the weights open, for ``scripts/bundle_model.py``.
         name: name of the model; empty: that of its directory.
+        limits: what else the model can't do.
     """
 
     model: Path
@@ -59,6 +60,7 @@ class CardSources:
     machine: str = ""
     is_template: bool = False
     name: str = ""
+    limits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def model_card(sources: CardSources) -> str:
         _compute(sources, run),
         _scores(evaluations),
         _comparisons(sources.comparisons),
-        _limits(evaluations),
+        _limits(evaluations, sources.limits),
         _files(sources),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -249,13 +251,14 @@ def _score(metric: Metric | None) -> str:
     return f"{shown_number(metric.value)} [{shown_number(low)}, {shown_number(high)}]"
 
 
-def _limits(evaluations: Sequence[Evaluated]) -> str:
+def _limits(evaluations: Sequence[Evaluated], others: Sequence[str]) -> str:
     lines = [
         "## Limits",
         "",
         "- Predictions are statistical and have not been tested in a laboratory.",
         "- Nothing is known about proteins unlike those of the pretraining data, such as designed ones.",
         "- Brackets cover the choice of test proteins, and not the randomness of training.",
+        *(f"- {text}" for text in others),
     ]
     simulated = sorted({g[0].record.task for g in groups_of(evaluations) if g[0].record.is_simulated})
     if simulated:

@@ -70,6 +70,12 @@ def test_a_model_with_a_name_is_loaded_by_it(sources: CardSources) -> None:
     assert "tape.load" not in model_card(sources)
 
 
+def test_further_limits_are_those_of_the_model(sources: CardSources) -> None:
+    before, after = model_card(replace(sources, limits=("It ranks no variants.",))).split("## Limits")
+    assert "It ranks no variants." not in before
+    assert "\n- It ranks no variants.\n" in after
+
+
 def test_a_card_has_data_compute_scores_and_checksums(sources: CardSources) -> None:
     card = model_card(sources)
     for expected in (
