@@ -31,7 +31,7 @@ class ProteinConfig:
         settings_beside_weights: names of the settings that change what the weights compute, although their shapes don't
             show them; see :func:`settings_beside_weights`.
         target: fields of a :class:`tape.targets.Target`; absent for models that were not trained on a user's table.
-        class_weights: weight of each class in the loss; absent for models that were trained without weights.
+        class_weights, value_scale: weight of each class in the loss, and the scale of values; absent if there are none.
     """
 
     settings_beside_weights: ClassVar[tuple[str, ...]] = ()
@@ -45,8 +45,8 @@ class ProteinConfig:
         target = kwargs.pop("target", None)
         if target is not None:  # of a user's table; otherwise not written
             self.target = Target.from_dict(target).to_dict()
-        if kwargs.get("class_weights") is None:
-            kwargs.pop("class_weights", None)
+        absent = [name for name in ("class_weights", "value_scale") if kwargs.get(name) is None]
+        kwargs = {name: value for name, value in kwargs.items() if name not in absent}
         for name, value in kwargs.items():
             if name.startswith("__") or callable(getattr(type(self), name, None)):
                 raise ConfigError(f"{quoted(name)} can't be the name of a setting: the configuration's class uses it")
@@ -189,7 +189,7 @@ class EncoderConfig(ProteinConfig):
         ConfigError: a value is invalid.
     """
 
-    settings_beside_weights: ClassVar[tuple[str, ...]] = ("pooling", "target")
+    settings_beside_weights: ClassVar[tuple[str, ...]] = ("pooling", "target", "value_scale")
 
     def __init__(
         self,

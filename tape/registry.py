@@ -75,7 +75,7 @@ def _same_definition(old: Any, new: Any) -> bool:
 
 
 # Set by the commands, whether or not a third party's configuration has them.
-_ALWAYS_ALLOWED = frozenset({"class_weights", "finetuning_task", "num_labels", "target"})
+_ALWAYS_ALLOWED = frozenset({"class_weights", "finetuning_task", "num_labels", "target", "value_scale"})
 
 
 def _load_config(config_class: Any, config_file: Any, load_dir: Any) -> Any:

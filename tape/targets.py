@@ -85,16 +85,50 @@ class Target:
             raise ConfigError(f"target must be an object, not {quoted(fields)}")
         names = [fields.get(name) for name in ("task", "type", "column")]
         classes, scale = fields.get("classes", []), (fields.get("mean", 0.0), fields.get("std", 1.0))
+        mean, std = map(_float_of, scale)
         if not all(isinstance(name, str) for name in names) or names[1] not in OWN_TASK_TYPES:
             raise ConfigError(
                 f"target needs the texts task, column and type ({', '.join(OWN_TASK_TYPES)}), not {quoted(fields)}"
             )
         if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
             raise ConfigError(f"target: classes must be a list of names, not {quoted(classes)}")
-        if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in scale):
+        if mean is None or std is None:
             raise ConfigError(f"target: mean and std must be numbers, not {quoted(scale)}")
         task, kind, column = map(str, names)
-        return cls(task, OWN_TASK_TYPES[kind], column, tuple(classes), float(scale[0]), float(scale[1]))
+        return cls(task, OWN_TASK_TYPES[kind], column, tuple(classes), mean, std)
+
+
+def _float_of(value: Any) -> float | None:
+    """A JSON number; None for other values, and for an integer beyond the range of floats."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def value_scale(config: Any) -> tuple[float, float]:
+    """Mean and deviation by which a model's values are standardized; (0, 1) if they are not.
+
+    They are those of its target or, of a model of a built-in task, ``value_scale`` {mean, std} of its configuration.
+
+    Raises:
+        ConfigError: ``value_scale`` has no such numbers, or its deviation is not positive.
+    """
+    target = target_of(config)
+    if target is not None:
+        return target.mean, target.std
+    fields = getattr(config, "value_scale", None)
+    if fields is None:
+        return 0.0, 1.0
+    names = ("mean", "std")
+    mean, std = (_float_of(fields.get(name)) for name in names) if isinstance(fields, Mapping) else (None, None)
+    if mean is None or std is None or not math.isfinite(mean) or not math.isfinite(std):
+        raise ConfigError(f"value_scale needs the numbers mean and std, not {quoted(fields)}")
+    if not std > 0:
+        raise ConfigError(f"value_scale: std must be positive, not {std:g}")
+    return mean, std
 
 
 def target_of(config: Any) -> Target | None:

@@ -22,9 +22,7 @@ from tape.tasks import LABELED_MODELS, TaskType
 
 from .options import Options, record_options
 
-_TABLE_ONLY = (
-    *("labels", "target", "task_type", "split", "split_by", "split_identity", "split_column", "standardize"),
-)
+_TABLE_ONLY = ("labels", "target", "task_type", "split", "split_by", "split_identity", "split_column")
 # Settings for tables, which have tens to thousands of proteins; see docs/finetuning.md.
 _STEPS = 1500
 _FEWEST_EPOCHS, _MOST_EPOCHS = 5, 60
@@ -92,7 +90,7 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=None,
         help="learn values relative to their mean and deviation on the training split; predictions and metrics keep"
-        " the unit of the column (default: yes)",
+        " their unit (default: yes for your own table, no for a task, such as fluorescence)",
     )
 
 

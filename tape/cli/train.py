@@ -22,6 +22,7 @@ from tape.finetuning.config import (
     OutputConfig,
     ResumeConfig,
     check_class_weights,
+    check_standardize,
 )
 from tape.finetuning.resume import complete_options, epoch_to_resume
 from tape.io.json_files import RepeatedKeyError, parse_json
@@ -170,12 +171,15 @@ def _config_of(
         process=process_config(options),
         notices=notices,
         class_weights=options["class_weights"],
+        standardize=table is None and bool(options["standardize"]),
     )
     _check_directories(config)
     task_type = registry.get_task_spec(config.task).task_type if table is None else task_type
     _check_pooling(options, task_type)
     if config.class_weights is not None and task_type is not None:
         check_class_weights(config.task, task_type)
+    if table is None and options["standardize"] is not None and task_type is not None:
+        check_standardize(config.task, task_type)
     return config
 
 

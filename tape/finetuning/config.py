@@ -230,6 +230,7 @@ class FinetuneConfig:
         process: device and logging.
         notices: lines to log at the start.
         class_weights: ``balanced``: classes are weighted in the loss; see :mod:`tape.finetuning.class_weights`.
+        standardize: values of a built-in task are standardized; a table has the option in ``data.table``.
     """
 
     task: str
@@ -244,6 +245,7 @@ class FinetuneConfig:
     process: ProcessConfig = field(default_factory=ProcessConfig)
     notices: tuple[str, ...] = ()
     class_weights: str | None = None
+    standardize: bool = False
 
     def __post_init__(self) -> None:
         if self.resume is not None and self.seeds is not None:
@@ -254,6 +256,8 @@ class FinetuneConfig:
             raise ConfigError("--force_save saves one model and trains none; give it without --seeds")
         if self.force_save is not None and self.class_weights is not None:
             raise ConfigError("--class_weights are those of the training split, which --force_save does not read")
+        if self.force_save is not None and self.standardize:
+            raise ConfigError("--standardize needs the training split, which --force_save does not read")
 
     def with_seed(self, seed: int, name: str) -> FinetuneConfig:
         """The run with one of the ``--seeds``, in ``NAME/seed_SEED``."""
@@ -291,3 +295,13 @@ def check_class_weights(task: str, task_type: TaskType) -> None:
     """
     if task_type not in (TaskType.SEQUENCE_CLASS, TaskType.RESIDUE_CLASS):
         raise ConfigError(f"--class_weights is for tasks with a class per protein or residue, not for {task}")
+
+
+def check_standardize(task: str, task_type: TaskType) -> None:
+    """Check that a task has values, which ``--standardize`` standardizes.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if task_type is not TaskType.VALUE:
+        raise ConfigError(f"--standardize is for tasks with a value per protein, not for {task}")

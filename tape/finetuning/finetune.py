@@ -31,7 +31,7 @@ from tape.version import __version__
 
 from .checkpoint import TrainerState, load_training_state, save_epoch
 from .class_weights import balanced_class_weights, describe_weights
-from .config import FinetuneConfig, LoopConfig, ModelConfig, OutputConfig, check_class_weights
+from .config import FinetuneConfig, LoopConfig, ModelConfig, OutputConfig, check_class_weights, check_standardize
 from .data import TrainingData, data_digests, fit_training_data, load_training_data
 from .model import build_model, build_trained_model
 from .optimizer import untrained_state
@@ -42,6 +42,7 @@ from .run_logger import RunLogger, open_run_logger
 from .seeding import seed_all
 from .seeds import SeedRun, write_summary
 from .trainer import Finetuner
+from .value_scale import stored_scale, training_scale
 
 logger = logging.getLogger(__name__)
 
@@ -188,6 +189,9 @@ def _load(config: FinetuneConfig, tokenizer: TAPETokenizer, context: Distributed
         changes = (*config.resume.changes, *differences)
         checkpoint = load_training_state(source, verify=config.model.verify)
     model_config = _with_class_weights(config, data, task_type)
+    if config.standardize:
+        resumed = source if config.resume is not None else None
+        model_config = _with_value_scale(model_config, config.task, data, task_type, resumed)
     model = build_trained_model(model_config, config.task, tokenizer, source).to(context.device)
     data, validation_model = fit_training_data(config.data.length, model, task_type, data)
     return _RunParts(data, task_type, model, validation_model, source, checkpoint, digests, changes)
@@ -202,6 +206,16 @@ def _with_class_weights(config: FinetuneConfig, data: TrainingData, task_type: T
     weights = balanced_class_weights(data, spec.num_labels)
     logger.info(describe_weights(weights, spec.task.class_names))
     return replace(config.model, overrides={**config.model.overrides, "class_weights": weights})
+
+
+def _with_value_scale(
+    config: ModelConfig, task: str, data: TrainingData, task_type: TaskType, resumed: Path | None
+) -> ModelConfig:
+    """The model's configuration with the scale of the values; that of the interrupted run, which its weights have."""
+    check_standardize(task, task_type)
+    scale = training_scale(data, task) if resumed is None else stored_scale(resumed)
+    logger.info("%s is standardized by its mean %.6g and deviation %.6g", task, scale["mean"], scale["std"])
+    return replace(config, overrides={**config.overrides, "value_scale": scale})
 
 
 def _log_table(table: Table, run: RunDirectory) -> None:

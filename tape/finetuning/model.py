@@ -29,8 +29,8 @@ def build_model(config: ModelConfig, task: str, tokenizer: TAPETokenizer, direct
         ProteinLMError: it can't be loaded, has weights that are not finite or another vocabulary, or an override does
             not fit it.
     """
-    # The weights of classes are those of this run, never of the one that the model is from.
-    overrides = {"finetuning_task": task, "class_weights": None, **config.overrides}
+    # The weights of classes and the scale of values are those of this run, never of the one that the model is from.
+    overrides = {"finetuning_task": task, "class_weights": None, "value_scale": None, **config.overrides}
     target = registry.get_task_spec(task).target
     if target is not None:
         overrides["target"] = target.to_dict()

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tape.targets import target_of
+from tape.targets import target_of, value_scale
 
 from .heads import MaskedBatchNorm
 from .modeling_utils import (
@@ -86,12 +86,9 @@ class ForValuePrediction(_PooledTaskModel):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        target = target_of(config)
+        mean, std = value_scale(config)
         self.predict = ValuePredictionHead(
-            self.vector_size,
-            head_hidden_size=config.head_hidden_size,
-            mean=0.0 if target is None else target.mean,
-            std=1.0 if target is None else target.std,
+            self.vector_size, head_hidden_size=config.head_hidden_size, mean=mean, std=std
         )
 
     def forward(

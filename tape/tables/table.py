@@ -18,6 +18,7 @@ from tape.tasks import TASKS, TaskType
 from .kinds import Label, infer_kind, label_of, make_target
 from .label_table import read_with_labels
 from .options import TableOptions
+from .scale import mean_and_deviation
 from .splits import (
     ALL_PROTEINS,
     NEW_PROTEINS,
@@ -186,13 +187,9 @@ def _absent_classes(labels: Sequence[Label], splits: Sequence[str], target: Targ
 
 
 def _standardized(target: Target, labels: Sequence[Label], splits: Sequence[str]) -> Target:
-    values = np.array(
-        [label for label, split in zip(labels, splits, strict=True) if split == "train"], dtype=np.float64
-    )
-    std = float(values.std())
-    if not std > 1e-12 * float(np.abs(values).max(initial=0)):
-        raise DataError(f"column {target.column!r} is {values[0]:g} for all training proteins: nothing to learn")
-    return replace(target, mean=float(values.mean()), std=std)
+    values = [float(label) for label, split in zip(labels, splits, strict=True) if split == "train"]
+    mean, std = mean_and_deviation(values, f"column {target.column!r}")
+    return replace(target, mean=mean, std=std)
 
 
 def _table(

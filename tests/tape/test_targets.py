@@ -32,6 +32,7 @@ def test_other_configurations_have_no_field_for_it() -> None:
         ({"type": "ranking"}, "type .regression, classification, multilabel, residue."),
         ({"task": 3}, "needs the texts task"),
         ({"mean": "57"}, "mean and std must be numbers"),
+        ({"mean": 10**400}, "mean and std must be numbers"),
         ({"std": 0.0}, "std must be positive"),
         ({"classes": "ab"}, "classes must be a list"),
         ({"classes": [1, 2]}, "classes must be a list"),

@@ -1,0 +1,36 @@
+"""The scale by which the values of a task are standardized (``--standardize``); a user's table has its own target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tape.configs import CONFIG_NAME, ProteinConfig
+from tape.tables.scale import mean_and_deviation
+from tape.targets import value_scale
+
+from .data import TrainingData
+
+
+def training_scale(data: TrainingData, task: str) -> dict[str, float]:
+    """``value_scale`` of ``config.json``: mean and standard deviation of the values of the proteins trained on.
+
+    Args:
+        data: the proteins of a run.
+        task: name of the task, for messages.
+
+    Raises:
+        DataError: a value is not finite, or all are equal.
+    """
+    targets = [data.train.collate_fn([data.train[index]])["targets"] for index in data.indices.tolist()]
+    mean, std = mean_and_deviation([float(target) for target in targets], f"the value of {task}")
+    return {"mean": mean, "std": std}
+
+
+def stored_scale(directory: Path) -> dict[str, float]:
+    """``value_scale`` of a saved epoch, which its weights have been trained with.
+
+    Raises:
+        ProteinLMError: its configuration is missing or damaged.
+    """
+    mean, std = value_scale(ProteinConfig.from_json_file(directory / CONFIG_NAME))
+    return {"mean": mean, "std": std}
