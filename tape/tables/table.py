@@ -29,6 +29,7 @@ from .splits import (
     divide_records,
     read_splits,
 )
+from .target_checks import check_column, check_counts
 
 _FEWEST = 10  # proteins with a label
 
@@ -86,6 +87,7 @@ def table_for_training(options: TableOptions) -> Table:
     if options.target is None:
         raise ConfigError(f"--data {options.path}: give the column to predict, --target NAME")
     records, unlabeled = _read(options)
+    check_column(records, options.target, options.records)
     inferred = None if options.kind else infer_kind(records, options.target)
     kind = options.kind or (inferred.kind if inferred else "")
     target = make_target(records, options.target, kind, task_name(options.path, options.target))
@@ -96,6 +98,7 @@ def table_for_training(options: TableOptions) -> Table:
         notices.append(f"{missing} of {missing + len(records)} proteins are left out: they have no {options.target}")
     if len(records) < _FEWEST:
         raise DataError(f"{options.path}: {len(records)} proteins with a label; at least {_FEWEST} are needed")
+    notices += check_counts(labels, target)
     digests = _digests(records)
     division = divide_records(
         records, digests, labels if target.task_type == TaskType.SEQUENCE_CLASS else None, options
