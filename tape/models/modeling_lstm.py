@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from tape.compatibility.names import names_of
 from tape.configs import ProteinLSTMConfig
+from tape.errors import ConfigError
 
 from . import task_models
 from .dropout import Dropout
@@ -72,7 +73,7 @@ class ProteinLSTMEncoder(nn.Module):
 
         Args:
             inputs: (B, S, I).
-            lengths: (B,) number of tokens of each protein.
+            lengths: (B,) number of tokens of each protein, at least 1.
 
         Returns:
             States (B, S, 2H), with the forward half first and 0 at padding; final states (B, H, 2 layers), with the
@@ -106,6 +107,23 @@ def reverse_proteins(states: Tensor, lengths: Tensor) -> Tensor:
     return states.gather(1, index.unsqueeze(-1).expand_as(states))
 
 
+def _check_lengths(lengths: Tensor) -> None:
+    """Check what packed sequences can represent: (B,) numbers of tokens, with B and all of them above 0.
+
+    Raises:
+        ConfigError: they can't. Names the row of a protein without tokens.
+    """
+    if torch.compiler.is_compiling():
+        return
+    if not len(lengths):
+        raise ConfigError("input_ids has no proteins; the LSTM needs at least one, so leave empty batches out")
+    if not bool(lengths.all()):
+        raise ConfigError(
+            f"input_mask has no tokens in row {int(lengths.argmin())}: even an empty protein has <cls> and <sep>; leave"
+            " rows that are all padding out"
+        )
+
+
 class ProteinLSTMAbstractModel(ProteinModel):
     """Base class of the LSTM models."""
 
@@ -129,10 +147,16 @@ class ProteinLSTMModel(ProteinLSTMAbstractModel):
         self.init_weights()
 
     def forward(self, input_ids: Tensor, input_mask: Tensor | None = None) -> tuple[Any, ...]:
-        """(B, S) ids -> (states (B, S, 2H), 0 at padding; pooled (B, H)[, all states])."""
+        """(B, S) ids -> (states (B, S, 2H), 0 at padding; pooled (B, H)[, all states]).
+
+        Raises:
+            ConfigError: see :func:`.input_checks.check_inputs`; also for no proteins, or a row that is all padding.
+        """
         check_inputs(input_ids, input_mask, self.embed_matrix.num_embeddings)
         mask = torch.ones_like(input_ids) if input_mask is None else input_mask != 0
-        output, final, states = self.encoder(self.embed_matrix(input_ids), mask.sum(1))
+        lengths = mask.sum(1).cpu()
+        _check_lengths(lengths)
+        output, final, states = self.encoder(self.embed_matrix(input_ids), lengths)
         outputs: tuple[Any, ...] = (output, self.pooler(final))
         return (*outputs, states) if self.config.output_hidden_states else outputs
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 from tape.configs import ProteinLSTMConfig
+from tape.errors import ConfigError
 from tape.models.modeling_lstm import ProteinLSTMForLM, ProteinLSTMForValuePrediction, ProteinLSTMModel
 
 LENGTHS = (9, 2, 17)
@@ -104,3 +106,13 @@ def test_state_dict_names_are_the_published_ones():
     }
     config = ProteinLSTMConfig()
     assert (config.input_size, config.hidden_size, config.num_hidden_layers) == (128, 1024, 3)
+
+
+def test_batches_and_rows_without_tokens_are_named(proteins):
+    ids, mask = proteins(*LENGTHS)
+    mask[1] = 0
+    for model in (ProteinLSTMModel(small()), ProteinLSTMForValuePrediction(small())):
+        with pytest.raises(ConfigError, match="input_ids has no proteins; the LSTM needs at least one"):
+            model(ids[:0], mask[:0])
+        with pytest.raises(ConfigError, match="input_mask has no tokens in row 1: even an empty protein has <cls>"):
+            model(ids, mask)
