@@ -25,16 +25,17 @@ from tape.runtime.process import process_context
 from tape.tables.table import task_name
 
 
-def finetune(data: Any, *, target: str, model: str = "transformer", **options: Any) -> LoadedModel:
-    """Train a model on a table with a label per protein, or per residue, as ``tape-train --data``.
+def finetune(data: Any, *, target: str | None = None, model: str = "transformer", **options: Any) -> LoadedModel:
+    """Train a model on a table with a label per protein, or per residue, or on structures, as ``tape-train --data``.
 
     Log lines go to stderr and to the run's directory, as those of the command.
 
     Args:
         data: the table: a file that the command reads, or a pandas DataFrame with a column of sequences, which is
             written to the run's directory as ``table.jsonl``; with ``labels="labels.csv"``, a file of proteins, such as
-            FASTA, whose labels are in that table, by id.
-        target: column to predict.
+            FASTA, whose labels are in that table, by id. Or a folder of structure files, for ``task_type="contact"`` or
+            secondary structure.
+        target: column to predict, of structure files ``ss3`` or ``ss8``; None for ``task_type="contact"``.
         model: model type, such as ``transformer``, or ``onehot`` for a baseline.
         **options: the options of ``tape-train`` with underscores, such as ``from_pretrained="models/out"``,
             ``learning_rate=3e-4``, ``split=(80, 10, 10)``, ``freeze=True``, ``no_cuda=True`` and
@@ -53,7 +54,7 @@ def finetune(data: Any, *, target: str, model: str = "transformer", **options: A
     labels = options.get("labels")
     if not isinstance(labels, str | os.PathLike | None):
         raise ConfigError(f"labels is the path of a table, not {type(labels).__name__}; merge it with data")
-    given = {**options, "target": target}
+    given = options if target is None else {**options, "target": target}
     with _table_file(data, target, model, given) as settings:
         config = keyword_config(model, settings)
         with process_context(config.process) as context:
@@ -62,7 +63,7 @@ def finetune(data: Any, *, target: str, model: str = "transformer", **options: A
 
 
 @contextmanager
-def _table_file(data: Any, target: str, model: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _table_file(data: Any, target: str | None, model: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The options with the table's file, inside a block that trains.
 
     A DataFrame is written to the run's directory, which is removed if the block fails before the run is there.
@@ -70,6 +71,8 @@ def _table_file(data: Any, target: str, model: str, options: Mapping[str, Any]) 
     if isinstance(data, str | os.PathLike):
         yield {**options, "data": os.fspath(data)}
     elif hasattr(data, "columns"):
+        if target is None:
+            raise ConfigError("give the column of the DataFrame to predict, target=NAME")
         lines = _json_lines(data, options.get("id_column"))
         task = task_name(Path(TABLE_NAME), target)
         name = experiment_name(task, model, options.get("time_or_name") or "time", options.get("exp_name"))

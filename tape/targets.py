@@ -14,11 +14,13 @@ from .errors import ConfigError, quoted
 from .tasks import TaskType
 
 LABEL_SEPARATOR = ";"  # between the labels of a protein in text
+COORDINATES = "tertiary"  # column of the points of residues, which contacts are computed from
 OWN_TASK_TYPES: dict[str, TaskType] = {
     "regression": TaskType.VALUE,
     "classification": TaskType.SEQUENCE_CLASS,
     "multilabel": TaskType.MULTILABEL,
     "residue": TaskType.RESIDUE_CLASS,
+    "contact": TaskType.RESIDUE_PAIR,
 }
 _KIND_OF = {task_type: kind for kind, task_type in OWN_TASK_TYPES.items()}
 
@@ -29,11 +31,13 @@ class Target:
 
     Attributes:
         task: name of the task.
-        task_type: type of the task: a value, class or labels per protein, or a class per residue.
+        task_type: type of the task: a value, class or labels per protein, a class per residue, or contacts.
         column: column of the table.
-        classes: names of the classes in the order of their numbers; empty for values.
+        classes: names of the classes in the order of their numbers; empty for values and contacts.
         mean, std: of a value over the training split. The head predicts ``(value - mean) / std``, and the model
             returns the value.
+        atom: of contacts, the atom of structure files whose position is that of its residue; None if the coordinates
+            were those of a table.
 
     Raises:
         ConfigError: the scale is not finite, or there are fewer than two classes.
@@ -45,11 +49,12 @@ class Target:
     classes: tuple[str, ...] = ()
     mean: float = 0.0
     std: float = 1.0
+    atom: str | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
             raise ConfigError(f"target: mean {self.mean} and std {self.std} are no scale; std must be positive")
-        if self.task_type != TaskType.VALUE and len(self.classes) < 2:
+        if self.has_classes and len(self.classes) < 2:
             raise ConfigError(f"target {self.column}: {len(self.classes)} classes; at least 2 are needed")
 
     @property
@@ -58,20 +63,27 @@ class Target:
         return _KIND_OF[self.task_type]
 
     @property
+    def has_classes(self) -> bool:
+        """Whether a class or labels are predicted, per protein or per residue."""
+        return self.task_type not in (TaskType.VALUE, TaskType.RESIDUE_PAIR)
+
+    @property
     def is_multilabel(self) -> bool:
         """Whether any number of the classes can apply to a protein."""
         return self.task_type == TaskType.MULTILABEL
 
     @property
     def num_labels(self) -> int:
-        """Number of classes; -1 for values."""
+        """Number of classes; -1 for values and contacts."""
         return len(self.classes) or -1
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values for ``config.json``; without classes of values, and without the scale of classes."""
+        """JSON values for ``config.json``; only those that this type of task has."""
         fields: dict[str, Any] = {"task": self.task, "type": self.kind, "column": self.column}
         if self.task_type == TaskType.VALUE:
             return {**fields, "mean": self.mean, "std": self.std}
+        if self.task_type == TaskType.RESIDUE_PAIR:
+            return {**fields, "atom": self.atom}
         return {**fields, "classes": list(self.classes)}
 
     @classmethod
@@ -94,8 +106,11 @@ class Target:
             raise ConfigError(f"target: classes must be a list of names, not {quoted(classes)}")
         if mean is None or std is None:
             raise ConfigError(f"target: mean and std must be numbers, not {quoted(scale)}")
+        atom = fields.get("atom")
+        if not isinstance(atom, str | None):
+            raise ConfigError(f"target: atom must be the name of an atom, not {quoted(atom)}")
         task, kind, column = map(str, names)
-        return cls(task, OWN_TASK_TYPES[kind], column, tuple(classes), mean, std)
+        return cls(task, OWN_TASK_TYPES[kind], column, tuple(classes), mean, std, atom)
 
 
 def _float_of(value: Any) -> float | None:

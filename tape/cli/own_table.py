@@ -14,6 +14,7 @@ from tape.hub.bundled import DEFAULT_MODEL, DEFAULT_MODEL_TYPE, bundled_names
 from tape.io.json_files import read_json_object
 from tape.io.records import RecordOptions
 from tape.io.run_layout import ARGUMENTS_NAME, TABLE_NAME, resolve_model_directory
+from tape.io.structures import ATOMS
 from tape.registry import registry
 from tape.tables.options import SPLIT_UNITS, TableOptions
 from tape.tables.table import Table
@@ -22,7 +23,7 @@ from tape.tasks import LABELED_MODELS, TaskType
 
 from .options import Options, record_options
 
-_TABLE_ONLY = ("labels", "target", "task_type", "split", "split_by", "split_identity", "split_column")
+_TABLE_ONLY = ("labels", "target", "task_type", "split", "split_by", "split_identity", "split_column", "atom")
 # Settings for tables, which have tens to thousands of proteins; see docs/finetuning.md.
 _STEPS = 1500
 _FEWEST_EPOCHS, _MOST_EPOCHS = 5, 60
@@ -32,6 +33,11 @@ _HEAD_FACTOR = 10  # a new head learns faster than a pretrained encoder
 _HEAD_RATE = 1e-3
 _RATE_TIMES_WIDTH = 0.128  # the best rate of the matrices falls with 1 / hidden size (Yang et al. 2022, section 3)
 _HIGHEST_RATE = 1e-3
+# Of contacts: few proteins suffice for a linear head, which a CPU trains in minutes; see docs/tutorial.md.
+_CONTACT_BATCH = 8
+_CONTACT_HEAD = "linear"
+_CONTACT_HEAD_RATE = 3e-2  # of one layer, which starts from random weights
+_CONTACT_CONFIG = (("contact_separations", 64), ("contact_dropout", 0.0))
 _CLASS_DROPOUT = 0.1  # not for values: its noise exceeds the effect of a mutation
 
 
@@ -55,8 +61,8 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
         "--task-type",
         "--task_type",
         choices=tuple(OWN_TASK_TYPES),
-        help="a value, a class or any number of labels per protein, or a class per residue (default: inferred from the"
-        " values)",
+        help="a value, a class or any number of labels per protein, a class per residue, or contacts of residues"
+        " (default: inferred from the values)",
     )
     group.add_argument(
         "--split-column",
@@ -92,6 +98,16 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
         help="learn values relative to their mean and deviation on the training split; predictions and metrics keep"
         " their unit (default: yes for your own table, no for a task, such as fluorescence)",
     )
+    _add_atom(group)
+
+
+def _add_atom(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--atom",
+        choices=ATOMS,
+        help="of structure files, the atom whose position is that of its residue: C-alpha (default), as in TAPE, or"
+        " C-beta (C-alpha of glycine)",
+    )
 
 
 def add_data(group: argparse._ActionsContainer) -> None:
@@ -100,7 +116,7 @@ def add_data(group: argparse._ActionsContainer) -> None:
         "--data",
         metavar="FILE",
         help="table with a sequence and a label per protein: CSV, TSV, JSON lines, Parquet, FASTA with name=value in"
-        " its headers",
+        " its headers; or a folder of structure files (.pdb, .cif, .bcif), for contacts or secondary structure",
     )
     group.add_argument(
         "--labels",
@@ -138,6 +154,7 @@ def table_options(options: Options) -> TableOptions | None:
         split_identity=options["split_identity"],
         seed=options["seed"],
         standardize=options["standardize"] is not False,
+        atom=options["atom"],
         records=record_options(options),
     )
 
@@ -151,7 +168,7 @@ def complete_for_table(options: dict[str, Any], table: Table, given: Sequence[st
         given: names of the options that the user has given, which stay as they are.
     """
     proteins = table.count("train")
-    batch_size = options["batch_size"] or (_SMALL_BATCH if proteins < _SMALL_TABLE else _BATCH)
+    batch_size = options["batch_size"] or _batch_size(table, proteins)
     steps = -(-proteins // batch_size)
     epochs = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, -(-_STEPS // steps)))
     defaults: dict[str, Any] = {"batch_size": batch_size, "num_train_epochs": epochs, **_model_defaults(options, table)}
@@ -159,6 +176,8 @@ def complete_for_table(options: dict[str, Any], table: Table, given: Sequence[st
         defaults["head_learning_rate"] = _HEAD_FACTOR * options["learning_rate"]
     else:
         defaults |= _rate_defaults({**options, **defaults})
+        if "contact_head" in defaults:
+            defaults["head_learning_rate"] = _CONTACT_HEAD_RATE
     if options["eval_freq"] > 0:
         defaults |= {"patience": max(_FEWEST_EPOCHS, epochs // 4), "save_freq": "improvement"}
     if table.target.task_type in (TaskType.VALUE, TaskType.SEQUENCE_CLASS, TaskType.MULTILABEL):
@@ -172,16 +191,42 @@ def complete_for_table(options: dict[str, Any], table: Table, given: Sequence[st
     return {**options, **chosen}, f"defaults for {proteins} training proteins: {' '.join(shown)}"
 
 
+def _batch_size(table: Table, proteins: int) -> int:
+    if table.target.task_type == TaskType.RESIDUE_PAIR:
+        return _CONTACT_BATCH
+    return _SMALL_BATCH if proteins < _SMALL_TABLE else _BATCH
+
+
 def _model_defaults(options: Options, table: Table) -> dict[str, Any]:
-    """The bundled model, if none is chosen, and dropout for classes; nothing where a configuration is given."""
+    """The contact head; the bundled model, if none is chosen, and dropout, where no configuration is given."""
     found: dict[str, Any] = {}
+    is_contact = table.target.task_type == TaskType.RESIDUE_PAIR
+    new_head = is_contact and options["contact_head"] is None and not _has_contact_head(options)
+    if new_head:
+        found["contact_head"] = _CONTACT_HEAD
     if options["model_type"] != DEFAULT_MODEL_TYPE or options["config"]:
         return found
     if options["from_pretrained"] is None and options["model_config_file"] is None and DEFAULT_MODEL in bundled_names():
         found["from_pretrained"] = DEFAULT_MODEL
     if table.target.task_type is not TaskType.VALUE:
-        found["config"] = [("hidden_dropout_prob", _CLASS_DROPOUT)]
+        found["config"] = [("hidden_dropout_prob", _CLASS_DROPOUT), *(_CONTACT_CONFIG if new_head else ())]
     return found
+
+
+def _has_contact_head(options: Options) -> bool:
+    """Whether the model that a run starts from was finetuned on contacts, and so has a head of its own."""
+    source = options["from_pretrained"]
+    if source is None:
+        return False
+    try:
+        config = ProteinConfig.from_pretrained(source)
+        target = target_of(config)
+    except (ProteinLMError, OSError):
+        return False  # which the run reports
+    name = getattr(config, "finetuning_task", None)
+    spec = registry.task_name_mapping.get(name) if isinstance(name, str) else None
+    task_type = target.task_type if target is not None else None if spec is None else spec.task_type
+    return task_type == TaskType.RESIDUE_PAIR
 
 
 def _rate_defaults(options: Options) -> dict[str, Any]:

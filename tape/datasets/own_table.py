@@ -15,6 +15,7 @@ from tape.tables.table import Table
 from tape.tasks import TaskType
 from tape.tokenizers import TAPETokenizer, as_tokenizer
 
+from .contacts import contact_labels
 from .sources import Record, RecordSource
 from .task_dataset import IGNORED, TaskDataset, collate_inputs, pad_sequences
 
@@ -31,6 +32,8 @@ class TableSplit(RecordSource):
             file = self.path / "data.mdb" if self.path.is_dir() else self.path
             self.sha256 = sha256_of(file, table.labels_file)
             name = f"{name} with {table.labels_file.name}"
+        if table.structures:
+            self.sha256 = sha256_of(*table.structures)
         self.provenance = {"name": name, "simulated": None}
         self._table, self._places = table, table.places(split)
 
@@ -66,15 +69,20 @@ class TableDataset(TaskDataset):
         label = record["label"]
         if self._task_type == TaskType.RESIDUE_CLASS:
             label = np.pad(label, 1, constant_values=IGNORED)
+        elif self._task_type == TaskType.RESIDUE_PAIR:
+            label = contact_labels(label, np.isfinite(label).all(axis=1))
         return ids, mask, label
 
     def check_labels(self, index: int, record: Record, length: int) -> int | None:
         """The labels have been checked by :mod:`tape.tables`; returns the number of residues without one."""
+        if self._task_type == TaskType.RESIDUE_PAIR:
+            return int((~np.isfinite(record["label"]).all(axis=1)).sum())
         return int((record["label"] == IGNORED).sum()) if self._task_type == TaskType.RESIDUE_CLASS else None
 
     def collate_fn(self, batch: Sequence[Item]) -> dict[str, Tensor]:
-        """Pad to one batch, with ``targets``: (B, 1) float32 values, (B,) int64 classes, (B, labels) int64 0 or 1, or
-        (B, longest) int64 classes of residues, -1 where there is none."""
+        """Pad to one batch, with ``targets``: (B, 1) float32 values, (B,) int64 classes, (B, labels) int64 0 or 1,
+        (B, longest) int64 classes of residues, or (B, L, L) int64 contacts with ``protein_length`` (B,); -1 where there
+        is no label."""
         ids, masks, labels = zip(*batch, strict=True)
         if self._task_type == TaskType.VALUE:
             targets = torch.tensor(labels, dtype=torch.float32).unsqueeze(1)
@@ -82,6 +90,10 @@ class TableDataset(TaskDataset):
             targets = torch.tensor(labels, dtype=torch.int64)
         elif self._task_type == TaskType.MULTILABEL:
             targets = torch.from_numpy(np.stack(labels))
+        elif self._task_type == TaskType.RESIDUE_PAIR:
+            lengths = torch.tensor([len(label) for label in labels], dtype=torch.int64)
+            contacts = torch.from_numpy(pad_sequences(labels, IGNORED))
+            return {**collate_inputs(ids, masks), "targets": contacts, "protein_length": lengths}
         else:
             targets = torch.from_numpy(pad_sequences(labels, IGNORED))
         return {**collate_inputs(ids, masks), "targets": targets}

@@ -66,7 +66,8 @@ def _data(config: FinetuneConfig, data: TrainingData) -> Iterator[Observation]:
         path = getattr(getattr(dataset, "data", None), "path", None)
         if path is not None:
             file = Path(path) / "data.mdb" if Path(path).is_dir() else Path(path)
-            yield Observation(f"--data_dir {config.data.data_dir}, {split}", describe_file(file), _COPY)
+            seen = describe_file(file) if file.exists() else f"files with SHA-256 {dataset.data.sha256}"
+            yield Observation(f"--data_dir {config.data.data_dir}, {split}", seen, _COPY)
 
 
 def _table(config: FinetuneConfig) -> Iterator[Observation]:

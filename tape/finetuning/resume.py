@@ -31,6 +31,7 @@ _RESUMED_OPTIONS: dict[str, tuple[type, ...]] = {
     "split_identity": (int, float, _NONE),
     "split_column": (str, _NONE),
     "standardize": (bool, _NONE),
+    "atom": (str, _NONE),
     "log_dir": (str,),
     "tokenizer": (str,),
     "sequence_column": (str, _NONE),
@@ -94,7 +95,7 @@ _PRECISION_OPTIONS = ("precision", *_SWITCHES)
 # The optimizer state and the saved weights depend on these, so a resumed run can't change them.
 _FIXED_OPTIONS = (
     *("contact_head", "pooling", "pooled_norm", "freeze", "lora", "head_learning_rate", "class_weights"),
-    *("target", "task_type", "split", "split_by", "split_identity", "split_column", "standardize"),
+    *("target", "task_type", "split", "split_by", "split_identity", "split_column", "standardize", "atom"),
 )
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from tape.errors import ConfigError, DataError, did_you_mean, listed, quoted
 from tape.io.json_files import parse_json
 from tape.io.records import Record
-from tape.io.records.labels import number_of
-from tape.targets import LABEL_SEPARATOR, OWN_TASK_TYPES, Target
+from tape.io.records.labels import number_of, resolved_points
+from tape.targets import COORDINATES, LABEL_SEPARATOR, OWN_TASK_TYPES, Target
 from tape.tasks import TaskType
 
 MOST_INTEGER_CLASSES = 20
@@ -49,8 +49,9 @@ def value_of(record: Record, column: str) -> Any:
 def infer_kind(records: Sequence[Record], column: str) -> Inferred:
     """The kind of a target column.
 
-    Text or a list of the length of the sequence in every record is a class per residue, other lists are labels, decimal
-    numbers and more than 20 different integers are values, and anything else are classes.
+    Lists in the column ``tertiary`` are coordinates, from which contacts are computed. Text or a list of the length of
+    the sequence in every record is a class per residue, other lists are labels, decimal numbers and more than 20
+    different integers are values, and anything else are classes.
 
     Raises:
         DataError: the column is empty, or has almost as many different texts as proteins.
@@ -59,6 +60,10 @@ def infer_kind(records: Sequence[Record], column: str) -> Inferred:
     pairs = [(record, value) for record, value in zip(records, values, strict=True) if value is not None]
     if not pairs:
         raise DataError(f"column {quoted(column)} has no value in any of {len(records)} records")
+    if column == COORDINATES and all(
+        isinstance(value, np.ndarray) or _list_of(value) is not None for _, value in pairs
+    ):
+        return Inferred("contact", "its values are coordinates of residues")
     if all(_is_residue_text(record, value) for record, value in pairs):
         return Inferred("residue", "every value has the length of its sequence")
     if all(_list_of(value) is not None for _, value in pairs):
@@ -103,6 +108,10 @@ def _list_of(value: Any) -> list[Any] | None:
     return value if isinstance(value, list) else None
 
 
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or _list_of(value) is not None
+
+
 def _is_missing_number(value: Any) -> bool:
     return value is None or (isinstance(value, str) and value.lower() in _MISSING_NUMBERS)
 
@@ -136,12 +145,20 @@ def class_name(value: Any, where: str, column: str) -> str:
 def make_target(records: Sequence[Record], column: str, kind: str, task: str) -> Target:
     """The target of a column: of classes, those of all records.
 
+    Args:
+        records: all records.
+        column: the column to predict.
+        kind: one of :data:`tape.targets.OWN_TASK_TYPES`.
+        task: name of the task.
+
     Raises:
         ConfigError: there is only one class.
         DataError: a value does not have this kind.
     """
     if kind == "regression":
         return Target(task, TaskType.VALUE, column)
+    if kind == "contact":
+        return Target(task, TaskType.RESIDUE_PAIR, column)
     find = {"residue": _residue_names, "multilabel": _label_names}.get(kind, _class_names)
     names = find(records, column)
     if len(names) < 2:
@@ -189,10 +206,12 @@ def _sorted(names: set[str]) -> list[str]:
 
 def label_of(record: Record, target: Target) -> Label | None:
     """The label of a record: a value, the number of a class, (C,) int64 with 1 at the labels that apply and 0
-    elsewhere, or (L,) int64 with -1 at residues without one.
+    elsewhere, (L,) int64 with -1 at residues without one, or of contacts (L, 3) float32 coordinates in Angstrom, NaN
+    where they are unknown or the column ``valid_mask`` is 0.
 
     Returns:
-        None if the cell is empty or, of a value, ``NA``, ``nan``, ``null``, ``none``, ``-`` or ``?``.
+        None if the cell is empty or, of a value, ``NA``, ``nan``, ``null``, ``none``, ``-`` or ``?``; or if no residue
+        has coordinates.
 
     Raises:
         DataError: it is no value or class of the target. Names file, record and column.
@@ -202,6 +221,9 @@ def label_of(record: Record, target: Target) -> Label | None:
         return None if _is_missing_number(value) else number_of(value, target.column, record.where)
     if value is None:
         return None
+    if target.task_type == TaskType.RESIDUE_PAIR:
+        points, valid = resolved_points(value, record.fields.get("valid_mask"), len(record.residues), record.where)
+        return np.where(valid[:, None], points, np.nan).astype(np.float32) if valid.any() else None
     numbers = {name: number for number, name in enumerate(target.classes)}
     if target.task_type == TaskType.SEQUENCE_CLASS:
         return _number(class_name(value, record.where, target.column), numbers, record, target)

@@ -8,7 +8,16 @@ from pathlib import Path
 
 from tape.errors import ConfigError
 from tape.io.records import RecordOptions
+from tape.targets import COORDINATES
 
+SPLIT_COLUMN = "split"
+SPLIT_SYNONYMS = {
+    "training": "train",
+    "val": "valid",
+    "validation": "valid",
+    "dev": "valid",
+    "testing": "test",
+}
 SPLIT_UNITS = ("sequence", "identity")  # what stays together: copies of a sequence, or clusters of related ones
 
 
@@ -18,10 +27,11 @@ class TableOptions:
 
     Attributes:
         path: the file: CSV, TSV, JSON, JSON lines, Parquet, FASTA with ``name=value`` in its headers, or LMDB; with
-            ``labels`` any format of :mod:`tape.io.records`.
+            ``labels`` any format of :mod:`tape.io.records`. Or a structure file, or a folder of them; see
+            :mod:`tape.tables.structures`.
         labels: table with the labels of the proteins of ``path``, by id; None: they are in ``path``.
-        target: column to predict; None only where a model states its own.
-        kind: regression, classification, multilabel or residue; None: inferred from the values.
+        target: column to predict; None where a model states its own, and for contacts, which become ``tertiary``.
+        kind: regression, classification, multilabel, residue or contact; None: inferred from the values.
         split_column: column with the split of each protein; None: the column ``split``, if there is one.
         fractions: proportions of train, valid and test in a random split; None: 80, 10, 10 without a split column.
         split_by: what stays together in a random split, one of SPLIT_UNITS; None: copies of a sequence.
@@ -30,6 +40,7 @@ class TableOptions:
         seed: seed of the random split.
         splits_file: ``splits.tsv`` of a run to resume, whose splits are used instead; None: a new run.
         standardize: whether values are standardized by their mean and deviation on the training split.
+        atom: of structure files, the atom whose position is that of its residue; None: C-alpha.
         records: format, and columns of the sequence and the id.
 
     Raises:
@@ -47,9 +58,16 @@ class TableOptions:
     seed: int = 42
     splits_file: Path | None = None
     standardize: bool = True
+    atom: str | None = None
     records: RecordOptions = RecordOptions()
 
     def __post_init__(self) -> None:
+        if self.kind == "contact":
+            if self.target not in (None, COORDINATES):
+                raise ConfigError(
+                    f"--target {self.target}: contacts are computed from the column {COORDINATES}; leave out --target"
+                )
+            object.__setattr__(self, "target", COORDINATES)
         for option, value in (("--split", self.fractions), ("--split-by", self.split_by)):
             if value is not None and self.split_column is not None:
                 raise ConfigError(f"{option} draws a split, and --split-column reads one; give one of them")

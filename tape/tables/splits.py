@@ -27,12 +27,10 @@ from tape.similarity.mmseqs import INSTALL, find_mmseqs
 from tape.similarity.splits import DEFAULT_FRACTIONS, draw_splits
 from tape.tokenizers import normalize_sequence
 
-from .options import TableOptions
+from .options import SPLIT_COLUMN, SPLIT_SYNONYMS, TableOptions
 
 SPLITS_NAME, ORIGIN_NAME = "splits.tsv", "splits.json"
-SPLIT_COLUMN = "split"
 NEW_PROTEINS, ALL_PROTEINS = "new", "all"  # splits of an evaluation
-_SYNONYMS = {"training": "train", "val": "valid", "validation": "valid", "dev": "valid", "testing": "test"}
 _CARVED = 0.1  # of train, if a split column has no valid
 
 
@@ -187,7 +185,7 @@ def _split_in(record: Record, column: str) -> str:
     name = value.strip().lower() if isinstance(value, str) else ""
     if not name:
         raise DataError(f"{record.where}: no split in column {quoted(column)}; the record has {listed(record.fields)}")
-    return _SYNONYMS.get(name, name)
+    return SPLIT_SYNONYMS.get(name, name)
 
 
 def _check_copies(records: Sequence[Record], digests: Sequence[str], splits: Sequence[str]) -> None:

@@ -12,23 +12,23 @@ import numpy as np
 
 from tape.errors import ConfigError, DataError, UnknownResidueError, listed
 from tape.io.records import Nucleotides, Record, names_of, open_records
-from tape.targets import Target
+from tape.targets import COORDINATES, Target
 from tape.tasks import TASKS, TaskType
 
 from .kinds import Label, infer_kind, label_of, make_target
 from .label_table import read_with_labels
-from .options import TableOptions
+from .options import SPLIT_COLUMN, TableOptions
 from .scale import mean_and_deviation
 from .splits import (
     ALL_PROTEINS,
     NEW_PROTEINS,
-    SPLIT_COLUMN,
     Division,
     describe_splits,
     digest_of,
     divide_records,
     read_splits,
 )
+from .structures import STATES, read_structure_records, structure_files
 from .target_checks import check_column, check_counts
 
 _FEWEST = 10  # proteins with a label
@@ -46,6 +46,7 @@ class Table:
         notices: lines on what was inferred, left out and drawn.
         division: where the splits are from; None: a table for an evaluation.
         labels_file: the table of the labels; None: they are in ``path``.
+        structures: the structure files that it is of; empty for all other tables.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class Table:
     notices: tuple[str, ...] = ()
     division: Division | None = None
     labels_file: Path | None = None
+    structures: tuple[Path, ...] = ()
 
     def places(self, split: str) -> list[int]:
         """Numbers of the proteins of a split; of all proteins for ``all``.
@@ -84,14 +86,21 @@ def table_for_training(options: TableOptions) -> Table:
     Raises:
         ProteinLMError: the file can't be read, the target can't be learned, or a split can't be used.
     """
-    if options.target is None:
+    structures = structure_files(options.path)
+    if options.atom is not None and not structures:
+        raise ConfigError(f"--atom {options.atom}: {options.path} is no structure file or folder of such files")
+    if options.target is None and not structures:
         raise ConfigError(f"--data {options.path}: give the column to predict, --target NAME")
-    records, unlabeled = _read(options)
+    records, unlabeled = _read(options, structures)
+    assert options.target is not None  # structure files without a target are refused
     check_column(records, options.target, options.records)
     inferred = None if options.kind else infer_kind(records, options.target)
     kind = options.kind or (inferred.kind if inferred else "")
-    target = make_target(records, options.target, kind, task_name(options.path, options.target))
+    task = task_name(options.path, "contact" if options.target == COORDINATES else options.target)
+    target = _structure_target(options, kind, task) if structures else make_target(records, options.target, kind, task)
     notices = [f"{options.path}: {kind} of {options.target}" + (f", since {inferred.reason}" if inferred else "")]
+    if structures:
+        notices.append(f"{len(records)} protein chains of {len(structures)} structure files")
     notices += unlabeled
     records, labels, missing = _labeled(records, target)
     if missing:
@@ -114,7 +123,8 @@ def table_for_training(options: TableOptions) -> Table:
     if target.task_type == TaskType.VALUE and options.standardize:
         target = _standardized(target, labels, splits)
         notices.append(f"{options.target} is standardized by its mean {target.mean:.6g} and deviation {target.std:.6g}")
-    return replace(_table(options, target, records, labels, digests, splits, notices), division=division)
+    table = _table(options, target, records, labels, digests, splits, notices, structures)
+    return replace(table, division=division)
 
 
 def table_for_evaluation(options: TableOptions, target: Target, splits_file: Path) -> Table:
@@ -129,7 +139,9 @@ def table_for_evaluation(options: TableOptions, target: Target, splits_file: Pat
     Raises:
         ProteinLMError: the file can't be read, or a label is none of the target's.
     """
-    records, notices = _read(options)
+    options = replace(options, target=target.column, atom=target.atom)
+    structures = structure_files(options.path)
+    records, notices = _read(options, structures)
     records, labels, missing = _labeled(records, target)
     if not records:
         raise DataError(f"{options.path}: no protein has a value in column {target.column!r}")
@@ -137,7 +149,7 @@ def table_for_evaluation(options: TableOptions, target: Target, splits_file: Pat
     splits = [known.get(digest, _own_split(record)) for digest, record in zip(digests, records, strict=True)]
     if missing:
         notices.append(f"{missing} proteins are left out: they have no {target.column}")
-    return _table(options, target, records, labels, digests, splits, notices)
+    return _table(options, target, records, labels, digests, splits, notices, structures)
 
 
 def task_name(path: Path, target: str) -> str:
@@ -146,14 +158,31 @@ def task_name(path: Path, target: str) -> str:
     return f"{name}_table" if name in TASKS else name
 
 
-def _read(options: TableOptions) -> tuple[list[Record], list[str]]:
+def _read(options: TableOptions, structures: tuple[Path, ...]) -> tuple[list[Record], list[str]]:
     """The records with the fields that have the labels, and notices about proteins left out."""
+    if structures:
+        return read_structure_records(options, structures), []
     if options.labels is not None:
         return read_with_labels(options.path, options.labels, options.records)
     records = list(open_records(options.path, options.records, with_fields=True, nucleotides=Nucleotides.WARN))
     if not records:
         raise DataError(f"{options.path}: contains no record")
     return records, []
+
+
+def _structure_target(options: TableOptions, kind: str, task: str) -> Target:
+    """The target of structure files, whose classes are all states, so that every other structure can be evaluated.
+
+    Raises:
+        ConfigError: the column has another kind of target.
+    """
+    own = "contact" if options.target == COORDINATES else "residue"
+    if kind != own:
+        raise ConfigError(f"--task-type {kind}: {options.target} of structure files is a target of the type {own}")
+    column = str(options.target)
+    if column == COORDINATES:
+        return Target(task, TaskType.RESIDUE_PAIR, column, atom=options.atom or "CA")
+    return Target(task, TaskType.RESIDUE_CLASS, column, STATES[column])
 
 
 def _labeled(records: Sequence[Record], target: Target) -> tuple[list[Record], list[Label], int]:
@@ -203,6 +232,7 @@ def _table(
     digests: Sequence[str],
     splits: Sequence[str],
     notices: Sequence[str],
+    structures: tuple[Path, ...],
 ) -> Table:
     return Table(
         path=options.path,
@@ -214,4 +244,5 @@ def _table(
         splits=tuple(splits),
         notices=tuple(notices),
         labels_file=options.labels,
+        structures=structures,
     )

@@ -29,7 +29,7 @@ def test_other_configurations_have_no_field_for_it() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"type": "ranking"}, "type .regression, classification, multilabel, residue."),
+        ({"type": "ranking"}, "type .regression, classification, multilabel, residue, contact."),
         ({"task": 3}, "needs the texts task"),
         ({"mean": "57"}, "mean and std must be numbers"),
         ({"mean": 10**400}, "mean and std must be numbers"),
