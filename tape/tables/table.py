@@ -98,7 +98,7 @@ def table_for_training(options: TableOptions) -> Table:
     kind = options.kind or (inferred.kind if inferred else "")
     task = task_name(options.path, "contact" if options.target == COORDINATES else options.target)
     target = _structure_target(options, kind, task) if structures else make_target(records, options.target, kind, task)
-    notices = [f"{options.path}: {kind} of {options.target}" + (f", since {inferred.reason}" if inferred else "")]
+    notices = [f"{options.path.name}: {kind} of {options.target}" + (f", since {inferred.reason}" if inferred else "")]
     if structures:
         notices.append(f"{len(records)} protein chains of {len(structures)} structure files")
     notices += unlabeled
