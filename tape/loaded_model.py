@@ -173,9 +173,9 @@ class LoadedModel:
             length: what to do with proteins longer than the model's position table: error, crop or window.
 
         Returns:
-            A row per protein in their order, with ``id``, ``length`` in residues, ``prediction`` (of contacts,
-            ``contacts``), and for classes and contacts ``probabilities``; see
-            :func:`tape.inference.prediction_files.prediction_fields`.
+            A row per protein in their order, with ``id``, ``length`` in residues, ``prediction`` (of several targets,
+            ``prediction_COLUMN`` for each; of contacts, ``contacts``), and for classes and contacts ``probabilities``;
+            see :func:`tape.inference.prediction_files.prediction_fields`.
 
         Raises:
             ConfigError: the model was not finetuned, or the task has no predictions for single proteins.
@@ -184,10 +184,10 @@ class LoadedModel:
         import pandas
 
         spec, task_type = self._finetuned()
-        classes = () if spec.target is None else spec.target.classes
+        names = () if spec.target is None else spec.target.names
         given = given_proteins(proteins, self.tokenizer)
         rows = [
-            {"id": one.identifier, "length": len(one.sequence), **prediction_fields(one, spec.name, task_type, classes)}
+            {"id": one.identifier, "length": len(one.sequence), **prediction_fields(one, spec.name, task_type, names)}
             for one in self._predictions(given, self._task_model(spec), task_type, length)
         ]
         return pandas.DataFrame(rows)

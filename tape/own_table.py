@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tape.cli.options import DEFAULT_OUTPUT_DIR
 from tape.cli.train import keyword_config
-from tape.errors import ConfigError
+from tape.errors import ConfigError, quoted
 from tape.finetuning.finetune import finetune as finetune_from
 from tape.io.records import ID_COLUMNS
 from tape.io.run_layout import ARGUMENTS_NAME, TABLE_NAME, experiment_name
@@ -25,7 +25,9 @@ from tape.runtime.process import process_context
 from tape.tables.table import task_name
 
 
-def finetune(data: Any, *, target: str | None = None, model: str = "transformer", **options: Any) -> LoadedModel:
+def finetune(
+    data: Any, *, target: str | Sequence[str] | None = None, model: str = "transformer", **options: Any
+) -> LoadedModel:
     """Train a model on a table with a label per protein, or per residue, or on structures, as ``tape-train --data``.
 
     Log lines go to stderr and to the run's directory, as those of the command.
@@ -35,7 +37,8 @@ def finetune(data: Any, *, target: str | None = None, model: str = "transformer"
             written to the run's directory as ``table.jsonl``; with ``labels="labels.csv"``, a file of proteins, such as
             FASTA, whose labels are in that table, by id. Or a folder of structure files, for ``task_type="contact"`` or
             secondary structure.
-        target: column to predict, of structure files ``ss3`` or ``ss8``; None for ``task_type="contact"``.
+        target: column to predict, or several columns of values, which one model learns together and whose cells may
+            be empty; of structure files ``ss3`` or ``ss8``; None for ``task_type="contact"``.
         model: model type, such as ``transformer``, or ``onehot`` for a baseline.
         **options: the options of ``tape-train`` with underscores, such as ``from_pretrained="models/out"``,
             ``learning_rate=3e-4``, ``split=(80, 10, 10)``, ``freeze=True``, ``no_cuda=True`` and
@@ -54,8 +57,11 @@ def finetune(data: Any, *, target: str | None = None, model: str = "transformer"
     labels = options.get("labels")
     if not isinstance(labels, str | os.PathLike | None):
         raise ConfigError(f"labels is the path of a table, not {type(labels).__name__}; merge it with data")
-    given = options if target is None else {**options, "target": target}
-    with _table_file(data, target, model, given) as settings:
+    targets = [] if target is None else [target] if isinstance(target, str) else list(target)
+    if not all(isinstance(column, str) for column in targets) or (target is not None and not targets):
+        raise ConfigError(f"target names a column, or several, not {quoted(target)}")
+    given = {**options, "target": targets} if targets else options
+    with _table_file(data, targets, model, given) as settings:
         config = keyword_config(model, settings)
         with process_context(config.process) as context:
             run = finetune_from(config, context)
@@ -63,7 +69,7 @@ def finetune(data: Any, *, target: str | None = None, model: str = "transformer"
 
 
 @contextmanager
-def _table_file(data: Any, target: str | None, model: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _table_file(data: Any, targets: Sequence[str], model: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The options with the table's file, inside a block that trains.
 
     A DataFrame is written to the run's directory, which is removed if the block fails before the run is there.
@@ -71,10 +77,10 @@ def _table_file(data: Any, target: str | None, model: str, options: Mapping[str,
     if isinstance(data, str | os.PathLike):
         yield {**options, "data": os.fspath(data)}
     elif hasattr(data, "columns"):
-        if target is None:
+        if not targets:
             raise ConfigError("give the column of the DataFrame to predict, target=NAME")
         lines = _json_lines(data, options.get("id_column"))
-        task = task_name(Path(TABLE_NAME), target)
+        task = task_name(Path(TABLE_NAME), *targets)
         name = experiment_name(task, model, options.get("time_or_name") or "time", options.get("exp_name"))
         directory = Path(options.get("output_dir") or DEFAULT_OUTPUT_DIR) / name
         is_new = not directory.exists()

@@ -56,5 +56,8 @@ def _words(action: argparse.Action, name: str, value: Any) -> list[str]:
         return [f"{word}={key}={json.dumps(entry)}" for key, entry in value.items()]
     if isinstance(value, list | tuple):
         texts = [str(entry) for entry in value]
+        if isinstance(action, argparse._ExtendAction):
+            return [f"{word}={text}" for text in texts]  # a text may start with a dash
         return [word, *texts] if action.nargs is not None else [f"{word}={','.join(texts)}"]
-    return [word, str(value)] if action.nargs is not None else [f"{word}={value}"]
+    has_one_word = action.nargs is None or isinstance(action, argparse._ExtendAction)
+    return [f"{word}={value}"] if has_one_word else [word, str(value)]

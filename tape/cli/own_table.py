@@ -56,7 +56,13 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a table to train on."""
     group = parser.add_argument_group("your own table (instead of a task)")
     add_data(group)
-    group.add_argument("--target", metavar="COLUMN", help="column to predict")
+    group.add_argument(
+        "--target",
+        nargs="+",
+        action="extend",
+        metavar="COLUMN",
+        help="column to predict, or several columns of values, which one model learns together; cells may be empty",
+    )
     group.add_argument(
         "--task-type",
         "--task_type",
@@ -145,7 +151,7 @@ def table_options(options: Options) -> TableOptions | None:
     fractions = None if options["split"] is None else tuple(float(part) for part in options["split"].split(","))
     return TableOptions(
         path=Path(options["data"]),
-        target=options["target"],
+        target=tuple(options["target"]) if isinstance(options["target"], list) else options["target"],
         labels=None if options["labels"] is None else Path(options["labels"]),
         kind=options["task_type"],
         split_column=options["split_column"],

@@ -106,6 +106,8 @@ def _finetune_config(options: dict[str, Any], given: list[str]) -> FinetuneConfi
     for name in ("data", "labels"):  # args.json names the table for evaluations in any working directory
         if options[name] is not None:
             options[name] = os.path.abspath(options[name])
+    if options["target"] is not None and len(options["target"]) == 1:
+        (options["target"],) = options["target"]  # args.json names a single column as text
     allow_other_samples = bool(options["allow_other_samples"])
     resume = ResumeConfig() if options["resume_from_checkpoint"] else None
     if resume is not None and options["from_pretrained"] is not None:

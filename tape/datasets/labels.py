@@ -28,9 +28,10 @@ def model_inputs(batch: Batch, device: torch.device) -> Batch:
 
 
 def count_targets(targets: Tensor) -> int:
-    """Number of labels that the mean loss is over: class labels from 0 on, or proteins if the targets are values."""
+    """Number of labels that the mean loss is over: class labels from 0 on, proteins if the targets are one value each,
+    or the values that are not missing (``nan``) if there are several."""
     if targets.is_floating_point():
-        return int(targets.shape[0])
+        return int(targets.shape[0]) if targets.numel() == targets.shape[0] else int((~targets.isnan()).sum())
     return int((targets >= 0).sum())
 
 

@@ -80,12 +80,12 @@ class TableDataset(TaskDataset):
         return int((record["label"] == IGNORED).sum()) if self._task_type == TaskType.RESIDUE_CLASS else None
 
     def collate_fn(self, batch: Sequence[Item]) -> dict[str, Tensor]:
-        """Pad to one batch, with ``targets``: (B, 1) float32 values, (B,) int64 classes, (B, labels) int64 0 or 1,
-        (B, longest) int64 classes of residues, or (B, L, L) int64 contacts with ``protein_length`` (B,); -1 where there
-        is no label."""
+        """Pad to one batch, with ``targets``: (B, T) float32 values, ``nan`` where one of several is missing, (B,)
+        int64 classes, (B, labels) int64 0 or 1, (B, longest) int64 classes of residues, or (B, L, L) int64 contacts
+        with ``protein_length`` (B,); -1 where there is no label."""
         ids, masks, labels = zip(*batch, strict=True)
         if self._task_type == TaskType.VALUE:
-            targets = torch.tensor(labels, dtype=torch.float32).unsqueeze(1)
+            targets = torch.from_numpy(np.array(labels, dtype=np.float32).reshape(len(labels), -1))
         elif self._task_type == TaskType.SEQUENCE_CLASS:
             targets = torch.tensor(labels, dtype=torch.int64)
         elif self._task_type == TaskType.MULTILABEL:

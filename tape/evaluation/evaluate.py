@@ -19,13 +19,14 @@ from tape.datasets.index import index_of, lengths_of, unmasked_labels_of
 from tape.datasets.labels import Batch, count_labels, model_inputs, split_proteins
 from tape.datasets.loading import load_batches, worker_count
 from tape.errors import CheckpointError, ConfigError, DataError
-from tape.metrics import NAMED_METRICS, TASK_TYPE_METRICS, Bootstrap, Metric
+from tape.metrics import NAMED_METRICS, Bootstrap, Metric, TaskTypeMetrics, metrics_of
 from tape.metrics.classes import perplexity
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext, all_gather_lists, all_reduce_sum
 from tape.runtime.out_of_memory import MemoryRemedies, explain_out_of_memory
 from tape.runtime.precision import autocast
 from tape.runtime.progress import progress_bar
+from tape.targets import value_names_of
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
 
 from .config import InferenceConfig
@@ -46,7 +47,7 @@ class Evaluation:
         proteins: number of proteins evaluated.
         results: {"id", "prediction", "target"} of each protein without padding, in the order of the data set, read from
             disk one at a time; empty without ``keep_results``.
-        measured: measurements of each protein (:data:`tape.metrics.TASK_TYPE_METRICS`), in the same order, from which
+        measured: measurements of each protein (:func:`tape.metrics.metrics_of`), in the same order, from which
             the metrics of some of the proteins can be computed.
         confusions: (C, C) labeled items by true and predicted class; None for a task without classes or without labels.
     """
@@ -101,8 +102,9 @@ def check_metrics(names: Sequence[str], task: str, task_type: TaskType) -> None:
             )
 
 
-def chosen_metrics(evaluation: Evaluation, names: Sequence[str]) -> dict[str, float]:
-    """The metrics named by ``--metrics``; all metrics if it names none.
+def chosen_metrics(evaluation: Evaluation, names: Sequence[str], values: Sequence[str] = ()) -> dict[str, float]:
+    """The metrics named by ``--metrics``; all metrics if it names none. Of a model that predicts several ``values``, a
+    name stands for the mean, if there is one, and the metric of each.
 
     A metric that is not part of the evaluation (``accuracy`` of contacts, a third party's) is computed from the
     predictions.
@@ -113,10 +115,11 @@ def chosen_metrics(evaluation: Evaluation, names: Sequence[str]) -> dict[str, fl
     own = evaluation.values()
     if not names:
         return own
-    chosen = {}
+    chosen: dict[str, float] = {}
     for name in names:
         key = _METRIC_KEYS.get(name, name)
-        chosen[key] = own[key] if key in own else _computed(name, evaluation)
+        found = {full: own[full] for full in (key, *(f"{key}_{column}" for column in values)) if full in own}
+        chosen |= found or {key: _computed(name, evaluation)}
     return chosen
 
 
@@ -209,6 +212,8 @@ def evaluate(
         lengths, config.batch_size_for(task_type), context.rank, context.world_size, config.max_tokens
     )
     workers = worker_count(config.num_workers, len(dataset))
+    values = value_names_of(getattr(model, "config", None))
+    of_type = metrics_of(task_type, values)
     rows: list[tuple[int, Any]] = []
     results = SpooledResults(len(dataset), folder) if keep_results else None
     loss_sum, count_sum = 0.0, 0
@@ -219,14 +224,13 @@ def evaluate(
             if count:  # the mean over no label may be nan
                 loss_sum, count_sum = loss_sum + loss * count, count_sum + count
             proteins = split_proteins(task_type, prediction, batch)
-            rows.extend(_measured(dataset, task_type, indices, proteins))
+            rows.extend(_measured(dataset, task_type, of_type, indices, proteins))
             if results is not None:
                 _add_results(results, dataset, task_type, indices, proteins)
             bar.update(len(indices) * context.world_size)
     loss_sum, counted = all_reduce_sum([loss_sum, count_sum], context)
     measured = [row for _, row in sorted(all_gather_lists(rows, context), key=lambda indexed: indexed[0])]
-    metrics = _loss_metrics(task_type, loss_sum, int(counted))
-    of_type = TASK_TYPE_METRICS[task_type]
+    metrics = _loss_metrics(task_type, values, loss_sum, int(counted))
     metrics += of_type.summarize(measured, bootstrap)
     confusions = None if of_type.confusions is None else of_type.confusions(measured)
     if results is None:
@@ -245,10 +249,10 @@ def _predict(model: nn.Module, batch: Batch, precision: str, device: torch.devic
 
 
 def _measured(
-    dataset: Any, task_type: TaskType, indices: np.ndarray, proteins: list[tuple[Any, Any]]
+    dataset: Any, task_type: TaskType, of_type: TaskTypeMetrics, indices: np.ndarray, proteins: list[tuple[Any, Any]]
 ) -> Iterator[tuple[int, Any]]:
     """(index in the data set, measurements) of each protein, with labels outside ``valid_mask`` if there are any."""
-    measure = TASK_TYPE_METRICS[task_type].measure
+    measure = of_type.measure
     unmasked = unmasked_labels_of(dataset) if task_type == TaskType.RESIDUE_CLASS else None
     for index, protein in zip(indices.tolist(), proteins, strict=True):
         yield index, measure(*protein) if unmasked is None else measure(*protein, unmasked(index))
@@ -276,10 +280,11 @@ def _add_results(
         results.add(index, {"id": identifier, "prediction": prediction, "target": target})
 
 
-def _loss_metrics(task_type: TaskType, loss_sum: float, counted: int) -> list[Metric]:
+def _loss_metrics(task_type: TaskType, values: Sequence[str], loss_sum: float, counted: int) -> list[Metric]:
     """The loss as a mean over labels, not over batches, and its perplexity (bug 18 in docs/compatibility.md)."""
     loss = loss_sum / counted if counted else math.nan
-    metrics = [Metric("loss", loss, counted, f"training loss, a mean over {TASK_TYPE_TRAITS[task_type].counted}")]
+    items = "the values of all targets" if values else TASK_TYPE_TRAITS[task_type].counted
+    metrics = [Metric("loss", loss, counted, f"training loss, a mean over {items}")]
     if task_type in _LANGUAGE_MODELS:
         metrics.append(Metric("perplexity", perplexity(loss), counted, "exp of the mean loss over predicted tokens"))
     return metrics

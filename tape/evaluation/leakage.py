@@ -16,8 +16,7 @@ from tape.leakage.bins import BINS, bin_numbers
 from tape.leakage.measure import leakage_file
 from tape.leakage.proteins import sequence_digest
 from tape.leakage.table import LeakageTable, read_table
-from tape.metrics import TASK_TYPE_METRICS, Bootstrap
-from tape.tasks import TaskType
+from tape.metrics import Bootstrap, TaskTypeMetrics
 
 from .leakage_scores import BinScores, Leakage, ReferenceScores
 
@@ -80,31 +79,30 @@ def _sequence_digests(dataset: Any) -> list[str]:
 
 
 def scores_in_bins(
-    split: SplitIdentities, measured: Sequence[Any], task_type: TaskType, bootstrap: Bootstrap | None
+    split: SplitIdentities, measured: Sequence[Any], metrics: TaskTypeMetrics, bootstrap: Bootstrap | None
 ) -> Leakage:
     """The metrics of the proteins in each bin.
 
     Args:
         split: identities of N proteins.
-        measured: N rows of :data:`tape.metrics.TASK_TYPE_METRICS`, in the same order.
-        task_type: determines the metrics.
+        measured: N rows of ``metrics``, in the same order.
+        metrics: the metrics of the task; see :func:`tape.metrics.metrics_of`.
         bootstrap: resampling of the proteins of each bin for the metrics' intervals; None: no intervals.
     """
     references = [
-        ReferenceScores(reference, _bins(split.identities[reference.name], measured, task_type, bootstrap))
+        ReferenceScores(reference, _bins(split.identities[reference.name], measured, metrics, bootstrap))
         for reference in split.table.head.references
     ]
     return Leakage(split.table.sha256, dict(split.table.head.search), tuple(references))
 
 
 def _bins(
-    identities: np.ndarray, measured: Sequence[Any], task_type: TaskType, bootstrap: Bootstrap | None
+    identities: np.ndarray, measured: Sequence[Any], of_type: TaskTypeMetrics, bootstrap: Bootstrap | None
 ) -> tuple[BinScores, ...]:
     numbers = bin_numbers(identities)
-    summarize = TASK_TYPE_METRICS[task_type].summarize
     scores = []
     for number, one in enumerate(BINS):
         inside = np.flatnonzero(numbers == number)
-        metrics = summarize([measured[index] for index in inside.tolist()], bootstrap) if inside.size else []
+        metrics = of_type.summarize([measured[index] for index in inside.tolist()], bootstrap) if inside.size else []
         scores.append(BinScores(one, inside.size, int(np.isnan(identities[inside]).sum()), tuple(metrics)))
     return tuple(scores)

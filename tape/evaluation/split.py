@@ -10,12 +10,14 @@ from tape.datasets.index import load_split
 from tape.datasets.labels import task_type_of
 from tape.datasets.own_table import register_table
 from tape.errors import ConfigError
+from tape.metrics import metrics_of
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext
 from tape.runtime.precision import warn_if_slow
 from tape.runtime.precision_choice import resolve_precision
 from tape.tables.splits import SPLITS_NAME
 from tape.tables.table import Table, table_for_evaluation
+from tape.targets import value_names_of
 
 from .config import EvalConfig
 from .evaluate import check_measured, check_metrics, chosen_metrics, evaluate
@@ -63,11 +65,12 @@ def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str,
         title=title,
     )
     check_measured(evaluation, getattr(getattr(dataset, "data", None), "path", f"split {config.split}"))
-    chosen = chosen_metrics(evaluation, config.metrics)
+    values = value_names_of(model.config)
+    chosen = chosen_metrics(evaluation, config.metrics, values)
     if context.is_main:
         leakage = None
         if identities is not None:
-            leakage = scores_in_bins(identities, evaluation.measured, task_type, config.bootstrap)
+            leakage = scores_in_bins(identities, evaluation.measured, metrics_of(task_type, values), config.bootstrap)
         report = write_files(config, folder, folder_of(directory), dataset, model, evaluation, chosen, leakage)
         logger.info("%d proteins of %s; wrote %s", evaluation.proteins, config.split, report)
     for name, value in chosen.items():

@@ -24,7 +24,7 @@ _RESUMED_OPTIONS: dict[str, tuple[type, ...]] = {
     "data_dir": (str,),
     "data": (str, _NONE),
     "labels": (str, _NONE),
-    "target": (str, _NONE),
+    "target": (str, list, _NONE),
     "task_type": (str, _NONE),
     "split": (str, _NONE),
     "split_by": (str, _NONE),
@@ -238,6 +238,8 @@ def _check_fixed(
 
 def _shown(value: object) -> str:
     """A value as on the command line, shortened like other values in messages."""
+    if isinstance(value, list):
+        return " ".join(map(_shown, value))
     return value if isinstance(value, str) and len(value) <= 80 and value.isprintable() else quoted(value)
 
 
@@ -256,7 +258,7 @@ def _check_types(saved: Mapping[str, Any], file: Path) -> None:
             raise CheckpointError(f"{file}: {name} must be of type {kinds}, not {quoted(value)}")
         if isinstance(value, str) and "\0" in value:
             raise CheckpointError(f"{file}: {name} must be text as on a command line, not {quoted(value)}")
-    for name in ("eval_splits", "given_options"):
+    for name in ("eval_splits", "given_options", "target"):
         if not all(isinstance(entry, str) for entry in saved.get(name) or ()):
             raise CheckpointError(f"{file}: {name} must contain texts only, not {quoted(saved[name])}")
 

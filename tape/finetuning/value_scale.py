@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tape.configs import CONFIG_NAME, ProteinConfig
 from tape.tables.scale import mean_and_deviation
-from tape.targets import value_scale
+from tape.targets import value_scales
 
 from .data import TrainingData
 
@@ -32,5 +32,5 @@ def stored_scale(directory: Path) -> dict[str, float]:
     Raises:
         ProteinLMError: its configuration is missing or damaged.
     """
-    mean, std = value_scale(ProteinConfig.from_json_file(directory / CONFIG_NAME))
+    ((mean, std),) = value_scales(ProteinConfig.from_json_file(directory / CONFIG_NAME))
     return {"mean": mean, "std": std}

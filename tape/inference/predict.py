@@ -41,8 +41,8 @@ class Prediction:
         index: number of the protein in its file, from 0.
         identifier: id of the protein.
         sequence: the residues that the prediction is for, which ``--length crop`` may have cropped.
-        values: depends on the task type: the value (1,), or the probabilities of the classes (C,), of the classes of
-            each residue (L, C), or of a contact of each pair of residues (L, L).
+        values: depends on the task type: the value (1,) or several (T,), or the probabilities of the classes (C,), of
+            the classes of each residue (L, C), or of a contact of each pair of residues (L, L).
     """
 
     index: int

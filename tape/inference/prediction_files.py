@@ -2,7 +2,7 @@
 
 The table has a record per protein, in the order of the input file: ``id``, ``length`` and, depending on the task,
 
-- for a value: ``prediction``;
+- for a value: ``prediction``; for several values of a user's table: ``prediction_COLUMN`` for each;
 - for a class: ``prediction`` (its number) and ``probability``; in JSON also ``probabilities`` of all classes. A model
   of a user's table has names of classes: ``prediction`` is one of them, JSON lists them in ``classes``, and CSV has a
   column ``probability_NAME`` for each;
@@ -56,7 +56,7 @@ class PredictionFiles:
         path: the table, .csv or .json.
         task: name of the task.
         task_type: type of the task.
-        classes: names of the classes of a user's table; empty: those of the task.
+        names: names of the classes of a user's table, or of its columns if there are several; empty: those of the task.
         pairs, plot: tables and pictures of contact maps, see :class:`.contact_maps.ContactMapFiles`.
 
     Raises:
@@ -68,7 +68,7 @@ class PredictionFiles:
     task_type: TaskType
     pairs: bool = False
     plot: bool | None = None
-    classes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.path.suffix not in (".csv", ".json"):
@@ -105,9 +105,9 @@ class PredictionFiles:
         row: Row = {"index": prediction.index, "id": prediction.identifier, "length": len(prediction.sequence)}
         if self.task_type == TaskType.RESIDUE_PAIR:
             return {**row, **self._contacts.write(prediction)}
-        fields = prediction_fields(prediction, self.task, self.task_type, self.classes)
+        fields = prediction_fields(prediction, self.task, self.task_type, self.names)
         if self.task_type == TaskType.VALUE:
-            return {**row, "prediction": float(f"{fields['prediction']:.6g}")}
+            return {**row, **{name: float(f"{value:.6g}") for name, value in fields.items()}}
         return {**row, **{name: value if name in _EXACT else _rounded(value) for name, value in fields.items()}}
 
     def _flat(self, row: Row) -> Row:
@@ -121,41 +121,44 @@ class PredictionFiles:
         return flat
 
 
-def prediction_fields(prediction: Prediction, task: str, task_type: TaskType, classes: Sequence[str] = ()) -> Row:
+def prediction_fields(prediction: Prediction, task: str, task_type: TaskType, names: Sequence[str] = ()) -> Row:
     """The fields of a prediction, with probabilities as arrays.
 
     Args:
         prediction: the prediction.
         task, task_type: name and type of the task.
-        classes: names of the classes of a user's table; empty: those of the task.
+        names: names of the classes of a user's table, or of its columns if there are several; empty: those of the task.
 
     Returns:
-        ``prediction``: the value, the number or name of the class, the list of labels, or the letters of the residues'
-        classes (names of more than one letter have blanks between them); or ``contacts``, the number of pairs with a
-        probability above 0.5 at separations >= 6. Except for values, ``probabilities`` in addition: of the classes or
-        labels (C,), of the classes of each residue (L, C), or of a contact of each pair (L, L).
+        For several values, ``prediction_COLUMN`` for each. Otherwise ``prediction``: the value, the number or name of
+        the class, the list of labels, or the letters of the residues' classes (names of more than one letter have
+        blanks between them); or ``contacts``, the number of pairs with a probability above 0.5 at separations >= 6.
+        Except for values, ``probabilities`` in addition: of the classes or labels (C,), of the classes of each residue
+        (L, C), or of a contact of each pair (L, L).
 
     Raises:
         ConfigError: there are more classes of residues than letters.
     """
     values = prediction.values
     if task_type == TaskType.VALUE:
+        if names:
+            return {f"prediction_{name}": float(value) for name, value in zip(names, values, strict=True)}
         return {"prediction": float(values[0])}
     if task_type == TaskType.RESIDUE_PAIR:
         return {"contacts": count_contacts(values), "probabilities": values}
     if task_type == TaskType.SEQUENCE_CLASS:
         best = int(values.argmax())
-        if classes:
-            named = {"classes": list(classes), "probabilities": values}
-            return {"prediction": classes[best], "probability": float(values[best]), **named}
+        if names:
+            named = {"classes": list(names), "probabilities": values}
+            return {"prediction": names[best], "probability": float(values[best]), **named}
         return {"prediction": best, "probability": float(values[best]), "probabilities": values}
     if task_type == TaskType.MULTILABEL:
-        likely = [name for name, chance in zip(classes, values, strict=True) if chance > 0.5]
-        return {"prediction": likely, "classes": list(classes), "probabilities": values}
-    letters = classes or _letters(task, values.shape[-1])
+        likely = [name for name, chance in zip(names, values, strict=True) if chance > 0.5]
+        return {"prediction": likely, "classes": list(names), "probabilities": values}
+    letters = names or _letters(task, values.shape[-1])
     between = "" if all(len(letter) == 1 for letter in letters) else " "
     text = between.join(letters[number] for number in values.argmax(-1))
-    return {"prediction": text, "classes": list(letters) if classes else letters, "probabilities": values}
+    return {"prediction": text, "classes": list(letters) if names else letters, "probabilities": values}
 
 
 def _letters(task: str, count: int) -> str:

@@ -120,7 +120,7 @@ def predict_file(config: PredictConfig, context: DistributedContext) -> dict[str
     )
     check_predicted(config.task, task_type)
     path = config.out_file or _default_out_file(config.data_file, config.output_dir, folder_of(directory))
-    files = PredictionFiles(path, config.task, task_type, classes=() if target is None else target.classes)
+    files = PredictionFiles(path, config.task, task_type, names=() if target is None else target.names)
     return _write_predictions(
         config, files, directory, lambda: load_finetuned_model(config.model, spec, directory), context
     )

@@ -19,6 +19,7 @@ from tape.evaluation.long_proteins import check_position_limit
 from tape.evaluation.results import data_hash, model_hash, write_report, write_results
 from tape.io.run_layout import ARGUMENTS_NAME, experiment_name, is_results_file
 from tape.io.writing import atomic_directory, check_output_directory, check_replaceable, write_json
+from tape.metrics import metrics_of
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext, broadcast_object
 from tape.runtime.precision import autocast, warn_if_slow
@@ -109,7 +110,7 @@ def _write_files(
     model_config: Any = model.config
     leakage = None
     if identities is not None:
-        leakage = scores_in_bins(identities, evaluation.measured, TaskType.RESIDUE_PAIR, config.bootstrap)
+        leakage = scores_in_bins(identities, evaluation.measured, metrics_of(TaskType.RESIDUE_PAIR), config.bootstrap)
     with atomic_directory(path, overwrite=config.overwrite) as folder:
         write_json(folder / ARGUMENTS_NAME, dict(config.arguments))
         write_regression(folder / _REGRESSION_NAME, regression, model_hash(folder_of(model_dir)))

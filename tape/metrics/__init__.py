@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .bootstrap import Bootstrap
-from .by_task_type import NAMED_METRICS, TASK_TYPE_METRICS, TaskTypeMetrics
+from .by_task_type import NAMED_METRICS, TASK_TYPE_METRICS, TaskTypeMetrics, metrics_of
 from .classes import accuracy
 from .contacts import measure_contacts, precision_at_l5, summarize_contacts
 from .metric import Metric
@@ -32,6 +32,7 @@ __all__ = [
     "mean_absolute_error",
     "mean_squared_error",
     "measure_contacts",
+    "metrics_of",
     "micro_f1",
     "pearsonr",
     "precision_at_l5",

@@ -30,6 +30,7 @@ from .contacts import measure_contacts, summarize_contacts
 from .geometry import measure_geometry, summarize_geometry
 from .metric import Metric
 from .multilabel import estimate_labels, measure_labels, summarize_labels
+from .several_values import SeveralValues
 from .values import estimate_values, measure_value, summarize_values
 
 
@@ -69,6 +70,21 @@ TASK_TYPE_METRICS: dict[TaskType, TaskTypeMetrics] = {
     TaskType.LANGUAGE_MODEL: TaskTypeMetrics(measure_tokens, summarize_tokens),
     TaskType.PAIR_GEOMETRY: TaskTypeMetrics(measure_geometry, summarize_geometry),
 }
+
+
+def metrics_of(task_type: TaskType, columns: Sequence[str] = ()) -> TaskTypeMetrics:
+    """The metrics of a task type; of a model with several targets, those of each target and means.
+
+    Args:
+        task_type: type of the task.
+        columns: names of several values that the model predicts, see :attr:`tape.targets.Target.value_names`; empty:
+            it predicts one value, or has another task type.
+    """
+    if task_type == TaskType.VALUE and columns:
+        several = SeveralValues(tuple(columns))
+        return TaskTypeMetrics(several.measure, several.summarize, several.estimate)
+    return TASK_TYPE_METRICS[task_type]
+
 
 _VALUES = frozenset({TaskType.VALUE})
 _CLASSES = frozenset({TaskType.SEQUENCE_CLASS, TaskType.RESIDUE_CLASS})

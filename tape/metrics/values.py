@@ -188,8 +188,9 @@ def _resampled(true: np.ndarray, predicted: np.ndarray) -> Statistic:
     moments = np.stack([deviations, np.square(deviations)], axis=1)
 
     def statistic(counts: np.ndarray) -> np.ndarray:
-        means = counts @ errors / true.size
-        mean, square = (counts @ moments / true.size).T
+        drawn = counts.sum(axis=1, keepdims=True)  # as many as proteins, unless only some of those drawn have a value
+        means = counts @ errors / drawn
+        mean, square = (counts @ moments / drawn).T
         variance = square - np.square(mean)
         varies = variance > 1e-13 * square  # the variance of a constant is a rounding error, not exactly 0
         unexplained = np.divide(means[:, 0], variance, out=np.full(len(counts), np.nan), where=varies)

@@ -134,13 +134,17 @@ class SimpleConv(nn.Module):
 
 
 class ValuePredictionHead(nn.Module):
-    """One value per protein: (B, H) -> (B, 1). The loss is the mean squared error, in units of ``std``.
+    """One value per protein, or T: (B, H) -> (B, T). The loss is the mean squared error, in units of ``std``.
+
+    Of several values per protein, targets are (B, T), ``nan`` where a value is missing. The loss is the mean over the
+    others.
 
     Args:
         hidden_size: H.
         dropout: dropout probability inside the MLP.
         head_hidden_size: hidden size of the MLP; 1024 in ProteinLM, 512 in TAPE.
-        mean, std: the MLP predicts ``(value - mean) / std``; predictions and targets are values.
+        mean, std: the MLP predicts ``(value - mean) / std``; predictions and targets are values. A number for one
+            value, or T numbers each.
     """
 
     def __init__(
@@ -148,30 +152,42 @@ class ValuePredictionHead(nn.Module):
         hidden_size: int,
         dropout: float = 0.0,
         head_hidden_size: int = 1024,
-        mean: float = 0.0,
-        std: float = 1.0,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
     ) -> None:
         super().__init__()
-        self.value_prediction = SimpleMLP(hidden_size, head_hidden_size, 1, dropout)
+        self.values = len(mean) if isinstance(mean, Sequence) else 1
+        self.value_prediction = SimpleMLP(hidden_size, head_hidden_size, self.values, dropout)
         self.mean, self.std = mean, std
 
     def forward(self, pooled_output: Tensor, targets: Tensor | None = None) -> HeadOutput:
         standardized = self.value_prediction(pooled_output)
         prediction = standardized
+        mean, std = self._scale(standardized.device)
         if (self.mean, self.std) != (0.0, 1.0):
-            prediction = standardized * self.std + self.mean
+            prediction = (standardized * std + mean).to(standardized.dtype)
         if targets is None:
             return (prediction,)
-        check_targets(targets, prediction.shape[:1])
+        check_targets(targets, prediction.shape[:1] if self.values == 1 else prediction.shape)
         return (self._loss(standardized, targets), {}), prediction
 
     def loss(self, prediction: Tensor, targets: Tensor) -> Tensor:
-        """The loss of predictions (B, 1) in the unit of the targets."""
-        return self._loss((prediction - self.mean) / self.std, targets)
+        """The loss of predictions (B, T) in the unit of the targets."""
+        mean, std = self._scale(prediction.device)
+        return self._loss((prediction - mean) / std, targets)
 
     def _loss(self, standardized: Tensor, targets: Tensor) -> Tensor:
-        scaled = (targets.float().view_as(standardized) - self.mean) / self.std
-        return F.mse_loss(standardized.float(), scaled)
+        mean, std = self._scale(standardized.device)
+        scaled = (targets.float().view_as(standardized) - mean) / std
+        if self.values == 1:
+            return F.mse_loss(standardized.float(), scaled)
+        return masked_mean_squared_error(standardized, scaled)
+
+    def _scale(self, device: torch.device) -> tuple[Any, Any]:
+        """Mean and deviation as numbers for one value, or as (T,) fp32 tensors."""
+        if self.values == 1:
+            return self.mean, self.std
+        return torch.tensor(self.mean, device=device), torch.tensor(self.std, device=device)
 
 
 class SequenceClassificationHead(nn.Module):
@@ -318,6 +334,18 @@ def masked_cross_entropy(
     weight = None if class_weights is None else torch.tensor(class_weights, device=logits.device)
     total = F.cross_entropy(logits.flatten(0, -2).float(), classes, weight, ignore_index=IGNORED, reduction="sum")
     return total / real.sum().clamp(min=1)
+
+
+def masked_mean_squared_error(prediction: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error in fp32 over the values that are not missing; 0 (not NaN) if all are.
+
+    Args:
+        prediction: (B, T).
+        targets: (B, T), ``nan`` where a value is missing.
+    """
+    known = ~targets.isnan()
+    errors = prediction.float() - targets.float().masked_fill(~known, 0.0)
+    return errors.masked_fill(~known, 0.0).square().sum() / known.sum().clamp(min=1)
 
 
 def masked_binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tape.targets import target_of, value_scale
+from tape.targets import target_of, value_scales
 
 from .heads import MaskedBatchNorm
 from .modeling_utils import (
@@ -82,13 +82,16 @@ class _PooledTaskModel(TaskModel):
 
 
 class ForValuePrediction(_PooledTaskModel):
-    """Predicts one value per protein, in the unit of the target."""
+    """Predicts one value per protein, or several, each in the unit of its target."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        mean, std = value_scale(config)
+        means, stds = zip(*value_scales(config), strict=True)
         self.predict = ValuePredictionHead(
-            self.vector_size, head_hidden_size=config.head_hidden_size, mean=mean, std=std
+            self.vector_size,
+            head_hidden_size=config.head_hidden_size,
+            mean=means if len(means) > 1 else means[0],
+            std=stds if len(stds) > 1 else stds[0],
         )
 
     def forward(

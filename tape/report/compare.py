@@ -23,10 +23,18 @@ import numpy as np
 from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, DataError
 from tape.io.writing import check_output_directory, write_text
-from tape.metrics import TASK_TYPE_METRICS, Bootstrap, TaskTypeMetrics
+from tape.metrics import Bootstrap, TaskTypeMetrics, metrics_of
 from tape.metrics.paired import Difference, paired_differences
 from tape.report.predictions import load_results, task_type_of
-from tape.report.rows import Evaluated, groups_of, headlines_of, read_evaluations, shown_data, shown_number
+from tape.report.rows import (
+    Evaluated,
+    groups_of,
+    headlines_of,
+    read_evaluations,
+    several_columns,
+    shown_data,
+    shown_number,
+)
 from tape.tasks import TaskType
 
 # For other task types results_SPLIT.pkl contains only the best classes, not the scores that the metrics need.
@@ -150,7 +158,12 @@ def compared(first: Seeds, second: Seeds, bootstrap: Bootstrap) -> Comparison:
         raise ConfigError(f"{first[0].file}: {task} is not a known task")
     if task_type not in _TASK_TYPES:
         raise ConfigError(f"{first[0].file}: no scores are stored for {task}, but a comparison needs them")
-    metrics = TASK_TYPE_METRICS[task_type]
+    columns = several_columns(first[0].record)
+    if any(several_columns(evaluation.record) != columns for evaluation in (*first, *second)):
+        raise ConfigError(
+            f"{first[0].file} and {second[0].file}: the models have other targets, or the same in another order"
+        )
+    metrics = metrics_of(task_type, columns)
     reference: _Measured | None = None
     complete: np.ndarray | None = None
     rows: list[list[Any]] = []

@@ -19,7 +19,7 @@ from tape.metrics.confusion import Confusion, confusion_of
 from tape.metrics.contacts import NAMES, measure_contacts
 from tape.report import charts, line_charts
 from tape.report.predictions import load_results, task_type_of
-from tape.report.rows import Evaluated, columns_in, shown_data, shown_task
+from tape.report.rows import Evaluated, columns_in, several_columns, shown_data, shown_task
 from tape.report.strip_charts import MOST_DOTS, Strip, strip_chart
 from tape.tasks import TaskType
 
@@ -179,7 +179,10 @@ def _confusions(group: Sequence[Evaluated], colors: dict[str, int]) -> str:
 
 
 def _scatters(group: Sequence[Evaluated], colors: dict[str, int]) -> str:
-    return "".join(_scatter(e, colors[e.column]) for e in group)
+    columns = several_columns(group[0].record)
+    if not columns:
+        return "".join(_scatter(e, colors[e.column]) for e in group)
+    return "".join(_scatter(e, colors[e.column], column) for column in columns for e in group)
 
 
 def _contact_maps(group: Sequence[Evaluated], colors: dict[str, int]) -> str:
@@ -240,15 +243,21 @@ def _pairs_table(confusion: Confusion) -> str:
     return f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
 
 
-def _scatter(evaluation: Evaluated, color: int) -> str:
+def _scatter(evaluation: Evaluated, color: int, column: str | None = None) -> str:
+    """Predicted against true values; of several targets, those of one column in the proteins that have it."""
     results = load_results(evaluation)
+    place, of = 0, shown_task(evaluation.record.task)
+    if column is not None:
+        place, of = several_columns(evaluation.record).index(column), column
+        results = [r for r in results if not np.isnan(np.asarray(r["target"])[place])]
     if not results:
         return ""
     true, predicted = (
-        np.array([float(np.asarray(r[key]).reshape(-1)[0]) for r in results]) for key in ("target", "prediction")
+        np.array([float(np.asarray(r[key]).reshape(-1)[place]) for r in results]) for key in ("target", "prediction")
     )
-    title = f"Predicted against true values of {shown_task(evaluation.record.task)} by {evaluation.label}"
+    title = f"Predicted against true values of {of} by {evaluation.label}"
     chart = charts.scatter_chart(true, predicted, color, title, [str(r["id"]) for r in results])
     sampled = f", {charts.MOST_POINTS:,} of them drawn" if len(results) > charts.MOST_POINTS else ""
-    text = f"<b>{escape(evaluation.label)}</b>: {len(results):,} proteins{sampled}; dashed: predicted = true."
+    name = evaluation.label if column is None else f"{column}, {evaluation.label}"
+    text = f"<b>{escape(name)}</b>: {len(results):,} proteins{sampled}; dashed: predicted = true."
     return _figure(chart, text)

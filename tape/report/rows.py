@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tape.errors import ConfigError
+from tape.errors import CheckpointError, ConfigError
 from tape.evaluation.records import EvaluationRecord, finite, read_record
 from tape.io.json_files import read_json_object
 from tape.io.run_layout import BEST_NAME, resolve_model_directory
 from tape.metrics import Metric
 from tape.report.published import compared_metric, grouped_reasons, load_published, published_beside
 from tape.report.seeds import SeedMean, mean_over_seeds
+from tape.targets import value_names_of
 
 # task -> metrics in the table: (key in eval_SPLIT.json, title)
 HEADLINES: dict[str, tuple[tuple[str, str], ...]] = {
@@ -37,14 +38,17 @@ HEADLINES: dict[str, tuple[tuple[str, str], ...]] = {
     "masked_language_modeling": (("perplexity", "perplexity"), ("accuracy", "accuracy")),
     "language_modeling": (("perplexity", "perplexity"), ("accuracy", "accuracy")),
 }
+_VALUE_HEADLINES = (("spearmanr", "Spearman's rho"), ("r2", "R2"), ("mae", "MAE"), ("rmse", "RMSE"))
 # The same for tasks that are not in HEADLINES: the first of these that were all measured.
 _OTHER_HEADLINES: tuple[tuple[tuple[str, str], ...], ...] = (
     (("precision_at_l5", "P@L/5, separation >= 6"), ("precision_at_l5_medium_long", "P@L/5, separation >= 12")),
-    (("spearmanr", "Spearman's rho"), ("r2", "R2"), ("mae", "MAE"), ("rmse", "RMSE")),
+    _VALUE_HEADLINES,
     (("accuracy", "accuracy"), ("macro_f1", "macro F1"), ("mcc", "MCC"), ("auroc", "AUROC"), ("auprc", "AUPRC")),
     (("accuracy", "accuracy"), ("macro_f1", "macro F1"), ("mcc", "MCC")),
     (("macro_f1", "macro F1"), ("micro_f1", "micro F1"), ("auroc", "AUROC"), ("auprc", "AUPRC")),
 )
+# The metrics of each of several targets, after the mean over targets.
+_MEAN_HEADLINE = ("spearmanr", "Spearman's rho, mean over targets")
 # A table with more models has a row per model instead of a column.
 MOST_COLUMNS = 5
 # suffix of a run's directory -> column of the table; other suffixes are the column's name
@@ -220,17 +224,33 @@ def mean_of(metrics: Sequence[Metric | None]) -> Metric | None:
 def headlines_of(group: Sequence[Evaluated]) -> tuple[tuple[str, str], ...]:
     """Metrics in the table for a group's task, as (key, title).
 
-    For a task of the user's own, they are the usual ones of its type; if these were not measured, the first metric
-    other than the loss.
+    For a task of the user's own, they are the usual ones of its type, of several targets a mean and those of each; if
+    these were not measured, the first metric other than the loss.
     """
     record = group[0].record
     if record.task in HEADLINES:
         return HEADLINES[record.task]
+    columns = several_columns(record)
+    if columns:
+        each = [(f"{key}_{column}", f"{title} of {column}") for column in columns for key, title in _VALUE_HEADLINES]
+        return (_MEAN_HEADLINE, *each)
     for headlines in _OTHER_HEADLINES:
         if all(record.metric(key) for key, _ in headlines):
             return headlines
     name = next((metric.name for metric in record.metrics if metric.name != "loss"), "loss")
     return ((name, name.replace("_", " ")),)
+
+
+def several_columns(record: EvaluationRecord) -> tuple[str, ...]:
+    """The targets of a model that predicts several values; empty for other models.
+
+    Raises:
+        CheckpointError: the model's configuration in the record is damaged.
+    """
+    try:
+        return value_names_of(record.config)
+    except ConfigError as error:
+        raise CheckpointError(f"evaluation of {record.task}, {record.split}: config: {error}") from error
 
 
 def make_rows(evaluations: Sequence[Evaluated]) -> list[ReportRow]:
@@ -263,7 +283,7 @@ def best_of(row: ReportRow) -> float | None:
     numbers = [metric.value for metric in row.values.values() if not math.isnan(metric.value)]
     if len(numbers) < 2:
         return None
-    return min(numbers) if row.metric in _LOSSES else max(numbers)
+    return min(numbers) if row.metric.split(" of ")[0] in _LOSSES else max(numbers)
 
 
 def shown_value(metric: Metric | None) -> str:

@@ -156,14 +156,14 @@ def make_target(records: Sequence[Record], column: str, kind: str, task: str) ->
         DataError: a value does not have this kind.
     """
     if kind == "regression":
-        return Target(task, TaskType.VALUE, column)
+        return Target(task, TaskType.VALUE, (column,))
     if kind == "contact":
-        return Target(task, TaskType.RESIDUE_PAIR, column)
+        return Target(task, TaskType.RESIDUE_PAIR, (column,))
     find = {"residue": _residue_names, "multilabel": _label_names}.get(kind, _class_names)
     names = find(records, column)
     if len(names) < 2:
         raise ConfigError(f"column {quoted(column)} has {len(names)} classes ({listed(names)}); at least 2 are needed")
-    return Target(task, OWN_TASK_TYPES[kind], column, tuple(_sorted(names)))
+    return Target(task, OWN_TASK_TYPES[kind], (column,), tuple(_sorted(names)))
 
 
 def _class_names(records: Sequence[Record], column: str) -> set[str]:
@@ -205,20 +205,23 @@ def _sorted(names: set[str]) -> list[str]:
 
 
 def label_of(record: Record, target: Target) -> Label | None:
-    """The label of a record: a value, the number of a class, (C,) int64 with 1 at the labels that apply and 0
-    elsewhere, (L,) int64 with -1 at residues without one, or of contacts (L, 3) float32 coordinates in Angstrom, NaN
-    where they are unknown or the column ``valid_mask`` is 0.
+    """The label of a record: a value, (T,) float64 of several values with ``nan`` where one is missing, the number of a
+    class, (C,) int64 with 1 at the labels that apply and 0 elsewhere, (L,) int64 with -1 at residues without one, or of
+    contacts (L, 3) float32 coordinates in Angstrom, NaN where they are unknown or the column ``valid_mask`` is 0.
 
     Returns:
-        None if the cell is empty or, of a value, ``NA``, ``nan``, ``null``, ``none``, ``-`` or ``?``; or if no residue
-        has coordinates.
+        None if the cell is empty or, of a value, ``NA``, ``nan``, ``null``, ``none``, ``-`` or ``?``; of several
+        values, if all are; or if no residue has coordinates.
 
     Raises:
         DataError: it is no value or class of the target. Names file, record and column.
     """
-    value = value_of(record, target.column)
     if target.task_type == TaskType.VALUE:
-        return None if _is_missing_number(value) else number_of(value, target.column, record.where)
+        values = [_value_in(record, column) for column in target.columns]
+        if not target.has_several_values:
+            return values[0]
+        return None if values == [None] * len(values) else np.array(values, dtype=np.float64)
+    value = value_of(record, target.column)
     if value is None:
         return None
     if target.task_type == TaskType.RESIDUE_PAIR:
@@ -236,6 +239,11 @@ def label_of(record: Record, target: Target) -> Label | None:
         for name in _entries(value, record, target.column)
     ]
     return np.array(labels, dtype=np.int64)
+
+
+def _value_in(record: Record, column: str) -> float | None:
+    value = value_of(record, column)
+    return None if _is_missing_number(value) else number_of(value, column, record.where)
 
 
 def _number(name: str, numbers: dict[str, int], record: Record, target: Target) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tape.errors import ConfigError
 from tape.io.records import RecordOptions
-from tape.targets import COORDINATES
+from tape.targets import COORDINATES, check_columns
 
 SPLIT_COLUMN = "split"
 SPLIT_SYNONYMS = {
@@ -30,7 +30,8 @@ class TableOptions:
             ``labels`` any format of :mod:`tape.io.records`. Or a structure file, or a folder of them; see
             :mod:`tape.tables.structures`.
         labels: table with the labels of the proteins of ``path``, by id; None: they are in ``path``.
-        target: column to predict; None where a model states its own, and for contacts, which become ``tertiary``.
+        target: column to predict, or several of values; None where a model states its own, and for contacts, which
+            become ``tertiary``.
         kind: regression, classification, multilabel, residue or contact; None: inferred from the values.
         split_column: column with the split of each protein; None: the column ``split``, if there is one.
         fractions: proportions of train, valid and test in a random split; None: 80, 10, 10 without a split column.
@@ -48,7 +49,7 @@ class TableOptions:
     """
 
     path: Path
-    target: str | None = None
+    target: str | tuple[str, ...] | None = None
     labels: Path | None = None
     kind: str | None = None
     split_column: str | None = None
@@ -61,11 +62,18 @@ class TableOptions:
     atom: str | None = None
     records: RecordOptions = RecordOptions()
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The columns to predict."""
+        return (self.target,) if isinstance(self.target, str) else self.target or ()
+
     def __post_init__(self) -> None:
+        check_columns(self.targets)
         if self.kind == "contact":
             if self.target not in (None, COORDINATES):
                 raise ConfigError(
-                    f"--target {self.target}: contacts are computed from the column {COORDINATES}; leave out --target"
+                    f"--target {' '.join(self.targets)}: contacts are computed from the column {COORDINATES}; leave out"
+                    " --target"
                 )
             object.__setattr__(self, "target", COORDINATES)
         for option, value in (("--split", self.fractions), ("--split-by", self.split_by)):

@@ -12,7 +12,7 @@ import numpy as np
 
 from tape.errors import ConfigError, DataError, UnknownResidueError, listed
 from tape.io.records import Nucleotides, Record, names_of, open_records
-from tape.targets import COORDINATES, Target
+from tape.targets import COORDINATES, Scale, Target
 from tape.tasks import TASKS, TaskType
 
 from .kinds import Label, infer_kind, label_of, make_target
@@ -32,6 +32,7 @@ from .structures import STATES, read_structure_records, structure_files
 from .target_checks import check_column, check_counts
 
 _FEWEST = 10  # proteins with a label
+_LONGEST_TARGETS = 80  # characters of the names of several targets in a task's name, which is that of directories
 
 
 @dataclass(frozen=True)
@@ -89,25 +90,19 @@ def table_for_training(options: TableOptions) -> Table:
     structures = structure_files(options.path)
     if options.atom is not None and not structures:
         raise ConfigError(f"--atom {options.atom}: {options.path} is no structure file or folder of such files")
-    if options.target is None and not structures:
+    if not options.targets and not structures:
         raise ConfigError(f"--data {options.path}: give the column to predict, --target NAME")
     records, unlabeled = _read(options, structures)
-    assert options.target is not None  # structure files without a target are refused
-    check_column(records, options.target, options.records)
-    inferred = None if options.kind else infer_kind(records, options.target)
-    kind = options.kind or (inferred.kind if inferred else "")
-    task = task_name(options.path, "contact" if options.target == COORDINATES else options.target)
-    target = _structure_target(options, kind, task) if structures else make_target(records, options.target, kind, task)
-    notices = [f"{options.path.name}: {kind} of {options.target}" + (f", since {inferred.reason}" if inferred else "")]
-    if structures:
-        notices.append(f"{len(records)} protein chains of {len(structures)} structure files")
+    target, notices = _new_target(options, records, structures)
     notices += unlabeled
     records, labels, missing = _labeled(records, target)
     if missing:
-        notices.append(f"{missing} of {missing + len(records)} proteins are left out: they have no {options.target}")
+        notices.append(f"{missing} of {missing + len(records)} proteins are left out: they have {_none_of(target)}")
     if len(records) < _FEWEST:
         raise DataError(f"{options.path}: {len(records)} proteins with a label; at least {_FEWEST} are needed")
     notices += check_counts(labels, target)
+    if target.has_several_values:
+        notices += _missing_values(options.path, target, labels)
     digests = _digests(records)
     division = divide_records(
         records, digests, labels if target.task_type == TaskType.SEQUENCE_CLASS else None, options
@@ -120,9 +115,13 @@ def table_for_training(options: TableOptions) -> Table:
                 f"{options.path}: no protein is in split {needed} ({division.origin}); the table is too small"
             )
     notices += _absent_classes(labels, splits, target)
-    if target.task_type == TaskType.VALUE and options.standardize:
-        target = _standardized(target, labels, splits)
-        notices.append(f"{options.target} is standardized by its mean {target.mean:.6g} and deviation {target.std:.6g}")
+    values = _training_values(target, labels, splits) if target.task_type == TaskType.VALUE else []
+    if values and options.standardize:
+        target = _standardized(target, values)
+        notices += [
+            f"{column} is standardized by its mean {scale.mean:.6g} and deviation {scale.std:.6g}"
+            for column, scale in zip(target.columns, target.scales, strict=True)
+        ]
     table = _table(options, target, records, labels, digests, splits, notices, structures)
     return replace(table, division=division)
 
@@ -139,23 +138,81 @@ def table_for_evaluation(options: TableOptions, target: Target, splits_file: Pat
     Raises:
         ProteinLMError: the file can't be read, or a label is none of the target's.
     """
-    options = replace(options, target=target.column, atom=target.atom)
+    columns = target.columns if target.has_several_values else target.column
+    options = replace(options, target=columns, atom=target.atom)
     structures = structure_files(options.path)
     records, notices = _read(options, structures)
     records, labels, missing = _labeled(records, target)
     if not records:
-        raise DataError(f"{options.path}: no protein has a value in column {target.column!r}")
+        named = listed([repr(column) for column in target.columns], len(target.columns))
+        raise DataError(f"{options.path}: no protein has a value in column {named}")
     digests, known = _digests(records), read_splits(splits_file)
     splits = [known.get(digest, _own_split(record)) for digest, record in zip(digests, records, strict=True)]
     if missing:
-        notices.append(f"{missing} proteins are left out: they have no {target.column}")
+        notices.append(f"{missing} proteins are left out: they have {_none_of(target)}")
     return _table(options, target, records, labels, digests, splits, notices, structures)
 
 
-def task_name(path: Path, target: str) -> str:
-    """Name of a table's task: ``FILE_TARGET``; never that of a built-in task."""
-    name = re.sub(r"[^A-Za-z0-9.-]+", "_", f"{path.name.split('.')[0]}_{target}").strip("_.-") or "table"
+def task_name(path: Path, *targets: str) -> str:
+    """Name of a table's task: ``FILE_TARGET``, with all targets as far as the name is short; never that of a built-in
+    task."""
+    shown = "_".join(targets)
+    if len(targets) > 1 and len(shown) > _LONGEST_TARGETS:
+        shown = f"{targets[0]}_and_{len(targets) - 1}_more"
+    name = re.sub(r"[^A-Za-z0-9.-]+", "_", f"{path.name.split('.')[0]}_{shown}").strip("_.-") or "table"
     return f"{name}_table" if name in TASKS else name
+
+
+def _new_target(
+    options: TableOptions, records: Sequence[Record], structures: tuple[Path, ...]
+) -> tuple[Target, list[str]]:
+    """The target of a run, not standardized yet, and a line on the kind of each column.
+
+    Raises:
+        ConfigError: one of several columns has other labels than values.
+        DataError: a column is missing or empty, or its kind can't be inferred.
+    """
+    columns = options.targets
+    task = task_name(options.path, *("contact" if column == COORDINATES else column for column in columns))
+    notices = []
+    for column in columns:
+        check_column(records, column, options.records)
+        inferred = None if options.kind else infer_kind(records, column)
+        kind = options.kind or (inferred.kind if inferred else "")
+        why = f", since {inferred.reason}" if inferred else ""
+        if len(columns) > 1 and kind != "regression":
+            raise ConfigError(
+                f"{options.path}: {column} is {kind}{why}, but only columns of values can be learned by one model."
+                " Train a model for each --target; of labels that apply or not, make one column of lists"
+                " (--task-type multilabel). If the column has values, give --task-type regression"
+            )
+        notices.append(f"{options.path.name}: {kind} of {column}{why}")
+    if structures:
+        notices.append(f"{len(records)} protein chains of {len(structures)} structure files")
+        return _structure_target(options, kind, task), notices
+    if len(columns) > 1:
+        return Target(task, TaskType.VALUE, columns), notices
+    return make_target(records, columns[0], kind, task), notices
+
+
+def _none_of(target: Target) -> str:
+    return f"none of {target.column}" if target.has_several_values else f"no {target.column}"
+
+
+def _missing_values(path: Path, target: Target, labels: Sequence[Label]) -> list[str]:
+    """A line for each of several targets that some proteins lack.
+
+    Raises:
+        DataError: too few proteins have a value.
+    """
+    notices = []
+    counts = (~np.isnan(np.stack(labels))).sum(axis=0).tolist()
+    for column, count in zip(target.columns, counts, strict=True):
+        if count < _FEWEST:
+            raise DataError(f"{path}: {count} proteins with {column}; at least {_FEWEST} are needed")
+        if count < len(labels):
+            notices.append(f"{len(labels) - count} of {len(labels)} proteins have no {column}, but another target")
+    return notices
 
 
 def _read(options: TableOptions, structures: tuple[Path, ...]) -> tuple[list[Record], list[str]]:
@@ -181,8 +238,8 @@ def _structure_target(options: TableOptions, kind: str, task: str) -> Target:
         raise ConfigError(f"--task-type {kind}: {options.target} of structure files is a target of the type {own}")
     column = str(options.target)
     if column == COORDINATES:
-        return Target(task, TaskType.RESIDUE_PAIR, column, atom=options.atom or "CA")
-    return Target(task, TaskType.RESIDUE_CLASS, column, STATES[column])
+        return Target(task, TaskType.RESIDUE_PAIR, (column,), atom=options.atom or "CA")
+    return Target(task, TaskType.RESIDUE_CLASS, (column,), STATES[column])
 
 
 def _labeled(records: Sequence[Record], target: Target) -> tuple[list[Record], list[Label], int]:
@@ -218,10 +275,26 @@ def _absent_classes(labels: Sequence[Label], splits: Sequence[str], target: Targ
     return [f"classes without a training protein, which can't be learned: {listed(absent)}"] if absent else []
 
 
-def _standardized(target: Target, labels: Sequence[Label], splits: Sequence[str]) -> Target:
-    values = [float(label) for label, split in zip(labels, splits, strict=True) if split == "train"]
-    mean, std = mean_and_deviation(values, f"column {target.column!r}")
-    return replace(target, mean=mean, std=std)
+def _training_values(target: Target, labels: Sequence[Label], splits: Sequence[str]) -> list[np.ndarray]:
+    """The values of each column in the training split, float64, without those that are missing.
+
+    Raises:
+        DataError: a column has none.
+    """
+    train = [label for label, split in zip(labels, splits, strict=True) if split == "train"]
+    found = [values[~np.isnan(values)] for values in np.array(train, dtype=np.float64).reshape(len(train), -1).T]
+    for column, values in zip(target.columns, found, strict=True):
+        if not values.size:
+            raise DataError(f"column {column!r} has no value for any training protein: nothing to learn")
+    return found
+
+
+def _standardized(target: Target, values: Sequence[np.ndarray]) -> Target:
+    scales = [
+        Scale(*mean_and_deviation(own.tolist(), f"column {column!r}"))
+        for column, own in zip(target.columns, values, strict=True)
+    ]
+    return replace(target, scales=tuple(scales))
 
 
 def _table(

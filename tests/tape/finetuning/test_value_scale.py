@@ -20,7 +20,7 @@ from tape.finetuning.data import TrainingData
 from tape.finetuning.value_scale import training_scale
 from tape.loaded_model import LoadedModel
 from tape.main import run_eval, run_train
-from tape.targets import value_scale
+from tape.targets import value_scales
 
 Train = Callable[..., Path]
 ONE_EPOCH = ("--num_train_epochs", 1)
@@ -137,9 +137,9 @@ def test_a_run_that_has_no_values_to_standardize_is_refused(
 )
 def test_a_damaged_scale_is_refused(scale: Any) -> None:
     with pytest.raises(ConfigError, match="value_scale needs the numbers mean and std"):
-        value_scale(ProteinBertConfig(value_scale=scale))
+        value_scales(ProteinBertConfig(value_scale=scale))
 
 
 def test_a_scale_without_a_deviation_is_refused() -> None:
     with pytest.raises(ConfigError, match="std must be positive, not 0"):
-        value_scale(ProteinBertConfig(value_scale={"mean": 1.0, "std": 0.0}))
+        value_scales(ProteinBertConfig(value_scale={"mean": 1.0, "std": 0.0}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -334,6 +335,23 @@ def test_a_standardized_value_head_learns_z_scores_and_returns_values() -> None:
     (loss, _), prediction = scaled(features, targets)
     torch.testing.assert_close(loss, plain(features, (targets - 57) / 6)[0][0])
     torch.testing.assert_close(prediction, scaled(features)[0])
+
+
+def test_several_values_are_learned_in_the_scale_of_each_without_those_that_are_missing() -> None:
+    torch.manual_seed(0)
+    head = ValuePredictionHead(8, mean=(57.0, 0.5), std=(6.0, 0.25))
+    features, nan = torch.randn(3, 8), math.nan
+    targets = torch.tensor([[51.0, nan], [nan, 0.75], [66.0, 0.25]])
+    (loss, _), prediction = head(features, targets)
+    assert prediction.shape == (3, 2)
+    errors = (prediction - targets) / torch.tensor([6.0, 0.25])
+    torch.testing.assert_close(loss, errors[~targets.isnan()].square().mean())
+    torch.testing.assert_close(head.loss(prediction, targets), loss)
+    loss.backward()
+    gradient = head.value_prediction.main[-1].bias.grad
+    torch.testing.assert_close(gradient, 2 * errors.nansum(0).detach() / 4)
+    with pytest.raises(ConfigError, match=r"shape \(3, 1\), but the predictions are for \(3, 2\)"):
+        head(features, targets[:, :1])
 
 
 def test_class_weights_multiply_the_loss_of_each_label_as_in_pytorch() -> None:

@@ -30,9 +30,9 @@ def values(table: Table, split: str) -> np.ndarray:
 def test_values_are_standardized_by_the_training_split_alone(tmp_path: Path) -> None:
     table = table_for_training(TableOptions(write_table(tmp_path, rows()), "Tm"))
     assert (table.count("train"), table.count("valid"), table.count("test")) == (16, 2, 2)
-    assert (table.target.mean, table.target.std) == (values(table, "train").mean(), values(table, "train").std())
+    assert table.target.scales == ((values(table, "train").mean(), values(table, "train").std()),)
     plain = table_for_training(TableOptions(write_table(tmp_path, rows()), "Tm", standardize=False))
-    assert (plain.target.mean, plain.target.std) == (0.0, 1.0)
+    assert plain.target.scales == ((0.0, 1.0),)
 
 
 def test_what_was_inferred_and_left_out_is_announced(tmp_path: Path) -> None:
@@ -106,6 +106,8 @@ def test_a_resumed_run_keeps_its_splits(tmp_path: Path) -> None:
 def test_the_name_of_a_task_is_never_that_of_a_built_in_one() -> None:
     assert task_name(Path("data/my proteins.csv.gz"), "Tm (C)") == "my_proteins_Tm_C"
     assert task_name(Path("remote.csv"), "homology") == "remote_homology_table"
+    assert task_name(Path("my.csv"), "Tm", "kcat") == "my_Tm_kcat"
+    assert task_name(Path("my.csv"), *(f"activity on {n}" for n in range(9))) == "my_activity_on_0_and_8_more"
 
 
 @pytest.mark.parametrize(
