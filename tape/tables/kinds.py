@@ -50,8 +50,8 @@ def infer_kind(records: Sequence[Record], column: str) -> Inferred:
     """The kind of a target column.
 
     Lists in the column ``tertiary`` are coordinates, from which contacts are computed. Text or a list of the length of
-    the sequence in every record is a class per residue, other lists are labels, decimal numbers and more than 20
-    different integers are values, and anything else are classes.
+    the sequence in every record is a class per residue, unless all are decimal numbers; other lists are labels, decimal
+    numbers and more than 20 different integers are values, and anything else are classes.
 
     Raises:
         DataError: the column is empty, or has almost as many different texts as proteins.
@@ -64,7 +64,8 @@ def infer_kind(records: Sequence[Record], column: str) -> Inferred:
         isinstance(value, np.ndarray) or _list_of(value) is not None for _, value in pairs
     ):
         return Inferred("contact", "its values are coordinates of residues")
-    if all(_is_residue_text(record, value) for record, value in pairs):
+    decimals = all(_is_number(value) and not _is_integer(value) for _, value in pairs)
+    if not decimals and all(_is_residue_text(record, value) for record, value in pairs):
         return Inferred("residue", "every value has the length of its sequence")
     if all(_list_of(value) is not None for _, value in pairs):
         if all(len(_list_of(value) or ()) == len(record.residues) for record, value in pairs):

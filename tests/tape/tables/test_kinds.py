@@ -40,6 +40,12 @@ def test_the_kind_follows_from_the_values(values: tuple[Any, ...], kind: str, re
     assert reason in inferred.reason
 
 
+def test_decimal_numbers_as_long_as_their_peptides_are_values() -> None:
+    peptides = ("ACDEF", "GHIKL")
+    assert infer_kind(records("1.234", "57.50", sequences=peptides), "y").kind == "regression"
+    assert infer_kind(records("01011", "11100", sequences=peptides), "y").kind == "residue"
+
+
 def test_a_column_of_names_is_no_target() -> None:
     with pytest.raises(DataError, match="column 'y' has 12 different texts in 12 records.*--target"):
         infer_kind(records(*(f"name{i}" for i in range(12))), "y")
