@@ -10,6 +10,7 @@ import torch
 
 from converter.formats.base import MEGATRON_FORMATS, Source
 from converter.formats.detection import open_source
+from converter.formats.megatron.writer import with_two_token_types
 from converter.formats.model_files import open_reference
 from converter.formats.record import write_record
 from converter.formats.targets import choose_target
@@ -102,11 +103,13 @@ def convert(request: ConversionRequest, progress: Callable[[str], None] = print)
     mapped = source.map().without_head() if request.lm_head == "drop" else source.map()
     if request.format == "tape":
         mapped = mapped.with_pooler(source.config)
-    for line in mapped.summary():
-        progress(f"  {line}")
     check_parameters(mapped.state, source, pooler_needed=request.format == "tape")
     if reference is not None:
         check_reference(mapped.state, reference, request.reference)
+    if request.format == "megatron-core":
+        mapped = with_two_token_types(mapped)
+    for line in mapped.summary():
+        progress(f"  {line}")
     origin = source.provenance()
     with output.staging() as folder:
         progress(f"writing {len(mapped.state)} tensors as {request.dtype}")

@@ -17,6 +17,7 @@ import torch
 from converter.formats.base import Source
 from converter.formats.model_files import file_hashes
 from converter.mapping.rules import Mapped
+from converter.mapping.tables import TOKEN_TYPES
 from converter.verify.certificate import Certificate
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, quoted
@@ -55,11 +56,12 @@ def write_record(
     folder = path.parent
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != SUMS_NAME)
     hashes = {Path(file).relative_to(folder).as_posix(): entry for file, entry in file_hashes(files).items()}
+    written = config.to_dict() | {"type_vocab_size": mapped.state[TOKEN_TYPES].shape[0]}  # of Megatron Core, perhaps 2
     record = {
         "format": RECORD_FORMAT,
         "version": RECORD_VERSION,
         "date": utc_now(),
-        "result": {"kind": result.kind, "files": hashes, "config": config.to_dict()},
+        "result": {"kind": result.kind, "files": hashes, "config": written},
         "dropped": mapped.dropped,
         "filled": mapped.filled,
         "lm_head": result.has_head,

@@ -15,6 +15,7 @@ from converter.safe_load import load_checkpoint_file
 from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
 from tape.models.model_directory import load_state_dict, save_model_directory
+from tape.models.modeling_bert import ProteinBertForMaskedLM
 from tests.support.megatron_writer import LETTERS, SPECIAL, expected_state, make_truth
 
 
@@ -103,6 +104,39 @@ def test_files_written_for_megatron_have_its_keys_and_shapes(tmp_path: Path, tap
     assert torch.equal(
         last["model"]["word_embeddings_for_head"]["weight"], language["embedding"]["word_embeddings"]["weight"]
     )
+
+
+@pytest.mark.parametrize("pipeline", [1, 2])
+def test_megatron_core_gets_two_token_types_of_one(tmp_path: Path, tape: Path, pipeline: int) -> None:
+    lines: list[str] = []
+    convert(ConversionRequest(tape, tmp_path / "core", "megatron-core", pipeline_parallel=pipeline), lines.append)
+    assert any("row 1 is a copy of row 0" in line for line in lines)
+    first = min((tmp_path / "core" / "release").rglob("*.pt"))
+    content = load_checkpoint_file(first)
+    rows = content["model"]["embedding.tokentype_embeddings.weight"]
+    (own,) = load_state_dict(tape)["bert.embeddings.token_type_embeddings.weight"]
+    assert torch.equal(rows, torch.stack([own, own]))
+    assert content["args"].num_tokentypes == 2
+    record = json.loads((tmp_path / "core" / "conversion.json").read_text())
+    assert record["result"]["config"]["type_vocab_size"] == 2
+    assert "two token types" in record["filled"]["bert.embeddings.token_type_embeddings.weight"]
+
+    convert(ConversionRequest(tmp_path / "core", tmp_path / "back"), silent)
+    ids = torch.tensor([[2, *range(5, 20), 3]])
+    with torch.no_grad():
+        (expected, *_), (logits, *_) = (
+            ProteinBertForMaskedLM.from_pretrained(folder).eval()(ids) for folder in (tape, tmp_path / "back")
+        )
+    assert torch.equal(logits, expected)
+
+
+@pytest.mark.parametrize(("form", "types"), [("megatron", 1), ("megatron-core", 2)])
+def test_other_token_types_stay_as_they_are(tmp_path: Path, form: str, types: int) -> None:
+    source = tape_model(tmp_path / "tape", types=types)
+    convert(ConversionRequest(source, tmp_path / "out", form), silent)
+    assert json.loads((tmp_path / "out" / "conversion.json").read_text())["filled"] == {}
+    convert(ConversionRequest(tmp_path / "out", tmp_path / "back"), silent)
+    assert_same_model(source, tmp_path / "back")
 
 
 @pytest.mark.parametrize("form", ["megatron", "megatron-core"])

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from converter.mapping.rules import Shards, invert_rules, token_rows_by_name
+from converter.mapping.rules import Mapped, Shards, invert_rules, token_rows_by_name
 from converter.mapping.tables import (
     MEGATRON_HEAD_WORDS,
     MEGATRON_RULES,
@@ -28,7 +28,7 @@ from converter.mapping.transforms import TransformSettings
 from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
 from tape.io.writing import atomic_write, write_text
-from tape.models.lazy_tensors import LazyState, stored_bytes
+from tape.models.lazy_tensors import LazyState, LazyTensor, stored_bytes
 
 from .key_names import core_name, extra_state_of
 from .layout import RANK_FILE_NAME, TRACKER_NAME
@@ -204,6 +204,20 @@ class MegatronTarget:
             consumed_train_samples=0,
             consumed_valid_samples=0,
         )
+
+
+def with_two_token_types(mapped: Mapped) -> Mapped:
+    """The model with a second token type, a copy of the first, if it has one that is not zero.
+
+    Megatron Core's ``BertModel`` is used with no or two token types. All token types of proteins are 0, so that the
+    function is the same; what a later training writes into the second row has no effect on them.
+    """
+    types = mapped.state[TOKEN_TYPES]
+    if types.shape[0] != 1 or not bool(types.load().any()):  # a row of zeros is left out
+        return mapped
+    two = LazyTensor((2, *types.shape[1:]), types.dtype, lambda: types.load().repeat(2, 1))
+    reason = "row 1 is a copy of row 0: Megatron Core's BertModel has no or two token types, and those here are all 0"
+    return Mapped({**mapped.state, TOKEN_TYPES: two}, mapped.dropped, {**mapped.filled, TOKEN_TYPES: reason})
 
 
 def _module_order(key: str) -> tuple[int, int]:
