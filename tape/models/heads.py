@@ -221,8 +221,8 @@ class SequenceClassificationHead(nn.Module):
         logits = self.classify(pooled_output)
         if targets is None:
             return (logits,)
-        metrics = {} if self.multilabel else {"accuracy": _accuracy(logits, targets)}
-        return (self.loss(logits, targets), metrics), logits
+        loss = self.loss(logits, targets)  # checks the targets
+        return (loss, {} if self.multilabel else {"accuracy": _accuracy(logits, targets)}), logits
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of logits (B, num_labels)."""
@@ -260,8 +260,8 @@ class SequenceToSequenceClassificationHead(nn.Module):
         logits = self.classify(sequence_output, None if input_mask is None else input_mask.bool())
         if targets is None:
             return (logits,)
-        accuracy = _accuracy(logits, targets, self.ignore_index)
-        return (self.loss(logits, targets), {"accuracy": accuracy}), logits
+        loss = self.loss(logits, targets)  # checks the targets
+        return (loss, {"accuracy": _accuracy(logits, targets, self.ignore_index)}), logits
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of logits (B, S, num_labels)."""
