@@ -9,9 +9,10 @@ frequent folds, a classification with 5, 10 and 20 classes. A fifth of each is `
 further proteins of the same source, so that scores of all sizes are comparable; these are no published splits.
 
 The transformer is trained by ``tape-train --data TABLE --target COLUMN`` with the defaults for tables of that size,
-from MODEL or from random weights of ``--config`` values. The linear models are scikit-learn's ridge and logistic
-regression on the fractions of the 20 amino acids and the logarithm of the length; their penalty is chosen on ``valid``.
-All scores are of the test split, as mean (minimum - maximum) over the seeds, which also draw other proteins.
+from MODEL, from random weights of ``--config`` values, or else from the bundled model. The linear models are
+scikit-learn's ridge and logistic regression on the fractions of the 20 amino acids and the logarithm of the length;
+their penalty is chosen on ``valid``. All scores are of the test split, as mean (minimum - maximum) over the seeds,
+which also draw other proteins.
 """
 
 from __future__ import annotations
@@ -225,7 +226,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data_dir", type=Path, help="directory with the folder tape of labeled proteins")
     parser.add_argument("--output-dir", type=Path, required=True, help="directory of tables and runs")
-    parser.add_argument("--from-pretrained", metavar="MODEL", help="model to start from (default: random weights)")
+    parser.add_argument("--from-pretrained", metavar="MODEL", help="model to start from (default: the bundled one)")
     parser.add_argument("--config", action="append", default=[], metavar="KEY=VALUE", help="as of tape-train")
     parser.add_argument("--sizes", type=int, nargs="+", choices=SIZES, default=list(SIZES), help="proteins per table")
     parser.add_argument("--seeds", type=positive_int, default=3, help="runs per table (default: %(default)s)")
