@@ -37,7 +37,8 @@ def parsed(**options: Any) -> argparse.Namespace:
         ("standardize", False, False),
         ("standardize", True, True),
         ("patience", -1, -1),
-        ("target", "-dG", "-dG"),
+        ("target", "-dG", ["-dG"]),
+        ("target", ["-dG", "Tm"], ["-dG", "Tm"]),
         ("target", None, None),
     ],
 )

@@ -105,8 +105,9 @@ def test_every_option_that_is_not_listed_as_silent_is_announced(tmp_path: Path, 
         ),
     }
     before, after = values.get(option, (1, 2))
+    shown = [" ".join(value) if isinstance(value, list) else value for value in (before, after)]  # as it was typed
     assert changes(tmp_path, {option: before}, {option: after}, (option,)) == [
-        f"--{option} changes from {before} to {after}"
+        f"--{option} changes from {shown[0]} to {shown[1]}"
     ]
 
 
