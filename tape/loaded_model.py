@@ -16,11 +16,11 @@ from torch import nn
 from tape.datasets.sequence_list import GivenProteins, given_proteins
 from tape.errors import ConfigError, DataError, quoted
 from tape.evaluation.config import LENGTH_POLICIES, InferenceConfig, ModelSource
-from tape.evaluation.load_model import load_encoder, load_finetuned_model, model_directory, stored_target
+from tape.evaluation.load_model import load_encoder, load_finetuned_model, model_directory, stored_config
 from tape.evaluation.long_proteins import fit_long_proteins
 from tape.evaluation.model_type import model_type_of, read_config, vocabulary_of
 from tape.inference.all_singles import AMINO_ACIDS, single_scores
-from tape.inference.contact_models import CONTACT_TASK, load_contact_model
+from tape.inference.contact_models import load_contact_model
 from tape.inference.embed import embedded_batches
 from tape.inference.embedded_proteins import split_layers
 from tape.inference.hidden_layers import LAST, select_layers
@@ -210,7 +210,8 @@ class LoadedModel:
             DataError: the protein can't be used.
         """
         given = given_proteins(_one(sequence), self.tokenizer)
-        name = self.task if self.task is not None and self._has_contact_head() else "contacts"  # that of predict
+        has_head = registry.finetuned_task_type(stored_config(self.directory)) == TaskType.RESIDUE_PAIR
+        name = self.task if self.task is not None and has_head else "contacts"  # a head is also that of predict
         model = self._model(name, lambda: load_contact_model(self._source, self.directory))
         (prediction,) = self._predictions(given, model, TaskType.RESIDUE_PAIR, length)
         return prediction.values
@@ -312,10 +313,6 @@ class LoadedModel:
 
     def _task_model(self, spec: TaskSpec) -> nn.Module:
         return self._model(spec.name, lambda: load_finetuned_model(self._source, spec, self.directory))
-
-    def _has_contact_head(self) -> bool:
-        target = stored_target(self.directory)
-        return self.task == CONTACT_TASK if target is None else target.task_type == TaskType.RESIDUE_PAIR
 
     def _finetuned(self) -> tuple[TaskSpec, TaskType]:
         if self.task is None:

@@ -23,7 +23,7 @@ from tape.hub.cache import local_model, no_such_model
 
 from .compatibility.names import names_of
 from .errors import ConfigError, did_you_mean, listed, quoted
-from .targets import Target
+from .targets import Target, target_of
 from .tasks import BUILT_IN_TASKS, LABELED_MODELS, Task, TaskType
 
 __getattr__ = names_of(__name__)  # of tape-proteins 0.5
@@ -295,6 +295,19 @@ class Registry:
             known = ", ".join(sorted(self.task_name_mapping))
             raise ConfigError(f"unknown task {quoted(task_name)}; registered: {known}")
         return self.task_name_mapping[task_name]
+
+    def finetuned_task_type(self, config: Any) -> TaskType | None:
+        """The type of the task that a model was finetuned on; None for a pretrained model and an unknown task.
+
+        Args:
+            config: the model's configuration.
+        """
+        target = target_of(config)
+        if target is not None:
+            return target.task_type
+        name = getattr(config, "finetuning_task", None)
+        spec = self.task_name_mapping.get(name) if isinstance(name, str) else None
+        return None if spec is None else spec.task_type
 
     def get_metric(self, name: str) -> Callable[[Any, Any], float]:
         """The function of a metric.

@@ -14,7 +14,7 @@ from typing import Any
 from tape.errors import DataError
 from tape.io.checksums import sha256_of
 from tape.io.json_files import read_json_object
-from tape.io.text_files import file_size
+from tape.io.text_files import data_file, file_size
 
 STATE_FILE = "prepared.json"
 STATE_VERSION = 1
@@ -22,8 +22,7 @@ STATE_VERSION = 1
 
 def fingerprint(path: Path) -> dict[str, Any]:
     """Name, size and SHA-256 sum of a file (of ``data.mdb`` for an LMDB directory)."""
-    file = path / "data.mdb" if path.is_dir() else path
-    return {"name": path.name, "bytes": file_size(path), "sha256": sha256_of(file)}
+    return {"name": path.name, "bytes": file_size(path), "sha256": sha256_of(data_file(path))}
 
 
 def read_json_if_any(path: Path) -> dict[str, Any] | None:

@@ -221,18 +221,16 @@ def _model_defaults(options: Options, table: Table) -> dict[str, Any]:
 
 def _has_contact_head(options: Options) -> bool:
     """Whether the model that a run starts from was finetuned on contacts, and so has a head of its own."""
-    source = options["from_pretrained"]
-    if source is None:
-        return False
+    config = None if options["from_pretrained"] is None else _source_config(options["from_pretrained"])
+    return config is not None and registry.finetuned_task_type(config) == TaskType.RESIDUE_PAIR
+
+
+def _source_config(source: str) -> ProteinConfig | None:
+    """The configuration of a model, or in a file; None if it can't be read, which the run reports."""
     try:
-        config = ProteinConfig.from_pretrained(source)
-        target = target_of(config)
+        return ProteinConfig.from_pretrained(source)
     except (ProteinLMError, OSError):
-        return False  # which the run reports
-    name = getattr(config, "finetuning_task", None)
-    spec = registry.task_name_mapping.get(name) if isinstance(name, str) else None
-    task_type = target.task_type if target is not None else None if spec is None else spec.task_type
-    return task_type == TaskType.RESIDUE_PAIR
+        return None
 
 
 def _rate_defaults(options: Options) -> dict[str, Any]:
@@ -245,14 +243,11 @@ def _rate_defaults(options: Options) -> dict[str, Any]:
 
 
 def _hidden_size(options: Options) -> int | None:
-    """The hidden size of the model; None if it is not stated or can't be read, which the run reports."""
+    """The hidden size of the model; None if it is not stated or can't be read."""
     size = dict(options["config"]).get("hidden_size")
     source = options["from_pretrained"] or options["model_config_file"]
     if size is None and source is not None:
-        try:
-            size = ProteinConfig.from_pretrained(source).to_dict().get("hidden_size")
-        except (ProteinLMError, OSError):
-            return None
+        size = getattr(_source_config(source), "hidden_size", None)
     return size if type(size) is int and size > 0 else None
 
 

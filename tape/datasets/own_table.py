@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tape.io.checksums import sha256_of
 from tape.registry import TaskSpec, registry
 from tape.tables.table import Table
 from tape.tasks import TaskType
@@ -27,13 +26,10 @@ class TableSplit(RecordSource):
 
     def __init__(self, table: Table, split: str) -> None:
         self.path = table.path
+        self.sha256 = table.sha256
         name = table.path.name
         if table.labels_file is not None:
-            file = self.path / "data.mdb" if self.path.is_dir() else self.path
-            self.sha256 = sha256_of(file, table.labels_file)
             name = f"{name} with {table.labels_file.name}"
-        if table.structures:
-            self.sha256 = sha256_of(*table.structures)
         self.provenance = {"name": name, "simulated": None}
         self._table, self._places = table, table.places(split)
 

@@ -39,8 +39,18 @@ def stored_target(directory: Path) -> Target | None:
     Raises:
         ConfigError: ``config.json`` is invalid.
     """
+    config = stored_config(directory)
+    return None if config is None else target_of(config)
+
+
+def stored_config(directory: Path) -> ProteinConfig | None:
+    """The configuration of a model; None without a config.json.
+
+    Raises:
+        ConfigError: it is invalid.
+    """
     file = folder_of(directory) / CONFIG_NAME
-    return target_of(ProteinConfig.from_json_file(file)) if file.is_file() else None
+    return ProteinConfig.from_json_file(file) if file.is_file() else None
 
 
 def load_finetuned_model(source: ModelSource, spec: TaskSpec, directory: Path) -> nn.Module:

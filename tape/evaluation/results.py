@@ -24,6 +24,7 @@ from tape.errors import ConfigError, quoted
 from tape.io.checksums import sha256_of
 from tape.io.json_files import read_json_object
 from tape.io.run_layout import RESULTS_NAME
+from tape.io.text_files import data_file
 from tape.io.writing import atomic_write, check_output_directory, link_or_copy
 from tape.metrics import Bootstrap
 from tape.metrics.confusion import confusion_of
@@ -55,7 +56,7 @@ def data_hash(dataset: Any) -> str | None:
     path = getattr(source, "path", None)
     if path is None or getattr(source, "sha256", None) is not None:
         return getattr(source, "sha256", None)
-    file = Path(path) / "data.mdb" if Path(path).is_dir() else Path(path)
+    file = data_file(Path(path))
     return sha256_of(file) if file.is_file() else None
 
 

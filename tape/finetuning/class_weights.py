@@ -24,9 +24,9 @@ def balanced_class_weights(data: TrainingData, num_labels: int) -> tuple[float, 
         ConfigError: no protein has a label, or a label is no class of the task.
     """
     counts = np.zeros(num_labels, dtype=np.int64)
-    for index in data.indices.tolist():
-        targets = data.train.collate_fn([data.train[index]])["targets"].numpy().reshape(-1)
-        found = np.bincount(targets[targets >= 0], minlength=num_labels)
+    for targets in data.targets():
+        labels = targets.numpy().reshape(-1)
+        found = np.bincount(labels[labels >= 0], minlength=num_labels)
         if found.size > num_labels:
             raise ConfigError(f"--class_weights: a label is {found.size - 1}, but the task has {num_labels} classes")
         counts += found

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from tape.datasets.index import index_of, lengths_of, load_split, within_length
 from tape.errors import ConfigError
@@ -39,6 +39,11 @@ class TrainingData:
     indices: np.ndarray
     valid: Any = None
     eval_sets: tuple[Any, ...] = ()
+
+    def targets(self) -> Iterator[Tensor]:
+        """The targets of each protein to train on, as a batch of one."""
+        for index in self.indices.tolist():
+            yield self.train.collate_fn([self.train[index]])["targets"]
 
 
 def load_training_data(

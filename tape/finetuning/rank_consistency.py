@@ -9,6 +9,7 @@ from typing import Any
 
 from tape.datasets.own_table import table_of
 from tape.io.sampled_digest import describe_file
+from tape.io.text_files import data_file
 from tape.models.model_directory import BIN_NAME, SAFETENSORS_NAME
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext, all_gather_lists
@@ -65,7 +66,7 @@ def _data(config: FinetuneConfig, data: TrainingData) -> Iterator[Observation]:
     for split, dataset in (("train", data.train), ("valid", data.valid)):
         path = getattr(getattr(dataset, "data", None), "path", None)
         if path is not None:
-            file = Path(path) / "data.mdb" if Path(path).is_dir() else Path(path)
+            file = data_file(Path(path))
             seen = describe_file(file) if file.exists() else f"files with SHA-256 {dataset.data.sha256}"
             yield Observation(f"--data_dir {config.data.data_dir}, {split}", seen, _COPY)
 

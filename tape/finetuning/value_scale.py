@@ -21,8 +21,7 @@ def training_scale(data: TrainingData, task: str) -> dict[str, float]:
     Raises:
         DataError: a value is not finite, or all are equal.
     """
-    targets = [data.train.collate_fn([data.train[index]])["targets"] for index in data.indices.tolist()]
-    mean, std = mean_and_deviation([float(target) for target in targets], f"the value of {task}")
+    mean, std = mean_and_deviation([float(target) for target in data.targets()], f"the value of {task}")
     return {"mean": mean, "std": std}
 
 

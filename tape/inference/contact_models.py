@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tape.configs import CONFIG_NAME
 from tape.errors import CheckpointError, ConfigError, quoted
 from tape.evaluation.config import ModelSource
-from tape.evaluation.load_model import folder_of, load_encoder, load_finetuned_model, stored_target
+from tape.evaluation.load_model import folder_of, load_encoder, load_finetuned_model, stored_config
 from tape.evaluation.results import model_hash
-from tape.io.json_files import read_json_object
 from tape.io.run_layout import REGRESSION_NAME
 from tape.registry import TaskSpec, registry
+from tape.targets import target_of
 from tape.tasks import TaskType
 
 from .attention_contacts import attention_features
@@ -118,11 +117,8 @@ def load_contact_model(source: ModelSource, directory: Path, regression: Path | 
 
 def _finetuned_task(directory: Path) -> TaskSpec | None:
     """The task of contacts that a model was finetuned on, if any; registers that of a user's own structures."""
-    target = stored_target(directory)
-    if target is not None:
-        spec = registry.register_target(target)
-        return spec if spec.task_type == TaskType.RESIDUE_PAIR else None
-    config = directory / CONFIG_NAME
-    name = read_json_object(config).get("finetuning_task") if config.is_file() else None
-    found = registry.task_name_mapping.get(name) if isinstance(name, str) else None
-    return found if found is not None and found.task_type == TaskType.RESIDUE_PAIR else None
+    config = stored_config(directory)
+    if config is None or registry.finetuned_task_type(config) != TaskType.RESIDUE_PAIR:
+        return None
+    target = target_of(config)
+    return registry.get_task_spec(config.finetuning_task) if target is None else registry.register_target(target)

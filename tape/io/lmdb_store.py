@@ -23,6 +23,7 @@ from tape.errors import DataError, quoted
 
 from .lmdb_pages import LMDBFile
 from .restricted_pickle import restricted_loads
+from .text_files import data_file
 from .writing import atomic_directory, output_errors
 
 COUNT_KEY = b"num_examples"
@@ -98,7 +99,7 @@ def _put_batch(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) 
 def _open_file(path: Path) -> LMDBFile:
     """Open ``data.mdb`` of a directory, or the path itself for stores with ``subdir=False``."""
     try:
-        return LMDBFile(path / "data.mdb" if path.is_dir() else path)
+        return LMDBFile(data_file(path))
     except OSError as error:
         raise DataError(f"{path}: no LMDB store ({error.strerror})") from error
 

@@ -377,6 +377,12 @@ def file_size(path: str | os.PathLike[str]) -> int:
         return 0
     path = Path(path)
     with explain_errors(path):
-        if path.is_dir() and not (path / "data.mdb").is_file():
+        file = data_file(path)
+        if path.is_dir() and not file.is_file():
             raise DataError(f"{path}: a directory, neither a file nor an LMDB store")
-        return (path / "data.mdb" if path.is_dir() else path).stat().st_size
+        return file.stat().st_size
+
+
+def data_file(path: Path) -> Path:
+    """The file itself, or ``data.mdb`` of an LMDB directory."""
+    return path / "data.mdb" if path.is_dir() else path

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
-_PEAK = "VmHWM:"
 _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _LARGE = 1 << 20
 
@@ -22,18 +21,23 @@ def peak_memory() -> int:
 
     On systems other than Linux, it may be that of the parent process, if that is larger.
     """
-    lines = _STATUS.read_text(encoding="utf-8").splitlines() if _STATUS.is_file() else []
-    own = next((line for line in lines if line.startswith(_PEAK)), None)
+    own = _status("VmHWM")
     if own is not None:
-        return int(own.split()[1]) * 1024  # the unit "kB" of this file is KiB
+        return own
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def resident_memory() -> int:
     """Resident set size of this process in bytes; 0 where the system does not tell."""
+    return _status("VmRSS") or 0
+
+
+def _status(name: str) -> int | None:
+    """A field of Linux's /proc/self/status in bytes; None where there is none."""
     lines = _STATUS.read_text(encoding="utf-8").splitlines() if _STATUS.is_file() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), 0)
+    own = next((line for line in lines if line.startswith(f"{name}:")), None)
+    return None if own is None else int(own.split()[1]) * 1024  # the unit "kB" of this file is KiB
 
 
 def return_large_blocks() -> None:

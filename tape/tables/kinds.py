@@ -60,9 +60,7 @@ def infer_kind(records: Sequence[Record], column: str) -> Inferred:
     pairs = [(record, value) for record, value in zip(records, values, strict=True) if value is not None]
     if not pairs:
         raise DataError(f"column {quoted(column)} has no value in any of {len(records)} records")
-    if column == COORDINATES and all(
-        isinstance(value, np.ndarray) or _list_of(value) is not None for _, value in pairs
-    ):
+    if column == COORDINATES and all(_is_array(value) for _, value in pairs):
         return Inferred("contact", "its values are coordinates of residues")
     decimals = all(_is_number(value) and not _is_integer(value) for _, value in pairs)
     if not decimals and all(_is_residue_text(record, value) for record, value in pairs):

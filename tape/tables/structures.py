@@ -20,28 +20,23 @@ from tape.io.records import Record, RecordOptions
 from tape.io.records.labels import SS3_CLASSES, SS3_LETTERS, SS8_LETTERS
 from tape.io.structures import ProteinChain, StructureOptions, find_structure_files, is_structure_file, read_structures
 from tape.io.structures.dssp import INSTALL, UNASSIGNED, find_dssp
+from tape.similarity.splits import SPLITS
 from tape.targets import COORDINATES
 
 from .options import SPLIT_COLUMN, SPLIT_SYNONYMS, TableOptions
 
 STATES: dict[str, tuple[str, ...]] = {"ss3": tuple(SS3_LETTERS), "ss8": tuple(SS8_LETTERS)}  # column -> its classes
-_SPLIT_FOLDERS = frozenset({"train", "valid", "test", *SPLIT_SYNONYMS})
-
-
-def has_structures(path: Path) -> bool:
-    """Whether ``path`` is a structure file, or a folder with such files in it or below it."""
-    if path.is_dir():
-        return any(is_structure_file(found) for found in path.rglob("*"))
-    return is_structure_file(path)
+_SPLIT_FOLDERS = frozenset({*SPLITS, *SPLIT_SYNONYMS})
 
 
 def structure_files(path: Path) -> tuple[Path, ...]:
-    """The structure files that a table is read from; none if it is another file.
+    """The structure files that a table is read from: one, or those in a folder or below it; none for other files.
 
     Raises:
         DataError: two of them have the same name.
     """
-    return tuple(find_structure_files([path])) if has_structures(path) else ()
+    candidates = path.rglob("*") if path.is_dir() else (path,)
+    return tuple(find_structure_files([path])) if any(map(is_structure_file, candidates)) else ()
 
 
 def read_structure_records(options: TableOptions, files: tuple[Path, ...]) -> list[Record]:

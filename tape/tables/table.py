@@ -6,12 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from tape.errors import ConfigError, DataError, UnknownResidueError, listed
+from tape.io.checksums import sha256_of
 from tape.io.records import Nucleotides, Record, names_of, open_records
+from tape.io.text_files import data_file
 from tape.targets import COORDINATES, Scale, Target
 from tape.tasks import TASKS, TaskType
 
@@ -61,6 +64,13 @@ class Table:
     division: Division | None = None
     labels_file: Path | None = None
     structures: tuple[Path, ...] = ()
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """SHA-256 of the files that the table was read from, one after the other; None if it is ``path`` alone."""
+        if self.structures:
+            return sha256_of(*self.structures)
+        return None if self.labels_file is None else sha256_of(data_file(self.path), self.labels_file)
 
     def places(self, split: str) -> list[int]:
         """Numbers of the proteins of a split; of all proteins for ``all``.

@@ -15,6 +15,7 @@ from tape.tasks import TaskType
 
 from .kinds import Label, value_of
 
+_OTHER = "choose another column"
 _MOST_SINGLES = 0.5  # of all classes, above which those with a single protein are announced
 
 
@@ -32,14 +33,14 @@ def check_column(records: Sequence[Record], column: str, options: RecordOptions)
     """
     of_sequences = SEQUENCE_COLUMNS if options.sequence_column is None else (options.sequence_column,)
     if column in of_sequences and all(column not in record.fields for record in records):  # which records hold apart
-        raise ConfigError(f"--target {quoted(column)} is the sequence, from which the target is predicted; {_other()}")
+        raise ConfigError(f"--target {quoted(column)} is the sequence, from which the target is predicted; {_OTHER}")
     values = [value_of(record, column) for record in records]
     for name, own in (
         ("sequence", [record.residues for record in records]),
         ("id", [record.identifier for record in records]),
     ):
         if None not in own and all(_is_text_of(value, text) for value, text in zip(values, own, strict=True)):
-            raise ConfigError(f"--target {quoted(column)} is the {name} in all {len(records)} records; {_other()}")
+            raise ConfigError(f"--target {quoted(column)} is the {name} in all {len(records)} records; {_OTHER}")
 
 
 def check_counts(labels: Sequence[Label], target: Target) -> list[str]:
@@ -66,7 +67,7 @@ def check_counts(labels: Sequence[Label], target: Target) -> list[str]:
         numbers = "" if is_set else ", or give --task-type regression if its values are quantities"
         raise DataError(
             f"column {quoted(target.column)} has {len(counts)} {what} in {len(labels)} proteins, each in a single"
-            f" protein ({shown}), so none can be learned and evaluated. {_other().capitalize()}{numbers}"
+            f" protein ({shown}), so none can be learned and evaluated. {_OTHER.capitalize()}{numbers}"
         )
     if len(single) <= _MOST_SINGLES * len(counts):
         return []
@@ -74,10 +75,6 @@ def check_counts(labels: Sequence[Label], target: Target) -> list[str]:
         f"{len(single)} of {len(counts)} {what} of {target.column} have a single protein of {len(labels)} ({shown}), so"
         " they can't be learned and evaluated; join rare ones, or choose another --target"
     ]
-
-
-def _other() -> str:
-    return "choose another column"
 
 
 def _is_text_of(value: Any, text: str | None) -> bool:

@@ -15,6 +15,7 @@ from tape.io.text_files import (
     LONGEST_LINE,
     Digest,
     ReadCallback,
+    data_file,
     decode,
     display_name,
     file_size,
@@ -198,7 +199,7 @@ def _lmdb_rows(
             if progress is not None:
                 progress(share)
     if digest is not None:
-        with open_bytes(path / "data.mdb" if path.is_dir() else path, compression="", digest=digest) as source:
+        with open_bytes(data_file(path), compression="", digest=digest) as source:
             while source.read(_DIGEST_BYTES):
                 pass
 

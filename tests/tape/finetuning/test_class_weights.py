@@ -9,34 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from tape.cli.train import finetune_config
 from tape.errors import ConfigError
 from tape.finetuning.class_weights import balanced_class_weights, describe_weights
-from tape.finetuning.data import TrainingData
 from tape.main import run_eval, run_train
+from tests.support.labels_alone import data_of
 
 Train = Callable[..., Path]
-
-
-class Labels:
-    """A data set of labels alone."""
-
-    def __init__(self, labels: list[Any]) -> None:
-        self.labels = labels
-
-    def __getitem__(self, index: int) -> Any:
-        return self.labels[index]
-
-    def collate_fn(self, batch: list[Any]) -> dict[str, torch.Tensor]:
-        return {"targets": torch.tensor(batch)}
-
-
-def data_of(labels: list[Any], indices: list[int] | None = None) -> TrainingData:
-    chosen = np.arange(len(labels)) if indices is None else np.array(indices)
-    return TrainingData(Labels(labels), np.ones(len(labels), dtype=np.int64), chosen)
 
 
 def test_balanced_weights_are_those_of_scikit_learn() -> None:

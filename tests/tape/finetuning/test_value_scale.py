@@ -9,42 +9,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from tape import load
 from tape.cli.train import finetune_config
 from tape.configs import ProteinBertConfig
 from tape.datasets.whole_protein import StabilityDataset
 from tape.errors import ConfigError, DataError
-from tape.finetuning.data import TrainingData
 from tape.finetuning.value_scale import training_scale
 from tape.loaded_model import LoadedModel
 from tape.main import run_eval, run_train
 from tape.targets import value_scales
+from tests.support.labels_alone import data_of
 
 Train = Callable[..., Path]
 ONE_EPOCH = ("--num_train_epochs", 1)
 
 
-class Values:
-    """A data set of values alone."""
-
-    def __init__(self, values: list[float]) -> None:
-        self.values = values
-
-    def __getitem__(self, index: int) -> float:
-        return self.values[index]
-
-    def collate_fn(self, batch: list[float]) -> dict[str, torch.Tensor]:
-        return {"targets": torch.tensor(batch).unsqueeze(1)}
-
-
-def data_of(values: list[float], indices: list[int]) -> TrainingData:
-    return TrainingData(Values(values), np.ones(len(values), dtype=np.int64), np.array(indices))
-
-
 def test_the_scale_is_that_of_the_proteins_trained_on() -> None:
-    assert training_scale(data_of([1.0, 3.0, 100.0], [0, 1]), "stability") == {"mean": 2.0, "std": 1.0}
+    assert training_scale(data_of([[1.0], [3.0], [100.0]], [0, 1]), "stability") == {"mean": 2.0, "std": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +38,7 @@ def test_the_scale_is_that_of_the_proteins_trained_on() -> None:
 )
 def test_values_without_a_scale_are_refused(values: list[float], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        training_scale(data_of(values, [0, 1]), "stability")
+        training_scale(data_of([[value] for value in values], [0, 1]), "stability")
 
 
 def config_of(run: Path, epoch: int = 0) -> Any:
