@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=7, help="counted passes (default: 7)")
     parser.add_argument("--tokens", type=int, default=_TOKENS, help="tokens of a pass (default: 2176)")
     parser.add_argument("--json", type=Path, help="also write the times to this file")
-    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--configure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     import torch
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.measure is not None:
         if options.configure:
             configure_cpu()
-        print(measure_setting(*options.measure, options.repeats))
+        print(measure_setting(options.measure, options.repeats))
         return
     results = list(compare_settings(options.repeats))
     configure_cpu()

@@ -20,7 +20,6 @@ from tape.models.dropout import dropout
 
 _SCRIPT = Path(__file__).with_name("cpu_operations.py")
 _PROBABILITY = 0.1
-_NEW_SHAPES = range(200, 400)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -93,33 +92,19 @@ def _attend(implementation: Callable[..., Tensor], rate: float, *qkv: Tensor) ->
 
 
 def compare_settings(repeats: int) -> Iterator[Comparison]:
-    """Operations that depend on settings of the process, measured in processes of their own."""
+    """A linear map of many tokens with and without the settings of the process, in processes of their own."""
     for precision in DTYPES:
-        for operation in ("linear map of 8,704 tokens", "products of 200 new shapes"):
-            results = [_in_new_process(operation, precision, repeats, configured) for configured in (False, True)]
-            yield Comparison(operation, precision, *results)
+        results = [_in_new_process(precision, repeats, configured) for configured in (False, True)]
+        yield Comparison("linear map of 8,704 tokens", precision, *results)
 
 
-def _in_new_process(operation: str, precision: str, repeats: int, configured: bool) -> float:
-    command = [sys.executable, str(_SCRIPT), "--repeats", str(repeats), "--measure", operation, precision]
+def _in_new_process(precision: str, repeats: int, configured: bool) -> float:
+    command = [sys.executable, str(_SCRIPT), "--repeats", str(repeats), "--measure", precision]
     command += ["--configure"] * configured
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-def measure_setting(operation: str, precision: str, repeats: int) -> float:
-    """Milliseconds of an operation with the settings of this process."""
-    dtype = DTYPES[precision]
-    if operation.startswith("linear"):
-        values, weight = torch.randn(8704, 512).to(dtype), torch.randn(2048, 512).to(dtype)
-        return milliseconds([passes(F.linear, values, weight)], repeats)[0]
-    # more shapes than torch's cache of kernels has room for, of which the second round repeats some
-    heads = [torch.randn(8, length, 64).to(dtype) for length in range(_NEW_SHAPES.start, _NEW_SHAPES.stop)]
-    products = [lambda x: x @ x.mT, lambda x: x[:, :, :48] @ x.mT[:, :48], lambda x: x.mT @ x]
-    products += [lambda x, n=n: x[:, :, :n] @ x.mT[:, :n] for n in (8, 16, 24)]
-
-    def run() -> None:
-        for values in heads:
-            for product in products:
-                product(values)
-
-    return milliseconds([run], 1)[0]
+def measure_setting(precision: str, repeats: int) -> float:
+    """Milliseconds of the linear map with the settings of this process."""
+    values, weight = (torch.randn(rows, 512).to(DTYPES[precision]) for rows in (8704, 2048))
+    return milliseconds([passes(F.linear, values, weight)], repeats)[0]

@@ -1,4 +1,4 @@
-"""The CPU: number of cores that this process may use, and settings of its allocator and matrix library."""
+"""The CPU: number of cores that this process may use, and settings of its allocator."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ _VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHO
 _NEVER = 2**31 - 1
 _SECONDS, _SMALLEST = 20.0, 1 << 30  # between releases, and bytes of memory from which on there are any
 _RELEASING = "release of free memory"
-# oneDNN compiles a kernel for each shape (about 1 ms) and keeps 1024 of them, but the lengths of proteins make more.
-_KERNELS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 
 def usable_cores() -> int:
@@ -26,13 +24,7 @@ def usable_cores() -> int:
 
 
 def configure_cpu() -> None:
-    """Settings of this process for computing on a CPU, before it computes; those of the environment have priority."""
-    os.environ.setdefault(*_KERNELS)
-    _reuse_freed_memory()
-
-
-def _reuse_freed_memory() -> None:
-    """Make this process reuse freed memory instead of returning it to the system, with glibc.
+    """Make this process, which will compute on a CPU, reuse freed memory instead of returning it to the system.
 
     glibc maps large blocks anew for every allocation, and the system then zeroes each page at its first use. In a
     training step on a CPU, this takes as long as the operations that write the blocks. A user's settings of the

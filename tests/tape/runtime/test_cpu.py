@@ -74,22 +74,8 @@ def test_free_memory_of_a_large_process_is_returned(smallest: int, seconds: floa
 
 
 def test_other_allocators_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "_KERNELS", ("HOME", ""))
     monkeypatch.setattr(cpu.ctypes, "CDLL", lambda name: object())
     configure_cpu()
-
-
-@pytest.mark.parametrize(("given", "expected"), [(None, "8192"), ("10", "10")])
-def test_capacity_of_the_kernel_cache(given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
-    monkeypatch.setattr(cpu, "_reuse_freed_memory", lambda: None)
-    monkeypatch.setenv(name, "")  # restored after the test
-    if given is None:
-        monkeypatch.delenv(name)
-    else:
-        monkeypatch.setenv(name, given)
-    configure_cpu()
-    assert os.environ[name] == expected
 
 
 def test_usable_cores_follow_the_cpu_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
