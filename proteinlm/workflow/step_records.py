@@ -1,7 +1,8 @@
 """What a step runner keeps about each step: ``STEP.stamp``, ``STEP.started``, ``STEP.makes`` and ``STEP.log``.
 
 The stamp of a finished step holds its fingerprint, the record of its start that of the command which was started last.
-A step with the latter alone was interrupted, and may have saved its state.
+A step with the latter alone was interrupted, and may have saved its state. ``inputs.json`` has the SHA-256 of each
+input file by its path, size and time, so that a large file is read again only after one of these has changed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tape.io.writing import atomic_write
+from tape.errors import ConfigError
+from tape.io.checksums import sha256_of
+from tape.io.json_files import read_json_object
+from tape.io.writing import atomic_write, write_json
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,10 @@ class StepRecords:
         _write(self._file(name, "makes"), [f"{self._relative(path)}\n" for path in makes])
         _write(self._file(name, "started"), [fingerprint])
 
+    def has_finished(self, name: str) -> bool:
+        """Whether the step has finished, with any fingerprint."""
+        return self._file(name, "stamp").is_file()
+
     def invalidate(self, name: str, keep_start: bool) -> None:
         """Make the step run again; it starts anew, unless the record of its start is kept."""
         self._file(name, "stamp").unlink(missing_ok=True)
@@ -63,6 +71,37 @@ class StepRecords:
 
     def _file(self, name: str, kind: str) -> Path:
         return self.directory / f"{name}.{kind}"
+
+
+class InputSums:
+    """SHA-256 of the input files, which copying or a new modification time does not change.
+
+    Args:
+        file: where sums are kept between runs. A damaged file is written anew.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        try:
+            self._kept = read_json_object(file, ConfigError) if file.is_file() else {}
+        except ConfigError:
+            self._kept = {}
+        self._found: dict[str, list[int | str]] = {}
+
+    def of(self, file: Path) -> str:
+        """The sum of a file."""
+        name, status = str(file.resolve()), file.stat()
+        seen = [status.st_size, status.st_mtime_ns]
+        if name not in self._found:
+            kept = self._kept.get(name)
+            is_same = isinstance(kept, list) and kept[:-1] == seen
+            self._found[name] = kept if is_same else [*seen, sha256_of(file)]
+        return str(self._found[name][-1])
+
+    def save(self) -> None:
+        """Keep the sums for the next run."""
+        if self._found != self._kept:
+            write_json(self._file, self._found)
 
 
 def _holds(file: Path, fingerprint: str) -> bool:

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from proteinlm.workflow.step_records import StepRecords
-from tape.errors import ConfigError, ProteinLMError
+from proteinlm.workflow.step_records import InputSums, StepRecords
+from tape.errors import ConfigError, ProteinLMError, listed
 
 # Time for a command to save and clean up after SIGTERM; torchrun gives its ranks 30 seconds.
 _GRACE_SECONDS = 60.0
@@ -48,7 +48,7 @@ class Step:
         command: program and arguments, run in the runner's ``directory``.
         makes: files or directories that exist when the step has finished; they are removed before it runs again.
         after: names of the steps whose results it reads.
-        inputs: files and directories that no step makes; the step runs again if their size or time changes.
+        inputs: files and directories that no step makes; the step runs again if their content or names change.
         title: text shown in the progress; empty: the name.
         live: show the output on the terminal instead of writing it to a log; the step then runs alone.
         weight: expected share of the total time, for the estimate of the remaining time.
@@ -99,11 +99,12 @@ class StepRunner:
     time_limits: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._kept = StepRecords(self.records)
+        self._sums = InputSums(self.records / "inputs.json")
         self._fingerprints: dict[str, str] = {}
         for step in self.steps:
             self._fingerprints[step.name] = self._fingerprint(step)
         self._check_inputs()
-        self._kept = StepRecords(self.records)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
         self._stopping = False
@@ -129,6 +130,10 @@ class StepRunner:
         for step in todo.values():
             self._check_overwriting(step)
         self._resumed = self._resumable(todo.values(), outdated)
+        again = [name for name in todo if self._kept.has_finished(name)]
+        if again:
+            print(f"changed, and made again: {listed(again)}", flush=True)
+        self._sums.save()
         for name, step in outdated.items():  # they stay outdated if this run is interrupted
             self._kept.invalidate(name, keep_start=not any(before in outdated for before in step.after))
         skipped = len(wanted) - len(todo)
@@ -344,8 +349,7 @@ class StepRunner:
         for path in step.inputs:
             for file in [path, *sorted(path.rglob("*"))] if path.is_dir() else [path]:
                 if file.is_file():
-                    status = file.stat()
-                    digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
+                    digest.update(f"{file} {self._sums.of(file)}\n".encode())
         for name in step.after:
             digest.update(self._fingerprints[name].encode())
         return digest.hexdigest()

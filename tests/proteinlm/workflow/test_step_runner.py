@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -43,6 +45,24 @@ def test_a_step_runs_again_only_after_a_change(tmp_path):
     assert run() == ["one", "two"]
     (tmp_path / "third").unlink()
     assert run() == ["three"]
+
+
+def test_inputs_are_compared_by_content(tmp_path, capsys):
+    source, records = tmp_path / "source", tmp_path / "steps"
+    source.write_text("data")
+
+    def run() -> list[str]:
+        return sorted(StepRunner(make_chain(tmp_path), records, tmp_path).run())
+
+    run()
+    os.utime(source, ns=(1, 1))  # as after copying
+    assert run() == []
+    source.write_text("atad")
+    assert run() == ["one", "two"]
+    assert "changed, and made again: one, two\n" in capsys.readouterr().out
+    (records / "inputs.json").write_text("{")
+    assert run() == []
+    assert str(source) in json.loads((records / "inputs.json").read_text())
 
 
 def test_a_changed_command_reruns_its_step_and_all_dependent_steps(tmp_path):
