@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from tape.errors import ConfigError, did_you_mean, quoted, readable
@@ -14,6 +15,7 @@ from tape.version import __version__
 
 _LONGEST_MESSAGE = 1000
 _UNRECOGNIZED = "unrecognized arguments: "
+_REQUIRED = "the following arguments are required: "
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -27,6 +29,7 @@ class ArgumentParser(argparse.ArgumentParser):
     """
 
     raises_errors = False
+    _words: Sequence[str] = ()
 
     def __init__(self, prog: str | None = None, **options: Any) -> None:
         program = sys.argv[0] if sys.argv and sys.argv[0].startswith("proteinlm ") else prog
@@ -41,6 +44,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, but a position that may be left out can also come after an option."""
+        self._words = sys.argv[1:] if args is None else args
         if any(action.nargs == "?" for action in self._get_positional_actions()):
             return self.parse_intermixed_args(args, namespace)
         return super().parse_args(args, namespace)
@@ -51,11 +55,23 @@ class ArgumentParser(argparse.ArgumentParser):
         super().error(self.readable(message))
 
     def readable(self, message: str) -> str:
-        """A message with the closest options to those that are unknown, in at most 1,000 printable characters."""
+        """A message with the closest options to those that are unknown, in at most 1,000 printable characters.
+
+        For missing positions, with the options that may have taken them as further values.
+        """
         unknown = message.removeprefix(_UNRECOGNIZED)
         words = unknown.split() if unknown != message else []
         options = [word.partition("=")[0] for word in words if word.startswith("-")]
-        return readable(message, _LONGEST_MESSAGE) + did_you_mean(options[:1], self._option_string_actions)
+        hint = self._taken_as_values(message.removeprefix(_REQUIRED)) if message.startswith(_REQUIRED) else ""
+        return readable(message, _LONGEST_MESSAGE) + hint + did_you_mean(options[:1], self._option_string_actions)
+
+    def _taken_as_values(self, missing: str) -> str:
+        several = [word for word in self._words if self._takes_several(word)]
+        return f"; {several[-1]} takes all words up to the next option: give {missing} before it" if several else ""
+
+    def _takes_several(self, word: str) -> bool:
+        action = self._option_string_actions.get(word)
+        return action is not None and action.nargs in (argparse.ONE_OR_MORE, argparse.ZERO_OR_MORE)
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         try:

@@ -63,12 +63,14 @@ def _options(config: FinetuneConfig) -> Iterator[Observation]:
 
 
 def _data(config: FinetuneConfig, data: TrainingData) -> Iterator[Observation]:
+    table = table_of(registry.get_task_spec(config.task))
+    source = f"--data_dir {config.data.data_dir}" if table is None else f"--data {table.path}"
     for split, dataset in (("train", data.train), ("valid", data.valid)):
         path = getattr(getattr(dataset, "data", None), "path", None)
         if path is not None:
             file = data_file(Path(path))
             seen = describe_file(file) if file.exists() else f"files with SHA-256 {dataset.data.sha256}"
-            yield Observation(f"--data_dir {config.data.data_dir}, {split}", seen, _COPY)
+            yield Observation(f"{source}, {split}", seen, _COPY)
 
 
 def _table(config: FinetuneConfig) -> Iterator[Observation]:

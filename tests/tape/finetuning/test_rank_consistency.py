@@ -12,8 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from tape.cli.train import finetune_config
+from tape.datasets.own_table import register_table
 from tape.errors import run_cli
+from tape.finetuning import rank_consistency
+from tape.finetuning.data import load_training_data
 from tape.main import run_train
+from tape.registry import registry
+from tape.tables.table import table_for_training
 from tests.support.fake_mmseqs import install_fake_mmseqs
 from tests.support.known_identities import mutated, random_sequence
 from tests.support.ranks import compute, free_port
@@ -86,6 +92,19 @@ def test_splits_by_another_program_on_one_rank(refused: Callable[..., str], tmp_
     assert f"splits of --data {tmp_path / 'my.csv'}: the ranks see different things: rank 0 on" in error
     assert "by connected components of shared 4-mers" in error
     assert error.endswith("Install the same version of MMseqs2 on all hosts, or read the splits from a --split-column")
+
+
+def test_the_table_of_a_run_is_named_by_its_option(tmp_path: Path) -> None:
+    lines = ["sequence,Tm,split", *(f"MK{'A' * n},{n}.5,{'train' if n % 2 else 'valid'}" for n in range(1, 13))]
+    (tmp_path / "my.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    words = ["transformer", "--data", str(tmp_path / "my.csv"), "--target", "Tm", "--output_dir", str(tmp_path)]
+    config = finetune_config(words)
+    assert config.data.table is not None
+    register_table(table_for_training(config.data.table))
+    spec = registry.get_task_spec(config.task)
+    data = load_training_data(config.data, spec.dataset_class, validate=True)
+    subjects = [seen.subject for seen in rank_consistency._data(config, data)]
+    assert subjects == [f"--data {tmp_path / 'my.csv'}, {split}" for split in ("train", "valid")]
 
 
 def test_disks_of_their_own_to_write_to(refused: Callable[..., str], tmp_path: Path) -> None:
