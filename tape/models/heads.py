@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from tape.errors import ConfigError, quoted
 
 from .activations import activation
+from .constants import Constants
 from .dropout import Dropout
 from .input_checks import check_classes, check_targets
 
@@ -159,11 +160,12 @@ class ValuePredictionHead(nn.Module):
         self.values = len(mean) if isinstance(mean, Sequence) else 1
         self.value_prediction = SimpleMLP(hidden_size, head_hidden_size, self.values, dropout)
         self.mean, self.std = mean, std
+        self.scales = None if self.values == 1 else Constants((mean, std))
 
     def forward(self, pooled_output: Tensor, targets: Tensor | None = None) -> HeadOutput:
         standardized = self.value_prediction(pooled_output)
         prediction = standardized
-        mean, std = self._scale(standardized.device)
+        mean, std = self._scale()
         if (self.mean, self.std) != (0.0, 1.0):
             prediction = (standardized * std + mean).to(standardized.dtype)
         if targets is None:
@@ -173,21 +175,19 @@ class ValuePredictionHead(nn.Module):
 
     def loss(self, prediction: Tensor, targets: Tensor) -> Tensor:
         """The loss of predictions (B, T) in the unit of the targets."""
-        mean, std = self._scale(prediction.device)
+        mean, std = self._scale()
         return self._loss((prediction - mean) / std, targets)
 
     def _loss(self, standardized: Tensor, targets: Tensor) -> Tensor:
-        mean, std = self._scale(standardized.device)
+        mean, std = self._scale()
         scaled = (targets.float().view_as(standardized) - mean) / std
         if self.values == 1:
             return F.mse_loss(standardized.float(), scaled)
         return masked_mean_squared_error(standardized, scaled)
 
-    def _scale(self, device: torch.device) -> tuple[Any, Any]:
+    def _scale(self) -> tuple[Any, Any]:
         """Mean and deviation as numbers for one value, or as (T,) fp32 tensors."""
-        if self.values == 1:
-            return self.mean, self.std
-        return torch.tensor(self.mean, device=device), torch.tensor(self.std, device=device)
+        return (self.mean, self.std) if self.scales is None else (self.scales.values[0], self.scales.values[1])
 
 
 class SequenceClassificationHead(nn.Module):
@@ -228,7 +228,7 @@ class SequenceClassificationHead(nn.Module):
         """The loss of logits (B, num_labels)."""
         if self.multilabel:
             return masked_binary_cross_entropy(logits, targets)
-        return masked_cross_entropy(logits, targets, class_weights=self.class_weights)
+        return masked_cross_entropy(logits, targets, class_weights=_values(self.class_weights))
 
 
 class SequenceToSequenceClassificationHead(nn.Module):
@@ -265,7 +265,7 @@ class SequenceToSequenceClassificationHead(nn.Module):
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of logits (B, S, num_labels)."""
-        return masked_cross_entropy(logits, targets, self.ignore_index, self.class_weights)
+        return masked_cross_entropy(logits, targets, self.ignore_index, _values(self.class_weights))
 
 
 class PredictionHeadTransform(nn.Module):
@@ -311,7 +311,7 @@ class MLMHead(nn.Module):
 
 
 def masked_cross_entropy(
-    logits: Tensor, targets: Tensor, ignore_index: int = IGNORED, class_weights: Sequence[float] | None = None
+    logits: Tensor, targets: Tensor, ignore_index: int = IGNORED, class_weights: Tensor | None = None
 ) -> Tensor:
     """Mean cross entropy in fp32 over labeled positions (:func:`is_labeled`); 0 (not NaN) if there are none.
 
@@ -322,7 +322,7 @@ def masked_cross_entropy(
         logits: (..., C).
         targets: (...) classes.
         ignore_index: a target that is ignored, besides all targets below 0.
-        class_weights: (C,); None: 1.
+        class_weights: (C,) fp32, on the device of the logits; None: 1.
 
     Raises:
         ConfigError: the targets do not have the shape of the logits without the last dimension, or are not classes
@@ -331,8 +331,8 @@ def masked_cross_entropy(
     check_classes(targets, logits.shape[:-1], logits.shape[-1])
     real = is_labeled(targets, ignore_index)
     classes = targets.masked_fill(~real, IGNORED).flatten()
-    weight = None if class_weights is None else torch.tensor(class_weights, device=logits.device)
-    total = F.cross_entropy(logits.flatten(0, -2).float(), classes, weight, ignore_index=IGNORED, reduction="sum")
+    flat = logits.flatten(0, -2).float()
+    total = F.cross_entropy(flat, classes, class_weights, ignore_index=IGNORED, reduction="sum")
     return total / real.sum().clamp(min=1)
 
 
@@ -366,7 +366,7 @@ def masked_binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return total / known.sum().clamp(min=1)
 
 
-def _checked_weights(weights: Sequence[float] | None, num_labels: int) -> tuple[float, ...] | None:
+def _checked_weights(weights: Sequence[float] | None, num_labels: int) -> Constants | None:
     """The weights of the classes.
 
     Raises:
@@ -378,7 +378,11 @@ def _checked_weights(weights: Sequence[float] | None, num_labels: int) -> tuple[
         raise ConfigError(f"class_weights must be a list of positive numbers, not {quoted(weights)}")
     if len(weights) != num_labels:
         raise ConfigError(f"class_weights has {len(weights)} weights for {num_labels} classes")
-    return tuple(map(float, weights))
+    return Constants(tuple(map(float, weights)))
+
+
+def _values(constants: Constants | None) -> Tensor | None:
+    return None if constants is None else constants.values
 
 
 def _is_weight(weight: object) -> bool:

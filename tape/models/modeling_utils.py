@@ -21,6 +21,7 @@ from tape.hub.cache import local_model, no_such_model
 from tape.io.checkpoint_formats import recognize_format, refuse_wrapped_keys
 from tape.io.run_layout import resolve_model_directory
 
+from .constants import Constants
 from .contact_heads import PairwiseContactPredictionHead
 from .heads import MLMHead, SequenceClassificationHead, SequenceToSequenceClassificationHead, ValuePredictionHead
 from .infer_config import infer_config, infer_final_layer_norm
@@ -209,7 +210,10 @@ class ProteinModel(nn.Module):
         """
         if not all(type(module).__module__.partition(".")[0] in _WITHOUT_OTHER_TENSORS for module in self.modules()):
             return False
-        own = {name for name, _ in self.named_parameters()} | {name for name, _ in self.named_buffers()}
+        constants = [module for module in self.modules() if isinstance(module, Constants)]
+        computed = {id(buffer) for module in constants for buffer in module.buffers()}
+        own = {name for name, _ in self.named_parameters()}
+        own |= {name for name, buffer in self.named_buffers() if id(buffer) not in computed}
         return own <= self._without_tied(state).keys()
 
     def _allocated(self: Model) -> Model:

@@ -355,10 +355,10 @@ def test_several_values_are_learned_in_the_scale_of_each_without_those_that_are_
 
 
 def test_class_weights_multiply_the_loss_of_each_label_as_in_pytorch() -> None:
-    logits, targets, weights = torch.randn(6, 3), torch.tensor([0, 1, 2, 2, -1, 1]), [0.5, 2.0, 3.0]
+    logits, targets, weights = torch.randn(6, 3), torch.tensor([0, 1, 2, 2, -1, 1]), torch.tensor([0.5, 2.0, 3.0])
     own = masked_cross_entropy(logits, targets, class_weights=weights)
     known = targets >= 0
-    expected = F.cross_entropy(logits[known], targets[known], torch.tensor(weights), reduction="sum") / known.sum()
+    expected = F.cross_entropy(logits[known], targets[known], weights, reduction="sum") / known.sum()
     torch.testing.assert_close(own, expected)
 
 
