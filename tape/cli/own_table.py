@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tape.configs import ProteinConfig
-from tape.errors import ConfigError, ProteinLMError, did_you_mean, quoted
+from tape.configs import CONFIG_NAME, ProteinConfig
+from tape.errors import CheckpointError, ConfigError, ProteinLMError, did_you_mean, quoted
 from tape.hub.bundled import DEFAULT_MODEL, DEFAULT_MODEL_TYPE, bundled_names
 from tape.io.json_files import read_json_object
 from tape.io.records import RecordOptions
@@ -256,6 +256,21 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(f"{one[0]}={one[1]}" if isinstance(one, tuple) else str(one) for one in value)
     return str(value)
+
+
+def target_of_run(epoch: Path) -> Target:
+    """The target of a saved epoch to resume after.
+
+    Raises:
+        CheckpointError: its ``config.json`` is missing, damaged or without a target. Names it.
+    """
+    target = target_of(ProteinConfig.from_pretrained(epoch))
+    if target is None:
+        raise CheckpointError(
+            f"{epoch / CONFIG_NAME}: no target, so the run was not trained on a table; start a new run from this model"
+            " without --resume_from_checkpoint"
+        )
+    return target
 
 
 def own_target(from_pretrained: str) -> Target | None:

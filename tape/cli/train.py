@@ -52,7 +52,7 @@ from .options import (
     process_config,
     record_options,
 )
-from .own_table import add_table_options, complete_for_table, table_options
+from .own_table import add_table_options, complete_for_table, table_options, target_of_run
 from .parser import ArgumentParser
 from .types import positive_int
 
@@ -126,8 +126,9 @@ def _checked_config(options: dict[str, Any], resume: ResumeConfig | None) -> Fin
     if table is None:
         return _config_of(options, resume, None, ())
     if resume is not None and options["from_pretrained"] is not None:
-        run = epoch_to_resume(Path(options["from_pretrained"])).resolve().parent
-        table = replace(table, splits_file=run / SPLITS_NAME)
+        epoch = epoch_to_resume(Path(options["from_pretrained"])).resolve()
+        run = epoch.parent
+        table = replace(table, splits_file=run / SPLITS_NAME, run_target=target_of_run(epoch))
     loaded = table_for_training(table)
     notices: tuple[str, ...] = ()
     if resume is None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from tape.errors import ConfigError
+from tape.configs import CONFIG_NAME, ProteinConfig
+from tape.errors import CheckpointError, ConfigError, quoted
 
 from .data import TrainingData
 
@@ -36,6 +38,20 @@ def balanced_class_weights(data: TrainingData, num_labels: int) -> tuple[float, 
     weights = np.ones(num_labels)
     weights[present] = counts.sum() / (present.sum() * counts[present])
     return tuple(weights.tolist())
+
+
+def stored_weights(directory: Path) -> tuple[float, ...]:
+    """``class_weights`` of a saved epoch, which its weights have been trained with.
+
+    Raises:
+        CheckpointError: its configuration has none. Names it.
+        ProteinLMError: its configuration is missing or damaged.
+    """
+    file = directory / CONFIG_NAME
+    weights = getattr(ProteinConfig.from_json_file(file), "class_weights", None)
+    if not isinstance(weights, list | tuple) or not all(isinstance(weight, int | float) for weight in weights):
+        raise CheckpointError(f"{file}: class_weights must be a list of numbers, not {quoted(weights)}")
+    return tuple(weights)
 
 
 def describe_weights(weights: Sequence[float], names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 from torch import nn
 
 from tape.datasets.labels import task_type_of
@@ -24,13 +25,14 @@ from tape.runtime.distributed import DistributedContext, broadcast_object, run_o
 from tape.runtime.precision import warn_if_slow
 from tape.runtime.precision_choice import AUTO, resolve_precision
 from tape.runtime.stop_signals import StopSignals
+from tape.tables.scale import describe_scale
 from tape.tables.table import Table, table_for_training
 from tape.tasks import TaskType
 from tape.tokenizers import TAPETokenizer
 from tape.version import __version__
 
 from .checkpoint import TrainerState, load_training_state, save_epoch
-from .class_weights import balanced_class_weights, describe_weights
+from .class_weights import balanced_class_weights, describe_weights, stored_weights
 from .config import FinetuneConfig, LoopConfig, ModelConfig, OutputConfig, check_class_weights, check_standardize
 from .data import TrainingData, data_digests, fit_training_data, load_training_data
 from .model import build_model, build_trained_model
@@ -188,23 +190,32 @@ def _load(config: FinetuneConfig, tokenizer: TAPETokenizer, context: Distributed
         differences = check_data(source, directory_provenance(source), digests, config.resume.allow_other_samples)
         changes = (*config.resume.changes, *differences)
         checkpoint = load_training_state(source, verify=config.model.verify)
-    model_config = _with_class_weights(config, data, task_type)
+    resumed = source if config.resume is not None else None
+    model_config = _with_class_weights(config, data, task_type, resumed)
     if config.standardize:
-        resumed = source if config.resume is not None else None
         model_config = _with_value_scale(model_config, config.task, data, task_type, resumed)
     model = build_trained_model(model_config, config.task, tokenizer, source).to(context.device)
     data, validation_model = fit_training_data(config.data.length, model, task_type, data)
     return _RunParts(data, task_type, model, validation_model, source, checkpoint, digests, changes)
 
 
-def _with_class_weights(config: FinetuneConfig, data: TrainingData, task_type: TaskType) -> ModelConfig:
-    """The model's configuration with the weights of the classes, if ``--class_weights`` is given."""
+def _with_class_weights(
+    config: FinetuneConfig, data: TrainingData, task_type: TaskType, resumed: Path | None
+) -> ModelConfig:
+    """The model's configuration with the weights of the classes, if ``--class_weights`` is given.
+
+    Those of a resumed run stay, since its best epoch is chosen by the loss.
+    """
     if config.class_weights is None:
         return config.model
     check_class_weights(config.task, task_type)
     spec = registry.get_task_spec(config.task)
-    weights = balanced_class_weights(data, spec.num_labels)
+    own = balanced_class_weights(data, spec.num_labels)
+    weights = own if resumed is None else stored_weights(resumed)
     logger.info(describe_weights(weights, spec.task.class_names))
+    if len(weights) == len(own) and not np.allclose(weights, own):
+        shown = describe_weights(own, spec.task.class_names)
+        logger.warning("these are the weights of the interrupted run; of the labels now, they would be %s", shown)
     return replace(config.model, overrides={**config.model.overrides, "class_weights": weights})
 
 
@@ -213,9 +224,10 @@ def _with_value_scale(
 ) -> ModelConfig:
     """The model's configuration with the scale of the values; that of the interrupted run, which its weights have."""
     check_standardize(task, task_type)
-    scale = training_scale(data, task) if resumed is None else stored_scale(resumed)
-    logger.info("%s is standardized by its mean %.6g and deviation %.6g", task, scale["mean"], scale["std"])
-    return replace(config, overrides={**config.overrides, "value_scale": scale})
+    own = training_scale(data, task)
+    scale = own if resumed is None else stored_scale(resumed)
+    logger.info(describe_scale(task, scale, own))
+    return replace(config, overrides={**config.overrides, "value_scale": scale._asdict()})
 
 
 def _log_table(table: Table, run: RunDirectory) -> None:

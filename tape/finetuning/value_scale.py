@@ -6,13 +6,13 @@ from pathlib import Path
 
 from tape.configs import CONFIG_NAME, ProteinConfig
 from tape.tables.scale import mean_and_deviation
-from tape.targets import value_scales
+from tape.targets import Scale, value_scales
 
 from .data import TrainingData
 
 
-def training_scale(data: TrainingData, task: str) -> dict[str, float]:
-    """``value_scale`` of ``config.json``: mean and standard deviation of the values of the proteins trained on.
+def training_scale(data: TrainingData, task: str) -> Scale:
+    """Mean and standard deviation of the values of the proteins trained on, for ``value_scale`` of ``config.json``.
 
     Args:
         data: the proteins of a run.
@@ -21,15 +21,14 @@ def training_scale(data: TrainingData, task: str) -> dict[str, float]:
     Raises:
         DataError: a value is not finite, or all are equal.
     """
-    mean, std = mean_and_deviation([float(target) for target in data.targets()], f"the value of {task}")
-    return {"mean": mean, "std": std}
+    return mean_and_deviation([float(target) for target in data.targets()], f"the value of {task}")
 
 
-def stored_scale(directory: Path) -> dict[str, float]:
+def stored_scale(directory: Path) -> Scale:
     """``value_scale`` of a saved epoch, which its weights have been trained with.
 
     Raises:
         ProteinLMError: its configuration is missing or damaged.
     """
-    ((mean, std),) = value_scales(ProteinConfig.from_json_file(directory / CONFIG_NAME))
-    return {"mean": mean, "std": std}
+    (scale,) = value_scales(ProteinConfig.from_json_file(directory / CONFIG_NAME))
+    return scale

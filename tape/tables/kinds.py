@@ -249,7 +249,7 @@ def _number(name: str, numbers: dict[str, int], record: Record, target: Target) 
     if name not in numbers:
         raise DataError(
             f"{record.where}: column {quoted(target.column)} has {quoted(name)}, which is none of the model's classes:"
-            f" {listed(target.classes)}"
+            f" {listed(target.classes)}. Empty the cell, or train a new model with the class"
         )
     return numbers[name]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tape.errors import ConfigError
 from tape.io.records import RecordOptions
-from tape.targets import COORDINATES, check_columns
+from tape.targets import COORDINATES, Target, check_columns
 
 SPLIT_COLUMN = "split"
 SPLIT_SYNONYMS = {
@@ -40,6 +40,7 @@ class TableOptions:
             :data:`tape.similarity.clusters.DEFAULT_IDENTITY`.
         seed: seed of the random split.
         splits_file: ``splits.tsv`` of a run to resume, whose splits are used instead; None: a new run.
+        run_target: target of a run to resume, with the classes and scales that its weights have been trained with.
         standardize: whether values are standardized by their mean and deviation on the training split.
         atom: of structure files, the atom whose position is that of its residue; None: C-alpha.
         records: format, and columns of the sequence and the id.
@@ -58,6 +59,7 @@ class TableOptions:
     split_identity: float | None = None
     seed: int = 42
     splits_file: Path | None = None
+    run_target: Target | None = None
     standardize: bool = True
     atom: str | None = None
     records: RecordOptions = RecordOptions()

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from tape.errors import DataError
+from tape.targets import Scale
 
 
-def mean_and_deviation(values: Sequence[float], name: str) -> tuple[float, float]:
+def mean_and_deviation(values: Sequence[float], name: str) -> Scale:
     """The mean of N values, and their standard deviation with the divisor N.
 
     Args:
@@ -25,4 +26,21 @@ def mean_and_deviation(values: Sequence[float], name: str) -> tuple[float, float
     std = float(numbers.std())
     if not std > 1e-12 * float(np.abs(numbers).max(initial=0)):
         raise DataError(f"{name} is {numbers[0]:g} for all training proteins: nothing to learn")
-    return float(numbers.mean()), std
+    return Scale(float(numbers.mean()), std)
+
+
+def describe_scale(name: str, scale: Scale, own: Scale) -> str:
+    """A line for the log on the scale of a run, and on that of its data if the run was resumed with others.
+
+    Args:
+        name: what has the values.
+        scale: the scale that the weights of the run are trained with.
+        own: the scale of its training values.
+    """
+    used = f"mean {scale.mean:.6g} and deviation {scale.std:.6g}"
+    if np.allclose(scale, own, rtol=1e-9, atol=0):
+        return f"{name} is standardized by its {used}"
+    return (
+        f"{name} is standardized by {used} as before the resume, which the weights have been trained with; its training"
+        f" values now have mean {own.mean:.6g} and deviation {own.std:.6g}"
+    )

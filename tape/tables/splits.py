@@ -156,7 +156,10 @@ def _splits_of_run(records: Sequence[Record], digests: Sequence[str], file: Path
     known = read_splits(file)
     for record, digest in zip(records, digests, strict=True):
         if digest not in known:
-            raise DataError(f"{record.where}: not in {file}; a run is resumed with the table that it was started with")
+            raise DataError(
+                f"{record.where}: not in {file}; a run is resumed with the proteins that it was started with. To train"
+                " on more, start a new run from its model (--from_pretrained without --resume_from_checkpoint)"
+            )
     return [known[digest] for digest in digests]
 
 

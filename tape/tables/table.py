@@ -15,13 +15,13 @@ from tape.errors import ConfigError, DataError, UnknownResidueError, listed
 from tape.io.checksums import sha256_of
 from tape.io.records import Nucleotides, Record, names_of, open_records
 from tape.io.text_files import data_file
-from tape.targets import COORDINATES, Scale, Target
+from tape.targets import COORDINATES, Target
 from tape.tasks import TASKS, TaskType
 
 from .kinds import Label, infer_kind, label_of, make_target
 from .label_table import read_with_labels
 from .options import SPLIT_COLUMN, TableOptions
-from .scale import mean_and_deviation
+from .scale import describe_scale, mean_and_deviation
 from .splits import (
     ALL_PROTEINS,
     NEW_PROTEINS,
@@ -94,16 +94,27 @@ class Table:
 def table_for_training(options: TableOptions) -> Table:
     """The table of a run: its target is that of ``options``, its splits are those of a column or drawn.
 
+    A resumed run has the target of the interrupted one, so that the numbers of the classes and the scales are those
+    that its weights have been trained with, whatever the table has now.
+
     Raises:
         ProteinLMError: the file can't be read, the target can't be learned, or a split can't be used.
     """
     structures = structure_files(options.path)
+    if options.run_target is not None:
+        options = _with_columns_of(options, options.run_target)
     if options.atom is not None and not structures:
         raise ConfigError(f"--atom {options.atom}: {options.path} is no structure file or folder of such files")
     if not options.targets and not structures:
         raise ConfigError(f"--data {options.path}: give the column to predict, --target NAME")
     records, unlabeled = _read(options, structures)
-    target, notices = _new_target(options, records, structures)
+    if options.run_target is not None:
+        target, notices = (
+            options.run_target,
+            [f"{options.path.name}: {options.run_target.column} as in the resumed run"],
+        )
+    else:
+        target, notices = _new_target(options, records, structures)
     notices += unlabeled
     records, labels, missing = _labeled(records, target)
     if missing:
@@ -127,10 +138,11 @@ def table_for_training(options: TableOptions) -> Table:
     notices += _absent_classes(labels, splits, target)
     values = _training_values(target, labels, splits) if target.task_type == TaskType.VALUE else []
     if values and options.standardize:
-        target = _standardized(target, values)
+        standardized = _standardized(target, values)
+        target = options.run_target or standardized
         notices += [
-            f"{column} is standardized by its mean {scale.mean:.6g} and deviation {scale.std:.6g}"
-            for column, scale in zip(target.columns, target.scales, strict=True)
+            describe_scale(column, scale, own)
+            for column, scale, own in zip(target.columns, target.scales, standardized.scales, strict=True)
         ]
     table = _table(options, target, records, labels, digests, splits, notices, structures)
     return replace(table, division=division)
@@ -148,8 +160,7 @@ def table_for_evaluation(options: TableOptions, target: Target, splits_file: Pat
     Raises:
         ProteinLMError: the file can't be read, or a label is none of the target's.
     """
-    columns = target.columns if target.has_several_values else target.column
-    options = replace(options, target=columns, atom=target.atom)
+    options = _with_columns_of(options, target)
     structures = structure_files(options.path)
     records, notices = _read(options, structures)
     records, labels, missing = _labeled(records, target)
@@ -161,6 +172,11 @@ def table_for_evaluation(options: TableOptions, target: Target, splits_file: Pat
     if missing:
         notices.append(f"{missing} proteins are left out: they have {_none_of(target)}")
     return _table(options, target, records, labels, digests, splits, notices, structures)
+
+
+def _with_columns_of(options: TableOptions, target: Target) -> TableOptions:
+    columns = target.columns if target.has_several_values else target.column
+    return replace(options, target=columns, atom=target.atom)
 
 
 def task_name(path: Path, *targets: str) -> str:
@@ -301,7 +317,7 @@ def _training_values(target: Target, labels: Sequence[Label], splits: Sequence[s
 
 def _standardized(target: Target, values: Sequence[np.ndarray]) -> Target:
     scales = [
-        Scale(*mean_and_deviation(own.tolist(), f"column {column!r}"))
+        mean_and_deviation(own.tolist(), f"column {column!r}")
         for column, own in zip(target.columns, values, strict=True)
     ]
     return replace(target, scales=tuple(scales))

@@ -26,7 +26,7 @@ ONE_EPOCH = ("--num_train_epochs", 1)
 
 
 def test_the_scale_is_that_of_the_proteins_trained_on() -> None:
-    assert training_scale(data_of([[1.0], [3.0], [100.0]], [0, 1]), "stability") == {"mean": 2.0, "std": 1.0}
+    assert training_scale(data_of([[1.0], [3.0], [100.0]], [0, 1]), "stability") == (2.0, 1.0)
 
 
 @pytest.mark.parametrize(
