@@ -45,7 +45,8 @@ _TASK_TYPES = (
     TaskType.RESIDUE_CLASS,
     TaskType.RESIDUE_PAIR,
 )
-# Allowed difference between a recomputed metric and the recorded one: floating-point sums in another order.
+# Allowed difference between a recomputed metric and the recorded one, absolute for small and relative for large ones (a
+# target has any unit): floating-point sums in another order.
 _TOLERANCE = 1e-6
 _COLUMNS = ("task", "data", "split (proteins)", "metric", "first", "second", "difference", "interval")
 
@@ -196,7 +197,7 @@ def _measured(evaluation: Evaluated, metrics: TaskTypeMetrics) -> _Measured:
         raise DataError(f"{evaluation.results_file}: predictions do not match the shape of their labels") from None
     for metric in metrics.summarize(rows):
         written = evaluation.record.metric(metric.name)
-        if written is not None and not np.isclose(metric.value, written.value, 0, _TOLERANCE, equal_nan=True):
+        if written is not None and not np.isclose(metric.value, written.value, _TOLERANCE, _TOLERANCE, equal_nan=True):
             raise DataError(
                 f"{evaluation.results_file} gives {metric.name} {metric.value:.6f}, but {evaluation.file.name} records"
                 f" {written.value:.6f}: they are from different evaluations; evaluate the run again"
