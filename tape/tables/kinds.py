@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,9 @@ from tape.targets import COORDINATES, LABEL_SEPARATOR, OWN_TASK_TYPES, Target
 from tape.tasks import TaskType
 
 MOST_INTEGER_CLASSES = 20
-_MISSING_NUMBERS = frozenset({"na", "n/a", "nan", "null", "none", "-", "?"})
+MISSING_NUMBERS = frozenset({"na", "n/a", "nan", "null", "none", "-", "?"})
 _RESIDUE_UNLABELED = "-"
+_INTEGER = re.compile(r"[+-]?[0-9]{1,1000}")  # int() refuses more than 4,300 digits
 
 Label = float | int | np.ndarray
 
@@ -62,7 +64,7 @@ def infer_kind(records: Sequence[Record], column: str) -> Inferred:
         raise DataError(f"column {quoted(column)} has no value in any of {len(records)} records")
     if column == COORDINATES and all(_is_array(value) for _, value in pairs):
         return Inferred("contact", "its values are coordinates of residues")
-    decimals = all(_is_number(value) and not _is_integer(value) for _, value in pairs)
+    decimals = all(_is_number(value) and not is_integer(value) for _, value in pairs)
     if not decimals and all(_is_residue_text(record, value) for record, value in pairs):
         return Inferred("residue", "every value has the length of its sequence")
     if all(_list_of(value) is not None for _, value in pairs):
@@ -72,6 +74,7 @@ def infer_kind(records: Sequence[Record], column: str) -> Inferred:
     present = [value for _, value in pairs if not _is_missing_number(value)]
     if present and all(_is_number(value) for value in present):
         return _kind_of_numbers(present)
+    _check_not_numbers(pairs, column)
     names = {class_name(value, record.where, column) for record, value in pairs}
     if len(names) > max(2, len(pairs) // 2):
         raise DataError(
@@ -81,11 +84,28 @@ def infer_kind(records: Sequence[Record], column: str) -> Inferred:
     return Inferred("classification", f"{len(names)} different texts")
 
 
+def _check_not_numbers(pairs: Sequence[tuple[Record, Any]], column: str) -> None:
+    """Refuse texts among numbers, of which each would become a class.
+
+    Raises:
+        DataError: most cells are numbers that would be values. Names the first other one.
+    """
+    present = [(record, value) for record, value in pairs if not _is_missing_number(value)]
+    numbers = [value for _, value in present if _is_number(value)]
+    if 2 * len(numbers) <= len(present) or _kind_of_numbers(numbers).kind != "regression":
+        return
+    record, other = next((record, value) for record, value in present if not _is_number(value))
+    raise DataError(
+        f"{record.where}: column {quoted(column)} has {quoted(other)}, while {len(numbers)} of {len(present)} cells are"
+        " finite numbers. Correct or empty the cell, or give --task-type classification if the numbers are names"
+    )
+
+
 def _kind_of_numbers(values: Sequence[Any]) -> Inferred:
     if all(isinstance(value, bool) for value in values):
         return Inferred("classification", "its values are true and false")
     different = {str(value) for value in values}
-    decimal = next((value for value in values if not _is_integer(value)), None)
+    decimal = next((value for value in values if not is_integer(value)), None)
     if decimal is not None:
         return Inferred("regression", f"it has decimal numbers, such as {decimal}")
     if len(different) > MOST_INTEGER_CLASSES:
@@ -112,20 +132,21 @@ def _is_array(value: Any) -> bool:
 
 
 def _is_missing_number(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and value.lower() in _MISSING_NUMBERS)
+    return value is None or (isinstance(value, str) and value.lower() in MISSING_NUMBERS)
 
 
 def _is_number(value: Any) -> bool:
     if isinstance(value, bool | int | float):
         return True
     try:
-        return isinstance(value, str) and "_" not in value and math.isfinite(float(value))
+        return isinstance(value, str) and value.isascii() and "_" not in value and math.isfinite(float(value))
     except ValueError:
         return False
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) or (isinstance(value, str) and value.lstrip("+-").isdigit())
+def is_integer(value: Any) -> bool:
+    """Whether a cell is an integer, or its text."""
+    return isinstance(value, int) or (isinstance(value, str) and _INTEGER.fullmatch(value) is not None)
 
 
 def class_name(value: Any, where: str, column: str) -> str:
@@ -198,8 +219,8 @@ def _labels(value: Any, record: Record, column: str) -> list[str]:
 
 def _sorted(names: set[str]) -> list[str]:
     """Numbers in their order, texts in that of the alphabet."""
-    if all(_is_integer(name) for name in names):
-        return sorted(names, key=int)
+    if all(is_integer(name) for name in names):
+        return sorted(names, key=lambda name: (int(name), name))  # 1 and 01 in the same order on all ranks
     return sorted(names)
 
 

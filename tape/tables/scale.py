@@ -9,6 +9,9 @@ import numpy as np
 from tape.errors import DataError
 from tape.targets import Scale
 
+_LEAST_SPREAD = 1e-5  # deviation relative to the largest value; below, fewer than 100 numbers of fp32 are in it
+_LARGEST = 1e30  # of values; its inverse is the least deviation
+
 
 def mean_and_deviation(values: Sequence[float], name: str) -> Scale:
     """The mean of N values, and their standard deviation with the divisor N.
@@ -18,15 +21,26 @@ def mean_and_deviation(values: Sequence[float], name: str) -> Scale:
         name: what has the values, for messages.
 
     Raises:
-        DataError: a value is not finite, or all are equal.
+        DataError: a value is not finite, all are equal, or the values of targets and predictions, which are fp32, can't
+            tell them apart or hold their squares.
     """
     numbers = np.array(values, dtype=np.float64)
     if not np.isfinite(numbers).all():
         raise DataError(f"{name} is {numbers[~np.isfinite(numbers)][0]} for a training protein; values must be finite")
-    std = float(numbers.std())
-    if not std > 1e-12 * float(np.abs(numbers).max(initial=0)):
+    mean, std, peak = float(numbers.mean()), float(numbers.std()), float(np.abs(numbers).max(initial=0))
+    if not std > 1e-12 * peak:
         raise DataError(f"{name} is {numbers[0]:g} for all training proteins: nothing to learn")
-    return Scale(float(numbers.mean()), std)
+    if std < _LEAST_SPREAD * peak:
+        raise DataError(
+            f"{name} is {mean:.9g} with deviation {std:.3g} for the training proteins, which numbers in fp32 can't tell"
+            f" apart; subtract {mean:.6g} from all values"
+        )
+    if not (peak <= _LARGEST and std >= 1 / _LARGEST):
+        raise DataError(
+            f"{name} has values up to {peak:.3g} with deviation {std:.3g} for the training proteins, beyond what fp32"
+            f" can compute with ({1 / _LARGEST:g} to {_LARGEST:g}); give them in another unit"
+        )
+    return Scale(mean, std)
 
 
 def describe_scale(name: str, scale: Scale, own: Scale) -> str:

@@ -44,6 +44,7 @@ class Division:
         fractions, seed: what they were drawn with; of a column without ``valid``, the seed of its part of ``train``.
         clusters: the clusters that were kept together.
         file: ``splits.tsv`` of the resumed run that they are taken from.
+        has_drawn_valid: whether ``valid`` was drawn from ``train``, since the column has none.
     """
 
     splits: list[str]
@@ -52,6 +53,7 @@ class Division:
     seed: int | None = None
     clusters: Clusters | None = None
     file: Path | None = None
+    has_drawn_valid: bool = False
 
     @property
     def origin(self) -> str:
@@ -67,6 +69,8 @@ class Division:
     def notices(self) -> list[str]:
         """Lines for the log."""
         lines = [f"splits {self.origin}: {describe_splits(self.splits)}"]
+        if self.has_drawn_valid:
+            lines.append(f"column {self.column} has no valid, so a tenth of train was drawn with seed {self.seed}")
         if self.clusters is not None:
             found = self.clusters
             lines.append(
@@ -132,7 +136,9 @@ def divide_records(
             )
         column = SPLIT_COLUMN
     if column is not None:
-        return Division(splits_of_column(records, digests, column, options.seed), column, seed=options.seed)
+        has_valid = any(_split_in(record, column) == "valid" for record in records)
+        splits = splits_of_column(records, digests, column, options.seed)
+        return Division(splits, column, seed=options.seed, has_drawn_valid=not has_valid)
     clusters, remedy = None, ""
     if options.split_by == "identity":
         residues = tuple(_normalized(record.residues) for record in records)

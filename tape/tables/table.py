@@ -32,7 +32,7 @@ from .splits import (
     read_splits,
 )
 from .structures import STATES, read_structure_records, structure_files
-from .target_checks import check_column, check_counts
+from .target_checks import check_column, check_counts, class_notices, conflict_notices, sequence_notices
 
 _FEWEST = 10  # proteins with a label
 _LONGEST_TARGETS = 80  # characters of the names of several targets in a task's name, which is that of directories
@@ -122,6 +122,7 @@ def table_for_training(options: TableOptions) -> Table:
     if len(records) < _FEWEST:
         raise DataError(f"{options.path}: {len(records)} proteins with a label; at least {_FEWEST} are needed")
     notices += check_counts(labels, target)
+    notices += class_notices(target)
     if target.has_several_values:
         notices += _missing_values(options.path, target, labels)
     digests = _digests(records)
@@ -136,9 +137,12 @@ def table_for_training(options: TableOptions) -> Table:
                 f"{options.path}: no protein is in split {needed} ({division.origin}); the table is too small"
             )
     notices += _absent_classes(labels, splits, target)
+    notices += [*sequence_notices(records), *conflict_notices(digests, labels, target)]
+    if target.has_several_values:
+        notices += _absent_values(labels, splits, target)
     values = _training_values(target, labels, splits) if target.task_type == TaskType.VALUE else []
+    standardized = _standardized(target, values) if values else target  # refuses values that can't be learned
     if values and options.standardize:
-        standardized = _standardized(target, values)
         target = options.run_target or standardized
         notices += [
             describe_scale(column, scale, own)
@@ -299,6 +303,17 @@ def _absent_classes(labels: Sequence[Label], splits: Sequence[str], target: Targ
             seen.update((np.flatnonzero(label) if is_set else np.unique(np.asarray(label))).tolist())
     absent = [name for number, name in enumerate(target.classes) if not seen[number]]
     return [f"classes without a training protein, which can't be learned: {listed(absent)}"] if absent else []
+
+
+def _absent_values(labels: Sequence[Label], splits: Sequence[str], target: Target) -> list[str]:
+    """A notice about each of several targets without any value in a split by which models are chosen or measured."""
+    known, notices = ~np.isnan(np.stack(labels)), []
+    for split, use in (("valid", "the best epoch is chosen without it"), ("test", "it can't be evaluated there")):
+        own = known[np.array(splits) == split]
+        if len(own):
+            absent = [column for column, has in zip(target.columns, own.any(axis=0), strict=True) if not has]
+            notices += [f"no protein of split {split} has {column}, so {use}" for column in absent]
+    return notices
 
 
 def _training_values(target: Target, labels: Sequence[Label], splits: Sequence[str]) -> list[np.ndarray]:

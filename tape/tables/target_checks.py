@@ -1,21 +1,26 @@
-"""Checks that a target column can be learned: it is not the sequence or the id, and classes have several proteins."""
+"""Checks that a target column can be learned: it is not the sequence or the id, and classes have several proteins.
+
+What may be meant, but is a mistake as a rule, is announced.
+"""
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tape.errors import ConfigError, DataError, listed, quoted
 from tape.io.records import SEQUENCE_COLUMNS, Record, RecordOptions
-from tape.targets import Target
+from tape.targets import LABEL_SEPARATOR, Target
 from tape.tasks import TaskType
 
-from .kinds import Label, value_of
+from .kinds import MISSING_NUMBERS, Label, is_integer, value_of
 
 _OTHER = "choose another column"
+_MISSING_WORDS = MISSING_NUMBERS | {"#n/a", "<na>", "n.a.", "--", "missing"}
 _MOST_SINGLES = 0.5  # of all classes, above which those with a single protein are announced
 
 
@@ -75,6 +80,63 @@ def check_counts(labels: Sequence[Label], target: Target) -> list[str]:
         f"{len(single)} of {len(counts)} {what} of {target.column} have a single protein of {len(labels)} ({shown}), so"
         " they can't be learned and evaluated; join rare ones, or choose another --target"
     ]
+
+
+def class_notices(target: Target) -> list[str]:
+    """A line for classes that look like missing labels, one class in several spellings, or several labels."""
+    if target.task_type not in (TaskType.SEQUENCE_CLASS, TaskType.MULTILABEL):
+        return []
+    notices, column = [], target.column
+    missing = [name for name in target.classes if name.lower() in _MISSING_WORDS]
+    if missing:
+        notices.append(f"classes of {column}: {listed(missing)}; empty these cells if their labels are missing")
+    for alike in _grouped((_plain_text(name), name) for name in target.classes):
+        if len(alike) > 1:
+            notices.append(f"different classes of {column}: {listed(alike)}; write them alike if they are one")
+    joined = [name for name in target.classes if LABEL_SEPARATOR in name]
+    if joined and not target.is_multilabel:
+        notices.append(
+            f"single classes of {column}: {listed(joined, 3)}; give --task-type multilabel if they are several labels"
+        )
+    return notices
+
+
+def conflict_notices(digests: Sequence[str], labels: Sequence[Label], target: Target) -> list[str]:
+    """A line about sequences that occur with different labels; copies of structures differ always."""
+    if target.task_type == TaskType.RESIDUE_PAIR:
+        return []
+    groups = _grouped((digest, np.asarray(label).tobytes()) for digest, label in zip(digests, labels, strict=True))
+    count = sum(len(set(group)) > 1 for group in groups)
+    if not count:
+        return []
+    return [
+        f"{count} of {len(groups)} sequences have several rows with different {target.column}, for which a model"
+        " predicts the same"
+    ]
+
+
+def sequence_notices(records: Sequence[Record]) -> list[str]:
+    """A line about sequences like ``nan``, which programs write for missing cells, and whose letters are residues."""
+    found = [record for record in records if record.residues.lower() in MISSING_NUMBERS]
+    if not found:
+        return []
+    first = found[0]
+    return [
+        f"the sequence of {len(found)} of {len(records)} proteins is a word for a missing cell, such as"
+        f" {quoted(first.residues)} ({first.where}); remove them unless these are their residues"
+    ]
+
+
+def _plain_text(name: str) -> str:
+    """A name without what readers overlook: case, forms of a letter, and leading zeros."""
+    return str(int(name)) if is_integer(name) else unicodedata.normalize("NFKC", name).casefold()
+
+
+def _grouped(pairs: Iterable[tuple[str, Any]]) -> list[list[Any]]:
+    groups: dict[str, list[Any]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return list(groups.values())
 
 
 def _is_text_of(value: Any, text: str | None) -> bool:
