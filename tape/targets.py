@@ -6,6 +6,7 @@ Stored as ``target`` in the model's ``config.json``, so that evaluation and pred
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from .errors import ConfigError, listed, quoted
 from .tasks import TaskType
 
 LABEL_SEPARATOR = ";"  # between the labels of a protein in text
+_BREAKING = ("Cc", "Zl", "Zp")  # control characters and separators of lines and paragraphs
 COORDINATES = "tertiary"  # column of the points of residues, which contacts are computed from
 OWN_TASK_TYPES: dict[str, TaskType] = {
     "regression": TaskType.VALUE,
@@ -165,11 +167,14 @@ class Target:
 
 
 def check_columns(columns: Sequence[str]) -> None:
-    """Check that no column is a target twice.
+    """Check that no column is a target twice, and that each name fits in a line of a log and a table.
 
     Raises:
-        ConfigError: one is. Names it.
+        ConfigError: one is given twice, or has control characters. Names it.
     """
+    broken = [column for column in columns if any(unicodedata.category(letter) in _BREAKING for letter in column)]
+    if broken:
+        raise ConfigError(f"target {quoted(broken[0])} has control characters, such as a line break; rename the column")
     twice = [column for column, count in Counter(columns).items() if count > 1]
     if twice:
         raise ConfigError(f"target {quoted(twice[0])} is given twice; name each column once")

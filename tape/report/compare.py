@@ -25,6 +25,7 @@ from tape.errors import ConfigError, DataError
 from tape.io.writing import check_output_directory, write_text
 from tape.metrics import Bootstrap, TaskTypeMetrics, metrics_of
 from tape.metrics.paired import Difference, paired_differences
+from tape.report.cells import markdown_row, shown_interval, shown_number
 from tape.report.predictions import load_results, task_type_of
 from tape.report.rows import (
     Evaluated,
@@ -33,7 +34,6 @@ from tape.report.rows import (
     read_evaluations,
     several_columns,
     shown_data,
-    shown_number,
 )
 from tape.tasks import TaskType
 
@@ -100,12 +100,12 @@ def _line(evaluation: Evaluated, title: str, difference: Difference) -> str:
         shown_data(record.data_name, record.is_simulated),
         f"{record.split} ({record.proteins:,})",
         title,
-        shown_number(difference.first),
-        shown_number(difference.second),
-        shown_number(difference.value, "+"),
-        "-" if interval is None else f"[{', '.join(shown_number(end, '+') for end in interval)}]",
+        shown_number(difference.first, metric=difference.name),
+        shown_number(difference.second, metric=difference.name),
+        shown_number(difference.value, "+", difference.name),
+        "-" if interval is None else shown_interval(interval, "+", difference.name),
     )
-    return f"| {' | '.join(cells)} |"
+    return markdown_row(cells)
 
 
 def pairs_of(first: Path, second: Path, split: str | None) -> list[tuple[Seeds, Seeds]]:

@@ -10,6 +10,7 @@ from html import escape
 
 from tape.evaluation.leakage_scores import BinScores, ReferenceScores
 from tape.metrics import Metric
+from tape.report.cells import markdown_row, shown_interval
 from tape.report.rows import (
     SEEDS_NOTE,
     Evaluated,
@@ -114,12 +115,12 @@ def markdown_leakage(evaluations: Sequence[Evaluated]) -> str:
         return ""
     columns = _columns_of(rows)
     lines = ["", "By the highest sequence identity of each test protein to training data:", ""]
-    lines.append("| task | split | metric | training data | identity | proteins | " + " | ".join(columns) + " |")
+    lines.append(markdown_row(("task", "split", "metric", "training data", "identity", "proteins", *columns)))
     lines.append("|:--|:--|:--|:--|:--|--:|" + "--:|" * len(columns))
     for row in rows:
         cells = [f"{shown_value(metric)} {shown_spread(metric)}".rstrip() for metric in map(row.values.get, columns)]
-        place = f"| {row.task} | {row.split} | {row.metric} | {row.reference} | {row.identity} | {row.proteins:,} | "
-        lines.append(place + " | ".join(cells) + " |")
+        place = (row.task, row.split, row.metric, row.reference, row.identity, f"{row.proteins:,}")
+        lines.append(markdown_row((*place, *cells)))
     lines += ["", *(f"- {note}" for note in related_notes(evaluations))]
     if any(isinstance(metric, SeedMean) for row in rows for metric in row.values.values()):
         lines += ["", f"{SEEDS_NOTE}."]
@@ -157,8 +158,10 @@ def leakage_table(evaluations: Sequence[Evaluated]) -> str:
 
 
 def _value_cell(metric: Metric | None, column: str) -> str:
-    interval = None if metric is None else metric.interval
-    spread = shown_spread(metric) if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
+    if metric is None or metric.interval is None:
+        spread = shown_spread(metric)
+    else:
+        spread = shown_interval(metric.interval, metric=metric.name)
     small = f"<br><small>{spread}</small>" if spread else ""
     return f'<td class="n" data-column="{escape(column)}">{shown_value(metric)}{small}</td>'
 

@@ -17,6 +17,7 @@ from tape.io.checksums import read_sums
 from tape.io.json_files import read_json_lines, read_json_object
 from tape.io.text_files import explain_errors
 from tape.metrics import Metric
+from tape.report.cells import markdown_row, shown_interval
 from tape.report.leakage import related_notes
 from tape.report.rows import (
     Evaluated,
@@ -25,8 +26,8 @@ from tape.report.rows import (
     make_rows,
     read_evaluations,
     shown_data,
-    shown_number,
     shown_spread,
+    shown_value,
 )
 
 PLACEHOLDER = "{sha256}"  # replaced by scripts/bundle_model.py
@@ -231,13 +232,13 @@ def _scores(evaluations: Sequence[Evaluated]) -> str:
         "On test proteins after finetuning. Brackets are 95 % bootstrap intervals over proteins, and"
         " \N{PLUS-MINUS SIGN} is the standard deviation over seeds.",
         "",
-        "| task | data | split (proteins) | metric | " + " | ".join(columns) + " |",
+        markdown_row(("task", "data", "split (proteins)", "metric", *columns)),
         "|:--|:--|:--|:--|" + "--:|" * len(columns),
     ]
     for row in rows:
         cells = [_score(row.values.get(column)) for column in columns]
-        place = f"| {row.task} | {row.data_label} | {row.split} ({row.proteins:,}) | {row.metric} | "
-        lines.append(place + " | ".join(cells) + " |")
+        place = (row.task, row.data_label, f"{row.split} ({row.proteins:,})", row.metric)
+        lines.append(markdown_row((*place, *cells)))
     notes = related_notes(evaluations)
     return "\n".join([*lines, *(["", *(f"- {note}" for note in notes)] if notes else [])])
 
@@ -246,9 +247,8 @@ def _score(metric: Metric | None) -> str:
     if metric is None:
         return "-"
     if metric.interval is None:
-        return f"{shown_number(metric.value)} {shown_spread(metric)}".rstrip()
-    low, high = metric.interval
-    return f"{shown_number(metric.value)} [{shown_number(low)}, {shown_number(high)}]"
+        return f"{shown_value(metric)} {shown_spread(metric)}".rstrip()
+    return f"{shown_value(metric)} {shown_interval(metric.interval, metric=metric.name)}"
 
 
 def _limits(evaluations: Sequence[Evaluated], others: Sequence[str]) -> str:

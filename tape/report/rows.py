@@ -16,6 +16,7 @@ from tape.evaluation.records import EvaluationRecord, finite, read_record
 from tape.io.json_files import read_json_object
 from tape.io.run_layout import BEST_NAME, resolve_model_directory
 from tape.metrics import Metric
+from tape.report.cells import markdown_row, shown_number
 from tape.report.published import compared_metric, grouped_reasons, load_published, published_beside
 from tape.report.seeds import SeedMean, mean_over_seeds
 from tape.targets import value_names_of
@@ -288,12 +289,7 @@ def best_of(row: ReportRow) -> float | None:
 
 def shown_value(metric: Metric | None) -> str:
     """As :func:`shown_number` writes it; a dash where there is none."""
-    return "-" if metric is None else shown_number(metric.value)
-
-
-def shown_number(value: float, sign: str = "-") -> str:
-    """Three decimals, with ``sign`` "+" always signed; a dash where undefined."""
-    return "-" if math.isnan(value) else f"{value:{sign}.3f}"
+    return "-" if metric is None else shown_number(metric.value, metric=metric.name)
 
 
 def shown_spread(metric: Metric | None) -> str:
@@ -310,14 +306,13 @@ def markdown_table(rows: Sequence[ReportRow]) -> str:
     if len(columns) > MOST_COLUMNS:
         return _markdown_by_model(rows)
     lines = [
-        "| task | data | split (proteins) | metric | " + " | ".join(columns) + " |",
+        markdown_row(("task", "data", "split (proteins)", "metric", *columns)),
         "|:--|:--|:--|:--|" + "--:|" * len(columns),
     ]
     for row in rows:
         best = best_of(row)
         cells = [_cell(row.values.get(column), best) for column in columns]
-        place = f"| {row.task} | {row.data_label} | {row.split} ({row.proteins}) | {row.metric} | "
-        lines.append(place + " | ".join(cells) + " |")
+        lines.append(markdown_row((*_place(row), *cells)))
     if has_means(rows):
         lines += ["", f"{SEEDS_NOTE}."]
     return "\n".join(lines) + "\n"
@@ -327,11 +322,15 @@ def _markdown_by_model(rows: Sequence[ReportRow]) -> str:
     lines = ["| task | data | split (proteins) | metric | model | value |", "|:--|:--|:--|:--|:--|--:|"]
     for row in rows:
         best = best_of(row)
-        place = f"| {row.task} | {row.data_label} | {row.split} ({row.proteins}) | {row.metric} | "
-        lines += [f"{place}{column} | {_cell(row.values[column], best)} |" for column in columns_of([row])]
+        cells = [(column, _cell(row.values[column], best)) for column in columns_of([row])]
+        lines += [markdown_row((*_place(row), *own)) for own in cells]
     if has_means(rows):
         lines += ["", f"{SEEDS_NOTE}."]
     return "\n".join(lines) + "\n"
+
+
+def _place(row: ReportRow) -> tuple[str, ...]:
+    return row.task, row.data_label, f"{row.split} ({row.proteins})", row.metric
 
 
 def has_means(rows: Sequence[ReportRow]) -> bool:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from tape.finetuning.seeds import spread
 from tape.metrics import Metric
 
+from .cells import shown_number
+
 
 @dataclass(frozen=True)
 class SeedMean(Metric):
@@ -27,7 +29,7 @@ class SeedMean(Metric):
         """Standard deviation and number of seeds, as text."""
         if self.std is None:
             return f"({self.seeds} seed)"
-        return f"\N{PLUS-MINUS SIGN} {self.std:.3f} ({self.seeds} seeds)"
+        return f"\N{PLUS-MINUS SIGN} {shown_number(self.std, metric=self.name)} ({self.seeds} seeds)"
 
     @property
     def reach(self) -> tuple[float, float] | None:

@@ -8,6 +8,7 @@ from html import escape
 
 from tape.metrics import Metric
 from tape.report import charts, line_charts
+from tape.report.cells import shown_interval
 from tape.report.published import (
     Published,
     grouped_reasons,
@@ -94,7 +95,7 @@ def _range(metric: Metric | None) -> str:
     """Interval of a single run, or standard deviation over seeds, as text."""
     if metric is None or metric.interval is None:
         return shown_spread(metric)
-    return f"[{metric.interval[0]:.3f}, {metric.interval[1]:.3f}]"
+    return shown_interval(metric.interval, metric=metric.name)
 
 
 def _value_cell(metric: Metric | None, best: float | None, column: str) -> str:

@@ -183,6 +183,7 @@ def test_the_report_has_each_target(table: Path, tmp_path: Path, capsys: pytest.
         (["Tm", "Tm"], [], ConfigError, "'Tm' is given twice"),
         (["Tm", "nope"], [], DataError, "no column 'nope'"),
         (["Tm", "kcat"], ["--task-type", "multilabel"], ConfigError, "Tm is multilabel"),
+        (["Tm", "k\ncat"], [], ConfigError, r"'k\\ncat' has control characters"),
     ],
 )
 def test_targets_that_one_model_cannot_learn_are_refused(
