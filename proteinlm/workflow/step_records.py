@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tape.errors import ConfigError
 from tape.io.checksums import sha256_of
@@ -93,7 +94,7 @@ class InputSums:
         name, status = str(file.resolve()), file.stat()
         seen = [status.st_size, status.st_mtime_ns]
         if name not in self._found:
-            kept = self._kept.get(name)
+            kept: Any = self._kept.get(name)
             is_same = isinstance(kept, list) and kept[:-1] == seen
             self._found[name] = kept if is_same else [*seen, sha256_of(file)]
         return str(self._found[name][-1])
