@@ -8,7 +8,7 @@ A data set may be stored in the directory SOURCE in four ways:
   itself; then the chains are divided into splits by :mod:`proteinlm.data.structure_splits`;
 - ``SOURCE/{folder}_{split}.SUFFIX`` or ``SOURCE/{folder}/{folder}_{split}.SUFFIX``: the user's own data.
 
-``SOURCE/provenance.json`` may state their provenance, see :func:`_read_provenance`.
+``SOURCE/provenance.json`` may state their provenance, see :func:`read_provenance`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,15 @@ from tape.io.structures.dssp import find_dssp
 from tape.io.text_files import split_suffix
 
 CORPUS = "corpus"
+FOLDERS = {  # task -> folder
+    CORPUS: CORPUS,
+    "secondary_structure": "secondary_structure",
+    "contact_prediction": "proteinnet",
+    "remote_homology": "remote_homology",
+    "fluorescence": "fluorescence",
+    "stability": "stability",
+    "masked_language_modeling": "pfam",
+}
 SPLITS: dict[str, tuple[str, ...]] = {
     "secondary_structure": ("train", "valid", "test", "casp12", "ts115", "cb513"),
     "proteinnet": ("train", "train_unfiltered", "valid", "test"),
@@ -117,8 +126,8 @@ def find_datasets(source: Path, structures_as_labels: bool = False) -> dict[str,
         DataError: ``source`` is not a directory, a file's split is unknown, or two files are for the same split.
     """
     if not source.is_dir():
-        raise DataError(f"{source}: no such directory")
-    stated = _read_provenance(source)
+        raise DataError(f"{source}: no such {'directory' if source.exists() else 'file or directory'}")
+    stated = read_provenance(source)
     found = {folder: _find_labeled(source, folder, stated) for folder in SPLITS}
     chains = _find_chains(source)
     structures = _find_structures(source)
@@ -130,14 +139,16 @@ def find_datasets(source: Path, structures_as_labels: bool = False) -> dict[str,
         if not forced and found[folder].splits:
             continue
         if chains:
-            found[folder] = Dataset(folder, _provenance(source, folder, stated, "structures/pdb", chains), chains)
+            found[folder] = Dataset(
+                folder, dataset_provenance(source, folder, stated, "structures/pdb", chains), chains
+            )
         elif structures and (folder == "proteinnet" or find_dssp() is not None):
-            found[folder] = Dataset(folder, _provenance(source, folder, stated, "", structures), structures)
+            found[folder] = Dataset(folder, dataset_provenance(source, folder, stated, "", structures), structures)
     found[CORPUS] = _find_corpus(source, stated)
     return {folder: dataset for folder, dataset in found.items() if dataset.splits}
 
 
-def _read_provenance(source: Path) -> dict[str, Any]:
+def read_provenance(source: Path) -> dict[str, Any]:
     """The content of ``provenance.json``; empty if there is no such file.
 
     It may contain ``datasets``: {folder: {"name", "source", "licence", "simulated"}} and ``corpus_files``:
@@ -155,7 +166,7 @@ def _read_provenance(source: Path) -> dict[str, Any]:
     return content
 
 
-def _provenance(
+def dataset_provenance(
     source: Path, folder: str, stated: Mapping[str, Any], known: str, splits: Mapping[str, SplitFiles]
 ) -> Provenance:
     """From provenance.json, else from the known layout, else 'the user's own files'."""
@@ -189,7 +200,7 @@ def _find_labeled(source: Path, folder: str, stated: Mapping[str, Any]) -> Datas
         if split_suffix(path)[0] not in LABELED_SUFFIXES:
             unread.append(path)
             continue
-        split = _stem(path).removeprefix(f"{folder}_")
+        split = file_stem(path).removeprefix(f"{folder}_")
         if split not in SPLITS[folder]:
             raise DataError(f"{path}: unknown split {quoted(split)}; {folder} has {', '.join(SPLITS[folder])}")
         if split in splits:
@@ -201,7 +212,7 @@ def _find_labeled(source: Path, folder: str, stated: Mapping[str, Any]) -> Datas
                 f"{path}: labels can't be read from this format; it must be {list_suffixes(LABELED_SUFFIXES)}"
             )
     ordered = {split: splits[split] for split in SPLITS[folder] if split in splits}
-    return Dataset(folder, _provenance(source, folder, stated, f"tape/{folder}", ordered), ordered)
+    return Dataset(folder, dataset_provenance(source, folder, stated, f"tape/{folder}", ordered), ordered)
 
 
 def _find_chains(source: Path) -> dict[str, SplitFiles]:
@@ -209,7 +220,7 @@ def _find_chains(source: Path) -> dict[str, SplitFiles]:
     found: dict[str, SplitFiles] = {}
     for split in ("train", "valid", "test"):
         for path in _files(source / "structures"):
-            if split_suffix(path)[0] == ".tsv" and _stem(path).endswith(f"_{split}"):
+            if split_suffix(path)[0] == ".tsv" and file_stem(path).endswith(f"_{split}"):
                 if split in found:
                     raise DataError(
                         f"{path} and {found[split].paths[0]} are both chains of the {split} split; keep one"
@@ -244,17 +255,17 @@ def _find_corpus(source: Path, stated: Mapping[str, Any]) -> Dataset:
     if not paths:
         candidates = [path for path in _files(source) if path.name.startswith(CORPUS)]
         candidates += [*_files(source / CORPUS), *(path for path in _files(source / "pfam") if path.suffix == ".lmdb")]
-        paths = [(_corpus_split(path), path) for path in candidates if is_sequence_file(path)]
+        paths = [(corpus_split(path), path) for path in candidates if is_sequence_file(path)]
     grouped: dict[str, tuple[Path, ...]] = {}
     for split, path in paths:
         grouped[split] = (*grouped.get(split, ()), path)
     splits = {split: SplitFiles(grouped[split]) for split in dict.fromkeys(_CORPUS_SPLITS.values()) if split in grouped}
-    return Dataset(CORPUS, _provenance(source, CORPUS, stated, "corpus/swissprot", splits), splits)
+    return Dataset(CORPUS, dataset_provenance(source, CORPUS, stated, "corpus/swissprot", splits), splits)
 
 
-def _corpus_split(path: Path) -> str:
+def corpus_split(path: Path) -> str:
     """The split at the end of the file's name; train if there is none."""
-    return _CORPUS_SPLITS.get(_stem(path).rpartition("_")[2], "train")
+    return _CORPUS_SPLITS.get(file_stem(path).rpartition("_")[2], "train")
 
 
 def _files(*folders: Path) -> Iterator[Path]:
@@ -264,6 +275,6 @@ def _files(*folders: Path) -> Iterator[Path]:
             yield from sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _stem(path: Path) -> str:
+def file_stem(path: Path) -> str:
     """The file's name without the suffixes of format and compression."""
     return path.name[: len(path.name) - len("".join(split_suffix(path)))]

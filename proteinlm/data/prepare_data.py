@@ -2,7 +2,9 @@
 
     proteinlm prepare SOURCE TARGET     (in a clone: python scripts/prepare_data.py SOURCE TARGET)
 
-SOURCE is a directory. Those of the data sets below that are found in it are written.
+SOURCE is a directory. Those of the data sets below that are found in it are written. Or SOURCE is one file of a split:
+a structure file, records of a task (.jsonl, .json, .lmdb, .fasta with labels) or sequences. Its task is --tasks, or
+inferred from its name or labels; its split is the end of its name (_valid), or train.
 
   data set (--tasks)        files in SOURCE                                  written to TARGET
   corpus                    corpus/*, corpus*.SUFFIX, pfam/*.lmdb            corpus/{split}_text_document.{bin,idx,json}
@@ -68,9 +70,10 @@ from tqdm.auto import tqdm
 
 from pretrain.data.preprocessing import SMALL_CORPUS, preprocess
 from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, DEFAULT_MAX_X_FRACTION, REPLACED_MEANING
-from proteinlm.data.data_sources import CORPUS, Dataset, SplitFiles, find_datasets
+from proteinlm.data.data_sources import CORPUS, FOLDERS, Dataset, SplitFiles, find_datasets
 from proteinlm.data.labeled_records import chain_record, make_record
 from proteinlm.data.prepared_state import STATE_FILE, STATE_VERSION, fingerprint, is_state, read_json_if_any
+from proteinlm.data.single_file import find_datasets_of_file, is_single_file
 from proteinlm.data.structure_files import read_chains
 from proteinlm.data.structure_splits import ChainReader
 from tape.cli.parser import ArgumentParser
@@ -84,16 +87,6 @@ from tape.io.text_files import file_size
 from tape.io.writing import atomic_directory, atomic_write, check_output_directory, check_replaceable, write_json
 from tape.runtime.progress import progress_bar
 from tape.tokenizers import normalize_sequence
-
-FOLDERS = {  # task -> folder
-    CORPUS: CORPUS,
-    "secondary_structure": "secondary_structure",
-    "contact_prediction": "proteinnet",
-    "remote_homology": "remote_homology",
-    "fluorescence": "fluorescence",
-    "stability": "stability",
-    "masked_language_modeling": "pfam",
-}
 
 
 @dataclass(frozen=True)
@@ -147,7 +140,10 @@ def prepare(source: Path, target: Path, options: Options = Options()) -> list[Pr
         DataError: a file or record is invalid; the message names both.
         ConfigError: a folder in ``target`` contains other data and ``options.overwrite`` is not set.
     """
-    found = find_datasets(source, options.structures_as_labels)
+    if is_single_file(source):
+        found = find_datasets_of_file(source, options.tasks, options.records)
+    else:
+        found = find_datasets(source, options.structures_as_labels)
     _announce_missing_dssp(source, found, options.tasks)
     datasets = _select(source, found, options.tasks)
     return [split for dataset in datasets for split in _prepare_folder(target / dataset.folder, dataset, options)]
@@ -412,7 +408,7 @@ def _print_summary(done: Sequence[PreparedSplit], target: Path) -> None:
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="directory of the input files")
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="directory of the input files, or one file")
     parser.add_argument("target", type=Path, metavar="TARGET", help="directory to write to, such as data/")
     parser.add_argument(
         "--tasks", nargs="+", choices=FOLDERS, metavar="TASK", help=f"data sets to write: {' '.join(FOLDERS)}"

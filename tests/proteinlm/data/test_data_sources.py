@@ -108,7 +108,7 @@ def test_unknown_and_duplicate_splits_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "fluorescence_train.csv", "tape/fluorescence_train.jsonl")
     with pytest.raises(DataError, match="both fluorescence's train split"):
         find_datasets(tmp_path)
-    with pytest.raises(DataError, match="no such directory"):
+    with pytest.raises(DataError, match="no such file or directory"):
         find_datasets(tmp_path / "absent")
 
 
