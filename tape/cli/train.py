@@ -31,6 +31,7 @@ from tape.io.run_layout import ARGUMENTS_NAME, check_run_names
 from tape.io.writing import check_output_directory
 from tape.registry import registry
 from tape.runtime.elastic_launch import LaunchPlan
+from tape.runtime.process import print_warnings_on_error
 from tape.tables.options import TableOptions
 from tape.tables.splits import SPLITS_NAME
 from tape.tables.table import table_for_training
@@ -129,7 +130,8 @@ def _checked_config(options: dict[str, Any], resume: ResumeConfig | None) -> Fin
         epoch = epoch_to_resume(Path(options["from_pretrained"])).resolve()
         run = epoch.parent
         table = replace(table, splits_file=run / SPLITS_NAME, run_target=target_of_run(epoch))
-    loaded = table_for_training(table)
+    with print_warnings_on_error():  # the run reads the table again
+        loaded = table_for_training(table)
     notices: tuple[str, ...] = ()
     if resume is None:
         options, line = complete_for_table(options, loaded, options["given_options"])

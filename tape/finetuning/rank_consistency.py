@@ -21,7 +21,8 @@ from .data import TrainingData
 
 # Options that may differ between hosts; what they name is compared by its content instead.
 _LOCAL_OPTIONS = frozenset(
-    {"data_dir", "output_dir", "log_dir", "from_pretrained", "model_config_file", "local_rank", "num_workers"}
+    {"data", "data_dir", "labels", "output_dir", "log_dir"}
+    | {"from_pretrained", "model_config_file", "local_rank", "num_workers"}
 )
 _COPY = "Copy the data to all hosts, or read them from a file system that all hosts share"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,22 +53,46 @@ def process_context(config: ProcessConfig) -> Iterator[DistributedContext]:
 
 @contextmanager
 def log_to_terminal(level: int) -> Iterator[None]:
-    """Log messages of at least ``level`` to stderr inside the block. Files of :func:`log_to_file` get INFO at least."""
+    """Log messages of at least ``level`` to stderr inside the block. Files of :func:`log_to_file` get INFO at least.
+
+    Each of these files begins with the messages from before the first of them was opened.
+    """
     root = logging.getLogger()
     before = root.level
     root.setLevel(min(level, logging.INFO))
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setLevel(level)
     try:
-        with _handler(terminal):
+        with _handler(terminal), _handler(_Beginning(logging.NOTSET)):
             yield
     finally:
         root.setLevel(before)
 
 
-def log_to_file(file: Path) -> AbstractContextManager[None]:
+@contextmanager
+def log_to_file(file: Path) -> Iterator[None]:
     """Append log messages to ``file`` inside the block."""
-    return _handler(_LogFile(file, encoding="utf-8"))
+    handler = _LogFile(file, encoding="utf-8")
+    with _handler(handler):
+        for beginning in logging.getLogger().handlers:
+            if isinstance(beginning, _Beginning):
+                beginning.end()
+                for record in beginning.records:
+                    handler.handle(record)
+        yield
+
+
+@contextmanager
+def print_warnings_on_error() -> Iterator[None]:
+    """Keep warnings back inside the block, which are logged later, when the same is done again, unless it fails."""
+    warnings = _Beginning(logging.WARNING)
+    try:
+        with _handler(warnings):
+            yield
+    except BaseException:
+        for record in warnings.records:
+            print_notice(f"warning: {record.getMessage()}")
+        raise
 
 
 class _Formatter(logging.Formatter):
@@ -77,6 +101,23 @@ class _Formatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = readable(record.message)
         return super().formatMessage(record)
+
+
+class _Beginning(logging.Handler):
+    """Keeps the messages up to a point."""
+
+    _has_ended = False
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.records: list[logging.LogRecord] = []
+
+    def end(self) -> None:
+        self._has_ended = True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._has_ended:
+            self.records.append(record)
 
 
 class _LogFile(logging.FileHandler):

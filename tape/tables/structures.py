@@ -11,6 +11,7 @@ column         content
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from tape.targets import COORDINATES
 
 from .options import SPLIT_COLUMN, SPLIT_SYNONYMS, TableOptions
 
+logger = logging.getLogger(__name__)
 STATES: dict[str, tuple[str, ...]] = {"ss3": tuple(SS3_LETTERS), "ss8": tuple(SS8_LETTERS)}  # column -> its classes
 _SPLIT_FOLDERS = frozenset({*SPLITS, *SPLIT_SYNONYMS})
 
@@ -71,22 +73,32 @@ def read_structure_records(options: TableOptions, files: tuple[Path, ...]) -> li
                 f"--target {options.target}: secondary structure of structure files needs DSSP 4 on the PATH: {INSTALL}"
             )
     states = tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in files)
-    return list(_records(options.path, files, states, StructureOptions(options.atom or "CA", dssp=dssp)))
+    records, notices = _records(options.path, files, states, StructureOptions(options.atom or "CA", dssp=dssp))
+    for notice in notices:
+        logger.warning(notice)
+    return list(records)
 
 
 @lru_cache(maxsize=1)  # a command reads its table twice: for its options, and for the run
 def _records(
     path: Path, files: tuple[Path, ...], states: tuple[tuple[int, int], ...], options: StructureOptions
-) -> tuple[Record, ...]:
+) -> tuple[tuple[Record, ...], tuple[str, ...]]:
+    """The chains, and what the reader announces: also if they are read once."""
     folders = _split_folders(path, files)
     groups: dict[str | None, list[Path]] = {}
     for file, split in zip(files, folders, strict=True):
         groups.setdefault(split, []).append(file)
-    chains = [(chain, split) for split, group in groups.items() for chain in read_structures(group, options)]
-    return tuple(
+    notices: list[str] = []
+    chains = [
+        (chain, split)
+        for split, group in groups.items()
+        for chain in read_structures(group, options, warn=notices.append)
+    ]
+    records = tuple(
         Record(chain.identifier, chain.primary, chain.where, number, _fields(chain, split))
         for number, (chain, split) in enumerate(chains)
     )
+    return records, tuple(notices)
 
 
 def _split_folders(path: Path, files: tuple[Path, ...]) -> list[str | None]:

@@ -192,6 +192,16 @@ def test_folders_of_splits_are_the_splits(tmp_path: Path, monkeypatch: pytest.Mo
         finetune_config(["onehot", "--data", str(folder), "--task-type", "contact"])
 
 
+def test_what_the_reader_announces_is_in_the_log_file(structures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in structures.glob("*.pdb"):
+        lines = [line for line in file.read_text().splitlines() if not line.startswith("SEQRES")]
+        file.write_text("\n".join(lines) + "\n")
+    notice = "chains without a sequence (SEQRES), which consist of their residues with coordinates: 6 (c000-A, "
+    run = run_train([*words(structures, "--num_train_epochs", 1), "--log_level", "30"])
+    assert capsys.readouterr().err.count(notice) == 2  # of the training, and of the evaluation on ``test``
+    assert (run / "log").read_text().count(notice) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

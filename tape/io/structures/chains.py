@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,16 +83,20 @@ class StructureOptions:
 
 
 def read_structures(
-    files: Iterable[Path], options: StructureOptions = StructureOptions(), progress: ReadCallback | None = None
+    files: Iterable[Path],
+    options: StructureOptions = StructureOptions(),
+    progress: ReadCallback | None = None,
+    warn: Callable[[str], None] = logger.warning,
 ) -> Iterator[ProteinChain]:
     """Yield the protein chains of structure files, one file in memory at a time.
 
-    What was left out or assumed is logged as warnings, one of each kind, when all files are read.
+    What was left out or assumed is announced, each kind in one line, when all files are read.
 
     Args:
         files: see :func:`tape.io.structures.find_structure_files`.
         options: which chains, atoms and states.
         progress: called with the number of bytes just read from a file.
+        warn: called with these lines; by default, they are logged as warnings.
 
     Raises:
         DataError: a file can't be read, has no protein or not the chosen chain, or contradicts itself.
@@ -108,7 +112,7 @@ def read_structures(
         yield from chains
     for notice, names in notices.items():
         more = " ..." if len(names) > _MOST_NAMED else ""
-        logger.warning("%s: %d (%s%s)", notice, len(names), listed(names[:_MOST_NAMED]), more)
+        warn(f"{notice}: {len(names)} ({listed(names[:_MOST_NAMED])}{more})")
 
 
 def _read_file(
