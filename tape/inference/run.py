@@ -168,6 +168,8 @@ def _write_predictions(
     if context.is_main:
         files.write(rows, directory)
         logger.info("wrote %d predictions%s to %s", len(rows), _of_column(model), files.path)
+        if files.task_type == TaskType.RESIDUE_PAIR:
+            logger.info("the contact maps are in %s", files.maps)
     return {"proteins": float(len(rows))}
 
 
