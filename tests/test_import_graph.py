@@ -74,6 +74,7 @@ SCRIPTS_WITHOUT_TORCH = (
     "benchmarks/finetuning_precision.py",
     "benchmarks/gpu.py",
     "benchmarks/loss_compare.py",
+    "benchmarks/own_data.py",
     "benchmarks/own_tables.py",
     "benchmarks/packing.py",
     "benchmarks/peers_finetuning.py",

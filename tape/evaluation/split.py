@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from tape.datasets.index import load_split
 from tape.datasets.labels import task_type_of
 from tape.datasets.own_table import register_table
 from tape.errors import ConfigError
-from tape.metrics import metrics_of
+from tape.metrics import Bootstrap, metrics_of
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext
 from tape.runtime.precision import warn_if_slow
@@ -20,7 +21,7 @@ from tape.tables.table import Table, table_for_evaluation
 from tape.targets import value_names_of
 
 from .config import EvalConfig
-from .evaluate import check_measured, check_metrics, chosen_metrics, evaluate
+from .evaluate import Evaluation, check_measured, check_metrics, chosen_metrics, evaluate
 from .leakage import find_identities, scores_in_bins
 from .load_model import folder_of, load_finetuned_model, model_directory, stored_target
 from .long_proteins import fit_long_proteins
@@ -73,9 +74,19 @@ def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str,
             leakage = scores_in_bins(identities, evaluation.measured, metrics_of(task_type, values), config.bootstrap)
         report = write_files(config, folder, folder_of(directory), dataset, model, evaluation, chosen, leakage)
         logger.info("%d proteins of %s; wrote %s", evaluation.proteins, config.split, report)
-    for name, value in chosen.items():
-        logger.info("%s: %.4g", name, value)
+    for line in _lines(chosen, evaluation, config.bootstrap):
+        logger.info(line)
     return chosen
+
+
+def _lines(chosen: Mapping[str, float], evaluation: Evaluation, bootstrap: Bootstrap | None) -> Iterator[str]:
+    """The metrics as they are logged; those with an interval have it in brackets."""
+    if bootstrap is not None:
+        yield f"metrics with {100 * bootstrap.level:g} % intervals over the proteins:"
+    intervals = {metric.name: metric.interval for metric in evaluation.metrics}
+    for name, value in chosen.items():
+        interval = intervals.get(name)
+        yield f"{name}: {value:.4g}" + ("" if interval is None else f" [{interval[0]:.4g}, {interval[1]:.4g}]")
 
 
 def _table_of(config: EvalConfig, directory: Path) -> Table:

@@ -31,6 +31,7 @@ from tape.runtime.distributed import DistributedContext, all_gather_lists, run_o
 from tape.runtime.precision_choice import resolve_precision
 from tape.runtime.rank_consistency import check_shared_directory
 from tape.runtime.run_lock import lock_beside, run_lock
+from tape.targets import target_of
 from tape.tasks import TaskType
 
 from .config import ContactMapsConfig, EmbedConfig, PredictConfig
@@ -126,6 +127,12 @@ def predict_file(config: PredictConfig, context: DistributedContext) -> dict[str
     )
 
 
+def _of_column(model: Any) -> str:
+    """The column of a user's table whose unit the predictions have, in words."""
+    target = target_of(getattr(model, "config", None))
+    return "" if target is None or target.task_type == TaskType.RESIDUE_PAIR else f" of {target.column}"
+
+
 def predict_contact_maps(config: ContactMapsConfig, context: DistributedContext) -> Path:
     """Write contact maps of a file's proteins; returns the table that names them.
 
@@ -160,7 +167,9 @@ def _write_predictions(
     rows = all_gather_lists(files.keep(predictions), context)
     if context.is_main:
         files.write(rows, directory)
-        logger.info("wrote %d predictions to %s", len(rows), files.path)
+        logger.info("wrote %d predictions%s to %s", len(rows), _of_column(model), files.path)
+        if files.task_type == TaskType.RESIDUE_PAIR:
+            logger.info("the contact maps are in %s", files.maps)
     return {"proteins": float(len(rows))}
 
 

@@ -77,6 +77,23 @@ def test_values_are_learned_and_reported_in_their_unit(train_table: Train, table
     assert predicted[results[0]["id"]] == pytest.approx(results[0]["prediction"].item(), rel=1e-5)
 
 
+def test_the_log_has_intervals_and_the_column_of_predictions(
+    train_table: Train, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train_table("Tm", "--num_train_epochs", 1)
+    evaluate(run, "--log_level", 20)
+    shown = capsys.readouterr().err
+    assert "metrics with 95 % intervals over the proteins:" in shown
+    metrics = json.loads((run / "0" / "eval_test.json").read_text(encoding="utf-8"))["metrics"]
+    (mae,) = [metric for metric in metrics if metric["name"] == "mae"]
+    low, high = mae["interval"]
+    assert low < mae["value"] < high
+    assert f"mae: {mae['value']:.4g} [{low:.4g}, {high:.4g}]\n" in shown
+    assert re.search(r"loss: [\d.e-]+\n", shown)  # which has none
+    evaluate(run, "--predict", table, "--predict_out", "p.csv", "--log_level", 20)
+    assert "wrote 40 predictions of Tm to p.csv" in capsys.readouterr().err
+
+
 def test_residues_that_training_has_not_seen_do_not_explode(train_table: Train, table: Path, tmp_path: Path) -> None:
     lines = table.read_text(encoding="utf-8").splitlines()
     unseen = [line.replace("W", "A") for line in lines]

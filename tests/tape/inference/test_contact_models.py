@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -93,13 +94,17 @@ def test_a_regression_without_weights_does_not_replace_the_one_kept_with_the_mod
     assert (fitted / "contact_regression.json").read_text() == kept
 
 
-def test_the_head_of_a_finetuned_model_predicts(small_config: Path, fasta: Path, tmp_path: Path) -> None:
+def test_the_head_of_a_finetuned_model_predicts(
+    small_config: Path, fasta: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     torch.manual_seed(5)
     model = registry.get_task_model(
         "transformer", "contact_prediction", small_config, finetuning_task="contact_prediction"
     ).eval()
     model.save_pretrained(tmp_path / "finetuned")
-    table = run_contacts(words_of(tmp_path / "finetuned", fasta, tmp_path))
+    with caplog.at_level(logging.INFO):
+        table = run_contacts(words_of(tmp_path / "finetuned", fasta, tmp_path))
+    assert f"the contact maps are in {table.parent / 'contacts_new_maps'}" in caplog.messages
     found = np.load(table.parent / "contacts_new_maps" / "000001_b.npz")["probabilities"]
     with torch.no_grad():
         logits = model(torch.from_numpy(TAPETokenizer().encode(PROTEINS["b"]))[None])[0][0]
