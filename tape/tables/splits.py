@@ -24,7 +24,7 @@ from tape.io.writing import write_json, write_text
 from tape.runtime.cpu import usable_cores
 from tape.similarity.clusters import Clusters, cluster_proteins
 from tape.similarity.mmseqs import INSTALL, find_mmseqs
-from tape.similarity.splits import DEFAULT_FRACTIONS, draw_splits
+from tape.similarity.splits import DEFAULT_FRACTIONS, SPLITS, draw_splits
 from tape.tokenizers import normalize_sequence
 
 from .options import SPLIT_COLUMN, SPLIT_SYNONYMS, TableOptions
@@ -209,8 +209,10 @@ def _check_copies(records: Sequence[Record], digests: Sequence[str], splits: Seq
 
 
 def describe_splits(splits: Sequence[str]) -> str:
-    """Numbers of proteins by split, in words."""
-    return ", ".join(f"{name} {count}" for name, count in Counter(splits).items())
+    """Numbers of proteins by split, in words: train, valid and test first."""
+    counts = Counter({name: 0 for name in SPLITS})
+    counts.update(splits)
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
 
 
 def write_splits(

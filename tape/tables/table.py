@@ -216,7 +216,8 @@ def _new_target(
                 " Train a model for each --target; of labels that apply or not, make one column of lists"
                 " (--task-type multilabel). If the column has values, give --task-type regression"
             )
-        notices.append(f"{options.path.name}: {kind} of {column}{why}")
+        shown = "residues, from their coordinates" if column == COORDINATES else column
+        notices.append(f"{options.path.name}: {kind} of {shown}{why}")
     if structures:
         notices.append(f"{len(records)} protein chains of {len(structures)} structure files")
         return _structure_target(options, kind, task), notices

@@ -9,7 +9,7 @@ import pytest
 
 from tape.errors import CheckpointError, DataError
 from tape.io.records import Record
-from tape.tables.splits import read_splits, splits_of_column, write_splits
+from tape.tables.splits import describe_splits, read_splits, splits_of_column, write_splits
 
 
 def records(*splits: str) -> list[Record]:
@@ -53,3 +53,8 @@ def test_splits_are_read_as_written(tmp_path: Path) -> None:
     path.write_text("id\tsplit\np1\ttrain\n", encoding="utf-8")
     with pytest.raises(CheckpointError, match="record 1: not the splits of a run"):
         read_splits(path)
+
+
+def test_splits_are_described_in_their_usual_order() -> None:
+    assert describe_splits(["new", "test", "valid", "train", "train"]) == "train 2, valid 1, test 1, new 1"
+    assert describe_splits(["test", "train"]) == "train 1, test 1"

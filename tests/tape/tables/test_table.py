@@ -88,7 +88,7 @@ def test_an_evaluation_finds_the_splits_of_the_run_by_sequence(tmp_path: Path) -
     table = table_for_evaluation(TableOptions(path), trained.target, file)
     assert table.splits == ("new", *reversed(trained.splits))
     assert len(table.places("all")) == 21
-    with pytest.raises(DataError, match="no protein of split casp; it has new 1, train 16"):
+    with pytest.raises(DataError, match="no protein of split casp; it has train 16, valid 2, test 2, new 1"):
         table.places("casp")
 
 
