@@ -17,6 +17,7 @@ from tape.errors import CheckpointError, ConfigError
 from tape.finetuning.checkpoint import load_training_state
 from tape.finetuning.config import AdamWConfig
 from tape.finetuning.optimizer import AdamW, make_optimizer
+from tape.finetuning.resume import complete_options
 from tape.finetuning.run_directory import read_history
 from tape.finetuning.tape_runs import TapeRun, find_tape_run
 from tape.finetuning.tape_state import TapeState, load_tape_state
@@ -259,6 +260,13 @@ def test_what_a_resume_cannot_change_is_refused(
     with pytest.raises((ConfigError, CheckpointError), match=message):
         train("transformer", task, *words, *options)
     assert digests(tmp_path) == before
+
+
+def test_a_table_cannot_replace_their_data(small_data: Path, tmp_path: Path) -> None:
+    saved_run("ProteinLM", small_data).write(tmp_path)
+    options = {"from_pretrained": str(tmp_path), "model_type": "transformer", "task": None, "data": "table.csv"}
+    with pytest.raises(ConfigError, match=r"args\.json: the run was started without --data"):
+        complete_options(options, ["data"])
 
 
 def test_a_run_of_tape_proteins_is_not_replaced(train: Train, small_data: Path, tmp_path: Path) -> None:
