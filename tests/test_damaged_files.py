@@ -279,6 +279,16 @@ def test_edited_arguments_of_a_run_raise_nothing_else(tmp_path: Path, content: b
 
 
 @chosen
+@given(content=edited(ARGUMENTS))
+def test_edited_arguments_of_a_run_of_proteinlm_raise_nothing_else(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "1").mkdir(exist_ok=True)
+    for name in ("config.json", "pytorch_model.bin", "checkpoint.bin"):
+        (tmp_path / "1" / name).write_text("{}")
+    options = {"from_pretrained": str(tmp_path), **ARGUMENTS, "config": [], "given_options": []}
+    accepts_or_names(tmp_path / "args.json", content, lambda: complete_options(options, []))
+
+
+@chosen
 @given(
     record=edited({"epoch": 1, "valid": {"loss": 0.5}}), pointer=edited({"epoch": 1, "directory": "1", "value": None})
 )

@@ -23,6 +23,15 @@ SIZES = {
     "intermediate_size": 64,
     "max_position_embeddings": 96,
 }
+# a run of tape-proteins 0.5, which is saved after RUN_STEPS of twice as many steps on one protein
+RUN: dict[str, Any] = {
+    "model_type": "transformer",
+    "task": "secondary_structure",
+    "learning_rate": 1e-3,
+    "warmup_steps": 2,
+    "num_train_epochs": 2,
+}
+RUN_STEPS = 4
 
 Outputs = dict[str, np.ndarray]  # arrays that a worker has computed, by name
 

@@ -13,10 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from tape.errors import ConfigError
+from tape.finetuning.config import AdamWConfig
+from tape.finetuning.optimizer import make_optimizer
+from tape.finetuning.tape_runs import find_tape_run
+from tape.finetuning.tape_state import load_tape_state
 from tape.registry import registry
 
 from .client import Check, Client, largest_difference, random_model
-from .inputs import Outputs, single_proteins
+from .inputs import RUN, RUN_STEPS, Outputs, single_proteins
 
 # name -> model type and task here, and vocabulary; the worker has the names of the classes
 THEIR_MODELS = {
@@ -79,6 +84,28 @@ def _difference(name: str, model: Any, proteins: list[np.ndarray], outputs: Outp
     return max(found)
 
 
+def _their_run(folder: Path, outputs: Outputs) -> float:
+    """The losses of the steps that a run had left, with the weights and the optimizer's state of its directory."""
+    run = find_tape_run(folder / "run")
+    if run is None:
+        raise ConfigError(f"{folder / 'run'}: not recognized as a run of tape-proteins 0.5")
+    config = AdamWConfig(RUN["learning_rate"], warmup_steps=RUN["warmup_steps"])
+    model = registry.get_task_model(RUN["model_type"], RUN["task"], load_dir=run.model, num_labels=3)
+    optimizer, schedule = make_optimizer(model, config, 2 * RUN_STEPS)
+    state = load_tape_state(run, model, config)
+    optimizer.load_state_dict(state.training_state["optimizer"])
+    ids, losses = torch.from_numpy(single_proteins(folder, "iupac")[0]), []
+    for step in range(state.progress.global_step, 2 * RUN_STEPS):
+        schedule.set_step(step)
+        (loss, _), *_ = model(ids, torch.ones_like(ids), ids % 3)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        optimizer.step()
+        losses.append(loss.item())
+    return largest_difference(np.array(losses), outputs["run"])
+
+
 TAPE_PROTEINS = Client(
     name="tape-proteins 0.5",
     worker="benchmarks.clients.tape_proteins_worker",
@@ -95,6 +122,7 @@ TAPE_PROTEINS = Client(
             "predictions of the transformer's heads of all task types",
             partial(_their_models, HEADS),
         ),
+        Check("their run, resumed here", "losses of the next four steps", _their_run),
         Check(
             "model directories of ours, read there", "states and pooled outputs of LSTM, ResNet and UniRep", _our_models
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.peers.tape_proteins import models
+from benchmarks.peers.tape_proteins import models, training
 
-from .inputs import SIZES, single_proteins, write_outputs
+from .inputs import RUN, RUN_STEPS, SIZES, single_proteins, write_outputs
 
 # name -> module, class, its configuration and settings
 MODELS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
@@ -60,6 +61,26 @@ def outputs_of(model: Any, name: str, folder: Path) -> dict[str, Any]:
     return outputs
 
 
+def losses_of_run(folder: Path) -> list[float]:
+    """Save a run after half of its steps; returns the losses of the others. Gradients are cleared before each step."""
+    module, model = training(), build(str(RUN["task"]))
+    optimizer = import_module("tape.utils").setup_optimizer(model, RUN["learning_rate"])
+    steps = {"warmup_steps": RUN["warmup_steps"], "num_train_optimization_steps": 2 * RUN_STEPS}
+    runner = module.BackwardRunner(model, optimizer, device=torch.device("cpu"), **steps)
+    ids = torch.from_numpy(single_proteins(folder, "iupac")[0])
+    batch, losses = {"input_ids": ids, "input_mask": torch.ones_like(ids), "targets": ids % 3}, []
+    for step in range(2 * RUN_STEPS):
+        if step == RUN_STEPS:
+            runner.save_state(folder / "run", 0)
+            (folder / "run" / "args.json").write_text(json.dumps(RUN), encoding="utf-8")
+        loss, _ = runner.forward(batch)
+        optimizer.zero_grad()
+        runner.backward(loss)
+        runner.step()
+        losses.append(loss.item())
+    return losses[RUN_STEPS:]
+
+
 def main(folder: Path) -> None:
     models()  # before any import of tape, which must not be this repository's
     outputs: dict[str, Any] = {}
@@ -72,7 +93,7 @@ def main(folder: Path) -> None:
         module, kind, *_ = MODELS[place.name]
         model = getattr(import_module(f"tape.models.modeling_{module}"), kind).from_pretrained(place)
         outputs |= outputs_of(model.eval(), f"ours_{place.name}", folder)
-    write_outputs(folder, outputs)
+    write_outputs(folder, {**outputs, "run": losses_of_run(folder)})
 
 
 if __name__ == "__main__":

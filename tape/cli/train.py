@@ -24,7 +24,7 @@ from tape.finetuning.config import (
     check_class_weights,
     check_standardize,
 )
-from tape.finetuning.resume import complete_options, epoch_to_resume
+from tape.finetuning.resume import complete_options, epoch_to_resume, run_to_resume
 from tape.io.json_files import RepeatedKeyError, parse_json
 from tape.io.records import RecordOptions
 from tape.io.run_layout import ARGUMENTS_NAME, check_run_names
@@ -234,10 +234,10 @@ def _check_directories(config: FinetuneConfig) -> None:
     check_run_names(config.output.time_or_name, config.output.exp_name)
     if config.data.table is None and not Path(config.data.data_dir).is_dir():
         raise ConfigError(f"--data_dir {config.data.data_dir}: no such directory")
-    if config.resume is not None and config.model.from_pretrained is not None:
-        check_output_directory(
-            epoch_to_resume(Path(config.model.from_pretrained)).resolve().parent, "--from_pretrained"
-        )
+    path = config.model.from_pretrained
+    run = None if config.resume is None or path is None else run_to_resume(Path(path))
+    if run is not None:
+        check_output_directory(run, "--from_pretrained")
     else:
         check_output_directory(Path(config.output.output_dir), "--output_dir")
     check_output_directory(Path(config.output.log_dir), "--log_dir")

@@ -100,7 +100,7 @@ def load_training_state(directory: Path, *, verify: bool = True) -> tuple[dict[s
         verify: compare the records of the file with their CRCs.
 
     Raises:
-        CheckpointError: missing, damaged, or written by TAPE or ProteinLM, which do not save enough to resume.
+        CheckpointError: missing, damaged, or not of a run of this project (see :mod:`tape.finetuning.tape_state`).
     """
     file = directory / CHECKPOINT_NAME
     if not file.is_file():

@@ -38,11 +38,13 @@ from .data import TrainingData, data_digests, fit_training_data, load_training_d
 from .model import build_model, build_trained_model
 from .optimizer import untrained_state
 from .rank_consistency import check_rank_consistency
-from .resume import check_data, initial_weights
+from .resume import check_data, initial_weights, run_to_resume
 from .run_directory import RunDirectory, open_run_directory
 from .run_logger import RunLogger, open_run_logger
 from .seeding import seed_all
 from .seeds import SeedRun, write_summary
+from .tape_runs import TapeRun, find_tape_run
+from .tape_state import load_tape_state
 from .trainer import Finetuner
 from .value_scale import stored_scale, training_scale
 
@@ -116,14 +118,19 @@ class _RunParts:
 
 
 def train_run(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path, context: DistributedContext) -> Path:
-    """Build data, model and trainer, and train; returns the run's directory (of a resumed run, its own)."""
+    """Build data, model and trainer, and train; returns the run's directory (of a resumed run, its own).
+
+    A resumed run of another program goes on in a new directory.
+    """
     seed_all(config.loop.seed)
-    parts = run_on_all_ranks(lambda: _load(config, tokenizer, context), context)
+    parts = run_on_all_ranks(lambda: _load(config, tokenizer, directory, context), context)
     run_on_all_ranks(lambda: check_rank_consistency(config, parts.data, parts.source, context), context)
     resumed = None
     if parts.checkpoint is not None and parts.source is not None:
-        resumed = parts.source.resolve(), parts.checkpoint[1].epoch
-        directory = resumed[0].parent
+        own_run = run_to_resume(parts.source)
+        if own_run is not None:
+            resumed = parts.source.resolve(), parts.checkpoint[1].epoch
+            directory = own_run
     with (
         StopSignals() as signals,
         open_run_directory(directory, config.output, resumed, context) as run,
@@ -133,9 +140,10 @@ def train_run(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path,
             parts.model, parts.data, parts.task_type, config.loop, context, run_logger, parts.validation_model, signals
         )
         if parts.checkpoint is not None:
+            steps = parts.checkpoint[1].global_step
             finetuner.resume(*parts.checkpoint)
-            if run_logger is not None and resumed is not None:
-                run_logger.resume_after(resumed[0], finetuner.state, parts.changes)
+            if run_logger is not None:
+                run_logger.resume_after(resumed and resumed[0], finetuner.state, parts.changes, steps)
         table = table_of(registry.get_task_spec(config.task))
         if run_logger is not None and table is not None:
             _log_table(table, run)
@@ -177,7 +185,7 @@ def _resume_command(config: FinetuneConfig, run: RunDirectory) -> str:
     return shlex.join(words)
 
 
-def _load(config: FinetuneConfig, tokenizer: TAPETokenizer, context: DistributedContext) -> _RunParts:
+def _load(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path, context: DistributedContext) -> _RunParts:
     spec = registry.get_task_spec(config.task)
     data = load_training_data(config.data, spec.dataset_class, config.loop.eval_freq > 0, config.eval_splits)
     task_type = task_type_of(spec, data.train)
@@ -185,18 +193,35 @@ def _load(config: FinetuneConfig, tokenizer: TAPETokenizer, context: Distributed
     warn_if_slow(config.loop.precision, context.device)
     source = initial_weights(config.model.from_pretrained, is_resumed=config.resume is not None)
     digests = data_digests(data)
+    theirs = None if config.resume is None or source is None else find_tape_run(source)
     checkpoint, changes = None, tuple[str, ...]()
     if config.resume is not None and source is not None:
         differences = check_data(source, directory_provenance(source), digests, config.resume.allow_other_samples)
         changes = (*config.resume.changes, *differences)
-        checkpoint = load_training_state(source, verify=config.model.verify)
+        checkpoint = None if theirs is not None else load_training_state(source, verify=config.model.verify)
     resumed = source if config.resume is not None else None
     model_config = _with_class_weights(config, data, task_type, resumed)
     if config.standardize:
         model_config = _with_value_scale(model_config, config.task, data, task_type, resumed)
     model = build_trained_model(model_config, config.task, tokenizer, source).to(context.device)
+    if theirs is not None:
+        state = load_tape_state(theirs, model, config.loop.optimizer, verify=config.model.verify)
+        _check_continuation(theirs, state.progress, directory, config.loop)
+        checkpoint, changes = (state.training_state, state.progress), (*changes, *state.notices)
     data, validation_model = fit_training_data(config.data.length, model, task_type, data)
     return _RunParts(data, task_type, model, validation_model, source, checkpoint, digests, changes)
+
+
+def _check_continuation(theirs: TapeRun, progress: TrainerState, directory: Path, loop: LoopConfig) -> None:
+    """Check that epochs are left of another program's run, and that nothing is written to its directory."""
+    done, run = progress.epoch + 1, theirs.arguments.parent
+    if done >= loop.num_train_epochs:
+        raise ConfigError(f"{run}: all {done} epochs of the run are complete; give a larger --num_train_epochs")
+    if directory.resolve().is_relative_to(run.resolve()):
+        raise ConfigError(
+            f"{directory}: the run goes on in a new directory, so that nothing of {theirs.program} is replaced; choose"
+            " another --time_or_name, --exp_name or --output_dir"
+        )
 
 
 def _with_class_weights(

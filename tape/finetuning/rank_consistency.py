@@ -18,6 +18,7 @@ from tape.runtime.rank_consistency import Observation, check_observations, check
 from .checkpoint import CHECKPOINT_NAME
 from .config import FinetuneConfig
 from .data import TrainingData
+from .resume import run_to_resume
 
 # Options that may differ between hosts; what they name is compared by its content instead.
 _LOCAL_OPTIONS = frozenset(
@@ -45,8 +46,9 @@ def check_rank_consistency(
         return
     directory = Path(config.output.output_dir)
     option = "--output_dir"
-    if config.resume is not None and source is not None:
-        directory, option = source.resolve().parent, "--from_pretrained"
+    resumed = None if config.resume is None or source is None else run_to_resume(source)
+    if resumed is not None:
+        directory, option = resumed, "--from_pretrained"
 
     def gather(value: Any) -> list[Any]:
         return all_gather_lists([value], context)

@@ -18,6 +18,8 @@ from tape.io.json_files import read_json_object
 from tape.io.run_layout import ARGUMENTS_NAME, LATEST_NAME, resolve_model_directory
 from tape.runtime.precision_choice import AUTO
 
+from .tape_runs import WEIGHT_DECAY, find_tape_run
+
 _NONE = type(None)  # null in args.json: an option without a value by default
 # Options taken from args.json, unless they are given again -> their types.
 _RESUMED_OPTIONS: dict[str, tuple[type, ...]] = {
@@ -88,7 +90,6 @@ SILENT_OPTIONS = frozenset(
         "vocab_file",
     }
 )
-_TRAINING_STATE = "checkpoint.bin"  # of tape.finetuning.checkpoint, which imports torch
 _COMPARED_APART = frozenset({"config", "given_options", "model_type", "task"})
 _SWITCHES = ("fp16", "bf16")
 _PRECISION_OPTIONS = ("precision", *_SWITCHES)
@@ -97,6 +98,8 @@ _FIXED_OPTIONS = (
     *("contact_head", "pooling", "pooled_norm", "freeze", "lora", "head_learning_rate", "class_weights"),
     *("target", "task_type", "split", "split_by", "split_identity", "split_column", "standardize", "atom"),
 )
+# Their values in runs of tape-proteins 0.5 and ProteinLM, which lack these options.
+_FIXED_THERE = {name: False if name == "freeze" else None for name in _FIXED_OPTIONS}
 
 
 def initial_weights(from_pretrained: str | None, is_resumed: bool) -> Path | None:
@@ -117,21 +120,29 @@ def epoch_to_resume(path: Path) -> Path:
     Raises:
         CheckpointError: it is not a saved epoch in the directory of a run.
     """
+    theirs = find_tape_run(path)
+    if theirs is not None:
+        return theirs.model
     source = resolve_model_directory(path, (LATEST_NAME,))
     if not source.is_dir():
         raise CheckpointError(f"{path}: no such directory, so training can't be resumed from it")
     arguments = source.resolve().parent / ARGUMENTS_NAME
     if not arguments.is_file():
-        if (source / ARGUMENTS_NAME).is_file() and (source / _TRAINING_STATE).is_file():
-            raise CheckpointError(
-                f"{path}: a run of tape-proteins 0.5 or ProteinLM, whose {_TRAINING_STATE} lacks what a resume"
-                " needs; start a new run from this model without --resume_from_checkpoint"
-            )
         raise CheckpointError(
             f"{path}: neither a run with saved epochs nor one of them ({arguments} is missing), so training can't be"
             " resumed from it; start a new run from this model without --resume_from_checkpoint"
         )
     return source
+
+
+def run_to_resume(path: Path) -> Path | None:
+    """The directory of the run to resume, in which it goes on; None: in a new one, as with runs of other programs.
+
+    Raises:
+        CheckpointError: see :func:`epoch_to_resume`.
+    """
+    epoch = epoch_to_resume(path).resolve()
+    return epoch.parent if find_tape_run(epoch) is None else None
 
 
 def complete_options(options: Mapping[str, Any], given: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
@@ -149,21 +160,27 @@ def complete_options(options: Mapping[str, Any], given: Iterable[str]) -> tuple[
         ConfigError: the run trains another model or task, or an option can't be changed on resume.
     """
     epoch = epoch_to_resume(Path(options["from_pretrained"])).resolve()
-    file = epoch.parent / ARGUMENTS_NAME
+    theirs = find_tape_run(epoch)
+    file = epoch.parent / ARGUMENTS_NAME if theirs is None else theirs.arguments
     saved = read_json_object(file)
     model_config = read_json_object(epoch / CONFIG_NAME) if (epoch / CONFIG_NAME).is_file() else {}
     _check_types(saved, file)
     for name in ("model_type", "task"):
         if options[name] is not None and saved.get(name, options[name]) != options[name]:
             raise ConfigError(f"{file}: the run's {name} is {quoted(saved[name])}, not {options[name]}")
-    given = set(given)
+    given, changes = set(given), list[str]()
+    if theirs is not None:
+        if options.get("data") is not None:
+            raise ConfigError(f"{file}: the run was started without --data, which can't be given on resume")
+        changes = [_taken_options(saved, given, file)]
+        saved = _as_given(saved)
     _check_fixed(options, given & saved.keys(), saved, model_config, file)
     if given & {"freeze", "lora"}:
         given |= {"freeze", "lora"}
     saved, values = _with_one_precision(saved), _with_one_precision(options)
     if given & set(_PRECISION_OPTIONS):
         given = given.difference(_PRECISION_OPTIONS) | ({"precision"} if values["precision"] != AUTO else set())
-    resumed, changes = _saved_options(saved), []
+    resumed = _saved_options(saved)
     for name in sorted(values.keys() - SILENT_OPTIONS - _COMPARED_APART):
         if name not in given and name in resumed:
             values[name] = saved[name]
@@ -179,6 +196,20 @@ def complete_options(options: Mapping[str, Any], given: Iterable[str]) -> tuple[
     values |= {name: values["precision"] == name for name in _SWITCHES if name in options}
     values["given_options"] = sorted({*options["given_options"], *saved.get("given_options", ())})
     return values, changes
+
+
+def _taken_options(saved: Mapping[str, Any], given: set[str], file: Path) -> str:
+    """A line with the options of another program's run that hold, because they are not given again."""
+    replaced = given | set(_PRECISION_OPTIONS if given & set(_PRECISION_OPTIONS) else ())
+    taken = {name: saved[name] for name in _RESUMED_OPTIONS if name in saved and name not in replaced}
+    shown = [f"--{name} {_shown(value)}" for name, value in taken.items() if value is not None and value is not False]
+    return f"options that are not given are those of {file}: {', '.join(shown)}"
+
+
+def _as_given(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of another program's run as if all had been given here, so that a later resume keeps them, too."""
+    names = sorted(_RESUMED_OPTIONS.keys() & saved.keys())
+    return {**_FIXED_THERE, "weight_decay": WEIGHT_DECAY, **saved, "given_options": names}
 
 
 def _with_one_precision(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,7 +240,9 @@ def check_data(
     """
     saved = provenance.get("data_sha256")
     if not isinstance(saved, Mapping):
-        return [f"{epoch}: saved by an earlier version without digests of its data, which are not compared"]
+        return [
+            f"{epoch}: saved without digests of its data, as by earlier versions and TAPE, so they are not compared"
+        ]
     lines = []
     for split, digest in digests.items():
         own = saved.get(split)

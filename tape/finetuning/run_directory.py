@@ -45,6 +45,7 @@ from tape.runtime.run_lock import lock_beside, run_lock
 from tape.tables.splits import ORIGIN_NAME, SPLITS_NAME
 
 from .config import OutputConfig
+from .tape_runs import find_tape_run
 
 if TYPE_CHECKING:
     from tape.runtime.distributed import DistributedContext
@@ -77,6 +78,9 @@ class RunDirectory:
         """
         if path.exists() and not path.is_dir():
             raise ConfigError(f"{path} is a file, so no run's directory can have its name; choose another")
+        theirs = find_tape_run(path)
+        if theirs is not None and theirs.model == path:
+            raise ConfigError(f"{path} is a run of {theirs.program} with its model; choose another name")
         remove_leftovers(path, exclusive=True)  # of a run that was killed before it wrote its arguments, for example
         if path.is_dir() and any(child.name != TABLE_NAME for child in path.iterdir()):
             if not (path / ARGUMENTS_NAME).is_file():

@@ -54,17 +54,21 @@ class RunLogger:
         wandb = import_wandb()
         self._wandb = None if wandb is None else WandBWriter(wandb, log_dir, run.path.name, arguments)
 
-    def resume_after(self, source: Path, state: TrainerState, changes: Iterable[str]) -> None:
+    def resume_after(self, source: Path | None, state: TrainerState, changes: Iterable[str], steps: int) -> None:
         """Drop what was saved after the resumed state, and log what changes.
 
         Args:
-            source: the model directory to resume from.
+            source: the model directory in the run to resume from; None: it is in a run of another program.
             state: progress of the resumed run.
             changes: a line for each option that differs from the interrupted run's.
+            steps: optimizer steps of the interrupted run.
         """
-        self._run.drop_after(source, state.epoch)
-        self.write_best(state)
+        if source is not None:
+            self._run.drop_after(source, state.epoch)
+            self.write_best(state)
         logger.info("resuming after epoch %d, step %d, in %s", state.epoch, state.global_step, self._run.path)
+        if steps != state.global_step:
+            logger.warning("its %d optimizer steps count as %d of this batch size and data", steps, state.global_step)
         for change in changes:
             logger.warning(change)
 

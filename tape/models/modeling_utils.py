@@ -47,6 +47,7 @@ _MOST_NAMES, _LONGEST_NAME = 50, 200  # of weights in a log line
 _WITHOUT_OTHER_TENSORS = ("tape", "torch")  # packages whose modules have no tensors beside parameters and buffers
 
 Model = TypeVar("Model", bound="ProteinModel")
+Value = TypeVar("Value")
 
 
 class ProteinModel(nn.Module):
@@ -248,7 +249,11 @@ class ProteinModel(nn.Module):
         tied = self._tied_names()
         return {name: value for name, value in self._translate(state).items() if name not in tied}
 
-    def _translate(self, state: StateDict) -> StateDict:
+    def own_names(self, names: Iterable[str]) -> dict[str, str]:
+        """Names of weights in a file, also of older programs -> their names in this model; without unused ones."""
+        return {stored: own for own, stored in self._translate({name: name for name in names}).items()}
+
+    def _translate(self, state: Mapping[str, Value]) -> dict[str, Value]:
         """Rename old names, drop unused parameters, and add or remove the encoder's prefix as this model needs it."""
         renamed = {}
         for name, value in state.items():

@@ -56,17 +56,6 @@ def test_an_option_of_another_type_is_named(tmp_path: Path, name: str, value: An
         complete_options(options, [])
 
 
-def test_a_run_of_tape_proteins_is_named_with_the_way_on(tmp_path: Path) -> None:
-    """Its directory is the model's, with the arguments and the optimizer state beside it."""
-    for name in ("args.json", "checkpoint.bin", "config.json", "pytorch_model.bin"):
-        (tmp_path / name).write_text("{}")
-    options = {"from_pretrained": str(tmp_path), "model_type": "transformer", "task": "stability"}
-    with pytest.raises(
-        CheckpointError, match=r"a run of tape-proteins 0\.5 or ProteinLM, .*; start a new run from this"
-    ):
-        complete_options(options, [])
-
-
 @pytest.mark.parametrize("name", ["task", "model_type"])
 def test_a_long_value_of_args_json_is_shortened_in_the_message(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=rf"args\.json: the run's {name} is 'xxx.*xxx', not") as error:

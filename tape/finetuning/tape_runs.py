@@ -1,0 +1,58 @@
+"""Runs of tape-proteins 0.5 and of ProteinLM, which are recognized by the names of their files::
+
+    tape-proteins 0.5    RUN/args.json, RUN/{config.json,pytorch_model.bin,checkpoint.bin}
+    ProteinLM            RUN/args.json, RUN/EPOCH/{config.json,pytorch_model.bin,checkpoint.bin}
+
+:mod:`tape.finetuning.tape_state` reads their ``checkpoint.bin``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tape.configs import CONFIG_NAME
+from tape.io.checksums import SUMS_NAME
+from tape.io.digits import natural_number
+from tape.io.run_layout import ARGUMENTS_NAME, LATEST_NAME
+
+_FILES = (CONFIG_NAME, "pytorch_model.bin", "checkpoint.bin")
+_OUR_FILES = (SUMS_NAME, "provenance.json", "vocabulary.json")  # in each of our saved epochs
+WEIGHT_DECAY = 0.01  # in both programs, which have no option for it
+
+
+@dataclass(frozen=True)
+class TapeRun:
+    """A saved state of a run of another program.
+
+    Attributes:
+        program: name of the program.
+        model: directory with ``config.json``, ``pytorch_model.bin`` and ``checkpoint.bin``.
+        arguments: ``args.json`` of the run.
+    """
+
+    program: str
+    model: Path
+    arguments: Path
+
+
+def find_tape_run(path: Path) -> TapeRun | None:
+    """The state of another program's run at ``path``, a run or one of its saved epochs; of a run, the latest epoch.
+
+    Returns:
+        None if there is none, as for runs of this project.
+    """
+    own, parent = path / ARGUMENTS_NAME, path.resolve().parent / ARGUMENTS_NAME
+    if _is_saved_state(path):
+        if own.is_file():
+            return TapeRun("tape-proteins 0.5", path, own)
+        return TapeRun("ProteinLM", path, parent) if parent.is_file() else None
+    if not own.is_file() or (path / LATEST_NAME).is_file():
+        return None
+    epochs = {natural_number(child.name): child for child in path.iterdir() if _is_saved_state(child)}
+    latest = max((number for number in epochs if number is not None), default=None)
+    return None if latest is None else TapeRun("ProteinLM", epochs[latest], own)
+
+
+def _is_saved_state(path: Path) -> bool:
+    return all((path / name).is_file() for name in _FILES) and not any((path / name).is_file() for name in _OUR_FILES)
