@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from tape.errors import DataError, import_extra
 from tape.io.text_files import ReadCallback, open_bytes, split_suffix
 
 from .binary_cif import binary_cif_block
+from .placement import place_by_numbers
 
 PDB_SUFFIXES = (".pdb", ".ent")
 MMCIF_SUFFIXES = (".cif", ".mmcif")
@@ -20,6 +22,10 @@ STRUCTURE_SUFFIXES = PDB_SUFFIXES + MMCIF_SUFFIXES + BINARY_CIF_SUFFIXES
 # each in mmCIF and 10 in BinaryCIF, where objects of MessagePack can take sixty times their bytes in memory.
 LARGEST_FILE = 1 << 28
 LARGEST_BINARY_CIF = 1 << 26
+# Until 1996, columns 73 to 80 of the PDB format had the entry's code and the number of the line, "1ABC  12", where now
+# are element and charge.
+_LEGACY_COLUMNS = 72
+_LEGACY_ATOM = re.compile(rb"^(?:ATOM  |HETATM).{66}([0-9][0-9A-Z]{3})([ \d]{3}\d)[ \r]*$", re.MULTILINE)
 _WWPDB_PREFIX = "pdb"  # of file names in the archive of the wwPDB: pdb1abc.ent.gz
 
 
@@ -93,13 +99,15 @@ def read_structure(path: Path, progress: ReadCallback | None = None) -> Any:
     suffix = split_suffix(path)[0]
     try:
         if suffix in PDB_SUFFIXES:
-            structure = gemmi.read_pdb_string(content)
+            structure = gemmi.read_pdb_string(content, max_line_length=_LEGACY_COLUMNS if _is_legacy(content) else 0)
         elif suffix in MMCIF_SUFFIXES:
             structure = _from_mmcif(gemmi, content, path)
         else:
             structure = gemmi.make_structure_from_block(binary_cif_block(content, os.fspath(path)))
         _name_blank_chain(structure)
         structure.setup_entities()
+        if suffix in PDB_SUFFIXES:
+            place_by_numbers(structure)
         structure.assign_label_seq_id()
     except (RuntimeError, ValueError, IndexError) as error:  # gemmi's own; UnicodeDecodeError is a ValueError
         raise DataError(f"{path}: damaged, or not a {suffix} file: {_first_line(error)}") from error
@@ -115,6 +123,14 @@ def _read_bytes(path: Path, progress: ReadCallback | None) -> bytes:
     if len(content) > largest:
         raise DataError(f"{path}: larger than {largest >> 20} MiB after decompression, which no structure is")
     return content
+
+
+def _is_legacy(content: bytes) -> bool:
+    """Whether all atoms of a PDB file end in the code of one entry and increasing numbers of lines."""
+    atoms = sum(map(content.count, (b"\nATOM  ", b"\nHETATM"))) + content.startswith((b"ATOM  ", b"HETATM"))
+    found = _LEGACY_ATOM.findall(content)
+    numbers = [int(number) for _, number in found]
+    return bool(found) and len(found) == atoms and len({code for code, _ in found}) == 1 and numbers == sorted(numbers)
 
 
 def _from_mmcif(gemmi: Any, content: bytes, path: Path) -> Any:
