@@ -31,6 +31,7 @@ from .files import read_structure, require_gemmi, structure_name
 
 ATOMS = ("CA", "CB")
 _UNKNOWN = "X"
+_NO_BACKBONE = "chains without a complete backbone, such as C-alpha atoms alone, without secondary structure"
 _MOST_NAMED = 5  # chains in a notice
 
 logger = logging.getLogger(__name__)
@@ -132,9 +133,10 @@ def _read_file(
             notices["chains that are no protein and are left out"].append(f"{name}-{chain.name}")
     if not proteins:
         raise DataError(f"{path}: has no protein chain; its chains are {listed(c.name for c in structure[0])}")
-    states = None
+    states, too_large = None, False
     if options.dssp is not None:
         states = assign_states(options.dssp, proteins, path)
+        too_large = states is None
         if states is None:
             notices["files too large for DSSP, without secondary structure"].append(name)
             states = {chain: {} for chain in proteins}
@@ -144,13 +146,10 @@ def _read_file(
             notices["chains without a sequence (SEQRES), which consist of their residues with coordinates"].append(
                 f"{name}-{chosen}"
             )
-        yield ProteinChain(
-            f"{name}-{chosen}",
-            layout.primary,
-            layout.points(options.atom),
-            None if states is None else layout.letters(states[chosen]),
-            layout.where,
-        )
+        letters = None if states is None else layout.letters(states[chosen])
+        if states is not None and not states[chosen] and not too_large:
+            notices[_NO_BACKBONE].append(f"{name}-{chosen}")
+        yield ProteinChain(f"{name}-{chosen}", layout.primary, layout.points(options.atom), letters, layout.where)
 
 
 def _is_protein(structure: Any, polymer: Any) -> bool:

@@ -61,3 +61,13 @@ def test_the_output_of_a_failure_is_shown(tmp_path: Path) -> None:
     assert caught.value.details == ["unrecognized option"]
     with pytest.raises(ProteinLMError, match="missing: can't be run"):
         list(read_structures([path], StructureOptions(dssp=str(tmp_path / "missing"))))
+
+
+def test_chains_of_c_alpha_atoms_have_no_states_with_a_notice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    program = tmp_path / "mkdssp"
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' '{LINES[0]}' '{LINES[1]}' > \"$4\"\n")
+    program.chmod(0o755)
+    path = write_structure(tmp_path / "x.pdb", new_structure({"A": "MKV", "B": "ACD"}))
+    first, second = read_structures([path], StructureOptions(dssp=str(program)))
+    assert (first.ss8, second.ss8) == ("C--", "---")
+    assert "such as C-alpha atoms alone, without secondary structure: 1 (x-B)" in caplog.text
