@@ -52,6 +52,7 @@ from tape.cli.parser import ArgumentParser
 from tape.cli.types import positive_int
 from tape.errors import ConfigError, ProteinLMError, run_cli
 from tape.io.writing import check_output_file, write_json
+from tape.report.cells import markdown_row
 
 CLIENTS = REQUIREMENTS.with_name("clients_requirements.txt")
 
@@ -65,7 +66,6 @@ class Outcome:
         commands: what was typed.
         lines: lines of its files.
         seconds: wall time of the commands.
-        memory: peak memory of the largest process, in bytes.
         score: None if it failed.
         reason: why it failed, or why there is no such walkthrough.
     """
@@ -76,7 +76,6 @@ class Outcome:
     commands: tuple[str, ...] = ()
     lines: int = 0
     seconds: float = 0.0
-    memory: int = 0
     score: Score | None = None
     reason: str = ""
 
@@ -165,7 +164,6 @@ def walk(walkthrough: Walkthrough, folder: Path, variables: dict[str, str]) -> O
         walkthrough.commands,
         lines,
         sum(one.seconds for one in done),
-        max((one.memory for one in done), default=0),
         score,
         reason,
     )
@@ -199,17 +197,17 @@ def outcomes(
 def table(found: Sequence[Outcome]) -> list[str]:
     """The outcomes as a Markdown table, the jobs in their order."""
     lines = [
-        "| job | program | commands | lines of files | wall time | memory | on the test rows | remarks |",
-        "|:--|:--|--:|--:|--:|--:|:--|:--|",
+        "| job | program | commands | lines of files | wall time | on the test rows | remarks |",
+        "|:--|:--|--:|--:|--:|:--|:--|",
     ]
     for one in sorted(found, key=lambda outcome: (JOBS.index(outcome.job), PROGRAMS.index(outcome.program))):
         cells = [one.job, one.program]
         if one.score is None:
-            cells += ["", "", "", "", "", one.reason.splitlines()[0]]
+            cells += ["", "", "", "", one.reason.splitlines()[0]]
         else:
-            counts = [str(len(one.commands)), str(one.lines), f"{one.seconds:.0f} s", f"{one.memory / 1e6:.0f} MB"]
+            counts = [str(len(one.commands)), str(one.lines), f"{one.seconds:.0f} s"]
             cells += [*counts, str(one.score), one.remarks]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(markdown_row(cells))
     return lines
 
 

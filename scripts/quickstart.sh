@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From proteins to a table of results, on a machine that has bash and Python >= 3.10:
 #
-#   bash scripts/quickstart.sh                          the embedded sample, seven to ten minutes on two cores
+#   bash scripts/quickstart.sh                          the embedded sample, about ten minutes on two cores
 #   bash scripts/quickstart.sh --data DIR --out DIR     your own files (formats: scripts/prepare_data.py --help)
 #   bash scripts/quickstart.sh --tasks ss cc --size small
 #   bash scripts/quickstart.sh --help

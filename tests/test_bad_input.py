@@ -123,7 +123,7 @@ def test_data_preparation_names_the_bad_file_and_record(
 
 
 def test_data_preparation_names_the_bad_path(fails: Call) -> None:
-    contains(fails(prepare_data.main, "absent", "data"), ["absent", "no such directory"])
+    contains(fails(prepare_data.main, "absent", "data"), ["absent", "no such file or directory"])
     write("source/stability_train.csv", CSV)
     contains(fails(prepare_data.main, "source", "source/stability_train.csv"), ["stability_train.csv"])
 

@@ -1,4 +1,4 @@
-"""Running commands as they are typed, with their time and memory, and counting what a person writes for them."""
+"""Running commands as they are typed, with their time, and counting what a person writes for them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from pathlib import Path
 
 from tape.errors import ConfigError
 
-_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of getrusage(2)
 _LIMIT = 3600.0
 _NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
@@ -32,13 +31,11 @@ class Execution:
         command: as typed.
         output: what it printed, standard output and error together.
         seconds: wall time.
-        memory: peak resident memory of the largest of its processes, in bytes.
     """
 
     command: str
     output: str
     seconds: float
-    memory: int
 
 
 def run(command: str, folder: Path, environment: Mapping[str, str], log: Path, limit: float = _LIMIT) -> Execution:
@@ -73,14 +70,13 @@ def run(command: str, folder: Path, environment: Mapping[str, str], log: Path, l
         timer = threading.Timer(limit, os.killpg, (process.pid, signal.SIGKILL))
         timer.start()
         try:
-            _, status, usage = os.wait4(process.pid, 0)  # unlike wait, with the memory of this process
+            process.wait()
         except BaseException:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait()
             raise
         finally:
             timer.cancel()
-        process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - start
         stream.seek(begin)
         output = stream.read()
@@ -89,7 +85,7 @@ def run(command: str, folder: Path, environment: Mapping[str, str], log: Path, l
     if process.returncode:
         last = (output.strip().splitlines() or [f"ended with status {process.returncode}"])[-1]
         raise ConfigError(f"{command} failed: {last} (log: {log})")
-    return Execution(command, output, seconds, usage.ru_maxrss * _MAXRSS_UNIT)
+    return Execution(command, output, seconds)
 
 
 def environment_of(folder: Path, threads: int, further: Sequence[Path] = ()) -> dict[str, str]:

@@ -68,8 +68,6 @@ def write_inputs(data_dir: Path, folder: Path, sizes: Sizes, seed: int) -> None:
     chains = {split: _chains(data_dir, split, sizes, rng) for split in SPLITS}
     unlabeled = chains["test"][sizes.chains["test"] :]
     _write_fasta(folder / NEW_CHAINS, ((chain.identifier, chain.primary) for chain in unlabeled))
-    longest = max((chain.primary for chain in chains["train"]), key=len)
-    assert len(longest) <= _RESIDUES[1]
     embedded = chains["train"][: sizes.embedded]
     _write_fasta(folder / FASTA, ((chain.identifier, chain.primary) for chain in embedded))
     for split in SPLITS:
@@ -100,13 +98,15 @@ def _write_table(folder: Path, drawn: dict[str, list[Protein]]) -> None:
 
 
 def _chains(data_dir: Path, split: str, sizes: Sizes, rng: np.random.Generator) -> list[Chain]:
-    """Chains of 50 to 150 residues of a split, in random order, with those that are only predicted or embedded."""
+    """Chains of 50 to 100 residues of a split, in random order, with those that are only predicted or embedded."""
     source = data_dir / "structures" / f"pdb_{split}.tsv.xz"
     found = [chain for chain in read_chains(source) if _RESIDUES[0] <= len(chain.primary) <= _RESIDUES[1]]
     more = {"train": max(0, sizes.embedded - sizes.chains["train"]), "test": sizes.chains[NEW]}.get(split, 0)
     count = sizes.chains[split] + more
     if len(found) < count:
-        raise ConfigError(f"{source}: {len(found)} chains of {_RESIDUES} residues to draw {count} from")
+        raise ConfigError(
+            f"{source}: {len(found)} chains of {_RESIDUES[0]} to {_RESIDUES[1]} residues to draw {count} from"
+        )
     return [found[place] for place in rng.permutation(len(found))[:count]]
 
 

@@ -82,11 +82,16 @@ class SplitFiles:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One data set: name of its folder, provenance, and splits in a fixed order."""
+    """One data set: name of its folder, provenance, and splits in a fixed order.
+
+    Attributes:
+        is_of_file: whether it is a single file, with one split; others of the folder are from other files.
+    """
 
     folder: str
     provenance: Provenance
     splits: dict[str, SplitFiles] = field(default_factory=dict)
+    is_of_file: bool = False
 
     def describe(self, counts: Mapping[str, int]) -> dict[str, Any]:
         """The content of dataset.json; ``counts`` are the records per split."""
@@ -188,7 +193,7 @@ def dataset_provenance(
 
 
 def _is_known(path: Path, source: Path, known: str) -> bool:
-    return path.relative_to(source).as_posix().startswith(f"{known}_")
+    return path.absolute().relative_to(source.absolute()).as_posix().startswith(f"{known}_")
 
 
 def _find_labeled(source: Path, folder: str, stated: Mapping[str, Any]) -> Dataset:

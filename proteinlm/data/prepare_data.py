@@ -72,7 +72,14 @@ from pretrain.data.preprocessing import SMALL_CORPUS, preprocess
 from pretrain.data.tokenization import DEFAULT_MAX_UNKNOWN_FRACTION, DEFAULT_MAX_X_FRACTION, REPLACED_MEANING
 from proteinlm.data.data_sources import CORPUS, FOLDERS, Dataset, SplitFiles, find_datasets
 from proteinlm.data.labeled_records import chain_record, make_record
-from proteinlm.data.prepared_state import STATE_FILE, STATE_VERSION, fingerprint, is_state, read_json_if_any
+from proteinlm.data.prepared_state import (
+    STATE_FILE,
+    STATE_VERSION,
+    check_replacement,
+    fingerprint,
+    is_state,
+    read_json_if_any,
+)
 from proteinlm.data.single_file import find_datasets_of_file, is_single_file
 from proteinlm.data.structure_files import read_chains
 from proteinlm.data.structure_splits import ChainReader
@@ -245,6 +252,8 @@ class _Folder:
         entry = self.state["splits"].get(split)
         unchanged = entry is not None and entry["made_from"] == made_from and self._is_as_written(split, entry)
         if not unchanged:
+            if entry is not None and self.dataset.is_of_file:
+                check_replacement(self.path, split, entry["made_from"], made_from)
             records, substitutions = self._write(split, files)
             entry = {
                 "made_from": made_from,

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tape.errors import DataError
+from tape.errors import ConfigError, DataError, listed
 from tape.io.checksums import sha256_of
 from tape.io.json_files import read_json_object
 from tape.io.text_files import data_file, file_size
@@ -51,3 +51,17 @@ def _is_entry(entry: Mapping[str, Any]) -> bool:
         and isinstance(substitutions, dict)
         and all(type(number) is int for number in (entry.get("records"), *substitutions.values()))
     )
+
+
+def check_replacement(folder: Path, split: str, before: Mapping[str, Any], made_from: Mapping[str, Any]) -> None:
+    """Refuse to replace a split by one of a file with another name.
+
+    Raises:
+        ConfigError: names both files.
+    """
+    old, new = ([file["name"] for file in entry.get("files", ())] for entry in (before, made_from))
+    if old != new:
+        raise ConfigError(
+            f"{folder}: {split} was made from {listed(old)}, which {listed(new)} would replace; end the file's name in"
+            " its split, such as _valid, choose another TARGET, or write the folder again with --overwrite"
+        )

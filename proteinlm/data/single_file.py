@@ -1,7 +1,7 @@
 """Finds the data sets of a single file: one split of the task that it is for.
 
-The split is named at the end of the file's name, as in ``fluorescence_valid.jsonl``; a file without one is train. The
-task is given, or the one at the beginning of the file's name, or the one whose labels its first record has.
+The split is named at the end of the file's name, as in ``fluorescence_valid.jsonl``, and is said; a file without one is
+train. The task is given, or the one at the beginning of the file's name, or the one whose labels its first record has.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from proteinlm.data.data_sources import (
     file_stem,
     read_provenance,
 )
-from tape.errors import DataError, listed, print_notice
+from tape.errors import DataError, listed, print_notice, quoted
 from tape.io.records import SEQUENCE_SUFFIXES, RecordOptions, is_sequence_file, list_suffixes, open_records
 from tape.io.records.formats import format_of_suffix, has_columns
 from tape.io.structures import STRUCTURE_SUFFIXES, is_structure_file
 from tape.io.structures.dssp import find_dssp
+from tape.tables.options import SPLIT_SYNONYMS
 
 _LABELS = {  # task -> columns of which a record has one
     "secondary_structure": ("ss3", "ss8"),
@@ -35,6 +36,7 @@ _LABELS = {  # task -> columns of which a record has one
 }
 _OF_STRUCTURES = ("contact_prediction", "secondary_structure")
 _TABLES = ("csv", "tsv", "parquet")
+_ALL_SPLITS = {*SPLIT_SYNONYMS, *(split for splits in SPLITS.values() for split in splits)}
 
 
 def is_single_file(source: Path) -> bool:
@@ -69,12 +71,14 @@ def find_datasets_of_file(file: Path, tasks: Sequence[str] | None, records: Reco
     datasets = {}
     for task in found:
         folder = CORPUS if task == "masked_language_modeling" else FOLDERS[task]  # both are made of the same files
-        splits = {_split_of(file, folder): SplitFiles((file,), structures=is_structure_file(file))}
+        split = corpus_split(file) if folder == CORPUS else _split_of(file, task, folder)
+        splits = {split: SplitFiles((file,), structures=is_structure_file(file))}
         known = "corpus/swissprot" if folder == CORPUS else f"tape/{folder}"
         provenance = dataset_provenance(home, folder, read_provenance(home), known, splits)
-        datasets[folder] = Dataset(folder, provenance, splits)
-        if tasks is None:
-            print_notice(f"note: {file}: task {task}, split {next(iter(splits))}; --tasks names another task")
+        datasets[folder] = Dataset(folder, provenance, splits, is_of_file=True)
+        print_notice(
+            f"note: {file}: task {task}, split {split}" + ("; --tasks names another task" if not tasks else "")
+        )
     return datasets
 
 
@@ -111,13 +115,19 @@ def _task_of_records(file: Path, options: RecordOptions) -> str:
     )
 
 
-def _split_of(file: Path, folder: str) -> str:
-    """The split at the end of the file's name; train if there is none."""
-    if folder == CORPUS:
-        return corpus_split(file)
-    stem = file_stem(file)
-    ends = sorted((split for split in SPLITS[folder] if stem == split or stem.endswith(f"_{split}")), key=len)
-    return ends[-1] if ends else "train"
+def _split_of(file: Path, task: str, folder: str) -> str:
+    """The split at the end of the file's name, which all of it names after ``TASK_``; train if there is none.
+
+    Raises:
+        DataError: the name has another split than those of the task.
+    """
+    stem, names = file_stem(file), {**{split: split for split in SPLITS[folder]}, **SPLIT_SYNONYMS}
+    rest = next((stem.removeprefix(f"{name}_") for name in (task, folder) if stem.startswith(f"{name}_")), None)
+    ends = sorted((end for end in _ALL_SPLITS if stem == end or stem.endswith(f"_{end}")), key=len)
+    named = rest or (ends[-1] if ends else "train")
+    if names.get(named) not in SPLITS[folder]:
+        raise DataError(f"{file}: unknown split {quoted(named)}; {folder} has {', '.join(SPLITS[folder])}")
+    return names[named]
 
 
 def _directory_of(file: Path) -> Path:

@@ -147,7 +147,6 @@ def test_a_command_runs_in_its_environment_and_is_measured(tmp_path: Path) -> No
     tool.chmod(stat.S_IRWXU)
     found = run("tool 'two words'", tmp_path, environment_of(tmp_path, 3), tmp_path / "log")
     assert found.output == f"two words in {tmp_path} with {tmp_path} and 3\n"
-    assert 1e5 < found.memory < 1e9
     assert 0 < found.seconds < 60
     tool.write_text("#!/bin/sh\necho first\necho last >&2\nexit 3\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"tool x failed: last \(log: .*log\)"):

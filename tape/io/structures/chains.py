@@ -28,9 +28,9 @@ from tape.io.text_files import ReadCallback
 
 from .dssp import UNASSIGNED, assign_states
 from .files import read_structure, require_gemmi, structure_name
+from .placement import parents_of, residue_letter
 
 ATOMS = ("CA", "CB")
-_UNKNOWN = "X"
 _NO_BACKBONE = "chains without a complete backbone, such as C-alpha atoms alone, without secondary structure"
 _MOST_NAMED = 5  # chains in a notice
 
@@ -185,7 +185,7 @@ class _Layout:
 
     def __init__(self, structure: Any, polymer: Any, chain: str, path: Path) -> None:
         self.where = f"{path}, chain {chain}"
-        self._parents = {residue.res_id.name: residue.parent_comp_id for residue in structure.mod_residues}
+        self._parents = parents_of(structure)
         entity = structure.get_entity_of(polymer)
         names = [] if entity is None else list(entity.full_sequence)
         self.without_sequence = not names
@@ -225,13 +225,7 @@ class _Layout:
         return f"{self.where}: residue {residue.name} {residue.seqid}"
 
     def _letter(self, names: str) -> str:
-        """The letter of a residue, or of the first of several names."""
-        name = names.partition(",")[0]
-        for candidate in (name, self._parents.get(name, "")):
-            letter: str = require_gemmi().find_tabulated_residue(candidate).one_letter_code.upper()
-            if letter.isalpha() and letter != _UNKNOWN:
-                return letter
-        return _UNKNOWN
+        return residue_letter(names, self._parents)
 
     def points(self, atom: str) -> np.ndarray:
         """(L, 3) float32, positions of the atoms of that name, NaN where there is none."""

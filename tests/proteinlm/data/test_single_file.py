@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from proteinlm.data.prepare_data import Options, prepare
-from tape.errors import DataError
+from tape.errors import ConfigError, DataError
 from tape.io.lmdb_store import LMDBReader, write_lmdb
 from tests.support.structure_files import new_structure, write_structure
 
@@ -46,9 +46,41 @@ def test_the_labels_of_a_file_tell_its_task(
     assert f"{file}: task " in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("folder", [*LABELS, "corpus"])
+def test_a_relative_path(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.jsonl").write_text(json.dumps({"primary": PRIMARY, **LABELS.get(folder, {})}))
+    tasks = ("corpus",) if folder == "corpus" else ()
+    assert written(Path("mine.jsonl"), Path("data"), *tasks) == [(folder, "train", 1)]
+
+
+@pytest.mark.parametrize("name", ["stability_test_set", "remote_homology_test", "mine_test", "remote_homology_holdout"])
+def test_a_name_with_a_split_that_the_task_does_not_have_is_refused(name: str, tmp_path: Path) -> None:
+    folder = "stability" if name.startswith("stability") else "remote_homology"
+    file = tmp_path / f"{name}.jsonl"
+    file.write_text(json.dumps({"primary": PRIMARY, **LABELS[folder]}))
+    with pytest.raises(DataError, match=f"{name}.jsonl: unknown split '.*'; {folder} has train, valid, "):
+        written(file, tmp_path / "data")
+
+
+def test_a_split_is_not_replaced_by_one_of_another_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b", "b_validation"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"primary": PRIMARY, "stability_score": 1.0}))
+    target = tmp_path / "data"
+    assert written(tmp_path / "a.jsonl", target, "stability") == [("stability", "train", 1)]
+    assert "a.jsonl: task stability, split train\n" in capfd.readouterr().err
+    with pytest.raises(ConfigError, match=r"train was made from a\.jsonl, which b\.jsonl would replace; end the"):
+        written(tmp_path / "b.jsonl", target, "stability")
+    assert written(tmp_path / "b_validation.jsonl", target) == [("stability", "valid", 1)]
+    (tmp_path / "a.jsonl").write_text(json.dumps([{"primary": PRIMARY, "stability_score": 2.0}])[1:-1])
+    assert written(tmp_path / "a.jsonl", target) == [("stability", "train", 1)]
+    assert LMDBReader(target / "stability" / "stability_train.lmdb")[0]["stability_score"] == [2.0]
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
+        ("stability_val.jsonl", ("stability", "valid")),
         ("stability_test.jsonl", ("stability", "test")),
         ("remote_homology_test_fold_holdout.jsonl", ("remote_homology", "test_fold_holdout")),
         ("contact_prediction.jsonl", ("proteinnet", "train")),

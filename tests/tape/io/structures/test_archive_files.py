@@ -144,3 +144,34 @@ def test_numbers_place_the_residues_of_repeats(
     (chain,) = read(path).values()
     assert mask_of(chain) == expected
     np.testing.assert_allclose(chain.tertiary[chain.valid_mask][:, 0], [3.8 * number for number in numbers], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "remarks", "atoms", "expected"),
+    [
+        # as in trypsin, residue 184A precedes 184
+        ("TRP GLY GLY TYR LYS", (), ("TRP  183 ", "GLY  184A", "GLY  184 ", "TYR  185 ", "LYS  186 "), "11111"),
+        # as in thrombin, codes descend, here before a residue without coordinates
+        ("GLY GLY GLY GLY ALA", ("ALA A    2 ",), ("GLY    1C", "GLY    1B", "GLY    1A", "GLY    1 "), "11110"),
+        # selenomethionine where SEQRES has methionine, without MODRES
+        ("HIS HIS HIS MET TRP", ("HIS A   -1 ", "HIS A    1 "), ("HIS    0 ", "MSE    2 ", "TRP    3 "), "01011"),
+    ],
+    ids=["184A", "1C", "MSE"],
+)
+def test_residues_stay_in_the_order_of_the_file(
+    tmp_path: Path, sequence: str, remarks: tuple[str, ...], atoms: tuple[str, ...], expected: str
+) -> None:
+    lines = [f"REMARK 465     {remark}" for remark in remarks]
+    lines.append(f"SEQRES   1 A {len(sequence.split()):4}  {sequence}")
+    for serial, atom in enumerate(atoms, start=1):
+        name, number = atom[:3], atom[4:]
+        lines.append(
+            f"ATOM  {serial:5}  CA  {name} A{number}   {3.8 * serial:8.3f}   0.000   0.000  1.00 20.00           C"
+        )
+    path = tmp_path / "x.pdb"
+    path.write_text("\n".join([*lines, "TER", "END"]), encoding="ascii")
+    (chain,) = read(path).values()
+    assert mask_of(chain) == expected
+    np.testing.assert_allclose(
+        chain.tertiary[chain.valid_mask][:, 0], [3.8 * serial for serial in range(1, len(atoms) + 1)], rtol=1e-5
+    )
