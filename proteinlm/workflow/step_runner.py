@@ -130,9 +130,11 @@ class StepRunner:
         for step in todo.values():
             self._check_overwriting(step)
         self._resumed = self._resumable(todo.values(), outdated)
-        again = [name for name in todo if self._kept.has_finished(name)]
+        again = [name for name in outdated if self._kept.has_finished(name)]
         if again:
-            print(f"changed, and made again: {listed(again)}", flush=True)
+            print(
+                f"their command, input or results have changed, so these steps run again: {listed(again)}", flush=True
+            )
         self._sums.save()
         for name, step in outdated.items():  # they stay outdated if this run is interrupted
             self._kept.invalidate(name, keep_start=not any(before in outdated for before in step.after))

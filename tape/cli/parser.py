@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from tape.errors import ConfigError, did_you_mean, quoted, readable
@@ -66,8 +66,19 @@ class ArgumentParser(argparse.ArgumentParser):
         return readable(message, _LONGEST_MESSAGE) + hint + did_you_mean(options[:1], self._option_string_actions)
 
     def _taken_as_values(self, missing: str) -> str:
-        several = [word for word in self._words if self._takes_several(word)]
-        return f"; {several[-1]} takes all words up to the next option: give {missing} before it" if several else ""
+        """A hint if positions are missing and options with several values have more than one, in words."""
+        positions = [str(action.metavar or action.dest) for action in self._get_positional_actions()]
+        names = [name for name in missing.split(", ") if name in positions]
+        options = [name for name, values in self._given_values() if self._takes_several(name) and len(values) > 1]
+        if not names or not options:
+            return ""
+        return f"; {' and '.join(options)} take all words up to the next option: give {', '.join(names)} before them"
+
+    def _given_values(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """Each option of the command line as it was given, with the words up to the next one."""
+        starts = [place for place, word in enumerate(self._words) if word.startswith("-")]
+        for start, end in zip(starts, [*starts[1:], len(self._words)], strict=True):
+            yield self._words[start], self._words[start + 1 : end]
 
     def _takes_several(self, word: str) -> bool:
         action = self._option_string_actions.get(word)

@@ -14,6 +14,7 @@ import numpy as np
 
 from tape.errors import ConfigError, DataError, listed, quoted
 from tape.io.records import SEQUENCE_COLUMNS, Record, RecordOptions
+from tape.io.records.labels import UNLABELED
 from tape.targets import LABEL_SEPARATOR, Target
 from tape.tasks import TaskType
 
@@ -21,6 +22,7 @@ from .kinds import MISSING_NUMBERS, Label, is_integer, value_of
 
 _OTHER = "choose another column"
 _MISSING_WORDS = MISSING_NUMBERS | {"#n/a", "<na>", "n.a.", "--", "missing"}
+_MISSING_WORDS |= {"inf", "-inf", "infinity", "#div/0!", "#value!"}
 _MOST_SINGLES = 0.5  # of all classes, above which those with a single protein are announced
 
 
@@ -102,11 +104,15 @@ def class_notices(target: Target) -> list[str]:
 
 
 def conflict_notices(digests: Sequence[str], labels: Sequence[Label], target: Target) -> list[str]:
-    """A line about sequences that occur with different labels; copies of structures differ always."""
+    """A line about sequences that occur with different labels; copies of structures differ always.
+
+    Missing values of one row and unlabeled residues are not different from those of another.
+    """
     if target.task_type == TaskType.RESIDUE_PAIR:
         return []
-    groups = _grouped((digest, np.asarray(label).tobytes()) for digest, label in zip(digests, labels, strict=True))
-    count = sum(len(set(group)) > 1 for group in groups)
+    groups = _grouped((digest, np.asarray(label)) for digest, label in zip(digests, labels, strict=True))
+    unknown = UNLABELED if target.task_type == TaskType.RESIDUE_CLASS else None
+    count = sum(len(group) > 1 and _differ(group, unknown) for group in groups)
     if not count:
         return []
     return [
@@ -137,6 +143,15 @@ def _grouped(pairs: Iterable[tuple[str, Any]]) -> list[list[Any]]:
     for key, value in pairs:
         groups.setdefault(key, []).append(value)
     return list(groups.values())
+
+
+def _differ(labels: Sequence[np.ndarray], unknown: int | None) -> bool:
+    """Whether labels of a sequence differ where they are known, neither NaN nor ``unknown``."""
+    values = np.stack(labels).astype(np.float64)
+    if unknown is not None:
+        values[values == unknown] = np.nan
+    highest, lowest = np.fmax.reduce(values), np.fmin.reduce(values)
+    return bool(((highest != lowest) & ~np.isnan(highest)).any())
 
 
 def _is_text_of(value: Any, text: str | None) -> bool:

@@ -264,7 +264,7 @@ def test_all_walkthroughs_are_reported(
     rows = [line for line in shown.splitlines() if line.startswith("| values |")]
     assert [row.split(" | ")[1:4] for row in rows] == [[OURS, "1", "0"], ["biotrainer", "1", "10"]]
     assert all("rho 0.250 [0.10, 0.40] | remark |" in row for row in rows)
-    assert "| contacts | biotrainer |  |  |  |  |  | has no task of contacts |" in shown
+    assert "| contacts | biotrainer |  |  |  |  | has no task of contacts |" in shown
     record: dict[str, Any] = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert record["installation_seconds"] == {OURS: 12.0, "biotrainer": 12.0}
     assert record["results"][0]["score"] == {"name": "rho", "value": 0.25, "interval": [0.1, 0.4], "items": None}
@@ -280,7 +280,7 @@ def test_a_program_that_fails_is_reported_and_ours_fails_the_command(
     monkeypatch.setitem(os.environ, "FAILS", "4")
     words = [str(data), "--jobs", VALUES, "--programs", OURS, programs.BIOTRAINER]
     main([*words, "--output-dir", str(tmp_path / "out")])
-    assert "| values | biotrainer |  |  |  |  |  | other failed: broken (log: " in capsys.readouterr().out
+    assert "| values | biotrainer |  |  |  |  | other failed: broken (log: " in capsys.readouterr().out
     (tmp_path / "ours" / "bin" / "learn").write_text("#!/bin/sh\ntrue\n", encoding="utf-8")
     with pytest.raises(ProteinLMError, match="values with proteinlm: the commands have not written score"):
         main([*words, "--output-dir", str(tmp_path / "again")])

@@ -25,7 +25,7 @@ LARGEST_BINARY_CIF = 1 << 26
 # Until 1996, columns 73 to 80 of the PDB format had the entry's code and the number of the line, "1ABC  12", where now
 # are element and charge.
 _LEGACY_COLUMNS = 72
-_LEGACY_ATOM = re.compile(rb"^(?:ATOM  |HETATM).{66}([0-9][0-9A-Z]{3})([ \d]{3}\d)[ \r]*$", re.MULTILINE)
+_LEGACY_ATOM = re.compile(rb"^(?:ATOM  |HETATM).{66}([0-9][0-9A-Z]{3})[ \d]{3}\d[ \r]*$", re.MULTILINE)
 _WWPDB_PREFIX = "pdb"  # of file names in the archive of the wwPDB: pdb1abc.ent.gz
 
 
@@ -126,11 +126,10 @@ def _read_bytes(path: Path, progress: ReadCallback | None) -> bytes:
 
 
 def _is_legacy(content: bytes) -> bool:
-    """Whether all atoms of a PDB file end in the code of one entry and increasing numbers of lines."""
+    """Whether all atoms of a PDB file end in the code of one entry and the number of a line."""
     atoms = sum(map(content.count, (b"\nATOM  ", b"\nHETATM"))) + content.startswith((b"ATOM  ", b"HETATM"))
-    found = _LEGACY_ATOM.findall(content)
-    numbers = [int(number) for _, number in found]
-    return bool(found) and len(found) == atoms and len({code for code, _ in found}) == 1 and numbers == sorted(numbers)
+    codes = _LEGACY_ATOM.findall(content)
+    return bool(codes) and len(codes) == atoms and len(set(codes)) == 1
 
 
 def _from_mmcif(gemmi: Any, content: bytes, path: Path) -> Any:

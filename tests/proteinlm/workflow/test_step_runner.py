@@ -59,7 +59,7 @@ def test_inputs_are_compared_by_content(tmp_path, capsys):
     assert run() == []
     source.write_text("atad")
     assert run() == ["one", "two"]
-    assert "changed, and made again: one, two\n" in capsys.readouterr().out
+    assert "have changed, so these steps run again: one, two\n" in capsys.readouterr().out
     (records / "inputs.json").write_text("{")
     assert run() == []
     assert str(source) in json.loads((records / "inputs.json").read_text())

@@ -155,17 +155,35 @@ def test_messages_name_the_value_and_the_closest_word(parser: ArgumentParser, wo
     assert message_of(parser, words) == message
 
 
-@pytest.mark.parametrize("number", ["+", "*"])
-def test_a_missing_position_may_have_been_taken_by_an_option(number: str, parser: ArgumentParser) -> None:
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ("--target Tm transformer", "--target"),
+        ("--target Tm transformer --eval_splits test", "--target"),
+        ("--target Tm kcat --eval_splits valid transformer", "--target and --eval_splits"),
+        ("--target Tm --seed 1", None),
+        ("--seed 1", None),
+    ],
+)
+def test_a_missing_position_may_have_been_taken_by_an_option(
+    words: str, options: str | None, parser: ArgumentParser
+) -> None:
     parser.raises_errors = True
     parser.add_argument("model_type")
-    parser.add_argument("--target", nargs=number)
+    parser.add_argument("--target", nargs="+")
+    parser.add_argument("--eval_splits", nargs="*")
     required = "the following arguments are required: model_type"
-    hint = "; --target takes all words up to the next option: give model_type before it"
+    hint = f"; {options} take all words up to the next option: give model_type before them" if options else ""
     with pytest.raises(ConfigError, match=f"^{required}{hint}$"):
-        parser.parse_args(["--target", "Tm", "transformer"])
-    with pytest.raises(ConfigError, match=f"^{required}$"):
-        parser.parse_args(["--seed", "1"])
+        parser.parse_args(words.split())
+
+
+def test_a_missing_option_has_not_been_taken_by_another(parser: ArgumentParser) -> None:
+    parser.raises_errors = True
+    parser.add_argument("--input", nargs="+")
+    parser.add_argument("--output-prefix", required=True)
+    with pytest.raises(ConfigError, match="^the following arguments are required: --output-prefix$"):
+        parser.parse_args(["--input", "a", "b"])
 
 
 def test_a_value_of_a_megabyte_is_shortened(parser: ArgumentParser) -> None:

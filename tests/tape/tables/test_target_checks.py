@@ -146,3 +146,22 @@ def test_a_validation_split_that_is_drawn_is_announced(tmp_path: Path) -> None:
     path.write_text("\n".join(["sequence,y,split", *rows]) + "\n", encoding="utf-8")
     notices = table_for_training(TableOptions(path, "y", seed=3)).notices
     assert "column split has no valid, so a tenth of train was drawn with seed 3" in notices
+
+
+def test_missing_values_of_a_copy_are_no_conflict(tmp_path: Path) -> None:
+    rows = [f"{sequence},{value}" for i, sequence in enumerate(SEQUENCES) for value in (f"{i}.5,", f",{i + 1}.5")]
+    path = tmp_path / "my.csv"
+    for further, expected in ([], 0), ([f"{SEQUENCES[0]},,7.5"], 1):
+        path.write_text("\n".join(["sequence,a,b", *rows, *further]) + "\n", encoding="utf-8")
+        notices = table_for_training(TableOptions(path, ("a", "b"))).notices
+        assert sum("several rows" in notice for notice in notices) == expected
+
+
+def test_unlabeled_residues_of_a_copy_are_no_conflict(tmp_path: Path) -> None:
+    path = tmp_path / "my.csv"
+    copies = [(SEQUENCES[0], "HHH"), (SEQUENCES[0], "HH-")]
+    for further, expected in ([], 0), ([(SEQUENCES[0], "HHC")], 1):
+        rows = [*((sequence, "HCH") for sequence in SEQUENCES[1:]), *copies, *further]
+        path.write_text("\n".join(["sequence,y", *map(",".join, rows)]) + "\n", encoding="utf-8")
+        notices = table_for_training(TableOptions(path, "y", kind="residue")).notices
+        assert sum("several rows" in notice for notice in notices) == expected
