@@ -147,7 +147,7 @@ def prepare(source: Path, target: Path, options: Options = Options()) -> list[Pr
         DataError: a file or record is invalid; the message names both.
         ConfigError: a folder in ``target`` contains other data and ``options.overwrite`` is not set.
     """
-    if is_single_file(source):
+    if is_single_file(source) and not options.structures_as_labels:
         found = find_datasets_of_file(source, options.tasks, options.records)
     else:
         found = find_datasets(source, options.structures_as_labels)

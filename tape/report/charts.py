@@ -162,11 +162,17 @@ def whiskers(metric: Metric) -> tuple[float, float] | None:
 
 
 def common_span(metrics: Sequence[Metric | None], published: Sequence[float]) -> tuple[float, float]:
-    """A common axis for bars that are compared: from 0 or the lowest value to the highest, rounded to tenths."""
+    """A common axis for bars that are compared: from 0 or the lowest value to the highest.
+
+    It ends at tenths, or, if all values are below one tenth, at the first digit of the largest.
+    """
     values = [*published]
     for metric in metrics:
         if metric is not None and math.isfinite(metric.value):
             values += [metric.value, *(whiskers(metric) or ())]
     values = [min(max(value, -LARGEST_SHOWN), LARGEST_SHOWN) for value in values if math.isfinite(value)]
-    low, high = min([0.0, *values]), max([0.1, *values])
-    return math.floor(low * 10) / 10, math.ceil(high * 10) / 10
+    largest = max(map(abs, values), default=0.0)
+    if largest < 1e-30:
+        return 0.0, 0.1
+    steps = 10.0 if largest >= 0.1 else 10.0 ** -math.floor(math.log10(largest))  # per unit
+    return math.floor(min([0.0, *values]) * steps) / steps, math.ceil(max([0.0, *values]) * steps) / steps

@@ -199,8 +199,8 @@ def _measured(evaluation: Evaluated, metrics: TaskTypeMetrics) -> _Measured:
         written = evaluation.record.metric(metric.name)
         if written is not None and not np.isclose(metric.value, written.value, _TOLERANCE, _TOLERANCE, equal_nan=True):
             raise DataError(
-                f"{evaluation.results_file} gives {metric.name} {metric.value:.6f}, but {evaluation.file.name} records"
-                f" {written.value:.6f}: they are from different evaluations; evaluate the run again"
+                f"{evaluation.results_file} gives {metric.name} {metric.value:.6g}, but {evaluation.file.name} records"
+                f" {written.value:.6g}: they are from different evaluations; evaluate the run again"
             )
     targets = [np.asarray(result["target"]) for result in results]
     predicted = [bool(np.isfinite(np.asarray(result["prediction"], dtype=np.float64)).all()) for result in results]

@@ -21,6 +21,8 @@ def test_a_bar_begins_at_zero_and_ends_at_the_value() -> None:
 
 
 def test_bars_share_a_scale() -> None:
+    assert charts.common_span([Metric("", 4.2e-4, 1, "", (3e-4, 6e-4)), None], []) == pytest.approx((0.0, 6e-4))
+    assert charts.common_span([Metric("", 0.0, 1, "")], []) == (0.0, 0.1)
     assert charts.common_span([Metric("", 0.52, 1, "", (0.4, 0.61)), None], [0.3]) == (0.0, 0.7)
     low, high = charts.common_span([Metric("", -0.13, 1, "")], [0.19])
     assert (low, high) == pytest.approx((-0.2, 0.2))
