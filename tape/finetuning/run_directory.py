@@ -45,7 +45,7 @@ from tape.runtime.run_lock import lock_beside, run_lock
 from tape.tables.splits import ORIGIN_NAME, SPLITS_NAME
 
 from .config import OutputConfig
-from .tape_runs import find_tape_run
+from .tape_runs import model_files
 
 if TYPE_CHECKING:
     from tape.runtime.distributed import DistributedContext
@@ -73,14 +73,18 @@ class RunDirectory:
             overwrite: remove the files of an earlier run that saved epochs, too.
 
         Raises:
-            ConfigError: it holds saved epochs and ``overwrite`` is False, is not the directory of a run, or a saved
-                epoch contains files that no command has written there.
+            ConfigError: it holds saved epochs and ``overwrite`` is False, is not the directory of a run, has files of a
+                model at its top level, or a saved epoch contains files that no command has written there.
         """
         if path.exists() and not path.is_dir():
             raise ConfigError(f"{path} is a file, so no run's directory can have its name; choose another")
-        theirs = find_tape_run(path)
-        if theirs is not None and theirs.model == path:
-            raise ConfigError(f"{path} is a run of {theirs.program} with its model; choose another name")
+        # Not all files of a run of tape-proteins 0.5 need be left: without checkpoint.bin it is a trained model, too.
+        found = model_files(path) if (path / ARGUMENTS_NAME).is_file() else []
+        if found:
+            raise ConfigError(
+                f"{path} is a run with its model ({', '.join(found)} beside {ARGUMENTS_NAME}), as of tape-proteins 0.5,"
+                " which --overwrite does not replace; choose another --time_or_name, --exp_name or --output_dir"
+            )
         remove_leftovers(path, exclusive=True)  # of a run that was killed before it wrote its arguments, for example
         if path.is_dir() and any(child.name != TABLE_NAME for child in path.iterdir()):
             if not (path / ARGUMENTS_NAME).is_file():

@@ -17,6 +17,7 @@ from tape.io.digits import natural_number
 from tape.io.run_layout import ARGUMENTS_NAME, LATEST_NAME
 
 _FILES = (CONFIG_NAME, "pytorch_model.bin", "checkpoint.bin")
+_MODEL_FILES = (*_FILES, "model.safetensors")
 _OUR_FILES = (SUMS_NAME, "provenance.json", "vocabulary.json")  # in each of our saved epochs
 WEIGHT_DECAY = 0.01  # in both programs, which have no option for it
 
@@ -52,6 +53,11 @@ def find_tape_run(path: Path) -> TapeRun | None:
     epochs = {natural_number(child.name): child for child in path.iterdir() if _is_saved_state(child)}
     latest = max((number for number in epochs if number is not None), default=None)
     return None if latest is None else TapeRun("ProteinLM", epochs[latest], own)
+
+
+def model_files(path: Path) -> list[str]:
+    """Names of a model's files at the top level of a run; runs of tape-proteins 0.5 have them there, ours never."""
+    return [name for name in _MODEL_FILES if (path / name).is_file()]
 
 
 def _is_saved_state(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -269,12 +270,29 @@ def test_a_table_cannot_replace_their_data(small_data: Path, tmp_path: Path) -> 
         complete_options(options, ["data"])
 
 
-def test_a_run_of_tape_proteins_is_not_replaced(train: Train, small_data: Path, tmp_path: Path) -> None:
+MODEL_FILES = ("config.json", "pytorch_model.bin", "checkpoint.bin")
+
+
+@pytest.mark.parametrize(
+    "left", [MODEL_FILES, *itertools.combinations(MODEL_FILES, 2), *zip(MODEL_FILES), ("model.safetensors",)]
+)
+def test_a_run_of_tape_proteins_is_not_replaced(
+    left: tuple[str, ...], train: Train, small_data: Path, tmp_path: Path
+) -> None:
     """Its model is in the directory of the run, which is no saved epoch that --overwrite may remove."""
-    run = saved_run("tape transformer", small_data)
-    run.write(tmp_path / "theirs")
+    theirs = tmp_path / "theirs"
+    saved_run("tape transformer", small_data).write(theirs)
+    for name in {*MODEL_FILES, *left}:
+        if name not in left:
+            (theirs / name).unlink()
+        elif name not in MODEL_FILES:
+            (theirs / name).write_bytes(b"weights")
+    for name in ("log", "results.pkl"):
+        (theirs / name).write_text("of an evaluation")
     before = digests(tmp_path)
     for options in ((), ("--overwrite",)):
-        with pytest.raises(ConfigError, match=r"theirs is a run of tape-proteins 0\.5 with its model"):
+        with pytest.raises(
+            ConfigError, match=rf"theirs is a run with its model \({', '.join(left)} beside args\.json\)"
+        ):
             train("onehot", "stability", "--output_dir", tmp_path, "--exp_name", "theirs", *options)
         assert digests(tmp_path) == before
