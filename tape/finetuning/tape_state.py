@@ -26,6 +26,7 @@ from .optimizer import parameter_groups, untrained_state
 from .tape_runs import TapeRun
 
 _NO_DECAY = ("bias", "gamma", "beta", "LayerNorm")  # in names of parameters without weight decay there
+_BUFFERS = frozenset({"onehot._buffer"})  # in weights files there, which the models here lack
 _MASTER = "master params"
 _MOST_STEPS = 2**31
 _INSTEAD = "start a new run from this model without --resume_from_checkpoint"
@@ -71,6 +72,7 @@ def load_tape_state(run: TapeRun, model: nn.Module, config: AdamWConfig, *, veri
     content = load_weights_only(file, verify=verify)
     progress = _progress(content, file)
     stored = load_state_dict(run.model, verify=False)  # as the model was, which has verified it
+    stored = {name: value for name, value in stored.items() if name not in _BUFFERS}
     parameters = _parameters(stored, model, run.model / BIN_NAME)
     groups = _by_decay(parameters)
     ordered = [parameter for group in groups for parameter in group]

@@ -125,6 +125,33 @@ resnet.pooler.attention_weights.bias 1 - untrained
 resnet.pooler.dense.weight 8,8 decays untrained
 resnet.pooler.dense.bias 8 - untrained
 """
+_ONEHOT = """
+onehot._buffer 1 buffer
+predict.value_prediction.main.0.bias 6 - =
+predict.value_prediction.main.0.weight_g scalar decays =
+predict.value_prediction.main.0.weight_v 6,30 decays =
+predict.value_prediction.main.3.bias 1 - =
+predict.value_prediction.main.3.weight_g scalar decays =
+predict.value_prediction.main.3.weight_v 1,6 decays =
+"""
+_UNIREP = """
+unirep.embed_matrix.weight 26,4 decays =
+unirep.encoder.mlstm_cell.wmx.weight_g 8,1 decays =
+unirep.encoder.mlstm_cell.wmx.weight_v 8,4 decays =
+unirep.encoder.mlstm_cell.wmh.weight_g 8,1 decays =
+unirep.encoder.mlstm_cell.wmh.weight_v 8,8 decays =
+unirep.encoder.mlstm_cell.wx.weight_g 32,1 decays =
+unirep.encoder.mlstm_cell.wx.weight_v 32,4 decays =
+unirep.encoder.mlstm_cell.wh.bias 32 - =
+unirep.encoder.mlstm_cell.wh.weight_g 32,1 decays =
+unirep.encoder.mlstm_cell.wh.weight_v 32,8 decays =
+predict.value_prediction.main.0.bias 6 - =
+predict.value_prediction.main.0.weight_g scalar decays =
+predict.value_prediction.main.0.weight_v 6,16 decays =
+predict.value_prediction.main.3.bias 1 - =
+predict.value_prediction.main.3.weight_g scalar decays =
+predict.value_prediction.main.3.weight_v 1,6 decays =
+"""
 _BERT_CONFIG = {
     "attention_probs_dropout_prob": 0.1,
     "hidden_act": "gelu",
@@ -169,6 +196,8 @@ LAYOUTS = {
     "tape resnet": Layout(
         "resnet", "secondary_structure", {**_RESNET_CONFIG, "num_labels": 3}, _RESNET + _RESIDUE_HEAD
     ),
+    "tape onehot": Layout("onehot", "stability", {"vocab_size": 30}, _ONEHOT),
+    "tape unirep": Layout("unirep", "stability", {"hidden_size": 8, "input_size": 4, "vocab_size": 26}, _UNIREP),
     "ProteinLM": Layout("transformer", "stability", _BERT_CONFIG, _PROTEINLM + _VALUE_HEAD, in_epochs=True),
 }
 

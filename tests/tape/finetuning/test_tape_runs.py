@@ -76,7 +76,7 @@ def digests(directory: Path) -> dict[str, str]:
     return {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-@pytest.mark.parametrize("name", ["tape transformer", "ProteinLM"])
+@pytest.mark.parametrize("name", ["tape transformer", "tape onehot", "ProteinLM"])
 def test_the_training_goes_on_in_a_new_directory(
     name: str, train: Train, small_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
