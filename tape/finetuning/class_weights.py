@@ -40,17 +40,28 @@ def balanced_class_weights(data: TrainingData, num_labels: int) -> tuple[float, 
     return tuple(weights.tolist())
 
 
-def stored_weights(directory: Path) -> tuple[float, ...]:
+def stored_weights(directory: Path, num_labels: int) -> tuple[float, ...]:
     """``class_weights`` of a saved epoch, which its weights have been trained with.
 
+    Args:
+        directory: the saved epoch.
+        num_labels: number of classes.
+
     Raises:
-        CheckpointError: its configuration has none. Names it.
+        CheckpointError: its configuration has none, or not one for each class. Names it.
         ProteinLMError: its configuration is missing or damaged.
     """
     file = directory / CONFIG_NAME
     weights = getattr(ProteinConfig.from_json_file(file), "class_weights", None)
-    if not isinstance(weights, list | tuple) or not all(isinstance(weight, int | float) for weight in weights):
-        raise CheckpointError(f"{file}: class_weights must be a list of numbers, not {quoted(weights)}")
+    if (
+        not isinstance(weights, list | tuple)
+        or len(weights) != num_labels
+        or not all(isinstance(weight, int | float) for weight in weights)
+    ):
+        raise CheckpointError(
+            f"{file}: class_weights must be a list of {num_labels} numbers, one for each class, not {quoted(weights)};"
+            " restore the file, or start a new run from this model without --resume_from_checkpoint"
+        )
     return tuple(weights)
 
 

@@ -236,9 +236,9 @@ def _with_class_weights(
     check_class_weights(config.task, task_type)
     spec = registry.get_task_spec(config.task)
     own = balanced_class_weights(data, spec.num_labels)
-    weights = own if resumed is None else stored_weights(resumed)
+    weights = own if resumed is None else stored_weights(resumed, spec.num_labels)
     logger.info(describe_weights(weights, spec.task.class_names))
-    if len(weights) == len(own) and not np.allclose(weights, own):
+    if not np.allclose(weights, own):
         shown = describe_weights(own, spec.task.class_names)
         logger.warning("these are the weights of the interrupted run; of the labels now, they would be %s", shown)
     return replace(config.model, overrides={**config.model.overrides, "class_weights": weights})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
 from tape.cli.train import finetune_config
-from tape.errors import ConfigError
+from tape.errors import CheckpointError, ConfigError, quoted
 from tape.finetuning.class_weights import balanced_class_weights, describe_weights
 from tape.main import run_eval, run_train
 from tests.support.labels_alone import data_of
@@ -68,6 +69,19 @@ def test_weights_are_kept_on_resume(train: Train) -> None:
 
 def resume(run: Path) -> list[str]:
     return ["onehot", "secondary_structure", "--from_pretrained", str(run), "--resume_from_checkpoint"]
+
+
+@pytest.mark.parametrize("weights", [[0.5, 2.0], [1.0] * 4, None, 3, {"0": 1.0}, ["1", "1", "1"]])
+def test_weights_that_are_not_one_for_each_class_are_refused_on_resume(weights: Any, train: Train) -> None:
+    run = train("onehot", "secondary_structure", "--class_weights", "balanced", "--num_train_epochs", 1)
+    file = run / "0" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "class_weights": weights}), encoding="utf-8")
+    message = (
+        rf"0/config\.json: class_weights must be a list of 3 numbers, .* not {re.escape(quoted(weights))}; restore"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        run_train([*resume(run), "--num_train_epochs", "2"])
+    assert not (run / "1").exists()
 
 
 def test_weights_change_the_loss_of_an_evaluation_and_not_its_metrics(train: Train, small_data: Path) -> None:

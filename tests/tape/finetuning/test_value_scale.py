@@ -14,7 +14,7 @@ from tape import load
 from tape.cli.train import finetune_config
 from tape.configs import ProteinBertConfig
 from tape.datasets.whole_protein import StabilityDataset
-from tape.errors import ConfigError, DataError
+from tape.errors import CheckpointError, ConfigError, DataError
 from tape.finetuning.value_scale import training_scale
 from tape.loaded_model import LoadedModel
 from tape.main import run_eval, run_train
@@ -85,6 +85,27 @@ def test_a_resumed_run_keeps_the_scale_and_none_is_added(train: Train) -> None:
     plain = train("onehot", "stability", *ONE_EPOCH, "--time_or_name", "plain")
     with pytest.raises(ConfigError, match="without --standardize, which can't be changed on resume"):
         run_train([*resume(plain), "--standardize"])
+
+
+TARGET = {"task": "table", "type": "regression", "column": ["a", "b"], "mean": [0.0, 1.0], "std": [1.0, 2.0]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"value_scale": None}, "must have value_scale"),
+        ({"value_scale": [1, 2]}, "value_scale needs the numbers mean and std"),
+        ({"value_scale": {"mean": 1.0, "std": 0}}, "std must be positive"),
+        ({"target": TARGET}, "no target of a table"),
+    ],
+)
+def test_a_resume_refuses_a_configuration_without_one_scale(fields: dict[str, Any], message: str, train: Train) -> None:
+    run = train("onehot", "stability", "--standardize", *ONE_EPOCH)
+    file = run / "0" / "config.json"
+    file.write_text(json.dumps({**config_of(run), **fields}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=rf"0/config\.json: .*{message}.*; restore the file"):
+        run_train([*resume(run), "--num_train_epochs", "2"])
+    assert not (run / "1").exists()
 
 
 def resume(run: Path) -> list[str]:
