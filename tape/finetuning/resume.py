@@ -18,7 +18,7 @@ from tape.io.json_files import read_json_object
 from tape.io.run_layout import ARGUMENTS_NAME, LATEST_NAME, resolve_model_directory
 from tape.runtime.precision_choice import AUTO
 
-from .tape_runs import WEIGHT_DECAY, find_tape_run
+from .tape_runs import WEIGHT_DECAY, check_weights_file, find_tape_run
 
 _NONE = type(None)  # null in args.json: an option without a value by default
 # Options taken from args.json, unless they are given again -> their types.
@@ -118,10 +118,12 @@ def epoch_to_resume(path: Path) -> Path:
     """The saved epoch to resume after: ``path`` itself, or the latest one of a run directory.
 
     Raises:
-        CheckpointError: it is not a saved epoch in the directory of a run.
+        CheckpointError: it is not a saved epoch in the directory of a run, or one of another program with two files
+            of weights.
     """
     theirs = find_tape_run(path)
     if theirs is not None:
+        check_weights_file(theirs)
         return theirs.model
     source = resolve_model_directory(path, (LATEST_NAME,))
     if not source.is_dir():

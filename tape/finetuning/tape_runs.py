@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tape.configs import CONFIG_NAME
+from tape.errors import CheckpointError
 from tape.io.checksums import SUMS_NAME
 from tape.io.digits import natural_number
 from tape.io.run_layout import ARGUMENTS_NAME, LATEST_NAME
 
-_FILES = (CONFIG_NAME, "pytorch_model.bin", "checkpoint.bin")
-_MODEL_FILES = (*_FILES, "model.safetensors")
+_WEIGHTS, _OTHER_WEIGHTS = "pytorch_model.bin", "model.safetensors"
+_FILES = (CONFIG_NAME, _WEIGHTS, "checkpoint.bin")
+_MODEL_FILES = (*_FILES, _OTHER_WEIGHTS)
 _OUR_FILES = (SUMS_NAME, "provenance.json", "vocabulary.json")  # in each of our saved epochs
 WEIGHT_DECAY = 0.01  # in both programs, which have no option for it
 
@@ -53,6 +55,20 @@ def find_tape_run(path: Path) -> TapeRun | None:
     epochs = {natural_number(child.name): child for child in path.iterdir() if _is_saved_state(child)}
     latest = max((number for number in epochs if number is not None), default=None)
     return None if latest is None else TapeRun("ProteinLM", epochs[latest], own)
+
+
+def check_weights_file(run: TapeRun) -> None:
+    """Check that the weights are in ``pytorch_model.bin`` only, whose order is that of the optimizer's state.
+
+    Raises:
+        CheckpointError: ``model.safetensors`` is there, too, from which models are loaded. Names it.
+    """
+    other = run.model / _OTHER_WEIGHTS
+    if other.is_file():
+        raise CheckpointError(
+            f"{other}: beside the {_WEIGHTS} that {run.program} saved, so the weights and their order are not certain;"
+            f" move {_OTHER_WEIGHTS} to another directory"
+        )
 
 
 def model_files(path: Path) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tape.errors import CheckpointError, ConfigError
@@ -260,6 +261,19 @@ def test_what_a_resume_cannot_change_is_refused(
     words = ("--resume_from_checkpoint", "--from_pretrained", theirs, "--output_dir", tmp_path)
     with pytest.raises((ConfigError, CheckpointError), match=message):
         train("transformer", task, *words, *options)
+    assert digests(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["tape transformer", "ProteinLM"])
+def test_a_second_file_of_weights_is_refused(name: str, train: Train, small_data: Path, tmp_path: Path) -> None:
+    """Models are loaded from model.safetensors, whose tensors are sorted by name."""
+    run = saved_run(name, small_data)
+    model = run.write(tmp_path / "theirs")
+    save_file({name: value.clone() for name, value in run.weights.items()}, model / "model.safetensors")
+    before = digests(tmp_path)
+    words = ("--resume_from_checkpoint", "--from_pretrained", tmp_path / "theirs")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: beside .*; move model\.safetensors to another"):
+        train(run.layout.model_type, run.layout.task, *words)
     assert digests(tmp_path) == before
 
 
