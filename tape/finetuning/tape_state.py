@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tape.errors import CheckpointError, listed, quoted
+from tape.io.json_files import read_json_object
 from tape.models.model_directory import BIN_NAME, StateDict, load_state_dict, load_weights_only
 from tape.models.modeling_utils import ProteinModel
 
@@ -81,15 +82,24 @@ def load_tape_state(run: TapeRun, model: nn.Module, config: AdamWConfig, *, veri
     notices = [
         f"{run.model}: of a run of {run.program}, whose order of proteins and dropout masks can't be continued; from"
         " here on, they are those of --seed",
-        f"{file}: its moments are those of gradients that were never cleared (bug 1 in docs/compatibility.md)",
         f"{file}: has no validation loss, so --patience and the best epoch count from here",
     ]
+    if not _cleared_gradients(run):
+        notices.append(
+            f"{file}: its moments are those of gradients that were never cleared (bug 1 in docs/compatibility.md)"
+        )
     if _MASTER in content:
         _set_master_weights(content[_MASTER], ordered, model, file)
         notices.append(f"{file}: the weights are its {_MASTER} in fp32, which {BIN_NAME} may have rounded")
     if "amp" in content:
         notices.append(f"{file}: the loss scale of apex (amp) is not used")
     return TapeState({"optimizer": _optimizer_state(model, config, moments)}, progress, tuple(notices))
+
+
+def _cleared_gradients(run: TapeRun) -> bool:
+    """Whether the run cleared its gradients after a step: both programs did so in distributed fp16 training only."""
+    arguments = read_json_object(run.arguments)
+    return arguments.get("fp16") is True and arguments.get("local_rank", -1) != -1
 
 
 def _refusal(file: Path, reason: str) -> CheckpointError:

@@ -152,6 +152,25 @@ def test_master_weights_replace_their_rounded_copies(small_data: Path, tmp_path:
     assert any("loss scale of apex (amp) is not used" in line for line in state.notices)
 
 
+@pytest.mark.parametrize("name", ["tape lstm", "ProteinLM"])
+@pytest.mark.parametrize(
+    ("arguments", "summed"),
+    [
+        ({}, True),
+        ({"fp16": True}, True),
+        ({"local_rank": 0}, True),
+        ({"fp16": True, "local_rank": 0}, False),
+    ],
+)
+def test_only_distributed_fp16_training_cleared_gradients(
+    name: str, arguments: dict[str, Any], summed: bool, small_data: Path, tmp_path: Path
+) -> None:
+    run = saved_run(name, small_data)
+    run.arguments |= arguments
+    notices = load(run, tmp_path)[1].notices
+    assert any("never cleared (bug 1" in line for line in notices) is summed
+
+
 def masters_of(run: SavedRun) -> list[Tensor]:
     """The weights in the order of the optimizer's groups."""
     rows = [line.split() for line in run.layout.table.split("\n") if line]
