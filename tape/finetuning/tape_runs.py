@@ -21,7 +21,7 @@ _WEIGHTS, _OTHER_WEIGHTS = "pytorch_model.bin", "model.safetensors"
 _FILES = (CONFIG_NAME, _WEIGHTS, "checkpoint.bin")
 _MODEL_FILES = (*_FILES, _OTHER_WEIGHTS)
 _OUR_FILES = (SUMS_NAME, "provenance.json", "vocabulary.json")  # in each of our saved epochs
-WEIGHT_DECAY = 0.01  # in both programs, which have no option for it
+WEIGHT_DECAY = 0.01  # of tape-proteins 0.5, which has no option for it; the default of --weight_decay in ProteinLM
 
 
 @dataclass(frozen=True)

@@ -174,6 +174,8 @@ ARGUMENTS: dict[str, Any] = {
     **{"tokenizer": "iupac", "num_workers": 0, "debug": False, "log_level": 20, "patience": -1},
     "resume_from_checkpoint": False,
 }
+# Options that ProteinLM has added.
+PROTEINLM_ARGUMENTS: dict[str, Any] = {"time_or_name": "time", "force_save": "FALSE", "weight_decay": 0.02}
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,8 @@ def saved_run(name: str, data: Path, steps: int = 6) -> SavedRun:
     """A run of one of the ``LAYOUTS`` after two epochs of 3 steps."""
     layout = LAYOUTS[name]
     arguments = {**ARGUMENTS, "model_type": layout.model_type, "task": layout.task, "data_dir": str(data)}
+    if layout.in_epochs:
+        arguments |= PROTEINLM_ARGUMENTS
     run = SavedRun(layout, arguments)
     generator = torch.Generator().manual_seed(1)
     groups: dict[str, list[tuple[str, tuple[int, ...]]]] = {"decays": [], "-": []}
@@ -246,7 +250,7 @@ def saved_run(name: str, data: Path, steps: int = 6) -> SavedRun:
     if "mlm.decoder.weight" in run.weights:
         run.weights["mlm.decoder.weight"] = run.weights["bert.embeddings.word_embeddings.weight"]
     state, param_groups, position = {}, [], 0
-    for kind, decay in (("decays", 0.01), ("-", 0.0)):
+    for kind, decay in (("decays", arguments.get("weight_decay", 0.01)), ("-", 0.0)):
         members = list(range(position, position + len(groups[kind])))
         position += len(members)
         fields = {"lr": 5e-4, "betas": (0.9, 0.999), "eps": 1e-6, "correct_bias": True, "initial_lr": 1e-3}

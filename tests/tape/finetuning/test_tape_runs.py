@@ -94,6 +94,8 @@ def test_the_training_goes_on_in_a_new_directory(
     assert [record["learning_rate"] for record in history] == pytest.approx([4e-4, 1e-4])
     written = json.loads((ours / "args.json").read_text())
     assert (written["batch_size"], written["warmup_steps"], written["num_train_epochs"]) == (4, 2, 4)
+    decay = 0.02 if name == "ProteinLM" else 0.01
+    assert written["weight_decay"] == decay
     for line in (
         f"options that are not given are those of {theirs / 'args.json'}: .*--learning_rate 0.001.*--batch_size 4",
         "without digests of its data",
@@ -102,12 +104,14 @@ def test_the_training_goes_on_in_a_new_directory(
         "has no validation loss",
     ):
         assert any(re.search(line, record.getMessage()) for record in caplog.records), line
-    states = load_training_state(ours / "3")[0]["optimizer"]["state"].values()
-    assert {values["step"] for values in states} == {12}
+    optimizer = load_training_state(ours / "3")[0]["optimizer"]
+    assert {values["step"] for values in optimizer["state"].values()} == {12}
+    assert {group["weight_decay"] for group in optimizer["param_groups"]} == {decay, 0.0}
     # resumed again, as any run of ours
     assert train(*words, ours, "--num_train_epochs", 5).resolve() == ours.resolve()
     again = json.loads((ours / "args.json").read_text())
     assert (again["batch_size"], again["warmup_steps"], again["learning_rate"]) == (4, 2, 1e-3)
+    assert again["weight_decay"] == decay
     assert [record["epoch"] for record in read_history(ours)] == [2, 3, 4]
 
 
@@ -119,7 +123,7 @@ def test_options_that_are_given_replace_theirs(
     ours = train("transformer", "stability", *words, "--batch_size", 2, "--weight_decay", 0.1, "--precision", "bf16")
     messages = [record.getMessage() for record in caplog.records]
     assert "--batch_size changes from 4 to 2" in messages
-    assert "--weight_decay changes from 0.01 to 0.1" in messages
+    assert "--weight_decay changes from 0.02 to 0.1" in messages
     assert "its 5 optimizer steps count as 10 of this batch size and data" in messages
     assert read_history(ours)[0]["step"] == 15
 
