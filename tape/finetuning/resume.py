@@ -18,7 +18,7 @@ from tape.io.json_files import read_json_object
 from tape.io.run_layout import ARGUMENTS_NAME, LATEST_NAME, resolve_model_directory
 from tape.runtime.precision_choice import AUTO
 
-from .tape_runs import WEIGHT_DECAY, check_weights_file, find_tape_run
+from .tape_runs import WEIGHT_DECAY, check_weights_file, find_tape_run, missing_files
 
 _NONE = type(None)  # null in args.json: an option without a value by default
 # Options taken from args.json, unless they are given again -> their types.
@@ -128,6 +128,12 @@ def epoch_to_resume(path: Path) -> Path:
     source = resolve_model_directory(path, (LATEST_NAME,))
     if not source.is_dir():
         raise CheckpointError(f"{path}: no such directory, so training can't be resumed from it")
+    missing = missing_files(source)
+    if missing:
+        raise CheckpointError(
+            f"{path}: a run of another program without {' and '.join(map(str, missing))}, so training can't be resumed"
+            " from it; restore what is missing, or start a new run from its model without --resume_from_checkpoint"
+        )
     arguments = source.resolve().parent / ARGUMENTS_NAME
     if not arguments.is_file():
         raise CheckpointError(
@@ -204,7 +210,11 @@ def _taken_options(saved: Mapping[str, Any], given: set[str], file: Path) -> str
     """A line with the options of another program's run that hold, because they are not given again."""
     replaced = given | set(_PRECISION_OPTIONS if given & set(_PRECISION_OPTIONS) else ())
     taken = {name: saved[name] for name in _RESUMED_OPTIONS if name in saved and name not in replaced}
-    shown = [f"--{name} {_shown(value)}" for name, value in taken.items() if value is not None and value is not False]
+    shown = [
+        f"--{name}" if value is True else f"--{name} {_shown(value)}"  # a switch has no value
+        for name, value in taken.items()
+        if value is not None and value is not False
+    ]
     return f"options that are not given are those of {file}: {', '.join(shown)}"
 
 

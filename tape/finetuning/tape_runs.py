@@ -71,10 +71,30 @@ def check_weights_file(run: TapeRun) -> None:
         )
 
 
+def missing_files(path: Path) -> list[Path]:
+    """The files that the model of another program's run at ``path`` lacks; of ProteinLM's, that of the latest epoch.
+
+    Returns:
+        Nothing if the run has no model, or if the model is complete or of this project.
+    """
+    if not (path / ARGUMENTS_NAME).is_file():
+        return []
+    numbers = {child: natural_number(child.name) for child in path.iterdir() if model_files(child)}
+    epochs = sorted((number, child) for child, number in numbers.items() if number is not None)
+    model = path if model_files(path) or not epochs else epochs[-1][1]
+    if not model_files(model) or _has_our_files(model):
+        return []
+    return [model / name for name in _FILES if not (model / name).is_file()]
+
+
 def model_files(path: Path) -> list[str]:
     """Names of a model's files at the top level of a run; runs of tape-proteins 0.5 have them there, ours never."""
     return [name for name in _MODEL_FILES if (path / name).is_file()]
 
 
 def _is_saved_state(path: Path) -> bool:
-    return all((path / name).is_file() for name in _FILES) and not any((path / name).is_file() for name in _OUR_FILES)
+    return all((path / name).is_file() for name in _FILES) and not _has_our_files(path)
+
+
+def _has_our_files(path: Path) -> bool:
+    return any((path / name).is_file() for name in _OUR_FILES)

@@ -19,7 +19,7 @@ from tape.errors import CheckpointError, ConfigError
 from tape.finetuning.checkpoint import load_training_state
 from tape.finetuning.config import AdamWConfig
 from tape.finetuning.optimizer import AdamW, make_optimizer
-from tape.finetuning.resume import complete_options
+from tape.finetuning.resume import complete_options, epoch_to_resume
 from tape.finetuning.run_directory import read_history
 from tape.finetuning.tape_runs import TapeRun, find_tape_run
 from tape.finetuning.tape_state import TapeState, load_tape_state
@@ -298,6 +298,35 @@ def test_a_second_file_of_weights_is_refused(name: str, train: Train, small_data
     with pytest.raises(CheckpointError, match=r"model\.safetensors: beside .*; move model\.safetensors to another"):
         train(run.layout.model_type, run.layout.task, *words)
     assert digests(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["tape lstm", "ProteinLM"])
+@pytest.mark.parametrize("missing", ["checkpoint.bin", "config.json", "pytorch_model.bin"])
+def test_a_file_that_a_run_lacks_is_named(name: str, missing: str, small_data: Path, tmp_path: Path) -> None:
+    file = saved_run(name, small_data).write(tmp_path, 10 if name == "ProteinLM" else 1) / missing
+    file.unlink()
+    with pytest.raises(CheckpointError, match=f"{tmp_path}: a run of another program without {file}, so .*; restore"):
+        epoch_to_resume(tmp_path)
+
+
+def test_the_file_of_the_latest_epoch_is_named(small_data: Path, tmp_path: Path) -> None:
+    run = saved_run("ProteinLM", small_data)
+    for epoch in (9, 10):
+        (run.write(tmp_path, epoch) / "checkpoint.bin").unlink()
+    with pytest.raises(CheckpointError, match="another program without [^ ]*/10/checkpoint.bin, so"):
+        epoch_to_resume(tmp_path)
+    with pytest.raises(CheckpointError, match=r"9: no checkpoint\.bin there"):
+        load_training_state(epoch_to_resume(tmp_path / "9"))
+
+
+def test_a_switch_of_the_run_is_shown_without_a_value(small_data: Path, tmp_path: Path) -> None:
+    run = saved_run("ProteinLM", small_data)
+    run.arguments["fp16"] = True
+    run.write(tmp_path)
+    options = {"from_pretrained": str(tmp_path), "model_type": "transformer", "task": "stability", "config": []}
+    (line, *_) = complete_options({**options, "given_options": []}, [])[1]
+    assert re.search(r"--fp16(,|$)", line)
+    assert "True" not in line
 
 
 def test_a_table_cannot_replace_their_data(small_data: Path, tmp_path: Path) -> None:
