@@ -213,14 +213,24 @@ def _load(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path, con
 
 
 def _check_continuation(theirs: TapeRun, progress: TrainerState, directory: Path, loop: LoopConfig) -> None:
-    """Check that epochs are left of another program's run, and that nothing is written to its directory."""
+    """Check that epochs are left of another program's run, and that it goes on in a new directory.
+
+    Raises:
+        ConfigError: its epochs are complete, or ``directory`` is inside its own or has saved epochs of another run.
+            On a resume, ``overwrite`` drops the later epochs of the same run, so it doesn't replace these.
+    """
     done, run = progress.epoch + 1, theirs.arguments.parent
     if done >= loop.num_train_epochs:
         raise ConfigError(f"{run}: all {done} epochs of the run are complete; give a larger --num_train_epochs")
+    new = "choose another --time_or_name, --exp_name or --output_dir"
     if directory.resolve().is_relative_to(run.resolve()):
         raise ConfigError(
-            f"{directory}: the run goes on in a new directory, so that nothing of {theirs.program} is replaced; choose"
-            " another --time_or_name, --exp_name or --output_dir"
+            f"{directory}: the run goes on in a new directory, so that nothing of {theirs.program} is replaced; {new}"
+        )
+    if directory.is_dir() and RunDirectory(directory).has_saved_states():
+        raise ConfigError(
+            f"{directory} holds saved epochs of another run, which a resume of a run of {theirs.program} does not"
+            f" replace, nor with --overwrite; {new}"
         )
 
 

@@ -90,7 +90,7 @@ class RunDirectory:
             if not (path / ARGUMENTS_NAME).is_file():
                 raise ConfigError(f"{path} is not empty and holds no run; choose another name")
             run = cls(path)
-            if not overwrite and (run.saved_after(-1) or run.interrupted_states()):
+            if not overwrite and run.has_saved_states():
                 raise ConfigError(
                     f"{path} holds saved epochs already. Choose another --time_or_name or --exp_name, resume it"
                     " with --resume_from_checkpoint, or replace it with --overwrite"
@@ -123,6 +123,10 @@ class RunDirectory:
                 f" --overwrite to drop them, or --from_pretrained {path} to resume after the last of them"
             )
         return run
+
+    def has_saved_states(self) -> bool:
+        """Whether there is a saved epoch, or the state of an interrupted run."""
+        return bool(self.saved_after(-1) or self.interrupted_states())
 
     def interrupted_states(self) -> list[Path]:
         """The directories ``step_N``."""

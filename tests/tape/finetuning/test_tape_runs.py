@@ -329,6 +329,20 @@ def test_a_switch_of_the_run_is_shown_without_a_value(small_data: Path, tmp_path
     assert "True" not in line
 
 
+def test_the_new_directory_is_not_that_of_another_run_of_ours(train: Train, small_data: Path, tmp_path: Path) -> None:
+    """On a resume, --overwrite drops the later epochs of the run that goes on, not another run."""
+    theirs = tmp_path / "theirs"
+    saved_run("ProteinLM", small_data).write(theirs)
+    words = ("transformer", "stability", "--resume_from_checkpoint", "--from_pretrained", theirs)
+    ours = train("onehot", "stability", "--num_train_epochs", 1, "--exp_name", "ours")
+    before = digests(ours)
+    for options in ((), ("--overwrite",)):
+        with pytest.raises(ConfigError, match="ours holds saved epochs of another run, which a resume of .* choose"):
+            train(*words, "--exp_name", "ours", *options)
+        assert digests(ours) == before
+    assert train(*words, "--exp_name", "new", "--overwrite", "--num_train_epochs", 3).name == "new"
+
+
 def test_a_table_cannot_replace_their_data(small_data: Path, tmp_path: Path) -> None:
     saved_run("ProteinLM", small_data).write(tmp_path)
     options = {"from_pretrained": str(tmp_path), "model_type": "transformer", "task": None, "data": "table.csv"}
