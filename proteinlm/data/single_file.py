@@ -25,7 +25,7 @@ from tape.io.records import SEQUENCE_SUFFIXES, RecordOptions, is_sequence_file, 
 from tape.io.records.formats import format_of_suffix, has_columns
 from tape.io.structures import STRUCTURE_SUFFIXES, is_structure_file
 from tape.io.structures.dssp import find_dssp
-from tape.tables.options import SPLIT_SYNONYMS
+from tape.similarity.splits import SPLIT_SYNONYMS
 
 _LABELS = {  # task -> columns of which a record has one
     "secondary_structure": ("ss3", "ss8"),

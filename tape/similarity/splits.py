@@ -19,6 +19,13 @@ import numpy as np
 from tape.errors import DataError
 
 SPLITS = ("train", "valid", "test")
+SPLIT_SYNONYMS = {
+    "training": "train",
+    "val": "valid",
+    "validation": "valid",
+    "dev": "valid",
+    "testing": "test",
+}
 DEFAULT_FRACTIONS = (80.0, 10.0, 10.0)
 
 

@@ -11,13 +11,6 @@ from tape.io.records import RecordOptions
 from tape.targets import COORDINATES, Target, check_columns
 
 SPLIT_COLUMN = "split"
-SPLIT_SYNONYMS = {
-    "training": "train",
-    "val": "valid",
-    "validation": "valid",
-    "dev": "valid",
-    "testing": "test",
-}
 SPLIT_UNITS = ("sequence", "identity")  # what stays together: copies of a sequence, or clusters of related ones
 
 

@@ -24,10 +24,10 @@ from tape.io.writing import write_json, write_text
 from tape.runtime.cpu import usable_cores
 from tape.similarity.clusters import Clusters, cluster_proteins
 from tape.similarity.mmseqs import INSTALL, find_mmseqs
-from tape.similarity.splits import DEFAULT_FRACTIONS, SPLITS, draw_splits
+from tape.similarity.splits import DEFAULT_FRACTIONS, SPLIT_SYNONYMS, SPLITS, draw_splits
 from tape.tokenizers import normalize_sequence
 
-from .options import SPLIT_COLUMN, SPLIT_SYNONYMS, TableOptions
+from .options import SPLIT_COLUMN, TableOptions
 
 SPLITS_NAME, ORIGIN_NAME = "splits.tsv", "splits.json"
 NEW_PROTEINS, ALL_PROTEINS = "new", "all"  # splits of an evaluation

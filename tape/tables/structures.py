@@ -21,10 +21,10 @@ from tape.io.records import Record, RecordOptions
 from tape.io.records.labels import SS3_CLASSES, SS3_LETTERS, SS8_LETTERS
 from tape.io.structures import ProteinChain, StructureOptions, find_structure_files, is_structure_file, read_structures
 from tape.io.structures.dssp import INSTALL, UNASSIGNED, find_dssp
-from tape.similarity.splits import SPLITS
+from tape.similarity.splits import SPLIT_SYNONYMS, SPLITS
 from tape.targets import COORDINATES
 
-from .options import SPLIT_COLUMN, SPLIT_SYNONYMS, TableOptions
+from .options import SPLIT_COLUMN, TableOptions
 
 logger = logging.getLogger(__name__)
 STATES: dict[str, tuple[str, ...]] = {"ss3": tuple(SS3_LETTERS), "ss8": tuple(SS8_LETTERS)}  # column -> its classes
