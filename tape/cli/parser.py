@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NoReturn
 
 from tape.errors import ConfigError, did_you_mean, quoted, readable
@@ -77,7 +78,7 @@ class ArgumentParser(argparse.ArgumentParser):
     def _given_values(self) -> Iterator[tuple[str, Sequence[str]]]:
         """Each option of the command line as it was given, with the words up to the next one."""
         starts = [place for place, word in enumerate(self._words) if word.startswith("-")]
-        for start, end in zip(starts, [*starts[1:], len(self._words)], strict=True):
+        for start, end in pairwise([*starts, len(self._words)]):
             yield self._words[start], self._words[start + 1 : end]
 
     def _takes_several(self, word: str) -> bool:

@@ -163,6 +163,7 @@ def test_messages_name_the_value_and_the_closest_word(parser: ArgumentParser, wo
         ("--target Tm kcat --eval_splits valid transformer", "--target and --eval_splits"),
         ("--target Tm --seed 1", None),
         ("--seed 1", None),
+        ("", None),
     ],
 )
 def test_a_missing_position_may_have_been_taken_by_an_option(
