@@ -33,7 +33,7 @@ if __name__ == "__main__":  # runs from any directory without installation
     exit_on_stop_signals()
 
 from benchmarks.peers.comparison import machine, option_values
-from benchmarks.peers.environment import REQUIREMENTS, peers_python
+from benchmarks.peers.environment import REQUIREMENTS, has_pins, peers_python
 from benchmarks.walkthroughs.commands import Execution, count_lines, environment_of, run
 from benchmarks.walkthroughs.inputs import SIZES, write_inputs
 from benchmarks.walkthroughs.installation import install_wheel
@@ -106,9 +106,8 @@ def install(program: str, options: argparse.Namespace) -> Environment:
         installed = install_wheel(folder, options.output_dir, options.install, show)
     else:
         folder = environments / CLIENTS.name.partition("_")[0]
-        before = (folder / "installed.sha256").is_file()
+        installed = not has_pins(folder, CLIENTS)
         peers_python(folder, options.install, CLIENTS)
-        installed = not before
     return Environment(folder, time.perf_counter() - start if installed else None)
 
 

@@ -27,9 +27,8 @@ def peers_python(folder: Path, install: bool = True, requirements: Path = REQUIR
     Raises:
         ConfigError: it is not complete and must not be installed, or pip failed. The message is the reason.
     """
-    python, stamp = folder / "bin" / "python", folder / _STAMP
-    pins = hashlib.sha256(requirements.read_bytes()).hexdigest()
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == pins:
+    python = folder / "bin" / "python"
+    if has_pins(folder, requirements):
         return python
     if not install:
         raise ConfigError(f"{folder} has no environment with {requirements.name}; omit --no-install to create it")
@@ -38,8 +37,18 @@ def peers_python(folder: Path, install: bool = True, requirements: Path = REQUIR
     print(f"installing {requirements.name} into {folder}", file=sys.stderr, flush=True)
     _run([sys.executable, "-m", "venv", "--clear", str(folder)])
     _run([str(python), "-m", "pip", "install", "--quiet", "--requirement", str(requirements)])
-    stamp.write_text(pins, encoding="utf-8")
+    (folder / _STAMP).write_text(_pins(requirements), encoding="utf-8")
     return python
+
+
+def has_pins(folder: Path, requirements: Path = REQUIREMENTS) -> bool:
+    """Whether the environment is complete and has the pinned versions."""
+    stamp = folder / _STAMP
+    return stamp.is_file() and stamp.read_text(encoding="utf-8") == _pins(requirements)
+
+
+def _pins(requirements: Path) -> str:
+    return hashlib.sha256(requirements.read_bytes()).hexdigest()
 
 
 def _run(command: list[str]) -> None:

@@ -1,7 +1,8 @@
 """Finds the data sets of a single file: one split of the task that it is for.
 
-The split is named at the end of the file's name, as in ``fluorescence_valid.jsonl``, and is said; a file without one is
-train. The task is given, or the one at the beginning of the file's name, or the one whose labels its first record has.
+The split is named at the end of the file's name, as in ``fluorescence_valid.jsonl``, and is printed; a file without one
+is train. The task is given, or the one at the beginning of the file's name, or the one whose labels its first record
+has.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def find_datasets_of_file(file: Path, tasks: Sequence[str] | None, records: Reco
 
     Args:
         file: a structure file, records of one task, or sequences.
-        tasks: names in FOLDERS; None: inferred, and said on stderr.
+        tasks: names in FOLDERS; None: inferred, and printed on stderr.
         records: columns of the sequence and the id.
 
     Raises:
@@ -121,13 +122,14 @@ def _split_of(file: Path, task: str, folder: str) -> str:
     Raises:
         DataError: the name has another split than those of the task.
     """
-    stem, names = file_stem(file), {**{split: split for split in SPLITS[folder]}, **SPLIT_SYNONYMS}
+    stem = file_stem(file)
     rest = next((stem.removeprefix(f"{name}_") for name in (task, folder) if stem.startswith(f"{name}_")), None)
     ends = sorted((end for end in _ALL_SPLITS if stem == end or stem.endswith(f"_{end}")), key=len)
     named = rest or (ends[-1] if ends else "train")
-    if names.get(named) not in SPLITS[folder]:
+    split = SPLIT_SYNONYMS.get(named, named)
+    if split not in SPLITS[folder]:
         raise DataError(f"{file}: unknown split {quoted(named)}; {folder} has {', '.join(SPLITS[folder])}")
-    return names[named]
+    return split
 
 
 def _directory_of(file: Path) -> Path:

@@ -120,7 +120,7 @@ class _RunParts:
 def train_run(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path, context: DistributedContext) -> Path:
     """Build data, model and trainer, and train; returns the run's directory (of a resumed run, its own).
 
-    A resumed run of another program goes on in a new directory.
+    A resumed run of another program continues in a new directory.
     """
     seed_all(config.loop.seed)
     parts = run_on_all_ranks(lambda: _load(config, tokenizer, directory, context), context)
@@ -213,7 +213,7 @@ def _load(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path, con
 
 
 def _check_continuation(theirs: TapeRun, progress: TrainerState, directory: Path, loop: LoopConfig) -> None:
-    """Check that epochs are left of another program's run, and that it goes on in a new directory.
+    """Check that epochs are left of another program's run, and that it continues in a new directory.
 
     Raises:
         ConfigError: its epochs are complete, or ``directory`` is inside its own or has saved epochs of another run.

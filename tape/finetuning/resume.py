@@ -144,7 +144,7 @@ def epoch_to_resume(path: Path) -> Path:
 
 
 def run_to_resume(path: Path) -> Path | None:
-    """The directory of the run to resume, in which it goes on; None: in a new one, as with runs of other programs.
+    """The directory of the run to resume, in which it continues; None: in a new one, as with runs of other programs.
 
     Raises:
         CheckpointError: see :func:`epoch_to_resume`.

@@ -172,7 +172,7 @@ def common_span(metrics: Sequence[Metric | None], published: Sequence[float]) ->
             values += [metric.value, *(whiskers(metric) or ())]
     values = [min(max(value, -LARGEST_SHOWN), LARGEST_SHOWN) for value in values if math.isfinite(value)]
     largest = max(map(abs, values), default=0.0)
-    if largest < 1e-30:
+    if largest < 1e-30:  # whose power of ten may be infinite
         return 0.0, 0.1
     steps = 10.0 if largest >= 0.1 else 10.0 ** -math.floor(math.log10(largest))  # per unit
     return math.floor(min([0.0, *values]) * steps) / steps, math.ceil(max([0.0, *values]) * steps) / steps

@@ -16,18 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_TRANSFORMER_05 = """
-bert.embeddings.word_embeddings.weight 30,8 decays =
-bert.embeddings.position_embeddings.weight 40,8 decays =
-bert.embeddings.token_type_embeddings.weight 1,8 decays =
-bert.embeddings.LayerNorm.weight 8 - =
-bert.embeddings.LayerNorm.bias 8 - =
+_SELF_ATTENTION = """
 bert.encoder.layer.0.attention.self.query.weight 8,8 decays =
 bert.encoder.layer.0.attention.self.query.bias 8 - =
 bert.encoder.layer.0.attention.self.key.weight 8,8 decays =
 bert.encoder.layer.0.attention.self.key.bias 8 - =
 bert.encoder.layer.0.attention.self.value.weight 8,8 decays =
 bert.encoder.layer.0.attention.self.value.bias 8 - =
+"""
+_TRANSFORMER_05 = f"""
+bert.embeddings.word_embeddings.weight 30,8 decays =
+bert.embeddings.position_embeddings.weight 40,8 decays =
+bert.embeddings.token_type_embeddings.weight 1,8 decays =
+bert.embeddings.LayerNorm.weight 8 - =
+bert.embeddings.LayerNorm.bias 8 - =
+{_SELF_ATTENTION}
 bert.encoder.layer.0.attention.output.dense.weight 8,8 decays bert.encoder.layer.0.attention.dense.weight
 bert.encoder.layer.0.attention.output.dense.bias 8 - bert.encoder.layer.0.attention.dense.bias
 bert.encoder.layer.0.attention.output.LayerNorm.weight 8 - bert.encoder.layer.0.post_attn_ln.weight
@@ -64,23 +67,18 @@ mlm.decoder.weight 30,8 tied
 _VALUE_HEAD = """
 predict.value_prediction.main.0.bias 6 - =
 predict.value_prediction.main.0.weight_g scalar decays =
-predict.value_prediction.main.0.weight_v 6,8 decays =
+predict.value_prediction.main.0.weight_v 6,{inputs} decays =
 predict.value_prediction.main.3.bias 1 - =
 predict.value_prediction.main.3.weight_g scalar decays =
 predict.value_prediction.main.3.weight_v 1,6 decays =
 """
-_PROTEINLM = """
+_PROTEINLM = f"""
 bert.embeddings.word_embeddings.weight 30,8 decays =
 bert.embeddings.position_embeddings.weight 40,8 decays =
 bert.embeddings.token_type_embeddings.weight 1,8 decays =
 bert.encoder.layer.0.input_ln.weight 8 decays =
 bert.encoder.layer.0.input_ln.bias 8 - =
-bert.encoder.layer.0.attention.self.query.weight 8,8 decays =
-bert.encoder.layer.0.attention.self.query.bias 8 - =
-bert.encoder.layer.0.attention.self.key.weight 8,8 decays =
-bert.encoder.layer.0.attention.self.key.bias 8 - =
-bert.encoder.layer.0.attention.self.value.weight 8,8 decays =
-bert.encoder.layer.0.attention.self.value.bias 8 - =
+{_SELF_ATTENTION}
 bert.encoder.layer.0.attention.dense.weight 8,8 decays =
 bert.encoder.layer.0.attention.dense.bias 8 - =
 bert.encoder.layer.0.post_attn_ln.weight 8 decays =
@@ -127,12 +125,6 @@ resnet.pooler.dense.bias 8 - untrained
 """
 _ONEHOT = """
 onehot._buffer 1 buffer
-predict.value_prediction.main.0.bias 6 - =
-predict.value_prediction.main.0.weight_g scalar decays =
-predict.value_prediction.main.0.weight_v 6,30 decays =
-predict.value_prediction.main.3.bias 1 - =
-predict.value_prediction.main.3.weight_g scalar decays =
-predict.value_prediction.main.3.weight_v 1,6 decays =
 """
 _UNIREP = """
 unirep.embed_matrix.weight 26,4 decays =
@@ -145,12 +137,6 @@ unirep.encoder.mlstm_cell.wx.weight_v 32,4 decays =
 unirep.encoder.mlstm_cell.wh.bias 32 - =
 unirep.encoder.mlstm_cell.wh.weight_g 32,1 decays =
 unirep.encoder.mlstm_cell.wh.weight_v 32,8 decays =
-predict.value_prediction.main.0.bias 6 - =
-predict.value_prediction.main.0.weight_g scalar decays =
-predict.value_prediction.main.0.weight_v 6,16 decays =
-predict.value_prediction.main.3.bias 1 - =
-predict.value_prediction.main.3.weight_g scalar decays =
-predict.value_prediction.main.3.weight_v 1,6 decays =
 """
 _BERT_CONFIG = {
     "attention_probs_dropout_prob": 0.1,
@@ -194,13 +180,20 @@ LAYOUTS = {
         "transformer", "secondary_structure", {**_BERT_CONFIG, "num_labels": 3}, _TRANSFORMER_05 + _RESIDUE_HEAD
     ),
     "tape tied decoder": Layout("transformer", "masked_language_modeling", _BERT_CONFIG, _TRANSFORMER_05 + _MLM_HEAD),
-    "tape lstm": Layout("lstm", "stability", _LSTM_CONFIG, _LSTM + _VALUE_HEAD),
+    "tape lstm": Layout("lstm", "stability", _LSTM_CONFIG, _LSTM + _VALUE_HEAD.format(inputs=8)),
     "tape resnet": Layout(
         "resnet", "secondary_structure", {**_RESNET_CONFIG, "num_labels": 3}, _RESNET + _RESIDUE_HEAD
     ),
-    "tape onehot": Layout("onehot", "stability", {"vocab_size": 30}, _ONEHOT),
-    "tape unirep": Layout("unirep", "stability", {"hidden_size": 8, "input_size": 4, "vocab_size": 26}, _UNIREP),
-    "ProteinLM": Layout("transformer", "stability", _BERT_CONFIG, _PROTEINLM + _VALUE_HEAD, in_epochs=True),
+    "tape onehot": Layout("onehot", "stability", {"vocab_size": 30}, _ONEHOT + _VALUE_HEAD.format(inputs=30)),
+    "tape unirep": Layout(
+        "unirep",
+        "stability",
+        {"hidden_size": 8, "input_size": 4, "vocab_size": 26},
+        _UNIREP + _VALUE_HEAD.format(inputs=16),
+    ),
+    "ProteinLM": Layout(
+        "transformer", "stability", _BERT_CONFIG, _PROTEINLM + _VALUE_HEAD.format(inputs=8), in_epochs=True
+    ),
 }
 
 

@@ -133,22 +133,18 @@ def _read_file(
             notices["chains that are no protein and are left out"].append(f"{name}-{chain.name}")
     if not proteins:
         raise DataError(f"{path}: has no protein chain; its chains are {listed(c.name for c in structure[0])}")
-    states, too_large = None, False
-    if options.dssp is not None:
-        states = assign_states(options.dssp, proteins, path)
-        too_large = states is None
-        if states is None:
-            notices["files too large for DSSP, without secondary structure"].append(name)
-            states = {chain: {} for chain in proteins}
+    states = None if options.dssp is None else assign_states(options.dssp, proteins, path)
+    if options.dssp is not None and states is None:
+        notices["files too large for DSSP, without secondary structure"].append(name)
     for chosen in _chosen(proteins, options.chains, path):
         layout = _Layout(structure, proteins[chosen], chosen, path)
         if layout.without_sequence:
             notices["chains without a sequence (SEQRES), which consist of their residues with coordinates"].append(
                 f"{name}-{chosen}"
             )
-        letters = None if states is None else layout.letters(states[chosen])
-        if states is not None and not states[chosen] and not too_large:
+        if states is not None and not states[chosen]:
             notices[_NO_BACKBONE].append(f"{name}-{chosen}")
+        letters = None if options.dssp is None else layout.letters({} if states is None else states[chosen])
         yield ProteinChain(f"{name}-{chosen}", layout.primary, layout.points(options.atom), letters, layout.where)
 
 
