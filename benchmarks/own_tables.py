@@ -205,8 +205,10 @@ def finetune(options: argparse.Namespace, table: Path, kind: TableKind, run: str
 
 
 def measure(options: argparse.Namespace) -> Iterator[Score]:
-    """The scores of all tables."""
+    """The scores of the tables that the options name."""
     for kind in KINDS:
+        if kind.name not in options.targets:
+            continue
         proteins = read_proteins(options.data_dir, kind)
         for size in options.sizes:
             transformer, linear, start = [], [], time.perf_counter()
@@ -228,6 +230,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output-dir", type=Path, required=True, help="directory of tables and runs")
     parser.add_argument("--from-pretrained", metavar="MODEL", help="model to start from (default: the bundled one)")
     parser.add_argument("--config", action="append", default=[], metavar="KEY=VALUE", help="as of tape-train")
+    names = [kind.name for kind in KINDS]
+    parser.add_argument("--targets", nargs="+", choices=names, default=names, help="columns to predict")
     parser.add_argument("--sizes", type=int, nargs="+", choices=SIZES, default=list(SIZES), help="proteins per table")
     parser.add_argument("--seeds", type=positive_int, default=3, help="runs per table (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=42, help="the first seed (default: %(default)s)")

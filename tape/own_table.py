@@ -17,7 +17,7 @@ from tape.cli.options import DEFAULT_OUTPUT_DIR
 from tape.cli.train import keyword_config
 from tape.errors import ConfigError, quoted
 from tape.finetuning.finetune import finetune as finetune_from
-from tape.io.records import ID_COLUMNS
+from tape.io.records import ID_COLUMNS, id_columns
 from tape.io.run_layout import ARGUMENTS_NAME, TABLE_NAME, experiment_name
 from tape.io.writing import output_errors, write_text
 from tape.loaded_model import LoadedModel, load
@@ -110,7 +110,7 @@ def _json_lines(table: Any, id_column: str | None) -> str:
         raise ConfigError(f"two columns of the table have the same name: {', '.join(names)}")
     cells = table.astype(object).where(table.notna(), None)
     columns = {name: cells.iloc[:, place].tolist() for place, name in enumerate(names)}
-    if id_column is None and not set(ID_COLUMNS) & set(names):
+    if id_column is None and not id_columns(names):
         columns = {ID_COLUMNS[0]: [str(label) for label in table.index], **columns}
     rows = zip(*columns.values(), strict=True)
     return "".join(f"{json.dumps(dict(zip(columns, row, strict=True)), default=_as_json)}\n" for row in rows)

@@ -108,7 +108,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--sequence-column",
         "--sequence_column",
         metavar="NAME",
-        help="column with the sequence in JSON, tables and LMDB (default: text, primary or sequence)",
+        help="column with the sequence in JSON, tables and LMDB (default: text, primary, sequence or a usual name)",
     )
     data.add_argument(
         "--allow-nucleotides",

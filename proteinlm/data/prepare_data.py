@@ -468,10 +468,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--sequence-column",
         "--sequence_column",
         metavar="NAME",
-        help="column with the sequence (default: primary, sequence or text)",
+        help="column with the sequence (default: primary, sequence, text or a usual name)",
     )
     parser.add_argument(
-        "--id-column", "--id_column", metavar="NAME", help="column with the id (default: id, identifier or name)"
+        "--id-column", "--id_column", metavar="NAME", help="column with the id (default: id or a usual name)"
     )
     return parser
 

@@ -167,10 +167,13 @@ def add_column_options(group: argparse._ArgumentGroup) -> None:
         "--sequence_column",
         "--sequence-column",
         metavar="NAME",
-        help="column with the sequence in JSON, tables and LMDB (default: primary, sequence or text)",
+        help="column with the sequence in JSON, tables and LMDB (default: primary, sequence, text or a usual name)",
     )
     group.add_argument(
-        "--id_column", "--id-column", metavar="NAME", help="column with the id (default: id, identifier or name)"
+        "--id_column",
+        "--id-column",
+        metavar="NAME",
+        help="column with the id (default: id, identifier, name, entry or accession)",
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tape.errors import ConfigError, DataError, quoted
-from tape.io.records import ID_COLUMNS, RecordOptions, Row
+from tape.io.records import RecordOptions, Row, id_columns
 from tape.io.records.record import sequence_column
 from tape.tokenizers import TAPETokenizer
 
@@ -122,5 +122,6 @@ def _columns(table: Any) -> tuple[list[str], list[Any]]:
     """Ids and sequences of a DataFrame; without a column of ids, the labels of its index."""
     fields = {str(column): table[column].tolist() for column in table.columns}
     column = sequence_column(Row(fields, "the table"), RecordOptions())
-    identifiers = next((fields[name] for name in ID_COLUMNS if name in fields), table.index.tolist())
+    of_ids = id_columns(fields)
+    identifiers = fields[of_ids[0]] if of_ids else table.index.tolist()
     return list(map(str, identifiers)), fields[column]

@@ -45,6 +45,7 @@ class Division:
         clusters: the clusters that were kept together.
         file: ``splits.tsv`` of the resumed run that they are taken from.
         has_drawn_valid: whether ``valid`` was drawn from ``train``, since the column has none.
+        unused: columns that also seem to have splits, while these are drawn.
     """
 
     splits: list[str]
@@ -54,6 +55,7 @@ class Division:
     clusters: Clusters | None = None
     file: Path | None = None
     has_drawn_valid: bool = False
+    unused: tuple[str, ...] = ()
 
     @property
     def origin(self) -> str:
@@ -71,6 +73,9 @@ class Division:
         lines = [f"splits {self.origin}: {describe_splits(self.splits)}"]
         if self.has_drawn_valid:
             lines.append(f"column {self.column} has no valid, so a tenth of train was drawn with seed {self.seed}")
+        if self.unused:
+            example = self.unused[0]
+            lines.append(f"not used, but with names of splits: {listed(self.unused)}; --split-column {example} uses it")
         if self.clusters is not None:
             found = self.clusters
             lines.append(
@@ -128,13 +133,13 @@ def divide_records(
     if options.splits_file is not None:
         return Division(_splits_of_run(records, digests, options.splits_file), file=options.splits_file)
     column = options.split_column
-    if column is None and options.fractions is None and all(SPLIT_COLUMN in record.fields for record in records):
-        if options.split_by is not None:
+    if column is None and options.fractions is None:
+        column = _split_column(records, options.path)
+        if column is not None and options.split_by is not None:
             raise ConfigError(
-                f"{options.path}: has a column {SPLIT_COLUMN}, and --split-by draws splits; leave out --split-by to use"
-                " the column, or give --split TRAIN,VALID,TEST, too, to draw them anyway"
+                f"{options.path}: has a column {column}, and --split-by draws splits; leave out --split-by to use the"
+                " column, or give --split TRAIN,VALID,TEST, too, to draw them anyway"
             )
-        column = SPLIT_COLUMN
     if column is not None:
         has_valid = any(_split_in(record, column) == "valid" for record in records)
         splits = splits_of_column(records, digests, column, options.seed)
@@ -146,11 +151,38 @@ def divide_records(
     fractions, seed = options.fractions or DEFAULT_FRACTIONS, options.seed
     try:
         numbers = None if clusters is None else clusters.labels.tolist()
-        return Division(draw_splits(digests, fractions, seed, numbers, classes), None, fractions, seed, clusters)
+        splits = draw_splits(digests, fractions, seed, numbers, classes)
     except DataError as error:
         raise DataError(
             f"{options.path}: {error}; give {remedy}fewer splits (a proportion of 0), or a --split-column"
         ) from None
+    unused = () if options.fractions else _columns_of_splits(records)
+    return Division(splits, None, fractions, seed, clusters, unused=unused)
+
+
+def _split_column(records: Sequence[Record], path: Path) -> str | None:
+    """The column ``split`` of any record, in whichever letter case; None if there is none.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    found = {name for record in records for name in record.fields if name.lower() == SPLIT_COLUMN}
+    if SPLIT_COLUMN in found:
+        return SPLIT_COLUMN
+    if len(found) > 1:
+        raise ConfigError(f"{path}: {' and '.join(sorted(found))} may be the splits; choose one with --split-column")
+    return next(iter(found), None)
+
+
+def _columns_of_splits(records: Sequence[Record]) -> tuple[str, ...]:
+    """The columns that seem to have the splits: ``train`` and another split, and nothing else."""
+    known = {*SPLITS, *SPLIT_SYNONYMS}
+    found = []
+    for name in records[0].fields if records else ():
+        cells = {str(record.fields.get(name)).strip().lower() for record in records}
+        if len(cells) > 1 and cells <= known and cells & {"train", "training"}:
+            found.append(name)
+    return tuple(found)
 
 
 @lru_cache(maxsize=1)  # a command reads its table twice: for its options, and for the run

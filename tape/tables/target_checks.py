@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tape.errors import ConfigError, DataError, listed, quoted
-from tape.io.records import SEQUENCE_COLUMNS, Record, RecordOptions
+from tape.io.records import Record, RecordOptions, sequence_columns
 from tape.io.records.labels import UNLABELED
 from tape.targets import LABEL_SEPARATOR, Target
 from tape.tasks import TaskType
@@ -38,8 +38,8 @@ def check_column(records: Sequence[Record], column: str, options: RecordOptions)
         ConfigError: the column is, or repeats, the sequence or the id of the proteins.
         DataError: a record lacks the column.
     """
-    of_sequences = SEQUENCE_COLUMNS if options.sequence_column is None else (options.sequence_column,)
-    if column in of_sequences and all(column not in record.fields for record in records):  # which records hold apart
+    is_sequence = column == options.sequence_column if options.sequence_column else bool(sequence_columns([column]))
+    if is_sequence and all(column not in record.fields for record in records):  # which records hold apart
         raise ConfigError(f"--target {quoted(column)} is the sequence, from which the target is predicted; {_OTHER}")
     values = [value_of(record, column) for record in records]
     for name, own in (

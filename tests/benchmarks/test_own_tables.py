@@ -111,14 +111,15 @@ def test_a_failed_training_is_an_error(data: Path, tmp_path: Path, monkeypatch: 
 def test_the_score_is_that_of_the_best_epoch_of_a_real_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own_tables, "KINDS", (STABILITY,))
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     config = [word for name, value in small.items() for word in ("--config", f"{name}={value}")]
     result, runs = tmp_path / "result.json", tmp_path / "runs"
     words = [str(data), "--output-dir", str(runs), "--sizes", "50", "--seeds", "1", "--no-cuda", "--precision", "fp32"]
+    words += ["--targets", "stability"]
     own_tables.main([*words, *config, "--json", str(result)])
     run = runs / "stability_50_seed_42"
     best = json.loads((run / "best.json").read_text())["directory"]
     metrics = json.loads((run / best / "eval_test.json").read_text())["metrics"]
     expected = next(one["value"] for one in metrics if one["name"] == "spearmanr")
-    assert json.loads(result.read_text())["results"][0]["transformer"] == [expected]
+    (score,) = json.loads(result.read_text())["results"]
+    assert (score["kind"], score["transformer"]) == ("stability", [expected])

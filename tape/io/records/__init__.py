@@ -24,14 +24,22 @@ with their size (but for Parquet), and a line or record has a limit.
 from .formats import FORMATS, LABELED_SUFFIXES, SEQUENCE_SUFFIXES, is_sequence_file, list_suffixes
 from .nucleotides import NucleotideCounter
 from .reader import Nucleotides, open_blocks, open_records, open_rows
-from .record import ID_COLUMNS, SEQUENCE_COLUMNS, Record, RecordOptions, Row, check_identifier, names_of
+from .record import (
+    ID_COLUMNS,
+    Record,
+    RecordOptions,
+    Row,
+    check_identifier,
+    id_columns,
+    names_of,
+    sequence_columns,
+)
 from .residue_blocks import ResidueBlock
 
 __all__ = [
     "FORMATS",
     "ID_COLUMNS",
     "LABELED_SUFFIXES",
-    "SEQUENCE_COLUMNS",
     "SEQUENCE_SUFFIXES",
     "NucleotideCounter",
     "Nucleotides",
@@ -40,10 +48,12 @@ __all__ = [
     "ResidueBlock",
     "Row",
     "check_identifier",
+    "id_columns",
     "is_sequence_file",
     "list_suffixes",
     "names_of",
     "open_blocks",
     "open_records",
     "open_rows",
+    "sequence_columns",
 ]

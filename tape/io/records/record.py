@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +11,9 @@ from tape.errors import DataError, listed, quoted
 
 SEQUENCE_COLUMNS = ("text", "primary", "sequence")
 ID_COLUMNS = ("id", "identifier", "name")
+# Of tables from elsewhere, in any letter case: ProteinGym has mutated_sequence; UniProt has Entry and Sequence.
+_FURTHER_SEQUENCE_COLUMNS = ("seq", "mutated_sequence")
+_FURTHER_ID_COLUMNS = ("entry", "accession")
 LONGEST_ID = 4096  # characters
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -24,9 +27,8 @@ class RecordOptions:
     Attributes:
         format: a name of :data:`tape.io.records.formats.FORMATS`, with the suffix of a compression after it where the
             file is compressed (``csv.gz``); None: according to the file's suffix.
-        sequence_column: column with the sequence in JSON, tables and LMDB; None: the one of :data:`SEQUENCE_COLUMNS`
-            that exists.
-        id_column: column with the id; None: the first of :data:`ID_COLUMNS` that has a value.
+        sequence_column: column with the sequence in JSON, tables and LMDB; None: the one of :func:`sequence_columns`.
+        id_column: column with the id; None: the first of :func:`id_columns` that has a value.
     """
 
     format: str | None = None
@@ -80,13 +82,38 @@ class Record(NamedTuple):
         return self.sequence.translate(_GAPS) if self.aligned else self.sequence
 
 
-def sequence_column(row: Row, options: RecordOptions, allowed: Sequence[str] = SEQUENCE_COLUMNS) -> str:
+def sequence_columns(names: Iterable[str]) -> list[str]:
+    """The columns among ``names`` that may be the sequence: of :data:`SEQUENCE_COLUMNS`, or else of common names.
+
+    Where none of the former is there, they count in any letter case, and so do ``seq`` and ``mutated_sequence``.
+    """
+    return _columns(names, SEQUENCE_COLUMNS, _FURTHER_SEQUENCE_COLUMNS)
+
+
+def id_columns(names: Iterable[str]) -> list[str]:
+    """The columns among ``names`` that may be the id: of :data:`ID_COLUMNS`, or else of common names.
+
+    Where none of the former is there, they count in any letter case, and so do ``entry`` and ``accession``.
+    """
+    return _columns(names, ID_COLUMNS, _FURTHER_ID_COLUMNS)
+
+
+def _columns(names: Iterable[str], first: tuple[str, ...], further: tuple[str, ...]) -> list[str]:
+    names = list(names)
+    found = [name for name in first if name in names]
+    if found:
+        return found
+    known = (*first, *further)
+    others = [name for name in names if isinstance(name, str) and name.lower() in known]
+    return sorted(others, key=lambda name: known.index(name.lower()))
+
+
+def sequence_column(row: Row, options: RecordOptions) -> str:
     """The column of ``row`` that contains its sequence.
 
     Args:
         row: a row of a file.
         options: may name the column.
-        allowed: names of columns that may be the sequence, unless ``options`` name one.
 
     Raises:
         DataError: there is none, or several candidates have a value. Names them and the option that chooses one.
@@ -95,13 +122,13 @@ def sequence_column(row: Row, options: RecordOptions, allowed: Sequence[str] = S
         if options.sequence_column not in row.fields:
             raise DataError(f"{row.where}: no column {quoted(options.sequence_column)}; it has {listed(row.fields)}")
         return options.sequence_column
-    present = [name for name in allowed if name in row.fields]
+    present = sequence_columns(row.fields)
     if len(present) == 1:
         return present[0]
     present = [name for name in present if row.fields[name] is not None] or present[:1]
     if not present:
         raise DataError(
-            f"{row.where}: no sequence: its fields are {listed(row.fields)}, not {' or '.join(allowed)};"
+            f"{row.where}: no sequence: its fields are {listed(row.fields)}, not {' or '.join(SEQUENCE_COLUMNS)};"
             " --sequence-column NAME reads another column"
         )
     if len(present) > 1:
@@ -120,8 +147,8 @@ def identifier_of(row: Row, options: RecordOptions) -> str | None:
     """
     value: Any = None
     if options.id_column is None:
-        for name in ID_COLUMNS:
-            value = row.fields.get(name)
+        for name in id_columns(row.fields):
+            value = row.fields[name]
             if value is not None and value != "":
                 break
     elif options.id_column not in row.fields:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tape.errors import CheckpointError, DataError
+from tape.errors import CheckpointError, ConfigError, DataError
 from tape.io.records import Record
-from tape.tables.splits import describe_splits, read_splits, splits_of_column, write_splits
+from tape.tables.options import TableOptions
+from tape.tables.splits import describe_splits, divide_records, read_splits, splits_of_column, write_splits
 
 
 def records(*splits: str) -> list[Record]:
@@ -23,6 +24,43 @@ def digests(count: int) -> list[str]:
 def test_a_column_has_the_usual_names_of_splits() -> None:
     splits = splits_of_column(records("Train", "validation", "holdout"), digests(3), "fold", 0)
     assert splits == ["train", "valid", "holdout"]
+
+
+def with_columns(**columns: list[str | None]) -> list[Record]:
+    rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    return [Record(f"p{i}", f"MK{'A' * i}", f"t.csv, record {i}", i, row) for i, row in enumerate(rows)]
+
+
+TABLE = TableOptions(Path("t.csv"), target="y")
+
+
+@pytest.mark.parametrize("name", ["split", "Split", "SPLIT"])
+def test_a_column_split_is_used_in_any_letter_case(name: str) -> None:
+    found = divide_records(with_columns(**{name: ["train", "Valid", "test"]}), digests(3), None, TABLE)
+    assert (found.splits, found.column, found.unused) == (["train", "valid", "test"], name, ())
+
+
+def test_two_spellings_of_the_column_split_are_refused() -> None:
+    table = with_columns(Split=["train", "test"], SPLIT=["test", "train"])
+    with pytest.raises(ConfigError, match=r"t\.csv: SPLIT and Split may be the splits; .* --split-column"):
+        divide_records(table, digests(2), None, TABLE)
+
+
+def test_a_record_without_its_split_is_refused() -> None:
+    table = with_columns(split=["train"] * 9 + ["test"])
+    del table[4].fields["split"]  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match="record 4: no split in column 'split'"):
+        divide_records(table, digests(10), None, TABLE)
+
+
+def test_splits_that_are_not_used_are_announced() -> None:
+    part = ["Training", "testing"] * 10
+    table = with_columns(set=part, weekday=["train", "bus"] * 10, kind=["test"] * 20, part=part)
+    found = divide_records(table, digests(20), None, TABLE)
+    assert found.column is None
+    assert "not used, but with names of splits: set, part; --split-column set uses it" in found.notices
+    chosen = divide_records(table, digests(20), None, TableOptions(Path("t.csv"), target="y", fractions=(50, 25, 25)))
+    assert not chosen.unused
 
 
 def test_valid_is_drawn_from_train_if_a_column_has_none() -> None:

@@ -158,7 +158,7 @@ def test_empty_records_can_be_skipped_and_counted(tmp_path: Path) -> None:
         ("x.csv", "id,sequence\na,MKV\nb,\n", r"record 2 \(b\): empty record: no residues in column 'sequence'"),
         ("x.fasta", ">a\n>b\nMK\n", r"record 1 \(a\): empty record: a header without residues"),
         ("x.jsonl", "[1]", "record 1: expected a JSON object, found list"),
-        ("x.jsonl", '{"seq": "A"}', "no sequence: its fields are seq, not text or primary or sequence"),
+        ("x.jsonl", '{"residues": "A"}', "no sequence: its fields are residues, not text or primary or sequence"),
         ("x.jsonl", '{"text": 5}', "'text' must be text, not int"),
         ("x.csv", "primary,id\nA\n", "record 1: the header has 2 columns"),
         ("x.csv", "primary,id\nA,1,2\n", "record 1: the header has 2 columns"),

@@ -27,6 +27,26 @@ def test_two_sequence_columns_are_refused_unless_one_is_named(tmp_path: Path) ->
     assert read(tmp_path / "x.jsonl", [{"text": None, "sequence": "MKV"}])[0].sequence == "MKV"
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"Entry": "P1", "Entry Name": "A_HUMAN", "Sequence": "MKV"},  # UniProt
+        {"mutant": "A1M", "mutated_sequence": "MKV", "DMS_score": 1.5, "ID": "P1"},  # ProteinGym
+        {"SEQ": "MKV", "Accession": "P1"},
+        {"sequence": "MKV", "Sequence": "AC", "name": "P1", "Name": "P2", "ID": "P3"},  # exact names come first
+        {"Id": None, "ENTRY": "P1", "primary": "MKV", "seq": "AC"},
+    ],
+)
+def test_columns_of_other_programs_are_known_in_any_letter_case(tmp_path: Path, record: dict[str, Any]) -> None:
+    (found,) = read(tmp_path / "x.jsonl", [record])
+    assert (found.identifier, found.sequence) == ("P1", "MKV")
+
+
+def test_two_spellings_of_a_sequence_column_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'SEQUENCE' and 'Seq' may both be the sequence; .* --sequence-column NAME"):
+        read(tmp_path / "x.jsonl", [{"Seq": "MKV", "SEQUENCE": "MKV"}])
+
+
 def test_the_named_columns_must_exist(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="record 1: no column 'seq'; it has primary"):
         read(tmp_path / "x.jsonl", [{"primary": "MKV"}], sequence_column="seq")
