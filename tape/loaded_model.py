@@ -174,8 +174,9 @@ class LoadedModel:
 
         Returns:
             A row per protein in their order, with ``id``, ``length`` in residues, ``prediction`` (of several targets,
-            ``prediction_COLUMN`` for each; of contacts, ``contacts``), and for classes and contacts ``probabilities``;
-            see :func:`tape.inference.prediction_files.prediction_fields`.
+            ``prediction_COLUMN`` for each; of contacts, ``contacts``), for values of a table ``lower_90`` and
+            ``upper_90``, and for classes and contacts ``probabilities``; see
+            :func:`tape.inference.prediction_files.prediction_fields`.
 
         Raises:
             ConfigError: the model was not finetuned, or the task has no predictions for single proteins.
@@ -184,10 +185,10 @@ class LoadedModel:
         import pandas
 
         spec, task_type = self._finetuned()
-        names = () if spec.target is None else spec.target.names
+        own = () if spec.target is None else (spec.target.names, spec.target.half_widths)
         given = given_proteins(proteins, self.tokenizer)
         rows = [
-            {"id": one.identifier, "length": len(one.sequence), **prediction_fields(one, spec.name, task_type, names)}
+            {"id": one.identifier, "length": len(one.sequence), **prediction_fields(one, spec.name, task_type, *own)}
             for one in self._predictions(given, self._task_model(spec), task_type, length)
         ]
         return pandas.DataFrame(rows)

@@ -49,10 +49,12 @@ class Target:
             empty, no value is standardized.
         atom: of contacts, the atom of structure files whose position is that of its residue; None if the coordinates
             were those of a table.
+        half_widths: of each column, half the width of the interval of a predicted value, in its unit
+            (:mod:`tape.metrics.prediction_intervals`); None for a column without one. Empty: there are none.
 
     Raises:
-        ConfigError: a scale is not finite, there are fewer than two classes, a column is named twice, or there are
-            several columns of classes.
+        ConfigError: a scale is not finite, a half width is negative, there are fewer than two classes, a column is
+            named twice, or there are several columns of classes.
     """
 
     task: str
@@ -61,6 +63,7 @@ class Target:
     classes: tuple[str, ...] = ()
     scales: tuple[Scale, ...] = ()
     atom: str | None = None
+    half_widths: tuple[float | None, ...] = ()
 
     def __post_init__(self) -> None:
         check_columns(self.columns)
@@ -71,6 +74,9 @@ class Target:
         for mean, std in self.scales:
             if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
                 raise ConfigError(f"target: mean {mean} and std {std} are no scale; std must be positive")
+        widths = [0.0 if width is None else width for width in self.half_widths]
+        if widths and (len(widths) != len(self.columns) or not all(0 <= width < math.inf for width in widths)):
+            raise ConfigError(f"target: half_width_90 needs a number of at least 0 per column, not {quoted(widths)}")
         if self.task_type == TaskType.VALUE:
             return
         if len(self.columns) > 1:
@@ -121,17 +127,20 @@ class Target:
     def to_dict(self) -> dict[str, Any]:
         """JSON values for ``config.json``; only those that this type of task has.
 
-        Of several values, ``column``, ``mean`` and ``std`` are lists.
+        Of several values, ``column``, ``mean``, ``std`` and ``half_width_90`` are lists.
         """
         fields: dict[str, Any] = {"task": self.task, "type": self.kind, "column": self.column}
         if self.task_type == TaskType.RESIDUE_PAIR:
             return {**fields, "atom": self.atom}
         if self.has_classes:
             return {**fields, "classes": list(self.classes)}
-        means, stds = ([scale[place] for scale in self.scales] for place in (0, 1))
+        values: dict[str, Sequence[Any]] = {"mean": [one.mean for one in self.scales]}
+        values["std"] = [one.std for one in self.scales]
+        if self.half_widths:
+            values["half_width_90"] = self.half_widths
         if self.has_several_values:
-            return {**fields, "column": list(self.columns), "mean": means, "std": stds}
-        return {**fields, "mean": means[0], "std": stds[0]}
+            return {**fields, "column": list(self.columns), **{name: list(side) for name, side in values.items()}}
+        return {**fields, **{name: side[0] for name, side in values.items()}}
 
     @classmethod
     def from_dict(cls, fields: Any) -> Target:
@@ -163,7 +172,11 @@ class Target:
         if not isinstance(atom, str | None):
             raise ConfigError(f"target: atom must be the name of an atom, not {quoted(atom)}")
         scales = tuple(Scale(mean or 0.0, std or 0.0) for mean, std in zip(*numbers, strict=True))
-        return cls(str(task), OWN_TASK_TYPES[str(kind)], tuple(columns), tuple(classes), scales, atom)
+        given = _as_list(fields["half_width_90"]) if "half_width_90" in fields else []
+        widths = [_float_of(width) for width in given]
+        if any(width is None and value is not None for width, value in zip(widths, given, strict=True)):
+            raise ConfigError(f"target: half_width_90 must be numbers, or null, not {quoted(given)}")
+        return cls(str(task), OWN_TASK_TYPES[str(kind)], tuple(columns), tuple(classes), scales, atom, tuple(widths))
 
 
 def check_columns(columns: Sequence[str]) -> None:

@@ -41,6 +41,7 @@ from .data import TrainingData
 from .norm_statistics import PROTEINS, pooled_norm_of, update_statistics
 from .optimizer import make_optimizer
 from .partial_epoch import PartialEpoch, random_state, set_random_state
+from .prediction_intervals import keep_half_widths
 from .running_means import RunningMeans
 from .seeding import epoch_seed, seed_all
 
@@ -160,6 +161,7 @@ class Finetuner:
 
     def _run_epoch(self, epoch: int) -> None:
         """Train, validate, log and save; at a stop signal, save only."""
+        keep_half_widths(self.model, None)
         start = time.monotonic() - (0.0 if self._partial_epoch is None else self._partial_epoch.seconds)
         train = self.train_epoch(epoch, start)
         if train is None:
@@ -179,8 +181,7 @@ class Finetuner:
             "valid": valid,
         }
         self._log_epoch(record)
-        is_saved = self._save_is_due(epoch, improved)
-        if is_saved:
+        if is_saved := self._save_is_due(epoch, improved):
             self._save(loss)
         if self._stop_requested():
             self._interrupt(None, is_saved or self._patience_exhausted())
@@ -336,7 +337,9 @@ class Finetuner:
         batch_size = -(-self.batch_size // (config.gradient_accumulation_steps * self.context.world_size))
         inference = InferenceConfig(batch_size, config.num_workers, config.precision, config.max_tokens)
         model, valid = self.validation_model, self.data.valid
-        return evaluate(model, valid, self.task_type, inference, self.context, title="validation").values()
+        evaluation = evaluate(model, valid, self.task_type, inference, self.context, title="validation")
+        keep_half_widths(self.model, evaluation.measured)
+        return evaluation.values()
 
     # --- stop signals -----------------------------------------------------------------------------------------------
 

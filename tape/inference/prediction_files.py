@@ -2,7 +2,9 @@
 
 The table has a record per protein, in the order of the input file: ``id``, ``length`` and, depending on the task,
 
-- for a value: ``prediction``; for several values of a user's table: ``prediction_COLUMN`` for each;
+- for a value: ``prediction``; for several values of a user's table: ``prediction_COLUMN`` for each. Of a model of a
+  user's table also ``lower_90`` and ``upper_90`` (``lower_90_COLUMN``, ``upper_90_COLUMN``), the interval of the
+  prediction (:mod:`tape.metrics.prediction_intervals`), if at least 9 proteins of ``valid`` had values;
 - for a class: ``prediction`` (its number) and ``probability``; in JSON also ``probabilities`` of all classes. A model
   of a user's table has names of classes: ``prediction`` is one of them, JSON lists them in ``classes``, and CSV has a
   column ``probability_NAME`` for each;
@@ -57,6 +59,7 @@ class PredictionFiles:
         task: name of the task.
         task_type: type of the task.
         names: names of the classes of a user's table, or of its columns if there are several; empty: those of the task.
+        half_widths: half the width of the interval of each value; None for a value without one, empty for none.
         pairs, plot: tables and pictures of contact maps, see :class:`.contact_maps.ContactMapFiles`.
 
     Raises:
@@ -69,6 +72,7 @@ class PredictionFiles:
     pairs: bool = False
     plot: bool | None = None
     names: tuple[str, ...] = ()
+    half_widths: tuple[float | None, ...] = ()
 
     def __post_init__(self) -> None:
         if self.path.suffix not in (".csv", ".json"):
@@ -105,7 +109,7 @@ class PredictionFiles:
         row: Row = {"index": prediction.index, "id": prediction.identifier, "length": len(prediction.sequence)}
         if self.task_type == TaskType.RESIDUE_PAIR:
             return {**row, **self._contacts.write(prediction)}
-        fields = prediction_fields(prediction, self.task, self.task_type, self.names)
+        fields = prediction_fields(prediction, self.task, self.task_type, self.names, self.half_widths)
         if self.task_type == TaskType.VALUE:
             return {**row, **{name: float(f"{value:.6g}") for name, value in fields.items()}}
         return {**row, **{name: value if name in _EXACT else _rounded(value) for name, value in fields.items()}}
@@ -121,18 +125,27 @@ class PredictionFiles:
         return flat
 
 
-def prediction_fields(prediction: Prediction, task: str, task_type: TaskType, names: Sequence[str] = ()) -> Row:
+def prediction_fields(
+    prediction: Prediction,
+    task: str,
+    task_type: TaskType,
+    names: Sequence[str] = (),
+    half_widths: Sequence[float | None] = (),
+) -> Row:
     """The fields of a prediction, with probabilities as arrays.
 
     Args:
         prediction: the prediction.
         task, task_type: name and type of the task.
         names: names of the classes of a user's table, or of its columns if there are several; empty: those of the task.
+        half_widths: half the width of the interval of each value; None for a value without one, empty for none.
 
     Returns:
-        For several values, ``prediction_COLUMN`` for each. Otherwise ``prediction``: the value, the number or name of
-        the class, the list of labels, or the letters of the residues' classes (names of more than one letter have
-        blanks between them); or ``contacts``, the number of pairs with a probability above 0.5 at separations >= 6.
+        For several values, ``prediction_COLUMN`` for each; values with an interval also have ``lower_90`` and
+        ``upper_90``, or ``lower_90_COLUMN`` and ``upper_90_COLUMN``. Otherwise ``prediction``: the value, the number or
+        name of the class, the list of labels, or the letters of the residues' classes (names of more than one letter
+        have blanks between them); or ``contacts``, the number of pairs with a probability above 0.5 at separations
+        >= 6.
         Except for values, ``probabilities`` in addition: of the classes or labels (C,), of the classes of each residue
         (L, C), or of a contact of each pair (L, L).
 
@@ -141,9 +154,15 @@ def prediction_fields(prediction: Prediction, task: str, task_type: TaskType, na
     """
     values = prediction.values
     if task_type == TaskType.VALUE:
-        if names:
-            return {f"prediction_{name}": float(value) for name, value in zip(names, values, strict=True)}
-        return {"prediction": float(values[0])}
+        widths = half_widths or [None] * len(values)
+        fields = {}
+        for suffix, value, width in zip(
+            [f"_{name}" for name in names] or [""], map(float, values), widths, strict=True
+        ):
+            fields[f"prediction{suffix}"] = value
+            if width is not None:
+                fields |= {f"lower_90{suffix}": value - width, f"upper_90{suffix}": value + width}
+        return fields
     if task_type == TaskType.RESIDUE_PAIR:
         return {"contacts": count_contacts(values), "probabilities": values}
     if task_type == TaskType.SEQUENCE_CLASS:

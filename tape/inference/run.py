@@ -44,6 +44,9 @@ from .prediction_files import PredictionFiles
 
 logger = logging.getLogger(__name__)
 
+_WITH_INTERVAL = "of proteins like those of valid, 90 % have a value between lower_90 and upper_90"
+_WITHOUT_INTERVAL = "without lower_90 and upper_90, for which valid needs at least 9 proteins with a value"
+
 
 def embed_file(config: EmbedConfig, context: DistributedContext) -> Path:
     """Write the embeddings of a file's proteins; returns the file written.
@@ -121,10 +124,14 @@ def predict_file(config: PredictConfig, context: DistributedContext) -> dict[str
     )
     check_predicted(config.task, task_type)
     path = config.out_file or _default_out_file(config.data_file, config.output_dir, folder_of(directory))
-    files = PredictionFiles(path, config.task, task_type, names=() if target is None else target.names)
-    return _write_predictions(
+    names, half_widths = ((), ()) if target is None else (target.names, target.half_widths)
+    files = PredictionFiles(path, config.task, task_type, names=names, half_widths=half_widths)
+    found = _write_predictions(
         config, files, directory, lambda: load_finetuned_model(config.model, spec, directory), context
     )
+    if context.is_main and target is not None and task_type == TaskType.VALUE:
+        logger.info(_WITHOUT_INTERVAL if set(half_widths) <= {None} else _WITH_INTERVAL)
+    return found
 
 
 def _of_column(model: Any) -> str:

@@ -1,0 +1,96 @@
+"""The intervals of values that a model of a user's table predicts."""
+
+from __future__ import annotations
+
+import csv
+import json
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tape
+from tape.main import run_eval, run_train
+
+QUIET = ["--log_level", "40"]
+
+
+def write_table(path: Path, count: int, columns: Sequence[str]) -> Path:
+    rng = np.random.default_rng(1)
+    lines = [f"id,sequence,{','.join(columns)}"]
+    for number in range(count):
+        sequence = "".join(rng.choice(list("AAACDEFGHIK"), 15))
+        value = 50 + 3 * sequence.count("A") + rng.normal()
+        cells = [f"{value:.3f}", "" if number % 5 else f"{value / 7:.3f}"][: len(columns)]
+        lines.append(f"p{number},{sequence},{','.join(cells)}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def train(table: Path, *options: object) -> Path:
+    words = ["onehot", "--data", str(table), "--time_or_name", "t", "--output_dir", str(table.parent / "results")]
+    return run_train([*words, *QUIET, *map(str, options)])
+
+
+def predict(run: Path, table: Path, out: Path) -> list[dict[str, str]]:
+    run_eval(["onehot", str(run), "--predict", str(table), "--predict_out", str(out), *QUIET])
+    with out.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_interval_is_that_of_the_errors_on_valid(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "my.csv", 120, ["Tm"])
+    run = train(table, "--target", "Tm", "--num_train_epochs", 3, "--learning_rate", "1e-2")
+    rows = predict(run, table, tmp_path / "p.csv")
+    widths = {round(float(row["upper_90"]) - float(row["prediction"]), 2) for row in rows}
+    widths |= {round(float(row["prediction"]) - float(row["lower_90"]), 2) for row in rows}
+    run_eval(["onehot", str(run), "--split", "valid", *QUIET])
+    _, results = pickle.loads((run / "results.pkl").read_bytes())
+    errors = sorted(abs(one["prediction"].item() - one["target"].item()) for one in results)
+    assert len(errors) == 12
+    expected = errors[11]  # the 12th of 12: 0.9 x 13 = 11.7
+    assert max(widths) - min(widths) <= 0.011
+    assert max(widths) == pytest.approx(expected, abs=0.011)
+
+
+def test_the_evaluation_tells_how_many_values_are_inside(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "my.csv", 120, ["Tm"])
+    run = train(table, "--target", "Tm", "--num_train_epochs", 2)
+    rows = {row["id"]: row for row in predict(run, table, tmp_path / "p.csv")}
+    metrics, results = pickle.loads((run / "results.pkl").read_bytes())  # of test
+    inside = [
+        float(rows[one["id"]]["lower_90"]) <= one["target"].item() <= float(rows[one["id"]]["upper_90"])
+        for one in results
+    ]
+    assert metrics["coverage_90"] == pytest.approx(np.mean(inside))
+    frame = tape.load(run).predict(["ACDAAK"])
+    assert frame["lower_90"][0] < frame["prediction"][0] < frame["upper_90"][0]
+
+
+def test_each_of_several_targets_has_its_own_or_none(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "my.csv", 120, ["Tm", "kcat"])  # valid has 12 values of Tm, and about 2 of kcat
+    run = train(table, "--target", "Tm", "kcat", "--num_train_epochs", 1)
+    (row, *_) = predict(run, table, tmp_path / "p.csv")
+    assert list(row) == ["id", "length", "prediction_Tm", "lower_90_Tm", "upper_90_Tm", "prediction_kcat"]
+    metrics, _ = pickle.loads((run / "results.pkl").read_bytes())
+    assert "coverage_90_Tm" in metrics
+    assert "coverage_90_kcat" not in metrics
+
+
+def test_a_small_valid_has_none_and_the_log_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = write_table(tmp_path / "my.csv", 40, ["Tm"])
+    run = train(table, "--target", "Tm", "--num_train_epochs", 1)
+    capsys.readouterr()
+    run_eval(["onehot", str(run), "--predict", str(table), "--predict_out", str(tmp_path / "p.csv")])
+    assert "without lower_90 and upper_90, for which valid needs at least 9 proteins" in capsys.readouterr().err
+    assert (tmp_path / "p.csv").read_text(encoding="utf-8").startswith("id,length,prediction\n")
+
+
+def test_an_epoch_that_was_not_validated_has_none(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "my.csv", 120, ["Tm"])
+    options = ("--num_train_epochs", 3, "--eval_freq", 2, "--save_freq", 1, "--patience", 0)
+    run = train(table, "--target", "Tm", *options)
+    stored = [json.loads((run / str(epoch) / "config.json").read_text())["target"] for epoch in range(3)]
+    assert ["half_width_90" in target for target in stored] == [False, True, False]
