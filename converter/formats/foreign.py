@@ -25,13 +25,13 @@ def refuse_foreign_path(path: Path) -> None:
         raise CheckpointError(f"{path}: {found.name}, which the converter does not read: {found.export}")
 
 
-def describe_content(content: Mapping[Any, Any]) -> str:
-    """What a file without a Megatron language model is, by its keys; else the keys themselves."""
+def describe_content(content: Mapping[Any, Any], model: Mapping[Any, Any] | None = None) -> str:
+    """What a file without a Megatron language model is, by its keys; else the keys of its ``model``, or its own."""
     if "pytorch-lightning_version" in content:
         return "a PyTorch Lightning checkpoint: save its state_dict alone, without the prefix of its keys"
     if {"model", "optimizer_history"} <= content.keys():
         return "a fairseq checkpoint, whose models the converter does not support"
     if "ds_config" in content or "ds_version" in content:
         return f"{DEEPSPEED.name}: {DEEPSPEED.export}"
-    shown = ", ".join(str(key)[:60] for key in list(content)[:6])
+    shown = ", ".join(str(key)[:60] for key in list(model or content)[:6])
     return f"contains no Megatron language model (its keys: {shown})"

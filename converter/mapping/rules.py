@@ -7,6 +7,7 @@ determine shapes.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from .transforms import TRANSFORMS, Tensors, Transform, TransformSettings
 
 Shards = tuple[LazyTensor, ...]
 _SHOWN = 10  # tokens listed in a message
+_LAYER = re.compile(r"\.layers?\.(\d+)\.")
 POOLER_WEIGHT, POOLER_BIAS = "bert.pooler.dense.weight", "bert.pooler.dense.bias"
 
 
@@ -111,6 +113,7 @@ def apply_rules(
     layers: int,
     layout: TransformSettings,
     path: Path,
+    own_names: Mapping[str, str] | None = None,
 ) -> Mapped:
     """Map a checkpoint to the model's state dict, in the source's data types.
 
@@ -121,6 +124,7 @@ def apply_rules(
         layers: number of layers.
         layout: settings of the transforms.
         path: the checkpoint, for messages.
+        own_names: names in the file of keys that have others here, for messages.
 
     Raises:
         CheckpointError: if a key is unknown or missing, or a tensor doesn't fit its transform; the message names it.
@@ -135,7 +139,7 @@ def apply_rules(
         merged = _lazily(transform.merge, f"{path}: {source}", targets[0], shards[source], layout)
         state |= zip(targets, merged, strict=True)
         consumed.add(source)
-    return Mapped(state, _drop(drops, [key for key in shards if key not in consumed], path))
+    return Mapped(state, _drop(drops, [key for key in shards if key not in consumed], layers, path, own_names or {}))
 
 
 def invert_rules(
@@ -189,7 +193,9 @@ def _lazily(
     return tuple(LazyTensor(tuple(outline.shape), dtype, load(number)) for number, outline in enumerate(outlines))
 
 
-def _drop(drops: Mapping[str, str], keys: Sequence[str], path: Path) -> dict[str, str]:
+def _drop(
+    drops: Mapping[str, str], keys: Sequence[str], layers: int, path: Path, own_names: Mapping[str, str]
+) -> dict[str, str]:
     """The reason for each dropped key.
 
     Raises:
@@ -199,8 +205,15 @@ def _drop(drops: Mapping[str, str], keys: Sequence[str], path: Path) -> dict[str
     for key in keys:
         reason = next((reason for pattern, reason in drops.items() if fnmatchcase(key, pattern)), None)
         if reason is None:
+            number = _LAYER.search(key)
+            cause = (
+                f"the settings state another number of layers, {layers}"
+                if number and int(number[1]) >= layers
+                else "the model may compute more than TAPE's; if it does not need this tensor, remove it from the file"
+            )
             raise CheckpointError(
-                f"{path}: {key}: unknown key: there is no rule for it, and it is not in the drop list"
+                f"{path}: {own_names.get(key, key)}: unknown key: there is no rule for it, and it is not in the drop"
+                f" list; {cause}"
             )
         dropped[key] = reason
     return dropped
@@ -211,15 +224,26 @@ def as_single_rank(state: Mapping[str, LazyTensor]) -> dict[str, Shards]:
     return {key: (tensor,) for key, tensor in state.items()}
 
 
-def check_tied(state: Mapping[str, Shards], copy: str, original: str, path: Path) -> None:
+def check_tied(
+    state: Mapping[str, Shards], copy: str, original: str, path: Path, own_names: Mapping[str, str] | None = None
+) -> None:
     """Check that a tied copy, if present, has the same values as the original on every rank.
+
+    Args:
+        state: the tensors of each key by tensor-parallel rank.
+        copy, original: the keys.
+        path, own_names: for messages, as in :func:`apply_rules`.
 
     Raises:
         CheckpointError: if they differ; the message names both, and the checkpoint at ``path``.
     """
     for rank, (one, other) in enumerate(zip(state.get(copy, ()), state.get(original, ()), strict=False)):
         if one.shape != other.shape or not torch.equal(one.load(), other.load()):
-            raise CheckpointError(f"{path}: {copy}: rank {rank} differs from {original}, to which it is tied")
+            names = own_names or {}
+            raise CheckpointError(
+                f"{path}: {names.get(copy, copy)}: rank {rank} differs from {names.get(original, original)}, to which"
+                " it is tied in TAPE's model; without the tensors of its LM head, the file is read as an encoder"
+            )
 
 
 def token_rows_by_name(source_tokens: Sequence[str], path: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:

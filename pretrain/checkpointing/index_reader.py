@@ -216,7 +216,9 @@ def _shard(
     if info is None or Path(info.relative_path).name != info.relative_path:
         raise CheckpointError(f"{path}: the index has no file for the shard of {fqn} at {offsets}")
     file = path / info.relative_path
-    held = file.stat().st_size - info.offset if os.path.isfile(file) else 0  # False for a name that no file can have
+    if not os.path.isfile(file):  # False for a name that no file can have
+        raise CheckpointError(f"{file}: missing, but {INDEX_NAME} lists it: copy the whole directory again")
+    held = file.stat().st_size - info.offset
     if math.prod(sizes) * dtype.itemsize > min(info.length, held):  # before memory is allocated for it
         raise CheckpointError(f"{file}: too short for the shard of {fqn} at {offsets}, of shape {sizes} and {dtype}")
     return StoredShard(offsets, sizes, dtype, file, info.offset, info.length)

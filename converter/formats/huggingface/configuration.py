@@ -60,21 +60,24 @@ def read_configuration(files: ModelFiles) -> ProteinBertConfig:
     """
     values = files.values
     kind = values["model_type"]
+    unconverted = (
+        "Other encoders of transformers need no conversion: python tape_train.py huggingface TASK --from_pretrained"
+        f" {files.directory}"
+    )
     if kind not in (PRE_LN_TYPE, POST_LN_TYPE):
         raise CheckpointError(
-            f"{files.path}: has model_type {quoted(kind)}; supported are {PRE_LN_TYPE} and {POST_LN_TYPE}. Encoders of"
-            " other types need no conversion: python tape_train.py huggingface TASK --from_pretrained"
-            f" {files.directory}"
+            f"{files.path}: has model_type {quoted(kind)}; supported are {PRE_LN_TYPE} and {POST_LN_TYPE}."
+            f" {unconverted}"
         )
     for name, expected in (("position_embedding_type", "absolute"), ("is_decoder", False)):
         if values.get(name, expected) != expected:
             raise CheckpointError(
-                f"{files.path}: {name} is {quoted(values[name])}, which TAPE's model does not support"
+                f"{files.path}: {name} is {quoted(values[name])}, which TAPE's model does not support. {unconverted}"
             )
     activation = values.get("hidden_act", "gelu")
     if not isinstance(activation, str) or activation not in _READ_ACTIVATIONS:
         raise CheckpointError(
-            f"{files.path}: hidden_act {quoted(activation)} is not one of {', '.join(_READ_ACTIVATIONS)}"
+            f"{files.path}: hidden_act {quoted(activation)} is not one of {', '.join(_READ_ACTIVATIONS)}. {unconverted}"
         )
     kept = values.get(TAPE_SETTINGS)
     translated = {

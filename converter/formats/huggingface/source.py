@@ -85,6 +85,7 @@ class HuggingFaceSource:
 
 
 def _with_tied_copies(state: LazyState) -> LazyState:
-    """Add the second names of tied tensors, which transformers may omit."""
-    copies = ((_DECODER, WORD_EMBEDDINGS), (_DECODER_BIAS, _BIAS)) if _BIAS in state else ()
+    """Add the second names of tied tensors, of which files may have either."""
+    has_head = _BIAS in state or _DECODER_BIAS in state
+    copies = ((_DECODER, WORD_EMBEDDINGS), (_DECODER_BIAS, _BIAS), (_BIAS, _DECODER_BIAS)) if has_head else ()
     return state | {copy: state[original] for copy, original in copies if copy not in state and original in state}

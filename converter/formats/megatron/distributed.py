@@ -11,13 +11,14 @@ import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from converter.formats.tensor_files import PickledFile
 from tape.errors import CheckpointError, quoted
+from tape.io.json_files import read_json_object
 from tape.models.lazy_tensors import LazyState, LazyTensor
 
 from .key_names import EXTRA_STATE, Form, canonical_name, form_of
@@ -36,7 +37,16 @@ _NOT_THE_MODEL = ("optimizer.", "chained_", "rng_state", "rerun_state_machine", 
 
 def is_distributed(path: Path) -> bool:
     """Whether this is a distributed checkpoint of Megatron Core, or a ``--save`` directory with one."""
-    return path.is_dir() and (iteration_folder(path) / COMMON_NAME).is_file()
+    if not path.is_dir():
+        return False
+    folder = iteration_folder(path)
+    return (folder / COMMON_NAME).is_file() or "sharded_backend" in _description(folder)
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    """Megatron Core's ``metadata.json``; empty if there is none."""
+    file = folder / "metadata.json"
+    return read_json_object(file) if file.is_file() else {}
 
 
 def read_distributed_checkpoint(path: Path) -> MegatronCheckpoint:
@@ -54,10 +64,19 @@ def read_distributed_checkpoint(path: Path) -> MegatronCheckpoint:
             f"{folder}: a distributed checkpoint of Megatron Core without {_INDEX_NAME}, of another backend than"
             " torch_dist: save it with Megatron-LM's --ckpt-convert-format torch --ckpt-convert-save"
         )
+    if not (folder / COMMON_NAME).is_file():
+        raise CheckpointError(
+            f"{folder / COMMON_NAME}: missing, in which a distributed checkpoint of Megatron Core has its arguments:"
+            " copy the whole directory again"
+        )
     stored, others = tensors_and_others(folder)
     own = _model_tensors(stored, folder)
     if form_of(own) is not Form.CORE:
-        raise CheckpointError(f"{folder}: contains no BERT of Megatron Core (its keys: {', '.join(list(stored)[:6])})")
+        wrapped = form_of(name.partition(".")[2] for name in own) is Form.CORE
+        raise CheckpointError(
+            f"{folder}: contains no BERT of Megatron Core (its keys: {', '.join(list(stored)[:6])})"
+            + ("; these are NeMo's: export a Megatron-LM checkpoint with NeMo's scripts" if wrapped else "")
+        )
     names = {canonical_name(name, Form.CORE): name for name in own}
     extra_states = sum(EXTRA_STATE in name for name in others)
     rank = _rank(folder, {name: own[key] for name, key in names.items()}, names, extra_states)
@@ -80,7 +99,7 @@ def _rank(folder: Path, tensors: LazyState, names: Mapping[str, str], extra_stat
     rank = RankFile(
         path=file.path,
         tensors=tensors,
-        arguments=argument_values(content.get("args")),
+        arguments=argument_values(content.get("args"), file.path),
         version=stated_version(content, file.path),
         bare=False,
         iteration=stated_iteration(content),

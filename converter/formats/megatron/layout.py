@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from converter.mapping.rules import Shards
-from tape.errors import CheckpointError
+from tape.configs import CONFIG_NAME
+from tape.errors import CheckpointError, listed
 from tape.io.digits import natural_number
 
 from .rank_file import LAYER, RankFile, read_rank_file, stage_layers
@@ -27,6 +28,13 @@ RANK_FILE_NAME = "model_optim_rng.pt"
 # last number is the data-parallel rank
 _MODEL_FILE_NAME = "model_rng.pt"
 _OPTIMIZER_FILE_NAME = "optim.pt"
+_ITERATION = re.compile(r"iter_\d+|release")
+_RESAVE = "load it with transformers 4 ({}) and save it again with save_pretrained"
+_NOT_READ = {
+    "tf_model.h5": _RESAVE.format("from_tf=True"),
+    "flax_model.msgpack": _RESAVE.format("from_flax=True"),
+    "adapter_config.json": "merge the adapter into its model with peft's merge_and_unload, and save that",
+}
 _RANK_FOLDER = re.compile(r"mp_rank_(\d+)(?:_(\d+))?$")
 
 
@@ -146,7 +154,9 @@ def iteration_folder(path: Path) -> Path:
     name = tracker.read_text(encoding="utf-8", errors="replace").strip()
     iteration = natural_number(name)
     if name != "release" and iteration is None:
-        raise CheckpointError(f"{tracker}: contains {name[:40]!r}, not an iteration number or 'release'")
+        raise CheckpointError(
+            f"{tracker}: contains {name[:40]!r}, not an iteration number or 'release': give the path of an iteration"
+        )
     folder = path / (name if name == "release" else f"iter_{iteration:07d}")
     if not folder.is_dir():
         raise CheckpointError(f"{tracker}: names {name}, but {folder} is missing")
@@ -160,14 +170,27 @@ def _only_file(folder: Path) -> Path:
     if usual.is_file():
         return usual
     if not candidates:
-        raise CheckpointError(
-            f"{folder}: no checkpoint found: neither metadata.json (pretrain_tape.py), nor mp_rank_* or"
-            f" {RANK_FILE_NAME} (Megatron-LM)"
-        )
+        raise CheckpointError(f"{folder}: no checkpoint found: {_instead(folder)}")
     if len(candidates) > 1:
         names = ", ".join(candidate.name for candidate in candidates)
         raise CheckpointError(f"{folder}: contains several checkpoints ({names}); give the path of one")
     return candidates[0]
+
+
+def _instead(folder: Path) -> str:
+    """What a directory without a checkpoint has instead, and what to do with it."""
+    iterations = [path.name for path in folder.glob("*") if _ITERATION.fullmatch(path.name) and path.is_dir()]
+    models = [path.parent.name for path in folder.glob(f"*/{CONFIG_NAME}")]
+    for found, kind in ((iterations, f"{TRACKER_NAME}, but checkpoints"), (models, "model, but directories of models")):
+        if found:
+            return f"no {kind}: {listed(sorted(found))}; give the path of one"
+    for name, advice in _NOT_READ.items():
+        if (folder / name).is_file():
+            return f"{name} is not read: {advice}"
+    return (
+        f"neither {CONFIG_NAME} and weights (TAPE, Hugging Face), nor metadata.json (pretrain_tape.py), nor mp_rank_*"
+        f" or {RANK_FILE_NAME} (Megatron-LM)"
+    )
 
 
 def _renumber(key: str, offset: int) -> str:

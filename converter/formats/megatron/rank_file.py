@@ -74,6 +74,11 @@ class RankFile:
     own_names: Mapping[str, str] = field(default_factory=dict)
     extra_states: int = 0
 
+    @property
+    def has_names_of_2021(self) -> bool:
+        """Whether the model is called ``encoder``, as in Megatron-LM since June 2021."""
+        return any(name.startswith("language_model.encoder.") for name in self.own_names.values())
+
 
 def read_rank_file(path: Path) -> RankFile:
     """Load a ``.pt`` file: a training checkpoint, or the model dictionary of one.
@@ -94,17 +99,16 @@ def read_rank_file(path: Path) -> RankFile:
     leaves = {".".join(map(str, keys)): (keys, value) for keys, value in _leaves(model, ())}
     form = form_of([*leaves, *(f"{key}." for key in model)])
     if form is None:
-        refuse_wrapped_keys(model, path)
-        raise CheckpointError(f"{path}: {describe_content(content)}")
+        refuse_wrapped_keys(leaves, path)
+        raise CheckpointError(f"{path}: {describe_content(content, model)}")
     arguments = content.get("args") if is_training_checkpoint else None
     prefix = ("model",) if is_training_checkpoint else ()
-    extra = [key for key in leaves if EXTRA_STATE in key.split(".")]
-    weights = {key: leaf for key, leaf in leaves.items() if key not in extra}
+    weights = {key: leaf for key, leaf in leaves.items() if not _is_extra_state(key)}
     tensors, own_names = _tensors(weights, form, pickled, prefix)
     rank = RankFile(
         path=path,
         tensors=tensors,
-        arguments=argument_values(arguments),
+        arguments=argument_values(arguments, path),
         version=stated_version(content, path) if is_training_checkpoint else None,
         bare=not is_training_checkpoint,
         iteration=stated_iteration(content) if is_training_checkpoint else None,
@@ -112,7 +116,7 @@ def read_rank_file(path: Path) -> RankFile:
         file=pickled,
         form=form,
         own_names=own_names,
-        extra_states=len(extra),
+        extra_states=len(leaves) - len(weights),
     )
     pickled.release()  # tensors are read again one by one when needed
     return rank
@@ -145,10 +149,21 @@ def stated_iteration(content: Mapping[str, Any]) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def argument_values(arguments: object) -> Mapping[str, Any]:
+def argument_values(arguments: object, path: Path) -> Mapping[str, Any]:
+    """The arguments by name; none if the file has none.
+
+    Raises:
+        CheckpointError: they are of a type in which they can't be read, so that the model might be another one.
+    """
+    if arguments is None:
+        return {}
     if isinstance(arguments, argparse.Namespace):
         return dict(vars(arguments))
-    return dict(arguments) if isinstance(arguments, Mapping) else {}
+    if isinstance(arguments, Mapping):
+        return dict(arguments)
+    raise CheckpointError(
+        f"{path}: its args are {quoted(arguments)}, not an argparse.Namespace or a dictionary: save them as vars(args)"
+    )
 
 
 def _tensors(
@@ -174,10 +189,14 @@ def _shown(value: object) -> str:
 
 def _leaves(tree: Mapping[Any, Any], above: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
     for key, value in tree.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and not _is_extra_state(str(key)):
             yield from _leaves(value, (*above, key))
         else:
             yield (*above, key), value
+
+
+def _is_extra_state(key: str) -> bool:
+    return EXTRA_STATE in key.split(".")
 
 
 def stage_layers(rank: RankFile) -> int:

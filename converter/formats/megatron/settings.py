@@ -216,22 +216,35 @@ class _Resolver:
         return float(argument)
 
     def _version(self) -> float:
-        version, given = self._checkpoint.version, self._options.checkpoint_version
-        if version is None and given is None and not self._checkpoint.first.bare:
-            self._origin["checkpoint_version"] = "none stated, which means 0"
-            return 0.0
-        if version is None and given is None:
-            raise ConfigError(
-                f"{self._checkpoint.path} has no checkpoint_version, which determines the order of its"
-                " query/key/value rows: give --checkpoint-version (3.0 for ProteinLM)"
-            )
+        """The version: stated in the files, given by the option, or implied.
+
+        Files without one have version 0 if Megatron-LM saved them, which has stated versions since 2020; files without
+        arguments are someone's own. Names of 2021 and later came after version 3 and the order of rows that it has,
+        which is also the only one of Megatron Core and of Transformer Engine's layers.
+        """
+        checkpoint = self._checkpoint
+        version, given, path = checkpoint.version, self._options.checkpoint_version, checkpoint.path
         if version is not None and given is not None and given != version:
-            raise ConfigError(f"--checkpoint-version {given} contradicts {self._checkpoint.path}, which has {version}")
+            raise ConfigError(f"--checkpoint-version {given} contradicts {path}, which has {version}")
         self._origin["checkpoint_version"] = "option" if version is None else "checkpoint"
         chosen = given if version is None else version
-        if chosen not in _VERSIONS:
+        later = checkpoint.first.form is not Form.CLASSIC
+        if chosen is None and later:
+            self._origin["checkpoint_version"] = "names of the tensors"
+            return _VERSIONS[-1]
+        if chosen is None and (not self._arguments or checkpoint.first.has_names_of_2021):
+            raise ConfigError(
+                f"{path} has no checkpoint_version, which determines the order of its query/key/value rows: give"
+                " --checkpoint-version (3.0 for ProteinLM, and for Megatron-LM since 2021)"
+            )
+        if chosen is None:
+            self._origin["checkpoint_version"] = "none stated, which means 0"
+            return 0.0
+        known = _VERSIONS[2:] if later else _VERSIONS
+        if chosen not in known:
+            numbers = ", ".join(f"{number:g}" for number in known)
             raise CheckpointError(
-                f"{self._checkpoint.path}: checkpoint_version {chosen} is unknown; known are 0, 1, 2 and 3"
+                f"{path}: checkpoint_version {chosen} is unknown for a model with these names; known are {numbers}"
             )
         return float(chosen)
 

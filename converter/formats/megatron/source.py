@@ -55,7 +55,12 @@ class MegatronSource:
         config = self.config
         layout = TransformSettings(config.num_attention_heads, self._settings.version, self._rows)
         return map_megatron(
-            self._checkpoint.shards, config.num_hidden_layers, layout, config.type_vocab_size, self.path
+            self._checkpoint.shards,
+            config.num_hidden_layers,
+            layout,
+            config.type_vocab_size,
+            self.path,
+            self._checkpoint.first.own_names,
         )
 
     def reference_forward(self, rounded_to: torch.dtype | None) -> ReferenceForward:
@@ -95,11 +100,16 @@ class MegatronSource:
 
 
 def map_megatron(
-    shards: Mapping[str, Shards], layers: int, layout: TransformSettings, token_types: int, path: Path
+    shards: Mapping[str, Shards],
+    layers: int,
+    layout: TransformSettings,
+    token_types: int,
+    path: Path,
+    own_names: Mapping[str, str] | None = None,
 ) -> Mapped:
     """The state dict of ``ProteinBertForMaskedLM``, or of its encoder if the source has no LM head."""
-    mapped = apply_rules(MEGATRON_RULES, MEGATRON_DROPS, shards, layers, layout, path)
-    check_tied(shards, MEGATRON_HEAD_WORDS, MEGATRON_WORDS, path)
+    mapped = apply_rules(MEGATRON_RULES, MEGATRON_DROPS, shards, layers, layout, path, own_names)
+    check_tied(shards, MEGATRON_HEAD_WORDS, MEGATRON_WORDS, path, own_names)
     if TOKEN_TYPES in mapped.state:
         return mapped
     word = mapped.state[WORD_EMBEDDINGS]

@@ -55,7 +55,10 @@ class TapeSource:
         self.config = files.transformer_config(values)
         check_architecture(files.weights, self.config, files.directory / CONFIG_NAME)
         if self.config.vocab_size != TAPETokenizer().vocab_size:
-            raise CheckpointError(f"{files.path}: has {self.config.vocab_size} tokens, but TAPE's vocabulary has 30")
+            raise CheckpointError(
+                f"{files.path}: has {self.config.vocab_size} tokens, but TAPE's vocabulary has 30: save word"
+                " embeddings, decoder and bias with the rows of these tokens alone, in their order, and vocab_size 30"
+            )
 
     @property
     def has_head(self) -> bool:

@@ -28,6 +28,7 @@ transformers = pytest.importorskip("transformers")
 PROTEINS = ["MQIFVKTLTGKTITLEVEPSD", "ABCDEFGHIKLMNOPQRSTUVWXYZ", "m k t\nayJ"]
 
 WITHOUT_SUMS = shutil.ignore_patterns("SHA256SUMS", "conversion.json")  # of copies that a test changes
+NAMES_OF_BIAS = ("cls.predictions.bias", "cls.predictions.decoder.bias")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -267,8 +268,19 @@ def test_an_untied_decoder_is_refused(tmp_path: Path, written: Path) -> None:
     state = load_file(copy / "model.safetensors")
     state["cls.predictions.decoder.weight"] += 1
     save_file(state, copy / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"cls\.predictions\.decoder\.weight.*tied"):
+    with pytest.raises(CheckpointError, match=r"cls\.predictions\.decoder\.weight.*tied .*is read as an encoder"):
         convert(ConversionRequest(copy, tmp_path / "out"), silent)
+    save_file({name: value for name, value in state.items() if "cls." not in name}, copy / "model.safetensors")
+    assert not open_source(copy, SourceOptions()).has_head
+
+
+def test_the_bias_of_the_decoder_may_have_either_name(tmp_path: Path, written: Path) -> None:
+    copy = Path(shutil.copytree(written, tmp_path / "copy", ignore=WITHOUT_SUMS))
+    state = load_file(copy / "model.safetensors")
+    biases = {name: state.pop(name) for name in list(state) if name in NAMES_OF_BIAS}
+    save_file({**state, "cls.predictions.decoder.bias": biases["cls.predictions.bias"]}, copy / "model.safetensors")
+    mapped, expected = (open_source(path, SourceOptions()).map().state for path in (copy, written))
+    assert all(torch.equal(mapped[name].load(), expected[name].load()) for name in expected)
 
 
 def test_a_model_that_hugging_face_cannot_represent_is_refused(tmp_path: Path) -> None:

@@ -156,6 +156,23 @@ def test_the_number_of_layers_is_bounded() -> None:
         _model_tensors({"encoder.layers.mlp.linear_fc1.weight": entry}, Path("x"))
 
 
+def test_a_missing_file_is_named(tmp_path: Path, truth: Truth, model: dict[str, Any]) -> None:
+    place = write(tmp_path / "dist", model, truth) / "iter_0000007"
+    (place / "common.pt").rename(tmp_path / "common.pt")
+    with pytest.raises(CheckpointError, match=r"common\.pt: missing, in which a distributed checkpoint"):
+        open_source(tmp_path / "dist", SourceOptions())
+    (tmp_path / "common.pt").rename(place / "common.pt")
+    (place / "__0_0.distcp").unlink()
+    with pytest.raises(CheckpointError, match=r"__0_0\.distcp: missing, but \.metadata lists it"):
+        open_source(place, SourceOptions())
+
+
+def test_keys_of_nemo_are_named(tmp_path: Path, truth: Truth, model: dict[str, Any]) -> None:
+    folder = write(tmp_path / "dist", {f"module.{key}": value for key, value in model.items()}, truth)
+    with pytest.raises(CheckpointError, match="contains no BERT of Megatron Core .*export a Megatron-LM checkpoint"):
+        open_source(folder, SourceOptions())
+
+
 def test_another_backend_is_named(tmp_path: Path) -> None:
     (tmp_path / "common.pt").touch()
     with pytest.raises(CheckpointError, match=r"of another backend than torch_dist: .*--ckpt-convert-format torch"):

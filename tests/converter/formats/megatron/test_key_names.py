@@ -88,7 +88,16 @@ def test_layer_norms_in_transformer_engines_linear_layers_are_read(core: Path, t
     convert(ConversionRequest(core, tmp_path / "out"), silent)
 
 
-@pytest.mark.parametrize("state", [None, io.BytesIO(b"fp8"), torch.zeros(3, dtype=torch.uint8), {"scale": 1}])
+@pytest.mark.parametrize(
+    "state",
+    [
+        None,
+        b"fp8",
+        io.BytesIO(b"fp8"),
+        torch.zeros(3, dtype=torch.uint8),
+        {"scale": 1, "history": {"amax": torch.ones(2)}},
+    ],
+)
 def test_extra_states_are_ignored_and_counted(core: Path, truth: Truth, state: object) -> None:
     def change(content: dict[str, Any]) -> None:
         content["model"]["encoder.layers.0.self_attention.core_attention._extra_state"] = state
@@ -144,6 +153,22 @@ def test_a_head_that_megatron_core_does_not_have_is_refused(tmp_path: Path, trut
         convert(ConversionRequest(mega, tmp_path / "core", "megatron-core"), silent)
 
 
+def test_messages_have_the_names_of_the_file(core: Path) -> None:
+    (core / "conversion.json").unlink()
+    key = "encoder.layers.1.self_attention.q_layernorm.weight"
+    edit(only_rank(core), lambda content: content["model"].update({key: torch.ones(8)}))
+    with pytest.raises(CheckpointError, match=rf"core: {key}: unknown key: .*if it does not need this tensor, remove"):
+        open_source(core, SourceOptions()).map()
+
+    def untie(content: dict[str, Any]) -> None:
+        del content["model"][key]
+        content["model"]["output_layer.weight"] = content["model"]["embedding.word_embeddings.weight"] + 1
+
+    edit(only_rank(core), untie)
+    with pytest.raises(CheckpointError, match=r"output_layer\.weight: rank 0 differs from embedding\.word_embeddings"):
+        open_source(core, SourceOptions()).map()
+
+
 def test_the_certificate_notices_an_error_in_the_names(
     tmp_path: Path, truth: Truth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +184,36 @@ def test_the_certificate_notices_an_error_in_the_names(
     with pytest.raises(ParityError, match="do not compute the same") as raised:
         convert(ConversionRequest(mega, tmp_path / "core", "megatron-core"), silent)
     assert str(raised.value).startswith(f"{mega}: ")  # the result's temporary directory is gone
+
+
+@pytest.mark.parametrize("arguments", [True, False])
+def test_megatron_core_has_one_order_of_query_key_and_value_rows(core: Path, truth: Truth, arguments: bool) -> None:
+    """A missing version doesn't mean version 0, whose order it never had (bug 24 in docs/compatibility.md)."""
+
+    def change(content: dict[str, Any]) -> None:
+        del content["checkpoint_version"]
+        if not arguments:
+            del content["args"]
+
+    edit(only_rank(core), change)
+    (core / "conversion.json").unlink()
+    source = open_source(core, SourceOptions(heads=None if arguments else truth.heads))
+    for name, value in expected_state(truth).items():
+        assert torch.equal(source.map().state[name].load(), value), name
+    assert source.provenance()["settings_from"]["checkpoint_version"] == "names of the tensors"
+    edit(only_rank(core), lambda content: content.update(checkpoint_version=1.0))
+    with pytest.raises(CheckpointError, match=r"checkpoint_version 1\.0 is unknown .*known are 2, 3"):
+        open_source(core, SourceOptions(heads=None if arguments else truth.heads))
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda model: {"module": model}, lambda model: {"module." + k: model[k] for k in model}]
+)
+def test_the_prefix_of_a_wrapper_is_named(core: Path, wrap: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    edit(only_rank(core), lambda content: content.update(model=wrap(content["model"])))
+    (core / "conversion.json").unlink()
+    with pytest.raises(CheckpointError, match=r"model_optim_rng\.pt: all keys have the prefix 'module\.'"):
+        open_source(core, SourceOptions())
 
 
 def test_a_gpt_of_megatron_core_is_no_bert(core: Path) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from converter.formats.detection import open_source
 from converter.formats.megatron.key_names import Form, canonical_name
 from converter.formats.megatron.layout import find_rank_files, read_megatron_checkpoint
+from converter.options import SourceOptions
 from tape.errors import CheckpointError
 from tests.support.megatron_writer import edit, make_truth, only_rank, write_megatron
 
@@ -54,6 +56,28 @@ def test_two_candidates_are_an_error(tmp_path: Path) -> None:
 def test_empty_folder_names_the_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no checkpoint found: .* model_optim_rng\.pt"):
         read_megatron_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (
+            ("iter_0000005/mp_rank_00/model_optim_rng.pt", "iter_0000009/x"),
+            "checkpoints: iter_0000005, iter_0000009; give",
+        ),
+        (("checkpoint-500/config.json", "trainer_state.json"), "directories of models: checkpoint-500; give the path"),
+        (("config.json", "tf_model.h5"), r"tf_model\.h5 is not read: .*from_tf=True.*save_pretrained"),
+        (("config.json", "flax_model.msgpack"), r"flax_model\.msgpack is not read: .*from_flax=True"),
+        (("adapter_config.json", "adapter_model.safetensors"), "merge the adapter into its model"),
+        ((), r"neither config\.json and weights .* nor metadata\.json"),
+    ],
+)
+def test_what_a_directory_without_a_checkpoint_has_is_named(tmp_path: Path, files: tuple[str, ...], words: str) -> None:
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("{}")
+    with pytest.raises(CheckpointError, match=f"{tmp_path}: no checkpoint found: .*{words}"):
+        open_source(tmp_path, SourceOptions())
 
 
 @pytest.mark.parametrize("content", ["", "soon", "12x", "6\u00b2", "1" * 5000])

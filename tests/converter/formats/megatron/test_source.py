@@ -89,6 +89,9 @@ def test_bare_file_needs_heads_and_version(tmp_path: Path, written: Path) -> Non
         open_source(path, SourceOptions())
     with pytest.raises(ConfigError, match="give --checkpoint-version"):
         open_source(path, SourceOptions(heads=4))
+    torch.save({"model": torch.load(path)}, tmp_path / "model.pt")  # no file that Megatron-LM saves lacks arguments
+    with pytest.raises(ConfigError, match="give --checkpoint-version"):
+        open_source(tmp_path / "model.pt", SourceOptions(heads=4))
 
 
 def test_bare_file_records_what_was_assumed(tmp_path: Path, written: Path) -> None:
@@ -117,6 +120,24 @@ def test_a_training_file_without_a_version_has_version_0_or_that_of_the_option(
     record = open_source(path, SourceOptions(checkpoint_version=3)).provenance()
     assert record["checkpoint_version"] == 3.0
     assert record["settings_from"]["checkpoint_version"] == "option"
+
+
+def test_names_of_2021_do_not_imply_version_0(tmp_path: Path, truth: Truth) -> None:
+    # bug 24 in docs/compatibility.md
+    folder = write_megatron(tmp_path / "mega", truth, modern=True, version=0)
+    with pytest.raises(ConfigError, match=r"mega has no checkpoint_version, .*3\.0 .*for Megatron-LM since 2021"):
+        open_source(folder, SourceOptions())
+    source = open_source(folder, SourceOptions(checkpoint_version=3))
+    assert source.provenance()["checkpoint_version"] == 3.0
+
+
+@pytest.mark.parametrize("value", [["--num-layers", "2"], "x"])
+def test_arguments_that_cannot_be_read_are_refused(tmp_path: Path, written: Path, value: object) -> None:
+    """They may describe another model."""
+    (tmp_path / "m.pt").write_bytes(only_rank(written).read_bytes())
+    edit(tmp_path / "m.pt", lambda content: content.update(args=value))
+    with pytest.raises(CheckpointError, match=r"m\.pt: its args are .*save them as vars\(args\)"):
+        open_source(tmp_path / "m.pt", SourceOptions(heads=4))
 
 
 @pytest.mark.parametrize("version", [0.5, 4.0, -1])
