@@ -19,6 +19,8 @@ from tape.datasets.labels import model_inputs
 from tape.errors import CheckpointError
 from tape.finetuning.checkpoint import CHECKPOINT_NAME
 from tape.finetuning.optimizer import WarmupLinearSchedule
+from tape.finetuning.tape_runs import check_weights_file
+from tape.finetuning.tape_state import assign_by_name
 from tape.io.writing import atomic_write
 from tape.models.model_directory import BIN_NAME, load_weights_only
 from tape.runtime.distributed import choose_device
@@ -159,14 +161,20 @@ class BackwardRunner(ForwardRunner):
     def resume_from_checkpoint(self, checkpoint_dir: str | Path) -> int:
         """Restore optimizer and schedule of a ``checkpoint.bin``, also of tape-proteins 0.5; returns the next epoch.
 
-        Peak and length of the schedule are those of this runner (bug 9 in docs/compatibility.md).
+        Peak and length of the schedule are those of this runner (bug 9 in docs/compatibility.md). States of
+        tape-proteins 0.5 and ProteinLM go by position in other groups and another order of parameters; they are
+        assigned by the names in the ``pytorch_model.bin`` beside them, of which the model must have the weights. Groups
+        and weight decay are those of this runner's optimizer, and apex' fp32 master weights replace the weights.
 
         Raises:
-            CheckpointError: the file is missing, damaged or something else.
+            CheckpointError: the file is missing, damaged or something else, or its state does not fit the model.
         """
         file = Path(checkpoint_dir) / CHECKPOINT_NAME
         content = load_weights_only(file)
+        if isinstance(content, dict) and "scaler" not in content:  # which save_state has always written
+            return self._resume_by_name(content, file)
         try:
+            _check_shapes(content["optimizer"], self.optimizer)
             self.optimizer.load_state_dict(content["optimizer"])
             self.scheduler.set_step(int(content["scheduler"]["last_epoch"]))
             self.scaler.load_state_dict(content.get("scaler") or self.scaler.state_dict())
@@ -174,6 +182,31 @@ class BackwardRunner(ForwardRunner):
             return int(content["epoch"]) + 1
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{file}: not the state of this optimizer and schedule ({error!r})") from error
+
+    def _resume_by_name(self, content: dict[str, Any], file: Path) -> int:
+        check_weights_file(file.parent, "tape-proteins 0.5")
+        progress, moments = assign_by_name(content, file, self.model)
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        ordered = [names.get(id(parameter)) for group in self.optimizer.param_groups for parameter in group["params"]]
+        state = {place: moments[name] for place, name in enumerate(ordered) if name in moments}
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.scheduler.set_step(progress.global_step)
+        self.global_step = progress.global_step
+        return progress.epoch + 1
+
+
+def _check_shapes(state: Mapping[str, Any], optimizer: Optimizer) -> None:
+    """Check that the state of each parameter has its shape, which ``load_state_dict`` does not.
+
+    Raises:
+        ValueError: one has not. Or other errors, if the state is none of an optimizer.
+    """
+    keys = [key for group in state["param_groups"] for key in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for key, parameter in zip(keys, parameters, strict=True):
+        for name, value in state["state"].get(key, {}).items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"{name} of shape {tuple(value.shape)} for a weight of {tuple(parameter.shape)}")
 
 
 def run_train_epoch(

@@ -123,7 +123,7 @@ def epoch_to_resume(path: Path) -> Path:
     """
     theirs = find_tape_run(path)
     if theirs is not None:
-        check_weights_file(theirs)
+        check_weights_file(theirs.model, theirs.program)
         return theirs.model
     source = resolve_model_directory(path, (LATEST_NAME,))
     if not source.is_dir():

@@ -57,16 +57,25 @@ def find_tape_run(path: Path) -> TapeRun | None:
     return None if latest is None else TapeRun("ProteinLM", epochs[latest], own)
 
 
-def check_weights_file(run: TapeRun) -> None:
+def check_weights_file(model: Path, program: str) -> None:
     """Check that the weights are in ``pytorch_model.bin`` only, whose order is that of the optimizer's state.
 
+    Args:
+        model: directory of a saved state.
+        program: the program that saved it, for messages.
+
     Raises:
-        CheckpointError: ``model.safetensors`` is there, too, from which models are loaded. Names it.
+        CheckpointError: ``model.safetensors`` is there, too, from which models are loaded; or ``pytorch_model.bin`` is
+            missing. Names it.
     """
-    other = run.model / _OTHER_WEIGHTS
+    other = model / _OTHER_WEIGHTS
+    if not (model / _WEIGHTS).is_file():
+        raise CheckpointError(
+            f"{model / _WEIGHTS}: missing, whose order of weights is that of the optimizer's state that {program} saved"
+        )
     if other.is_file():
         raise CheckpointError(
-            f"{other}: beside the {_WEIGHTS} that {run.program} saved, so the weights and their order are not certain;"
+            f"{other}: beside the {_WEIGHTS} that {program} saved, so the weights and their order are not certain;"
             f" move {_OTHER_WEIGHTS} to another directory"
         )
 

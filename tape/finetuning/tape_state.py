@@ -71,14 +71,7 @@ def load_tape_state(run: TapeRun, model: nn.Module, config: AdamWConfig, *, veri
     """
     file = run.model / CHECKPOINT_NAME
     content = load_weights_only(file, verify=verify)
-    progress = _progress(content, file)
-    stored = load_state_dict(run.model, verify=False)  # as the model was, which has verified it
-    stored = {name: value for name, value in stored.items() if name not in _BUFFERS}
-    parameters = _parameters(stored, model, run.model / BIN_NAME)
-    groups = _by_decay(parameters)
-    ordered = [parameter for group in groups for parameter in group]
-    keys = _keys(content["optimizer"], [len(group) for group in groups], file)
-    moments = _moments(content["optimizer"], dict(zip(keys, ordered, strict=True)), file)
+    progress, moments = assign_by_name(content, file, model)
     notices = [
         f"{run.model}: of a run of {run.program}, whose order of proteins and dropout masks can't be continued; from"
         " here on, they are those of --seed",
@@ -89,11 +82,41 @@ def load_tape_state(run: TapeRun, model: nn.Module, config: AdamWConfig, *, veri
             f"{file}: its moments are those of gradients that were never cleared (bug 1 in docs/compatibility.md)"
         )
     if _MASTER in content:
-        _set_master_weights(content[_MASTER], ordered, model, file)
         notices.append(f"{file}: the weights are its {_MASTER} in fp32, which {BIN_NAME} may have rounded")
     if "amp" in content:
         notices.append(f"{file}: the loss scale of apex (amp) is not used")
     return TapeState({"optimizer": _optimizer_state(model, config, moments)}, progress, tuple(notices))
+
+
+def assign_by_name(content: Any, file: Path, model: nn.Module) -> tuple[TrainerState, dict[str, dict[str, Any]]]:
+    """Assign the optimizer's state to the parameters of ``model``, and give it the fp32 master weights, if any.
+
+    Args:
+        content: what ``file`` holds.
+        file: ``checkpoint.bin``, beside the ``pytorch_model.bin`` of which the model has the weights.
+        model: the model.
+
+    Returns:
+        The progress; and ``step``, ``exp_avg`` and ``exp_avg_sq`` by name of the parameter, without parameters that
+        never had a gradient.
+
+    Raises:
+        CheckpointError: the state can't be assigned to the parameters of the model.
+    """
+    progress = _progress(content, file)
+    stored = load_state_dict(file.parent, verify=False)  # as the model was, which has verified it
+    stored = {name: value for name, value in stored.items() if name not in _BUFFERS}
+    parameters = _parameters(stored, model, file.parent / BIN_NAME)
+    groups = _by_decay(parameters)
+    found = _saved_groups(content["optimizer"])
+    if len(found) == 1 and len(found[0]) == len(parameters):  # an optimizer over model.parameters()
+        groups = (parameters,)
+    ordered = [parameter for group in groups for parameter in group]
+    keys = _keys(found, [len(group) for group in groups], file)
+    moments = _moments(content["optimizer"], dict(zip(keys, ordered, strict=True)), file)
+    if _MASTER in content:
+        _set_master_weights(content[_MASTER], ordered, model, file)
+    return progress, moments
 
 
 def _cleared_gradients(run: TapeRun) -> bool:
@@ -142,7 +165,7 @@ def _parameters(stored: StateDict, model: nn.Module, file: Path) -> list[_Parame
     return [_Parameter(name, names.get(name), stored[name].shape) for name in kept]
 
 
-def _by_decay(parameters: list[_Parameter]) -> tuple[list[_Parameter], list[_Parameter]]:
+def _by_decay(parameters: list[_Parameter]) -> tuple[list[_Parameter], ...]:
     """The groups of their optimizer: the parameters with weight decay, and those without."""
     groups: tuple[list[_Parameter], list[_Parameter]] = ([], [])
     for parameter in parameters:
@@ -150,17 +173,21 @@ def _by_decay(parameters: list[_Parameter]) -> tuple[list[_Parameter], list[_Par
     return groups
 
 
-def _keys(optimizer: Any, sizes: list[int], file: Path) -> list[int]:
-    """The keys of the optimizer's state, by position of the parameter in the groups."""
+def _saved_groups(optimizer: Any) -> list[list[Any]]:
+    """The keys of the parameters in the groups of a saved optimizer."""
     saved = optimizer.get("param_groups") if isinstance(optimizer, dict) else None
     found_keys = [group.get("params") for group in saved if isinstance(group, dict)] if isinstance(saved, list) else []
-    groups: list[list[Any]] = [group if isinstance(group, list) else [] for group in found_keys]
+    return [group if isinstance(group, list) else [] for group in found_keys]
+
+
+def _keys(groups: list[list[Any]], sizes: list[int], file: Path) -> list[int]:
+    """The keys of the optimizer's state, by position of the parameter in groups of these sizes."""
     if [len(group) for group in groups] != sizes:
         found = " and ".join(str(len(group)) for group in groups) or "no"
         raise _refusal(
             file,
             f"its optimizer has groups of {found} parameters, but those of {BIN_NAME} are {sizes[0]} with weight decay"
-            f" and {sizes[1]} without, so its state can't be assigned to them",
+            f" and {sizes[-1]} without, so its state can't be assigned to them",
         )
     keys = [key for group in groups for key in group]
     if not all(type(key) is int for key in keys) or len(set(keys)) < len(keys):

@@ -254,6 +254,7 @@ def saved_run(name: str, data: Path, steps: int = 6) -> SavedRun:
             first = torch.full(shape, code_of(own_name))
             state[key] = {"step": steps, "exp_avg": first, "exp_avg_sq": first + 1}
             run.own_names.add(own_name)
-    schedule = {"warmup_steps": 2, "t_total": 10, "base_lrs": [1e-3, 1e-3], "last_epoch": steps}
+    schedule = {"warmup_steps": 2, "t_total": 10, "base_lrs": [1e-3, 1e-3], "last_epoch": steps, "lr_lambdas": [{}, {}]}
+    schedule |= {"_step_count": steps + 1, "_get_lr_called_within_step": False, "_last_lr": [5e-4, 5e-4]}
     run.checkpoint = {"optimizer": {"state": state, "param_groups": param_groups}, "scheduler": schedule}
     return run

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from tape import ProteinBertForSequenceToSequenceClassification, errors, utils, visualization
 from tape.configs import ProteinBertConfig
@@ -17,6 +19,7 @@ from tape.optimization import AdamW, WarmupLinearSchedule
 from tape.registry import registry
 from tape.training import BackwardRunner, ForwardRunner, run_eval_epoch, run_train_epoch, run_valid_epoch
 from tests.support.small_models import SMALL_CONFIGS
+from tests.support.tape_runs import code_of, saved_run
 
 CPU = torch.device("cpu")
 
@@ -87,10 +90,57 @@ def test_the_state_of_tape_is_resumed_and_others_are_refused(tmp_path: Path) -> 
     content = {"optimizer": optimizer.state_dict(), "scheduler": schedule.state_dict(), "epoch": 4}
     torch.save(content, tmp_path / "checkpoint.bin")
     runner = BackwardRunner(model, AdamW(model.parameters(), lr=0.1), device=CPU)
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: missing, whose order of weights"):
+        runner.resume_from_checkpoint(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     assert runner.resume_from_checkpoint(str(tmp_path)) == 5
     assert runner.global_step == 1
     torch.save({"epoch": 4}, tmp_path / "checkpoint.bin")
-    with pytest.raises(CheckpointError, match=r"checkpoint\.bin: not the state of this optimizer"):
+    with pytest.raises(CheckpointError, match=r"checkpoint\.bin: lacks optimizer"):
+        runner.resume_from_checkpoint(tmp_path)
+
+
+def groups_of(kind: str, model: nn.Module) -> list[dict[str, Any]]:
+    """Those of :func:`tape.utils.setup_optimizer`, those that 0.5's rule gives for the names here, or one."""
+    if kind == "ours":
+        return utils.setup_optimizer(model, 0.1).param_groups
+    named = dict(model.named_parameters())
+    exempt = [name for name in named if kind == "rule of 0.5" and ("bias" in name or "LayerNorm" in name)]
+    groups = ([named[name] for name in named if name not in exempt], [named[name] for name in exempt])
+    return [{"params": group} for group in groups if group]
+
+
+@pytest.mark.parametrize("kind", ["ours", "rule of 0.5", "one group"])
+@pytest.mark.parametrize("name", ["tape transformer", "tape unirep", "tape lstm", "ProteinLM"])
+@pytest.mark.parametrize("optimizer", [AdamW, torch.optim.AdamW])
+def test_moments_of_tape_are_those_of_the_parameter_of_the_same_name(
+    name: str, kind: str, optimizer: Callable[..., Optimizer], tmp_path: Path
+) -> None:
+    """Whatever the groups, and the order of parameters, as of UniRep's (bug 9 in docs/compatibility.md)."""
+    saved = saved_run(name, tmp_path)
+    directory = saved.write(tmp_path)
+    model = registry.get_task_model(saved.layout.model_type, saved.layout.task, None, directory)
+    runner = BackwardRunner(model, optimizer(groups_of(kind, model), lr=0.1), device=CPU)
+    assert (runner.resume_from_checkpoint(directory), runner.global_step) == (2, 6)
+    found = {own: runner.optimizer.state[value] for own, value in model.named_parameters()}
+    assert {own for own in found if found[own]} == saved.own_names
+    for own in saved.own_names:
+        assert found[own]["step"] == 6
+        assert found[own]["exp_avg"].eq(torch.tensor(code_of(own))).all(), own
+    runner.optimizer.zero_grad()
+    sum(parameter.sum() for parameter in model.parameters()).backward()
+    runner.step()
+
+
+def test_a_state_of_other_shapes_is_refused(tmp_path: Path) -> None:
+    """load_state_dict of torch takes it, and a scalar weight would become a vector in the next step."""
+    vector, scalar = (AdamW([nn.Parameter(values)], lr=0.1) for values in (torch.ones(3), torch.ones(())))
+    vector.param_groups[0]["params"][0].grad = torch.ones(3)
+    vector.step()
+    content = {"optimizer": vector.state_dict(), "scheduler": {"last_epoch": 1}, "scaler": {}, "epoch": 0}
+    torch.save(content, tmp_path / "checkpoint.bin")
+    runner = BackwardRunner(Scale(), scalar, device=CPU)
+    with pytest.raises(CheckpointError, match=r"exp_avg of shape \(3,\) for a weight of \(\)"):
         runner.resume_from_checkpoint(tmp_path)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,13 +143,15 @@ def test_our_own_runs_are_not_taken_for_theirs(train: Train) -> None:
     assert find_tape_run(run / "0") is None
 
 
-def test_master_weights_replace_their_rounded_copies(small_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_master_weights_replace_their_rounded_copies(dtype: torch.dtype, small_data: Path, tmp_path: Path) -> None:
+    """The weights file has rounded weights, in fp32 or fp16, by the version of apex."""
     run = saved_run("ProteinLM", small_data)
     masters = masters_of(run)
     run.checkpoint["master params"] = masters
-    run.checkpoint["amp"] = {"loss_scaler0": {"loss_scale": 1024.0, "unskipped": 3}}
+    run.checkpoint["amp"] = OrderedDict(loss_scaler0={"loss_scale": 1024.0, "unskipped": 3})
     full = {name: value.clone() for name, value in run.weights.items()}
-    run.weights = {name: value.half().float() for name, value in run.weights.items()}
+    run.weights = {name: value.half().to(dtype) for name, value in run.weights.items()}
     model, state = load(run, tmp_path)
     for name, value in model.named_parameters():
         assert torch.equal(value, full[name]), name
@@ -176,9 +179,13 @@ def test_only_distributed_fp16_training_cleared_gradients(
 
 
 def masters_of(run: SavedRun) -> list[Tensor]:
-    """The weights in the order of the optimizer's groups."""
+    """The weights in the order of the optimizer's groups, of which apex replaces those in fp16 by fp32 tensors.
+
+    Its master weights are leaves that require gradients, but no parameters; those of batch norms stay parameters.
+    """
     rows = [line.split() for line in run.layout.table.split("\n") if line]
-    return [nn.Parameter(run.weights[row[0]].clone()) for kind in ("decays", "-") for row in rows if row[2] == kind]
+    weights = [run.weights[row[0]].clone() for kind in ("decays", "-") for row in rows if row[2] == kind]
+    return [nn.Parameter(weights[0]), *(weight.requires_grad_() for weight in weights[1:])]
 
 
 def drop(*keys: Any) -> Callable[[SavedRun], None]:
@@ -211,7 +218,7 @@ def with_another_weight(run: SavedRun) -> None:
 
 def masters_of_another_epoch(run: SavedRun) -> None:
     masters = masters_of(run)
-    run.checkpoint["master params"] = [*masters[:-1], masters[-1] + 1]
+    run.checkpoint["master params"] = [*masters[:-1], masters[-1].detach() + 1]
 
 
 STATE, GROUPS = ("optimizer", "state"), ("optimizer", "param_groups")
