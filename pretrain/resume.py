@@ -21,6 +21,7 @@ from pretrain.checkpointing import (
     LatestCheckpoint,
     RunDescription,
     find_latest,
+    find_readable,
     newest_iteration,
     read_metadata,
 )
@@ -121,7 +122,7 @@ def plan_start(config: PretrainConfig, samples: Samples, control_group: ControlG
             allows it.
     """
     options, described = config.checkpoint, describe_samples(samples, config.given, config.batch.global_batch)
-    latest = choose_checkpoint(options, control_group)
+    latest = choose_checkpoint(options, control_group, has_model=config.pretrained is not None)
     path, metadata = latest.path, {} if latest.path is None else read_metadata(latest.path)
     config, notices = with_precision(config, metadata.get("arguments"), control_group, device)
     changes = [*latest.notices, *notices]
@@ -187,17 +188,24 @@ def _with_one_precision(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"precision": switched_on, **others}
 
 
-def choose_checkpoint(options: CheckpointConfig, control_group: ControlGroup) -> LatestCheckpoint:
+def choose_checkpoint(
+    options: CheckpointConfig, control_group: ControlGroup, *, has_model: bool = False
+) -> LatestCheckpoint:
     """The checkpoint in ``--load``; called by all ranks together.
 
+    Args:
+        options: where checkpoints are loaded and saved.
+        control_group: all ranks.
+        has_model: whether a run without a checkpoint starts from a model.
+
     Raises:
-        CheckpointError: there is none, and ``--load`` is not the ``--save`` of this run; or none of them is complete;
-            or ``--save`` holds checkpoints of another run.
+        CheckpointError: there is none, and ``--load`` is not the ``--save`` of this run, or it holds other weights; or
+            none of them is complete; or ``--save`` holds checkpoints of another run.
     """
     notices = () if options.save is None or options.resumes_itself else _foreign_checkpoints(options.save, options.load)
     if options.load is None:
         return LatestCheckpoint(None, notices)
-    latest = find_latest(options.load, control_group)
+    latest = find_latest(options.load, control_group, has_model=has_model)
     if latest.path is None and not options.resumes_itself:
         state = "has no checkpoint" if Path(options.load).is_dir() else "does not exist"
         raise CheckpointError(
@@ -221,10 +229,24 @@ def _foreign_checkpoints(save: str, load: str | None) -> tuple[str, ...]:
             f"WARNING: --save {save} holds checkpoints up to iteration {newest}; those after {load} are replaced when"
             " this run reaches their iterations",
         )
+    if _holds_converted_weights(save):
+        raise CheckpointError(
+            f"--save {save}: holds weights that were converted for pretraining, which this run would replace; choose"
+            " another --save"
+        )
     raise CheckpointError(
         f"--save {save}: holds checkpoints of another run, up to iteration {newest}, which this run would replace."
         f" --load {save} continues that run; to begin another one, choose another --save, or remove them"
     )
+
+
+def _holds_converted_weights(save: str) -> bool:
+    """Whether the converter wrote the checkpoint in a directory (``--to pretraining``), which is not that of a run."""
+    try:
+        path = find_readable(save)
+        return path is not None and read_metadata(path).get("weights_only") is True
+    except CheckpointError:
+        return False
 
 
 def option_changes(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from tape.io.checksums import sha256_of
 
 from .collective_errors import run_on_all_ranks, run_on_main_rank
 from .format import METADATA_NAME, POINTER_NAME, find_checkpoint, read_metadata, verify_files
-from .other_formats import refuse_other_format
+from .other_formats import refuse_other_format, refuse_other_weights
 from .retention import iteration_of_name
 
 
@@ -34,7 +34,7 @@ class LatestCheckpoint:
     notices: tuple[str, ...] = ()
 
 
-def find_latest(directory: str | os.PathLike[str], group: ControlGroup) -> LatestCheckpoint:
+def find_latest(directory: str | os.PathLike[str], group: ControlGroup, *, has_model: bool = False) -> LatestCheckpoint:
     """Find and verify the checkpoint to resume from; called by all ranks together.
 
     Each rank compares some of the files with their SHA-256. A checkpoint that any rank can't read is passed over.
@@ -42,6 +42,8 @@ def find_latest(directory: str | os.PathLike[str], group: ControlGroup) -> Lates
     Args:
         directory: the run's checkpoint directory, or one ``iter_...`` directory in it, which is the only candidate.
         group: all ranks.
+        has_model: whether a run without a checkpoint starts from a model, so that other weights in the directory are no
+            mistake.
 
     Raises:
         CheckpointError: on all ranks: no checkpoint is complete and undamaged, or the directory holds a model of
@@ -69,6 +71,8 @@ def find_latest(directory: str | os.PathLike[str], group: ControlGroup) -> Lates
             f"{root}: no complete checkpoint to resume from: {'; '.join(problems)}. Restore one of them, or remove "
             f"{POINTER_NAME} and the iter_... directories to start from the beginning"
         )
+    if not has_model:
+        run_on_main_rank(group, lambda: refuse_other_weights(root), "cannot resume")
     return LatestCheckpoint(None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tape.errors import CheckpointError
-from tape.io.checkpoint_formats import TAPE_RUN, CheckpointFormat, recognize_format
+from tape.io.checkpoint_formats import TAPE_RUN, CheckpointFormat, find_weights_file, recognize_format
 
 from .format import METADATA_NAME, POINTER_NAME
 
@@ -31,6 +31,23 @@ def refuse_other_format(path: Path) -> None:
         )
     if path.is_file():
         raise CheckpointError(f"{path}: a file, not a directory of checkpoints. {_EXPECTED}")
+
+
+def refuse_other_weights(directory: Path) -> None:
+    """Refuse a directory without checkpoints of pretraining that has other weights, of whatever format.
+
+    A run that saves to the same directory would start from random weights instead.
+
+    Raises:
+        CheckpointError: names a file.
+    """
+    file = find_weights_file(directory)
+    if file is not None:
+        raise CheckpointError(
+            f"{directory}: has no checkpoint of pretrain_tape.py, but {file.relative_to(directory)}. {_EXPECTED}. To"
+            " start from a model, give its path to --load with --finetune, or to --pretrained-checkpoint; to start from"
+            " random weights, choose another directory"
+        )
 
 
 def _next_step(found: CheckpointFormat, path: Path) -> str:

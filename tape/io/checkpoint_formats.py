@@ -64,6 +64,9 @@ _SUFFIXES = {
     ".safetensors": SAFETENSORS_FILE,
 }
 
+# of files of weights in directories, beside those above; .bin is also that of a corpus, with an index beside it
+_WEIGHTS_SUFFIXES = {*_SUFFIXES, ".distcp", ".h5", ".msgpack"}
+
 # prefixes that wrappers of a model give to all of its keys -> the wrapper
 _WRAPPERS = {
     "module.": "DistributedDataParallel or DeepSpeed",
@@ -87,6 +90,20 @@ def recognize_format(path: Path) -> CheckpointFormat | None:
     if not path.is_dir():
         return None
     return next((found for found, matches in _DIRECTORIES if matches(path)), None)
+
+
+def find_weights_file(path: Path) -> Path | None:
+    """A file of weights in a directory, or one level below it, by its suffix; None if there is none.
+
+    Hidden directories, such as those of checkpoints that were not completed, are left out.
+    """
+    for folder in (path, *sorted(child for child in path.glob("*") if child.is_dir())):
+        names = [] if folder.name.startswith(".") and folder != path else sorted(folder.glob("*"))
+        for file in names:
+            is_corpus = file.suffix == ".bin" and file.with_suffix(".idx").is_file()
+            if file.suffix in _WEIGHTS_SUFFIXES and not is_corpus and file.is_file():
+                return file
+    return None
 
 
 def _starts_with_index_magic(file: Path) -> bool:

@@ -268,7 +268,9 @@ def test_converted_weights_start_with_the_loss_of_the_model(
     for extra in ((), ("--finetune",)):
         started = run_layout([*TRAINING, "--load", str(tmp_path / "weights"), *extra], Launch(), 0)
         assert started.evaluation == pytest.approx(loss, abs=2e-6)
-    with pytest.raises(CheckpointError, match="--save .*weights: holds checkpoints"):
+    with pytest.raises(
+        CheckpointError, match="--save .*weights: holds weights that were converted .*choose another --save"
+    ):
         pretrain_here(small(tmp_path / "weights", flags, "--save", tmp_path / "weights"))
 
 

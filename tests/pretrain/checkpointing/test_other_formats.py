@@ -60,7 +60,31 @@ def test_no_conversion_is_advised_for_a_tape_model(tmp_path: Path) -> None:
     assert "megatron-converter" not in str(caught.value)
 
 
-@pytest.mark.parametrize("files", [(), ("metrics.jsonl", "arguments.json"), (".lock",)])
+@pytest.mark.parametrize(
+    "file",
+    [
+        *("model_optim_rng.pt", "last.ckpt", "m.nemo", "model.safetensors", "pytorch_model.bin", "__0_0.distcp"),
+        *("checkpoint-500/model.safetensors", "3/pytorch_model.bin", "weights/common.pt", "tf_model.h5"),
+    ],
+)
+def test_weights_of_any_format_are_no_start_from_random_ones(tmp_path: Path, file: str) -> None:
+    """Of a run that saves to the directory that it loads; one that starts from a model may have others there."""
+    write(tmp_path / file)
+    with pytest.raises(CheckpointError, match=f"{tmp_path}: has no checkpoint of .*, but {file}.*--finetune"):
+        find_latest(tmp_path, ControlGroup())
+    assert find_latest(tmp_path, ControlGroup(), has_model=True).path is None
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        (),
+        ("metrics.jsonl", "arguments.json"),
+        (".lock",),
+        ("x_text_document.bin", "x_text_document.idx", "x_text_document.json"),
+        (".iter_0000002.5.tmp/__0_0.distcp",),
+    ],
+)
 def test_a_run_that_has_not_saved_yet_has_no_other_format(tmp_path: Path, files: tuple[str, ...]) -> None:
     for file in files:
         write(tmp_path / file, "{}")
