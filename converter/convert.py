@@ -100,7 +100,7 @@ def convert(request: ConversionRequest, progress: Callable[[str], None] = print)
     source = open_source(request.source, request.options.with_token_types_of(reference))
     progress(f"  {source.kind}: {_sizes(source.config)}" + ("" if source.has_head else ", no LM head"))
     target.check(source.config, source.has_head and request.lm_head != "drop")
-    mapped = source.map().without_head() if request.lm_head == "drop" else source.map()
+    mapped = source.map(with_head=request.lm_head != "drop")
     if request.format == "tape":
         mapped = mapped.with_pooler(source.config)
     check_parameters(mapped.state, source, pooler_needed=request.format == "tape")

@@ -25,7 +25,7 @@ from tape.models.lazy_tensors import LazyState, LazyTensor
 
 # in errors of the readers
 _CONVERTER_OPTION = re.compile(
-    r" (-heads|--assume-neutral|--checkpoint-version|--vocab-file|--gelu|--layernorm-epsilon|--no-verify)\b"
+    r" (-heads|--lm-head|--assume-neutral|--checkpoint-version|--vocab-file|--gelu|--layernorm-epsilon|--no-verify)\b"
 )
 
 

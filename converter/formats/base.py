@@ -38,8 +38,13 @@ class Source(ComparedModel, Protocol):
     def has_head(self) -> bool:
         """Whether the checkpoint contains the masked-LM head."""
 
-    def map(self) -> Mapped:
-        """The state dict of ``ProteinBertForMaskedLM``, in the source's data types."""
+    def map(self, with_head: bool = True) -> Mapped:
+        """The state dict of ``ProteinBertForMaskedLM``, in the source's data types.
+
+        Args:
+            with_head: whether to keep the masked-LM head, if there is one; without it, its output layer need not be
+                that of TAPE's model, which is tied to the word embeddings.
+        """
 
     def provenance(self) -> dict[str, Any]:
         """Description of the source for ``conversion.json``."""

@@ -26,6 +26,7 @@ from .transforms import TRANSFORMS, Tensors, Transform, TransformSettings
 
 Shards = tuple[LazyTensor, ...]
 _SHOWN = 10  # tokens listed in a message
+_HEAD_NAMES = ("mlm.", "word_embeddings_for_head.")  # of the model, and of what Megatron-LM has beside it
 _LAYER = re.compile(r"\.layers?\.(\d+)\.")
 POOLER_WEIGHT, POOLER_BIAS = "bert.pooler.dense.weight", "bert.pooler.dense.bias"
 
@@ -65,9 +66,9 @@ class Mapped:
 
     def without_head(self) -> Mapped:
         """The encoder alone."""
-        head = {name: "requested by --lm-head drop" for name in self.state if name.startswith("mlm.")}
+        head = [name for name in (*self.state, *self.dropped) if name.startswith(_HEAD_NAMES)]
         state = {name: tensor for name, tensor in self.state.items() if name not in head}
-        return Mapped(state, self.dropped | head, self.filled)
+        return Mapped(state, self.dropped | dict.fromkeys(head, "requested by --lm-head drop"), self.filled)
 
     def with_pooler(self, config: ProteinBertConfig) -> Mapped:
         """The model with a new pooler, if it is post-layer-norm and has none, as transformers' ``BertForMaskedLM``."""
@@ -242,7 +243,7 @@ def check_tied(
             names = own_names or {}
             raise CheckpointError(
                 f"{path}: {names.get(copy, copy)}: rank {rank} differs from {names.get(original, original)}, to which"
-                " it is tied in TAPE's model; without the tensors of its LM head, the file is read as an encoder"
+                " it is tied in TAPE's model; --lm-head drop converts the encoder alone"
             )
 
 

@@ -50,14 +50,17 @@ class HuggingFaceSource:
     def has_head(self) -> bool:
         return _BIAS in self._state
 
-    def map(self) -> Mapped:
+    def map(self, with_head: bool = True) -> Mapped:
         layout = TransformSettings(self.config.num_attention_heads, 3.0, self._rows)
         shards = as_single_rank(self._state)
-        check_tied(shards, _DECODER, WORD_EMBEDDINGS, self.path)
-        check_tied(shards, _DECODER_BIAS, _BIAS, self.path)
         rules = POST_LN_RULES if self._is_post else HUGGINGFACE_RULES
         drops = POST_LN_DROPS if self._is_post else HUGGINGFACE_DROPS
-        return apply_rules(rules, drops, shards, self.config.num_hidden_layers, layout, self.path)
+        mapped = apply_rules(rules, drops, shards, self.config.num_hidden_layers, layout, self.path)
+        if not with_head:
+            return mapped.without_head()
+        check_tied(shards, _DECODER, WORD_EMBEDDINGS, self.path)
+        check_tied(shards, _DECODER_BIAS, _BIAS, self.path)
+        return mapped
 
     def reference_forward(self, rounded_to: torch.dtype | None) -> ReferenceForward:
         """A forward pass by transformers if it is installed, otherwise in plain torch."""

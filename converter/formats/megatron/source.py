@@ -51,17 +51,15 @@ class MegatronSource:
     def has_head(self) -> bool:
         return any(key.startswith("lm_head.") for key in self._checkpoint.shards)
 
-    def map(self) -> Mapped:
-        config = self.config
+    def map(self, with_head: bool = True) -> Mapped:
+        config, shards, names = self.config, self._checkpoint.shards, self._checkpoint.first.own_names
         layout = TransformSettings(config.num_attention_heads, self._settings.version, self._rows)
-        return map_megatron(
-            self._checkpoint.shards,
-            config.num_hidden_layers,
-            layout,
-            config.type_vocab_size,
-            self.path,
-            self._checkpoint.first.own_names,
-        )
+        layers, token_types = config.num_hidden_layers, config.type_vocab_size
+        mapped = map_megatron(shards, layers, layout, token_types, self.path, names)
+        if not with_head:
+            return mapped.without_head()
+        check_tied(shards, MEGATRON_HEAD_WORDS, MEGATRON_WORDS, self.path, names)
+        return mapped
 
     def reference_forward(self, rounded_to: torch.dtype | None) -> ReferenceForward:
         """A forward pass that reads the files again and computes rank by rank as Megatron-LM does."""
@@ -109,7 +107,6 @@ def map_megatron(
 ) -> Mapped:
     """The state dict of ``ProteinBertForMaskedLM``, or of its encoder if the source has no LM head."""
     mapped = apply_rules(MEGATRON_RULES, MEGATRON_DROPS, shards, layers, layout, path, own_names)
-    check_tied(shards, MEGATRON_HEAD_WORDS, MEGATRON_WORDS, path, own_names)
     if TOKEN_TYPES in mapped.state:
         return mapped
     word = mapped.state[WORD_EMBEDDINGS]

@@ -81,13 +81,16 @@ class ShardedSource:
     def has_head(self) -> bool:
         return any(name.startswith("mlm.") for name in self._tensors)
 
-    def map(self) -> Mapped:
+    def map(self, with_head: bool = True) -> Mapped:
         layout = TransformSettings(self._config.num_attention_heads, 3.0, self._rows)
         state = {name: LazyTensor(entry.shape, entry.dtype, entry.gather) for name, entry in self._tensors.items()}
         shards = as_single_rank(state)
-        check_tied(shards, DECODER, WORD_EMBEDDINGS, self.path)
         rules = PROTEINLM_POST_RULES if self._is_post else PROTEINLM_RULES
-        return apply_rules(rules, PROTEINLM_DROPS, shards, self._config.num_hidden_layers, layout, self.path)
+        mapped = apply_rules(rules, PROTEINLM_DROPS, shards, self._config.num_hidden_layers, layout, self.path)
+        if not with_head:
+            return mapped.without_head()
+        check_tied(shards, DECODER, WORD_EMBEDDINGS, self.path)
+        return mapped
 
     def reference_forward(self, rounded_to: torch.dtype | None) -> ReferenceForward:
         """A forward pass on the ranks' shards of each tensor."""

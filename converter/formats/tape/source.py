@@ -64,15 +64,18 @@ class TapeSource:
     def has_head(self) -> bool:
         return any(name.startswith("mlm.") for name in self._state)
 
-    def map(self) -> Mapped:
+    def map(self, with_head: bool = True) -> Mapped:
         config = self.config
         layout = TransformSettings(config.num_attention_heads, 3.0, tuple(range(config.vocab_size)))
         own = PROTEINLM_POST_RULES if config.layer_norm_position == "post" else PROTEINLM_RULES
         rules = TAPE_05_RULES if self._is_05 else own
         shards = as_single_rank(with_tied_decoder(self._state))
-        check_tied(shards, DECODER, WORD_EMBEDDINGS, self.path)
         mapped = apply_rules(rules, PROTEINLM_DROPS, shards, config.num_hidden_layers, layout, self.path)
-        return Mapped(mapped.state, self._dropped | mapped.dropped)
+        mapped = Mapped(mapped.state, self._dropped | mapped.dropped)
+        if not with_head:
+            return mapped.without_head()
+        check_tied(shards, DECODER, WORD_EMBEDDINGS, self.path)
+        return mapped
 
     def reference_forward(self, rounded_to: torch.dtype | None) -> ReferenceForward:
         state = with_tied_decoder(self._state)

@@ -153,7 +153,7 @@ def test_a_head_that_megatron_core_does_not_have_is_refused(tmp_path: Path, trut
         convert(ConversionRequest(mega, tmp_path / "core", "megatron-core"), silent)
 
 
-def test_messages_have_the_names_of_the_file(core: Path) -> None:
+def test_messages_have_the_names_of_the_file(core: Path, tmp_path: Path) -> None:
     (core / "conversion.json").unlink()
     key = "encoder.layers.1.self_attention.q_layernorm.weight"
     edit(only_rank(core), lambda content: content["model"].update({key: torch.ones(8)}))
@@ -166,7 +166,10 @@ def test_messages_have_the_names_of_the_file(core: Path) -> None:
 
     edit(only_rank(core), untie)
     with pytest.raises(CheckpointError, match=r"output_layer\.weight: rank 0 differs from embedding\.word_embeddings"):
-        open_source(core, SourceOptions()).map()
+        convert(ConversionRequest(core, tmp_path / "out"), silent)
+    convert(ConversionRequest(core, tmp_path / "out", lm_head="drop"), silent)
+    dropped = json.loads((tmp_path / "out" / "conversion.json").read_text())["dropped"]
+    assert dropped["word_embeddings_for_head.weight"] == dropped["mlm.bias"] == "requested by --lm-head drop"
 
 
 def test_the_certificate_notices_an_error_in_the_names(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -135,6 +136,30 @@ def test_a_configuration_of_another_model_is_refused(tmp_path: Path) -> None:
     (source / "SHA256SUMS").unlink()
     with pytest.raises(CheckpointError, match=r"config\.json: has no hidden_size"):
         open_source(source, SourceOptions())
+
+
+def of_another_program(folder: Path, changes: dict[str, Any]) -> Path:
+    """The model directory with other values in ``config.json``, and without metadata that would contradict them."""
+    state = load_state_dict(folder)
+    values = json.loads((folder / "config.json").read_text()) | changes
+    for file in folder.iterdir():
+        file.unlink()
+    (folder / "config.json").write_text(json.dumps(values))
+    torch.save(state, folder / "pytorch_model.bin")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_hidden_layers": 1}, r"layer\.1\..*: unknown key: .* state another number of layers, 1"),
+        ({"vocab_size": 32}, "has 32 tokens, but .* 30: save word embeddings, .*rows of these tokens alone"),
+    ],
+)
+def test_a_configuration_with_other_sizes_is_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    source = of_another_program(tape_model(tmp_path / "tape"), changes)
+    with pytest.raises(CheckpointError, match=words):
+        open_source(source, SourceOptions()).map()
 
 
 # --- tape-proteins 0.5
