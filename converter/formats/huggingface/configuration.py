@@ -69,7 +69,7 @@ def read_configuration(files: ModelFiles) -> ProteinBertConfig:
             f"{files.path}: has model_type {quoted(kind)}; supported are {PRE_LN_TYPE} and {POST_LN_TYPE}."
             f" {unconverted}"
         )
-    for name, expected in (("position_embedding_type", "absolute"), ("is_decoder", False)):
+    for name, expected in (("position_embedding_type", "absolute"), ("is_decoder", False), ("pruned_heads", {})):
         if values.get(name, expected) != expected:
             raise CheckpointError(
                 f"{files.path}: {name} is {quoted(values[name])}, which TAPE's model does not support. {unconverted}"

@@ -78,7 +78,7 @@ def read_distributed_checkpoint(path: Path) -> MegatronCheckpoint:
             + ("; these are NeMo's: export a Megatron-LM checkpoint with NeMo's scripts" if wrapped else "")
         )
     names = {canonical_name(name, Form.CORE): name for name in own}
-    extra_states = sum(EXTRA_STATE in name for name in others)
+    extra_states = sum(EXTRA_STATE in name for name in (*stored, *others))
     rank = _rank(folder, {name: own[key] for name, key in names.items()}, names, extra_states)
     split = rank.arguments.get("tensor_model_parallel_size")
     return MegatronCheckpoint(

@@ -120,10 +120,18 @@ def find_rank_files(path: Path) -> list[list[Path]]:
         return [[path]]
     folder = iteration_folder(path)
     ranks: dict[tuple[int, int], Path] = {}
+    optimizer = None
     for child in sorted(folder.iterdir()):
         match = _RANK_FOLDER.match(child.name)
-        if match and not _is_optimizer(child):
+        if match and _is_optimizer(child):
+            optimizer = child / _OPTIMIZER_FILE_NAME
+        elif match:
             ranks[int(match[2] or 0), int(match[1])] = _rank_file(child)
+    if not ranks and optimizer is not None:
+        raise CheckpointError(
+            f"{optimizer}: the optimizer's state alone; the weights are in mp_rank_TT/{_MODEL_FILE_NAME}, which is"
+            " missing"
+        )
     if not ranks:
         return [[_only_file(folder)]]
     pipeline, tensor = (max(rank[axis] for rank in ranks) + 1 for axis in (0, 1))

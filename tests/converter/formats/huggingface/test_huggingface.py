@@ -207,7 +207,8 @@ def test_a_configuration_that_transformers_refuses_is_named(tmp_path: Path, writ
             {"model_type": "esm"},
             r"has model_type .esm.*need no conversion: python tape_train.py huggingface TASK --from_pretrained \S+copy",
         ),
-        ({"position_embedding_type": {}}, r"position_embedding_type is {}"),
+        ({"position_embedding_type": {}}, r"position_embedding_type is {}.*need no conversion"),
+        ({"pruned_heads": {"0": [1]}}, r"pruned_heads is {'0': \[1\]}, which TAPE's model does not support"),
     ],
 )
 def test_an_unsupported_setting_is_named(tmp_path: Path, written: Path, changes: dict, words: str) -> None:

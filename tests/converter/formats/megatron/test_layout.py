@@ -177,3 +177,7 @@ def test_optimizer_directories_of_data_parallel_ranks_are_not_pipeline_stages(tm
             torch.save({"optimizer": {}}, optimizer / "optim.pt")
     checkpoint = read_megatron_checkpoint(folder)
     assert (checkpoint.tensor_parallel, len(checkpoint.stages)) == (2, 1)
+    for place in folder.glob("*/mp_rank_0[01]"):
+        shutil.rmtree(place)
+    with pytest.raises(CheckpointError, match=r"optim\.pt: the optimizer's state alone; the weights are in mp_rank_TT"):
+        read_megatron_checkpoint(folder)
