@@ -99,6 +99,8 @@ def convert(request: ConversionRequest, progress: Callable[[str], None] = print)
     progress(f"reading {request.source}")
     source = open_source(request.source, request.options.with_token_types_of(reference))
     progress(f"  {source.kind}: {_sizes(source.config)}" + ("" if source.has_head else ", no LM head"))
+    if source.assumed:
+        progress(f"  not stated, and assumed: {'; '.join(source.assumed)}")
     target.check(source.config, source.has_head and request.lm_head != "drop")
     mapped = source.map(with_head=request.lm_head != "drop")
     if request.format == "tape":

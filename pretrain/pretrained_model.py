@@ -39,6 +39,7 @@ class PretrainedModel:
         config: its configuration, with TAPE's vocabulary.
         state: its weights in fp32, by the names of ``ProteinBertForMaskedLM``, loaded one at a time.
         missing: the parts that pretraining needs and the model lacks; they start from random weights.
+        assumed: settings that its files do not state, as clauses for the user.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class PretrainedModel:
     config: ProteinBertConfig
     state: LazyState
     missing: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     def release(self) -> None:
         """Forget the weights, when a model has them; files that can't be memory-mapped are in memory until then."""
@@ -66,6 +68,8 @@ class PretrainedModel:
     def notices(self) -> list[str]:
         """Lines for the user."""
         lines = [f"starting at iteration 0 with the weights of {self.path} ({self.kind})"]
+        if self.assumed:
+            lines.append(f"{self.path} does not state, and these are assumed: {'; '.join(self.assumed)}")
         if self.missing:
             parts = " and no ".join(self.missing)
             lines.append(f"WARNING: {self.path} has no {parts}: random weights instead")
@@ -112,7 +116,8 @@ def open_pretrained_model(path: Path) -> PretrainedModel:
     if source.config.pruned_heads:
         raise ConfigError(f"{path}: attention heads were pruned, and pretraining does not support such models")
     named = {name: _checked(name, tensor, path) for name, tensor in state.items()}
-    return PretrainedModel(source.path, source.kind, source.config, named, _missing(source.config, named))
+    missing = _missing(source.config, named)
+    return PretrainedModel(source.path, source.kind, source.config, named, missing, source.assumed)
 
 
 def _missing(config: ProteinBertConfig, names: Iterable[str]) -> tuple[str, ...]:

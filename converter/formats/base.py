@@ -29,10 +29,12 @@ class Source(ComparedModel, Protocol):
         kind: name of the format.
         path: the checkpoint's path.
         accepts: names of the :class:`~converter.options.SourceOptions` that the format leaves open.
+        assumed: what the files do not state and is taken as usual, as clauses for the user.
     """
 
     kind: str
     accepts: frozenset[str]
+    assumed: tuple[str, ...]
 
     @property
     def has_head(self) -> bool:

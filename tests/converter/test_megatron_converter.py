@@ -38,6 +38,9 @@ def test_the_documented_command_works_in_any_directory(
     options = ("-src", "model_optim_rng.pt", "-out", "out/pytorch_model.bin", "-dtp", "torch.float16", *sizes)
     result = run_script(SCRIPT, *options, cwd=tmp_path, check=True)
     assert "largest difference" in result.stdout
+    assert (
+        "not stated, and assumed: initializer_range 0.02; the 31 tokens of ProteinLM's iupac_vocab.txt" in result.stdout
+    )
     state = load_state_dict(tmp_path / "out" / "pytorch_model.bin")
     assert state.keys() == expected_state(truth).keys()
     assert {value.dtype for value in state.values()} == {torch.float16}

@@ -287,6 +287,7 @@ def test_a_model_without_head_starts_with_a_random_one_and_a_warning(
     pretrain_here(small(mega, flags))
     out = capsys.readouterr().out
     assert f"starting at iteration 0 with the weights of {mega} (megatron-classic)" in out
+    assert f"{mega} does not state, and these are assumed: initializer_range 0.02; the 31 tokens" in out
     assert f"WARNING: {mega} has no language-model head: random weights instead" in out
 
 

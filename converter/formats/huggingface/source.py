@@ -35,6 +35,7 @@ class HuggingFaceSource:
     """A Hugging Face model directory; all settings come from its own files."""
 
     accepts = frozenset({"vocabulary"})
+    assumed: tuple[str, ...] = ()
 
     def __init__(self, files: ModelFiles, options: SourceOptions) -> None:
         self.path, self._files = files.path, files

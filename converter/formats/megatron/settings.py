@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,18 @@ from .layout import MegatronCheckpoint
 
 _ROWS_MULTIPLE = 128  # default of --make-vocab-size-divisible-by
 _VERSIONS = (0.0, 1.0, 2.0, 3.0)
+_USUAL, _USUAL_VOCABULARY = "usual value", "Megatron's iupac_vocab.txt (usual)"
+_NO_VERSION = "none stated, which means 0"
+# settings by their names in Megatron-LM -> in the configuration
+_CONFIGURED = {
+    "gelu": "hidden_act",
+    "layernorm_epsilon": "layer_norm_eps",
+    "norm_epsilon": "layer_norm_eps",
+    "hidden_dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "init_method_std": "initializer_range",
+}
+_VOCABULARY_FILES = ("", "iupac_vocab.txt", "megatron_iupac_vocab.txt")  # of ProteinLM, here, or not stated
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,25 @@ class MegatronSettings:
     vocabulary: tuple[str, ...]
     origin: dict[str, str] = field(default_factory=dict)
     assumed_neutral: dict[str, Any] = field(default_factory=dict)
+
+    def assumptions(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+        """The settings that are as usual because the checkpoint does not state them, as clauses for the user.
+
+        Args:
+            arguments: the checkpoint's arguments, which name the vocabulary file, but not its tokens.
+        """
+        usual = [
+            f"{name} {getattr(self.config, name)}"
+            for setting, name in _CONFIGURED.items()
+            if self.origin.get(setting) == _USUAL
+        ]
+        if self.origin["checkpoint_version"] == _NO_VERSION:
+            usual.append("checkpoint_version 0")
+        if self.origin["vocabulary"] == _USUAL_VOCABULARY:
+            file = str(arguments.get("vocab_file") or "").replace("\\", "/").rpartition("/")[2]
+            other = "" if file in _VOCABULARY_FILES else f", although its run had the vocabulary file {file[:60]}"
+            usual.append(f"the {len(self.vocabulary)} tokens of ProteinLM's {_VOCABULARY_FILES[1]}{other}")
+        return tuple(usual)
 
 
 def resolve_settings(checkpoint: MegatronCheckpoint, options: SourceOptions) -> MegatronSettings:
@@ -182,7 +214,7 @@ class _Resolver:
         if self._options.vocabulary:
             self._origin["vocabulary"] = "option"
             return self._options.vocabulary
-        self._origin["vocabulary"] = "Megatron's iupac_vocab.txt (usual)"
+        self._origin["vocabulary"] = _USUAL_VOCABULARY
         ranks = self._checkpoint.stages[0]
         rows = sum(rank.tensors[MEGATRON_WORDS].shape[0] for rank in ranks if MEGATRON_WORDS in rank.tensors)
         split = self._checkpoint.padded_for or len(ranks)
@@ -204,7 +236,7 @@ class _Resolver:
         """A setting from the arguments, else from the option, else the usual value."""
         argument = self._arguments.get(name)
         if argument is None:
-            self._origin[name] = "usual value" if option is None else "option"
+            self._origin[name] = _USUAL if option is None else "option"
             return usual if option is None else option
         if not isinstance(argument, (int, float)):
             raise CheckpointError(
@@ -238,7 +270,7 @@ class _Resolver:
                 " --checkpoint-version (3.0 for ProteinLM, and for Megatron-LM since 2021)"
             )
         if chosen is None:
-            self._origin["checkpoint_version"] = "none stated, which means 0"
+            self._origin["checkpoint_version"] = _NO_VERSION
             return 0.0
         known = _VERSIONS[2:] if later else _VERSIONS
         if chosen not in known:
@@ -263,7 +295,7 @@ class _Resolver:
             self._origin["gelu"] = "layers of Transformer Engine"
             return ("gelu_tanh", "gelu_tanh" if self._flag("openai_gelu") else "gelu")
         if "bias_gelu_fusion" not in arguments and "openai_gelu" not in arguments:
-            self._origin["gelu"] = "usual value" if given is None else "option"
+            self._origin["gelu"] = _USUAL if given is None else "option"
             return (given or "gelu_tanh", "gelu")
         everywhere = self._flag("openai_gelu") and form is Form.CLASSIC
         body = "gelu_tanh" if everywhere or self._flag("bias_gelu_fusion") else "gelu"

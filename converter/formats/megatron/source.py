@@ -41,6 +41,7 @@ class MegatronSource:
         self.kind = "megatron-core" if checkpoint.first.form is Form.CORE else "megatron-classic"
         self._checkpoint = checkpoint
         self._settings = resolve_settings(checkpoint, options)
+        self.assumed = self._settings.assumptions(checkpoint.arguments)
         self._rows, self._unused = token_rows_by_name(self._settings.vocabulary, self.path)
 
     @property

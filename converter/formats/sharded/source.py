@@ -53,6 +53,7 @@ class ShardedSource:
 
     kind = "proteinlm-sharded"
     accepts: frozenset[str] = frozenset()
+    assumed: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         # imported here, because torch.distributed.checkpoint takes more than a second and other formats don't need it

@@ -38,6 +38,7 @@ class TapeSource:
     """
 
     accepts: frozenset[str] = frozenset()
+    assumed: tuple[str, ...] = ()
 
     def __init__(self, files: ModelFiles) -> None:
         self.path = files.path

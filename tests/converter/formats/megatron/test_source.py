@@ -104,6 +104,30 @@ def test_bare_file_records_what_was_assumed(tmp_path: Path, written: Path) -> No
     assert origin["gelu"] == origin["hidden_dropout"] == "usual value"
 
 
+USUAL = "the 31 tokens of ProteinLM's iupac_vocab.txt"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"init_method_std": 0.02}, (USUAL,)),
+        ({"init_method_std": 0.02, "vocab_file": "/data/protein_tools/iupac_vocab.txt"}, (USUAL,)),
+        (
+            {"init_method_std": 0.02, "vocab_file": "/data/mine.txt"},
+            (f"{USUAL}, although its run had the vocabulary file mine.txt",),
+        ),
+        ({"layernorm_epsilon": None}, ("layer_norm_eps 1e-12", "initializer_range 0.02", USUAL)),
+    ],
+)
+def test_what_a_checkpoint_does_not_state_is_listed(
+    tmp_path: Path, truth: Truth, changes: dict[str, Any], expected: tuple[str, ...]
+) -> None:
+    folder = write_megatron(tmp_path / "mega", truth, **changes)
+    assert open_source(folder, SourceOptions()).assumed == expected
+    if "vocab_file" in changes:
+        assert open_source(folder, SourceOptions(vocabulary=(*SPECIAL, *LETTERS))).assumed == ()
+
+
 def test_the_version_of_a_file_without_arguments_is_used(tmp_path: Path, written: Path) -> None:
     source = open_source(bare(tmp_path, written, keep_version=True), SourceOptions(heads=4, gelu="gelu"))
     assert source.provenance()["checkpoint_version"] == 3.0
