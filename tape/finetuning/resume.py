@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tape.configs import CONFIG_NAME
-from tape.errors import CheckpointError, ConfigError, quoted
+from tape.errors import CheckpointError, ConfigError, listed, quoted
 from tape.hub.cache import local_model
 from tape.io.json_files import read_json_object
 from tape.io.run_layout import ARGUMENTS_NAME, LATEST_NAME, resolve_model_directory
@@ -181,6 +181,9 @@ def complete_options(options: Mapping[str, Any], given: Iterable[str]) -> tuple[
         if options.get("data") is not None:
             raise ConfigError(f"{file}: the run was started without --data, which can't be given on resume")
         changes = [_taken_options(saved, given, file)]
+        unknown = sorted(saved.keys() - options.keys())
+        if unknown:
+            changes.append(f"{file}: has options without effect here: {listed(unknown)}")
         saved = _as_given(saved)
     _check_fixed(options, given & saved.keys(), saved, model_config, file)
     if given & {"freeze", "lora"}:

@@ -129,6 +129,20 @@ def test_options_that_are_given_replace_theirs(
     assert read_history(ours)[0]["step"] == 15
 
 
+@pytest.mark.parametrize("unknown", [{}, {"dropout_schedule": 3}])
+def test_options_of_a_fork_are_named(
+    unknown: dict[str, Any], train: Train, small_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = saved_run("ProteinLM", small_data)
+    run.arguments |= unknown
+    run.write(tmp_path / "theirs")
+    words = ("--resume_from_checkpoint", "--from_pretrained", tmp_path / "theirs", "--log_level", "INFO")
+    train("transformer", "stability", *words)
+    lines = [record.getMessage() for record in caplog.records if "without effect" in record.getMessage()]
+    named = f"{tmp_path / 'theirs' / 'args.json'}: has options without effect here: dropout_schedule"
+    assert lines == ([named] if unknown else [])
+
+
 def test_the_latest_epoch_of_a_run_is_resumed(small_data: Path, tmp_path: Path) -> None:
     run = saved_run("ProteinLM", small_data)
     for epoch in (2, 9, 10):

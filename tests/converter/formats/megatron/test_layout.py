@@ -68,6 +68,8 @@ def test_empty_folder_names_the_missing_file(tmp_path: Path) -> None:
         (("checkpoint-500/config.json", "trainer_state.json"), "directories of models: checkpoint-500; give the path"),
         (("config.json", "tf_model.h5"), r"tf_model\.h5 is not read: .*from_tf=True.*save_pretrained"),
         (("config.json", "flax_model.msgpack"), r"flax_model\.msgpack is not read: .*from_flax=True"),
+        ((".metadata", "__0_0.distcp"), r"\.metadata is not read: .*dcp_to_torch"),
+        (("weights/common.pt", "weights/.metadata", "context/model.yaml"), r"weights/common\.pt is not read: .*NeMo"),
         (("adapter_config.json", "adapter_model.safetensors"), "merge the adapter into its model"),
         ((), r"neither config\.json and weights .* nor metadata\.json"),
     ],
