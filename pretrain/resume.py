@@ -24,6 +24,7 @@ from pretrain.checkpointing import (
     find_readable,
     newest_iteration,
     read_metadata,
+    refuse_save_in_other_format,
 )
 from pretrain.config.arguments import PretrainConfig
 from pretrain.config.flags import make_parser
@@ -219,8 +220,9 @@ def _foreign_checkpoints(save: str, load: str | None) -> tuple[str, ...]:
     """A notice if ``--save`` has checkpoints that a run from one of them, named by ``--load``, will replace.
 
     Raises:
-        CheckpointError: they are those of another run.
+        CheckpointError: they are those of another run, or ``--save`` is of another format.
     """
+    refuse_save_in_other_format(Path(save))
     newest = newest_iteration(save)
     if newest is None:
         return ()

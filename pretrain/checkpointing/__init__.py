@@ -24,7 +24,7 @@ from .format import (
 from .index_reader import StoredShard, StoredTensor, model_tensors, tensors_and_others
 from .latest import LatestCheckpoint, describe_latest, find_latest, find_readable, newest_iteration
 from .loading import load_checkpoint, load_full_checkpoint
-from .other_formats import refuse_other_format
+from .other_formats import refuse_other_format, refuse_save_in_other_format
 from .saving import save_checkpoint, save_weights
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "newest_iteration",
     "read_metadata",
     "refuse_other_format",
+    "refuse_save_in_other_format",
     "save_checkpoint",
     "save_weights",
     "tensors_and_others",

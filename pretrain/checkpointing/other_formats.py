@@ -33,6 +33,19 @@ def refuse_other_format(path: Path) -> None:
         raise CheckpointError(f"{path}: a file, not a directory of checkpoints. {_EXPECTED}")
 
 
+def refuse_save_in_other_format(directory: Path) -> None:
+    """Refuse to save a run's checkpoints in a directory of a known format.
+
+    They would replace Megatron-LM's pointer to its checkpoint, and could not be resumed from there.
+
+    Raises:
+        CheckpointError: names the format.
+    """
+    found = recognize_format(directory)
+    if found is not None:
+        raise CheckpointError(f"--save {directory}: {found.name}; choose a directory of its own for this run")
+
+
 def refuse_other_weights(directory: Path) -> None:
     """Refuse a directory without checkpoints of pretraining that has other weights, of whatever format.
 

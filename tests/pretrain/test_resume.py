@@ -258,6 +258,22 @@ def test_a_save_with_checkpoints_of_another_run_is_refused(run: Path, tmp_path: 
     assert choose_checkpoint(CheckpointConfig(save=str(run), load=f"{run}/."), ControlGroup()).path is not None
 
 
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("release/mp_rank_00/model_optim_rng.pt", "a Megatron-LM checkpoint"),
+        ("iter_0000005/common.pt", "a distributed checkpoint of Megatron Core"),
+        ("config.json", "a TAPE model directory"),
+    ],
+)
+def test_a_save_in_a_directory_of_another_format_is_refused(tmp_path: Path, file: str, words: str) -> None:
+    """Whose latest_checkpointed_iteration.txt would be replaced, and from which the run could not be resumed."""
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text("{}")
+    with pytest.raises(CheckpointError, match=f"--save {tmp_path}: {words}; choose a directory of its own"):
+        choose_checkpoint(CheckpointConfig(save=str(tmp_path)), ControlGroup())
+
+
 def test_a_run_that_goes_back_to_an_earlier_checkpoint_of_its_own_announces_what_it_replaces(run: Path) -> None:
     options = CheckpointConfig(save=str(run), load=str(run / "iter_0000002"))
     (notice,) = choose_checkpoint(options, ControlGroup()).notices
