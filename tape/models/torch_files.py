@@ -246,7 +246,7 @@ def load_torch_file(path: Path, types: PickleTypes = TORCH_TYPES, *, mapped: boo
     except ForbiddenNameError as error:
         raise CheckpointError(
             f"{path}: refused: its pickle refers to {error.name}, which a checkpoint does not need; nothing was"
-            " executed"
+            " executed. If you trust it, save it again without this object, by the program that wrote it"
         ) from error
     except RefusedPickleError as error:
         raise CheckpointError(f"{path}: refused or damaged, or not a PyTorch checkpoint: {error}") from error

@@ -92,7 +92,10 @@ def read_rank_file(path: Path) -> RankFile:
         raise CheckpointError(f"{path}: contains a {type(content).__name__}, not a checkpoint dictionary")
     is_training_checkpoint = "model" in content
     if "model0" in content:
-        raise CheckpointError(f"{path}: interleaved pipeline schedules (model0, model1, ...) are not supported")
+        raise CheckpointError(
+            f"{path}: interleaved pipeline schedules (model0, model1, ...) are not supported; save it again by"
+            " Megatron-LM without --num-layers-per-virtual-pipeline-stage"
+        )
     model = content["model"] if is_training_checkpoint else content
     if not isinstance(model, Mapping):
         raise CheckpointError(f"{path}: {describe_content(content)}")
@@ -131,7 +134,10 @@ def dropped_parts(content: Mapping[Any, Any], path: Path) -> tuple[str, ...]:
     others = sorted(str(key) for key in content if key not in _READ_PARTS)
     for name in others:
         if name not in DROPPED_PARTS:
-            raise CheckpointError(f"{path}: {name}: unknown part; Megatron-LM saves none of this name beside the model")
+            raise CheckpointError(
+                f"{path}: {name}: unknown part; Megatron-LM saves none of this name beside the model. If the model does"
+                " not need it, remove it from the file"
+            )
     return tuple(others)
 
 

@@ -139,7 +139,7 @@ def test_ranks_of_different_versions_are_refused(copy: Path) -> None:
         ({"model": {"language_model": {"embedding": 3}}}, "embedding is a int"),
         ({"model": {"language_model": {"x": torch.zeros(2, dtype=torch.int64)}}}, "x is a torch.int64 tensor"),
         ({"model": {"language_model": {}}, "checkpoint_version": "3"}, "checkpoint_version is '3'"),
-        ({"model0": {}, "model1": {}}, "interleaved"),
+        ({"model0": {}, "model1": {}}, "interleaved pipeline .* without --num-layers-per-virtual"),
         ([1, 2], "contains a list"),
     ],
 )
