@@ -217,7 +217,10 @@ def _shard(
         raise CheckpointError(f"{path}: the index has no file for the shard of {fqn} at {offsets}")
     file = path / info.relative_path
     if not os.path.isfile(file):  # False for a name that no file can have
-        raise CheckpointError(f"{file}: missing, but {INDEX_NAME} lists it: copy the whole directory again")
+        raise CheckpointError(
+            f"{path}: {quoted(info.relative_path)} is missing, but {INDEX_NAME} lists it: copy the whole directory"
+            " again"
+        )
     held = file.stat().st_size - info.offset
     if math.prod(sizes) * dtype.itemsize > min(info.length, held):  # before memory is allocated for it
         raise CheckpointError(f"{file}: too short for the shard of {fqn} at {offsets}, of shape {sizes} and {dtype}")

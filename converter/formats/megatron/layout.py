@@ -33,7 +33,8 @@ _RESAVE = "load it with transformers 4 ({}) and save it again with save_pretrain
 _NOT_READ = {
     "tf_model.h5": _RESAVE.format("from_tf=True"),
     "flax_model.msgpack": _RESAVE.format("from_flax=True"),
-    ".metadata": "python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIRECTORY FILE.pt converts it",
+    ".metadata": "metadata.json (pretrain_tape.py) or common.pt (Megatron Core) is missing; of other programs, python"
+    " -m torch.distributed.checkpoint.format_utils dcp_to_torch DIRECTORY FILE.pt makes a file",
     "weights/common.pt": "export a Megatron-LM checkpoint with NeMo's scripts",
     "adapter_config.json": "merge the adapter into its model with peft's merge_and_unload, and save that",
 }

@@ -164,7 +164,7 @@ def test_a_missing_file_is_named(tmp_path: Path, truth: Truth, model: dict[str, 
         open_source(tmp_path / "dist", SourceOptions())
     (tmp_path / "common.pt").rename(place / "common.pt")
     (place / "__0_0.distcp").unlink()
-    with pytest.raises(CheckpointError, match=r"__0_0\.distcp: missing, but \.metadata lists it"):
+    with pytest.raises(CheckpointError, match=r"iter_0000007: '__0_0\.distcp' is missing, but \.metadata lists it"):
         open_source(place, SourceOptions())
 
 
