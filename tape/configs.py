@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
+from tape.compatibility.constructors import construct, set_attributes
 from tape.hub.cache import local_model
 from tape.io.checksums import renew_sum
 from tape.io.json_files import read_json_object
@@ -47,14 +48,11 @@ class ProteinConfig:
             self.target = Target.from_dict(target).to_dict()
         absent = [name for name in ("class_weights", "value_scale") if kwargs.get(name) is None]
         kwargs = {name: value for name, value in kwargs.items() if name not in absent}
-        for name, value in kwargs.items():
-            if name.startswith("__") or callable(getattr(type(self), name, None)):
-                raise ConfigError(f"{quoted(name)} can't be the name of a setting: the configuration's class uses it")
-            setattr(self, name, value)
+        set_attributes(self, kwargs)
 
     @classmethod
     def from_dict(cls: type[Config], values: dict[str, Any]) -> Config:
-        return cls(**values)
+        return construct(cls, values)
 
     @classmethod
     def from_json_file(cls: type[Config], path: str | os.PathLike[str]) -> Config:
@@ -71,9 +69,11 @@ class ProteinConfig:
             raise ConfigError(f"{path}: {error}") from error
 
     @classmethod
-    def from_pretrained(cls: type[Config], path: str | os.PathLike[str], **overrides: Any) -> Config:
+    def from_pretrained(
+        cls: type[Config], pretrained_model_name_or_path: str | os.PathLike[str], **overrides: Any
+    ) -> Config:
         """Configuration of a model or run directory, a JSON file or a remote model, with ``overrides`` replaced."""
-        path = resolve_model_directory(local_model(path))
+        path = resolve_model_directory(local_model(pretrained_model_name_or_path))
         config = cls.from_json_file(path / CONFIG_NAME if path.is_dir() else path)
         return cls.from_dict({**config.to_dict(), **overrides})
 

@@ -188,34 +188,38 @@ class TAPETokenizer:
 
         Args:
             text: the residues of one protein, as text, as the list that :meth:`tokenize` returns, or as an array of
-                single letters.
+                single letters. A list or array may also have special tokens, such as ``<mask>``.
 
         Raises:
             UnknownResidueError: a character is not in the vocabulary. Names it and its position (from 1).
-            ConfigError: ``text`` is neither text nor a list or array of single residues.
+            ConfigError: ``text`` is neither text nor a list or array of tokens.
         """
-        residues = self._joined(text)
+        residues, special = self._joined(text)
         if not self._has_all(residues):
             residues = self._normalized(residues)
         ids = np.empty(len(residues) + 2, dtype=np.int64)
         ids[0], ids[-1] = self.cls_id, self.sep_id
         ids[1:-1] = self.encode_residues(residues)
+        for place, index in special.items():
+            ids[place + 1] = index
         return ids
 
-    def _joined(self, text: str | Sequence[str] | np.ndarray) -> str:
+    def _joined(self, text: str | Sequence[str] | np.ndarray) -> tuple[str, dict[int, int]]:
+        """A protein as text, with X in place of special tokens, and the ids of these by their place."""
         if isinstance(text, str):
-            return text
+            return text, {}
         if isinstance(text, np.ndarray) and text.ndim == 1:
             text = text.tolist()
         if not isinstance(text, Sequence) or not all(isinstance(item, str) for item in text):
             raise ConfigError(f"encode takes the residues of a protein, as text or a list, not {type(text).__name__}")
-        several = next((item for item in text if len(item) != 1), None)
+        special = {place: self.vocab[item] for place, item in enumerate(text) if len(item) != 1 and item in self.vocab}
+        several = next((item for place, item in enumerate(text) if len(item) != 1 and place not in special), None)
         if several is not None:
             raise ConfigError(
                 f"encode takes one protein, and its list has {quoted(several)} as a residue; for several proteins, call"
                 " encode for each, and pad the results with tape.datasets.pad_sequences"
             )
-        return "".join(text)
+        return "".join("X" if place in special else item for place, item in enumerate(text)), special
 
     def _has_all(self, residues: str) -> bool:
         return self._letters.issuperset(residues)

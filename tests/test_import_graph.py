@@ -27,6 +27,7 @@ PACKAGES = ("tape", "pretrain", "converter", "proteinlm")
 WITHOUT_TORCH = (
     "tape.cli",
     "tape.commands",
+    "tape.compatibility.constructors",
     "tape.compatibility.names",
     "tape.compatibility.parsers",
     "tape.configs",
@@ -101,6 +102,7 @@ SCRIPTS_WITHOUT_TORCH = (
     "converter/megatron-converter.py",
 )
 _FILES = (
+    "tape.compatibility.constructors",
     "tape.compatibility.names",
     "tape.errors",
     "tape.installation",
@@ -121,6 +123,7 @@ ALLOWED_IMPORTS: dict[str, tuple[str, ...]] = {
     "tape.compatibility.names": (),  # refers to the modules of its names by name only
     "tape.interrupts": (),
     "tape.errors": ("tape.interrupts",),
+    "tape.compatibility.constructors": ("tape.errors",),
     "tape.tasks": (),
     "tape.targets": ("tape.errors", "tape.tasks"),
     "tape.runtime.progress": (),

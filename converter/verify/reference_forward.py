@@ -186,7 +186,7 @@ class ModelForward:
 
     @torch.no_grad()
     def embeddings(self, protein: str) -> Tensor:
-        embedded: Tensor = self._bert.embeddings(self._ids(protein).unsqueeze(0), None, None)
+        embedded: Tensor = self._bert.embeddings(self._ids(protein).unsqueeze(0))
         return embedded[0]
 
     @staticmethod

@@ -70,7 +70,7 @@ class MaskedLMObjective(nn.Module):
         """
         with self.precision.autocast(self.context.device):
             hidden = self._embed(batch) if stream is None else stream
-            hidden = self.model.bert.encoder(hidden, None, batch.layout)
+            hidden, *_ = self.model.bert.encoder(hidden, packing=batch.layout)
             if not self.context.is_last_stage:
                 return hidden
             # the head is computed at predicted positions only, about one in seven
@@ -80,7 +80,9 @@ class MaskedLMObjective(nn.Module):
     def _embed(self, batch: MicroBatch) -> Tensor:
         own = self._own_tokens(batch)
         positions = batch.layout.positions[own].unsqueeze(0)
-        embedded: Tensor = self.model.bert.embeddings(batch.input_ids[:, own], positions, batch.layout)
+        embedded: Tensor = self.model.bert.embeddings(
+            batch.input_ids[:, own], position_ids=positions, packing=batch.layout
+        )
         return embedded
 
     def _own_tokens(self, batch: MicroBatch) -> slice:

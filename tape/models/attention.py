@@ -242,12 +242,21 @@ class AttentionCore(nn.Module):
         reason = flash_attention.unusable_reason(query.device, query.dtype, query.shape[-1], dropout)
         return reason is None
 
-    def probabilities(self, query: Tensor, key: Tensor, key_mask: Tensor | None) -> Tensor:
-        """Attention maps (B, heads, S, S) without dropout, for padded batches only."""
+    def with_probabilities(
+        self, query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Compute attention of a padded batch from its attention maps, so that these have gradients.
+
+        Returns:
+            (B, S, heads, head size), and the maps (B, heads, S, S) in fp32 without dropout.
+        """
         scores = torch.einsum("bqhd,bkhd->bhqk", query, key).float() * query.shape[-1] ** -0.5
         if key_mask is not None:
-            scores = scores.masked_fill(~key_mask[:, None, None, :], float("-inf"))
-        return scores.softmax(-1)
+            # the lowest number, not -inf: a row without any real token is then finite
+            scores = scores.masked_fill(~key_mask[:, None, None, :], torch.finfo(scores.dtype).min)
+        probabilities = scores.softmax(-1)
+        kept = drop(probabilities, self.dropout) if self.training and self.dropout else probabilities
+        return torch.einsum("bhqk,bkhd->bqhd", kept.to(value.dtype), value), probabilities
 
 
 def _padded(

@@ -171,8 +171,27 @@ class PairwiseContactPredictionHead(nn.Module):
         loss = self.loss(logits, targets)
         if sequence_lengths is None:
             sequence_lengths = (torch.ones_like(inputs[..., 0]) if input_mask is None else input_mask != 0).sum(1) - 2
-        precision = _precision_at_l5(logits, targets, sequence_lengths, self.ignore_index)
+        precision = self.compute_precision_at_l5(sequence_lengths, logits, targets)
         return (loss, {"precision_at_l5": precision}), logits
+
+    @torch.no_grad()
+    def compute_precision_at_l5(self, sequence_lengths: Tensor, prediction: Tensor, labels: Tensor) -> Tensor:
+        """P@L/5 at separations >= 6, averaged over the proteins that have such a pair; 0 if none has.
+
+        The definition is that of :mod:`tape.metrics.contacts`, except that the order of equal scores is arbitrary.
+
+        Args:
+            sequence_lengths: (B,) number of residues.
+            prediction: (B, L, L, 2) logits.
+            labels: (B, L, L) targets.
+        """
+        valid = is_labeled(labels, self.ignore_index).triu(_MINIMUM_SEPARATION)
+        scores = (prediction[..., 1] - prediction[..., 0]).masked_fill(~valid, float("-inf"))
+        best = scores.flatten(1).topk(max(1, labels.shape[-1] // 5)).indices
+        count = torch.minimum((sequence_lengths // 5).clamp(min=1), valid.sum((1, 2)))
+        chosen = torch.arange(best.shape[1], device=best.device) < count.unsqueeze(1)
+        correct = (labels.flatten(1).gather(1, best) * chosen).sum(1)
+        return (correct / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of logits (B, L, L, 2)."""
@@ -188,21 +207,6 @@ class PairwiseContactPredictionHead(nn.Module):
             for block in blocks:
                 pairs = block(pairs, mask)
         return self.linear(pairs.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-@torch.no_grad()
-def _precision_at_l5(logits: Tensor, targets: Tensor, lengths: Tensor, ignore_index: int) -> Tensor:
-    """P@L/5 at separations >= 6, averaged over the proteins that have such a pair; 0 if none has.
-
-    The definition is that of :mod:`tape.metrics.contacts`, except that the order of equal scores is arbitrary.
-    """
-    valid = is_labeled(targets, ignore_index).triu(_MINIMUM_SEPARATION)
-    scores = (logits[..., 1] - logits[..., 0]).masked_fill(~valid, float("-inf"))
-    best = scores.flatten(1).topk(max(1, targets.shape[-1] // 5)).indices
-    count = torch.minimum((lengths // 5).clamp(min=1), valid.sum((1, 2)))
-    chosen = torch.arange(best.shape[1], device=best.device) < count.unsqueeze(1)
-    correct = (targets.flatten(1).gather(1, best) * chosen).sum(1)
-    return (correct / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
 
 
 def _pair_mask(mask: Tensor) -> Tensor | None:

@@ -69,8 +69,13 @@ class ProteinBertEmbeddings(nn.Module):
         self.max_positions = config.max_position_embeddings
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor | None = None, packing: PackedLayout | None = None
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        packing: PackedLayout | None = None,
     ) -> Tensor:
+        """(B, S) ids, with types (default 0) and positions (default from 0) of that shape -> (B, S, H)."""
         longest = input_ids.shape[1] if packing is None else max(packing.lengths)
         if longest > self.max_positions:
             raise ConfigError(
@@ -81,8 +86,10 @@ class ProteinBertEmbeddings(nn.Module):
             position_ids = (
                 torch.arange(longest, device=input_ids.device) if packing is None else packing.positions
             ).unsqueeze(0)
-        # All tokens have type 0, so that one row is added by broadcasting.
-        types = self.token_type_embeddings.weight[0]
+        if token_type_ids is None:
+            types = self.token_type_embeddings.weight[0]  # of all tokens: one row is added by broadcasting
+        else:
+            types = self.token_type_embeddings(token_type_ids)
         embedded = self.word_embeddings(input_ids) + self.position_embeddings(position_ids) + types
         return self.dropout(self.LayerNorm(embedded))
 
@@ -105,9 +112,11 @@ class ProteinBertSelfAttention(nn.Module):
         query, key, value = (
             projection(hidden).unflatten(-1, (-1, self.head_size)) for projection in (self.query, self.key, self.value)
         )
-        if maps is not None:
-            maps.append(self.core.probabilities(query, key, key_mask))
-        return self.core(query, key, value, key_mask, packing).flatten(-2)
+        if maps is None:
+            return self.core(query, key, value, key_mask, packing).flatten(-2)
+        context, probabilities = self.core.with_probabilities(query, key, value, key_mask)
+        maps.append(probabilities)
+        return context.flatten(-2)
 
 
 class ProteinBertAttention(nn.Module):
@@ -193,6 +202,7 @@ class ProteinBertEncoder(nn.Module):
 
     def __init__(self, config: ProteinBertConfig) -> None:
         super().__init__()
+        self.config = config
         self.layer = nn.ModuleList(ProteinBertLayer(config) for _ in range(config.num_hidden_layers))
         self.apply_final_ln = config.apply_final_ln and config.layer_norm_position == "pre"
         if config.layer_norm_position == "pre":
@@ -209,32 +219,75 @@ class ProteinBertEncoder(nn.Module):
 
     def forward(
         self,
-        hidden: Tensor,
-        key_mask: Tensor | None,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        chunks: int | None = None,
         packing: PackedLayout | None = None,
-        states: list[Tensor] | None = None,
-        maps: list[Tensor] | None = None,
-    ) -> Tensor:
-        """(B, S, H) -> (B, S, H). Appends the input of each block to ``states``, and the attention maps to ``maps``."""
+    ) -> tuple[Any, ...]:
+        """Run all blocks.
+
+        Args:
+            hidden_states: (B, S, H) embeddings; (1, T, H) with ``packing``.
+            attention_mask: (B, S), nonzero at real tokens; or (B, 1, 1, S) as in TAPE, -10000 at padding and 0
+                elsewhere; None means no padding.
+            chunks: unused, part of TAPE's signature.
+            packing: layout of several proteins in one row; can't be combined with a mask.
+
+        Returns:
+            (states[, all states][, all attention maps]): the output; if the configuration has
+            ``output_hidden_states``, the input of each block and the output; if it has ``output_attentions``, the
+            attention maps (B, heads, S, S) of each block.
+
+        Raises:
+            ConfigError: the mask is none of these, or attention maps of a packed row are wanted.
+        """
+        key_mask = _key_mask(attention_mask)
+        states: list[Tensor] = []
+        maps: list[Tensor] | None = [] if self.config.output_attentions else None
+        if maps is not None and packing is not None:
+            raise ConfigError("a packed row has no attention maps (output_attentions); give the proteins as a batch")
+        hidden = hidden_states
         for layer in self.layer:
-            if states is not None:
+            if self.config.output_hidden_states:
                 states.append(hidden)
             if self.checkpoint_activations and torch.is_grad_enabled():
                 hidden = checkpointed(layer, hidden, key_mask, packing, maps)
             else:
                 hidden = layer(hidden, key_mask, packing, maps)
-        return self.final_ln(hidden) if self.apply_final_ln else hidden
+        output = self.final_ln(hidden) if self.apply_final_ln else hidden
+        outputs: tuple[Any, ...] = (output,)
+        if self.config.output_hidden_states:
+            outputs += ((*states, output),)
+        return outputs if maps is None else (*outputs, tuple(maps))
+
+
+def _key_mask(mask: Tensor | None) -> Tensor | None:
+    """(B, S) bool, True at real tokens, of either form of attention mask.
+
+    It is boolean, since an additive -10000 is not exact in half precision (bug 3 in docs/compatibility.md).
+    """
+    if mask is None or mask.dtype == torch.bool:
+        return mask
+    if mask.dim() == 2:
+        return mask != 0
+    if mask.dim() == 4 and mask.shape[1:3] == (1, 1) and bool(((mask == 0) | (mask < -1000)).all()):
+        return mask[:, 0, 0] == 0
+    raise ConfigError(
+        f"an attention mask {tuple(mask.shape)} is not supported: give (B, S) with 1 at real tokens, or (B, 1, 1, S)"
+        " with -10000 at padding and 0 elsewhere"
+    )
 
 
 class ProteinBertPooler(nn.Module):
-    """tanh(dense(state of <cls>)), only in the post arrangement."""
+    """State of ``<cls>``, and in the post arrangement tanh(dense(it)); (B, S, H) -> (B, H)."""
 
     def __init__(self, config: ProteinBertConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size) if config.layer_norm_position == "post" else None
 
-    def forward(self, first: Tensor) -> Tensor:
-        return torch.tanh(self.dense(first))
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        first = hidden_states[:, 0]
+        return first if self.dense is None else torch.tanh(self.dense(first))
 
 
 class ProteinBertAbstractModel(ProteinModel):
@@ -308,7 +361,7 @@ class ProteinBertModel(ProteinBertAbstractModel):
         super().__init__(config)
         self.embeddings = ProteinBertEmbeddings(config)
         self.encoder = ProteinBertEncoder(config)
-        self.pooler = ProteinBertPooler(config) if config.layer_norm_position == "post" else nn.Identity()
+        self.pooler = ProteinBertPooler(config)
         self.state_size = self.pooled_size = config.hidden_size
         self.init_weights()
 
@@ -338,27 +391,20 @@ class ProteinBertModel(ProteinBertAbstractModel):
         if packing is not None and input_mask is not None:
             raise ConfigError("a packed row has no padding: give packing or input_mask, not both")
         check_inputs(input_ids, input_mask, self.embeddings.word_embeddings.num_embeddings)
-        # Boolean, since an additive -10000 is not exact in half precision (bug 3 in docs/compatibility.md).
-        key_mask = None if input_mask is None else input_mask != 0
-        states: list[Tensor] | None = [] if self.config.output_hidden_states else None
-        maps: list[Tensor] | None = [] if self.config.output_attentions else None
+        key_mask = _key_mask(input_mask)
         unpadding = None
-        if key_mask is not None and position_ids is None and maps is None:
+        if key_mask is not None and position_ids is None and not self.config.output_attentions:
             unpadding = Unpadding.of(key_mask)
         if unpadding is not None:
-            hidden = self.embeddings(unpadding.unpad(input_ids), None, unpadding.layout)
-            output = unpadding.pad(self.encoder(hidden, None, unpadding.layout, states))
-            states = None if states is None else [unpadding.pad(state) for state in states]
+            hidden = self.embeddings(unpadding.unpad(input_ids), packing=unpadding.layout)
+            packed, *others = self.encoder(hidden, packing=unpadding.layout)
+            output = unpadding.pad(packed)
+            others = [(*map(unpadding.pad, states[:-1]), output) for states in others]
         else:
-            hidden = self.embeddings(input_ids, position_ids, packing)
-            output = self.encoder(hidden, key_mask, packing, states, maps)
-        pooled = output[:, 0] if packing is None else output[0, packing.cumulative[:-1].long()]
-        outputs: tuple[Any, ...] = (output, self.pooler(pooled))
-        if states is not None:
-            outputs += ((*states, output),)
-        if maps is not None:
-            outputs += (tuple(maps),)
-        return outputs
+            hidden = self.embeddings(input_ids, position_ids=position_ids, packing=packing)
+            output, *others = self.encoder(hidden, key_mask, packing=packing)
+        first = output if packing is None else output[0, packing.cumulative[:-1].long()].unsqueeze(1)
+        return (output, self.pooler(first), *others)
 
 
 class ProteinBertForMaskedLM(ProteinBertAbstractModel):

@@ -21,6 +21,7 @@ class ProteinOneHotAbstractModel(ProteinModel):
     config_class = ProteinOneHotConfig
     config: ProteinOneHotConfig
     base_model_prefix = "onehot"
+    unused_parameters = ("_buffer",)  # in TAPE: it has the data type of the states
 
 
 class ProteinOneHotModel(ProteinOneHotAbstractModel):

@@ -257,16 +257,17 @@ class ProteinModel(nn.Module):
         """Rename old names, drop unused parameters, and add or remove the encoder's prefix as this model needs it."""
         renamed = {}
         for name, value in state.items():
-            bare = name.removeprefix(f"{self.base_model_prefix}.")
-            if any(bare.startswith(unused) for unused in self.unused_parameters):
-                continue
-            renamed[self._our_name(name)] = value
+            if not self._is_unused(name):
+                renamed[self._our_name(name)] = value
         # Compare entire names: ``bert_tail_dense`` is not a name under ``bert.`` (bug 4 in docs/compatibility.md).
         prefix = f"{self.base_model_prefix}."
         if self.base_model is self:
             return {name.removeprefix(prefix): value for name, value in renamed.items()}
         encoder = self.base_model.state_dict().keys()
         return {prefix + name if name in encoder else name: value for name, value in renamed.items()}
+
+    def _is_unused(self, name: str) -> bool:
+        return name.removeprefix(f"{self.base_model_prefix}.").startswith(self.unused_parameters)
 
     def _our_name(self, name: str) -> str:
         """The name of a parameter of older programs in this model: PyTorch's names of TensorFlow's layer norms."""
@@ -276,10 +277,13 @@ class ProteinModel(nn.Module):
         return name
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-        """``load_state_dict``, also of a state of tape-proteins 0.5; inside other modules, too."""
+        """``load_state_dict``, also of a state of tape-proteins 0.5 or ProteinLM; inside other modules, too."""
         for name in [name for name in state_dict if name.startswith(prefix)]:
-            renamed = prefix + self._our_name(name.removeprefix(prefix))
-            if renamed != name:
+            theirs = name.removeprefix(prefix)
+            renamed = prefix + self._our_name(theirs)
+            if self._is_unused(theirs):
+                del state_dict[name]
+            elif renamed != name:
                 state_dict[renamed] = state_dict.pop(name)
         super()._load_from_state_dict(state_dict, prefix, *others)
 

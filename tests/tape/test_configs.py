@@ -29,6 +29,26 @@ def test_json_round_trip_keeps_extra_keys(kind, tmp_path):
     assert kind.from_pretrained(tmp_path) == config
 
 
+def test_a_constructor_of_others_need_not_take_the_settings_of_the_base_class(tmp_path):
+    """As in public code, whose classes have no ``**kwargs``; a saved configuration has the base class's settings."""
+
+    class Theirs(ProteinConfig):
+        def __init__(self, vocab_size_or_config_json_file, path="", hidden_size=-1):
+            super().__init__()
+            self.vocab_size = vocab_size_or_config_json_file
+            self.path, self.hidden_size = path, hidden_size
+
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 8, "num_labels": 5, "rate": 0.5}))
+    config = Theirs.from_pretrained(tmp_path, path="model.pt")
+    assert (config.vocab_size, config.path, config.hidden_size) == (-1, "model.pt", 8)
+    assert (config.num_labels, config.rate) == (5, 0.5)
+    config.save_pretrained(tmp_path)
+    assert Theirs.from_pretrained(tmp_path) == config
+    (tmp_path / "config.json").write_text(json.dumps({"to_dict": 1}))
+    with pytest.raises(ConfigError, match=r"config\.json: .*to_dict.* can't be the name of a setting"):
+        Theirs.from_pretrained(tmp_path)
+
+
 def test_impossible_values_are_named():
     with pytest.raises(ConfigError, match="multiple of num_attention_heads 3"):
         ProteinBertConfig(hidden_size=32, num_attention_heads=3)

@@ -78,6 +78,19 @@ def test_what_is_no_protein_is_named(text, message):
         TAPETokenizer().encode(text)
 
 
+@pytest.mark.parametrize("kind", [list, tuple, np.array])
+def test_lists_may_have_special_tokens(kind):
+    """As in scripts that mask residues, and pad, before they encode."""
+    tokenizer = TAPETokenizer()
+    tokens = ["M", "<mask>", "V", "<pad>", "<pad>"]
+    assert tokenizer.encode(kind(tokens)).tolist() == [2, 16, 1, 25, 0, 0, 3]
+    assert tokenizer.encode(kind(tokens)).tolist() == tokenizer.convert_tokens_to_ids(["<cls>", *tokens, "<sep>"])
+    with pytest.raises(ConfigError, match="has '<mask>' as a residue"):
+        TAPETokenizer("unirep").encode(kind(tokens))
+    with pytest.raises(UnknownResidueError, match="position 2"):
+        tokenizer.encode("M<mask>V")
+
+
 def test_unirep_ids_are_those_of_tape():  # bug 39 in docs/compatibility.md
     tokenizer = TAPETokenizer("unirep")
     assert tokenizer.vocab_size == 29

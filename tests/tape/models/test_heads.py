@@ -304,6 +304,7 @@ def test_the_contact_head_gives_the_precision_of_the_batch() -> None:
     expected = {metric.name: metric.value for metric in summarize_contacts(rows)}["precision_at_l5"]
     assert 0 < expected < 1
     assert float(metrics["precision_at_l5"]) == pytest.approx(expected)
+    assert float(head.compute_precision_at_l5(lengths, logits, targets)) == pytest.approx(expected)
     (_, masked), _ = head(states, targets=targets, input_mask=mask.long())
     assert float(masked["precision_at_l5"]) == pytest.approx(expected)
 

@@ -141,6 +141,14 @@ def test_load_state_dict_takes_the_names_of_tape(tiny_config, tmp_path, inside):
     assert all(torch.equal(other.state_dict()[name], value) for name, value in model.state_dict().items())
 
 
+def test_load_state_dict_takes_the_unused_parameters_of_proteinlm(tiny_config):
+    model = ProteinBertModel(tiny_config())
+    unused = {"bert_tail_dense.weight": torch.ones(32, 32), "bert_tail_dense.bias": torch.ones(32)}
+    model.load_state_dict(model.state_dict() | unused)
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        model.load_state_dict(model.state_dict() | {"bert_tail_dense2.weight": torch.ones(1)})
+
+
 @pytest.mark.parametrize(("position", "other"), [("pre", "post"), ("post", "pre")])
 def test_load_state_dict_refuses_weights_of_the_other_arrangement(tiny_config, position, other):
     """Without ``strict``, the blocks would keep random weights."""

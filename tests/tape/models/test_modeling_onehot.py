@@ -40,3 +40,11 @@ def test_task_models_predict_and_round_trip(proteins, tmp_path, model_class, sha
     assert prediction.shape == shape
     model.save_pretrained(tmp_path)
     torch.testing.assert_close(model_class.from_pretrained(tmp_path)(ids, mask)[0], prediction)
+
+
+def test_load_state_dict_takes_a_state_of_tape():
+    """It has a buffer, from which TAPE's model takes the data type."""
+    model = ProteinOneHotForValuePrediction(ProteinOneHotConfig())
+    model.load_state_dict(model.state_dict() | {"onehot._buffer": torch.tensor([0.0])})
+    encoder = ProteinOneHotModel(ProteinOneHotConfig())
+    encoder.load_state_dict({"_buffer": torch.tensor([0.0])})
