@@ -97,7 +97,8 @@ WALKTHROUGHS = (
         partial(of_embeddings, pattern="embeddings/**/*.h5"),
         ("embeddings/**/*.h5",),
         ("biotrainer_embed.py",),
-        "loads encoders of the types T5 and ESM; a directory of another type is read as T5, with random weights",
+        "chooses T5, ESM or BERT by the name of the tokenizer's class; this directory's fits none and is read as T5,"
+        " with random weights",
     ),
     Walkthrough(
         TRANSFORMERS,

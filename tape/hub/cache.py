@@ -124,6 +124,8 @@ def model_names() -> tuple[str, ...]:
 def no_such_model(path: Path) -> CheckpointError:
     """The error for a path where nothing is; if it could be a name, with the names of models."""
     message = f"{path}: no such model directory or weights file"
+    if len(path.parts) == 2 and not path.is_absolute() and not path.parent.exists():
+        message += f"; a model of the Hugging Face hub becomes one with hf download {path} --local-dir DIRECTORY"
     if len(path.parts) != 1:
         return CheckpointError(message)
     bundled = f"bundled {', '.join(bundled_names())}" if bundled_names() else "no bundled model in this installation"

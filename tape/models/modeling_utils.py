@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from tape.compatibility.names import names_of
 from tape.configs import CONFIG_NAME, ProteinConfig
-from tape.errors import CheckpointError, ConfigError
+from tape.errors import CheckpointError, ConfigError, quoted
 from tape.hub.cache import local_model, no_such_model
 from tape.io.checkpoint_formats import recognize_format, refuse_wrapped_keys
+from tape.io.json_files import read_json_object
 from tape.io.run_layout import resolve_model_directory
 
 from .constants import Constants
@@ -153,12 +154,13 @@ class ProteinModel(nn.Module):
 
         Raises:
             CheckpointError: there is no model, a file is damaged, a weight of the encoder is missing, a shape
-                differs, or ``config.json`` is not that of the weights. Names the file.
+                differs, or ``config.json`` is not that of the weights, or of ``transformers``. Names the file.
             DataError: the model can't be downloaded.
         """
         path = resolve_model_directory(local_model(pretrained_model_name_or_path, cache_dir, force_download))
         if config is None:
             config_file = _config_file(path)  # before the weights, for a better error if the path is wrong
+            cls._check_program(config_file)
         state = dict(state_dict) if state_dict is not None else load_state_dict(path, verify=verify)
         if config is None:
             config = cls._complete_config(config_file, state, overrides)
@@ -171,6 +173,17 @@ class ProteinModel(nn.Module):
         if output_loading_info:
             return model, {"missing_keys": missing, "unexpected_keys": unexpected, "error_msgs": []}
         return model
+
+    @classmethod
+    def _check_program(cls, file: Path) -> None:
+        """Refuse a directory of ``transformers``: a BERT would load by its names, with the tokens of another order."""
+        kind = read_json_object(file).get("model_type")
+        if kind is not None and cls.config_class.__module__ == ProteinConfig.__module__:
+            raise CheckpointError(
+                f"{file}: a model of transformers ({quoted(kind)}), whose tokens may have other ids; use the model type"
+                " huggingface, or convert a BERT: python converter/megatron-converter.py"
+                f" -src {file.parent} -out MODEL_DIRECTORY"
+            )
 
     @classmethod
     def _complete_config(cls, file: Path, state: StateDict, overrides: dict[str, Any]) -> ProteinConfig:

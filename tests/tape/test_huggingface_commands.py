@@ -58,7 +58,10 @@ def test_predictions(model_dir: Path, small_data: Path, tmp_path: Path) -> None:
     run_eval(
         words("huggingface", "secondary_structure", saved, "--predict", tmp_path / "p.fasta", "--predict_out", out)
     )
-    assert "MKVL" in out.read_text() or json.loads(out.read_text())
+    (found,) = json.loads(out.read_text())["predictions"]
+    assert found["id"] == "a"
+    assert len(found["prediction"]) == 4
+    np.testing.assert_allclose(np.sum(found["probabilities"], axis=1), 1.0, atol=1e-3)
 
 
 def test_embeddings_are_the_states_of_transformers(model_dir: Path, tmp_path: Path) -> None:

@@ -306,6 +306,24 @@ def test_without_transformers_the_error_names_the_extra(esm: Path, monkeypatch: 
         registry.get_task_model("huggingface", "stability", load_dir=esm)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_model_types_refuse_directories_of_transformers(kind: str, tmp_path: Path) -> None:
+    """All weights of a ``BertModel`` have the names of a model of tape-proteins 0.5; its tokens have other ids."""
+    save_model(tmp_path, kind)
+    transformers.AutoModel.from_config(small_config(kind)).save_pretrained(tmp_path)
+    model_type = small_config(kind).model_type
+    message = rf"config\.json: a model of transformers \('{model_type}'\), .* use the model type huggingface"
+    for other in ("transformer", "resnet"):
+        with pytest.raises(CheckpointError, match=message):
+            registry.get_task_model(other, "stability", load_dir=tmp_path)
+    assert registry.get_task_model("huggingface", "stability", load_dir=tmp_path) is not None
+
+
+def test_a_name_of_the_hub_is_answered_with_its_download() -> None:
+    with pytest.raises(CheckpointError, match="hf download facebook/esm2 --local-dir DIRECTORY"):
+        registry.get_task_model("huggingface", "stability", load_dir="facebook/esm2")
+
+
 def test_tokens_cannot_be_resized(esm: Path) -> None:
     with pytest.raises(ConfigError, match="can't be resized"):
         ProteinHuggingFaceModel.from_pretrained(esm).resize_token_embeddings(40)
