@@ -54,7 +54,7 @@ def embed_config(arguments: Arguments = None) -> EmbedConfig:
     )
 
 
-def create_embed_parser(parents: Sequence[argparse.ArgumentParser] = ()) -> argparse.ArgumentParser:
+def create_embed_parser(parents: Sequence[argparse.ArgumentParser] = ()) -> ArgumentParser:
     """``model_type data_file out_file [from_pretrained]`` and the options of embedding."""
     parser = ArgumentParser(
         prog="tape-embed", description="Write embeddings of proteins.", parents=list(parents) or [create_base_parser()]

@@ -75,7 +75,7 @@ def eval_config(arguments: Arguments = None) -> EvalConfig | PredictConfig:
     return EvalConfig(metrics=metrics, bootstrap=bootstrap, leakage=options["leakage"], table=table, **shared)
 
 
-def create_eval_parser(parents: Sequence[argparse.ArgumentParser] = ()) -> argparse.ArgumentParser:
+def create_eval_parser(parents: Sequence[argparse.ArgumentParser] = ()) -> ArgumentParser:
     """``model_type task from_pretrained`` and the options of evaluation."""
     parser = ArgumentParser(
         prog="tape-eval", description="Evaluate a finetuned model.", parents=list(parents) or [create_base_parser()]

@@ -290,7 +290,7 @@ def create_train_parser(parents: Sequence[argparse.ArgumentParser] = (), prog: s
     return parser
 
 
-def create_distributed_parser() -> argparse.ArgumentParser:
+def create_distributed_parser() -> ArgumentParser:
     """The options of training and of the launcher."""
     parser = create_train_parser(prog="tape-train-distributed")
     parser.description = "Train a model on a task in several processes (data parallel)."

@@ -36,8 +36,39 @@ def test_keyword_arguments_train_evaluate_and_embed(
     assert set(metrics) == {"mse"}
     (tmp_path / "a.fasta").write_text(">a\nMKV\n")
     assert run_embed("transformer", "a.fasta", "a.npz", str(run), log_level=40) == Path("a.npz")
-    with pytest.raises(ConfigError, match="tape-train has no option epochs"):
+    with pytest.raises(ConfigError, match="there is no option 'epochs'"):
         run_train("transformer", "stability", epochs=1)
+
+
+def test_options_have_the_types_that_tape_takes(
+    tmp_path: Path, small_data: Path, small_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TAPE's defaults, log levels by name, numbers of numpy, and no metrics; a wrong value is named."""
+    monkeypatch.chdir(tmp_path)
+    defaults = {
+        "loss_scale": 0,
+        "exp_name": None,
+        "from_pretrained": None,
+        "local_rank": -1,
+        "patience": -1,
+        "fp16": False,
+    }
+    options = {"data_dir": small_data, "model_config_file": small_config, "num_train_epochs": 1, "log_level": "ERROR"}
+    run = run_train(
+        model_type="transformer",
+        task="stability",
+        batch_size=np.int64(5),
+        learning_rate=np.float32(1e-3),
+        **defaults,
+        **options,
+    )
+    args = json.loads((run / "args.json").read_text())
+    assert (args["batch_size"], args["log_level"], args["fp16"]) == (5, 40, False)
+    assert "mse" in run_eval("transformer", "stability", run, data_dir=small_data, metrics=(), log_level="WARNING")
+    with pytest.raises(ConfigError, match="argument --batch_size: invalid int value: 'many'"):
+        run_train("transformer", "stability", batch_size="many", **options)
+    with pytest.raises(ConfigError, match="argument --model_config_file: 'absent.json' is not an existing file"):
+        run_train("transformer", "stability", model_config_file="absent.json")
 
 
 def test_experiment_names_seeding_and_other_functions_of_tape_utils(tmp_path: Path) -> None:
