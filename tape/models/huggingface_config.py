@@ -133,7 +133,8 @@ def transformers_config(values: Mapping[str, Any]) -> Any:
         config = transformers.CONFIG_MAPPING[kind].from_dict(dict(values))
     except Exception as error:  # transformers 5 checks types, with errors that derive from Exception alone
         raise ConfigError(f"transformers refuses its values for {kind} ({quoted(error)})") from error
-    if config.is_encoder_decoder or config.is_decoder:
+    # in transformers 5, only configurations of models that can be decoders have these
+    if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False):
         raise ConfigError(f"{kind} is a decoder or has one here; only encoders are supported")
     return config
 

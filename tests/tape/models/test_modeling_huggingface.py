@@ -263,6 +263,26 @@ def test_other_architectures_are_refused(changes: dict[str, Any], message: str, 
         ProteinHuggingFaceModel.from_pretrained(esm)
 
 
+@pytest.mark.parametrize("kind", ["albert", "distilbert", "mpnet", "roberta"])
+def test_other_encoders_compute_what_they_do_in_transformers(kind: str, tmp_path: Path) -> None:
+    """Encoders whose configurations have other attributes than BERT's, such as no ``is_decoder`` in transformers 5."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    if kind == "distilbert":
+        sizes = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}
+    config = transformers.AutoConfig.for_model(
+        kind, **sizes, vocab_size=len(PROTBERT_TOKENS), max_position_embeddings=40, pad_token_id=0
+    )
+    theirs = transformers.AutoModel.from_config(config).eval()
+    theirs.save_pretrained(tmp_path)
+    write_tokenizer(tmp_path, "bert")
+    ours = ProteinHuggingFaceModel.from_pretrained(tmp_path)
+    for protein in PROTEINS:
+        ids, _ = encoded(protein)
+        with torch.no_grad():
+            expected = theirs(input_ids=ours.token_ids[ids]).last_hidden_state
+            torch.testing.assert_close(ours(ids)[0], expected)
+
+
 @pytest.mark.parametrize(("kind", "limit"), [("esm", None), ("esm-1b", 38), ("bert", 40), ("megatron-bert", 40)])
 def test_the_position_limit_is_that_of_the_table(kind: str, limit: int | None, tmp_path: Path) -> None:
     save_model(tmp_path, kind)
