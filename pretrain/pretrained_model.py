@@ -133,7 +133,7 @@ def _converter_advice(message: str, path: Path) -> str:
     option = _CONVERTER_OPTION.search(message)
     if option is None:
         return ""
-    convert = f"python converter/megatron-converter.py -src {path} -out WEIGHTS --to pretraining"
+    convert = f"proteinlm convert -src {path} -out WEIGHTS --to pretraining"
     return f". {option[1]} is an option of the converter: {convert} {option[1]} ..., and start from WEIGHTS"
 
 

@@ -13,8 +13,8 @@ import reprlib
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from io import TextIOWrapper
 from itertools import islice
@@ -30,9 +30,13 @@ class ProteinLMError(Exception):
     Args:
         parts: the message, which is printed as one line.
         details: lines that are printed below the message, such as the end of a log.
+
+    Attributes:
+        exit_code: exit code of a command that ends with the error.
     """
 
     details: Sequence[str] = ()
+    exit_code = 1
 
     def __init__(self, *parts: object, details: Sequence[str] = ()) -> None:
         super().__init__(*parts)
@@ -61,6 +65,12 @@ class ConfigError(ProteinLMError, ValueError):
     """An option or a configuration value is invalid."""
 
     __str__ = ProteinLMError.__str__
+
+
+class UsageError(ConfigError):
+    """A command line can't be parsed: an option is unknown or missing, or has a value of another kind."""
+
+    exit_code = 2  # that of argparse
 
 
 class CheckpointError(ProteinLMError):
@@ -92,6 +102,7 @@ _LONGEST_QUOTE = 200
 _LONGEST_MESSAGE = 4000  # lists of options that differ are long
 _LONGEST_WORD = 500
 _LONGEST_SUGGESTED = 80  # the search takes time
+_OPTION = re.compile(r"(?<![\w-])--([A-Za-z][\w-]*)")
 _LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}")
 
 
@@ -190,6 +201,20 @@ def did_you_mean(words: Iterable[str], known: Iterable[str]) -> str:
             for near in difflib.get_close_matches(word, names, n=1):
                 return f"; did you mean {near}?"
     return ""
+
+
+@contextmanager
+def options_as_arguments() -> Iterator[None]:
+    """Inside the block, errors name the arguments of a Python function, such as ``split_by`` instead of ``--split-by``.
+
+    Also a decorator.
+    """
+    try:
+        yield
+    except ProteinLMError as error:
+        texts = [_OPTION.sub(lambda found: found[1].replace("-", "_"), str(part)) for part in error.args]
+        error.args = tuple(texts)
+        raise
 
 
 def readable(message: str, longest: int = _LONGEST_MESSAGE) -> str:
@@ -343,7 +368,8 @@ def _report_error(error: Exception) -> int:
         return 1
     if isinstance(error, ProteinLMError):
         print_error(str(error), error.details)
-    elif isinstance(error, OSError):
+        return error.exit_code
+    if isinstance(error, OSError):
         path = error.filename if error.filename2 is None else error.filename2  # the new name of a rename
         print_error(f"{'' if path is None else f'{path}: '}{error.strerror or error}")
     elif (memory := exhausted_memory(error)) is not None:

@@ -14,7 +14,7 @@ import numpy as np
 from torch import nn
 
 from tape.datasets.sequence_list import GivenProteins, given_proteins
-from tape.errors import ConfigError, DataError, quoted
+from tape.errors import CheckpointError, ConfigError, DataError, options_as_arguments, quoted
 from tape.evaluation.config import LENGTH_POLICIES, InferenceConfig, ModelSource
 from tape.evaluation.load_model import load_encoder, load_finetuned_model, model_directory, stored_config
 from tape.evaluation.long_proteins import fit_long_proteins
@@ -35,7 +35,7 @@ from tape.runtime.distributed import DistributedContext, choose_device
 from tape.runtime.precision_choice import PRECISION_CHOICES, resolve_precision
 from tape.targets import Target
 from tape.tasks import TaskType
-from tape.tokenizers import TAPETokenizer, normalize_sequence
+from tape.tokenizers import TAPETokenizer, normalize_sequence, refuse_names
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -122,6 +122,7 @@ class LoadedModel:
         task = "" if self.task is None else f", task={self.task!r}"
         return f"LoadedModel({str(self.directory)!r}, model_type={self.model_type!r}{task})"
 
+    @options_as_arguments()
     def embed(
         self,
         proteins: Proteins,
@@ -165,6 +166,7 @@ class LoadedModel:
                 found[index] = pooled if pooling == "pooled" else values[..., 1:-1, :] if pooling == "none" else values
         return given.arrange(found)
 
+    @options_as_arguments()
     def predict(self, proteins: Proteins, *, length: str = "error") -> DataFrame:
         """Predictions of a finetuned model, as of ``tape-eval --predict``.
 
@@ -193,7 +195,10 @@ class LoadedModel:
         ]
         return pandas.DataFrame(rows)
 
-    def contacts(self, sequence: str, *, length: str = "error") -> np.ndarray:
+    @options_as_arguments()
+    def contacts(
+        self, sequence: str, *, regression: str | os.PathLike[str] | None = None, length: str = "error"
+    ) -> np.ndarray:
         """Probabilities of contacts, as of ``tape-contacts --predict``.
 
         They are those of the head of a finetuned model, or of the regression on attention maps that ``tape-contacts``
@@ -201,6 +206,7 @@ class LoadedModel:
 
         Args:
             sequence: the residues of a protein.
+            regression: ``regression.json`` of ``tape-contacts``, to use instead of the head or of the one that is kept.
             length: what to do with a protein longer than the model's position table: error, crop or window.
 
         Returns:
@@ -213,10 +219,13 @@ class LoadedModel:
         given = given_proteins(_one(sequence), self.tokenizer)
         has_head = registry.finetuned_task_type(stored_config(self.directory)) == TaskType.RESIDUE_PAIR
         name = self.task if self.task is not None and has_head else "contacts"  # a head is also that of predict
-        model = self._model(name, lambda: load_contact_model(self._source, self.directory))
+        file = None if regression is None else Path(regression)
+        name = name if file is None else f"contacts by {file.resolve()}"
+        model = self._model(name, lambda: load_contact_model(self._source, self.directory, file))
         (prediction,) = self._predictions(given, model, TaskType.RESIDUE_PAIR, length)
         return prediction.values
 
+    @options_as_arguments()
     def score(
         self,
         sequence: str,
@@ -246,7 +255,7 @@ class LoadedModel:
         if method not in METHODS:
             raise ConfigError(f"method must be one of {', '.join(METHODS)}, not {quoted(method)}")
         wild_type = _normalized(_one(sequence))
-        words = _texts(mutations)
+        words = _texts(mutations, "score")
         variants = [Variant("protein", *apply_mutations(word, wild_type, first_residue), {}) for word in words]
         indel = next((word for word, one in zip(words, variants, strict=True) if one.positions is None), None)
         if indel is not None and method not in PSEUDO_LIKELIHOODS:
@@ -254,6 +263,7 @@ class LoadedModel:
         scores = self._scorer(length).score(variants, {"protein": wild_type}, [method])[method]
         return float(scores[0]) if isinstance(mutations, str) else scores
 
+    @options_as_arguments()
     def score_all_singles(
         self, sequence: str, *, method: str = "masked_marginal", first_residue: int = 1, length: str = "window"
     ) -> DataFrame:
@@ -283,6 +293,7 @@ class LoadedModel:
         index = [f"{residue}{number}" for number, residue in enumerate(wild_type, start=first_residue)]
         return pandas.DataFrame(scores.values, index=index, columns=list(AMINO_ACIDS))
 
+    @options_as_arguments()
     def perplexity(self, sequences: str | Iterable[str], *, length: str = "window") -> Any:
         """Pseudo-perplexity of proteins: exp(-PLL / L), with a forward pass per residue (Salazar et al. 2020).
 
@@ -297,7 +308,7 @@ class LoadedModel:
             ConfigError: the model is no masked language model.
             DataError: a protein can't be used.
         """
-        residues = [_normalized(sequence) for sequence in _texts(sequences)]
+        residues = [_normalized(sequence) for sequence in _texts(sequences, "perplexity")]
         scorer = self._scorer(length)
         scorer.check_lengths({f"{number}": one for number, one in enumerate(residues, start=1)})
         likelihoods = scorer.pseudo_likelihoods(residues)
@@ -336,7 +347,16 @@ class LoadedModel:
 
     def _scorer(self, length: str) -> VariantScorer:
         _check_length(length, ("error", "window"))
-        model = self._task_model(registry.get_task_spec("masked_language_modeling"))
+        spec = registry.get_task_spec("masked_language_modeling")
+        try:
+            model = self._task_model(spec)
+        except CheckpointError as error:
+            if self.task in (None, spec.name):
+                raise
+            raise CheckpointError(
+                f"{self.directory}: finetuned on {self.task}, so it has no trained weights of a head for masked"
+                " residues; load the pretrained model instead"
+            ) from error
         return VariantScorer(model, self.tokenizer, self._inference, self._context.device, length)
 
 
@@ -364,7 +384,8 @@ def _one(text: Any) -> str:
     return text
 
 
-def _texts(texts: Any) -> list[str]:
+def _texts(texts: Any, taker: str) -> list[str]:
+    refuse_names(texts, taker)
     return [_one(text) for text in ([texts] if isinstance(texts, str) or not isinstance(texts, Iterable) else texts)]
 
 

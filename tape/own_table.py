@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tape.cli.options import DEFAULT_OUTPUT_DIR
 from tape.cli.train import keyword_config
-from tape.errors import ConfigError, quoted
+from tape.errors import ConfigError, DataError, options_as_arguments, quoted
 from tape.finetuning.finetune import finetune as finetune_from
 from tape.io.records import ID_COLUMNS, id_columns
 from tape.io.run_layout import ARGUMENTS_NAME, TABLE_NAME, experiment_name
@@ -25,6 +25,7 @@ from tape.runtime.process import process_context
 from tape.tables.table import task_name
 
 
+@options_as_arguments()
 def finetune(
     data: Any, *, target: str | Sequence[str] | None = None, model: str = "transformer", **options: Any
 ) -> LoadedModel:
@@ -57,7 +58,8 @@ def finetune(
     labels = options.get("labels")
     if not isinstance(labels, str | os.PathLike | None):
         raise ConfigError(f"labels is the path of a table, not {type(labels).__name__}; merge it with data")
-    targets = [] if target is None else [target] if isinstance(target, str) else list(target)
+    several = isinstance(target, Iterable) and not isinstance(target, str)
+    targets: list[Any] = [] if target is None else list(target) if several else [target]
     if not all(isinstance(column, str) for column in targets) or (target is not None and not targets):
         raise ConfigError(f"target names a column, or several, not {quoted(target)}")
     given = {**options, "target": targets} if targets else options
@@ -89,11 +91,15 @@ def _table_file(data: Any, targets: Sequence[str], model: str, options: Mapping[
         with output_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
         write_text(directory / TABLE_NAME, lines)
+        file = directory / TABLE_NAME
         try:
-            yield {**options, "data": str(directory / TABLE_NAME), "exp_name": name}
-        except BaseException:
-            if is_new and not (directory / ARGUMENTS_NAME).exists():
-                shutil.rmtree(directory)
+            yield {**options, "data": str(file), "exp_name": name}
+        except BaseException as error:
+            if not is_new or (directory / ARGUMENTS_NAME).exists():
+                raise
+            shutil.rmtree(directory)
+            if isinstance(error, ConfigError | DataError):  # which names the file that is removed
+                error.args = (str(error).replace(str(file.resolve()), "the DataFrame"),)
             raise
     else:
         raise ConfigError(f"data is the path of a table or a pandas DataFrame, not {type(data).__name__}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,21 @@ UNIREP_VOCAB: dict[str, int] = {
 }
 
 VOCABULARIES = {"iupac": IUPAC_VOCAB, "unirep": UNIREP_VOCAB}
+
+
+def refuse_names(texts: Any, taker: str) -> None:
+    """Refuse a dictionary or a DataFrame as a list of texts, since its names would be taken for the texts.
+
+    Args:
+        texts: what was given.
+        taker: what takes texts, for the message.
+
+    Raises:
+        ConfigError: ``texts`` is such a table.
+    """
+    if isinstance(texts, Mapping) or hasattr(texts, "columns"):
+        found = type(texts).__name__
+        raise ConfigError(f"{taker} takes text or a list of texts, not {found}; give one of its columns, or its values")
 
 
 class TAPETokenizer:
@@ -169,6 +184,7 @@ class TAPETokenizer:
         return {"input_ids": input_ids, "input_mask": input_mask}
 
     def _texts(self, texts: Any) -> list[str]:
+        refuse_names(texts, "the tokenizer")
         proteins = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, bytes) else [texts]
         if not proteins:
             raise ConfigError("there are no proteins to encode")

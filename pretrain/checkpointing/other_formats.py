@@ -13,7 +13,7 @@ _EXPECTED = (
     "--load takes the directory that an earlier run of pretrain_tape.py had as --save (iter_... directories and "
     f"{POINTER_NAME})"
 )
-_CONVERT = "python converter/megatron-converter.py -src {} -out MODEL_DIRECTORY"
+_CONVERT = "proteinlm convert -src {} -out MODEL_DIRECTORY"
 
 
 def refuse_other_format(path: Path) -> None:

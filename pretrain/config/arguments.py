@@ -99,7 +99,7 @@ def parse_arguments(arguments: Sequence[str], world_size: int = 1) -> PretrainCo
     except ConfigError as error:
         if not files:
             raise
-        raise ConfigError(f"{error}; flags were also read from {', '.join(files)}") from error
+        raise type(error)(f"{error}; flags were also read from {', '.join(files)}") from error
 
 
 def _config(arguments: Sequence[str], world_size: int) -> PretrainConfig:

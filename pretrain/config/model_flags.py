@@ -9,7 +9,7 @@ from typing import Any
 
 from tape.cli.types import fraction, positive_float, positive_int
 from tape.configs import INITIAL_ATTENTION, ProteinBertConfig
-from tape.errors import ConfigError
+from tape.errors import ConfigError, UsageError
 from tape.tokenizers import TAPETokenizer
 
 _DEFAULT_EPSILON = 1e-5
@@ -117,12 +117,12 @@ def with_model_of(options: Mapping[str, Any], config: ProteinBertConfig | None) 
         config: the model that the run starts from or resumes; None: a new model.
 
     Raises:
-        ConfigError: there is no such model, and a required flag is missing.
+        UsageError: there is no such model, and a required flag is missing.
     """
     if config is None:
         missing = [f"--{name.replace('_', '-')}" for name in _REQUIRED if options[name] is None]
         if missing:
-            raise ConfigError(f"the following arguments are required: {', '.join(missing)} (see --help)")
+            raise UsageError(f"the following arguments are required: {', '.join(missing)} (see --help)")
         return {**options, "layernorm_epsilon": options["layernorm_epsilon"] or _DEFAULT_EPSILON}
     found = {name: getattr(config, field) for name, field in _FIELDS.items()}
     if found["ffn_hidden_size"] == 4 * config.hidden_size:  # the default, which is recorded as such

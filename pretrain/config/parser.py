@@ -6,7 +6,7 @@ import argparse
 from typing import NoReturn
 
 from tape.cli.parser import ArgumentParser
-from tape.errors import ConfigError
+from tape.errors import UsageError
 
 _ALWAYS = "this is always the case here"
 _BUILT_IN = "PyTorch's own fused kernels are used"
@@ -90,11 +90,11 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(ArgumentParser):
-    """Raises errors as ConfigError, so that a single rank reports them."""
+    """Raises errors as UsageError, so that a single rank reports them."""
 
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
         """The flags on one line of an ``@FILE``, without its comment."""
         return arg_line.split("#", 1)[0].split()
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{self.readable(message)} (see --help)")
+        raise UsageError(f"{self.readable(message)} (see --help)")

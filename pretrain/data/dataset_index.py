@@ -28,8 +28,7 @@ _DTYPES: dict[int, type[np.integer[Any]]] = {
 DTYPE_CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
 _LARGEST_TOKENS = 1 << 57  # of a corpus: their bytes stay far from the limit of int64
 _TOKENIZE_AGAIN = (
-    "tokenize the sequences that it was made from again: "
-    "python pretrain/tools/preprocess_data.py --input FILE --output-prefix PREFIX"
+    "tokenize the sequences that it was made from again: proteinlm preprocess --input FILE --output-prefix PREFIX"
 )
 
 

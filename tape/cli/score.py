@@ -66,11 +66,13 @@ def score_config(arguments: Arguments = None) -> ScoreConfig:
 
 
 def _check_kind(options: Options) -> None:
-    """Check that the options belong to a table of variants, or to all single substitutions.
+    """Check that the options belong to a table of variants, or to all single substitutions, and write a .csv.
 
     Raises:
-        ConfigError: one belongs to the other, or there is no wild type.
+        ConfigError: one belongs to the other, there is no wild type, or the output has another suffix.
     """
+    if Path(options["out_file"]).suffix not in ("", ".csv"):
+        raise ConfigError(f"{options['out_file']}: scores are written as CSV; give a name that ends in .csv")
     if options["all_singles"]:
         for name in ("wild_type", "mutation_column", "compare", "strict"):
             if options[name]:

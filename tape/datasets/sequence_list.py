@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tape.errors import ConfigError, DataError, quoted
-from tape.io.records import RecordOptions, Row, id_columns
-from tape.io.records.record import sequence_column
+from tape.errors import ConfigError, DataError, listed, quoted
+from tape.io.records import id_columns, sequence_columns
+from tape.io.records.record import SEQUENCE_COLUMNS
 from tape.tokenizers import TAPETokenizer
 
 from .embedding import EmbedDataset
@@ -119,9 +119,19 @@ def _source(proteins: Any) -> tuple[str | RecordSource, str, str]:
 
 
 def _columns(table: Any) -> tuple[list[str], list[Any]]:
-    """Ids and sequences of a DataFrame; without a column of ids, the labels of its index."""
+    """Ids and sequences of a DataFrame; without a column of ids, the labels of its index.
+
+    Raises:
+        DataError: no column, or more than one, may be the sequences.
+    """
     fields = {str(column): table[column].tolist() for column in table.columns}
-    column = sequence_column(Row(fields, "the table"), RecordOptions())
+    present = sequence_columns(fields)
+    if not present:
+        names = " or ".join(SEQUENCE_COLUMNS)
+        raise DataError(f"the DataFrame has no column of sequences: it has {listed(fields)}; rename one to {names}")
+    if len(present) > 1:
+        shown = " and ".join(present)
+        raise DataError(f"the DataFrame: {shown} may both be the sequences; give one of them, as a Series")
     of_ids = id_columns(fields)
     identifiers = fields[of_ids[0]] if of_ids else table.index.tolist()
-    return list(map(str, identifiers)), fields[column]
+    return list(map(str, identifiers)), fields[present[0]]

@@ -24,6 +24,7 @@ from .predict import Prediction
 
 _INSTALL = "pip install 'proteinlm[plots]'"
 _LONGEST_NAME = 80
+_LONGEST_TITLE = 40  # characters, for which the pictures are wide enough
 _DECIMALS = 4
 
 logger = logging.getLogger(__name__)
@@ -110,10 +111,18 @@ def draw_map(stream: Any, chances: np.ndarray, title: str) -> None:
     size = min(12.0, max(1.0, 1500 / length**1.3))
     axes.scatter(first[best] + 1, second[best] + 1, s=size, color="tab:orange", linewidths=0)
     axes.plot([0.5, length + 0.5], [0.5, length + 0.5], color="0.8", linewidth=0.6)
-    axes.set(xlabel="residue", ylabel="residue", title=title[:60])
+    axes.set(xlabel="residue", ylabel="residue", title=short_title(title))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.get_major_locator().set_params(integer=True)
     figure.colorbar(image, label="probability of contact (< 8 Å)", shrink=0.85)
-    figure.text(0.01, 0.005, f"dots: the {min(length, len(best))} most probable pairs", fontsize=7, color="tab:orange")
+    if len(best):
+        figure.text(0.01, 0.005, f"dots: the {len(best)} most probable pairs", fontsize=7, color="tab:orange")
     figure.savefig(stream, format="png", dpi=120)
+
+
+def short_title(name: str) -> str:
+    """The name of a protein as the title of a picture: the end of a long one is left out."""
+    return name if len(name) <= _LONGEST_TITLE else f"{name[: _LONGEST_TITLE - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def has_matplotlib() -> bool:

@@ -106,8 +106,8 @@ def load_contact_model(source: ModelSource, directory: Path, regression: Path | 
         where = nothing if regression is None else f"{file}: no such file"
         raise ConfigError(
             f"{where}; fit one on proteins with known structure, `tape-contacts {source.model_type}"
-            f" {source.from_pretrained} --data_dir DATA`, which keeps it with the model, or finetune the model on"
-            f" {CONTACT_TASK}"
+            f" {source.from_pretrained} --data_dir DATA`, which keeps it with the model (of a downloaded or bundled"
+            f" one, give its regression.json as --regression), or finetune the model on {CONTACT_TASK}"
         )
     fitted = read_regression(file, model_hash(folder), verify=source.verify)
     encoder = load_attention_encoder(source, directory)

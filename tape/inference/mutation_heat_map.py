@@ -11,7 +11,7 @@ from tape.errors import ConfigError
 from tape.io.writing import atomic_write
 
 from .all_singles import AMINO_ACIDS, SingleScores
-from .contact_maps import figure_class
+from .contact_maps import figure_class, short_title
 
 SUFFIXES = (".png", ".svg")
 # Grouped by property, so that similar substitutions are neighbors: aliphatic, aromatic, small and polar, charged
@@ -50,13 +50,15 @@ def draw_heat_map(path: Path, scores: SingleScores, first_residue: int = 1) -> N
     panels = -(-length // width)
     size = (max(5.0, 1.6 + _INCHES_PER_RESIDUE * min(width, _RESIDUES_PER_PANEL)), 0.9 + _PANEL_HEIGHT * panels)
     figure = figure_class()(figsize=size, layout="constrained")
-    limit = float(np.quantile(np.abs(scores.values), _SHOWN_QUANTILE)) or 1.0
-    for number, axes in enumerate(figure.subplots(panels, 1, squeeze=False)[:, 0]):
+    known = np.array([residue in ROWS for residue in scores.sequence])  # of X, all substitutions are likely
+    limit = float(np.quantile(np.abs(scores.values[known] if known.any() else scores.values), _SHOWN_QUANTILE)) or 1.0
+    all_axes = figure.subplots(panels, 1, squeeze=False)[:, 0]
+    for number, axes in enumerate(all_axes):
         image = _draw_panel(axes, scores, number * width, width, first_residue, limit)
     axes.set_xlabel("position")
-    figure.suptitle(f"{scores.protein[:60]}: single substitutions (dots: wild type)", fontsize=11)
-    bar = figure.colorbar(image, ax=figure.axes, extend="both", shrink=min(1.0, 1.5 / panels), aspect=25)
-    bar.set_label(f"{scores.method.replace('_', ' ')}\nlog p(substituted) / p(wild type)", fontsize=9)
+    figure.suptitle(f"{short_title(scores.protein)}\nsingle substitutions (dots: wild type)", fontsize=10)
+    bar = figure.colorbar(image, ax=all_axes[0], extend="both", aspect=25)  # beside the title, where readers begin
+    bar.set_label(f"{scores.method.replace('_', ' ')}\nln p(substituted) / p(wild type)", fontsize=9)
     with atomic_write(path) as stream:
         figure.savefig(stream, format=path.suffix[1:], dpi=120)
 
@@ -74,7 +76,17 @@ def _draw_panel(axes: Any, scores: SingleScores, start: int, width: int, first_r
     if wild_type:
         axes.plot(*zip(*wild_type, strict=True), "k.", markersize=3)
     axes.set_xlim(first - 0.5, first + width - 0.5)
+    axes.set_xticks(_positions(first, len(residues), width))
     axes.set_yticks(range(len(ROWS)), list(ROWS), fontsize=6, family="monospace")
     axes.set_ylabel("substituted by")
     axes.spines[:].set_visible(False)
     return image
+
+
+def _positions(first: int, length: int, width: int) -> list[int]:
+    """The positions of a panel's residues with a number below them: the first, round ones, and the last."""
+    step = next((step for step in (1, 2, 5, 10, 20, 50, 100) if width <= 10 * step), 1000)
+    last = first + length - 1
+    inner = [position for position in range(first + 1, last) if position % step == 0]
+    shown = [position for position in inner if min(position - first, last - position) >= step / 2]
+    return [first, *shown, last] if last - first >= step / 2 else [first]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
@@ -15,7 +16,7 @@ from torch import nn
 from tape.datasets.embedding import EmbedDataset
 from tape.datasets.index import log_replaced_characters, reader_options
 from tape.datasets.labels import task_type_of
-from tape.errors import ConfigError
+from tape.errors import ConfigError, quoted
 from tape.evaluation.load_model import (
     folder_of,
     load_encoder,
@@ -26,6 +27,7 @@ from tape.evaluation.load_model import (
 from tape.evaluation.long_proteins import fit_long_proteins
 from tape.evaluation.results import data_hash, model_hash
 from tape.io.text_files import display_name, is_stream
+from tape.io.writing import check_is_no_input
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext, all_gather_lists, run_on_all_ranks, run_on_main_rank
 from tape.runtime.precision_choice import resolve_precision
@@ -55,6 +57,7 @@ def embed_file(config: EmbedConfig, context: DistributedContext) -> Path:
         ProteinLMError: data or model can't be used.
     """
     path = embeddings_file(config.out_file)
+    check_is_no_input(path, [config.data_file], "output file")
     _check_stream(config.data_file, context)
     dataset_class = registry.get_task_spec("embed").dataset_class
     dataset = dataset_class(config.data_file, config.model.tokenizer, **reader_options(dataset_class, config.records))
@@ -165,8 +168,10 @@ def _write_predictions(
 ) -> dict[str, float]:
     """Write predictions of a model, which is loaded when the proteins have been read."""
     _check_stream(config.data_file, context)
+    check_is_no_input(files.path, [config.data_file], "--predict_out")
     dataset: Any = EmbedDataset(config.data_file, config.model.tokenizer, options=config.records)
     log_replaced_characters(dataset, str(config.data_file))
+    _log_repeated(dataset.build_index().identifiers, display_name(config.data_file))
     model = load_model().to(context.device)
     model, dataset = fit_long_proteins(config.length, model, dataset, files.task_type, str(config.data_file))
     inference = replace(config.inference, precision=resolve_precision(config.inference.precision, context))
@@ -178,6 +183,13 @@ def _write_predictions(
         if files.task_type == TaskType.RESIDUE_PAIR:
             logger.info("the contact maps are in %s", files.maps)
     return {"proteins": float(len(rows))}
+
+
+def _log_repeated(identifiers: Sequence[str], source: str) -> None:
+    repeated = [identifier for identifier, count in Counter(identifiers).items() if count > 1]
+    if repeated:
+        text = "%s: %d ids occur more than once, such as %s; predictions are in the order of the proteins"
+        logger.warning(text, source, len(repeated), quoted(repeated[0]))
 
 
 def _default_out_file(data_file: Path, output_dir: Path | None, model: Path, kind: str = "predictions") -> Path:

@@ -16,7 +16,7 @@ import numpy as np
 from tape.errors import ConfigError, DataError, listed, quoted
 from tape.evaluation.load_model import load_finetuned_model, model_directory
 from tape.io.records import RecordOptions
-from tape.io.writing import atomic_write, check_output_file, remove_leftovers
+from tape.io.writing import atomic_write, check_is_no_input, check_output_file, remove_leftovers
 from tape.metrics import spearmanr
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext
@@ -44,6 +44,8 @@ def score_file(config: ScoreConfig, context: DistributedContext) -> Path:
         ProteinLMError: variants or model can't be used.
     """
     check_output_file(config.out_file, "output file")
+    for path in (config.out_file, *([] if config.plot is None else [config.plot])):
+        check_is_no_input(path, [config.variants_file, config.wild_type], "output file")
     return _score_singles(config, context) if config.all_singles else _score_variants(config, context)
 
 

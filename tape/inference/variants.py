@@ -214,12 +214,18 @@ def compare_sequences(residues: str, wild_type: str) -> tuple[str, tuple[int, ..
         The sequence and the positions from 0, or None if the lengths differ.
 
     Raises:
-        DataError: there are no residues, or one is unknown, such as a stop inside the sequence.
+        DataError: there are no residues, one is unknown, such as a stop inside the sequence, or a stop is all that
+            makes the wild type shorter.
     """
     sequence = _normalized(residues)
     if not sequence:
         raise DataError("no mutation and no residues")
     if len(sequence) != len(wild_type):
+        if residues.endswith("*") and wild_type.startswith(sequence):
+            raise DataError(
+                f"a stop after residue {len(sequence)} of {len(wild_type)}: can't be scored, because models have no"
+                " token for a stop"
+            )
         return sequence, None
     return sequence, tuple(i for i, (one, other) in enumerate(zip(sequence, wild_type, strict=True)) if one != other)
 

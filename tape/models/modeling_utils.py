@@ -45,6 +45,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _MOST_NAMES, _LONGEST_NAME = 50, 200  # of weights in a log line
+# what task models have beside their encoder
+_HEAD_PARTS = ("classify", "feedforward", "mlm", "pooled_norm", "pooling", "predict")
 _WITHOUT_OTHER_TENSORS = ("tape", "torch")  # packages whose modules have no tensors beside parameters and buffers
 
 Model = TypeVar("Model", bound="ProteinModel")
@@ -247,10 +249,7 @@ class ProteinModel(nn.Module):
         missing, unexpected = self.load_state_dict(state, strict=False)
         tied = self._tied_names()
         missing = [name for name in missing if name not in tied]
-        if missing:
-            logger.info("%s: newly initialized weights: %s", source, _shown_names(missing))
-        if unexpected:
-            logger.info("%s: unused weights: %s", source, _shown_names(unexpected))
+        _log_differences(source, missing, unexpected)
         return missing, unexpected
 
     def _without_tied(self, state: StateDict) -> StateDict:
@@ -344,6 +343,27 @@ def _specialize(config: ProteinConfig, config_class: type[ProteinConfig]) -> Non
     vars(config).update(vars(complete))
 
 
+def _log_differences(source: str, missing: list[str], unexpected: list[str]) -> None:
+    """Log that a head is new, and unused weights that are not those of another head; the complete lists are details.
+
+    Missing weights are those of a head, since an encoder must be complete.
+    """
+    if missing:
+        parts = _shown_names(list(dict.fromkeys(map(_part_of, missing))))
+        logger.info("%s: has no weights for %s; this new head starts from random ones", source, parts)
+        logger.debug("%s: newly initialized weights: %s", source, _shown_names(missing))
+    unknown = [name for name in unexpected if _part_of(name) not in _HEAD_PARTS]
+    if unknown:
+        logger.info("%s: unused weights: %s", source, _shown_names(unknown))
+    heads = [name for name in unexpected if _part_of(name) in _HEAD_PARTS]
+    if heads:
+        logger.debug("%s: unused weights of another head: %s", source, _shown_names(heads))
+
+
+def _part_of(name: str) -> str:
+    return name.partition(".")[0]
+
+
 def _shown_names(names: list[str]) -> str:
     """Names for a log line; a file may have any number of them, of any length."""
     shown = ", ".join(name[:_LONGEST_NAME] for name in names[:_MOST_NAMES])
@@ -386,6 +406,6 @@ def describe_other(path: Path) -> str:
         return f"{found.name}, not a model directory: {found.export}"
     name = "" if found is None else f"{found.name} with "
     return (
-        f"{name}no {CONFIG_NAME} there, so not a model directory; checkpoints become one with python"
-        f" converter/megatron-converter.py -src {path} -out MODEL_DIRECTORY"
+        f"{name}no {CONFIG_NAME} there, so not a model directory; checkpoints become one with"
+        f" proteinlm convert -src {path} -out MODEL_DIRECTORY"
     )

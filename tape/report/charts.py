@@ -19,12 +19,14 @@ import numpy as np
 from tape.metrics import Metric
 from tape.metrics.contacts import MINIMUM_SEPARATION, contact_scores
 from tape.metrics.original_contacts import expected_hits
-from tape.report.line_charts import COLORS, HEIGHT, LARGEST_SHOWN, WIDTH, Axes, hover, svg
+from tape.report.line_charts import COLORS, HEIGHT, LARGEST_SHOWN, WIDTH, Axes, hover, nice_ticks, short_label, svg
 from tape.report.seeds import SeedMean
 
 MOST_POINTS = 1000
 LONGEST_LABEL = 18  # characters of a class in a confusion matrix
 SMALLEST_NUMBERED_CELL = 17.0  # pixels
+_MAP_LEFT, _MAP_TOP = 50.0, 6.0  # of the square of a contact map
+_FEW_POINTS = 200  # of which each is larger
 
 
 def contact_map(result: dict[str, Any], column: str, style: int) -> tuple[str, float]:
@@ -48,16 +50,33 @@ def contact_map(result: dict[str, Any], column: str, style: int) -> tuple[str, f
     cell = size / length
     below = np.argwhere(np.tril(target == 1))
     body = [
+        f'<g transform="translate({_MAP_LEFT:g} {_MAP_TOP:g})">',
+        *_residue_numbers(length, size),
         f'<rect class="frame" x=".5" y=".5" width="{size - 1:g}" height="{size - 1:g}"/>',
         f'<path class="grid" d="M0 0L{size:g} {size:g}"/>',
         f'<path class="true" d="{_squares(below[:, 1], below[:, 0], cell)}"/>',
         f'<path class="fill c{color}" d="{_squares(columns[best[right]], rows[best[right]], cell)}"/>',
         f'<path class="open c{color}" d="{_squares(columns[best[~right]], rows[best[~right]], cell)}"/>',
+        "</g>",
     ]
     title = (
         f"Contact map of {result.get('id', '')} by {column}: {expected:.4g} of the {right.size} best pairs are contacts"
     )
-    return svg(size, size, title, body, "map"), precision
+    return svg(size + _MAP_LEFT + 2, size + _MAP_TOP + 34, title, body, "map"), precision
+
+
+def _residue_numbers(length: int, size: float) -> list[str]:
+    """The ticks and labels of a contact map's axes, with residues from 1."""
+    middle, parts = size / 2, []
+    for tick in [1.0, *(tick for tick in nice_ticks(0, length) if tick == int(tick) > 1)]:
+        at = (tick - 0.5) / length * size
+        parts.append(f'<path class="axis" d="M{at:.1f} {size:g}v4M0 {at:.1f}h-4"/>')
+        parts.append(f'<text x="{at:.1f}" y="{size + 16:g}" text-anchor="middle">{tick:g}</text>')
+        parts.append(f'<text x="-7" y="{at + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    parts.append(f'<text x="{middle:g}" y="{size + 31:g}" text-anchor="middle">residue</text>')
+    turned = f'transform="rotate(-90 -42 {middle:g})"'
+    parts.append(f'<text x="-42" y="{middle + 3:g}" text-anchor="middle" {turned}>residue</text>')
+    return parts
 
 
 def _squares(x: np.ndarray, y: np.ndarray, cell: float) -> str:
@@ -73,10 +92,7 @@ def confusion_matrix(counts: np.ndarray, labels: Sequence[str], title: str) -> s
     The numbers are left out, and the labels small, if the cells of many classes are too small for them.
     """
     number, cell, top = len(labels), 280.0 / len(labels), 34.0
-    shown = [
-        label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}\N{HORIZONTAL ELLIPSIS}"
-        for label in labels
-    ]
+    shown = [short_label(label, LONGEST_LABEL) for label in labels]
     font = min(11.0, cell)
     longest = 0.62 * font * max(map(len, shown))
     left, turned = 32.0 + longest, longest > cell
@@ -111,7 +127,9 @@ def confusion_matrix(counts: np.ndarray, labels: Sequence[str], title: str) -> s
     return svg(left + 282, top + 282, title, body, "map")
 
 
-def scatter_chart(true: np.ndarray, predicted: np.ndarray, style: int, title: str, names: Sequence[str]) -> str:
+def scatter_chart(
+    true: np.ndarray, predicted: np.ndarray, style: int, title: str, names: Sequence[str], quantity: str = ""
+) -> str:
     """Predicted against true values, with the diagonal; at most MOST_POINTS proteins, sampled with seed 0.
 
     Args:
@@ -119,6 +137,7 @@ def scatter_chart(true: np.ndarray, predicted: np.ndarray, style: int, title: st
         style: style number.
         title: title of the chart.
         names: names of the N proteins, which a pointer over their points shows.
+        quantity: what the values are, for the labels of the axes.
     """
     drawn = np.flatnonzero((np.abs(true) < LARGEST_SHOWN) & (np.abs(predicted) < LARGEST_SHOWN))  # not nan
     if not drawn.size:
@@ -127,15 +146,19 @@ def scatter_chart(true: np.ndarray, predicted: np.ndarray, style: int, title: st
         drawn = np.sort(np.random.default_rng(0).choice(drawn, MOST_POINTS, replace=False))
     true, predicted = true[drawn], predicted[drawn]
     low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
-    axes = Axes((low, high), (low, high))  # one scale for both axes, or a constant prediction would look spread out
+    margin = 0.04 * (high - low)  # for the points at the ends
+    span = (low - margin, high + margin)
+    axes = Axes(span, span)  # one scale for both axes, or a constant prediction would look spread out
     (x0, y0), (x1, y1) = axes.at(low, low), axes.at(high, high)
-    body = axes.frame("true", "predicted")
+    shown = f" {short_label(quantity)}" if quantity else ""
+    body = axes.frame(f"true{shown}", f"predicted{shown}")
+    radius = 3 if drawn.size <= _FEW_POINTS else 2
     body.append(f'<path class="equal" d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}"/>')
     body.append(f'<g class="points c{style % COLORS}">')
     for number, x, y in zip(drawn.tolist(), true.tolist(), predicted.tolist(), strict=True):
         across, down = axes.at(x, y)
         text = f"{names[number]}: true {x:.4g}, predicted {y:.4g}"
-        body.append(f'<circle cx="{across:.1f}" cy="{down:.1f}" r="2">{hover(text)}</circle>')
+        body.append(f'<circle cx="{across:.1f}" cy="{down:.1f}" r="{radius}">{hover(text)}</circle>')
     body.append("</g>")
     return svg(WIDTH, HEIGHT, title, body)
 

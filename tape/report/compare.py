@@ -190,7 +190,7 @@ def compared(first: Seeds, second: Seeds, bootstrap: Bootstrap) -> Comparison:
 def _measured(evaluation: Evaluated, metrics: TaskTypeMetrics) -> _Measured:
     results = load_results(evaluation)
     if not results:
-        raise ConfigError(f"{evaluation.results_file}: no predictions; evaluate the run again with tape_eval.py")
+        raise ConfigError(f"{evaluation.results_file}: no predictions; evaluate the run again with tape-eval")
     try:
         rows = [metrics.measure(result["prediction"], result["target"]) for result in results]
     except (TypeError, ValueError, IndexError):

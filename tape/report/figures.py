@@ -19,7 +19,7 @@ from tape.metrics.confusion import Confusion, confusion_of
 from tape.metrics.contacts import NAMES, measure_contacts
 from tape.report import charts, line_charts
 from tape.report.predictions import load_results, task_type_of
-from tape.report.rows import Evaluated, columns_in, several_columns, shown_data, shown_task
+from tape.report.rows import Evaluated, columns_in, several_columns, shown_data, task_heading, task_words
 from tape.report.strip_charts import MOST_DOTS, Strip, strip_chart
 from tape.tasks import TaskType
 
@@ -41,14 +41,14 @@ def _legend(names: dict[str, int]) -> str:
 def curves(evaluations: Sequence[Evaluated], pretraining: Path | None, colors: dict[str, int]) -> str:
     """Figures of the pretraining loss and of each task's validation loss by epoch."""
     figures = [] if pretraining is None else [_pretraining(pretraining / "metrics.jsonl")]
-    tasks: dict[tuple[str, str], list[line_charts.Series]] = {}
+    tasks: dict[tuple[str, str, str], list[line_charts.Series]] = {}
     for run, e in {e.run: e for e in evaluations}.items():
         points = _validation_losses(run)
         if points:
             series = line_charts.Series(e.column, points, colors[e.column], dots=True)
             data = shown_data(e.record.data_name, e.record.is_simulated)
-            tasks.setdefault((shown_task(e.record.task), data), []).append(series)
-    for (task, data), shown in tasks.items():
+            tasks.setdefault((e.record.task, task_words(e.record), data), []).append(series)
+    for (_, task, data), shown in tasks.items():
         title = f"Validation loss of {task} ({data}) by epoch"
         chart = line_charts.line_chart(shown, "epoch", "validation loss", title, whole_x=True, decades=True)
         figures.append(_figure(chart, f"<b>{escape(task)}</b>: {escape(data)}"))
@@ -113,7 +113,7 @@ def predictions(groups: Sequence[Sequence[Evaluated]], colors: dict[str, int]) -
         pictures = _pictures(group, colors)
         if pictures:
             record = group[0].record
-            title = escape(f"{shown_task(record.task)}, {record.split}")
+            title = escape(f"{task_heading(record)}, {record.split}")
             place = escape(shown_data(record.data_name, record.is_simulated))
             made.append(f'<h3>{title}</h3><p class="place">{place}</p><div class="panels">{pictures}</div>')
     return "".join(made)
@@ -167,7 +167,7 @@ def _strips(
             strips.append(Strip(e.label, colors[e.column], [str(result["id"]) for result in results], values))
     if not strips:
         return ""
-    title = f"{label} of each protein of {shown_task(group[0].record.task)}"
+    title = f"{label} of each protein of {task_words(group[0].record)}"
     text = f"<b>Each protein</b>: {label}; the bar is the median."
     if any(strip.values.size > MOST_DOTS for strip in strips):
         text += f" Of each model, {MOST_DOTS} proteins are drawn."
@@ -212,7 +212,7 @@ def _confusion(evaluation: Evaluated) -> str:
         return ""
     if not confusion.counts:
         return _figure(_pairs_table(confusion), f"<b>{escape(evaluation.label)}</b>: the classes confused most often.")
-    title = f"Confusion matrix of {shown_task(evaluation.record.task)} by {evaluation.label}"
+    title = f"Confusion matrix of {task_words(evaluation.record)} by {evaluation.label}"
     chart = charts.confusion_matrix(np.array(confusion.counts), confusion.names, title)
     text = f"<b>{escape(evaluation.label)}</b>: of each true class (row), percent predicted as (column)."
     return _figure(chart, text)
@@ -246,7 +246,7 @@ def _pairs_table(confusion: Confusion) -> str:
 def _scatter(evaluation: Evaluated, color: int, column: str | None = None) -> str:
     """Predicted against true values; of several targets, those of one column in the proteins that have it."""
     results = load_results(evaluation)
-    place, of = 0, shown_task(evaluation.record.task)
+    place, of = 0, task_words(evaluation.record)
     if column is not None:
         place, of = several_columns(evaluation.record).index(column), column
         results = [r for r in results if not np.isnan(np.asarray(r["target"])[place])]
@@ -256,7 +256,7 @@ def _scatter(evaluation: Evaluated, color: int, column: str | None = None) -> st
         np.array([float(np.asarray(r[key]).reshape(-1)[place]) for r in results]) for key in ("target", "prediction")
     )
     title = f"Predicted against true values of {of} by {evaluation.label}"
-    chart = charts.scatter_chart(true, predicted, color, title, [str(r["id"]) for r in results])
+    chart = charts.scatter_chart(true, predicted, color, title, [str(r["id"]) for r in results], of)
     sampled = f", {charts.MOST_POINTS:,} of them drawn" if len(results) > charts.MOST_POINTS else ""
     name = evaluation.label if column is None else f"{column}, {evaluation.label}"
     text = f"<b>{escape(name)}</b>: {len(results):,} proteins{sampled}; dashed: predicted = true."

@@ -22,8 +22,8 @@ from tape.report.rows import (
     mean_of,
     shown_data,
     shown_spread,
-    shown_task,
     shown_value,
+    task_heading,
 )
 from tape.report.seeds import SeedMean
 
@@ -133,13 +133,14 @@ def leakage_table(evaluations: Sequence[Evaluated]) -> str:
     if not rows:
         return ""
     columns = _columns_of(rows)
+    headings = {e.record.task: task_heading(e.record) for e in evaluations}
     names = (("task, metric", ""), ("training data", ""), ("identity", ""), ("proteins", ' class="n"'))
     head = "".join(f'<th scope="col"{kind}>{name}</th>' for name, kind in names)
     head += "".join(f'<th scope="col" class="n">{escape(column)}</th>' for column in columns)
     lines = []
     for row in rows:
         metric = escape(row.metric.replace(">=", "\N{GREATER-THAN OR EQUAL TO}"))
-        name = f"{escape(shown_task(row.task))}, {escape(row.split)}<br><small>{metric}</small>"
+        name = f"{escape(headings[row.task])}, {escape(row.split)}<br><small>{metric}</small>"
         identity = escape(row.identity.replace(">=", "\N{GREATER-THAN OR EQUAL TO}"))
         hits = f"<br><small>{row.no_hit:,} without a hit</small>" if row.no_hit else ""
         cells = "".join(_value_cell(row.values.get(column), column) for column in columns)

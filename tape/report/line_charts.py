@@ -44,6 +44,11 @@ def key(style: int) -> str:
     return f'<svg class="key" viewBox="0 0 28 8" aria-hidden="true">{line}</svg>'
 
 
+def short_label(text: str, longest: int = 24) -> str:
+    """A label that fits into a chart: the end of a long one is left out."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
 def hover(text: str) -> str:
     """What a pointer over the enclosing element shows."""
     return f"<title>{escape(text)}</title>"
@@ -75,12 +80,23 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [tick for tick in ticks if low <= tick <= high]
 
 
-def _number(value: float) -> str:
+def _labels(ticks: Sequence[float]) -> list[str]:
+    """Texts for the ticks of an axis, of which no two are the same."""
+    rounded = [round(tick, 10) for tick in ticks]
+    for digits in range(1, 10):
+        labels = [_number(tick, digits) for tick in rounded]
+        if len(set(labels)) == len(labels):
+            break
+    return labels
+
+
+def _number(value: float, digits: int) -> str:
+    """A number, of a small one so many digits after the first."""
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k"
     if value == 0 or abs(value) >= 0.001:
         return f"{value:g}"
-    mantissa, _, exponent = f"{value:.1e}".partition("e")
+    mantissa, _, exponent = f"{value:.{digits}e}".partition("e")
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
@@ -110,14 +126,15 @@ class Axes:
         """SVG elements of the grid, the ticks and the labels."""
         bottom = self.height - BOTTOM
         parts = []
-        for tick in self._y_ticks:
+        for tick, label in zip(self._y_ticks, _labels(self._y_ticks), strict=True):
             _, y = self.at(self._x[0], tick)
             parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{self.width - RIGHT}"/>')
-            parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(round(tick, 10))}</text>')
-        for tick in nice_ticks(*self._x) if x_ticks is None else x_ticks:
+            parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
+        x_ticks = nice_ticks(*self._x) if x_ticks is None else x_ticks
+        for tick, label in zip(x_ticks, _labels(x_ticks), strict=True):
             x, _ = self.at(tick, 1.0)
             parts.append(f'<path class="axis" d="M{x:.1f} {bottom}v4"/>')
-            parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{_number(round(tick, 10))}</text>')
+            parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{label}</text>')
         middle = (LEFT + self.width - RIGHT) / 2
         parts.append(f'<path class="axis" d="M{LEFT} {bottom}H{self.width - RIGHT}"/>')
         parts.append(f'<text x="{middle}" y="{self.height - 6}" text-anchor="middle">{escape(x_label)}</text>')

@@ -64,7 +64,8 @@ def _summary(evaluations: Sequence[Evaluated]) -> str:
     dates = sorted(e.record.date[:10] for e in evaluations)
     versions = ", ".join(sorted({e.record.code_version for e in evaluations}))
     span = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
-    text = f"{len(evaluations)} evaluations of {escape(span)}, version {escape(versions)}. "
+    number = f"{len(evaluations)} evaluation{'s' if len(evaluations) > 1 else ''}"
+    text = f"{number} of {escape(span)}, version {escape(versions)}. "
     if any(metric.interval for e in evaluations for metric in e.record.metrics):
         text += "Brackets and whiskers are 95&#8239;% bootstrap intervals over proteins. "
     if any(e.seed is not None for e in evaluations):

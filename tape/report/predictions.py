@@ -51,4 +51,4 @@ def load_results(evaluation: Evaluated) -> Results:
     match content:
         case (dict(), [*results]) if all(isinstance(one, dict) and one.keys() >= _KEYS for one in results):
             return results
-    raise DataError(f"{path}: not predictions as tape_eval.py writes them: {_FORM}")
+    raise DataError(f"{path}: not predictions as tape-eval writes them: {_FORM}")

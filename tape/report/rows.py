@@ -19,7 +19,8 @@ from tape.metrics import Metric
 from tape.report.cells import markdown_row, shown_number
 from tape.report.published import compared_metric, grouped_reasons, load_published, published_beside
 from tape.report.seeds import SeedMean, mean_over_seeds
-from tape.targets import value_names_of
+from tape.targets import Target
+from tape.tasks import TaskType
 
 # task -> metrics in the table: (key in eval_SPLIT.json, title)
 HEADLINES: dict[str, tuple[tuple[str, str], ...]] = {
@@ -103,7 +104,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class ReportRow:
-    """One row of the table: a metric on a split, for every model."""
+    """One row of the table: a metric on a split, for every model. The heading is the task's."""
 
     task: str
     data: str
@@ -112,6 +113,7 @@ class ReportRow:
     proteins: int
     metric: str
     values: dict[str, Metric]
+    heading: str = ""
 
     @property
     def data_label(self) -> str:
@@ -126,6 +128,33 @@ def shown_data(name: str, simulated: bool) -> str:
 def shown_task(task: str) -> str:
     """A task's name with spaces."""
     return task.replace("_", " ")
+
+
+def task_words(record: EvaluationRecord) -> str:
+    """What a model predicts, inside a sentence: the columns of a user's own table, or the task's name with spaces.
+
+    Raises:
+        CheckpointError: the model's configuration in the record is damaged.
+    """
+    target = _own_target(record)
+    if target is None:
+        return shown_task(record.task)
+    return "contacts" if target.task_type == TaskType.RESIDUE_PAIR else target.column
+
+
+def task_heading(record: EvaluationRecord) -> str:
+    """:func:`task_words` with a capital letter, but for names of columns, such as ``kcat``."""
+    words = task_words(record)
+    return words if _own_target(record) is not None else f"{words[:1].upper()}{words[1:]}"
+
+
+def _own_target(record: EvaluationRecord) -> Target | None:
+    fields = record.config.get("target")
+    try:
+        target = None if fields is None else Target.from_dict(fields)
+    except ConfigError as error:
+        raise CheckpointError(f"evaluation of {record.task}, {record.split}: config: {error}") from error
+    return target if target is not None and target.task == record.task else None
 
 
 def read_evaluations(directories: Iterable[Path]) -> list[Evaluated]:
@@ -143,7 +172,7 @@ def read_evaluations(directories: Iterable[Path]) -> list[Evaluated]:
             files.setdefault(file.resolve(), file)
     found = [_read_evaluation(file) for file in files.values()]
     if not found:
-        raise ConfigError(f"no eval_SPLIT.json below {', '.join(map(str, directories))}; run tape_eval.py first")
+        raise ConfigError(f"no eval_SPLIT.json below {', '.join(map(str, directories))}; run tape-eval first")
     return _one_per_cell([evaluation for evaluation in found if _is_chosen_epoch(evaluation, found)])
 
 
@@ -248,10 +277,8 @@ def several_columns(record: EvaluationRecord) -> tuple[str, ...]:
     Raises:
         CheckpointError: the model's configuration in the record is damaged.
     """
-    try:
-        return value_names_of(record.config)
-    except ConfigError as error:
-        raise CheckpointError(f"evaluation of {record.task}, {record.split}: config: {error}") from error
+    target = _own_target(record)
+    return () if target is None else target.value_names
 
 
 def make_rows(evaluations: Sequence[Evaluated]) -> list[ReportRow]:
@@ -263,7 +290,7 @@ def make_rows(evaluations: Sequence[Evaluated]) -> list[ReportRow]:
             found = {column: measured(runs, key) for column, runs in columns_in(group).items()}
             values = {column: metric for column, metric in found.items() if metric is not None}
             place = (first.task, first.data_name, first.is_simulated, first.split, first.proteins)
-            rows.append(ReportRow(*place, title, values))
+            rows.append(ReportRow(*place, title, values, task_heading(first)))
     return rows
 
 

@@ -8,7 +8,7 @@ from html import escape
 
 import numpy as np
 
-from tape.report.line_charts import COLORS, hover, nice_ticks, svg
+from tape.report.line_charts import COLORS, hover, nice_ticks, short_label, svg
 
 MOST_DOTS = 400  # per strip
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 340, 12, 12, 4, 38
@@ -61,7 +61,7 @@ def _strip(strip: Strip, top: float) -> list[str]:
     first = top + _STRIP - _DOTS
     x = _across(median)
     parts = [
-        f'<text x="{_LEFT}" y="{top + 14:.1f}">{escape(strip.name)}</text>',
+        f'<text x="{_LEFT}" y="{top + 14:.1f}">{escape(short_label(strip.name, 50))}</text>',
         f'<g class="points c{strip.style % COLORS}">',
     ]
     for place, index in enumerate(drawn.tolist()):

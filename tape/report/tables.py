@@ -30,8 +30,8 @@ from tape.report.rows import (
     measured,
     shown_data,
     shown_spread,
-    shown_task,
     shown_value,
+    task_heading,
 )
 
 
@@ -55,7 +55,7 @@ def result_table(rows: Sequence[ReportRow]) -> str:
         best = best_of(row)
         place = f"{escape(row.data_label)}<br><small>{escape(row.split)}, {row.proteins:,} proteins</small>"
         cells = "".join(_value_cell(row.values.get(column), best, column) for column in columns)
-        name = f"{escape(shown_task(row.task))}<br><small>{_shown_metric(row.metric)}</small>"
+        name = f"{escape(row.heading)}<br><small>{_shown_metric(row.metric)}</small>"
         lines.append(f'<tr><th scope="row">{name}</th><td class="data">{place}</td>{cells}</tr>')
     caption = f"<caption>{_result_note(rows)}</caption>"
     head = f'<thead><tr><th scope="col">task, metric</th><th scope="col">data</th>{head}</tr></thead>'
@@ -76,19 +76,24 @@ def _model_table(rows: Sequence[ReportRow]) -> str:
     head = "".join(f'<th scope="col" class="n">{_shown_metric(row.metric)}</th>' for row in rows)
     lines = [
         f'<tr><th scope="row">{escape(column)}</th>'
-        + "".join(_value_cell(row.values.get(column), best_of(row), row.metric) for row in rows)
+        + "".join(_value_cell(row.values.get(column), best_of(row), _with_signs(row.metric)) for row in rows)
         + "</tr>"
         for column in columns_of(rows)
     ]
-    title = f"{escape(shown_task(first.task))}: {escape(first.data_label)}"
+    title = f"{escape(first.heading)}: {escape(first.data_label)}"
     place = f'<p class="place">{escape(first.split)}, {first.proteins:,} proteins</p>'
     head = f'<thead><tr><th scope="col">model</th>{head}</tr></thead>'
-    table = f'<table class="sortable models">{head}<tbody>{"".join(lines)}</tbody></table>'
-    return f"<h3>{title}</h3>{place}" + scrolling(table, f"results of {shown_task(first.task)}, {first.split}")
+    kind = "folding sortable models" if len(lines) > 1 else "folding models"
+    table = f'<table class="{kind}">{head}<tbody>{"".join(lines)}</tbody></table>'
+    return f"<h3>{title}</h3>{place}" + scrolling(table, f"results of {first.heading}, {first.split}")
+
+
+def _with_signs(title: str) -> str:
+    return title.replace(">=", "\N{GREATER-THAN OR EQUAL TO}")
 
 
 def _shown_metric(title: str) -> str:
-    return escape(title.replace(">=", "\N{GREATER-THAN OR EQUAL TO}"))
+    return escape(_with_signs(title))
 
 
 def _range(metric: Metric | None) -> str:
@@ -132,7 +137,7 @@ def _published_elsewhere(groups: Sequence[Sequence[Evaluated]]) -> str:
     for task in dict.fromkeys(group[0].record.task for group in groups):
         record = next(group[0].record for group in groups if group[0].record.task == task)
         values = {entry.model: f"{entry.value:.2f}" for entry in published_beside(record)}
-        title = f"{escape(shown_task(task))}<br><small>{escape(load_published()['tasks'][task]['title'])}</small>"
+        title = f"{escape(task_heading(record))}<br><small>{escape(load_published()['tasks'][task]['title'])}</small>"
         cells = "".join(f'<td class="n" data-column="{escape(m)}">{values.get(m, "-")}</td>' for m in models)
         lines.append(f'<tr><th scope="row">{title}</th>{cells}</tr>')
     head = "".join(f'<th scope="col" class="n">{escape(model)}</th>' for model in models)
@@ -141,7 +146,7 @@ def _published_elsewhere(groups: Sequence[Sequence[Evaluated]]) -> str:
         f"<tbody>{''.join(lines)}</tbody></table>"
     )
     reasons = "".join(
-        f"<h4>{escape(shown_task(record.task))}, {escape(record.split)}</h4>{_reasons(published_beside(record))}"
+        f"<h4>{escape(task_heading(record))}, {escape(record.split)}</h4>{_reasons(published_beside(record))}"
         for record in map(described_by, groups)
     )
     text = "Published numbers of these tasks are on other data than the results above and are not comparable with them"
@@ -158,7 +163,7 @@ def _card(group: Sequence[Evaluated], colors: dict[str, int]) -> str:
     lines.append('<tr class="rule"><th scope="rowgroup" colspan="3">published</th></tr>')
     for entry in published:
         lines.append(_bar_line(entry.model, Metric("", entry.value, 0, ""), "", "pub", span, digits=2))
-    title = escape(f"{shown_task(record.task)}: {load_published()['tasks'][record.task]['title']}")
+    title = escape(f"{task_heading(record)}: {load_published()['tasks'][record.task]['title']}")
     place = f"{escape(shown_data(record.data_name, record.is_simulated))}, {escape(record.split)}"
     head = "".join(f'<th scope="col">{name}</th>' for name in ("model", "bar", "value"))
     table = (
@@ -202,7 +207,7 @@ def _details(group: Sequence[Evaluated]) -> str:
     columns = _with_seeds(group)
     names = dict.fromkeys(metric.name for e in group for metric in e.record.metrics)
     found = {name: {column: measured(runs, name) for column, runs in columns.items()} for name in names}
-    title = f"{shown_task(record.task)}, {record.split}, {shown_data(record.data_name, record.is_simulated)}"
+    title = f"{task_heading(record)}, {record.split}, {shown_data(record.data_name, record.is_simulated)}"
     table = _metrics_by_model(found, columns) if len(columns) > MOST_COLUMNS else _metrics_by_name(found, columns)
     return f"<details><summary>{escape(title)}</summary>{scrolling(table, title)}</details>"
 
@@ -238,7 +243,7 @@ def _metrics_by_model(found: dict[str, dict[str, Metric | None]], columns: Itera
     ]
     head = f'<thead><tr><th scope="col">model</th>{head}</tr></thead>'
     definitions = "".join(f"<dt><code>{escape(n)}</code></dt><dd>{_defined_as(v)}</dd>" for n, v in found.items())
-    table = f'<table class="sortable models">{head}<tbody>{"".join(lines)}</tbody></table>'
+    table = f'<table class="folding sortable models">{head}<tbody>{"".join(lines)}</tbody></table>'
     return f'{table}<dl class="note">{definitions}</dl>'
 
 
@@ -258,8 +263,9 @@ def origin(evaluations: Sequence[Evaluated]) -> str:
     for e in evaluations:
         r = e.record
         hashes = "".join(_hash_cell(value) for value in (r.model_sha256, r.data_sha256))
-        name = f"{shown_task(r.task)}, {r.split}, {e.label}"
-        rest = "".join(f"<td>{escape(text)}</td>" for text in (r.precision, r.code_version, r.date, e.run.name))
+        name = f"{task_heading(r)}, {r.split}, {e.label}"
+        date = f"{r.date[:10]} {r.date[11:16]}{r.date[19:]}".replace("+00:00", " UTC")
+        rest = "".join(f"<td>{escape(text)}</td>" for text in (r.precision, r.code_version, date, e.run.name))
         lines.append(f'<tr><th scope="row">{escape(name)}</th>{hashes}{rest}</tr>')
     names = ("evaluation", "model SHA-256", "data SHA-256", "precision", "version", "date", "run")
     head = "".join(f'<th scope="col">{name}</th>' for name in names)

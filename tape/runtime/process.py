@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LOG_FORMAT = "%(asctime)s - %(levelname)s - %(name)s -   %(message)s"
 DATE_FORMAT = "%y/%m/%d %H:%M:%S"
+_VERBOSE_LIBRARIES = ("matplotlib",)  # which log INFO on every font
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,10 @@ def print_warnings_on_error() -> Iterator[None]:
         raise
 
 
+def _is_of_interest(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or record.name.partition(".")[0] not in _VERBOSE_LIBRARIES
+
+
 class _Formatter(logging.Formatter):
     """Shows names and texts from files with escapes, and messages in limited length."""
 
@@ -143,6 +148,7 @@ def _handler(handler: logging.Handler) -> Iterator[None]:
     """Attach a handler to the root logger inside the block."""
     root = logging.getLogger()
     handler.setFormatter(_Formatter(LOG_FORMAT, DATE_FORMAT))
+    handler.addFilter(_is_of_interest)
     root.addHandler(handler)
     try:
         yield

@@ -46,6 +46,7 @@ class Division:
         file: ``splits.tsv`` of the resumed run that they are taken from.
         has_drawn_valid: whether ``valid`` was drawn from ``train``, since the column has none.
         unused: columns that also seem to have splits, while these are drawn.
+        place: the column in words, or the folders of structure files that it stands for.
     """
 
     splits: list[str]
@@ -56,6 +57,7 @@ class Division:
     file: Path | None = None
     has_drawn_valid: bool = False
     unused: tuple[str, ...] = ()
+    place: str = ""
 
     @property
     def origin(self) -> str:
@@ -63,7 +65,7 @@ class Division:
         if self.file is not None:
             return f"of {self.file}"
         if self.fractions is None:
-            return f"of column {self.column}"
+            return f"of {self.place}"
         shown = ",".join(f"{part:g}" for part in self.fractions)
         return f"drawn {shown} with seed {self.seed}" + (", clusters together" if self.clusters else "")
 
@@ -72,7 +74,10 @@ class Division:
         """Lines for the log."""
         lines = [f"splits {self.origin}: {describe_splits(self.splits)}"]
         if self.has_drawn_valid:
-            lines.append(f"column {self.column} has no valid, so a tenth of train was drawn with seed {self.seed}")
+            lines.append(
+                f"{self.place}: no split valid, so a tenth of train was drawn with seed {self.seed}; add one to choose"
+                " it"
+            )
         if self.unused:
             example = self.unused[0]
             lines.append(f"not used, but with names of splits: {listed(self.unused)}; --split-column {example} uses it")
@@ -142,8 +147,10 @@ def divide_records(
             )
     if column is not None:
         has_valid = any(_split_in(record, column) == "valid" for record in records)
-        splits = splits_of_column(records, digests, column, options.seed)
-        return Division(splits, column, seed=options.seed, has_drawn_valid=not has_valid)
+        has_folders = column == SPLIT_COLUMN and options.path.is_dir()
+        place = f"the folders in {options.path}" if has_folders else f"column {column}"
+        splits = splits_of_column(records, digests, column, options.seed, place)
+        return Division(splits, column, seed=options.seed, has_drawn_valid=not has_valid, place=place)
     clusters, remedy = None, ""
     if options.split_by == "identity":
         residues = tuple(_normalized(record.residues) for record in records)
@@ -201,17 +208,26 @@ def _splits_of_run(records: Sequence[Record], digests: Sequence[str], file: Path
     return [known[digest] for digest in digests]
 
 
-def splits_of_column(records: Sequence[Record], digests: Sequence[str], column: str, seed: int) -> list[str]:
+def splits_of_column(
+    records: Sequence[Record], digests: Sequence[str], column: str, seed: int, source: str
+) -> list[str]:
     """The splits in a column; without any ``valid``, a tenth of ``train`` is drawn for it.
 
     Names are those of the column, but ``validation``, ``val`` and ``dev`` are ``valid``, and ``training`` is ``train``.
+
+    Args:
+        records: N records.
+        digests: digest of each sequence.
+        column: the column.
+        seed: of the drawn splits.
+        source: the column in words, for messages, or the folders that it stands for.
 
     Raises:
         DataError: a cell is empty, there is no ``train``, or copies of a sequence have different splits.
     """
     splits = [_split_in(record, column) for record in records]
     if "train" not in splits:
-        raise DataError(f"column {quoted(column)} has no split train, but {listed(sorted(set(splits)))}")
+        raise DataError(f"{source}: no split train, but {listed(sorted(set(splits)))}; one must be called train")
     if "valid" not in splits:
         train = [place for place, split in enumerate(splits) if split == "train"]
         drawn = draw_splits([digests[place] for place in train], (1 - _CARVED, _CARVED, 0), seed)

@@ -32,7 +32,14 @@ from .splits import (
     read_splits,
 )
 from .structures import STATES, read_structure_records, structure_files
-from .target_checks import check_column, check_counts, class_notices, conflict_notices, sequence_notices
+from .target_checks import (
+    check_column,
+    check_counts,
+    class_notices,
+    conflict_notices,
+    identifier_notices,
+    sequence_notices,
+)
 
 _FEWEST = 10  # proteins with a label
 _LONGEST_TARGETS = 80  # characters of the names of several targets in a task's name, which is that of directories
@@ -137,7 +144,11 @@ def table_for_training(options: TableOptions) -> Table:
                 f"{options.path}: no protein is in split {needed} ({division.origin}); the table is too small"
             )
     notices += _absent_classes(labels, splits, target)
-    notices += [*sequence_notices(records), *conflict_notices(digests, labels, target)]
+    notices += [
+        *identifier_notices(records, digests),
+        *sequence_notices(records),
+        *conflict_notices(digests, labels, target),
+    ]
     if target.has_several_values:
         notices += _absent_values(labels, splits, target)
     values = _training_values(target, labels, splits) if target.task_type == TaskType.VALUE else []
@@ -172,6 +183,7 @@ def table_for_evaluation(options: TableOptions, target: Target, splits_file: Pat
         named = listed([repr(column) for column in target.columns], len(target.columns))
         raise DataError(f"{options.path}: no protein has a value in column {named}")
     digests, known = _digests(records), read_splits(splits_file)
+    notices += identifier_notices(records, digests)
     splits = [known.get(digest, _own_split(record)) for digest, record in zip(digests, records, strict=True)]
     if missing:
         notices.append(f"{missing} proteins are left out: they have {_none_of(target)}")

@@ -121,6 +121,21 @@ def conflict_notices(digests: Sequence[str], labels: Sequence[Label], target: Ta
     ]
 
 
+def identifier_notices(records: Sequence[Record], digests: Sequence[str]) -> list[str]:
+    """A line about ids of several sequences; copies of a sequence, such as repeated measurements, may share one."""
+    own = [(record, digest) for record, digest in zip(records, digests, strict=True) if record.identifier is not None]
+    groups = _grouped((str(record.identifier), (record, digest)) for record, digest in own)
+    repeated = [group for group in groups if len({digest for _, digest in group}) > 1]
+    if not repeated:
+        return []
+    (first, digest), *others = repeated[0]
+    second = next(record for record, other in others if other != digest)
+    return [
+        f"{len(repeated)} of {len(groups)} ids belong to several sequences, such as {quoted(str(first.identifier))}"
+        f" ({first.where}, and {second.where}): splits go by the sequence, but results by protein show the id alone"
+    ]
+
+
 def sequence_notices(records: Sequence[Record]) -> list[str]:
     """A line about sequences like ``nan``, which programs write for missing cells, and whose letters are residues."""
     found = [record for record in records if record.residues.lower() in MISSING_NUMBERS]

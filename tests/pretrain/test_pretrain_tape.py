@@ -212,11 +212,12 @@ def test_it_runs_as_a_script_from_any_directory(tmp_path: Path, flags: Flags, re
 
 
 @pytest.mark.parametrize(
-    ("extra", "words"),
+    ("extra", "code", "words"),
     [
-        (["--nun-layers", "2"], ["unrecognized arguments: --nun-layers", "--num-layers"]),
-        (["--data-path", "nowhere/x"], ["nowhere/x.idx", "no such file"]),
-        (["--tensor-model-parallel-size", "2"], ["--tensor-model-parallel-size 2", "torchrun"]),
+        (["--nun-layers", "2"], 2, ["unrecognized arguments: --nun-layers", "--num-layers"]),
+        (["--seq-length", "long"], 2, ["--seq-length", "'long'"]),
+        (["--data-path", "nowhere/x"], 1, ["nowhere/x.idx", "no such file"]),
+        (["--tensor-model-parallel-size", "2"], 1, ["--tensor-model-parallel-size 2", "torchrun"]),
     ],
 )
 def test_a_user_error_is_one_line(
@@ -224,10 +225,11 @@ def test_a_user_error_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     extra: list[str],
+    code: int,
     words: list[str],
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["pretrain_tape.py", *flags(), *extra])
-    assert run_cli(main) == 1
+    assert run_cli(main) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert all(word in line for word in words)

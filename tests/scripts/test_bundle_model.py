@@ -164,5 +164,5 @@ def test_the_log_has_some_of_the_training_steps_and_all_validations(
 
 def test_a_checkpoint_must_be_converted_first(words: list[str], installed: Path, tmp_path: Path) -> None:
     (tmp_path / "model" / "config.json").unlink()
-    with pytest.raises(CheckpointError, match=r"checkpoints become one with python converter/megatron-converter\.py"):
+    with pytest.raises(CheckpointError, match=r"checkpoints become one with proteinlm convert"):
         bundle_model.main(words)

@@ -152,6 +152,9 @@ def test_contacts_of_a_regression_are_those_of_the_command(language_model: Path,
             with np.load(tmp_path / row["map"]) as arrays:
                 expected = arrays["probabilities"]
             np.testing.assert_array_equal(model.contacts(PROTEINS[row["id"]], length="window"), expected)
+            kept = directory / "contact_regression.json"
+            without = loaded(language_model).contacts(PROTEINS[row["id"]], regression=kept, length="window")
+            np.testing.assert_array_equal(without, expected)
 
 
 def test_scores_are_those_of_the_command(language_model: Path, tmp_path: Path) -> None:
@@ -231,10 +234,11 @@ def test_a_bundled_model_is_loaded_by_its_name(tmp_path: Path, monkeypatch: pyte
 def test_a_checkpoint_of_pretraining_is_refused_with_its_conversion(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "iter_0000010").mkdir(parents=True)
     (tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("10")
-    with pytest.raises(
-        CheckpointError, match=r"converter/megatron-converter.py -src .*checkpoints -out MODEL_DIRECTORY"
-    ):
+    with pytest.raises(CheckpointError, match=r"proteinlm convert -src .*checkpoints -out MODEL_DIRECTORY"):
         tape.load(tmp_path / "checkpoints")
+
+
+SEQUENCES = pandas.DataFrame({"sequence": ["MKV"]})
 
 
 @pytest.mark.parametrize(
@@ -254,12 +258,18 @@ def test_a_checkpoint_of_pretraining_is_refused_with_its_conversion(tmp_path: Pa
             ConfigError,
             "layers must be a whole number, several, or 'all'",
         ),
+        (lambda model: model.embed("MKV", layers=9), ConfigError, "^layers 9: the model has the layers 0"),
+        (lambda model: model.embed("A" * 19), DataError, "Use a model with more positions, length crop or length win"),
         (lambda model: model.embed("MKV", pooling="pooled", layers=0), ConfigError, "that of the last layer"),
         (lambda model: model.embed("gone.fasta"), DataError, "gone.fasta: no such file"),
         (lambda model: model.score("MKV", "A2G"), DataError, "A2G: residue 2 is K, not A"),
         (lambda model: model.score("MKV", "K2del"), ConfigError, "give method='pseudo_likelihood_ratio'"),
         (lambda model: model.score("MKV", 5), ConfigError, "are text, not int"),
         (lambda model: model.score(["MKV"], "K2A"), ConfigError, "are text, not list"),
+        (lambda model: model.score("MKV", {"K2A": 1.0}), ConfigError, "score takes text or a list of texts, not dict"),
+        (lambda model: model.perplexity(SEQUENCES), ConfigError, "perplexity takes text .* not DataFrame; give one of"),
+        (lambda model: model.embed(SEQUENCES.rename(columns={"sequence": "x"})), DataError, "it has x; rename one to"),
+        (lambda model: model.embed(SEQUENCES.assign(text="M")), DataError, "text and sequence may both be the seq"),
         (lambda model: model.score("MKV", "K2A", method="esm"), ConfigError, "method must be one of"),
         (lambda model: model.perplexity("A" * 19, length="error"), DataError, "protein '1': 19 residues"),
     ],
@@ -287,7 +297,7 @@ def test_a_model_that_cannot_be_loaded_is_named(source: Any, options: dict[str, 
 
 def test_a_model_without_the_wanted_head_is_named(finetuned: Callable[[str], Path]) -> None:
     model = loaded(finetuned("stability"))
-    with pytest.raises(CheckpointError, match="no trained weights of the masked_language_modeling model"):
+    with pytest.raises(CheckpointError, match="finetuned on stability, so it has no trained weights of a head for mas"):
         model.score("MKV", "K2A")
     with pytest.raises(ConfigError, match="has neither a head for contacts nor a regression"):
         model.contacts("MKV")

@@ -152,9 +152,12 @@ def test_a_run_of_the_same_name_is_not_replaced(finetune: Finetune, frame: panda
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"target": "Tn"}, DataError, "Tn"),
+        ({"target": "Tn"}, DataError, "^the DataFrame, record 1 .*: no column 'Tn'"),
+        ({"target": 3}, ConfigError, "target names a column, or several, not 3"),
+        ({"sequence_column": "place"}, DataError, "^the DataFrame: 3 splits .* 2 different sequences"),
         ({"learning_rat": 1e-3}, ConfigError, "did you mean learning_rate?"),
-        ({"batch_size": "many"}, ConfigError, "argument --batch_size: invalid int value: 'many'"),
+        ({"batch_size": "many"}, ConfigError, "^argument batch_size: invalid int value: 'many'"),
+        ({"split": (80, 10)}, ConfigError, "argument split: must be TRAIN,VALID,TEST"),
         ({"freeze": True, "lora": 2}, ConfigError, "not allowed with argument"),
         ({"seeds": 2}, ConfigError, "there is no option 'seeds'"),
         ({"from_pretrained": "nowhere/model"}, CheckpointError, "nowhere/model"),

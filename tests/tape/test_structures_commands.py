@@ -18,6 +18,7 @@ from tape.cli.contacts import run_contacts
 from tape.cli.train import finetune_config
 from tape.errors import ConfigError, DataError
 from tape.main import run_eval, run_train
+from tape.tables.table import table_for_training
 from tests.support.fake_dssp import install_fake_dssp
 from tests.support.structure_files import THREE_LETTERS, set_sequence, write_structure
 
@@ -187,6 +188,13 @@ def test_folders_of_splits_are_the_splits(tmp_path: Path, monkeypatch: pytest.Mo
     run = run_train(["onehot", "--data", str(folder), "--task-type", "contact", *ONE_EPOCH])
     splits = rows_of(run / "splits.tsv", "\t")
     assert [row["split"] for row in splits] == ["casp"] * 4 + ["train"] * 8 + ["valid"] * 6
+    (folder / "validation").rename(folder / "holdout")
+    config = finetune_config(["onehot", "--data", str(folder), "--task-type", "contact"])
+    table = table_for_training(config.data.table)
+    assert (
+        f"the folders in {folder}: no split valid, so a tenth of train was drawn with seed 42; add one to choose it"
+        in (table.notices)
+    )
     (folder / "train" / "c000.pdb").rename(folder / "c000.pdb")
     with pytest.raises(DataError, match=r"c000\.pdb: not in the folder of a split"):
         finetune_config(["onehot", "--data", str(folder), "--task-type", "contact"])

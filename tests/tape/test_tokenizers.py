@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas
 import pytest
 
 from tape.errors import ConfigError, DataError, UnknownResidueError
@@ -177,6 +178,8 @@ def test_one_protein_is_a_batch_of_one():
         (5, "takes the residues of a protein as text, or a list of these, not int"),
         (None, "not NoneType"),
         (b"MK", "not bytes"),
+        ({"MK": "MKV"}, "takes text or a list of texts, not dict; give one of its columns, or its values"),
+        (pandas.DataFrame({"sequence": ["MKV"]}), "takes text or a list of texts, not DataFrame"),
         (["MK", None], "not NoneType"),
         ([], "there are no proteins to encode"),
         (["MK", "M1"], "protein 2: unknown residue '1' at position 2"),

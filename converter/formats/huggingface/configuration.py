@@ -61,7 +61,7 @@ def read_configuration(files: ModelFiles) -> ProteinBertConfig:
     values = files.values
     kind = values["model_type"]
     unconverted = (
-        "Other encoders of transformers need no conversion: python tape_train.py huggingface TASK --from_pretrained"
+        "Other encoders of transformers need no conversion: proteinlm train huggingface TASK --from_pretrained"
         f" {files.directory}"
     )
     if kind not in (PRE_LN_TYPE, POST_LN_TYPE):

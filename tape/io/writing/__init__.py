@@ -15,7 +15,7 @@ from .atomic import (
     write_json,
     write_text,
 )
-from .checks import check_output_directory, check_output_file, check_replaceable
+from .checks import check_is_no_input, check_output_directory, check_output_file, check_replaceable
 from .disk_errors import output_errors
 from .disk_space import describe_space, format_bytes, free_bytes
 from .temporary import remove_leftovers, scratch_directory, temporary_directory, temporary_file
@@ -23,6 +23,7 @@ from .temporary import remove_leftovers, scratch_directory, temporary_directory,
 __all__ = [
     "atomic_directory",
     "atomic_write",
+    "check_is_no_input",
     "check_output_directory",
     "check_output_file",
     "check_replaceable",

@@ -6,8 +6,9 @@ of computation are not lost because of a read-only disk.
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tape.errors import ConfigError, quoted
@@ -31,6 +32,23 @@ def check_output_file(path: Path, option: str, advice: str = _ADVICE) -> None:
     if path.is_dir():
         raise ConfigError(f"{option} {path}: is a directory; give the name of a file")
     _check_directory(path.parent, f"{option} {path}", advice)
+
+
+def check_is_no_input(path: Path, inputs: Iterable[str | Path], option: str) -> None:
+    """Check that an output does not replace a file that the command reads.
+
+    Args:
+        path: the output, which need not exist.
+        inputs: the files that are read; other texts, such as ``-`` and residues, are none.
+        option: the option that names the output, for the message.
+
+    Raises:
+        ConfigError: the output is one of the inputs, perhaps by another name.
+    """
+    for file in inputs:
+        # not Path.is_file(), which raises if the text is too long for a file
+        if os.path.isfile(path) and os.path.isfile(file) and os.path.samefile(path, file):
+            raise ConfigError(f"{option} {path}: is also the input, which would be replaced; choose another name")
 
 
 def check_output_directory(path: Path, option: str, advice: str = _ADVICE) -> None:

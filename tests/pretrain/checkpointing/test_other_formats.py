@@ -16,7 +16,7 @@ def write(path: Path, content: str = "") -> None:
     path.write_text(content)
 
 
-CONVERT = "add --finetune; .*convert it: python converter/megatron-converter.py -src .* -out MODEL_DIRECTORY"
+CONVERT = "add --finetune; .*convert it: proteinlm convert -src .* -out MODEL_DIRECTORY"
 
 
 @pytest.mark.parametrize(

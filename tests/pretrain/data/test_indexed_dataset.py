@@ -53,7 +53,7 @@ LAZY_OF_FAIRSEQ = b"TNTIDX\0\0" + struct.pack("<5Q3q3q2q", 1, 4, 4, 2, 2, 0, 1, 
 def test_an_index_of_fairseq_is_named_with_the_next_step(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "train.idx").write_bytes(content)
     with pytest.raises(
-        DataError, match=r"train\.idx: an index of fairseq-preprocess, .*dict\.txt; .*preprocess_data\.py"
+        DataError, match=r"train\.idx: an index of fairseq-preprocess, .*dict\.txt; .*proteinlm preprocess"
     ):
         len(IndexedDataset(tmp_path / "train"))
 
@@ -135,7 +135,7 @@ def test_a_directory_of_fairseq_is_named_with_the_next_step(tmp_path: Path) -> N
     (tmp_path / "data-bin" / "dict.txt").write_text("A 1\n")
     for prefix in (tmp_path / "data-bin", f"{tmp_path}/data-bin/"):
         with pytest.raises(
-            DataError, match=r"data-bin: a directory of fairseq-preprocess.*preprocess_data\.py --input"
+            DataError, match=r"data-bin: a directory of fairseq-preprocess.*proteinlm preprocess --input"
         ):
             len(IndexedDataset(prefix))
 

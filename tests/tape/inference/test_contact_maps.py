@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tape.errors import ConfigError
+from tape.inference import contact_maps
 from tape.inference.contact_maps import ContactMapFiles, draw_map, pairs_table
 from tape.inference.predict import Prediction
 
@@ -52,6 +54,29 @@ def test_a_picture_is_a_png(chances: np.ndarray) -> None:
     stream = io.BytesIO()
     draw_map(stream, chances, "protein")
     assert stream.getvalue().startswith(b"\x89PNG")
+
+
+def test_a_picture_names_the_protein_and_numbers_whole_residues(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    figures: list[Any] = []
+    make = contact_maps.figure_class()
+    monkeypatch.setattr(
+        contact_maps, "figure_class", lambda: lambda **options: figures.append(make(**options)) or figures[-1]
+    )
+    draw_map(io.BytesIO(), symmetric(3), "an_id_of_many_letters_" * 9)
+    draw_map(io.BytesIO(), symmetric(40), "short")
+    for figure in figures:
+        figure.draw_without_rendering()
+        title, width = figure.axes[0].title, figure.bbox.width
+        assert title.get_window_extent().x0 > 0
+        assert title.get_window_extent().x1 < width
+        assert all(
+            tick == int(tick) for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis) for tick in axis.get_ticklocs()
+        )
+    assert [[text.get_text() for text in figure.texts] for figure in figures] == [
+        [],
+        ["dots: the 40 most probable pairs"],
+    ]
 
 
 def test_pictures_that_are_asked_for_need_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,24 @@ def test_values_are_predicted_in_the_order_of_the_file(finetuned: Callable[[str]
         assert float(row["prediction"]) == pytest.approx(alone("stability", model, sequence).item(), rel=1e-4)
 
 
+def test_the_table_of_the_proteins_is_not_replaced(finetuned: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "my.csv").write_text("id,sequence,Tm\na,MKV,57.5\n")
+    with pytest.raises(ConfigError, match=r"--predict_out .*my\.csv: is also the input"):
+        predict("stability", finetuned("stability"), tmp_path / "my.csv", "--predict_out", tmp_path / "my.csv")
+    assert "57.5" in (tmp_path / "my.csv").read_text()
+
+
+def test_repeated_ids_are_announced(
+    finetuned: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "twice.fasta").write_text(">a\nMKV\n>b\nMKVL\n>a\nMK\n")
+    model = finetuned("stability")
+    predict("stability", model, tmp_path / "twice.fasta")
+    assert "twice.fasta: 1 ids occur more than once, such as 'a'; predictions are in the order" in caplog.text
+    rows = list(csv.DictReader((model / "predictions_twice.csv").read_text().splitlines()))
+    assert [(row["id"], row["length"]) for row in rows] == [("a", "3"), ("b", "4"), ("a", "2")]
+
+
 def test_an_untrained_model_causes_a_warning(
     fasta: Path, small_config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

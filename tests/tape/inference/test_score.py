@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from tape.cli.score import run_score
 from tape.commands import score_command
 from tape.configs import ProteinBertConfig
+from tape.errors import ConfigError
 from tape.models.modeling_bert import ProteinBertForMaskedLM
 from tape.registry import registry
 from tape.tokenizers import TAPETokenizer
@@ -175,3 +177,22 @@ def test_options_of_a_table_do_not_go_with_all_single_substitutions(
     words = ["transformer", "MKVLAGWYAC" * 3, tmp_path / "out.csv", directory, "--all-singles", "--no_cuda"]
     assert message in fails(score_command, *words, *options)
     assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("words", [["v.csv", "v.csv", "--wild_type", "MKV"], ["v.csv", "v.csv", "--all-singles"]])
+def test_the_input_is_not_replaced(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("v.csv").write_text("sequence,mutant\nMKV,K2A\n")
+    with pytest.raises(ConfigError, match=r"output file v\.csv: is also the input"):
+        run_score(["transformer", *words])
+    assert Path("v.csv").read_text() == "sequence,mutant\nMKV,K2A\n"
+
+
+@pytest.mark.parametrize("name", ["out.xlsx", "out.tsv", "out.csv.gz"])
+def test_an_output_of_another_format_is_refused(name: str, tmp_path: Path) -> None:
+    words = ["transformer", "MKV", str(tmp_path / name), "--all-singles"]
+    with pytest.raises(
+        ConfigError, match=rf"{re.escape(name)}: scores are written as CSV; give a name that ends in \.csv"
+    ):
+        run_score(words)
+    assert not list(tmp_path.iterdir())

@@ -140,6 +140,14 @@ def test_mutated_sequences_are_compared_with_the_wild_type(tmp_path: Path) -> No
     assert compare_sequences("GMAG", "VMAK") == ("GMAG", (0, 3))
 
 
+def test_a_mutated_sequence_that_ends_with_a_stop_is_no_deletion(tmp_path: Path) -> None:
+    """Its pseudo-likelihood would be that of a shorter protein, which is larger for any protein."""
+    (tmp_path / "v.csv").write_text("mutated_sequence\nVM*\nVM\nVK*\nVMAK*\n")
+    variants = read_variants(str(tmp_path / "v.csv"), {"p": "VMAK"}, strict=False)
+    assert variants[0].problem.startswith("a stop after residue 2 of 4: can't be scored")
+    assert [(v.sequence, v.problem) for v in variants[1:]] == [("VM", ""), ("VK", ""), ("VMAK", "")]
+
+
 def test_a_mutated_sequence_must_be_what_the_mutations_make(tmp_path: Path) -> None:
     (tmp_path / "v.csv").write_text("mutant,mutated_sequence\nA3G,VMGK\nA3G,VMCK\n")
     variants = read_variants(str(tmp_path / "v.csv"), {"p": "VMAK"}, strict=False)

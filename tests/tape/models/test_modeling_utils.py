@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,37 @@ def test_a_new_head_has_the_values_of_the_seed(tmp_path: Path) -> None:
     loaded = ProteinBertForValuePrediction.from_pretrained(tmp_path)
     for name, value in expected.predict.state_dict().items():
         assert torch.equal(loaded.predict.state_dict()[name], value), name
+
+
+WITH_ENCODER = [pair for pair in PAIRS if pair[0] not in ("embed", "trrosetta") and pair[1] != "onehot"]
+
+
+@pytest.mark.parametrize(("task", "model"), WITH_ENCODER)
+def test_a_model_of_another_task_is_one_line_in_the_log(
+    task: str, model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a first run shows: that the head is new, without lists of weights, which are details."""
+    other = "stability" if task in ("masked_language_modeling", "language_modeling", "remote_homology") else "embed"
+    build(other, model).save_pretrained(tmp_path / "other")
+    saved = build(task, model)
+    with caplog.at_level(logging.DEBUG):
+        type(saved).from_pretrained(tmp_path / "other", config=saved.config)
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.INFO]
+    assert line.endswith("this new head starts from random ones")
+    assert ".weight" not in line
+    (details,) = [r.getMessage() for r in caplog.records if "newly initialized weights: " in r.getMessage()]
+    assert ".weight" in details
+
+
+def test_unused_weights_of_a_head_are_details_and_others_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved: ProteinBertForMaskedLM = build("masked_language_modeling", "transformer")
+    state = {**saved.state_dict(), "bert.encoder.layer.9.some.weight": torch.zeros(2)}
+    with caplog.at_level(logging.INFO):
+        ProteinBertModel.from_pretrained(tmp_path, config=saved.config, state_dict=state)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.endswith(": unused weights: encoder.layer.9.some.weight")
 
 
 def test_pruned_models_are_loaded_without_drawing_initial_weights(tmp_path: Path) -> None:

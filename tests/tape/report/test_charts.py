@@ -10,6 +10,7 @@ import pytest
 from tape.metrics import Metric
 from tape.metrics.contacts import NAMES, measure_contacts
 from tape.report import charts
+from tape.report.line_charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 
 
 def test_a_bar_begins_at_zero_and_ends_at_the_value() -> None:
@@ -48,6 +49,23 @@ def test_a_contact_map_counts_equal_scores_by_expectation() -> None:
     assert precision == pytest.approx(row.precisions[NAMES.index("precision_at_l")])
     assert precision == pytest.approx(3 / 15)
     assert "2.2 of the 11 best pairs are contacts" in drawing
+
+
+@pytest.mark.parametrize(("length", "expected"), [(8, "1 2 4 6 8"), (178, "1 50 100 150")])
+def test_the_axes_of_a_contact_map_number_residues(length: int, expected: str) -> None:
+    result = {"id": "x", "prediction": np.zeros((length, length)), "target": np.zeros((length, length), dtype=int)}
+    drawing = ElementTree.fromstring(charts.contact_map(result, "mine", 2)[0])
+    numbers = [text.text for text in drawing.iter("text") if text.text != "residue"]
+    assert numbers[::2] == numbers[1::2] == expected.split()  # below and beside the map
+
+
+def test_points_at_the_ends_are_inside_the_axes_of_the_named_quantity() -> None:
+    values = np.array([1.0, 2.0])
+    drawing = ElementTree.fromstring(charts.scatter_chart(values, values, 1, "title", ["a", "b"], "Tm"))
+    assert {"true Tm", "predicted Tm"} <= {text.text for text in drawing.iter("text")}
+    for circle in drawing.iter("circle"):
+        assert LEFT + 3 < float(circle.get("cx", 0)) < WIDTH - RIGHT - 3
+        assert TOP + 3 < float(circle.get("cy", 0)) < HEIGHT - BOTTOM - 3
 
 
 def test_a_confusion_matrix_shows_shares_of_the_true_class() -> None:

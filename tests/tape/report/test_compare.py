@@ -119,7 +119,7 @@ def test_runs_of_several_seeds_are_averaged(tmp_path: Path, capsys: pytest.Captu
 def test_files_without_predictions_are_refused(tmp_path: Path, content: Any) -> None:
     runs = [add_run(tmp_path, name, predictions(2)) for name in "ab"]
     (runs[1] / "results_cb513.pkl").write_bytes(pickle.dumps(content, protocol=4))
-    with pytest.raises(DataError, match=r"results_cb513\.pkl: not predictions as tape_eval\.py writes them"):
+    with pytest.raises(DataError, match=r"results_cb513\.pkl: not predictions as tape-eval writes them"):
         compare.main([*map(str, runs)])
 
 

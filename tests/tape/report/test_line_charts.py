@@ -21,6 +21,14 @@ def test_ticks_are_round_numbers_within_the_range(low: float, high: float, ticks
     assert line_charts.nice_ticks(low, high) == pytest.approx(ticks)
 
 
+@pytest.mark.parametrize("span", [(9.992e-4, 1e-3), (1e-9, 3e-9), (0, 1e5), (2.3e-5, 4.7e-5)])
+def test_no_two_ticks_have_the_same_label(span: tuple[float, float]) -> None:
+    """A learning rate near 1e-3 had five ticks called 1e-3."""
+    texts = re.findall(r'text-anchor="end">([^<]+)<', "".join(line_charts.Axes((0, 1), span).frame("x", "y")))
+    assert len(texts) > 2
+    assert len(set(texts)) == len(texts)
+
+
 def test_axes_map_corners_to_corners() -> None:
     axes = line_charts.Axes((0, 10), (-1, 1))
     assert axes.at(0, -1) == (line_charts.LEFT, line_charts.HEIGHT - line_charts.BOTTOM)

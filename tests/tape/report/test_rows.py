@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from tape.report import command as report
 from tape.report import rows as report_rows
+from tape.targets import Target
+from tape.tasks import TaskType
 from tests.support.evaluated_runs import Page, add_run
 
 
@@ -58,3 +61,30 @@ def test_many_models_have_rows_instead_of_columns(tmp_path: Path) -> None:
     assert heads == [f"what {name} is (n = 5)" for name in ("accuracy", "macro_f1", "mcc")]  # in the table of all
     values = [a.get("data-value") for tag, a in parsed.attributes if tag == "td" and a.get("data-column") == "MCC"]
     assert values == [None, *["0.4"] * report_rows.MOST_COLUMNS]  # sorted as numbers, the undefined one last
+
+
+@pytest.mark.parametrize(
+    ("columns", "task_type", "expected"),
+    [
+        (("kcat",), TaskType.VALUE, "kcat"),
+        (("Tm", "kcat"), TaskType.VALUE, "Tm, kcat"),
+        (("tertiary",), TaskType.RESIDUE_PAIR, "contacts"),
+        (None, None, "My table kcat"),
+    ],
+)
+def test_a_table_of_ones_own_is_named_by_its_columns(
+    tmp_path: Path, columns: tuple[str, ...] | None, task_type: TaskType, expected: str
+) -> None:
+    """As they are written: kcat has no capital letter."""
+    directory = add_run(tmp_path, "my_table_kcat", "transformer", "x", "test", False, loss=1.0, rmse=0.5)
+    if columns is not None:
+        file = directory / "eval_test.json"
+        target = Target("my_table_kcat", task_type, columns).to_dict()
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps({**content, "config": {**content["config"], "target": target}}))
+    assert next(iter(rows_of(tmp_path))).heading == expected
+    report.main([str(tmp_path), "--out", str(tmp_path / "report")])
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert f'<th scope="row">{expected}<br>' in page
+    assert f"<b>{expected.replace('My', 'my')}</b>: a &lt;set&gt;" in page  # below the curves
+    assert "text-transform" not in page

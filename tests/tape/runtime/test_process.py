@@ -36,6 +36,16 @@ def test_the_level_of_the_terminal_is_not_that_of_the_file(tmp_path: Path, capsy
     assert "a message" in (tmp_path / "log").read_text()
 
 
+def test_what_matplotlib_tells_about_fonts_is_not_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with log_to_terminal(logging.DEBUG), log_to_file(tmp_path / "log"):
+        fonts = logging.getLogger("matplotlib.font_manager")
+        fonts.info("generated new fontManager")
+        fonts.warning("Matplotlib is building the font cache; this may take a moment.")
+    for text in (capsys.readouterr().err, (tmp_path / "log").read_text()):
+        assert "building the font cache" in text
+        assert "generated" not in text
+
+
 def test_handlers_and_level_are_restored(tmp_path: Path) -> None:
     root = logging.getLogger()
     before = (list(root.handlers), root.level)

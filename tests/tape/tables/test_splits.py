@@ -22,7 +22,7 @@ def digests(count: int) -> list[str]:
 
 
 def test_a_column_has_the_usual_names_of_splits() -> None:
-    splits = splits_of_column(records("Train", "validation", "holdout"), digests(3), "fold", 0)
+    splits = splits_of_column(records("Train", "validation", "holdout"), digests(3), "fold", 0, "column fold")
     assert splits == ["train", "valid", "holdout"]
 
 
@@ -64,7 +64,7 @@ def test_splits_that_are_not_used_are_announced() -> None:
 
 
 def test_valid_is_drawn_from_train_if_a_column_has_none() -> None:
-    splits = splits_of_column(records(*["train"] * 20, "test"), digests(21), "fold", 0)
+    splits = splits_of_column(records(*["train"] * 20, "test"), digests(21), "fold", 0, "column fold")
     assert Counter(splits) == {"train": 18, "valid": 2, "test": 1}
 
 
@@ -72,7 +72,7 @@ def test_valid_is_drawn_from_train_if_a_column_has_none() -> None:
     ("column", "names", "message"),
     [
         (("train", "valid", ""), ("a", "b", "c"), "record 2: no split in column 'fold'"),
-        (("a", "b"), ("a", "b"), "has no split train, but a, b"),
+        (("a", "b"), ("a", "b"), "column fold: no split train, but a, b; one must be called train"),
         (("train", "valid", "test"), ("a", "b", "a"), "record 2: in split test, with the same sequence as p0 in train"),
     ],
 )
@@ -80,7 +80,7 @@ def test_a_column_that_can_not_be_used_is_refused(
     column: tuple[str, ...], names: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        splits_of_column(records(*column), names, "fold", 0)
+        splits_of_column(records(*column), names, "fold", 0, "column fold")
 
 
 def test_splits_are_read_as_written(tmp_path: Path) -> None:

@@ -145,7 +145,24 @@ def test_a_validation_split_that_is_drawn_is_announced(tmp_path: Path) -> None:
     rows = [f"{sequence},{place}.5,train" for place, sequence in enumerate(SEQUENCES)]
     path.write_text("\n".join(["sequence,y,split", *rows]) + "\n", encoding="utf-8")
     notices = table_for_training(TableOptions(path, "y", seed=3)).notices
-    assert "column split has no valid, so a tenth of train was drawn with seed 3" in notices
+    assert "column split: no split valid, so a tenth of train was drawn with seed 3; add one to choose it" in notices
+
+
+def test_ids_of_several_sequences_are_announced(tmp_path: Path) -> None:
+    """Repeated measurements share id and sequence; the same id with other residues is most likely a mistake."""
+    path = tmp_path / "my.csv"
+    rows = [f"p{place},{sequence},{place}.5" for place, sequence in enumerate(SEQUENCES)]
+
+    def notices() -> list[str]:
+        path.write_text("\n".join(["id,sequence,y", *rows]) + "\n", encoding="utf-8")
+        return [line for line in table_for_training(TableOptions(path, "y")).notices if " ids belong to " in line]
+
+    rows.append(f"p3,{SEQUENCES[3]},7.5")
+    assert notices() == []
+    rows.append(f"p3,{SEQUENCES[4]},8.5")
+    (line,) = notices()
+    assert line.startswith(f"1 of 20 ids belong to several sequences, such as 'p3' ({path}, record 4 (p3), and ")
+    assert "record 22 (p3))" in line
 
 
 def test_missing_values_of_a_copy_are_no_conflict(tmp_path: Path) -> None:

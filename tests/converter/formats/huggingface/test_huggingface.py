@@ -205,7 +205,7 @@ def test_a_configuration_that_transformers_refuses_is_named(tmp_path: Path, writ
         ({"model_type": ["bert"]}, r"has model_type \['bert'\]; supported are"),
         (
             {"model_type": "esm"},
-            r"has model_type .esm.*need no conversion: python tape_train.py huggingface TASK --from_pretrained \S+copy",
+            r"has model_type .esm.*need no conversion: proteinlm train huggingface TASK --from_pretrained \S+copy",
         ),
         ({"position_embedding_type": {}}, r"position_embedding_type is {}.*need no conversion"),
         ({"pruned_heads": {"0": [1]}}, r"pruned_heads is {'0': \[1\]}, which TAPE's model does not support"),

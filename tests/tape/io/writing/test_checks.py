@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tape.errors import ConfigError
-from tape.io.writing import check_output_directory, check_output_file, check_replaceable
+from tape.io.writing import check_is_no_input, check_output_directory, check_output_file, check_replaceable
 from tests.support.small_disk import mounted_tmpfs
 
 
@@ -30,6 +30,19 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
         check_output_file(tmp_path, "--out")
     with pytest.raises(ConfigError, match="NUL character"):
         check_output_directory(tmp_path / "a\0b", "--out")
+
+
+def test_an_input_is_not_replaced(tmp_path: Path) -> None:
+    file, link = tmp_path / "my.csv", tmp_path / "other.csv"
+    check_is_no_input(file, [file], "--out")  # neither exists
+    file.touch()
+    link.symlink_to(file)
+    for name in (file, link, tmp_path / "x" / ".." / "my.csv"):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        with pytest.raises(ConfigError, match="is also the input, which would be replaced; choose another name"):
+            check_is_no_input(name, ["MKV", "", "-", "M" * 9000, str(file)], "--out")
+    check_is_no_input(tmp_path / "new.csv", [file, tmp_path], "--out")
+    check_is_no_input(Path("/dev/null"), ["/dev/null"], "--out")
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
