@@ -183,8 +183,7 @@ class ProteinModel(nn.Module):
         if kind is not None and cls.config_class.__module__ == ProteinConfig.__module__:
             raise CheckpointError(
                 f"{file}: a model of transformers ({quoted(kind)}), whose tokens may have other ids; use the model type"
-                " huggingface, or convert a BERT: python converter/megatron-converter.py"
-                f" -src {file.parent} -out MODEL_DIRECTORY"
+                f" huggingface, or convert a BERT: proteinlm convert -src {file.parent} -out MODEL_DIRECTORY"
             )
 
     @classmethod
