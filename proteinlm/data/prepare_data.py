@@ -471,7 +471,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="column with the sequence (default: primary, sequence, text or a usual name)",
     )
     parser.add_argument(
-        "--id-column", "--id_column", metavar="NAME", help="column with the id (default: id or a usual name)"
+        "--id-column", "--id_column", metavar="NAME", help="column with the id (default: id, identifier, name)"
     )
     return parser
 

@@ -173,7 +173,7 @@ def add_column_options(group: argparse._ArgumentGroup) -> None:
         "--id_column",
         "--id-column",
         metavar="NAME",
-        help="column with the id (default: id, identifier, name, entry or accession)",
+        help="column with the id (default: id, identifier, name or entry)",
     )
 
 

@@ -74,7 +74,7 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
         "--split-column",
         "--split_column",
         metavar="COLUMN",
-        help="column with train, valid and test (default: the column split, in any letter case, if there is one)",
+        help="column with train, valid and test (default: the column split, if there is one)",
     )
     group.add_argument(
         "--split",

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tape.errors import ConfigError, DataError, listed, quoted
-from tape.io.records import id_columns, sequence_columns
-from tape.io.records.record import SEQUENCE_COLUMNS
+from tape.io.records import RecordOptions, Row, id_columns, sequence_columns
+from tape.io.records.record import SEQUENCE_COLUMNS, identifier_of
 from tape.tokenizers import TAPETokenizer
 
 from .embedding import EmbedDataset
@@ -133,5 +133,15 @@ def _columns(table: Any) -> tuple[list[str], list[Any]]:
         shown = " and ".join(present)
         raise DataError(f"the DataFrame: {shown} may both be the sequences; give one of them, as a Series")
     of_ids = id_columns(fields)
-    identifiers = fields[of_ids[0]] if of_ids else table.index.tolist()
-    return list(map(str, identifiers)), fields[present[0]]
+    rows = zip(*(fields[name] for name in of_ids), strict=True) if of_ids else ((),) * len(table)
+    identifiers = [
+        _identifier(dict(zip(of_ids, row, strict=True)), label) for row, label in zip(rows, table.index, strict=True)
+    ]
+    return identifiers, fields[present[0]]
+
+
+def _identifier(fields: Mapping[str, Any], label: object) -> str:
+    """The id of a row, as that of a record in a file; without one, its label in the index."""
+    known = {name: None if value is None or value != value else value for name, value in fields.items()}
+    found = identifier_of(Row(known, f"the DataFrame, row {label}"), RecordOptions())
+    return str(label) if found is None else found

@@ -21,13 +21,12 @@ from tape.datasets.loading import load_batches, worker_count
 from tape.errors import CheckpointError, ConfigError, DataError
 from tape.metrics import NAMED_METRICS, Bootstrap, Metric, TaskTypeMetrics, metrics_of
 from tape.metrics.classes import perplexity
-from tape.metrics.prediction_intervals import coverage
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext, all_gather_lists, all_reduce_sum
 from tape.runtime.out_of_memory import MemoryRemedies, explain_out_of_memory
 from tape.runtime.precision import autocast
 from tape.runtime.progress import progress_bar
-from tape.targets import target_of, value_names_of
+from tape.targets import value_names_of
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
 
 from .config import InferenceConfig
@@ -233,8 +232,6 @@ def evaluate(
     measured = [row for _, row in sorted(all_gather_lists(rows, context), key=lambda indexed: indexed[0])]
     metrics = _loss_metrics(task_type, values, loss_sum, int(counted))
     metrics += of_type.summarize(measured, bootstrap)
-    if (target := target_of(getattr(model, "config", None))) is not None and target.half_widths:
-        metrics += coverage(measured, target.half_widths, target.columns)
     confusions = None if of_type.confusions is None else of_type.confusions(measured)
     if results is None:
         return Evaluation(metrics, len(dataset), measured=measured, confusions=confusions)

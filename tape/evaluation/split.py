@@ -12,13 +12,14 @@ from tape.datasets.labels import task_type_of
 from tape.datasets.own_table import register_table
 from tape.errors import ConfigError
 from tape.metrics import Bootstrap, metrics_of
+from tape.metrics.prediction_intervals import coverage
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext
 from tape.runtime.precision import warn_if_slow
 from tape.runtime.precision_choice import resolve_precision
 from tape.tables.splits import SPLITS_NAME
 from tape.tables.table import Table, table_for_evaluation
-from tape.targets import value_names_of
+from tape.targets import target_of, value_names_of
 
 from .config import EvalConfig
 from .evaluate import Evaluation, check_measured, check_metrics, chosen_metrics, evaluate
@@ -28,6 +29,8 @@ from .long_proteins import fit_long_proteins
 from .results import results_directory, write_files
 
 logger = logging.getLogger(__name__)
+
+_NOT_HELD_OUT = ("train", "valid", "all")  # the intervals of predictions are those of the errors on valid
 
 
 def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str, float]:
@@ -66,6 +69,10 @@ def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str,
         title=title,
     )
     check_measured(evaluation, getattr(getattr(dataset, "data", None), "path", f"split {config.split}"))
+    target = target_of(model.config)
+    if target is not None and target.half_widths and config.split not in _NOT_HELD_OUT:
+        covered = coverage(evaluation.measured, target.half_widths, target.columns, config.bootstrap)
+        evaluation = replace(evaluation, metrics=[*evaluation.metrics, *covered])
     values = value_names_of(model.config)
     chosen = chosen_metrics(evaluation, config.metrics, values)
     if context.is_main:

@@ -17,13 +17,14 @@ The table has a record per protein, in the order of the input file: ``id``, ``le
   in the folder OUT_maps; :mod:`.contact_maps` describes the files in it.
 
 The JSON file is {schema "proteinlm-predictions", version, task, model_dir, predictions}. Probabilities are rounded to 4
-digits, values to 6 significant digits.
+digits, values to 6 significant digits, or to more where an interval is narrow.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +112,8 @@ class PredictionFiles:
             return {**row, **self._contacts.write(prediction)}
         fields = prediction_fields(prediction, self.task, self.task_type, self.names, self.half_widths)
         if self.task_type == TaskType.VALUE:
-            return {**row, **{name: float(f"{value:.6g}") for name, value in fields.items()}}
+            digits = _digits_of(fields, self.half_widths)
+            return {**row, **{name: float(f"{value:.{digits}g}") for name, value in fields.items()}}
         return {**row, **{name: value if name in _EXACT else _rounded(value) for name, value in fields.items()}}
 
     def _flat(self, row: Row) -> Row:
@@ -185,6 +187,15 @@ def _letters(task: str, count: int) -> str:
     if len(letters) < count:
         raise ConfigError(f"--predict can write at most {len(_DIGITS)} classes per residue, and {task} has {count}")
     return letters
+
+
+def _digits_of(fields: Row, half_widths: Sequence[float | None]) -> int:
+    """Significant digits of values: 6, or as many as show 3 of the narrowest interval."""
+    widths = [width for width in half_widths if width]
+    largest = max(map(abs, fields.values()), default=0.0)
+    if not widths or not (0 < largest < math.inf):
+        return 6
+    return min(17, max(6, 3 + math.floor(math.log10(largest)) - math.floor(math.log10(min(widths)))))
 
 
 def _rounded(values: Any) -> Any:

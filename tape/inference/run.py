@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
@@ -16,7 +16,7 @@ from torch import nn
 from tape.datasets.embedding import EmbedDataset
 from tape.datasets.index import log_replaced_characters, reader_options
 from tape.datasets.labels import task_type_of
-from tape.errors import ConfigError, quoted
+from tape.errors import ConfigError, listed, quoted
 from tape.evaluation.load_model import (
     folder_of,
     load_encoder,
@@ -33,7 +33,7 @@ from tape.runtime.distributed import DistributedContext, all_gather_lists, run_o
 from tape.runtime.precision_choice import resolve_precision
 from tape.runtime.rank_consistency import check_shared_directory
 from tape.runtime.run_lock import lock_beside, run_lock
-from tape.targets import target_of
+from tape.targets import Target, target_of
 from tape.tasks import TaskType
 
 from .config import ContactMapsConfig, EmbedConfig, PredictConfig
@@ -45,9 +45,6 @@ from .predict import check_predicted, predict
 from .prediction_files import PredictionFiles
 
 logger = logging.getLogger(__name__)
-
-_WITH_INTERVAL = "of proteins like those of valid, 90 % have a value between lower_90 and upper_90"
-_WITHOUT_INTERVAL = "without lower_90 and upper_90, for which valid needs at least 9 proteins with a value"
 
 
 def embed_file(config: EmbedConfig, context: DistributedContext) -> Path:
@@ -133,8 +130,21 @@ def predict_file(config: PredictConfig, context: DistributedContext) -> dict[str
         config, files, directory, lambda: load_finetuned_model(config.model, spec, directory), context
     )
     if context.is_main and target is not None and task_type == TaskType.VALUE:
-        logger.info(_WITHOUT_INTERVAL if set(half_widths) <= {None} else _WITH_INTERVAL)
+        for line in _interval_lines(target):
+            logger.info(line)
     return found
+
+
+def _interval_lines(target: Target) -> Iterator[str]:
+    """What the log says about the intervals of predicted values."""
+    if not target.half_widths:
+        yield "without lower_90 and upper_90: the model has none, since no validation followed its last training step"
+        return
+    if any(width is not None for width in target.half_widths):
+        yield "of proteins like those of valid, 90 % have a value between lower_90 and upper_90"
+    missing = [name for name, width in zip(target.columns, target.half_widths, strict=True) if width is None]
+    if missing:
+        yield f"without lower_90 and upper_90 of {listed(missing)}: fewer than 9 proteins of valid have a value"
 
 
 def _of_column(model: Any) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from .bootstrap import Bootstrap, ratios
 from .metric import Metric
 
 LEAST_PROTEINS = 9  # with which ceil(0.9 (n + 1)) <= n
@@ -31,34 +32,41 @@ def half_widths(measured: Sequence[Any], columns: int = 1) -> tuple[float | None
         measured: (prediction, value) of N proteins, each a number or (columns,); ``nan`` for a missing value.
         columns: number of values per protein.
     """
-    return tuple(None if len(errors) < LEAST_PROTEINS else _quantile(errors) for errors in _errors(measured, columns))
+    of_columns = [errors[~np.isnan(errors)] for errors in _errors(measured, columns).T]
+    return tuple(None if errors.size < LEAST_PROTEINS else _quantile(errors) for errors in of_columns)
 
 
-def coverage(measured: Sequence[Any], widths: Sequence[float | None], columns: Sequence[str]) -> list[Metric]:
+def coverage(
+    measured: Sequence[Any], widths: Sequence[float | None], columns: Sequence[str], bootstrap: Bootstrap | None = None
+) -> list[Metric]:
     """The metric ``coverage_90``, or ``coverage_90_COLUMN`` of each of several columns that has an interval.
 
     Args:
         measured: as of :func:`half_widths`.
         widths: q of each column.
         columns: names of the columns.
+        bootstrap: resampling for the intervals of the metrics; None: without.
     """
+    places = [place for place, width in enumerate(widths) if width is not None]
+    errors = _errors(measured, len(columns))[:, places]
+    has = ~np.isnan(errors)
+    inside = has & (errors <= np.array([width for width in widths if width is not None]))
     metrics = []
-    for column, width, errors in zip(columns, widths, _errors(measured, len(columns)), strict=True):
-        if width is not None:
-            name = "coverage_90" + (f"_{column}" if len(columns) > 1 else "")
-            share = float(np.mean(errors <= width)) if errors.size else math.nan
-            metrics.append(Metric(name, share, errors.size, _DEFINITION))
-    return metrics
+    for place, kept, counted in zip(places, inside.T, has.T, strict=True):
+        name = "coverage_90" + (f"_{columns[place]}" if len(columns) > 1 else "")
+        share = kept.sum() / counted.sum() if counted.any() else math.nan
+        metrics.append(Metric(name, float(share), int(counted.sum()), _DEFINITION))
+    return ratios(metrics, inside.astype(float), has.astype(float)).with_intervals(bootstrap) if metrics else []
 
 
-def _errors(measured: Sequence[Any], columns: int) -> list[np.ndarray]:
-    """Absolute errors of each column, without those of missing values."""
+def _errors(measured: Sequence[Any], columns: int) -> np.ndarray:
+    """Absolute errors (N, columns); ``nan`` where a value is missing, and infinite where a prediction is no number."""
     rows = np.asarray(measured, dtype=np.float64).reshape(-1, 2, columns)
-    errors = np.abs(rows[:, 0] - rows[:, 1])
-    return [errors[~np.isnan(rows[:, 1, place]), place] for place in range(columns)]
+    predicted = np.where(np.isnan(rows[:, 0]), np.inf, rows[:, 0])
+    return np.abs(predicted - rows[:, 1])
 
 
 def _quantile(errors: np.ndarray) -> float | None:
     rank = -(-9 * (errors.size + 1) // 10)  # in integers: 0.9 is no number of float
-    found = float(np.sort(errors)[rank - 1])  # sorts nan, of a diverged model, to the end
+    found = float(np.sort(errors)[rank - 1])
     return found if math.isfinite(found) else None

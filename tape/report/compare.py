@@ -236,8 +236,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--all_metrics",
         action="store_true",
-        help="every metric, not only those in the report's table; the loss and accuracy_all_residues cannot be"
-        " recomputed from predictions",
+        help="every metric, not only those in the report's table; the loss, accuracy_all_residues and"
+        " coverage_90 cannot be recomputed from predictions",
     )
     parser.add_argument(
         "--bootstrap", type=int, default=1000, metavar="N", help="number of bootstrap resamples (default %(default)s)"

@@ -168,14 +168,14 @@ def divide_records(
 
 
 def _split_column(records: Sequence[Record], path: Path) -> str | None:
-    """The column ``split`` of any record, in whichever letter case; None if there is none.
+    """The column ``split``, or one of this name in other letter case, if it has nothing but splits; else None.
 
     Raises:
         ConfigError: there are several.
     """
-    found = {name for record in records for name in record.fields if name.lower() == SPLIT_COLUMN}
-    if SPLIT_COLUMN in found:
+    if any(SPLIT_COLUMN in record.fields for record in records):
         return SPLIT_COLUMN
+    found = {name for name in _columns_of_splits(records) if name.lower() == SPLIT_COLUMN}
     if len(found) > 1:
         raise ConfigError(f"{path}: {' and '.join(sorted(found))} may be the splits; choose one with --split-column")
     return next(iter(found), None)
@@ -186,9 +186,15 @@ def _columns_of_splits(records: Sequence[Record]) -> tuple[str, ...]:
     known = {*SPLITS, *SPLIT_SYNONYMS}
     found = []
     for name in records[0].fields if records else ():
-        cells = {str(record.fields.get(name)).strip().lower() for record in records}
-        if len(cells) > 1 and cells <= known and cells & {"train", "training"}:
-            found.append(name)
+        cells = set()
+        for record in records:
+            value = record.fields.get(name)
+            cells.add(value.strip().lower() if isinstance(value, str) else "")
+            if not cells <= known:
+                break
+        else:
+            if isinstance(name, str) and len(cells) > 1 and cells & {"train", "training"}:
+                found.append(name)
     return tuple(found)
 
 
@@ -227,7 +233,10 @@ def splits_of_column(
     """
     splits = [_split_in(record, column) for record in records]
     if "train" not in splits:
-        raise DataError(f"{source}: no split train, but {listed(sorted(set(splits)))}; one must be called train")
+        raise DataError(
+            f"{source}: no split train, but {listed(sorted(set(splits)))}; one must be called train. To draw splits"
+            " instead, give --split 80,10,10"
+        )
     if "valid" not in splits:
         train = [place for place, split in enumerate(splits) if split == "train"]
         drawn = draw_splits([digests[place] for place in train], (1 - _CARVED, _CARVED, 0), seed)
@@ -239,10 +248,28 @@ def splits_of_column(
 
 def _split_in(record: Record, column: str) -> str:
     value = record.fields.get(column)
-    name = value.strip().lower() if isinstance(value, str) else ""
+    name = _name_of(value)
     if not name:
-        raise DataError(f"{record.where}: no split in column {quoted(column)}; the record has {listed(record.fields)}")
+        found = f"the record has {listed(record.fields)}" if column not in record.fields else f"it has {quoted(value)}"
+        raise DataError(
+            f"{record.where}: no split in column {quoted(column)}; {found}. To draw splits instead, give"
+            " --split 80,10,10"
+        )
+    return name
+
+
+def _name_of(value: object) -> str:
+    """The split that a cell names; empty if it names none."""
+    name = value.strip().lower() if isinstance(value, str) else ""
     return SPLIT_SYNONYMS.get(name, name)
+
+
+def own_split(record: Record) -> str | None:
+    """The split in the column ``split`` of a record, or in one of this name in other letter case; None without one."""
+    if SPLIT_COLUMN in record.fields:
+        return _name_of(record.fields[SPLIT_COLUMN]) or None
+    names = [_name_of(value) for name, value in record.fields.items() if str(name).lower() == SPLIT_COLUMN]
+    return next((name for name in names if name in SPLITS), None)
 
 
 def _check_copies(records: Sequence[Record], digests: Sequence[str], splits: Sequence[str]) -> None:

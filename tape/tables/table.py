@@ -20,7 +20,7 @@ from tape.tasks import TASKS, TaskType
 
 from .kinds import Label, infer_kind, label_of, make_target
 from .label_table import read_with_labels
-from .options import SPLIT_COLUMN, TableOptions
+from .options import TableOptions
 from .scale import describe_scale, mean_and_deviation
 from .splits import (
     ALL_PROTEINS,
@@ -29,6 +29,7 @@ from .splits import (
     describe_splits,
     digest_of,
     divide_records,
+    own_split,
     read_splits,
 )
 from .structures import STATES, read_structure_records, structure_files
@@ -184,7 +185,9 @@ def table_for_evaluation(options: TableOptions, target: Target, splits_file: Pat
         raise DataError(f"{options.path}: no protein has a value in column {named}")
     digests, known = _digests(records), read_splits(splits_file)
     notices += identifier_notices(records, digests)
-    splits = [known.get(digest, _own_split(record)) for digest, record in zip(digests, records, strict=True)]
+    splits = [
+        known.get(digest, own_split(record) or NEW_PROTEINS) for digest, record in zip(digests, records, strict=True)
+    ]
     if missing:
         notices.append(f"{missing} proteins are left out: they have {_none_of(target)}")
     return _table(options, target, records, labels, digests, splits, notices, structures)
@@ -300,11 +303,6 @@ def _digests(records: Sequence[Record]) -> list[str]:
         except UnknownResidueError as error:
             raise UnknownResidueError(f"{record.where}: {error}") from None
     return digests
-
-
-def _own_split(record: Record) -> str:
-    value = record.fields.get(SPLIT_COLUMN)
-    return value.strip().lower() if isinstance(value, str) and value.strip() else NEW_PROTEINS
 
 
 def _absent_classes(labels: Sequence[Label], splits: Sequence[str], target: Target) -> list[str]:

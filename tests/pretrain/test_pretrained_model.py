@@ -245,7 +245,9 @@ def test_positions_are_repeated_or_cut(models: dict[str, tuple[Path, float]], ro
 def test_a_model_that_cannot_be_read_is_named_with_the_converter(tmp_path: Path) -> None:
     truth = make_truth()
     mega = write_megatron(tmp_path / "mega", truth, swiglu=True)
-    with pytest.raises(CheckpointError, match="swiglu.*--assume-neutral is an option of the converter: python.* -src"):
+    with pytest.raises(
+        CheckpointError, match="swiglu.*--assume-neutral is an option of the converter: proteinlm convert -src"
+    ):
         open_pretrained_model(mega)
     with pytest.raises(CheckpointError, match="no such file"):
         open_pretrained_model(tmp_path / "none")

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 
 import tape
+from tape.inference.predict import Prediction
+from tape.inference.prediction_files import PredictionFiles
 from tape.main import run_eval, run_train
+from tape.tasks import TaskType
 
 QUIET = ["--log_level", "40"]
 
@@ -79,13 +82,40 @@ def test_each_of_several_targets_has_its_own_or_none(tmp_path: Path) -> None:
     assert "coverage_90_kcat" not in metrics
 
 
-def test_a_small_valid_has_none_and_the_log_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = write_table(tmp_path / "my.csv", 40, ["Tm"])
-    run = train(table, "--target", "Tm", "--num_train_epochs", 1)
+@pytest.mark.parametrize(
+    ("count", "options", "message"),
+    [
+        (40, ("--num_train_epochs", 1), "without lower_90 and upper_90 of Tm: fewer than 9 proteins of valid"),
+        (120, ("--num_train_epochs", 1, "--eval_freq", 0), "the model has none, since no validation followed"),
+    ],
+)
+def test_the_log_says_why_there_is_none(
+    tmp_path: Path, count: int, options: tuple[object, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_table(tmp_path / "my.csv", count, ["Tm"])
+    run = train(table, "--target", "Tm", *options)
     capsys.readouterr()
     run_eval(["onehot", str(run), "--predict", str(table), "--predict_out", str(tmp_path / "p.csv")])
-    assert "without lower_90 and upper_90, for which valid needs at least 9 proteins" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert (tmp_path / "p.csv").read_text(encoding="utf-8").startswith("id,length,prediction\n")
+
+
+def test_a_narrow_interval_around_a_large_value_is_not_rounded_away(tmp_path: Path) -> None:
+    files = PredictionFiles(tmp_path / "p.csv", "task", TaskType.VALUE, half_widths=(0.398,))
+    prediction = Prediction(0, "a", "MKV", np.array([130002.4]))
+    files.write(files.keep([prediction]), tmp_path)
+    assert (tmp_path / "p.csv").read_text(encoding="utf-8").splitlines()[1] == "a,3,130002.4,130002.002,130002.798"
+
+
+def test_coverage_is_that_of_held_out_proteins(tmp_path: Path) -> None:
+    run = train(write_table(tmp_path / "my.csv", 120, ["Tm"]), "--target", "Tm", "--num_train_epochs", 1)
+    for split in ("train", "valid", "all"):
+        data = ["--data", str(tmp_path / "my.csv")] if split == "all" else []
+        assert "coverage_90" not in run_eval(["onehot", str(run), "--split", split, *data, *QUIET])
+    assert "coverage_90" in run_eval(["onehot", str(run), "--split", "test", *QUIET])
+    (file,) = run.glob("0/eval_test.json")
+    metrics = {one["name"]: one for one in json.loads(file.read_text(encoding="utf-8"))["metrics"]}
+    assert metrics["coverage_90"]["interval"] is not None
 
 
 def test_an_epoch_that_was_not_validated_has_none(tmp_path: Path) -> None:

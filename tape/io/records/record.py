@@ -12,8 +12,8 @@ from tape.errors import DataError, listed, quoted
 SEQUENCE_COLUMNS = ("text", "primary", "sequence")
 ID_COLUMNS = ("id", "identifier", "name")
 # Of tables from elsewhere, in any letter case: ProteinGym has mutated_sequence; UniProt has Entry and Sequence.
-_FURTHER_SEQUENCE_COLUMNS = ("seq", "mutated_sequence")
-_FURTHER_ID_COLUMNS = ("entry", "accession")
+_OTHER_SEQUENCE_COLUMNS = (*SEQUENCE_COLUMNS, "seq", "mutated_sequence")
+_OTHER_ID_COLUMNS = ("id", "identifier", "entry")  # Name is often that of a gene or an organism
 LONGEST_ID = 4096  # characters
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -87,25 +87,24 @@ def sequence_columns(names: Iterable[str]) -> list[str]:
 
     Where none of the former is there, they count in any letter case, and so do ``seq`` and ``mutated_sequence``.
     """
-    return _columns(names, SEQUENCE_COLUMNS, _FURTHER_SEQUENCE_COLUMNS)
+    return _columns(names, SEQUENCE_COLUMNS, _OTHER_SEQUENCE_COLUMNS)
 
 
 def id_columns(names: Iterable[str]) -> list[str]:
     """The columns among ``names`` that may be the id: of :data:`ID_COLUMNS`, or else of common names.
 
-    Where none of the former is there, they count in any letter case, and so do ``entry`` and ``accession``.
+    Where none of the former is there, ``id``, ``identifier`` and ``entry`` count in any letter case.
     """
-    return _columns(names, ID_COLUMNS, _FURTHER_ID_COLUMNS)
+    return _columns(names, ID_COLUMNS, _OTHER_ID_COLUMNS)
 
 
-def _columns(names: Iterable[str], first: tuple[str, ...], further: tuple[str, ...]) -> list[str]:
+def _columns(names: Iterable[str], exact: tuple[str, ...], others: tuple[str, ...]) -> list[str]:
     names = list(names)
-    found = [name for name in first if name in names]
+    found = [name for name in exact if name in names]
     if found:
         return found
-    known = (*first, *further)
-    others = [name for name in names if isinstance(name, str) and name.lower() in known]
-    return sorted(others, key=lambda name: known.index(name.lower()))
+    found = [name for name in names if isinstance(name, str) and name.lower() in others]
+    return sorted(found, key=lambda name: others.index(name.lower()))
 
 
 def sequence_column(row: Row, options: RecordOptions) -> str:
@@ -149,6 +148,8 @@ def identifier_of(row: Row, options: RecordOptions) -> str | None:
     if options.id_column is None:
         for name in id_columns(row.fields):
             value = row.fields[name]
+            if name not in ID_COLUMNS and not _can_be_id(value):  # whatever a column Entry has
+                value = None
             if value is not None and value != "":
                 break
     elif options.id_column not in row.fields:
@@ -165,6 +166,12 @@ def identifier_of(row: Row, options: RecordOptions) -> str | None:
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
         raise DataError(f"{row.where}: an id is text or a number, not {type(value).__name__}")
     return check_identifier(str(value).strip(), row.where)
+
+
+def _can_be_id(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) <= LONGEST_ID and value.strip().isprintable()
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_identifier(identifier: str, where: str) -> str:

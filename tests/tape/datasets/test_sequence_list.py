@@ -56,9 +56,14 @@ def test_equal_ids_are_refused_where_they_name_results() -> None:
         ({}, "there are no proteins"),
         (["MKV", None], "protein 2: 'primary' must be text, not NoneType"),
         ("", "protein 1: 'primary' is empty"),
-        (pandas.DataFrame({"protein": ["MKV"]}), "the table: no sequence: its fields are protein"),
+        (pandas.DataFrame({"protein": ["MKV"]}), "the DataFrame has no column of sequences: it has protein"),
     ],
 )
 def test_mistakes_are_named(proteins: object, message: str) -> None:
     with pytest.raises((ConfigError, DataError), match=message):
         identifiers(proteins)
+
+
+def test_ids_of_a_data_frame_are_those_of_a_file() -> None:
+    frame = pandas.DataFrame({"Id": [None, "a", "b"], "Entry": ["P1", "P2", None], "Sequence": ["MKV", "AC", "ACD"]})
+    assert identifiers(frame) == ["P1", "a", "b"]

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from tape.metrics import Bootstrap
 from tape.metrics.prediction_intervals import coverage, half_widths
 
 
@@ -46,3 +47,8 @@ def test_coverage_is_the_share_of_values_in_their_interval() -> None:
     assert (first.name, first.value, first.n) == ("coverage_90_Tm", 1.0, 2)
     assert (second.name, second.value, second.n) == ("coverage_90_kcat", 1.0, 1)
     assert coverage(rows, [None, 0.0], ["Tm", "kcat"]) == [second]
+    (metric,) = coverage([(float(i % 4 == 0), 0.0) for i in range(400)], [0.5], ["Tm"], Bootstrap(200, 0))
+    assert metric.interval is not None
+    assert metric.interval == pytest.approx((0.7075, 0.7925), abs=0.02)  # 0.75 +- 1.96 (0.75 x 0.25 / 400)^0.5
+    assert np.isnan(coverage([(1.0, math.nan)], [1.0], ["Tm"])[0].value)
+    assert coverage([(math.nan, 1.0)], [1.0], ["Tm"])[0].value == 0

@@ -189,7 +189,7 @@ def _pretraining(folder: Path) -> Path:
         (_nemo, r"bert\.nemo: a NeMo archive, not a model directory: export"),
         (_deepspeed, r"a DeepSpeed checkpoint, not a model directory: run zero_to_fp32\.py"),
         (_fairseq_index, r"train\.idx: the index of a pretraining corpus .*, not a model"),
-        (_pretraining, r"no config\.json there, so not a model directory; .* converter/megatron-converter\.py -src"),
+        (_pretraining, r"no config\.json there, so not a model directory; .* proteinlm convert -src"),
     ],
 )
 def test_paths_without_configuration_are_named_with_what_to_do(

@@ -10,7 +10,7 @@ import pytest
 from tape.errors import CheckpointError, ConfigError, DataError
 from tape.io.records import Record
 from tape.tables.options import TableOptions
-from tape.tables.splits import describe_splits, divide_records, read_splits, splits_of_column, write_splits
+from tape.tables.splits import describe_splits, divide_records, own_split, read_splits, splits_of_column, write_splits
 
 
 def records(*splits: str) -> list[Record]:
@@ -49,8 +49,28 @@ def test_two_spellings_of_the_column_split_are_refused() -> None:
 def test_a_record_without_its_split_is_refused() -> None:
     table = with_columns(split=["train"] * 9 + ["test"])
     del table[4].fields["split"]  # type: ignore[attr-defined]
-    with pytest.raises(DataError, match="record 4: no split in column 'split'"):
+    with pytest.raises(DataError, match="record 4: no split in column 'split'; the record has .* --split 80,10,10"):
         divide_records(table, digests(10), None, TABLE)
+
+
+def test_numbers_of_folds_in_a_column_split_in_other_letter_case_are_no_splits() -> None:
+    found = divide_records(with_columns(Split=[str(i % 5) for i in range(20)]), digests(20), None, TABLE)
+    assert found.column is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"split": "Testing"}, "test"),
+        ({"split": "mine"}, "mine"),
+        ({"Split": "VAL"}, "valid"),
+        ({"Split": "3"}, None),
+        ({"split": None}, None),
+        ({"part": "test"}, None),
+    ],
+)
+def test_the_split_of_a_record_in_an_evaluation(fields: dict[str, object], expected: str | None) -> None:
+    assert own_split(Record("p", "MK", "t.csv, record 1", 0, fields)) == expected
 
 
 def test_splits_that_are_not_used_are_announced() -> None:

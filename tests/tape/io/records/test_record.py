@@ -32,14 +32,21 @@ def test_two_sequence_columns_are_refused_unless_one_is_named(tmp_path: Path) ->
     [
         {"Entry": "P1", "Entry Name": "A_HUMAN", "Sequence": "MKV"},  # UniProt
         {"mutant": "A1M", "mutated_sequence": "MKV", "DMS_score": 1.5, "ID": "P1"},  # ProteinGym
-        {"SEQ": "MKV", "Accession": "P1"},
+        {"SEQ": "MKV", "Identifier": "P1", "Name": "kinase", "Accession": "A1"},
         {"sequence": "MKV", "Sequence": "AC", "name": "P1", "Name": "P2", "ID": "P3"},  # exact names come first
+        {"Sequence": "MKV", "Name": "hemoglobin", "Entry": "P1"},
         {"Id": None, "ENTRY": "P1", "primary": "MKV", "seq": "AC"},
     ],
 )
 def test_columns_of_other_programs_are_known_in_any_letter_case(tmp_path: Path, record: dict[str, Any]) -> None:
     (found,) = read(tmp_path / "x.jsonl", [record])
     assert (found.identifier, found.sequence) == ("P1", "MKV")
+
+
+@pytest.mark.parametrize("entry", [["P1", "P2"], {"first": "P1"}, "a\tb", "x" * 5000, True])
+def test_an_entry_that_can_not_be_an_id_is_none(tmp_path: Path, entry: Any) -> None:
+    (found,) = read(tmp_path / "x.jsonl", [{"text": "MKV", "Entry": entry}])
+    assert found.identifier is None
 
 
 def test_two_spellings_of_a_sequence_column_are_refused(tmp_path: Path) -> None:
