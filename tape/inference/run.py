@@ -28,6 +28,7 @@ from tape.evaluation.long_proteins import fit_long_proteins
 from tape.evaluation.results import data_hash, model_hash
 from tape.io.text_files import display_name, is_stream
 from tape.io.writing import check_is_no_input
+from tape.metrics.prediction_intervals import LEAST_PROTEINS
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext, all_gather_lists, run_on_all_ranks, run_on_main_rank
 from tape.runtime.precision_choice import resolve_precision
@@ -144,7 +145,8 @@ def _interval_lines(target: Target) -> Iterator[str]:
         yield "of proteins like those of valid, 90 % have a value between lower_90 and upper_90"
     missing = [name for name, width in zip(target.columns, target.half_widths, strict=True) if width is None]
     if missing:
-        yield f"without lower_90 and upper_90 of {listed(missing)}: fewer than 9 proteins of valid have a value"
+        few = f"fewer than {LEAST_PROTEINS} proteins of valid have a value"
+        yield f"without lower_90 and upper_90 of {listed(missing)}: {few}"
 
 
 def _of_column(model: Any) -> str:

@@ -183,17 +183,15 @@ def _split_column(records: Sequence[Record], path: Path) -> str | None:
 
 def _columns_of_splits(records: Sequence[Record]) -> tuple[str, ...]:
     """The columns that seem to have the splits: ``train`` and another split, and nothing else."""
-    known = {*SPLITS, *SPLIT_SYNONYMS}
     found = []
     for name in records[0].fields if records else ():
         cells = set()
         for record in records:
-            value = record.fields.get(name)
-            cells.add(value.strip().lower() if isinstance(value, str) else "")
-            if not cells <= known:
+            cells.add(_name_of(record.fields.get(name)))
+            if not cells <= set(SPLITS):
                 break
         else:
-            if isinstance(name, str) and len(cells) > 1 and cells & {"train", "training"}:
+            if isinstance(name, str) and len(cells) > 1 and "train" in cells:
                 found.append(name)
     return tuple(found)
 

@@ -144,34 +144,34 @@ def identifier_of(row: Row, options: RecordOptions) -> str | None:
     Raises:
         DataError: the column that was asked for does not exist, or the id can't be used; see :func:`check_identifier`.
     """
-    value: Any = None
-    if options.id_column is None:
-        for name in id_columns(row.fields):
-            value = row.fields[name]
-            if name not in ID_COLUMNS and not _can_be_id(value):  # whatever a column Entry has
-                value = None
-            if value is not None and value != "":
-                break
-    elif options.id_column not in row.fields:
-        raise DataError(f"{row.where}: no column {quoted(options.id_column)} with ids; it has {listed(row.fields)}")
-    else:
-        value = row.fields[options.id_column]
+    if options.id_column is not None:
+        if options.id_column not in row.fields:
+            raise DataError(f"{row.where}: no column {quoted(options.id_column)} with ids; it has {listed(row.fields)}")
+        return _as_identifier(row.fields[options.id_column], row.where)
+    for name in id_columns(row.fields):
+        value = row.fields[name]
+        if value is None or value == "":
+            continue
+        try:
+            return _as_identifier(value, row.where)
+        except DataError:
+            if name in ID_COLUMNS:  # a column Entry may have anything
+                raise
+    return None
+
+
+def _as_identifier(value: Any, where: str) -> str | None:
+    """The id that a cell has; None if it is empty."""
     if value is None:
         return None
     if isinstance(value, str):
         identifier = value.strip()
-        return check_identifier(identifier, row.where) if identifier else None
+        return check_identifier(identifier, where) if identifier else None
     if isinstance(value, bytes):  # in TAPE's published LMDB files
         value = value.decode("utf-8", "replace")
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise DataError(f"{row.where}: an id is text or a number, not {type(value).__name__}")
-    return check_identifier(str(value).strip(), row.where)
-
-
-def _can_be_id(value: Any) -> bool:
-    if isinstance(value, str):
-        return len(value) <= LONGEST_ID and value.strip().isprintable()
-    return isinstance(value, int | float) and not isinstance(value, bool)
+        raise DataError(f"{where}: an id is text or a number, not {type(value).__name__}")
+    return check_identifier(str(value).strip(), where)
 
 
 def check_identifier(identifier: str, where: str) -> str:
