@@ -19,7 +19,7 @@ from pretrain.checkpointing import (
 from pretrain.config.arguments import PretrainConfig
 from pretrain.data.blending import describe
 from pretrain.data.samples import GlobalBatches, Samples, TrainingOrder
-from pretrain.data.splits import open_splits
+from pretrain.data.splits import length_warnings, open_splits
 from pretrain.optim.optimizer import Optimizer
 from pretrain.optim.precision import LossScale
 from pretrain.parallel import (
@@ -210,19 +210,20 @@ def print_plan(config: PretrainConfig, dry_run: DryRunConfig) -> None:
     if precision == AUTO:
         precision, line = choose_precision(choose_device(0).type)
         notices.append(line)
+    splits = open_splits(config.data, config.samples)
     plan = make_plan(
         config.model,
         config.dims,
         config.batch,
         config.training.train_iters,
-        open_splits(config.data, config.samples).train,
+        splits.train,
         precision,
         config.optimizer,
         config.checkpoint_activations,
         is_for_gpus(dry_run),
     )
     available, source = available_memory(dry_run, config.dims.world_size)
-    for line in (*notices, *plan.lines(available, source)):
+    for line in (*notices, *length_warnings(splits), *plan.lines(available, source)):
         print(line)
     plan.check(available)
     print("it fits")

@@ -31,7 +31,7 @@ if __name__ == "__main__":  # importable from any directory without installation
 
 from pretrain import build, trace
 from pretrain.config.arguments import PretrainConfig, parse_arguments
-from pretrain.data.splits import open_splits
+from pretrain.data.splits import length_warnings, open_splits
 from pretrain.data.verification import CorpusVerification
 from pretrain.monitor import LostRankError, watched
 from pretrain.parallel import choose_backend, open_control_group, open_parallel_context
@@ -111,6 +111,7 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
             warnings, resuming = build.disk_warning(config, trainer, control_group), build.start_notice(config, state)
             introduction = build.introduction(config, logger.run_info, splits.train, context)
             notices = [*config.notices, *filter(None, [backend_notice, attention_notice])]
+            warnings += length_warnings(splits)
             for line in (*notices, *start.changes, *introduction, *warnings, *resuming):
                 logger.note(line)
             if state.iteration >= iterations and not state.evaluation_due:

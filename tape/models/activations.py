@@ -31,48 +31,57 @@ class TanhGELU(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         differentiable = torch.is_grad_enabled() and values.requires_grad
         if values.device.type == "cpu" and not is_building_graph():
-            if values.dtype == torch.bfloat16:
-                output: Tensor = _TanhGELU.apply(values, differentiable)
+            if values.dtype == torch.bfloat16 and differentiable:
+                output: Tensor = _TanhGELU.apply(values)
                 return output
-            if values.dtype == torch.float32 and not differentiable:
+            if values.dtype in (torch.bfloat16, torch.float32) and not differentiable:
                 return _without_derivative(values)
         return F.gelu(values, approximate="tanh")
 
 
 class _TanhGELU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, needs_derivative: bool) -> Tensor:
+    def forward(ctx: Any, values: Tensor) -> Tensor:
         values = values.contiguous()
-        output = torch.empty_like(values)
-        derivative = torch.empty_like(values) if needs_derivative else None
-        _compute(values.view(-1), output.view(-1), None if derivative is None else derivative.view(-1))
-        if derivative is not None:
-            ctx.save_for_backward(derivative)
+        output, derivative = torch.empty_like(values), torch.empty_like(values)
+        _compute(values.view(-1), output.view(-1), derivative.view(-1))
+        ctx.save_for_backward(derivative)
         return output
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (derivative,) = ctx.saved_tensors
-        return gradient * derivative, None
+        return gradient * derivative
+
+
+def _buffers(number: int, values: Tensor) -> tuple[Tensor, Tensor]:
+    """fp32 buffers for blocks of ``values``, and the factor of 2 z as a tensor."""
+    # explicit, since torch.set_default_dtype and torch.set_default_device are the user's
+    options: Any = {"dtype": torch.float32, "device": values.device}
+    return torch.empty(number, min(_BLOCK, values.numel()), **options), torch.tensor(_SCALE, **options)
 
 
 def _without_derivative(values: Tensor) -> Tensor:
-    """GELU of fp32 values."""
+    """GELU of bf16 or fp32 values."""
     values = values.detach().contiguous()
     output = torch.empty_like(values)
-    scale = torch.tensor(_SCALE, dtype=torch.float32, device=values.device)
-    for x, y in zip(values.view(-1).split(_BLOCK), output.view(-1).split(_BLOCK), strict=True):
+    is_fp32 = values.dtype == torch.float32
+    buffers, scale = _buffers(0 if is_fp32 else 2, values)
+    for block, result in zip(values.view(-1).split(_BLOCK), output.view(-1).split(_BLOCK), strict=True):
+        x, y = (block, result) if is_fp32 else buffers[:, : len(block)]
+        if not is_fp32:
+            x.copy_(block)
         torch.addcmul(scale, x, x, value=_SCALE * _CUBIC, out=y).mul_(x)  # 2 z
         y.sigmoid_().mul_(x)
+        if not is_fp32:
+            result.copy_(y)
     return output
 
 
-def _compute(values: Tensor, output: Tensor, derivative: Tensor | None) -> None:
-    """Write GELU of ``values`` to ``output``, and its derivative; all one-dimensional."""
-    # explicit, since torch.set_default_dtype and torch.set_default_device are the user's
-    buffers = torch.empty(4, min(_BLOCK, values.numel()), dtype=torch.float32, device=values.device)
-    scale = torch.tensor(_SCALE, dtype=torch.float32, device=values.device)
+def _compute(values: Tensor, output: Tensor, derivative: Tensor) -> None:
+    """Write GELU of bf16 ``values`` to ``output``, and its derivative; all one-dimensional."""
+    buffers, scale = _buffers(4, values)
     for start in range(0, values.numel(), _BLOCK):
         block = slice(start, min(start + _BLOCK, values.numel()))
         x, square, y, sigmoid = buffers[:, : block.stop - block.start]
@@ -82,11 +91,10 @@ def _compute(values: Tensor, output: Tensor, derivative: Tensor | None) -> None:
         torch.sigmoid(y, out=sigmoid)
         torch.mul(x, sigmoid, out=y)
         output[block] = y
-        if derivative is not None:
-            # s + y (1 - s) d(2 z)/dx
-            torch.add(scale, square, alpha=3 * _SCALE * _CUBIC, out=square)
-            torch.addcmul(y, y, sigmoid, value=-1, out=y)
-            derivative[block] = torch.addcmul(sigmoid, y, square, out=y)
+        # s + y (1 - s) d(2 z)/dx
+        torch.add(scale, square, alpha=3 * _SCALE * _CUBIC, out=square)
+        torch.addcmul(y, y, sigmoid, value=-1, out=y)
+        derivative[block] = torch.addcmul(sigmoid, y, square, out=y)
 
 
 def activation(name: str) -> nn.Module:

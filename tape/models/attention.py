@@ -40,7 +40,7 @@ _SLOT_MULTIPLE = 16
 # activations of a block with heads of size 64, and on a processor with AMX the fused kernel is as fast in bf16.
 # The choice is not measured at the start of a run, whose last digits would then depend on the load of the machine.
 _EAGER_LONGEST = 1024
-_EAGER_SCORES = 1 << 25  # in inference, at most so many scores are computed at a time
+_EAGER_SCORES = 1 << 21  # in inference, at most so many scores are computed at a time: they stay in the cache
 # In training, groups of long proteins with more scores than this, 128 MiB of probabilities per block, use the fused
 # kernel: for 32 proteins of 1,000 residues, 3 blocks of 8 heads then need 0.9 GiB instead of 3.2, and less time.
 _EAGER_KEPT_SCORES = 1 << 26
@@ -295,7 +295,8 @@ def _eager(
     lowest = torch.finfo(scores.dtype).min
     if key_mask is not None:
         ignored = torch.zeros_like(key_mask, dtype=scores.dtype).masked_fill_(~key_mask, lowest)
-        scores.view(proteins, heads, length, length).add_(ignored[:, None, None, :])
+        # detached: the gradient is that of the scores, and autograd would copy it twice for a change of a view
+        scores.detach().view(proteins, heads, length, length).add_(ignored[:, None, None, :])
     elif longest is not None and longest < length:
         scores.detach()[:, :, longest:] = lowest  # the gradient there is 0 in any case, since the probability is
     probabilities = scores.softmax(-1)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .activation_checkpointing import checkpointed_chain
-from .heads import IGNORED, HeadOutput, MaskedBatchNorm, is_labeled, masked_cross_entropy
+from .heads import IGNORED, HeadOutput, MaskedBatchNorm, is_labeled
+from .input_checks import check_classes
 
 _CHANNELS = 64
 _MINIMUM_SEPARATION = 6  # of the pairs of P@L/5
@@ -34,25 +35,33 @@ def pair_projection(states: Tensor, weight: Tensor, bias: Tensor, dropout: float
         (B, C, L, L).
     """
     product_weight, difference_weight = weight.chunk(2, dim=-1)
-    product_states, difference_states = states, states
-    if dropout > 0.0:
-        keep = torch.ones_like(states[:, :1])
-        product_states = states * F.dropout(keep, dropout)
-        difference_states = states * F.dropout(keep, dropout)
-    left = product_states.unsqueeze(1) * product_weight[None, :, None, :]
-    product = left @ states.unsqueeze(1).transpose(-1, -2)
-    difference = (difference_states @ difference_weight.T).transpose(1, 2)
-    return product + (difference.unsqueeze(-1) - difference.unsqueeze(-2)) + bias[:, None, None]
+    difference = (_drop(states, dropout) @ difference_weight.T).transpose(1, 2)
+    products = product_projection(states, product_weight, dropout)
+    return products + (difference.unsqueeze(-1) - difference.unsqueeze(-2)) + bias[:, None, None]
+
+
+def product_projection(states: Tensor, weight: Tensor, dropout: float = 0.0) -> Tensor:
+    """Linear map of the products ``x_i * x_j`` alone, without a bias; weight (C, H). See :func:`pair_projection`."""
+    left = _drop(states, dropout).unsqueeze(1) * weight[None, :, None, :]
+    return left @ states.unsqueeze(1).transpose(-1, -2)
+
+
+def _drop(states: Tensor, dropout: float) -> Tensor:
+    return states * F.dropout(torch.ones_like(states[:, :1]), dropout) if dropout > 0.0 else states
 
 
 class PairLinear(nn.Linear):
-    """``Linear(2H, C)`` over pair features; weight (C, 2H)."""
+    """``Linear(2H, C)`` over pair features, as mean of both orders of a pair; weight (C, 2H).
+
+    The differences ``x_i - x_j`` and ``x_j - x_i`` cancel, so that only the first half of the weight has an effect.
+    """
 
     def __init__(self, hidden_size: int, channels: int) -> None:
         super().__init__(2 * hidden_size, channels)
 
     def forward(self, input: Tensor, dropout: float = 0.0) -> Tensor:
-        return pair_projection(input, self.weight, self.bias, dropout)
+        products = product_projection(input, self.weight.chunk(2, dim=-1)[0], dropout)
+        return _symmetric(products) + self.bias[:, None, None]
 
 
 class PairConv(nn.Conv2d):
@@ -158,17 +167,18 @@ class PairwiseContactPredictionHead(nn.Module):
         Returns:
             ``(logits,)`` with logits (B, L, L, 2), or ``((loss, {"precision_at_l5": P@L/5 of the batch}), logits)``.
         """
-        mask = None if input_mask is None else _pair_mask(input_mask.bool())
-        pairs = self.predict["1"](inputs, self.dropout if self.training else 0.0)
+        dropout = self.dropout if self.training else 0.0
         if self.architecture == "resnet":
-            pairs = self._tower(pairs, mask)
+            mask = None if input_mask is None else _pair_mask(input_mask.bool())
+            pairs = _symmetric(self._tower(self.predict["1"](inputs, dropout), mask)[..., 1:-1, 1:-1])
+        else:
+            pairs = self.predict["1"](inputs[:, 1:-1], dropout)
         if self.separation is not None:
             pairs = pairs + self.separation(pairs.shape[-1])
-        symmetric = (pairs + pairs.transpose(-1, -2)) / 2
-        logits = symmetric.permute(0, 2, 3, 1)[:, 1:-1, 1:-1].contiguous()
+        logits = pairs.permute(0, 2, 3, 1).contiguous()
         if targets is None:
             return (logits,)
-        loss = self.loss(logits, targets)
+        loss = self._loss(pairs, targets)
         if sequence_lengths is None:
             sequence_lengths = (torch.ones_like(inputs[..., 0]) if input_mask is None else input_mask != 0).sum(1) - 2
         precision = self.compute_precision_at_l5(sequence_lengths, logits, targets)
@@ -194,8 +204,18 @@ class PairwiseContactPredictionHead(nn.Module):
         return (correct / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of logits (B, L, L, 2)."""
-        return masked_cross_entropy(logits, targets, self.ignore_index)
+        """The loss of logits (B, L, L, 2): the mean cross entropy in fp32 over labeled pairs; 0 if there are none."""
+        return self._loss(logits.movedim(-1, 1), targets)
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of logits (B, 2, L, L). The cross entropy of two classes is a function of their difference."""
+        other, contact = logits.unbind(1)
+        check_classes(targets, contact.shape, 2)
+        labeled = is_labeled(targets, self.ignore_index)
+        total = F.binary_cross_entropy_with_logits(
+            contact.float() - other.float(), targets.float(), labeled.float(), reduction="sum"
+        )
+        return total / labeled.sum().clamp(min=1)
 
     def _tower(self, pairs: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:
@@ -207,6 +227,11 @@ class PairwiseContactPredictionHead(nn.Module):
             for block in blocks:
                 pairs = block(pairs, mask)
         return self.linear(pairs.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _symmetric(pairs: Tensor) -> Tensor:
+    """Mean of (B, C, L, L) and its transpose."""
+    return (pairs + pairs.transpose(-1, -2)).mul_(0.5)
 
 
 def _pair_mask(mask: Tensor) -> Tensor | None:

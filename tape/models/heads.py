@@ -24,6 +24,7 @@ from .activations import activation
 from .constants import Constants
 from .dropout import Dropout
 from .input_checks import check_classes, check_targets
+from .packed_convolution import SeparatedRow, convolve
 
 IGNORED = -100  # TAPE's and PyTorch's default
 
@@ -64,6 +65,10 @@ class WeightNormConv1d(_WeightNorm):
 
     def forward(self, features: Tensor) -> Tensor:
         return F.conv1d(features, self.weight, self.bias, padding=self.padding)
+
+    def along(self, row: Tensor) -> Tensor:
+        """The same for a row of proteins that zeros separate: (R, C) -> (R, O)."""
+        return convolve(row, self.weight, self.bias)
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
@@ -128,6 +133,13 @@ class SimpleConv(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         norm, first, activation, dropout, last = self.main
+        assert isinstance(first, WeightNormConv1d)
+        assert isinstance(last, WeightNormConv1d)
+        row = SeparatedRow.of(features, mask, max(first.padding, last.padding))
+        if row is not None:
+            hidden = first.along(row.separate(norm(row.gather(features))))
+            hidden = dropout(activation(hidden)).index_fill(0, row.separators, 0)
+            return row.pad(last.along(hidden))
         hidden = dropout(activation(first(norm(features.transpose(1, 2), mask))))
         if mask is not None:
             hidden = hidden * mask.unsqueeze(1)

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from pretrain.data.blending import Blend, BlendedProteins
+from pretrain.data.preprocessing import preprocess
 from pretrain.data.samples import PackedProteins, SampleConfig
-from pretrain.data.splits import DataConfig, open_splits, split_by_documents
+from pretrain.data.splits import DataConfig, length_warnings, open_splits, split_by_documents
 from tape.errors import ConfigError, DataError
+from tests.pretrain.conftest import random_proteins, write_fasta
 
 CONFIG = SampleConfig(seq_length=64, seed=5)
 
@@ -102,3 +104,34 @@ def test_split_rounds_like_megatron(split: str, documents: int, expected: list[t
 def test_invalid_splits_are_errors(split: str) -> None:
     with pytest.raises(ConfigError, match="--split"):
         split_by_documents(split, 10)
+
+
+@pytest.fixture(scope="module")
+def sorted_corpus(tmp_path_factory: pytest.TempPathFactory) -> Blend:
+    """A corpus with the shortest proteins first."""
+    directory = tmp_path_factory.mktemp("sorted")
+    fasta = write_fasta(directory / "sorted.fasta", sorted(random_proteins(300, longest=400), key=len))
+    return Blend((str(preprocess([fasta], directory / "sorted").prefix),))
+
+
+def test_splits_with_other_lengths_are_announced(corpus: Blend, sorted_corpus: Blend) -> None:
+    blend = Blend((*corpus.prefixes, *sorted_corpus.prefixes), (3.0, 1.0))
+    lines = length_warnings(open_splits(DataConfig(blend, split="80,10,10"), CONFIG))
+    assert len(lines) == 2
+    for line, name in zip(lines, ("valid", "test"), strict=True):
+        assert line.startswith(f"WARNING: {sorted_corpus.prefixes[0]}: its order is not random: the proteins of {name}")
+        assert f"--{name}-data-path" in line
+
+
+@pytest.mark.parametrize("split", ["80,10,10", "299,1,0", "1,1,1"])
+def test_splits_of_a_corpus_in_random_order_are_not_announced(corpus: Blend, split: str) -> None:
+    assert length_warnings(open_splits(DataConfig(corpus, split=split), CONFIG)) == []
+
+
+def test_a_few_documents_do_not_show_that_a_corpus_is_sorted(sorted_corpus: Blend) -> None:
+    """The longest of 300 proteins is that of any order with a probability of 1/300."""
+    assert length_warnings(open_splits(DataConfig(sorted_corpus, split="299,1,0"), CONFIG)) == []
+
+
+def test_separate_corpora_may_have_other_lengths(corpus: Blend, sorted_corpus: Blend) -> None:
+    assert length_warnings(open_splits(DataConfig(corpus, valid=sorted_corpus), CONFIG)) == []

@@ -102,6 +102,21 @@ def test_eager_attention_without_any_real_token_is_finite(dtype: torch.dtype) ->
     assert attention._eager(*inputs, torch.zeros(1, 5, dtype=torch.bool), 0.0).isfinite().all()
 
 
+def test_mask_of_eager_attention_is_no_part_of_the_backward_pass() -> None:
+    """Otherwise, autograd would copy the gradients of all scores (``CopySlices``)."""
+    inputs = torch.randn(3, 2, 5, HEADS, SIZE, generator=torch.Generator().manual_seed(1)).bfloat16().requires_grad_()
+    mask = torch.arange(5) < torch.tensor([5, 3])[:, None]
+    found, nodes = set(), [attention._eager(*inputs, mask, 0.0).grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            nodes += [following for following, _ in node.next_functions]
+    names = {node.name() for node in found}
+    assert "SoftmaxBackward0" in names
+    assert not [name for name in names if "Copy" in name or "Add" in name]
+
+
 @pytest.mark.parametrize("masked", [True, False])
 def test_eager_attention_computes_few_scores_at_a_time_in_inference(
     masked: bool, monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,102 @@
+"""Convolutions along proteins as matrix products over the real tokens of a padded batch.
+
+On a CPU, a one-dimensional convolution of a padded batch takes more than twice as long as matrix products of the same
+size, and also computes padding. Here, all proteins of the batch are in one row, with zeros between them as far as a
+kernel reaches, which are what zero padding is at the ends of each protein.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .graph_capture import is_building_graph
+
+
+@dataclass(frozen=True)
+class SeparatedRow:
+    """Where the T real tokens of a padded batch are in a row of R slots, in which zeros separate the proteins.
+
+    Attributes:
+        shape: (B, S) of the padded batch.
+        slots: R.
+        token: (T,) int64, index of each real token among the B S places of the batch.
+        slot: (T,) int64, its slot in the row.
+        separators: (R - T,) int64, the other slots.
+    """
+
+    shape: torch.Size
+    slots: int
+    token: Tensor
+    slot: Tensor
+    separators: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor, mask: Tensor | None, reach: int) -> SeparatedRow | None:
+        """The row of a batch; None where the padded batch is computed as it is.
+
+        That is the case on accelerators, where the lengths would have to be copied from the device; while a graph is
+        built, of which they would become constants; if padding is not at the end of each protein; and without tokens.
+
+        Args:
+            features: (B, S, C).
+            mask: (B, S) bool, True at real tokens; None if there is no padding.
+            reach: zeros between two proteins.
+        """
+        batch, length = features.shape[:2]
+        if features.device.type != "cpu" or is_building_graph():
+            return None
+        place = torch.arange(length, device=features.device)
+        if mask is None:
+            mask = place.expand(batch, length) < length
+        lengths = mask.sum(1)
+        if not mask.any() or not torch.equal(mask, place < lengths[:, None]):
+            return None
+        token = mask.flatten().nonzero().squeeze(1)
+        number = token // length  # of the protein
+        slot = torch.arange(len(token), device=features.device) + reach * number
+        slots = len(token) + reach * (batch - 1)
+        is_separator = torch.ones(slots, dtype=torch.bool, device=features.device).index_fill_(0, slot, False)
+        return cls(features.shape[:2], slots, token, slot, is_separator.nonzero().squeeze(1))
+
+    def gather(self, features: Tensor) -> Tensor:
+        """The real tokens of a batch: (B, S, C) -> (T, C)."""
+        return features.flatten(0, 1).index_select(0, self.token)
+
+    def separate(self, tokens: Tensor) -> Tensor:
+        """(T, C) -> (R, C), 0 between the proteins."""
+        return tokens.new_zeros(self.slots, tokens.shape[1]).index_copy(0, self.slot, tokens)
+
+    def pad(self, row: Tensor) -> Tensor:
+        """(R, C) -> (B, S, C), 0 at padding."""
+        places = row.new_zeros(self.shape.numel(), row.shape[1])
+        return places.index_copy(0, self.token, row.index_select(0, self.slot)).unflatten(0, self.shape)
+
+
+def convolve(row: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Convolution of a row that keeps its length, as ``F.conv1d`` with padding K // 2.
+
+    Args:
+        row: (R, C).
+        weight: (O, C, K) with an odd K.
+        bias: (O,).
+
+    Returns:
+        (R, O).
+    """
+    outputs, channels, width = weight.shape
+    slots, reach = row.shape[0], width // 2
+    if outputs < channels:  # the products with each position of the kernel are smaller than the input
+        products = F.linear(row, weight.permute(2, 0, 1).flatten(0, 1)).unflatten(1, (width, outputs))
+        # the sum in fp32: three roundings of bf16 would be as many times the error of one
+        padded = F.pad(products.float() if products.dtype.itemsize < 4 else products, (0, 0, 0, 0, reach, reach))
+        total = sum((padded[first : first + slots, first] for first in range(1, width)), padded[:slots, 0])
+        return (total + bias).to(products.dtype)
+    if torch.is_autocast_enabled(row.device.type):  # before the windows, which are K times as large
+        row = row.to(torch.get_autocast_dtype(row.device.type))
+    padded = F.pad(row, (0, 0, reach, reach))
+    windows = torch.cat([padded[first : first + slots] for first in range(width)], dim=1)
+    return F.linear(windows, weight.transpose(1, 2).flatten(1), bias)

@@ -1,0 +1,94 @@
+"""Convolutions over the real tokens of a batch compute what convolutions of the padded batch do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tape.models import heads
+from tape.models.heads import SimpleConv
+from tape.models.packed_convolution import SeparatedRow, convolve
+
+LENGTHS = (9, 1, 5)
+
+
+def batch(lengths: tuple[int, ...] = LENGTHS, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """Features (B, S, 4), also at padding, and the mask."""
+    features = torch.randn(len(lengths), max(lengths), 4, generator=torch.Generator().manual_seed(3), dtype=dtype)
+    return features, torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+
+
+@pytest.mark.parametrize("outputs", [7, 2])  # more and fewer than inputs
+@pytest.mark.parametrize("width", [1, 3, 5])
+@pytest.mark.parametrize("slots", [1, 2, 11])
+def test_convolution_of_a_row(outputs: int, width: int, slots: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    row, weight, bias = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((slots, 4), (outputs, 4, width), (outputs,))
+    )
+    expected = F.conv1d(row.t()[None], weight, bias, padding=width // 2)[0].t()
+    torch.testing.assert_close(convolve(row, weight, bias), expected)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("lengths", [LENGTHS, (6,), (4, 4)])
+@pytest.mark.parametrize("with_mask", [True, False])
+def test_head_computes_the_same_as_on_the_padded_batch(
+    training: bool, lengths: tuple[int, ...], with_mask: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, mask = batch(lengths)
+    real = mask if with_mask else torch.ones_like(mask)
+    results = []
+    for packed in (True, False):
+        if not packed:
+            monkeypatch.setattr(SeparatedRow, "of", lambda *arguments: None)
+        torch.manual_seed(0)
+        head = SimpleConv(4, 8, 3).double().train(training)
+        states = features.clone().requires_grad_()
+        logits = head(states, mask if with_mask else None)
+        assert logits.shape == (*mask.shape, 3)
+        assert logits.is_contiguous()
+        (logits * torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype).view_as(logits))[real].sum().backward()
+        gradients = [parameter.grad for parameter in head.parameters()]
+        results.append((logits[real], states.grad, *gradients, *head.buffers()))
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_padding_has_no_logits() -> None:
+    features, mask = batch()
+    assert not SimpleConv(4, 8, 3).double()(features, mask)[~mask].any()
+
+
+def test_nothing_is_computed_on_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = []
+    monkeypatch.setattr(heads, "convolve", lambda row, *others: rows.append(len(row)) or convolve(row, *others))
+    features, mask = batch((50, 2, 3))
+    SimpleConv(4, 8, 3).double()(features, mask)
+    assert rows == [50 + 2 + 3 + 2 * 2] * 2  # and two zeros between proteins
+
+
+def test_under_autocast_both_convolutions_are_in_bf16() -> None:
+    features, mask = batch(dtype=torch.float32)
+    head = SimpleConv(4, 8, 3).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = head(features, mask)
+    assert logits.dtype == torch.bfloat16
+    torch.testing.assert_close(logits[mask].float(), head(features, mask)[mask], rtol=0.03, atol=0.03)
+
+
+def test_padding_between_tokens_is_convolved_as_it_is() -> None:
+    features, mask = batch((5, 5))
+    mask[0, 2] = False
+    assert SeparatedRow.of(features, mask, 2) is None
+    head = SimpleConv(4, 8, 3).double().eval()
+    expected = head(features * mask.unsqueeze(-1), mask)
+    torch.testing.assert_close(head(features, mask)[mask], expected[mask])
+
+
+def test_batch_without_a_token() -> None:
+    features, mask = batch()
+    assert SimpleConv(4, 8, 3).double().eval()(features, torch.zeros_like(mask)).isfinite().all()
