@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tape.datasets.labels import Batch, model_inputs
-from tape.models.heads import MaskedBatchNorm
+from tape.models.batch_norm import MaskedBatchNorm
 from tape.models.modeling_utils import ProteinModel
 from tape.runtime.distributed import DistributedContext, all_reduce_sum
 from tape.runtime.precision import autocast

@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .heads import MaskedBatchNorm
+from .batch_norm import MaskedBatchNorm
 from .low_precision import products_of_autocast
 
 # The input of a residual block, the results of both convolutions, and the activation between them.

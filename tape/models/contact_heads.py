@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .activation_checkpointing import checkpointed_chain
-from .heads import IGNORED, HeadOutput, MaskedBatchNorm, is_labeled
+from .batch_norm import MaskedBatchNorm
+from .heads import IGNORED, HeadOutput, is_labeled
 from .input_checks import check_classes
 
 _CHANNELS = 64

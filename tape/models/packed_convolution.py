@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .graph_capture import is_building_graph
+from .unpadding import lengths_of
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,12 @@ class SeparatedRow:
             mask: (B, S) bool, True at real tokens; None if there is no padding.
             reach: zeros between two proteins.
         """
-        batch, length = features.shape[:2]
         if features.device.type != "cpu" or is_building_graph():
             return None
-        place = torch.arange(length, device=features.device)
+        batch, length = features.shape[:2]
         if mask is None:
-            mask = place.expand(batch, length) < length
-        lengths = mask.sum(1)
-        if not mask.any() or not torch.equal(mask, place < lengths[:, None]):
+            mask = torch.ones(batch, length, dtype=torch.bool, device=features.device)
+        if lengths_of(mask) is None or not mask.any():
             return None
         token = mask.flatten().nonzero().squeeze(1)
         number = token // length  # of the protein

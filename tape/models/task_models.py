@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from tape.targets import target_of, value_scales
 
-from .heads import MaskedBatchNorm
+from .batch_norm import MaskedBatchNorm
 from .modeling_utils import (
     PairwiseContactPredictionHead,
     ProteinModel,

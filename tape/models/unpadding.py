@@ -11,6 +11,13 @@ from .attention import PackedLayout
 from .graph_capture import is_building_graph
 
 
+def lengths_of(mask: Tensor) -> Tensor | None:
+    """(B, S) bool, True at real tokens -> (B,) number of tokens; None if padding is not at the end of each protein."""
+    lengths = mask.sum(1)
+    is_at_end = torch.equal(mask, torch.arange(mask.shape[1], device=mask.device) < lengths[:, None])
+    return lengths if is_at_end else None
+
+
 @dataclass(frozen=True)
 class Unpadding:
     """The real tokens of a padded batch of B proteins with S slots each, T of them in total.
@@ -37,9 +44,8 @@ class Unpadding:
         """
         if mask.device.type != "cpu" or is_building_graph() or not mask.numel():
             return None
-        lengths = mask.sum(1)
-        is_at_end = torch.equal(mask, torch.arange(mask.shape[1], device=mask.device) < lengths[:, None])
-        if not is_at_end or int(lengths.min()) in (0, mask.shape[1]):
+        lengths = lengths_of(mask)
+        if lengths is None or int(lengths.min()) in (0, mask.shape[1]):
             return None
         layout = PackedLayout.from_lengths(lengths.tolist(), mask.device)
         return cls(mask.shape, layout, mask.flatten().nonzero().squeeze(1))

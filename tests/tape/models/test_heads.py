@@ -17,9 +17,9 @@ from tape.datasets.labels import count_correct, count_targets
 from tape.errors import ConfigError
 from tape.metrics.classes import measure_protein, measure_residues
 from tape.metrics.contacts import measure_contacts, summarize_contacts
+from tape.models.batch_norm import MaskedBatchNorm
 from tape.models.contact_heads import PairwiseContactPredictionHead, pair_projection
 from tape.models.heads import (
-    MaskedBatchNorm,
     MLMHead,
     SequenceClassificationHead,
     SequenceToSequenceClassificationHead,
