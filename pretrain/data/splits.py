@@ -122,9 +122,9 @@ def length_warnings(splits: Splits) -> list[str]:
             train, evaluated = trained.get(part.corpus.prefix), part.planner.sizes
             if train is not None and _lengths_differ(train, evaluated):
                 lines.append(
-                    f"WARNING: {part.corpus.prefix}: its order is not random: the proteins of {name} have a median of "
-                    f"{np.median(evaluated):,.0f} residues, those of train {np.median(train):,.0f}, so the loss on "
-                    f"{name} is not that of proteins like those of train; shuffle the records before preprocessing "
+                    f"WARNING: {part.corpus.prefix}: --split takes proteins in the order of the corpus, and those of "
+                    f"{name} have a median of {np.median(evaluated):,.0f} residues, those of train "
+                    f"{np.median(train):,.0f}; unless that is intended, shuffle the records before preprocessing "
                     f"(seqkit shuffle), or give a corpus to --{name}-data-path"
                 )
     return lines

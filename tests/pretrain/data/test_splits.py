@@ -119,7 +119,8 @@ def test_splits_with_other_lengths_are_announced(corpus: Blend, sorted_corpus: B
     lines = length_warnings(open_splits(DataConfig(blend, split="80,10,10"), CONFIG))
     assert len(lines) == 2
     for line, name in zip(lines, ("valid", "test"), strict=True):
-        assert line.startswith(f"WARNING: {sorted_corpus.prefixes[0]}: its order is not random: the proteins of {name}")
+        assert line.startswith(f"WARNING: {sorted_corpus.prefixes[0]}: --split takes proteins in the order")
+        assert f"those of {name} have a median of" in line
         assert f"--{name}-data-path" in line
 
 
