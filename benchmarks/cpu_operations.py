@@ -5,8 +5,8 @@
 
 Each line has the time of a forward and backward pass in torch's implementation and in ours, in turn, as the minimum of
 several passes, and their ratio: attention by length (tape/models/attention.py), GELU (activations.py), dropout
-(dropout.py), a linear map with and without reuse of freed memory (tape/runtime/cpu.py), and matrix products of new
-shapes with and without a larger cache of compiled kernels.
+(dropout.py), the last convolution of the head of secondary structure (packed_convolution.py), the loss of contacts
+(contact_heads.py), and a linear map with and without reuse of freed memory (tape/runtime/cpu.py).
 """
 
 from __future__ import annotations

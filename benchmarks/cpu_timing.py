@@ -16,10 +16,14 @@ from torch.nn import functional as F
 
 from tape.models import attention
 from tape.models.activations import TanhGELU
+from tape.models.contact_heads import PairwiseContactPredictionHead
 from tape.models.dropout import dropout
+from tape.models.heads import masked_cross_entropy
+from tape.models.packed_convolution import convolve
 
 _SCRIPT = Path(__file__).with_name("cpu_operations.py")
 _PROBABILITY = 0.1
+_RESIDUES = 400
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -85,6 +89,18 @@ def compare_operations(tokens: int, repeats: int) -> Iterator[Comparison]:
         yield compare("GELU, tanh form", precision, lambda x: F.gelu(x, approximate="tanh"), TanhGELU(), values)
         theirs, ours = (lambda x: F.dropout(x, _PROBABILITY)), (lambda x: dropout(x, _PROBABILITY))
         yield compare("dropout", precision, theirs, ours, values)
+        convolution = [torch.randn(shape, generator=generator) for shape in ((tokens, 512), (3, 512, 3), (3,))]
+        yield compare("convolution of width 3, 512 to 3 channels", precision, _convolve, convolve, *convolution)
+        residues = min(tokens, _RESIDUES)
+        targets = torch.randint(-1, 2, (1, residues, residues), generator=generator)
+        head = PairwiseContactPredictionHead(8, architecture="linear")
+        losses = partial(masked_cross_entropy, targets=targets), partial(head.loss, targets=targets)
+        logits = torch.randn(1, residues, residues, 2, generator=generator)
+        yield compare(f"loss of all pairs of {residues} residues", precision, *losses, logits)
+
+
+def _convolve(row: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.conv1d(row.t().unsqueeze(0), weight, bias, padding=weight.shape[2] // 2)
 
 
 def _attend(implementation: Callable[..., Tensor], rate: float, *qkv: Tensor) -> Tensor:
