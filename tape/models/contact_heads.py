@@ -10,16 +10,22 @@ Dropout on the pair features keeps its rate and mean, but is drawn once per prot
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .activation_checkpointing import checkpointed_chain
 from .batch_norm import MaskedBatchNorm
+from .graph_capture import is_building_graph
 from .heads import IGNORED, HeadOutput, is_labeled
 from .input_checks import check_classes
+from .unpadding import lengths_of
 
 _CHANNELS = 64
+_SPECIAL_TOKENS = 2
 _MINIMUM_SEPARATION = 6  # of the pairs of P@L/5
 
 
@@ -107,6 +113,21 @@ class _Separation(nn.Module):
         return self.weight[distance].permute(2, 0, 1)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Logits of some proteins of a batch.
+
+    Attributes:
+        rows: the proteins.
+        residues: L of the part, at least that of its proteins.
+        pairs: (b, 2, L, L) logits.
+    """
+
+    rows: slice
+    residues: int
+    pairs: Tensor
+
+
 class PairwiseContactPredictionHead(nn.Module):
     """Symmetric contact logits of all pairs of residues.
 
@@ -168,21 +189,22 @@ class PairwiseContactPredictionHead(nn.Module):
         Returns:
             ``(logits,)`` with logits (B, L, L, 2), or ``((loss, {"precision_at_l5": P@L/5 of the batch}), logits)``.
         """
-        dropout = self.dropout if self.training else 0.0
-        if self.architecture == "resnet":
-            mask = None if input_mask is None else _pair_mask(input_mask.bool())
-            pairs = _symmetric(self._tower(self.predict["1"](inputs, dropout), mask)[..., 1:-1, 1:-1])
-        else:
-            pairs = self.predict["1"](inputs[:, 1:-1], dropout)
-        if self.separation is not None:
-            pairs = pairs + self.separation(pairs.shape[-1])
-        logits = pairs.permute(0, 2, 3, 1).contiguous()
+        batch, residues = inputs.shape[0], inputs.shape[1] - 2
+        parts = self._parts(inputs, None if input_mask is None else input_mask.bool())
+        logits = parts[0].pairs.new_zeros(batch, residues, residues, 2)
+        for part in parts:
+            logits[part.rows, : part.residues, : part.residues] = part.pairs.permute(0, 2, 3, 1)
         if targets is None:
             return (logits,)
-        loss = self._loss(pairs, targets)
+        check_classes(targets, logits.shape[:-1], 2)
+        labels = [targets[part.rows, : part.residues, : part.residues] for part in parts]
+        loss = _mean(self._sum(part.pairs, some) for part, some in zip(parts, labels, strict=True))
         if sequence_lengths is None:
             sequence_lengths = (torch.ones_like(inputs[..., 0]) if input_mask is None else input_mask != 0).sum(1) - 2
-        precision = self.compute_precision_at_l5(sequence_lengths, logits, targets)
+        precision = _mean(
+            self._precisions(sequence_lengths[part.rows], part.pairs, some)
+            for part, some in zip(parts, labels, strict=True)
+        )
         return (loss, {"precision_at_l5": precision}), logits
 
     @torch.no_grad()
@@ -196,27 +218,51 @@ class PairwiseContactPredictionHead(nn.Module):
             prediction: (B, L, L, 2) logits.
             labels: (B, L, L) targets.
         """
+        return _mean([self._precisions(sequence_lengths, prediction.movedim(-1, 1), labels)])
+
+    @torch.no_grad()
+    def _precisions(self, lengths: Tensor, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of P@L/5, and number of proteins that have it; logits (B, 2, L, L)."""
+        other, contact = logits.unbind(1)
         valid = is_labeled(labels, self.ignore_index).triu(_MINIMUM_SEPARATION)
-        scores = (prediction[..., 1] - prediction[..., 0]).masked_fill(~valid, float("-inf"))
+        scores = (contact - other).masked_fill_(~valid, float("-inf"))
         best = scores.flatten(1).topk(max(1, labels.shape[-1] // 5)).indices
-        count = torch.minimum((sequence_lengths // 5).clamp(min=1), valid.sum((1, 2)))
+        count = torch.minimum((lengths // 5).clamp(min=1), valid.sum((1, 2)))
         chosen = torch.arange(best.shape[1], device=best.device) < count.unsqueeze(1)
         correct = (labels.flatten(1).gather(1, best) * chosen).sum(1)
-        return (correct / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
+        return (correct / count.clamp(min=1)).sum(), (count > 0).sum()
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of logits (B, L, L, 2): the mean cross entropy in fp32 over labeled pairs; 0 if there are none."""
-        return self._loss(logits.movedim(-1, 1), targets)
+        check_classes(targets, logits.shape[:-1], logits.shape[-1])
+        return _mean([self._sum(logits.movedim(-1, 1), targets)])
 
-    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of logits (B, 2, L, L). The cross entropy of two classes is a function of their difference."""
+    def _sum(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum and number of the losses of logits (B, 2, L, L), which depend on the difference of the two classes."""
         other, contact = logits.unbind(1)
-        check_classes(targets, contact.shape, 2)
         labeled = is_labeled(targets, self.ignore_index)
         total = F.binary_cross_entropy_with_logits(
             contact.float() - other.float(), targets.float(), labeled.float(), reduction="sum"
         )
-        return total / labeled.sum().clamp(min=1)
+        return total, labeled.sum()
+
+    def _parts(self, inputs: Tensor, mask: Tensor | None) -> list[_Part]:
+        """The symmetric logits of the batch; on a CPU, a linear head computes each protein alone, without padding."""
+        dropout = self.dropout if self.training else 0.0
+        if self.architecture == "resnet":
+            pairs = self._tower(self.predict["1"](inputs, dropout), None if mask is None else _pair_mask(mask))
+            return [self._part(slice(None), _symmetric(pairs[..., 1:-1, 1:-1]))]
+        lengths = None if mask is None or inputs.device.type != "cpu" or is_building_graph() else lengths_of(mask)
+        if lengths is None or int(lengths.min()) <= _SPECIAL_TOKENS or int(lengths.min()) == inputs.shape[1]:
+            return [self._part(slice(None), self.predict["1"](inputs[:, 1:-1], dropout))]
+        return [
+            self._part(slice(row, row + 1), self.predict["1"](inputs[row : row + 1, 1 : length - 1], dropout))
+            for row, length in enumerate(lengths.tolist())
+        ]
+
+    def _part(self, rows: slice, pairs: Tensor) -> _Part:
+        residues = pairs.shape[-1]
+        return _Part(rows, residues, pairs if self.separation is None else pairs + self.separation(residues))
 
     def _tower(self, pairs: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:
@@ -228,6 +274,12 @@ class PairwiseContactPredictionHead(nn.Module):
             for block in blocks:
                 pairs = block(pairs, mask)
         return self.linear(pairs.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _mean(sums: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """The mean of all parts, from the sum and the number of each."""
+    totals, numbers = zip(*sums, strict=True)
+    return torch.stack(totals).sum() / torch.stack(numbers).sum().clamp(min=1)
 
 
 def _symmetric(pairs: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from tape.datasets.labels import count_correct, count_targets
 from tape.errors import ConfigError
 from tape.metrics.classes import measure_protein, measure_residues
 from tape.metrics.contacts import measure_contacts, summarize_contacts
+from tape.models import contact_heads
 from tape.models.batch_norm import MaskedBatchNorm
 from tape.models.contact_heads import PairwiseContactPredictionHead, pair_projection
 from tape.models.heads import (
@@ -148,6 +149,40 @@ def test_contact_logits_are_symmetric_and_without_special_tokens(architecture):
     (logits,) = head(torch.randn(2, 12, 8))
     assert logits.shape == (2, 10, 10, 2)
     torch.testing.assert_close(logits, logits.transpose(1, 2))
+
+
+@pytest.mark.parametrize("separations", [0, 4])
+def test_a_linear_contact_head_computes_each_protein_without_padding(separations, monkeypatch):
+    """Loss, P@L/5, logits of real pairs and gradients are those of the padded batch."""
+    residues = torch.tensor([9, 30, 1])
+    mask = torch.arange(32) < residues[:, None] + 2
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(3, 32, 6, generator=generator, dtype=torch.float64)
+    real = mask[:, 2:, None] & mask[:, None, 2:]
+    targets = torch.randint(-1, 2, real.shape, generator=generator).masked_fill(~real, -1)
+    results = []
+    for lengths in (contact_heads.lengths_of, lambda mask: None):
+        monkeypatch.setattr(contact_heads, "lengths_of", lengths)
+        torch.manual_seed(0)
+        head = PairwiseContactPredictionHead(6, architecture="linear", dropout=0.0, separations=separations).double()
+        inputs = states.clone().requires_grad_()
+        (loss, metrics), logits = head(inputs, None, targets, mask)
+        (loss + (logits[real] ** 2).mean()).backward()
+        gradients = [inputs.grad, *(parameter.grad for parameter in head.parameters())]
+        results.append((loss, metrics["precision_at_l5"], logits[real], *gradients))
+        torch.testing.assert_close(head.loss(logits, targets), loss)
+        torch.testing.assert_close(head.compute_precision_at_l5(residues, logits, targets), results[-1][1])
+        torch.testing.assert_close(logits, logits.transpose(1, 2))
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_loss_of_contacts_is_the_cross_entropy_of_both_classes():
+    logits = 3 * torch.randn(2, 7, 7, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    targets = torch.randint(-1, 2, (2, 7, 7), generator=torch.Generator().manual_seed(1))
+    head = PairwiseContactPredictionHead(4, architecture="linear")
+    torch.testing.assert_close(head.loss(logits, targets), masked_cross_entropy(logits, targets).float())
+    assert head.loss(logits, torch.full_like(targets, -1)) == 0
 
 
 @pytest.mark.parametrize("architecture", ["linear", "resnet"])
