@@ -3,10 +3,11 @@
 
     python benchmarks/cpu_operations.py --json cpu_operations.json
 
-Each line has the time of a forward and backward pass in torch's implementation and in ours, in turn, as the minimum of
+Each line has the time of a forward and backward pass by torch's own operation and in ours, in turn, as the minimum of
 several passes, and their ratio: attention by length (tape/models/attention.py), GELU (activations.py), dropout
 (dropout.py), the last convolution of the head of secondary structure (packed_convolution.py), the loss of contacts
-(contact_heads.py), and a linear map with and without reuse of freed memory (tape/runtime/cpu.py).
+(contact_heads.py, beside the cross entropy of both classes), and a linear map with and without reuse of freed memory
+(tape/runtime/cpu.py).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .graph_capture import is_building_graph
+from .graph_capture import is_captured
 
 # GELU(x) = x / 2 (1 + tanh z) with z = sqrt(2 / pi) (x + 0.044715 x^3) (Hendrycks and Gimpel 2016, section 2)
 _SCALE = 2 * math.sqrt(2 / math.pi)
@@ -30,7 +30,7 @@ class TanhGELU(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         differentiable = torch.is_grad_enabled() and values.requires_grad
-        if values.device.type == "cpu" and not is_building_graph():
+        if values.device.type == "cpu" and not is_captured():
             if values.dtype == torch.bfloat16 and differentiable:
                 output: Tensor = _TanhGELU.apply(values)
                 return output

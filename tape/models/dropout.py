@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .graph_capture import is_building_graph
+from .graph_capture import is_captured
 
 _LEVELS = 1 << 16  # a rate is rounded to a multiple of 1 / 65,536
 _PER_WORD = 4  # elements per 64-bit random word
@@ -68,7 +68,7 @@ def dropout_add(residual: Tensor, values: Tensor, rate: float) -> Tensor:
 
 def _is_fast(values: Tensor, levels: int) -> bool:
     """Whether the implementation of this module is used instead of torch's."""
-    return values.device.type == "cpu" and 0 < levels < _LEVELS and not is_building_graph()
+    return values.device.type == "cpu" and 0 < levels < _LEVELS and not is_captured()
 
 
 class _Dropout(torch.autograd.Function):

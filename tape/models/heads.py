@@ -67,8 +67,8 @@ class WeightNormConv1d(_WeightNorm):
     def forward(self, features: Tensor) -> Tensor:
         return F.conv1d(features, self.weight, self.bias, padding=self.padding)
 
-    def along(self, row: Tensor) -> Tensor:
-        """The same for a row of proteins that zeros separate: (R, C) -> (R, O)."""
+    def forward_packed(self, row: Tensor) -> Tensor:
+        """The convolution of a packed row, (R, C) -> (R, O), in which zeros separate the proteins."""
         return convolve(row, self.weight, self.bias)
 
 
@@ -105,11 +105,11 @@ class SimpleConv(nn.Module):
         norm, first, activation, dropout, last = self.main
         assert isinstance(first, WeightNormConv1d)
         assert isinstance(last, WeightNormConv1d)
-        row = SeparatedRow.of(features, mask, max(first.padding, last.padding))
+        row = SeparatedRow.from_mask(features, mask, max(first.padding, last.padding))
         if row is not None:
-            hidden = first.along(row.separate(norm(row.gather(features))))
+            hidden = first.forward_packed(row.separate(norm(row.gather(features))))
             hidden = dropout(activation(hidden)).index_fill(0, row.separators, 0)
-            return row.pad(last.along(hidden))
+            return row.pad(last.forward_packed(hidden))
         hidden = dropout(activation(first(norm(features.transpose(1, 2), mask))))
         if mask is not None:
             hidden = hidden * mask.unsqueeze(1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .graph_capture import is_building_graph
+from .graph_capture import is_captured
 from .unpadding import lengths_of
 
 
@@ -35,7 +35,7 @@ class SeparatedRow:
     separators: Tensor
 
     @classmethod
-    def of(cls, features: Tensor, mask: Tensor | None, reach: int) -> SeparatedRow | None:
+    def from_mask(cls, features: Tensor, mask: Tensor | None, reach: int) -> SeparatedRow | None:
         """The row of a batch; None where the padded batch is computed as it is.
 
         That is the case on accelerators, where the lengths would have to be copied from the device; while a graph is
@@ -46,7 +46,7 @@ class SeparatedRow:
             mask: (B, S) bool, True at real tokens; None if there is no padding.
             reach: zeros between two proteins.
         """
-        if features.device.type != "cpu" or is_building_graph():
+        if features.device.type != "cpu" or is_captured():
             return None
         batch, length = features.shape[:2]
         if mask is None:
@@ -54,8 +54,8 @@ class SeparatedRow:
         if lengths_of(mask) is None or not mask.any():
             return None
         token = mask.flatten().nonzero().squeeze(1)
-        number = token // length  # of the protein
-        slot = torch.arange(len(token), device=features.device) + reach * number
+        protein = token // length
+        slot = torch.arange(len(token), device=features.device) + reach * protein
         slots = len(token) + reach * (batch - 1)
         is_separator = torch.ones(slots, dtype=torch.bool, device=features.device).index_fill_(0, slot, False)
         return cls(features.shape[:2], slots, token, slot, is_separator.nonzero().squeeze(1))
@@ -87,11 +87,11 @@ def convolve(row: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     outputs, channels, width = weight.shape
     slots, reach = row.shape[0], width // 2
-    if outputs < channels:
+    if outputs * width < channels:
         # One matrix product with all positions of the kernel, whose results are then shifted and summed. For a few
-        # outputs, torch's convolution on a CPU takes five times as long.
+        # outputs, torch's convolution on a CPU takes five times as long. In bf16, the products are rounded before they
+        # are summed, in fp32: the error is a third larger than that of the convolution.
         products = F.linear(row, weight.permute(2, 0, 1).flatten(0, 1)).unflatten(1, (width, outputs))
-        # the sum in fp32: three roundings of bf16 would be as many times the error of one
         padded = F.pad(products.float() if products.dtype.itemsize < 4 else products, (0, 0, 0, 0, reach, reach))
         total = sum((padded[first : first + slots, first] for first in range(1, width)), padded[:slots, 0])
         return (total + bias).to(products.dtype)

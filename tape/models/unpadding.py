@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .attention import PackedLayout
-from .graph_capture import is_building_graph
+from .graph_capture import is_captured
 
 
 def lengths_of(mask: Tensor) -> Tensor | None:
@@ -42,7 +42,7 @@ class Unpadding:
         Args:
             mask: (B, S) bool, True at real tokens.
         """
-        if mask.device.type != "cpu" or is_building_graph() or not mask.numel():
+        if mask.device.type != "cpu" or is_captured() or not mask.numel():
             return None
         lengths = lengths_of(mask)
         if lengths is None or int(lengths.min()) in (0, mask.shape[1]):

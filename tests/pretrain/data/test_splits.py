@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from pretrain.data import splits as splits_module
 from pretrain.data.blending import Blend, BlendedProteins
 from pretrain.data.preprocessing import preprocess
 from pretrain.data.samples import PackedProteins, SampleConfig
@@ -124,7 +126,7 @@ def test_splits_with_other_lengths_are_announced(corpus: Blend, sorted_corpus: B
         assert f"--{name}-data-path" in line
 
 
-@pytest.mark.parametrize("split", ["80,10,10", "299,1,0", "1,1,1"])
+@pytest.mark.parametrize("split", ["80,10,10", "1,1,1"])
 def test_splits_of_a_corpus_in_random_order_are_not_announced(corpus: Blend, split: str) -> None:
     assert length_warnings(open_splits(DataConfig(corpus, split=split), CONFIG)) == []
 
@@ -132,6 +134,16 @@ def test_splits_of_a_corpus_in_random_order_are_not_announced(corpus: Blend, spl
 def test_a_few_documents_do_not_show_that_a_corpus_is_sorted(sorted_corpus: Blend) -> None:
     """The longest of 300 proteins is that of any order with a probability of 1/300."""
     assert length_warnings(open_splits(DataConfig(sorted_corpus, split="299,1,0"), CONFIG)) == []
+
+
+def test_the_order_of_a_large_corpus_is_seen_in_a_part_of_its_proteins() -> None:
+    lengths = np.arange(1, 3_000_001, dtype=np.int32)
+    some = splits_module._some(lengths)
+    assert len(some) == 100_000
+    assert some[0] == 1
+    assert some[-1] > 2_999_000
+    assert splits_module._lengths_differ(some, splits_module._some(lengths[2_900_000:]))
+    assert not splits_module._lengths_differ(some, splits_module._some(lengths[::7]))
 
 
 def test_separate_corpora_may_have_other_lengths(corpus: Blend, sorted_corpus: Blend) -> None:

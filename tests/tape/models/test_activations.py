@@ -89,6 +89,15 @@ def test_tanh_gelu_without_gradients(
     torch.testing.assert_close(TanhGELU()(before), expected, **tolerance)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # by torch itself, for forward mode
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tanh_gelu_in_forward_mode_and_vmap(dtype: torch.dtype) -> None:
+    values = torch.linspace(-3, 3, 13).to(dtype)
+    expected = torch.func.jvp(lambda x: F.gelu(x, approximate="tanh"), (values,), (torch.ones_like(values),))
+    torch.testing.assert_close(torch.func.jvp(TanhGELU(), (values,), (torch.ones_like(values),)), expected)
+    torch.testing.assert_close(torch.func.vmap(TanhGELU())(values), expected[0])
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("gelu", F.gelu), ("gelu_tanh", nn.GELU("tanh")), ("relu", F.relu), ("swish", F.silu)],

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -151,15 +152,23 @@ def test_contact_logits_are_symmetric_and_without_special_tokens(architecture):
     torch.testing.assert_close(logits, logits.transpose(1, 2))
 
 
+def contact_batch(residues):
+    """States (B, L + 2, 6), targets (B, L, L), the mask, and (B, L, L) True at real pairs."""
+    lengths = torch.tensor(residues)
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.arange(max(residues) + 2) < lengths[:, None] + 2
+    states = torch.randn(*mask.shape, 6, generator=generator, dtype=torch.float64)
+    real = (torch.arange(max(residues)) < lengths[:, None])[:, :, None]
+    real = real & real.transpose(1, 2)
+    targets = torch.randint(-1, 2, real.shape, generator=generator).masked_fill(~real, -1)
+    return states, targets, mask, real
+
+
 @pytest.mark.parametrize("separations", [0, 4])
 def test_a_linear_contact_head_computes_each_protein_without_padding(separations, monkeypatch):
     """Loss, P@L/5, logits of real pairs and gradients are those of the padded batch."""
-    residues = torch.tensor([9, 30, 1])
-    mask = torch.arange(32) < residues[:, None] + 2
-    generator = torch.Generator().manual_seed(0)
-    states = torch.randn(3, 32, 6, generator=generator, dtype=torch.float64)
-    real = mask[:, 2:, None] & mask[:, None, 2:]
-    targets = torch.randint(-1, 2, real.shape, generator=generator).masked_fill(~real, -1)
+    monkeypatch.setattr(contact_heads, "_PAIRS_PER_PART", 0)
+    states, targets, mask, real = contact_batch([9, 30, 1])
     results = []
     for lengths in (contact_heads.lengths_of, lambda mask: None):
         monkeypatch.setattr(contact_heads, "lengths_of", lengths)
@@ -170,11 +179,54 @@ def test_a_linear_contact_head_computes_each_protein_without_padding(separations
         (loss + (logits[real] ** 2).mean()).backward()
         gradients = [inputs.grad, *(parameter.grad for parameter in head.parameters())]
         results.append((loss, metrics["precision_at_l5"], logits[real], *gradients))
+        assert logits.is_contiguous()
         torch.testing.assert_close(head.loss(logits, targets), loss)
-        torch.testing.assert_close(head.compute_precision_at_l5(residues, logits, targets), results[-1][1])
+        torch.testing.assert_close(head.loss(logits, targets.unsqueeze(-1)), loss)
+        torch.testing.assert_close(head.compute_precision_at_l5(mask.sum(1) - 2, logits, targets), results[-1][1])
         torch.testing.assert_close(logits, logits.transpose(1, 2))
     for ours, expected in zip(*results, strict=True):
         torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize(
+    ("residues", "parts"),
+    [
+        ([300, 20, 20], 3),
+        ([300, 300], 1),  # nothing is saved
+        ([30, 20, 5], 1),  # less is saved than three parts cost
+        ([300, 20, 0], 1),  # a protein without residues
+    ],
+)
+def test_proteins_are_computed_alone_where_that_saves_time(residues, parts):
+    states, targets, mask, _ = contact_batch(residues)
+    head = PairwiseContactPredictionHead(6, architecture="linear", dropout=0.0).double()
+    assert len(head._parts(states, mask)) == parts
+    (loss, _), _ = head(states, None, targets, mask)
+    assert loss.isfinite()
+    with forward_ad.dual_level():
+        assert len(head._parts(states, mask)) == 1
+
+
+def test_a_contact_batch_without_proteins():
+    head = PairwiseContactPredictionHead(6, architecture="linear")
+    (loss, _), logits = head(torch.zeros(0, 9, 6), None, torch.zeros(0, 7, 7).long(), torch.zeros(0, 9))
+    assert (loss, logits.shape) == (0, (0, 7, 7, 2))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_logits_of_ignored_pairs_never_count(bad):
+    head = PairwiseContactPredictionHead(4, architecture="linear")
+    targets = torch.tensor([[[1, -1], [0, -100]]])
+    logits = torch.randn(1, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    expected = head.loss(logits, targets)
+    logits[targets < 0] = bad
+    logits.requires_grad_()
+    loss = head.loss(logits, targets)
+    loss.backward()
+    assert loss == expected
+    assert not logits.grad[targets < 0].any()
+    sure = torch.tensor([[[[-math.inf, 0.0]]]])
+    assert head.loss(sure, torch.tensor([[[1]]])) == 0
 
 
 def test_loss_of_contacts_is_the_cross_entropy_of_both_classes():

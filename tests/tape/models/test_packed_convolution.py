@@ -44,7 +44,7 @@ def test_head_computes_the_same_as_on_the_padded_batch(
     results = []
     for packed in (True, False):
         if not packed:
-            monkeypatch.setattr(SeparatedRow, "of", lambda *arguments: None)
+            monkeypatch.setattr(SeparatedRow, "from_mask", lambda *arguments: None)
         torch.manual_seed(0)
         head = SimpleConv(4, 8, 3).double().train(training)
         states = features.clone().requires_grad_()
@@ -83,12 +83,46 @@ def test_under_autocast_both_convolutions_are_in_bf16() -> None:
 def test_padding_between_tokens_is_convolved_as_it_is() -> None:
     features, mask = batch((5, 5))
     mask[0, 2] = False
-    assert SeparatedRow.of(features, mask, 2) is None
+    assert SeparatedRow.from_mask(features, mask, 2) is None
     head = SimpleConv(4, 8, 3).double().eval()
     expected = head(features * mask.unsqueeze(-1), mask)
     torch.testing.assert_close(head(features, mask)[mask], expected[mask])
 
 
 def test_batch_without_a_token() -> None:
-    features, mask = batch()
+    features, mask = batch((5,))
+    assert SeparatedRow.from_mask(features, torch.zeros_like(mask), 2) is None
     assert SimpleConv(4, 8, 3).double().eval()(features, torch.zeros_like(mask)).isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_traced_head_has_no_lengths_of_its_example() -> None:
+    features, mask = batch()
+    head = SimpleConv(4, 8, 3).double().eval()
+    traced = torch.jit.trace(head, (features, mask), check_trace=False)  # at padding, logits differ
+    others, other_mask = batch((3, 9, 2))
+    torch.testing.assert_close(traced(others, other_mask)[other_mask], head(others, other_mask)[other_mask])
+
+
+def test_transformations_of_the_head() -> None:
+    features, mask = batch()
+    head = SimpleConv(4, 8, 3).double().eval()
+    each = torch.func.vmap(lambda states, real: head(states[None], real[None])[0])(features, mask)
+    torch.testing.assert_close(each[mask], head(features, mask)[mask])
+
+
+def test_products_in_bf16_are_summed_in_fp32() -> None:
+    generator = torch.Generator().manual_seed(0)
+    row, weight, bias = (
+        torch.randn(*shape, generator=generator).bfloat16() for shape in ((2000, 64), (1, 64, 9), (1,))
+    )
+    exact = convolve(row.double(), weight.double(), bias.double())
+    products = torch.einsum("tc,ock->tok", row.float(), weight.float()).bfloat16()
+    rounded = products.double()  # the error of rounding the products alone
+    total = torch.zeros_like(exact)
+    for offset in range(9):
+        first, last = max(0, offset - 4), min(2000, 2000 + offset - 4)
+        total[first - offset + 4 : last - offset + 4] += rounded[first:last, :, offset]
+    expected = (total + bias.double()).bfloat16().double()
+    error = (convolve(row, weight, bias).double() - exact).square().mean()
+    assert error < 1.1 * (expected - exact).square().mean()
