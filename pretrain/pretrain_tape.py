@@ -111,8 +111,8 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
             warnings, resuming = build.disk_warning(config, trainer, control_group), build.start_notice(config, state)
             introduction = build.introduction(config, logger.run_info, splits.train, context)
             notices = [*config.notices, *filter(None, [backend_notice, attention_notice])]
-            warnings += length_warnings(splits) if context.is_main else []
-            for line in (*notices, *start.changes, *introduction, *warnings, *resuming):
+            of_splits = length_warnings(splits) if context.is_main else []
+            for line in (*notices, *start.changes, *introduction, *of_splits, *warnings, *resuming):
                 logger.note(line)
             if state.iteration >= iterations and not state.evaluation_due:
                 logger.note(f"nothing to do: {iterations} iterations are complete")

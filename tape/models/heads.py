@@ -107,7 +107,7 @@ class SimpleConv(nn.Module):
         assert isinstance(last, WeightNormConv1d)
         row = SeparatedRow.from_mask(features, mask, max(first.padding, last.padding))
         if row is not None:
-            hidden = first.forward_packed(row.separate(norm(row.gather(features))))
+            hidden = first.forward_packed(row.separate(norm(row.real.gather(features))))
             hidden = dropout(activation(hidden)).index_fill(0, row.separators, 0)
             return row.pad(last.forward_packed(hidden))
         hidden = dropout(activation(first(norm(features.transpose(1, 2), mask))))

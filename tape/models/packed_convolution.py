@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .graph_capture import is_captured
-from .unpadding import lengths_of
+from .unpadding import RealTokens, lengths_of
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,14 @@ class SeparatedRow:
     """Where the T real tokens of a padded batch are in a row of R slots, in which zeros separate the proteins.
 
     Attributes:
-        shape: (B, S) of the padded batch.
+        real: the real tokens in the batch.
         slots: R.
-        token: (T,) int64, index of each real token among the B S places of the batch.
-        slot: (T,) int64, its slot in the row.
+        slot: (T,) int64, the slot of each real token.
         separators: (R - T,) int64, the other slots.
     """
 
-    shape: torch.Size
+    real: RealTokens
     slots: int
-    token: Tensor
     slot: Tensor
     separators: Tensor
 
@@ -53,16 +51,12 @@ class SeparatedRow:
             mask = torch.ones(batch, length, dtype=torch.bool, device=features.device)
         if lengths_of(mask) is None or not mask.any():
             return None
-        token = mask.flatten().nonzero().squeeze(1)
-        protein = token // length
-        slot = torch.arange(len(token), device=features.device) + reach * protein
-        slots = len(token) + reach * (batch - 1)
+        real = RealTokens.of(mask)
+        protein = real.index // length
+        slot = torch.arange(len(protein), device=features.device) + reach * protein
+        slots = len(protein) + reach * (batch - 1)
         is_separator = torch.ones(slots, dtype=torch.bool, device=features.device).index_fill_(0, slot, False)
-        return cls(features.shape[:2], slots, token, slot, is_separator.nonzero().squeeze(1))
-
-    def gather(self, features: Tensor) -> Tensor:
-        """The real tokens of a batch: (B, S, C) -> (T, C)."""
-        return features.flatten(0, 1).index_select(0, self.token)
+        return cls(real, slots, slot, is_separator.nonzero().squeeze(1))
 
     def separate(self, tokens: Tensor) -> Tensor:
         """(T, C) -> (R, C), 0 between the proteins."""
@@ -70,8 +64,7 @@ class SeparatedRow:
 
     def pad(self, row: Tensor) -> Tensor:
         """(R, C) -> (B, S, C), 0 at padding."""
-        places = row.new_zeros(self.shape.numel(), row.shape[1])
-        return places.index_copy(0, self.token, row.index_select(0, self.slot)).unflatten(0, self.shape)
+        return self.real.pad(row.index_select(0, self.slot))
 
 
 def convolve(row: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -19,17 +19,42 @@ def lengths_of(mask: Tensor) -> Tensor | None:
 
 
 @dataclass(frozen=True)
+class RealTokens:
+    """Where the T real tokens of a padded batch of B proteins with S slots each are.
+
+    Attributes:
+        shape: (B, S).
+        index: (T,) int64, index of each real token among the B S slots.
+    """
+
+    shape: torch.Size
+    index: Tensor
+
+    @classmethod
+    def of(cls, mask: Tensor) -> RealTokens:
+        """The real tokens of a batch; mask (B, S) bool, True at them."""
+        return cls(mask.shape, mask.flatten().nonzero().squeeze(1))
+
+    def gather(self, values: Tensor) -> Tensor:
+        """(B, S, ...) -> (T, ...)."""
+        return values.flatten(0, 1).index_select(0, self.index)
+
+    def pad(self, tokens: Tensor) -> Tensor:
+        """(T, ...) -> (B, S, ...), 0 at padding."""
+        slots = tokens.new_zeros(self.shape.numel(), *tokens.shape[1:])
+        return slots.index_copy(0, self.index, tokens).unflatten(0, self.shape)
+
+
+@dataclass(frozen=True)
 class Unpadding:
     """The real tokens of a padded batch of B proteins with S slots each, T of them in total.
 
     Attributes:
-        shape: (B, S).
         layout: layout of the packed row of the real tokens.
     """
 
-    shape: torch.Size
     layout: PackedLayout
-    _real: Tensor  # (T,) int64, index of each real token among the B S slots
+    _real: RealTokens
 
     @classmethod
     def of(cls, mask: Tensor) -> Unpadding | None:
@@ -48,13 +73,12 @@ class Unpadding:
         if lengths is None or int(lengths.min()) in (0, mask.shape[1]):
             return None
         layout = PackedLayout.from_lengths(lengths.tolist(), mask.device)
-        return cls(mask.shape, layout, mask.flatten().nonzero().squeeze(1))
+        return cls(layout, RealTokens.of(mask))
 
     def unpad(self, values: Tensor) -> Tensor:
         """(B, S, ...) -> (1, T, ...)."""
-        return values.flatten(0, 1).index_select(0, self._real).unsqueeze(0)
+        return self._real.gather(values).unsqueeze(0)
 
     def pad(self, tokens: Tensor) -> Tensor:
         """(1, T, ...) -> (B, S, ...), 0 at padding."""
-        slots = tokens.new_zeros(self.shape.numel(), *tokens.shape[2:])
-        return slots.index_copy(0, self._real, tokens[0]).unflatten(0, self.shape)
+        return self._real.pad(tokens[0])
