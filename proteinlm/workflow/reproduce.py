@@ -2,8 +2,8 @@
 
     proteinlm reproduce SCALE [STAGE ...] [--data DIR] [--out DIR] [--jobs N] [--dry-run]
 
-In a clone, it is bash scripts/reproduce.sh. SCALE is toy, cpu, h100-30min or 200m, whose settings are in
-proteinlm/workflow/scales/, or a TOML file of your own. Stages are prepare, pretrain, convert, finetune, leakage,
+In a clone, it is bash scripts/reproduce.sh. SCALE is toy, cpu, cpu-8h, h100-30min or 200m, whose settings are
+in proteinlm/workflow/scales/, or a TOML file of your own. Stages are prepare, pretrain, convert, finetune, leakage,
 evaluate, report and card; a stage runs with those that it depends on. Every step is a plain command of this project and
 is printed before it runs.
 
@@ -39,7 +39,7 @@ from proteinlm.workflow.run_progress import (
     resume_finetuning,
     resume_pretraining,
 )
-from proteinlm.workflow.scale_settings import STAGES, VARIANTS, Scale, read_scale
+from proteinlm.workflow.scale_settings import STAGES, VARIANTS, Scale, read_scale, scale_file
 from proteinlm.workflow.step_runner import Step, StepRunner, command_line
 from tape.cli.parser import ArgumentParser
 from tape.cli.types import positive_int
@@ -47,23 +47,9 @@ from tape.errors import ConfigError, quoted
 from tape.io.writing import check_output_directory
 from tape.runtime.cpu import usable_cores
 
-SCALES = Path(__file__).with_name("scales")
 RECORDS = "steps"  # below --out: stamps and logs of the steps
 CARD = "model_card.md"
 _COMMAND = "bash scripts/reproduce.sh" if is_clone() else "proteinlm reproduce"
-
-
-def scale_file(name: str) -> Path:
-    """The file of a scale: one of SCALES by its name, or a TOML file.
-
-    Raises:
-        ConfigError: there is no such scale.
-    """
-    file = Path(name) if name.endswith(".toml") else SCALES / f"{name}.toml"
-    if not file.is_file():
-        known = ", ".join(sorted(path.stem for path in SCALES.glob("*.toml")))
-        raise ConfigError(f"{file}: no such file; scales are {known}, or a TOML file")
-    return file
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The settings of a scale of ``scripts/reproduce.sh``: a TOML file whose options are those of the commands.
 
+    extends = SCALE           optional, before the tables: another scale, or a TOML file relative to this one, which has
+                              all settings that this file does not have
     [run]                     tasks, variants, seeds, data, and optionally splits = {TASK = [...]}, jobs, launcher
     [pretrain]                options of pretrain/pretrain_tape.py
     [measure]                 instead of pretrain.train-iters: minutes of training, and steps to measure the speed with
@@ -27,6 +29,7 @@ from typing import Any
 
 from tape.errors import ConfigError, quoted
 
+SCALES = Path(__file__).with_name("scales")
 STAGES = ("prepare", "pretrain", "convert", "finetune", "leakage", "evaluate", "report", "card")
 VARIANTS = {
     "onehot": "one-hot",
@@ -107,6 +110,23 @@ class Scale:
         return int(words[words.index("--train-iters") + 1]) if "--train-iters" in words else None
 
 
+def scale_file(name: str, directory: Path = Path()) -> Path:
+    """The file of a scale: one of SCALES by its name, or a TOML file.
+
+    Args:
+        name: of a scale, or a path that ends in .toml.
+        directory: the path is relative to it.
+
+    Raises:
+        ConfigError: there is no such scale.
+    """
+    file = directory / name if name.endswith(".toml") else SCALES / f"{name}.toml"
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem for path in SCALES.glob("*.toml")))
+        raise ConfigError(f"{file}: no such file; scales are {known}, or a TOML file")
+    return file
+
+
 def read_scale(file: Path, tasks: Collection[str]) -> Scale:
     """Read and check the settings of a scale.
 
@@ -118,13 +138,42 @@ def read_scale(file: Path, tasks: Collection[str]) -> Scale:
         ConfigError: the file is not TOML, or a table, an option or a value is not known. Names the key and what is
             allowed.
     """
-    content = _parse(file)
-    tables = _Tables(file)
+    content, files = _content(file)
+    tables = _Tables(file, " extends ".join(map(str, files)))
     tables.check_names("", content, _TABLES)
     for name in content:
         if not isinstance(content[name], dict):
             raise tables.error(name, "must be a table")
     return tables.scale(content, tuple(tasks))
+
+
+def _content(file: Path, extended_by: Sequence[Path] = ()) -> tuple[dict[str, Any], list[Path]]:
+    """The tables of a file with those of the files that it extends, and all these files."""
+    content = _parse(file)
+    name = content.pop("extends", None)
+    if name is None:
+        return content, [file]
+    if not isinstance(name, str):
+        raise ConfigError(f"{file}: extends must be the name of a scale or of a TOML file, not {quoted(name)}")
+    try:
+        base_file = scale_file(name, file.parent)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: extends {quoted(name)}: {error}") from None
+    if base_file.resolve() in (path.resolve() for path in (*extended_by, file)):
+        raise ConfigError(f"{file}: extends {quoted(name)}, which extends this file")
+    base, files = _content(base_file, (*extended_by, file))
+    # each of both replaces the other
+    if "measure" in content and isinstance(base.get("pretrain"), dict):
+        base["pretrain"].pop("train-iters", None)
+    if isinstance(content.get("pretrain"), dict) and "train-iters" in content["pretrain"]:
+        base.pop("measure", None)
+    return _merged(base, content), [file, *files]
+
+
+def _merged(base: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the values of ``content``; tables in both are merged, other values replaced."""
+    both = {name for name in content if isinstance(content[name], dict) and isinstance(base.get(name), dict)}
+    return {**base, **content, **{name: _merged(base[name], content[name]) for name in both}}
 
 
 def _parse(file: Path) -> dict[str, Any]:
@@ -141,15 +190,21 @@ def _parse(file: Path) -> dict[str, Any]:
 
 
 class _Tables:
-    """Converts and checks the tables of one file."""
+    """Converts and checks the tables of one file.
 
-    def __init__(self, file: Path) -> None:
+    Args:
+        file: the scale's file.
+        source: where the settings are from, for messages.
+    """
+
+    def __init__(self, file: Path, source: str) -> None:
         from pretrain.config.flags import make_parser
         from tape.cli.evaluate import create_eval_parser
         from tape.cli.leakage import create_leakage_parser
         from tape.cli.train import create_train_parser
 
         self.file = file
+        self.source = source
         self.parsers = {
             "pretrain": make_parser(),
             "finetune": create_train_parser(),
@@ -158,7 +213,7 @@ class _Tables:
         }
 
     def error(self, key: str, text: str) -> ConfigError:
-        return ConfigError(f"{self.file}: {key} {text}")
+        return ConfigError(f"{self.source}: {key} {text}")
 
     def check_names(self, where: str, table: Mapping[str, Any], allowed: Collection[str]) -> None:
         for name in table:

@@ -13,7 +13,7 @@ import pytest
 
 from proteinlm.workflow import reproduce
 from proteinlm.workflow.quickstart import ROOT, SAMPLE, TASKS
-from proteinlm.workflow.scale_settings import Measure, Scale, read_scale
+from proteinlm.workflow.scale_settings import Measure, Scale, read_scale, scale_file
 from proteinlm.workflow.step_runner import Step, StepRunner, command_line
 from tape.errors import ConfigError
 
@@ -22,7 +22,7 @@ NAMES = list(TASKS.values())
 
 @pytest.fixture
 def toy() -> Scale:
-    return read_scale(reproduce.scale_file("toy"), NAMES)
+    return read_scale(scale_file("toy"), NAMES)
 
 
 def commands(scale: Scale, out: Path) -> dict[str, str]:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from proteinlm.workflow.quickstart import TASKS
-from proteinlm.workflow.reproduce import SCALES, scale_file
-from proteinlm.workflow.scale_settings import Scale, read_scale
+from proteinlm.workflow.scale_settings import SCALES, Measure, Scale, read_scale, scale_file
 from tape.errors import ConfigError
 
 NAMES = list(TASKS.values())
@@ -109,6 +108,78 @@ def test_a_mistake_is_named_with_the_file_and_what_is_allowed(tmp_path: Path, te
     assert str(raised.value).startswith(f"{tmp_path / 'mine.toml'}: ")
 
 
+def test_a_scale_that_extends_another_replaces_single_settings_of_it(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text(
+        f"""{COMPLETE}
+[run]
+tasks = ["stability", "fluorescence"]
+seeds = [1, 2]
+[finetune]
+learning_rate = 1e-3
+[finetune.stability]
+batch_size = 3
+config = ["hidden_dropout_prob=0.1"]
+[finetune.stability.onehot]
+learning_rate = 0.1
+"""
+    )
+    scale = read(
+        tmp_path,
+        """extends = "base.toml"
+[run]
+seeds = [3]
+[pretrain]
+train-iters = 7
+[finetune.stability]
+num_train_epochs = 2
+config = []
+""",
+    )
+    base = read_scale(tmp_path / "base.toml", NAMES)
+    assert (scale.name, scale.seeds, base.seeds) == ("mine", (3,), (1, 2))
+    assert (scale.iterations, base.iterations) == (7, 3)
+    assert scale.finetune["stability", "onehot"] == (
+        *("--learning_rate", "0.1", "--batch_size", "3", "--num_train_epochs", "2"),
+    )
+    assert scale.finetune["fluorescence", "random"] == base.finetune["fluorescence", "random"]
+
+
+def test_measured_and_given_iterations_replace_each_other_in_a_scale_that_extends_another(tmp_path: Path) -> None:
+    (tmp_path / "given.toml").write_text(COMPLETE)
+    measured = read(tmp_path, 'extends = "given.toml"\n[measure]\nminutes = 2\n')
+    assert (measured.measure, measured.iterations) == (Measure(2), None)
+    (tmp_path / "mine.toml").rename(tmp_path / "measured.toml")
+    given = read(tmp_path, 'extends = "measured.toml"\n[pretrain]\ntrain-iters = 9\n')
+    assert (given.measure, given.iterations) == (None, 9)
+
+
+def test_a_committed_scale_can_be_extended_by_its_name(tmp_path: Path) -> None:
+    mine, cpu = read(tmp_path, 'extends = "cpu"\n[run]\njobs = 1\n'), read_scale(scale_file("cpu"), NAMES)
+    assert (mine.jobs, mine.pretrain, mine.finetune) == (1, cpu.pretrain, cpu.finetune)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends = 3\n", r"mine\.toml: extends must be the name of a scale or of a TOML file, not 3"),
+        ("extends = 'gpu'\n", r"mine\.toml: extends 'gpu': .*gpu\.toml: no such file; scales are 200m, cpu"),
+        ("extends = 'mine.toml'\n", r"mine\.toml: extends 'mine\.toml', which extends this file"),
+        ("extends = 'other.toml'\n", r"other\.toml: extends 'mine\.toml', which extends this file"),
+        (
+            "extends = 'cpu'\n[finetune.folding]\n",
+            r"mine\.toml extends .*cpu\.toml extends .*: finetune\.folding is not",
+        ),
+        ("[run]\nextends = 'cpu'\n", r"run\.extends is not known"),
+    ],
+)
+def test_mistakes_of_a_scale_that_extends_another_are_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "other.toml").write_text("extends = 'mine.toml'\n")
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path, text)
+
+
 def test_an_unknown_scale_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"no such file; scales are 200m, cpu, h100-30min, toy, or a TOML file"):
+    with pytest.raises(
+        ConfigError, match=r"no such file; scales are 200m, cpu, cpu-8h, h100-30min, toy, or a TOML file"
+    ):
         scale_file("gpu")
