@@ -155,6 +155,17 @@ def start_notice(config: PretrainConfig, state: RunState) -> list[str]:
     return [f"no checkpoint in {load} yet: starting from the beginning"] if load is not None else []
 
 
+def profile_notice(config: PretrainConfig, state: RunState) -> list[str]:
+    """A warning if the run has none of the iterations that are to be profiled."""
+    profile = config.profile
+    reason = None if profile is None else profile.missed_by(state.iteration, config.training.train_iters)
+    if profile is None or reason is None:
+        return []
+    return [
+        f"WARNING: --profile has no effect: iterations {profile.start + 1} to {profile.end} are chosen, and {reason}"
+    ]
+
+
 def resume_notice(config: PretrainConfig, state: RunState, launch: Launch, words: Sequence[str]) -> list[str]:
     """The line with the command that resumes an unfinished run; none if the run is complete or saves nothing.
 

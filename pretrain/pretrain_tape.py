@@ -39,6 +39,7 @@ from pretrain.rank_consistency import check_rank_consistency
 from pretrain.resume import plan_start
 from pretrain.train.evaluation import open_evaluations
 from pretrain.train.nonfinite import NonFiniteSteps
+from pretrain.train.profiling import IterationProfiler
 from pretrain.train.stop_conditions import StopConditions
 from pretrain.train.trainer import RunServices
 from tape.errors import ProteinLMError, run_cli
@@ -108,7 +109,8 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
             state = trainer.load_checkpoint(start.checkpoint, start.description)
             logger = stack.enter_context(closing(build.build_logger(config, state, splits.train, context)))
             writer = build.build_writer(config, trainer, start.description, state.iteration)
-            warnings, resuming = build.disk_warning(config, trainer, control_group), build.start_notice(config, state)
+            warnings = [*build.disk_warning(config, trainer, control_group), *build.profile_notice(config, state)]
+            resuming = build.start_notice(config, state)
             introduction = build.introduction(config, logger.run_info, splits.train, context)
             notices = [*config.notices, *filter(None, [backend_notice, attention_notice])]
             of_splits = length_warnings(splits) if context.is_main else []
@@ -126,9 +128,9 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
         verified = splits.corpora if context.is_main else []
         with trace.span("verify the corpora", trace.SpanTimeout.BUSY):
             verification = stack.enter_context(CorpusVerification(verified, config.data.verify))
-        state = trainer.fit(
-            state, verification.checked(batches), RunServices(evaluations, logger, writer, stop, nonfinite)
-        )
+        profiler = IterationProfiler(config.profile, context.rank, device, logger.note)
+        services = RunServices(evaluations, logger, writer, stop, nonfinite, profiler)
+        state = trainer.fit(state, verification.checked(batches), services)
         verification.finish()
         logger.draw_curves()
         for line in build.resume_notice(config, state, launch, sys.argv):

@@ -3,18 +3,21 @@
     with trace.span("all-reduce loss"):
         context.all_reduce_losses(total)
 
-Like ``torch.profiler.record_function``, spans belong to the process and not to an object: the training step needs no
-parameter for them. The main thread opens spans; the monitor's thread reads :func:`position`, which is replaced as a
-whole. This is the only process-wide state of pretraining, and no result depends on it.
+Spans are also ranges in a profile of the run. Like those of ``torch.profiler.record_function``, they belong to the
+process and not to an object: the training step needs no parameter for them. The main thread opens spans; the monitor's
+thread reads :func:`position`, which is replaced as a whole. This is the only process-wide state of pretraining, and no
+result depends on it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from enum import Enum
+
+from torch.profiler import record_function
 
 
 class SpanTimeout(str, Enum):
@@ -69,18 +72,20 @@ class Trace:
         self._timeouts: tuple[SpanTimeout, ...] = (SpanTimeout.COLLECTIVE,)
 
     @contextmanager
-    def span(self, name: str, timeout: SpanTimeout | None = None) -> Iterator[None]:
+    def span(self, name: str, timeout: SpanTimeout | None = None, profiled: bool = True) -> Iterator[None]:
         """Open a span.
 
         Args:
             name: for messages, such as ``all-reduce gradients``.
             timeout: by default that of the enclosing span, or HANG if there is none.
+            profiled: whether it is a range in a profile, which must not end inside.
         """
         names, timeouts = self._names, self._timeouts
         inherited = timeouts[-1] if names else SpanTimeout.HANG
         self._names, self._timeouts = (*names, name), (*timeouts, timeout or inherited)
         self._move(number=self.position.number + 1)
-        yield
+        with record_function(name) if profiled else nullcontext():
+            yield
         # Not in a finally clause: after an error, the position remains where it occurred.
         self._names, self._timeouts = names, timeouts
         self._move()

@@ -25,6 +25,7 @@ from pretrain.planning.dry_run import DryRunConfig
 from pretrain.train.evaluation import EvaluationConfig
 from pretrain.train.initialization import InitConfig
 from pretrain.train.metrics_logger import LoggingConfig
+from pretrain.train.profiling import ProfileConfig
 from pretrain.train.trainer import TrainingConfig
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, ConfigError
@@ -47,6 +48,7 @@ class PretrainConfig:
 
     Attributes:
         pretrained: the model whose weights the run starts from; None: random weights.
+        profile: which iterations are profiled; None: none.
         dry_run: settings of a dry run; None starts the run.
         given: all options by name as parsed; saved in the checkpoint.
         notices: one line per flag that has no effect, with the reason.
@@ -67,6 +69,7 @@ class PretrainConfig:
     evaluation: EvaluationConfig
     checkpoint: CheckpointConfig
     logging: LoggingConfig
+    profile: ProfileConfig | None
     dry_run: DryRunConfig | None
     given: dict[str, Any]
     notices: tuple[str, ...]
@@ -132,6 +135,7 @@ def _config(arguments: Sequence[str], world_size: int) -> PretrainConfig:
         evaluation=_evaluation(options, iterations, batch),
         checkpoint=_checkpoint(options, load),
         logging=LoggingConfig(options.log_interval, options.save, options.tensorboard_dir, options.peak_tflops),
+        profile=_profile(options, dims),
         dry_run=dry_run,
         given=vars(options),
         notices=notices,
@@ -346,3 +350,17 @@ def _training(options: argparse.Namespace, iterations: int) -> TrainingConfig:
 def _evaluation(options: argparse.Namespace, iterations: int, batch: BatchConfig) -> EvaluationConfig:
     rows = None if options.full_validation else options.eval_iters * batch.global_batch
     return EvaluationConfig(options.eval_interval, iterations, rows)
+
+
+def _profile(options: argparse.Namespace, dims: ParallelDims) -> ProfileConfig | None:
+    start, end, ranks = options.profile_step_start, options.profile_step_end, options.profile_ranks
+    if not options.profile:
+        return None
+    if end <= start:
+        raise ConfigError(f"--profile-step-end {end} must be after --profile-step-start {start}")
+    if unknown := [rank for rank in ranks if rank >= dims.world_size]:
+        raise ConfigError(f"--profile-ranks {unknown[0]}: the ranks of this run are 0 to {dims.world_size - 1}")
+    directory = options.tensorboard_dir or options.save
+    if directory is None:
+        raise ConfigError("--profile writes to --tensorboard-dir or --save: give one of them")
+    return ProfileConfig(start, end, tuple(ranks), Path(directory) / "profile")

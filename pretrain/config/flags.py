@@ -29,7 +29,16 @@ def make_parser() -> Parser:
         formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
-    for add in (add_model_flags, _add_data, _add_batch, _add_optimizer, _add_precision, _add_layout, _add_run):
+    for add in (
+        add_model_flags,
+        _add_data,
+        _add_batch,
+        _add_optimizer,
+        _add_precision,
+        _add_layout,
+        _add_run,
+        _add_profile,
+    ):
         add(parser)
     add_schedule_flags(parser)
     for flag, (takes_value, _) in IGNORED_FLAGS.items():
@@ -331,3 +340,18 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         type=positive_float,
         help="save a checkpoint and exit with code 0 after this many minutes",
     )
+
+
+def _add_profile(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("profile")
+    group.add_argument(
+        "--profile",
+        action="store_true",
+        help="profile some iterations with torch.profiler; traces and tables are written to profile/ in"
+        " --tensorboard-dir, or else in --save",
+    )
+    group.add_argument(
+        "--profile-step-start", type=non_negative_int, default=10, help="the iteration after which a profile starts"
+    )
+    group.add_argument("--profile-step-end", type=positive_int, default=12, help="the last iteration of a profile")
+    group.add_argument("--profile-ranks", type=non_negative_int, nargs="+", default=[0], help="ranks with a profile")

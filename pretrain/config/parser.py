@@ -43,6 +43,7 @@ IGNORED_FLAGS: dict[str, tuple[bool, str]] = {
     "--recompute-method": (True, "--recompute-granularity full recomputes every layer"),
     "--distribute-checkpointed-activations": (False, "--checkpoint-activations recomputes every layer"),
     "--exit-signal-handler": (False, "SIGTERM, SIGINT, SIGHUP and SIGUSR1 always end a run with a checkpoint"),
+    "--use-pytorch-profiler": (False, "--profile always uses PyTorch's profiler"),
     "--log-params-norm": (False, "the norm of the parameters is not logged"),
     "--use-mcore-models": (False, _ONE_MODEL),
     "--use-legacy-models": (False, _ONE_MODEL),

@@ -28,6 +28,7 @@ from .evaluation import Evaluations, Evaluator
 from .masked_lm import MaskedLMObjective
 from .metrics_logger import MetricsLogger
 from .nonfinite import NonFiniteSteps
+from .profiling import IterationProfiler
 from .step import StepResult, next_state, nonfinite_micro_batches, step_record
 from .stop_conditions import StopConditions
 
@@ -77,6 +78,7 @@ class RunServices:
         writer: writes checkpoints.
         stop: decides after each step whether to stop.
         nonfinite: ends the run after too many non-finite steps.
+        profiler: profiles some iterations.
     """
 
     evaluations: Evaluations
@@ -84,6 +86,7 @@ class RunServices:
     writer: AsyncCheckpointWriter
     stop: StopConditions
     nonfinite: NonFiniteSteps
+    profiler: IterationProfiler
 
 
 class Trainer:
@@ -166,7 +169,8 @@ class Trainer:
         state = self._evaluate_due(state, reason, run)
         while state.iteration < self.config.train_iters and reason is None:
             timeout = SpanTimeout.BUSY if self._steps < _WARMUP_STEPS else SpanTimeout.HANG
-            with trace.span(f"iteration {state.iteration + 1}", timeout):
+            number = state.iteration + 1
+            with run.profiler.iteration(number), trace.span(f"iteration {number}", timeout):
                 state = self._train_iteration(state, batches, run)
                 with trace.span("agree on stopping"):
                     reason = run.stop.reason()
@@ -176,6 +180,7 @@ class Trainer:
                     saved = state
                 self._log_checkpoints(run)
                 reason = reason or self.config.exit_reason(state.iteration)
+        run.profiler.close()
         if reason is not None and (state.iteration < self.config.train_iters or state.evaluation_due):
             run.logger.note(f"{reason}: exiting after iteration {state.iteration}")
         if saved != state:  # also if only the evaluation after the last iteration was still due
