@@ -37,6 +37,7 @@ from pretrain.planning.memory_estimate import parameter_count
 from pretrain.train.initialization import build_model
 from pretrain.train.masked_lm import MaskedLMObjective
 from pretrain.train.metrics_logger import MetricsLogger, RunInfo
+from pretrain.train.profiling import IterationProfiler
 from pretrain.train.trainer import Trainer
 from tape.io.writing import check_output_directory, write_json
 from tape.runtime.distributed import choose_device
@@ -155,15 +156,27 @@ def start_notice(config: PretrainConfig, state: RunState) -> list[str]:
     return [f"no checkpoint in {load} yet: starting from the beginning"] if load is not None else []
 
 
-def profile_notice(config: PretrainConfig, state: RunState) -> list[str]:
-    """A warning if the run has none of the iterations that are to be profiled."""
+def profile_notices(config: PretrainConfig, state: RunState) -> list[str]:
+    """What is profiled; a warning if the run has none of these iterations."""
     profile = config.profile
-    reason = None if profile is None else profile.missed_by(state.iteration, config.training.train_iters)
-    if profile is None or reason is None:
+    if profile is None:
         return []
-    return [
-        f"WARNING: --profile has no effect: iterations {profile.start + 1} to {profile.end} are chosen, and {reason}"
-    ]
+    reason = profile.missed_by(state.iteration, config.training.train_iters)
+    chosen = f"iterations {profile.start + 1} to {profile.end}"
+    if reason is not None:
+        return [f"WARNING: --profile has no effect: {chosen} are chosen, and {reason}"]
+    ranks = ", ".join(map(str, profile.ranks))
+    return [f"profiling {chosen} on rank {ranks}: {profile.directory}"]
+
+
+def build_profiler(
+    config: PretrainConfig, state: RunState, context: ParallelContext, logger: MetricsLogger
+) -> IterationProfiler:
+    """The profiler, without iterations if the run has none of those that are chosen."""
+    profile = config.profile
+    if profile is not None and profile.missed_by(state.iteration, config.training.train_iters) is not None:
+        profile = None
+    return IterationProfiler(profile, context.rank, context.device, logger.note)
 
 
 def resume_notice(config: PretrainConfig, state: RunState, launch: Launch, words: Sequence[str]) -> list[str]:

@@ -39,7 +39,6 @@ from pretrain.rank_consistency import check_rank_consistency
 from pretrain.resume import plan_start
 from pretrain.train.evaluation import open_evaluations
 from pretrain.train.nonfinite import NonFiniteSteps
-from pretrain.train.profiling import IterationProfiler
 from pretrain.train.stop_conditions import StopConditions
 from pretrain.train.trainer import RunServices
 from tape.errors import ProteinLMError, run_cli
@@ -109,7 +108,7 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
             state = trainer.load_checkpoint(start.checkpoint, start.description)
             logger = stack.enter_context(closing(build.build_logger(config, state, splits.train, context)))
             writer = build.build_writer(config, trainer, start.description, state.iteration)
-            warnings = [*build.disk_warning(config, trainer, control_group), *build.profile_notice(config, state)]
+            warnings = [*build.disk_warning(config, trainer, control_group), *build.profile_notices(config, state)]
             resuming = build.start_notice(config, state)
             introduction = build.introduction(config, logger.run_info, splits.train, context)
             notices = [*config.notices, *filter(None, [backend_notice, attention_notice])]
@@ -128,7 +127,7 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
         verified = splits.corpora if context.is_main else []
         with trace.span("verify the corpora", trace.SpanTimeout.BUSY):
             verification = stack.enter_context(CorpusVerification(verified, config.data.verify))
-        profiler = IterationProfiler(config.profile, context.rank, device, logger.note)
+        profiler = build.build_profiler(config, state, context, logger)
         services = RunServices(evaluations, logger, writer, stop, nonfinite, profiler)
         state = trainer.fit(state, verification.checked(batches), services)
         verification.finish()

@@ -25,7 +25,7 @@ from pretrain.planning.dry_run import DryRunConfig
 from pretrain.train.evaluation import EvaluationConfig
 from pretrain.train.initialization import InitConfig
 from pretrain.train.metrics_logger import LoggingConfig
-from pretrain.train.profiling import ProfileConfig
+from pretrain.train.profiling import MOST_ITERATIONS, ProfileConfig
 from pretrain.train.trainer import TrainingConfig
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, ConfigError
@@ -143,7 +143,8 @@ def _config(arguments: Sequence[str], world_size: int) -> PretrainConfig:
 
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
-    options = make_parser().parse_args(list(arguments))
+    parser = make_parser()
+    options = parser.parse_args(list(arguments))
     options.precision = options.precision or "fp32"  # not the parser's default, which would not exclude --bf16
     notices = []
     for flag, (_, reason) in IGNORED_FLAGS.items():
@@ -160,6 +161,10 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...
         )
     if options.no_load_optim and not (options.finetune or options.pretrained_checkpoint):
         raise ConfigError("--no-load-optim requires --finetune: a run is resumed with its optimizer state")
+    if not options.profile:
+        chosen = ("profile_step_start", "profile_step_end", "profile_ranks")
+        unused = [name for name in chosen if getattr(options, name) != parser.get_default(name)]
+        notices += [f"--{name.replace('_', '-')} has no effect without --profile" for name in unused]
     if options.save is None:
         unused = [flag for flag in ("save_interval", "keep_last") if getattr(options, flag) is not None]
         notices += [f"WARNING: --{flag.replace('_', '-')} has no effect without --save" for flag in unused]
@@ -356,6 +361,11 @@ def _profile(options: argparse.Namespace, dims: ParallelDims) -> ProfileConfig |
     start, end, ranks = options.profile_step_start, options.profile_step_end, options.profile_ranks
     if not options.profile:
         return None
+    if end - start > MOST_ITERATIONS:
+        raise ConfigError(
+            f"--profile-step-start {start} and --profile-step-end {end} are {end - start} iterations, and a profile has"
+            f" at most {MOST_ITERATIONS}: it keeps all operations in memory until it is written"
+        )
     if end <= start:
         raise ConfigError(f"--profile-step-end {end} must be after --profile-step-start {start}")
     if unknown := [rank for rank in ranks if rank >= dims.world_size]:
@@ -363,4 +373,4 @@ def _profile(options: argparse.Namespace, dims: ParallelDims) -> ProfileConfig |
     directory = options.tensorboard_dir or options.save
     if directory is None:
         raise ConfigError("--profile writes to --tensorboard-dir or --save: give one of them")
-    return ProfileConfig(start, end, tuple(ranks), Path(directory) / "profile")
+    return ProfileConfig(start, end, tuple(sorted(set(ranks))), Path(directory) / "profile")

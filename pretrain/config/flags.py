@@ -353,5 +353,10 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--profile-step-start", type=non_negative_int, default=10, help="the iteration after which a profile starts"
     )
-    group.add_argument("--profile-step-end", type=positive_int, default=12, help="the last iteration of a profile")
+    group.add_argument(
+        "--profile-step-end",
+        type=positive_int,
+        default=12,
+        help="the last iteration of a profile, at most 20 after its start",
+    )
     group.add_argument("--profile-ranks", type=non_negative_int, nargs="+", default=[0], help="ranks with a profile")

@@ -7,8 +7,10 @@ TensorBoard's profiler plugin, Perfetto or chrome://tracing, and a table of the 
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,14 +21,18 @@ from torch.profiler import ProfilerAction, ProfilerActivity, profile
 
 from pretrain import trace
 from pretrain.trace import SpanTimeout
-from tape.errors import ProteinLMError
-from tape.io.writing import output_errors, temporary_directory, write_text
+from tape.errors import OutputError
+from tape.io.writing import describe_space, output_errors, remove_leftovers, temporary_directory, write_text
 
 logger = logging.getLogger(__name__)
 
 _TABLE_ROWS = 40
 _NAME_WIDTH = 60
 _SUMMARIZED = 5  # operations on the console
+_TAIL = 64  # bytes at the end of a trace that show whether it is complete
+
+MOST_ITERATIONS = 20
+"""Iterations of a profile. Even a tiny model needs 40 MB and two seconds for each."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class ProfileConfig:
 
 
 class IterationProfiler:
-    """Profiles the chosen iterations of a run.
+    """Profiles the chosen iterations of a run. Its errors are warnings, which do not end the run.
 
     Args:
         config: which ones; None profiles nothing.
@@ -73,46 +79,53 @@ class IterationProfiler:
         self._device = device
         self._note = note
         self._profile: profile | None = None
-        self._last = 0
+        self._first = 0  # iteration that is recorded
+        self._last = 0  # iteration that is complete, on all ranks
 
     @contextmanager
     def iteration(self, number: int) -> Iterator[None]:
-        """Profile iteration ``number`` if it is one of the chosen ones; called by all ranks for all iterations.
-
-        After an error, nothing is written.
-        """
+        """Profile iteration ``number`` if it is one of the chosen ones; called for all iterations."""
         config = self._config
         if config is None or not config.start <= number <= config.end:
             yield
             return
-        chosen = self._rank in config.ranks
-        if chosen and self._profile is None:
-            self._profile = self._started(max(number, config.start + 1), is_early=number == config.start)
-        try:
-            yield
-        except BaseException:
-            self._last = 0  # nothing is written
-            with suppress(Exception):  # the first error is reported
-                self._finish()
-            raise
-        if chosen:
-            self._last = number
-        # a trace of a large model takes longer than a step, and the other ranks wait meanwhile
-        with trace.span("write the profile", SpanTimeout.COLLECTIVE, profiled=False):
-            if number == config.end:
-                self._finish()
-            elif self._profile is not None:
+        if self._rank in config.ranks and self._profile is None:
+            with self._errors():
+                self._start(max(number, config.start + 1), is_early=number == config.start)
+        yield
+        self._last = number
+        if self._profile is not None and number < config.end:
+            with self._errors():
                 self._profile.step()
 
-    def close(self) -> None:
-        """Write the iterations so far, if the run ends before the last one that was chosen."""
-        if self._config is not None:
-            with trace.span("write the profile", SpanTimeout.COLLECTIVE, profiled=False):
-                if self._last > self._config.start:
-                    self._finish()
+    def write_if_complete(self) -> None:
+        """Write the profile right after its last iteration; called by all ranks together."""
+        if self._config is not None and self._last == self._config.end:
+            self.write()
 
-    def _started(self, first: int, is_early: bool) -> profile:
-        """A running profiler, which records from the next call of ``step`` on, or at once."""
+    def write(self) -> None:
+        """Write the iterations so far; called by all ranks together, at the latest when all checkpoints are complete.
+
+        A run that is asked to stop may be killed soon, and the trace of a large model takes longer than a checkpoint.
+        """
+        if self._config is None:
+            return
+        with trace.span("write the profile", SpanTimeout.COLLECTIVE, profiled=False), self._errors():
+            if self._profile is not None:
+                done, self._profile = self._profile, None
+                done.stop()
+                if self._last >= self._first:
+                    self._write(done, self._config.directory)
+
+    def discard(self) -> None:
+        """End a profile that is not to be written, such as that of a run that fails; otherwise nothing happens."""
+        if self._profile is not None:
+            discarded, self._profile = self._profile, None
+            with self._errors():
+                discarded.stop()
+
+    def _start(self, first: int, is_early: bool) -> None:
+        """Start a profiler that records from the next call of ``step`` on, or at once."""
         activities = [ProfilerActivity.CPU]
         if self._device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)
@@ -120,43 +133,60 @@ class IterationProfiler:
         def action(step: int) -> ProfilerAction:
             return ProfilerAction.WARMUP if is_early and step == 0 else ProfilerAction.RECORD
 
-        started = profile(activities=activities, schedule=action, on_trace_ready=lambda done: self._write(done, first))
-        started.start()
-        return started
+        self._first = first
+        self._profile = profile(activities=activities, schedule=action)
+        self._profile.start()
 
-    def _finish(self) -> None:
-        if self._profile is not None:
-            finished, self._profile = self._profile, None
-            finished.stop()
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn errors of the profiler and of the disk into a warning, and do without the profile."""
+        try:
+            yield
+        except Exception as error:  # whatever it is, training can do without it
+            self._profile = None
+            reason = str(error) or type(error).__name__
+            logger.warning("rank %d: no profile of iterations from %d on: %s", self._rank, self._first, reason)
 
-    def _write(self, done: profile, first: int) -> None:
-        """Write trace and table; an error does not end the run."""
-        if self._config is None or self._last < first:
-            return
-        name = f"rank{self._rank}_iterations_{first}-{self._last}"
-        directory = self._config.directory
+    def _write(self, done: profile, directory: Path) -> None:
+        """Write trace and table."""
+        name = f"rank{self._rank}_iterations_{self._first}-{self._last}"
+        with output_errors(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(directory)
+            with temporary_directory(directory, name) as temporary:
+                _export(done, temporary / "trace.json", directory)
+                packed = temporary / f"{name}.pt.trace.json.gz"  # the ending that TensorBoard's plugin looks for
+                with (temporary / "trace.json").open("rb") as source, gzip.open(packed, "wb", 6) as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+                os.replace(packed, directory / packed.name)
         events = done.key_averages()
         kind = "device" if self._device.type == "cuda" else "cpu"
+        text = events.table(sort_by=f"self_{kind}_time_total", row_limit=_TABLE_ROWS, max_name_column_width=_NAME_WIDTH)
+        write_text(directory / f"{name}.txt", f"{text}\n")
         times = {event.key: getattr(event, f"self_{kind}_time_total") for event in events}
-        try:
-            with output_errors(directory):
-                directory.mkdir(parents=True, exist_ok=True)
-                trace_name = f"{name}.pt.trace.json.gz"  # the ending that TensorBoard's plugin looks for
-                with temporary_directory(directory, name) as temporary:
-                    done.export_chrome_trace(str(temporary / trace_name))
-                    os.replace(temporary / trace_name, directory / trace_name)
-            text = events.table(
-                sort_by=f"self_{kind}_time_total", row_limit=_TABLE_ROWS, max_name_column_width=_NAME_WIDTH
-            )
-            write_text(directory / f"{name}.txt", f"{text}\n")
-        except (ProteinLMError, OSError) as error:
-            logger.warning("rank %d: no profile of iterations %d to %d: %s", self._rank, first, self._last, error)
-            return
         operations = {event.key: times[event.key] for event in events if not event.is_user_annotation}
         total = (
             sum((operations if kind == "device" else times).values()) or 1.0
         )  # ranges have no device time of their own
         most = sorted(operations, key=lambda key: -operations[key])[:_SUMMARIZED]
         shares = ", ".join(f"{key} {operations[key] / total:.0%}" for key in most)
-        covered = f"iteration {first}" if first == self._last else f"iterations {first} to {self._last}"
+        covered = (
+            f"iteration {self._first}" if self._first == self._last else f"iterations {self._first} to {self._last}"
+        )
         self._note(f"profile of {covered}: {directory / name}.*; own time: {shares}")
+
+
+def _export(done: profile, path: Path, directory: Path) -> None:
+    """Write the trace as JSON to ``path``, which is for the profile in ``directory``.
+
+    The profiler's library only prints errors of the disk, and compresses by way of the system's temporary files.
+
+    Raises:
+        OutputError: the file is not complete.
+    """
+    done.export_chrome_trace(str(path))
+    with suppress(OSError), path.open("rb") as stream:
+        stream.seek(-min(_TAIL, path.stat().st_size), os.SEEK_END)
+        if stream.read().rstrip().endswith(b"}"):
+            return
+    raise OutputError(directory, "the profiler could not write its trace", describe_space(directory))

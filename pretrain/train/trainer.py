@@ -161,6 +161,8 @@ class Trainer:
             with suppress(ProteinLMError):  # the first error is reported
                 run.writer.wait()  # a checkpoint that is being written is completed
             raise
+        finally:
+            run.profiler.discard()
 
     def _fit(self, state: RunState, batches: Iterator[GlobalBatch], run: RunServices) -> RunState:
         saved = state
@@ -180,13 +182,15 @@ class Trainer:
                     saved = state
                 self._log_checkpoints(run)
                 reason = reason or self.config.exit_reason(state.iteration)
-        run.profiler.close()
+            if reason is None and state.iteration < self.config.train_iters:
+                run.profiler.write_if_complete()
         if reason is not None and (state.iteration < self.config.train_iters or state.evaluation_due):
             run.logger.note(f"{reason}: exiting after iteration {state.iteration}")
         if saved != state:  # also if only the evaluation after the last iteration was still due
             self._save(state, run)
         run.writer.wait()
         self._log_checkpoints(run)
+        run.profiler.write()
         return state
 
     def _train_iteration(self, state: RunState, batches: Iterator[GlobalBatch], run: RunServices) -> RunState:

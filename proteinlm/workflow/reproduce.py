@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -267,7 +269,7 @@ class Plan:
                 *(*program("model-card"), str(self.out / "model")),
                 *("--pretraining", str(self._save), "--data_dir", str(self.out / "data")),
                 *("--results", str(self.out / "results"), *(("--comparisons", *files) if files else ())),
-                *("--command", f"{_COMMAND} {self.scale.name}", "--out", str(self.out / CARD)),
+                *("--command", f"{_COMMAND} {shlex.quote(self.scale.argument)}", "--out", str(self.out / CARD)),
             ),
             (self.out / CARD,),
             after=("report", *(step.name for step in comparisons)),
@@ -311,6 +313,25 @@ def plan(scale: Scale, data: Path, out: Path, jobs: int) -> list[Step]:
     return Plan(scale, data, out, datasets, max(1, usable_cores() // jobs)).steps()
 
 
+def check_pretraining(scale: Scale) -> None:
+    """Check the options of pretraining together, as its command does.
+
+    Raises:
+        ConfigError: they contradict each other. Names the file.
+    """
+    from pretrain.config.arguments import parse_arguments
+    from pretrain.config.flags import make_parser as make_pretrain_parser
+
+    length = () if scale.measure is None else ("--train-iters", "1")
+    words = [*scale.pretrain, *length, "--data-path", "corpus"]
+    try:
+        options = make_pretrain_parser().parse_args(words)
+        ranks = options.tensor_model_parallel_size * options.pipeline_model_parallel_size
+        parse_arguments(words, ranks)
+    except ConfigError as error:
+        raise ConfigError(f"{scale.file}: pretrain: {error}") from error
+
+
 def _data(name: Path) -> Path:
     """The directory of ``run.data``: relative to the clone, or, installed, to the working directory; or the sample."""
     return ROOT / name if is_clone() or ROOT / name == SAMPLE else name
@@ -337,7 +358,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run, or with ``--dry-run`` print, the steps of the command line."""
     options = make_parser().parse_intermixed_args(arguments)  # stages may follow options
-    scale = read_scale(scale_file(options.scale), list(TASKS.values()))
+    began, scale = time.monotonic(), read_scale(scale_file(options.scale), list(TASKS.values()))
+    check_pretraining(scale)
     data = options.data or _data(scale.data)
     out = (options.out or Path("reproduce") / scale.name).resolve()
     jobs = options.jobs or scale.jobs
@@ -348,4 +370,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     check_output_directory(out, "--out")
     seconds = StepRunner(steps, out / RECORDS, working_directory(out), jobs, scale.time_limits).run(options.stages)
-    print(f"Ran {len(seconds)} steps ({sum(seconds.values()):.0f} s of work). Results: {out}")
+    work, wall = sum(seconds.values()), time.monotonic() - began
+    print(f"Ran {len(seconds)} steps in {wall / 60:.1f} minutes ({work / 60:.1f} minutes of work). Results: {out}")

@@ -14,13 +14,15 @@
     [time-limit]              seconds per stage
 
 Options have the names of the command line without the leading dashes. Lists are several values, true is an option
-without a value. Everything is compared with the commands' own parsers before anything runs.
+without a value, and false leaves out an option that would be inherited. Everything is compared with the commands' own
+parsers before anything runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +39,7 @@ VARIANTS = {
     "frozen": "pretrained, frozen",
     "pretrained": "pretrained, finetuned",
 }
+_EXTENDS = "extends"
 _TABLES = ("run", "pretrain", "measure", "finetune", "leakage", "evaluate", "time-limit")
 # Set by the plan of the steps.
 _PLANNED = {
@@ -104,6 +107,11 @@ class Scale:
         return self.file.stem
 
     @property
+    def argument(self) -> str:
+        """The scale on a command line: the name of a committed one, or the path of another."""
+        return self.name if self.file.parent == SCALES else str(self.file)
+
+    @property
     def iterations(self) -> int | None:
         """The value of ``--train-iters``; None if it is measured."""
         words = self.pretrain
@@ -120,10 +128,14 @@ def scale_file(name: str, directory: Path = Path()) -> Path:
     Raises:
         ConfigError: there is no such scale.
     """
-    file = directory / name if name.endswith(".toml") else SCALES / f"{name}.toml"
-    if not file.is_file():
+    if name.endswith(".toml"):
+        file = Path(os.path.normpath(directory / name))
+    else:
+        file = SCALES / f"{Path(name).name}.toml"
+    if not file.is_file() or not (name.endswith(".toml") or name == file.stem):
         known = ", ".join(sorted(path.stem for path in SCALES.glob("*.toml")))
-        raise ConfigError(f"{file}: no such file; scales are {known}, or a TOML file")
+        shown = file if name.endswith(".toml") else name
+        raise ConfigError(f"{shown}: no such file; scales are {known}, or a file whose name ends in .toml")
     return file
 
 
@@ -140,7 +152,7 @@ def read_scale(file: Path, tasks: Collection[str]) -> Scale:
     """
     content, files = _content(file)
     tables = _Tables(file, " extends ".join(map(str, files)))
-    tables.check_names("", content, _TABLES)
+    tables.check_names("", content, (_EXTENDS, *_TABLES))
     for name in content:
         if not isinstance(content[name], dict):
             raise tables.error(name, "must be a table")
@@ -150,7 +162,7 @@ def read_scale(file: Path, tasks: Collection[str]) -> Scale:
 def _content(file: Path, extended_by: Sequence[Path] = ()) -> tuple[dict[str, Any], list[Path]]:
     """The tables of a file with those of the files that it extends, and all these files."""
     content = _parse(file)
-    name = content.pop("extends", None)
+    name = content.pop(_EXTENDS, None)
     if name is None:
         return content, [file]
     if not isinstance(name, str):
@@ -162,12 +174,25 @@ def _content(file: Path, extended_by: Sequence[Path] = ()) -> tuple[dict[str, An
     if base_file.resolve() in (path.resolve() for path in (*extended_by, file)):
         raise ConfigError(f"{file}: extends {quoted(name)}, which extends this file")
     base, files = _content(base_file, (*extended_by, file))
-    # each of both replaces the other
-    if "measure" in content and isinstance(base.get("pretrain"), dict):
-        base["pretrain"].pop("train-iters", None)
-    if isinstance(content.get("pretrain"), dict) and "train-iters" in content["pretrain"]:
-        base.pop("measure", None)
+    _adapt(base, content)
     return _merged(base, content), [file, *files]
+
+
+def _adapt(base: dict[str, Any], content: Mapping[str, Any]) -> None:
+    """Remove from ``base`` what settings of ``content`` stand instead of, or exclude."""
+    if "measure" in content:
+        _table(base, "pretrain").pop("train-iters", None)
+    if "train-iters" in _table(content, "pretrain"):
+        base.pop("measure", None)
+    tasks, leakage = _table(content, "run").get("tasks"), _table(base, "leakage")
+    if isinstance(tasks, list) and isinstance(leakage.get("tasks"), list):
+        leakage["tasks"] = [task for task in leakage["tasks"] if task in tasks]
+
+
+def _table(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A table, or an empty one."""
+    table = content.get(name)
+    return table if isinstance(table, dict) else {}
 
 
 def _merged(base: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,7 +247,16 @@ class _Tables:
                 hint = f" (did you mean {close[0]}?)" if close else ""
                 raise self.error(f"{where}{name}", f"is not known{hint}; allowed: {', '.join(allowed)}")
 
+    def _check_place(self, tables: Mapping[str, Any], where: str = "") -> None:
+        """Refuse ``extends`` in a table."""
+        for name, table in tables.items():
+            if isinstance(table, dict):
+                if _EXTENDS in table:
+                    raise self.error(f"{where}{name}.{_EXTENDS}", "belongs before the first table")
+                self._check_place(table, f"{where}{name}.")
+
     def scale(self, content: Mapping[str, Any], tasks: Sequence[str]) -> Scale:
+        self._check_place(content)
         run = self._run(content.get("run", {}), tasks)
         measure = self._measure(content.get("measure"))
         pretrain = content.get("pretrain", {})
@@ -300,24 +334,27 @@ class _Tables:
         """The tasks with a search for relatives, and its command-line words."""
         if table is None:
             return (), ()
-        searched = self._list("leakage.tasks", table.get("tasks", list(tasks)), str, tasks)
+        chosen = table.get("tasks", list(tasks))
+        searched = () if chosen == [] else self._list("leakage.tasks", chosen, str, tasks)
         return searched, self.words("leakage", {name: value for name, value in table.items() if name != "tasks"})
 
     def _check_required(self, pretrain: Mapping[str, Any], measure: Measure | None) -> None:
         for action in self.parsers["pretrain"]._actions:
-            if action.required and not any(name.lstrip("-") in pretrain for name in action.option_strings):
+            if action.required and not any(_is_given(pretrain, name.lstrip("-")) for name in action.option_strings):
                 raise self.error(f"pretrain.{action.option_strings[0].lstrip('-')}", "is missing")
-        if ("train-iters" in pretrain) == (measure is not None):
+        if _is_given(pretrain, "train-iters") == (measure is not None):
             raise self.error("pretrain.train-iters", "is needed, unless there is a table [measure], and only then")
 
     def _finetune(
         self, table: Mapping[str, Any], tasks: Sequence[str], variants: Sequence[str], known: Sequence[str]
     ) -> dict[tuple[str, str], dict[str, Any]]:
         """(task, variant) -> options; those of a variant replace those of the task, and these the common ones."""
+        self._check_tables("finetune.", table, known)
         common = {name: value for name, value in table.items() if not isinstance(value, dict)}
         by_task = {name: value for name, value in table.items() if isinstance(value, dict)}
         self.check_names("finetune.", by_task, known)
         for task, options in by_task.items():
+            self._check_tables(f"finetune.{task}.", options, tuple(VARIANTS))
             nested = {name: value for name, value in options.items() if isinstance(value, dict)}
             self.check_names(f"finetune.{task}.", nested, tuple(VARIANTS))
         found = {}
@@ -327,6 +364,11 @@ class _Tables:
                 of_task = {name: value for name, value in own.items() if not isinstance(value, dict)}
                 found[task, variant] = {**common, **of_task, **own.get(variant, {})}
         return found
+
+    def _check_tables(self, where: str, table: Mapping[str, Any], names: Collection[str]) -> None:
+        for name in names:
+            if name in table and not isinstance(table[name], dict):
+                raise self.error(f"{where}{name}", f"must be a table, [{where}{name}]")
 
     def words(self, command: str, table: Mapping[str, Any], where: str = "") -> tuple[str, ...]:
         """The options of a table as words of a command line."""
@@ -346,6 +388,8 @@ class _Tables:
         return tuple(words)
 
     def _option(self, key: str, option: str, action: argparse.Action, value: Any, negatable: bool) -> list[str]:
+        if value is False and action.nargs != 0:
+            return []  # without the option of the table, or the scale, that this one extends
         if action.nargs == 0:
             if not isinstance(value, bool):
                 raise self.error(key, f"must be true or false, not {quoted(value)}")
@@ -371,5 +415,11 @@ class _Tables:
             raise self.error(key, f"must be one of {', '.join(map(str, action.choices))}, not {quoted(text)}")
 
 
+def _is_given(table: Mapping[str, Any], name: str) -> bool:
+    return table.get(name, False) is not False
+
+
 def _epochs(options: Mapping[str, Any]) -> tuple[int, int]:
-    return options.get("num_train_epochs", 10), options.get("patience", -1)
+    defaults = {"num_train_epochs": 10, "patience": -1}
+    epochs, patience = (options[name] if _is_given(options, name) else value for name, value in defaults.items())
+    return epochs, patience

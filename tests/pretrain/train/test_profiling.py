@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from pretrain.checkpointing import load_full_checkpoint
 from pretrain.config.arguments import parse_arguments
 from pretrain.pretrain_tape import run_pretraining
 from pretrain.train.masked_lm import MaskedLMObjective
+from pretrain.train.profiling import IterationProfiler
 from tape.errors import ConfigError
 from tape.runtime.launch import Launch
 
@@ -108,8 +111,89 @@ def test_a_directory_that_cannot_be_written_does_not_end_the_run(
     pretrain_here(
         flags("--save", tmp_path, "--profile", "--profile-step-start", 1, "--profile-step-end", 2, train_iters=3)
     )
-    assert "rank 0: no profile of iterations 2 to 2: " in caplog.text
+    assert "rank 0: no profile of iterations from 2 on: " in caplog.text
     assert (tmp_path / "iter_0000003").is_dir()
+
+
+def test_a_trace_that_is_not_complete_is_no_profile_and_leaves_no_file(
+    tmp_path: Path, flags: Flags, pretrain_here: Run, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # on a full disk, the profiler's library prints an error and leaves an empty or truncated file
+    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", lambda _, path: Path(path).write_text('{"a": ['))
+    pretrain_here(
+        flags("--save", tmp_path, "--profile", "--profile-step-start", 1, "--profile-step-end", 2, train_iters=3)
+    )
+    assert f"{tmp_path / 'profile'}: can't be written: the profiler could not write its trace" in caplog.text
+    assert list((tmp_path / "profile").iterdir()) == []
+    assert (tmp_path / "iter_0000003").is_dir()
+
+
+@pytest.mark.parametrize("method", ["start", "step", "stop", "key_averages"])
+def test_an_error_of_the_profiler_does_not_end_the_run(
+    tmp_path: Path,
+    flags: Flags,
+    pretrain_here: Run,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+) -> None:
+    real = getattr(torch.profiler.profile, method)
+
+    def fail(self: torch.profiler.profile) -> None:
+        if method in ("step", "stop"):  # otherwise the profiler of this process goes on
+            real(self)
+        raise RuntimeError("broken profiler")
+
+    monkeypatch.setattr(torch.profiler.profile, method, fail)
+    pretrain_here(
+        flags("--save", tmp_path, "--profile", "--profile-step-start", 1, "--profile-step-end", 3, train_iters=4)
+    )
+    assert "rank 0: no profile of iterations from 2 on: broken profiler" in caplog.text
+    assert (tmp_path / "iter_0000004").is_dir()
+
+
+def test_the_checkpoint_is_complete_before_the_profile_of_a_run_that_stops(
+    tmp_path: Path, flags: Flags, pretrain_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, seen = IterationProfiler.write, []
+
+    def check(self: IterationProfiler) -> None:
+        seen.append((tmp_path / "iter_0000003").is_dir())
+        write(self)
+
+    monkeypatch.setattr(IterationProfiler, "write", check)
+    words = ["--profile", "--profile-step-start", 1, "--profile-step-end", 3, "--exit-interval", 3]
+    pretrain_here(flags("--save", tmp_path, *words, train_iters=8))
+    assert seen == [True]
+    assert iterations(next((tmp_path / "profile").glob("*.gz"))) == [2, 3]
+
+
+@pytest.mark.parametrize(("end_of_run", "train_iters"), [(["--exit-interval", 3], 8), ([], 3)])
+def test_a_run_that_ends_before_the_first_recorded_iteration_ends_normally(
+    tmp_path: Path, repository_root: Path, flags: Flags, end_of_run: list[Any], train_iters: int
+) -> None:
+    # in a process of its own: a profiler that is not stopped crashes it at its end
+    words = ["--profile", "--profile-step-start", 3, "--profile-step-end", 5, *end_of_run]
+    command = [repository_root / SCRIPT, *flags("--save", tmp_path, *words, train_iters=train_iters)]
+    result = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "iter_0000003").is_dir()
+    assert not (tmp_path / "profile").exists()
+
+
+def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path, flags: Flags, pretrain_here: Run) -> None:
+    left = tmp_path / "profile" / ".rank0_iterations_2-2.abcdefgh.tmp"
+    left.mkdir(parents=True)
+    (left / "trace.json").write_text("{")
+    pretrain_here(
+        flags("--save", tmp_path, "--profile", "--profile-step-start", 1, "--profile-step-end", 2, train_iters=3)
+    )
+    assert files(tmp_path) == ["rank0_iterations_2-2.pt.trace.json.gz", "rank0_iterations_2-2.txt"]
+
+
+def test_options_without_the_switch_have_no_effect_and_are_named(flags: Flags) -> None:
+    notices = parse_arguments(flags("--profile-step-end", 15, "--profile-ranks", 0)).notices
+    assert [line for line in notices if "profile" in line] == ["--profile-step-end has no effect without --profile"]
 
 
 def test_a_run_that_fails_writes_no_profile(tmp_path: Path, flags: Flags, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +218,10 @@ def test_a_run_that_fails_writes_no_profile(tmp_path: Path, flags: Flags, monkey
         (
             ["--profile-step-start", 5, "--profile-step-end", 5],
             "--profile-step-end 5 must be after --profile-step-start 5",
+        ),
+        (
+            ["--profile-step-end", 31],
+            "--profile-step-start 10 and --profile-step-end 31 are 21 iterations, .* at most 20",
         ),
         (["--profile-ranks", 0, 2], "--profile-ranks 2: the ranks of this run are 0 to 1"),
         ([], "--profile writes to --tensorboard-dir or --save: give one of them"),

@@ -191,3 +191,20 @@ def test_a_run_that_was_killed_twice_continues_to_the_model_card(
     repeated = capfd.readouterr().out
     assert repeated.count("tape_eval.py") == 2
     assert "tape_train.py" not in repeated
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ('lr-decay-style = "cosine"', "mine.toml: pretrain: .*--lr-wsd-decay-iters"),
+        ("fp16 = true", "mine.toml: pretrain: .*--bf16"),
+        ("global-batch-size = 24", "mine.toml: pretrain: .*24"),
+    ],
+)
+def test_options_of_pretraining_that_contradict_each_other_are_refused_before_anything_runs(
+    tmp_path: Path, options: str, message: str
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(f'extends = "cpu"\n[pretrain]\n{options}\n')
+    with pytest.raises(ConfigError, match=message):
+        reproduce.main([str(file), "--data", str(SAMPLE), "--dry-run"])

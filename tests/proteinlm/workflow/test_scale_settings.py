@@ -80,7 +80,10 @@ config = []
     ("text", "message"),
     [
         ("[pretrain", "not valid TOML"),
-        (f"{COMPLETE}[pretrains]\n", r"pretrains is not known \(did you mean pretrain\?\); allowed: run, pretrain"),
+        (
+            f"{COMPLETE}[pretrains]\n",
+            r"pretrains is not known \(did you mean pretrain\?\); allowed: extends, run, pretrain",
+        ),
         (f"{COMPLETE}learning-rate = 1\n", r"pretrain\.learning-rate is not an option of pretrain_tape\.py"),
         (f"{COMPLETE}hidden-dropuot = 0.1\n", r"did you mean hidden-dropout\?"),
         (f"{COMPLETE}lr = true\n", r"pretrain\.lr must be a value of --lr, not True"),
@@ -94,6 +97,11 @@ config = []
         (f"{PRETRAIN}[measure]\nsteps = 2\n", r"measure\.minutes is missing"),
         (f"{COMPLETE.replace('seq-length = 64', '')}", r"pretrain\.seq-length is missing"),
         (f"{COMPLETE}[finetune.folding]\n", r"finetune\.folding is not known; allowed: secondary_structure"),
+        (f"{COMPLETE}[finetune]\nstability = 3\n", r"finetune\.stability must be a table, \[finetune\.stability\]"),
+        (f"{COMPLETE}[[finetune.stability]]\nlearning_rate = 1\n", r"finetune\.stability must be a table"),
+        (f"{COMPLETE}[finetune.stability]\nonehot = 1\n", r"finetune\.stability\.onehot must be a table"),
+        (f"{PRETRAIN}train-iters = false\n", r"pretrain\.train-iters is needed"),
+        (f"{COMPLETE}seq-length = false\n".replace("seq-length = 64\n", ""), r"pretrain\.seq-length is missing"),
         (f"{COMPLETE}[finetune.stability.tuned]\n", r"finetune\.stability\.tuned is not known; allowed: onehot"),
         (f"{COMPLETE}[finetune]\nfreeze = true\n", r"freeze is set by reproduce\.sh"),
         (f"{COMPLETE}[run]\ntasks = ['folding']\n", r"run\.tasks must have each value once, out of secondary_struct"),
@@ -158,18 +166,57 @@ def test_a_committed_scale_can_be_extended_by_its_name(tmp_path: Path) -> None:
     assert (mine.jobs, mine.pretrain, mine.finetune) == (1, cpu.pretrain, cpu.finetune)
 
 
+def test_a_scale_that_extends_another_may_have_fewer_tasks_and_leave_out_settings(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text(
+        f"""{COMPLETE}lr-decay-style = "WSD"
+lr-wsd-decay-iters = 2
+[run]
+tasks = ["stability", "fluorescence", "remote_homology"]
+[finetune]
+num_train_epochs = 3
+[leakage]
+tasks = ["stability", "remote_homology"]
+"""
+    )
+    extends = 'extends = "base.toml"\n'
+    assert read(tmp_path, f'{extends}[run]\ntasks = ["stability"]\n').leakage_tasks == ("stability",)
+    assert read(tmp_path, f'{extends}[run]\ntasks = ["fluorescence"]\n').leakage_tasks == ()
+    assert read(tmp_path, f"{extends}[leakage]\ntasks = []\n").leakage_tasks == ()
+    scale = read(
+        tmp_path,
+        f'{extends}[pretrain]\nlr-decay-style = "cosine"\nlr-wsd-decay-iters = false\n'
+        "[finetune]\nnum_train_epochs = false\n",
+    )
+    assert "--lr-wsd-decay-iters" not in scale.pretrain
+    assert scale.finetune["stability", "random"] == ()
+    assert scale.epochs["stability", "random"] == (10, -1)
+
+
+def test_a_committed_scale_is_named_on_command_lines_and_another_by_its_path(tmp_path: Path) -> None:
+    assert read_scale(scale_file("toy"), NAMES).argument == "toy"
+    (tmp_path / "toy.toml").write_text('extends = "toy"\n')
+    assert read_scale(tmp_path / "toy.toml", NAMES).argument == str(tmp_path / "toy.toml")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("extends = 3\n", r"mine\.toml: extends must be the name of a scale or of a TOML file, not 3"),
-        ("extends = 'gpu'\n", r"mine\.toml: extends 'gpu': .*gpu\.toml: no such file; scales are 200m, cpu"),
+        ("extends = 'gpu'\n", r"mine\.toml: extends 'gpu': gpu: no such file; scales are 200m, cpu"),
         ("extends = 'mine.toml'\n", r"mine\.toml: extends 'mine\.toml', which extends this file"),
         ("extends = 'other.toml'\n", r"other\.toml: extends 'mine\.toml', which extends this file"),
         (
             "extends = 'cpu'\n[finetune.folding]\n",
             r"mine\.toml extends .*cpu\.toml extends .*: finetune\.folding is not",
         ),
-        ("[run]\nextends = 'cpu'\n", r"run\.extends is not known"),
+        ("[run]\nextends = 'cpu'\n", r"run\.extends belongs before the first table"),
+        ("[pretrain]\nextends = 'cpu'\nseq-length = 64\n", r"pretrain\.extends belongs before the first table"),
+        ("extend = 'cpu'\n", r"extend is not known \(did you mean extends\?\); allowed: extends, run, pretrain"),
+        (
+            "extends = 'other'\n",
+            r"extends 'other': other: no such file; scales are .*, or a file whose name ends in .toml",
+        ),
+        ("extends = '../scales/cpu'\n", r"extends '\.\./scales/cpu': \.\./scales/cpu: no such file"),
     ],
 )
 def test_mistakes_of_a_scale_that_extends_another_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -180,6 +227,6 @@ def test_mistakes_of_a_scale_that_extends_another_are_named(tmp_path: Path, text
 
 def test_an_unknown_scale_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
-        ConfigError, match=r"no such file; scales are 200m, cpu, cpu-8h, h100-30min, toy, or a TOML file"
+        ConfigError, match=r"no such file; scales are 200m, cpu, cpu-8h, h100-30min, toy, or a file whose"
     ):
         scale_file("gpu")
