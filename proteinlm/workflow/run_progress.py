@@ -57,13 +57,14 @@ def resume_finetuning(run: Path) -> tuple[str, ...] | None:
     return ("--from_pretrained", str(run), "--resume_from_checkpoint") if (run / LATEST_NAME).is_file() else None
 
 
-def missing_epochs(run: Path, epochs: int, patience: int = -1) -> str:
+def missing_epochs(run: Path, epochs: int, patience: int = -1, metric: str = "loss") -> str:
     """What finetuning has not done of its epochs, as text; empty if it has finished.
 
     Args:
         run: directory of the run.
         epochs: the value of ``--num_train_epochs``.
         patience: the value of ``--patience``, after which the run has stopped early; not positive: it does not.
+        metric: the value of ``--metric_for_best_model``.
     """
     from tape.finetuning.run_directory import read_history  # imports torch
 
@@ -72,11 +73,14 @@ def missing_epochs(run: Path, epochs: int, patience: int = -1) -> str:
     except CheckpointError:
         history = []
     done = history[-1]["epoch"] + 1 if history else 0
-    if done >= epochs or 0 < patience <= _epochs_without_improvement(history):
+    if done >= epochs or 0 < patience <= _epochs_without_improvement(history, metric):
         return ""
     return f"{done} of {epochs} epochs"
 
 
-def _epochs_without_improvement(history: list[dict[str, Any]]) -> int:
-    losses = {record["epoch"]: record["valid"]["loss"] for record in history if record.get("valid")}
-    return history[-1]["epoch"] - min(losses, key=lambda epoch: losses[epoch]) if losses else 0
+def _epochs_without_improvement(history: list[dict[str, Any]], metric: str) -> int:
+    from tape.finetuning.best_epoch import criterion_of
+
+    found = {record["epoch"]: criterion_of(record["valid"], metric) for record in history if record.get("valid")}
+    defined = {epoch: value for epoch, value in found.items() if value is not None}
+    return history[-1]["epoch"] - min(defined, key=lambda epoch: defined[epoch]) if defined else 0

@@ -77,7 +77,7 @@ class Scale:
         pretrain: command-line words of pretraining.
         measure: how the number of iterations is found; None: it is in ``pretrain``.
         finetune: (task, variant) -> command-line words.
-        epochs: (task, variant) -> values of ``--num_train_epochs`` and ``--patience``.
+        epochs: (task, variant) -> values of ``--num_train_epochs``, ``--patience`` and ``--metric_for_best_model``.
         leakage: command-line words of the search for relatives.
         leakage_tasks: tasks with this search.
         evaluate: command-line words.
@@ -95,7 +95,7 @@ class Scale:
     pretrain: tuple[str, ...]
     measure: Measure | None
     finetune: Mapping[tuple[str, str], tuple[str, ...]]
-    epochs: Mapping[tuple[str, str], tuple[int, int]]
+    epochs: Mapping[tuple[str, str], tuple[int, int, str]]
     leakage: tuple[str, ...]
     leakage_tasks: tuple[str, ...]
     evaluate: tuple[str, ...]
@@ -419,7 +419,8 @@ def _is_given(table: Mapping[str, Any], name: str) -> bool:
     return table.get(name, False) is not False
 
 
-def _epochs(options: Mapping[str, Any]) -> tuple[int, int]:
-    defaults = {"num_train_epochs": 10, "patience": -1}
-    epochs, patience = (options[name] if _is_given(options, name) else value for name, value in defaults.items())
-    return epochs, patience
+def _epochs(options: Mapping[str, Any]) -> tuple[int, int, str]:
+    def value(name: str, default: Any) -> Any:
+        return options[name] if _is_given(options, name) else default
+
+    return value("num_train_epochs", 10), value("patience", -1), value("metric_for_best_model", "loss")

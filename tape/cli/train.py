@@ -212,6 +212,7 @@ def _loop_config(options: Options) -> LoopConfig:
         eval_freq=options["eval_freq"],
         save_freq=options["save_freq"],
         patience=options["patience"],
+        metric_for_best_model=options["metric_for_best_model"],
         seed=options["seed"],
         num_workers=options["num_workers"],
         precision=precision_of(options),
@@ -328,8 +329,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         "--save_freq",
         type=save_frequency,
         default=1,
-        help="epochs between saved models, or 'improvement' to save whenever the validation loss improves; with a"
-        " number the last epoch is saved too (default %(default)s)",
+        help="epochs between saved models, or 'improvement' to save whenever an epoch is better than those before;"
+        " with a number the last epoch is saved too (default %(default)s)",
     )
     group.add_argument(
         "--seeds",
@@ -349,7 +350,14 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         "--patience",
         type=int,
         default=-1,
-        help="stop early after this many epochs without a lower validation loss (default: no early stopping)",
+        help="stop early after this many epochs without a better one (default: no early stopping)",
+    )
+    group.add_argument(
+        "--metric_for_best_model",
+        default="loss",
+        metavar="METRIC",
+        help="metric on the validation set that makes an epoch better than others: the loss, or one of the others in"
+        " the log line of a validation, such as accuracy or spearmanr (default %(default)s)",
     )
     group.add_argument(
         "--resume_from_checkpoint",

@@ -35,9 +35,10 @@ class TrainerState:
     Attributes:
         epoch: last completed epoch, from 0; -1 before the first.
         global_step: optimizer steps completed.
-        best_loss: lowest validation loss; None before the first validation.
+        best_loss: lowest validation loss; with ``--metric_for_best_model``, the criterion of that metric
+            (:func:`tape.finetuning.best_epoch.criterion_of`). None before the first validation.
         best_epoch: epoch of ``best_loss``.
-        best_saved_loss: lowest validation loss of the saved epochs; None if none was validated.
+        best_saved_loss: the same of the saved epochs; None if none was validated.
         best_saved_epoch: epoch of ``best_saved_loss``.
     """
 
@@ -49,14 +50,14 @@ class TrainerState:
     best_saved_epoch: int = -1
 
     def update_best(self, loss: float | None) -> bool:
-        """Record the epoch's validation loss; returns whether it is the lowest so far. None or nan is not."""
+        """Record the epoch's criterion; returns whether it is the lowest so far. None or nan is not."""
         if loss is None or math.isnan(loss) or (self.best_loss is not None and loss >= self.best_loss):
             return False
         self.best_loss, self.best_epoch = loss, self.epoch
         return True
 
     def update_best_saved(self, loss: float | None) -> None:
-        """Record the validation loss of an epoch that is saved."""
+        """Record the criterion of an epoch that is saved."""
         if loss is None or math.isnan(loss) or (self.best_saved_loss is not None and loss >= self.best_saved_loss):
             return
         self.best_saved_loss, self.best_saved_epoch = loss, self.epoch

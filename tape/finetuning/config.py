@@ -17,6 +17,8 @@ from tape.runtime.process import ProcessConfig
 from tape.tables.options import TableOptions
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
 
+from .best_epoch import LOSS
+
 IMPROVEMENT = "improvement"
 BALANCED = "balanced"
 
@@ -64,9 +66,11 @@ class LoopConfig:
         gradient_accumulation_steps: micro-batches per rank and optimizer step.
         num_log_iter: optimizer steps between log lines.
         eval_freq: epochs between validations; 0 or less: no validation.
-        save_freq: epochs between saved models, or "improvement": save whenever the validation loss is the lowest so
-            far. With a number, the last epoch is saved too, also after early stopping.
-        patience: stop after this many epochs without a lower validation loss; -1: no early stopping.
+        save_freq: epochs between saved models, or "improvement": save whenever an epoch is the best so far. With a
+            number, the last epoch is saved too, also after early stopping.
+        patience: stop after this many epochs without a better one; -1: no early stopping.
+        metric_for_best_model: validation metric that the best epoch is chosen by; see
+            :mod:`tape.finetuning.best_epoch`.
         seed: seed of the order of the proteins, of masks and of dropout.
         num_workers: processes that read data; see :func:`tape.datasets.loading.worker_count`.
         precision: fp32, fp16 or bf16; auto until the command has chosen one.
@@ -84,6 +88,7 @@ class LoopConfig:
     eval_freq: int = 1
     save_freq: int | str = 1
     patience: int = -1
+    metric_for_best_model: str = LOSS
     seed: int = 42
     num_workers: int = 8
     precision: str = "fp32"

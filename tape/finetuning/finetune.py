@@ -31,6 +31,7 @@ from tape.tasks import TaskType
 from tape.tokenizers import TAPETokenizer
 from tape.version import __version__
 
+from .best_epoch import check_metric
 from .checkpoint import TrainerState, load_training_state, save_epoch
 from .class_weights import balanced_class_weights, describe_weights, stored_weights
 from .config import FinetuneConfig, LoopConfig, ModelConfig, OutputConfig, check_class_weights, check_standardize
@@ -190,6 +191,7 @@ def _load(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path, con
     data = load_training_data(config.data, spec.dataset_class, config.loop.eval_freq > 0, config.eval_splits)
     task_type = task_type_of(spec, data.train)
     config.loop.batch_size_for(task_type)  # refused before a directory is made
+    check_metric(config.loop.metric_for_best_model, task_type)
     warn_if_slow(config.loop.precision, context.device)
     source = initial_weights(config.model.from_pretrained, is_resumed=config.resume is not None)
     digests = data_digests(data)

@@ -18,8 +18,10 @@ from tape.io.json_files import read_json_object
 from tape.io.run_layout import ARGUMENTS_NAME, LATEST_NAME, resolve_model_directory
 from tape.runtime.precision_choice import AUTO
 
+from .best_epoch import LOSS
 from .tape_runs import WEIGHT_DECAY, check_weights_file, find_tape_run, missing_files
 
+_BEST_METRIC = "metric_for_best_model"
 _NONE = type(None)  # null in args.json: an option without a value by default
 # Options taken from args.json, unless they are given again -> their types.
 _RESUMED_OPTIONS: dict[str, tuple[type, ...]] = {
@@ -66,6 +68,7 @@ _RESUMED_OPTIONS: dict[str, tuple[type, ...]] = {
     "eval_freq": (int,),
     "save_freq": (int, str),
     "patience": (int,),
+    _BEST_METRIC: (str,),
 }
 _OPTION_TYPES = _RESUMED_OPTIONS | {"given_options": (list,), "config": (dict, _NONE)}
 # Options that may differ without a word: device and logging of this process, and the names of the run itself. All
@@ -96,10 +99,11 @@ _PRECISION_OPTIONS = ("precision", *_SWITCHES)
 # The optimizer state and the saved weights depend on these, so a resumed run can't change them.
 _FIXED_OPTIONS = (
     *("contact_head", "pooling", "pooled_norm", "freeze", "lora", "head_learning_rate", "class_weights"),
+    _BEST_METRIC,  # the best epoch so far is that of one metric
     *("target", "task_type", "split", "split_by", "split_identity", "split_column", "standardize", "atom"),
 )
 # Their values in runs of tape-proteins 0.5 and ProteinLM, which lack these options.
-_FIXED_THERE = {name: False if name == "freeze" else None for name in _FIXED_OPTIONS}
+_FIXED_THERE = {**dict.fromkeys(_FIXED_OPTIONS), "freeze": False, _BEST_METRIC: LOSS}
 
 
 def initial_weights(from_pretrained: str | None, is_resumed: bool) -> Path | None:
@@ -185,6 +189,7 @@ def complete_options(options: Mapping[str, Any], given: Iterable[str]) -> tuple[
         if unknown:
             changes.append(f"{file}: has options without effect here: {listed(unknown)}")
         saved = _as_given(saved)
+    saved.setdefault(_BEST_METRIC, LOSS)  # runs of earlier versions lack this option
     _check_fixed(options, given & saved.keys(), saved, model_config, file)
     if given & {"freeze", "lora"}:
         given |= {"freeze", "lora"}

@@ -23,6 +23,7 @@ from tape.runtime.wandb_log import WandBWriter, import_wandb
 from tape.tokenizers import TAPETokenizer
 from tape.version import __version__
 
+from .best_epoch import LOSS, metric_of
 from .checkpoint import TrainerState, save_epoch
 from .config import FinetuneConfig, OutputConfig
 from .run_directory import LOG_NAME, RunDirectory
@@ -39,6 +40,7 @@ class RunLogger:
         tokenizer: vocabulary that the model is trained with.
         provenance: origin of the weights; each saved epoch adds its number.
         arguments: all options by name, for wandb.
+        metric: the validation metric that the best epoch is chosen by.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class RunLogger:
         tokenizer: TAPETokenizer,
         provenance: dict[str, Any],
         arguments: Mapping[str, Any] = MappingProxyType({}),
+        metric: str = LOSS,
     ) -> None:
+        self._metric = metric
         self._run, self._tokenizer, self._provenance = run, tokenizer, provenance
         self._writer = TensorBoardWriter(log_dir / run.path.name)
         wandb = import_wandb()
@@ -114,9 +118,10 @@ class RunLogger:
         self._run.remove_interrupted_states(kept=directory)
 
     def write_best(self, state: TrainerState) -> None:
-        """Write ``best.json`` for the saved epoch with the lowest validation loss, if any was validated."""
+        """Write ``best.json`` for the best saved epoch, if any was validated."""
         if state.best_saved_loss is not None:
-            self._run.write_pointer(BEST_NAME, state.best_saved_epoch, "loss", state.best_saved_loss)
+            value = metric_of(state.best_saved_loss, self._metric)
+            self._run.write_pointer(BEST_NAME, state.best_saved_epoch, self._metric, value)
 
     def draw_curves(self) -> None:
         """Draw the training curves in the run's directory; an error is logged, because the model is saved."""
@@ -168,7 +173,9 @@ def open_run_logger(
             "seed": config.loop.seed,
             "code_version": __version__,
         }
-        run_logger = RunLogger(run, _log_dir(config.output, run), tokenizer, provenance, config.output.arguments)
+        metric = config.loop.metric_for_best_model
+        log_dir = _log_dir(config.output, run)
+        run_logger = RunLogger(run, log_dir, tokenizer, provenance, config.output.arguments, metric)
         try:
             yield run_logger
         finally:

@@ -35,6 +35,7 @@ from tape.runtime.progress import Throughput, progress_bar
 from tape.runtime.stop_signals import StopSignals
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
 
+from .best_epoch import criterion_of
 from .checkpoint import TrainerState
 from .config import LoopConfig
 from .data import TrainingData
@@ -155,7 +156,7 @@ class Finetuner:
             if self.interrupted:
                 break
             if self._patience_exhausted():
-                logger.info("early stopping: no lower validation loss for %d epochs", epoch - self.state.best_epoch)
+                logger.info("early stopping: no better epoch for %d epochs", epoch - self.state.best_epoch)
                 break
         return self.state
 
@@ -169,9 +170,8 @@ class Finetuner:
         self._update_norm_statistics(epoch)
         broadcast_buffers(self.model, self.context)
         valid = self.validate() if self._is_due(epoch, self.config.eval_freq) else None
-        loss = None if valid is None else valid["loss"]
-        self.state.epoch = epoch
-        improved = self.state.update_best(loss)
+        self.state.epoch, criterion = epoch, criterion_of(valid, self.config.metric_for_best_model)
+        improved = self.state.update_best(criterion)
         record = {
             "epoch": epoch,
             "step": self.state.global_step,
@@ -182,7 +182,7 @@ class Finetuner:
         }
         self._log_epoch(record)
         if is_saved := self._save_is_due(epoch, improved):
-            self._save(loss)
+            self._save(None if valid is None else valid["loss"], criterion)
         if self._stop_requested():
             self._interrupt(None, is_saved or self._patience_exhausted())
 
@@ -417,8 +417,8 @@ class Finetuner:
             return improved or (is_last and self.state.best_loss is None)
         return is_last or self._is_due(epoch, self.config.save_freq)
 
-    def _save(self, loss: float | None) -> None:
-        self.state.update_best_saved(loss)
+    def _save(self, loss: float | None, criterion: float | None) -> None:
+        self.state.update_best_saved(criterion)
         if self.run_logger is not None:
             self.run_logger.save(self.model, self.state_dict(), self.state, loss)
         barrier(self.context)  # no rank starts an epoch before the last one is saved

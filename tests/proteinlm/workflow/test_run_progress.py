@@ -48,6 +48,14 @@ def test_a_run_that_stopped_early_has_finished(tmp_path: Path, losses: tuple[flo
     assert missing_epochs(tmp_path, 9) == f"{len(losses)} of 9 epochs"
 
 
+def test_early_stopping_by_another_metric(tmp_path: Path) -> None:
+    values = [(3.0, 0.1), (2.0, 0.3), (1.0, 0.2), (0.5, 0.2)]  # the loss still falls
+    lines = [f'{{"epoch": {n}, "valid": {{"loss": {a}, "accuracy": {b}}}}}\n' for n, (a, b) in enumerate(values)]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    assert missing_epochs(tmp_path, 9, 2, "accuracy") == ""
+    assert missing_epochs(tmp_path, 9, 2, "loss") == "4 of 9 epochs"
+
+
 def test_only_runs_with_a_saved_state_are_resumed(tmp_path: Path) -> None:
     assert resume_pretraining(tmp_path) is None
     assert resume_finetuning(tmp_path) is None

@@ -71,8 +71,8 @@ config = []
     assert scale.finetune["fluorescence", "random"] == ("--bf16", "--learning_rate", "0.001", *config)
     assert scale.finetune["stability", "random"][:3] == ("--bf16", "--learning_rate", "0.002")
     assert scale.finetune["stability", "onehot"] == ("--learning_rate", "0.1", "--num_train_epochs", "7")
-    assert scale.epochs["stability", "onehot"] == (7, -1)
-    assert scale.epochs["fluorescence", "onehot"] == (10, -1)
+    assert scale.epochs["stability", "onehot"] == (7, -1, "loss")
+    assert scale.epochs["fluorescence", "onehot"] == (10, -1, "loss")
     assert scale.iterations == 3
 
 
@@ -189,7 +189,7 @@ tasks = ["stability", "remote_homology"]
     )
     assert "--lr-wsd-decay-iters" not in scale.pretrain
     assert scale.finetune["stability", "random"] == ()
-    assert scale.epochs["stability", "random"] == (10, -1)
+    assert scale.epochs["stability", "random"] == (10, -1, "loss")
 
 
 def test_a_committed_scale_is_named_on_command_lines_and_another_by_its_path(tmp_path: Path) -> None:
