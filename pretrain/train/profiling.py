@@ -165,14 +165,12 @@ class IterationProfiler:
         write_text(directory / f"{name}.txt", f"{text}\n")
         times = {event.key: getattr(event, f"self_{kind}_time_total") for event in events}
         operations = {event.key: times[event.key] for event in events if not event.is_user_annotation}
-        total = (
-            sum((operations if kind == "device" else times).values()) or 1.0
-        )  # ranges have no device time of their own
+        counted = operations if kind == "device" else times  # ranges have no device time of their own
+        total = sum(counted.values()) or 1.0
         most = sorted(operations, key=lambda key: -operations[key])[:_SUMMARIZED]
         shares = ", ".join(f"{key} {operations[key] / total:.0%}" for key in most)
-        covered = (
-            f"iteration {self._first}" if self._first == self._last else f"iterations {self._first} to {self._last}"
-        )
+        first, last = self._first, self._last
+        covered = f"iteration {first}" if first == last else f"iterations {first} to {last}"
         self._note(f"profile of {covered}: {directory / name}.*; own time: {shares}")
 
 
