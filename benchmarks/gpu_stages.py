@@ -27,6 +27,7 @@ from pretrain.data.splits import open_splits
 from pretrain.optim.precision import PrecisionConfig
 from pretrain.parallel import ParallelContext, ParallelDims
 from pretrain.planning.flops import measured_peak, memory_reader
+from pretrain.train.profiling import operations_by_time
 from proteinlm.data.prepare_data import main as prepare_data
 from tape.configs import ProteinBertConfig
 from tape.datasets.embedding import EmbedDataset
@@ -315,26 +316,16 @@ def _flags_of(switch: str) -> tuple[str, ...]:
 
 def _top_kernels(profiler: profile, is_gpu: bool) -> Message:
     """The kernels with the longest total time; without a GPU, the operators."""
-
-    def microseconds(event: Any) -> float:
-        return float(event.self_device_time_total if is_gpu else event.self_cpu_time_total)
-
-    events = [
-        event
-        for event in profiler.key_averages()
-        # kernels, not the operators that start them, nor named ranges such as that of the optimizer's step
-        if not event.is_user_annotation and (not is_gpu or event.device_type != torch.autograd.DeviceType.CPU)
-    ]
-    total = sum(map(microseconds, events)) or 1.0
-    top = sorted(events, key=microseconds, reverse=True)[:_LISTED_KERNELS]
+    operations = operations_by_time(profiler.key_averages(), is_gpu)
+    total = sum(time for _, time in operations) or 1.0
     kernels = [
         {
             "name": event.key,
             "calls_per_step": event.count / _PROFILED_STEPS,
-            "seconds_per_step": microseconds(event) / 1e6 / _PROFILED_STEPS,
-            "share": microseconds(event) / total,
+            "seconds_per_step": time / 1e6 / _PROFILED_STEPS,
+            "share": time / total,
         }
-        for event in top
+        for event, time in operations[:_LISTED_KERNELS]
     ]
     return {"kernel_seconds": total / 1e6 / _PROFILED_STEPS, "kernels": kernels}
 

@@ -262,6 +262,45 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--seed", type=non_negative_int, default=1234, help="seed of weights, sample order, masks and dropout"
     )
+    _add_checkpoints(group)
+    group.add_argument(
+        "--max-skipped-steps",
+        type=non_negative_int,
+        default=20,
+        help="stop after this many consecutive non-finite steps outside the search for a loss scale; 0: never",
+    )
+    group.add_argument("--eval-interval", type=positive_int, default=1000, help="iterations between evaluations")
+    group.add_argument(
+        "--eval-iters", type=non_negative_int, default=100, help="global batches per evaluation; 0: none"
+    )
+    group.add_argument("--full-validation", action="store_true", help="evaluate on the entire validation set")
+    group.add_argument("--log-interval", type=positive_int, default=100, help="iterations between console lines")
+    group.add_argument("--tensorboard-dir", help="directory for TensorBoard event files")
+    group.add_argument(
+        "--peak-tflops",
+        type=float,
+        help="peak TFLOP/s per process, for the model FLOPs utilization (default: measured)",
+    )
+    group.add_argument(
+        "--dry-run", action="store_true", help="print the plan of the run and whether it fits into memory, and exit"
+    )
+    group.add_argument(
+        "--world-size", type=positive_int, help="number of processes of a --dry-run (default: the launcher's)"
+    )
+    group.add_argument("--device-memory-gib", type=float, help="memory per rank for --dry-run (default: detected)")
+    group.add_argument(
+        "--exit-interval",
+        type=positive_int,
+        help="save a checkpoint and exit at iterations that are a multiple of this",
+    )
+    group.add_argument(
+        "--exit-duration-in-mins",
+        type=positive_float,
+        help="save a checkpoint and exit with code 0 after this many minutes",
+    )
+
+
+def _add_checkpoints(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--save", help="directory for checkpoints and metrics.jsonl")
     group.add_argument("--load", help="directory of checkpoints to resume from; only that of --save may be without one")
     group.add_argument(
@@ -304,41 +343,6 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--use-checkpoint-lr-scheduler",
         action="store_true",
         help="when resuming, use the checkpoint's learning-rate schedule",
-    )
-    group.add_argument(
-        "--max-skipped-steps",
-        type=non_negative_int,
-        default=20,
-        help="stop after this many consecutive non-finite steps outside the search for a loss scale; 0: never",
-    )
-    group.add_argument("--eval-interval", type=positive_int, default=1000, help="iterations between evaluations")
-    group.add_argument(
-        "--eval-iters", type=non_negative_int, default=100, help="global batches per evaluation; 0: none"
-    )
-    group.add_argument("--full-validation", action="store_true", help="evaluate on the entire validation set")
-    group.add_argument("--log-interval", type=positive_int, default=100, help="iterations between console lines")
-    group.add_argument("--tensorboard-dir", help="directory for TensorBoard event files")
-    group.add_argument(
-        "--peak-tflops",
-        type=float,
-        help="peak TFLOP/s per process, for the model FLOPs utilization (default: measured)",
-    )
-    group.add_argument(
-        "--dry-run", action="store_true", help="print the plan of the run and whether it fits into memory, and exit"
-    )
-    group.add_argument(
-        "--world-size", type=positive_int, help="number of processes of a --dry-run (default: the launcher's)"
-    )
-    group.add_argument("--device-memory-gib", type=float, help="memory per rank for --dry-run (default: detected)")
-    group.add_argument(
-        "--exit-interval",
-        type=positive_int,
-        help="save a checkpoint and exit at iterations that are a multiple of this",
-    )
-    group.add_argument(
-        "--exit-duration-in-mins",
-        type=positive_float,
-        help="save a checkpoint and exit with code 0 after this many minutes",
     )
 
 

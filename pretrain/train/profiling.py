@@ -11,10 +11,11 @@ import gzip
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerAction, ProfilerActivity, profile
@@ -98,9 +99,9 @@ class IterationProfiler:
             with self._errors():
                 self._profile.step()
 
-    def write_if_complete(self) -> None:
-        """Write the profile right after its last iteration; called by all ranks together."""
-        if self._config is not None and self._last == self._config.end:
+    def write_after(self, number: int) -> None:
+        """Write the profile if iteration ``number`` is its last; called by all ranks together."""
+        if self._config is not None and number == self._config.end:
             self.write()
 
     def write(self) -> None:
@@ -159,19 +160,34 @@ class IterationProfiler:
                 with (temporary / "trace.json").open("rb") as source, gzip.open(packed, "wb", 6) as target:
                     shutil.copyfileobj(source, target, 1 << 20)
                 os.replace(packed, directory / packed.name)
-        events = done.key_averages()
-        kind = "device" if self._device.type == "cuda" else "cpu"
+        events, is_gpu = done.key_averages(), self._device.type == "cuda"
+        kind = "device" if is_gpu else "cpu"
         text = events.table(sort_by=f"self_{kind}_time_total", row_limit=_TABLE_ROWS, max_name_column_width=_NAME_WIDTH)
         write_text(directory / f"{name}.txt", f"{text}\n")
-        times = {event.key: getattr(event, f"self_{kind}_time_total") for event in events}
-        operations = {event.key: times[event.key] for event in events if not event.is_user_annotation}
-        counted = operations if kind == "device" else times  # ranges have no device time of their own
-        total = sum(counted.values()) or 1.0
-        most = sorted(operations, key=lambda key: -operations[key])[:_SUMMARIZED]
-        shares = ", ".join(f"{key} {operations[key] / total:.0%}" for key in most)
+        operations = operations_by_time(events, is_gpu)
+        # the time of a CPU outside of operations is that of the ranges
+        counted = (time for _, time in operations) if is_gpu else (event.self_cpu_time_total for event in events)
+        total = sum(counted) or 1.0
+        shares = ", ".join(f"{event.key} {time / total:.0%}" for event, time in operations[:_SUMMARIZED])
         first, last = self._first, self._last
         covered = f"iteration {first}" if first == last else f"iterations {first} to {last}"
         self._note(f"profile of {covered}: {directory / name}.*; own time: {shares}")
+
+
+def operations_by_time(events: Iterable[Any], is_gpu: bool) -> list[tuple[Any, float]]:
+    """The operations of a profile with their own time in microseconds, the longest first.
+
+    Args:
+        events: the averages by name, ``profile.key_averages()``.
+        is_gpu: take the kernels, not the operators that start them, whose device time is that of their kernels.
+    """
+    operations = [
+        (event, float(event.self_device_time_total if is_gpu else event.self_cpu_time_total))
+        for event in events
+        # not named ranges, such as that of the optimizer's step
+        if not event.is_user_annotation and (not is_gpu or event.device_type != torch.autograd.DeviceType.CPU)
+    ]
+    return sorted(operations, key=lambda operation: operation[1], reverse=True)
 
 
 def _export(done: profile, path: Path, directory: Path) -> None:

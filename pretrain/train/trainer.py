@@ -183,7 +183,7 @@ class Trainer:
                 self._log_checkpoints(run)
                 reason = reason or self.config.exit_reason(state.iteration)
             if reason is None and state.iteration < self.config.train_iters:
-                run.profiler.write_if_complete()
+                run.profiler.write_after(state.iteration)
         if reason is not None and (state.iteration < self.config.train_iters or state.evaluation_due):
             run.logger.note(f"{reason}: exiting after iteration {state.iteration}")
         if saved != state:  # also if only the evaluation after the last iteration was still due

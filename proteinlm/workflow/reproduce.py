@@ -48,6 +48,7 @@ from tape.cli.types import positive_int
 from tape.errors import ConfigError, quoted
 from tape.io.writing import check_output_directory
 from tape.runtime.cpu import usable_cores
+from tape.runtime.progress import duration
 
 RECORDS = "steps"  # below --out: stamps and logs of the steps
 CARD = "model_card.md"
@@ -371,4 +372,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_output_directory(out, "--out")
     seconds = StepRunner(steps, out / RECORDS, working_directory(out), jobs, scale.time_limits).run(options.stages)
     work, wall = sum(seconds.values()), time.monotonic() - began
-    print(f"Ran {len(seconds)} steps in {wall / 60:.1f} minutes ({work / 60:.1f} minutes of work). Results: {out}")
+    print(f"Ran {len(seconds)} steps in {duration(wall)} ({duration(work)} of work). Results: {out}")

@@ -128,14 +128,11 @@ def scale_file(name: str, directory: Path = Path()) -> Path:
     Raises:
         ConfigError: there is no such scale.
     """
-    if name.endswith(".toml"):
-        file = Path(os.path.normpath(directory / name))
-    else:
-        file = SCALES / f"{Path(name).name}.toml"
-    if not file.is_file() or not (name.endswith(".toml") or name == file.stem):
-        known = ", ".join(sorted(path.stem for path in SCALES.glob("*.toml")))
-        shown = file if name.endswith(".toml") else name
-        raise ConfigError(f"{shown}: no such file; scales are {known}, or a file whose name ends in .toml")
+    committed = {path.stem: path for path in SCALES.glob("*.toml")}
+    file = Path(os.path.normpath(directory / name)) if name.endswith(".toml") else committed.get(name)
+    if file is None or not file.is_file():
+        known = ", ".join(sorted(committed))
+        raise ConfigError(f"{file or name}: no such file; scales are {known}, or a file whose name ends in .toml")
     return file
 
 
@@ -259,7 +256,7 @@ class _Tables:
         self._check_place(content)
         run = self._run(content.get("run", {}), tasks)
         measure = self._measure(content.get("measure"))
-        pretrain = content.get("pretrain", {})
+        pretrain = self._given("pretrain", content.get("pretrain", {}))
         self._check_required(pretrain, measure)
         finetune = self._finetune(content.get("finetune", {}), run["tasks"], run["variants"], tasks)
         limits = content.get("time-limit", {})
@@ -278,7 +275,7 @@ class _Tables:
             epochs={key: _epochs(table) for key, table in finetune.items()},
             leakage=leakage,
             leakage_tasks=leakage_tasks,
-            evaluate=self.words("evaluate", content.get("evaluate", {})),
+            evaluate=self.words("evaluate", self._given("evaluate", content.get("evaluate", {}))),
             time_limits=limits,
         )
 
@@ -336,13 +333,14 @@ class _Tables:
             return (), ()
         chosen = table.get("tasks", list(tasks))
         searched = () if chosen == [] else self._list("leakage.tasks", chosen, str, tasks)
-        return searched, self.words("leakage", {name: value for name, value in table.items() if name != "tasks"})
+        options = {name: value for name, value in table.items() if name != "tasks"}
+        return searched, self.words("leakage", self._given("leakage", options))
 
     def _check_required(self, pretrain: Mapping[str, Any], measure: Measure | None) -> None:
         for action in self.parsers["pretrain"]._actions:
-            if action.required and not any(_is_given(pretrain, name.lstrip("-")) for name in action.option_strings):
+            if action.required and not any(name.lstrip("-") in pretrain for name in action.option_strings):
                 raise self.error(f"pretrain.{action.option_strings[0].lstrip('-')}", "is missing")
-        if _is_given(pretrain, "train-iters") == (measure is not None):
+        if ("train-iters" in pretrain) == (measure is not None):
             raise self.error("pretrain.train-iters", "is needed, unless there is a table [measure], and only then")
 
     def _finetune(
@@ -362,13 +360,19 @@ class _Tables:
             own = by_task.get(task, {})
             for variant in variants:
                 of_task = {name: value for name, value in own.items() if not isinstance(value, dict)}
-                found[task, variant] = {**common, **of_task, **own.get(variant, {})}
+                found[task, variant] = self._given("finetune", {**common, **of_task, **own.get(variant, {})})
         return found
 
     def _check_tables(self, where: str, table: Mapping[str, Any], names: Collection[str]) -> None:
         for name in names:
             if name in table and not isinstance(table[name], dict):
                 raise self.error(f"{where}{name}", f"must be a table, [{where}{name}]")
+
+    def _given(self, command: str, table: Mapping[str, Any]) -> dict[str, Any]:
+        """The table without options that take a value and are false, as in a scale that leaves out an inherited one."""
+        actions = self.parsers[command]._option_string_actions
+        takes_value = {name for name in table if f"--{name}" in actions and actions[f"--{name}"].nargs != 0}
+        return {name: value for name, value in table.items() if not (value is False and name in takes_value)}
 
     def words(self, command: str, table: Mapping[str, Any], where: str = "") -> tuple[str, ...]:
         """The options of a table as words of a command line."""
@@ -388,8 +392,6 @@ class _Tables:
         return tuple(words)
 
     def _option(self, key: str, option: str, action: argparse.Action, value: Any, negatable: bool) -> list[str]:
-        if value is False and action.nargs != 0:
-            return []  # without the option of the table, or the scale, that this one extends
         if action.nargs == 0:
             if not isinstance(value, bool):
                 raise self.error(key, f"must be true or false, not {quoted(value)}")
@@ -415,12 +417,9 @@ class _Tables:
             raise self.error(key, f"must be one of {', '.join(map(str, action.choices))}, not {quoted(text)}")
 
 
-def _is_given(table: Mapping[str, Any], name: str) -> bool:
-    return table.get(name, False) is not False
-
-
 def _epochs(options: Mapping[str, Any]) -> tuple[int, int, str]:
-    def value(name: str, default: Any) -> Any:
-        return options[name] if _is_given(options, name) else default
-
-    return value("num_train_epochs", 10), value("patience", -1), value("metric_for_best_model", "loss")
+    return (
+        options.get("num_train_epochs", 10),
+        options.get("patience", -1),
+        options.get("metric_for_best_model", "loss"),
+    )

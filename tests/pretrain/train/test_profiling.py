@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from pretrain.checkpointing import load_full_checkpoint
 from pretrain.config.arguments import parse_arguments
 from pretrain.pretrain_tape import run_pretraining
 from pretrain.train.masked_lm import MaskedLMObjective
-from pretrain.train.profiling import IterationProfiler
+from pretrain.train.profiling import IterationProfiler, operations_by_time
 from tape.errors import ConfigError
 from tape.runtime.launch import Launch
 
@@ -214,6 +215,27 @@ def test_a_run_that_fails_writes_no_profile(tmp_path: Path, flags: Flags, monkey
     with pytest.raises(RuntimeError, match="broken"):
         run_pretraining(parse_arguments(words), Launch())
     assert not (tmp_path / "profile").exists()
+
+
+def test_on_a_gpu_the_time_of_a_kernel_counts_once_and_ranges_do_not() -> None:
+    def event(key: str, device: str, device_time: float, cpu_time: float, is_range: bool = False) -> SimpleNamespace:
+        kind = getattr(torch.autograd.DeviceType, device)
+        fields = {"self_device_time_total": device_time, "self_cpu_time_total": cpu_time}
+        return SimpleNamespace(key=key, device_type=kind, is_user_annotation=is_range, **fields)
+
+    events = [
+        event("aten::mm", "CPU", 7.0, 1.0),
+        event("aten::add", "CPU", 2.0, 3.0),
+        event("add_kernel", "CUDA", 2.0, 0.0),
+        event("mm_kernel", "CUDA", 7.0, 0.0),
+        event("optimizer step", "CUDA", 9.0, 0.0, is_range=True),
+        event("optimizer step", "CPU", 0.0, 5.0, is_range=True),
+    ]
+    kernels = operations_by_time(events, is_gpu=True)
+    assert [(found.key, time) for found, time in kernels] == [("mm_kernel", 7.0), ("add_kernel", 2.0)]
+    operators = [(found.key, time) for found, time in operations_by_time(events, is_gpu=False)]
+    assert operators[:2] == [("aten::add", 3.0), ("aten::mm", 1.0)]
+    assert "optimizer step" not in dict(operators)
 
 
 @pytest.mark.parametrize(
