@@ -64,7 +64,18 @@ WITHOUT_TORCH = (
     "pretrain.train.metrics_schema",
 )
 # Commands start in a fraction of a second: these libraries take 0.2 to 3 seconds to import.
-SLOW_LIBRARIES = ("torch", "scipy", "sklearn", "pandas", "sympy", "boto3", "safetensors", "tensorboard", "transformers")
+SLOW_LIBRARIES = (
+    "torch",
+    "scipy",
+    "sklearn",
+    "pandas",
+    "sympy",
+    "boto3",
+    "safetensors",
+    "tensorboard",
+    "transformers",
+    "IPython",
+)
 COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 SCRIPTS_WITHOUT_TORCH = (
     "benchmarks/contact_memory.py",

@@ -11,14 +11,14 @@ import warnings
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from tqdm.notebook import tqdm_notebook
-
 with warnings.catch_warnings():
     # of tqdm in a notebook without ipywidgets, where its bar is one of text
     warnings.filterwarnings("ignore", message="IProgress not found")
     from tqdm.auto import tqdm
 
 _LINE_SECONDS = 30.0
+# not an import of tqdm.notebook: it imports IPython where that is installed, half a second
+_IN_A_NOTEBOOK = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
 
 
 class _LogFile:
@@ -67,7 +67,7 @@ def progress_bar(
         "disable": disable,
     }
     options |= {"disable": disable, "unit_scale": unit == "B", "leave": False, "miniters": 1}
-    if not sys.stderr.isatty() and not issubclass(tqdm, tqdm_notebook):
+    if not sys.stderr.isatty() and not _IN_A_NOTEBOOK:
         options |= {"file": _LogFile(sys.stderr), "mininterval": line_seconds, "delay": line_seconds}
     return _ProgressBar(**options)
 
