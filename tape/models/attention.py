@@ -267,7 +267,7 @@ def _padded(
     is_eager = dropout > 0 or (query.dtype.itemsize < 4 and not is_large)
     if is_eager and query.device.type == "cpu" and _is_native(query.dtype):
         return _eager(query, key, value, key_mask, dropout, longest)
-    return _sdpa(query, key, value, key_mask, dropout)
+    return _sdpa(query, key, value, key_mask, dropout, longest)
 
 
 def _is_native(dtype: torch.dtype) -> bool:
@@ -306,7 +306,12 @@ def _eager(
     return context.view(proteins, heads, length, size).transpose(1, 2)
 
 
-def _sdpa(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, dropout: float) -> Tensor:
+def _sdpa(
+    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, dropout: float, longest: int | None = None
+) -> Tensor:
+    """Without a mask, all proteins have ``longest`` tokens; by default as many as slots."""
+    if key_mask is None and longest is not None:
+        key, value = key[:, :longest], value[:, :longest]
     mask = None if key_mask is None else key_mask[:, None, None, :]
     context = F.scaled_dot_product_attention(
         query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask, dropout_p=dropout

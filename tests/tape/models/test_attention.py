@@ -49,10 +49,15 @@ def test_packed_rows_on_the_cpu(lengths: list[int], dtype: torch.dtype, toleranc
         torch.testing.assert_close(ours, expected, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("lengths", [*LENGTHS, [300, 301, 290], [17] * 3], ids=str)
+@pytest.mark.parametrize("lengths", [*LENGTHS, [300, 301, 290], [17] * 3, [20, 20, 7]], ids=str)
 @pytest.mark.parametrize("dropout", [0.0, 1e-12])
-def test_packed_rows_with_rounded_slots(lengths: list[int], dropout: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kept_scores", [None, 0], ids=["eager", "fused"])
+def test_packed_rows_with_rounded_slots(
+    lengths: list[int], dropout: float, kept_scores: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(attention, "_is_native", lambda dtype: True)
+    if kept_scores is not None:
+        monkeypatch.setattr(attention, "_EAGER_KEPT_SCORES", kept_scores)
     reference = results(lengths, False, "cpu", torch.float64)
     for ours, expected in zip(results(lengths, True, "cpu", torch.bfloat16, dropout), reference, strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=0.1)
