@@ -3,9 +3,9 @@
 #
 #   bash scripts/reproduce.sh toy                          a rehearsal on the embedded sample, in minutes
 #   bash scripts/reproduce.sh cpu --data ../shared/data    two cores, about two hours
-#   bash scripts/reproduce.sh cpu-8h                       the settings of the table in docs/results.md, three seeds
+#   bash scripts/reproduce.sh cpu-8h                       the model of the table in docs/results.md, three seeds
 #   bash scripts/reproduce.sh h100-30min                   half an hour of one GPU
-#   bash scripts/reproduce.sh 200m pretrain --dry-run      ProteinLM's size; prints the commands of a stage
+#   bash scripts/reproduce.sh 200m pretrain --dry-run      ProteinLM's size; prints the commands of a stage (needs data/)
 #   bash scripts/reproduce.sh --help
 #
 # The settings are in proteinlm/workflow/scales/. After an interruption, the same command continues.

@@ -2,9 +2,9 @@
 
     proteinlm measure-iterations --minutes 13 --out train_iters.txt -- COMMAND
 
-COMMAND is a command of pretraining without --train-iters and --save. It is run for some iterations, and FILE gets the
-option --train-iters for the same command, which reads it as @FILE. Evaluations are not measured; 5 % of the time are
-left for them and for checkpoints.
+COMMAND is a command of pretraining without --train-iters and --save. It is run for some iterations of a long schedule,
+into which a warm-up of any length fits, and FILE gets the option --train-iters for the same command, which reads it as
+@FILE. Evaluations are not measured; 5 % of the time are left for them and for checkpoints.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tape.errors import ConfigError
 from tape.io.json_files import read_json_lines
 from tape.io.writing import check_output_directory, write_text
 
+LONG_SCHEDULE = 1_000_000  # iterations
 _TRAINING_SHARE = 0.95
 
 
@@ -44,7 +45,10 @@ def measure(command: Sequence[str], steps: int) -> list[float]:
         ConfigError: the command fails.
     """
     with tempfile.TemporaryDirectory() as folder:
-        options = ("--train-iters", str(steps), "--eval-iters", "0", "--log-interval", str(steps), "--save", folder)
+        options = [
+            *("--train-iters", str(LONG_SCHEDULE), "--exit-interval", str(steps)),
+            *("--eval-iters", "0", "--log-interval", str(steps), "--save", folder),
+        ]
         if subprocess.run([*command, *options], cwd=working_directory(Path()), check=False).returncode:
             raise ConfigError("the command failed, so its speed can't be measured; its error is above")
         records = read_json_lines(Path(folder) / "metrics.jsonl", integers=["iteration"])

@@ -234,8 +234,14 @@ def variants_of(size: Size) -> list[str]:
     return without
 
 
-def check_datasets(data: Path, out: Path, tasks: Sequence[str]) -> dict[str, Dataset]:
+def check_datasets(data: Path, out: Path, tasks: Sequence[str], option: str = "--tasks") -> dict[str, Dataset]:
     """The data sets in ``data`` by folder name, with a corpus and what training on the tasks needs.
+
+    Args:
+        data: directory of the input files.
+        out: directory of the results.
+        tasks: names of tasks.
+        option: where the user chooses them, for messages.
 
     Raises:
         ConfigError: one is missing or lacks a split, or the prepared data would be written to ``data``.
@@ -249,7 +255,7 @@ def check_datasets(data: Path, out: Path, tasks: Sequence[str]) -> dict[str, Dat
         )
     for task in tasks:
         if FOLDERS[task] not in found:
-            raise ConfigError(f"{data}: no data of {task} found; select tasks that have data with --tasks")
+            raise ConfigError(f"{data}: no data of {task} found; select tasks that have data with {option}")
         splits = list(found[FOLDERS[task]].splits)
         if not {"train", "valid"} <= set(splits):
             raise ConfigError(f"{data}: {task} needs the splits train and valid, but has {', '.join(splits)}")

@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from proteinlm.data.data_sources import CORPUS, Dataset
+from proteinlm.workflow.measure_iterations import LONG_SCHEDULE
 from proteinlm.workflow.programs import ROOT, is_clone, launched, program, working_directory
 from proteinlm.workflow.quickstart import (
     FOLDERS,
@@ -41,7 +42,7 @@ from proteinlm.workflow.run_progress import (
     resume_finetuning,
     resume_pretraining,
 )
-from proteinlm.workflow.scale_settings import STAGES, VARIANTS, Scale, read_scale, scale_file
+from proteinlm.workflow.scale_settings import STAGES, VARIANTS, Scale, committed_scales, read_scale, scale_file
 from proteinlm.workflow.step_runner import Step, StepRunner, command_line
 from tape.cli.parser import ArgumentParser
 from tape.cli.types import positive_int
@@ -49,6 +50,7 @@ from tape.errors import ConfigError, quoted
 from tape.io.writing import check_output_directory
 from tape.runtime.cpu import usable_cores
 from tape.runtime.progress import duration
+from tape.similarity.mmseqs import INSTALL, find_mmseqs
 
 RECORDS = "steps"  # below --out: stamps and logs of the steps
 CARD = "model_card.md"
@@ -166,6 +168,7 @@ class Plan:
             ),
             (self.out / "data" / folder / f"leakage_{split}.tsv",),
             after=(f"prepare_{folder}",),
+            inputs=tuple(self.datasets[CORPUS].splits["train"].paths),
             title=f"{task}: relatives of {split} in the training data and the corpus",
             weight=20,
             stage="leakage",
@@ -203,10 +206,10 @@ class Plan:
             Step(
                 f"evaluate_{name}_{split}",
                 (
-                    *(*program("eval"), model, task, str(run), *data, "--split", split),
+                    *(*program("eval"), model, task, str(run), *data, "--output_dir", str(run), "--split", split),
                     *self.scale.evaluate,
                 ),
-                (),
+                (run / f"eval_{split}.json",),
                 after=(finetune.name, *((f"leakage_{task}_{split}",) if task in self.scale.leakage_tasks else ())),
                 title=f"{title}: {split}",
                 weight=5,
@@ -270,7 +273,7 @@ class Plan:
                 *(*program("model-card"), str(self.out / "model")),
                 *("--pretraining", str(self._save), "--data_dir", str(self.out / "data")),
                 *("--results", str(self.out / "results"), *(("--comparisons", *files) if files else ())),
-                *("--command", f"{_COMMAND} {shlex.quote(self.scale.argument)}", "--out", str(self.out / CARD)),
+                *("--command", self._command(), "--out", str(self.out / CARD)),
             ),
             (self.out / CARD,),
             after=("report", *(step.name for step in comparisons)),
@@ -278,6 +281,13 @@ class Plan:
             weight=1,
             stage="card",
         )
+
+    def _command(self) -> str:
+        """The command line that makes these results, as far as it determines them."""
+        words = [self.scale.argument]
+        if self.data != _data(self.scale.data).resolve():
+            words += ["--data", str(self.data)]
+        return f"{_COMMAND} {shlex.join(words)}"
 
 
 def _launched(launcher: Sequence[str]) -> tuple[str, ...]:
@@ -310,7 +320,7 @@ def plan(scale: Scale, data: Path, out: Path, jobs: int) -> list[Step]:
     Raises:
         ConfigError: ``data`` lacks what the scale needs.
     """
-    datasets = check_datasets(data, out, scale.tasks)
+    datasets = check_datasets(data, out, scale.tasks, f"run.tasks in {scale.file}")
     return Plan(scale, data, out, datasets, max(1, usable_cores() // jobs)).steps()
 
 
@@ -323,7 +333,7 @@ def check_pretraining(scale: Scale) -> None:
     from pretrain.config.arguments import parse_arguments
     from pretrain.config.flags import make_parser as make_pretrain_parser
 
-    length = () if scale.measure is None else ("--train-iters", "1")
+    length = () if scale.measure is None else ("--train-iters", str(LONG_SCHEDULE))
     words = [*scale.pretrain, *length, "--data-path", "corpus"]
     try:
         options = make_pretrain_parser().parse_args(words)
@@ -333,9 +343,65 @@ def check_pretraining(scale: Scale) -> None:
         raise ConfigError(f"{scale.file}: pretrain: {error}") from error
 
 
+def check_finetuning(scale: Scale, data: Path, out: Path) -> None:
+    """Check the options of each finetuning run together, as its command does.
+
+    Args:
+        scale: the settings.
+        data, out: existing or new directories, as for :func:`plan`.
+
+    Raises:
+        ConfigError: options contradict each other, the task or the variant. Names the file and the run.
+    """
+    from tape.cli.train import finetune_config
+
+    for (task, variant), words in scale.finetune.items():
+        for seed in scale.seeds:
+            own = ("--seed", str(seed), *(("--freeze",) if variant == "frozen" else ()))
+            places = ("--data_dir", str(data), "--output_dir", str(out))
+            try:
+                finetune_config([_model(variant), task, *own, *places, *words], raises_errors=True)
+            except ConfigError as error:
+                run = f"{task} from {VARIANTS[variant]}, seed {seed}"
+                raise ConfigError(f"{scale.file}: finetune: {run}: {error}") from error
+
+
+def check_leakage(scale: Scale) -> None:
+    """Check that the program for the search for relatives is installed: the search runs after pretraining.
+
+    Raises:
+        ConfigError: it is not. Says how to install it, and how to do without.
+    """
+    if scale.leakage_tasks and "exact" not in scale.leakage and find_mmseqs() is None:
+        raise ConfigError(
+            f"{scale.file}: leakage: MMseqs2 is not installed: {INSTALL}; or search for the relatives of no task with"
+            " [leakage] tasks = []"
+        )
+
+
 def _data(name: Path) -> Path:
     """The directory of ``run.data``: relative to the clone, or, installed, to the working directory; or the sample."""
     return ROOT / name if is_clone() or ROOT / name == SAMPLE else name
+
+
+def _default_out(scale: Scale) -> Path:
+    """The output directory of a scale.
+
+    Raises:
+        ConfigError: a file of the user's has the name of a committed scale, whose results it would replace.
+    """
+    if scale.argument != scale.name and scale.name in committed_scales():
+        raise ConfigError(f"{scale.file} has the name of a scale of this project; give it another, or its own --out")
+    return Path("reproduce") / scale.name
+
+
+def _gpus() -> tuple[str, ...]:
+    """The GPUs among which runs at the same time are divided; empty if there is only one, or none."""
+    import torch
+
+    number = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return () if number < 2 else tuple(named[:number] if len(named) >= number else map(str, range(number)))
 
 
 def _stage(text: str) -> str:
@@ -362,14 +428,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     began, scale = time.monotonic(), read_scale(scale_file(options.scale), list(TASKS.values()))
     check_pretraining(scale)
     data = options.data or _data(scale.data)
-    out = (options.out or Path("reproduce") / scale.name).resolve()
+    out = (options.out or _default_out(scale)).resolve()
     jobs = options.jobs or scale.jobs
     steps = plan(scale, data.resolve(), out, jobs)
+    check_finetuning(scale, data, out)
     if options.dry_run:
         chosen = [step for step in steps if not options.stages or step.stage in options.stages]
         print("\n".join(command_line(step) for step in chosen))
         return
+    check_leakage(scale)
     check_output_directory(out, "--out")
-    seconds = StepRunner(steps, out / RECORDS, working_directory(out), jobs, scale.time_limits).run(options.stages)
+    runner = StepRunner(steps, out / RECORDS, working_directory(out), jobs, scale.time_limits, _gpus())
+    seconds = runner.run(options.stages)
     work, wall = sum(seconds.values()), time.monotonic() - began
     print(f"Ran {len(seconds)} steps in {duration(wall)} ({duration(work)} of work). Results: {out}")

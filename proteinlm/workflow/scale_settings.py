@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, quoted
 
 SCALES = Path(__file__).with_name("scales")
@@ -118,6 +119,11 @@ class Scale:
         return int(words[words.index("--train-iters") + 1]) if "--train-iters" in words else None
 
 
+def committed_scales() -> dict[str, Path]:
+    """The files of the scales in this package by name."""
+    return {path.stem: path for path in sorted(SCALES.glob("*.toml"), key=lambda path: path.stem)}
+
+
 def scale_file(name: str, directory: Path = Path()) -> Path:
     """The file of a scale: one of SCALES by its name, or a TOML file.
 
@@ -128,10 +134,10 @@ def scale_file(name: str, directory: Path = Path()) -> Path:
     Raises:
         ConfigError: there is no such scale.
     """
-    committed = {path.stem: path for path in SCALES.glob("*.toml")}
+    committed = committed_scales()
     file = Path(os.path.normpath(directory / name)) if name.endswith(".toml") else committed.get(name)
     if file is None or not file.is_file():
-        known = ", ".join(sorted(committed))
+        known = ", ".join(committed)
         raise ConfigError(f"{file or name}: no such file; scales are {known}, or a file whose name ends in .toml")
     return file
 
@@ -229,9 +235,9 @@ class _Tables:
         self.source = source
         self.parsers = {
             "pretrain": make_parser(),
-            "finetune": create_train_parser(),
-            "leakage": create_leakage_parser(),
-            "evaluate": create_eval_parser(),
+            "finetune": _raising(create_train_parser()),
+            "leakage": _raising(create_leakage_parser()),
+            "evaluate": _raising(create_eval_parser()),
         }
 
     def error(self, key: str, text: str) -> ConfigError:
@@ -258,24 +264,29 @@ class _Tables:
         measure = self._measure(content.get("measure"))
         pretrain = self._given("pretrain", content.get("pretrain", {}))
         self._check_required(pretrain, measure)
-        finetune = self._finetune(content.get("finetune", {}), run["tasks"], run["variants"], tasks)
+        finetune = {
+            key: self.words("finetune", table, f"finetune.{'.'.join(key)}")
+            for key, table in self._finetune(content.get("finetune", {}), run["tasks"], run["variants"], tasks).items()
+        }
         limits = content.get("time-limit", {})
         self.check_names("time-limit.", limits, STAGES)
+        limits = {name: value for name, value in limits.items() if value is not False}
         for name, value in limits.items():
-            self._check_type(f"time-limit.{name}", value, (int, float), "a number of seconds")
+            self._check_positive(f"time-limit.{name}", value, (int, float), "a number of seconds")
         leakage_tasks, leakage = self._leakage(content.get("leakage"), run["tasks"])
+        self._parsed("leakage", "leakage", leakage)
+        evaluate = self.words("evaluate", self._given("evaluate", content.get("evaluate", {})))
+        self._parsed("evaluate", "evaluate", ["transformer", run["tasks"][0], "run", *evaluate])
         return Scale(
             file=self.file,
             **run,
             pretrain=self.words("pretrain", pretrain),
             measure=measure,
-            finetune={
-                key: self.words("finetune", table, f"finetune.{'.'.join(key)}") for key, table in finetune.items()
-            },
-            epochs={key: _epochs(table) for key, table in finetune.items()},
+            finetune=finetune,
+            epochs={key: self._epochs(key, words) for key, words in finetune.items()},
             leakage=leakage,
             leakage_tasks=leakage_tasks,
-            evaluate=self.words("evaluate", self._given("evaluate", content.get("evaluate", {}))),
+            evaluate=evaluate,
             time_limits=limits,
         )
 
@@ -288,7 +299,7 @@ class _Tables:
         self.check_names("run.splits.", splits, known)
         data, jobs = table.get("data", "data"), table.get("jobs", 1)
         self._check_type("run.data", data, (str,), "the name of a directory")
-        self._check_type("run.jobs", jobs, (int,), "a number")
+        self._check_positive("run.jobs", jobs, (int,), "a number")
         return {
             "tasks": tasks,
             "variants": variants,
@@ -304,23 +315,27 @@ class _Tables:
     ) -> tuple[Any, ...]:
         if not isinstance(value, list) or not (value or may_be_empty) or any(type(one) is not kind for one in value):
             raise self.error(key, f"must be a list of {kind.__name__}, not {quoted(value)}")
-        unknown = [one for one in value if allowed and one not in allowed]
-        if unknown or (len(set(value)) < len(value) and not may_be_empty):
-            raise self.error(key, f"must have each value once, out of {', '.join(allowed)}, not {quoted(value)}")
+        if len(set(value)) < len(value) and not may_be_empty:
+            raise self.error(key, f"must have each value once, not {quoted(value)}")
+        if any(allowed and one not in allowed for one in value):
+            raise self.error(key, f"must be out of {', '.join(allowed)}, not {quoted(value)}")
         return tuple(value)
 
     def _check_type(self, key: str, value: Any, kinds: tuple[type, ...], meaning: str) -> None:
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise self.error(key, f"must be {meaning}, not {quoted(value)}")
 
+    def _check_positive(self, key: str, value: Any, kinds: tuple[type, ...], meaning: str) -> None:
+        self._check_type(key, value, kinds, meaning)
+        if not value > 0:
+            raise self.error(key, f"must be positive, not {value}")
+
     def _measure(self, table: Mapping[str, Any] | None) -> Measure | None:
         if table is None:
             return None
         self.check_names("measure.", table, ("minutes", "steps"))
         for name, value in table.items():
-            self._check_type(f"measure.{name}", value, (int, float) if name == "minutes" else (int,), "a number")
-            if value <= 0:
-                raise self.error(f"measure.{name}", f"must be positive, not {value}")
+            self._check_positive(f"measure.{name}", value, (int, float) if name == "minutes" else (int,), "a number")
         if "minutes" not in table:
             raise self.error("measure.minutes", "is missing")
         return Measure(**table)
@@ -362,6 +377,19 @@ class _Tables:
                 of_task = {name: value for name, value in own.items() if not isinstance(value, dict)}
                 found[task, variant] = self._given("finetune", {**common, **of_task, **own.get(variant, {})})
         return found
+
+    def _epochs(self, key: tuple[str, str], words: Sequence[str]) -> tuple[int, int, str]:
+        """``--num_train_epochs``, ``--patience`` and ``--metric_for_best_model`` of a task and variant."""
+        options = self._parsed("finetune", f"finetune.{'.'.join(key)}", ["transformer", key[0], *words])
+        return options.num_train_epochs, options.patience, options.metric_for_best_model
+
+    def _parsed(self, command: str, where: str, words: Sequence[str]) -> argparse.Namespace:
+        """Parse words together: options may exclude each other."""
+        try:
+            options: argparse.Namespace = self.parsers[command].parse_args(words)
+        except ConfigError as error:
+            raise ConfigError(f"{self.source}: {where}: {error}") from error
+        return options
 
     def _check_tables(self, where: str, table: Mapping[str, Any], names: Collection[str]) -> None:
         for name in names:
@@ -417,9 +445,7 @@ class _Tables:
             raise self.error(key, f"must be one of {', '.join(map(str, action.choices))}, not {quoted(text)}")
 
 
-def _epochs(options: Mapping[str, Any]) -> tuple[int, int, str]:
-    return (
-        options.get("num_train_epochs", 10),
-        options.get("patience", -1),
-        options.get("metric_for_best_model", "loss"),
-    )
+def _raising(parser: ArgumentParser) -> ArgumentParser:
+    """The parser, with errors in the words of a command line as exceptions."""
+    parser.raises_errors = True
+    return parser

@@ -3,11 +3,13 @@
 The stamp of a finished step holds its fingerprint, the record of its start that of the command which was started last.
 A step with the latter alone was interrupted, and may have saved its state. ``inputs.json`` has the SHA-256 of each
 input file by its path, size and time, so that a large file is read again only after one of these has changed.
+``set_aside/STEP/`` has results that do not belong to the present plan, where no other step reads them.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +64,49 @@ class StepRecords:
 
     def has_made(self, name: str, path: Path) -> bool:
         """Whether, according to the records, the step has made a path."""
+        return self._relative(path) in self._made(name)
+
+    def names(self) -> list[str]:
+        """The steps that were started, and those whose results contain others' first."""
+        found = {file.name.removesuffix(".makes"): file for file in self.directory.glob("*.makes")}
+        return sorted(found, key=lambda name: (min(map(len, self._made(name)), default=0), name))
+
+    def set_aside(self, name: str) -> bool:
+        """Move the results of a step to ``set_aside/STEP/``; returns whether there were any."""
+        made = {number: self.directory / path for number, path in enumerate(self._made(name))}
+        found = {number: path for number, path in made.items() if path.exists()}
+        if not found:
+            return False
+        self.discard(name)
+        self._aside(name).mkdir(parents=True)
+        for number, path in found.items():
+            os.replace(os.path.normpath(path), self._aside(name) / str(number))
+        return True
+
+    def bring_back(self, name: str) -> bool:
+        """Move results back that were set aside; returns whether there were any, and nothing is in their place."""
+        made = {number: Path(os.path.normpath(self.directory / path)) for number, path in enumerate(self._made(name))}
+        kept = {number: path for number, path in made.items() if (self._aside(name) / str(number)).exists()}
+        if not kept or any(path.exists() for path in kept.values()):
+            return False
+        for number, path in kept.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self._aside(name) / str(number), path)
+        self.discard(name)
+        return True
+
+    def discard(self, name: str) -> None:
+        """Remove results that were set aside."""
+        if self._aside(name).is_dir():
+            shutil.rmtree(self._aside(name))
+
+    def _aside(self, name: str) -> Path:
+        return self.directory / "set_aside" / name
+
+    def _made(self, name: str) -> list[str]:
+        """The paths that the step has made, relative to the records."""
         record = self._file(name, "makes")
-        known = record.read_text(encoding="utf-8", errors="replace").splitlines() if record.is_file() else []
-        return self._relative(path) in known
+        return record.read_text(encoding="utf-8", errors="replace").splitlines() if record.is_file() else []
 
     def _relative(self, path: Path) -> str:
         """The path relative to the records, so that results and records can be moved together."""

@@ -2,8 +2,10 @@
 
 A step has a name, a command, the steps it depends on and the files it makes. Its stamp file holds a fingerprint of the
 command, its inputs and its dependencies; while the fingerprint agrees and the files exist, the step is not run again.
-Independent steps run at the same time. All commands end with the runner, also after ``kill -9`` (on Linux). A step that
-was interrupted continues from the state that its command has saved, or else starts again.
+Environment variables are not part of it: they determine the speed and, at most, the last digits. Independent steps run
+at the same time. All commands end with the runner, also after ``kill -9`` (on Linux). A step that was interrupted
+continues from the state that its command has saved, or else starts again. Results of steps that are not in the plan, or
+that the plan would make anew but can't within a time limit, are set aside, so that no step reads them as current.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,6 +28,7 @@ from tqdm.auto import tqdm
 
 from proteinlm.workflow.step_records import InputSums, StepRecords
 from tape.errors import ConfigError, ProteinLMError, listed
+from tape.runtime.run_lock import lock_in, run_lock
 
 # Time for a command to save and clean up after SIGTERM; torchrun gives its ranks 30 seconds.
 _GRACE_SECONDS = 60.0
@@ -52,7 +56,7 @@ class Step:
         title: text shown in the progress; empty: the name.
         live: show the output on the terminal instead of writing it to a log; the step then runs alone.
         weight: expected share of the total time, for the estimate of the remaining time.
-        environment: environment variables to set.
+        environment: environment variables to set, such as a number of threads.
         missing: what the results lack after exit code 0, as text, for a command that saves its state and ends with it
             after a stop signal; empty: they are complete.
         resume: options to add to the command after an interruption, so that it continues from its saved state; None:
@@ -87,6 +91,7 @@ class StepRunner:
         jobs: maximum number of steps at the same time.
         time_limits: stage -> seconds after the start of its first step, at which its commands get SIGTERM and no
             further one of them is started.
+        devices: values of ``CUDA_VISIBLE_DEVICES`` among steps at the same time; empty: all of them see all GPUs.
 
     Raises:
         ConfigError: a step would overwrite an input of a step.
@@ -97,6 +102,7 @@ class StepRunner:
     directory: Path
     jobs: int = 1
     time_limits: Mapping[str, float] = field(default_factory=dict)
+    devices: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self._kept = StepRecords(self.records)
@@ -107,6 +113,7 @@ class StepRunner:
         self._check_inputs()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
+        self._device_users = dict.fromkeys(self.devices, 0)  # running steps of each
         self._stopping = False
         self._resumed: dict[str, tuple[str, ...]] = {}  # options by the name of the step
         self._stage_starts: dict[str, float] = {}
@@ -120,24 +127,34 @@ class StepRunner:
             stages: run only the steps of these stages and those that they depend on; empty: all.
 
         Raises:
-            ConfigError: a step would overwrite a file that it has not made; no step has run.
+            ConfigError: a step would overwrite a file that it has not made, or another runner is at work on these
+                records; no step has run.
             StepError: a command failed, and the other commands were terminated. The message has the command and the
                 end of its log. Or steps were not finished within the time limit of their stage.
         """
+        with run_lock(lock_in(self.records), self.records, "choose another output directory"):
+            return self._run(stages)
+
+    def _run(self, stages: Collection[str]) -> dict[str, float]:
+        self._set_aside_unplanned()
         outdated = self._outdated()
         wanted = self._with_dependencies(stages)
         todo = {name: step for name, step in outdated.items() if name in wanted}
         for step in todo.values():
             self._check_overwriting(step)
         self._resumed = self._resumable(todo.values(), outdated)
-        again = [name for name in outdated if self._kept.has_finished(name)]
+        again = [name for name in todo if self._kept.has_finished(name)]
         if again:
             print(
                 f"their command, input or results have changed, so these steps run again: {listed(again)}", flush=True
             )
         self._sums.save()
+        stale = set(todo)
         for name, step in outdated.items():  # they stay outdated if this run is interrupted
-            self._kept.invalidate(name, keep_start=not any(before in outdated for before in step.after))
+            follows = any(before in stale for before in step.after)
+            if follows or name in todo:
+                stale.add(name)
+                self._kept.invalidate(name, keep_start=not follows)
         skipped = len(wanted) - len(todo)
         if skipped:
             print(f"{skipped} of {len(wanted)} steps are up to date (stamps in {self.records})", flush=True)
@@ -165,6 +182,27 @@ class StepRunner:
             if not self._up_to_date(step) or any(before in outdated for before in step.after):
                 outdated[step.name] = step
         return outdated
+
+    def _set_aside_unplanned(self) -> None:
+        """Move results of steps that are not in the plan out of the way, and those of a step that is in it again back.
+
+        The latter were made with the command, the inputs and the dependencies that the step has now.
+        """
+        moved = [n for n in self._kept.names() if n not in self._fingerprints and self._kept.set_aside(n)]
+        if moved:
+            print(
+                f"not part of the plan any more, so their results are set aside in {self._kept.directory}:"
+                f" {listed(moved)}. The earlier settings bring them back",
+                flush=True,
+            )
+        back = [step.name for step in self.steps if self._is_aside(step) and self._kept.bring_back(step.name)]
+        if back:
+            print(f"part of the plan again, so their results are back: {listed(back)}", flush=True)
+
+    def _is_aside(self, step: Step) -> bool:
+        fingerprint = self._fingerprints[step.name]
+        known = self._kept.is_stamped(step.name, fingerprint) or self._kept.was_started(step.name, fingerprint)
+        return known and not all(path.exists() for path in step.makes)
 
     def _with_dependencies(self, stages: Collection[str]) -> set[str]:
         """Names of the steps of these stages, or of all, and of the steps that they depend on."""
@@ -232,6 +270,8 @@ class StepRunner:
             else:
                 continue
             del waiting[name]
+            if name not in self._resumed:
+                self._kept.set_aside(name)  # results of earlier settings, which a report would read
 
     def _end_stage(self, stage: str, running: Sequence[Step]) -> None:
         self._ended_stages.add(stage)
@@ -275,15 +315,32 @@ class StepRunner:
         start = time.monotonic()
         if step.name not in self._resumed:
             _remove(step.makes)
+            self._kept.discard(step.name)
             self._kept.start(step.name, self._fingerprints[step.name], step.makes)
         step = self._with_options(step)
-        self._execute(step)
+        with self._device(step) as environment:
+            self._execute(step, environment)
         _check_results(step)
         if not any(before in self._unfinished for before in step.after):
             self._kept.stamp(step.name, self._fingerprints[step.name])
         return time.monotonic() - start
 
-    def _execute(self, step: Step) -> None:
+    @contextmanager
+    def _device(self, step: Step) -> Iterator[Mapping[str, str]]:
+        """The variable with the GPU of a step: the one that the fewest others use."""
+        if step.live or not self._device_users:
+            yield {}
+            return
+        with self._lock:
+            device = min(self._device_users, key=self._device_users.__getitem__)
+            self._device_users[device] += 1
+        try:
+            yield {"CUDA_VISIBLE_DEVICES": device}
+        finally:
+            with self._lock:
+                self._device_users[device] -= 1
+
+    def _execute(self, step: Step, environment: Mapping[str, str]) -> None:
         """Run the command of a step, with its output on the terminal or in the log."""
         log = self._kept.log(step.name)
         with log.open("ab" if step.name in self._resumed else "wb") as stream:
@@ -291,7 +348,7 @@ class StepRunner:
             process = subprocess.Popen(
                 _with_parent(step.command),
                 cwd=self.directory,
-                env={**os.environ, **step.environment},
+                env={**os.environ, **environment, **step.environment},
                 stdout=output,
                 stderr=output,
                 stdin=subprocess.DEVNULL,
@@ -347,7 +404,7 @@ class StepRunner:
         return made and self._kept.is_stamped(step.name, self._fingerprints[step.name])
 
     def _fingerprint(self, step: Step) -> str:
-        digest = hashlib.sha256(repr((step.command, sorted(step.environment.items()))).encode())
+        digest = hashlib.sha256(repr(step.command).encode())
         for path in step.inputs:
             for file in [path, *sorted(path.rglob("*"))] if path.is_dir() else [path]:
                 if file.is_file():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 
@@ -76,7 +75,7 @@ def leakage_config(arguments: Arguments = None) -> LeakageConfig:
     )
 
 
-def create_leakage_parser() -> argparse.ArgumentParser:
+def create_leakage_parser() -> ArgumentParser:
     """``TEST --against TRAIN``, or ``--task`` and ``--split``, and the options of the search."""
     defaults = SearchSettings()
     parser = ArgumentParser(

@@ -11,6 +11,7 @@ from typing import Any
 
 from tape.configs import POOLED_NORMS, POOLINGS
 from tape.errors import ConfigError, quoted
+from tape.finetuning.best_epoch import check_metric
 from tape.finetuning.config import (
     BALANCED,
     IMPROVEMENT,
@@ -65,14 +66,20 @@ _POOLING_OPTIONS = ("pooling", "pooled_norm")
 _NO_FORCE_SAVE = "FALSE"  # ProteinLM's default of --force_save
 
 
-def finetune_config(arguments: Arguments = None) -> FinetuneConfig:
+def finetune_config(arguments: Arguments = None, *, raises_errors: bool = False) -> FinetuneConfig:
     """Configuration of ``tape-train``.
+
+    Args:
+        arguments: words of a command line; None: those of this process.
+        raises_errors: raise a ConfigError for wrong words, too, instead of ending the process.
 
     Raises:
         ConfigError: options contradict each other or the task, or a directory can't be used.
         CheckpointError: a run to resume is missing or damaged.
     """
-    return _finetune_config(*parse_given(create_train_parser(), arguments))
+    parser = create_train_parser()
+    parser.raises_errors = raises_errors
+    return _finetune_config(*parse_given(parser, arguments))
 
 
 def keyword_config(model_type: str, options: Mapping[str, Any]) -> FinetuneConfig:
@@ -185,6 +192,8 @@ def _config_of(
         check_class_weights(config.task, task_type)
     if table is None and options["standardize"] is not None and task_type is not None:
         check_standardize(config.task, task_type)
+    if task_type is not None:
+        check_metric(config.loop.metric_for_best_model, task_type)
     return config
 
 

@@ -16,7 +16,7 @@ from tape.errors import ConfigError
 _COMMAND = """
 import json, pathlib, sys
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-count = int(options["--train-iters"])
+count = int(options["--exit-interval"])
 records = [{"kind": "start", "iteration": 0}]
 records += [{"kind": "train", "iteration": i + 1, "seconds": 9 if i < count // 2 else 0.5} for i in range(count)]
 log = pathlib.Path(options["--save"], "metrics.jsonl")

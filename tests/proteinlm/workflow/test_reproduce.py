@@ -64,7 +64,8 @@ def test_the_variants_differ_in_their_initial_weights_only(tmp_path: Path, toy: 
     assert "--exp_name stability_transformer_frozen/seed_42 " in found["finetune_stability_frozen_42"]
     assert found["evaluate_stability_onehot_42_test"].endswith(
         "tape_eval.py onehot stability"
-        f" {tmp_path}/results/stability_onehot_onehot/seed_42 --data_dir {tmp_path}/data --split test --bootstrap 100"
+        f" {tmp_path}/results/stability_onehot_onehot/seed_42 --data_dir {tmp_path}/data"
+        f" --output_dir {tmp_path}/results/stability_onehot_onehot/seed_42 --split test --bootstrap 100"
     )
 
 
@@ -80,6 +81,7 @@ def test_evaluations_follow_the_search_for_relatives(tmp_path: Path, toy: Scale)
     assert f"--corpus {SAMPLE}/corpus/chains_train.fasta.xz --corpus" in command_line(search)
     assert command_line(search).endswith("--method exact")
     assert search.name in steps["evaluate_stability_random_42_test"].after
+    assert SAMPLE / "corpus" / "chains_train.fasta.xz" in search.inputs
     assert [name for name in steps if name.startswith("leakage_")] == [search.name]
     assert not any("leakage" in name for name in steps["evaluate_secondary_structure_random_42_test"].after)
 
@@ -119,6 +121,36 @@ def test_launchers_precede_the_command_of_pretraining(
     monkeypatch.delenv("NODES")
     with pytest.raises(ConfigError, match=r"run\.launcher: \$NODES is not set"):
         commands(replace(toy, launcher=("torchrun", "--nnodes", "$NODES")), tmp_path)
+
+
+def test_the_number_of_threads_and_of_runs_at_the_same_time_repeats_nothing(tmp_path: Path, toy: Scale) -> None:
+    steps = {jobs: reproduce.plan(toy, SAMPLE, tmp_path, jobs) for jobs in (1, 2)}
+    one, two = (StepRunner(found, tmp_path / "steps", ROOT)._fingerprints for found in steps.values())
+    assert one == two
+
+
+def test_the_card_names_the_data_if_they_are_not_those_of_the_scale(tmp_path: Path, toy: Scale) -> None:
+    assert "--command 'bash scripts/reproduce.sh toy' " in commands(toy, tmp_path)["card"]
+    other = replace(toy, data=tmp_path / "other")
+    assert f"--command 'bash scripts/reproduce.sh toy --data {SAMPLE}' " in commands(other, tmp_path)["card"]
+
+
+def test_a_file_with_the_name_of_a_committed_scale_needs_its_own_output(tmp_path: Path) -> None:
+    (tmp_path / "toy.toml").write_text('extends = "toy"\n')
+    arguments = [str(tmp_path / "toy.toml"), "--dry-run"]
+    with pytest.raises(ConfigError, match=r"toy\.toml has the name of a scale of this project; .*--out"):
+        reproduce.main(arguments)
+    reproduce.main([*arguments, "--out", str(tmp_path / "out")])
+
+
+def test_the_search_for_relatives_needs_its_program_before_anything_runs(
+    tmp_path: Path, toy: Scale, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    reproduce.check_leakage(toy)
+    with pytest.raises(ConfigError, match=r"toy\.toml: leakage: MMseqs2 is not installed: apt install .*tasks = \[\]"):
+        reproduce.check_leakage(replace(toy, leakage_tasks=("stability",)))
+    reproduce.check_leakage(replace(toy, leakage=("--method", "exact"), leakage_tasks=("stability",)))
 
 
 def test_a_split_that_the_data_lack_is_refused(tmp_path: Path, toy: Scale) -> None:
@@ -191,6 +223,32 @@ def test_a_run_that_was_killed_twice_continues_to_the_model_card(
     repeated = capfd.readouterr().out
     assert repeated.count("tape_eval.py") == 2
     assert "tape_train.py" not in repeated
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ('[finetune]\npooling = "mean"', "secondary_structure from one-hot, seed 42: --pooling is for tasks with one"),
+        ('[finetune]\nmetric_for_best_model = "accuracy"', "stability from one-hot.*choose one of loss"),
+        ('[finetune]\nmetric_for_best_model = "top1"', "secondary_structure from one-hot.*choose one of loss"),
+        ("[finetune]\nlora = 4", "secondary_structure from pretrained, frozen, .*--freeze"),
+        ("[finetune]\nnum_train_epochs = 0", "num_train_epochs"),
+        ("[run]\nseeds = [-1]", "seed"),
+    ],
+)
+def test_options_of_finetuning_that_contradict_each_other_are_refused_before_anything_runs(
+    tmp_path: Path, settings: str, message: str
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(f'extends = "toy"\n{settings}\n')
+    with pytest.raises(ConfigError, match=rf"mine\.toml: finetune: .*{message}"):
+        reproduce.main([str(file), "--dry-run"])
+
+
+def test_a_measured_number_of_iterations_may_have_a_warm_up(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('extends = "cpu"\n[measure]\nminutes = 10\n')
+    reproduce.check_pretraining(read_scale(file, NAMES))
 
 
 @pytest.mark.parametrize(

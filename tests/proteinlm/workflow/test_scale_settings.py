@@ -42,7 +42,7 @@ def test_relatives_are_searched_for_the_listed_tasks_by_default_for_all(tmp_path
     assert read(tmp_path, f"{COMPLETE}{run}[leakage]\n").leakage_tasks == ("stability", "fluorescence")
     scale = read(tmp_path, f'{COMPLETE}{run}[leakage]\nthreads = 2\ntasks = ["stability"]\n')
     assert (scale.leakage, scale.leakage_tasks) == (("--threads", "2"), ("stability",))
-    with pytest.raises(ConfigError, match="leakage.tasks must have each value once, out of stability, fluorescence"):
+    with pytest.raises(ConfigError, match="leakage.tasks must be out of stability, fluorescence"):
         read(tmp_path, f'{COMPLETE}{run}[leakage]\ntasks = ["remote_homology"]\n')
 
 
@@ -104,9 +104,14 @@ config = []
         (f"{COMPLETE}seq-length = false\n".replace("seq-length = 64\n", ""), r"pretrain\.seq-length is missing"),
         (f"{COMPLETE}[finetune.stability.tuned]\n", r"finetune\.stability\.tuned is not known; allowed: onehot"),
         (f"{COMPLETE}[finetune]\nfreeze = true\n", r"freeze is set by reproduce\.sh"),
-        (f"{COMPLETE}[run]\ntasks = ['folding']\n", r"run\.tasks must have each value once, out of secondary_struct"),
-        (f"{COMPLETE}[run]\nseeds = [1, 1]\n", r"run\.seeds must have each value once"),
+        (f"{COMPLETE}[run]\ntasks = ['folding']\n", r"run\.tasks must be out of secondary_structure, "),
+        (f"{COMPLETE}[run]\nseeds = [1, 1]\n", r"run\.seeds must have each value once, not \[1, 1\]"),
         (f"{COMPLETE}[run]\nseeds = 3\n", r"run\.seeds must be a list of int, not 3"),
+        (f"{COMPLETE}[run]\njobs = 0\n", r"run\.jobs must be positive, not 0"),
+        (f"{COMPLETE}[time-limit]\nfinetune = -5\n", r"time-limit\.finetune must be positive, not -5"),
+        (f"{COMPLETE}[time-limit]\nfinetune = true\n", r"time-limit\.finetune must be a number of seconds"),
+        (f"{COMPLETE}[finetune]\nbf16 = true\nprecision = 'fp32'\n", r"finetune\.\w+\.onehot: .*not allowed with"),
+        (f"{COMPLETE}[evaluate]\nbf16 = true\nprecision = 'fp32'\n", r"evaluate: .*not allowed with"),
         (f"{COMPLETE}[time-limit]\ntrain = 3\n", r"time-limit\.train is not known .*; allowed: prepare, pretrain"),
     ],
 )
@@ -190,6 +195,17 @@ tasks = ["stability", "remote_homology"]
     assert "--lr-wsd-decay-iters" not in scale.pretrain
     assert scale.finetune["stability", "random"] == ()
     assert scale.epochs["stability", "random"] == (10, -1, "loss")
+
+
+def test_a_scale_that_extends_another_may_leave_out_its_time_limits(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text(f"{COMPLETE}[time-limit]\nfinetune = 5\npretrain = 6\n")
+    scale = read(tmp_path, 'extends = "base.toml"\n[time-limit]\nfinetune = false\n')
+    assert scale.time_limits == {"pretrain": 6}
+
+
+def test_numbers_in_quotes_are_numbers(tmp_path: Path) -> None:
+    scale = read(tmp_path, f"{COMPLETE}[finetune]\nnum_train_epochs = '3'\n")
+    assert scale.epochs["stability", "random"] == (3, -1, "loss")
 
 
 def test_a_committed_scale_is_named_on_command_lines_and_another_by_its_path(tmp_path: Path) -> None:

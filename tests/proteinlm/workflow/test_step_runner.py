@@ -72,6 +72,48 @@ def test_a_changed_command_reruns_its_step_and_all_dependent_steps(tmp_path):
     assert sorted(StepRunner(steps, tmp_path / "steps", tmp_path).run()) == ["one", "two"]
 
 
+def test_environment_variables_repeat_nothing(tmp_path):
+    (tmp_path / "source").touch()
+    steps = make_chain(tmp_path)
+    StepRunner(steps, tmp_path / "steps", tmp_path).run()
+    steps = [dataclasses.replace(step, environment={"OMP_NUM_THREADS": "7"}) for step in steps]
+    assert StepRunner(steps, tmp_path / "steps", tmp_path).run() == {}
+
+
+def test_results_of_steps_that_left_the_plan_are_set_aside_until_it_has_them_again(tmp_path, capsys):
+    run, found = tmp_path / "results" / "run", tmp_path / "found"
+    code = "import os; os.makedirs({0!r}); open({0!r} + '/model', 'w').write({1!r})"
+    train = Step("train", (sys.executable, "-c", code.format(str(run), "1")), (run,))
+    score = Step("score", write(run / "scores"), (run / "scores",), after=("train",))
+    listing = f"import os; open({str(found)!r}, 'w').write(str(sorted(os.listdir({str(run.parent)!r}))))"
+    report = Step(
+        "report",
+        (sys.executable, "-c", f"import os; os.makedirs({str(run.parent)!r}, exist_ok=True); {listing}"),
+        (found,),
+    )
+    records = tmp_path / "steps"
+
+    def ran(*steps: Step) -> list[str]:
+        return list(StepRunner(steps, records, tmp_path).run())
+
+    assert ran(train, score, dataclasses.replace(report, after=("score",))) == ["train", "score", "report"]
+    assert found.read_text() == "['run']"
+    assert ran(train, report) == ["report"]  # without the scores
+    assert os.listdir(run) == ["model"]
+    assert ran(report) == []
+    found.unlink()
+    assert ran(report) == ["report"]
+    assert found.read_text() == "[]"
+    assert "results are set aside in " in capsys.readouterr().out
+    assert ran(train, score, report) == []
+    assert (run / "scores").read_text() == "x"
+    assert "part of the plan again, so their results are back: train, score" in capsys.readouterr().out
+    assert ran(report) == []
+    changed = dataclasses.replace(train, command=(sys.executable, "-c", code.format(str(run), "2")))
+    assert ran(changed, score, report) == ["train", "score"]  # results of other settings do not come back
+    assert (run / "model").read_text() == "2"
+
+
 def test_a_step_with_a_damaged_stamp_runs_again(tmp_path):
     step = Step("one", write(tmp_path / "made"), (tmp_path / "made",))
     StepRunner([step], tmp_path / "steps", tmp_path).run()
@@ -252,6 +294,51 @@ def test_a_stage_ends_at_its_time_limit_and_the_next_run_continues_it(tmp_path):
     assert (tmp_path / "other").exists()
     steps[0] = dataclasses.replace(slow, command=("true",))
     assert list(StepRunner(steps, records, tmp_path).run()) == ["slow", "second", "needs", "report"]
+
+
+def test_results_of_earlier_settings_are_not_reported_after_a_time_limit(tmp_path):
+    slow = Step("slow", ("true",), (), stage="train")
+    second = Step("second", write(tmp_path / "second"), (tmp_path / "second",), stage="train")
+    needs = Step("needs", write(tmp_path / "needs"), (tmp_path / "needs",), after=("second",))
+    names = f"import os; open({str(tmp_path / 'report')!r}, 'w').write(str(sorted(os.listdir({str(tmp_path)!r}))))"
+    report = Step("report", (sys.executable, "-c", names), (tmp_path / "report",), ("needs",), is_partial=True)
+    records = tmp_path / "steps"
+    StepRunner([slow, second, needs, report], records, tmp_path).run()
+    assert "'needs'" in (tmp_path / "report").read_text()
+    slow = dataclasses.replace(slow, command=(sys.executable, "-c", "import time; time.sleep(60)"))
+    second = dataclasses.replace(second, command=write(tmp_path / "second", "new"))
+    with pytest.raises(StepError, match="not finished within the time limit"):
+        StepRunner([slow, second, needs, report], records, tmp_path, time_limits={"train": 1}).run()
+    assert (tmp_path / "report").read_text() == "['report', 'steps']"
+
+
+def test_steps_of_other_stages_stay_finished_if_their_command_has_changed(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    steps = [Step("one", write(one), (one,), stage="1"), Step("two", write(two), (two,), stage="2")]
+    StepRunner(steps, tmp_path / "steps", tmp_path).run()
+    changed = [steps[0], dataclasses.replace(steps[1], command=write(two, "y"))]
+    assert StepRunner(changed, tmp_path / "steps", tmp_path).run(["1"]) == {}
+    assert StepRunner(steps, tmp_path / "steps", tmp_path).run() == {}
+
+
+def test_a_second_runner_on_the_same_records_is_refused(tmp_path):
+    records = tmp_path / "steps"
+    code = f"""
+from pathlib import Path
+from proteinlm.workflow.step_runner import Step, StepRunner
+StepRunner([Step("one", ("true",), ())], Path({str(records)!r}), Path.cwd()).run()
+"""
+    inside = Step("outer", (sys.executable, "-c", code), ())
+    with pytest.raises(StepError) as raised:
+        StepRunner([inside], records, Path.cwd()).run()
+    assert "steps: in use by process" in "\n".join(raised.value.details)
+
+
+def test_steps_at_the_same_time_are_spread_over_the_gpus(tmp_path):
+    code = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES']); time.sleep(1)"
+    steps = [Step(name, (sys.executable, "-c", code), ()) for name in "abcd"]
+    StepRunner(steps, tmp_path / "steps", tmp_path, jobs=4, devices=("3", "5")).run()
+    assert sorted((tmp_path / "steps" / f"{name}.log").read_text() for name in "abcd") == ["3\n", "3\n", "5\n", "5\n"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="uses the parent-death signal of Linux")
