@@ -9,8 +9,8 @@ after each. The model FLOP utilization refers to the rate of matrix products mea
 step is that of pretrain_tape.py, with dropout 0.1 as in the original's scripts, on rows of the packaged sample of real
 proteins or of --corpus. A stage that fails or takes too long ends its process only.
 
-It needs this repository, torch >= 2.11, numpy, scipy, pandas, safetensors, tqdm and lmdb (the project's dependencies
-without tensorboardX), and for the tests pytest and pytest-timeout. Nothing is downloaded.
+It needs this repository, torch >= 2.11, numpy, tqdm and lmdb, and for the tests pytest and pytest-timeout; not the
+project's other dependencies, which no stage imports. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
@@ -77,26 +76,21 @@ class GpuRun:
     def _run(self, name: str, seconds: float) -> dict[str, Any]:
         if name == "tests":
             return run_tests(self._folder, seconds)
-        began = time.monotonic()
+        until = time.monotonic() + seconds
         try:
-            worker = self._open_worker()
-            timer = threading.Timer(seconds, worker.kill)
-            timer.start()
-            try:
-                return {"status": "ok", **worker.ask({"stage": name})}
-            finally:
-                timer.cancel()
+            worker = self._open_worker(seconds)
+            return {"status": "ok", **worker.ask({"stage": name}, until - time.monotonic())}
         except WorkerError as error:
+            is_late = time.monotonic() >= until
             self.close()  # the next stage gets another process
-            is_late = time.monotonic() - began >= seconds
             return {"status": "failed", "reason": _late(seconds) if is_late else str(error)}
 
-    def _open_worker(self) -> Worker:
+    def _open_worker(self, seconds: float) -> Worker:
         if self._worker is None:
             setup = {"tiny": self._options.tiny, "corpus": self._options.corpus, "folder": str(self._folder)}
             environment = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
             module, threads = "benchmarks.gpu_stages", usable_cores()
-            self._worker = Worker(module, Path(sys.executable), setup, threads, environment)
+            self._worker = Worker(module, Path(sys.executable), setup, threads, environment, seconds)
         return self._worker
 
     def close(self) -> None:

@@ -11,9 +11,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 Message = dict[str, Any]
 Answer = Callable[[Message], Message]
+
+_TEARDOWN_SECONDS = 10.0  # for the end of a process, and again after each signal
 
 
 def model_sizes(setup: Message) -> dict[str, Any]:
@@ -72,13 +75,20 @@ class Worker:
         setup: its setup.
         threads: number of threads of its matrix products.
         environment: variables of its environment, besides those of this process.
+        timeout: seconds for imports and setup; see :meth:`ask`.
 
     Raises:
         WorkerError: the worker can't be set up.
     """
 
     def __init__(
-        self, module: str, python: Path, setup: Message, threads: int, environment: Mapping[str, str] | None = None
+        self,
+        module: str,
+        python: Path,
+        setup: Message,
+        threads: int,
+        environment: Mapping[str, str] | None = None,
+        timeout: float | None = None,
     ) -> None:
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         variables = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
@@ -91,42 +101,71 @@ class Worker:
             env={**inherited, **variables, **(environment or {})},
         )
         try:
-            self.description = self.ask(setup)
+            self.description = self.ask(setup, timeout)
         except WorkerError:
             self.close()
             raise
 
-    def ask(self, request: Message) -> Message:
+    def ask(self, request: Message, timeout: float | None = None) -> Message:
         """Send a request and wait for the reply.
+
+        Args:
+            request: what to measure.
+            timeout: seconds after which the process is killed; None: no limit.
 
         Raises:
             WorkerError: the worker replied with an error, or has ended.
         """
+        with self._killed_after(timeout):
+            return self._ask(request)
+
+    def _ask(self, request: Message) -> Message:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
             print(json.dumps(request), file=self._process.stdin, flush=True)
         except BrokenPipeError as error:
-            raise WorkerError(f"ended with status {self._process.wait()}") from error
+            raise WorkerError(f"ended with status {self._end()}") from error
         line = self._process.stdout.readline()
         if not line:
-            raise WorkerError(f"ended with status {self._process.wait()}")
+            raise WorkerError(f"ended with status {self._end()}")
         reply: Message = json.loads(line)
         if "error" in reply:
             raise WorkerError(reply["error"])
         return reply
 
-    def kill(self) -> None:
-        """End the process at once; a request that waits for its reply raises :class:`WorkerError`."""
-        self._process.kill()
+    @contextmanager
+    def _killed_after(self, timeout: float | None) -> Iterator[None]:
+        if timeout is None:
+            yield
+            return
+        timer = threading.Timer(timeout, self._process.kill)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def close(self) -> None:
+        """End the process, if it does not end by itself within seconds after its input."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with suppress(BrokenPipeError):  # it has ended
             self._process.stdin.close()
-        self._process.wait()
+        self._end()
         self._process.stdout.close()
+
+    def _end(self) -> int | None:
+        """Wait for the end of the process, which has no more to do; None if even SIGKILL does not end it.
+
+        After an error on a GPU, the interpreter may hang on its way out; the driver may keep even a killed process.
+        """
+        for stop in (self._process.terminate, self._process.kill, None):
+            with suppress(subprocess.TimeoutExpired):
+                return self._process.wait(_TEARDOWN_SECONDS)
+            if stop is not None:
+                stop()
+        return None
 
     def __enter__(self) -> Worker:
         return self

@@ -7,6 +7,8 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from tape.finetuning.optimizer import PeakFractionLR
+
 
 class ConstantLRSchedule(LambdaLR):
     """The optimizer's learning rates."""
@@ -15,7 +17,7 @@ class ConstantLRSchedule(LambdaLR):
         super().__init__(optimizer, lambda step: 1.0, last_epoch=last_epoch)
 
 
-class WarmupConstantSchedule(LambdaLR):
+class WarmupConstantSchedule(PeakFractionLR):
     """Learning rate from 0 to its peak over ``warmup_steps``, then constant.
 
     Args:
@@ -25,7 +27,7 @@ class WarmupConstantSchedule(LambdaLR):
 
     def __init__(self, optimizer: Optimizer, warmup_steps: int, last_epoch: int = -1) -> None:
         self.warmup_steps = warmup_steps
-        super().__init__(optimizer, self.lr_lambda, last_epoch=last_epoch)
+        super().__init__(optimizer, last_epoch)
 
     def lr_lambda(self, step: int) -> float:
         """Fraction of the peak after ``step`` optimizer steps."""

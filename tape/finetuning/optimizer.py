@@ -151,7 +151,35 @@ def default_warmup_steps(total_steps: int) -> int:
     return min(LONGEST_DEFAULT_WARMUP, int(total_steps * DEFAULT_WARMUP_FRACTION))
 
 
-class WarmupLinearSchedule(LambdaLR):
+class PeakFractionLR(LambdaLR):
+    """Learning rates that are fractions of their peaks, given by the method ``lr_lambda`` of a subclass.
+
+    ``LambdaLR`` keeps its function. A bound method would be a reference cycle, in which optimizer, weights and moments
+    stay in memory until the garbage collector runs; here it is bound at each use.
+
+    Args:
+        optimizer: its current learning rates are the peaks.
+        last_epoch: optimizer steps that are done; -1: none.
+    """
+
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+        super().__init__(optimizer, self.lr_lambda, last_epoch)
+
+    def lr_lambda(self, step: int) -> float:
+        """Fraction of the peak after ``step`` optimizer steps."""
+        raise NotImplementedError
+
+    @property
+    def lr_lambdas(self) -> list[Callable[[int], float]]:
+        """The function of each parameter group."""
+        return [self.lr_lambda] * len(self.optimizer.param_groups)
+
+    @lr_lambdas.setter
+    def lr_lambdas(self, functions: list[Callable[[int], float]]) -> None:
+        """Keeps nothing of what ``LambdaLR`` sets."""
+
+
+class WarmupLinearSchedule(PeakFractionLR):
     """Learning rate from 0 to its peak over ``warmup_steps``, then linearly to 0 at ``t_total``.
 
     Args:
@@ -163,7 +191,7 @@ class WarmupLinearSchedule(LambdaLR):
     def __init__(self, optimizer: Optimizer, warmup_steps: int, t_total: int, last_epoch: int = -1) -> None:
         self.warmup_steps = warmup_steps
         self.t_total = t_total
-        super().__init__(optimizer, self.lr_lambda, last_epoch=last_epoch)
+        super().__init__(optimizer, last_epoch)
 
     def lr_lambda(self, step: int) -> float:
         """Fraction of the peak after ``step`` optimizer steps."""

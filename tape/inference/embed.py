@@ -147,10 +147,7 @@ def embedded_batches(
             ):
                 states, pooled, *_ = model(**model_inputs(batch, context.device))
             tokens = batch["input_mask"].sum(1).tolist()
-            yield [
-                (index, _embedding(states[row, :count], pooled[row], full_sequence))
-                for row, (index, count) in enumerate(zip(indices.tolist(), tokens, strict=True))
-            ]
+            yield list(zip(indices.tolist(), _embeddings(states, pooled, tokens, full_sequence), strict=True))
             bar.update(len(tokens) * context.world_size)
 
 
@@ -162,8 +159,24 @@ def _plan(lengths: np.ndarray, done: Sequence[int], config: InferenceConfig) -> 
     return cut_by_tokens(lengths, order, config.batch_size_for(TaskType.EMBEDDING), config.max_tokens), order.size
 
 
-def _embedding(states: torch.Tensor, pooled: torch.Tensor, full_sequence: bool) -> Embedding:
-    """All states, or their mean over residues; and the pooled output, whose size may differ from that of the states."""
-    states = states.float()
-    kept = states if full_sequence else states[1:-1].mean(0, keepdim=True)
-    return kept.cpu().numpy(), pooled.float().cpu().numpy()
+def _embeddings(
+    states: torch.Tensor, pooled: torch.Tensor, tokens: Sequence[int], full_sequence: bool
+) -> list[Embedding]:
+    """The embeddings of a batch, which is copied from the device once, not protein by protein.
+
+    Args:
+        states: (B, S, H) states.
+        pooled: (B, P) pooled outputs, whose size may differ from that of the states.
+        tokens: number of tokens of each protein.
+        full_sequence: all states instead of their mean over residues.
+
+    Returns:
+        fp32 arrays of each protein: (tokens, H) states or their mean (1, H), and (P,) pooled output.
+    """
+    if full_sequence:
+        kept = [row[:count].float().numpy() for row, count in zip(states.cpu(), tokens, strict=True)]
+    else:
+        # each protein by itself, so that its mean does not depend on the padding of the batch
+        means = [row[:count].float()[1:-1].mean(0, keepdim=True) for row, count in zip(states, tokens, strict=True)]
+        kept = list(torch.stack(means).cpu().numpy())
+    return list(zip(kept, pooled.float().cpu().numpy(), strict=True))

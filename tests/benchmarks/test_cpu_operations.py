@@ -6,8 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.cpu_timing import compare_operations
+from tape.models import attention
 
 
 @pytest.mark.slow
@@ -33,3 +39,18 @@ def test_every_operation_is_timed_in_both_implementations(repository_root: Path,
     }
     assert all(result["torch"] > 0 and result["ours"] > 0 for result in results)
     assert output.count("\n| ") == len(results) + 1
+
+
+def test_the_attention_that_is_timed_is_the_one_that_models_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bf16, where the processor has it, and with dropout: eager, but without dropout only up to 1,024 tokens."""
+    eager, used = attention._eager, set()
+
+    def recorded(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, *rest: Any) -> Tensor:
+        used.add((query.shape[1], query.dtype, dropout > 0))
+        return eager(query, key, value, mask, dropout, *rest)
+
+    monkeypatch.setattr(attention, "_eager", recorded)
+    monkeypatch.setattr(attention, "_is_native", lambda dtype: True)
+    list(compare_operations(1088, 0))
+    halves = {(length, torch.bfloat16, False) for length in (68, 272)}
+    assert used == halves | {(n, dtype, True) for n in (68, 272, 1088) for dtype in (torch.float32, torch.bfloat16)}

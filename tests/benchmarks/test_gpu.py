@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import subprocess
+import sys
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_stages
 from benchmarks.gpu_stage_names import stage_names
-from benchmarks.gpu_stages import FULL, Stages
+from benchmarks.gpu_stages import FULL, TINY, Size, Stages
+from benchmarks.pretraining_throughput import Setting, Throughput
 from tape.errors import ProteinLMError
 
 STAGES = (
@@ -72,6 +80,17 @@ def test_finetuning_and_embedding_rates(results: dict[str, Any]) -> None:
     for name in ("finetune/secondary_structure", "finetune/contact_prediction", "embed"):
         result = results[name]
         assert result["tokens_per_second"] > result["proteins_per_second"] > 0
+        assert result["workers"] == 0  # of so few proteins
+
+
+def test_of_the_dependencies_only_torch_numpy_tqdm_and_lmdb_are_imported() -> None:
+    code = """
+import sys
+others = ("Bio", "h5py", "matplotlib", "pandas", "pyarrow", "safetensors", "scipy", "sklearn", "tensorboardX")
+sys.modules.update(dict.fromkeys(others))
+import benchmarks.gpu_stages
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=gpu.ROOT, check=True)
 
 
 def test_stages_without_time_left_are_skipped(tmp_path: Path) -> None:
@@ -88,6 +107,71 @@ def test_a_stage_that_fails_ends_its_process_only(tmp_path: Path) -> None:
     result = stages_of(path)
     assert missing in result["pretrain/35M"]["reason"]
     assert result["nccl"]["status"] == "ok"
+
+
+def test_the_start_of_the_process_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "_LONGEST", 0.2)
+    with pytest.raises(ProteinLMError, match="1 of 1 stages failed"):
+        gpu.main(["--json", str(tmp_path / "gpu.json"), "--tiny", "--stages", "environment"])
+    assert stages_of(tmp_path / "gpu.json")["environment"]["reason"] == "not finished in 0 seconds"
+
+
+class Model:
+    """Refers to itself, as a compiled block does."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.fixture
+def no_garbage_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_garbage_collector")
+def test_models_of_earlier_stages_and_of_attempts_out_of_memory_are_freed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: list[weakref.ref[Model]] = []
+    found = []
+
+    def freed() -> bool:
+        return all(model() is None for model in alive)
+
+    def measure(setting: Setting) -> Throughput:
+        found.append((setting.micro_batch_size, freed()))
+        model = Model()
+        alive.append(weakref.ref(model))
+        if setting.micro_batch_size > 2:
+            raise torch.OutOfMemoryError
+        return Throughput(32, 1, "fp32", 1.0, 0.1, 1.0, 1)
+
+    monkeypatch.setattr(gpu_stages, "measure", measure)
+    stages = Stages(FULL, "corpus", tmp_path)
+    result = stages.run("pretrain/200M")
+    assert found == [(8, True), (4, True), (2, True)]
+    assert result["micro_batch_size"] == 2
+    stages.run("pretrain/35M/checkpointing")
+    assert found[3:] == [(16, True), (8, True), (4, True), (2, True)]
+
+
+@pytest.mark.slow
+def test_the_profile_has_as_many_rows_as_fit_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(setting: Setting) -> Throughput:
+        if setting.micro_batch_size > limit:
+            raise torch.OutOfMemoryError
+        return Throughput(32, 1, "fp32", 1.0, 0.1, 1.0, 1)
+
+    monkeypatch.setattr(gpu_stages, "measure", measure)
+    sizes = {"200M": Size(32, 1, 16, 4)}
+    stages = Stages(replace(TINY, sizes=sizes), None, tmp_path)
+    limit = 2
+    stages.run("pretrain/200M")
+    limit = 4  # with switches, more rows may fit
+    stages.run("pretrain/200M/checkpointing")
+    assert stages.run("profile/200M")["micro_batch_size"] == 2
 
 
 def test_every_stage_can_be_run() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import peers_pretraining
+from benchmarks.peers import protocol
 from benchmarks.peers.proteins import load_rows, packed_rows, similar_lengths, write_rows
 from benchmarks.peers.protocol import Worker, WorkerError
 from benchmarks.peers.rounds import OURS, Series, Variant, best_of, interleave, ratio
@@ -70,18 +72,19 @@ def test_the_best_setting_of_a_tool_is_the_one_with_the_lowest_median() -> None:
     assert best_of([failed], "peer") is None
 
 
-def worker_of(folder: Path, program: str) -> Worker:
-    """A worker whose answer to each request is the given expression of it."""
+def worker_of(folder: Path, program: str, before: str = "", after: str = "", timeout: float | None = None) -> Worker:
+    """A worker whose answer to each request is the given expression of it; statements run before and after."""
     (folder / "worker_of_test.py").write_text(
-        "from benchmarks.peers.protocol import serve\n"
-        f"serve(lambda setup: ({{'seen': setup['value']}}, lambda request: {program}))\n"
+        "import os, signal, time\n"
+        f"from benchmarks.peers.protocol import serve\n{before}\n"
+        f"serve(lambda setup: ({{'seen': setup['value']}}, lambda request: {program}))\n{after}\n"
     )
     path = f"{folder}:{Path(__file__).parents[2]}"
-    return Worker("worker_of_test", Path(sys.executable), {"value": 1}, 1, {"PYTHONPATH": path})
+    return Worker("worker_of_test", Path(sys.executable), {"value": 1}, 1, {"PYTHONPATH": path}, timeout)
 
 
 def test_rounds_alternate_their_order(tmp_path: Path) -> None:
-    with worker_of(tmp_path, "{'seconds': 1.0, 'at': __import__('time').monotonic()}") as worker:
+    with worker_of(tmp_path, "{'seconds': 1.0, 'at': time.monotonic()}") as worker:
         assert worker.description == {"seen": 1}
         first, second = interleave([Variant("tool", {}), Variant("tool", {})], {"tool": worker}, 2)
     assert first.replies[0]["at"] < second.replies[0]["at"] < second.replies[1]["at"] < first.replies[1]["at"]
@@ -99,6 +102,31 @@ def test_a_failing_or_absent_worker_does_not_end_the_others(tmp_path: Path) -> N
 
 
 def test_a_worker_that_dies_is_an_error(tmp_path: Path) -> None:
-    with worker_of(tmp_path, "__import__('os')._exit(7)") as worker:
+    with worker_of(tmp_path, "os._exit(7)") as worker:
         with pytest.raises(WorkerError, match="ended with status 7"):
             worker.ask({})
+
+
+@pytest.mark.parametrize(
+    ("before", "status"),
+    [("", -signal.SIGTERM), ("signal.signal(signal.SIGTERM, signal.SIG_IGN)", -signal.SIGKILL)],
+)
+def test_a_worker_that_hangs_on_its_way_out_is_ended(
+    before: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "_TEARDOWN_SECONDS", 0.3)
+    worker = worker_of(tmp_path, "{}['missing']", before, after="time.sleep(600)")
+    with pytest.raises(WorkerError, match="KeyError: 'missing'"):
+        worker.ask({})
+    worker.close()
+    assert worker._process.returncode == status
+    worker.close()  # again
+
+
+def test_a_worker_that_takes_too_long_is_killed(tmp_path: Path) -> None:
+    with worker_of(tmp_path, "time.sleep(request['seconds']) or {}", timeout=60) as worker:
+        assert worker.ask({"seconds": 0}, timeout=60) == {}
+        with pytest.raises(WorkerError, match="ended with status -9"):
+            worker.ask({"seconds": 600}, timeout=0.3)
+    with pytest.raises(WorkerError, match="ended with status -9"):
+        worker_of(tmp_path, "{}", before="time.sleep(600)", timeout=0.3)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -45,3 +47,19 @@ def test_learning_rates(make: Callable[[Any], Any], expected: list[float]) -> No
         optimizer.step()
         schedule.step()
     assert rates == pytest.approx(expected)
+
+
+def test_no_schedule_keeps_its_optimizer_in_a_reference_cycle() -> None:
+    gc.disable()
+    try:
+        for make in (
+            lambda optimizer: WarmupConstantSchedule(optimizer, 2),
+            lambda optimizer: WarmupCosineSchedule(optimizer, 2, 6),
+            lambda optimizer: WarmupCosineWithHardRestartsSchedule(optimizer, 2, 6),
+        ):
+            optimizer = AdamW([torch.nn.Parameter(torch.ones(2))], lr=1.0)
+            schedule, freed = make(optimizer), weakref.ref(optimizer)
+            del optimizer, schedule
+            assert freed() is None
+    finally:
+        gc.enable()

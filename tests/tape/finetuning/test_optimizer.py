@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import pickle
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -137,6 +140,30 @@ def rates(warmup: int, total: int) -> list[float]:
 def test_linear_warm_up_and_decay_to_0() -> None:
     assert rates(2, 6) == pytest.approx([0.0, 1.0, 2.0, 1.5, 1.0, 0.5, 0.0])
     assert rates(0, 2) == pytest.approx([2.0, 1.0, 0.0])
+
+
+def test_optimizer_and_schedule_are_freed_without_the_garbage_collector() -> None:
+    optimizer, schedule = make_optimizer(nn.Linear(2, 2), AdamWConfig(), 10)
+    optimizer.step()
+    schedule.step()
+    freed = weakref.ref(optimizer)
+    gc.disable()
+    try:
+        del optimizer, schedule
+        assert freed() is None
+    finally:
+        gc.enable()
+
+
+def test_a_copied_schedule_goes_on_and_its_state_has_the_keys_of_torch() -> None:
+    _, schedule = make_optimizer(nn.Linear(2, 2), AdamWConfig(1.0, warmup_steps=2), 10)
+    copied = pickle.loads(pickle.dumps(schedule))
+    copied.set_step(1)
+    assert copied.get_last_lr() == [0.5, 0.5]
+    assert schedule.get_last_lr() == [0.0, 0.0]
+    of_torch = torch.optim.lr_scheduler.LambdaLR(AdamW([nn.Parameter(torch.ones(1))]), lambda step: 1.0).state_dict()
+    assert schedule.state_dict().keys() == of_torch.keys() | {"warmup_steps", "t_total"}
+    assert schedule.state_dict()["lr_lambdas"] == [{}, {}]
 
 
 def test_the_default_warm_up_depends_on_the_length_of_the_run() -> None:

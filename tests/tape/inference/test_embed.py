@@ -21,6 +21,7 @@ import torch
 from tape import ProteinBertModel, TAPETokenizer
 from tape.commands import embed_command
 from tape.errors import CheckpointError, ConfigError, DataError
+from tape.inference.embed import _embeddings
 from tape.inference.embedding_files import check_identifiers, embeddings_file
 from tape.inference.embedding_hdf5 import sequence_hash
 from tape.inference.embedding_journal import EmbeddingJournal
@@ -79,6 +80,20 @@ def test_mean_over_residues_and_state_of_cls(model_directory: Path, fasta: Path,
             np.testing.assert_allclose(found["avg"], states[1:-1].mean(0), rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(found["pooled"], pooled, rtol=1e-4, atol=1e-5)
             assert found["pooled"].std() == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_protein_has_the_same_digits_alone_and_in_a_batch(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    states, pooled, tokens = torch.randn(3, 40, 24).to(dtype), torch.randn(3, 16).to(dtype), [40, 31, 3]
+    for full_sequence in (True, False):
+        found = _embeddings(states, pooled, tokens, full_sequence)
+        for row, (kept, vector) in enumerate(found):
+            own = states[row, : tokens[row]].float()
+            expected = own if full_sequence else own[1:-1].mean(0, keepdim=True)
+            assert kept.dtype == vector.dtype == np.float32
+            np.testing.assert_array_equal(kept, expected.numpy(), strict=True)
+            np.testing.assert_array_equal(vector, pooled[row].float().numpy(), strict=True)
 
 
 def test_full_sequence_embeddings_are_the_states_of_all_tokens(
