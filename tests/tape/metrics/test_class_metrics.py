@@ -11,7 +11,16 @@ import pytest
 import scipy.special
 import sklearn.metrics as reference
 
-from tape.metrics import TASK_TYPE_METRICS, Bootstrap, auprc, auroc, balanced_accuracy, macro_f1, matthews_correlation
+from tape.metrics import (
+    TASK_TYPE_METRICS,
+    Bootstrap,
+    auprc,
+    auroc,
+    balanced_accuracy,
+    curves,
+    macro_f1,
+    matthews_correlation,
+)
 from tape.metrics.bootstrap import resampled_counts
 from tape.metrics.class_scores import MOST_SCORED_CLASSES, log_odds
 from tape.metrics.classes import (
@@ -128,6 +137,24 @@ def test_many_positives_are_grouped_by_quantiles_of_their_scores() -> None:
         for name in ("auroc", "auprc"):
             values = [EXPECTED[name](labels[chosen], scores[chosen]) for chosen in drawn]
             assert found[name].interval == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=tolerance), name
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("resamples", [0, 1, 2, 63, 64, 65, 129, 200])
+def test_areas_of_some_resamples_at_a_time_are_those_of_all_at_once(
+    resamples: int, ties: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(resamples)
+    scores, protein = rng.normal(size=900), np.sort(rng.integers(0, 30, 900))
+    # drawn from a few proteins, so that some resamples have no positive item
+    positive = (rng.random(900) < 0.3) & (protein < 3)
+    label = curves.ScoredItems(protein, positive, np.round(scores) if ties else scores)
+    counts = rng.multinomial(30, np.full(30, 1 / 30), size=resamples).astype(np.float64)
+    found = curves._one_label(label, 30)(counts)
+    monkeypatch.setattr(curves, "_RESAMPLES", max(1, resamples))
+    np.testing.assert_array_equal(found, curves._one_label(label, 30)(counts))
+    assert found.shape == (resamples, 2)
+    assert np.isnan(found).any() == (resamples >= 63)
 
 
 def test_log_odds_are_those_of_the_probabilities_and_do_not_saturate() -> None:
