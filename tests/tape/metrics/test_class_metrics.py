@@ -164,6 +164,35 @@ def test_log_odds_are_those_of_the_probabilities_and_do_not_saturate() -> None:
     assert certain[0, 1] < certain[1, 1]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("classes", [2, 3, 8, MOST_SCORED_CLASSES])
+@pytest.mark.parametrize("items", [0, 1, 60])
+@pytest.mark.parametrize("kind", ["random", "ties", "not finite"])
+def test_log_odds_of_many_items_are_those_of_each(items: int, classes: int, dtype: type, kind: str) -> None:
+    rng = np.random.default_rng(classes)
+    logits = (rng.normal(size=(items, classes)) * 5).astype(dtype)
+    if kind == "ties":
+        logits = np.round(logits / 5)
+    if kind == "not finite":
+        logits[rng.random(logits.shape) < 0.3] = rng.choice([np.nan, np.inf, -np.inf])
+    found = log_odds(logits)
+    assert (found.shape, found.dtype) == (logits.shape, np.float32)
+    assert found.flags.c_contiguous
+    each = [log_odds(row[None]) for row in logits]  # fewer items than classes are computed otherwise
+    np.testing.assert_array_equal(found, np.concatenate([np.zeros((0, classes)), *each]))
+
+
+def test_one_prediction_per_residue_counts_for_all_metrics() -> None:
+    """The first of equal scores, and of scores that are not numbers, as in ``argmax``."""
+    scores = np.array([[1, 1, 0], [0, 2, 2], [np.nan, 5, 1], [-np.inf, -np.inf, -np.inf], [3, 1, 2]])
+    target, unmasked = np.array([0, 2, -1, -1, 0]), np.array([0, 2, 0, 1, 0])
+    measured = measure_residues(scores, target, unmasked)
+    assert measured[:4] == (2, 3, 3, 5)
+    assert measured.scores is not None
+    assert measured.scores.predicted.tolist() == [0, 1, 0]
+    assert measured.scores.predicted.dtype == np.int32
+
+
 def test_undefined_metrics_have_their_reason() -> None:
     def reasons(labels: list[int], predicted: list[int]) -> dict[str, str | None]:
         found = by_name(summarize_proteins(ranks_of(np.array(labels), np.eye(3)[predicted])))
