@@ -11,7 +11,7 @@ from torch import Tensor
 from tape.io.records.labels import SS3_CLASSES, SS8_CLASSES, residue_classes, residue_mask, three_states
 
 from .index import sequence_of
-from .sources import Record
+from .sources import Record, RecordSource
 from .task_dataset import IGNORED, TaskDataset, collate_inputs, pad_sequences, task_record
 
 Item = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -28,19 +28,18 @@ class SecondaryStructureDataset(TaskDataset):
     task = task_record("secondary_structure")
     field = "ss3"
     letters: Mapping[str, int] = SS3_CLASSES
+    # The example that was read last, as (source, index, classes regardless of valid_mask). An evaluation asks for these
+    # next, and would have to read and decode the record once more.
+    _last: tuple[RecordSource, int, np.ndarray] | None = None
 
     def __getitem__(self, index: int) -> Item:
         record, ids, mask = self.read_tokens(index)
-        labels = self._labels(index, record, len(ids) - 2)
-        return ids, mask, np.pad(labels, 1, constant_values=IGNORED)
+        classes, valid = self._classes(index, record, len(ids) - 2)
+        self._last = self.data, index, classes
+        return ids, mask, np.pad(_valid(classes, valid), 1, constant_values=IGNORED)
 
     def check_labels(self, index: int, record: Record, length: int) -> int:
-        return int((self._labels(index, record, length) == IGNORED).sum())
-
-    def _labels(self, index: int, record: Record, length: int) -> np.ndarray:
-        """(L,) int64, -1 where a residue is not labeled or not valid."""
-        classes, valid = self._classes(index, record, length)
-        return classes if valid is None else np.where(valid, classes, IGNORED)
+        return int((_valid(*self._classes(index, record, length)) == IGNORED).sum())
 
     def _classes(self, index: int, record: Record, length: int) -> tuple[np.ndarray, np.ndarray | None]:
         """(L,) classes regardless of ``valid_mask``, and the mask, (L,) bool; None if there is none."""
@@ -58,14 +57,22 @@ class SecondaryStructureDataset(TaskDataset):
 
         Where ``valid_mask`` is 0, a number that is not a class means that the residue has no label.
         """
-        record = self.data[index]
-        length = len(sequence_of(self.data, index, record)[0])
-        return np.pad(self._classes(index, record, length)[0], 1, constant_values=IGNORED)
+        if self._last is not None and self._last[0] is self.data and self._last[1] == index:
+            classes = self._last[2]
+        else:
+            record = self.data[index]
+            classes, _ = self._classes(index, record, len(sequence_of(self.data, index, record)[0]))
+        return np.pad(classes, 1, constant_values=IGNORED)
 
     def collate_fn(self, batch: Sequence[Item]) -> dict[str, Tensor]:
         """Pad to one batch, with ``targets`` (B, longest) int64, -1 at ``<cls>``, ``<sep>`` and padding."""
         ids, masks, labels = zip(*batch, strict=True)
         return {**collate_inputs(ids, masks), "targets": torch.from_numpy(pad_sequences(labels, IGNORED))}
+
+
+def _valid(classes: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    """(L,) int64, -1 where a residue is not labeled or not valid."""
+    return classes if valid is None else np.where(valid, classes, IGNORED)
 
 
 class EightStateDataset(SecondaryStructureDataset):

@@ -18,6 +18,7 @@ from tape.datasets.batching import plan_evaluation
 from tape.datasets.index import index_of, lengths_of, unmasked_labels_of
 from tape.datasets.labels import Batch, count_labels, model_inputs, split_proteins
 from tape.datasets.loading import load_batches, worker_count
+from tape.datasets.unmasked_labels import UNMASKED, WithUnmaskedLabels
 from tape.errors import CheckpointError, ConfigError, DataError
 from tape.metrics import NAMED_METRICS, Bootstrap, Metric, TaskTypeMetrics, metrics_of
 from tape.metrics.classes import perplexity
@@ -212,19 +213,22 @@ def evaluate(
         lengths, config.batch_size_for(task_type), context.rank, context.world_size, config.max_tokens
     )
     workers = worker_count(config.num_workers, len(dataset))
+    is_unmasked = task_type == TaskType.RESIDUE_CLASS and unmasked_labels_of(dataset) is not None
+    examples = WithUnmaskedLabels(dataset) if is_unmasked else dataset
     values = value_names_of(getattr(model, "config", None))
     of_type = metrics_of(task_type, values)
     rows: list[tuple[int, Any]] = []
     results = SpooledResults(len(dataset), folder) if keep_results else None
     loss_sum, count_sum = 0.0, 0
     with evaluation_mode(model), progress_bar(title, len(dataset), "protein", disable=not context.is_main) as bar:
-        for indices, batch in zip(plan, load_batches(dataset, plan, num_workers=workers), strict=True):
+        for indices, batch in zip(plan, load_batches(examples, plan, num_workers=workers), strict=True):
+            unmasked = batch.pop(UNMASKED) if is_unmasked else None
             loss, prediction = _predict(model, batch, config.precision, context.device)
             count = count_labels(task_type, batch)
             if count:  # the mean over no label may be nan
                 loss_sum, count_sum = loss_sum + loss * count, count_sum + count
             proteins = split_proteins(task_type, prediction, batch)
-            rows.extend(_measured(dataset, task_type, of_type, indices, proteins))
+            rows.extend(_measured(of_type, indices, proteins, unmasked))
             if results is not None:
                 _add_results(results, dataset, task_type, indices, proteins)
             bar.update(len(indices) * context.world_size)
@@ -249,13 +253,15 @@ def _predict(model: nn.Module, batch: Batch, precision: str, device: torch.devic
 
 
 def _measured(
-    dataset: Any, task_type: TaskType, of_type: TaskTypeMetrics, indices: np.ndarray, proteins: list[tuple[Any, Any]]
+    of_type: TaskTypeMetrics,
+    indices: np.ndarray,
+    proteins: list[tuple[Any, Any]],
+    unmasked: Sequence[np.ndarray] | None,
 ) -> Iterator[tuple[int, Any]]:
     """(index in the data set, measurements) of each protein, with labels outside ``valid_mask`` if there are any."""
-    measure = of_type.measure
-    unmasked = unmasked_labels_of(dataset) if task_type == TaskType.RESIDUE_CLASS else None
-    for index, protein in zip(indices.tolist(), proteins, strict=True):
-        yield index, measure(*protein) if unmasked is None else measure(*protein, unmasked(index))
+    labels = [()] * len(proteins) if unmasked is None else [(one,) for one in unmasked]
+    for index, protein, others in zip(indices.tolist(), proteins, labels, strict=True):
+        yield index, of_type.measure(*protein, *others)
 
 
 def _add_results(

@@ -34,9 +34,8 @@ from .config import EvalConfig
 from .evaluate import Evaluation
 from .leakage_scores import Leakage
 from .records import EvaluationRecord, write_record
-from .spooled_results import Result
+from .spooled_results import PROTOCOL, Result, SpooledResults, pickle_body
 
-_PROTOCOL = 3  # of results.pkl; see _dump
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 logger = logging.getLogger(__name__)
@@ -145,17 +144,11 @@ def write_results(directory: Path, split: str, metrics: dict[str, float], evalua
 def _dump(metrics: dict[str, float], results: Sequence[Result], stream: IO[bytes]) -> None:
     """Pickle the pair (metrics, list of results), with one result in memory at a time.
 
-    The pickle of each result becomes part of the list's, without its header and STOP. Up to protocol 3, the objects
-    that a pickle refers to again have explicit numbers, and each result reuses those of the one before.
+    The pickle of each result becomes part of the list's; results on disk have been pickled already.
     """
-    header = pickle.PROTO + bytes([_PROTOCOL])
-
-    def body(value: object) -> bytes:
-        return pickle.dumps(value, _PROTOCOL)[len(header) : -len(pickle.STOP)]
-
-    stream.write(header + body(metrics) + pickle.EMPTY_LIST)
-    for result in results:
-        stream.write(body(result) + pickle.APPEND)
+    stream.write(pickle.PROTO + bytes([PROTOCOL]) + pickle_body(metrics) + pickle.EMPTY_LIST)
+    for body in results.bodies() if isinstance(results, SpooledResults) else map(pickle_body, results):
+        stream.write(body + pickle.APPEND)
     stream.write(pickle.TUPLE2 + pickle.STOP)
 
 

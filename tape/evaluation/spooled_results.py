@@ -22,7 +22,22 @@ from tape.runtime.distributed import DistributedContext, all_gather_lists
 _IN_MEMORY = 16 << 20  # bytes; above, the results are in a file without a name, which ends with the process
 _EXCHANGED = 64 << 20  # bytes that each rank sends at a time
 
+PROTOCOL = 3  # of all pickles, so that those of single results become parts of results.pkl; see pickle_body
+
 Result = dict[str, Any]
+
+
+def pickle_body(value: object) -> bytes:
+    """The pickle of a value without header and STOP, to become part of another pickle.
+
+    Up to protocol 3, the objects that a pickle refers to again have explicit numbers, from 0 on. In a pickle of several
+    bodies, each assigns them again before it refers to them, and so refers to none of another body.
+    """
+    return _body(pickle.dumps(value, PROTOCOL))
+
+
+def _body(pickled: bytes) -> bytes:
+    return pickled[len(pickle.PROTO) + 1 : -len(pickle.STOP)]
 
 
 class SpooledResults(Sequence[Result]):
@@ -47,7 +62,7 @@ class SpooledResults(Sequence[Result]):
         Raises:
             OutputError: the disk of the temporary file is full.
         """
-        self._append(index, pickle.dumps(result, pickle.HIGHEST_PROTOCOL))
+        self._append(index, pickle.dumps(result, PROTOCOL))
 
     def exchange(self, context: DistributedContext) -> None:
         """Add the results of all ranks to those of each.
@@ -69,6 +84,10 @@ class SpooledResults(Sequence[Result]):
         missing = self._places.count(None)
         if missing:
             raise ProteinLMError(f"evaluated {len(self) - missing} of {len(self)} proteins")  # the plan is wrong
+
+    def bodies(self) -> Iterator[bytes]:
+        """The :func:`pickle_body` of each result in order, as it was added, without unpickling it."""
+        return (_body(self._bytes(index)) for index in range(len(self)))
 
     def __len__(self) -> int:
         return len(self._places)

@@ -30,16 +30,18 @@ class ClassScores:
     log_odds: np.ndarray | None
 
 
-def class_scores(prediction: np.ndarray, labels: np.ndarray) -> ClassScores:
+def class_scores(prediction: np.ndarray, labels: np.ndarray, predicted: np.ndarray | None = None) -> ClassScores:
     """Reduce the scores of n items to what the metrics need.
 
     Args:
         prediction: (n, C) logits.
         labels: (n,) classes, none below 0.
+        predicted: (n,) the first class with the highest logit, if it is known already.
     """
     classes = prediction.shape[-1]
     kept = log_odds(prediction) if 2 <= classes <= MOST_SCORED_CLASSES else None
-    return ClassScores(classes, labels.astype(np.int32), prediction.argmax(axis=-1).astype(np.int32), kept)
+    predicted = prediction.argmax(axis=-1) if predicted is None else predicted
+    return ClassScores(classes, labels.astype(np.int32), predicted.astype(np.int32), kept)
 
 
 def log_odds(logits: np.ndarray) -> np.ndarray:
@@ -47,13 +49,30 @@ def log_odds(logits: np.ndarray) -> np.ndarray:
 
     They order items as the probabilities do, which in float32 are often all 1.
     """
+    with np.errstate(invalid="ignore"):  # logits that are not numbers have no odds
+        return _of_few(logits) if len(logits) < logits.shape[1] else _of_many(logits)
+
+
+def _of_few(logits: np.ndarray) -> np.ndarray:
+    """Item by item: for fewer items than classes, such as the single one of a protein."""
     values = logits.astype(np.float64)
     nothing = np.full((len(values), 1), -np.inf)
-    with np.errstate(invalid="ignore"):  # logits that are not numbers have no odds
-        before = np.logaddexp.accumulate(values, axis=1)[:, :-1]
-        after = np.logaddexp.accumulate(values[:, ::-1], axis=1)[:, -2::-1]
-        others = np.logaddexp(np.concatenate([nothing, before], axis=1), np.concatenate([after, nothing], axis=1))
-        return np.asarray(values - others, dtype=np.float32)
+    before = np.logaddexp.accumulate(values, axis=1)[:, :-1]
+    after = np.logaddexp.accumulate(values[:, ::-1], axis=1)[:, -2::-1]
+    others = np.logaddexp(np.concatenate([nothing, before], axis=1), np.concatenate([after, nothing], axis=1))
+    return np.asarray(values - others, dtype=np.float32)
+
+
+def _of_many(logits: np.ndarray) -> np.ndarray:
+    """Class by class, the same sums in the same order, of all items at once."""
+    values = logits.T.astype(np.float64, order="C")
+    before, after = np.empty_like(values), np.empty_like(values)
+    before[0] = after[-1] = -np.inf
+    for k in range(1, len(values)):
+        np.logaddexp(before[k - 1], values[k - 1], out=before[k])
+        np.logaddexp(after[-k], values[-k], out=after[-k - 1])
+    others = np.logaddexp(before, after, out=before)
+    return np.ascontiguousarray((values - others).T, dtype=np.float32)
 
 
 @dataclass(frozen=True)

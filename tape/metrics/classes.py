@@ -72,9 +72,9 @@ def _table(rows: Sequence[ResidueCounts]) -> np.ndarray:
     return np.asarray([row[:4] for row in rows], dtype=np.float64).reshape(-1, 4)
 
 
-def _count_correct(prediction: np.ndarray, target: np.ndarray) -> tuple[int, int]:
+def _count_correct(predicted: np.ndarray, target: np.ndarray) -> tuple[int, int]:
     counted = target >= 0
-    correct = prediction.argmax(axis=-1)[counted] == target[counted]
+    correct = predicted[counted] == target[counted]
     return int(correct.sum()), int(correct.size)
 
 
@@ -86,15 +86,16 @@ def measure_residues(prediction: np.ndarray, target: np.ndarray, unmasked: np.nd
         target: (...) classes; labels below 0 are ignored.
         unmasked: (...) classes including residues outside ``valid_mask``, if the data set has them.
     """
-    everything = (0, 0) if unmasked is None else _count_correct(prediction, unmasked)
+    predicted = prediction.argmax(axis=-1)
+    everything = (0, 0) if unmasked is None else _count_correct(predicted, unmasked)
     labeled = target >= 0
-    scores = class_scores(prediction[labeled], target[labeled])
-    return ResidueCounts(*_count_correct(prediction, target), *everything, scores=scores)
+    scores = class_scores(prediction[labeled], target[labeled], predicted[labeled])
+    return ResidueCounts(*_count_correct(predicted, target), *everything, scores=scores)
 
 
 def measure_tokens(prediction: np.ndarray, target: np.ndarray) -> ResidueCounts:
     """Count the correct tokens of one protein; arguments as in :func:`measure_residues`."""
-    return ResidueCounts(*_count_correct(prediction, target))
+    return ResidueCounts(*_count_correct(prediction.argmax(axis=-1), target))
 
 
 def measure_protein(prediction: np.ndarray, target: np.ndarray) -> ClassRank:

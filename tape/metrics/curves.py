@@ -20,6 +20,9 @@ from .class_scores import LabeledItems
 from .metric import Metric
 
 MOST_THRESHOLDS = 500
+# Resamples whose areas are computed at a time. Of each, there are about eight arrays with as many numbers as groups;
+# those of so many resamples have a megabyte at most and stay in the cache.
+_RESAMPLES = 64
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def _one_label(label: ScoredItems, proteins: int) -> Statistic:
     shape = (proteins, 2 * number)
     table = sparse.coo_array((np.ones(column.size), (label.protein, column)), shape).tocsr()
 
-    def statistic(counts: np.ndarray) -> np.ndarray:
+    def areas(counts: np.ndarray) -> np.ndarray:
         negative, positive = np.split(counts @ table, 2, axis=1)
         negatives, positives = negative.sum(axis=1), positive.sum(axis=1)
         lower = np.cumsum(negative, axis=1) - negative / 2  # negatives below each group, with half of those in it
@@ -144,5 +147,10 @@ def _one_label(label: ScoredItems, proteins: int) -> Statistic:
         both = negatives * positives > 0
         average = np.where(both, ratio_of_sums(precision, positives), np.nan)
         return np.column_stack([ratio_of_sums(wins, negatives * positives), average])
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        # in equal parts: numpy sums the groups of a single resample in another order than those of several
+        parts = np.array_split(counts, max(1, -(-len(counts) // _RESAMPLES)))
+        return np.concatenate([areas(part) for part in parts])
 
     return statistic

@@ -108,8 +108,10 @@ class SimpleConv(nn.Module):
         row = SeparatedRow.from_mask(features, mask, max(first.padding, last.padding))
         if row is not None:
             hidden = first.forward_packed(row.separate(norm(row.real.gather(features))))
-            hidden = dropout(activation(hidden)).index_fill(0, row.separators, 0)
-            return row.pad(last.forward_packed(hidden))
+            hidden = dropout(activation(hidden))
+            # in place only without gradients: the activation's is computed from its output
+            fill = hidden.index_fill if hidden.requires_grad else hidden.index_fill_
+            return row.pad(last.forward_packed(fill(0, row.separators, 0)))
         hidden = dropout(activation(first(norm(features.transpose(1, 2), mask))))
         if mask is not None:
             hidden = hidden * mask.unsqueeze(1)

@@ -77,6 +77,11 @@ def is_fast(device_type: str, dtype: torch.dtype) -> bool:
     return any(getattr(torch.cpu, name, bool)() for name in _NAMES[dtype])
 
 
+def uses_tiles(dtype: torch.dtype) -> bool:
+    """Whether this CPU multiplies matrices in ``dtype`` tile by tile (AMX): only bf16, and only on some processors."""
+    return dtype == torch.bfloat16 and bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+
+
 @contextmanager
 def autocast(device_type: str, dtype: torch.dtype) -> Iterator[None]:
     """Autocast: matrix products of the forward and backward pass in ``dtype``, layer norms and losses in fp32."""

@@ -37,7 +37,7 @@ from .dropout import Dropout
 from .input_checks import check_inputs
 from .modeling_utils import MLMHead, ProteinModel, normal_initialization, tie
 from .neighbor_attention import neighbor_start
-from .unpadding import Unpadding
+from .unpadding import Unpadding, is_unpadded
 
 __getattr__ = names_of(__name__)  # of tape-proteins 0.5
 
@@ -392,6 +392,8 @@ class ProteinBertModel(ProteinBertAbstractModel):
             raise ConfigError("a packed row has no padding: give packing or input_mask, not both")
         check_inputs(input_ids, input_mask, self.embeddings.word_embeddings.num_embeddings)
         key_mask = _key_mask(input_mask)
+        if key_mask is not None and is_unpadded(key_mask):
+            key_mask = None
         unpadding = None
         if key_mask is not None and position_ids is None and not self.config.output_attentions:
             unpadding = Unpadding.of(key_mask)

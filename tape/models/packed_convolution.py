@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import low_precision
 from .graph_capture import is_captured
 from .unpadding import RealTokens, lengths_of
 
@@ -88,4 +89,13 @@ def convolve(row: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         padded = F.pad(products.float() if products.dtype.itemsize < 4 else products, (0, 0, 0, 0, reach, reach))
         total = sum((padded[first : first + slots, first] for first in range(1, width)), padded[:slots, 0])
         return (total + bias).to(products.dtype)
+    if slots >= channels and low_precision.uses_tiles(_format_of_products(row)):
+        # The row as an image of height 1 whose channels are last in memory, as the kernel reads them. It computes the
+        # same numbers without two transposed copies. With fewer slots, arranging the weight would take longer.
+        image = row[None, None].permute(0, 3, 1, 2)
+        return F.conv2d(image, weight.unsqueeze(2), bias, padding=(0, reach)).permute(0, 2, 3, 1).flatten(0, 2)
     return F.conv1d(row.t().unsqueeze(0), weight, bias, padding=reach).squeeze(0).t()
+
+
+def _format_of_products(values: Tensor) -> torch.dtype:
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else values.dtype

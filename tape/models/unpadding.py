@@ -18,6 +18,18 @@ def lengths_of(mask: Tensor) -> Tensor | None:
     return lengths if is_at_end else None
 
 
+def is_unpadded(mask: Tensor) -> bool:
+    """True if a batch is known to have no padding, so that attention needs no mask.
+
+    That is never known on accelerators, from which the mask would have to be copied, and while a graph is built, of
+    which the answer would become a constant.
+
+    Args:
+        mask: (B, S) bool, True at real tokens.
+    """
+    return mask.device.type == "cpu" and not is_captured() and mask.numel() > 0 and bool(mask.all())
+
+
 @dataclass(frozen=True)
 class RealTokens:
     """Where the T real tokens of a padded batch of B proteins with S slots each are.

@@ -105,6 +105,29 @@ def test_residues_outside_valid_mask_are_counted_separately(small_config: Path, 
         assert evaluation.value("accuracy_all_residues") == pytest.approx(right)
 
 
+def test_unmasked_labels_of_a_third_party_are_asked_for(small_config: Path, small_data: Path) -> None:
+    model, dataset, shape = task_of("secondary_structure", small_config, small_data)
+
+    class Wrapped(torch.utils.data.Dataset[Any]):
+        collate_fn = staticmethod(dataset.collate_fn)
+
+        def __len__(self) -> int:
+            return len(dataset)
+
+        def __getitem__(self, index: int) -> Any:
+            return dataset[index]
+
+    class Labeled(Wrapped):
+        def unmasked_labels(self, index: int) -> np.ndarray:
+            return np.where(np.arange(len(dataset[index][0])) < 2, 0, -1)
+
+    def counted(examples: Any) -> dict[str, int]:
+        return {metric.name: metric.n for metric in evaluate(model, examples, shape, InferenceConfig(2)).metrics}
+
+    assert counted(Labeled())["accuracy_all_residues"] == 2 * len(dataset)
+    assert "accuracy_all_residues" not in counted(Wrapped())
+
+
 def test_the_model_is_in_evaluation_mode_only_during_evaluation(small_config: Path, small_data: Path) -> None:
     model, dataset, shape = task_of("secondary_structure", small_config, small_data)
     state = {name: value.clone() for name, value in model.state_dict().items()}

@@ -54,6 +54,41 @@ def test_results_pkl_is_a_pickled_pair_in_the_order_of_the_data_set(
     assert [one["id"] for one in evaluation.results[2:300:100]] == ["p2", "p102", "p202"]
 
 
+@pytest.mark.parametrize("in_memory", [0, 1 << 20])
+def test_results_that_are_copied_are_those_that_are_pickled_again(
+    in_memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spooled_results, "_IN_MEMORY", in_memory)
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(4, 3)).astype(np.float32)
+    kinds: list[Any] = [
+        {"id": "text", "prediction": shared, "target": shared},
+        {"id": "views", "prediction": np.asfortranarray(shared), "target": shared[::2, ::-1]},
+        {"id": "empty", "prediction": np.zeros((0, 3), np.float32), "target": np.zeros(0, np.int64)},
+        {"id": "numbers", "prediction": np.float32(2.5), "target": float("nan")},
+        {"id": "many", "prediction": {f"p{k}": shared.copy() for k in range(300)}, "target": [[shared] * 2, "p299"]},
+        {"id": "nothing", "prediction": None, "target": {}},
+    ]
+    order = rng.integers(0, len(kinds), 40).tolist()
+    results = SpooledResults(len(order))
+    for index, kind in enumerate(order):
+        results.add(index, kinds[kind])
+    written = []
+    for name, sequence in (("spooled", results), ("list", [kinds[kind] for kind in order])):
+        (tmp_path / name).mkdir()
+        write_results(tmp_path / name, "test", {"loss": 1.0}, Evaluation([], len(order), sequence))
+        written.append((tmp_path / name / "results.pkl").read_bytes())
+    assert written[0] == written[1]
+    for index, one in enumerate(pickle.loads(written[0])[1]):
+        assert repr(one) == repr(kinds[order[index]]) == repr(results[index])
+
+
+def test_results_are_written_without_unpickling_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spooled_results, "restricted_loads", None)
+    write_results(tmp_path, "test", {}, Evaluation([], 9, spooled(range(9), 9)))
+    assert len(pickle.loads((tmp_path / "results.pkl").read_bytes())[1]) == 9
+
+
 def test_missing_and_repeated_proteins_are_errors() -> None:
     with pytest.raises(ProteinLMError, match="evaluated 2 of 3 proteins"):
         spooled(range(2), 3).exchange(DistributedContext())

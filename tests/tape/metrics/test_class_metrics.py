@@ -11,7 +11,16 @@ import pytest
 import scipy.special
 import sklearn.metrics as reference
 
-from tape.metrics import TASK_TYPE_METRICS, Bootstrap, auprc, auroc, balanced_accuracy, macro_f1, matthews_correlation
+from tape.metrics import (
+    TASK_TYPE_METRICS,
+    Bootstrap,
+    auprc,
+    auroc,
+    balanced_accuracy,
+    curves,
+    macro_f1,
+    matthews_correlation,
+)
 from tape.metrics.bootstrap import resampled_counts
 from tape.metrics.class_scores import MOST_SCORED_CLASSES, log_odds
 from tape.metrics.classes import (
@@ -130,11 +139,58 @@ def test_many_positives_are_grouped_by_quantiles_of_their_scores() -> None:
             assert found[name].interval == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=tolerance), name
 
 
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("resamples", [0, 1, 2, 63, 64, 65, 129, 200])
+def test_areas_of_some_resamples_at_a_time_are_those_of_all_at_once(
+    resamples: int, ties: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(resamples)
+    scores, protein = rng.normal(size=900), np.sort(rng.integers(0, 30, 900))
+    # drawn from a few proteins, so that some resamples have no positive item
+    positive = (rng.random(900) < 0.3) & (protein < 3)
+    label = curves.ScoredItems(protein, positive, np.round(scores) if ties else scores)
+    counts = rng.multinomial(30, np.full(30, 1 / 30), size=resamples).astype(np.float64)
+    found = curves._one_label(label, 30)(counts)
+    monkeypatch.setattr(curves, "_RESAMPLES", max(1, resamples))
+    np.testing.assert_array_equal(found, curves._one_label(label, 30)(counts))
+    assert found.shape == (resamples, 2)
+    assert np.isnan(found).any() == (resamples >= 63)
+
+
 def test_log_odds_are_those_of_the_probabilities_and_do_not_saturate() -> None:
     logits = np.random.default_rng(9).normal(size=(20, 5)) * 3
     np.testing.assert_allclose(log_odds(logits), scipy.special.logit(scipy.special.softmax(logits, axis=1)), rtol=1e-5)
     certain = log_odds(np.array([[0.0, 900.0, 0.0], [0.0, 901.0, 0.0]]))  # both have probability 1 in float64
     assert certain[0, 1] < certain[1, 1]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("classes", [2, 3, 8, MOST_SCORED_CLASSES])
+@pytest.mark.parametrize("items", [0, 1, 60])
+@pytest.mark.parametrize("kind", ["random", "ties", "not finite"])
+def test_log_odds_of_many_items_are_those_of_each(items: int, classes: int, dtype: type, kind: str) -> None:
+    rng = np.random.default_rng(classes)
+    logits = (rng.normal(size=(items, classes)) * 5).astype(dtype)
+    if kind == "ties":
+        logits = np.round(logits / 5)
+    if kind == "not finite":
+        logits[rng.random(logits.shape) < 0.3] = rng.choice([np.nan, np.inf, -np.inf])
+    found = log_odds(logits)
+    assert (found.shape, found.dtype) == (logits.shape, np.float32)
+    assert found.flags.c_contiguous
+    each = [log_odds(row[None]) for row in logits]  # fewer items than classes are computed otherwise
+    np.testing.assert_array_equal(found, np.concatenate([np.zeros((0, classes)), *each]))
+
+
+def test_one_prediction_per_residue_counts_for_all_metrics() -> None:
+    """The first of equal scores, and of scores that are not numbers, as in ``argmax``."""
+    scores = np.array([[1, 1, 0], [0, 2, 2], [np.nan, 5, 1], [-np.inf, -np.inf, -np.inf], [3, 1, 2]])
+    target, unmasked = np.array([0, 2, -1, -1, 0]), np.array([0, 2, 0, 1, 0])
+    measured = measure_residues(scores, target, unmasked)
+    assert measured[:4] == (2, 3, 3, 5)
+    assert measured.scores is not None
+    assert measured.scores.predicted.tolist() == [0, 1, 0]
+    assert measured.scores.predicted.dtype == np.int32
 
 
 def test_undefined_metrics_have_their_reason() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tape.models import heads
+from tape.models import heads, low_precision
 from tape.models.heads import SimpleConv
 from tape.models.packed_convolution import SeparatedRow, convolve
 
@@ -33,6 +35,63 @@ def test_convolution_of_a_row(outputs: int, width: int, slots: int) -> None:
     torch.testing.assert_close(convolve(row, weight, bias), expected)
 
 
+def channels_first(row: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.conv1d(row.t()[None], weight, bias, padding=weight.shape[2] // 2)[0].t()
+
+
+def operands(slots: int, channels: int, outputs: int, width: int, dtype: torch.dtype) -> list[Tensor]:
+    """Row, weight and bias."""
+    generator = torch.Generator().manual_seed(slots)
+    shapes = ((slots, channels), (outputs, channels, width), (outputs,))
+    return [torch.randn(*shape, generator=generator).to(dtype).requires_grad_() for shape in shapes]
+
+
+def with_gradients(function: Callable[..., Tensor], values: list[Tensor]) -> list[Tensor]:
+    """The convolution and its gradients."""
+    result = function(*values)
+    weights = torch.linspace(-1, 1, result.numel(), dtype=result.dtype).view_as(result)
+    return [result.detach(), *torch.autograd.grad(result, values, weights)]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3, 5), (2, 1, 3, 5), (9, 4, 7, 3), (40, 16, 5, 5), (300, 128, 512, 5)])
+def test_channels_last_convolution(shape: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(low_precision, "uses_tiles", lambda dtype: True)
+    values = operands(*shape, torch.float64)
+    for ours, expected in zip(with_gradients(convolve, values), with_gradients(channels_first, values), strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.skipif(not low_precision.uses_tiles(torch.bfloat16), reason="needs a processor with AMX")
+@pytest.mark.parametrize("shape", [(128, 128, 512, 5), (1001, 128, 512, 5), (700, 512, 512, 5), (333, 100, 64, 3)])
+def test_channels_last_convolution_in_bf16_has_the_same_digits(shape: tuple[int, int, int, int]) -> None:
+    values = operands(*shape, torch.bfloat16)
+    for ours, expected in zip(with_gradients(convolve, values), with_gradients(channels_first, values), strict=True):
+        assert torch.equal(ours, expected)
+    with torch.inference_mode():
+        assert torch.equal(convolve(*values), channels_first(*values))
+        widened = [value.float() for value in values]
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(convolve(*widened), channels_first(*widened))
+
+
+@pytest.mark.parametrize(("slots", "dtype"), [(15, torch.bfloat16), (40, torch.float32), (40, torch.float64)])
+def test_other_convolutions_are_channels_first(slots: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    monkeypatch.delattr(F, "conv2d")
+    values = operands(slots, 16, 5, 5, dtype)
+    assert torch.equal(convolve(*values), channels_first(*values))
+
+
+def test_format_of_products_is_that_of_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(low_precision, "uses_tiles", lambda dtype: asked.append(dtype) or False)
+    values = operands(40, 16, 5, 5, torch.float32)
+    convolve(*values)
+    with torch.autocast("cpu", torch.bfloat16):
+        convolve(*values)
+    assert asked == [torch.float32, torch.bfloat16]
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("lengths", [LENGTHS, (6,), (4, 4)])
 @pytest.mark.parametrize("with_mask", [True, False])
@@ -56,6 +115,17 @@ def test_head_computes_the_same_as_on_the_padded_batch(
         results.append((logits[real], states.grad, *gradients, *head.buffers()))
     for ours, expected in zip(*results, strict=True):
         torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_head_without_gradients_computes_the_same(training: bool) -> None:
+    features, mask = batch()
+    head = SimpleConv(4, 8, 3, dropout=0.5).double().train(training)
+    torch.manual_seed(0)
+    expected = head(features, mask)
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        assert torch.equal(head(features, mask), expected.detach())
 
 
 def test_padding_has_no_logits() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from tape.configs import ProteinBertConfig
+from tape.models import modeling_bert
 from tape.models.modeling_bert import ProteinBertModel
-from tape.models.unpadding import Unpadding
+from tape.models.unpadding import Unpadding, is_unpadded
+from tape.runtime.precision import autocast
 
 LENGTHS = (9, 14, 3)
 
@@ -69,6 +73,74 @@ def test_the_model_computes_the_same_and_only_on_real_tokens(position: str, monk
             ours, expected = ours[_mask()], expected[_mask()]
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
+
+
+def _key_masks(model: ProteinBertModel, monkeypatch: pytest.MonkeyPatch) -> list[Tensor | None]:
+    """The masks that the model will give to its encoder."""
+    given: list[Tensor | None] = []
+    encode = model.encoder.forward
+
+    def forward(states: Tensor, mask: Tensor | None = None, **others: Any) -> Any:
+        given.append(mask)
+        return encode(states, mask, **others)
+
+    monkeypatch.setattr(model.encoder, "forward", forward)
+    return given
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])  # with it, attention is eager also in fp32
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("maps", [False, True])
+def test_a_batch_without_padding_has_the_same_digits_without_its_mask(
+    dropout: float, precision: str, maps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ProteinBertConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        attention_probs_dropout_prob=dropout,
+        output_attentions=maps,
+    )
+    torch.manual_seed(0)
+    model = ProteinBertModel(config).train()
+    ids, mask = torch.randint(5, 25, (3, 40)), torch.ones(3, 40)
+    given = _key_masks(model, monkeypatch)
+
+    def results() -> list[Tensor]:
+        model.zero_grad()
+        torch.manual_seed(1)
+        with autocast(precision, torch.device("cpu")):
+            states, pooled, *others = model(ids, input_mask=mask)
+        states.float().square().sum().backward()
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        return [states, pooled, *(others[0] if maps else []), *gradients]
+
+    without = results()
+    monkeypatch.setattr(modeling_bert, "is_unpadded", lambda mask: False)
+    with_mask = results()
+    assert [one is None for one in given] == [True, False]
+    assert all(torch.equal(ours, expected) for ours, expected in zip(without, with_mask, strict=True))
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [_mask((14, 13)), _mask((0, 14)), _mask().flip(1), torch.ones(0, 5, dtype=torch.bool), torch.ones(2, 3).bool()],
+    ids=["padding", "no token", "padding in front", "no protein", "no padding"],
+)
+def test_a_batch_is_unpadded_if_all_tokens_are_real(mask: Tensor) -> None:
+    assert is_unpadded(mask) == (mask.shape == (2, 3))
+    assert not is_unpadded(mask.to("meta"))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_a_model_traced_without_padding_computes_batches_with_padding() -> None:
+    config = ProteinBertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    model = ProteinBertModel(config).eval()
+    first, second = torch.ones(3, 14, dtype=torch.bool), _mask()
+    traced = torch.jit.trace(model, (5 * first.long(), first), check_trace=False)
+    states, expected = traced(5 * second.long(), second)[0], model(5 * second.long(), second)[0]
+    torch.testing.assert_close(states[second], expected[second])
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
