@@ -380,7 +380,7 @@ def test_sigterm_leaves_no_temporary_files(
         convert(ConversionRequest(mega, tmp_path / "out"), progress=silent)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     request = ConversionRequest(mega, tmp_path / "out", overwrite=overwrite)
-    monkeypatch.setattr("os.fsync", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("os.fsync", lambda *_: signal.raise_signal(signal.SIGTERM))
     assert run_cli(lambda: convert(request, progress=silent)) == 143
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 

@@ -78,7 +78,7 @@ def default_handlers() -> Iterator[None]:
 
 
 def stop_here(number: int) -> None:
-    os.kill(os.getpid(), number)
+    signal.raise_signal(number)
     time.sleep(5)
 
 
@@ -103,7 +103,7 @@ def test_a_second_signal_does_not_end_the_cleanup(tmp_path, first, second):
         try:
             stop_here(first)
         finally:
-            os.kill(os.getpid(), second)
+            signal.raise_signal(second)
             (tmp_path / "cleaned").touch()
 
     assert run_cli(stopped) == 128 + first
@@ -169,7 +169,7 @@ sys.exit(run_cli(lambda: atexit.register(stop)))
 
 def test_nohup_is_respected():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    assert run_cli(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 0
+    assert run_cli(lambda: signal.raise_signal(signal.SIGHUP)) == 0
 
 
 def test_operating_system_errors_name_the_path(capsys, tmp_path):

@@ -41,7 +41,7 @@ def default_handlers() -> Iterator[None]:
 
 
 def stop(number: int = signal.SIGTERM) -> None:
-    os.kill(os.getpid(), number)
+    signal.raise_signal(number)
 
 
 def write(path: Path) -> AbstractContextManager[object]:

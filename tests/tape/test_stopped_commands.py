@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
+import signal
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -106,7 +106,7 @@ def test_a_signal_while_writing_leaves_nothing(
     number = list(LAST_LINES)[list(COMMANDS).index(name) % len(LAST_LINES)]
 
     def stop(*_: object) -> None:
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         time.sleep(5)
 
     capsys.readouterr()

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -144,7 +143,7 @@ def test_a_stop_signal_after_unpacking_does_not_leave_the_archive(
 ) -> None:
     def replace_and_stop(temporary: Path, path: Path) -> None:
         temporary.rename(path)
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr("tape.io.writing.atomic.replace_directory", replace_and_stop)
     with terminal_handlers():

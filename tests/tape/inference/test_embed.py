@@ -404,7 +404,7 @@ def test_sigterm_leaves_the_journal_alone(
     words = ["tape-embed", "transformer", str(fasta), str(tmp_path / "out" / name), str(model_directory), "--no_cuda"]
     with monkeypatch.context() as patch:
         patch.setattr("sys.argv", words)
-        patch.setattr("os.replace", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr("os.replace", lambda *_: signal.raise_signal(signal.SIGTERM))
         assert embed_command() == 143
     assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{name}.partial"]
     assert run_embed(words[1:]) == tmp_path / "out" / name

@@ -19,8 +19,8 @@ def test_a_signal_is_recorded_and_handlers_are_restored(number: signal.Signals) 
     before = signal.getsignal(number)
     with StopSignals() as requests:
         assert requests.received == 0
-        os.kill(os.getpid(), number)
-        os.kill(os.getpid(), number)  # forwarded by a launcher
+        signal.raise_signal(number)
+        signal.raise_signal(number)  # forwarded by a launcher
         assert requests.received == number
     assert signal.getsignal(number) is before
 
