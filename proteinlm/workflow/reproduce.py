@@ -101,22 +101,23 @@ class Plan:
     def _pretraining(self) -> list[Step]:
         corpus = self.out / "data" / "corpus"
         has_valid = "valid" in self.datasets[CORPUS].splits
-        command = (
-            *_launched(self.scale.launcher),
+        words = (
             *self.scale.pretrain,
             *("--data-path", str(corpus / "train_text_document")),
             *(("--valid-data-path", str(corpus / "valid_text_document")) if has_valid else ()),
         )
+        command = (*_launched(self.scale.launcher), *words)
         environment = {} if self.scale.launcher else {"OMP_NUM_THREADS": str(usable_cores())}
         measured, steps = self.out / "train_iters.txt", []
         iterations: int | Path = measured
         if self.scale.iterations is not None:
             iterations = self.scale.iterations
         elif self.scale.measure is not None:
-            steps.append(self._measure(command, measured, environment))
+            steps.append(self._measure(command, words, measured, environment))
+        rest = ("--save", str(self._save), *((f"@{measured}",) if steps else ()))
         train = Step(
             "pretrain",
-            (*command, "--save", str(self._save), *((f"@{measured}",) if steps else ())),
+            (*command, *rest),
             (self._save,),
             after=("prepare_corpus", *(step.name for step in steps)),
             title="masked-language-model pretraining",
@@ -126,16 +127,17 @@ class Plan:
             missing=partial(_missing_iterations, self._save, iterations),
             resume=partial(resume_pretraining, self._save),
             stage="pretrain",
+            recorded_as=("pretrain", *words, *rest),  # without the launcher: another layout continues the same training
         )
         return [*steps, train]
 
-    def _measure(self, command: Sequence[str], file: Path, environment: dict[str, str]) -> Step:
+    def _measure(self, command: Sequence[str], words: Sequence[str], file: Path, environment: dict[str, str]) -> Step:
         assert self.scale.measure is not None
         minutes, steps = self.scale.measure.minutes, self.scale.measure.steps
-        options = ("--minutes", f"{minutes:g}", "--steps", str(steps), "--out", str(file), "--", *command)
+        options = ("--minutes", f"{minutes:g}", "--steps", str(steps), "--out", str(file))
         return Step(
             "measure",
-            (*program("measure-iterations"), *options),
+            (*program("measure-iterations"), *options, "--", *command),
             (file,),
             after=("prepare_corpus",),
             title=f"the number of iterations in {minutes:g} minutes",
@@ -143,6 +145,7 @@ class Plan:
             weight=10,
             environment=environment,
             stage="pretrain",
+            recorded_as=("measure-iterations", *options, *words),
         )
 
     # --- one task ---------------------------------------------------------------------------------------------------
@@ -209,7 +212,7 @@ class Plan:
                     *(*program("eval"), model, task, str(run), *data, "--output_dir", str(run), "--split", split),
                     *self.scale.evaluate,
                 ),
-                (run / f"eval_{split}.json",),
+                (run / f"eval_{split}.json", run / f"results_{split}.pkl"),
                 after=(finetune.name, *((f"leakage_{task}_{split}",) if task in self.scale.leakage_tasks else ())),
                 title=f"{title}: {split}",
                 weight=5,

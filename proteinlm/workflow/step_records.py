@@ -67,41 +67,61 @@ class StepRecords:
         return self._relative(path) in self._made(name)
 
     def names(self) -> list[str]:
-        """The steps that were started, and those whose results contain others' first."""
-        found = {file.name.removesuffix(".makes"): file for file in self.directory.glob("*.makes")}
-        return sorted(found, key=lambda name: (min(map(len, self._made(name)), default=0), name))
+        """The steps that were started; one whose results are inside those of another comes before it."""
+        found = [file.name.removesuffix(".makes") for file in self.directory.glob("*.makes")]
+        return sorted(found, key=lambda name: (-max(map(len, self._made(name)), default=0), name))
 
     def set_aside(self, name: str) -> bool:
-        """Move the results of a step to ``set_aside/STEP/``; returns whether there were any."""
-        made = {number: self.directory / path for number, path in enumerate(self._made(name))}
-        found = {number: path for number, path in made.items() if path.exists()}
-        if not found:
-            return False
-        self.discard(name)
-        self._aside(name).mkdir(parents=True)
-        for number, path in found.items():
-            os.replace(os.path.normpath(path), self._aside(name) / str(number))
-        return True
+        """Move the results of a step to ``set_aside/STEP/``; returns whether there were any.
+
+        Raises:
+            ConfigError: results of the step are there already, or they can't be moved. Names the paths.
+        """
+        found = {aside: path for aside, path in self._places(name) if path.exists()}
+        for aside, path in found.items():
+            if aside.exists():
+                raise ConfigError(f"{path}: {aside} has results of the same step; remove one of them")
+            self._move(path, aside)
+        return bool(found)
 
     def bring_back(self, name: str) -> bool:
-        """Move results back that were set aside; returns whether there were any, and nothing is in their place."""
-        made = {number: Path(os.path.normpath(self.directory / path)) for number, path in enumerate(self._made(name))}
-        kept = {number: path for number, path in made.items() if (self._aside(name) / str(number)).exists()}
+        """Move results back that were set aside; returns whether there were any, and nothing is in their place.
+
+        Raises:
+            ConfigError: they can't be moved.
+        """
+        kept = {aside: path for aside, path in self._places(name) if aside.exists()}
         if not kept or any(path.exists() for path in kept.values()):
             return False
-        for number, path in kept.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(self._aside(name) / str(number), path)
+        for aside, path in kept.items():
+            self._move(aside, path)
         self.discard(name)
         return True
+
+    def forget_inside(self, paths: Sequence[Path]) -> None:
+        """Forget the steps whose results are inside these paths, which are made anew."""
+        outer = [Path(os.path.normpath(path)) for path in paths]
+        for name in self.names():
+            if any(path in made.parents for _, made in self._places(name) for path in outer):
+                self.invalidate(name, keep_start=False)
+                self.discard(name)
+
+    def _places(self, name: str) -> list[tuple[Path, Path]]:
+        """(place when set aside, path) of each result of a step."""
+        folder = self.directory / "set_aside" / name
+        made = enumerate(self._made(name))
+        return [(folder / str(number), Path(os.path.normpath(self.directory / path))) for number, path in made]
+
+    def _move(self, path: Path, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.replace(path, target)
+        except OSError as error:
+            raise ConfigError(f"{path} can't be moved to {target}: {error.strerror}; move or remove it") from error
 
     def discard(self, name: str) -> None:
         """Remove results that were set aside."""
-        if self._aside(name).is_dir():
-            shutil.rmtree(self._aside(name))
-
-    def _aside(self, name: str) -> Path:
-        return self.directory / "set_aside" / name
+        shutil.rmtree(self.directory / "set_aside" / name, ignore_errors=True)
 
     def _made(self, name: str) -> list[str]:
         """The paths that the step has made, relative to the records."""

@@ -62,6 +62,8 @@ class Step:
         resume: options to add to the command after an interruption, so that it continues from its saved state; None:
             there is no such state, and the command starts again.
         stage: name of the group of steps that can be chosen, and that a time limit applies to.
+        recorded_as: words that stand for the command in the fingerprint, without those that depend on the machine;
+            empty: the command itself.
         is_partial: runs even if steps of ``after`` were not finished within their time limit.
     """
 
@@ -77,6 +79,7 @@ class Step:
     missing: Callable[[], str] = str
     resume: Callable[[], Sequence[str] | None] = start_again
     stage: str = ""
+    recorded_as: tuple[str, ...] = ()
     is_partial: bool = False
 
 
@@ -186,7 +189,7 @@ class StepRunner:
     def _set_aside_unplanned(self) -> None:
         """Move results of steps that are not in the plan out of the way, and those of a step that is in it again back.
 
-        The latter were made with the command, the inputs and the dependencies that the step has now.
+        The latter were made with the command, the inputs and the results of other steps that the step has now.
         """
         moved = [n for n in self._kept.names() if n not in self._fingerprints and self._kept.set_aside(n)]
         if moved:
@@ -195,7 +198,14 @@ class StepRunner:
                 f" {listed(moved)}. The earlier settings bring them back",
                 flush=True,
             )
-        back = [step.name for step in self.steps if self._is_aside(step) and self._kept.bring_back(step.name)]
+        current: set[str] = set()  # up to date, with all before them
+        back = []
+        for step in self.steps:
+            if all(before in current for before in step.after):
+                if self._is_aside(step) and self._kept.bring_back(step.name):
+                    back.append(step.name)
+                if self._up_to_date(step):
+                    current.add(step.name)
         if back:
             print(f"part of the plan again, so their results are back: {listed(back)}", flush=True)
 
@@ -270,8 +280,9 @@ class StepRunner:
             else:
                 continue
             del waiting[name]
-            if name not in self._resumed:
-                self._kept.set_aside(name)  # results of earlier settings, which a report would read
+            # results of earlier settings, which a report would read
+            if name not in self._resumed and self._kept.set_aside(name):
+                print(f"{name}: its results of earlier settings are set aside in {self._kept.directory}", flush=True)
 
     def _end_stage(self, stage: str, running: Sequence[Step]) -> None:
         self._ended_stages.add(stage)
@@ -314,6 +325,8 @@ class StepRunner:
     def _run_one(self, step: Step) -> float:
         start = time.monotonic()
         if step.name not in self._resumed:
+            self._kept.invalidate(step.name, keep_start=False)
+            self._kept.forget_inside(step.makes)
             _remove(step.makes)
             self._kept.discard(step.name)
             self._kept.start(step.name, self._fingerprints[step.name], step.makes)
@@ -404,7 +417,8 @@ class StepRunner:
         return made and self._kept.is_stamped(step.name, self._fingerprints[step.name])
 
     def _fingerprint(self, step: Step) -> str:
-        digest = hashlib.sha256(repr(step.command).encode())
+        words = ["python" if word == sys.executable else word for word in step.recorded_as or step.command]
+        digest = hashlib.sha256(repr(words).encode())
         for path in step.inputs:
             for file in [path, *sorted(path.rglob("*"))] if path.is_dir() else [path]:
                 if file.is_file():

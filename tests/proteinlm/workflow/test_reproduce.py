@@ -129,6 +129,14 @@ def test_the_number_of_threads_and_of_runs_at_the_same_time_repeats_nothing(tmp_
     assert one == two
 
 
+def test_another_launcher_repeats_nothing(tmp_path: Path, toy: Scale) -> None:
+    one, two = (
+        fingerprints(replace(toy, launcher=launcher), tmp_path)
+        for launcher in ((), ("torchrun", "--nproc_per_node", "2"))
+    )
+    assert one == two
+
+
 def test_the_card_names_the_data_if_they_are_not_those_of_the_scale(tmp_path: Path, toy: Scale) -> None:
     assert "--command 'bash scripts/reproduce.sh toy' " in commands(toy, tmp_path)["card"]
     other = replace(toy, data=tmp_path / "other")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +113,51 @@ def test_results_of_steps_that_left_the_plan_are_set_aside_until_it_has_them_aga
     changed = dataclasses.replace(train, command=(sys.executable, "-c", code.format(str(run), "2")))
     assert ran(changed, score, report) == ["train", "score"]  # results of other settings do not come back
     assert (run / "model").read_text() == "2"
+
+
+def trained(folder: Path, text: str = "1") -> list[Step]:
+    """A training with a run directory, and two evaluations whose results are inside it."""
+    run = folder / "run"
+    code = f"import os; os.makedirs({str(run)!r}); open({str(run / 'model')!r}, 'w').write({text!r})"
+    steps = [Step("train", (sys.executable, "-c", code), (run,))]
+    return [*steps, *(Step(name, write(run / name), (run / name,), after=("train",)) for name in ("one", "two"))]
+
+
+def test_results_inside_those_of_another_step_are_set_aside_by_themselves(tmp_path):
+    train, one, two = trained(tmp_path)
+    records = tmp_path / "steps"
+    StepRunner([train, one, two], records, tmp_path).run()
+    StepRunner([], records, tmp_path).run()
+    assert not (tmp_path / "run").exists()
+    assert StepRunner([train, one], records, tmp_path).run() == {}
+    assert sorted(os.listdir(tmp_path / "run")) == ["model", "one"]
+    assert StepRunner([train, one, two], records, tmp_path).run() == {}
+
+
+def test_results_do_not_come_back_to_another_run(tmp_path):
+    train, one, two = trained(tmp_path)
+    records = tmp_path / "steps"
+    StepRunner([train, one], records, tmp_path).run()
+    StepRunner([train], records, tmp_path).run()
+    shutil.rmtree(tmp_path / "run")  # by the user, for a new one
+    assert list(StepRunner([train, one], records, tmp_path).run()) == ["train", "one"]
+    StepRunner([train, one, two], records, tmp_path).run()
+    other, other_one, _ = trained(tmp_path, "2")
+    StepRunner([other, other_one], records, tmp_path).run()
+    StepRunner([train, one], records, tmp_path).run()
+    assert list(StepRunner([train, one, two], records, tmp_path).run()) == ["two"]
+
+
+def test_a_file_in_place_of_results_that_were_set_aside_is_refused(tmp_path):
+    train, one, _ = trained(tmp_path)
+    records = tmp_path / "steps"
+    StepRunner([train, one], records, tmp_path).run()
+    StepRunner([train], records, tmp_path).run()
+    (tmp_path / "run" / "one").write_text("mine")
+    with pytest.raises(ConfigError, match=r"run/one: .*set_aside/one/0 has results of the same step; remove one"):
+        StepRunner([train], records, tmp_path).run()
+    assert (tmp_path / "run" / "one").read_text() == "mine"
+    assert (records / "set_aside" / "one" / "0").read_text() == "x"
 
 
 def test_a_step_with_a_damaged_stamp_runs_again(tmp_path):
