@@ -106,18 +106,17 @@ class Plan:
             *("--data-path", str(corpus / "train_text_document")),
             *(("--valid-data-path", str(corpus / "valid_text_document")) if has_valid else ()),
         )
-        command = (*_launched(self.scale.launcher), *words)
         environment = {} if self.scale.launcher else {"OMP_NUM_THREADS": str(usable_cores())}
         measured, steps = self.out / "train_iters.txt", []
         iterations: int | Path = measured
         if self.scale.iterations is not None:
             iterations = self.scale.iterations
         elif self.scale.measure is not None:
-            steps.append(self._measure(command, words, measured, environment))
+            steps.append(self._measure(words, measured, environment))
         rest = ("--save", str(self._save), *((f"@{measured}",) if steps else ()))
         train = Step(
             "pretrain",
-            (*command, *rest),
+            (*_launched(self.scale.launcher), *words, *rest),
             (self._save,),
             after=("prepare_corpus", *(step.name for step in steps)),
             title="masked-language-model pretraining",
@@ -131,13 +130,13 @@ class Plan:
         )
         return [*steps, train]
 
-    def _measure(self, command: Sequence[str], words: Sequence[str], file: Path, environment: dict[str, str]) -> Step:
+    def _measure(self, words: Sequence[str], file: Path, environment: dict[str, str]) -> Step:
         assert self.scale.measure is not None
         minutes, steps = self.scale.measure.minutes, self.scale.measure.steps
         options = ("--minutes", f"{minutes:g}", "--steps", str(steps), "--out", str(file))
         return Step(
             "measure",
-            (*program("measure-iterations"), *options, "--", *command),
+            (*program("measure-iterations"), *options, "--", *_launched(self.scale.launcher), *words),
             (file,),
             after=("prepare_corpus",),
             title=f"the number of iterations in {minutes:g} minutes",
@@ -185,7 +184,7 @@ class Plan:
         """Finetuning and evaluation of one model."""
         directory, model = self._run(task, variant), _model(variant)
         run = directory / f"seed_{seed}"
-        name, title = f"{task}_{variant}_{seed}", f"{task} from {VARIANTS[variant]}, seed {seed}"
+        name, title = f"{task}_{variant}_{seed}", _title(task, variant, seed)
         data = ("--data_dir", str(self.out / "data"))
         train = (
             *(*program("train"), model, task, *data, *self._start(variant), "--seed", str(seed)),
@@ -313,6 +312,11 @@ def _missing_iterations(save: Path, iterations: int | Path) -> str:
     return missing_iterations(save, number)
 
 
+def _title(task: str, variant: str, seed: int) -> str:
+    """A finetuning run, for progress and messages."""
+    return f"{task} from {VARIANTS[variant]}, seed {seed}"
+
+
 def _model(variant: str) -> str:
     return "onehot" if variant == "onehot" else "transformer"
 
@@ -365,8 +369,7 @@ def check_finetuning(scale: Scale, data: Path, out: Path) -> None:
             try:
                 finetune_config([_model(variant), task, *own, *places, *words], raises_errors=True)
             except ConfigError as error:
-                run = f"{task} from {VARIANTS[variant]}, seed {seed}"
-                raise ConfigError(f"{scale.file}: finetune: {run}: {error}") from error
+                raise ConfigError(f"{scale.file}: finetune: {_title(task, variant, seed)}: {error}") from error
 
 
 def check_leakage(scale: Scale) -> None:

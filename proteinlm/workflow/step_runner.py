@@ -179,18 +179,25 @@ class StepRunner:
     # --- what runs --------------------------------------------------------------------------------------------------
 
     def _outdated(self) -> dict[str, Step]:
-        """The steps that are not up to date, and those that depend on them."""
+        """The steps that are not up to date, and those that depend on them.
+
+        Results that were set aside come back if their step is in the plan again, with the command, the inputs and the
+        results of other steps that they were made from.
+        """
         outdated: dict[str, Step] = {}
+        back = []
         for step in self.steps:
-            if not self._up_to_date(step) or any(before in outdated for before in step.after):
+            follows = any(before in outdated for before in step.after)
+            if not follows and self._is_aside(step) and self._kept.bring_back(step.name):
+                back.append(step.name)
+            if follows or not self._up_to_date(step):
                 outdated[step.name] = step
+        if back:
+            print(f"part of the plan again, so their results are back: {listed(back)}", flush=True)
         return outdated
 
     def _set_aside_unplanned(self) -> None:
-        """Move results of steps that are not in the plan out of the way, and those of a step that is in it again back.
-
-        The latter were made with the command, the inputs and the results of other steps that the step has now.
-        """
+        """Move results of steps that are not in the plan out of the way."""
         moved = [n for n in self._kept.names() if n not in self._fingerprints and self._kept.set_aside(n)]
         if moved:
             print(
@@ -198,16 +205,6 @@ class StepRunner:
                 f" {listed(moved)}. The earlier settings bring them back",
                 flush=True,
             )
-        current: set[str] = set()  # up to date, with all before them
-        back = []
-        for step in self.steps:
-            if all(before in current for before in step.after):
-                if self._is_aside(step) and self._kept.bring_back(step.name):
-                    back.append(step.name)
-                if self._up_to_date(step):
-                    current.add(step.name)
-        if back:
-            print(f"part of the plan again, so their results are back: {listed(back)}", flush=True)
 
     def _is_aside(self, step: Step) -> bool:
         fingerprint = self._fingerprints[step.name]

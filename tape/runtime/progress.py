@@ -66,7 +66,7 @@ def progress_bar(
         "initial": initial,
         "disable": disable,
     }
-    options |= {"disable": disable, "unit_scale": unit == "B", "leave": False, "miniters": 1}
+    options |= {"unit_scale": unit == "B", "leave": False, "miniters": 1}
     if not sys.stderr.isatty() and not _IN_A_NOTEBOOK:
         options |= {"file": _LogFile(sys.stderr), "mininterval": line_seconds, "delay": line_seconds}
     return _ProgressBar(**options)

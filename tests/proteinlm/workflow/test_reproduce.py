@@ -234,43 +234,41 @@ def test_a_run_that_was_killed_twice_continues_to_the_model_card(
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("base", "settings", "message"),
     [
-        ('[finetune]\npooling = "mean"', "secondary_structure from one-hot, seed 42: --pooling is for tasks with one"),
-        ('[finetune]\nmetric_for_best_model = "accuracy"', "stability from one-hot.*choose one of loss"),
-        ('[finetune]\nmetric_for_best_model = "top1"', "secondary_structure from one-hot.*choose one of loss"),
-        ("[finetune]\nlora = 4", "secondary_structure from pretrained, frozen, .*--freeze"),
-        ("[finetune]\nnum_train_epochs = 0", "num_train_epochs"),
-        ("[run]\nseeds = [-1]", "seed"),
+        ("cpu", '[pretrain]\nlr-decay-style = "cosine"', r"pretrain: .*--lr-wsd-decay-iters"),
+        ("cpu", "[pretrain]\nfp16 = true", r"pretrain: .*--bf16"),
+        ("cpu", "[pretrain]\nglobal-batch-size = 24", r"pretrain: .*24"),
+        (
+            "toy",
+            '[finetune]\npooling = "mean"',
+            r"finetune: .*secondary_structure from one-hot, seed 42: --pooling is for tasks with one",
+        ),
+        (
+            "toy",
+            '[finetune]\nmetric_for_best_model = "accuracy"',
+            r"finetune: .*stability from one-hot.*choose one of loss",
+        ),
+        (
+            "toy",
+            '[finetune]\nmetric_for_best_model = "top1"',
+            r"finetune: .*secondary_structure from one-hot.*choose one of loss",
+        ),
+        ("toy", "[finetune]\nlora = 4", r"finetune: .*secondary_structure from pretrained, frozen, .*--freeze"),
+        ("toy", "[finetune]\nnum_train_epochs = 0", r"finetune: .*num_train_epochs"),
+        ("toy", "[run]\nseeds = [-1]", r"finetune: .*seed"),
     ],
 )
-def test_options_of_finetuning_that_contradict_each_other_are_refused_before_anything_runs(
-    tmp_path: Path, settings: str, message: str
+def test_options_that_contradict_each_other_are_refused_before_anything_runs(
+    tmp_path: Path, base: str, settings: str, message: str
 ) -> None:
     file = tmp_path / "mine.toml"
-    file.write_text(f'extends = "toy"\n{settings}\n')
-    with pytest.raises(ConfigError, match=rf"mine\.toml: finetune: .*{message}"):
-        reproduce.main([str(file), "--dry-run"])
+    file.write_text(f'extends = "{base}"\n{settings}\n')
+    with pytest.raises(ConfigError, match=rf"mine\.toml: {message}"):
+        reproduce.main([str(file), "--data", str(SAMPLE), "--dry-run"])
 
 
 def test_a_measured_number_of_iterations_may_have_a_warm_up(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('extends = "cpu"\n[measure]\nminutes = 10\n')
     reproduce.check_pretraining(read_scale(file, NAMES))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ('lr-decay-style = "cosine"', "mine.toml: pretrain: .*--lr-wsd-decay-iters"),
-        ("fp16 = true", "mine.toml: pretrain: .*--bf16"),
-        ("global-batch-size = 24", "mine.toml: pretrain: .*24"),
-    ],
-)
-def test_options_of_pretraining_that_contradict_each_other_are_refused_before_anything_runs(
-    tmp_path: Path, options: str, message: str
-) -> None:
-    file = tmp_path / "mine.toml"
-    file.write_text(f'extends = "cpu"\n[pretrain]\n{options}\n')
-    with pytest.raises(ConfigError, match=message):
-        reproduce.main([str(file), "--data", str(SAMPLE), "--dry-run"])
