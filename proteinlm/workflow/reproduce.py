@@ -47,7 +47,9 @@ from proteinlm.workflow.step_runner import Step, StepRunner, command_line
 from tape.cli.parser import ArgumentParser
 from tape.cli.types import positive_int
 from tape.errors import ConfigError, quoted
+from tape.evaluation.config import EvalConfig
 from tape.io.writing import check_output_directory
+from tape.registry import registry
 from tape.runtime.cpu import usable_cores
 from tape.runtime.progress import duration
 from tape.similarity.mmseqs import INSTALL, find_mmseqs
@@ -372,6 +374,35 @@ def check_finetuning(scale: Scale, data: Path, out: Path) -> None:
                 raise ConfigError(f"{scale.file}: finetune: {_title(task, variant, seed)}: {error}") from error
 
 
+def check_evaluation(scale: Scale, data: Path, out: Path) -> None:
+    """Check the options of evaluation with each task, as its command does: it runs after pretraining and finetuning.
+
+    Args:
+        scale, data, out: as for :func:`check_finetuning`.
+
+    Raises:
+        ConfigError: a value is out of range, or a task lacks a metric. Names the file and the task.
+    """
+    from tape.cli.evaluate import eval_config
+
+    for task in scale.tasks:
+        places = ("--data_dir", str(data), "--output_dir", str(out))
+        try:
+            config = eval_config(["transformer", task, str(out / "model"), *places, *scale.evaluate])
+            if isinstance(config, EvalConfig) and config.metrics:
+                _check_metrics(config.metrics, task)
+        except ConfigError as error:
+            raise ConfigError(f"{scale.file}: evaluate: {task}: {error}") from error
+
+
+def _check_metrics(names: Sequence[str], task: str) -> None:
+    from tape.evaluation.evaluate import check_metrics  # imports torch
+
+    task_type = registry.get_task_spec(task).task_type
+    if task_type is not None:  # else it is that of the data
+        check_metrics(names, task, task_type)
+
+
 def check_leakage(scale: Scale) -> None:
     """Check that the program for the search for relatives is installed: the search runs after pretraining.
 
@@ -438,6 +469,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     jobs = options.jobs or scale.jobs
     steps = plan(scale, data.resolve(), out, jobs)
     check_finetuning(scale, data, out)
+    check_evaluation(scale, data, out)
     if options.dry_run:
         chosen = [step for step in steps if not options.stages or step.stage in options.stages]
         print("\n".join(command_line(step) for step in chosen))

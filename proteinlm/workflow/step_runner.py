@@ -18,9 +18,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from tape.runtime.run_lock import lock_in, run_lock
 
 # Time for a command to save and clean up after SIGTERM; torchrun gives its ranks 30 seconds.
 _GRACE_SECONDS = 60.0
+_DEVICES = "CUDA_VISIBLE_DEVICES"
 _RUN_WITH_PARENT = Path(__file__).with_name("run_with_parent.py")
 
 
@@ -94,7 +94,7 @@ class StepRunner:
         jobs: maximum number of steps at the same time.
         time_limits: stage -> seconds after the start of its first step, at which its commands get SIGTERM and no
             further one of them is started.
-        devices: values of ``CUDA_VISIBLE_DEVICES`` among steps at the same time; empty: all of them see all GPUs.
+        devices: values of ``CUDA_VISIBLE_DEVICES``, divided among steps at the same time; empty: all see all GPUs.
 
     Raises:
         ConfigError: a step would overwrite an input of a step.
@@ -116,7 +116,6 @@ class StepRunner:
         self._check_inputs()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
-        self._device_users = dict.fromkeys(self.devices, 0)  # running steps of each
         self._stopping = False
         self._resumed: dict[str, tuple[str, ...]] = {}  # options by the name of the step
         self._stage_starts: dict[str, float] = {}
@@ -243,8 +242,9 @@ class StepRunner:
                     for step in self._startable(waiting, running, seconds, todo):
                         del waiting[step.name]
                         self._stage_starts.setdefault(step.stage, time.monotonic())
+                        step = self._as_run(step, running.values())
                         tqdm.write(f"\n[{len(todo) - len(waiting)}/{len(todo)}] {step.title or step.name}")
-                        tqdm.write(f"  $ {command_line(self._with_options(step))}")
+                        tqdm.write(f"  $ {command_line(step)}")
                         running[pool.submit(self._run_one, step)] = step
                     done, _ = wait(running, return_when=FIRST_COMPLETED, timeout=1.0)
                     bar.refresh()  # updates the elapsed time while a step runs
@@ -315,9 +315,14 @@ class StepRunner:
             return ready[:1] if not running else []
         return [step for step in ready if not step.live][: self.jobs - len(running)]
 
-    def _with_options(self, step: Step) -> Step:
-        """The step with the options that continue it."""
-        return replace(step, command=(*step.command, *self._resumed.get(step.name, ())))
+    def _as_run(self, step: Step, running: Collection[Step]) -> Step:
+        """The step with the options that continue it, and the GPU that the fewest running steps have."""
+        environment = dict(step.environment)
+        if self.devices and not step.live:
+            used = [other.environment.get(_DEVICES) for other in running]
+            environment.setdefault(_DEVICES, min(self.devices, key=used.count))
+        command = (*step.command, *self._resumed.get(step.name, ()))
+        return replace(step, command=command, environment=environment)
 
     def _run_one(self, step: Step) -> float:
         start = time.monotonic()
@@ -327,30 +332,13 @@ class StepRunner:
             _remove(step.makes)
             self._kept.discard(step.name)
             self._kept.start(step.name, self._fingerprints[step.name], step.makes)
-        step = self._with_options(step)
-        with self._device(step) as environment:
-            self._execute(step, environment)
+        self._execute(step)
         _check_results(step)
         if not any(before in self._unfinished for before in step.after):
             self._kept.stamp(step.name, self._fingerprints[step.name])
         return time.monotonic() - start
 
-    @contextmanager
-    def _device(self, step: Step) -> Iterator[Mapping[str, str]]:
-        """The variable with the GPU of a step: the one that the fewest others use."""
-        if step.live or not self._device_users:
-            yield {}
-            return
-        with self._lock:
-            device = min(self._device_users, key=self._device_users.__getitem__)
-            self._device_users[device] += 1
-        try:
-            yield {"CUDA_VISIBLE_DEVICES": device}
-        finally:
-            with self._lock:
-                self._device_users[device] -= 1
-
-    def _execute(self, step: Step, environment: Mapping[str, str]) -> None:
+    def _execute(self, step: Step) -> None:
         """Run the command of a step, with its output on the terminal or in the log."""
         log = self._kept.log(step.name)
         with log.open("ab" if step.name in self._resumed else "wb") as stream:
@@ -358,7 +346,7 @@ class StepRunner:
             process = subprocess.Popen(
                 _with_parent(step.command),
                 cwd=self.directory,
-                env={**os.environ, **environment, **step.environment},
+                env={**os.environ, **step.environment},
                 stdout=output,
                 stderr=output,
                 stdin=subprocess.DEVNULL,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tape.datasets.index import load_split
 from tape.datasets.labels import task_type_of
 from tape.datasets.own_table import register_table
 from tape.errors import ConfigError
 from tape.metrics import Bootstrap, metrics_of
+from tape.metrics.metric import Metric
 from tape.metrics.prediction_intervals import coverage
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext
@@ -69,16 +71,20 @@ def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str,
         title=title,
     )
     check_measured(evaluation, getattr(getattr(dataset, "data", None), "path", f"split {config.split}"))
-    target = target_of(model.config)
-    if target is not None and target.half_widths and config.split not in _NOT_HELD_OUT:
-        covered = coverage(evaluation.measured, target.half_widths, target.columns, config.bootstrap)
-        evaluation = replace(evaluation, metrics=[*evaluation.metrics, *covered])
-    values = value_names_of(model.config)
+    target, values = target_of(model.config), value_names_of(model.config)
+
+    def covered(measured: Sequence[Any]) -> list[Metric]:
+        if target is None or not target.half_widths or config.split in _NOT_HELD_OUT:
+            return []
+        return coverage(measured, target.half_widths, target.columns, config.bootstrap)
+
+    def summarize(measured: Sequence[Any]) -> list[Metric]:
+        return [*metrics_of(task_type, values).summarize(measured, config.bootstrap), *covered(measured)]
+
+    evaluation = replace(evaluation, metrics=[*evaluation.metrics, *covered(evaluation.measured)])
     chosen = chosen_metrics(evaluation, config.metrics, values)
     if context.is_main:
-        leakage = None
-        if identities is not None:
-            leakage = scores_in_bins(identities, evaluation.measured, metrics_of(task_type, values), config.bootstrap)
+        leakage = None if identities is None else scores_in_bins(identities, evaluation.measured, summarize)
         report = write_files(config, folder, folder_of(directory), dataset, model, evaluation, chosen, leakage)
         logger.info("%d proteins of %s; wrote %s", evaluation.proteins, config.split, report)
     for line in _lines(chosen, evaluation, config.bootstrap):

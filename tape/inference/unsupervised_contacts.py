@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ def _write_files(
     model_config: Any = model.config
     leakage = None
     if identities is not None:
-        leakage = scores_in_bins(identities, evaluation.measured, metrics_of(TaskType.RESIDUE_PAIR), config.bootstrap)
+        summarize = partial(metrics_of(TaskType.RESIDUE_PAIR).summarize, bootstrap=config.bootstrap)
+        leakage = scores_in_bins(identities, evaluation.measured, summarize)
     with atomic_directory(path, overwrite=config.overwrite) as folder:
         write_json(folder / ARGUMENTS_NAME, dict(config.arguments))
         write_regression(folder / _REGRESSION_NAME, regression, model_hash(folder_of(model_dir)))

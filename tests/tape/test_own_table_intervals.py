@@ -16,6 +16,7 @@ from tape.inference.predict import Prediction
 from tape.inference.prediction_files import PredictionFiles
 from tape.main import run_eval, run_train
 from tape.tasks import TaskType
+from tests.support.leakage_tables import write_leakage
 
 QUIET = ["--log_level", "40"]
 
@@ -124,3 +125,17 @@ def test_an_epoch_that_was_not_validated_has_none(tmp_path: Path) -> None:
     run = train(table, "--target", "Tm", *options)
     stored = [json.loads((run / str(epoch) / "config.json").read_text())["target"] for epoch in range(3)]
     assert ["half_width_90" in target for target in stored] == [False, True, False]
+
+
+def test_coverage_is_part_of_the_bins_of_identity(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "my.csv", 120, ["Tm"])
+    run = train(table, "--target", "Tm", "--num_train_epochs", 1)
+    identities = write_leakage(table, tmp_path / "leakage.tsv", [(None, 95.0)[place % 2] for place in range(120)])
+    overall = run_eval(["onehot", str(run), "--split", "test", "--leakage", str(identities), *QUIET])["coverage_90"]
+    (file,) = run.glob("0/eval_test.json")
+    (reference,) = json.loads(file.read_text(encoding="utf-8"))["leakage"]["references"]
+    found = [(one["proteins"], metric) for one in reference["bins"] for metric in one["metrics"]]
+    covered = [(proteins, metric["value"]) for proteins, metric in found if metric["name"] == "coverage_90"]
+    assert len(covered) == 2
+    total = sum(proteins for proteins, _ in covered)
+    assert sum(proteins * share for proteins, share in covered) / total == pytest.approx(overall)

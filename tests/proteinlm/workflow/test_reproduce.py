@@ -257,6 +257,13 @@ def test_a_run_that_was_killed_twice_continues_to_the_model_card(
         ("toy", "[finetune]\nlora = 4", r"finetune: .*secondary_structure from pretrained, frozen, .*--freeze"),
         ("toy", "[finetune]\nnum_train_epochs = 0", r"finetune: .*num_train_epochs"),
         ("toy", "[run]\nseeds = [-1]", r"finetune: .*seed"),
+        ("toy", "[evaluate]\nseed = -1", r"evaluate: secondary_structure: --seed must not be negative"),
+        ("toy", "[evaluate]\nbatch_size = 0", r"evaluate.*batch_size"),
+        (
+            "toy",
+            '[run]\ntasks = ["stability", "secondary_structure"]\n[evaluate]\nmetrics = ["spearmanr"]',
+            r"evaluate: secondary_structure: --metrics spearmanr: .* it has accuracy",
+        ),
     ],
 )
 def test_options_that_contradict_each_other_are_refused_before_anything_runs(

@@ -380,11 +380,23 @@ StepRunner([Step("one", ("true",), ())], Path({str(records)!r}), Path.cwd()).run
     assert "steps: in use by process" in "\n".join(raised.value.details)
 
 
-def test_steps_at_the_same_time_are_spread_over_the_gpus(tmp_path):
+def test_steps_at_the_same_time_are_spread_over_the_gpus(tmp_path, capsys):
     code = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES']); time.sleep(1)"
     steps = [Step(name, (sys.executable, "-c", code), ()) for name in "abcd"]
     StepRunner(steps, tmp_path / "steps", tmp_path, jobs=4, devices=("3", "5")).run()
     assert sorted((tmp_path / "steps" / f"{name}.log").read_text() for name in "abcd") == ["3\n", "3\n", "5\n", "5\n"]
+    printed = capsys.readouterr().out
+    assert [printed.count(f"  $ CUDA_VISIBLE_DEVICES={device} python -c") for device in "35"] == [2, 2]
+
+
+def test_a_step_that_has_set_its_gpus_and_one_on_the_terminal_keep_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    code = "import os, pathlib, sys; pathlib.Path(sys.argv[1]).write_text(os.environ['CUDA_VISIBLE_DEVICES'])"
+    files = [tmp_path / "own", tmp_path / "live"]
+    own, live = (Step(file.name, (sys.executable, "-c", code, str(file)), (file,)) for file in files)
+    steps = [dataclasses.replace(own, environment={"CUDA_VISIBLE_DEVICES": ""}), dataclasses.replace(live, live=True)]
+    StepRunner(steps, tmp_path / "steps", tmp_path, jobs=2, devices=("3", "5")).run()
+    assert [file.read_text() for file in files] == ["", "3,5"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="uses the parent-death signal of Linux")
