@@ -117,12 +117,10 @@ class MicroBatch:
         missing = tokens - self.input_ids.shape[1]
         if missing <= 0:
             return self
-        longest = max(self.layout.lengths)
-        pieces = [longest] * (missing // longest) + [missing % longest] * (missing % longest > 0)
         return replace(
             self,
             input_ids=F.pad(self.input_ids, (0, missing), value=TAPETokenizer().pad_id),
-            layout=PackedLayout.from_lengths([*self.layout.lengths, *pieces]),
+            layout=self.layout.padded(tokens),
             padding=self.padding + missing,
         )
 

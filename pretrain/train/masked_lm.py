@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from pretrain.data.samples import MicroBatch
 from pretrain.optim.precision import PrecisionConfig
 from pretrain.parallel import ParallelContext
+from tape.masking import IGNORED
+from tape.models.kernel_shapes import compiles_each_shape, rounded_size
 from tape.models.modeling_bert import ProteinBertForMaskedLM
 
 
@@ -37,15 +39,21 @@ class MaskedLMObjective(nn.Module):
         self.precision = precision
         self._row_tokens = row_tokens
         self._shards = context.dims.tensor if context.dims.sequence_parallel_enabled else 1
+        self._few_sizes = compiles_each_shape(context.device, precision.product_dtype(context.device))
 
     def prepare(self, batch: MicroBatch) -> MicroBatch:
         """This rank's share of a micro-batch, on its device.
 
         It is padded as the layout requires: to a fixed length for pipeline stages, to a multiple of the tensor-parallel
-        size for sequence parallelism. Predicted positions are relative to the rank's first token.
+        size for sequence parallelism; and to one of a few sizes where each has kernels of its own. Predicted positions
+        are relative to the rank's first token.
         """
         dims = self.context.dims
-        tokens = self._row_tokens if dims.pipeline > 1 else batch.input_ids.shape[1]
+        tokens = batch.input_ids.shape[1]
+        if dims.pipeline > 1:
+            tokens = self._row_tokens
+        elif self._few_sizes:
+            tokens = min(rounded_size(tokens), self._row_tokens)
         batch = batch.padded(-(-tokens // self._shards) * self._shards)
         if dims.sequence_parallel_enabled:
             own = self._own_tokens(batch)
@@ -74,8 +82,14 @@ class MaskedLMObjective(nn.Module):
             if not self.context.is_last_stage:
                 return hidden
             # the head is computed at predicted positions only, about one in seven
-            logits = self.model.mlm_logits(hidden[0].index_select(0, batch.predicted))
-        return F.cross_entropy(logits.float(), batch.labels, reduction="sum")
+            predicted, labels = self._predictions(batch)
+            logits = self.model.mlm_logits(hidden[0].index_select(0, predicted))
+        return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+
+    def _predictions(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """The predicted positions and their labels, with further ones that are ignored, for one of a few sizes."""
+        missing = rounded_size(batch.predictions) - batch.predictions if self._few_sizes else 0
+        return F.pad(batch.predicted, (0, missing)), F.pad(batch.labels, (0, missing), value=IGNORED)
 
     def _embed(self, batch: MicroBatch) -> Tensor:
         own = self._own_tokens(batch)

@@ -27,15 +27,13 @@ from tape.errors import ConfigError
 from . import flash_attention, low_precision
 from .activation_checkpointing import checkpointed
 from .dropout import dropout as drop
+from .kernel_shapes import SLOT_MULTIPLE, compiles_each_shape
 
 # The time of attention grows with the square of the padded length. A group ends where its shortest protein would be
 # padded by more than this factor: smaller groups waste less arithmetic, but need more kernel launches. For proteins of
 # more tokens than the second number, the launches don't matter: they are grouped with proteins of equal length only.
 _GROUP_LENGTH_RATIO = 1.25
 _GROUP_LONGEST = 256
-# oneDNN compiles a kernel for each shape of a product in half precision, and keeps 0.2 to 0.7 MB for it. There, slots
-# per protein are rounded up to this multiple, so that proteins of similar length share kernels.
-_SLOT_MULTIPLE = 16
 # Eager attention keeps S probabilities per head and token. At this length they take as much memory as the other
 # activations of a block with heads of size 64, and on a processor with AMX the fused kernel is as fast in bf16.
 # The choice is not measured at the start of a run, whose last digits would then depend on the load of the machine.
@@ -140,6 +138,14 @@ class PackedLayout:
     def tokens(self) -> int:
         return sum(self.lengths)
 
+    def padded(self, tokens: int) -> PackedLayout:
+        """The layout of the row with padding at its end, up to ``tokens`` tokens, which attends only to padding."""
+        missing, longest = tokens - self.tokens, max(self.lengths)
+        if missing <= 0:
+            return self
+        pieces = [longest] * (missing // longest) + [missing % longest] * (missing % longest > 0)
+        return PackedLayout.from_lengths([*self.lengths, *pieces], self.positions.device)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedLayout:
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=non_blocking)
@@ -149,7 +155,7 @@ class PackedLayout:
     @cached_property
     def _few_shapes(self) -> _Padding:
         """Padding on the CPU in which products have few shapes."""
-        return _Padding.of(self.lengths, _SLOT_MULTIPLE)
+        return _Padding.of(self.lengths, SLOT_MULTIPLE)
 
 
 def _similar_lengths(sizes: tuple[int, ...]) -> list[list[int]]:
@@ -265,14 +271,9 @@ def _padded(
     proteins, slots, heads, _ = query.shape
     is_large = slots > _EAGER_LONGEST or (torch.is_grad_enabled() and proteins * heads * slots**2 > _EAGER_KEPT_SCORES)
     is_eager = dropout > 0 or (query.dtype.itemsize < 4 and not is_large)
-    if is_eager and query.device.type == "cpu" and _is_native(query.dtype):
+    if is_eager and query.device.type == "cpu" and low_precision.is_native(query.dtype):
         return _eager(query, key, value, key_mask, dropout, longest)
     return _sdpa(query, key, value, key_mask, dropout, longest)
-
-
-def _is_native(dtype: torch.dtype) -> bool:
-    """Whether this CPU multiplies matrices in a format; low_precision emulates fused attention where it does not."""
-    return dtype.itemsize >= 4 or low_precision.is_fast("cpu", dtype)
 
 
 def _eager(
@@ -320,7 +321,7 @@ def _sdpa(
 
 
 def _grouped(query: Tensor, key: Tensor, value: Tensor, packing: PackedLayout, dropout: float) -> Tensor:
-    few_shapes = query.device.type == "cpu" and query.dtype.itemsize < 4 and _is_native(query.dtype)
+    few_shapes = compiles_each_shape(query.device, query.dtype)
     padding = packing._few_shapes if few_shapes else packing._padding
     sizes = [group.proteins * group.slots for group in padding.groups]
     spread = [_PadTokens.apply(tensor[0], padding.source, padding.slot).split(sizes) for tensor in (query, key, value)]

@@ -22,6 +22,8 @@ from .batch_norm import MaskedBatchNorm
 from .graph_capture import is_captured
 from .heads import IGNORED, HeadOutput, is_labeled
 from .input_checks import check_classes
+from .kernel_shapes import SLOT_MULTIPLE, compiles_each_shape
+from .low_precision import product_dtype
 from .unpadding import lengths_of
 
 _CHANNELS = 64
@@ -257,10 +259,14 @@ class PairwiseContactPredictionHead(nn.Module):
         lengths = None if mask is None or inputs.device.type != "cpu" or is_captured() else lengths_of(mask)
         if lengths is None or not _saves_time(lengths, inputs.shape[1]):
             return [self._part(slice(None), self.predict["1"](inputs[:, 1:-1], dropout))]
-        return [
-            self._part(slice(row, row + 1), self.predict["1"](inputs[row : row + 1, 1 : length - 1], dropout))
-            for row, length in enumerate(lengths.tolist())
-        ]
+        multiple = SLOT_MULTIPLE if compiles_each_shape(inputs.device, product_dtype(inputs)) else 1
+        parts = []
+        for row, length in enumerate(lengths.tolist()):
+            residues = length - _SPECIAL_TOKENS
+            stop = min(residues + -residues % multiple + 1, inputs.shape[1] - 1)
+            pairs = self.predict["1"](inputs[row : row + 1, 1:stop], dropout)[..., :residues, :residues]
+            parts.append(self._part(slice(row, row + 1), pairs))
+        return parts
 
     def _part(self, rows: slice, pairs: Tensor) -> _Part:
         return _Part(rows, pairs if self.separation is None else pairs + self.separation(pairs.shape[-1]))

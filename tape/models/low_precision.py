@@ -77,6 +77,18 @@ def is_fast(device_type: str, dtype: torch.dtype) -> bool:
     return any(getattr(torch.cpu, name, bool)() for name in _NAMES[dtype])
 
 
+def is_native(dtype: torch.dtype) -> bool:
+    """Whether this CPU multiplies matrices in ``dtype``, so that they are not emulated."""
+    return dtype.itemsize >= 4 or is_fast("cpu", dtype)
+
+
+def product_dtype(values: Tensor) -> torch.dtype:
+    """Data type of matrix products with these values: that of autocast, if it is active."""
+    device = values.device.type
+    is_active = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if is_active else values.dtype
+
+
 def uses_tiles(dtype: torch.dtype) -> bool:
     """Whether this CPU multiplies matrices in ``dtype`` tile by tile (AMX): only bf16, and only on some processors."""
     return dtype == torch.bfloat16 and bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())

@@ -14,12 +14,15 @@ from torch.nn import functional as F
 
 from . import low_precision
 from .graph_capture import is_captured
+from .kernel_shapes import compiles_each_shape, rounded_size
 from .unpadding import RealTokens, lengths_of
 
 
 @dataclass(frozen=True)
 class SeparatedRow:
     """Where the T real tokens of a padded batch are in a row of R slots, in which zeros separate the proteins.
+
+    Where each shape of a product has a kernel of its own, there are also zeros at the end, so that R has few values.
 
     Attributes:
         real: the real tokens in the batch.
@@ -56,6 +59,8 @@ class SeparatedRow:
         protein = real.index // length
         slot = torch.arange(len(protein), device=features.device) + reach * protein
         slots = len(protein) + reach * (batch - 1)
+        if compiles_each_shape(features.device, low_precision.product_dtype(features)):
+            slots = rounded_size(slots)
         is_separator = torch.ones(slots, dtype=torch.bool, device=features.device).index_fill_(0, slot, False)
         return cls(real, slots, slot, is_separator.nonzero().squeeze(1))
 
@@ -89,13 +94,9 @@ def convolve(row: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         padded = F.pad(products.float() if products.dtype.itemsize < 4 else products, (0, 0, 0, 0, reach, reach))
         total = sum((padded[first : first + slots, first] for first in range(1, width)), padded[:slots, 0])
         return (total + bias).to(products.dtype)
-    if slots >= channels and low_precision.uses_tiles(_format_of_products(row)):
+    if slots >= channels and low_precision.uses_tiles(low_precision.product_dtype(row)):
         # The row as an image of height 1 whose channels are last in memory, as the kernel reads them. It computes the
         # same numbers without two transposed copies. With fewer slots, arranging the weight would take longer.
         image = row[None, None].permute(0, 3, 1, 2)
         return F.conv2d(image, weight.unsqueeze(2), bias, padding=(0, reach)).permute(0, 2, 3, 1).flatten(0, 2)
     return F.conv1d(row.t().unsqueeze(0), weight, bias, padding=reach).squeeze(0).t()
-
-
-def _format_of_products(values: Tensor) -> torch.dtype:
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else values.dtype

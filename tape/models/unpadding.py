@@ -1,4 +1,7 @@
-"""Padded batches without computation on padding: the encoder receives one packed row of the real tokens."""
+"""Padded batches without computation on padding: the encoder receives one packed row of the real tokens.
+
+On a CPU in half precision, some padding is left at the end of the row; see :mod:`tape.models.kernel_shapes`.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .attention import PackedLayout
 from .graph_capture import is_captured
+from .kernel_shapes import rounded_size
 
 
 def lengths_of(mask: Tensor) -> Tensor | None:
@@ -59,17 +64,18 @@ class RealTokens:
 
 @dataclass(frozen=True)
 class Unpadding:
-    """The real tokens of a padded batch of B proteins with S slots each, T of them in total.
+    """The real tokens of a padded batch of B proteins with S slots each, and R - T tokens of padding after these T.
 
     Attributes:
-        layout: layout of the packed row of the real tokens.
+        layout: layout of the packed row.
     """
 
     layout: PackedLayout
     _real: RealTokens
+    _padding: int
 
     @classmethod
-    def of(cls, mask: Tensor) -> Unpadding | None:
+    def of(cls, mask: Tensor, few_sizes: bool = False) -> Unpadding | None:
         """The unpadding of a batch; None where the padded batch is computed as it is.
 
         That is the case without padding, if padding is not at the end of each protein, if a protein has no token, on
@@ -78,19 +84,23 @@ class Unpadding:
 
         Args:
             mask: (B, S) bool, True at real tokens.
+            few_sizes: pad the row to one of a few sizes, without which R is T.
         """
         if mask.device.type != "cpu" or is_captured() or not mask.numel():
             return None
         lengths = lengths_of(mask)
         if lengths is None or int(lengths.min()) in (0, mask.shape[1]):
             return None
-        layout = PackedLayout.from_lengths(lengths.tolist(), mask.device)
-        return cls(layout, RealTokens.of(mask))
+        layout, real = PackedLayout.from_lengths(lengths.tolist(), mask.device), RealTokens.of(mask)
+        if few_sizes:
+            layout = layout.padded(min(rounded_size(layout.tokens), mask.numel()))
+        return cls(layout, real, layout.tokens - len(real.index))
 
     def unpad(self, values: Tensor) -> Tensor:
-        """(B, S, ...) -> (1, T, ...)."""
-        return self._real.gather(values).unsqueeze(0)
+        """(B, S, ...) -> (1, R, ...), 0 at padding."""
+        tokens = self._real.gather(values)
+        return F.pad(tokens, (*(0, 0) * (tokens.ndim - 1), 0, self._padding)).unsqueeze(0)
 
     def pad(self, tokens: Tensor) -> Tensor:
-        """(1, T, ...) -> (B, S, ...), 0 at padding."""
-        return self._real.pad(tokens[0])
+        """(1, R, ...) -> (B, S, ...), 0 at padding."""
+        return self._real.pad(tokens[0, : len(self._real.index)])

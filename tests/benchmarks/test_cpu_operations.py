@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.cpu_timing import compare_operations
-from tape.models import attention
+from tape.models import attention, low_precision
 
 
 @pytest.mark.slow
@@ -50,7 +50,7 @@ def test_the_attention_that_is_timed_is_the_one_that_models_use(monkeypatch: pyt
         return eager(query, key, value, mask, dropout, *rest)
 
     monkeypatch.setattr(attention, "_eager", recorded)
-    monkeypatch.setattr(attention, "_is_native", lambda dtype: True)
+    monkeypatch.setattr(low_precision, "is_native", lambda dtype: True)
     list(compare_operations(1088, 0))
     halves = {(length, torch.bfloat16, False) for length in (68, 272)}
     assert used == halves | {(n, dtype, True) for n in (68, 272, 1088) for dtype in (torch.float32, torch.bfloat16)}

@@ -55,7 +55,7 @@ def test_packed_rows_on_the_cpu(lengths: list[int], dtype: torch.dtype, toleranc
 def test_packed_rows_with_rounded_slots(
     lengths: list[int], dropout: float, kept_scores: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "_is_native", lambda dtype: True)
+    monkeypatch.setattr(low_precision, "is_native", lambda dtype: True)
     if kept_scores is not None:
         monkeypatch.setattr(attention, "_EAGER_KEPT_SCORES", kept_scores)
     reference = results(lengths, False, "cpu", torch.float64)
@@ -64,7 +64,7 @@ def test_packed_rows_with_rounded_slots(
 
 
 def test_products_in_half_precision_have_few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "_is_native", lambda dtype: True)
+    monkeypatch.setattr(low_precision, "is_native", lambda dtype: True)
     shapes = set()
     original = torch.bmm
 

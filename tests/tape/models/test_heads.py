@@ -164,16 +164,19 @@ def contact_batch(residues):
     return states, targets, mask, real
 
 
+@pytest.mark.parametrize("few_shapes", [False, True])
 @pytest.mark.parametrize("separations", [0, 4])
-def test_a_linear_contact_head_computes_each_protein_without_padding(separations, monkeypatch):
+def test_a_linear_contact_head_computes_each_protein_without_padding(separations, few_shapes, monkeypatch):
     """Loss, P@L/5, logits of real pairs and gradients are those of the padded batch."""
     monkeypatch.setattr(contact_heads, "_PAIRS_PER_PART", 0)
-    states, targets, mask, real = contact_batch([9, 30, 1])
-    results = []
+    monkeypatch.setattr(contact_heads, "compiles_each_shape", lambda device, dtype: few_shapes)
+    states, targets, mask, real = contact_batch([9, 40, 1, 33])
+    results, sizes = [], []
     for lengths in (contact_heads.lengths_of, lambda mask: None):
         monkeypatch.setattr(contact_heads, "lengths_of", lengths)
         torch.manual_seed(0)
         head = PairwiseContactPredictionHead(6, architecture="linear", dropout=0.0, separations=separations).double()
+        head.predict["1"].register_forward_hook(lambda _, given, result: sizes.append(given[0].shape[1]))
         inputs = states.clone().requires_grad_()
         (loss, metrics), logits = head(inputs, None, targets, mask)
         (loss + (logits[real] ** 2).mean()).backward()
@@ -184,6 +187,7 @@ def test_a_linear_contact_head_computes_each_protein_without_padding(separations
         torch.testing.assert_close(head.loss(logits, targets.unsqueeze(-1)), loss)
         torch.testing.assert_close(head.compute_precision_at_l5(mask.sum(1) - 2, logits, targets), results[-1][1])
         torch.testing.assert_close(logits, logits.transpose(1, 2))
+    assert sizes == [*([16, 40, 16, 40] if few_shapes else [9, 40, 1, 33]), 40]  # and the padded batch
     for ours, expected in zip(*results, strict=True):
         torch.testing.assert_close(ours, expected)
 

@@ -134,3 +134,11 @@ def test_model_and_recomputed_blocks_agree(
     native, rounded, recomputed = gradients
     assert torch.equal(rounded, recomputed)
     assert float((rounded - native).norm()) < 0.02 * float(native.norm())
+
+
+def test_products_are_computed_in_the_format_of_autocast() -> None:
+    weight = torch.ones(2)
+    assert low_precision.product_dtype(weight) == torch.float32
+    assert low_precision.product_dtype(weight.to("meta", torch.float16)) == torch.float16  # has no autocast
+    with torch.autocast("cpu", torch.bfloat16):
+        assert low_precision.product_dtype(weight) == torch.bfloat16

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tape.models import heads, low_precision
+from tape.models import heads, low_precision, packed_convolution
 from tape.models.heads import SimpleConv
 from tape.models.packed_convolution import SeparatedRow, convolve
 
@@ -93,11 +93,13 @@ def test_format_of_products_is_that_of_autocast(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("lengths", [LENGTHS, (6,), (4, 4)])
+@pytest.mark.parametrize("lengths", [LENGTHS, (6,), (4, 4), (40, 30, 33)])
 @pytest.mark.parametrize("with_mask", [True, False])
+@pytest.mark.parametrize("few_sizes", [True, False])
 def test_head_computes_the_same_as_on_the_padded_batch(
-    training: bool, lengths: tuple[int, ...], with_mask: bool, monkeypatch: pytest.MonkeyPatch
+    training: bool, lengths: tuple[int, ...], with_mask: bool, few_sizes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(packed_convolution, "compiles_each_shape", lambda device, dtype: few_sizes)
     features, mask = batch(lengths)
     real = mask if with_mask else torch.ones_like(mask)
     results = []
@@ -139,6 +141,15 @@ def test_nothing_is_computed_on_padding(monkeypatch: pytest.MonkeyPatch) -> None
     features, mask = batch((50, 2, 3))
     SimpleConv(4, 8, 3).double()(features, mask)
     assert rows == [50 + 2 + 3 + 2 * 2] * 2  # and two zeros between proteins
+
+
+def test_rows_have_few_sizes_where_each_has_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed_convolution, "compiles_each_shape", lambda device, dtype: True)
+    rows = []
+    monkeypatch.setattr(heads, "convolve", lambda row, *others: rows.append(len(row)) or convolve(row, *others))
+    for longest in range(33, 65):
+        SimpleConv(4, 8, 3).double()(*batch((longest, 2, 3)))
+    assert set(rows) == {*range(42, 65, 2), 68, 72, 76}  # for 42 to 73 slots
 
 
 def test_under_autocast_both_convolutions_are_in_bf16() -> None:

@@ -32,6 +32,25 @@ def test_padding_and_unpadding_are_inverse() -> None:
 
 
 @pytest.mark.parametrize(
+    ("lengths", "slots", "size"),
+    [((40, 37, 20), 40, 100), ((64, 3, 1), 64, 68), ((70, 70, 69), 70, 210), ((500, 3), 500, 512)],
+    ids=["rounded", "short proteins", "no larger than the batch", "more padding than the shortest"],
+)
+def test_a_row_may_have_one_of_a_few_sizes(lengths: tuple[int, ...], slots: int, size: int) -> None:
+    mask = _mask(lengths, slots)
+    unpadding = Unpadding.of(mask, few_sizes=True)
+    assert unpadding is not None
+    values = torch.randn(len(lengths), slots, 5)
+    tokens = unpadding.unpad(values)
+    assert tokens.shape == (1, size, 5)
+    assert not tokens[0, sum(lengths) :].any()
+    assert unpadding.layout.lengths[: len(lengths)] == lengths
+    assert unpadding.layout.tokens == size
+    assert int(unpadding.layout.positions.max()) < slots
+    torch.testing.assert_close(unpadding.pad(tokens), values * mask[..., None])
+
+
+@pytest.mark.parametrize(
     "mask",
     [_mask((14, 14)), _mask((0, 14)), _mask().flip(1), torch.ones(0, 5, dtype=torch.bool)],
     ids=["no padding", "no token", "padding in front", "no protein"],
@@ -40,37 +59,43 @@ def test_other_batches_are_computed_as_they_are(mask: Tensor) -> None:
     assert Unpadding.of(mask) is None
 
 
+@pytest.mark.parametrize("few_sizes", [True, False])
 @pytest.mark.parametrize("position", ["pre", "post"])
-def test_the_model_computes_the_same_and_only_on_real_tokens(position: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_computes_the_same_and_hardly_on_padding(
+    position: str, few_sizes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modeling_bert, "compiles_each_shape", lambda device, dtype: few_sizes)
+    lengths, slots = (19, 37, 5), 37
+    mask = _mask(lengths, slots)
     config = ProteinBertConfig(
         hidden_size=16,
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=32,
-        max_position_embeddings=14,
+        max_position_embeddings=slots,
         output_hidden_states=True,
         layer_norm_position=position,
     )
     torch.manual_seed(0)
     model = ProteinBertModel(config).eval()
-    ids = torch.randint(5, 25, (3, 14)) * _mask()
+    ids = torch.randint(5, 25, (3, slots)) * mask
     tokens: list[int] = []
     model.encoder.layer[0].mlp.register_forward_hook(lambda _, inputs, output: tokens.append(output[..., 0].numel()))
 
     def results() -> tuple[list[Tensor], Tensor | None]:
         model.zero_grad()
-        states, pooled, every = model(ids, input_mask=_mask())
-        (states * _mask()[..., None]).sum().backward()
+        states, pooled, every = model(ids, input_mask=mask)
+        (states * mask[..., None]).sum().backward()
         return [states, pooled, *every], model.embeddings.word_embeddings.weight.grad
 
     unpadded, gradient = results()
-    monkeypatch.setattr(Unpadding, "of", lambda mask: None)
+    monkeypatch.setattr(Unpadding, "of", lambda *_: None)
     padded, expected_gradient = results()
-    assert tokens == [sum(LENGTHS), 3 * 14]
+    assert tokens == [62 if few_sizes else 61, 3 * slots]
     for ours, expected in zip(unpadded, padded, strict=True):
         if ours.ndim == 3:
-            assert not ours[~_mask()].any()
-            ours, expected = ours[_mask()], expected[_mask()]
+            assert not ours[~mask].any()
+            ours, expected = ours[mask], expected[mask]
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
 
