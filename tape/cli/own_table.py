@@ -173,7 +173,8 @@ def complete_for_table(options: dict[str, Any], table: Table, given: Sequence[st
         table: the table.
         given: names of the options that the user has given, which stay as they are.
     """
-    proteins = table.count("train")
+    available = table.count("train")
+    proteins = min(available, options["max_train_samples"] or available)
     batch_size = options["batch_size"] or _batch_size(table, proteins)
     steps = -(-proteins // batch_size)
     epochs = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, -(-_STEPS // steps)))

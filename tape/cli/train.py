@@ -166,6 +166,7 @@ def _config_of(
             options["length"],
             RecordOptions() if table is not None else record_options(options),
             table,
+            options["max_train_samples"],
         ),
         loop=_loop_config(options),
         output=OutputConfig(
@@ -425,6 +426,12 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="train only on proteins of at most N residues (validation and evaluation always use all)",
+    )
+    group.add_argument(
+        "--max_train_samples",
+        type=positive_int,
+        metavar="N",
+        help="train only on N proteins, which --seed draws, for what a task gives with fewer labels",
     )
     add_forward_options(group)
     add_column_options(group)

@@ -139,6 +139,7 @@ class FinetuneDataConfig:
         data_dir: directory with one folder per task.
         tokenizer: name of the vocabulary.
         max_length: longer proteins are excluded from training (never from evaluation); None: no limit.
+        max_train_samples: number of proteins to train on, drawn from the others at random; None: all.
         length: what to do with proteins longer than the model's position table: error, crop or window.
         records: columns of the sequence and the id.
         table: a user's own table, instead of ``data_dir``.
@@ -153,10 +154,13 @@ class FinetuneDataConfig:
     length: str = "error"
     records: RecordOptions = RecordOptions()
     table: TableOptions | None = None
+    max_train_samples: int | None = None
 
     def __post_init__(self) -> None:
-        if self.max_length is not None and self.max_length < 1:
-            raise ConfigError(f"--max_length must be at least 1, not {self.max_length}")
+        for name in ("max_length", "max_train_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name} must be at least 1, not {value}")
 
 
 @dataclass(frozen=True)

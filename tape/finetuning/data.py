@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -47,15 +48,16 @@ class TrainingData:
 
 
 def load_training_data(
-    config: FinetuneDataConfig, dataset_class: Any, validate: bool, eval_splits: Sequence[str] = ()
+    config: FinetuneDataConfig, dataset_class: Any, validate: bool, eval_splits: Sequence[str] = (), seed: int = 0
 ) -> TrainingData:
-    """Load the splits of a run; logs how many proteins ``--max_length`` excludes.
+    """Load the splits of a run; logs how many proteins ``--max_length`` and ``--max_train_samples`` leave.
 
     Args:
-        config: data directory, vocabulary and ``--max_length``.
+        config: data directory, vocabulary, ``--max_length`` and ``--max_train_samples``.
         dataset_class: data set class of the task.
         validate: whether the run is validated on the split ``valid``.
         eval_splits: splits to evaluate after training.
+        seed: seed of the proteins that ``--max_train_samples`` draws.
 
     Raises:
         ProteinLMError: a split is missing or damaged, or no protein is short enough.
@@ -73,23 +75,40 @@ def load_training_data(
         logger.warning(
             "--max_length %d: %d of %d training proteins excluded", config.max_length, excluded, len(lengths)
         )
+    if config.max_train_samples is not None:
+        indices = _drawn(indices, config.max_train_samples, seed)
     eval_sets = tuple(
         load_split(dataset_class, config.data_dir, split, config.tokenizer, config.records) for split in eval_splits
     )
     return TrainingData(train, lengths, indices, valid, eval_sets)
 
 
+def _drawn(indices: np.ndarray, number: int, seed: int) -> np.ndarray:
+    """``number`` of the indices in ascending order; fewer ones with the same seed are among them."""
+    if number >= indices.size:
+        logger.warning(
+            "--max_train_samples %d: there are only %d training proteins; all are used", number, indices.size
+        )
+        return indices
+    logger.info("--max_train_samples %d: drawn from %d training proteins with seed %d", number, indices.size, seed)
+    return np.sort(np.random.default_rng(seed).permutation(indices)[:number])
+
+
 def data_digests(data: TrainingData) -> dict[str, str | None]:
-    """SHA-256 of the files of the splits that determine a run's weights and its best epoch.
+    """SHA-256 of the data that determine a run's weights and its best epoch.
 
     Args:
         data: the splits, not fitted to a model yet.
 
     Returns:
-        A digest by split; None for a data set that does not read a single file.
+        A digest of each split's file, None for a data set that does not read a single one; and of the numbers of the
+        proteins to train on, if they are not all.
     """
     splits = {"train": data.train, **({} if data.valid is None else {"valid": data.valid})}
-    return {name: data_hash(split) for name, split in splits.items()}
+    digests = {name: data_hash(split) for name, split in splits.items()}
+    if len(data.indices) < len(data.lengths):
+        digests["train_samples"] = hashlib.sha256(data.indices.astype("<i8").tobytes()).hexdigest()
+    return digests
 
 
 def fit_training_data(

@@ -188,7 +188,8 @@ def _resume_command(config: FinetuneConfig, run: RunDirectory) -> str:
 
 def _load(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path, context: DistributedContext) -> _RunParts:
     spec = registry.get_task_spec(config.task)
-    data = load_training_data(config.data, spec.dataset_class, config.loop.eval_freq > 0, config.eval_splits)
+    validate = config.loop.eval_freq > 0
+    data = load_training_data(config.data, spec.dataset_class, validate, config.eval_splits, config.loop.seed)
     task_type = task_type_of(spec, data.train)
     config.loop.batch_size_for(task_type)  # refused before a directory is made
     check_metric(config.loop.metric_for_best_model, task_type)

@@ -48,6 +48,7 @@ _RESUMED_OPTIONS: dict[str, tuple[type, ...]] = {
     "freeze": (bool,),
     "lora": (int, _NONE),
     "max_length": (int, _NONE),
+    "max_train_samples": (int, _NONE),
     "max_tokens": (int, _NONE),
     "length": (str,),
     "eval_splits": (list,),

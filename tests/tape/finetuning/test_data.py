@@ -1,0 +1,100 @@
+"""The proteins that a run trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tape.errors import ConfigError
+from tape.finetuning.config import FinetuneDataConfig
+from tape.finetuning.data import data_digests, load_training_data
+from tape.finetuning.run_directory import read_history
+from tape.main import run_train
+from tape.registry import registry
+
+Train = Callable[..., Path]
+
+
+@pytest.fixture
+def data(write_split: Callable[..., Path]) -> Path:
+    """A data directory with 40 proteins of 10 to 49 residues in train, and two in valid."""
+
+    def records(*lengths: int) -> list[dict[str, Any]]:
+        return [{"primary": "A" * n, "stability_score": [float(n)], "id": f"p{n}"} for n in lengths]
+
+    write_split("stability", "train", records(*range(10, 50)))
+    return write_split("stability", "valid", records(10, 40))
+
+
+def drawn(data: Path, number: int | None, seed: int = 1, longest: int | None = None) -> tuple[list[int], str | None]:
+    """The proteins to train on, and their digest."""
+    config = FinetuneDataConfig(str(data), max_length=longest, max_train_samples=number)
+    loaded = load_training_data(config, registry.get_task_spec("stability").dataset_class, True, seed=seed)
+    return loaded.indices.tolist(), data_digests(loaded).get("train_samples")
+
+
+def test_proteins_are_drawn_by_the_seed_and_fewer_are_some_of_them(data: Path) -> None:
+    few, of_few = drawn(data, 5)
+    more, of_more = drawn(data, 20)
+    assert len(set(few)) == 5
+    assert len(set(more)) == 20
+    assert set(few) < set(more) < set(range(40))
+    assert few == sorted(few)
+    assert drawn(data, 5) == (few, of_few)
+    other, of_other = drawn(data, 5, seed=2)
+    assert other != few
+    assert len({of_few, of_more, of_other}) == 3
+    assert max(drawn(data, 5, longest=20)[0]) <= 10  # 20 residues
+
+
+def test_all_proteins_have_no_digest_of_their_own(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert drawn(data, None) == (list(range(40)), None)
+    assert caplog.text == ""
+    assert drawn(data, 41) == (list(range(40)), None)
+    assert "--max_train_samples 41: all 40 training proteins are used" in caplog.text
+
+
+def test_drawn_proteins_are_a_third_of_all_on_average(data: Path) -> None:
+    counts = np.bincount([index for seed in range(30) for index in drawn(data, 13, seed)[0]], minlength=40)
+    assert counts.min() > 0
+    assert counts.max() < 30
+
+
+def test_a_run_trains_on_them_and_validates_on_all(train: Train, data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = ("--num_train_epochs", 1, "--batch_size", 2, "--log_level", 20, "--max_train_samples", 6)
+    run = train("transformer", "stability", *options, data=data)
+    (epoch,) = read_history(run)
+    assert epoch["step"] == 3
+    assert "--max_train_samples 6: drawn from 40 training proteins with seed 42" in caplog.text
+    assert "6 proteins (34 excluded)" in caplog.text
+
+
+def test_a_resumed_run_keeps_its_proteins(train: Train, data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = train("transformer", "stability", "--num_train_epochs", 1, "--max_train_samples", 6, data=data)
+    resume = [
+        "transformer",
+        "stability",
+        "--from_pretrained",
+        str(run),
+        "--resume_from_checkpoint",
+        "--log_level",
+        "20",
+    ]
+    for options in (("--seed", "7"), ("--max_train_samples", "7")):
+        with pytest.raises(ConfigError, match=r"trained with other data: SHA-256 \w+ of train_samples then"):
+            run_train([*resume, "--num_train_epochs", "2", *options])
+    run_train([*resume, "--num_train_epochs", "2", "--log_level", "20"])
+    assert "--max_train_samples 6: drawn from 40 training proteins with seed 42" in caplog.text
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "few"])
+def test_a_number_below_one_is_refused(train: Train, number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train("transformer", "stability", "--max_train_samples", number)
+    assert "argument --max_train_samples: " in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="--max_train_samples must be at least 1, not 0"):
+        FinetuneDataConfig(max_train_samples=0)
